@@ -1,0 +1,1 @@
+"""Ptychography: diffraction data, the forward model, and what it reconstructs."""

@@ -1,0 +1,362 @@
+"""What a component is, which kinds there are, and what their live parts promise.
+
+A *kind* is an abstract settings class that names its entry-point group. A *component* is a frozen attrs class of such a
+kind: typed, validated settings, and one ``build`` that makes the live object. Nothing here, and no settings module,
+imports torch or numpy at run time, so that a recipe can be checked in an instant.
+
+    Recipe (settings)     build(...)      live part
+    Data             ───────────────▶     LiveData: train(epoch, start), evaluate(split)
+    Model            ───────────────▶     nn.Module: forward(batch) -> outputs
+    Loss             ───────────────▶     (outputs, batch, model) -> scalar
+    Metric           ───────────────▶     LiveMetric: update, compute
+    Inference        ───────────────▶     (model, batch) -> outputs
+    Optimizer        ───────────────▶     torch.optim.Optimizer
+    Scheduler        (is its own live part: pure functions of the group's clock)
+    Hook, Logger     ───────────────▶     anything with on_<event>(state)
+
+Any live part may also have ``on_<event>(state)`` methods (see `trainkit.events`) and ``state_dict`` /
+``load_state_dict``, which are then saved in each checkpoint and given back on resume.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, NewType, Protocol, TypeVar, dataclass_transform
+
+import attrs
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch import Tensor, device, nn, optim
+
+    from trainkit.recipe.root import Recipe
+
+_C = TypeVar("_C", bound=type)
+
+Batch = Mapping[str, Any]
+"""What data yields: tensors with the item axis first. ``"index"`` (B,) says which items these are."""
+
+Outputs = Mapping[str, Any]
+"""What a model returns. With deep supervision: ``"logits"``, ``"logits_1"``, …"""
+
+MetricName = NewType("MetricName", str)
+"""A value's full name, ``<split>/<name>`` ("val/loss"). Checked wherever a settings class has one."""
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(attrs.field,))
+def component(cls: _C) -> _C:
+    """Make a settings class: a frozen attrs class whose fields are given by keyword."""
+    made: _C = attrs.frozen(kw_only=True)(cls)
+    return made
+
+
+class Problem(NamedTuple):
+    """Something wrong, or worth knowing, about settings, found without building anything.
+
+    Attributes:
+        message: One sentence: what is wrong and what to do. In a note: what will happen.
+        key: The setting it is about, dotted, relative to the component that says it ("" for the component itself).
+        severity: An "error" keeps the run from starting; a "warning" and a "note" are only shown.
+    """
+
+    message: str
+    key: str = ""
+    severity: Literal["error", "warning", "note"] = "error"
+
+
+class Context(NamedTuple):
+    """Where and as what this process runs."""
+
+    seed: int
+    device: device
+    rank: int
+    world: int
+    folder: Path
+
+
+@component
+class Monitor:
+    """The value that plateau, best checkpoint and early stopping look at unless they say otherwise.
+
+    Attributes:
+        metric: Its full name, ``<split>/<name>``.
+        mode: Whether smaller ("min") or larger ("max") is better.
+    """
+
+    metric: MetricName = MetricName("val/loss")
+    mode: Literal["min", "max"] = "min"
+
+    def better(self, new: float, old: float | None) -> bool:
+        """Return whether ``new`` is strictly better than ``old`` (None: nothing was seen yet). NaN never is."""
+        if new != new:
+            return False
+        return old is None or (new < old if self.mode == "min" else new > old)
+
+
+@component
+class Component(ABC):
+    """Settings of one part of a run."""
+
+    requires: ClassVar[tuple[str, ...]] = ()
+    """Modules that ``build`` imports beyond the core's; ``check`` looks them up without importing them."""
+
+    def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
+        """Yield what is wrong between fields, from settings alone; a plain string is an error about the whole table."""
+        return ()
+
+    def timeline(self, epochs: int) -> Iterable[tuple[int, str]]:
+        """Yield (epoch, what happens then) for the plan of a run."""
+        return ()
+
+
+# ---- data -----------------------------------------------------------------------------------------------------------
+
+
+class LiveData(Protocol):
+    """An opened data set."""
+
+    steps_per_epoch: int
+
+    def train(self, epoch: int, start: int) -> Iterator[Batch]:
+        """Yield the batches ``start``… of an epoch: a function of (seed, epoch, rank) alone, never of global state."""
+        ...
+
+    def evaluate(self, split: str) -> Iterator[Batch]:
+        """Yield a whole split in a fixed order: held-out patterns, whole volumes."""
+        ...
+
+
+@component
+class Data(Component):
+    """Where the training data comes from."""
+
+    entry_points: ClassVar[str] = "trainkit.data"
+
+    def splits(self) -> tuple[str, ...]:
+        """Return the splits there are, "train" first; each other one is validated under its name."""
+        return ("train",)
+
+    def inspect(self) -> Iterable[str]:
+        """Yield lines that sum the data up for a person (``check --data``); may read files."""
+        return ()
+
+    @abstractmethod
+    def build(self, context: Context) -> LiveData:
+        """Open the data."""
+
+
+# ---- model ----------------------------------------------------------------------------------------------------------
+
+
+@component
+class Model(Component):
+    """What is trained."""
+
+    entry_points: ClassVar[str] = "trainkit.models"
+    accepts: ClassVar[type[Data]] = Data
+    """The data it can be trained on."""
+
+    def groups(self) -> Mapping[str, bool] | None:
+        """Return parameter group -> does it train without a ``start_epoch``? None: known only after building."""
+        return {"other": True}
+
+    @abstractmethod
+    def build(self, data: Any) -> nn.Module:
+        """Make the network for the opened data (of the kind that it ``accepts``). Its ``forward`` takes a batch and
+        returns outputs.
+        """
+
+    def parameter_groups(self, model: Any) -> Mapping[str, Iterable[nn.Parameter]]:
+        """Return the parameters of each group of the built model; each trainable one in exactly one group."""
+        return {"other": model.parameters()}
+
+
+@component
+class Inference(Component):
+    """How validation and prediction get from a batch to outputs."""
+
+    entry_points: ClassVar[str] = "trainkit.inference"
+
+    @abstractmethod
+    def build(self) -> Callable[[nn.Module, Batch], Outputs]:
+        """Make the function."""
+
+
+# ---- losses and metrics ---------------------------------------------------------------------------------------------
+
+
+@component
+class Loss(Component):
+    """A term of what is minimised; the total is the weighted sum of all."""
+
+    entry_points: ClassVar[str] = "trainkit.losses"
+    on_validation: ClassVar[bool] = True
+    """False for a regulariser, which says nothing about held-out data."""
+
+    weight: float = 1.0
+
+    @abstractmethod
+    def build(self, data: Any) -> Callable[[Outputs, Batch, nn.Module], Tensor]:
+        """Make the function (outputs, batch, model) -> scalar, the mean over the batch."""
+
+
+class LiveMetric(Protocol):
+    """Accumulates over a split."""
+
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        """Take in one batch."""
+        ...
+
+    def compute(self) -> dict[str, float]:
+        """Return name -> value over all that was taken in, on all ranks, and start anew."""
+        ...
+
+
+@component
+class Metric(Component):
+    """A figure of merit, computed on every split but "train"."""
+
+    entry_points: ClassVar[str] = "trainkit.metrics"
+
+    def names(self) -> tuple[str, ...] | None:
+        """Return the names that ``compute`` gives, without split. None: known only after building."""
+        return None
+
+    @abstractmethod
+    def build(self, data: Any) -> LiveMetric:
+        """Make the accumulator."""
+
+
+# ---- optimizer and schedulers ---------------------------------------------------------------------------------------
+
+
+def _positive(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
+    if not 0 < value < float("inf"):
+        raise ValueError(f"{attribute.name} must be a positive number, got {value!r}")
+
+
+@component
+class Optimizer(Component):
+    """The one optimizer of a run. A parameter group may override any of its fields, but not its ``use``.
+
+    Attributes:
+        lr: Learning rate of every group that sets none.
+    """
+
+    entry_points: ClassVar[str] = "trainkit.optimizers"
+
+    lr: float = attrs.field(default=1e-3, validator=_positive)
+
+    @abstractmethod
+    def build(self, groups: list[dict[str, Any]]) -> optim.Optimizer:
+        """Make it.
+
+        Args:
+            groups: One dict a parameter group: ``name``, ``params``, ``lr``, and the fields of these settings that the
+                group overrides, under the fields' names.
+        """
+
+
+class Point(NamedTuple):
+    """What a schedule says for one tick. ``momentum`` None: leave it (beta1, for optimizers of Adam's family)."""
+
+    lr: float
+    momentum: float | None = None
+
+
+Memory = Mapping[str, Any]
+"""What a schedule remembers of the metrics: JSON values alone."""
+
+
+@component
+class Scheduler(Component):
+    """A learning rate over a parameter group's own clock.
+
+    The clock counts ticks (epochs, or optimizer steps) from the group's start. A schedule is a closed form of it, so
+    nothing has to be restored on resume; what depends on metrics is folded into a JSON memory.
+
+    Attributes:
+        by: Whether a tick is an "epoch" or an optimizer "step".
+        warmup: Ticks of a linear ramp before the schedule begins; the schedule then runs over what is left.
+    """
+
+    entry_points: ClassVar[str] = "trainkit.schedulers"
+
+    by: Literal["epoch", "step"] = "epoch"
+    warmup: int = attrs.field(default=0, validator=attrs.validators.ge(0))
+
+    @abstractmethod
+    def at(self, t: int, horizon: int, lr: float, memory: Memory) -> Point:
+        """Return what holds after ``t`` ticks.
+
+        Args:
+            t: Ticks of the group's clock, 0 ≤ t < horizon, warm-up not counted.
+            horizon: Ticks from the group's start (and warm-up) to its stop or the run's end.
+            lr: The group's own learning rate.
+            memory: What ``observe`` last returned; at first empty.
+        """
+
+    def observe(self, memory: Memory, metrics: Mapping[str, float], monitor: Monitor) -> Memory:
+        """Fold an epoch's metrics into the memory; called after each epoch in which the group trained."""
+        return memory
+
+
+# ---- hooks, loggers, predictors -------------------------------------------------------------------------------------
+
+Phase = Literal["mutate", "observe", "log", "persist"]
+
+
+@component
+class Hook(Component):
+    """Something that happens around the loop: its live part has ``on_<event>(state)`` methods."""
+
+    entry_points: ClassVar[str] = "trainkit.hooks"
+    phase: ClassVar[Phase] = "observe"
+    """At one event, hooks that change the run go first, then those that look, log and save."""
+    before: ClassVar[tuple[str, ...]] = ()
+    """Names (keys in the recipe) of hooks of the same phase that must come after this one."""
+    after: ClassVar[tuple[str, ...]] = ()
+    """Names (keys in the recipe) of hooks of the same phase that must come before this one."""
+
+    def names(self) -> tuple[str, ...] | None:
+        """Return the full names of values that it adds to ``state.metrics``. None: known only after building."""
+        return ()
+
+    @abstractmethod
+    def build(self, context: Context) -> object:
+        """Make the live part."""
+
+
+@component
+class Logger(Hook):
+    """A hook that writes values and pictures somewhere."""
+
+    entry_points: ClassVar[str] = "trainkit.loggers"
+    phase: ClassVar[Phase] = "log"
+
+
+@component
+class Predictor(Component):
+    """Applies a trained model to new files."""
+
+    entry_points: ClassVar[str] = "trainkit.predictors"
+
+    @abstractmethod
+    def build(self, context: Context, data: Data) -> Any:
+        """Make the live part: ``read(path)`` yields batches, ``write(outputs, batch, folder)`` saves outputs."""
+
+
+KINDS: tuple[type[Component], ...] = (
+    Data,
+    Model,
+    Loss,
+    Metric,
+    Inference,
+    Optimizer,
+    Scheduler,
+    Hook,
+    Logger,
+    Predictor,
+)

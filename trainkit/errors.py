@@ -1,0 +1,60 @@
+"""The one family of errors that a person may see; each says what is wrong, where, and what to do next.
+
+The command line prints the message alone, never a traceback, and leaves with ``exit_code``.
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+class TrainkitError(Exception):
+    """A mistake or a state of things that a person can mend. The message is all that they see."""
+
+    exit_code = 1
+
+
+class RecipeError(TrainkitError):
+    """The recipe, or something said on the command line, is wrong; nothing was started."""
+
+    exit_code = 2
+
+
+class ComponentError(RecipeError):
+    """A component is unknown, ambiguous, or cannot be imported."""
+
+
+class DataError(TrainkitError):
+    """A data file is missing, damaged, or does not fit the settings."""
+
+
+class CheckpointError(TrainkitError):
+    """A checkpoint is missing, damaged, or does not fit the run."""
+
+
+class NonFiniteError(TrainkitError):
+    """A loss or a parameter is NaN or infinite."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return what follows an unknown name in a message: the nearest known one, else all of them.
+
+    Args:
+        word: What was written.
+        known: What could have been written.
+
+    Example:
+        >>> did_you_mean("cosin", ["cosine", "none"])
+        'did you mean "cosine"?'
+        >>> did_you_mean("x", ["cosine", "none"])
+        'known here: cosine, none'
+    """
+    names = sorted(known)
+    near = get_close_matches(word, names, n=1, cutoff=0.6)
+    if near:
+        return f'did you mean "{near[0]}"?'
+    return f"known here: {', '.join(names)}" if names else "nothing is known here"

@@ -1,0 +1,159 @@
+"""All that a hook sees of a run: what is trained, where it stands, and how to ask for something."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from trainkit.contracts import Batch, Context, LiveData, Monitor, Outputs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from torch import Tensor, nn
+
+_FOLD = 256  # values of one name kept apart on the device before they are summed up
+
+
+@attrs.define
+class Group:
+    """A named parameter group of a run.
+
+    Attributes:
+        parameters: Parameter name -> parameter.
+        lr: The learning rate in effect; 0.0 while the group does not train.
+        active: Whether it trains in this epoch.
+        start_epoch: First epoch in which it trains; None: never.
+        stop_epoch: First epoch in which it no longer trains.
+    """
+
+    parameters: Mapping[str, nn.Parameter]
+    lr: float
+    active: bool
+    start_epoch: int | None
+    stop_epoch: int
+
+
+@attrs.define
+class Running:
+    """The mean of a value over an epoch, kept on the device: adding to it costs no synchronisation.
+
+    Values are folded into a float64 sum at fixed counts, so that the mean has the same bits after a resume.
+    """
+
+    values: list[Tensor] = attrs.Factory(list)
+    sum: float = 0.0
+    count: int = 0
+
+    def add(self, value: Tensor) -> None:
+        """Take in one value; it is not read yet."""
+        self.values.append(value)
+        if len(self.values) == _FOLD:
+            self.fold()
+
+    def fold(self) -> None:
+        """Read what was taken in (this synchronises with the device)."""
+        if self.values:
+            import torch
+
+            self.sum += float(torch.stack(self.values).double().sum())
+            self.count += len(self.values)
+            self.values.clear()
+
+    def mean(self) -> float:
+        """Return the mean since the start, and start anew."""
+        self.fold()
+        mean = self.sum / self.count if self.count else float("nan")
+        self.sum, self.count = 0.0, 0
+        return mean
+
+
+@attrs.define
+class State:
+    """What hooks and other live parts are given at every event.
+
+    Attributes:
+        context: Seed, device, rank and run folder.
+        epochs: Epochs that the run is to have.
+        model: The network.
+        data: The opened data.
+        groups: Group name -> group.
+        monitor: The value that decides what is best.
+        epoch: Finished epochs: the number, counted from 0, of the running one.
+        step: Finished optimizer steps of the whole run.
+        batch: The current batch, on the device.
+        outputs: The model's outputs for it.
+        loss: The total training loss of the current step, a scalar on the device.
+        metrics: This epoch's values under their full names; complete at ``epoch_end``.
+        group: The group that a ``group_start`` or ``group_stop`` is about.
+        split: The split that a validation event is about.
+        pictures: Name -> image (height, width, 3) uint8, shown since the epoch began.
+        ended: At ``run_end``, how the run ended: "finished", "stopped: …" or "failed: …".
+    """
+
+    context: Context
+    epochs: int
+    model: nn.Module
+    data: LiveData
+    groups: Mapping[str, Group]
+    monitor: Monitor
+    epoch: int = 0
+    step: int = 0
+    batch: Batch | None = None
+    outputs: Outputs | None = None
+    loss: Tensor | None = None
+    metrics: dict[str, float] = attrs.Factory(dict)
+    group: str | None = None
+    split: str | None = None
+    pictures: dict[str, np.ndarray[Any, Any]] = attrs.Factory(dict)
+    ended: str = ""
+    stop_reason: str | None = None
+    save_reason: str | None = None
+    running: dict[str, Running] = attrs.Factory(dict)
+
+    def learning_rates(self) -> dict[str, float]:
+        """Return {group: learning rate in effect}; 0.0 for a group that does not train now."""
+        return {name: group.lr for name, group in self.groups.items()}
+
+    def log(self, name: str, value: Tensor | float) -> None:
+        """Add to the epoch's mean of a value; ``state.metrics[name]`` holds it at the epoch's end.
+
+        Args:
+            name: Full name, ``<split>/<name>``.
+            value: A scalar; a tensor stays on its device and is read only at a log point.
+        """
+        running = self.running.get(name)
+        if running is None:
+            running = self.running[name] = Running()
+        if isinstance(value, (int, float)):
+            import torch
+
+            value = torch.tensor(value, dtype=torch.float64)
+        running.add(value.detach())
+
+    def picture(self, name: str, image_HWC: np.ndarray[Any, Any]) -> None:
+        """Show a picture: it goes to ``figures/`` and to every logger.
+
+        Args:
+            name: What it is called there, as "object_phase".
+            image_HWC: (height, width, 3) uint8.
+        """
+        if image_HWC.ndim != 3 or image_HWC.shape[2] != 3 or image_HWC.dtype.name != "uint8":
+            raise ValueError(f'picture "{name}" must be (height, width, 3) uint8, got {image_HWC.shape} {image_HWC.dtype}')
+        self.pictures[name] = image_HWC
+
+    def stop(self, reason: str) -> None:
+        """Ask the run to end after this step, with a checkpoint."""
+        self.stop_reason = reason
+
+    def save(self, reason: str) -> None:
+        """Ask for a checkpoint after this step."""
+        self.save_reason = reason
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self.context.folder
