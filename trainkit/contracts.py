@@ -316,9 +316,9 @@ class Hook(Component):
     phase: ClassVar[Phase] = "observe"
     """At one event, hooks that change the run go first, then those that look, log and save."""
     before: ClassVar[tuple[str, ...]] = ()
-    """Names (keys in the recipe) of hooks of the same phase that must come after this one."""
+    """Names (their keys in the recipe) of hooks of the same phase that must come after this one."""
     after: ClassVar[tuple[str, ...]] = ()
-    """Names (keys in the recipe) of hooks of the same phase that must come before this one."""
+    """Names (their keys in the recipe) of hooks of the same phase that must come before this one."""
 
     def names(self) -> tuple[str, ...] | None:
         """Return the full names of values that it adds to ``state.metrics``. None: known only after building."""
