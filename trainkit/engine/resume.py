@@ -123,12 +123,11 @@ def _later(file: Path, saved: Mapping[str, Any]) -> bool:
 
 
 def _refuse_code(recipe: str, file: Path) -> None:
-    named = [f"{key} = {value}" for key, value in _flat(tomli.loads(recipe)) if key.endswith("use") and ":" in str(value)]
+    named = [
+        f"{key} = {value}" for key, value in _flat(tomli.loads(recipe)) if key.endswith("use") and ":" in str(value)
+    ]
     if named:
-        raise RecipeError(
-            f"{file} names code to import: {', '.join(named)}\n"
-            "if you trust it, resume with --allow-code"
-        )
+        raise RecipeError(f"{file} names code to import: {', '.join(named)}\nif you trust it, resume with --allow-code")
 
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
@@ -137,4 +136,3 @@ def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]
             yield from _flat(value, f"{above}{key}.")
         else:
             yield f"{above}{key}", value
-
