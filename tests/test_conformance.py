@@ -9,7 +9,21 @@ from unittest import SkipTest
 
 import pytest
 
-from trainkit import Data, Hook, Loss, Memory, Metric, Model, Monitor, Optimizer, Point, Scheduler, component, testing
+from trainkit import (
+    ComponentError,
+    Data,
+    Hook,
+    Loss,
+    Memory,
+    Metric,
+    Model,
+    Monitor,
+    Optimizer,
+    Point,
+    Scheduler,
+    component,
+    testing,
+)
 from trainkit.optimizers.sgd import SGD
 
 if TYPE_CHECKING:
@@ -29,7 +43,11 @@ def test_the_suite_takes_the_components_of_one_package_or_of_all():
     ours, all_there_are = testing.cases("trainkit"), testing.cases()
     assert {str(case) for case in ours} <= {str(case) for case in all_there_are}
     assert any(str(case).startswith("trainkit.schedulers/cosine ") for case in ours)
-    assert testing.cases("no-such-package") == []
+
+
+def test_a_package_without_components_is_an_error_not_an_empty_suite():
+    with pytest.raises(ComponentError, match='did you mean "trainkit"'):
+        testing.cases("trainkits")
 
 
 # ---- the suite finds what is wrong ----------------------------------------------------------------------------------

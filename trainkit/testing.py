@@ -50,7 +50,7 @@ from trainkit.contracts import (
     Point,
     Scheduler,
 )
-from trainkit.errors import ComponentError
+from trainkit.errors import ComponentError, did_you_mean
 from trainkit.events import PHASES, listeners
 from trainkit.schedule import fold, point
 
@@ -77,7 +77,13 @@ def cases(package: str | None = None, samples: Samples | None = None) -> list[Ca
     Args:
         package: The distribution whose components are checked; None: all that are installed.
         samples: Settings for components that cannot be made from defaults alone.
+
+    Raises:
+        ComponentError: The package registers no component: a suite over nothing would pass.
     """
+    packages = {each.package for group in registry.groups() for each in registry.registered(group)}
+    if package is not None and package not in packages:
+        raise ComponentError(f'no component of a package "{package}" is registered; {did_you_mean(package, packages)}')
     found: list[Case] = []
     for group in registry.groups():
         for each in registry.registered(group):
