@@ -11,7 +11,7 @@ def test_all_that_the_package_hands_out_is_public_sorted_and_there() -> None:
     handed_out = {
         name for name, value in vars(trainkit).items() if getattr(value, "__module__", "").startswith("trainkit.")
     }
-    handed_out |= {name for name in ("Batch", "Memory", "MetricName", "Outputs")}
+    handed_out |= {"Batch", "Memory", "MetricName", "Outputs"}
     assert {name for name in handed_out if not name.startswith("_")} == set(trainkit.__all__)
 
 

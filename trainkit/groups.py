@@ -165,6 +165,9 @@ class Stages:
         optimizer: The optimizer, one of whose ``param_groups`` carries each group's name.
         steps_per_epoch: Optimizer steps of each epoch.
         monitor: What plateau looks at unless it says otherwise.
+
+    Raises:
+        RecipeError: A schedule cannot run over its group's epochs.
     """
 
     def __init__(
@@ -187,6 +190,9 @@ class Stages:
         self._monitor = monitor
         self._param_groups = {group["name"]: group for group in optimizer.param_groups}
         self._by_step: tuple[str, ...] = ()
+        for stage in stages.values():  # a schedule that cannot run says so now, not when its group starts
+            if stage.start_epoch is not None:
+                stage.point(stage.start_epoch, stage.start_epoch * steps_per_epoch, steps_per_epoch, {})
 
     def enter(self, epoch: int, step: int) -> None:
         """Switch the groups on and off for an epoch, and set its learning rates."""
