@@ -19,7 +19,7 @@ from trainkit.errors import did_you_mean
 from trainkit.recipe.positions import Where
 from trainkit.recipe.problems import Finding
 from trainkit.recipe.root import GroupSettings, Recipe
-from trainkit.recipe.stages import declared_groups, stages
+from trainkit.recipe.stages import declared_groups, spans
 from trainkit.recipe.structure import field_types, parts, settings_fields
 
 Rule = Callable[[Recipe], Iterator[Finding]]
@@ -92,17 +92,18 @@ def _rule_of_group(name: str) -> Rule:
 
 
 def _idle_epochs(recipe: Recipe) -> Iterator[Finding]:
-    known = stages(recipe)
+    declared = declared_groups(recipe)
     epochs = recipe.run.epochs
-    if known is None or any(_wrong_times(group, epochs) for group in recipe.groups.values()):
+    if declared is None or any(_wrong_times(group, epochs) for group in recipe.groups.values()):
         return
-    idle = [epoch for epoch in range(epochs) if not any(stage.has(epoch) for stage in known.values())]
+    known = spans(recipe, declared)
+    idle = [epoch for epoch in range(epochs) if not any(span.has(epoch) for span in known.values())]
     if not idle:
         return
     # The group that stops right before the first idle stretch, else the one that starts right after it.
     after = next((epoch for epoch in range(idle[0], epochs) if epoch not in set(idle)), epochs)
-    stopping = [("groups", name, "stop_epoch") for name, stage in known.items() if 0 < stage.stop == idle[0]]
-    starting = [("groups", name, "start_epoch") for name, stage in known.items() if stage.start == after]
+    stopping = [("groups", name, "stop_epoch") for name, span in known.items() if 0 < span.stop == idle[0]]
+    starting = [("groups", name, "start_epoch") for name, span in known.items() if span.start == after]
     where: Where = [*stopping, *starting, ("groups",)][0]
     yield Finding(f"no parameter group trains in {_ranges(idle)}", where, at="key")
 
