@@ -40,9 +40,7 @@ def phase_pearson(
     def correlation(shift: tuple[float, float]) -> float:
         waves = [
             np.exp(2j * np.pi * np.outer(places + origin + moved, np.fft.fftfreq(size))) / size
-            for places, origin, moved, size in zip(
-                (rows_R, columns_C), origin_2, shift, spectrum_KL.shape, strict=True
-            )
+            for places, origin, moved, size in zip((rows_R, columns_C), origin_2, shift, spectrum_KL.shape, strict=True)
         ]
         truth_RC = _without_mean((waves[0] @ spectrum_KL @ waves[1].T).real)
         return float((part_RC * truth_RC).sum() / np.sqrt((part_RC**2).sum() * (truth_RC**2).sum()))
