@@ -26,7 +26,7 @@ class Amplitude(Loss):
         epsilon: ε, in units of a mean pattern's total; keeps the gradient finite where no light falls.
     """
 
-    epsilon: float = attrs.field(default=1e-9, validator=attrs.validators.gt(0))
+    epsilon: float = attrs.field(default=1e-9, validator=attrs.validators.gt(0.0))
 
     def build(self, data: Any) -> Callable[[Outputs, Batch, nn.Module], Tensor]:
         """Make the function."""
@@ -34,6 +34,7 @@ class Amplitude(Loss):
         def loss(outputs: Outputs, batch: Batch, model: nn.Module) -> Tensor:
             intensities: Tensor = outputs["intensities"]
             residual = (intensities + self.epsilon).sqrt() - batch["amplitudes"]
-            return residual.square().sum() / len(intensities)
+            total: Tensor = residual.square().sum() / len(intensities)
+            return total
 
         return loss

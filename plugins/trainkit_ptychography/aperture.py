@@ -14,8 +14,8 @@ from trainkit_ptychography.probes import Probe
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
     from trainkit.recipe.root import Recipe
+
     from trainkit_ptychography.live_diffraction import LiveDiffraction
 
 _MODE_SEED = 0xA9E7
@@ -48,7 +48,7 @@ class Aperture(Probe):
     """
 
     semiangle_mrad: float | None = attrs.field(
-        default=None, validator=attrs.validators.optional(attrs.validators.gt(0))
+        default=None, validator=attrs.validators.optional(attrs.validators.gt(0.0))
     )
     defocus_angstrom: float | None = None
     C12_angstrom: float = 0.0

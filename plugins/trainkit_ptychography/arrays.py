@@ -45,6 +45,7 @@ def as_probe(array: NDArray[Any], name: str) -> NDArray[np.complexfloating]:
     """Return modes (M, Y, X) out of (…, Y, X)."""
     if array.ndim < 2 or not np.iscomplexobj(array):
         raise DataError(
-            f"{name} must be complex, (rows, columns) or (modes, rows, columns); it is {array.dtype} of shape {array.shape}"
+            f"{name} must be complex, (rows, columns) or (modes, rows, columns); it is {array.dtype} of shape "
+            f"{array.shape}"
         )
     return array.reshape(-1, *array.shape[-2:])

@@ -33,7 +33,8 @@ def fourier_ramp(shift_B2: Tensor, shape: tuple[int, int]) -> Tensor:
             for axis in (0, 1)
         )
     )
-    return ramp_BY[:, :, None] * ramp_BX[:, None, :]
+    ramp_BYX: Tensor = ramp_BY[:, :, None] * ramp_BX[:, None, :]
+    return ramp_BYX
 
 
 def crop(array_HW: Tensor, corner_B2: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -51,7 +52,7 @@ def crop(array_HW: Tensor, corner_B2: Tensor, shape: tuple[int, int]) -> Tensor:
     rows_BY = corner_B2[:, 0, None] + torch.arange(shape[0], device=corner_B2.device)
     columns_BX = corner_B2[:, 1, None] + torch.arange(shape[1], device=corner_B2.device)
     places_BYX = rows_BY[:, :, None] * width + columns_BX[:, None, :]
-    patches = array_HW.reshape(*leading, height * width).index_select(-1, places_BYX.flatten())
+    patches: Tensor = array_HW.reshape(*leading, height * width).index_select(-1, places_BYX.flatten())
     return patches.reshape(*leading, *places_BYX.shape)
 
 
@@ -76,7 +77,8 @@ def intensities(probe_MYX: Tensor, shift_B2: Tensor, patch_BYX: Tensor) -> Tenso
 
 
 def _frequencies(num: int, like: Tensor) -> Tensor:
-    return torch.fft.fftfreq(num, dtype=like.dtype, device=like.device)
+    frequencies: Tensor = torch.fft.fftfreq(num, dtype=like.dtype, device=like.device)
+    return frequencies
 
 
 class _Intensities(torch.autograd.Function):
@@ -95,7 +97,8 @@ class _Intensities(torch.autograd.Function):
         shifted_MBYX = torch.fft.ifft2(spectrum_MYX[:, None] * ramp_BYX)
         far_MBYX = torch.fft.fft2(shifted_MBYX * patch_BYX, norm="ortho")
         ctx.save_for_backward(spectrum_MYX, ramp_BYX, shifted_MBYX, patch_BYX, far_MBYX)
-        return (far_MBYX.real.square() + far_MBYX.imag.square()).sum(0)
+        counts_BYX: Tensor = (far_MBYX.real.square() + far_MBYX.imag.square()).sum(0)
+        return counts_BYX
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:

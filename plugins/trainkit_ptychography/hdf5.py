@@ -13,9 +13,10 @@ from trainkit_ptychography.diffraction import DiffractionData
 
 if TYPE_CHECKING:
     from trainkit.recipe.root import Recipe
+
     from trainkit_ptychography.scan import Scan
 
-_positive = attrs.validators.optional(attrs.validators.gt(0))
+_positive = attrs.validators.optional(attrs.validators.gt(0.0))
 
 
 @component
@@ -68,7 +69,7 @@ class HDF5Diffraction(DiffractionData):
             yield Problem("give pixel_size_angstrom or dk_per_angstrom, not both", "dk_per_angstrom")
         if self.pixel_size_angstrom is None and self.dk_per_angstrom is None and self.positions_unit != "pixels":
             yield Problem(
-                f'positions in {self.positions_unit} need pixel_size_angstrom or dk_per_angstrom; or are they "pixels"?',
+                f'positions in {self.positions_unit} need pixel_size_angstrom or dk_per_angstrom; or say "pixels"',
                 "positions_unit",
             )
         if self.energy_kev is not None and self.wavelength_angstrom is not None:

@@ -5,6 +5,8 @@ Shapes: N = scan points, M = probe modes, H, W = rows and columns of an image, C
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,7 +52,7 @@ def positions(
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.0, 7.0), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    canvas: Any = FigureCanvasAgg(figure)
     axes = figure.add_subplot(aspect="equal", xlabel="column / pixels", ylabel="row / pixels")
     if true_N2 is not None:
         axes.plot(true_N2[:, 1], true_N2[:, 0], "o", color="tab:green", markersize=5, fillstyle="none", label="true")

@@ -12,7 +12,7 @@ from trainkit_ptychography.diffraction import DiffractionData
 if TYPE_CHECKING:
     from trainkit_ptychography.scan import Scan
 
-_positive = attrs.validators.gt(0)
+_positive = attrs.validators.gt(0.0)
 
 
 @component
@@ -45,7 +45,7 @@ class SimulatedDiffraction(DiffractionData):
     energy_kev: float = attrs.field(default=80.0, validator=_positive)
     semiangle_mrad: float = attrs.field(default=25.0, validator=_positive)
     defocus_angstrom: float = 60.0
-    position_error_angstrom: float = attrs.field(default=0.1, validator=attrs.validators.ge(0))
+    position_error_angstrom: float = attrs.field(default=0.1, validator=attrs.validators.ge(0.0))
     dose_per_square_angstrom: float = attrs.field(default=1e5, validator=_positive)
     atom_spacing_angstrom: float = attrs.field(default=1.4, validator=_positive)
     seed: int = attrs.field(default=0, validator=attrs.validators.ge(0))

@@ -39,7 +39,7 @@ class SingleSlice(Model):
         project_affine: Whether displacements are kept free of shift, rotation, scale and shear of the whole scan.
     """
 
-    accepts: ClassVar[type[Data]] = DiffractionData
+    accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
     requires: ClassVar[tuple[str, ...]] = ("h5py",)
 
     probe: Probe

@@ -100,7 +100,7 @@ class SingleSliceModule(nn.Module):
         self._finish_positions()
 
     def on_epoch_end(self, state: State) -> None:
-        """Take the affine part out where there was no validation, and make the probe's modes orthogonal."""
+        """Take the affine part out where that was not done yet, and make the probe's modes orthogonal."""
         self._finish_positions()
         self._projected = False
         if self.probe.modes.requires_grad:
@@ -145,7 +145,7 @@ class SingleSliceModule(nn.Module):
     # ---- what it shows ----------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def positions_N2(self) -> NDArray[np.float64]:
+    def positions(self) -> NDArray[np.float64]:
         """Return where the probe's centre is for each pattern, in pixels, in the data's coordinates."""
         moved: NDArray[np.float64] = self._data.scan.positions_N2 + self.dr.double().cpu().numpy()
         return moved
@@ -157,7 +157,7 @@ class SingleSliceModule(nn.Module):
         return {"phase": live.phase().cpu().numpy(), "amplitude": live.amplitude().cpu().numpy()}
 
     @torch.no_grad()
-    def probe_MYX(self) -> NDArray[np.complexfloating]:
+    def probe_modes(self) -> NDArray[np.complexfloating]:
         """Return the probe's modes, centred at pixel (Y//2, X//2)."""
         modes: NDArray[np.complexfloating] = self.probe().cpu().numpy()
         return modes
@@ -169,8 +169,8 @@ class SingleSliceModule(nn.Module):
         _, matrix_23 = affine_part(self.dr.detach().cpu(), positions_N2)
         return Result(
             object_HW=maps["amplitude"] * np.exp(1j * maps["phase"]),
-            probe_MYX=self.probe_MYX(),
-            positions_N2=self.positions_N2() - self.origin_2,
+            probe_MYX=self.probe_modes(),
+            positions_N2=self.positions() - self.origin_2,
             nominal_N2=self._data.scan.positions_N2 - self.origin_2,
             held_out_index=self._data.held_out_index.cpu().numpy(),
             affine_23=matrix_23.numpy(),
@@ -182,13 +182,14 @@ class SingleSliceModule(nn.Module):
 
     def on_picture(self, state: State) -> None:
         """Show phase, amplitude, probe and positions."""
+        self._finish_positions()
         scan, maps = self._data.scan, self.maps()
         seen = pictures.scanned_part(scan.positions_N2 - self.origin_2, self._shape_HW)
         state.picture("object_phase", pictures.grey(maps["phase"][seen]))
         state.picture("object_amplitude", pictures.grey(maps["amplitude"][seen]))
-        state.picture("probe", pictures.complex_modes(self.probe_MYX()))
+        state.picture("probe", pictures.complex_modes(self.probe_modes()))
         true_N2 = None if scan.truth is None else scan.truth.positions_N2
-        state.picture("positions", pictures.positions(scan.positions_N2, self.positions_N2(), true_N2))
+        state.picture("positions", pictures.positions(scan.positions_N2, self.positions(), true_N2))
 
     def on_run_end(self, state: State) -> None:
         """Write ``result.h5`` into the run folder, unless the run failed."""

@@ -28,7 +28,7 @@ class TotalVariation(Loss):
 
     on_validation: ClassVar[bool] = False
 
-    epsilon: float = attrs.field(default=1e-4, validator=attrs.validators.gt(0))
+    epsilon: float = attrs.field(default=1e-4, validator=attrs.validators.gt(0.0))
 
     def build(self, data: Any) -> Callable[[Outputs, Batch, nn.Module], Tensor]:
         """Make the function."""
