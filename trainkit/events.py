@@ -91,7 +91,7 @@ def order(hooks: dict[str, Hook]) -> list[str]:
     ordered: list[str] = []
     for phase in PHASES:
         names = [name for name, hook in hooks.items() if hook.phase == phase]
-        graph: TopologicalSorter[str] = TopologicalSorter({name: () for name in names})
+        graph: TopologicalSorter[str] = TopologicalSorter(dict.fromkeys(names, ()))
         for name in names:
             for other in names:
                 key = other.rpartition(".")[2]

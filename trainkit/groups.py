@@ -98,7 +98,9 @@ def declared(recipe: Recipe) -> Mapping[str, bool] | None:
     return recipe.model.groups()
 
 
-def assign(recipe: Recipe, settings: Model, model: nn.Module) -> tuple[dict[str, dict[str, nn.Parameter]], dict[str, bool]]:
+def assign(
+    recipe: Recipe, settings: Model, model: nn.Module
+) -> tuple[dict[str, dict[str, nn.Parameter]], dict[str, bool]]:
     """Sort every trainable parameter of a built model into its group.
 
     Returns:
@@ -111,9 +113,7 @@ def assign(recipe: Recipe, settings: Model, model: nn.Module) -> tuple[dict[str,
     parameters = {name: parameter for name, parameter in model.named_parameters() if id(parameter) in names}
     trains = dict(declared(recipe) or {})
     if any(group.parameters is not None for group in recipe.groups.values()):
-        groups = {
-            name: _matching(name, group.parameters or (), parameters) for name, group in recipe.groups.items()
-        }
+        groups = {name: _matching(name, group.parameters or (), parameters) for name, group in recipe.groups.items()}
     else:
         groups = {
             name: {names[id(p)]: p for p in members if id(p) in names}
@@ -122,7 +122,9 @@ def assign(recipe: Recipe, settings: Model, model: nn.Module) -> tuple[dict[str,
         trains = {name: trains.get(name, True) for name in groups}
         for name in recipe.groups:
             if name not in groups:
-                raise RecipeError(f"groups.{name}: the model has no parameter group of that name; {did_you_mean(name, groups)}")
+                raise RecipeError(
+                    f"groups.{name}: the model has no parameter group of that name; {did_you_mean(name, groups)}"
+                )
     _check_partition(groups, parameters)
     return groups, trains
 
@@ -139,9 +141,7 @@ def _matching(group: str, patterns: Iterable[str], parameters: Mapping[str, nn.P
     return found
 
 
-def _check_partition(
-    groups: Mapping[str, Mapping[str, nn.Parameter]], parameters: Mapping[str, nn.Parameter]
-) -> None:
+def _check_partition(groups: Mapping[str, Mapping[str, nn.Parameter]], parameters: Mapping[str, nn.Parameter]) -> None:
     owner: dict[str, str] = {}
     for group, members in groups.items():
         for name in members:
@@ -150,7 +150,9 @@ def _check_partition(
             owner[name] = group
     if left := [name for name in parameters if name not in owner]:
         shown = ", ".join(left[:8]) + (f", … ({len(left)} in all)" if len(left) > 8 else "")
-        raise RecipeError(f"these trainable parameters are in no group: {shown}; give them to one of {', '.join(groups)}")
+        raise RecipeError(
+            f"these trainable parameters are in no group: {shown}; give them to one of {', '.join(groups)}"
+        )
 
 
 class Stages:
@@ -163,6 +165,9 @@ class Stages:
         optimizer: The optimizer, one of whose ``param_groups`` carries each group's name.
         steps_per_epoch: Optimizer steps of each epoch.
         monitor: What plateau looks at unless it says otherwise.
+
+    Raises:
+        RecipeError: A schedule cannot run over its group's epochs.
     """
 
     def __init__(
@@ -185,6 +190,9 @@ class Stages:
         self._monitor = monitor
         self._param_groups = {group["name"]: group for group in optimizer.param_groups}
         self._by_step: tuple[str, ...] = ()
+        for stage in stages.values():  # a schedule that cannot run says so now, not when its group starts
+            if stage.start_epoch is not None:
+                stage.point(stage.start_epoch, stage.start_epoch * steps_per_epoch, steps_per_epoch, {})
 
     def enter(self, epoch: int, step: int) -> None:
         """Switch the groups on and off for an epoch, and set its learning rates."""
@@ -211,13 +219,15 @@ class Stages:
 
     def stopped(self, epoch: int) -> tuple[str, ...]:
         """Return the groups that trained until the epoch before this one."""
-        return tuple(name for name, stage in self.stages.items() if stage.stop_epoch == epoch and stage.active(epoch - 1))
+        return tuple(
+            name for name, stage in self.stages.items() if stage.stop_epoch == epoch and stage.active(epoch - 1)
+        )
 
     def observe(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
-        """Let the schedules of the groups that train take in an epoch's metrics."""
+        """Let the schedules of the groups that train take in an epoch's metrics, ``step`` steps being finished."""
         for name, stage in self.stages.items():
             if stage.active(epoch):
-                t, _ = stage.clock(epoch, step, self._steps_per_epoch)
+                t, _ = stage.clock(epoch + 1, step, self._steps_per_epoch)
                 self.memories[name] = fold(stage.scheduler, t, self.memories[name], metrics, self._monitor)
 
     def train_mode(self) -> None:

@@ -146,5 +146,3 @@ def forget() -> None:
     """Read the entry points anew at the next look-up (after something was installed or a path was added)."""
     registered.cache_clear()
     _scan.cache_clear()
-
-

@@ -159,7 +159,8 @@ class State:
             image_HWC: (height, width, 3) uint8.
         """
         if image_HWC.ndim != 3 or image_HWC.shape[2] != 3 or image_HWC.dtype.name != "uint8":
-            raise ValueError(f'picture "{name}" must be (height, width, 3) uint8, got {image_HWC.shape} {image_HWC.dtype}')
+            given = f"{image_HWC.shape} {image_HWC.dtype}"
+            raise ValueError(f'picture "{name}" must be (height, width, 3) uint8, got {given}')
         self.pictures[name] = image_HWC
 
     def stop(self, reason: str) -> None:

@@ -10,7 +10,7 @@ from trainkit.errors import RecipeError, did_you_mean
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("name", required=False)
 def command(name: str | None) -> None:
-    """List the recipes that come with trainkit, or print the one called NAME.
+    r"""List the recipes that come with trainkit, or print the one called NAME.
 
     \b
     trainkit recipes ptycho_staged > my_recipe.toml

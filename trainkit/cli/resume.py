@@ -14,7 +14,7 @@ import click
 @click.option("--allow-code", is_flag=True, help="Import classes that the checkpoint names as module:Class.")
 @click.option("--quiet", "-q", is_flag=True, help="Write nothing but errors; log.txt has it all.")
 def command(path: Path, sets: tuple[str, ...], allow_code: bool, quiet: bool) -> None:
-    """Go on from PATH, a run folder (its newest good checkpoint) or one checkpoint.
+    r"""Go on from PATH, a run folder (its newest good checkpoint) or one checkpoint.
 
     It goes on bit for bit where the run stood, with the recipe that the checkpoint holds. What differs is said before
     it starts.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a setting: --set groups.probe.lr=1e-4")
 @click.option("--quiet", "-q", is_flag=True, help="Write nothing but errors; log.txt has it all.")
 def command(recipe: Path, sets: tuple[str, ...], quiet: bool) -> None:
-    """Train what RECIPE describes, in a new folder below runs/.
+    r"""Train what RECIPE describes, in a new folder below runs/.
 
     \b
     trainkit run recipes/ptycho_staged.toml

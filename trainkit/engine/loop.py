@@ -71,10 +71,10 @@ def _train_epoch(run: Run) -> None:
     if start == 0:
         state.metrics, state.pictures = {}, {}
         state.running = {"train/loss": Running(must_be_finite=True)}
-        for state.group in stages.stopped(state.epoch):
-            run.emit("group_stop")
-        for state.group in stages.started(state.epoch):
-            run.emit("group_start")
+        for event, names in (("group_stop", stages.stopped(state.epoch)), ("group_start", stages.started(state.epoch))):
+            for name in names:
+                state.group = name
+                run.emit(event)
         state.group = None
         run.emit("epoch_start")
     stages.train_mode()
@@ -114,9 +114,10 @@ def _finish_epoch(run: Run) -> None:
                 _validate(run, split)
     state.metrics |= {f"lr/{name}": lr for name, lr in state.learning_rates().items()}
     run.stages.observe(state.epoch, state.step, state.metrics)
-    if last or (state.epoch + 1) % recipe.pictures.every_epochs == 0:
+    if last or (recipe.pictures.every_epochs and (state.epoch + 1) % recipe.pictures.every_epochs == 0):
         run.emit("picture")
     run.emit("epoch_end")
+    state.pictures = {}
     state.epoch += 1
     run.emit("checkpoint")
 
@@ -188,5 +189,3 @@ class Losses:
         total = sum(weight * value for weight, value in values.values())
         terms = {name: value for name, (_, value) in values.items()} if len(self._parts) > 1 else {}
         return {"loss": torch.as_tensor(total)} | terms
-
-

@@ -167,4 +167,3 @@ def _autocast(precision: str, device: torch.device) -> Callable[[], AbstractCont
     if precision == "fp32":
         return contextlib.nullcontext
     return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
-

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import torch
 
 from trainkit import checkpoint
 from trainkit.engine.folder import CHECKPOINTS, versions
 from trainkit.errors import CheckpointError, NonFiniteError
-from trainkit.optimizer_state import load_optimizer_state, optimizer_state
+from trainkit.optimizer_state import Loaded, load_optimizer_state, optimizer_state
 from trainkit.randomness import generator_states
 from trainkit.recipe.resolve import write
 from trainkit.state import Running
@@ -29,7 +30,7 @@ def content(run: Run) -> dict[str, Any]:
         "epoch": state.epoch,
         "step": state.step,
         "recipe": write(run.resolved.tree),
-        "components": [list(used) for used in run.resolved.used],
+        "components": [attrs.asdict(used) for used in run.resolved.used],
         "versions": versions(),
         "device": state.context.device.type,
         "threads": torch.get_num_threads(),
@@ -59,8 +60,11 @@ def content(run: Run) -> dict[str, Any]:
     }
 
 
-def restore(run: Run, saved: Mapping[str, Any]) -> None:
+def restore(run: Run, saved: Mapping[str, Any]) -> Loaded:
     """Put a freshly built run where a checkpoint's ``content`` stood.
+
+    Returns:
+        Which parameters begin with no optimizer state, and whose state nobody takes.
 
     Raises:
         CheckpointError: The checkpoint is of another model.
@@ -71,7 +75,7 @@ def restore(run: Run, saved: Mapping[str, Any]) -> None:
         state.model.load_state_dict(saved["model"])
     except RuntimeError as error:
         raise CheckpointError(f"the checkpoint's model is not this recipe's: {error}") from error
-    load_optimizer_state(run.optimizer, _parameters(run), saved["optimizer"])
+    loaded = load_optimizer_state(run.optimizer, _parameters(run), saved["optimizer"])
     for name, group in saved["groups"].items():
         if name in run.stages.memories:
             run.stages.memories[name] = group["memory"]
@@ -89,6 +93,7 @@ def restore(run: Run, saved: Mapping[str, Any]) -> None:
         if name in saved["parts"]:
             part.load_state_dict(saved["parts"][name])
     run.generators = saved["generators"]
+    return loaded
 
 
 def check_finite(run: Run) -> None:
@@ -153,9 +158,7 @@ class Saver:
         self._best = ranked[: self._settings.best]
 
     def _remove_others(self, state: State) -> None:
-        files = sorted(
-            (state.folder / CHECKPOINTS).glob("*-*.safetensors"), key=lambda path: path.stat().st_mtime_ns
-        )
+        files = sorted((state.folder / CHECKPOINTS).glob("*-*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
         kept = set(files[-self._settings.keep_last :]) | {self.newest}
         best = {epoch for _, epoch in self._best}
         for path in files:

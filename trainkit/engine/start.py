@@ -97,7 +97,10 @@ def execute(run: Run, console: Console, saved: Mapping[str, Any] | None = None) 
     saver = Saver(run)
     run.add("saver", saver)
     if saved is not None:
-        restore(run, saved)
+        loaded = restore(run, saved)
+        for names, what in ((loaded.fresh, "begin without optimizer state"), (loaded.unused, "are no longer there")):
+            if names:
+                console.say(f"parameters that {what}: {', '.join(names)}")
     try:
         with _signals(state, console):
             train(run)
@@ -162,5 +165,3 @@ def _explain(run: Run, error: NonFiniteError, saver: Saver) -> str:
         f"groups that train: {rates}\n"
         f"groups with parameters that are not finite: {where}\n{next_step}"
     )
-
-
