@@ -12,9 +12,10 @@ from trainkit import checkpoint
 from trainkit.engine import folder as run_folder
 from trainkit.engine.start import Ending, go_on
 from trainkit.errors import CheckpointError
-from trainkit.groups import declared, stages
+from trainkit.groups import stages
 from trainkit.loggers import metrics_file
 from trainkit.recipe.resolve import resolve_text
+from trainkit.recipe.stages import declared_groups
 
 if TYPE_CHECKING:
     from trainkit.hooks.progress import Console
@@ -82,7 +83,7 @@ def differences(saved: Mapping[str, Any], resolved: Resolved) -> Iterator[str]:
 
 
 def _learning_rates(saved: Mapping[str, Any], resolved: Resolved) -> Iterator[str]:
-    names = declared(resolved.recipe)
+    names = declared_groups(resolved.recipe)
     if names is None:
         return
     old = resolve_text(saved["recipe"], Path.cwd()).recipe
