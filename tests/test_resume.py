@@ -26,7 +26,11 @@ from trainkit import checkpoint
 
 EPOCHS, SAVED = 6, 3
 STARTS = (0, 2, 4)
-SCHEDULES = ('{ use = "cosine" }', '{ use = "one_cycle", by = "step" }', '{ use = "reduce_on_plateau", patience = 0 }')
+SCHEDULES = (
+    '{ use = "cosine" }',
+    '{ use = "one_cycle", by = "step" }',
+    '{ use = "reduce_on_plateau", patience = 0, threshold = 0.9 }',  # hardly anything is better enough
+)
 KILLS = ("epoch_start", "step_end", "checkpoint")
 
 COMMON = f"""
@@ -98,7 +102,7 @@ mode = "max"
 [optimizer]
 use = "sgd"
 momentum = 0.9
-lr = 1e-2
+lr = 0.1
 """,
         (
             '[groups.coarse]\nparameters = ["head.coarse.*"]',
@@ -145,7 +149,9 @@ def recipe(client: Client, turn: int) -> str:
 
 def trainkit(*arguments: str, folder: Path, site: Path, kill: bool = False) -> subprocess.CompletedProcess[str]:
     paths = [str(Path(__file__).parent), str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"} | ({ARMED: "1"} if kill else {})
+    environment = (
+        os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"} | ({ARMED: "1"} if kill else {})
+    )
     command = [sys.executable, "-m", "trainkit", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
@@ -207,6 +213,14 @@ def test_every_logged_value_is_the_same(pair: Pair) -> None:
         assert one.pop("seconds") >= 0
         assert other.pop("seconds") >= 0
         assert one == other
+
+
+def test_every_schedule_moved_its_learning_rate(pair: Pair) -> None:
+    """What these tests show rests on it."""
+    lines = [json.loads(line) for line in (pair.whole / "metrics.jsonl").read_text().splitlines()]
+    for name in (name for name in lines[0] if name.startswith("lr/")):
+        rates = [line[name] for line in lines if line[name] > 0]
+        assert not rates or len(set(rates)) > 1, name
 
 
 def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
