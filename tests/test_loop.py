@@ -13,7 +13,6 @@ import pytest
 import torch
 from clients import recorder
 from PIL import Image
-from trainkit.recipe.resolve import resolve_text
 
 import trainkit.engine.loop
 import trainkit.events
@@ -21,6 +20,7 @@ from trainkit import ComponentError, NonFiniteError, RecipeError, State, checkpo
 from trainkit.engine.resume import resume
 from trainkit.engine.start import Ending, ExitCode, start
 from trainkit.hooks.progress import Console
+from trainkit.recipe.resolve import resolve_text
 
 TOY = """
 trainkit = 1
