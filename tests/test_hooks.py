@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -164,6 +165,14 @@ def test_a_stage_still_to_come_is_not_cut_off_and_has_the_whole_patience():
 def test_a_group_that_never_starts_does_not_hold_the_run_up():
     state = state_of({"ground": 0, "stars": None})
     assert stops_at(EarlyStopping(patience=3), [1.0] * 30, state) == 3
+
+
+def test_a_metric_of_its_own_without_a_mode_is_warned_of():
+    recipe: Any = SimpleNamespace(monitor=Monitor())
+    (warning,) = EarlyStopping(metric="val/dice").problems(recipe)
+    assert (warning.key, warning.severity) == ("metric", "warning")
+    assert list(EarlyStopping(metric="val/dice", mode="max").problems(recipe)) == []
+    assert list(EarlyStopping(metric="val/loss").problems(recipe)) == []
 
 
 # ---- plain inference ------------------------------------------------------------------------------------------------

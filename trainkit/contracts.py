@@ -187,7 +187,11 @@ class Inference(Component):
 
 @component
 class Loss(Component):
-    """A term of what is minimised; the total is the weighted sum of all."""
+    """A term of what is minimised; the total is the weighted sum of all.
+
+    Attributes:
+        weight: What its value is multiplied by in the total; any finite number.
+    """
 
     entry_points: ClassVar[str] = "trainkit.losses"
     on_validation: ClassVar[bool] = True

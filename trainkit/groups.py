@@ -15,6 +15,8 @@ import attrs
 
 from trainkit.contracts import Memory, Monitor, Point, Scheduler
 from trainkit.errors import RecipeError, did_you_mean
+from trainkit.recipe.root import GroupSettings
+from trainkit.recipe.stages import declared_groups, spans
 from trainkit.schedule import fold, point
 from trainkit.state import Group
 
@@ -73,29 +75,27 @@ def stages(recipe: Recipe, trains: Mapping[str, bool]) -> dict[str, Stage]:
     Args:
         recipe: The whole run.
         trains: Group -> does it train without a ``start_epoch``?
+
+    Raises:
+        RecipeError: There is an epoch in which no group trains.
     """
     found = {}
-    for name, by_default in trains.items():
-        settings = recipe.groups.get(name)
-        start = settings.start_epoch if settings else None
-        if start is None and by_default:
-            start = 0
-        stop = settings.stop_epoch if settings and settings.stop_epoch is not None else recipe.run.epochs
+    for name, (start, stop) in spans(recipe, trains).items():
+        settings = recipe.groups.get(name, GroupSettings())
         found[name] = Stage(
-            lr=settings.lr if settings and settings.lr is not None else recipe.optimizer.lr,
+            lr=recipe.optimizer.lr if settings.lr is None else settings.lr,
             start_epoch=start,
-            stop_epoch=min(stop, recipe.run.epochs),
-            scheduler=settings.scheduler if settings and settings.scheduler else recipe.scheduler,
-            options=settings.options if settings else {},
+            stop_epoch=stop,
+            scheduler=settings.scheduler or recipe.scheduler,
+            options=settings.options,
+        )
+    idle = [epoch for epoch in range(recipe.run.epochs) if not any(stage.active(epoch) for stage in found.values())]
+    if idle:
+        raise RecipeError(
+            f"no parameter group trains in epoch {idle[0]} ({len(idle)} such epochs); the model's groups are "
+            f"{', '.join(found)}: give one of them a start_epoch or a later stop_epoch"
         )
     return found
-
-
-def declared(recipe: Recipe) -> Mapping[str, bool] | None:
-    """Return group -> trains without a start, as far as it is known without building: by patterns, or by the model."""
-    if any(group.parameters is not None for group in recipe.groups.values()):
-        return dict.fromkeys(recipe.groups, True)
-    return recipe.model.groups()
 
 
 def assign(
@@ -111,7 +111,7 @@ def assign(
     """
     names = {id(parameter): name for name, parameter in model.named_parameters() if parameter.requires_grad}
     parameters = {name: parameter for name, parameter in model.named_parameters() if id(parameter) in names}
-    trains = dict(declared(recipe) or {})
+    trains = dict(declared_groups(recipe) or {})
     if any(group.parameters is not None for group in recipe.groups.values()):
         groups = {name: _matching(name, group.parameters or (), parameters) for name, group in recipe.groups.items()}
     else:
@@ -165,6 +165,9 @@ class Stages:
         optimizer: The optimizer, one of whose ``param_groups`` carries each group's name.
         steps_per_epoch: Optimizer steps of each epoch.
         monitor: What plateau looks at unless it says otherwise.
+
+    Raises:
+        RecipeError: A schedule cannot run over its group's epochs.
     """
 
     def __init__(
@@ -187,6 +190,9 @@ class Stages:
         self._monitor = monitor
         self._param_groups = {group["name"]: group for group in optimizer.param_groups}
         self._by_step: tuple[str, ...] = ()
+        for stage in stages.values():  # a schedule that cannot run says so now, not when its group starts
+            if stage.start_epoch is not None:
+                stage.point(stage.start_epoch, stage.start_epoch * steps_per_epoch, steps_per_epoch, {})
 
     def enter(self, epoch: int, step: int) -> None:
         """Switch the groups on and off for an epoch, and set its learning rates."""

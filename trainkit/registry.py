@@ -7,13 +7,28 @@ from __future__ import annotations
 
 import importlib
 from functools import cache
-from importlib.metadata import distributions
+from importlib.metadata import Distribution, EntryPoints, distributions
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import tomli
 
 from trainkit.errors import ComponentError, did_you_mean
+
+
+class NotRegisteredError(ComponentError):
+    """No component has this name.
+
+    Attributes:
+        message: What is wrong.
+        hint: What may be meant, or done.
+    """
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(f"{message}; {hint}")
+        self.message = message
+        self.hint = hint
 
 
 class Found(NamedTuple):
@@ -80,10 +95,33 @@ def locate(group: str, use: str) -> Found:
     if matches:
         ways = " or ".join(f'use = "{f.package}/{f.name}"' for f in matches)
         raise ComponentError(f'"{name}" is registered in {group} by {len(matches)} packages; say which: {ways}')
-    message = f'no component "{use}" is registered in {group}; {did_you_mean(use, {f.name for f in known})}'
+    raise NotRegisteredError(f'no component "{use}" is registered in {group}', _instead(group, use, name))
+
+
+def name_of(cls: type[Any]) -> str:
+    """Return what ``use`` has to say to get a component's class, imported or not.
+
+    Example:
+        >>> from trainkit.contracts import Monitor
+        >>> name_of(Monitor)
+        'trainkit.contracts:Monitor'
+    """
+    value = f"{cls.__module__}:{cls.__qualname__}"
+    known = registered(getattr(cls, "entry_points", ""))
+    for found in known:
+        if found.value.replace(" ", "") == value:
+            alone = [each.name for each in known].count(found.name) == 1
+            return found.name if alone else f"{found.package}/{found.name}"
+    return value
+
+
+def _instead(group: str, use: str, name: str) -> str:
     if unregistered := _pyproject_that_has(group, name):
-        message += f' "{name}" stands in {unregistered}: reinstall it (pip install -e .), entry points are read then.'
-    raise ComponentError(message)
+        return f'"{name}" stands in {unregistered}: reinstall it (pip install -e .), entry points are read then'
+    elsewhere = sorted({each for each, found in _scan() if found.name == name})
+    if elsewhere:
+        return f'"{name}" is registered in {", ".join(elsewhere)}'
+    return did_you_mean(use, {found.name for found in registered(group)})
 
 
 def import_class(path: str, what: str) -> type[Any]:
@@ -98,8 +136,8 @@ def import_class(path: str, what: str) -> type[Any]:
     """
     module, _, name = path.partition(":")
     try:
-        found = getattr(importlib.import_module(module), name)
-    except Exception as error:  # a foreign module may raise anything; it is reported, not hidden
+        found = attrgetter(name)(importlib.import_module(module))
+    except (Exception, SystemExit) as error:  # a foreign module may raise anything; it is reported, not hidden
         reason = f"{type(error).__name__}: {error}"
         raise ComponentError(f"{what} ({path}) cannot be imported: {reason}") from error
     if not isinstance(found, type):
@@ -111,13 +149,19 @@ def import_class(path: str, what: str) -> type[Any]:
 def _scan() -> tuple[tuple[str, Found], ...]:
     found: dict[tuple[str, str, str], Found] = {}
     for distribution in distributions():
-        name = distribution.name
-        for point in distribution.entry_points:
+        name = distribution.name or "unknown"
+        for point in _entry_points(distribution):
             if point.group.startswith("trainkit."):
                 # A source tree with an egg-info beside an installed copy shows one distribution twice.
                 key = (_normal(name), point.group, point.name)
                 found.setdefault(key, Found(point.name, point.value, name, distribution.version))
     return tuple((group, each) for (_, group, _), each in found.items())
+
+
+def _entry_points(distribution: Distribution) -> EntryPoints:
+    # Most distributions have none of ours: their text is not parsed.
+    text = distribution.read_text("entry_points.txt") or ""
+    return distribution.entry_points if "trainkit." in text else EntryPoints()
 
 
 def _pyproject_that_has(group: str, name: str) -> Path | None:

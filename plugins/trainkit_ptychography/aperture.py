@@ -14,8 +14,8 @@ from trainkit_ptychography.probes import Probe
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from trainkit.recipe.root import Recipe
 
+    from trainkit.recipe.root import Recipe
     from trainkit_ptychography.live_diffraction import LiveDiffraction
 
 _MODE_SEED = 0xA9E7

@@ -13,7 +13,6 @@ from trainkit_ptychography.diffraction import DiffractionData
 
 if TYPE_CHECKING:
     from trainkit.recipe.root import Recipe
-
     from trainkit_ptychography.scan import Recording
 
 _positive = attrs.validators.optional(attrs.validators.gt(0.0))

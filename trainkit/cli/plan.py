@@ -23,11 +23,12 @@ def command(recipe: Path, sets: tuple[str, ...]) -> None:
 
     An epoch in which nothing changes is left out. A schedule that goes by metrics is shown as if it never reduced.
     """
-    from trainkit.groups import declared, stages
+    from trainkit.groups import stages
     from trainkit.recipe.resolve import resolve
+    from trainkit.recipe.stages import declared_groups
 
     resolved = resolve(recipe, sets)
-    names = declared(resolved.recipe)
+    names = declared_groups(resolved.recipe)
     if names is None:
         click.echo("the model names its groups only after it is built; plan cannot show them")
         return

@@ -13,6 +13,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
+
 from trainkit.errors import TrainkitError
 from trainkit.recipe.resolve import write
 
@@ -34,11 +36,13 @@ def create(resolved: Resolved, parent: Path | None = None) -> Path:
         parent: The checkpoint from which the run goes on.
 
     Returns:
-        The folder's path as a person would type it: relative where ``run.dir`` is.
+        The folder's path as a person would type it: relative where it is below the working directory.
     """
     settings = resolved.recipe.run
     name = f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}-{secrets.token_hex(2)}"
     folder = settings.dir / settings.name / name
+    if folder.is_relative_to(Path.cwd()):
+        folder = folder.relative_to(Path.cwd())
     (folder / CHECKPOINTS).mkdir(parents=True)
     describe(folder, resolved, parent)
     return folder
@@ -67,7 +71,7 @@ def environment(resolved: Resolved) -> dict[str, Any]:
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         "cuda_devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "components": [list(used) for used in resolved.used],
+        "components": [attrs.asdict(used) for used in resolved.used],
     }
 
 

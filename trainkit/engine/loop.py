@@ -114,9 +114,10 @@ def _finish_epoch(run: Run) -> None:
                 _validate(run, split)
     state.metrics |= {f"lr/{name}": lr for name, lr in state.learning_rates().items()}
     run.stages.observe(state.epoch, state.step, state.metrics)
-    if last or (state.epoch + 1) % recipe.pictures.every_epochs == 0:
+    if last or (recipe.pictures.every_epochs and (state.epoch + 1) % recipe.pictures.every_epochs == 0):
         run.emit("picture")
     run.emit("epoch_end")
+    state.pictures = {}
     state.epoch += 1
     run.emit("checkpoint")
 

@@ -11,10 +11,11 @@ import tomli
 from trainkit import checkpoint
 from trainkit.engine import folder as run_folder
 from trainkit.engine.start import Ending, go_on
-from trainkit.errors import CheckpointError, RecipeError
-from trainkit.groups import declared, stages
+from trainkit.errors import CheckpointError
+from trainkit.groups import stages
 from trainkit.loggers import metrics_file
 from trainkit.recipe.resolve import resolve_text
+from trainkit.recipe.stages import declared_groups
 
 if TYPE_CHECKING:
     from trainkit.hooks.progress import Console
@@ -38,12 +39,10 @@ def resume(path: Path, sets: Sequence[str], console: Console, *, allow_code: boo
 
     Raises:
         CheckpointError: There is no good checkpoint, or it does not fit.
-        RecipeError: The changed recipe is wrong, or it names code and that was not allowed.
+        InvalidRecipe: The changed recipe is wrong, or it names code and that was not allowed.
     """
     file, saved = _find(path, console)
-    if not allow_code:
-        _refuse_code(saved["recipe"], file)
-    resolved = resolve_text(saved["recipe"], folder=Path.cwd(), sets=sets, name=f"recipe in {file}")
+    resolved = resolve_text(saved["recipe"], Path.cwd(), sets, source=f"the recipe in {file}", allow_code=allow_code)
     if saved["epoch"] >= resolved.recipe.run.epochs:
         console.say(f"{file}: all {saved['epoch']} epochs are finished; nothing is left to do")
         return None
@@ -72,10 +71,11 @@ def differences(saved: Mapping[str, Any], resolved: Resolved) -> Iterator[str]:
             yield f"changed: {key}: {before.get(key, 'not set')} -> {after.get(key, 'not set')}"
     if before != after:
         yield from _learning_rates(saved, resolved)
-    components = {(group, use): version for _, group, use, _, version in saved["components"]}
-    for _, group, use, package, version in resolved.used:
-        if components.get((group, use), version) != version:
-            yield f"warning: {group} {use} is of {package} {version}, was {components[group, use]}"
+    versions = {(used["group"], used["use"]): used["version"] for used in saved["components"]}
+    for used in resolved.used:
+        was = versions.get((used.group, used.use), used.version)
+        if was != used.version:
+            yield f"warning: {used.where}: {used.use} is of {used.package} {used.version}, was {was}"
     here = run_folder.versions()
     for name, version in saved["versions"].items():
         if here.get(name) != version:
@@ -83,10 +83,10 @@ def differences(saved: Mapping[str, Any], resolved: Resolved) -> Iterator[str]:
 
 
 def _learning_rates(saved: Mapping[str, Any], resolved: Resolved) -> Iterator[str]:
-    names = declared(resolved.recipe)
+    names = declared_groups(resolved.recipe)
     if names is None:
         return
-    old = resolve_text(saved["recipe"], folder=Path.cwd(), name="recipe of the checkpoint").recipe
+    old = resolve_text(saved["recipe"], Path.cwd()).recipe
     epoch, step = saved["epoch"], saved["step"]
     per_epoch = max(step // epoch, 1) if epoch else max(step, 1)
     stages_before, stages_after = stages(old, names), stages(resolved.recipe, names)
@@ -120,14 +120,6 @@ def _later(file: Path, saved: Mapping[str, Any]) -> bool:
             if header["step"] > saved["step"] or header["epoch"] > saved["epoch"]:
                 return True
     return False
-
-
-def _refuse_code(recipe: str, file: Path) -> None:
-    named = [
-        f"{key} = {value}" for key, value in _flat(tomli.loads(recipe)) if key.endswith("use") and ":" in str(value)
-    ]
-    if named:
-        raise RecipeError(f"{file} names code to import: {', '.join(named)}\nif you trust it, resume with --allow-code")
 
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import torch
 
 from trainkit import checkpoint
@@ -29,7 +30,7 @@ def content(run: Run) -> dict[str, Any]:
         "epoch": state.epoch,
         "step": state.step,
         "recipe": write(run.resolved.tree),
-        "components": [list(used) for used in run.resolved.used],
+        "components": [attrs.asdict(used) for used in run.resolved.used],
         "versions": versions(),
         "device": state.context.device.type,
         "threads": torch.get_num_threads(),

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 from attrs.validators import ge, in_, lt, optional
 
-from trainkit.contracts import Context, Hook, MetricName, component
+from trainkit.contracts import Context, Hook, MetricName, Problem, component
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
+    from trainkit.recipe.root import Recipe
     from trainkit.state import State
 
 
@@ -37,6 +37,17 @@ class EarlyStopping(Hook):
     mode: Literal["min", "max"] | None = attrs.field(default=None, validator=optional(in_(("min", "max"))))
     patience: int = attrs.field(default=10, validator=ge(1))
     min_delta: float = attrs.field(default=0.0, validator=[ge(0), lt(math.inf)])
+
+    def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
+        """Yield what may keep the metric from being read the right way round."""
+        monitor = recipe.monitor
+        if self.metric is not None and self.metric != monitor.metric and self.mode is None:
+            yield Problem(
+                f'"{self.metric}" is read with mode "{monitor.mode}" of [monitor], which is about "{monitor.metric}";'
+                " set mode here",
+                "metric",
+                "warning",
+            )
 
     def build(self, context: Context) -> object:
         """Make the live part."""

@@ -1,0 +1,93 @@
+"""``trainkit show``: what a component does, and its settings."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+import attrs
+import click
+
+from trainkit import registry
+from trainkit.errors import RecipeError, did_you_mean
+
+
+@click.command(name="show")
+@click.argument("name")
+def command(name: str) -> None:
+    """Show a component: what it does and its settings.
+
+    NAME is what `use` calls it ("cosine"); where components of several kinds have the name, put the kind before it
+    ("trainkit.losses/amplitude" or "losses/amplitude").
+    """
+    for number, (group, found) in enumerate(_matching(name)):
+        if number:
+            click.echo()
+        click.secho(f"{group}/{found.name}", bold=True, nl=False)
+        click.echo(f"  ({found.package} {found.version}, {found.value})")
+        click.echo(described(found.load()))
+
+
+def _matching(name: str) -> list[tuple[str, registry.Found]]:
+    kind, _, use = name.rpartition("/")
+    known = [(group, found) for group in registry.groups() for found in registry.registered(group)]
+    matches = [(g, f) for g, f in known if f.name == use and kind in ("", g, g.removeprefix("trainkit."), f.package)]
+    if not matches:
+        near = did_you_mean(name, {f"{g.removeprefix('trainkit.')}/{f.name}" if kind else f.name for g, f in known})
+        raise RecipeError(f'no component "{name}" is installed; {near}')
+    return matches
+
+
+def described(cls: type[Any]) -> str:
+    """Return a component's docstring, then each setting with type, default and what it means."""
+    from trainkit.recipe.structure import field_types, is_kind, settings_fields
+
+    text, _ = _sections(cls)
+    meanings: dict[str, str] = {}
+    for each in reversed(cls.__mro__):
+        meanings |= _sections(each)[1]
+    lines = [text, "", "Settings" if settings_fields(cls) else "It has no settings."]
+    for key, field in settings_fields(cls).items():
+        wanted = field_types(cls)[field.name]
+        kind = next((each for each in (wanted, *getattr(wanted, "__args__", ())) if is_kind(each)), None)
+        lines.append(f"  {key}: {_type_text(field, wanted)}{_default(field)}")
+        if field.name in meanings:
+            lines.append(f"      {meanings[field.name]}")
+        if kind is not None:
+            names = ", ".join(found.name for found in registry.registered(kind.entry_points))
+            lines.append(f"      components of {kind.entry_points}: {names or 'none is installed'}")
+    return "\n".join(lines)
+
+
+def _sections(cls: type[Any]) -> tuple[str, dict[str, str]]:
+    """Return a class's docstring without its "Attributes:" section, and that section: name -> text."""
+    own = vars(cls).get("__doc__") or ""
+    before, heading, rest = inspect.cleandoc(own).partition("\nAttributes:\n")
+    if not heading:
+        return before.strip(), {}
+    section = re.match(r"(?:[ \t]+\S.*(?:\n|$)|\n(?=[ \t]))*", rest)
+    taken = section[0] if section else ""
+    meanings: dict[str, str] = {}
+    name = ""
+    for line in inspect.cleandoc("\n" + taken).splitlines():
+        entry = re.match(r"(\w+)(?: \([^)]*\))?: *(.*)", line)
+        if entry and not line.startswith(" "):
+            name = entry[1]
+            meanings[name] = entry[2]
+        elif name:
+            meanings[name] = f"{meanings[name]} {line.strip()}".strip()
+    return f"{before.strip()}\n\n{rest[len(taken) :].strip()}".strip(), meanings
+
+
+def _type_text(field: attrs.Attribute[Any], wanted: Any) -> str:
+    return field.type if isinstance(field.type, str) else getattr(wanted, "__name__", str(wanted))
+
+
+def _default(field: attrs.Attribute[Any]) -> str:
+    if field.default is attrs.NOTHING:
+        return ", required"
+    made = getattr(field.default, "factory", None)
+    if made is None:
+        return f" = {field.default!r}" if field.default is not None else ", optional"
+    return "" if field.default.takes_self else f" = {made()!r}"  # type: ignore[union-attr]

@@ -1,0 +1,208 @@
+"""Puts a recipe together: defaults, then what it extends, then the file itself, then ``--set``.
+
+Tables merge key by key; anything else replaces what was there. Another ``use`` drops the inherited keys beside it,
+since they belong to another component.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from trainkit.errors import RecipeError, did_you_mean
+from trainkit.recipe.origin import Origin, dotted
+from trainkit.recipe.positions import Where, dotted_key
+from trainkit.recipe.problems import Finding, InvalidRecipe
+from trainkit.recipe.source import Layer, Text, forget, read
+
+_REFERENCE = re.compile(r"\$\{([^{}]*)\}")
+
+
+def load(path: Path, source: str) -> Layer:
+    """Read a recipe file.
+
+    Args:
+        path: The file.
+        source: How messages call it.
+
+    Raises:
+        InvalidRecipe: It is missing, unreadable, or no TOML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        near = sorted(each.name for each in path.parent.glob("*.toml")) if path.parent.is_dir() else []
+        hint = did_you_mean(path.name, near) if near else f"there is no recipe in {path.parent.resolve()}"
+        raise InvalidRecipe([Finding("there is no such file", hint=hint, origin=Origin(source))]) from error
+    except OSError as error:
+        raise InvalidRecipe([Finding(f"cannot be read: {error.strerror}", origin=Origin(source))]) from error
+    except UnicodeDecodeError as error:
+        raise InvalidRecipe([Finding(f"this is not UTF-8 text: {error}", origin=Origin(source))]) from error
+    return read(text, source, path.resolve().parent)
+
+
+def inherited(layer: Layer, chain: tuple[Path, ...] = ()) -> Layer:
+    """Merge a recipe onto all that it extends, parents from left to right.
+
+    Args:
+        layer: The recipe.
+        chain: The files that led here, outermost first; the last one is this recipe's own.
+
+    Raises:
+        InvalidRecipe: A parent is missing or no TOML, the recipes extend each other in a circle, or what is to be
+            dropped is not inherited.
+    """
+    under = Layer({}, {})
+    findings: list[Finding] = []
+    for number, parent in enumerate(layer.extends):
+        path = (parent.folder / Path(parent).expanduser()).resolve()
+        place = Finding("", ("extends", number))
+        try:
+            if path in chain:
+                circle = " extends ".join(shown(each) for each in (*chain[chain.index(path) :], path))
+                raise InvalidRecipe([attrs.evolve(place, message=f"recipes extend each other: {circle}")])
+            if not path.is_file():
+                hint = did_you_mean(path.name, [each.name for each in path.parent.glob("*.toml")])
+                raise InvalidRecipe([attrs.evolve(place, message=f"there is no file {shown(path)}", hint=hint)])
+            under = merge(under, inherited(load(path, shown(path)), (*chain, path)))
+        except InvalidRecipe as error:
+            findings += [finding.located(layer.origins, "") for finding in error.findings]
+    if findings:
+        raise InvalidRecipe(findings)
+    return merge(under, layer)
+
+
+def shown(path: Path) -> str:
+    """Return a file's name as short as it can be said from the working directory."""
+    relative = os.path.relpath(path)
+    return relative if not relative.startswith("..") or len(relative) < len(str(path)) else str(path)
+
+
+def merge(under: Layer, over: Layer) -> Layer:
+    """Return one layer on top of another.
+
+    Raises:
+        InvalidRecipe: The upper one drops what the lower does not have.
+    """
+    origins = dict(under.origins)
+    tree, findings = under.tree, []
+    for number, name in enumerate(over.drop):
+        key = dotted_key(name)
+        where: tuple[str, ...] = key[0] if key and key[1] == len(name) else ()
+        if not where or not _has(tree, where):
+            near = did_you_mean(name, [dotted(each) for each in _places(tree)])
+            finding = Finding(f'"{name}" is not inherited, so it cannot be dropped', ("drop", number), hint=near)
+            findings.append(finding.located(over.origins, ""))
+            continue
+        tree = _without(tree, where)
+        forget(origins, where)
+    if findings:
+        raise InvalidRecipe(findings)
+    tree = _merge(tree, over.tree, (), origins)
+    return Layer(tree, origins | over.origins)
+
+
+def _merge(under: dict[str, Any], over: dict[str, Any], where: Where, origins: dict[Where, Origin]) -> dict[str, Any]:
+    if under.get("use", over.get("use")) != over.get("use", under.get("use")):
+        for key in under:
+            forget(origins, (*where, key))
+        under = {}
+    merged = dict(under)
+    for key, value in over.items():
+        before = under.get(key)
+        if isinstance(value, dict) and isinstance(before, dict):
+            merged[key] = _merge(before, value, (*where, key), origins)
+        else:
+            if key in under:
+                forget(origins, (*where, key))
+            merged[key] = value
+    return merged
+
+
+def interpolated(layer: Layer) -> tuple[Layer, list[Finding]]:
+    """Replace each ``${some.key}`` by that setting's value.
+
+    A string that is nothing but one reference takes the value with its type; in a longer string it is written out.
+
+    Returns:
+        The layer, and a finding for each reference that is unknown or leads back to itself.
+    """
+    findings: list[Finding] = []
+
+    def expand(value: Any, where: Where, chain: tuple[Where, ...]) -> Any:
+        if isinstance(value, dict):
+            return {key: expand(each, (*where, key), chain) for key, each in value.items()}
+        if isinstance(value, list):
+            return [expand(each, (*where, index), chain) for index, each in enumerate(value)]
+        if not isinstance(value, Text):
+            return value
+        whole = _REFERENCE.fullmatch(value)
+        try:
+            if whole:
+                found = look_up(whole[1], where, chain)
+                return Text(found, value.folder) if isinstance(found, str) and not isinstance(found, Text) else found
+            return Text(_REFERENCE.sub(lambda each: written(look_up(each[1], where, chain)), value), value.folder)
+        except _BadReferenceError as error:
+            findings.append(Finding(str(error), where, hint=error.hint))
+            return value
+
+    def look_up(name: str, where: Where, chain: tuple[Where, ...]) -> Any:
+        key = dotted_key(name)
+        target = key[0] if key and key[1] == len(name) else ()
+        if not target or not _has(layer.tree, target):
+            hint = did_you_mean(name, [dotted(each) for each in _places(layer.tree)])
+            raise _BadReferenceError(f'"${{{name}}}" is not set in this recipe', hint)
+        steps = (*chain, where)
+        for number, step in enumerate(steps):
+            if step[: len(target)] == target:
+                circle = " -> ".join(dotted(each) for each in (*steps[number:], target))
+                raise _BadReferenceError(f"refers to itself: {circle}")
+        return expand(_at(layer.tree, target), target, steps)
+
+    def written(value: Any) -> str:
+        if isinstance(value, dict | list):
+            raise _BadReferenceError("a table or list can only be referred to by a string of nothing else")
+        return str(value).lower() if isinstance(value, bool) else str(value)
+
+    return attrs.evolve(layer, tree=expand(layer.tree, (), ())), findings
+
+
+class _BadReferenceError(RecipeError):
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def _has(tree: Any, where: Sequence[str | int]) -> bool:
+    for part in where:
+        if not isinstance(tree, dict) or part not in tree:
+            return False
+        tree = tree[part]
+    return True
+
+
+def _at(tree: Any, where: Where) -> Any:
+    for part in where:
+        tree = tree[part]
+    return tree
+
+
+def _without(tree: dict[str, Any], where: tuple[str, ...]) -> dict[str, Any]:
+    first, *rest = where
+    if not rest:
+        return {key: value for key, value in tree.items() if key != first}
+    return tree | {first: _without(tree[first], tuple(rest))}
+
+
+def _places(tree: dict[str, Any], where: Where = ()) -> list[Where]:
+    found: list[Where] = []
+    for key, value in tree.items():
+        found.append((*where, key))
+        if isinstance(value, dict):
+            found += _places(value, (*where, key))
+    return found

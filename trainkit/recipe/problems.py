@@ -1,0 +1,96 @@
+"""Findings: what is wrong in a recipe, or worth knowing, each with its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import attrs
+
+from trainkit.errors import RecipeError
+from trainkit.recipe.origin import Mark, Origin, dotted
+from trainkit.recipe.positions import Where
+
+Severity = Literal["error", "warning", "note"]
+
+
+@attrs.frozen
+class Finding:
+    """Something found in a recipe.
+
+    Attributes:
+        message: What is wrong and what is allowed, or what will happen.
+        where: The setting it is about.
+        severity: An "error" keeps a run from starting; the others are only shown.
+        at: Whether it is the key or its value that is meant.
+        hint: What to do: "did you mean …".
+        origin: Where that setting is from; None until it was looked up.
+    """
+
+    message: str
+    where: Where = ()
+    severity: Severity = "error"
+    at: Literal["key", "value"] = "value"
+    hint: str = ""
+    origin: Origin | None = None
+
+    def located(self, origins: Mapping[Where, Origin], source: str) -> Finding:
+        """Return it with its origin: the setting's own, else that of the nearest table around it that is written.
+
+        Args:
+            origins: The origins of all that is written.
+            source: The recipe, named where nothing is written.
+        """
+        if self.origin is not None:
+            return self
+        for length in range(len(self.where), -1, -1):
+            origin = origins.get(self.where[:length])
+            if origin is not None:
+                exact = length == len(self.where)
+                return attrs.evolve(self, origin=origin, at=self.at if exact else "key")
+        return attrs.evolve(self, origin=Origin(source))
+
+    @property
+    def mark(self) -> Mark | None:
+        """The piece of text that it is about; None for what is not in a file."""
+        if self.origin is None:
+            return None
+        return self.origin.key if self.at == "key" else self.origin.value
+
+    def __str__(self) -> str:
+        """``file:line:column: severity: setting: message``, the line, a caret line under the piece, the hint."""
+        mark = self.mark
+        place = [self.origin.source] if self.origin else []
+        if mark:
+            place[0] += f":{mark.line}:{mark.column}"
+        lines = [": ".join([*place, self.severity, *([dotted(self.where)] if self.where else []), self.message])]
+        if mark and mark.text.strip():
+            line = mark.text
+            indent = "".join("\t" if char == "\t" else " " for char in line[: mark.column - 1])
+            lines += [f"    {line}", f"    {indent}{'^' * mark.width}"]
+        if self.hint:
+            lines.append(f"    {self.hint}")
+        return "\n".join(lines)
+
+
+def in_order(findings: Iterable[Finding]) -> list[Finding]:
+    """Return findings as they stand in the files; what has no line comes last. None is said twice."""
+
+    def position(finding: Finding) -> tuple[bool, str, int, int]:
+        source = finding.origin.source if finding.origin else ""
+        mark = finding.mark
+        return (mark is None, source, mark.line if mark else 0, mark.column if mark else 0)
+
+    return sorted(dict.fromkeys(findings), key=position)
+
+
+class InvalidRecipe(RecipeError):  # noqa: N818 (says what there is, not that it is an error)
+    """A recipe that cannot be run; the message is the rendering of all its mistakes.
+
+    Attributes:
+        findings: The mistakes, as they stand in the files.
+    """
+
+    def __init__(self, findings: Iterable[Finding]) -> None:
+        self.findings = in_order(findings)
+        super().__init__("\n".join(str(finding) for finding in self.findings))

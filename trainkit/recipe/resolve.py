@@ -1,0 +1,142 @@
+"""From a recipe file to a checked, complete recipe, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import tomli_w
+
+from trainkit import registry
+from trainkit.contracts import Component
+from trainkit.recipe import rules
+from trainkit.recipe.layers import inherited, interpolated, load, merge
+from trainkit.recipe.origin import DEFAULT, Origin, dotted
+from trainkit.recipe.positions import Where
+from trainkit.recipe.problems import Finding, InvalidRecipe, in_order
+from trainkit.recipe.root import Recipe, defaults
+from trainkit.recipe.source import Layer, read, read_settings
+from trainkit.recipe.structure import is_kind, parts, plain, structure
+
+
+@attrs.frozen
+class Used:
+    """A component that a recipe uses.
+
+    Attributes:
+        where: Its place in the recipe, dotted: "losses.data".
+        group: The entry-point group of its kind.
+        use: How the recipe names it.
+        package: The distribution that brings it; "" for a class named as ``module:Class``.
+        version: That distribution's version.
+    """
+
+    where: str
+    group: str
+    use: str
+    package: str
+    version: str
+
+
+@attrs.frozen
+class Resolved:
+    """A recipe without mistakes.
+
+    Attributes:
+        recipe: The settings.
+        tree: The same as tables, complete: every setting, every ``use``, absolute paths. Resolves to an equal recipe.
+        origins: Where each setting is from; what is not in it is a default (see `origin`).
+        notes: Warnings and notes.
+        used: The components.
+        source: How messages call the recipe.
+    """
+
+    recipe: Recipe
+    tree: dict[str, Any]
+    origins: Mapping[Where, Origin]
+    notes: tuple[Finding, ...]
+    used: tuple[Used, ...]
+    source: str
+
+    def origin(self, where: Where) -> Origin:
+        """Return where a setting is from."""
+        return self.origins.get(where, DEFAULT)
+
+
+def resolve(path: Path | str, sets: Sequence[str] = ()) -> Resolved:
+    """Read, merge, structure and check a recipe file.
+
+    Args:
+        path: The file.
+        sets: What ``--set`` gave: "a.b=c".
+
+    Raises:
+        InvalidRecipe: It cannot be run; the message holds all mistakes with their places.
+    """
+    path = Path(path)
+    return _resolved(lambda: inherited(load(path, str(path)), (path.resolve(),)), str(path), path.stem, sets)
+
+
+def resolve_text(
+    text: str,
+    folder: Path,
+    sets: Sequence[str] = (),
+    *,
+    source: str = "recipe",
+    name: str = "run",
+    allow_code: bool = True,
+) -> Resolved:
+    """Do as `resolve` does with a text, as one from a checkpoint or a run folder.
+
+    Args:
+        text: The recipe.
+        folder: Where its relative paths start.
+        sets: What ``--set`` gave.
+        source: How messages call it.
+        name: The run's name if the recipe does not say it.
+        allow_code: Whether ``use = "module:Class"`` may import a module that is no registered component.
+
+    Raises:
+        InvalidRecipe: It cannot be run.
+    """
+    return _resolved(lambda: inherited(read(text, source, folder)), source, name, sets, allow_code)
+
+
+def write(tree: Mapping[str, Any]) -> str:
+    """Return a recipe's tree as TOML."""
+    return tomli_w.dumps(tree)
+
+
+def _resolved(
+    own: Callable[[], Layer], source: str, name: str, sets: Sequence[str], allow_code: bool = True
+) -> Resolved:
+    settings, found = read_settings(sets)
+    try:
+        merged = merge(Layer(defaults(name), {}), own())
+    except InvalidRecipe as error:
+        raise InvalidRecipe([*found, *error.findings]) from error
+    merged, circular = interpolated(merge(merged, settings))
+    found += circular
+    structured = structure(merged.tree, allow_code)
+    found += structured.findings
+    found += rules.findings(structured.recipe, complete=not found)
+    found = in_order(finding.located(merged.origins, source) for finding in found)
+    if mistakes := [finding for finding in found if finding.severity == "error"]:
+        raise InvalidRecipe(mistakes)
+    tree = plain(structured.recipe, merged.tree)
+    return Resolved(structured.recipe, tree, merged.origins, tuple(found), _used(structured.recipe, tree), source)
+
+
+def _used(recipe: Recipe, tree: Mapping[str, Any]) -> tuple[Used, ...]:
+    used = []
+    for where, part, declared in parts(recipe):
+        if isinstance(part, Component) and is_kind(declared):
+            table: Any = tree
+            for key in where:
+                table = table[key]
+            group, use = declared.entry_points, table["use"]
+            found = None if ":" in use else registry.locate(group, use)
+            used.append(Used(dotted(where), group, use, found.package if found else "", found.version if found else ""))
+    return tuple(used)

@@ -1,0 +1,226 @@
+"""What is wrong between settings that are right each for itself; found without building anything.
+
+Each rule is a generator of findings. A recipe with mistakes of structure lacks what could not be read; a rule that
+comes to such a place ends there, having said what it knows.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from importlib import metadata
+from importlib.util import find_spec
+from typing import get_args
+
+from trainkit import registry
+from trainkit.contracts import Component, MetricName, Problem
+from trainkit.errors import did_you_mean
+from trainkit.recipe.positions import Where
+from trainkit.recipe.problems import Finding
+from trainkit.recipe.root import GroupSettings, Recipe
+from trainkit.recipe.stages import declared_groups, spans
+from trainkit.recipe.structure import field_types, parts, settings_fields
+
+Rule = Callable[[Recipe], Iterator[Finding]]
+
+
+def findings(recipe: Recipe, complete: bool) -> list[Finding]:
+    """Apply every rule.
+
+    Args:
+        recipe: The settings.
+        complete: Whether all of the recipe could be read.
+    """
+    rules: list[Rule] = [_patterns, _unknown_groups, _idle_epochs, _clashing_losses, _data_fits_model, _metric_names]
+    rules += [_rule_of_group(name) for name in recipe.groups] if hasattr(recipe, "groups") else []
+    components = [(where, each) for where, each, _ in parts(recipe) if isinstance(each, Component)]
+    rules += [_missing_modules(where, each) for where, each in components]
+    found: list[Finding] = []
+    for rule in rules:
+        try:
+            found.extend(rule(recipe))
+        except AttributeError:
+            if complete:
+                raise
+    for where, each in components:
+        found += _own_problems(where, each, recipe, complete)
+    return found
+
+
+# ---- parameter groups -----------------------------------------------------------------------------------------------
+
+
+def _patterns(recipe: Recipe) -> Iterator[Finding]:
+    without = [name for name, group in recipe.groups.items() if group.parameters is None]
+    if len(without) < len(recipe.groups):
+        for name in without:
+            yield Finding(
+                "has no parameters, but other groups have: if one has patterns, all must", ("groups", name), at="key"
+            )
+
+
+def _unknown_groups(recipe: Recipe) -> Iterator[Finding]:
+    declared = declared_groups(recipe)
+    if declared is None:
+        return
+    for name in recipe.groups:
+        if name not in declared:
+            yield Finding("the model has no such group", ("groups", name), at="key", hint=did_you_mean(name, declared))
+
+
+def _rule_of_group(name: str) -> Rule:
+    where = ("groups", name)
+
+    def times(recipe: Recipe) -> Iterator[Finding]:
+        group, epochs = recipe.groups[name], recipe.run.epochs
+        start = group.start_epoch
+        if start is not None and start >= epochs:
+            message = f"the run ends before: it has {epochs} epochs, 0 to {epochs - 1}"
+            yield Finding(message, (*where, "start_epoch"))
+        stop = group.stop_epoch
+        if stop is not None and stop <= (start or 0):
+            begin = f"its start_epoch is {start}" if start else "it starts at 0"
+            yield Finding(f"must come after the start: {begin}", (*where, "stop_epoch"))
+        elif stop is not None and stop > epochs:
+            yield Finding(f"the run ends before, at epoch {epochs}", (*where, "stop_epoch"), "note")
+        declared = declared_groups(recipe)
+        if declared is not None and declared.get(name) is False and start is None:
+            yield Finding("stays frozen: give it start_epoch if it is to train", where, "note", at="key")
+
+    return times
+
+
+def _idle_epochs(recipe: Recipe) -> Iterator[Finding]:
+    declared = declared_groups(recipe)
+    epochs = recipe.run.epochs
+    if declared is None or any(_wrong_times(group, epochs) for group in recipe.groups.values()):
+        return
+    known = spans(recipe, declared)
+    idle = [epoch for epoch in range(epochs) if not any(span.has(epoch) for span in known.values())]
+    if not idle:
+        return
+    # The group that stops right before the first idle stretch, else the one that starts right after it.
+    after = next((epoch for epoch in range(idle[0], epochs) if epoch not in set(idle)), epochs)
+    stopping = [("groups", name, "stop_epoch") for name, span in known.items() if 0 < span.stop == idle[0]]
+    starting = [("groups", name, "start_epoch") for name, span in known.items() if span.start == after]
+    where: Where = [*stopping, *starting, ("groups",)][0]
+    yield Finding(f"no parameter group trains in {_ranges(idle)}", where, at="key")
+
+
+def _wrong_times(group: GroupSettings, epochs: int) -> bool:
+    start = group.start_epoch or 0
+    return start >= epochs or (group.stop_epoch is not None and group.stop_epoch <= start)
+
+
+def _ranges(epochs: list[int]) -> str:
+    stretches: list[list[int]] = []
+    for epoch in epochs:
+        if stretches and stretches[-1][-1] == epoch - 1:
+            stretches[-1].append(epoch)
+        else:
+            stretches.append([epoch])
+    written = [f"{each[0]} to {each[-1]}" if len(each) > 1 else str(each[0]) for each in stretches]
+    return f"epoch{'s' if len(epochs) > 1 else ''} {', '.join(written)}"
+
+
+# ---- names of values ------------------------------------------------------------------------------------------------
+
+
+def _clashing_losses(recipe: Recipe) -> Iterator[Finding]:
+    if "loss" in recipe.losses:
+        yield Finding('"train/loss" is the sum of all losses; call this one otherwise', ("losses", "loss"), at="key")
+
+
+def _metric_names(recipe: Recipe) -> Iterator[Finding]:
+    wanted = [(where, name) for where, name in _named_values(recipe)]
+    known, all_known = known_names(recipe)
+    groups = declared_groups(recipe)
+    for where, name in wanted:
+        group_unknown = groups is None and name.startswith("lr/")
+        if name not in known and not group_unknown and (all_known or name.startswith("train/")):
+            yield Finding(f'no value "{name}" is computed', where, hint=did_you_mean(name, known))
+
+
+def known_names(recipe: Recipe) -> tuple[list[str], bool]:
+    """Return the full names of the values that a run computes, and whether these are surely all."""
+    names = ["train/loss", *(f"train/{loss}" for loss in recipe.losses)]
+    all_known = True
+    validated = [name for name, loss in recipe.losses.items() if loss.on_validation]
+    metrics = [metric.names() for metric in recipe.metrics.values()]
+    for split in recipe.data.splits():
+        if split != "train":
+            names += [f"{split}/{each}" for each in ([*(["loss"] if validated else []), *validated])]
+            names += [f"{split}/{each}" for some in metrics for each in some or ()]
+    hooks = [hook.names() for hook in (*recipe.hooks.values(), *recipe.loggers.values())]
+    names += [each for some in hooks for each in some or ()]
+    names += [f"lr/{group}" for group in declared_groups(recipe) or ()]
+    all_known = None not in metrics and None not in hooks
+    return list(dict.fromkeys(names)), all_known
+
+
+def _named_values(recipe: Recipe) -> Iterator[tuple[Where, str]]:
+    for where, settings, _ in parts(recipe):
+        for key, field in settings_fields(type(settings)).items():
+            wanted = field_types(type(settings)).get(field.name)
+            if wanted is MetricName or MetricName in get_args(wanted):
+                value = getattr(settings, field.name, None)
+                if isinstance(value, str):
+                    yield (*where, key), value
+
+
+# ---- components -----------------------------------------------------------------------------------------------------
+
+
+def _data_fits_model(recipe: Recipe) -> Iterator[Finding]:
+    accepts = recipe.model.accepts
+    if not isinstance(recipe.data, accepts):
+        message = f"the model is trained on {accepts.__name__}, but this is {type(recipe.data).__name__}"
+        yield Finding(message, ("data", "use"))
+
+
+def _missing_modules(where: Where, part: Component) -> Rule:
+    def look_up(recipe: Recipe) -> Iterator[Finding]:
+        for module in type(part).requires:
+            if not _is_there(module.partition(".")[0]):
+                yield Finding(
+                    f"needs the module {module}, which is not installed", (*where, "use"), hint=_install(part, module)
+                )
+
+    return look_up
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return module in sys.modules or find_spec(module) is not None
+    except (ImportError, ValueError):  # a broken parent, or a module without a spec
+        return False
+
+
+def _install(part: Component, module: str) -> str:
+    """Return the command that brings a module: the extra of the part's own distribution that has it, else itself."""
+    name = module.partition(".")[0]
+    value = f"{type(part).__module__}:{type(part).__qualname__}"
+    for found in registry.registered(getattr(part, "entry_points", "")):
+        if found.value == value:
+            for line in metadata.requires(found.package) or ():
+                needed = re.match(r"[A-Za-z0-9._-]+", line)
+                extra = re.search(r"""extra\s*==\s*["']([^"']+)["']""", line)
+                if needed and extra and needed[0].lower().replace("-", "_") == name.lower():
+                    return f"pip install '{found.package}[{extra[1]}]'"
+    return f"pip install {name}"
+
+
+def _own_problems(where: Where, part: Component, recipe: Recipe, complete: bool) -> Iterable[Finding]:
+    found: list[Finding] = []
+    try:
+        for problem in part.problems(recipe):
+            if isinstance(problem, str):
+                problem = Problem(problem)
+            key: Where = tuple(problem.key.split(".")) if problem.key else ()
+            found.append(Finding(problem.message, (*where, *key), problem.severity, at="value" if key else "key"))
+    except Exception as error:  # foreign code may raise anything
+        if complete:
+            reason = f"{type(part).__qualname__}.problems raised {type(error).__name__}: {error}"
+            found.append(Finding(reason, where, at="key"))
+    return found

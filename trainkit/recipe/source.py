@@ -1,0 +1,162 @@
+"""Reads recipe text, and remembers where every value is from."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+import tomli
+
+from trainkit.recipe.origin import Mark, Origin, dotted
+from trainkit.recipe.positions import Span, Where, dotted_key, positions
+from trainkit.recipe.problems import Finding, InvalidRecipe
+
+
+class Text(str):
+    """A string of a recipe that knows the folder which a relative path in it starts from."""
+
+    __slots__ = ("folder",)
+    folder: Path
+
+    def __new__(cls, text: str, folder: Path) -> Text:
+        """Make it."""
+        made = super().__new__(cls, text)
+        made.folder = folder
+        return made
+
+
+@attrs.frozen
+class Layer:
+    """One source of settings.
+
+    Attributes:
+        tree: The settings, as nested dicts; each string in it is a `Text`.
+        origins: Where each key, table and list item of the tree is from.
+        extends: Recipes that this one builds on.
+        drop: Inherited keys that it does without.
+    """
+
+    tree: dict[str, Any]
+    origins: dict[Where, Origin]
+    extends: tuple[Text, ...] = ()
+    drop: tuple[Text, ...] = ()
+
+
+def read(text: str, source: str, folder: Path) -> Layer:
+    """Read a recipe's text.
+
+    Args:
+        text: TOML.
+        source: How messages call it.
+        folder: Where its relative paths start.
+
+    Raises:
+        InvalidRecipe: It is no TOML.
+    """
+    text = text.replace("\r\n", "\n").removeprefix("\ufeff")
+    try:
+        tree = tomli.loads(text)
+        spans = positions(text)
+    except tomli.TOMLDecodeError as error:
+        line = text.split("\n")[error.lineno - 1] if error.lineno <= text.count("\n") + 1 else ""
+        mark = Mark(error.lineno, error.colno, 1, line)
+        raise InvalidRecipe([Finding(f"this is not TOML: {error.msg}", origin=Origin(source, mark, mark))]) from error
+    except RecursionError as error:
+        raise InvalidRecipe([Finding("nested too deeply", origin=Origin(source))]) from error
+    lines = text.split("\n")
+    starts = [0]
+    for each in lines:
+        starts.append(starts[-1] + len(each) + 1)
+
+    def mark_of(span: Span) -> Mark:
+        line = bisect_right(starts, span[0]) - 1
+        column = span[0] - starts[line]
+        width = min(span[1] - span[0], len(lines[line]) - column)
+        return Mark(line + 1, column + 1, max(width, 1), lines[line])
+
+    origins = {where: Origin(source, mark_of(spans.key), mark_of(spans.value)) for where, spans in spans.items()}
+    return _layer(tree, origins, folder)
+
+
+def read_settings(settings: Sequence[str]) -> tuple[Layer, list[Finding]]:
+    """Read what ``--set a.b=c`` gave: each value as TOML, else as a bare string; of two for one key the last holds.
+
+    Returns:
+        A layer, and a finding for each that has no key or no "=", or sets a key in what another sets to a value.
+    """
+    tree: dict[str, Any] = {}
+    origins: dict[Where, Origin] = {}
+    findings = []
+    for setting in settings:
+        origin = Origin(f"--set {setting}")
+        name, value = _split(setting)
+        if not name:
+            findings.append(Finding("write it as --set some.key=value", origin=origin))
+            continue
+        *outer, last = name
+        table = tree
+        for depth, part in enumerate(outer, 1):
+            table = table.setdefault(part, {})
+            origins.setdefault(tuple(outer[:depth]), origin)
+            if not isinstance(table, dict):
+                findings.append(Finding(f"{dotted(tuple(outer[:depth]))} is set to a value as well", origin=origin))
+                break
+        else:
+            table[last] = _toml_value(value)
+            forget(origins, name)
+            origins[name] = origin
+    if "extends" in tree:
+        del tree["extends"]
+        findings.append(Finding("only a recipe file can say extends", origin=origins["extends",]))
+    return _layer(tree, origins, Path.cwd()), findings
+
+
+def forget(origins: dict[Where, Origin], where: Where) -> None:
+    """Drop the origins of a place and of all in it."""
+    for each in [each for each in origins if each[: len(where)] == where]:
+        del origins[each]
+
+
+def _layer(tree: dict[str, Any], origins: dict[Where, Origin], folder: Path) -> Layer:
+    tree = _with_folder(tree, folder)
+    names: dict[str, tuple[Text, ...]] = {}
+    findings = []
+    for key in ("extends", "drop"):
+        value = tree.pop(key, [])
+        if isinstance(value, list) and all(isinstance(each, str) for each in value):
+            names[key] = tuple(value)
+        else:
+            hint = f'{key} = ["{value}"]' if isinstance(value, str) else ""
+            findings.append(Finding("must be a list of strings", (key,), hint=hint, origin=origins[key,]))
+    if findings:
+        raise InvalidRecipe(findings)
+    return Layer(tree, origins, names["extends"], names["drop"])
+
+
+def _with_folder(value: Any, folder: Path) -> Any:
+    if isinstance(value, dict):
+        return {key: _with_folder(each, folder) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_with_folder(each, folder) for each in value]
+    return Text(value, folder) if isinstance(value, str) else value
+
+
+def _split(setting: str) -> tuple[tuple[str, ...], str]:
+    setting = setting.strip()
+    key = dotted_key(setting)
+    if key is None:
+        return (), ""
+    name, end = key
+    rest = setting[end:].lstrip()
+    return (name, rest[1:].strip()) if rest.startswith("=") else ((), "")
+
+
+def _toml_value(text: str) -> Any:
+    try:
+        read = tomli.loads(f"value = {text}")
+    except tomli.TOMLDecodeError:
+        return text
+    return read["value"] if len(read) == 1 else text

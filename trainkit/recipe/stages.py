@@ -1,0 +1,52 @@
+"""When each parameter group trains, as far as settings alone say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from trainkit.recipe.root import Recipe
+
+
+class Span(NamedTuple):
+    """The epochs in which a group trains.
+
+    Attributes:
+        start: The first one; None: the group stays frozen.
+        stop: The first one in which it no longer trains.
+    """
+
+    start: int | None
+    stop: int
+
+    def has(self, epoch: int) -> bool:
+        """Return whether the group trains in an epoch."""
+        return self.start is not None and self.start <= epoch < self.stop
+
+
+def declared_groups(recipe: Recipe) -> Mapping[str, bool] | None:
+    """Return group name -> does it train without a ``start_epoch``?
+
+    Groups that the recipe defines by patterns do. None: the model knows its groups only after it is built.
+    """
+    if any(group.parameters is not None for group in recipe.groups.values()):
+        return dict.fromkeys(recipe.groups, True)
+    return recipe.model.groups()
+
+
+def spans(recipe: Recipe, trains: Mapping[str, bool]) -> dict[str, Span]:
+    """Return when each group trains.
+
+    Args:
+        recipe: The settings.
+        trains: Group name -> does it train without a ``start_epoch``?
+    """
+    found = {}
+    for name, trains_at_once in trains.items():
+        settings = recipe.groups.get(name)
+        start = settings.start_epoch if settings else None
+        stop = settings.stop_epoch if settings else None
+        if start is None and trains_at_once:
+            start = 0
+        found[name] = Span(start, recipe.run.epochs if stop is None else min(stop, recipe.run.epochs))
+    return found

@@ -1,0 +1,544 @@
+"""Tables to settings objects, by one rule.
+
+A field typed with a *kind* (an abstract settings class bound to an entry-point group) is a table with ``use``: the
+registry finds that class, and the rest of the table is structured into it. Everything else follows the field's type,
+strictly: nothing is coerced but a whole number to a float where a float is wanted.
+
+All mistakes are found at once. So a class whose fields are wrong still becomes an object, with the readable fields
+alone, on which validators and rules say what else is wrong; touching a field that it lacks raises AttributeError.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+
+import attrs
+from cattrs import Converter
+from cattrs.errors import AttributeValidationNote, BaseValidationError, ClassValidationError, IterableValidationError
+from cattrs.errors import IterableValidationNote as IndexNote
+
+from trainkit import registry
+from trainkit.contracts import Component, MetricName, Optimizer
+from trainkit.errors import ComponentError, did_you_mean
+from trainkit.recipe.positions import Where
+from trainkit.recipe.problems import Finding
+from trainkit.recipe.root import GroupSettings, Recipe
+from trainkit.recipe.source import Text
+
+
+class Structured(NamedTuple):
+    """What became of a recipe's tree.
+
+    Attributes:
+        recipe: The settings; where there are findings, without what could not be read.
+        findings: All mistakes.
+    """
+
+    recipe: Recipe
+    findings: list[Finding]
+
+
+class Unreadable:
+    """Stands in a mapping for an item that could not be read: its name is known, nothing else."""
+
+    __slots__ = ()
+
+
+def structure(tree: Mapping[str, Any], allow_code: bool = True) -> Structured:
+    """Turn a recipe's tree into settings.
+
+    Args:
+        tree: The merged, interpolated tables.
+        allow_code: Whether ``use = "module:Class"`` may import a module that is no registered component.
+    """
+    converter = _converter(_optimizer_class(tree, allow_code), allow_code)
+    try:
+        return Structured(converter.structure(tree, Recipe), [])
+    except ClassValidationError as error:
+        return Structured(_readable(error), list(_findings(error, ())))
+
+
+def is_kind(cls: Any) -> bool:
+    """Return whether a type is a kind: a field of it holds a table with ``use``."""
+    if not (isinstance(cls, type) and issubclass(cls, Component)):
+        return False
+    return "entry_points" in vars(cls) or (inspect.isabstract(cls) and hasattr(cls, "entry_points"))
+
+
+def settings_fields(cls: Any) -> dict[str, attrs.Attribute[Any]]:
+    """Return the fields of a settings class, by the key that each has in a recipe."""
+    return {str(field.alias): field for field in attrs.fields(cls)}
+
+
+def field_types(cls: Any) -> dict[str, Any]:
+    """Return field name -> type of a settings class.
+
+    Raises:
+        ComponentError: A type is not known at run time.
+    """
+    try:
+        return _type_hints(cls)
+    except NameError as error:
+        raise ComponentError(
+            f"the settings of {cls.__module__}:{cls.__qualname__} cannot be read: {error} at run time "
+            f"(imported under TYPE_CHECKING alone?)"
+        ) from error
+
+
+_type_hints = cache(typing.get_type_hints)
+
+
+def parts(settings: Any, where: Where = (), declared: Any = None) -> Iterator[tuple[Where, Any, Any]]:
+    """Yield every settings object in a recipe, outermost first: where it stands, the object, the type of its field."""
+    if isinstance(settings, Mapping):
+        for key, each in settings.items():
+            yield from parts(each, (*where, key), _item_type(declared))
+    elif isinstance(settings, list | tuple):
+        for index, each in enumerate(settings):
+            yield from parts(each, (*where, index), _item_type(declared))
+    elif attrs.has(type(settings)):
+        yield where, settings, _without_none(declared)
+        field_type = field_types(type(settings))
+        for key, field in settings_fields(type(settings)).items():
+            if hasattr(settings, field.name):
+                yield from parts(getattr(settings, field.name), (*where, key), field_type.get(field.name))
+
+
+def plain(value: Any, written: Any = None, declared: Any = None) -> Any:
+    """Return settings as tables again, complete: ``use`` and every field that is not None; paths as strings.
+
+    Args:
+        value: Settings.
+        written: The table that they are from, if they are from one; it says how ``use`` was written.
+        declared: The type of the field that holds them.
+    """
+    if attrs.has(type(value)):
+        return _plain_table(value, written if isinstance(written, Mapping) else {}, _without_none(declared))
+    if isinstance(value, Mapping):
+        tables = written if isinstance(written, Mapping) else {}
+        return {str(key): plain(each, tables.get(key), _item_type(declared)) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        inner = written if isinstance(written, list) and len(written) == len(value) else [None] * len(value)
+        return [plain(each, table, _item_type(declared)) for each, table in zip(value, inner, strict=True)]
+    if isinstance(value, str | Path):
+        return str(value)
+    return value
+
+
+def _plain_table(settings: Any, written: Mapping[str, Any], declared: Any) -> dict[str, Any]:
+    table: dict[str, Any] = {}
+    if isinstance(settings, Component) and (is_kind(declared) or "use" in written):
+        table["use"] = str(written["use"]) if "use" in written else registry.name_of(type(settings))
+    field_type = field_types(type(settings))
+    for alias, field in settings_fields(type(settings)).items():
+        value = getattr(settings, field.name)
+        if isinstance(settings, GroupSettings) and field.name == "options":
+            table |= {key: plain(each, written.get(key)) for key, each in value.items()}
+        elif field.init and value is not None:
+            table[alias] = plain(value, written.get(alias), field_type.get(field.name))
+    return table
+
+
+def type_name(wanted: Any) -> str:
+    """Return in words what a field of a type may hold."""
+    origin = get_origin(wanted)
+    if _is_union(wanted):
+        return " or ".join(dict.fromkeys(type_name(each) for each in get_args(wanted) if each is not type(None)))
+    if origin is Literal:
+        return "one of " + ", ".join(_shown(each) for each in get_args(wanted))
+    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", Path: "a path"}
+    if wanted in names:
+        return names[wanted]
+    if wanted is MetricName:
+        return 'the name of a value, as "val/loss"'
+    if is_kind(wanted):
+        return "a table with use"
+    if _is_sequence(wanted):
+        inner = [each for each in get_args(wanted) if each is not Ellipsis]
+        return f"a list ({', '.join(type_name(each) for each in inner)})" if inner else "a list"
+    if _is_mapping(wanted) or attrs.has(wanted):
+        return "a table"
+    return str(getattr(wanted, "__name__", wanted))
+
+
+# ---- the rule for each type -----------------------------------------------------------------------------------------
+
+
+class _MistakeError(Exception):
+    """A mistake in one value, or in the key that it belongs to."""
+
+    def __init__(self, message: str, hint: str = "", at: Literal["key", "value"] = "value") -> None:
+        super().__init__(message)
+        self.hint = hint
+        self.at: Literal["key", "value"] = at
+
+
+def _converter(optimizer: type | None, allow_code: bool) -> Converter:
+    converter = Converter(detailed_validation=True)
+    for scalar in (int, float, bool, str):
+        converter.register_structure_hook(scalar, _scalar)
+    converter.register_structure_hook(Path, _path)
+    converter.register_structure_hook_func(_is_any, lambda value, _: plain(value))
+    converter.register_structure_hook_func(_is_literal, _literal)
+    converter.register_structure_hook_func(_is_sequence, lambda value, wanted: _sequence(value, wanted, converter))
+    converter.register_structure_hook_func(_is_mapping, lambda value, wanted: _mapping(value, wanted, converter))
+    converter.register_structure_hook_func(_is_union, lambda value, wanted: _union(value, wanted, converter))
+    converter.register_structure_hook_func(attrs.has, lambda value, cls: _settings(value, cls, converter))
+    converter.register_structure_hook_func(is_kind, lambda value, kind: _component(value, kind, converter, allow_code))
+    converter.register_structure_hook(GroupSettings, lambda value, _: _group(value, optimizer, converter))
+    return converter
+
+
+def _scalar(value: Any, wanted: type) -> Any:
+    if wanted is float and type(value) is int:
+        return float(value)
+    if wanted is str and isinstance(value, str):
+        return str(value)
+    if type(value) is not wanted:
+        raise _wrong_type(value, wanted)
+    return value
+
+
+def _path(value: Any, wanted: type) -> Path:
+    if not isinstance(value, str):
+        raise _wrong_type(value, wanted)
+    folder = value.folder if isinstance(value, Text) else Path.cwd()
+    return Path((folder / Path(value).expanduser()).absolute())
+
+
+def _literal(value: Any, wanted: Any) -> Any:
+    allowed = get_args(wanted)
+    for each in allowed:
+        if type(each) is type(plain(value)) and each == value:
+            return each
+    names = [each for each in allowed if isinstance(each, str)]
+    near = did_you_mean(value, names) if isinstance(value, str) else ""
+    raise _MistakeError(f"must be {type_name(wanted)}, got {_shown(value)}", near if near.startswith("did") else "")
+
+
+def _sequence(value: Any, wanted: Any, converter: Converter) -> Any:
+    if not isinstance(value, list):
+        hint = f"[{_shown(value)}]" if isinstance(value, str | int | float) else ""
+        raise _wrong_type(value, wanted, f"a list has brackets: {hint}" if hint else "")
+    item_types = get_args(wanted) or (Any, ...)
+    made = get_origin(wanted) or wanted
+    if made is tuple and Ellipsis not in item_types:
+        if len(value) != len(item_types):
+            raise _MistakeError(f"must have {len(item_types)} items, got {len(value)}")
+    else:
+        item_types = (item_types[0],) * len(value)
+    items: list[Any] = []
+    errors: list[Exception] = []
+    for index, (each, item_type) in enumerate(zip(value, item_types, strict=True)):
+        try:
+            items.append(converter.structure(each, item_type))
+        except Exception as error:  # whatever it is, it is shown with its place
+            errors.append(_noted(error, IndexNote(f"item {index}", index, item_type)))
+    if errors:
+        raise IterableValidationError("items", errors, wanted)
+    return items if made is list else tuple(items)
+
+
+def _mapping(value: Any, wanted: Any, converter: Converter) -> Any:
+    if not isinstance(value, Mapping):
+        raise _wrong_type(value, wanted)
+    item_type = _item_type(wanted)
+    items: dict[str, Any] = {}
+    errors: list[Exception] = []
+    for key, each in value.items():
+        try:
+            items[key] = converter.structure(each, item_type)
+        except Exception as error:  # whatever it is, it is shown with its place
+            items[key] = _readable(error)
+            errors.append(_noted(error, IndexNote(f"item {key}", key, item_type)))
+    if errors:
+        raise _with_readable(IterableValidationError("items", errors, wanted), items)
+    return items
+
+
+def _union(value: Any, wanted: Any, converter: Converter) -> Any:
+    if value is None and type(None) in get_args(wanted):
+        return None
+    members = [each for each in get_args(wanted) if each is not type(None)]
+    if isinstance(value, Mapping):
+        fitting = [each for each in members if _is_mapping(each) or attrs.has(each) or is_kind(each)]
+    elif isinstance(value, list):
+        fitting = [each for each in members if _is_sequence(each)]
+    else:
+        exact = [each for each in members if type(value) is each]
+        fitting = exact or [
+            each for each in members if not (_is_mapping(each) or attrs.has(each) or _is_sequence(each))
+        ]
+    if len(members) == 1 or len(fitting) == 1:
+        return converter.structure(value, (fitting or members)[0])
+    for each in fitting:
+        try:
+            return converter.structure(value, each)
+        except (_MistakeError, BaseValidationError):
+            continue
+    raise _wrong_type(value, wanted)
+
+
+def _settings(value: Any, cls: type, converter: Converter) -> Any:
+    if not isinstance(value, Mapping):
+        raise _wrong_type(value, cls)
+    values, errors = _fields(value, cls, converter)
+    for key, field in settings_fields(cls).items():
+        if field.init and key not in value and field.default is attrs.NOTHING:
+            errors.append(_missing(key, field_types(cls)[field.name]))
+    return _made(cls, values, set(value) - set(values), errors)
+
+
+def _component(value: Any, kind: type[Component], converter: Converter, allow_code: bool) -> Any:
+    if not isinstance(value, Mapping):
+        hint = f'{{ use = "{value}" }}' if isinstance(value, str) else ""
+        raise _wrong_type(value, kind, f"write it as {hint}" if hint else "")
+    if "use" not in value:
+        raise _MistakeError("has no use, which names the component", _components(kind), at="key")
+    rest = {key: each for key, each in value.items() if key != "use"}
+    return _settings(rest, component_class(value["use"], kind, allow_code), converter)
+
+
+def component_class(use: Any, kind: type[Component], allow_code: bool = True) -> type[Component]:
+    """Return the class that ``use`` names, made sure that it is of the kind.
+
+    Raises:
+        ClassValidationError: It names none, with the mistake at ``use``.
+    """
+    group: str = kind.entry_points  # type: ignore[attr-defined]  # is_kind made sure
+    try:
+        if not isinstance(use, str):
+            raise _wrong_type(use, str)
+        if ":" in use and not allow_code:
+            raise _MistakeError(f'"{use}" names code that is no registered component, which is not imported here')
+        cls: type[Component] = registry.find(group, str(use))
+        is_settings = issubclass(cls, kind) and bool(attrs.has(cls))
+        if not is_settings:
+            raise _MistakeError(f'"{use}" is no {kind.__name__} (of {group}): {cls.__module__}:{cls.__qualname__}')
+        if inspect.isabstract(cls):
+            missing = ", ".join(sorted(cls.__abstractmethods__))
+            raise _MistakeError(f'"{use}" is unfinished: {cls.__module__}:{cls.__qualname__} lacks {missing}')
+        field_types(cls)
+    except registry.NotRegisteredError as error:
+        mistake = _MistakeError(error.message, error.hint)
+    except ComponentError as error:
+        mistake = _MistakeError(str(error))
+    except _MistakeError as error:
+        mistake = error
+    else:
+        return cls
+    raise ClassValidationError("use", [_noted(mistake, AttributeValidationNote("use", "use", str))], kind)
+
+
+def _group(value: Any, optimizer: type | None, converter: Converter) -> Any:
+    if not isinstance(value, Mapping):
+        raise _wrong_type(value, GroupSettings)
+    own = settings_fields(GroupSettings).keys() - {"options"}
+    values, errors = _fields({key: each for key, each in value.items() if key in own}, GroupSettings, converter)
+    options = {key: each for key, each in value.items() if key not in own}
+    if "use" in options:
+        del options["use"]
+        mistake = _MistakeError(
+            "a group has no optimizer of its own, it only overrides settings of [optimizer]", at="key"
+        )
+        errors.append(_noted(mistake, AttributeValidationNote("use", "use", str)))
+    unread = set(value) - set(values)
+    if optimizer is None:
+        values["options"] = {key: plain(each) for key, each in options.items()}
+    else:
+        values["options"], wrong = _fields(options, optimizer, converter, also_known=own)
+        stand_in = _stand_in(optimizer, values["options"], set(options))
+        errors += [*wrong, *_invalid(stand_in, values["options"], complete=False).values()]
+    return _made(GroupSettings, values, unread, errors)
+
+
+def _optimizer_class(tree: Mapping[str, Any], allow_code: bool) -> type | None:
+    table = tree.get("optimizer")
+    try:
+        return component_class(table.get("use"), Optimizer, allow_code) if isinstance(table, Mapping) else None
+    except ClassValidationError:  # said where the optimizer itself is structured
+        return None
+
+
+def _fields(
+    table: Mapping[str, Any], cls: type, converter: Converter, also_known: Iterable[str] = ()
+) -> tuple[dict[str, Any], list[Exception]]:
+    """Structure what a table holds of a class's fields: field alias -> value, and what is wrong."""
+    known = {key: field for key, field in settings_fields(cls).items() if field.init}
+    values: dict[str, Any] = {}
+    errors: list[Exception] = []
+    for key, each in table.items():
+        if key not in known:
+            error: Exception = _MistakeError("unknown key", did_you_mean(key, {*known, *also_known}), at="key")
+            errors.append(_noted(error, AttributeValidationNote(key, key, cls)))
+            continue
+        wanted = field_types(cls).get(known[key].name, Any)
+        try:
+            values[key] = converter.structure(each, wanted)
+        except Exception as failed:  # whatever it is, it is shown with its place
+            readable = _readable(failed)
+            if not isinstance(readable, Unreadable):
+                values[key] = readable
+            errors.append(_noted(failed, AttributeValidationNote(key, key, wanted)))
+    return values, errors
+
+
+def _made(cls: type, values: dict[str, Any], unread: set[str], errors: list[Exception]) -> Any:
+    """Make the object; with errors, a stand-in of what is readable goes with them.
+
+    Args:
+        cls: The settings class.
+        values: Field alias -> value.
+        unread: Aliases of fields that were given and could not be read.
+        errors: What is wrong so far.
+    """
+    for key, field in settings_fields(cls).items():
+        # A default path is relative to the working directory, as one from the command line is.
+        if isinstance(field.default, Path) and key not in values:
+            values = values | {key: field.default.absolute()}
+    made: Any = None
+    if not errors:
+        try:
+            with attrs.validators.disabled():  # they are called below, each for itself
+                made = cls(**values)
+        except Exception as error:  # a foreign __attrs_post_init__, default or converter may raise anything
+            errors = [_MistakeError(_text(error))]
+    invalid = _invalid(made or _stand_in(cls, values, unread), values, complete=made is not None)
+    if errors or invalid:
+        valid = {key: each for key, each in values.items() if key not in invalid}
+        group = ClassValidationError(cls.__name__, [*errors, *invalid.values()], cls)
+        raise _with_readable(group, _stand_in(cls, valid, unread | set(invalid)))
+    return made
+
+
+def _stand_in(cls: type, values: Mapping[str, Any], unread: set[str]) -> Any:
+    made: Any = object.__new__(cls)
+    for key, field in settings_fields(cls).items():
+        default: Any = field.default
+        if key in values:
+            object.__setattr__(made, field.name, values[key])
+        elif key in unread or default is attrs.NOTHING:
+            continue
+        elif not isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # to type checkers it is a function
+            object.__setattr__(made, field.name, default)
+        elif not default.takes_self:
+            object.__setattr__(made, field.name, default.factory())
+    return made
+
+
+def _invalid(settings: Any, given: Mapping[str, Any], complete: bool) -> dict[str, Exception]:
+    """Call the validator of each given field, so that all speak: field alias -> what it said."""
+    errors: dict[str, Exception] = {}
+    for key, field in settings_fields(type(settings)).items():
+        if field.validator is None or key not in given or not (complete or field.converter is None):
+            continue
+        try:
+            field.validator(settings, field, getattr(settings, field.name))
+        except Exception as error:  # a foreign validator may raise anything
+            if isinstance(error, AttributeError) and not complete:
+                continue  # it looks at another field, which could not be read
+            text = _text(error)
+            for name in (f"{field.name} ", f"'{field.name}' "):
+                text = text.removeprefix(name)
+            errors[key] = _noted(_MistakeError(text), AttributeValidationNote(key, key, None))
+    return errors
+
+
+# ---- small things ---------------------------------------------------------------------------------------------------
+
+
+def _missing(key: str, wanted: Any) -> _MistakeError:
+    kind = _item_type(wanted) if _is_mapping(wanted) else _without_none(wanted)
+    if is_kind(kind):
+        return _MistakeError(f'"{key}" is missing', _components(kind), at="key")
+    return _MistakeError(f'"{key}" is missing: {type_name(wanted)}', at="key")
+
+
+def _components(kind: Any) -> str:
+    names = sorted({found.name for found in registry.registered(kind.entry_points)})
+    return f"known here: {', '.join(names)}" if names else f"nothing is registered in {kind.entry_points}"
+
+
+def _wrong_type(value: Any, wanted: Any, hint: str = "") -> _MistakeError:
+    return _MistakeError(f"must be {type_name(wanted)}, got {_shown(value)}", hint)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f'"{value}"'
+    if isinstance(value, Mapping):
+        return "a table"
+    if isinstance(value, list):
+        return "a list"
+    return str(value)
+
+
+def _text(error: Exception) -> str:
+    return str(error.args[0]) if error.args else type(error).__name__
+
+
+def _noted(error: Exception, note: str) -> Exception:
+    error.__notes__ = [*getattr(error, "__notes__", []), note]
+    return error
+
+
+def _with_readable(error: BaseValidationError, readable: Any) -> BaseValidationError:
+    error.readable = readable  # type: ignore[attr-defined]
+    return error
+
+
+def _readable(error: Exception) -> Any:
+    return getattr(error, "readable", Unreadable())
+
+
+def _findings(error: Exception, where: Where) -> Iterator[Finding]:
+    if isinstance(error, BaseValidationError):
+        for each in error.exceptions:
+            note = getattr(each, "__notes__", [None])[-1]
+            key = getattr(note, "name", getattr(note, "index", None))
+            yield from _findings(each, where if key is None else (*where, key))
+    elif isinstance(error, _MistakeError):
+        yield Finding(str(error), where, at=error.at, hint=error.hint)
+    else:
+        yield Finding(f"{type(error).__name__}: {error}", where)
+
+
+def _without_none(wanted: Any) -> Any:
+    if _is_union(wanted):
+        members = [each for each in get_args(wanted) if each is not type(None)]
+        return members[0] if len(members) == 1 else wanted
+    return wanted
+
+
+def _item_type(wanted: Any) -> Any:
+    arguments = get_args(_without_none(wanted))
+    items = arguments[-1] if arguments else Any
+    return arguments[0] if items is Ellipsis else items
+
+
+def _is_any(wanted: object) -> bool:
+    return wanted is Any
+
+
+def _is_literal(wanted: object) -> bool:
+    return get_origin(wanted) is Literal
+
+
+def _is_union(wanted: Any) -> bool:
+    return get_origin(wanted) in (Union, types.UnionType)
+
+
+def _is_sequence(wanted: Any) -> bool:
+    return (get_origin(wanted) or wanted) in (tuple, list, Sequence)
+
+
+def _is_mapping(wanted: Any) -> bool:
+    return (get_origin(wanted) or wanted) in (dict, Mapping)
