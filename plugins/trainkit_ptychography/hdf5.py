@@ -13,12 +13,7 @@ from trainkit_ptychography.diffraction import DiffractionData
 
 if TYPE_CHECKING:
     from trainkit.recipe.root import Recipe
-<<<<<<< HEAD
-
     from trainkit_ptychography.scan import Recording
-=======
-    from trainkit_ptychography.scan import Scan
->>>>>>> main
 
 _positive = attrs.validators.optional(attrs.validators.gt(0.0))
 
