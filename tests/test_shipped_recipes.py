@@ -25,7 +25,7 @@ def nothing(folder: Path) -> tuple[str, ...]:
 
 
 def as_mos2(folder: Path) -> tuple[str, ...]:
-    grid = np.stack(np.meshgrid(*(5.0 + 0.4 * np.arange(4),) * 2, indexing="ij"), -1).reshape(-1, 2)
+    grid = np.stack(np.meshgrid(*(5.0 + 0.9 * np.arange(4),) * 2, indexing="ij"), -1).reshape(-1, 2)
     with h5py.File(folder / "scan.h5", "w") as file:
         file["intensity"] = GENERATOR.poisson(20.0, (4, 4, SIZE, SIZE)).astype(np.float32)
         file["positions_nominal_A"] = grid
