@@ -130,21 +130,21 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
 
 def _split(node: Any, pointer: str, tensors: dict[str, Tensor]) -> Any:
     """Return the node as JSON with None for each tensor, which goes into ``tensors`` under its pointer."""
-    from torch import Tensor
-
-    if isinstance(node, Tensor):
-        _refuse_unless_dense(node, pointer)
-        tensors[pointer] = node.detach()
-        return None
+    if node is None or isinstance(node, (bool, int, float, str)):
+        return node
+    if isinstance(node, (list, tuple)):
+        return [_split(value, f"{pointer}/{i}", tensors) for i, value in enumerate(node)]
     if isinstance(node, Mapping):
         for key in node:
             if not isinstance(key, str):
                 raise CheckpointError(f'cannot save "{pointer}": its key {key!r} is not a string but {_kind(key)}')
         return {key: _split(value, f"{pointer}/{_escape(key)}", tensors) for key, value in node.items()}
-    if isinstance(node, (list, tuple)):
-        return [_split(value, f"{pointer}/{i}", tensors) for i, value in enumerate(node)]
-    if node is None or isinstance(node, (bool, int, float, str)):
-        return node
+    import torch
+
+    if isinstance(node, torch.Tensor):
+        _refuse_unless_dense(node, pointer)
+        tensors[pointer] = node.detach()
+        return None
     raise CheckpointError(
         f'cannot save "{pointer}": {_kind(node)} is neither a JSON value nor a tensor; '
         "let state_dict() return plain numbers, strings, lists, mappings and tensors"
