@@ -307,16 +307,14 @@ def _opened(path: Path) -> Iterator[BufferedReader]:
 
 def _read_header(file: BufferedReader, path: Path) -> _Header:
     size = os.fstat(file.fileno()).st_size
-    start = file.read(8)
-    if len(start) < 8:
-        raise _damaged(path, "it ends too early")
-    (length,) = struct.unpack("<Q", start)
-    if length > min(size - 8, _LARGEST_HEADER):
-        raise _damaged(path, f"its header should have {length} bytes, the file has {size}")
-    text = file.read(length)
     where = len(_PREFIX)
-    if not text.startswith(_PREFIX):
+    start = file.read(8 + where)
+    if start[8:] != _PREFIX:
         raise CheckpointError(f"{path} is no checkpoint of trainkit, or its first bytes are damaged")
+    (length,) = struct.unpack("<Q", start[:8])
+    if not where < length <= min(size - 8, _LARGEST_HEADER):
+        raise _damaged(path, f"its header should have {length} bytes, the file has {size}")
+    text = start[8:] + file.read(length - where)
     digest, zeroed = text[where : where + 32], text[:where] + _NO_DIGEST + text[where + 32 :]
     try:
         parsed = json.loads(zeroed)
@@ -339,7 +337,7 @@ def _read_header(file: BufferedReader, path: Path) -> _Header:
         end = entry.end
     if size != 8 + length + end:
         raise _damaged(path, f"it has {size} bytes, its header speaks of {8 + length + end}")
-    return _Header(start + zeroed, digest.decode("ascii", "replace"), content, paired, tied, entries)
+    return _Header(start[:8] + zeroed, digest.decode("ascii", "replace"), content, paired, tied, entries)
 
 
 def _entry(name: str, given: dict[str, Any]) -> _Entry:
