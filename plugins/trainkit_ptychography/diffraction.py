@@ -12,7 +12,7 @@ from trainkit import Context, Data, component
 
 if TYPE_CHECKING:
     from trainkit_ptychography.live_diffraction import LiveDiffraction
-    from trainkit_ptychography.scan import Scan
+    from trainkit_ptychography.scan import Recording
 
 
 @component
@@ -38,8 +38,8 @@ class DiffractionData(Data):
         return False
 
     @abstractmethod
-    def read(self) -> Scan:
-        """Read the scan, in the conventions of `Scan`.
+    def read(self) -> Recording:
+        """Read the scan, in the conventions of `Recording`.
 
         Raises:
             DataError: The file is missing, damaged or does not fit the settings.

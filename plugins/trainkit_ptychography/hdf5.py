@@ -13,7 +13,7 @@ from trainkit_ptychography.diffraction import DiffractionData
 
 if TYPE_CHECKING:
     from trainkit.recipe.root import Recipe
-    from trainkit_ptychography.scan import Scan
+    from trainkit_ptychography.scan import Recording
 
 _positive = attrs.validators.optional(attrs.validators.gt(0.0))
 
@@ -83,7 +83,7 @@ class HDF5Diffraction(DiffractionData):
         """Return whether both truths are named."""
         return self.truth_phase is not None and self.truth_positions is not None
 
-    def read(self) -> Scan:
+    def read(self) -> Recording:
         """Read the file."""
         from trainkit_ptychography.hdf5_file import read_scan
 

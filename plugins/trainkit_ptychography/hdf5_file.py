@@ -16,14 +16,14 @@ from trainkit import DataError, did_you_mean
 from trainkit_ptychography.arrays import as_patterns, as_points, as_probe
 from trainkit_ptychography.hdf5 import HDF5Diffraction
 from trainkit_ptychography.optics import electron_wavelength
-from trainkit_ptychography.scan import Scan, Truth
+from trainkit_ptychography.scan import Recording, Scan, Truth
 
 _ANGSTROM = {"angstrom": 1.0, "nm": 10.0, "m": 1e10}
 _MOST_LISTED = 30
 _BEST_COMPRESSION = 1100  # deflate makes at best one byte of 1032
 
 
-def read_scan(settings: HDF5Diffraction) -> Scan:
+def read_scan(settings: HDF5Diffraction) -> Recording:
     """Read what the settings name.
 
     Raises:
@@ -62,8 +62,7 @@ def read_scan(settings: HDF5Diffraction) -> Scan:
     wavelength = settings.wavelength_angstrom
     if settings.energy_kev is not None:
         wavelength = electron_wavelength(settings.energy_kev)
-    return Scan(
-        intensities_NYX=patterns_NYX,
+    scan = Scan(
         positions_N2=points[settings.positions],
         source=source,
         pixel_size_angstrom=size,
@@ -73,6 +72,7 @@ def read_scan(settings: HDF5Diffraction) -> Scan:
         probe_MYX=probe_MYX,
         truth=truth,
     )
+    return Recording(patterns_NYX, scan)
 
 
 def read(file: h5py.File, name: str) -> NDArray[Any]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from trainkit import Context, DataError, random_seed
-from trainkit_ptychography.scan import Scan
+from trainkit_ptychography.scan import Recording
 
 _HOLD_OUT = 0x501D  # keeps the choice of held-out points apart from the shuffles, which are seeded by (seed, epoch)
 
@@ -25,7 +25,7 @@ class LiveDiffraction:
     intensities after these were scaled so that a pattern sums up to 1 in the mean; zero frequency at [0, 0].
 
     Attributes:
-        scan: What was read, on the CPU, in the file's own counts.
+        scan: What is known of it besides the patterns, on the CPU.
         amplitudes_NYX: All patterns, on the device.
         train_index: The scan points that are trained on.
         held_out_index: The others; empty where none are held out.
@@ -37,26 +37,26 @@ class LiveDiffraction:
 
     def __init__(
         self,
-        scan: Scan,
+        recording: Recording,
         context: Context,
         batch_size: int,
         validation_fraction: float,
         dtype: torch.dtype = torch.float32,
     ) -> None:
-        self.scan = scan
+        intensities_NYX, self.scan = recording
         self.seed, self.device = context.seed, torch.device(context.device)
         self._rank, self._world = context.rank, context.world
         self._batch_size = batch_size
 
-        num = len(scan.intensities_NYX)
-        self.mean_counts = float(scan.intensities_NYX.sum(dtype=np.float64)) / num
-        intensities_NYX = torch.from_numpy(np.ascontiguousarray(scan.intensities_NYX)).to(self.device, dtype)
-        self.amplitudes_NYX = (intensities_NYX / self.mean_counts).sqrt_()
+        num = len(intensities_NYX)
+        self.mean_counts = float(intensities_NYX.sum(dtype=np.float64)) / num
+        scaled_NYX = np.divide(intensities_NYX, self.mean_counts, dtype=str(dtype).removeprefix("torch."))
+        self.amplitudes_NYX = torch.from_numpy(np.sqrt(scaled_NYX, out=scaled_NYX)).to(self.device)
 
         num_held_out = max(1, round(num * validation_fraction)) if validation_fraction > 0 else 0
         if num - num_held_out < self._world:
             raise DataError(
-                f"{scan.source}: of {num} patterns {num_held_out} are held out, which leaves too few to train on: "
+                f"{self.scan.source}: of {num} patterns {num_held_out} are held out, which leaves too few to train on: "
                 "lower data.validation_fraction"
             )
         shuffled = torch.randperm(num, generator=_generator(self.seed, _HOLD_OUT))
@@ -72,7 +72,7 @@ class LiveDiffraction:
     @property
     def detector_shape(self) -> tuple[int, int]:
         """Rows and columns of a pattern."""
-        return self.scan.detector_shape
+        return self.amplitudes_NYX.shape[1], self.amplitudes_NYX.shape[2]
 
     def train(self, epoch: int, start: int) -> Iterator[dict[str, Tensor]]:
         """Yield the batches ``start``… of an epoch, shuffled by (seed, epoch)."""

@@ -13,7 +13,7 @@ from trainkit_ptychography.diffraction import DiffractionData
 
 if TYPE_CHECKING:
     from trainkit.recipe.root import Recipe
-    from trainkit_ptychography.scan import Scan
+    from trainkit_ptychography.scan import Recording
 
 _positive = attrs.validators.optional(attrs.validators.gt(0.0))
 
@@ -50,7 +50,7 @@ class NumPyDiffraction(DiffractionData):
         if not self.path.name.endswith((".npy", ".npz", ".npz.bz2")):
             yield Problem(f'"{self.path.name}" is no .npy, .npz or .npz.bz2 file', "path")
 
-    def read(self) -> Scan:
+    def read(self) -> Recording:
         """Read the file."""
         from trainkit_ptychography.numpy_file import read_scan
 

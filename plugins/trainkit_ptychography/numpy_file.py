@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from trainkit import DataError, did_you_mean
 from trainkit_ptychography.arrays import as_patterns, as_points, as_probe
 from trainkit_ptychography.numpy import NumPyDiffraction
-from trainkit_ptychography.scan import Scan
+from trainkit_ptychography.scan import Recording, Scan
 
 
-def read_scan(settings: NumPyDiffraction) -> Scan:
+def read_scan(settings: NumPyDiffraction) -> Recording:
     """Read what the settings name.
 
     Raises:
@@ -36,14 +36,14 @@ def read_scan(settings: NumPyDiffraction) -> Scan:
         patterns_NYX = np.square(patterns_NYX)
     if settings.zero_frequency == "centre":
         patterns_NYX = np.fft.ifftshift(patterns_NYX, axes=(1, 2))
-    return Scan(
-        intensities_NYX=patterns_NYX,
+    scan = Scan(
         positions_N2=as_points(arrays[1], f"{source}: {settings.positions}"),
         source=source,
         pixel_size_angstrom=settings.pixel_size_angstrom,
         wavelength_angstrom=settings.wavelength_angstrom,
         probe_MYX=as_probe(arrays[2], f"{source}: {settings.probe}") if len(arrays) == 3 else None,
     )
+    return Recording(patterns_NYX, scan)
 
 
 def _read_npy_file(path: Path) -> NDArray[Any]:

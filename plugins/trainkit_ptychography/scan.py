@@ -1,4 +1,4 @@
-"""What a reader hands over: a scan in one convention, whatever the file's was; and the checks that all scans pass.
+"""What a reader hands over: a scan in one convention, whatever the file's was; and the checks that each one passes.
 
 Shapes: N = scan points, Y, X = rows and columns of the detector, M = probe modes, K, L = those of the true phase.
 """
@@ -6,6 +6,7 @@ Shapes: N = scan points, Y, X = rows and columns of the detector, M = probe mode
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import attrs
 import numpy as np
@@ -29,10 +30,9 @@ class Truth:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Scan:
-    """A diffraction scan.
+    """What is known of a diffraction scan, besides the patterns.
 
     Attributes:
-        intensities_NYX: Counts, or anything proportional; zero frequency at [0, 0].
         positions_N2: Where the probe's centre was, (row, column) in pixels of the object; any origin.
         source: What it was read from, as messages call it.
         pixel_size_angstrom: Size of an object pixel; None where nothing tells.
@@ -43,7 +43,6 @@ class Scan:
         truth: What a simulation knows.
     """
 
-    intensities_NYX: NDArray[np.float32]
     positions_N2: NDArray[np.float64]
     source: str
     pixel_size_angstrom: float | None = None
@@ -53,21 +52,29 @@ class Scan:
     probe_MYX: NDArray[np.complexfloating] | None = None
     truth: Truth | None = None
 
-    @property
-    def detector_shape(self) -> tuple[int, int]:
-        """Rows and columns of a pattern."""
-        return self.intensities_NYX.shape[1], self.intensities_NYX.shape[2]
+
+class Recording(NamedTuple):
+    """What a reader returns.
+
+    Attributes:
+        intensities_NYX: Counts, or anything proportional; zero frequency at [0, 0].
+        scan: What else is known.
+    """
+
+    intensities_NYX: NDArray[np.float32]
+    scan: Scan
 
 
-def checked(scan: Scan) -> Scan:
-    """Return the scan if it can be used.
+def checked(recording: Recording) -> Recording:
+    """Return the recording if it can be used.
 
     Raises:
         DataError: Shapes or counts disagree, or values are not finite or negative; says what to change.
     """
-    num, shape = len(scan.intensities_NYX), scan.detector_shape
+    intensities_NYX, scan = recording
+    num, shape = len(intensities_NYX), intensities_NYX.shape[1:]
     if num == 0 or 0 in shape:
-        raise DataError(f"{scan.source}: there are no patterns (shape {scan.intensities_NYX.shape})")
+        raise DataError(f"{scan.source}: there are no patterns (shape {intensities_NYX.shape})")
     if scan.positions_N2.shape != (num, 2):
         raise DataError(
             f"{scan.source}: {num} patterns but positions of shape {scan.positions_N2.shape}; there must be one (row, "
@@ -76,14 +83,14 @@ def checked(scan: Scan) -> Scan:
     if not np.isfinite(scan.positions_N2).all():
         first = int(np.flatnonzero(~np.isfinite(scan.positions_N2).all(axis=1))[0])
         raise DataError(f"{scan.source}: the position of pattern {first} is not finite; leave such patterns out")
-    totals_N = scan.intensities_NYX.sum(axis=(1, 2), dtype=np.float64)  # NaN and infinity show in the total
+    totals_N = intensities_NYX.sum(axis=(1, 2), dtype=np.float64)  # NaN and infinity show in the total
     if not np.isfinite(totals_N).all():
         bad = np.flatnonzero(~np.isfinite(totals_N))
         raise DataError(
             f"{scan.source}: {len(bad)} of {num} patterns hold values that are not finite, the first is pattern "
             f"{bad[0]}; replace them (dead pixels by 0) or leave these patterns out"
         )
-    if (low := float(scan.intensities_NYX.min())) < 0:
+    if (low := float(intensities_NYX.min())) < 0:
         raise DataError(
             f"{scan.source}: intensities go down to {low:.4g}, but counts are not negative; subtract no more "
             'background than there is, or, if these are amplitudes, say values = "amplitude"'
@@ -102,13 +109,14 @@ def checked(scan: Scan) -> Scan:
             f"{scan.source}: {num} patterns but true positions of shape {scan.truth.positions_N2.shape}; there must be "
             "one for each pattern"
         )
-    return scan
+    return recording
 
 
-def summary(scan: Scan) -> Iterator[str]:
+def summary(recording: Recording) -> Iterator[str]:
     """Yield lines that a person recognises their experiment by."""
-    num, shape = len(scan.intensities_NYX), scan.detector_shape
-    totals_N = scan.intensities_NYX.sum(axis=(1, 2), dtype=np.float64)
+    intensities_NYX, scan = recording
+    num, shape = len(intensities_NYX), intensities_NYX.shape[1:]
+    totals_N = intensities_NYX.sum(axis=(1, 2), dtype=np.float64)
     extent = np.ptp(scan.positions_N2, axis=0)
     yield f"patterns     {num} of {_by(shape)} pixels ({num * shape[0] * shape[1] * 4 / 2**20:.0f} MiB)"
     yield f"counts       {totals_N.mean():.4g} a pattern ({totals_N.min():.4g} to {totals_N.max():.4g})"

@@ -10,7 +10,7 @@ from trainkit import component
 from trainkit_ptychography.diffraction import DiffractionData
 
 if TYPE_CHECKING:
-    from trainkit_ptychography.scan import Scan
+    from trainkit_ptychography.scan import Recording
 
 _positive = attrs.validators.gt(0.0)
 
@@ -54,7 +54,7 @@ class SimulatedDiffraction(DiffractionData):
         """Return True: it is a simulation."""
         return True
 
-    def read(self) -> Scan:
+    def read(self) -> Recording:
         """Simulate."""
         from trainkit_ptychography.simulation import simulate
 

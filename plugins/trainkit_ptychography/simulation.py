@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from trainkit import random_seed
 from trainkit_ptychography.optics import aperture_probe, electron_wavelength
-from trainkit_ptychography.scan import Scan, Truth
+from trainkit_ptychography.scan import Recording, Scan, Truth
 from trainkit_ptychography.simulated import SimulatedDiffraction
 
 _ATOM_RADIUS = 0.45  # Å, standard deviation of an atom's projected phase
 _TRIES = 4000  # random places tried for atoms
 
 
-def simulate(settings: SimulatedDiffraction) -> Scan:
+def simulate(settings: SimulatedDiffraction) -> Recording:
     """Make the scan that the settings describe."""
     generator = np.random.default_rng(random_seed(settings.seed))
     size, pixel = settings.detector_size, settings.pixel_size_angstrom
@@ -37,8 +37,8 @@ def simulate(settings: SimulatedDiffraction) -> Scan:
     probe_YX = aperture_probe((size, size), pixel, wavelength, settings.semiangle_mrad, coefficients)
     expected_NYX = patterns(np.exp(1j * phase_KL), probe_YX, true_N2)
     counts = settings.dose_per_square_angstrom * settings.step_angstrom**2
-    return Scan(
-        intensities_NYX=generator.poisson(counts * expected_NYX).astype(np.float32),
+    intensities_NYX = generator.poisson(counts * expected_NYX).astype(np.float32)
+    scan = Scan(
         positions_N2=nominal_N2,
         source="diffraction_simulated",
         pixel_size_angstrom=pixel,
@@ -47,6 +47,7 @@ def simulate(settings: SimulatedDiffraction) -> Scan:
         defocus_angstrom=settings.defocus_angstrom,
         truth=Truth(phase_KL=phase_KL, positions_N2=true_N2),
     )
+    return Recording(intensities_NYX, scan)
 
 
 def atoms(
