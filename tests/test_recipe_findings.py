@@ -390,8 +390,24 @@ def test_the_default_monitor_is_a_mistake_where_nothing_is_validated() -> None:
     assert noted(GOOD, "data.validated=false", "monitor.metric=train/loss") == []
 
 
-def test_a_loss_cannot_be_called_as_the_sum_is() -> None:
+def test_a_loss_cannot_be_called_as_the_sum_is_or_as_no_value_can_be() -> None:
     assert "[losses.loss]\n            ^^^^\n" in said(GOOD.replace("losses.data", "losses.loss"))
+    for name in ('"a/b"', '" "'):
+        assert "so it needs a name without" in said(GOOD.replace("losses.data", f"losses.{name}"))
+
+
+def test_two_values_of_one_name_are_a_mistake() -> None:
+    assert 'metrics.m: its value "hits" is also that of losses.hits' in said(
+        VALUES.replace("losses.data", "losses.hits")
+    )
+    assert 'metrics.n: its value "hits" is also that of metrics.m' in said(VALUES + '[metrics.n]\nuse = "hits"\n')
+    assert noted(VALUES.replace("losses.smooth", "losses.hits")) == []
+
+
+def test_a_run_of_a_billion_epochs_is_checked_as_fast_as_any() -> None:
+    assert (
+        noted(GOOD, "run.epochs=1_000_000_000", "groups.body.stop_epoch=999_999_999", "groups.head.start_epoch=9") == []
+    )
 
 
 # ---- components speak -----------------------------------------------------------------------------------------------

@@ -112,7 +112,10 @@ RECIPES: Any = st.fixed_dictionaries(
             },
         ),
         "losses": st.dictionaries(
-            NAMES.filter(lambda name: name != "loss"), st.just({"use": "square"}), min_size=1, max_size=3
+            NAMES.filter(lambda name: name.strip() and "/" not in name and name != "loss"),
+            st.just({"use": "square"}),
+            min_size=1,
+            max_size=3,
         ),
         "inference": st.just({"use": "direct"}),
         "optimizer": st.fixed_dictionaries({"use": st.just("steep")}, optional={"lr": st.floats(1e-9, 1)}),
@@ -249,13 +252,13 @@ def test_unknown_references_and_circles_are_mistakes_and_no_code_is_run() -> Non
 def test_relative_paths_start_at_the_recipe_that_holds_them_and_those_of_set_where_one_is() -> None:
     put("base/a.toml", GOOD.replace('use = "points"', 'use = "points"\npath = "../scans/scan.h5"'))
     here = Path.cwd()
-    assert Path(resolve("base/a.toml").tree["data"]["path"]).resolve() == here / "scans" / "scan.h5"
+    assert Path(resolve("base/a.toml").tree["data"]["path"]) == here / "scans" / "scan.h5"
     path = put("x.toml", 'extends = ["base/a.toml"]\nrun.dir = "out"\n')
     found = resolve(path)
-    assert (found.recipe.run.dir, Path(found.tree["data"]["path"]).resolve()) == (here / "out", here / "scans/scan.h5")
+    assert (found.recipe.run.dir, Path(found.tree["data"]["path"])) == (here / "out", here / "scans/scan.h5")
     assert resolve(path, ["data.path=s.h5"]).tree["data"]["path"] == str(here / "s.h5")
     assert resolve(path, ["data.path=/s.h5"]).tree["data"]["path"] == "/s.h5"
-    assert resolve(path, ["run.dir=${data.path}"]).recipe.run.dir.resolve() == here / "scans/scan.h5"
+    assert resolve(path, ["run.dir=${data.path}"]).recipe.run.dir == here / "scans/scan.h5"
 
 
 @pytest.mark.parametrize(

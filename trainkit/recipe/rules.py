@@ -19,7 +19,7 @@ from trainkit.errors import did_you_mean
 from trainkit.recipe.positions import Where
 from trainkit.recipe.problems import Finding
 from trainkit.recipe.root import GroupSettings, Recipe
-from trainkit.recipe.stages import declared_groups, stages
+from trainkit.recipe.stages import Stage, declared_groups, stages
 from trainkit.recipe.structure import field_types, parts, settings_fields
 
 Rule = Callable[[Recipe], Iterator[Finding]]
@@ -32,7 +32,7 @@ def findings(recipe: Recipe, complete: bool) -> list[Finding]:
         recipe: The settings.
         complete: Whether all of the recipe could be read.
     """
-    rules: list[Rule] = [_patterns, _unknown_groups, _idle_epochs, _clashing_losses, _data_fits_model, _metric_names]
+    rules: list[Rule] = [_patterns, _unknown_groups, _idle_epochs, _clashing_values, _data_fits_model, _metric_names]
     rules += [_rule_of_group(name) for name in recipe.groups] if hasattr(recipe, "groups") else []
     components = [(where, each) for where, each, _ in parts(recipe) if isinstance(each, Component)]
     rules += [_missing_modules(where, each) for where, each in components]
@@ -96,15 +96,29 @@ def _idle_epochs(recipe: Recipe) -> Iterator[Finding]:
     epochs = recipe.run.epochs
     if known is None or any(_wrong_times(group, epochs) for group in recipe.groups.values()):
         return
-    idle = [epoch for epoch in range(epochs) if not any(stage.has(epoch) for stage in known.values())]
+    idle = _idle_stretches(known.values(), epochs)
     if not idle:
         return
-    # The group that stops right before the first idle stretch, else the one that starts right after it.
-    after = next((epoch for epoch in range(idle[0], epochs) if epoch not in set(idle)), epochs)
-    stopping = [("groups", name, "stop_epoch") for name, stage in known.items() if 0 < stage.stop == idle[0]]
-    starting = [("groups", name, "start_epoch") for name, stage in known.items() if stage.start == after]
+    # The group that stops where the first stretch begins, else the one that starts where it ends.
+    begin, end = idle[0]
+    stopping = [("groups", name, "stop_epoch") for name, stage in known.items() if 0 < stage.stop == begin]
+    starting = [("groups", name, "start_epoch") for name, stage in known.items() if stage.start == end]
     where: Where = [*stopping, *starting, ("groups",)][0]
-    yield Finding(f"no parameter group trains in {_ranges(idle)}", where, at="key")
+    several = len(idle) > 1 or end - begin > 1
+    written = ", ".join(f"{first} to {stop - 1}" if stop - first > 1 else str(first) for first, stop in idle)
+    yield Finding(f"no parameter group trains in epoch{'s' if several else ''} {written}", where, at="key")
+
+
+def _idle_stretches(known: Iterable[Stage], epochs: int) -> list[tuple[int, int]]:
+    """Return the stretches, first epoch and the one after the last, in which nothing trains."""
+    idle = []
+    covered = 0
+    for stage in sorted((stage for stage in known if stage.start is not None), key=lambda stage: stage.start or 0):
+        start = stage.start or 0
+        if start > covered:
+            idle.append((covered, start))
+        covered = max(covered, stage.stop)
+    return [*idle, (covered, epochs)] if covered < epochs else idle
 
 
 def _wrong_times(group: GroupSettings, epochs: int) -> bool:
@@ -112,23 +126,24 @@ def _wrong_times(group: GroupSettings, epochs: int) -> bool:
     return start >= epochs or (group.stop_epoch is not None and group.stop_epoch <= start)
 
 
-def _ranges(epochs: list[int]) -> str:
-    stretches: list[list[int]] = []
-    for epoch in epochs:
-        if stretches and stretches[-1][-1] == epoch - 1:
-            stretches[-1].append(epoch)
-        else:
-            stretches.append([epoch])
-    written = [f"{each[0]} to {each[-1]}" if len(each) > 1 else str(each[0]) for each in stretches]
-    return f"epoch{'s' if len(epochs) > 1 else ''} {', '.join(written)}"
-
-
 # ---- names of values ------------------------------------------------------------------------------------------------
 
 
-def _clashing_losses(recipe: Recipe) -> Iterator[Finding]:
-    if "loss" in recipe.losses:
-        yield Finding('"train/loss" is the sum of all losses; call this one otherwise', ("losses", "loss"), at="key")
+def _clashing_values(recipe: Recipe) -> Iterator[Finding]:
+    for name in recipe.losses:
+        if name == "loss":
+            yield Finding('"train/loss" is the sum of all losses; call this one otherwise', ("losses", name), at="key")
+        elif not name.strip() or "/" in name:
+            yield Finding(
+                'its value is called "train/<name>", so it needs a name without "/"', ("losses", name), at="key"
+            )
+    taken = {"loss": "the sum of all losses"}
+    taken |= {name: f"losses.{name}" for name, loss in recipe.losses.items() if loss.on_validation}
+    for key, metric in recipe.metrics.items():
+        for name in metric.names() or ():
+            if name in taken:
+                yield Finding(f'its value "{name}" is also that of {taken[name]}', ("metrics", key), at="key")
+            taken[name] = f"metrics.{key}"
 
 
 def _metric_names(recipe: Recipe) -> Iterator[Finding]:

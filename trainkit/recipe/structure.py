@@ -11,6 +11,7 @@ alone, on which validators and rules say what else is wrong; touching a field th
 from __future__ import annotations
 
 import inspect
+import os
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -103,7 +104,7 @@ def parts(settings: Any, where: Where = (), declared: Any = None) -> Iterator[tu
         for index, each in enumerate(settings):
             yield from parts(each, (*where, index), _item_type(declared))
     elif attrs.has(type(settings)):
-        yield where, settings, _without_none(declared)
+        yield where, settings, _chosen(declared, settings)
         field_type = field_types(type(settings))
         for key, field in settings_fields(type(settings)).items():
             if hasattr(settings, field.name):
@@ -119,7 +120,7 @@ def plain(value: Any, written: Any = None, declared: Any = None) -> Any:
         declared: The type of the field that holds them.
     """
     if attrs.has(type(value)):
-        return _plain_table(value, written if isinstance(written, Mapping) else {}, _without_none(declared))
+        return _plain_table(value, written if isinstance(written, Mapping) else {}, _chosen(declared, value))
     if isinstance(value, Mapping):
         tables = written if isinstance(written, Mapping) else {}
         return {str(key): plain(each, tables.get(key), _item_type(declared)) for key, each in value.items()}
@@ -209,7 +210,7 @@ def _path(value: Any, wanted: type) -> Path:
     if not isinstance(value, str):
         raise _wrong_type(value, wanted)
     folder = value.folder if isinstance(value, Text) else Path.cwd()
-    return Path((folder / Path(value).expanduser()).absolute())
+    return Path(os.path.normpath(folder.absolute() / Path(value).expanduser()))
 
 
 def _literal(value: Any, wanted: Any) -> Any:
@@ -516,6 +517,12 @@ def _without_none(wanted: Any) -> Any:
         members = [each for each in get_args(wanted) if each is not type(None)]
         return members[0] if len(members) == 1 else wanted
     return wanted
+
+
+def _chosen(wanted: Any, value: Any) -> Any:
+    """Return the member of a union that a settings object belongs to."""
+    members = get_args(wanted) if _is_union(wanted) else (wanted,)
+    return next((each for each in members if isinstance(each, type) and isinstance(value, each)), wanted)
 
 
 def _item_type(wanted: Any) -> Any:
