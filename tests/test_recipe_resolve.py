@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from recipe_toys import GOOD, toys
 
 from trainkit.contracts import Problem
+from trainkit.recipe.fields import field_types
 from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.resolve import resolve, resolve_text, write
 from trainkit.recipe.root import Recipe
 from trainkit.recipe.stages import Stage, stages
-from trainkit.recipe.structure import field_types
 
 
 @pytest.fixture(scope="module", autouse=True)

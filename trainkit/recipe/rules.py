@@ -16,11 +16,12 @@ from typing import get_args
 from trainkit import registry
 from trainkit.contracts import Component, MetricName, Problem
 from trainkit.errors import did_you_mean
+from trainkit.recipe.fields import field_types, settings_fields
 from trainkit.recipe.positions import Where
 from trainkit.recipe.problems import Finding
 from trainkit.recipe.root import GroupSettings, Recipe
 from trainkit.recipe.stages import Stage, declared_groups, stages
-from trainkit.recipe.structure import field_types, parts, settings_fields
+from trainkit.recipe.tables import parts
 
 Rule = Callable[[Recipe], Iterator[Finding]]
 
@@ -181,6 +182,8 @@ def _named_values(recipe: Recipe) -> Iterator[tuple[Where, str]]:
                 value = getattr(settings, field.name, None)
                 if isinstance(value, str):
                     yield (*where, key), value
+                elif isinstance(value, list | tuple):
+                    yield from (((*where, key, index), each) for index, each in enumerate(value))
 
 
 # ---- components -----------------------------------------------------------------------------------------------------
