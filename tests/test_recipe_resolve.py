@@ -13,7 +13,7 @@ from recipe_toys import GOOD, toys
 
 from trainkit.contracts import Problem
 from trainkit.recipe.fields import field_types
-from trainkit.recipe.problems import InvalidRecipe
+from trainkit.recipe.problems import Finding, InvalidRecipe
 from trainkit.recipe.resolve import resolve, resolve_text, write
 from trainkit.recipe.root import Recipe
 from trainkit.recipe.stages import Stage, stages
@@ -150,6 +150,56 @@ def test_every_field_of_the_recipe_is_written_in_the_classes_own_order() -> None
     keys = [field.alias for field in attrs.fields(Recipe)]
     assert list(tree(GOOD)) == keys
     assert set(field_types(Recipe)) == set(keys)
+
+
+RICH = write(
+    {
+        **tomli.loads(GOOD),
+        "model": {"use": "line", "layers": [1, 2], "named": {"a": {"use": "pair", "first": {"use": "round"}}}},
+        "metrics": {"m": {"use": "hits"}},
+        "groups": {"head": {"lr": 0.1, "start_epoch": 3, "stop_epoch": 5, "betas": [0.1, 0.2]}},
+        "hooks": {"w": {"use": "watch", "metric": "val/hits"}},
+        "loggers": {"d": {"use": "diary"}},
+    }
+)
+ANYTHING: Any = st.recursive(
+    st.one_of(
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.text(max_size=3),
+        st.dates(),
+        st.sampled_from(
+            ["line", "square", "broken", "toy:Round", "${run.epochs}", "${run}", "val/loss", ":", "a/b", "x:y"]
+        ),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=2),
+        st.dictionaries(
+            st.sampled_from(["use", "lr", "a", "", "parameters", "start_epoch", "extends"]), inner, max_size=2
+        ),
+    ),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_whatever_stands_in_a_recipe_the_answer_is_a_recipe_or_findings_each_with_a_place(data: st.DataObject) -> None:
+    recipe = tomli.loads(RICH)
+    for _ in range(data.draw(st.integers(1, 3))):
+        table: Any = recipe
+        key = data.draw(st.sampled_from(sorted(table)))
+        while isinstance(table[key], dict) and table[key] and data.draw(st.integers(0, 3)):
+            table = table[key]
+            key = data.draw(st.sampled_from(sorted(table)))
+        table[data.draw(st.sampled_from([key, key + "x", "extends", "drop"]))] = data.draw(ANYTHING)
+    findings: list[Finding] = []
+    try:
+        resolve_text(write(recipe), Path("somewhere").absolute(), ["run.seed=3"], source="it")
+    except InvalidRecipe as error:
+        findings = error.findings
+    assert all(finding.origin and str(finding).startswith(("it:", "--set")) for finding in findings)
 
 
 # ---- layers ---------------------------------------------------------------------------------------------------------
@@ -296,9 +346,18 @@ def test_a_foreign_check_that_breaks_is_a_message(monkeypatch: pytest.MonkeyPatc
         raise RuntimeError("oh")
 
     monkeypatch.setattr(toy.Line, "problems", breaks)
+
+    def splits(self: Any) -> tuple[str, ...]:
+        raise AttributeError("no splits")
+
+    monkeypatch.setattr(toy.Points, "splits", splits)
     with pytest.raises(InvalidRecipe) as caught:
         tree(GOOD)
-    assert [finding.message for finding in caught.value.findings] == ["first", "Line.problems raised RuntimeError: oh"]
+    first, second, third = (finding.message for finding in caught.value.findings)
+    assert first == "first"
+    assert second.startswith("cannot tell about itself: RuntimeError: oh (")
+    assert third.startswith("a component cannot tell about itself: AttributeError: no splits (")
+    assert third.endswith("in splits)")
 
 
 def test_written_recipes_are_toml() -> None:

@@ -61,8 +61,10 @@ def type_name(wanted: Any) -> str:
     if is_kind(wanted):
         return "a table with use"
     if is_sequence(wanted):
-        inner = [each for each in get_args(wanted) if each is not Ellipsis]
-        return f"a list ({', '.join(type_name(each) for each in inner)})" if inner else "a list"
+        inner = [type_name(each) for each in get_args(wanted) if each not in (Ellipsis, Any)]
+        if origin is tuple and Ellipsis not in get_args(wanted):
+            return f"a list of {len(inner)} items ({', '.join(inner)})"
+        return f"a list, each item {inner[0]}" if inner else "a list"
     if is_mapping(wanted) or attrs.has(wanted):
         return "a table"
     return str(getattr(wanted, "__name__", wanted))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from importlib.util import find_spec
@@ -41,9 +42,9 @@ def findings(recipe: Recipe, complete: bool) -> list[Finding]:
     for rule in rules:
         try:
             found.extend(rule(recipe))
-        except AttributeError:
+        except Exception as error:  # a component's groups(), splits(), names() may raise anything
             if complete:
-                raise
+                found.append(Finding(f"a component cannot tell about itself: {_told(error)}"))
     for where, each in components:
         found += _own_problems(where, each, recipe, complete)
     return found
@@ -238,6 +239,10 @@ def _own_problems(where: Where, part: Component, recipe: Recipe, complete: bool)
             found.append(Finding(problem.message, (*where, *key), problem.severity, at="value" if key else "key"))
     except Exception as error:  # foreign code may raise anything
         if complete:
-            reason = f"{type(part).__qualname__}.problems raised {type(error).__name__}: {error}"
-            found.append(Finding(reason, where, at="key"))
+            found.append(Finding(f"cannot tell about itself: {_told(error)}", where, at="key"))
     return found
+
+
+def _told(error: Exception) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno}, in {frame.name})"
