@@ -96,7 +96,7 @@ class Monitor:
 
 
 @component
-class Component(ABC):
+class Component(ABC):  # noqa: B024 (each kind adds its own abstract build)
     """Settings of one part of a run."""
 
     requires: ClassVar[tuple[str, ...]] = ()
@@ -155,7 +155,7 @@ class Model(Component):
     """What is trained."""
 
     entry_points: ClassVar[str] = "trainkit.models"
-    accepts: ClassVar[type[Data]] = Data
+    accepts: ClassVar[type[Data]] = Data  # type: ignore[type-abstract]
     """The data it can be trained on."""
 
     def groups(self) -> Mapping[str, bool] | None:
@@ -164,9 +164,7 @@ class Model(Component):
 
     @abstractmethod
     def build(self, data: Any) -> nn.Module:
-        """Make the network for the opened data (of the kind that it ``accepts``). Its ``forward`` takes a batch and
-        returns outputs.
-        """
+        """Make the network for the opened data, which is of the kind it ``accepts``; ``forward``: batch -> outputs."""
 
     def parameter_groups(self, model: Any) -> Mapping[str, Iterable[nn.Parameter]]:
         """Return the parameters of each group of the built model; each trainable one in exactly one group."""
@@ -189,7 +187,11 @@ class Inference(Component):
 
 @component
 class Loss(Component):
-    """A term of what is minimised; the total is the weighted sum of all."""
+    """A term of what is minimised; the total is the weighted sum of all.
+
+    Attributes:
+        weight: What its value is multiplied by in the total; any finite number.
+    """
 
     entry_points: ClassVar[str] = "trainkit.losses"
     on_validation: ClassVar[bool] = True
@@ -316,9 +318,9 @@ class Hook(Component):
     phase: ClassVar[Phase] = "observe"
     """At one event, hooks that change the run go first, then those that look, log and save."""
     before: ClassVar[tuple[str, ...]] = ()
-    """Names (keys in the recipe) of hooks of the same phase that must come after this one."""
+    """Names (their keys in the recipe) of hooks of the same phase that must come after this one."""
     after: ClassVar[tuple[str, ...]] = ()
-    """Names (keys in the recipe) of hooks of the same phase that must come before this one."""
+    """Names (their keys in the recipe) of hooks of the same phase that must come before this one."""
 
     def names(self) -> tuple[str, ...] | None:
         """Return the full names of values that it adds to ``state.metrics``. None: known only after building."""

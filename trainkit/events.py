@@ -82,19 +82,22 @@ def listeners(parts: Iterable[object]) -> dict[str, tuple[Listener, ...]]:
 def order(hooks: dict[str, Hook]) -> list[str]:
     """Return the hooks' names in calling order: by phase, then as ``before`` and ``after`` say, then as in the recipe.
 
+    Args:
+        hooks: Full name in the recipe ("hooks.x", "loggers.y") -> settings; ``before`` and ``after`` say the last part.
+
     Raises:
         ComponentError: ``before`` and ``after`` contradict each other.
     """
     ordered: list[str] = []
     for phase in PHASES:
         names = [name for name, hook in hooks.items() if hook.phase == phase]
-        graph: TopologicalSorter[str] = TopologicalSorter({name: () for name in names})
+        graph: TopologicalSorter[str] = TopologicalSorter(dict.fromkeys(names, ()))
         for name in names:
-            for other in hooks[name].after:
-                if other in names:
+            for other in names:
+                key = other.rpartition(".")[2]
+                if key in hooks[name].after:
                     graph.add(name, other)
-            for other in hooks[name].before:
-                if other in names:
+                if key in hooks[name].before:
                     graph.add(other, name)
         try:
             graph.prepare()

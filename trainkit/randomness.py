@@ -39,7 +39,7 @@ def seed_everything(seed: int) -> None:
     import torch
 
     random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 (the legacy generator is the global one)
+    np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
 
 
@@ -49,7 +49,7 @@ def generator_states() -> dict[str, Any]:
     import torch
 
     version, words, gauss = random.getstate()
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)  # noqa: NPY002
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     states: dict[str, Any] = {
         "python": [version, list(words), gauss],
         "numpy": [name, [int(key) for key in keys], position, has_gauss, cached],
@@ -68,7 +68,7 @@ def restore_generators(states: dict[str, Any]) -> None:
     version, words, gauss = states["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, position, has_gauss, cached = states["numpy"]
-    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))  # noqa: NPY002
+    np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
     torch.set_rng_state(states["torch"].cpu())
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state_all([states["cuda"][str(i)].cpu() for i in range(len(states["cuda"]))])

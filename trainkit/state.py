@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from trainkit.contracts import Batch, Context, LiveData, Monitor, Outputs
+from trainkit.errors import NonFiniteError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,11 +44,18 @@ class Running:
     """The mean of a value over an epoch, kept on the device: adding to it costs no synchronisation.
 
     Values are folded into a float64 sum at fixed counts, so that the mean has the same bits after a resume.
+
+    Attributes:
+        values: What was taken in and not yet read.
+        sum: Sum of what was read.
+        count: How many values were read.
+        must_be_finite: Whether reading a NaN or an infinity is an error.
     """
 
     values: list[Tensor] = attrs.Factory(list)
     sum: float = 0.0
     count: int = 0
+    must_be_finite: bool = False
 
     def add(self, value: Tensor) -> None:
         """Take in one value; it is not read yet."""
@@ -55,11 +64,19 @@ class Running:
             self.fold()
 
     def fold(self) -> None:
-        """Read what was taken in (this synchronises with the device)."""
+        """Read what was taken in (this synchronises with the device).
+
+        Raises:
+            NonFiniteError: One of the values is not finite, and they must be; the message says which.
+        """
         if self.values:
             import torch
 
-            self.sum += float(torch.stack(self.values).double().sum())
+            values = torch.stack(self.values).double()
+            self.sum += float(values.sum())
+            if self.must_be_finite and not math.isfinite(self.sum):
+                first = int((~torch.isfinite(values)).nonzero()[0])
+                raise NonFiniteError(f"{float(values[first])} at step {self.count + first} of the epoch")
             self.count += len(self.values)
             self.values.clear()
 
@@ -142,7 +159,8 @@ class State:
             image_HWC: (height, width, 3) uint8.
         """
         if image_HWC.ndim != 3 or image_HWC.shape[2] != 3 or image_HWC.dtype.name != "uint8":
-            raise ValueError(f'picture "{name}" must be (height, width, 3) uint8, got {image_HWC.shape} {image_HWC.dtype}')
+            given = f"{image_HWC.shape} {image_HWC.dtype}"
+            raise ValueError(f'picture "{name}" must be (height, width, 3) uint8, got {given}')
         self.pictures[name] = image_HWC
 
     def stop(self, reason: str) -> None:

@@ -1,1 +1,16 @@
-"""Ptychography: diffraction data, the forward model, and what it reconstructs."""
+"""Ptychography: diffraction data, the forward model, and what it reconstructs.
+
+Where things are, from the formula outwards:
+
+    optics, forward, geometry, quality      pure functions of arrays: the physics, testable by themselves
+    scan, live_diffraction                  what a reader hands over; what the loop trains on
+    diffraction (simulated, hdf5, numpy)    settings of the data, one reader a file
+    objects (pixels), probes (aperture, …)  kinds that other packages can extend
+    single_slice, single_slice_module       the model: its settings, and the network made from them
+    amplitude, tv, truth                    losses, and the comparison with a known truth
+    pictures, result                        what a run leaves behind
+
+Conventions, everywhere: arrays are (rows, columns), positions are (row, column) in pixels of the object; patterns have
+their zero frequency at [0, 0]; a probe sits at pixel (Y//2, X//2) of its array; a positive defocus is underfocus
+(C10 = −defocus); the object transmits ``exp(i·phase − absorption)``.
+"""

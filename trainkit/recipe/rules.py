@@ -21,7 +21,7 @@ from trainkit.recipe.fields import field_types, settings_fields
 from trainkit.recipe.positions import Where
 from trainkit.recipe.problems import Finding
 from trainkit.recipe.root import GroupSettings, Recipe
-from trainkit.recipe.stages import Stage, declared_groups, stages
+from trainkit.recipe.stages import declared_groups, idle_stretches, spans
 from trainkit.recipe.tables import parts
 
 Rule = Callable[[Recipe], Iterator[Finding]]
@@ -94,33 +94,22 @@ def _rule_of_group(name: str) -> Rule:
 
 
 def _idle_epochs(recipe: Recipe) -> Iterator[Finding]:
-    known = stages(recipe)
+    declared = declared_groups(recipe)
     epochs = recipe.run.epochs
-    if known is None or any(_wrong_times(group, epochs) for group in recipe.groups.values()):
+    if declared is None or any(_wrong_times(group, epochs) for group in recipe.groups.values()):
         return
-    idle = _idle_stretches(known.values(), epochs)
+    known = spans(recipe, declared)
+    idle = idle_stretches(known.values(), epochs)
     if not idle:
         return
     # The group that stops where the first stretch begins, else the one that starts where it ends.
     begin, end = idle[0]
-    stopping = [("groups", name, "stop_epoch") for name, stage in known.items() if 0 < stage.stop == begin]
-    starting = [("groups", name, "start_epoch") for name, stage in known.items() if stage.start == end]
+    stopping = [("groups", name, "stop_epoch") for name, span in known.items() if 0 < span.stop == begin]
+    starting = [("groups", name, "start_epoch") for name, span in known.items() if span.start == end]
     where: Where = [*stopping, *starting, ("groups",)][0]
     several = len(idle) > 1 or end - begin > 1
     written = ", ".join(f"{first} to {stop - 1}" if stop - first > 1 else str(first) for first, stop in idle)
     yield Finding(f"no parameter group trains in epoch{'s' if several else ''} {written}", where, at="key")
-
-
-def _idle_stretches(known: Iterable[Stage], epochs: int) -> list[tuple[int, int]]:
-    """Return the stretches, first epoch and the one after the last, in which nothing trains."""
-    idle = []
-    covered = 0
-    for stage in sorted((stage for stage in known if stage.start is not None), key=lambda stage: stage.start or 0):
-        start = stage.start or 0
-        if start > covered:
-            idle.append((covered, start))
-        covered = max(covered, stage.stop)
-    return [*idle, (covered, epochs)] if covered < epochs else idle
 
 
 def _wrong_times(group: GroupSettings, epochs: int) -> bool:

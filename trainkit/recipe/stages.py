@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from trainkit.recipe.root import Recipe
 
 
-class Stage(NamedTuple):
+class Span(NamedTuple):
     """The epochs in which a group trains.
 
     Attributes:
@@ -34,17 +34,35 @@ def declared_groups(recipe: Recipe) -> Mapping[str, bool] | None:
     return recipe.model.groups()
 
 
-def stages(recipe: Recipe) -> dict[str, Stage] | None:
-    """Return when each group trains; None where the groups are known only after building."""
-    declared = declared_groups(recipe)
-    if declared is None:
-        return None
+def spans(recipe: Recipe, trains: Mapping[str, bool]) -> dict[str, Span]:
+    """Return when each group trains.
+
+    Args:
+        recipe: The settings.
+        trains: Group name -> does it train without a ``start_epoch``?
+    """
     found = {}
-    for name, trains_at_once in declared.items():
+    for name, trains_at_once in trains.items():
         settings = recipe.groups.get(name)
         start = settings.start_epoch if settings else None
         stop = settings.stop_epoch if settings else None
         if start is None and trains_at_once:
             start = 0
-        found[name] = Stage(start, recipe.run.epochs if stop is None else min(stop, recipe.run.epochs))
+        found[name] = Span(start, recipe.run.epochs if stop is None else min(stop, recipe.run.epochs))
     return found
+
+
+def idle_stretches(known: Iterable[Span], epochs: int) -> list[tuple[int, int]]:
+    """Return the stretches of a run in which no group trains: first epoch, and the one after the last.
+
+    Example:
+        >>> idle_stretches([Span(2, 4), Span(5, 9), Span(None, 9)], 9)
+        [(0, 2), (4, 5)]
+    """
+    idle = []
+    covered = 0
+    for start, stop in sorted((span.start, span.stop) for span in known if span.start is not None):
+        if start > covered:
+            idle.append((covered, start))
+        covered = max(covered, stop)
+    return [*idle, (covered, epochs)] if covered < epochs else idle

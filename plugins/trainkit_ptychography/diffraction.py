@@ -1,0 +1,59 @@
+"""The kind of data that a ptychographic model accepts: a reader of scans is a subclass with one method, ``read``."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import attrs
+
+from trainkit import Context, Data, component
+
+if TYPE_CHECKING:
+    from trainkit_ptychography.live_diffraction import LiveDiffraction
+    from trainkit_ptychography.scan import Recording
+
+
+@component
+class DiffractionData(Data):
+    """Diffraction patterns with the positions they were taken at.
+
+    Attributes:
+        batch_size: Patterns in a step. Batches of an epoch differ in size by at most one.
+        validation_fraction: Share of the scan points held out to measure ``val/loss``; chosen by the run's seed.
+    """
+
+    batch_size: int = attrs.field(default=32, validator=attrs.validators.ge(1))
+    validation_fraction: float = attrs.field(
+        default=0.05, validator=[attrs.validators.ge(0.0), attrs.validators.lt(1.0)]
+    )
+
+    def splits(self) -> tuple[str, ...]:
+        """Return "train", and "val" where points are held out."""
+        return ("train", "val") if self.validation_fraction > 0 else ("train",)
+
+    def knows_truth(self) -> bool:
+        """Return whether these settings give the true phase and positions, to compare a reconstruction with."""
+        return False
+
+    @abstractmethod
+    def read(self) -> Recording:
+        """Read the scan, in the conventions of `Recording`.
+
+        Raises:
+            DataError: The file is missing, damaged or does not fit the settings.
+        """
+
+    def inspect(self) -> Iterable[str]:
+        """Read the scan and sum it up."""
+        from trainkit_ptychography.scan import checked, summary
+
+        return summary(checked(self.read()))
+
+    def build(self, context: Context) -> LiveDiffraction:
+        """Read the scan and put it on the device."""
+        from trainkit_ptychography.live_diffraction import LiveDiffraction
+        from trainkit_ptychography.scan import checked
+
+        return LiveDiffraction(checked(self.read()), context, self.batch_size, self.validation_fraction)

@@ -1,0 +1,71 @@
+"""Where patterns were taken: from positions to patches of the object, and what of a displacement is only a gauge.
+
+Shapes: N = scan points, H, W = rows and columns of the object, Y, X = those of the detector.
+Units: pixels of the object; positions are (row, column).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class Placement(NamedTuple):
+    """Where the patches of a scan lie in an object made to hold them.
+
+    Attributes:
+        corner_N2: First row and column of each patch: the nearest integers.
+        remainder_N2: What rounding left, within ±0.5: the probe's shift within its patch.
+        shape_HW: Rows and columns that the object needs.
+        origin_2: Position, in the data's coordinates, of the object's pixel [0, 0].
+    """
+
+    corner_N2: NDArray[np.int64]
+    remainder_N2: NDArray[np.float64]
+    shape_HW: tuple[int, int]
+    origin_2: NDArray[np.float64]
+
+
+def place(positions_N2: NDArray[np.float64], shape_YX: tuple[int, int], margin: int) -> Placement:
+    """Lay patches around positions, and an object around the patches.
+
+    Integer positions stay integers: their remainders are exactly 0.
+
+    Args:
+        positions_N2: Where the probe's centre, pixel (Y//2, X//2), was; any origin.
+        shape_YX: Rows and columns of a patch.
+        margin: Pixels around the outermost patches, for positions that are going to move.
+    """
+    offset_2 = np.floor(positions_N2.min(axis=0)) - margin
+    start_N2 = positions_N2 - offset_2
+    corner_N2 = np.rint(start_N2).astype(np.int64)
+    height, width = (int(last + 1 + size + margin) for last, size in zip(corner_N2.max(axis=0), shape_YX, strict=True))
+    origin_2 = offset_2 - np.array([size // 2 for size in shape_YX])
+    return Placement(corner_N2, start_N2 - corner_N2, (height, width), origin_2)
+
+
+def affine_part(displacement_N2: Tensor, positions_N2: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the affine motion of the scan that comes nearest to a displacement of its points.
+
+    Rotation, scale, shear and shift of all positions can be traded for the same change of object and probe: patterns
+    hardly tell them apart, so an unconstrained fit drifts along them.
+
+    Args:
+        displacement_N2: By how far each point has moved.
+        positions_N2: The points, before they moved.
+
+    Returns:
+        The motion at each point (N, 2), and its matrix (2, 3), in float64: displacement ≈ matrix @ (row, column, 1).
+    """
+    points_N3 = torch.cat([positions_N2.double(), torch.ones_like(positions_N2[:, :1], dtype=torch.float64)], dim=1)
+    # Centred and scaled, so that the fit is as exact far from the origin; pinv, so that a line of points is no error.
+    centre, spread = points_N3[:, :2].mean(0), points_N3[:, :2].std().clamp_min(1e-12)
+    points_N3[:, :2] = (points_N3[:, :2] - centre) / spread
+    matrix_32 = torch.linalg.pinv(points_N3) @ displacement_N2.double()
+    linear_22 = matrix_32[:2].T / spread
+    shift_2 = matrix_32[2] - linear_22 @ centre
+    return points_N3 @ matrix_32, torch.cat([linear_22, shift_2[:, None]], dim=1)

@@ -1,0 +1,66 @@
+"""The kind "object": how the specimen's transmission is parametrised. Other packages add ways of their own."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+
+from trainkit import Component, component
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+    from torch import Tensor, nn
+
+
+class Canvas(NamedTuple):
+    """What an object has to cover.
+
+    Attributes:
+        shape: Rows and columns.
+        patch_shape: Rows and columns of a patch.
+        dtype: Real dtype to compute in.
+        device: Where to be.
+        seed: The run's seed, for a private generator.
+    """
+
+    shape: tuple[int, int]
+    patch_shape: tuple[int, int]
+    dtype: torch.dtype
+    device: torch.device
+    seed: int
+
+
+class LiveObject(Protocol):
+    """What the model asks of an object; its parameters are the group "object"."""
+
+    def __call__(self, corner_B2: Tensor) -> Tensor:
+        """Return the complex transmission (B, Y, X) of the patches that begin at these integer rows and columns.
+
+        Each patch lies within the canvas.
+        """
+        ...
+
+    def phase(self) -> Tensor:
+        """Return the phase of the whole object (H, W) in rad, not wrapped where the parametrisation knows better."""
+        ...
+
+    def amplitude(self) -> Tensor:
+        """Return the amplitude of the whole object's transmission (H, W), 1 for vacuum."""
+        ...
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """Return what is trained."""
+        ...
+
+
+@component
+class Object(Component):
+    """How the specimen's complex transmission is parametrised."""
+
+    entry_points: ClassVar[str] = "trainkit.ptychography.objects"
+
+    @abstractmethod
+    def build(self, canvas: Canvas) -> nn.Module:
+        """Make a module that is a `LiveObject`."""

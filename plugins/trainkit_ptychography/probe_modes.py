@@ -1,0 +1,63 @@
+"""The probe as it is trained: mutually incoherent modes of fixed total power.
+
+Shapes: M = modes, Y, X = rows and columns of the detector.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+
+class ProbeModes(nn.Module):
+    """Modes whose total power is 1, as a pattern's total is in the mean.
+
+    Attributes:
+        modes: (M, Y, X, 2), real and imaginary parts, scaled so that at first the largest magnitude is 1: a learning
+            rate then means a share of the probe's peak, whatever its size (1e-3 is a good one).
+    """
+
+    scale: Tensor
+
+    def __init__(self, modes_MYX: NDArray[np.complexfloating], dtype: torch.dtype, device: torch.device) -> None:
+        super().__init__()
+        normal_MYX = np.asarray(modes_MYX, dtype=np.complex128)
+        normal_MYX = normal_MYX / np.sqrt((np.abs(normal_MYX) ** 2).sum())
+        scale = float(np.abs(normal_MYX).max())
+        scaled_MYX = torch.from_numpy(normal_MYX / scale)
+        self.modes = nn.Parameter(torch.view_as_real(scaled_MYX).to(device, dtype, copy=True))
+        self.register_buffer("scale", torch.tensor(scale, dtype=dtype, device=device), persistent=False)
+
+    def forward(self) -> Tensor:
+        """Return the modes, complex (M, Y, X), centred at pixel (Y//2, X//2)."""
+        return torch.view_as_complex(self.modes) * self.scale
+
+    @torch.no_grad()
+    def keep_power(self) -> None:
+        """Bring the total power back to 1: it could be traded for the object's amplitude."""
+        power = (self.modes * self.scale).square().sum()
+        self.modes.mul_(power.rsqrt())
+
+    @torch.no_grad()
+    def orthogonalise(self) -> None:
+        """Turn the modes into orthogonal ones, the strongest first, by a rotation among them.
+
+        Only the incoherent sum of the modes is measured, and a unitary rotation leaves it as it is; so this changes no
+        pattern and no loss, at any time. Once an epoch is enough, and is gentle to an optimizer's per-parameter
+        moments, which do not turn along: from the second time on the rotation is next to the identity, because phases
+        are kept (a mode's overlap with what it was is real and positive).
+
+        Source:
+            Thibault, Menzel, Nature 494 (2013) 68; Odstrčil et al., Optics Express 24 (2016) 8360.
+        """
+        if len(self.modes) == 1:
+            return
+        modes_MS = torch.view_as_complex(self.modes).flatten(1)
+        gram_MM = (modes_MS @ modes_MS.conj().T).to(torch.complex128)
+        rotation_MM = torch.linalg.eigh(gram_MM).eigenvectors.flip(1).conj().T  # a row for each new mode
+        own_M = rotation_MM.diagonal()
+        rotation_MM = rotation_MM * torch.where(own_M.abs() > 0, own_M.conj().sgn(), 1)[:, None]
+        turned_MS = rotation_MM.to(modes_MS.dtype) @ modes_MS
+        self.modes.copy_(torch.view_as_real(turned_MS).view_as(self.modes))

@@ -1,0 +1,69 @@
+"""How near a reconstruction is to a known truth, up to what no pattern can tell: a shift, and the phase's mean.
+
+Shapes: N = scan points, H, W = rows and columns of the object, K, L = those of the true phase, R, C = of the part that
+is compared.
+"""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+_SEARCH = ((2.0, 0.5), (0.5, 0.1), (0.1, 0.02))  # half-width and step, in pixels, from coarse to fine
+
+
+def phase_pearson(
+    phase_HW: NDArray[np.floating],
+    origin_2: NDArray[np.floating],
+    truth_KL: NDArray[np.floating],
+    box: tuple[tuple[float, float], tuple[float, float]],
+) -> float:
+    """Return Pearson's r between a phase and the true one over a box, at the best shift within ±2 pixels.
+
+    The truth is moved by Fourier interpolation, so it is taken to be periodic, or to be flat at its edges.
+
+    Args:
+        phase_HW: The reconstruction, in rad.
+        origin_2: Position in the truth's coordinates of its pixel [0, 0].
+        truth_KL: The true phase; its pixel [i, j] is at position (i, j).
+        box: ((first row, last row), (first column, last column)) to compare, in the truth's coordinates.
+    """
+    rows_R, columns_C = (
+        np.arange(int(np.ceil(low - origin)), int(np.floor(high - origin)) + 1)
+        for (low, high), origin in zip(box, origin_2, strict=True)
+    )
+    part_RC = _without_mean(np.asarray(phase_HW, dtype=np.float64)[np.ix_(rows_R, columns_C)])
+    spectrum_KL = np.fft.fft2(np.asarray(truth_KL, dtype=np.float64))
+
+    def correlation(shift: tuple[float, float]) -> float:
+        waves = [
+            np.exp(2j * np.pi * np.outer(places + origin + moved, np.fft.fftfreq(size))) / size
+            for places, origin, moved, size in zip((rows_R, columns_C), origin_2, shift, spectrum_KL.shape, strict=True)
+        ]
+        truth_RC = _without_mean((waves[0] @ spectrum_KL @ waves[1].T).real)
+        return float((part_RC * truth_RC).sum() / np.sqrt((part_RC**2).sum() * (truth_RC**2).sum()))
+
+    best, at = -1.0, (0.0, 0.0)
+    if not part_RC.any():
+        return 0.0
+    for half_width, step in _SEARCH:
+        around = at
+        offsets = np.arange(-half_width, half_width + step / 2, step)
+        for down, right in product(offsets, offsets):
+            shift = (around[0] + down, around[1] + right)
+            if (r := correlation(shift)) > best:
+                best, at = r, shift
+    return best
+
+
+def position_rmse(positions_N2: NDArray[np.floating], true_N2: NDArray[np.floating]) -> float:
+    """Return the root mean square error of a coordinate, after the mean offset is taken out; in the given unit."""
+    error_N2 = np.asarray(positions_N2, dtype=np.float64) - np.asarray(true_N2, dtype=np.float64)
+    return float(np.sqrt((_without_mean(error_N2, axis=0) ** 2).mean()))
+
+
+def _without_mean(array: NDArray[np.float64], axis: int | None = None) -> NDArray[np.float64]:
+    centred: NDArray[np.float64] = array - array.mean(axis=axis)
+    return centred

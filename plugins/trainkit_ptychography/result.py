@@ -1,0 +1,86 @@
+"""``result.h5``: what was reconstructed, with units, for people who do not have trainkit.
+
+Shapes: N = scan points, M = probe modes, H, W = rows and columns of the object, Y, X = those of the detector.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+
+@attrs.frozen(kw_only=True, eq=False)
+class Result:
+    """A reconstruction.
+
+    Attributes:
+        object_HW: Complex transmission.
+        probe_MYX: Complex modes, centred at pixel (Y//2, X//2).
+        positions_N2: Where the probe's centre ended up, in pixels of the object.
+        nominal_N2: Where it was said to be, in pixels of the object.
+        held_out_index: Scan points that were held out: their positions were not refined.
+        affine_23: Affine part of the displacements: displacement ≈ affine @ (row, column, 1), in pixels and in the
+            coordinates of the data.
+        origin_2: Position of the object's pixel [0, 0] in the coordinates of the data, in pixels.
+        pixel_size_angstrom: None where nothing tells.
+        wavelength_angstrom: None where nothing tells.
+        source: Where the patterns came from.
+    """
+
+    object_HW: NDArray[np.complexfloating]
+    probe_MYX: NDArray[np.complexfloating]
+    positions_N2: NDArray[np.float64]
+    nominal_N2: NDArray[np.float64]
+    held_out_index: NDArray[np.int64]
+    affine_23: NDArray[np.float64]
+    origin_2: NDArray[np.float64]
+    pixel_size_angstrom: float | None
+    wavelength_angstrom: float | None
+    source: str
+
+
+def write_result(path: Path, result: Result) -> None:
+    """Write the file: whole, or not at all."""
+    import h5py
+
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with h5py.File(temporary, "w") as file:
+            file.attrs["description"] = "ptychographic reconstruction by trainkit; axes are (row, column)"
+            file.attrs["source"] = result.source
+            file.attrs["object_origin_px"] = result.origin_2  # position of the object's pixel [0, 0] in the data
+            if result.pixel_size_angstrom is not None:
+                file.attrs["pixel_size_angstrom"] = result.pixel_size_angstrom
+            if result.wavelength_angstrom is not None:
+                file.attrs["wavelength_angstrom"] = result.wavelength_angstrom
+            for name, value, unit, description in _datasets(result):
+                file.create_dataset(name, data=value).attrs.update({"unit": unit, "description": description})
+        with temporary.open("rb") as written:
+            os.fsync(written.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _datasets(result: Result) -> Iterator[tuple[str, NDArray[Any], str, str]]:
+    yield "object", result.object_HW, "1", "complex transmission; its angle is the phase in rad"
+    yield "probe", result.probe_MYX, "1", "complex modes (mode, row, column), centred at pixel (Y//2, X//2)"
+    yield "positions_px", result.positions_N2, "pixel", "where the probe's centre ended up in the object"
+    yield "positions_nominal_px", result.nominal_N2, "pixel", "where it was said to be in the object"
+    yield "held_out", result.held_out_index, "1", "patterns kept for validation; their positions were not refined"
+    yield (
+        "affine",
+        result.affine_23,
+        "pixel",
+        "affine part of the displacements in the coordinates of the data: displacement = affine @ (row, column, 1)",
+    )
+    if result.pixel_size_angstrom is not None:
+        for name, value_N2 in (("positions", result.positions_N2), ("positions_nominal", result.nominal_N2)):
+            in_data_N2 = (value_N2 + result.origin_2) * result.pixel_size_angstrom
+            yield f"{name}_angstrom", in_data_N2, "angstrom", "the same in the coordinates of the data"

@@ -1,0 +1,104 @@
+"""Lowers the learning rate whenever a metric has stopped getting better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+from attrs.validators import ge, gt, in_, lt, optional
+
+from trainkit import Memory, MetricName, Monitor, Point, Problem, Scheduler, component
+
+if TYPE_CHECKING:
+    from trainkit.recipe.root import Recipe
+
+
+@component
+class ReduceOnPlateau(Scheduler):
+    """Multiplies the learning rate by ``factor`` whenever a metric has stopped getting better.
+
+    For runs whose length is not known beforehand. The rule of torch's ``ReduceLROnPlateau``. An epoch without the
+    metric (no validation in it) is not counted; one whose metric is NaN or infinite counts as bad.
+
+    Attributes:
+        metric: The value to watch, ``<split>/<name>``; not given: the recipe's ``[monitor]``.
+        mode: Whether smaller ("min") or larger ("max") is better; not given: as ``[monitor]`` says.
+        factor: What the learning rate is multiplied by; between 0 and 1.
+        patience: Bad epochs that are still borne; the one after them lowers the rate; ≥ 0.
+        threshold: How much better the metric must be to count; ≥ 0.
+        threshold_mode: Whether ``threshold`` is a fraction of the best value ("rel") or a difference from it ("abs").
+        cooldown: Epochs after a reduction in which nothing counts as bad; ≥ 0.
+        min_lr: The learning rate is not lowered below this; ≥ 0.
+        eps: A reduction by no more than this is not made; ≥ 0.
+
+    Source:
+        torch.optim.lr_scheduler.ReduceLROnPlateau.
+    """
+
+    metric: MetricName | None = None
+    mode: Literal["min", "max"] | None = attrs.field(default=None, validator=optional(in_(("min", "max"))))
+    factor: float = attrs.field(default=0.5, validator=[gt(0), lt(1)])
+    patience: int = attrs.field(default=10, validator=ge(0))
+    threshold: float = attrs.field(default=1e-4, validator=[ge(0), lt(math.inf)])
+    threshold_mode: Literal["rel", "abs"] = attrs.field(default="rel", validator=in_(("rel", "abs")))
+    cooldown: int = attrs.field(default=0, validator=ge(0))
+    min_lr: float = attrs.field(default=0.0, validator=[ge(0), lt(math.inf)])
+    eps: float = attrs.field(default=1e-8, validator=[ge(0), lt(math.inf)])
+
+    def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
+        """Yield what keeps the metric from ever counting as better, or from being read the right way round."""
+        if self.threshold_mode == "rel" and self.threshold >= 1:
+            yield Problem(
+                f'with threshold_mode = "rel" the threshold is a fraction, below 1; got {self.threshold}', "threshold"
+            )
+        monitor = recipe.monitor
+        if self.metric is not None and self.metric != monitor.metric and self.mode is None:
+            yield Problem(
+                f'"{self.metric}" is read with mode "{monitor.mode}" of [monitor], which is about "{monitor.metric}";'
+                " set mode here",
+                "metric",
+                "warning",
+            )
+
+    def at(self, t: int, horizon: int, lr: float, memory: Memory) -> Point:
+        """Return the learning rate after the reductions so far."""
+        for _ in range(memory.get("reductions", 0)):
+            lower = max(lr * self.factor, self.min_lr)
+            if lr - lower <= self.eps:
+                break  # and so it stays: the next one would start from the same value
+            lr = lower
+        return Point(lr)
+
+    def observe(self, memory: Memory, metrics: Mapping[str, float], monitor: Monitor) -> Memory:
+        """Take in an epoch.
+
+        Returns:
+            ``best`` (None before any), ``bad`` epochs in a row, epochs of ``cooldown`` left, and ``reductions`` made.
+        """
+        metric = self.metric or monitor.metric
+        if metric not in metrics:
+            return memory
+        value, best = metrics[metric], memory.get("best")
+        bad, cooldown = memory.get("bad", 0), memory.get("cooldown", 0)
+        reductions = memory.get("reductions", 0)
+        if self._better(value, best, self.mode or monitor.mode):
+            best, bad = value, 0
+        else:
+            bad += 1
+        if cooldown > 0:
+            cooldown, bad = cooldown - 1, 0
+        if bad > self.patience:
+            reductions, cooldown, bad = reductions + 1, self.cooldown, 0
+        return {"best": best, "bad": bad, "cooldown": cooldown, "reductions": reductions}
+
+    def _better(self, value: float, best: float | None, mode: Literal["min", "max"]) -> bool:
+        if not math.isfinite(value):
+            return False
+        if best is None:
+            return True
+        sign = -1.0 if mode == "min" else 1.0
+        if self.threshold_mode == "rel":
+            return sign * value > sign * best * (1.0 + sign * self.threshold)
+        return sign * value > sign * (best + sign * self.threshold)

@@ -1,0 +1,1 @@
+"""Clients of the house beside ptychography: they keep it from being shaped by one."""

@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import json
+import math
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from clients import recorder
+from PIL import Image
+
+import trainkit.engine.loop
+import trainkit.events
+from trainkit import ComponentError, NonFiniteError, RecipeError, State, checkpoint
+from trainkit.engine.resume import resume
+from trainkit.engine.start import Ending, ExitCode, start
+from trainkit.hooks.progress import Console
+from trainkit.recipe.resolve import resolve_text
+
+TOY = """
+trainkit = 1
+[run]
+name = "toy"
+epochs = 2
+device = "cpu"
+[data]
+use = "clients.toy:Line"
+[model]
+use = "clients.toy:Perceptron"
+[losses.squares]
+use = "clients.toy:Squares"
+[hooks.recorder]
+use = "clients.recorder:Recorder"
+"""
+
+
+@pytest.fixture(autouse=True)
+def _nothing_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    recorder.SEEN.clear()
+    recorder.ACTIONS.clear()
+    yield
+    recorder.ACTIONS.clear()
+
+
+def run(*sets: str, text: str = TOY) -> Ending:
+    return start(resolve_text(text, Path.cwd(), sets), Console(quiet=True))
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_the_events_happen_in_the_order_that_their_docstring_gives() -> None:
+    run("run.epochs=1", "data.use=clients.toy:Line")
+    happened = list(dict.fromkeys(event for event, _, _ in recorder.SEEN))
+    assert happened == [event for event in trainkit.events.EVENTS if event != "group_stop"]
+    steps = [event for event, _, _ in recorder.SEEN if event in ("step_start", "backward_end", "step_end")]
+    assert steps == ["step_start", "backward_end", "step_end"] * 4
+
+
+def test_the_docstrings_name_exactly_the_events() -> None:
+    events = set(trainkit.events.EVENTS)
+    for text in (trainkit.events.__doc__, trainkit.engine.loop.__doc__):
+        named = set(
+            re.findall(
+                r"\b(?:run|group|epoch|step|backward|validation|validation_step)_(?:start|stop|end)\b", text or ""
+            )
+        )
+        named |= {event for event in ("picture", "checkpoint") if re.search(rf"^ +{event}\b", text or "", re.M)}
+        assert named == events
+
+
+def test_epochs_and_steps_count_what_is_finished() -> None:
+    ending = run()
+    assert ("epoch_start", 1, 4) in recorder.SEEN
+    assert ("epoch_end", 1, 8) in recorder.SEEN
+    assert ("checkpoint", 2, 8) in recorder.SEEN
+    assert (ending.run.state.epoch, ending.run.state.step) == (2, 8)
+    assert [line["epoch"] for line in lines(ending.run.state.folder)] == [0, 1]
+
+
+def test_the_loss_of_an_epoch_is_the_mean_of_its_steps() -> None:
+    losses: list[torch.Tensor] = []
+    recorder.ACTIONS["step_end"] = lambda state: losses.append(state.loss.detach())  # type: ignore[union-attr]
+    ending = run("run.epochs=1")
+    expected = np.mean([float(loss) for loss in losses])
+    assert lines(ending.run.state.folder)[0]["train/loss"] == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_mean_over_more_values_than_are_kept_apart_is_still_the_mean() -> None:
+    from trainkit.state import Running
+
+    values = torch.rand(1000, generator=torch.Generator().manual_seed(0))
+    running = Running()
+    for value in values:
+        running.add(value)
+    assert len(running.values) < 300
+    assert running.mean() == pytest.approx(values.double().mean().item(), rel=1e-12)
+
+
+def test_the_validation_loss_is_the_mean_over_items() -> None:
+    ending = run("run.epochs=1")
+    state = ending.run.state
+    (batch,) = state.data.evaluate("val")
+    with torch.no_grad():
+        expected = (state.model.eval()(batch)["y"] - batch["y"]).square().mean()
+    assert state.metrics["val/loss"] == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_a_loss_that_becomes_nan_is_named_with_epoch_group_and_last_good_checkpoint() -> None:
+    def poison(state: State) -> None:
+        if state.step == 6:
+            for parameter in state.groups["other"].parameters.values():
+                parameter.data.fill_(math.nan)
+
+    recorder.ACTIONS["step_end"] = poison
+    with pytest.raises(NonFiniteError) as caught:
+        run("run.epochs=3")
+    (folder,) = Path("runs/toy").iterdir()
+    message = str(caught.value)
+    assert "epoch 1" in message
+    assert "step 2 of the epoch" in message
+    assert "not finite: other" in message
+    assert str(folder / "checkpoints/epoch-0001.safetensors") in message
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["epoch-0001.safetensors"]
+
+
+def test_parameters_that_are_not_finite_are_never_saved() -> None:
+    def poison(state: State) -> None:
+        if state.step == 4:
+            next(iter(state.groups["other"].parameters.values())).data[0, 0] = math.inf
+
+    recorder.ACTIONS["epoch_end"] = poison
+    with pytest.raises(NonFiniteError, match="not finite"):
+        run()
+    (folder,) = Path("runs/toy").iterdir()
+    assert not list((folder / "checkpoints").iterdir())
+
+
+def test_a_stop_inside_an_epoch_saves_and_a_resume_ends_as_if_nothing_had_happened() -> None:
+    whole = run("run.epochs=3", text=TOY.replace("Line", "Line")).run.state
+
+    def stop(state: State) -> None:
+        if state.step == 6:
+            state.stop("the test says so")
+
+    recorder.ACTIONS["step_end"] = stop
+    stopped = run("run.epochs=3")
+    assert stopped.newest is not None
+    assert stopped.newest.name == "step-00000006.safetensors"
+    assert stopped.run.state.ended == "stopped: the test says so"
+    recorder.ACTIONS.clear()
+    resumed = resume(stopped.run.state.folder, (), Console(quiet=True), allow_code=True)
+    assert resumed is not None
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(resumed.run.state.model.state_dict()[name], tensor)
+    one, other = lines(whole.folder), lines(resumed.run.state.folder)
+    assert [{**line, "seconds": 0} for line in one] == [{**line, "seconds": 0} for line in other]
+
+
+def test_a_signal_finishes_the_step_saves_and_is_told_apart_by_the_exit_code() -> None:
+    def interrupt(state: State) -> None:
+        if state.step == 1:
+            signal.raise_signal(signal.SIGTERM)
+
+    recorder.ACTIONS["step_start"] = interrupt
+    before = signal.getsignal(signal.SIGTERM)
+    ending = run()
+    assert ending.code is ExitCode.STOPPED
+    assert ending.run.state.step == 2
+    assert ending.newest is not None
+    assert checkpoint.read(ending.newest)["step"] == 2
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_save_that_is_asked_for_is_made_after_the_step() -> None:
+    def ask(state: State) -> None:
+        if state.step == 1:
+            state.save("the test says so")
+
+    recorder.ACTIONS["step_start"] = ask
+    ending = run()
+    assert (ending.run.state.folder / "checkpoints" / "step-00000002.safetensors").is_file()
+
+
+def test_only_the_checkpoints_asked_for_are_kept() -> None:
+    values = iter([5.0, 1.0, 4.0, 3.0, 2.0, 2.5, 2.6])
+    recorder.ACTIONS["validation_end"] = lambda state: state.metrics.update({"val/loss": next(values)})
+    ending = run("run.epochs=7", "checkpoint.keep_last=2", "checkpoint.keep_every=4", "checkpoint.best=1")
+    kept = sorted(path.stem for path in (ending.run.state.folder / "checkpoints").iterdir())
+    assert kept == ["epoch-0002", "epoch-0004", "epoch-0006", "epoch-0007"]
+    assert ending.best == (1.0, 2)
+
+
+def test_a_picture_is_written_under_the_number_of_finished_epochs() -> None:
+    image = np.zeros((4, 5, 3), np.uint8)
+    image[1, 2] = (255, 128, 0)
+    recorder.ACTIONS["picture"] = lambda state: state.picture("dot", image)
+    ending = run("run.epochs=3", "pictures.every_epochs=2")
+    figures = ending.run.state.folder / "figures"
+    assert sorted(path.name for path in figures.iterdir()) == ["dot-0002.png", "dot-0003.png"]
+    assert np.array_equal(np.asarray(Image.open(figures / "dot-0002.png")), image)
+
+
+def test_a_run_that_cannot_be_built_leaves_no_folder_behind() -> None:
+    text = TOY.replace("clients.recorder:Recorder", "clients.recorder:Misspelt")
+    with pytest.raises(ComponentError, match='on_epoch_ended is no event; did you mean "epoch_end"'):
+        run(text=text)
+    assert not list(Path("runs/toy").iterdir())
+
+
+def test_two_processes_cannot_train_in_one_folder() -> None:
+    from trainkit import TrainkitError
+    from trainkit.engine.folder import lock
+
+    ending = run()
+    with lock(ending.run.state.folder), pytest.raises(TrainkitError, match="in use by another trainkit process"):
+        resume(ending.run.state.folder, ("run.epochs=3",), Console(quiet=True), allow_code=True)
+
+
+def test_a_resume_says_what_differs_in_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    ending = run()
+    resume(ending.run.state.folder, ("run.epochs=3", "optimizer.lr=1e-2"), Console(), allow_code=True)
+    said = capsys.readouterr().out
+    assert "changed: optimizer.lr: 0.001 -> 0.01" in said
+    assert "lr of other in epoch 2: 0 -> 0.01" in said
+
+
+def test_a_resume_from_an_earlier_checkpoint_opens_a_new_folder_that_names_its_parent() -> None:
+    first = run("run.epochs=3").run.state
+    parent = first.folder / "checkpoints" / "epoch-0001.safetensors"
+    ending = resume(parent, (), Console(quiet=True), allow_code=True)
+    assert ending is not None
+    folder = ending.run.state.folder
+    assert folder != first.folder
+    assert json.loads((folder / "environment.json").read_text())["starts"][0]["parent"] == str(parent)
+    assert [{**line, "seconds": 0} for line in lines(folder)] == [
+        {**line, "seconds": 0} for line in lines(first.folder)
+    ]
+
+
+def test_code_that_a_checkpoint_names_is_not_imported_unless_allowed() -> None:
+    ending = run()
+    with pytest.raises(RecipeError, match="code"):
+        resume(ending.run.state.folder, ("run.epochs=3",), Console(quiet=True))
+
+
+def test_a_finished_run_has_nothing_left_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    ending = run()
+    assert resume(ending.run.state.folder, (), Console(), allow_code=True) is None
+    assert "nothing is left to do" in capsys.readouterr().out

@@ -1,0 +1,86 @@
+"""The command line: one file a command, imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from trainkit.errors import TrainkitError
+
+_COMMANDS = {
+    "run": "Train what a recipe describes.",
+    "resume": "Go on from a checkpoint or a run folder.",
+    "check": "Find every mistake in recipes, without running anything.",
+    "plan": "Show when each group trains and with which learning rate.",
+    "recipes": "List the recipes that come with trainkit, or print one.",
+    "plugins": "List all components there are.",
+    "show": "Explain a component and its settings.",
+}
+
+
+class _Lazy(click.Group):
+    """Imports a command's file only to run it or to show its own help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"trainkit.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_COMMANDS.items()))
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="trainkit")
+@click.option("--traceback", is_flag=True, help="Show Python's traceback with an error.")
+@click.pass_context
+def cli(ctx: click.Context, traceback: bool) -> None:
+    """One TOML recipe describes a whole training run.
+
+    Leaves with 0 when all went well, 1 when a run failed, 2 when a recipe or the command line is wrong, 75 when a
+    signal stopped a run that saved itself (trainkit resume goes on).
+    """
+    ctx.obj = {"traceback": traceback}
+
+
+def main() -> None:
+    """Run the command line; a person's mistake ends in one message, never in a traceback."""
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)  # for use = "my_module:MyClass"; last, so that nothing installed is hidden by it
+    context: click.Context | None = None
+    try:
+        with cli.make_context("trainkit", sys.argv[1:]) as context:
+            code = cli.invoke(context)
+            sys.exit(code or 0)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped at once; the last checkpoint holds", err=True)
+        sys.exit(130)
+    except Exception as error:
+        if context is not None and context.obj and context.obj["traceback"]:
+            raise
+        click.echo(_message(error), err=True)
+        sys.exit(error.exit_code if isinstance(error, TrainkitError) else 1)
+
+
+def _message(error: Exception) -> str:
+    if isinstance(error, TrainkitError):
+        return f"error: {error}" if "error:" not in str(error) else str(error)
+    return (
+        f"error: {type(error).__name__}: {error}\n"
+        "this comes from the code of trainkit or of a plugin; its traceback is in the run's log.txt, "
+        "or is shown by: trainkit --traceback …"
+    )

@@ -1,0 +1,70 @@
+"""``trainkit plan``: when each group trains and with which learning rate, without data or GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from trainkit.groups import Stage
+    from trainkit.recipe.root import Recipe
+
+_STEPS_PER_EPOCH = 100
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a setting: --set groups.probe.lr=1e-4")
+def command(recipe: Path, sets: tuple[str, ...]) -> None:
+    """Show for every epoch of RECIPE which groups train and with which learning rate.
+
+    An epoch in which nothing changes is left out. A schedule that goes by metrics is shown as if it never reduced.
+    """
+    from trainkit.groups import stages
+    from trainkit.recipe.resolve import resolve
+    from trainkit.recipe.stages import declared_groups
+
+    resolved = resolve(recipe, sets)
+    names = declared_groups(resolved.recipe)
+    if names is None:
+        click.echo("the model names its groups only after it is built; plan cannot show them")
+        return
+    planned = stages(resolved.recipe, names)
+    for line in table(resolved.recipe, planned):
+        click.echo(line)
+    for note in resolved.notes:
+        click.echo(str(note))
+
+
+def table(recipe: Recipe, planned: dict[str, Stage]) -> Iterator[str]:
+    """Yield the lines of the plan: a head, and a row for each epoch in which something is new."""
+    epochs = recipe.run.epochs
+    width = max(12, *(len(name) + 2 for name in planned))
+    yield "epoch" + "".join(name.rjust(width) for name in planned)
+    previous: list[str] = []
+    for epoch in range(epochs):
+        row = [_cell(stage, epoch) for stage in planned.values()]
+        if row != previous or epoch == epochs - 1:
+            yield str(epoch).rjust(5) + "".join(cell.rjust(width) for cell in row)
+        previous = row
+    for name, stage in planned.items():
+        for epoch, text in stage.scheduler.timeline(epochs):
+            yield f"epoch {epoch}: {name}: {text}"
+    parts = [recipe.data, recipe.model, recipe.optimizer, *recipe.losses.values(), *recipe.hooks.values()]
+    for part in parts:
+        for epoch, text in part.timeline(epochs):
+            yield f"epoch {epoch}: {text}"
+    if any(stage.scheduler.by == "step" for stage in planned.values()):
+        yield f"schedules by step are shown at each epoch's start, for {_STEPS_PER_EPOCH} steps an epoch"
+    frozen = [name for name, stage in planned.items() if stage.start_epoch is None]
+    if frozen:
+        yield f"frozen for the whole run: {', '.join(frozen)} (groups.<name>.start_epoch lets one train)"
+
+
+def _cell(stage: Stage, epoch: int) -> str:
+    if not stage.active(epoch):
+        return "-"
+    return f"{stage.point(epoch, epoch * _STEPS_PER_EPOCH, _STEPS_PER_EPOCH, {}).lr:.4g}"

@@ -1,0 +1,65 @@
+"""``trainkit run``: train what a recipe describes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from trainkit.engine.start import Ending
+    from trainkit.hooks.progress import Console
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("recipe", type=click.Path(path_type=Path))
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a setting: --set groups.probe.lr=1e-4")
+@click.option("--quiet", "-q", is_flag=True, help="Write nothing but errors; log.txt has it all.")
+def command(recipe: Path, sets: tuple[str, ...], quiet: bool) -> None:
+    r"""Train what RECIPE describes, in a new folder below runs/.
+
+    \b
+    trainkit run recipes/ptycho_staged.toml
+    trainkit run recipes/ptycho_staged.toml --set run.epochs=60 --set groups.dr.lr=5e-3
+    """
+    from trainkit.recipe.resolve import resolve
+
+    resolved = resolve(recipe, sets)  # before torch is imported: a mistake is answered at once
+    from trainkit.engine.start import start
+    from trainkit.hooks.progress import Console
+
+    console = Console(quiet)
+    for note in resolved.notes:
+        console.say(str(note))
+    ending = start(resolved, console)
+    report(ending, console)
+    sys.exit(ending.code)
+
+
+def report(ending: Ending, console: Console) -> None:
+    """Say how a run ended, what it reached, and where everything is."""
+    state = ending.run.state
+    folder = state.folder
+    say = console.say
+    say("")
+    say(f"{state.ended} after {state.epoch} of {state.epochs} epochs, {state.step} steps")
+    losses = {name: value for name, value in state.metrics.items() if name.endswith("/loss")}
+    others = {n: v for n, v in state.metrics.items() if n not in losses and not n.startswith("lr/")}
+    if losses:
+        say("losses:         " + "  ".join(f"{name} {value:.5g}" for name, value in losses.items()))
+    if others:
+        say("values:         " + "  ".join(f"{name} {value:.4g}" for name, value in others.items()))
+    rates = [f"{n} {lr:.4g}" if state.groups[n].active else f"{n} frozen" for n, lr in state.learning_rates().items()]
+    say("learning rates: " + "  ".join(rates))
+    if ending.best:
+        value, epoch = ending.best
+        say(f"best:           {state.monitor.metric} {value:.5g} after {epoch} epochs")
+    if ending.newest:
+        say(f"checkpoint:     {ending.newest}")
+    say(f"run folder:     {folder}")
+    if (folder / "tensorboard").is_dir():
+        say(f"look at it:     tensorboard --logdir {folder / 'tensorboard'} --samples_per_plugin=images=200")
+    if state.epoch < state.epochs:
+        say(f"go on:          trainkit resume {folder}")

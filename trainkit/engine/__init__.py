@@ -1,0 +1,1 @@
+"""From a recipe to a finished run: building, the loop, saving, resuming."""

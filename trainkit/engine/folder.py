@@ -1,0 +1,110 @@
+"""A run's folder: where it is, who holds it, and what is known of where it ran."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+import secrets
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from trainkit.errors import TrainkitError
+from trainkit.recipe.resolve import write
+
+if TYPE_CHECKING:
+    from trainkit.recipe.resolve import Resolved
+
+RECIPE = "recipe.toml"
+CHECKPOINTS = "checkpoints"
+LOG = "log.txt"
+_ENVIRONMENT = "environment.json"
+_LOCK = ".lock"
+
+
+def create(resolved: Resolved, parent: Path | None = None) -> Path:
+    """Make a new run folder, ``<run.dir>/<run.name>/<UTC time>-<id>``.
+
+    Args:
+        resolved: The recipe; it is written into the folder.
+        parent: The checkpoint from which the run goes on.
+
+    Returns:
+        The folder's path as a person would type it: relative where it is below the working directory.
+    """
+    settings = resolved.recipe.run
+    name = f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}-{secrets.token_hex(2)}"
+    folder = settings.dir / settings.name / name
+    if folder.is_relative_to(Path.cwd()):
+        folder = folder.relative_to(Path.cwd())
+    (folder / CHECKPOINTS).mkdir(parents=True)
+    describe(folder, resolved, parent)
+    return folder
+
+
+def describe(folder: Path, resolved: Resolved, parent: Path | None = None) -> None:
+    """Write the resolved recipe and the environment into a run folder; one entry of the environment a start."""
+    (folder / RECIPE).write_text(write(resolved.tree), encoding="utf-8")
+    path = folder / _ENVIRONMENT
+    starts: list[dict[str, Any]] = []
+    if path.is_file():
+        with contextlib.suppress(ValueError):  # a start that was killed while writing it
+            starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
+    starts.append(environment(resolved) | ({"parent": str(parent)} if parent else {}))
+    path.write_text(json.dumps({"starts": starts}, indent=2) + "\n", encoding="utf-8")
+
+
+def environment(resolved: Resolved) -> dict[str, Any]:
+    """Return what is known of where the run is started: time, command, versions, machine, threads, components."""
+    import torch
+
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "versions": versions(),
+        "platform": platform.platform(),
+        "threads": torch.get_num_threads(),
+        "cuda_devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
+        "components": [attrs.asdict(used) for used in resolved.used],
+    }
+
+
+def versions() -> dict[str, str]:
+    """Return the versions on which bit-for-bit equality depends."""
+    return {"python": platform.python_version()} | {name: version(name) for name in ("trainkit", "torch", "numpy")}
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold a run folder, so that no two processes train in it; released by the system when the process ends.
+
+    Raises:
+        TrainkitError: Another process holds it.
+    """
+    import fcntl
+
+    with (folder / _LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise TrainkitError(
+                f"{folder} is in use by another trainkit process ({file.read().strip() or 'unknown'}); "
+                "wait for it, or stop it"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {_process()}\n")
+        file.flush()
+        yield
+
+
+def _process() -> str:
+    import os
+
+    return f"{os.getpid()} on {platform.node()}"

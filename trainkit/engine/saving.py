@@ -1,0 +1,181 @@
+"""What a checkpoint of a run holds, when one is written, and which are kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+
+from trainkit import checkpoint
+from trainkit.engine.folder import CHECKPOINTS, versions
+from trainkit.errors import CheckpointError, NonFiniteError
+from trainkit.optimizer_state import Loaded, load_optimizer_state, optimizer_state
+from trainkit.randomness import generator_states
+from trainkit.recipe.resolve import write
+from trainkit.state import Running
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trainkit.engine.run import Run
+    from trainkit.state import State
+
+
+def content(run: Run) -> dict[str, Any]:
+    """Return all that a run needs to go on: JSON values and tensors."""
+    state = run.state
+    return {
+        "epoch": state.epoch,
+        "step": state.step,
+        "recipe": write(run.resolved.tree),
+        "components": [attrs.asdict(used) for used in run.resolved.used],
+        "versions": versions(),
+        "device": state.context.device.type,
+        "threads": torch.get_num_threads(),
+        "generators": generator_states(),
+        "model": state.model.state_dict(),
+        "optimizer": optimizer_state(run.optimizer, _parameters(run)),
+        "groups": {
+            name: {
+                "start_epoch": stage.start_epoch,
+                "stop_epoch": stage.stop_epoch,
+                "lr": stage.lr,
+                "memory": dict(run.stages.memories[name]),
+            }
+            for name, stage in run.stages.stages.items()
+        },
+        "metrics": dict(state.metrics),
+        "running": {
+            name: {
+                "values": {str(i): value for i, value in enumerate(running.values)},
+                "sum": running.sum,
+                "count": running.count,
+                "must_be_finite": running.must_be_finite,
+            }
+            for name, running in state.running.items()
+        },
+        "parts": {name: part.state_dict() for name, part in _parts_with_state(run).items()},
+    }
+
+
+def restore(run: Run, saved: Mapping[str, Any]) -> Loaded:
+    """Put a freshly built run where a checkpoint's ``content`` stood.
+
+    Returns:
+        Which parameters begin with no optimizer state, and whose state nobody takes.
+
+    Raises:
+        CheckpointError: The checkpoint is of another model.
+    """
+    state = run.state
+    state.epoch, state.step = saved["epoch"], saved["step"]
+    try:
+        state.model.load_state_dict(saved["model"])
+    except RuntimeError as error:
+        raise CheckpointError(f"the checkpoint's model is not this recipe's: {error}") from error
+    loaded = load_optimizer_state(run.optimizer, _parameters(run), saved["optimizer"])
+    for name, group in saved["groups"].items():
+        if name in run.stages.memories:
+            run.stages.memories[name] = group["memory"]
+    state.metrics = dict(saved["metrics"])
+    state.running = {
+        name: Running(
+            [running["values"][str(i)].to(state.context.device) for i in range(len(running["values"]))],
+            running["sum"],
+            running["count"],
+            running["must_be_finite"],
+        )
+        for name, running in saved["running"].items()
+    }
+    for name, part in _parts_with_state(run).items():
+        if name in saved["parts"]:
+            part.load_state_dict(saved["parts"][name])
+    run.generators = saved["generators"]
+    return loaded
+
+
+def check_finite(run: Run) -> None:
+    """Refuse a state that is not finite.
+
+    Raises:
+        NonFiniteError: A parameter or buffer is NaN or infinite; the message names it.
+    """
+    for name, tensor in run.state.model.state_dict().items():
+        if (tensor.is_floating_point() or tensor.is_complex()) and not bool(torch.isfinite(tensor).all()):
+            raise NonFiniteError(f'"{name}" of the model is not finite')
+
+
+class Saver:
+    """Part of every run: writes checkpoints and removes those that nobody asked to keep.
+
+    Args:
+        run: The run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._settings = run.recipe.checkpoint
+        self._best: list[tuple[float, int]] = []
+        self.newest: Path | None = None
+
+    def on_checkpoint(self, state: State) -> None:
+        """Write a checkpoint if one is due or asked for."""
+        inside = state.step != state.epoch * state.data.steps_per_epoch
+        asked = state.save_reason is not None or state.stop_reason is not None or state.epoch == state.epochs
+        state.save_reason = None
+        if not asked and (inside or state.epoch % self._settings.every_epochs):
+            return
+        check_finite(self._run)
+        if not inside:
+            self._rank(state)
+        name = f"step-{state.step:08d}" if inside else f"epoch-{state.epoch:04d}"
+        path = state.folder / CHECKPOINTS / f"{name}.safetensors"
+        checkpoint.write(path, content(self._run))
+        self.newest = path
+        self._remove_others(state)
+
+    @property
+    def best(self) -> tuple[float, int] | None:
+        """The best monitored value among the saved epochs, and how many epochs were finished then."""
+        return self._best[0] if self._best else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return which epochs were best."""
+        return {"best": [list(entry) for entry in self._best]}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Take over which epochs were best."""
+        self._best = [(value, epoch) for value, epoch in saved["best"]]
+
+    def _rank(self, state: State) -> None:
+        value = state.metrics.get(state.monitor.metric)
+        if value is None or not self._settings.best:
+            return
+        ranked = [*self._best, (value, state.epoch)]
+        ranked.sort(key=lambda entry: entry[0], reverse=state.monitor.mode == "max")
+        self._best = ranked[: self._settings.best]
+
+    def _remove_others(self, state: State) -> None:
+        files = sorted((state.folder / CHECKPOINTS).glob("*-*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
+        kept = set(files[-self._settings.keep_last :]) | {self.newest}
+        best = {epoch for _, epoch in self._best}
+        for path in files:
+            kind, _, number = path.stem.partition("-")
+            count = int(number)
+            every = self._settings.keep_every
+            if path not in kept and not (kind == "epoch" and (count in best or (every and count % every == 0))):
+                path.unlink()
+
+
+def _parameters(run: Run) -> dict[str, torch.nn.Parameter]:
+    return {name: parameter for group in run.state.groups.values() for name, parameter in group.parameters.items()}
+
+
+def _parts_with_state(run: Run) -> dict[str, Any]:
+    return {
+        name: part
+        for name, part in run.parts.items()
+        if not isinstance(part, torch.nn.Module) and hasattr(part, "state_dict")
+    }

@@ -1,0 +1,167 @@
+"""Starting a run, anew or from a checkpoint, and ending it well however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import traceback
+from collections.abc import Iterator
+from enum import IntEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from trainkit.engine import folder as run_folder
+from trainkit.engine.loop import train
+from trainkit.engine.run import Run, build
+from trainkit.engine.saving import Saver, restore
+from trainkit.errors import NonFiniteError, TrainkitError
+from trainkit.hooks.progress import Console
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trainkit.recipe.resolve import Resolved
+    from trainkit.state import State
+
+
+class ExitCode(IntEnum):
+    """What the command line leaves with."""
+
+    FINISHED = 0
+    FAILED = 1
+    BAD_RECIPE = 2
+    STOPPED = 75
+    """Stopped by a signal, with a checkpoint: ``trainkit resume`` goes on (EX_TEMPFAIL: try again)."""
+
+
+@attrs.frozen
+class Ending:
+    """How a run ended.
+
+    Attributes:
+        run: The run, as it stands.
+        code: What the command line leaves with.
+        newest: The newest checkpoint.
+        best: The best checkpoint's monitored value and number of finished epochs.
+    """
+
+    run: Run
+    code: ExitCode
+    newest: Path | None
+    best: tuple[float, int] | None
+
+
+def start(resolved: Resolved, console: Console) -> Ending:
+    """Run a recipe from the beginning, in a new run folder.
+
+    Raises:
+        TrainkitError: The run cannot start, or failed.
+    """
+    folder = run_folder.create(resolved)
+    with run_folder.lock(folder):
+        try:
+            run = build(resolved, folder, console)
+        except BaseException:
+            shutil.rmtree(folder)  # nothing was run in it
+            raise
+        console.log_to(folder / run_folder.LOG)
+        console.say(f"run folder: {folder}")
+        return execute(run, console)
+
+
+def go_on(resolved: Resolved, folder: Path, saved: Mapping[str, Any], console: Console) -> Ending:
+    """Run a recipe from a checkpoint's content, in a folder that is held already.
+
+    Raises:
+        TrainkitError: The checkpoint does not fit the recipe, or the run failed.
+    """
+    run = build(resolved, folder, console)
+    return execute(run, console, saved)
+
+
+def execute(run: Run, console: Console, saved: Mapping[str, Any] | None = None) -> Ending:
+    """Train a built run to its end, saving as it goes.
+
+    Args:
+        run: The run.
+        console: Where it speaks.
+        saved: Content of the checkpoint from which it goes on.
+
+    Raises:
+        TrainkitError: It failed; everything up to the last checkpoint is on the disk.
+    """
+    state = run.state
+    saver = Saver(run)
+    run.add("saver", saver)
+    if saved is not None:
+        loaded = restore(run, saved)
+        for names, what in ((loaded.fresh, "begin without optimizer state"), (loaded.unused, "are no longer there")):
+            if names:
+                console.say(f"parameters that {what}: {', '.join(names)}")
+    try:
+        with _signals(state, console):
+            train(run)
+        state.ended = f"stopped: {state.stop_reason}" if state.stop_reason else "finished"
+    except NonFiniteError as error:
+        state.ended = f"failed: {error}"
+        raise NonFiniteError(_explain(run, error, saver)) from error
+    except BaseException as error:
+        state.ended = f"failed: {type(error).__name__}"
+        if not isinstance(error, TrainkitError):
+            console.say(traceback.format_exc(), shown=False)
+        raise
+    finally:
+        run.emit("run_end")
+    interrupted = state.stop_reason is not None and state.stop_reason.startswith("signal")
+    return Ending(run, ExitCode.STOPPED if interrupted else ExitCode.FINISHED, saver.newest, saver.best)
+
+
+@contextlib.contextmanager
+def _signals(state: State, console: Console) -> Iterator[None]:
+    """Let a first signal stop the run after its step, and a second one at once."""
+
+    def stop(number: int, _: object) -> None:
+        name = signal.Signals(number).name
+        if state.stop_reason is not None:
+            raise KeyboardInterrupt(name)
+        state.stop(f"signal {name}")
+        console.say(f"{name}: finishing this step, then saving; once more stops at once")
+
+    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    try:
+        before = {number: signal.signal(number, stop) for number in watched}
+    except ValueError:  # not in the main thread, where Python lets nobody watch signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _explain(run: Run, error: NonFiniteError, saver: Saver) -> str:
+    state = run.state
+    broken = [
+        name
+        for name, group in state.groups.items()
+        if any(not bool(p.isfinite().all()) for p in group.parameters.values())
+    ]
+    rates = ", ".join(f"{name} lr {lr:.3g}" for name, lr in state.learning_rates().items() if state.groups[name].active)
+    where = ", ".join(broken) or "none yet"
+    if saver.newest:
+        next_step = (
+            f"last good checkpoint: {saver.newest}\n"
+            f"go on from it with a smaller learning rate, for example: trainkit resume {saver.newest} "
+            f"--set groups.{(broken or list(state.groups))[0]}.lr=…"
+        )
+    else:
+        next_step = "no checkpoint was written yet; begin again with a smaller learning rate"
+    return (
+        f"epoch {state.epoch}: the training is no longer finite: {error}\n"
+        f"groups that train: {rates}\n"
+        f"groups with parameters that are not finite: {where}\n{next_step}"
+    )

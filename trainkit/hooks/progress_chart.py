@@ -1,0 +1,73 @@
+"""``progress.png``: the curves of a run at one glance, for someone without TensorBoard."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from trainkit.loggers import metrics_file
+
+if TYPE_CHECKING:
+    from trainkit.state import State
+
+_NOT_VALUES = ("epoch", "step", "seconds")
+
+
+class ProgressChart:
+    """Part of every run; drawn whenever pictures are due, and at the end."""
+
+    def __init__(self) -> None:
+        self._due = False
+
+    def on_picture(self, state: State) -> None:
+        """Draw once this epoch's line is written."""
+        self._due = True
+
+    def on_epoch_end(self, state: State) -> None:
+        """Draw, if pictures are due."""
+        if self._due:
+            self._due = False
+            draw(state)
+
+
+def draw(state: State) -> None:
+    """Draw loss, learning rates and other values of the run folder's ``metrics.jsonl`` into ``progress.png``."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    lines = metrics_file.read(state.folder)
+    names = list(dict.fromkeys(name for line in lines for name in line if name not in _NOT_VALUES))
+    losses = [name for name in names if name.endswith("/loss")]
+    rates = [name for name in names if name.startswith("lr/")]
+    others: dict[str, list[str]] = {}
+    for name in names:
+        if name not in losses and name not in rates:
+            others.setdefault(name.partition("/")[2], []).append(name)
+    panels = [("loss", losses), ("learning rate", rates), *others.items()]
+
+    figure = Figure(figsize=(7, 2.4 * len(panels)), dpi=100, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for ax, (title, members) in zip(axes, panels, strict=True):
+        values: list[float] = []
+        for name in members:
+            points = [(line["epoch"], line[name]) for line in lines if name in line]
+            if title == "learning rate":
+                points = [(epoch, value) for epoch, value in points if value > 0]
+            values += [value for _, value in points]
+            if points:
+                ax.plot(*zip(*points, strict=True), marker=".", label=name)
+        if title in ("loss", "learning rate") and values and min(values) > 0:
+            ax.set_yscale("log")
+        _mark_starts(ax, state)
+        ax.set_ylabel(title)
+        ax.grid(alpha=0.3)
+        if values:
+            ax.legend(fontsize=8)
+    axes[-1].set_xlabel("epoch")
+    figure.savefig(state.folder / "progress.png")
+
+
+def _mark_starts(ax: Any, state: State) -> None:
+    for group in state.groups.values():
+        if group.start_epoch and group.start_epoch <= state.epoch:
+            ax.axvline(group.start_epoch, color="grey", linestyle=":", linewidth=1)

@@ -1,0 +1,1 @@
+"""The built-in ways from a batch to outputs, one a file."""

@@ -1,0 +1,25 @@
+"""The model's own forward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from trainkit.contracts import Batch, Inference, Outputs, component
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@component
+class Plain(Inference):
+    """The model's own forward, a batch at a time. For data whose items fit into the model whole."""
+
+    def build(self) -> Callable[[nn.Module, Batch], Outputs]:
+        """Make the function."""
+        return _forward
+
+
+def _forward(model: nn.Module, batch: Batch) -> Outputs:
+    outputs: Outputs = model(batch)
+    return outputs

@@ -1,0 +1,64 @@
+"""``metrics.jsonl``: one line of JSON an epoch, with every value under its full name."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trainkit.state import State
+
+NAME = "metrics.jsonl"
+
+
+class MetricsFile:
+    """Part of every run. ``epoch`` counts from 0, as everywhere; ``seconds`` is the epoch's wall time."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+
+    def on_epoch_start(self, state: State) -> None:
+        """Begin to take the time."""
+        self._began = time.perf_counter()
+
+    def on_epoch_end(self, state: State) -> None:
+        """Append the epoch's line; it is on the disk before the epoch's checkpoint is."""
+        seconds = round(time.perf_counter() - self._began, 3)
+        line = {"epoch": state.epoch, "step": state.step, **state.metrics, "seconds": seconds}
+        with (state.folder / NAME).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run folder's metrics file; a half-written last line is left out."""
+    path = folder / NAME
+    if not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+def cut_back(folder: Path, epochs: int, into: Path | None = None) -> None:
+    """Keep only the lines of the first ``epochs`` epochs.
+
+    Args:
+        folder: The run folder.
+        epochs: Finished epochs of the checkpoint from which the run goes on.
+        into: Another run folder to write them to.
+    """
+    kept = [json.dumps(line) + "\n" for line in read(folder) if line["epoch"] < epochs]
+    target = (into or folder) / NAME
+    temporary = target.with_suffix(".tmp")
+    temporary.write_text("".join(kept), encoding="utf-8")
+    temporary.replace(target)

@@ -1,0 +1,105 @@
+"""TensorBoard: curves, pictures, and the recipe."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from trainkit.contracts import Context, Logger, component
+
+if TYPE_CHECKING:
+    from trainkit.state import State
+
+
+@component
+class TensorBoard(Logger):
+    """Writes curves, pictures and the resolved recipe for TensorBoard, into ``tensorboard/`` of the run folder.
+
+    The split is the writer and the epoch the x-axis, so that ``train/loss`` and ``val/loss`` share a chart; per-step
+    values are in a writer of their own, ``steps``, over the global step. Show all pictures with
+    ``tensorboard --logdir … --samples_per_plugin=images=200`` (it keeps 10 random ones otherwise).
+
+    Attributes:
+        every_steps: Optimizer steps between two per-step values; 0 writes none.
+    """
+
+    every_steps: int = attrs.field(default=50, validator=attrs.validators.ge(0))
+
+    def build(self, context: Context) -> object:
+        """Make the live part."""
+        return LiveTensorBoard(self.every_steps)
+
+
+class LiveTensorBoard:
+    """The open writers of a run."""
+
+    def __init__(self, every_steps: int) -> None:
+        self._every_steps = every_steps or float("inf")
+        self._next = self._every_steps
+        self._resumed_at: tuple[int, int] | None = None
+        self._writers: dict[str, Any] = {}
+
+    def on_run_start(self, state: State) -> None:
+        """Open the writers; what a killed run wrote after its last checkpoint is purged."""
+        if state.step:
+            self._resumed_at = (state.epoch, state.step)
+            self._next = (state.step // self._every_steps + 1) * self._every_steps
+        text = (state.folder / "recipe.toml").read_text(encoding="utf-8")
+        self._writer("train", state).add_text("recipe", f"```toml\n{text}\n```", state.epoch)
+        if state.step > state.epoch * state.data.steps_per_epoch:  # inside an epoch, whose starts were purged
+            for name, group in state.groups.items():
+                if group.start_epoch == state.epoch:
+                    self._writer("train", state).add_scalar(f"{name}_optimization_started", 1.0, state.epoch)
+
+    def on_group_start(self, state: State) -> None:
+        """Mark the epoch in which a group starts to train."""
+        self._writer("train", state).add_scalar(f"{state.group}_optimization_started", 1.0, state.epoch)
+
+    def on_group_stop(self, state: State) -> None:
+        """Mark the first epoch in which a group no longer trains."""
+        self._writer("train", state).add_scalar(f"{state.group}_optimization_stopped", 1.0, state.epoch)
+
+    def on_step_end(self, state: State) -> None:
+        """Write the step's loss and learning rates, every so many steps."""
+        if state.step >= self._next:
+            self._next += self._every_steps
+            writer = self._writer("steps", state)
+            assert state.loss is not None
+            writer.add_scalar("loss", state.loss.item(), state.step)
+            for name, lr in state.learning_rates().items():
+                writer.add_scalar(f"lr/{name}", lr, state.step)
+
+    def on_epoch_end(self, state: State) -> None:
+        """Write the epoch's values and pictures."""
+        for name, value in state.metrics.items():
+            split, _, rest = name.partition("/")
+            if split == "lr" or not rest:
+                self._writer("train", state).add_scalar(name, value, state.epoch)
+            else:
+                self._writer(split, state).add_scalar(rest, value, state.epoch)
+        self._pictures(state, state.epoch)
+        for writer in self._writers.values():
+            writer.flush()
+
+    def on_run_end(self, state: State) -> None:
+        """Write what came last, and close."""
+        self._pictures(state, max(state.epoch - 1, 0))
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
+
+    def _pictures(self, state: State, epoch: int) -> None:
+        for name, image_HWC in state.pictures.items():
+            self._writer("train", state).add_image(name, image_HWC, epoch, dataformats="HWC")
+
+    def _writer(self, name: str, state: State) -> Any:
+        if name not in self._writers:
+            from torch.utils.tensorboard import SummaryWriter
+
+            purge = None
+            if self._resumed_at:
+                epoch, step = self._resumed_at
+                purge = step + 1 if name == "steps" else epoch
+            self._writers[name] = SummaryWriter(str(state.folder / "tensorboard" / name), purge_step=purge)
+        return self._writers[name]

@@ -1,0 +1,1 @@
+"""The built-in optimizers, one a file: settings named as torch's arguments are."""

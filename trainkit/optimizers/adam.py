@@ -1,0 +1,49 @@
+"""Adam."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from attrs.validators import and_, deep_iterable, ge, lt
+
+from trainkit.contracts import Optimizer, component
+
+if TYPE_CHECKING:
+    from torch import optim
+
+
+@component
+class Adam(Optimizer):
+    """Steps of the gradient's running mean over its running root mean square. The first choice for inverse problems.
+
+    Weight decay is added to the gradient here; ``adamw`` keeps it apart.
+
+    Attributes:
+        betas: Decay rates of the running mean and mean square; each 0 … 1.
+        eps: Added to the root mean square; ≥ 0.
+        weight_decay: L2 penalty, added to the gradient; ≥ 0.
+        amsgrad: Whether the largest mean square so far is taken instead of the present one.
+
+    Source:
+        Kingma, Ba: "Adam: a method for stochastic optimization" (2015); torch.optim.Adam.
+    """
+
+    betas: tuple[float, float] = attrs.field(default=(0.9, 0.999), validator=deep_iterable(and_(ge(0), lt(1))))
+    eps: float = attrs.field(default=1e-8, validator=[ge(0), lt(math.inf)])
+    weight_decay: float = attrs.field(default=0.0, validator=[ge(0), lt(math.inf)])
+    amsgrad: bool = False
+
+    def build(self, groups: list[dict[str, Any]]) -> optim.Optimizer:
+        """Make torch's Adam; whether it runs fused or foreach is left to torch."""
+        from torch import optim
+
+        return optim.Adam(
+            [dict(group) for group in groups],
+            lr=self.lr,
+            betas=self.betas,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            amsgrad=self.amsgrad,
+        )

@@ -1,0 +1,59 @@
+"""Stochastic gradient descent, with momentum where it is asked for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+from attrs.validators import ge, lt
+
+from trainkit.contracts import Optimizer, Problem, component
+
+if TYPE_CHECKING:
+    from torch import optim
+
+    from trainkit.recipe.root import Recipe
+
+
+@component
+class SGD(Optimizer):
+    """Steps down the gradient, or down its running sum. With ``momentum = 0.99, nesterov = true`` as nnU-Net trains.
+
+    Attributes:
+        momentum: What is kept of the step before; 0 … 1.
+        dampening: What is left off the present gradient where there is momentum; 0 … 1.
+        weight_decay: L2 penalty, added to the gradient; ≥ 0.
+        nesterov: Whether the gradient counts as if taken after the momentum's step.
+
+    Source:
+        Sutskever et al.: "On the importance of initialization and momentum in deep learning" (2013); torch.optim.SGD.
+    """
+
+    momentum: float = attrs.field(default=0.0, validator=[ge(0), lt(1)])
+    dampening: float = attrs.field(default=0.0, validator=[ge(0), lt(1)])
+    weight_decay: float = attrs.field(default=0.0, validator=[ge(0), lt(math.inf)])
+    nesterov: bool = False
+
+    def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
+        """Yield what torch would refuse of Nesterov momentum."""
+        if self.nesterov and (self.momentum == 0 or self.dampening != 0):
+            yield Problem(
+                "Nesterov momentum needs momentum above 0 and dampening 0;"
+                f" got momentum = {self.momentum}, dampening = {self.dampening}",
+                "nesterov",
+            )
+
+    def build(self, groups: list[dict[str, Any]]) -> optim.Optimizer:
+        """Make torch's SGD; whether it runs fused or foreach is left to torch."""
+        from torch import optim
+
+        return optim.SGD(
+            [dict(group) for group in groups],
+            lr=self.lr,
+            momentum=self.momentum,
+            dampening=self.dampening,
+            weight_decay=self.weight_decay,
+            nesterov=self.nesterov,
+        )
