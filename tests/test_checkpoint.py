@@ -18,6 +18,7 @@ import torch
 import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from same import bits, same
 
 from trainkit import CheckpointError, checkpoint
 
@@ -40,23 +41,6 @@ DTYPES = [
     torch.complex64,
     torch.complex128,
 ]
-
-
-def bits(tensor: torch.Tensor) -> bytes:
-    copy = torch.empty(tensor.shape, dtype=tensor.dtype).copy_(tensor)
-    return bytes(copy.reshape(-1).view(torch.uint8).numpy())
-
-
-def alike(one: Any, other: Any) -> bool:
-    """Whether two contents have the same structure, order, types and bits."""
-    if isinstance(one, torch.Tensor):
-        shaped = isinstance(other, torch.Tensor) and (one.dtype, one.shape) == (other.dtype, other.shape)
-        return shaped and bits(one) == bits(other)
-    if isinstance(one, dict):
-        return list(one) == list(other) and all(alike(one[key], other[key]) for key in one)
-    if isinstance(one, (list, tuple)):
-        return isinstance(other, list) and len(one) == len(other) and all(map(alike, one, other))
-    return type(one) is type(other) and repr(one) == repr(other)
 
 
 @st.composite
@@ -90,7 +74,7 @@ def test_what_is_read_is_what_was_written_bit_for_bit(content: dict[str, Any]) -
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "c.safetensors"
         checkpoint.write(path, content)
-        assert alike(content, checkpoint.read(path))
+        assert same(content, checkpoint.read(path))
 
 
 def some_content() -> dict[str, Any]:
@@ -133,7 +117,7 @@ def test_tensors_that_share_memory_without_being_the_same_are_kept_apart(tmp_pat
     content |= {"imaginary": wave.conj().imag, "empty": torch.empty(0), "other": torch.empty(0)}
     checkpoint.write(tmp_path / "c", content)
     read = checkpoint.read(tmp_path / "c")
-    assert alike(content, read)
+    assert same(content, read)
     assert len({id(tensor) for tensor in read.values()}) == len(content)
 
 
@@ -193,9 +177,12 @@ def tensor_of(dtype: str, shape: list[Any], *offsets: Any) -> dict[str, Any]:
 NULL = '{"x":null}'
 HOSTILE = {
     "empty": b"",
-    "declares a huge header": struct.pack("<Q", 2**63) + b"{}",
-    "declares a header larger than itself": struct.pack("<Q", 10**9) + b"{" * 100,
-    "an endless nest": struct.pack("<Q", 10**6) + b"[" * 10**6,
+    "another thing": b"name = 'a recipe, perhaps'",
+    "declares a huge header": struct.pack("<Q", 2**63) + forged({})[8:],
+    "declares a header larger than itself": struct.pack("<Q", 10**7) + forged({})[8:],
+    "declares a header of no length": struct.pack("<Q", 0) + forged({})[8:],
+    "declares half a header": struct.pack("<Q", 60) + forged({})[8:],
+    "an endless nest": struct.pack("<Q", 10**6) + forged({})[8:100] + b"[" * (10**6 - 92),
     "an endless nest in the content": forged({}, content="[" * 10**6),
     "a table that is none": forged({}, tied="[]"),
     "of a later format": forged({}, trainkit="2"),
@@ -286,7 +273,7 @@ def test_a_full_disk_leaves_the_previous_file_and_no_other(
     with pytest.raises(CheckpointError, match=r"epoch-0001\.safetensors cannot be written \(No space left"):
         checkpoint.write(written, {"step": 4})
     assert list(written.parent.iterdir()) == [written]
-    assert alike(some_content(), checkpoint.read(written))
+    assert same(some_content(), checkpoint.read(written))
 
 
 KILLED = """

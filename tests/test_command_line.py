@@ -79,7 +79,7 @@ def test_quiet_is_silent(recipe: Path, tmp_path: Path) -> None:
         (("run", "toy.toml", "--set", "data.use=clients.nowhere:Line"), 2, "cannot be imported"),
         (("run", "toy.toml", "--set", "run.device=cuda:9"), 2, "cuda:9"),
         (("resume", "nowhere"), 1, "nowhere"),
-        (("resume", "toy.toml"), 1, "no checkpoint of trainkit"),
+        (("resume", "toy.toml"), 1, "is a recipe"),
         (("recipes", "nowhere"), 2, "nowhere"),
         (("fly",), 2, "fly"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from unittest import SkipTest
 
@@ -25,11 +26,15 @@ from trainkit import (
     testing,
 )
 from trainkit.optimizers.sgd import SGD
+from trainkit_ptychography.aperture import Aperture
 
 if TYPE_CHECKING:
     from fractions import Fraction
 
 SAMPLES: dict[str, dict[str, Any]] = {
+    "trainkit.data/diffraction_hdf5": {"path": Path("scan.h5"), "patterns": "patterns", "positions": "positions"},
+    "trainkit.data/diffraction_numpy": {"path": Path("scan.npz")},
+    "trainkit.models/single_slice_ptychography": {"probe": Aperture()},
     "trainkit.schedulers/torch": {"name": "StepLR", "arguments": {"step_size": 3}},
 }
 

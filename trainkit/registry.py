@@ -154,7 +154,7 @@ def _scan() -> tuple[tuple[str, Found], ...]:
             if point.group.startswith("trainkit."):
                 # A source tree with an egg-info beside an installed copy shows one distribution twice.
                 key = (_normal(name), point.group, point.name)
-                found.setdefault(key, Found(point.name, point.value, name, distribution.version))
+                found.setdefault(key, Found(point.name, point.value, name, distribution.version or "unknown"))
     return tuple((group, each) for (_, group, _), each in found.items())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import Literal
 
 from trainkit import Context, Hook, State, component
 
@@ -13,30 +14,33 @@ ARMED = "TRAINKIT_TESTS_KILL"
 
 @component
 class KillItself(Hook):
-    """Kills the run where it stands, if the environment says so.
+    """Kills the run in one of its epochs, if the environment says so.
 
     Attributes:
-        epoch: Number of the epoch in which it happens, from 0.
-        step: After this many steps of the epoch; 0: at its beginning.
+        epoch: The epoch in which it happens, counted from 0.
+        when: At its beginning, after its first step, or when it is all written down but not yet saved.
     """
 
     epoch: int = 3
-    step: int = 0
+    when: Literal["epoch_start", "step_end", "checkpoint"] = "epoch_start"
 
-    def build(self, context: Context) -> LiveKiller:
+    def build(self, context: Context) -> object:
         return LiveKiller(self)
 
 
 class LiveKiller:
     def __init__(self, settings: KillItself) -> None:
-        self._settings = settings
+        self._epoch, self._when = settings.epoch, settings.when
 
     def on_epoch_start(self, state: State) -> None:
-        self._kill_at(state, 0)
+        self._kill("epoch_start", state.epoch)
 
     def on_step_end(self, state: State) -> None:
-        self._kill_at(state, state.step - state.epoch * state.data.steps_per_epoch)
+        self._kill("step_end", state.epoch)
 
-    def _kill_at(self, state: State, step: int) -> None:
-        if (state.epoch, step) == (self._settings.epoch, self._settings.step) and ARMED in os.environ:
+    def on_checkpoint(self, state: State) -> None:
+        self._kill("checkpoint", state.epoch - 1)
+
+    def _kill(self, when: str, epoch: int) -> None:
+        if (when, epoch) == (self._when, self._epoch) and ARMED in os.environ:
             os.kill(os.getpid(), signal.SIGKILL)

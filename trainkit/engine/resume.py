@@ -107,6 +107,8 @@ def _find(path: Path, console: Console) -> tuple[Path, dict[str, Any]]:
         return checkpoint.newest_good(inner, console.say)
     if not path.exists():
         raise CheckpointError(f"{path} does not exist; give a checkpoint (*.safetensors) or a run folder")
+    if path.suffix == ".toml":
+        raise CheckpointError(f"{path} is a recipe; begin with it anew by: trainkit run {path}")
     return path, checkpoint.read(path)
 
 

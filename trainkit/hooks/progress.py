@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _REFRESH_SECONDS = 0.25
 _PLAIN_SECONDS = 30.0
+_BAR_WIDTH = 20
 
 
 class Console:
@@ -74,8 +75,9 @@ class Progress:
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
 
-            columns = ("{task.description}", BarColumn(bar_width=20), TextColumn("{task.fields[values]}", markup=False))
-            live = Bar(*columns, TextColumn("left"), TimeRemainingColumn(), auto_refresh=False, transient=True)
+            bar = BarColumn(bar_width=_BAR_WIDTH)
+            values = TextColumn("{task.fields[values]}", markup=False)
+            live = Bar("{task.description}", bar, TimeRemainingColumn(), values, auto_refresh=False, transient=True)
             total = state.epochs * state.data.steps_per_epoch
             self._task = live.add_task("", total=total, completed=state.step, values="")
             live.start()
@@ -129,6 +131,7 @@ class Progress:
 
     def _update(self, state: State, values: str) -> None:
         live = self._console.live
-        shown = min(state.epoch + 1, state.epochs)
-        live.update(self._task, completed=state.step, description=f"epoch {shown}/{state.epochs}", values=values)
+        description = f"epoch {min(state.epoch + 1, state.epochs)}/{state.epochs}"
+        room = live.console.width - len(description) - _BAR_WIDTH - len(" 0:00:00 ") - 3  # else rich squeezes the bar
+        live.update(self._task, completed=state.step, description=description, values=values[: max(room, 0)])
         live.refresh()

@@ -148,7 +148,7 @@ def interpolated(layer: Layer) -> tuple[Layer, list[Finding]]:
                 return Text(found, value.folder) if isinstance(found, str) and not isinstance(found, Text) else found
             return Text(_REFERENCE.sub(lambda each: written(look_up(each[1], where, chain)), value), value.folder)
         except _BadReferenceError as error:
-            findings.append(Finding(str(error), where, hint=error.hint))
+            findings.append(Finding(str(error), error.where or where, hint=error.hint))
             return value
 
     def look_up(name: str, where: Where, chain: tuple[Where, ...]) -> Any:
@@ -161,7 +161,7 @@ def interpolated(layer: Layer) -> tuple[Layer, list[Finding]]:
         for number, step in enumerate(steps):
             if step[: len(target)] == target:
                 circle = " -> ".join(dotted(each) for each in (*steps[number:], target))
-                raise _BadReferenceError(f"refers to itself: {circle}")
+                raise _BadReferenceError(f"refers to itself: {circle}", where=step)
         return expand(_at(layer.tree, target), target, steps)
 
     def written(value: Any) -> str:
@@ -173,9 +173,10 @@ def interpolated(layer: Layer) -> tuple[Layer, list[Finding]]:
 
 
 class _BadReferenceError(RecipeError):
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, message: str, hint: str = "", where: Where = ()) -> None:
         super().__init__(message)
         self.hint = hint
+        self.where = where
 
 
 def _has(tree: Any, where: Sequence[str | int]) -> bool:

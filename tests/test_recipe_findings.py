@@ -1,0 +1,415 @@
+"""What a person reads: bad recipes, and exactly what is said about them."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from recipe_toys import GOOD, distribution, toys
+
+from trainkit import registry
+from trainkit.recipe.problems import InvalidRecipe
+from trainkit.recipe.resolve import Resolved, resolve
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _toys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with toys(tmp_path_factory.mktemp("toys")):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def resolved(text: str, *sets: str) -> Resolved:
+    Path("x.toml").write_text(text)
+    return resolve("x.toml", sets)
+
+
+def said(text: str, *sets: str) -> str:
+    """What is said about a bad recipe."""
+    with pytest.raises(InvalidRecipe) as caught:
+        resolved(text, *sets)
+    assert caught.value.exit_code == 2
+    return str(caught.value) + "\n"
+
+
+def noted(text: str, *sets: str) -> list[str]:
+    """The first lines of what is said about a recipe that can run."""
+    return [str(note).splitlines()[0] for note in resolved(text, *sets).notes]
+
+
+def test_all_mistakes_of_all_sorts_are_said_at_once_each_under_its_place() -> None:
+    text = """\
+trainkit = 1
+[run]
+epochs = 10
+seed = 3.7
+deterministic = "false"
+precisoin = "bf16"
+[data]
+use = "points"
+batch_size = 0
+[model]
+use = "lin"
+[losses.data]
+use = "square"
+weight = true
+[losses.smooth]
+weight = 1.0
+[inference]
+use = "direct"
+[optimizer]
+use = "steep"
+lr = -1e-3
+betas = [0.9]
+[scheduler]
+use = "flat"
+warmup = 2.0
+[groups.head]
+start_epoch = 10
+weight_decay = -1
+"""
+    assert said(text, "run.threads=many") == (
+        """\
+x.toml:4:8: error: run.seed: must be a whole number, got 3.7
+    seed = 3.7
+           ^^^
+x.toml:5:17: error: run.deterministic: must be true or false, got "false"
+    deterministic = "false"
+                    ^^^^^^^
+x.toml:6:1: error: run.precisoin: unknown key
+    precisoin = "bf16"
+    ^^^^^^^^^
+    did you mean "precision"?
+x.toml:9:14: error: data.batch_size: must be >= 1: 0
+    batch_size = 0
+                 ^
+x.toml:11:7: error: model.use: no component "lin" is registered in trainkit.models
+    use = "lin"
+          ^^^^^
+    did you mean "line"?
+x.toml:14:10: error: losses.data.weight: must be a number, got true
+    weight = true
+             ^^^^
+x.toml:15:9: error: losses.smooth: has no use, which names the component
+    [losses.smooth]
+            ^^^^^^
+    """
+        + _components("trainkit.losses")
+        + """\
+x.toml:21:6: error: optimizer.lr: must be a positive number, got -0.001
+    lr = -1e-3
+         ^^^^^
+x.toml:22:9: error: optimizer.betas: must have 2 items, got 1
+    betas = [0.9]
+            ^^^^^
+x.toml:25:10: error: scheduler.warmup: must be a whole number, got 2.0
+    warmup = 2.0
+             ^^^
+x.toml:27:15: error: groups.head.start_epoch: the run ends before: it has 10 epochs, 0 to 9
+    start_epoch = 10
+                  ^^
+x.toml:28:16: error: groups.head.weight_decay: must be >= 0: -1.0
+    weight_decay = -1
+                   ^^
+--set run.threads=many: error: run.threads: must be a whole number, got "many"
+"""
+    )
+
+
+def _components(group: str) -> str:
+    return f"known here: {', '.join(sorted(found.name for found in registry.registered(group)))}\n"
+
+
+def test_what_is_missing_is_said_where_it_should_stand() -> None:
+    text = GOOD.replace("epochs = 10\n", "").replace('[data]\nuse = "points"\n', "")
+    assert said(text) == (
+        """\
+x.toml:2:2: error: run: "epochs" is missing: a whole number
+    [run]
+     ^^^
+x.toml: error: "data" is missing
+    """
+        + _components("trainkit.data")
+    )
+
+
+def test_an_empty_recipe_is_told_all_that_it_needs() -> None:
+    text = said("")
+    for key in ("trainkit", "epochs", "data", "model", "losses"):
+        assert f'"{key}" is missing' in text
+
+
+def test_a_text_that_is_no_toml_is_shown_with_its_place() -> None:
+    assert said("trainkit = 1\n[run\nepochs = 3\n") == (
+        """\
+x.toml:2:5: error: this is not TOML: Expected ']' at the end of a table declaration
+    [run
+        ^
+"""
+    )
+
+
+def test_columns_count_characters_and_the_caret_line_keeps_tabs() -> None:
+    text = GOOD.replace('[model]\nuse = "line"', '[model]\nuse = "line"\n\tshape = { use = "räund", "größe" = 1 }')
+    assert said(text) == (
+        """\
+x.toml:8:18: error: model.shape.use: no component "räund" is registered in trainkit.toy.shapes
+    \tshape = { use = "räund", "größe" = 1 }
+    \t                ^^^^^^^
+    did you mean "round"?
+"""
+    )
+
+
+def test_keys_in_inline_tables_and_lists_have_their_own_place() -> None:
+    pair = '{ use = "pair", first = { use = "round", radius = 2 }, second = { use = "round", centre = [0, "x"] } }'
+    text = GOOD.replace('use = "line"', f'use = "line"\nnamed.a = {pair}')
+
+    def column(word: str) -> int:
+        return f"named.a = {pair}".index(word) + 1
+
+    assert [line for line in said(text).splitlines() if line.startswith("x.toml")] == [
+        f"x.toml:8:{column('radius')}: error: model.named.a.first.radius: unknown key",
+        f'x.toml:8:{column(chr(34) + "x")}: error: model.named.a.second.centre[1]: must be a number, got "x"',
+    ]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ('[losses]\ndata = "square"', 'must be a table with use, got "square"'),
+        ("[losses.data]\nuse = 3", "must be a string, got 3"),
+        ('[losses.data]\nuse = "broken"', "cannot be imported: RuntimeError: no licence"),
+        ('[losses.data]\nuse = "absent"', "cannot be imported: AttributeError"),
+        ('[losses.data]\nuse = "mere"', '"mere" is no Loss (of trainkit.losses): toy:Plain'),
+        ('[losses.data]\nuse = "misplaced"', '"misplaced" is no Loss (of trainkit.losses): toy:Round'),
+        ('[losses.data]\nuse = "unfinished"', '"unfinished" is unfinished: toy:Unfinished lacks build'),
+        ('[losses.data]\nuse = "nowhere:Loss"', "cannot be imported: ModuleNotFoundError"),
+        ('[losses.data]\nuse = "toy:Round"', '"toy:Round" is no Loss'),
+        ('[losses.data]\nuse = "falling"', '"falling" is registered in trainkit.schedulers'),
+        ('[losses.data]\nuse = "square"\npower = 0.5', "losses.data.power: must not be below weight 1.0, got 0.5"),
+        ("[losses]", "at least one is needed: [losses.NAME] with its use"),
+    ],
+)
+def test_a_component_that_cannot_be_had_is_explained(change: str, message: str) -> None:
+    assert message in said(GOOD.replace('[losses.data]\nuse = "square"', change))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("run.epochs=0", "run.epochs: must be at least 1, got 0"),
+        ("run.epochs=true", "run.epochs: must be a whole number, got true"),
+        ("run.name=7", "run.name: must be a string, got 7"),
+        ("run.name=a/b", "run.name: names a folder, so it cannot be 'a/b'"),
+        ("run.device=gpu", 'run.device: must be "auto", "cpu", "cuda", "cuda:N" or "mps", got "gpu"'),
+        ("run.precision=fp23", 'run.precision: must be one of "fp32", "bf16", got "fp23"'),
+        ("model.layers=8", "model.layers: must be a list (a whole number), got 8"),
+        ("model.layers=[8, 2.5]", "model.layers[1]: must be a whole number, got 2.5"),
+        ("model.shape=round", 'model.shape: must be a table with use, got "round"'),
+        ("data.noise=loud", 'data.noise: must be a number, got "loud"'),
+        ("data.path=3", "data.path: must be a path, got 3"),
+        ("data.extra=3", "data.extra: must be a table, got 3"),
+        ("trainkit=2", "trainkit: this trainkit reads version 1 of the recipe language, the recipe says 2"),
+        ("validation.every_epochs=0", "validation.every_epochs: must be at least 1, got 0"),
+        ("extends=[]", "only a recipe file can say extends"),
+        ("groups.body.lr=0", "groups.body.lr: must be a positive number, got 0.0"),
+        ("groups.body.use=steep", "groups.body.use: a group has no optimizer of its own"),
+        ("groups.body.momentum=0.9", "groups.body.momentum: unknown key"),
+        ("groups.body.betas=[0.9, true]", "groups.body.betas[1]: must be a number, got true"),
+        ("groups.body=3", "groups.body: must be a table, got 3"),
+        (
+            "groups.body.scheduler.use=fallin",
+            'groups.body.scheduler.use: no component "fallin" is registered in trainkit.schedulers',
+        ),
+        ("run.seed", "write it as --set some.key=value"),
+        ("=3", "write it as --set some.key=value"),
+    ],
+)
+def test_a_wrong_setting_is_shown_as_it_was_given(setting: str, message: str) -> None:
+    text = said(GOOD, setting)
+    assert text.startswith(f"--set {setting}: error: {message}")
+    assert text.count("error") == 1
+
+
+def test_a_broken_component_is_no_mistake_where_no_recipe_names_it() -> None:
+    assert noted(GOOD) == []
+
+
+def test_two_packages_with_one_name_are_told_apart_by_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distribution(tmp_path, "rival", "2.0", "[trainkit.losses]\nsquare = toy:Penalty\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    registry.forget()
+    try:
+        assert (
+            '"square" is registered in trainkit.losses by 2 packages; '
+            'say which: use = "rival/square" or use = "toy/square"' in said(GOOD)
+        )
+        chosen = resolved(GOOD, "losses.data.use=rival/square", "monitor.metric=train/loss")
+        assert type(chosen.recipe.losses["data"]).__name__ == "Penalty"
+        assert [(used.package, used.version) for used in chosen.used if used.where == "losses.data"] == [
+            ("rival", "2.0")
+        ]
+    finally:
+        monkeypatch.undo()
+        registry.forget()
+
+
+def test_a_module_that_a_component_needs_is_named_with_what_installs_it() -> None:
+    text = said(GOOD, "losses.data.use=needy")
+    assert "losses.data.use: needs the module surely_not_installed, which is not installed" in text
+    assert "pip install 'toy[needs]'" in text
+
+
+def test_a_missing_recipe_names_the_nearest_one() -> None:
+    Path("ptycho.toml").write_text(GOOD)
+    with pytest.raises(InvalidRecipe) as caught:
+        resolve("ptych.toml")
+    assert str(caught.value) == 'ptych.toml: error: there is no such file\n    did you mean "ptycho.toml"?'
+    with pytest.raises(InvalidRecipe, match="cannot be read: Is a directory"):
+        resolve(".")
+
+
+def test_a_file_that_is_no_text_and_one_nested_beyond_reason_get_a_message() -> None:
+    Path("x.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InvalidRecipe, match="this is not UTF-8 text"):
+        resolve("x.toml")
+    Path("x.toml").write_text("a = " + "[" * 100_000 + "]" * 100_000)
+    with pytest.raises(InvalidRecipe, match=r"nested too|this is not TOML"):
+        resolve("x.toml")
+
+
+def test_windows_line_ends_and_a_byte_order_mark_move_no_place() -> None:
+    Path("x.toml").write_bytes(("\ufeff" + GOOD.replace("epochs = 10", "epochs = 'x'")).replace("\n", "\r\n").encode())
+    with pytest.raises(InvalidRecipe) as caught:
+        resolve("x.toml")
+    assert str(caught.value).splitlines()[0] == 'x.toml:3:10: error: run.epochs: must be a whole number, got "x"'
+
+
+# ---- parameter groups -----------------------------------------------------------------------------------------------
+
+
+def test_a_group_that_the_model_does_not_have_is_named_with_the_nearest() -> None:
+    assert said(GOOD + "[groups.haed]\nlr = 1\n") == (
+        """\
+x.toml:16:9: error: groups.haed: the model has no such group
+    [groups.haed]
+            ^^^^
+    did you mean "head"?
+"""
+    )
+
+
+def test_groups_of_a_model_that_is_not_built_yet_are_not_judged() -> None:
+    assert noted(GOOD, "model.known=false", "groups.anything.lr=1", "monitor.metric=lr/anything") == []
+
+
+def test_a_group_with_settings_but_no_start_stays_frozen_and_a_note_says_so() -> None:
+    frozen = "x.toml:16:9: note: groups.head: stays frozen: give it start_epoch if it is to train"
+    assert noted(GOOD + "[groups.head]\nlr = 1e-3\n") == [frozen]
+    assert noted(GOOD + "[groups.head]\nlr = 1e-3\nstart_epoch = 0\n") == []
+    assert noted(GOOD + "[groups.body]\nlr = 1e-3\n") == []
+
+
+@pytest.mark.parametrize(
+    ("groups", "message"),
+    [
+        ("[groups.body]\nstop_epoch = 0", "groups.body.stop_epoch: must come after the start: it starts at 0"),
+        ("[groups.body]\nstart_epoch = 4\nstop_epoch = 4", "must come after the start: its start_epoch is 4"),
+        ("[groups.body]\nstart_epoch = -1", "groups.body.start_epoch: must be at least 0, got -1"),
+        ("[groups.body]\nstart_epoch = 1", "groups.body.start_epoch: no parameter group trains in epoch 0"),
+        ("[groups.body]\nstop_epoch = 7", "groups.body.stop_epoch: no parameter group trains in epochs 7 to 9"),
+        (
+            "[groups.body]\nstart_epoch = 2\nstop_epoch = 4\n[groups.head]\nstart_epoch = 5",
+            "groups.body.start_epoch: no parameter group trains in epochs 0 to 1, 4",
+        ),
+        ('[groups.a]\nparameters = ["x.*"]\n[groups.b]\nlr = 1', "groups.b: has no parameters, but other groups have"),
+    ],
+)
+def test_times_that_cannot_be_are_mistakes(groups: str, message: str) -> None:
+    assert message in said(GOOD + groups)
+
+
+def test_groups_by_patterns_replace_those_of_the_model_and_train_at_once() -> None:
+    assert noted(GOOD + '[groups.a]\nparameters = ["x.*"]\n[groups.b]\nparameters = ["y"]\nstart_epoch = 3\n') == []
+
+
+def test_a_stop_after_the_end_is_only_noted() -> None:
+    assert noted(GOOD + "[groups.body]\nstop_epoch = 11\n") == [
+        "x.toml:17:14: note: groups.body.stop_epoch: the run ends before, at epoch 10"
+    ]
+
+
+# ---- names of values ------------------------------------------------------------------------------------------------
+
+VALUES = GOOD + '[losses.smooth]\nuse = "penalty"\n[metrics.m]\nuse = "hits"\n[hooks.w]\nuse = "watch"\n'
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "train/loss",
+        "train/data",
+        "train/smooth",
+        "val/loss",
+        "val/data",
+        "val/hits",
+        "lr/body",
+        "lr/head",
+        "train/watched",
+    ],
+)
+def test_a_value_that_the_run_computes_can_be_watched(name: str) -> None:
+    assert noted(VALUES, f"monitor.metric={name}", f"hooks.w.metric={name}") == []
+
+
+@pytest.mark.parametrize("name", ["val/dice", "val/smooth", "test/loss", "lr/probe", "loss", "val/watched"])
+def test_a_value_that_nobody_computes_is_a_mistake_wherever_a_setting_names_it(name: str) -> None:
+    for setting in ("monitor.metric", "hooks.w.metric"):
+        assert f'{setting}: no value "{name}" is computed' in said(VALUES, f"{setting}={name}")
+
+
+def test_an_optional_name_of_a_value_is_checked_in_a_groups_scheduler_too() -> None:
+    sets = ("groups.body.scheduler.use=falling", "groups.body.scheduler.metric=val/los")
+    text = said(VALUES, *sets)
+    assert 'groups.body.scheduler.metric: no value "val/los" is computed' in text
+    assert 'did you mean "val/loss"?' in text
+
+
+def test_names_are_not_judged_where_a_metric_keeps_its_own_to_itself() -> None:
+    assert noted(VALUES, "metrics.s.use=secret", "monitor.metric=val/anything") == []
+    assert "is computed" in said(VALUES, "metrics.s.use=secret", "monitor.metric=train/anything")
+
+
+def test_the_default_monitor_is_a_mistake_where_nothing_is_validated() -> None:
+    text = said(GOOD, "data.validated=false")
+    assert text.startswith('x.toml: error: monitor.metric: no value "val/loss" is computed')
+    assert noted(GOOD, "data.validated=false", "monitor.metric=train/loss") == []
+
+
+def test_a_loss_cannot_be_called_as_the_sum_is() -> None:
+    assert "[losses.loss]\n            ^^^^\n" in said(GOOD.replace("losses.data", "losses.loss"))
+
+
+# ---- components speak -----------------------------------------------------------------------------------------------
+
+
+def test_data_that_the_model_does_not_take_is_a_mistake() -> None:
+    text = said(GOOD, "data.use=toy_pictures", "monitor.metric=train/loss")
+    assert "data.use: the model is trained on Points, but this is Pictures" in text
+
+
+def test_what_a_component_finds_itself_is_shown_at_its_key() -> None:
+    text = GOOD.replace('use = "line"', 'use = "line"\nhidden = 9\nactivation = "tanh"')
+    assert said(text) == (
+        """\
+x.toml:8:10: error: model.hidden: more than there are points in a batch
+    hidden = 9
+             ^
+"""
+    )
+    assert noted(text, "data.batch_size=9") == ["x.toml:9:14: warning: model.activation: is slow"]
+    assert "x.toml:6:2: error: model: a line without points" in said(text.replace("= 9", "= 0"))
