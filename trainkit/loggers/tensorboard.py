@@ -79,6 +79,9 @@ class LiveTensorBoard:
             else:
                 self._writer(split, state).add_scalar(rest, value, state.epoch)
         self._pictures(state, state.epoch)
+
+    def on_checkpoint(self, state: State) -> None:
+        """Have everything in the files before a checkpoint says that it was done."""
         for writer in self._writers.values():
             writer.flush()
 
