@@ -2,7 +2,7 @@
 
 Three clients, each with three parameter groups that start before the kill (epochs 0 and 2) and after it (epoch 4); each
 group with each of three schedules in turn; killed at the beginning of an epoch, within it, and after it was written
-down but before it was saved.
+down but before it was saved; and once within an epoch in which a group started and a step was saved.
 """
 
 from __future__ import annotations
@@ -24,14 +24,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from trainkit import checkpoint
 
-EPOCHS, SAVED = 6, 3
+EPOCHS = 6
 STARTS = (0, 2, 4)
 SCHEDULES = (
     '{ use = "cosine" }',
     '{ use = "one_cycle", by = "step" }',
     '{ use = "reduce_on_plateau", patience = 0, threshold = 0.9 }',  # hardly anything is better enough
 )
-KILLS = ("epoch_start", "step_end", "checkpoint")
+KILLS = {"epoch_start": 3, "step_end": 3, "checkpoint": 3, "saved_step": 4}
+"""When it is killed -> in which epoch; so many epochs are finished in the newest checkpoint."""
 
 COMMON = f"""
 trainkit = 1
@@ -137,9 +138,9 @@ lr = 1e-2
 }
 
 
-def recipe(client: Client, turn: int) -> str:
+def recipe(client: Client, turn: int, when: str) -> str:
     """The client's groups, each started at its epoch; with each turn every group has another schedule."""
-    kill = f'[hooks.kill]\nuse = "clients.killer:KillItself"\nepoch = {SAVED}\nwhen = "{KILLS[turn]}"\n'
+    kill = f'[hooks.kill]\nuse = "clients.killer:KillItself"\nepoch = {KILLS[when]}\nwhen = "{when}"\n'
     groups = "\n\n".join(
         f"{table}\nstart_epoch = {start}\nscheduler = {SCHEDULES[(place + turn) % 3]}"
         for place, (table, start) in enumerate(zip(client.groups, STARTS, strict=True))
@@ -163,7 +164,8 @@ class Pair(NamedTuple):
     killed: Path
 
 
-def run_both(text: str, folder: Path, site: Path) -> Pair:
+def run_both(client: Client, turn: int, when: str, folder: Path, site: Path) -> Pair:
+    text = recipe(client, turn, when)
     found = []
     for name in ("whole", "killed"):
         place = folder / name
@@ -175,13 +177,13 @@ def run_both(text: str, folder: Path, site: Path) -> Pair:
         (run,) = (place / "runs" / "killed").iterdir()
         found.append(run)
     pair = Pair(*found)
-    assert checkpoint.newest_good(pair.killed / "checkpoints", pytest.fail)[1]["epoch"] == SAVED
+    assert checkpoint.newest_good(pair.killed / "checkpoints", pytest.fail)[1]["epoch"] == KILLS[when]
     done = trainkit("resume", str(pair.killed), "--allow-code", folder=pair.killed.parents[2], site=site)
     assert done.returncode == 0, done.stdout + done.stderr
     return pair
 
 
-CASES = [(name, turn) for turn in range(3) for name in CLIENTS]
+CASES = [(name, turn, list(KILLS)[turn]) for turn in range(3) for name in CLIENTS] + [("segmenter", 1, "saved_step")]
 
 
 @pytest.fixture(scope="module")
@@ -189,12 +191,14 @@ def started(tmp_path_factory: pytest.TempPathFactory, toy_site: Path) -> Iterato
     """All runs, two at a time."""
     with ThreadPoolExecutor(2) as pool:
         yield {
-            (name, turn): pool.submit(run_both, recipe(CLIENTS[name], turn), tmp_path_factory.mktemp("runs"), toy_site)
-            for name, turn in CASES
+            (name, turn, when): pool.submit(
+                run_both, CLIENTS[name], turn, when, tmp_path_factory.mktemp("runs"), toy_site
+            )
+            for name, turn, when in CASES
         }
 
 
-@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}, turn {case[1]}")
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}, turn {case[1]}, at {case[2]}")
 def pair(request: pytest.FixtureRequest, started: Mapping[Any, Future[Pair]]) -> Pair:
     return started[request.param].result()
 

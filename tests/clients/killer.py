@@ -18,11 +18,12 @@ class KillItself(Hook):
 
     Attributes:
         epoch: The epoch in which it happens, counted from 0.
-        when: At its beginning, after its first step, or when it is all written down but not yet saved.
+        when: At its beginning, after its second step, after its second step when the first one was saved, or when it is
+            all written down but not yet saved.
     """
 
     epoch: int = 3
-    when: Literal["epoch_start", "step_end", "checkpoint"] = "epoch_start"
+    when: Literal["epoch_start", "step_end", "saved_step", "checkpoint"] = "epoch_start"
 
     def build(self, context: Context) -> object:
         return LiveKiller(self)
@@ -36,7 +37,12 @@ class LiveKiller:
         self._kill("epoch_start", state.epoch)
 
     def on_step_end(self, state: State) -> None:
-        self._kill("step_end", state.epoch)
+        step = state.step - state.epoch * state.data.steps_per_epoch
+        if step == 1 and (self._when, self._epoch) == ("saved_step", state.epoch):
+            state.save("a test asks for it")
+        if step == 2:
+            self._kill("step_end", state.epoch)
+            self._kill("saved_step", state.epoch)
 
     def on_checkpoint(self, state: State) -> None:
         self._kill("checkpoint", state.epoch - 1)
