@@ -177,9 +177,12 @@ def tensor_of(dtype: str, shape: list[Any], *offsets: Any) -> dict[str, Any]:
 NULL = '{"x":null}'
 HOSTILE = {
     "empty": b"",
-    "declares a huge header": struct.pack("<Q", 2**63) + b"{}",
-    "declares a header larger than itself": struct.pack("<Q", 10**9) + b"{" * 100,
-    "an endless nest": struct.pack("<Q", 10**6) + b"[" * 10**6,
+    "another thing": b"name = 'a recipe, perhaps'",
+    "declares a huge header": struct.pack("<Q", 2**63) + forged({})[8:],
+    "declares a header larger than itself": struct.pack("<Q", 10**7) + forged({})[8:],
+    "declares a header of no length": struct.pack("<Q", 0) + forged({})[8:],
+    "declares half a header": struct.pack("<Q", 60) + forged({})[8:],
+    "an endless nest": struct.pack("<Q", 10**6) + forged({})[8:100] + b"[" * (10**6 - 92),
     "an endless nest in the content": forged({}, content="[" * 10**6),
     "a table that is none": forged({}, tied="[]"),
     "of a later format": forged({}, trainkit="2"),

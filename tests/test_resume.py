@@ -220,7 +220,7 @@ def test_every_schedule_moved_its_learning_rate(pair: Pair) -> None:
     lines = [json.loads(line) for line in (pair.whole / "metrics.jsonl").read_text().splitlines()]
     for name in (name for name in lines[0] if name.startswith("lr/")):
         rates = [line[name] for line in lines if line[name] > 0]
-        assert not rates or len(set(rates)) > 1, name
+        assert len(rates) < 3 or len(set(rates)) > 1, name
 
 
 def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:

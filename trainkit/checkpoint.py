@@ -130,21 +130,21 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
 
 def _split(node: Any, pointer: str, tensors: dict[str, Tensor]) -> Any:
     """Return the node as JSON with None for each tensor, which goes into ``tensors`` under its pointer."""
-    from torch import Tensor
-
-    if isinstance(node, Tensor):
-        _refuse_unless_dense(node, pointer)
-        tensors[pointer] = node.detach()
-        return None
+    if node is None or isinstance(node, (bool, int, float, str)):
+        return node
+    if isinstance(node, (list, tuple)):
+        return [_split(value, f"{pointer}/{i}", tensors) for i, value in enumerate(node)]
     if isinstance(node, Mapping):
         for key in node:
             if not isinstance(key, str):
                 raise CheckpointError(f'cannot save "{pointer}": its key {key!r} is not a string but {_kind(key)}')
         return {key: _split(value, f"{pointer}/{_escape(key)}", tensors) for key, value in node.items()}
-    if isinstance(node, (list, tuple)):
-        return [_split(value, f"{pointer}/{i}", tensors) for i, value in enumerate(node)]
-    if node is None or isinstance(node, (bool, int, float, str)):
-        return node
+    import torch
+
+    if isinstance(node, torch.Tensor):
+        _refuse_unless_dense(node, pointer)
+        tensors[pointer] = node.detach()
+        return None
     raise CheckpointError(
         f'cannot save "{pointer}": {_kind(node)} is neither a JSON value nor a tensor; '
         "let state_dict() return plain numbers, strings, lists, mappings and tensors"
@@ -307,16 +307,14 @@ def _opened(path: Path) -> Iterator[BufferedReader]:
 
 def _read_header(file: BufferedReader, path: Path) -> _Header:
     size = os.fstat(file.fileno()).st_size
-    start = file.read(8)
-    if len(start) < 8:
-        raise _damaged(path, "it ends too early")
-    (length,) = struct.unpack("<Q", start)
-    if length > min(size - 8, _LARGEST_HEADER):
-        raise _damaged(path, f"its header should have {length} bytes, the file has {size}")
-    text = file.read(length)
     where = len(_PREFIX)
-    if not text.startswith(_PREFIX):
+    start = file.read(8 + where)
+    if start[8:] != _PREFIX:
         raise CheckpointError(f"{path} is no checkpoint of trainkit, or its first bytes are damaged")
+    (length,) = struct.unpack("<Q", start[:8])
+    if not where < length <= min(size - 8, _LARGEST_HEADER):
+        raise _damaged(path, f"its header should have {length} bytes, the file has {size}")
+    text = start[8:] + file.read(length - where)
     digest, zeroed = text[where : where + 32], text[:where] + _NO_DIGEST + text[where + 32 :]
     try:
         parsed = json.loads(zeroed)
@@ -339,7 +337,7 @@ def _read_header(file: BufferedReader, path: Path) -> _Header:
         end = entry.end
     if size != 8 + length + end:
         raise _damaged(path, f"it has {size} bytes, its header speaks of {8 + length + end}")
-    return _Header(start + zeroed, digest.decode("ascii", "replace"), content, paired, tied, entries)
+    return _Header(start[:8] + zeroed, digest.decode("ascii", "replace"), content, paired, tied, entries)
 
 
 def _entry(name: str, given: dict[str, Any]) -> _Entry:

@@ -117,7 +117,7 @@ def _follow(file: h5py.File, name: str) -> h5py.Dataset:
         if link is None:
             found = _datasets(file)
             raise DataError(
-                f'{file.filename} has no dataset "{name}"; {did_you_mean("/".join(parts), found)}. {_list(found)}'
+                f'{file.filename} has no dataset "{name}"; {did_you_mean("/".join(parts), found)}\n{_list(found)}'
             )
         if not isinstance(link, h5py.HardLink):
             raise DataError(
@@ -126,7 +126,7 @@ def _follow(file: h5py.File, name: str) -> h5py.Dataset:
             )
         at = at[step]
     if not isinstance(at, h5py.Dataset):
-        raise DataError(f'{file.filename}: "{name}" is a group, not a dataset. {_list(_datasets(file))}')
+        raise DataError(f'{file.filename}: "{name}" is a group, not a dataset.\n{_list(_datasets(file))}')
     return at
 
 

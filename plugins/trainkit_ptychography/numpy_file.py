@@ -62,7 +62,7 @@ def _read_npz(path: Path, names: list[str]) -> list[NDArray[Any]]:
             for name in names:
                 if name not in members:
                     raise DataError(
-                        f'{path} has no array "{name}"; {did_you_mean(name, members)} It holds {", ".join(members)}.'
+                        f'{path} has no array "{name}"; {did_you_mean(name, members)}\nIt holds {", ".join(members)}.'
                     )
                 with archive.open(members[name]) as stream:
                     arrays.append(_read_npy(stream, members[name].file_size, f"{path}: {name}"))

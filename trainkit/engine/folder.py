@@ -9,6 +9,7 @@ import secrets
 import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,8 +76,9 @@ def environment(resolved: Resolved) -> dict[str, Any]:
     }
 
 
+@cache
 def versions() -> dict[str, str]:
-    """Return the versions on which bit-for-bit equality depends."""
+    """Return the versions on which bit-for-bit equality depends; looked up once, since each checkpoint names them."""
     return {"python": platform.python_version()} | {name: version(name) for name in ("trainkit", "torch", "numpy")}
 
 
