@@ -80,12 +80,18 @@ def test_the_complete_recipe_is_printed_with_the_origin_of_each_value_and_can_be
     assert origins["epochs = 10"] == "good.toml:3"
     assert origins["seed = 3"] == "--set run.seed=3"
     assert origins['device = "auto"'] == "default"
-    assert origins["layers = ["] == "--set model.layers=[1, 2]"
+    assert origins["layers = [1, 2]"] == "--set model.layers=[1, 2]"
     tree = tomli.loads(text)
     leaves = json.dumps(tree).count(": ") - json.dumps(tree).count(": {")
     assert len([line for line in text.splitlines() if "=" in line.split(" #")[0]]) == leaves
     Path("again.toml").write_text(text)
     assert resolve("again.toml").recipe == resolve("good.toml", ["run.seed=3", "model.layers=[1, 2]"]).recipe
+
+
+def test_characters_that_only_some_call_a_line_end_do_not_break_the_complete_recipe() -> None:
+    text = run("good.toml", "--resolved", "--set", 'run.name="a\\u0085b\\u2028c"', "--set", "run.seed=3").output
+    assert tomli.loads(text)["run"]["name"] == "a\x85b\u2028c"
+    assert "# --set run.seed=3" in text
 
 
 def test_the_data_is_summed_up_and_one_that_cannot_be_read_is_a_message() -> None:

@@ -266,10 +266,17 @@ def test_a_module_that_a_component_needs_is_named_with_what_installs_it() -> Non
 
 
 def test_a_missing_recipe_names_the_nearest_one() -> None:
+    with pytest.raises(InvalidRecipe, match="there is no recipe in"):
+        resolve("ptych.toml")
+    Path("pyproject.toml").write_text("")
     Path("ptycho.toml").write_text(GOOD)
     with pytest.raises(InvalidRecipe) as caught:
         resolve("ptych.toml")
     assert str(caught.value) == 'ptych.toml: error: there is no such file\n    did you mean "ptycho.toml"?'
+    Path("recipes").mkdir()
+    Path("recipes/staged.toml").write_text(GOOD)
+    with pytest.raises(InvalidRecipe, match=r'did you mean "recipes/staged.toml"'):
+        resolve("staged.toml")
     with pytest.raises(InvalidRecipe, match="cannot be read: Is a directory"):
         resolve(".")
 

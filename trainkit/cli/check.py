@@ -73,10 +73,10 @@ def _with_origins(found: Resolved) -> str:
     from trainkit.recipe.resolve import write
 
     text = write(found.tree)
-    lines = text.splitlines()
+    lines = text.split("\n")  # as TOML has it; splitlines splits within strings too
     for where, spans in positions(text).items():
         in_table = all(isinstance(part, str) for part in where)
         if in_table and spans.key != spans.value:  # neither a header nor an item of a list
             number = text.count("\n", 0, spans.value[0])
             lines[number] = f"{lines[number]:<39} # {found.origin(where)}"
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines)

@@ -36,8 +36,9 @@ def load(path: Path, source: str) -> Layer:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        near = sorted(each.name for each in path.parent.glob("*.toml")) if path.parent.is_dir() else []
-        hint = did_you_mean(path.name, near) if near else f"there is no recipe in {path.parent.resolve()}"
+        folders = [folder for folder in (path.parent, Path("recipes")) if folder.is_dir()]
+        near = {shown(each) for folder in folders for each in folder.glob("*.toml") if each.name != "pyproject.toml"}
+        hint = did_you_mean(source, near) if near else f"there is no recipe in {path.parent.resolve()}"
         raise InvalidRecipe([Finding("there is no such file", hint=hint, origin=Origin(source))]) from error
     except OSError as error:
         raise InvalidRecipe([Finding(f"cannot be read: {error.strerror}", origin=Origin(source))]) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from trainkit.recipe.root import Recipe, defaults
 from trainkit.recipe.source import Layer, read, read_settings
 from trainkit.recipe.structure import structure
 from trainkit.recipe.tables import parts, plain
+
+_LIST = re.compile(r"\[\n((?: {4}[^\n\[\]{}]*,\n)+)\]")
 
 
 @attrs.frozen
@@ -107,8 +110,14 @@ def resolve_text(
 
 
 def write(tree: Mapping[str, Any]) -> str:
-    """Return a recipe's tree as TOML."""
-    return tomli_w.dumps(tree)
+    """Return a recipe's tree as TOML; short lists of plain values stand on one line."""
+
+    def on_one_line(items: re.Match[str]) -> str:
+        plain_items = [each.strip().removesuffix(",") for each in items[1][:-1].split("\n")]
+        line = f"[{', '.join(plain_items)}]"
+        return line if len(line) <= 80 else items[0]
+
+    return _LIST.sub(on_one_line, tomli_w.dumps(tree))
 
 
 def _resolved(
