@@ -73,8 +73,8 @@ def test_notes_are_shown_and_keep_nothing_from_being_fine() -> None:
 
 def test_the_complete_recipe_is_printed_with_the_origin_of_each_value_and_can_be_used_again() -> None:
     result = run("good.toml", "--resolved", "--set", "run.seed=3", "--set", "model.layers=[1, 2]")
-    first, _, text = result.output.partition("\n")
-    assert first == "good.toml: fine"
+    text = result.output
+    assert text.startswith("# good.toml: fine\n")
     lines = dict(line.split(" #", 1) for line in text.splitlines() if " #" in line)
     origins = {key.strip(): origin.strip() for key, origin in lines.items()}
     assert origins["epochs = 10"] == "good.toml:3"
@@ -115,7 +115,7 @@ assert not heavy, heavy
         [sys.executable, "-c", code], env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "good.toml: fine" in done.stdout
+    assert "# good.toml: fine" in done.stdout
 
 
 # ---- plugins and show -----------------------------------------------------------------------------------------------

@@ -207,10 +207,11 @@ def test_a_component_that_cannot_be_had_is_explained(change: str, message: str) 
         ("run.name=a/b", "run.name: names a folder, so it cannot be 'a/b'"),
         ("run.device=gpu", 'run.device: must be "auto", "cpu", "cuda", "cuda:N" or "mps", got "gpu"'),
         ("run.precision=fp23", 'run.precision: must be one of "fp32", "bf16", got "fp23"'),
-        ("model.layers=8", "model.layers: must be a list (a whole number), got 8"),
+        ("model.layers=8", "model.layers: must be a list, each item a whole number, got 8"),
         ("model.layers=[8, 2.5]", "model.layers[1]: must be a whole number, got 2.5"),
         ("model.shape=round", 'model.shape: must be a table with use, got "round"'),
         ("data.noise=loud", 'data.noise: must be a number, got "loud"'),
+        ("optimizer.betas=0.9", "optimizer.betas: must be a list of 2 items (a number, a number), got 0.9"),
         ("data.path=3", "data.path: must be a path, got 3"),
         ("data.extra=3", "data.extra: must be a table, got 3"),
         ("trainkit=2", "trainkit: this trainkit reads version 1 of the recipe language, the recipe says 2"),
@@ -390,8 +391,24 @@ def test_the_default_monitor_is_a_mistake_where_nothing_is_validated() -> None:
     assert noted(GOOD, "data.validated=false", "monitor.metric=train/loss") == []
 
 
-def test_a_loss_cannot_be_called_as_the_sum_is() -> None:
+def test_a_loss_cannot_be_called_as_the_sum_is_or_as_no_value_can_be() -> None:
     assert "[losses.loss]\n            ^^^^\n" in said(GOOD.replace("losses.data", "losses.loss"))
+    for name in ('"a/b"', '" "'):
+        assert "so it needs a name without" in said(GOOD.replace("losses.data", f"losses.{name}"))
+
+
+def test_two_values_of_one_name_are_a_mistake() -> None:
+    assert 'metrics.m: its value "hits" is also that of losses.hits' in said(
+        VALUES.replace("losses.data", "losses.hits")
+    )
+    assert 'metrics.n: its value "hits" is also that of metrics.m' in said(VALUES + '[metrics.n]\nuse = "hits"\n')
+    assert noted(VALUES.replace("losses.smooth", "losses.hits")) == []
+
+
+def test_a_run_of_a_billion_epochs_is_checked_as_fast_as_any() -> None:
+    assert (
+        noted(GOOD, "run.epochs=1_000_000_000", "groups.body.stop_epoch=999_999_999", "groups.head.start_epoch=9") == []
+    )
 
 
 # ---- components speak -----------------------------------------------------------------------------------------------

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from recipe_toys import GOOD, toys
 
 from trainkit.contracts import Problem
-from trainkit.recipe.problems import InvalidRecipe
+from trainkit.recipe.fields import field_types
+from trainkit.recipe.problems import Finding, InvalidRecipe
 from trainkit.recipe.resolve import resolve, resolve_text, write
 from trainkit.recipe.root import Recipe
-from trainkit.recipe.stages import Stage, stages
-from trainkit.recipe.structure import field_types
+from trainkit.recipe.stages import Span, declared_groups, idle_stretches, spans
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -112,7 +112,10 @@ RECIPES: Any = st.fixed_dictionaries(
             },
         ),
         "losses": st.dictionaries(
-            NAMES.filter(lambda name: name != "loss"), st.just({"use": "square"}), min_size=1, max_size=3
+            NAMES.filter(lambda name: name.strip() and "/" not in name and name != "loss"),
+            st.just({"use": "square"}),
+            min_size=1,
+            max_size=3,
         ),
         "inference": st.just({"use": "direct"}),
         "optimizer": st.fixed_dictionaries({"use": st.just("steep")}, optional={"lr": st.floats(1e-9, 1)}),
@@ -147,6 +150,56 @@ def test_every_field_of_the_recipe_is_written_in_the_classes_own_order() -> None
     keys = [field.alias for field in attrs.fields(Recipe)]
     assert list(tree(GOOD)) == keys
     assert set(field_types(Recipe)) == set(keys)
+
+
+RICH = write(
+    {
+        **tomli.loads(GOOD),
+        "model": {"use": "line", "layers": [1, 2], "named": {"a": {"use": "pair", "first": {"use": "round"}}}},
+        "metrics": {"m": {"use": "hits"}},
+        "groups": {"head": {"lr": 0.1, "start_epoch": 3, "stop_epoch": 5, "betas": [0.1, 0.2]}},
+        "hooks": {"w": {"use": "watch", "metric": "val/hits"}},
+        "loggers": {"d": {"use": "diary"}},
+    }
+)
+ANYTHING: Any = st.recursive(
+    st.one_of(
+        st.booleans(),
+        st.integers(),
+        st.floats(),
+        st.text(max_size=3),
+        st.dates(),
+        st.sampled_from(
+            ["line", "square", "broken", "toy:Round", "${run.epochs}", "${run}", "val/loss", ":", "a/b", "x:y"]
+        ),
+    ),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=2),
+        st.dictionaries(
+            st.sampled_from(["use", "lr", "a", "", "parameters", "start_epoch", "extends"]), inner, max_size=2
+        ),
+    ),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_whatever_stands_in_a_recipe_the_answer_is_a_recipe_or_findings_each_with_a_place(data: st.DataObject) -> None:
+    recipe = tomli.loads(RICH)
+    for _ in range(data.draw(st.integers(1, 3))):
+        table: Any = recipe
+        key = data.draw(st.sampled_from(sorted(table)))
+        while isinstance(table[key], dict) and table[key] and data.draw(st.integers(0, 3)):
+            table = table[key]
+            key = data.draw(st.sampled_from(sorted(table)))
+        table[data.draw(st.sampled_from([key, key + "x", "extends", "drop"]))] = data.draw(ANYTHING)
+    findings: list[Finding] = []
+    try:
+        resolve_text(write(recipe), Path("somewhere").absolute(), ["run.seed=3"], source="it")
+    except InvalidRecipe as error:
+        findings = error.findings
+    assert all(finding.origin and str(finding).startswith(("it:", "--set")) for finding in findings)
 
 
 # ---- layers ---------------------------------------------------------------------------------------------------------
@@ -249,13 +302,13 @@ def test_unknown_references_and_circles_are_mistakes_and_no_code_is_run() -> Non
 def test_relative_paths_start_at_the_recipe_that_holds_them_and_those_of_set_where_one_is() -> None:
     put("base/a.toml", GOOD.replace('use = "points"', 'use = "points"\npath = "../scans/scan.h5"'))
     here = Path.cwd()
-    assert Path(resolve("base/a.toml").tree["data"]["path"]).resolve() == here / "scans" / "scan.h5"
+    assert Path(resolve("base/a.toml").tree["data"]["path"]) == here / "scans" / "scan.h5"
     path = put("x.toml", 'extends = ["base/a.toml"]\nrun.dir = "out"\n')
     found = resolve(path)
-    assert (found.recipe.run.dir, Path(found.tree["data"]["path"]).resolve()) == (here / "out", here / "scans/scan.h5")
+    assert (found.recipe.run.dir, Path(found.tree["data"]["path"])) == (here / "out", here / "scans/scan.h5")
     assert resolve(path, ["data.path=s.h5"]).tree["data"]["path"] == str(here / "s.h5")
     assert resolve(path, ["data.path=/s.h5"]).tree["data"]["path"] == "/s.h5"
-    assert resolve(path, ["run.dir=${data.path}"]).recipe.run.dir.resolve() == here / "scans/scan.h5"
+    assert resolve(path, ["run.dir=${data.path}"]).recipe.run.dir == here / "scans/scan.h5"
 
 
 @pytest.mark.parametrize(
@@ -278,11 +331,19 @@ def test_set_takes_tables_and_lists_too() -> None:
 # ---- rules seen from inside -----------------------------------------------------------------------------------------
 
 
-def test_stages_say_when_each_group_trains() -> None:
+def test_spans_say_when_each_group_trains() -> None:
     text = GOOD + "[groups.head]\nstart_epoch = 0\nstop_epoch = 3\n"
-    assert stages(resolve(put("x.toml", text)).recipe) == {"body": Stage(0, 10), "head": Stage(0, 3)}
-    assert stages(resolve(put("x.toml", GOOD)).recipe) == {"body": Stage(0, 10), "head": Stage(None, 10)}
-    assert stages(resolve(put("x.toml", GOOD), ["model.known=false"]).recipe) is None
+    for recipe, head in ((text, Span(0, 3)), (GOOD, Span(None, 10))):
+        found = resolve(put("x.toml", recipe)).recipe
+        assert spans(found, declared_groups(found) or {}) == {"body": Span(0, 10), "head": head}
+    assert declared_groups(resolve(put("x.toml", GOOD), ["model.known=false"]).recipe) is None
+
+
+@given(st.lists(st.builds(Span, st.none() | st.integers(0, 12), st.integers(0, 12)), max_size=5), st.integers(1, 12))
+def test_idle_stretches_are_the_epochs_in_which_no_span_is(known: list[Span], epochs: int) -> None:
+    known = [Span(start, min(stop, epochs)) for start, stop in known if start is None or start < min(stop, epochs)]
+    idle = [epoch for first, stop in idle_stretches(known, epochs) for epoch in range(first, stop)]
+    assert idle == [epoch for epoch in range(epochs) if not any(span.has(epoch) for span in known)]
 
 
 def test_a_foreign_check_that_breaks_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,9 +354,18 @@ def test_a_foreign_check_that_breaks_is_a_message(monkeypatch: pytest.MonkeyPatc
         raise RuntimeError("oh")
 
     monkeypatch.setattr(toy.Line, "problems", breaks)
+
+    def splits(self: Any) -> tuple[str, ...]:
+        raise AttributeError("no splits")
+
+    monkeypatch.setattr(toy.Points, "splits", splits)
     with pytest.raises(InvalidRecipe) as caught:
         tree(GOOD)
-    assert [finding.message for finding in caught.value.findings] == ["first", "Line.problems raised RuntimeError: oh"]
+    first, second, third = (finding.message for finding in caught.value.findings)
+    assert first == "first"
+    assert second.startswith("cannot tell about itself: RuntimeError: oh (")
+    assert third.startswith("a component cannot tell about itself: AttributeError: no splits (")
+    assert third.endswith("in splits)")
 
 
 def test_written_recipes_are_toml() -> None:

@@ -68,6 +68,16 @@ def test_a_module_that_cannot_be_imported_is_a_message_whatever_it_raises(toy_fo
         registry.find("trainkit.losses", "trouble:Loss")
 
 
+def test_a_module_beside_the_recipe_is_named_with_the_way_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "my_losses.py").write_text("")
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(ComponentError, match=r"my_losses.py of the working directory is found with PYTHONPATH=\."):
+        registry.find("trainkit.losses", "my_losses:Mine")
+
+
 def test_what_is_no_class_is_refused() -> None:
     with pytest.raises(ComponentError, match="is not a class"):
         registry.find("trainkit.losses", "os:getcwd")

@@ -139,6 +139,9 @@ def import_class(path: str, what: str) -> type[Any]:
         found = attrgetter(name)(importlib.import_module(module))
     except (Exception, SystemExit) as error:  # a foreign module may raise anything; it is reported, not hidden
         reason = f"{type(error).__name__}: {error}"
+        file = Path(module.partition(".")[0]).with_suffix(".py")
+        if isinstance(error, ModuleNotFoundError) and file.is_file():
+            reason += f" ({file} of the working directory is found with PYTHONPATH=.)"
         raise ComponentError(f"{what} ({path}) cannot be imported: {reason}") from error
     if not isinstance(found, type):
         raise ComponentError(f"{what} ({path}) is not a class but {found!r}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from textwrap import indent
 from typing import TYPE_CHECKING
 
 import click
@@ -18,7 +19,7 @@ _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 @click.command(name="check")
 @click.argument("recipes", metavar="RECIPE...", nargs=-1, required=True)
 @click.option("--set", "sets", metavar="KEY=VALUE", multiple=True, help="Change a setting: --set groups.probe.lr=1e-3")
-@click.option("--resolved", is_flag=True, help="Print the complete recipe, and where each value is from.")
+@click.option("--resolved", is_flag=True, help="Print the complete recipe as TOML, and where each value is from.")
 @click.option("--data", is_flag=True, help="Open the data too, and sum it up.")
 @click.pass_context
 def command(
@@ -42,9 +43,8 @@ def command(
             click.echo(f"{recipe}: {count} mistake{'s' if count > 1 else ''}")
             code = 2
             continue
-        for note in found.notes:
-            click.echo(_coloured(note))
-        click.echo(f"{recipe}: fine")
+        summary = "\n".join([*map(_coloured, found.notes), f"{recipe}: fine"])
+        click.echo(indent(summary, "# ") if resolved else summary)
         if resolved:
             click.echo(_with_origins(found), nl=False)
         if data and not _inspected(found):
@@ -56,7 +56,7 @@ def _inspected(found: Resolved) -> bool:
     try:
         for line in found.recipe.data.inspect():
             click.echo(line)
-    except TrainkitError as error:
+    except (TrainkitError, OSError) as error:
         click.echo(f"{found.source}: {click.style('error', fg='red')}: data: {error}")
         return False
     return True

@@ -41,7 +41,7 @@ def _matching(name: str) -> list[tuple[str, registry.Found]]:
 
 def described(cls: type[Any]) -> str:
     """Return a component's docstring, then each setting with type, default and what it means."""
-    from trainkit.recipe.structure import field_types, is_kind, settings_fields
+    from trainkit.recipe.fields import field_types, is_kind, settings_fields
 
     text, _ = _sections(cls)
     meanings: dict[str, str] = {}

@@ -151,8 +151,10 @@ def _validate(run: Run, split: str) -> None:
     run.stages.train_mode()
 
 
-def to_device(batch: Batch, device: torch.device) -> dict[str, Any]:
+def to_device(batch: Batch, device: torch.device) -> Batch:
     """Return the batch with its tensors on a device; what is there already is not copied."""
+    if device.type == "cpu":
+        return batch
     return {
         key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
         for key, value in batch.items()

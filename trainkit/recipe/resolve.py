@@ -12,13 +12,15 @@ import tomli_w
 from trainkit import registry
 from trainkit.contracts import Component
 from trainkit.recipe import rules
+from trainkit.recipe.fields import is_kind
 from trainkit.recipe.layers import inherited, interpolated, load, merge
 from trainkit.recipe.origin import DEFAULT, Origin, dotted
 from trainkit.recipe.positions import Where
 from trainkit.recipe.problems import Finding, InvalidRecipe, in_order
 from trainkit.recipe.root import Recipe, defaults
 from trainkit.recipe.source import Layer, read, read_settings
-from trainkit.recipe.structure import is_kind, parts, plain, structure
+from trainkit.recipe.structure import structure
+from trainkit.recipe.tables import parts, plain
 
 
 @attrs.frozen

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import sys
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from importlib.util import find_spec
@@ -16,11 +17,12 @@ from typing import get_args
 from trainkit import registry
 from trainkit.contracts import Component, MetricName, Problem
 from trainkit.errors import did_you_mean
+from trainkit.recipe.fields import field_types, settings_fields
 from trainkit.recipe.positions import Where
 from trainkit.recipe.problems import Finding
 from trainkit.recipe.root import GroupSettings, Recipe
-from trainkit.recipe.stages import declared_groups, spans
-from trainkit.recipe.structure import field_types, parts, settings_fields
+from trainkit.recipe.stages import declared_groups, idle_stretches, spans
+from trainkit.recipe.tables import parts
 
 Rule = Callable[[Recipe], Iterator[Finding]]
 
@@ -32,7 +34,7 @@ def findings(recipe: Recipe, complete: bool) -> list[Finding]:
         recipe: The settings.
         complete: Whether all of the recipe could be read.
     """
-    rules: list[Rule] = [_patterns, _unknown_groups, _idle_epochs, _clashing_losses, _data_fits_model, _metric_names]
+    rules: list[Rule] = [_patterns, _unknown_groups, _idle_epochs, _clashing_values, _data_fits_model, _metric_names]
     rules += [_rule_of_group(name) for name in recipe.groups] if hasattr(recipe, "groups") else []
     components = [(where, each) for where, each, _ in parts(recipe) if isinstance(each, Component)]
     rules += [_missing_modules(where, each) for where, each in components]
@@ -40,9 +42,9 @@ def findings(recipe: Recipe, complete: bool) -> list[Finding]:
     for rule in rules:
         try:
             found.extend(rule(recipe))
-        except AttributeError:
+        except Exception as error:  # a component's groups(), splits(), names() may raise anything
             if complete:
-                raise
+                found.append(Finding(f"a component cannot tell about itself: {_told(error)}"))
     for where, each in components:
         found += _own_problems(where, each, recipe, complete)
     return found
@@ -97,15 +99,17 @@ def _idle_epochs(recipe: Recipe) -> Iterator[Finding]:
     if declared is None or any(_wrong_times(group, epochs) for group in recipe.groups.values()):
         return
     known = spans(recipe, declared)
-    idle = [epoch for epoch in range(epochs) if not any(span.has(epoch) for span in known.values())]
+    idle = idle_stretches(known.values(), epochs)
     if not idle:
         return
-    # The group that stops right before the first idle stretch, else the one that starts right after it.
-    after = next((epoch for epoch in range(idle[0], epochs) if epoch not in set(idle)), epochs)
-    stopping = [("groups", name, "stop_epoch") for name, span in known.items() if 0 < span.stop == idle[0]]
-    starting = [("groups", name, "start_epoch") for name, span in known.items() if span.start == after]
+    # The group that stops where the first stretch begins, else the one that starts where it ends.
+    begin, end = idle[0]
+    stopping = [("groups", name, "stop_epoch") for name, span in known.items() if 0 < span.stop == begin]
+    starting = [("groups", name, "start_epoch") for name, span in known.items() if span.start == end]
     where: Where = [*stopping, *starting, ("groups",)][0]
-    yield Finding(f"no parameter group trains in {_ranges(idle)}", where, at="key")
+    several = len(idle) > 1 or end - begin > 1
+    written = ", ".join(f"{first} to {stop - 1}" if stop - first > 1 else str(first) for first, stop in idle)
+    yield Finding(f"no parameter group trains in epoch{'s' if several else ''} {written}", where, at="key")
 
 
 def _wrong_times(group: GroupSettings, epochs: int) -> bool:
@@ -113,23 +117,24 @@ def _wrong_times(group: GroupSettings, epochs: int) -> bool:
     return start >= epochs or (group.stop_epoch is not None and group.stop_epoch <= start)
 
 
-def _ranges(epochs: list[int]) -> str:
-    stretches: list[list[int]] = []
-    for epoch in epochs:
-        if stretches and stretches[-1][-1] == epoch - 1:
-            stretches[-1].append(epoch)
-        else:
-            stretches.append([epoch])
-    written = [f"{each[0]} to {each[-1]}" if len(each) > 1 else str(each[0]) for each in stretches]
-    return f"epoch{'s' if len(epochs) > 1 else ''} {', '.join(written)}"
-
-
 # ---- names of values ------------------------------------------------------------------------------------------------
 
 
-def _clashing_losses(recipe: Recipe) -> Iterator[Finding]:
-    if "loss" in recipe.losses:
-        yield Finding('"train/loss" is the sum of all losses; call this one otherwise', ("losses", "loss"), at="key")
+def _clashing_values(recipe: Recipe) -> Iterator[Finding]:
+    for name in recipe.losses:
+        if name == "loss":
+            yield Finding('"train/loss" is the sum of all losses; call this one otherwise', ("losses", name), at="key")
+        elif not name.strip() or "/" in name:
+            yield Finding(
+                'its value is called "train/<name>", so it needs a name without "/"', ("losses", name), at="key"
+            )
+    taken = {"loss": "the sum of all losses"}
+    taken |= {name: f"losses.{name}" for name, loss in recipe.losses.items() if loss.on_validation}
+    for key, metric in recipe.metrics.items():
+        for name in metric.names() or ():
+            if name in taken:
+                yield Finding(f'its value "{name}" is also that of {taken[name]}', ("metrics", key), at="key")
+            taken[name] = f"metrics.{key}"
 
 
 def _metric_names(recipe: Recipe) -> Iterator[Finding]:
@@ -167,6 +172,8 @@ def _named_values(recipe: Recipe) -> Iterator[tuple[Where, str]]:
                 value = getattr(settings, field.name, None)
                 if isinstance(value, str):
                     yield (*where, key), value
+                elif isinstance(value, list | tuple):
+                    yield from (((*where, key, index), each) for index, each in enumerate(value))
 
 
 # ---- components -----------------------------------------------------------------------------------------------------
@@ -221,6 +228,10 @@ def _own_problems(where: Where, part: Component, recipe: Recipe, complete: bool)
             found.append(Finding(problem.message, (*where, *key), problem.severity, at="value" if key else "key"))
     except Exception as error:  # foreign code may raise anything
         if complete:
-            reason = f"{type(part).__qualname__}.problems raised {type(error).__name__}: {error}"
-            found.append(Finding(reason, where, at="key"))
+            found.append(Finding(f"cannot tell about itself: {_told(error)}", where, at="key"))
     return found
+
+
+def _told(error: Exception) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno}, in {frame.name})"

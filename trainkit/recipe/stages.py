@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from trainkit.recipe.root import Recipe
@@ -50,3 +50,19 @@ def spans(recipe: Recipe, trains: Mapping[str, bool]) -> dict[str, Span]:
             start = 0
         found[name] = Span(start, recipe.run.epochs if stop is None else min(stop, recipe.run.epochs))
     return found
+
+
+def idle_stretches(known: Iterable[Span], epochs: int) -> list[tuple[int, int]]:
+    """Return the stretches of a run in which no group trains: first epoch, and the one after the last.
+
+    Example:
+        >>> idle_stretches([Span(2, 4), Span(5, 9), Span(None, 9)], 9)
+        [(0, 2), (4, 5)]
+    """
+    idle = []
+    covered = 0
+    for start, stop in sorted((span.start, span.stop) for span in known if span.start is not None):
+        if start > covered:
+            idle.append((covered, start))
+        covered = max(covered, stop)
+    return [*idle, (covered, epochs)] if covered < epochs else idle

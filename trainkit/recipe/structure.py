@@ -11,12 +11,10 @@ alone, on which validators and rules say what else is wrong; touching a field th
 from __future__ import annotations
 
 import inspect
-import types
-import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cache
+import os
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 import attrs
 from cattrs import Converter
@@ -24,12 +22,27 @@ from cattrs.errors import AttributeValidationNote, BaseValidationError, ClassVal
 from cattrs.errors import IterableValidationNote as IndexNote
 
 from trainkit import registry
-from trainkit.contracts import Component, MetricName, Optimizer
+from trainkit.contracts import Component, Optimizer
 from trainkit.errors import ComponentError, did_you_mean
+from trainkit.recipe.fields import (
+    field_types,
+    is_any,
+    is_kind,
+    is_literal,
+    is_mapping,
+    is_sequence,
+    is_union,
+    item_type,
+    settings_fields,
+    shown,
+    type_name,
+    without_none,
+)
 from trainkit.recipe.positions import Where
 from trainkit.recipe.problems import Finding
 from trainkit.recipe.root import GroupSettings, Recipe
 from trainkit.recipe.source import Text
+from trainkit.recipe.tables import plain
 
 
 class Structured(NamedTuple):
@@ -64,109 +77,6 @@ def structure(tree: Mapping[str, Any], allow_code: bool = True) -> Structured:
         return Structured(_readable(error), list(_findings(error, ())))
 
 
-def is_kind(cls: Any) -> bool:
-    """Return whether a type is a kind: a field of it holds a table with ``use``."""
-    if not (isinstance(cls, type) and issubclass(cls, Component)):
-        return False
-    return "entry_points" in vars(cls) or (inspect.isabstract(cls) and hasattr(cls, "entry_points"))
-
-
-def settings_fields(cls: Any) -> dict[str, attrs.Attribute[Any]]:
-    """Return the fields of a settings class, by the key that each has in a recipe."""
-    return {str(field.alias): field for field in attrs.fields(cls)}
-
-
-def field_types(cls: Any) -> dict[str, Any]:
-    """Return field name -> type of a settings class.
-
-    Raises:
-        ComponentError: A type is not known at run time.
-    """
-    try:
-        return _type_hints(cls)
-    except NameError as error:
-        raise ComponentError(
-            f"the settings of {cls.__module__}:{cls.__qualname__} cannot be read: {error} at run time "
-            f"(imported under TYPE_CHECKING alone?)"
-        ) from error
-
-
-_type_hints = cache(typing.get_type_hints)
-
-
-def parts(settings: Any, where: Where = (), declared: Any = None) -> Iterator[tuple[Where, Any, Any]]:
-    """Yield every settings object in a recipe, outermost first: where it stands, the object, the type of its field."""
-    if isinstance(settings, Mapping):
-        for key, each in settings.items():
-            yield from parts(each, (*where, key), _item_type(declared))
-    elif isinstance(settings, list | tuple):
-        for index, each in enumerate(settings):
-            yield from parts(each, (*where, index), _item_type(declared))
-    elif attrs.has(type(settings)):
-        yield where, settings, _without_none(declared)
-        field_type = field_types(type(settings))
-        for key, field in settings_fields(type(settings)).items():
-            if hasattr(settings, field.name):
-                yield from parts(getattr(settings, field.name), (*where, key), field_type.get(field.name))
-
-
-def plain(value: Any, written: Any = None, declared: Any = None) -> Any:
-    """Return settings as tables again, complete: ``use`` and every field that is not None; paths as strings.
-
-    Args:
-        value: Settings.
-        written: The table that they are from, if they are from one; it says how ``use`` was written.
-        declared: The type of the field that holds them.
-    """
-    if attrs.has(type(value)):
-        return _plain_table(value, written if isinstance(written, Mapping) else {}, _without_none(declared))
-    if isinstance(value, Mapping):
-        tables = written if isinstance(written, Mapping) else {}
-        return {str(key): plain(each, tables.get(key), _item_type(declared)) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        inner = written if isinstance(written, list) and len(written) == len(value) else [None] * len(value)
-        return [plain(each, table, _item_type(declared)) for each, table in zip(value, inner, strict=True)]
-    if isinstance(value, str | Path):
-        return str(value)
-    return value
-
-
-def _plain_table(settings: Any, written: Mapping[str, Any], declared: Any) -> dict[str, Any]:
-    table: dict[str, Any] = {}
-    if isinstance(settings, Component) and (is_kind(declared) or "use" in written):
-        table["use"] = str(written["use"]) if "use" in written else registry.name_of(type(settings))
-    field_type = field_types(type(settings))
-    for alias, field in settings_fields(type(settings)).items():
-        value = getattr(settings, field.name)
-        if isinstance(settings, GroupSettings) and field.name == "options":
-            table |= {key: plain(each, written.get(key)) for key, each in value.items()}
-        elif field.init and value is not None:
-            table[alias] = plain(value, written.get(alias), field_type.get(field.name))
-    return table
-
-
-def type_name(wanted: Any) -> str:
-    """Return in words what a field of a type may hold."""
-    origin = get_origin(wanted)
-    if _is_union(wanted):
-        return " or ".join(dict.fromkeys(type_name(each) for each in get_args(wanted) if each is not type(None)))
-    if origin is Literal:
-        return "one of " + ", ".join(_shown(each) for each in get_args(wanted))
-    names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", Path: "a path"}
-    if wanted in names:
-        return names[wanted]
-    if wanted is MetricName:
-        return 'the name of a value, as "val/loss"'
-    if is_kind(wanted):
-        return "a table with use"
-    if _is_sequence(wanted):
-        inner = [each for each in get_args(wanted) if each is not Ellipsis]
-        return f"a list ({', '.join(type_name(each) for each in inner)})" if inner else "a list"
-    if _is_mapping(wanted) or attrs.has(wanted):
-        return "a table"
-    return str(getattr(wanted, "__name__", wanted))
-
-
 # ---- the rule for each type -----------------------------------------------------------------------------------------
 
 
@@ -184,11 +94,11 @@ def _converter(optimizer: type | None, allow_code: bool) -> Converter:
     for scalar in (int, float, bool, str):
         converter.register_structure_hook(scalar, _scalar)
     converter.register_structure_hook(Path, _path)
-    converter.register_structure_hook_func(_is_any, lambda value, _: plain(value))
-    converter.register_structure_hook_func(_is_literal, _literal)
-    converter.register_structure_hook_func(_is_sequence, lambda value, wanted: _sequence(value, wanted, converter))
-    converter.register_structure_hook_func(_is_mapping, lambda value, wanted: _mapping(value, wanted, converter))
-    converter.register_structure_hook_func(_is_union, lambda value, wanted: _union(value, wanted, converter))
+    converter.register_structure_hook_func(is_any, lambda value, _: plain(value))
+    converter.register_structure_hook_func(is_literal, _literal)
+    converter.register_structure_hook_func(is_sequence, lambda value, wanted: _sequence(value, wanted, converter))
+    converter.register_structure_hook_func(is_mapping, lambda value, wanted: _mapping(value, wanted, converter))
+    converter.register_structure_hook_func(is_union, lambda value, wanted: _union(value, wanted, converter))
     converter.register_structure_hook_func(attrs.has, lambda value, cls: _settings(value, cls, converter))
     converter.register_structure_hook_func(is_kind, lambda value, kind: _component(value, kind, converter, allow_code))
     converter.register_structure_hook(GroupSettings, lambda value, _: _group(value, optimizer, converter))
@@ -209,7 +119,7 @@ def _path(value: Any, wanted: type) -> Path:
     if not isinstance(value, str):
         raise _wrong_type(value, wanted)
     folder = value.folder if isinstance(value, Text) else Path.cwd()
-    return Path((folder / Path(value).expanduser()).absolute())
+    return Path(os.path.normpath(folder.absolute() / Path(value).expanduser()))
 
 
 def _literal(value: Any, wanted: Any) -> Any:
@@ -219,12 +129,12 @@ def _literal(value: Any, wanted: Any) -> Any:
             return each
     names = [each for each in allowed if isinstance(each, str)]
     near = did_you_mean(value, names) if isinstance(value, str) else ""
-    raise _MistakeError(f"must be {type_name(wanted)}, got {_shown(value)}", near if near.startswith("did") else "")
+    raise _MistakeError(f"must be {type_name(wanted)}, got {shown(value)}", near if near.startswith("did") else "")
 
 
 def _sequence(value: Any, wanted: Any, converter: Converter) -> Any:
     if not isinstance(value, list):
-        hint = f"[{_shown(value)}]" if isinstance(value, str | int | float) else ""
+        hint = f"[{shown(value)}]" if isinstance(value, str | int | float) else ""
         raise _wrong_type(value, wanted, f"a list has brackets: {hint}" if hint else "")
     item_types = get_args(wanted) or (Any, ...)
     made = get_origin(wanted) or wanted
@@ -235,11 +145,11 @@ def _sequence(value: Any, wanted: Any, converter: Converter) -> Any:
         item_types = (item_types[0],) * len(value)
     items: list[Any] = []
     errors: list[Exception] = []
-    for index, (each, item_type) in enumerate(zip(value, item_types, strict=True)):
+    for index, (each, wanted_item) in enumerate(zip(value, item_types, strict=True)):
         try:
-            items.append(converter.structure(each, item_type))
+            items.append(converter.structure(each, wanted_item))
         except Exception as error:  # whatever it is, it is shown with its place
-            errors.append(_noted(error, IndexNote(f"item {index}", index, item_type)))
+            errors.append(_noted(error, IndexNote(f"item {index}", index, wanted_item)))
     if errors:
         raise IterableValidationError("items", errors, wanted)
     return items if made is list else tuple(items)
@@ -248,15 +158,15 @@ def _sequence(value: Any, wanted: Any, converter: Converter) -> Any:
 def _mapping(value: Any, wanted: Any, converter: Converter) -> Any:
     if not isinstance(value, Mapping):
         raise _wrong_type(value, wanted)
-    item_type = _item_type(wanted)
+    wanted_item = item_type(wanted)
     items: dict[str, Any] = {}
     errors: list[Exception] = []
     for key, each in value.items():
         try:
-            items[key] = converter.structure(each, item_type)
+            items[key] = converter.structure(each, wanted_item)
         except Exception as error:  # whatever it is, it is shown with its place
             items[key] = _readable(error)
-            errors.append(_noted(error, IndexNote(f"item {key}", key, item_type)))
+            errors.append(_noted(error, IndexNote(f"item {key}", key, wanted_item)))
     if errors:
         raise _with_readable(IterableValidationError("items", errors, wanted), items)
     return items
@@ -267,21 +177,22 @@ def _union(value: Any, wanted: Any, converter: Converter) -> Any:
         return None
     members = [each for each in get_args(wanted) if each is not type(None)]
     if isinstance(value, Mapping):
-        fitting = [each for each in members if _is_mapping(each) or attrs.has(each) or is_kind(each)]
+        fitting = [each for each in members if is_mapping(each) or attrs.has(each) or is_kind(each)]
     elif isinstance(value, list):
-        fitting = [each for each in members if _is_sequence(each)]
+        fitting = [each for each in members if is_sequence(each)]
     else:
         exact = [each for each in members if type(value) is each]
-        fitting = exact or [
-            each for each in members if not (_is_mapping(each) or attrs.has(each) or _is_sequence(each))
-        ]
-    if len(members) == 1 or len(fitting) == 1:
-        return converter.structure(value, (fitting or members)[0])
+        fitting = exact or [each for each in members if not (is_mapping(each) or attrs.has(each) or is_sequence(each))]
+    if len(members) == 1:
+        return converter.structure(value, members[0])
     for each in fitting:
         try:
             return converter.structure(value, each)
-        except (_MistakeError, BaseValidationError):
+        except _MistakeError:
             continue
+        except BaseValidationError:  # it has the member's shape; what is wrong is inside
+            if len(fitting) == 1:
+                raise
     raise _wrong_type(value, wanted)
 
 
@@ -454,7 +365,7 @@ def _invalid(settings: Any, given: Mapping[str, Any], complete: bool) -> dict[st
 
 
 def _missing(key: str, wanted: Any) -> _MistakeError:
-    kind = _item_type(wanted) if _is_mapping(wanted) else _without_none(wanted)
+    kind = item_type(wanted) if is_mapping(wanted) else without_none(wanted)
     if is_kind(kind):
         return _MistakeError(f'"{key}" is missing', _components(kind), at="key")
     return _MistakeError(f'"{key}" is missing: {type_name(wanted)}', at="key")
@@ -466,19 +377,7 @@ def _components(kind: Any) -> str:
 
 
 def _wrong_type(value: Any, wanted: Any, hint: str = "") -> _MistakeError:
-    return _MistakeError(f"must be {type_name(wanted)}, got {_shown(value)}", hint)
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, str):
-        return f'"{value}"'
-    if isinstance(value, Mapping):
-        return "a table"
-    if isinstance(value, list):
-        return "a list"
-    return str(value)
+    return _MistakeError(f"must be {type_name(wanted)}, got {shown(value)}", hint)
 
 
 def _text(error: Exception) -> str:
@@ -509,36 +408,3 @@ def _findings(error: Exception, where: Where) -> Iterator[Finding]:
         yield Finding(str(error), where, at=error.at, hint=error.hint)
     else:
         yield Finding(f"{type(error).__name__}: {error}", where)
-
-
-def _without_none(wanted: Any) -> Any:
-    if _is_union(wanted):
-        members = [each for each in get_args(wanted) if each is not type(None)]
-        return members[0] if len(members) == 1 else wanted
-    return wanted
-
-
-def _item_type(wanted: Any) -> Any:
-    arguments = get_args(_without_none(wanted))
-    items = arguments[-1] if arguments else Any
-    return arguments[0] if items is Ellipsis else items
-
-
-def _is_any(wanted: object) -> bool:
-    return wanted is Any
-
-
-def _is_literal(wanted: object) -> bool:
-    return get_origin(wanted) is Literal
-
-
-def _is_union(wanted: Any) -> bool:
-    return get_origin(wanted) in (Union, types.UnionType)
-
-
-def _is_sequence(wanted: Any) -> bool:
-    return (get_origin(wanted) or wanted) in (tuple, list, Sequence)
-
-
-def _is_mapping(wanted: Any) -> bool:
-    return (get_origin(wanted) or wanted) in (dict, Mapping)
