@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from trainkit import DataError, did_you_mean
 from trainkit_ptychography.arrays import as_patterns, as_points, as_probe
+from trainkit_ptychography.damage import reading
 from trainkit_ptychography.hdf5 import HDF5Diffraction
 from trainkit_ptychography.optics import electron_wavelength
 from trainkit_ptychography.scan import Recording, Scan, Truth
@@ -30,7 +31,7 @@ def read_scan(settings: HDF5Diffraction) -> Recording:
         DataError: The file or a dataset is missing, unsafe, or not of the shape that it must have.
     """
     source = str(settings.path)
-    with _open(settings) as file:
+    with reading(settings.path, "an HDF5 file"), h5py.File(settings.path, "r") as file:
         patterns_NYX = as_patterns(read(file, settings.patterns), f"{source}: {settings.patterns}")
         size = settings.pixel_size_angstrom
         if size is None and settings.dk_per_angstrom is not None:
@@ -93,20 +94,8 @@ def read(file: h5py.File, name: str) -> NDArray[Any]:
             f"{where} declares {declared:,} bytes ({_by(dataset.shape)} of {dataset.dtype}), but the file holds only "
             f"{stored:,} for it: it is damaged, unfinished, or made to do harm"
         )
-    try:
-        values: NDArray[Any] = dataset[()]
-    except (OSError, MemoryError) as error:
-        raise DataError(f"{where} cannot be read: {error}") from error
+    values: NDArray[Any] = dataset[()]
     return values
-
-
-def _open(settings: HDF5Diffraction) -> h5py.File:
-    if not settings.path.is_file():
-        raise DataError(f"there is no file {settings.path} (data.path)")
-    try:
-        return h5py.File(settings.path, "r")
-    except OSError as error:
-        raise DataError(f"{settings.path} cannot be opened as an HDF5 file: {error}") from error
 
 
 def _follow(file: h5py.File, name: str) -> h5py.Dataset:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from trainkit import DataError, did_you_mean
 from trainkit_ptychography.arrays import as_patterns, as_points, as_probe
+from trainkit_ptychography.damage import reading
 from trainkit_ptychography.numpy import NumPyDiffraction
 from trainkit_ptychography.scan import Recording, Scan
 
@@ -47,28 +48,23 @@ def read_scan(settings: NumPyDiffraction) -> Recording:
 
 
 def _read_npy_file(path: Path) -> NDArray[Any]:
-    _exists(path)
-    with path.open("rb") as stream:
+    with reading(path, "a NumPy file"), path.open("rb") as stream:
         return _read_npy(stream, path.stat().st_size, str(path))
 
 
 def _read_npz(path: Path, names: list[str]) -> list[NDArray[Any]]:
-    _exists(path)
-    try:
+    with reading(path, "a NumPy archive"):
         packed: IO[bytes] | Path = io.BytesIO(bz2.decompress(path.read_bytes())) if path.suffix == ".bz2" else path
         with zipfile.ZipFile(packed) as archive:
             members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
             arrays = []
             for name in names:
                 if name not in members:
-                    raise DataError(
-                        f'{path} has no array "{name}"; {did_you_mean(name, members)}\nIt holds {", ".join(members)}.'
-                    )
+                    known = f"{did_you_mean(name, members)}\nIt holds {', '.join(members)}."
+                    raise DataError(f'{path} has no array "{name}"; {known}')
                 with archive.open(members[name]) as stream:
                     arrays.append(_read_npy(stream, members[name].file_size, f"{path}: {name}"))
             return arrays
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read as a NumPy archive: {error}") from error
 
 
 def _read_npy(stream: IO[bytes], size: int, name: str) -> NDArray[Any]:
@@ -76,21 +72,12 @@ def _read_npy(stream: IO[bytes], size: int, name: str) -> NDArray[Any]:
 
     The header is looked at first: it may declare more than there is, and NumPy would ask for that much memory.
     """
-    try:
-        version = np.lib.format.read_magic(stream)
-        header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran_order, dtype = header(stream)
-        if dtype.kind not in "iufc":
-            raise DataError(f"{name} must hold numbers, it holds {dtype}")
-        num_bytes = prod(shape) * dtype.itemsize
-        if num_bytes > size:
-            raise DataError(f"{name} declares {num_bytes:,} bytes, but only {size:,} are there: the file is damaged")
-        values = np.frombuffer(stream.read(num_bytes), dtype).reshape(shape, order="F" if fortran_order else "C")
-    except ValueError as error:
-        raise DataError(f"{name} cannot be read: {error}") from error
-    return values
-
-
-def _exists(path: Path) -> None:
-    if not path.is_file():
-        raise DataError(f"there is no file {path} (data.path)")
+    version = np.lib.format.read_magic(stream)
+    header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran_order, dtype = header(stream)
+    if dtype.kind not in "iufc":
+        raise DataError(f"{name} must hold numbers, it holds {dtype}")
+    num_bytes = prod(shape) * dtype.itemsize
+    if num_bytes > size:
+        raise DataError(f"{name} declares {num_bytes:,} bytes, but only {size:,} are there: the file is damaged")
+    return np.frombuffer(stream.read(num_bytes), dtype).reshape(shape, order="F" if fortran_order else "C")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from trainkit import Data, Model, component
+from trainkit import Data, Model, Problem, component
 from trainkit_ptychography.diffraction import DiffractionData
 from trainkit_ptychography.objects import Object
 from trainkit_ptychography.pixels import Pixels
@@ -15,6 +15,8 @@ from trainkit_ptychography.probes import Probe
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from trainkit.recipe.root import Recipe
 
 
 @component
@@ -46,6 +48,14 @@ class SingleSlice(Model):
     object: Object = Pixels()
     object_margin: int = attrs.field(default=4, validator=attrs.validators.ge(1))
     project_affine: bool = True
+
+    def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
+        """Say what a precision means here."""
+        if recipe.run.precision != "fp32":
+            yield Problem(
+                f'run.precision = "{recipe.run.precision}" changes nothing: complex numbers are computed in fp32',
+                severity="note",
+            )
 
     def groups(self) -> Mapping[str, bool]:
         """Return the groups: only the object trains unasked."""
