@@ -145,7 +145,7 @@ def ours(extra: str, *, quiet: bool) -> Callable[[int], float]:
         from trainkit.engine.loop import train
         from trainkit.engine.run import build
         from trainkit.engine.saving import Saver
-        from trainkit.hooks.progress import Console
+        from trainkit.hooks.progress import Console, Progress
         from trainkit.recipe.resolve import resolve_text
 
         with tempfile.TemporaryDirectory() as folder:
@@ -154,10 +154,11 @@ def ours(extra: str, *, quiet: bool) -> Callable[[int], float]:
             console = Console(quiet)
             run_folder = create(resolved)
             console.log_to(run_folder / LOG)
-            run = build(resolved, run_folder, console)
+            run = build(resolved, run_folder)
             stopwatch = Stopwatch()
             if not quiet:
                 run.add("saver", Saver(run))
+                run.add("progress", Progress(console))
             run.add("stopwatch", stopwatch)
             train(run)
             run.emit("run_end")

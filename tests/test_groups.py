@@ -126,7 +126,7 @@ class Trained(NamedTuple):
 def prepared(text: str, folder: Path, *sets: str) -> Run:
     (folder / "recipe.toml").write_text(COMMON + text)
     resolved = resolve(folder / "recipe.toml", [f"run.dir={folder / 'runs'}", *sets])
-    return build(resolved, create(resolved), Console(quiet=True))
+    return build(resolved, create(resolved))
 
 
 def train(text: str, folder: Path, *sets: str) -> Trained:

@@ -16,7 +16,7 @@ import attrs
 from trainkit.contracts import Memory, Monitor, Point, Scheduler
 from trainkit.errors import RecipeError, did_you_mean
 from trainkit.recipe.root import GroupSettings
-from trainkit.recipe.stages import declared_groups, spans
+from trainkit.recipe.stages import declared_groups, idle_stretches, spans
 from trainkit.schedule import fold, point
 from trainkit.state import Group
 
@@ -79,8 +79,14 @@ def stages(recipe: Recipe, trains: Mapping[str, bool]) -> dict[str, Stage]:
     Raises:
         RecipeError: There is an epoch in which no group trains.
     """
+    known = spans(recipe, trains)
+    if idle := idle_stretches(known.values(), recipe.run.epochs):
+        raise RecipeError(
+            f"no parameter group trains in epoch {idle[0][0]}; the model's groups are {', '.join(known)}: give one of "
+            "them a start_epoch or a later stop_epoch"
+        )
     found = {}
-    for name, (start, stop) in spans(recipe, trains).items():
+    for name, (start, stop) in known.items():
         settings = recipe.groups.get(name, GroupSettings())
         found[name] = Stage(
             lr=recipe.optimizer.lr if settings.lr is None else settings.lr,
@@ -88,12 +94,6 @@ def stages(recipe: Recipe, trains: Mapping[str, bool]) -> dict[str, Stage]:
             stop_epoch=stop,
             scheduler=settings.scheduler or recipe.scheduler,
             options=settings.options,
-        )
-    idle = [epoch for epoch in range(recipe.run.epochs) if not any(stage.active(epoch) for stage in found.values())]
-    if idle:
-        raise RecipeError(
-            f"no parameter group trains in epoch {idle[0]} ({len(idle)} such epochs); the model's groups are "
-            f"{', '.join(found)}: give one of them a start_epoch or a later stop_epoch"
         )
     return found
 

@@ -108,6 +108,8 @@ class State:
         group: The group that a ``group_start`` or ``group_stop`` is about.
         split: The split that a validation event is about.
         pictures: Name -> image (height, width, 3) uint8, shown since the epoch began.
+        seconds: Where this epoch's time went, wall clock: "data" (waiting for batches), "steps", "validation",
+            "checkpoint".
         ended: At ``run_end``, how the run ended: "finished", "stopped: …" or "failed: …".
     """
 
@@ -126,6 +128,7 @@ class State:
     group: str | None = None
     split: str | None = None
     pictures: dict[str, np.ndarray[Any, Any]] = attrs.Factory(dict)
+    seconds: dict[str, float] = attrs.Factory(dict)
     ended: str = ""
     stop_reason: str | None = None
     save_reason: str | None = None

@@ -31,7 +31,8 @@ step path nothing is read from the device: values are accumulated there and read
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -67,6 +68,8 @@ def _train_epoch(run: Run) -> None:
     step_start, backward_end, step_end = events["step_start"], events["backward_end"], events["step_end"]
     start = state.step - state.epoch * state.data.steps_per_epoch
 
+    state.seconds = dict.fromkeys(("data", "steps", "validation", "checkpoint"), 0.0)
+    began = perf_counter()
     stages.enter(state.epoch, state.step)
     if start == 0:
         state.metrics, state.pictures = {}, {}
@@ -80,7 +83,7 @@ def _train_epoch(run: Run) -> None:
     stages.train_mode()
     running = state.running["train/loss"]
 
-    for batch in state.data.train(state.epoch, start):
+    for batch in _waited_for(state.data.train(state.epoch, start), state.seconds):
         state.batch = batch = to_device(batch, device)
         for listener in step_start:
             listener(state)
@@ -102,16 +105,31 @@ def _train_epoch(run: Run) -> None:
             if state.stop_reason is not None:
                 break
     state.batch = state.outputs = state.loss = None
+    state.seconds["steps"] = perf_counter() - began - state.seconds["data"]
+
+
+def _waited_for(batches: Iterable[Batch], seconds: dict[str, float]) -> Iterator[Batch]:
+    """Yield the batches, and add up how long they let one wait."""
+    iterator = iter(batches)
+    while True:
+        began = perf_counter()
+        batch = next(iterator, None)
+        seconds["data"] += perf_counter() - began
+        if batch is None:
+            return
+        yield batch
 
 
 def _finish_epoch(run: Run) -> None:
     state, recipe = run.state, run.recipe
     state.metrics |= {name: running.mean() for name, running in state.running.items()}
     last = state.epoch + 1 == state.epochs
+    began = perf_counter()
     if last or (state.epoch + 1) % recipe.validation.every_epochs == 0:
         for split in recipe.data.splits():
             if split != "train":
                 _validate(run, split)
+    state.seconds["validation"] = perf_counter() - began
     state.metrics |= {f"lr/{name}": lr for name, lr in state.learning_rates().items()}
     run.stages.observe(state.epoch, state.step, state.metrics)
     if last or (recipe.pictures.every_epochs and (state.epoch + 1) % recipe.pictures.every_epochs == 0):

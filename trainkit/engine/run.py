@@ -15,7 +15,6 @@ from trainkit.engine.loop import Losses
 from trainkit.errors import DataError, RecipeError
 from trainkit.events import Listener, listeners, order
 from trainkit.hooks.figures import Figures
-from trainkit.hooks.progress import Progress
 from trainkit.hooks.progress_chart import ProgressChart
 from trainkit.loggers.metrics_file import MetricsFile
 from trainkit.randomness import seed_everything
@@ -28,7 +27,6 @@ if TYPE_CHECKING:
     from torch import nn, optim
 
     from trainkit.contracts import Batch, LiveMetric, Outputs
-    from trainkit.hooks.progress import Console
     from trainkit.recipe.resolve import Resolved
     from trainkit.recipe.root import Recipe
 
@@ -79,13 +77,12 @@ class Run:
         self.events = listeners(self.parts.values())
 
 
-def build(resolved: Resolved, folder: Path, console: Console) -> Run:
+def build(resolved: Resolved, folder: Path) -> Run:
     """Make the live parts of a run.
 
     Args:
         resolved: The checked recipe.
         folder: The run folder.
-        console: Where the run speaks to a person.
 
     Raises:
         RecipeError: Something that only shows with the data and the model built.
@@ -126,7 +123,6 @@ def build(resolved: Resolved, folder: Path, console: Console) -> Run:
         "figures": Figures(),
         "metrics_file": MetricsFile(),
         "progress_chart": ProgressChart(),
-        "progress": Progress(console),
     }
     return Run(
         resolved=resolved,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -127,6 +128,7 @@ class Saver:
         state.save_reason = None
         if not asked and (inside or state.epoch % self._settings.every_epochs):
             return
+        began = perf_counter()
         check_finite(self._run)
         if not inside:
             self._rank(state)
@@ -135,6 +137,7 @@ class Saver:
         checkpoint.write(path, content(self._run))
         self.newest = path
         self._remove_others(state)
+        state.seconds["checkpoint"] = perf_counter() - began
 
     @property
     def best(self) -> tuple[float, int] | None:

@@ -18,7 +18,7 @@ from trainkit.engine.loop import train
 from trainkit.engine.run import Run, build
 from trainkit.engine.saving import Saver, restore
 from trainkit.errors import NonFiniteError, TrainkitError
-from trainkit.hooks.progress import Console
+from trainkit.hooks.progress import Console, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,7 +63,7 @@ def start(resolved: Resolved, console: Console) -> Ending:
     folder = run_folder.create(resolved)
     with run_folder.lock(folder):
         try:
-            run = build(resolved, folder, console)
+            run = build(resolved, folder)
         except BaseException:
             shutil.rmtree(folder)  # nothing was run in it
             raise
@@ -78,7 +78,7 @@ def go_on(resolved: Resolved, folder: Path, saved: Mapping[str, Any], console: C
     Raises:
         TrainkitError: The checkpoint does not fit the recipe, or the run failed.
     """
-    run = build(resolved, folder, console)
+    run = build(resolved, folder)
     return execute(run, console, saved)
 
 
@@ -96,11 +96,13 @@ def execute(run: Run, console: Console, saved: Mapping[str, Any] | None = None) 
     state = run.state
     saver = Saver(run)
     run.add("saver", saver)
+    run.add("progress", Progress(console))
     if saved is not None:
         loaded = restore(run, saved)
         for names, what in ((loaded.fresh, "begin without optimizer state"), (loaded.unused, "are no longer there")):
             if names:
-                console.say(f"parameters that {what}: {', '.join(names)}")
+                shown = ", ".join(names[:8]) + (f", … ({len(names)} in all)" if len(names) > 8 else "")
+                console.say(f"parameters that {what}: {shown}")
     try:
         with _signals(state, console):
             train(run)

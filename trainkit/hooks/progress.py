@@ -57,7 +57,7 @@ class Console:
 
 
 class Progress:
-    """Part of every run: tells where it stands.
+    """Part of every run, the last one to be called: tells where it stands.
 
     Args:
         console: Where to.
@@ -67,7 +67,6 @@ class Progress:
         self._console = console
         self._task: Any = None
         self._next = 0.0
-        self._began = 0.0
 
     def on_run_start(self, state: State) -> None:
         """Open the live line, on a terminal."""
@@ -94,9 +93,8 @@ class Progress:
         self._console.say(f"epoch {state.epoch}: group {state.group} stops")
 
     def on_epoch_start(self, state: State) -> None:
-        """Begin to take the time."""
-        self._began = time.perf_counter()
-        self._next = self._began + (_REFRESH_SECONDS if self._console.live else _PLAIN_SECONDS)
+        """Wait with the first sign of the epoch."""
+        self._next = time.perf_counter() + (_REFRESH_SECONDS if self._console.live else _PLAIN_SECONDS)
 
     def on_step_end(self, state: State) -> None:
         """Now and then show where the epoch stands; only then is the loss read from the device."""
@@ -112,13 +110,15 @@ class Progress:
                 step = state.step - state.epoch * state.data.steps_per_epoch
                 self._console.say(f"epoch {state.epoch}: step {step}/{state.data.steps_per_epoch}  {loss}")
 
-    def on_epoch_end(self, state: State) -> None:
-        """Say the epoch's values."""
-        seconds = time.perf_counter() - self._began
+    def on_checkpoint(self, state: State) -> None:
+        """Say the values of an epoch that is finished, its checkpoint included, and where its time went."""
+        if state.step != state.epoch * state.data.steps_per_epoch:
+            return  # saved inside an epoch
         rates = [f"{name} {lr:.3g}" for name, lr in state.learning_rates().items() if state.groups[name].active]
         values = [f"{name} {value:.4g}" for name, value in state.metrics.items() if not name.startswith("lr/")]
         text = "  ".join([*values, "lr " + " ".join(rates)])
-        line = f"epoch {state.epoch + 1}/{state.epochs}  {text}  {seconds:.1f} s"
+        spent = " + ".join(f"{what} {seconds:.2f}" for what, seconds in state.seconds.items())
+        line = f"epoch {state.epoch}/{state.epochs}  {text}  {sum(state.seconds.values()):.2f} s = {spent}"
         self._console.say(line, shown=self._console.live is None)
         if self._console.live:
             self._update(state, text)

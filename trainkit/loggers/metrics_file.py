@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import time
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,16 +17,9 @@ NAME = "metrics.jsonl"
 class MetricsFile:
     """Part of every run. ``epoch`` counts from 0, as everywhere; ``seconds`` is the epoch's wall time."""
 
-    def __init__(self) -> None:
-        self._began = time.perf_counter()
-
-    def on_epoch_start(self, state: State) -> None:
-        """Begin to take the time."""
-        self._began = time.perf_counter()
-
     def on_epoch_end(self, state: State) -> None:
         """Append the epoch's line; it is on the disk before the epoch's checkpoint is."""
-        seconds = round(time.perf_counter() - self._began, 3)
+        seconds = round(sum(state.seconds.values()), 3)
         line = {"epoch": state.epoch, "step": state.step, **state.metrics, "seconds": seconds}
         with (state.folder / NAME).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
