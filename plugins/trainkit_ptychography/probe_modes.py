@@ -55,9 +55,9 @@ class ProbeModes(nn.Module):
         if len(self.modes) == 1:
             return
         modes_MS = torch.view_as_complex(self.modes).flatten(1)
-        gram_MM = (modes_MS @ modes_MS.conj().T).to(torch.complex128)
+        gram_MM = (modes_MS @ modes_MS.conj().T).cpu().to(torch.complex128)
         rotation_MM = torch.linalg.eigh(gram_MM).eigenvectors.flip(1).conj().T  # a row for each new mode
         own_M = rotation_MM.diagonal()
         rotation_MM = rotation_MM * torch.where(own_M.abs() > 0, own_M.conj().sgn(), 1)[:, None]
-        turned_MS = rotation_MM.to(modes_MS.dtype) @ modes_MS
+        turned_MS = rotation_MM.to(modes_MS) @ modes_MS
         self.modes.copy_(torch.view_as_real(turned_MS).view_as(self.modes))

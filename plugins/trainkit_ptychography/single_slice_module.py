@@ -120,9 +120,9 @@ class SingleSliceModule(nn.Module):
         Points that are held out stay as they are, and have no say in the fit.
         """
         trained = self._data.train_index
-        positions_N2 = torch.from_numpy(self._data.scan.positions_N2).to(trained.device)[trained]
-        motion_N2, _ = affine_part(self.dr[trained], positions_N2)
-        self.dr[trained] -= motion_N2.to(self.dr.dtype)
+        positions_N2 = torch.from_numpy(self._data.scan.positions_N2)[trained.cpu()]
+        motion_N2, _ = affine_part(self.dr[trained].cpu(), positions_N2)  # on the CPU: not all devices have float64
+        self.dr[trained] -= motion_N2.to(self.dr)
 
     @torch.no_grad()
     def check_patches(self) -> None:
