@@ -103,8 +103,10 @@ class State:
         data: The opened data.
         groups: Group name -> group.
         monitor: The value that decides what is best.
+        steps_per_epoch: Optimizer steps of an epoch; fewer than batches where gradients are accumulated.
         epoch: Finished epochs: the number, counted from 0, of the running one.
         step: Finished optimizer steps of the whole run.
+        epoch_step: How many they were when the running epoch began.
         batch: The current batch, on the device.
         outputs: The model's outputs for it.
         loss: The total training loss of the current step, a scalar on the device.
@@ -123,8 +125,10 @@ class State:
     data: LiveData
     groups: Mapping[str, Group]
     monitor: Monitor
+    steps_per_epoch: int = 1
     epoch: int = 0
     step: int = 0
+    epoch_step: int = 0
     batch: Batch | None = None
     outputs: Outputs | None = None
     loss: Tensor | None = None
@@ -177,6 +181,11 @@ class State:
     def save(self, reason: str) -> None:
         """Ask for a checkpoint after this step."""
         self.save_reason = reason
+
+    @property
+    def steps_in_epoch(self) -> int:
+        """Optimizer steps finished in the running epoch; 0 between epochs."""
+        return self.step - self.epoch_step
 
     @property
     def folder(self) -> Path:

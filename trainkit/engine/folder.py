@@ -20,6 +20,8 @@ from trainkit.errors import TrainkitError
 from trainkit.recipe.resolve import write
 
 if TYPE_CHECKING:
+    import torch
+
     from trainkit.recipe.resolve import Resolved
 
 RECIPE = "recipe.toml"
@@ -76,9 +78,16 @@ def environment(resolved: Resolved) -> dict[str, Any]:
     }
 
 
+def conditions(device: torch.device) -> dict[str, Any]:
+    """Return on what bit-for-bit equality depends: versions, kind of device, CPU threads."""
+    import torch
+
+    return {**versions(), "device": device.type, "threads": torch.get_num_threads()}
+
+
 @cache
 def versions() -> dict[str, str]:
-    """Return the versions on which bit-for-bit equality depends; looked up once, since each checkpoint names them."""
+    """Return the versions of what computes; looked up once, since each checkpoint names them."""
     return {"python": platform.python_version()} | {name: version(name) for name in ("trainkit", "torch", "numpy")}
 
 

@@ -77,7 +77,7 @@ class Progress:
             bar = BarColumn(bar_width=_BAR_WIDTH)
             values = TextColumn("{task.fields[values]}", markup=False)
             live = Bar("{task.description}", bar, TimeRemainingColumn(), values, auto_refresh=False, transient=True)
-            total = state.epochs * state.data.steps_per_epoch
+            total = state.step + (state.epochs - state.epoch) * state.steps_per_epoch - state.steps_in_epoch
             self._task = live.add_task("", total=total, completed=state.step, values="")
             live.start()
             self._console.live = live
@@ -107,12 +107,12 @@ class Progress:
             if live:
                 self._update(state, loss)
             else:
-                step = state.step - state.epoch * state.data.steps_per_epoch
-                self._console.say(f"epoch {state.epoch}: step {step}/{state.data.steps_per_epoch}  {loss}")
+                where = f"epoch {state.epoch + 1}/{state.epochs}  step {state.steps_in_epoch}/{state.steps_per_epoch}"
+                self._console.say(f"{where}  {loss}")
 
     def on_checkpoint(self, state: State) -> None:
         """Say the values of an epoch that is finished, its checkpoint included, and where its time went."""
-        if state.step != state.epoch * state.data.steps_per_epoch:
+        if state.steps_in_epoch:
             return  # saved inside an epoch
         rates = [f"{name} {lr:.3g}" for name, lr in state.learning_rates().items() if state.groups[name].active]
         values = [f"{name} {value:.4g}" for name, value in state.metrics.items() if not name.startswith("lr/")]
