@@ -85,11 +85,9 @@ class Running:
             self.values.clear()
 
     def mean(self) -> float:
-        """Return the mean since the start, and start anew."""
+        """Return the mean of all that was taken in."""
         self.fold()
-        mean = self.sum / self.count if self.count else float("nan")
-        self.sum, self.count = 0.0, 0
-        return mean
+        return self.sum / self.count if self.count else float("nan")
 
 
 @attrs.define
@@ -139,6 +137,7 @@ class State:
     seconds: dict[str, float] = attrs.Factory(dict)
     ended: str = ""
     stop_reason: str | None = None
+    interrupted: bool = False
     save_reason: str | None = None
     running: dict[str, Running] = attrs.Factory(dict)
 
@@ -178,9 +177,22 @@ class State:
         """Ask the run to end after this step, with a checkpoint."""
         self.stop_reason = reason
 
+    def interrupt(self, reason: str) -> None:
+        """Ask the run to end after this step, with a checkpoint, because the machine is needed or taken away.
+
+        Unlike after `stop`, the run is not finished: a validation under way is abandoned, and done anew on resume.
+        """
+        self.stop_reason = reason
+        self.interrupted = True
+
     def save(self, reason: str) -> None:
         """Ask for a checkpoint after this step."""
         self.save_reason = reason
+
+    @property
+    def failed(self) -> bool:
+        """Whether the run ended with an error."""
+        return self.ended.startswith("failed")
 
     @property
     def steps_in_epoch(self) -> int:

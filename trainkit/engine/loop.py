@@ -38,7 +38,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainkit.randomness import restore_generators
+from trainkit.randomness import generator_states, restore_generators
 from trainkit.state import Running
 
 if TYPE_CHECKING:
@@ -151,9 +151,12 @@ def _finish_epoch(run: Run) -> None:
     last = state.epoch + 1 == state.epochs
     began = perf_counter()
     if last or (state.epoch + 1) % recipe.validation.every_epochs == 0:
+        before = generator_states()
         for split in recipe.data.splits():
-            if split != "train":
-                _validate(run, split)
+            if split != "train" and not _validate(run, split):
+                restore_generators(before)
+                run.emit("checkpoint")  # as it stood after the epoch's last step
+                return
     state.seconds["validation"] = perf_counter() - began
     state.metrics |= {f"lr/{name}": lr for name, lr in state.learning_rates().items()}
     run.stages.observe(state.epoch, state.step, state.metrics)
@@ -167,7 +170,8 @@ def _finish_epoch(run: Run) -> None:
 
 
 @torch.no_grad()
-def _validate(run: Run, split: str) -> None:
+def _validate(run: Run, split: str) -> bool:
+    """Evaluate a split; return False if the run was interrupted meanwhile."""
     state = run.state
     state.split = split
     state.model.eval()
@@ -175,6 +179,8 @@ def _validate(run: Run, split: str) -> None:
     totals: dict[str, torch.Tensor] = {}
     items = 0
     for batch in state.data.evaluate(split):
+        if state.interrupted:
+            return False
         state.batch = batch = to_device(batch, state.context.device)
         with run.autocast():
             state.outputs = outputs = run.inference(state.model, batch)
@@ -192,7 +198,7 @@ def _validate(run: Run, split: str) -> None:
         state.metrics |= {f"{split}/{name}": value for name, value in metric.compute().items()}
     run.emit("validation_end")
     state.batch = state.outputs = state.split = None
-    run.stages.train_mode()
+    return True
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

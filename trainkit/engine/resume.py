@@ -35,6 +35,7 @@ def resume(
     epoch: int | None = None,
     on_extend: Choice | None = None,
     allow_code: bool = False,
+    extra: Mapping[str, object] | None = None,
 ) -> Ending | None:
     """Go on from a checkpoint.
 
@@ -49,6 +50,7 @@ def resume(
         epoch: Of a run folder, take the checkpoint with so many finished epochs, not the newest.
         on_extend: How learning rates go on when the run's length or a schedule is another.
         allow_code: Import classes that the checkpoint's recipe names as ``module:Class``.
+        extra: Further live parts, called last.
 
     Returns:
         How the run ended; None if there was nothing left to do.
@@ -73,6 +75,8 @@ def resume(
     with run_folder.lock(folder):
         try:
             run = build(resolved, folder)
+            for name, part in (extra or {}).items():
+                run.add(name, part)
             old = _begun(run, saved, allow_code)
             groups = _groups(run, saved, old, on_extend)
             loaded = restore(run, saved, groups)

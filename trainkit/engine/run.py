@@ -18,8 +18,10 @@ from trainkit.errors import DataError, RecipeError
 from trainkit.events import Listener, listeners, order
 from trainkit.hooks.figures import Figures
 from trainkit.hooks.progress_chart import ProgressChart
+from trainkit.hooks.time_limit import TimeLimit
 from trainkit.loggers.metrics_file import MetricsFile
 from trainkit.randomness import seed_everything
+from trainkit.recipe.root import seconds_of
 from trainkit.state import State
 
 if TYPE_CHECKING:
@@ -124,6 +126,8 @@ def build(resolved: Resolved, folder: Path) -> Run:
     hooks = {f"hooks.{name}": hook for name, hook in recipe.hooks.items()}
     hooks |= {f"loggers.{name}": logger for name, logger in recipe.loggers.items()}
     parts |= {name: hooks[name].build(context) for name in order(hooks)}
+    if recipe.run.time_limit is not None:
+        parts["time_limit"] = TimeLimit(recipe.run.time_limit, seconds_of(recipe.run.time_limit) or 0.0)
     parts |= {
         "figures": Figures(),
         "metrics_file": MetricsFile(),

@@ -31,7 +31,7 @@ class ExitCode(IntEnum):
     FAILED = 1
     BAD_RECIPE = 2
     STOPPED = 75
-    """Stopped by a signal, with a checkpoint: ``trainkit resume`` goes on (EX_TEMPFAIL: try again)."""
+    """Stopped by a signal or its time limit, with a checkpoint: ``trainkit resume`` goes on (EX_TEMPFAIL)."""
 
 
 @attrs.frozen
@@ -95,8 +95,8 @@ def execute(run: Run, console: Console) -> Ending:
         raise
     finally:
         run.emit("run_end")
-    interrupted = state.stop_reason is not None and state.stop_reason.startswith("signal")
-    return Ending(run, ExitCode.STOPPED if interrupted else ExitCode.FINISHED, saver.newest, saver.best)
+        run_folder.note_end(state.folder, state.ended, finished=not (state.interrupted or state.failed))
+    return Ending(run, ExitCode.STOPPED if state.interrupted else ExitCode.FINISHED, saver.newest, saver.best)
 
 
 @contextlib.contextmanager
@@ -107,7 +107,7 @@ def _signals(state: State, console: Console) -> Iterator[None]:
         name = signal.Signals(number).name
         if state.stop_reason is not None:
             raise KeyboardInterrupt(name)
-        state.stop(f"signal {name}")
+        state.interrupt(f"signal {name}")
         console.say(f"{name}: finishing this step, then saving; once more stops at once")
 
     watched = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ class Progress:
         self._console = console
         self._task: Any = None
         self._next = 0.0
+        self._epochs: deque[float] = deque(maxlen=20)  # seconds of the last ones
 
     def on_run_start(self, state: State) -> None:
         """Open the live line, on a terminal."""
@@ -118,7 +121,10 @@ class Progress:
         values = [f"{name} {value:.4g}" for name, value in state.metrics.items() if not name.startswith("lr/")]
         text = "  ".join([*values, "lr " + " ".join(rates)])
         spent = " + ".join(f"{what} {seconds:.2f}" for what, seconds in state.seconds.items())
-        line = f"epoch {state.epoch}/{state.epochs}  {text}  {sum(state.seconds.values()):.2f} s = {spent}"
+        seconds = sum(state.seconds.values())
+        self._epochs.append(seconds)
+        left = timedelta(seconds=round(sum(self._epochs) / len(self._epochs) * (state.epochs - state.epoch)))
+        line = f"epoch {state.epoch}/{state.epochs}  {text}  {seconds:.2f} s = {spent}  left {left}"
         self._console.say(line, shown=self._console.live is None)
         if self._console.live:
             self._update(state, text)
