@@ -134,9 +134,8 @@ def _run_folder(path: Path) -> Path:
     for candidate in (path, Path("runs") / path):
         if (candidate / run_folder.CHECKPOINTS).is_dir():
             return candidate
-        runs = [each for each in candidate.glob("*") if any((each / run_folder.CHECKPOINTS).glob("*-*.safetensors"))]
-        if runs:
-            return max(runs, key=lambda each: each.name)
+        for folder in run_folder.newest_first(candidate.glob("*")):
+            return folder
     raise CheckpointError(
         f"there is no run at {path}; give a checkpoint (*.safetensors), a run folder, or the name of a run below runs/"
     )
