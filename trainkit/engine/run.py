@@ -97,7 +97,8 @@ def build(resolved: Resolved, folder: Path) -> Run:
     """
     recipe = resolved.recipe
     context = Context(recipe.run.seed, choose_device(recipe.run.device), rank=0, world=1, folder=folder)
-    torch.set_num_threads(recipe.run.threads or _threads())
+    by_itself = _threads()
+    torch.set_num_threads(recipe.run.threads or by_itself)
     torch.use_deterministic_algorithms(recipe.run.deterministic)
     seed_everything(recipe.run.seed)
 
