@@ -83,7 +83,7 @@ class LiveDiffraction:
         num = len(self.train_index) // self._world * self._world  # as many for each process
         order = torch.randperm(len(self.train_index), generator=_generator(self.seed, epoch))
         mine = self.train_index.cpu()[order[:num][self._rank :: self._world]]
-        yield from self._batches(mine.tensor_split(self.steps_per_epoch)[start:])
+        yield from self._loaded(mine.tensor_split(self.steps_per_epoch)[start:])
 
     def evaluate(self, split: str) -> Iterator[dict[str, Tensor]]:
         """Yield a whole split in the order of the scan."""
@@ -91,14 +91,14 @@ class LiveDiffraction:
         if split not in known:
             raise DataError(f'diffraction data has no split "{split}"; it has {", ".join(known)}')
         if len(known[split]):
-            yield from self._batches(known[split].cpu().tensor_split(ceil(len(known[split]) / self._batch_size)))
+            yield from self._loaded(known[split].cpu().tensor_split(ceil(len(known[split]) / self._batch_size)))
 
     def on_run_start(self, state: State) -> None:
         """Say what looks wrong."""
         for warning in self.warnings:
             state.warn(f"{self.scan.source}: {warning}")
 
-    def _batches(self, indices: tuple[Tensor, ...]) -> Iterator[dict[str, Tensor]]:
+    def _loaded(self, indices: tuple[Tensor, ...]) -> Iterator[dict[str, Tensor]]:
         for index, amplitudes_BYX in self._patterns.batches(indices):
             yield {"index": index, "amplitudes": amplitudes_BYX}
 
