@@ -28,6 +28,7 @@ class HDF5File:
 
     Args:
         path: The file.
+        setting: What of the recipe names it.
 
     Raises:
         DataError: It is not there, or is no HDF5 file.
@@ -35,8 +36,8 @@ class HDF5File:
 
     random_access = True
 
-    def __init__(self, path: Path) -> None:
-        self.source, self._path = str(path), path
+    def __init__(self, path: Path, setting: str = "data.path") -> None:
+        self.source, self._path, self._setting = str(path), path, setting
         if find_spec("hdf5plugin") is not None:
             import_module("hdf5plugin")  # by which HDF5 learns the compressions that detectors write
         with self.reading():
@@ -44,7 +45,7 @@ class HDF5File:
 
     def reading(self) -> AbstractContextManager[None]:
         """Make a context that turns what a damaged file raises into a DataError."""
-        return reading(self._path, "an HDF5 file")
+        return reading(self._path, "an HDF5 file", self._setting)
 
     def stored(self, name: str) -> h5py.Dataset:
         """Return a dataset of numbers, after it was found harmless.

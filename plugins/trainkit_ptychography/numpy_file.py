@@ -111,7 +111,7 @@ class NumPyFile:
         """Return a whole array."""
         if self._alone:
             path = self._path.parent / name
-            with reading(path, "a NumPy file"), path.open("rb") as stream:
+            with reading(path, "a NumPy file", f"data: {name}"), path.open("rb") as stream:
                 return _read(stream, path.stat().st_size, str(path))
         with self._archive() as archive:
             return self._read_member(archive, self._member(archive, name), name)
