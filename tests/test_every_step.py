@@ -145,7 +145,16 @@ def test_it_ends_with_the_same_bits_from_every_step(client: str, schedule: str, 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_loader_workers_change_nothing_of_that() -> None:
-    assert prove(CLIENTS["segmenter"], SCHEDULES["cosine"], "data.num_workers=2", "run.epochs=2", "groups.encoder.stop_epoch=2") >= 6
+    assert (
+        prove(
+            CLIENTS["segmenter"],
+            SCHEDULES["cosine"],
+            "data.num_workers=2",
+            "run.epochs=2",
+            "groups.encoder.stop_epoch=2",
+        )
+        >= 6
+    )
 
 
 def test_an_interrupted_validation_is_done_anew_and_nothing_else_is_different() -> None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from trainkit import DataError
 from trainkit_ptychography.preparation import Preparation
 
-_PIECE_BYTES = 2**25  # of float32 that are worked on at a time
+_PIECE_BYTES = 2**23  # of float32 that are worked on at a time
 
 
 class Patterns(Protocol):
