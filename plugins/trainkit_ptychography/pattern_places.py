@@ -124,20 +124,22 @@ class Streamed:
         self, patterns: Patterns, amplitudes: Callable[[NDArray[np.float32]], Tensor], device: torch.device
     ) -> None:
         self._patterns, self._amplitudes, self._device = patterns, amplitudes, device
+        # One thread for the whole run: each new one would begin with a heap of its own.
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="patterns")
 
     def batches(self, indices: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield for each index (B,), on the CPU: the index and its amplitudes (B, Y, X), on the device."""
-        reader = ThreadPoolExecutor(1, thread_name_prefix="patterns")
         waiting: deque[tuple[Tensor, Future[Tensor]]] = deque()
         try:
             for index in indices:
-                waiting.append((index, reader.submit(self._read, index)))
+                waiting.append((index, self._reader.submit(self._read, index)))
                 if len(waiting) > _AHEAD:
                     yield self._arrived(*waiting.popleft())
             while waiting:
                 yield self._arrived(*waiting.popleft())
         finally:
-            reader.shutdown(cancel_futures=True)
+            for _, reading in waiting:
+                reading.cancel()
 
     def _read(self, index: Tensor) -> Tensor:
         amplitudes_BYX = self._amplitudes(self._patterns[index.numpy()])
