@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
@@ -21,10 +21,14 @@ class DiffractionData(Data):
 
     Attributes:
         batch_size: Patterns in a step. Batches of an epoch differ in size by at most one.
+        batches: Which points a step sees together: "random"; "compact" for neighbours, which overlap most, so that each
+            step settles one place of the object; "sparse" for points far from each other, whose gradients disturb each
+            other least. Dealt out anew in each epoch.
         validation_fraction: Share of the scan points held out to measure ``val/loss``; chosen by the run's seed.
     """
 
     batch_size: int = attrs.field(default=32, validator=attrs.validators.ge(1))
+    batches: Literal["random", "compact", "sparse"] = "random"
     validation_fraction: float = attrs.field(
         default=0.05, validator=[attrs.validators.ge(0.0), attrs.validators.lt(1.0)]
     )
@@ -56,4 +60,6 @@ class DiffractionData(Data):
         from trainkit_ptychography.live_diffraction import LiveDiffraction
         from trainkit_ptychography.scan import checked
 
-        return LiveDiffraction(checked(self.read()), context, self.batch_size, self.validation_fraction)
+        return LiveDiffraction(
+            checked(self.read()), context, self.batch_size, self.validation_fraction, batches=self.batches
+        )

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from trainkit import Context, DataError, random_seed
+from trainkit_ptychography.batch_order import BatchOrder, arrange
 from trainkit_ptychography.scan import Recording
 
+_ORDER = 0x0DE5  # keeps what a batch order draws apart from the shuffle that deals points to processes
 _HOLD_OUT = 0x501D  # keeps the choice of held-out points apart from the shuffles, which are seeded by (seed, epoch)
 
 
@@ -29,6 +31,7 @@ class LiveDiffraction:
         amplitudes_NYX: All patterns, on the device.
         train_index: The scan points that are trained on.
         held_out_index: The others; empty where none are held out.
+        mask_YX: True where the detector can be trusted, zero frequency at [0, 0]; None: everywhere.
         mean_counts: What a pattern's total of 1 stands for.
         seed: The run's seed.
         device: Where batches are.
@@ -42,17 +45,21 @@ class LiveDiffraction:
         batch_size: int,
         validation_fraction: float,
         dtype: torch.dtype = torch.float32,
+        batches: BatchOrder = "random",
     ) -> None:
         intensities_NYX, self.scan = recording
         self.seed, self.device = context.seed, torch.device(context.device)
         self._rank, self._world = context.rank, context.world
         self._batch_size = batch_size
+        self._batches = batches
+        self.mask_YX: Tensor | None = None
 
         num = len(intensities_NYX)
         self.mean_counts = float(intensities_NYX.sum(dtype=np.float64)) / num
         scaled_NYX = np.divide(intensities_NYX, self.mean_counts, dtype=str(dtype).removeprefix("torch."))
         self.amplitudes_NYX = torch.from_numpy(np.sqrt(scaled_NYX, out=scaled_NYX)).to(self.device)
 
+        self._positions_N2 = torch.from_numpy(self.scan.positions_N2)
         num_held_out = max(1, round(num * validation_fraction)) if validation_fraction > 0 else 0
         if num - num_held_out < self._world:
             raise DataError(
@@ -78,9 +85,10 @@ class LiveDiffraction:
         """Yield the batches ``start``… of an epoch, shuffled by (seed, epoch)."""
         num = len(self.train_index) // self._world * self._world  # as many for each process
         order = torch.randperm(len(self.train_index), generator=_generator(self.seed, epoch))
-        mine = self.train_index[order[:num][self._rank :: self._world].to(self.device)]
-        for index in mine.tensor_split(self.steps_per_epoch)[start:]:
-            yield self._batch(index)
+        mine = self.train_index.cpu()[order[:num][self._rank :: self._world]]
+        generator = _generator(self.seed, epoch, _ORDER)
+        for places in arrange(self._batches, self._positions_N2[mine], self.steps_per_epoch, generator)[start:]:
+            yield self._batch(mine[places].to(self.device))
 
     def evaluate(self, split: str) -> Iterator[dict[str, Tensor]]:
         """Yield a whole split in the order of the scan."""
