@@ -255,3 +255,47 @@ def test_a_finished_run_has_nothing_left_to_do(capsys: pytest.CaptureFixture[str
     ending = run()
     assert resume(ending.run.state.folder, (), Console(), allow_code=True) is None
     assert "nothing is left to do" in capsys.readouterr().out
+
+
+TWO_GROUPS = TOY.replace(
+    "[hooks.recorder]",
+    """[groups.first]
+parameters = ["0.*"]
+[groups.second]
+parameters = ["2.*"]
+start_epoch = 2
+[monitor]
+metric = "val/loss"
+[hooks.stop_second]
+use = "stop_group"
+group = "second"
+patience = 2
+[hooks.recorder]""",
+)
+
+
+def test_a_group_stops_once_the_monitored_value_stalls_and_the_others_go_on() -> None:
+    recorder.ACTIONS["validation_end"] = lambda state: state.metrics.update({"val/loss": 1.0})
+    ending = run("run.epochs=8", text=TWO_GROUPS)
+    rates = [(line["lr/first"] > 0, line["lr/second"] > 0) for line in lines(ending.run.state.folder)]
+    assert rates == [(True, epoch in (2, 3, 4)) for epoch in range(8)]
+
+
+def test_the_run_ends_when_no_group_is_left_to_train() -> None:
+    recorder.ACTIONS["validation_end"] = lambda state: state.metrics.update({"val/loss": 1.0})
+    ending = run(
+        "run.epochs=8", "groups.first.stop_epoch=3", text=TWO_GROUPS.replace("start_epoch = 2", "start_epoch = 1")
+    )
+    assert ending.run.state.epoch == 4  # the first epoch gives the value that two more do not better
+    assert "no group is left to train" in ending.run.state.ended
+
+
+def test_a_group_that_was_stopped_stays_stopped_after_a_resume() -> None:
+    recorder.ACTIONS["validation_end"] = lambda state: state.metrics.update({"val/loss": 1.0})
+    whole = run("run.epochs=8", "checkpoint.keep_last=9", text=TWO_GROUPS).run.state
+    for finished in (4, 6):
+        parent = whole.folder / "checkpoints" / f"epoch-{finished:04d}.safetensors"
+        ending = resume(parent, (), Console(quiet=True), allow_code=True)
+        assert ending is not None
+        for name, tensor in whole.model.state_dict().items():
+            assert torch.equal(ending.run.state.model.state_dict()[name], tensor)

@@ -196,9 +196,8 @@ class Stages:
 
     def enter(self, epoch: int, step: int) -> None:
         """Switch the groups on and off for an epoch, and set its learning rates."""
-        for name, stage in self.stages.items():
-            group = self.groups[name]
-            group.active = stage.active(epoch)
+        for name, group in self.groups.items():
+            group.active = group.trains_in(epoch)
             for parameter in group.parameters.values():
                 parameter.requires_grad_(group.active)
                 parameter.grad = None
@@ -219,14 +218,12 @@ class Stages:
 
     def stopped(self, epoch: int) -> tuple[str, ...]:
         """Return the groups that trained until the epoch before this one."""
-        return tuple(
-            name for name, stage in self.stages.items() if stage.stop_epoch == epoch and stage.active(epoch - 1)
-        )
+        return tuple(n for n, group in self.groups.items() if group.stop_epoch == epoch and group.trains_in(epoch - 1))
 
     def observe(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
         """Let the schedules of the groups that train take in an epoch's metrics, ``step`` steps being finished."""
         for name, stage in self.stages.items():
-            if stage.active(epoch):
+            if self.groups[name].active:
                 t, _ = stage.clock(epoch + 1, step, self._steps_per_epoch)
                 self.memories[name] = fold(stage.scheduler, t, self.memories[name], metrics, self._monitor)
 

@@ -29,7 +29,7 @@ class Group:
         lr: The learning rate in effect; 0.0 while the group does not train.
         active: Whether it trains in this epoch.
         start_epoch: First epoch in which it trains; None: never.
-        stop_epoch: First epoch in which it no longer trains.
+        stop_epoch: First epoch in which it no longer trains; a hook may bring it forward.
     """
 
     parameters: Mapping[str, nn.Parameter]
@@ -37,6 +37,10 @@ class Group:
     active: bool
     start_epoch: int | None
     stop_epoch: int
+
+    def trains_in(self, epoch: int) -> bool:
+        """Return whether it trains in an epoch, as far as is known now."""
+        return self.start_epoch is not None and self.start_epoch <= epoch < self.stop_epoch
 
 
 @attrs.define

@@ -42,6 +42,7 @@ def content(run: Run) -> dict[str, Any]:
             name: {
                 "start_epoch": stage.start_epoch,
                 "stop_epoch": stage.stop_epoch,
+                "stopped_at": _brought_forward(state.groups[name].stop_epoch, stage.stop_epoch),
                 "lr": stage.lr,
                 "memory": dict(run.stages.memories[name]),
             }
@@ -80,6 +81,8 @@ def restore(run: Run, saved: Mapping[str, Any]) -> Loaded:
     for name, group in saved["groups"].items():
         if name in run.stages.memories:
             run.stages.memories[name] = group["memory"]
+            if group["stopped_at"] is not None:
+                state.groups[name].stop_epoch = group["stopped_at"]
     state.metrics = dict(saved["metrics"])
     state.running = {
         name: Running(
@@ -170,6 +173,10 @@ class Saver:
             every = self._settings.keep_every
             if path not in kept and not (kind == "epoch" and (count in best or (every and count % every == 0))):
                 path.unlink()
+
+
+def _brought_forward(now: int, planned: int) -> int | None:
+    return now if now < planned else None
 
 
 def _parameters(run: Run) -> dict[str, torch.nn.Parameter]:
