@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -26,6 +27,7 @@ from trainkit_ptychography.truth import NAMES, CompareWithTruth
 from trainkit_ptychography.truth_comparison import compare
 from trainkit_ptychography.tv import TotalVariation
 
+UNMASKED: Any = SimpleNamespace(mask_YX=None, mean_counts=500.0)
 ROOT = Path(__file__).parents[1]
 SHARED = next((p for p in (ROOT.parent / "shared", ROOT.parent.parent / "shared") if p.is_dir()), None)
 SMALL = SimulatedDiffraction(scan_shape=(6, 5), detector_size=24, semiangle_mrad=25.0)
@@ -388,20 +390,24 @@ def test_every_parameter_is_in_one_group_and_only_the_object_trains_unasked():
     groups = {name: list(parameters) for name, parameters in settings.parameter_groups(model).items()}
     assert {id(p) for each in groups.values() for p in each} == {id(p) for p in model.parameters()}
     assert sum(map(len, groups.values())) == len(list(model.parameters()))
-    assert settings.groups() == {"object": True, "probe": False, "dr": False, "other": False}
+    assert settings.groups() == {"object": True, "probe": False, "dr": False, "scan": False, "other": False}
 
 
 def test_the_amplitude_loss_is_its_formula():
     generator = np.random.default_rng(4)
     modelled, measured = generator.random((5, 6, 7)), generator.random((5, 6, 7))
     outputs = {"intensities": torch.from_numpy(modelled)}
-    loss = Amplitude(epsilon=1e-3).build(None)(outputs, {"amplitudes": torch.from_numpy(measured)}, torch.nn.Module())
+    loss = Amplitude(epsilon=1e-3).build(UNMASKED)(
+        outputs, {"amplitudes": torch.from_numpy(measured)}, torch.nn.Module()
+    )
     assert float(loss) == pytest.approx(((np.sqrt(modelled + 1e-3) - measured) ** 2).sum((1, 2)).mean(), rel=1e-12)
 
 
 def test_a_dark_pixel_gives_a_finite_gradient():
     dark = torch.zeros(1, 2, 2, requires_grad=True)
-    Amplitude().build(None)({"intensities": dark}, {"amplitudes": torch.ones(1, 2, 2)}, torch.nn.Module()).backward()
+    Amplitude().build(UNMASKED)(
+        {"intensities": dark}, {"amplitudes": torch.ones(1, 2, 2)}, torch.nn.Module()
+    ).backward()
     assert dark.grad is not None
     assert dark.grad.isfinite().all()
 
