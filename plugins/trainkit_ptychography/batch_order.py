@@ -1,7 +1,7 @@
 """Which scan points a step sees together: at random, neighbours, or points far from each other.
 
-Both spatial orders rest on one cut of the scan into cells of given sizes: it is halved again and again across its longer
-extent, along axes turned by a random angle, so that the cells differ from epoch to epoch.
+Both spatial orders rest on one cut of the scan into cells of given sizes: it is halved again and again across its
+longer extent, along axes turned by a random angle, so that the cells differ from epoch to epoch.
 
 Shapes: N = scan points.
 """

@@ -56,7 +56,7 @@ def fit_displacement(
 
 def _solve(normal_B22: Tensor, right_B2: Tensor) -> Tensor:
     """Solve 2 × 2 systems by hand: a pattern that tells nothing of its position gets a step of 0."""
-    (a, b), (c, d) = ((normal_B22[:, row, column] for column in (0, 1)) for row in (0, 1))
+    a, b, c, d = normal_B22.flatten(1).unbind(1)
     determinant_B = a * d - b * c
     solved_B2 = torch.stack((d * right_B2[:, 0] - b * right_B2[:, 1], a * right_B2[:, 1] - c * right_B2[:, 0]), dim=1)
     sound_B = determinant_B > 1e-6 * (a + d).square()

@@ -20,6 +20,7 @@ from trainkit_ptychography import pictures
 from trainkit_ptychography.forward import intensities
 from trainkit_ptychography.geometry import Distortion, affine_part, distortion, place
 from trainkit_ptychography.held_out_positions import fit_displacement
+from trainkit_ptychography.imagej_tiff import write_imagej_tiff
 from trainkit_ptychography.live_diffraction import LiveDiffraction
 from trainkit_ptychography.objects import LiveObject
 from trainkit_ptychography.probe_modes import ProbeModes
@@ -32,8 +33,8 @@ class SingleSliceModule(nn.Module):
     """Object, probe and positions, and the patterns they make.
 
     The position of a point is start + dr + scan @ (start − middle) / radius. It is split anew at each step into the
-    integer corner of its patch and a rest within ±0.5 pixel, by which the probe is shifted: so a patch is always centred
-    on its probe, however far the point has moved, and dr and scan get their gradients through the shift.
+    integer corner of its patch and a rest within ±0.5 pixel, by which the probe is shifted: so a patch is always
+    centred on its probe, however far the point has moved, and dr and scan get their gradients through the shift.
 
     Attributes:
         object: The transmission, a `LiveObject`.
@@ -245,15 +246,23 @@ class SingleSliceModule(nn.Module):
     def on_picture(self, state: State) -> None:
         """Show phase, amplitude, probe and positions."""
         self._finish_positions()
-        scan, maps = self._data.scan, self.maps()
+        scan, maps, modes_MYX = self._data.scan, self.maps(), self.probe_modes()
+        size = scan.pixel_size_angstrom
         seen = pictures.scanned_part(scan.positions_N2 - self.origin_2, self._shape_HW)
-        state.picture("object_phase", pictures.grey(maps["phase"][seen]))
-        state.picture("object_amplitude", pictures.grey(maps["amplitude"][seen]))
-        state.picture("probe", pictures.complex_modes(self.probe_modes()))
+        phase_HW, amplitude_HW = maps["phase"][seen], maps["amplitude"][seen]
+        state.picture("object_phase", pictures.grey(phase_HW, size, "rad"))
+        state.picture("object_amplitude", pictures.grey(amplitude_HW, size, ""))
+        object_HW = amplitude_HW * np.exp(1j * phase_HW)
+        state.picture("object", pictures.complex_arrays(object_HW[None], size, brightest_percent=99.0))
+        powers_M = (np.abs(modes_MYX) ** 2).sum((1, 2))
+        shares = " ".join(f"{share:.1%}" for share in powers_M / powers_M.sum()) if len(powers_M) > 1 else ""
+        state.picture("probe", pictures.complex_arrays(modes_MYX, size, shares))
         true_N2 = None if scan.truth is None else scan.truth.positions_N2
         state.picture("positions", pictures.positions(scan.positions_N2, self.positions(), true_N2))
 
     def on_run_end(self, state: State) -> None:
-        """Write ``result.h5`` into the run folder, unless the run failed."""
+        """Write ``result.h5``, and phase and amplitude for ImageJ, into the run folder, unless the run failed."""
         if state.context.rank == 0 and not state.ended.startswith("failed"):
             write_result(state.folder / "result.h5", self.result())
+            for name, map_HW in self.maps().items():
+                write_imagej_tiff(state.folder / f"object_{name}.tif", map_HW, self._data.scan.pixel_size_angstrom)
