@@ -85,11 +85,9 @@ class Running:
             self.values.clear()
 
     def mean(self) -> float:
-        """Return the mean since the start, and start anew."""
+        """Return the mean of all that was taken in."""
         self.fold()
-        mean = self.sum / self.count if self.count else float("nan")
-        self.sum, self.count = 0.0, 0
-        return mean
+        return self.sum / self.count if self.count else float("nan")
 
 
 @attrs.define
@@ -103,8 +101,10 @@ class State:
         data: The opened data.
         groups: Group name -> group.
         monitor: The value that decides what is best.
+        steps_per_epoch: Optimizer steps of an epoch; fewer than batches where gradients are accumulated.
         epoch: Finished epochs: the number, counted from 0, of the running one.
         step: Finished optimizer steps of the whole run.
+        epoch_step: How many they were when the running epoch began.
         batch: The current batch, on the device.
         outputs: The model's outputs for it.
         loss: The total training loss of the current step, a scalar on the device.
@@ -114,6 +114,7 @@ class State:
         pictures: Name -> image (height, width, 3) uint8, shown since the epoch began.
         seconds: Where this epoch's time went, wall clock: "data" (waiting for batches), "steps", "validation",
             "checkpoint".
+        warnings: What was warned of and not yet said.
         ended: At ``run_end``, how the run ended: "finished", "stopped: …" or "failed: …".
     """
 
@@ -123,8 +124,10 @@ class State:
     data: LiveData
     groups: Mapping[str, Group]
     monitor: Monitor
+    steps_per_epoch: int = 1
     epoch: int = 0
     step: int = 0
+    epoch_step: int = 0
     batch: Batch | None = None
     outputs: Outputs | None = None
     loss: Tensor | None = None
@@ -133,8 +136,10 @@ class State:
     split: str | None = None
     pictures: dict[str, np.ndarray[Any, Any]] = attrs.Factory(dict)
     seconds: dict[str, float] = attrs.Factory(dict)
+    warnings: list[str] = attrs.Factory(list)
     ended: str = ""
     stop_reason: str | None = None
+    interrupted: bool = False
     save_reason: str | None = None
     running: dict[str, Running] = attrs.Factory(dict)
 
@@ -170,13 +175,35 @@ class State:
             raise ValueError(f'picture "{name}" must be (height, width, 3) uint8, got {given}')
         self.pictures[name] = image_HWC
 
+    def warn(self, text: str) -> None:
+        """Say something that a person should know, on the terminal and in ``log.txt``; the run goes on."""
+        self.warnings.append(text)
+
     def stop(self, reason: str) -> None:
         """Ask the run to end after this step, with a checkpoint."""
         self.stop_reason = reason
 
+    def interrupt(self, reason: str) -> None:
+        """Ask the run to end after this step, with a checkpoint, because the machine is needed or taken away.
+
+        Unlike after `stop`, the run is not finished: a validation under way is abandoned, and done anew on resume.
+        """
+        self.stop_reason = reason
+        self.interrupted = True
+
     def save(self, reason: str) -> None:
         """Ask for a checkpoint after this step."""
         self.save_reason = reason
+
+    @property
+    def failed(self) -> bool:
+        """Whether the run ended with an error."""
+        return self.ended.startswith("failed")
+
+    @property
+    def steps_in_epoch(self) -> int:
+        """Optimizer steps finished in the running epoch; 0 between epochs."""
+        return self.step - self.epoch_step
 
     @property
     def folder(self) -> Path:

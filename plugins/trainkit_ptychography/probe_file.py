@@ -61,9 +61,8 @@ def _array(settings: ProbeFromFile) -> tuple[NDArray[Any], str]:
                 known = f"{did_you_mean(settings.name, archive)}\nIt holds {', '.join(archive)}."
                 raise DataError(f'{path} has no array "{settings.name}"; {known}')
             return archive[settings.name], where
-    import h5py
+    from trainkit_ptychography.hdf5_file import HDF5File
 
-    from trainkit_ptychography.hdf5_file import read
-
-    with reading(path, "an HDF5 file", _SETTING), h5py.File(path, "r") as file:
-        return read(file, settings.name), where
+    file = HDF5File(path, _SETTING)
+    with file.reading():
+        return file.array(settings.name), where
