@@ -37,6 +37,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "trainkit.data/diffraction_numpy": {"path": Path("scan.npz")},
     "trainkit.hooks/stop_group": {"group": "probe"},
     "trainkit.models/single_slice_ptychography": {"probe": Aperture()},
+    "trainkit.ptychography.probes/from_file": {"path": Path("probe.npy")},
     "trainkit.schedulers/torch": {"name": "StepLR", "arguments": {"step_size": 3}},
 }
 

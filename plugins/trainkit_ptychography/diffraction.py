@@ -21,12 +21,16 @@ class DiffractionData(Data):
 
     Attributes:
         batch_size: Patterns in a step. Batches of an epoch differ in size by at most one.
+        batches: Which points a step sees together: "random"; "compact" for neighbours, which overlap most, so that each
+            step settles one place of the object; "sparse" for points far from each other, whose gradients disturb each
+            other least. Dealt out anew in each epoch.
         validation_fraction: Share of the scan points held out to measure ``val/loss``; chosen by the run's seed.
         patterns_on: Where patterns are during a run: "device", "host" (memory), or "disk" (read from their file in
             batches, ahead of time); "auto": the first of these where they fit. Results are the same, bit for bit.
     """
 
     batch_size: int = attrs.field(default=32, validator=attrs.validators.ge(1))
+    batches: Literal["random", "compact", "sparse"] = "random"
     validation_fraction: float = attrs.field(
         default=0.05, validator=[attrs.validators.ge(0.0), attrs.validators.lt(1.0)]
     )
@@ -66,4 +70,6 @@ class DiffractionData(Data):
         recording = self.read()
         place = choose_place(recording, self.patterns_on, context.device)
         scan = checked(loaded(recording, place))
-        return LiveDiffraction(scan, context, self.batch_size, self.validation_fraction, place=place)
+        return LiveDiffraction(
+            scan, context, self.batch_size, self.validation_fraction, place=place, batches=self.batches
+        )

@@ -5,7 +5,7 @@ Shapes: N = scan points, B = patterns of a batch, Y, X = rows and columns of the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import ceil
 
 import numpy as np
@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainkit import Context, DataError, State, random_seed
+from trainkit_ptychography.batch_order import BatchOrder, arrange
 from trainkit_ptychography.pattern_places import Place, Resident, Streamed
 from trainkit_ptychography.scan import Checked
 from trainkit_ptychography.summary import doubts
 
+_ORDER = 0x0DE5  # keeps what a batch order draws apart from the shuffle that deals points to processes
 _HOLD_OUT = 0x501D  # keeps the choice of held-out points apart from the shuffles, which are seeded by (seed, epoch)
 
 
@@ -50,11 +52,13 @@ class LiveDiffraction:
         validation_fraction: float,
         dtype: torch.dtype = torch.float32,
         place: Place = "device",
+        batches: BatchOrder = "random",
     ) -> None:
         patterns, self.scan, survey = checked
         self.seed, self.device = context.seed, torch.device(context.device)
         self._rank, self._world = context.rank, context.world
         self._batch_size = batch_size
+        self._batches = batches
 
         num = len(patterns)
         self.mean_counts = float(survey.totals_N.mean())
@@ -67,6 +71,7 @@ class LiveDiffraction:
         in_memory = place == "device" or (place == "host" and self.device.type == "cpu")
         self._patterns = (Resident if in_memory else Streamed)(patterns, self._amplitudes, self.device)
 
+        self._positions_N2 = torch.from_numpy(self.scan.positions_N2)
         num_held_out = max(1, round(num * validation_fraction)) if validation_fraction > 0 else 0
         if num - num_held_out < self._world:
             raise DataError(
@@ -83,7 +88,9 @@ class LiveDiffraction:
         num = len(self.train_index) // self._world * self._world  # as many for each process
         order = torch.randperm(len(self.train_index), generator=_generator(self.seed, epoch))
         mine = self.train_index.cpu()[order[:num][self._rank :: self._world]]
-        yield from self._loaded(mine.tensor_split(self.steps_per_epoch)[start:])
+        generator = _generator(self.seed, epoch, _ORDER)
+        batches = arrange(self._batches, self._positions_N2[mine], self.steps_per_epoch, generator)
+        yield from self._loaded([mine[places] for places in batches[start:]])
 
     def evaluate(self, split: str) -> Iterator[dict[str, Tensor]]:
         """Yield a whole split in the order of the scan."""
@@ -98,7 +105,7 @@ class LiveDiffraction:
         for warning in self.warnings:
             state.warn(f"{self.scan.source}: {warning}")
 
-    def _loaded(self, indices: tuple[Tensor, ...]) -> Iterator[dict[str, Tensor]]:
+    def _loaded(self, indices: Sequence[Tensor]) -> Iterator[dict[str, Tensor]]:
         for index, amplitudes_BYX in self._patterns.batches(indices):
             yield {"index": index, "amplitudes": amplitudes_BYX}
 
