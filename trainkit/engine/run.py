@@ -108,7 +108,7 @@ def build(resolved: Resolved, folder: Path) -> Run:
         ]
     )
     live = grouping.Stages(stages, parameters, model, optimizer, data.steps_per_epoch, recipe.monitor)
-    state = State(context, recipe.run.epochs, model, data, live.groups, recipe.monitor, say=console.say)
+    state = State(context, recipe.run.epochs, model, data, live.groups, recipe.monitor)
     losses = {name: (loss.weight, loss.build(data), loss.on_validation) for name, loss in recipe.losses.items()}
     metrics = {name: metric.build(data) for name, metric in recipe.metrics.items()}
     inference = recipe.inference.build()

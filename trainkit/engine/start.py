@@ -94,6 +94,7 @@ def execute(run: Run, console: Console, saved: Mapping[str, Any] | None = None) 
         TrainkitError: It failed; everything up to the last checkpoint is on the disk.
     """
     state = run.state
+    state.say = console.say
     saver = Saver(run)
     run.add("saver", saver)
     run.add("progress", Progress(console))

@@ -150,7 +150,7 @@ def _metric_names(recipe: Recipe) -> Iterator[Finding]:
 
 
 def known_names(recipe: Recipe) -> tuple[list[str], bool]:
-    """Return the full names of the values that a run computes (or patterns of them), and whether these are surely all."""
+    """Return the full names, or patterns of them, of the values that a run computes, and whether these are all."""
     names = ["train/loss", *(f"train/{loss}" for loss in recipe.losses)]
     all_known = True
     validated = [name for name, loss in recipe.losses.items() if loss.on_validation]
