@@ -35,6 +35,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "trainkit.data/diffraction_hdf5": {"path": Path("scan.h5"), "patterns": "patterns", "positions": "positions"},
     "trainkit.data/diffraction_numpy": {"path": Path("scan.npz")},
     "trainkit.hooks/stop_group": {"group": "probe"},
+    "trainkit.models/monai_network": {"name": "BasicUNet"},
     "trainkit.models/single_slice_ptychography": {"probe": Aperture()},
     "trainkit.schedulers/torch": {"name": "StepLR", "arguments": {"step_size": 3}},
 }

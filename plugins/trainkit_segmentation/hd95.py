@@ -30,13 +30,14 @@ class HD95(SegmentationMetric):
         Huttenlocher, Klanderman, Rucklidge, "Comparing images using the Hausdorff distance", PAMI 15 (1993) 850.
     """
 
-    requires: ClassVar[tuple[str, ...]] = ("monai", "scipy")
+    requires: ClassVar[tuple[str, ...]] = ("scipy",)
     name: ClassVar[str] = "hd95"
 
     every_epochs: int = attrs.field(default=1, validator=ge(1))
 
     def build(self, data: LiveSegmentation) -> LiveMetric:
         """Make the accumulator."""
-        from trainkit_segmentation.surfaces import LiveSurfaceMetric, hausdorff_95
+        from trainkit_segmentation.live_surface_metric import LiveSurfaceMetric
+        from trainkit_segmentation.surfaces import hausdorff_95
 
         return LiveSurfaceMetric(self.name, hausdorff_95, data, self.every_epochs)

@@ -10,6 +10,7 @@ from typing import Any
 
 import attrs
 import numpy as np
+import torch
 from nibabel import affines, orientations
 from numpy.typing import NDArray
 from torch import Tensor
@@ -95,7 +96,10 @@ class LiveOverlays:
         assert state.batch is not None
         assert state.outputs is not None
         found_KXYZ = masks(prediction(state.outputs, state.batch, data), data).cpu()
-        image_1XYZ = data.to_original(state.batch["image"][0, self._channel : self._channel + 1], case)
+        image_XYZ = state.batch["image"][0, self._channel]
+        black, white = np.percentile(image_XYZ.cpu().numpy(), (1, 99.5)).tolist()
+        # As scores are resampled: what was cropped is background, channel 0, and so black in the other one.
+        image_1XYZ = data.to_original(torch.stack([torch.zeros_like(image_XYZ), image_XYZ]), case)[1:]
         dice_K = dice(mask_counts(found_KXYZ, true_KXYZ.cpu())).tolist()
 
         affine = np.asarray(data.affine(case))
@@ -105,9 +109,8 @@ class LiveOverlays:
         def turned(array_KXYZ: Tensor) -> NDArray[Any]:
             return np.stack([orientations.apply_orientation(each, turn) for each in array_KXYZ.cpu().numpy()])
 
-        image_XYZ, found, true = turned(image_1XYZ)[0], turned(found_KXYZ), turned(true_KXYZ)
+        image, found, true = turned(image_1XYZ)[0], turned(found_KXYZ), turned(true_KXYZ)
         inside_XYZ = true.any(0)
-        grey = np.percentile(image_XYZ, (1, 99.5))
         planes = []
         for title, across in zip(_PLANES, _ACROSS, strict=True):
             others = tuple(axis for axis in range(3) if axis != across)
@@ -116,11 +119,11 @@ class LiveOverlays:
             planes.append(
                 Plane(
                     title=f"{title}, slice {index}",
-                    image_HW=_as_seen(np.take(image_XYZ, index, across)),
+                    image_HW=_as_seen(np.take(image, index, across)),
                     found_KHW=np.stack([_as_seen(each) for each in np.take(found, index, across + 1)]),
                     true_KHW=np.stack([_as_seen(each) for each in np.take(true, index, across + 1)]),
                     aspect=float(spacing[up] / spacing[right]),
-                    grey=(float(grey[0]), float(grey[1])),
+                    grey=(black, white),
                 )
             )
         return _Shown(planes, dice_K, foreground)

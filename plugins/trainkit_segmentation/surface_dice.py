@@ -30,7 +30,7 @@ class SurfaceDice(SegmentationMetric):
         Nikolov et al., "Clinically applicable segmentation of head and neck anatomy …", JMIR 23 (2021) e26151.
     """
 
-    requires: ClassVar[tuple[str, ...]] = ("monai", "scipy")
+    requires: ClassVar[tuple[str, ...]] = ("scipy",)
     name: ClassVar[str] = "surface_dice"
 
     tolerance_mm: float = attrs.field(default=1.0, validator=ge(0.0))
@@ -40,7 +40,8 @@ class SurfaceDice(SegmentationMetric):
         """Make the accumulator."""
         from functools import partial
 
-        from trainkit_segmentation.surfaces import LiveSurfaceMetric, surface_agreement
+        from trainkit_segmentation.live_surface_metric import LiveSurfaceMetric
+        from trainkit_segmentation.surfaces import surface_agreement
 
         measure = partial(surface_agreement, tolerance_mm=self.tolerance_mm)
         return LiveSurfaceMetric(self.name, measure, data, self.every_epochs)

@@ -1,105 +1,64 @@
 """How far the surfaces of what was found and what is there are apart.
 
-Shapes: K = classes, X, Y, Z = voxels.
+Shapes: K = classes, S = voxels of a surface, X, Y, Z = voxels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from typing import Any
 
-import torch
-from monai.metrics.hausdorff_distance import compute_hausdorff_distance
-from monai.metrics.surface_dice import compute_surface_dice
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import binary_erosion, distance_transform_edt, find_objects
 
-from trainkit import Batch, Outputs, State
-from trainkit_segmentation.case_scores import CaseScores
-from trainkit_segmentation.live_segmentation import LiveSegmentation
-from trainkit_segmentation.prediction import masks, prediction
-
+Mask = NDArray[np.bool_]
 Spacing = tuple[float, float, float]
 
 
-def hausdorff_95(found_KXYZ: Tensor, true_KXYZ: Tensor, spacing_mm: Spacing) -> Tensor:
+def hausdorff_95(found_KXYZ: Mask, true_KXYZ: Mask, spacing_mm: Spacing) -> NDArray[np.float64]:
     """Return the 95 % Hausdorff distance of each class in mm, (K,).
 
     NaN where a class is in neither mask, the diagonal of the volume where it is in one alone.
     """
-    distances_K = torch.full((len(found_KXYZ),), torch.nan, dtype=torch.float64)
-    diagonal = math.dist((0, 0, 0), [n * mm for n, mm in zip(found_KXYZ.shape[1:], spacing_mm, strict=True)])
-    for k, (found_XYZ, true_XYZ) in enumerate(zip(found_KXYZ, true_KXYZ, strict=True)):
-        there = int(found_XYZ.any()) + int(true_XYZ.any())
-        if there == 1:
-            distances_K[k] = diagonal
-        elif there == 2:
-            distances_K[k] = compute_hausdorff_distance(
-                found_XYZ[None, None],
-                true_XYZ[None, None],
-                include_background=True,
-                percentile=95,
-                spacing=list(spacing_mm),
-            )[0, 0]
-    return distances_K
+    worst = math.hypot(*(n * mm for n, mm in zip(found_KXYZ.shape[1:], spacing_mm, strict=True)))
+
+    def of_class(found_XYZ: Mask, true_XYZ: Mask) -> float:
+        if not found_XYZ.any() or not true_XYZ.any():
+            return worst if found_XYZ.any() or true_XYZ.any() else math.nan
+        return max(float(np.percentile(each_S, 95)) for each_S in distances(found_XYZ, true_XYZ, spacing_mm))
+
+    return np.array([of_class(*masks) for masks in zip(found_KXYZ, true_KXYZ, strict=True)])
 
 
-def surface_agreement(found_KXYZ: Tensor, true_KXYZ: Tensor, spacing_mm: Spacing, tolerance_mm: float) -> Tensor:
+def surface_agreement(
+    found_KXYZ: Mask, true_KXYZ: Mask, spacing_mm: Spacing, tolerance_mm: float
+) -> NDArray[np.float64]:
     """Return the share of both surfaces of each class that is within a tolerance of the other, (K,).
 
     NaN where a class is in neither mask, 0 where it is in one alone.
     """
-    shares_K = torch.full((len(found_KXYZ),), torch.nan, dtype=torch.float64)
-    for k, (found_XYZ, true_XYZ) in enumerate(zip(found_KXYZ, true_KXYZ, strict=True)):
-        there = int(found_XYZ.any()) + int(true_XYZ.any())
-        if there == 1:
-            shares_K[k] = 0.0
-        elif there == 2:
-            shares_K[k] = compute_surface_dice(
-                found_XYZ[None, None],
-                true_XYZ[None, None],
-                class_thresholds=[tolerance_mm],
-                include_background=True,
-                spacing=list(spacing_mm),
-            )[0, 0]
-    return shares_K
+
+    def of_class(found_XYZ: Mask, true_XYZ: Mask) -> float:
+        if not found_XYZ.any() or not true_XYZ.any():
+            return 0.0 if found_XYZ.any() or true_XYZ.any() else math.nan
+        return float((np.concatenate(distances(found_XYZ, true_XYZ, spacing_mm)) <= tolerance_mm).mean())
+
+    return np.array([of_class(*masks) for masks in zip(found_KXYZ, true_KXYZ, strict=True)])
 
 
-class LiveSurfaceMetric:
-    """A measure of surfaces over a split.
+def distances(one_XYZ: Mask, other_XYZ: Mask, spacing_mm: Spacing) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return for each voxel of a mask's surface how far the other's surface is, in mm: (S,), and the other way round.
 
-    Args:
-        name: What its values are called.
-        measure: (found, true, spacing) -> (K,), the masks (K, X, Y, Z), on the CPU.
-        data: What the cases are from.
-        every_epochs: It is measured after every so many epochs, and after the last.
+    A voxel is of the surface if one of its six neighbours is not in the mask, or lies beyond the volume.
     """
-
-    def __init__(
-        self, name: str, measure: Callable[[Tensor, Tensor, Spacing], Tensor], data: LiveSegmentation, every_epochs: int
-    ) -> None:
-        self._measure = measure
-        self._data = data
-        self._every_epochs = every_epochs
-        self._due = True
-        self._scores = CaseScores(name, data.classes)
-
-    def on_validation_start(self, state: State) -> None:
-        """See whether it is time."""
-        epochs = state.epoch + 1
-        self._due = epochs % self._every_epochs == 0 or epochs == state.epochs
-
-    def update(self, outputs: Outputs, batch: Batch) -> None:
-        """Take in a case."""
-        if self._due:
-            case, data = batch["case"], self._data
-            found_KXYZ = masks(prediction(outputs, batch, data), data).cpu()
-            true_KXYZ = masks(data.truth(case), data).cpu()
-            self._scores.add(case, self._measure(found_KXYZ, true_KXYZ, data.spacing_mm(case)))
-
-    def compute(self) -> dict[str, float]:
-        """Return the means, and start anew; nothing where it was not time."""
-        return self._scores.means()
-
-    def on_validation_end(self, state: State) -> None:
-        """Say what was left out."""
-        self._scores.say_left_out(state)
+    box = find_objects((one_XYZ | other_XYZ).astype(np.uint8))[0]
+    surfaces = []
+    for mask_XYZ in (one_XYZ, other_XYZ):
+        inside_XYZ = np.pad(mask_XYZ[box], 1)
+        surfaces.append(inside_XYZ & ~binary_erosion(inside_XYZ))
+    one, other = surfaces
+    return (
+        distance_transform_edt(~other, sampling=spacing_mm)[one],
+        distance_transform_edt(~one, sampling=spacing_mm)[other],
+    )
