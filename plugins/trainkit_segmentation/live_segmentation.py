@@ -5,12 +5,26 @@ Shapes: B = patches of a batch, C = channels of an image, K = classes of a targe
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
+from trainkit import Context, DataError, did_you_mean
+from trainkit_segmentation.case_store import CaseStore, Entry
+from trainkit_segmentation.grid import Grid
+from trainkit_segmentation.patch_batches import PatchBatches, label_of, opened
+from trainkit_segmentation.prepared_cases import prepare_all
+from trainkit_segmentation.workers import Workers
+
 if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
+    from trainkit_segmentation.nifti import Array
+    from trainkit_segmentation.segmentation_data import SegmentationData
+
+_log = logging.getLogger("trainkit.segmentation")
 
 
 class LiveSegmentation:
@@ -30,22 +44,57 @@ class LiveSegmentation:
         steps_per_epoch: Batches of an epoch, on this process.
     """
 
-    num_channels: int
-    classes: tuple[str, ...]
-    exclusive: bool
-    patch_size: tuple[int, int, int]
-    steps_per_epoch: int
+    def __init__(self, settings: SegmentationData, context: Context) -> None:
+        listing = settings.find()
+        if listing.problems:
+            raise DataError("\n  ".join([f"{listing.source}: {len(listing.problems)} problems", *listing.problems]))
+        for note in listing.notes:
+            _log.info("%s", note)
+        self.num_channels, self.classes = len(listing.channels), listing.labels.classes
+        self.exclusive = listing.labels.exclusive
+        self.patch_size = settings.patch_size
+
+        self._division = settings.split.divide({case.name: case.subject for case in listing.cases})
+        self._index = {case.name: number for number, case in enumerate(listing.cases)}
+        used = {name for names in self._division.values() for name in names}
+        self._store = CaseStore(settings.cache)  # holds what is in use for as long as this lives
+        cases = [case for case in listing.cases if case.name in used]
+        self._keys = prepare_all(cases, listing.labels, settings.preprocessing, self._store)
+
+        train = self._division["train"]
+        self.steps_per_epoch = settings.steps_per_epoch or ceil(len(train) / (settings.batch_size * context.world))
+        self._rank, self._world = context.rank, context.world
+        entries = [(self._index[name], self._store.path(self._keys[name])) for name in train]
+        self._batches = PatchBatches(settings, context, entries)
+        on_gpu = torch.device(context.device).type == "cuda"
+        self._workers = Workers(self._batches, settings.workers, on_gpu) if settings.workers else None
 
     def train(self, epoch: int, start: int) -> Iterator[dict[str, Any]]:
         """Yield the batches ``start``… of an epoch, a function of (seed, epoch, rank) alone."""
-        raise NotImplementedError
+        places = [(epoch, step) for step in range(start, self.steps_per_epoch)]
+        if self._workers is not None:
+            yield from self._workers(places)
+        else:
+            for place in places:
+                yield self._batches[place]
 
     def evaluate(self, split: str) -> Iterator[dict[str, Any]]:
-        """Yield each case of a split whole, in alphabetical order."""
-        raise NotImplementedError
+        """Yield each case of a split whole, in alphabetical order; with several processes, each its share."""
+        if split not in self._division:
+            raise DataError(f'there is no split "{split}"; {did_you_mean(split, self._division)}')
+        for name in self._division[split][self._rank :: self._world]:
+            entry = self._entry(name)
+            yield {
+                "index": torch.tensor([self._index[name]]),
+                "image": entry.tensors["image"].float()[None],
+                "label": label_of(entry.tensors["codes"], entry)[None],
+                "case": name,
+            }
 
     def to_original(self, scores_KXYZ: Tensor, case: str) -> Tensor:
         """Resample class scores of a preprocessed volume onto the case's own voxel grid.
+
+        What preprocessing cropped becomes background, with scores of ±10⁴.
 
         Args:
             scores_KXYZ: Scores on the preprocessed grid, floating point, one channel a network output.
@@ -54,16 +103,25 @@ class LiveSegmentation:
         Returns:
             (K, X, Y, Z) on the voxel grid of the case's files, same dtype and device.
         """
-        raise NotImplementedError
+        return self._grid(case).to_own(scores_KXYZ, background=0 if self.exclusive else None)
 
     def truth(self, case: str) -> Tensor:
         """Return the label on the case's own voxel grid, in the convention of a batch's ``label`` without its B."""
-        raise NotImplementedError
+        entry = self._entry(case)
+        return label_of(entry.tensors.get("own_codes", entry.tensors["codes"]), entry)
 
     def spacing_mm(self, case: str) -> tuple[float, float, float]:
         """Return the size of a voxel of the case's own grid along its axes."""
-        raise NotImplementedError
+        return self._grid(case).own_spacing_mm
 
-    def affine(self, case: str) -> np.ndarray[Any, np.dtype[np.float64]]:
+    def affine(self, case: str) -> Array:
         """Return the (4, 4) matrix from voxels of the case's own grid to mm (right, anterior, superior)."""
-        raise NotImplementedError
+        return self._grid(case).affine
+
+    def _entry(self, case: str) -> Entry:
+        if case not in self._keys:
+            raise DataError(f'there is no case "{case}"; {did_you_mean(case, self._keys)}')
+        return opened(self._store.path(self._keys[case]))
+
+    def _grid(self, case: str) -> Grid:
+        return Grid.from_json(self._entry(case).about)

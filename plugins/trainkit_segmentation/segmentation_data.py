@@ -26,8 +26,7 @@ class SegmentationData(Data):
 
     Attributes:
         batch_size: Patches in a step.
-        steps_per_epoch: Steps in an epoch, for all processes together; None: as many as it takes to draw a patch of
-            each case.
+        steps_per_epoch: Steps in an epoch; None: a pass over the cases, as many as it takes to draw a patch of each.
         patch_size: Voxels of a training patch along x, y, z. Where a preprocessed volume is smaller, the patch is
             padded with zeros (background) on both sides.
         foreground_probability: How often a patch is centred on a voxel of a class (each class that the case has is

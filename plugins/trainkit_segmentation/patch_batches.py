@@ -1,0 +1,99 @@
+"""Batches of training patches, each a function of (seed, epoch, step, rank).
+
+Shapes: B = patches of a batch, C = channels, K = classes, X, Y, Z = voxels.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainkit import random_seed
+from trainkit_segmentation.augmenting import fill_patch
+from trainkit_segmentation.case_store import Entry, read_entry
+from trainkit_segmentation.grid import Grid
+from trainkit_segmentation.patches import choose_start
+
+if TYPE_CHECKING:
+    from trainkit import Context
+    from trainkit_segmentation.segmentation_data import SegmentationData
+
+_ORDER, _PATCH = 0x0DE5, 0x9A7C  # keep the order of the cases apart from what is drawn for each patch
+_MOST_OPEN = 256  # each mapped file takes one of the 1024 that a process may have open
+
+opened = lru_cache(maxsize=_MOST_OPEN)(read_entry)
+"""The entry of a path, kept mapped: entries never change."""
+
+
+class PatchBatches:
+    """Makes the batch of any place in a run; can be sent to another process.
+
+    Args:
+        settings: How patches are cut and changed.
+        context: Seed, rank and world.
+        entries: The training cases: number and preprocessed file.
+    """
+
+    def __init__(self, settings: SegmentationData, context: Context, entries: list[tuple[int, Path]]) -> None:
+        self._seed, self._rank, self._world = context.seed, context.rank, context.world
+        self._entries = entries
+        self._batch_size, self._size = settings.batch_size, settings.patch_size
+        self._foreground_probability, self._augmentation = settings.foreground_probability, settings.augmentation
+        self._epoch_order: tuple[int, int, list[int]] = (-1, -1, [])
+
+    def __getitem__(self, place: tuple[int, int]) -> dict[str, Tensor]:
+        """Return the batch of (epoch, step of the epoch)."""
+        epoch, step = place
+        first = (step * self._world + self._rank) * self._batch_size
+        chosen = [self._case(epoch, number) for number in range(first, first + self._batch_size)]
+        entries = [opened(path) for _, path in chosen]
+        channels = len(entries[0].tensors["image"])
+        image = torch.empty((self._batch_size, channels, *self._size), dtype=torch.float32)
+        codes = torch.empty((self._batch_size, 1, *self._size), dtype=torch.int64)
+        for b, entry in enumerate(entries):
+            rng = np.random.Generator(np.random.PCG64(random_seed(self._seed, _PATCH, epoch, first + b)))
+            start = choose_start(entry.tensors, self._size, self._foreground_probability, rng)
+            spacing = Grid.from_json(entry.about).spacing_mm
+            fill_patch(
+                entry.tensors["image"],
+                entry.tensors["codes"],
+                start,
+                spacing,
+                self._augmentation,
+                rng,
+                image[b],
+                codes[b, 0],
+            )
+        label = codes
+        if "table" in entries[0].tensors:
+            label = torch.stack([label_of(codes[b, 0], entry) for b, entry in enumerate(entries)])
+        return {"index": torch.tensor([number for number, _ in chosen]), "image": image, "label": label}
+
+    def _case(self, epoch: int, number: int) -> tuple[int, Path]:
+        """Return the case of a sample of an epoch: one pass over all cases after another, each in an order of its own."""
+        lap, place = divmod(number, len(self._entries))
+        if self._epoch_order[:2] != (epoch, lap):
+            rng = np.random.Generator(np.random.PCG64(random_seed(self._seed, _ORDER, epoch, lap)))
+            self._epoch_order = (epoch, lap, rng.permutation(len(self._entries)).tolist())
+        return self._entries[self._epoch_order[2][place]]
+
+
+def label_of(codes_XYZ: Tensor, entry: Entry) -> Tensor:
+    """Return what a network is to learn, from label codes.
+
+    Args:
+        codes_XYZ: Label codes of the case, or a part of them.
+        entry: The case.
+
+    Returns:
+        (1, X, Y, Z) int64 where classes exclude each other, else (K, X, Y, Z) float32.
+    """
+    table: Any = entry.tensors.get("table")
+    if table is None:
+        return codes_XYZ[None].long()
+    return torch.stack([row[codes_XYZ.long()] for row in table.T.float()])
