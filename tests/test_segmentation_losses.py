@@ -57,7 +57,7 @@ def soft_dice_loss(exclusive: bool, *, background: bool = False, over: tuple[int
 
 
 def cross_entropy(exclusive: bool) -> float:
-    logits, label = case(exclusive)
+    logits, _ = case(exclusive)
     _, t = probabilities(exclusive)
     flat = logits.flatten(2).numpy()
     if exclusive:
@@ -114,7 +114,7 @@ ALL = [DiceCE(), DiceLoss(), Focal(), Tversky()]
 @pytest.mark.parametrize("settings", ALL, ids=lambda each: type(each).__name__)
 @pytest.mark.parametrize("exclusive", [True, False])
 def test_a_perfect_score_costs_nothing(settings: SegmentationLoss, exclusive: bool) -> None:
-    logits, label = case(exclusive)
+    logits, _ = case(exclusive)
     t = torch.from_numpy(probabilities(exclusive)[1]).reshape(logits.shape)
     assert value(settings, exclusive, {"logits": 60 * (2 * t - 1)}) == pytest.approx(0.0, abs=1e-6)
 
@@ -136,9 +136,7 @@ def test_deep_supervision_is_the_weighted_mean_over_heads_with_labels_at_their_s
     coarse = logits[:, :, ::2, ::2, ::2] * 0.7
     size = coarse.shape[2:]
     # The nearest voxel of each coarse voxel's centre, worked out axis by axis.
-    nearest = [
-        np.floor((np.arange(n) + 0.5) * whole / n).astype(int) for n, whole in zip(size, SIZE, strict=True)
-    ]
+    nearest = [np.floor((np.arange(n) + 0.5) * whole / n).astype(int) for n, whole in zip(size, SIZE, strict=True)]
     at_coarse = label[(slice(None), slice(None), *np.ix_(*nearest))]
     data: Any = SimpleNamespace(exclusive=exclusive)
     model: Any = None

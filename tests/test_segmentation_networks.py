@@ -169,7 +169,10 @@ use = "dice"
 @pytest.mark.parametrize(
     ("model", "said"),
     [
-        ('use = "unet"\nchannels = [4, 8, 16]\nstrides = [2]', "3 levels (channels) have 2 strides between them, got 1"),
+        (
+            'use = "unet"\nchannels = [4, 8, 16]\nstrides = [2]',
+            "3 levels (channels) have 2 strides between",
+        ),
         ('use = "unet"\nchannels = [4, 8, 16, 32, 64, 128]', "multiples of 32 × 32 × 32: 32 × 32 × 32 does"),
         ('use = "dynunet"\nchannels = [4, 8, 16]\ndeep_supervision = 2', "has 1 that can be supervised"),
         ('use = "segresnet"\ninit_filters = 12', "must be a multiple of 8, got 12"),
@@ -244,7 +247,9 @@ def test_weights_are_loaded_from(kind: str, tmp_path: Path) -> None:
 def test_a_head_with_other_classes_is_an_error_that_says_how_to_leave_it_out(tmp_path: Path) -> None:
     source, target, before = fresh(1, classes=4), fresh(2), fresh(2)
     save_file(source.state_dict(), path := tmp_path / "five.safetensors")
-    with pytest.raises(DataError, match=r"other classes or channels: .*\(5, .* there, .*init_from_skip = \[\"head\.\*\"\]"):
+    with pytest.raises(
+        DataError, match=r"other classes or channels: .*\(5, .* there, .*init_from_skip = \[\"head\.\*\"\]"
+    ):
         load_initial_weights(target, path, (), group_of)
     assert same(before, target) == set(target.state_dict())
     load_initial_weights(target, path, ("head.*",), group_of)

@@ -48,9 +48,7 @@ class LiveVolumes(LiveSegmentation):
         for step in range(start, self.steps_per_epoch):
             generator = torch.Generator().manual_seed(random_seed(self._seed, epoch, step))
             image, label = self._fine(CASES["train"][step % 2])
-            begin = [
-                int(torch.randint(2 * self._size - edge + 1, (), generator=generator)) for edge in self.patch_size
-            ]
+            begin = [int(torch.randint(2 * self._size - edge + 1, (), generator=generator)) for edge in self.patch_size]
             x, y, z = (slice(first, first + edge) for first, edge in zip(begin, self.patch_size, strict=True))
             yield {"index": torch.tensor([step]), "image": image[None, :, x, y, z], "label": label[None, :, x, y, z]}
 
