@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 SAMPLES: dict[str, dict[str, Any]] = {
     "trainkit.data/diffraction_hdf5": {"path": Path("scan.h5"), "patterns": "patterns", "positions": "positions"},
     "trainkit.data/diffraction_numpy": {"path": Path("scan.npz")},
+    "trainkit.hooks/stop_group": {"group": "probe"},
     "trainkit.models/single_slice_ptychography": {"probe": Aperture()},
     "trainkit.schedulers/torch": {"name": "StepLR", "arguments": {"step_size": 3}},
 }

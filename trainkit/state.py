@@ -29,7 +29,7 @@ class Group:
         lr: The learning rate in effect; 0.0 while the group does not train.
         active: Whether it trains in this epoch.
         start_epoch: First epoch in which it trains; None: never.
-        stop_epoch: First epoch in which it no longer trains.
+        stop_epoch: First epoch in which it no longer trains; a hook may bring it forward.
     """
 
     parameters: Mapping[str, nn.Parameter]
@@ -37,6 +37,10 @@ class Group:
     active: bool
     start_epoch: int | None
     stop_epoch: int
+
+    def trains_in(self, epoch: int) -> bool:
+        """Return whether it trains in an epoch, as far as is known now."""
+        return self.start_epoch is not None and self.start_epoch <= epoch < self.stop_epoch
 
 
 @attrs.define
@@ -81,11 +85,9 @@ class Running:
             self.values.clear()
 
     def mean(self) -> float:
-        """Return the mean since the start, and start anew."""
+        """Return the mean of all that was taken in."""
         self.fold()
-        mean = self.sum / self.count if self.count else float("nan")
-        self.sum, self.count = 0.0, 0
-        return mean
+        return self.sum / self.count if self.count else float("nan")
 
 
 @attrs.define
@@ -99,8 +101,10 @@ class State:
         data: The opened data.
         groups: Group name -> group.
         monitor: The value that decides what is best.
+        steps_per_epoch: Optimizer steps of an epoch; fewer than batches where gradients are accumulated.
         epoch: Finished epochs: the number, counted from 0, of the running one.
         step: Finished optimizer steps of the whole run.
+        epoch_step: How many they were when the running epoch began.
         batch: The current batch, on the device.
         outputs: The model's outputs for it.
         loss: The total training loss of the current step, a scalar on the device.
@@ -119,8 +123,10 @@ class State:
     data: LiveData
     groups: Mapping[str, Group]
     monitor: Monitor
+    steps_per_epoch: int = 1
     epoch: int = 0
     step: int = 0
+    epoch_step: int = 0
     batch: Batch | None = None
     outputs: Outputs | None = None
     loss: Tensor | None = None
@@ -131,6 +137,7 @@ class State:
     seconds: dict[str, float] = attrs.Factory(dict)
     ended: str = ""
     stop_reason: str | None = None
+    interrupted: bool = False
     save_reason: str | None = None
     running: dict[str, Running] = attrs.Factory(dict)
 
@@ -170,9 +177,27 @@ class State:
         """Ask the run to end after this step, with a checkpoint."""
         self.stop_reason = reason
 
+    def interrupt(self, reason: str) -> None:
+        """Ask the run to end after this step, with a checkpoint, because the machine is needed or taken away.
+
+        Unlike after `stop`, the run is not finished: a validation under way is abandoned, and done anew on resume.
+        """
+        self.stop_reason = reason
+        self.interrupted = True
+
     def save(self, reason: str) -> None:
         """Ask for a checkpoint after this step."""
         self.save_reason = reason
+
+    @property
+    def failed(self) -> bool:
+        """Whether the run ended with an error."""
+        return self.ended.startswith("failed")
+
+    @property
+    def steps_in_epoch(self) -> int:
+        """Optimizer steps finished in the running epoch; 0 between epochs."""
+        return self.step - self.epoch_step
 
     @property
     def folder(self) -> Path:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import deque
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ class Progress:
         self._console = console
         self._task: Any = None
         self._next = 0.0
+        self._epochs: deque[float] = deque(maxlen=20)  # seconds of the last ones
 
     def on_run_start(self, state: State) -> None:
         """Open the live line, on a terminal."""
@@ -77,7 +80,7 @@ class Progress:
             bar = BarColumn(bar_width=_BAR_WIDTH)
             values = TextColumn("{task.fields[values]}", markup=False)
             live = Bar("{task.description}", bar, TimeRemainingColumn(), values, auto_refresh=False, transient=True)
-            total = state.epochs * state.data.steps_per_epoch
+            total = state.step + (state.epochs - state.epoch) * state.steps_per_epoch - state.steps_in_epoch
             self._task = live.add_task("", total=total, completed=state.step, values="")
             live.start()
             self._console.live = live
@@ -107,18 +110,21 @@ class Progress:
             if live:
                 self._update(state, loss)
             else:
-                step = state.step - state.epoch * state.data.steps_per_epoch
-                self._console.say(f"epoch {state.epoch}: step {step}/{state.data.steps_per_epoch}  {loss}")
+                where = f"epoch {state.epoch + 1}/{state.epochs}  step {state.steps_in_epoch}/{state.steps_per_epoch}"
+                self._console.say(f"{where}  {loss}")
 
     def on_checkpoint(self, state: State) -> None:
         """Say the values of an epoch that is finished, its checkpoint included, and where its time went."""
-        if state.step != state.epoch * state.data.steps_per_epoch:
+        if state.steps_in_epoch:
             return  # saved inside an epoch
         rates = [f"{name} {lr:.3g}" for name, lr in state.learning_rates().items() if state.groups[name].active]
         values = [f"{name} {value:.4g}" for name, value in state.metrics.items() if not name.startswith("lr/")]
         text = "  ".join([*values, "lr " + " ".join(rates)])
         spent = " + ".join(f"{what} {seconds:.2f}" for what, seconds in state.seconds.items())
-        line = f"epoch {state.epoch}/{state.epochs}  {text}  {sum(state.seconds.values()):.2f} s = {spent}"
+        seconds = sum(state.seconds.values())
+        self._epochs.append(seconds)
+        left = timedelta(seconds=round(sum(self._epochs) / len(self._epochs) * (state.epochs - state.epoch)))
+        line = f"epoch {state.epoch}/{state.epochs}  {text}  {seconds:.2f} s = {spent}  left {left}"
         self._console.say(line, shown=self._console.live is None)
         if self._console.live:
             self._update(state, text)

@@ -1,0 +1,75 @@
+"""Ends the training of one parameter group while the others go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import attrs
+
+from trainkit.contracts import Context, Phase, Problem, component
+from trainkit.errors import RecipeError, did_you_mean
+from trainkit.hooks.stall import Patience, StallHook
+
+if TYPE_CHECKING:
+    from trainkit.recipe.root import Recipe
+    from trainkit.state import State
+
+
+@component
+class StopGroup(StallHook):
+    """Freezes a parameter group for the rest of the run once a metric has not got better for some epochs.
+
+    For parameters that go on lowering the training loss when there is nothing left to find, as scan positions do. The
+    patience counts from the group's own start. The run ends when no group is left to train.
+
+    Attributes:
+        group: The parameter group.
+    """
+
+    phase: ClassVar[Phase] = "mutate"
+
+    group: str
+
+    def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
+        """Yield what may keep the metric from being read the right way round, and whether there is such a group."""
+        yield from super().problems(recipe)
+        known = recipe.groups if any(each.parameters for each in recipe.groups.values()) else recipe.model.groups()
+        if known is not None and self.group not in known:
+            yield Problem(f'the model has no group "{self.group}"; {did_you_mean(self.group, known)}', "group")
+
+    def build(self, context: Context) -> object:
+        """Make the live part."""
+        return _Watch(self.group, Patience(self))
+
+
+@attrs.define
+class _Watch:
+    name: str
+    patience: Patience
+
+    def on_run_start(self, state: State) -> None:
+        """See that the group is there."""
+        if self.name not in state.groups:
+            raise RecipeError(
+                f'hook stop_group: there is no group "{self.name}"; {did_you_mean(self.name, state.groups)}'
+            )
+
+    def on_epoch_end(self, state: State) -> None:
+        """Look at this epoch's value."""
+        group = state.groups[self.name]
+        if not group.active or group.start_epoch is None:
+            return
+        if said := self.patience.ended(state, group.start_epoch):
+            following = state.epoch + 1
+            group.stop_epoch = following
+            if not any(each.trains_in(following) for each in state.groups.values()) and following < state.epochs:
+                state.stop(f"no group is left to train: {said}")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs, as JSON."""
+        return self.patience.state_dict()
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Take up where a run left off."""
+        self.patience.load_state_dict(saved)
