@@ -60,7 +60,8 @@ def start(resolved: Resolved, console: Console) -> Ending:
     folder = run_folder.create(resolved)
     with run_folder.lock(folder):
         try:
-            run = build(resolved, folder)
+            with console.heard():
+                run = build(resolved, folder)
         except BaseException:
             shutil.rmtree(folder)  # nothing was run in it
             raise

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import sys
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +32,7 @@ class Console:
         self.quiet = quiet
         self.live: Any = None
         self._log: Path | None = None
+        self._heard: list[str] = []
 
     @property
     def is_terminal(self) -> bool:
@@ -36,8 +40,28 @@ class Console:
         return not self.quiet and sys.stdout.isatty()
 
     def log_to(self, path: Path) -> None:
-        """Keep everything that is said in a file too, from now on."""
+        """Keep everything that is said in a file too, from now on; first what was `heard`."""
         self._log = path
+        for text in self._heard:
+            self._keep(text)
+        self._heard = []
+
+    @contextlib.contextmanager
+    def heard(self) -> Iterator[None]:
+        """Say what a run's parts tell the logger "trainkit" while they are made, when its log is not there yet."""
+        logger, handler = logging.getLogger("trainkit"), _Ear(self._hear)
+        level = logger.level
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+    def _hear(self, text: str) -> None:
+        self._heard.append(text)
+        self._show(text)
 
     def say(self, text: str, *, shown: bool = True) -> None:
         """Say a line.
@@ -46,16 +70,32 @@ class Console:
             text: The line.
             shown: False: in the log alone.
         """
+        self._keep(text)
+        if shown:
+            self._show(text)
+
+    def _keep(self, text: str) -> None:
         if self._log is not None:
             with self._log.open("a", encoding="utf-8") as file:
                 file.write(text + "\n")
-        if not shown or self.quiet:
+
+    def _show(self, text: str) -> None:
+        if self.quiet:
             return
         if self.live is not None:
             self.live.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
+
+
+class _Ear(logging.Handler):
+    def __init__(self, told: Callable[[str], None]) -> None:
+        super().__init__()
+        self._told = told
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._told(record.getMessage())
 
 
 class Progress:
