@@ -144,7 +144,6 @@ def ours(extra: str, *, quiet: bool) -> Callable[[int], float]:
         from trainkit.engine.folder import LOG, create
         from trainkit.engine.loop import train
         from trainkit.engine.run import build
-        from trainkit.engine.saving import Saver
         from trainkit.hooks.progress import Console, Progress
         from trainkit.recipe.resolve import resolve_text
 
@@ -157,7 +156,6 @@ def ours(extra: str, *, quiet: bool) -> Callable[[int], float]:
             run = build(resolved, run_folder)
             stopwatch = Stopwatch()
             if not quiet:
-                run.add("saver", Saver(run))
                 run.add("progress", Progress(console))
             run.add("stopwatch", stopwatch)
             train(run)

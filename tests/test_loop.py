@@ -17,7 +17,7 @@ from PIL import Image
 import trainkit.engine.loop
 import trainkit.events
 from trainkit import ComponentError, NonFiniteError, RecipeError, State, checkpoint
-from trainkit.engine.resume import resume
+from trainkit.engine.resume import resume as resume_from
 from trainkit.engine.start import Ending, ExitCode, start
 from trainkit.hooks.progress import Console
 from trainkit.recipe.resolve import resolve_text
@@ -50,6 +50,10 @@ def _nothing_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 
 def run(*sets: str, text: str = TOY) -> Ending:
     return start(resolve_text(text, Path.cwd(), sets), Console(quiet=True))
+
+
+def resume(path: Path, *sets: str, quiet: bool = True, **options: Any) -> Ending | None:
+    return resume_from(path, Console(quiet), sets=sets, allow_code=True, **options)
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -156,7 +160,7 @@ def test_a_stop_inside_an_epoch_saves_and_a_resume_ends_as_if_nothing_had_happen
     assert stopped.newest.name == "step-00000006.safetensors"
     assert stopped.run.state.ended == "stopped: the test says so"
     recorder.ACTIONS.clear()
-    resumed = resume(stopped.run.state.folder, (), Console(quiet=True), allow_code=True)
+    resumed = resume(stopped.run.state.folder)
     assert resumed is not None
     for name, tensor in whole.model.state_dict().items():
         assert torch.equal(resumed.run.state.model.state_dict()[name], tensor)
@@ -221,21 +225,21 @@ def test_two_processes_cannot_train_in_one_folder() -> None:
 
     ending = run()
     with lock(ending.run.state.folder), pytest.raises(TrainkitError, match="in use by another trainkit process"):
-        resume(ending.run.state.folder, ("run.epochs=3",), Console(quiet=True), allow_code=True)
+        resume(ending.run.state.folder, "run.epochs=3")
 
 
 def test_a_resume_says_what_differs_in_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     ending = run()
-    resume(ending.run.state.folder, ("run.epochs=3", "optimizer.lr=1e-2"), Console(), allow_code=True)
+    resume(ending.run.state.folder, "run.epochs=3", "optimizer.lr=1e-2", quiet=False)
     said = capsys.readouterr().out
     assert "changed: optimizer.lr: 0.001 -> 0.01" in said
-    assert "lr of other in epoch 2: 0 -> 0.01" in said
+    assert "group other: lr in epoch 2: 0.001 -> 0.01" in said
 
 
 def test_a_resume_from_an_earlier_checkpoint_opens_a_new_folder_that_names_its_parent() -> None:
     first = run("run.epochs=3").run.state
     parent = first.folder / "checkpoints" / "epoch-0001.safetensors"
-    ending = resume(parent, (), Console(quiet=True), allow_code=True)
+    ending = resume(parent)
     assert ending is not None
     folder = ending.run.state.folder
     assert folder != first.folder
@@ -248,12 +252,12 @@ def test_a_resume_from_an_earlier_checkpoint_opens_a_new_folder_that_names_its_p
 def test_code_that_a_checkpoint_names_is_not_imported_unless_allowed() -> None:
     ending = run()
     with pytest.raises(RecipeError, match="code"):
-        resume(ending.run.state.folder, ("run.epochs=3",), Console(quiet=True))
+        resume_from(ending.run.state.folder, Console(quiet=True), sets=("run.epochs=3",))
 
 
 def test_a_finished_run_has_nothing_left_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     ending = run()
-    assert resume(ending.run.state.folder, (), Console(), allow_code=True) is None
+    assert resume(ending.run.state.folder, quiet=False) is None
     assert "nothing is left to do" in capsys.readouterr().out
 
 
@@ -295,7 +299,7 @@ def test_a_group_that_was_stopped_stays_stopped_after_a_resume() -> None:
     whole = run("run.epochs=8", "checkpoint.keep_last=9", text=TWO_GROUPS).run.state
     for finished in (4, 6):
         parent = whole.folder / "checkpoints" / f"epoch-{finished:04d}.safetensors"
-        ending = resume(parent, (), Console(quiet=True), allow_code=True)
+        ending = resume(parent)
         assert ending is not None
         for name, tensor in whole.model.state_dict().items():
             assert torch.equal(ending.run.state.model.state_dict()[name], tensor)

@@ -118,6 +118,7 @@ class LiveData(Protocol):
     """An opened data set."""
 
     steps_per_epoch: int
+    """Batches of an epoch, on this process."""
 
     def train(self, epoch: int, start: int) -> Iterator[Batch]:
         """Yield the batches ``start``… of an epoch: a function of (seed, epoch, rank) alone, never of global state."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import attrs
 
@@ -27,16 +27,37 @@ if TYPE_CHECKING:
     from trainkit.recipe.root import Recipe
 
 
+class Clock(NamedTuple):
+    """A group's own clock, which its schedule reads.
+
+    Attributes:
+        epoch: The epoch in which it stands at 0.
+        step: Finished optimizer steps of the run at that epoch's beginning.
+        stop: The epoch at which the schedule has run down; from there on its last value holds.
+    """
+
+    epoch: int
+    step: int
+    stop: int
+
+    def read(self, by: Literal["epoch", "step"], epoch: int, step: int, steps_per_epoch: int) -> tuple[int, int]:
+        """Return the ticks since 0, and those from 0 until the schedule has run down."""
+        if by == "epoch":
+            return epoch - self.epoch, self.stop - self.epoch
+        return step - self.step, (self.stop - self.epoch) * steps_per_epoch
+
+
 @attrs.frozen
 class Stage:
-    """When one group trains and how its learning rate goes; from the recipe alone.
+    """When one group trains and how its learning rate goes; from the recipe alone, unless a resume changed something.
 
     Attributes:
         lr: The group's own learning rate, before the schedule.
         start_epoch: First epoch in which it trains; None: never.
         stop_epoch: First epoch in which it no longer trains.
-        scheduler: Its schedule, on its own clock.
+        scheduler: Its schedule.
         options: Optimizer settings that it overrides.
+        clock: The clock that its schedule reads; None: it will begin with the group.
     """
 
     lr: float
@@ -44,10 +65,16 @@ class Stage:
     stop_epoch: int
     scheduler: Scheduler
     options: Mapping[str, Any]
+    clock: Clock | None = None
 
     def active(self, epoch: int) -> bool:
         """Return whether the group trains in an epoch."""
         return self.start_epoch is not None and self.start_epoch <= epoch < self.stop_epoch
+
+    def with_clock(self, steps_per_epoch: int) -> Clock:
+        """Return its clock; one that will begin with the group is taken to begin after epochs of this many steps."""
+        start = self.start_epoch or 0
+        return self.clock or Clock(start, start * steps_per_epoch, self.stop_epoch)
 
     def point(self, epoch: int, step: int, steps_per_epoch: int, memory: Memory) -> Point:
         """Return what holds at a place of the run in which the group trains.
@@ -58,15 +85,8 @@ class Stage:
             steps_per_epoch: Optimizer steps of each epoch.
             memory: What its schedule remembers.
         """
-        t, horizon = self.clock(epoch, step, steps_per_epoch)
-        return point(self.scheduler, t, horizon, self.lr, memory)
-
-    def clock(self, epoch: int, step: int, steps_per_epoch: int) -> tuple[int, int]:
-        """Return the group's own clock: ticks since its start, and ticks from its start to its stop."""
-        start = self.start_epoch or 0
-        if self.scheduler.by == "epoch":
-            return epoch - start, self.stop_epoch - start
-        return step - start * steps_per_epoch, (self.stop_epoch - start) * steps_per_epoch
+        t, horizon = self.with_clock(steps_per_epoch).read(self.scheduler.by, epoch, step, steps_per_epoch)
+        return point(self.scheduler, min(t, horizon - 1), horizon, self.lr, memory)
 
 
 def stages(recipe: Recipe, trains: Mapping[str, bool]) -> dict[str, Stage]:
@@ -179,7 +199,7 @@ class Stages:
         steps_per_epoch: int,
         monitor: Monitor,
     ) -> None:
-        self.stages = stages
+        self.stages = dict(stages)
         self.memories: dict[str, Memory] = {name: {} for name in stages}
         self.groups = {
             name: Group(parameters[name], 0.0, False, stage.start_epoch, stage.stop_epoch)
@@ -194,6 +214,11 @@ class Stages:
             if stage.start_epoch is not None:
                 stage.point(stage.start_epoch, stage.start_epoch * steps_per_epoch, steps_per_epoch, {})
 
+    def go_on(self, name: str, stage: Stage, memory: Memory) -> None:
+        """Let a group go on as a resume says."""
+        self.stages[name], self.memories[name] = stage, memory
+        self.groups[name].start_epoch, self.groups[name].stop_epoch = stage.start_epoch, stage.stop_epoch
+
     def enter(self, epoch: int, step: int) -> None:
         """Switch the groups on and off for an epoch, and set its learning rates."""
         for name, group in self.groups.items():
@@ -202,6 +227,9 @@ class Stages:
                 parameter.requires_grad_(group.active)
                 parameter.grad = None
             if group.active:
+                stage = self.stages[name]
+                if stage.clock is None and stage.start_epoch == epoch:
+                    self.stages[name] = attrs.evolve(stage, clock=Clock(epoch, step, stage.stop_epoch))
                 self._set(name, epoch, step)
             else:
                 group.lr = 0.0
@@ -224,7 +252,8 @@ class Stages:
         """Let the schedules of the groups that train take in an epoch's metrics, ``step`` steps being finished."""
         for name, stage in self.stages.items():
             if self.groups[name].active:
-                t, _ = stage.clock(epoch + 1, step, self._steps_per_epoch)
+                clock = stage.with_clock(self._steps_per_epoch)
+                t, _ = clock.read(stage.scheduler.by, epoch + 1, step, self._steps_per_epoch)
                 self.memories[name] = fold(stage.scheduler, t, self.memories[name], metrics, self._monitor)
 
     def train_mode(self) -> None:

@@ -85,11 +85,9 @@ class Running:
             self.values.clear()
 
     def mean(self) -> float:
-        """Return the mean since the start, and start anew."""
+        """Return the mean of all that was taken in."""
         self.fold()
-        mean = self.sum / self.count if self.count else float("nan")
-        self.sum, self.count = 0.0, 0
-        return mean
+        return self.sum / self.count if self.count else float("nan")
 
 
 @attrs.define
@@ -103,8 +101,10 @@ class State:
         data: The opened data.
         groups: Group name -> group.
         monitor: The value that decides what is best.
+        steps_per_epoch: Optimizer steps of an epoch; fewer than batches where gradients are accumulated.
         epoch: Finished epochs: the number, counted from 0, of the running one.
         step: Finished optimizer steps of the whole run.
+        epoch_step: How many they were when the running epoch began.
         batch: The current batch, on the device.
         outputs: The model's outputs for it.
         loss: The total training loss of the current step, a scalar on the device.
@@ -124,8 +124,10 @@ class State:
     data: LiveData
     groups: Mapping[str, Group]
     monitor: Monitor
+    steps_per_epoch: int = 1
     epoch: int = 0
     step: int = 0
+    epoch_step: int = 0
     batch: Batch | None = None
     outputs: Outputs | None = None
     loss: Tensor | None = None
@@ -137,6 +139,7 @@ class State:
     ended: str = ""
     say: Callable[[str], None] = print
     stop_reason: str | None = None
+    interrupted: bool = False
     save_reason: str | None = None
     running: dict[str, Running] = attrs.Factory(dict)
 
@@ -176,9 +179,27 @@ class State:
         """Ask the run to end after this step, with a checkpoint."""
         self.stop_reason = reason
 
+    def interrupt(self, reason: str) -> None:
+        """Ask the run to end after this step, with a checkpoint, because the machine is needed or taken away.
+
+        Unlike after `stop`, the run is not finished: a validation under way is abandoned, and done anew on resume.
+        """
+        self.stop_reason = reason
+        self.interrupted = True
+
     def save(self, reason: str) -> None:
         """Ask for a checkpoint after this step."""
         self.save_reason = reason
+
+    @property
+    def failed(self) -> bool:
+        """Whether the run ended with an error."""
+        return self.ended.startswith("failed")
+
+    @property
+    def steps_in_epoch(self) -> int:
+        """Optimizer steps finished in the running epoch; 0 between epochs."""
+        return self.step - self.epoch_step
 
     @property
     def folder(self) -> Path:

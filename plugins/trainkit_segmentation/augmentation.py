@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import attrs
 from attrs.validators import and_, deep_iterable, ge, gt, in_, le
 

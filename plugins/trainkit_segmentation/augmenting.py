@@ -1,6 +1,8 @@
 """Random changes of a training patch, drawn from a generator of its own.
 
-Shapes: C = channels, X, Y, Z = voxels. Means and powers are numpy's, by one thread: the same bits whatever their number.
+Shapes: C = channels, X, Y, Z = voxels.
+
+Means and powers are numpy's, computed by one thread: they have the same bits whatever the number of torch's.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 Modality = Literal["t1", "t1c", "t2", "flair"]
 
 
-def _each_once(instance: object, attribute: attrs.Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
+def _each_once(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
     if not value or len(set(value)) != len(value):
         raise ValueError(f"{attribute.name} must name at least one, each once, got {list(value)}")
 
@@ -25,14 +25,14 @@ def _each_once(instance: object, attribute: attrs.Attribute[tuple[str, ...]], va
 class BraTS(SegmentationData):
     """A folder of BraTS cases: one folder a case, with a file for each modality and one for the segmentation.
 
-    Up to 2022 files end in ``_t1``, ``_t1ce``, ``_t2``, ``_flair``, ``_seg``, and the enhancing tumour is label 4. From
-    2023 on they end in ``-t1n``, ``-t1c``, ``-t2w``, ``-t2f``, ``-seg``, and it is 3; 2024 adds 4, the resection cavity.
+    Up to 2022 files end in ``_t1``, ``_t1ce``, ``_t2``, ``_flair``, ``_seg``, and 4 is enhancing tumour. Since 2023
+    they end in ``-t1n``, ``-t1c``, ``-t2w``, ``-t2f``, ``-seg``, and it is 3; 2024 adds 4, the resection cavity.
     Cases of one patient (``BraTS-GLI-00005-100``, ``-101``) stay together in a split.
 
     Attributes:
         path: The folder that holds the cases' folders.
-        edition: Whose file names and label values these are: "2021" stands for 2017 to 2022. "auto": found from both,
-            and said.
+        edition: Whose label values these are; "2021" stands for 2017 to 2022. "auto": found from file names and label
+            values, and said.
         target: "regions": whole_tumor, tumor_core, enhancing_tumor (2024: and resection_cavity), which overlap, as the
             challenge scores them. "labels": the label values themselves, which do not.
         modalities: The channels, in their order.

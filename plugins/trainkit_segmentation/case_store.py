@@ -6,8 +6,8 @@
     leases/<run>                       the keys that a run uses; held for as long as it lives
     lock                               held while leases are written, and while room is made
 
-An entry is written under another name and renamed when it is complete and on the disk: who is killed leaves nothing that
-could be taken for an entry. Locks are the kernel's (flock): they end with the process that holds them.
+An entry is written under another name and renamed when it is complete and on the disk: who is killed leaves nothing
+that could be taken for an entry. Locks are the kernel's (flock): they end with the process that holds them.
 """
 
 from __future__ import annotations

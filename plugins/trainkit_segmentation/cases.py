@@ -2,9 +2,9 @@
 
 Shapes: C = channels, K = classes, X, Y, Z = voxels.
 
-A label is kept as one small number a voxel, its *code*. Where classes exclude each other, codes are 0 for the background
-and i + 1 for class i. Where they overlap, a code stands for a set of classes, and a *table* (codes, K) tells which: so
-one array is stored, cropped and resampled whatever the number of classes.
+A label is kept as one small number a voxel, its *code*. Where classes exclude each other, codes are 0 for the
+background and i + 1 for class i. Where they overlap, a code stands for a set of classes, and a *table* (codes, K) tells
+which: so one array is stored, cropped and resampled whatever the number of classes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,11 @@ import attrs
 import numpy as np
 
 from trainkit import DataError
+from trainkit_segmentation.file_memory import FileMemory
+from trainkit_segmentation.label_values import value_counts, values_in
 from trainkit_segmentation.nifti import Array, Header, read_header, read_integers, read_voxels, same_grid
+
+_SMALL = 4_000_000  # bytes: images up to this are read whole when a case is examined, larger ones only their header
 
 
 @attrs.frozen
@@ -53,6 +57,23 @@ class Volume:
     affine: Array
 
 
+@attrs.frozen
+class Examination:
+    """What can be told of a case without reading all of it.
+
+    Attributes:
+        shape: Voxels of its grid; None where no header could be read.
+        affine: (4, 4), from voxels to mm.
+        voxels: Class -> number of voxels.
+        problems: What is wrong with it, without its name.
+    """
+
+    shape: tuple[int, int, int] | None
+    affine: Array | None = attrs.field(eq=False)
+    voxels: Mapping[str, int]
+    problems: tuple[str, ...]
+
+
 class Case(Protocol):
     """Something with an image and a label."""
 
@@ -73,6 +94,10 @@ class Case(Protocol):
 
     def describe(self) -> Mapping[str, Any]:
         """Return what else its content depends on, as JSON values."""
+        ...
+
+    def examine(self, labels: Labels, memory: FileMemory) -> Examination:
+        """Look at it for `check --data`: all headers, the label, and the image where it is small."""
         ...
 
     def read(self, labels: Labels) -> Volume:
@@ -134,17 +159,37 @@ class FileCase:
         """Return how its files are to be taken."""
         return {"images": len(self.images), "masks": len(self.masks), "channels": self.channels}
 
-    def headers(self) -> tuple[list[Header], list[str]]:
-        """Read the headers of all files that have a sound one, and say what is wrong with the others."""
+    def examine(self, labels: Labels, memory: FileMemory) -> Examination:
+        """Read headers and label; say all that is wrong at once."""
         headers, problems = [], []
         for path in self.files:
             try:
                 headers.append(read_header(path))
+                if path in self.images and headers[-1].num_bytes <= _SMALL:
+                    read_voxels(path)
             except DataError as error:
                 problems.append(str(error))
-        if not problems:
-            problems = self._mismatches(headers)
-        return headers, problems
+        if len(headers) == len(self.files):
+            problems += self._mismatches(headers)
+        voxels: dict[str, int] = dict.fromkeys(labels.classes, 0)
+        for number, path in enumerate([self.label] if self.label else self.masks):
+            try:
+                values = values_in(path, memory)
+                if self.label:
+                    check_values(values, labels)
+                else:
+                    voxels[labels.classes[number]] = sum(values.values()) - values.get(0, 0)
+            except DataError as error:
+                problems.append(str(error))
+                continue
+            if self.label:
+                for value, count in values.items():
+                    for k in labels.members[value]:
+                        voxels[labels.classes[k]] += count
+        first = headers[0] if headers else None
+        return Examination(
+            first.shape if first else None, first.affine if first else None, voxels, tuple(dict.fromkeys(problems))
+        )
 
     def read(self, labels: Labels) -> Volume:
         """Read all files and put them together."""
@@ -203,7 +248,7 @@ def codes_of_masks(masks: Sequence[Array], labels: Labels) -> tuple[Array, Array
     if labels.exclusive:
         codes_XYZ = np.zeros(masks[0].shape, dtype=dtype)
         for k, mask in enumerate(masks):
-            before = codes_XYZ[mask]
+            before: Array = codes_XYZ[mask]
             if before.any():
                 other = labels.classes[int(before[before > 0][0]) - 1]
                 raise DataError(
@@ -222,15 +267,6 @@ def codes_of_masks(masks: Sequence[Array], labels: Labels) -> tuple[Array, Array
     return codes_XYZ.astype(np.uint8 if len(rows) <= 256 else np.int32), np.array(rows, dtype=np.uint8)
 
 
-def value_counts(values_XYZ: Array) -> dict[int, int]:
-    """Return value -> number of voxels."""
-    if values_XYZ.size and 0 <= int(values_XYZ.min()) and int(values_XYZ.max()) < 65536:
-        counts = np.bincount(values_XYZ.ravel())
-        return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
-    values, numbers = np.unique(values_XYZ, return_counts=True)
-    return {int(value): int(number) for value, number in zip(values, numbers, strict=True)}
-
-
 def check_values(present: Mapping[int, int], labels: Labels) -> None:
     """Make sure that every label value means something.
 
@@ -241,12 +277,3 @@ def check_values(present: Mapping[int, int], labels: Labels) -> None:
         known = ", ".join(map(str, sorted(labels.members)))
         told = ", ".join(f"{value} ({present[value]} voxels)" for value in unknown[:5])
         raise DataError(f"the label has values that are not declared: {told}; declared are {known}")
-
-
-def class_counts(codes: Mapping[int, int], labels: Labels) -> dict[str, int]:
-    """Return class -> number of voxels, from value -> number of voxels."""
-    counts = dict.fromkeys(labels.classes, 0)
-    for value, number in codes.items():
-        for k in labels.members.get(value, ()):
-            counts[labels.classes[k]] += number
-    return counts

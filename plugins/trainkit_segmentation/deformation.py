@@ -35,7 +35,8 @@ def rotation_and_scale(settings: Affine, spacing_mm: Sequence[float], rng: np.ra
         turn[one, other], turn[other, one] = -np.sin(angle), np.sin(angle)
         matrix = turn @ matrix
     spacing = np.asarray(spacing_mm)
-    return matrix * spacing[None, :] / spacing[:, None]
+    in_voxels: Array = matrix * spacing[None, :] / spacing[:, None]
+    return in_voxels
 
 
 def bending(settings: Elastic, size: Sequence[int], spacing_mm: Sequence[float], rng: np.random.Generator) -> Array:
@@ -44,9 +45,10 @@ def bending(settings: Elastic, size: Sequence[int], spacing_mm: Sequence[float],
     nodes = rng.standard_normal((3, *(spline.shape[1] for spline in splines)), dtype=np.float32)
     nodes *= _UNIT_AT_NODES * settings.displacement_mm / np.asarray(spacing_mm, dtype=np.float32)[:, None, None, None]
     x, y, z = splines
-    field = np.einsum("xi,cijk->cxjk", x, nodes, optimize=False)
+    field: Array = np.einsum("xi,cijk->cxjk", x, nodes, optimize=False)
     field = np.einsum("yj,cxjk->cxyk", y, field, optimize=False)
-    return np.einsum("zk,cxyk->cxyz", z, field, optimize=False)
+    field = np.einsum("zk,cxyk->cxyz", z, field, optimize=False)
+    return field
 
 
 def sources(start: Sequence[int], size: Sequence[int], matrix: Array | None, field: Array | None) -> Array:
@@ -106,4 +108,5 @@ def _spline(n: int, distance: float) -> Array:
     apart = np.abs(place[:, None] - np.arange(count)[None, :])
     near = 2 / 3 - apart**2 + apart**3 / 2
     far = np.clip(2 - apart, 0, None) ** 3 / 6
-    return np.where(apart < 1, near, far).astype(np.float32)
+    weights: Array = np.where(apart < 1, near, far).astype(np.float32)
+    return weights

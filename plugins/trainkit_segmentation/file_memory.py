@@ -1,7 +1,7 @@
 """What is known of the content of files, remembered for as long as they do not change.
 
-Hashing and counting read a file whole. What came out is kept in the cache folder beside the file's size, times and inode,
-and believed while these are the same.
+Hashing and counting read a file whole. What came out is kept in the cache folder beside the file's size, times and
+inode, and believed while these are the same.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import numpy as np
 import torch
-from nibabel.orientations import axcodes2ornt, io_orientation, ornt_transform
+from nibabel.orientations import aff2axcodes, axcodes2ornt, io_orientation, ornt_transform
 from torch import Tensor
 from torch.nn import functional
 
@@ -81,7 +81,8 @@ class Grid:
 
     def turn(self, own_CXYZ: Array) -> Array:
         """Flip and permute the axes of an array on the case's own grid; a view."""
-        return _turned(own_CXYZ, self.axes, self.flipped)
+        turned: Array = np.flip(own_CXYZ, tuple(1 + axis for axis in range(3) if self.flipped[axis]))
+        return turned.transpose(0, *(1 + axis for axis in self.axes))
 
     def cut(self, turned_CXYZ: Array) -> Array:
         """Return what was kept of a turned array; a view."""
@@ -132,16 +133,16 @@ def orientation_of(affine: Array, wanted: str | None) -> tuple[tuple[int, int, i
     """
     if wanted is None:
         return (0, 1, 2), (False, False, False)
-    change = ornt_transform(io_orientation(affine), axcodes2ornt(wanted))
+    change: Array = ornt_transform(io_orientation(affine), axcodes2ornt(wanted))  # type: ignore[no-untyped-call]
     axes = [0, 0, 0]
     for own, (target, _) in enumerate(change):
         axes[int(target)] = own
     return _three(axes), _three([bool(direction < 0) for _, direction in change])
 
 
-def _turned(array_CXYZ: Array, axes: Sequence[int], flipped: Sequence[bool]) -> Array:
-    turned = np.flip(array_CXYZ, [1 + axis for axis in range(3) if flipped[axis]])
-    return turned.transpose(0, *(1 + axis for axis in axes))
+def axes_of(affine: Array) -> str:
+    """Return where the axes of a grid point, as "RAS": to the right, the front, and up."""
+    return "".join(map(str, aff2axcodes(affine)))  # type: ignore[no-untyped-call]
 
 
 def _three(values: Sequence[Any]) -> tuple[Any, Any, Any]:

@@ -75,7 +75,7 @@ class PatchBatches:
         return {"index": torch.tensor([number for number, _ in chosen]), "image": image, "label": label}
 
     def _case(self, epoch: int, number: int) -> tuple[int, Path]:
-        """Return the case of a sample of an epoch: one pass over all cases after another, each in an order of its own."""
+        """Return the case of a sample of an epoch: pass after pass over all cases, each in an order of its own."""
         lap, place = divmod(number, len(self._entries))
         if self._epoch_order[:2] != (epoch, lap):
             rng = np.random.Generator(np.random.PCG64(random_seed(self._seed, _ORDER, epoch, lap)))

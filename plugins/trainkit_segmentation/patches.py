@@ -33,11 +33,11 @@ def choose_start(
     if foreground < foreground_probability and len(present):
         k = present[int(which * len(present))]
         place = int(tensors["places"][int(counts[:k].sum()) + int(voxel * counts[k])])
-        wanted = [centre - n // 2 for centre, n in zip(np.unravel_index(place, shape), size, strict=True)]
+        wanted = [int(centre) - n // 2 for centre, n in zip(np.unravel_index(place, shape), size, strict=True)]
     else:
         wanted = [int(u * (full - n + 1)) for u, full, n in zip(anywhere, shape, size, strict=True)]
     x, y, z = (
-        min(max(int(first), 0), full - n) if full >= n else -((n - full) // 2)
+        min(max(first, 0), full - n) if full >= n else -((n - full) // 2)
         for first, full, n in zip(wanted, shape, size, strict=True)
     )
     return x, y, z

@@ -49,19 +49,20 @@ def prepare(volume: Volume, settings: Preprocessing, num_classes: int) -> Prepar
     Raises:
         DataError: Nothing is left of it.
     """
-    own_shape = volume.codes_XYZ.shape
+    x, y, z = volume.codes_XYZ.shape
+    own_shape = (x, y, z)
     axes, flipped = orientation_of(volume.affine, settings.orientation)
-    turned = tuple(own_shape[axis] for axis in axes)
+    turned = (own_shape[axes[0]], own_shape[axes[1]], own_shape[axes[2]])
     grid = Grid(own_shape, volume.affine, axes, flipped, tuple((0, n) for n in turned), turned)
     image_CXYZ = grid.turn(volume.image_CXYZ)
     if settings.crop_to_nonzero:
         grid = attrs.evolve(grid, box=_nonzero_box(image_CXYZ))
-    kept = tuple(stop - start for start, stop in grid.box)
-    grid = attrs.evolve(grid, shape=kept)
+    x, y, z = (stop - start for start, stop in grid.box)
+    grid = attrs.evolve(grid, shape=(x, y, z))
     if settings.spacing_mm is not None:
         x, y, z = (
             max(1, round(n * now / wanted))
-            for n, now, wanted in zip(kept, grid.spacing_mm, settings.spacing_mm, strict=True)
+            for n, now, wanted in zip(grid.shape, grid.spacing_mm, settings.spacing_mm, strict=True)
         )
         grid = attrs.evolve(grid, shape=(x, y, z))
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 from xxhash import xxh3_128_hexdigest
@@ -70,7 +70,7 @@ def key_of(case: Case, labels: Labels, settings: Preprocessing, store: CaseStore
         "code": _code(),
         "files": [store.files.digest(path) for path in case.files],
         "case": case.describe(),
-        "preprocessing": attrs.asdict(settings),
+        "preprocessing": attrs.asdict(cast(Any, settings)),
         "labels": [len(labels.classes), labels.exclusive, sorted(labels.members.items())],
     }
     return xxh3_128_hexdigest(json.dumps(content, sort_keys=True).encode())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import attrs
 
@@ -14,10 +14,15 @@ def _increasing(instance: object, attribute: attrs.Attribute[tuple[float, float]
         raise ValueError(f"{attribute.name} must be [lower, upper], got {list(value)}")
 
 
-def _is_orientation(instance: object, attribute: attrs.Attribute[str | None], value: str | None) -> None:
+def _is_orientation(instance: object, attribute: attrs.Attribute[Any], value: str | None) -> None:
     axes = ("LR", "PA", "IS")
     if value is not None and (len(value) != 3 or any(sum(letter in pair for letter in value) != 1 for pair in axes)):
         raise ValueError(f'{attribute.name} must have one letter each of L/R, P/A and I/S, as "RAS"; got "{value}"')
+
+
+def _are_positive(instance: object, attribute: attrs.Attribute[Any], value: tuple[float, ...] | None) -> None:
+    if value is not None and not all(0 < each < float("inf") for each in value):
+        raise ValueError(f"{attribute.name} must be positive, got {list(value)}")
 
 
 @component
@@ -40,9 +45,7 @@ class Preprocessing:
     """
 
     orientation: str | None = attrs.field(default="RAS", validator=_is_orientation)
-    spacing_mm: tuple[float, float, float] | None = attrs.field(
-        default=None, validator=attrs.validators.optional(attrs.validators.deep_iterable(attrs.validators.gt(0.0)))
-    )
+    spacing_mm: tuple[float, float, float] | None = attrs.field(default=None, validator=_are_positive)
     crop_to_nonzero: bool = False
     normalization: Literal["zscore", "zscore_nonzero", "window", "none"] = "zscore"
     window: tuple[float, float] = attrs.field(default=(-1000.0, 1000.0), validator=_increasing)

@@ -10,7 +10,8 @@ import attrs
 import numpy as np
 
 from trainkit import random_seed
-from trainkit_segmentation.cases import CaseList, Labels, Volume
+from trainkit_segmentation.cases import CaseList, Examination, Labels, Volume
+from trainkit_segmentation.file_memory import FileMemory
 
 if TYPE_CHECKING:
     from trainkit_segmentation.synthetic import SyntheticSegmentation
@@ -48,6 +49,12 @@ class SyntheticCase:
     def describe(self) -> Mapping[str, Any]:
         """Return what it is made of."""
         return attrs.asdict(self)
+
+    def examine(self, labels: Labels, memory: FileMemory) -> Examination:
+        """Make it and count."""
+        volume = self.read(labels)
+        voxels = {name: int((volume.codes_XYZ == k).sum()) for k, name in enumerate(labels.classes, start=1)}
+        return Examination(self.size, volume.affine, voxels, ())
 
     def read(self, labels: Labels) -> Volume:
         """Make it."""

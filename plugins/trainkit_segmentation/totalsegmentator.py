@@ -48,7 +48,7 @@ class TotalSegmentator(SegmentationData):
         flip = self.augmentation.flip
         if sided and flip is not None and 0 in flip.axes and flip.probability > 0:
             yield Problem(
-                f"mirrors left and right, but {sided[0]} and its counterpart are classes of their own: leave out axis 0",
+                f"mirrors left and right, but {sided[0]} and its counterpart are two classes: leave out axis 0",
                 "augmentation.flip.axes",
                 "warning",
             )

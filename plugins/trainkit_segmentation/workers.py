@@ -67,8 +67,8 @@ class Workers:
             if "DataLoader worker" not in str(error):
                 raise
             raise DataError(
-                f"a process that prepares batches died ({str(error).strip()}); where memory is short, lower data.workers "
-                "or data.patch_size"
+                f"a process that prepares batches died ({str(error).strip()}); where memory is short, lower "
+                "data.workers or data.patch_size"
             ) from error
 
 

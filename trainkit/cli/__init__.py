@@ -11,9 +11,10 @@ import click
 from trainkit.errors import TrainkitError
 
 _COMMANDS = {
-    "run": "Train what a recipe describes.",
+    "run": "Train what one or several recipes describe.",
     "resume": "Go on from a checkpoint or a run folder.",
     "check": "Find every mistake in recipes, without running anything.",
+    "verify-resume": "Prove on a recipe that a stopped run goes on to the same bits.",
     "plan": "Show when each group trains and with which learning rate.",
     "recipes": "List the recipes that come with trainkit, or print one.",
     "plugins": "List all components there are.",
@@ -30,7 +31,7 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in _COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f"trainkit.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"trainkit.cli.{cmd_name.replace('-', '_')}").command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -14,28 +14,32 @@ if TYPE_CHECKING:
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipes", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="RECIPE...")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a setting: --set groups.probe.lr=1e-4")
+@click.option("--continue", "unfinished", is_flag=True, help="Skip finished runs, go on with those that are not.")
 @click.option("--quiet", "-q", is_flag=True, help="Write nothing but errors; log.txt has it all.")
-def command(recipe: Path, sets: tuple[str, ...], quiet: bool) -> None:
-    r"""Train what RECIPE describes, in a new folder below runs/.
+def command(recipes: tuple[Path, ...], sets: tuple[str, ...], unfinished: bool, quiet: bool) -> None:
+    r"""Train what each RECIPE describes, one after the other, in new folders below runs/.
+
+    One that fails does not keep the others from running. With --continue a run of the same resolved recipe that is
+    finished is skipped, and one that is not goes on from its newest checkpoint.
 
     \b
     trainkit run recipes/ptycho_staged.toml
     trainkit run recipes/ptycho_staged.toml --set run.epochs=60 --set groups.dr.lr=5e-3
+    trainkit run a.toml b.toml c.toml --continue
     """
-    from trainkit.recipe.resolve import resolve
+    from trainkit.recipe.resolve import resolve_all
 
-    resolved = resolve(recipe, sets)  # before torch is imported: a mistake is answered at once
-    from trainkit.engine.start import start
+    resolved = resolve_all(recipes, sets)  # before torch is imported: a mistake is answered at once
+    from trainkit.engine.queue import run_all
     from trainkit.hooks.progress import Console
 
     console = Console(quiet)
-    for note in resolved.notes:
-        console.say(str(note))
-    ending = start(resolved, console)
-    report(ending, console)
-    sys.exit(ending.code)
+    for each in resolved:
+        for note in each.notes:
+            console.say(str(note))
+    sys.exit(run_all(resolved, console, unfinished=unfinished, report=report))
 
 
 def report(ending: Ending, console: Console) -> None:

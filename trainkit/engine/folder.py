@@ -20,6 +20,8 @@ from trainkit.errors import TrainkitError
 from trainkit.recipe.resolve import write
 
 if TYPE_CHECKING:
+    import torch
+
     from trainkit.recipe.resolve import Resolved
 
 RECIPE = "recipe.toml"
@@ -41,24 +43,48 @@ def create(resolved: Resolved, parent: Path | None = None) -> Path:
     """
     settings = resolved.recipe.run
     name = f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}-{secrets.token_hex(2)}"
-    folder = settings.dir / settings.name / name
-    if folder.is_relative_to(Path.cwd()):
-        folder = folder.relative_to(Path.cwd())
+    folder = shown(settings.dir / settings.name / name)
     (folder / CHECKPOINTS).mkdir(parents=True)
     describe(folder, resolved, parent)
     return folder
 
 
+def shown(path: Path) -> Path:
+    """Return a path as a person would type it: relative where it is below the working directory."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
 def describe(folder: Path, resolved: Resolved, parent: Path | None = None) -> None:
     """Write the resolved recipe and the environment into a run folder; one entry of the environment a start."""
     (folder / RECIPE).write_text(write(resolved.tree), encoding="utf-8")
+    started = environment(resolved) | ({"parent": str(parent)} if parent else {})
+    _write_starts(folder, [*starts(folder), started])
+
+
+def note_end(folder: Path, ended: str, *, finished: bool) -> None:
+    """Write down how the last start ended.
+
+    Args:
+        folder: The run folder.
+        ended: How, for a person.
+        finished: Whether nothing is left to do.
+    """
+    before = starts(folder)
+    before[-1] |= {"ended": ended, "finished": finished}
+    _write_starts(folder, before)
+
+
+def starts(folder: Path) -> list[dict[str, Any]]:
+    """Return what is known of each start of a run, and of its end where it could still say so."""
     path = folder / _ENVIRONMENT
-    starts: list[dict[str, Any]] = []
-    if path.is_file():
-        with contextlib.suppress(ValueError):  # a start that was killed while writing it
-            starts = json.loads(path.read_text(encoding="utf-8"))["starts"]
-    starts.append(environment(resolved) | ({"parent": str(parent)} if parent else {}))
-    path.write_text(json.dumps({"starts": starts}, indent=2) + "\n", encoding="utf-8")
+    return list(json.loads(path.read_text(encoding="utf-8"))["starts"]) if path.is_file() else []
+
+
+def _write_starts(folder: Path, entries: list[dict[str, Any]]) -> None:
+    text = json.dumps({"starts": entries}, indent=2) + "\n"
+    temporary = folder / f"{_ENVIRONMENT}.tmp"
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(folder / _ENVIRONMENT)
 
 
 def environment(resolved: Resolved) -> dict[str, Any]:
@@ -76,9 +102,16 @@ def environment(resolved: Resolved) -> dict[str, Any]:
     }
 
 
+def conditions(device: torch.device) -> dict[str, Any]:
+    """Return on what bit-for-bit equality depends: versions, kind of device, CPU threads."""
+    import torch
+
+    return {**versions(), "device": device.type, "threads": torch.get_num_threads()}
+
+
 @cache
 def versions() -> dict[str, str]:
-    """Return the versions on which bit-for-bit equality depends; looked up once, since each checkpoint names them."""
+    """Return the versions of what computes; looked up once, since each checkpoint names them."""
     return {"python": platform.python_version()} | {name: version(name) for name in ("trainkit", "torch", "numpy")}
 
 

@@ -8,7 +8,7 @@
             step_start
             outputs = model(batch)
             loss = weighted sum of losses(outputs, batch, model)
-            loss.backward()
+            loss.backward()                        over several batches where gradients are accumulated
             backward_end
             optimizer.step()
             step_end
@@ -32,12 +32,13 @@ step path nothing is read from the device: values are accumulated there and read
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainkit.randomness import restore_generators
+from trainkit.randomness import generator_states, restore_generators
 from trainkit.state import Running
 
 if TYPE_CHECKING:
@@ -66,11 +67,13 @@ def _train_epoch(run: Run) -> None:
     state, stages, optimizer, events = run.state, run.stages, run.optimizer, run.events
     model, losses, device, autocast = state.model, run.losses, state.context.device, run.autocast
     step_start, backward_end, step_end = events["step_start"], events["backward_end"], events["step_end"]
-    start = state.step - state.epoch * state.data.steps_per_epoch
+    accumulate = run.recipe.run.accumulate
+    start = state.steps_in_epoch * accumulate
+    left = state.data.steps_per_epoch - start
 
     state.seconds = dict.fromkeys(("data", "steps", "validation", "checkpoint"), 0.0)
     began = perf_counter()
-    stages.enter(state.epoch, state.step)
+    stages.enter(state.epoch, state.epoch_step)
     if start == 0:
         state.metrics, state.pictures = {}, {}
         state.running = {"train/loss": Running(must_be_finite=True)}
@@ -83,7 +86,8 @@ def _train_epoch(run: Run) -> None:
     stages.train_mode()
     running = state.running["train/loss"]
 
-    for batch in _waited_for(state.data.train(state.epoch, start), state.seconds):
+    batches = _waited_for(state.data.train(state.epoch, start), state.seconds)
+    for batch in batches:
         state.batch = batch = to_device(batch, device)
         for listener in step_start:
             listener(state)
@@ -92,12 +96,16 @@ def _train_epoch(run: Run) -> None:
         with autocast():
             state.outputs = outputs = model(batch)
             state.loss = loss = losses.total(outputs, batch, state)
-        loss.backward()  # type: ignore[no-untyped-call]
+        if accumulate == 1:
+            loss.backward()  # type: ignore[no-untyped-call]
+        else:
+            _accumulate(run, batches, min(accumulate, left))
+            left -= accumulate
         for listener in backward_end:
             listener(state)
         optimizer.step()
         state.step += 1
-        running.add(loss.detach())
+        running.add(state.loss.detach())
         for listener in step_end:
             listener(state)
         if state.save_reason is not None or state.stop_reason is not None:
@@ -106,6 +114,23 @@ def _train_epoch(run: Run) -> None:
                 break
     state.batch = state.outputs = state.loss = None
     state.seconds["steps"] = perf_counter() - began - state.seconds["data"]
+
+
+def _accumulate(run: Run, batches: Iterator[Batch], number: int) -> None:
+    """Add up the gradients of ``number`` batches, the first of which has gone forward, to those of their mean loss."""
+    state = run.state
+    assert state.loss is not None
+    loss = state.loss / number
+    loss.backward()  # type: ignore[no-untyped-call]
+    mean = loss.detach()
+    for batch in islice(batches, number - 1):
+        state.batch = batch = to_device(batch, state.context.device)
+        with run.autocast():
+            state.outputs = outputs = state.model(batch)
+            loss = run.losses.total(outputs, batch, state) / number
+        loss.backward()  # type: ignore[no-untyped-call]
+        mean = mean + loss.detach()
+    state.loss = mean
 
 
 def _waited_for(batches: Iterable[Batch], seconds: dict[str, float]) -> Iterator[Batch]:
@@ -126,9 +151,12 @@ def _finish_epoch(run: Run) -> None:
     last = state.epoch + 1 == state.epochs
     began = perf_counter()
     if last or (state.epoch + 1) % recipe.validation.every_epochs == 0:
+        before = generator_states()
         for split in recipe.data.splits():
-            if split != "train":
-                _validate(run, split)
+            if split != "train" and not _validate(run, split):
+                restore_generators(before)
+                run.emit("checkpoint")  # as it stood after the epoch's last step
+                return
     state.seconds["validation"] = perf_counter() - began
     state.metrics |= {f"lr/{name}": lr for name, lr in state.learning_rates().items()}
     run.stages.observe(state.epoch, state.step, state.metrics)
@@ -137,11 +165,13 @@ def _finish_epoch(run: Run) -> None:
     run.emit("epoch_end")
     state.pictures = {}
     state.epoch += 1
+    state.epoch_step = state.step
     run.emit("checkpoint")
 
 
 @torch.no_grad()
-def _validate(run: Run, split: str) -> None:
+def _validate(run: Run, split: str) -> bool:
+    """Evaluate a split; return False if the run was interrupted meanwhile."""
     state = run.state
     state.split = split
     state.model.eval()
@@ -149,6 +179,8 @@ def _validate(run: Run, split: str) -> None:
     totals: dict[str, torch.Tensor] = {}
     items = 0
     for batch in state.data.evaluate(split):
+        if state.interrupted:
+            return False
         state.batch = batch = to_device(batch, state.context.device)
         with run.autocast():
             state.outputs = outputs = run.inference(state.model, batch)
@@ -166,7 +198,7 @@ def _validate(run: Run, split: str) -> None:
         state.metrics |= {f"{split}/{name}": value for name, value in metric.compute().items()}
     run.emit("validation_end")
     state.batch = state.outputs = state.split = None
-    run.stages.train_mode()
+    return True
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

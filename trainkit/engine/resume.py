@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,118 +11,264 @@ import tomli
 
 from trainkit import checkpoint
 from trainkit.engine import folder as run_folder
-from trainkit.engine.start import Ending, go_on
-from trainkit.errors import CheckpointError
-from trainkit.groups import stages
+from trainkit.engine.extension import CHOICES, Begun, Choice, Continued, Place, begun, goes_on, must_choose, trace
+from trainkit.engine.run import Run, build
+from trainkit.engine.saving import restore
+from trainkit.engine.start import Ending, execute
+from trainkit.errors import CheckpointError, RecipeError
+from trainkit.groups import Stage, stages
 from trainkit.loggers import metrics_file
-from trainkit.recipe.resolve import resolve_text
-from trainkit.recipe.stages import declared_groups
+from trainkit.recipe.resolve import resolve, resolve_text
 
 if TYPE_CHECKING:
     from trainkit.hooks.progress import Console
-    from trainkit.recipe.resolve import Resolved
+
+_HARMLESS = ("run.name", "run.dir", "run.time_limit", "pictures.", "checkpoint.", "loggers.", "validation.")
 
 
-def resume(path: Path, sets: Sequence[str], console: Console, *, allow_code: bool = False) -> Ending | None:
-    """Go on from a checkpoint or a run folder.
+def resume(
+    path: Path,
+    console: Console,
+    *,
+    sets: Sequence[str] = (),
+    recipe: Path | None = None,
+    epoch: int | None = None,
+    on_extend: Choice | None = None,
+    allow_code: bool = False,
+    extra: Mapping[str, object] | None = None,
+) -> Ending | None:
+    """Go on from a checkpoint.
 
     From the newest checkpoint of a run folder it goes on in that folder; from an earlier one, in a new folder that
-    names its parent.
+    names its parent. Before anything runs it says what differs.
 
     Args:
-        path: A checkpoint file, or a run folder (its newest good checkpoint is taken).
-        sets: Changes of the recipe, as ``a.b=c``.
+        path: A checkpoint file; a run folder, or a folder of such (the newest one is taken); or a name below runs/.
         console: Where to speak.
+        sets: Changes of the recipe, as ``a.b=c``.
+        recipe: A recipe to use instead of the one in the checkpoint.
+        epoch: Of a run folder, take the checkpoint with so many finished epochs, not the newest.
+        on_extend: How learning rates go on when the run's length or a schedule is another.
         allow_code: Import classes that the checkpoint's recipe names as ``module:Class``.
+        extra: Further live parts, called last.
 
     Returns:
         How the run ended; None if there was nothing left to do.
 
     Raises:
         CheckpointError: There is no good checkpoint, or it does not fit.
-        InvalidRecipe: The changed recipe is wrong, or it names code and that was not allowed.
+        RecipeError: The changed recipe is wrong, it names code and that was not allowed, or ``on_extend`` has to be
+            said.
     """
-    file, saved = _find(path, console)
-    resolved = resolve_text(saved["recipe"], Path.cwd(), sets, source=f"the recipe in {file}", allow_code=allow_code)
+    file, saved = find(path, epoch, console)
+    if recipe is not None:
+        resolved = resolve(recipe, sets)
+    else:
+        source = f"the recipe in {file}"
+        resolved = resolve_text(saved["recipe"], Path.cwd(), sets, source=source, allow_code=allow_code)
     if saved["epoch"] >= resolved.recipe.run.epochs:
         console.say(f"{file}: all {saved['epoch']} epochs are finished; nothing is left to do")
         return None
-    old_folder = file.absolute().parent.parent if file.parent.name == run_folder.CHECKPOINTS else None
-    in_place = old_folder is not None and not _later(file, saved)
-    folder = file.parent.parent if in_place else run_folder.create(resolved, parent=file)
+    old_folder = file.parent.parent if file.parent.name == run_folder.CHECKPOINTS else None
+    in_place = old_folder is not None and not _is_followed(file, saved)
+    folder = old_folder if old_folder is not None and in_place else run_folder.create(resolved, parent=file)
     with run_folder.lock(folder):
-        console.log_to(folder / run_folder.LOG)
-        console.say(f"run folder: {folder}")
-        console.say(f"going on from {file}: {saved['epoch']} epochs, {saved['step']} steps finished")
-        for line in differences(saved, resolved):
-            console.say(line)
+        try:
+            with console.heard():
+                run = build(resolved, folder)
+            for name, part in (extra or {}).items():
+                run.add(name, part)
+            old = _begun(run, saved, allow_code)
+            groups = _groups(run, saved, old, on_extend)
+            loaded = restore(run, saved, groups)
+        except BaseException:
+            if not in_place:
+                shutil.rmtree(folder)  # nothing was run in it
+            raise
         if in_place:
             run_folder.describe(folder, resolved)
         if old_folder is not None:
             metrics_file.cut_back(old_folder, saved["epoch"], into=folder)
-        return go_on(resolved, folder, saved, console)
+        console.log_to(folder / run_folder.LOG)
+        console.say(f"run folder: {folder}")
+        console.say(f"going on from {file}: {saved['epoch']} epochs, {saved['step']} steps finished")
+        for line in (*differences(saved, run), *_told(run, saved, old, groups)):
+            console.say(f"  {line}")
+        for names, what in ((loaded.fresh, "begin without optimizer state"), (loaded.unused, "are no longer there")):
+            if names:
+                shown = ", ".join(names[:8]) + (f", … ({len(names)} in all)" if len(names) > 8 else "")
+                console.say(f"  parameters that {what}: {shown}")
+        return execute(run, console)
 
 
-def differences(saved: Mapping[str, Any], resolved: Resolved) -> Iterator[str]:
-    """Yield, for a person, what will not be as it was before: settings, learning rates, versions."""
-    before = dict(_flat(tomli.loads(saved["recipe"])))
-    after = dict(_flat(resolved.tree))
-    for key in sorted(before.keys() | after.keys()):
-        if before.get(key) != after.get(key):
-            yield f"changed: {key}: {before.get(key, 'not set')} -> {after.get(key, 'not set')}"
-    if before != after:
-        yield from _learning_rates(saved, resolved)
-    versions = {(used["group"], used["use"]): used["version"] for used in saved["components"]}
-    for used in resolved.used:
-        was = versions.get((used.group, used.use), used.version)
-        if was != used.version:
-            yield f"warning: {used.where}: {used.use} is of {used.package} {used.version}, was {was}"
-    here = run_folder.versions()
-    for name, version in saved["versions"].items():
-        if here.get(name) != version:
-            yield f"warning: {name} is {here.get(name)}, was {version}: the run will not be the same bit for bit"
+def find(path: Path, epoch: int | None, console: Console) -> tuple[Path, dict[str, Any]]:
+    """Return the checkpoint that a person means, and its content.
 
+    Args:
+        path: See `resume`.
+        epoch: The number of finished epochs; None: the newest good one.
+        console: Is told of damaged files that are passed over.
 
-def _learning_rates(saved: Mapping[str, Any], resolved: Resolved) -> Iterator[str]:
-    names = declared_groups(resolved.recipe)
-    if names is None:
-        return
-    old = resolve_text(saved["recipe"], Path.cwd()).recipe
-    epoch, step = saved["epoch"], saved["step"]
-    per_epoch = max(step // epoch, 1) if epoch else max(step, 1)
-    stages_before, stages_after = stages(old, names), stages(resolved.recipe, names)
-    for name, stage in stages_after.items():
-        memory = saved["groups"].get(name, {}).get("memory", {})
-        was, now = (
-            each.point(epoch, step, per_epoch, memory).lr if each.active(epoch) else 0.0
-            for each in (stages_before[name], stage)
+    Raises:
+        CheckpointError: There is none.
+    """
+    if path.is_file():
+        if path.suffix == ".toml":
+            raise CheckpointError(f"{path} is a recipe; begin with it anew by: trainkit run {path}")
+        if epoch is not None:
+            raise CheckpointError(f"{path} is one checkpoint; --epoch chooses among those of a run folder")
+        return path, checkpoint.read(path)
+    folder = _run_folder(path) / run_folder.CHECKPOINTS
+    if epoch is None:
+        return checkpoint.newest_good(folder, console.say)
+    file = folder / f"epoch-{epoch:04d}.safetensors"
+    if not file.is_file():
+        there = ", ".join(str(int(each.stem.partition("-")[2])) for each in sorted(folder.glob("epoch-*.safetensors")))
+        raise CheckpointError(
+            f"{folder} has no checkpoint of {epoch} finished epochs; there are: {there or 'none'}. "
+            "([checkpoint] keep_last and keep_every say which are kept)"
         )
-        yield f"lr of {name} in epoch {epoch}: {was:.6g} -> {now:.6g}" + ("" if was != now else " (as before)")
+    return file, checkpoint.read(file)
 
 
-def _find(path: Path, console: Console) -> tuple[Path, dict[str, Any]]:
-    if path.is_dir():
-        inner = path / run_folder.CHECKPOINTS
-        if not inner.is_dir():
-            raise CheckpointError(f"{path} is no run folder: it has no {run_folder.CHECKPOINTS}/ in it")
-        return checkpoint.newest_good(inner, console.say)
-    if not path.exists():
-        raise CheckpointError(f"{path} does not exist; give a checkpoint (*.safetensors) or a run folder")
-    if path.suffix == ".toml":
-        raise CheckpointError(f"{path} is a recipe; begin with it anew by: trainkit run {path}")
-    return path, checkpoint.read(path)
+def _run_folder(path: Path) -> Path:
+    for candidate in (path, Path("runs") / path):
+        if (candidate / run_folder.CHECKPOINTS).is_dir():
+            return candidate
+        runs = [each for each in candidate.glob("*") if any((each / run_folder.CHECKPOINTS).glob("*-*.safetensors"))]
+        if runs:
+            return max(runs, key=lambda each: each.name)
+    raise CheckpointError(
+        f"there is no run at {path}; give a checkpoint (*.safetensors), a run folder, or the name of a run below runs/"
+    )
 
 
-def _later(file: Path, saved: Mapping[str, Any]) -> bool:
+def _is_followed(file: Path, saved: Mapping[str, Any]) -> bool:
+    """Return whether its folder holds a good checkpoint of a later state."""
     for other in file.parent.glob("*-*.safetensors"):
         if other.name != file.name:
             try:
                 header = checkpoint.read_header(other)
             except CheckpointError:
                 continue  # a damaged file is not a later state of the run
-            if header["step"] > saved["step"] or header["epoch"] > saved["epoch"]:
+            if (header["step"], header["epoch"]) > (saved["step"], saved["epoch"]):
                 return True
     return False
+
+
+# ---- parameter groups -----------------------------------------------------------------------------------------------
+
+
+def _groups(
+    run: Run, saved: Mapping[str, Any], old: Mapping[str, Begun | None], on_extend: Choice | None
+) -> dict[str, Continued]:
+    """Return how each group goes on.
+
+    Raises:
+        RecipeError: It has to be said how; names the learning rates that each way gives.
+    """
+    place = _place(run, saved)
+    new = run.stages.stages
+    if on_extend is None:
+        open_questions = [name for name in new if must_choose(new[name], old[name], place)]
+        if open_questions:
+            raise RecipeError(_question(new, old, place, open_questions))
+    choice: Choice = on_extend or "stretch"
+    return {name: goes_on(stage, old[name], place, choice) for name, stage in new.items()}
+
+
+def _place(run: Run, saved: Mapping[str, Any]) -> Place:
+    return Place(saved["epoch"], saved["epoch_step"], run.state.steps_per_epoch)
+
+
+def _begun(run: Run, saved: Mapping[str, Any], allow_code: bool) -> dict[str, Begun | None]:
+    """Return what the checkpoint knows of each group of the run; one with the same parameters is the same group."""
+    known = saved["groups"]
+    recipe = resolve_text(saved["recipe"], Path.cwd(), source="the checkpoint's recipe", allow_code=allow_code).recipe
+    written = stages(recipe, dict.fromkeys(known, True))
+    found: dict[str, Begun | None] = {}
+    for name in run.stages.stages:
+        then = _name_then(name, run, saved)
+        found[name] = None if then is None else begun(written[then], known[then])
+    return found
+
+
+def _name_then(name: str, run: Run, saved: Mapping[str, Any]) -> str | None:
+    if name in saved["groups"]:
+        return name
+    parameters = sorted(run.state.groups[name].parameters)
+    same = (n for n, group in saved["groups"].items() if parameters and sorted(group["parameters"]) == parameters)
+    return next(same, None)
+
+
+def _question(new: Mapping[str, Stage], old: Mapping[str, Begun | None], place: Place, names: Sequence[str]) -> str:
+    meaning = {
+        "stretch": "as if the new length, or schedule, had always held",
+        "hold": "the old curve and then its last value; a new schedule begins at the present rate",
+        "restart": "the recipe's rate and schedule anew, over what is left",
+    }
+    lines = [
+        "the run's length or a schedule is another now, and the learning rates can go on in three ways; say which:"
+    ]
+    for choice in CHOICES:
+        rates = []
+        for name in names:
+            lr = trace(goes_on(new[name], old[name], place, choice), place)
+            rates.append(f"{name} {lr[0]:.4g} now, {lr[-1]:.4g} at the end")
+        lines.append(f"  --on-extend {choice:8} {'; '.join(rates)}   ({meaning[choice]})")
+    return "\n".join(lines)
+
+
+# ---- what is said beforehand ----------------------------------------------------------------------------------------
+
+
+def differences(saved: Mapping[str, Any], run: Run) -> Iterator[str]:
+    """Yield, for a person, which settings and versions are not as they were."""
+    before = dict(_flat(tomli.loads(saved["recipe"])))
+    after = dict(_flat(run.resolved.tree))
+    for key in sorted(before.keys() | after.keys()):
+        if before.get(key) != after.get(key):
+            effect = "harmless" if key.startswith(_HARMLESS) else "the run goes on differently"
+            yield f"changed: {key}: {before.get(key, 'not set')} -> {after.get(key, 'not set')} ({effect})"
+    versions = {(used["group"], used["use"]): used["version"] for used in saved["components"]}
+    for used in run.resolved.used:
+        was = versions.get((used.group, used.use), used.version)
+        if was != used.version:
+            yield f"warning: {used.where}: {used.use} is of {used.package} {used.version}, was {was}"
+    here = run_folder.conditions(run.state.context.device)
+    for name, value in saved["conditions"].items():
+        if here.get(name) != value:
+            yield f"warning: {name} is {here.get(name)}, was {value}: the run will not be the same bit for bit"
+
+
+def _told(
+    run: Run, saved: Mapping[str, Any], old: Mapping[str, Begun | None], groups: Mapping[str, Continued]
+) -> Iterator[str]:
+    """Yield what becomes of each group, where anything does."""
+    place = _place(run, saved)
+    kept = set()
+    for name, continued in groups.items():
+        then = _name_then(name, run, saved)
+        if then is None:
+            yield f"group {name}: new"
+        elif then != name:
+            yield f"group {name}: was called {then}"
+        kept.add(then)
+        stage = continued.stage
+        known = old[name]
+        if known is None:
+            if stage.start_epoch == place.epoch:
+                yield f"group {name}: starts now, lr {trace(continued, place)[0]:.6g}"
+            continue
+        was = known.stage.point(place.epoch, place.epoch_step, place.steps_per_epoch, known.memory).lr
+        now = trace(continued, place)[0] if stage.active(place.epoch) else 0.0
+        schedules = [type(each.scheduler).__name__ for each in (known.stage, stage)]
+        if was != now or schedules[0] != schedules[1] or continued.stage.clock != known.stage.clock:
+            change = f", {schedules[0]} -> {schedules[1]}" if schedules[0] != schedules[1] else ""
+            yield f"group {name}: lr in epoch {place.epoch}: {was:.6g} -> {now:.6g}{change}"
+    for name in saved["groups"]:
+        if name not in kept:
+            yield f"group {name}: no longer there"
 
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

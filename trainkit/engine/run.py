@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -12,12 +13,15 @@ import torch
 from trainkit import groups as grouping
 from trainkit.contracts import Context
 from trainkit.engine.loop import Losses
+from trainkit.engine.saving import Saver
 from trainkit.errors import DataError, RecipeError
 from trainkit.events import Listener, listeners, order
 from trainkit.hooks.figures import Figures
 from trainkit.hooks.progress_chart import ProgressChart
+from trainkit.hooks.time_limit import TimeLimit
 from trainkit.loggers.metrics_file import MetricsFile
 from trainkit.randomness import seed_everything
+from trainkit.recipe.root import seconds_of
 from trainkit.state import State
 
 if TYPE_CHECKING:
@@ -45,6 +49,7 @@ class Run:
         inference: How validation gets from a batch to outputs.
         autocast: Makes the context of forward and loss.
         parts: Name -> live part that may have a state of its own, in calling order.
+        saver: Writes the checkpoints.
         events: Event -> who listens.
         generators: States of the global random generators to begin with; None: as they are.
     """
@@ -58,7 +63,8 @@ class Run:
     inference: Callable[[nn.Module, Batch], Outputs]
     autocast: Callable[[], AbstractContextManager[Any]]
     parts: dict[str, object]
-    events: Mapping[str, tuple[Listener, ...]] = attrs.Factory(dict)
+    saver: Saver = attrs.field(init=False, default=attrs.Factory(Saver, takes_self=True))
+    events: Mapping[str, tuple[Listener, ...]] = attrs.field(init=False, factory=dict)
     generators: dict[str, Any] | None = None
 
     @property
@@ -107,8 +113,9 @@ def build(resolved: Resolved, folder: Path) -> Run:
             for name, stage in stages.items()
         ]
     )
-    live = grouping.Stages(stages, parameters, model, optimizer, data.steps_per_epoch, recipe.monitor)
-    state = State(context, recipe.run.epochs, model, data, live.groups, recipe.monitor)
+    steps = ceil(data.steps_per_epoch / recipe.run.accumulate)
+    live = grouping.Stages(stages, parameters, model, optimizer, steps, recipe.monitor)
+    state = State(context, recipe.run.epochs, model, data, live.groups, recipe.monitor, steps)
     losses = {name: (loss.weight, loss.build(data), loss.on_validation) for name, loss in recipe.losses.items()}
     metrics = {name: metric.build(data) for name, metric in recipe.metrics.items()}
     inference = recipe.inference.build()
@@ -119,12 +126,14 @@ def build(resolved: Resolved, folder: Path) -> Run:
     hooks = {f"hooks.{name}": hook for name, hook in recipe.hooks.items()}
     hooks |= {f"loggers.{name}": logger for name, logger in recipe.loggers.items()}
     parts |= {name: hooks[name].build(context) for name in order(hooks)}
+    if recipe.run.time_limit is not None:
+        parts["time_limit"] = TimeLimit(recipe.run.time_limit, seconds_of(recipe.run.time_limit) or 0.0)
     parts |= {
         "figures": Figures(),
         "metrics_file": MetricsFile(),
         "progress_chart": ProgressChart(),
     }
-    return Run(
+    run = Run(
         resolved=resolved,
         state=state,
         optimizer=optimizer,
@@ -134,8 +143,9 @@ def build(resolved: Resolved, folder: Path) -> Run:
         inference=inference,
         autocast=_autocast(recipe.run.precision, context.device),
         parts=parts,
-        events=listeners(parts.values()),
     )
+    run.add("saver", run.saver)
+    return run
 
 
 def choose_device(name: str) -> torch.device:

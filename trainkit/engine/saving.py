@@ -10,7 +10,7 @@ import attrs
 import torch
 
 from trainkit import checkpoint
-from trainkit.engine.folder import CHECKPOINTS, versions
+from trainkit.engine.folder import CHECKPOINTS, conditions
 from trainkit.errors import CheckpointError, NonFiniteError
 from trainkit.optimizer_state import Loaded, load_optimizer_state, optimizer_state
 from trainkit.randomness import generator_states
@@ -20,6 +20,7 @@ from trainkit.state import Running
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from trainkit.engine.extension import Continued
     from trainkit.engine.run import Run
     from trainkit.state import State
 
@@ -30,28 +31,28 @@ def content(run: Run) -> dict[str, Any]:
     return {
         "epoch": state.epoch,
         "step": state.step,
+        "epoch_step": state.epoch_step,
+        "steps_per_epoch": state.steps_per_epoch,
         "recipe": write(run.resolved.tree),
         "components": [attrs.asdict(used) for used in run.resolved.used],
-        "versions": versions(),
-        "device": state.context.device.type,
-        "threads": torch.get_num_threads(),
+        "conditions": conditions(state.context.device),
         "generators": generator_states(),
         "model": state.model.state_dict(),
         "optimizer": optimizer_state(run.optimizer, _parameters(run)),
         "groups": {
             name: {
-                "start_epoch": stage.start_epoch,
-                "stop_epoch": stage.stop_epoch,
                 "stopped_at": _brought_forward(state.groups[name].stop_epoch, stage.stop_epoch),
                 "lr": stage.lr,
+                "clock": None if stage.clock is None else list(stage.clock),
                 "memory": dict(run.stages.memories[name]),
+                "parameters": list(state.groups[name].parameters),
             }
             for name, stage in run.stages.stages.items()
         },
         "metrics": dict(state.metrics),
         "running": {
             name: {
-                "values": {str(i): value for i, value in enumerate(running.values)},
+                "values": list(running.values),
                 "sum": running.sum,
                 "count": running.count,
                 "must_be_finite": running.must_be_finite,
@@ -62,8 +63,13 @@ def content(run: Run) -> dict[str, Any]:
     }
 
 
-def restore(run: Run, saved: Mapping[str, Any]) -> Loaded:
+def restore(run: Run, saved: Mapping[str, Any], groups: Mapping[str, Continued]) -> Loaded:
     """Put a freshly built run where a checkpoint's ``content`` stood.
+
+    Args:
+        run: The run.
+        saved: The content.
+        groups: How each parameter group goes on.
 
     Returns:
         Which parameters begin with no optimizer state, and whose state nobody takes.
@@ -72,21 +78,26 @@ def restore(run: Run, saved: Mapping[str, Any]) -> Loaded:
         CheckpointError: The checkpoint is of another model.
     """
     state = run.state
-    state.epoch, state.step = saved["epoch"], saved["step"]
+    state.epoch, state.step, state.epoch_step = saved["epoch"], saved["step"], saved["epoch_step"]
+    if state.steps_in_epoch and saved["steps_per_epoch"] != state.steps_per_epoch:
+        raise CheckpointError(
+            f"the checkpoint stands inside an epoch of {saved['steps_per_epoch']} steps, and an epoch now has "
+            f"{state.steps_per_epoch}: change what makes up an epoch from a checkpoint at an epoch's end"
+        )
     try:
         state.model.load_state_dict(saved["model"])
     except RuntimeError as error:
         raise CheckpointError(f"the checkpoint's model is not this recipe's: {error}") from error
     loaded = load_optimizer_state(run.optimizer, _parameters(run), saved["optimizer"])
-    for name, group in saved["groups"].items():
-        if name in run.stages.memories:
-            run.stages.memories[name] = group["memory"]
-            if group["stopped_at"] is not None:
-                state.groups[name].stop_epoch = group["stopped_at"]
+    for name, group in groups.items():
+        run.stages.go_on(name, group.stage, group.memory)
+    for name, known in saved["groups"].items():
+        if name in state.groups and known["stopped_at"] is not None:
+            state.groups[name].stop_epoch = known["stopped_at"]
     state.metrics = dict(saved["metrics"])
     state.running = {
         name: Running(
-            [running["values"][str(i)].to(state.context.device) for i in range(len(running["values"]))],
+            [value.to(state.context.device) for value in running["values"]],
             running["sum"],
             running["count"],
             running["must_be_finite"],
@@ -120,16 +131,15 @@ class Saver:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._settings = run.recipe.checkpoint
         self._best: list[tuple[float, int]] = []
         self.newest: Path | None = None
 
     def on_checkpoint(self, state: State) -> None:
         """Write a checkpoint if one is due or asked for."""
-        inside = state.step != state.epoch * state.data.steps_per_epoch
+        inside = state.steps_in_epoch > 0
         asked = state.save_reason is not None or state.stop_reason is not None or state.epoch == state.epochs
         state.save_reason = None
-        if not asked and (inside or state.epoch % self._settings.every_epochs):
+        if not asked and (inside or state.epoch % self._run.recipe.checkpoint.every_epochs):
             return
         began = perf_counter()
         check_finite(self._run)
@@ -157,20 +167,20 @@ class Saver:
 
     def _rank(self, state: State) -> None:
         value = state.metrics.get(state.monitor.metric)
-        if value is None or not self._settings.best:
+        if value is None or not self._run.recipe.checkpoint.best:
             return
         ranked = [*self._best, (value, state.epoch)]
         ranked.sort(key=lambda entry: entry[0], reverse=state.monitor.mode == "max")
-        self._best = ranked[: self._settings.best]
+        self._best = ranked[: self._run.recipe.checkpoint.best]
 
     def _remove_others(self, state: State) -> None:
         files = sorted((state.folder / CHECKPOINTS).glob("*-*.safetensors"), key=lambda path: path.stat().st_mtime_ns)
-        kept = set(files[-self._settings.keep_last :]) | {self.newest}
+        kept = set(files[-self._run.recipe.checkpoint.keep_last :]) | {self.newest}
         best = {epoch for _, epoch in self._best}
         for path in files:
             kind, _, number = path.stem.partition("-")
             count = int(number)
-            every = self._settings.keep_every
+            every = self._run.recipe.checkpoint.keep_every
             if path not in kept and not (kind == "epoch" and (count in best or (every and count % every == 0))):
                 path.unlink()
 

@@ -9,20 +9,17 @@ import traceback
 from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
 from trainkit.engine import folder as run_folder
 from trainkit.engine.loop import train
 from trainkit.engine.run import Run, build
-from trainkit.engine.saving import Saver, restore
 from trainkit.errors import NonFiniteError, TrainkitError
 from trainkit.hooks.progress import Console, Progress
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from trainkit.recipe.resolve import Resolved
     from trainkit.state import State
 
@@ -34,7 +31,7 @@ class ExitCode(IntEnum):
     FAILED = 1
     BAD_RECIPE = 2
     STOPPED = 75
-    """Stopped by a signal, with a checkpoint: ``trainkit resume`` goes on (EX_TEMPFAIL: try again)."""
+    """Stopped by a signal or its time limit, with a checkpoint: ``trainkit resume`` goes on (EX_TEMPFAIL)."""
 
 
 @attrs.frozen
@@ -63,7 +60,8 @@ def start(resolved: Resolved, console: Console) -> Ending:
     folder = run_folder.create(resolved)
     with run_folder.lock(folder):
         try:
-            run = build(resolved, folder)
+            with console.heard():
+                run = build(resolved, folder)
         except BaseException:
             shutil.rmtree(folder)  # nothing was run in it
             raise
@@ -72,45 +70,26 @@ def start(resolved: Resolved, console: Console) -> Ending:
         return execute(run, console)
 
 
-def go_on(resolved: Resolved, folder: Path, saved: Mapping[str, Any], console: Console) -> Ending:
-    """Run a recipe from a checkpoint's content, in a folder that is held already.
-
-    Raises:
-        TrainkitError: The checkpoint does not fit the recipe, or the run failed.
-    """
-    run = build(resolved, folder)
-    return execute(run, console, saved)
-
-
-def execute(run: Run, console: Console, saved: Mapping[str, Any] | None = None) -> Ending:
+def execute(run: Run, console: Console) -> Ending:
     """Train a built run to its end, saving as it goes.
 
     Args:
-        run: The run.
+        run: The run, at its beginning or where a checkpoint stood.
         console: Where it speaks.
-        saved: Content of the checkpoint from which it goes on.
 
     Raises:
         TrainkitError: It failed; everything up to the last checkpoint is on the disk.
     """
-    state = run.state
+    state, saver = run.state, run.saver
     state.say = console.say
-    saver = Saver(run)
-    run.add("saver", saver)
     run.add("progress", Progress(console))
-    if saved is not None:
-        loaded = restore(run, saved)
-        for names, what in ((loaded.fresh, "begin without optimizer state"), (loaded.unused, "are no longer there")):
-            if names:
-                shown = ", ".join(names[:8]) + (f", … ({len(names)} in all)" if len(names) > 8 else "")
-                console.say(f"parameters that {what}: {shown}")
     try:
         with _signals(state, console):
             train(run)
         state.ended = f"stopped: {state.stop_reason}" if state.stop_reason else "finished"
     except NonFiniteError as error:
         state.ended = f"failed: {error}"
-        raise NonFiniteError(_explain(run, error, saver)) from error
+        raise NonFiniteError(_explain(run, error)) from error
     except BaseException as error:
         state.ended = f"failed: {type(error).__name__}"
         if not isinstance(error, TrainkitError):
@@ -118,8 +97,8 @@ def execute(run: Run, console: Console, saved: Mapping[str, Any] | None = None) 
         raise
     finally:
         run.emit("run_end")
-    interrupted = state.stop_reason is not None and state.stop_reason.startswith("signal")
-    return Ending(run, ExitCode.STOPPED if interrupted else ExitCode.FINISHED, saver.newest, saver.best)
+        run_folder.note_end(state.folder, state.ended, finished=not (state.interrupted or state.failed))
+    return Ending(run, ExitCode.STOPPED if state.interrupted else ExitCode.FINISHED, saver.newest, saver.best)
 
 
 @contextlib.contextmanager
@@ -130,7 +109,7 @@ def _signals(state: State, console: Console) -> Iterator[None]:
         name = signal.Signals(number).name
         if state.stop_reason is not None:
             raise KeyboardInterrupt(name)
-        state.stop(f"signal {name}")
+        state.interrupt(f"signal {name}")
         console.say(f"{name}: finishing this step, then saving; once more stops at once")
 
     watched = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -146,8 +125,8 @@ def _signals(state: State, console: Console) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _explain(run: Run, error: NonFiniteError, saver: Saver) -> str:
-    state = run.state
+def _explain(run: Run, error: NonFiniteError) -> str:
+    state, saver = run.state, run.saver
     broken = [
         name
         for name, group in state.groups.items()

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import sys
 import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -27,6 +32,7 @@ class Console:
         self.quiet = quiet
         self.live: Any = None
         self._log: Path | None = None
+        self._heard: list[str] = []
 
     @property
     def is_terminal(self) -> bool:
@@ -34,8 +40,28 @@ class Console:
         return not self.quiet and sys.stdout.isatty()
 
     def log_to(self, path: Path) -> None:
-        """Keep everything that is said in a file too, from now on."""
+        """Keep everything that is said in a file too, from now on; first what was `heard`."""
         self._log = path
+        for text in self._heard:
+            self._keep(text)
+        self._heard = []
+
+    @contextlib.contextmanager
+    def heard(self) -> Iterator[None]:
+        """Say what a run's parts tell the logger "trainkit" while they are made, when its log is not there yet."""
+        logger, handler = logging.getLogger("trainkit"), _Ear(self._hear)
+        level = logger.level
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
+
+    def _hear(self, text: str) -> None:
+        self._heard.append(text)
+        self._show(text)
 
     def say(self, text: str, *, shown: bool = True) -> None:
         """Say a line.
@@ -44,16 +70,32 @@ class Console:
             text: The line.
             shown: False: in the log alone.
         """
+        self._keep(text)
+        if shown:
+            self._show(text)
+
+    def _keep(self, text: str) -> None:
         if self._log is not None:
             with self._log.open("a", encoding="utf-8") as file:
                 file.write(text + "\n")
-        if not shown or self.quiet:
+
+    def _show(self, text: str) -> None:
+        if self.quiet:
             return
         if self.live is not None:
             self.live.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
+
+
+class _Ear(logging.Handler):
+    def __init__(self, told: Callable[[str], None]) -> None:
+        super().__init__()
+        self._told = told
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._told(record.getMessage())
 
 
 class Progress:
@@ -67,6 +109,7 @@ class Progress:
         self._console = console
         self._task: Any = None
         self._next = 0.0
+        self._epochs: deque[float] = deque(maxlen=20)  # seconds of the last ones
 
     def on_run_start(self, state: State) -> None:
         """Open the live line, on a terminal."""
@@ -77,7 +120,7 @@ class Progress:
             bar = BarColumn(bar_width=_BAR_WIDTH)
             values = TextColumn("{task.fields[values]}", markup=False)
             live = Bar("{task.description}", bar, TimeRemainingColumn(), values, auto_refresh=False, transient=True)
-            total = state.epochs * state.data.steps_per_epoch
+            total = state.step + (state.epochs - state.epoch) * state.steps_per_epoch - state.steps_in_epoch
             self._task = live.add_task("", total=total, completed=state.step, values="")
             live.start()
             self._console.live = live
@@ -107,18 +150,21 @@ class Progress:
             if live:
                 self._update(state, loss)
             else:
-                step = state.step - state.epoch * state.data.steps_per_epoch
-                self._console.say(f"epoch {state.epoch}: step {step}/{state.data.steps_per_epoch}  {loss}")
+                where = f"epoch {state.epoch + 1}/{state.epochs}  step {state.steps_in_epoch}/{state.steps_per_epoch}"
+                self._console.say(f"{where}  {loss}")
 
     def on_checkpoint(self, state: State) -> None:
         """Say the values of an epoch that is finished, its checkpoint included, and where its time went."""
-        if state.step != state.epoch * state.data.steps_per_epoch:
+        if state.steps_in_epoch:
             return  # saved inside an epoch
         rates = [f"{name} {lr:.3g}" for name, lr in state.learning_rates().items() if state.groups[name].active]
         values = [f"{name} {value:.4g}" for name, value in state.metrics.items() if not name.startswith("lr/")]
         text = "  ".join([*values, "lr " + " ".join(rates)])
         spent = " + ".join(f"{what} {seconds:.2f}" for what, seconds in state.seconds.items())
-        line = f"epoch {state.epoch}/{state.epochs}  {text}  {sum(state.seconds.values()):.2f} s = {spent}"
+        seconds = sum(state.seconds.values())
+        self._epochs.append(seconds)
+        left = timedelta(seconds=round(sum(self._epochs) / len(self._epochs) * (state.epochs - state.epoch)))
+        line = f"epoch {state.epoch}/{state.epochs}  {text}  {seconds:.2f} s = {spent}  left {left}"
         self._console.say(line, shown=self._console.live is None)
         if self._console.live:
             self._update(state, text)

@@ -47,7 +47,7 @@ class LiveTensorBoard:
             self._next = (state.step // self._every_steps + 1) * self._every_steps
         text = (state.folder / "recipe.toml").read_text(encoding="utf-8")
         self._writer("train", state).add_text("recipe", f"```toml\n{text}\n```", state.epoch)
-        if state.step > state.epoch * state.data.steps_per_epoch:  # inside an epoch, whose starts were purged
+        if state.steps_in_epoch:  # inside an epoch, whose starts were purged
             for name, group in state.groups.items():
                 if group.start_epoch == state.epoch:
                     self._writer("train", state).add_scalar(f"{name}_optimization_started", 1.0, state.epoch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,23 @@ def resolve(path: Path | str, sets: Sequence[str] = ()) -> Resolved:
     """
     path = Path(path)
     return _resolved(lambda: inherited(load(path, str(path)), (path.resolve(),)), str(path), path.stem, sets)
+
+
+def resolve_all(paths: Iterable[Path | str], sets: Sequence[str] = ()) -> list[Resolved]:
+    """Resolve several recipe files.
+
+    Raises:
+        InvalidRecipe: One of them cannot be run; the message holds all mistakes of all.
+    """
+    resolved, findings = [], []
+    for path in paths:
+        try:
+            resolved.append(resolve(path, sets))
+        except InvalidRecipe as error:
+            findings += error.findings
+    if findings:
+        raise InvalidRecipe(findings)
+    return resolved
 
 
 def resolve_text(

@@ -58,6 +58,26 @@ def _device(instance: object, attribute: attrs.Attribute[str], value: str) -> No
         raise ValueError(f'must be "auto", "cpu", "cuda", "cuda:N" or "mps", got "{value}"')
 
 
+def seconds_of(duration: str) -> float | None:
+    """Return the seconds of a duration as "1d2h", "11h45m" or "90s"; None if it is none.
+
+    Example:
+        >>> seconds_of("11h45m")
+        42300.0
+    """
+    found = re.fullmatch(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", duration)
+    if not duration or found is None:
+        return None
+    return float(
+        sum(int(number or 0) * unit for number, unit in zip(found.groups(), (86400, 3600, 60, 1), strict=True))
+    )
+
+
+def _duration(instance: object, attribute: attrs.Attribute[str], value: str) -> None:
+    if not seconds_of(value):
+        raise ValueError(f'must be a duration as "11h45m" or "90s", got "{value}"')
+
+
 def _folder_name(instance: object, attribute: attrs.Attribute[str], value: str) -> None:
     if not value.strip() or value in (".", "..") or re.search(r'[/\\:*?"<>|\x00-\x1f]', value):
         raise ValueError(f"names a folder, so it cannot be {value!r}")
@@ -80,6 +100,8 @@ class RunSettings:
         precision: "fp32", or "bf16" for autocast to bfloat16.
         deterministic: Use deterministic algorithms only (on CUDA slower).
         threads: CPU threads of torch; torch's own choice if not said.
+        accumulate: Batches whose gradients make up one optimizer step, that of their mean loss.
+        time_limit: How long the process may run, as "11h45m" or "90s": it ends with a checkpoint in time before that.
         dir: The folder that holds the run folders; "runs" below the working directory if not said.
     """
 
@@ -90,6 +112,8 @@ class RunSettings:
     precision: Literal["fp32", "bf16"] = "fp32"
     deterministic: bool = False
     threads: int | None = attrs.field(default=None, validator=attrs.validators.optional(_at_least(1)))
+    accumulate: int = attrs.field(default=1, validator=_at_least(1))
+    time_limit: str | None = attrs.field(default=None, validator=attrs.validators.optional(_duration))
     dir: Path = Path("runs")
 
 

@@ -1,0 +1,124 @@
+"""Several recipes one after the other, each begun, gone on with, or skipped."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from trainkit.engine import folder as run_folder
+from trainkit.engine.resume import resume
+from trainkit.engine.start import Ending, ExitCode, start
+from trainkit.errors import TrainkitError
+from trainkit.recipe.resolve import write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trainkit.hooks.progress import Console
+    from trainkit.recipe.resolve import Resolved
+
+
+class Done(NamedTuple):
+    """What became of one recipe.
+
+    Attributes:
+        name: The run's name.
+        what: "finished", "skipped: …", "stopped: …" or "failed: …".
+        best: The best monitored value, where there is one.
+        seconds: How long it took now.
+        folder: Its run folder, where there is one.
+    """
+
+    name: str
+    what: str
+    best: float | None
+    seconds: float
+    folder: Path | None
+
+
+def run_all(
+    recipes: Sequence[Resolved], console: Console, *, unfinished: bool, report: Callable[[Ending, Console], None]
+) -> ExitCode:
+    """Run recipes one after the other; one that fails does not keep the others from running.
+
+    Args:
+        recipes: What to run.
+        console: Where to speak.
+        unfinished: Skip those that are finished already, and go on with those that were begun.
+        report: Says how a run ended.
+
+    Returns:
+        What the command line leaves with: FAILED if one failed, STOPPED if it was interrupted.
+    """
+    done: list[Done] = []
+    code = ExitCode.FINISHED
+    for number, resolved in enumerate(recipes, start=1):
+        name = resolved.recipe.run.name
+        if len(recipes) > 1:
+            console.say(f"\nrun {number} of {len(recipes)}: {name}")
+        began = time.perf_counter()
+        ending: Ending | None = None
+        try:
+            before = _begun(resolved) if unfinished else None
+            if before is not None and _is_finished(before):
+                console.say(f"{before}: finished already")
+                done.append(Done(name, "skipped: finished already", None, 0.0, before))
+                continue
+            if before is None:
+                ending = start(resolved, console)
+            else:
+                ending = resume(before, console, allow_code=True)  # it has the recipe that was given here
+        except Exception as error:
+            if len(recipes) == 1:
+                raise
+            message = str(error) if isinstance(error, TrainkitError) else traceback.format_exc()
+            console.say(f"failed: {message}")
+            done.append(Done(name, f"failed: {str(error).splitlines()[0]}", None, time.perf_counter() - began, None))
+            code = ExitCode.FAILED
+            continue
+        if ending is None:
+            done.append(Done(name, "skipped: nothing is left to do", None, 0.0, before))
+            continue
+        report(ending, console)
+        state = ending.run.state
+        best = ending.best[0] if ending.best else None
+        done.append(Done(name, state.ended, best, time.perf_counter() - began, state.folder))
+        if ending.code is ExitCode.STOPPED:
+            code = ExitCode.STOPPED
+            break
+    if len(recipes) > 1:
+        for line in _table(done, [each.recipe.run.name for each in recipes]):
+            console.say(line)
+    return code
+
+
+def _begun(resolved: Resolved) -> Path | None:
+    """Return the newest run folder of the same resolved recipe that has a checkpoint."""
+    settings, recipe = resolved.recipe.run, write(resolved.tree)
+    for folder in sorted((settings.dir / settings.name).glob("*"), reverse=True):
+        written = folder / run_folder.RECIPE
+        if written.is_file() and written.read_text(encoding="utf-8") == recipe:
+            if any((folder / run_folder.CHECKPOINTS).glob("*-*.safetensors")):
+                return run_folder.shown(folder)
+    return None
+
+
+def _is_finished(folder: Path) -> bool:
+    starts = run_folder.starts(folder)
+    return bool(starts and starts[-1].get("finished"))
+
+
+def _table(done: Sequence[Done], names: Sequence[str]) -> Iterator[str]:
+    width = max(len(name) for name in names)
+    yield ""
+    yield f"{'run':{width}}  {'took':>9}  {'best':>10}  what"
+    for name, what, best, seconds, folder in done:
+        took = str(timedelta(seconds=round(seconds)))
+        shown = "-" if best is None else f"{best:.5g}"
+        yield f"{name:{width}}  {took:>9}  {shown:>10}  {what}" + (f"  ({folder})" if folder else "")
+    for name in names[len(done) :]:
+        yield f"{name:{width}}  {'-':>9}  {'-':>10}  not begun"

@@ -1,0 +1,156 @@
+"""Proves on a recipe that a run which is stopped anywhere goes on to the same bits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trainkit import checkpoint
+from trainkit.engine import folder as run_folder
+from trainkit.engine.resume import resume
+from trainkit.engine.run import build
+from trainkit.engine.start import execute
+from trainkit.errors import TrainkitError
+from trainkit.hooks.progress import Console
+from trainkit.loggers import metrics_file
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trainkit.recipe.resolve import Resolved
+    from trainkit.state import State
+
+
+class _StopAfter:
+    """Ends a run after some epochs, and asks for a checkpoint after some of its steps."""
+
+    def __init__(self, epochs: int, steps: Sequence[int] = ()) -> None:
+        self._epochs = epochs
+        self._steps = frozenset(steps)
+
+    def on_step_end(self, state: State) -> None:
+        if state.step in self._steps:
+            state.save("to be resumed from")
+
+    def on_epoch_end(self, state: State) -> None:
+        if state.epoch + 1 == self._epochs:
+            state.stop("as far as is compared")
+
+
+def verify(resolved: Resolved, epochs: int, num_stops: int, say: Callable[[str], None]) -> bool:
+    """Run the first epochs of a recipe once in one go, then again from several checkpoints, each in a new process.
+
+    Args:
+        resolved: The recipe; its ``run.dir`` gets the runs, and its ``checkpoint`` must keep all.
+        epochs: How many epochs are compared.
+        num_stops: From how many places inside epochs; each epoch's end comes on top.
+        say: Is told what is compared, and what differs.
+
+    Returns:
+        Whether all ended the same, to the bit.
+
+    Raises:
+        TrainkitError: A run failed.
+    """
+    folder = run_folder.create(resolved)
+    with run_folder.lock(folder):
+        run = build(resolved, folder)
+        per_epoch = run.state.steps_per_epoch
+        steps = _places(epochs * per_epoch, per_epoch, num_stops)
+        run.add("verify", _StopAfter(epochs, steps))
+        execute(run, Console(quiet=True))
+    whole = checkpoint.newest_good(folder / run_folder.CHECKPOINTS, say)[1]
+    files = sorted((folder / run_folder.CHECKPOINTS).glob("*-*.safetensors"), key=lambda file: (_step(file), file.name))
+    files = [file for file in files if file.stem != f"epoch-{epochs:04d}"]
+    say(f"{epochs} epochs of {per_epoch} steps in one go: {folder}")
+    same = True
+    for file in files:
+        resumed = _in_new_process(file, epochs)
+        found = list(differences(whole, checkpoint.newest_good(resumed / run_folder.CHECKPOINTS, say)[1]))
+        logged = list(_lines_that_differ(folder, resumed))
+        same = same and not found and not logged
+        header = checkpoint.read_header(file)
+        inside = header["step"] - header["epoch_step"]
+        place = (
+            f"stopped after step {inside} of epoch {header['epoch']}"
+            if inside
+            else f"stopped after {header['epoch']} epochs"
+        )
+        say(f"{place}: {'DIFFERENT' if found or logged else 'the same, to the bit'}")
+        for line in logged[:1]:
+            say(f"  first in {line}")
+        for line in found[:8]:
+            say(f"  {line}")
+        if len(found) > 8:
+            say(f"  … and {len(found) - 8} more")
+    return same
+
+
+def differences(one: Any, other: Any, name: str = "") -> Iterator[str]:
+    """Yield, for a person, where two contents of checkpoints differ in any bit."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in dict.fromkeys([*one, *other]):
+            if (key in one) != (key in other):
+                yield f"{name}/{key}: only in {'the whole run' if key in one else 'the resumed run'}"
+            else:
+                yield from differences(one[key], other[key], f"{name}/{key}")
+    elif isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        if one.shape != other.shape or one.dtype != other.dtype:
+            yield f"{name}: {tuple(one.shape)} {one.dtype}, {tuple(other.shape)} {other.dtype}"
+        elif _bits(one) != _bits(other):
+            largest = (one.to(torch.complex128) - other.to(torch.complex128)).abs().max()
+            yield f"{name}: differs by up to {float(largest):.3g}"
+    elif isinstance(one, list) and isinstance(other, list) and len(one) == len(other):
+        for index, (mine, its) in enumerate(zip(one, other, strict=True)):
+            yield from differences(mine, its, f"{name}/{index}")
+    elif repr(one) != repr(other):
+        yield f"{name}: {_short(one)}, {_short(other)}"
+
+
+def go_on(file: str, epochs: str) -> None:
+    """Go on from a checkpoint until so many epochs are finished, in a new run folder; print the folder last."""
+    ending = resume(Path(file), Console(quiet=True), allow_code=True, extra={"verify": _StopAfter(int(epochs))})
+    if ending is None:
+        raise TrainkitError(f"{file}: there is nothing left to run")
+    sys.stdout.write(f"\n{ending.run.state.folder.absolute()}\n")
+
+
+def _in_new_process(file: Path, epochs: int) -> Path:
+    code = "import sys; from trainkit.engine.verify import go_on; go_on(*sys.argv[1:])"
+    command = [sys.executable, "-c", code, str(file.absolute()), str(epochs)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise TrainkitError(f"going on from {file} failed: {done.stderr.strip().splitlines()[-1]}")
+    return Path(done.stdout.splitlines()[-1])
+
+
+def _places(steps: int, per_epoch: int, number: int) -> list[int]:
+    """Return after which steps to stop: spread over all, and always between an epoch's last step and its validation."""
+    spread = {round((i + 1) * steps / (number + 1)) for i in range(number)} if number else set()
+    return sorted(step for step in spread | {per_epoch} if 0 < step <= steps)
+
+
+def _step(file: Path) -> int:
+    step: int = checkpoint.read_header(file)["step"]
+    return step
+
+
+def _lines_that_differ(folder: Path, other: Path) -> Iterator[str]:
+    for mine, its in zip(metrics_file.read(folder), metrics_file.read(other), strict=False):
+        for name in dict.fromkeys([*mine, *its]):
+            if name != "seconds" and repr(mine.get(name)) != repr(its.get(name)):
+                yield f"epoch {mine['epoch']}: {name} {mine.get(name)}, {its.get(name)}"
+
+
+def _bits(tensor: torch.Tensor) -> bytes:
+    return bytes(tensor.contiguous().flatten().view(torch.uint8).numpy())
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
