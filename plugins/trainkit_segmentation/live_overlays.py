@@ -96,8 +96,7 @@ class LiveOverlays:
         assert state.batch is not None
         assert state.outputs is not None
         found_KXYZ = masks(prediction(state.outputs, state.batch, data), data).cpu()
-        image_XYZ = state.batch["image"][0, self._channel]
-        black, white = np.percentile(image_XYZ.cpu().numpy(), (1, 99.5)).tolist()
+        image_XYZ, black, white = _shades(state.batch["image"][0, self._channel])
         # As scores are resampled: what was cropped is background, channel 0, and so black in the other one.
         image_1XYZ = data.to_original(torch.stack([torch.zeros_like(image_XYZ), image_XYZ]), case)[1:]
         dice_K = dice(mask_counts(found_KXYZ, true_KXYZ.cpu())).tolist()
@@ -127,6 +126,15 @@ class LiveOverlays:
                 )
             )
         return _Shown(planes, dice_K, foreground)
+
+
+def _shades(image_XYZ: Tensor) -> tuple[Tensor, float, float]:
+    """Return an image whose empty surroundings are black, and the values that are black and white."""
+    # Around a head whose skull was stripped there is one value everywhere, whatever normalisation has made of it.
+    empty_XYZ = image_XYZ == image_XYZ[0, 0, 0]
+    seen = image_XYZ[~empty_XYZ].cpu().numpy()
+    black, white = np.percentile(seen, (1, 99.5)).tolist() if len(seen) else (0.0, 1.0)
+    return image_XYZ.masked_fill(empty_XYZ, black), black, white
 
 
 def _as_seen(plane: NDArray[Any]) -> NDArray[Any]:
