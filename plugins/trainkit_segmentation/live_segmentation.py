@@ -6,7 +6,7 @@ Shapes: B = patches of a batch, C = channels of an image, K = classes of a targe
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +62,7 @@ class LiveSegmentation:
         self._keys = prepare_all(cases, listing.labels, settings.preprocessing, self._store)
 
         train = self._division["train"]
+        self._check_classes(listing.source, train)
         self.steps_per_epoch = settings.steps_per_epoch or ceil(len(train) / (settings.batch_size * context.world))
         self._rank, self._world = context.rank, context.world
         entries = [(self._index[name], self._store.path(self._keys[name])) for name in train]
@@ -117,6 +118,16 @@ class LiveSegmentation:
     def affine(self, case: str) -> Array:
         """Return the (4, 4) matrix from voxels of the case's own grid to mm (right, anterior, superior)."""
         return self._grid(case).affine
+
+    def _check_classes(self, source: str, train: Sequence[str]) -> None:
+        counts = {name: opened(self._store.path(key)).tensors["place_counts"] for name, key in self._keys.items()}
+        anywhere = torch.stack(list(counts.values())).sum(dim=0)
+        trained = torch.stack([counts[name] for name in train]).sum(dim=0)
+        for k, name in enumerate(self.classes):
+            if not anywhere[k]:
+                raise DataError(f'{source}: class "{name}" is in no case: leave it out, or see what label values mean')
+            if not trained[k]:
+                _log.warning('class "%s" is in no case that is trained on', name)
 
     def _entry(self, case: str) -> Entry:
         if case not in self._keys:
