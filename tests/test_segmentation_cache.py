@@ -62,11 +62,8 @@ def test_a_second_run_makes_nothing_and_reads_the_same(task, folder):
 
 def test_a_file_that_is_overwritten_with_the_same_size_and_time_is_read_anew(task, folder, monkeypatch):
     monkeypatch.setattr(file_memory, "_SETTLED_NS", 0)
-    path = task / "imagesTr" / "case_001.nii"
-    (task / "dataset.json").write_text(
-        (task / "dataset.json").read_text().replace("imagesTr/case_001.nii.gz", path.name)
-    )
-    path = task / path.name
+    path, listing = task / "not_packed.nii", task / "dataset.json"
+    listing.write_text(listing.read_text().replace("imagesTr/case_001.nii.gz", path.name))
     made_up.save(path, np.full(made_up.SIZE, 7, np.int16))
     settings = Preprocessing(normalization="none")
     before = {b["case"]: b["image"].clone() for b in opened(task, folder, preprocessing=settings).evaluate("val")}

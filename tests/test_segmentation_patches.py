@@ -116,9 +116,8 @@ def test_resampling_leaves_everything_where_it_is_in_space():
     assert prepared.grid.shape == (30, 16, 18)
     assert prepared.grid.spacing_mm == pytest.approx((1.0, 1.0, 1.0))
     # Right, front and up run over the extent of the own voxels, from outer edge to outer edge, evenly.
-    for axis, (centre, n, mm) in enumerate(
-        ((40 - 2.5 * 5.5, 12, 2.5), (11 - 0.8 * 9.5, 20, 0.8), (-7 + 1.2 * 7, 15, 1.2))
-    ):
+    extents = ((40 - 2.5 * 5.5, 12, 2.5), (11 - 0.8 * 9.5, 20, 0.8), (-7 + 1.2 * 7, 15, 1.2))
+    for axis, (centre, n, mm) in enumerate(extents):
         count = prepared.grid.shape[axis]
         expected = centre - n * mm / 2 + (np.arange(count) + 0.5) * n * mm / count
         found = np.moveaxis(prepared.image_CXYZ[axis], axis, 0).reshape(count, -1)
@@ -361,9 +360,8 @@ def test_intensity_changes_are_monais():
 
 def test_noise_has_its_deviation_and_a_constant_image_survives_gamma():
     image = np.ones((1, 30, 30, 30), np.float32)
-    change_intensity(
-        image, Augmentation(gamma=Gamma(probability=1.0), contrast=Contrast(probability=1.0)), np.random.default_rng(0)
-    )
+    stretched = Augmentation(gamma=Gamma(probability=1.0), contrast=Contrast(probability=1.0))
+    change_intensity(image, stretched, np.random.default_rng(0))
     assert (image == 1).all()
     change_intensity(image, Augmentation(noise=Noise(probability=1.0, deviation=0.5)), np.random.default_rng(3))
     drawn = np.random.default_rng(3)
@@ -417,14 +415,17 @@ def test_the_number_of_threads_changes_no_bit(synthetic):
         torch.set_num_threads(threads)
 
 
+def processes_below() -> list[int]:
+    """Return the processes that this one has begun and that still run."""
+    return [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+
+
 def test_workers_leave_signals_to_the_training(synthetic):
     data = synthetic(workers=2, steps_per_epoch=40, batch_size=1).build(context())
     batches = data.train(0, 0)
     next(batches)
-    children = [
-        int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()
-    ]
-    assert len(children) >= 2
+    children = processes_below()
+    assert len(children) == 2
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         for child in children:
             os.kill(child, number)
@@ -436,9 +437,7 @@ def test_a_worker_that_dies_is_told_in_one_message(synthetic):
     data = synthetic(workers=1, steps_per_epoch=400, batch_size=1).build(context())
     batches = data.train(0, 0)
     next(batches)
-    (child,) = (
-        int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()
-    )
+    (child,) = processes_below()
     os.kill(child, signal.SIGKILL)
     with pytest.raises(DataError, match=r"a process that prepares batches died .* lower data\.workers"):
         list(batches)

@@ -63,9 +63,10 @@ class Workers:
                 if isinstance(batch, TrainkitError):
                     raise batch
                 yield batch
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
+            # The others come from fetching what a process had ready when it died.
             raise DataError(
                 f"a process that prepares batches died ({str(error).strip()}); where memory is short, lower "
                 "data.workers or data.patch_size"
