@@ -36,6 +36,10 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "trainkit.data/diffraction_numpy": {"path": Path("scan.npz")},
     "trainkit.hooks/stop_group": {"group": "probe"},
     "trainkit.models/monai_network": {"name": "BasicUNet"},
+    "trainkit.data/brats": {"path": Path("cases")},
+    "trainkit.data/msd": {"path": Path("Task04_Hippocampus")},
+    "trainkit.data/totalsegmentator": {"path": Path("subjects"), "structures": ("liver", "spleen")},
+    "trainkit.segmentation.splits/file": {"path": Path("splits.json")},
     "trainkit.models/single_slice_ptychography": {"probe": Aperture()},
     "trainkit.schedulers/torch": {"name": "StepLR", "arguments": {"step_size": 3}},
 }

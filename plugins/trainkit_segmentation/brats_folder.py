@@ -115,7 +115,7 @@ def _edition(settings: BraTS, naming: str, cases: list[FileCase], memory: FileMe
             except DataError:  # said where each case is looked at, or read
                 continue
     after_treatment = any(_time_point(case.name) >= _FIRST_AFTER_TREATMENT for case in cases)
-    newer = "2024" if after_treatment or 4 in values else "2023"
+    newer = "2024" if 4 in values else "2023"  # without a cavity, the values of 2024 mean what those of 2023 do
     edition = "2021" if naming == "until 2022" else newer
     other = 3 if edition == "2021" else 4
     odd = other in values and _ENHANCING[edition] not in values

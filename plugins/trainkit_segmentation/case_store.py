@@ -18,6 +18,7 @@ import json
 import mmap
 import os
 import secrets
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,19 +65,19 @@ class CaseStore:
         self.folder = settings.folder or _default_folder()
         self.files = FileMemory(self.folder / "files")
         self._limit = None if settings.limit_gb is None else round(settings.limit_gb * 1e9)
-        self._lease: Any = None
 
     def has(self, key: str) -> bool:
         """Return whether there is an entry."""
         return self.path(key).exists()
 
     def use(self, keys: Iterable[str]) -> None:
-        """Keep these entries from being removed for as long as this process, or one that it forked, lives."""
+        """Keep these entries from being removed for as long as this object, or a process that was forked, lives."""
+        lease = self.folder / "leases" / f"{os.getpid()}-{secrets.token_hex(4)}"
         with self._writable(), self._alone():
             self._used()  # sweeps away the leases of runs that ended
-            self._lease = _locked(self.folder / "leases" / f"{os.getpid()}-{secrets.token_hex(4)}", fcntl.LOCK_EX)
-            self._lease.write("\n".join(keys))
-            self._lease.flush()
+            file = _lock(lease)
+            weakref.finalize(self, _release, lease, file, os.getpid())
+            os.write(file, "\n".join(keys).encode())
 
     def ensure(self, key: str, make: Callable[[], tuple[Mapping[str, Array], Mapping[str, Any]]]) -> bool:
         """Make sure that there is an entry, and mark it as used now.
@@ -94,7 +95,7 @@ class CaseStore:
         path = self.path(key)
         with self._writable():
             if not path.exists():
-                with contextlib.closing(_locked(self.folder / "locks" / key[:2], fcntl.LOCK_EX)):
+                with _locked(self.folder / "locks" / key[:2]):
                     made = not path.exists()
                     if made:
                         _write(path, *make())
@@ -154,7 +155,7 @@ class CaseStore:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        with contextlib.closing(_locked(self.folder / "lock", fcntl.LOCK_EX)):
+        with _locked(self.folder / "lock"):
             yield
 
     @contextlib.contextmanager
@@ -213,15 +214,32 @@ def _write(path: Path, arrays: Mapping[str, Array], about: Mapping[str, Any]) ->
     temporary.replace(path)
 
 
-def _locked(path: Path, how: int) -> Any:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("a+", encoding="utf-8")
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    file = _lock(path)
     try:
-        fcntl.flock(file, how)
+        yield
+    finally:
+        os.close(file)
+
+
+def _lock(path: Path) -> int:
+    """Wait for a file's lock, and return the open file that has it until it is closed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
     except BaseException:
-        file.close()
+        os.close(file)
         raise
     return file
+
+
+def _release(lease: Path, file: int, owner: int) -> None:
+    """Give a lease back; a forked process keeps its copy of the open file, and so the lease, until it ends."""
+    if os.getpid() == owner:
+        lease.unlink(missing_ok=True)
+        os.close(file)
 
 
 def _default_folder() -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 import attrs
 import numpy as np
 import torch
-from nibabel import affines, orientations
+from nibabel import orientations
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -102,11 +102,12 @@ class LiveOverlays:
         dice_K = dice(mask_counts(found_KXYZ, true_KXYZ.cpu())).tolist()
 
         affine = np.asarray(data.affine(case))
-        turn = orientations.io_orientation(affine)
-        spacing = affines.voxel_sizes(affine)[np.argsort(turn[:, 0])]
+        turn = orientations.io_orientation(affine)  # type: ignore[no-untyped-call]
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
 
         def turned(array_KXYZ: Tensor) -> NDArray[Any]:
-            return np.stack([orientations.apply_orientation(each, turn) for each in array_KXYZ.cpu().numpy()])
+            apply: Any = orientations.apply_orientation
+            return np.stack([apply(each, turn) for each in array_KXYZ.cpu().numpy()])
 
         image, found, true = turned(image_1XYZ)[0], turned(found_KXYZ), turned(true_KXYZ)
         inside_XYZ = true.any(0)

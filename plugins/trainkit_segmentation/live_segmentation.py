@@ -6,7 +6,7 @@ Shapes: B = patches of a batch, C = channels of an image, K = classes of a targe
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from trainkit import Context, DataError, did_you_mean
-from trainkit_segmentation.case_store import CaseStore, Entry
-from trainkit_segmentation.grid import Grid
-from trainkit_segmentation.patch_batches import PatchBatches, label_of, opened
+from trainkit_segmentation.case_store import CaseStore
+from trainkit_segmentation.open_cases import OpenCase, opened
+from trainkit_segmentation.patch_batches import PatchBatches
 from trainkit_segmentation.prepared_cases import prepare_all
 from trainkit_segmentation.workers import Workers
 
@@ -62,6 +62,7 @@ class LiveSegmentation:
         self._keys = prepare_all(cases, listing.labels, settings.preprocessing, self._store)
 
         train = self._division["train"]
+        self._check_classes(listing.source, train)
         self.steps_per_epoch = settings.steps_per_epoch or ceil(len(train) / (settings.batch_size * context.world))
         self._rank, self._world = context.rank, context.world
         entries = [(self._index[name], self._store.path(self._keys[name])) for name in train]
@@ -83,11 +84,11 @@ class LiveSegmentation:
         if split not in self._division:
             raise DataError(f'there is no split "{split}"; {did_you_mean(split, self._division)}')
         for name in self._division[split][self._rank :: self._world]:
-            entry = self._entry(name)
+            case = self._case(name)
             yield {
                 "index": torch.tensor([self._index[name]]),
-                "image": entry.tensors["image"].float()[None],
-                "label": label_of(entry.tensors["codes"], entry)[None],
+                "image": case.tensors["image"].float()[None],
+                "label": case.label(case.tensors["codes"])[None],
                 "case": name,
             }
 
@@ -103,25 +104,32 @@ class LiveSegmentation:
         Returns:
             (K, X, Y, Z) on the voxel grid of the case's files, same dtype and device.
         """
-        return self._grid(case).to_own(scores_KXYZ, background=0 if self.exclusive else None)
+        return self._case(case).grid.to_own(scores_KXYZ, background=0 if self.exclusive else None)
 
     def truth(self, case: str) -> Tensor:
         """Return the label on the case's own voxel grid, in the convention of a batch's ``label`` without its B."""
-        entry = self._entry(case)
-        return label_of(entry.tensors.get("own_codes", entry.tensors["codes"]), entry)
+        found = self._case(case)
+        return found.label(found.tensors.get("own_codes", found.tensors["codes"]))
 
     def spacing_mm(self, case: str) -> tuple[float, float, float]:
         """Return the size of a voxel of the case's own grid along its axes."""
-        return self._grid(case).own_spacing_mm
+        return self._case(case).grid.own_spacing_mm
 
     def affine(self, case: str) -> Array:
         """Return the (4, 4) matrix from voxels of the case's own grid to mm (right, anterior, superior)."""
-        return self._grid(case).affine
+        return self._case(case).grid.affine
 
-    def _entry(self, case: str) -> Entry:
-        if case not in self._keys:
-            raise DataError(f'there is no case "{case}"; {did_you_mean(case, self._keys)}')
-        return opened(self._store.path(self._keys[case]))
+    def _check_classes(self, source: str, train: Sequence[str]) -> None:
+        counts = {name: opened(self._store.path(key)).tensors["place_counts"] for name, key in self._keys.items()}
+        anywhere = torch.stack(list(counts.values())).sum(dim=0)
+        trained = torch.stack([counts[name] for name in train]).sum(dim=0)
+        for k, name in enumerate(self.classes):
+            if not anywhere[k]:
+                raise DataError(f'{source}: class "{name}" is in no case: leave it out, or see what label values mean')
+            if not trained[k]:
+                _log.warning('class "%s" is in no case that is trained on', name)
 
-    def _grid(self, case: str) -> Grid:
-        return Grid.from_json(self._entry(case).about)
+    def _case(self, name: str) -> OpenCase:
+        if name not in self._keys:
+            raise DataError(f'there is no case "{name}"; {did_you_mean(name, self._keys)}')
+        return opened(self._store.path(self._keys[name]))

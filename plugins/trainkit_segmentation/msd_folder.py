@@ -128,7 +128,7 @@ def _mapped_case(path: Path, name: str, entry: Mapping[str, Any], channels: int)
 def _listed_cases(folder: Path, ending: str, channels: int) -> list[FileCase]:
     if ending not in _ENDINGS:
         raise DataError(
-            f'{folder / "dataset.json"}: files that end in "{ending}" cannot be read; NIfTI ends in .nii.gz'
+            f'{folder / "dataset.json"}: files ending in "{ending}" cannot be read; NIfTI has .nii.gz or .nii'
         )
     found = []
     for label in sorted((folder / "labelsTr").glob(f"*{ending}")):

@@ -5,9 +5,8 @@ Shapes: B = patches of a batch, C = channels, K = classes, X, Y, Z = voxels.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -15,8 +14,7 @@ from torch import Tensor
 
 from trainkit import random_seed
 from trainkit_segmentation.augmenting import fill_patch
-from trainkit_segmentation.case_store import Entry, read_entry
-from trainkit_segmentation.grid import Grid
+from trainkit_segmentation.open_cases import opened
 from trainkit_segmentation.patches import choose_start
 
 if TYPE_CHECKING:
@@ -24,10 +22,6 @@ if TYPE_CHECKING:
     from trainkit_segmentation.segmentation_data import SegmentationData
 
 _ORDER, _PATCH = 0x0DE5, 0x9A7C  # keep the order of the cases apart from what is drawn for each patch
-_MOST_OPEN = 256  # each mapped file takes one of the 1024 that a process may have open
-
-opened = lru_cache(maxsize=_MOST_OPEN)(read_entry)
-"""The entry of a path, kept mapped: entries never change."""
 
 
 class PatchBatches:
@@ -51,27 +45,26 @@ class PatchBatches:
         epoch, step = place
         first = (step * self._world + self._rank) * self._batch_size
         chosen = [self._case(epoch, number) for number in range(first, first + self._batch_size)]
-        entries = [opened(path) for _, path in chosen]
-        channels = len(entries[0].tensors["image"])
+        cases = [opened(path) for _, path in chosen]
+        channels = len(cases[0].tensors["image"])
         image = torch.empty((self._batch_size, channels, *self._size), dtype=torch.float32)
         codes = torch.empty((self._batch_size, 1, *self._size), dtype=torch.int64)
-        for b, entry in enumerate(entries):
+        for b, case in enumerate(cases):
             rng = np.random.Generator(np.random.PCG64(random_seed(self._seed, _PATCH, epoch, first + b)))
-            start = choose_start(entry.tensors, self._size, self._foreground_probability, rng)
-            spacing = Grid.from_json(entry.about).spacing_mm
+            start = choose_start(case.tensors, self._size, self._foreground_probability, rng)
             fill_patch(
-                entry.tensors["image"],
-                entry.tensors["codes"],
+                case.tensors["image"],
+                case.tensors["codes"],
                 start,
-                spacing,
+                case.grid.spacing_mm,
                 self._augmentation,
                 rng,
                 image[b],
                 codes[b, 0],
             )
         label = codes
-        if "table" in entries[0].tensors:
-            label = torch.stack([label_of(codes[b, 0], entry) for b, entry in enumerate(entries)])
+        if "table" in cases[0].tensors:
+            label = torch.stack([case.label(codes[b, 0]) for b, case in enumerate(cases)])
         return {"index": torch.tensor([number for number, _ in chosen]), "image": image, "label": label}
 
     def _case(self, epoch: int, number: int) -> tuple[int, Path]:
@@ -81,19 +74,3 @@ class PatchBatches:
             rng = np.random.Generator(np.random.PCG64(random_seed(self._seed, _ORDER, epoch, lap)))
             self._epoch_order = (epoch, lap, rng.permutation(len(self._entries)).tolist())
         return self._entries[self._epoch_order[2][place]]
-
-
-def label_of(codes_XYZ: Tensor, entry: Entry) -> Tensor:
-    """Return what a network is to learn, from label codes.
-
-    Args:
-        codes_XYZ: Label codes of the case, or a part of them.
-        entry: The case.
-
-    Returns:
-        (1, X, Y, Z) int64 where classes exclude each other, else (K, X, Y, Z) float32.
-    """
-    table: Any = entry.tensors.get("table")
-    if table is None:
-        return codes_XYZ[None].long()
-    return torch.stack([row[codes_XYZ.long()] for row in table.T.float()])

@@ -63,9 +63,10 @@ class Workers:
                 if isinstance(batch, TrainkitError):
                     raise batch
                 yield batch
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
+            # The others come from fetching what a process had ready when it died.
             raise DataError(
                 f"a process that prepares batches died ({str(error).strip()}); where memory is short, lower "
                 "data.workers or data.patch_size"
@@ -105,9 +106,16 @@ def _ignore_signals(_: int) -> None:
 
 @contextlib.contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """Hold signals back while processes are forked: until they ignore them, they would take them as this one does."""
+    """Hold signals back while processes are forked: until they ignore them, they would take them as this one does.
+
+    The loader also begins to listen to the death of its processes, and would then raise wherever the training is just
+    then. That is undone: it still finds a dead process when it waits for a batch, and there the error is expected.
+    """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_THE_MAIN_PROCESS)
+    on_death = signal.getsignal(signal.SIGCHLD)
     try:
         yield
     finally:
+        if signal.getsignal(signal.SIGCHLD) is not on_death:
+            signal.signal(signal.SIGCHLD, on_death)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
