@@ -12,7 +12,7 @@ from trainkit.contracts import Batch, Context, LiveData, Monitor, Outputs
 from trainkit.errors import NonFiniteError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     from torch import Tensor, nn
@@ -117,8 +117,8 @@ class State:
         pictures: Name -> image (height, width, 3) uint8, shown since the epoch began.
         seconds: Where this epoch's time went, wall clock: "data" (waiting for batches), "steps", "validation",
             "checkpoint".
-        warnings: What was warned of and not yet said.
         ended: At ``run_end``, how the run ended: "finished", "stopped: …" or "failed: …".
+        say: Tells a person a line: on the console and in ``log.txt``.
     """
 
     context: Context
@@ -139,8 +139,8 @@ class State:
     split: str | None = None
     pictures: dict[str, np.ndarray[Any, Any]] = attrs.Factory(dict)
     seconds: dict[str, float] = attrs.Factory(dict)
-    warnings: list[str] = attrs.Factory(list)
     ended: str = ""
+    say: Callable[[str], None] = print
     stop_reason: str | None = None
     interrupted: bool = False
     save_reason: str | None = None
@@ -177,10 +177,6 @@ class State:
             given = f"{image_HWC.shape} {image_HWC.dtype}"
             raise ValueError(f'picture "{name}" must be (height, width, 3) uint8, got {given}')
         self.pictures[name] = image_HWC
-
-    def warn(self, text: str) -> None:
-        """Say something that a person should know, on the terminal and in ``log.txt``; the run goes on."""
-        self.warnings.append(text)
 
     def stop(self, reason: str) -> None:
         """Ask the run to end after this step, with a checkpoint."""

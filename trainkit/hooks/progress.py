@@ -112,8 +112,7 @@ class Progress:
         self._epochs: deque[float] = deque(maxlen=20)  # seconds of the last ones
 
     def on_run_start(self, state: State) -> None:
-        """Say what was warned of, and open the live line, on a terminal."""
-        self._say_warnings(state)
+        """Open the live line, on a terminal."""
         if self._console.is_terminal:
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
@@ -156,7 +155,6 @@ class Progress:
 
     def on_checkpoint(self, state: State) -> None:
         """Say the values of an epoch that is finished, its checkpoint included, and where its time went."""
-        self._say_warnings(state)
         if state.steps_in_epoch:
             return  # saved inside an epoch
         rates = [f"{name} {lr:.3g}" for name, lr in state.learning_rates().items() if state.groups[name].active]
@@ -176,11 +174,6 @@ class Progress:
         if self._console.live:
             self._console.live.stop()
             self._console.live = None
-
-    def _say_warnings(self, state: State) -> None:
-        for text in state.warnings:
-            self._console.say(f"warning: {text}")
-        state.warnings.clear()
 
     def _update(self, state: State, values: str) -> None:
         live = self._console.live
