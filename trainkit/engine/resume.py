@@ -75,8 +75,7 @@ def resume(
     folder = old_folder if old_folder is not None and in_place else run_folder.create(resolved, parent=file)
     with run_folder.lock(folder), console.heard():
         try:
-            with console.heard():
-                run = build(resolved, folder)
+            run = build(resolved, folder)
             for name, part in (extra or {}).items():
                 run.add(name, part)
             old = _begun(run, saved, allow_code)

@@ -61,8 +61,7 @@ def start(resolved: Resolved, console: Console) -> Ending:
     folder = run_folder.create(resolved)
     with run_folder.lock(folder), console.heard():
         try:
-            with console.heard():
-                run = build(resolved, folder)
+            run = build(resolved, folder)
         except BaseException:
             shutil.rmtree(folder)  # nothing was run in it
             raise
@@ -82,7 +81,6 @@ def execute(run: Run, console: Console) -> Ending:
         TrainkitError: It failed; everything up to the last checkpoint is on the disk.
     """
     state, saver = run.state, run.saver
-    state.say = console.say
     run.add("progress", Progress(console))
     try:
         with _signals(state, console):
