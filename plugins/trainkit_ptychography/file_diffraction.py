@@ -156,11 +156,9 @@ class FileDiffraction(DiffractionData):
             yield Problem(
                 'must have each of the letters n, y, x once, or each of r, c, y, x; as "xyn" or "rcyx"', "pattern_axes"
             )
-        for key in ("crop", "pad"):
-            size = getattr(self.prepare, key)
-            if size is not None and key == "crop" and any(each % self.prepare.bin for each in size):
-                yield Problem(f"must be multiples of bin = {self.prepare.bin}", "prepare.crop")
         crop, pad = self.prepare.crop, self.prepare.pad
+        if crop is not None and any(each % self.prepare.bin for each in crop):
+            yield Problem(f"must be multiples of bin = {self.prepare.bin}", "prepare.crop")
         if crop is not None and pad is not None:
             kept = tuple(each // self.prepare.bin for each in crop)
             if any(to < size for to, size in zip(pad, kept, strict=True)):

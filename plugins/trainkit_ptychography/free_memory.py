@@ -6,6 +6,9 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+SHARE = 0.6
+"""Of the free memory, what patterns may take unasked: object, probe and batches need some too."""
+
 _UNLIMITED = 2**60
 
 

@@ -20,7 +20,7 @@ from trainkit_ptychography.free_memory import free_host_memory, in_words
 
 _MOST_LISTED = 30
 _BEST_COMPRESSION = 1100  # deflate makes at best one byte of 1032
-_CHUNK_CACHE = 2**25  # bytes of unpacked chunks that HDF5 keeps, for neighbours that are asked for next
+_CHUNK_CACHE = 2**24  # bytes of unpacked chunks that HDF5 keeps, for neighbours that are asked for next
 
 
 class HDF5File:

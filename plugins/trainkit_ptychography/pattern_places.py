@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainkit import DataError
-from trainkit_ptychography.free_memory import free_host_memory, in_words
+from trainkit_ptychography.free_memory import SHARE, free_host_memory, in_words
 from trainkit_ptychography.patterns import Patterns, PreparedPatterns, pieces
 from trainkit_ptychography.scan import Recording
 
 Place = Literal["device", "host", "disk"]
 
-_SHARE = 0.6  # of the free memory that patterns may take unasked: object, probe and batches need some too
 _AHEAD = 2  # batches that are read before they are asked for
 
 
@@ -47,7 +46,7 @@ def choose_place(recording: Recording, wanted: Literal["auto"] | Place, device: 
     free: dict[Place, int] = {"device": free_host_memory() if on_host else _free_device_memory(device)}
     free["host"] = free_host_memory()
     if wanted == "auto":
-        fitting: list[Place] = [place for place, there in free.items() if needed <= _SHARE * there]
+        fitting: list[Place] = [place for place, there in free.items() if needed <= SHARE * there]
         if fitting:
             return fitting[0]
         if in_file:
@@ -106,8 +105,12 @@ class Resident:
 
     def batches(self, indices: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield for each index (B,), on the CPU: the index and its amplitudes (B, Y, X), on the device."""
-        for index in indices:
-            index = index.to(self._amplitudes_NYX.device)
+        kept = tuple(indices)
+        if not kept:
+            return
+        # All indices go over at once: a copy for each batch would wait for the device each time.
+        moved = torch.cat(kept).to(self._amplitudes_NYX.device)
+        for index in moved.split([len(each) for each in kept]):
             yield index, self._amplitudes_NYX.index_select(0, index)
 
 
@@ -124,24 +127,27 @@ class Streamed:
         self, patterns: Patterns, amplitudes: Callable[[NDArray[np.float32]], Tensor], device: torch.device
     ) -> None:
         self._patterns, self._amplitudes, self._device = patterns, amplitudes, device
+        # One thread for the whole run: each new one would begin with a heap of its own.
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="patterns")
 
     def batches(self, indices: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield for each index (B,), on the CPU: the index and its amplitudes (B, Y, X), on the device."""
-        reader = ThreadPoolExecutor(1, thread_name_prefix="patterns")
-        waiting: deque[tuple[Tensor, Future[Tensor]]] = deque()
+        waiting: deque[Future[tuple[Tensor, Tensor]]] = deque()
         try:
             for index in indices:
-                waiting.append((index, reader.submit(self._read, index)))
+                waiting.append(self._reader.submit(self._read, index))
                 if len(waiting) > _AHEAD:
-                    yield self._arrived(*waiting.popleft())
+                    yield self._arrived(waiting.popleft())
             while waiting:
-                yield self._arrived(*waiting.popleft())
+                yield self._arrived(waiting.popleft())
         finally:
-            reader.shutdown(cancel_futures=True)
+            for reading in waiting:
+                reading.cancel()
 
-    def _read(self, index: Tensor) -> Tensor:
-        amplitudes_BYX = self._amplitudes(self._patterns[index.numpy()])
-        return amplitudes_BYX.pin_memory() if self._device.type == "cuda" else amplitudes_BYX
+    def _read(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        both = (index, self._amplitudes(self._patterns[index.numpy()]))
+        return (both[0].pin_memory(), both[1].pin_memory()) if self._device.type == "cuda" else both
 
-    def _arrived(self, index: Tensor, reading: Future[Tensor]) -> tuple[Tensor, Tensor]:
-        return index.to(self._device), reading.result().to(self._device, non_blocking=True)
+    def _arrived(self, reading: Future[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        index, amplitudes_BYX = (each.to(self._device, non_blocking=True) for each in reading.result())
+        return index, amplitudes_BYX

@@ -6,7 +6,7 @@ and columns of a frame as it is stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from math import prod
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from trainkit import DataError
 from trainkit_ptychography.preparation import Preparation
 
-_PIECE_BYTES = 2**23  # of float32 that are worked on at a time
+_PIECE_BYTES = 2**22  # of float32 that are worked on at a time
 
 
 class Patterns(Protocol):
@@ -99,18 +99,19 @@ class Frames:
     def __getitem__(self, points: slice | NDArray[np.int64]) -> NDArray[Any]:
         """Return frames (B, V, U), of any real dtype."""
         if isinstance(points, slice):
-            return np.concatenate(
-                [np.empty((0, *self.shape[1:]), self.dtype), *self._run(*points.indices(len(self))[:2])]
-            )
+            return self._joined(self._run(*points.indices(len(self))[:2]))
         # Neighbours are read in one go, and each frame once.
         unique, place_B = np.unique(points, return_inverse=True)
-        breaks = np.flatnonzero(np.diff(unique) != 1) + 1
-        parts = [part for run in np.split(unique, breaks) if len(run) for part in self._run(run[0], run[-1] + 1)]
-        frames: NDArray[Any] = np.concatenate([np.empty((0, *self.shape[1:]), self.dtype), *parts])
+        runs = np.split(unique, np.flatnonzero(np.diff(unique) != 1) + 1)
+        frames = self._joined(part for run in runs if len(run) for part in self._run(run[0], run[-1] + 1))
         return frames if np.array_equal(place_B, np.arange(len(unique))) else frames[place_B]
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    def _joined(self, parts: Iterable[NDArray[Any]]) -> NDArray[Any]:
+        found = list(parts)
+        return found[0] if len(found) == 1 else np.concatenate([np.empty((0, *self.shape[1:]), self.dtype), *found])
 
     def _run(self, start: int, stop: int) -> Iterator[NDArray[Any]]:
         """Yield frames start … stop − 1."""

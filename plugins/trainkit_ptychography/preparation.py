@@ -106,15 +106,13 @@ class Preparation:
 
     def _laid_out(self, values_BVU: NDArray[np.float32]) -> NDArray[np.float32]:
         # Sums are made pixel by pixel in a fixed order: the same bits, however many frames there are.
+        values_BS = values_BVU.reshape(len(values_BVU), -1)
         total_BYX: NDArray[np.float32] | None = None
         for row_Y, row_there_Y in zip(*self.rows, strict=True):
-            of_rows_BYU = values_BVU[:, row_Y]
-            if not row_there_Y.all():
-                of_rows_BYU[:, ~row_there_Y] = 0
             for column_X, column_there_X in zip(*self.columns, strict=True):
-                part_BYX = np.take(of_rows_BYU, column_X, axis=2)
-                if not column_there_X.all():
-                    part_BYX[:, :, ~column_there_X] = 0
+                part_BYX = values_BS.take(row_Y[:, None] * values_BVU.shape[2] + column_X, axis=1)
+                if not (row_there_Y.all() and column_there_X.all()):
+                    part_BYX[:, ~(row_there_Y[:, None] & column_there_X)] = 0
                 total_BYX = part_BYX if total_BYX is None else np.add(total_BYX, part_BYX, out=total_BYX)
         assert total_BYX is not None  # there is at least one row and one column
         return total_BYX

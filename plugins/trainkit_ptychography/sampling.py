@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _ASKED = 256  # points whose neighbours are looked for
+_SAME = 1e-6  # pixels, within which a place is the same one
 
 
 def neighbour_distances(positions_N2: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -18,11 +19,10 @@ def neighbour_distances(positions_N2: NDArray[np.float64]) -> NDArray[np.float64
     The same place visited again is no neighbour. Infinite where there is no other place at all.
     """
     asked = np.unique(np.linspace(0, len(positions_N2) - 1, _ASKED).round().astype(np.int64))
-    same = 1e-6 * max(float(np.ptp(positions_N2, axis=0).max()), 1e-300)
     distances = np.full(len(asked), np.inf)
     for place, point in enumerate(asked):
         away_N = np.hypot(*(positions_N2 - positions_N2[point]).T)
-        elsewhere = away_N[away_N > same]
+        elsewhere = away_N[away_N > _SAME]
         if len(elsewhere):
             distances[place] = elsewhere.min()
     return distances

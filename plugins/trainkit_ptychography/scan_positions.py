@@ -32,11 +32,12 @@ def likely_unit(step: float, unit: str, pixel_size_angstrom: float | None, room:
         room: Pixels along a pattern's shorter side: a likely step is between 0.1 and half of them.
     """
     said = in_unit(step, unit, pixel_size_angstrom)
+    likely = []
     for other in ("pixels", *ANGSTROM):
         one = in_unit(1.0, other, pixel_size_angstrom)
         if other != unit and said is not None and one is not None and 0.1 <= said / one <= room / 2:
-            return f'; positions_unit = "{other}" would make it {said / one:.3g} pixels'
-    return ""
+            likely.append(f'positions_unit = "{other}" would make it {said / one:.3g} pixels')
+    return "; " + ", ".join(likely) if likely else ""
 
 
 def raster(shape: tuple[int, int], step: tuple[float, float], snake: bool) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ from math import hypot, prod
 import numpy as np
 
 from trainkit import DataError
-from trainkit_ptychography.free_memory import free_host_memory, in_words
+from trainkit_ptychography.free_memory import SHARE, free_host_memory, in_words
 from trainkit_ptychography.optics import aperture_probe
 from trainkit_ptychography.patterns import PreparedPatterns
 from trainkit_ptychography.sampling import (
@@ -71,10 +71,13 @@ def summary(checked: Checked, batch_size: int) -> Iterator[str]:
     whole = [int(np.ceil(each)) + pixels + 2 for each, pixels in zip(extent_2, shape, strict=True)]
     yield f"object       about {_lengths(whole[0], whole[1], size)}"
     stored, batch = 4 * num * prod(shape), 8 * _COMPLEX_ARRAYS * batch_size * prod(shape)
+    free = free_host_memory()
     yield (
         f"memory       patterns {in_words(stored)}, object {in_words(32 * prod(whole))}, a batch of {batch_size} about "
-        f"{in_words(batch)} a probe mode ({in_words(free_host_memory())} are free here)"
+        f"{in_words(batch)} a probe mode ({in_words(free)} are free here)"
     )
+    if isinstance(patterns, PreparedPatterns) and patterns.in_file and stored > SHARE * free:
+        yield "streaming    patterns stay in their file, unless a device has more memory than the host"
     if scan.truth is not None:
         yield "truth        known: object phase and positions"
 
@@ -129,7 +132,7 @@ def _doubts_of_light(checked: Checked) -> Iterator[str]:
             "the mask hides the undiffracted beam, so a pattern's total, to which the probe's power is set, is too "
             "small: expect amplitudes of the object above 1"
         )
-    down, right = beam_offset(mean_YX)
+    down, right = (round(each, 1) + 0.0 for each in beam_offset(mean_YX))  # not −0
     if hypot(down / shape[0], right / shape[1]) > 0.25:
         yield (
             f"the light is not near the zero frequency but ({down:.0f}, {right:.0f}) pixels off, as if patterns were "
