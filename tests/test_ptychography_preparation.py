@@ -8,8 +8,10 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from trainkit import DataError, Problem
+from trainkit.cli.show import command as show
 from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.resolve import resolve
 from trainkit_ptychography.file_diffraction import Raster
@@ -411,6 +413,13 @@ def test_settings_that_cannot_go_together_are_found_without_the_file(settings, k
     given: dict[str, Any] = {"patterns": "data", "positions": "points", "positions_unit": "pixels", **settings}
     problems = list(HDF5Diffraction(path=Path("nix.h5"), **given).problems(None))  # type: ignore[arg-type]
     assert [problem.key for problem in problems if isinstance(problem, Problem)] == [key]
+
+
+def test_show_lists_the_settings_of_a_table_within_a_table():
+    lines = CliRunner().invoke(show, ["diffraction_hdf5"]).output.splitlines()
+    assert "  prepare: Prepare, a table" in lines
+    assert "  prepare.bin: int = 1" in lines
+    assert "  raster.step: float | tuple[float, float], required" in lines
 
 
 def test_a_recipe_says_all_of_it_in_toml(folder):
