@@ -157,13 +157,14 @@ def test_loader_workers_change_nothing_of_that() -> None:
     )
 
 
-def test_an_interrupted_validation_is_done_anew_and_nothing_else_is_different() -> None:
+@pytest.mark.parametrize("client", ["segmenter", "ptychography"])
+def test_an_interrupted_validation_is_done_anew_and_nothing_else_is_different(client: str) -> None:
     recorder.ACTIONS.clear()
-    text = CLIENTS["segmenter"]
+    text = CLIENTS[client]
     whole = start(resolve_text(text, Path.cwd()), Console(quiet=True)).run.state
 
     def interrupt(state: State) -> None:
-        if state.epoch == 1:
+        if state.epoch == 2:
             torch.rand(3)  # a validation that draws random numbers
             state.interrupt("the machine is needed")
 
@@ -171,7 +172,7 @@ def test_an_interrupted_validation_is_done_anew_and_nothing_else_is_different() 
     stopped = start(resolve_text(text, Path.cwd()), Console(quiet=True))
     assert stopped.newest is not None
     assert stopped.newest.name.startswith("step-")
-    assert [line["epoch"] for line in lines(stopped.run.state.folder)] == [0]
+    assert [line["epoch"] for line in lines(stopped.run.state.folder)] == [0, 1]
     recorder.ACTIONS.clear()
     resumed = resume(stopped.run.state.folder, Console(quiet=True), allow_code=True)
     assert resumed is not None

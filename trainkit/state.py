@@ -94,6 +94,9 @@ class Running:
 class State:
     """What hooks and other live parts are given at every event.
 
+    What a person should know at once goes to Python's ``logging.getLogger("trainkit")``: it is shown, and kept in
+    ``log.txt``.
+
     Attributes:
         context: Seed, device, rank and run folder.
         epochs: Epochs that the run is to have.
@@ -114,7 +117,6 @@ class State:
         pictures: Name -> image (height, width, 3) uint8, shown since the epoch began.
         seconds: Where this epoch's time went, wall clock: "data" (waiting for batches), "steps", "validation",
             "checkpoint".
-        warnings: What was warned of and not yet said.
         ended: At ``run_end``, how the run ended: "finished", "stopped: …" or "failed: …".
     """
 
@@ -136,7 +138,6 @@ class State:
     split: str | None = None
     pictures: dict[str, np.ndarray[Any, Any]] = attrs.Factory(dict)
     seconds: dict[str, float] = attrs.Factory(dict)
-    warnings: list[str] = attrs.Factory(list)
     ended: str = ""
     stop_reason: str | None = None
     interrupted: bool = False
@@ -174,10 +175,6 @@ class State:
             given = f"{image_HWC.shape} {image_HWC.dtype}"
             raise ValueError(f'picture "{name}" must be (height, width, 3) uint8, got {given}')
         self.pictures[name] = image_HWC
-
-    def warn(self, text: str) -> None:
-        """Say something that a person should know, on the terminal and in ``log.txt``; the run goes on."""
-        self.warnings.append(text)
 
     def stop(self, reason: str) -> None:
         """Ask the run to end after this step, with a checkpoint."""

@@ -5,6 +5,7 @@ Shapes: N = scan points, B = patterns of a batch, Y, X = rows and columns of the
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from math import ceil
 
@@ -13,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainkit import Context, DataError, State, random_seed
+from trainkit import Context, DataError, random_seed
 from trainkit_ptychography.batch_order import BatchOrder, arrange
 from trainkit_ptychography.pattern_places import Place, Resident, Streamed
 from trainkit_ptychography.scan import Checked
@@ -36,7 +37,6 @@ class LiveDiffraction:
         train_index: The scan points that are trained on.
         held_out_index: The others; empty where none are held out.
         mean_counts: What a pattern's total of 1 stands for.
-        warnings: What about the scan looks wrong; a run says it when it starts.
         dtype: Of the amplitudes, and so of everything that is computed from them.
         detector_shape: Rows and columns of a pattern.
         seed: The run's seed.
@@ -63,7 +63,8 @@ class LiveDiffraction:
         num = len(patterns)
         self.mean_counts = float(survey.totals_N.mean())
         self.mean_YX = survey.mean_YX / self.mean_counts
-        self.warnings = tuple(doubts(checked))
+        for doubt in doubts(checked):
+            logging.getLogger("trainkit").warning("%s: %s", self.scan.source, doubt)
         self.dtype = dtype
         self.detector_shape = (patterns.shape[1], patterns.shape[2])
         mask_YX = self.scan.mask_YX
@@ -99,11 +100,6 @@ class LiveDiffraction:
             raise DataError(f'diffraction data has no split "{split}"; it has {", ".join(known)}')
         if len(known[split]):
             yield from self._loaded(known[split].cpu().tensor_split(ceil(len(known[split]) / self._batch_size)))
-
-    def on_run_start(self, state: State) -> None:
-        """Say what looks wrong."""
-        for warning in self.warnings:
-            state.warn(f"{self.scan.source}: {warning}")
 
     def _loaded(self, indices: Sequence[Tensor]) -> Iterator[dict[str, Tensor]]:
         for index, amplitudes_BYX in self._patterns.batches(indices):

@@ -110,7 +110,7 @@ class Resident:
             return
         # All indices go over at once: a copy for each batch would wait for the device each time.
         moved = torch.cat(kept).to(self._amplitudes_NYX.device)
-        for index in moved.split([len(each) for each in kept]):
+        for index in torch.split(moved, [len(each) for each in kept]):
             yield index, self._amplitudes_NYX.index_select(0, index)
 
 

@@ -42,12 +42,14 @@ class SingleSliceModule(nn.Module):
         dr: (N, 2) displacement of each scan point, in pixels (row, column).
         scan: (2, 2) linear motion of all points about the middle of the scan, in pixels at the point farthest from it.
         origin_2: Position, in the data's coordinates, of the object's pixel [0, 0].
+        ordered_epoch: The last epoch at whose end positions were put in order.
     """
 
     corner_N2: Tensor
     remainder_N2: Tensor
     arm_N2: Tensor
     last_corner_2: Tensor
+    ordered_epoch: Tensor
 
     def __init__(
         self,
@@ -70,7 +72,6 @@ class SingleSliceModule(nn.Module):
         self._shape_HW = placement.shape_HW
         self._margin = object_margin
         self._project_affine = project_affine
-        self._projected = False  # whether it was done already at the end of this epoch
 
         last = [whole - patch for whole, patch in zip(placement.shape_HW, data.detector_shape, strict=True)]
         for name, value in (
@@ -80,6 +81,8 @@ class SingleSliceModule(nn.Module):
             ("last_corner_2", torch.tensor(last)),
         ):
             self.register_buffer(name, value.to(data.device), persistent=False)
+        # Saved with the model: a run that is interrupted while it validates must not put them in order twice.
+        self.register_buffer("ordered_epoch", torch.tensor(-1))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return ``intensities`` (B, Y, X) for the scan points ``batch["index"]``; a mean pattern's total is 1."""
@@ -113,14 +116,13 @@ class SingleSliceModule(nn.Module):
 
     def on_validation_start(self, state: State) -> None:
         """Put positions in order, and find those of held-out points, before these are looked at."""
-        self._finish_positions()
-        if self.dr.requires_grad and state.split == "val":
+        first = self._order_positions(state.epoch)
+        if first and self.dr.requires_grad and state.split == "val":
             self.fit_held_out()
 
     def on_epoch_end(self, state: State) -> None:
         """Put positions in order where that was not done yet, and make the probe's modes orthogonal."""
-        self._finish_positions()
-        self._projected = False
+        self._order_positions(state.epoch)
         if self.probe.modes.requires_grad:
             self.probe.orthogonalise()
         if self.scan.requires_grad:
@@ -128,12 +130,16 @@ class SingleSliceModule(nn.Module):
             state.metrics["scan/rotation_deg"] = degrees(found.rotation_rad)
             state.metrics["scan/scale"] = sqrt(found.scale_rows * found.scale_columns)
 
-    def _finish_positions(self) -> None:
-        if (self.dr.requires_grad or self.scan.requires_grad) and not self._projected:
+    def _order_positions(self, epoch: int) -> bool:
+        """Put positions in order, once an epoch; return whether it was done now."""
+        if int(self.ordered_epoch) == epoch:
+            return False
+        self.ordered_epoch.fill_(epoch)
+        if self.dr.requires_grad or self.scan.requires_grad:
             if self.dr.requires_grad and self._project_affine:
                 self.project_affine()
             self.check_patches()
-            self._projected = True
+        return True
 
     def _affine_part(self) -> tuple[Tensor, Tensor]:
         """Return the affine motion in dr of the points that are trained on, at these points; and its matrix."""
@@ -245,7 +251,7 @@ class SingleSliceModule(nn.Module):
 
     def on_picture(self, state: State) -> None:
         """Show phase, amplitude, probe and positions."""
-        self._finish_positions()
+        self._order_positions(state.epoch)
         scan, maps, modes_MYX = self._data.scan, self.maps(), self.probe_modes()
         size = scan.pixel_size_angstrom
         seen = pictures.scanned_part(scan.positions_N2 - self.origin_2, self._shape_HW)

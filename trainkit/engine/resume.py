@@ -60,6 +60,7 @@ def resume(
         RecipeError: The changed recipe is wrong, it names code and that was not allowed, or ``on_extend`` has to be
             said.
     """
+    console.log_to(None)
     file, saved = find(path, epoch, console)
     if recipe is not None:
         resolved = resolve(recipe, sets)
@@ -72,7 +73,7 @@ def resume(
     old_folder = file.parent.parent if file.parent.name == run_folder.CHECKPOINTS else None
     in_place = old_folder is not None and not _is_followed(file, saved)
     folder = old_folder if old_folder is not None and in_place else run_folder.create(resolved, parent=file)
-    with run_folder.lock(folder):
+    with run_folder.lock(folder), console.heard():
         try:
             run = build(resolved, folder)
             for name, part in (extra or {}).items():

@@ -57,8 +57,9 @@ def start(resolved: Resolved, console: Console) -> Ending:
     Raises:
         TrainkitError: The run cannot start, or failed.
     """
+    console.log_to(None)
     folder = run_folder.create(resolved)
-    with run_folder.lock(folder):
+    with run_folder.lock(folder), console.heard():
         try:
             run = build(resolved, folder)
         except BaseException:

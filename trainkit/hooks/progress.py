@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import sys
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -29,15 +32,33 @@ class Console:
         self.quiet = quiet
         self.live: Any = None
         self._log: Path | None = None
+        self._unkept: list[str] = []
 
     @property
     def is_terminal(self) -> bool:
         """Whether a live line makes sense."""
         return not self.quiet and sys.stdout.isatty()
 
-    def log_to(self, path: Path) -> None:
-        """Keep everything that is said in a file too, from now on."""
+    def log_to(self, path: Path | None) -> None:
+        """Keep everything that is said in a file too; None: in the next file that will be named."""
         self._log = path
+        if path is not None:
+            unkept, self._unkept = self._unkept, []
+            for text in unkept:
+                self._keep(text)
+
+    @contextlib.contextmanager
+    def heard(self) -> Iterator[None]:
+        """Say, too, what a run's parts tell Python's logger "trainkit", from level INFO up."""
+        logger, handler = logging.getLogger("trainkit"), _Ear(self.say)
+        level = logger.level
+        logger.setLevel(logging.INFO)
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(level)
 
     def say(self, text: str, *, shown: bool = True) -> None:
         """Say a line.
@@ -46,16 +67,35 @@ class Console:
             text: The line.
             shown: False: in the log alone.
         """
-        if self._log is not None:
-            with self._log.open("a", encoding="utf-8") as file:
-                file.write(text + "\n")
-        if not shown or self.quiet:
+        self._keep(text)
+        if shown:
+            self._show(text)
+
+    def _keep(self, text: str) -> None:
+        if self._log is None:
+            self._unkept.append(text)
+            return
+        with self._log.open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
+
+    def _show(self, text: str) -> None:
+        if self.quiet:
             return
         if self.live is not None:
             self.live.console.print(text, markup=False, highlight=False, soft_wrap=True)
         else:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
+
+
+class _Ear(logging.Handler):
+    def __init__(self, told: Callable[[str], None]) -> None:
+        super().__init__()
+        self._told = told
+
+    def emit(self, record: logging.LogRecord) -> None:
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        self._told(prefix + record.getMessage())
 
 
 class Progress:
@@ -72,8 +112,7 @@ class Progress:
         self._epochs: deque[float] = deque(maxlen=20)  # seconds of the last ones
 
     def on_run_start(self, state: State) -> None:
-        """Say what was warned of, and open the live line, on a terminal."""
-        self._say_warnings(state)
+        """Open the live line, on a terminal."""
         if self._console.is_terminal:
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
@@ -116,7 +155,6 @@ class Progress:
 
     def on_checkpoint(self, state: State) -> None:
         """Say the values of an epoch that is finished, its checkpoint included, and where its time went."""
-        self._say_warnings(state)
         if state.steps_in_epoch:
             return  # saved inside an epoch
         rates = [f"{name} {lr:.3g}" for name, lr in state.learning_rates().items() if state.groups[name].active]
@@ -136,11 +174,6 @@ class Progress:
         if self._console.live:
             self._console.live.stop()
             self._console.live = None
-
-    def _say_warnings(self, state: State) -> None:
-        for text in state.warnings:
-            self._console.say(f"warning: {text}")
-        state.warnings.clear()
 
     def _update(self, state: State, values: str) -> None:
         live = self._console.live

@@ -1,0 +1,51 @@
+"""What is done to each case once, before training: the settings."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import attrs
+
+from trainkit import component
+
+
+def _increasing(instance: object, attribute: attrs.Attribute[tuple[float, float]], value: tuple[float, float]) -> None:
+    if not value[0] < value[1]:
+        raise ValueError(f"{attribute.name} must be [lower, upper], got {list(value)}")
+
+
+def _is_orientation(instance: object, attribute: attrs.Attribute[Any], value: str | None) -> None:
+    axes = ("LR", "PA", "IS")
+    if value is not None and (len(value) != 3 or any(sum(letter in pair for letter in value) != 1 for pair in axes)):
+        raise ValueError(f'{attribute.name} must have one letter each of L/R, P/A and I/S, as "RAS"; got "{value}"')
+
+
+def _are_positive(instance: object, attribute: attrs.Attribute[Any], value: tuple[float, ...] | None) -> None:
+    if value is not None and not all(0 < each < float("inf") for each in value):
+        raise ValueError(f"{attribute.name} must be positive, got {list(value)}")
+
+
+@component
+class Preprocessing:
+    """From files to the grid on which the network works.
+
+    In this order: axes are flipped and permuted; zeros around the head are cropped; intensities are normalised;
+    image (linearly) and label (to the nearest voxel) are resampled.
+
+    Attributes:
+        orientation: Where the axes point, as "RAS": x to the right, y to the front, z up. None: as in the files, which
+            is right only if all have the same.
+        spacing_mm: Size of a voxel along these axes; volumes keep their extent, so that their voxels are this large up
+            to half a voxel over the whole volume. None: as in the files.
+        crop_to_nonzero: Whether to leave out the planes around the image in which all channels are 0.
+        normalization: "zscore": each channel of each case to mean 0 and standard deviation 1. "zscore_nonzero": the
+            same over the voxels that are not 0, which stay 0. "window": ``window`` to 0 … 1, what is beyond it is
+            clipped. "none": as in the files.
+        window: Lower and upper intensity for "window", in the files' units; for CT these are HU.
+    """
+
+    orientation: str | None = attrs.field(default="RAS", validator=_is_orientation)
+    spacing_mm: tuple[float, float, float] | None = attrs.field(default=None, validator=_are_positive)
+    crop_to_nonzero: bool = False
+    normalization: Literal["zscore", "zscore_nonzero", "window", "none"] = "zscore"
+    window: tuple[float, float] = attrs.field(default=(-1000.0, 1000.0), validator=_increasing)

@@ -1,0 +1,121 @@
+"""Processes that prepare batches ahead of the training."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader, Sampler
+
+from trainkit import DataError, TrainkitError
+
+_LEFT_TO_THE_MAIN_PROCESS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+Place = tuple[int, int]
+
+
+class Batches(Protocol):
+    """Makes the batch of a place."""
+
+    def __getitem__(self, place: Place) -> dict[str, Any]:
+        """Return the batch of (epoch, step)."""
+        ...
+
+
+class Workers:
+    """Prepares batches in processes of its own, which live as long as it does.
+
+    They leave signals to the training process, which finishes its step and saves; they end when it does. Neither
+    creating nor using them draws from a global random generator.
+
+    Args:
+        batches: Makes a batch; each process has a copy.
+        num: How many processes.
+        pin: Whether to put batches where a GPU reads them fast.
+    """
+
+    def __init__(self, batches: Batches, num: int, pin: bool) -> None:
+        self._places = _Places()
+        self._loader: DataLoader[Any] = DataLoader(
+            _Quiet(batches),  # type: ignore[arg-type]  # whatever has __getitem__ serves
+            batch_size=None,
+            sampler=self._places,
+            num_workers=num,
+            pin_memory=pin,
+            persistent_workers=True,
+            worker_init_fn=_ignore_signals,
+            generator=torch.Generator().manual_seed(0),
+        )
+
+    def __call__(self, places: Sequence[Place]) -> Iterator[dict[str, Any]]:
+        """Yield the batches of these places, in this order.
+
+        Raises:
+            DataError: A batch cannot be made, or a process was killed.
+        """
+        self._places.places = places
+        with _signals_held_back():
+            batches = iter(self._loader)
+        try:
+            for batch in batches:
+                if isinstance(batch, TrainkitError):
+                    raise batch
+                yield batch
+        except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
+            if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
+                raise
+            # The others come from fetching what a process had ready when it died.
+            raise DataError(
+                f"a process that prepares batches died ({str(error).strip()}); where memory is short, lower "
+                "data.workers or data.patch_size"
+            ) from error
+
+
+class _Places(Sampler[Place]):
+    """What the loader asks for next; changed between two passes."""
+
+    def __init__(self) -> None:
+        self.places: Sequence[Place] = ()
+
+    def __iter__(self) -> Iterator[Place]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+class _Quiet:
+    """Hands an error over as a value: raised in a worker, it would come with that process's traceback in its text."""
+
+    def __init__(self, batches: Batches) -> None:
+        self._batches = batches
+
+    def __getitem__(self, place: Place) -> Any:
+        try:
+            return self._batches[place]
+        except TrainkitError as error:
+            return error
+
+
+def _ignore_signals(_: int) -> None:
+    for number in _LEFT_TO_THE_MAIN_PROCESS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Hold signals back while processes are forked: until they ignore them, they would take them as this one does.
+
+    The loader also begins to listen to the death of its processes, and would then raise wherever the training is just
+    then. That is undone: it still finds a dead process when it waits for a batch, and there the error is expected.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_THE_MAIN_PROCESS)
+    on_death = signal.getsignal(signal.SIGCHLD)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGCHLD) is not on_death:
+            signal.signal(signal.SIGCHLD, on_death)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
