@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from clients import segmentation_cases
 from clients.volumes import CASES, SPACING_MM, LiveVolumes
 from monai.metrics.hausdorff_distance import compute_hausdorff_distance
 from monai.metrics.meandice import compute_dice
@@ -18,10 +19,14 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from trainkit import Context, Monitor, State
+from trainkit_segmentation.cache import Cache
 from trainkit_segmentation.dice import Dice
 from trainkit_segmentation.hd95 import HD95
+from trainkit_segmentation.msd import MSD
 from trainkit_segmentation.overlap import counts, dice
 from trainkit_segmentation.prediction import prediction
+from trainkit_segmentation.preprocessing import Preprocessing
+from trainkit_segmentation.split_same import SameCases
 from trainkit_segmentation.surface_dice import SurfaceDice
 from trainkit_segmentation.surfaces import hausdorff_95, surface_agreement
 
@@ -200,3 +205,27 @@ def test_the_prediction_of_a_case_is_worked_out_once_and_let_go_with_its_scores(
     prediction({"logits": logits.clone()}, batch, data)
     assert calls == ["val_0"] * 6, "score by score, twice"
     assert torch.equal(first, data.truth("val_0"))
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_what_preprocessing_cropped_is_background(tmp_path: Path, regions: bool) -> None:
+    folder = segmentation_cases.nnunet(tmp_path / "cases", channels=1, cases=2, regions=regions)
+    for path in (folder / "imagesTr").iterdir():  # empty but for a box
+        image = np.zeros(segmentation_cases.SIZE, np.int16)
+        image[4:14, 6:20, 3:15] = 100 + np.arange(14)[:, None]
+        segmentation_cases.save(path, image)
+    settings = MSD(
+        path=folder,
+        split=SameCases(),
+        patch_size=(8, 8, 8),
+        preprocessing=Preprocessing(crop_to_nonzero=True, spacing_mm=(2.0, 2.0, 2.0)),
+        cache=Cache(folder=tmp_path / "cache"),
+    )
+    data = settings.build(Context(0, torch.device("cpu"), 0, 1, tmp_path))
+    batch = next(iter(data.evaluate("val")))
+    scores = 5.0 + torch.rand(1, len(data.classes) + data.exclusive, *batch["image"].shape[2:])
+    scores[:, 0] += 0.0 if regions else -5.0  # everywhere some class
+    found = prediction({"logits": scores}, batch, data)
+    inside = torch.zeros(segmentation_cases.SIZE, dtype=torch.bool)
+    inside[4:14, 6:20, 3:15] = True
+    assert torch.equal((found > 0).any(0), inside)
