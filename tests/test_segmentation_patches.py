@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -431,6 +433,36 @@ def test_workers_leave_signals_to_the_training(synthetic):
             os.kill(child, number)
     time.sleep(0.1)
     assert len(list(batches)) == 39
+
+
+LEAVING = """
+import sys
+from pathlib import Path
+import torch
+from trainkit import Context
+from trainkit_segmentation.cache import Cache
+from trainkit_segmentation.synthetic import SyntheticSegmentation
+
+if __name__ == "__main__":
+    cache = Cache(folder=Path(sys.argv[1]))
+    small = {"size": (16, 16, 16), "patch_size": (8, 8, 8)}
+    settings = SyntheticSegmentation(workers=2, steps_per_epoch=50, cache=cache, **small)
+    data = settings.build(Context(seed=3, device=torch.device("cpu"), rank=0, world=1, folder=Path()))
+    batches = data.train(0, 0)
+    next(batches)
+    if sys.argv[2] == "failing":
+        raise RuntimeError("on purpose")
+    if sys.argv[2] == "after an epoch":
+        print(len(list(batches)))
+"""
+
+
+@pytest.mark.parametrize("how", ["in an epoch", "after an epoch", "failing"])
+def test_a_process_with_workers_comes_to_its_end(tmp_path, how):
+    command = [sys.executable, "-c", LEAVING, str(tmp_path), how]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == (1 if how == "failing" else 0), ended.stderr
+    assert ("on purpose" in ended.stderr) if how == "failing" else not ended.stderr
 
 
 def test_a_worker_that_dies_is_told_in_one_message(synthetic):
