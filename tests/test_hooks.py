@@ -15,6 +15,7 @@ from trainkit import Context, Group, Monitor, RecipeError, State
 from trainkit.events import listeners
 from trainkit.hooks.clip_gradients import ClipGradients
 from trainkit.hooks.early_stopping import EarlyStopping
+from trainkit.hooks.progress_chart import _panels
 from trainkit.inference.plain import Plain
 
 CONTEXT = Context(seed=0, device=torch.device("cpu"), rank=0, world=1, folder=Path("nowhere"))
@@ -181,3 +182,14 @@ def test_a_metric_of_its_own_without_a_mode_is_warned_of():
 def test_plain_inference_is_the_models_forward():
     model, batch = Sky(), {"index": torch.arange(3)}
     assert torch.equal(Plain().build()(model, batch)["light"], model(batch)["light"])
+
+
+# ---- progress.png ---------------------------------------------------------------------------------------------------
+
+
+def test_values_of_classes_are_drawn_with_their_mean() -> None:
+    names = ["dice", "dice_liver", "dice_liver_tumour", "surface_dice", "surface_dice_liver", "rmse_start", "rmse_end"]
+    drawn_in = _panels(names)
+    assert {name for name in names if drawn_in[name] == "dice"} == {"dice", "dice_liver", "dice_liver_tumour"}
+    assert drawn_in["surface_dice_liver"] == "surface_dice"
+    assert drawn_in["rmse_start"] == "rmse_start"

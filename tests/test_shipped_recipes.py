@@ -5,11 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import attrs
 import h5py
 import numpy as np
 import pytest
+from clients import segmentation_cases
 
+from trainkit import registry
 from trainkit.engine.start import ExitCode, start
 from trainkit.hooks.progress import Console
 from trainkit.recipe.library import shipped
@@ -41,10 +45,45 @@ def as_siemens(folder: Path) -> tuple[str, ...]:
     return (f"data.path={folder / 'scan.npz'}",)
 
 
+FEW_PATTERNS = ("data.batch_size=12", "data.validation_fraction=0.1")
+SMALL_NETWORK = ("model.channels=[4, 8]", "data.patch_size=[16, 16, 16]", "data.steps_per_epoch=4", "optimizer.lr=0.01")
+
+
+def of_patterns(make: Callable[[Path], tuple[str, ...]]) -> Callable[[Path], tuple[str, ...]]:
+    return lambda folder: (*make(folder), *FEW_PATTERNS)
+
+
+def of_volumes(write: Callable[[Path], Path] | None, *sets: str) -> Callable[[Path], tuple[str, ...]]:
+    def made(folder: Path) -> tuple[str, ...]:
+        path = () if write is None else (f"data.path={write(folder / 'cases')}",)
+        return (*path, f"data.cache.folder={folder / 'cache'}", *SMALL_NETWORK, *sets)
+
+    return made
+
+
+HIPPOCAMPUS = of_volumes(segmentation_cases.msd)
+LIVER = of_volumes(segmentation_cases.msd, "data.workers=0")
+BRATS = of_volumes(segmentation_cases.brats, "data.workers=0")
+ORGANS = of_volumes(
+    segmentation_cases.totalsegmentator,
+    "data.workers=0",
+    f"data.structures={json.dumps(segmentation_cases.STRUCTURES)}",
+    "data.split.validation_fraction=0.25",
+)
+
 MADE_UP: dict[str, Callable[[Path], tuple[str, ...]]] = {
-    "ptycho_mos2": as_mos2,
-    "ptycho_siemens": as_siemens,
-    "ptycho_staged": nothing,
+    "brats_unet": BRATS,
+    "brats_unet_static": BRATS,
+    "msd_hippocampus_unet": HIPPOCAMPUS,
+    "msd_hippocampus_unet_static": HIPPOCAMPUS,
+    "msd_liver_unet": LIVER,
+    "msd_liver_unet_static": LIVER,
+    "ptycho_mos2": of_patterns(as_mos2),
+    "ptycho_siemens": of_patterns(as_siemens),
+    "ptycho_staged": of_patterns(nothing),
+    "segmentation_synthetic": of_volumes(None, "data.num_cases=4", "data.size=[20, 20, 20]"),
+    "totalsegmentator_unet": ORGANS,
+    "totalsegmentator_unet_static": ORGANS,
 }
 
 
@@ -52,19 +91,50 @@ MADE_UP: dict[str, Callable[[Path], tuple[str, ...]]] = {
 def test_it_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     sets = MADE_UP[name](tmp_path)
-    few = ("run.epochs=2", "run.device=cpu", "data.batch_size=12", "data.validation_fraction=0.1")
-    ending = start(resolve(shipped()[name], (*sets, *few)), Console(quiet=True))
+    ending = start(resolve(shipped()[name], (*sets, "run.epochs=2", "run.device=cpu")), Console(quiet=True))
     assert ending.code is ExitCode.FINISHED
     folder = ending.run.state.folder
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [0, 1]
     assert lines[1]["train/loss"] < lines[0]["train/loss"]
-    assert {"object_phase-0002.png", "probe-0002.png"} <= {path.name for path in (folder / "figures").iterdir()}
-    with h5py.File(folder / "result.h5") as result:
-        assert len(result) > 0
+    figures = {path.name for path in (folder / "figures").iterdir()}
+    if name.startswith("ptycho"):
+        assert {"object_phase-0002.png", "probe-0002.png"} <= figures
+        with h5py.File(folder / "result.h5") as result:
+            assert len(result) > 0
+    else:
+        assert "overlay-0002.png" in figures
+        assert 0.0 <= lines[1]["val/dice"] <= 1.0
+        assert sum(key.startswith("val/dice_") for key in lines[1]) == len(ending.run.state.data.classes)
 
 
-@pytest.mark.parametrize("name", ["ptycho_mos2", "ptycho_siemens"])
+def unet_recipes() -> list[str]:
+    return [name for name in shipped() if name.endswith("_unet")]
+
+
+@pytest.mark.parametrize("name", unet_recipes())
+def test_a_static_twin_is_the_same_but_for_its_schedule(name: str) -> None:
+    there = ("data.path=somewhere",)
+    adaptive, static = (resolve(shipped()[each], there).recipe for each in (name, f"{name}_static"))
+    assert (adaptive.run.epochs, adaptive.checkpoint.every_epochs) == (50, 1)
+    schedule: Any = adaptive.scheduler
+    assert (schedule.mode, schedule.factor, schedule.patience) == ("max", 0.5, 10)
+    assert (adaptive.monitor.metric, schedule.metric) == ("val/dice", None)
+    assert type(static.scheduler).__name__ == "NoSchedule"
+    renamed = attrs.evolve(adaptive.run, name=static.run.name)
+    assert static.run.name == f"{name}_static"
+    assert attrs.evolve(adaptive, run=renamed, scheduler=static.scheduler) == static
+
+
+@pytest.mark.parametrize("name", [*unet_recipes(), "segmentation_synthetic"])
+@pytest.mark.parametrize("use", ["cosine", "one_cycle", "polynomial", "none"])
+def test_another_schedule_is_one_word(name: str, use: str) -> None:
+    path = ("data.path=somewhere",) if name.endswith("_unet") else ()
+    recipe = resolve(shipped()[name], (*path, f"scheduler.use={use}")).recipe
+    assert registry.name_of(type(recipe.scheduler)) == use
+
+
+@pytest.mark.parametrize("name", ["ptycho_mos2", "ptycho_siemens", *unet_recipes()])
 def test_a_recipe_without_its_data_says_what_to_set(name: str) -> None:
     from trainkit import RecipeError
 

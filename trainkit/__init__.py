@@ -1,5 +1,6 @@
 """The public face of trainkit: what plugins import. Nothing here imports torch."""
 
+from trainkit.checkpoint import read as read_checkpoint
 from trainkit.contracts import (
     Batch,
     Component,
@@ -71,4 +72,5 @@ __all__ = [
     "component",
     "did_you_mean",
     "random_seed",
+    "read_checkpoint",
 ]

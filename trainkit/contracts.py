@@ -224,7 +224,10 @@ class Metric(Component):
     entry_points: ClassVar[str] = "trainkit.metrics"
 
     def names(self) -> tuple[str, ...] | None:
-        """Return the names that ``compute`` gives, without split. None: known only after building."""
+        """Return the names that ``compute`` gives, without split. None: known only after building.
+
+        A ``*`` in a name stands for what only the data knows, as the class in "dice_*".
+        """
         return None
 
     @abstractmethod

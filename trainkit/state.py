@@ -94,6 +94,9 @@ class Running:
 class State:
     """What hooks and other live parts are given at every event.
 
+    What a person should know at once goes to Python's ``logging.getLogger("trainkit")``: it is shown, and kept in
+    ``log.txt``.
+
     Attributes:
         context: Seed, device, rank and run folder.
         epochs: Epochs that the run is to have.

@@ -57,11 +57,11 @@ def start(resolved: Resolved, console: Console) -> Ending:
     Raises:
         TrainkitError: The run cannot start, or failed.
     """
+    console.log_to(None)
     folder = run_folder.create(resolved)
-    with run_folder.lock(folder):
+    with run_folder.lock(folder), console.heard():
         try:
-            with console.heard():
-                run = build(resolved, folder)
+            run = build(resolved, folder)
         except BaseException:
             shutil.rmtree(folder)  # nothing was run in it
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 from trainkit.loggers import metrics_file
@@ -10,6 +11,7 @@ if TYPE_CHECKING:
     from trainkit.state import State
 
 _NOT_VALUES = ("epoch", "step", "seconds")
+_MOST_NAMED = 12  # curves in a panel's legend
 
 
 class ProgressChart:
@@ -38,10 +40,11 @@ def draw(state: State) -> None:
     names = list(dict.fromkeys(name for line in lines for name in line if name not in _NOT_VALUES))
     losses = [name for name in names if name.endswith("/loss")]
     rates = [name for name in names if name.startswith("lr/")]
+    rest = [name for name in names if name not in losses and name not in rates]
+    panel_of = _panels({name.partition("/")[2] for name in rest})
     others: dict[str, list[str]] = {}
-    for name in names:
-        if name not in losses and name not in rates:
-            others.setdefault(name.partition("/")[2], []).append(name)
+    for name in rest:
+        others.setdefault(panel_of[name.partition("/")[2]], []).append(name)
     panels = [("loss", losses), ("learning rate", rates), *others.items()]
 
     figure = Figure(figsize=(7, 2.4 * len(panels)), dpi=100, layout="constrained")
@@ -49,22 +52,31 @@ def draw(state: State) -> None:
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for ax, (title, members) in zip(axes, panels, strict=True):
         values: list[float] = []
-        for name in members:
+        for i, name in enumerate(members):
             points = [(line["epoch"], line[name]) for line in lines if name in line]
             if title == "learning rate":
                 points = [(epoch, value) for epoch, value in points if value > 0]
             values += [value for _, value in points]
             if points:
-                ax.plot(*zip(*points, strict=True), marker=".", label=name)
+                ax.plot(*zip(*points, strict=True), marker=".", label=name if i < _MOST_NAMED else None)
         if title in ("loss", "learning rate") and values and min(values) > 0:
             ax.set_yscale("log")
         _mark_starts(ax, state)
         ax.set_ylabel(title)
         ax.grid(alpha=0.3)
         if values:
-            ax.legend(fontsize=8)
+            ax.legend(fontsize=8, ncols=1 + (len(members) - 1) // 6)
     axes[-1].set_xlabel("epoch")
+    axes[-1].xaxis.get_major_locator().set_params(integer=True)
     figure.savefig(state.folder / "progress.png")
+
+
+def _panels(values: Collection[str]) -> dict[str, str]:
+    """Return value -> the value in whose panel it is drawn: ``dice_liver`` in that of ``dice``, where there is one."""
+    return {
+        value: min((each for each in values if value.startswith(f"{each}_")), key=len, default=value)
+        for value in values
+    }
 
 
 def _mark_starts(ax: Any, state: State) -> None:

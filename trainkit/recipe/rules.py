@@ -10,6 +10,7 @@ import re
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from fnmatch import fnmatchcase
 from importlib import metadata
 from importlib.util import find_spec
 from typing import get_args
@@ -143,12 +144,13 @@ def _metric_names(recipe: Recipe) -> Iterator[Finding]:
     groups = declared_groups(recipe)
     for where, name in wanted:
         group_unknown = groups is None and name.startswith("lr/")
-        if name not in known and not group_unknown and (all_known or name.startswith("train/")):
+        is_known = name in known or any(fnmatchcase(name, each) for each in known)
+        if not is_known and not group_unknown and (all_known or name.startswith("train/")):
             yield Finding(f'no value "{name}" is computed', where, hint=did_you_mean(name, known))
 
 
 def known_names(recipe: Recipe) -> tuple[list[str], bool]:
-    """Return the full names of the values that a run computes, and whether these are surely all."""
+    """Return the full names, or patterns of them, of the values that a run computes, and whether these are all."""
     names = ["train/loss", *(f"train/{loss}" for loss in recipe.losses)]
     all_known = True
     validated = [name for name, loss in recipe.losses.items() if loss.on_validation]

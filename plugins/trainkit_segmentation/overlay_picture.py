@@ -1,0 +1,103 @@
+"""Planes of a volume with truth and prediction in colours.
+
+Shapes: K = classes, H, W = rows and columns of a plane, C = the three colours.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+_OPACITY = 0.45
+_MOST_NAMED = 12  # classes in the legend
+
+
+class Plane(NamedTuple):
+    """One plane.
+
+    Attributes:
+        title: What it is called.
+        image_HW: The image.
+        found_KHW: What was found of each class.
+        true_KHW: What is there of each class.
+        aspect: Height of a voxel over its width.
+        grey: Values of the image that are black and white.
+    """
+
+    title: str
+    image_HW: NDArray[Any]
+    found_KHW: NDArray[np.bool_]
+    true_KHW: NDArray[np.bool_]
+    aspect: float
+    grey: tuple[float, float]
+
+
+def draw(planes: Sequence[Plane], classes: Sequence[str], dice_K: Sequence[float], caption: str) -> NDArray[np.uint8]:
+    """Return a picture: a column a plane, the truth above, the prediction below, and what the colours mean.
+
+    Args:
+        planes: What to show.
+        classes: K names.
+        dice_K: Dice of each class over the whole volume; NaN: in neither.
+        caption: What stands above.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+
+    colours_KC = _colours(len(classes))
+    figure = Figure(figsize=(3.2 * len(planes), 7.4), dpi=100, layout="constrained")
+    canvas: Any = FigureCanvasAgg(figure)
+    figure.suptitle(caption)
+    axes = figure.subplots(2, len(planes), squeeze=False)
+    for column, plane in enumerate(planes):
+        for row, (what, masks_KHW) in enumerate((("truth", plane.true_KHW), ("prediction", plane.found_KHW))):
+            ax = axes[row][column]
+            ax.imshow(plane.image_HW, cmap="gray", vmin=plane.grey[0], vmax=plane.grey[1], aspect=plane.aspect)
+            ax.imshow(_coloured(masks_KHW, colours_KC), aspect=plane.aspect, interpolation="nearest")
+            ax.set_xticks([])
+            ax.set_yticks([])
+            if row == 0:
+                ax.set_title(plane.title, fontsize=10)
+            if column == 0:
+                ax.set_ylabel(what)
+    named = [
+        Patch(color=colour, label=f"{name}  Dice {score:.3f}" if score == score else f"{name}  absent")
+        for name, score, colour in zip(classes, dice_K, colours_KC, strict=True)
+    ][:_MOST_NAMED]
+    if len(classes) > _MOST_NAMED:
+        named.append(Patch(color="none", label=f"and {len(classes) - _MOST_NAMED} more"))
+    figure.legend(handles=named, loc="outside lower center", ncols=min(3, len(named)), fontsize=9, frameon=False)
+    canvas.draw()
+    return np.array(canvas.buffer_rgba(), dtype=np.uint8)[:, :, :3]
+
+
+def _colours(number: int) -> NDArray[np.float64]:
+    """Return colours that tell classes apart: ten well-known ones, or as many hues as it takes."""
+    from matplotlib import colormaps
+
+    distinct = [3, 2, 0, 1, 4, 6, 8, 9, 5, 7]  # red and green first: they stand out from grey
+    if number <= len(distinct):
+        return np.asarray(colormaps["tab10"](distinct))[:number, :3]
+    return np.asarray(colormaps["gist_rainbow"](np.linspace(0, 1, number)))[:, :3]
+
+
+def _coloured(masks_KHW: NDArray[np.bool_], colours_KC: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return classes as (H, W, 4), the later over the earlier, with a sharp edge around each."""
+    layer_HW4 = np.zeros((*masks_KHW.shape[1:], 4))
+    for mask_HW, colour in zip(masks_KHW, colours_KC, strict=True):
+        layer_HW4[mask_HW] = (*colour, _OPACITY)
+    for mask_HW, colour in zip(masks_KHW, colours_KC, strict=True):
+        layer_HW4[_edge(mask_HW)] = (*colour, 1.0)
+    return layer_HW4
+
+
+def _edge(mask_HW: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the pixels of a mask with a neighbour outside it."""
+    padded = np.pad(mask_HW, 1)
+    inside = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    edge: NDArray[np.bool_] = mask_HW & ~inside
+    return edge

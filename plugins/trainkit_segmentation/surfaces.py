@@ -1,0 +1,64 @@
+"""How far the surfaces of what was found and what is there are apart.
+
+Shapes: K = classes, S = voxels of a surface, X, Y, Z = voxels.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import binary_erosion, distance_transform_edt, find_objects
+
+Mask = NDArray[np.bool_]
+Spacing = tuple[float, float, float]
+
+
+def hausdorff_95(found_KXYZ: Mask, true_KXYZ: Mask, spacing_mm: Spacing) -> NDArray[np.float64]:
+    """Return the 95 % Hausdorff distance of each class in mm, (K,).
+
+    NaN where a class is in neither mask, the diagonal of the volume where it is in one alone.
+    """
+    worst = math.hypot(*(n * mm for n, mm in zip(found_KXYZ.shape[1:], spacing_mm, strict=True)))
+
+    def of_class(found_XYZ: Mask, true_XYZ: Mask) -> float:
+        if not found_XYZ.any() or not true_XYZ.any():
+            return worst if found_XYZ.any() or true_XYZ.any() else math.nan
+        return max(float(np.percentile(each_S, 95)) for each_S in distances(found_XYZ, true_XYZ, spacing_mm))
+
+    return np.array([of_class(*masks) for masks in zip(found_KXYZ, true_KXYZ, strict=True)])
+
+
+def surface_agreement(
+    found_KXYZ: Mask, true_KXYZ: Mask, spacing_mm: Spacing, tolerance_mm: float
+) -> NDArray[np.float64]:
+    """Return the share of both surfaces of each class that is within a tolerance of the other, (K,).
+
+    NaN where a class is in neither mask, 0 where it is in one alone.
+    """
+
+    def of_class(found_XYZ: Mask, true_XYZ: Mask) -> float:
+        if not found_XYZ.any() or not true_XYZ.any():
+            return 0.0 if found_XYZ.any() or true_XYZ.any() else math.nan
+        return float((np.concatenate(distances(found_XYZ, true_XYZ, spacing_mm)) <= tolerance_mm).mean())
+
+    return np.array([of_class(*masks) for masks in zip(found_KXYZ, true_KXYZ, strict=True)])
+
+
+def distances(one_XYZ: Mask, other_XYZ: Mask, spacing_mm: Spacing) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return for each voxel of a mask's surface how far the other's surface is, in mm: (S,), and the other way round.
+
+    A voxel is of the surface if one of its six neighbours is not in the mask, or lies beyond the volume.
+    """
+    box = find_objects((one_XYZ | other_XYZ).astype(np.uint8))[0]
+    surfaces = []
+    for mask_XYZ in (one_XYZ, other_XYZ):
+        inside_XYZ = np.pad(mask_XYZ[box], 1)
+        surfaces.append(inside_XYZ & ~binary_erosion(inside_XYZ))
+    one, other = surfaces
+    return (
+        distance_transform_edt(~other, sampling=spacing_mm)[one],
+        distance_transform_edt(~one, sampling=spacing_mm)[other],
+    )
