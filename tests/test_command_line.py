@@ -108,7 +108,7 @@ def test_a_plan_shows_the_stages_without_torch(tmp_path: Path) -> None:
 
 def test_every_command_of_the_readme_exists(tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text()
-    commands = set(re.findall(r"^(?:\.venv/bin/)?trainkit +([a-z]+)", readme, re.M))
+    commands = set(re.findall(r"^(?:\.venv/bin/)?trainkit +([a-z-]+)", readme, re.M))
     assert commands >= {"check", "plan", "run", "resume", "recipes", "plugins", "show"}
     for command in commands:
         assert trainkit(command, "--help", folder=tmp_path).returncode == 0

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fractions import Fraction
 
 SAMPLES: dict[str, dict[str, Any]] = {
+    "trainkit.data/diffraction_cxi": {"path": Path("scan.cxi")},
     "trainkit.data/diffraction_hdf5": {"path": Path("scan.h5"), "patterns": "patterns", "positions": "positions"},
     "trainkit.data/diffraction_numpy": {"path": Path("scan.npz")},
     "trainkit.hooks/stop_group": {"group": "probe"},
@@ -41,6 +42,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "trainkit.data/totalsegmentator": {"path": Path("subjects"), "structures": ("liver", "spleen")},
     "trainkit.segmentation.splits/file": {"path": Path("splits.json")},
     "trainkit.models/single_slice_ptychography": {"probe": Aperture()},
+    "trainkit.ptychography.probes/from_file": {"path": Path("probe.npy")},
     "trainkit.schedulers/torch": {"name": "StepLR", "arguments": {"step_size": 3}},
 }
 

@@ -93,9 +93,9 @@ def test_a_class_in_one_mask_alone_is_as_wrong_as_can_be_and_one_in_neither_coun
 # ---- as a run uses them ---------------------------------------------------------------------------------------------
 
 
-def state_of(data: LiveVolumes, said: list[str], epoch: int = 0) -> State:
+def state_of(data: LiveVolumes, epoch: int = 0) -> State:
     context = Context(seed=0, device=torch.device("cpu"), rank=0, world=1, folder=Path("nowhere"))
-    state = State(context, 10, torch.nn.Identity(), data, {}, Monitor(), say=said.append)
+    state = State(context, 10, torch.nn.Identity(), data, {}, Monitor())
     state.split, state.epoch = "val", epoch
     return state
 
@@ -120,28 +120,34 @@ def validate(metric: Any, data: LiveVolumes, found: dict[str, Tensor], state: St
 
 
 @pytest.mark.parametrize("exclusive", [True, False])
-def test_a_perfect_prediction_has_perfect_figures_under_the_names_of_the_classes(exclusive: bool) -> None:
-    data, said = LiveVolumes((16, 16, 16), exclusive, 12, 0), []
+def test_a_perfect_prediction_has_perfect_figures_under_the_names_of_the_classes(
+    exclusive: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="trainkit")
+    data = LiveVolumes((16, 16, 16), exclusive, 12, 0)
     truth = {case: data.truth(case) for case in CASES["val"]}
     for settings, perfect in ((Dice(), 1.0), (HD95(), 0.0), (SurfaceDice(), 1.0)):
-        values = validate(settings.build(data), data, truth, state_of(data, said))
+        values = validate(settings.build(data), data, truth, state_of(data))
         name = settings.name
         assert values == {name: perfect, f"{name}_shell": perfect, f"{name}_ball_of_fat": perfect}
         stated = settings.names()
         assert stated[0] in values
         assert all(each == stated[0] or each.startswith(stated[1].removesuffix("*")) for each in values)
-    assert said == []
+    assert not caplog.messages
 
 
-def test_the_mean_is_over_cases_then_over_classes_and_leaves_out_what_is_nowhere() -> None:
-    data, said = LiveVolumes((16, 16, 16), True, 12, 0), []
+def test_the_mean_is_over_cases_then_over_classes_and_leaves_out_what_is_nowhere(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", logger="trainkit")
+    data = LiveVolumes((16, 16, 16), True, 12, 0)
     first, second = CASES["val"]
     truth = {case: data.truth(case).clone() for case in CASES["val"]}
     truth[second][truth[second] == 2] = 1  # the second case has no ball
     data.truth = lambda case: truth[case]  # type: ignore[method-assign]
     found = {case: each.clone() for case, each in truth.items()}
     found[first][:, ::2][found[first][:, ::2] == 2] = 1  # half of the planes of the first one's ball are missed
-    metric, state = Dice().build(data), state_of(data, said)
+    metric, state = Dice().build(data), state_of(data)
     values = validate(metric, data, found, state)
 
     def overlap(case: str, k: int) -> float:
@@ -151,44 +157,45 @@ def test_the_mean_is_over_cases_then_over_classes_and_leaves_out_what_is_nowhere
     shell = (overlap(first, 1) + overlap(second, 1)) / 2
     ball = overlap(first, 2)
     assert values == pytest.approx({"dice": (shell + ball) / 2, "dice_shell": shell, "dice_ball_of_fat": ball})
-    assert said == [f"val/dice leaves out what no truth and no prediction has: ball of fat ({second})"]
+    assert caplog.messages == [f"val/dice leaves out what no truth and no prediction has: ball of fat ({second})"]
     validate(metric, data, found, state)
-    assert len(said) == 1, "it is said once"
+    assert len(caplog.messages) == 1, "it is said once"
 
     for each in (*truth.values(), *found.values()):
         each[each == 2] = 1
     values = validate(metric, data, found, state)
     assert values == {"dice": 1.0, "dice_shell": 1.0}
-    assert said[1] == "val/dice leaves out what no truth and no prediction has: ball of fat (all cases)"
+    assert caplog.messages[1] == "val/dice leaves out what no truth and no prediction has: ball of fat (all cases)"
 
     for each in (*truth.values(), *found.values()):
         each[:] = 0
     assert validate(metric, data, found, state) == {}
 
 
-def test_what_is_found_where_nothing_is_counts_as_nought() -> None:
-    data, said = LiveVolumes((16, 16, 16), True, 12, 0), []
+def test_what_is_found_where_nothing_is_counts_as_nought(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="trainkit")
+    data = LiveVolumes((16, 16, 16), True, 12, 0)
     truth = {case: data.truth(case).clamp_max(1) for case in CASES["val"]}
     found = {case: data.truth(case) for case in CASES["val"]}
     data.truth = lambda case: truth[case]  # type: ignore[method-assign]
-    values = validate(Dice().build(data), data, found, state_of(data, said))
+    values = validate(Dice().build(data), data, found, state_of(data))
     assert values["dice_ball_of_fat"] == 0.0
-    assert said == []
+    assert not caplog.messages
 
 
 def test_measures_of_surfaces_wait_for_their_epochs_and_come_after_the_last() -> None:
-    data, said = LiveVolumes((16, 16, 16), True, 12, 0), []
+    data = LiveVolumes((16, 16, 16), True, 12, 0)
     truth = {case: data.truth(case) for case in CASES["val"]}
     metric = HD95(every_epochs=3).build(data)
-    measured = [bool(validate(metric, data, truth, state_of(data, said, epoch))) for epoch in range(10)]
+    measured = [bool(validate(metric, data, truth, state_of(data, epoch))) for epoch in range(10)]
     assert [epoch + 1 for epoch, each in enumerate(measured) if each] == [3, 6, 9, 10]
 
 
 def test_a_distance_is_in_mm_of_the_cases_own_grid() -> None:
-    data, said = LiveVolumes((16, 16, 16), True, 12, 0), []
+    data = LiveVolumes((16, 16, 16), True, 12, 0)
     truth = {case: data.truth(case) for case in CASES["val"]}
     found = {case: each.roll(1, dims=3) for case, each in truth.items()}
-    values = validate(HD95().build(data), data, found, state_of(data, said))
+    values = validate(HD95().build(data), data, found, state_of(data))
     # A body moved by a voxel along z has surfaces at most that far apart, and at its poles exactly so.
     assert values["hd95_ball_of_fat"] == SPACING_MM[2]
 

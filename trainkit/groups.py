@@ -219,8 +219,14 @@ class Stages:
         self.stages[name], self.memories[name] = stage, memory
         self.groups[name].start_epoch, self.groups[name].stop_epoch = stage.start_epoch, stage.stop_epoch
 
-    def enter(self, epoch: int, step: int) -> None:
-        """Switch the groups on and off for an epoch, and set its learning rates."""
+    def enter(self, epoch: int, epoch_step: int, step: int) -> None:
+        """Switch the groups on and off for an epoch, and set the learning rates that are in effect.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+            epoch_step: Finished steps of the run when it began.
+            step: Finished steps of the run; more than that if it is entered in its middle.
+        """
         for name, group in self.groups.items():
             group.active = group.trains_in(epoch)
             for parameter in group.parameters.values():
@@ -229,8 +235,8 @@ class Stages:
             if group.active:
                 stage = self.stages[name]
                 if stage.clock is None and stage.start_epoch == epoch:
-                    self.stages[name] = attrs.evolve(stage, clock=Clock(epoch, step, stage.stop_epoch))
-                self._set(name, epoch, step)
+                    self.stages[name] = attrs.evolve(stage, clock=Clock(epoch, epoch_step, stage.stop_epoch))
+                self._set(name, epoch, max(epoch_step, step - 1))
             else:
                 group.lr = 0.0
         self._by_step = tuple(n for n, s in self.stages.items() if s.scheduler.by == "step" and self.groups[n].active)

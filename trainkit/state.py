@@ -12,7 +12,7 @@ from trainkit.contracts import Batch, Context, LiveData, Monitor, Outputs
 from trainkit.errors import NonFiniteError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
     import numpy as np
     from torch import Tensor, nn
@@ -94,6 +94,9 @@ class Running:
 class State:
     """What hooks and other live parts are given at every event.
 
+    What a person should know at once goes to Python's ``logging.getLogger("trainkit")``: it is shown, and kept in
+    ``log.txt``.
+
     Attributes:
         context: Seed, device, rank and run folder.
         epochs: Epochs that the run is to have.
@@ -115,7 +118,6 @@ class State:
         seconds: Where this epoch's time went, wall clock: "data" (waiting for batches), "steps", "validation",
             "checkpoint".
         ended: At ``run_end``, how the run ended: "finished", "stopped: …" or "failed: …".
-        say: Tells a person a line: on the console and in ``log.txt``.
     """
 
     context: Context
@@ -137,7 +139,6 @@ class State:
     pictures: dict[str, np.ndarray[Any, Any]] = attrs.Factory(dict)
     seconds: dict[str, float] = attrs.Factory(dict)
     ended: str = ""
-    say: Callable[[str], None] = print
     stop_reason: str | None = None
     interrupted: bool = False
     save_reason: str | None = None

@@ -3,8 +3,12 @@
 Where things are, from the formula outwards:
 
     optics, forward, geometry, quality      pure functions of arrays: the physics, testable by themselves
-    scan, live_diffraction                  what a reader hands over; what the loop trains on
-    diffraction (simulated, hdf5, numpy)    settings of the data, one reader a file
+    diffraction (simulated, file_diffraction: hdf5, numpy, cxi)     settings of the data, one reader a file
+    prepare, preparation, scan_positions    from a detector's frames and a stage's positions to our convention
+    hdf5_file, numpy_file, cxi_file, damage, free_memory            files, none of which is trusted
+    recorded, patterns, scan                from a file's arrays to a checked recording, read when it is asked for
+    sampling, summary                       what `check --data` says of it, and what looks wrong
+    pattern_places, live_diffraction        where patterns are in a run; what the loop trains on
     objects (pixels), probes (aperture, …)  kinds that other packages can extend
     single_slice, single_slice_module       the model: its settings, and the network made from them
     amplitude, tv, truth                    losses, and the comparison with a known truth

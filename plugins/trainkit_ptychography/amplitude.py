@@ -15,10 +15,11 @@ if TYPE_CHECKING:
 
 @component
 class Amplitude(Loss):
-    """Squared difference of the amplitudes, summed over the detector, mean over the patterns.
+    """Squared difference of the amplitudes, summed over the detector, mean over the patterns. The one to begin with.
 
     Σ (√(I + ε) − √(I_measured))², with patterns scaled to a mean total of 1, so 1 is the loss of no light at all. For
     counts this is near the best there is (the square root makes Poisson noise even), and it is kind to optimise.
+    Masked pixels do not count.
 
     Source: Godard, Allain, Chamard, Rodenburg, Optics Express 20 (2012) 25914.
 
@@ -30,11 +31,14 @@ class Amplitude(Loss):
 
     def build(self, data: Any) -> Callable[[Outputs, Batch, nn.Module], Tensor]:
         """Make the function."""
+        mask_YX: Tensor | None = data.mask_YX
 
         def loss(outputs: Outputs, batch: Batch, model: nn.Module) -> Tensor:
-            intensities: Tensor = outputs["intensities"]
-            residual = (intensities + self.epsilon).sqrt() - batch["amplitudes"]
-            total: Tensor = residual.square().sum() / len(intensities)
+            intensities_BYX: Tensor = outputs["intensities"]
+            residual_BYX = (intensities_BYX + self.epsilon).sqrt() - batch["amplitudes"]
+            if mask_YX is not None:
+                residual_BYX = residual_BYX * mask_YX
+            total: Tensor = residual_BYX.square().sum() / len(intensities_BYX)
             return total
 
         return loss

@@ -13,27 +13,10 @@ from numpy.typing import NDArray
 from trainkit import DataError
 
 
-def as_patterns(array: NDArray[Any], name: str) -> NDArray[np.float32]:
-    """Return real patterns (N, Y, X) out of (…, Y, X); the axes before are those of the scan, or of length 1.
-
-    Args:
-        array: Any numbers.
-        name: What messages call it.
-    """
-    if array.ndim < 3 or np.iscomplexobj(array):
-        raise DataError(
-            f"{name} must be real, (points, rows, columns) or (scan rows, scan columns, rows, columns); it is "
-            f"{array.dtype} of shape {array.shape}"
-        )
-    if sum(size > 1 for size in array.shape[:-2]) > 2:
-        raise DataError(
-            f"{name} has the shape {array.shape}: more than two axes before the detector's are not of length 1"
-        )
-    return np.ascontiguousarray(array.reshape(-1, *array.shape[-2:]), dtype=np.float32)
-
-
 def as_points(array: NDArray[Any], name: str) -> NDArray[np.float64]:
-    """Return points (N, 2) out of (…, 2)."""
+    """Return points (N, 2) out of (…, 2), or out of (2, N)."""
+    if array.ndim == 2 and array.shape[0] == 2 != array.shape[1]:
+        array = array.T
     if array.ndim < 2 or array.shape[-1] != 2 or np.iscomplexobj(array):
         raise DataError(
             f"{name} must be (points, 2), a row and a column each; it is {array.dtype} of shape {array.shape}"

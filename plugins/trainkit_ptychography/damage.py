@@ -10,7 +10,7 @@ from trainkit import DataError
 
 
 @contextmanager
-def reading(path: Path, kind: str) -> Iterator[None]:
+def reading(path: Path, kind: str, setting: str = "data.path") -> Iterator[None]:
     """Turn whatever is raised while a file is read into a DataError that names it.
 
     Parsers raise nearly anything (KeyError, zlib.error, UnicodeDecodeError, …) when single bytes of a file are wrong.
@@ -18,12 +18,13 @@ def reading(path: Path, kind: str) -> Iterator[None]:
     Args:
         path: The file.
         kind: What it should be, as "an HDF5 file".
+        setting: What of the recipe names it.
 
     Raises:
         DataError: It is not there, or something went wrong while it was read.
     """
     if not path.is_file():
-        raise DataError(f"there is no file {path} (data.path)")
+        raise DataError(f"there is no file {path} ({setting})")
     try:
         yield
     except DataError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 
@@ -21,13 +21,21 @@ class DiffractionData(Data):
 
     Attributes:
         batch_size: Patterns in a step. Batches of an epoch differ in size by at most one.
+        batches: Which points a step sees together: "random"; "compact" for neighbours, which overlap most, so that each
+            step settles one place of the object; "sparse" for points far from each other, whose gradients disturb each
+            other least. Dealt out anew in each epoch.
         validation_fraction: Share of the scan points held out to measure ``val/loss``; chosen by the run's seed.
+        patterns_on: Where patterns are during a run: "device", "host" (memory), or "disk" (read from their file in
+            batches, ahead of time); "auto": the first of these where they fit. Results are the same, bit for bit.
     """
 
     batch_size: int = attrs.field(default=32, validator=attrs.validators.ge(1))
+    batches: Literal["random", "compact", "sparse"] = "random"
     validation_fraction: float = attrs.field(
         default=0.05, validator=[attrs.validators.ge(0.0), attrs.validators.lt(1.0)]
     )
+
+    patterns_on: Literal["auto", "device", "host", "disk"] = "auto"
 
     def splits(self) -> tuple[str, ...]:
         """Return "train", and "val" where points are held out."""
@@ -46,14 +54,22 @@ class DiffractionData(Data):
         """
 
     def inspect(self) -> Iterable[str]:
-        """Read the scan and sum it up."""
-        from trainkit_ptychography.scan import checked, summary
+        """Look at the scan, and sum it up."""
+        from trainkit_ptychography.scan import checked
+        from trainkit_ptychography.summary import doubts, summary
 
-        return summary(checked(self.read()))
+        scan = checked(self.read())
+        return [*summary(scan, self.batch_size), *(f"warning: {each}" for each in doubts(scan))]
 
     def build(self, context: Context) -> LiveDiffraction:
-        """Read the scan and put it on the device."""
+        """Open the scan, and bring it to where it is to be."""
         from trainkit_ptychography.live_diffraction import LiveDiffraction
+        from trainkit_ptychography.pattern_places import choose_place, loaded
         from trainkit_ptychography.scan import checked
 
-        return LiveDiffraction(checked(self.read()), context, self.batch_size, self.validation_fraction)
+        recording = self.read()
+        place = choose_place(recording, self.patterns_on, context.device)
+        scan = checked(loaded(recording, place))
+        return LiveDiffraction(
+            scan, context, self.batch_size, self.validation_fraction, place=place, batches=self.batches
+        )

@@ -6,6 +6,7 @@ Units: pixels of the object; positions are (row, column).
 
 from __future__ import annotations
 
+from math import atan2, cos, hypot, sin
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +29,30 @@ class Placement(NamedTuple):
     remainder_N2: NDArray[np.float64]
     shape_HW: tuple[int, int]
     origin_2: NDArray[np.float64]
+
+
+class Distortion(NamedTuple):
+    """A linear change of a scan, in words: first sheared, then scaled, then rotated.
+
+    Attributes:
+        rotation_rad: From the column axis (right) towards the row axis (down), as azimuths are counted everywhere.
+        scale_rows: By which distances between rows grow.
+        scale_columns: By which distances between columns grow.
+        shear: By how much rows grow along a column step.
+    """
+
+    rotation_rad: float
+    scale_rows: float
+    scale_columns: float
+    shear: float
+
+
+def distortion(linear_22: NDArray[np.floating]) -> Distortion:
+    """Take a matrix that maps (row, column) onto (row, column) apart: rotation @ [[rows, shear], [0, columns]]."""
+    (a, b), (c, d) = linear_22.tolist()
+    angle = atan2(-c, a)
+    upper, lower = cos(angle) * b - sin(angle) * d, sin(angle) * b + cos(angle) * d
+    return Distortion(angle, hypot(a, c), lower, upper)
 
 
 def place(positions_N2: NDArray[np.float64], shape_YX: tuple[int, int], margin: int) -> Placement:

@@ -1,20 +1,26 @@
-"""Patterns on the device, in batches: what every ptychographic model and loss is given as ``data``.
+"""Patterns in batches: what every ptychographic model and loss is given as ``data``.
 
 Shapes: N = scan points, B = patterns of a batch, Y, X = rows and columns of the detector.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from math import ceil
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from trainkit import Context, DataError, random_seed
-from trainkit_ptychography.scan import Recording
+from trainkit_ptychography.batch_order import BatchOrder, arrange
+from trainkit_ptychography.pattern_places import Place, Resident, Streamed
+from trainkit_ptychography.scan import Checked
+from trainkit_ptychography.summary import doubts
 
+_ORDER = 0x0DE5  # keeps what a batch order draws apart from the shuffle that deals points to processes
 _HOLD_OUT = 0x501D  # keeps the choice of held-out points apart from the shuffles, which are seeded by (seed, epoch)
 
 
@@ -26,10 +32,13 @@ class LiveDiffraction:
 
     Attributes:
         scan: What is known of it besides the patterns, on the CPU.
-        amplitudes_NYX: All patterns, on the device.
+        mask_YX: Which pixels of a pattern count (bool, on the device); None: all. The others are 0.
+        mean_YX: The mean pattern, scaled as they are: its total is 1; zero frequency at [0, 0], on the CPU.
         train_index: The scan points that are trained on.
         held_out_index: The others; empty where none are held out.
         mean_counts: What a pattern's total of 1 stands for.
+        dtype: Of the amplitudes, and so of everything that is computed from them.
+        detector_shape: Rows and columns of a pattern.
         seed: The run's seed.
         device: Where batches are.
         steps_per_epoch: Batches of an epoch, on this process.
@@ -37,22 +46,33 @@ class LiveDiffraction:
 
     def __init__(
         self,
-        recording: Recording,
+        checked: Checked,
         context: Context,
         batch_size: int,
         validation_fraction: float,
         dtype: torch.dtype = torch.float32,
+        place: Place = "device",
+        batches: BatchOrder = "random",
     ) -> None:
-        intensities_NYX, self.scan = recording
+        patterns, self.scan, survey = checked
         self.seed, self.device = context.seed, torch.device(context.device)
         self._rank, self._world = context.rank, context.world
         self._batch_size = batch_size
+        self._batches = batches
 
-        num = len(intensities_NYX)
-        self.mean_counts = float(intensities_NYX.sum(dtype=np.float64)) / num
-        scaled_NYX = np.divide(intensities_NYX, self.mean_counts, dtype=str(dtype).removeprefix("torch."))
-        self.amplitudes_NYX = torch.from_numpy(np.sqrt(scaled_NYX, out=scaled_NYX)).to(self.device)
+        num = len(patterns)
+        self.mean_counts = float(survey.totals_N.mean())
+        self.mean_YX = survey.mean_YX / self.mean_counts
+        for doubt in doubts(checked):
+            logging.getLogger("trainkit").warning("%s: %s", self.scan.source, doubt)
+        self.dtype = dtype
+        self.detector_shape = (patterns.shape[1], patterns.shape[2])
+        mask_YX = self.scan.mask_YX
+        self.mask_YX = None if mask_YX is None else torch.from_numpy(mask_YX).to(self.device)
+        in_memory = place == "device" or (place == "host" and self.device.type == "cpu")
+        self._patterns = (Resident if in_memory else Streamed)(patterns, self._amplitudes, self.device)
 
+        self._positions_N2 = torch.from_numpy(self.scan.positions_N2)
         num_held_out = max(1, round(num * validation_fraction)) if validation_fraction > 0 else 0
         if num - num_held_out < self._world:
             raise DataError(
@@ -64,23 +84,14 @@ class LiveDiffraction:
         self.train_index = shuffled[num_held_out:].sort().values.to(self.device)
         self.steps_per_epoch = ceil(len(self.train_index) // self._world / batch_size)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the amplitudes, and so of everything that is computed from them."""
-        return self.amplitudes_NYX.dtype
-
-    @property
-    def detector_shape(self) -> tuple[int, int]:
-        """Rows and columns of a pattern."""
-        return self.amplitudes_NYX.shape[1], self.amplitudes_NYX.shape[2]
-
     def train(self, epoch: int, start: int) -> Iterator[dict[str, Tensor]]:
         """Yield the batches ``start``… of an epoch, shuffled by (seed, epoch)."""
         num = len(self.train_index) // self._world * self._world  # as many for each process
         order = torch.randperm(len(self.train_index), generator=_generator(self.seed, epoch))
-        mine = self.train_index[order[:num][self._rank :: self._world].to(self.device)]
-        for index in mine.tensor_split(self.steps_per_epoch)[start:]:
-            yield self._batch(index)
+        mine = self.train_index.cpu()[order[:num][self._rank :: self._world]]
+        generator = _generator(self.seed, epoch, _ORDER)
+        batches = arrange(self._batches, self._positions_N2[mine], self.steps_per_epoch, generator)
+        yield from self._loaded([mine[places] for places in batches[start:]])
 
     def evaluate(self, split: str) -> Iterator[dict[str, Tensor]]:
         """Yield a whole split in the order of the scan."""
@@ -88,11 +99,15 @@ class LiveDiffraction:
         if split not in known:
             raise DataError(f'diffraction data has no split "{split}"; it has {", ".join(known)}')
         if len(known[split]):
-            for index in known[split].tensor_split(ceil(len(known[split]) / self._batch_size)):
-                yield self._batch(index)
+            yield from self._loaded(known[split].cpu().tensor_split(ceil(len(known[split]) / self._batch_size)))
 
-    def _batch(self, index: Tensor) -> dict[str, Tensor]:
-        return {"index": index, "amplitudes": self.amplitudes_NYX.index_select(0, index)}
+    def _loaded(self, indices: Sequence[Tensor]) -> Iterator[dict[str, Tensor]]:
+        for index, amplitudes_BYX in self._patterns.batches(indices):
+            yield {"index": index, "amplitudes": amplitudes_BYX}
+
+    def _amplitudes(self, intensities_BYX: NDArray[np.float32]) -> Tensor:
+        scaled_BYX = np.divide(intensities_BYX, self.mean_counts, dtype=str(self.dtype).removeprefix("torch."))
+        return torch.from_numpy(np.sqrt(scaled_BYX, out=scaled_BYX))
 
 
 def _generator(*place: int) -> torch.Generator:

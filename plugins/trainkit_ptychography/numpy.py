@@ -3,55 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import attrs
-
 from trainkit import Problem, component
-from trainkit_ptychography.diffraction import DiffractionData
+from trainkit_ptychography.file_diffraction import FileDiffraction, needs_size
 
 if TYPE_CHECKING:
     from trainkit.recipe.root import Recipe
     from trainkit_ptychography.scan import Recording
 
-_positive = attrs.validators.optional(attrs.validators.gt(0.0))
-
 
 @component
-class NumPyDiffraction(DiffractionData):
-    """Patterns and positions out of a NumPy file; also one packed with bzip2. Geometry is in pixels.
+class NumPyDiffraction(FileDiffraction):
+    """Patterns and positions out of a NumPy file: ``.npz``, also packed with bzip2, or ``.npy``.
 
-    Leading axes of length 1 are dropped. Objects (pickles) in such files are never read.
+    Arrays are named as in the archive. For an ``.npy`` file, which holds the patterns alone, all other arrays are files
+    beside it. Objects (pickles) are never read. Packed archives are read into memory as a whole; ``.npy``, and ``.npz``
+    of np.savez, can be streamed.
 
     Attributes:
-        path: An ``.npz`` or ``.npz.bz2`` file; or an ``.npy`` file with the patterns.
-        patterns: Array of the patterns, (points, rows, columns), or with two scan axes. Not looked at for ``.npy``.
-        positions: Array of positions, (row, column) in pixels for each pattern. For ``.npy``: a file beside it.
-        probe: Array of a guess of the probe: complex, (…, rows, columns), centred at (rows//2, columns//2). For
-            ``.npy``: a file beside it.
-        values: Whether patterns are intensities, or amplitudes (their square roots).
-        zero_frequency: Where the undiffracted beam is: "centre" for pixel (rows//2, columns//2), "corner" for [0, 0].
-        pixel_size_angstrom: Size of an object pixel, if it is known: then results are in Å too.
-        wavelength_angstrom: Wavelength, if an aperture probe is to be made.
+        patterns: Array of the patterns; not looked at for ``.npy``.
+        positions: Array of positions, (row, column) for each pattern; not looked at where there is a raster.
+        positions_unit: Unit of positions and raster; object pixels if nothing else is said.
     """
 
-    path: Path
     patterns: str = "data"
-    positions: str = "scan"
-    probe: str | None = None
-    values: Literal["intensity", "amplitude"] = "intensity"
-    zero_frequency: Literal["centre", "corner"] = "centre"
-    pixel_size_angstrom: float | None = attrs.field(default=None, validator=_positive)
-    wavelength_angstrom: float | None = attrs.field(default=None, validator=_positive)
+    positions: str | tuple[str, str] = "scan"
+    positions_unit: Literal["angstrom", "nm", "um", "m", "pixels"] = "pixels"
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Check the kind of file."""
+        """Check the kind of file too."""
+        yield from super().problems(recipe)
+        yield from needs_size(self)
         if not self.path.name.endswith((".npy", ".npz", ".npz.bz2")):
             yield Problem(f'"{self.path.name}" is no .npy, .npz or .npz.bz2 file', "path")
+        if self.path.name.endswith(".bz2") and self.patterns_on == "disk":
+            yield Problem("a packed file cannot be streamed: unpack it (bunzip2)", "patterns_on")
 
     def read(self) -> Recording:
-        """Read the file."""
-        from trainkit_ptychography.numpy_file import read_scan
+        """Open the file."""
+        from trainkit_ptychography.numpy_file import NumPyFile
+        from trainkit_ptychography.recorded import read_scan
 
-        return read_scan(self)
+        return read_scan(self, NumPyFile(self.path))

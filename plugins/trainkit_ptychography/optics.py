@@ -65,6 +65,24 @@ def electron_wavelength(energy_kev: float) -> float:
     return _PLANCK_TIMES_LIGHT / sqrt(energy * (energy + 2 * _REST_ENERGY))
 
 
+def photon_wavelength(energy_kev: float) -> float:
+    """Return the wavelength of light in Å.
+
+    Args:
+        energy_kev: Energy of a photon in keV, above 0.
+
+    Example:
+        >>> round(photon_wavelength(8.0), 4)
+        1.5498
+
+    Raises:
+        DataError: The energy is not positive.
+    """
+    if not energy_kev > 0:
+        raise DataError(f"a photon's energy must be above 0 keV, got {energy_kev:g} keV")
+    return _PLANCK_TIMES_LIGHT / (1e3 * energy_kev)
+
+
 def scattering_angles(
     shape: tuple[int, int], pixel_size_angstrom: float, wavelength_angstrom: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -24,7 +24,7 @@ class Result:
         probe_MYX: Complex modes, centred at pixel (Y//2, X//2).
         positions_N2: Where the probe's centre ended up, in pixels of the object.
         nominal_N2: Where it was said to be, in pixels of the object.
-        held_out_index: Scan points that were held out: their positions were not refined.
+        held_out_index: Scan points that were held out; their positions were fitted to their own patterns alone.
         affine_23: Affine part of the displacements: displacement ≈ affine @ (row, column, 1), in pixels and in the
             coordinates of the data.
         origin_2: Position of the object's pixel [0, 0] in the coordinates of the data, in pixels.
@@ -73,7 +73,12 @@ def _datasets(result: Result) -> Iterator[tuple[str, NDArray[Any], str, str]]:
     yield "probe", result.probe_MYX, "1", "complex modes (mode, row, column), centred at pixel (Y//2, X//2)"
     yield "positions_px", result.positions_N2, "pixel", "where the probe's centre ended up in the object"
     yield "positions_nominal_px", result.nominal_N2, "pixel", "where it was said to be in the object"
-    yield "held_out", result.held_out_index, "1", "patterns kept for validation; their positions were not refined"
+    yield (
+        "held_out",
+        result.held_out_index,
+        "1",
+        "patterns kept for validation; each position was fitted to its own alone",
+    )
     yield (
         "affine",
         result.affine_23,

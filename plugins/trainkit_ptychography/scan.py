@@ -5,7 +5,7 @@ Shapes: N = scan points, Y, X = rows and columns of the detector, M = probe mode
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import partial
 from typing import NamedTuple
 
 import attrs
@@ -13,6 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit import DataError
+from trainkit_ptychography.free_memory import free_host_memory, in_words
+from trainkit_ptychography.patterns import Patterns, pieces
+from trainkit_ptychography.sampling import neighbour_distances
+from trainkit_ptychography.scan_positions import likely_unit
+
+_SMALLEST_SCAN = 1e-3  # pixels
+_BYTES_A_PIXEL = 32  # of an object: phase and absorption, their gradients, and Adam's moments
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -41,6 +48,8 @@ class Scan:
         defocus_angstrom: Underfocus, where the data tells.
         probe_MYX: A guess of the probe that came with the data, centred at (Y//2, X//2).
         truth: What a simulation knows.
+        mask_YX: Which pixels of a pattern count, zero frequency at [0, 0]; None: all. The others are 0.
+        positions_unit: The unit in which the positions were said to be, before they were brought to pixels.
     """
 
     positions_N2: NDArray[np.float64]
@@ -51,30 +60,59 @@ class Scan:
     defocus_angstrom: float | None = None
     probe_MYX: NDArray[np.complexfloating] | None = None
     truth: Truth | None = None
+    mask_YX: NDArray[np.bool_] | None = None
+    positions_unit: str = "pixels"
 
 
 class Recording(NamedTuple):
     """What a reader returns.
 
     Attributes:
-        intensities_NYX: Counts, or anything proportional; zero frequency at [0, 0].
+        intensities_NYX: Counts, or anything proportional; zero frequency at [0, 0]. An array, or patterns in a file.
         scan: What else is known.
     """
 
-    intensities_NYX: NDArray[np.float32]
+    intensities_NYX: Patterns
     scan: Scan
 
 
-def checked(recording: Recording) -> Recording:
-    """Return the recording if it can be used.
+class Survey(NamedTuple):
+    """What one look at all patterns tells.
+
+    Attributes:
+        totals_N: Each pattern's total, over the pixels that count.
+        mean_YX: The mean pattern, zero frequency at [0, 0].
+    """
+
+    totals_N: NDArray[np.float64]
+    mean_YX: NDArray[np.float64]
+
+
+class Checked(NamedTuple):
+    """A recording that can be used.
+
+    Attributes:
+        intensities_NYX: As in `Recording`.
+        scan: As in `Recording`.
+        survey: What was seen in the patterns on the way.
+    """
+
+    intensities_NYX: Patterns
+    scan: Scan
+    survey: Survey
+
+
+def checked(recording: Recording) -> Checked:
+    """Look at all of a recording, once, and return it if it can be used.
 
     Raises:
-        DataError: Shapes or counts disagree, or values are not finite or negative; says what to change.
+        DataError: Shapes or counts disagree, values are not finite or negative, or positions cannot be those of a scan;
+            says what to change.
     """
-    intensities_NYX, scan = recording
-    num, shape = len(intensities_NYX), intensities_NYX.shape[1:]
+    patterns, scan = recording
+    num, shape = len(patterns), patterns.shape[1:]
     if num == 0 or 0 in shape:
-        raise DataError(f"{scan.source}: there are no patterns (shape {intensities_NYX.shape})")
+        raise DataError(f"{scan.source}: there are no patterns (shape {patterns.shape})")
     if scan.positions_N2.shape != (num, 2):
         raise DataError(
             f"{scan.source}: {num} patterns but positions of shape {scan.positions_N2.shape}; there must be one (row, "
@@ -83,20 +121,6 @@ def checked(recording: Recording) -> Recording:
     if not np.isfinite(scan.positions_N2).all():
         first = int(np.flatnonzero(~np.isfinite(scan.positions_N2).all(axis=1))[0])
         raise DataError(f"{scan.source}: the position of pattern {first} is not finite; leave such patterns out")
-    totals_N = intensities_NYX.sum(axis=(1, 2), dtype=np.float64)  # NaN and infinity show in the total
-    if not np.isfinite(totals_N).all():
-        bad = np.flatnonzero(~np.isfinite(totals_N))
-        raise DataError(
-            f"{scan.source}: {len(bad)} of {num} patterns hold values that are not finite, the first is pattern "
-            f"{bad[0]}; replace them (dead pixels by 0) or leave these patterns out"
-        )
-    if (low := float(intensities_NYX.min())) < 0:
-        raise DataError(
-            f"{scan.source}: intensities go down to {low:.4g}, but counts are not negative; subtract no more "
-            'background than there is, or, if these are amplitudes, say values = "amplitude"'
-        )
-    if totals_N.max() == 0:
-        raise DataError(f"{scan.source}: all patterns are zero; check the name of the patterns' array")
     if scan.probe_MYX is not None:
         if scan.probe_MYX.shape[1:] != shape:
             raise DataError(
@@ -109,37 +133,63 @@ def checked(recording: Recording) -> Recording:
             f"{scan.source}: {num} patterns but true positions of shape {scan.truth.positions_N2.shape}; there must be "
             "one for each pattern"
         )
-    return recording
+    _check_positions(scan, (shape[0], shape[1]))
+    return Checked(patterns, scan, _survey(patterns, scan))
 
 
-def summary(recording: Recording) -> Iterator[str]:
-    """Yield lines that a person recognises their experiment by."""
-    intensities_NYX, scan = recording
-    num, shape = len(intensities_NYX), intensities_NYX.shape[1:]
-    totals_N = intensities_NYX.sum(axis=(1, 2), dtype=np.float64)
-    extent = np.ptp(scan.positions_N2, axis=0)
-    yield f"patterns     {num} of {_by(shape)} pixels ({num * shape[0] * shape[1] * 4 / 2**20:.0f} MiB)"
-    yield f"counts       {totals_N.mean():.4g} a pattern ({totals_N.min():.4g} to {totals_N.max():.4g})"
-    yield f"scanned      {extent[0]:.1f} × {extent[1]:.1f} pixels, typical step {_typical_step(scan.positions_N2):.2f}"
-    if scan.pixel_size_angstrom is None:
-        yield "pixel size   not known: everything is in pixels"
-    else:
-        size = scan.pixel_size_angstrom
-        yield f"pixel size   {size:.4g} Å, so {extent[0] * size:.4g} × {extent[1] * size:.4g} Å were scanned"
-        if scan.wavelength_angstrom is not None:
-            reach = 1e3 * scan.wavelength_angstrom / (2 * size)
-            yield f"wavelength   {scan.wavelength_angstrom:.5g} Å; the detector reaches to {reach:.4g} mrad"
-    if scan.probe_MYX is not None:
-        yield f"probe guess  {len(scan.probe_MYX)} mode(s)"
-    if scan.truth is not None:
-        yield "truth        known: object phase and positions"
-
-
-def _typical_step(positions_N2: NDArray[np.float64]) -> float:
-    """Return the median distance between one point and the next in order of the scan."""
+def _check_positions(scan: Scan, shape: tuple[int, int]) -> None:
+    """See that positions can be those of a scan, seen through patches of this many pixels."""
+    positions_N2, unit, room = scan.positions_N2, scan.positions_unit, min(shape)
     if len(positions_N2) < 2:
-        return 0.0
-    return float(np.median(np.hypot(*np.diff(positions_N2, axis=0).T)))
+        return
+    extent_2 = np.ptp(positions_N2, axis=0)
+    hint_for = partial(likely_unit, unit=unit, pixel_size_angstrom=scan.pixel_size_angstrom, room=room)
+    if extent_2.max() < _SMALLEST_SCAN:
+        step = float(np.median(np.hypot(*np.diff(positions_N2, axis=0).T)))
+        raise DataError(
+            f"{scan.source}: all positions lie within {extent_2.max():.2g} pixels, so nothing was scanned; check "
+            f"positions_unit (now {unit}) and the pixel size{hint_for(step)}"
+        )
+    step = float(np.median(neighbour_distances(positions_N2)))
+    if step > max(shape):
+        raise DataError(
+            f"{scan.source}: scan points are {step:.4g} pixels apart, but a patch has {_by(shape)}, so no two patterns "
+            f"see the same place; check positions_unit (now {unit}) and the pixel size{hint_for(step)}"
+        )
+    object_bytes = _BYTES_A_PIXEL * float(np.prod(extent_2 + np.array(shape)))
+    if object_bytes > (free := free_host_memory()):
+        middle_2 = np.median(positions_N2, axis=0)
+        furthest = int(np.abs(positions_N2 - middle_2).max(axis=1).argmax())
+        raise DataError(
+            f"{scan.source}: the scan spans {extent_2[0]:.4g} × {extent_2[1]:.4g} pixels; an object of that size takes "
+            f"{in_words(object_bytes)}, and {in_words(free)} are free. Pattern {furthest} is the furthest out, at "
+            f"({positions_N2[furthest, 0]:.4g}, {positions_N2[furthest, 1]:.4g}): leave out positions that are wrong, "
+            f"or check positions_unit (now {unit}){hint_for(step)}"
+        )
+
+
+def _survey(patterns: Patterns, scan: Scan) -> Survey:
+    totals_N, mean_YX = np.empty(len(patterns)), np.zeros(patterns.shape[1:])
+    low = np.inf
+    for piece, patterns_BYX in pieces(patterns):
+        # NaN and infinity show in the total. Each row is summed for itself: the same bits however many there are.
+        totals_N[piece] = patterns_BYX.reshape(len(patterns_BYX), -1).sum(axis=1, dtype=np.float64)
+        mean_YX += patterns_BYX.sum(axis=0, dtype=np.float64) / len(patterns)
+        low = min(low, float(patterns_BYX.min()))
+    if not np.isfinite(totals_N).all():
+        bad = np.flatnonzero(~np.isfinite(totals_N))
+        raise DataError(
+            f"{scan.source}: {len(bad)} of {len(patterns)} patterns hold values that are not finite, the first is "
+            f"pattern {bad[0]}; mark bad pixels (prepare.mask, prepare.bad_pixels), or leave these patterns out"
+        )
+    if low < 0:
+        raise DataError(
+            f"{scan.source}: intensities go down to {low:.4g}, but counts are not negative; if these are amplitudes, "
+            'say values = "amplitude"; if a background was subtracted, prepare.background = 0.0 sets them to 0'
+        )
+    if totals_N.max() == 0:
+        raise DataError(f"{scan.source}: all patterns are zero; check the name of the patterns' array")
+    return Survey(totals_N, mean_YX)
 
 
 def _by(shape: tuple[int, ...]) -> str:

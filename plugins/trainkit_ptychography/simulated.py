@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import attrs
 
-from trainkit import component
+from trainkit import Problem, component
 from trainkit_ptychography.diffraction import DiffractionData
 
 if TYPE_CHECKING:
+    from trainkit.recipe.root import Recipe
     from trainkit_ptychography.scan import Recording
 
 _positive = attrs.validators.gt(0.0)
@@ -49,6 +51,11 @@ class SimulatedDiffraction(DiffractionData):
     dose_per_square_angstrom: float = attrs.field(default=1e5, validator=_positive)
     atom_spacing_angstrom: float = attrs.field(default=1.4, validator=_positive)
     seed: int = attrs.field(default=0, validator=attrs.validators.ge(0))
+
+    def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
+        """Check that nothing is asked of a file."""
+        if self.patterns_on == "disk":
+            yield Problem("simulated patterns are in no file", "patterns_on")
 
     def knows_truth(self) -> bool:
         """Return True: it is a simulation."""

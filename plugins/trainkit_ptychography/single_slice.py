@@ -23,13 +23,18 @@ if TYPE_CHECKING:
 class SingleSlice(Model):
     """A thin specimen: the probe times the object's transmission, seen in the far field. With scan positions.
 
-    Parameter groups: ``object`` trains from the start; ``probe`` and ``dr``, the displacements of the scan points
-    in pixels, train only if they are given a ``start_epoch``. So reconstruct the object first, then what it rests on.
-    Points that are held out for validation keep the positions that the data gives: no step ever sees them.
+    Parameter groups: ``object`` trains from the start; ``probe``, ``dr`` and ``scan`` train only if they are given a
+    ``start_epoch``. So reconstruct the object first, then what it rests on. ``dr`` are the displacements of the scan
+    points in pixels; ``scan`` is what the whole scan is rotated, scaled and sheared by, in pixels at its edge.
 
     While the probe trains, its power is kept and its modes are made orthogonal once an epoch. While dr trains, the
     affine part of the displacements is taken out once an epoch: patterns hardly tell a scaled or rotated scan from a
-    changed object and probe, and without this the positions drift while the loss still falls.
+    changed object and probe, and without this the positions drift while the loss still falls. Train ``scan`` on
+    purpose where the scan's calibration is in doubt and the probe's is not; it then gets what is taken out of dr.
+
+    No step ever sees a pattern that is held out for validation. While dr trains, the displacement of such a point is
+    fitted to its own pattern alone, with object and probe as they are, and then brought back into the frame of the scan
+    as it was given: so ``val/loss`` sees a better object through the errors of positions, and sees a scan that drifts.
 
     Source: Maiden, Humphry, Sarahan, Kraus, Rodenburg, Ultramicroscopy 120 (2012) 64 (positions); Thibault, Menzel,
     Nature 494 (2013) 68 (modes).
@@ -59,7 +64,7 @@ class SingleSlice(Model):
 
     def groups(self) -> Mapping[str, bool]:
         """Return the groups: only the object trains unasked."""
-        return {"object": True, "probe": False, "dr": False, "other": False}
+        return {"object": True, "probe": False, "dr": False, "scan": False, "other": False}
 
     def build(self, data: Any) -> nn.Module:
         """Make the network."""
@@ -75,4 +80,10 @@ class SingleSlice(Model):
 
     def parameter_groups(self, model: Any) -> Mapping[str, Iterable[nn.Parameter]]:
         """Return the parameters of each group; "other" is empty, for models that add to this one."""
-        return {"object": model.object.parameters(), "probe": model.probe.parameters(), "dr": [model.dr], "other": []}
+        return {
+            "object": model.object.parameters(),
+            "probe": model.probe.parameters(),
+            "dr": [model.dr],
+            "scan": [model.scan],
+            "other": [],
+        }

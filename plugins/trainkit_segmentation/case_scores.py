@@ -5,6 +5,7 @@ Shapes: N = cases, K = classes.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Sequence
 
@@ -12,6 +13,8 @@ import torch
 from torch import Tensor
 
 from trainkit import State
+
+_LOGGER = logging.getLogger("trainkit")
 
 
 class CaseScores:
@@ -56,9 +59,8 @@ class CaseScores:
         if self._left_out != self._said:
             self._said = self._left_out
             if self._left_out:
-                state.say(
-                    f"{state.split}/{self._name} leaves out what no truth and no prediction has: {self._left_out}"
-                )
+                value = f"{state.split}/{self._name}"
+                _LOGGER.info("%s leaves out what no truth and no prediction has: %s", value, self._left_out)
 
 
 def in_a_name(label: str) -> str:

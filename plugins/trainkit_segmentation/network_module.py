@@ -7,6 +7,7 @@ each other), H = heads, X, Y, Z = voxels.
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable
 from itertools import chain
 from typing import Any
@@ -43,7 +44,7 @@ class SegmentationNetwork(nn.Module):
     def on_run_start(self, state: State) -> None:
         """Load the initial weights. A run that is resumed has its weights already."""
         if self._initialise is not None and state.step == 0:
-            state.say(self._initialise(self.network))
+            logging.getLogger("trainkit").info(self._initialise(self.network))
 
 
 def _heads(found: Any) -> list[Tensor]:

@@ -7,7 +7,7 @@ import json
 import platform
 import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import version
@@ -52,6 +52,15 @@ def create(resolved: Resolved, parent: Path | None = None) -> Path:
 def shown(path: Path) -> Path:
     """Return a path as a person would type it: relative where it is below the working directory."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def newest_first(folders: Iterable[Path]) -> list[Path]:
+    """Return those of the folders that hold checkpoints, the one that was last saved to first."""
+    saved = {
+        folder: [path.stat().st_mtime_ns for path in (folder / CHECKPOINTS).glob("*-*.safetensors")]
+        for folder in folders
+    }
+    return sorted((folder for folder, times in saved.items() if times), key=lambda each: max(saved[each]), reverse=True)
 
 
 def describe(folder: Path, resolved: Resolved, parent: Path | None = None) -> None:

@@ -73,7 +73,7 @@ def _train_epoch(run: Run) -> None:
 
     state.seconds = dict.fromkeys(("data", "steps", "validation", "checkpoint"), 0.0)
     began = perf_counter()
-    stages.enter(state.epoch, state.epoch_step)
+    stages.enter(state.epoch, state.epoch_step, state.step)
     if start == 0:
         state.metrics, state.pictures = {}, {}
         state.running = {"train/loss": Running(must_be_finite=True)}

@@ -68,10 +68,8 @@ def run_all(
                 console.say(f"{before}: finished already")
                 done.append(Done(name, "skipped: finished already", None, 0.0, before))
                 continue
-            if before is None:
-                ending = start(resolved, console)
-            else:
-                ending = resume(before, console, allow_code=True)  # it has the recipe that was given here
+            # Code that a folder's checkpoint names may be imported: its recipe is the one that was given here.
+            ending = start(resolved, console) if before is None else resume(before, console, allow_code=True)
         except Exception as error:
             if len(recipes) == 1:
                 raise
@@ -99,11 +97,10 @@ def run_all(
 def _begun(resolved: Resolved) -> Path | None:
     """Return the newest run folder of the same resolved recipe that has a checkpoint."""
     settings, recipe = resolved.recipe.run, write(resolved.tree)
-    for folder in sorted((settings.dir / settings.name).glob("*"), reverse=True):
+    for folder in run_folder.newest_first((settings.dir / settings.name).glob("*")):
         written = folder / run_folder.RECIPE
         if written.is_file() and written.read_text(encoding="utf-8") == recipe:
-            if any((folder / run_folder.CHECKPOINTS).glob("*-*.safetensors")):
-                return run_folder.shown(folder)
+            return run_folder.shown(folder)
     return None
 
 

@@ -60,6 +60,7 @@ def resume(
         RecipeError: The changed recipe is wrong, it names code and that was not allowed, or ``on_extend`` has to be
             said.
     """
+    console.log_to(None)
     file, saved = find(path, epoch, console)
     if recipe is not None:
         resolved = resolve(recipe, sets)
@@ -72,10 +73,9 @@ def resume(
     old_folder = file.parent.parent if file.parent.name == run_folder.CHECKPOINTS else None
     in_place = old_folder is not None and not _is_followed(file, saved)
     folder = old_folder if old_folder is not None and in_place else run_folder.create(resolved, parent=file)
-    with run_folder.lock(folder):
+    with run_folder.lock(folder), console.heard():
         try:
-            with console.heard():
-                run = build(resolved, folder)
+            run = build(resolved, folder)
             for name, part in (extra or {}).items():
                 run.add(name, part)
             old = _begun(run, saved, allow_code)
@@ -135,9 +135,8 @@ def _run_folder(path: Path) -> Path:
     for candidate in (path, Path("runs") / path):
         if (candidate / run_folder.CHECKPOINTS).is_dir():
             return candidate
-        runs = [each for each in candidate.glob("*") if any((each / run_folder.CHECKPOINTS).glob("*-*.safetensors"))]
-        if runs:
-            return max(runs, key=lambda each: each.name)
+        for folder in run_folder.newest_first(candidate.glob("*")):
+            return folder
     raise CheckpointError(
         f"there is no run at {path}; give a checkpoint (*.safetensors), a run folder, or the name of a run below runs/"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
+from functools import cache
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
@@ -96,8 +97,8 @@ def build(resolved: Resolved, folder: Path) -> Run:
     """
     recipe = resolved.recipe
     context = Context(recipe.run.seed, choose_device(recipe.run.device), rank=0, world=1, folder=folder)
-    if recipe.run.threads is not None:
-        torch.set_num_threads(recipe.run.threads)
+    by_itself = _threads()
+    torch.set_num_threads(recipe.run.threads or by_itself)
     torch.use_deterministic_algorithms(recipe.run.deterministic)
     seed_everything(recipe.run.seed)
 
@@ -146,6 +147,12 @@ def build(resolved: Resolved, folder: Path) -> Run:
     )
     run.add("saver", run.saver)
     return run
+
+
+@cache
+def _threads() -> int:
+    """Return how many threads torch would use by itself, before a run in this process said otherwise."""
+    return torch.get_num_threads()
 
 
 def choose_device(name: str) -> torch.device:

@@ -57,11 +57,11 @@ def start(resolved: Resolved, console: Console) -> Ending:
     Raises:
         TrainkitError: The run cannot start, or failed.
     """
+    console.log_to(None)
     folder = run_folder.create(resolved)
-    with run_folder.lock(folder):
+    with run_folder.lock(folder), console.heard():
         try:
-            with console.heard():
-                run = build(resolved, folder)
+            run = build(resolved, folder)
         except BaseException:
             shutil.rmtree(folder)  # nothing was run in it
             raise
@@ -81,7 +81,6 @@ def execute(run: Run, console: Console) -> Ending:
         TrainkitError: It failed; everything up to the last checkpoint is on the disk.
     """
     state, saver = run.state, run.saver
-    state.say = console.say
     run.add("progress", Progress(console))
     try:
         with _signals(state, console):

@@ -65,22 +65,18 @@ def verify(resolved: Resolved, epochs: int, num_stops: int, say: Callable[[str],
         run.add("verify", _StopAfter(epochs, steps))
         execute(run, Console(quiet=True))
     whole = checkpoint.newest_good(folder / run_folder.CHECKPOINTS, say)[1]
-    files = sorted((folder / run_folder.CHECKPOINTS).glob("*-*.safetensors"), key=lambda file: (_step(file), file.name))
-    files = [file for file in files if file.stem != f"epoch-{epochs:04d}"]
+    places = {file: checkpoint.read_header(file) for file in (folder / run_folder.CHECKPOINTS).glob("*-*.safetensors")}
     say(f"{epochs} epochs of {per_epoch} steps in one go: {folder}")
     same = True
-    for file in files:
+    for file in sorted(places, key=lambda file: (places[file]["epoch"], places[file]["step"])):
+        epoch, inside = places[file]["epoch"], places[file]["step"] - places[file]["epoch_step"]
+        if epoch == epochs:
+            continue
         resumed = _in_new_process(file, epochs)
         found = list(differences(whole, checkpoint.newest_good(resumed / run_folder.CHECKPOINTS, say)[1]))
         logged = list(_lines_that_differ(folder, resumed))
         same = same and not found and not logged
-        header = checkpoint.read_header(file)
-        inside = header["step"] - header["epoch_step"]
-        place = (
-            f"stopped after step {inside} of epoch {header['epoch']}"
-            if inside
-            else f"stopped after {header['epoch']} epochs"
-        )
+        place = f"stopped after step {inside} of epoch {epoch}" if inside else f"stopped before epoch {epoch}"
         say(f"{place}: {'DIFFERENT' if found or logged else 'the same, to the bit'}")
         for line in logged[:1]:
             say(f"  first in {line}")
@@ -133,11 +129,6 @@ def _places(steps: int, per_epoch: int, number: int) -> list[int]:
     """Return after which steps to stop: spread over all, and always between an epoch's last step and its validation."""
     spread = {round((i + 1) * steps / (number + 1)) for i in range(number)} if number else set()
     return sorted(step for step in spread | {per_epoch} if 0 < step <= steps)
-
-
-def _step(file: Path) -> int:
-    step: int = checkpoint.read_header(file)["step"]
-    return step
 
 
 def _lines_that_differ(folder: Path, other: Path) -> Iterator[str]:

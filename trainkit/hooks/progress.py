@@ -32,24 +32,25 @@ class Console:
         self.quiet = quiet
         self.live: Any = None
         self._log: Path | None = None
-        self._heard: list[str] = []
+        self._unkept: list[str] = []
 
     @property
     def is_terminal(self) -> bool:
         """Whether a live line makes sense."""
         return not self.quiet and sys.stdout.isatty()
 
-    def log_to(self, path: Path) -> None:
-        """Keep everything that is said in a file too, from now on; first what was `heard`."""
+    def log_to(self, path: Path | None) -> None:
+        """Keep everything that is said in a file too; None: in the next file that will be named."""
         self._log = path
-        for text in self._heard:
-            self._keep(text)
-        self._heard = []
+        if path is not None:
+            unkept, self._unkept = self._unkept, []
+            for text in unkept:
+                self._keep(text)
 
     @contextlib.contextmanager
     def heard(self) -> Iterator[None]:
-        """Say what a run's parts tell the logger "trainkit" while they are made, when its log is not there yet."""
-        logger, handler = logging.getLogger("trainkit"), _Ear(self._hear)
+        """Say, too, what a run's parts tell Python's logger "trainkit", from level INFO up."""
+        logger, handler = logging.getLogger("trainkit"), _Ear(self.say)
         level = logger.level
         logger.setLevel(logging.INFO)
         logger.addHandler(handler)
@@ -58,10 +59,6 @@ class Console:
         finally:
             logger.removeHandler(handler)
             logger.setLevel(level)
-
-    def _hear(self, text: str) -> None:
-        self._heard.append(text)
-        self._show(text)
 
     def say(self, text: str, *, shown: bool = True) -> None:
         """Say a line.
@@ -75,9 +72,11 @@ class Console:
             self._show(text)
 
     def _keep(self, text: str) -> None:
-        if self._log is not None:
-            with self._log.open("a", encoding="utf-8") as file:
-                file.write(text + "\n")
+        if self._log is None:
+            self._unkept.append(text)
+            return
+        with self._log.open("a", encoding="utf-8") as file:
+            file.write(text + "\n")
 
     def _show(self, text: str) -> None:
         if self.quiet:
@@ -95,7 +94,8 @@ class _Ear(logging.Handler):
         self._told = told
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._told(record.getMessage())
+        prefix = "warning: " if record.levelno >= logging.WARNING else ""
+        self._told(prefix + record.getMessage())
 
 
 class Progress:

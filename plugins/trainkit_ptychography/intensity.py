@@ -1,0 +1,38 @@
+"""The intensity loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from trainkit import Batch, Loss, Outputs, component
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@component
+class Intensity(Loss):
+    """Mean squared difference of the intensities, in units of a detector pixel's mean intensity.
+
+    The likelihood of noise that is the same everywhere, as that of an integrating detector in strong light. Bright
+    pixels decide; where photons or electrons are counted, "amplitude" or "poisson" use what the dark ones know.
+    Masked pixels do not count.
+
+    Source: Godard, Allain, Chamard, Rodenburg, Optics Express 20 (2012) 25914.
+    """
+
+    def build(self, data: Any) -> Callable[[Outputs, Batch, nn.Module], Tensor]:
+        """Make the function."""
+        mask_YX: Tensor | None = data.mask_YX
+
+        def loss(outputs: Outputs, batch: Batch, model: nn.Module) -> Tensor:
+            intensities_BYX: Tensor = outputs["intensities"]
+            num_pixels = intensities_BYX[0].numel()  # a mean pattern's total is 1, so a pixel's mean is 1 / num_pixels
+            residual_BYX = intensities_BYX - batch["amplitudes"].square()
+            if mask_YX is not None:
+                residual_BYX = residual_BYX * mask_YX
+            total: Tensor = num_pixels * residual_BYX.square().sum() / len(intensities_BYX)
+            return total
+
+        return loss

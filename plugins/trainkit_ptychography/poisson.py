@@ -1,0 +1,52 @@
+"""The Poisson loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from trainkit import Batch, Loss, Outputs, component
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@component
+class Poisson(Loss):
+    """Negative log-likelihood of the counts, summed over the detector, mean over the patterns; for few counts.
+
+    Σ (μ − n) − n ln(μ / n), with the counts n and the expected counts μ = intensity + ε: what is missing to the
+    likelihood of a model that fits each count exactly, so that 0 is the best and half the number of lit pixels is what
+    noise alone costs. The data must be in counts: other units make the noise seem stronger or weaker than it is, which
+    matters beside regularisers. Masked pixels do not count.
+
+    Source: Thibault, Guizar-Sicairos, New Journal of Physics 14 (2012) 063004, eq. 4.
+
+    Attributes:
+        epsilon_counts: ε, a background in counts a pixel: keeps a count where the model expects none from being
+            infinitely unlikely.
+    """
+
+    epsilon_counts: float = attrs.field(default=1e-2, validator=attrs.validators.gt(0.0))
+
+    def build(self, data: Any) -> Callable[[Outputs, Batch, nn.Module], Tensor]:
+        """Make the function."""
+        import torch
+
+        mask_YX: Tensor | None = data.mask_YX
+        mean_counts: float = data.mean_counts
+
+        def loss(outputs: Outputs, batch: Batch, model: nn.Module) -> Tensor:
+            expected_BYX = outputs["intensities"] * mean_counts + self.epsilon_counts
+            counts_BYX = batch["amplitudes"].square() * mean_counts
+            # xlogy is 0 where there is no count. One logarithm of the ratio, so that large counts do not cancel.
+            ratio_BYX = expected_BYX / counts_BYX.clamp_min(1e-30)
+            deviance_BYX = expected_BYX - counts_BYX - torch.xlogy(counts_BYX, ratio_BYX)
+            if mask_YX is not None:
+                deviance_BYX = deviance_BYX * mask_YX
+            total: Tensor = deviance_BYX.sum() / len(expected_BYX)
+            return total
+
+        return loss

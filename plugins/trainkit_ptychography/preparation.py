@@ -1,0 +1,170 @@
+"""From a detector's frames to patterns: background, bad pixels, and which pixels make up which.
+
+Shapes: B = frames, V, U = rows and columns of a frame as it is stored, Y, X = those of a pattern as it is used, M =
+probe modes.
+
+A pixel of a pattern has a frequency f, counted in pixels of the pattern from the beam, zero at [0, 0]. It is the sum of
+``bin`` × ``bin`` pixels of the frame, centred (as well as whole pixels allow) f·bin pixels from the beam. Cropping and
+padding only say for which f that is done; what lies beyond the detector is empty.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from trainkit import DataError
+
+
+class Axis(NamedTuple):
+    """Which stored pixels make up a pattern along one axis, for a pattern of Y pixels that are sums of b.
+
+    Attributes:
+        place_bY: Their places.
+        there_bY: Whether there is such a pixel at all.
+    """
+
+    place_bY: NDArray[np.int64]
+    there_bY: NDArray[np.bool_]
+
+
+def axis(stored: int, size: int, binned: int, beam: int | None, flipped: bool) -> Axis:
+    """Lay a pattern's pixels over those that are stored.
+
+    Args:
+        stored: Number of stored pixels.
+        size: Number of pixels of the pattern.
+        binned: Stored pixels to a pattern's pixel.
+        beam: Where the zero frequency is stored; None: at 0, and negative frequencies at the end, as an FFT has them.
+        flipped: Whether frequencies change their sign.
+    """
+    frequency_Y = np.fft.ifftshift(np.arange(size) - size // 2)
+    if flipped:
+        frequency_Y = frequency_Y[-np.arange(size) % size]
+    offset_bY = frequency_Y * binned + np.arange(binned)[:, None] - (binned - 1) // 2
+    if beam is None:
+        there_bY = (offset_bY >= -(stored // 2)) & (offset_bY < stored - stored // 2)
+        return Axis(offset_bY % stored, there_bY)
+    place_bY = offset_bY + beam
+    return Axis(np.clip(place_bY, 0, stored - 1), (place_bY >= 0) & (place_bY < stored))
+
+
+@attrs.frozen(eq=False)
+class Preparation:
+    """Turns frames into patterns.
+
+    Attributes:
+        rows: Which stored rows make up which.
+        columns: Which stored columns make up which.
+        amplitudes: Whether frames hold square roots of intensities.
+        background: Counts to subtract, one number or (V, U); None: nothing is subtracted, or clipped.
+        bad_VU: Stored pixels that do not count.
+        beyond_is_dark: Whether what is not on the detector counts, as zero.
+    """
+
+    rows: Axis
+    columns: Axis
+    amplitudes: bool = False
+    background: NDArray[np.float32] | None = None
+    bad_VU: NDArray[np.bool_] | None = None
+    beyond_is_dark: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of a pattern."""
+        return self.rows.place_bY.shape[1], self.columns.place_bY.shape[1]
+
+    def intensities(self, frames_BVU: NDArray[Any]) -> NDArray[np.float32]:
+        """Return intensities on the whole detector; bad pixels are 0."""
+        values_BVU = frames_BVU.astype(np.float32)
+        if self.amplitudes:
+            np.square(values_BVU, out=values_BVU)
+        if self.background is not None:
+            values_BVU -= self.background
+            np.maximum(values_BVU, 0, out=values_BVU)  # NaN stays NaN
+        if self.bad_VU is not None:
+            values_BVU[:, self.bad_VU] = 0
+        return values_BVU
+
+    def __call__(self, frames_BVU: NDArray[Any]) -> NDArray[np.float32]:
+        """Return patterns (B, Y, X), zero frequency at [0, 0]."""
+        return self._laid_out(self.intensities(frames_BVU))
+
+    def mask(self) -> NDArray[np.bool_] | None:
+        """Return which pixels of a pattern count (Y, X): those that no bad pixel is part of; None: all."""
+        some, whole = (
+            getattr(self.rows.there_bY, of_all)(0)[:, None] & getattr(self.columns.there_bY, of_all)(0)
+            for of_all in ("any", "all")
+        )
+        good_YX: NDArray[np.bool_] = whole | ~some if self.beyond_is_dark else whole
+        if self.bad_VU is not None:
+            good_YX = good_YX & (self._laid_out(self.bad_VU[None].astype(np.float32))[0] == 0)
+        return None if good_YX.all() else good_YX
+
+    def _laid_out(self, values_BVU: NDArray[np.float32]) -> NDArray[np.float32]:
+        # Sums are made pixel by pixel in a fixed order: the same bits, however many frames there are.
+        values_BS = values_BVU.reshape(len(values_BVU), -1)
+        total_BYX: NDArray[np.float32] | None = None
+        for row_Y, row_there_Y in zip(*self.rows, strict=True):
+            for column_X, column_there_X in zip(*self.columns, strict=True):
+                part_BYX = values_BS.take(row_Y[:, None] * values_BVU.shape[2] + column_X, axis=1)
+                if not (row_there_Y.all() and column_there_X.all()):
+                    part_BYX[:, ~(row_there_Y[:, None] & column_there_X)] = 0
+                total_BYX = part_BYX if total_BYX is None else np.add(total_BYX, part_BYX, out=total_BYX)
+        assert total_BYX is not None  # there is at least one row and one column
+        return total_BYX
+
+
+def beam_by_centre_of_mass(mean_VU: NDArray[np.floating], name: str) -> tuple[int, int]:
+    """Return the pixel that is nearest to the centre of mass.
+
+    Raises:
+        DataError: There is no light, or NaN.
+    """
+    total = float(mean_VU.sum(dtype=np.float64))
+    if not (np.isfinite(total) and total > 0):
+        raise DataError(
+            f"{name}: no centre of mass can be found, since patterns hold no light, or values that are not finite: "
+            "give zero_frequency = [row, column], or prepare.mask"
+        )
+    rows, columns = (
+        float((mean_VU.sum(axis=1 - each, dtype=np.float64) * np.arange(mean_VU.shape[each])).sum()) / total
+        for each in (0, 1)
+    )
+    return round(rows), round(columns)
+
+
+def prepared_probe(
+    modes_MVU: NDArray[np.complexfloating], shape_YX: tuple[int, int], binned: int, flips: tuple[bool, bool]
+) -> NDArray[np.complexfloating]:
+    """Return a probe as patterns see it that were flipped, cropped, binned and padded.
+
+    Fewer, or more, detector pixels are larger, or smaller, object pixels: the probe's spectrum is cropped or padded.
+    Binned ones leave the probe less room: its array is cropped.
+
+    Args:
+        modes_MVU: Centred at pixel (V//2, U//2).
+        shape_YX: Rows and columns of a pattern.
+        binned: Stored pixels to a pattern's pixel.
+        flips: Whether rows, and columns, are turned around.
+    """
+    modes = modes_MVU
+    for place, (size, flipped) in enumerate(zip(shape_YX, flips, strict=True)):
+        along = place + 1
+        if size * binned != modes.shape[along] or flipped:
+            spectrum = np.fft.fft(np.fft.ifftshift(modes, axes=along), axis=along)
+            chosen = _chosen(spectrum, size * binned, along, flipped)
+            modes = np.fft.fftshift(np.fft.ifft(chosen, axis=along), axes=along)
+        modes = np.fft.fftshift(_chosen(np.fft.ifftshift(modes, axes=along), size, along, False), axes=along)
+    return modes.astype(modes_MVU.dtype)
+
+
+def _chosen(values: NDArray[Any], size: int, along: int, flipped: bool) -> NDArray[Any]:
+    """Crop or pad an axis that has its zero at 0 and negative numbers at the end."""
+    (place,), (there,) = axis(values.shape[along], size, 1, None, flipped)
+    taken = np.take(values, place, axis=along)
+    kept: NDArray[Any] = taken * there.reshape([-1 if each == along else 1 for each in range(taken.ndim)])
+    return kept

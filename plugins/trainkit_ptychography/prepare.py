@@ -1,0 +1,50 @@
+"""What is done to patterns on their way from the file: the settings."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import attrs
+
+from trainkit import component
+
+
+def _size(instance: object, attribute: attrs.Attribute[tuple[int, int] | None], value: tuple[int, int] | None) -> None:
+    if value is not None and min(value) < 1:
+        raise ValueError(f"must be 1 or more, got {list(value)}")
+
+
+_places = attrs.validators.deep_iterable(attrs.validators.ge(0))
+
+
+@component
+class Prepare:
+    """What is done to patterns, in this order: background, bad pixels, crop around the beam, binning, padding.
+
+    Pixels are counted from 0, as the patterns have them after ``pattern_axes``, before anything else.
+
+    Attributes:
+        background: Counts to subtract from intensities: one number for each pixel, or the name of an array (rows,
+            columns). What falls below 0 becomes 0; so ``0.0`` clips negative values.
+        mask: Name of an array (rows, columns) that marks bad pixels. They do not count in the loss, and may be NaN.
+        mask_marks: Whether the mask is non-zero at "bad" pixels, or at "good" ones.
+        bad_pixels: Further bad pixels, [row, column] each.
+        bad_rows: Rows that are bad as a whole.
+        bad_columns: Columns that are bad as a whole.
+        crop: Rows and columns of the detector to keep, around the beam. An object pixel gets larger by it.
+        bin: Detector pixels to sum up, along rows and along columns. A probe has less room by it. Rows and columns
+            that fill no whole bin are left out.
+        pad: Rows and columns to pad patterns to, after binning. An object pixel gets smaller by it.
+        beyond_detector: What padding holds: "unknown" does not count in the loss, "dark" counts as measured zeros.
+    """
+
+    background: float | str | None = None
+    mask: str | None = None
+    mask_marks: Literal["bad", "good"] = "bad"
+    bad_pixels: tuple[tuple[int, int], ...] = attrs.field(default=(), validator=attrs.validators.deep_iterable(_places))
+    bad_rows: tuple[int, ...] = attrs.field(default=(), validator=_places)
+    bad_columns: tuple[int, ...] = attrs.field(default=(), validator=_places)
+    crop: tuple[int, int] | None = attrs.field(default=None, validator=_size)
+    bin: int = attrs.field(default=1, validator=attrs.validators.ge(1))
+    pad: tuple[int, int] | None = attrs.field(default=None, validator=_size)
+    beyond_detector: Literal["unknown", "dark"] = "unknown"

@@ -1,0 +1,88 @@
+"""Figures that tell whether a scan can be reconstructed: steps, the probe's size, where the light falls.
+
+Shapes: N = scan points, Y, X = rows and columns of a pattern or of the probe's array.
+Units: pixels.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+_ASKED = 256  # points whose neighbours are looked for
+_SAME = 1e-6  # pixels, within which a place is the same one
+
+
+def neighbour_distances(positions_N2: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far points are from the nearest other place that was visited; for 256 of them, evenly spread.
+
+    The same place visited again is no neighbour. Infinite where there is no other place at all.
+    """
+    asked = np.unique(np.linspace(0, len(positions_N2) - 1, _ASKED).round().astype(np.int64))
+    distances = np.full(len(asked), np.inf)
+    for place, point in enumerate(asked):
+        away_N = np.hypot(*(positions_N2 - positions_N2[point]).T)
+        elsewhere = away_N[away_N > _SAME]
+        if len(elsewhere):
+            distances[place] = elsewhere.min()
+    return distances
+
+
+def probe_diameter(intensity_YX: NDArray[np.floating]) -> float:
+    """Return the diameter of the uniform disc that has half of its power in as small a circle as the probe has.
+
+    This is the geometric diameter of a defocused probe, and is kind to the weak tails of a focused one.
+
+    Args:
+        intensity_YX: The probe's intensity, at any place of its array.
+    """
+    power_YX = np.asarray(intensity_YX, dtype=np.float64)
+    rows, columns = (
+        np.arange(size, dtype=np.float64) - _circular_centre(power_YX.sum(axis=1 - which))
+        for which, size in enumerate(power_YX.shape)
+    )
+    rows, columns = (
+        (each + size / 2) % size - size / 2 for each, size in zip((rows, columns), power_YX.shape, strict=True)
+    )
+    radius = np.hypot(rows[:, None], columns).ravel()
+    order = np.argsort(radius)
+    power = np.cumsum(power_YX.ravel()[order])
+    half = int(np.searchsorted(power, 0.5 * power[-1]))
+    area = half + 0.5  # pixels within the circle of half the power
+    return float(2 * np.sqrt(2 * area / np.pi))
+
+
+def beam_offset(mean_YX: NDArray[np.floating]) -> tuple[float, float]:
+    """Return how far the centre of mass of the light is from the zero frequency, at [0, 0]: (rows, columns)."""
+    down, right = (_circular_centre(np.asarray(mean_YX, dtype=np.float64).sum(axis=1 - which)) for which in (0, 1))
+    half = [size / 2 for size in mean_YX.shape]
+    return (down + half[0]) % (2 * half[0]) - half[0], (right + half[1]) % (2 * half[1]) - half[1]
+
+
+def bright_radius(mean_YX: NDArray[np.floating]) -> float:
+    """Return the radius of the disc of direct light: that of a circle as large as what is brighter than half of it."""
+    level = float((mean_YX**2).sum() / mean_YX.sum())  # of a disc on a dark ground: its brightness
+    return float(np.sqrt((mean_YX > 0.5 * level).sum() / np.pi))
+
+
+def edge_share(mean_YX: NDArray[np.floating], counts_YX: NDArray[np.bool_] | None) -> float:
+    """Return how bright the detector's outermost pixels are, as a share of the brightness within the bright disc.
+
+    Args:
+        mean_YX: The mean pattern, zero frequency at [0, 0].
+        counts_YX: Which pixels count; None: all.
+    """
+    level = float((mean_YX**2).sum() / mean_YX.sum())
+    edge_YX = np.zeros(mean_YX.shape, bool)
+    rows, columns = (size // 2 for size in mean_YX.shape)  # where the highest frequencies are
+    edge_YX[[rows - 1, rows]] = True
+    edge_YX[:, [columns - 1, columns]] = True
+    if counts_YX is not None:
+        edge_YX &= counts_YX
+    return float(mean_YX[edge_YX].mean()) / level if edge_YX.any() else 0.0
+
+
+def _circular_centre(weights: NDArray[np.float64]) -> float:
+    """Return the centre of mass of weights on a ring, which has no ends."""
+    turns = np.exp(2j * np.pi * np.arange(len(weights)) / len(weights))
+    return float(np.angle((weights * turns).sum()) / (2 * np.pi) * len(weights))

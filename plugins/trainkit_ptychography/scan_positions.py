@@ -1,0 +1,83 @@
+"""Where the probe was: rasters, and positions in whatever order and direction a file has them.
+
+Shapes: N = scan points. Positions are (row, column), in any unit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from math import cos, radians, sin
+
+import numpy as np
+from numpy.typing import NDArray
+
+ANGSTROM = {"angstrom": 1.0, "nm": 10.0, "um": 1e4, "m": 1e10}
+"""Length units that positions may have, in Å."""
+
+
+def in_unit(step: float, unit: str, pixel_size_angstrom: float | None) -> float | None:
+    """Return a length of so many pixels in a unit ("pixels" is one too); None: the pixel's size is not known."""
+    if unit == "pixels":
+        return step
+    return None if pixel_size_angstrom is None else step * pixel_size_angstrom / ANGSTROM[unit]
+
+
+def likely_unit(step: float, unit: str, pixel_size_angstrom: float | None, room: int) -> str:
+    """Return advice on the unit of positions whose step is unlikely; empty where no unit makes it likely.
+
+    Args:
+        step: The typical step in pixels, as it came out.
+        unit: The unit in which positions were said to be.
+        pixel_size_angstrom: Size of an object pixel; None: not known.
+        room: Pixels along a pattern's shorter side: a likely step is between 0.1 and half of them.
+    """
+    said = in_unit(step, unit, pixel_size_angstrom)
+    likely = []
+    for other in ("pixels", *ANGSTROM):
+        one = in_unit(1.0, other, pixel_size_angstrom)
+        if other != unit and said is not None and one is not None and 0.1 <= said / one <= room / 2:
+            likely.append(f'positions_unit = "{other}" would make it {said / one:.3g} pixels')
+    return "; " + ", ".join(likely) if likely else ""
+
+
+def raster(shape: tuple[int, int], step: tuple[float, float], snake: bool) -> NDArray[np.float64]:
+    """Return the points of a regular scan in the order in which they were taken, from (0, 0).
+
+    Args:
+        shape: Points along the slow axis, the rows, and along the fast one.
+        step: Distances along both.
+        snake: Whether every second line was scanned backwards.
+
+    Example:
+        >>> raster((2, 2), (1.0, 0.5), snake=True).tolist()
+        [[0.0, 0.0], [0.0, 0.5], [1.0, 0.5], [1.0, 0.0]]
+    """
+    slow_RC, fast_RC = np.meshgrid(np.arange(shape[0]), np.arange(shape[1]), indexing="ij")
+    if snake:
+        fast_RC[1::2] = fast_RC[1::2, ::-1]
+    points_N2: NDArray[np.float64] = np.stack([slow_RC, fast_RC], axis=-1).reshape(-1, 2) * np.array(step, dtype=float)
+    return points_N2
+
+
+def oriented(
+    points_N2: NDArray[np.float64], swapped: bool, flips: Collection[str], rotation_deg: float
+) -> NDArray[np.float64]:
+    """Return positions in the directions of the detector.
+
+    Args:
+        points_N2: Positions.
+        swapped: Whether they are (column, row).
+        flips: Which of "rows" and "columns" run the other way.
+        rotation_deg: How far they are then turned, from the column axis (right) towards the row axis (down).
+
+    Example:
+        >>> oriented(np.array([[0.0, 1.0]]), False, (), 90.0).round(12).tolist()
+        [[1.0, 0.0]]
+    """
+    row_N, column_N = points_N2.T[::-1] if swapped else points_N2.T
+    row_N = -row_N if "rows" in flips else row_N
+    column_N = -column_N if "columns" in flips else column_N
+    if rotation_deg:
+        angle = radians(rotation_deg)
+        row_N, column_N = row_N * cos(angle) + column_N * sin(angle), column_N * cos(angle) - row_N * sin(angle)
+    return np.stack([row_N, column_N], axis=1)

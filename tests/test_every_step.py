@@ -1,0 +1,205 @@
+"""A run that is stopped after any of its steps, and gone on with, ends with the same bits."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from clients import recorder
+from same import differences
+
+from trainkit import State, checkpoint
+from trainkit.engine.resume import resume
+from trainkit.engine.start import start
+from trainkit.hooks.progress import Console
+from trainkit.recipe.resolve import resolve_text
+
+HEAD = """
+trainkit = 1
+[run]
+name = "steps"
+epochs = 4
+device = "cpu"
+threads = 1
+[checkpoint]
+keep_last = 1000
+[pictures]
+every_epochs = 0
+[hooks.recorder]
+use = "clients.recorder:Recorder"
+"""
+CLIENTS = {
+    "ptychography": HEAD
+    + """
+[data]
+use = "diffraction_simulated"
+scan_shape = [6, 6]
+detector_size = 24
+batch_size = 12
+validation_fraction = 0.1
+[model]
+use = "single_slice_ptychography"
+probe = { use = "aperture", modes = 2 }
+[losses.data]
+use = "amplitude"
+[losses.smooth]
+use = "tv"
+weight = 1e-4
+[groups.probe]
+start_epoch = 1
+stop_epoch = 3
+[groups.dr]
+start_epoch = 2
+""",
+    "segmenter": HEAD
+    + """
+[data]
+use = "clients.segmenter:Volumes"
+num_workers = 0
+[model]
+use = "clients.segmenter:TwoHeads"
+[losses.data]
+use = "clients.segmenter:DeepSupervision"
+[metrics.dice]
+use = "clients.segmenter:Dice"
+[inference]
+use = "clients.segmenter:SlidingWindow"
+[groups.head]
+start_epoch = 1
+[groups.encoder]
+stop_epoch = 3
+""",
+    "toy": HEAD
+    + """
+[data]
+use = "clients.toy:Line"
+[model]
+use = "clients.toy:Perceptron"
+[losses.data]
+use = "clients.toy:Squares"
+[hooks.count]
+use = "clients.toy:Count"
+[groups.first]
+parameters = ["0.*"]
+[groups.second]
+parameters = ["2.*"]
+start_epoch = 2
+""",
+}
+SCHEDULES = {
+    "cosine": "scheduler.use=cosine",
+    "one_cycle by step": 'scheduler={ use = "one_cycle", by = "step" }',
+    "polynomial by step, warm-up": 'scheduler={ use = "polynomial", by = "step", warmup = 2 }',
+    "plateau": 'scheduler={ use = "reduce_on_plateau", patience = 0 }',
+    "torch": 'scheduler={ use = "torch", name = "StepLR", arguments = { step_size = 2 } }',
+}
+CASES = [
+    *(("toy", schedule, ()) for schedule in SCHEDULES),
+    ("toy", "cosine", ("run.accumulate=3",)),
+    *(("ptychography", schedule, ()) for schedule in ("one_cycle by step", "plateau")),
+    ("ptychography", "cosine", ("run.accumulate=2",)),
+    *(("segmenter", schedule, ()) for schedule in ("cosine", "plateau")),
+]
+
+
+@pytest.fixture(autouse=True)
+def _saved_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    recorder.ACTIONS.clear()
+    recorder.ACTIONS["step_end"] = lambda state: state.save("every step")
+    yield
+    recorder.ACTIONS.clear()
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    return [{**json.loads(line), "seconds": 0} for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def prove(text: str, *sets: str) -> int:
+    """Run in one go, then from every checkpoint; return from how many."""
+    whole = start(resolve_text(text, Path.cwd(), sets), Console(quiet=True)).run.state
+    files = sorted((whole.folder / "checkpoints").glob("*-*.safetensors"))
+    last = whole.folder / "checkpoints" / f"epoch-{whole.epochs:04d}.safetensors"
+    recorder.ACTIONS.clear()
+    expected = checkpoint.read(last)
+    for file in files:
+        if file == last:
+            continue
+        torch.rand(7)  # whatever the process did in the meantime must not matter
+        ending = resume(file, Console(quiet=True), allow_code=True)
+        assert ending is not None
+        assert ending.newest is not None
+        assert differences(checkpoint.read(ending.newest), expected) == [], file.name
+        assert lines(ending.run.state.folder) == lines(whole.folder), file.name
+    return len(files) - 1
+
+
+@pytest.mark.parametrize(("client", "schedule", "sets"), CASES, ids=lambda value: str(value) if value else "-")
+def test_it_ends_with_the_same_bits_from_every_step(client: str, schedule: str, sets: tuple[str, ...]) -> None:
+    assert prove(CLIENTS[client], SCHEDULES[schedule], *sets) >= 8
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_loader_workers_change_nothing_of_that() -> None:
+    assert (
+        prove(
+            CLIENTS["segmenter"],
+            SCHEDULES["cosine"],
+            "data.num_workers=2",
+            "run.epochs=2",
+            "groups.encoder.stop_epoch=2",
+        )
+        >= 6
+    )
+
+
+@pytest.mark.parametrize("client", ["segmenter", "ptychography"])
+def test_an_interrupted_validation_is_done_anew_and_nothing_else_is_different(client: str) -> None:
+    recorder.ACTIONS.clear()
+    text = CLIENTS[client]
+    whole = start(resolve_text(text, Path.cwd()), Console(quiet=True)).run.state
+
+    def interrupt(state: State) -> None:
+        if state.epoch == 2:
+            torch.rand(3)  # a validation that draws random numbers
+            state.interrupt("the machine is needed")
+
+    recorder.ACTIONS["validation_start"] = interrupt
+    stopped = start(resolve_text(text, Path.cwd()), Console(quiet=True))
+    assert stopped.newest is not None
+    assert stopped.newest.name.startswith("step-")
+    assert [line["epoch"] for line in lines(stopped.run.state.folder)] == [0, 1]
+    recorder.ACTIONS.clear()
+    resumed = resume(stopped.run.state.folder, Console(quiet=True), allow_code=True)
+    assert resumed is not None
+    assert resumed.newest is not None
+    last = whole.folder / "checkpoints" / "epoch-0004.safetensors"
+    assert differences(checkpoint.read(resumed.newest), checkpoint.read(last)) == []
+    assert lines(resumed.run.state.folder) == lines(whole.folder)
+
+
+def test_accumulated_gradients_are_those_of_one_large_batch() -> None:
+    """Four batches of eight points as one of thirty-two, for a network without dropout."""
+    from clients.toy import Line
+
+    from trainkit import Context
+
+    recorder.ACTIONS.clear()
+    sets = ("run.epochs=1", "run.accumulate=4", "optimizer.use=sgd", "optimizer.lr=0.1", "groups.second.start_epoch=0")
+    text = CLIENTS["toy"].replace("clients.toy:Perceptron", "clients.bigger:Wide")
+    ending = start(resolve_text(text, Path.cwd(), (*sets, "model.dropout=0.0")), Console(quiet=True))
+    assert ending.run.state.step == 1
+
+    torch.manual_seed(0)
+    data = Line().build(Context(0, torch.device("cpu"), 0, 1, Path()))
+    model = ending.run.recipe.model.build(data)
+    batches = list(data.train(0, 0))
+    together = {key: torch.cat([batch[key] for batch in batches]) for key in ("x", "y")}
+    (model(together)["y"] - together["y"]).square().mean().backward()
+    for name, parameter in model.named_parameters():
+        moved = ending.run.state.model.get_parameter(name)
+        torch.testing.assert_close(moved, parameter - 0.1 * parameter.grad)
