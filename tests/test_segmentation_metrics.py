@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from clients import segmentation_cases
 from clients.volumes import CASES, SPACING_MM, LiveVolumes
 from monai.metrics.hausdorff_distance import compute_hausdorff_distance
 from monai.metrics.meandice import compute_dice
@@ -17,10 +19,14 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from trainkit import Context, Monitor, State
+from trainkit_segmentation.cache import Cache
 from trainkit_segmentation.dice import Dice
 from trainkit_segmentation.hd95 import HD95
-from trainkit_segmentation.overlap import class_counts, dice, mask_counts
+from trainkit_segmentation.msd import MSD
+from trainkit_segmentation.overlap import counts, dice
 from trainkit_segmentation.prediction import prediction
+from trainkit_segmentation.preprocessing import Preprocessing
+from trainkit_segmentation.split_same import SameCases
 from trainkit_segmentation.surface_dice import SurfaceDice
 from trainkit_segmentation.surfaces import hausdorff_95, surface_agreement
 
@@ -33,9 +39,13 @@ def test_dice_is_that_of_monai_by_either_way_of_counting() -> None:
     generator = torch.Generator().manual_seed(0)
     found, true = torch.randint(0, 5, (2, 1, 7, 8, 9), generator=generator)
     expected = compute_dice(one_hot(found, 4)[None].float(), one_hot(true, 4)[None].float())[0].double()
-    by_label = dice(class_counts(found, true, 4))
+    by_label = dice(counts(found, true, 4, exclusive=True))
     assert torch.allclose(by_label, expected)
-    assert torch.equal(dice(mask_counts(one_hot(found, 4), one_hot(true, 4))), by_label)
+    assert torch.equal(dice(counts(one_hot(found, 4), one_hot(true, 4).float(), 4, exclusive=False)), by_label)
+
+
+def each_class(measure: Callable[..., float], found: Any, true: Any, *rest: Any) -> list[float]:
+    return [measure(one, other, *rest) for one, other in zip(found, true, strict=True)]
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # MONAI warns of what it does itself
@@ -46,9 +56,9 @@ def test_distances_of_surfaces_are_those_of_monai() -> None:
     batches = [torch.from_numpy(each)[None].float() for each in (found, true)]
     options: Any = {"include_background": True, "spacing": list(spacing)}
     expected = compute_hausdorff_distance(*batches, percentile=95, **options)[0]
-    assert hausdorff_95(found, true, spacing) == pytest.approx(expected.numpy())
+    assert each_class(hausdorff_95, found, true, spacing) == pytest.approx(expected.tolist())
     expected = compute_surface_dice(*batches, class_thresholds=[1.6] * 3, **options)[0]
-    assert surface_agreement(found, true, spacing, 1.6) == pytest.approx(expected.numpy())
+    assert each_class(surface_agreement, found, true, spacing, 1.6) == pytest.approx(expected.tolist())
 
 
 def boxes(*edges: tuple[slice, slice, slice], size: int = 20) -> np.ndarray[Any, Any]:
@@ -63,9 +73,9 @@ def test_surfaces_of_a_shifted_plate_are_apart_by_the_shift_in_mm() -> None:
     everywhere = slice(None)
     found = boxes((slice(5, 6), everywhere, everywhere), (everywhere, everywhere, slice(9, 10)))
     true = boxes((slice(8, 9), everywhere, everywhere), (everywhere, everywhere, slice(10, 11)))
-    assert hausdorff_95(found, true, (2.0, 1.0, 0.5)).tolist() == [6.0, 0.5]
-    assert surface_agreement(found, true, (2.0, 1.0, 0.5), 0.5).tolist() == [0.0, 1.0]
-    assert surface_agreement(found, true, (2.0, 1.0, 0.5), 6.0).tolist() == [1.0, 1.0]
+    assert each_class(hausdorff_95, found, true, (2.0, 1.0, 0.5)) == [6.0, 0.5]
+    assert each_class(surface_agreement, found, true, (2.0, 1.0, 0.5), 0.5) == [0.0, 1.0]
+    assert each_class(surface_agreement, found, true, (2.0, 1.0, 0.5), 6.0) == [1.0, 1.0]
 
 
 def test_a_class_in_one_mask_alone_is_as_wrong_as_can_be_and_one_in_neither_counts_not() -> None:
@@ -73,11 +83,11 @@ def test_a_class_in_one_mask_alone_is_as_wrong_as_can_be_and_one_in_neither_coun
     empty = slice(0), slice(0), slice(0)
     found, true = boxes(box, empty, empty, box), boxes(empty, box, empty, box)
     diagonal = math.sqrt(20**2 + 40**2 + 60**2)
-    distances = hausdorff_95(found, true, (1.0, 2.0, 3.0))
-    assert distances.tolist() == pytest.approx([diagonal, diagonal, math.nan, 0], nan_ok=True)
-    overlaps = dice(mask_counts(*map(torch.from_numpy, (found, true))))
-    for shares in (surface_agreement(found, true, (1.0, 2.0, 3.0), 1.0), overlaps):
-        assert shares.tolist() == pytest.approx([0, 0, math.nan, 1], nan_ok=True)
+    distances = each_class(hausdorff_95, found, true, (1.0, 2.0, 3.0))
+    assert distances == pytest.approx([diagonal, diagonal, math.nan, 0], nan_ok=True)
+    overlaps = dice(counts(torch.from_numpy(found), torch.from_numpy(true), 4, exclusive=False)).tolist()
+    for shares in (each_class(surface_agreement, found, true, (1.0, 2.0, 3.0), 1.0), overlaps):
+        assert shares == pytest.approx([0, 0, math.nan, 1], nan_ok=True)
 
 
 # ---- as a run uses them ---------------------------------------------------------------------------------------------
@@ -200,5 +210,29 @@ def test_the_prediction_of_a_case_is_worked_out_once_and_let_go_with_its_scores(
     first = prediction({"logits": logits}, batch, data)
     assert prediction({"logits": logits}, batch, data) is first
     prediction({"logits": logits.clone()}, batch, data)
-    assert calls == ["val_0", "val_0"]
+    assert calls == ["val_0"] * 6, "score by score, twice"
     assert torch.equal(first, data.truth("val_0"))
+
+
+@pytest.mark.parametrize("regions", [False, True])
+def test_what_preprocessing_cropped_is_background(tmp_path: Path, regions: bool) -> None:
+    folder = segmentation_cases.nnunet(tmp_path / "cases", channels=1, cases=2, regions=regions)
+    for path in (folder / "imagesTr").iterdir():  # empty but for a box
+        image = np.zeros(segmentation_cases.SIZE, np.int16)
+        image[4:14, 6:20, 3:15] = 100 + np.arange(14)[:, None]
+        segmentation_cases.save(path, image)
+    settings = MSD(
+        path=folder,
+        split=SameCases(),
+        patch_size=(8, 8, 8),
+        preprocessing=Preprocessing(crop_to_nonzero=True, spacing_mm=(2.0, 2.0, 2.0)),
+        cache=Cache(folder=tmp_path / "cache"),
+    )
+    data = settings.build(Context(0, torch.device("cpu"), 0, 1, tmp_path))
+    batch = next(iter(data.evaluate("val")))
+    scores = 5.0 + torch.rand(1, len(data.classes) + data.exclusive, *batch["image"].shape[2:])
+    scores[:, 0] += 0.0 if regions else -5.0  # everywhere some class
+    found = prediction({"logits": scores}, batch, data)
+    inside = torch.zeros(segmentation_cases.SIZE, dtype=torch.bool)
+    inside[4:14, 6:20, 3:15] = True
+    assert torch.equal((found > 0).any(0), inside)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import torch
 from clients import segmentation_cases as made_up
 
 from trainkit import Context, DataError
+from trainkit.hooks.progress import Console
 from trainkit_segmentation.augmentation import (
     Affine,
     Augmentation,
@@ -433,6 +436,36 @@ def test_workers_leave_signals_to_the_training(synthetic):
     assert len(list(batches)) == 39
 
 
+LEAVING = """
+import sys
+from pathlib import Path
+import torch
+from trainkit import Context
+from trainkit_segmentation.cache import Cache
+from trainkit_segmentation.synthetic import SyntheticSegmentation
+
+if __name__ == "__main__":
+    cache = Cache(folder=Path(sys.argv[1]))
+    small = {"size": (16, 16, 16), "patch_size": (8, 8, 8)}
+    settings = SyntheticSegmentation(workers=2, steps_per_epoch=50, cache=cache, **small)
+    data = settings.build(Context(seed=3, device=torch.device("cpu"), rank=0, world=1, folder=Path()))
+    batches = data.train(0, 0)
+    next(batches)
+    if sys.argv[2] == "failing":
+        raise RuntimeError("on purpose")
+    if sys.argv[2] == "after an epoch":
+        print(len(list(batches)))
+"""
+
+
+@pytest.mark.parametrize("how", ["in an epoch", "after an epoch", "failing"])
+def test_a_process_with_workers_comes_to_its_end(tmp_path, how):
+    command = [sys.executable, "-c", LEAVING, str(tmp_path), how]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == (1 if how == "failing" else 0), ended.stderr
+    assert ("on purpose" in ended.stderr) if how == "failing" else not ended.stderr
+
+
 def test_a_worker_that_dies_is_told_in_one_message(synthetic):
     data = synthetic(workers=1, steps_per_epoch=400, batch_size=1).build(context())
     batches = data.train(0, 0)
@@ -500,3 +533,33 @@ def test_a_case_or_split_that_is_not_there_is_told(synthetic):
         list(data.evaluate("vall"))
     with pytest.raises(DataError, match='there is no case "synthetic_01"; did you mean "synthetic_0'):
         data.truth("synthetic_01")
+
+
+def test_a_case_without_any_class_is_trained_on_and_places_of_regions_are_where_they_are(tmp_path):
+    folder = made_up.brats(tmp_path / "brats", cases=2)
+    made_up.save(next(folder.glob("*00001/*_seg.nii.gz")), np.zeros(made_up.SIZE, np.uint8))
+    settings = {"cache": Cache(folder=tmp_path), "split": SameCases(), "patch_size": (5, 5, 5)}
+    data = BraTS(path=folder, foreground_probability=1.0, steps_per_epoch=20, **settings).build(context())
+    for batch in data.train(0, 0):
+        for index, label in zip(batch["index"], batch["label"], strict=True):
+            assert bool(label.any()) == (index == 0)
+    many = BraTS(path=folder, foreground_probability=1.0, steps_per_epoch=300, **settings).build(context())
+    plain = list(many.train(0, 0))
+    centres = torch.cat([batch["label"][batch["index"] == 0] for batch in plain])[:, :, 2, 2, 2]
+    whole = centres[:, 0].mean().item()
+    assert whole > 0.95  # only at the volume's border does a patch not have its voxel in the middle
+    assert centres[:, 2].mean().item() > 1 / 3  # one in three is drawn from the enhancing tumour itself
+
+
+def test_what_the_data_finds_out_is_said_and_kept_in_the_log(tmp_path, capsys):
+    folder = made_up.brats(tmp_path / "brats", cases=2)
+    console = Console()
+    data = BraTS(path=folder, cache=Cache(folder=tmp_path / "cache"), split=SameCases())
+    with console.heard():
+        data.build(context())
+    console.log_to(tmp_path / "log.txt")
+    console.say("and then")
+    said = capsys.readouterr().out
+    assert (tmp_path / "log.txt").read_text() == said
+    assert said.startswith("BraTS 2021, found from file names")
+    assert "preprocessed 2 of 2 cases into" in said

@@ -10,7 +10,8 @@ import attrs
 from attrs.validators import deep_iterable, ge, lt
 
 from trainkit import Problem, component
-from trainkit_segmentation.segmentation_model import SegmentationModel, Size
+from trainkit_segmentation.segmentation_model import SegmentationModel
+from trainkit_segmentation.sizes import Size, at_least_one
 from trainkit_segmentation.unet import level_strides, levels_problems
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class AttentionUNet(SegmentationModel):
     head: ClassVar[str] = r"model\.2\."
 
     channels: tuple[int, ...] = attrs.field(default=(16, 32, 64, 128), validator=deep_iterable(ge(2)))
-    strides: tuple[int, ...] | None = None
+    strides: tuple[int, ...] | None = attrs.field(default=None, validator=at_least_one)
     dropout: float = attrs.field(default=0.0, validator=[ge(0), lt(1)])
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:

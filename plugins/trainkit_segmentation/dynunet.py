@@ -10,7 +10,8 @@ import attrs
 from attrs.validators import ge
 
 from trainkit import Problem, component
-from trainkit_segmentation.segmentation_model import SegmentationModel, Size
+from trainkit_segmentation.segmentation_model import SegmentationModel
+from trainkit_segmentation.sizes import Size, at_least_one
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,9 +41,9 @@ class DynUNet(SegmentationModel):
     decoder: ClassVar[str] = r"upsamples\."
     head: ClassVar[str] = r"(output_block|deep_supervision_heads)\."
 
-    channels: tuple[int, ...] = (32, 64, 128, 256, 320)
-    strides: tuple[Size, ...] | None = None
-    kernel_sizes: tuple[Size, ...] | None = None
+    channels: tuple[int, ...] = attrs.field(default=(32, 64, 128, 256, 320), validator=at_least_one)
+    strides: tuple[Size, ...] | None = attrs.field(default=None, validator=at_least_one)
+    kernel_sizes: tuple[Size, ...] | None = attrs.field(default=None, validator=at_least_one)
     deep_supervision: int = attrs.field(default=0, validator=ge(0))
     residual: bool = False
 

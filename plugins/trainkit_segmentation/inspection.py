@@ -45,7 +45,7 @@ def inspect(settings: SegmentationData) -> list[str]:
         division = settings.split.divide({case.name: case.subject for case in listing.cases})
     except DataError as error:
         problems.append(f"split: {error}")
-    for k in listing.labels.classes:
+    for k in listing.labels.classes if listing.cases else ():
         if not any(each.voxels.get(k) for each in examined.values()):
             problems.append(f'class "{k}" is in no case: it is not in this data, or label values are taken for others')
     if problems:

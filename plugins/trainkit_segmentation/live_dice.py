@@ -5,8 +5,8 @@ from __future__ import annotations
 from trainkit import Batch, Outputs, State
 from trainkit_segmentation.case_scores import CaseScores
 from trainkit_segmentation.live_segmentation import LiveSegmentation
-from trainkit_segmentation.overlap import class_counts, dice, mask_counts
-from trainkit_segmentation.prediction import masks, prediction
+from trainkit_segmentation.overlap import counts, dice
+from trainkit_segmentation.prediction import prediction
 
 
 class LiveDice:
@@ -25,11 +25,7 @@ class LiveDice:
         case, data = batch["case"], self._data
         found = prediction(outputs, batch, data)
         true = data.truth(case).to(found.device)
-        if data.exclusive:
-            counts_K3 = class_counts(found, true, len(data.classes))
-        else:
-            counts_K3 = mask_counts(found, masks(true, data))
-        self._scores.add(case, dice(counts_K3))
+        self._scores.add(case, dice(counts(found, true, len(data.classes), data.exclusive)))
 
     def compute(self) -> dict[str, float]:
         """Return the means, and start anew."""

@@ -1,6 +1,6 @@
 """Pictures of what a network finds: choosing cases, and keeping what will be shown.
 
-Shapes: C = channels, K = classes, X, Y, Z = voxels along the file's axes, or, once turned, to the right, the front and
+Shapes: L = 1 or classes, X, Y, Z = voxels along the file's axes, or, once turned, to the right, the front and
 the top.
 """
 
@@ -18,9 +18,9 @@ from torch import Tensor
 from trainkit import DataError, State, did_you_mean
 from trainkit_segmentation.case_scores import in_a_name
 from trainkit_segmentation.live_segmentation import LiveSegmentation
-from trainkit_segmentation.overlap import dice, mask_counts
+from trainkit_segmentation.overlap import counts, dice
 from trainkit_segmentation.overlay_picture import Plane, draw
-from trainkit_segmentation.prediction import masks, prediction
+from trainkit_segmentation.prediction import class_masks, prediction
 
 _PLANES = ("axial", "coronal", "sagittal")
 _ACROSS = (2, 1, 0)  # the axis that each plane lies across
@@ -69,13 +69,13 @@ class LiveOverlays:
         self._seen.add(case)
         if self._wanted and case not in self._wanted:
             return
-        true_KXYZ = masks(data.truth(case), data)
-        foreground = int(true_KXYZ.any(0).sum())
+        true_LXYZ = data.truth(case).cpu()
+        foreground = int((true_LXYZ > 0).any(0).sum())
         if not self._wanted:
             if any(shown.foreground >= foreground for shown in self._shown.values()):
                 return
             self._shown = {}
-        self._shown[case] = self._planes(state, case, true_KXYZ, foreground)
+        self._shown[case] = self._planes(state, case, true_LXYZ, foreground)
 
     def on_picture(self, state: State) -> None:
         """Show what was kept of the last validation."""
@@ -91,37 +91,37 @@ class LiveOverlays:
             state.picture(name, draw(shown.planes, data.classes, shown.dice_K, caption))
         self._shown = {}
 
-    def _planes(self, state: State, case: str, true_KXYZ: Tensor, foreground: int) -> _Shown:
+    def _planes(self, state: State, case: str, true_LXYZ: Tensor, foreground: int) -> _Shown:
         data: Any = state.data
         assert state.batch is not None
         assert state.outputs is not None
-        found_KXYZ = masks(prediction(state.outputs, state.batch, data), data).cpu()
+        found_LXYZ = prediction(state.outputs, state.batch, data).cpu()
         image_XYZ, black, white = _shades(state.batch["image"][0, self._channel])
         # As scores are resampled: what was cropped is background, channel 0, and so black in the other one.
         image_1XYZ = data.to_original(torch.stack([torch.zeros_like(image_XYZ), image_XYZ]), case)[1:]
-        dice_K = dice(mask_counts(found_KXYZ, true_KXYZ.cpu())).tolist()
+        dice_K = dice(counts(found_LXYZ, true_LXYZ, len(data.classes), data.exclusive)).tolist()
 
         affine = np.asarray(data.affine(case))
         turn = orientations.io_orientation(affine)  # type: ignore[no-untyped-call]
         spacing = np.linalg.norm(affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
 
-        def turned(array_KXYZ: Tensor) -> NDArray[Any]:
+        def turned(array_LXYZ: Tensor) -> Tensor:
             apply: Any = orientations.apply_orientation
-            return np.stack([apply(each, turn) for each in array_KXYZ.cpu().numpy()])
+            return torch.from_numpy(np.stack([apply(each, turn) for each in array_LXYZ.cpu().numpy()]))
 
-        image, found, true = turned(image_1XYZ)[0], turned(found_KXYZ), turned(true_KXYZ)
-        inside_XYZ = true.any(0)
+        image_1XYZ, found_LXYZ, true_LXYZ = turned(image_1XYZ), turned(found_LXYZ), turned(true_LXYZ)
+        inside_XYZ = (true_LXYZ > 0).any(0)
         planes = []
         for title, across in zip(_PLANES, _ACROSS, strict=True):
             others = tuple(axis for axis in range(3) if axis != across)
-            index = int(inside_XYZ.sum(axis=others).argmax()) if inside_XYZ.any() else inside_XYZ.shape[across] // 2
+            index = int(inside_XYZ.sum(others).argmax()) if inside_XYZ.any() else inside_XYZ.shape[across] // 2
             right, up = others
             planes.append(
                 Plane(
                     title=f"{title}, slice {index}",
-                    image_HW=_as_seen(np.take(image, index, across)),
-                    found_KHW=np.stack([_as_seen(each) for each in np.take(found, index, across + 1)]),
-                    true_KHW=np.stack([_as_seen(each) for each in np.take(true, index, across + 1)]),
+                    image_HW=_as_seen(image_1XYZ[0].select(across, index)),
+                    found_KHW=np.stack([*map(_as_seen, class_masks(found_LXYZ.select(across + 1, index), data))]),
+                    true_KHW=np.stack([*map(_as_seen, class_masks(true_LXYZ.select(across + 1, index), data))]),
                     aspect=float(spacing[up] / spacing[right]),
                     grey=(black, white),
                 )
@@ -138,6 +138,6 @@ def _shades(image_XYZ: Tensor) -> tuple[Tensor, float, float]:
     return image_XYZ.masked_fill(empty_XYZ, black), black, white
 
 
-def _as_seen(plane: NDArray[Any]) -> NDArray[Any]:
+def _as_seen(plane: Tensor) -> NDArray[Any]:
     """Return a plane (right or front, front or top) as it is looked at: the second axis up, the first to the left."""
-    return np.ascontiguousarray(plane[::-1, ::-1].T)
+    return np.ascontiguousarray(plane.numpy()[::-1, ::-1].T)

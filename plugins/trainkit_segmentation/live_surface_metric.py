@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from numpy.typing import NDArray
 
 from trainkit import Batch, Outputs, State
 from trainkit_segmentation.case_scores import CaseScores
 from trainkit_segmentation.live_segmentation import LiveSegmentation
-from trainkit_segmentation.prediction import masks, prediction
+from trainkit_segmentation.prediction import class_masks, prediction
 from trainkit_segmentation.surfaces import Mask, Spacing
 
 
@@ -20,7 +18,7 @@ class LiveSurfaceMetric:
 
     Args:
         name: What its values are called.
-        measure: (found, true, spacing) -> (K,), the masks (K, X, Y, Z).
+        measure: (found, true, spacing) -> value, the masks (X, Y, Z) of one class.
         data: What the cases are from.
         every_epochs: It is measured after every so many epochs, and after the last.
     """
@@ -28,7 +26,7 @@ class LiveSurfaceMetric:
     def __init__(
         self,
         name: str,
-        measure: Callable[[Mask, Mask, Spacing], NDArray[Any]],
+        measure: Callable[[Mask, Mask, Spacing], float],
         data: LiveSegmentation,
         every_epochs: int,
     ) -> None:
@@ -47,9 +45,14 @@ class LiveSurfaceMetric:
         """Take in a case."""
         if self._due:
             case, data = batch["case"], self._data
-            found_KXYZ = masks(prediction(outputs, batch, data), data).cpu().numpy()
-            true_KXYZ = masks(data.truth(case), data).cpu().numpy()
-            self._scores.add(case, torch.from_numpy(self._measure(found_KXYZ, true_KXYZ, data.spacing_mm(case))))
+            each_found = class_masks(prediction(outputs, batch, data).cpu(), data)
+            each_true = class_masks(data.truth(case).cpu(), data)
+            spacing_mm = data.spacing_mm(case)
+            scores = [
+                self._measure(found_XYZ.numpy(), true_XYZ.numpy(), spacing_mm)
+                for found_XYZ, true_XYZ in zip(each_found, each_true, strict=True)
+            ]
+            self._scores.add(case, torch.tensor(scores, dtype=torch.float64))
 
     def compute(self) -> dict[str, float]:
         """Return the means, and start anew; nothing where it was not time."""

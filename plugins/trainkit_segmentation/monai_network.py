@@ -9,7 +9,8 @@ import attrs
 
 from trainkit import Problem, component, did_you_mean
 from trainkit_segmentation.monai_source import networks, refusal
-from trainkit_segmentation.segmentation_model import SegmentationModel, Size
+from trainkit_segmentation.segmentation_model import SegmentationModel
+from trainkit_segmentation.sizes import Size
 
 if TYPE_CHECKING:
     from torch import nn

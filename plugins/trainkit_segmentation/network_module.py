@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from trainkit import Batch, RecipeError, State
-from trainkit_segmentation.segmentation_model import Size, in_words
+from trainkit_segmentation.sizes import Size, in_words
 
 
 class SegmentationNetwork(nn.Module):

@@ -1,6 +1,6 @@
 """Overlap of what was found with what is there, class by class.
 
-Shapes: K = classes, X, Y, Z = voxels.
+Shapes: K = classes, L = 1 or classes, X, Y, Z = voxels.
 """
 
 from __future__ import annotations
@@ -9,26 +9,26 @@ import torch
 from torch import Tensor
 
 
-def class_counts(found_1XYZ: Tensor, true_1XYZ: Tensor, num_classes: int) -> Tensor:
+def counts(found_LXYZ: Tensor, true_LXYZ: Tensor, num_classes: int, exclusive: bool) -> Tensor:
     """Return for each class the number of voxels in both, in what was found, and in the truth.
 
     Args:
-        found_1XYZ: Labels, 0 for the background and 1 … ``num_classes``.
-        true_1XYZ: The same.
+        found_LXYZ: Where classes exclude each other, labels (1, X, Y, Z): 0 for the background, 1 … ``num_classes``;
+            else a mask for each class.
+        true_LXYZ: The same.
         num_classes: K.
+        exclusive: Whether classes exclude each other.
 
     Returns:
         (K, 3) int64.
     """
+    if not exclusive:
+        found_KXYZ, true_KXYZ = found_LXYZ > 0.5, true_LXYZ > 0.5
+        each = (found_KXYZ & true_KXYZ, found_KXYZ, true_KXYZ)
+        return torch.stack([mask.flatten(1).sum(1) for mask in each], dim=1)
     size = num_classes + 1
-    pairs = torch.bincount((true_1XYZ * size + found_1XYZ).flatten(), minlength=size**2).reshape(size, size)
+    pairs = torch.bincount((true_LXYZ.long() * size + found_LXYZ).flatten(), minlength=size**2).reshape(size, size)
     return torch.stack([pairs.diagonal(), pairs.sum(0), pairs.sum(1)], dim=1)[1:]
-
-
-def mask_counts(found_KXYZ: Tensor, true_KXYZ: Tensor) -> Tensor:
-    """Return for each class the number of voxels in both, in what was found, and in the truth; (K, 3) int64."""
-    each = (found_KXYZ & true_KXYZ, found_KXYZ, true_KXYZ)
-    return torch.stack([mask.flatten(1).sum(1) for mask in each], dim=1)
 
 
 def dice(counts_K3: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainkit import Data, Model, Problem, RecipeError, component
 from trainkit_segmentation.segmentation_data import SegmentationData
+from trainkit_segmentation.sizes import Size, in_words
 
 if TYPE_CHECKING:
     from torch import nn
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from trainkit.recipe.root import Recipe
     from trainkit_segmentation.live_segmentation import LiveSegmentation
     from trainkit_segmentation.network_module import SegmentationNetwork
-
-Size = tuple[int, int, int]
 
 
 @component
@@ -119,13 +118,3 @@ class SegmentationModel(Model):
         for name, parameter in model.network.named_parameters():
             found[self.group_of(name)].append(parameter)
         return found
-
-
-def in_words(size: Iterable[int]) -> str:
-    """Return a size as a message has it.
-
-    Example:
-        >>> in_words((96, 96, 64))
-        '96 × 96 × 64'
-    """
-    return " × ".join(map(str, size))

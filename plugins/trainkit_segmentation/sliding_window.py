@@ -9,17 +9,13 @@ import attrs
 from attrs.validators import ge, lt
 
 from trainkit import Batch, Inference, Outputs, Problem, component
-from trainkit_segmentation.segmentation_model import SegmentationModel, Size
+from trainkit_segmentation.segmentation_model import SegmentationModel
+from trainkit_segmentation.sizes import Size, at_least_one
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from trainkit.recipe.root import Recipe
-
-
-def _at_least_one(instance: object, attribute: attrs.Attribute[Size | None], value: Size | None) -> None:
-    if value is not None and min(value) < 1:
-        raise ValueError(f"{attribute.name} must be at least 1 along each axis, got {list(value)}")
 
 
 @component
@@ -36,7 +32,7 @@ class SlidingWindow(Inference):
 
     requires: ClassVar[tuple[str, ...]] = ("monai",)
 
-    window_size: Size | None = attrs.field(default=None, validator=_at_least_one)
+    window_size: Size | None = attrs.field(default=None, validator=at_least_one)
     overlap: float = attrs.field(default=0.5, validator=[ge(0.0), lt(1.0)])
     blending: Literal["gaussian", "constant"] = "gaussian"
     windows_at_once: int = attrs.field(default=1, validator=ge(1))

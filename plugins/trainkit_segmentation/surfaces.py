@@ -1,6 +1,6 @@
 """How far the surfaces of what was found and what is there are apart.
 
-Shapes: K = classes, S = voxels of a surface, X, Y, Z = voxels.
+Shapes: S = voxels of a surface, X, Y, Z = voxels.
 """
 
 from __future__ import annotations
@@ -16,35 +16,26 @@ Mask = NDArray[np.bool_]
 Spacing = tuple[float, float, float]
 
 
-def hausdorff_95(found_KXYZ: Mask, true_KXYZ: Mask, spacing_mm: Spacing) -> NDArray[np.float64]:
-    """Return the 95 % Hausdorff distance of each class in mm, (K,).
+def hausdorff_95(found_XYZ: Mask, true_XYZ: Mask, spacing_mm: Spacing) -> float:
+    """Return the 95 % Hausdorff distance of two masks in mm.
 
-    NaN where a class is in neither mask, the diagonal of the volume where it is in one alone.
+    NaN where both are empty, the diagonal of the volume where one is.
     """
-    worst = math.hypot(*(n * mm for n, mm in zip(found_KXYZ.shape[1:], spacing_mm, strict=True)))
-
-    def of_class(found_XYZ: Mask, true_XYZ: Mask) -> float:
-        if not found_XYZ.any() or not true_XYZ.any():
-            return worst if found_XYZ.any() or true_XYZ.any() else math.nan
+    if found_XYZ.any() and true_XYZ.any():
         return max(float(np.percentile(each_S, 95)) for each_S in distances(found_XYZ, true_XYZ, spacing_mm))
+    if found_XYZ.any() or true_XYZ.any():
+        return math.hypot(*(n * mm for n, mm in zip(found_XYZ.shape, spacing_mm, strict=True)))
+    return math.nan
 
-    return np.array([of_class(*masks) for masks in zip(found_KXYZ, true_KXYZ, strict=True)])
 
+def surface_agreement(found_XYZ: Mask, true_XYZ: Mask, spacing_mm: Spacing, tolerance_mm: float) -> float:
+    """Return the share of both surfaces of two masks that is within a tolerance of the other.
 
-def surface_agreement(
-    found_KXYZ: Mask, true_KXYZ: Mask, spacing_mm: Spacing, tolerance_mm: float
-) -> NDArray[np.float64]:
-    """Return the share of both surfaces of each class that is within a tolerance of the other, (K,).
-
-    NaN where a class is in neither mask, 0 where it is in one alone.
+    NaN where both are empty, 0 where one is.
     """
-
-    def of_class(found_XYZ: Mask, true_XYZ: Mask) -> float:
-        if not found_XYZ.any() or not true_XYZ.any():
-            return 0.0 if found_XYZ.any() or true_XYZ.any() else math.nan
+    if found_XYZ.any() and true_XYZ.any():
         return float((np.concatenate(distances(found_XYZ, true_XYZ, spacing_mm)) <= tolerance_mm).mean())
-
-    return np.array([of_class(*masks) for masks in zip(found_KXYZ, true_KXYZ, strict=True)])
+    return 0.0 if found_XYZ.any() or true_XYZ.any() else math.nan
 
 
 def distances(one_XYZ: Mask, other_XYZ: Mask, spacing_mm: Spacing) -> tuple[NDArray[Any], NDArray[Any]]:

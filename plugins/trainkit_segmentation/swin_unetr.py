@@ -9,7 +9,8 @@ import attrs
 from attrs.validators import ge
 
 from trainkit import Problem, component
-from trainkit_segmentation.segmentation_model import SegmentationModel, Size
+from trainkit_segmentation.segmentation_model import SegmentationModel
+from trainkit_segmentation.sizes import Size
 
 if TYPE_CHECKING:
     from torch import nn

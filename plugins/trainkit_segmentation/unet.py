@@ -7,10 +7,11 @@ from math import prod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import attrs
-from attrs.validators import deep_iterable, ge, lt
+from attrs.validators import ge, lt
 
 from trainkit import Problem, component
-from trainkit_segmentation.segmentation_model import SegmentationModel, Size
+from trainkit_segmentation.segmentation_model import SegmentationModel
+from trainkit_segmentation.sizes import Size, at_least_one
 
 if TYPE_CHECKING:
     from torch import nn
@@ -39,8 +40,8 @@ class UNet(SegmentationModel):
     decoder: ClassVar[str] = r"model(\.1\.submodule)+\.2\."
     head: ClassVar[str] = r"model\.2\."
 
-    channels: tuple[int, ...] = attrs.field(default=(16, 32, 64, 128), validator=deep_iterable(ge(1)))
-    strides: tuple[int, ...] | None = None
+    channels: tuple[int, ...] = attrs.field(default=(16, 32, 64, 128), validator=at_least_one)
+    strides: tuple[int, ...] | None = attrs.field(default=None, validator=at_least_one)
     num_res_units: int = attrs.field(default=2, validator=ge(0))
     norm: Literal["instance", "batch"] = "instance"
     dropout: float = attrs.field(default=0.0, validator=[ge(0), lt(1)])
@@ -85,5 +86,3 @@ def levels_problems(channels: tuple[int, ...], strides: tuple[int, ...] | None) 
             f"{len(channels)} levels (channels) have {len(channels) - 1} strides between them, got {len(strides)}",
             "strides",
         )
-    if strides is not None and any(stride < 1 for stride in strides):
-        yield Problem(f"strides are at least 1, got {list(strides)}", "strides")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import signal
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
@@ -38,6 +40,7 @@ class Workers:
 
     def __init__(self, batches: Batches, num: int, pin: bool) -> None:
         self._places = _Places()
+        self._is_ended_at_exit = False
         self._loader: DataLoader[Any] = DataLoader(
             _Quiet(batches),  # type: ignore[arg-type]  # whatever has __getitem__ serves
             batch_size=None,
@@ -57,7 +60,11 @@ class Workers:
         """
         self._places.places = places
         with _signals_held_back():
-            batches = iter(self._loader)
+            batches = iter(self._loader)  # after the first time, the same again
+        if not self._is_ended_at_exit:
+            # At exit Python asks such processes to end by SIGTERM, which they ignore, and would wait for ever.
+            atexit.register(_end, weakref.ref(batches))
+            self._is_ended_at_exit = True
         try:
             for batch in batches:
                 if isinstance(batch, TrainkitError):
@@ -97,6 +104,12 @@ class _Quiet:
             return self._batches[place]
         except TrainkitError as error:
             return error
+
+
+def _end(batches: weakref.ref[Any]) -> None:
+    running = batches()
+    if running is not None:
+        running._shutdown_workers()
 
 
 def _ignore_signals(_: int) -> None:

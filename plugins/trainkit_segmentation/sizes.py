@@ -1,0 +1,27 @@
+"""Numbers of voxels along the three axes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import attrs
+
+Size = tuple[int, int, int]
+
+
+def in_words(size: Iterable[int]) -> str:
+    """Return a size as a message has it.
+
+    Example:
+        >>> in_words((96, 96, 64))
+        '96 × 96 × 64'
+    """
+    return " × ".join(map(str, size))
+
+
+def at_least_one(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:
+    """Refuse a setting, a tuple of numbers or of sizes or None, in which there is a number below 1."""
+    numbers = [n for each in value or () for n in (each if isinstance(each, tuple) else (each,))]
+    if min(numbers, default=1) < 1:
+        raise ValueError(f"{attribute.name} must be at least 1 each, got {value}")
