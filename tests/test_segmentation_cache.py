@@ -190,7 +190,7 @@ def test_a_run_that_is_killed_while_it_makes_an_entry_leaves_none_and_no_lock(fo
     run.kill()
     run.communicate()
     store = CaseStore(Cache(folder=folder))
-    assert not store.has(KEYS[0])
+    assert not store.path(KEYS[0]).exists()
     assert store.ensure(KEYS[0], arrays)
     assert read_entry(store.path(KEYS[0])).about == {"size": 1000}
 
@@ -200,7 +200,7 @@ def test_what_was_half_written_is_no_entry_and_is_written_over(folder):
     half = store.path(KEYS[0]).with_suffix(".incomplete")
     half.parent.mkdir(parents=True)
     half.write_bytes(b"half of it")
-    assert not store.has(KEYS[0])
+    assert not store.path(KEYS[0]).exists()
     assert store.ensure(KEYS[0], arrays)
     assert [path.name for path in half.parent.iterdir()] == [f"{KEYS[0]}.safetensors"]
 
@@ -261,7 +261,7 @@ def test_what_was_not_used_for_longest_makes_room(folder):
         store_of(folder, 100, key)  # goes at once, and with it its lease
     store_of(folder, 100, KEYS[0])  # used again
     store = store_of(folder, 2.1, KEYS[3])
-    assert {key for key in KEYS if store.has(key)} == {KEYS[0], KEYS[3]}
+    assert {key for key in KEYS if store.path(key).exists()} == {KEYS[0], KEYS[3]}
     assert store.size() <= 2.1e6
 
 
@@ -274,12 +274,12 @@ def test_what_a_living_run_uses_is_never_removed(folder):
         os.utime(mine.path(key), (1, 1))  # used longest ago
     with pytest.raises(DataError, match=r"in use take 0\.002 GB, more than data\.cache\.limit_gb = 0\.0015"):
         store_of(folder, 1.5, KEYS[2])
-    assert [mine.has(key) for key in KEYS[:2]] == [True, True]
+    assert [mine.path(key).exists() for key in KEYS[:2]] == [True, True]
     run.kill()
     run.communicate()
     del mine
     last = store_of(folder, 1.5, KEYS[3])  # neither who was killed nor who ended uses anything any more
-    assert [last.has(key) for key in KEYS[:4]] == [False, False, False, True]
+    assert [last.path(key).exists() for key in KEYS[:4]] == [False, False, False, True]
     assert len(list((folder / "leases").iterdir())) == 1
 
 

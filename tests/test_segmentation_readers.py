@@ -487,7 +487,10 @@ def test_empty_masks_and_small_volumes_are_warned_of(tmp_path, cache):
     made_up.save(folder / "labelsTr" / "case_002.nii.gz", np.zeros(made_up.SIZE, np.uint8))
     lines = list(MSD(path=folder, cache=cache, patch_size=(32, 16, 16)).inspect())
     assert "warning: 1 of 4 cases have no class at all: case_002" in lines
-    assert any(line.startswith("warning: 4 cases are smaller than a patch of 32×16×16, and padded") for line in lines)
+    assert any(
+        line.startswith("warning: smaller than a patch of 32×16×16, and so padded: 4 cases, case_000,")
+        for line in lines
+    )
 
 
 def test_check_sums_up_what_the_files_say(tmp_path, cache):

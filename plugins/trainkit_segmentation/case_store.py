@@ -66,10 +66,6 @@ class CaseStore:
         self.files = FileMemory(self.folder / "files")
         self._limit = None if settings.limit_gb is None else round(settings.limit_gb * 1e9)
 
-    def has(self, key: str) -> bool:
-        """Return whether there is an entry."""
-        return self.path(key).exists()
-
     def use(self, keys: Iterable[str]) -> None:
         """Keep these entries from being removed for as long as this object, or a process that was forked, lives."""
         lease = self.folder / "leases" / f"{os.getpid()}-{secrets.token_hex(4)}"

@@ -49,10 +49,10 @@ def inspect(settings: SegmentationData) -> list[str]:
         if not any(each.voxels.get(k) for each in examined.values()):
             problems.append(f'class "{k}" is in no case: it is not in this data, or label values are taken for others')
     if problems:
-        count = f"{len(problems)} problem{'s' * (len(problems) > 1)} in {len(examined)} cases"
+        count = f"{len(problems)} problem{'s' * (len(problems) > 1)} in {_cases(len(examined))}"
         raise DataError("\n  ".join([f"{listing.source}: {count}", *listing.notes, *problems]))
     return [
-        f"{listing.source}: {len(examined)} cases, channels {', '.join(listing.channels)}",
+        f"{listing.source}: {_cases(len(examined))}, channels {', '.join(listing.channels)}",
         *listing.notes,
         "split: " + ", ".join(f"{len(cases)} {split}" for split, cases in division.items()),
         *_classes(listing, examined),
@@ -129,7 +129,7 @@ def _warnings(
     small = [name for name, shape in shapes.items() if any(np.less(shape, settings.patch_size))]
     if small:
         size = "×".join(map(str, settings.patch_size))
-        yield f"warning: {len(small)} cases are smaller than a patch of {size}, and padded: {_some(small)}"
+        yield f"warning: smaller than a patch of {size}, and so padded: {_cases(len(small))}, {_some(small)}"
 
 
 def prepared_shape(settings: SegmentationData, examined: Examination) -> tuple[int, ...] | None:
@@ -155,6 +155,10 @@ def _range(values: Sequence[Sequence[float]], unit: str) -> str:
         for statistic in (np.min, np.median, np.max)
     )
     return f"{low} {unit}" if low == high else f"{low} to {high} {unit}, median {middle}"
+
+
+def _cases(number: int) -> str:
+    return f"{number} case{'s' * (number != 1)}"
 
 
 def _some(names: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from trainkit import Context, DataError, did_you_mean
+from trainkit import Context, DataError, State, did_you_mean
 from trainkit_segmentation.case_store import CaseStore
 from trainkit_segmentation.open_cases import OpenCase, opened
 from trainkit_segmentation.patch_batches import PatchBatches
@@ -78,6 +78,11 @@ class LiveSegmentation:
         else:
             for place in places:
                 yield self._batches[place]
+
+    def on_run_end(self, state: State) -> None:
+        """End the processes that prepare batches, before a next run in this process begins."""
+        if self._workers is not None:
+            self._workers.end()
 
     def evaluate(self, split: str) -> Iterator[dict[str, Any]]:
         """Yield each case of a split whole, in alphabetical order; with several processes, each its share."""

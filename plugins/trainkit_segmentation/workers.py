@@ -79,6 +79,13 @@ class Workers:
                 "data.workers or data.patch_size"
             ) from error
 
+    def end(self) -> None:
+        """End the processes; with the next batches they would begin anew."""
+        running, self._loader._iterator = self._loader._iterator, None
+        self._is_ended_at_exit = False
+        if running is not None:
+            running._shutdown_workers()  # type: ignore[attr-defined]
+
 
 class _Places(Sampler[Place]):
     """What the loader asks for next; changed between two passes."""
