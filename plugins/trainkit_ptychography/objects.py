@@ -33,7 +33,10 @@ class Canvas(NamedTuple):
 
 
 class LiveObject(Protocol):
-    """What the model asks of an object; its parameters are the group "object"."""
+    """What the model asks of an object; its parameters are the group "object".
+
+    It may also have ``on_epoch_start(state)`` and ``on_epoch_end(state)``, which the model calls.
+    """
 
     def __call__(self, corner_B2: Tensor) -> Tensor:
         """Return the complex transmission (B, Y, X) of the patches that begin at these integer rows and columns.

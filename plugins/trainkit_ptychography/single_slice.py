@@ -62,6 +62,11 @@ class SingleSlice(Model):
                 severity="note",
             )
 
+    def timeline(self, epochs: int) -> Iterable[tuple[int, str]]:
+        """Say what its parts do in the course of a run."""
+        yield from self.object.timeline(epochs)
+        yield from self.probe.timeline(epochs)
+
     def groups(self) -> Mapping[str, bool]:
         """Return the groups: only the object trains unasked."""
         return {"object": True, "probe": False, "dr": False, "scan": False, "other": False}

@@ -109,6 +109,10 @@ class SingleSliceModule(nn.Module):
 
     # ---- what is kept in order while training -----------------------------------------------------------------------
 
+    def on_epoch_start(self, state: State) -> None:
+        """Tell the object."""
+        self._tell_object("on_epoch_start", state)
+
     def on_step_end(self, state: State) -> None:
         """Keep the probe's power, while it trains."""
         if self.probe.modes.requires_grad:
@@ -122,6 +126,7 @@ class SingleSliceModule(nn.Module):
 
     def on_epoch_end(self, state: State) -> None:
         """Put positions in order where that was not done yet, and make the probe's modes orthogonal."""
+        self._tell_object("on_epoch_end", state)
         self._order_positions(state.epoch)
         if self.probe.modes.requires_grad:
             self.probe.orthogonalise()
@@ -129,6 +134,11 @@ class SingleSliceModule(nn.Module):
             found = self.distortion()
             state.metrics["scan/rotation_deg"] = degrees(found.rotation_rad)
             state.metrics["scan/scale"] = sqrt(found.scale_rows * found.scale_columns)
+
+    def _tell_object(self, event: str, state: State) -> None:
+        listener = getattr(self.object, event, None)
+        if listener is not None:
+            listener(state)
 
     def _order_positions(self, epoch: int) -> bool:
         """Put positions in order, once an epoch; return whether it was done now."""

@@ -1,0 +1,184 @@
+"""The object as a multiresolution hash encoding: features of each pixel -> small network -> phase and absorption.
+
+Shapes: B = patterns of a batch, H, W = rows and columns of the object, Y, X = those of a patch, L = levels, F =
+features of a level, P = pixels that are evaluated, K = 2 (phase, absorption) or 1 (phase).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import torch
+from torch import Tensor, nn
+
+from trainkit import RecipeError, State
+from trainkit_ptychography.forward import crop
+from trainkit_ptychography.hash_encoding import HashEncoding
+from trainkit_ptychography.hash_grid import encode, encode_grid, plan_grid
+from trainkit_ptychography.objects import Canvas
+
+_LOGGER = logging.getLogger("trainkit")
+
+_INITIAL = 1e-4
+# Measured on one thread of a CPU. For all pixels at once, the encoding costs about a sixth of what it costs one by one;
+# and to pick out pixels for the network is worth it where a fifth of them can be left out.
+_DIRECT_BELOW = 1 / 6
+_WHOLE_ABOVE = 0.8
+
+
+class HashObject(nn.Module):
+    """A `LiveObject`: transmission = exp(i·phase − absorption), both out of a network over encoded pixels.
+
+    Attributes:
+        tables: For each level (entries, F).
+        weights: Of each layer of the network (out, in).
+        biases: Of each layer (out, 1).
+        num_levels: How many levels take part now.
+    """
+
+    num_levels: Tensor
+
+    def __init__(self, settings: HashEncoding, canvas: Canvas) -> None:
+        super().__init__()
+        self._settings, self._patch_shape, self._shape = settings, canvas.patch_shape, canvas.shape
+        self._grids = settings.grids(_scale(settings, max(canvas.shape)))
+        rows, columns = ((torch.arange(length) + 0.5).double() / max(canvas.shape) for length in canvas.shape)
+        self._plans = [
+            plan_grid((rows, columns), grid, settings.interpolation, canvas.dtype, canvas.device)
+            for grid in self._grids
+        ]
+        spread = torch.meshgrid(rows, columns, indexing="ij")
+        self._positions_P2 = torch.stack((spread[1].flatten(), spread[0].flatten()), dim=1)
+
+        generator = torch.Generator().manual_seed(canvas.seed)
+
+        def uniform(*shape: int, within: float) -> nn.Parameter:
+            drawn = (torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1) * within
+            return nn.Parameter(drawn.to(canvas.device, canvas.dtype))
+
+        self.tables = nn.ParameterList(uniform(g.entries, settings.features, within=_INITIAL) for g in self._grids)
+        num_maps = 2 if settings.kind == "phase_and_amplitude" else 1
+        widths = [settings.levels * settings.features, *[settings.neurons] * settings.hidden_layers, num_maps]
+        pairs = list(zip(widths[1:], widths[:-1], strict=True))
+        self.weights = nn.ParameterList(uniform(out, into, within=math.sqrt(6 / (into + out))) for out, into in pairs)
+        self.biases = nn.ParameterList(uniform(out, 1, within=0.0) for out, _ in pairs)
+
+        self._enabled = settings.fine_from.levels(0, settings.levels) if settings.fine_from else settings.levels
+        # Saved with the model, so that a run that goes on in the middle of an epoch knows it.
+        self.register_buffer("num_levels", torch.tensor(self._enabled))
+        self.register_load_state_dict_post_hook(lambda module, _: module.enable(int(module.num_levels)))
+        self._known: tuple[tuple[int, ...], Tensor] | None = None
+        _LOGGER.info(
+            "hash encoding: backend torch %s, %s, %d levels of %d to %d vertices for %d pixels",
+            torch.__version__,
+            str(canvas.dtype).removeprefix("torch."),
+            len(self._grids),
+            self._grids[0].resolution,
+            self._grids[-1].resolution,
+            max(canvas.shape),
+        )
+
+    def forward(self, corner_B2: Tensor) -> Tensor:
+        """Return the transmission of patches, complex (B, Y, X)."""
+        maps_KHW = self._touched(corner_B2) if torch.is_grad_enabled() else self.maps()
+        height, width = self._patch_shape
+        if self._shape[0] * self._shape[1] <= len(corner_B2) * height * width:
+            return crop(_transmission(maps_KHW), corner_B2, self._patch_shape)
+        return _transmission(crop(maps_KHW, corner_B2, self._patch_shape))
+
+    def maps(self) -> Tensor:
+        """Return phase in rad and absorption (minus the logarithm of the amplitude) of all pixels, (K, H, W)."""
+        if torch.is_grad_enabled():
+            return self._evaluate(None)
+        # Validation asks for it batch by batch, and nothing changes in between.
+        versions = (self._enabled, *(parameter._version for parameter in self.parameters()))
+        if self._known is None or self._known[0] != versions:
+            self._known = (versions, self._evaluate(None))
+        return self._known[1]
+
+    def phase(self) -> Tensor:
+        """Return the phase (H, W) in rad, not wrapped."""
+        return self.maps()[0]
+
+    def amplitude(self) -> Tensor:
+        """Return the amplitude (H, W), 1 for vacuum."""
+        maps_KHW = self.maps()
+        return torch.exp(-maps_KHW[1]) if len(maps_KHW) == 2 else torch.ones_like(maps_KHW[0])
+
+    def enable(self, num_levels: int) -> None:
+        """Let this many levels take part, the coarsest ones; the others give zeros."""
+        self._enabled = num_levels
+        self.num_levels.fill_(num_levels)
+
+    def on_epoch_start(self, state: State) -> None:
+        """Let finer levels join."""
+        if self._settings.fine_from is not None:
+            self.enable(self._settings.fine_from.levels(state.epoch, self._settings.levels))
+
+    def on_epoch_end(self, state: State) -> None:
+        """Say how many levels took part."""
+        if self._settings.fine_from is not None:
+            state.metrics["object/levels"] = float(self._enabled)
+
+    def _touched(self, corner_B2: Tensor) -> Tensor:
+        """Return the maps (K, H, W), right at least where one of the patches lies."""
+        if corner_B2.device.type != "cpu":
+            return self._evaluate(None)  # to know which pixels these are would be to wait for the device
+        height, width = self._patch_shape
+        touched_HW = torch.zeros(self._shape, dtype=torch.bool)
+        for row, column in corner_B2.tolist():
+            touched_HW[row : row + height, column : column + width] = True
+        pixels_P = touched_HW.flatten().nonzero()[:, 0]
+        return self._evaluate(pixels_P if len(pixels_P) < _WHOLE_ABOVE * touched_HW.numel() else None)
+
+    def _evaluate(self, pixels_P: Tensor | None) -> Tensor:
+        """Return the maps (K, H, W); with pixels given, zero elsewhere."""
+        tables, num_pixels = list(self.tables)[: self._enabled], len(self._positions_P2)
+        if pixels_P is not None and len(pixels_P) < _DIRECT_BELOW * num_pixels:
+            grids, positions_P2 = self._grids[: self._enabled], self._positions_P2[pixels_P]
+            features_CP = encode(positions_P2, tables, grids, self._settings.interpolation).T
+        else:
+            features_CP = encode_grid(tables, self._plans[: self._enabled]).reshape(-1, num_pixels)
+            if pixels_P is not None:
+                features_CP = features_CP.index_select(1, pixels_P)
+        maps_KP = self._network(features_CP)
+        if pixels_P is not None:
+            maps_KP = maps_KP.new_zeros(len(maps_KP), num_pixels).index_copy(1, pixels_P, maps_KP)
+        return maps_KP.reshape(-1, *self._shape)
+
+    def _network(self, values_CP: Tensor) -> Tensor:
+        # Levels that do not take part are zero: their columns of the first layer need not be multiplied.
+        layers = list(zip(self.weights, self.biases, strict=True))
+        for number, (weight, bias) in enumerate(layers):
+            values_CP = torch.addmm(bias, weight[:, : len(values_CP)], values_CP)
+            if number < len(layers) - 1:
+                values_CP = values_CP.relu_()
+        return values_CP
+
+
+def _scale(settings: HashEncoding, side: int) -> float:
+    """Return how much finer each level is than the one before, for an object with this many pixels along its side."""
+    if settings.per_level_scale is None:
+        if side <= settings.base_resolution:
+            raise RecipeError(
+                f"the object has {side} pixels along its longer side, and the coarsest level of its hash encoding is "
+                f"to have {settings.base_resolution} vertices already; lower model.object.base_resolution"
+            )
+        return (side / settings.base_resolution) ** (1 / max(settings.levels - 1, 1))
+    finest = settings.grids(settings.per_level_scale)[-1].resolution
+    if finest > side + 2:
+        _LOGGER.warning(
+            "hash encoding: the finest of %d levels has %d vertices for %d pixels, more than can be told apart; "
+            "per_level_scale = %.3f ends at the pixels, or lower levels",
+            settings.levels,
+            finest,
+            side,
+            max((side / settings.base_resolution) ** (1 / max(settings.levels - 1, 1)), 1.0),
+        )
+    return settings.per_level_scale
+
+
+def _transmission(maps_KHW: Tensor) -> Tensor:
+    amplitude_HW = torch.exp(-maps_KHW[1]) if len(maps_KHW) == 2 else torch.ones_like(maps_KHW[0])
+    return torch.polar(amplitude_HW, maps_KHW[0])
