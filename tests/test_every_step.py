@@ -55,6 +55,29 @@ stop_epoch = 3
 [groups.dr]
 start_epoch = 2
 """,
+    "hash": HEAD
+    + """
+[data]
+use = "diffraction_simulated"
+scan_shape = [6, 6]
+detector_size = 24
+batch_size = 12
+validation_fraction = 0.1
+[model]
+use = "single_slice_ptychography"
+probe = { use = "aperture" }
+[model.object]
+use = "hash_encoding"
+levels = 6
+neurons = 8
+base_resolution = 4
+log2_hashmap_size = 8
+fine_from = { start_epoch = 1, stop_epoch = 3, coarse_levels = 2 }
+[losses.data]
+use = "poisson"
+[groups.dr]
+start_epoch = 2
+""",
     "segmenter": HEAD
     + """
 [data]
@@ -132,6 +155,7 @@ CASES = [
     ("toy", "cosine", ("run.accumulate=3",)),
     *(("ptychography", schedule, ()) for schedule in ("one_cycle by step", "plateau")),
     ("ptychography", "cosine", ("run.accumulate=2",)),
+    ("hash", "one_cycle by step", ()),
     *(("segmenter", schedule, ()) for schedule in ("cosine", "plateau")),
     ("monai", "plateau", ()),
 ]

@@ -78,6 +78,7 @@ MADE_UP: dict[str, Callable[[Path], tuple[str, ...]]] = {
     "msd_hippocampus_unet_static": HIPPOCAMPUS,
     "msd_liver_unet": LIVER,
     "msd_liver_unet_static": LIVER,
+    "ptycho_hash": of_patterns(nothing),
     "ptycho_mos2": of_patterns(as_mos2),
     "ptycho_siemens": of_patterns(as_siemens),
     "ptycho_staged": of_patterns(nothing),

@@ -46,7 +46,7 @@ def entry(vertex: Sequence[Tensor], level: Level) -> Tensor:
         for along, stride in zip(vertex, level.strides, strict=False):
             row = row + along * stride
     row = (row & _WORD) % level.entries
-    return row.expand(torch.broadcast_shapes(*(along.shape for along in vertex)))
+    return row.expand(torch.broadcast_tensors(*vertex)[0].shape)  # a stride of 0 is still a coordinate
 
 
 def cell(along: Tensor, level: Level, interpolation: Interpolation, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -151,7 +151,7 @@ def plan_grid(
     for along in axes:
         below, weight = cell(along.cpu(), level, interpolation, dtype)
         above = below if interpolation == "nearest" else below + 1
-        touched = torch.cat((below, above)).unique()
+        touched = torch.cat((below, above)).unique()  # type: ignore[no-untyped-call]
         vertices.append(touched)
         bands.append(_bands(torch.searchsorted(touched, below), torch.searchsorted(touched, above), weight, device))
     spread = torch.meshgrid(*vertices, indexing="ij")

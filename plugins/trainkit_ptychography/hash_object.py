@@ -67,7 +67,7 @@ class HashObject(nn.Module):
         self._enabled = settings.fine_from.levels(0, settings.levels) if settings.fine_from else settings.levels
         # Saved with the model, so that a run that goes on in the middle of an epoch knows it.
         self.register_buffer("num_levels", torch.tensor(self._enabled))
-        self.register_load_state_dict_post_hook(lambda module, _: module.enable(int(module.num_levels)))
+        self.register_load_state_dict_post_hook(_restored)  # type: ignore[no-untyped-call]
         self._known: tuple[tuple[int, ...], Tensor] | None = None
         _LOGGER.info(
             "hash encoding: backend torch %s, %s, %d levels of %d to %d vertices for %d pixels",
@@ -157,6 +157,16 @@ class HashObject(nn.Module):
         return values_CP
 
 
+def _restored(module: HashObject, _: object) -> None:
+    module.enable(int(module.num_levels))
+
+
+def _that_ends_at_the_pixels(settings: HashEncoding, side: int) -> float:
+    """Return the scale at which the finest level has as many vertices along the object's longer side as pixels."""
+    ratio = side / settings.base_resolution
+    return math.exp(math.log(ratio) / max(settings.levels - 1, 1))
+
+
 def _scale(settings: HashEncoding, side: int) -> float:
     """Return how much finer each level is than the one before, for an object with this many pixels along its side."""
     if settings.per_level_scale is None:
@@ -165,7 +175,7 @@ def _scale(settings: HashEncoding, side: int) -> float:
                 f"the object has {side} pixels along its longer side, and the coarsest level of its hash encoding is "
                 f"to have {settings.base_resolution} vertices already; lower model.object.base_resolution"
             )
-        return (side / settings.base_resolution) ** (1 / max(settings.levels - 1, 1))
+        return _that_ends_at_the_pixels(settings, side)
     finest = settings.grids(settings.per_level_scale)[-1].resolution
     if finest > side + 2:
         _LOGGER.warning(
@@ -174,7 +184,7 @@ def _scale(settings: HashEncoding, side: int) -> float:
             settings.levels,
             finest,
             side,
-            max((side / settings.base_resolution) ** (1 / max(settings.levels - 1, 1)), 1.0),
+            _that_ends_at_the_pixels(settings, side),
         )
     return settings.per_level_scale
 
