@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from itertools import product
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from trainkit_ptychography.hash_grid import encode, encode_grid, plan_grid
 from trainkit_ptychography.hash_levels import Level, levels
+from trainkit_ptychography.pointwise_network import pointwise_network
 
 INTERPOLATIONS = ("nearest", "linear", "smoothstep")
 
@@ -197,3 +198,31 @@ def test_gradients_have_the_same_bits_each_time() -> None:
     for again in found[1:]:
         for one, other in zip(found[0], again, strict=True):
             assert torch.equal(one, other)
+
+
+# ---- the network after it -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("widths", [(4, 2), (4, 7, 1), (4, 6, 5, 2)])
+def test_the_network_is_its_layers_one_after_another_for_more_points_than_a_block(widths: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(*shape: int) -> torch.Tensor:
+        return (torch.rand(shape, generator=generator, dtype=torch.float64) - 0.5).requires_grad_()
+
+    layers = [torch.nn.Linear(into, out, dtype=torch.float64) for into, out in pairwise(widths)]
+    weights, biases = [layer.weight for layer in layers], [layer.bias[:, None] for layer in layers]
+    stack = [part for layer in layers for part in (layer, torch.nn.ReLU())][:-1]
+    values, back = drawn(widths[0], 9000), drawn(widths[-1], 9000).detach()
+    plain, ours = torch.nn.Sequential(*stack)(values.T).T, pointwise_network(values, weights, biases)
+    torch.testing.assert_close(ours, plain)
+    wanted = (values, *(parameter for layer in layers for parameter in layer.parameters()))
+    for one, other in zip(
+        torch.autograd.grad(plain, wanted, back), torch.autograd.grad(ours, wanted, back), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+    few = drawn(widths[0], 3)
+    assert torch.autograd.gradcheck(
+        lambda values, *both: pointwise_network(values, both[::2], both[1::2]),
+        (few, *(each.detach().requires_grad_() for pair in zip(weights, biases, strict=True) for each in pair)),
+    )

@@ -35,18 +35,17 @@ def entry(vertex: Sequence[Tensor], level: Level) -> Tensor:
     """Return the row of a level's table that belongs to a vertex.
 
     Args:
-        vertex: Its whole-numbered coordinates, int64, one tensor a dimension; their shapes broadcast.
+        vertex: Its whole-numbered coordinates, int64, one tensor of the same shape a dimension.
         level: The level.
     """
-    row = torch.zeros((), dtype=torch.int64, device=vertex[0].device)
+    row = torch.zeros_like(vertex[0])
     if level.hashed:
         for along, prime in zip(vertex, _PRIMES, strict=False):
             row = row ^ (along * prime & _WORD)
     else:
         for along, stride in zip(vertex, level.strides, strict=False):
             row = row + along * stride
-    row = (row & _WORD) % level.entries
-    return row.expand(torch.broadcast_tensors(*vertex)[0].shape)  # a stride of 0 is still a coordinate
+    return (row & _WORD) % level.entries
 
 
 def cell(along: Tensor, level: Level, interpolation: Interpolation, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

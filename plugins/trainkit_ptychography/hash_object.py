@@ -17,6 +17,7 @@ from trainkit_ptychography.forward import crop
 from trainkit_ptychography.hash_encoding import HashEncoding
 from trainkit_ptychography.hash_grid import encode, encode_grid, plan_grid
 from trainkit_ptychography.objects import Canvas
+from trainkit_ptychography.pointwise_network import pointwise_network
 
 _LOGGER = logging.getLogger("trainkit")
 
@@ -149,12 +150,8 @@ class HashObject(nn.Module):
 
     def _network(self, values_CP: Tensor) -> Tensor:
         # Levels that do not take part are zero: their columns of the first layer need not be multiplied.
-        layers = list(zip(self.weights, self.biases, strict=True))
-        for number, (weight, bias) in enumerate(layers):
-            values_CP = torch.addmm(bias, weight[:, : len(values_CP)], values_CP)
-            if number < len(layers) - 1:
-                values_CP = values_CP.relu_()
-        return values_CP
+        first = self.weights[0][:, : len(values_CP)]
+        return pointwise_network(values_CP, [first, *list(self.weights)[1:]], list(self.biases))
 
 
 def _restored(module: HashObject, _: object) -> None:
