@@ -54,9 +54,10 @@ class FineFrom:
 class HashEncoding(Object):
     """Phase and absorption out of a small network, which is told where it is by trainable grids, coarse to fine.
 
-    Neighbouring pixels share what they are made of, which holds noise back: for few counts. Where there are counts
-    enough, pixels are sharper, and faster. A step costs what the network costs for the pixels that a batch touches,
-    some 1e4 operations each. Learning rates of 1e-3 to 1e-2 suit it.
+    Neighbouring pixels share what they are made of. With the finest level as fine as the pixels, as it is by default,
+    it finds the same object as "pixels" does (on `mos2_sim.h5`, and on simulated scans of 1e3 to 1e5 electrons per Å²,
+    phases correlate with the truth equally within 0.001 at equal epochs), for half again the time at patches of 64².
+    Fewer or coarser levels hold back noise and detail alike. Learning rates around 1e-2 suit it.
 
     Source: Müller, Evans, Schied, Keller, ACM Trans. Graph. 41 (2022) 102.
 
