@@ -8,8 +8,12 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from trainkit import DataError, Problem
+from trainkit.cli.show import command as show
+from trainkit.engine.start import start
+from trainkit.hooks.progress import Console
 from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.resolve import resolve
 from trainkit_ptychography.file_diffraction import Raster
@@ -18,6 +22,7 @@ from trainkit_ptychography.numpy import NumPyDiffraction
 from trainkit_ptychography.optics import electron_wavelength
 from trainkit_ptychography.prepare import Prepare
 from trainkit_ptychography.scan import Recording, checked
+from trainkit_ptychography.simulated import SimulatedDiffraction
 
 ROOT = Path(__file__).parents[1]
 GENERATOR = np.random.default_rng(11)
@@ -361,6 +366,66 @@ def test_two_arrays_of_positions_must_be_of_one_length(folder):
         read(folder, positions=("rows", "columns"))
 
 
+@pytest.fixture(scope="module")
+def scanned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A simulated scan as a microscope would leave it: DC in the middle, positions in Å in the axes of the stage."""
+    intensities, scan = SimulatedDiffraction(scan_shape=(12, 12), detector_size=32, position_error_angstrom=0.0).read()
+    folder = tmp_path_factory.mktemp("scanned")
+    angle = np.radians(25.0)  # the stage is turned: right on the detector is right and up on the stage
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])  # on (row, column)
+    with h5py.File(folder / "scan.h5", "w") as file:
+        file["data"] = np.fft.fftshift(np.asarray(intensities), axes=(1, 2))
+        file["points"] = scan.positions_N2 * 0.4
+        file["turned"] = scan.positions_N2 @ turn.T * 0.4
+    return folder
+
+
+def loss_after(scanned: Path, folder: Path, *sets: str) -> float:
+    text = """
+[run]
+epochs = 8
+device = "cpu"
+threads = 1
+[data]
+use = "diffraction_hdf5"
+patterns = "data"
+pixel_size_angstrom = 0.4
+energy_kev = 80.0
+semiangle_mrad = 25.0
+defocus_angstrom = 60.0
+batch_size = 12
+[model]
+use = "single_slice_ptychography"
+probe = { use = "aperture" }
+[losses.data]
+use = "amplitude"
+[optimizer]
+use = "adam"
+lr = 1e-2
+"""
+    (folder / "own.toml").write_text("trainkit = 1\n" + text)
+    fixed = (f"data.path={scanned / 'scan.h5'}", f"run.dir={folder}", "checkpoint.every_epochs=100")
+    state = start(resolve(folder / "own.toml", (*fixed, *sets)), Console(quiet=True)).run.state
+    return state.metrics["train/loss"]
+
+
+def test_patterns_and_positions_must_be_turned_alike_to_be_explained_by_one_object(scanned, tmp_path):
+    right = loss_after(scanned, tmp_path, "data.positions=points")
+    for alike in (
+        ("data.positions=points", 'data.pattern_flip=["rows"]', 'data.positions_flip=["rows"]'),
+        ("data.positions=points", 'data.pattern_axes="nxy"', 'data.positions_order="column_row"'),
+        ("data.positions=turned", "data.positions_rotation_deg=25"),
+    ):
+        assert loss_after(scanned, tmp_path, *alike) == pytest.approx(right, rel=0.02)
+    for apart in (
+        ("data.positions=points", 'data.pattern_flip=["rows"]'),
+        ("data.positions=points", 'data.pattern_axes="nxy"'),
+        ("data.positions=turned",),
+        ("data.positions=turned", "data.positions_rotation_deg=-25"),
+    ):
+        assert loss_after(scanned, tmp_path, *apart) > 1.1 * right
+
+
 # ---- what cannot be -------------------------------------------------------------------------------------------------
 
 
@@ -411,6 +476,13 @@ def test_settings_that_cannot_go_together_are_found_without_the_file(settings, k
     given: dict[str, Any] = {"patterns": "data", "positions": "points", "positions_unit": "pixels", **settings}
     problems = list(HDF5Diffraction(path=Path("nix.h5"), **given).problems(None))  # type: ignore[arg-type]
     assert [problem.key for problem in problems if isinstance(problem, Problem)] == [key]
+
+
+def test_show_lists_the_settings_of_a_table_within_a_table():
+    lines = CliRunner().invoke(show, ["diffraction_hdf5"]).output.splitlines()
+    assert "  prepare: Prepare, a table" in lines
+    assert "  prepare.bin: int = 1" in lines
+    assert "  raster.step: float | tuple[float, float], required" in lines
 
 
 def test_a_recipe_says_all_of_it_in_toml(folder):

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 from trainkit import DataError, Problem
+from trainkit_ptychography.cxi import CXIDiffraction
+from trainkit_ptychography.file_diffraction import FileDiffraction
 from trainkit_ptychography.hdf5 import HDF5Diffraction
 from trainkit_ptychography.numpy import NumPyDiffraction
 from trainkit_ptychography.scan import Recording, Scan, Truth, checked
@@ -260,17 +262,32 @@ def test_a_damaged_file_is_refused(tmp_path, name, content):
         NumPyDiffraction(path=tmp_path / name).read()
 
 
-@pytest.mark.parametrize("kind", ["h5", "npz", "npz.bz2", "deflated"])
+@pytest.mark.parametrize("kind", ["h5", "cxi", "npy", "npz", "npz.bz2", "deflated"])
 def test_wrong_bytes_anywhere_never_raise_anything_but_a_data_error(tmp_path, kind):
     generator = np.random.default_rng(8)
     path = tmp_path / f"scan.{kind.replace('deflated', 'npz')}"
     if kind == "h5":
         write(path)
+    elif kind == "cxi":
+        with h5py.File(path, "w") as file:
+            detector = file.create_group("entry_1/instrument_1/detector_1")
+            detector["data"], detector["distance"], detector["x_pixel_size"] = PATTERNS[:, :, :6], 1.0, 1e-4
+            file["entry_1/instrument_1/source_1/energy"] = 1e-15
+            file["entry_1/sample_1/geometry_1/translation"] = np.pad(POINTS, ((0, 0), (0, 1))) * 1e-6
+    elif kind == "npy":
+        np.save(path, PATTERNS)
+        np.save(tmp_path / "points.npy", POINTS)
     elif kind == "deflated":
         np.savez_compressed(path, data=PATTERNS, scan=POINTS)
     else:
         pack(path, data=PATTERNS, scan=POINTS)
-    settings = hdf5(path) if kind == "h5" else NumPyDiffraction(path=path)
+    made: dict[str, FileDiffraction] = {
+        "h5": hdf5(path),
+        "cxi": CXIDiffraction(path=path),
+        "npy": NumPyDiffraction(path=path, positions="points.npy"),
+    }
+    settings = made.get(kind, NumPyDiffraction(path=path))
+    checked(settings.read())
     whole, refused = np.frombuffer(path.read_bytes(), np.uint8), 0
     for attempt in range(150):
         damaged = whole.copy()

@@ -59,7 +59,8 @@ class DiffractionData(Data):
         from trainkit_ptychography.summary import doubts, summary
 
         scan = checked(self.read())
-        return [*summary(scan, self.batch_size), *(f"warning: {each}" for each in doubts(scan))]
+        yield from summary(scan, self.batch_size)
+        yield from (f"warning: {each}" for each in doubts(scan))
 
     def build(self, context: Context) -> LiveDiffraction:
         """Open the scan, and bring it to where it is to be."""

@@ -138,7 +138,11 @@ class FileDiffraction(DiffractionData):
                 if value
             ]
             if changed:
-                yield Problem(f"the true phase would not fit any more after {', '.join(changed)}", "truth_phase")
+                yield Problem(
+                    f"the true phase would not fit any more after {', '.join(changed)}: leave truth_phase and "
+                    "truth_positions out",
+                    "truth_phase",
+                )
 
     def _geometry_problems(self) -> Iterable[Problem]:
         sizes = [

@@ -33,7 +33,6 @@ class LiveDiffraction:
     Attributes:
         scan: What is known of it besides the patterns, on the CPU.
         mask_YX: Which pixels of a pattern count (bool, on the device); None: all. The others are 0.
-        mean_YX: The mean pattern, scaled as they are: its total is 1; zero frequency at [0, 0], on the CPU.
         train_index: The scan points that are trained on.
         held_out_index: The others; empty where none are held out.
         mean_counts: What a pattern's total of 1 stands for.
@@ -62,7 +61,6 @@ class LiveDiffraction:
 
         num = len(patterns)
         self.mean_counts = float(survey.totals_N.mean())
-        self.mean_YX = survey.mean_YX / self.mean_counts
         for doubt in doubts(checked):
             logging.getLogger("trainkit").warning("%s: %s", self.scan.source, doubt)
         self.dtype = dtype

@@ -55,7 +55,8 @@ class Stored(Protocol):
 
 def pieces(patterns: Patterns) -> Iterator[tuple[slice, NDArray[np.float32]]]:
     """Yield all patterns, a manageable number at a time."""
-    num = max(1, _PIECE_BYTES // (4 * prod(patterns.shape[1:])))
+    stored = patterns.frame_shape if isinstance(patterns, PreparedPatterns) else ()  # larger than what is binned
+    num = max(1, _PIECE_BYTES // (4 * max(prod(stored), prod(patterns.shape[1:]))))
     for start in range(0, len(patterns), num):
         piece = slice(start, min(start + num, len(patterns)))
         yield piece, patterns[piece]
@@ -155,7 +156,7 @@ class PreparedPatterns:
     ) -> None:
         self._frames, self._preparation, self._reading = frames, preparation, reading
         self.in_file = in_file
-        self.scan_shape, self.stored_dtype, self.frame_shape = frames.scan_shape, frames.dtype, frames.shape[1:]
+        self.scan_shape, self.frame_shape = frames.scan_shape, frames.shape[1:]
         self.shape: tuple[int, ...] = (len(frames), *preparation.shape)
 
     def __len__(self) -> int:

@@ -32,8 +32,8 @@ class Prepare:
         bad_rows: Rows that are bad as a whole.
         bad_columns: Columns that are bad as a whole.
         crop: Rows and columns of the detector to keep, around the beam. An object pixel gets larger by it.
-        bin: Detector pixels to sum up, along rows and along columns. A probe has less room by it. Rows and columns
-            that fill no whole bin are left out.
+        bin: Detector pixels to sum up, along rows and along columns, in bins centred on the beam as well as whole
+            pixels allow. A bin that is not wholly on the detector does not count. A probe has less room by it.
         pad: Rows and columns to pad patterns to, after binning. An object pixel gets smaller by it.
         beyond_detector: What padding holds: "unknown" does not count in the loss, "dark" counts as measured zeros.
     """

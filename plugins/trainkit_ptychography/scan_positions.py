@@ -33,7 +33,7 @@ def likely_unit(step: float, unit: str, pixel_size_angstrom: float | None, room:
     """
     said = in_unit(step, unit, pixel_size_angstrom)
     likely = []
-    for other in ("pixels", *ANGSTROM):
+    for other in (*ANGSTROM, "pixels"):
         one = in_unit(1.0, other, pixel_size_angstrom)
         if other != unit and said is not None and one is not None and 0.1 <= said / one <= room / 2:
             likely.append(f'positions_unit = "{other}" would make it {said / one:.3g} pixels')

@@ -26,7 +26,7 @@ from trainkit_ptychography.objects import LiveObject
 from trainkit_ptychography.probe_modes import ProbeModes
 from trainkit_ptychography.result import Result, write_result
 
-_FIT_STEPS = 2  # steps that held-out positions take at each validation; they go on where the last one left them
+_FIT_STEPS = 1  # steps that held-out positions take at each validation; they go on where the last one left them
 
 
 class SingleSliceModule(nn.Module):

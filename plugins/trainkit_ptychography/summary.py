@@ -34,13 +34,13 @@ def summary(checked: Checked, batch_size: int) -> Iterator[str]:
     num, shape = len(patterns), (patterns.shape[1], patterns.shape[2])
     size, extent_2 = scan.pixel_size_angstrom, np.ptp(scan.positions_N2, axis=0)
     step = typical_step(checked)
-    raster = ""
+    raster = made_of = ""
     if isinstance(patterns, PreparedPatterns):
         if len(patterns.scan_shape) == 2:
             raster = f" ({_by(patterns.scan_shape)})"
         if patterns.frame_shape != shape:
-            raster += f", made of {_by(patterns.frame_shape)}"
-    yield f"patterns     {num}{raster} of {_by(shape)} pixels"
+            made_of = f", made of {_by(patterns.frame_shape)}"
+    yield f"patterns     {num}{raster} of {_by(shape)} pixels{made_of}"
     if scan.mask_YX is not None:
         yield f"mask         {int((~scan.mask_YX).sum())} of {prod(shape)} pixels do not count"
     totals_N = survey.totals_N
@@ -64,7 +64,8 @@ def summary(checked: Checked, batch_size: int) -> Iterator[str]:
         )
     else:
         yield f"probe        {_length(diameter, size)} across"
-        yield f"overlap      {100 * (1 - step / diameter):.0f} % of its diameter, from one point to the next"
+        overlap = f"{100 * (1 - step / diameter):.0f} % of its diameter" if step < diameter else "none"
+        yield f"overlap      {overlap}, from one point to the next"
     if size is not None and min(extent_2) > 0:
         area = prod(float(each) + step for each in extent_2) * size**2
         yield f"dose         {totals_N.sum() / area:.4g} counts/Å²"
@@ -138,7 +139,8 @@ def _doubts_of_light(checked: Checked) -> Iterator[str]:
             f"the light is not near the zero frequency but ({down:.0f}, {right:.0f}) pixels off, as if patterns were "
             'cut in four: is zero_frequency the other one of "centre" and "corner"?'
         )
-    elif hypot(down, right) > max(1.5, 0.03 * min(shape)):
+        return  # what follows would be said of the wrong pixels
+    if hypot(down, right) > max(1.5, 0.03 * min(shape)):
         yield (
             f"the light's centre of mass is ({down:.1f}, {right:.1f}) pixels off the zero frequency: say where the "
             'beam is, zero_frequency = [row, column] or "centre_of_mass"'

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import attrs
@@ -41,23 +42,34 @@ def _matching(name: str) -> list[tuple[str, registry.Found]]:
 
 def described(cls: type[Any]) -> str:
     """Return a component's docstring, then each setting with type, default and what it means."""
-    from trainkit.recipe.fields import field_types, is_kind, settings_fields
+    from trainkit.recipe.fields import settings_fields
 
     text, _ = _sections(cls)
+    heading = "Settings" if settings_fields(cls) else "It has no settings."
+    return "\n".join([text, "", heading, *_settings(cls, "")])
+
+
+def _settings(cls: type[Any], table: str) -> Iterator[str]:
+    """Yield the lines about the settings of a class; ``table`` is put before their names."""
+    from trainkit.recipe.fields import field_types, is_kind, settings_fields
+
     meanings: dict[str, str] = {}
     for each in reversed(cls.__mro__):
         meanings |= _sections(each)[1]
-    lines = [text, "", "Settings" if settings_fields(cls) else "It has no settings."]
     for key, field in settings_fields(cls).items():
         wanted = field_types(cls)[field.name]
-        kind = next((each for each in (wanted, *getattr(wanted, "__args__", ())) if is_kind(each)), None)
-        lines.append(f"  {key}: {_type_text(field, wanted)}{_default(field)}")
+        inner = [each for each in (wanted, *getattr(wanted, "__args__", ())) if attrs.has(each)]
+        kind: Any = next((each for each in inner if is_kind(each)), None)
+        own_table = next((each for each in inner if not is_kind(each)), None)
+        default = ", a table" if own_table and field.default is not attrs.NOTHING else _default(field)
+        yield f"  {table}{key}: {_type_text(field, wanted)}{default}"
         if field.name in meanings:
-            lines.append(f"      {meanings[field.name]}")
+            yield f"      {meanings[field.name]}"
         if kind is not None:
             names = ", ".join(found.name for found in registry.registered(kind.entry_points))
-            lines.append(f"      components of {kind.entry_points}: {names or 'none is installed'}")
-    return "\n".join(lines)
+            yield f"      components of {kind.entry_points}: {names or 'none is installed'}"
+        if own_table is not None:
+            yield from _settings(own_table, f"{table}{key}.")
 
 
 def _sections(cls: type[Any]) -> tuple[str, dict[str, str]]:
