@@ -62,6 +62,22 @@ def test_a_run_says_a_line_an_epoch_and_where_everything_is(recipe: Path, tmp_pa
     }
 
 
+def test_a_training_outlives_whoever_read_along(recipe: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "trainkit", "run", str(recipe)]
+    with subprocess.Popen(
+        command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as run:
+        assert run.stdout is not None
+        assert run.stderr is not None
+        run.stdout.close()
+        said = run.stderr.read().decode()
+        assert run.wait() == 0, said
+    assert said == ""
+    assert list(tmp_path.glob("runs/toy/*/checkpoints/epoch-0002.safetensors"))
+    assert "finished after 2 of 2 epochs" in next(tmp_path.glob("runs/toy/*/log.txt")).read_text()
+
+
 def test_quiet_is_silent(recipe: Path, tmp_path: Path) -> None:
     done = trainkit("run", recipe, "--quiet", folder=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -149,7 +149,8 @@ def three_stages(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 
 def names_in_order(trained: Trained) -> tuple[str, str, str]:
-    first, second, third = (name for name, group in trained.run.state.groups.items() if group.parameters)
+    started = [(group.start_epoch, name) for name, group in trained.run.state.groups.items()]
+    first, second, third = (name for _, name in sorted(each for each in started if each[0] is not None))
     return first, second, third
 
 

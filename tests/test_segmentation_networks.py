@@ -173,8 +173,11 @@ use = "dice"
             'use = "unet"\nchannels = [4, 8, 16]\nstrides = [2]',
             "3 levels (channels) have 2 strides between",
         ),
-        ('use = "unet"\nstrides = [2, 2, 0]', "strides must be at least 1 each, got (2, 2, 0)"),
-        ('use = "dynunet"\nchannels = [4, 8, 8]\nstrides = [[2, 2, 0], [2, 2, 2]]', "strides must be at least 1 each"),
+        ('use = "unet"\nstrides = [2, 2, 0]', "model.strides: must be at least 1 each, got [2, 2, 0]"),
+        (
+            'use = "dynunet"\nchannels = [4, 8, 8]\nstrides = [[2, 2, 0], [2, 2, 2]]',
+            "model.strides: must be at least 1 each",
+        ),
         ('use = "unet"\nchannels = [4, 8, 16, 32, 64, 128]', "multiples of 32 × 32 × 32: 32 × 32 × 32 does"),
         ('use = "dynunet"\nchannels = [4, 8, 16]\ndeep_supervision = 2', "has 1 that can be supervised"),
         ('use = "segresnet"\ninit_filters = 12', "must be a multiple of 8, got 12"),

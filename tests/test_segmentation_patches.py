@@ -466,6 +466,15 @@ def test_a_process_with_workers_comes_to_its_end(tmp_path, how):
     assert ("on purpose" in ended.stderr) if how == "failing" else not ended.stderr
 
 
+@pytest.fixture
+def _deaths_of_others_are_not_listened_to():
+    """Another test's loader made torch listen to any process's death, for as long as this process lives."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.mark.usefixtures("_deaths_of_others_are_not_listened_to")
 def test_a_worker_that_dies_is_told_in_one_message(synthetic):
     data = synthetic(workers=1, steps_per_epoch=400, batch_size=1).build(context())
     batches = data.train(0, 0)

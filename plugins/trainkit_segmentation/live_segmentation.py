@@ -44,6 +44,8 @@ class LiveSegmentation:
         steps_per_epoch: Batches of an epoch, on this process.
     """
 
+    _workers: Workers | None = None
+
     def __init__(self, settings: SegmentationData, context: Context) -> None:
         listing = settings.find()
         if listing.problems:
@@ -68,7 +70,8 @@ class LiveSegmentation:
         entries = [(self._index[name], self._store.path(self._keys[name])) for name in train]
         self._batches = PatchBatches(settings, context, entries)
         on_gpu = torch.device(context.device).type == "cuda"
-        self._workers = Workers(self._batches, settings.workers, on_gpu) if settings.workers else None
+        if settings.workers:
+            self._workers = Workers(self._batches, settings.workers, on_gpu)
 
     def train(self, epoch: int, start: int) -> Iterator[dict[str, Any]]:
         """Yield the batches ``start``… of an epoch, a function of (seed, epoch, rank) alone."""

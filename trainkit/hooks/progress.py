@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 import time
 from collections import deque
@@ -83,9 +84,13 @@ class Console:
             return
         if self.live is not None:
             self.live.console.print(text, markup=False, highlight=False, soft_wrap=True)
-        else:
+            return
+        try:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
+        except BrokenPipeError:  # whoever read along has gone; the training goes on, and log.txt has it all
+            self.quiet = True
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Ear(logging.Handler):
