@@ -113,6 +113,7 @@ def _train_epoch(run: Run) -> None:
             if state.stop_reason is not None:
                 break
     state.batch = state.outputs = state.loss = None
+    optimizer.zero_grad(set_to_none=True)  # validation needs the memory, not the gradients
     state.seconds["steps"] = perf_counter() - began - state.seconds["data"]
 
 
