@@ -202,7 +202,7 @@ class Stages:
         self.stages = dict(stages)
         self.memories: dict[str, Memory] = {name: {} for name in stages}
         self.groups = {
-            name: Group(parameters[name], 0.0, False, stage.start_epoch, stage.stop_epoch)
+            name: Group(parameters[name], 0.0, False, stage.start_epoch, stage.stop_epoch, stage.scheduler.by)
             for name, stage in stages.items()
         }
         self._model = model
@@ -217,7 +217,8 @@ class Stages:
     def go_on(self, name: str, stage: Stage, memory: Memory) -> None:
         """Let a group go on as a resume says."""
         self.stages[name], self.memories[name] = stage, memory
-        self.groups[name].start_epoch, self.groups[name].stop_epoch = stage.start_epoch, stage.stop_epoch
+        group = self.groups[name]
+        group.start_epoch, group.stop_epoch, group.lr_by = stage.start_epoch, stage.stop_epoch, stage.scheduler.by
 
     def enter(self, epoch: int, epoch_step: int, step: int) -> None:
         """Switch the groups on and off for an epoch, and set the learning rates that are in effect.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
@@ -30,6 +30,7 @@ class Group:
         active: Whether it trains in this epoch.
         start_epoch: First epoch in which it trains; None: never.
         stop_epoch: First epoch in which it no longer trains; a hook may bring it forward.
+        lr_by: Whether its learning rate changes from "epoch" to epoch, or from "step" to step.
     """
 
     parameters: Mapping[str, nn.Parameter]
@@ -37,6 +38,7 @@ class Group:
     active: bool
     start_epoch: int | None
     stop_epoch: int
+    lr_by: Literal["epoch", "step"] = "epoch"
 
     def trains_in(self, epoch: int) -> bool:
         """Return whether it trains in an epoch, as far as is known now."""

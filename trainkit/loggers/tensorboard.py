@@ -61,14 +61,15 @@ class LiveTensorBoard:
         self._writer("train", state).add_scalar(f"{state.group}_optimization_stopped", 1.0, state.epoch)
 
     def on_step_end(self, state: State) -> None:
-        """Write the step's loss and learning rates, every so many steps."""
+        """Write the step's loss, and the learning rates that change by the step, every so many steps."""
         if state.step >= self._next:
             self._next += self._every_steps
             writer = self._writer("steps", state)
             assert state.loss is not None
             writer.add_scalar("loss", state.loss.item(), state.step)
-            for name, lr in state.learning_rates().items():
-                writer.add_scalar(f"lr/{name}", lr, state.step)
+            for name, group in state.groups.items():
+                if group.lr_by == "step":
+                    writer.add_scalar(f"lr/{name}", group.lr, state.step)
 
     def on_epoch_end(self, state: State) -> None:
         """Write the epoch's values and pictures."""
