@@ -45,6 +45,8 @@ class LiveTensorBoard:
         if state.step:
             self._resumed_at = (state.epoch, state.step)
             self._next = (state.step // self._every_steps + 1) * self._every_steps
+        if self._every_steps < float("inf"):
+            self._writer("steps", state)  # opened now, not in a step
         text = (state.folder / "recipe.toml").read_text(encoding="utf-8")
         self._writer("train", state).add_text("recipe", f"```toml\n{text}\n```", state.epoch)
         if state.steps_in_epoch:  # inside an epoch, whose starts were purged
