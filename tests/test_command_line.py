@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from trainkit.recipe.library import shipped
+from trainkit.recipe.shipped import shipped
 
 ROOT = Path(__file__).parents[1]
 TOY = """

@@ -16,8 +16,8 @@ from clients import segmentation_cases
 from trainkit import registry
 from trainkit.engine.start import ExitCode, start
 from trainkit.hooks.progress import Console
-from trainkit.recipe.library import shipped
 from trainkit.recipe.resolve import resolve
+from trainkit.recipe.shipped import shipped
 
 SIZE = 16
 GENERATOR = np.random.default_rng(0)

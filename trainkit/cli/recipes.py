@@ -15,7 +15,7 @@ def command(name: str | None) -> None:
     \b
     trainkit recipes ptycho_staged > my_recipe.toml
     """
-    from trainkit.recipe.library import shipped
+    from trainkit.recipe.shipped import shipped
 
     found = shipped()
     if name is None:
