@@ -183,6 +183,14 @@ def test_a_signal_finishes_the_step_saves_and_is_told_apart_by_the_exit_code() -
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def test_a_loss_that_is_a_module_keeps_what_it_remembers() -> None:
+    text = TOY.replace("clients.toy:Squares", "clients.remembering:Remembering")
+    whole = run("run.epochs=3", "checkpoint.keep_last=9", text=text).run.state
+    ending = resume(whole.folder / "checkpoints" / "epoch-0001.safetensors")
+    assert ending is not None
+    assert lines(ending.run.state.folder)[-1]["train/loss"] == lines(whole.folder)[-1]["train/loss"]
+
+
 def test_a_save_that_is_asked_for_is_made_after_the_step() -> None:
     def ask(state: State) -> None:
         if state.step == 1:

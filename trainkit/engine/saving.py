@@ -195,7 +195,5 @@ def _parameters(run: Run) -> dict[str, torch.nn.Parameter]:
 
 def _parts_with_state(run: Run) -> dict[str, Any]:
     return {
-        name: part
-        for name, part in run.parts.items()
-        if not isinstance(part, torch.nn.Module) and hasattr(part, "state_dict")
+        name: part for name, part in run.parts.items() if part is not run.state.model and hasattr(part, "state_dict")
     }
