@@ -97,7 +97,8 @@ def test_characters_that_only_some_call_a_line_end_do_not_break_the_complete_rec
 def test_the_data_is_summed_up_and_one_that_cannot_be_read_is_a_message() -> None:
     assert run("good.toml", "--data").output == "good.toml: fine\n4 points, noise 0.5 m\n"
     result = run("good.toml", "--data", "--set", "data.path=none.h5")
-    assert (result.exit_code, result.output) == (1, "good.toml: fine\ngood.toml: error: data: there is no none.h5\n")
+    assert tomli.loads(run("good.toml", "--data", "--resolved").output)["data"]["use"] == "points"
+    assert (result.exit_code, result.output) == (1, "good.toml: error: data: there is no none.h5\n")
 
 
 def test_colour_is_only_for_terminals() -> None:

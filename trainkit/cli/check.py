@@ -43,23 +43,25 @@ def command(
             click.echo(f"{recipe}: {count} mistake{'s' if count > 1 else ''}")
             code = 2
             continue
-        summary = "\n".join([*map(_coloured, found.notes), f"{recipe}: fine"])
+        seen, trouble = _inspected(found) if data else ([], None)
+        verdict = [f"{recipe}: fine", *seen] if trouble is None else [*seen, trouble]
+        summary = "\n".join([*map(_coloured, found.notes), *verdict])
         click.echo(indent(summary, "# ") if resolved else summary)
         if resolved:
             click.echo(_with_origins(found), nl=False)
-        if data and not _inspected(found):
+        if trouble is not None:
             code = max(code, 1)
     context.exit(code)
 
 
-def _inspected(found: Resolved) -> bool:
+def _inspected(found: Resolved) -> tuple[list[str], str | None]:
+    """Return what the data says of itself, and what is wrong with it; None: nothing."""
+    lines: list[str] = []
     try:
-        for line in found.recipe.data.inspect():
-            click.echo(line)
+        lines.extend(found.recipe.data.inspect())
     except (TrainkitError, OSError) as error:
-        click.echo(f"{found.source}: {click.style('error', fg='red')}: data: {error}")
-        return False
-    return True
+        return lines, f"{found.source}: {click.style('error', fg='red', bold=True)}: data: {error}"
+    return lines, None
 
 
 def _coloured(finding: Finding) -> str:
