@@ -122,6 +122,19 @@ def test_a_plan_shows_the_stages_without_torch(tmp_path: Path) -> None:
     assert by_epoch["20"][2] != "-"
 
 
+def test_a_plan_of_schedules_by_step_takes_as_many_steps_as_it_is_told(tmp_path: Path) -> None:
+    by_step = ("--set", "scheduler.by=step", "--set", "scheduler.warmup=5000")
+    plan = ("plan", ROOT / "recipes" / "ptycho_staged.toml", *by_step)
+    few = trainkit(*plan, folder=tmp_path)
+    assert (few.returncode, few.stdout) == (2, "")
+    assert "group object: a warm-up of 5000 leaves nothing" in few.stderr
+    assert "for 100 steps an epoch; --steps-per-epoch changes that" in few.stderr
+    many = trainkit(*plan, "--steps-per-epoch", "500", folder=tmp_path)
+    rates = {row.split()[0]: row.split()[1] for row in many.stdout.splitlines()}
+    assert float(rates["5"]) == pytest.approx(2501 / 5001 * float(rates["10"]), rel=1e-3)
+    assert "for 500 steps an epoch" in many.stdout
+
+
 def test_every_command_of_the_readme_exists(tmp_path: Path) -> None:
     readme = (ROOT / "README.md").read_text()
     commands = set(re.findall(r"^(?:\.venv/bin/)?trainkit +([a-z-]+)", readme, re.M))

@@ -341,6 +341,19 @@ def test_times_that_cannot_be_are_mistakes(groups: str, message: str) -> None:
     assert message in said(GOOD + groups)
 
 
+def test_a_warm_up_that_leaves_its_group_nothing_is_a_mistake_where_it_is_written() -> None:
+    late = "[groups.head]\nstart_epoch = 8\n"
+    found = said(GOOD + "warmup = 2\n" + late)
+    assert found.startswith("x.toml:16:10: error: scheduler.warmup: group head: a warm-up of 2 leaves nothing for the")
+    assert "the group trains for 2 epochs; warmup must be below 2" in found
+    own = late + 'scheduler = { use = "flat", warmup = 3 }\n'
+    assert "x.toml:18:38: error: groups.head.scheduler.warmup: a warm-up of 3 leaves" in said(GOOD + own)
+    assert noted(GOOD + "warmup = 1\n" + late) == []
+    assert noted(GOOD + own, "groups.head.scheduler.by=step") == []  # how many steps there are, the data knows
+    frozen = late.replace("start_epoch = 8", "stop_epoch = 2")
+    assert [note.split(": ")[1] for note in noted(GOOD + "warmup = 9\n" + frozen)] == ["note"]
+
+
 def test_groups_by_patterns_replace_those_of_the_model_and_train_at_once() -> None:
     assert noted(GOOD + '[groups.a]\nparameters = ["x.*"]\n[groups.b]\nparameters = ["y"]\nstart_epoch = 3\n') == []
 

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainkit import Memory, Monitor, RecipeError
-from trainkit.schedule import fold, point, warmup_problem
+from trainkit.recipe.stages import warmup_problem
+from trainkit.schedule import fold, point
 from trainkit_schedulers.cosine import Cosine
 from trainkit_schedulers.none import NoSchedule
 from trainkit_schedulers.one_cycle import OneCycle

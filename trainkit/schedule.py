@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trainkit.errors import RecipeError
+from trainkit.recipe.stages import warmup_problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,14 +53,3 @@ def fold(scheduler: Scheduler, t: int, memory: Memory, metrics: Mapping[str, flo
         monitor: What the recipe monitors.
     """
     return scheduler.observe(memory, metrics, monitor) if t > scheduler.warmup else memory
-
-
-def warmup_problem(scheduler: Scheduler, horizon: int) -> str | None:
-    """Return what is wrong with the warm-up for a group that trains for ``horizon`` ticks; None: nothing."""
-    if scheduler.warmup < horizon:
-        return None
-    ticks = scheduler.by if horizon == 1 else f"{scheduler.by}s"
-    return (
-        f"a warm-up of {scheduler.warmup} leaves nothing for the schedule: the group trains for {horizon} {ticks};"
-        f" warmup must be below {horizon}"
-    )

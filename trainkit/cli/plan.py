@@ -8,17 +8,25 @@ from typing import TYPE_CHECKING
 
 import click
 
+from trainkit.errors import RecipeError
+
 if TYPE_CHECKING:
     from trainkit.groups import Stage
     from trainkit.recipe.root import Recipe
-
-_STEPS_PER_EPOCH = 100
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a setting: --set groups.probe.lr=1e-4")
-def command(recipe: Path, sets: tuple[str, ...]) -> None:
+@click.option(
+    "--steps-per-epoch",
+    "steps",
+    type=click.IntRange(min=1),
+    default=100,
+    show_default=True,
+    help="For schedules by step: the data knows how many there are, and plan does not open it.",
+)
+def command(recipe: Path, sets: tuple[str, ...], steps: int) -> None:
     """Show for every epoch of RECIPE which groups train and with which learning rate.
 
     An epoch in which nothing changes is left out. A schedule that goes by metrics is shown as if it never reduced.
@@ -33,20 +41,24 @@ def command(recipe: Path, sets: tuple[str, ...]) -> None:
         click.echo("the model names its groups only after it is built; plan cannot show them")
         return
     planned = stages(resolved.recipe, names)
-    for line in table(resolved.recipe, planned):
+    for line in list(table(resolved.recipe, planned, steps)):
         click.echo(line)
     for note in resolved.notes:
         click.echo(str(note))
 
 
-def table(recipe: Recipe, planned: dict[str, Stage]) -> Iterator[str]:
-    """Yield the lines of the plan: a head, and a row for each epoch in which something is new."""
+def table(recipe: Recipe, planned: dict[str, Stage], steps_per_epoch: int) -> Iterator[str]:
+    """Yield the lines of the plan: a head, and a row for each epoch in which something is new.
+
+    Raises:
+        RecipeError: So few steps leave a schedule nothing after its warm-up.
+    """
     epochs = recipe.run.epochs
     width = max(12, *(len(name) + 2 for name in planned))
     yield "epoch" + "".join(name.rjust(width) for name in planned)
     previous: list[str] = []
     for epoch in range(epochs):
-        row = [_cell(stage, epoch) for stage in planned.values()]
+        row = [_cell(name, stage, epoch, steps_per_epoch) for name, stage in planned.items()]
         if row != previous or epoch == epochs - 1:
             yield str(epoch).rjust(5) + "".join(cell.rjust(width) for cell in row)
         previous = row
@@ -58,13 +70,18 @@ def table(recipe: Recipe, planned: dict[str, Stage]) -> Iterator[str]:
         for epoch, text in part.timeline(epochs):
             yield f"epoch {epoch}: {text}"
     if any(stage.scheduler.by == "step" for stage in planned.values()):
-        yield f"schedules by step are shown at each epoch's start, for {_STEPS_PER_EPOCH} steps an epoch"
+        yield f"schedules by step are shown at each epoch's start, for {steps_per_epoch} steps an epoch"
     frozen = [name for name, stage in planned.items() if stage.start_epoch is None]
     if frozen:
         yield f"frozen for the whole run: {', '.join(frozen)} (groups.<name>.start_epoch lets one train)"
 
 
-def _cell(stage: Stage, epoch: int) -> str:
+def _cell(name: str, stage: Stage, epoch: int, steps_per_epoch: int) -> str:
     if not stage.active(epoch):
         return "-"
-    return f"{stage.point(epoch, epoch * _STEPS_PER_EPOCH, _STEPS_PER_EPOCH, {}).lr:.4g}"
+    try:
+        return f"{stage.point(epoch, epoch * steps_per_epoch, steps_per_epoch, {}).lr:.4g}"
+    except RecipeError as error:
+        raise RecipeError(
+            f"group {name}: {error} (for {steps_per_epoch} steps an epoch; --steps-per-epoch changes that)"
+        ) from error

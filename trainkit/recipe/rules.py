@@ -22,7 +22,7 @@ from trainkit.recipe.fields import field_types, settings_fields
 from trainkit.recipe.positions import Where
 from trainkit.recipe.problems import Finding
 from trainkit.recipe.root import GroupSettings, Recipe
-from trainkit.recipe.stages import declared_groups, idle_stretches, spans
+from trainkit.recipe.stages import declared_groups, idle_stretches, spans, warmup_problem
 from trainkit.recipe.tables import parts
 
 Rule = Callable[[Recipe], Iterator[Finding]]
@@ -35,7 +35,15 @@ def findings(recipe: Recipe, complete: bool) -> list[Finding]:
         recipe: The settings.
         complete: Whether all of the recipe could be read.
     """
-    rules: list[Rule] = [_patterns, _unknown_groups, _idle_epochs, _clashing_values, _data_fits_model, _metric_names]
+    rules: list[Rule] = [
+        _patterns,
+        _unknown_groups,
+        _idle_epochs,
+        _warm_ups,
+        _clashing_values,
+        _data_fits_model,
+        _metric_names,
+    ]
     rules += [_rule_of_group(name) for name in recipe.groups] if hasattr(recipe, "groups") else []
     components = [(where, each) for where, each, _ in parts(recipe) if isinstance(each, Component)]
     rules += [_missing_modules(where, each) for where, each in components]
@@ -111,6 +119,20 @@ def _idle_epochs(recipe: Recipe) -> Iterator[Finding]:
     several = len(idle) > 1 or end - begin > 1
     written = ", ".join(f"{first} to {stop - 1}" if stop - first > 1 else str(first) for first, stop in idle)
     yield Finding(f"no parameter group trains in epoch{'s' if several else ''} {written}", where, at="key")
+
+
+def _warm_ups(recipe: Recipe) -> Iterator[Finding]:
+    declared = declared_groups(recipe)
+    if declared is None:
+        return
+    for name, (start, stop) in spans(recipe, declared).items():
+        own = recipe.groups[name].scheduler if name in recipe.groups else None
+        scheduler = own or recipe.scheduler
+        if scheduler.by == "step" or start is None or start >= stop:
+            continue  # how many steps there are, the data knows
+        if problem := warmup_problem(scheduler, stop - start):
+            where: Where = ("groups", name, "scheduler", "warmup") if own else ("scheduler", "warmup")
+            yield Finding(problem if own else f"group {name}: {problem}", where)
 
 
 def _wrong_times(group: GroupSettings, epochs: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from trainkit.contracts import Scheduler
 from trainkit.recipe.root import Recipe
 
 
@@ -66,3 +67,14 @@ def idle_stretches(known: Iterable[Span], epochs: int) -> list[tuple[int, int]]:
             idle.append((covered, start))
         covered = max(covered, stop)
     return [*idle, (covered, epochs)] if covered < epochs else idle
+
+
+def warmup_problem(scheduler: Scheduler, horizon: int) -> str | None:
+    """Return what is wrong with the warm-up for a group that trains for ``horizon`` ticks; None: nothing."""
+    if scheduler.warmup < horizon:
+        return None
+    ticks = scheduler.by if horizon == 1 else f"{scheduler.by}s"
+    return (
+        f"a warm-up of {scheduler.warmup} leaves nothing for the schedule: the group trains for {horizon} {ticks};"
+        f" warmup must be below {horizon}"
+    )
