@@ -240,9 +240,8 @@ def test_an_object_smaller_than_its_coarsest_level_is_refused() -> None:
 @pytest.mark.skipif(SHARED is None, reason="the shared data are not here")
 def test_it_reconstructs_a_monolayer_at_least_as_well_as_asked() -> None:
     assert SHARED is not None
-    recipe = ROOT / "recipes" / "ptycho_mos2.toml"
-    sets = (f"data.path={SHARED / 'data/ptychography/mos2_sim.h5'}", 'model.object={ use = "hash_encoding" }')
-    fixed = ("run.device=cpu", "run.threads=1", "checkpoint.every_epochs=100", "groups.object.lr=1e-2")
-    state = start(resolve(recipe, (*sets, *fixed)), Console(quiet=True)).run.state
+    recipe = ROOT / "recipes" / "ptycho_mos2_hash.toml"
+    sets = (f"data.path={SHARED / 'data/ptychography/mos2_sim.h5'}", "checkpoint.every_epochs=100")
+    state = start(resolve(recipe, (*sets, "run.device=cpu", "run.threads=1")), Console(quiet=True)).run.state
     assert state.metrics["truth/phase_pearson"] >= 0.98  # measured: 0.989; a rough loop of others: 0.935
     assert state.metrics["truth/position_rmse_angstrom"] <= 0.032  # measured: 0.027 Å; that loop: 0.043 Å

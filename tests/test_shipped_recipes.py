@@ -80,6 +80,7 @@ MADE_UP: dict[str, Callable[[Path], tuple[str, ...]]] = {
     "msd_liver_unet_static": LIVER,
     "ptycho_hash": of_patterns(nothing),
     "ptycho_mos2": of_patterns(as_mos2),
+    "ptycho_mos2_hash": of_patterns(as_mos2),
     "ptycho_siemens": of_patterns(as_siemens),
     "ptycho_staged": of_patterns(nothing),
     "segmentation_synthetic": of_volumes(None, "data.num_cases=4", "data.size=[20, 20, 20]"),
@@ -135,7 +136,7 @@ def test_another_schedule_is_one_word(name: str, use: str) -> None:
     assert registry.name_of(type(recipe.scheduler)) == use
 
 
-@pytest.mark.parametrize("name", ["ptycho_mos2", "ptycho_siemens", *unet_recipes()])
+@pytest.mark.parametrize("name", ["ptycho_mos2", "ptycho_mos2_hash", "ptycho_siemens", *unet_recipes()])
 def test_a_recipe_without_its_data_says_what_to_set(name: str) -> None:
     from trainkit import RecipeError
 
