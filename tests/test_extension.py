@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 import torch
+from clients.toy import Line
 
-from trainkit import RecipeError
+from trainkit import RecipeError, component
 from trainkit.engine.extension import CHOICES, Begun, Place, goes_on, must_choose, trace
 from trainkit.engine.resume import resume as resume_from
 from trainkit.engine.start import Ending, start
@@ -127,6 +128,11 @@ parameters = ["2.*"]
 """
 
 
+@component
+class OtherLine(Line):
+    """Might have more steps an epoch."""
+
+
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
@@ -155,6 +161,21 @@ def test_an_extension_is_refused_with_the_three_learning_rates_and_nothing_is_to
         assert f"--on-extend {choice:8} other {1e-3 * now:.4g} now" in str(caught.value)
     after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
     assert after == before
+
+
+def test_it_is_refused_before_the_data_is_opened_unless_other_data_might_make_it_another_question(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = run()
+    opened = []
+    build = Line.build
+    monkeypatch.setattr(Line, "build", lambda line, context: opened.append(line) or build(line, context))
+    with pytest.raises(RecipeError, match="--on-extend stretch"):
+        resume(folder, "run.epochs=8")
+    assert not opened
+    with pytest.raises(RecipeError, match="--on-extend stretch"):
+        resume(folder, "run.epochs=8", "data.use=test_extension:OtherLine")
+    assert opened
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,11 @@ from trainkit.errors import CheckpointError, RecipeError
 from trainkit.groups import Stage, stages
 from trainkit.loggers import metrics_file
 from trainkit.recipe.resolve import resolve, resolve_text
+from trainkit.recipe.stages import declared_groups
 
 if TYPE_CHECKING:
     from trainkit.hooks.progress import Console
+    from trainkit.recipe.root import Recipe
 
 _HARMLESS = ("run.name", "run.dir", "run.time_limit", "pictures.", "checkpoint.", "loggers.", "validation.")
 
@@ -70,6 +72,9 @@ def resume(
     if saved["epoch"] >= resolved.recipe.run.epochs:
         console.say(f"{file}: all {saved['epoch']} epochs are finished; nothing is left to do")
         return None
+    then = resolve_text(saved["recipe"], Path.cwd(), source="the checkpoint's recipe", allow_code=allow_code).recipe
+    if on_extend is None:
+        _ask_early(resolved.recipe, then, saved)
     old_folder = file.parent.parent if file.parent.name == run_folder.CHECKPOINTS else None
     in_place = old_folder is not None and not _is_followed(file, saved)
     folder = old_folder if old_folder is not None and in_place else run_folder.create(resolved, parent=file)
@@ -78,8 +83,8 @@ def resume(
             run = build(resolved, folder)
             for name, part in (extra or {}).items():
                 run.add(name, part)
-            old = _begun(run, saved, allow_code)
-            groups = _groups(run, saved, old, on_extend)
+            old = _begun(then, saved, {name: _name_then(name, run, saved) for name in run.stages.stages})
+            groups = _groups(run.stages.stages, old, _place(run, saved), on_extend)
             loaded = restore(run, saved, groups)
         except BaseException:
             if not in_place:
@@ -158,16 +163,27 @@ def _is_followed(file: Path, saved: Mapping[str, Any]) -> bool:
 # ---- parameter groups -----------------------------------------------------------------------------------------------
 
 
+def _ask_early(recipe: Recipe, then: Recipe, saved: Mapping[str, Any]) -> None:
+    """Ask how to go on before the data is opened, where settings alone tell that it has to be said.
+
+    Raises:
+        RecipeError: It has to be said.
+    """
+    names = declared_groups(recipe)
+    if names is not None and recipe.data == then.data:
+        old = _begun(then, saved, {name: name if name in saved["groups"] else None for name in names})
+        place = Place(saved["epoch"], saved["epoch_step"], saved["steps_per_epoch"])
+        _groups(stages(recipe, names), old, place, on_extend=None)
+
+
 def _groups(
-    run: Run, saved: Mapping[str, Any], old: Mapping[str, Begun | None], on_extend: Choice | None
+    new: Mapping[str, Stage], old: Mapping[str, Begun | None], place: Place, on_extend: Choice | None
 ) -> dict[str, Continued]:
     """Return how each group goes on.
 
     Raises:
         RecipeError: It has to be said how; names the learning rates that each way gives.
     """
-    place = _place(run, saved)
-    new = run.stages.stages
     if on_extend is None:
         open_questions = [name for name in new if must_choose(new[name], old[name], place)]
         if open_questions:
@@ -180,19 +196,23 @@ def _place(run: Run, saved: Mapping[str, Any]) -> Place:
     return Place(saved["epoch"], saved["epoch_step"], run.state.steps_per_epoch)
 
 
-def _begun(run: Run, saved: Mapping[str, Any], allow_code: bool) -> dict[str, Begun | None]:
-    """Return what the checkpoint knows of each group of the run; one with the same parameters is the same group."""
-    known = saved["groups"]
-    recipe = resolve_text(saved["recipe"], Path.cwd(), source="the checkpoint's recipe", allow_code=allow_code).recipe
-    written = stages(recipe, dict.fromkeys(known, True))
-    found: dict[str, Begun | None] = {}
-    for name in run.stages.stages:
-        then = _name_then(name, run, saved)
-        found[name] = None if then is None else begun(written[then], known[then])
-    return found
+def _begun(then: Recipe, saved: Mapping[str, Any], names: Mapping[str, str | None]) -> dict[str, Begun | None]:
+    """Return what the checkpoint knows of each group.
+
+    Args:
+        then: The checkpoint's recipe.
+        saved: The checkpoint.
+        names: Group -> what it was called then; None: it was not there.
+    """
+    written = stages(then, dict.fromkeys(saved["groups"], True))
+    return {
+        name: None if before is None else begun(written[before], saved["groups"][before])
+        for name, before in names.items()
+    }
 
 
 def _name_then(name: str, run: Run, saved: Mapping[str, Any]) -> str | None:
+    """Return what a group of the run was called in the checkpoint; one with the same parameters is the same group."""
     if name in saved["groups"]:
         return name
     parameters = sorted(run.state.groups[name].parameters)
