@@ -83,7 +83,7 @@ x.toml:6:1: error: run.precisoin: unknown key
     precisoin = "bf16"
     ^^^^^^^^^
     did you mean "precision"?
-x.toml:9:14: error: data.batch_size: must be >= 1: 0
+x.toml:9:14: error: data.batch_size: must be at least 1, got 0
     batch_size = 0
                  ^
 x.toml:11:7: error: model.use: no component "lin" is registered in trainkit.models
@@ -111,7 +111,7 @@ x.toml:25:10: error: scheduler.warmup: must be a whole number, got 2.0
 x.toml:27:15: error: groups.head.start_epoch: the run ends before: it has 10 epochs, 0 to 9
     start_epoch = 10
                   ^^
-x.toml:28:16: error: groups.head.weight_decay: must be >= 0: -1.0
+x.toml:28:16: error: groups.head.weight_decay: must be at least 0, got -1.0
     weight_decay = -1
                    ^^
 --set run.threads=many: error: run.threads: must be a whole number, got "many"

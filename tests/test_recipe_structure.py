@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Optional, Union
 
 import attrs
 import pytest
+from attrs import validators
 from recipe_toys import GOOD, toys
 
 from trainkit import Context, Hook, MetricName, Scheduler, component
@@ -15,6 +16,7 @@ from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.resolve import Resolved, resolve_text, write
 from trainkit.recipe.source import Text
 from trainkit.recipe.tables import parts
+from trainkit.recipe.wording import worded
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -160,8 +162,29 @@ def test_a_literal_takes_its_values_alone() -> None:
 
 def test_converters_run_before_validators_and_private_fields_have_their_public_name() -> None:
     assert odd("rounded = 3.2", "hidden = 4") == Odd(rounded=3.2, hidden=4, folder=Path.cwd() / "somewhere")
-    assert said("rounded = 3.7")[0].startswith("hooks.h.rounded: must be <= 3")
+    assert said("rounded = 3.7") == ["hooks.h.rounded: must be at most 3, got 4"]
     assert said("_hidden = 4", "counted = 3") == ["hooks.h._hidden: unknown key", "hooks.h.counted: unknown key"]
+
+
+@pytest.mark.parametrize(
+    ("validator", "value", "message"),
+    [
+        (validators.ge(1), 0, "must be at least 1, got 0"),
+        (validators.optional(validators.gt(0.0)), -1e-3, "must be above 0.0, got -0.001"),
+        (validators.and_(validators.ge(1), validators.le(32)), 33, "must be at most 32, got 33"),
+        (validators.lt(0.5), 0.5, "must be below 0.5, got 0.5"),
+        (validators.min_len(2), [1], "must have a length of at least 2, got 1"),
+        (validators.in_((1, 2, 4)), 3, "must be one of 1, 2, 4, got 3"),
+        (validators.in_(("a", "b")), "c", 'must be one of "a", "b", got "c"'),
+        (validators.matches_re("[a-z]+"), "A", 'must match the pattern [a-z]+, got "A"'),
+        (validators.deep_iterable(validators.ge(0)), [1, -1], "must be at least 0, got -1"),
+    ],
+)
+def test_what_attrs_validators_say_is_worded_like_all_else(validator: Any, value: Any, message: str) -> None:
+    cls = attrs.make_class("Settings", {"size": attrs.field(validator=validator)})
+    with pytest.raises(ValueError, match="must") as caught:
+        cls(size=value)
+    assert worded(caught.value, attrs.fields(cls).size) == message
 
 
 def test_a_validator_speaks_although_another_field_is_wrong_but_not_about_one_that_is() -> None:

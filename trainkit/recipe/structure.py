@@ -43,6 +43,7 @@ from trainkit.recipe.problems import Finding
 from trainkit.recipe.root import GroupSettings, Recipe
 from trainkit.recipe.source import Text
 from trainkit.recipe.tables import plain
+from trainkit.recipe.wording import text_of, worded
 
 
 class Structured(NamedTuple):
@@ -319,7 +320,7 @@ def _made(cls: type, values: dict[str, Any], unread: set[str], errors: list[Exce
             with attrs.validators.disabled():  # they are called below, each for itself
                 made = cls(**values)
         except Exception as error:  # a foreign __attrs_post_init__, default or converter may raise anything
-            errors = [_MistakeError(_text(error))]
+            errors = [_MistakeError(text_of(error))]
     invalid = _invalid(made or _stand_in(cls, values, unread), values, complete=made is not None)
     if errors or invalid:
         valid = {key: each for key, each in values.items() if key not in invalid}
@@ -354,10 +355,7 @@ def _invalid(settings: Any, given: Mapping[str, Any], complete: bool) -> dict[st
         except Exception as error:  # a foreign validator may raise anything
             if isinstance(error, AttributeError) and not complete:
                 continue  # it looks at another field, which could not be read
-            text = _text(error)
-            for name in (f"{field.name} ", f"'{field.name}' "):
-                text = text.removeprefix(name)
-            errors[key] = _noted(_MistakeError(text), AttributeValidationNote(key, key, None))
+            errors[key] = _noted(_MistakeError(worded(error, field)), AttributeValidationNote(key, key, None))
     return errors
 
 
@@ -378,10 +376,6 @@ def _components(kind: Any) -> str:
 
 def _wrong_type(value: Any, wanted: Any, hint: str = "") -> _MistakeError:
     return _MistakeError(f"must be {type_name(wanted)}, got {shown(value)}", hint)
-
-
-def _text(error: Exception) -> str:
-    return str(error.args[0]) if error.args else type(error).__name__
 
 
 def _noted(error: Exception, note: str) -> Exception:

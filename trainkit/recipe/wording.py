@@ -1,0 +1,44 @@
+"""What a validator says, worded as all other mistakes are: "must be at least 1, got 0"."""
+
+from __future__ import annotations
+
+import re
+
+import attrs
+
+from trainkit.recipe.fields import shown
+
+_COMPARED = {">=": "at least", ">": "above", "<=": "at most", "<": "below"}
+_COMPARISON = re.compile(r"(?P<length>Length of .* )?must be (?P<how>[<>]=?) (?P<bound>\S+): (?P<given>.*)", re.DOTALL)
+
+
+def text_of(error: Exception) -> str:
+    """Return what an exception says; of one that says nothing, its name."""
+    return str(error.args[0]) if error.args else type(error).__name__
+
+
+def worded(error: Exception, field: attrs.Attribute[object]) -> str:
+    """Return what a field's validator said, without the field's name, which stands before it.
+
+    Args:
+        error: What it raised; attrs' own comparisons, choices and patterns are put in our words.
+        field: The field.
+
+    Example:
+        >>> field = attrs.fields(attrs.make_class("C", {"x": attrs.field()})).x
+        >>> worded(ValueError("'x' must be >= 1: 0"), field)
+        'must be at least 1, got 0'
+    """
+    text = text_of(error)
+    for name in (f"{field.name} ", f"'{field.name}' "):
+        text = text.removeprefix(name)
+    if compared := _COMPARISON.fullmatch(text):
+        bound = f"{_COMPARED[compared['how']]} {compared['bound']}, got {compared['given']}"
+        return f"must have a length of {bound}" if compared["length"] else f"must be {bound}"
+    if len(error.args) == 4:  # attrs' validators give text, field, what is allowed, and the value
+        _, _, allowed, value = error.args
+        if text.startswith("must be in "):
+            return f"must be one of {', '.join(map(shown, allowed))}, got {shown(value)}"
+        if text.startswith("must match regex "):
+            return f"must match the pattern {allowed.pattern}, got {shown(value)}"
+    return text
