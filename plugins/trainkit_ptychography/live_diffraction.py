@@ -33,8 +33,8 @@ class LiveDiffraction:
     Attributes:
         scan: What is known of it besides the patterns, on the CPU.
         mask_YX: Which pixels of a pattern count (bool, on the device); None: all. The others are 0.
-        train_index: The scan points that are trained on.
-        held_out_index: The others; empty where none are held out.
+        train_index: The scan points that are trained on; on the CPU.
+        held_out_index: The others; on the CPU; empty where none are held out.
         mean_counts: What a pattern's total of 1 stands for.
         dtype: Of the amplitudes, and so of everything that is computed from them.
         detector_shape: Rows and columns of a pattern.
@@ -78,15 +78,15 @@ class LiveDiffraction:
                 "lower data.validation_fraction"
             )
         shuffled = torch.randperm(num, generator=_generator(self.seed, _HOLD_OUT))
-        self.held_out_index = shuffled[:num_held_out].sort().values.to(self.device)
-        self.train_index = shuffled[num_held_out:].sort().values.to(self.device)
+        self.held_out_index = shuffled[:num_held_out].sort().values
+        self.train_index = shuffled[num_held_out:].sort().values
         self.steps_per_epoch = ceil(len(self.train_index) // self._world / batch_size)
 
     def train(self, epoch: int, start: int) -> Iterator[dict[str, Tensor]]:
         """Yield the batches ``start``… of an epoch, shuffled by (seed, epoch)."""
         num = len(self.train_index) // self._world * self._world  # as many for each process
         order = torch.randperm(len(self.train_index), generator=_generator(self.seed, epoch))
-        mine = self.train_index.cpu()[order[:num][self._rank :: self._world]]
+        mine = self.train_index[order[:num][self._rank :: self._world]]
         generator = _generator(self.seed, epoch, _ORDER)
         batches = arrange(self._batches, self._positions_N2[mine], self.steps_per_epoch, generator)
         yield from self._loaded([mine[places] for places in batches[start:]])
@@ -97,7 +97,7 @@ class LiveDiffraction:
         if split not in known:
             raise DataError(f'diffraction data has no split "{split}"; it has {", ".join(known)}')
         if len(known[split]):
-            yield from self._loaded(known[split].cpu().tensor_split(ceil(len(known[split]) / self._batch_size)))
+            yield from self._loaded(known[split].tensor_split(ceil(len(known[split]) / self._batch_size)))
 
     def _loaded(self, indices: Sequence[Tensor]) -> Iterator[dict[str, Tensor]]:
         for index, amplitudes_BYX in self._patterns.batches(indices):

@@ -153,7 +153,7 @@ class SingleSliceModule(nn.Module):
 
     def _affine_part(self) -> tuple[Tensor, Tensor]:
         """Return the affine motion in dr of the points that are trained on, at these points; and its matrix."""
-        trained = self._data.train_index.cpu()
+        trained = self._data.train_index
         positions_N2 = torch.from_numpy(self._data.scan.positions_N2)[trained]
         return affine_part(self.dr.detach().cpu()[trained], positions_N2)  # on the CPU: not all devices have float64
 
@@ -243,7 +243,7 @@ class SingleSliceModule(nn.Module):
     def result(self) -> Result:
         """Return all that was reconstructed."""
         maps = self.maps()
-        nominal_N2, trained = self._data.scan.positions_N2, self._data.train_index.cpu().numpy()
+        nominal_N2, trained = self._data.scan.positions_N2, self._data.train_index.numpy()
         moved_N2 = self.positions() - nominal_N2
         _, matrix_23 = affine_part(torch.from_numpy(moved_N2[trained]), torch.from_numpy(nominal_N2[trained]))
         return Result(
@@ -251,7 +251,7 @@ class SingleSliceModule(nn.Module):
             probe_MYX=self.probe_modes(),
             positions_N2=self.positions() - self.origin_2,
             nominal_N2=nominal_N2 - self.origin_2,
-            held_out_index=self._data.held_out_index.cpu().numpy(),
+            held_out_index=self._data.held_out_index.numpy(),
             affine_23=matrix_23.numpy(),
             origin_2=self.origin_2,
             pixel_size_angstrom=self._data.scan.pixel_size_angstrom,

@@ -39,7 +39,7 @@ def compare(data: object, model: object) -> tuple[float, float, float]:
         DataError: Data or model are not ptychographic, or the truth or the pixel size is not known.
     """
     data, model, truth, pixel_size = _known(data, model)
-    nominal_N2, trained = data.scan.positions_N2, data.train_index.cpu().numpy()
+    nominal_N2, trained = data.scan.positions_N2, data.train_index.numpy()
     low_2, high_2 = nominal_N2.min(axis=0) + _EDGE, nominal_N2.max(axis=0) - _EDGE
     box = ((low_2[0], high_2[0]), (low_2[1], high_2[1]))
     r = phase_pearson(model.maps()["phase"], model.origin_2, truth.phase_KL, box)

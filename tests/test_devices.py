@@ -1,0 +1,86 @@
+"""What a machine with a GPU would find out, found out without one.
+
+Tensors on torch's device "meta" have a shape and no values: who reads one, as a host that waits for its GPU would,
+gets an error. So a step that runs there does not wait for the device; and a watcher sees that no operation takes one
+tensor from there and another from the CPU.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from test_shipped_recipes import MADE_UP
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from trainkit.engine import folder as run_folder
+from trainkit.engine import run as engine
+from trainkit.engine.loop import _train_epoch
+from trainkit.recipe.resolve import resolve
+from trainkit.recipe.shipped import shipped
+
+ALL_AT_ONCE = ("groups.probe.start_epoch=0", "groups.dr.start_epoch=0")
+MOVES = {"aten::_to_copy", "aten::copy_"}
+
+
+class NothingMixed(TorchDispatchMode):
+    """Refuses operations on tensors of several devices, but for single numbers, which every device takes."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor) and each.dim() > 0]
+        if len({each.device for each in tensors}) > 1 and func._schema.name not in MOVES:
+            raise RuntimeError(f"{func} on several devices: {[(each.shape, each.device) for each in tensors]}")
+        return func(*args, **(kwargs or {}))
+
+
+OTHERWISE = [
+    *[("segmentation_synthetic", f'losses.only={{ use = "{use}" }}') for use in ("dice", "focal", "tversky")],
+    ("segmentation_synthetic", 'hooks.clip={ use = "clip_gradients", max_norm = 1.0 }', "run.accumulate=2"),
+    ("segmentation_synthetic", "optimizer.use=adamw", 'scheduler={ use = "one_cycle", by = "step" }'),
+    ("ptycho_staged", "losses.data.use=poisson", 'losses.tv={ use = "tv" }', "model.probe.modes=3"),
+    ("ptycho_staged", "losses.data.use=intensity", 'losses.near={ use = "position_anchor", sigma_pixels = 1.0 }'),
+    ("ptycho_staged", "groups.scan={ lr = 1e-4, start_epoch = 0 }", "optimizer.use=sgd"),
+    ("ptycho_staged", "data.batches=compact", "model.object.kind=phase_only"),
+    (
+        "ptycho_hash",
+        'losses.tv={ use = "tv" }',
+        "model.object.interpolation=smoothstep",
+        "drop=['model.object.fine_from']",
+    ),
+    ("ptycho_siemens", "data.patterns_on=host"),
+]
+
+
+@pytest.mark.parametrize(("name", "sets"), [*((n, ()) for n in sorted(MADE_UP)), *((n, s) for n, *s in OTHERWISE)])
+def test_a_step_stays_on_its_device_and_never_waits_for_it(
+    name: str, sets: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(engine, "choose_device", lambda name: torch.device("meta"))
+    at_once = ALL_AT_ONCE if name.startswith("ptycho") else ()
+    resolved = resolve(shipped()[name], (*MADE_UP[name](tmp_path), *at_once, *sets))
+    run = engine.build(resolved, run_folder.create(resolved))
+    run.emit("run_start")
+    with NothingMixed():
+        _train_epoch(run)
+    assert run.state.step == run.state.steps_per_epoch
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda there, here: there[0].item(),
+        lambda there, here: bool((there > 0).any()),
+        lambda there, here: there[there > 0],
+        lambda there, here: there + here,
+        lambda there, here: there @ here,
+        lambda there, here: there.index_select(0, here.long()),
+        lambda there, here: there[here.long()],
+    ],
+)
+def test_the_mistakes_that_only_a_gpu_would_show_are_noticed(mistake: Any) -> None:
+    with NothingMixed(), pytest.raises((RuntimeError, NotImplementedError)):
+        mistake(torch.zeros(3, device="meta"), torch.zeros(3))
