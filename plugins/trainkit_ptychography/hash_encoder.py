@@ -107,7 +107,7 @@ def choose_encoder(settings: HashEncoding, per_level_scale: float, levels: Seque
         encoder = TinyCudaEncoder(found, canvas)
         shown = encoder.name
     elif settings.backend == "tinycudann":
-        raise RecipeError(f'model.object.backend = "tinycudann" cannot be: {found}. With "auto", torch takes its place')
+        raise RecipeError(f'model.object.backend = "tinycudann" cannot be ("auto" takes torch in its place): {found}')
     else:
         encoder = TorchEncoder(levels, settings.interpolation, canvas)
         shown = f"torch {torch.__version__}" + (f" (not tinycudann: {found})" if found else "")

@@ -137,7 +137,7 @@ class HashEncoding(Object):
         if self.backend != "tinycudann":
             return
         if not is_installed():
-            yield Problem(f'tinycudann is not installed; {HOW_TO_GET}. "auto" takes torch in its place', "backend")
+            yield Problem(f'tinycudann is not installed ("auto" takes torch in its place); {HOW_TO_GET}', "backend")
         if run.device in ("cpu", "mps"):
             yield Problem(f'tinycudann needs CUDA, and run.device is "{run.device}"; "auto" takes torch', "backend")
         if run.deterministic:

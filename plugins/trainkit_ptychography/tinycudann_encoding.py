@@ -117,6 +117,8 @@ class TinyCudaEncoding:
         with torch.cuda.device_of(positions_N2):  # type: ignore[no-untyped-call]
             module = self._module(len(tables), len(flat))
             found: Tensor = torch.func.functional_call(module, {"params": flat}, (positions_N2,))
+        if found.requires_grad:
+            found.register_hook(_whole_rows)  # type: ignore[no-untyped-call]
         return found
 
     def _module(self, num_levels: int, num_parameters: int) -> nn.Module:
@@ -130,6 +132,11 @@ class TinyCudaEncoding:
             made.params.data = made.params.data.new_empty(0)  # those of the object take their place in each call
             self._modules[num_levels] = made
         return self._modules[num_levels]
+
+
+def _whole_rows(gradient_NC: Tensor) -> Tensor:
+    """Return a gradient as the package wants it; it refuses one that is transposed, if N is a multiple of 256."""
+    return gradient_NC.contiguous()
 
 
 def try_out(
