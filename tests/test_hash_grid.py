@@ -58,11 +58,12 @@ def by_loops(
 
 def row_of(vertex: list[int], side: int, size: int, kind: str) -> int:
     stride, row = 1, 0
-    for p in vertex:
-        if stride > size:
-            break
-        row += p * stride
-        stride *= side
+    if side <= {2: 65535, 3: 1625}[len(vertex)]:  # the most whose square or cube fits into 32 bits
+        for p in vertex:
+            row += p * stride
+            stride *= side
+    else:
+        stride = 2**32 - 1
     if kind == "hash" and size < stride:
         row = 0
         for p, prime in zip(vertex, (1, 2654435761, 805459861), strict=False):
@@ -126,6 +127,45 @@ def test_a_level_is_as_fine_as_single_precision_has_it(scale: float) -> None:
         assert level.scale == power * np.float32(16) - np.float32(1)
     if scale == 2.0:  # whole numbers: a unit in the last place more, and there would be one vertex more
         assert [level.resolution for level in levels(12, 16, 2.0, 15)] == [16 * 2**number for number in range(12)]
+
+
+# dimensions, kind, interpolation, features, base, scale, log2 of table, levels -> what the last level gives at three
+# positions, the sum of what all give, and the gradient of that sum times given weights. Worked out by the kernels of
+# tiny-cuda-nn 2.0 itself, compiled for a CPU.
+BY_ITS_OWN_KERNELS = {
+    (2, "hash", "linear", 2, 4, 1.5, 5, 3): (
+        [-0.165386, 0.152408, 0.240646, -0.14132, -0.115908, -0.083714],
+        -0.49375,
+        8.49752,
+    ),
+    (2, "hash", "smoothstep", 1, 16, 2.0, 6, 13): ([0.035091, 0.07559, 0.042421], 0.24919, 19.62961),
+    (2, "dense", "nearest", 1, 5, 1.26, 3, 3): ([0.080486, -0.099854, 0.483739], 1.21707, 5.713),
+    (3, "tiled", "linear", 1, 3, 2.0, 3, 4): ([0.095279, 0.233143, -0.058376], 0.45172, 6.44696),
+    (3, "hash", "smoothstep", 2, 16, 2.0, 4, 8): (
+        [-0.240835, 0.033589, -0.115257, 0.041464, -0.160162, 0.157151],
+        -0.88338,
+        23.07264,
+    ),
+}
+
+
+@pytest.mark.parametrize("setting", BY_ITS_OWN_KERNELS, ids=lambda each: "-".join(map(str, each)))
+def test_it_gives_what_tiny_cuda_nns_own_kernels_give(setting: Any) -> None:
+    dimensions, kind, how, features, base, scale, log2_size, num = setting
+    last, total, weighted = BY_ITS_OWN_KERNELS[setting]
+    grids = levels(num, base, scale, log2_size, dimensions, kind)
+    number = np.arange(sum(grid.entries for grid in grids) * features)
+    flat = torch.from_numpy((number * 2654435761 % 2**32 / 2**32 - 0.5).astype(np.float32)).requires_grad_()
+    tables = [part.view(-1, features) for part in flat.split([grid.entries * features for grid in grids])]
+    steps = (0.618, 0.755, 0.570)[:dimensions]
+    positions = torch.tensor([[(place + 1) * step % 1 for step in steps] for place in range(3)])
+    found = encode(positions, tables, grids, how)
+    np.testing.assert_allclose(found[:, -features:].flatten().detach(), last, rtol=0, atol=2e-6)
+    assert found.sum().item() == pytest.approx(total, abs=2e-5)
+    (gradient,) = torch.autograd.grad(found.sum(), flat)
+    assert float(gradient.double() @ torch.from_numpy(number * 40503 % 65536 / 65536)) == pytest.approx(
+        weighted, abs=5e-5
+    )
 
 
 def test_levels_refuse_numbers_that_make_none() -> None:

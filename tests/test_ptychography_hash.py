@@ -66,7 +66,7 @@ def test_it_is_a_network_over_the_features_of_each_pixels_centre(kind: str, hidd
     live = roughen(made(kind=kind, hidden_layers=hidden))
     rows, columns = np.indices((60, 50)).reshape(2, -1)
     positions = torch.from_numpy(np.stack(((columns + 0.5) / 60, (rows + 0.5) / 60), axis=1))
-    grids = HashEncoding(levels=5, base_resolution=4, log2_hashmap_size=8).grids((60 / 4) ** 0.25)
+    grids = HashEncoding(levels=5, base_resolution=4, log2_hashmap_size=8).grids((59.5 / 4) ** 0.25)
     values = encode(positions, list(live.tables), grids).detach().numpy()
     for number, (weight, bias) in enumerate(zip(live.weights, live.biases, strict=True)):
         values = values @ weight.detach().numpy().T + bias.detach().numpy()[:, 0]
@@ -138,6 +138,17 @@ def test_what_is_kept_for_validation_is_never_out_of_date() -> None:
         live.tables[-1] += 1.0
         live.enable(5)
         assert not torch.equal(live.phase(), moved)
+
+
+def test_precision_changes_no_bit() -> None:
+    live = roughen(made(canvas()._replace(dtype=torch.float32)))
+    found = []
+    for on in (False, True):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=on):
+            patches = live(PLACES["half of them"])
+        found.append((patches, *torch.autograd.grad(patches.abs().sum(), list(live.parameters()))))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
 
 
 # ---- coarse to fine -------------------------------------------------------------------------------------------------
@@ -214,6 +225,12 @@ def test_tables_that_do_not_fit_into_memory_are_refused(monkeypatch: pytest.Monk
     resolve(RECIPE, sets)
 
 
+def test_so_are_those_that_do_not_fit_into_the_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**20, 2**30))
+    with pytest.raises(RecipeError, match=r"take .* MiB, and 1 MiB are free on cuda:1; lower log2_hashmap_size"):
+        made(Canvas((600, 500), (12, 10), torch.float32, torch.device("cuda:1"), 0), log2_hashmap_size=18)
+
+
 def test_levels_that_never_join_are_a_warning() -> None:
     notes = resolve(RECIPE, ("model.object.fine_from.stop_epoch=30",)).notes
     assert any("will never be trained" in str(note) for note in notes)
@@ -225,7 +242,7 @@ def test_levels_finer_than_the_pixels_are_a_warning_that_says_what_to_set(caplog
         assert not caplog.messages
         made(per_level_scale=3.0)
     assert "324 vertices for 60 pixels" in caplog.text
-    assert "per_level_scale = 1.968" in caplog.text
+    assert "per_level_scale = 1.964" in caplog.text
 
 
 def test_an_object_smaller_than_its_coarsest_level_is_refused() -> None:

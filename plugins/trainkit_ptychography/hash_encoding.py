@@ -12,11 +12,12 @@ from trainkit import Problem, component
 from trainkit_ptychography.free_memory import free_host_memory, in_words
 from trainkit_ptychography.hash_levels import Level, levels
 from trainkit_ptychography.objects import Canvas, Object
+from trainkit_ptychography.tinycudann_installed import HOW_TO_GET, is_installed
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from trainkit.recipe.root import Recipe
+    from trainkit.recipe.root import Recipe, RunSettings
 
 _BYTES_PER_FEATURE = 4 * 4  # value, gradient and Adam's two moments, in single precision
 
@@ -73,8 +74,10 @@ class HashEncoding(Object):
         hidden_layers: How many of them; 0: phase and absorption are linear in the features.
         kind: "phase_and_amplitude", or "phase_only" for a specimen that absorbs nothing.
         fine_from: Lets finer levels join in the course of the run; None: all take part from the start.
-        backend: What evaluates the encoding: "torch", or "auto" for the fastest there is, which the run's log names.
-            "torch" is the only one as yet, so both are the same.
+        backend: What evaluates the encoding: "torch"; "tinycudann", NVIDIA's CUDA kernels; or "auto": these where they
+            are installed, the run is on CUDA and ``run.deterministic`` is not set, else torch. The run's log names
+            which, and why. Either goes on from the other's checkpoints. With tinycudann, a run that is repeated or
+            resumed is not the same bit for bit.
     """
 
     levels: int = attrs.field(default=16, validator=[ge(1), le(32)])
@@ -87,11 +90,12 @@ class HashEncoding(Object):
     hidden_layers: int = attrs.field(default=2, validator=ge(0))
     kind: Literal["phase_and_amplitude", "phase_only"] = "phase_and_amplitude"
     fine_from: FineFrom | None = attrs.field(default=None, validator=optional(instance_of(FineFrom)))
-    backend: Literal["auto", "torch"] = "auto"
+    backend: Literal["auto", "torch", "tinycudann"] = "auto"
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Look at the grids, and at when they join."""
+        """Look at the grids, at when they join, and at what evaluates them."""
         yield from self._problems_of_scale()
+        yield from self._problems_of_backend(recipe.run)
         fine = self.fine_from
         if fine is None:
             return
@@ -125,13 +129,22 @@ class HashEncoding(Object):
                 "per_level_scale",
             )
         else:
-            needed = sum(level.entries for level in self.grids(scale)) * self.features * _BYTES_PER_FEATURE
+            needed = memory_needed(self.grids(scale), self.features)
             if needed > (free := free_host_memory()):
-                yield Problem(
-                    f"tables, their gradients and Adam's moments take {in_words(needed)}, and {in_words(free)} are "
-                    "free here; lower log2_hashmap_size, levels or features",
-                    "log2_hashmap_size",
-                )
+                yield Problem(too_large(needed, free, "here"), "log2_hashmap_size")
+
+    def _problems_of_backend(self, run: RunSettings) -> Iterable[Problem]:
+        if self.backend != "tinycudann":
+            return
+        if not is_installed():
+            yield Problem(f'tinycudann is not installed ("auto" takes torch in its place); {HOW_TO_GET}', "backend")
+        if run.device in ("cpu", "mps"):
+            yield Problem(f'tinycudann needs CUDA, and run.device is "{run.device}"; "auto" takes torch', "backend")
+        if run.deterministic:
+            yield Problem(
+                'tinycudann adds up gradients in no fixed order, and run.deterministic is true; "auto" takes torch',
+                "backend",
+            )
 
     def timeline(self, epochs: int) -> Iterable[tuple[int, str]]:
         """Say when finer levels join."""
@@ -152,8 +165,22 @@ class HashEncoding(Object):
         """Make the encoding and the network, all but vacuum.
 
         Raises:
-            RecipeError: The object has no more pixels along its side than the coarsest grid has vertices.
+            RecipeError: The object has no more pixels along its side than the coarsest grid has vertices; the device's
+                memory is too small; or ``backend`` asks for what cannot be.
         """
         from trainkit_ptychography.hash_object import HashObject
 
         return HashObject(self, canvas)
+
+
+def memory_needed(grids: Iterable[Level], num_features: int) -> int:
+    """Return the bytes that the tables take while they are trained."""
+    return sum(grid.entries for grid in grids) * num_features * _BYTES_PER_FEATURE
+
+
+def too_large(needed: int, free: int, where: str) -> str:
+    """Return, for a person, that the tables do not fit."""
+    return (
+        f"tables, their gradients and Adam's moments take {in_words(needed)}, and {in_words(free)} are free {where}; "
+        "lower log2_hashmap_size, levels or features"
+    )

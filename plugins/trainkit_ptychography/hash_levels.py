@@ -1,7 +1,9 @@
 """The levels of a multiresolution hash encoding: how fine each grid is, and how many entries its table has.
 
 Plain Python, so that settings can be checked before torch is there. The numbers are those of tiny-cuda-nn, which works
-them out in single precision: at some scales one unit in the last place decides how many vertices a level has.
+them out in single precision: at some scales one unit in the last place decides how many vertices a level has. Rows are
+those of its version 2.0 (2025); before, the coordinates of tiled grids that no longer fitted into the table did not
+count, and those of very fine grids overflowed.
 
 Source: Müller, Evans, Schied, Keller, ACM Trans. Graph. 41 (2022) 102, section 3; tiny-cuda-nn's grid encoding.
 """
@@ -25,7 +27,8 @@ class Level(NamedTuple):
         scale: Cells along a side of the unit cube.
         resolution: Vertices along a side.
         entries: Rows of its table.
-        strides: What a vertex' whole-numbered coordinates are multiplied with to give its row; a missing one is 0.
+        strides: What a vertex' whole-numbered coordinates are multiplied with to give its row. None where its number
+            would not fit into 32 bits: a grid that is not hashed then has all vertices in row 0.
         hashed: Whether the row is a hash of the coordinates instead. Rows are taken modulo the entries in any case.
     """
 
@@ -81,12 +84,9 @@ def _level(scale: float, base_resolution: int, log2_hashmap_size: int, dimension
         entries = min(entries, 2**log2_hashmap_size)
     elif kind == "tiled":
         entries = min(entries, base_resolution**dimensions)
-    strides: list[int] = []
-    stride = 1
-    while len(strides) < dimensions and stride <= entries:  # once the table is full, further coordinates do not count
-        strides.append(stride)
-        stride = stride * resolution % _WORD
-    return Level(scale, resolution, entries, tuple(strides), kind == "hash" and entries < stride)
+    vertices = resolution**dimensions
+    strides = tuple(resolution**axis for axis in range(dimensions)) if vertices < _WORD else ()
+    return Level(scale, resolution, entries, strides, kind == "hash" and entries < vertices)
 
 
 def _single(value: float) -> float:

@@ -8,24 +8,23 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trainkit import RecipeError, State
 from trainkit_ptychography.forward import crop
-from trainkit_ptychography.hash_encoding import HashEncoding
-from trainkit_ptychography.hash_grid import encode, encode_grid, plan_grid
+from trainkit_ptychography.hash_encoder import choose_encoder
+from trainkit_ptychography.hash_encoding import HashEncoding, memory_needed, too_large
+from trainkit_ptychography.hash_levels import Level
 from trainkit_ptychography.objects import Canvas
 from trainkit_ptychography.pointwise_network import pointwise_network
 
 _LOGGER = logging.getLogger("trainkit")
 
 _INITIAL = 1e-4
-# Measured on one thread of a CPU. For all pixels at once, the encoding costs about a sixth of what it costs one by one;
-# and to pick out pixels for the network is worth it where a fifth of them can be left out.
-_DIRECT_BELOW = 1 / 6
-_WHOLE_ABOVE = 0.8
+_WHOLE_ABOVE = 0.8  # to pick out pixels for the network is worth it where a fifth of them can be left out; on a CPU
 
 
 class HashObject(nn.Module):
@@ -43,14 +42,11 @@ class HashObject(nn.Module):
     def __init__(self, settings: HashEncoding, canvas: Canvas) -> None:
         super().__init__()
         self._settings, self._patch_shape, self._shape = settings, canvas.patch_shape, canvas.shape
-        self._grids = settings.grids(_scale(settings, max(canvas.shape)))
-        rows, columns = ((torch.arange(length) + 0.5).double() / max(canvas.shape) for length in canvas.shape)
-        self._plans = [
-            plan_grid((rows, columns), grid, settings.interpolation, canvas.dtype, canvas.device)
-            for grid in self._grids
-        ]
-        spread = torch.meshgrid(rows, columns, indexing="ij")
-        self._positions_P2 = torch.stack((spread[1].flatten(), spread[0].flatten()), dim=1)
+        per_level_scale = _scale(settings, max(canvas.shape))
+        grids = settings.grids(per_level_scale)
+        _check_memory(settings, grids, canvas.device)
+        self._encode = choose_encoder(settings, per_level_scale, grids, canvas)
+        self._dtype = str(canvas.dtype).removeprefix("torch.")
 
         generator = torch.Generator().manual_seed(canvas.seed)
 
@@ -58,7 +54,7 @@ class HashObject(nn.Module):
             drawn = (torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1) * within
             return nn.Parameter(drawn.to(canvas.device, canvas.dtype))
 
-        self.tables = nn.ParameterList(uniform(g.entries, settings.features, within=_INITIAL) for g in self._grids)
+        self.tables = nn.ParameterList(uniform(g.entries, settings.features, within=_INITIAL) for g in grids)
         num_maps = 2 if settings.kind == "phase_and_amplitude" else 1
         widths = [settings.levels * settings.features, *[settings.neurons] * settings.hidden_layers, num_maps]
         pairs = list(zip(widths[1:], widths[:-1], strict=True))
@@ -70,15 +66,6 @@ class HashObject(nn.Module):
         self.register_buffer("num_levels", torch.tensor(self._enabled))
         self.register_load_state_dict_post_hook(_restored)  # type: ignore[no-untyped-call]
         self._known: tuple[tuple[int, ...], Tensor] | None = None
-        _LOGGER.info(
-            "hash encoding: backend torch %s, %s, %d levels of %d to %d vertices for %d pixels",
-            torch.__version__,
-            str(canvas.dtype).removeprefix("torch."),
-            len(self._grids),
-            self._grids[0].resolution,
-            self._grids[-1].resolution,
-            max(canvas.shape),
-        )
 
     def forward(self, corner_B2: Tensor) -> Tensor:
         """Return the transmission of patches, complex (B, Y, X)."""
@@ -122,6 +109,18 @@ class HashObject(nn.Module):
         if self._settings.fine_from is not None:
             state.metrics["object/levels"] = float(self._enabled)
 
+    def get_extra_state(self) -> dict[str, str]:
+        """Return what evaluates the encoding, and in which dtype: saved with the model."""
+        return {"backend": self._encode.name, "dtype": self._dtype}
+
+    def set_extra_state(self, state: Any) -> None:
+        """Say what is another than where the state was saved; the parameters are the same for all backends."""
+        for name, here in self.get_extra_state().items():
+            if state[name] != here:
+                _LOGGER.warning(
+                    "hash encoding: %s is %s, was %s: the run will not be the same bit for bit", name, here, state[name]
+                )
+
     def _touched(self, corner_B2: Tensor) -> Tensor:
         """Return the maps (K, H, W), right at least where one of the patches lies."""
         if corner_B2.device.type != "cpu":
@@ -135,16 +134,10 @@ class HashObject(nn.Module):
 
     def _evaluate(self, pixels_P: Tensor | None) -> Tensor:
         """Return the maps (K, H, W); with pixels given, zero elsewhere."""
-        tables, num_pixels = list(self.tables)[: self._enabled], len(self._positions_P2)
-        if pixels_P is not None and len(pixels_P) < _DIRECT_BELOW * num_pixels:
-            grids, positions_P2 = self._grids[: self._enabled], self._positions_P2[pixels_P]
-            features_CP = encode(positions_P2, tables, grids, self._settings.interpolation).T
-        else:
-            features_CP = encode_grid(tables, self._plans[: self._enabled]).reshape(-1, num_pixels)
-            if pixels_P is not None:
-                features_CP = features_CP.index_select(1, pixels_P)
-        maps_KP = self._network(features_CP)
+        with torch.autocast(self.tables[0].device.type, enabled=False):
+            maps_KP = self._network(self._encode(list(self.tables)[: self._enabled], pixels_P))
         if pixels_P is not None:
+            num_pixels = self._shape[0] * self._shape[1]
             maps_KP = maps_KP.new_zeros(len(maps_KP), num_pixels).index_copy(1, pixels_P, maps_KP)
         return maps_KP.reshape(-1, *self._shape)
 
@@ -158,9 +151,19 @@ def _restored(module: HashObject, _: object) -> None:
     module.enable(int(module.num_levels))
 
 
+def _check_memory(settings: HashEncoding, grids: tuple[Level, ...], device: torch.device) -> None:
+    if device.type == "cuda":
+        needed, free = memory_needed(grids, settings.features), torch.cuda.mem_get_info(device)[0]
+        if needed > free:
+            raise RecipeError(too_large(needed, free, f"on {device}"))
+
+
 def _that_ends_at_the_pixels(settings: HashEncoding, side: int) -> float:
-    """Return the scale at which the finest level has as many vertices along the object's longer side as pixels."""
-    ratio = side / settings.base_resolution
+    """Return the scale at which the finest level has as many vertices along the object's longer side as pixels.
+
+    It ends half a cell before them: cells are rounded up to vertices, which must not hang on a scale's last bit.
+    """
+    ratio = (side - 0.5) / settings.base_resolution
     return math.exp(math.log(ratio) / max(settings.levels - 1, 1))
 
 

@@ -117,8 +117,10 @@ def check_finite(run: Run) -> None:
     Raises:
         NonFiniteError: A parameter or buffer is NaN or infinite; the message names it.
     """
-    for name, tensor in run.state.model.state_dict().items():
-        if (tensor.is_floating_point() or tensor.is_complex()) and not bool(torch.isfinite(tensor).all()):
+    for name, value in run.state.model.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            continue  # what a module's get_extra_state returns
+        if (value.is_floating_point() or value.is_complex()) and not bool(torch.isfinite(value).all()):
             raise NonFiniteError(f'"{name}" of the model is not finite')
 
 
