@@ -127,6 +127,46 @@ def test_it_begins_as_vacuum_by_the_runs_seed_alone() -> None:
     torch.testing.assert_close(one.amplitude(), torch.ones(60, 50, dtype=torch.float64), atol=1e-2, rtol=0)
 
 
+def counted(live: HashObject, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    calls: list[Any] = []
+    evaluate = live._evaluate
+    monkeypatch.setattr(live, "_evaluate", lambda pixels: calls.append(pixels) or evaluate(pixels))
+    return calls
+
+
+def test_a_regulariser_looks_at_the_maps_that_the_patches_are_cut_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    live = roughen(made())
+    apart = [
+        torch.autograd.grad(value(live), list(live.parameters()))
+        for value in (lambda o: o(PLACES["all"]).real.sum(), lambda o: o.phase().square().sum() + o.amplitude().sum())
+    ]
+    evaluated = counted(live, monkeypatch)
+    for _ in range(2):  # backward, twice: as with accumulated gradients
+        total = live(PLACES["all"]).real.sum() + live.phase().square().sum() + live.amplitude().sum()
+        together = torch.autograd.grad(total, list(live.parameters()))
+        for one, two, both in zip(*apart, together, strict=True):
+            torch.testing.assert_close(one + two, both)
+    assert len(evaluated) == 2
+
+
+def test_maps_are_found_anew_when_something_begins_to_train_or_a_step_was_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    live = roughen(made()).requires_grad_(False)
+    assert not live.phase().requires_grad
+    live.requires_grad_(True)
+    assert live.phase().requires_grad
+    evaluated = counted(live, monkeypatch)
+    for fused in (False, True):
+        optimizer = torch.optim.Adam(live.parameters(), lr=0.1, fused=fused)
+        before = live.phase().detach()
+        live.phase().sum().backward()
+        optimizer.step()
+        with torch.no_grad():
+            assert not torch.equal(live.phase(), before)
+    assert len(evaluated) == 3  # once in each grad mode for either optimizer, the first of them above
+
+
 def test_what_is_kept_for_validation_is_never_out_of_date() -> None:
     live = made(fine_from=FineFrom(stop_epoch=3, coarse_levels=2))
     with torch.no_grad():

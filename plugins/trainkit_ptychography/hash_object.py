@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -65,11 +66,15 @@ class HashObject(nn.Module):
         # Saved with the model, so that a run that goes on in the middle of an epoch knows it.
         self.register_buffer("num_levels", torch.tensor(self._enabled))
         self.register_load_state_dict_post_hook(_restored)  # type: ignore[no-untyped-call]
-        self._known: tuple[tuple[int, ...], Tensor] | None = None
+        self._known: tuple[tuple[object, ...], Tensor] | None = None
 
     def forward(self, corner_B2: Tensor) -> Tensor:
         """Return the transmission of patches, complex (B, Y, X)."""
-        maps_KHW = self._touched(corner_B2) if torch.is_grad_enabled() else self.maps()
+        pixels_P = None
+        if torch.is_grad_enabled():
+            self._known = None  # gradients of one batch have nothing to do with what was looked at before
+            pixels_P = self._touched(corner_B2)
+        maps_KHW = self.maps() if pixels_P is None else self._evaluate(pixels_P)
         height, width = self._patch_shape
         if self._shape[0] * self._shape[1] <= len(corner_B2) * height * width:
             return crop(_transmission(maps_KHW), corner_B2, self._patch_shape)
@@ -77,12 +82,14 @@ class HashObject(nn.Module):
 
     def maps(self) -> Tensor:
         """Return phase in rad and absorption (minus the logarithm of the amplitude) of all pixels, (K, H, W)."""
-        if torch.is_grad_enabled():
-            return self._evaluate(None)
-        # Validation asks for it batch by batch, and nothing changes in between.
-        versions = (self._enabled, *(parameter._version for parameter in self.parameters()))
-        if self._known is None or self._known[0] != versions:
-            self._known = (versions, self._evaluate(None))
+        # Validation asks for them batch by batch, and a regulariser after the patches; nothing changes in between.
+        parameters = [(parameter._version, parameter.requires_grad) for parameter in self.parameters()]
+        known_by = (torch.is_grad_enabled(), self._enabled, *parameters)
+        if self._known is None or self._known[0] != known_by:
+            maps_KHW = self._evaluate(None)
+            if maps_KHW.requires_grad:
+                maps_KHW.register_hook(self._forget)  # type: ignore[no-untyped-call]
+            self._known = (known_by, maps_KHW)
         return self._known[1]
 
     def phase(self) -> Tensor:
@@ -121,20 +128,24 @@ class HashObject(nn.Module):
                     "hash encoding: %s is %s, was %s: the run will not be the same bit for bit", name, here, state[name]
                 )
 
-    def _touched(self, corner_B2: Tensor) -> Tensor:
-        """Return the maps (K, H, W), right at least where one of the patches lies."""
+    def _forget(self, _: Tensor) -> None:
+        """Let go of maps that gradients flow back from: that can be done once."""
+        self._known = None
+
+    def _touched(self, corner_B2: Tensor) -> Tensor | None:
+        """Return the pixels in which one of the patches lies; None: all, or so many that it is not worth to choose."""
         if corner_B2.device.type != "cpu":
-            return self._evaluate(None)  # to know which pixels these are would be to wait for the device
+            return None  # to know which pixels these are would be to wait for the device
         height, width = self._patch_shape
         touched_HW = torch.zeros(self._shape, dtype=torch.bool)
         for row, column in corner_B2.tolist():
             touched_HW[row : row + height, column : column + width] = True
         pixels_P = touched_HW.flatten().nonzero()[:, 0]
-        return self._evaluate(pixels_P if len(pixels_P) < _WHOLE_ABOVE * touched_HW.numel() else None)
+        return pixels_P if len(pixels_P) < _WHOLE_ABOVE * touched_HW.numel() else None
 
     def _evaluate(self, pixels_P: Tensor | None) -> Tensor:
         """Return the maps (K, H, W); with pixels given, zero elsewhere."""
-        with torch.autocast(self.tables[0].device.type, enabled=False):
+        with _full_precision(self.tables[0].device):
             maps_KP = self._network(self._encode(list(self.tables)[: self._enabled], pixels_P))
         if pixels_P is not None:
             num_pixels = self._shape[0] * self._shape[1]
@@ -145,6 +156,11 @@ class HashObject(nn.Module):
         # Levels that do not take part are zero: their columns of the first layer need not be multiplied.
         first = self.weights[0][:, : len(values_CP)]
         return pointwise_network(values_CP, [first, *list(self.weights)[1:]], list(self.biases))
+
+
+def _full_precision(device: torch.device) -> AbstractContextManager[object]:
+    available = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if available else nullcontext()
 
 
 def _restored(module: HashObject, _: object) -> None:
