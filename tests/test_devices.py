@@ -7,6 +7,8 @@ tensor from there and another from the CPU.
 
 from __future__ import annotations
 
+import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +86,27 @@ def test_a_step_stays_on_its_device_and_never_waits_for_it(
 def test_the_mistakes_that_only_a_gpu_would_show_are_noticed(mistake: Any) -> None:
     with NothingMixed(), pytest.raises((RuntimeError, NotImplementedError)):
         mistake(torch.zeros(3, device="meta"), torch.zeros(3))
+
+
+def test_a_run_says_where_it_would_not_repeat_to_the_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cpu, cuda, mps = (torch.device(name) for name in ("cpu", "cuda", "mps"))
+    assert engine.repeatability_doubt(cpu, deterministic=False) is None
+    assert engine.repeatability_doubt(cuda, deterministic=True) is None
+    assert "on CUDA without run.deterministic = true" in str(engine.repeatability_doubt(cuda, deterministic=False))
+    assert "on MPS" in str(engine.repeatability_doubt(mps, deterministic=True))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(engine, "repeatability_doubt", lambda device, deterministic: f"{device}, {deterministic}")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    resolved = resolve(
+        shipped()["ptycho_staged"], ("run.deterministic=true", "run.device=cpu", "data.scan_shape=[5, 5]")
+    )
+    try:
+        with caplog.at_level(logging.INFO, logger="trainkit"):
+            engine.build(resolved, tmp_path)
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert "cpu, True" in caplog.messages
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 from collections.abc import Callable, Mapping
 from functools import cache
 from math import ceil
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from trainkit.contracts import Batch, LiveMetric, Outputs
     from trainkit.recipe.resolve import Resolved
     from trainkit.recipe.root import Recipe
+
+_LOGGER = logging.getLogger("trainkit")
 
 
 @attrs.define
@@ -99,8 +103,12 @@ def build(resolved: Resolved, folder: Path) -> Run:
     context = Context(recipe.run.seed, choose_device(recipe.run.device), rank=0, world=1, folder=folder)
     by_itself = _threads()
     torch.set_num_threads(recipe.run.threads or by_itself)
+    if recipe.run.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch demands it, of matrix products on CUDA
     torch.use_deterministic_algorithms(recipe.run.deterministic)
     seed_everything(recipe.run.seed)
+    if doubt := repeatability_doubt(context.device, recipe.run.deterministic):
+        _LOGGER.info(doubt)
 
     data = recipe.data.build(context)
     if data.steps_per_epoch < 1:
@@ -174,6 +182,23 @@ def choose_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise RecipeError('run.device = "mps", but there is none here; use device = "auto" or "cpu"')
     return device
+
+
+def repeatability_doubt(device: torch.device, deterministic: bool) -> str | None:
+    """Return why a run on a device that is repeated, or stopped and resumed, may not be the same bit for bit.
+
+    Args:
+        device: The device.
+        deterministic: Whether torch was told to take only operations that repeat.
+
+    Returns:
+        A sentence; None: there is no reason.
+    """
+    if device.type == "cuda" and not deterministic:
+        return "on CUDA without run.deterministic = true, a run that is repeated or resumed is not the same bit for bit"
+    if device.type == "mps":
+        return "on MPS, a run that is repeated or resumed may not be the same bit for bit"
+    return None
 
 
 def _autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:

@@ -98,7 +98,8 @@ class RunSettings:
         seed: Everything random follows from it.
         device: "auto" (the first of cuda, mps, cpu that is there), "cpu", "cuda", "cuda:N" or "mps".
         precision: "fp32", or "bf16" for autocast to bfloat16.
-        deterministic: Use deterministic algorithms only (on CUDA slower).
+        deterministic: Use deterministic algorithms only. On CUDA slower, and what resuming to the same bits needs;
+            an operation that has no such algorithm is an error.
         threads: CPU threads of torch; torch's own choice if not said.
         accumulate: Batches whose gradients make up one optimizer step, that of their mean loss.
         time_limit: How long the process may run, as "11h45m" or "90s": it ends with a checkpoint in time before that.
