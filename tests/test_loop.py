@@ -16,7 +16,7 @@ from PIL import Image
 
 import trainkit.engine.loop
 import trainkit.events
-from trainkit import ComponentError, NonFiniteError, RecipeError, State, checkpoint
+from trainkit import ComponentError, DeviceError, NonFiniteError, RecipeError, State, checkpoint
 from trainkit.engine.resume import resume as resume_from
 from trainkit.engine.start import Ending, ExitCode, start
 from trainkit.hooks.progress import Console
@@ -133,6 +133,42 @@ def test_a_loss_that_becomes_nan_is_named_with_epoch_group_and_last_good_checkpo
     assert "not finite: other" in message
     assert str(folder / "checkpoints/epoch-0001.safetensors") in message
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["epoch-0001.safetensors"]
+
+
+def full(state: State) -> None:
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nA hint of torch's.")
+
+
+def refused(state: State) -> None:
+    torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))  # has no deterministic form, on any device
+
+
+@pytest.mark.parametrize(
+    ("trouble", "message"),
+    [
+        (
+            full,
+            r"^epoch 1: the memory of cpu is full: CUDA out of memory. Tried to allocate 2.00 GiB.\nlower data.batch",
+        ),
+        (refused, r"^epoch 1: run.deterministic = true, but torch has no such algorithm: put_ does not have a determ"),
+    ],
+)
+def test_a_device_that_gives_up_is_told_with_what_to_do_and_the_last_good_checkpoint(
+    trouble: Any, message: str
+) -> None:
+    recorder.ACTIONS["step_end"] = lambda state: trouble(state) if state.step == 6 else None
+    try:
+        with pytest.raises(DeviceError, match=message) as caught:
+            run("run.epochs=3", "run.deterministic=true")
+    finally:
+        torch.use_deterministic_algorithms(False)
+    (folder,) = Path("runs/toy").iterdir()
+    assert str(folder / "checkpoints/epoch-0001.safetensors") in str(caught.value)
+    assert "Traceback" in (folder / "log.txt").read_text()
+    recorder.ACTIONS.clear()
+    ending = resume(folder, "run.deterministic=false")
+    assert ending is not None
+    assert ending.run.state.epoch == 3
 
 
 def test_parameters_that_are_not_finite_are_never_saved() -> None:

@@ -36,6 +36,10 @@ class CheckpointError(TrainkitError):
     """A checkpoint is missing, damaged, or does not fit the run."""
 
 
+class DeviceError(TrainkitError):
+    """The device has too little memory, or cannot do what it is asked."""
+
+
 class NonFiniteError(TrainkitError):
     """A loss or a parameter is NaN or infinite."""
 

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
+import torch
 
 from trainkit.engine import folder as run_folder
 from trainkit.engine.loop import train
 from trainkit.engine.run import Run, build
-from trainkit.errors import NonFiniteError, TrainkitError
+from trainkit.errors import DeviceError, NonFiniteError, TrainkitError
 from trainkit.hooks.progress import Console, Progress
 
 if TYPE_CHECKING:
@@ -93,6 +94,8 @@ def execute(run: Run, console: Console) -> Ending:
         state.ended = f"failed: {type(error).__name__}"
         if not isinstance(error, TrainkitError):
             console.say(traceback.format_exc(), shown=False)
+        if (trouble := _trouble(run, error)) is not None:
+            raise DeviceError(trouble) from error
         raise
     finally:
         run.emit("run_end")
@@ -122,6 +125,22 @@ def _signals(state: State, console: Console) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _trouble(run: Run, error: BaseException) -> str | None:
+    """Return what a person can do about a device that gave up; None if that is not what happened."""
+    said = (str(error).splitlines() or [""])[0]
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in said:
+        what = f"the memory of {run.state.context.device} is full: {said}"
+        advice = "lower data.batch_size (run.accumulate keeps as many items a step), or make the model smaller"
+    elif run.recipe.run.deterministic and "deterministic" in said:
+        what = f"run.deterministic = true, but torch has no such algorithm: {said}"
+        advice = "set run.deterministic = false, or replace what needs it"
+    else:
+        return None
+    newest = run.saver.newest
+    there = f"last good checkpoint: {newest}" if newest else "no checkpoint was written yet"
+    return f"epoch {run.state.epoch}: {what}\n{advice}\n{there}"
 
 
 def _explain(run: Run, error: NonFiniteError) -> str:
