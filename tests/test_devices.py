@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,32 @@ from trainkit.recipe.shipped import shipped
 
 ALL_AT_ONCE = ("groups.probe.start_epoch=0", "groups.dr.start_epoch=0")
 MOVES = {"aten::_to_copy", "aten::copy_"}
+UNREPEATABLE = re.compile(
+    r"aten::(nll_loss|_ctc_loss|put_$|histc|median$|cumsum$|max_unpool|grid_sampler_.*backward|avg_pool3d_backward"
+    r"|_?adaptive_(avg|max)_pool.d_backward|fractional_max_pool.d_backward|reflection_pad.d_backward"
+    r"|upsample_(linear1d|bilinear2d|bicubic2d|trilinear3d)_backward|_embedding_bag)"
+)
+"""What has no deterministic form on CUDA, by the documentation of ``torch.use_deterministic_algorithms`` (2.13)."""
 
 
-class NothingMixed(TorchDispatchMode):
-    """Refuses operations on tensors of several devices, but for single numbers, which every device takes."""
+class Watcher(TorchDispatchMode):
+    """Refuses operations on tensors of several devices, but for single numbers, which every device takes.
+
+    Attributes:
+        unrepeatable: The operations seen that have no deterministic form on CUDA.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unrepeatable: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor) and each.dim() > 0]
-        if len({each.device for each in tensors}) > 1 and func._schema.name not in MOVES:
+        tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
+        name = func._schema.name
+        if len({each.device for each in tensors if each.dim() > 0}) > 1 and name not in MOVES:
             raise RuntimeError(f"{func} on several devices: {[(each.shape, each.device) for each in tensors]}")
+        if UNREPEATABLE.match(name) and any(each.is_floating_point() for each in tensors):
+            self.unrepeatable.add(name)
         return func(*args, **(kwargs or {}))
 
 
@@ -66,9 +84,10 @@ def test_a_step_stays_on_its_device_and_never_waits_for_it(
     resolved = resolve(shipped()[name], (*MADE_UP[name](tmp_path), *at_once, *sets))
     run = engine.build(resolved, run_folder.create(resolved))
     run.emit("run_start")
-    with NothingMixed():
+    with Watcher() as watcher:
         _train_epoch(run)
     assert run.state.step == run.state.steps_per_epoch
+    assert not watcher.unrepeatable
 
 
 @pytest.mark.parametrize(
@@ -84,7 +103,7 @@ def test_a_step_stays_on_its_device_and_never_waits_for_it(
     ],
 )
 def test_the_mistakes_that_only_a_gpu_would_show_are_noticed(mistake: Any) -> None:
-    with NothingMixed(), pytest.raises((RuntimeError, NotImplementedError)):
+    with Watcher(), pytest.raises((RuntimeError, NotImplementedError)):
         mistake(torch.zeros(3, device="meta"), torch.zeros(3))
 
 
@@ -110,3 +129,16 @@ def test_a_run_says_where_it_would_not_repeat_to_the_bit(
         torch.use_deterministic_algorithms(False)
     assert "cpu, True" in caplog.messages
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_an_operation_that_cuda_could_not_repeat_is_noticed() -> None:
+    logits, label = torch.zeros(2, 3, 4, requires_grad=True), torch.zeros(2, 4, dtype=torch.int64)
+    with Watcher() as watcher:
+        torch.nn.functional.cross_entropy(logits, label).backward()
+        torch.nn.functional.interpolate(logits, size=8, mode="linear").sum().backward()
+        torch.arange(3).cumsum(0)
+    assert watcher.unrepeatable == {
+        "aten::nll_loss2d_forward",
+        "aten::nll_loss2d_backward",
+        "aten::upsample_linear1d_backward",
+    }

@@ -36,26 +36,23 @@ class DiceCE(SegmentationLoss):
 
     def of_one_head(self, exclusive: bool) -> Callable[[Tensor, Tensor], Tensor]:
         """Make the function."""
-        from monai.losses.dice import DiceCELoss, DiceLoss
+        from monai.losses.dice import DiceLoss
+        from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
 
         if exclusive:
-            both: Callable[[Tensor, Tensor], Tensor] = DiceCELoss(
-                include_background=self.include_background,
-                to_onehot_y=True,
-                softmax=True,
-                batch=self.batch_dice,
-                lambda_dice=self.dice_weight,
-                lambda_ce=self.ce_weight,
+            dice = DiceLoss(
+                include_background=self.include_background, to_onehot_y=True, softmax=True, batch=self.batch_dice
             )
-            return both
-        from torch.nn.functional import binary_cross_entropy_with_logits
+        else:
+            dice = DiceLoss(sigmoid=True, batch=self.batch_dice)
 
-        # MONAI's DiceCELoss would take a softmax over classes that do not exclude each other.
-        dice = DiceLoss(sigmoid=True, batch=self.batch_dice)
-
-        def overlapping(logits_BKXYZ: Tensor, label_BKXYZ: Tensor) -> Tensor:
-            entropy = binary_cross_entropy_with_logits(logits_BKXYZ, label_BKXYZ)
-            total: Tensor = self.dice_weight * dice(logits_BKXYZ, label_BKXYZ) + self.ce_weight * entropy
+        def loss(logits_BKXYZ: Tensor, label_BLXYZ: Tensor) -> Tensor:
+            if exclusive:
+                # torch's own cross-entropy has no deterministic form on CUDA for labels that are numbers.
+                entropy = -log_softmax(logits_BKXYZ, dim=1).gather(1, label_BLXYZ.long()).mean()
+            else:
+                entropy = binary_cross_entropy_with_logits(logits_BKXYZ, label_BLXYZ)
+            total: Tensor = self.dice_weight * dice(logits_BKXYZ, label_BLXYZ) + self.ce_weight * entropy
             return total
 
-        return overlapping
+        return loss
