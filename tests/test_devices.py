@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from test_segmentation_networks import SMALL, volumes
 from test_shipped_recipes import MADE_UP
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -88,6 +89,17 @@ def test_a_step_stays_on_its_device_and_never_waits_for_it(
         _train_epoch(run)
     assert run.state.step == run.state.steps_per_epoch
     assert not watcher.unrepeatable
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_network_but_one_that_interpolates_can_be_repeated_on_cuda(name: str) -> None:
+    side = 64 if name == "swin_unetr" else 32
+    network = SMALL[name].build(volumes(side)).to("meta")
+    image = torch.zeros(2, 1, side, side, side, device="meta")
+    with Watcher() as watcher:
+        sum(head.sum() for head in network({"image": image}).values()).backward()
+    interpolates = name == "segresnet"
+    assert watcher.unrepeatable == ({"aten::upsample_trilinear3d_backward"} if interpolates else set())
 
 
 @pytest.mark.parametrize(

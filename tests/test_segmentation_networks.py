@@ -12,7 +12,8 @@ from clients.volumes import LiveVolumes
 from safetensors.torch import save_file
 
 from trainkit import DataError, RecipeError
-from trainkit.recipe.resolve import resolve_text
+from trainkit.recipe.resolve import resolve, resolve_text
+from trainkit.recipe.shipped import shipped
 from trainkit_segmentation.attention_unet import AttentionUNet
 from trainkit_segmentation.dynunet import DynUNet
 from trainkit_segmentation.initial_weights import load_initial_weights, read_weights
@@ -31,6 +32,7 @@ SMALL: dict[str, SegmentationModel] = {
     "dynunet": DynUNet(channels=(2, 4, 4, 4), deep_supervision=2),
     "anisotropic dynunet": DynUNet(channels=(2, 4, 4), strides=((2, 2, 1), (2, 2, 2)), residual=True),
     "segresnet": SegResNet(init_filters=8, blocks_down=(1, 1), blocks_up=(1,)),
+    "segresnet, transposed": SegResNet(init_filters=8, blocks_down=(1, 1), blocks_up=(1,), upsampling="transposed"),
     "attention_unet": AttentionUNet(channels=(2, 4, 8)),
     "unetr": UNETR(feature_size=2, hidden_size=12, mlp_dim=12, num_heads=2),
     "swin_unetr": SwinUNETR(feature_size=12),
@@ -192,6 +194,17 @@ use = "dice"
 )
 def test_check_finds_it_without_building(model: str, said: str) -> None:
     assert said in findings(model)
+
+
+def test_a_deterministic_run_that_cuda_would_refuse_is_told_so_beforehand() -> None:
+    recipe = shipped()["segmentation_synthetic"]
+    sets = ('model={ use = "segresnet" }', "data.patch_size=[16, 16, 16]", "run.deterministic=true")
+    (note,) = resolve(recipe, sets).notes
+    assert 'model.upsampling: has no deterministic form on CUDA, and run.deterministic is true; "transposed"' in str(
+        note
+    )
+    for other in ("run.device=cpu", "model.upsampling=transposed", "run.deterministic=false"):
+        assert not resolve(recipe, (*sets, other)).notes
 
 
 def test_what_is_read_of_monai_is_what_monai_has() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import attrs
 from attrs.validators import deep_iterable, ge, lt
@@ -31,6 +31,7 @@ class SegResNet(SegmentationModel):
         blocks_down: Residual blocks of each level on the way down; as many levels as numbers.
         blocks_up: Residual blocks of each level on the way up; one number fewer.
         dropout: Share of features that are dropped after the first convolution; 0 … 1.
+        upsampling: "trilinear", or "transposed" for transposed convolutions, which CUDA can repeat to the bit.
 
     Source:
         Myronenko, "3D MRI brain tumor segmentation using autoencoder regularization", arXiv:1810.11654 (2018).
@@ -43,6 +44,7 @@ class SegResNet(SegmentationModel):
     blocks_down: tuple[int, ...] = attrs.field(default=(1, 2, 2, 4), validator=deep_iterable(ge(1)))
     blocks_up: tuple[int, ...] = attrs.field(default=(1, 1, 1), validator=deep_iterable(ge(1)))
     dropout: float = attrs.field(default=0.0, validator=[ge(0), lt(1)])
+    upsampling: Literal["trilinear", "transposed"] = "trilinear"
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Yield what does not fit together."""
@@ -52,6 +54,12 @@ class SegResNet(SegmentationModel):
             yield Problem(
                 f"{len(self.blocks_down)} levels down need {len(self.blocks_down) - 1} up, got {len(self.blocks_up)}",
                 "blocks_up",
+            )
+        if recipe.run.deterministic and recipe.run.device != "cpu" and self.upsampling == "trilinear":
+            yield Problem(
+                'has no deterministic form on CUDA, and run.deterministic is true; "transposed" has',
+                "upsampling",
+                "warning",
             )
         yield from super().problems(recipe)
 
@@ -73,4 +81,5 @@ class SegResNet(SegmentationModel):
             blocks_up=self.blocks_up,
             dropout_prob=self.dropout or None,
             norm=("GROUP", {"num_groups": _GROUPS}),
+            upsample_mode="nontrainable" if self.upsampling == "trilinear" else "deconv",
         )
