@@ -33,6 +33,8 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_proves_a_recipe_that_resumes_exactly() -> None:
     Path("toy.toml").write_text(TOY)
+    Path("trainkit").mkdir()
+    Path("trainkit/__init__.py").write_text("raise RuntimeError('this must not hide what is installed')")
     said: list[str] = []
     assert verify(resolve("toy.toml"), epochs=2, num_stops=1, say=said.append)
     assert sum("the same, to the bit" in line for line in said) == 2

@@ -117,8 +117,11 @@ def go_on(file: str, epochs: str) -> None:
 
 
 def _in_new_process(file: Path, epochs: int) -> Path:
-    code = "import sys; from trainkit.engine.verify import go_on; go_on(*sys.argv[1:])"
-    command = [sys.executable, "-c", code, str(file.absolute()), str(epochs)]
+    # The working directory comes last, as for the command line, and once trainkit is there: so it hides nothing.
+    code = (
+        "import os, sys; from trainkit.engine.verify import go_on; sys.path.append(os.getcwd()); go_on(*sys.argv[1:])"
+    )
+    command = [sys.executable, "-P", "-c", code, str(file.absolute()), str(epochs)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise TrainkitError(f"going on from {file} failed: {done.stderr.strip().splitlines()[-1]}")
