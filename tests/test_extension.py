@@ -253,7 +253,11 @@ def test_another_model_is_refused_with_the_parameters_names() -> None:
 
     folder = run()
     Path("other.toml").write_text(TOY.replace("toy:Perceptron", "bigger:Wide").replace("epochs = 4", "epochs = 5"))
-    with pytest.raises(CheckpointError, match=r"0\.weight"):
+    shapes = r"of another shape are 0.weight \(8, 3\) \(here \(9, 3\)\), 0.bias \(8,\) \(here \(9,\)\), 2.weight"
+    with pytest.raises(CheckpointError, match=shapes):
+        resume(folder, recipe=Path("other.toml"), on_extend="hold")
+    Path("other.toml").write_text(TOY.replace("toy:Perceptron", "bigger:Deep").replace("epochs = 4", "epochs = 5"))
+    with pytest.raises(CheckpointError, match=r"not this recipe's: it lacks 3.weight, 3.bias. Go on with the model"):
         resume(folder, recipe=Path("other.toml"), on_extend="hold")
 
 

@@ -21,3 +21,15 @@ class Wide(Model):
                 return {"y": super().forward(batch["x"])}
 
         return Network(nn.Linear(3, 9), nn.Dropout(self.dropout), nn.Linear(9, 1))
+
+
+@component
+class Deep(Model):
+    """The third party's network with a layer more."""
+
+    def build(self, data: Any) -> nn.Module:
+        class Network(nn.Sequential):
+            def forward(self, batch: Any) -> Any:
+                return {"y": super().forward(batch["x"])}
+
+        return Network(nn.Linear(3, 8), nn.Dropout(0.1), nn.Linear(8, 1), nn.Linear(1, 1))

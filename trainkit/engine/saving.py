@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -87,7 +87,9 @@ def restore(run: Run, saved: Mapping[str, Any], groups: Mapping[str, Continued])
     try:
         state.model.load_state_dict(saved["model"])
     except RuntimeError as error:
-        raise CheckpointError(f"the checkpoint's model is not this recipe's: {error}") from error
+        said = "; ".join(_misfits(saved["model"], state.model.state_dict())) or str(error)
+        advice = "Go on with the model that it was, or begin a run anew"
+        raise CheckpointError(f"the checkpoint's model is not this recipe's: {said}. {advice}") from error
     loaded = load_optimizer_state(run.optimizer, _parameters(run), saved["optimizer"])
     for name, group in groups.items():
         run.stages.go_on(name, group.stage, group.memory)
@@ -185,6 +187,22 @@ class Saver:
             every = self._run.recipe.checkpoint.keep_every
             if path not in kept and not (kind == "epoch" and (count in best or (every and count % every == 0))):
                 path.unlink()
+
+
+def _misfits(saved: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
+    """Yield, for a person, in what one model's state does not fit another's."""
+    shapes = {
+        name: f"{tuple(value.shape)} (here {tuple(here[name].shape)})"
+        for name, value in saved.items()
+        if name in here and getattr(value, "shape", None) != getattr(here[name], "shape", None)
+    }
+    for what, names in (
+        ("it also has", [name for name in saved if name not in here]),
+        ("it lacks", [name for name in here if name not in saved]),
+        ("of another shape are", [f"{name} {both}" for name, both in shapes.items()]),
+    ):
+        if names:
+            yield f"{what} {', '.join(names[:4])}" + (f", … ({len(names)} in all)" if len(names) > 4 else "")
 
 
 def _brought_forward(now: int, planned: int) -> int | None:
