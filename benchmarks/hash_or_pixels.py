@@ -28,7 +28,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from random import Random
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 from typing import Any, NamedTuple
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -118,6 +118,12 @@ CONDITIONS = (
     Condition("1e4, 1/4 of the points", 1e4, 2),
 )
 METHODS = ("pixels", "pixels + TV", "hash", "hash + TV")
+FEW_ELECTRONS = ("1e4", "1e3", "1e4, 1/4 of the points")
+
+
+def compared(method: str, condition: Condition) -> bool:
+    """Return whether a method is tried: the dearest one, which evaluates its object three times a step, not always."""
+    return method != "hash + TV" or condition.name in FEW_ELECTRONS
 
 
 class Effort(NamedTuple):
@@ -546,10 +552,11 @@ def study(
     out: Path,
     workers: int,
 ) -> list[dict[str, Any]]:
-    """Tune, choose, and run what was chosen; return the final runs."""
+    """Tune, choose, and run what was chosen; return all runs."""
     runs = Runs(out / "runs.jsonl")
-    final: list[dict[str, Any]] = []
+    done: list[dict[str, Any]] = []
     for method in methods:
+        here = [condition for condition in conditions if compared(method, condition)]
 
         def tuned(places: Mapping[Condition, Sequence[Mapping[str, float]]], method: str = method) -> list[Any]:
             jobs = [
@@ -559,16 +566,16 @@ def study(
             ]
             return runs.do(specimen, jobs, out, workers)
 
-        tried = tuned(dict.fromkeys(conditions, spread(effort.spread)))
-        tried += tuned({each: near(chosen_trial(tried, each)["place"], effort.near) for each in conditions})
-        chosen = {each: chosen_trial(tried, each)["place"] for each in conditions}
+        tried = tuned(dict.fromkeys(here, spread(effort.spread)))
+        tried += tuned({each: near(chosen_trial(tried, each)["place"], effort.near) for each in here})
+        chosen = {each: chosen_trial(tried, each)["place"] for each in here}
         jobs = [
             job("final", condition, method, data, seed, chosen[condition], effort)
-            for condition in conditions
+            for condition in here
             for seed in effort.seeds
         ]
-        final += runs.do(specimen, jobs, out, workers)
-    return final
+        done += tried + runs.do(specimen, jobs, out, workers)
+    return done
 
 
 def job(
@@ -598,54 +605,75 @@ FIGURES = {"r": 4, "phase_error_rad": 4, "position_error_angstrom": 4, "held_out
 
 
 def summary(
-    final: Sequence[Mapping[str, Any]], conditions: Sequence[Condition], methods: Sequence[str]
+    done: Sequence[Mapping[str, Any]], conditions: Sequence[Condition], methods: Sequence[str], effort: Effort
 ) -> list[dict[str, Any]]:
-    """Return for each condition and method the settings, the figures of each seed, and what the truth would choose."""
+    """Return for each condition and method the settings, and figures of each seed.
+
+    Besides those of the epoch that held-out patterns chose: those after the last epoch; the median r of the trials
+    that were spread over all settings; and what only the truth can tell, r in the epoch in which it was highest, and
+    the highest r at the end of a trial.
+    """
+    untuned = spread(effort.spread)
     rows = []
     for condition in conditions:
-        for method in methods:
-            these = [each for each in final if each["condition"][0] == condition.name and each["method"] == method]
-            rows.append(
-                {
-                    "condition": condition.name,
-                    "method": method,
-                    "settings": these[0]["settings"],
-                    "seeds": [each["seed"] for each in these],
-                    **{
-                        name: [round(each["chosen"].get(name, float("nan")), digits) for each in these]
-                        for name, digits in FIGURES.items()
-                    },
-                    "cpu_seconds": [round(each["cpu_seconds"], 1) for each in these],
-                    "r_by_truth": [round(each["by_truth"].get("r", float("nan")), 4) for each in these],
-                    "epoch_by_truth": [each["by_truth"].get("epoch") for each in these],
-                }
-            )
+        for method in (each for each in methods if compared(each, condition)):
+            here = [each for each in done if each["condition"][0] == condition.name and each["method"] == method]
+            these = [each for each in here if each["stage"] == "final"]
+            trials = [each for each in here if each["stage"] == "tuning" and "failed" not in each]
+            row = {"condition": condition.name, "method": method, "settings": these[0]["settings"]}
+            row |= {name: [round(each["chosen"][name], digits) for each in these] for name, digits in FIGURES.items()}
+            row |= {
+                "r_at_end": [round(each["last"]["r"], 4) for each in these],
+                "phase_error_rad_at_end": [round(each["last"]["phase_error_rad"], 4) for each in these],
+                "r_by_truth": [round(each["by_truth"]["r"], 4) for each in these],
+                "epoch_by_truth": [each["by_truth"]["epoch"] for each in these],
+                "r_untuned": round(median(each["chosen"]["r"] for each in trials if each["place"] in untuned), 4),
+                "r_of_trial_by_truth": round(max(each["last"]["r"] for each in trials), 4),
+                "seeds": [each["seed"] for each in these],
+                "failed": sum("failed" in each for each in these),
+                "cpu_seconds": [round(each["cpu_seconds"], 1) for each in these],
+            }
+            rows.append(row)
     return rows
 
 
 def table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the figures as a table: mean ± standard deviation over seeds, and differences to pixels seed by seed."""
-    lines = [
-        "| e/Å² | object | r | r − r of pixels | phase error, rad | positions, Å | held-out loss | epoch | CPU s |",
-        "|---|---|---|---|---|---|---|---|---|",
+    """Return the figures: mean ± standard deviation over seeds, and of the differences seed by seed."""
+    references = list(dict.fromkeys(row["method"] for row in rows))[:2]
+    headings = [
+        *("e/Å²", "object", "r", *(f"r − {method}" for method in references), "phase error, rad", "positions, Å"),
+        *("held-out loss", "epoch", "r at the end", "r untuned", "CPU s"),
     ]
-    pixels: Mapping[str, Any] = {}
+    lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
     for row in rows:
-        pixels = row if row["method"] == "pixels" else pixels
-        differences = [one - other for one, other in zip(row["r"], pixels["r"], strict=True)]
+        of_condition = {each["method"]: each for each in rows if each["condition"] == row["condition"]}
+        first = of_condition[references[0]]
         cells = [
-            row["condition"] if row is pixels else "",
-            row["method"],
+            row["condition"] if row is first else "",
+            row["method"] + (f" ({row['failed']} failed)" if row["failed"] else ""),
             plus_minus(row["r"], 3),
-            "" if row is pixels else plus_minus(differences, 3, sign="+"),
+            *(
+                plus_minus(_differences(row, of_condition[method], "r"), 3, sign="+")
+                if list(of_condition).index(row["method"]) > number
+                else ""
+                for number, method in enumerate(references)
+            ),
             plus_minus(row["phase_error_rad"], 3),
             plus_minus(row["position_error_angstrom"], 3),
-            f"{mean(row['held_out_loss']):.1f}",
+            f"{mean(row['held_out_loss']):.1f}"
+            if row is first
+            else plus_minus(_differences(row, first, "held_out_loss"), 1, sign="+"),
             f"{mean(row['epoch']):.0f} of {row['settings']['epochs']}",
+            plus_minus(row["r_at_end"], 3),
+            f"{row['r_untuned']:.3f}",
             f"{mean(row['cpu_seconds']):.0f}",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def _differences(row: Mapping[str, Any], first: Mapping[str, Any], name: str) -> list[float]:
+    return [one - other for one, other in zip(row[name], first[name], strict=True)]
 
 
 def plus_minus(values: Sequence[float], digits: int, sign: str = "") -> str:
@@ -694,8 +722,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         simulation = SimulatedDiffraction(scan_shape=(12, 12), detector_size=32)
     specimen = from_abtem(chosen.mos2) if chosen.mos2 else simulated(simulation)
     data = chosen.mos2.name if chosen.mos2 else repr(simulation)
-    final = study(specimen, data, conditions, chosen.methods, effort, chosen.out, chosen.workers)
-    rows = summary(final, conditions, chosen.methods)
+    done = study(specimen, data, conditions, chosen.methods, effort, chosen.out, chosen.workers)
+    rows = summary(done, conditions, chosen.methods, effort)
     (chosen.out / "hash_or_pixels.json").write_text(
         "[\n" + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n]\n", encoding="utf-8"
     )
