@@ -60,6 +60,14 @@ def test_the_poisson_loss_is_the_likelihood_that_is_missing():
     assert value_of(Poisson(), expected, counts / COUNTS) == pytest.approx(missing.sum((1, 2)).mean(), rel=1e-9)
 
 
+def test_the_poisson_losses_background_follows_the_counts_unless_it_is_given():
+    for size, background in ((6, 1e-2), (60, 3e-3 * COUNTS / 60**2)):
+        found, measured = patterns(2, size, size), patterns(2, size, size)
+        for given, same in ((background, True), (2 * background, False)):
+            value = value_of(Poisson(epsilon_counts=given), found, measured)
+            assert (value_of(Poisson(), found, measured) == value) is same
+
+
 def test_noise_alone_costs_the_poisson_loss_half_a_lit_pixel():
     true = np.full((50, 20, 20), 40.0)  # counts
     measured = GENERATOR.poisson(true).astype(float)
