@@ -57,7 +57,7 @@ class HashEncoding(Object):
 
     Neighbouring pixels share what they are made of, so it needs fewer epochs and less tuning than "pixels": in a study
     on `mos2_sim.h5` (docs/hash_or_pixels.md), with settings that were not tuned and the same for both, its phase was
-    the better one at every dose. Tuned, it finds the same object as pixels where electrons are many, for two to three
+    the better one at every dose. Tuned, it finds the same object as pixels where electrons are many, for two to four
     times the time an epoch; where they are few it beats pixels alone by far, and pixels with the loss "tv" not. Fewer
     or coarser levels hold back noise and detail alike. Learning rates of 1e-3 (1e5 electrons per Å²) to 1e-2 (1e3)
     suit it.
