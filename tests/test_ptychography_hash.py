@@ -288,6 +288,24 @@ def test_levels_finer_than_the_pixels_are_a_warning_that_says_what_to_set(caplog
 def test_an_object_smaller_than_its_coarsest_level_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"lower model\.object\.base_resolution"):
         made(canvas((16, 12), (4, 4)), base_resolution=16)
+    with pytest.raises(RecipeError, match="would have 15 vertices for the 60 pixels"):
+        made(base_resolution=15, vertices_per_pixel=0.25)
+
+
+@pytest.mark.parametrize(("share", "vertices"), [(1.0, 60), (0.85, 51), (0.5, 30)])
+def test_the_finest_level_is_as_fine_as_it_is_told(
+    share: float, vertices: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO, logger="trainkit"):
+        live = made(vertices_per_pixel=share, log2_hashmap_size=14)
+    assert f"5 levels of 4 to {vertices} vertices for 60 pixels" in caplog.text
+    assert len(live.tables[-1]) == -(-(vertices**2) // 8) * 8
+    sets = ("model.object.per_level_scale=1.1", f"model.object.vertices_per_pixel={share}")
+    if share < 1:
+        with pytest.raises(RecipeError, match="per_level_scale says already how fine"):
+            resolve(RECIPE, sets)
+    else:
+        resolve(RECIPE, sets)
 
 
 # ---- a whole reconstruction -----------------------------------------------------------------------------------------

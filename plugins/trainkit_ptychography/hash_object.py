@@ -174,24 +174,26 @@ def _check_memory(settings: HashEncoding, grids: tuple[Level, ...], device: torc
             raise RecipeError(too_large(needed, free, f"on {device}"))
 
 
-def _that_ends_at_the_pixels(settings: HashEncoding, side: int) -> float:
-    """Return the scale at which the finest level has as many vertices along the object's longer side as pixels.
+def _that_ends_at(num_vertices: int, settings: HashEncoding) -> float:
+    """Return the scale at which the finest level has so many vertices along the object's longer side.
 
     It ends half a cell before them: cells are rounded up to vertices, which must not hang on a scale's last bit.
     """
-    ratio = (side - 0.5) / settings.base_resolution
+    ratio = (num_vertices - 0.5) / settings.base_resolution
     return math.exp(math.log(ratio) / max(settings.levels - 1, 1))
 
 
 def _scale(settings: HashEncoding, side: int) -> float:
     """Return how much finer each level is than the one before, for an object with this many pixels along its side."""
     if settings.per_level_scale is None:
-        if side <= settings.base_resolution:
+        finest = round(settings.vertices_per_pixel * side)
+        if finest <= settings.base_resolution:
             raise RecipeError(
-                f"the object has {side} pixels along its longer side, and the coarsest level of its hash encoding is "
-                f"to have {settings.base_resolution} vertices already; lower model.object.base_resolution"
+                f"the finest level of the hash encoding would have {finest} vertices for the {side} pixels along the "
+                f"object's longer side, and the coarsest is to have {settings.base_resolution} already; "
+                "lower model.object.base_resolution"
             )
-        return _that_ends_at_the_pixels(settings, side)
+        return _that_ends_at(finest, settings)
     finest = settings.grids(settings.per_level_scale)[-1].resolution
     if finest > side + 2:
         _LOGGER.warning(
@@ -200,7 +202,7 @@ def _scale(settings: HashEncoding, side: int) -> float:
             settings.levels,
             finest,
             side,
-            _that_ends_at_the_pixels(settings, side),
+            _that_ends_at(side, settings),
         )
     return settings.per_level_scale
 
