@@ -23,6 +23,9 @@ from torch.utils._pytree import tree_leaves
 from trainkit.engine import folder as run_folder
 from trainkit.engine import run as engine
 from trainkit.engine.loop import _train_epoch
+from trainkit.engine.start import start
+from trainkit.engine.verify import verify
+from trainkit.hooks.progress import Console
 from trainkit.recipe.resolve import resolve
 from trainkit.recipe.shipped import shipped
 
@@ -89,6 +92,38 @@ def test_a_step_stays_on_its_device_and_never_waits_for_it(
         _train_epoch(run)
     assert run.state.step == run.state.steps_per_epoch
     assert not watcher.unrepeatable
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", sorted(MADE_UP))
+def test_on_cuda_a_run_computes_what_it_does_on_the_cpu_and_resumes_to_the_same_bits(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ends_as_on_the_cpu_and_resumes(name, tmp_path, "cuda")
+
+
+def test_what_is_asked_of_cuda_holds_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ends_as_on_the_cpu_and_resumes("ptycho_staged", tmp_path, "cpu")
+
+
+def ends_as_on_the_cpu_and_resumes(name: str, folder: Path, device: str) -> None:
+    sets = (*MADE_UP[name](folder), "run.epochs=2", "run.deterministic=true", "checkpoint.keep_last=1000")
+    if name.startswith("ptycho"):
+        sets = (*sets, *ALL_AT_ONCE)
+    losses = []
+    try:
+        for there in ("cpu", device):
+            ending = start(resolve(shipped()[name], (*sets, f"run.device={there}")), Console(quiet=True))
+            assert ending.run.state.context.device.type == there
+            losses.append(ending.run.state.metrics["train/loss"])
+        assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+        said: list[str] = []
+        resolved = resolve(shipped()[name], (*sets, f"run.device={device}"))
+        assert verify(resolved, epochs=2, num_stops=1, say=said.append), "\n".join(said)
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize("name", SMALL)
