@@ -41,7 +41,7 @@ def command(recipe: Path, sets: tuple[str, ...], steps: int) -> None:
         click.echo("the model names its groups only after it is built; plan cannot show them")
         return
     planned = stages(resolved.recipe, names)
-    for line in list(table(resolved.recipe, planned, steps)):
+    for line in list(table(resolved.recipe, planned, steps)):  # all of it, or a mistake alone
         click.echo(line)
     for note in resolved.notes:
         click.echo(str(note))
