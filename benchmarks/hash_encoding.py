@@ -28,6 +28,7 @@ from torch import Tensor
 
 from trainkit_ptychography.hash_encoding import HashEncoding
 from trainkit_ptychography.hash_grid import encode, encode_grid, plan_grid
+from trainkit_ptychography.hash_levels import scale_that_ends_at
 from trainkit_ptychography.hash_object import HashObject
 from trainkit_ptychography.objects import Canvas
 from trainkit_ptychography.pixels import Pixels
@@ -46,7 +47,7 @@ def parts(side: int, device: torch.device, compiled: bool) -> dict[str, Callable
     canvas = Canvas((side, side), (side, side), torch.float32, device, 0)
     live = settings.build(canvas).to(device)
     assert isinstance(live, HashObject)
-    scale = ((side - 0.5) / settings.base_resolution) ** (1 / (LEVELS - 1))
+    scale = scale_that_ends_at(side, LEVELS, settings.base_resolution)
     grids = settings.grids(scale)
     along = ((torch.arange(side) + 0.5).double() / side).float()
     plans = [plan_grid((along, along), grid, "linear", torch.float32, device) for grid in grids]

@@ -32,10 +32,7 @@ every_epochs = 0
 [hooks.recorder]
 use = "clients.recorder:Recorder"
 """
-CLIENTS = {
-    "ptychography": HEAD
-    + """
-[data]
+SCAN = """[data]
 use = "diffraction_simulated"
 scan_shape = [6, 6]
 detector_size = 24
@@ -43,7 +40,11 @@ batch_size = 12
 validation_fraction = 0.1
 [model]
 use = "single_slice_ptychography"
-probe = { use = "aperture", modes = 2 }
+"""
+CLIENTS = {
+    "ptychography": HEAD
+    + SCAN
+    + """probe = { use = "aperture", modes = 2 }
 [losses.data]
 use = "amplitude"
 [losses.smooth]
@@ -56,16 +57,8 @@ stop_epoch = 3
 start_epoch = 2
 """,
     "hash": HEAD
-    + """
-[data]
-use = "diffraction_simulated"
-scan_shape = [6, 6]
-detector_size = 24
-batch_size = 12
-validation_fraction = 0.1
-[model]
-use = "single_slice_ptychography"
-probe = { use = "aperture" }
+    + SCAN
+    + """probe = { use = "aperture" }
 [model.object]
 use = "hash_encoding"
 levels = 6

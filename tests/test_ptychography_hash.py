@@ -149,6 +149,15 @@ def test_a_regulariser_looks_at_the_maps_that_the_patches_are_cut_from(monkeypat
     assert len(evaluated) == 2
 
 
+def test_an_object_that_does_not_train_is_evaluated_once_for_all_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    live = roughen(made()).requires_grad_(False)
+    evaluated = counted(live, monkeypatch)
+    patches = [live(PLACES[places]) for places in ("few pixels", "all", "few pixels")]
+    assert len(evaluated) == 1
+    torch.testing.assert_close(patches[0], live.requires_grad_(True)(PLACES["few pixels"]).detach())
+    assert len(evaluated) == 2
+
+
 def test_maps_are_found_anew_when_something_begins_to_train_or_a_step_was_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -27,7 +27,7 @@ class Level(NamedTuple):
         scale: Cells along a side of the unit cube.
         resolution: Vertices along a side.
         entries: Rows of its table.
-        strides: What a vertex' whole-numbered coordinates are multiplied with to give its row. None where its number
+        strides: What a vertex' whole-numbered coordinates are multiplied with to give its row. Empty where its number
             would not fit into 32 bits: a grid that is not hashed then has all vertices in row 0.
         hashed: Whether the row is a hash of the coordinates instead. Rows are taken modulo the entries in any case.
     """
@@ -70,6 +70,23 @@ def levels(
         _level(_scale(number, base_resolution, per_level_scale), base_resolution, log2_hashmap_size, dimensions, kind)
         for number in range(num)
     )
+
+
+def scale_that_ends_at(num_vertices: int, num: int, base_resolution: int) -> float:
+    """Return the ``per_level_scale`` at which the finest of ``num`` levels has so many vertices along a side.
+
+    It ends half a cell before them: cells are rounded up to vertices, which must not hang on a scale's last bit.
+
+    Args:
+        num_vertices: More than ``base_resolution``.
+        num: How many levels there are.
+        base_resolution: Vertices along a side of the coarsest.
+
+    Example:
+        >>> [level.resolution for level in levels(3, 16, scale_that_ends_at(100, 3, 16), log2_hashmap_size=15)]
+        [16, 40, 100]
+    """
+    return math.exp(math.log((num_vertices - 0.5) / base_resolution) / max(num - 1, 1))
 
 
 def _scale(number: int, base_resolution: int, per_level_scale: float) -> float:

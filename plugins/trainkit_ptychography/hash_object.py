@@ -18,7 +18,7 @@ from trainkit import RecipeError, State
 from trainkit_ptychography.forward import crop
 from trainkit_ptychography.hash_encoder import choose_encoder
 from trainkit_ptychography.hash_encoding import HashEncoding, memory_needed, too_large
-from trainkit_ptychography.hash_levels import Level
+from trainkit_ptychography.hash_levels import Level, scale_that_ends_at
 from trainkit_ptychography.objects import Canvas
 from trainkit_ptychography.pointwise_network import pointwise_network
 
@@ -71,7 +71,7 @@ class HashObject(nn.Module):
     def forward(self, corner_B2: Tensor) -> Tensor:
         """Return the transmission of patches, complex (B, Y, X)."""
         pixels_P = None
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters()):
             self._known = None  # gradients of one batch have nothing to do with what was looked at before
             pixels_P = self._touched(corner_B2)
         maps_KHW = self.maps() if pixels_P is None else self._evaluate(pixels_P)
@@ -174,15 +174,6 @@ def _check_memory(settings: HashEncoding, grids: tuple[Level, ...], device: torc
             raise RecipeError(too_large(needed, free, f"on {device}"))
 
 
-def _that_ends_at(num_vertices: int, settings: HashEncoding) -> float:
-    """Return the scale at which the finest level has so many vertices along the object's longer side.
-
-    It ends half a cell before them: cells are rounded up to vertices, which must not hang on a scale's last bit.
-    """
-    ratio = (num_vertices - 0.5) / settings.base_resolution
-    return math.exp(math.log(ratio) / max(settings.levels - 1, 1))
-
-
 def _scale(settings: HashEncoding, side: int) -> float:
     """Return how much finer each level is than the one before, for an object with this many pixels along its side."""
     if settings.per_level_scale is None:
@@ -193,7 +184,7 @@ def _scale(settings: HashEncoding, side: int) -> float:
                 f"object's longer side, and the coarsest is to have {settings.base_resolution} already; "
                 "lower model.object.base_resolution"
             )
-        return _that_ends_at(finest, settings)
+        return scale_that_ends_at(finest, settings.levels, settings.base_resolution)
     finest = settings.grids(settings.per_level_scale)[-1].resolution
     if finest > side + 2:
         _LOGGER.warning(
@@ -202,7 +193,7 @@ def _scale(settings: HashEncoding, side: int) -> float:
             settings.levels,
             finest,
             side,
-            _that_ends_at(side, settings),
+            scale_that_ends_at(side, settings.levels, settings.base_resolution),
         )
     return settings.per_level_scale
 

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 from attrs.validators import deep_iterable, ge, lt
 
 from trainkit import Problem, component
+from trainkit_segmentation.levels import level_strides, levels_divisors, levels_problems
 from trainkit_segmentation.segmentation_model import SegmentationModel
 from trainkit_segmentation.sizes import Size, at_least_one
-from trainkit_segmentation.unet import level_strides, levels_problems
 
 if TYPE_CHECKING:
     from torch import nn
@@ -49,8 +48,7 @@ class AttentionUNet(SegmentationModel):
 
     def divisors(self) -> Size:
         """Return the product of the strides."""
-        whole = prod(level_strides(self.channels, self.strides))
-        return (whole, whole, whole)
+        return levels_divisors(self.channels, self.strides)
 
     def network(self, in_channels: int, out_channels: int, patch_size: Size) -> nn.Module:
         """Make the network."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from math import prod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import attrs
 from attrs.validators import ge, lt
 
 from trainkit import Problem, component
+from trainkit_segmentation.levels import level_strides, levels_divisors, levels_problems
 from trainkit_segmentation.segmentation_model import SegmentationModel
 from trainkit_segmentation.sizes import Size, at_least_one
 
@@ -53,8 +53,7 @@ class UNet(SegmentationModel):
 
     def divisors(self) -> Size:
         """Return the product of the strides."""
-        whole = prod(level_strides(self.channels, self.strides))
-        return (whole, whole, whole)
+        return levels_divisors(self.channels, self.strides)
 
     def network(self, in_channels: int, out_channels: int, patch_size: Size) -> nn.Module:
         """Make the network."""
@@ -69,20 +68,4 @@ class UNet(SegmentationModel):
             num_res_units=self.num_res_units,
             norm=self.norm,
             dropout=self.dropout,
-        )
-
-
-def level_strides(channels: tuple[int, ...], strides: tuple[int, ...] | None) -> tuple[int, ...]:
-    """Return the strides between levels: those given, else 2 for each."""
-    return (2,) * (len(channels) - 1) if strides is None else strides
-
-
-def levels_problems(channels: tuple[int, ...], strides: tuple[int, ...] | None) -> Iterable[Problem]:
-    """Yield what does not fit together in the levels of a U-Net."""
-    if len(channels) < 2:
-        yield Problem(f"at least two levels are needed, got {len(channels)}", "channels")
-    elif strides is not None and len(strides) != len(channels) - 1:
-        yield Problem(
-            f"{len(channels)} levels (channels) have {len(channels) - 1} strides between them, got {len(strides)}",
-            "strides",
         )

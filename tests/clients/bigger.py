@@ -1,4 +1,4 @@
-"""The third party's network, wider: other shapes under the same names."""
+"""The third party's network, wider and deeper: what a checkpoint of it does not fit."""
 
 from __future__ import annotations
 
@@ -9,27 +9,26 @@ from torch import nn
 from trainkit import Model, component
 
 
+class Network(nn.Sequential):
+    """Takes the third party's batches."""
+
+    def forward(self, batch: Any) -> Any:
+        return {"y": super().forward(batch["x"])}
+
+
 @component
 class Wide(Model):
-    """Two layers with dropout between them."""
+    """Other shapes under the same names."""
 
     dropout: float = 0.1
 
     def build(self, data: Any) -> nn.Module:
-        class Network(nn.Sequential):
-            def forward(self, batch: Any) -> Any:
-                return {"y": super().forward(batch["x"])}
-
         return Network(nn.Linear(3, 9), nn.Dropout(self.dropout), nn.Linear(9, 1))
 
 
 @component
 class Deep(Model):
-    """The third party's network with a layer more."""
+    """A layer more."""
 
     def build(self, data: Any) -> nn.Module:
-        class Network(nn.Sequential):
-            def forward(self, batch: Any) -> Any:
-                return {"y": super().forward(batch["x"])}
-
         return Network(nn.Linear(3, 8), nn.Dropout(0.1), nn.Linear(8, 1), nn.Linear(1, 1))
