@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -23,8 +24,10 @@ def benchmark(name: str) -> ModuleType:
 
 
 @pytest.fixture(scope="module")
-def hash_or_pixels() -> ModuleType:
-    return benchmark("hash_or_pixels")
+def hash_or_pixels() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")  # as the benchmark would, but no other test's processes are to inherit it
+        yield benchmark("hash_or_pixels")
 
 
 @pytest.mark.slow
