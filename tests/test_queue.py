@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 from clients import recorder
 
-from trainkit import State
+from trainkit import State, checkpoint
 from trainkit.cli.run import report
 from trainkit.engine.queue import run_all
 from trainkit.engine.start import ExitCode
 from trainkit.hooks.progress import Console
 from trainkit.hooks.time_limit import process_seconds
+from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.resolve import resolve_all
 
 ROOT = Path(__file__).parents[1]
@@ -88,6 +89,21 @@ def test_continue_skips_what_is_finished_and_goes_on_with_what_is_not() -> None:
     recorder.SEEN.clear()
     assert run("a", "b", "c", unfinished=True) is ExitCode.FINISHED
     assert epochs_run() == 0
+
+
+def test_continue_imports_no_code_that_only_a_run_folder_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(".")
+    Path("planted.py").write_text("from pathlib import Path\nPath('executed').touch()\n")
+    recorder.ACTIONS["step_end"] = lambda state: state.step == 6 and state.interrupt("now")
+    assert run("a") is ExitCode.STOPPED
+    recorder.ACTIONS.clear()
+    (file,) = Path("runs/a").glob("*/checkpoints/step-*.safetensors")
+    content = checkpoint.read(file)
+    content["recipe"] += '\n[hooks.planted]\nuse = "planted:Hook"\n'
+    checkpoint.write(file, content)
+    with pytest.raises(InvalidRecipe, match='"planted:Hook" is not a registered component, and the recipe given'):
+        run("a", unfinished=True)
+    assert not Path("executed").exists()
 
 
 def test_continue_begins_anew_when_the_recipe_is_another_one() -> None:

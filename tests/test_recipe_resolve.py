@@ -65,7 +65,7 @@ def test_a_class_of_any_module_can_be_used_and_is_refused_where_code_is_not_allo
     text = GOOD.replace('"square"', '"toy:Square"')
     found = resolve(put("x.toml", text))
     assert [(used.use, used.package) for used in found.used if used.where == "losses.data"] == [("toy:Square", "")]
-    with pytest.raises(InvalidRecipe, match="names code that is no registered component"):
+    with pytest.raises(InvalidRecipe, match="Add --allow-code to import it"):
         resolve_text(text, Path.cwd(), allow_code=False)
 
 

@@ -68,8 +68,11 @@ def run_all(
                 console.say(f"{before}: finished already")
                 done.append(Done(name, "skipped: finished already", None, 0.0, before))
                 continue
-            # Code that a folder's checkpoint names may be imported: its recipe is the one that was given here.
-            ending = start(resolved, console) if before is None else resume(before, console, allow_code=True)
+            if before is None:
+                ending = start(resolved, console)
+            else:  # the checkpoint is a file that anybody may have put there: it cannot name code of its own
+                named = [used.use for used in resolved.used if ":" in used.use]
+                ending = resume(before, console, recipe=resolved, allow_code=named)
         except Exception as error:
             if len(recipes) == 1:
                 raise

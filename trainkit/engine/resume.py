@@ -23,7 +23,9 @@ from trainkit.recipe.stages import declared_groups
 
 if TYPE_CHECKING:
     from trainkit.hooks.progress import Console
+    from trainkit.recipe.resolve import Resolved
     from trainkit.recipe.root import Recipe
+    from trainkit.recipe.structure import AllowCode
 
 _HARMLESS = ("run.name", "run.dir", "run.time_limit", "pictures.", "checkpoint.", "loggers.", "validation.")
 
@@ -33,10 +35,10 @@ def resume(
     console: Console,
     *,
     sets: Sequence[str] = (),
-    recipe: Path | None = None,
+    recipe: Path | Resolved | None = None,
     epoch: int | None = None,
     on_extend: Choice | None = None,
-    allow_code: bool = False,
+    allow_code: AllowCode = False,
     extra: Mapping[str, object] | None = None,
 ) -> Ending | None:
     """Go on from a checkpoint.
@@ -51,7 +53,8 @@ def resume(
         recipe: A recipe to use instead of the one in the checkpoint.
         epoch: Of a run folder, take the checkpoint with so many finished epochs, not the newest.
         on_extend: How learning rates go on when the run's length or a schedule is another.
-        allow_code: Import classes that the checkpoint's recipe names as ``module:Class``.
+        allow_code: Which classes that the checkpoint's recipe names as ``module:Class`` may be imported: all, none, or
+            those listed.
         extra: Further live parts, called last.
 
     Returns:
@@ -65,7 +68,7 @@ def resume(
     console.log_to(None)
     file, saved = find(path, epoch, console)
     if recipe is not None:
-        resolved = resolve(recipe, sets)
+        resolved = resolve(recipe, sets) if isinstance(recipe, Path) else recipe
     else:
         source = f"the recipe in {file}"
         resolved = resolve_text(saved["recipe"], Path.cwd(), sets, source=source, allow_code=allow_code)

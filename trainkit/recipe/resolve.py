@@ -20,7 +20,7 @@ from trainkit.recipe.positions import Where
 from trainkit.recipe.problems import Finding, InvalidRecipe, in_order
 from trainkit.recipe.root import Recipe, defaults
 from trainkit.recipe.source import Layer, read, read_settings
-from trainkit.recipe.structure import structure
+from trainkit.recipe.structure import AllowCode, structure
 from trainkit.recipe.tables import parts, plain
 
 _LIST = re.compile(r"\[\n((?: {4}[^\n\[\]{}]*,\n)+)\]")
@@ -108,7 +108,7 @@ def resolve_text(
     *,
     source: str = "recipe",
     name: str = "run",
-    allow_code: bool = True,
+    allow_code: AllowCode = True,
 ) -> Resolved:
     """Do as `resolve` does with a text, as one from a checkpoint or a run folder.
 
@@ -118,7 +118,7 @@ def resolve_text(
         sets: What ``--set`` gave.
         source: How messages call it.
         name: The run's name if the recipe does not say it.
-        allow_code: Whether ``use = "module:Class"`` may import a module that is no registered component.
+        allow_code: Which ``use = "module:Class"`` may be imported: all, none, or those listed.
 
     Raises:
         InvalidRecipe: It cannot be run.
@@ -138,7 +138,7 @@ def write(tree: Mapping[str, Any]) -> str:
 
 
 def _resolved(
-    own: Callable[[], Layer], source: str, name: str, sets: Sequence[str], allow_code: bool = True
+    own: Callable[[], Layer], source: str, name: str, sets: Sequence[str], allow_code: AllowCode = True
 ) -> Resolved:
     settings, found = read_settings(sets)
     try:

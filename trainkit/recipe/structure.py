@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args, get_origin
 
@@ -45,6 +45,9 @@ from trainkit.recipe.source import Text
 from trainkit.recipe.tables import plain
 from trainkit.recipe.wording import text_of, worded
 
+AllowCode = bool | Collection[str]
+"""Which ``use = "module:Class"`` may be imported: any (True), none (False), or those that are listed."""
+
 
 class Structured(NamedTuple):
     """What became of a recipe's tree.
@@ -64,12 +67,12 @@ class Unreadable:
     __slots__ = ()
 
 
-def structure(tree: Mapping[str, Any], allow_code: bool = True) -> Structured:
+def structure(tree: Mapping[str, Any], allow_code: AllowCode = True) -> Structured:
     """Turn a recipe's tree into settings.
 
     Args:
         tree: The merged, interpolated tables.
-        allow_code: Whether ``use = "module:Class"`` may import a module that is no registered component.
+        allow_code: See `AllowCode`.
     """
     converter = _converter(_optimizer_class(tree, allow_code), allow_code)
     try:
@@ -90,7 +93,7 @@ class _MistakeError(Exception):
         self.at: Literal["key", "value"] = at
 
 
-def _converter(optimizer: type | None, allow_code: bool) -> Converter:
+def _converter(optimizer: type | None, allow_code: AllowCode) -> Converter:
     converter = Converter(detailed_validation=True)
     for scalar in (int, float, bool, str):
         converter.register_structure_hook(scalar, _scalar)
@@ -207,7 +210,7 @@ def _settings(value: Any, cls: type, converter: Converter) -> Any:
     return _made(cls, values, set(value) - set(values), errors)
 
 
-def _component(value: Any, kind: type[Component], converter: Converter, allow_code: bool) -> Any:
+def _component(value: Any, kind: type[Component], converter: Converter, allow_code: AllowCode) -> Any:
     if not isinstance(value, Mapping):
         hint = f'{{ use = "{value}" }}' if isinstance(value, str) else ""
         raise _wrong_type(value, kind, f"write it as {hint}" if hint else "")
@@ -217,7 +220,7 @@ def _component(value: Any, kind: type[Component], converter: Converter, allow_co
     return _settings(rest, component_class(value["use"], kind, allow_code), converter)
 
 
-def component_class(use: Any, kind: type[Component], allow_code: bool = True) -> type[Component]:
+def component_class(use: Any, kind: type[Component], allow_code: AllowCode = True) -> type[Component]:
     """Return the class that ``use`` names, made sure that it is of the kind.
 
     Raises:
@@ -227,8 +230,8 @@ def component_class(use: Any, kind: type[Component], allow_code: bool = True) ->
     try:
         if not isinstance(use, str):
             raise _wrong_type(use, str)
-        if ":" in use and not allow_code:
-            raise _MistakeError(f'"{use}" names code that is no registered component, which is not imported here')
+        if ":" in use and not (allow_code if isinstance(allow_code, bool) else use in allow_code):
+            raise _MistakeError(_refused_code(use, asked=allow_code is False))
         cls: type[Component] = registry.find(group, str(use))
         is_settings = issubclass(cls, kind) and bool(attrs.has(cls))
         if not is_settings:
@@ -270,7 +273,7 @@ def _group(value: Any, optimizer: type | None, converter: Converter) -> Any:
     return _made(GroupSettings, values, unread, errors)
 
 
-def _optimizer_class(tree: Mapping[str, Any], allow_code: bool) -> type | None:
+def _optimizer_class(tree: Mapping[str, Any], allow_code: AllowCode) -> type | None:
     table = tree.get("optimizer")
     try:
         return component_class(table.get("use"), Optimizer, allow_code) if isinstance(table, Mapping) else None
@@ -372,6 +375,13 @@ def _missing(key: str, wanted: Any) -> _MistakeError:
 def _components(kind: Any) -> str:
     names = sorted({found.name for found in registry.registered(kind.entry_points)})
     return f"known here: {', '.join(names)}" if names else f"nothing is registered in {kind.entry_points}"
+
+
+def _refused_code(use: str, asked: bool) -> str:
+    if asked:
+        module = use.partition(":")[0]
+        return f'"{use}" is not a registered component. Add --allow-code to import it: it runs code from {module}'
+    return f'"{use}" is not a registered component, and the recipe given on the command line does not name it'
 
 
 def _wrong_type(value: Any, wanted: Any, hint: str = "") -> _MistakeError:
