@@ -246,6 +246,18 @@ def test_only_the_checkpoints_asked_for_are_kept() -> None:
     assert ending.best == (1.0, 2)
 
 
+@pytest.mark.parametrize(("mode", "best"), [("min", 1.0), ("max", 5.0)])
+def test_the_best_by_the_monitor_is_kept_and_a_value_that_is_no_number_never_is(mode: str, best: float) -> None:
+    seen = [float("nan"), 3.0, best, 4.0, float("nan"), float("inf"), 3.5]
+    values = iter(seen)
+    recorder.ACTIONS["validation_end"] = lambda state: state.metrics.update({"val/loss": next(values)})
+    ending = run("run.epochs=7", "checkpoint.keep_last=1", "checkpoint.best=1", f"monitor.mode={mode}")
+    folder = ending.run.state.folder
+    assert sorted(path.stem for path in (folder / "checkpoints").iterdir()) == ["epoch-0003", "epoch-0007"]
+    assert ending.best == (best, 3)
+    assert [line["val/loss"] for line in lines(folder)] == [None, 3.0, best, 4.0, None, None, 3.5]
+
+
 def test_a_picture_is_written_under_the_number_of_finished_epochs() -> None:
     image = np.zeros((4, 5, 3), np.uint8)
     image[1, 2] = (255, 128, 0)

@@ -20,6 +20,7 @@ Any live part may also have ``on_<event>(state)`` methods (see `trainkit.events`
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, NewType, Protocol, TypeVar, dataclass_transform
@@ -89,8 +90,11 @@ class Monitor:
     mode: Literal["min", "max"] = "min"
 
     def better(self, new: float, old: float | None) -> bool:
-        """Return whether ``new`` is strictly better than ``old`` (None: nothing was seen yet). NaN never is."""
-        if new != new:
+        """Return whether ``new`` is strictly better than ``old`` (None: nothing was seen yet).
+
+        A value that is not finite is never better.
+        """
+        if not math.isfinite(new):
             return False
         return old is None or (new < old if self.mode == "min" else new > old)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -167,11 +168,11 @@ class Saver:
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Take over which epochs were best."""
-        self._best = [(value, epoch) for value, epoch in saved["best"]]
+        self._best = [(value, epoch) for value, epoch in saved["best"] if math.isfinite(value)]
 
     def _rank(self, state: State) -> None:
         value = state.metrics.get(state.monitor.metric)
-        if value is None or not self._run.recipe.checkpoint.best:
+        if value is None or not math.isfinite(value):
             return
         ranked = [*self._best, (value, state.epoch)]
         ranked.sort(key=lambda entry: entry[0], reverse=state.monitor.mode == "max")

@@ -53,7 +53,7 @@ def draw(state: State) -> None:
     for ax, (title, members) in zip(axes, panels, strict=True):
         values: list[float] = []
         for i, name in enumerate(members):
-            points = [(line["epoch"], line[name]) for line in lines if name in line]
+            points = [(line["epoch"], line[name]) for line in lines if line.get(name) is not None]
             if title == "learning rate":
                 points = [(epoch, value) for epoch, value in points if value > 0]
             values += [value for _, value in points]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +16,17 @@ NAME = "metrics.jsonl"
 
 
 class MetricsFile:
-    """Part of every run. ``epoch`` counts from 0, as everywhere; ``seconds`` is the epoch's wall time."""
+    """Part of every run.
+
+    ``epoch`` counts from 0, as everywhere; ``seconds`` is the epoch's wall time. JSON has no NaN: a value that is not
+    finite is written as null.
+    """
 
     def on_epoch_end(self, state: State) -> None:
         """Append the epoch's line; it is on the disk before the epoch's checkpoint is."""
         seconds = round(sum(state.seconds.values()), 3)
-        line = {"epoch": state.epoch, "step": state.step, **state.metrics, "seconds": seconds}
+        values = {name: value if math.isfinite(value) else None for name, value in state.metrics.items()}
+        line = {"epoch": state.epoch, "step": state.step, **values, "seconds": seconds}
         with (state.folder / NAME).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
             file.flush()
