@@ -19,6 +19,7 @@ from trainkit.recipe.resolve import resolve_text
 from trainkit_segmentation.augmentation import Augmentation, Flip
 from trainkit_segmentation.brats import BraTS
 from trainkit_segmentation.cache import Cache
+from trainkit_segmentation.cases import Labels, codes_of_values
 from trainkit_segmentation.msd import MSD
 from trainkit_segmentation.preprocessing import Preprocessing
 from trainkit_segmentation.segmentation_data import SegmentationData
@@ -462,6 +463,31 @@ def test_check_tells_all_that_is_wrong_at_once(tmp_path, cache):
     assert "4 problems in 6 cases" in told
     for expected in ("case_003: ", "case_004: ", "case_005: ", "6 cases cannot be dealt into 7 folds"):
         assert expected in told
+
+
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ((-1, 0, 7), np.int8),
+        ((-128, 0, 127), np.int8),
+        ((-1, 0, 200), np.uint8),
+        ((0, 200, 255), np.uint8),
+        ((-1, 0, 70_000), np.int32),
+        ((0, 3, 2**40), np.uint64),
+        ((-(2**40), 0, 5), np.int64),
+    ],
+)
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_label_values_mean_the_same_in_every_integer_type(values, dtype, exclusive):
+    low, middle, high = values
+    members = {low: (0,), middle: (), high: (1,)} if exclusive else {low: (0,), middle: (), high: (0, 1)}
+    labels = Labels(("a", "b"), exclusive, members)
+    there = [value for value in values if np.iinfo(dtype).min <= value <= np.iinfo(dtype).max]
+    values_XYZ = np.array(there * 4, dtype=dtype).reshape(2, 2, -1)
+    codes_XYZ, table = codes_of_values(values_XYZ, labels)
+    for value, code in zip(values_XYZ.ravel().tolist(), codes_XYZ.ravel().tolist(), strict=True):
+        classes = tuple(np.flatnonzero(table[code])) if table is not None else ((code - 1,) if code else ())
+        assert classes == members[value]
 
 
 def test_a_gzip_file_of_several_members_is_whole(tmp_path, cache):

@@ -225,17 +225,16 @@ def codes_of_values(values_XYZ: Array, labels: Labels) -> tuple[Array, Array | N
     present = value_counts(values_XYZ)
     check_values(present, labels)
     values = sorted(labels.members)
-    low = min(values[0], 0)
-    code_of = np.zeros(values[-1] - low + 1, dtype=np.uint8 if len(values) < 256 else np.int32)
+    # Compared as 64-bit integers: in the file's own type, small ones overflow.
+    place_XYZ = np.searchsorted(np.array(values, dtype=np.int64), values_XYZ.astype(np.int64))
+    dtype = np.uint8 if len(values) < 256 else np.int32
     if labels.exclusive:
-        for value, classes in labels.members.items():
-            code_of[value - low] = classes[0] + 1 if classes else 0
-        return code_of[values_XYZ - low], None
+        class_of = [labels.members[value][0] + 1 if labels.members[value] else 0 for value in values]
+        return np.array(class_of, dtype=dtype)[place_XYZ], None
     table = np.zeros((len(values), len(labels.classes)), dtype=np.uint8)
     for code, value in enumerate(values):
-        code_of[value - low] = code
         table[code, list(labels.members[value])] = 1
-    return code_of[values_XYZ - low], table
+    return place_XYZ.astype(dtype), table
 
 
 def codes_of_masks(masks: Sequence[Array], labels: Labels) -> tuple[Array, Array | None]:

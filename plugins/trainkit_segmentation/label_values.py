@@ -22,7 +22,7 @@ def values_in(path: Path, memory: FileMemory) -> dict[int, int]:
 def value_counts(values_XYZ: Array) -> dict[int, int]:
     """Return value -> number of voxels."""
     if values_XYZ.size and int(values_XYZ.min()) >= 0 and int(values_XYZ.max()) < 65536:
-        counts = np.bincount(values_XYZ.ravel())
+        counts = np.bincount(values_XYZ.ravel().astype(np.int64, copy=False))
         return {int(value): int(counts[value]) for value in np.flatnonzero(counts)}
     values, numbers = np.unique(values_XYZ, return_counts=True)
     return {int(value): int(number) for value, number in zip(values, numbers, strict=True)}

@@ -91,7 +91,7 @@ def read_integers(path: Path) -> tuple[Header, Array]:
         raise DataError(f"{path}: a label has three dimensions, this has {header.channels} channels")
     values = voxels_CXYZ[0]
     if values.dtype.kind == "f":
-        rounded = np.rint(values).astype(np.int32)
+        rounded = np.rint(values).astype(np.int64)
         if wrong := int((rounded != values).sum()):
             raise DataError(
                 f"{path}: {wrong} voxels of the label are not whole numbers, as {values[rounded != values][0]}"
