@@ -38,7 +38,7 @@ class SegmentationData(Data):
         cache: Where preprocessed cases are kept.
     """
 
-    requires: ClassVar[tuple[str, ...]] = ("nibabel",)
+    requires: ClassVar[tuple[str, ...]] = ("nibabel", "safetensors")
 
     batch_size: int = attrs.field(default=2, validator=attrs.validators.ge(1))
     steps_per_epoch: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(1)))

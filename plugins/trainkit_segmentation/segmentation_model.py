@@ -31,7 +31,7 @@ class SegmentationModel(Model):
     """
 
     accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]
-    requires: ClassVar[tuple[str, ...]] = ("monai",)
+    requires: ClassVar[tuple[str, ...]] = ("monai", "safetensors")
     decoder: ClassVar[str] = r"(?!)"
     """Pattern of the names of the decoder's parameters; by default of none."""
     head: ClassVar[str] = r"(?!)"

@@ -35,7 +35,7 @@ class SwinUNETR(SegmentationModel):
         Hatamizadeh et al., "Swin UNETR: Swin transformers for semantic segmentation of brain tumors", BrainLes (2021).
     """
 
-    requires: ClassVar[tuple[str, ...]] = ("monai", "einops")
+    requires: ClassVar[tuple[str, ...]] = ("monai", "safetensors", "einops")
     decoder: ClassVar[str] = r"decoder\d+\."
     head: ClassVar[str] = r"out\."
 

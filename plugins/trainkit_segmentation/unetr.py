@@ -36,7 +36,7 @@ class UNETR(SegmentationModel):
         Hatamizadeh et al., "UNETR: transformers for 3D medical image segmentation", WACV (2022).
     """
 
-    requires: ClassVar[tuple[str, ...]] = ("monai", "einops")
+    requires: ClassVar[tuple[str, ...]] = ("monai", "safetensors", "einops")
     decoder: ClassVar[str] = r"decoder\d+\."
     head: ClassVar[str] = r"out\."
 
