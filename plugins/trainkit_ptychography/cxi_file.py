@@ -7,17 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 
 from trainkit import DataError
-from trainkit_ptychography.cxi import CXIDiffraction
 from trainkit_ptychography.hdf5_file import HDF5File
 from trainkit_ptychography.recorded import Known, read_scan
 from trainkit_ptychography.scan import Recording
+
+if TYPE_CHECKING:
+    from trainkit_ptychography.cxi import CXIDiffraction
 
 _METRES = {"m": 1.0, "metre": 1.0, "meter": 1.0, "meters": 1.0, "mm": 1e-3, "um": 1e-6, "µm": 1e-6, "μm": 1e-6}
 _METRES |= {"micron": 1e-6, "microns": 1e-6, "nm": 1e-9, "angstrom": 1e-10, "å": 1e-10, "cm": 1e-2}

@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 
 from trainkit import RecipeError
-from trainkit_ptychography.hash_encoding import HashEncoding
 from trainkit_ptychography.hash_grid import Interpolation, encode, encode_grid, plan_grid
 from trainkit_ptychography.hash_levels import Level
 from trainkit_ptychography.objects import Canvas
 from trainkit_ptychography.tinycudann_encoding import TinyCudaEncoding, try_out, why_not
 from trainkit_ptychography.tinycudann_installed import version
+
+if TYPE_CHECKING:
+    from trainkit_ptychography.hash_encoding import HashEncoding
 
 _LOGGER = logging.getLogger("trainkit")
 

@@ -9,8 +9,8 @@ import attrs
 from attrs.validators import ge, gt, in_, instance_of, le, optional
 
 from trainkit import Problem, component
-from trainkit_ptychography.free_memory import free_host_memory, in_words
-from trainkit_ptychography.hash_levels import Level, levels
+from trainkit_ptychography.free_memory import free_host_memory
+from trainkit_ptychography.hash_levels import Level, levels, memory_needed, too_large
 from trainkit_ptychography.objects import Canvas, Object
 from trainkit_ptychography.tinycudann_installed import HOW_TO_GET, is_installed
 
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from trainkit.recipe.root import Recipe, RunSettings
-
-_BYTES_PER_FEATURE = 4 * 4  # value, gradient and Adam's two moments, in single precision
 
 
 @component
@@ -179,16 +177,3 @@ class HashEncoding(Object):
         from trainkit_ptychography.hash_object import HashObject
 
         return HashObject(self, canvas)
-
-
-def memory_needed(grids: Iterable[Level], num_features: int) -> int:
-    """Return the bytes that the tables take while they are trained."""
-    return sum(grid.entries for grid in grids) * num_features * _BYTES_PER_FEATURE
-
-
-def too_large(needed: int, free: int, where: str) -> str:
-    """Return, for a person, that the tables do not fit."""
-    return (
-        f"tables, their gradients and Adam's moments take {in_words(needed)}, and {in_words(free)} are free {where}; "
-        "lower log2_hashmap_size, levels or features"
-    )

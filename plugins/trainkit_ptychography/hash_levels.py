@@ -12,12 +12,16 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
+
+from trainkit_ptychography.free_memory import in_words
 
 Kind = Literal["hash", "dense", "tiled"]
 
 _MOST_ENTRIES = 2**31 - 1
 _WORD = 2**32
+_BYTES_PER_FEATURE = 4 * 4  # value, gradient and Adam's two moments, in single precision
 
 
 class Level(NamedTuple):
@@ -110,3 +114,16 @@ def _single(value: float) -> float:
     """Return a number rounded to single precision."""
     rounded: float = struct.unpack("f", struct.pack("f", value))[0]
     return rounded
+
+
+def memory_needed(grids: Iterable[Level], num_features: int) -> int:
+    """Return the bytes that the tables take while they are trained."""
+    return sum(grid.entries for grid in grids) * num_features * _BYTES_PER_FEATURE
+
+
+def too_large(needed: int, free: int, where: str) -> str:
+    """Return, for a person, that the tables do not fit."""
+    return (
+        f"tables, their gradients and Adam's moments take {in_words(needed)}, and {in_words(free)} are free {where}; "
+        "lower log2_hashmap_size, levels or features"
+    )

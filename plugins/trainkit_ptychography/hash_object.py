@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from trainkit import RecipeError, State
 from trainkit_ptychography.forward import crop
 from trainkit_ptychography.hash_encoder import choose_encoder
-from trainkit_ptychography.hash_encoding import HashEncoding, memory_needed, too_large
-from trainkit_ptychography.hash_levels import Level, scale_that_ends_at
+from trainkit_ptychography.hash_levels import Level, memory_needed, scale_that_ends_at, too_large
 from trainkit_ptychography.objects import Canvas
 from trainkit_ptychography.pointwise_network import pointwise_network
+
+if TYPE_CHECKING:
+    from trainkit_ptychography.hash_encoding import HashEncoding
 
 _LOGGER = logging.getLogger("trainkit")
 

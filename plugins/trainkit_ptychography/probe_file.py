@@ -5,7 +5,7 @@ Shapes: M = probe modes, Y, X = rows and columns of the detector.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from trainkit import DataError, did_you_mean
 from trainkit_ptychography.arrays import as_probe
 from trainkit_ptychography.damage import reading
-from trainkit_ptychography.probe_from_file import ProbeFromFile
+
+if TYPE_CHECKING:
+    from trainkit_ptychography.probe_from_file import ProbeFromFile
 
 _SETTING = "model.probe.path"
 

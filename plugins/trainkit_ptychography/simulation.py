@@ -5,13 +5,17 @@ Shapes: N = scan points, A = atoms, K, L = rows and columns of the specimen, Y, 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
 
 from trainkit import random_seed
 from trainkit_ptychography.optics import aperture_probe, electron_wavelength
 from trainkit_ptychography.scan import Recording, Scan, Truth
-from trainkit_ptychography.simulated import SimulatedDiffraction
+
+if TYPE_CHECKING:
+    from trainkit_ptychography.simulated import SimulatedDiffraction
 
 _ATOM_RADIUS = 0.45  # Å, standard deviation of an atom's projected phase
 _TRIES = 4000  # random places tried for atoms

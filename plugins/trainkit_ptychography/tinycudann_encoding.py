@@ -16,14 +16,17 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
-from trainkit_ptychography.hash_encoding import HashEncoding
 from trainkit_ptychography.hash_grid import Interpolation, cell, encode
 from trainkit_ptychography.hash_levels import Level
 from trainkit_ptychography.tinycudann_installed import HOW_TO_GET, is_installed
+
+if TYPE_CHECKING:
+    from trainkit_ptychography.hash_encoding import HashEncoding
 
 _DEVICES = ("cuda",)
 _TRIED_POSITIONS = 4096

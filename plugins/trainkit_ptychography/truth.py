@@ -46,4 +46,4 @@ class CompareWithTruth(Hook):
         """Make the live part."""
         from trainkit_ptychography.truth_comparison import TruthComparison
 
-        return TruthComparison(self.every_epochs)
+        return TruthComparison(self.every_epochs, NAMES)

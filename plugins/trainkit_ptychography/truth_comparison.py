@@ -7,7 +7,6 @@ from trainkit_ptychography.live_diffraction import LiveDiffraction
 from trainkit_ptychography.quality import phase_pearson, position_rmse
 from trainkit_ptychography.scan import Truth
 from trainkit_ptychography.single_slice_module import SingleSliceModule
-from trainkit_ptychography.truth import NAMES
 
 _EDGE = 2.0  # pixels at the edge of the scan that are not compared: few patterns see them
 
@@ -15,8 +14,8 @@ _EDGE = 2.0  # pixels at the edge of the scan that are not compared: few pattern
 class TruthComparison:
     """Adds to ``state.metrics`` how near the model is to the truth of its data."""
 
-    def __init__(self, every_epochs: int) -> None:
-        self._every_epochs = every_epochs
+    def __init__(self, every_epochs: int, names: tuple[str, ...]) -> None:
+        self._every_epochs, self._names = every_epochs, names
 
     def on_run_start(self, state: State) -> None:
         """See that there is something to compare."""
@@ -27,7 +26,7 @@ class TruthComparison:
         epochs = state.epoch + 1
         if epochs % self._every_epochs and epochs < state.epochs:
             return
-        state.metrics.update(zip(NAMES, compare(state.data, state.model), strict=True))
+        state.metrics.update(zip(self._names, compare(state.data, state.model), strict=True))
 
 
 def compare(data: object, model: object) -> tuple[float, float, float]:
