@@ -26,14 +26,14 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 from torch import Tensor
 
-from trainkit_ptychography.hash_encoding import HashEncoding
-from trainkit_ptychography.hash_grid import encode, encode_grid, plan_grid
-from trainkit_ptychography.hash_levels import scale_that_ends_at
-from trainkit_ptychography.hash_object import HashObject
-from trainkit_ptychography.objects import Canvas
-from trainkit_ptychography.pixels import Pixels
-from trainkit_ptychography.tinycudann_encoding import TinyCudaEncoding, try_out, why_not
-from trainkit_ptychography.tinycudann_installed import version
+from trainkit_ptychography.objects.encoding.hash_grid import encode, encode_grid, plan_grid
+from trainkit_ptychography.objects.encoding.levels import scale_that_ends_at
+from trainkit_ptychography.objects.encoding.tinycudann import TinyCudaEncoding, try_out, why_not
+from trainkit_ptychography.objects.encoding.tinycudann_installed import version
+from trainkit_ptychography.objects.hash_encoding import HashEncoding
+from trainkit_ptychography.objects.hash_encoding_live import HashObject
+from trainkit_ptychography.objects.kind import Canvas
+from trainkit_ptychography.objects.pixels import Pixels
 
 AIM = 5.0
 LEVELS = 16

@@ -45,11 +45,11 @@ from trainkit.engine.loop import train
 from trainkit.engine.run import build
 from trainkit.errors import NonFiniteError
 from trainkit.recipe.resolve import resolve
-from trainkit_ptychography.geometry import place
-from trainkit_ptychography.optics import aperture_probe, electron_wavelength
-from trainkit_ptychography.quality import phase_pearson, position_rmse
-from trainkit_ptychography.simulated import SimulatedDiffraction
-from trainkit_ptychography.simulation import patterns, simulate
+from trainkit_ptychography.physics.geometry import place
+from trainkit_ptychography.physics.optics import aperture_probe, electron_wavelength
+from trainkit_ptychography.physics.quality import phase_pearson, position_rmse
+from trainkit_ptychography.scans.simulated import SimulatedDiffraction
+from trainkit_ptychography.scans.simulated_live import patterns, simulate
 
 BASE_RESOLUTION = 16
 OBJECT_MARGIN = 4

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 from trainkit import Context
-from trainkit_segmentation.augmentation import Affine, Augmentation, Elastic, Flip
-from trainkit_segmentation.brats import BraTS
-from trainkit_segmentation.cache import Cache
-from trainkit_segmentation.open_cases import opened
-from trainkit_segmentation.patches import choose_start, cut
-from trainkit_segmentation.preprocessing import Preprocessing
-from trainkit_segmentation.split_same import SameCases
+from trainkit_segmentation.data.brats import BraTS
+from trainkit_segmentation.patches.augmentation import Affine, Augmentation, Elastic, Flip
+from trainkit_segmentation.patches.cutting import choose_start, cut
+from trainkit_segmentation.preparing.cache import Cache
+from trainkit_segmentation.preparing.cached_cases import opened
+from trainkit_segmentation.preparing.preprocessing import Preprocessing
+from trainkit_segmentation.splits.same_cases import SameCases
 
 ROUNDS = 15
 

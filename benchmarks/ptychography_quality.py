@@ -26,8 +26,8 @@ from trainkit import State
 from trainkit.engine.start import start
 from trainkit.hooks.progress import Console
 from trainkit.recipe.resolve import resolve
-from trainkit_ptychography.amplitude import Amplitude
-from trainkit_ptychography.truth_comparison import compare
+from trainkit_ptychography.hooks.truth_live import compare
+from trainkit_ptychography.losses.amplitude import Amplitude
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 MOS2_AIMS = {30: (0.930, 0.041), 100: (0.925, 0.045)}  # epochs -> least correlation, largest error in Å

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from trainkit import Context, Hook, State, component
-from trainkit_segmentation.segmentation_model import SegmentationModel, Size
+from trainkit_segmentation.models.kind import SegmentationModel, Size
 
 NUM_TRAIN, NUM_HELD_OUT, EPOCHS = 24, 4, 4
 WARM_UP = 2  # steps of each epoch that are not counted

@@ -13,11 +13,11 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from trainkit_ptychography.aperture import Aperture
-from trainkit_ptychography.optics import aperture_probe, electron_wavelength
-from trainkit_ptychography.pictures import complex_arrays
-from trainkit_ptychography.scan_positions import oriented
-from trainkit_ptychography.simulation import patterns
+from trainkit_ptychography.output.pictures import complex_arrays
+from trainkit_ptychography.physics.optics import aperture_probe, electron_wavelength
+from trainkit_ptychography.probes.aperture import Aperture
+from trainkit_ptychography.scans.positions import oriented
+from trainkit_ptychography.scans.simulated_live import patterns
 
 SIZE, PIXEL_ANGSTROM = 64, 0.4
 WAVELENGTH = electron_wavelength(80.0)

@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from trainkit import Context, component, random_seed
-from trainkit_segmentation.live_segmentation import LiveSegmentation
-from trainkit_segmentation.segmentation_data import SegmentationData
+from trainkit_segmentation.data.kind import SegmentationData
+from trainkit_segmentation.data.kind_live import LiveSegmentation
 
 SPACING_MM = (1.0, 1.5, 2.0)
 CASES = {"train": ("train_0", "train_1"), "val": ("val_0", "val_1")}

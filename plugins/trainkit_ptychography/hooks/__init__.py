@@ -1,0 +1,1 @@
+"""The comparison with the truth, where a simulation knows it."""

@@ -1,0 +1,1 @@
+"""Losses of diffraction patterns, and regularisers of object and positions."""

@@ -1,0 +1,94 @@
+"""Single-slice ptychography: the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import attrs
+
+from trainkit import Data, Model, Problem, component
+from trainkit_ptychography.objects.kind import Object
+from trainkit_ptychography.objects.pixels import Pixels
+from trainkit_ptychography.probes.kind import Probe
+from trainkit_ptychography.scans.kind import DiffractionData
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from trainkit.recipe.root import Recipe
+
+
+@component
+class SingleSlice(Model):
+    """A thin specimen: the probe times the object's transmission, seen in the far field. With scan positions.
+
+    Parameter groups: ``object`` trains from the start; ``probe``, ``dr`` and ``scan`` train only if they are given a
+    ``start_epoch``. So reconstruct the object first, then what it rests on. ``dr`` are the displacements of the scan
+    points in pixels; ``scan`` is what the whole scan is rotated, scaled and sheared by, in pixels at its edge.
+
+    While the probe trains, its power is kept and its modes are made orthogonal once an epoch. While dr trains, the
+    affine part of the displacements is taken out once an epoch: patterns hardly tell a scaled or rotated scan from a
+    changed object and probe, and without this the positions drift while the loss still falls. Train ``scan`` on
+    purpose where the scan's calibration is in doubt and the probe's is not; it then gets what is taken out of dr.
+
+    No step ever sees a pattern that is held out for validation. While dr trains, the displacement of such a point is
+    fitted to its own pattern alone, with object and probe as they are, and then brought back into the frame of the scan
+    as it was given: so ``val/loss`` sees a better object through the errors of positions, and sees a scan that drifts.
+
+    Source: Maiden, Humphry, Sarahan, Kraus, Rodenburg, Ultramicroscopy 120 (2012) 64 (positions); Thibault, Menzel,
+    Nature 494 (2013) 68 (modes).
+
+    Attributes:
+        object: How the specimen's transmission is parametrised.
+        probe: What illuminates it at first.
+        object_margin: Pixels of object around the outermost patches, for positions that move.
+        project_affine: Whether displacements are kept free of shift, rotation, scale and shear of the whole scan.
+    """
+
+    accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
+    requires: ClassVar[tuple[str, ...]] = ("h5py",)
+
+    probe: Probe
+    object: Object = Pixels()
+    object_margin: int = attrs.field(default=4, validator=attrs.validators.ge(1))
+    project_affine: bool = True
+
+    def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
+        """Say what a precision means here."""
+        if recipe.run.precision != "fp32":
+            yield Problem(
+                f'run.precision = "{recipe.run.precision}" changes nothing: complex numbers are computed in fp32',
+                severity="note",
+            )
+
+    def timeline(self, epochs: int) -> Iterable[tuple[int, str]]:
+        """Say what its parts do in the course of a run."""
+        yield from self.object.timeline(epochs)
+        yield from self.probe.timeline(epochs)
+
+    def groups(self) -> Mapping[str, bool]:
+        """Return the groups: only the object trains unasked."""
+        return {"object": True, "probe": False, "dr": False, "scan": False, "other": False}
+
+    def build(self, data: Any) -> nn.Module:
+        """Make the network."""
+        from trainkit_ptychography.models.single_slice_live import SingleSliceModule
+        from trainkit_ptychography.objects.kind import Canvas
+        from trainkit_ptychography.probes.modes import ProbeModes
+
+        def make_object(shape: tuple[int, int]) -> nn.Module:
+            return self.object.build(Canvas(shape, data.detector_shape, data.dtype, data.device, data.seed))
+
+        probe = ProbeModes(self.probe.build(data), data.dtype, data.device)
+        return SingleSliceModule(data, make_object, probe, self.object_margin, self.project_affine)
+
+    def parameter_groups(self, model: Any) -> Mapping[str, Iterable[nn.Parameter]]:
+        """Return the parameters of each group; "other" is empty, for models that add to this one."""
+        return {
+            "object": model.object.parameters(),
+            "probe": model.probe.parameters(),
+            "dr": [model.dr],
+            "scan": [model.scan],
+            "other": [],
+        }

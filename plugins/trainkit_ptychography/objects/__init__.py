@@ -1,0 +1,1 @@
+"""How the specimen's transmission is parametrised: a kind that other packages can extend."""

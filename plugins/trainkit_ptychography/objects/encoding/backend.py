@@ -1,0 +1,155 @@
+"""What evaluates the encoding at an object's pixels: torch or tinycudann, and which of them a run gets.
+
+Shapes: P = pixels, L = levels, E = entries of a level, F = features of an entry, C = L·F.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from trainkit import RecipeError
+from trainkit_ptychography.objects.encoding.hash_grid import Interpolation, encode, encode_grid, plan_grid
+from trainkit_ptychography.objects.encoding.levels import Level
+from trainkit_ptychography.objects.encoding.tinycudann import TinyCudaEncoding, try_out, why_not
+from trainkit_ptychography.objects.encoding.tinycudann_installed import version
+from trainkit_ptychography.objects.kind import Canvas
+
+if TYPE_CHECKING:
+    from trainkit_ptychography.objects.hash_encoding import HashEncoding
+
+_LOGGER = logging.getLogger("trainkit")
+
+# Measured on one thread of a CPU: for all pixels at once, it costs about a sixth of what it costs one by one.
+_DIRECT_BELOW = 1 / 6
+
+
+class Encoder(Protocol):
+    """Evaluates an encoding whose tables are given to it.
+
+    Attributes:
+        name: Of the backend, with a version where the run does not know it anyway.
+    """
+
+    name: str
+
+    def __call__(self, tables: Sequence[Tensor], pixels_P: Tensor | None) -> Tensor:
+        """Return the features (C, P), all of the coarsest level first; differentiable in the tables.
+
+        Args:
+            tables: Of the levels that take part (E, F), the coarsest ones.
+            pixels_P: Which pixels, counted row by row; None: all.
+        """
+        ...
+
+
+class TorchEncoder:
+    """By torch: all pixels at once as a grid, or few of them one by one.
+
+    Args:
+        levels: All levels.
+        how: From vertices to pixels.
+        canvas: What has the pixels.
+    """
+
+    name = "torch"
+
+    def __init__(self, levels: Sequence[Level], how: Interpolation, canvas: Canvas) -> None:
+        self._levels, self._how = levels, how
+        axes = _axes(canvas)
+        self._positions_P2 = _positions(axes)
+        self._plans = [plan_grid(axes, level, how, canvas.dtype, canvas.device) for level in levels]
+
+    def __call__(self, tables: Sequence[Tensor], pixels_P: Tensor | None) -> Tensor:
+        """Return the features (C, P)."""
+        num = len(tables)
+        if pixels_P is not None and len(pixels_P) < _DIRECT_BELOW * len(self._positions_P2):
+            return encode(self._positions_P2[pixels_P], tables, self._levels[:num], self._how).T
+        features_CP = encode_grid(tables, self._plans[:num]).flatten(1)
+        return features_CP if pixels_P is None else features_CP.index_select(1, pixels_P)
+
+
+class TinyCudaEncoder:
+    """By tinycudann.
+
+    Args:
+        encoding: The encoding.
+        canvas: What has the pixels.
+    """
+
+    def __init__(self, encoding: TinyCudaEncoding, canvas: Canvas) -> None:
+        self.name = f"tinycudann {version()}"
+        self._encoding = encoding
+        self._positions_P2 = _positions(_axes(canvas)).to(canvas.device)
+
+    def __call__(self, tables: Sequence[Tensor], pixels_P: Tensor | None) -> Tensor:
+        """Return the features (C, P)."""
+        return self._encoding(self._positions_P2 if pixels_P is None else self._positions_P2[pixels_P], tables).T
+
+
+def choose_encoder(settings: HashEncoding, per_level_scale: float, levels: Sequence[Level], canvas: Canvas) -> Encoder:
+    """Return what the settings' ``backend`` asks for; the log says which it is, and why.
+
+    Args:
+        settings: The settings.
+        per_level_scale: How much finer each level is than the one before.
+        levels: All levels, which follow from both.
+        canvas: What is to be encoded.
+
+    Raises:
+        RecipeError: They ask for tinycudann, and it cannot be.
+    """
+    encoder: Encoder
+    found = None if settings.backend == "torch" else _tried(settings, per_level_scale, levels, canvas)
+    if isinstance(found, TinyCudaEncoding):
+        encoder = TinyCudaEncoder(found, canvas)
+        shown = encoder.name
+    elif settings.backend == "tinycudann":
+        raise RecipeError(f'model.object.backend = "tinycudann" cannot be ("auto" takes torch in its place): {found}')
+    else:
+        encoder = TorchEncoder(levels, settings.interpolation, canvas)
+        shown = f"torch {torch.__version__}" + (f" (not tinycudann: {found})" if found else "")
+    _LOGGER.info(
+        "hash encoding: backend %s, %s, %d levels of %d to %d vertices for %d pixels",
+        shown,
+        str(canvas.dtype).removeprefix("torch."),
+        len(levels),
+        levels[0].resolution,
+        levels[-1].resolution,
+        max(canvas.shape),
+    )
+    if isinstance(found, TinyCudaEncoding):
+        _LOGGER.warning(
+            "hash encoding: tinycudann adds up gradients in no fixed order: a run that is repeated or resumed will not "
+            'be the same bit for bit; model.object.backend = "torch" keeps an order'
+        )
+    return encoder
+
+
+def _tried(
+    settings: HashEncoding, per_level_scale: float, levels: Sequence[Level], canvas: Canvas
+) -> TinyCudaEncoding | str:
+    """Return the encoding by tinycudann, tried out; or why it cannot be."""
+    if reason := why_not(canvas.device, canvas.dtype):
+        return reason
+    encoding = TinyCudaEncoding(settings, per_level_scale)
+    return try_out(encoding, levels, settings.features, settings.interpolation, canvas.device) or encoding
+
+
+def _axes(canvas: Canvas) -> tuple[Tensor, Tensor]:
+    """Return where the centres of rows and columns are in the unit square that covers the longer side.
+
+    Rounded to the run's dtype, in which tinycudann takes them, so that all interpolate at the same places.
+    """
+    rows, columns = (((torch.arange(n) + 0.5).double() / max(canvas.shape)).to(canvas.dtype) for n in canvas.shape)
+    return rows, columns
+
+
+def _positions(axes: tuple[Tensor, Tensor]) -> Tensor:
+    """Return the positions (P, 2) of all pixels, row by row; columns are the first coordinate."""
+    rows, columns = torch.meshgrid(*axes, indexing="ij")
+    return torch.stack((columns.flatten(), rows.flatten()), dim=1)

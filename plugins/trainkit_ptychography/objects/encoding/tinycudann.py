@@ -1,0 +1,187 @@
+"""The encoding by tiny-cuda-nn's own CUDA kernels, out of the tables that are an object's parameters.
+
+This alone uses the package `tinycudann`, and of it `Encoding` alone, in single precision. A table for each level stays
+what is trained, so that checkpoints, optimizer state and groups are the same whatever evaluates them; the package wants
+them as one flat tensor, level after level and row after row. So the first levels' tables are just what an encoding of
+so few levels has.
+
+Gradients are added up by atomic operations, in the order in which threads happen to come: bits differ from run to run.
+
+Shapes: N = positions, L = levels, E = entries of a level, F = features of an entry.
+
+Source: tiny-cuda-nn 2.0, https://github.com/NVlabs/tiny-cuda-nn.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from trainkit_ptychography.objects.encoding.hash_grid import Interpolation, cell, encode
+from trainkit_ptychography.objects.encoding.levels import Level
+from trainkit_ptychography.objects.encoding.tinycudann_installed import HOW_TO_GET, is_installed
+
+if TYPE_CHECKING:
+    from trainkit_ptychography.objects.hash_encoding import HashEncoding
+
+_DEVICES = ("cuda",)
+_TRIED_POSITIONS = 4096
+# The kernels work a level's scale out anew, by a fast exponential that may be off by some units in the last place.
+_SCALE_WITHIN = 4 * torch.finfo(torch.float32).eps
+_STEEPEST = {"nearest": 0.0, "linear": 2.0, "smoothstep": 3.0}  # change per cell, of values between -1 and 1
+_ROUNDING = 1e-5
+
+
+def flat_from_tables(tables: Sequence[Tensor]) -> Tensor:
+    """Return the tables (E, F) of all levels as tinycudann's parameters (sum of E·F); differentiable.
+
+    Args:
+        tables: For each level, from the coarsest.
+    """
+    return torch.cat([table_EF.flatten() for table_EF in tables])
+
+
+def tables_from_flat(flat: Tensor, levels: Sequence[Level], num_features: int) -> list[Tensor]:
+    """Return tinycudann's parameters as a table (E, F) for each level; views.
+
+    Args:
+        flat: ``Encoding(...).params``, of an encoding with the same settings.
+        levels: The levels.
+        num_features: Of an entry.
+
+    Raises:
+        ValueError: So many parameters are of other levels.
+    """
+    sizes = [level.entries * num_features for level in levels]
+    if flat.shape != (sum(sizes),):
+        raise ValueError(
+            f"{len(levels)} levels with {num_features} features have {sum(sizes)} parameters, got {tuple(flat.shape)}"
+        )
+    parts: tuple[Tensor, ...] = flat.split(sizes)  # type: ignore[no-untyped-call]
+    return [part.view(-1, num_features) for part in parts]
+
+
+def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Return why tinycudann cannot be used for a run, to go after its name; None if it can.
+
+    Args:
+        device: Of the run.
+        dtype: Of its parameters.
+    """
+    if device.type not in _DEVICES:
+        return f"it needs CUDA, and the run is on {device.type}"
+    if dtype != torch.float32:
+        return f"it is used in float32, and the run is in {str(dtype).removeprefix('torch.')}"
+    if torch.are_deterministic_algorithms_enabled():
+        return "it adds up gradients in no fixed order, and the run is to be deterministic"
+    if not is_installed():
+        return f"it is not installed; {HOW_TO_GET}"
+    try:
+        importlib.import_module("tinycudann")
+    except (ImportError, OSError) as error:  # OSError: it finds no GPU, or was not built for the one that is there
+        return f"its import fails ({error}); build it anew for this torch and GPU: {HOW_TO_GET}"
+    return None
+
+
+class TinyCudaEncoding:
+    """Evaluates the first levels of a hash encoding, as many as it is given tables for.
+
+    Args:
+        settings: The encoding's.
+        per_level_scale: How much finer each grid is than the one before.
+    """
+
+    def __init__(self, settings: HashEncoding, per_level_scale: float) -> None:
+        self._config = {
+            "otype": "HashGrid",
+            "n_features_per_level": settings.features,
+            "log2_hashmap_size": settings.log2_hashmap_size,
+            "base_resolution": settings.base_resolution,
+            "per_level_scale": per_level_scale,
+            "interpolation": settings.interpolation.capitalize(),
+        }
+        self._modules: dict[int, nn.Module] = {}  # by number of levels: the package has no say in which take part
+
+    def __call__(self, positions_N2: Tensor, tables: Sequence[Tensor]) -> Tensor:
+        """Return the features (N, L·F), all of the coarsest level first; differentiable in the tables.
+
+        Args:
+            positions_N2: 0 … 1, float32, first the axis whose vertices are neighbours in a table.
+            tables: Of the first levels (E, F).
+
+        Raises:
+            RuntimeError: The kernels fail, or have another number of parameters.
+        """
+        flat = flat_from_tables(tables)
+        with torch.cuda.device_of(positions_N2):  # type: ignore[no-untyped-call]
+            module = self._module(len(tables), len(flat))
+            found: Tensor = torch.func.functional_call(module, {"params": flat}, (positions_N2,))
+        if found.requires_grad:
+            found.register_hook(_whole_rows)  # type: ignore[no-untyped-call]
+        return found
+
+    def _module(self, num_levels: int, num_parameters: int) -> nn.Module:
+        if num_levels not in self._modules:
+            package = importlib.import_module("tinycudann")
+            made = package.Encoding(2, {**self._config, "n_levels": num_levels}, dtype=torch.float32)
+            if made.params.numel() != num_parameters:
+                raise RuntimeError(
+                    f"{num_levels} levels have {made.params.numel()} parameters in tinycudann, {num_parameters} here"
+                )
+            made.params.data = made.params.data.new_empty(0)  # those of the object take their place in each call
+            self._modules[num_levels] = made
+        return self._modules[num_levels]
+
+
+def _whole_rows(gradient_NC: Tensor) -> Tensor:
+    """Return a gradient as the package wants it; it refuses one that is transposed, if N is a multiple of 256."""
+    return gradient_NC.contiguous()
+
+
+def try_out(
+    encoding: TinyCudaEncoding, levels: Sequence[Level], num_features: int, how: Interpolation, device: torch.device
+) -> str | None:
+    """Return how tinycudann differs from `encode`, beyond rounding, at random positions; None if it does not.
+
+    It may: where a scale is such that one unit in the last place decides how many vertices a level has, the kernels and
+    what made the tables can come to different numbers.
+
+    Args:
+        encoding: By tinycudann.
+        levels: All its levels.
+        num_features: Of an entry.
+        how: Its interpolation.
+        device: Where to try.
+    """
+    generator = torch.Generator().manual_seed(0)
+    positions_N2 = torch.rand(_TRIED_POSITIONS, 2, generator=generator).to(device)
+    tables = [(torch.rand(e.entries, num_features, generator=generator) * 2 - 1).to(device) for e in levels]
+    try:
+        with torch.no_grad():
+            theirs_NLF = encoding(positions_N2, tables).reshape(-1, len(levels), num_features)
+    except RuntimeError as error:
+        return f"it fails: {error}"
+    ours_NLF = encode(positions_N2, tables, levels, how).reshape(-1, len(levels), num_features)
+    for number, level in enumerate(levels):
+        within = _SCALE_WITHIN * level.scale  # cells
+        difference_N = (theirs_NLF[:, number] - ours_NLF[:, number]).abs().amax(1)
+        if how == "nearest":  # on the edge of a cell either side is right
+            difference_N = difference_N[_inside(positions_N2, level, within)]
+        allowed = _ROUNDING + 2 * _STEEPEST[how] * within
+        if not bool((difference_N <= allowed).all()):  # NaN differs too
+            return (
+                f"its level {number} ({level.resolution} vertices a side here) gives values that differ by up to "
+                f"{float(difference_N.max()):.2g}, where rounding explains {allowed:.1g}; another per_level_scale or "
+                "base_resolution may agree"
+            )
+    return None
+
+
+def _inside(positions_N2: Tensor, level: Level, margin: float) -> Tensor:
+    """Return which positions are further than this many cells from the edge of their cell."""
+    above_N2 = cell(positions_N2, level, "linear", torch.float32)[1]
+    return ((above_N2 > margin) & (above_N2 < 1 - margin)).all(1)

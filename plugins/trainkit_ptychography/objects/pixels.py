@@ -1,0 +1,30 @@
+"""The object as an array of pixels: its settings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from trainkit import component
+from trainkit_ptychography.objects.kind import Canvas, Object
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@component
+class Pixels(Object):
+    """One value a pixel for the phase, and one for the absorption. The default, and the fastest.
+
+    Learning rates of some 1e-3 to 1e-2 (rad) suit both.
+
+    Attributes:
+        kind: "phase_and_amplitude", or "phase_only" for a specimen that absorbs nothing.
+    """
+
+    kind: Literal["phase_and_amplitude", "phase_only"] = "phase_and_amplitude"
+
+    def build(self, canvas: Canvas) -> nn.Module:
+        """Make the pixels, all vacuum."""
+        from trainkit_ptychography.objects.pixels_live import PixelObject
+
+        return PixelObject(canvas, absorbs=self.kind == "phase_and_amplitude")

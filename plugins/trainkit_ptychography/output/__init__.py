@@ -1,0 +1,1 @@
+"""What a run leaves behind: pictures, TIFF files and the result."""

@@ -1,0 +1,1 @@
+"""Optics, the forward model, geometry and quality: pure functions of arrays."""

@@ -1,0 +1,1 @@
+"""What illuminates the specimen: a kind that other packages can extend, and the trained modes."""

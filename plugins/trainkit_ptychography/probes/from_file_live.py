@@ -1,0 +1,70 @@
+"""Reads a probe out of a file.
+
+Shapes: M = probe modes, Y, X = rows and columns of the detector.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainkit import DataError, did_you_mean
+from trainkit_ptychography.scans.files.arrays import as_probe
+from trainkit_ptychography.scans.files.guard import reading
+
+if TYPE_CHECKING:
+    from trainkit_ptychography.probes.from_file import ProbeFromFile
+
+_SETTING = "model.probe.path"
+
+
+def read_probe(settings: ProbeFromFile, shape_YX: tuple[int, int]) -> NDArray[np.complexfloating]:
+    """Return the modes, complex (M, Y, X), centred at pixel (Y//2, X//2).
+
+    Args:
+        settings: What to read.
+        shape_YX: Rows and columns that it must have.
+
+    Raises:
+        DataError: The file or the array is missing, damaged, or not of the shape that it must have.
+    """
+    array, where = _array(settings)
+    if sum(size > 1 for size in array.shape[:-2]) > 1:
+        raise DataError(
+            f"{where} has the shape {array.shape}: more than one axis before the probe's is not of length 1"
+        )
+    probe_MYX = as_probe(array, where)
+    if probe_MYX.shape[1:] != shape_YX:
+        rows, columns = probe_MYX.shape[1:]
+        raise DataError(
+            f"{where} has {rows} × {columns} pixels, but the patterns have {shape_YX[0]} × {shape_YX[1]}: a probe has "
+            "as many pixels as the detector, after the data was cropped or binned"
+        )
+    if not (np.isfinite(probe_MYX).all() and probe_MYX.any()):
+        raise DataError(f"{where} is zero or holds values that are not finite")
+    if settings.modes is not None:
+        if settings.modes > len(probe_MYX):
+            raise DataError(f"{where} has {len(probe_MYX)} modes; model.probe.modes = {settings.modes} asks for more")
+        probe_MYX = probe_MYX[: settings.modes]
+    return np.fft.fftshift(probe_MYX, axes=(1, 2)) if settings.centre == "corner" else probe_MYX
+
+
+def _array(settings: ProbeFromFile) -> tuple[NDArray[Any], str]:
+    path = settings.path
+    if path.suffix == ".npy":
+        with reading(path, "a NumPy file", _SETTING):
+            return np.load(path, allow_pickle=False), str(path)
+    where = f"{path}: {settings.name}"
+    if path.suffix == ".npz":
+        with reading(path, "a NumPy archive", _SETTING), np.load(path, allow_pickle=False) as archive:
+            if settings.name not in archive:
+                known = f"{did_you_mean(settings.name, archive)}\nIt holds {', '.join(archive)}."
+                raise DataError(f'{path} has no array "{settings.name}"; {known}')
+            return archive[settings.name], where
+    from trainkit_ptychography.scans.files.hdf5_live import HDF5File
+
+    file = HDF5File(path, _SETTING)
+    with file.reading():
+        return file.array(settings.name), where

@@ -1,0 +1,1 @@
+"""Scans in files of any layout, none of which is trusted."""

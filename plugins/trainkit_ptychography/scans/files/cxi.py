@@ -1,0 +1,43 @@
+"""Scans in CXI and NeXus files, which say themselves what is where."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from trainkit import component
+from trainkit_ptychography.scans.files.kind import FileDiffraction
+
+if TYPE_CHECKING:
+    from trainkit_ptychography.scans.scan import Recording
+
+
+@component
+class CXIDiffraction(FileDiffraction):
+    """A scan in a CXI file, or a NeXus file after NXcxi_ptycho: nothing but the path has to be said.
+
+    Looked for, below ``entry_1`` (or ``entry``): ``instrument_1/detector_1/data``, ``distance``, ``x_pixel_size``,
+    ``y_pixel_size``, ``mask``; ``sample_1/geometry_1/translation`` (or ``sample_1/transformations/x`` and ``y``);
+    ``instrument_1/beam_1/energy`` or ``incident_beam_energy``, else ``instrument_1/source_1/energy`` or
+    ``wavelength``; and the places that repeat them. What is said in the recipe comes first. Units are those of an
+    attribute ``units``, else SI (energies in J).
+
+    A CXI translation moves the specimen; x points left and y up as the beam sees it, while a detector's columns go
+    right and its rows down. Both signs cancel: (row, column) of the probe is (y, x) of the translation.
+
+    Source: Maia, Nature Methods 9 (2012) 854; CXI file format 1.6; NeXus NXcxi_ptycho.
+
+    Attributes:
+        positions_unit: Unit of a raster, or of ``positions`` where the recipe names them; these are (row, column).
+        radiation: Whether the energy is that of "photons" or of "electrons".
+    """
+
+    requires: ClassVar[tuple[str, ...]] = ("h5py",)
+
+    positions_unit: Literal["angstrom", "nm", "um", "m", "pixels"] = "m"
+    radiation: Literal["electrons", "photons"] = "photons"
+
+    def read(self) -> Recording:
+        """Open the file."""
+        from trainkit_ptychography.scans.files.cxi_live import read_cxi
+
+        return read_cxi(self)

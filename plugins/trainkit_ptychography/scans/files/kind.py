@@ -1,0 +1,190 @@
+"""What all readers of files have in common: the settings that bring any layout of a scan to one convention."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+
+from trainkit import Problem, component
+from trainkit_ptychography.scans.kind import DiffractionData
+from trainkit_ptychography.scans.prepare import Prepare
+
+if TYPE_CHECKING:
+    from trainkit.recipe.root import Recipe
+
+_positive = attrs.validators.optional(attrs.validators.gt(0.0))
+
+
+def _step(
+    instance: object, attribute: attrs.Attribute[float | tuple[float, float]], value: float | tuple[float, float]
+) -> None:
+    if any(not abs(each) > 0 for each in (value if isinstance(value, tuple) else (value,))):
+        raise ValueError(f"must not be 0, got {value}")
+
+
+def _numbers(
+    instance: object, attribute: attrs.Attribute[tuple[int, int] | None], value: tuple[int, int] | None
+) -> None:
+    if value is not None and min(value) < 1:
+        raise ValueError(f"must be 1 or more, got {list(value)}")
+
+
+@component
+class Raster:
+    """A regular scan: where the points are, if no array says it.
+
+    Attributes:
+        step: Distance between points in ``positions_unit``: one number, or [slow, fast].
+        shape: Points along the slow and the fast axis, the slow one being the rows. Left out: as the patterns have it.
+        snake: Whether every second line was scanned backwards.
+    """
+
+    step: float | tuple[float, float] = attrs.field(validator=_step)
+    shape: tuple[int, int] | None = attrs.field(default=None, validator=_numbers)
+    snake: bool = False
+
+
+@component
+class FileDiffraction(DiffractionData):
+    """Patterns and positions out of a file.
+
+    Positions go through ``positions_order``, ``positions_flip`` and ``positions_rotation_deg``, in this order.
+
+    Attributes:
+        path: The file.
+        patterns: Array of the patterns: (points, rows, columns), or (scan rows, scan columns, rows, columns). Leading
+            axes of length 1 are dropped.
+        pattern_axes: Order of the axes of that array if it is another, a letter each: "n" points, or "r" and "c" rows
+            and columns of the scan; "y" and "x" rows and columns of the detector. "nxy" transposes patterns, "xyn"
+            suits what Matlab wrote.
+        pattern_flip: Axes along which patterns are turned around, about the beam: "rows" (upside down), "columns".
+        values: Whether these are intensities, or amplitudes (their square roots).
+        zero_frequency: Where the undiffracted beam is: "centre" for pixel (rows//2, columns//2), "corner" for [0, 0],
+            "centre_of_mass" of the mean pattern (a background pulls it to the middle: subtract that), or [row,
+            column]. The last two are rounded to whole pixels.
+        positions: Array of the probe's positions, (row, column) for each pattern; or two arrays, [rows, columns].
+        raster: A regular scan, instead of positions.
+        positions_unit: Unit of positions and raster. "pixels" are object pixels as patterns have them before they are
+            cropped or padded.
+        positions_order: Whether the array holds "row_column" or "column_row" (x, y).
+        positions_flip: Axes that run the other way: "rows", "columns".
+        positions_rotation_deg: By how much the scan is turned against the detector: from the column axis (right)
+            towards the row axis (down).
+        pixel_size_angstrom: Size of an object pixel, for patterns before they are cropped or padded. Either this, or
+            dk_per_angstrom, or detector_pixel_um and detector_distance_m; or none where positions are in pixels.
+        dk_per_angstrom: Size of a detector pixel in 1/Å, before binning; an object pixel is 1 / (rows · dk).
+        detector_pixel_um: Size of a detector pixel, before binning; needs the wavelength too.
+        detector_distance_m: Distance from specimen to detector.
+        energy_kev: Energy of the radiation. Either this, or wavelength_angstrom, or none where nothing needs it.
+        radiation: Whether energy_kev is that of "electrons" or of "photons".
+        wavelength_angstrom: Wavelength, instead of the energy.
+        semiangle_mrad: The aperture's half opening angle: for an aperture probe that gives none, and for checks.
+        defocus_angstrom: Underfocus, likewise.
+        probe: Array of a guess of the probe: complex, (…, rows, columns), centred at (rows//2, columns//2); flipped,
+            cropped, binned and padded as the patterns are.
+        truth_phase: Array of the object's true phase in rad, if it is known: pixel [i, j] at position (i, j) pixels.
+        truth_positions: Array of the true positions, if they are known; as positions are.
+        prepare: What is done to patterns: background, bad pixels, cropping, binning, padding.
+    """
+
+    path: Path
+    patterns: str | None = None
+    pattern_axes: str | None = None
+    pattern_flip: tuple[Literal["rows", "columns"], ...] = ()
+    values: Literal["intensity", "amplitude"] = "intensity"
+    zero_frequency: Literal["centre", "corner", "centre_of_mass"] | tuple[float, float] = "centre"
+    positions: str | tuple[str, str] | None = None
+    raster: Raster | None = None
+    positions_unit: Literal["angstrom", "nm", "um", "m", "pixels"] = "angstrom"
+    positions_order: Literal["row_column", "column_row"] = "row_column"
+    positions_flip: tuple[Literal["rows", "columns"], ...] = ()
+    positions_rotation_deg: float = 0.0
+    pixel_size_angstrom: float | None = attrs.field(default=None, validator=_positive)
+    dk_per_angstrom: float | None = attrs.field(default=None, validator=_positive)
+    detector_pixel_um: float | None = attrs.field(default=None, validator=_positive)
+    detector_distance_m: float | None = attrs.field(default=None, validator=_positive)
+    energy_kev: float | None = attrs.field(default=None, validator=_positive)
+    radiation: Literal["electrons", "photons"] = "electrons"
+    wavelength_angstrom: float | None = attrs.field(default=None, validator=_positive)
+    semiangle_mrad: float | None = attrs.field(default=None, validator=_positive)
+    defocus_angstrom: float | None = None
+    probe: str | None = None
+    truth_phase: str | None = None
+    truth_positions: str | None = None
+    prepare: Prepare = Prepare()
+
+    def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
+        """Check what is given twice, or not at all."""
+        yield from self._geometry_problems()
+        yield from self._layout_problems()
+        if (self.truth_phase is None) != (self.truth_positions is None):
+            yield Problem(
+                "truth_phase and truth_positions are of use only together",
+                "truth_phase" if self.truth_positions is None else "truth_positions",
+            )
+        elif self.truth_phase is not None:
+            changed = [
+                name
+                for name, value in (
+                    ("prepare.crop", self.prepare.crop),
+                    ("prepare.pad", self.prepare.pad),
+                    ("positions_flip", self.positions_flip),
+                    ("positions_rotation_deg", self.positions_rotation_deg),
+                    ("positions_order", self.positions_order == "column_row"),
+                )
+                if value
+            ]
+            if changed:
+                yield Problem(
+                    f"the true phase would not fit any more after {', '.join(changed)}: leave truth_phase and "
+                    "truth_positions out",
+                    "truth_phase",
+                )
+
+    def _geometry_problems(self) -> Iterable[Problem]:
+        sizes = [
+            name
+            for name in ("pixel_size_angstrom", "dk_per_angstrom", "detector_distance_m")
+            if getattr(self, name) is not None
+        ]
+        if len(sizes) > 1:
+            yield Problem(f"give {' or '.join(sizes)}, not both", sizes[1])
+        if self.energy_kev is not None and self.wavelength_angstrom is not None:
+            yield Problem("give energy_kev or wavelength_angstrom, not both", "wavelength_angstrom")
+
+    def _layout_problems(self) -> Iterable[Problem]:
+        if self.pattern_axes is not None and sorted(self.pattern_axes) not in (list("nxy"), sorted("rcyx")):
+            yield Problem(
+                'must have each of the letters n, y, x once, or each of r, c, y, x; as "xyn" or "rcyx"', "pattern_axes"
+            )
+        crop, pad = self.prepare.crop, self.prepare.pad
+        if crop is not None and any(each % self.prepare.bin for each in crop):
+            yield Problem(f"must be multiples of bin = {self.prepare.bin}", "prepare.crop")
+        if crop is not None and pad is not None:
+            kept = tuple(each // self.prepare.bin for each in crop)
+            if any(to < size for to, size in zip(pad, kept, strict=True)):
+                yield Problem(f"is smaller than what is cropped and binned, {kept[0]} × {kept[1]}", "prepare.pad")
+
+    def knows_truth(self) -> bool:
+        """Return whether both truths are named."""
+        return self.truth_phase is not None and self.truth_positions is not None
+
+
+def needs_size(settings: FileDiffraction) -> Iterable[Problem]:
+    """Yield what is missing where only the recipe can tell the pixel size."""
+    if settings.positions_unit == "pixels":
+        return
+    if settings.detector_distance_m is not None or settings.detector_pixel_um is not None:
+        if settings.detector_pixel_um is None or settings.detector_distance_m is None:
+            yield Problem("detector_pixel_um and detector_distance_m are of use only together", "positions_unit")
+        elif settings.energy_kev is None and settings.wavelength_angstrom is None:
+            yield Problem("detector_distance_m needs energy_kev or wavelength_angstrom", "detector_distance_m")
+    elif settings.pixel_size_angstrom is None and settings.dk_per_angstrom is None:
+        yield Problem(
+            f"positions in {settings.positions_unit} need pixel_size_angstrom or dk_per_angstrom (or "
+            'detector_pixel_um and detector_distance_m); or say "pixels"',
+            "positions_unit",
+        )

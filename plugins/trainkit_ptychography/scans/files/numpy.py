@@ -1,0 +1,48 @@
+"""Scans in NumPy files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
+
+from trainkit import Problem, component
+from trainkit_ptychography.scans.files.kind import FileDiffraction, needs_size
+
+if TYPE_CHECKING:
+    from trainkit.recipe.root import Recipe
+    from trainkit_ptychography.scans.scan import Recording
+
+
+@component
+class NumPyDiffraction(FileDiffraction):
+    """Patterns and positions out of a NumPy file: ``.npz``, also packed with bzip2, or ``.npy``.
+
+    Arrays are named as in the archive. For an ``.npy`` file, which holds the patterns alone, all other arrays are files
+    beside it. Objects (pickles) are never read. Packed archives are read into memory as a whole; ``.npy``, and ``.npz``
+    of np.savez, can be streamed.
+
+    Attributes:
+        patterns: Array of the patterns; not looked at for ``.npy``.
+        positions: Array of positions, (row, column) for each pattern; not looked at where there is a raster.
+        positions_unit: Unit of positions and raster; object pixels if nothing else is said.
+    """
+
+    patterns: str = "data"
+    positions: str | tuple[str, str] = "scan"
+    positions_unit: Literal["angstrom", "nm", "um", "m", "pixels"] = "pixels"
+
+    def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
+        """Check the kind of file too."""
+        yield from super().problems(recipe)
+        yield from needs_size(self)
+        if not self.path.name.endswith((".npy", ".npz", ".npz.bz2")):
+            yield Problem(f'"{self.path.name}" is no .npy, .npz or .npz.bz2 file', "path")
+        if self.path.name.endswith(".bz2") and self.patterns_on == "disk":
+            yield Problem("a packed file cannot be streamed: unpack it (bunzip2)", "patterns_on")
+
+    def read(self) -> Recording:
+        """Open the file."""
+        from trainkit_ptychography.scans.files.assembly import read_scan
+        from trainkit_ptychography.scans.files.numpy_live import NumPyFile
+
+        return read_scan(self, NumPyFile(self.path))

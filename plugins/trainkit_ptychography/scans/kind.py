@@ -1,0 +1,76 @@
+"""The kind of data that a ptychographic model accepts: a reader of scans is a subclass with one method, ``read``."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+
+from trainkit import Context, Data, component
+
+if TYPE_CHECKING:
+    from trainkit_ptychography.scans.kind_live import LiveDiffraction
+    from trainkit_ptychography.scans.scan import Recording
+
+
+@component
+class DiffractionData(Data):
+    """Diffraction patterns with the positions they were taken at.
+
+    Attributes:
+        batch_size: Patterns in a step. Batches of an epoch differ in size by at most one.
+        batches: Which points a step sees together: "random"; "compact" for neighbours, which overlap most, so that each
+            step settles one place of the object; "sparse" for points far from each other, whose gradients disturb each
+            other least. Dealt out anew in each epoch.
+        validation_fraction: Share of the scan points held out to measure ``val/loss``; chosen by the run's seed.
+        patterns_on: Where patterns are during a run: "device", "host" (memory), or "disk" (read from their file in
+            batches, ahead of time); "auto": the first of these where they fit. Results are the same, bit for bit.
+    """
+
+    batch_size: int = attrs.field(default=32, validator=attrs.validators.ge(1))
+    batches: Literal["random", "compact", "sparse"] = "random"
+    validation_fraction: float = attrs.field(
+        default=0.05, validator=[attrs.validators.ge(0.0), attrs.validators.lt(1.0)]
+    )
+
+    patterns_on: Literal["auto", "device", "host", "disk"] = "auto"
+
+    def splits(self) -> tuple[str, ...]:
+        """Return "train", and "val" where points are held out."""
+        return ("train", "val") if self.validation_fraction > 0 else ("train",)
+
+    def knows_truth(self) -> bool:
+        """Return whether these settings give the true phase and positions, to compare a reconstruction with."""
+        return False
+
+    @abstractmethod
+    def read(self) -> Recording:
+        """Read the scan, in the conventions of `Recording`.
+
+        Raises:
+            DataError: The file is missing, damaged or does not fit the settings.
+        """
+
+    def inspect(self) -> Iterable[str]:
+        """Look at the scan, and sum it up."""
+        from trainkit_ptychography.scans.scan import checked
+        from trainkit_ptychography.scans.summary import doubts, summary
+
+        scan = checked(self.read())
+        yield from summary(scan, self.batch_size)
+        yield from (f"warning: {each}" for each in doubts(scan))
+
+    def build(self, context: Context) -> LiveDiffraction:
+        """Open the scan, and bring it to where it is to be."""
+        from trainkit_ptychography.scans.kind_live import LiveDiffraction
+        from trainkit_ptychography.scans.scan import checked
+        from trainkit_ptychography.scans.storage import choose_place, loaded
+
+        recording = self.read()
+        place = choose_place(recording, self.patterns_on, context.device)
+        scan = checked(loaded(recording, place))
+        return LiveDiffraction(
+            scan, context, self.batch_size, self.validation_fraction, place=place, batches=self.batches
+        )

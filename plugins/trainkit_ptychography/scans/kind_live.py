@@ -1,0 +1,112 @@
+"""Patterns in batches: what every ptychographic model and loss is given as ``data``.
+
+Shapes: N = scan points, B = patterns of a batch, Y, X = rows and columns of the detector.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from math import ceil
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainkit import Context, DataError, random_seed
+from trainkit_ptychography.scans.batch_order import BatchOrder, arrange
+from trainkit_ptychography.scans.scan import Checked
+from trainkit_ptychography.scans.storage import Place, Resident, Streamed
+from trainkit_ptychography.scans.summary import doubts
+
+_ORDER = 0x0DE5  # keeps what a batch order draws apart from the shuffle that deals points to processes
+_HOLD_OUT = 0x501D  # keeps the choice of held-out points apart from the shuffles, which are seeded by (seed, epoch)
+
+
+class LiveDiffraction:
+    """A scan that can be trained on.
+
+    Batches hold ``index`` (B,), the scan points, and ``amplitudes`` (B, Y, X), the square roots of the measured
+    intensities after these were scaled so that a pattern sums up to 1 in the mean; zero frequency at [0, 0].
+
+    Attributes:
+        scan: What is known of it besides the patterns, on the CPU.
+        mask_YX: Which pixels of a pattern count (bool, on the device); None: all. The others are 0.
+        train_index: The scan points that are trained on; on the CPU.
+        held_out_index: The others; on the CPU; empty where none are held out.
+        mean_counts: What a pattern's total of 1 stands for.
+        dtype: Of the amplitudes, and so of everything that is computed from them.
+        detector_shape: Rows and columns of a pattern.
+        seed: The run's seed.
+        device: Where batches are.
+        steps_per_epoch: Batches of an epoch, on this process.
+    """
+
+    def __init__(
+        self,
+        checked: Checked,
+        context: Context,
+        batch_size: int,
+        validation_fraction: float,
+        dtype: torch.dtype = torch.float32,
+        place: Place = "device",
+        batches: BatchOrder = "random",
+    ) -> None:
+        patterns, self.scan, survey = checked
+        self.seed, self.device = context.seed, torch.device(context.device)
+        self._rank, self._world = context.rank, context.world
+        self._batch_size = batch_size
+        self._batches = batches
+
+        num = len(patterns)
+        self.mean_counts = float(survey.totals_N.mean())
+        for doubt in doubts(checked):
+            logging.getLogger("trainkit").warning("%s: %s", self.scan.source, doubt)
+        self.dtype = dtype
+        self.detector_shape = (patterns.shape[1], patterns.shape[2])
+        mask_YX = self.scan.mask_YX
+        self.mask_YX = None if mask_YX is None else torch.from_numpy(mask_YX).to(self.device)
+        in_memory = place == "device" or (place == "host" and self.device.type == "cpu")
+        self._patterns = (Resident if in_memory else Streamed)(patterns, self._amplitudes, self.device)
+
+        self._positions_N2 = torch.from_numpy(self.scan.positions_N2)
+        num_held_out = max(1, round(num * validation_fraction)) if validation_fraction > 0 else 0
+        if num - num_held_out < self._world:
+            raise DataError(
+                f"{self.scan.source}: of {num} patterns {num_held_out} are held out, which leaves too few to train on: "
+                "lower data.validation_fraction"
+            )
+        shuffled = torch.randperm(num, generator=_generator(self.seed, _HOLD_OUT))
+        self.held_out_index = shuffled[:num_held_out].sort().values
+        self.train_index = shuffled[num_held_out:].sort().values
+        self.steps_per_epoch = ceil(len(self.train_index) // self._world / batch_size)
+
+    def train(self, epoch: int, start: int) -> Iterator[dict[str, Tensor]]:
+        """Yield the batches ``start``… of an epoch, shuffled by (seed, epoch)."""
+        num = len(self.train_index) // self._world * self._world  # as many for each process
+        order = torch.randperm(len(self.train_index), generator=_generator(self.seed, epoch))
+        mine = self.train_index[order[:num][self._rank :: self._world]]
+        generator = _generator(self.seed, epoch, _ORDER)
+        batches = arrange(self._batches, self._positions_N2[mine], self.steps_per_epoch, generator)
+        yield from self._loaded([mine[places] for places in batches[start:]])
+
+    def evaluate(self, split: str) -> Iterator[dict[str, Tensor]]:
+        """Yield a whole split in the order of the scan."""
+        known = {"train": self.train_index, "val": self.held_out_index}
+        if split not in known:
+            raise DataError(f'diffraction data has no split "{split}"; it has {", ".join(known)}')
+        if len(known[split]):
+            yield from self._loaded(known[split].tensor_split(ceil(len(known[split]) / self._batch_size)))
+
+    def _loaded(self, indices: Sequence[Tensor]) -> Iterator[dict[str, Tensor]]:
+        for index, amplitudes_BYX in self._patterns.batches(indices):
+            yield {"index": index, "amplitudes": amplitudes_BYX}
+
+    def _amplitudes(self, intensities_BYX: NDArray[np.float32]) -> Tensor:
+        scaled_BYX = np.divide(intensities_BYX, self.mean_counts, dtype=str(self.dtype).removeprefix("torch."))
+        return torch.from_numpy(np.sqrt(scaled_BYX, out=scaled_BYX))
+
+
+def _generator(*place: int) -> torch.Generator:
+    return torch.Generator().manual_seed(random_seed(*place))

@@ -1,0 +1,175 @@
+"""Patterns that need not be in memory: an array of them, or a file that is read piece by piece.
+
+Shapes: N = scan points, B = points that are asked for, Y, X = rows and columns of a pattern as it is used, V, U = rows
+and columns of a frame as it is stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from math import prod
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainkit import DataError
+from trainkit_ptychography.scans.prepare_live import Preparation
+
+_PIECE_BYTES = 2**22  # of float32 that are worked on at a time
+
+
+class Patterns(Protocol):
+    """Patterns (N, Y, X) in float32, zero frequency at [0, 0]; a NumPy array is one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, Y, X)."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, points: Any, /) -> NDArray[np.float32]:
+        """Return the patterns of a slice (with step 1), or of an array of points."""
+        ...
+
+
+class Stored(Protocol):
+    """An array in a file, read where it is indexed; a NumPy array is one, too."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the whole array."""
+        ...
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of its values."""
+        ...
+
+    def __getitem__(self, key: Any, /) -> Any:
+        """Return a part, by a tuple of numbers and slices."""
+        ...
+
+
+def pieces(patterns: Patterns) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+    """Yield all patterns, a manageable number at a time."""
+    stored = patterns.frame_shape if isinstance(patterns, PreparedPatterns) else ()  # larger than what is binned
+    num = max(1, _PIECE_BYTES // (4 * max(prod(stored), prod(patterns.shape[1:]))))
+    for start in range(0, len(patterns), num):
+        piece = slice(start, min(start + num, len(patterns)))
+        yield piece, patterns[piece]
+
+
+class Frames:
+    """Frames (N, V, U) as they are stored, whatever the order of the array's axes.
+
+    Args:
+        stored: The array.
+        axes: A letter for each axis: n, or r and c, for the scan; y and x for the detector. None: the last two are the
+            detector's.
+        name: What messages call it.
+
+    Raises:
+        DataError: It is not real, or has another number of axes.
+    """
+
+    def __init__(self, stored: Stored, axes: str | None, name: str) -> None:
+        shape = stored.shape
+        if stored.dtype.kind not in "iuf" or len(shape) < 3:
+            raise DataError(
+                f"{name} must be real, (points, rows, columns) or (scan rows, scan columns, rows, columns); it is "
+                f"{stored.dtype} of shape {shape}"
+            )
+        self._leading = 0
+        while len(shape) - self._leading > (len(axes) if axes else 3) and shape[self._leading] == 1:
+            self._leading += 1
+        shape = shape[self._leading :]
+        if axes is None and len(shape) > 4:
+            raise DataError(f"{name} has the shape {shape}: more than two axes before the detector's")
+        axes = axes or ("nyx" if len(shape) == 3 else "rcyx")
+        if len(axes) != len(shape):
+            raise DataError(f'{name} has the shape {shape}, so pattern_axes = "{axes}" must have {len(shape)} letters')
+        size = dict(zip(axes, shape, strict=True))
+        self._stored, self._axes = stored, axes
+        self.dtype = stored.dtype
+        self.scan_shape: tuple[int, ...] = (size["n"],) if "n" in size else (size["r"], size["c"])
+        self.shape = (prod(self.scan_shape), size["y"], size["x"])
+
+    def __getitem__(self, points: slice | NDArray[np.int64]) -> NDArray[Any]:
+        """Return frames (B, V, U), of any real dtype."""
+        if isinstance(points, slice):
+            return self._joined(self._run(*points.indices(len(self))[:2]))
+        # Neighbours are read in one go, and each frame once.
+        unique, place_B = np.unique(points, return_inverse=True)
+        runs = np.split(unique, np.flatnonzero(np.diff(unique) != 1) + 1)
+        frames = self._joined(part for run in runs if len(run) for part in self._run(run[0], run[-1] + 1))
+        return frames if np.array_equal(place_B, np.arange(len(unique))) else frames[place_B]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def _joined(self, parts: Iterable[NDArray[Any]]) -> NDArray[Any]:
+        found = list(parts)
+        return found[0] if len(found) == 1 else np.concatenate([np.empty((0, *self.shape[1:]), self.dtype), *found])
+
+    def _run(self, start: int, stop: int) -> Iterator[NDArray[Any]]:
+        """Yield frames start … stop − 1."""
+        if len(self.scan_shape) == 1:
+            yield self._read({"n": slice(start, stop)}, "nyx")
+            return
+        width = self.scan_shape[1]
+        while start < stop:
+            row, column = divmod(start, width)
+            if column == 0 and stop - start >= width:
+                rows = (stop - start) // width
+                yield self._read({"r": slice(row, row + rows)}, "rcyx").reshape(-1, *self.shape[1:])
+                start += rows * width
+            else:
+                num = min(stop - start, width - column)
+                yield self._read({"r": slice(row, row + 1), "c": slice(column, column + num)}, "rcyx")[0]
+                start += num
+
+    def _read(self, chosen: dict[str, slice], order: str) -> NDArray[Any]:
+        key = (0,) * self._leading + tuple(chosen.get(letter, slice(None)) for letter in self._axes)
+        part = np.asarray(self._stored[key])
+        return part.transpose([self._axes.index(letter) for letter in order])
+
+
+class PreparedPatterns:
+    """`Patterns` out of stored frames, brought to our convention when they are asked for.
+
+    Args:
+        frames: The frames.
+        preparation: What is done to them.
+        in_file: Whether they are read anew each time; False: they are in memory already.
+        reading: Makes the context to read in: it turns what a damaged file raises into a DataError.
+    """
+
+    def __init__(
+        self,
+        frames: Frames,
+        preparation: Preparation,
+        in_file: bool,
+        reading: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self._frames, self._preparation, self._reading = frames, preparation, reading
+        self.in_file = in_file
+        self.scan_shape, self.frame_shape = frames.scan_shape, frames.shape[1:]
+        self.shape: tuple[int, ...] = (len(frames), *preparation.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, points: slice | NDArray[np.int64], /) -> NDArray[np.float32]:
+        with self._reading():
+            frames_BVU = self._frames[points]
+        return self._preparation(frames_BVU)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Read all of them."""
+        whole_NYX = np.empty(self.shape, np.float32)
+        for piece, patterns_BYX in pieces(self):
+            whole_NYX[piece] = patterns_BYX
+        return whole_NYX if dtype is None else whole_NYX.astype(dtype, copy=False)

@@ -1,0 +1,68 @@
+"""A simulated scan of a few dozen atoms, with everything known: for trying things out and for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import attrs
+
+from trainkit import Problem, component
+from trainkit_ptychography.scans.kind import DiffractionData
+
+if TYPE_CHECKING:
+    from trainkit.recipe.root import Recipe
+    from trainkit_ptychography.scans.scan import Recording
+
+_positive = attrs.validators.gt(0.0)
+
+
+@component
+class SimulatedDiffraction(DiffractionData):
+    """A scan over randomly placed atoms with a defocused probe, wrong positions, and counting noise.
+
+    Made anew in each run, in a second, the same for the same settings. The truth is known, so hook
+    ``ptychography_truth`` can say how good a reconstruction is.
+
+    Attributes:
+        scan_shape: Rows and columns of scan points.
+        step_angstrom: Distance between scan points.
+        detector_size: Rows, and columns, of a pattern.
+        pixel_size_angstrom: Size of an object pixel; the detector reaches to wavelength / (2 · pixel size).
+        energy_kev: Energy of the electrons.
+        semiangle_mrad: Half opening angle of the aperture.
+        defocus_angstrom: Underfocus.
+        position_error_angstrom: Standard deviation, along each axis, of the error of the positions that are told.
+        dose_per_square_angstrom: Electrons an Å².
+        atom_spacing_angstrom: Least distance between atoms.
+        seed: Of atoms, position errors and noise; apart from the run's seed, so that runs compare on the same data.
+    """
+
+    scan_shape: tuple[int, int] = attrs.field(
+        default=(24, 24), validator=attrs.validators.deep_iterable(attrs.validators.ge(2))
+    )
+    step_angstrom: float = attrs.field(default=0.5, validator=_positive)
+    detector_size: int = attrs.field(default=48, validator=attrs.validators.ge(8))
+    pixel_size_angstrom: float = attrs.field(default=0.4, validator=_positive)
+    energy_kev: float = attrs.field(default=80.0, validator=_positive)
+    semiangle_mrad: float = attrs.field(default=25.0, validator=_positive)
+    defocus_angstrom: float = 60.0
+    position_error_angstrom: float = attrs.field(default=0.1, validator=attrs.validators.ge(0.0))
+    dose_per_square_angstrom: float = attrs.field(default=1e5, validator=_positive)
+    atom_spacing_angstrom: float = attrs.field(default=1.4, validator=_positive)
+    seed: int = attrs.field(default=0, validator=attrs.validators.ge(0))
+
+    def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
+        """Check that nothing is asked of a file."""
+        if self.patterns_on == "disk":
+            yield Problem("simulated patterns are in no file", "patterns_on")
+
+    def knows_truth(self) -> bool:
+        """Return True: it is a simulation."""
+        return True
+
+    def read(self) -> Recording:
+        """Simulate."""
+        from trainkit_ptychography.scans.simulated_live import simulate
+
+        return simulate(self)

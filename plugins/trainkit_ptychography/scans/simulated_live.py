@@ -1,0 +1,88 @@
+"""Simulates a scan, in plain numpy and double precision, apart from the model that is to reconstruct it.
+
+Shapes: N = scan points, A = atoms, K, L = rows and columns of the specimen, Y, X = those of the detector.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainkit import random_seed
+from trainkit_ptychography.physics.optics import aperture_probe, electron_wavelength
+from trainkit_ptychography.scans.scan import Recording, Scan, Truth
+
+if TYPE_CHECKING:
+    from trainkit_ptychography.scans.simulated import SimulatedDiffraction
+
+_ATOM_RADIUS = 0.45  # Å, standard deviation of an atom's projected phase
+_TRIES = 4000  # random places tried for atoms
+
+
+def simulate(settings: SimulatedDiffraction) -> Recording:
+    """Make the scan that the settings describe."""
+    generator = np.random.default_rng(random_seed(settings.seed))
+    size, pixel = settings.detector_size, settings.pixel_size_angstrom
+    wavelength = electron_wavelength(settings.energy_kev)
+
+    # The specimen is as large as all patches together, so that nothing wraps around.
+    step, margin = settings.step_angstrom / pixel, 4
+    first = size // 2 + margin
+    grids = np.meshgrid(*(first + step * np.arange(num) for num in settings.scan_shape), indexing="ij")
+    nominal_N2 = np.stack(grids, axis=-1).reshape(-1, 2)
+    shape_KL = tuple(int(np.ceil(step * (num - 1))) + size + 2 * margin for num in settings.scan_shape)
+    true_N2 = nominal_N2 + generator.normal(0.0, settings.position_error_angstrom / pixel, nominal_N2.shape)
+    true_N2 = np.clip(true_N2, size // 2 + 1, np.array(shape_KL) - (size - size // 2) - 1)
+
+    phase_KL = atoms(shape_KL, settings.atom_spacing_angstrom / pixel, _ATOM_RADIUS / pixel, generator)
+    coefficients = {"C10": (-settings.defocus_angstrom, 0.0)}
+    probe_YX = aperture_probe((size, size), pixel, wavelength, settings.semiangle_mrad, coefficients)
+    expected_NYX = patterns(np.exp(1j * phase_KL), probe_YX, true_N2)
+    counts = settings.dose_per_square_angstrom * settings.step_angstrom**2
+    intensities_NYX = generator.poisson(counts * expected_NYX).astype(np.float32)
+    scan = Scan(
+        positions_N2=nominal_N2,
+        source="diffraction_simulated",
+        pixel_size_angstrom=pixel,
+        wavelength_angstrom=wavelength,
+        semiangle_mrad=settings.semiangle_mrad,
+        defocus_angstrom=settings.defocus_angstrom,
+        truth=Truth(phase_KL=phase_KL, positions_N2=true_N2),
+    )
+    return Recording(intensities_NYX, scan)
+
+
+def atoms(
+    shape_KL: tuple[int, ...], spacing: float, radius: float, generator: np.random.Generator
+) -> NDArray[np.float64]:
+    """Return the phase of atoms strewn at random, none nearer to another than ``spacing``, all lengths in pixels."""
+    places_A2 = np.empty((0, 2))
+    for candidate_2 in generator.uniform(0.0, np.array(shape_KL), (_TRIES, 2)):
+        if not len(places_A2) or np.hypot(*(places_A2 - candidate_2).T).min() >= spacing:
+            places_A2 = np.vstack([places_A2, candidate_2])
+    strengths_A = generator.uniform(0.3, 0.9, len(places_A2))  # rad at an atom's centre
+    rows_AK, columns_AL = (
+        np.exp(-0.5 * ((np.arange(size) - places_A2[:, axis, None]) / radius) ** 2)
+        for axis, size in enumerate(shape_KL)
+    )
+    phase_KL: NDArray[np.float64] = (strengths_A[:, None] * rows_AK).T @ columns_AL
+    return phase_KL
+
+
+def patterns(
+    object_KL: NDArray[np.complex128], probe_YX: NDArray[np.complex128], positions_N2: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the intensities that a probe makes at positions (of its centre, in pixels); zero frequency at [0, 0]."""
+    height, width = probe_YX.shape
+    spectrum_YX = np.fft.fft2(probe_YX)
+    frequency_Y, frequency_X = np.fft.fftfreq(height), np.fft.fftfreq(width)
+    intensities_NYX = np.empty((len(positions_N2), height, width))
+    for point, (row, column) in enumerate(positions_N2):
+        top, left = round(row) - height // 2, round(column) - width // 2
+        off = (row - round(row), column - round(column))
+        ramp_YX = np.exp(-2j * np.pi * (frequency_Y[:, None] * off[0] + frequency_X[None, :] * off[1]))
+        exit_YX = np.fft.ifft2(spectrum_YX * ramp_YX) * object_KL[top : top + height, left : left + width]
+        intensities_NYX[point] = np.abs(np.fft.fft2(exit_YX, norm="ortho")) ** 2
+    return intensities_NYX

@@ -1,0 +1,153 @@
+"""Where patterns are while a run lasts: on the device, in the host's memory, or in their file.
+
+Shapes: N = scan points, B = patterns of a batch, Y, X = rows and columns of the detector.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from math import prod
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainkit import DataError
+from trainkit_ptychography.free_memory import SHARE, free_host_memory, in_words
+from trainkit_ptychography.scans.patterns import Patterns, PreparedPatterns, pieces
+from trainkit_ptychography.scans.scan import Recording
+
+Place = Literal["device", "host", "disk"]
+
+_AHEAD = 2  # batches that are read before they are asked for
+
+
+def choose_place(recording: Recording, wanted: Literal["auto"] | Place, device: torch.device) -> Place:
+    """Return where patterns are to be; "auto": the first of device, host and disk where they fit.
+
+    Raises:
+        DataError: They do not fit where they are wanted, or cannot be read piece by piece from their file.
+    """
+    patterns, source = recording.intensities_NYX, recording.scan.source
+    in_file = isinstance(patterns, PreparedPatterns) and patterns.in_file
+    needed = 4 * prod(patterns.shape)
+    if wanted == "disk":
+        if not in_file:
+            raise DataError(
+                f'{source}: patterns_on = "disk", but these cannot be read piece by piece: they are packed, in Fortran '
+                'order, or made by the computer; save them as HDF5, or as .npy in C order, or say "auto"'
+            )
+        return "disk"
+    on_host = device.type == "cpu"
+    free: dict[Place, int] = {"device": free_host_memory() if on_host else _free_device_memory(device)}
+    free["host"] = free_host_memory()
+    if wanted == "auto":
+        fitting: list[Place] = [place for place, there in free.items() if needed <= SHARE * there]
+        if fitting:
+            return fitting[0]
+        if in_file:
+            return "disk"
+        wanted = "host"  # they are there already, or nowhere
+        if not isinstance(patterns, PreparedPatterns):
+            return wanted
+    if needed > free[wanted]:
+        streamed = 'say patterns_on = "disk", or lessen them' if in_file else "lessen them"
+        raise DataError(
+            f"{source}: {patterns.shape[0]} patterns of {patterns.shape[1]} × {patterns.shape[2]} take "
+            f"{in_words(needed)} on the {wanted}, where {in_words(free[wanted])} are free: {streamed} (prepare.crop, "
+            "prepare.bin)"
+        )
+    return wanted
+
+
+def _free_device_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    if device.type == "mps":
+        return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+    return 0  # of no other device it is known
+
+
+def loaded(recording: Recording, place: Place) -> Recording:
+    """Return the recording with its patterns read, if they are to be in memory and the host has room for them."""
+    patterns = recording.intensities_NYX
+    if place == "disk" or not isinstance(patterns, PreparedPatterns):
+        return recording
+    if 4 * prod(patterns.shape) > free_host_memory():
+        return recording  # the device has more: they go there piece by piece
+    return recording._replace(intensities_NYX=np.asarray(patterns))
+
+
+class Resident:
+    """Amplitudes in the device's memory.
+
+    Args:
+        patterns: The intensities.
+        amplitudes: Turns some of them into amplitudes.
+        device: Where to.
+    """
+
+    def __init__(
+        self, patterns: Patterns, amplitudes: Callable[[NDArray[np.float32]], Tensor], device: torch.device
+    ) -> None:
+        whole_NYX: Tensor | None = None
+        for piece, patterns_BYX in pieces(patterns):
+            amplitudes_BYX = amplitudes(patterns_BYX)
+            if whole_NYX is None:
+                whole_NYX = torch.empty(patterns.shape, dtype=amplitudes_BYX.dtype, device=device)
+            whole_NYX[piece] = amplitudes_BYX.to(device)
+        assert whole_NYX is not None  # there are patterns, `checked` made sure
+        self._amplitudes_NYX = whole_NYX
+
+    def batches(self, indices: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield for each index (B,), on the CPU: the index and its amplitudes (B, Y, X), on the device."""
+        kept = tuple(indices)
+        if not kept:
+            return
+        # All indices go over at once: a copy for each batch would wait for the device each time.
+        moved = torch.cat(kept).to(self._amplitudes_NYX.device)
+        for index in torch.split(moved, [len(each) for each in kept]):
+            yield index, self._amplitudes_NYX.index_select(0, index)
+
+
+class Streamed:
+    """Amplitudes that come to the device batch by batch, the next ones being read while one is worked on.
+
+    Args:
+        patterns: The intensities, in the host's memory or in a file.
+        amplitudes: Turns some of them into amplitudes.
+        device: Where to.
+    """
+
+    def __init__(
+        self, patterns: Patterns, amplitudes: Callable[[NDArray[np.float32]], Tensor], device: torch.device
+    ) -> None:
+        self._patterns, self._amplitudes, self._device = patterns, amplitudes, device
+        # One thread for the whole run: each new one would begin with a heap of its own.
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="patterns")
+
+    def batches(self, indices: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield for each index (B,), on the CPU: the index and its amplitudes (B, Y, X), on the device."""
+        waiting: deque[Future[tuple[Tensor, Tensor]]] = deque()
+        try:
+            for index in indices:
+                waiting.append(self._reader.submit(self._read, index))
+                if len(waiting) > _AHEAD:
+                    yield self._arrived(waiting.popleft())
+            while waiting:
+                yield self._arrived(waiting.popleft())
+        finally:
+            for reading in waiting:
+                reading.cancel()
+
+    def _read(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        both = (index, self._amplitudes(self._patterns[index.numpy()]))
+        return (both[0].pin_memory(), both[1].pin_memory()) if self._device.type == "cuda" else both
+
+    def _arrived(self, reading: Future[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+        index, amplitudes_BYX = (each.to(self._device, non_blocking=True) for each in reading.result())
+        return index, amplitudes_BYX

@@ -1,0 +1,215 @@
+"""A scan summed up for a person: what `check --data` prints, and what about it looks wrong.
+
+Units: pixels are those of the object, unless they are said to be the detector's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import hypot, prod
+
+import numpy as np
+
+from trainkit import DataError
+from trainkit_ptychography.free_memory import SHARE, free_host_memory, in_words
+from trainkit_ptychography.physics.optics import aperture_probe
+from trainkit_ptychography.scans.patterns import PreparedPatterns
+from trainkit_ptychography.scans.positions import likely_unit
+from trainkit_ptychography.scans.sampling import (
+    beam_offset,
+    bright_radius,
+    edge_share,
+    neighbour_distances,
+    probe_diameter,
+)
+from trainkit_ptychography.scans.scan import Checked
+
+_LEAST_OVERLAP = 0.6
+_COMPLEX_ARRAYS = 7  # of a batch and a mode that are alive at once in the backward pass
+
+
+def summary(checked: Checked, batch_size: int) -> Iterator[str]:
+    """Yield lines that a person recognises their experiment by."""
+    patterns, scan, survey = checked
+    num, shape = len(patterns), (patterns.shape[1], patterns.shape[2])
+    size, extent_2 = scan.pixel_size_angstrom, np.ptp(scan.positions_N2, axis=0)
+    step = typical_step(checked)
+    raster = made_of = ""
+    if isinstance(patterns, PreparedPatterns):
+        if len(patterns.scan_shape) == 2:
+            raster = f" ({_by(patterns.scan_shape)})"
+        if patterns.frame_shape != shape:
+            made_of = f", made of {_by(patterns.frame_shape)}"
+    yield f"patterns     {num}{raster} of {_by(shape)} pixels{made_of}"
+    if scan.mask_YX is not None:
+        yield f"mask         {int((~scan.mask_YX).sum())} of {prod(shape)} pixels do not count"
+    totals_N = survey.totals_N
+    yield f"counts       {totals_N.mean():.4g} a pattern ({totals_N.min():.4g} to {totals_N.max():.4g})"
+    if size is not None and scan.wavelength_angstrom is not None:
+        a_pixel = 1e3 * scan.wavelength_angstrom / (size * shape[0])
+        reach = a_pixel * shape[0] / 2
+        yield f"wavelength   {scan.wavelength_angstrom:.5g} Å"
+        yield f"detector     to ±{reach:.4g} mrad, {a_pixel:.4g} mrad a pixel"
+    if size is None:
+        yield "pixel size   not known: everything is in pixels"
+    else:
+        yield f"pixel size   {_angstrom(size)}"
+    yield f"step         {_length(step, size)}"
+    yield f"scanned      {_lengths(extent_2[0], extent_2[1], size)}"
+    diameter = known_probe_diameter(checked)
+    if diameter is None:
+        yield (
+            "overlap      not known: that needs a probe in the file (probe = …), or energy, pixel size, semiangle_mrad "
+            "and defocus_angstrom in [data]"
+        )
+    else:
+        yield f"probe        {_length(diameter, size)} across"
+        overlap = f"{100 * (1 - step / diameter):.0f} % of its diameter" if step < diameter else "none"
+        yield f"overlap      {overlap}, from one point to the next"
+    if size is not None and min(extent_2) > 0:
+        area = prod(float(each) + step for each in extent_2) * size**2
+        yield f"dose         {totals_N.sum() / area:.4g} counts/Å²"
+    whole = [int(np.ceil(each)) + pixels + 2 for each, pixels in zip(extent_2, shape, strict=True)]
+    yield f"object       about {_lengths(whole[0], whole[1], size)}"
+    stored, batch = 4 * num * prod(shape), 8 * _COMPLEX_ARRAYS * batch_size * prod(shape)
+    free = free_host_memory()
+    yield (
+        f"memory       patterns {in_words(stored)}, object {in_words(32 * prod(whole))}, a batch of {batch_size} about "
+        f"{in_words(batch)} a probe mode ({in_words(free)} are free here)"
+    )
+    if isinstance(patterns, PreparedPatterns) and patterns.in_file and stored > SHARE * free:
+        yield "streaming    patterns stay in their file, unless a device has more memory than the host"
+    if scan.truth is not None:
+        yield "truth        known: object phase and positions"
+
+
+def typical_step(checked: Checked) -> float:
+    """Return the median distance from one scan point to the nearest other, in pixels; 0 for a single place."""
+    step = float(np.median(neighbour_distances(checked.scan.positions_N2)))
+    return step if np.isfinite(step) else 0.0
+
+
+def known_probe_diameter(checked: Checked) -> float | None:
+    """Return the diameter of the probe in pixels, from the guess that came with the data or from its optics.
+
+    Raises:
+        DataError: The aperture does not fit on the detector.
+    """
+    patterns, scan, _ = checked
+    if scan.probe_MYX is not None:
+        return probe_diameter((np.abs(scan.probe_MYX) ** 2).sum(axis=0))
+    if scan.semiangle_mrad is None or scan.pixel_size_angstrom is None or scan.wavelength_angstrom is None:
+        return None
+    shape = (patterns.shape[1], patterns.shape[2])
+    defocus = {"C10": (-(scan.defocus_angstrom or 0.0), 0.0)}
+    try:
+        probe_YX = aperture_probe(
+            shape, scan.pixel_size_angstrom, scan.wavelength_angstrom, scan.semiangle_mrad, defocus
+        )
+    except DataError as error:
+        raise DataError(f"{scan.source}: {error}") from error
+    return probe_diameter(np.abs(probe_YX) ** 2)
+
+
+def doubts(checked: Checked) -> Iterator[str]:
+    """Yield what about a scan is possible, but looks wrong; each with what to change.
+
+    Raises:
+        DataError: The aperture does not fit on the detector.
+    """
+    yield from _doubts_of_light(checked)
+    yield from _doubts_of_positions(checked)
+
+
+def _doubts_of_light(checked: Checked) -> Iterator[str]:
+    patterns, scan, survey = checked
+    shape, mean_YX = patterns.shape[1:], survey.mean_YX
+    empty = int((survey.totals_N == 0).sum())
+    if empty:
+        first = int(np.flatnonzero(survey.totals_N == 0)[0])
+        yield f"{empty} of {len(patterns)} patterns are all zero, the first is pattern {first}: leave them out"
+    if scan.mask_YX is not None and not scan.mask_YX[0, 0]:
+        yield (
+            "the mask hides the undiffracted beam, so a pattern's total, to which the probe's power is set, is too "
+            "small: expect amplitudes of the object above 1"
+        )
+    down, right = (round(each, 1) + 0.0 for each in beam_offset(mean_YX))  # not −0
+    if hypot(down / shape[0], right / shape[1]) > 0.25:
+        yield (
+            f"the light is not near the zero frequency but ({down:.0f}, {right:.0f}) pixels off, as if patterns were "
+            'cut in four: is zero_frequency the other one of "centre" and "corner"?'
+        )
+        return  # what follows would be said of the wrong pixels
+    if hypot(down, right) > max(1.5, 0.03 * min(shape)):
+        yield (
+            f"the light's centre of mass is ({down:.1f}, {right:.1f}) pixels off the zero frequency: say where the "
+            'beam is, zero_frequency = [row, column] or "centre_of_mass"'
+        )
+    edge = edge_share(mean_YX, scan.mask_YX)
+    if edge > 0.2:
+        yield (
+            f"the detector's edge is {100 * edge:.0f} % as bright as the direct light: the detector does not cover it, "
+            "or there is a background to subtract (prepare.background)"
+        )
+    if (
+        scan.semiangle_mrad is not None
+        and scan.pixel_size_angstrom is not None
+        and scan.wavelength_angstrom is not None
+    ):
+        a_pixel = 1e3 * scan.wavelength_angstrom / (scan.pixel_size_angstrom * shape[0])
+        seen = bright_radius(mean_YX) * a_pixel
+        if not 0.75 < seen / scan.semiangle_mrad < 1.33:
+            yield (
+                f"the bright disc in the patterns has a radius of {seen:.3g} mrad, but semiangle_mrad is "
+                f"{scan.semiangle_mrad:.3g}: check it, the energy, and the pixel size or dk"
+            )
+
+
+def _doubts_of_positions(checked: Checked) -> Iterator[str]:
+    patterns, scan, _ = checked
+    shape, num = patterns.shape[1:], len(patterns)
+    if num < 2:
+        return
+    distances, room = neighbour_distances(scan.positions_N2), min(shape)
+    step = typical_step(checked)
+    hint = likely_unit(step, scan.positions_unit, scan.pixel_size_angstrom, room)
+    diameter = known_probe_diameter(checked)
+    if alone := int((distances > max(shape)).sum()):
+        share = "" if len(distances) == num else f" of {len(distances)} that were looked at"
+        yield f"{alone} points{share} are so far from all others that their patches do not overlap: leave them out"
+    if step < 0.02:
+        yield f"the step is {step:.2g} pixels, next to nothing: check positions_unit and the pixel size{hint}"
+    elif diameter is not None and 1 - step / diameter < _LEAST_OVERLAP:
+        yield (
+            f"the overlap is {max(0.0, 100 * (1 - step / diameter)):.0f} %, and below {100 * _LEAST_OVERLAP:.0f} % a "
+            "reconstruction seldom succeeds: check positions_unit, the pixel size and the defocus, or scan more "
+            f"densely{hint}"
+        )
+    if room / step < 2 and step >= 0.02:
+        yield (
+            f"a step of {step:.3g} pixels with patches of {_by(tuple(shape))} measures less than is to be found out "
+            f"(patch / step must be 2 or more): scan more densely, or use finer detector pixels (less binning){hint}"
+        )
+    if diameter is not None and diameter > 0.7 * room:
+        yield (
+            f"the probe is {diameter:.3g} pixels across and its array has {_by(tuple(shape))}: it does not fit, so the "
+            "detector's pixels are too coarse for it: bin less, or check the defocus"
+        )
+
+
+def _angstrom(value: float) -> str:
+    return f"{value:.4g} Å" if value < 1000 else f"{value / 1e4:.4g} µm" if value >= 1e4 else f"{value / 10:.4g} nm"
+
+
+def _length(pixels: float, size: float | None) -> str:
+    return f"{pixels:.4g} pixels" if size is None else f"{_angstrom(pixels * size)} ({pixels:.3g} pixels)"
+
+
+def _lengths(rows: float, columns: float, size: float | None) -> str:
+    if size is None:
+        return f"{rows:.4g} × {columns:.4g} pixels"
+    return f"{_angstrom(rows * size)} × {_angstrom(columns * size)} ({rows:.4g} × {columns:.4g} pixels)"
+
+
+def _by(shape: tuple[int, ...]) -> str:
+    return " × ".join(str(size) for size in shape)

@@ -1,0 +1,50 @@
+"""Folders of the BraTS challenges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+
+from trainkit import component
+from trainkit_segmentation.data.kind import SegmentationData
+
+if TYPE_CHECKING:
+    from trainkit_segmentation.cases.case import CaseList
+
+Modality = Literal["t1", "t1c", "t2", "flair"]
+
+
+def _each_once(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
+    if not value or len(set(value)) != len(value):
+        raise ValueError(f"{attribute.name} must name at least one, each once, got {list(value)}")
+
+
+@component
+class BraTS(SegmentationData):
+    """A folder of BraTS cases: one folder a case, with a file for each modality and one for the segmentation.
+
+    Up to 2022 files end in ``_t1``, ``_t1ce``, ``_t2``, ``_flair``, ``_seg``, and 4 is enhancing tumour. Since 2023
+    they end in ``-t1n``, ``-t1c``, ``-t2w``, ``-t2f``, ``-seg``, and it is 3; 2024 adds 4, the resection cavity.
+    Cases of one patient (``BraTS-GLI-00005-100``, ``-101``) stay together in a split.
+
+    Attributes:
+        path: The folder that holds the cases' folders.
+        edition: Whose label values these are; "2021" stands for 2017 to 2022. "auto": found from file names and label
+            values, and said.
+        target: "regions": whole_tumor, tumor_core, enhancing_tumor (2024: and resection_cavity), which overlap, as the
+            challenge scores them. "labels": the label values themselves, which do not.
+        modalities: The channels, in their order.
+    """
+
+    path: Path
+    edition: Literal["auto", "2021", "2023", "2024"] = "auto"
+    target: Literal["regions", "labels"] = "regions"
+    modalities: tuple[Modality, ...] = attrs.field(default=("t1", "t1c", "t2", "flair"), validator=_each_once)
+
+    def find(self) -> CaseList:
+        """Find the cases, and the edition from their names and label values."""
+        from trainkit_segmentation.data.brats_live import find
+
+        return find(self)

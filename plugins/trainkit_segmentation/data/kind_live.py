@@ -1,0 +1,143 @@
+"""Cases that can be trained on: what every segmentation model, loss and metric is given as ``data``.
+
+Shapes: B = patches of a batch, C = channels of an image, K = classes of a target, X, Y, Z = voxels.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from trainkit import Context, DataError, State, did_you_mean
+from trainkit_segmentation.patches.batches import PatchBatches
+from trainkit_segmentation.patches.workers import Workers
+from trainkit_segmentation.preparing.cache_filling import prepare_all
+from trainkit_segmentation.preparing.cache_live import CaseStore
+from trainkit_segmentation.preparing.cached_cases import OpenCase, opened
+
+if TYPE_CHECKING:
+    from trainkit_segmentation.data.kind import SegmentationData
+    from trainkit_segmentation.files.nifti import Array
+
+_log = logging.getLogger("trainkit.segmentation")
+
+
+class LiveSegmentation:
+    """Preprocessed cases.
+
+    A batch of training has ``index`` (B,), ``image`` (B, C, X, Y, Z) float32 of the patch's size, and ``label``:
+    where classes exclude each other (B, 1, X, Y, Z) int64, 0 for the background and i + 1 for ``classes[i]``;
+    else (B, K, X, Y, Z) float32, 0 or 1. A batch of evaluation is one whole preprocessed volume, B = 1, and has its
+    name as ``case``.
+
+    Attributes:
+        num_channels: Channels of an image.
+        classes: The foreground classes, in the order of the target's values or channels.
+        exclusive: Whether a voxel has one class at most: a network then gives ``len(classes) + 1`` scores (softmax),
+            else ``len(classes)`` (sigmoid).
+        patch_size: Voxels of a training patch along x, y, z of the preprocessed grid.
+        steps_per_epoch: Batches of an epoch, on this process.
+    """
+
+    _workers: Workers | None = None
+
+    def __init__(self, settings: SegmentationData, context: Context) -> None:
+        listing = settings.find()
+        if listing.problems:
+            raise DataError("\n  ".join([f"{listing.source}: {len(listing.problems)} problems", *listing.problems]))
+        for note in listing.notes:
+            _log.info("%s", note)
+        self.num_channels, self.classes = len(listing.channels), listing.labels.classes
+        self.exclusive = listing.labels.exclusive
+        self.patch_size = settings.patch_size
+
+        self._division = settings.split.divide({case.name: case.subject for case in listing.cases})
+        self._index = {case.name: number for number, case in enumerate(listing.cases)}
+        used = {name for names in self._division.values() for name in names}
+        self._store = CaseStore(settings.cache)  # holds what is in use for as long as this lives
+        cases = [case for case in listing.cases if case.name in used]
+        self._keys = prepare_all(cases, listing.labels, settings.preprocessing, self._store)
+
+        train = self._division["train"]
+        self._check_classes(listing.source, train)
+        self.steps_per_epoch = settings.steps_per_epoch or ceil(len(train) / (settings.batch_size * context.world))
+        self._rank, self._world = context.rank, context.world
+        entries = [(self._index[name], self._store.path(self._keys[name])) for name in train]
+        self._batches = PatchBatches(settings, context, entries)
+        on_gpu = torch.device(context.device).type == "cuda"
+        if settings.workers:
+            self._workers = Workers(self._batches, settings.workers, on_gpu)
+
+    def train(self, epoch: int, start: int) -> Iterator[dict[str, Any]]:
+        """Yield the batches ``start``… of an epoch, a function of (seed, epoch, rank) alone."""
+        places = [(epoch, step) for step in range(start, self.steps_per_epoch)]
+        if self._workers is not None:
+            yield from self._workers(places)
+        else:
+            for place in places:
+                yield self._batches[place]
+
+    def on_run_end(self, state: State) -> None:
+        """End the processes that prepare batches, before a next run in this process begins."""
+        if self._workers is not None:
+            self._workers.end()
+
+    def evaluate(self, split: str) -> Iterator[dict[str, Any]]:
+        """Yield each case of a split whole, in alphabetical order; with several processes, each its share."""
+        if split not in self._division:
+            raise DataError(f'there is no split "{split}"; {did_you_mean(split, self._division)}')
+        for name in self._division[split][self._rank :: self._world]:
+            case = self._case(name)
+            yield {
+                "index": torch.tensor([self._index[name]]),
+                "image": case.tensors["image"].float()[None],
+                "label": case.label(case.tensors["codes"])[None],
+                "case": name,
+            }
+
+    def to_original(self, scores_KXYZ: Tensor, case: str) -> Tensor:
+        """Resample class scores of a preprocessed volume onto the case's own voxel grid.
+
+        What preprocessing cropped becomes background, with scores of ±10⁴.
+
+        Args:
+            scores_KXYZ: Scores on the preprocessed grid, floating point, one channel a network output.
+            case: Its name.
+
+        Returns:
+            (K, X, Y, Z) on the voxel grid of the case's files, same dtype and device.
+        """
+        return self._case(case).grid.to_own(scores_KXYZ, background=0 if self.exclusive else None)
+
+    def truth(self, case: str) -> Tensor:
+        """Return the label on the case's own voxel grid, in the convention of a batch's ``label`` without its B."""
+        found = self._case(case)
+        return found.label(found.tensors.get("own_codes", found.tensors["codes"]))
+
+    def spacing_mm(self, case: str) -> tuple[float, float, float]:
+        """Return the size of a voxel of the case's own grid along its axes."""
+        return self._case(case).grid.own_spacing_mm
+
+    def affine(self, case: str) -> Array:
+        """Return the (4, 4) matrix from voxels of the case's own grid to mm (right, anterior, superior)."""
+        return self._case(case).grid.affine
+
+    def _check_classes(self, source: str, train: Sequence[str]) -> None:
+        counts = {name: opened(self._store.path(key)).tensors["place_counts"] for name, key in self._keys.items()}
+        anywhere = torch.stack(list(counts.values())).sum(dim=0)
+        trained = torch.stack([counts[name] for name in train]).sum(dim=0)
+        for k, name in enumerate(self.classes):
+            if not anywhere[k]:
+                raise DataError(f'{source}: class "{name}" is in no case: leave it out, or see what label values mean')
+            if not trained[k]:
+                _log.warning('class "%s" is in no case that is trained on', name)
+
+    def _case(self, name: str) -> OpenCase:
+        if name not in self._keys:
+            raise DataError(f'there is no case "{name}"; {did_you_mean(name, self._keys)}')
+        return opened(self._store.path(self._keys[name]))

@@ -1,0 +1,60 @@
+"""Folders of TotalSegmentator's data sets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import attrs
+
+from trainkit import Problem, component
+from trainkit_segmentation.data.kind import SegmentationData
+
+if TYPE_CHECKING:
+    from trainkit.recipe.root import Recipe
+    from trainkit_segmentation.cases.case import CaseList
+
+
+def _each_once(instance: object, attribute: attrs.Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
+    twice = sorted({each for each in value if value.count(each) > 1})
+    if not value or twice:
+        raise ValueError(
+            f"{attribute.name} must name at least one, each once" + f"; twice: {', '.join(twice)}" * bool(twice)
+        )
+
+
+@component
+class TotalSegmentator(SegmentationData):
+    """A folder a subject, with an image and one mask file for each structure in ``segmentations/``.
+
+    Attributes:
+        path: The folder that holds the subjects' folders.
+        structures: The classes: names of mask files without their ending, as ``["liver", "spleen"]``.
+        image: The image's file name in a subject's folder; ``mri.nii.gz`` in the MR data set.
+        overlap: Where masks share voxels: "error" refuses the case; "multi_label" lets a voxel be of several classes.
+    """
+
+    path: Path
+    structures: tuple[str, ...] = attrs.field(validator=_each_once)
+    image: str = "ct.nii.gz"
+    overlap: Literal["error", "multi_label"] = "error"
+
+    def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
+        """Warn where mirroring makes a left structure look like a right one."""
+        sided = [
+            name for name in self.structures if name.replace("_left", "_right") in self.structures and "_left" in name
+        ]
+        flip = self.augmentation.flip
+        if sided and flip is not None and 0 in flip.axes and flip.probability > 0:
+            yield Problem(
+                f"mirrors left and right, but {sided[0]} and its counterpart are two classes: leave out axis 0",
+                "augmentation.flip.axes",
+                "warning",
+            )
+
+    def find(self) -> CaseList:
+        """Find the subjects and their masks."""
+        from trainkit_segmentation.data.totalsegmentator_live import find
+
+        return find(self)

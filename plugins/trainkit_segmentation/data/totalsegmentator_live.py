@@ -1,0 +1,54 @@
+"""Finding TotalSegmentator subjects and their masks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trainkit import DataError, did_you_mean
+from trainkit_segmentation.cases.case import CaseList, FileCase, Labels
+
+if TYPE_CHECKING:
+    from trainkit_segmentation.data.totalsegmentator import TotalSegmentator
+
+
+def find(settings: TotalSegmentator) -> CaseList:
+    """Find the subjects of a folder.
+
+    Raises:
+        DataError: There are none.
+    """
+    path = settings.path
+    if not path.is_dir():
+        raise DataError(f"{path}: there is no such folder")
+    folders = [path] if (path / "segmentations").is_dir() else sorted(p for p in path.iterdir() if p.is_dir())
+    cases, problems = [], []
+    subjects = [
+        folder for folder in folders if (folder / "segmentations").is_dir() or (folder / settings.image).exists()
+    ]
+    for folder in subjects:
+        masks = {name: folder / "segmentations" / f"{name}.nii.gz" for name in settings.structures}
+        missing = [name for name, mask in masks.items() if not mask.exists()]
+        image = folder / settings.image
+        if not image.exists():
+            problems.append(f"{folder.name}: there is no {image} (data.image says what it is called)")
+        elif missing:
+            there = [each.name.removesuffix(".nii.gz") for each in (folder / "segmentations").glob("*.nii.gz")]
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            near = did_you_mean(missing[0], there)
+            hint = near if near.startswith("did") else f"it has {len(there)} masks"
+            problems.append(f"{folder.name}: there is no mask of {missing[0]}{more}; {hint}")
+        else:
+            cases.append(FileCase(folder.name, folder.name, (image,), None, tuple(masks.values())))
+    if not subjects:
+        raise DataError(
+            f"{path}: there are no subjects, folders with {settings.image} and segmentations/; data.path is the folder "
+            "that holds them"
+        )
+    exclusive = settings.overlap == "error"
+    return CaseList(
+        source=str(path),
+        cases=tuple(cases),
+        channels=(settings.image.partition(".")[0],),
+        labels=Labels(settings.structures, exclusive, members={}),
+        problems=tuple(problems),
+    )

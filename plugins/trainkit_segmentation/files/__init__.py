@@ -1,0 +1,1 @@
+"""Single files: NIfTI, and what is remembered of their content."""

@@ -1,0 +1,143 @@
+"""Pictures of what a network finds: choosing cases, and keeping what will be shown.
+
+Shapes: L = 1 or classes, X, Y, Z = voxels along the file's axes, or, once turned, to the right, the front and
+the top.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from nibabel import orientations
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainkit import DataError, State, did_you_mean
+from trainkit_segmentation.data.kind_live import LiveSegmentation
+from trainkit_segmentation.hooks.overlay_picture import Plane, draw
+from trainkit_segmentation.inference.prediction import class_masks, prediction
+from trainkit_segmentation.metrics.case_scores import in_a_name
+from trainkit_segmentation.metrics.overlap import counts, dice
+
+_PLANES = ("axial", "coronal", "sagittal")
+_ACROSS = (2, 1, 0)  # the axis that each plane lies across
+
+
+@attrs.frozen
+class _Shown:
+    planes: list[Plane]
+    dice_K: list[float]
+    foreground: int
+
+
+class LiveOverlays:
+    """Keeps three planes of each case that will be shown, as validation comes to it.
+
+    Args:
+        cases: Names of held-out cases; none: the one with most foreground.
+        channel: Which channel of the image is shown.
+    """
+
+    def __init__(self, cases: tuple[str, ...], channel: int) -> None:
+        self._wanted = cases
+        self._channel = channel
+        self._shown: dict[str, _Shown] = {}
+        self._seen: set[str] = set()
+
+    def on_run_start(self, state: State) -> None:
+        """See that there is something to show."""
+        data: Any = state.data
+        if not isinstance(data, LiveSegmentation):
+            raise DataError("segmentation_overlays shows labelled volumes alone; take the hook out of the recipe")
+        if self._channel >= data.num_channels:
+            raise DataError(
+                f"segmentation_overlays: channel = {self._channel}, but the images have {data.num_channels}, from 0 on"
+            )
+
+    def on_validation_start(self, state: State) -> None:
+        """Forget what was seen."""
+        self._shown, self._seen = {}, set()
+
+    def on_validation_step_end(self, state: State) -> None:
+        """Keep the planes of a case, if it is one to be shown."""
+        data: Any = state.data
+        assert state.batch is not None
+        case = state.batch["case"]
+        self._seen.add(case)
+        if self._wanted and case not in self._wanted:
+            return
+        true_LXYZ = data.truth(case).cpu()
+        foreground = int((true_LXYZ > 0).any(0).sum())
+        if not self._wanted:
+            if any(shown.foreground >= foreground for shown in self._shown.values()):
+                return
+            self._shown = {}
+        self._shown[case] = self._planes(state, case, true_LXYZ, foreground)
+
+    def on_picture(self, state: State) -> None:
+        """Show what was kept of the last validation."""
+        if self._seen and (unknown := set(self._wanted) - self._seen):
+            raise DataError(
+                f'segmentation_overlays: there is no held-out case "{min(unknown)}"; '
+                f"{did_you_mean(min(unknown), self._seen)}"
+            )
+        data: Any = state.data
+        for case, shown in self._shown.items():
+            name = "overlay" if len(self._shown) == 1 and not self._wanted else f"overlay_{in_a_name(case)}"
+            caption = f"{case}, {state.epoch + 1} epoch{'s' * (state.epoch > 0)}"
+            state.picture(name, draw(shown.planes, data.classes, shown.dice_K, caption))
+        self._shown = {}
+
+    def _planes(self, state: State, case: str, true_LXYZ: Tensor, foreground: int) -> _Shown:
+        data: Any = state.data
+        assert state.batch is not None
+        assert state.outputs is not None
+        found_LXYZ = prediction(state.outputs, state.batch, data).cpu()
+        image_XYZ, black, white = _shades(state.batch["image"][0, self._channel])
+        # As scores are resampled: what was cropped is background, channel 0, and so black in the other one.
+        image_1XYZ = data.to_original(torch.stack([torch.zeros_like(image_XYZ), image_XYZ]), case)[1:]
+        dice_K = dice(counts(found_LXYZ, true_LXYZ, len(data.classes), data.exclusive)).tolist()
+
+        affine = np.asarray(data.affine(case))
+        turn = orientations.io_orientation(affine)  # type: ignore[no-untyped-call]
+        spacing = np.linalg.norm(affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
+
+        def turned(array_LXYZ: Tensor) -> Tensor:
+            apply: Any = orientations.apply_orientation
+            return torch.from_numpy(np.stack([apply(each, turn) for each in array_LXYZ.cpu().numpy()]))
+
+        image_1XYZ, found_LXYZ, true_LXYZ = turned(image_1XYZ), turned(found_LXYZ), turned(true_LXYZ)
+        inside_XYZ = (true_LXYZ > 0).any(0)
+        planes = []
+        for title, across in zip(_PLANES, _ACROSS, strict=True):
+            others = tuple(axis for axis in range(3) if axis != across)
+            index = int(inside_XYZ.sum(others).argmax()) if inside_XYZ.any() else inside_XYZ.shape[across] // 2
+            right, up = others
+            planes.append(
+                Plane(
+                    title=f"{title}, slice {index}",
+                    image_HW=_as_seen(image_1XYZ[0].select(across, index)),
+                    found_KHW=np.stack([*map(_as_seen, class_masks(found_LXYZ.select(across + 1, index), data))]),
+                    true_KHW=np.stack([*map(_as_seen, class_masks(true_LXYZ.select(across + 1, index), data))]),
+                    aspect=float(spacing[up] / spacing[right]),
+                    grey=(black, white),
+                )
+            )
+        return _Shown(planes, dice_K, foreground)
+
+
+def _shades(image_XYZ: Tensor) -> tuple[Tensor, float, float]:
+    """Return an image whose empty surroundings are black, and the values that are black and white."""
+    # Around a head whose skull was stripped there is one value everywhere, whatever normalisation has made of it.
+    empty_XYZ = image_XYZ == image_XYZ[0, 0, 0]
+    seen = image_XYZ[~empty_XYZ].cpu().numpy()
+    black, white = np.percentile(seen, (1, 99.5)).tolist() if len(seen) else (0.0, 1.0)
+    return image_XYZ.masked_fill(empty_XYZ, black), black, white
+
+
+def _as_seen(plane: Tensor) -> NDArray[Any]:
+    """Return a plane (right or front, front or top) as it is looked at: the second axis up, the first to the left."""
+    return np.ascontiguousarray(plane.numpy()[::-1, ::-1].T)

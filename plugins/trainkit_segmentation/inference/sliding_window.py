@@ -1,0 +1,62 @@
+"""Whole volumes by overlapping windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import attrs
+from attrs.validators import ge, lt
+
+from trainkit import Batch, Inference, Outputs, Problem, component
+from trainkit_segmentation.models.kind import SegmentationModel
+from trainkit_segmentation.sizes import Size, at_least_one
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from trainkit.recipe.root import Recipe
+
+
+@component
+class SlidingWindow(Inference):
+    """Covers a volume with overlapping windows, and blends their scores. For volumes larger than a patch.
+
+    Attributes:
+        window_size: Voxels of a window along each axis; the data's ``patch_size`` if not given.
+        overlap: By how much of their size neighbouring windows overlap; 0 … 1. More is smoother and slower.
+        blending: Whether a window counts less towards its edge ("gaussian"), where the network sees less around, or
+            everywhere the same ("constant").
+        windows_at_once: Windows that go through the network together.
+    """
+
+    requires: ClassVar[tuple[str, ...]] = ("monai",)
+
+    window_size: Size | None = attrs.field(default=None, validator=at_least_one)
+    overlap: float = attrs.field(default=0.5, validator=[ge(0.0), lt(1.0)])
+    blending: Literal["gaussian", "constant"] = "gaussian"
+    windows_at_once: int = attrs.field(default=1, validator=ge(1))
+
+    def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
+        """Yield what does not fit together."""
+        if not isinstance(recipe.model, SegmentationModel):
+            yield "it cuts volumes for a segmentation network, which this model is not"
+        elif self.window_size is not None and (reason := recipe.model.refusal(self.window_size)):
+            yield Problem(reason, "window_size")
+
+    def build(self) -> Callable[[nn.Module, Batch], Outputs]:
+        """Make the function."""
+        from monai.inferers.inferer import SlidingWindowInferer
+
+        def infer(model: Any, batch: Batch) -> Outputs:
+            def scores(window_BCXYZ: Tensor) -> Tensor:
+                logits: Tensor = model({"image": window_BCXYZ})["logits"]
+                return logits
+
+            size: Size = self.window_size or model.patch_size
+            inferer = SlidingWindowInferer(
+                roi_size=size, sw_batch_size=self.windows_at_once, overlap=self.overlap, mode=self.blending
+            )
+            return {"logits": inferer(batch["image"], scores)}
+
+        return infer

@@ -1,0 +1,44 @@
+"""Soft Dice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from trainkit import component
+from trainkit_segmentation.losses.kind import SegmentationLoss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@component
+class DiceLoss(SegmentationLoss):
+    """One minus soft Dice, the mean over classes. Indifferent to how much background there is; noisier than Dice + CE.
+
+    Attributes:
+        include_background: Whether the background counts as a class, where classes exclude each other.
+        batch_dice: Whether Dice is taken over the whole batch, not over each patch.
+        squared: Whether the denominator has squares, as in V-Net.
+
+    Source:
+        Milletari, Navab, Ahmadi, "V-Net: fully convolutional neural networks …", 3DV (2016), eq. 1.
+    """
+
+    include_background: bool = False
+    batch_dice: bool = False
+    squared: bool = False
+
+    def of_one_head(self, exclusive: bool) -> Callable[[Tensor, Tensor], Tensor]:
+        """Make the function."""
+        from monai.losses.dice import DiceLoss as Term
+
+        term: Callable[[Tensor, Tensor], Tensor] = Term(
+            include_background=self.include_background or not exclusive,
+            to_onehot_y=exclusive,
+            softmax=exclusive,
+            sigmoid=not exclusive,
+            squared_pred=self.squared,
+            batch=self.batch_dice,
+        )
+        return term

@@ -1,0 +1,60 @@
+"""What all losses of labelled volumes have in common."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, ClassVar
+
+import attrs
+
+from trainkit import Batch, Loss, Outputs, Problem, component
+from trainkit_segmentation.data.kind import SegmentationData
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from trainkit.recipe.root import Recipe
+    from trainkit_segmentation.data.kind_live import LiveSegmentation
+
+
+def _some_above_zero(
+    instance: object, attribute: attrs.Attribute[tuple[float, ...] | None], value: tuple[float, ...] | None
+) -> None:
+    if value is not None and (min(value, default=-1.0) < 0 or not 0 < sum(value) < math.inf):
+        raise ValueError(f"{attribute.name} must be at least 0 each, and not all 0, got {list(value)}")
+
+
+@component
+class SegmentationLoss(Loss):
+    """A loss between scores and labels. Softmax where the data's classes exclude each other, else a sigmoid for each.
+
+    Attributes:
+        deep_supervision_weights: Weights of ``logits``, ``logits_1``, … where the network gives several; 1, 1/2, 1/4, …
+            if not given. They are scaled to a sum of 1.
+    """
+
+    requires: ClassVar[tuple[str, ...]] = ("monai",)
+
+    deep_supervision_weights: tuple[float, ...] | None = attrs.field(default=None, validator=_some_above_zero)
+
+    def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
+        """Yield what does not fit together."""
+        if not isinstance(recipe.data, SegmentationData):
+            yield "it compares scores with the labels of volumes, which this data does not have"
+
+    @abstractmethod
+    def of_one_head(self, exclusive: bool) -> Callable[[Tensor, Tensor], Tensor]:
+        """Make the function (logits, label) -> scalar.
+
+        Args:
+            exclusive: Whether a voxel has one class at most: logits (B, K + 1, X, Y, Z) with label (B, 1, X, Y, Z)
+                of values 0 … K; else both (B, K, X, Y, Z).
+        """
+
+    def build(self, data: LiveSegmentation) -> Callable[[Outputs, Batch, nn.Module], Tensor]:
+        """Make the function."""
+        from trainkit_segmentation.losses.deep_supervision import supervised
+
+        return supervised(self.of_one_head(data.exclusive), self.deep_supervision_weights)

@@ -1,0 +1,36 @@
+"""The Dice coefficient: the accumulator."""
+
+from __future__ import annotations
+
+from trainkit import Batch, Outputs, State
+from trainkit_segmentation.data.kind_live import LiveSegmentation
+from trainkit_segmentation.inference.prediction import prediction
+from trainkit_segmentation.metrics.case_scores import CaseScores
+from trainkit_segmentation.metrics.overlap import counts, dice
+
+
+class LiveDice:
+    """Dice of each class over a split.
+
+    Args:
+        data: What the cases are from.
+    """
+
+    def __init__(self, data: LiveSegmentation) -> None:
+        self._data = data
+        self._scores = CaseScores("dice", data.classes)
+
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        """Take in a case."""
+        case, data = batch["case"], self._data
+        found = prediction(outputs, batch, data)
+        true = data.truth(case).to(found.device)
+        self._scores.add(case, dice(counts(found, true, len(data.classes), data.exclusive)))
+
+    def compute(self) -> dict[str, float]:
+        """Return the means, and start anew."""
+        return self._scores.means()
+
+    def on_validation_end(self, state: State) -> None:
+        """Say what was left out."""
+        self._scores.say_left_out(state)

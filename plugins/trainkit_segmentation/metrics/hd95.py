@@ -1,0 +1,43 @@
+"""The Hausdorff distance without outliers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+import attrs
+from attrs.validators import ge
+
+from trainkit import component
+from trainkit_segmentation.metrics.kind import SegmentationMetric
+
+if TYPE_CHECKING:
+    from trainkit import LiveMetric
+    from trainkit_segmentation.data.kind_live import LiveSegmentation
+
+
+@component
+class HD95(SegmentationMetric):
+    """How far the surfaces are apart, in mm: ``hd95``, the mean over classes, and ``hd95_<class>``; 0 is perfect.
+
+    The larger of the 95th percentiles of the distances from each surface to the other. A class that is in neither truth
+    nor prediction is left out; one that is in one alone counts as the diagonal of the volume, the worst there can be.
+    It takes seconds for a large volume.
+
+    Attributes:
+        every_epochs: Measure after every so many epochs, and after the last.
+
+    Source:
+        Huttenlocher, Klanderman, Rucklidge, "Comparing images using the Hausdorff distance", PAMI 15 (1993) 850.
+    """
+
+    requires: ClassVar[tuple[str, ...]] = ("scipy",)
+    name: ClassVar[str] = "hd95"
+
+    every_epochs: int = attrs.field(default=1, validator=ge(1))
+
+    def build(self, data: LiveSegmentation) -> LiveMetric:
+        """Make the accumulator."""
+        from trainkit_segmentation.metrics.surface_scores import LiveSurfaceMetric
+        from trainkit_segmentation.metrics.surfaces import hausdorff_95
+
+        return LiveSurfaceMetric(self.name, hausdorff_95, data, self.every_epochs)

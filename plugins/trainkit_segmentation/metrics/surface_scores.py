@@ -1,0 +1,63 @@
+"""Measures of surfaces: the accumulator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from trainkit import Batch, Outputs, State
+from trainkit_segmentation.data.kind_live import LiveSegmentation
+from trainkit_segmentation.inference.prediction import class_masks, prediction
+from trainkit_segmentation.metrics.case_scores import CaseScores
+from trainkit_segmentation.metrics.surfaces import Mask, Spacing
+
+
+class LiveSurfaceMetric:
+    """A measure of surfaces over a split.
+
+    Args:
+        name: What its values are called.
+        measure: (found, true, spacing) -> value, the masks (X, Y, Z) of one class.
+        data: What the cases are from.
+        every_epochs: It is measured after every so many epochs, and after the last.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        measure: Callable[[Mask, Mask, Spacing], float],
+        data: LiveSegmentation,
+        every_epochs: int,
+    ) -> None:
+        self._measure = measure
+        self._data = data
+        self._every_epochs = every_epochs
+        self._due = True
+        self._scores = CaseScores(name, data.classes)
+
+    def on_validation_start(self, state: State) -> None:
+        """See whether it is time."""
+        epochs = state.epoch + 1
+        self._due = epochs % self._every_epochs == 0 or epochs == state.epochs
+
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        """Take in a case."""
+        if self._due:
+            case, data = batch["case"], self._data
+            each_found = class_masks(prediction(outputs, batch, data).cpu(), data)
+            each_true = class_masks(data.truth(case).cpu(), data)
+            spacing_mm = data.spacing_mm(case)
+            scores = [
+                self._measure(found_XYZ.numpy(), true_XYZ.numpy(), spacing_mm)
+                for found_XYZ, true_XYZ in zip(each_found, each_true, strict=True)
+            ]
+            self._scores.add(case, torch.tensor(scores, dtype=torch.float64))
+
+    def compute(self) -> dict[str, float]:
+        """Return the means, and start anew; nothing where it was not time."""
+        return self._scores.means()
+
+    def on_validation_end(self, state: State) -> None:
+        """Say what was left out."""
+        self._scores.say_left_out(state)

@@ -1,0 +1,1 @@
+"""Networks for volumes, one a file, and what they begin with."""

@@ -1,0 +1,120 @@
+"""What all networks for volumes have in common: where their channels come from, their groups, and initial weights."""
+
+from __future__ import annotations
+
+import re
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from trainkit import Data, Model, Problem, RecipeError, component
+from trainkit_segmentation.data.kind import SegmentationData
+from trainkit_segmentation.sizes import Size, in_words
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from trainkit.recipe.root import Recipe
+    from trainkit_segmentation.data.kind_live import LiveSegmentation
+    from trainkit_segmentation.models.kind_live import SegmentationNetwork
+
+
+@component
+class SegmentationModel(Model):
+    """A network from patches of volumes to a score for each class. The data says how many channels and classes.
+
+    Attributes:
+        init_from: File with weights to begin with: safetensors, a trainkit checkpoint, or torch's with weights alone.
+        init_from_skip: Patterns of names that are left as initialised: parameters ("decoder1.*") or groups ("head.*").
+    """
+
+    accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]
+    requires: ClassVar[tuple[str, ...]] = ("monai", "safetensors")
+    decoder: ClassVar[str] = r"(?!)"
+    """Pattern of the names of the decoder's parameters; by default of none."""
+    head: ClassVar[str] = r"(?!)"
+    """Pattern of the names of the parameters whose shape follows the number of classes; by default of none."""
+
+    init_from: Path | None = None
+    init_from_skip: tuple[str, ...] = ()
+
+    def groups(self) -> Mapping[str, bool]:
+        """Return the groups; all train."""
+        return {"encoder": True, "decoder": True, "head": True}
+
+    def group_of(self, name: str) -> str:
+        """Return the group of a parameter of the network."""
+        if re.match(self.head, name):
+            return "head"
+        return "decoder" if re.match(self.decoder, name) else "encoder"
+
+    def divisors(self) -> Size:
+        """Return what the size of a patch has to be a multiple of, along each axis."""
+        return (1, 1, 1)
+
+    def refusal(self, size: Size) -> str | None:
+        """Return why the network cannot take a patch of a size, and which it could; None: nothing is known against it.
+
+        Example:
+            >>> from trainkit_segmentation.models.vnet import VNet
+            >>> VNet().refusal((48, 48, 40))
+            'a patch of 48 × 48 × 40 does not fit the network, which takes multiples of 16 × 16 × 16: 48 × 48 × 48 does'
+        """
+        divisors = self.divisors()
+        if all(edge % divisor == 0 for edge, divisor in zip(size, divisors, strict=True)):
+            return None
+        fitting = tuple(-(-edge // divisor) * divisor for edge, divisor in zip(size, divisors, strict=True))
+        return (
+            f"a patch of {in_words(size)} does not fit the network, which takes multiples of {in_words(divisors)}: "
+            f"{in_words(fitting)} does"
+        )
+
+    def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
+        """Yield what keeps the network from being made, or from taking the data's patches."""
+        if self.init_from is None and self.init_from_skip:
+            yield Problem("nothing is left out: there is no init_from", "init_from_skip")
+        if self.init_from is not None and not self.init_from.is_file():
+            # No error: a run that is resumed has its weights already.
+            yield Problem(f"there is no file {self.init_from}", "init_from", "warning")
+        if isinstance(recipe.data, SegmentationData) and (reason := self.refusal(recipe.data.patch_size)):
+            yield Problem(f"{reason}; set data.patch_size")
+
+    @abstractmethod
+    def network(self, in_channels: int, out_channels: int, patch_size: Size) -> nn.Module:
+        """Make the network: (B, in_channels, X, Y, Z) -> (B, out_channels, X, Y, Z), or several of these."""
+
+    def build(self, data: LiveSegmentation) -> SegmentationNetwork:
+        """Make the network for the data, and see that it takes its patches.
+
+        Raises:
+            RecipeError: It cannot be made of these settings, or does not take the patches.
+        """
+        from trainkit_segmentation.models.initial_weights import load_initial_weights
+        from trainkit_segmentation.models.kind_live import SegmentationNetwork, check_patch
+
+        if reason := self.refusal(data.patch_size):
+            raise RecipeError(f"{reason}; set data.patch_size")
+        out_channels = len(data.classes) + data.exclusive
+        try:
+            network = self.network(data.num_channels, out_channels, data.patch_size)
+        except Exception as error:  # whatever MONAI says of settings that the recipe gave it
+            raise RecipeError(
+                f"{type(self).__name__}: MONAI cannot make it for {data.num_channels} channels in, {out_channels} out "
+                f"and patches of {in_words(data.patch_size)}: {type(error).__name__}: {error}"
+            ) from error
+        check_patch(network, data.num_channels, out_channels, data.patch_size)
+        initialise = None
+        if self.init_from is not None:
+            initialise = partial(
+                load_initial_weights, path=self.init_from, skip=self.init_from_skip, group_of=self.group_of
+            )
+        return SegmentationNetwork(network, data.patch_size, initialise)
+
+    def parameter_groups(self, model: Any) -> Mapping[str, Iterable[nn.Parameter]]:
+        """Return the parameters of each group."""
+        found: dict[str, list[nn.Parameter]] = {group: [] for group in self.groups()}
+        for name, parameter in model.network.named_parameters():
+            found[self.group_of(name)].append(parameter)
+        return found

@@ -1,0 +1,85 @@
+"""Random changes of a training patch, drawn from a generator of its own.
+
+Shapes: C = channels, X, Y, Z = voxels.
+
+Means and powers are numpy's, computed by one thread: they have the same bits whatever the number of torch's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from trainkit_segmentation.files.nifti import Array
+from trainkit_segmentation.patches.augmentation import Augmentation
+from trainkit_segmentation.patches.cutting import cut
+from trainkit_segmentation.patches.deformation import bending, resample, rotation_and_scale, sources
+
+
+def fill_patch(
+    image_CXYZ: Tensor,
+    codes_XYZ: Tensor,
+    start: Sequence[int],
+    spacing_mm: Sequence[float],
+    settings: Augmentation,
+    rng: np.random.Generator,
+    out_image_CXYZ: Tensor,
+    out_codes_XYZ: Tensor,
+) -> None:
+    """Cut a patch out of a volume, changed at random.
+
+    Args:
+        image_CXYZ: The case's image.
+        codes_XYZ: Its label codes.
+        start: First voxel of the patch.
+        spacing_mm: Size of a voxel of the volume.
+        settings: What may happen.
+        rng: Decides what happens.
+        out_image_CXYZ: Where the image goes, float32.
+        out_codes_XYZ: Where the codes go.
+    """
+    size = tuple(out_codes_XYZ.shape)
+    affine, elastic, flip = settings.affine, settings.elastic, settings.flip
+    matrix = rotation_and_scale(affine, spacing_mm, rng) if affine and _happens(affine, rng) else None
+    field = bending(elastic, size, spacing_mm, rng) if elastic and _happens(elastic, rng) else None
+    flipped = [axis for axis in flip.axes if rng.random() < flip.probability] if flip else []
+    if matrix is None and field is None:
+        cut(image_CXYZ, start, out_image_CXYZ)
+        cut(codes_XYZ[None], start, out_codes_XYZ[None])
+    else:
+        places = sources(start, size, matrix, field)
+        resample(image_CXYZ, places, out_image_CXYZ, nearest=False)
+        resample(codes_XYZ[None], places, out_codes_XYZ[None], nearest=True)
+    if flipped:
+        out_image_CXYZ.copy_(out_image_CXYZ.flip([1 + axis for axis in flipped]))
+        out_codes_XYZ.copy_(out_codes_XYZ.flip(flipped))
+    change_intensity(out_image_CXYZ.numpy(), settings, rng)
+
+
+def change_intensity(image_CXYZ: Array, settings: Augmentation, rng: np.random.Generator) -> None:
+    """Change the intensities of a patch, in place."""
+    channels = len(image_CXYZ)
+    per_channel = (channels, 1, 1, 1)
+    if (noise := settings.noise) and _happens(noise, rng):
+        deviation = np.float32(rng.uniform(0, noise.deviation))
+        image_CXYZ += deviation * rng.standard_normal(image_CXYZ.shape, dtype=np.float32)
+    if (brightness := settings.brightness) and _happens(brightness, rng):
+        image_CXYZ *= rng.uniform(*brightness.factor, per_channel).astype(np.float32)
+    if (contrast := settings.contrast) and _happens(contrast, rng):
+        factor = rng.uniform(*contrast.factor, per_channel).astype(np.float32)
+        for channel, each in zip(image_CXYZ, factor, strict=True):
+            lowest, highest, mean = channel.min(), channel.max(), channel.mean()
+            np.clip((channel - mean) * each + mean, lowest, highest, out=channel)
+    if (gamma := settings.gamma) and _happens(gamma, rng):
+        exponent = rng.uniform(*gamma.exponent, channels).astype(np.float32)
+        for channel, each in zip(image_CXYZ, exponent, strict=True):
+            lowest, span = channel.min(), np.ptp(channel)
+            if span > 0:
+                channel[...] = ((channel - lowest) / span) ** each * span + lowest
+
+
+def _happens(settings: Any, rng: np.random.Generator) -> bool:
+    return bool(rng.random() < settings.probability)

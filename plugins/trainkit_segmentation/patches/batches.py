@@ -1,0 +1,76 @@
+"""Batches of training patches, each a function of (seed, epoch, step, rank).
+
+Shapes: B = patches of a batch, C = channels, K = classes, X, Y, Z = voxels.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainkit import random_seed
+from trainkit_segmentation.patches.augmentation_live import fill_patch
+from trainkit_segmentation.patches.cutting import choose_start
+from trainkit_segmentation.preparing.cached_cases import opened
+
+if TYPE_CHECKING:
+    from trainkit import Context
+    from trainkit_segmentation.data.kind import SegmentationData
+
+_ORDER, _PATCH = 0x0DE5, 0x9A7C  # keep the order of the cases apart from what is drawn for each patch
+
+
+class PatchBatches:
+    """Makes the batch of any place in a run; can be sent to another process.
+
+    Args:
+        settings: How patches are cut and changed.
+        context: Seed, rank and world.
+        entries: The training cases: number and preprocessed file.
+    """
+
+    def __init__(self, settings: SegmentationData, context: Context, entries: list[tuple[int, Path]]) -> None:
+        self._seed, self._rank, self._world = context.seed, context.rank, context.world
+        self._entries = entries
+        self._batch_size, self._size = settings.batch_size, settings.patch_size
+        self._foreground_probability, self._augmentation = settings.foreground_probability, settings.augmentation
+        self._epoch_order: tuple[int, int, list[int]] = (-1, -1, [])
+
+    def __getitem__(self, place: tuple[int, int]) -> dict[str, Tensor]:
+        """Return the batch of (epoch, step of the epoch)."""
+        epoch, step = place
+        first = (step * self._world + self._rank) * self._batch_size
+        chosen = [self._case(epoch, number) for number in range(first, first + self._batch_size)]
+        cases = [opened(path) for _, path in chosen]
+        channels = len(cases[0].tensors["image"])
+        image = torch.empty((self._batch_size, channels, *self._size), dtype=torch.float32)
+        codes = torch.empty((self._batch_size, 1, *self._size), dtype=torch.int64)
+        for b, case in enumerate(cases):
+            rng = np.random.Generator(np.random.PCG64(random_seed(self._seed, _PATCH, epoch, first + b)))
+            start = choose_start(case.tensors, self._size, self._foreground_probability, rng)
+            fill_patch(
+                case.tensors["image"],
+                case.tensors["codes"],
+                start,
+                case.grid.spacing_mm,
+                self._augmentation,
+                rng,
+                image[b],
+                codes[b, 0],
+            )
+        label = codes
+        if "table" in cases[0].tensors:
+            label = torch.stack([case.label(codes[b, 0]) for b, case in enumerate(cases)])
+        return {"index": torch.tensor([number for number, _ in chosen]), "image": image, "label": label}
+
+    def _case(self, epoch: int, number: int) -> tuple[int, Path]:
+        """Return the case of a sample of an epoch: pass after pass over all cases, each in an order of its own."""
+        lap, place = divmod(number, len(self._entries))
+        if self._epoch_order[:2] != (epoch, lap):
+            rng = np.random.Generator(np.random.PCG64(random_seed(self._seed, _ORDER, epoch, lap)))
+            self._epoch_order = (epoch, lap, rng.permutation(len(self._entries)).tolist())
+        return self._entries[self._epoch_order[2][place]]

@@ -1,0 +1,243 @@
+"""Preprocessed cases on the disk, memory-mapped, shared by everybody who uses the folder.
+
+    entries/<ab>/<key>.safetensors     one case; the key is made of everything that its content depends on
+    files/…                            what is known of source files (`fingerprints`)
+    locks/<ab>                         held while an entry that begins so is made, so that nobody makes it twice
+    leases/<run>                       the keys that a run uses; held for as long as it lives
+    lock                               held while leases are written, and while room is made
+
+An entry is written under another name and renamed when it is complete and on the disk: who is killed leaves nothing
+that could be taken for an entry. Locks are the kernel's (flock): they end with the process that holds them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import mmap
+import os
+import secrets
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.numpy import save_file
+from torch import Tensor
+
+from trainkit import DataError
+from trainkit_segmentation.files.fingerprints import FileMemory
+from trainkit_segmentation.files.nifti import Array
+from trainkit_segmentation.preparing.cache import Cache
+
+_ABOUT = "trainkit"
+_DTYPES = {"F16": torch.float16, "F32": torch.float32, "U8": torch.uint8, "I32": torch.int32, "I64": torch.int64}
+
+
+class Entry(NamedTuple):
+    """A preprocessed case.
+
+    Attributes:
+        tensors: Name -> tensor, mapped into memory: what is not touched is not read. Never write into one.
+        about: JSON values.
+    """
+
+    tensors: Mapping[str, Tensor]
+    about: dict[str, Any]
+
+
+class CaseStore:
+    """The cache folder, for one run.
+
+    Args:
+        settings: Where it is and how large it may be.
+
+    Attributes:
+        folder: Where it is.
+        files: What is known of source files.
+    """
+
+    def __init__(self, settings: Cache) -> None:
+        self.folder = settings.folder or _default_folder()
+        self.files = FileMemory(self.folder / "files")
+        self._limit = None if settings.limit_gb is None else round(settings.limit_gb * 1e9)
+
+    def use(self, keys: Iterable[str]) -> None:
+        """Keep these entries from being removed for as long as this object, or a process that was forked, lives."""
+        lease = self.folder / "leases" / f"{os.getpid()}-{secrets.token_hex(4)}"
+        with self._writable(), self._alone():
+            self._used()  # sweeps away the leases of runs that ended
+            file = _lock(lease)
+            weakref.finalize(self, _release, lease, file, os.getpid())
+            os.write(file, "\n".join(keys).encode())
+
+    def ensure(self, key: str, make: Callable[[], tuple[Mapping[str, Array], Mapping[str, Any]]]) -> bool:
+        """Make sure that there is an entry, and mark it as used now.
+
+        Args:
+            key: Its key; `use` was called with it.
+            make: Makes its arrays and JSON values, if it has to be made.
+
+        Returns:
+            Whether it was made.
+
+        Raises:
+            DataError: There is no room for it, or the folder cannot be written; or what ``make`` raises.
+        """
+        path = self.path(key)
+        with self._writable():
+            if not path.exists():
+                with _locked(self.folder / "locks" / key[:2]):
+                    made = not path.exists()
+                    if made:
+                        _write(path, *make())
+                if made:
+                    self._make_room(path)
+                    return True
+            os.utime(path)
+        return False
+
+    def path(self, key: str) -> Path:
+        """Return where an entry is, or would be."""
+        return self.folder / "entries" / key[:2] / f"{key}.safetensors"
+
+    def size(self) -> int:
+        """Return the bytes of all entries."""
+        return sum(stat.st_size for _, stat in self._entries())
+
+    def _entries(self) -> list[tuple[Path, os.stat_result]]:
+        """Return every entry, and what a killed process left of one."""
+        found = []
+        for path in (self.folder / "entries").glob("*/*"):
+            with contextlib.suppress(FileNotFoundError):  # renamed or removed meanwhile
+                found.append((path, path.stat()))
+        return found
+
+    def _make_room(self, newest: Path) -> None:
+        if self._limit is None:
+            return
+        with self._alone():
+            entries = self._entries()
+            total = sum(stat.st_size for _, stat in entries)
+            if total <= self._limit:
+                return
+            used = self._used()
+            for path, stat in sorted(entries, key=lambda each: each[1].st_mtime_ns):
+                if total > self._limit and path.name.partition(".")[0] not in used:
+                    path.unlink(missing_ok=True)
+                    total -= stat.st_size
+        if total > self._limit:
+            raise DataError(
+                f"{self.folder}: the preprocessed cases that are in use take {total / 1e9:.3g} GB, more than "
+                f"data.cache.limit_gb = {self._limit / 1e9:g}; raise it ({newest.stat().st_size / 1e9:.2g} GB a case)"
+            )
+
+    def _used(self) -> set[str]:
+        """Return the keys that living runs use; the leases of dead ones are removed."""
+        used: set[str] = set()
+        for path in (self.folder / "leases").glob("*"):
+            with path.open("r") as lease:
+                try:
+                    fcntl.flock(lease, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    used.update(lease.read().split("\n"))
+                else:
+                    path.unlink()
+        return used
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        with _locked(self.folder / "lock"):
+            yield
+
+    @contextlib.contextmanager
+    def _writable(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise DataError(
+                f"the cache {self.folder} cannot be written: {error.strerror or error}; "
+                "set data.cache.folder to a folder with room"
+            ) from error
+
+
+def read_entry(path: Path) -> Entry:
+    """Map a file of tensors into memory.
+
+    Raises:
+        DataError: It is no such file, or not all of it is there.
+    """
+    try:
+        with path.open("rb") as file:
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # private: torch wants it writable
+        start = 8 + int.from_bytes(mapped[:8], "little")
+        header = json.loads(mapped[8:start])
+        about = json.loads(header.pop("__metadata__")[_ABOUT])
+        tensors = {}
+        for name, told in header.items():
+            first, stop = told["data_offsets"]
+            dtype = _DTYPES[told["dtype"]]
+            if start + stop > len(mapped):
+                raise ValueError("it is cut off")
+            count = (stop - first) // dtype.itemsize
+            flat = (
+                torch.frombuffer(mapped, dtype=dtype, count=count, offset=start + first)
+                if count
+                else torch.zeros(0, dtype=dtype)
+            )
+            tensors[name] = flat.reshape(told["shape"])
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{path}: this entry of the cache is damaged ({error}); delete it and begin again") from error
+    return Entry(tensors, about)
+
+
+def _write(path: Path, arrays: Mapping[str, Array], about: Mapping[str, Any]) -> None:
+    """Write an entry; the caller holds its lock, so nobody else writes the same temporary file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".incomplete")
+    contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
+    try:
+        save_file(contiguous, temporary, metadata={_ABOUT: json.dumps(about)})
+    except SafetensorError as error:  # the disk is full, most of all
+        temporary.unlink(missing_ok=True)
+        raise OSError(str(error)) from error
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    file = _lock(path)
+    try:
+        yield
+    finally:
+        os.close(file)
+
+
+def _lock(path: Path) -> int:
+    """Wait for a file's lock, and return the open file that has it until it is closed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except BaseException:
+        os.close(file)
+        raise
+    return file
+
+
+def _release(lease: Path, file: int, owner: int) -> None:
+    """Give a lease back; a forked process keeps its copy of the open file, and so the lease, until it ends."""
+    if os.getpid() == owner:
+        lease.unlink(missing_ok=True)
+        os.close(file)
+
+
+def _default_folder() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "trainkit" / "segmentation"

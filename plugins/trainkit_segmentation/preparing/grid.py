@@ -1,0 +1,150 @@
+"""From a case's own voxel grid to the grid that the network works on, and back.
+
+Shapes: C = channels, X, Y, Z = voxels of either grid. All is done by whole axes: flipped and permuted, cropped, and
+stretched so that the outer edges stay where they are. So the way back is exact up to the interpolation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+from nibabel.orientations import aff2axcodes, axcodes2ornt, io_orientation, ornt_transform
+from torch import Tensor
+from torch.nn import functional
+
+from trainkit_segmentation.files.nifti import Array
+
+_FAR = 1e4  # a score that decides: in float16 too, and far from any that a network gives
+
+
+@attrs.frozen
+class Grid:
+    """How a preprocessed volume lies in the case's own grid.
+
+    Attributes:
+        own_shape: Voxels of the case's files.
+        affine: (4, 4) of the case's files, from voxels to mm.
+        axes: For each axis of the preprocessed grid, the axis of the case's own that it runs along.
+        flipped: For each of the case's own axes, whether it runs the other way.
+        box: For each axis of the preprocessed grid, the first voxel that was kept, and the first that was not any more.
+        shape: Voxels of the preprocessed grid.
+    """
+
+    own_shape: tuple[int, int, int]
+    affine: Array = attrs.field(eq=False)
+    axes: tuple[int, int, int]
+    flipped: tuple[bool, bool, bool]
+    box: tuple[tuple[int, int], ...]
+    shape: tuple[int, int, int]
+
+    @property
+    def own_spacing_mm(self) -> tuple[float, float, float]:
+        """Size of a voxel along the case's own axes."""
+        x, y, z = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+        return float(x), float(y), float(z)
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Size of a voxel along the axes of the preprocessed grid."""
+        own = self.own_spacing_mm
+        x, y, z = (
+            own[axis] * (stop - start) / n
+            for axis, (start, stop), n in zip(self.axes, self.box, self.shape, strict=True)
+        )
+        return x, y, z
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the preprocessed grid is the case's own."""
+        whole = tuple((0, n) for n in self.own_shape)
+        return self.axes == (0, 1, 2) and not any(self.flipped) and self.box == whole and self.shape == self.own_shape
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as JSON values."""
+        return attrs.asdict(self) | {"affine": self.affine.tolist()}
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Grid:
+        """Make it from what `to_json` gave."""
+        return cls(
+            own_shape=_three(content["own_shape"]),
+            affine=np.array(content["affine"]),
+            axes=_three(content["axes"]),
+            flipped=_three(content["flipped"]),
+            box=tuple((start, stop) for start, stop in content["box"]),
+            shape=_three(content["shape"]),
+        )
+
+    def turn(self, own_CXYZ: Array) -> Array:
+        """Flip and permute the axes of an array on the case's own grid; a view."""
+        turned: Array = np.flip(own_CXYZ, tuple(1 + axis for axis in range(3) if self.flipped[axis]))
+        return turned.transpose(0, *(1 + axis for axis in self.axes))
+
+    def cut(self, turned_CXYZ: Array) -> Array:
+        """Return what was kept of a turned array; a view."""
+        return turned_CXYZ[(slice(None), *(slice(start, stop) for start, stop in self.box))]
+
+    def to_own(self, scores_KXYZ: Tensor, background: int | None) -> Tensor:
+        """Bring class scores back onto the case's own grid.
+
+        Args:
+            scores_KXYZ: Scores on the preprocessed grid, floating point.
+            background: The channel that wins in what was cropped; None: every channel is low there.
+
+        Returns:
+            (K, X, Y, Z) of the case's own grid.
+        """
+        kept = tuple(stop - start for start, stop in self.box)
+        turned = stretch(scores_KXYZ, kept)
+        whole = tuple(self.own_shape[axis] for axis in self.axes)
+        if kept != whole:
+            full = turned.new_full((len(turned), *whole), -_FAR)
+            if background is not None:
+                full[background] = _FAR
+            full[(slice(None), *(slice(start, stop) for start, stop in self.box))] = turned
+            turned = full
+        own = turned.permute(0, *(1 + place for place in np.argsort(self.axes)))
+        return own.flip([1 + axis for axis in range(3) if self.flipped[axis]]).contiguous()
+
+
+def stretch(volume_CXYZ: Tensor, shape: Sequence[int]) -> Tensor:
+    """Resample linearly to another number of voxels over the same extent; float32 at least inside, same dtype out."""
+    if tuple(volume_CXYZ.shape[1:]) == tuple(shape):
+        return volume_CXYZ
+    wide = volume_CXYZ if volume_CXYZ.dtype == torch.float64 else volume_CXYZ.float()
+    stretched = functional.interpolate(wide[None], size=list(shape), mode="trilinear", align_corners=False)[0]
+    return stretched.to(volume_CXYZ.dtype)
+
+
+def stretch_codes(codes_XYZ: Array, shape: Sequence[int]) -> Array:
+    """Resample label codes to another number of voxels over the same extent: each takes the code of the nearest."""
+    nearest = [((2 * np.arange(new) + 1) * old // (2 * new)) for old, new in zip(codes_XYZ.shape, shape, strict=True)]
+    return codes_XYZ[np.ix_(*nearest)]
+
+
+def orientation_of(affine: Array, wanted: str | None) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+    """Return ``axes`` and ``flipped`` of a `Grid` whose axes point as wanted ("RAS"); None: as they do.
+
+    Where the axes are oblique, it is the nearest such turn.
+    """
+    if wanted is None:
+        return (0, 1, 2), (False, False, False)
+    change: Array = ornt_transform(io_orientation(affine), axcodes2ornt(wanted))  # type: ignore[no-untyped-call]
+    axes = [0, 0, 0]
+    for own, (target, _) in enumerate(change):
+        axes[int(target)] = own
+    return _three(axes), _three([bool(direction < 0) for _, direction in change])
+
+
+def axes_of(affine: Array) -> str:
+    """Return where the axes of a grid point, as "RAS": to the right, the front, and up."""
+    return "".join(map(str, aff2axcodes(affine)))  # type: ignore[no-untyped-call]
+
+
+def _three(values: Sequence[Any]) -> tuple[Any, Any, Any]:
+    x, y, z = values
+    return x, y, z

@@ -1,0 +1,139 @@
+"""What is done to each case once: from its files to the arrays in the cache.
+
+Shapes: C = channels, K = classes, X, Y, Z = voxels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import numpy as np
+import torch
+
+from trainkit import DataError
+from trainkit_segmentation.cases.case import Volume
+from trainkit_segmentation.files.nifti import Array
+from trainkit_segmentation.preparing.grid import Grid, orientation_of, stretch, stretch_codes
+from trainkit_segmentation.preparing.preprocessing import Preprocessing
+
+_MOST_PLACES = 10_000  # voxels remembered for each class, to centre patches on; evenly spread over all that it has
+
+
+@attrs.frozen
+class Prepared:
+    """A case on the grid that the network works on.
+
+    Attributes:
+        image_CXYZ: Normalised intensities, float16; float32 where these do not reach, or nothing is normalised.
+        codes_XYZ: Label codes.
+        own_codes_XYZ: Label codes on the case's own grid; None where that is the same.
+        table: (codes, K) uint8, for classes that overlap.
+        places: int32, voxels of class 0, then of class 1, …, as places in the flattened ``codes_XYZ``.
+        place_counts: int64 (K,), how many of each.
+        grid: How the grid lies in the case's own.
+    """
+
+    image_CXYZ: Array
+    codes_XYZ: Array
+    own_codes_XYZ: Array | None
+    table: Array | None
+    places: Array
+    place_counts: Array
+    grid: Grid
+
+
+def prepare(volume: Volume, settings: Preprocessing, num_classes: int) -> Prepared:
+    """Bring a case onto the grid that the network works on.
+
+    Raises:
+        DataError: Nothing is left of it.
+    """
+    x, y, z = volume.codes_XYZ.shape
+    own_shape = (x, y, z)
+    axes, flipped = orientation_of(volume.affine, settings.orientation)
+    turned = (own_shape[axes[0]], own_shape[axes[1]], own_shape[axes[2]])
+    grid = Grid(own_shape, volume.affine, axes, flipped, tuple((0, n) for n in turned), turned)
+    image_CXYZ = grid.turn(volume.image_CXYZ)
+    if settings.crop_to_nonzero:
+        grid = attrs.evolve(grid, box=_nonzero_box(image_CXYZ))
+    x, y, z = (stop - start for start, stop in grid.box)
+    grid = attrs.evolve(grid, shape=(x, y, z))
+    if settings.spacing_mm is not None:
+        x, y, z = (
+            max(1, round(n * now / wanted))
+            for n, now, wanted in zip(grid.shape, grid.spacing_mm, settings.spacing_mm, strict=True)
+        )
+        grid = attrs.evolve(grid, shape=(x, y, z))
+
+    image_CXYZ = normalised(np.ascontiguousarray(grid.cut(image_CXYZ), dtype=np.float32), settings)
+    image_CXYZ = stretch(torch.from_numpy(image_CXYZ), grid.shape).numpy()
+    codes_XYZ = np.ascontiguousarray(stretch_codes(grid.cut(grid.turn(volume.codes_XYZ[None]))[0], grid.shape))
+    dtype = np.float16 if settings.normalization != "none" and np.abs(image_CXYZ).max() < 6e4 else np.float32
+    places = places_of_classes(codes_XYZ, volume.table, num_classes)
+    return Prepared(
+        image_CXYZ=image_CXYZ.astype(dtype),
+        codes_XYZ=codes_XYZ,
+        own_codes_XYZ=None if grid.is_own else np.ascontiguousarray(volume.codes_XYZ),
+        table=volume.table,
+        places=np.concatenate([np.zeros(0, np.int32), *places]),
+        place_counts=np.array([len(each) for each in places], dtype=np.int64),
+        grid=grid,
+    )
+
+
+def normalised(image_CXYZ: Array, settings: Preprocessing) -> Array:
+    """Return the image with its intensities normalised; float32, changed in place.
+
+    Means and deviations are summed in float64 by one thread, so that they have the same bits everywhere.
+    """
+    if settings.normalization == "window":
+        lower, upper = settings.window
+        np.clip(image_CXYZ, lower, upper, out=image_CXYZ)
+        image_CXYZ -= np.float32(lower)
+        image_CXYZ /= np.float32(upper - lower)
+    elif settings.normalization != "none":
+        for channel in image_CXYZ:
+            inside = channel != 0 if settings.normalization == "zscore_nonzero" else np.ones(channel.shape, dtype=bool)
+            values = channel[inside].astype(np.float64)
+            if values.size:
+                deviation = values.std()
+                values -= values.mean()
+                channel[inside] = values / deviation if deviation > 0 else 0.0
+    return image_CXYZ
+
+
+def places_of_classes(codes_XYZ: Array, table: Array | None, num_classes: int) -> list[Array]:
+    """Return for each class the places of voxels that it has, evenly spread over them where they are many."""
+    codes = codes_XYZ.ravel()
+    found = []
+    for k in range(num_classes):
+        places = np.flatnonzero(codes == k + 1 if table is None else table[:, k].astype(bool)[codes])
+        if len(places) > _MOST_PLACES:
+            places = places[np.linspace(0, len(places) - 1, _MOST_PLACES).astype(np.int64)]
+        found.append(places.astype(np.int32))
+    return found
+
+
+def _nonzero_box(image_CXYZ: Array) -> tuple[tuple[int, int], ...]:
+    anything = (image_CXYZ != 0).any(axis=0)
+    box = []
+    for axis in range(3):
+        inside = np.flatnonzero(anything.any(axis=tuple(other for other in range(3) if other != axis)))
+        if not len(inside):
+            raise DataError("all voxels of the image are 0, so crop_to_nonzero leaves nothing")
+        box.append((int(inside[0]), int(inside[-1]) + 1))
+    return tuple(box)
+
+
+def to_tensors(prepared: Prepared) -> tuple[dict[str, Array], dict[str, Any]]:
+    """Return what is written into the cache: arrays by name, and JSON values."""
+    arrays = {
+        "image": prepared.image_CXYZ,
+        "codes": prepared.codes_XYZ,
+        "own_codes": prepared.own_codes_XYZ,
+        "table": prepared.table,
+        "places": prepared.places,
+        "place_counts": prepared.place_counts,
+    }
+    return {name: array for name, array in arrays.items() if array is not None}, prepared.grid.to_json()

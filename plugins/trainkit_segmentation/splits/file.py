@@ -1,0 +1,73 @@
+"""The split that a file says."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from trainkit import DataError, component, did_you_mean
+from trainkit_segmentation.splits.kind import Split
+
+
+@component
+class SplitFile(Split):
+    """Reads from a file which cases are held out.
+
+    A ``.txt`` names the held-out cases, one a line; all others are trained on. A ``.json`` does the same with a list,
+    or has ``{"train": […], "val": […]}``, or is nnU-Net's ``splits_final.json``, a list of such folds.
+
+    Attributes:
+        path: The file.
+        fold: Which one of several folds.
+    """
+
+    path: Path
+    fold: int = attrs.field(default=0, validator=attrs.validators.ge(0))
+
+    def divide(self, subjects: Mapping[str, str]) -> Mapping[str, Sequence[str]]:
+        """Read the file and hold it against the cases there are."""
+        named = self._read()
+        held_out = named.get("val", [])
+        train = named["train"] if "train" in named else [case for case in subjects if case not in set(held_out)]
+        unknown = [case for case in (*held_out, *train) if case not in subjects]
+        if unknown:
+            more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
+            raise DataError(f'{self.path}: no case "{unknown[0]}"{more}; {did_you_mean(unknown[0], subjects)}')
+        both = sorted(set(held_out) & set(train))
+        if both:
+            raise DataError(
+                f"{self.path}: {', '.join(both[:5])} {'is' if len(both) == 1 else 'are'} both trained on and held out"
+            )
+        for split, cases in (("train", train), ("val", held_out)):
+            if not cases:
+                raise DataError(f'{self.path} leaves no case for "{split}"')
+        return {"train": sorted(set(train)), "val": sorted(set(held_out))}
+
+    def _read(self) -> Mapping[str, list[str]]:
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{self.path}: the split cannot be read: {error}") from error
+        if self.path.suffix.lower() != ".json":
+            return {"val": [line.strip() for line in text.splitlines() if line.strip()]}
+        try:
+            content = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise DataError(f"{self.path} is no JSON: {error}") from error
+        if _are_names(content):
+            return {"val": content}
+        if isinstance(content, list):
+            if self.fold >= len(content):
+                raise DataError(f"{self.path} has {len(content)} folds; there is no fold {self.fold}")
+            content = content[self.fold]
+        if isinstance(content, dict) and all(_are_names(content.get(split)) for split in ("train", "val")):
+            return {split: content[split] for split in ("train", "val")}
+        raise DataError(f'{self.path}: expected a list of cases, or {{"train": […], "val": […]}}, or a list of these')
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(each, str) for each in value)

@@ -1,0 +1,47 @@
+"""A share of the cases is held out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from trainkit import DataError, component
+from trainkit_segmentation.splits.kind import Split, shuffled_subjects
+
+
+@component
+class Fraction(Split):
+    """Holds out a share of the cases, chosen by their names and a seed; the cases of one subject stay together.
+
+    Attributes:
+        validation_fraction: Share that is held out, at least one case; 0: nothing is validated.
+        seed: Another one chooses others. It is not the run's seed: runs that differ in that are compared on the same
+            cases.
+    """
+
+    validation_fraction: float = attrs.field(
+        default=0.2, validator=[attrs.validators.ge(0.0), attrs.validators.lt(1.0)]
+    )
+    seed: int = 0
+
+    def splits(self) -> tuple[str, ...]:
+        """Return "train", and "val" where cases are held out."""
+        return ("train", "val") if self.validation_fraction > 0 else ("train",)
+
+    def divide(self, subjects: Mapping[str, str]) -> Mapping[str, Sequence[str]]:
+        """Take the first subjects of the shuffled ones until there are enough cases."""
+        if self.validation_fraction == 0:
+            return {"train": sorted(subjects)}
+        wanted = max(1, round(len(subjects) * self.validation_fraction))
+        held_out: list[str] = []
+        train: list[str] = []
+        for cases in shuffled_subjects(subjects, self.seed):
+            (held_out if len(held_out) < wanted else train).extend(cases)
+        if not train:
+            raise DataError(
+                f"holding out {self.validation_fraction:g} of {len(subjects)} case{'s' * (len(subjects) != 1)} leaves "
+                "none to train on: lower validation_fraction, or try things out on the same cases with "
+                'split = { use = "same_cases" }'
+            )
+        return {"train": sorted(train), "val": sorted(held_out)}

@@ -1,0 +1,326 @@
+"""Every registered component, ours and a third party's, goes through the public suite; and the suite can fail."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+from unittest import SkipTest
+
+import pytest
+
+from trainkit import (
+    ComponentError,
+    Data,
+    Hook,
+    Loss,
+    Memory,
+    Metric,
+    Model,
+    Monitor,
+    Optimizer,
+    Point,
+    Scheduler,
+    component,
+    testing,
+)
+from trainkit.optimizers.sgd import SGD
+from trainkit_ptychography.probes.aperture import Aperture
+
+if TYPE_CHECKING:
+    from fractions import Fraction
+
+SAMPLES: dict[str, dict[str, Any]] = {
+    "trainkit.data/diffraction_cxi": {"path": Path("scan.cxi")},
+    "trainkit.data/diffraction_hdf5": {"path": Path("scan.h5"), "patterns": "patterns", "positions": "positions"},
+    "trainkit.data/diffraction_numpy": {"path": Path("scan.npz")},
+    "trainkit.hooks/stop_group": {"group": "probe"},
+    "trainkit.models/monai_network": {"name": "BasicUNet"},
+    "trainkit.data/brats": {"path": Path("cases")},
+    "trainkit.data/msd": {"path": Path("Task04_Hippocampus")},
+    "trainkit.data/totalsegmentator": {"path": Path("subjects"), "structures": ("liver", "spleen")},
+    "trainkit.segmentation.splits/file": {"path": Path("splits.json")},
+    "trainkit.models/single_slice_ptychography": {"probe": Aperture()},
+    "trainkit.ptychography.probes/from_file": {"path": Path("probe.npy")},
+    "trainkit.schedulers/torch": {"name": "StepLR", "arguments": {"step_size": 3}},
+}
+
+
+@pytest.mark.parametrize("case", testing.cases(samples=SAMPLES), ids=str)
+def test_conformance(case):
+    case.check()
+
+
+def test_the_suite_takes_the_components_of_one_package_or_of_all():
+    ours, all_there_are = testing.cases("trainkit"), testing.cases()
+    assert {str(case) for case in ours} <= {str(case) for case in all_there_are}
+    assert any(str(case).startswith("trainkit.schedulers/cosine ") for case in ours)
+
+
+def test_a_package_without_components_is_an_error_not_an_empty_suite():
+    with pytest.raises(ComponentError, match='did you mean "trainkit"'):
+        testing.cases("trainkits")
+
+
+# ---- the suite finds what is wrong ----------------------------------------------------------------------------------
+
+
+class Bare(Scheduler):
+    def at(self, t: int, horizon: int, lr: float, memory: Memory) -> Point:
+        return Point(lr)
+
+
+@component
+class Undescribed(Scheduler):
+    """Says what it does, but not what its setting means."""
+
+    strength: float = 1.0
+
+    def at(self, t: int, horizon: int, lr: float, memory: Memory) -> Point:
+        return Point(lr)
+
+
+@component
+class Refined(Undescribed):
+    """Derives from a component.
+
+    Attributes:
+        strength: Of what it does.
+    """
+
+
+@component
+class Unfinished(Scheduler):
+    """Has no `at`."""
+
+
+@component
+class Unresolvable(Scheduler):
+    """Its setting's type is there for type checkers alone.
+
+    Attributes:
+        ratio: A fraction.
+    """
+
+    ratio: Fraction | None = None
+
+    def at(self, t: int, horizon: int, lr: float, memory: Memory) -> Point:
+        return Point(lr)
+
+
+@component
+class Broken(Scheduler):
+    """A schedule that is made of what it is given.
+
+    Attributes:
+        rule: What goes wrong.
+    """
+
+    rule: str = ""
+    asked: ClassVar[list[int]] = []
+
+    def at(self, t: int, horizon: int, lr: float, memory: Memory) -> Point:
+        self.asked.append(t)
+        match self.rule:
+            case "negative":
+                return Point(lr * (0.5 - t))
+            case "nan":
+                return Point(lr / t if t else math.nan)
+            case "impure":
+                return Point(lr / len(self.asked))
+            case "momentum":
+                return Point(lr, 1.5)
+            case "forgets":
+                return Point(lr * len(memory.get("seen", ())))
+        return Point(lr)
+
+    def observe(self, memory: Memory, metrics: Mapping[str, float], monitor: Monitor) -> Memory:
+        match self.rule:
+            case "mutates":
+                assert isinstance(memory, dict)
+                memory["count"] = memory.get("count", 0) + 1
+            case "no json":
+                return {"seen": {1, 2}}
+            case "nan in memory":
+                return {"best": math.nan}
+            case "tuple":
+                return {"seen": (1, 2)}
+        return memory
+
+
+@component
+class DeafToOverrides(Optimizer):
+    """Keeps a setting to itself.
+
+    Attributes:
+        momentum: Of the steps.
+    """
+
+    momentum: float = 0.5
+
+    def build(self, groups: list[dict[str, Any]]) -> Any:
+        return SGD(lr=self.lr).build([{**group, "momentum": self.momentum} for group in groups])
+
+
+@component
+class Nameless(Optimizer):
+    """Loses the groups' names."""
+
+    def build(self, groups: list[dict[str, Any]]) -> Any:
+        return SGD().build([{k: v for k, v in group.items() if k != "name"} for group in groups])
+
+
+@component
+class Listening(Hook):
+    """Gives the live part that it is told to.
+
+    Attributes:
+        part: Class of the live part.
+    """
+
+    part: Any = None
+
+    def build(self, context: Any) -> object:
+        return self.part()
+
+
+class Misspelt:
+    def on_epoch_ends(self, state: Any) -> None: ...
+
+
+class Mute: ...
+
+
+class HalfSaved:
+    def on_epoch_end(self, state: Any) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+
+@component
+class NeedsMoon(Hook):
+    """Cannot be built here."""
+
+    requires: ClassVar[tuple[str, ...]] = ("a_module_on_the_moon",)
+
+    def build(self, context: Any) -> object:
+        raise AssertionError("not to be reached")
+
+
+@component
+class Odd(Data):
+    """Data whose training split comes second."""
+
+    def splits(self) -> tuple[str, ...]:
+        return ("val", "train")
+
+    def build(self, context: Any) -> Any: ...
+
+
+@component
+class Empty(Model):
+    """A model without groups."""
+
+    def groups(self) -> dict[str, bool]:
+        return {}
+
+    def build(self, data: Any) -> Any: ...
+
+
+@component
+class Weightless(Loss):
+    """A loss."""
+
+    def build(self, data: Any) -> Any: ...
+
+
+@component
+class Prefixed(Metric):
+    """A metric that puts the split before its names."""
+
+    def names(self) -> tuple[str, ...]:
+        return ("val/dice",)
+
+    def build(self, data: Any) -> Any: ...
+
+
+@component
+class Late(Loss):
+    """A loss that speaks of an epoch after the run's end."""
+
+    def timeline(self, epochs: int) -> list[tuple[int, str]]:
+        return [(epochs + 1, "the end of all things")]
+
+    def build(self, data: Any) -> Any: ...
+
+
+GROUP = "trainkit.schedulers"
+
+
+@pytest.mark.parametrize(
+    ("check", "cls", "said"),
+    [
+        (testing.is_a_component_of_its_kind, Bare, "lacks the decorator"),
+        (testing.is_a_component_of_its_kind, SGD, "its kind belongs to trainkit.optimizers"),
+        (testing.is_a_component_of_its_kind, dict, "not a trainkit.Component"),
+        (testing.is_abstract_or_final, Unfinished, "leaves at abstract"),
+        (testing.is_abstract_or_final, Refined, "Undescribed"),
+        (testing.is_documented, Bare, "no docstring"),
+        (testing.is_documented, Undescribed, "strength"),
+        (testing.has_types_that_can_be_read, Unresolvable, "Fraction"),
+    ],
+)
+def test_the_suite_finds_a_class_that_is_no_proper_component(check, cls, said):
+    with pytest.raises(AssertionError, match=said):
+        check(cls, GROUP)
+
+
+@pytest.mark.parametrize(
+    ("check", "settings", "said"),
+    [
+        (testing.is_a_sound_schedule, Broken(rule="negative"), "learning rate is -"),
+        (testing.is_a_sound_schedule, Broken(rule="nan"), "learning rate is nan"),
+        (testing.is_a_sound_schedule, Broken(rule="impure"), "answers differently"),
+        (testing.is_a_sound_schedule, Broken(rule="momentum"), "momentum is 1.5"),
+        (testing.has_a_sound_memory, Broken(rule="mutates"), "observe changes the memory"),
+        (testing.has_a_sound_memory, Broken(rule="no json"), "not JSON"),
+        (testing.has_a_sound_memory, Broken(rule="nan in memory"), "not JSON"),
+        (testing.has_a_sound_memory, Broken(rule="tuple"), "comes back from JSON as"),
+        (testing.builds_an_optimizer, DeafToOverrides(), "a group's momentum = 0.25 does not arrive"),
+        (testing.builds_an_optimizer, Nameless(), "names do not arrive"),
+        (testing.builds_a_listener, Listening(part=Misspelt), 'did you mean "epoch_end"'),
+        (testing.builds_a_listener, Listening(part=Mute), "no on_<event> method"),
+        (testing.builds_a_listener, Listening(part=HalfSaved), "only one of state_dict"),
+        (testing.states_its_splits, Odd(), '"train" comes first'),
+        (testing.states_its_groups, Empty(), "at least one"),
+        (testing.states_modules_and_timeline, Late(), "speaks of epoch 11"),
+        (testing.has_a_sound_weight, Weightless(weight=math.inf), "weight is inf"),
+        (testing.states_its_names, Prefixed(), "val/dice"),
+    ],
+)
+def test_the_suite_finds_settings_that_break_their_contract(check, settings, said):
+    with pytest.raises(AssertionError, match=said):
+        check(settings)
+
+
+def test_a_component_whose_modules_are_not_installed_is_skipped_with_their_names():
+    with pytest.raises(SkipTest, match="a_module_on_the_moon"):
+        testing.builds_a_listener(NeedsMoon())
+
+
+def test_the_suite_finds_a_settings_module_that_imports_torch(tmp_path, monkeypatch):
+    (tmp_path / "heavy_settings.py").write_text("import torch\n")
+    (tmp_path / "broken_settings.py").write_text("raise RuntimeError('no licence')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(AssertionError, match=r"heavy_settings imports torch"):
+        testing.imports_lightly("heavy_settings:Any")
+    with pytest.raises(AssertionError, match="RuntimeError: no licence"):
+        testing.imports_lightly("broken_settings:Any")
+
+
+def test_required_settings_without_a_sample_are_asked_for():
+    without = {str(case): case for case in testing.cases("trainkit")}
+    with pytest.raises(AssertionError, match=r'no default for name: give samples=\{"trainkit.schedulers/torch"'):
+        without["trainkit.schedulers/torch states modules and timeline"].check()

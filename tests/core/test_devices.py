@@ -1,0 +1,191 @@
+"""What a machine with a GPU would find out, found out without one.
+
+Tensors on torch's device "meta" have a shape and no values: who reads one, as a host that waits for its GPU would,
+gets an error. So a step that runs there does not wait for the device; and a watcher sees that no operation takes one
+tensor from there and another from the CPU.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from segmentation.test_models import SMALL, volumes
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from core.test_shipped_recipes import MADE_UP
+from trainkit.engine import folder as run_folder
+from trainkit.engine import run as engine
+from trainkit.engine.loop import _train_epoch
+from trainkit.engine.start import start
+from trainkit.engine.verify import verify
+from trainkit.hooks.progress import Console
+from trainkit.recipe.resolve import resolve
+from trainkit.recipe.shipped import shipped
+
+ALL_AT_ONCE = ("groups.probe.start_epoch=0", "groups.dr.start_epoch=0")
+MOVES = {"aten::_to_copy", "aten::copy_"}
+UNREPEATABLE = re.compile(
+    r"aten::(nll_loss|_ctc_loss|put_$|histc|median$|cumsum$|max_unpool|grid_sampler_.*backward|avg_pool3d_backward"
+    r"|_?adaptive_(avg|max)_pool.d_backward|fractional_max_pool.d_backward|reflection_pad.d_backward"
+    r"|upsample_(linear1d|bilinear2d|bicubic2d|trilinear3d)_backward|_embedding_bag)"
+)
+"""What has no deterministic form on CUDA, by the documentation of ``torch.use_deterministic_algorithms`` (2.13)."""
+
+
+class Watcher(TorchDispatchMode):
+    """Refuses operations on tensors of several devices, but for single numbers, which every device takes.
+
+    Attributes:
+        unrepeatable: The operations seen that have no deterministic form on CUDA.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unrepeatable: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        tensors = [each for each in tree_leaves((args, kwargs)) if isinstance(each, torch.Tensor)]
+        name = func._schema.name
+        if len({each.device for each in tensors if each.dim() > 0}) > 1 and name not in MOVES:
+            raise RuntimeError(f"{func} on several devices: {[(each.shape, each.device) for each in tensors]}")
+        if UNREPEATABLE.match(name) and any(each.is_floating_point() for each in tensors):
+            self.unrepeatable.add(name)
+        return func(*args, **(kwargs or {}))
+
+
+OTHERWISE = [
+    *[("segmentation_synthetic", f'losses.only={{ use = "{use}" }}') for use in ("dice", "focal", "tversky")],
+    ("segmentation_synthetic", 'hooks.clip={ use = "clip_gradients", max_norm = 1.0 }', "run.accumulate=2"),
+    ("segmentation_synthetic", "optimizer.use=adamw", 'scheduler={ use = "one_cycle", by = "step" }'),
+    ("ptycho_staged", "losses.data.use=poisson", 'losses.tv={ use = "tv" }', "model.probe.modes=3"),
+    ("ptycho_staged", "losses.data.use=intensity", 'losses.near={ use = "position_anchor", sigma_pixels = 1.0 }'),
+    ("ptycho_staged", "groups.scan={ lr = 1e-4, start_epoch = 0 }", "optimizer.use=sgd"),
+    ("ptycho_staged", "data.batches=compact", "model.object.kind=phase_only"),
+    (
+        "ptycho_hash",
+        'losses.tv={ use = "tv" }',
+        "model.object.interpolation=smoothstep",
+        "drop=['model.object.fine_from']",
+    ),
+    ("ptycho_siemens", "data.patterns_on=host"),
+]
+
+
+@pytest.mark.parametrize(("name", "sets"), [*((n, ()) for n in sorted(MADE_UP)), *((n, s) for n, *s in OTHERWISE)])
+def test_a_step_stays_on_its_device_and_never_waits_for_it(
+    name: str, sets: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(engine, "choose_device", lambda name: torch.device("meta"))
+    at_once = ALL_AT_ONCE if name.startswith("ptycho") else ()
+    resolved = resolve(shipped()[name], (*MADE_UP[name](tmp_path), *at_once, *sets))
+    run = engine.build(resolved, run_folder.create(resolved))
+    run.emit("run_start")
+    with Watcher() as watcher:
+        _train_epoch(run)
+    assert run.state.step == run.state.steps_per_epoch
+    assert not watcher.unrepeatable
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", sorted(MADE_UP))
+def test_on_cuda_a_run_computes_what_it_does_on_the_cpu_and_resumes_to_the_same_bits(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    ends_as_on_the_cpu_and_resumes(name, tmp_path, "cuda")
+
+
+def test_what_is_asked_of_cuda_holds_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ends_as_on_the_cpu_and_resumes("ptycho_staged", tmp_path, "cpu")
+
+
+def ends_as_on_the_cpu_and_resumes(name: str, folder: Path, device: str) -> None:
+    sets = (*MADE_UP[name](folder), "run.epochs=2", "run.deterministic=true", "checkpoint.keep_last=1000")
+    if name.startswith("ptycho"):
+        sets = (*sets, *ALL_AT_ONCE)
+    losses = []
+    try:
+        for there in ("cpu", device):
+            ending = start(resolve(shipped()[name], (*sets, f"run.device={there}")), Console(quiet=True))
+            assert ending.run.state.context.device.type == there
+            losses.append(ending.run.state.metrics["train/loss"])
+        assert losses[1] == pytest.approx(losses[0], rel=1e-2)
+        said: list[str] = []
+        resolved = resolve(shipped()[name], (*sets, f"run.device={device}"))
+        assert verify(resolved, epochs=2, num_stops=1, say=said.append), "\n".join(said)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_every_network_but_one_that_interpolates_can_be_repeated_on_cuda(name: str) -> None:
+    side = 64 if name == "swin_unetr" else 32
+    network = SMALL[name].build(volumes(side)).to("meta")
+    image = torch.zeros(2, 1, side, side, side, device="meta")
+    with Watcher() as watcher:
+        sum(head.sum() for head in network({"image": image}).values()).backward()
+    interpolates = name == "segresnet"
+    assert watcher.unrepeatable == ({"aten::upsample_trilinear3d_backward"} if interpolates else set())
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda there, here: there[0].item(),
+        lambda there, here: bool((there > 0).any()),
+        lambda there, here: there[there > 0],
+        lambda there, here: there + here,
+        lambda there, here: there @ here,
+        lambda there, here: there.index_select(0, here.long()),
+        lambda there, here: there[here.long()],
+    ],
+)
+def test_the_mistakes_that_only_a_gpu_would_show_are_noticed(mistake: Any) -> None:
+    with Watcher(), pytest.raises((RuntimeError, NotImplementedError)):
+        mistake(torch.zeros(3, device="meta"), torch.zeros(3))
+
+
+def test_a_run_says_where_it_would_not_repeat_to_the_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cpu, cuda, mps = (torch.device(name) for name in ("cpu", "cuda", "mps"))
+    assert engine.repeatability_doubt(cpu, deterministic=False) is None
+    assert engine.repeatability_doubt(cuda, deterministic=True) is None
+    assert "on CUDA without run.deterministic = true" in str(engine.repeatability_doubt(cuda, deterministic=False))
+    assert "on MPS" in str(engine.repeatability_doubt(mps, deterministic=True))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(engine, "repeatability_doubt", lambda device, deterministic: f"{device}, {deterministic}")
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    resolved = resolve(
+        shipped()["ptycho_staged"], ("run.deterministic=true", "run.device=cpu", "data.scan_shape=[5, 5]")
+    )
+    try:
+        with caplog.at_level(logging.INFO, logger="trainkit"):
+            engine.build(resolved, tmp_path)
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert "cpu, True" in caplog.messages
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
+def test_an_operation_that_cuda_could_not_repeat_is_noticed() -> None:
+    logits, label = torch.zeros(2, 3, 4, requires_grad=True), torch.zeros(2, 4, dtype=torch.int64)
+    with Watcher() as watcher:
+        torch.nn.functional.cross_entropy(logits, label).backward()
+        torch.nn.functional.interpolate(logits, size=8, mode="linear").sum().backward()
+        torch.arange(3).cumsum(0)
+    assert watcher.unrepeatable == {
+        "aten::nll_loss2d_forward",
+        "aten::nll_loss2d_backward",
+        "aten::upsample_linear1d_backward",
+    }

@@ -1,0 +1,1 @@
+"""Tests of the loop, and of runs that are stopped and gone on with."""

@@ -1,0 +1,246 @@
+"""A run that is killed and resumed in a new process ends as if nothing had happened, to the bit.
+
+Three clients, each with three parameter groups that start before the kill (epochs 0 and 2) and after it (epoch 4); each
+group with each of three schedules in turn; killed at the beginning of an epoch, within it, and after it was written
+down but before it was saved; and once within an epoch in which a group started and a step was saved.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from clients.killer import ARMED
+from same import differences
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from trainkit import checkpoint
+
+EPOCHS = 6
+STARTS = (0, 2, 4)
+SCHEDULES = (
+    '{ use = "cosine" }',
+    '{ use = "one_cycle", by = "step" }',
+    '{ use = "reduce_on_plateau", patience = 0, threshold = 0.9 }',  # hardly anything is better enough
+)
+KILLS = {"epoch_start": 3, "step_end": 3, "checkpoint": 3, "saved_step": 4}
+"""When it is killed -> in which epoch; so many epochs are finished in the newest checkpoint."""
+
+COMMON = f"""
+trainkit = 1
+
+[run]
+name = "killed"
+epochs = {EPOCHS}
+seed = 3
+device = "cpu"
+threads = 1
+
+[checkpoint]
+every_epochs = 1
+
+[loggers.tensorboard]
+use = "tensorboard"
+every_steps = 1
+"""
+
+
+class Client(NamedTuple):
+    recipe: str
+    groups: tuple[str, str, str]
+    """Tables of groups, in the order in which they start."""
+
+
+CLIENTS = {
+    "ptychography": Client(
+        """
+[data]
+use = "diffraction_simulated"
+scan_shape = [8, 8]
+detector_size = 24
+batch_size = 16
+validation_fraction = 0.1
+
+[model]
+use = "single_slice_ptychography"
+object = { use = "pixels" }
+probe = { use = "aperture" }
+
+[losses.data]
+use = "amplitude"
+""",
+        ("[groups.object]\nlr = 5e-3", "[groups.probe]\nlr = 1e-3", "[groups.dr]\nlr = 3e-3"),
+    ),
+    "segmenter": Client(
+        """
+[data]
+use = "clients.segmenter:Volumes"
+
+[model]
+use = "clients.segmenter:TwoHeads"
+
+[inference]
+use = "clients.segmenter:SlidingWindow"
+
+[losses.heads]
+use = "clients.segmenter:DeepSupervision"
+
+[metrics.overlap]
+use = "clients.segmenter:Dice"
+
+[monitor]
+metric = "val/dice"
+mode = "max"
+
+[optimizer]
+use = "sgd"
+momentum = 0.9
+lr = 0.1
+""",
+        (
+            '[groups.coarse]\nparameters = ["head.coarse.*"]',
+            '[groups.encoder]\nparameters = ["encoder.*"]\nweight_decay = 1e-3',
+            '[groups.fine]\nparameters = ["head.fine.*"]',
+        ),
+    ),
+    "third party": Client(
+        """
+[data]
+use = "line"
+
+[model]
+use = "perceptron"
+
+[losses.data]
+use = "squares"
+
+[hooks.count]
+use = "count"
+
+[optimizer]
+use = "adamw"
+lr = 1e-2
+""",
+        (
+            '[groups.inner]\nparameters = ["0.*"]',
+            '[groups.outer]\nparameters = ["2.weight"]',
+            '[groups.bias]\nparameters = ["2.bias"]',
+        ),
+    ),
+}
+
+
+def recipe(client: Client, turn: int, when: str) -> str:
+    """The client's groups, each started at its epoch; with each turn every group has another schedule."""
+    kill = f'[hooks.kill]\nuse = "clients.killer:KillItself"\nepoch = {KILLS[when]}\nwhen = "{when}"\n'
+    groups = "\n\n".join(
+        f"{table}\nstart_epoch = {start}\nscheduler = {SCHEDULES[(place + turn) % 3]}"
+        for place, (table, start) in enumerate(zip(client.groups, STARTS, strict=True))
+    )
+    return f"{COMMON}{client.recipe}\n{kill}\n{groups}\n"
+
+
+def trainkit(*arguments: str, folder: Path, site: Path, kill: bool = False) -> subprocess.CompletedProcess[str]:
+    paths = [str(Path(__file__).parents[1]), str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = (
+        os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"} | ({ARMED: "1"} if kill else {})
+    )
+    command = [sys.executable, "-m", "trainkit", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+
+class Pair(NamedTuple):
+    """Run folders of one recipe."""
+
+    whole: Path
+    killed: Path
+
+
+def run_both(client: Client, turn: int, when: str, folder: Path, site: Path) -> Pair:
+    text = recipe(client, turn, when)
+    found = []
+    for name in ("whole", "killed"):
+        place = folder / name
+        place.mkdir()
+        (place / "recipe.toml").write_text(text)
+        done = trainkit("run", "recipe.toml", folder=place, site=site, kill=name == "killed")
+        expected = -signal.SIGKILL if name == "killed" else 0
+        assert done.returncode == expected, done.stdout + done.stderr
+        (run,) = (place / "runs" / "killed").iterdir()
+        found.append(run)
+    pair = Pair(*found)
+    assert checkpoint.newest_good(pair.killed / "checkpoints", pytest.fail)[1]["epoch"] == KILLS[when]
+    done = trainkit("resume", str(pair.killed), "--allow-code", folder=pair.killed.parents[2], site=site)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return pair
+
+
+CASES = [(name, turn, list(KILLS)[turn]) for turn in range(3) for name in CLIENTS] + [("segmenter", 1, "saved_step")]
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory: pytest.TempPathFactory, toy_site: Path) -> Iterator[Mapping[Any, Future[Pair]]]:
+    """All runs, two at a time."""
+    with ThreadPoolExecutor(2) as pool:
+        yield {
+            (name, turn, when): pool.submit(
+                run_both, CLIENTS[name], turn, when, tmp_path_factory.mktemp("runs"), toy_site
+            )
+            for name, turn, when in CASES
+        }
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}, turn {case[1]}, at {case[2]}")
+def pair(request: pytest.FixtureRequest, started: Mapping[Any, Future[Pair]]) -> Pair:
+    return started[request.param].result()
+
+
+def test_every_tensor_and_every_memory_of_the_last_checkpoint_is_the_same(pair: Pair) -> None:
+    name = f"checkpoints/epoch-{EPOCHS:04d}.safetensors"
+    whole, killed = checkpoint.read(pair.whole / name), checkpoint.read(pair.killed / name)
+    assert whole["epoch"] == EPOCHS
+    assert set(differences(whole, killed)) <= {"/recipe"}  # it holds the folder's absolute path
+
+
+def test_every_logged_value_is_the_same(pair: Pair) -> None:
+    whole, killed = ([json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in pair)
+    assert [line["epoch"] for line in whole] == list(range(EPOCHS))
+    for one, other in zip(whole, killed, strict=True):
+        assert one.pop("seconds") >= 0
+        assert other.pop("seconds") >= 0
+        assert one == other
+
+
+def test_every_schedule_moved_its_learning_rate(pair: Pair) -> None:
+    """What these tests show rests on it."""
+    lines = [json.loads(line) for line in (pair.whole / "metrics.jsonl").read_text().splitlines()]
+    for name in (name for name in lines[0] if name.startswith("lr/")):
+        rates = [line[name] for line in lines if line[name] > 0]
+        assert len(rates) < 3 or len(set(rates)) > 1, name
+
+
+def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
+    """What TensorBoard shows: writer/tag -> (step, value), after its own purging."""
+    found = {}
+    for writer in sorted((run / "tensorboard").iterdir()):
+        events = EventAccumulator(str(writer), size_guidance={"scalars": 0}).Reload()
+        for tag in events.Tags()["scalars"]:
+            found[f"{writer.name}/{tag}"] = [(event.step, event.value) for event in events.Scalars(tag)]
+    return found
+
+
+def test_tensorboard_shows_every_point_once(pair: Pair) -> None:
+    whole, killed = scalars(pair.whole), scalars(pair.killed)
+    assert killed == whole
+    assert all(len({step for step, _ in points}) == len(points) for points in whole.values())
+    assert [step for step, _ in whole["train/loss"]] == list(range(EPOCHS))
+    starts = {tag: points for tag, points in whole.items() if tag.endswith("_optimization_started")}
+    assert sorted(points for points in starts.values()) == [[(start, 1.0)] for start in STARTS]

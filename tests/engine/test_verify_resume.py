@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from trainkit.engine.verify import verify
+from trainkit.recipe.resolve import resolve
+
+TOY = """
+trainkit = 1
+[run]
+epochs = 4
+device = "cpu"
+[checkpoint]
+keep_last = 1000
+[data]
+use = "clients.toy:Line"
+[model]
+use = "clients.toy:Perceptron"
+[losses.squares]
+use = "clients.toy:Squares"
+[hooks.extra]
+use = "clients.toy:Count"
+"""
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+
+
+def test_it_proves_a_recipe_that_resumes_exactly() -> None:
+    Path("toy.toml").write_text(TOY)
+    Path("trainkit").mkdir()
+    Path("trainkit/__init__.py").write_text("raise RuntimeError('this must not hide what is installed')")
+    said: list[str] = []
+    assert verify(resolve("toy.toml"), epochs=2, num_stops=1, say=said.append)
+    assert sum("the same, to the bit" in line for line in said) == 2
+    assert any("step 4 of epoch 0" in line for line in said)
+
+
+def test_it_says_where_a_part_that_forgets_makes_the_runs_differ() -> None:
+    Path("toy.toml").write_text(TOY.replace("clients.toy:Count", "clients.forgetful:Forgetful"))
+    said: list[str] = []
+    assert not verify(resolve("toy.toml"), epochs=2, num_stops=0, say=said.append)
+    text = "\n".join(said)
+    assert "stopped before epoch 1: DIFFERENT" in text
+    assert "first in epoch 1: train/loss" in text
+    assert "/model/0.weight: differs by up to" in text

@@ -1,0 +1,1 @@
+"""Tests of parameter groups: who trains when, at which rate, and how both go on."""

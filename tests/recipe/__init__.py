@@ -1,0 +1,1 @@
+"""Tests of recipes: from text to checked settings."""

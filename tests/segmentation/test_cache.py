@@ -1,0 +1,324 @@
+"""The cache of preprocessed cases is never out of date, survives being killed, and keeps to its size."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from clients import segmentation_cases as made_up
+
+from trainkit import Context, DataError
+from trainkit_segmentation.data.msd import MSD
+from trainkit_segmentation.files import fingerprints
+from trainkit_segmentation.files.fingerprints import FileMemory
+from trainkit_segmentation.preparing import cache_filling, cache_live
+from trainkit_segmentation.preparing.cache import Cache
+from trainkit_segmentation.preparing.cache_live import CaseStore, read_entry
+from trainkit_segmentation.preparing.preprocessing import Preprocessing
+from trainkit_segmentation.splits.same_cases import SameCases
+
+KEYS = [f"{n:02x}" * 16 for n in range(6)]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def task(tmp_path):
+    return made_up.msd(tmp_path / "Task99", cases=3)
+
+
+def opened(task: Path, folder: Path, **settings):
+    data = MSD(path=task, cache=Cache(folder=folder), split=SameCases(), **settings)
+    return data.build(Context(seed=3, device=torch.device("cpu"), rank=0, world=1, folder=Path()))
+
+
+def entries(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_ino for path in (folder / "entries").glob("*/*")}
+
+
+def arrays(size: int = 1000):
+    return {"image": np.arange(size, dtype=np.float32)}, {"size": size}
+
+
+# ---- never out of date ----------------------------------------------------------------------------------------------
+
+
+def test_a_second_run_makes_nothing_and_reads_the_same(task, folder):
+    first = list(opened(task, folder).evaluate("val"))
+    before = entries(folder)
+    second = list(opened(task, folder).evaluate("val"))
+    assert entries(folder) == before
+    assert len(before) == 3
+    assert all(torch.equal(one["image"], other["image"]) for one, other in zip(first, second, strict=True))
+
+
+def test_a_file_that_is_overwritten_with_the_same_size_and_time_is_read_anew(task, folder, monkeypatch):
+    monkeypatch.setattr(fingerprints, "_SETTLED_NS", 0)
+    path, listing = task / "not_packed.nii", task / "dataset.json"
+    listing.write_text(listing.read_text().replace("imagesTr/case_001.nii.gz", path.name))
+    made_up.save(path, np.full(made_up.SIZE, 7, np.int16))
+    settings = Preprocessing(normalization="none")
+    before = {b["case"]: b["image"].clone() for b in opened(task, folder, preprocessing=settings).evaluate("val")}
+    stat = path.stat()
+    with path.open("r+b") as file:
+        file.seek(352)
+        file.write(np.full(made_up.SIZE, 9, np.int16).tobytes())
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+    after = {b["case"]: b["image"] for b in opened(task, folder, preprocessing=settings).evaluate("val")}
+    assert before["case_001"].unique().tolist() == [7]
+    assert after["case_001"].unique().tolist() == [9]
+    assert torch.equal(before["case_000"], after["case_000"])
+    assert len(entries(folder)) == 4
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"preprocessing": Preprocessing(spacing_mm=(2.0, 2.0, 2.0))},
+        {"preprocessing": Preprocessing(orientation="LPS")},
+        {"preprocessing": Preprocessing(normalization="zscore_nonzero")},
+        {"regions": {"all": (1, 2)}},
+    ],
+)
+def test_other_settings_make_other_entries(task, folder, settings):
+    opened(task, folder)
+    opened(task, folder, **settings)
+    assert len(entries(folder)) == 6
+
+
+def test_other_code_makes_other_entries(task, folder, monkeypatch):
+    opened(task, folder)
+    monkeypatch.setattr(cache_filling, "_code", lambda: "another version")
+    opened(task, folder)
+    assert len(entries(folder)) == 6
+
+
+def test_settings_of_patches_and_augmentation_make_no_other_entries(task, folder):
+    opened(task, folder)
+    opened(task, folder, patch_size=(8, 8, 8), batch_size=1, foreground_probability=0.0)
+    assert len(entries(folder)) == 3
+
+
+def test_copies_of_a_folder_share_entries(task, tmp_path, folder):
+    opened(task, folder)
+    opened(made_up.msd(tmp_path / "copy", cases=3), folder)
+    assert len(entries(folder)) == 3
+
+
+def test_files_that_stay_are_hashed_once(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    asked: list[Path] = []
+    hashed = fingerprints._digest
+    monkeypatch.setattr(fingerprints, "_digest", lambda path: asked.append(path) or hashed(path))
+    memory = FileMemory(tmp_path / "memory")
+    assert memory.digest(path) == memory.digest(path)
+    assert len(asked) == 2  # it changed a moment ago, and may again within one tick of the clock
+    monkeypatch.setattr(fingerprints, "_SETTLED_NS", 0)
+    one = memory.digest(path)
+    assert FileMemory(tmp_path / "memory").digest(path) == one
+    assert len(asked) == 3
+    path.write_bytes(b"two")
+    assert memory.digest(path) != one
+    next((tmp_path / "memory").glob("*/*.json")).write_text("{damaged")
+    assert memory.digest(path) != one
+
+
+def test_a_file_that_changes_while_it_is_read_is_told(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    memory = FileMemory(tmp_path / "memory")
+    with pytest.raises(DataError, match="was changed while it was read"):
+        memory.about(path, "question", lambda path: path.write_bytes(b"another"))
+
+
+# ---- killed, and several at once ------------------------------------------------------------------------------------
+
+MAKER = """
+import sys, time
+from pathlib import Path
+import numpy as np
+from trainkit_segmentation.preparing.cache import Cache
+from trainkit_segmentation.preparing.cache_live import CaseStore
+
+folder, key, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])
+store = CaseStore(Cache(folder=folder))
+store.use([key])
+
+def make():
+    (folder / "begun").open("a").write("x")
+    time.sleep(seconds)
+    return {"image": np.arange(1000, dtype=np.float32)}, {"size": 1000}
+
+print(store.ensure(key, make), flush=True)
+if seconds == 0:
+    time.sleep(60)
+"""
+
+
+def maker(folder: Path, key: str, seconds: float) -> subprocess.Popen[str]:
+    folder.mkdir(exist_ok=True)
+    arguments = [sys.executable, "-c", MAKER, str(folder), key, str(seconds)]
+    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} does not come"
+        time.sleep(0.02)
+
+
+def test_two_runs_that_want_the_same_entry_make_it_once(folder):
+    both = [maker(folder, KEYS[0], 0.5) for _ in range(2)]
+    assert sorted(each.communicate(timeout=60)[0] for each in both) == ["False\n", "True\n"]
+    assert (folder / "begun").read_text() == "x"
+
+
+def test_a_run_that_is_killed_while_it_makes_an_entry_leaves_none_and_no_lock(folder):
+    run = maker(folder, KEYS[0], 60)
+    wait_for(folder / "begun")
+    run.kill()
+    run.communicate()
+    store = CaseStore(Cache(folder=folder))
+    assert not store.path(KEYS[0]).exists()
+    assert store.ensure(KEYS[0], arrays)
+    assert read_entry(store.path(KEYS[0])).about == {"size": 1000}
+
+
+def test_what_was_half_written_is_no_entry_and_is_written_over(folder):
+    store = CaseStore(Cache(folder=folder))
+    half = store.path(KEYS[0]).with_suffix(".incomplete")
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half of it")
+    assert not store.path(KEYS[0]).exists()
+    assert store.ensure(KEYS[0], arrays)
+    assert [path.name for path in half.parent.iterdir()] == [f"{KEYS[0]}.safetensors"]
+
+
+def test_a_failure_while_an_entry_is_made_frees_its_lock(folder):
+    store = CaseStore(Cache(folder=folder))
+
+    def fail():
+        raise DataError("no")
+
+    with pytest.raises(DataError, match="no"):
+        store.ensure(KEYS[0], fail)
+    assert store.ensure(KEYS[0], arrays)
+
+
+def test_a_damaged_entry_is_told(folder):
+    store = CaseStore(Cache(folder=folder))
+    store.ensure(KEYS[0], arrays)
+    path = store.path(KEYS[0])
+    os.truncate(path, path.stat().st_size - 8)
+    with pytest.raises(DataError, match=r"is damaged \(it is cut off\); delete it"):
+        read_entry(path)
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match="is damaged"):
+        read_entry(path)
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(DataError, match=r"the cache .* cannot be written: .*; set data\.cache\.folder"):
+        CaseStore(Cache(folder=tmp_path / "file" / "cache")).use(KEYS)
+
+
+def test_a_full_disk_is_told_and_nothing_is_left(folder, monkeypatch):
+    def full(*_, **__):
+        raise cache_live.SafetensorError("No space left on device")
+
+    monkeypatch.setattr(cache_live, "save_file", full)
+    with pytest.raises(DataError, match=r"No space left on device; set data\.cache\.folder"):
+        CaseStore(Cache(folder=folder)).ensure(KEYS[0], arrays)
+    assert not entries(folder)
+
+
+# ---- its size -------------------------------------------------------------------------------------------------------
+
+
+def store_of(folder: Path, megabytes: float, *keys: str) -> CaseStore:
+    store = CaseStore(Cache(folder=folder, limit_gb=megabytes / 1000))
+    store.use(keys)
+    for key in keys:
+        store.ensure(key, lambda: arrays(250_000))  # 1 MB
+        time.sleep(0.01)
+    return store
+
+
+def test_what_was_not_used_for_longest_makes_room(folder):
+    for key in KEYS[:3]:
+        store_of(folder, 100, key)  # goes at once, and with it its lease
+    store_of(folder, 100, KEYS[0])  # used again
+    store = store_of(folder, 2.1, KEYS[3])
+    assert {key for key in KEYS if store.path(key).exists()} == {KEYS[0], KEYS[3]}
+    assert store.size() <= 2.1e6
+
+
+def test_what_a_living_run_uses_is_never_removed(folder):
+    run = maker(folder, KEYS[0], 0)
+    assert run.stdout is not None
+    assert run.stdout.readline() == "True\n"
+    mine = store_of(folder, 100, KEYS[1])
+    for key in KEYS[:2]:
+        os.utime(mine.path(key), (1, 1))  # used longest ago
+    with pytest.raises(DataError, match=r"in use take 0\.002 GB, more than data\.cache\.limit_gb = 0\.0015"):
+        store_of(folder, 1.5, KEYS[2])
+    assert [mine.path(key).exists() for key in KEYS[:2]] == [True, True]
+    run.kill()
+    run.communicate()
+    del mine
+    last = store_of(folder, 1.5, KEYS[3])  # neither who was killed nor who ended uses anything any more
+    assert [last.path(key).exists() for key in KEYS[:4]] == [False, False, False, True]
+    assert len(list((folder / "leases").iterdir())) == 1
+
+
+def test_an_entry_that_is_removed_can_still_be_read_by_who_has_it_open(folder):
+    store = store_of(folder, 100, KEYS[0])
+    tensors = read_entry(store.path(KEYS[0])).tensors
+    store.path(KEYS[0]).unlink()
+    assert tensors["image"].sum().item() == pytest.approx(250_000 * 249_999 / 2, rel=1e-3)
+
+
+def test_a_lease_ends_with_its_owner_not_with_a_process_that_was_forked(folder):
+    store = store_of(folder, 100, KEYS[0])
+    child = os.fork()
+    if child == 0:
+        del store
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert len(list((folder / "leases").iterdir())) == 1
+    del store
+    assert not list((folder / "leases").iterdir())
+
+
+def test_the_folder_is_the_users_cache_unless_it_is_said(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert CaseStore(Cache()).folder == tmp_path / "trainkit" / "segmentation"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert CaseStore(Cache()).folder == tmp_path / "home" / ".cache" / "trainkit" / "segmentation"
+
+
+def test_entries_are_mapped_not_read(folder):
+    store = CaseStore(Cache(folder=folder))
+    store.ensure(KEYS[0], lambda: arrays(20_000_000))  # 80 MB
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    before = resident()
+    image = read_entry(store.path(KEYS[0])).tensors["image"]
+    assert image[123].item() == 123
+    assert resident() - before < 20e6

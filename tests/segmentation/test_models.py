@@ -1,0 +1,324 @@
+"""Networks for volumes: channels and sizes from the data, groups, initial weights, and what they refuse."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from clients.volumes import LiveVolumes
+from safetensors.torch import save_file
+
+from trainkit import DataError, RecipeError
+from trainkit.recipe.resolve import resolve, resolve_text
+from trainkit.recipe.shipped import shipped
+from trainkit_segmentation.models.attention_unet import AttentionUNet
+from trainkit_segmentation.models.dynunet import DynUNet
+from trainkit_segmentation.models.initial_weights import load_initial_weights, read_weights
+from trainkit_segmentation.models.kind import SegmentationModel
+from trainkit_segmentation.models.monai_network import MONAINetwork
+from trainkit_segmentation.models.monai_source import networks
+from trainkit_segmentation.models.segresnet import SegResNet
+from trainkit_segmentation.models.swin_unetr import SwinUNETR
+from trainkit_segmentation.models.unet import UNet
+from trainkit_segmentation.models.unetr import UNETR
+from trainkit_segmentation.models.vnet import VNet
+
+SMALL: dict[str, SegmentationModel] = {
+    "unet": UNet(channels=(2, 4, 8)),
+    "unet without residual units": UNet(channels=(2, 4, 4), num_res_units=0),
+    "dynunet": DynUNet(channels=(2, 4, 4, 4), deep_supervision=2),
+    "anisotropic dynunet": DynUNet(channels=(2, 4, 4), strides=((2, 2, 1), (2, 2, 2)), residual=True),
+    "segresnet": SegResNet(init_filters=8, blocks_down=(1, 1), blocks_up=(1,)),
+    "segresnet, transposed": SegResNet(init_filters=8, blocks_down=(1, 1), blocks_up=(1,), upsampling="transposed"),
+    "attention_unet": AttentionUNet(channels=(2, 4, 8)),
+    "unetr": UNETR(feature_size=2, hidden_size=12, mlp_dim=12, num_heads=2),
+    "swin_unetr": SwinUNETR(feature_size=12),
+    "vnet": VNet(),
+    "monai's BasicUNet": MONAINetwork(name="BasicUNet", arguments={"features": [2, 2, 4, 4, 4, 2]}),
+    "monai's SegResNetDS": MONAINetwork(name="SegResNetDS", arguments={"init_filters": 8, "dsdepth": 2}),
+}
+
+
+def volumes(size: int | tuple[int, int, int] = 32, exclusive: bool = True) -> LiveVolumes:
+    patch = (size,) * 3 if isinstance(size, int) else size
+    return LiveVolumes(patch, exclusive, 40, seed=0)
+
+
+def patch_for(settings: SegmentationModel) -> tuple[int, int, int]:
+    if isinstance(settings, MONAINetwork):
+        return (32, 32, 32)
+    x, y, z = (2 * divisor for divisor in settings.divisors())
+    return (x, y, z)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_a_network_gives_a_score_for_each_class_and_voxel(name: str, exclusive: bool) -> None:
+    data = volumes(patch_for(SMALL[name]), exclusive)
+    model = SMALL[name].build(data).eval()
+    with torch.no_grad():
+        outputs = model({"image": torch.randn(1, 1, *data.patch_size)})
+    assert {key: tuple(value.shape) for key, value in outputs.items()} == {
+        "logits": (1, 3 if exclusive else 2, *data.patch_size)
+    }
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_its_groups_are_all_there_are_and_share_out_its_parameters(name: str) -> None:
+    settings = SMALL[name]
+    model = settings.build(volumes(patch_for(settings)))
+    groups = {group: list(members) for group, members in settings.parameter_groups(model).items()}
+    assert groups.keys() == settings.groups().keys()
+    assert all(groups.values())
+    members = [id(parameter) for each in groups.values() for parameter in each]
+    assert sorted(members) == sorted(id(parameter) for parameter in model.parameters())
+
+
+@pytest.mark.parametrize("name", [name for name, each in SMALL.items() if "head" in each.groups()])
+def test_the_head_is_all_whose_shape_follows_the_number_of_classes(name: str) -> None:
+    settings = SMALL[name]
+    two, four = volumes(patch_for(settings)), volumes(patch_for(settings))
+    four.classes = ("a", "b", "c", "d")
+    shapes = [dict(settings.build(data).network.named_parameters()) for data in (two, four)]
+    grown = {key for key in shapes[0] if shapes[0][key].shape != shapes[1][key].shape}
+    assert grown
+    assert {settings.group_of(key) for key in grown} == {"head"}
+
+    first, *_ = settings.build(two).network.state_dict()
+    assert settings.group_of(first) == "encoder"
+
+
+def test_deep_supervision_gives_more_scores_while_training_only() -> None:
+    data = volumes()
+    model = SMALL["dynunet"].build(data)
+    image = torch.randn(2, 1, 32, 32, 32)
+    assert set(model.train()({"image": image})) == {"logits", "logits_1", "logits_2"}
+    assert set(model.eval()({"image": image})) == {"logits"}
+    coarse = SMALL["monai's SegResNetDS"].build(data).train()({"image": image})["logits_1"]
+    assert coarse.shape == (2, 3, 16, 16, 16)
+
+
+def test_to_check_the_patch_neither_draws_random_numbers_nor_changes_the_network() -> None:
+    data = volumes()
+    torch.manual_seed(3)
+    from monai.networks.nets.dynunet import DynUNet as Network
+
+    settings = SMALL["dynunet"]
+    assert isinstance(settings, DynUNet)
+    straight = settings.network(1, 3, data.patch_size)
+    after = torch.rand(4)
+    torch.manual_seed(3)
+    built = settings.build(data).network
+    assert torch.equal(torch.rand(4), after)
+    assert isinstance(built, Network)
+    for key, value in straight.state_dict().items():
+        assert torch.equal(built.state_dict()[key], value), key
+
+
+# ---- what they refuse -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "size", "said"),
+    [
+        (UNet(), 36, r"a patch of 36 × 36 × 36 does not fit .* multiples of 8 × 8 × 8: 40 × 40 × 40 does"),
+        (SMALL["anisotropic dynunet"], (16, 16, 15), r"multiples of 4 × 4 × 2: 16 × 16 × 16 does"),
+        (SegResNet(), 20, r"multiples of 8"),
+        (AttentionUNet(), 20, r"multiples of 8"),
+        (UNETR(), 40, r"multiples of 16"),
+        (SwinUNETR(), 48, r"multiples of 32 × 32 × 32: 64 × 64 × 64 does"),
+        (VNet(), 24, r"multiples of 16"),
+        (UNet(), 8, r"cannot take a patch of 8 × 8 × 8: .*more than 1 spatial element.*data\.patch_size"),
+        (SMALL["monai's BasicUNet"], 20, r"cannot take a patch of 20 × 20 × 20|gives scores of"),
+        (MONAINetwork(name="DenseNet121"), 32, r"no network for segmentation"),
+        (MONAINetwork(name="BasicUNet", arguments={"features": [2, 2]}), 32, r"MONAI cannot make it .*ValueError"),
+    ],
+)
+def test_a_patch_that_it_cannot_take_is_refused_before_the_first_step(
+    settings: SegmentationModel, size: Any, said: str
+) -> None:
+    with pytest.raises(RecipeError, match=said):
+        settings.build(volumes(size))
+
+
+def findings(model: str, patch: str = "[16, 16, 16]", rest: str = "") -> str:
+    text = f"""
+trainkit = 1
+[run]
+epochs = 1
+[monitor]
+metric = "val/dice"
+mode = "max"
+[data]
+use = "clients.volumes:Volumes"
+patch_size = {patch}
+[model]
+{model}
+[losses.overlap]
+use = "dice_ce"
+[metrics.overlap]
+use = "dice"
+{rest}
+"""
+    with pytest.raises(RecipeError) as caught:
+        resolve_text(text, Path.cwd())
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        (
+            'use = "unet"\nchannels = [4, 8, 16]\nstrides = [2]',
+            "3 levels (channels) have 2 strides between",
+        ),
+        ('use = "unet"\nstrides = [2, 2, 0]', "model.strides: must be at least 1 each, got [2, 2, 0]"),
+        (
+            'use = "dynunet"\nchannels = [4, 8, 8]\nstrides = [[2, 2, 0], [2, 2, 2]]',
+            "model.strides: must be at least 1 each",
+        ),
+        ('use = "unet"\nchannels = [4, 8, 16, 32, 64, 128]', "multiples of 32 × 32 × 32: 32 × 32 × 32 does"),
+        ('use = "dynunet"\nchannels = [4, 8, 16]\ndeep_supervision = 2', "has 1 that can be supervised"),
+        ('use = "segresnet"\ninit_filters = 12', "must be a multiple of 8, got 12"),
+        ('use = "swin_unetr"\nfeature_size = 16', "must be a multiple of 12"),
+        ('use = "unetr"\nhidden_size = 100', "must be a multiple of num_heads = 12"),
+        ('use = "monai_network"\nname = "BasicUnett"', 'did you mean "BasicUNet"'),
+        ('use = "monai_network"\nname = "ResNet"', "it is no network for segmentation"),
+        ('use = "monai_network"\nname = "BasicUNet"\narguments = { feature = [1] }', 'did you mean "features"'),
+        ('use = "monai_network"\nname = "BasicUNet"\narguments = { in_channels = 1 }', "comes from the data"),
+        ('use = "unet"\ninit_from_skip = ["head.*"]', "there is no init_from"),
+    ],
+)
+def test_check_finds_it_without_building(model: str, said: str) -> None:
+    assert said in findings(model)
+
+
+def test_a_deterministic_run_that_cuda_would_refuse_is_told_so_beforehand() -> None:
+    recipe = shipped()["segmentation_synthetic"]
+    sets = ('model={ use = "segresnet" }', "data.patch_size=[16, 16, 16]", "run.deterministic=true")
+    (note,) = resolve(recipe, sets).notes
+    assert 'model.upsampling: has no deterministic form on CUDA, and run.deterministic is true; "transposed"' in str(
+        note
+    )
+    for other in ("run.device=cpu", "model.upsampling=transposed", "run.deterministic=false"):
+        assert not resolve(recipe, (*sets, other)).notes
+
+
+def test_what_is_read_of_monai_is_what_monai_has() -> None:
+    import inspect
+
+    import monai.networks.nets as nets
+
+    for name, network in networks().items():
+        signature = inspect.signature(inspect.unwrap(getattr(nets, name).__init__))
+        arguments = {
+            key: each.default is each.empty
+            for key, each in signature.parameters.items()
+            if key != "self" and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
+        }
+        assert dict(network.arguments) == arguments, name
+
+
+# ---- initial weights ------------------------------------------------------------------------------------------------
+
+
+def group_of(name: str) -> str:
+    return SMALL["unet"].group_of(name)
+
+
+def fresh(seed: int, classes: int = 2) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return SMALL["unet"].network(1, classes + 1, (16, 16, 16))
+
+
+def same(one: torch.nn.Module, other: torch.nn.Module) -> set[str]:
+    """Return the names of the weights that two networks share."""
+    return {key for key, value in one.state_dict().items() if torch.equal(value, other.state_dict()[key])}
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "torch", "torch, wrapped and parallel", "checkpoint"])
+def test_weights_are_loaded_from(kind: str, tmp_path: Path) -> None:
+    source, target = fresh(1), fresh(2)
+    path = tmp_path / "weights.safetensors"
+    state = source.state_dict()
+    if kind == "safetensors":
+        save_file(state, path)
+    elif kind == "torch":
+        torch.save(state, path.with_suffix(".pt"))
+    elif kind == "checkpoint":
+        from trainkit import checkpoint
+
+        content = {"model": {f"network.{key}": value for key, value in state.items()}, "epoch": 3}
+        checkpoint.write(path, content)
+    else:
+        torch.save({"epoch": 5, "state_dict": {f"module.{k}": v for k, v in state.items()}}, path.with_suffix(".pt"))
+    path = path if path.exists() else path.with_suffix(".pt")
+    assert same(source, target) != set(state)
+    said = load_initial_weights(target, path, (), group_of)
+    assert same(source, target) == set(state)
+    assert said == f"{len(state)} of {len(state)} weights are from {path}"
+
+
+def test_a_head_with_other_classes_is_an_error_that_says_how_to_leave_it_out(tmp_path: Path) -> None:
+    source, target, before = fresh(1, classes=4), fresh(2), fresh(2)
+    save_file(source.state_dict(), path := tmp_path / "five.safetensors")
+    with pytest.raises(
+        DataError, match=r"other classes or channels: .*\(5, .* there, .*init_from_skip = \[\"head\.\*\"\]"
+    ):
+        load_initial_weights(target, path, (), group_of)
+    assert same(before, target) == set(target.state_dict())
+    load_initial_weights(target, path, ("head.*",), group_of)
+    for key, value in target.state_dict().items():
+        expected = before if group_of(key) == "head" else source
+        assert torch.equal(value, expected.state_dict()[key]), key
+
+
+def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    save_file(SMALL["vnet"].network(1, 3, (16, 16, 16)).state_dict(), path := tmp_path / "vnet.safetensors")
+    with pytest.raises(DataError, match=r"another network: it lacks model\.0.* and it has down_tr128"):
+        load_initial_weights(fresh(1), path, (), group_of)
+    with pytest.raises(DataError, match=r'"heads\.\*" matches no parameter; did you mean "head\.\*"'):
+        load_initial_weights(fresh(1), path, ("heads.*",), group_of)
+
+
+class Bomb:
+    def __reduce__(self) -> Any:
+        return (Path.touch, (Path("exploded"),))
+
+
+@pytest.mark.parametrize("how", ["torch.save", "pickle"])
+def test_no_code_in_a_file_is_run(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "weights.pt"
+    if how == "torch.save":
+        torch.save({"state_dict": {"w": torch.ones(1)}, "callback": Bomb()}, path)
+    else:
+        path.write_bytes(pickle.dumps({"w": Bomb()}))
+    with pytest.raises(DataError, match="holds more than weights"):
+        read_weights(path)
+    assert not Path("exploded").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.safetensors", b"\x00" * 40, "damaged, or no safetensors file"),
+        ("a.pt", b"PK\x03\x04 not really a zip", "damaged, or no file of weights"),
+        ("a.pt", b"", "damaged, or no file of weights"),
+    ],
+)
+def test_a_damaged_file_is_named(name: str, content: bytes, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        read_weights(tmp_path / name)
+
+
+def test_a_file_that_is_not_there_or_holds_no_weights_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"there is no file .*gone\.pt"):
+        read_weights(tmp_path / "gone.pt")
+    torch.save([1, 2], tmp_path / "list.pt")
+    with pytest.raises(DataError, match="holds no weights by name"):
+        read_weights(tmp_path / "list.pt")

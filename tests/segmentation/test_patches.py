@@ -1,0 +1,574 @@
+"""Volumes are brought onto the network's grid and back, and patches are a function of (seed, epoch, sample)."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from clients import segmentation_cases as made_up
+
+from trainkit import Context, DataError
+from trainkit.hooks.progress import Console
+from trainkit_segmentation.cases.case import Volume
+from trainkit_segmentation.data.brats import BraTS
+from trainkit_segmentation.data.msd import MSD
+from trainkit_segmentation.data.synthetic import SyntheticSegmentation
+from trainkit_segmentation.patches.augmentation import (
+    Affine,
+    Augmentation,
+    Brightness,
+    Contrast,
+    Elastic,
+    Flip,
+    Gamma,
+    Noise,
+)
+from trainkit_segmentation.patches.augmentation_live import change_intensity, fill_patch
+from trainkit_segmentation.patches.cutting import choose_start, cut
+from trainkit_segmentation.patches.deformation import bending, resample, rotation_and_scale, sources
+from trainkit_segmentation.preparing.cache import Cache
+from trainkit_segmentation.preparing.preprocessing import Preprocessing
+from trainkit_segmentation.preparing.preprocessing_live import normalised, prepare
+from trainkit_segmentation.splits.same_cases import SameCases
+
+EVERYTHING = Augmentation(
+    affine=Affine(probability=0.7),
+    elastic=Elastic(probability=0.7, displacement_mm=1.0, node_distance_mm=6.0),
+    flip=Flip(),
+    noise=Noise(probability=0.7),
+    brightness=Brightness(probability=0.7),
+    contrast=Contrast(probability=0.7),
+    gamma=Gamma(probability=0.7),
+)
+
+
+def context(seed: int = 3, rank: int = 0, world: int = 1) -> Context:
+    return Context(seed=seed, device=torch.device("cpu"), rank=rank, world=world, folder=Path())
+
+
+@pytest.fixture
+def synthetic(tmp_path):
+    def make(**settings):
+        small = {"num_cases": 5, "size": (20, 22, 18), "patch_size": (12, 12, 12), "cache": Cache(folder=tmp_path)}
+        return SyntheticSegmentation(**(small | settings))
+
+    return make
+
+
+def same(batches, others) -> bool:
+    batches, others = list(batches), list(others)
+    return len(batches) == len(others) and all(
+        one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+        for one, other in zip(batches, others, strict=True)
+    )
+
+
+# ---- the grid -------------------------------------------------------------------------------------------------------
+
+TURNED = np.array([[0, 0, -2.5, 40.0], [-0.8, 0, 0, 11.0], [0, 1.2, 0, -7.0], [0, 0, 0, 1]])
+"""Axes point to posterior, superior, left, with voxels of 0.8, 1.2, 2.5 mm."""
+
+
+def in_space(shape, affine) -> np.ndarray:
+    """Return where each voxel lies, (3, X, Y, Z) in mm."""
+    voxels = np.stack(np.meshgrid(*(np.arange(n) for n in shape), indexing="ij"))
+    return np.einsum("ij,j...->i...", affine[:3, :3], voxels) + affine[:3, 3].reshape(3, 1, 1, 1)
+
+
+def ramp_volume(shape=(20, 15, 12), affine=TURNED) -> Volume:
+    """Return an image whose three channels are the coordinates in mm, right, front and up."""
+    codes = np.zeros(shape, np.uint8)
+    codes[4:14, 5:12, 3:9] = 1
+    codes[7:10, 7:10, 5:8] = 2
+    return Volume(in_space(shape, affine).astype(np.float32), codes, None, affine)
+
+
+def test_axes_point_where_the_orientation_says():
+    prepared = prepare(ramp_volume(), Preprocessing(orientation="RAS", normalization="none"), 2)
+    assert prepared.image_CXYZ.shape == (3, 12, 20, 15)
+    for axis in range(3):
+        steps = np.diff(prepared.image_CXYZ[axis], axis=axis)
+        assert np.allclose(steps, (2.5, 0.8, 1.2)[axis], atol=1e-5)
+        others = [other for other in range(3) if other != axis]
+        assert all(np.allclose(np.diff(prepared.image_CXYZ[axis], axis=other), 0, atol=1e-5) for other in others)
+
+
+@pytest.mark.parametrize("wanted", ["RAS", "LPS", "SRA", "AIL"])
+def test_orientation_is_monais(wanted):
+    from monai.data import MetaTensor
+    from monai.transforms import Orientation
+
+    volume = ramp_volume()
+    theirs = Orientation(axcodes=wanted, labels=(("L", "R"), ("P", "A"), ("I", "S")))(
+        MetaTensor(torch.from_numpy(volume.image_CXYZ), affine=torch.from_numpy(volume.affine))
+    )
+    ours = prepare(volume, Preprocessing(orientation=wanted, normalization="none"), 2)
+    assert np.array_equal(ours.image_CXYZ, theirs.numpy())
+
+
+def test_resampling_leaves_everything_where_it_is_in_space():
+    settings = Preprocessing(orientation="RAS", spacing_mm=(1.0, 1.0, 1.0), normalization="none")
+    prepared = prepare(ramp_volume(), settings, 2)
+    assert prepared.grid.shape == (30, 16, 18)
+    assert prepared.grid.spacing_mm == pytest.approx((1.0, 1.0, 1.0))
+    # Right, front and up run over the extent of the own voxels, from outer edge to outer edge, evenly.
+    extents = ((40 - 2.5 * 5.5, 12, 2.5), (11 - 0.8 * 9.5, 20, 0.8), (-7 + 1.2 * 7, 15, 1.2))
+    for axis, (centre, n, mm) in enumerate(extents):
+        count = prepared.grid.shape[axis]
+        expected = centre - n * mm / 2 + (np.arange(count) + 0.5) * n * mm / count
+        found = np.moveaxis(prepared.image_CXYZ[axis], axis, 0).reshape(count, -1)
+        inside = (expected > centre - (n - 1) * mm / 2) & (expected < centre + (n - 1) * mm / 2)
+        assert np.allclose(found[inside], expected[inside, None], atol=1e-4)
+
+
+def test_labels_are_resampled_to_the_nearest_voxel():
+    volume = ramp_volume()
+    settings = Preprocessing(orientation=None, spacing_mm=(0.4, 0.6, 1.25), normalization="none")  # each voxel in eight
+    prepared = prepare(volume, settings, 2)
+    assert np.array_equal(prepared.codes_XYZ, volume.codes_XYZ.repeat(2, 0).repeat(2, 1).repeat(2, 2))
+
+
+@pytest.mark.parametrize("crop", [False, True])
+@pytest.mark.parametrize("spacing", [None, (0.9, 1.1, 1.3)])
+def test_scores_come_back_to_where_they_were(crop, spacing):
+    volume = ramp_volume()
+    image = volume.image_CXYZ.copy()
+    image[:, :2], image[:, :, 13:], image[:, :, :, -1:] = 0, 0, 0
+    settings = Preprocessing(spacing_mm=spacing, crop_to_nonzero=crop, normalization="none")
+    prepared = prepare(Volume(image, volume.codes_XYZ, None, TURNED), settings, 2)
+    ramps = prepare(Volume(volume.image_CXYZ, volume.codes_XYZ, None, TURNED), settings, 2)
+    grid = prepared.grid
+    if crop:
+        assert grid.box == ((1, 12), (0, 18), (0, 13))
+        kept = (slice(2, None), slice(None, 13), slice(None, -1))
+        scores = ramps.grid.cut(ramps.grid.turn(volume.image_CXYZ))[(slice(None), *(slice(*pair) for pair in grid.box))]
+        from trainkit_segmentation.preparing.grid import stretch
+
+        back = grid.to_own(stretch(torch.from_numpy(scores.copy()), grid.shape), background=0).numpy()
+        outside = np.ones(volume.codes_XYZ.shape, bool)
+        outside[kept] = False
+        assert (back[0][outside] == 1e4).all()
+        assert (back[1:, outside] == -1e4).all()
+    else:
+        kept = (slice(None),) * 3
+        back = grid.to_own(torch.from_numpy(ramps.image_CXYZ), background=0).numpy()
+    inner = (slice(None), *(slice(2, -2),) * 3)
+    there, expected = back[(slice(None), *kept)], volume.image_CXYZ[(slice(None), *kept)]
+    if spacing is None:
+        assert np.array_equal(there, expected)
+    assert np.allclose(there[inner], expected[inner], atol=1e-3)
+
+
+def test_a_volume_of_one_voxel_and_an_empty_one_are_no_crash():
+    one = Volume(np.ones((1, 1, 1, 1), np.float32), np.zeros((1, 1, 1), np.uint8), None, np.eye(4))
+    assert prepare(one, Preprocessing(spacing_mm=(5.0, 5.0, 5.0)), 1).image_CXYZ.shape == (1, 1, 1, 1)
+    empty = Volume(np.zeros((1, 4, 4, 4), np.float32), np.zeros((4, 4, 4), np.uint8), None, np.eye(4))
+    with pytest.raises(DataError, match="all voxels of the image are 0"):
+        prepare(empty, Preprocessing(crop_to_nonzero=True), 1)
+
+
+def test_normalisation_is_monais():
+    from monai.transforms import NormalizeIntensity, ScaleIntensityRange
+
+    rng = np.random.default_rng(0)
+    image = (rng.normal(300, 50, (2, 9, 8, 7)) * (rng.random((2, 9, 8, 7)) > 0.4)).astype(np.float32)
+    for name, theirs in {
+        "zscore": NormalizeIntensity(channel_wise=True),
+        "zscore_nonzero": NormalizeIntensity(channel_wise=True, nonzero=True),
+        "window": ScaleIntensityRange(a_min=100, a_max=350, b_min=0, b_max=1, clip=True),
+    }.items():
+        ours = normalised(image.copy(), Preprocessing(normalization=name, window=(100.0, 350.0)))
+        assert np.allclose(ours, np.asarray(theirs(image.copy())), atol=1e-5), name
+
+
+def test_intensities_beyond_half_precision_are_kept_in_single():
+    volume = ramp_volume()
+    raw = Volume(volume.image_CXYZ * 1e6, volume.codes_XYZ, None, TURNED)
+    assert prepare(raw, Preprocessing(normalization="none"), 2).image_CXYZ.dtype == np.float32
+    assert prepare(raw, Preprocessing(normalization="zscore"), 2).image_CXYZ.dtype == np.float16
+
+
+# ---- patches --------------------------------------------------------------------------------------------------------
+
+
+def test_a_patch_is_the_volume_there_and_zero_outside_of_it():
+    volume = torch.arange(2 * 5 * 6 * 7, dtype=torch.float16).reshape(2, 5, 6, 7)
+    padded = np.pad(volume.numpy(), ((0, 0), (9, 9), (9, 9), (9, 9)))
+    for start in ((1, 0, 2), (-2, 3, -1), (4, 5, 6), (-9, 0, 0), (9, 0, 0)):
+        out = torch.full((2, 4, 3, 5), 7.0)
+        cut(volume, start, out)
+        x, y, z = (first + 9 for first in start)
+        assert np.array_equal(out, padded[:, x : x + 4, y : y + 3, z : z + 5])
+
+
+def tensors_of(codes_XYZ: np.ndarray, num_classes: int = 2) -> dict[str, torch.Tensor]:
+    volume = Volume(np.ones((1, *codes_XYZ.shape), np.float32), codes_XYZ, None, np.eye(4))
+    prepared = prepare(volume, Preprocessing(orientation=None), num_classes)
+    names = {"codes": prepared.codes_XYZ, "places": prepared.places, "place_counts": prepared.place_counts}
+    return {name: torch.from_numpy(array) for name, array in names.items()}
+
+
+def test_foreground_patches_are_centred_on_each_class_alike_and_stay_inside():
+    codes = np.zeros((30, 31, 32), np.uint8)
+    codes[4:28, 4:28, 4:28] = 1  # 13,000 voxels
+    codes[10, 11, 12] = 2  # one voxel
+    tensors = tensors_of(codes)
+    rng = np.random.default_rng(0)
+    starts = np.array([choose_start(tensors, (9, 9, 9), 1.0, rng) for _ in range(600)])
+    assert starts.min() >= 0
+    assert (starts + 9 <= codes.shape).all()
+    on_the_one = (starts + 4 == (10, 11, 12)).all(axis=1).mean()
+    assert on_the_one == pytest.approx(0.5, abs=0.07)
+
+
+def test_the_share_of_foreground_patches_is_the_probability():
+    codes = np.zeros((40, 40, 40), np.uint8)
+    codes[20, 20, 20] = 1
+    tensors = tensors_of(codes, 1)
+    rng = np.random.default_rng(1)
+    starts = [choose_start(tensors, (5, 5, 5), 0.3, rng) for _ in range(2000)]
+    assert np.mean([start == (18, 18, 18) for start in starts]) == pytest.approx(0.3, abs=0.04)
+
+
+def test_patches_are_anywhere_else_evenly_up_to_both_ends():
+    tensors = tensors_of(np.zeros((12, 12, 12), np.uint8))
+    rng = np.random.default_rng(2)
+    starts = np.array([choose_start(tensors, (8, 8, 8), 1.0, rng) for _ in range(3000)])
+    for axis in range(3):
+        assert np.bincount(starts[:, axis], minlength=5) == pytest.approx(600, abs=110)
+    assert len(np.bincount(starts[:, 0])) == 5
+
+
+def test_a_volume_smaller_than_the_patch_lies_in_its_middle():
+    tensors = tensors_of(np.zeros((6, 20, 7), np.uint8))
+    x, _, z = choose_start(tensors, (10, 10, 10), 0.0, np.random.default_rng(3))
+    assert (x, z) == (-2, -1)
+
+
+# ---- augmentation ---------------------------------------------------------------------------------------------------
+
+
+class Fixed:
+    """A generator whose uniform draws are all at one end."""
+
+    def __init__(self, end: float) -> None:
+        self.end = end
+
+    def uniform(self, low, high, size=None):
+        value = low + (high - low) * self.end
+        return value if size is None else np.full(size, value)
+
+
+def test_a_quarter_turn_about_z_is_rot90():
+    settings = Affine(rotation_degrees=(0.0, 0.0, 90.0), scale=(1.0, 1.0))
+    matrix = rotation_and_scale(settings, (1.0, 1.0, 1.0), Fixed(1.0))
+    volume = torch.rand(2, 9, 9, 5, generator=torch.Generator().manual_seed(0))
+    out = torch.empty(2, 9, 9, 5)
+    resample(volume, sources((0, 0, 0), (9, 9, 5), matrix, None), out, nearest=False)
+    turns = [torch.rot90(volume, k, (1, 2)) for k in (1, 3)]
+    assert any(torch.allclose(out, turned, atol=1e-5) for turned in turns)
+
+
+def test_a_ball_stays_a_ball_where_voxels_are_no_cubes():
+    spacing = np.array([0.7, 1.0, 3.0])
+    settings = Affine(rotation_degrees=(40.0, 60.0, 80.0), scale=(1.25, 1.25))
+    matrix = rotation_and_scale(settings, spacing, np.random.default_rng(5))
+    in_mm = np.diag(spacing) @ matrix @ np.diag(1 / spacing)
+    assert np.allclose(in_mm @ in_mm.T, np.eye(3) / 1.25**2)
+    assert np.linalg.det(in_mm) > 0
+
+
+def test_rotations_are_those_of_monai():
+    from monai.transforms.utils import create_rotate
+
+    for axis in range(3):
+        angles = [0.0, 0.0, 0.0]
+        angles[axis] = 30.0
+        matrix = rotation_and_scale(Affine(rotation_degrees=tuple(angles), scale=(1.0, 1.0)), (1, 1, 1), Fixed(1.0))
+        theirs = [create_rotate(3, [sign * np.radians(each) for each in angles])[:3, :3] for sign in (1, -1)]
+        assert any(np.allclose(matrix, each) for each in theirs)
+
+
+def test_deformed_patches_show_the_ramp_where_they_come_from():
+    ramp = in_space((30, 28, 26), np.eye(4)).astype(np.float32)
+    size, start = (10, 9, 8), (9, 8, 7)
+    rng = np.random.default_rng(6)
+    matrix = rotation_and_scale(Affine(rotation_degrees=(20.0, 20.0, 20.0)), (1, 1, 2), rng)
+    field = bending(Elastic(displacement_mm=1.0, node_distance_mm=5.0), size, (1, 1, 2), rng)
+    out = torch.empty(3, *size)
+    places = sources(start, size, matrix, field)
+    resample(torch.from_numpy(ramp), places, out, nearest=False)
+    assert np.allclose(out.numpy(), places, atol=2e-4)
+    grid = in_space(size, np.eye(4)) - (np.array(size) - 1).reshape(3, 1, 1, 1) / 2
+    centre = (np.array(start) + (np.array(size) - 1) / 2).reshape(3, 1, 1, 1)
+    assert np.allclose(places, np.einsum("ij,j...->i...", matrix, grid) + centre + field, atol=1e-4)
+
+
+def test_bending_is_smooth_and_of_the_strength_that_is_said():
+    settings = Elastic(displacement_mm=3.0, node_distance_mm=12.0)
+    fields = [bending(settings, (48, 48, 24), (1.0, 1.0, 2.0), np.random.default_rng(seed)) for seed in range(12)]
+    in_mm = np.stack(fields) * np.array([1.0, 1.0, 2.0]).reshape(1, 3, 1, 1, 1)
+    assert in_mm.std() == pytest.approx(3.0, rel=0.2)
+    second = np.diff(in_mm, n=2, axis=2)
+    assert np.abs(second).max() < 3.0 * 6 / 12**2 * 3  # curvature of splines of that distance, not noise
+
+
+def test_labels_follow_the_image():
+    codes = torch.from_numpy(made_up.shells(1, 2, (30, 30, 30)).astype(np.int64))
+    settings = Augmentation(affine=Affine(probability=1.0), elastic=Elastic(probability=1.0), flip=Flip())
+    for seed in range(4):
+        image, label = torch.empty(1, 16, 16, 16), torch.empty(16, 16, 16, dtype=torch.int64)
+        rng = np.random.default_rng(seed)
+        fill_patch(codes[None].float(), codes, (7, 7, 7), (1, 1, 1), settings, rng, image, label)
+        near = (image[0] - label).abs()
+        assert near.mean() < 0.2
+        assert (near <= 1).float().mean() > 0.98
+        assert set(label.unique().tolist()) <= {0, 1, 2}
+
+
+def test_flips_mirror_the_axes_that_are_named():
+    volume = torch.rand(2, 8, 8, 8, generator=torch.Generator().manual_seed(1))
+    codes = (volume[0] > 0.5).long()
+    image, label = torch.empty(2, 8, 8, 8), torch.empty(8, 8, 8, dtype=torch.int64)
+    settings = Augmentation(flip=Flip(probability=1.0, axes=(0, 2)))
+    fill_patch(volume, codes, (0, 0, 0), (1, 1, 1), settings, np.random.default_rng(0), image, label)
+    assert torch.equal(image, volume.flip(1, 3))
+    assert torch.equal(label, codes.flip(0, 2))
+
+
+def test_intensity_changes_are_monais():
+    from monai.transforms import AdjustContrast
+
+    image = np.random.default_rng(0).normal(size=(2, 6, 6, 6)).astype(np.float32)
+    for settings, theirs in (
+        (Augmentation(gamma=Gamma(probability=1.0, exponent=(1.4, 1.4))), AdjustContrast(gamma=1.4)),
+        (Augmentation(brightness=Brightness(probability=1.0, factor=(1.2, 1.2))), lambda channel: channel * 1.2),
+        (
+            Augmentation(contrast=Contrast(probability=1.0, factor=(1.3, 1.3))),
+            lambda channel: np.clip((channel - channel.mean()) * 1.3 + channel.mean(), channel.min(), channel.max()),
+        ),
+    ):
+        ours = image.copy()
+        change_intensity(ours, settings, np.random.default_rng(1))
+        for channel in range(2):
+            assert np.allclose(ours[channel], np.asarray(theirs(image[channel])), atol=1e-5)
+
+
+def test_noise_has_its_deviation_and_a_constant_image_survives_gamma():
+    image = np.ones((1, 30, 30, 30), np.float32)
+    stretched = Augmentation(gamma=Gamma(probability=1.0), contrast=Contrast(probability=1.0))
+    change_intensity(image, stretched, np.random.default_rng(0))
+    assert (image == 1).all()
+    change_intensity(image, Augmentation(noise=Noise(probability=1.0, deviation=0.5)), np.random.default_rng(3))
+    drawn = np.random.default_rng(3)
+    drawn.random()
+    assert image.std() == pytest.approx(drawn.uniform(0, 0.5), rel=0.02)
+
+
+# ---- batches --------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_is_a_function_of_seed_and_epoch_and_place(synthetic):
+    data = synthetic(augmentation=EVERYTHING, steps_per_epoch=5).build(context())
+    epoch = list(data.train(2, 0))
+    assert len(epoch) == data.steps_per_epoch == 5
+    assert same(data.train(2, 3), epoch[3:])
+    assert same(synthetic(augmentation=EVERYTHING, steps_per_epoch=5).build(context()).train(2, 0), epoch)
+    assert not same(data.train(3, 0), epoch)
+    assert not same(synthetic(augmentation=EVERYTHING, steps_per_epoch=5).build(context(seed=4)).train(2, 0), epoch)
+
+
+def test_batches_are_the_same_bits_with_0_and_2_workers_and_global_generators_stay(synthetic):
+    settings = {"augmentation": EVERYTHING, "steps_per_epoch": 6}
+    alone = list(synthetic(**settings).build(context()).train(0, 0))
+    torch.manual_seed(5)
+    np.random.seed(5)
+    before = (torch.get_rng_state(), np.random.get_state()[1].copy())
+    data = synthetic(workers=2, **settings).build(context())
+    assert same(data.train(0, 0), alone)
+    assert same(data.train(0, 2), alone[2:])
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])
+
+
+def test_an_epoch_that_is_broken_off_leaves_nothing_behind_in_the_workers(synthetic):
+    data = synthetic(workers=2, steps_per_epoch=6).build(context())
+    begun = data.train(0, 0)
+    next(begun)
+    begun.close()
+    assert same(data.train(1, 4), synthetic(steps_per_epoch=6).build(context()).train(1, 4))
+
+
+def test_the_number_of_threads_changes_no_bit(synthetic):
+    data = synthetic(augmentation=EVERYTHING, patch_size=(40, 40, 40)).build(context())
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        one = list(data.train(0, 0))
+        torch.set_num_threads(2)
+        assert same(data.train(0, 0), one)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def processes_below() -> list[int]:
+    """Return the processes that this one has begun and that still run."""
+    return [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
+
+
+def test_workers_leave_signals_to_the_training(synthetic):
+    data = synthetic(workers=2, steps_per_epoch=40, batch_size=1).build(context())
+    batches = data.train(0, 0)
+    next(batches)
+    children = processes_below()
+    assert len(children) == 2
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for child in children:
+            os.kill(child, number)
+    time.sleep(0.1)
+    assert len(list(batches)) == 39
+
+
+LEAVING = """
+import sys
+from pathlib import Path
+import torch
+from trainkit import Context
+from trainkit_segmentation.preparing.cache import Cache
+from trainkit_segmentation.data.synthetic import SyntheticSegmentation
+
+if __name__ == "__main__":
+    cache = Cache(folder=Path(sys.argv[1]))
+    small = {"size": (16, 16, 16), "patch_size": (8, 8, 8)}
+    settings = SyntheticSegmentation(workers=2, steps_per_epoch=50, cache=cache, **small)
+    data = settings.build(Context(seed=3, device=torch.device("cpu"), rank=0, world=1, folder=Path()))
+    batches = data.train(0, 0)
+    next(batches)
+    if sys.argv[2] == "failing":
+        raise RuntimeError("on purpose")
+    if sys.argv[2] == "after an epoch":
+        print(len(list(batches)))
+"""
+
+
+@pytest.mark.parametrize("how", ["in an epoch", "after an epoch", "failing"])
+def test_a_process_with_workers_comes_to_its_end(tmp_path, how):
+    command = [sys.executable, "-c", LEAVING, str(tmp_path), how]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == (1 if how == "failing" else 0), ended.stderr
+    assert ("on purpose" in ended.stderr) if how == "failing" else not ended.stderr
+
+
+@pytest.fixture
+def _deaths_of_others_are_not_listened_to():
+    """Another test's loader made torch listen to any process's death, for as long as this process lives."""
+    before = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.mark.usefixtures("_deaths_of_others_are_not_listened_to")
+def test_a_worker_that_dies_is_told_in_one_message(synthetic):
+    data = synthetic(workers=1, steps_per_epoch=400, batch_size=1).build(context())
+    batches = data.train(0, 0)
+    next(batches)
+    (child,) = processes_below()
+    os.kill(child, signal.SIGKILL)
+    with pytest.raises(DataError, match=r"a process that prepares batches died .* lower data\.workers"):
+        list(batches)
+
+
+def test_a_pass_draws_each_case_once_and_the_last_batch_is_full(synthetic):
+    data = synthetic(num_cases=9, batch_size=2, split=SameCases()).build(context())
+    assert data.steps_per_epoch == 5
+    seen = torch.cat([batch["index"] for batch in data.train(0, 0)]).tolist()
+    assert sorted(seen[:9]) == list(range(9))
+    assert len(seen) == 10
+    other = torch.cat([batch["index"] for batch in data.train(1, 0)]).tolist()
+    assert other[:9] != seen[:9]
+
+
+def test_the_processes_of_a_run_share_what_one_alone_would_draw(synthetic):
+    settings = {"num_cases": 8, "split": SameCases(), "augmentation": EVERYTHING}
+    alone = list(synthetic(batch_size=2, **settings).build(context()).train(0, 0))
+    ranks = [list(synthetic(batch_size=1, **settings).build(context(rank=r, world=2)).train(0, 0)) for r in (0, 1)]
+    assert len(alone) == len(ranks[0]) == len(ranks[1])
+    for whole, first, second in zip(alone, *ranks, strict=True):
+        assert torch.equal(whole["image"], torch.cat([first["image"], second["image"]]))
+    names = [[b["case"] for b in synthetic(**settings).build(context(rank=r, world=2)).evaluate("val")] for r in (0, 1)]
+    assert sorted(names[0] + names[1]) == [f"synthetic_{n:03d}" for n in range(8)]
+
+
+def test_targets_are_of_the_agreed_shape_and_type(tmp_path, synthetic):
+    exclusive = next(synthetic(batch_size=2).build(context()).train(0, 0))
+    assert (exclusive["image"].shape, exclusive["image"].dtype) == ((2, 1, 12, 12, 12), torch.float32)
+    assert (exclusive["label"].shape, exclusive["label"].dtype) == ((2, 1, 12, 12, 12), torch.int64)
+    folder = made_up.brats(tmp_path / "brats")
+    data = BraTS(path=folder, cache=Cache(folder=tmp_path), patch_size=(8, 8, 8)).build(context())
+    regions = next(data.train(0, 0))
+    assert (regions["image"].shape, regions["label"].shape) == ((2, 4, 8, 8, 8), (2, 3, 8, 8, 8))
+    assert regions["label"].dtype == torch.float32
+    assert set(regions["label"].unique().tolist()) <= {0.0, 1.0}
+    whole, core, enhancing = regions["label"].unbind(1)
+    assert (whole >= core).all()
+    assert (core >= enhancing).all()
+
+
+def test_patches_larger_than_volumes_are_padded_with_background(tmp_path):
+    folder = made_up.msd(tmp_path / "msd", cases=2)
+    settings = Preprocessing(normalization="none")
+    data = MSD(
+        path=folder, cache=Cache(folder=tmp_path), patch_size=(32, 32, 32), split=SameCases(), preprocessing=settings
+    ).build(context())
+    batch = next(data.train(0, 0))
+    inside = (slice(6, 26), slice(4, 28), slice(7, 25))
+    for index, image, label in zip(batch["index"], batch["image"], batch["label"], strict=True):
+        whole = next(b for b in data.evaluate("val") if b["index"] == index)
+        assert torch.equal(image[(0, *inside)], whole["image"][0, 0])
+        assert image.sum() == pytest.approx(whole["image"].sum().item(), rel=1e-5)
+        assert label.sum() == whole["label"].sum()
+
+
+def test_a_case_or_split_that_is_not_there_is_told(synthetic):
+    data = synthetic().build(context())
+    with pytest.raises(DataError, match='there is no split "vall"; did you mean "val"'):
+        list(data.evaluate("vall"))
+    with pytest.raises(DataError, match='there is no case "synthetic_01"; did you mean "synthetic_0'):
+        data.truth("synthetic_01")
+
+
+def test_a_case_without_any_class_is_trained_on_and_places_of_regions_are_where_they_are(tmp_path):
+    folder = made_up.brats(tmp_path / "brats", cases=2)
+    made_up.save(next(folder.glob("*00001/*_seg.nii.gz")), np.zeros(made_up.SIZE, np.uint8))
+    settings = {"cache": Cache(folder=tmp_path), "split": SameCases(), "patch_size": (5, 5, 5)}
+    data = BraTS(path=folder, foreground_probability=1.0, steps_per_epoch=20, **settings).build(context())
+    for batch in data.train(0, 0):
+        for index, label in zip(batch["index"], batch["label"], strict=True):
+            assert bool(label.any()) == (index == 0)
+    many = BraTS(path=folder, foreground_probability=1.0, steps_per_epoch=300, **settings).build(context())
+    plain = list(many.train(0, 0))
+    centres = torch.cat([batch["label"][batch["index"] == 0] for batch in plain])[:, :, 2, 2, 2]
+    whole = centres[:, 0].mean().item()
+    assert whole > 0.95  # only at the volume's border does a patch not have its voxel in the middle
+    assert centres[:, 2].mean().item() > 1 / 3  # one in three is drawn from the enhancing tumour itself
+
+
+def test_what_the_data_finds_out_is_said_and_kept_in_the_log(tmp_path, capsys):
+    folder = made_up.brats(tmp_path / "brats", cases=2)
+    console = Console()
+    data = BraTS(path=folder, cache=Cache(folder=tmp_path / "cache"), split=SameCases())
+    with console.heard():
+        data.build(context())
+    console.log_to(tmp_path / "log.txt")
+    console.say("and then")
+    said = capsys.readouterr().out
+    assert (tmp_path / "log.txt").read_text() == said
+    assert said.startswith("BraTS 2021, found from file names")
+    assert "preprocessed 2 of 2 cases into" in said

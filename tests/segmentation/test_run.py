@@ -1,0 +1,207 @@
+"""A whole segmentation run: what it computes, shows, says, refuses, and how it goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from same import differences
+from torch import Tensor
+
+from trainkit import Batch, DataError, RecipeError, read_checkpoint
+from trainkit.engine.resume import resume
+from trainkit.engine.start import Ending, ExitCode, start
+from trainkit.hooks.progress import Console
+from trainkit.recipe.resolve import resolve_text
+from trainkit_segmentation.inference.sliding_window import SlidingWindow
+
+RECIPE = """
+trainkit = 1
+[run]
+name = "volumes"
+epochs = 2
+device = "cpu"
+threads = 1
+[monitor]
+metric = "val/dice"
+mode = "max"
+[data]
+use = "clients.volumes:Volumes"
+exclusive = {exclusive}
+[model]
+use = "{model}"
+channels = [4, 8, 8]
+{settings}
+[losses.overlap]
+use = "dice_ce"
+[losses.focal]
+use = "focal"
+weight = 0.5
+[metrics.dice]
+use = "dice"
+[metrics.far]
+use = "hd95"
+every_epochs = 2
+[inference]
+use = "sliding_window"
+[optimizer]
+use = "adam"
+lr = 0.01
+[hooks.overlays]
+use = "segmentation_overlays"
+{hook}
+[loggers.tensorboard]
+use = "tensorboard"
+"""
+
+
+def run(
+    folder: Path, model: str = "unet", settings: str = "", hook: str = "", *, exclusive: bool = True, name: str = "runs"
+) -> Ending:
+    text = RECIPE.format(model=model, settings=settings, hook=hook, exclusive=str(exclusive).lower())
+    return start(resolve_text(text, folder, (f"run.dir={folder / name}",)), Console(quiet=True))
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+@pytest.mark.parametrize(("model", "settings"), [("unet", ""), ("dynunet", "deep_supervision = 1")])
+def test_it_learns_and_tells_each_class(tmp_path: Path, model: str, settings: str, exclusive: bool) -> None:
+    ending = run(tmp_path, model, settings, exclusive=exclusive)
+    assert ending.code is ExitCode.FINISHED
+    folder = ending.run.state.folder
+    first, second = (json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines())
+    assert second["train/loss"] < first["train/loss"]
+    assert {"val/loss", "val/overlap", "val/focal", "val/dice", "val/dice_shell", "val/dice_ball_of_fat"} <= set(first)
+    assert "val/hd95" not in first
+    assert "val/hd95_shell" in second
+    image = np.asarray(Image.open(folder / "figures" / "overlay-0002.png"))
+    assert image.shape[2] == 3
+    assert np.unique(image.reshape(-1, 3), axis=0).shape[0] > 100
+    log = (folder / "log.txt").read_text()
+    assert "val/dice" in log
+
+
+class Everywhere(torch.nn.Module):
+    """Scores that are the image itself, and the sizes of the patches that it is given."""
+
+    patch_size = (8, 8, 8)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sizes: set[tuple[int, ...]] = set()
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        self.sizes.add(tuple(batch["image"].shape[2:]))
+        return {"logits": batch["image"].repeat(1, 2, 1, 1, 1)}
+
+
+@pytest.mark.parametrize("size", [(8, 8, 8), (13, 20, 9), (5, 20, 8)])
+@pytest.mark.parametrize("settings", [SlidingWindow(), SlidingWindow(blending="constant", overlap=0.0)])
+def test_windows_of_the_patch_size_cover_a_volume_of_any_size(size: tuple[int, ...], settings: SlidingWindow) -> None:
+    model, image = Everywhere(), torch.randn(1, 1, *size)
+    outputs = settings.build()(model, {"image": image})
+    assert torch.allclose(outputs["logits"], image.repeat(1, 2, 1, 1, 1), atol=1e-5)
+    assert model.sizes == {(8, 8, 8)}
+    SlidingWindow(window_size=(4, 8, 4)).build()(other := Everywhere(), {"image": image})
+    assert other.sizes == {(4, 8, 4)}
+
+
+def test_a_case_that_is_not_held_out_cannot_be_shown(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r'no held-out case "val_7"; did you mean "val_[01]"'):
+        run(tmp_path, hook='cases = ["val_7", "val_1"]')
+    ending = run(tmp_path, hook='cases = ["val_0", "val_1"]')
+    shown = {path.name for path in (ending.run.state.folder / "figures").iterdir()}
+    assert shown == {"overlay_val_0-0002.png", "overlay_val_1-0002.png"}
+    with pytest.raises(DataError, match=r"channel = 1, but the images have 1"):
+        run(tmp_path, hook="channel = 1")
+
+
+# ---- what it begins with, and goes on with --------------------------------------------------------------------------
+
+
+def test_initial_weights_are_loaded_once_and_a_resumed_run_needs_their_file_no_more(tmp_path: Path) -> None:
+    before = run(tmp_path)
+    weights = tmp_path / "weights.safetensors"
+    assert before.newest is not None
+    weights.write_bytes(before.newest.read_bytes())
+    trained = before.run.state.metrics["val/dice"]
+
+    straight = run(tmp_path, settings=f'init_from = "{weights}"', name="more")
+    folder = straight.run.state.folder
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert lines[0]["train/loss"] < before.run.state.metrics["train/loss"] * 1.2
+    assert lines[-1]["val/dice"] > 0.5 * trained
+    assert f"weights are from {weights}" in (folder / "log.txt").read_text()
+
+    weights.unlink()
+    ending = resume(folder, Console(quiet=True), epoch=1, allow_code=True)
+    assert ending is not None
+    assert straight.newest is not None
+    assert ending.newest is not None
+    one, other = (read_checkpoint(path) for path in (straight.newest, ending.newest))
+    assert not differences(one["model"], other["model"])
+    assert one["metrics"] == other["metrics"]
+
+
+def test_a_checkpoint_of_other_classes_is_refused_until_its_head_is_left_out(tmp_path: Path) -> None:
+    newest = run(tmp_path, exclusive=False).newest
+    with pytest.raises(DataError, match=r'other classes or channels.*init_from_skip = \["head\.\*"\]'):
+        run(tmp_path, settings=f'init_from = "{newest}"')
+    ending = run(tmp_path, settings=f'init_from = "{newest}"\ninit_from_skip = ["head.*"]')
+    assert "as initialised: model.2.0.conv.weight" in (ending.run.state.folder / "log.txt").read_text()
+
+
+# ---- what check finds -----------------------------------------------------------------------------------------------
+
+
+def mistakes(text: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        resolve_text(text, Path.cwd())
+    return str(caught.value)
+
+
+GOOD = RECIPE.format(model="unet", settings="", hook="", exclusive="true")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (GOOD.replace('"val/dice"', '"val/dcie"'), 'did you mean "val/dice"'),
+        (GOOD.replace("overlap]\nuse", "overlap]\ndeep_supervision_weights = [0.0]\nuse", 1), "not all 0, got [0.0]"),
+        (GOOD.replace('"sliding_window"', '"sliding_window"\nwindow_size = [12, 18, 12]'), "12 × 20 × 12 does"),
+        (GOOD.replace("exclusive = true", "patch_size = [16, 16, 18]"), "set data.patch_size"),
+    ],
+)
+def test_check_finds_what_does_not_fit(wrong: str, said: str) -> None:
+    assert said in mistakes(wrong)
+
+
+def test_a_class_may_be_watched_whose_name_only_the_data_knows() -> None:
+    resolve_text(GOOD.replace('"val/dice"', '"val/dice_ball_of_fat"'), Path.cwd())
+
+
+def test_parts_for_volumes_say_so_where_there_are_none() -> None:
+    text = """
+trainkit = 1
+[run]
+epochs = 1
+[data]
+use = "diffraction_simulated"
+[model]
+use = "single_slice_ptychography"
+probe = { use = "aperture" }
+[losses.data]
+use = "dice_ce"
+[metrics.dice]
+use = "dice"
+[inference]
+use = "sliding_window"
+[hooks.overlays]
+use = "segmentation_overlays"
+"""
+    said = mistakes(text)
+    assert said.count("which this data does not have") == 3
+    assert "which this model is not" in said
