@@ -34,10 +34,10 @@ BATCHES: list[dict[str, Tensor]] = [
 
 class LiveBatches:
     def __init__(self, steps: int) -> None:
-        self.steps_per_epoch = steps
+        self.batches_per_epoch = steps
 
     def train(self, epoch: int, start: int) -> Iterator[Batch]:
-        for step in range(start, self.steps_per_epoch):
+        for step in range(start, self.batches_per_epoch):
             yield BATCHES[step & 7]
 
     def evaluate(self, split: str) -> Iterator[Batch]:

@@ -174,7 +174,7 @@ class Secret(Metric):
 class Direct(Inference):
     """The model alone."""
 
-    def build(self):
+    def build(self, data):
         raise NotImplementedError
 
 

@@ -3,6 +3,7 @@
 from trainkit.checkpoint import read as read_checkpoint
 from trainkit.contracts import (
     Batch,
+    Combine,
     Component,
     Context,
     Data,
@@ -20,9 +21,9 @@ from trainkit.contracts import (
     Optimizer,
     Outputs,
     Point,
-    Predictor,
     Problem,
     Scheduler,
+    SummedLoss,
     component,
 )
 from trainkit.errors import (
@@ -43,6 +44,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Batch",
     "CheckpointError",
+    "Combine",
     "Component",
     "ComponentError",
     "Context",
@@ -65,11 +67,11 @@ __all__ = [
     "Optimizer",
     "Outputs",
     "Point",
-    "Predictor",
     "Problem",
     "RecipeError",
     "Scheduler",
     "State",
+    "SummedLoss",
     "TrainkitError",
     "component",
     "did_you_mean",

@@ -5,17 +5,17 @@ kind: typed, validated settings, and one ``build`` that makes the live object. N
 imports torch or numpy at run time, so that a recipe can be checked in an instant.
 
     Recipe (settings)     build(...)      live part
-    Data             ───────────────▶     LiveData: train(epoch, start), evaluate(split)
+    Data             ───────────────▶     LiveData: train(epoch, start), evaluate(split), facts()
     Model            ───────────────▶     nn.Module: forward(batch) -> outputs
-    Loss             ───────────────▶     (outputs, batch, model) -> scalar
+    Loss             ───────────────▶     (outputs, batch, model) -> scalar, or a SummedLoss
     Metric           ───────────────▶     LiveMetric: update, compute
     Inference        ───────────────▶     (model, batch) -> outputs
     Optimizer        ───────────────▶     torch.optim.Optimizer
     Scheduler        (is its own live part: pure functions of the group's clock)
     Hook, Logger     ───────────────▶     anything with on_<event>(state)
 
-Any live part may also have ``on_<event>(state)`` methods (see `trainkit.events`) and ``state_dict`` /
-``load_state_dict``, which are then saved in each checkpoint and given back on resume.
+Any live part may also have ``on_<event>(state)`` methods (see `trainkit.events`, whose `Live` is a typed base for them)
+and ``state_dict`` / ``load_state_dict``, which are then saved in each checkpoint and given back on resume.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, NewType, Protocol, TypeVar, dataclass_transform
 
 import attrs
+
+from trainkit.errors import DataError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,22 +91,24 @@ class Monitor:
     metric: MetricName = MetricName("val/loss")
     mode: Literal["min", "max"] = "min"
 
-    def better(self, new: float, old: float | None) -> bool:
-        """Return whether ``new`` is strictly better than ``old`` (None: nothing was seen yet).
+    def better(self, new: float, old: float | None, min_delta: float = 0.0) -> bool:
+        """Return whether ``new`` is better than ``old`` (None: nothing was seen yet) by more than ``min_delta``.
 
         A value that is not finite is never better.
         """
         if not math.isfinite(new):
             return False
-        return old is None or (new < old if self.mode == "min" else new > old)
+        return old is None or (old - new if self.mode == "min" else new - old) > min_delta
 
 
 @component
-class Component(ABC):  # noqa: B024 (each kind adds its own abstract build)
+class Component(ABC):
     """Settings of one part of a run."""
 
     requires: ClassVar[tuple[str, ...]] = ()
     """Modules that ``build`` imports beyond the core's; ``check`` looks them up without importing them."""
+    accepts: ClassVar[type[Data]]
+    """The data it works with, a kind of `Data` (default: any). ``check`` reports a recipe with other data."""
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Yield what is wrong between fields, from settings alone; a plain string is an error about the whole table."""
@@ -121,15 +125,27 @@ class Component(ABC):  # noqa: B024 (each kind adds its own abstract build)
 class LiveData(Protocol):
     """An opened data set."""
 
-    steps_per_epoch: int
-    """Batches of an epoch, on this process."""
+    batches_per_epoch: int
+    """Batches of an epoch, on this process. ``train`` yields exactly so many."""
 
     def train(self, epoch: int, start: int) -> Iterator[Batch]:
         """Yield the batches ``start``… of an epoch: a function of (seed, epoch, rank) alone, never of global state."""
         ...
 
     def evaluate(self, split: str) -> Iterator[Batch]:
-        """Yield a whole split in a fixed order: held-out patterns, whole volumes."""
+        """Yield this process's share of a split in a fixed order: held-out patterns, whole volumes.
+
+        Under several processes the shares are disjoint and differ by at most one item; together they are the split.
+        ``batch["index"]`` says which items these are.
+        """
+        ...
+
+    def facts(self) -> Mapping[str, Any]:
+        """Return what a model has to know of the data, as JSON values: channels, classes, sizes, preprocessing.
+
+        It is saved in every checkpoint. `Data.recall` makes a stand-in of it, from which a model can be built where the
+        data is not at hand. Data without this method has no facts.
+        """
         ...
 
 
@@ -151,6 +167,21 @@ class Data(Component):
     def build(self, context: Context) -> LiveData:
         """Open the data."""
 
+    def recall(self, facts: Mapping[str, Any]) -> Any:
+        """Return a stand-in for the opened data, from which a model can be built.
+
+        Args:
+            facts: What ``LiveData.facts`` returned, from a checkpoint.
+
+        Raises:
+            DataError: A model of this data cannot be built without the data itself (the default), or the facts are of
+                other data.
+        """
+        raise DataError(f"{type(self).__name__} cannot be recalled from a checkpoint: open the data itself")
+
+
+Component.accepts = Data  # type: ignore[type-abstract]  # here, where Data is known
+
 
 # ---- model ----------------------------------------------------------------------------------------------------------
 
@@ -160,8 +191,6 @@ class Model(Component):
     """What is trained."""
 
     entry_points: ClassVar[str] = "trainkit.models"
-    accepts: ClassVar[type[Data]] = Data  # type: ignore[type-abstract]
-    """The data it can be trained on."""
 
     def groups(self) -> Mapping[str, bool] | None:
         """Return parameter group -> does it train without a ``start_epoch``? None: known only after building."""
@@ -169,7 +198,11 @@ class Model(Component):
 
     @abstractmethod
     def build(self, data: Any) -> nn.Module:
-        """Make the network for the opened data, which is of the kind it ``accepts``; ``forward``: batch -> outputs."""
+        """Make the network; ``forward``: batch -> outputs.
+
+        Args:
+            data: The opened data, which is of the kind that the model ``accepts``; or its stand-in (`Data.recall`).
+        """
 
     def parameter_groups(self, model: Any) -> Mapping[str, Iterable[nn.Parameter]]:
         """Return the parameters of each group of the built model; each trainable one in exactly one group."""
@@ -183,11 +216,36 @@ class Inference(Component):
     entry_points: ClassVar[str] = "trainkit.inference"
 
     @abstractmethod
-    def build(self) -> Callable[[nn.Module, Batch], Outputs]:
-        """Make the function."""
+    def build(self, data: Any) -> Callable[[nn.Module, Batch], Outputs]:
+        """Make the function (model, batch) -> outputs for the opened data, or its stand-in."""
 
 
 # ---- losses and metrics ---------------------------------------------------------------------------------------------
+
+
+Combine = Literal["mean", "sums", "once"]
+"""How the parts of a step's items (accumulated batches, shards, processes) combine to the loss of all of them.
+
+mean    the mean over items: parts are weighted by their number of items
+sums    sums, from which a value is computed when they are added up: the Dice of a whole batch, a masked mean
+once    the value does not depend on the items (a regulariser): it is computed once a step
+"""
+
+
+class SummedLoss(Protocol):
+    """What a loss with ``combine() == "sums"`` builds."""
+
+    def sums(self, outputs: Outputs, batch: Batch, model: nn.Module) -> Tensor:
+        """Return what adds up over parts of a batch, a tensor of any one shape."""
+        ...
+
+    def value(self, sums: Tensor) -> Tensor:
+        """Return the loss, a scalar, of sums that were added up."""
+        ...
+
+    def __call__(self, outputs: Outputs, batch: Batch, model: nn.Module) -> Tensor:
+        """Return the loss of one batch, ``value(sums(outputs, batch, model))``."""
+        ...
 
 
 @component
@@ -202,11 +260,15 @@ class Loss(Component):
     on_validation: ClassVar[bool] = True
     """False for a regulariser, which says nothing about held-out data."""
 
+    def combine(self) -> Combine:
+        """Return how the parts of a step combine, see `Combine`."""
+        return "mean"
+
     weight: float = 1.0
 
     @abstractmethod
     def build(self, data: Any) -> Callable[[Outputs, Batch, nn.Module], Tensor]:
-        """Make the function (outputs, batch, model) -> scalar, the mean over the batch."""
+        """Make the function (outputs, batch, model) -> scalar: the mean over the batch, or what ``combine`` says."""
 
 
 class LiveMetric(Protocol):
@@ -249,7 +311,9 @@ def _positive(instance: object, attribute: attrs.Attribute[float], value: float)
 
 @component
 class Optimizer(Component):
-    """The one optimizer of a run. A parameter group may override any of its fields, but not its ``use``.
+    """Updates the parameters of a run, or of the groups that name an optimizer of their own.
+
+    A parameter group may override any of its settings beside its own, but not its ``use``.
 
     Attributes:
         lr: Learning rate of every group that sets none.
@@ -313,7 +377,7 @@ class Scheduler(Component):
         return memory
 
 
-# ---- hooks, loggers, predictors -------------------------------------------------------------------------------------
+# ---- hooks and loggers -------------------------------------------------------------------------------------
 
 Phase = Literal["mutate", "observe", "log", "persist"]
 
@@ -347,17 +411,6 @@ class Logger(Hook):
     phase: ClassVar[Phase] = "log"
 
 
-@component
-class Predictor(Component):
-    """Applies a trained model to new files."""
-
-    entry_points: ClassVar[str] = "trainkit.predictors"
-
-    @abstractmethod
-    def build(self, context: Context, data: Data) -> Any:
-        """Make the live part: ``read(path)`` yields batches, ``write(outputs, batch, folder)`` saves outputs."""
-
-
 KINDS: tuple[type[Component], ...] = (
     Data,
     Model,
@@ -368,5 +421,4 @@ KINDS: tuple[type[Component], ...] = (
     Scheduler,
     Hook,
     Logger,
-    Predictor,
 )

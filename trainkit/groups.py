@@ -100,7 +100,7 @@ def stages(recipe: Recipe, trains: Mapping[str, bool]) -> dict[str, Stage]:
         RecipeError: There is an epoch in which no group trains.
     """
     known = spans(recipe, trains)
-    if idle := idle_stretches(known.values(), recipe.run.epochs):
+    if idle := idle_stretches(known.values(), recipe.run.num_epochs()):
         raise RecipeError(
             f"no parameter group trains in epoch {idle[0][0]}; the model's groups are {', '.join(known)}: give one of "
             "them a start_epoch or a later stop_epoch"

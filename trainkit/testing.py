@@ -266,9 +266,11 @@ def builds_a_listener(hook: Hook) -> None:
 
 
 def builds_a_function(inference: Inference) -> None:
-    """Check that an inference is made without a model, and can be called with one."""
-    _needs(inference)
-    assert callable(inference.build()), "build() gives nothing that can be called with (model, batch)"
+    """Check that ``build`` takes the opened data, and nothing else."""
+    try:
+        inspect.signature(inference.build).bind(None)
+    except TypeError as error:
+        raise AssertionError(f"{type(inference).__name__}.build must take the opened data: {error}") from error
 
 
 def states_its_splits(data: Data) -> None:

@@ -37,7 +37,7 @@ class LiveKiller:
         self._kill("epoch_start", state.epoch)
 
     def on_step_end(self, state: State) -> None:
-        step = state.step - state.epoch * state.data.steps_per_epoch
+        step = state.step - state.epoch * state.data.batches_per_epoch
         if step == 1 and (self._when, self._epoch) == ("saved_step", state.epoch):
             state.save("a test asks for it")
         if step == 2:

@@ -90,7 +90,7 @@ class SlidingWindow(Inference):
     patch: int = 8
     stride: int = 4
 
-    def build(self) -> Callable[[nn.Module, Batch], Outputs]:
+    def build(self, data: Any) -> Callable[[nn.Module, Batch], Outputs]:
         from clients.segmenter_parts import sliding_window
 
         return sliding_window(self.patch, self.stride)

@@ -47,7 +47,7 @@ class Patches(Dataset[dict[str, Tensor]]):
 
 class LiveVolumes:
     def __init__(self, settings: Volumes, context: Context) -> None:
-        self.steps_per_epoch = settings.steps
+        self.batches_per_epoch = settings.steps
         self._settings, self._context = settings, context
         seeds = [random_seed(context.seed, i) for i in range(NUM_TRAIN + NUM_HELD_OUT)]
         volumes = [volume(seed, settings.size) for seed in seeds]

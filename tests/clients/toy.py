@@ -19,10 +19,10 @@ class Line(Data):
 @dataclass
 class LiveLine:
     seed: int
-    steps_per_epoch: int = 4
+    batches_per_epoch: int = 4
 
     def train(self, epoch, start):
-        return (self.batch(epoch, step) for step in range(start, self.steps_per_epoch))
+        return (self.batch(epoch, step) for step in range(start, self.batches_per_epoch))
 
     def evaluate(self, split):
         yield self.batch(-1, 0)

@@ -35,7 +35,7 @@ class LiveVolumes(LiveSegmentation):
     classes = ("shell", "ball of fat")
 
     def __init__(self, patch_size: tuple[int, int, int], exclusive: bool, size: int, seed: int) -> None:
-        self.patch_size, self.exclusive, self.steps_per_epoch = patch_size, exclusive, 3
+        self.patch_size, self.exclusive, self.batches_per_epoch = patch_size, exclusive, 3
         self._size, self._seed = size, seed
 
     def _fine(self, case: str) -> tuple[Tensor, Tensor]:
@@ -45,7 +45,7 @@ class LiveVolumes(LiveSegmentation):
         return label.sum(0)[None] + 0.2 * noise, label.long() if self.exclusive else label
 
     def train(self, epoch: int, start: int) -> Iterator[dict[str, Any]]:
-        for step in range(start, self.steps_per_epoch):
+        for step in range(start, self.batches_per_epoch):
             generator = torch.Generator().manual_seed(random_seed(self._seed, epoch, step))
             image, label = self._fine(CASES["train"][step % 2])
             begin = [int(torch.randint(2 * self._size - edge + 1, (), generator=generator)) for edge in self.patch_size]

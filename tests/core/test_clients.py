@@ -54,7 +54,7 @@ def test_a_sliding_window_of_the_whole_volume_is_the_network_itself() -> None:
     torch.manual_seed(0)
     model = segmenter.TwoHeads().build(segmenter.Volumes().build(CONTEXT)).eval()
     batch = {"image": torch.randn(2, 1, 8, 8, 8)}
-    windowed = segmenter.SlidingWindow(patch=8).build()(model, batch)
+    windowed = segmenter.SlidingWindow(patch=8).build(None)(model, batch)
     torch.testing.assert_close(windowed["logits"], model(batch)["logits"])
 
 
@@ -84,7 +84,7 @@ def test_the_segmenter_learns_the_spheres(kind: str) -> None:
         loss(model(batch), batch, model).backward()
         optimizer.step()
     model.eval()
-    infer, dice = segmenter.SlidingWindow().build(), segmenter.Dice().build(data)
+    infer, dice = segmenter.SlidingWindow().build(None), segmenter.Dice().build(data)
     with torch.no_grad():
         for batch in data.evaluate("val"):
             dice.update(infer(model, batch), batch)

@@ -181,7 +181,7 @@ def test_a_metric_of_its_own_without_a_mode_is_warned_of():
 
 def test_plain_inference_is_the_models_forward():
     model, batch = Sky(), {"index": torch.arange(3)}
-    assert torch.equal(Plain().build()(model, batch)["light"], model(batch)["light"])
+    assert torch.equal(Plain().build(None)(model, batch)["light"], model(batch)["light"])
 
 
 # ---- progress.png ---------------------------------------------------------------------------------------------------

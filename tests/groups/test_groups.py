@@ -169,7 +169,7 @@ def test_the_learning_rate_of_a_frozen_group_is_zero(three_stages: Trained) -> N
 
 
 def test_the_optimizer_remembers_nothing_of_a_group_from_before_its_start(three_stages: Trained) -> None:
-    steps = three_stages.run.state.data.steps_per_epoch
+    steps = three_stages.run.state.data.batches_per_epoch
     for group, start in zip(names_in_order(three_stages), (0, SECOND, THIRD), strict=True):
         for parameter in three_stages.run.state.groups[group].parameters.values():
             assert float(three_stages.run.optimizer.state[parameter]["step"]) == (EPOCHS - start) * steps

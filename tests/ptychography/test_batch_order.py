@@ -72,7 +72,7 @@ def test_batches_differ_from_epoch_to_epoch_and_can_begin_anywhere(order):
     epoch = indices(data, 3, 0)
     torch.manual_seed(99)
     assert indices(live(), 3, 5) == epoch[5:]
-    assert len(epoch) == data.steps_per_epoch
+    assert len(epoch) == data.batches_per_epoch
     assert sorted(chain(*epoch)) == data.train_index.tolist()
     other = indices(data, 4, 0)
     assert {frozenset(batch) for batch in other} != {frozenset(batch) for batch in epoch}

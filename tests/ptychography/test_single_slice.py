@@ -199,7 +199,7 @@ def test_batches_are_a_function_of_seed_and_epoch_and_can_begin_anywhere():
     again = live(attrs.evolve(SMALL, batch_size=4, validation_fraction=0.1))
     assert [batch["index"].tolist() for batch in again.train(3, 2)] == epoch[2:]
     assert [batch["index"].tolist() for batch in again.train(4, 0)] != epoch
-    assert len(epoch) == data.steps_per_epoch
+    assert len(epoch) == data.batches_per_epoch
     assert max(map(len, epoch)) - min(map(len, epoch)) <= 1
     assert sorted(chain(*epoch)) == data.train_index.tolist()
 
@@ -230,7 +230,7 @@ def test_processes_share_an_epoch_without_overlap():
     for rank in range(3):
         data = LiveDiffraction(recording, context()._replace(rank=rank, world=3), 4, 0.1)
         batches = [batch["index"].tolist() for batch in data.train(0, 0)]
-        assert len(batches) == data.steps_per_epoch
+        assert len(batches) == data.batches_per_epoch
         seen.append(list(chain(*batches)))
     assert len({len(each) for each in seen}) == 1
     assert len(set(chain(*seen))) == 3 * len(seen[0])

@@ -84,7 +84,7 @@ def test_batches_are_the_same_bits_wherever_patterns_are(tmp_path, written):
     assert resident.mean_counts == streamed.mean_counts
     for epoch in (0, 1):
         pairs = list(zip(resident.train(epoch, 0), streamed.train(epoch, 0), strict=True))
-        assert len(pairs) == resident.steps_per_epoch
+        assert len(pairs) == resident.batches_per_epoch
         for one, other in pairs:
             assert torch.equal(one["index"], other["index"])
             assert torch.equal(one["amplitudes"], other["amplitudes"])
@@ -198,8 +198,8 @@ def test_the_next_batches_are_read_while_one_is_worked_on_and_not_many_more(tmp_
     assert threading.get_ident() not in reads
     assert len(reads) <= 4
     batches.close()  # type: ignore[attr-defined]
-    assert len(list(data.train(0, 0))) == data.steps_per_epoch
-    assert len(reads) <= 4 + data.steps_per_epoch
+    assert len(list(data.train(0, 0))) == data.batches_per_epoch
+    assert len(reads) <= 4 + data.batches_per_epoch
     assert len(set(reads)) == 1
 
 

@@ -378,7 +378,7 @@ def test_noise_has_its_deviation_and_a_constant_image_survives_gamma():
 def test_a_batch_is_a_function_of_seed_and_epoch_and_place(synthetic):
     data = synthetic(augmentation=EVERYTHING, steps_per_epoch=5).build(context())
     epoch = list(data.train(2, 0))
-    assert len(epoch) == data.steps_per_epoch == 5
+    assert len(epoch) == data.batches_per_epoch == 5
     assert same(data.train(2, 3), epoch[3:])
     assert same(synthetic(augmentation=EVERYTHING, steps_per_epoch=5).build(context()).train(2, 0), epoch)
     assert not same(data.train(3, 0), epoch)
@@ -487,7 +487,7 @@ def test_a_worker_that_dies_is_told_in_one_message(synthetic):
 
 def test_a_pass_draws_each_case_once_and_the_last_batch_is_full(synthetic):
     data = synthetic(num_cases=9, batch_size=2, split=SameCases()).build(context())
-    assert data.steps_per_epoch == 5
+    assert data.batches_per_epoch == 5
     seen = torch.cat([batch["index"] for batch in data.train(0, 0)]).tolist()
     assert sorted(seen[:9]) == list(range(9))
     assert len(seen) == 10

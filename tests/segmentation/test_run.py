@@ -102,10 +102,10 @@ class Everywhere(torch.nn.Module):
 @pytest.mark.parametrize("settings", [SlidingWindow(), SlidingWindow(blending="constant", overlap=0.0)])
 def test_windows_of_the_patch_size_cover_a_volume_of_any_size(size: tuple[int, ...], settings: SlidingWindow) -> None:
     model, image = Everywhere(), torch.randn(1, 1, *size)
-    outputs = settings.build()(model, {"image": image})
+    outputs = settings.build(None)(model, {"image": image})
     assert torch.allclose(outputs["logits"], image.repeat(1, 2, 1, 1, 1), atol=1e-5)
     assert model.sizes == {(8, 8, 8)}
-    SlidingWindow(window_size=(4, 8, 4)).build()(other := Everywhere(), {"image": image})
+    SlidingWindow(window_size=(4, 8, 4)).build(None)(other := Everywhere(), {"image": image})
     assert other.sizes == {(4, 8, 4)}
 
 

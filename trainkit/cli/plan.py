@@ -53,7 +53,7 @@ def table(recipe: Recipe, planned: dict[str, Stage], steps_per_epoch: int) -> It
     Raises:
         RecipeError: So few steps leave a schedule nothing after its warm-up.
     """
-    epochs = recipe.run.epochs
+    epochs = recipe.run.num_epochs()
     width = max(12, *(len(name) + 2 for name in planned))
     yield "epoch" + "".join(name.rjust(width) for name in planned)
     previous: list[str] = []

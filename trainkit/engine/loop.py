@@ -69,7 +69,7 @@ def _train_epoch(run: Run) -> None:
     step_start, backward_end, step_end = events["step_start"], events["backward_end"], events["step_end"]
     accumulate = run.recipe.run.accumulate
     start = state.steps_in_epoch * accumulate
-    left = state.data.steps_per_epoch - start
+    left = state.data.batches_per_epoch - start
 
     state.seconds = dict.fromkeys(("data", "steps", "validation", "checkpoint"), 0.0)
     began = perf_counter()

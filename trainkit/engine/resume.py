@@ -72,7 +72,7 @@ def resume(
     else:
         source = f"the recipe in {file}"
         resolved = resolve_text(saved["recipe"], Path.cwd(), sets, source=source, allow_code=allow_code)
-    if saved["epoch"] >= resolved.recipe.run.epochs:
+    if saved["epoch"] >= resolved.recipe.run.num_epochs(saved["steps_per_epoch"]):
         console.say(f"{file}: all {saved['epoch']} epochs are finished; nothing is left to do")
         return None
     then = resolve_text(saved["recipe"], Path.cwd(), source="the checkpoint's recipe", allow_code=allow_code).recipe

@@ -111,7 +111,7 @@ def build(resolved: Resolved, folder: Path) -> Run:
         _LOGGER.info(doubt)
 
     data = recipe.data.build(context)
-    if data.steps_per_epoch < 1:
+    if data.batches_per_epoch < 1:
         raise DataError("the training data gives no batch; lower batch_size or validation_fraction")
     model = recipe.model.build(data).to(context.device)
     parameters, trains = grouping.assign(recipe, recipe.model, model)
@@ -122,12 +122,12 @@ def build(resolved: Resolved, folder: Path) -> Run:
             for name, stage in stages.items()
         ]
     )
-    steps = ceil(data.steps_per_epoch / recipe.run.accumulate)
+    steps = ceil(data.batches_per_epoch / recipe.run.accumulate)
     live = grouping.Stages(stages, parameters, model, optimizer, steps, recipe.monitor)
-    state = State(context, recipe.run.epochs, model, data, live.groups, recipe.monitor, steps)
+    state = State(context, recipe.run.num_epochs(steps), model, data, live.groups, recipe.monitor, steps)
     losses = {name: (loss.weight, loss.build(data), loss.on_validation) for name, loss in recipe.losses.items()}
     metrics = {name: metric.build(data) for name, metric in recipe.metrics.items()}
-    inference = recipe.inference.build()
+    inference = recipe.inference.build(data)
 
     parts: dict[str, object] = {"data": data, "model": model, "inference": inference}
     parts |= {f"losses.{name}": function for name, (_, function, _) in losses.items()}

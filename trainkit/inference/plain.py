@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from trainkit.contracts import Batch, Inference, Outputs, component
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Plain(Inference):
     """The model's own forward, a batch at a time. For data whose items fit into the model whole."""
 
-    def build(self) -> Callable[[nn.Module, Batch], Outputs]:
+    def build(self, data: Any) -> Callable[[nn.Module, Batch], Outputs]:
         """Make the function."""
         return _forward
 

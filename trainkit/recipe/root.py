@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from math import ceil, inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,10 +30,13 @@ from trainkit.contracts import (
 LANGUAGE = 1
 """The version of the recipe language that is read here."""
 
+ASSUMED_STEPS_PER_EPOCH = 100
+"""Optimizer steps of an epoch that are assumed where the data is not opened."""
+
 
 def _at_least(least: int) -> Any:
-    def check(instance: object, attribute: attrs.Attribute[int], value: int) -> None:
-        if value < least:
+    def check(instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
+        if not least <= value < inf:
             raise ValueError(f"must be at least {least}, got {value}")
 
     return check
@@ -94,7 +98,8 @@ class RunSettings:
 
     Attributes:
         name: What it is called, also its folder; the recipe file's name without ".toml" if not said.
-        epochs: How often the training data is gone through.
+        epochs: The run lasts so many passes over the training data. Either this or ``steps`` is given.
+        steps: The run lasts so many optimizer steps.
         seed: Everything random follows from it.
         device: "auto" (the first of cuda, mps, cpu that is there), "cpu", "cuda", "cuda:N" or "mps".
         precision: "fp32", or "bf16" for autocast to bfloat16.
@@ -107,7 +112,8 @@ class RunSettings:
     """
 
     name: str = attrs.field(validator=_folder_name)
-    epochs: int = attrs.field(validator=_at_least(1))
+    epochs: int | None = attrs.field(default=None, validator=attrs.validators.optional(_at_least(1)))
+    steps: int | None = attrs.field(default=None, validator=attrs.validators.optional(_at_least(1)))
     seed: int = attrs.field(default=0, validator=_at_least(0))
     device: str = attrs.field(default="auto", validator=_device)
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -117,16 +123,29 @@ class RunSettings:
     time_limit: str | None = attrs.field(default=None, validator=attrs.validators.optional(_duration))
     dir: Path = Path("runs")
 
+    def num_epochs(self, steps_per_epoch: int = ASSUMED_STEPS_PER_EPOCH) -> int:
+        """Return how many epochs the run has, the last one perhaps unfinished.
+
+        Args:
+            steps_per_epoch: Optimizer steps of an epoch; it matters only where the run's length is given in steps.
+        """
+        if self.steps is not None:
+            return ceil(self.steps / steps_per_epoch)
+        assert self.epochs is not None  # a rule of `check` made sure that one of the two is given
+        return self.epochs
+
 
 @component
 class Validation:
     """When the splits other than "train" are evaluated.
 
     Attributes:
-        every_epochs: After each so many epochs, and after the last one.
+        every_epochs: After every so many epochs, and at the end of the run; 0: only at the end.
+        every_steps: After every so many optimizer steps of the run as well; 0: not by steps.
     """
 
-    every_epochs: int = attrs.field(default=1, validator=_at_least(1))
+    every_epochs: int = attrs.field(default=1, validator=_at_least(0))
+    every_steps: int = attrs.field(default=0, validator=_at_least(0))
 
 
 @component
@@ -134,10 +153,12 @@ class Pictures:
     """When pictures are made.
 
     Attributes:
-        every_epochs: After each so many epochs, and at the end; 0: only at the end.
+        every_epochs: After every so many epochs, and at the end of the run; 0: only at the end.
+        every_steps: After every so many optimizer steps of the run as well; 0: not by steps.
     """
 
     every_epochs: int = attrs.field(default=10, validator=_at_least(0))
+    every_steps: int = attrs.field(default=0, validator=_at_least(0))
 
 
 @component
@@ -145,16 +166,42 @@ class Checkpoints:
     """Which checkpoints are written and kept.
 
     Attributes:
-        every_epochs: One is written after each so many epochs, and after the last one.
+        every_epochs: One is written after every so many epochs, and at the end of the run; 0: only at the end.
+        every_steps: One is written after every so many optimizer steps of the run as well; 0: not by steps.
+        every_minutes: One is written when the last one is so many minutes old; 0: not by time.
         keep_last: So many of the newest stay.
         keep_every: Those of epochs divisible by it stay as well; 0: none.
         best: So many of the best by [monitor] stay as well.
     """
 
-    every_epochs: int = attrs.field(default=1, validator=_at_least(1))
+    every_epochs: int = attrs.field(default=1, validator=_at_least(0))
+    every_steps: int = attrs.field(default=0, validator=_at_least(0))
+    every_minutes: float = attrs.field(default=0.0, validator=_at_least(0))
     keep_last: int = attrs.field(default=3, validator=_at_least(1))
     keep_every: int = attrs.field(default=0, validator=_at_least(0))
     best: int = attrs.field(default=1, validator=_at_least(0))
+
+
+@component
+class PhaseSettings:
+    """What changes for a parameter group at an epoch: its optimizer, its learning rate, its schedule.
+
+    What a phase does not set stays as it was in the group. Its schedule runs on a clock of its own, from the phase's
+    first epoch to the next phase's, or to the group's stop.
+
+    Attributes:
+        start_epoch: First epoch of the phase, counted from 0 over the whole run.
+        lr: Learning rate from then on. Not given: that of ``optimizer`` where the phase has one, else the group's.
+        lr_factor: Learning rate as a multiple of the optimizer's ``lr``, instead of ``lr``.
+        optimizer: Optimizer from then on; it starts without a memory. Not given: the group's goes on.
+        scheduler: Schedule from then on. Not given: the group's, from its beginning.
+    """
+
+    start_epoch: int = attrs.field(validator=_at_least(1))
+    lr: float | None = attrs.field(default=None, validator=_positive_if_given)
+    lr_factor: float | None = attrs.field(default=None, validator=_positive_if_given)
+    optimizer: Optimizer | None = None
+    scheduler: Scheduler | None = None
 
 
 @component
@@ -163,19 +210,26 @@ class GroupSettings:
 
     Attributes:
         lr: Its learning rate.
+        lr_factor: Its learning rate as a multiple of the optimizer's ``lr``, instead of ``lr``.
         start_epoch: First epoch in which it trains, counted from 0. Not said: the model decides, from 0 or never.
         stop_epoch: First epoch in which it no longer trains. Not said: it trains to the end.
+        optimizer: Its own optimizer. Not given: it shares [optimizer] with all groups that have none of their own.
         scheduler: Its schedule, on its own clock.
-        parameters: Which parameters it holds, as patterns of their names ("encoder.*"). Not said: the model's own group
-            of this name. Either all groups have patterns or none.
+        then: What changes for it at later epochs, by names of your choice: ``[groups.object.then.finish]``.
+        parameters: Which parameters it holds, as patterns of their names ("encoder.*"); a pattern that begins with "!"
+            takes away. "rest", or a list that begins with "*" or "!…": those that no other group's patterns name. Not
+            given: the model's own group of this name. Either all groups have patterns or none.
         options: Settings of [optimizer] that it overrides, by name; in the recipe they stand beside the others.
     """
 
     lr: float | None = attrs.field(default=None, validator=_positive_if_given)
+    lr_factor: float | None = attrs.field(default=None, validator=_positive_if_given)
     start_epoch: int | None = attrs.field(default=None, validator=_not_below_zero)
     stop_epoch: int | None = attrs.field(default=None, validator=_not_below_zero)
+    optimizer: Optimizer | None = None
     scheduler: Scheduler | None = None
-    parameters: tuple[str, ...] | None = None
+    then: Mapping[str, PhaseSettings] = attrs.Factory(dict)
+    parameters: Literal["rest"] | tuple[str, ...] | None = None
     options: Mapping[str, Any] = attrs.Factory(dict)
 
 
@@ -194,7 +248,7 @@ class Recipe:
         losses: What is minimised: the weighted sum of these.
         metrics: What else is computed on the splits other than "train".
         inference: How validation gets from a batch to outputs.
-        optimizer: The one optimizer.
+        optimizer: The optimizer of every group that has none of its own.
         groups: Parameter groups that have something of their own.
         scheduler: The schedule of every group that has none.
         hooks: What else happens around the loop.

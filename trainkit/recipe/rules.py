@@ -84,7 +84,7 @@ def _rule_of_group(name: str) -> Rule:
     where = ("groups", name)
 
     def times(recipe: Recipe) -> Iterator[Finding]:
-        group, epochs = recipe.groups[name], recipe.run.epochs
+        group, epochs = recipe.groups[name], recipe.run.num_epochs()
         start = group.start_epoch
         if start is not None and start >= epochs:
             message = f"the run ends before: it has {epochs} epochs, 0 to {epochs - 1}"
@@ -104,7 +104,7 @@ def _rule_of_group(name: str) -> Rule:
 
 def _idle_epochs(recipe: Recipe) -> Iterator[Finding]:
     declared = declared_groups(recipe)
-    epochs = recipe.run.epochs
+    epochs = recipe.run.num_epochs()
     if declared is None or any(_wrong_times(group, epochs) for group in recipe.groups.values()):
         return
     known = spans(recipe, declared)

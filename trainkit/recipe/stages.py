@@ -49,7 +49,7 @@ def spans(recipe: Recipe, trains: Mapping[str, bool]) -> dict[str, Span]:
         stop = settings.stop_epoch if settings else None
         if start is None and trains_at_once:
             start = 0
-        found[name] = Span(start, recipe.run.epochs if stop is None else min(stop, recipe.run.epochs))
+        found[name] = Span(start, recipe.run.num_epochs() if stop is None else min(stop, recipe.run.num_epochs()))
     return found
 
 

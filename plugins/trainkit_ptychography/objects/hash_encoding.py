@@ -103,9 +103,9 @@ class HashEncoding(Object):
             return
         if fine.stop_epoch <= fine.start_epoch:
             yield Problem(f"must come after the start, epoch {fine.start_epoch}", "fine_from.stop_epoch")
-        elif fine.stop_epoch >= recipe.run.epochs:
+        elif fine.stop_epoch >= recipe.run.num_epochs():
             yield Problem(
-                f"the run ends before, after {recipe.run.epochs} epochs: the finest levels will never be trained",
+                f"the run ends before, after {recipe.run.num_epochs()} epochs: the finest levels will never be trained",
                 "fine_from.stop_epoch",
                 "warning",
             )

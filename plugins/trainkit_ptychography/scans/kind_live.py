@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from math import ceil
+from typing import Any
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ class LiveDiffraction:
         detector_shape: Rows and columns of a pattern.
         seed: The run's seed.
         device: Where batches are.
-        steps_per_epoch: Batches of an epoch, on this process.
+        batches_per_epoch: Batches of an epoch, on this process.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class LiveDiffraction:
         shuffled = torch.randperm(num, generator=_generator(self.seed, _HOLD_OUT))
         self.held_out_index = shuffled[:num_held_out].sort().values
         self.train_index = shuffled[num_held_out:].sort().values
-        self.steps_per_epoch = ceil(len(self.train_index) // self._world / batch_size)
+        self.batches_per_epoch = ceil(len(self.train_index) // self._world / batch_size)
 
     def train(self, epoch: int, start: int) -> Iterator[dict[str, Tensor]]:
         """Yield the batches ``start``… of an epoch, shuffled by (seed, epoch)."""
@@ -88,8 +89,12 @@ class LiveDiffraction:
         order = torch.randperm(len(self.train_index), generator=_generator(self.seed, epoch))
         mine = self.train_index[order[:num][self._rank :: self._world]]
         generator = _generator(self.seed, epoch, _ORDER)
-        batches = arrange(self._batches, self._positions_N2[mine], self.steps_per_epoch, generator)
+        batches = arrange(self._batches, self._positions_N2[mine], self.batches_per_epoch, generator)
         yield from self._loaded([mine[places] for places in batches[start:]])
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a model has to know of the data."""
+        return {}
 
     def evaluate(self, split: str) -> Iterator[dict[str, Tensor]]:
         """Yield a whole split in the order of the scan."""

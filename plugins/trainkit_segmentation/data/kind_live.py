@@ -41,7 +41,7 @@ class LiveSegmentation:
         exclusive: Whether a voxel has one class at most: a network then gives ``len(classes) + 1`` scores (softmax),
             else ``len(classes)`` (sigmoid).
         patch_size: Voxels of a training patch along x, y, z of the preprocessed grid.
-        steps_per_epoch: Batches of an epoch, on this process.
+        batches_per_epoch: Batches of an epoch, on this process.
     """
 
     _workers: Workers | None = None
@@ -65,7 +65,7 @@ class LiveSegmentation:
 
         train = self._division["train"]
         self._check_classes(listing.source, train)
-        self.steps_per_epoch = settings.steps_per_epoch or ceil(len(train) / (settings.batch_size * context.world))
+        self.batches_per_epoch = settings.steps_per_epoch or ceil(len(train) / (settings.batch_size * context.world))
         self._rank, self._world = context.rank, context.world
         entries = [(self._index[name], self._store.path(self._keys[name])) for name in train]
         self._batches = PatchBatches(settings, context, entries)
@@ -75,7 +75,7 @@ class LiveSegmentation:
 
     def train(self, epoch: int, start: int) -> Iterator[dict[str, Any]]:
         """Yield the batches ``start``… of an epoch, a function of (seed, epoch, rank) alone."""
-        places = [(epoch, step) for step in range(start, self.steps_per_epoch)]
+        places = [(epoch, step) for step in range(start, self.batches_per_epoch)]
         if self._workers is not None:
             yield from self._workers(places)
         else:
@@ -86,6 +86,10 @@ class LiveSegmentation:
         """End the processes that prepare batches, before a next run in this process begins."""
         if self._workers is not None:
             self._workers.end()
+
+    def facts(self) -> dict[str, Any]:
+        """Return what a model has to know of the data."""
+        return {}
 
     def evaluate(self, split: str) -> Iterator[dict[str, Any]]:
         """Yield each case of a split whole, in alphabetical order; with several processes, each its share."""

@@ -44,7 +44,7 @@ class SlidingWindow(Inference):
         elif self.window_size is not None and (reason := recipe.model.refusal(self.window_size)):
             yield Problem(reason, "window_size")
 
-    def build(self) -> Callable[[nn.Module, Batch], Outputs]:
+    def build(self, data: Any) -> Callable[[nn.Module, Batch], Outputs]:
         """Make the function."""
         from monai.inferers.inferer import SlidingWindowInferer
 
