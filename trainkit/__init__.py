@@ -1,6 +1,6 @@
 """The public face of trainkit: what plugins import. Nothing here imports torch."""
 
-from trainkit.checkpoint import read as read_checkpoint
+from trainkit.checkpoint.file import read as read_checkpoint
 from trainkit.contracts import (
     Batch,
     Combine,

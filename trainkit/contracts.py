@@ -100,6 +100,21 @@ class Monitor:
             return False
         return old is None or (old - new if self.mode == "min" else new - old) > min_delta
 
+    def doubts(self, metric: str | None, mode: str | None) -> Iterable[Problem]:
+        """Yield a warning if a part watches another metric than this one, and does not say which way is better.
+
+        Args:
+            metric: What the part watches, its setting ``metric``; None: this one.
+            mode: Its setting ``mode``; None: as here.
+        """
+        if metric is not None and metric != self.metric and mode is None:
+            yield Problem(
+                f'"{metric}" is read with mode "{self.mode}" of [monitor], which is about "{self.metric}";'
+                " set mode here",
+                "metric",
+                "warning",
+            )
+
 
 @component
 class Component(ABC):

@@ -52,7 +52,7 @@ from trainkit.contracts import (
 )
 from trainkit.errors import ComponentError, did_you_mean
 from trainkit.events import PHASES, listeners
-from trainkit.schedule import fold, point
+from trainkit.groups.schedule import observe_epoch, point
 
 HEAVY = ("torch", "numpy", "h5py", "monai")
 """Modules that a settings module must not import."""
@@ -200,7 +200,7 @@ def has_a_sound_memory(scheduler: Scheduler) -> None:
     for t, value in enumerate(values, start=1):
         metrics = {} if value is None else dict.fromkeys({monitor.metric, *watched}, value)
         memory_before, metrics_before = copy.deepcopy((memory, metrics))
-        after = fold(scheduler, t, memory, metrics, monitor)
+        after = observe_epoch(scheduler, t, memory, metrics, monitor)
         assert memory == memory_before, "observe changes the memory that it was given; return a new one"
         assert repr(metrics) == repr(metrics_before), "observe changes the metrics that it was given"
         try:
@@ -257,7 +257,7 @@ def builds_a_listener(hook: Hook) -> None:
     with tempfile.TemporaryDirectory() as folder:
         part = hook.build(Context(seed=0, device=torch.device("cpu"), rank=0, world=1, folder=Path(folder)))
         try:
-            heard = listeners([part])
+            heard = listeners({type(part).__name__: part})
         except ComponentError as error:
             raise AssertionError(str(error)) from error
     assert any(heard.values()), f"{type(part).__name__} has no on_<event> method, so it never does anything"

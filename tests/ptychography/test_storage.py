@@ -18,8 +18,8 @@ import pytest
 import torch
 
 from trainkit import Context, DataError, Problem
+from trainkit.console import Console
 from trainkit.engine.start import start
-from trainkit.hooks.progress import Console
 from trainkit.recipe.resolve import resolve
 from trainkit_ptychography import free_memory
 from trainkit_ptychography.scans import storage

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from trainkit import DataError
+from trainkit.console import Console
 from trainkit.engine.start import start
-from trainkit.hooks.progress import Console
 from trainkit.recipe.resolve import resolve
 from trainkit_ptychography.free_memory import free_host_memory, in_words
 from trainkit_ptychography.physics.optics import aperture_probe, electron_wavelength

@@ -249,7 +249,7 @@ def test_weights_are_loaded_from(kind: str, tmp_path: Path) -> None:
     elif kind == "torch":
         torch.save(state, path.with_suffix(".pt"))
     elif kind == "checkpoint":
-        from trainkit import checkpoint
+        from trainkit.checkpoint import file as checkpoint
 
         content = {"model": {f"network.{key}": value for key, value in state.items()}, "epoch": 3}
         checkpoint.write(path, content)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from trainkit.engine.extension import Choice
+    from trainkit.groups.resuming import Choice
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -49,8 +49,8 @@ def command(
     trainkit resume ptycho_staged --epoch 30 --epochs 100 --on-extend hold
     """
     from trainkit.cli.run import report
+    from trainkit.console import Console
     from trainkit.engine.resume import resume
-    from trainkit.hooks.progress import Console
 
     console = Console(quiet)
     if epochs is not None:

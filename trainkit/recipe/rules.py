@@ -107,7 +107,7 @@ def _idle_epochs(recipe: Recipe) -> Iterator[Finding]:
     epochs = recipe.run.num_epochs()
     if declared is None or any(_wrong_times(group, epochs) for group in recipe.groups.values()):
         return
-    known = spans(recipe, declared)
+    known = spans(recipe, declared, epochs)
     idle = idle_stretches(known.values(), epochs)
     if not idle:
         return
@@ -125,7 +125,7 @@ def _warm_ups(recipe: Recipe) -> Iterator[Finding]:
     declared = declared_groups(recipe)
     if declared is None:
         return
-    for name, (start, stop) in spans(recipe, declared).items():
+    for name, (start, stop) in spans(recipe, declared, recipe.run.num_epochs()).items():
         own = recipe.groups[name].scheduler if name in recipe.groups else None
         scheduler = own or recipe.scheduler
         if scheduler.by == "step" or start is None or start >= stop:

@@ -20,9 +20,9 @@ class Span(NamedTuple):
     start: int | None
     stop: int
 
-    def has(self, epoch: int) -> bool:
+    def __contains__(self, epoch: object) -> bool:
         """Return whether the group trains in an epoch."""
-        return self.start is not None and self.start <= epoch < self.stop
+        return self.start is not None and isinstance(epoch, int) and self.start <= epoch < self.stop
 
 
 def declared_groups(recipe: Recipe) -> Mapping[str, bool] | None:
@@ -35,12 +35,13 @@ def declared_groups(recipe: Recipe) -> Mapping[str, bool] | None:
     return recipe.model.groups()
 
 
-def spans(recipe: Recipe, trains: Mapping[str, bool]) -> dict[str, Span]:
+def spans(recipe: Recipe, trains: Mapping[str, bool], epochs: int) -> dict[str, Span]:
     """Return when each group trains.
 
     Args:
         recipe: The settings.
         trains: Group name -> does it train without a ``start_epoch``?
+        epochs: Epochs of the run.
     """
     found = {}
     for name, trains_at_once in trains.items():
@@ -49,7 +50,7 @@ def spans(recipe: Recipe, trains: Mapping[str, bool]) -> dict[str, Span]:
         stop = settings.stop_epoch if settings else None
         if start is None and trains_at_once:
             start = 0
-        found[name] = Span(start, recipe.run.num_epochs() if stop is None else min(stop, recipe.run.num_epochs()))
+        found[name] = Span(start, epochs if stop is None else min(stop, epochs))
     return found
 
 

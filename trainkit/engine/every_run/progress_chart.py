@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from trainkit.loggers import metrics_file
+from trainkit.engine.every_run import metrics_file
+from trainkit.events import Live
 
 if TYPE_CHECKING:
     from trainkit.state import State
@@ -14,7 +15,7 @@ _NOT_VALUES = ("epoch", "step", "seconds")
 _MOST_NAMED = 12  # curves in a panel's legend
 
 
-class ProgressChart:
+class ProgressChart(Live):
     """Part of every run; drawn whenever pictures are due, and at the end."""
 
     def __init__(self) -> None:
@@ -53,7 +54,7 @@ def draw(state: State) -> None:
     for ax, (title, members) in zip(axes, panels, strict=True):
         values: list[float] = []
         for i, name in enumerate(members):
-            points = [(line["epoch"], line[name]) for line in lines if line.get(name) is not None]
+            points = [(_place(line, state), line[name]) for line in lines if line.get(name) is not None]
             if title == "learning rate":
                 points = [(epoch, value) for epoch, value in points if value > 0]
             values += [value for _, value in points]
@@ -69,6 +70,11 @@ def draw(state: State) -> None:
     axes[-1].set_xlabel("epoch")
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
     figure.savefig(state.folder / "progress.png")
+
+
+def _place(line: Mapping[str, Any], state: State) -> float:
+    """Return where a line's values are drawn: at their epoch, or between two where they are from inside one."""
+    return float(line["epoch"]) if "seconds" in line else line["step"] / state.steps_per_epoch - 1
 
 
 def _panels(values: Collection[str]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""When a metric has stopped getting better: what early stopping and the ending of a single group share."""
+"""Detects that a metric has stopped improving; shared by `early_stopping` and `stop_group`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 from attrs.validators import ge, in_, lt, optional
 
-from trainkit.contracts import Hook, MetricName, Problem, component
+from trainkit.contracts import Hook, MetricName, Monitor, Problem, component
 
 if TYPE_CHECKING:
     from trainkit.recipe.root import Recipe
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @component
-class StallHook(Hook):
+class PatienceHook(Hook):
     """Does something once a metric has not got better for some epochs.
 
     It is looked at only in epochs that have the metric; NaN and infinite values are no improvement.
@@ -39,14 +39,7 @@ class StallHook(Hook):
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Yield what may keep the metric from being read the right way round."""
-        monitor = recipe.monitor
-        if self.metric is not None and self.metric != monitor.metric and self.mode is None:
-            yield Problem(
-                f'"{self.metric}" is read with mode "{monitor.mode}" of [monitor], which is about "{monitor.metric}";'
-                " set mode here",
-                "metric",
-                "warning",
-            )
+        yield from recipe.monitor.doubts(self.metric, self.mode)
 
 
 @attrs.define
@@ -59,7 +52,7 @@ class Patience:
         since: The epoch from which the patience counts; None before the first.
     """
 
-    settings: StallHook
+    settings: PatienceHook
     best: float | None = None
     since: int | None = None
 
@@ -76,7 +69,8 @@ class Patience:
         value = state.metrics[metric]
         if self.since is None:
             self.since = state.epoch - 1
-        if self._better(value, self.settings.mode or state.monitor.mode):
+        watched = Monitor(mode=self.settings.mode or state.monitor.mode)
+        if watched.better(value, self.best, self.settings.min_delta):
             self.best, self.since = value, state.epoch
         waited = state.epoch - max(self.since, first_epoch - 1)
         if waited < self.settings.patience:
@@ -84,18 +78,10 @@ class Patience:
         best = "no finite value so far" if self.best is None else f"best {self.best:.6g}"
         return f"{metric} has not got better for {waited} epochs ({best}, now {value:.6g})"
 
-    def _better(self, value: float, mode: Literal["min", "max"]) -> bool:
-        if not math.isfinite(value):
-            return False
-        if self.best is None:
-            return True
-        gain = self.best - value if mode == "min" else value - self.best
-        return gain > self.settings.min_delta
-
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs, as JSON."""
         return {"best": self.best, "since": self.since}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Take up where a run left off."""
+        """Take over what an earlier run's `state_dict` returned."""
         self.best, self.since = saved["best"], saved["since"]

@@ -28,7 +28,7 @@ def point(scheduler: Scheduler, t: int, horizon: int, lr: float, memory: Memory)
         t: Ticks since the group's start, 0 ≤ t < horizon.
         horizon: Ticks from the group's start to its stop or the run's end.
         lr: The group's own learning rate.
-        memory: What `fold` last returned; at first empty.
+        memory: What `observe_epoch` last returned; at first empty.
 
     Raises:
         RecipeError: The warm-up leaves no tick for the schedule.
@@ -42,7 +42,9 @@ def point(scheduler: Scheduler, t: int, horizon: int, lr: float, memory: Memory)
     return start._replace(lr=start.lr * (t + 1) / (warmup + 1))
 
 
-def fold(scheduler: Scheduler, t: int, memory: Memory, metrics: Mapping[str, float], monitor: Monitor) -> Memory:
+def observe_epoch(
+    scheduler: Scheduler, t: int, memory: Memory, metrics: Mapping[str, float], monitor: Monitor
+) -> Memory:
     """Return the memory after an epoch in which the group trained; during warm-up the schedule sees nothing.
 
     Args:

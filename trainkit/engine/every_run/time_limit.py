@@ -7,13 +7,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from trainkit.events import Live
+
 if TYPE_CHECKING:
     from trainkit.state import State
 
 _IMPORTED = time.monotonic()
 
 
-class TimeLimit:
+class TimeLimit(Live):
     """Part of every run that has ``[run] time_limit``: stops it, with a checkpoint, while there is time for that.
 
     It leaves room for one more step, one validation and one save, each the longest that was measured.

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 
-class Loaded(NamedTuple):
+class LoadReport(NamedTuple):
     """What did not match when an optimizer's state was loaded.
 
     Attributes:
@@ -46,10 +46,10 @@ def optimizer_state(optimizer: Optimizer, names: Mapping[str, Parameter]) -> dic
         name: {"shape": list(parameter.shape), "state": dict(optimizer.state.get(parameter, {}))}
         for name, parameter in names.items()
     }
-    return {"optimizer": _class_name(optimizer), "parameters": parameters}
+    return {"optimizer": class_name(optimizer), "parameters": parameters}
 
 
-def load_optimizer_state(optimizer: Optimizer, names: Mapping[str, Parameter], state: Mapping[str, Any]) -> Loaded:
+def load_optimizer_state(optimizer: Optimizer, names: Mapping[str, Parameter], state: Mapping[str, Any]) -> LoadReport:
     """Give an optimizer back what `optimizer_state` returned; its hyperparameters and groups stay as they are.
 
     Each value goes where torch itself would put it: to its parameter's device and dtype, but ``step`` stays on the CPU
@@ -68,8 +68,8 @@ def load_optimizer_state(optimizer: Optimizer, names: Mapping[str, Parameter], s
     """
     saved: Mapping[str, Any] = state["parameters"]
     unused = tuple(name for name in saved if name not in names)
-    if state["optimizer"] != _class_name(optimizer):
-        return Loaded(fresh=tuple(names), unused=unused)
+    if state["optimizer"] != class_name(optimizer):
+        return LoadReport(fresh=tuple(names), unused=unused)
     for name, parameter in names.items():
         if name in saved and list(parameter.shape) != saved[name]["shape"]:
             raise CheckpointError(
@@ -90,7 +90,7 @@ def load_optimizer_state(optimizer: Optimizer, names: Mapping[str, Parameter], s
     groups = optimizer.param_groups
     optimizer.load_state_dict(ours)
     optimizer.param_groups = groups  # torch made new ones; whoever holds the old ones must go on seeing the optimizer's
-    return Loaded(fresh=tuple(name for name in names if name not in saved), unused=unused)
+    return LoadReport(fresh=tuple(name for name in names if name not in saved), unused=unused)
 
 
 def _copied(value: Any) -> Any:
@@ -98,5 +98,6 @@ def _copied(value: Any) -> Any:
     return value.clone() if isinstance(value, torch.Tensor) else value
 
 
-def _class_name(optimizer: Optimizer) -> str:
+def class_name(optimizer: Optimizer) -> str:
+    """Return the full name of an optimizer's class."""
     return f"{type(optimizer).__module__}.{type(optimizer).__qualname__}"

@@ -21,7 +21,7 @@ import contextlib
 import json
 import os
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -262,38 +262,6 @@ def read_header(path: Path) -> dict[str, Any]:
     """
     with _opened(path) as file:
         return _read_header(file, path).content
-
-
-def newest_good(folder: Path, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
-    """Return the newest undamaged checkpoint of a folder and its content.
-
-    The newest is the one of most finished steps, as ``step`` in the content says; of two with as many, the one of a
-    finished epoch.
-
-    Args:
-        folder: Holds ``epoch-0003.safetensors`` (three finished epochs) and ``step-00000123.safetensors``.
-        say: Is told of each file that is skipped, and why.
-
-    Raises:
-        CheckpointError: There is no good one.
-    """
-    steps: dict[Path, int] = {}
-    for path in sorted([*folder.glob("epoch-*.safetensors"), *folder.glob("step-*.safetensors")]):
-        try:
-            step = read_header(path).get("step")
-            if type(step) is not int:
-                raise CheckpointError(f'{path} has no number of finished steps under "step"; no training run wrote it')
-            steps[path] = step
-        except CheckpointError as error:
-            say(f"skipped: {error}")
-    for path in sorted(steps, key=lambda path: (steps[path], path.name.startswith("epoch-")), reverse=True):
-        try:
-            return path, read(path)
-        except CheckpointError as error:
-            say(f"skipped: {error}")
-    raise CheckpointError(
-        f"{folder} holds no good checkpoint to go on from; start the run anew, or name another folder"
-    )
 
 
 @contextlib.contextmanager

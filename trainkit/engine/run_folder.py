@@ -1,4 +1,4 @@
-"""A run's folder: where it is, who holds it, and what is known of where it ran."""
+"""A run's folder: where it is, which process holds it, and what became of each start."""
 
 from __future__ import annotations
 
@@ -6,22 +6,16 @@ import contextlib
 import json
 import platform
 import secrets
-import sys
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import attrs
-
+from trainkit.engine.environment import environment
 from trainkit.errors import TrainkitError
 from trainkit.recipe.resolve import write
 
 if TYPE_CHECKING:
-    import torch
-
     from trainkit.recipe.resolve import Resolved
 
 RECIPE = "recipe.toml"
@@ -94,34 +88,6 @@ def _write_starts(folder: Path, entries: list[dict[str, Any]]) -> None:
     temporary = folder / f"{_ENVIRONMENT}.tmp"
     temporary.write_text(text, encoding="utf-8")
     temporary.replace(folder / _ENVIRONMENT)
-
-
-def environment(resolved: Resolved) -> dict[str, Any]:
-    """Return what is known of where the run is started: time, command, versions, machine, threads, components."""
-    import torch
-
-    return {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
-        "versions": versions(),
-        "platform": platform.platform(),
-        "threads": torch.get_num_threads(),
-        "cuda_devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
-        "components": [attrs.asdict(used) for used in resolved.used],
-    }
-
-
-def conditions(device: torch.device) -> dict[str, Any]:
-    """Return on what bit-for-bit equality depends: versions, kind of device, CPU threads."""
-    import torch
-
-    return {**versions(), "device": device.type, "threads": torch.get_num_threads()}
-
-
-@cache
-def versions() -> dict[str, str]:
-    """Return the versions of what computes; looked up once, since each checkpoint names them."""
-    return {"python": platform.python_version()} | {name: version(name) for name in ("trainkit", "torch", "numpy")}
 
 
 @contextlib.contextmanager
