@@ -303,11 +303,13 @@ class Metric(Component):
     """A figure of merit, computed on every split but "train"."""
 
     entry_points: ClassVar[str] = "trainkit.metrics"
+    may_be_missing: ClassVar[bool] = False
+    """True where an evaluation may have no value for a name, for example for a class that is in no case."""
 
     def names(self) -> tuple[str, ...] | None:
         """Return the names that ``compute`` gives, without split. None: known only after building.
 
-        A ``*`` in a name stands for what only the data knows, as the class in "dice_*".
+        A ``*`` in a name stands for what only the data knows, such as the class in "dice_*".
         """
         return None
 

@@ -73,7 +73,7 @@ def test_one_that_fails_does_not_keep_the_others_from_running(capsys: pytest.Cap
     recorder.ACTIONS["epoch_start"] = fail
     assert run("a", "b", "c") is ExitCode.FAILED
     table = capsys.readouterr().out.rpartition("\n\n")[2]
-    assert "failed: the third party's bug" in table
+    assert "failed: hooks.recorder, in on_epoch_start: RuntimeError: the third party's bug" in table
     assert len(list(Path("runs").glob("c/*/checkpoints/epoch-0003.safetensors"))) == 1
 
 

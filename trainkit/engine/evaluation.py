@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ from trainkit.errors import PartError, blame
 from trainkit.randomness import generator_states, restore_generators
 
 if TYPE_CHECKING:
-    from trainkit.contracts import LiveMetric
+    from trainkit.contracts import LiveMetric, Metric
     from trainkit.engine.run import Run
 
 _LOGGER = logging.getLogger("trainkit")
@@ -117,10 +119,23 @@ def _computed(run: Run, name: str, metric: LiveMetric) -> dict[str, float]:
         if not isinstance(scalar, Real):
             raise PartError(f'metrics.{name} must give numbers; its "{key}" is {value!r}')
         values[str(key)] = float(scalar)
-    stated = run.recipe.metrics[name].names() or ()
-    if missing := [key for key in stated if "*" not in key and key not in values]:
-        raise PartError(
-            f"metrics.{name} must give what its names() state, {', '.join(stated)}; "
-            f"{', '.join(missing)} is not among {', '.join(values) or 'nothing'}"
-        )
+    _check_names(name, run.recipe.metrics[name], values)
     return values
+
+
+def _check_names(name: str, settings: Metric, values: Mapping[str, float]) -> None:
+    """Make sure that a metric gives the values that it states, which `check` goes by.
+
+    Raises:
+        PartError: It gives another one, or lacks one.
+    """
+    stated = settings.names()
+    if stated is None:
+        return
+    other = [key for key in values if not any(fnmatchcase(key, each) for each in stated)]
+    missing = [key for key in stated if "*" not in key and key not in values and not settings.may_be_missing]
+    if other or missing:
+        raise PartError(
+            f"metrics.{name} must give the values that its names() state, {', '.join(stated)}; "
+            f"it gave {', '.join(values) or 'nothing'}"
+        )

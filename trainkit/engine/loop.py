@@ -77,8 +77,8 @@ def _train_epoch(run: Run) -> None:
     groups.enter_epoch(state.epoch, state.epoch_step, state.step)
     if not state.steps_in_epoch:
         _start_epoch(run)
-    elif by_steps and state.steps_in_epoch < state.steps_per_epoch and not _is_over(state):
-        _every_few_steps(run)  # what an interruption may have kept the run from
+    elif by_steps and not _is_over(state) and _was_kept_from_evaluating(run):
+        _every_few_steps(run)
     groups.train_mode()
     loss = state.means["train/loss"]
 
@@ -123,6 +123,13 @@ def _start_epoch(run: Run) -> None:
 def _is_over(state: State) -> bool:
     """Return whether no further step of the epoch is to be made, though the data may have more."""
     return state.step == state.steps or state.stop_reason is not None or state.interrupt_reason is not None
+
+
+def _was_kept_from_evaluating(run: Run) -> bool:
+    """Return whether an interruption came while an evaluation inside the epoch was under way."""
+    state = run.state
+    inside = 0 < state.steps_in_epoch < state.steps_per_epoch
+    return inside and _is_due(run.recipe.validation.every_steps, state.step) and state.evaluated_step != state.step
 
 
 def _every_few_steps(run: Run) -> None:

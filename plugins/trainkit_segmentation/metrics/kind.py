@@ -21,6 +21,8 @@ class SegmentationMetric(Metric):
     says so.
     """
 
+    may_be_missing: ClassVar[bool] = True
+
     name: ClassVar[str]
     """Of the mean over classes."""
 
