@@ -15,8 +15,8 @@ import attrs
 
 from trainkit.contracts import Memory, Monitor, Point, Scheduler
 from trainkit.errors import RecipeError, did_you_mean
+from trainkit.recipe.group_epochs import active_epochs, declared_groups, idle_stretches
 from trainkit.recipe.root import GroupSettings
-from trainkit.recipe.stages import declared_groups, idle_stretches, spans
 from trainkit.schedule import fold, point
 from trainkit.state import Group
 
@@ -99,7 +99,7 @@ def stages(recipe: Recipe, trains: Mapping[str, bool]) -> dict[str, Stage]:
     Raises:
         RecipeError: There is an epoch in which no group trains.
     """
-    known = spans(recipe, trains)
+    known = active_epochs(recipe, trains)
     if idle := idle_stretches(known.values(), recipe.run.num_epochs()):
         raise RecipeError(
             f"no parameter group trains in epoch {idle[0][0]}; the model's groups are {', '.join(known)}: give one of "

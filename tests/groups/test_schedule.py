@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainkit import Memory, Monitor, RecipeError
-from trainkit.recipe.stages import warmup_problem
+from trainkit.recipe.group_epochs import warmup_problem
 from trainkit.schedule import fold, point
 from trainkit_schedulers.cosine import Cosine
 from trainkit_schedulers.none import NoSchedule

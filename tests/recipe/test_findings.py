@@ -215,7 +215,7 @@ def test_a_component_that_cannot_be_had_is_explained(change: str, message: str) 
         ("data.path=3", "data.path: must be a path, got 3"),
         ("data.extra=3", "data.extra: must be a table, got 3"),
         ("trainkit=2", "trainkit: this trainkit reads version 1 of the recipe language, the recipe says 2"),
-        ("validation.every_epochs=0", "validation.every_epochs: must be at least 1, got 0"),
+        ("validation.every_epochs=-1", "validation.every_epochs: must be at least 0, got -1"),
         ("extends=[]", "only a recipe file can say extends"),
         ("groups.body.lr=0", "groups.body.lr: must be a positive number, got 0.0"),
         ("groups.body.use=steep", "groups.body.use: a group has no optimizer of its own"),

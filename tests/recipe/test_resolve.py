@@ -13,10 +13,10 @@ from recipe_toys import GOOD, toys
 
 from trainkit.contracts import Problem
 from trainkit.recipe.fields import field_types
+from trainkit.recipe.group_epochs import ActiveEpochs, active_epochs, declared_groups, idle_stretches
 from trainkit.recipe.problems import Finding, InvalidRecipe
 from trainkit.recipe.resolve import resolve, resolve_text, write
 from trainkit.recipe.root import Recipe
-from trainkit.recipe.stages import Span, declared_groups, idle_stretches, spans
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -331,19 +331,24 @@ def test_set_takes_tables_and_lists_too() -> None:
 # ---- rules seen from inside -----------------------------------------------------------------------------------------
 
 
-def test_spans_say_when_each_group_trains() -> None:
+def test_active_epochs_say_when_each_group_trains() -> None:
     text = GOOD + "[groups.head]\nstart_epoch = 0\nstop_epoch = 3\n"
-    for recipe, head in ((text, Span(0, 3)), (GOOD, Span(None, 10))):
+    for recipe, head in ((text, ActiveEpochs(0, 3)), (GOOD, ActiveEpochs(None, 10))):
         found = resolve(put("x.toml", recipe)).recipe
-        assert spans(found, declared_groups(found) or {}) == {"body": Span(0, 10), "head": head}
+        assert active_epochs(found, declared_groups(found) or {}) == {"body": ActiveEpochs(0, 10), "head": head}
     assert declared_groups(resolve(put("x.toml", GOOD), ["model.known=false"]).recipe) is None
 
 
-@given(st.lists(st.builds(Span, st.none() | st.integers(0, 12), st.integers(0, 12)), max_size=5), st.integers(1, 12))
-def test_idle_stretches_are_the_epochs_in_which_no_span_is(known: list[Span], epochs: int) -> None:
-    known = [Span(start, min(stop, epochs)) for start, stop in known if start is None or start < min(stop, epochs)]
+@given(
+    st.lists(st.builds(ActiveEpochs, st.none() | st.integers(0, 12), st.integers(0, 12)), max_size=5),
+    st.integers(1, 12),
+)
+def test_idle_stretches_are_the_epochs_in_which_no_group_trains(known: list[ActiveEpochs], epochs: int) -> None:
+    known = [
+        ActiveEpochs(start, min(stop, epochs)) for start, stop in known if start is None or start < min(stop, epochs)
+    ]
     idle = [epoch for first, stop in idle_stretches(known, epochs) for epoch in range(first, stop)]
-    assert idle == [epoch for epoch in range(epochs) if not any(span.has(epoch) for span in known)]
+    assert idle == [epoch for epoch in range(epochs) if not any(epoch in each for each in known)]
 
 
 def test_a_foreign_check_that_breaks_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:

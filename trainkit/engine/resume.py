@@ -18,8 +18,8 @@ from trainkit.engine.start import Ending, execute
 from trainkit.errors import CheckpointError, RecipeError
 from trainkit.groups import Stage, stages
 from trainkit.loggers import metrics_file
+from trainkit.recipe.group_epochs import declared_groups
 from trainkit.recipe.resolve import resolve, resolve_text
-from trainkit.recipe.stages import declared_groups
 
 if TYPE_CHECKING:
     from trainkit.hooks.progress import Console

@@ -19,11 +19,11 @@ from trainkit import registry
 from trainkit.contracts import Component, MetricName, Problem
 from trainkit.errors import did_you_mean
 from trainkit.recipe.fields import field_types, settings_fields
+from trainkit.recipe.group_epochs import active_epochs, declared_groups, idle_stretches, warmup_problem
 from trainkit.recipe.positions import Where
 from trainkit.recipe.problems import Finding
 from trainkit.recipe.root import GroupSettings, Recipe
-from trainkit.recipe.stages import declared_groups, idle_stretches, spans, warmup_problem
-from trainkit.recipe.tables import parts
+from trainkit.recipe.tables import walk_settings
 
 Rule = Callable[[Recipe], Iterator[Finding]]
 
@@ -45,7 +45,7 @@ def findings(recipe: Recipe, complete: bool) -> list[Finding]:
         _metric_names,
     ]
     rules += [_rule_of_group(name) for name in recipe.groups] if hasattr(recipe, "groups") else []
-    components = [(where, each) for where, each, _ in parts(recipe) if isinstance(each, Component)]
+    components = [(where, each) for where, each, _ in walk_settings(recipe) if isinstance(each, Component)]
     rules += [_missing_modules(where, each) for where, each in components]
     found: list[Finding] = []
     for rule in rules:
@@ -53,7 +53,7 @@ def findings(recipe: Recipe, complete: bool) -> list[Finding]:
             found.extend(rule(recipe))
         except Exception as error:  # a component's groups(), splits(), names() may raise anything
             if complete:
-                found.append(Finding(f"a component cannot tell about itself: {_told(error)}"))
+                found.append(Finding(f"a component cannot tell about itself: {describe_exception(error)}"))
     for where, each in components:
         found += _own_problems(where, each, recipe, complete)
     return found
@@ -107,7 +107,7 @@ def _idle_epochs(recipe: Recipe) -> Iterator[Finding]:
     epochs = recipe.run.num_epochs()
     if declared is None or any(_wrong_times(group, epochs) for group in recipe.groups.values()):
         return
-    known = spans(recipe, declared)
+    known = active_epochs(recipe, declared)
     idle = idle_stretches(known.values(), epochs)
     if not idle:
         return
@@ -125,7 +125,7 @@ def _warm_ups(recipe: Recipe) -> Iterator[Finding]:
     declared = declared_groups(recipe)
     if declared is None:
         return
-    for name, (start, stop) in spans(recipe, declared).items():
+    for name, (start, stop) in active_epochs(recipe, declared).items():
         own = recipe.groups[name].scheduler if name in recipe.groups else None
         scheduler = own or recipe.scheduler
         if scheduler.by == "step" or start is None or start >= stop:
@@ -189,7 +189,7 @@ def known_names(recipe: Recipe) -> tuple[list[str], bool]:
 
 
 def _named_values(recipe: Recipe) -> Iterator[tuple[Where, str]]:
-    for where, settings, _ in parts(recipe):
+    for where, settings, _ in walk_settings(recipe):
         for key, field in settings_fields(type(settings)).items():
             wanted = field_types(type(settings)).get(field.name)
             if wanted is MetricName or MetricName in get_args(wanted):
@@ -252,10 +252,11 @@ def _own_problems(where: Where, part: Component, recipe: Recipe, complete: bool)
             found.append(Finding(problem.message, (*where, *key), problem.severity, at="value" if key else "key"))
     except Exception as error:  # foreign code may raise anything
         if complete:
-            found.append(Finding(f"cannot tell about itself: {_told(error)}", where, at="key"))
+            found.append(Finding(f"cannot tell about itself: {describe_exception(error)}", where, at="key"))
     return found
 
 
-def _told(error: Exception) -> str:
+def describe_exception(error: Exception) -> str:
+    """Return an exception's type and message, and the line of code that raised it."""
     frame = traceback.extract_tb(error.__traceback__)[-1]
     return f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno}, in {frame.name})"
