@@ -99,7 +99,7 @@ def stages(recipe: Recipe, trains: Mapping[str, bool]) -> dict[str, Stage]:
     Raises:
         RecipeError: There is an epoch in which no group trains.
     """
-    known = active_epochs(recipe, trains)
+    known = active_epochs(recipe, trains, recipe.run.num_epochs())
     if idle := idle_stretches(known.values(), recipe.run.num_epochs()):
         raise RecipeError(
             f"no parameter group trains in epoch {idle[0][0]}; the model's groups are {', '.join(known)}: give one of "

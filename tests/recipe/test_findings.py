@@ -127,7 +127,7 @@ def test_what_is_missing_is_said_where_it_should_stand() -> None:
     text = GOOD.replace("epochs = 10\n", "").replace('[data]\nuse = "points"\n', "")
     assert said(text) == (
         """\
-x.toml:2:2: error: run: "epochs" is missing: a whole number
+x.toml:2:2: error: run: "epochs" or "steps" is missing: how long the run lasts
     [run]
      ^^^
 x.toml: error: "data" is missing
@@ -138,7 +138,8 @@ x.toml: error: "data" is missing
 
 def test_an_empty_recipe_is_told_all_that_it_needs() -> None:
     text = said("")
-    for key in ("trainkit", "epochs", "data", "model", "losses"):
+    assert '"epochs" or "steps" is missing' in text
+    for key in ("trainkit", "data", "model", "losses"):
         assert f'"{key}" is missing' in text
 
 
@@ -362,6 +363,37 @@ def test_a_stop_after_the_end_is_only_noted() -> None:
     assert noted(GOOD + "[groups.body]\nstop_epoch = 11\n") == [
         "x.toml:17:14: note: groups.body.stop_epoch: the run ends before, at epoch 10"
     ]
+
+
+# ---- lengths in epochs or steps --------------------------------------------------------------------------------------
+
+IN_STEPS = GOOD.replace("epochs = 10", "steps = 500")
+
+
+def test_epochs_and_steps_in_one_layer_are_a_mistake() -> None:
+    assert said(GOOD.replace("epochs = 10", "epochs = 10\nsteps = 500")) == (
+        """\
+x.toml:4:1: error: run.steps: epochs is given too; only one of the two can be
+    steps = 500
+    ^^^^^
+"""
+    )
+    text = said(GOOD, "groups.body.lr=1e-3", "groups.body.lr_factor=0.1")
+    assert text == (
+        "--set groups.body.lr_factor=0.1: error: groups.body.lr_factor: lr is given too; only one of the two can be\n"
+    )
+
+
+def test_nothing_that_hangs_on_the_number_of_steps_in_an_epoch_is_claimed_of_a_run_in_steps() -> None:
+    assert noted(IN_STEPS, "groups.body.stop_epoch=600", "groups.head.start_epoch=499") == []
+    assert noted(IN_STEPS, "scheduler.warmup=600") == []
+    late = "groups.head.start_epoch: the run ends before: it has at most 500 epochs, one a step"
+    assert late in said(IN_STEPS, "groups.head.start_epoch=500")
+    assert "no parameter group trains in epoch 0" in said(IN_STEPS, "groups.body.start_epoch=1")
+    stop = "--set groups.body.stop_epoch=7: note: groups.body.stop_epoch: no parameter group trains in epochs 7 to 499"
+    assert noted(IN_STEPS, "groups.body.stop_epoch=7") == [f"{stop}, if the run lasts that long"]
+    short = ("groups.head.start_epoch=2", "groups.head.stop_epoch=4", "groups.head.scheduler.use=flat")
+    assert "a warm-up of 3 leaves nothing" in said(IN_STEPS, *short, "groups.head.scheduler.warmup=3")
 
 
 # ---- names of values ------------------------------------------------------------------------------------------------

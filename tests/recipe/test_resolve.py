@@ -239,6 +239,21 @@ def test_another_use_drops_the_inherited_keys_beside_it_and_the_same_one_keeps_t
     assert both.tree["scheduler"] == {"use": "falling", "by": "epoch", "warmup": 0, "factor": 0.1}
 
 
+def test_one_of_two_settings_that_exclude_each_other_drops_the_inherited_other() -> None:
+    phase = "then = { finish = { start_epoch = 5, lr = 1e-4 } }"
+    put("base.toml", GOOD + f"[groups.body]\nlr = 0.1\n{phase}\n")
+    finish = "groups.body.then.finish.lr_factor=0.5"
+    found = resolve(put("x.toml", 'extends = ["base.toml"]\nrun.steps = 70\ngroups.body.lr_factor = 2\n'), [finish])
+    body = found.recipe.groups["body"]
+    assert (found.recipe.run.epochs, found.recipe.run.steps) == (None, 70)
+    assert (body.lr, body.lr_factor) == (None, 2.0)
+    assert (body.then["finish"].lr, body.then["finish"].lr_factor) == (None, 0.5)
+    assert "epochs" not in found.tree["run"]
+    assert str(found.origin(("run", "epochs"))) == "default"
+    again = resolve_text(write(found.tree), Path("/elsewhere"), ["run.epochs=3", "groups.body.lr=1"]).recipe
+    assert (again.run.epochs, again.run.steps, again.groups["body"].lr_factor) == (3, None, None)
+
+
 def test_an_inherited_key_can_be_dropped_and_one_that_is_not_there_cannot() -> None:
     put("base.toml", GOOD + '[hooks.watching]\nuse = "watch"\n[hooks."a b"]\nuse = "watch"\n')
     found = resolve(put("x.toml", 'extends = ["base.toml"]\ndrop = ["hooks.watching"]\n'), ["drop=['hooks.\"a b\"']"])
@@ -335,7 +350,7 @@ def test_active_epochs_say_when_each_group_trains() -> None:
     text = GOOD + "[groups.head]\nstart_epoch = 0\nstop_epoch = 3\n"
     for recipe, head in ((text, ActiveEpochs(0, 3)), (GOOD, ActiveEpochs(None, 10))):
         found = resolve(put("x.toml", recipe)).recipe
-        assert active_epochs(found, declared_groups(found) or {}) == {"body": ActiveEpochs(0, 10), "head": head}
+        assert active_epochs(found, declared_groups(found) or {}, 10) == {"body": ActiveEpochs(0, 10), "head": head}
     assert declared_groups(resolve(put("x.toml", GOOD), ["model.known=false"]).recipe) is None
 
 

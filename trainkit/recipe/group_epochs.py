@@ -35,22 +35,22 @@ def declared_groups(recipe: Recipe) -> Mapping[str, bool] | None:
     return recipe.model.groups()
 
 
-def active_epochs(recipe: Recipe, trains: Mapping[str, bool]) -> dict[str, ActiveEpochs]:
+def active_epochs(recipe: Recipe, trains: Mapping[str, bool], num_epochs: int) -> dict[str, ActiveEpochs]:
     """Return when each group trains.
 
     Args:
         recipe: The settings.
         trains: Group name -> does it train without a ``start_epoch``?
+        num_epochs: How many epochs the run has.
     """
     found = {}
-    epochs = recipe.run.num_epochs()
     for name, trains_at_once in trains.items():
         settings = recipe.groups.get(name)
         start = settings.start_epoch if settings else None
         stop = settings.stop_epoch if settings else None
         if start is None and trains_at_once:
             start = 0
-        found[name] = ActiveEpochs(start, epochs if stop is None else min(stop, epochs))
+        found[name] = ActiveEpochs(start, num_epochs if stop is None else min(stop, num_epochs))
     return found
 
 

@@ -1,7 +1,8 @@
 """Puts a recipe together: defaults, then what it extends, then the file itself, then ``--set``.
 
 Tables merge key by key; anything else replaces what was there. Another ``use`` drops the inherited keys beside it,
-since they belong to another component.
+since they belong to another component. One of two settings that exclude each other (``epochs`` and ``steps``) drops the
+inherited other one.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from trainkit.errors import RecipeError, did_you_mean
 from trainkit.recipe.origin import Origin, dotted
 from trainkit.recipe.positions import Where, dotted_key
 from trainkit.recipe.problems import Finding, InvalidRecipe
+from trainkit.recipe.root import exclusive_pair
 from trainkit.recipe.source import Layer, PathString, forget, read
 
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
@@ -116,6 +118,11 @@ def _merge(under: dict[str, Any], over: dict[str, Any], where: Where, origins: d
             forget(origins, (*where, key))
         under = {}
     merged = dict(under)
+    pair = exclusive_pair(where)
+    if pair and (pair[0] in over) != (pair[1] in over):
+        other = pair[0] if pair[1] in over else pair[1]
+        merged.pop(other, None)
+        forget(origins, (*where, other))
     for key, value in over.items():
         before = under.get(key)
         if isinstance(value, dict) and isinstance(before, dict):

@@ -6,7 +6,7 @@ The order of the fields is the order in which a recipe is written out.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import ceil, inf
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +32,27 @@ LANGUAGE = 1
 
 ASSUMED_STEPS_PER_EPOCH = 100
 """Optimizer steps of an epoch that are assumed where the data is not opened."""
+
+_RATE = ("lr", "lr_factor")
+_EXCLUSIVE = {("run",): ("epochs", "steps"), ("groups", "*"): _RATE, ("groups", "*", "then", "*"): _RATE}
+
+
+def exclusive_pair(where: Sequence[str | int]) -> tuple[str, str] | None:
+    """Return the two settings of a table of which only one can be given; None if it has no such pair.
+
+    A layer of a recipe that gives one of them drops the other one that it inherits.
+
+    Args:
+        where: The place of the table.
+
+    Example:
+        >>> exclusive_pair(("groups", "probe"))
+        ('lr', 'lr_factor')
+    """
+    for table, pair in _EXCLUSIVE.items():
+        if len(table) == len(where) and all(name in ("*", key) for name, key in zip(table, where, strict=True)):
+            return pair
+    return None
 
 
 def _at_least(least: int) -> Any:
@@ -131,7 +152,7 @@ class RunSettings:
         """
         if self.steps is not None:
             return ceil(self.steps / steps_per_epoch)
-        assert self.epochs is not None  # a rule of `check` made sure that one of the two is given
+        assert self.epochs is not None  # `check` made sure that one of the two is given
         return self.epochs
 
 

@@ -22,7 +22,7 @@ from trainkit.recipe.fields import field_types, settings_fields
 from trainkit.recipe.group_epochs import active_epochs, declared_groups, idle_stretches, warmup_problem
 from trainkit.recipe.positions import Where
 from trainkit.recipe.problems import Finding
-from trainkit.recipe.root import GroupSettings, Recipe
+from trainkit.recipe.root import GroupSettings, Recipe, exclusive_pair
 from trainkit.recipe.tables import walk_settings
 
 Rule = Callable[[Recipe], Iterator[Finding]]
@@ -47,7 +47,8 @@ def findings(recipe: Recipe, complete: bool) -> list[Finding]:
     rules += [_rule_of_group(name) for name in recipe.groups] if hasattr(recipe, "groups") else []
     components = [(where, each) for where, each, _ in walk_settings(recipe) if isinstance(each, Component)]
     rules += [_missing_modules(where, each) for where, each in components]
-    found: list[Finding] = []
+    found = list(_exclusive_settings(recipe))
+    complete = complete and not found
     for rule in rules:
         try:
             found.extend(rule(recipe))
@@ -57,6 +58,16 @@ def findings(recipe: Recipe, complete: bool) -> list[Finding]:
     for where, each in components:
         found += _own_problems(where, each, recipe, complete)
     return found
+
+
+def _exclusive_settings(recipe: Recipe) -> Iterator[Finding]:
+    for where, settings, _ in walk_settings(recipe):
+        if pair := exclusive_pair(where):
+            given = [name for name in pair if getattr(settings, name, "unreadable") is not None]
+            if len(given) == 2:
+                yield Finding(f"{pair[0]} is given too; only one of the two can be", (*where, pair[1]), at="key")
+            elif where == ("run",) and not given:
+                yield Finding('"epochs" or "steps" is missing: how long the run lasts', where, at="key")
 
 
 # ---- parameter groups -----------------------------------------------------------------------------------------------
@@ -84,16 +95,15 @@ def _rule_of_group(name: str) -> Rule:
     where = ("groups", name)
 
     def times(recipe: Recipe) -> Iterator[Finding]:
-        group, epochs = recipe.groups[name], recipe.run.num_epochs()
+        group, epochs = recipe.groups[name], _most_epochs(recipe)
         start = group.start_epoch
         if start is not None and start >= epochs:
-            message = f"the run ends before: it has {epochs} epochs, 0 to {epochs - 1}"
-            yield Finding(message, (*where, "start_epoch"))
+            yield Finding(f"the run ends before: it has {_epochs_in_words(recipe)}", (*where, "start_epoch"))
         stop = group.stop_epoch
         if stop is not None and stop <= (start or 0):
             begin = f"its start_epoch is {start}" if start else "it starts at 0"
             yield Finding(f"must come after the start: {begin}", (*where, "stop_epoch"))
-        elif stop is not None and stop > epochs:
+        elif stop is not None and stop > epochs and recipe.run.steps is None:
             yield Finding(f"the run ends before, at epoch {epochs}", (*where, "stop_epoch"), "note")
         declared = declared_groups(recipe)
         if declared is not None and declared.get(name) is False and start is None:
@@ -104,10 +114,10 @@ def _rule_of_group(name: str) -> Rule:
 
 def _idle_epochs(recipe: Recipe) -> Iterator[Finding]:
     declared = declared_groups(recipe)
-    epochs = recipe.run.num_epochs()
+    epochs = _most_epochs(recipe)
     if declared is None or any(_wrong_times(group, epochs) for group in recipe.groups.values()):
         return
-    known = active_epochs(recipe, declared)
+    known = active_epochs(recipe, declared, epochs)
     idle = idle_stretches(known.values(), epochs)
     if not idle:
         return
@@ -118,21 +128,37 @@ def _idle_epochs(recipe: Recipe) -> Iterator[Finding]:
     where: Where = [*stopping, *starting, ("groups",)][0]
     several = len(idle) > 1 or end - begin > 1
     written = ", ".join(f"{first} to {stop - 1}" if stop - first > 1 else str(first) for first, stop in idle)
-    yield Finding(f"no parameter group trains in epoch{'s' if several else ''} {written}", where, at="key")
+    message = f"no parameter group trains in epoch{'s' if several else ''} {written}"
+    if recipe.run.steps is None or begin == 0:
+        yield Finding(message, where, at="key")
+    else:
+        yield Finding(f"{message}, if the run lasts that long", where, "note", at="key")
 
 
 def _warm_ups(recipe: Recipe) -> Iterator[Finding]:
     declared = declared_groups(recipe)
     if declared is None:
         return
-    for name, (start, stop) in active_epochs(recipe, declared).items():
+    epochs = _most_epochs(recipe)
+    for name, (start, stop) in active_epochs(recipe, declared, epochs).items():
         own = recipe.groups[name].scheduler if name in recipe.groups else None
         scheduler = own or recipe.scheduler
-        if scheduler.by == "step" or start is None or start >= stop:
-            continue  # how many steps there are, the data knows
+        unknown = scheduler.by == "step" or (recipe.run.steps is not None and stop == epochs)
+        if unknown or start is None or start >= stop:
+            continue  # how many steps an epoch has is known when the data is opened
         if problem := warmup_problem(scheduler, stop - start):
             where: Where = ("groups", name, "scheduler", "warmup") if own else ("scheduler", "warmup")
             yield Finding(problem if own else f"group {name}: {problem}", where)
+
+
+def _most_epochs(recipe: Recipe) -> int:
+    """Return how many epochs the run has; if its length is given in steps, as many as it can have."""
+    return recipe.run.num_epochs(steps_per_epoch=1)
+
+
+def _epochs_in_words(recipe: Recipe) -> str:
+    epochs = _most_epochs(recipe)
+    return f"at most {epochs} epochs, one a step" if recipe.run.steps else f"{epochs} epochs, 0 to {epochs - 1}"
 
 
 def _wrong_times(group: GroupSettings, epochs: int) -> bool:
