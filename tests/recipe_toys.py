@@ -190,6 +190,16 @@ class Steep(Optimizer):
 
 
 @component
+class Hasty(Optimizer):
+    """Downhill, faster."""
+
+    haste: int = attrs.field(default=1, validator=attrs.validators.ge(0))
+
+    def build(self, groups):
+        raise NotImplementedError
+
+
+@component
 class Flat(Scheduler):
     """None."""
 
@@ -273,6 +283,7 @@ secret = toy:Secret
 direct = toy:Direct
 [trainkit.optimizers]
 steep = toy:Steep
+hasty = toy:Hasty
 [trainkit.schedulers]
 flat = toy:Flat
 falling = toy:Falling

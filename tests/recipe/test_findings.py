@@ -219,7 +219,8 @@ def test_a_component_that_cannot_be_had_is_explained(change: str, message: str) 
         ("validation.every_epochs=-1", "validation.every_epochs: must be at least 0, got -1"),
         ("extends=[]", "only a recipe file can say extends"),
         ("groups.body.lr=0", "groups.body.lr: must be a positive number, got 0.0"),
-        ("groups.body.use=steep", "groups.body.use: a group has no optimizer of its own"),
+        ("groups.body.use=steep", "groups.body.use: unknown key"),
+        ("groups.body.rest=true", "groups.body.rest: unknown key"),
         ("groups.body.momentum=0.9", "groups.body.momentum: unknown key"),
         ("groups.body.betas=[0.9, true]", "groups.body.betas[1]: must be a number, got true"),
         ("groups.body=3", "groups.body: must be a table, got 3"),
@@ -363,6 +364,95 @@ def test_a_stop_after_the_end_is_only_noted() -> None:
     assert noted(GOOD + "[groups.body]\nstop_epoch = 11\n") == [
         "x.toml:17:14: note: groups.body.stop_epoch: the run ends before, at epoch 10"
     ]
+
+
+@pytest.mark.parametrize(
+    ("phases", "message"),
+    [
+        ("[groups.body.then.a]\nlr = 1\nstart_epoch = 0", "groups.body.then.a.start_epoch: must be at least 1, got 0"),
+        ("[groups.body.then.a]\nlr = 1", 'groups.body.then.a: "start_epoch" is missing'),
+        (
+            "[groups.body]\nstart_epoch = 3\nthen.a = { lr = 1, start_epoch = 3 }\n[groups.head]\nstart_epoch = 0",
+            "groups.body.then.a.start_epoch: must come after the start of the group, at epoch 3",
+        ),
+        (
+            "[groups.body]\nstop_epoch = 5\nthen.a = { lr = 1, start_epoch = 5 }\n[groups.head]\nstart_epoch = 5",
+            "groups.body.then.a.start_epoch: the group stops before, at epoch 5",
+        ),
+        (
+            "[groups.body.then.a]\nlr = 1\nstart_epoch = 10",
+            "groups.body.then.a.start_epoch: the run ends before: it has 10 epochs, 0 to 9",
+        ),
+        (
+            "[groups.body.then]\na = { lr = 1, start_epoch = 4 }\nb = { lr = 2, start_epoch = 4 }",
+            "groups.body.then.b.start_epoch: the phase a starts at the same epoch",
+        ),
+        (
+            "[groups.head.then.a]\nlr = 1\nstart_epoch = 4",
+            "groups.head.then.a: groups.head never trains",
+        ),
+        ("[groups.body.then.a]\nstart_epoch = 4", "groups.body.then.a: changes nothing: give it lr, lr_factor, optim"),
+        (
+            "[groups.body.then.a]\nlr = 1\nlr_factor = 1\nstart_epoch = 4",
+            "groups.body.then.a.lr_factor: lr is given too",
+        ),
+        (
+            '[groups.body.then.a]\noptimizer.use = "stee"\nstart_epoch = 4',
+            'groups.body.then.a.optimizer.use: no component "stee" is registered in trainkit.optimizers',
+        ),
+        (
+            '[groups.body.then.a]\nstart_epoch = 8\nscheduler = { use = "flat", warmup = 2 }',
+            "groups.body.then.a.scheduler.warmup: a warm-up of 2 leaves nothing",
+        ),
+        (
+            '[groups.body]\nscheduler = { use = "flat", warmup = 2 }\n[groups.body.then.a]\nstart_epoch = 9\nlr = 1',
+            "groups.body.scheduler.warmup: group body, phase a: a warm-up of 2 leaves nothing",
+        ),
+        (
+            '[groups.body]\nscheduler = { use = "flat", warmup = 2 }\n[groups.body.then.a]\nstart_epoch = 2\nlr = 1',
+            "groups.body.scheduler.warmup: a warm-up of 2 leaves nothing",
+        ),
+    ],
+)
+def test_a_phase_that_cannot_be_is_a_mistake(phases: str, message: str) -> None:
+    text = said(GOOD + phases)
+    assert message in text
+    assert text.count("error") == 1
+
+
+def test_a_group_with_an_optimizer_of_its_own_overrides_the_settings_of_that_one() -> None:
+    own = GOOD + '[groups.body]\noptimizer = { use = "hasty" }\n'
+    assert noted(own + "haste = 3\n") == []
+    text = said(own + "betas = [0.9, 0.99]\nhaste = -3\n")
+    assert "groups.body.betas: unknown key" in text
+    assert "groups.body.haste: must be at least 0, got -3" in text
+    wrong = said(own.replace("hasty", "hast") + "anything = 3\n")
+    assert wrong.startswith('x.toml:17:21: error: groups.body.optimizer.use: no component "hast" is registered')
+    assert wrong.count("error") == 1
+    assert 'write optimizer = { use = "..." }' in said(GOOD + '[groups.body]\nuse = "hasty"\n')
+
+
+def test_one_group_can_take_the_rest_of_the_parameters() -> None:
+    some = GOOD + '[groups.a]\nparameters = ["x.*", "!x.y"]\n'
+    for rest in ('"rest"', '["*"]', '["!*.bias"]', '["*", "!a", "!b"]'):
+        assert noted(f"{some}[groups.b]\nparameters = {rest}\n") == []
+    assert 'write parameters = "rest"' in said(f"{some}[groups.b]\nrest = true\n")
+    two = said(some + '[groups.b]\nparameters = "rest"\n[groups.c]\nparameters = ["!x"]\n')
+    assert "groups.c.parameters: takes the rest of the parameters, as groups.b does; only one group can" in two
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ("[]", "must be patterns of parameter names, at least one"),
+        ('["a", ""]', "must be patterns of parameter names, at least one"),
+        ('"all"', 'must be "rest" or a list, each item a string, got "all"'),
+        ("true", 'must be "rest" or a list, each item a string, got true'),
+        ('["!a", "b"]', 'begins with "!a", so it takes all that no other group names, and only patterns that begin'),
+    ],
+)
+def test_patterns_that_mean_nothing_are_mistakes(parameters: str, message: str) -> None:
+    assert f"groups.a.parameters: {message}" in said(f"{GOOD}[groups.a]\nparameters = {parameters}\n")
 
 
 # ---- lengths in epochs or steps --------------------------------------------------------------------------------------

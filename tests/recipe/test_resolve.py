@@ -89,6 +89,39 @@ def test_a_groups_own_optimizer_settings_stand_beside_its_others() -> None:
     assert found.tree["groups"]["head"]["weight_decay"] == 1.0
 
 
+def test_a_group_with_everything_it_can_have_is_written_out_and_read_again() -> None:
+    text = (
+        GOOD
+        + """
+[groups.encoder]
+parameters = ["encoder.*", "!*.bias"]
+lr_factor = 0.1
+optimizer = { use = "hasty", lr = 0.5 }
+haste = 7
+[groups.encoder.then.finish]
+start_epoch = 4
+optimizer = { use = "steep", weight_decay = 1 }
+[groups.encoder.then.end]
+start_epoch = 6
+lr_factor = 0.5
+scheduler = { use = "falling" }
+[groups.others]
+parameters = "rest"
+weight_decay = 0
+"""
+    )
+    found = resolve(put("x.toml", text))
+    encoder, others = found.recipe.groups["encoder"], found.recipe.groups["others"]
+    assert (encoder.parameters, others.parameters) == (("encoder.*", "!*.bias"), "rest")
+    assert (encoder.options, others.options) == ({"haste": 7}, {"weight_decay": 0.0})
+    assert [type(each).__name__ for each in (encoder.optimizer, encoder.then["finish"].optimizer)] == ["Hasty", "Steep"]
+    assert {"groups.encoder.optimizer", "groups.encoder.then.finish.optimizer"} <= {each.where for each in found.used}
+    assert found.tree["groups"]["others"] == {"parameters": "rest", "weight_decay": 0.0}
+    again = resolve_text(write(found.tree), Path("/elsewhere"))
+    assert again.recipe == found.recipe
+    assert again.tree == found.tree
+
+
 SHAPES: Any = st.deferred(
     lambda: st.one_of(
         st.fixed_dictionaries({"use": st.just("round"), "radius_metres": st.floats(allow_nan=False)}),
@@ -157,7 +190,15 @@ RICH = write(
         **tomli.loads(GOOD),
         "model": {"use": "line", "layers": [1, 2], "named": {"a": {"use": "pair", "first": {"use": "round"}}}},
         "metrics": {"m": {"use": "hits"}},
-        "groups": {"head": {"lr": 0.1, "start_epoch": 3, "stop_epoch": 5, "betas": [0.1, 0.2]}},
+        "groups": {
+            "head": {
+                "lr": 0.1,
+                "start_epoch": 3,
+                "stop_epoch": 5,
+                "betas": [0.1, 0.2],
+                "then": {"a": {"lr_factor": 0.1, "start_epoch": 4}},
+            }
+        },
         "hooks": {"w": {"use": "watch", "metric": "val/hits"}},
         "loggers": {"d": {"use": "diary"}},
     }
@@ -176,7 +217,9 @@ ANYTHING: Any = st.recursive(
     lambda inner: st.one_of(
         st.lists(inner, max_size=2),
         st.dictionaries(
-            st.sampled_from(["use", "lr", "a", "", "parameters", "start_epoch", "extends"]), inner, max_size=2
+            st.sampled_from(["use", "lr", "a", "", "parameters", "start_epoch", "then", "optimizer", "extends"]),
+            inner,
+            max_size=2,
         ),
     ),
     max_leaves=4,
@@ -250,8 +293,8 @@ def test_one_of_two_settings_that_exclude_each_other_drops_the_inherited_other()
     assert (body.then["finish"].lr, body.then["finish"].lr_factor) == (None, 0.5)
     assert "epochs" not in found.tree["run"]
     assert str(found.origin(("run", "epochs"))) == "default"
-    again = resolve_text(write(found.tree), Path("/elsewhere"), ["run.epochs=3", "groups.body.lr=1"]).recipe
-    assert (again.run.epochs, again.run.steps, again.groups["body"].lr_factor) == (3, None, None)
+    again = resolve_text(write(found.tree), Path("/elsewhere"), ["run.epochs=9", "groups.body.lr=1"]).recipe
+    assert (again.run.epochs, again.run.steps, again.groups["body"].lr_factor) == (9, None, None)
 
 
 def test_an_inherited_key_can_be_dropped_and_one_that_is_not_there_cannot() -> None:

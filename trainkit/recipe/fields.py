@@ -52,7 +52,8 @@ def type_name(wanted: Any) -> str:
     if is_union(wanted):
         return " or ".join(dict.fromkeys(type_name(each) for each in get_args(wanted) if each is not type(None)))
     if origin is Literal:
-        return "one of " + ", ".join(display_value(each) for each in get_args(wanted))
+        values = [display_value(each) for each in get_args(wanted)]
+        return f"one of {', '.join(values)}" if len(values) > 1 else values[0]
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", Path: "a path"}
     if wanted in names:
         return names[wanted]

@@ -26,6 +26,7 @@ from trainkit.contracts import (
     Scheduler,
     component,
 )
+from trainkit.recipe.parameter_patterns import Patterns, takes_rest
 
 LANGUAGE = 1
 """The version of the recipe language that is read here."""
@@ -111,6 +112,18 @@ def _folder_name(instance: object, attribute: attrs.Attribute[str], value: str) 
 def _not_empty(instance: object, attribute: attrs.Attribute[Mapping[str, Any]], value: Mapping[str, Any]) -> None:
     if not value:
         raise ValueError(f"at least one is needed: [{attribute.name}.NAME] with its use")
+
+
+def _patterns(instance: object, attribute: attrs.Attribute[Any], value: Patterns | None) -> None:
+    if value is None or value == "rest":
+        return
+    if not value or "" in value or "!" in value:
+        raise ValueError("must be patterns of parameter names, at least one")
+    if takes_rest(value) and (more := [each for each in value[1:] if not each.startswith("!")]):
+        raise ValueError(
+            f'begins with "{value[0]}", so it takes all that no other group names, and only patterns that begin with '
+            f'"!" can follow, not "{more[0]}"'
+        )
 
 
 @component
@@ -250,7 +263,7 @@ class GroupSettings:
     optimizer: Optimizer | None = None
     scheduler: Scheduler | None = None
     then: Mapping[str, PhaseSettings] = attrs.Factory(dict)
-    parameters: Literal["rest"] | tuple[str, ...] | None = None
+    parameters: Patterns | None = attrs.field(default=None, validator=_patterns)
     options: Mapping[str, Any] = attrs.Factory(dict)
 
 

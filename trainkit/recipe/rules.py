@@ -16,10 +16,11 @@ from importlib.util import find_spec
 from typing import get_args
 
 from trainkit import registry
-from trainkit.contracts import Component, MetricName, Problem
+from trainkit.contracts import Component, MetricName, Problem, Scheduler
 from trainkit.errors import did_you_mean
 from trainkit.recipe.fields import field_types, settings_fields
-from trainkit.recipe.group_epochs import active_epochs, declared_groups, idle_stretches, warmup_problem
+from trainkit.recipe.group_epochs import ActiveEpochs, active_epochs, declared_groups, idle_stretches, warmup_problem
+from trainkit.recipe.parameter_patterns import takes_rest
 from trainkit.recipe.positions import Where
 from trainkit.recipe.problems import Finding
 from trainkit.recipe.root import GroupSettings, Recipe, exclusive_pair
@@ -44,7 +45,8 @@ def findings(recipe: Recipe, complete: bool) -> list[Finding]:
         _data_fits_model,
         _metric_names,
     ]
-    rules += [_rule_of_group(name) for name in recipe.groups] if hasattr(recipe, "groups") else []
+    for name in getattr(recipe, "groups", ()):
+        rules += [_rule_of_group(name), _rule_of_phases(name)]
     components = [(where, each) for where, each, _ in walk_settings(recipe) if isinstance(each, Component)]
     rules += [_missing_modules(where, each) for where, each in components]
     found = list(_exclusive_settings(recipe))
@@ -80,6 +82,10 @@ def _patterns(recipe: Recipe) -> Iterator[Finding]:
             yield Finding(
                 "has no parameters, but other groups have: if one has patterns, all must", ("groups", name), at="key"
             )
+    rest = [name for name, group in recipe.groups.items() if group.parameters and takes_rest(group.parameters)]
+    for name in rest[1:]:
+        message = f"takes the rest of the parameters, as groups.{rest[0]} does; only one group can"
+        yield Finding(message, ("groups", name, "parameters"))
 
 
 def _unknown_groups(recipe: Recipe) -> Iterator[Finding]:
@@ -112,6 +118,36 @@ def _rule_of_group(name: str) -> Rule:
     return times
 
 
+def _rule_of_phases(name: str) -> Rule:
+    def phases(recipe: Recipe) -> Iterator[Finding]:
+        group, epochs = recipe.groups[name], _most_epochs(recipe)
+        trains_at_once = (declared_groups(recipe) or {}).get(name, True)
+        start = 0 if group.start_epoch is None and trains_at_once else group.start_epoch
+        starts: dict[int, str] = {}
+        for key, phase in group.then.items():
+            where = ("groups", name, "then", key)
+            changes = (getattr(phase, each, "unreadable") for each in ("lr", "lr_factor", "optimizer", "scheduler"))
+            if all(change is None for change in changes):
+                yield Finding("changes nothing: give it lr, lr_factor, optimizer or scheduler", where, at="key")
+            begin = getattr(phase, "start_epoch", None)
+            if begin is None:
+                continue
+            at = (*where, "start_epoch")
+            if start is None:
+                yield Finding(f"groups.{name} never trains: give it start_epoch", where, at="key")
+            elif begin <= start:
+                yield Finding(f"must come after the start of the group, at epoch {start}", at)
+            if group.stop_epoch is not None and begin >= group.stop_epoch:
+                yield Finding(f"the group stops before, at epoch {group.stop_epoch}", at)
+            elif begin >= epochs:
+                yield Finding(f"the run ends before: it has {_epochs_in_words(recipe)}", at)
+            if begin in starts:
+                yield Finding(f"the phase {starts[begin]} starts at the same epoch", at)
+            starts[begin] = key
+
+    return phases
+
+
 def _idle_epochs(recipe: Recipe) -> Iterator[Finding]:
     declared = declared_groups(recipe)
     epochs = _most_epochs(recipe)
@@ -139,16 +175,34 @@ def _warm_ups(recipe: Recipe) -> Iterator[Finding]:
     declared = declared_groups(recipe)
     if declared is None:
         return
-    epochs = _most_epochs(recipe)
-    for name, (start, stop) in active_epochs(recipe, declared, epochs).items():
-        own = recipe.groups[name].scheduler if name in recipe.groups else None
-        scheduler = own or recipe.scheduler
-        unknown = scheduler.by == "step" or (recipe.run.steps is not None and stop == epochs)
-        if unknown or start is None or start >= stop:
-            continue  # how many steps an epoch has is known when the data is opened
-        if problem := warmup_problem(scheduler, stop - start):
-            where: Where = ("groups", name, "scheduler", "warmup") if own else ("scheduler", "warmup")
-            yield Finding(problem if own else f"group {name}: {problem}", where)
+    most = _most_epochs(recipe)
+    for name, epochs in active_epochs(recipe, declared, most).items():
+        for table, holder, scheduler, (start, stop) in _schedules(recipe, name, epochs):
+            if scheduler.by == "step" or (recipe.run.steps is not None and stop == most):
+                continue  # how many steps an epoch has is known when the data is opened
+            if start is None or start >= stop:
+                continue
+            if problem := warmup_problem(scheduler, stop - start):
+                whose = f"group {name}" + (f", phase {table[-1]}" if "then" in table else "")
+                message = problem if table == holder else f"{whose}: {problem}"
+                yield Finding(message, (*holder, "scheduler", "warmup"))
+
+
+def _schedules(
+    recipe: Recipe, name: str, epochs: ActiveEpochs
+) -> Iterator[tuple[Where, Where, Scheduler, ActiveEpochs]]:
+    """Yield each phase of a group: its table, the table that holds its scheduler, the scheduler, the phase's epochs."""
+    group = recipe.groups.get(name, GroupSettings())
+    table: Where = ("groups", name)
+    holder = table if group.scheduler else ()
+    scheduler = group.scheduler or recipe.scheduler
+    phases = sorted(group.then.items(), key=lambda item: item[1].start_epoch)
+    ends = [*(phase.start_epoch for _, phase in phases), epochs.stop]
+    yield table, holder, scheduler, ActiveEpochs(epochs.start, ends[0])
+    for (key, phase), end in zip(phases, ends[1:], strict=True):
+        start = None if epochs.start is None else phase.start_epoch
+        own: Where = (*table, "then", key)
+        yield own, own if phase.scheduler else holder, phase.scheduler or scheduler, ActiveEpochs(start, end)
 
 
 def _most_epochs(recipe: Recipe) -> int:

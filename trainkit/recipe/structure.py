@@ -55,6 +55,12 @@ class Unreadable:
 
 UNREADABLE = Unreadable()
 
+_INSTEAD = {
+    "use": 'for an optimizer of its own, write optimizer = { use = "..." }',
+    "rest": 'write parameters = "rest"',
+}
+"""Keys that people try in a group, and what they should write instead."""
+
 
 def structure(tree: Mapping[str, Any], allow_code: AllowCode = True) -> tuple[Recipe, list[Finding]]:
     """Turn a recipe's tree into settings.
@@ -225,14 +231,16 @@ class Structurer:
         own = settings_fields(GroupSettings).keys() - {"options"}
         values = self._fields({key: each for key, each in value.items() if key in own}, GroupSettings, where)
         options = {key: each for key, each in value.items() if key not in own}
-        if options.pop("use", None) is not None:
-            message = "a group has no optimizer of its own, it only overrides settings of [optimizer]"
-            self._mistake((*where, "use"), message, at="key")
-        if self._optimizer is None:
+        for key in options.keys() & _INSTEAD.keys():
+            self._mistake((*where, key), "unknown key", _INSTEAD[key], at="key")
+            del options[key]
+        own_optimizer = type(values["optimizer"]) if "optimizer" in values else None
+        optimizer = own_optimizer if "optimizer" in value else self._optimizer
+        if optimizer is None:
             values["options"] = to_tables(options)
         else:
-            values["options"] = self._fields(options, self._optimizer, where, also_known=own)
-            self._validate(_incomplete(self._optimizer, values["options"], set(options)), values["options"], where)
+            values["options"] = self._fields(options, optimizer, where, also_known=own)
+            self._validate(_incomplete(optimizer, values["options"], set(options)), values["options"], where)
         return self._made(GroupSettings, values, set(value), where, sound=len(self.findings) == before)
 
     # ---- the parts of a settings class ------------------------------------------------------------------------------

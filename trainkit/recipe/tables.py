@@ -61,6 +61,8 @@ def _plain_table(settings: Any, written: Mapping[str, Any], declared: Any) -> di
         value = getattr(settings, field.name)
         if isinstance(settings, GroupSettings) and field.name == "options":
             table |= {key: to_tables(each, written.get(key)) for key, each in value.items()}
+        elif isinstance(settings, GroupSettings) and field.name == "then" and not value:
+            continue  # no empty table in each group
         elif field.init and value is not None:
             table[alias] = to_tables(value, written.get(alias), field_type.get(field.name))
     return table
