@@ -556,9 +556,43 @@ def test_a_run_of_a_billion_epochs_is_checked_as_fast_as_any() -> None:
 # ---- components speak -----------------------------------------------------------------------------------------------
 
 
-def test_data_that_the_model_does_not_take_is_a_mistake() -> None:
-    text = said(GOOD, "data.use=toy_pictures", "monitor.metric=train/loss")
-    assert "data.use: the model is trained on Points, but this is Pictures" in text
+def test_every_component_that_does_not_accept_the_data_is_a_mistake_where_it_is_named() -> None:
+    pictures = ("data.use=toy_pictures", "monitor.metric=train/loss")
+    text = said(GOOD + "[losses.edges]\nuse = 'edges'\n", *pictures)
+    assert text.startswith("x.toml:7:7: error: model.use: works with Points, but [data] is Pictures\n")
+    assert text.count("error") == 1
+    strict = """
+[losses.edges]
+use = "edges"
+[metrics.sharpness]
+use = "sharpness"
+[hooks.hanging]
+use = "hanging"
+frame = { use = "frame" }
+[groups.body.then.a]
+start_epoch = 3
+optimizer = { use = "retouch" }
+[loggers.album]
+use = "album"
+"""
+    text = said(GOOD + strict, "inference.use=tiles")
+    places = [line.split(": ")[2] for line in text.splitlines() if "works with Pictures, but [data] is Points" in line]
+    assert places == [
+        "losses.edges.use",
+        "metrics.sharpness.use",
+        "hooks.hanging.use",
+        "hooks.hanging.frame.use",
+        "groups.body.then.a.optimizer.use",
+        "loggers.album.use",
+        "inference.use",
+    ]
+    assert text.count("error") == len(places)
+
+
+def test_a_component_is_not_asked_about_data_that_it_does_not_accept_and_data_is_not_held_to_itself() -> None:
+    text = said(GOOD.replace('"line"', '"line"\nhidden = 9'), "data.use=toy_pictures", "monitor.metric=train/loss")
+    assert "cannot tell about itself" not in text  # it would look for data.batch_size
+    assert noted(GOOD, "data.use=framed_points", "data.frame.use=frame") == []
 
 
 def test_what_a_component_finds_itself_is_shown_at_its_key() -> None:

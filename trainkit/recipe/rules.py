@@ -42,7 +42,6 @@ def findings(recipe: Recipe, complete: bool) -> list[Finding]:
         _idle_epochs,
         _warm_ups,
         _clashing_values,
-        _data_fits_model,
         _metric_names,
     ]
     for name in getattr(recipe, "groups", ()):
@@ -283,13 +282,6 @@ def _named_values(recipe: Recipe) -> Iterator[tuple[Where, str]]:
 # ---- components -----------------------------------------------------------------------------------------------------
 
 
-def _data_fits_model(recipe: Recipe) -> Iterator[Finding]:
-    accepts = recipe.model.accepts
-    if not isinstance(recipe.data, accepts):
-        message = f"the model is trained on {accepts.__name__}, but this is {type(recipe.data).__name__}"
-        yield Finding(message, ("data", "use"))
-
-
 def _missing_modules(where: Where, part: Component) -> Rule:
     def look_up(recipe: Recipe) -> Iterator[Finding]:
         for module in type(part).requires:
@@ -324,7 +316,11 @@ def _install(part: Component, module: str) -> str:
 
 def _own_problems(where: Where, part: Component, recipe: Recipe, complete: bool) -> Iterable[Finding]:
     found: list[Finding] = []
+    data = getattr(recipe, "data", None)
     try:
+        if data is not None and where[0] != "data" and not isinstance(data, part.accepts):
+            message = f"works with {part.accepts.__name__}, but [data] is {type(data).__name__}"
+            return [Finding(message, (*where, "use"))]  # what else it says would rest on data that it does not know
         for problem in part.problems(recipe):
             if isinstance(problem, str):
                 problem = Problem(problem)
