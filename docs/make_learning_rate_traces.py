@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from trainkit.groups.plan import Clock, GroupPlan, Phase
 from trainkit.groups.resuming import CHOICES, ResumePoint, SavedGroup, rates_per_epoch, resume_group
 from trainkit.optimizers.adam import Adam
-from trainkit.recipe.stages import Span
+from trainkit.recipe.group_epochs import ActiveEpochs
 from trainkit_schedulers.cosine import Cosine
 from trainkit_schedulers.one_cycle import OneCycle
 from trainkit_schedulers.polynomial import Polynomial
@@ -33,11 +33,11 @@ def main() -> None:
     figure = Figure(figsize=(10, 6.5), dpi=100, layout="constrained")
     FigureCanvasAgg(figure)
     for ax, (title, before, after) in zip(figure.subplots(2, 2).flat, CASES, strict=True):
-        first = Phase(Span(0, OLD), LR, before, Adam(), clock=Clock(0, 0, OLD))
+        first = Phase(ActiveEpochs(0, OLD), LR, before, Adam(), clock=Clock(0, 0, OLD))
         past = [first.rate(epoch, epoch * STEPS, STEPS, {}).lr for epoch in range(OLD)]
         ax.plot(range(OLD), past, color="black", label="as it was trained")
         for choice in CHOICES:
-            plan = GroupPlan((Phase(Span(0, NEW), LR, after, Adam()),))
+            plan = GroupPlan((Phase(ActiveEpochs(0, NEW), LR, after, Adam()),))
             resumed = resume_group(plan, SavedGroup(first, LR, {}), AT, choice)
             style = {"stretch": "-", "hold": "--", "restart": ":"}[choice]
             rates = rates_per_epoch(resumed, AT)

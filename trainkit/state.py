@@ -10,7 +10,7 @@ import attrs
 
 from trainkit.contracts import Batch, Context, LiveData, Monitor, Outputs
 from trainkit.errors import NonFiniteError
-from trainkit.recipe.stages import Span
+from trainkit.recipe.group_epochs import ActiveEpochs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +43,7 @@ class Group:
 
     def trains_in(self, epoch: int) -> bool:
         """Return whether it trains in an epoch, as far as is known now."""
-        return epoch in Span(self.start_epoch, self.stop_epoch)
+        return epoch in ActiveEpochs(self.start_epoch, self.stop_epoch)
 
 
 @attrs.define

@@ -19,8 +19,8 @@ from trainkit.engine.start import RunOutcome, start
 from trainkit.groups.plan import Clock, GroupPlan, Phase
 from trainkit.groups.resuming import CHOICES, ResumePoint, SavedGroup, is_ambiguous, rates_per_epoch, resume_group
 from trainkit.optimizers.adam import Adam
+from trainkit.recipe.group_epochs import ActiveEpochs
 from trainkit.recipe.resolve import resolve_text
-from trainkit.recipe.stages import Span
 from trainkit_schedulers.cosine import Cosine
 from trainkit_schedulers.none import NoSchedule
 from trainkit_schedulers.one_cycle import OneCycle
@@ -31,11 +31,11 @@ AT_50 = ResumePoint(epoch=50, epoch_step=5000, steps_per_epoch=100)
 
 
 def plan(scheduler: Any, epochs: int, lr: float = 1.0, start: int = 0) -> GroupPlan:
-    return GroupPlan((Phase(Span(start, epochs), lr, scheduler, Adam()),))
+    return GroupPlan((Phase(ActiveEpochs(start, epochs), lr, scheduler, Adam()),))
 
 
 def old(scheduler: Any, epochs: int = 50, memory: Mapping[str, Any] | None = None, start: int = 0) -> SavedGroup:
-    phase = Phase(Span(start, epochs), 1.0, scheduler, Adam(), clock=Clock(start, start * 100, epochs))
+    phase = Phase(ActiveEpochs(start, epochs), 1.0, scheduler, Adam(), clock=Clock(start, start * 100, epochs))
     return SavedGroup(phase, phase.lr, memory or {})
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from trainkit import Memory, Monitor, RecipeError
 from trainkit.groups.schedule import observe_epoch, point
-from trainkit.recipe.stages import warmup_problem
+from trainkit.recipe.group_epochs import warmup_problem
 from trainkit_schedulers.cosine import Cosine
 from trainkit_schedulers.none import NoSchedule
 from trainkit_schedulers.one_cycle import OneCycle

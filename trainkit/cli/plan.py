@@ -32,8 +32,8 @@ def command(recipe: Path, sets: tuple[str, ...], steps: int) -> None:
     An epoch in which nothing changes is left out. A schedule that goes by metrics is shown as if it never reduced.
     """
     from trainkit.groups.plan import plan_groups
+    from trainkit.recipe.group_epochs import declared_groups
     from trainkit.recipe.resolve import resolve
-    from trainkit.recipe.stages import declared_groups
 
     resolved = resolve(recipe, sets)
     names = declared_groups(resolved.recipe)

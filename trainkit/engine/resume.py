@@ -30,8 +30,8 @@ from trainkit.groups.resuming import (
     read_saved_group,
     resume_group,
 )
+from trainkit.recipe.group_epochs import declared_groups
 from trainkit.recipe.resolve import resolve, resolve_text
-from trainkit.recipe.stages import declared_groups
 
 if TYPE_CHECKING:
     from trainkit.console import Console

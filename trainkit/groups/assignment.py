@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from fnmatch import fnmatchcase
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from trainkit.errors import RecipeError, did_you_mean
-from trainkit.recipe.stages import declared_groups
+from trainkit.recipe.group_epochs import declared_groups
+from trainkit.recipe.parameter_patterns import match_groups
 
 if TYPE_CHECKING:
     from torch import nn
@@ -31,7 +31,9 @@ def assign(
     parameters = {name: parameter for name, parameter in model.named_parameters() if id(parameter) in names}
     trains = dict(declared_groups(recipe) or {})
     if any(group.parameters is not None for group in recipe.groups.values()):
-        groups = {name: _matching(name, group.parameters or (), parameters) for name, group in recipe.groups.items()}
+        patterns = {name: group.parameters or () for name, group in recipe.groups.items()}
+        matched = match_groups(patterns, parameters)
+        groups = {name: {each: parameters[each] for each in members} for name, members in matched.items()}
     else:
         groups = {
             name: {names[id(p)]: p for p in members if id(p) in names}
@@ -45,18 +47,6 @@ def assign(
                 )
     _check_partition(groups, parameters)
     return groups, trains
-
-
-def _matching(group: str, patterns: Iterable[str], parameters: Mapping[str, nn.Parameter]) -> dict[str, nn.Parameter]:
-    found: dict[str, nn.Parameter] = {}
-    for pattern in patterns:
-        matches = {name: p for name, p in parameters.items() if fnmatchcase(name, pattern)}
-        if not matches:
-            raise RecipeError(
-                f'groups.{group}.parameters: "{pattern}" matches no parameter; {did_you_mean(pattern, parameters)}'
-            )
-        found |= matches
-    return found
 
 
 def _check_partition(groups: Mapping[str, Mapping[str, nn.Parameter]], parameters: Mapping[str, nn.Parameter]) -> None:

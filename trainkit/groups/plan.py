@@ -19,8 +19,8 @@ import attrs
 from trainkit.contracts import Memory, Optimizer, Point, Scheduler
 from trainkit.errors import RecipeError
 from trainkit.groups.schedule import point
+from trainkit.recipe.group_epochs import ActiveEpochs, active_epochs, idle_stretches
 from trainkit.recipe.root import GroupSettings
-from trainkit.recipe.stages import Span, idle_stretches, spans
 
 if TYPE_CHECKING:
     from trainkit.recipe.root import PhaseSettings, Recipe, RunSettings
@@ -95,7 +95,7 @@ class Phase:
         clock: The clock that the schedule reads; None: it starts with the phase.
     """
 
-    epochs: Span
+    epochs: ActiveEpochs
     lr: float
     scheduler: Scheduler
     optimizer: Optimizer
@@ -142,9 +142,9 @@ class GroupPlan:
     phases: tuple[Phase, ...]
 
     @property
-    def epochs(self) -> Span:
+    def epochs(self) -> ActiveEpochs:
         """The epochs in which the group trains."""
-        return Span(self.phases[0].epochs.start, self.phases[-1].epochs.stop)
+        return ActiveEpochs(self.phases[0].epochs.start, self.phases[-1].epochs.stop)
 
     def phase_at(self, epoch: int) -> Phase:
         """Return the phase of an epoch; before the group's start, the first one."""
@@ -168,7 +168,7 @@ def plan_groups(recipe: Recipe, trains: Mapping[str, bool], length: RunLength | 
         RecipeError: There is an epoch in which no group trains.
     """
     length = length or RunLength(recipe.run.num_epochs(), recipe.run.steps)
-    known = spans(recipe, trains, length.epochs)
+    known = active_epochs(recipe, trains, length.epochs)
     if idle := idle_stretches(known.values(), length.epochs):
         raise RecipeError(
             f"no parameter group trains in epoch {idle[0][0]}; the model's groups are {', '.join(known)}: give one of "
@@ -177,7 +177,7 @@ def plan_groups(recipe: Recipe, trains: Mapping[str, bool], length: RunLength | 
     return {name: _plan(recipe, name, span, length) for name, span in known.items()}
 
 
-def _plan(recipe: Recipe, name: str, span: Span, length: RunLength) -> GroupPlan:
+def _plan(recipe: Recipe, name: str, span: ActiveEpochs, length: RunLength) -> GroupPlan:
     settings = recipe.groups.get(name, GroupSettings())
     changes = sorted(settings.then.items(), key=lambda each: each[1].start_epoch)
     if span.start is not None:
@@ -186,7 +186,7 @@ def _plan(recipe: Recipe, name: str, span: Span, length: RunLength) -> GroupPlan
     own = settings.optimizer is not None or any(change.optimizer is not None for _, change in changes)
     optimizer = settings.optimizer or recipe.optimizer
     first = Phase(
-        epochs=Span(span.start, ends[0]),
+        epochs=ActiveEpochs(span.start, ends[0]),
         stop_step=_stop_step(ends[0], length),
         lr=_lr(settings, optimizer, None),
         scheduler=settings.scheduler or recipe.scheduler,
@@ -200,7 +200,7 @@ def _plan(recipe: Recipe, name: str, span: Span, length: RunLength) -> GroupPlan
         phases.append(
             Phase(
                 name=key,
-                epochs=Span(None if span.start is None else change.start_epoch, end),
+                epochs=ActiveEpochs(None if span.start is None else change.start_epoch, end),
                 stop_step=_stop_step(end, length),
                 lr=_lr(change, change.optimizer or before.optimizer, before),
                 scheduler=change.scheduler or first.scheduler,

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trainkit.errors import RecipeError
-from trainkit.recipe.stages import warmup_problem
+from trainkit.recipe.group_epochs import warmup_problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

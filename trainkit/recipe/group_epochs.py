@@ -1,4 +1,4 @@
-"""When each parameter group trains, as far as settings alone say."""
+"""The epochs in which each parameter group trains, as far as settings alone say."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from trainkit.contracts import Scheduler
 from trainkit.recipe.root import Recipe
 
 
-class Span(NamedTuple):
+class ActiveEpochs(NamedTuple):
     """The epochs in which a group trains.
 
     Attributes:
-        start: The first one; None: the group stays frozen.
+        start: The first one. None: the group never trains.
         stop: The first one in which it no longer trains.
     """
 
@@ -22,7 +22,7 @@ class Span(NamedTuple):
 
     def __contains__(self, epoch: object) -> bool:
         """Return whether the group trains in an epoch."""
-        return self.start is not None and isinstance(epoch, int) and self.start <= epoch < self.stop
+        return isinstance(epoch, int) and self.start is not None and self.start <= epoch < self.stop
 
 
 def declared_groups(recipe: Recipe) -> Mapping[str, bool] | None:
@@ -35,13 +35,13 @@ def declared_groups(recipe: Recipe) -> Mapping[str, bool] | None:
     return recipe.model.groups()
 
 
-def spans(recipe: Recipe, trains: Mapping[str, bool], epochs: int) -> dict[str, Span]:
+def active_epochs(recipe: Recipe, trains: Mapping[str, bool], num_epochs: int) -> dict[str, ActiveEpochs]:
     """Return when each group trains.
 
     Args:
         recipe: The settings.
         trains: Group name -> does it train without a ``start_epoch``?
-        epochs: Epochs of the run.
+        num_epochs: How many epochs the run has.
     """
     found = {}
     for name, trains_at_once in trains.items():
@@ -50,20 +50,20 @@ def spans(recipe: Recipe, trains: Mapping[str, bool], epochs: int) -> dict[str, 
         stop = settings.stop_epoch if settings else None
         if start is None and trains_at_once:
             start = 0
-        found[name] = Span(start, epochs if stop is None else min(stop, epochs))
+        found[name] = ActiveEpochs(start, num_epochs if stop is None else min(stop, num_epochs))
     return found
 
 
-def idle_stretches(known: Iterable[Span], epochs: int) -> list[tuple[int, int]]:
+def idle_stretches(known: Iterable[ActiveEpochs], epochs: int) -> list[tuple[int, int]]:
     """Return the stretches of a run in which no group trains: first epoch, and the one after the last.
 
     Example:
-        >>> idle_stretches([Span(2, 4), Span(5, 9), Span(None, 9)], 9)
+        >>> idle_stretches([ActiveEpochs(2, 4), ActiveEpochs(5, 9), ActiveEpochs(None, 9)], 9)
         [(0, 2), (4, 5)]
     """
     idle = []
     covered = 0
-    for start, stop in sorted((span.start, span.stop) for span in known if span.start is not None):
+    for start, stop in sorted((each.start, each.stop) for each in known if each.start is not None):
         if start > covered:
             idle.append((covered, start))
         covered = max(covered, stop)
