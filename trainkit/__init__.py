@@ -1,4 +1,8 @@
-"""The public face of trainkit: what plugins import. Nothing here imports torch."""
+"""The public face of trainkit: all that a plugin imports from it. Importing it imports no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from trainkit.checkpoint import read as read_checkpoint
 from trainkit.contracts import (
@@ -36,10 +40,35 @@ from trainkit.errors import (
     TrainkitError,
     did_you_mean,
 )
+from trainkit.files.facts import FileFacts
+from trainkit.files.guard import guarded_reading
+from trainkit.files.writing import remove_unfinished, written_whole
+from trainkit.lazy import lazy_names
+from trainkit.memory import free_host_memory
 from trainkit.randomness import random_seed
+from trainkit.recipe.root import Recipe, RunSettings
 from trainkit.state import Group, State
+from trainkit.words import bytes_in_words, shape_in_words
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from trainkit.loading.order import hold_out, in_batches, process_share, shuffled
+    from trainkit.loading.workers import Workers
+    from trainkit.weights import load_weights, read_weights
+
+    __version__: str
+else:
+    # Their modules import torch. (Hidden from type checkers, which would take every name of a module with __getattr__.)
+    _LAZY = {
+        "Workers": "trainkit.loading.workers",
+        "__version__": "trainkit.version",
+        "hold_out": "trainkit.loading.order",
+        "in_batches": "trainkit.loading.order",
+        "load_weights": "trainkit.weights",
+        "process_share": "trainkit.loading.order",
+        "read_weights": "trainkit.weights",
+        "shuffled": "trainkit.loading.order",
+    }
+    __getattr__, __dir__ = lazy_names(__name__, _LAZY)
 
 __all__ = [
     "Batch",
@@ -51,6 +80,7 @@ __all__ = [
     "Data",
     "DataError",
     "DeviceError",
+    "FileFacts",
     "Group",
     "Hook",
     "Inference",
@@ -68,13 +98,29 @@ __all__ = [
     "Outputs",
     "Point",
     "Problem",
+    "Recipe",
     "RecipeError",
+    "RunSettings",
     "Scheduler",
     "State",
     "SummedLoss",
     "TrainkitError",
+    "Workers",
+    "bytes_in_words",
     "component",
     "did_you_mean",
+    "free_host_memory",
+    "guarded_reading",
+    "hold_out",
+    "in_batches",
+    "lazy_names",
+    "load_weights",
+    "process_share",
     "random_seed",
     "read_checkpoint",
+    "read_weights",
+    "remove_unfinished",
+    "shape_in_words",
+    "shuffled",
+    "written_whole",
 ]

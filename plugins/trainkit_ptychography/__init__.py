@@ -3,7 +3,6 @@
 Where things are, from the ground up; what one component of a room shares with the others is its ``kind``, and what the
 settings in ``x`` put to work is ``x_live``:
 
-    free_memory        what every room may use
     physics/           optics, the forward model, geometry and quality: pure functions of arrays
     scans/             diffraction data: their kind, what a reader hands over, its checks, and the batches of a run
     scans/files/       scans in files of any layout, none of which is trusted

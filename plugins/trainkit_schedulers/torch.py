@@ -15,7 +15,7 @@ from trainkit import Memory, Point, Problem, RecipeError, Scheduler, component, 
 from trainkit_schedulers.torch_source import NOT_THE_RECIPES, fits, in_words, refusal, signatures
 
 if TYPE_CHECKING:
-    from trainkit.recipe.root import Recipe
+    from trainkit import Recipe
 
 _HORIZON = {"T_max": ("T_max",), "total_steps": ("total_steps", "epochs")}
 """Arguments that are the horizon, unless one of these is given."""
