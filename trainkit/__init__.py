@@ -56,19 +56,16 @@ if TYPE_CHECKING:
     from trainkit.weights import load_weights, read_weights
 
     __version__: str
-else:
-    # Their modules import torch. (Hidden from type checkers, which would take every name of a module with __getattr__.)
-    _LAZY = {
-        "Workers": "trainkit.loading.workers",
-        "__version__": "trainkit.version",
-        "hold_out": "trainkit.loading.order",
-        "in_batches": "trainkit.loading.order",
-        "load_weights": "trainkit.weights",
-        "process_share": "trainkit.loading.order",
-        "read_weights": "trainkit.weights",
-        "shuffled": "trainkit.loading.order",
-    }
-    __getattr__, __dir__ = lazy_names(__name__, _LAZY)
+else:  # their modules import torch; hidden from type checkers, which would take every name where __getattr__ is
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            ".loading.order": ("hold_out", "in_batches", "process_share", "shuffled"),
+            ".loading.workers": ("Workers",),
+            ".version": ("__version__",),
+            ".weights": ("load_weights", "read_weights"),
+        },
+    )
 
 __all__ = [
     "Batch",
