@@ -47,6 +47,7 @@ from trainkit.lazy import lazy_names
 from trainkit.memory import free_host_memory
 from trainkit.randomness import random_seed
 from trainkit.recipe.root import Recipe, RunSettings
+from trainkit.signatures import Argument, argument_problems, derives_from, read_arguments, read_classes
 from trainkit.state import Group, State
 from trainkit.words import bytes_in_words, shape_in_words
 
@@ -68,6 +69,7 @@ else:  # their modules import torch; hidden from type checkers, which would take
     )
 
 __all__ = [
+    "Argument",
     "Batch",
     "CheckpointError",
     "Combine",
@@ -103,8 +105,10 @@ __all__ = [
     "SummedLoss",
     "TrainkitError",
     "Workers",
+    "argument_problems",
     "bytes_in_words",
     "component",
+    "derives_from",
     "did_you_mean",
     "free_host_memory",
     "guarded_reading",
@@ -114,7 +118,9 @@ __all__ = [
     "load_weights",
     "process_share",
     "random_seed",
+    "read_arguments",
     "read_checkpoint",
+    "read_classes",
     "read_weights",
     "remove_unfinished",
     "shape_in_words",

@@ -218,7 +218,7 @@ def test_what_is_read_of_monai_is_what_monai_has() -> None:
             for key, each in signature.parameters.items()
             if key != "self" and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
         }
-        assert dict(network.arguments) == arguments, name
+        assert {key: each.required for key, each in network.items()} == arguments, name
 
 
 # ---- initial weights ------------------------------------------------------------------------------------------------
