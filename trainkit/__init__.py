@@ -1,4 +1,7 @@
-"""The public face of trainkit: all that a plugin imports from it. Importing it imports no torch."""
+"""The public face of trainkit: all that a plugin imports from it.
+
+Importing it imports no torch. What not every plugin needs is imported when it is first used.
+"""
 
 from __future__ import annotations
 
@@ -40,31 +43,38 @@ from trainkit.errors import (
     TrainkitError,
     did_you_mean,
 )
-from trainkit.files.facts import FileFacts
-from trainkit.files.guard import guarded_reading
-from trainkit.files.writing import remove_unfinished, written_whole
 from trainkit.lazy import lazy_names
-from trainkit.memory import free_host_memory
 from trainkit.randomness import random_seed
-from trainkit.recipe.root import Recipe, RunSettings
-from trainkit.signatures import Argument, argument_problems, derives_from, read_arguments, read_classes
 from trainkit.state import Group, State
-from trainkit.words import bytes_in_words, shape_in_words
 
 if TYPE_CHECKING:
+    from trainkit.files.facts import FileFacts
+    from trainkit.files.guard import guarded_reading
+    from trainkit.files.writing import remove_unfinished, written_whole
     from trainkit.loading.order import hold_out, in_batches, process_share, shuffled
     from trainkit.loading.workers import Workers
+    from trainkit.memory import free_host_memory
+    from trainkit.recipe.root import Recipe, RunSettings
+    from trainkit.signatures import Argument, argument_problems, derives_from, read_arguments, read_classes
     from trainkit.weights import load_weights, read_weights
+    from trainkit.words import bytes_in_words, shape_in_words
 
     __version__: str
-else:  # their modules import torch; hidden from type checkers, which would take every name where __getattr__ is
+else:  # hidden from type checkers, which would take every name of a module that has __getattr__
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            ".files.facts": ("FileFacts",),
+            ".files.guard": ("guarded_reading",),
+            ".files.writing": ("remove_unfinished", "written_whole"),
             ".loading.order": ("hold_out", "in_batches", "process_share", "shuffled"),
             ".loading.workers": ("Workers",),
+            ".memory": ("free_host_memory",),
+            ".recipe.root": ("Recipe", "RunSettings"),
+            ".signatures": ("Argument", "argument_problems", "derives_from", "read_arguments", "read_classes"),
             ".version": ("__version__",),
             ".weights": ("load_weights", "read_weights"),
+            ".words": ("bytes_in_words", "shape_in_words"),
         },
     )
 
