@@ -1,4 +1,7 @@
-"""Weights to begin with, read from a file without running any code in it."""
+"""Initial weights of a model, read from a file without running any code in it.
+
+Messages name the settings ``init_from`` and ``init_from_skip``, as a model that loads weights should call them.
+"""
 
 from __future__ import annotations
 
@@ -13,25 +16,26 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from trainkit import DataError, did_you_mean, read_checkpoint
+from trainkit.checkpoint.file import read as read_checkpoint
+from trainkit.errors import DataError, did_you_mean
 
 _WRAPPERS = ("state_dict", "model_state_dict", "network_weights", "model", "net")
-"""Under which of these a torch file may keep the weights."""
+"""Keys under which a torch file may hold the weights."""
 
 _PREFIXES = ("module.", "network.", "model.network.")
-"""What may stand before the names of all weights: DataParallel's, and ours."""
+"""Prefixes that the names of all weights may have: of DataParallel, and of a network that is a part of a model."""
 
 _SHOWN = 6
 
 
-def load_initial_weights(network: nn.Module, path: Path, skip: tuple[str, ...], group_of: Callable[[str], str]) -> str:
-    """Load what a file has into a network.
+def load_weights(network: nn.Module, path: Path, skip: tuple[str, ...], group_of: Callable[[str], str]) -> str:
+    """Load the weights in a file into a network.
 
     Args:
-        network: Where to.
-        path: The file.
-        skip: Patterns of names, or of ``<group>.<name>``, that are left as they are.
-        group_of: Name of a parameter -> its group.
+        network: The network.
+        path: The file: safetensors, a checkpoint of trainkit, or a file of ``torch.save``.
+        skip: Patterns of names, or of ``<group>.<name>``; weights that match stay as they are.
+        group_of: Returns the parameter group of a name.
 
     Returns:
         A sentence that says what was loaded.
@@ -58,7 +62,7 @@ def load_initial_weights(network: nn.Module, path: Path, skip: tuple[str, ...], 
         shapes = [f"{name} {tuple(there[name].shape)} there, {tuple(here[name].shape)} here" for name in other]
         groups = ", ".join(f'"{group}.*"' for group in dict.fromkeys(map(group_of, other)))
         raise DataError(
-            f"{path}: the weights are of a network with other classes or channels: {_some(shapes)}; "
+            f"{path}: the weights are of a network with other sizes (classes, channels): {_some(shapes)}; "
             f"init_from_skip = [{groups}] leaves these as initialised"
         )
     if missing or unknown:
@@ -75,10 +79,13 @@ def load_initial_weights(network: nn.Module, path: Path, skip: tuple[str, ...], 
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the weights in a safetensors file, a trainkit checkpoint, or a torch file, by name.
+    """Return the weights in a file, by name.
+
+    Args:
+        path: A safetensors file, a checkpoint of trainkit, or a file of ``torch.save``.
 
     Raises:
-        DataError: It cannot be read, or holds something else than weights.
+        DataError: The file cannot be read, or holds something else than weights.
     """
     if not path.is_file():
         raise DataError(f"init_from: there is no file {path}")
@@ -119,7 +126,7 @@ def _tensors(found: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _named_as(weights: dict[str, Tensor], here: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights without what may stand before all of their names, where that makes more of them known."""
+    """Return the weights without a prefix that all of their names have, if more of the names are then known."""
     candidates = [weights] + [
         {name.removeprefix(prefix): tensor for name, tensor in weights.items()} for prefix in _PREFIXES
     ]

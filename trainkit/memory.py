@@ -1,4 +1,4 @@
-"""How much memory may still be taken, by all the limits there are."""
+"""How much memory this process can still take, within all limits that apply to it."""
 
 from __future__ import annotations
 
@@ -6,14 +6,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-SHARE = 0.6
-"""Of the free memory, what patterns may take unasked: object, probe and batches need some too."""
-
 _UNLIMITED = 2**60
 
 
 def free_host_memory() -> int:
-    """Return bytes that this process can still take: the least that the machine, a container or a ulimit leaves."""
+    """Return the bytes that this process can still take: the least of what machine, container and ulimit leave."""
     return max(0, min(_limits(), default=_UNLIMITED))
 
 
@@ -66,15 +63,3 @@ def _number(path: Path) -> int | None:
     except OSError:
         return None
     return int(text) if text.isdigit() else None
-
-
-def in_words(num_bytes: float) -> str:
-    """Return a number of bytes as a person reads it.
-
-    Example:
-        >>> in_words(3 * 2**20)
-        '3 MiB'
-    """
-    if num_bytes < 2**20:
-        return f"{num_bytes / 2**10:.3g} KiB"
-    return f"{num_bytes / 2**20:.3g} MiB" if num_bytes < 1000 * 2**20 else f"{num_bytes / 2**30:.3g} GiB"

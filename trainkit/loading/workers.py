@@ -1,4 +1,4 @@
-"""Processes that prepare batches ahead of the training."""
+"""Processes that prepare batches before the training asks for them."""
 
 from __future__ import annotations
 
@@ -6,40 +6,45 @@ import atexit
 import contextlib
 import signal
 import weakref
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch.utils.data import DataLoader, Sampler
 
-from trainkit import DataError, TrainkitError
+from trainkit.errors import DataError, TrainkitError
 
 _LEFT_TO_THE_MAIN_PROCESS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-Place = tuple[int, int]
+_Place = TypeVar("_Place", bound=Hashable)
+_Place_contra = TypeVar("_Place_contra", bound=Hashable, contravariant=True)
 
 
-class Batches(Protocol):
-    """Makes the batch of a place."""
+class Batches(Protocol[_Place_contra]):
+    """Makes the batch of a place, for example of (epoch, step)."""
 
-    def __getitem__(self, place: Place) -> dict[str, Any]:
-        """Return the batch of (epoch, step)."""
+    def __getitem__(self, place: _Place_contra, /) -> dict[str, Any]:
+        """Return the batch, a function of the place alone."""
         ...
 
 
-class Workers:
+class Workers(Generic[_Place]):
     """Prepares batches in processes of its own, which live as long as it does.
 
-    They leave signals to the training process, which finishes its step and saves; they end when it does. Neither
-    creating nor using them draws from a global random generator.
+    The processes leave signals to the training process, which finishes its step and saves; they end when it does.
+    Neither creating nor using them draws from a global random generator.
 
     Args:
         batches: Makes a batch; each process has a copy.
         num: How many processes.
-        pin: Whether to put batches where a GPU reads them fast.
+        pin: Whether to put batches into memory from which a GPU copies fast (page-locked memory).
+        advice: What to do if a process was killed, most likely because memory was short.
     """
 
-    def __init__(self, batches: Batches, num: int, pin: bool) -> None:
-        self._places = _Places()
+    def __init__(
+        self, batches: Batches[_Place], num: int, pin: bool, advice: str = "lower the number of workers"
+    ) -> None:
+        self._advice = advice
+        self._places = _Places[_Place]()
         self._is_ended_at_exit = False
         self._loader: DataLoader[Any] = DataLoader(
             _Quiet(batches),  # type: ignore[arg-type]  # whatever has __getitem__ serves
@@ -52,7 +57,7 @@ class Workers:
             generator=torch.Generator().manual_seed(0),
         )
 
-    def __call__(self, places: Sequence[Place]) -> Iterator[dict[str, Any]]:
+    def __call__(self, places: Sequence[_Place]) -> Iterator[dict[str, Any]]:
         """Yield the batches of these places, in this order.
 
         Raises:
@@ -75,25 +80,24 @@ class Workers:
                 raise
             # The others come from fetching what a process had ready when it died.
             raise DataError(
-                f"a process that prepares batches died ({str(error).strip()}); where memory is short, lower "
-                "data.workers or data.patch_size"
+                f"a process that prepares batches died ({str(error).strip()}); if memory is short, {self._advice}"
             ) from error
 
     def end(self) -> None:
-        """End the processes; with the next batches they would begin anew."""
+        """End the processes; the next batches would start new ones."""
         running, self._loader._iterator = self._loader._iterator, None
         self._is_ended_at_exit = False
         if running is not None:
             running._shutdown_workers()  # type: ignore[attr-defined]
 
 
-class _Places(Sampler[Place]):
+class _Places(Sampler[_Place]):
     """What the loader asks for next; changed between two passes."""
 
     def __init__(self) -> None:
-        self.places: Sequence[Place] = ()
+        self.places: Sequence[_Place] = ()
 
-    def __iter__(self) -> Iterator[Place]:
+    def __iter__(self) -> Iterator[_Place]:
         return iter(self.places)
 
     def __len__(self) -> int:
@@ -101,12 +105,12 @@ class _Places(Sampler[Place]):
 
 
 class _Quiet:
-    """Hands an error over as a value: raised in a worker, it would come with that process's traceback in its text."""
+    """Returns an error as a value: raised in a worker, its text would hold the traceback of that process."""
 
-    def __init__(self, batches: Batches) -> None:
+    def __init__(self, batches: Batches[Any]) -> None:
         self._batches = batches
 
-    def __getitem__(self, place: Place) -> Any:
+    def __getitem__(self, place: Hashable) -> Any:
         try:
             return self._batches[place]
         except TrainkitError as error:
@@ -126,10 +130,11 @@ def _ignore_signals(_: int) -> None:
 
 @contextlib.contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """Hold signals back while processes are forked: until they ignore them, they would take them as this one does.
+    """Block signals while forking: a child would otherwise run the parent's handlers until it installs its own.
 
-    The loader also begins to listen to the death of its processes, and would then raise wherever the training is just
-    then. That is undone: it still finds a dead process when it waits for a batch, and there the error is expected.
+    The loader also installs a handler for the death of its processes, which would raise an error at any point of the
+    training. That is undone: the loader still finds a dead process when it waits for a batch, where the error is
+    expected.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_THE_MAIN_PROCESS)
     on_death = signal.getsignal(signal.SIGCHLD)

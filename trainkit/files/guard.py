@@ -1,4 +1,4 @@
-"""What a damaged or hostile file makes a library raise, turned into one message."""
+"""Turns whatever a parser raises on a damaged or hostile file into one DataError."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from trainkit import DataError
+from trainkit.errors import DataError
 
 
 @contextmanager
-def reading(path: Path, kind: str, setting: str = "data.path") -> Iterator[None]:
-    """Turn whatever is raised while a file is read into a DataError that names it.
+def guarded_reading(path: Path, kind: str, setting: str = "data.path") -> Iterator[None]:
+    """Turn whatever is raised while a file is read into a DataError that names the file.
 
     Parsers raise nearly anything (KeyError, zlib.error, UnicodeDecodeError, …) when single bytes of a file are wrong.
 
     Args:
         path: The file.
-        kind: What it should be, as "an HDF5 file".
-        setting: What of the recipe names it.
+        kind: What it should be, for example "an HDF5 file".
+        setting: The setting of the recipe that names it.
 
     Raises:
-        DataError: It is not there, or something went wrong while it was read.
+        DataError: The file does not exist, or something went wrong while it was read.
     """
     if not path.is_file():
         raise DataError(f"there is no file {path} ({setting})")
