@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from trainkit.engine import run_folder
 from trainkit.engine.build import build
 from trainkit.engine.environment import conditions
 from trainkit.engine.every_run import metrics_file
-from trainkit.engine.every_run.saving import restore
+from trainkit.engine.every_run.saving import facts_of, restore
 from trainkit.engine.start import RunOutcome, execute
 from trainkit.errors import CheckpointError, RecipeError
 from trainkit.groups.plan import GroupPlan, RunLength, plan_groups
@@ -279,10 +280,20 @@ def differences(saved: Mapping[str, Any], run: Run) -> Iterator[str]:
         was = versions.get((used.group, used.use), used.version)
         if was != used.version:
             yield f"warning: {used.where}: {used.use} is of {used.package} {used.version}, was {was}"
+    yield from _other_facts(saved.get("facts"), facts_of(run))
     here = conditions(run.state.context.device)
     for name, value in saved["conditions"].items():
         if here.get(name) != value:
             yield f"warning: {name} is {here.get(name)}, was {value}: the run will not be the same bit for bit"
+
+
+def _other_facts(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> Iterator[str]:
+    if before is None or now is None:
+        return  # a checkpoint from before there were facts, or data that has none
+    was, here = dict(_flat(before)), dict(_flat(json.loads(json.dumps(now))))
+    for key in sorted(was.keys() | here.keys()):
+        if was.get(key) != here.get(key):
+            yield f"warning: the data is not what it was: its {key} is {here.get(key)}, was {was.get(key)}"
 
 
 def group_changes(
