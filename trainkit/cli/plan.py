@@ -1,4 +1,4 @@
-"""``trainkit plan``: when each group trains and with which learning rate, without data or GPU."""
+"""``trainkit plan``: shows when each group trains and at which learning rate, without data or GPU."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from trainkit.cli.options import SETS
 from trainkit.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -15,21 +16,26 @@ if TYPE_CHECKING:
     from trainkit.recipe.root import Recipe
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  trainkit plan recipes/ptycho_staged.toml\n"
+    "  trainkit plan my_recipe.toml --set run.steps=5000 --steps-per-epoch 250"
+)
 @click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a setting: --set groups.probe.lr=1e-4")
+@SETS
 @click.option(
     "--steps-per-epoch",
     "steps",
     type=click.IntRange(min=1),
     default=100,
     show_default=True,
-    help="For schedules by step: the data knows how many there are, and plan does not open it.",
+    help="Optimizer steps of an epoch to assume, since the data is not opened.",
 )
 def command(recipe: Path, sets: tuple[str, ...], steps: int) -> None:
-    """Show for every epoch of RECIPE which groups train and with which learning rate.
+    """Show for every epoch of RECIPE which groups train, and at which learning rate.
 
-    An epoch in which nothing changes is left out. A schedule that goes by metrics is shown as if it never reduced.
+    An epoch in which nothing changes is left out. A schedule that depends on metrics is shown as if it never reduced
+    the learning rate.
     """
     from trainkit.groups import stages
     from trainkit.recipe.group_epochs import declared_groups
@@ -38,7 +44,7 @@ def command(recipe: Path, sets: tuple[str, ...], steps: int) -> None:
     resolved = resolve(recipe, sets)
     names = declared_groups(resolved.recipe)
     if names is None:
-        click.echo("the model names its groups only after it is built; plan cannot show them")
+        click.echo("the plan cannot be shown, because the groups of this model are known only after it is built")
         return
     planned = stages(resolved.recipe, names)
     for line in list(table(resolved.recipe, planned, steps)):  # all of it, or a mistake alone

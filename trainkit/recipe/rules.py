@@ -1,7 +1,7 @@
-"""What is wrong between settings that are right each for itself; found without building anything.
+"""Finds mistakes between settings that are valid on their own, without building anything.
 
-Each rule is a generator of findings. A recipe with mistakes of structure lacks what could not be read; a rule that
-comes to such a place ends there, having said what it knows.
+Each rule is a generator of findings. If parts of a recipe could not be read, a rule that needs them ends there, and the
+findings that it made before are kept.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def findings(recipe: Recipe, complete: bool) -> list[Finding]:
 
     Args:
         recipe: The settings.
-        complete: Whether all of the recipe could be read.
+        complete: Whether the whole recipe could be read.
     """
     rules: list[Rule] = [
         _patterns,
@@ -53,9 +53,9 @@ def findings(recipe: Recipe, complete: bool) -> list[Finding]:
     for rule in rules:
         try:
             found.extend(rule(recipe))
-        except Exception as error:  # a component's groups(), splits(), names() may raise anything
+        except Exception as error:  # groups(), splits() or names() of a component may raise anything
             if complete:
-                found.append(Finding(f"a component cannot tell about itself: {describe_exception(error)}"))
+                found.append(Finding(f"a component raised an error while it was checked: {describe_exception(error)}"))
     for where, each in components:
         found += _own_problems(where, each, recipe, complete)
     return found
@@ -112,7 +112,7 @@ def _rule_of_group(name: str) -> Rule:
             yield Finding(f"the run ends before, at epoch {epochs}", (*where, "stop_epoch"), "note")
         declared = declared_groups(recipe)
         if declared is not None and declared.get(name) is False and start is None:
-            yield Finding("stays frozen: give it start_epoch if it is to train", where, "note", at="key")
+            yield Finding("this group stays frozen, because it has no start_epoch", where, "note", at="key")
 
     return times
 
@@ -225,17 +225,21 @@ def _wrong_times(group: GroupSettings, epochs: int) -> bool:
 def _clashing_values(recipe: Recipe) -> Iterator[Finding]:
     for name in recipe.losses:
         if name == "loss":
-            yield Finding('"train/loss" is the sum of all losses; call this one otherwise', ("losses", name), at="key")
+            yield Finding('choose another name: "train/loss" is the sum of all losses', ("losses", name), at="key")
         elif not name.strip() or "/" in name:
             yield Finding(
-                'its value is called "train/<name>", so it needs a name without "/"', ("losses", name), at="key"
+                'its value is called "train/<name>", so the name cannot be empty or contain "/"',
+                ("losses", name),
+                at="key",
             )
     taken = {"loss": "the sum of all losses"}
     taken |= {name: f"losses.{name}" for name, loss in recipe.losses.items() if loss.on_validation}
     for key, metric in recipe.metrics.items():
         for name in metric.names() or ():
             if name in taken:
-                yield Finding(f'its value "{name}" is also that of {taken[name]}', ("metrics", key), at="key")
+                yield Finding(
+                    f'its value "{name}" has the same name as that of {taken[name]}', ("metrics", key), at="key"
+                )
             taken[name] = f"metrics.{key}"
 
 
@@ -251,7 +255,7 @@ def _metric_names(recipe: Recipe) -> Iterator[Finding]:
 
 
 def known_names(recipe: Recipe) -> tuple[list[str], bool]:
-    """Return the full names, or patterns of them, of the values that a run computes, and whether these are all."""
+    """Return the full names (or patterns) of the values that a run computes, and whether these are all of them."""
     names = ["train/loss", *(f"train/{loss}" for loss in recipe.losses)]
     all_known = True
     validated = [name for name, loss in recipe.losses.items() if loss.on_validation]
@@ -301,7 +305,7 @@ def _is_there(module: str) -> bool:
 
 
 def _install(part: Component, module: str) -> str:
-    """Return the command that brings a module: the extra of the part's own distribution that has it, else itself."""
+    """Return the command that installs a module, if possible by an extra of the component's distribution."""
     name = module.partition(".")[0]
     value = f"{type(part).__module__}:{type(part).__qualname__}"
     for found in registry.registered(getattr(part, "entry_points", "")):
@@ -328,7 +332,7 @@ def _own_problems(where: Where, part: Component, recipe: Recipe, complete: bool)
             found.append(Finding(problem.message, (*where, *key), problem.severity, at="value" if key else "key"))
     except Exception as error:  # foreign code may raise anything
         if complete:
-            found.append(Finding(f"cannot tell about itself: {describe_exception(error)}", where, at="key"))
+            found.append(Finding(f"raised an error while it was checked: {describe_exception(error)}", where, at="key"))
     return found
 
 
