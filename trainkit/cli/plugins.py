@@ -14,7 +14,7 @@ def command() -> None:
 
     A component that cannot be imported is listed with the reason. It matters only to recipes that use it.
     """
-    for group in registry.groups():
+    for group in registry.entry_point_groups():
         found = registry.registered(group)
         click.secho(group, bold=True)
         width = max(len(each.name) for each in found)

@@ -11,7 +11,7 @@ import click
 from trainkit.cli.options import QUIET, SETS
 
 if TYPE_CHECKING:
-    from trainkit.engine.extension import Choice
+    from trainkit.groups.resuming import Choice
 
 
 @click.command(
@@ -59,8 +59,8 @@ def command(
     is printed. If PATH is an earlier checkpoint, the run continues in a new folder; nothing is overwritten.
     """
     from trainkit.cli.run import report
+    from trainkit.console import Console
     from trainkit.engine.resume import resume
-    from trainkit.hooks.progress import Console
 
     console = Console(quiet)
     lengths = {"run.epochs": epochs, "run.steps": steps}

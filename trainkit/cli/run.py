@@ -11,8 +11,8 @@ import click
 from trainkit.cli.options import QUIET, SETS
 
 if TYPE_CHECKING:
-    from trainkit.engine.start import Ending
-    from trainkit.hooks.progress import Console
+    from trainkit.console import Console
+    from trainkit.engine.start import RunOutcome
 
 
 @click.command(
@@ -36,23 +36,26 @@ def command(recipes: tuple[Path, ...], sets: tuple[str, ...], unfinished: bool, 
     from trainkit.recipe.resolve import resolve_all
 
     resolved = resolve_all(recipes, sets)  # before torch is imported, so that a mistake is reported at once
+    from trainkit.console import Console
     from trainkit.engine.queue import run_all
-    from trainkit.hooks.progress import Console
 
     console = Console(quiet)
     for each in resolved:
         for note in each.notes:
             console.say(str(note))
-    sys.exit(run_all(resolved, console, unfinished=unfinished, report=report))
+    sys.exit(run_all(resolved, console, continue_unfinished=unfinished, report=report))
 
 
-def report(ending: Ending, console: Console) -> None:
+def report(ending: RunOutcome, console: Console) -> None:
     """Print how a run ended, the values it reached, and where its files are."""
     state = ending.run.state
     folder = state.folder
     say = console.say
     say("")
-    say(f"{state.ended} after {state.epoch} of {state.epochs} epochs, {state.step} steps")
+    if state.steps is None:
+        say(f"{state.ended} after {state.epoch} of {state.epochs} epochs, {state.step} steps")
+    else:
+        say(f"{state.ended} after {state.step} of {state.steps} steps, {state.epoch} epochs")
     losses = {name: value for name, value in state.metrics.items() if name.endswith("/loss")}
     others = {n: v for n, v in state.metrics.items() if n not in losses and not n.startswith("lr/")}
     if losses:
@@ -62,12 +65,13 @@ def report(ending: Ending, console: Console) -> None:
     rates = [f"{n} {lr:.4g}" if state.groups[n].active else f"{n} frozen" for n, lr in state.learning_rates().items()]
     say("learning rates: " + "  ".join(rates))
     if ending.best:
-        value, epoch = ending.best
-        say(f"best:           {state.monitor.metric} {value:.5g} after {epoch} epoch{'s' if epoch != 1 else ''}")
+        best = ending.best
+        where = f"{best.epoch} epoch{'s' if best.epoch != 1 else ''}" if best.step is None else f"{best.step} steps"
+        say(f"best:           {state.monitor.metric} {best.value:.5g} after {where}")
     if ending.newest:
         say(f"checkpoint:     {ending.newest}")
     say(f"run folder:     {folder}")
     if (folder / "tensorboard").is_dir():
         say(f"view it with:   tensorboard --logdir {folder / 'tensorboard'} --samples_per_plugin=images=200")
-    if state.epoch < state.epochs:
+    if state.epoch < state.epochs or (state.steps is not None and state.step < state.steps):
         say(f"continue with:  trainkit resume {folder}")
