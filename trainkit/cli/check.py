@@ -49,7 +49,7 @@ def command(
             click.echo(f"{recipe}: {count} mistake{'s' if count > 1 else ''}")
             code = 2
             continue
-        seen, trouble = _inspected(found) if data else ([], None)
+        seen, trouble = _inspect_data(found) if data else ([], None)
         verdict = [f"{recipe}: fine", *seen] if trouble is None else [*seen, trouble]
         summary = "\n".join([*map(_coloured, found.notes), *verdict])
         click.echo(indent(summary, "# ") if resolved else summary)
@@ -60,7 +60,7 @@ def command(
     context.exit(code)
 
 
-def _inspected(found: Resolved) -> tuple[list[str], str | None]:
+def _inspect_data(found: Resolved) -> tuple[list[str], str | None]:
     """Return the data's summary, and what is wrong with the data (None: nothing)."""
     lines: list[str] = []
     try:

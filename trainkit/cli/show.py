@@ -27,7 +27,7 @@ def command(name: str) -> None:
             click.echo()
         click.secho(f"{group}/{found.name}", bold=True, nl=False)
         click.echo(f"  ({found.package} {found.version}, {found.value})")
-        click.echo(described(found.load()))
+        click.echo(explain(found.load()))
 
 
 def _matching(name: str) -> list[tuple[str, registry.RegisteredComponent]]:
@@ -40,7 +40,7 @@ def _matching(name: str) -> list[tuple[str, registry.RegisteredComponent]]:
     return matches
 
 
-def described(cls: type[Any]) -> str:
+def explain(cls: type[Any]) -> str:
     """Return a component's docstring, then each setting with its type, default and meaning."""
     from trainkit.recipe.fields import settings_fields
 

@@ -162,7 +162,8 @@ class RunSettings:
         """Return the number of epochs of the run; the last one may be incomplete.
 
         Args:
-            steps_per_epoch: Optimizer steps of an epoch. It matters only if the length of the run is given in steps.
+            steps_per_epoch: Optimizer steps of an epoch. It matters only if the length of the run is given in steps;
+                1 then gives the most epochs that the run can have.
         """
         if self.steps is not None:
             return ceil(self.steps / steps_per_epoch)

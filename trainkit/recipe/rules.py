@@ -79,7 +79,10 @@ def _patterns(recipe: Recipe) -> Iterator[Finding]:
     if len(without) < len(recipe.groups):
         for name in without:
             yield Finding(
-                "has no parameters, but other groups have: if one has patterns, all must", ("groups", name), at="key"
+                "has no parameters, but other groups have: if one has patterns, all must",
+                ("groups", name),
+                at="key",
+                hint='parameters = "rest" takes all that no other group names',
             )
     rest = [name for name, group in recipe.groups.items() if group.parameters and takes_rest(group.parameters)]
     for name in rest[1:]:
