@@ -30,7 +30,7 @@ from trainkit_ptychography.objects.encoding.tinycudann import flat_from_tables, 
 from trainkit_ptychography.objects.encoding.tinycudann_installed import version
 from trainkit_ptychography.objects.hash_encoding import FineFrom, HashEncoding
 from trainkit_ptychography.objects.hash_encoding_live import HashObject
-from trainkit_ptychography.objects.kind import Canvas
+from trainkit_ptychography.objects.kind import ObjectGeometry
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "ptycho_hash.toml"
 HERE = torch.cuda.is_available() and importlib.util.find_spec("tinycudann") is not None
@@ -150,8 +150,8 @@ def place(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Pl
 
 def made(device: str, dtype: torch.dtype = torch.float32, **changes: Any) -> HashObject:
     small = {"levels": 5, "base_resolution": 4, "log2_hashmap_size": 8, "neurons": 8}
-    canvas = Canvas((64, 48), (12, 10), dtype, torch.device(device), 0)
-    live = HashEncoding(**{**small, **changes}).build(canvas)
+    geometry = ObjectGeometry((64, 48), (12, 10), dtype, torch.device(device), 0)
+    live = HashEncoding(**{**small, **changes}).build(geometry)
     assert isinstance(live, HashObject)
     return live.to(device)
 

@@ -74,11 +74,11 @@ class SingleSlice(Model):
     def build(self, data: Any) -> nn.Module:
         """Make the network."""
         from trainkit_ptychography.models.single_slice_live import SingleSliceModule
-        from trainkit_ptychography.objects.kind import Canvas
+        from trainkit_ptychography.objects.kind import ObjectGeometry
         from trainkit_ptychography.probes.modes import ProbeModes
 
         def make_object(shape: tuple[int, int]) -> nn.Module:
-            return self.object.build(Canvas(shape, data.detector_shape, data.dtype, data.device, data.seed))
+            return self.object.build(ObjectGeometry(shape, data.detector_shape, data.dtype, data.device, data.seed))
 
         probe = ProbeModes(self.probe.build(data), data.dtype, data.device)
         return SingleSliceModule(data, make_object, probe, self.object_margin, self.project_affine)

@@ -12,7 +12,7 @@ from trainkit import Problem, component
 from trainkit_ptychography.free_memory import free_host_memory
 from trainkit_ptychography.objects.encoding.levels import Level, levels, memory_needed, too_large
 from trainkit_ptychography.objects.encoding.tinycudann_installed import HOW_TO_GET, is_installed
-from trainkit_ptychography.objects.kind import Canvas, Object
+from trainkit_ptychography.objects.kind import Object, ObjectGeometry
 
 if TYPE_CHECKING:
     from torch import nn
@@ -167,7 +167,7 @@ class HashEncoding(Object):
         """Return the grids for a scale between them."""
         return levels(self.levels, self.base_resolution, per_level_scale, self.log2_hashmap_size)
 
-    def build(self, canvas: Canvas) -> nn.Module:
+    def build(self, geometry: ObjectGeometry) -> nn.Module:
         """Make the encoding and the network, all but vacuum.
 
         Raises:
@@ -176,4 +176,4 @@ class HashEncoding(Object):
         """
         from trainkit_ptychography.objects.hash_encoding_live import HashObject
 
-        return HashObject(self, canvas)
+        return HashObject(self, geometry)

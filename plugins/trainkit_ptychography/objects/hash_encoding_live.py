@@ -18,7 +18,7 @@ from trainkit import RecipeError, State
 from trainkit_ptychography.objects.encoding.backend import choose_encoder
 from trainkit_ptychography.objects.encoding.levels import Level, memory_needed, scale_that_ends_at, too_large
 from trainkit_ptychography.objects.encoding.pointwise_network import pointwise_network
-from trainkit_ptychography.objects.kind import Canvas
+from trainkit_ptychography.objects.kind import ObjectGeometry
 from trainkit_ptychography.physics.forward import crop
 
 if TYPE_CHECKING:
@@ -42,20 +42,20 @@ class HashObject(nn.Module):
 
     num_levels: Tensor
 
-    def __init__(self, settings: HashEncoding, canvas: Canvas) -> None:
+    def __init__(self, settings: HashEncoding, geometry: ObjectGeometry) -> None:
         super().__init__()
-        self._settings, self._patch_shape, self._shape = settings, canvas.patch_shape, canvas.shape
-        per_level_scale = _scale(settings, max(canvas.shape))
+        self._settings, self._patch_shape, self._shape = settings, geometry.patch_shape, geometry.shape
+        per_level_scale = _scale(settings, max(geometry.shape))
         grids = settings.grids(per_level_scale)
-        _check_memory(settings, grids, canvas.device)
-        self._encode = choose_encoder(settings, per_level_scale, grids, canvas)
-        self._dtype = str(canvas.dtype).removeprefix("torch.")
+        _check_memory(settings, grids, geometry.device)
+        self._encode = choose_encoder(settings, per_level_scale, grids, geometry)
+        self._dtype = str(geometry.dtype).removeprefix("torch.")
 
-        generator = torch.Generator().manual_seed(canvas.seed)
+        generator = torch.Generator().manual_seed(geometry.seed)
 
         def uniform(*shape: int, within: float) -> nn.Parameter:
             drawn = (torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1) * within
-            return nn.Parameter(drawn.to(canvas.device, canvas.dtype))
+            return nn.Parameter(drawn.to(geometry.device, geometry.dtype))
 
         self.tables = nn.ParameterList(uniform(g.entries, settings.features, within=_INITIAL) for g in grids)
         num_maps = 2 if settings.kind == "phase_and_amplitude" else 1

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 
-class Canvas(NamedTuple):
+class ObjectGeometry(NamedTuple):
     """What an object has to cover.
 
     Attributes:
@@ -41,7 +41,7 @@ class LiveObject(Protocol):
     def __call__(self, corner_B2: Tensor) -> Tensor:
         """Return the complex transmission (B, Y, X) of the patches that begin at these integer rows and columns.
 
-        Each patch lies within the canvas.
+        Each patch lies within the geometry.
         """
         ...
 
@@ -65,5 +65,5 @@ class Object(Component):
     entry_points: ClassVar[str] = "trainkit.ptychography.objects"
 
     @abstractmethod
-    def build(self, canvas: Canvas) -> nn.Module:
+    def build(self, geometry: ObjectGeometry) -> nn.Module:
         """Make a module that is a `LiveObject`."""

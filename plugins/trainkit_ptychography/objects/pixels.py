@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from trainkit import component
-from trainkit_ptychography.objects.kind import Canvas, Object
+from trainkit_ptychography.objects.kind import Object, ObjectGeometry
 
 if TYPE_CHECKING:
     from torch import nn
@@ -23,8 +23,8 @@ class Pixels(Object):
 
     kind: Literal["phase_and_amplitude", "phase_only"] = "phase_and_amplitude"
 
-    def build(self, canvas: Canvas) -> nn.Module:
+    def build(self, geometry: ObjectGeometry) -> nn.Module:
         """Make the pixels, all vacuum."""
         from trainkit_ptychography.objects.pixels_live import PixelObject
 
-        return PixelObject(canvas, absorbs=self.kind == "phase_and_amplitude")
+        return PixelObject(geometry, absorbs=self.kind == "phase_and_amplitude")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from trainkit_ptychography.objects.kind import Canvas
+from trainkit_ptychography.objects.kind import ObjectGeometry
 from trainkit_ptychography.physics.forward import crop
 
 
@@ -19,11 +19,11 @@ class PixelObject(nn.Module):
         maps: (1 or 2, H, W): phase in rad, and absorption (minus the logarithm of the amplitude).
     """
 
-    def __init__(self, canvas: Canvas, absorbs: bool) -> None:
+    def __init__(self, geometry: ObjectGeometry, absorbs: bool) -> None:
         super().__init__()
-        self._patch_shape = canvas.patch_shape
+        self._patch_shape = geometry.patch_shape
         num = 2 if absorbs else 1
-        self.maps = nn.Parameter(torch.zeros(num, *canvas.shape, dtype=canvas.dtype, device=canvas.device))
+        self.maps = nn.Parameter(torch.zeros(num, *geometry.shape, dtype=geometry.dtype, device=geometry.device))
 
     def forward(self, corner_B2: Tensor) -> Tensor:
         """Return the transmission of patches, complex (B, Y, X)."""

@@ -66,11 +66,11 @@ class DiffractionData(Data):
         """Open the scan, and bring it to where it is to be."""
         from trainkit_ptychography.scans.kind_live import LiveDiffraction
         from trainkit_ptychography.scans.scan import checked
-        from trainkit_ptychography.scans.storage import choose_place, loaded
+        from trainkit_ptychography.scans.storage import choose_storage, read_if_it_fits
 
         recording = self.read()
-        place = choose_place(recording, self.patterns_on, context.device)
-        scan = checked(loaded(recording, place))
+        storage = choose_storage(recording, self.patterns_on, context.device)
+        scan = checked(read_if_it_fits(recording, storage))
         return LiveDiffraction(
-            scan, context, self.batch_size, self.validation_fraction, place=place, batches=self.batches
+            scan, context, self.batch_size, self.validation_fraction, storage=storage, batches=self.batches
         )

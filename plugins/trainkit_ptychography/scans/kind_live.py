@@ -18,7 +18,7 @@ from torch import Tensor
 from trainkit import Context, DataError, random_seed
 from trainkit_ptychography.scans.batch_order import BatchOrder, arrange
 from trainkit_ptychography.scans.scan import Checked
-from trainkit_ptychography.scans.storage import Place, Resident, Streamed
+from trainkit_ptychography.scans.storage import Resident, Storage, Streamed
 from trainkit_ptychography.scans.summary import doubts
 
 _ORDER = 0x0DE5  # keeps what a batch order draws apart from the shuffle that deals points to processes
@@ -51,7 +51,7 @@ class LiveDiffraction:
         batch_size: int,
         validation_fraction: float,
         dtype: torch.dtype = torch.float32,
-        place: Place = "device",
+        storage: Storage = "device",
         batches: BatchOrder = "random",
     ) -> None:
         patterns, self.scan, survey = checked
@@ -68,7 +68,7 @@ class LiveDiffraction:
         self.detector_shape = (patterns.shape[1], patterns.shape[2])
         mask_YX = self.scan.mask_YX
         self.mask_YX = None if mask_YX is None else torch.from_numpy(mask_YX).to(self.device)
-        in_memory = place == "device" or (place == "host" and self.device.type == "cpu")
+        in_memory = storage == "device" or (storage == "host" and self.device.type == "cpu")
         self._patterns = (Resident if in_memory else Streamed)(patterns, self._amplitudes, self.device)
 
         self._positions_N2 = torch.from_numpy(self.scan.positions_N2)
@@ -113,5 +113,5 @@ class LiveDiffraction:
         return torch.from_numpy(np.sqrt(scaled_BYX, out=scaled_BYX))
 
 
-def _generator(*place: int) -> torch.Generator:
-    return torch.Generator().manual_seed(random_seed(*place))
+def _generator(*words: int) -> torch.Generator:
+    return torch.Generator().manual_seed(random_seed(*words))

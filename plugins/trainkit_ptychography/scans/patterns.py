@@ -6,7 +6,7 @@ and columns of a frame as it is stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from math import prod
 from typing import Any, Protocol
@@ -51,6 +51,16 @@ class Stored(Protocol):
     def __getitem__(self, key: Any, /) -> Any:
         """Return a part, by a tuple of numbers and slices."""
         ...
+
+
+def by(shape: Sequence[int]) -> str:
+    """Return a shape as messages show it.
+
+    Example:
+        >>> by((24, 20))
+        '24 × 20'
+    """
+    return " × ".join(str(size) for size in shape)
 
 
 def pieces(patterns: Patterns) -> Iterator[tuple[slice, NDArray[np.float32]]]:

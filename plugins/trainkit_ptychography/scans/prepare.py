@@ -9,7 +9,10 @@ import attrs
 from trainkit import component
 
 
-def _size(instance: object, attribute: attrs.Attribute[tuple[int, int] | None], value: tuple[int, int] | None) -> None:
+def pair_of_counts(
+    instance: object, attribute: attrs.Attribute[tuple[int, int] | None], value: tuple[int, int] | None
+) -> None:
+    """Check that both numbers of a pair, where one is given, are 1 or more (an attrs validator)."""
     if value is not None and min(value) < 1:
         raise ValueError(f"must be 1 or more, got {list(value)}")
 
@@ -44,7 +47,7 @@ class Prepare:
     bad_pixels: tuple[tuple[int, int], ...] = attrs.field(default=(), validator=attrs.validators.deep_iterable(_places))
     bad_rows: tuple[int, ...] = attrs.field(default=(), validator=_places)
     bad_columns: tuple[int, ...] = attrs.field(default=(), validator=_places)
-    crop: tuple[int, int] | None = attrs.field(default=None, validator=_size)
+    crop: tuple[int, int] | None = attrs.field(default=None, validator=pair_of_counts)
     bin: int = attrs.field(default=1, validator=attrs.validators.ge(1))
-    pad: tuple[int, int] | None = attrs.field(default=None, validator=_size)
+    pad: tuple[int, int] | None = attrs.field(default=None, validator=pair_of_counts)
     beyond_detector: Literal["unknown", "dark"] = "unknown"

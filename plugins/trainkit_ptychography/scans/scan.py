@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from trainkit import DataError
 from trainkit_ptychography.free_memory import free_host_memory, in_words
-from trainkit_ptychography.scans.patterns import Patterns, pieces
+from trainkit_ptychography.scans.patterns import Patterns, by, pieces
 from trainkit_ptychography.scans.positions import likely_unit
 from trainkit_ptychography.scans.sampling import neighbour_distances
 
@@ -124,7 +124,7 @@ def checked(recording: Recording) -> Checked:
     if scan.probe_MYX is not None:
         if scan.probe_MYX.shape[1:] != shape:
             raise DataError(
-                f"{scan.source}: the probe has {_by(scan.probe_MYX.shape[1:])} pixels, the patterns have {_by(shape)}"
+                f"{scan.source}: the probe has {by(scan.probe_MYX.shape[1:])} pixels, the patterns have {by(shape)}"
             )
         if not (np.isfinite(scan.probe_MYX).all() and scan.probe_MYX.any()):
             raise DataError(f"{scan.source}: the probe is zero or holds values that are not finite")
@@ -153,7 +153,7 @@ def _check_positions(scan: Scan, shape: tuple[int, int]) -> None:
     step = float(np.median(neighbour_distances(positions_N2)))
     if step > max(shape):
         raise DataError(
-            f"{scan.source}: scan points are {step:.4g} pixels apart, but a patch has {_by(shape)}, so no two patterns "
+            f"{scan.source}: scan points are {step:.4g} pixels apart, but a patch has {by(shape)}, so no two patterns "
             f"see the same place; check positions_unit (now {unit}) and the pixel size{hint_for(step)}"
         )
     object_bytes = _BYTES_A_PIXEL * float(np.prod(extent_2 + np.array(shape)))
@@ -190,7 +190,3 @@ def _survey(patterns: Patterns, scan: Scan) -> Survey:
     if totals_N.max() == 0:
         raise DataError(f"{scan.source}: all patterns are zero; check the name of the patterns' array")
     return Survey(totals_N, mean_YX)
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return " × ".join(str(size) for size in shape)

@@ -21,12 +21,12 @@ from trainkit_ptychography.free_memory import SHARE, free_host_memory, in_words
 from trainkit_ptychography.scans.patterns import Patterns, PreparedPatterns, pieces
 from trainkit_ptychography.scans.scan import Recording
 
-Place = Literal["device", "host", "disk"]
+Storage = Literal["device", "host", "disk"]
 
 _AHEAD = 2  # batches that are read before they are asked for
 
 
-def choose_place(recording: Recording, wanted: Literal["auto"] | Place, device: torch.device) -> Place:
+def choose_storage(recording: Recording, wanted: Literal["auto"] | Storage, device: torch.device) -> Storage:
     """Return where patterns are to be; "auto": the first of device, host and disk where they fit.
 
     Raises:
@@ -43,10 +43,10 @@ def choose_place(recording: Recording, wanted: Literal["auto"] | Place, device: 
             )
         return "disk"
     on_host = device.type == "cpu"
-    free: dict[Place, int] = {"device": free_host_memory() if on_host else _free_device_memory(device)}
+    free: dict[Storage, int] = {"device": free_host_memory() if on_host else _free_device_memory(device)}
     free["host"] = free_host_memory()
     if wanted == "auto":
-        fitting: list[Place] = [place for place, there in free.items() if needed <= SHARE * there]
+        fitting: list[Storage] = [each for each, there in free.items() if needed <= SHARE * there]
         if fitting:
             return fitting[0]
         if in_file:
@@ -72,10 +72,10 @@ def _free_device_memory(device: torch.device) -> int:
     return 0  # of no other device it is known
 
 
-def loaded(recording: Recording, place: Place) -> Recording:
+def read_if_it_fits(recording: Recording, storage: Storage) -> Recording:
     """Return the recording with its patterns read, if they are to be in memory and the host has room for them."""
     patterns = recording.intensities_NYX
-    if place == "disk" or not isinstance(patterns, PreparedPatterns):
+    if storage == "disk" or not isinstance(patterns, PreparedPatterns):
         return recording
     if 4 * prod(patterns.shape) > free_host_memory():
         return recording  # the device has more: they go there piece by piece

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from trainkit import DataError, did_you_mean
 from trainkit_ptychography.free_memory import free_host_memory, in_words
 from trainkit_ptychography.scans.files.guard import reading
+from trainkit_ptychography.scans.patterns import by
 
 _MOST_LISTED = 30
 _BEST_COMPRESSION = 1100  # deflate makes at best one byte of 1032
@@ -65,7 +66,7 @@ class HDF5File:
         declared, stored = prod(dataset.shape) * dataset.dtype.itemsize, dataset.id.get_storage_size()
         if declared > _BEST_COMPRESSION * stored:
             raise DataError(
-                f"{where} declares {declared:,} bytes ({_by(dataset.shape)} of {dataset.dtype}), but the file holds "
+                f"{where} declares {declared:,} bytes ({by(dataset.shape)} of {dataset.dtype}), but the file holds "
                 f"only {stored:,} for it: it is damaged, unfinished, or made to do harm"
             )
         if dataset.chunks is not None:
@@ -84,7 +85,7 @@ class HDF5File:
         needed, free = prod(dataset.shape) * dataset.dtype.itemsize, free_host_memory()
         if needed > free:
             raise DataError(
-                f'{self.source}: dataset "{name}" ({_by(dataset.shape)}) takes {in_words(needed)}, but only '
+                f'{self.source}: dataset "{name}" ({by(dataset.shape)}) takes {in_words(needed)}, but only '
                 f"{in_words(free)} of memory are free; is it the right one?"
             )
         return np.asarray(dataset[()])
@@ -161,7 +162,3 @@ def _list(found: dict[str, tuple[int, ...]]) -> str:
     if len(found) > _MOST_LISTED:
         lines.append(f"  … and {len(found) - _MOST_LISTED} more")
     return "\n".join(["The datasets are:", *lines]) if lines else "The file has no datasets."
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return " × ".join(str(size) for size in shape)

@@ -10,7 +10,7 @@ import attrs
 
 from trainkit import Problem, component
 from trainkit_ptychography.scans.kind import DiffractionData
-from trainkit_ptychography.scans.prepare import Prepare
+from trainkit_ptychography.scans.prepare import Prepare, pair_of_counts
 
 if TYPE_CHECKING:
     from trainkit.recipe.root import Recipe
@@ -25,13 +25,6 @@ def _step(
         raise ValueError(f"must not be 0, got {value}")
 
 
-def _numbers(
-    instance: object, attribute: attrs.Attribute[tuple[int, int] | None], value: tuple[int, int] | None
-) -> None:
-    if value is not None and min(value) < 1:
-        raise ValueError(f"must be 1 or more, got {list(value)}")
-
-
 @component
 class Raster:
     """A regular scan: where the points are, if no array says it.
@@ -43,7 +36,7 @@ class Raster:
     """
 
     step: float | tuple[float, float] = attrs.field(validator=_step)
-    shape: tuple[int, int] | None = attrs.field(default=None, validator=_numbers)
+    shape: tuple[int, int] | None = attrs.field(default=None, validator=pair_of_counts)
     snake: bool = False
 
 
