@@ -77,8 +77,8 @@ def plain_epochs(run: Run) -> Iterator[float]:
     amplitudes_NYX = torch.cat([batch["amplitudes"] for batch in data.evaluate("train")])
     index_N = torch.cat([batch["index"] for batch in data.evaluate("train")])
     size = amplitudes_NYX.shape[1]
-    corner_N2, remainder_N2 = model.corner_N2[index_N], model.remainder_N2[index_N]
-    probe = torch.view_as_real(torch.from_numpy(model.probe_modes())).clone().requires_grad_()
+    corner_N2, remainder_N2 = model.motion.corner_N2[index_N], model.motion.remainder_N2[index_N]
+    probe = torch.view_as_real(torch.from_numpy(model.reconstruction().probe_MYX)).clone().requires_grad_()
     peak = float(probe.detach().norm(dim=-1).max())
     probe.data /= peak
     maps = torch.zeros_like(model.object.maps).requires_grad_()

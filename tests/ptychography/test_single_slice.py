@@ -83,7 +83,7 @@ def compare_with_formula(phase_KL: np.ndarray, probe_MYX: np.ndarray, corners_N2
     scan = Scan(positions_N2=corners_N2.astype(float), source="made up", probe_MYX=probe_MYX)
     recording = checked(Recording((expected**2).astype(np.float32), scan))
     model = made(LiveDiffraction(recording, context(), 32, 0.0, dtype), probe=ProbeFromData())
-    first = np.rint(model.origin_2).astype(int) + np.array([height // 2, width // 2])
+    first = np.rint(model.motion.origin_2).astype(int) + np.array([height // 2, width // 2])
     shape = model.object.maps.shape[1:]
     rows, columns = (
         (start + np.arange(size)) % length for start, size, length in zip(first, shape, phase_KL.shape, strict=True)
@@ -140,7 +140,7 @@ def test_patches_are_the_same_whether_exponentials_are_taken_of_the_object_or_of
     with torch.no_grad():
         model.object.maps += 0.1 * torch.rand(model.object.maps.shape, generator=torch.Generator().manual_seed(0))
     many, one = torch.arange(30), torch.arange(1)
-    corners = model.corner_N2
+    corners = model.motion.corner_N2
     torch.testing.assert_close(model.object(corners[many])[:1], model.object(corners[one]))
     whole = model.object.amplitude() * torch.exp(1j * model.object.phase())
     row, column = corners[0].tolist()
@@ -156,7 +156,7 @@ def test_moving_a_point_by_whole_pixels_is_the_same_as_a_scan_that_has_it_there(
     moved_N2 = np.random.default_rng(2).integers(-3, 4, data.scan.positions_N2.shape).astype(float)
     moved_N2[data.scan.positions_N2.argmin(axis=0)] = 0.0  # the object begins where it did
     other = made(live(settings, torch.float64, positions_N2=data.scan.positions_N2 + moved_N2), object_margin=6)
-    shift = np.rint(other.origin_2 - model.origin_2).astype(int)
+    shift = np.rint(other.motion.origin_2 - model.motion.origin_2).astype(int)
     with torch.no_grad():
         model.object.maps += torch.rand(model.object.maps.shape, generator=torch.Generator().manual_seed(0))
         rows, columns = (
@@ -178,7 +178,7 @@ def test_crossing_half_a_pixel_recentres_the_patch_and_changes_next_to_nothing()
         model.object.maps[0] = torch.from_numpy(0.3 * np.sin(rows / 4.0) * np.cos(columns / 5.0))
         patterns = []
         for beyond in (-1e-6, 1e-6):
-            model.dr[:] = 0.5 + beyond - model.remainder_N2
+            model.dr[:] = 0.5 + beyond - model.motion.remainder_N2
             patterns.append(model({"index": torch.arange(30)})["intensities"])
     assert (patterns[0].sqrt() - patterns[1].sqrt()).norm() < 0.01 * patterns[0].sqrt().norm()
 
@@ -256,7 +256,7 @@ def test_with_the_true_object_and_positions_only_counting_noise_is_left():
     truth = data.scan.truth
     assert truth is not None
     model = made(data, object_margin=4)
-    offset = np.rint(model.origin_2).astype(int)
+    offset = np.rint(model.motion.origin_2).astype(int)
     with torch.no_grad():
         height, width = model.object.maps.shape[1:]
         padded = np.pad(truth.phase_KL, 20)
@@ -326,7 +326,7 @@ def test_modes_become_orthogonal_strongest_first_and_no_pattern_changes():
     batch = {"index": torch.arange(30)}
     before = model(batch)["intensities"]
     model.on_epoch_end(state_of(model, data))
-    modes = model.probe_modes().reshape(4, -1)
+    modes = model.reconstruction().probe_MYX.reshape(4, -1)
     gram = modes @ modes.conj().T
     np.testing.assert_allclose(gram - np.diag(np.diag(gram)), 0.0, atol=1e-12)
     assert (np.diff(np.diag(gram).real) <= 0).all()
@@ -344,10 +344,10 @@ def test_the_probes_power_is_kept_only_while_it_trains():
         model.probe.modes *= 1.5
     train_group(model, "object")
     model.on_step_end(state)
-    assert (np.abs(model.probe_modes()) ** 2).sum() == pytest.approx(2.25, rel=1e-5)
+    assert (np.abs(model.reconstruction().probe_MYX) ** 2).sum() == pytest.approx(2.25, rel=1e-5)
     train_group(model, "object", "probe")
     model.on_step_end(state)
-    assert (np.abs(model.probe_modes()) ** 2).sum() == pytest.approx(1.0, rel=1e-5)
+    assert (np.abs(model.reconstruction().probe_MYX) ** 2).sum() == pytest.approx(1.0, rel=1e-5)
 
 
 def test_a_learning_rate_of_the_probe_means_a_share_of_its_peak():
@@ -450,7 +450,7 @@ def test_result_h5_holds_everything_with_units(tmp_path):
         expected = data.scan.positions_N2 * 0.4
         np.testing.assert_allclose(file["positions_nominal_angstrom"][()], expected, atol=1e-9)
         # Positions in pixels are places in the object: the middles of the patches.
-        corner = model.corner_N2.numpy() + model.remainder_N2.numpy()
+        corner = model.motion.corner_N2.numpy() + model.motion.remainder_N2.numpy()
         np.testing.assert_allclose(file["positions_nominal_px"][()], corner + 12, atol=1e-5)
         assert file.attrs["pixel_size_angstrom"] == 0.4
         assert {file[name].attrs["unit"] for name in file} == {"1", "pixel", "angstrom"}
@@ -485,7 +485,7 @@ def test_the_true_object_at_the_true_positions_compares_as_perfect():
     r, now, start = compare(data, model)
     assert r == 0.0
     assert now == start == pytest.approx(0.1, rel=0.2)
-    offset = np.rint(model.origin_2).astype(int)
+    offset = np.rint(model.motion.origin_2).astype(int)
     with torch.no_grad():
         height, width = model.object.maps.shape[1:]
         padded = np.pad(truth.phase_KL, 20)[offset[0] + 20 :, offset[1] + 20 :]
