@@ -372,7 +372,7 @@ def measured(state: State) -> dict[str, float]:
     model: Any = state.model
     scan, trained = data.scan, data.train_index.numpy()
     box = compared_box(scan.positions_N2)
-    phase_HW = model.reconstruction().phase_HW
+    phase_HW = model.reconstruction().projected_phase()
     return {
         "r": phase_pearson(phase_HW, model.motion.origin_2, scan.truth.phase_KL, box),
         "phase_error_rad": phase_error(phase_HW, model.motion.origin_2, scan.truth.phase_KL, box),
@@ -441,7 +441,7 @@ def shown_phase(state: State) -> NDArray[np.float32]:
     data: Any = state.data
     model: Any = state.model
     middle_2 = (data.scan.positions_N2.min(axis=0) + data.scan.positions_N2.max(axis=0)) / 2 - model.motion.origin_2
-    return cut(model.reconstruction().phase_HW, middle_2, data.scan.pixel_size_angstrom).astype(np.float32)
+    return cut(model.reconstruction().projected_phase(), middle_2, data.scan.pixel_size_angstrom).astype(np.float32)
 
 
 def cut(phase_HW: NDArray[np.floating], middle_2: NDArray[np.float64], pixel: float) -> NDArray[np.floating]:

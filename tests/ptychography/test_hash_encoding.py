@@ -71,9 +71,9 @@ def test_it_is_a_network_over_the_features_of_each_pixels_centre(kind: str, hidd
     for number, (weight, bias) in enumerate(zip(live.weights, live.biases, strict=True)):
         values = values @ weight.detach().numpy().T + bias.detach().numpy()[:, 0]
         values = np.maximum(values, 0) if number < hidden else values
-    np.testing.assert_allclose(live.phase().detach(), values[:, 0].reshape(60, 50), atol=1e-12)
+    np.testing.assert_allclose(live.phase().detach(), values[:, 0].reshape(1, 60, 50), atol=1e-12)
     amplitude = np.exp(-values[:, 1]) if kind == "phase_and_amplitude" else np.ones(3000)
-    np.testing.assert_allclose(live.amplitude().detach(), amplitude.reshape(60, 50), atol=1e-12)
+    np.testing.assert_allclose(live.amplitude().detach(), amplitude.reshape(1, 60, 50), atol=1e-12)
 
 
 PLACES = {
@@ -124,7 +124,7 @@ def test_it_begins_as_vacuum_by_the_runs_seed_alone() -> None:
     largest = [float(table.detach().abs().max()) for table in one.tables]
     assert 0.9e-4 < max(largest) <= 1e-4
     assert float(one.phase().detach().abs().max()) < 1e-2
-    torch.testing.assert_close(one.amplitude(), torch.ones(60, 50, dtype=torch.float64), atol=1e-2, rtol=0)
+    torch.testing.assert_close(one.amplitude(), torch.ones(1, 60, 50, dtype=torch.float64), atol=1e-2, rtol=0)
 
 
 def counted(live: HashObject, monkeypatch: pytest.MonkeyPatch) -> list[Any]:

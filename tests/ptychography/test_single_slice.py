@@ -18,6 +18,7 @@ from trainkit_ptychography.hooks.truth import NAMES, CompareWithTruth
 from trainkit_ptychography.hooks.truth_live import compare
 from trainkit_ptychography.losses.amplitude import Amplitude
 from trainkit_ptychography.losses.tv import TotalVariation
+from trainkit_ptychography.models.output import Reconstruction
 from trainkit_ptychography.models.single_slice import SingleSlice
 from trainkit_ptychography.models.single_slice_live import SingleSliceModule
 from trainkit_ptychography.objects.pixels import Pixels
@@ -141,10 +142,23 @@ def test_patches_are_the_same_whether_exponentials_are_taken_of_the_object_or_of
         model.object.maps += 0.1 * torch.rand(model.object.maps.shape, generator=torch.Generator().manual_seed(0))
     many, one = torch.arange(30), torch.arange(1)
     corners = model.motion.corner_N2
-    torch.testing.assert_close(model.object(corners[many])[:1], model.object(corners[one]))
-    whole = model.object.amplitude() * torch.exp(1j * model.object.phase())
+    torch.testing.assert_close(model.object(corners[many])[:, :1], model.object(corners[one]))
+    whole_SHW = model.object.amplitude() * torch.exp(1j * model.object.phase())
     row, column = corners[0].tolist()
-    torch.testing.assert_close(model.object(corners[one])[0], whole[row : row + 24, column : column + 24])
+    assert model.object(corners[one]).shape == (1, 1, 24, 24)  # slices, patterns, rows, columns
+    torch.testing.assert_close(model.object(corners[one])[:, 0], whole_SHW[:, row : row + 24, column : column + 24])
+
+
+def test_a_specimen_of_several_slices_is_shown_as_what_its_slices_make_together():
+    """exp(i·φ₁ − a₁) · exp(i·φ₂ − a₂): phases add up, amplitudes multiply."""
+    generator = np.random.default_rng(5)
+    phase_SHW, amplitude_SHW = generator.normal(size=(3, 7, 6)), generator.uniform(0.5, 1.0, (3, 7, 6))
+    nowhere = np.zeros((1, 2))
+    found = Reconstruction(
+        phase_SHW=phase_SHW, amplitude_SHW=amplitude_SHW, probe_MYX=None, positions_N2=nowhere, origin_2=nowhere[0]
+    )
+    together_HW = (amplitude_SHW * np.exp(1j * phase_SHW)).prod(axis=0)
+    np.testing.assert_allclose(found.projected_amplitude() * np.exp(1j * found.projected_phase()), together_HW)
 
 
 def test_moving_a_point_by_whole_pixels_is_the_same_as_a_scan_that_has_it_there():

@@ -41,7 +41,7 @@ def compare(data: object, model: object) -> tuple[float, float, float]:
     nominal_N2, trained = data.scan.positions_N2, data.train_index.numpy()
     low_2, high_2 = nominal_N2.min(axis=0) + _EDGE, nominal_N2.max(axis=0) - _EDGE
     box = ((low_2[0], high_2[0]), (low_2[1], high_2[1]))
-    r = phase_pearson(model.reconstruction().phase_HW, model.motion.origin_2, truth.phase_KL, box)
+    r = phase_pearson(model.reconstruction().projected_phase(), model.motion.origin_2, truth.phase_KL, box)
     now, start = (
         position_rmse(positions_N2[trained], truth.positions_N2[trained]) * pixel_size
         for positions_N2 in (model.positions(), nominal_N2)

@@ -39,7 +39,7 @@ class TotalVariation(Loss):
 
         return loss
 
-    def _variation(self, map_HW: Tensor) -> Tensor:
-        down = map_HW[1:, :-1] - map_HW[:-1, :-1]
-        right = map_HW[:-1, 1:] - map_HW[:-1, :-1]
+    def _variation(self, map_SHW: Tensor) -> Tensor:
+        down = map_SHW[:, 1:, :-1] - map_SHW[:, :-1, :-1]
+        right = map_SHW[:, :-1, 1:] - map_SHW[:, :-1, :-1]
         return ((down.square() + right.square() + self.epsilon**2).sqrt() - self.epsilon).mean()

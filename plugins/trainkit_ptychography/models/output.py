@@ -1,6 +1,7 @@
 """What a model shows of its reconstruction, and the files that it leaves at the run's end.
 
-Shapes: N = scan points, M = probe modes, H, W = rows and columns of the object, Y, X = those of the detector.
+Shapes: N = scan points, M = probe modes, S = slices, H, W = rows and columns of the object, Y, X = those of
+the detector.
 """
 
 from __future__ import annotations
@@ -25,18 +26,28 @@ class Reconstruction:
     """What was reconstructed so far, as arrays.
 
     Attributes:
-        phase_HW: Phase of the object in rad.
-        amplitude_HW: Amplitude of the object's transmission, 1 for vacuum.
+        phase_SHW: Phase of each slice of the object in rad.
+        amplitude_SHW: Amplitude of each slice's transmission, 1 for vacuum.
         probe_MYX: Complex modes, centred at pixel (Y//2, X//2).
         positions_N2: Where the probe's centre is for each pattern, in pixels, in the data's coordinates.
         origin_2: Position, in the data's coordinates, of the object's pixel [0, 0].
     """
 
-    phase_HW: NDArray[np.floating]
-    amplitude_HW: NDArray[np.floating]
+    phase_SHW: NDArray[np.floating]
+    amplitude_SHW: NDArray[np.floating]
     probe_MYX: NDArray[np.complexfloating]
     positions_N2: NDArray[np.float64]
     origin_2: NDArray[np.float64]
+
+    def projected_phase(self) -> NDArray[np.floating]:
+        """Return the phase (H, W) of all slices together, in rad."""
+        phase_HW: NDArray[np.floating] = self.phase_SHW.sum(axis=0)
+        return phase_HW
+
+    def projected_amplitude(self) -> NDArray[np.floating]:
+        """Return the amplitude (H, W) of all slices together."""
+        amplitude_HW: NDArray[np.floating] = self.amplitude_SHW.prod(axis=0)
+        return amplitude_HW
 
 
 def result(found: Reconstruction, data: LiveDiffraction) -> Result:
@@ -45,7 +56,7 @@ def result(found: Reconstruction, data: LiveDiffraction) -> Result:
     moved_N2 = found.positions_N2 - nominal_N2
     _, matrix_23 = affine_part(torch.from_numpy(moved_N2[trained]), torch.from_numpy(nominal_N2[trained]))
     return Result(
-        object_HW=found.amplitude_HW * np.exp(1j * found.phase_HW),
+        object_HW=found.projected_amplitude() * np.exp(1j * found.projected_phase()),
         probe_MYX=found.probe_MYX,
         positions_N2=found.positions_N2 - found.origin_2,
         nominal_N2=nominal_N2 - found.origin_2,
@@ -61,8 +72,9 @@ def result(found: Reconstruction, data: LiveDiffraction) -> Result:
 def show(found: Reconstruction, data: LiveDiffraction, state: State) -> None:
     """Show phase, amplitude, probe and positions as pictures."""
     scan, size = data.scan, data.scan.pixel_size_angstrom
-    seen = pictures.scanned_part(scan.positions_N2 - found.origin_2, found.phase_HW.shape)
-    phase_HW, amplitude_HW = found.phase_HW[seen], found.amplitude_HW[seen]
+    phase_HW, amplitude_HW = found.projected_phase(), found.projected_amplitude()
+    seen = pictures.scanned_part(scan.positions_N2 - found.origin_2, (phase_HW.shape[0], phase_HW.shape[1]))
+    phase_HW, amplitude_HW = phase_HW[seen], amplitude_HW[seen]
     state.picture("object_phase", pictures.grey(phase_HW, size, "rad"))
     state.picture("object_amplitude", pictures.grey(amplitude_HW, size, ""))
     object_HW = amplitude_HW * np.exp(1j * phase_HW)
@@ -77,5 +89,5 @@ def show(found: Reconstruction, data: LiveDiffraction, state: State) -> None:
 def write_files(found: Reconstruction, data: LiveDiffraction, folder: Path) -> None:
     """Write ``result.h5``, and phase and amplitude for ImageJ, into a folder."""
     write_result(folder / "result.h5", result(found, data))
-    for name, map_HW in (("phase", found.phase_HW), ("amplitude", found.amplitude_HW)):
+    for name, map_HW in (("phase", found.projected_phase()), ("amplitude", found.projected_amplitude())):
         write_imagej_tiff(folder / f"object_{name}.tif", map_HW, data.scan.pixel_size_angstrom)

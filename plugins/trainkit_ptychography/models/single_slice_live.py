@@ -63,7 +63,7 @@ class SingleSliceModule(nn.Module):
 
     def _intensities(self, index_B: Tensor, displacement_B2: Tensor) -> Tensor:
         corner_B2, shift_B2 = self.motion.split(index_B, displacement_B2, self.scan)
-        return intensities(self.probe(), shift_B2, self.object(corner_B2))
+        return intensities(self.probe(), shift_B2, self.object(corner_B2).squeeze(0))  # of one slice
 
     # ---- what is kept in order while training -----------------------------------------------------------------------
 
@@ -120,8 +120,8 @@ class SingleSliceModule(nn.Module):
         """Return what was reconstructed so far."""
         live = cast(LiveObject, self.object)
         return output.Reconstruction(
-            phase_HW=live.phase().cpu().numpy(),
-            amplitude_HW=live.amplitude().cpu().numpy(),
+            phase_SHW=live.phase().cpu().numpy(),
+            amplitude_SHW=live.amplitude().cpu().numpy(),
             probe_MYX=self.probe().cpu().numpy(),
             positions_N2=self.positions(),
             origin_2=self.motion.origin_2,

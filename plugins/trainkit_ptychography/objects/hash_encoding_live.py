@@ -1,7 +1,7 @@
 """The object as a multiresolution hash encoding: features of each pixel -> small network -> phase and absorption.
 
-Shapes: B = patterns of a batch, H, W = rows and columns of the object, Y, X = those of a patch, L = levels, F =
-features of a level, P = pixels that are evaluated, K = 2 (phase, absorption) or 1 (phase).
+Shapes: S = slices, B = patterns of a batch, H, W = rows and columns of the object, Y, X = those of a patch, L = levels,
+F = features of a level, P = pixels that are evaluated, K = 2 (phase, absorption) or 1 (phase).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from trainkit_ptychography.objects.encoding.backend import choose_encoder
 from trainkit_ptychography.objects.encoding.levels import Level, memory_needed, scale_that_ends_at, too_large
 from trainkit_ptychography.objects.encoding.pointwise_network import pointwise_network
 from trainkit_ptychography.objects.kind import ObjectGeometry
-from trainkit_ptychography.physics.forward import crop
+from trainkit_ptychography.objects.transmission import amplitude, transmission_of_patches
 
 if TYPE_CHECKING:
     from trainkit_ptychography.objects.hash_encoding import HashEncoding
@@ -71,37 +71,33 @@ class HashObject(nn.Module):
         self._known: tuple[tuple[object, ...], Tensor] | None = None
 
     def forward(self, corner_B2: Tensor) -> Tensor:
-        """Return the transmission of patches, complex (B, Y, X)."""
+        """Return the transmission of patches, complex (S, B, Y, X)."""
         pixels_P = None
         if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters()):
             self._known = None  # gradients of one batch have nothing to do with what was looked at before
             pixels_P = self._touched(corner_B2)
-        maps_KHW = self.maps() if pixels_P is None else self._evaluate(pixels_P)
-        height, width = self._patch_shape
-        if self._shape[0] * self._shape[1] <= len(corner_B2) * height * width:
-            return crop(_transmission(maps_KHW), corner_B2, self._patch_shape)
-        return _transmission(crop(maps_KHW, corner_B2, self._patch_shape))
+        maps_KSHW = self.maps() if pixels_P is None else self._evaluate(pixels_P)
+        return transmission_of_patches(maps_KSHW, corner_B2, self._patch_shape)
 
     def maps(self) -> Tensor:
-        """Return phase in rad and absorption (minus the logarithm of the amplitude) of all pixels, (K, H, W)."""
+        """Return phase in rad and absorption (minus the logarithm of the amplitude) of all pixels, (K, S, H, W)."""
         # Validation asks for them batch by batch, and a regulariser after the patches; nothing changes in between.
         parameters = [(parameter._version, parameter.requires_grad) for parameter in self.parameters()]
         known_by = (torch.is_grad_enabled(), self._enabled, *parameters)
         if self._known is None or self._known[0] != known_by:
-            maps_KHW = self._evaluate(None)
-            if maps_KHW.requires_grad:
-                maps_KHW.register_hook(self._forget)  # type: ignore[no-untyped-call]
-            self._known = (known_by, maps_KHW)
+            maps_KSHW = self._evaluate(None)
+            if maps_KSHW.requires_grad:
+                maps_KSHW.register_hook(self._forget)  # type: ignore[no-untyped-call]
+            self._known = (known_by, maps_KSHW)
         return self._known[1]
 
     def phase(self) -> Tensor:
-        """Return the phase (H, W) in rad, not wrapped."""
+        """Return the phase (S, H, W) in rad, not wrapped."""
         return self.maps()[0]
 
     def amplitude(self) -> Tensor:
-        """Return the amplitude (H, W), 1 for vacuum."""
-        maps_KHW = self.maps()
-        return torch.exp(-maps_KHW[1]) if len(maps_KHW) == 2 else torch.ones_like(maps_KHW[0])
+        """Return the amplitude (S, H, W), 1 for vacuum."""
+        return amplitude(self.maps())
 
     def enable(self, num_levels: int) -> None:
         """Let this many levels take part, the coarsest ones; the others give zeros."""
@@ -146,13 +142,13 @@ class HashObject(nn.Module):
         return pixels_P if len(pixels_P) < _WHOLE_ABOVE * touched_HW.numel() else None
 
     def _evaluate(self, pixels_P: Tensor | None) -> Tensor:
-        """Return the maps (K, H, W); with pixels given, zero elsewhere."""
+        """Return the maps (K, S, H, W), of one slice; with pixels given, zero elsewhere."""
         with _full_precision(self.tables[0].device):
             maps_KP = self._network(self._encode(list(self.tables)[: self._enabled], pixels_P))
         if pixels_P is not None:
             num_pixels = self._shape[0] * self._shape[1]
             maps_KP = maps_KP.new_zeros(len(maps_KP), num_pixels).index_copy(1, pixels_P, maps_KP)
-        return maps_KP.reshape(-1, *self._shape)
+        return maps_KP.reshape(-1, 1, *self._shape)
 
     def _network(self, values_CP: Tensor) -> Tensor:
         # Levels that do not take part are zero: their columns of the first layer need not be multiplied.
@@ -198,8 +194,3 @@ def _scale(settings: HashEncoding, side: int) -> float:
             scale_that_ends_at(side, settings.levels, settings.base_resolution),
         )
     return settings.per_level_scale
-
-
-def _transmission(maps_KHW: Tensor) -> Tensor:
-    amplitude_HW = torch.exp(-maps_KHW[1]) if len(maps_KHW) == 2 else torch.ones_like(maps_KHW[0])
-    return torch.polar(amplitude_HW, maps_KHW[0])

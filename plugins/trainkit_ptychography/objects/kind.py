@@ -39,18 +39,21 @@ class LiveObject(Protocol):
     """
 
     def __call__(self, corner_B2: Tensor) -> Tensor:
-        """Return the complex transmission (B, Y, X) of the patches that begin at these integer rows and columns.
+        """Return the complex transmission (S, B, Y, X) of the patches that begin at these integer rows and columns.
 
-        Each patch lies within the geometry.
+        S counts the slices, in the order in which the wave passes through them. Each patch lies within the object.
         """
         ...
 
     def phase(self) -> Tensor:
-        """Return the phase of the whole object (H, W) in rad, not wrapped where the parametrisation knows better."""
+        """Return the phase of each slice of the whole object (S, H, W) in rad.
+
+        It is not wrapped if the parametrisation can tell a phase from one that is 2π larger.
+        """
         ...
 
     def amplitude(self) -> Tensor:
-        """Return the amplitude of the whole object's transmission (H, W), 1 for vacuum."""
+        """Return the amplitude of each slice's transmission (S, H, W), 1 for vacuum."""
         ...
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
