@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainkit import Context, DataError, Monitor, Problem, State
+from trainkit import Context, DataError, Group, Monitor, Problem, RecipeError, State
 from trainkit_ptychography.hooks.truth import NAMES, CompareWithTruth
 from trainkit_ptychography.hooks.truth_live import compare
 from trainkit_ptychography.losses.amplitude import Amplitude
@@ -25,7 +26,7 @@ from trainkit_ptychography.objects.pixels import Pixels
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.probes.from_data import ProbeFromData
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
-from trainkit_ptychography.scans.scan import Recording, Scan, checked
+from trainkit_ptychography.scans.scan import Checked, Recording, Scan, checked
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 
 UNMASKED: Any = SimpleNamespace(mask_YX=None, mean_counts=500.0)
@@ -248,6 +249,65 @@ def test_processes_share_an_epoch_without_overlap():
         seen.append(list(chain(*batches)))
     assert len({len(each) for each in seen}) == 1
     assert len(set(chain(*seen))) == 3 * len(seen[0])
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_processes_share_a_split_evenly_and_each_goes_in_the_order_of_the_scan(split):
+    recording = checked(SMALL.read())
+    whole = [live_of(recording, 0, 1), *(live_of(recording, rank, 3) for rank in range(3))]
+    expected, *shares = (list(chain(*(batch["index"].tolist() for batch in data.evaluate(split)))) for data in whole)
+    assert sorted(chain(*shares)) == expected
+    assert all(share == sorted(share) for share in shares)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def live_of(recording: Checked, rank: int, world: int) -> LiveDiffraction:
+    return LiveDiffraction(recording, context()._replace(rank=rank, world=world), 4, 0.25)
+
+
+def test_a_process_without_a_share_of_a_split_yields_nothing():
+    recording = checked(SMALL.read())
+    data = [LiveDiffraction(recording, context()._replace(rank=rank, world=3), 4, 0.03) for rank in range(3)]
+    assert [sum(len(batch["index"]) for batch in each.evaluate("val")) for each in data] == [1, 0, 0]
+
+
+def test_facts_are_json_and_their_fingerprint_tells_scans_apart_wherever_patterns_are_kept():
+    facts = live().facts()
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts | {"fingerprint": ""} == {
+        "num_points": 30,
+        "detector_shape": [24, 24],
+        "pixel_size_angstrom": 0.4,
+        "wavelength_angstrom": pytest.approx(0.0417572, rel=1e-5),
+        "fingerprint": "",
+    }
+    again = live_of(checked(SMALL.read()), 0, 1).facts()["fingerprint"]
+    assert again == facts["fingerprint"]
+    moved = SMALL.read().scan.positions_N2 + np.array([0.0, 0.01])
+    others = [live(attrs.evolve(SMALL, seed=1)), live(positions_N2=moved)]
+    assert len({facts["fingerprint"], *(other.facts()["fingerprint"] for other in others)}) == 3
+
+
+def test_a_model_is_not_built_without_its_scan():
+    with pytest.raises(DataError, match="reconstruction of one scan"):
+        SMALL.recall(live().facts())
+
+
+def test_several_processes_do_not_fit_held_out_positions_each_for_itself():
+    data = live()
+    model = made(data)
+    state = State(context()._replace(world=2), 2, model, data, {"dr": a_group(model, start_epoch=1)}, Monitor())
+    with pytest.raises(RecipeError, match="validation_fraction = 0"):
+        model.on_run_start(state)
+    for harmless in (
+        attrs.evolve(state, context=context()),
+        attrs.evolve(state, groups={"dr": a_group(model, start_epoch=None)}),
+    ):
+        model.on_run_start(harmless)
+
+
+def a_group(model: SingleSliceModule, start_epoch: int | None) -> Group:
+    return Group({"dr": model.dr}, 0.0, False, start_epoch, 2)
 
 
 def test_the_simulation_is_the_same_for_the_same_seed_and_its_errors_have_the_size_asked_for():

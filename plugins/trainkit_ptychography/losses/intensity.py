@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from trainkit import Batch, Loss, Outputs, component
+from trainkit import Batch, Data, Loss, Outputs, component
+from trainkit_ptychography.scans.kind import DiffractionData
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -21,6 +22,8 @@ class Intensity(Loss):
 
     Source: Godard, Allain, Chamard, Rodenburg, Optics Express 20 (2012) 25914.
     """
+
+    accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
 
     def build(self, data: Any) -> Callable[[Outputs, Batch, nn.Module], Tensor]:
         """Make the function."""

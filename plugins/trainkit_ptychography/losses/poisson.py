@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 from attrs.validators import gt, optional
 
-from trainkit import Batch, Loss, Outputs, component
+from trainkit import Batch, Data, Loss, Outputs, component
+from trainkit_ptychography.scans.kind import DiffractionData
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -33,6 +34,8 @@ class Poisson(Loss):
             infinitely unlikely. None: 0.01, or 0.3 % of the mean count of a pixel where that is less; much more would
             hide what few electrons tell.
     """
+
+    accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
 
     epsilon_counts: float | None = attrs.field(default=None, validator=optional(gt(0.0)))
 

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from trainkit import Batch, DataError, Loss, Outputs, Problem, component
+from trainkit import Batch, Data, DataError, Loss, Outputs, Problem, component
+from trainkit_ptychography.scans.kind import DiffractionData
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -29,6 +30,7 @@ class PositionAnchor(Loss):
         sigma_angstrom: The same in Å; give one of both.
     """
 
+    accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
     on_validation: ClassVar[bool] = False
 
     sigma_pixels: float | None = attrs.field(default=None, validator=_positive)

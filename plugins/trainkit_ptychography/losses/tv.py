@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from trainkit import Batch, Loss, Outputs, component
+from trainkit import Batch, Combine, Data, Loss, Outputs, component
+from trainkit_ptychography.scans.kind import DiffractionData
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -26,9 +27,14 @@ class TotalVariation(Loss):
         epsilon: Slope, in rad a pixel, below which it is rounded off.
     """
 
+    accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
     on_validation: ClassVar[bool] = False
 
     epsilon: float = attrs.field(default=1e-4, validator=attrs.validators.gt(0.0))
+
+    def combine(self) -> Combine:
+        """Return "once": it is about the object, whatever the batch."""
+        return "once"
 
     def build(self, data: Any) -> Callable[[Outputs, Batch, nn.Module], Tensor]:
         """Make the function."""

@@ -7,6 +7,7 @@ the detector.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import attrs
 import numpy as np
@@ -48,6 +49,15 @@ class Reconstruction:
         """Return the amplitude (H, W) of all slices together."""
         amplitude_HW: NDArray[np.floating] = self.amplitude_SHW.prod(axis=0)
         return amplitude_HW
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """A model that gives its reconstruction."""
+
+    def reconstruction(self) -> Reconstruction:
+        """Return what was reconstructed so far."""
+        ...
 
 
 def result(found: Reconstruction, data: LiveDiffraction) -> Result:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainkit import Batch, State
+from trainkit import Batch, RecipeError, State
 from trainkit_ptychography.models import output
 from trainkit_ptychography.models.motion import Motion
 from trainkit_ptychography.objects.kind import LiveObject
@@ -66,6 +66,19 @@ class SingleSliceModule(nn.Module):
         return intensities(self.probe(), shift_B2, self.object(corner_B2).squeeze(0))  # of one slice
 
     # ---- what is kept in order while training -----------------------------------------------------------------------
+
+    def on_run_start(self, state: State) -> None:
+        """Check that positions of held-out points can be fitted.
+
+        Raises:
+            RecipeError: Several processes would each fit the held-out points of their own share alone.
+        """
+        moves = any("dr" in each.parameters and each.start_epoch is not None for each in state.groups.values())
+        if moves and state.context.world > 1 and len(self._data.held_out_index):
+            raise RecipeError(
+                "positions of held-out patterns cannot be fitted by several processes yet: run one process, set "
+                "data.validation_fraction = 0, or do not train group dr"
+            )
 
     def on_epoch_start(self, state: State) -> None:
         """Tell the object."""

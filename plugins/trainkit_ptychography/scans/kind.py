@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from trainkit import Context, Data, component
+from trainkit import Context, Data, DataError, component
 
 if TYPE_CHECKING:
     from trainkit_ptychography.scans.kind_live import LiveDiffraction
@@ -52,6 +52,17 @@ class DiffractionData(Data):
         Raises:
             DataError: The file is missing, damaged or does not fit the settings.
         """
+
+    def recall(self, facts: Mapping[str, Any]) -> Any:
+        """Raise: a ptychographic model cannot be built without its scan.
+
+        Raises:
+            DataError: Always.
+        """
+        raise DataError(
+            "a ptychographic model is a reconstruction of one scan (its object covers the scanned area, and each scan "
+            "point has its own position), so it cannot be built from a checkpoint alone: open the scan with [data]"
+        )
 
     def inspect(self) -> Iterable[str]:
         """Look at the scan, and sum it up."""

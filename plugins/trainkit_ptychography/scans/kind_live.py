@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -62,6 +63,7 @@ class LiveDiffraction:
 
         num = len(patterns)
         self.mean_counts = float(survey.totals_N.mean())
+        self._fingerprint = _fingerprint(self.scan.positions_N2, survey.totals_N)
         for doubt in doubts(checked):
             logging.getLogger("trainkit").warning("%s: %s", self.scan.source, doubt)
         self.dtype = dtype
@@ -93,16 +95,27 @@ class LiveDiffraction:
         yield from self._loaded([mine[places] for places in batches[start:]])
 
     def facts(self) -> dict[str, Any]:
-        """Return what a model has to know of the data."""
-        return {}
+        """Return what a model has to know of the data, as JSON values.
+
+        ``fingerprint`` tells scans apart: it is a digest of the positions and of each pattern's total, after
+        preparation, so it does not depend on where the files are or where patterns are kept.
+        """
+        return {
+            "num_points": len(self.scan.positions_N2),
+            "detector_shape": list(self.detector_shape),
+            "pixel_size_angstrom": self.scan.pixel_size_angstrom,
+            "wavelength_angstrom": self.scan.wavelength_angstrom,
+            "fingerprint": self._fingerprint,
+        }
 
     def evaluate(self, split: str) -> Iterator[dict[str, Tensor]]:
-        """Yield a whole split in the order of the scan."""
+        """Yield this process's share of a split, in the order of the scan."""
         known = {"train": self.train_index, "val": self.held_out_index}
         if split not in known:
             raise DataError(f'diffraction data has no split "{split}"; it has {", ".join(known)}')
-        if len(known[split]):
-            yield from self._loaded(known[split].tensor_split(ceil(len(known[split]) / self._batch_size)))
+        mine = known[split][self._rank :: self._world]
+        if len(mine):
+            yield from self._loaded(mine.tensor_split(ceil(len(mine) / self._batch_size)))
 
     def _loaded(self, indices: Sequence[Tensor]) -> Iterator[dict[str, Tensor]]:
         for index, amplitudes_BYX in self._patterns.batches(indices):
@@ -111,6 +124,14 @@ class LiveDiffraction:
     def _amplitudes(self, intensities_BYX: NDArray[np.float32]) -> Tensor:
         scaled_BYX = np.divide(intensities_BYX, self.mean_counts, dtype=str(self.dtype).removeprefix("torch."))
         return torch.from_numpy(np.sqrt(scaled_BYX, out=scaled_BYX))
+
+
+def _fingerprint(*arrays: NDArray[np.float64]) -> str:
+    digest = xxhash.xxh3_128()
+    for array in arrays:
+        # Single precision, so that the last digits, which differ between machines, have no say.
+        digest.update(np.ascontiguousarray(array, dtype=np.float32).tobytes())
+    return digest.hexdigest()
 
 
 def _generator(*words: int) -> torch.Generator:
