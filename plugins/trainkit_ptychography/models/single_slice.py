@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import attrs
 
 from trainkit import Data, Model, Problem, component
+from trainkit_ptychography.constraints.kind import Constraint
 from trainkit_ptychography.objects.kind import Object
 from trainkit_ptychography.objects.pixels import Pixels
 from trainkit_ptychography.probes.kind import Probe
@@ -44,6 +45,7 @@ class SingleSlice(Model):
         probe: What illuminates it at first.
         object_margin: Pixels of object around the outermost patches, for positions that move.
         project_affine: Whether displacements are kept free of shift, rotation, scale and shear of the whole scan.
+        constraints: What is imposed on object and probe between steps, by name: ``[model.constraints.NAME]``.
     """
 
     accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
@@ -53,6 +55,7 @@ class SingleSlice(Model):
     object: Object = Pixels()
     object_margin: int = attrs.field(default=4, validator=attrs.validators.ge(1))
     project_affine: bool = True
+    constraints: Mapping[str, Constraint] = attrs.Factory(dict)
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Say what a precision means here."""
@@ -66,6 +69,11 @@ class SingleSlice(Model):
         """Say what its parts do in the course of a run."""
         yield from self.object.timeline(epochs)
         yield from self.probe.timeline(epochs)
+        for name, constraint in self.constraints.items():
+            if 0 < constraint.start_epoch < epochs:
+                yield constraint.start_epoch, f"constraint {name} starts"
+            if constraint.stop_epoch is not None and constraint.stop_epoch < epochs:
+                yield constraint.stop_epoch, f"constraint {name} stops"
 
     def groups(self) -> Mapping[str, bool]:
         """Return the groups: only the object trains unasked."""
@@ -81,7 +89,8 @@ class SingleSlice(Model):
             return self.object.build(ObjectGeometry(shape, data.detector_shape, data.dtype, data.device, data.seed))
 
         probe = ProbeModes(self.probe.build(data), data.dtype, data.device)
-        return SingleSliceModule(data, make_object, probe, self.object_margin, self.project_affine)
+        constraints = tuple(self.constraints.values())
+        return SingleSliceModule(data, make_object, probe, self.object_margin, self.project_affine, constraints)
 
     def parameter_groups(self, model: Any) -> Mapping[str, Iterable[nn.Parameter]]:
         """Return the parameters of each group; "other" is empty, for models that add to this one."""

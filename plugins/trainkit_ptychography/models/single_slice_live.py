@@ -5,7 +5,7 @@ Shapes: N = scan points, B = patterns of a batch, M = probe modes, Y, X = rows a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import degrees, sqrt
 from typing import cast
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainkit import Batch, RecipeError, State
+from trainkit_ptychography.constraints.kind import Constraint
 from trainkit_ptychography.models import output
 from trainkit_ptychography.models.motion import Motion
 from trainkit_ptychography.objects.kind import LiveObject
@@ -44,6 +45,7 @@ class SingleSliceModule(nn.Module):
         probe: ProbeModes,
         object_margin: int,
         project_affine: bool,
+        constraints: Sequence[Constraint] = (),
     ) -> None:
         super().__init__()
         self._data, self._project_affine = data, project_affine
@@ -53,6 +55,7 @@ class SingleSliceModule(nn.Module):
         num = len(data.scan.positions_N2)
         self.dr = nn.Parameter(torch.zeros(num, 2, dtype=data.dtype, device=data.device))
         self.scan = nn.Parameter(torch.zeros(2, 2, dtype=data.dtype, device=data.device))
+        self._constraints = [(each, each.build(cast(LiveObject, self.object), probe)) for each in constraints]
         # Saved with the model: a run that is interrupted while it validates must not put them in order twice.
         self.register_buffer("ordered_epoch", torch.tensor(-1))
 
@@ -85,9 +88,12 @@ class SingleSliceModule(nn.Module):
         self._tell_object("on_epoch_start", state)
 
     def on_step_end(self, state: State) -> None:
-        """Keep the probe's power, while it trains."""
+        """Keep the probe's power, while it trains; and impose the constraints."""
         if self.probe.modes.requires_grad:
             self.probe.keep_power()
+        for constraint, impose in self._constraints:
+            if constraint.imposed_at(state.epoch, state.step):
+                impose()
 
     def on_validation_start(self, state: State) -> None:
         """Put positions in order, and find those of held-out points, before they are looked at."""
@@ -133,9 +139,9 @@ class SingleSliceModule(nn.Module):
         """Return what was reconstructed so far."""
         live = cast(LiveObject, self.object)
         return output.Reconstruction(
-            phase_SHW=live.phase().cpu().numpy(),
-            amplitude_SHW=live.amplitude().cpu().numpy(),
-            probe_MYX=self.probe().cpu().numpy(),
+            phase_SHW=live.phase().cpu().numpy().copy(),  # training goes on
+            amplitude_SHW=live.amplitude().cpu().numpy().copy(),
+            probe_MYX=self.probe().cpu().numpy().copy(),
             positions_N2=self.positions(),
             origin_2=self.motion.origin_2,
         )

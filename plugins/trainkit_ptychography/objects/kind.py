@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from trainkit import Component, component
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import torch
     from torch import Tensor, nn
@@ -61,11 +61,25 @@ class LiveObject(Protocol):
         ...
 
 
+@runtime_checkable
+class PixelwiseObject(LiveObject, Protocol):
+    """A `LiveObject` whose pixels are its parameters, so that constraints can change them."""
+
+    def pixels(self) -> Mapping[str, Tensor]:
+        """Return "phase" (S, H, W) in rad and, if the object absorbs, "absorption", −log(amplitude), likewise.
+
+        They are views of the parameters: what is written into them, with gradients off, changes the object.
+        """
+        ...
+
+
 @component
 class Object(Component):
     """How the specimen's complex transmission is parametrised."""
 
     entry_points: ClassVar[str] = "trainkit.ptychography.objects"
+    has_pixels: ClassVar[bool] = False
+    """Whether ``build`` makes a `PixelwiseObject`."""
 
     @abstractmethod
     def build(self, geometry: ObjectGeometry) -> nn.Module:

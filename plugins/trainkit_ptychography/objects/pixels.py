@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from trainkit import component
 from trainkit_ptychography.objects.kind import Object, ObjectGeometry
@@ -20,6 +20,8 @@ class Pixels(Object):
     Attributes:
         kind: "phase_and_amplitude", or "phase_only" for a specimen that absorbs nothing.
     """
+
+    has_pixels: ClassVar[bool] = True
 
     kind: Literal["phase_and_amplitude", "phase_only"] = "phase_and_amplitude"
 

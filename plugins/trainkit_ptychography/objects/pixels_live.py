@@ -5,6 +5,8 @@ Shapes: S = slices, B = patterns of a batch, H, W = rows and columns of the obje
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
@@ -36,6 +38,10 @@ class PixelObject(nn.Module):
     def amplitude(self) -> Tensor:
         """Return the amplitude (S, H, W), 1 for vacuum."""
         return amplitude(self._slices())
+
+    def pixels(self) -> Mapping[str, Tensor]:
+        """Return phase and absorption (S, H, W) as views of the parameters."""
+        return dict(zip(("phase", "absorption"), self._slices(), strict=False))
 
     def _slices(self) -> Tensor:
         return self.maps[:, None]  # (K, S, H, W), of one slice

@@ -181,3 +181,9 @@ def needs_size(settings: FileDiffraction) -> Iterable[Problem]:
             'detector_pixel_um and detector_distance_m); or say "pixels"',
             "positions_unit",
         )
+
+
+def needs_positions(settings: FileDiffraction) -> Iterable[Problem]:
+    """Yield what is wrong where only the recipe can tell where the positions are."""
+    if (settings.positions is None) == (settings.raster is None):
+        yield Problem("either positions names a dataset, or raster = { step = …, shape = […] } says where they are")

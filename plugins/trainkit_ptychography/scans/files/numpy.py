@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from trainkit import Problem, component
 from trainkit_ptychography.scans.files.kind import FileDiffraction, needs_size
+from trainkit_ptychography.scans.files.readers.numpy import NumPyReader
 
 if TYPE_CHECKING:
     from trainkit.recipe.root import Recipe
@@ -42,7 +43,4 @@ class NumPyDiffraction(FileDiffraction):
 
     def read(self) -> Recording:
         """Open the file."""
-        from trainkit_ptychography.scans.files.assembly import read_scan
-        from trainkit_ptychography.scans.files.numpy_live import NumPyFile
-
-        return read_scan(self, NumPyFile(self.path))
+        return NumPyReader().read(self)
