@@ -311,7 +311,7 @@ def test_the_finest_level_is_as_fine_as_it_is_told(
     assert len(live.tables[-1]) == -(-(vertices**2) // 8) * 8
     sets = ("model.object.per_level_scale=1.1", f"model.object.vertices_per_pixel={share}")
     if share < 1:
-        with pytest.raises(RecipeError, match="per_level_scale says already how fine"):
+        with pytest.raises(RecipeError, match="per_level_scale already says how fine"):
             resolve(RECIPE, sets)
     else:
         resolve(RECIPE, sets)

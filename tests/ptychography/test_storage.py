@@ -245,7 +245,7 @@ def test_what_cannot_be_streamed_is_said_to_be_so(tmp_path, monkeypatch):
         with pytest.raises(DataError, match='patterns_on = "disk", but these cannot be read piece by piece'):
             choose_storage(recording, "disk", CPU)
     limited(monkeypatch, 1000)
-    with pytest.raises(DataError, match="lessen them"):
+    with pytest.raises(DataError, match="make them smaller"):
         choose_storage(packed, "auto", CPU)
     simulated = SimulatedDiffraction(patterns_on="disk")
     problems = list(simulated.problems(None))  # type: ignore[arg-type]

@@ -18,14 +18,14 @@ NAMES = ("truth/phase_pearson", "truth/position_rmse_angstrom", "truth/position_
 
 @component
 class CompareWithTruth(Hook):
-    """Measures how near object and positions are to the known truth; for simulated data. It changes nothing.
+    """Compares object and positions with the known truth of simulated data; it does not change the training.
 
     Adds ``truth/phase_pearson``, the correlation of the phase with the true one over the scanned part, at the best
     global shift; ``truth/position_rmse_angstrom``, the root mean square error of a coordinate of the scan points that
-    are trained on, after their mean offset; and ``truth/position_rmse_start_angstrom``, what that was at first.
+    are trained on, without their mean offset; and ``truth/position_rmse_start_angstrom``, the same at the start.
 
     Attributes:
-        every_epochs: Compare after every so many epochs, and after the last.
+        every_epochs: Epochs from one comparison to the next; the last epoch always has one.
     """
 
     accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]

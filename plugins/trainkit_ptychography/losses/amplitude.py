@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @component
 class Amplitude(Loss):
-    """Squared difference of the amplitudes, summed over the detector, mean over the patterns. The one to begin with.
+    """Squared difference of the amplitudes, summed over the detector, averaged over the patterns. Start with this one.
 
-    Σ (√(I + ε) − √(I_measured))², with patterns scaled to a mean total of 1, so 1 is the loss of no light at all. For
-    counts this is near the best there is (the square root makes Poisson noise even), and it is kind to optimise.
-    Masked pixels do not count.
+    Σ (√(I + ε) − √(I_measured))². Patterns are scaled to a mean total of 1, so a model without any light has a loss of
+    1. For counts this is close to the best loss there is, since the square root makes Poisson noise even, and it is
+    easy to optimise. Masked pixels do not count.
 
     Source: Godard, Allain, Chamard, Rodenburg, Optics Express 20 (2012) 25914.
 

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 class Intensity(Loss):
     """Mean squared difference of the intensities, in units of a detector pixel's mean intensity.
 
-    The likelihood of noise that is the same everywhere, as that of an integrating detector in strong light. Bright
-    pixels decide; where photons or electrons are counted, "amplitude" or "poisson" use what the dark ones know.
-    Masked pixels do not count.
+    This is the likelihood for noise that is equally strong everywhere, for example that of an integrating detector in
+    strong light. Bright pixels dominate it; where photons or electrons are counted, "amplitude" or "poisson" also use
+    what dark pixels tell. Masked pixels do not count.
 
     Source: Godard, Allain, Chamard, Rodenburg, Optics Express 20 (2012) 25914.
     """

@@ -20,14 +20,14 @@ _positive = attrs.validators.optional(attrs.validators.gt(0.0))
 
 @component
 class PositionAnchor(Loss):
-    """Keeps scan points near the positions that the data gives: |dr|² / 2σ², mean over the points of a batch.
+    """Keeps scan points near the positions that the data gives: |dr|² / 2σ², averaged over a batch.
 
-    The negative logarithm of a Gaussian of width σ. Beside the loss "poisson", a weight of 1 is exactly that prior;
-    beside "amplitude", 1 / (2 · counts of a pattern) is.
+    The negative logarithm of a Gaussian of width σ. With the loss "poisson", a weight of 1 is exactly that prior;
+    with "amplitude", a weight of 1 / (2 · counts of a pattern) is.
 
     Attributes:
         sigma_pixels: σ along each axis, in pixels of the object.
-        sigma_angstrom: The same in Å; give one of both.
+        sigma_angstrom: The same in Å; give one of the two.
     """
 
     accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
@@ -37,7 +37,7 @@ class PositionAnchor(Loss):
     sigma_angstrom: float | None = attrs.field(default=None, validator=_positive)
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Look for exactly one σ, and for positions that move at all."""
+        """Check that exactly one σ is given, and that positions move at all."""
         if (self.sigma_pixels is None) == (self.sigma_angstrom is None):
             yield "give either sigma_pixels or sigma_angstrom: by how much positions are likely to be wrong"
         if "dr" not in recipe.groups or recipe.groups["dr"].start_epoch is None:

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 @component
 class TotalVariation(Loss):
-    """Isotropic total variation of the object's phase and amplitude: a mean over its pixels of the local slope.
+    """Isotropic total variation of the object's phase and amplitude: the mean of the local slope over its pixels.
 
-    Smooths noise and keeps edges. For few counts, or little overlap; weights of 1e-3 to 1e-1 are usual beside the
-    amplitude loss, 100 to 400 beside the Poisson loss, which sums counts up.
+    It smooths noise and keeps edges: for few counts, or little overlap. Usual weights are 1e-3 to 1e-1 with the
+    amplitude loss, and 100 to 400 with the Poisson loss, which sums up counts.
 
     Source: Rudin, Osher, Fatemi, Physica D 60 (1992) 259.
 
     Attributes:
-        epsilon: Slope, in rad a pixel, below which it is rounded off.
+        epsilon: Slope, in rad per pixel, below which the variation is rounded off.
     """
 
     accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
@@ -33,7 +33,7 @@ class TotalVariation(Loss):
     epsilon: float = attrs.field(default=1e-4, validator=attrs.validators.gt(0.0))
 
     def combine(self) -> Combine:
-        """Return "once": it is about the object, whatever the batch."""
+        """Return "once": the variation of the object does not depend on the batch."""
         return "once"
 
     def build(self, data: Any) -> Callable[[Outputs, Batch, nn.Module], Tensor]:

@@ -105,10 +105,10 @@ class Motion(nn.Module):
     def fit_held_out(self, dr_N2: Tensor, intensities: Callable[[Tensor, Tensor], Tensor]) -> None:
         """Fit the displacement of each held-out point to its own pattern, in place, in the frame of the scan as given.
 
-        A pattern that is looked at from the wrong place tells little about the object. Two numbers fitted to some
-        thousand pixels cannot flatter the loss; but they would follow a scan that drifts. So the affine motion of the
-        points that are trained on is added before the fit and taken away after it: if these points drift, the held-out
-        patterns no longer fit.
+        A pattern whose position is wrong tells little about the object. Two numbers fitted to some thousand pixels
+        cannot flatter the loss; but they would follow a scan that drifts. So the affine motion of the points that are
+        trained on is added before the fit and taken away after it: if these points drift, the held-out patterns no
+        longer fit.
 
         Args:
             dr_N2: The displacements.

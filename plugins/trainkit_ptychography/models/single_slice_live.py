@@ -84,11 +84,11 @@ class SingleSliceModule(nn.Module):
             )
 
     def on_epoch_start(self, state: State) -> None:
-        """Tell the object."""
+        """Pass the event on to the object."""
         self._tell_object("on_epoch_start", state)
 
     def on_step_end(self, state: State) -> None:
-        """Keep the probe's power, while it trains; and impose the constraints."""
+        """Keep the power of a probe that trains, and impose the constraints."""
         if self.probe.modes.requires_grad:
             self.probe.keep_power()
         for constraint, impose in self._constraints:
@@ -96,7 +96,7 @@ class SingleSliceModule(nn.Module):
                 impose()
 
     def on_validation_start(self, state: State) -> None:
-        """Put positions in order, and find those of held-out points, before they are looked at."""
+        """Put positions in order, and fit those of held-out points, before they are used."""
         first = self._order_positions(state.epoch)
         if first and self.dr.requires_grad and state.split == "val":
             self.motion.fit_held_out(self.dr, self._intensities)

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger("trainkit")
 
 _INITIAL = 1e-4
-_WHOLE_ABOVE = 0.8  # to pick out pixels for the network is worth it where a fifth of them can be left out; on a CPU
+_WHOLE_ABOVE = 0.8  # picking out pixels for the network pays if it leaves out a fifth of them (measured on a CPU)
 
 
 class HashObject(nn.Module):
-    """A `LiveObject`: transmission = exp(i·phase − absorption), both out of a network over encoded pixels.
+    """A `LiveObject`: transmission = exp(i·phase − absorption), both computed by a network from encoded pixels.
 
     Attributes:
         tables: For each level (entries, F).
@@ -65,7 +65,7 @@ class HashObject(nn.Module):
         self.biases = nn.ParameterList(uniform(out, 1, within=0.0) for out, _ in pairs)
 
         self._enabled = settings.fine_from.levels(0, settings.levels) if settings.fine_from else settings.levels
-        # Saved with the model, so that a run that goes on in the middle of an epoch knows it.
+        # Saved with the model, so that a run that resumes in the middle of an epoch knows it.
         self.register_buffer("num_levels", torch.tensor(self._enabled))
         self.register_load_state_dict_post_hook(_restored)  # type: ignore[no-untyped-call]
         self._known: tuple[tuple[object, ...], Tensor] | None = None
@@ -74,7 +74,7 @@ class HashObject(nn.Module):
         """Return the transmission of patches, complex (S, B, Y, X)."""
         pixels_P = None
         if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters()):
-            self._known = None  # gradients of one batch have nothing to do with what was looked at before
+            self._known = None  # maps that were kept before belong to another graph
             pixels_P = self._touched(corner_B2)
         maps_KSHW = self.maps() if pixels_P is None else self._evaluate(pixels_P)
         return transmission_of_patches(maps_KSHW, corner_B2, self._patch_shape)
@@ -100,7 +100,7 @@ class HashObject(nn.Module):
         return amplitude(self.maps())
 
     def enable(self, num_levels: int) -> None:
-        """Let this many levels take part, the coarsest ones; the others give zeros."""
+        """Let the coarsest ``num_levels`` levels take part; the others give zeros."""
         self._enabled = num_levels
         self.num_levels.fill_(num_levels)
 
@@ -110,16 +110,16 @@ class HashObject(nn.Module):
             self.enable(self._settings.fine_from.levels(state.epoch, self._settings.levels))
 
     def on_epoch_end(self, state: State) -> None:
-        """Say how many levels took part."""
+        """Record how many levels took part."""
         if self._settings.fine_from is not None:
             state.metrics["object/levels"] = float(self._enabled)
 
     def get_extra_state(self) -> dict[str, str]:
-        """Return what evaluates the encoding, and in which dtype: saved with the model."""
+        """Return the backend and the dtype, which are saved with the model."""
         return {"backend": self._encode.name, "dtype": self._dtype}
 
     def set_extra_state(self, state: Any) -> None:
-        """Say what is another than where the state was saved; the parameters are the same for all backends."""
+        """Warn if the backend or the dtype differs from the saved one; parameters are the same for all backends."""
         for name, here in self.get_extra_state().items():
             if state[name] != here:
                 _LOGGER.warning(
@@ -127,13 +127,13 @@ class HashObject(nn.Module):
                 )
 
     def _forget(self, _: Tensor) -> None:
-        """Let go of maps that gradients flow back from: that can be done once."""
+        """Forget the kept maps: gradients can flow back through their graph only once."""
         self._known = None
 
     def _touched(self, corner_B2: Tensor) -> Tensor | None:
-        """Return the pixels in which one of the patches lies; None: all, or so many that it is not worth to choose."""
+        """Return the pixels that lie in a patch; None: all, or so many that leaving the others out would not pay."""
         if corner_B2.device.type != "cpu":
-            return None  # to know which pixels these are would be to wait for the device
+            return None  # reading the corners would wait for the device
         height, width = self._patch_shape
         touched_HW = torch.zeros(self._shape, dtype=torch.bool)
         for row, column in corner_B2.tolist():

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 
 class ObjectGeometry(NamedTuple):
-    """What an object has to cover.
+    """What an object covers, and where.
 
     Attributes:
         shape: Rows and columns.
         patch_shape: Rows and columns of a patch.
         dtype: Real dtype to compute in.
-        device: Where to be.
+        device: Device of its parameters.
         seed: The run's seed, for a private generator.
     """
 

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 @component
 class Pixels(Object):
-    """One value a pixel for the phase, and one for the absorption. The default, and the fastest.
+    """One value per pixel for the phase, and one for the absorption: the default, and the fastest.
 
-    Learning rates of some 1e-3 to 1e-2 (rad) suit both.
+    Learning rates of about 1e-3 to 1e-2 (rad) suit both.
 
     Attributes:
         kind: "phase_and_amplitude", or "phase_only" for a specimen that absorbs nothing.

@@ -33,15 +33,15 @@ class LiveDiffraction:
     intensities after these were scaled so that a pattern sums up to 1 in the mean; zero frequency at [0, 0].
 
     Attributes:
-        scan: What is known of it besides the patterns, on the CPU.
+        scan: What is known besides the patterns, on the CPU.
         mask_YX: Which pixels of a pattern count (bool, on the device); None: all. The others are 0.
         train_index: The scan points that are trained on; on the CPU.
         held_out_index: The others; on the CPU; empty where none are held out.
-        mean_counts: What a pattern's total of 1 stands for.
-        dtype: Of the amplitudes, and so of everything that is computed from them.
+        mean_counts: Counts that correspond to a total of 1.
+        dtype: Dtype of the amplitudes, and so of everything that is computed from them.
         detector_shape: Rows and columns of a pattern.
         seed: The run's seed.
-        device: Where batches are.
+        device: Device of the batches.
         batches_per_epoch: Batches of an epoch, on this process.
     """
 

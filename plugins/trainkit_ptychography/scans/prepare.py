@@ -24,7 +24,7 @@ _places = attrs.validators.deep_iterable(attrs.validators.ge(0))
 class Prepare:
     """What is done to patterns, in this order: background, bad pixels, crop around the beam, binning, padding.
 
-    Pixels are counted from 0, as the patterns have them after ``pattern_axes``, before anything else.
+    Pixels are counted from 0 in the patterns as ``pattern_axes`` orders them, before anything else is done.
 
     Attributes:
         background: Counts to subtract from intensities: one number for each pixel, or the name of an array (rows,
@@ -34,10 +34,10 @@ class Prepare:
         bad_pixels: Further bad pixels, [row, column] each.
         bad_rows: Rows that are bad as a whole.
         bad_columns: Columns that are bad as a whole.
-        crop: Rows and columns of the detector to keep, around the beam. An object pixel gets larger by it.
+        crop: Rows and columns of the detector to keep, around the beam. This makes object pixels larger.
         bin: Detector pixels to sum up, along rows and along columns, in bins centred on the beam as well as whole
-            pixels allow. A bin that is not wholly on the detector does not count. A probe has less room by it.
-        pad: Rows and columns to pad patterns to, after binning. An object pixel gets smaller by it.
+            pixels allow. A bin that is not wholly on the detector does not count. This makes a probe's array smaller.
+        pad: Rows and columns to pad patterns to, after binning. This makes object pixels smaller.
         beyond_detector: What padding holds: "unknown" does not count in the loss, "dark" counts as measured zeros.
     """
 

@@ -1,4 +1,4 @@
-"""Where patterns are while a run lasts: on the device, in the host's memory, or in their file.
+"""Where patterns are kept during a run: on the device, in the host's memory, or in their file.
 
 Shapes: N = scan points, B = patterns of a batch, Y, X = rows and columns of the detector.
 """
@@ -27,7 +27,7 @@ _AHEAD = 2  # batches that are read before they are asked for
 
 
 def choose_storage(recording: Recording, wanted: Literal["auto"] | Storage, device: torch.device) -> Storage:
-    """Return where patterns are to be; "auto": the first of device, host and disk where they fit.
+    """Return where to keep patterns; "auto" is the first of device, host and disk where they fit.
 
     Raises:
         DataError: They do not fit where they are wanted, or cannot be read piece by piece from their file.
@@ -39,7 +39,7 @@ def choose_storage(recording: Recording, wanted: Literal["auto"] | Storage, devi
         if not in_file:
             raise DataError(
                 f'{source}: patterns_on = "disk", but these cannot be read piece by piece: they are packed, in Fortran '
-                'order, or made by the computer; save them as HDF5, or as .npy in C order, or say "auto"'
+                'order, or simulated; save them as HDF5, or as .npy in C order, or say "auto"'
             )
         return "disk"
     on_host = device.type == "cpu"
@@ -51,11 +51,11 @@ def choose_storage(recording: Recording, wanted: Literal["auto"] | Storage, devi
             return fitting[0]
         if in_file:
             return "disk"
-        wanted = "host"  # they are there already, or nowhere
+        wanted = "host"  # they are in memory already, or fit nowhere
         if not isinstance(patterns, PreparedPatterns):
             return wanted
     if needed > free[wanted]:
-        streamed = 'say patterns_on = "disk", or lessen them' if in_file else "lessen them"
+        streamed = 'say patterns_on = "disk", or make them smaller' if in_file else "make them smaller"
         raise DataError(
             f"{source}: {patterns.shape[0]} patterns of {patterns.shape[1]} × {patterns.shape[2]} take "
             f"{in_words(needed)} on the {wanted}, where {in_words(free[wanted])} are free: {streamed} (prepare.crop, "
@@ -69,11 +69,11 @@ def _free_device_memory(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return 0  # of no other device it is known
+    return 0  # unknown for any other device
 
 
 def read_if_it_fits(recording: Recording, storage: Storage) -> Recording:
-    """Return the recording with its patterns read, if they are to be in memory and the host has room for them."""
+    """Return the recording with its patterns read into memory, if they are kept there and the host has room."""
     patterns = recording.intensities_NYX
     if storage == "disk" or not isinstance(patterns, PreparedPatterns):
         return recording
@@ -87,8 +87,8 @@ class Resident:
 
     Args:
         patterns: The intensities.
-        amplitudes: Turns some of them into amplitudes.
-        device: Where to.
+        amplitudes: Converts some of them into amplitudes.
+        device: Device of the batches.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class Resident:
         self._amplitudes_NYX = whole_NYX
 
     def batches(self, indices: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield for each index (B,), on the CPU: the index and its amplitudes (B, Y, X), on the device."""
+        """For each index (B,) on the CPU, yield the index and its amplitudes (B, Y, X) on the device."""
         kept = tuple(indices)
         if not kept:
             return
@@ -115,12 +115,12 @@ class Resident:
 
 
 class Streamed:
-    """Amplitudes that come to the device batch by batch, the next ones being read while one is worked on.
+    """Amplitudes that go to the device batch by batch; the next batches are read while one is in use.
 
     Args:
         patterns: The intensities, in the host's memory or in a file.
-        amplitudes: Turns some of them into amplitudes.
-        device: Where to.
+        amplitudes: Converts some of them into amplitudes.
+        device: Device of the batches.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Streamed:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="patterns")
 
     def batches(self, indices: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield for each index (B,), on the CPU: the index and its amplitudes (B, Y, X), on the device."""
+        """For each index (B,) on the CPU, yield the index and its amplitudes (B, Y, X) on the device."""
         waiting: deque[Future[tuple[Tensor, Tensor]]] = deque()
         try:
             for index in indices:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("trainkit")
 
-# Measured on one thread of a CPU: for all pixels at once, it costs about a sixth of what it costs one by one.
+# Measured on one thread of a CPU: all pixels at once cost about a sixth of what they cost one by one.
 _DIRECT_BELOW = 1 / 6
 
 
@@ -32,7 +32,7 @@ class Encoder(Protocol):
     """Evaluates an encoding whose tables are given to it.
 
     Attributes:
-        name: Of the backend, with a version where the run does not know it anyway.
+        name: Backend name, plus its version if the run does not record it elsewhere.
     """
 
     name: str
@@ -41,19 +41,19 @@ class Encoder(Protocol):
         """Return the features (C, P), all of the coarsest level first; differentiable in the tables.
 
         Args:
-            tables: Of the levels that take part (E, F), the coarsest ones.
+            tables: One table (E, F) for each level that takes part, from the coarsest.
             pixels_P: Which pixels, counted row by row; None: all.
         """
         ...
 
 
 class TorchEncoder:
-    """By torch: all pixels at once as a grid, or few of them one by one.
+    """Evaluates with torch: all pixels at once as a grid, or a few of them one by one.
 
     Args:
         levels: All levels.
-        how: From vertices to pixels.
-        geometry: What has the pixels.
+        how: Interpolation from vertices to pixels.
+        geometry: The object whose pixels are encoded.
     """
 
     name = "torch"
@@ -74,11 +74,11 @@ class TorchEncoder:
 
 
 class TinyCudaEncoder:
-    """By tinycudann.
+    """Evaluates with tinycudann.
 
     Args:
         encoding: The encoding.
-        geometry: What has the pixels.
+        geometry: The object whose pixels are encoded.
     """
 
     def __init__(self, encoding: TinyCudaEncoding, geometry: ObjectGeometry) -> None:
@@ -94,16 +94,16 @@ class TinyCudaEncoder:
 def choose_encoder(
     settings: HashEncoding, per_level_scale: float, levels: Sequence[Level], geometry: ObjectGeometry
 ) -> Encoder:
-    """Return what the settings' ``backend`` asks for; the log says which it is, and why.
+    """Return the encoder that the settings' ``backend`` asks for, and log which one it is, and why.
 
     Args:
         settings: The settings.
         per_level_scale: How much finer each level is than the one before.
         levels: All levels, which follow from both.
-        geometry: What is to be encoded.
+        geometry: The object that is to be encoded.
 
     Raises:
-        RecipeError: They ask for tinycudann, and it cannot be.
+        RecipeError: The settings ask for tinycudann, and it cannot be used.
     """
     encoder: Encoder
     found = None if settings.backend == "torch" else _tried(settings, per_level_scale, levels, geometry)
@@ -111,7 +111,7 @@ def choose_encoder(
         encoder = TinyCudaEncoder(found, geometry)
         shown = encoder.name
     elif settings.backend == "tinycudann":
-        raise RecipeError(f'model.object.backend = "tinycudann" cannot be ("auto" takes torch in its place): {found}')
+        raise RecipeError(f'model.object.backend = "tinycudann" cannot be used ("auto" takes torch instead): {found}')
     else:
         encoder = TorchEncoder(levels, settings.interpolation, geometry)
         shown = f"torch {torch.__version__}" + (f" (not tinycudann: {found})" if found else "")
@@ -135,7 +135,7 @@ def choose_encoder(
 def _tried(
     settings: HashEncoding, per_level_scale: float, levels: Sequence[Level], geometry: ObjectGeometry
 ) -> TinyCudaEncoding | str:
-    """Return the encoding by tinycudann, tried out; or why it cannot be."""
+    """Return an encoding by tinycudann that was tried out, or why there is none."""
     if reason := why_not(geometry.device, geometry.dtype):
         return reason
     encoding = TinyCudaEncoding(settings, per_level_scale)
@@ -145,7 +145,7 @@ def _tried(
 def _axes(geometry: ObjectGeometry) -> tuple[Tensor, Tensor]:
     """Return where the centres of rows and columns are in the unit square that covers the longer side.
 
-    Rounded to the run's dtype, in which tinycudann takes them, so that all interpolate at the same places.
+    They are rounded to the run's dtype, which tinycudann takes, so that both backends interpolate at the same points.
     """
     rows, columns = (
         ((torch.arange(n) + 0.5).double() / max(geometry.shape)).to(geometry.dtype) for n in geometry.shape

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @component
 class AnyFormatDiffraction(FileDiffraction):
-    """Patterns and positions out of a file of any format that there is a reader for; other packages add readers.
+    """Patterns and positions from a file of any format for which there is a reader; other packages can add readers.
 
     For HDF5, NumPy and CXI files, "diffraction_hdf5", "diffraction_numpy" and "diffraction_cxi" are shorter.
 

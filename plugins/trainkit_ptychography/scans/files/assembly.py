@@ -1,4 +1,4 @@
-"""From a file's named arrays and the settings to a `Recording`.
+"""Makes a `Recording` from the settings and a file's named arrays.
 
 Shapes: N = scan points, V, U = rows and columns of a frame as it is stored, M = probe modes.
 """
@@ -21,7 +21,7 @@ from trainkit_ptychography.scans.positions import ANGSTROM, oriented, raster
 from trainkit_ptychography.scans.prepare_live import Axis, Preparation, axis, beam_by_centre_of_mass, prepared_probe
 from trainkit_ptychography.scans.scan import Recording, Scan, Truth
 
-_LOOKED_AT = 512  # patterns, evenly spread, whose mean tells where the beam is
+_LOOKED_AT = 512  # patterns, evenly spread, whose mean shows where the beam is
 
 
 class ArrayFile(Protocol):
@@ -53,11 +53,11 @@ class ArrayFile(Protocol):
 
 
 class ReaderHints(NamedTuple):
-    """What a reader knows otherwise than by the names in the settings.
+    """What a file says itself, so that settings need not name it.
 
     Attributes:
-        points_N2: The positions, as an array of positions would hold them.
-        bad_VU: Bad pixels.
+        points_N2: The positions, in the form of an array of positions.
+        bad_VU: Which pixels are bad.
     """
 
     points_N2: NDArray[np.float64] | None = None
@@ -65,7 +65,7 @@ class ReaderHints(NamedTuple):
 
 
 def read_scan(settings: FileDiffraction, file: ArrayFile, hints: ReaderHints | None = None) -> Recording:
-    """Read what the settings name; patterns are only looked at, and read when they are asked for.
+    """Read what the settings name; patterns are read when they are indexed.
 
     Raises:
         DataError: Something is missing, unsafe, or not of the shape that it must have.
@@ -236,7 +236,7 @@ def _bad_pixels(
 
 
 def _of_frame(array: NDArray[Any], frame: tuple[int, ...], name: str, key: str, source: str) -> NDArray[Any]:
-    """Return an array that is to be of a frame's shape, leading axes of length 1 dropped."""
+    """Return an array that must have a frame's shape, without leading axes of length 1."""
     while array.ndim > 2 and array.shape[0] == 1:
         array = array[0]
     if array.shape != frame:

@@ -1,4 +1,4 @@
-"""What CXI and NeXus files say of themselves, put into settings.
+"""Reads what CXI and NeXus files say about themselves into settings.
 
 Shapes: N = scan points, V, U = rows and columns of the detector.
 """
@@ -49,10 +49,10 @@ _SCAN = ("sample_1/transformations", "sample/transformations", "data_1", "data")
 
 
 def read_cxi(settings: CXIDiffraction) -> Recording:
-    """Read a file; what the settings say comes first.
+    """Read a file; what the settings say takes precedence.
 
     Raises:
-        DataError: It lacks something, or says something that cannot be.
+        DataError: Something is missing in the file, or has an impossible value.
     """
     file = HDF5File(settings.path)
     with file.reading():

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @component
 class HDF5Diffraction(FileDiffraction):
-    """Patterns and positions out of an HDF5 file.
+    """Patterns and positions from an HDF5 file.
 
-    Datasets are named by their full path in the file, as "entry/data". Links to other places, external storage and
-    virtual datasets are refused: they would let a file read others on your machine.
+    Datasets are named by their full path in the file, for example "entry/data". Links to other places, external
+    storage and virtual datasets are refused: they would let a file read others on your machine.
     """
 
     requires: ClassVar[tuple[str, ...]] = HDF5Reader.requires
