@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from trainkit import Context, Monitor, RecipeError, State
+from trainkit.console import Console
 from trainkit.engine.start import start
-from trainkit.hooks.progress import Console
 from trainkit.recipe.resolve import resolve_text
 from trainkit_ptychography.constraints.limits import Limits
 from trainkit_ptychography.models.single_slice import SingleSlice

@@ -12,7 +12,7 @@ from attrs.validators import ge, optional
 from trainkit import Component, Problem, component
 
 if TYPE_CHECKING:
-    from trainkit.recipe.root import Recipe
+    from trainkit import Recipe
     from trainkit_ptychography.objects.kind import LiveObject
     from trainkit_ptychography.probes.modes import ProbeModes
 

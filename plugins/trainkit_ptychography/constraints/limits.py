@@ -13,7 +13,7 @@ from trainkit_ptychography.constraints.kind import Constraint
 from trainkit_ptychography.objects.kind import Object
 
 if TYPE_CHECKING:
-    from trainkit.recipe.root import Recipe
+    from trainkit import Recipe
     from trainkit_ptychography.objects.kind import LiveObject
     from trainkit_ptychography.probes.modes import ProbeModes
 

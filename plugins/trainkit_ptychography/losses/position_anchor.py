@@ -13,7 +13,7 @@ from trainkit_ptychography.scans.kind import DiffractionData
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from trainkit.recipe.root import Recipe
+    from trainkit import Recipe
 
 _positive = attrs.validators.optional(attrs.validators.gt(0.0))
 

@@ -6,7 +6,7 @@ and columns of a frame as it is stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from math import prod
 from typing import Any, Protocol
@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 
 from trainkit import DataError
 from trainkit_ptychography.scans.prepare_live import Preparation
+
+SHARE_OF_MEMORY = 0.6
+"""The part of the free memory that patterns take at most if the recipe does not say where they are to be: object, probe
+and batches need memory too."""
 
 _PIECE_BYTES = 2**22  # of float32 that are worked on at a time
 
@@ -51,16 +55,6 @@ class Stored(Protocol):
     def __getitem__(self, key: Any, /) -> Any:
         """Return a part, by a tuple of numbers and slices."""
         ...
-
-
-def by(shape: Sequence[int]) -> str:
-    """Return a shape as messages show it.
-
-    Example:
-        >>> by((24, 20))
-        '24 × 20'
-    """
-    return " × ".join(str(size) for size in shape)
 
 
 def pieces(patterns: Patterns) -> Iterator[tuple[slice, NDArray[np.float32]]]:

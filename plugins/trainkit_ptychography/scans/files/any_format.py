@@ -10,7 +10,7 @@ from trainkit_ptychography.scans.files.kind import FileDiffraction, needs_positi
 from trainkit_ptychography.scans.files.readers.kind import Reader
 
 if TYPE_CHECKING:
-    from trainkit.recipe.root import Recipe
+    from trainkit import Recipe
     from trainkit_ptychography.scans.scan import Recording
 
 

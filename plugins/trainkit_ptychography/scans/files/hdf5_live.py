@@ -14,10 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit import DataError, did_you_mean
-from trainkit_ptychography.free_memory import free_host_memory, in_words
-from trainkit_ptychography.scans.files.guard import reading
-from trainkit_ptychography.scans.patterns import by
+from trainkit import DataError, bytes_in_words, did_you_mean, free_host_memory, guarded_reading, shape_in_words
 
 _MOST_LISTED = 30
 _BEST_COMPRESSION = 1100  # deflate makes at best one byte of 1032
@@ -46,7 +43,7 @@ class HDF5File:
 
     def reading(self) -> AbstractContextManager[None]:
         """Make a context that turns what a damaged file raises into a DataError."""
-        return reading(self._path, "an HDF5 file", self._setting)
+        return guarded_reading(self._path, "an HDF5 file", self._setting)
 
     def stored(self, name: str) -> h5py.Dataset:
         """Return a dataset of numbers, after checks that it is harmless.
@@ -66,15 +63,17 @@ class HDF5File:
         declared, stored = prod(dataset.shape) * dataset.dtype.itemsize, dataset.id.get_storage_size()
         if declared > _BEST_COMPRESSION * stored:
             raise DataError(
-                f"{where} declares {declared:,} bytes ({by(dataset.shape)} of {dataset.dtype}), but the file holds "
-                f"only {stored:,} for it: it is damaged, unfinished, or made to do harm"
+                f"{where} declares {declared:,} bytes ({shape_in_words(dataset.shape)} of {dataset.dtype}), but the "
+                f"file holds only {stored:,} for it: it is damaged, unfinished, or made to do harm"
             )
         if dataset.chunks is not None:
             chunk = prod(dataset.chunks) * dataset.dtype.itemsize
             if chunk > max(free_host_memory() // 2, _CHUNK_CACHE):
                 raise DataError(
-                    f"{where} is stored in pieces of {in_words(chunk)}, and each is to be read as a whole, but only "
-                    f"{in_words(free_host_memory())} of memory are free; store it in smaller ones (h5repack -l CHUNK=…)"
+                    f"{where} is stored in pieces of {bytes_in_words(chunk)}, and each is to be read as a whole, but "
+                    f"only {bytes_in_words(free_host_memory())} of memory are free; store it in smaller ones "
+                    "(h5repack -l "
+                    "CHUNK=…)"
                 )
             self._unpackable(dataset, where)
         return dataset
@@ -85,8 +84,8 @@ class HDF5File:
         needed, free = prod(dataset.shape) * dataset.dtype.itemsize, free_host_memory()
         if needed > free:
             raise DataError(
-                f'{self.source}: dataset "{name}" ({by(dataset.shape)}) takes {in_words(needed)}, but only '
-                f"{in_words(free)} of memory are free; is it the right one?"
+                f'{self.source}: dataset "{name}" ({shape_in_words(dataset.shape)}) takes {bytes_in_words(needed)}, '
+                f"but only {bytes_in_words(free)} of memory are free; is it the right one?"
             )
         return np.asarray(dataset[()])
 
