@@ -44,7 +44,7 @@ def fresnel_kernel(
 
 
 def propagate(wave_YX: Tensor, kernel_YX: Tensor) -> Tensor:
-    """Return waves after their Fourier transforms were multiplied with a kernel; further axes may stand before Y."""
+    """Return waves after their Fourier transforms were multiplied by a kernel; further axes may stand before Y."""
     propagated: Tensor = torch.fft.ifft2(torch.fft.fft2(wave_YX) * kernel_YX)
     return propagated
 

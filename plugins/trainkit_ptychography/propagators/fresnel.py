@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 class Fresnel(Propagator):
     """Free space between slices, in Fresnel's approximation: for electrons, whose angles are small.
 
-    The wave's Fourier transform is multiplied with exp(−iπλz k²), which takes no power from it. The phase error at an
+    The wave's Fourier transform is multiplied by exp(−iπλz k²), which takes no power from it. The phase error at an
     angle α is about π z α⁴ / 4λ: at 100 mrad and 80 keV it is 0.02 rad for slices of 10 Å.
 
     Source: Kirkland, "Advanced Computing in Electron Microscopy" (2020), chapter 6.

@@ -34,7 +34,7 @@ class LivePropagator(Protocol):
     """What a multislice model asks of a propagator."""
 
     def __call__(self, distance_S: Tensor) -> Tensor:
-        """Return what a wave's Fourier transform is multiplied with, complex (S, Y, X), zero frequency at [0, 0].
+        """Return the factor of a wave's Fourier transform, complex (S, Y, X), zero frequency at [0, 0].
 
         Args:
             distance_S: How far each wave goes along the beam in Å; the result is differentiable in it.

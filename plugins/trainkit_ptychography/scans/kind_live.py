@@ -19,7 +19,7 @@ from torch import Tensor
 from trainkit import Context, DataError, hold_out, in_batches, process_share, random_seed, shuffled
 from trainkit_ptychography.scans.batch_order import BatchOrder, arrange
 from trainkit_ptychography.scans.scan import Checked
-from trainkit_ptychography.scans.storage import Resident, Storage, Streamed
+from trainkit_ptychography.scans.storage import Storage, keep
 from trainkit_ptychography.scans.summary import doubts
 
 _ORDER = 0x0DE5  # keeps what a batch order draws apart from the shuffle that deals points to processes
@@ -70,8 +70,7 @@ class LiveDiffraction:
         self.detector_shape = (patterns.shape[1], patterns.shape[2])
         mask_YX = self.scan.mask_YX
         self.mask_YX = None if mask_YX is None else torch.from_numpy(mask_YX).to(self.device)
-        in_memory = storage == "device" or (storage == "host" and self.device.type == "cpu")
-        self._patterns = (Resident if in_memory else Streamed)(patterns, self._amplitudes, self.device)
+        self._patterns = keep(patterns, self._amplitudes, storage, self.device)
 
         self._positions_N2 = torch.from_numpy(self.scan.positions_N2)
         self.train_index, self.held_out_index = hold_out(num, validation_fraction, self.seed, _HOLD_OUT)

@@ -150,3 +150,21 @@ class Streamed:
     def _arrived(self, reading: Future[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         index, amplitudes_BYX = (each.to(self._device, non_blocking=True) for each in reading.result())
         return index, amplitudes_BYX
+
+
+def keep(
+    patterns: Patterns,
+    amplitudes: Callable[[NDArray[np.float32]], Tensor],
+    storage: Storage,
+    device: torch.device,
+) -> Resident | Streamed:
+    """Return patterns as amplitudes, kept where ``storage`` says, from which batches can be made.
+
+    Args:
+        patterns: The intensities.
+        amplitudes: Converts some of them into amplitudes.
+        storage: Where to keep them.
+        device: Device of the batches.
+    """
+    on_device = storage == "device" or (storage == "host" and device.type == "cpu")
+    return (Resident if on_device else Streamed)(patterns, amplitudes, device)
