@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import xxhash
 
 from trainkit.errors import CheckpointError
+from trainkit.files.writing import remove_unfinished, written_whole
 
 if TYPE_CHECKING:
     from io import BufferedReader
@@ -104,25 +105,16 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     names = sorted(tensors, key=lambda name: -_as_stored(tensors[name]).element_size())
     header = _header_bytes(tree, paired, tied, {name: _as_stored(tensors[name]) for name in names}, path)
     try:
-        _remove_leftovers(path.parent)
-        temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
-        try:
-            with open(temporary, "xb") as file:
-                digest = xxhash.xxh3_128(header)
-                file.write(header)
-                for name in names:
-                    data = _bytes_of(_as_stored(tensors[name]).cpu().contiguous())
-                    digest.update(data)
-                    file.write(data)
-                file.seek(8 + len(_PREFIX))
-                file.write(digest.hexdigest().encode())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        _sync_folder(path.parent)
+        remove_unfinished(path.parent)
+        with written_whole(path) as new, open(new, "r+b") as file:
+            digest = xxhash.xxh3_128(header)
+            file.write(header)
+            for name in names:
+                data = _bytes_of(_as_stored(tensors[name]).cpu().contiguous())
+                digest.update(data)
+                file.write(data)
+            file.seek(8 + len(_PREFIX))
+            file.write(digest.hexdigest().encode())
     except OSError as error:
         reason = error.strerror or error
         raise CheckpointError(f"{path} cannot be written ({reason}); free space or choose another folder") from error
@@ -211,20 +203,6 @@ def _bytes_of(tensor: Tensor) -> memoryview:
 
     # With a single element, or none, any stride is contiguous; but a view as bytes wants 1.
     return tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy().data
-
-
-def _remove_leftovers(folder: Path) -> None:
-    for leftover in folder.glob("*.tmp-*"):
-        leftover.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename in the folder outlive a power failure."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------

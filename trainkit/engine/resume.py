@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from trainkit.engine import run_folder
 from trainkit.engine.build import build
 from trainkit.engine.environment import conditions
 from trainkit.engine.every_run import metrics_file
-from trainkit.engine.every_run.saving import restore
+from trainkit.engine.every_run.saving import facts_of, restore
 from trainkit.engine.start import RunOutcome, execute
 from trainkit.errors import CheckpointError, RecipeError
 from trainkit.groups.plan import GroupPlan, RunLength, plan_groups
@@ -31,6 +32,7 @@ from trainkit.groups.resuming import (
     resume_group,
 )
 from trainkit.recipe.group_epochs import declared_groups
+from trainkit.recipe.origin import DEFAULT
 from trainkit.recipe.resolve import resolve, resolve_text
 
 if TYPE_CHECKING:
@@ -271,7 +273,8 @@ def differences(saved: Mapping[str, Any], run: Run) -> Iterator[str]:
     before = dict(_flat(tomli.loads(saved["recipe"])))
     after = dict(_flat(run.resolved.tree))
     for key in sorted(before.keys() | after.keys()):
-        if before.get(key) != after.get(key):
+        is_new_setting = key not in before and run.resolved.origin(tuple(key.split("."))) is DEFAULT
+        if before.get(key) != after.get(key) and not is_new_setting:
             effect = "harmless" if key.startswith(_HARMLESS) else "the run goes on differently"
             yield f"changed: {key}: {before.get(key, 'not set')} -> {after.get(key, 'not set')} ({effect})"
     versions = {(used["group"], used["use"]): used["version"] for used in saved["components"]}
@@ -279,10 +282,20 @@ def differences(saved: Mapping[str, Any], run: Run) -> Iterator[str]:
         was = versions.get((used.group, used.use), used.version)
         if was != used.version:
             yield f"warning: {used.where}: {used.use} is of {used.package} {used.version}, was {was}"
+    yield from _other_facts(saved.get("facts"), facts_of(run))
     here = conditions(run.state.context.device)
     for name, value in saved["conditions"].items():
         if here.get(name) != value:
             yield f"warning: {name} is {here.get(name)}, was {value}: the run will not be the same bit for bit"
+
+
+def _other_facts(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> Iterator[str]:
+    if before is None or now is None:
+        return  # a checkpoint from before there were facts, or data that has none
+    was, here = dict(_flat(before)), dict(_flat(json.loads(json.dumps(now))))
+    for key in sorted(was.keys() | here.keys()):
+        if was.get(key) != here.get(key):
+            yield f"warning: the data is not what it was: its {key} is {here.get(key)}, was {was.get(key)}"
 
 
 def group_changes(
@@ -326,7 +339,7 @@ def _rate_changes(name: str, old: SavedGroup | None, resumed: ResumedGroup, poin
         return
     was = old.phase.rate(point.epoch, point.epoch_step, point.steps_per_epoch, old.memory).lr
     schedules = [type(each.scheduler).__name__ for each in (old.phase, phase)]
-    if was != now or schedules[0] != schedules[1] or phase.clock != old.phase.clock:
+    if was != now or schedules[0] != schedules[1]:
         change = f", {schedules[0]} -> {schedules[1]}" if schedules[0] != schedules[1] else ""
         yield f"group {name}: lr in epoch {point.epoch}: {was:.6g} -> {now:.6g}{change}"
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainkit.engine.environment import environment
 from trainkit.errors import TrainkitError
+from trainkit.files.writing import written_whole
 from trainkit.recipe.resolve import write
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def newest_first(folders: Iterable[Path]) -> list[Path]:
 
 def describe(folder: Path, resolved: Resolved, parent: Path | None = None) -> None:
     """Write the resolved recipe and the environment into a run folder; one entry of the environment a start."""
-    (folder / RECIPE).write_text(write(resolved.tree), encoding="utf-8")
+    with written_whole(folder / RECIPE) as new:
+        new.write_text(write(resolved.tree), encoding="utf-8")
     started = environment(resolved) | ({"parent": str(parent)} if parent else {})
     _write_starts(folder, [*starts(folder), started])
 
@@ -85,9 +87,8 @@ def starts(folder: Path) -> list[dict[str, Any]]:
 
 def _write_starts(folder: Path, entries: list[dict[str, Any]]) -> None:
     text = json.dumps({"starts": entries}, indent=2) + "\n"
-    temporary = folder / f"{_ENVIRONMENT}.tmp"
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(folder / _ENVIRONMENT)
+    with written_whole(folder / _ENVIRONMENT) as new:
+        new.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from trainkit.events import Live
+from trainkit.files.writing import written_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,7 +75,5 @@ def cut_back(folder: Path, epochs: int, evaluated_step: int, into: Path | None =
         for line in read(folder)
         if line["epoch"] < epochs or ("seconds" not in line and line["step"] <= evaluated_step)
     ]
-    target = (into or folder) / NAME
-    temporary = target.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(target)
+    with written_whole((into or folder) / NAME) as new:
+        new.write_text("".join(kept), encoding="utf-8")

@@ -38,7 +38,7 @@ def checkpoint_content(run: Run) -> dict[str, Any]:
         "steps_per_epoch": state.steps_per_epoch,
         "evaluated_step": state.evaluated_step,
         "stop_reason": state.stop_reason,
-        "facts": _facts(run),
+        "facts": facts_of(run),
         "recipe": write(run.resolved.tree),
         "components": [attrs.asdict(used) for used in run.resolved.used],
         "conditions": conditions(state.context.device),
@@ -238,7 +238,12 @@ def _misfits(saved: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]
             yield f"{what} {', '.join(names[:4])}" + (f", … ({len(names)} in all)" if len(names) > 4 else "")
 
 
-def _facts(run: Run) -> dict[str, Any] | None:
+def facts_of(run: Run) -> dict[str, Any] | None:
+    """Return what the opened data says of itself; None if it says nothing.
+
+    Raises:
+        PartError: It fails to.
+    """
     facts = getattr(run.state.data, "facts", None)
     if facts is None:
         return None
