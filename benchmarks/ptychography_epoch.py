@@ -29,10 +29,10 @@ import torch
 
 from trainkit import State
 from trainkit.engine.build import build
+from trainkit.engine.every_run.saving import Saver
 from trainkit.engine.loop import train
 from trainkit.engine.run import Run
 from trainkit.engine.run_folder import create
-from trainkit.engine.saving import Saver
 from trainkit.recipe.resolve import resolve
 
 AIM = 1.0
