@@ -32,7 +32,7 @@ from trainkit_ptychography.objects.encoding.tinycudann import TinyCudaEncoding, 
 from trainkit_ptychography.objects.encoding.tinycudann_installed import version
 from trainkit_ptychography.objects.hash_encoding import HashEncoding
 from trainkit_ptychography.objects.hash_encoding_live import HashObject
-from trainkit_ptychography.objects.kind import Canvas
+from trainkit_ptychography.objects.kind import ObjectGeometry
 from trainkit_ptychography.objects.pixels import Pixels
 
 AIM = 5.0
@@ -44,8 +44,8 @@ DIRECT, SEPARABLE, TINYCUDANN = "encoding, direct", "encoding, separable", "enco
 def parts(side: int, device: torch.device, compiled: bool) -> dict[str, Callable[[], Tensor]]:
     """Return name -> what makes a tensor, whose sum of squares is then differentiated."""
     settings = HashEncoding(levels=LEVELS, features=FEATURES)
-    canvas = Canvas((side, side), (side, side), torch.float32, device, 0)
-    live = settings.build(canvas).to(device)
+    geometry = ObjectGeometry((side, side), (side, side), torch.float32, device, 0)
+    live = settings.build(geometry).to(device)
     assert isinstance(live, HashObject)
     scale = scale_that_ends_at(side, LEVELS, settings.base_resolution)
     grids = settings.grids(scale)
@@ -70,7 +70,7 @@ def parts(side: int, device: torch.device, compiled: bool) -> dict[str, Callable
     for name, form in forms.items():
         print(f"{name:32}{float((form().detach() - reference).abs().max()):8.1e}")
     features_CP = reference.T.contiguous().requires_grad_()
-    pixels, corner = Pixels().build(canvas).to(device), torch.zeros(1, 2, dtype=torch.int64, device=device)
+    pixels, corner = Pixels().build(geometry).to(device), torch.zeros(1, 2, dtype=torch.int64, device=device)
     return {
         **forms,
         "network": lambda: live._network(features_CP),

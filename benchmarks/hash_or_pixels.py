@@ -372,10 +372,10 @@ def measured(state: State) -> dict[str, float]:
     model: Any = state.model
     scan, trained = data.scan, data.train_index.numpy()
     box = compared_box(scan.positions_N2)
-    phase_HW = model.maps()["phase"]
+    phase_HW = model.reconstruction().projected_phase()
     return {
-        "r": phase_pearson(phase_HW, model.origin_2, scan.truth.phase_KL, box),
-        "phase_error_rad": phase_error(phase_HW, model.origin_2, scan.truth.phase_KL, box),
+        "r": phase_pearson(phase_HW, model.motion.origin_2, scan.truth.phase_KL, box),
+        "phase_error_rad": phase_error(phase_HW, model.motion.origin_2, scan.truth.phase_KL, box),
         "position_error_angstrom": scan.pixel_size_angstrom
         * position_rmse(model.positions()[trained], scan.truth.positions_N2[trained]),
     }
@@ -440,8 +440,8 @@ def shown_phase(state: State) -> NDArray[np.float32]:
     """Return the middle of the phase, for the picture."""
     data: Any = state.data
     model: Any = state.model
-    middle_2 = (data.scan.positions_N2.min(axis=0) + data.scan.positions_N2.max(axis=0)) / 2 - model.origin_2
-    return cut(model.maps()["phase"], middle_2, data.scan.pixel_size_angstrom).astype(np.float32)
+    middle_2 = (data.scan.positions_N2.min(axis=0) + data.scan.positions_N2.max(axis=0)) / 2 - model.motion.origin_2
+    return cut(model.reconstruction().projected_phase(), middle_2, data.scan.pixel_size_angstrom).astype(np.float32)
 
 
 def cut(phase_HW: NDArray[np.floating], middle_2: NDArray[np.float64], pixel: float) -> NDArray[np.floating]:

@@ -29,10 +29,10 @@ import torch
 
 from trainkit import State
 from trainkit.engine.build import build
+from trainkit.engine.every_run.saving import Saver
 from trainkit.engine.loop import train
 from trainkit.engine.run import Run
 from trainkit.engine.run_folder import create
-from trainkit.engine.saving import Saver
 from trainkit.recipe.resolve import resolve
 
 AIM = 1.0
@@ -78,8 +78,8 @@ def plain_epochs(run: Run) -> Iterator[float]:
     amplitudes_NYX = torch.cat([batch["amplitudes"] for batch in data.evaluate("train")])
     index_N = torch.cat([batch["index"] for batch in data.evaluate("train")])
     size = amplitudes_NYX.shape[1]
-    corner_N2, remainder_N2 = model.corner_N2[index_N], model.remainder_N2[index_N]
-    probe = torch.view_as_real(torch.from_numpy(model.probe_modes())).clone().requires_grad_()
+    corner_N2, remainder_N2 = model.motion.corner_N2[index_N], model.motion.remainder_N2[index_N]
+    probe = torch.view_as_real(torch.from_numpy(model.reconstruction().probe_MYX)).clone().requires_grad_()
     peak = float(probe.detach().norm(dim=-1).max())
     probe.data /= peak
     maps = torch.zeros_like(model.object.maps).requires_grad_()

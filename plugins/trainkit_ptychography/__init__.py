@@ -4,15 +4,17 @@ Where things are, from the ground up; what one component of a room shares with t
 settings in ``x`` put to work is ``x_live``:
 
     physics/           optics, the forward model, geometry and quality: pure functions of arrays
-    scans/             diffraction data: their kind, what a reader hands over, its checks, and the batches of a run
-    scans/files/       scans in files of any layout, none of which is trusted
+    scans/             diffraction data: their kind, what a reader returns, its checks, and the batches of a run
+    scans/files/       scans in files of any layout, none of which is trusted; readers: a kind that others can extend
     objects/           how the specimen's transmission is parametrised: a kind that other packages can extend
     objects/encoding/  what a hash encoding is made of: levels, grids, a small network, and the backends for them
     probes/            what illuminates the specimen: a kind that other packages can extend, and the trained modes
+    propagators/       how a wave gets from slice to slice: a kind that other packages can extend
+    constraints/       what is imposed on object and probe between steps: a kind that other packages can extend
     losses/            losses of diffraction patterns, and regularisers of object and positions
     output/            what a run leaves behind: pictures, TIFF files and the result
-    models/            the models: what is trained, and what is kept in order meanwhile
-    hooks/             the comparison with the truth, where a simulation knows it
+    models/            the models: object, probe, motion of positions, and what they show and leave behind
+    hooks/             the comparison with the truth, if a simulation knows it
 
 Conventions, everywhere (docs/ptychography_conventions.md has them all): arrays are (rows, columns), positions are (row,
 column) in pixels of the object; patterns have their zero frequency at [0, 0]; a probe sits at pixel (Y//2, X//2) of its
@@ -26,10 +28,15 @@ from typing import TYPE_CHECKING
 from trainkit import lazy_names
 
 if TYPE_CHECKING:
-    from trainkit_ptychography.objects.kind import Canvas, LiveObject, Object
+    from trainkit_ptychography.constraints.kind import Constraint
+    from trainkit_ptychography.models.output import Reconstruction, Reconstructs
+    from trainkit_ptychography.objects.kind import LiveObject, Object, ObjectGeometry, PixelwiseObject
     from trainkit_ptychography.probes.kind import Probe
-    from trainkit_ptychography.scans.files.assembly import ArrayFile, Known, read_scan
+    from trainkit_ptychography.probes.modes import ProbeModes
+    from trainkit_ptychography.propagators.kind import LivePropagator, Propagator, WaveGeometry
+    from trainkit_ptychography.scans.files.assembly import ArrayFile, ReaderHints, read_scan
     from trainkit_ptychography.scans.files.kind import FileDiffraction
+    from trainkit_ptychography.scans.files.readers.kind import Reader
     from trainkit_ptychography.scans.kind import DiffractionData
     from trainkit_ptychography.scans.kind_live import LiveDiffraction
     from trainkit_ptychography.scans.patterns import Frames, Patterns, Stored
@@ -38,10 +45,15 @@ else:  # hidden from type checkers, which would take every name of a module that
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            ".objects.kind": ("Canvas", "LiveObject", "Object"),
+            ".constraints.kind": ("Constraint",),
+            ".models.output": ("Reconstruction", "Reconstructs"),
+            ".objects.kind": ("LiveObject", "Object", "ObjectGeometry", "PixelwiseObject"),
             ".probes.kind": ("Probe",),
-            ".scans.files.assembly": ("ArrayFile", "Known", "read_scan"),
+            ".probes.modes": ("ProbeModes",),
+            ".propagators.kind": ("LivePropagator", "Propagator", "WaveGeometry"),
+            ".scans.files.assembly": ("ArrayFile", "ReaderHints", "read_scan"),
             ".scans.files.kind": ("FileDiffraction",),
+            ".scans.files.readers.kind": ("Reader",),
             ".scans.kind": ("DiffractionData",),
             ".scans.kind_live": ("LiveDiffraction",),
             ".scans.patterns": ("Frames", "Patterns", "Stored"),
@@ -51,19 +63,28 @@ else:  # hidden from type checkers, which would take every name of a module that
 
 __all__ = [
     "ArrayFile",
-    "Canvas",
+    "Constraint",
     "DiffractionData",
     "FileDiffraction",
     "Frames",
-    "Known",
     "LiveDiffraction",
     "LiveObject",
+    "LivePropagator",
     "Object",
+    "ObjectGeometry",
     "Patterns",
+    "PixelwiseObject",
     "Probe",
+    "ProbeModes",
+    "Propagator",
+    "Reader",
+    "ReaderHints",
+    "Reconstruction",
+    "Reconstructs",
     "Recording",
     "Scan",
     "Stored",
     "Truth",
+    "WaveGeometry",
     "read_scan",
 ]

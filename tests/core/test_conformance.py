@@ -27,12 +27,14 @@ from trainkit import (
 )
 from trainkit.optimizers.sgd import SGD
 from trainkit_ptychography.probes.aperture import Aperture
+from trainkit_ptychography.scans.files.readers.hdf5 import HDF5Reader
 
 if TYPE_CHECKING:
     from fractions import Fraction
 
 SAMPLES: dict[str, dict[str, Any]] = {
     "trainkit.data/diffraction_cxi": {"path": Path("scan.cxi")},
+    "trainkit.data/diffraction_file": {"path": Path("scan.h5"), "reader": HDF5Reader()},
     "trainkit.data/diffraction_hdf5": {"path": Path("scan.h5"), "patterns": "patterns", "positions": "positions"},
     "trainkit.data/diffraction_numpy": {"path": Path("scan.npz")},
     "trainkit.hooks/stop_group": {"group": "probe"},

@@ -122,7 +122,9 @@ def misfit(known: Known, *, sign: float = 1.0, transposed: bool = False, defocus
     phase_KL = data.scan.truth.phase_KL.T if transposed else data.scan.truth.phase_KL
     rows, columns = (
         (int(np.rint(first)) + np.arange(length)) % period
-        for first, length, period in zip(model.origin_2, model.object.maps.shape[1:], phase_KL.shape, strict=True)
+        for first, length, period in zip(
+            model.motion.origin_2, model.object.maps.shape[1:], phase_KL.shape, strict=True
+        )
     )
     with torch.no_grad():
         model.object.maps[0] = sign * torch.from_numpy(phase_KL[np.ix_(rows, columns)].astype(np.float32))

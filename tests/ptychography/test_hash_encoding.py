@@ -20,7 +20,7 @@ from trainkit.recipe.resolve import resolve
 from trainkit_ptychography.objects.encoding.hash_grid import encode
 from trainkit_ptychography.objects.hash_encoding import FineFrom, HashEncoding
 from trainkit_ptychography.objects.hash_encoding_live import HashObject
-from trainkit_ptychography.objects.kind import Canvas
+from trainkit_ptychography.objects.kind import ObjectGeometry
 from trainkit_ptychography.physics.forward import crop
 
 ROOT = Path(__file__).parents[2]
@@ -33,13 +33,13 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.chdir(tmp_path)
 
 
-def canvas(shape: tuple[int, int] = (60, 50), patch: tuple[int, int] = (12, 10), seed: int = 0) -> Canvas:
-    return Canvas(shape, patch, torch.float64, torch.device("cpu"), seed)
+def geometry(shape: tuple[int, int] = (60, 50), patch: tuple[int, int] = (12, 10), seed: int = 0) -> ObjectGeometry:
+    return ObjectGeometry(shape, patch, torch.float64, torch.device("cpu"), seed)
 
 
-def made(on: Canvas | None = None, **changes: Any) -> HashObject:
+def made(on: ObjectGeometry | None = None, **changes: Any) -> HashObject:
     small = {"levels": 5, "base_resolution": 4, "log2_hashmap_size": 8, "neurons": 8}
-    live = HashEncoding(**{**small, **changes}).build(on or canvas())
+    live = HashEncoding(**{**small, **changes}).build(on or geometry())
     assert isinstance(live, HashObject)
     return live
 
@@ -71,9 +71,9 @@ def test_it_is_a_network_over_the_features_of_each_pixels_centre(kind: str, hidd
     for number, (weight, bias) in enumerate(zip(live.weights, live.biases, strict=True)):
         values = values @ weight.detach().numpy().T + bias.detach().numpy()[:, 0]
         values = np.maximum(values, 0) if number < hidden else values
-    np.testing.assert_allclose(live.phase().detach(), values[:, 0].reshape(60, 50), atol=1e-12)
+    np.testing.assert_allclose(live.phase().detach(), values[:, 0].reshape(1, 60, 50), atol=1e-12)
     amplitude = np.exp(-values[:, 1]) if kind == "phase_and_amplitude" else np.ones(3000)
-    np.testing.assert_allclose(live.amplitude().detach(), amplitude.reshape(60, 50), atol=1e-12)
+    np.testing.assert_allclose(live.amplitude().detach(), amplitude.reshape(1, 60, 50), atol=1e-12)
 
 
 PLACES = {
@@ -117,14 +117,14 @@ def test_it_begins_as_vacuum_by_the_runs_seed_alone() -> None:
     one = made()
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    again, other = made(), made(canvas(seed=1))
+    again, other = made(), made(geometry(seed=1))
     for a, b in zip(one.parameters(), again.parameters(), strict=True):
         assert torch.equal(a, b)
     assert not torch.equal(one.tables[0], other.tables[0])
     largest = [float(table.detach().abs().max()) for table in one.tables]
     assert 0.9e-4 < max(largest) <= 1e-4
     assert float(one.phase().detach().abs().max()) < 1e-2
-    torch.testing.assert_close(one.amplitude(), torch.ones(60, 50, dtype=torch.float64), atol=1e-2, rtol=0)
+    torch.testing.assert_close(one.amplitude(), torch.ones(1, 60, 50, dtype=torch.float64), atol=1e-2, rtol=0)
 
 
 def counted(live: HashObject, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
@@ -190,7 +190,7 @@ def test_what_is_kept_for_validation_is_never_out_of_date() -> None:
 
 
 def test_precision_changes_no_bit() -> None:
-    live = roughen(made(canvas()._replace(dtype=torch.float32)))
+    live = roughen(made(geometry()._replace(dtype=torch.float32)))
     found = []
     for on in (False, True):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=on):
@@ -277,7 +277,7 @@ def test_tables_that_do_not_fit_into_memory_are_refused(monkeypatch: pytest.Monk
 def test_so_are_those_that_do_not_fit_into_the_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2**20, 2**30))
     with pytest.raises(RecipeError, match=r"take .* MiB, and 1 MiB are free on cuda:1; lower log2_hashmap_size"):
-        made(Canvas((600, 500), (12, 10), torch.float32, torch.device("cuda:1"), 0), log2_hashmap_size=18)
+        made(ObjectGeometry((600, 500), (12, 10), torch.float32, torch.device("cuda:1"), 0), log2_hashmap_size=18)
 
 
 def test_levels_that_never_join_are_a_warning() -> None:
@@ -296,7 +296,7 @@ def test_levels_finer_than_the_pixels_are_a_warning_that_says_what_to_set(caplog
 
 def test_an_object_smaller_than_its_coarsest_level_is_refused() -> None:
     with pytest.raises(RecipeError, match=r"lower model\.object\.base_resolution"):
-        made(canvas((16, 12), (4, 4)), base_resolution=16)
+        made(geometry((16, 12), (4, 4)), base_resolution=16)
     with pytest.raises(RecipeError, match="would have 15 vertices for the 60 pixels"):
         made(base_resolution=15, vertices_per_pixel=0.25)
 
@@ -311,7 +311,7 @@ def test_the_finest_level_is_as_fine_as_it_is_told(
     assert len(live.tables[-1]) == -(-(vertices**2) // 8) * 8
     sets = ("model.object.per_level_scale=1.1", f"model.object.vertices_per_pixel={share}")
     if share < 1:
-        with pytest.raises(RecipeError, match="per_level_scale says already how fine"):
+        with pytest.raises(RecipeError, match="per_level_scale already says how fine"):
             resolve(RECIPE, sets)
     else:
         resolve(RECIPE, sets)

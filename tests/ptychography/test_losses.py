@@ -17,8 +17,10 @@ from trainkit_ptychography.losses.amplitude import Amplitude
 from trainkit_ptychography.losses.intensity import Intensity
 from trainkit_ptychography.losses.poisson import Poisson
 from trainkit_ptychography.losses.position_anchor import PositionAnchor
+from trainkit_ptychography.losses.tv import TotalVariation
 from trainkit_ptychography.models.single_slice import SingleSlice
 from trainkit_ptychography.probes.aperture import Aperture
+from trainkit_ptychography.scans.kind import DiffractionData
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 
 GENERATOR = np.random.default_rng(5)
@@ -114,6 +116,42 @@ def test_masked_pixels_have_no_say_and_the_others_count_as_before(loss):
     wild = np.where(mask, measured, 50.0)
     assert value_of(loss, found, wild, mask) == pytest.approx(masked, rel=1e-12)
     assert value_of(loss, found, measured, np.ones_like(mask)) == pytest.approx(full, rel=1e-12)
+
+
+COMBINES = [
+    (Amplitude(), "mean"),
+    (Intensity(), "mean"),
+    (Poisson(), "mean"),
+    (PositionAnchor(sigma_pixels=0.3), "mean"),
+    (TotalVariation(), "once"),
+]
+
+
+@pytest.mark.parametrize(("loss", "combine"), COMBINES, ids=lambda each: type(each).__name__)
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_batch_costs_what_its_parts_do_as_each_loss_says_they_combine(loss, combine, masked):
+    """Mean: parts weighted by their number of patterns make up the whole. Once: each part gives the whole's value."""
+    assert loss.combine() == combine
+    data, model = built()
+    if masked:
+        data.mask_YX = torch.ones(data.detector_shape, dtype=torch.bool)
+        data.mask_YX[3:7, 5:] = False
+    with torch.no_grad():
+        model.dr.copy_(torch.from_numpy(GENERATOR.normal(0.0, 0.3, size=(16, 2))))
+        model.object.maps += torch.from_numpy(GENERATOR.normal(0.0, 0.1, size=tuple(model.object.maps.shape)))
+    function = loss.build(data)
+    (batch,) = data.evaluate("train")
+    cut = 5
+    parts = [{name: value[part] for name, value in batch.items()} for part in (slice(cut), slice(cut, None))]
+    with torch.no_grad():
+        whole, *values = (float(function(model(each), each, model)) for each in (batch, *parts))
+    num = len(batch["index"])
+    joined = (cut * values[0] + (num - cut) * values[1]) / num if combine == "mean" else values[0]
+    assert joined == pytest.approx(whole, rel=1e-5)
+
+
+def test_losses_of_patterns_are_for_diffraction_data_alone():
+    assert {loss.accepts for loss, _ in COMBINES} == {DiffractionData}
 
 
 # ---- position_anchor ------------------------------------------------------------------------------------------------

@@ -180,7 +180,9 @@ def test_a_probe_comes_out_of_a_file_with_its_modes_and_their_powers(kind, tmp_p
     model = SingleSlice(probe=ProbeFromFile(path=path)).build(data)
     assert isinstance(model, SingleSliceModule)
     powers = (np.abs(probe) ** 2).sum((1, 2))
-    np.testing.assert_allclose((np.abs(model.probe_modes()) ** 2).sum((1, 2)), powers / powers.sum(), rtol=1e-5)
+    np.testing.assert_allclose(
+        (np.abs(model.reconstruction().probe_MYX) ** 2).sum((1, 2)), powers / powers.sum(), rtol=1e-5
+    )
 
 
 def test_the_probe_of_an_earlier_result_begins_the_next_run(tmp_path):
@@ -188,7 +190,7 @@ def test_the_probe_of_an_earlier_result_begins_the_next_run(tmp_path):
     state = State(Context(0, torch.device("cpu"), 0, 1, tmp_path), 2, model, data, {}, Monitor(), ended="finished")
     model.on_run_end(state)
     again = ProbeFromFile(path=tmp_path / "result.h5").build(data)
-    np.testing.assert_allclose(again, model.probe_modes())
+    np.testing.assert_allclose(again, model.reconstruction().probe_MYX)
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def with_the_true_object(data: LiveDiffraction, **settings: Any) -> SingleSliceM
     model = made(data, **settings)
     truth = data.scan.truth
     assert truth is not None
-    top, left = np.rint(model.origin_2).astype(int) + 20
+    top, left = np.rint(model.motion.origin_2).astype(int) + 20
     with torch.no_grad():
         height, width = model.object.maps.shape[1:]
         model.object.maps[0] = torch.from_numpy(np.pad(truth.phase_KL, 20)[top:, left:][:height, :width])

@@ -75,7 +75,7 @@ def test_the_siemens_star_shows_its_spokes() -> None:
     assert total / 516 <= 0.0148  # a plain loop: 0.01475 over its last epoch
     # On circles around its middle the star's phase goes up and down once for each of its 30 spokes.
     for radius in (90, 100):
-        share, spokes = clearest_rhythm(model.maps()["phase"], -model.origin_2, radius)
+        share, spokes = clearest_rhythm(model.reconstruction().projected_phase(), -model.motion.origin_2, radius)
         assert spokes == 30
         assert share > 0.4
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,18 +14,19 @@ import numpy as np
 import pytest
 import torch
 
-from trainkit import Context, DataError, Monitor, Problem, State
+from trainkit import Context, DataError, Group, Monitor, Problem, RecipeError, State
 from trainkit_ptychography.hooks.truth import NAMES, CompareWithTruth
 from trainkit_ptychography.hooks.truth_live import compare
 from trainkit_ptychography.losses.amplitude import Amplitude
 from trainkit_ptychography.losses.tv import TotalVariation
+from trainkit_ptychography.models.output import Reconstruction
 from trainkit_ptychography.models.single_slice import SingleSlice
 from trainkit_ptychography.models.single_slice_live import SingleSliceModule
 from trainkit_ptychography.objects.pixels import Pixels
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.probes.from_data import ProbeFromData
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
-from trainkit_ptychography.scans.scan import Recording, Scan, checked
+from trainkit_ptychography.scans.scan import Checked, Recording, Scan, checked
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 
 UNMASKED: Any = SimpleNamespace(mask_YX=None, mean_counts=500.0)
@@ -83,7 +85,7 @@ def compare_with_formula(phase_KL: np.ndarray, probe_MYX: np.ndarray, corners_N2
     scan = Scan(positions_N2=corners_N2.astype(float), source="made up", probe_MYX=probe_MYX)
     recording = checked(Recording((expected**2).astype(np.float32), scan))
     model = made(LiveDiffraction(recording, context(), 32, 0.0, dtype), probe=ProbeFromData())
-    first = np.rint(model.origin_2).astype(int) + np.array([height // 2, width // 2])
+    first = np.rint(model.motion.origin_2).astype(int) + np.array([height // 2, width // 2])
     shape = model.object.maps.shape[1:]
     rows, columns = (
         (start + np.arange(size)) % length for start, size, length in zip(first, shape, phase_KL.shape, strict=True)
@@ -140,11 +142,24 @@ def test_patches_are_the_same_whether_exponentials_are_taken_of_the_object_or_of
     with torch.no_grad():
         model.object.maps += 0.1 * torch.rand(model.object.maps.shape, generator=torch.Generator().manual_seed(0))
     many, one = torch.arange(30), torch.arange(1)
-    corners = model.corner_N2
-    torch.testing.assert_close(model.object(corners[many])[:1], model.object(corners[one]))
-    whole = model.object.amplitude() * torch.exp(1j * model.object.phase())
+    corners = model.motion.corner_N2
+    torch.testing.assert_close(model.object(corners[many])[:, :1], model.object(corners[one]))
+    whole_SHW = model.object.amplitude() * torch.exp(1j * model.object.phase())
     row, column = corners[0].tolist()
-    torch.testing.assert_close(model.object(corners[one])[0], whole[row : row + 24, column : column + 24])
+    assert model.object(corners[one]).shape == (1, 1, 24, 24)  # slices, patterns, rows, columns
+    torch.testing.assert_close(model.object(corners[one])[:, 0], whole_SHW[:, row : row + 24, column : column + 24])
+
+
+def test_a_specimen_of_several_slices_is_shown_as_what_its_slices_make_together():
+    """exp(i·φ₁ − a₁) · exp(i·φ₂ − a₂): phases add up, amplitudes multiply."""
+    generator = np.random.default_rng(5)
+    phase_SHW, amplitude_SHW = generator.normal(size=(3, 7, 6)), generator.uniform(0.5, 1.0, (3, 7, 6))
+    nowhere = np.zeros((1, 2))
+    found = Reconstruction(
+        phase_SHW=phase_SHW, amplitude_SHW=amplitude_SHW, probe_MYX=None, positions_N2=nowhere, origin_2=nowhere[0]
+    )
+    together_HW = (amplitude_SHW * np.exp(1j * phase_SHW)).prod(axis=0)
+    np.testing.assert_allclose(found.projected_amplitude() * np.exp(1j * found.projected_phase()), together_HW)
 
 
 def test_moving_a_point_by_whole_pixels_is_the_same_as_a_scan_that_has_it_there():
@@ -156,7 +171,7 @@ def test_moving_a_point_by_whole_pixels_is_the_same_as_a_scan_that_has_it_there(
     moved_N2 = np.random.default_rng(2).integers(-3, 4, data.scan.positions_N2.shape).astype(float)
     moved_N2[data.scan.positions_N2.argmin(axis=0)] = 0.0  # the object begins where it did
     other = made(live(settings, torch.float64, positions_N2=data.scan.positions_N2 + moved_N2), object_margin=6)
-    shift = np.rint(other.origin_2 - model.origin_2).astype(int)
+    shift = np.rint(other.motion.origin_2 - model.motion.origin_2).astype(int)
     with torch.no_grad():
         model.object.maps += torch.rand(model.object.maps.shape, generator=torch.Generator().manual_seed(0))
         rows, columns = (
@@ -178,7 +193,7 @@ def test_crossing_half_a_pixel_recentres_the_patch_and_changes_next_to_nothing()
         model.object.maps[0] = torch.from_numpy(0.3 * np.sin(rows / 4.0) * np.cos(columns / 5.0))
         patterns = []
         for beyond in (-1e-6, 1e-6):
-            model.dr[:] = 0.5 + beyond - model.remainder_N2
+            model.dr[:] = 0.5 + beyond - model.motion.remainder_N2
             patterns.append(model({"index": torch.arange(30)})["intensities"])
     assert (patterns[0].sqrt() - patterns[1].sqrt()).norm() < 0.01 * patterns[0].sqrt().norm()
 
@@ -236,6 +251,65 @@ def test_processes_share_an_epoch_without_overlap():
     assert len(set(chain(*seen))) == 3 * len(seen[0])
 
 
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_processes_share_a_split_evenly_and_each_goes_in_the_order_of_the_scan(split):
+    recording = checked(SMALL.read())
+    whole = [live_of(recording, 0, 1), *(live_of(recording, rank, 3) for rank in range(3))]
+    expected, *shares = (list(chain(*(batch["index"].tolist() for batch in data.evaluate(split)))) for data in whole)
+    assert sorted(chain(*shares)) == expected
+    assert all(share == sorted(share) for share in shares)
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def live_of(recording: Checked, rank: int, world: int) -> LiveDiffraction:
+    return LiveDiffraction(recording, context()._replace(rank=rank, world=world), 4, 0.25)
+
+
+def test_a_process_without_a_share_of_a_split_yields_nothing():
+    recording = checked(SMALL.read())
+    data = [LiveDiffraction(recording, context()._replace(rank=rank, world=3), 4, 0.03) for rank in range(3)]
+    assert [sum(len(batch["index"]) for batch in each.evaluate("val")) for each in data] == [1, 0, 0]
+
+
+def test_facts_are_json_and_their_fingerprint_tells_scans_apart_wherever_patterns_are_kept():
+    facts = live().facts()
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts | {"fingerprint": ""} == {
+        "num_points": 30,
+        "detector_shape": [24, 24],
+        "pixel_size_angstrom": 0.4,
+        "wavelength_angstrom": pytest.approx(0.0417572, rel=1e-5),
+        "fingerprint": "",
+    }
+    again = live_of(checked(SMALL.read()), 0, 1).facts()["fingerprint"]
+    assert again == facts["fingerprint"]
+    moved = SMALL.read().scan.positions_N2 + np.array([0.0, 0.01])
+    others = [live(attrs.evolve(SMALL, seed=1)), live(positions_N2=moved)]
+    assert len({facts["fingerprint"], *(other.facts()["fingerprint"] for other in others)}) == 3
+
+
+def test_a_model_is_not_built_without_its_scan():
+    with pytest.raises(DataError, match="reconstruction of one scan"):
+        SMALL.recall(live().facts())
+
+
+def test_several_processes_do_not_fit_held_out_positions_each_for_itself():
+    data = live()
+    model = made(data)
+    state = State(context()._replace(world=2), 2, model, data, {"dr": a_group(model, start_epoch=1)}, Monitor())
+    with pytest.raises(RecipeError, match="validation_fraction = 0"):
+        model.on_run_start(state)
+    for harmless in (
+        attrs.evolve(state, context=context()),
+        attrs.evolve(state, groups={"dr": a_group(model, start_epoch=None)}),
+    ):
+        model.on_run_start(harmless)
+
+
+def a_group(model: SingleSliceModule, start_epoch: int | None) -> Group:
+    return Group({"dr": model.dr}, 0.0, False, start_epoch, 2)
+
+
 def test_the_simulation_is_the_same_for_the_same_seed_and_its_errors_have_the_size_asked_for():
     settings = SimulatedDiffraction(scan_shape=(30, 30), detector_size=16, position_error_angstrom=0.2)
     first, second = settings.read(), settings.read()
@@ -256,7 +330,7 @@ def test_with_the_true_object_and_positions_only_counting_noise_is_left():
     truth = data.scan.truth
     assert truth is not None
     model = made(data, object_margin=4)
-    offset = np.rint(model.origin_2).astype(int)
+    offset = np.rint(model.motion.origin_2).astype(int)
     with torch.no_grad():
         height, width = model.object.maps.shape[1:]
         padded = np.pad(truth.phase_KL, 20)
@@ -326,7 +400,7 @@ def test_modes_become_orthogonal_strongest_first_and_no_pattern_changes():
     batch = {"index": torch.arange(30)}
     before = model(batch)["intensities"]
     model.on_epoch_end(state_of(model, data))
-    modes = model.probe_modes().reshape(4, -1)
+    modes = model.reconstruction().probe_MYX.reshape(4, -1)
     gram = modes @ modes.conj().T
     np.testing.assert_allclose(gram - np.diag(np.diag(gram)), 0.0, atol=1e-12)
     assert (np.diff(np.diag(gram).real) <= 0).all()
@@ -344,10 +418,10 @@ def test_the_probes_power_is_kept_only_while_it_trains():
         model.probe.modes *= 1.5
     train_group(model, "object")
     model.on_step_end(state)
-    assert (np.abs(model.probe_modes()) ** 2).sum() == pytest.approx(2.25, rel=1e-5)
+    assert (np.abs(model.reconstruction().probe_MYX) ** 2).sum() == pytest.approx(2.25, rel=1e-5)
     train_group(model, "object", "probe")
     model.on_step_end(state)
-    assert (np.abs(model.probe_modes()) ** 2).sum() == pytest.approx(1.0, rel=1e-5)
+    assert (np.abs(model.reconstruction().probe_MYX) ** 2).sum() == pytest.approx(1.0, rel=1e-5)
 
 
 def test_a_learning_rate_of_the_probe_means_a_share_of_its_peak():
@@ -450,7 +524,7 @@ def test_result_h5_holds_everything_with_units(tmp_path):
         expected = data.scan.positions_N2 * 0.4
         np.testing.assert_allclose(file["positions_nominal_angstrom"][()], expected, atol=1e-9)
         # Positions in pixels are places in the object: the middles of the patches.
-        corner = model.corner_N2.numpy() + model.remainder_N2.numpy()
+        corner = model.motion.corner_N2.numpy() + model.motion.remainder_N2.numpy()
         np.testing.assert_allclose(file["positions_nominal_px"][()], corner + 12, atol=1e-5)
         assert file.attrs["pixel_size_angstrom"] == 0.4
         assert {file[name].attrs["unit"] for name in file} == {"1", "pixel", "angstrom"}
@@ -485,7 +559,7 @@ def test_the_true_object_at_the_true_positions_compares_as_perfect():
     r, now, start = compare(data, model)
     assert r == 0.0
     assert now == start == pytest.approx(0.1, rel=0.2)
-    offset = np.rint(model.origin_2).astype(int)
+    offset = np.rint(model.motion.origin_2).astype(int)
     with torch.no_grad():
         height, width = model.object.maps.shape[1:]
         padded = np.pad(truth.phase_KL, 20)[offset[0] + 20 :, offset[1] + 20 :]

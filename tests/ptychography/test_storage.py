@@ -31,7 +31,7 @@ from trainkit_ptychography.scans.prepare import Prepare
 from trainkit_ptychography.scans.scan import checked
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 from trainkit_ptychography.scans.simulated_live import simulate
-from trainkit_ptychography.scans.storage import Resident, Streamed, choose_place
+from trainkit_ptychography.scans.storage import Resident, Streamed, choose_storage
 
 CPU = torch.device("cpu")
 SIMULATED = simulate(SimulatedDiffraction(scan_shape=(6, 7), detector_size=32))
@@ -96,7 +96,7 @@ def test_batches_are_the_same_bits_wherever_patterns_are(tmp_path, written):
 def test_a_pattern_in_host_memory_comes_to_the_device_the_same(tmp_path):
     """As with an accelerator: not gathered on the device, but brought there."""
     scan = checked(hdf5(tmp_path).read())
-    one = LiveDiffraction(scan, Context(3, CPU, 0, 1, Path()), 8, 0.05, place="device")
+    one = LiveDiffraction(scan, Context(3, CPU, 0, 1, Path()), 8, 0.05, storage="device")
     host = Streamed(np.asarray(scan.intensities_NYX), one._amplitudes, CPU)
     for batch, (_, amplitudes) in zip(
         one.train(0, 0), host.batches([b["index"] for b in one.train(0, 0)]), strict=True
@@ -220,18 +220,18 @@ def limited(monkeypatch: pytest.MonkeyPatch, num_bytes: int) -> None:
 
 def test_patterns_go_to_the_first_place_where_they_fit(tmp_path, monkeypatch):
     recording, needed = hdf5(tmp_path).read(), 4 * 42 * 28 * 28
-    assert choose_place(recording, "auto", CPU) == "device"
+    assert choose_storage(recording, "auto", CPU) == "device"
     gpu = torch.device("cuda")
     for on_gpu, on_host, expected in ((10, 10, "device"), (1, 10, "host"), (1, 1, "disk"), (10, 1, "device")):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _, free=on_gpu: (free * needed, 0))
         limited(monkeypatch, on_host * needed)
-        assert choose_place(recording, "auto", gpu) == expected
-    assert choose_place(recording, "device", gpu) == "device"
+        assert choose_storage(recording, "auto", gpu) == expected
+    assert choose_storage(recording, "device", gpu) == "device"
     limited(monkeypatch, needed // 2)
     for place in ("device", "host"):
         with pytest.raises(DataError, match=rf"42 patterns of 28 × 28 take .* on the {place}.*patterns_on = \"disk\""):
-            choose_place(recording, place, CPU)  # type: ignore[arg-type]
-    assert choose_place(recording, "auto", CPU) == "disk"
+            choose_storage(recording, place, CPU)  # type: ignore[arg-type]
+    assert choose_storage(recording, "auto", CPU) == "disk"
 
 
 def test_what_cannot_be_streamed_is_said_to_be_so(tmp_path, monkeypatch):
@@ -242,10 +242,10 @@ def test_what_cannot_be_streamed_is_said_to_be_so(tmp_path, monkeypatch):
     fortran = NumPyDiffraction(path=tmp_path / "fortran.npy", positions="points.npy", **COMMON).read()
     for recording in (packed, fortran, SIMULATED):
         with pytest.raises(DataError, match='patterns_on = "disk", but these cannot be read piece by piece'):
-            choose_place(recording, "disk", CPU)
+            choose_storage(recording, "disk", CPU)
     limited(monkeypatch, 1000)
-    with pytest.raises(DataError, match="lessen them"):
-        choose_place(packed, "auto", CPU)
+    with pytest.raises(DataError, match="make them smaller"):
+        choose_storage(packed, "auto", CPU)
     simulated = SimulatedDiffraction(patterns_on="disk")
     problems = list(simulated.problems(None))  # type: ignore[arg-type]
     assert [problem.key for problem in problems if isinstance(problem, Problem)] == ["patterns_on"]
@@ -332,7 +332,7 @@ def test_a_file_that_unpacks_to_more_than_memory_is_not_taken_in(tmp_path, monke
     settings = HDF5Diffraction(path=tmp_path / "bomb.h5", patterns="data", positions="points", positions_unit="pixels")
     limited(monkeypatch, 10 * 2**20)
     recording = settings.read()
-    assert choose_place(recording, "auto", CPU) == "disk"
+    assert choose_storage(recording, "auto", CPU) == "disk"
     tracemalloc.start()
     with pytest.raises(DataError, match="all patterns are zero"):
         checked(recording)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 
-from trainkit import Context, Hook, Problem, component
+from trainkit import Context, Data, Hook, Problem, component
 from trainkit_ptychography.scans.kind import DiffractionData
 
 if TYPE_CHECKING:
@@ -18,15 +18,17 @@ NAMES = ("truth/phase_pearson", "truth/position_rmse_angstrom", "truth/position_
 
 @component
 class CompareWithTruth(Hook):
-    """Measures how near object and positions are to the known truth; for simulated data. It changes nothing.
+    """Compares object and positions with the known truth of simulated data; it does not change the training.
 
     Adds ``truth/phase_pearson``, the correlation of the phase with the true one over the scanned part, at the best
     global shift; ``truth/position_rmse_angstrom``, the root mean square error of a coordinate of the scan points that
-    are trained on, after their mean offset; and ``truth/position_rmse_start_angstrom``, what that was at first.
+    are trained on, without their mean offset; and ``truth/position_rmse_start_angstrom``, the same at the start.
 
     Attributes:
-        every_epochs: Compare after every so many epochs, and after the last.
+        every_epochs: Epochs from one comparison to the next; the last epoch always has one.
     """
+
+    accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
 
     every_epochs: int = attrs.field(default=1, validator=attrs.validators.ge(1))
 
@@ -35,11 +37,11 @@ class CompareWithTruth(Hook):
         return NAMES
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Find out whether there is a truth to compare with."""
-        if not (isinstance(recipe.data, DiffractionData) and recipe.data.knows_truth()):
+        """Check that there is a truth to compare with."""
+        if isinstance(recipe.data, DiffractionData) and not recipe.data.knows_truth():
             yield (
-                "there is no truth to compare with: [data] must be simulated diffraction data, or say where the true "
-                "phase and positions are (truth_phase, truth_positions)"
+                "there is no truth to compare with: [data] must be simulated, or name the true phase and positions "
+                "(truth_phase, truth_positions)"
             )
 
     def build(self, context: Context) -> object:

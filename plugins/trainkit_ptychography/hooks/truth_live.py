@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from trainkit import DataError, State
-from trainkit_ptychography.models.single_slice_live import SingleSliceModule
+from typing import cast
+
+from trainkit import DataError, RecipeError, State
+from trainkit_ptychography.models.output import Reconstructs
 from trainkit_ptychography.physics.quality import phase_pearson, position_rmse
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.scan import Truth
@@ -18,43 +20,53 @@ class TruthComparison:
         self._every_epochs, self._names = every_epochs, names
 
     def on_run_start(self, state: State) -> None:
-        """See that there is something to compare."""
-        _known(state.data, state.model)
+        """Check that there is something to compare.
+
+        Raises:
+            RecipeError: The model gives no reconstruction.
+            DataError: The truth or the pixel size is not known.
+        """
+        if not isinstance(state.model, Reconstructs):
+            raise RecipeError(
+                f"ptychography_truth compares models that have reconstruction(); {type(state.model).__name__} has "
+                "none: take the hook out of the recipe"
+            )
+        _known_truth(cast(LiveDiffraction, state.data))
 
     def on_epoch_end(self, state: State) -> None:
         """Compare."""
         epochs = state.epoch + 1
         if epochs % self._every_epochs and epochs < state.epochs:
             return
-        state.metrics.update(zip(self._names, compare(state.data, state.model), strict=True))
+        found = compare(cast(LiveDiffraction, state.data), cast(Reconstructs, state.model))
+        state.metrics.update(zip(self._names, found, strict=True))
 
 
-def compare(data: object, model: object) -> tuple[float, float, float]:
+def compare(data: LiveDiffraction, model: Reconstructs) -> tuple[float, float, float]:
     """Return phase correlation, position error now and position error at the start, both in Å.
 
     Positions are compared over the points that are trained on.
 
     Raises:
-        DataError: Data or model are not ptychographic, or the truth or the pixel size is not known.
+        DataError: The truth or the pixel size is not known.
     """
-    data, model, truth, pixel_size = _known(data, model)
+    truth, pixel_size = _known_truth(data)
+    found = model.reconstruction()
     nominal_N2, trained = data.scan.positions_N2, data.train_index.numpy()
     low_2, high_2 = nominal_N2.min(axis=0) + _EDGE, nominal_N2.max(axis=0) - _EDGE
     box = ((low_2[0], high_2[0]), (low_2[1], high_2[1]))
-    r = phase_pearson(model.maps()["phase"], model.origin_2, truth.phase_KL, box)
+    r = phase_pearson(found.projected_phase(), found.origin_2, truth.phase_KL, box)
     now, start = (
         position_rmse(positions_N2[trained], truth.positions_N2[trained]) * pixel_size
-        for positions_N2 in (model.positions(), nominal_N2)
+        for positions_N2 in (found.positions_N2, nominal_N2)
     )
     return r, now, start
 
 
-def _known(data: object, model: object) -> tuple[LiveDiffraction, SingleSliceModule, Truth, float]:
-    if not (isinstance(data, LiveDiffraction) and isinstance(model, SingleSliceModule)):
-        raise DataError("ptychography_truth compares ptychographic models alone; take the hook out of the recipe")
+def _known_truth(data: LiveDiffraction) -> tuple[Truth, float]:
     if data.scan.truth is None or data.scan.pixel_size_angstrom is None:
         raise DataError(
             f"{data.scan.source} gives no truth, or no pixel size to measure it with; set them in [data], or take the "
             "hook ptychography_truth out of the recipe"
         )
-    return data, model, data.scan.truth, data.scan.pixel_size_angstrom
+    return data.scan.truth, data.scan.pixel_size_angstrom

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from trainkit import Batch, Loss, Outputs, component
+from trainkit import Batch, Data, Loss, Outputs, component
+from trainkit_ptychography.scans.kind import DiffractionData
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -15,17 +16,19 @@ if TYPE_CHECKING:
 
 @component
 class Amplitude(Loss):
-    """Squared difference of the amplitudes, summed over the detector, mean over the patterns. The one to begin with.
+    """Squared difference of the amplitudes, summed over the detector, averaged over the patterns. Start with this one.
 
-    Σ (√(I + ε) − √(I_measured))², with patterns scaled to a mean total of 1, so 1 is the loss of no light at all. For
-    counts this is near the best there is (the square root makes Poisson noise even), and it is kind to optimise.
-    Masked pixels do not count.
+    Σ (√(I + ε) − √(I_measured))². Patterns are scaled to a mean total of 1, so a model without any light has a loss of
+    1. For counts this is close to the best loss there is, since the square root makes Poisson noise even, and it is
+    easy to optimise. Masked pixels do not count.
 
     Source: Godard, Allain, Chamard, Rodenburg, Optics Express 20 (2012) 25914.
 
     Attributes:
         epsilon: ε, in units of a mean pattern's total; keeps the gradient finite where no light falls.
     """
+
+    accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
 
     epsilon: float = attrs.field(default=1e-9, validator=attrs.validators.gt(0.0))
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from trainkit import Batch, Loss, Outputs, component
+from trainkit import Batch, Data, Loss, Outputs, component
+from trainkit_ptychography.scans.kind import DiffractionData
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -15,12 +16,14 @@ if TYPE_CHECKING:
 class Intensity(Loss):
     """Mean squared difference of the intensities, in units of a detector pixel's mean intensity.
 
-    The likelihood of noise that is the same everywhere, as that of an integrating detector in strong light. Bright
-    pixels decide; where photons or electrons are counted, "amplitude" or "poisson" use what the dark ones know.
-    Masked pixels do not count.
+    This is the likelihood for noise that is equally strong everywhere, for example that of an integrating detector in
+    strong light. Bright pixels dominate it; where photons or electrons are counted, "amplitude" or "poisson" also use
+    what dark pixels tell. Masked pixels do not count.
 
     Source: Godard, Allain, Chamard, Rodenburg, Optics Express 20 (2012) 25914.
     """
+
+    accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
 
     def build(self, data: Any) -> Callable[[Outputs, Batch, nn.Module], Tensor]:
         """Make the function."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 from attrs.validators import gt, optional
 
-from trainkit import Batch, Loss, Outputs, component
+from trainkit import Batch, Data, Loss, Outputs, component
+from trainkit_ptychography.scans.kind import DiffractionData
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,20 +20,22 @@ _SHARE = 3e-3  # of the mean count; from 1e5 to 1e3 e/Å², held-out patterns ch
 
 @component
 class Poisson(Loss):
-    """Negative log-likelihood of the counts, summed over the detector, mean over the patterns; for few counts.
+    """Negative log-likelihood of the counts, summed over the detector, averaged over the patterns; for few counts.
 
-    Σ (μ − n) − n ln(μ / n), with the counts n and the expected counts μ = intensity + ε: what is missing to the
-    likelihood of a model that fits each count exactly, so that 0 is the best and half the number of lit pixels is what
-    noise alone costs. The data must be in counts: other units make the noise seem stronger or weaker than it is, which
-    matters beside regularisers. Masked pixels do not count.
+    Σ (μ − n) − n ln(μ / n), with the counts n and the expected counts μ = intensity + ε. It is the difference to the
+    likelihood of a model that fits each count exactly: 0 is the best value, and noise alone costs half the number of
+    lit pixels. The data must be in counts: other units make the noise seem stronger or weaker than it is, which matters
+    if there are regularisers. Masked pixels do not count.
 
     Source: Thibault, Guizar-Sicairos, New Journal of Physics 14 (2012) 063004, eq. 4.
 
     Attributes:
-        epsilon_counts: ε, a background in counts a pixel: keeps a count where the model expects none from being
-            infinitely unlikely. None: 0.01, or 0.3 % of the mean count of a pixel where that is less; much more would
-            hide what few electrons tell.
+        epsilon_counts: ε, a background in counts per pixel: without it, a count where the model expects none would be
+            infinitely unlikely. None: 0.01, or 0.3 % of a pixel's mean count if that is less; much more would hide what
+            few electrons tell.
     """
+
+    accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
 
     epsilon_counts: float | None = attrs.field(default=None, validator=optional(gt(0.0)))
 

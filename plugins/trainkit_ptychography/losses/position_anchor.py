@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from trainkit import Batch, DataError, Loss, Outputs, Problem, component
+from trainkit import Batch, Data, DataError, Loss, Outputs, Problem, component
+from trainkit_ptychography.scans.kind import DiffractionData
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -19,23 +20,24 @@ _positive = attrs.validators.optional(attrs.validators.gt(0.0))
 
 @component
 class PositionAnchor(Loss):
-    """Keeps scan points near the positions that the data gives: |dr|² / 2σ², mean over the points of a batch.
+    """Keeps scan points near the positions that the data gives: |dr|² / 2σ², averaged over a batch.
 
-    The negative logarithm of a Gaussian of width σ. Beside the loss "poisson", a weight of 1 is exactly that prior;
-    beside "amplitude", 1 / (2 · counts of a pattern) is.
+    The negative logarithm of a Gaussian of width σ. With the loss "poisson", a weight of 1 is exactly that prior;
+    with "amplitude", a weight of 1 / (2 · counts of a pattern) is.
 
     Attributes:
         sigma_pixels: σ along each axis, in pixels of the object.
-        sigma_angstrom: The same in Å; give one of both.
+        sigma_angstrom: The same in Å; give one of the two.
     """
 
+    accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
     on_validation: ClassVar[bool] = False
 
     sigma_pixels: float | None = attrs.field(default=None, validator=_positive)
     sigma_angstrom: float | None = attrs.field(default=None, validator=_positive)
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Look for exactly one σ, and for positions that move at all."""
+        """Check that exactly one σ is given, and that positions move at all."""
         if (self.sigma_pixels is None) == (self.sigma_angstrom is None):
             yield "give either sigma_pixels or sigma_angstrom: by how much positions are likely to be wrong"
         if "dr" not in recipe.groups or recipe.groups["dr"].start_epoch is None:

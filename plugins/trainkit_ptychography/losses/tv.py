@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from trainkit import Batch, Loss, Outputs, component
+from trainkit import Batch, Combine, Data, Loss, Outputs, component
+from trainkit_ptychography.scans.kind import DiffractionData
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -15,20 +16,25 @@ if TYPE_CHECKING:
 
 @component
 class TotalVariation(Loss):
-    """Isotropic total variation of the object's phase and amplitude: a mean over its pixels of the local slope.
+    """Isotropic total variation of the object's phase and amplitude: the mean of the local slope over its pixels.
 
-    Smooths noise and keeps edges. For few counts, or little overlap; weights of 1e-3 to 1e-1 are usual beside the
-    amplitude loss, 100 to 400 beside the Poisson loss, which sums counts up.
+    It smooths noise and keeps edges: for few counts, or little overlap. Usual weights are 1e-3 to 1e-1 with the
+    amplitude loss, and 100 to 400 with the Poisson loss, which sums up counts.
 
     Source: Rudin, Osher, Fatemi, Physica D 60 (1992) 259.
 
     Attributes:
-        epsilon: Slope, in rad a pixel, below which it is rounded off.
+        epsilon: Slope, in rad per pixel, below which the variation is rounded off.
     """
 
+    accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
     on_validation: ClassVar[bool] = False
 
     epsilon: float = attrs.field(default=1e-4, validator=attrs.validators.gt(0.0))
+
+    def combine(self) -> Combine:
+        """Return "once": the variation of the object does not depend on the batch."""
+        return "once"
 
     def build(self, data: Any) -> Callable[[Outputs, Batch, nn.Module], Tensor]:
         """Make the function."""
@@ -39,7 +45,7 @@ class TotalVariation(Loss):
 
         return loss
 
-    def _variation(self, map_HW: Tensor) -> Tensor:
-        down = map_HW[1:, :-1] - map_HW[:-1, :-1]
-        right = map_HW[:-1, 1:] - map_HW[:-1, :-1]
+    def _variation(self, map_SHW: Tensor) -> Tensor:
+        down = map_SHW[:, 1:, :-1] - map_SHW[:, :-1, :-1]
+        right = map_SHW[:, :-1, 1:] - map_SHW[:, :-1, :-1]
         return ((down.square() + right.square() + self.epsilon**2).sqrt() - self.epsilon).mean()

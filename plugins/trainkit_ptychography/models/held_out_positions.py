@@ -1,4 +1,4 @@
-"""Where held-out patterns were taken: each fitted to its own pattern alone, by a few steps of Gauss and Newton.
+"""Fits the position of each held-out pattern to that pattern alone, by a few Gauss-Newton steps.
 
 Shapes: B = patterns of a batch, Y, X = rows and columns of the detector, P = Y·X.
 """
@@ -10,8 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-_PROBE = 1e-2  # pixels: far above rounding in float32, far below what bends
-_FARTHEST = 0.5  # pixels a step: as far as the linear picture is to be trusted
+_PROBE = 1e-2  # pixels: far above rounding in float32, and small enough for a linear approximation
+_FARTHEST = 0.5  # pixels a step: as far as the linear approximation holds
 
 
 def fit_displacement(
@@ -21,14 +21,14 @@ def fit_displacement(
     start_B2: Tensor,
     steps: int,
 ) -> Tensor:
-    """Return displacements at which a model comes nearer to measured amplitudes, each pattern for itself.
+    """Return displacements at which a model fits measured amplitudes better, each pattern by itself.
 
     Args:
         amplitudes: The model: displacements (B, 2) in pixels to amplitudes (B, Y, X).
-        measured_BYX: What it is to come near to, in the sense of least squares.
+        measured_BYX: The measured amplitudes, which are fitted by least squares.
         mask_YX: True where the detector can be trusted; None: everywhere.
-        start_B2: Where to begin.
-        steps: How many steps to try. One that does not improve its pattern is not taken.
+        start_B2: The displacements to begin with.
+        steps: Number of steps to try. A step that does not improve the fit of its pattern is not taken.
     """
     weight: Tensor | float = 1.0 if mask_YX is None else mask_YX.to(measured_BYX)
     at_B2 = start_B2
@@ -55,7 +55,7 @@ def fit_displacement(
 
 
 def _solve(normal_B22: Tensor, right_B2: Tensor) -> Tensor:
-    """Solve 2 × 2 systems by hand: a pattern that tells nothing of its position gets a step of 0."""
+    """Solve 2 × 2 systems; a pattern that tells nothing about its position gets a step of 0."""
     a, b, c, d = normal_B22.flatten(1).unbind(1)
     determinant_B = a * d - b * c
     solved_B2 = torch.stack((d * right_B2[:, 0] - b * right_B2[:, 1], a * right_B2[:, 1] - c * right_B2[:, 0]), dim=1)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import attrs
 
 from trainkit import Data, Model, Problem, component
+from trainkit_ptychography.constraints.kind import Constraint
 from trainkit_ptychography.objects.kind import Object
 from trainkit_ptychography.objects.pixels import Pixels
 from trainkit_ptychography.probes.kind import Probe
@@ -21,29 +22,30 @@ if TYPE_CHECKING:
 
 @component
 class SingleSlice(Model):
-    """A thin specimen: the probe times the object's transmission, seen in the far field. With scan positions.
+    """A thin specimen: the far field of the probe times the object's transmission; positions can be trained too.
 
     Parameter groups: ``object`` trains from the start; ``probe``, ``dr`` and ``scan`` train only if they are given a
-    ``start_epoch``. So reconstruct the object first, then what it rests on. ``dr`` are the displacements of the scan
-    points in pixels; ``scan`` is what the whole scan is rotated, scaled and sheared by, in pixels at its edge.
+    ``start_epoch``, so that the object can be reconstructed first. ``dr`` are the displacements of the scan points in
+    pixels; ``scan`` is the rotation, scale and shear of the whole scan, in pixels at its edge. ``other`` is empty.
 
-    While the probe trains, its power is kept and its modes are made orthogonal once an epoch. While dr trains, the
+    While ``probe`` trains, its power is kept and its modes are made orthogonal once an epoch. While ``dr`` trains, the
     affine part of the displacements is taken out once an epoch: patterns hardly tell a scaled or rotated scan from a
-    changed object and probe, and without this the positions drift while the loss still falls. Train ``scan`` on
-    purpose where the scan's calibration is in doubt and the probe's is not; it then gets what is taken out of dr.
+    changed object and probe, and without this the positions drift while the loss still falls. Train ``scan`` only if
+    the scan's calibration is in doubt and the probe's is not; it then receives what is taken out of ``dr``.
 
-    No step ever sees a pattern that is held out for validation. While dr trains, the displacement of such a point is
-    fitted to its own pattern alone, with object and probe as they are, and then brought back into the frame of the scan
-    as it was given: so ``val/loss`` sees a better object through the errors of positions, and sees a scan that drifts.
+    No step ever sees a pattern that is held out for validation. While ``dr`` trains, the displacement of such a point
+    is fitted to its own pattern alone, with object and probe fixed, and then brought back into the frame of the scan as
+    it was given. So ``val/loss`` shows a better object despite errors of positions, and it shows a scan that drifts.
 
     Source: Maiden, Humphry, Sarahan, Kraus, Rodenburg, Ultramicroscopy 120 (2012) 64 (positions); Thibault, Menzel,
     Nature 494 (2013) 68 (modes).
 
     Attributes:
         object: How the specimen's transmission is parametrised.
-        probe: What illuminates it at first.
+        probe: What illuminates the specimen before anything is trained.
         object_margin: Pixels of object around the outermost patches, for positions that move.
         project_affine: Whether displacements are kept free of shift, rotation, scale and shear of the whole scan.
+        constraints: What is imposed on object and probe between steps, by name: ``[model.constraints.NAME]``.
     """
 
     accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
@@ -53,9 +55,10 @@ class SingleSlice(Model):
     object: Object = Pixels()
     object_margin: int = attrs.field(default=4, validator=attrs.validators.ge(1))
     project_affine: bool = True
+    constraints: Mapping[str, Constraint] = attrs.Factory(dict)
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Say what a precision means here."""
+        """Note that the precision has no effect."""
         if recipe.run.precision != "fp32":
             yield Problem(
                 f'run.precision = "{recipe.run.precision}" changes nothing: complex numbers are computed in fp32',
@@ -63,28 +66,34 @@ class SingleSlice(Model):
             )
 
     def timeline(self, epochs: int) -> Iterable[tuple[int, str]]:
-        """Say what its parts do in the course of a run."""
+        """Yield what object, probe and constraints do in the course of a run."""
         yield from self.object.timeline(epochs)
         yield from self.probe.timeline(epochs)
+        for name, constraint in self.constraints.items():
+            if 0 < constraint.start_epoch < epochs:
+                yield constraint.start_epoch, f"constraint {name} starts"
+            if constraint.stop_epoch is not None and constraint.stop_epoch < epochs:
+                yield constraint.stop_epoch, f"constraint {name} stops"
 
     def groups(self) -> Mapping[str, bool]:
-        """Return the groups: only the object trains unasked."""
+        """Return the groups: only the object trains without a ``start_epoch``."""
         return {"object": True, "probe": False, "dr": False, "scan": False, "other": False}
 
     def build(self, data: Any) -> nn.Module:
         """Make the network."""
         from trainkit_ptychography.models.single_slice_live import SingleSliceModule
-        from trainkit_ptychography.objects.kind import Canvas
+        from trainkit_ptychography.objects.kind import ObjectGeometry
         from trainkit_ptychography.probes.modes import ProbeModes
 
         def make_object(shape: tuple[int, int]) -> nn.Module:
-            return self.object.build(Canvas(shape, data.detector_shape, data.dtype, data.device, data.seed))
+            return self.object.build(ObjectGeometry(shape, data.detector_shape, data.dtype, data.device, data.seed))
 
         probe = ProbeModes(self.probe.build(data), data.dtype, data.device)
-        return SingleSliceModule(data, make_object, probe, self.object_margin, self.project_affine)
+        constraints = tuple(self.constraints.values())
+        return SingleSliceModule(data, make_object, probe, self.object_margin, self.project_affine, constraints)
 
     def parameter_groups(self, model: Any) -> Mapping[str, Iterable[nn.Parameter]]:
-        """Return the parameters of each group; "other" is empty, for models that add to this one."""
+        """Return the parameters of each group; "other" is empty, and kept for recipes and checkpoints that name it."""
         return {
             "object": model.object.parameters(),
             "probe": model.probe.parameters(),

@@ -11,7 +11,7 @@ from attrs.validators import ge, gt, in_, instance_of, le, optional
 from trainkit import Problem, component, free_host_memory
 from trainkit_ptychography.objects.encoding.levels import Level, levels, memory_needed, too_large
 from trainkit_ptychography.objects.encoding.tinycudann_installed import HOW_TO_GET, is_installed
-from trainkit_ptychography.objects.kind import Canvas, Object
+from trainkit_ptychography.objects.kind import Object, ObjectGeometry
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @component
 class FineFrom:
-    """Coarse to fine: with which levels a run begins, and over which epochs the finer ones join them.
+    """Coarse to fine: which levels take part from the start, and over which epochs the finer ones join them.
 
-    A level that has not joined gives zeros and is not trained; the optimizer knows nothing of it yet.
+    A level that has not joined yet gives zeros and is not trained, so the optimizer has no state for it.
 
     Attributes:
         start_epoch: The epoch in which the first of the finer levels joins.
-        stop_epoch: From this epoch on, all levels take part; after ``start_epoch``.
-        coarse_levels: How many levels there are before.
+        stop_epoch: The first epoch in which all levels take part; it must come after ``start_epoch``.
+        coarse_levels: Number of levels that take part before ``start_epoch``.
     """
 
     start_epoch: int = attrs.field(default=0, validator=ge(0))
@@ -50,34 +50,34 @@ class FineFrom:
 
 @component
 class HashEncoding(Object):
-    """Phase and absorption out of a small network, which is told where it is by trainable grids, coarse to fine.
+    """Phase and absorption computed by a small network from features on trainable grids, coarse to fine.
 
-    Neighbouring pixels share what they are made of, so it needs fewer epochs and less tuning than "pixels": in a study
-    on `mos2_sim.h5` (docs/hash_or_pixels.md), with settings that were not tuned and the same for both, its phase was
-    the better one at every dose. Tuned, it finds the same object as pixels where electrons are many, for two to four
-    times the time an epoch; where they are few it beats pixels alone by far, and pixels with the loss "tv" not. Fewer
-    or coarser levels hold back noise and detail alike. Learning rates of 1e-3 (1e5 electrons per Å²) to 1e-2 (1e3)
-    suit it.
+    Neighbouring pixels share parameters, so it needs fewer epochs and less tuning than "pixels". In a study on
+    `mos2_sim.h5` (docs/hash_or_pixels.md), with the same untuned settings for both, its phase was better at every dose.
+    With tuned settings and many electrons, both find the same object, but an epoch takes two to four times as long.
+    With few electrons it is far better than pixels alone, but no better than pixels with the loss "tv". Fewer or
+    coarser levels suppress noise and detail alike. Learning rates of 1e-3 (1e5 electrons per Å²) to 1e-2 (1e3) suit it.
 
     Source: Müller, Evans, Schied, Keller, ACM Trans. Graph. 41 (2022) 102.
 
     Attributes:
-        levels: Grids, each finer than the one before.
-        features: Numbers at each vertex of a grid: 1, 2, 4 or 8.
-        log2_hashmap_size: Binary logarithm of the most entries of a grid's table; vertices beyond that share entries.
+        levels: Number of grids, each finer than the one before.
+        features: Numbers stored at each vertex of a grid: 1, 2, 4 or 8.
+        log2_hashmap_size: Binary logarithm of the largest number of entries in a grid's table. In a grid with more
+            vertices, vertices share entries.
         base_resolution: Vertices along a side of the coarsest grid, which covers the object's longer side.
-        per_level_scale: How much finer each grid is than the one before, above 1. None: by ``vertices_per_pixel``.
-        vertices_per_pixel: How fine the finest grid is, along a side: above 0, to 1. Less holds back noise and detail;
-            0.8 to 0.9 suited 1e4 to 1e5 electrons per Å², 0.6 suited 1e3.
+        per_level_scale: How much finer each grid is than the one before, above 1. None: ``vertices_per_pixel`` decides.
+        vertices_per_pixel: Vertices of the finest grid per pixel, along a side: above 0 and at most 1. A lower value
+            suppresses noise and detail; 0.8 to 0.9 suited 1e4 to 1e5 electrons per Å², 0.6 suited 1e3.
         interpolation: From vertices to pixels: "linear", "smoothstep" (rounder) or "nearest" (steps).
         neurons: Width of the network's hidden layers.
-        hidden_layers: How many of them; 0: phase and absorption are linear in the features.
+        hidden_layers: Number of hidden layers. 0: phase and absorption are linear in the features.
         kind: "phase_and_amplitude", or "phase_only" for a specimen that absorbs nothing.
-        fine_from: Lets finer levels join in the course of the run; None: all take part from the start.
-        backend: What evaluates the encoding: "torch"; "tinycudann", NVIDIA's CUDA kernels; or "auto": these where they
-            are installed, the run is on CUDA and ``run.deterministic`` is not set, else torch. The run's log names
-            which, and why. Either goes on from the other's checkpoints. With tinycudann, a run that is repeated or
-            resumed is not the same bit for bit.
+        fine_from: Lets finer levels join during the run. None: all take part from the start.
+        backend: What evaluates the encoding: "torch"; "tinycudann", NVIDIA's CUDA kernels; or "auto", which takes
+            tinycudann if it is installed, the run is on CUDA and ``run.deterministic`` is not set, else torch. The
+            run's log says which, and why. A checkpoint of one backend can be resumed with the other. With tinycudann,
+            a run that is repeated or resumed does not give the same bits.
     """
 
     levels: int = attrs.field(default=16, validator=[ge(1), le(32)])
@@ -94,7 +94,7 @@ class HashEncoding(Object):
     backend: Literal["auto", "torch", "tinycudann"] = "auto"
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Look at the grids, at when they join, and at what evaluates them."""
+        """Check the grids, the epochs in which they join, and the backend."""
         yield from self._problems_of_scale()
         yield from self._problems_of_backend(recipe.run)
         fine = self.fine_from
@@ -119,7 +119,7 @@ class HashEncoding(Object):
             return  # no table then has more entries than the object has pixels
         if self.vertices_per_pixel != 1.0:
             yield Problem(
-                "per_level_scale says already how fine the finest grid is; give one of them", "vertices_per_pixel"
+                "per_level_scale already says how fine the finest grid is; give only one of them", "vertices_per_pixel"
             )
         if scale <= 1:
             yield Problem(
@@ -142,7 +142,7 @@ class HashEncoding(Object):
         if self.backend != "tinycudann":
             return
         if not is_installed():
-            yield Problem(f'tinycudann is not installed ("auto" takes torch in its place); {HOW_TO_GET}', "backend")
+            yield Problem(f'tinycudann is not installed ("auto" takes torch instead); {HOW_TO_GET}', "backend")
         if run.device in ("cpu", "mps"):
             yield Problem(f'tinycudann needs CUDA, and run.device is "{run.device}"; "auto" takes torch', "backend")
         if run.deterministic:
@@ -152,7 +152,7 @@ class HashEncoding(Object):
             )
 
     def timeline(self, epochs: int) -> Iterable[tuple[int, str]]:
-        """Say when finer levels join."""
+        """Yield when finer levels join."""
         if self.fine_from is None:
             return
         before = 0
@@ -166,13 +166,13 @@ class HashEncoding(Object):
         """Return the grids for a scale between them."""
         return levels(self.levels, self.base_resolution, per_level_scale, self.log2_hashmap_size)
 
-    def build(self, canvas: Canvas) -> nn.Module:
-        """Make the encoding and the network, all but vacuum.
+    def build(self, geometry: ObjectGeometry) -> nn.Module:
+        """Make the encoding and the network, which begin as nearly vacuum.
 
         Raises:
             RecipeError: The object has no more pixels along its side than the coarsest grid has vertices; the device's
-                memory is too small; or ``backend`` asks for what cannot be.
+                memory is too small; or the backend that the settings ask for cannot be used.
         """
         from trainkit_ptychography.objects.hash_encoding_live import HashObject
 
-        return HashObject(self, canvas)
+        return HashObject(self, geometry)

@@ -1,7 +1,7 @@
 """The object as a multiresolution hash encoding: features of each pixel -> small network -> phase and absorption.
 
-Shapes: B = patterns of a batch, H, W = rows and columns of the object, Y, X = those of a patch, L = levels, F =
-features of a level, P = pixels that are evaluated, K = 2 (phase, absorption) or 1 (phase).
+Shapes: S = slices, B = patterns of a batch, H, W = rows and columns of the object, Y, X = those of a patch, L = levels,
+F = features of a level, P = pixels that are evaluated, K = 2 (phase, absorption) or 1 (phase).
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from trainkit import RecipeError, State
 from trainkit_ptychography.objects.encoding.backend import choose_encoder
 from trainkit_ptychography.objects.encoding.levels import Level, memory_needed, scale_that_ends_at, too_large
 from trainkit_ptychography.objects.encoding.pointwise_network import pointwise_network
-from trainkit_ptychography.objects.kind import Canvas
-from trainkit_ptychography.physics.forward import crop
+from trainkit_ptychography.objects.kind import ObjectGeometry
+from trainkit_ptychography.objects.transmission import amplitude, transmission_of_patches
 
 if TYPE_CHECKING:
     from trainkit_ptychography.objects.hash_encoding import HashEncoding
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger("trainkit")
 
 _INITIAL = 1e-4
-_WHOLE_ABOVE = 0.8  # to pick out pixels for the network is worth it where a fifth of them can be left out; on a CPU
+_WHOLE_ABOVE = 0.8  # picking out pixels for the network pays if it leaves out a fifth of them (measured on a CPU)
 
 
 class HashObject(nn.Module):
-    """A `LiveObject`: transmission = exp(i·phase − absorption), both out of a network over encoded pixels.
+    """A `LiveObject`: transmission = exp(i·phase − absorption), both computed by a network from encoded pixels.
 
     Attributes:
         tables: For each level (entries, F).
@@ -42,20 +42,20 @@ class HashObject(nn.Module):
 
     num_levels: Tensor
 
-    def __init__(self, settings: HashEncoding, canvas: Canvas) -> None:
+    def __init__(self, settings: HashEncoding, geometry: ObjectGeometry) -> None:
         super().__init__()
-        self._settings, self._patch_shape, self._shape = settings, canvas.patch_shape, canvas.shape
-        per_level_scale = _scale(settings, max(canvas.shape))
+        self._settings, self._patch_shape, self._shape = settings, geometry.patch_shape, geometry.shape
+        per_level_scale = _scale(settings, max(geometry.shape))
         grids = settings.grids(per_level_scale)
-        _check_memory(settings, grids, canvas.device)
-        self._encode = choose_encoder(settings, per_level_scale, grids, canvas)
-        self._dtype = str(canvas.dtype).removeprefix("torch.")
+        _check_memory(settings, grids, geometry.device)
+        self._encode = choose_encoder(settings, per_level_scale, grids, geometry)
+        self._dtype = str(geometry.dtype).removeprefix("torch.")
 
-        generator = torch.Generator().manual_seed(canvas.seed)
+        generator = torch.Generator().manual_seed(geometry.seed)
 
         def uniform(*shape: int, within: float) -> nn.Parameter:
             drawn = (torch.rand(shape, generator=generator, dtype=torch.float64) * 2 - 1) * within
-            return nn.Parameter(drawn.to(canvas.device, canvas.dtype))
+            return nn.Parameter(drawn.to(geometry.device, geometry.dtype))
 
         self.tables = nn.ParameterList(uniform(g.entries, settings.features, within=_INITIAL) for g in grids)
         num_maps = 2 if settings.kind == "phase_and_amplitude" else 1
@@ -65,46 +65,42 @@ class HashObject(nn.Module):
         self.biases = nn.ParameterList(uniform(out, 1, within=0.0) for out, _ in pairs)
 
         self._enabled = settings.fine_from.levels(0, settings.levels) if settings.fine_from else settings.levels
-        # Saved with the model, so that a run that goes on in the middle of an epoch knows it.
+        # Saved with the model, so that a run that resumes in the middle of an epoch knows it.
         self.register_buffer("num_levels", torch.tensor(self._enabled))
         self.register_load_state_dict_post_hook(_restored)  # type: ignore[no-untyped-call]
         self._known: tuple[tuple[object, ...], Tensor] | None = None
 
     def forward(self, corner_B2: Tensor) -> Tensor:
-        """Return the transmission of patches, complex (B, Y, X)."""
+        """Return the transmission of patches, complex (S, B, Y, X)."""
         pixels_P = None
         if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters()):
-            self._known = None  # gradients of one batch have nothing to do with what was looked at before
+            self._known = None  # maps that were kept before belong to another graph
             pixels_P = self._touched(corner_B2)
-        maps_KHW = self.maps() if pixels_P is None else self._evaluate(pixels_P)
-        height, width = self._patch_shape
-        if self._shape[0] * self._shape[1] <= len(corner_B2) * height * width:
-            return crop(_transmission(maps_KHW), corner_B2, self._patch_shape)
-        return _transmission(crop(maps_KHW, corner_B2, self._patch_shape))
+        maps_KSHW = self.maps() if pixels_P is None else self._evaluate(pixels_P)
+        return transmission_of_patches(maps_KSHW, corner_B2, self._patch_shape)
 
     def maps(self) -> Tensor:
-        """Return phase in rad and absorption (minus the logarithm of the amplitude) of all pixels, (K, H, W)."""
+        """Return phase in rad and absorption (minus the logarithm of the amplitude) of all pixels, (K, S, H, W)."""
         # Validation asks for them batch by batch, and a regulariser after the patches; nothing changes in between.
         parameters = [(parameter._version, parameter.requires_grad) for parameter in self.parameters()]
         known_by = (torch.is_grad_enabled(), self._enabled, *parameters)
         if self._known is None or self._known[0] != known_by:
-            maps_KHW = self._evaluate(None)
-            if maps_KHW.requires_grad:
-                maps_KHW.register_hook(self._forget)  # type: ignore[no-untyped-call]
-            self._known = (known_by, maps_KHW)
+            maps_KSHW = self._evaluate(None)
+            if maps_KSHW.requires_grad:
+                maps_KSHW.register_hook(self._forget)  # type: ignore[no-untyped-call]
+            self._known = (known_by, maps_KSHW)
         return self._known[1]
 
     def phase(self) -> Tensor:
-        """Return the phase (H, W) in rad, not wrapped."""
+        """Return the phase (S, H, W) in rad, not wrapped."""
         return self.maps()[0]
 
     def amplitude(self) -> Tensor:
-        """Return the amplitude (H, W), 1 for vacuum."""
-        maps_KHW = self.maps()
-        return torch.exp(-maps_KHW[1]) if len(maps_KHW) == 2 else torch.ones_like(maps_KHW[0])
+        """Return the amplitude (S, H, W), 1 for vacuum."""
+        return amplitude(self.maps())
 
     def enable(self, num_levels: int) -> None:
-        """Let this many levels take part, the coarsest ones; the others give zeros."""
+        """Let the coarsest ``num_levels`` levels take part; the others give zeros."""
         self._enabled = num_levels
         self.num_levels.fill_(num_levels)
 
@@ -114,16 +110,16 @@ class HashObject(nn.Module):
             self.enable(self._settings.fine_from.levels(state.epoch, self._settings.levels))
 
     def on_epoch_end(self, state: State) -> None:
-        """Say how many levels took part."""
+        """Record how many levels took part."""
         if self._settings.fine_from is not None:
             state.metrics["object/levels"] = float(self._enabled)
 
     def get_extra_state(self) -> dict[str, str]:
-        """Return what evaluates the encoding, and in which dtype: saved with the model."""
+        """Return the backend and the dtype, which are saved with the model."""
         return {"backend": self._encode.name, "dtype": self._dtype}
 
     def set_extra_state(self, state: Any) -> None:
-        """Say what is another than where the state was saved; the parameters are the same for all backends."""
+        """Warn if the backend or the dtype differs from the saved one; parameters are the same for all backends."""
         for name, here in self.get_extra_state().items():
             if state[name] != here:
                 _LOGGER.warning(
@@ -131,13 +127,13 @@ class HashObject(nn.Module):
                 )
 
     def _forget(self, _: Tensor) -> None:
-        """Let go of maps that gradients flow back from: that can be done once."""
+        """Forget the kept maps: gradients can flow back through their graph only once."""
         self._known = None
 
     def _touched(self, corner_B2: Tensor) -> Tensor | None:
-        """Return the pixels in which one of the patches lies; None: all, or so many that it is not worth to choose."""
+        """Return the pixels that lie in a patch; None: all, or so many that leaving the others out would not pay."""
         if corner_B2.device.type != "cpu":
-            return None  # to know which pixels these are would be to wait for the device
+            return None  # reading the corners would wait for the device
         height, width = self._patch_shape
         touched_HW = torch.zeros(self._shape, dtype=torch.bool)
         for row, column in corner_B2.tolist():
@@ -146,13 +142,13 @@ class HashObject(nn.Module):
         return pixels_P if len(pixels_P) < _WHOLE_ABOVE * touched_HW.numel() else None
 
     def _evaluate(self, pixels_P: Tensor | None) -> Tensor:
-        """Return the maps (K, H, W); with pixels given, zero elsewhere."""
+        """Return the maps (K, S, H, W), of one slice; with pixels given, zero elsewhere."""
         with _full_precision(self.tables[0].device):
             maps_KP = self._network(self._encode(list(self.tables)[: self._enabled], pixels_P))
         if pixels_P is not None:
             num_pixels = self._shape[0] * self._shape[1]
             maps_KP = maps_KP.new_zeros(len(maps_KP), num_pixels).index_copy(1, pixels_P, maps_KP)
-        return maps_KP.reshape(-1, *self._shape)
+        return maps_KP.reshape(-1, 1, *self._shape)
 
     def _network(self, values_CP: Tensor) -> Tensor:
         # Levels that do not take part are zero: their columns of the first layer need not be multiplied.
@@ -198,8 +194,3 @@ def _scale(settings: HashEncoding, side: int) -> float:
             scale_that_ends_at(side, settings.levels, settings.base_resolution),
         )
     return settings.per_level_scale
-
-
-def _transmission(maps_KHW: Tensor) -> Tensor:
-    amplitude_HW = torch.exp(-maps_KHW[1]) if len(maps_KHW) == 2 else torch.ones_like(maps_KHW[0])
-    return torch.polar(amplitude_HW, maps_KHW[0])

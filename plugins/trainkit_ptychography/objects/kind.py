@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from trainkit import Component, component
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     import torch
     from torch import Tensor, nn
 
 
-class Canvas(NamedTuple):
-    """What an object has to cover.
+class ObjectGeometry(NamedTuple):
+    """What an object covers, and where.
 
     Attributes:
         shape: Rows and columns.
         patch_shape: Rows and columns of a patch.
         dtype: Real dtype to compute in.
-        device: Where to be.
+        device: Device of its parameters.
         seed: The run's seed, for a private generator.
     """
 
@@ -39,22 +39,37 @@ class LiveObject(Protocol):
     """
 
     def __call__(self, corner_B2: Tensor) -> Tensor:
-        """Return the complex transmission (B, Y, X) of the patches that begin at these integer rows and columns.
+        """Return the complex transmission (S, B, Y, X) of the patches that begin at these integer rows and columns.
 
-        Each patch lies within the canvas.
+        S counts the slices, in the order in which the wave passes through them. Each patch lies within the object.
         """
         ...
 
     def phase(self) -> Tensor:
-        """Return the phase of the whole object (H, W) in rad, not wrapped where the parametrisation knows better."""
+        """Return the phase of each slice of the whole object (S, H, W) in rad.
+
+        It is not wrapped if the parametrisation can tell a phase from one that is 2π larger.
+        """
         ...
 
     def amplitude(self) -> Tensor:
-        """Return the amplitude of the whole object's transmission (H, W), 1 for vacuum."""
+        """Return the amplitude of each slice's transmission (S, H, W), 1 for vacuum."""
         ...
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
         """Return what is trained."""
+        ...
+
+
+@runtime_checkable
+class PixelwiseObject(LiveObject, Protocol):
+    """A `LiveObject` whose pixels are its parameters, so that constraints can change them."""
+
+    def pixels(self) -> Mapping[str, Tensor]:
+        """Return "phase" (S, H, W) in rad and, if the object absorbs, "absorption", −log(amplitude), likewise.
+
+        They are views of the parameters: what is written into them, with gradients off, changes the object.
+        """
         ...
 
 
@@ -63,7 +78,9 @@ class Object(Component):
     """How the specimen's complex transmission is parametrised."""
 
     entry_points: ClassVar[str] = "trainkit.ptychography.objects"
+    has_pixels: ClassVar[bool] = False
+    """Whether ``build`` makes a `PixelwiseObject`."""
 
     @abstractmethod
-    def build(self, canvas: Canvas) -> nn.Module:
+    def build(self, geometry: ObjectGeometry) -> nn.Module:
         """Make a module that is a `LiveObject`."""

@@ -24,7 +24,7 @@ def write_imagej_tiff(path: Path, map_HW: NDArray[np.floating], pixel_size_angst
     Args:
         path: The file.
         map_HW: Values; the first row is at the top.
-        pixel_size_angstrom: None where nothing tells: the file then is in pixels.
+        pixel_size_angstrom: Size of a pixel; None if unknown: the file is then in pixels.
 
     Source:
         ImageJ, ij/io/FileSaver.java (getDescriptionString) and TiffEncoder.java.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from trainkit_ptychography.output.scale_bar import Bar, scale_bar
 
 _SMALLEST = 384  # pixels along the longer side; smaller arrays are enlarged by whole factors
-_NARROWEST = 384  # so that what is written under a narrow array has room
+_NARROWEST = 384  # so that there is room for the caption of a narrow array
 _IN_ROW = 4
 _STRIP, _WHEEL, _GAP, _FONT = 32, 60, 8, 14  # pixels
 
@@ -44,7 +44,7 @@ def grey(array_HW: NDArray[np.floating], pixel_size_angstrom: float | None, unit
     Args:
         array_HW: What to show.
         pixel_size_angstrom: Size of a pixel, for the scale bar; None: it is in pixels.
-        unit: Of the values; "" for pure numbers.
+        unit: Unit of the values; "" for pure numbers.
     """
     low, high = (float(each) for each in np.percentile(array_HW, (0.5, 99.5)))
     shade_HW = np.clip((array_HW - low) / max(high - low, 1e-12), 0.0, 1.0)
@@ -62,7 +62,7 @@ def complex_arrays(
 ) -> Image:
     """Return complex arrays side by side, four in a row: phase as hue, magnitude as brightness.
 
-    Each array is as bright as its own magnitudes let it be. A wheel under them says which hue is which phase.
+    Each array is scaled by its own magnitudes. A colour wheel under them shows which hue is which phase.
 
     Args:
         arrays_MHW: One or more arrays.
@@ -87,7 +87,7 @@ def complex_arrays(
 def positions(
     nominal_N2: NDArray[np.float64], now_N2: NDArray[np.float64], true_N2: NDArray[np.float64] | None
 ) -> Image:
-    """Return a plot of scan positions: where they were said to be, where they are now, and the truth if it is known."""
+    """Return a plot of scan positions: nominal, current and, if they are known, true ones."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -24,13 +24,13 @@ class Result:
         object_HW: Complex transmission.
         probe_MYX: Complex modes, centred at pixel (Y//2, X//2).
         positions_N2: Where the probe's centre ended up, in pixels of the object.
-        nominal_N2: Where it was said to be, in pixels of the object.
+        nominal_N2: Where the data says that it was, in pixels of the object.
         held_out_index: Scan points that were held out; their positions were fitted to their own patterns alone.
         affine_23: Affine part of the displacements: displacement ≈ affine @ (row, column, 1), in pixels and in the
             coordinates of the data.
         origin_2: Position of the object's pixel [0, 0] in the coordinates of the data, in pixels.
-        pixel_size_angstrom: None where nothing tells.
-        wavelength_angstrom: None where nothing tells.
+        pixel_size_angstrom: Size of an object pixel; None if unknown.
+        wavelength_angstrom: None if unknown.
         source: Where the patterns came from.
     """
 

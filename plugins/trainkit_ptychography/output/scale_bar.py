@@ -14,7 +14,7 @@ class Bar(NamedTuple):
 
     Attributes:
         pixels: Its length in pixels of the array.
-        label: Its length in words: "2 nm", or "20 pixels" where nobody knows how large a pixel is.
+        label: Its length in words: "2 nm", or "20 pixels" if the size of a pixel is unknown.
     """
 
     pixels: float
@@ -26,7 +26,7 @@ def scale_bar(width: int, pixel_size_angstrom: float | None) -> Bar:
 
     Args:
         width: Pixels of the array.
-        pixel_size_angstrom: None where nothing tells.
+        pixel_size_angstrom: Size of a pixel; None if unknown.
 
     Example:
         >>> scale_bar(200, 0.4)

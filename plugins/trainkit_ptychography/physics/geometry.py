@@ -1,4 +1,4 @@
-"""Where patterns were taken: from positions to patches of the object, and what of a displacement is only a gauge.
+"""Where patterns were taken: from positions to patches of the object, and which part of a displacement is a gauge.
 
 Shapes: N = scan points, H, W = rows and columns of the object, Y, X = those of the detector.
 Units: pixels of the object; positions are (row, column).
@@ -32,12 +32,12 @@ class Placement(NamedTuple):
 
 
 class Distortion(NamedTuple):
-    """A linear change of a scan, in words: first sheared, then scaled, then rotated.
+    """A linear change of a scan as three steps: it is first sheared, then scaled, then rotated.
 
     Attributes:
         rotation_rad: From the column axis (right) towards the row axis (down), as azimuths are counted everywhere.
-        scale_rows: By which distances between rows grow.
-        scale_columns: By which distances between columns grow.
+        scale_rows: Factor by which distances between rows grow.
+        scale_columns: Factor by which distances between columns grow.
         shear: By how much rows grow along a column step.
     """
 
@@ -48,7 +48,7 @@ class Distortion(NamedTuple):
 
 
 def distortion(linear_22: NDArray[np.floating]) -> Distortion:
-    """Take a matrix that maps (row, column) onto (row, column) apart: rotation @ [[rows, shear], [0, columns]]."""
+    """Decompose a matrix that maps (row, column) onto (row, column): rotation @ [[rows, shear], [0, columns]]."""
     (a, b), (c, d) = linear_22.tolist()
     angle = atan2(-c, a)
     upper, lower = cos(angle) * b - sin(angle) * d, sin(angle) * b + cos(angle) * d
@@ -63,7 +63,7 @@ def place(positions_N2: NDArray[np.float64], shape_YX: tuple[int, int], margin: 
     Args:
         positions_N2: Where the probe's centre, pixel (Y//2, X//2), was; any origin.
         shape_YX: Rows and columns of a patch.
-        margin: Pixels around the outermost patches, for positions that are going to move.
+        margin: Pixels around the outermost patches, for positions that will move.
     """
     offset_2 = np.floor(positions_N2.min(axis=0)) - margin
     start_N2 = positions_N2 - offset_2
@@ -74,13 +74,13 @@ def place(positions_N2: NDArray[np.float64], shape_YX: tuple[int, int], margin: 
 
 
 def affine_part(displacement_N2: Tensor, positions_N2: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the affine motion of the scan that comes nearest to a displacement of its points.
+    """Return the affine motion of the scan that fits displacements of its points best (least squares).
 
     Rotation, scale, shear and shift of all positions can be traded for the same change of object and probe: patterns
     hardly tell them apart, so an unconstrained fit drifts along them.
 
     Args:
-        displacement_N2: By how far each point has moved.
+        displacement_N2: How far each point has moved.
         positions_N2: The points, before they moved.
 
     Returns:

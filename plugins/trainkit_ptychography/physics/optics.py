@@ -108,7 +108,7 @@ def aberration_phase(
     wavelength_angstrom: float,
     coefficients: Mapping[str, tuple[float, float]],
 ) -> NDArray[np.float64]:
-    """Return χ in rad, by which the lens delays the wave; the wave is multiplied with exp(−iχ).
+    """Return χ in rad, by which the lens delays the wave; the wave is multiplied by exp(−iχ).
 
     χ = 2π/λ · Σ αⁿ⁺¹/(n+1) · C_nm cos(m(φ − φ_nm))
 
@@ -116,7 +116,7 @@ def aberration_phase(
         polar_YX: Angle α in rad.
         azimuth_YX: Azimuth φ in rad.
         wavelength_angstrom: λ in Å.
-        coefficients: Name, as "C12" -> (C_nm in Å, φ_nm in rad). Positive C10 is overfocus.
+        coefficients: Name (for example "C12") -> (C_nm in Å, φ_nm in rad). Positive C10 is overfocus.
 
     Source:
         Krivanek, Dellby, Lupini, Ultramicroscopy 78 (1999) 1, eq. 1; in polar form.

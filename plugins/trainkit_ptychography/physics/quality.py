@@ -1,4 +1,4 @@
-"""How near a reconstruction is to a known truth, up to what no pattern can tell: a shift, and the phase's mean.
+"""How near a reconstruction is to a known truth, apart from what no pattern can tell: a shift, and the mean phase.
 
 Shapes: N = scan points, H, W = rows and columns of the object, K, L = those of the true phase, R, C = of the part that
 is compared.

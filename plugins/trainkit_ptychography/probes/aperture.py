@@ -27,11 +27,11 @@ class Aperture(Probe):
 
     The aberration function is χ = 2π/λ · Σ αⁿ⁺¹/(n+1) · C_nm cos(m(φ − φ_nm)), the wave exp(−iχ) inside the aperture;
     φ goes from the column axis (right) towards the row axis (down). Source: Krivanek, Dellby, Lupini, Ultramicroscopy
-    78 (1999) 1. A partly coherent source, or vibrations, are taken up by more than one mode.
+    78 (1999) 1. More than one mode can account for a partly coherent source, or for vibrations.
 
     Attributes:
-        semiangle_mrad: Half opening angle of the aperture. Left out: what the data says.
-        defocus_angstrom: Underfocus, −C10. Left out: what the data says, else 0.
+        semiangle_mrad: Half opening angle of the aperture. If left out, the data's value.
+        defocus_angstrom: Underfocus, −C10. If left out, the data's value, else 0.
         C12_angstrom: Twofold astigmatism, with its direction ``phi12_deg``.
         phi12_deg: See C12.
         C21_angstrom: Coma, with its direction ``phi21_deg``.
@@ -43,8 +43,8 @@ class Aperture(Probe):
         phi32_deg: See C32.
         C34_angstrom: Fourfold astigmatism, with its direction ``phi34_deg``.
         phi34_deg: See C34.
-        modes: Number of mutually incoherent modes. Modes after the first begin as the first with random phases.
-        powers: Share of the total power of each mode after the first. Left out: 0.02 each.
+        modes: Number of mutually incoherent modes. Modes after the first begin as the first one with random phases.
+        powers: Share of the total power of each mode after the first. If left out, 0.02 each.
     """
 
     semiangle_mrad: float | None = attrs.field(
@@ -69,14 +69,14 @@ class Aperture(Probe):
         """Check the modes' powers."""
         if self.powers is not None and len(self.powers) != self.modes - 1:
             yield Problem(
-                f"modes = {self.modes} needs {self.modes - 1} powers, of all modes after the first; got "
+                f"modes = {self.modes} needs {self.modes - 1} powers, one for each mode after the first; got "
                 f"{len(self.powers)}",
                 "powers",
             )
         powers = self._powers()
         if any(not power > 0 for power in powers) or sum(powers) >= 1:
             yield Problem(
-                f"powers of the modes after the first must be above 0 and leave something for it; they are {powers}",
+                f"powers of the modes after the first must be above 0 and sum to less than 1; they are {powers}",
                 "modes" if self.powers is None else "powers",
             )
 
@@ -107,7 +107,7 @@ class Aperture(Probe):
         }
         if semiangle is None or scan.pixel_size_angstrom is None or scan.wavelength_angstrom is None:
             missing = ", ".join(name for name, value in known.items() if value is None)
-            raise DataError(f"{scan.source} does not tell all that an aperture probe needs; set {missing}")
+            raise DataError(f"{scan.source} does not give all that an aperture probe needs; set {missing}")
         defocus = self.defocus_angstrom if self.defocus_angstrom is not None else scan.defocus_angstrom or 0.0
         first_YX = aperture_probe(
             data.detector_shape,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @component
 class ProbeFromData(Probe):
-    """The guess that the data file holds, with all its modes. For X-rays, where zone plates make no plain aperture."""
+    """The guess that the data file holds, with all its modes: for X-rays, whose optics are seldom a plain aperture."""
 
     def build(self, data: LiveDiffraction) -> NDArray[np.complexfloating]:
         """Return the guess."""

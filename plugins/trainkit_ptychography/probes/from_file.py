@@ -23,16 +23,16 @@ SUFFIXES = (".npy", ".npz", ".h5", ".hdf5")
 
 @component
 class ProbeFromFile(Probe):
-    """A probe out of a file of its own, with all its modes; such as ``result.h5`` of an earlier run.
+    """A probe from a file of its own, with all its modes, for example ``result.h5`` of an earlier run.
 
     Its pixels must be those of this run: as many, and of the same size. The modes' powers are kept in proportion.
 
     Attributes:
         path: An ``.npy``, ``.npz``, ``.h5`` or ``.hdf5`` file.
         name: Array or dataset: complex, (rows, columns) or (modes, rows, columns); more axes before only if they are of
-            length 1. Not looked at for ``.npy``. In our own results it is called "probe".
+            length 1. Ignored for ``.npy``. In our own results it is called "probe".
         centre: Where the probe's middle is: "centre" for pixel (rows//2, columns//2), "corner" for [0, 0].
-        modes: Take the first so many modes; left out: all.
+        modes: Number of modes to take, from the first. If left out, all.
     """
 
     path: Path
@@ -41,7 +41,7 @@ class ProbeFromFile(Probe):
     modes: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(1)))
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Check the kind of file."""
+        """Check the suffix of the file."""
         if self.path.suffix not in SUFFIXES:
             yield Problem(f'"{self.path.name}" is none of {", ".join(SUFFIXES)}', "path")
 

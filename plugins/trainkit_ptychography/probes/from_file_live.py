@@ -1,4 +1,4 @@
-"""Reads a probe out of a file.
+"""Reads a probe from a file.
 
 Shapes: M = probe modes, Y, X = rows and columns of the detector.
 """
@@ -23,8 +23,8 @@ def read_probe(settings: ProbeFromFile, shape_YX: tuple[int, int]) -> NDArray[np
     """Return the modes, complex (M, Y, X), centred at pixel (Y//2, X//2).
 
     Args:
-        settings: What to read.
-        shape_YX: Rows and columns that it must have.
+        settings: The file, and which part of it.
+        shape_YX: Rows and columns that the probe must have.
 
     Raises:
         DataError: The file or the array is missing, damaged, or not of the shape that it must have.

@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 
 class ProbeModes(nn.Module):
-    """Modes whose total power is 1, as a pattern's total is in the mean.
+    """Modes whose total power is 1, like the mean total of the patterns.
 
     Attributes:
-        modes: (M, Y, X, 2), real and imaginary parts, scaled so that at first the largest magnitude is 1: a learning
-            rate then means a share of the probe's peak, whatever its size (1e-3 is a good one).
+        modes: (M, Y, X, 2), real and imaginary parts, scaled so that at first the largest magnitude is 1. So a
+            learning rate is a share of the probe's peak, whatever its size (1e-3 is a good one).
     """
 
     scale: Tensor
@@ -36,18 +36,18 @@ class ProbeModes(nn.Module):
 
     @torch.no_grad()
     def keep_power(self) -> None:
-        """Bring the total power back to 1: it could be traded for the object's amplitude."""
+        """Scale the total power back to 1: the object's amplitude could make up for any other."""
         power = (self.modes * self.scale).square().sum()
         self.modes.mul_(power.rsqrt())
 
     @torch.no_grad()
     def orthogonalise(self) -> None:
-        """Turn the modes into orthogonal ones, the strongest first, by a rotation among them.
+        """Make the modes orthogonal, the strongest first, by a unitary rotation among them.
 
-        Only the incoherent sum of the modes is measured, and a unitary rotation leaves it as it is; so this changes no
-        pattern and no loss, at any time. Once an epoch is enough, and is gentle to an optimizer's per-parameter
-        moments, which do not turn along: from the second time on the rotation is next to the identity, because phases
-        are kept (a mode's overlap with what it was is real and positive).
+        Only the incoherent sum of the modes is measured, and a unitary rotation leaves it as it is, so this changes no
+        pattern and no loss. Once an epoch is enough, and hardly disturbs an optimizer's per-parameter moments, which do
+        not rotate with the modes: from the second time on the rotation is close to the identity, because each mode
+        keeps its phase (its overlap with what it was is real and positive).
 
         Source:
             Thibault, Menzel, Nature 494 (2013) 68; Odstrčil et al., Optics Express 24 (2016) 8360.

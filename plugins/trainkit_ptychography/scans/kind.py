@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from trainkit import Context, Data, component
+from trainkit import Context, Data, DataError, component
 
 if TYPE_CHECKING:
     from trainkit_ptychography.scans.kind_live import LiveDiffraction
@@ -23,10 +23,11 @@ class DiffractionData(Data):
         batch_size: Patterns in a step. Batches of an epoch differ in size by at most one.
         batches: Which points a step sees together: "random"; "compact" for neighbours, which overlap most, so that each
             step settles one place of the object; "sparse" for points far from each other, whose gradients disturb each
-            other least. Dealt out anew in each epoch.
+            other least. Batches are made anew in each epoch.
         validation_fraction: Share of the scan points held out to measure ``val/loss``; chosen by the run's seed.
-        patterns_on: Where patterns are during a run: "device", "host" (memory), or "disk" (read from their file in
-            batches, ahead of time); "auto": the first of these where they fit. Results are the same, bit for bit.
+        patterns_on: Where patterns are kept during a run: "device", "host" (memory), or "disk" (they are read from
+            their file in batches, ahead of time). "auto" is the first of these where they fit. The results are the
+            same bits in all cases.
     """
 
     batch_size: int = attrs.field(default=32, validator=attrs.validators.ge(1))
@@ -53,8 +54,19 @@ class DiffractionData(Data):
             DataError: The file is missing, damaged or does not fit the settings.
         """
 
+    def recall(self, facts: Mapping[str, Any]) -> Any:
+        """Raise: a ptychographic model cannot be built without its scan.
+
+        Raises:
+            DataError: Always.
+        """
+        raise DataError(
+            "a ptychographic model is a reconstruction of one scan (its object covers the scanned area, and each scan "
+            "point has its own position), so it cannot be built from a checkpoint alone: open the scan with [data]"
+        )
+
     def inspect(self) -> Iterable[str]:
-        """Look at the scan, and sum it up."""
+        """Yield a summary of the scan, and warnings about it."""
         from trainkit_ptychography.scans.scan import checked
         from trainkit_ptychography.scans.summary import doubts, summary
 
@@ -63,14 +75,14 @@ class DiffractionData(Data):
         yield from (f"warning: {each}" for each in doubts(scan))
 
     def build(self, context: Context) -> LiveDiffraction:
-        """Open the scan, and bring it to where it is to be."""
+        """Open the scan, and bring its patterns to where they are kept."""
         from trainkit_ptychography.scans.kind_live import LiveDiffraction
         from trainkit_ptychography.scans.scan import checked
-        from trainkit_ptychography.scans.storage import choose_place, loaded
+        from trainkit_ptychography.scans.storage import choose_storage, read_if_it_fits
 
         recording = self.read()
-        place = choose_place(recording, self.patterns_on, context.device)
-        scan = checked(loaded(recording, place))
+        storage = choose_storage(recording, self.patterns_on, context.device)
+        scan = checked(read_if_it_fits(recording, storage))
         return LiveDiffraction(
-            scan, context, self.batch_size, self.validation_fraction, place=place, batches=self.batches
+            scan, context, self.batch_size, self.validation_fraction, storage=storage, batches=self.batches
         )

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import torch
+import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
 from trainkit import Context, DataError, hold_out, in_batches, process_share, random_seed, shuffled
 from trainkit_ptychography.scans.batch_order import BatchOrder, arrange
 from trainkit_ptychography.scans.scan import Checked
-from trainkit_ptychography.scans.storage import Place, Resident, Streamed
+from trainkit_ptychography.scans.storage import Storage, keep
 from trainkit_ptychography.scans.summary import doubts
 
 _ORDER = 0x0DE5  # keeps what a batch order draws apart from the shuffle that deals points to processes
@@ -32,15 +33,15 @@ class LiveDiffraction:
     intensities after these were scaled so that a pattern sums up to 1 in the mean; zero frequency at [0, 0].
 
     Attributes:
-        scan: What is known of it besides the patterns, on the CPU.
+        scan: What is known besides the patterns, on the CPU.
         mask_YX: Which pixels of a pattern count (bool, on the device); None: all. The others are 0.
         train_index: The scan points that are trained on; on the CPU.
         held_out_index: The others; on the CPU; empty where none are held out.
-        mean_counts: What a pattern's total of 1 stands for.
-        dtype: Of the amplitudes, and so of everything that is computed from them.
+        mean_counts: Counts that correspond to a total of 1.
+        dtype: Dtype of the amplitudes, and so of everything that is computed from them.
         detector_shape: Rows and columns of a pattern.
         seed: The run's seed.
-        device: Where batches are.
+        device: Device of the batches.
         batches_per_epoch: Batches of an epoch, on this process.
     """
 
@@ -51,7 +52,7 @@ class LiveDiffraction:
         batch_size: int,
         validation_fraction: float,
         dtype: torch.dtype = torch.float32,
-        place: Place = "device",
+        storage: Storage = "device",
         batches: BatchOrder = "random",
     ) -> None:
         patterns, self.scan, survey = checked
@@ -62,14 +63,14 @@ class LiveDiffraction:
 
         num = len(patterns)
         self.mean_counts = float(survey.totals_N.mean())
+        self._fingerprint = _fingerprint(self.scan.positions_N2, survey.totals_N)
         for doubt in doubts(checked):
             logging.getLogger("trainkit").warning("%s: %s", self.scan.source, doubt)
         self.dtype = dtype
         self.detector_shape = (patterns.shape[1], patterns.shape[2])
         mask_YX = self.scan.mask_YX
         self.mask_YX = None if mask_YX is None else torch.from_numpy(mask_YX).to(self.device)
-        in_memory = place == "device" or (place == "host" and self.device.type == "cpu")
-        self._patterns = (Resident if in_memory else Streamed)(patterns, self._amplitudes, self.device)
+        self._patterns = keep(patterns, self._amplitudes, storage, self.device)
 
         self._positions_N2 = torch.from_numpy(self.scan.positions_N2)
         self.train_index, self.held_out_index = hold_out(num, validation_fraction, self.seed, _HOLD_OUT)
@@ -90,15 +91,26 @@ class LiveDiffraction:
         yield from self._loaded([mine[places] for places in batches[start:]])
 
     def facts(self) -> dict[str, Any]:
-        """Return what a model has to know of the data."""
-        return {}
+        """Return what a model has to know of the data, as JSON values.
+
+        ``fingerprint`` tells scans apart: it is a digest of the positions and of each pattern's total, after
+        preparation, so it does not depend on where the files are or where patterns are kept.
+        """
+        return {
+            "num_points": len(self.scan.positions_N2),
+            "detector_shape": list(self.detector_shape),
+            "pixel_size_angstrom": self.scan.pixel_size_angstrom,
+            "wavelength_angstrom": self.scan.wavelength_angstrom,
+            "fingerprint": self._fingerprint,
+        }
 
     def evaluate(self, split: str) -> Iterator[dict[str, Tensor]]:
-        """Yield a whole split in the order of the scan."""
+        """Yield this process's share of a split, in the order of the scan."""
         known = {"train": self.train_index, "val": self.held_out_index}
         if split not in known:
             raise DataError(f'diffraction data has no split "{split}"; it has {", ".join(known)}')
-        yield from self._loaded(in_batches(known[split], self._batch_size))
+        mine = process_share(known[split], self._rank, self._world)
+        yield from self._loaded(in_batches(mine, self._batch_size))
 
     def _loaded(self, indices: Sequence[Tensor]) -> Iterator[dict[str, Tensor]]:
         for index, amplitudes_BYX in self._patterns.batches(indices):
@@ -107,3 +119,11 @@ class LiveDiffraction:
     def _amplitudes(self, intensities_BYX: NDArray[np.float32]) -> Tensor:
         scaled_BYX = np.divide(intensities_BYX, self.mean_counts, dtype=str(self.dtype).removeprefix("torch."))
         return torch.from_numpy(np.sqrt(scaled_BYX, out=scaled_BYX))
+
+
+def _fingerprint(*arrays: NDArray[np.float64]) -> str:
+    digest = xxhash.xxh3_128()
+    for array in arrays:
+        # Single precision, so that the last digits, which differ between machines, have no say.
+        digest.update(np.ascontiguousarray(array, dtype=np.float32).tobytes())
+    return digest.hexdigest()

@@ -40,16 +40,16 @@ class Patterns(Protocol):
 
 
 class Stored(Protocol):
-    """An array in a file, read where it is indexed; a NumPy array is one, too."""
+    """An array in a file, which is read when it is indexed; a NumPy array is one too."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of the whole array."""
+        """Shape of the whole array."""
         ...
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of its values."""
+        """Dtype of its values."""
         ...
 
     def __getitem__(self, key: Any, /) -> Any:
@@ -142,13 +142,13 @@ class Frames:
 
 
 class PreparedPatterns:
-    """`Patterns` out of stored frames, brought to our convention when they are asked for.
+    """`Patterns` made from stored frames: they are read, and brought to our convention, when they are indexed.
 
     Args:
         frames: The frames.
-        preparation: What is done to them.
+        preparation: What is done to the frames.
         in_file: Whether they are read anew each time; False: they are in memory already.
-        reading: Makes the context to read in: it turns what a damaged file raises into a DataError.
+        reading: Makes a context for reading, which turns what a damaged file raises into a DataError.
     """
 
     def __init__(

@@ -16,18 +16,18 @@ ANGSTROM = {"angstrom": 1.0, "nm": 10.0, "um": 1e4, "m": 1e10}
 
 
 def in_unit(step: float, unit: str, pixel_size_angstrom: float | None) -> float | None:
-    """Return a length of so many pixels in a unit ("pixels" is one too); None: the pixel's size is not known."""
+    """Convert a length in pixels to a unit ("pixels" is one too); None: the size of a pixel is not known."""
     if unit == "pixels":
         return step
     return None if pixel_size_angstrom is None else step * pixel_size_angstrom / ANGSTROM[unit]
 
 
 def likely_unit(step: float, unit: str, pixel_size_angstrom: float | None, room: int) -> str:
-    """Return advice on the unit of positions whose step is unlikely; empty where no unit makes it likely.
+    """Return which units would make an unlikely step likely, as advice; empty if no unit does.
 
     Args:
-        step: The typical step in pixels, as it came out.
-        unit: The unit in which positions were said to be.
+        step: The typical step in pixels, with the unit as it is.
+        unit: The unit of positions that the settings give.
         pixel_size_angstrom: Size of an object pixel; None: not known.
         room: Pixels along a pattern's shorter side: a likely step is between 0.1 and half of them.
     """
@@ -62,7 +62,7 @@ def raster(shape: tuple[int, int], step: tuple[float, float], snake: bool) -> ND
 def oriented(
     points_N2: NDArray[np.float64], swapped: bool, flips: Collection[str], rotation_deg: float
 ) -> NDArray[np.float64]:
-    """Return positions in the directions of the detector.
+    """Return positions along the axes of the detector.
 
     Args:
         points_N2: Positions.

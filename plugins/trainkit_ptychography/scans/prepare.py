@@ -9,7 +9,10 @@ import attrs
 from trainkit import component
 
 
-def _size(instance: object, attribute: attrs.Attribute[tuple[int, int] | None], value: tuple[int, int] | None) -> None:
+def pair_of_counts(
+    instance: object, attribute: attrs.Attribute[tuple[int, int] | None], value: tuple[int, int] | None
+) -> None:
+    """Check that both numbers of a pair, where one is given, are 1 or more (an attrs validator)."""
     if value is not None and min(value) < 1:
         raise ValueError(f"must be 1 or more, got {list(value)}")
 
@@ -21,7 +24,7 @@ _places = attrs.validators.deep_iterable(attrs.validators.ge(0))
 class Prepare:
     """What is done to patterns, in this order: background, bad pixels, crop around the beam, binning, padding.
 
-    Pixels are counted from 0, as the patterns have them after ``pattern_axes``, before anything else.
+    Pixels are counted from 0 in the patterns as ``pattern_axes`` orders them, before anything else is done.
 
     Attributes:
         background: Counts to subtract from intensities: one number for each pixel, or the name of an array (rows,
@@ -31,10 +34,10 @@ class Prepare:
         bad_pixels: Further bad pixels, [row, column] each.
         bad_rows: Rows that are bad as a whole.
         bad_columns: Columns that are bad as a whole.
-        crop: Rows and columns of the detector to keep, around the beam. An object pixel gets larger by it.
+        crop: Rows and columns of the detector to keep, around the beam. This makes object pixels larger.
         bin: Detector pixels to sum up, along rows and along columns, in bins centred on the beam as well as whole
-            pixels allow. A bin that is not wholly on the detector does not count. A probe has less room by it.
-        pad: Rows and columns to pad patterns to, after binning. An object pixel gets smaller by it.
+            pixels allow. A bin that is not wholly on the detector does not count. This makes a probe's array smaller.
+        pad: Rows and columns to pad patterns to, after binning. This makes object pixels smaller.
         beyond_detector: What padding holds: "unknown" does not count in the loss, "dark" counts as measured zeros.
     """
 
@@ -44,7 +47,7 @@ class Prepare:
     bad_pixels: tuple[tuple[int, int], ...] = attrs.field(default=(), validator=attrs.validators.deep_iterable(_places))
     bad_rows: tuple[int, ...] = attrs.field(default=(), validator=_places)
     bad_columns: tuple[int, ...] = attrs.field(default=(), validator=_places)
-    crop: tuple[int, int] | None = attrs.field(default=None, validator=_size)
+    crop: tuple[int, int] | None = attrs.field(default=None, validator=pair_of_counts)
     bin: int = attrs.field(default=1, validator=attrs.validators.ge(1))
-    pad: tuple[int, int] | None = attrs.field(default=None, validator=_size)
+    pad: tuple[int, int] | None = attrs.field(default=None, validator=pair_of_counts)
     beyond_detector: Literal["unknown", "dark"] = "unknown"

@@ -23,8 +23,8 @@ class Axis(NamedTuple):
     """Which stored pixels make up a pattern along one axis, for a pattern of Y pixels that are sums of b.
 
     Attributes:
-        place_bY: Their places.
-        there_bY: Whether there is such a pixel at all.
+        place_bY: Their indices.
+        there_bY: Whether the detector has such a pixel.
     """
 
     place_bY: NDArray[np.int64]
@@ -39,7 +39,7 @@ def axis(stored: int, size: int, binned: int, beam: int | None, flipped: bool) -
         size: Number of pixels of the pattern.
         binned: Stored pixels to a pattern's pixel.
         beam: Where the zero frequency is stored; None: at 0, and negative frequencies at the end, as an FFT has them.
-        flipped: Whether frequencies change their sign.
+        flipped: Whether frequencies change sign.
     """
     frequency_Y = np.fft.ifftshift(np.arange(size) - size // 2)
     if flipped:
@@ -119,7 +119,7 @@ class Preparation:
 
 
 def beam_by_centre_of_mass(mean_VU: NDArray[np.floating], name: str) -> tuple[int, int]:
-    """Return the pixel that is nearest to the centre of mass.
+    """Return the pixel nearest to the centre of mass.
 
     Raises:
         DataError: There is no light, or NaN.
@@ -140,10 +140,10 @@ def beam_by_centre_of_mass(mean_VU: NDArray[np.floating], name: str) -> tuple[in
 def prepared_probe(
     modes_MVU: NDArray[np.complexfloating], shape_YX: tuple[int, int], binned: int, flips: tuple[bool, bool]
 ) -> NDArray[np.complexfloating]:
-    """Return a probe as patterns see it that were flipped, cropped, binned and padded.
+    """Return a probe that fits patterns which were flipped, cropped, binned and padded.
 
-    Fewer, or more, detector pixels are larger, or smaller, object pixels: the probe's spectrum is cropped or padded.
-    Binned ones leave the probe less room: its array is cropped.
+    Cropped patterns mean larger object pixels, so the probe's spectrum is cropped too; padded ones mean smaller pixels,
+    so it is padded. Binned patterns mean a smaller field of view, so the probe's array is cropped.
 
     Args:
         modes_MVU: Centred at pixel (V//2, U//2).

@@ -9,14 +9,14 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-_ASKED = 256  # points whose neighbours are looked for
-_SAME = 1e-6  # pixels, within which a place is the same one
+_ASKED = 256  # points whose neighbours are searched
+_SAME = 1e-6  # pixels, within which two places are the same
 
 
 def neighbour_distances(positions_N2: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return how far points are from the nearest other place that was visited; for 256 of them, evenly spread.
+    """Return the distance from points to the nearest other place that was visited, for 256 points, evenly spread.
 
-    The same place visited again is no neighbour. Infinite where there is no other place at all.
+    A second visit to the same place does not count. The distance is infinite if there is no other place.
     """
     asked = np.unique(np.linspace(0, len(positions_N2) - 1, _ASKED).round().astype(np.int64))
     distances = np.full(len(asked), np.inf)
@@ -31,7 +31,7 @@ def neighbour_distances(positions_N2: NDArray[np.float64]) -> NDArray[np.float64
 def probe_diameter(intensity_YX: NDArray[np.floating]) -> float:
     """Return the diameter of the uniform disc that has half of its power in as small a circle as the probe has.
 
-    This is the geometric diameter of a defocused probe, and is kind to the weak tails of a focused one.
+    This is the geometric diameter of a defocused probe, and the weak tails of a focused one hardly change it.
 
     Args:
         intensity_YX: The probe's intensity, at any place of its array.

@@ -1,4 +1,4 @@
-"""What a reader hands over: a scan in one convention, whatever the file's was; and the checks that each one passes.
+"""What a reader returns: a scan in one convention, whatever the file's was; and the checks that each scan must pass.
 
 Shapes: N = scan points, Y, X = rows and columns of the detector, M = probe modes, K, L = those of the true phase.
 """
@@ -23,7 +23,7 @@ _BYTES_A_PIXEL = 32  # of an object: phase and absorption, their gradients, and 
 
 @attrs.frozen(kw_only=True, eq=False)
 class Truth:
-    """What a simulation knows.
+    """The truth that a simulation knows.
 
     Attributes:
         phase_KL: The object's phase in rad; pixel [i, j] is at position (i, j).
@@ -36,19 +36,19 @@ class Truth:
 
 @attrs.frozen(kw_only=True, eq=False)
 class Scan:
-    """What is known of a diffraction scan, besides the patterns.
+    """What is known about a diffraction scan, besides the patterns.
 
     Attributes:
         positions_N2: Where the probe's centre was, (row, column) in pixels of the object; any origin.
         source: What it was read from, as messages call it.
-        pixel_size_angstrom: Size of an object pixel; None where nothing tells.
-        wavelength_angstrom: None where nothing tells.
-        semiangle_mrad: The aperture's half opening angle, where the data tells.
-        defocus_angstrom: Underfocus, where the data tells.
+        pixel_size_angstrom: Size of an object pixel; None if unknown.
+        wavelength_angstrom: None if unknown.
+        semiangle_mrad: The aperture's half opening angle; None if unknown.
+        defocus_angstrom: Underfocus; None if unknown.
         probe_MYX: A guess of the probe that came with the data, centred at (Y//2, X//2).
-        truth: What a simulation knows.
+        truth: The truth, if the scan is simulated.
         mask_YX: Which pixels of a pattern count, zero frequency at [0, 0]; None: all. The others are 0.
-        positions_unit: The unit in which the positions were said to be, before they were brought to pixels.
+        positions_unit: The unit that the positions had before they were converted to pixels.
     """
 
     positions_N2: NDArray[np.float64]
@@ -76,7 +76,7 @@ class Recording(NamedTuple):
 
 
 class Survey(NamedTuple):
-    """What one look at all patterns tells.
+    """Statistics of all patterns.
 
     Attributes:
         totals_N: Each pattern's total, over the pixels that count.
@@ -88,12 +88,12 @@ class Survey(NamedTuple):
 
 
 class Checked(NamedTuple):
-    """A recording that can be used.
+    """A recording that has passed the checks.
 
     Attributes:
         intensities_NYX: As in `Recording`.
         scan: As in `Recording`.
-        survey: What was seen in the patterns on the way.
+        survey: Statistics of its patterns.
     """
 
     intensities_NYX: Patterns
@@ -102,7 +102,7 @@ class Checked(NamedTuple):
 
 
 def checked(recording: Recording) -> Checked:
-    """Look at all of a recording, once, and return it if it can be used.
+    """Check a recording, which reads all its patterns once, and return it with their statistics.
 
     Raises:
         DataError: Shapes or counts disagree, values are not finite or negative, or positions cannot be those of a scan;
@@ -138,7 +138,7 @@ def checked(recording: Recording) -> Checked:
 
 
 def _check_positions(scan: Scan, shape: tuple[int, int]) -> None:
-    """See that positions can be those of a scan, seen through patches of this many pixels."""
+    """Check that positions can be those of a scan with patches of this shape."""
     positions_N2, unit, room = scan.positions_N2, scan.positions_unit, min(shape)
     if len(positions_N2) < 2:
         return
@@ -154,8 +154,7 @@ def _check_positions(scan: Scan, shape: tuple[int, int]) -> None:
     if step > max(shape):
         raise DataError(
             f"{scan.source}: scan points are {step:.4g} pixels apart, but a patch has {shape_in_words(shape)}, so no "
-            "two "
-            f"patterns see the same place; check positions_unit (now {unit}) and the pixel size{hint_for(step)}"
+            f"two patterns see the same place; check positions_unit (now {unit}) and the pixel size{hint_for(step)}"
         )
     object_bytes = _BYTES_A_PIXEL * float(np.prod(extent_2 + np.array(shape)))
     if object_bytes > (free := free_host_memory()):

@@ -21,8 +21,8 @@ _positive = attrs.validators.gt(0.0)
 class SimulatedDiffraction(DiffractionData):
     """A scan over randomly placed atoms with a defocused probe, wrong positions, and counting noise.
 
-    Made anew in each run, in a second, the same for the same settings. The truth is known, so hook
-    ``ptychography_truth`` can say how good a reconstruction is.
+    It is made anew in each run, which takes a second; the same settings give the same scan. The truth is known, so the
+    hook ``ptychography_truth`` can say how good a reconstruction is.
 
     Attributes:
         scan_shape: Rows and columns of scan points.
@@ -32,10 +32,10 @@ class SimulatedDiffraction(DiffractionData):
         energy_kev: Energy of the electrons.
         semiangle_mrad: Half opening angle of the aperture.
         defocus_angstrom: Underfocus.
-        position_error_angstrom: Standard deviation, along each axis, of the error of the positions that are told.
-        dose_per_square_angstrom: Electrons an Å².
+        position_error_angstrom: Standard deviation of the error of the given positions, along each axis.
+        dose_per_square_angstrom: Electrons per Å².
         atom_spacing_angstrom: Least distance between atoms.
-        seed: Of atoms, position errors and noise; apart from the run's seed, so that runs compare on the same data.
+        seed: Seed of atoms, position errors and noise; it is not the run's seed, so that runs can use the same data.
     """
 
     scan_shape: tuple[int, int] = attrs.field(
@@ -53,7 +53,7 @@ class SimulatedDiffraction(DiffractionData):
     seed: int = attrs.field(default=0, validator=attrs.validators.ge(0))
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Check that nothing is asked of a file."""
+        """Check that patterns are not to be read from a file."""
         if self.patterns_on == "disk":
             yield Problem("simulated patterns are in no file", "patterns_on")
 

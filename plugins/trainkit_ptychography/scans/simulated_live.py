@@ -1,4 +1,4 @@
-"""Simulates a scan, in plain numpy and double precision, apart from the model that is to reconstruct it.
+"""Simulates a scan in plain numpy and double precision, independently of the model that reconstructs it.
 
 Shapes: N = scan points, A = atoms, K, L = rows and columns of the specimen, Y, X = those of the detector.
 """
@@ -57,7 +57,7 @@ def simulate(settings: SimulatedDiffraction) -> Recording:
 def atoms(
     shape_KL: tuple[int, ...], spacing: float, radius: float, generator: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Return the phase of atoms strewn at random, none nearer to another than ``spacing``, all lengths in pixels."""
+    """Return the phase of atoms strewn at random, none nearer to another than ``spacing``; lengths are in pixels."""
     places_A2 = np.empty((0, 2))
     for candidate_2 in generator.uniform(0.0, np.array(shape_KL), (_TRIES, 2)):
         if not len(places_A2) or np.hypot(*(places_A2 - candidate_2).T).min() >= spacing:

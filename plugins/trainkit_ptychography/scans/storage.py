@@ -1,4 +1,4 @@
-"""Where patterns are while a run lasts: on the device, in the host's memory, or in their file.
+"""Where patterns are kept during a run: on the device, in the host's memory, or in their file.
 
 Shapes: N = scan points, B = patterns of a batch, Y, X = rows and columns of the detector.
 """
@@ -20,13 +20,13 @@ from trainkit import DataError, bytes_in_words, free_host_memory
 from trainkit_ptychography.scans.patterns import SHARE_OF_MEMORY, Patterns, PreparedPatterns, pieces
 from trainkit_ptychography.scans.scan import Recording
 
-Place = Literal["device", "host", "disk"]
+Storage = Literal["device", "host", "disk"]
 
 _AHEAD = 2  # batches that are read before they are asked for
 
 
-def choose_place(recording: Recording, wanted: Literal["auto"] | Place, device: torch.device) -> Place:
-    """Return where patterns are to be; "auto": the first of device, host and disk where they fit.
+def choose_storage(recording: Recording, wanted: Literal["auto"] | Storage, device: torch.device) -> Storage:
+    """Return where to keep patterns; "auto" is the first of device, host and disk where they fit.
 
     Raises:
         DataError: They do not fit where they are wanted, or cannot be read piece by piece from their file.
@@ -38,23 +38,23 @@ def choose_place(recording: Recording, wanted: Literal["auto"] | Place, device: 
         if not in_file:
             raise DataError(
                 f'{source}: patterns_on = "disk", but these cannot be read piece by piece: they are packed, in Fortran '
-                'order, or made by the computer; save them as HDF5, or as .npy in C order, or say "auto"'
+                'order, or simulated; save them as HDF5, or as .npy in C order, or say "auto"'
             )
         return "disk"
     on_host = device.type == "cpu"
-    free: dict[Place, int] = {"device": free_host_memory() if on_host else _free_device_memory(device)}
+    free: dict[Storage, int] = {"device": free_host_memory() if on_host else _free_device_memory(device)}
     free["host"] = free_host_memory()
     if wanted == "auto":
-        fitting: list[Place] = [place for place, there in free.items() if needed <= SHARE_OF_MEMORY * there]
+        fitting: list[Storage] = [each for each, there in free.items() if needed <= SHARE_OF_MEMORY * there]
         if fitting:
             return fitting[0]
         if in_file:
             return "disk"
-        wanted = "host"  # they are there already, or nowhere
+        wanted = "host"  # they are in memory already, or fit nowhere
         if not isinstance(patterns, PreparedPatterns):
             return wanted
     if needed > free[wanted]:
-        streamed = 'say patterns_on = "disk", or lessen them' if in_file else "lessen them"
+        streamed = 'say patterns_on = "disk", or make them smaller' if in_file else "make them smaller"
         raise DataError(
             f"{source}: {patterns.shape[0]} patterns of {patterns.shape[1]} × {patterns.shape[2]} take "
             f"{bytes_in_words(needed)} on the {wanted}, where {bytes_in_words(free[wanted])} are free: {streamed} "
@@ -68,13 +68,13 @@ def _free_device_memory(device: torch.device) -> int:
         return torch.cuda.mem_get_info(device)[0]
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
-    return 0  # of no other device it is known
+    return 0  # unknown for any other device
 
 
-def loaded(recording: Recording, place: Place) -> Recording:
-    """Return the recording with its patterns read, if they are to be in memory and the host has room for them."""
+def read_if_it_fits(recording: Recording, storage: Storage) -> Recording:
+    """Return the recording with its patterns read into memory, if they are kept there and the host has room."""
     patterns = recording.intensities_NYX
-    if place == "disk" or not isinstance(patterns, PreparedPatterns):
+    if storage == "disk" or not isinstance(patterns, PreparedPatterns):
         return recording
     if 4 * prod(patterns.shape) > free_host_memory():
         return recording  # the device has more: they go there piece by piece
@@ -86,8 +86,8 @@ class Resident:
 
     Args:
         patterns: The intensities.
-        amplitudes: Turns some of them into amplitudes.
-        device: Where to.
+        amplitudes: Converts some of them into amplitudes.
+        device: Device of the batches.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Resident:
         self._amplitudes_NYX = whole_NYX
 
     def batches(self, indices: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield for each index (B,), on the CPU: the index and its amplitudes (B, Y, X), on the device."""
+        """For each index (B,) on the CPU, yield the index and its amplitudes (B, Y, X) on the device."""
         kept = tuple(indices)
         if not kept:
             return
@@ -114,12 +114,12 @@ class Resident:
 
 
 class Streamed:
-    """Amplitudes that come to the device batch by batch, the next ones being read while one is worked on.
+    """Amplitudes that go to the device batch by batch; the next batches are read while one is in use.
 
     Args:
         patterns: The intensities, in the host's memory or in a file.
-        amplitudes: Turns some of them into amplitudes.
-        device: Where to.
+        amplitudes: Converts some of them into amplitudes.
+        device: Device of the batches.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class Streamed:
         self._reader = ThreadPoolExecutor(1, thread_name_prefix="patterns")
 
     def batches(self, indices: Iterable[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield for each index (B,), on the CPU: the index and its amplitudes (B, Y, X), on the device."""
+        """For each index (B,) on the CPU, yield the index and its amplitudes (B, Y, X) on the device."""
         waiting: deque[Future[tuple[Tensor, Tensor]]] = deque()
         try:
             for index in indices:
@@ -150,3 +150,21 @@ class Streamed:
     def _arrived(self, reading: Future[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         index, amplitudes_BYX = (each.to(self._device, non_blocking=True) for each in reading.result())
         return index, amplitudes_BYX
+
+
+def keep(
+    patterns: Patterns,
+    amplitudes: Callable[[NDArray[np.float32]], Tensor],
+    storage: Storage,
+    device: torch.device,
+) -> Resident | Streamed:
+    """Return patterns as amplitudes, kept where ``storage`` says, from which batches can be made.
+
+    Args:
+        patterns: The intensities.
+        amplitudes: Converts some of them into amplitudes.
+        storage: Where to keep them.
+        device: Device of the batches.
+    """
+    on_device = storage == "device" or (storage == "host" and device.type == "cpu")
+    return (Resident if on_device else Streamed)(patterns, amplitudes, device)

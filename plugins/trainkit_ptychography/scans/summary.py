@@ -1,6 +1,6 @@
-"""A scan summed up for a person: what `check --data` prints, and what about it looks wrong.
+"""Sums up a scan: the lines that `check --data` prints, and warnings about what looks wrong.
 
-Units: pixels are those of the object, unless they are said to be the detector's.
+Units: pixels are those of the object, unless a message says that they are the detector's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _COMPLEX_ARRAYS = 7  # of a batch and a mode that are alive at once in the backw
 
 
 def summary(checked: Checked, batch_size: int) -> Iterator[str]:
-    """Yield lines that a person recognises their experiment by."""
+    """Yield lines by which people recognise their experiment."""
     patterns, scan, survey = checked
     num, shape = len(patterns), (patterns.shape[1], patterns.shape[2])
     size, extent_2 = scan.pixel_size_angstrom, np.ptp(scan.positions_N2, axis=0)
@@ -111,7 +111,7 @@ def known_probe_diameter(checked: Checked) -> float | None:
 
 
 def doubts(checked: Checked) -> Iterator[str]:
-    """Yield what about a scan is possible, but looks wrong; each with what to change.
+    """Yield warnings about what is possible but looks wrong, each with what to change.
 
     Raises:
         DataError: The aperture does not fit on the detector.
@@ -138,7 +138,7 @@ def _doubts_of_light(checked: Checked) -> Iterator[str]:
             f"the light is not near the zero frequency but ({down:.0f}, {right:.0f}) pixels off, as if patterns were "
             'cut in four: is zero_frequency the other one of "centre" and "corner"?'
         )
-        return  # what follows would be said of the wrong pixels
+        return  # what follows would be about the wrong pixels
     if hypot(down, right) > max(1.5, 0.03 * min(shape)):
         yield (
             f"the light's centre of mass is ({down:.1f}, {right:.1f}) pixels off the zero frequency: say where the "
@@ -186,8 +186,8 @@ def _doubts_of_positions(checked: Checked) -> Iterator[str]:
         )
     if room / step < 2 and step >= 0.02:
         yield (
-            f"a step of {step:.3g} pixels with patches of {shape_in_words(shape)} measures less than is to be found "
-            "out (patch / step must be 2 or more): scan more densely, or use finer detector pixels (less "
+            f"a step of {step:.3g} pixels with patches of {shape_in_words(shape)} gives fewer measurements than "
+            "unknowns (patch / step must be 2 or more): scan more densely, or use finer detector pixels (less "
             f"binning){hint}"
         )
     if diameter is not None and diameter > 0.7 * room:

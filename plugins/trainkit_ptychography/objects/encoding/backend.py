@@ -17,14 +17,14 @@ from trainkit_ptychography.objects.encoding.hash_grid import Interpolation, enco
 from trainkit_ptychography.objects.encoding.levels import Level
 from trainkit_ptychography.objects.encoding.tinycudann import TinyCudaEncoding, try_out, why_not
 from trainkit_ptychography.objects.encoding.tinycudann_installed import version
-from trainkit_ptychography.objects.kind import Canvas
+from trainkit_ptychography.objects.kind import ObjectGeometry
 
 if TYPE_CHECKING:
     from trainkit_ptychography.objects.hash_encoding import HashEncoding
 
 _LOGGER = logging.getLogger("trainkit")
 
-# Measured on one thread of a CPU: for all pixels at once, it costs about a sixth of what it costs one by one.
+# Measured on one thread of a CPU: all pixels at once cost about a sixth of what they cost one by one.
 _DIRECT_BELOW = 1 / 6
 
 
@@ -32,7 +32,7 @@ class Encoder(Protocol):
     """Evaluates an encoding whose tables are given to it.
 
     Attributes:
-        name: Of the backend, with a version where the run does not know it anyway.
+        name: Backend name, plus its version if the run does not record it elsewhere.
     """
 
     name: str
@@ -41,28 +41,28 @@ class Encoder(Protocol):
         """Return the features (C, P), all of the coarsest level first; differentiable in the tables.
 
         Args:
-            tables: Of the levels that take part (E, F), the coarsest ones.
+            tables: One table (E, F) for each level that takes part, from the coarsest.
             pixels_P: Which pixels, counted row by row; None: all.
         """
         ...
 
 
 class TorchEncoder:
-    """By torch: all pixels at once as a grid, or few of them one by one.
+    """Evaluates with torch: all pixels at once as a grid, or a few of them one by one.
 
     Args:
         levels: All levels.
-        how: From vertices to pixels.
-        canvas: What has the pixels.
+        how: Interpolation from vertices to pixels.
+        geometry: The object whose pixels are encoded.
     """
 
     name = "torch"
 
-    def __init__(self, levels: Sequence[Level], how: Interpolation, canvas: Canvas) -> None:
+    def __init__(self, levels: Sequence[Level], how: Interpolation, geometry: ObjectGeometry) -> None:
         self._levels, self._how = levels, how
-        axes = _axes(canvas)
+        axes = _axes(geometry)
         self._positions_P2 = _positions(axes)
-        self._plans = [plan_grid(axes, level, how, canvas.dtype, canvas.device) for level in levels]
+        self._plans = [plan_grid(axes, level, how, geometry.dtype, geometry.device) for level in levels]
 
     def __call__(self, tables: Sequence[Tensor], pixels_P: Tensor | None) -> Tensor:
         """Return the features (C, P)."""
@@ -74,53 +74,55 @@ class TorchEncoder:
 
 
 class TinyCudaEncoder:
-    """By tinycudann.
+    """Evaluates with tinycudann.
 
     Args:
         encoding: The encoding.
-        canvas: What has the pixels.
+        geometry: The object whose pixels are encoded.
     """
 
-    def __init__(self, encoding: TinyCudaEncoding, canvas: Canvas) -> None:
+    def __init__(self, encoding: TinyCudaEncoding, geometry: ObjectGeometry) -> None:
         self.name = f"tinycudann {version()}"
         self._encoding = encoding
-        self._positions_P2 = _positions(_axes(canvas)).to(canvas.device)
+        self._positions_P2 = _positions(_axes(geometry)).to(geometry.device)
 
     def __call__(self, tables: Sequence[Tensor], pixels_P: Tensor | None) -> Tensor:
         """Return the features (C, P)."""
         return self._encoding(self._positions_P2 if pixels_P is None else self._positions_P2[pixels_P], tables).T
 
 
-def choose_encoder(settings: HashEncoding, per_level_scale: float, levels: Sequence[Level], canvas: Canvas) -> Encoder:
-    """Return what the settings' ``backend`` asks for; the log says which it is, and why.
+def choose_encoder(
+    settings: HashEncoding, per_level_scale: float, levels: Sequence[Level], geometry: ObjectGeometry
+) -> Encoder:
+    """Return the encoder that the settings' ``backend`` asks for, and log which one it is, and why.
 
     Args:
         settings: The settings.
         per_level_scale: How much finer each level is than the one before.
         levels: All levels, which follow from both.
-        canvas: What is to be encoded.
+        geometry: The object that is to be encoded.
 
     Raises:
-        RecipeError: They ask for tinycudann, and it cannot be.
+        RecipeError: The settings ask for tinycudann, and it cannot be used.
     """
     encoder: Encoder
-    found = None if settings.backend == "torch" else _tried(settings, per_level_scale, levels, canvas)
+    found = None if settings.backend == "torch" else _tried(settings, per_level_scale, levels, geometry)
     if isinstance(found, TinyCudaEncoding):
-        encoder = TinyCudaEncoder(found, canvas)
+        encoder = TinyCudaEncoder(found, geometry)
         shown = encoder.name
     elif settings.backend == "tinycudann":
-        raise RecipeError(f'model.object.backend = "tinycudann" cannot be ("auto" takes torch in its place): {found}')
+        raise RecipeError(f'model.object.backend = "tinycudann" cannot be used ("auto" takes torch instead): {found}')
     else:
-        encoder = TorchEncoder(levels, settings.interpolation, canvas)
+        encoder = TorchEncoder(levels, settings.interpolation, geometry)
         shown = f"torch {torch.__version__}" + (f" (not tinycudann: {found})" if found else "")
     _LOGGER.info(
         "hash encoding: backend %s, %s, %d levels of %d to %d vertices for %d pixels",
         shown,
-        str(canvas.dtype).removeprefix("torch."),
+        str(geometry.dtype).removeprefix("torch."),
         len(levels),
         levels[0].resolution,
         levels[-1].resolution,
-        max(canvas.shape),
+        max(geometry.shape),
     )
     if isinstance(found, TinyCudaEncoding):
         _LOGGER.warning(
@@ -131,21 +133,23 @@ def choose_encoder(settings: HashEncoding, per_level_scale: float, levels: Seque
 
 
 def _tried(
-    settings: HashEncoding, per_level_scale: float, levels: Sequence[Level], canvas: Canvas
+    settings: HashEncoding, per_level_scale: float, levels: Sequence[Level], geometry: ObjectGeometry
 ) -> TinyCudaEncoding | str:
-    """Return the encoding by tinycudann, tried out; or why it cannot be."""
-    if reason := why_not(canvas.device, canvas.dtype):
+    """Return an encoding by tinycudann that was tried out, or why there is none."""
+    if reason := why_not(geometry.device, geometry.dtype):
         return reason
     encoding = TinyCudaEncoding(settings, per_level_scale)
-    return try_out(encoding, levels, settings.features, settings.interpolation, canvas.device) or encoding
+    return try_out(encoding, levels, settings.features, settings.interpolation, geometry.device) or encoding
 
 
-def _axes(canvas: Canvas) -> tuple[Tensor, Tensor]:
+def _axes(geometry: ObjectGeometry) -> tuple[Tensor, Tensor]:
     """Return where the centres of rows and columns are in the unit square that covers the longer side.
 
-    Rounded to the run's dtype, in which tinycudann takes them, so that all interpolate at the same places.
+    They are rounded to the run's dtype, which tinycudann takes, so that both backends interpolate at the same points.
     """
-    rows, columns = (((torch.arange(n) + 0.5).double() / max(canvas.shape)).to(canvas.dtype) for n in canvas.shape)
+    rows, columns = (
+        ((torch.arange(n) + 0.5).double() / max(geometry.shape)).to(geometry.dtype) for n in geometry.shape
+    )
     return rows, columns
 
 

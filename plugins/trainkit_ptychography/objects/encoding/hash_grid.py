@@ -1,8 +1,8 @@
 """Multiresolution hash encoding: trainable features at the vertices of ever finer grids, interpolated in between.
 
-Two forms of the same function. `encode` takes any positions. `encode_grid` takes all points of a rectangular grid: it
-gathers each vertex that is touched once, and interpolates along one axis after the other, as products with narrow
-matrices; what flows back to a vertex is added up entry by entry in a fixed order, so that no bit depends on chance.
+There are two forms of the same function. `encode` takes any positions. `encode_grid` takes all points of a rectangular
+grid: it gathers each vertex only once, and interpolates along one axis after the other, as products with narrow
+matrices; gradients of an entry are added up in a fixed order, so they are the same bits each time.
 
 The order of axes is tiny-cuda-nn's: the first coordinate of a position is the one whose vertices are neighbours in the
 table. Positions are in the unit cube; the tables and their gradients are in tiny-cuda-nn's layout.
@@ -35,7 +35,7 @@ def entry(vertex: Sequence[Tensor], level: Level) -> Tensor:
     """Return the row of a level's table that belongs to a vertex.
 
     Args:
-        vertex: Its whole-numbered coordinates, int64, one tensor of the same shape a dimension.
+        vertex: Its integer coordinates: one int64 tensor for each dimension, all of the same shape.
         level: The level.
     """
     row = torch.zeros_like(vertex[0])
@@ -55,7 +55,7 @@ def cell(along: Tensor, level: Level, interpolation: Interpolation, dtype: torch
         along: Coordinates, 0 … 1 across the unit cube; any shape.
         level: The level.
         interpolation: "nearest" takes the vertex below alone.
-        dtype: Of the weight.
+        dtype: Dtype of the weight.
     """
     # Half a cell off, so that the vertices of different levels do not coincide. In float64 this is what a fused
     # multiplication and addition in float32 gives, but for the last rounding.
@@ -101,9 +101,9 @@ class Band(NamedTuple):
     """Neighbouring points of an axis, and the touched vertices that they lie between.
 
     Attributes:
-        points: Of the axis.
-        vertices: Of those that the axis touches.
-        weights: (points, vertices): what each vertex has to say at each point.
+        points: Which points of the axis.
+        vertices: Which of the vertices that the axis touches.
+        weights: (points, vertices): the weight of each vertex at each point.
     """
 
     points: slice
@@ -136,15 +136,15 @@ def plan_grid(
     dtype: torch.dtype,
     device: torch.device | str = "cpu",
 ) -> GridLevel:
-    """Work out once how a level is evaluated on a grid.
+    """Plan once how a level is evaluated on a grid.
 
     Args:
         axes: Coordinates (0 … 1, increasing) of the grid's points along each axis, slowest first: for a picture rows,
             then columns. So the last axis is the first dimension of `encode`'s positions.
         level: The level.
         interpolation: How to get from vertices to points.
-        dtype: Of tables.
-        device: Where the plan, and what is computed by it, will be.
+        dtype: Dtype of the tables.
+        device: Device of the plan, and of what is computed with it.
     """
     vertices, bands = [], []
     for along in axes:
@@ -184,7 +184,7 @@ def encode_grid(tables: Sequence[Tensor], plans: Sequence[GridLevel]) -> Tensor:
 
     Args:
         tables: For each level (E, F).
-        plans: For each level what `plan_grid` gave.
+        plans: The plan of each level, by `plan_grid`.
 
     Returns:
         (L·F, *grid), all features of the coarsest level first.
@@ -227,7 +227,7 @@ class _EncodeGrid(torch.autograd.Function):
 
 
 def _along(values: Tensor, bands: Sequence[Band], axis: int, length: int, out: Tensor | None) -> Tensor:
-    """Return what vertices give at the points of one axis."""
+    """Return the values at the points of one axis, interpolated between vertices."""
     if out is None:
         out = values.new_empty(*values.shape[:axis], length, *values.shape[axis + 1 :])
     source, target = _three(values, axis), _three(out, axis)
@@ -241,7 +241,7 @@ def _along(values: Tensor, bands: Sequence[Band], axis: int, length: int, out: T
 
 
 def _back_along(values: Tensor, bands: Sequence[Band], axis: int, length: int) -> Tensor:
-    """Return the adjoint of `_along`: what points give back to the vertices of one axis."""
+    """Apply the adjoint of `_along`: from the points of one axis back to its vertices."""
     result = values.new_zeros(*values.shape[:axis], length, *values.shape[axis + 1 :])
     source, target = _three(values, axis), _three(result, axis)
     for points, vertices, weights in bands:

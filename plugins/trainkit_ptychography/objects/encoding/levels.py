@@ -1,9 +1,9 @@
 """The levels of a multiresolution hash encoding: how fine each grid is, and how many entries its table has.
 
-Plain Python, so that settings can be checked before torch is there. The numbers are those of tiny-cuda-nn, which works
-them out in single precision: at some scales one unit in the last place decides how many vertices a level has. Rows are
-those of its version 2.0 (2025); before, the coordinates of tiled grids that no longer fitted into the table did not
-count, and those of very fine grids overflowed.
+It is plain Python, so that settings can be checked without importing torch. The numbers are those of tiny-cuda-nn,
+which computes them in single precision: at some scales one unit in the last place decides how many vertices a level
+has. Rows are those of its version 2.0 (2025); earlier versions ignored coordinates of tiled grids that did not fit into
+the table, and overflowed in very fine grids.
 
 Source: Müller, Evans, Schied, Keller, ACM Trans. Graph. 41 (2022) 102, section 3; tiny-cuda-nn's grid encoding.
 """
@@ -31,8 +31,8 @@ class Level(NamedTuple):
         scale: Cells along a side of the unit cube.
         resolution: Vertices along a side.
         entries: Rows of its table.
-        strides: What a vertex' whole-numbered coordinates are multiplied with to give its row. Empty where its number
-            would not fit into 32 bits: a grid that is not hashed then has all vertices in row 0.
+        strides: What a vertex's integer coordinates are multiplied by to give its row. Empty if the number of vertices
+            does not fit into 32 bits: a grid that is not hashed then has all vertices in row 0.
         hashed: Whether the row is a hash of the coordinates instead. Rows are taken modulo the entries in any case.
     """
 
@@ -54,11 +54,11 @@ def levels(
     """Return the levels, from the coarsest to the finest.
 
     Args:
-        num: How many, at least 1.
+        num: Number of levels, at least 1.
         base_resolution: Vertices along a side of the coarsest.
         per_level_scale: How much finer each is than the one before, above 0.
-        log2_hashmap_size: Binary logarithm of the most entries of a hashed level.
-        dimensions: Of the space.
+        log2_hashmap_size: Binary logarithm of the largest number of entries of a hashed level.
+        dimensions: Dimensions of space.
         kind: "hash": levels with more vertices than entries are hashed. "dense": every vertex has an entry of its own.
             "tiled": as many entries as the coarsest level has vertices, repeated.
 
@@ -79,11 +79,11 @@ def levels(
 def scale_that_ends_at(num_vertices: int, num: int, base_resolution: int) -> float:
     """Return the ``per_level_scale`` at which the finest of ``num`` levels has so many vertices along a side.
 
-    It ends half a cell before them: cells are rounded up to vertices, which must not hang on a scale's last bit.
+    The scale ends half a cell short: cells are rounded up to vertices, whose number must not depend on a last bit.
 
     Args:
         num_vertices: More than ``base_resolution``.
-        num: How many levels there are.
+        num: Number of levels.
         base_resolution: Vertices along a side of the coarsest.
 
     Example:
@@ -122,7 +122,7 @@ def memory_needed(grids: Iterable[Level], num_features: int) -> int:
 
 
 def too_large(needed: int, free: int, where: str) -> str:
-    """Return, for a person, that the tables do not fit."""
+    """Return a message that the tables do not fit into memory."""
     return (
         f"tables, their gradients and Adam's moments take {bytes_in_words(needed)}, and {bytes_in_words(free)} are "
         "free "

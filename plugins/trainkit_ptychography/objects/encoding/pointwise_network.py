@@ -1,10 +1,10 @@
 """A small network of fully connected layers with ReLU in between, applied to each of very many points.
 
-Its hidden values, some hundred numbers a point, are never kept: points are taken in blocks that stay in the processor's
-cache, and the way back works the hidden values of a block out anew. That is a third more arithmetic, in half
-the time, and in a fraction of the memory.
+Its hidden values, about a hundred numbers for each point, are not kept: points are taken in blocks that stay in the
+processor's cache, and the backward pass computes the hidden values of a block again. That is a third more arithmetic in
+half the time, with a fraction of the memory.
 
-Shapes: P = points, C = what goes in, K = what comes out.
+Shapes: P = points, C = inputs, K = outputs.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ _BLOCK_ELSEWHERE = 2**18
 
 
 def pointwise_network(values_CP: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> Tensor:
-    """Return what the network makes of each point, (K, P); differentiable once, in all arguments.
+    """Return the network's output at each point, (K, P); differentiable once, in all arguments.
 
     Args:
-        values_CP: What goes in.
-        weights: Of each layer (out, in).
-        biases: Of each layer (out, 1).
+        values_CP: The input.
+        weights: Weights of each layer (out, in).
+        biases: Biases of each layer (out, 1).
     """
     result: Tensor = _PointwiseNetwork.apply(values_CP, len(weights), *weights, *biases)  # type: ignore[no-untyped-call]
     return result
@@ -70,7 +70,7 @@ def _blocks(values_CP: Tensor) -> Iterator[slice]:
 
 
 def _hidden(values: Tensor, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> list[Tensor]:
-    """Return what goes into each layer."""
+    """Return the input of each layer."""
     found = [values]
     for weight, bias in zip(weights, biases, strict=True):
         found.append(torch.addmm(bias, weight, found[-1]).relu_())

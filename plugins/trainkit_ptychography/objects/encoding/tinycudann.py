@@ -1,11 +1,11 @@
-"""The encoding by tiny-cuda-nn's own CUDA kernels, out of the tables that are an object's parameters.
+"""Evaluates the encoding with tiny-cuda-nn's CUDA kernels, from the tables that are an object's parameters.
 
-This alone uses the package `tinycudann`, and of it `Encoding` alone, in single precision. A table for each level stays
-what is trained, so that checkpoints, optimizer state and groups are the same whatever evaluates them; the package wants
-them as one flat tensor, level after level and row after row. So the first levels' tables are just what an encoding of
-so few levels has.
+No other file uses the package `tinycudann`, and this one uses only its `Encoding`, in single precision. What is trained
+is one table for each level, so checkpoints, optimizer state and groups do not depend on the backend. The package takes
+one flat tensor, level after level and row after row; so the tables of the first n levels, joined, are the parameters of
+an encoding with n levels.
 
-Gradients are added up by atomic operations, in the order in which threads happen to come: bits differ from run to run.
+Gradients are added up by atomic operations, in the order in which threads arrive, so bits differ from run to run.
 
 Shapes: N = positions, L = levels, E = entries of a level, F = features of an entry.
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _DEVICES = ("cuda",)
 _TRIED_POSITIONS = 4096
-# The kernels work a level's scale out anew, by a fast exponential that may be off by some units in the last place.
+# The kernels compute a level's scale themselves, by a fast exponential that may be off by some units in the last place.
 _SCALE_WITHIN = 4 * torch.finfo(torch.float32).eps
 _STEEPEST = {"nearest": 0.0, "linear": 2.0, "smoothstep": 3.0}  # change per cell, of values between -1 and 1
 _ROUNDING = 1e-5
@@ -45,32 +45,12 @@ def flat_from_tables(tables: Sequence[Tensor]) -> Tensor:
     return torch.cat([table_EF.flatten() for table_EF in tables])
 
 
-def tables_from_flat(flat: Tensor, levels: Sequence[Level], num_features: int) -> list[Tensor]:
-    """Return tinycudann's parameters as a table (E, F) for each level; views.
-
-    Args:
-        flat: ``Encoding(...).params``, of an encoding with the same settings.
-        levels: The levels.
-        num_features: Of an entry.
-
-    Raises:
-        ValueError: So many parameters are of other levels.
-    """
-    sizes = [level.entries * num_features for level in levels]
-    if flat.shape != (sum(sizes),):
-        raise ValueError(
-            f"{len(levels)} levels with {num_features} features have {sum(sizes)} parameters, got {tuple(flat.shape)}"
-        )
-    parts: tuple[Tensor, ...] = flat.split(sizes)  # type: ignore[no-untyped-call]
-    return [part.view(-1, num_features) for part in parts]
-
-
 def why_not(device: torch.device, dtype: torch.dtype) -> str | None:
-    """Return why tinycudann cannot be used for a run, to go after its name; None if it can.
+    """Return why tinycudann cannot be used for a run, as a clause about "it"; None if it can.
 
     Args:
-        device: Of the run.
-        dtype: Of its parameters.
+        device: Device of the run.
+        dtype: Dtype of its parameters.
     """
     if device.type not in _DEVICES:
         return f"it needs CUDA, and the run is on {device.type}"
@@ -91,7 +71,7 @@ class TinyCudaEncoding:
     """Evaluates the first levels of a hash encoding, as many as it is given tables for.
 
     Args:
-        settings: The encoding's.
+        settings: Settings of the encoding.
         per_level_scale: How much finer each grid is than the one before.
     """
 
@@ -104,17 +84,17 @@ class TinyCudaEncoding:
             "per_level_scale": per_level_scale,
             "interpolation": settings.interpolation.capitalize(),
         }
-        self._modules: dict[int, nn.Module] = {}  # by number of levels: the package has no say in which take part
+        self._modules: dict[int, nn.Module] = {}  # by number of levels: the package evaluates all of them
 
     def __call__(self, positions_N2: Tensor, tables: Sequence[Tensor]) -> Tensor:
         """Return the features (N, L·F), all of the coarsest level first; differentiable in the tables.
 
         Args:
             positions_N2: 0 … 1, float32, first the axis whose vertices are neighbours in a table.
-            tables: Of the first levels (E, F).
+            tables: One table (E, F) for each of the first levels.
 
         Raises:
-            RuntimeError: The kernels fail, or have another number of parameters.
+            RuntimeError: The kernels fail, or expect another number of parameters.
         """
         flat = flat_from_tables(tables)
         with torch.cuda.device_of(positions_N2):  # type: ignore[no-untyped-call]
@@ -132,13 +112,13 @@ class TinyCudaEncoding:
                 raise RuntimeError(
                     f"{num_levels} levels have {made.params.numel()} parameters in tinycudann, {num_parameters} here"
                 )
-            made.params.data = made.params.data.new_empty(0)  # those of the object take their place in each call
+            made.params.data = made.params.data.new_empty(0)  # each call passes the object's own
             self._modules[num_levels] = made
         return self._modules[num_levels]
 
 
 def _whole_rows(gradient_NC: Tensor) -> Tensor:
-    """Return a gradient as the package wants it; it refuses one that is transposed, if N is a multiple of 256."""
+    """Return a gradient in C order: the package refuses a transposed one if N is a multiple of 256."""
     return gradient_NC.contiguous()
 
 
@@ -147,15 +127,15 @@ def try_out(
 ) -> str | None:
     """Return how tinycudann differs from `encode`, beyond rounding, at random positions; None if it does not.
 
-    It may: where a scale is such that one unit in the last place decides how many vertices a level has, the kernels and
-    what made the tables can come to different numbers.
+    It may differ at scales where one unit in the last place decides how many vertices a level has: there the kernels
+    and `levels` can come to different numbers.
 
     Args:
-        encoding: By tinycudann.
+        encoding: The encoding by tinycudann.
         levels: All its levels.
-        num_features: Of an entry.
+        num_features: Features of an entry.
         how: Its interpolation.
-        device: Where to try.
+        device: Where to try it.
     """
     generator = torch.Generator().manual_seed(0)
     positions_N2 = torch.rand(_TRIED_POSITIONS, 2, generator=generator).to(device)

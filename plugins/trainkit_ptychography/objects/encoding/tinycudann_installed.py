@@ -8,16 +8,16 @@ HOW_TO_GET = (
     "it is not on the package index: where torch has CUDA and the CUDA toolkit of the same version is there, "
     "pip install --no-build-isolation git+https://github.com/NVlabs/tiny-cuda-nn/#subdirectory=bindings/torch"
 )
-"""For a person who is to install it; its build imports torch, which an isolated build would not find."""
+"""Instructions to install it; its build imports torch, which an isolated build would not find."""
 
 
 def is_installed() -> bool:
-    """Return whether the package is there. Whether its import succeeds, only its import shows."""
+    """Return whether the package is there; only importing it shows whether that succeeds."""
     return util.find_spec("tinycudann") is not None
 
 
 def version() -> str:
-    """Return the package's version; "of unknown version" where it was put there by other means than an installer."""
+    """Return the package's version; "of unknown version" if no installer put it there."""
     try:
         return metadata.version("tinycudann")
     except metadata.PackageNotFoundError:

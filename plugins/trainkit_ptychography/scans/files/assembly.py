@@ -1,4 +1,4 @@
-"""From a file's named arrays and the settings to a `Recording`.
+"""Makes a `Recording` from the settings and a file's named arrays.
 
 Shapes: N = scan points, V, U = rows and columns of a frame as it is stored, M = probe modes.
 """
@@ -21,7 +21,7 @@ from trainkit_ptychography.scans.positions import ANGSTROM, oriented, raster
 from trainkit_ptychography.scans.prepare_live import Axis, Preparation, axis, beam_by_centre_of_mass, prepared_probe
 from trainkit_ptychography.scans.scan import Recording, Scan, Truth
 
-_LOOKED_AT = 512  # patterns, evenly spread, whose mean tells where the beam is
+_LOOKED_AT = 512  # patterns, evenly spread, whose mean shows where the beam is
 
 
 class ArrayFile(Protocol):
@@ -52,33 +52,33 @@ class ArrayFile(Protocol):
         ...
 
 
-class Known(NamedTuple):
-    """What a reader knows otherwise than by the names in the settings.
+class ReaderHints(NamedTuple):
+    """What a file says itself, so that settings need not name it.
 
     Attributes:
-        points_N2: The positions, as an array of positions would hold them.
-        bad_VU: Bad pixels.
+        points_N2: The positions, in the form of an array of positions.
+        bad_VU: Which pixels are bad.
     """
 
     points_N2: NDArray[np.float64] | None = None
     bad_VU: NDArray[np.bool_] | None = None
 
 
-def read_scan(settings: FileDiffraction, file: ArrayFile, known: Known | None = None) -> Recording:
-    """Read what the settings name; patterns are only looked at, and read when they are asked for.
+def read_scan(settings: FileDiffraction, file: ArrayFile, hints: ReaderHints | None = None) -> Recording:
+    """Read what the settings name; patterns are read when they are indexed.
 
     Raises:
         DataError: Something is missing, unsafe, or not of the shape that it must have.
     """
     with file.reading():
-        return _read_scan(settings, file, known or Known())
+        return _read_scan(settings, file, hints or ReaderHints())
 
 
-def _read_scan(settings: FileDiffraction, file: ArrayFile, known: Known) -> Recording:
+def _read_scan(settings: FileDiffraction, file: ArrayFile, hints: ReaderHints) -> Recording:
     assert settings.patterns is not None  # each reader names them by now
     source, prepare = file.source, settings.prepare
     frames = Frames(file.stored(settings.patterns), settings.pattern_axes, f"{source}: {settings.patterns}")
-    preparation = _preparation(settings, file, frames, known.bad_VU)
+    preparation = _preparation(settings, file, frames, hints.bad_VU)
     scale, sizes, wavelength = _geometry(settings, frames.shape[1:], preparation.shape, source)
 
     def in_pixels(points_N2: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -94,8 +94,8 @@ def _read_scan(settings: FileDiffraction, file: ArrayFile, known: Known) -> Reco
             raise DataError(f"{source}: {names[0]} has {len(parts[0])} values, {names[1]} has {len(parts[1])}")
         return np.stack(parts, axis=1).astype(np.float64)
 
-    if known.points_N2 is not None:
-        positions_N2 = known.points_N2
+    if hints.points_N2 is not None:
+        positions_N2 = hints.points_N2
     elif settings.raster is not None:
         positions_N2 = _raster(settings, frames, source)
     else:
@@ -154,7 +154,7 @@ def _raster(settings: FileDiffraction, frames: Frames, source: str) -> NDArray[n
 
 
 def _preparation(
-    settings: FileDiffraction, file: ArrayFile, frames: Frames, known_bad_VU: NDArray[np.bool_] | None
+    settings: FileDiffraction, file: ArrayFile, frames: Frames, hinted_bad_VU: NDArray[np.bool_] | None
 ) -> Preparation:
     prepare, frame = settings.prepare, frames.shape[1:]
     background: NDArray[np.float32] | None = None
@@ -168,7 +168,7 @@ def _preparation(
         axis(frame[1], frame[1], 1, 0, False),
         amplitudes=settings.values == "amplitude",
         background=background,
-        bad_VU=_bad_pixels(settings, file, frame, known_bad_VU),
+        bad_VU=_bad_pixels(settings, file, frame, hinted_bad_VU),
         beyond_is_dark=prepare.beyond_detector == "dark",
     )
     beam = _beam(settings, frames, whole, file.source)
@@ -211,15 +211,15 @@ def _cropped(laid: Axis, kept: int, size: int) -> Axis:
 
 
 def _bad_pixels(
-    settings: FileDiffraction, file: ArrayFile, frame: tuple[int, ...], known_VU: NDArray[np.bool_] | None
+    settings: FileDiffraction, file: ArrayFile, frame: tuple[int, ...], hinted_VU: NDArray[np.bool_] | None
 ) -> NDArray[np.bool_] | None:
     prepare, source = settings.prepare, file.source
     bad_VU = np.zeros(frame, bool)
     if prepare.mask is not None:
         marked_VU = _of_frame(file.array(prepare.mask), frame, prepare.mask, "mask", source) != 0
         bad_VU |= marked_VU if prepare.mask_marks == "bad" else ~marked_VU
-    elif known_VU is not None:
-        bad_VU |= _of_frame(known_VU, frame, "its mask", "mask", source)
+    elif hinted_VU is not None:
+        bad_VU |= _of_frame(hinted_VU, frame, "its mask", "mask", source)
     places = [(f"bad_pixels {list(each)}", each) for each in prepare.bad_pixels]
     places += [(f"bad_rows {row}", (row, 0)) for row in prepare.bad_rows]
     places += [(f"bad_columns {column}", (0, column)) for column in prepare.bad_columns]
@@ -236,7 +236,7 @@ def _bad_pixels(
 
 
 def _of_frame(array: NDArray[Any], frame: tuple[int, ...], name: str, key: str, source: str) -> NDArray[Any]:
-    """Return an array that is to be of a frame's shape, leading axes of length 1 dropped."""
+    """Return an array that must have a frame's shape, without leading axes of length 1."""
     while array.ndim > 2 and array.shape[0] == 1:
         array = array[0]
     if array.shape != frame:

@@ -1,4 +1,4 @@
-"""Scans in CXI and NeXus files, which say themselves what is where."""
+"""Scans in CXI and NeXus files, which say where everything is."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 
 @component
 class CXIDiffraction(FileDiffraction):
-    """A scan in a CXI file, or a NeXus file after NXcxi_ptycho: nothing but the path has to be said.
+    """A scan in a CXI file, or a NeXus file after NXcxi_ptycho: only the path must be given.
 
-    Looked for, below ``entry_1`` (or ``entry``): ``instrument_1/detector_1/data``, ``distance``, ``x_pixel_size``,
-    ``y_pixel_size``, ``mask``; ``sample_1/geometry_1/translation`` (or ``sample_1/transformations/x`` and ``y``);
-    ``instrument_1/beam_1/energy`` or ``incident_beam_energy``, else ``instrument_1/source_1/energy`` or
-    ``wavelength``; and the places that repeat them. What is said in the recipe comes first. Units are those of an
-    attribute ``units``, else SI (energies in J).
+    These are searched for below ``entry_1`` (or ``entry``): ``instrument_1/detector_1/data``, ``distance``,
+    ``x_pixel_size``, ``y_pixel_size``, ``mask``; ``sample_1/geometry_1/translation`` (or
+    ``sample_1/transformations/x`` and ``y``); ``instrument_1/beam_1/energy`` or ``incident_beam_energy``, else
+    ``instrument_1/source_1/energy`` or ``wavelength``; and the places that repeat them. Settings in the
+    recipe take precedence. Units are those of an attribute ``units``, else SI (energies in J).
 
     A CXI translation moves the specimen; x points left and y up as the beam sees it, while a detector's columns go
     right and its rows down. Both signs cancel: (row, column) of the probe is (y, x) of the translation.

@@ -1,4 +1,4 @@
-"""What CXI and NeXus files say of themselves, put into settings.
+"""Reads what CXI and NeXus files say about themselves into settings.
 
 Shapes: N = scan points, V, U = rows and columns of the detector.
 """
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit import DataError
-from trainkit_ptychography.scans.files.assembly import Known, read_scan
+from trainkit_ptychography.scans.files.assembly import ReaderHints, read_scan
 from trainkit_ptychography.scans.files.hdf5_live import HDF5File
 from trainkit_ptychography.scans.scan import Recording
 
@@ -49,17 +49,17 @@ _SCAN = ("sample_1/transformations", "sample/transformations", "data_1", "data")
 
 
 def read_cxi(settings: CXIDiffraction) -> Recording:
-    """Read a file; what the settings say comes first.
+    """Read a file; what the settings say takes precedence.
 
     Raises:
-        DataError: It lacks something, or says something that cannot be.
+        DataError: Something is missing in the file, or has an impossible value.
     """
     file = HDF5File(settings.path)
     with file.reading():
         changes = _patterns(settings, file) | _energy(settings, file) | _detector(settings, file)
         settings = _changed(settings, **changes)
-        settings, known = _positions(settings, file)
-    return read_scan(settings, file, known)
+        settings, hints = _positions(settings, file)
+    return read_scan(settings, file, hints)
 
 
 def _in_detector(name: str) -> list[str]:
@@ -118,20 +118,20 @@ def _detector(settings: CXIDiffraction, file: HDF5File) -> dict[str, float]:
     return found
 
 
-def _positions(settings: CXIDiffraction, file: HDF5File) -> tuple[CXIDiffraction, Known]:
-    known = Known(bad_VU=_mask(settings, file))
+def _positions(settings: CXIDiffraction, file: HDF5File) -> tuple[CXIDiffraction, ReaderHints]:
+    hints = ReaderHints(bad_VU=_mask(settings, file))
     if settings.raster is not None:
-        return settings, known
+        return settings, hints
     if settings.positions is not None:
-        return settings, known
+        return settings, hints
     places = ["sample_1/geometry_1/translation", "instrument_1/detector_1/translation", "data_1/translation"]
     settings = _changed(settings, positions_unit="m")
     if found := file.first(_in_entry(*places)):
-        return settings, known._replace(points_N2=_points(file, found))
+        return settings, hints._replace(points_N2=_points(file, found))
     for group in _in_entry(*_SCAN):
         rows, columns = (file.first([f"{group}/{name}"]) for name in "yx")
         if rows is not None and columns is not None:
-            return settings, known._replace(points_N2=_points(file, (rows, columns)))
+            return settings, hints._replace(points_N2=_points(file, (rows, columns)))
     raise file.missing(
         "has no positions in the places of CXI or NeXus (soft links are not followed); say where: positions = …, or "
         "raster = { step = … }"

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
 from trainkit import Problem, component
-from trainkit_ptychography.scans.files.kind import FileDiffraction, needs_size
+from trainkit_ptychography.scans.files.kind import FileDiffraction, needs_positions, needs_size
+from trainkit_ptychography.scans.files.readers.hdf5 import HDF5Reader
 
 if TYPE_CHECKING:
     from trainkit import Recipe
@@ -15,13 +16,13 @@ if TYPE_CHECKING:
 
 @component
 class HDF5Diffraction(FileDiffraction):
-    """Patterns and positions out of an HDF5 file.
+    """Patterns and positions from an HDF5 file.
 
-    Datasets are named by their full path in the file, as "entry/data". Links to other places, external storage and
-    virtual datasets are refused: they would let a file read others on your machine.
+    Datasets are named by their full path in the file, for example "entry/data". Links to other places, external
+    storage and virtual datasets are refused: they would let a file read others on your machine.
     """
 
-    requires: ClassVar[tuple[str, ...]] = ("h5py",)
+    requires: ClassVar[tuple[str, ...]] = HDF5Reader.requires
 
     patterns: str
 
@@ -29,12 +30,8 @@ class HDF5Diffraction(FileDiffraction):
         """Check what is given twice, or not at all."""
         yield from super().problems(recipe)
         yield from needs_size(self)
-        if (self.positions is None) == (self.raster is None):
-            yield Problem("either positions names a dataset, or raster = { step = …, shape = […] } says where they are")
+        yield from needs_positions(self)
 
     def read(self) -> Recording:
         """Open the file."""
-        from trainkit_ptychography.scans.files.assembly import read_scan
-        from trainkit_ptychography.scans.files.hdf5_live import HDF5File
-
-        return read_scan(self, HDF5File(self.path))
+        return HDF5Reader().read(self)

@@ -1,4 +1,4 @@
-"""Arrays out of HDF5 files, trusting no file."""
+"""Reads arrays from HDF5 files, none of which is trusted."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class HDF5File:
 
     Args:
         path: The file.
-        setting: What of the recipe names it.
+        setting: The setting that names it.
 
     Raises:
         DataError: It is not there, or is no HDF5 file.
@@ -37,7 +37,7 @@ class HDF5File:
     def __init__(self, path: Path, setting: str = "data.path") -> None:
         self.source, self._path, self._setting = str(path), path, setting
         if find_spec("hdf5plugin") is not None:
-            import_module("hdf5plugin")  # by which HDF5 learns the compressions that detectors write
+            import_module("hdf5plugin")  # it teaches HDF5 the compressions that detectors write
         with self.reading():
             self._file = h5py.File(path, "r", rdcc_nbytes=_CHUNK_CACHE)
 
@@ -46,7 +46,7 @@ class HDF5File:
         return guarded_reading(self._path, "an HDF5 file", self._setting)
 
     def stored(self, name: str) -> h5py.Dataset:
-        """Return a dataset of numbers, after it was found harmless.
+        """Return a dataset of numbers, after checks that it is harmless.
 
         Raises:
             DataError: It is missing (lists those there are), a link, stored elsewhere, declared larger than it can be,
@@ -64,8 +64,7 @@ class HDF5File:
         if declared > _BEST_COMPRESSION * stored:
             raise DataError(
                 f"{where} declares {declared:,} bytes ({shape_in_words(dataset.shape)} of {dataset.dtype}), but the "
-                "file "
-                f"holds only {stored:,} for it: it is damaged, unfinished, or made to do harm"
+                f"file holds only {stored:,} for it: it is damaged, unfinished, or made to do harm"
             )
         if dataset.chunks is not None:
             chunk = prod(dataset.chunks) * dataset.dtype.itemsize
@@ -86,8 +85,7 @@ class HDF5File:
         if needed > free:
             raise DataError(
                 f'{self.source}: dataset "{name}" ({shape_in_words(dataset.shape)}) takes {bytes_in_words(needed)}, '
-                "but "
-                f"only {bytes_in_words(free)} of memory are free; is it the right one?"
+                f"but only {bytes_in_words(free)} of memory are free; is it the right one?"
             )
         return np.asarray(dataset[()])
 
@@ -112,7 +110,7 @@ class HDF5File:
         return value.strip().lower() if isinstance(value, str) else None
 
     def missing(self, what: str) -> DataError:
-        """Return what is to be said where something was looked for in several places; lists the datasets."""
+        """Return the error for something that is in none of its usual places; it lists the datasets."""
         return DataError(f"{self.source} {what}\n{_list(self._datasets())}")
 
     def _follow(self, name: str) -> h5py.Dataset:
@@ -147,7 +145,7 @@ class HDF5File:
         return found
 
     def _unpackable(self, dataset: h5py.Dataset, where: str) -> None:
-        """See that the compression is known here."""
+        """Check that the dataset's compression is available here."""
         settings = dataset.id.get_create_plist()
         for number in range(settings.get_nfilters()):
             code, _, _, name = settings.get_filter(number)

@@ -1,4 +1,4 @@
-"""What all readers of files have in common: the settings that bring any layout of a scan to one convention."""
+"""What all scans in files have in common: the settings that bring any layout to one convention."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import attrs
 
 from trainkit import Problem, component
 from trainkit_ptychography.scans.kind import DiffractionData
-from trainkit_ptychography.scans.prepare import Prepare
+from trainkit_ptychography.scans.prepare import Prepare, pair_of_counts
 
 if TYPE_CHECKING:
     from trainkit import Recipe
@@ -25,31 +25,24 @@ def _step(
         raise ValueError(f"must not be 0, got {value}")
 
 
-def _numbers(
-    instance: object, attribute: attrs.Attribute[tuple[int, int] | None], value: tuple[int, int] | None
-) -> None:
-    if value is not None and min(value) < 1:
-        raise ValueError(f"must be 1 or more, got {list(value)}")
-
-
 @component
 class Raster:
-    """A regular scan: where the points are, if no array says it.
+    """A regular scan, for files without an array of positions.
 
     Attributes:
         step: Distance between points in ``positions_unit``: one number, or [slow, fast].
-        shape: Points along the slow and the fast axis, the slow one being the rows. Left out: as the patterns have it.
+        shape: Points along the slow and the fast axis, the slow one being the rows. If left out, the patterns' own.
         snake: Whether every second line was scanned backwards.
     """
 
     step: float | tuple[float, float] = attrs.field(validator=_step)
-    shape: tuple[int, int] | None = attrs.field(default=None, validator=_numbers)
+    shape: tuple[int, int] | None = attrs.field(default=None, validator=pair_of_counts)
     snake: bool = False
 
 
 @component
 class FileDiffraction(DiffractionData):
-    """Patterns and positions out of a file.
+    """Patterns and positions from a file.
 
     Positions go through ``positions_order``, ``positions_flip`` and ``positions_rotation_deg``, in this order.
 
@@ -59,7 +52,7 @@ class FileDiffraction(DiffractionData):
             axes of length 1 are dropped.
         pattern_axes: Order of the axes of that array if it is another, a letter each: "n" points, or "r" and "c" rows
             and columns of the scan; "y" and "x" rows and columns of the detector. "nxy" transposes patterns, "xyn"
-            suits what Matlab wrote.
+            suits files written by Matlab.
         pattern_flip: Axes along which patterns are turned around, about the beam: "rows" (upside down), "columns".
         values: Whether these are intensities, or amplitudes (their square roots).
         zero_frequency: Where the undiffracted beam is: "centre" for pixel (rows//2, columns//2), "corner" for [0, 0],
@@ -74,19 +67,19 @@ class FileDiffraction(DiffractionData):
         positions_rotation_deg: By how much the scan is turned against the detector: from the column axis (right)
             towards the row axis (down).
         pixel_size_angstrom: Size of an object pixel, for patterns before they are cropped or padded. Either this, or
-            dk_per_angstrom, or detector_pixel_um and detector_distance_m; or none where positions are in pixels.
+            dk_per_angstrom, or detector_pixel_um and detector_distance_m; or none if positions are in pixels.
         dk_per_angstrom: Size of a detector pixel in 1/Å, before binning; an object pixel is 1 / (rows · dk).
         detector_pixel_um: Size of a detector pixel, before binning; needs the wavelength too.
         detector_distance_m: Distance from specimen to detector.
-        energy_kev: Energy of the radiation. Either this, or wavelength_angstrom, or none where nothing needs it.
+        energy_kev: Energy of the radiation. Either this, or wavelength_angstrom, or none if nothing needs it.
         radiation: Whether energy_kev is that of "electrons" or of "photons".
         wavelength_angstrom: Wavelength, instead of the energy.
-        semiangle_mrad: The aperture's half opening angle: for an aperture probe that gives none, and for checks.
+        semiangle_mrad: The aperture's half opening angle: for checks, and for an aperture probe without one of its own.
         defocus_angstrom: Underfocus, likewise.
         probe: Array of a guess of the probe: complex, (…, rows, columns), centred at (rows//2, columns//2); flipped,
             cropped, binned and padded as the patterns are.
         truth_phase: Array of the object's true phase in rad, if it is known: pixel [i, j] at position (i, j) pixels.
-        truth_positions: Array of the true positions, if they are known; as positions are.
+        truth_positions: Array of the true positions, if they are known, in the form of ``positions``.
         prepare: What is done to patterns: background, bad pixels, cropping, binning, padding.
     """
 
@@ -122,7 +115,7 @@ class FileDiffraction(DiffractionData):
         yield from self._layout_problems()
         if (self.truth_phase is None) != (self.truth_positions is None):
             yield Problem(
-                "truth_phase and truth_positions are of use only together",
+                "truth_phase and truth_positions are useful only together",
                 "truth_phase" if self.truth_positions is None else "truth_positions",
             )
         elif self.truth_phase is not None:
@@ -139,7 +132,7 @@ class FileDiffraction(DiffractionData):
             ]
             if changed:
                 yield Problem(
-                    f"the true phase would not fit any more after {', '.join(changed)}: leave truth_phase and "
+                    f"the true phase does not fit after {', '.join(changed)}: leave truth_phase and "
                     "truth_positions out",
                     "truth_phase",
                 )
@@ -158,7 +151,8 @@ class FileDiffraction(DiffractionData):
     def _layout_problems(self) -> Iterable[Problem]:
         if self.pattern_axes is not None and sorted(self.pattern_axes) not in (list("nxy"), sorted("rcyx")):
             yield Problem(
-                'must have each of the letters n, y, x once, or each of r, c, y, x; as "xyn" or "rcyx"', "pattern_axes"
+                'must have each of the letters n, y, x once, or each of r, c, y, x, for example "xyn" or "rcyx"',
+                "pattern_axes",
             )
         crop, pad = self.prepare.crop, self.prepare.pad
         if crop is not None and any(each % self.prepare.bin for each in crop):
@@ -179,7 +173,7 @@ def needs_size(settings: FileDiffraction) -> Iterable[Problem]:
         return
     if settings.detector_distance_m is not None or settings.detector_pixel_um is not None:
         if settings.detector_pixel_um is None or settings.detector_distance_m is None:
-            yield Problem("detector_pixel_um and detector_distance_m are of use only together", "positions_unit")
+            yield Problem("detector_pixel_um and detector_distance_m are useful only together", "positions_unit")
         elif settings.energy_kev is None and settings.wavelength_angstrom is None:
             yield Problem("detector_distance_m needs energy_kev or wavelength_angstrom", "detector_distance_m")
     elif settings.pixel_size_angstrom is None and settings.dk_per_angstrom is None:
@@ -188,3 +182,9 @@ def needs_size(settings: FileDiffraction) -> Iterable[Problem]:
             'detector_pixel_um and detector_distance_m); or say "pixels"',
             "positions_unit",
         )
+
+
+def needs_positions(settings: FileDiffraction) -> Iterable[Problem]:
+    """Yield what is wrong where only the recipe can tell where the positions are."""
+    if (settings.positions is None) == (settings.raster is None):
+        yield Problem("either positions names a dataset, or raster = { step = …, shape = […] } says where they are")

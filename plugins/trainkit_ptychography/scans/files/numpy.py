@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from trainkit import Problem, component
 from trainkit_ptychography.scans.files.kind import FileDiffraction, needs_size
+from trainkit_ptychography.scans.files.readers.numpy import NumPyReader
 
 if TYPE_CHECKING:
     from trainkit import Recipe
@@ -15,16 +16,16 @@ if TYPE_CHECKING:
 
 @component
 class NumPyDiffraction(FileDiffraction):
-    """Patterns and positions out of a NumPy file: ``.npz``, also packed with bzip2, or ``.npy``.
+    """Patterns and positions from a NumPy file: ``.npz``, also packed with bzip2, or ``.npy``.
 
     Arrays are named as in the archive. For an ``.npy`` file, which holds the patterns alone, all other arrays are files
     beside it. Objects (pickles) are never read. Packed archives are read into memory as a whole; ``.npy``, and ``.npz``
     of np.savez, can be streamed.
 
     Attributes:
-        patterns: Array of the patterns; not looked at for ``.npy``.
-        positions: Array of positions, (row, column) for each pattern; not looked at where there is a raster.
-        positions_unit: Unit of positions and raster; object pixels if nothing else is said.
+        patterns: Array of the patterns; ignored for ``.npy``.
+        positions: Array of positions, (row, column) for each pattern; ignored if there is a raster.
+        positions_unit: Unit of positions and raster; object pixels by default.
     """
 
     patterns: str = "data"
@@ -32,7 +33,7 @@ class NumPyDiffraction(FileDiffraction):
     positions_unit: Literal["angstrom", "nm", "um", "m", "pixels"] = "pixels"
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Check the kind of file too."""
+        """Check the suffix of the file too."""
         yield from super().problems(recipe)
         yield from needs_size(self)
         if not self.path.name.endswith((".npy", ".npz", ".npz.bz2")):
@@ -42,7 +43,4 @@ class NumPyDiffraction(FileDiffraction):
 
     def read(self) -> Recording:
         """Open the file."""
-        from trainkit_ptychography.scans.files.assembly import read_scan
-        from trainkit_ptychography.scans.files.numpy_live import NumPyFile
-
-        return read_scan(self, NumPyFile(self.path))
+        return NumPyReader().read(self)

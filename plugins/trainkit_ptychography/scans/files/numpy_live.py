@@ -1,4 +1,4 @@
-"""Arrays out of NumPy files, trusting no file."""
+"""Reads arrays from NumPy files, none of which is trusted."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _UNPACKED_AT_ONCE = 2**22  # bytes
 
 
 class Header(NamedTuple):
-    """What an array in a file says of itself.
+    """What an array in a file says about itself.
 
     Attributes:
-        shape: Of the array.
+        shape: Shape of the array.
         fortran_order: Whether its first index runs fastest in the file.
-        dtype: Of its values.
+        dtype: Dtype of its values.
     """
 
     shape: tuple[int, ...]
@@ -38,8 +38,8 @@ class OnDisk:
 
     Args:
         path: The file.
-        offset: Where its values begin.
-        header: What it is.
+        offset: Where the values begin.
+        header: Shape, order and dtype.
     """
 
     def __init__(self, path: Path, offset: int, header: Header) -> None:
@@ -94,9 +94,9 @@ class NumPyFile:
         return guarded_reading(self._path, "a NumPy file" if self._alone else "a NumPy archive")
 
     def stored(self, name: str) -> Any:
-        """Return an array, left in the file where that is possible."""
+        """Return an array, which stays in the file if that is possible."""
         if self._alone:
-            # The patterns' own name is not looked at: the path has it.
+            # The name of the patterns is ignored: the path names them.
             return self._kept(self._path, 0, self._path.stat().st_size, self.source)
         with self._archive() as archive:
             member = self._member(archive, name)
@@ -142,7 +142,7 @@ class NumPyFile:
             stream.seek(offset)
             header = _header(stream, size, name)
             values = stream.tell()
-            if header.fortran_order:  # a pattern is strewn over the whole file
+            if header.fortran_order:  # a pattern is scattered over the whole file
                 self.random_access = False
                 stream.seek(offset)
                 return _read(stream, size, name)
@@ -150,7 +150,7 @@ class NumPyFile:
 
 
 def _header(stream: IO[bytes], size: int, name: str) -> Header:
-    """Read what an array of ``size`` bytes says of itself.
+    """Read what an array of ``size`` bytes says about itself.
 
     It may declare more than there is, and NumPy would ask for that much memory.
     """

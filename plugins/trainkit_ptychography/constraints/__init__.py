@@ -1,0 +1,1 @@
+"""What is imposed on object and probe between steps: a kind that other packages can extend."""

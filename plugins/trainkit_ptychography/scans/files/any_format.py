@@ -1,0 +1,40 @@
+"""Scans in files of any format that there is a reader for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from trainkit import Problem, component
+from trainkit_ptychography.scans.files.kind import FileDiffraction, needs_positions, needs_size
+from trainkit_ptychography.scans.files.readers.kind import Reader
+
+if TYPE_CHECKING:
+    from trainkit import Recipe
+    from trainkit_ptychography.scans.scan import Recording
+
+
+@component
+class AnyFormatDiffraction(FileDiffraction):
+    """Patterns and positions from a file of any format for which there is a reader; other packages can add readers.
+
+    For HDF5, NumPy and CXI files, "diffraction_hdf5", "diffraction_numpy" and "diffraction_cxi" are shorter.
+
+    Attributes:
+        reader: How the file is read.
+    """
+
+    reader: Reader
+
+    def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
+        """Check what the file's format leaves to the recipe."""
+        yield from super().problems(recipe)
+        if not self.reader.says_geometry:
+            if self.patterns is None:
+                yield "patterns must name the array of the patterns: files of this format do not say it"
+            yield from needs_size(self)
+            yield from needs_positions(self)
+
+    def read(self) -> Recording:
+        """Read the file."""
+        return self.reader.read(self)

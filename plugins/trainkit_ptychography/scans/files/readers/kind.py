@@ -1,0 +1,34 @@
+"""The kind "reader": how scans in files of one format are read. A new format is one new file with a subclass."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import TYPE_CHECKING, ClassVar
+
+from trainkit import Component, component
+
+if TYPE_CHECKING:
+    from trainkit_ptychography.scans.files.kind import FileDiffraction
+    from trainkit_ptychography.scans.scan import Recording
+
+
+@component
+class Reader(Component):
+    """How scans in files of one format are read.
+
+    For a format that holds arrays under names, write an `ArrayFile` and give it, with the settings, to `read_scan`,
+    which does the rest: units, orientation, beam, bad pixels, cropping, streaming. For other formats, make the
+    `Recording`.
+    """
+
+    entry_points: ClassVar[str] = "trainkit.ptychography.readers"
+    says_geometry: ClassVar[bool] = False
+    """Whether files say themselves where patterns and positions are, and how large a pixel is."""
+
+    @abstractmethod
+    def read(self, settings: FileDiffraction) -> Recording:
+        """Read the scan that settings describe, in the conventions of `Recording`; what they say comes first.
+
+        Raises:
+            DataError: The file is missing, damaged or does not fit the settings.
+        """
