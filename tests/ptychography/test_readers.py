@@ -102,6 +102,17 @@ def test_probe_and_truth_come_along(tmp_path):
     np.testing.assert_array_equal(scan.truth.positions_N2, POINTS + 1)
 
 
+@pytest.mark.parametrize("packing", ["Bitshuffle", "LZ4", "Zstd", "Blosc"])
+def test_patterns_are_read_as_detectors_pack_them(tmp_path: Path, packing: str) -> None:
+    hdf5plugin = pytest.importorskip("hdf5plugin")
+    path = tmp_path / "scan.h5"
+    with h5py.File(path, "w") as file:
+        patterns = np.fft.fftshift(PATTERNS, axes=(1, 2))
+        file.create_dataset("entry/data", data=patterns, chunks=(1, 6, 8), **getattr(hdf5plugin, packing)())
+        file["entry/points"] = POINTS
+    np.testing.assert_array_equal(checked(hdf5(path).read()).intensities_NYX, PATTERNS)
+
+
 def test_a_compressed_dataset_is_read(tmp_path):
     with h5py.File(tmp_path / "scan.h5", "w") as file:
         file.create_dataset("entry/data", data=np.zeros((12, 64, 64)) + 1, chunks=(1, 64, 64), compression="gzip")

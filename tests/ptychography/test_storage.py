@@ -392,6 +392,6 @@ def test_a_packed_numpy_file_does_not_unpack_beyond_memory(tmp_path, monkeypatch
 def test_a_compression_that_is_not_known_here_is_named(tmp_path, monkeypatch):
     settings = hdf5(tmp_path)
     monkeypatch.setattr(h5py.h5z, "filter_avail", lambda code: False)
-    with pytest.raises(DataError, match=r"packed with filter 2 \(shuffle\), .* pip install hdf5plugin"):
+    with pytest.raises(DataError, match=r"packed with filter 2 \(shuffle\), .* brings hdf5plugin"):
         settings.read()
     assert free_memory.free_host_memory() > 0
