@@ -1,6 +1,7 @@
 """trainkit's own suite, over the components of this package."""
 
 import pytest
+
 from trainkit.testing import cases
 
 
