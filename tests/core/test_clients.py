@@ -117,6 +117,7 @@ def test_an_installed_third_party_is_found_through_its_entry_points(toy_site: Pa
     assert torch_was_imported == "False"
 
 
+@pytest.mark.slow
 def test_the_third_partys_own_tests_pass_where_it_is_installed(toy_site: Path) -> None:
     tests = ROOT / "examples" / "third_party" / "tests"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(tests)]
@@ -125,6 +126,7 @@ def test_the_third_partys_own_tests_pass_where_it_is_installed(toy_site: Path) -
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.slow
 def test_the_third_partys_recipe_learns_what_it_is_to_learn(toy_site: Path, tmp_path: Path) -> None:
     recipe = ROOT / "examples" / "third_party" / "recipe.toml"
     environment = os.environ | {"PYTHONPATH": str(toy_site), "OMP_NUM_THREADS": "1"}

@@ -29,6 +29,7 @@ def run(recipe: str, *sets: str) -> State:
     return start(resolve(ROOT / "recipes" / f"{recipe}.toml", (*fixed, *sets)), Console(quiet=True)).run.state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_staged_reconstruction_halves_the_position_error_and_finds_the_phase(seed: int) -> None:
     small = ("data.scan_shape=[20, 20]", "data.detector_size=40", "data.batch_size=8", "run.epochs=30")
@@ -39,6 +40,7 @@ def test_a_staged_reconstruction_halves_the_position_error_and_finds_the_phase(s
     assert values["truth/position_rmse_angstrom"] <= 0.5 * values["truth/position_rmse_start_angstrom"]
 
 
+@pytest.mark.slow
 def test_mos2_is_reconstructed_as_well_as_by_any_peer(shared_data: Path) -> None:
     path = shared_data / "ptychography" / "mos2_sim.h5"
     state = run("ptycho_mos2", f"data.path={path}")
@@ -76,6 +78,7 @@ def compared(phase_HW: np.ndarray, positions_N2: np.ndarray, truth: h5py.File) -
     return -best.fun, float(np.sqrt(((wrong_N2 - wrong_N2.mean(0)) ** 2).mean()) * pixel)
 
 
+@pytest.mark.slow
 def test_the_siemens_star_shows_its_spokes(shared_data: Path) -> None:
     path = shared_data / "ptychography" / "siemens-star-small.npz.bz2"
     state = run("ptycho_siemens", f"data.path={path}")

@@ -137,6 +137,7 @@ start_epoch = 2
 """
 
 
+@pytest.mark.slow
 def test_a_run_from_the_file_ends_with_the_same_bits_as_one_in_memory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     hdf5(tmp_path)
@@ -153,6 +154,7 @@ def test_a_run_from_the_file_ends_with_the_same_bits_as_one_in_memory(tmp_path, 
             assert torch.equal(one, other), name
 
 
+@pytest.mark.slow
 def test_what_bad_pixels_hold_changes_no_bit_of_a_run_and_masking_them_matters(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     metrics = []
@@ -305,6 +307,7 @@ print(type(live._patterns).__name__, round(seen, 3), live.mean_counts)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["h5", "packed.h5", "npy"])
 def test_a_file_larger_than_the_memory_is_streamed(tmp_path, kind):
     if not Path("/proc/self/status").exists():

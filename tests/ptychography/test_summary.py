@@ -242,6 +242,7 @@ use = "adam"
 """
 
 
+@pytest.mark.slow
 def test_check_prints_summary_and_warnings_without_torch_and_a_run_logs_the_warnings(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "scan.h5")
@@ -275,6 +276,7 @@ def test_a_missing_dataset_is_one_message_of_check(tmp_path):
     assert "Traceback" not in check.stdout + check.stderr
 
 
+@pytest.mark.slow
 def test_the_shared_scans_are_summed_up_and_nothing_is_wrong_with_them(shared_data):
     folder = shared_data / "ptychography"
     data = resolve(ROOT / "recipes" / "ptycho_mos2.toml", (f"data.path={folder / 'mos2_sim.h5'}",)).recipe.data

@@ -547,6 +547,7 @@ def test_made_up_cases_have_both_classes_and_are_the_same_each_time(cache):
 # ---- real data ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_hippocampus_task_is_read(cache, real):
     data = MSD(path=real / "msd" / "Task04_Hippocampus", cache=cache, patch_size=(32, 32, 32))
     assert "split: 64 train, 16 val" in list(data.inspect())
@@ -558,6 +559,7 @@ def test_the_hippocampus_task_is_read(cache, real):
         assert batch["image"].std().item() == pytest.approx(1, abs=0.01)
 
 
+@pytest.mark.slow
 def test_the_brats_case_is_of_2021_with_its_three_regions(cache, real):
     data = BraTS(
         path=real / "brats2021",
@@ -575,6 +577,7 @@ def test_the_brats_case_is_of_2021_with_its_three_regions(cache, real):
     assert np.array_equal(back > 0.5, truth > 0.5)  # all of the tumour lies within the head
 
 
+@pytest.mark.slow
 def test_structures_of_the_totalsegmentator_subject_are_read(cache, real):
     structures = ("liver", "spleen", "kidney_left", "kidney_right")
     data = TotalSegmentator(path=real / "totalseg", structures=structures, cache=cache, split=SameCases())
