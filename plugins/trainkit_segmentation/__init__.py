@@ -4,7 +4,7 @@ Where things are, from the ground up; what one component of a room shares with t
 settings in ``x`` put to work is ``x_live``:
 
     sizes       what every room may use
-    files/      single files: NIfTI, and what is remembered of their content
+    files/      single files: NIfTI, and the values in a label file
     splits/     which cases are trained on, and which are held out: a kind that other packages can extend
     cases/      one case and its files, what the values of a label mean, and made-up cases
     preparing/  from a case to the grid that the network works on and back, and the cache that keeps prepared cases
@@ -19,3 +19,59 @@ settings in ``x`` put to work is ``x_live``:
 Conventions, everywhere: arrays are (x, y, z) as nibabel reads them, with channels or classes first; spacings are in mm
 in that order; the background is value 0 of a label map, and class ``classes[i]`` is value i + 1.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trainkit import lazy_names
+
+if TYPE_CHECKING:
+    from trainkit_segmentation.cases.case import Case, CaseList, Examination, FileCase, Labels, Volume
+    from trainkit_segmentation.data.kind import SegmentationData
+    from trainkit_segmentation.data.kind_live import LiveSegmentation
+    from trainkit_segmentation.inference.prediction import prediction
+    from trainkit_segmentation.losses.kind import SegmentationLoss
+    from trainkit_segmentation.metrics.case_scores import CaseScores
+    from trainkit_segmentation.metrics.kind import SegmentationMetric
+    from trainkit_segmentation.models.kind import SegmentationModel
+    from trainkit_segmentation.models.kind_live import SegmentationNetwork
+    from trainkit_segmentation.sizes import Size
+    from trainkit_segmentation.splits.kind import Split, shuffled_subjects
+else:  # hidden from type checkers, which would take every name of a module that has __getattr__
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            ".cases.case": ("Case", "CaseList", "Examination", "FileCase", "Labels", "Volume"),
+            ".data.kind": ("SegmentationData",),
+            ".data.kind_live": ("LiveSegmentation",),
+            ".inference.prediction": ("prediction",),
+            ".losses.kind": ("SegmentationLoss",),
+            ".metrics.case_scores": ("CaseScores",),
+            ".metrics.kind": ("SegmentationMetric",),
+            ".models.kind": ("SegmentationModel",),
+            ".models.kind_live": ("SegmentationNetwork",),
+            ".sizes": ("Size",),
+            ".splits.kind": ("Split", "shuffled_subjects"),
+        },
+    )
+
+__all__ = [
+    "Case",
+    "CaseList",
+    "CaseScores",
+    "Examination",
+    "FileCase",
+    "Labels",
+    "LiveSegmentation",
+    "SegmentationData",
+    "SegmentationLoss",
+    "SegmentationMetric",
+    "SegmentationModel",
+    "SegmentationNetwork",
+    "Size",
+    "Split",
+    "Volume",
+    "prediction",
+    "shuffled_subjects",
+]

@@ -15,7 +15,7 @@ import torch
 from clients import segmentation_cases as made_up
 
 from trainkit import Context, DataError
-from trainkit.hooks.progress import Console
+from trainkit.console import Console
 from trainkit_segmentation.cases.case import Volume
 from trainkit_segmentation.data.brats import BraTS
 from trainkit_segmentation.data.msd import MSD

@@ -13,9 +13,9 @@ from same import differences
 from torch import Tensor
 
 from trainkit import Batch, DataError, RecipeError, read_checkpoint
+from trainkit.console import Console
 from trainkit.engine.resume import resume
-from trainkit.engine.start import Ending, ExitCode, start
-from trainkit.hooks.progress import Console
+from trainkit.engine.start import ExitCode, RunOutcome, start
 from trainkit.recipe.resolve import resolve_text
 from trainkit_segmentation.inference.sliding_window import SlidingWindow
 
@@ -61,7 +61,7 @@ use = "tensorboard"
 
 def run(
     folder: Path, model: str = "unet", settings: str = "", hook: str = "", *, exclusive: bool = True, name: str = "runs"
-) -> Ending:
+) -> RunOutcome:
     text = RECIPE.format(model=model, settings=settings, hook=hook, exclusive=str(exclusive).lower())
     return start(resolve_text(text, folder, (f"run.dir={folder / name}",)), Console(quiet=True))
 

@@ -16,8 +16,7 @@ from typing import Any, Protocol
 import attrs
 import numpy as np
 
-from trainkit import DataError
-from trainkit_segmentation.files.fingerprints import FileMemory
+from trainkit import DataError, FileFacts
 from trainkit_segmentation.files.label_values import value_counts, values_in
 from trainkit_segmentation.files.nifti import Array, Header, read_header, read_integers, read_voxels, same_grid
 
@@ -96,7 +95,7 @@ class Case(Protocol):
         """Return what else its content depends on, as JSON values."""
         ...
 
-    def examine(self, labels: Labels, memory: FileMemory) -> Examination:
+    def examine(self, labels: Labels, facts: FileFacts) -> Examination:
         """Look at it for `check --data`: all headers, the label, and the image where it is small."""
         ...
 
@@ -159,7 +158,7 @@ class FileCase:
         """Return how its files are to be taken."""
         return {"images": len(self.images), "masks": len(self.masks), "channels": self.channels}
 
-    def examine(self, labels: Labels, memory: FileMemory) -> Examination:
+    def examine(self, labels: Labels, facts: FileFacts) -> Examination:
         """Read headers and label; say all that is wrong at once."""
         headers, problems = [], []
         for path in self.files:
@@ -174,7 +173,7 @@ class FileCase:
         voxels: dict[str, int] = dict.fromkeys(labels.classes, 0)
         for number, path in enumerate([self.label] if self.label else self.masks):
             try:
-                values = values_in(path, memory)
+                values = values_in(path, facts)
                 if self.label:
                     check_values(values, labels)
                 else:

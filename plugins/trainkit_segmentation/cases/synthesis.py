@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
-from trainkit import random_seed
+from trainkit import FileFacts, random_seed
 from trainkit_segmentation.cases.case import CaseList, Examination, Labels, Volume
-from trainkit_segmentation.files.fingerprints import FileMemory
 
 if TYPE_CHECKING:
     from trainkit_segmentation.data.synthetic import SyntheticSegmentation
@@ -50,7 +49,7 @@ class SyntheticCase:
         """Return what it is made of."""
         return attrs.asdict(self)
 
-    def examine(self, labels: Labels, memory: FileMemory) -> Examination:
+    def examine(self, labels: Labels, facts: FileFacts) -> Examination:
         """Make it and count."""
         volume = self.read(labels)
         voxels = {name: int((volume.codes_XYZ == k).sum()) for k, name in enumerate(labels.classes, start=1)}

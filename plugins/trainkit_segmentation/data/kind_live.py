@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from trainkit import Context, DataError, State, did_you_mean
+from trainkit import Context, DataError, State, Workers, did_you_mean, process_share
 from trainkit_segmentation.patches.batches import PatchBatches
-from trainkit_segmentation.patches.workers import Workers
 from trainkit_segmentation.preparing.cache_filling import prepare_all
 from trainkit_segmentation.preparing.cache_live import CaseStore
 from trainkit_segmentation.preparing.cached_cases import OpenCase, opened
@@ -44,7 +43,7 @@ class LiveSegmentation:
         batches_per_epoch: Batches of an epoch, on this process.
     """
 
-    _workers: Workers | None = None
+    _workers: Workers[tuple[int, int]] | None = None
 
     def __init__(self, settings: SegmentationData, context: Context) -> None:
         listing = settings.find()
@@ -71,7 +70,8 @@ class LiveSegmentation:
         self._batches = PatchBatches(settings, context, entries)
         on_gpu = torch.device(context.device).type == "cuda"
         if settings.workers:
-            self._workers = Workers(self._batches, settings.workers, on_gpu)
+            advice = "lower data.workers or data.patch_size"
+            self._workers = Workers(self._batches, settings.workers, on_gpu, advice)
 
     def train(self, epoch: int, start: int) -> Iterator[dict[str, Any]]:
         """Yield the batches ``start``… of an epoch, a function of (seed, epoch, rank) alone."""
@@ -95,7 +95,7 @@ class LiveSegmentation:
         """Yield each case of a split whole, in alphabetical order; with several processes, each its share."""
         if split not in self._division:
             raise DataError(f'there is no split "{split}"; {did_you_mean(split, self._division)}')
-        for name in self._division[split][self._rank :: self._world]:
+        for name in process_share(self._division[split], self._rank, self._world):
             case = self._case(name)
             yield {
                 "index": torch.tensor([self._index[name]]),

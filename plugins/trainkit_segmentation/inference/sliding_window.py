@@ -15,7 +15,7 @@ from trainkit_segmentation.sizes import Size, at_least_one
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from trainkit.recipe.root import Recipe
+    from trainkit import Recipe
 
 
 @component

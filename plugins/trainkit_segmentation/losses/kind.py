@@ -15,7 +15,7 @@ from trainkit_segmentation.data.kind import SegmentationData
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from trainkit.recipe.root import Recipe
+    from trainkit import Recipe
     from trainkit_segmentation.data.kind_live import LiveSegmentation
 
 

@@ -9,7 +9,7 @@ from trainkit import Metric, Problem, component
 from trainkit_segmentation.data.kind import SegmentationData
 
 if TYPE_CHECKING:
-    from trainkit.recipe.root import Recipe
+    from trainkit import Recipe
 
 
 @component
@@ -20,6 +20,8 @@ class SegmentationMetric(Metric):
     a case is left out of the class's mean, and one that is in none of the cases out of the mean over classes; the run
     says so.
     """
+
+    may_be_missing: ClassVar[bool] = True
 
     name: ClassVar[str]
     """Of the mean over classes."""

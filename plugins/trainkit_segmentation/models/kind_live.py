@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainkit import Batch, RecipeError, State
-from trainkit_segmentation.sizes import Size, in_words
+from trainkit import Batch, RecipeError, State, shape_in_words
+from trainkit_segmentation.sizes import Size
 
 
 class SegmentationNetwork(nn.Module):
@@ -71,7 +71,7 @@ def check_patch(network: nn.Module, in_channels: int, out_channels: int, patch_s
         return  # what it does depends on values: it is seen at the first step
     except Exception as error:  # whatever a layer says of a shape
         raise RecipeError(
-            f"the network cannot take a patch of {in_words(patch_size)}: {type(error).__name__}: {error}; "
+            f"the network cannot take a patch of {shape_in_words(patch_size)}: {type(error).__name__}: {error}; "
             "set another data.patch_size"
         ) from error
     expected = (2, out_channels, *patch_size)
@@ -79,11 +79,12 @@ def check_patch(network: nn.Module, in_channels: int, out_channels: int, patch_s
         if not isinstance(head, Tensor) or head.ndim != 5 or head.shape[1] != out_channels:
             shape = tuple(head.shape) if isinstance(head, Tensor) else type(head).__name__
             raise RecipeError(
-                f"for patches of {in_words(patch_size)} the network gives {shape} where {expected} is expected: "
+                f"for patches of {shape_in_words(patch_size)} the network gives {shape} where {expected} is expected: "
                 "it is no network for segmentation, or has other classes"
             )
     if heads[0].shape != expected:
         raise RecipeError(
-            f"for patches of {in_words(patch_size)} the network gives scores of {in_words(heads[0].shape[2:])}; "
-            "set another data.patch_size, or take strides that it makes up for"
+            f"for patches of {shape_in_words(patch_size)} the network gives scores of "
+            f"{shape_in_words(heads[0].shape[2:])}"
+            "; set another data.patch_size, or take strides that it makes up for"
         )
