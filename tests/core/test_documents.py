@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import tomli
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")])
@@ -31,3 +32,11 @@ def test_every_link_inside_the_repository_leads_to_something(document: Path) -> 
 def test_the_index_of_decisions_lists_each_of_them_in_order() -> None:
     text = (ROOT / "docs" / "decisions.md").read_text(encoding="utf-8")
     assert re.findall(r"^- \[(.*)\]\(#", text, re.M) == re.findall(r"^### (.*)$", text, re.M)
+
+
+def test_every_floor_of_the_core_is_in_the_table_for_contributors() -> None:
+    settings = tomli.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    floors = next(each for each in settings["contracts"] if each.get("containers") == ["trainkit"])["layers"]
+    table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("| floor of")[2].partition("| plugin |")[0]
+    for name in re.split(r" \| ", " | ".join(floors)):
+        assert name == "__main__" or f"`{name}`" in table, name

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from trainkit import ComponentError, Context, Hook, Logger, component
-from trainkit.events import listeners, order
+from trainkit.events import fire, listeners, order
 
 CONTEXT = Context(seed=0, device=torch.device("cpu"), rank=0, world=1, folder=Path())
 
@@ -57,8 +57,7 @@ class BeforeLast(Plain):
 def called(hooks: dict[str, Hook]) -> list[str]:
     """Return the names that the built hooks note when a step ends."""
     state: Any = SimpleNamespace(seen=[])
-    for listener in listeners(hooks[name].build(CONTEXT) for name in order(hooks))["step_end"]:
-        listener(state)
+    fire(listeners({name: hooks[name].build(CONTEXT) for name in order(hooks)})["step_end"], state)
     return state.seen
 
 
