@@ -1,6 +1,6 @@
 # `make check fast` before each commit; `make test` before a pull request. BIN=/other/venv/bin takes another environment.
 BIN := .venv/bin
-PYTEST := $(BIN)/pytest -n auto --dist loadfile
+PYTEST := $(BIN)/pytest -n auto --dist loadgroup
 
 .PHONY: check fast test docs
 

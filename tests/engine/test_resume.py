@@ -184,6 +184,7 @@ def run_both(client: Client, turn: int, when: str, folder: Path, site: Path) -> 
     return pair
 
 
+pytestmark = pytest.mark.xdist_group("killed runs")  # one worker has all tests here, and makes the runs once
 CASES = [(name, turn, list(KILLS)[turn]) for turn in range(3) for name in CLIENTS] + [("segmenter", 1, "saved_step")]
 
 
