@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from trainkit import Context, Monitor, State
+from trainkit_segmentation.data import kind_live, label_maps
 from trainkit_segmentation.data.msd import MSD
-from trainkit_segmentation.inference.prediction import prediction
 from trainkit_segmentation.metrics.dice import Dice
 from trainkit_segmentation.metrics.hd95 import HD95
 from trainkit_segmentation.metrics.overlap import counts, dice
@@ -207,11 +208,30 @@ def test_the_prediction_of_a_case_is_worked_out_once_and_let_go_with_its_scores(
     data.to_original = lambda scores, case: calls.append(case) or resample(scores, case)  # type: ignore[method-assign, func-returns-value]
     logits = fine_scores(data.truth("val_0"), True)
     batch = {"case": "val_0"}
-    first = prediction({"logits": logits}, batch, data)
-    assert prediction({"logits": logits}, batch, data) is first
-    prediction({"logits": logits.clone()}, batch, data)
+    first = data.prediction({"logits": logits}, batch)
+    assert data.prediction({"logits": logits}, batch) is first
+    data.prediction({"logits": logits.clone()}, batch)
     assert calls == ["val_0"] * 6, "score by score, twice"
     assert torch.equal(first, data.truth("val_0"))
+    kept = weakref.ref(data.prediction({"logits": logits}, batch))
+    assert kept() is not None
+    data.on_validation_end(state_of(data))
+    assert kept() is None, "nothing is kept between validations"
+
+
+def test_all_metrics_of_a_case_share_one_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = LiveVolumes((16, 16, 16), True, 12, 0)
+    calls = []
+
+    def counted(scores: Any, exclusive: bool) -> Tensor:
+        calls.append(exclusive)
+        return label_maps.most_likely(scores, exclusive)
+
+    monkeypatch.setattr(kind_live, "most_likely", counted)
+    outputs = {"logits": fine_scores(data.truth("val_0"), True)}
+    for settings in (Dice(), HD95(), SurfaceDice()):
+        settings.build(data).update(outputs, {"case": "val_0", "index": torch.tensor([0])})
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("regions", [False, True])
@@ -232,7 +252,7 @@ def test_what_preprocessing_cropped_is_background(tmp_path: Path, regions: bool)
     batch = next(iter(data.evaluate("val")))
     scores = 5.0 + torch.rand(1, len(data.classes) + data.exclusive, *batch["image"].shape[2:])
     scores[:, 0] += 0.0 if regions else -5.0  # everywhere some class
-    found = prediction({"logits": scores}, batch, data)
+    found = data.prediction({"logits": scores}, batch)
     inside = torch.zeros(segmentation_cases.SIZE, dtype=torch.bool)
     inside[4:14, 6:20, 3:15] = True
     assert torch.equal((found > 0).any(0), inside)

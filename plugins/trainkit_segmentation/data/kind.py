@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
 from trainkit import Context, Data, component
+from trainkit_segmentation.data.facts import SegmentationFacts
 from trainkit_segmentation.patches.augmentation import Augmentation
 from trainkit_segmentation.preparing.cache import Cache
 from trainkit_segmentation.preparing.preprocessing import Preprocessing
@@ -77,3 +78,11 @@ class SegmentationData(Data):
         from trainkit_segmentation.data.kind_live import LiveSegmentation
 
         return LiveSegmentation(self, context)
+
+    def recall(self, facts: Mapping[str, Any]) -> SegmentationFacts:
+        """Return a stand-in for the opened data, from which a network can be built.
+
+        Raises:
+            DataError: The facts are of other data, or incomplete.
+        """
+        return SegmentationFacts.from_json(facts)

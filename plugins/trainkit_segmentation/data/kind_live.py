@@ -6,17 +6,21 @@ Shapes: B = patches of a batch, C = channels of an image, K = classes of a targe
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Iterator, Sequence
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import attrs
 import torch
 from torch import Tensor
 
-from trainkit import Context, DataError, State, did_you_mean
+from trainkit import Batch, Context, DataError, Outputs, State, did_you_mean
+from trainkit_segmentation.data.facts import SegmentationFacts
+from trainkit_segmentation.data.label_maps import class_masks, most_likely
 from trainkit_segmentation.patches.batches import PatchBatches
 from trainkit_segmentation.patches.workers import Workers
-from trainkit_segmentation.preparing.cache_filling import prepare_all
+from trainkit_segmentation.preparing.cache_filling import digest_of, prepare_all
 from trainkit_segmentation.preparing.cache_live import CaseStore
 from trainkit_segmentation.preparing.cached_cases import OpenCase, opened
 
@@ -45,6 +49,7 @@ class LiveSegmentation:
     """
 
     _workers: Workers | None = None
+    _last_prediction: tuple[weakref.ref[Tensor], Tensor] | None = None
 
     def __init__(self, settings: SegmentationData, context: Context) -> None:
         listing = settings.find()
@@ -52,8 +57,9 @@ class LiveSegmentation:
             raise DataError("\n  ".join([f"{listing.source}: {len(listing.problems)} problems", *listing.problems]))
         for note in listing.notes:
             _log.info("%s", note)
-        self.num_channels, self.classes = len(listing.channels), listing.labels.classes
-        self.exclusive = listing.labels.exclusive
+        labels = listing.labels
+        self.num_channels, self.classes = len(listing.channels), labels.classes
+        self.exclusive = labels.exclusive
         self.patch_size = settings.patch_size
 
         self._division = settings.split.divide({case.name: case.subject for case in listing.cases})
@@ -61,13 +67,25 @@ class LiveSegmentation:
         used = {name for names in self._division.values() for name in names}
         self._store = CaseStore(settings.cache)  # holds what is in use for as long as this lives
         cases = [case for case in listing.cases if case.name in used]
-        self._keys = prepare_all(cases, listing.labels, settings.preprocessing, self._store)
+        self._prepared = prepare_all(cases, labels, settings.preprocessing, self._store)
 
         train = self._division["train"]
+        self._facts = SegmentationFacts(
+            channels=listing.channels,
+            classes=labels.classes,
+            exclusive=labels.exclusive,
+            label_values={
+                value: tuple(labels.classes[k] for k in members) for value, members in sorted(labels.members.items())
+            },
+            patch_size=settings.patch_size,
+            preprocessing=attrs.asdict(cast(Any, settings.preprocessing)),
+            num_training_cases=len(train),
+            training_digest=digest_of([[name, self._prepared[name].content] for name in train]),
+        )
         self._check_classes(listing.source, train)
         self.batches_per_epoch = settings.steps_per_epoch or ceil(len(train) / (settings.batch_size * context.world))
         self._rank, self._world = context.rank, context.world
-        entries = [(self._index[name], self._store.path(self._keys[name])) for name in train]
+        entries = [(self._index[name], self._store.path(self._prepared[name].key)) for name in train]
         self._batches = PatchBatches(settings, context, entries)
         on_gpu = torch.device(context.device).type == "cuda"
         if settings.workers:
@@ -88,8 +106,8 @@ class LiveSegmentation:
             self._workers.end()
 
     def facts(self) -> dict[str, Any]:
-        """Return what a model has to know of the data."""
-        return {}
+        """Return what a model has to know of the data, as JSON values; see `SegmentationFacts`."""
+        return self._facts.to_json()
 
     def evaluate(self, split: str) -> Iterator[dict[str, Any]]:
         """Yield each case of a split whole, in alphabetical order; with several processes, each its share."""
@@ -118,6 +136,29 @@ class LiveSegmentation:
         """
         return self._case(case).grid.to_own(scores_KXYZ, background=0 if self.exclusive else None)
 
+    def prediction(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return what a network found in a batch of evaluation, on the case's own voxel grid.
+
+        Metrics and pictures of one case share the result: it is kept for as long as they ask about the same scores.
+
+        Returns:
+            In the form of `truth`, as uint8 (int64 for more than 255 classes) or bool.
+        """
+        logits: Tensor = outputs["logits"]
+        if self._last_prediction is None or self._last_prediction[0]() is not logits:
+            self._last_prediction = None  # makes room before the next one is computed
+            scores_K1XYZ = (self.to_original(each_XYZ[None].float(), batch["case"]) for each_XYZ in logits[0])
+            self._last_prediction = weakref.ref(logits), most_likely(scores_K1XYZ, self.exclusive)
+        return self._last_prediction[1]
+
+    def on_validation_end(self, state: State) -> None:
+        """Free the last prediction."""
+        self._last_prediction = None
+
+    def masks(self, labels_LXYZ: Tensor) -> Iterator[Tensor]:
+        """Yield the mask of each class of labels as `truth` and `prediction` return them, or of a plane of them."""
+        return class_masks(labels_LXYZ, len(self.classes), self.exclusive)
+
     def truth(self, case: str) -> Tensor:
         """Return the label on the case's own voxel grid, in the convention of a batch's ``label`` without its B."""
         found = self._case(case)
@@ -132,7 +173,7 @@ class LiveSegmentation:
         return self._case(case).grid.affine
 
     def _check_classes(self, source: str, train: Sequence[str]) -> None:
-        counts = {name: opened(self._store.path(key)).tensors["place_counts"] for name, key in self._keys.items()}
+        counts = {name: self._case(name).tensors["place_counts"] for name in self._prepared}
         anywhere = torch.stack(list(counts.values())).sum(dim=0)
         trained = torch.stack([counts[name] for name in train]).sum(dim=0)
         for k, name in enumerate(self.classes):
@@ -142,6 +183,6 @@ class LiveSegmentation:
                 _log.warning('class "%s" is in no case that is trained on', name)
 
     def _case(self, name: str) -> OpenCase:
-        if name not in self._keys:
-            raise DataError(f'there is no case "{name}"; {did_you_mean(name, self._keys)}')
-        return opened(self._store.path(self._keys[name]))
+        if name not in self._prepared:
+            raise DataError(f'there is no case "{name}"; {did_you_mean(name, self._prepared)}')
+        return opened(self._store.path(self._prepared[name].key))

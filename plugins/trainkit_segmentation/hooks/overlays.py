@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import attrs
 from attrs.validators import ge
 
-from trainkit import Context, Hook, Problem, component
+from trainkit import Context, Data, Hook, component
 from trainkit_segmentation.data.kind import SegmentationData
-
-if TYPE_CHECKING:
-    from trainkit.recipe.root import Recipe
 
 
 @component
@@ -26,15 +22,11 @@ class Overlays(Hook):
         channel: Which channel of the image is shown.
     """
 
+    accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]
     requires: ClassVar[tuple[str, ...]] = ("nibabel",)
 
     cases: tuple[str, ...] = ()
     channel: int = attrs.field(default=0, validator=ge(0))
-
-    def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Yield what does not fit together."""
-        if not isinstance(recipe.data, SegmentationData):
-            yield "it shows labelled volumes, which this data does not have"
 
     def build(self, context: Context) -> object:
         """Make the live part."""

@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainkit import DataError, State, did_you_mean
-from trainkit_segmentation.data.kind_live import LiveSegmentation
 from trainkit_segmentation.hooks.overlay_picture import Plane, draw
-from trainkit_segmentation.inference.prediction import class_masks, prediction
 from trainkit_segmentation.metrics.case_scores import in_a_name
 from trainkit_segmentation.metrics.overlap import counts, dice
 
@@ -48,10 +46,8 @@ class LiveOverlays:
         self._seen: set[str] = set()
 
     def on_run_start(self, state: State) -> None:
-        """See that there is something to show."""
+        """Check that the images have the channel that will be shown."""
         data: Any = state.data
-        if not isinstance(data, LiveSegmentation):
-            raise DataError("segmentation_overlays shows labelled volumes alone; take the hook out of the recipe")
         if self._channel >= data.num_channels:
             raise DataError(
                 f"segmentation_overlays: channel = {self._channel}, but the images have {data.num_channels}, from 0 on"
@@ -95,7 +91,7 @@ class LiveOverlays:
         data: Any = state.data
         assert state.batch is not None
         assert state.outputs is not None
-        found_LXYZ = prediction(state.outputs, state.batch, data).cpu()
+        found_LXYZ = data.prediction(state.outputs, state.batch).cpu()
         image_XYZ, black, white = _shades(state.batch["image"][0, self._channel])
         # As scores are resampled: what was cropped is background, channel 0, and so black in the other one.
         image_1XYZ = data.to_original(torch.stack([torch.zeros_like(image_XYZ), image_XYZ]), case)[1:]
@@ -120,8 +116,8 @@ class LiveOverlays:
                 Plane(
                     title=f"{title}, slice {index}",
                     image_HW=_as_seen(image_1XYZ[0].select(across, index)),
-                    found_KHW=np.stack([*map(_as_seen, class_masks(found_LXYZ.select(across + 1, index), data))]),
-                    true_KHW=np.stack([*map(_as_seen, class_masks(true_LXYZ.select(across + 1, index), data))]),
+                    found_KHW=np.stack([*map(_as_seen, data.masks(found_LXYZ.select(across + 1, index)))]),
+                    true_KHW=np.stack([*map(_as_seen, data.masks(true_LXYZ.select(across + 1, index)))]),
                     aspect=float(spacing[up] / spacing[right]),
                     grey=(black, white),
                 )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from trainkit import Batch, Outputs, State
 from trainkit_segmentation.data.kind_live import LiveSegmentation
-from trainkit_segmentation.inference.prediction import prediction
 from trainkit_segmentation.metrics.case_scores import CaseScores
 from trainkit_segmentation.metrics.overlap import counts, dice
 
@@ -23,7 +22,7 @@ class LiveDice:
     def update(self, outputs: Outputs, batch: Batch) -> None:
         """Take in a case."""
         case, data = batch["case"], self._data
-        found = prediction(outputs, batch, data)
+        found = data.prediction(outputs, batch)
         true = data.truth(case).to(found.device)
         self._scores.add(case, dice(counts(found, true, len(data.classes), data.exclusive)))
 

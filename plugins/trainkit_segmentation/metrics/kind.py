@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from trainkit import Metric, Problem, component
+from trainkit import Data, Metric, component
 from trainkit_segmentation.data.kind import SegmentationData
-
-if TYPE_CHECKING:
-    from trainkit.recipe.root import Recipe
 
 
 @component
@@ -21,14 +17,10 @@ class SegmentationMetric(Metric):
     says so.
     """
 
+    accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]
     name: ClassVar[str]
     """Of the mean over classes."""
 
     def names(self) -> tuple[str, ...]:
         """Return the mean's name, and the pattern of those of the classes, which only the data knows."""
         return (self.name, f"{self.name}_*")
-
-    def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Yield what does not fit together."""
-        if not isinstance(recipe.data, SegmentationData):
-            yield "it compares labelled volumes, which this data does not have"

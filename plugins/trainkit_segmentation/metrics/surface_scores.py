@@ -8,7 +8,6 @@ import torch
 
 from trainkit import Batch, Outputs, State
 from trainkit_segmentation.data.kind_live import LiveSegmentation
-from trainkit_segmentation.inference.prediction import class_masks, prediction
 from trainkit_segmentation.metrics.case_scores import CaseScores
 from trainkit_segmentation.metrics.surfaces import Mask, Spacing
 
@@ -45,8 +44,8 @@ class LiveSurfaceMetric:
         """Take in a case."""
         if self._due:
             case, data = batch["case"], self._data
-            each_found = class_masks(prediction(outputs, batch, data).cpu(), data)
-            each_true = class_masks(data.truth(case).cpu(), data)
+            each_found = data.masks(data.prediction(outputs, batch).cpu())
+            each_true = data.masks(data.truth(case).cpu())
             spacing_mm = data.spacing_mm(case)
             scores = [
                 self._measure(found_XYZ.numpy(), true_XYZ.numpy(), spacing_mm)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainkit import Data, Model, Problem, RecipeError, component
+from trainkit_segmentation.data.facts import SegmentationFacts
 from trainkit_segmentation.data.kind import SegmentationData
 from trainkit_segmentation.sizes import Size, in_words
 
@@ -85,11 +86,14 @@ class SegmentationModel(Model):
     def network(self, in_channels: int, out_channels: int, patch_size: Size) -> nn.Module:
         """Make the network: (B, in_channels, X, Y, Z) -> (B, out_channels, X, Y, Z), or several of these."""
 
-    def build(self, data: LiveSegmentation) -> SegmentationNetwork:
-        """Make the network for the data, and see that it takes its patches.
+    def build(self, data: LiveSegmentation | SegmentationFacts) -> SegmentationNetwork:
+        """Make the network for the data, and check that it takes patches of the data's size.
+
+        Args:
+            data: The opened data, or its facts: the network is the same.
 
         Raises:
-            RecipeError: It cannot be made of these settings, or does not take the patches.
+            RecipeError: The network cannot be made with these settings, or does not take the patches.
         """
         from trainkit_segmentation.models.initial_weights import load_initial_weights
         from trainkit_segmentation.models.kind_live import SegmentationNetwork, check_patch
@@ -110,7 +114,7 @@ class SegmentationModel(Model):
             initialise = partial(
                 load_initial_weights, path=self.init_from, skip=self.init_from_skip, group_of=self.group_of
             )
-        return SegmentationNetwork(network, data.patch_size, initialise)
+        return SegmentationNetwork(network, initialise)
 
     def parameter_groups(self, model: Any) -> Mapping[str, Iterable[nn.Parameter]]:
         """Return the parameters of each group."""

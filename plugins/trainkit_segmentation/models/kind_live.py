@@ -20,18 +20,16 @@ from trainkit_segmentation.sizes import Size, in_words
 
 
 class SegmentationNetwork(nn.Module):
-    """A network for patches, with the size that it was made for.
+    """A network for patches.
 
     Args:
         network: (B, C, X, Y, Z) -> scores (B, K, X, Y, Z), or several of these.
-        patch_size: Of the patches that it is trained on.
         initialise: Loads weights into the network when a run begins, and says so; None: it stays as it is.
     """
 
-    def __init__(self, network: nn.Module, patch_size: Size, initialise: Callable[[nn.Module], str] | None) -> None:
+    def __init__(self, network: nn.Module, initialise: Callable[[nn.Module], str] | None) -> None:
         super().__init__()
         self.network = network
-        self.patch_size = patch_size
         self._initialise = initialise
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
