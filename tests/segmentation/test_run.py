@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,12 @@ from trainkit.engine.resume import resume
 from trainkit.engine.start import Ending, ExitCode, start
 from trainkit.hooks.progress import Console
 from trainkit.recipe.resolve import resolve_text
+from trainkit_segmentation.data.kind import SegmentationData
+from trainkit_segmentation.hooks.overlays import Overlays
 from trainkit_segmentation.inference.sliding_window import SlidingWindow
+from trainkit_segmentation.losses.kind import SegmentationLoss
+from trainkit_segmentation.metrics.kind import SegmentationMetric
+from trainkit_segmentation.models.kind import SegmentationModel
 
 RECIPE = """
 trainkit = 1
@@ -87,8 +94,6 @@ def test_it_learns_and_tells_each_class(tmp_path: Path, model: str, settings: st
 class Everywhere(torch.nn.Module):
     """Scores that are the image itself, and the sizes of the patches that it is given."""
 
-    patch_size = (8, 8, 8)
-
     def __init__(self) -> None:
         super().__init__()
         self.sizes: set[tuple[int, ...]] = set()
@@ -101,11 +106,12 @@ class Everywhere(torch.nn.Module):
 @pytest.mark.parametrize("size", [(8, 8, 8), (13, 20, 9), (5, 20, 8)])
 @pytest.mark.parametrize("settings", [SlidingWindow(), SlidingWindow(blending="constant", overlap=0.0)])
 def test_windows_of_the_patch_size_cover_a_volume_of_any_size(size: tuple[int, ...], settings: SlidingWindow) -> None:
+    data: Any = SimpleNamespace(patch_size=(8, 8, 8))
     model, image = Everywhere(), torch.randn(1, 1, *size)
-    outputs = settings.build(None)(model, {"image": image})
+    outputs = settings.build(data)(model, {"image": image})
     assert torch.allclose(outputs["logits"], image.repeat(1, 2, 1, 1, 1), atol=1e-5)
     assert model.sizes == {(8, 8, 8)}
-    SlidingWindow(window_size=(4, 8, 4)).build(None)(other := Everywhere(), {"image": image})
+    SlidingWindow(window_size=(4, 8, 4)).build(data)(other := Everywhere(), {"image": image})
     assert other.sizes == {(4, 8, 4)}
 
 
@@ -183,25 +189,6 @@ def test_a_class_may_be_watched_whose_name_only_the_data_knows() -> None:
     resolve_text(GOOD.replace('"val/dice"', '"val/dice_ball_of_fat"'), Path.cwd())
 
 
-def test_parts_for_volumes_say_so_where_there_are_none() -> None:
-    text = """
-trainkit = 1
-[run]
-epochs = 1
-[data]
-use = "diffraction_simulated"
-[model]
-use = "single_slice_ptychography"
-probe = { use = "aperture" }
-[losses.data]
-use = "dice_ce"
-[metrics.dice]
-use = "dice"
-[inference]
-use = "sliding_window"
-[hooks.overlays]
-use = "segmentation_overlays"
-"""
-    said = mistakes(text)
-    assert said.count("which this data does not have") == 3
-    assert "which this model is not" in said
+def test_every_part_for_volumes_accepts_segmentation_data_alone() -> None:
+    parts = (SegmentationModel, SegmentationLoss, SegmentationMetric, SlidingWindow, Overlays)
+    assert {part.accepts for part in parts} == {SegmentationData}

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 
-from trainkit import Batch, Loss, Outputs, Problem, component
+from trainkit import Batch, Data, Loss, Outputs, component
 from trainkit_segmentation.data.kind import SegmentationData
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from trainkit.recipe.root import Recipe
     from trainkit_segmentation.data.kind_live import LiveSegmentation
 
 
@@ -35,14 +34,10 @@ class SegmentationLoss(Loss):
             if not given. They are scaled to a sum of 1.
     """
 
+    accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]
     requires: ClassVar[tuple[str, ...]] = ("monai",)
 
     deep_supervision_weights: tuple[float, ...] | None = attrs.field(default=None, validator=_some_above_zero)
-
-    def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Yield what does not fit together."""
-        if not isinstance(recipe.data, SegmentationData):
-            yield "it compares scores with the labels of volumes, which this data does not have"
 
     @abstractmethod
     def of_one_head(self, exclusive: bool) -> Callable[[Tensor, Tensor], Tensor]:
