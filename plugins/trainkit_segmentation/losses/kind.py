@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from trainkit_segmentation.data.kind_live import LiveSegmentation
+    from trainkit_segmentation.losses.deep_supervision import HeadSums
 
 
 def _some_above_zero(
@@ -48,8 +49,19 @@ class SegmentationLoss(Loss):
                 of values 0 … K; else both (B, K, X, Y, Z).
         """
 
-    def build(self, data: LiveSegmentation) -> Callable[[Outputs, Batch, nn.Module], Tensor]:
-        """Make the function."""
-        from trainkit_segmentation.losses.deep_supervision import supervised
+    def sums_of_one_head(self, exclusive: bool) -> HeadSums:
+        """Make the same loss by sums over patches; needed where ``combine`` returns "sums".
 
-        return supervised(self.of_one_head(data.exclusive), self.deep_supervision_weights)
+        Args:
+            exclusive: See `of_one_head`.
+        """
+        raise NotImplementedError
+
+    def build(self, data: LiveSegmentation) -> Callable[[Outputs, Batch, nn.Module], Tensor]:
+        """Make the function; it is a `SummedLoss` where ``combine`` returns "sums"."""
+        from trainkit_segmentation.losses.deep_supervision import SummedSupervisedLoss, SupervisedLoss
+
+        of_one_head, weights = self.of_one_head(data.exclusive), self.deep_supervision_weights
+        if self.combine() == "sums":
+            return SummedSupervisedLoss(of_one_head, self.sums_of_one_head(data.exclusive), weights)
+        return SupervisedLoss(of_one_head, weights)
