@@ -22,6 +22,7 @@ from torch import Tensor
 from trainkit import Context, Monitor, State
 from trainkit_segmentation.data import kind_live, label_maps
 from trainkit_segmentation.data.msd import MSD
+from trainkit_segmentation.metrics.case_scores import CaseScores
 from trainkit_segmentation.metrics.dice import Dice
 from trainkit_segmentation.metrics.hd95 import HD95
 from trainkit_segmentation.metrics.overlap import counts, dice
@@ -158,7 +159,9 @@ def test_the_mean_is_over_cases_then_over_classes_and_leaves_out_what_is_nowhere
     shell = (overlap(first, 1) + overlap(second, 1)) / 2
     ball = overlap(first, 2)
     assert values == pytest.approx({"dice": (shell + ball) / 2, "dice_shell": shell, "dice_ball_of_fat": ball})
-    assert caplog.messages == [f"val/dice leaves out what no truth and no prediction has: ball of fat ({second})"]
+    assert caplog.messages == [
+        f"val/dice leaves out classes that neither truth nor prediction has: ball of fat ({second})"
+    ]
     validate(metric, data, found, state)
     assert len(caplog.messages) == 1, "it is said once"
 
@@ -166,7 +169,10 @@ def test_the_mean_is_over_cases_then_over_classes_and_leaves_out_what_is_nowhere
         each[each == 2] = 1
     values = validate(metric, data, found, state)
     assert values == {"dice": 1.0, "dice_shell": 1.0}
-    assert caplog.messages[1] == "val/dice leaves out what no truth and no prediction has: ball of fat (all cases)"
+    assert (
+        caplog.messages[1]
+        == "val/dice leaves out classes that neither truth nor prediction has: ball of fat (all cases)"
+    )
 
     for each in (*truth.values(), *found.values()):
         each[:] = 0
@@ -182,6 +188,27 @@ def test_what_is_found_where_nothing_is_counts_as_nought(caplog: pytest.LogCaptu
     values = validate(Dice().build(data), data, found, state_of(data))
     assert values["dice_ball_of_fat"] == 0.0
     assert not caplog.messages
+
+
+def test_means_have_the_same_bits_in_whatever_order_the_cases_come(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="trainkit")
+    generator = torch.Generator().manual_seed(5)
+    scores_NK = (
+        torch.rand(50, 2, generator=generator, dtype=torch.float64) * 10.0 ** torch.arange(50).remainder(9)[:, None]
+    )
+    scores_NK[7, 1] = scores_NK[3, 1] = torch.nan
+    state = state_of(LiveVolumes((16, 16, 16), True, 12, 0))
+    found = set()
+    for order in (torch.arange(50), torch.arange(50).flip(0), torch.randperm(50, generator=generator)):
+        scores = CaseScores("dice", ("liver", "tumour"))
+        for n in order.tolist():
+            scores.add({"case": f"case_{n}", "index": torch.tensor([n])}, scores_NK[n])
+        found.add(tuple(scores.means().items()))
+        scores.log_left_out(state)
+    assert len(found) == 1
+    assert set(caplog.messages) == {
+        "val/dice leaves out classes that neither truth nor prediction has: tumour (case_3, case_7)"
+    }
 
 
 def test_measures_of_surfaces_wait_for_their_epochs_and_come_after_the_last() -> None:

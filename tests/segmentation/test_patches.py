@@ -502,8 +502,23 @@ def test_the_processes_of_a_run_share_what_one_alone_would_draw(synthetic):
     assert len(alone) == len(ranks[0]) == len(ranks[1])
     for whole, first, second in zip(alone, *ranks, strict=True):
         assert torch.equal(whole["image"], torch.cat([first["image"], second["image"]]))
-    names = [[b["case"] for b in synthetic(**settings).build(context(rank=r, world=2)).evaluate("val")] for r in (0, 1)]
-    assert sorted(names[0] + names[1]) == [f"synthetic_{n:03d}" for n in range(8)]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_the_shares_of_a_split_are_disjoint_of_one_size_and_together_the_split(synthetic, world, split):
+    settings = synthetic(num_cases=8, split=SameCases())
+    shares = [
+        [
+            (int(batch["index"]), batch["case"])
+            for batch in settings.build(context(rank=rank, world=world)).evaluate(split)
+        ]
+        for rank in range(world)
+    ]
+    sizes = [len(share) for share in shares]
+    assert max(sizes) - min(sizes) <= 1
+    assert all(share == sorted(share) for share in shares)
+    assert sorted(item for share in shares for item in share) == [(n, f"synthetic_{n:03d}") for n in range(8)]
 
 
 def test_targets_are_of_the_agreed_shape_and_type(tmp_path, synthetic):

@@ -21,15 +21,15 @@ class LiveDice:
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
         """Take in a case."""
-        case, data = batch["case"], self._data
+        data = self._data
         found = data.prediction(outputs, batch)
-        true = data.truth(case).to(found.device)
-        self._scores.add(case, dice(counts(found, true, len(data.classes), data.exclusive)))
+        true = data.truth(batch["case"]).to(found.device)
+        self._scores.add(batch, dice(counts(found, true, len(data.classes), data.exclusive)))
 
     def compute(self) -> dict[str, float]:
         """Return the means, and start anew."""
         return self._scores.means()
 
     def on_validation_end(self, state: State) -> None:
-        """Say what was left out."""
-        self._scores.say_left_out(state)
+        """Log which classes were left out."""
+        self._scores.log_left_out(state)

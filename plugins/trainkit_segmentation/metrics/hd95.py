@@ -37,7 +37,7 @@ class HD95(SegmentationMetric):
 
     def build(self, data: LiveSegmentation) -> LiveMetric:
         """Make the accumulator."""
-        from trainkit_segmentation.metrics.surface_scores import LiveSurfaceMetric
+        from trainkit_segmentation.metrics.surface_metric_live import LiveSurfaceMetric
         from trainkit_segmentation.metrics.surfaces import hausdorff_95
 
         return LiveSurfaceMetric(self.name, hausdorff_95, data, self.every_epochs)

@@ -40,7 +40,7 @@ class SurfaceDice(SegmentationMetric):
         """Make the accumulator."""
         from functools import partial
 
-        from trainkit_segmentation.metrics.surface_scores import LiveSurfaceMetric
+        from trainkit_segmentation.metrics.surface_metric_live import LiveSurfaceMetric
         from trainkit_segmentation.metrics.surfaces import surface_agreement
 
         measure = partial(surface_agreement, tolerance_mm=self.tolerance_mm)

@@ -51,12 +51,12 @@ class LiveSurfaceMetric:
                 self._measure(found_XYZ.numpy(), true_XYZ.numpy(), spacing_mm)
                 for found_XYZ, true_XYZ in zip(each_found, each_true, strict=True)
             ]
-            self._scores.add(case, torch.tensor(scores, dtype=torch.float64))
+            self._scores.add(batch, torch.tensor(scores, dtype=torch.float64))
 
     def compute(self) -> dict[str, float]:
         """Return the means, and start anew; nothing where it was not time."""
         return self._scores.means()
 
     def on_validation_end(self, state: State) -> None:
-        """Say what was left out."""
-        self._scores.say_left_out(state)
+        """Log which classes were left out."""
+        self._scores.log_left_out(state)
