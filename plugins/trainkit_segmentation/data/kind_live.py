@@ -1,4 +1,4 @@
-"""Cases that can be trained on: what every segmentation model, loss and metric is given as ``data``.
+"""The opened data, which every segmentation model, loss and metric gets as ``data``.
 
 Shapes: B = patches of a batch, C = channels of an image, K = classes of a target, X, Y, Z = voxels.
 """
@@ -22,7 +22,7 @@ from trainkit_segmentation.patches.batches import PatchBatches
 from trainkit_segmentation.patches.workers import Workers
 from trainkit_segmentation.preparing.cache_filling import digest_of, prepare_all
 from trainkit_segmentation.preparing.cache_live import CaseStore
-from trainkit_segmentation.preparing.cached_cases import OpenCase, opened
+from trainkit_segmentation.preparing.cached_cases import OpenCase, open_case
 
 if TYPE_CHECKING:
     from trainkit_segmentation.data.kind import SegmentationData
@@ -34,16 +34,16 @@ _log = logging.getLogger("trainkit.segmentation")
 class LiveSegmentation:
     """Preprocessed cases.
 
-    A batch of training has ``index`` (B,), ``image`` (B, C, X, Y, Z) float32 of the patch's size, and ``label``:
-    where classes exclude each other (B, 1, X, Y, Z) int64, 0 for the background and i + 1 for ``classes[i]``;
-    else (B, K, X, Y, Z) float32, 0 or 1. A batch of evaluation is one whole preprocessed volume, B = 1, and has its
-    name as ``case``.
+    A training batch has ``index`` (B,), ``image`` (B, C, X, Y, Z) float32 of the patch size, and ``label``: where
+    classes exclude each other (B, 1, X, Y, Z) int64, 0 for the background and i + 1 for ``classes[i]``; otherwise
+    (B, K, X, Y, Z) float32, 0 or 1. A batch of evaluation is one whole preprocessed volume, B = 1, with the name of its
+    case as ``case``.
 
     Attributes:
         num_channels: Channels of an image.
         classes: The foreground classes, in the order of the target's values or channels.
-        exclusive: Whether a voxel has one class at most: a network then gives ``len(classes) + 1`` scores (softmax),
-            else ``len(classes)`` (sigmoid).
+        exclusive: Whether a voxel has at most one class. A network then gives ``len(classes) + 1`` scores (softmax),
+            otherwise ``len(classes)`` (sigmoid).
         patch_size: Voxels of a training patch along x, y, z of the preprocessed grid.
         batches_per_epoch: Batches of an epoch, on this process.
     """
@@ -101,7 +101,7 @@ class LiveSegmentation:
                 yield self._batches[place]
 
     def on_run_end(self, state: State) -> None:
-        """End the processes that prepare batches, before a next run in this process begins."""
+        """End the processes that prepare batches, so that they do not outlive the run."""
         if self._workers is not None:
             self._workers.end()
 
@@ -110,7 +110,7 @@ class LiveSegmentation:
         return self._facts.to_json()
 
     def evaluate(self, split: str) -> Iterator[dict[str, Any]]:
-        """Yield each case of a split whole, in alphabetical order; with several processes, each its share."""
+        """Yield each whole case of this process's share of a split, in alphabetical order."""
         if split not in self._division:
             raise DataError(f'there is no split "{split}"; {did_you_mean(split, self._division)}')
         for name in self._division[split][self._rank :: self._world]:
@@ -118,18 +118,18 @@ class LiveSegmentation:
             yield {
                 "index": torch.tensor([self._index[name]]),
                 "image": case.tensors["image"].float()[None],
-                "label": case.label(case.tensors["codes"])[None],
+                "label": case.label(case.tensors["label_codes"])[None],
                 "case": name,
             }
 
     def to_original(self, scores_KXYZ: Tensor, case: str) -> Tensor:
         """Resample class scores of a preprocessed volume onto the case's own voxel grid.
 
-        What preprocessing cropped becomes background, with scores of ±10⁴.
+        Cropped voxels become background, with scores of ±10⁴.
 
         Args:
-            scores_KXYZ: Scores on the preprocessed grid, floating point, one channel a network output.
-            case: Its name.
+            scores_KXYZ: Scores on the preprocessed grid, floating point, one channel for each network output.
+            case: Name of the case.
 
         Returns:
             (K, X, Y, Z) on the voxel grid of the case's files, same dtype and device.
@@ -160,9 +160,9 @@ class LiveSegmentation:
         return class_masks(labels_LXYZ, len(self.classes), self.exclusive)
 
     def truth(self, case: str) -> Tensor:
-        """Return the label on the case's own voxel grid, in the convention of a batch's ``label`` without its B."""
+        """Return the label on the case's own voxel grid, in the form of a batch's ``label`` without its first axis."""
         found = self._case(case)
-        return found.label(found.tensors.get("own_codes", found.tensors["codes"]))
+        return found.label(found.tensors.get("own_label_codes", found.tensors["label_codes"]))
 
     def spacing_mm(self, case: str) -> tuple[float, float, float]:
         """Return the size of a voxel of the case's own grid along its axes."""
@@ -178,11 +178,11 @@ class LiveSegmentation:
         trained = torch.stack([counts[name] for name in train]).sum(dim=0)
         for k, name in enumerate(self.classes):
             if not anywhere[k]:
-                raise DataError(f'{source}: class "{name}" is in no case: leave it out, or see what label values mean')
+                raise DataError(f'{source}: class "{name}" is in no case: leave it out, or check the label values')
             if not trained[k]:
-                _log.warning('class "%s" is in no case that is trained on', name)
+                _log.warning('class "%s" is in no training case', name)
 
     def _case(self, name: str) -> OpenCase:
         if name not in self._prepared:
             raise DataError(f'there is no case "{name}"; {did_you_mean(name, self._prepared)}')
-        return opened(self._store.path(self._prepared[name].key))
+        return open_case(self._store.path(self._prepared[name].key))

@@ -13,13 +13,14 @@ from trainkit_segmentation.data.kind import SegmentationData
 
 @component
 class Overlays(Hook):
-    """Shows truth and prediction over the image in three planes, for held-out cases; when ``[pictures]`` says.
+    """Draws truth and prediction over the image in three planes of held-out cases, as often as ``[pictures]`` sets.
 
-    The planes go through where most of the truth is, and lie as one is used to: front or head up, left on the right.
+    The planes pass through the largest areas of the truth, in the usual radiological view: front or head up, the
+    patient's left on the right.
 
     Attributes:
-        cases: Names of held-out cases; none: the one with most foreground.
-        channel: Which channel of the image is shown.
+        cases: Names of held-out cases. Not given: the case with the most foreground.
+        channel: Channel of the image that is shown, counted from 0.
     """
 
     accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]

@@ -27,10 +27,10 @@ class SlidingWindow(Inference):
 
     Attributes:
         window_size: Voxels of a window along each axis; the data's ``patch_size`` if not given.
-        overlap: By how much of their size neighbouring windows overlap; 0 … 1. More is smoother and slower.
-        blending: Whether a window counts less towards its edge ("gaussian"), where the network sees less around, or
-            everywhere the same ("constant").
-        windows_at_once: Windows that go through the network together.
+        overlap: Share of their size by which neighbouring windows overlap; 0 … 1. More is smoother and slower.
+        blending: Weight of the voxels of a window: "gaussian" decreases towards the edge, where the network sees less
+            context; "constant" is the same everywhere.
+        windows_at_once: Number of windows that pass through the network together.
     """
 
     accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]

@@ -60,7 +60,7 @@ class SupervisedLoss:
 
 
 class SummedSupervisedLoss(SupervisedLoss):
-    """The same for a loss that is a function of sums over all patches of a step, however they are divided into batches.
+    """The same for a loss that is a function of sums over all patches of a step, in however many batches they come.
 
     Args:
         of_one_head: (logits, label) -> scalar, for a step of one batch.

@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 @component
 class DiceLoss(SegmentationLoss):
-    """One minus soft Dice, the mean over classes. Indifferent to how much background there is; noisier than Dice + CE.
+    """One minus soft Dice, the mean over classes. Independent of the amount of background; noisier than Dice + CE.
 
     Attributes:
-        include_background: Whether the background counts as a class, where classes exclude each other.
+        include_background: Whether the background counts as a class, if classes exclude each other.
         batch_dice: Whether Dice is taken over all patches of a step together, not over each patch.
-        squared: Whether the denominator has squares, as in V-Net.
+        squared: Whether the denominator is a sum of squares, as in V-Net.
 
     Source:
         Milletari, Navab, Ahmadi, "V-Net: fully convolutional neural networks …", 3DV (2016), eq. 1.

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 @component
 class DiceCE(SegmentationLoss):
-    """One minus soft Dice, plus cross-entropy (binary for each class, where classes overlap). The field's usual loss.
+    """One minus soft Dice, plus cross-entropy (binary for each class if classes overlap). The usual loss of the field.
 
     Attributes:
-        dice_weight: Of the Dice term.
-        ce_weight: Of the cross-entropy.
-        include_background: Whether the background counts as a class in the Dice term, where classes exclude each other.
+        dice_weight: Weight of the Dice term.
+        ce_weight: Weight of the cross-entropy.
+        include_background: Whether the background counts as a class in the Dice term, if classes exclude each other.
         batch_dice: Whether Dice is taken over all patches of a step together, not over each patch: steadier for small
             structures.
 

@@ -1,4 +1,4 @@
-"""What all losses of labelled volumes have in common."""
+"""The kind of losses of labelled volumes."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def _some_above_zero(
 
 @component
 class SegmentationLoss(Loss):
-    """A loss between scores and labels. Softmax where the data's classes exclude each other, else a sigmoid for each.
+    """A loss between scores and labels. Softmax if classes exclude each other, else a sigmoid for each class.
 
     Attributes:
-        deep_supervision_weights: Weights of ``logits``, ``logits_1``, … where the network gives several; 1, 1/2, 1/4, …
-            if not given. They are scaled to a sum of 1.
+        deep_supervision_weights: Weights of ``logits``, ``logits_1``, … if the network gives several; 1, 1/2, 1/4, … if
+            not given. They are scaled to a sum of 1.
     """
 
     accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]
@@ -45,8 +45,8 @@ class SegmentationLoss(Loss):
         """Make the function (logits, label) -> scalar.
 
         Args:
-            exclusive: Whether a voxel has one class at most: logits (B, K + 1, X, Y, Z) with label (B, 1, X, Y, Z)
-                of values 0 … K; else both (B, K, X, Y, Z).
+            exclusive: Whether a voxel has at most one class. Then logits are (B, K + 1, X, Y, Z) and labels
+                (B, 1, X, Y, Z) with values 0 … K; otherwise both are (B, K, X, Y, Z).
         """
 
     def sums_of_one_head(self, exclusive: bool) -> HeadSums:

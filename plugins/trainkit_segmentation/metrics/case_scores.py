@@ -53,7 +53,7 @@ class CaseScores:
         scores_NK = torch.stack(scores).double().cpu()[order]
         self._left_out = _left_out([cases[n] for n in order.tolist()], self._classes, scores_NK.isnan())
         means = {
-            f"{self._name}_{in_a_name(each)}": mean
+            f"{self._name}_{safe_name(each)}": mean
             for each, mean in zip(self._classes, scores_NK.nanmean(0).tolist(), strict=True)
             if mean == mean
         }
@@ -68,11 +68,11 @@ class CaseScores:
                 _LOGGER.info("%s leaves out classes that neither truth nor prediction has: %s", value, self._left_out)
 
 
-def in_a_name(label: str) -> str:
+def safe_name(label: str) -> str:
     """Return the name of a class or case without characters that a value's or a file's name cannot have.
 
     Example:
-        >>> in_a_name("Left lung (upper)")
+        >>> safe_name("Left lung (upper)")
         'Left_lung_upper'
     """
     return re.sub(r"[^\w.-]+", "_", label).strip("_")

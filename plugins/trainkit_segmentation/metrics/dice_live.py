@@ -12,7 +12,7 @@ class LiveDice:
     """Dice of each class over a split.
 
     Args:
-        data: What the cases are from.
+        data: The data that the cases come from.
     """
 
     def __init__(self, data: LiveSegmentation) -> None:

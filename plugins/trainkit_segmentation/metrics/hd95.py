@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @component
 class HD95(SegmentationMetric):
-    """How far the surfaces are apart, in mm: ``hd95``, the mean over classes, and ``hd95_<class>``; 0 is perfect.
+    """Distance of the surfaces in mm: ``hd95``, the mean over classes, and ``hd95_<class>``; 0 is perfect.
 
-    The larger of the 95th percentiles of the distances from each surface to the other. A class that is in neither truth
-    nor prediction is left out; one that is in one alone counts as the diagonal of the volume, the worst there can be.
-    It takes seconds for a large volume.
+    It is the larger of the 95th percentiles of the distances from each surface to the other. A class that is in neither
+    truth nor prediction is left out; a class that is in only one of them counts as the diagonal of the volume, the
+    largest possible distance. A large volume takes seconds.
 
     Attributes:
-        every_epochs: Measure after every so many epochs, and after the last.
+        every_epochs: The distance is measured after every so many epochs, and after the last.
 
     Source:
         Huttenlocher, Klanderman, Rucklidge, "Comparing images using the Hausdorff distance", PAMI 15 (1993) 850.

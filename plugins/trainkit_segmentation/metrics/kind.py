@@ -1,4 +1,4 @@
-"""What all figures of merit of labelled volumes have in common."""
+"""The kind of metrics of labelled volumes."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from trainkit_segmentation.data.kind import SegmentationData
 
 @component
 class SegmentationMetric(Metric):
-    """For each class, the mean over the cases of a split; and the mean over classes.
+    """The mean over the cases of a split for each class, and the mean over classes.
 
-    Each case counts as a whole, on the voxel grid of its own files. A class that is in neither truth nor prediction of
-    a case is left out of the class's mean, and one that is in none of the cases out of the mean over classes; the run
-    says so.
+    Whole volumes are compared on the voxel grid of a case's own files. A case in which neither truth nor prediction has
+    a class is left out of the mean of that class. A class that no case has is left out of the mean over classes. What
+    is left out is logged.
     """
 
     accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]
     name: ClassVar[str]
-    """Of the mean over classes."""
+    """Name of the mean over classes."""
 
     def names(self) -> tuple[str, ...]:
-        """Return the mean's name, and the pattern of those of the classes, which only the data knows."""
+        """Return the name of the mean, and the pattern of the names for classes, which only the data knows."""
         return (self.name, f"{self.name}_*")

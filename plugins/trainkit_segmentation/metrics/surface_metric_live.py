@@ -1,4 +1,4 @@
-"""Measures of surfaces: the accumulator."""
+"""Metrics of surfaces: the accumulator."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from trainkit_segmentation.metrics.surfaces import Mask, Spacing
 
 
 class LiveSurfaceMetric:
-    """A measure of surfaces over a split.
+    """A metric of surfaces over a split.
 
     Args:
-        name: What its values are called.
-        measure: (found, true, spacing) -> value, the masks (X, Y, Z) of one class.
-        data: What the cases are from.
+        name: Name of its mean over classes.
+        measure: (found, true, spacing in mm) -> value, for the masks (X, Y, Z) of one class.
+        data: The data that the cases come from.
         every_epochs: It is measured after every so many epochs, and after the last.
     """
 
@@ -36,7 +36,7 @@ class LiveSurfaceMetric:
         self._scores = CaseScores(name, data.classes)
 
     def on_validation_start(self, state: State) -> None:
-        """See whether it is time."""
+        """Decide whether this validation is measured."""
         epochs = state.epoch + 1
         self._due = epochs % self._every_epochs == 0 or epochs == state.epochs
 
@@ -54,7 +54,7 @@ class LiveSurfaceMetric:
             self._scores.add(batch, torch.tensor(scores, dtype=torch.float64))
 
     def compute(self) -> dict[str, float]:
-        """Return the means, and start anew; nothing where it was not time."""
+        """Return the means, and start anew; empty if this validation was not measured."""
         return self._scores.means()
 
     def on_validation_end(self, state: State) -> None:

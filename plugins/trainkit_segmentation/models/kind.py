@@ -1,4 +1,4 @@
-"""What all networks for volumes have in common: where their channels come from, their groups, and initial weights."""
+"""The kind of networks for volumes: their channels come from the data; they have groups and initial weights."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
 
 @component
 class SegmentationModel(Model):
-    """A network from patches of volumes to a score for each class. The data says how many channels and classes.
+    """A network from patches of volumes to a score for each class. Numbers of channels and classes come from the data.
 
     Attributes:
-        init_from: File with weights to begin with: safetensors, a trainkit checkpoint, or torch's with weights alone.
-        init_from_skip: Patterns of names that are left as initialised: parameters ("decoder1.*") or groups ("head.*").
+        init_from: File with initial weights: safetensors, a trainkit checkpoint, or a torch file of weights alone.
+        init_from_skip: Patterns of weights that are not loaded: parameters ("decoder1.*") or groups ("head.*").
     """
 
     accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]
     requires: ClassVar[tuple[str, ...]] = ("monai", "safetensors")
     decoder: ClassVar[str] = r"(?!)"
-    """Pattern of the names of the decoder's parameters; by default of none."""
+    """Pattern of the names of the decoder's parameters; the default matches none."""
     head: ClassVar[str] = r"(?!)"
-    """Pattern of the names of the parameters whose shape follows the number of classes; by default of none."""
+    """Pattern of the names of parameters whose shape depends on the number of classes; the default matches none."""
 
     init_from: Path | None = None
     init_from_skip: tuple[str, ...] = ()
 
     def groups(self) -> Mapping[str, bool]:
-        """Return the groups; all train."""
+        """Return the groups; all train from the start."""
         return {"encoder": True, "decoder": True, "head": True}
 
     def group_of(self, name: str) -> str:
@@ -52,11 +52,11 @@ class SegmentationModel(Model):
         return "decoder" if re.match(self.decoder, name) else "encoder"
 
     def divisors(self) -> Size:
-        """Return what the size of a patch has to be a multiple of, along each axis."""
+        """Return the numbers that the size of a patch must be a multiple of, along each axis."""
         return (1, 1, 1)
 
     def refusal(self, size: Size) -> str | None:
-        """Return why the network cannot take a patch of a size, and which it could; None: nothing is known against it.
+        """Return why the network cannot take patches of a size, and which it can; None if no reason is known.
 
         Example:
             >>> from trainkit_segmentation.models.vnet import VNet
@@ -73,11 +73,11 @@ class SegmentationModel(Model):
         )
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Yield what keeps the network from being made, or from taking the data's patches."""
+        """Yield reasons why the network cannot be made or cannot take the data's patches."""
         if self.init_from is None and self.init_from_skip:
-            yield Problem("nothing is left out: there is no init_from", "init_from_skip")
+            yield Problem("has no effect without init_from", "init_from_skip")
         if self.init_from is not None and not self.init_from.is_file():
-            # No error: a run that is resumed has its weights already.
+            # Not an error: a resumed run has its weights already.
             yield Problem(f"there is no file {self.init_from}", "init_from", "warning")
         if isinstance(recipe.data, SegmentationData) and (reason := self.refusal(recipe.data.patch_size)):
             yield Problem(f"{reason}; set data.patch_size")

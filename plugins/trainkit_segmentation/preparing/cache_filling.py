@@ -1,4 +1,4 @@
-"""Every case of a run, preprocessed and in the cache."""
+"""Fills the cache: every case of a run is preprocessed and stored."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def prepare_all(
     Args:
         cases: The cases.
         labels: What their labels mean.
-        settings: What is done to them.
+        settings: How the cases are preprocessed.
         store: The cache.
 
     Returns:
@@ -62,7 +62,7 @@ def prepare_all(
         DataError: Some cases cannot be read; the message names all of them.
     """
     with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
-        contents = _for_each(pool, cases, lambda case: content_digest(case, store), said="")
+        contents = _for_each(pool, cases, lambda case: content_digest(case, store), doing="")
         prepared = {
             name: PreparedCase(entry_key(content, labels, settings), content) for name, content in contents.items()
         }
@@ -74,7 +74,7 @@ def prepare_all(
 
             return store.ensure(prepared[case.name].key, make)
 
-        made = sum(_for_each(pool, cases, ensure, said="preprocessed").values())
+        made = sum(_for_each(pool, cases, ensure, doing="preprocessed").values())
     if made:
         _log.info("preprocessed %d of %d cases into %s", made, len(cases), store.folder)
     return prepared
@@ -119,20 +119,20 @@ def _code() -> str:
     return code_digest(*(Path(str(module.__file__)).read_text(encoding="utf-8") for module in modules))
 
 
-def _for_each(pool: ThreadPoolExecutor, cases: Sequence[Case], do: Any, said: str) -> dict[str, Any]:
-    """Do something with each case, and raise what went wrong with all of them at once."""
+def _for_each(pool: ThreadPoolExecutor, cases: Sequence[Case], do: Any, doing: str) -> dict[str, Any]:
+    """Return the result of ``do`` for each case; errors of all cases are raised as one."""
     futures = {pool.submit(do, case): case.name for case in cases}
     found: dict[str, Any] = {}
     problems: dict[str, str] = {}
-    spoken = time.monotonic()
+    logged = time.monotonic()
     for future in as_completed(futures):
         try:
             found[futures[future]] = future.result()
         except DataError as error:
             problems[futures[future]] = str(error)
-        if said and time.monotonic() - spoken > _SECONDS_BETWEEN:
-            spoken = time.monotonic()
-            _log.info("%s %d of %d cases", said, len(found), len(cases))
+        if doing and time.monotonic() - logged > _SECONDS_BETWEEN:
+            logged = time.monotonic()
+            _log.info("%s %d of %d cases", doing, len(found), len(cases))
     if problems:
         listed = "\n".join(f"  {name}: {problem}" for name, problem in sorted(problems.items()))
         raise DataError(f"{len(problems)} of {len(cases)} cases cannot be used:\n{listed}")
