@@ -125,6 +125,27 @@ def test_a_case_that_is_not_held_out_cannot_be_shown(tmp_path: Path) -> None:
         run(tmp_path, hook="channel = 1")
 
 
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_a_trained_network_is_rebuilt_from_its_checkpoint_and_the_facts_of_its_data(
+    tmp_path: Path, exclusive: bool
+) -> None:
+    ending = run(tmp_path, exclusive=exclusive)
+    state = ending.run.state
+    data: Any = state.data
+    assert ending.newest is not None
+    checkpoint = read_checkpoint(ending.newest)
+    facts = json.loads(json.dumps(data.facts()))
+    recipe = resolve_text(RECIPE.format(model="unet", settings="", hook="", exclusive=str(exclusive).lower()), tmp_path)
+    stand_in = recipe.recipe.data.recall(facts)
+    rebuilt: Any = recipe.recipe.model.build(stand_in)
+    rebuilt.load_state_dict(checkpoint["model"])
+    infer = recipe.recipe.inference.build(stand_in)
+    (batch, _) = data.evaluate("val")
+    with torch.no_grad():
+        expected = ending.run.inference(state.model.eval(), batch)["logits"]
+        assert torch.equal(infer(rebuilt.eval(), batch)["logits"], expected)
+
+
 # ---- what it begins with, and goes on with --------------------------------------------------------------------------
 
 

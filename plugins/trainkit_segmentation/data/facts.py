@@ -1,4 +1,4 @@
-"""What a network has to know of the data that it is trained on: small enough for every checkpoint."""
+"""What a network has to know of its training data: a small JSON value that every checkpoint contains."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KIND = "segmentation"
 
 @attrs.frozen
 class SegmentationFacts:
-    """Facts of a data set. They stand in for the opened data where a network or an inference is built.
+    """Facts of a data set, which stand in for the opened data when a network or an inference is built.
 
     Attributes:
         channels: Names of the channels of an image.

@@ -65,7 +65,7 @@ class LiveSegmentation:
         self._division = settings.split.divide({case.name: case.subject for case in listing.cases})
         self._index = {case.name: number for number, case in enumerate(listing.cases)}
         used = {name for names in self._division.values() for name in names}
-        self._store = CaseStore(settings.cache)  # holds what is in use for as long as this lives
+        self._store = CaseStore(settings.cache)  # keeps the entries in use for as long as this lives
         cases = [case for case in listing.cases if case.name in used]
         self._prepared = prepare_all(cases, labels, settings.preprocessing, self._store)
 

@@ -1,4 +1,4 @@
-"""Pictures of what a network finds, over the image."""
+"""Pictures of predictions over the image."""
 
 from __future__ import annotations
 

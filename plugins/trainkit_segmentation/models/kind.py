@@ -103,7 +103,7 @@ class SegmentationModel(Model):
         out_channels = len(data.classes) + data.exclusive
         try:
             network = self.network(data.num_channels, out_channels, data.patch_size)
-        except Exception as error:  # whatever MONAI says of settings that the recipe gave it
+        except Exception as error:  # whatever MONAI raises about settings of the recipe
             raise RecipeError(
                 f"{type(self).__name__}: MONAI cannot make it for {data.num_channels} channels in, {out_channels} out "
                 f"and patches of {in_words(data.patch_size)}: {type(error).__name__}: {error}"

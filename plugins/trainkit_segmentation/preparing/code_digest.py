@@ -1,4 +1,4 @@
-"""A digest of what code does, which a comment, a docstring, an annotation or a better message does not change."""
+"""A digest of what code computes. Comments, docstrings, annotations and the wording of errors do not change it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def code_digest(*sources: str) -> str:
 
 
 def _tokens(node: object) -> Iterator[str]:
-    """Yield a tree as words; fields that are empty are left out, since versions of Python differ in which there are."""
+    """Yield a tree as words. Empty fields are left out, since which fields exist depends on the version of Python."""
     if isinstance(node, ast.Raise):
         yield "raise"
     elif isinstance(node, ast.AnnAssign):
