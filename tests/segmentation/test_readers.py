@@ -16,7 +16,7 @@ from clients import segmentation_cases as made_up
 from trainkit import Context, DataError
 from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.resolve import resolve_text
-from trainkit_segmentation.cases.case import Labels, encode_values
+from trainkit_segmentation.cases.labels import Labels, encode_values
 from trainkit_segmentation.data.brats import BraTS
 from trainkit_segmentation.data.kind import SegmentationData
 from trainkit_segmentation.data.msd import MSD

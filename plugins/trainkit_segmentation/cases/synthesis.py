@@ -10,7 +10,8 @@ import attrs
 import numpy as np
 
 from trainkit import random_seed
-from trainkit_segmentation.cases.case import CaseList, CaseReport, Labels, Volume
+from trainkit_segmentation.cases.case import CaseList, CaseReport, Volume
+from trainkit_segmentation.cases.labels import Labels
 from trainkit_segmentation.files.fingerprints import FileMemory
 
 if TYPE_CHECKING:

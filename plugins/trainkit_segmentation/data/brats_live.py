@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainkit import DataError
-from trainkit_segmentation.cases.case import CaseList, FileCase, Labels
+from trainkit_segmentation.cases.case import CaseList, FileCase
+from trainkit_segmentation.cases.labels import Labels
 from trainkit_segmentation.files.fingerprints import FileMemory
 from trainkit_segmentation.files.label_values import values_in
 from trainkit_segmentation.preparing.cache_live import CaseStore

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from trainkit import DataError, did_you_mean
-from trainkit_segmentation.cases.case import CaseList, FileCase, Labels
+from trainkit_segmentation.cases.case import CaseList, FileCase
+from trainkit_segmentation.cases.labels import Labels
 
 _ENDINGS = (".nii.gz", ".nii")
 

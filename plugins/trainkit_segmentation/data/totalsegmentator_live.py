@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trainkit import DataError, did_you_mean
-from trainkit_segmentation.cases.case import CaseList, FileCase, Labels
+from trainkit_segmentation.cases.case import CaseList, FileCase
+from trainkit_segmentation.cases.labels import Labels
 
 if TYPE_CHECKING:
     from trainkit_segmentation.data.totalsegmentator import TotalSegmentator

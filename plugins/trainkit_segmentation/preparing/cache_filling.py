@@ -16,9 +16,11 @@ import attrs
 from xxhash import xxh3_128_hexdigest
 
 from trainkit import DataError
-from trainkit_segmentation.cases import case as cases_module
+from trainkit_segmentation.cases import case as case_module
+from trainkit_segmentation.cases import labels as labels_module
 from trainkit_segmentation.cases import synthesis
-from trainkit_segmentation.cases.case import Case, Labels
+from trainkit_segmentation.cases.case import Case
+from trainkit_segmentation.cases.labels import Labels
 from trainkit_segmentation.files import nifti
 from trainkit_segmentation.files.nifti import Array
 from trainkit_segmentation.preparing import grid, preprocessing_live
@@ -115,7 +117,7 @@ def digest_of(value: Any) -> str:
 @cache
 def _code() -> str:
     """Return a digest of the code that makes an entry, so that no version number can be forgotten."""
-    modules = (nifti, cases_module, synthesis, grid, preprocessing_live)
+    modules = (nifti, case_module, labels_module, synthesis, grid, preprocessing_live)
     return code_digest(*(Path(str(module.__file__)).read_text(encoding="utf-8") for module in modules))
 
 

@@ -1,7 +1,4 @@
-"""Opens preprocessed cases of the cache.
-
-Shapes: K = classes, X, Y, Z = voxels.
-"""
+"""Opens preprocessed cases of the cache."""
 
 from __future__ import annotations
 
@@ -10,9 +7,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
+from trainkit_segmentation.cases.labels import target
 from trainkit_segmentation.preparing.cache_live import read_entry
 from trainkit_segmentation.preparing.grid import Grid
 
@@ -31,21 +28,8 @@ class OpenCase(NamedTuple):
     grid: Grid
 
     def label(self, label_codes_XYZ: Tensor) -> Tensor:
-        """Return the target that a network learns.
-
-        Args:
-            label_codes_XYZ: Label codes of the case, or of a part of it.
-
-        Returns:
-            (1, X, Y, Z) int64 where classes exclude each other, else (K, X, Y, Z) float32.
-        """
-        class_table = self.tensors.get("class_table")
-        if class_table is None:
-            return label_codes_XYZ[None].long()
-        chosen = torch.index_select(
-            class_table.T.float(), 1, label_codes_XYZ.reshape(-1).long()
-        )  # four times as fast as indexing
-        return chosen.reshape(-1, *label_codes_XYZ.shape)
+        """Return the `target` of label codes of this case, or of a part of it."""
+        return target(label_codes_XYZ, self.tensors.get("class_table"))
 
 
 @lru_cache(maxsize=_MOST)

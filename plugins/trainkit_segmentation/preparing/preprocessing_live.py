@@ -13,6 +13,7 @@ import torch
 
 from trainkit import DataError
 from trainkit_segmentation.cases.case import Volume
+from trainkit_segmentation.cases.labels import voxels_of_class
 from trainkit_segmentation.files.nifti import Array
 from trainkit_segmentation.preparing.grid import Grid, orientation_of, stretch, stretch_label_codes
 from trainkit_segmentation.preparing.preprocessing import Preprocessing
@@ -107,10 +108,9 @@ def normalise(image_CXYZ: Array, settings: Preprocessing) -> Array:
 
 def places_of_classes(label_codes_XYZ: Array, class_table: Array | None, num_classes: int) -> list[Array]:
     """Return for each class the positions of its voxels; of many voxels, an evenly spread selection."""
-    codes = label_codes_XYZ.ravel()
     found = []
     for k in range(num_classes):
-        places = np.flatnonzero(codes == k + 1 if class_table is None else class_table[:, k].astype(bool)[codes])
+        places = np.flatnonzero(voxels_of_class(label_codes_XYZ, class_table, k))
         if len(places) > _MOST_PLACES:
             places = places[np.linspace(0, len(places) - 1, _MOST_PLACES).astype(np.int64)]
         found.append(places.astype(np.int32))
