@@ -40,9 +40,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from trainkit import DataError, State
-from trainkit.engine.folder import create
+from trainkit.engine.build import build
 from trainkit.engine.loop import train
-from trainkit.engine.run import build
+from trainkit.engine.run_folder import create
 from trainkit.errors import NonFiniteError
 from trainkit.recipe.resolve import resolve
 from trainkit_ptychography.physics.geometry import place

@@ -28,9 +28,10 @@ import numpy as np
 import torch
 
 from trainkit import State
-from trainkit.engine.folder import create
+from trainkit.engine.build import build
 from trainkit.engine.loop import train
-from trainkit.engine.run import Run, build
+from trainkit.engine.run import Run
+from trainkit.engine.run_folder import create
 from trainkit.engine.saving import Saver
 from trainkit.recipe.resolve import resolve
 

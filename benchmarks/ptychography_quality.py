@@ -23,8 +23,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import torch
 
 from trainkit import State
+from trainkit.console import Console
 from trainkit.engine.start import start
-from trainkit.hooks.progress import Console
 from trainkit.recipe.resolve import resolve
 from trainkit_ptychography.hooks.truth_live import compare
 from trainkit_ptychography.losses.amplitude import Amplitude

@@ -231,8 +231,8 @@ class Clock(Hook):
 
 
 def by_trainkit(folder: Path, out: Path, tiny: bool) -> None:
+    from trainkit.console import Console
     from trainkit.engine.start import start
-    from trainkit.hooks.progress import Console
     from trainkit.recipe.resolve import resolve_text
 
     text = RECIPE.format(

@@ -141,10 +141,10 @@ FULL = '[checkpoint]\nevery_epochs = 1\n[loggers.tensorboard]\nuse = "tensorboar
 
 def ours(extra: str, *, quiet: bool) -> Callable[[int], float]:
     def timed(steps: int) -> float:
-        from trainkit.engine.folder import LOG, create
+        from trainkit.console import Console, Progress
+        from trainkit.engine.build import build
         from trainkit.engine.loop import train
-        from trainkit.engine.run import build
-        from trainkit.hooks.progress import Console, Progress
+        from trainkit.engine.run_folder import LOG, create
         from trainkit.recipe.resolve import resolve_text
 
         with tempfile.TemporaryDirectory() as folder:

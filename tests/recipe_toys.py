@@ -190,6 +190,16 @@ class Steep(Optimizer):
 
 
 @component
+class Hasty(Optimizer):
+    """Downhill, faster."""
+
+    haste: int = attrs.field(default=1, validator=attrs.validators.ge(0))
+
+    def build(self, groups):
+        raise NotImplementedError
+
+
+@component
 class Flat(Scheduler):
     """None."""
 
@@ -230,6 +240,59 @@ class Diary(Logger):
 
 
 @component
+class Frame(Component):
+    """A kind that is about pictures."""
+
+    accepts: ClassVar[type[Data]] = Pictures
+    entry_points: ClassVar[str] = "trainkit.toy.frames"
+
+
+@component
+class Wooden(Frame):
+    """Of wood."""
+
+
+@component
+class FramedPoints(Points):
+    """Points with something that is about pictures."""
+
+    frame: Frame
+
+
+@component
+class Hanging(Watch):
+    """A hook with something that is about pictures."""
+
+    accepts: ClassVar[type[Data]] = Pictures
+    frame: Frame
+
+
+@component
+class Edges(Penalty):
+    accepts: ClassVar[type[Data]] = Pictures
+
+
+@component
+class Sharpness(Secret):
+    accepts: ClassVar[type[Data]] = Pictures
+
+
+@component
+class Tiles(Direct):
+    accepts: ClassVar[type[Data]] = Pictures
+
+
+@component
+class Retouch(Steep):
+    accepts: ClassVar[type[Data]] = Pictures
+
+
+@component
+class Album(Diary):
+    accepts: ClassVar[type[Data]] = Pictures
+
+
+@component
 class Needy(Loss):
     """Needs what is not there."""
 
@@ -252,14 +315,18 @@ ENTRY_POINTS = """
 [trainkit.data]
 points = toy:Points
 toy_pictures = toy:Pictures
+framed_points = toy:FramedPoints
 [trainkit.toy.shapes]
 round = toy:Round
 pair = toy:Pair
+[trainkit.toy.frames]
+frame = toy:Wooden
 [trainkit.models]
 line = toy:Line
 [trainkit.losses]
 square = toy:Square
 penalty = toy:Penalty
+edges = toy:Edges
 needy = toy:Needy
 unfinished = toy:Unfinished
 mere = toy:Plain
@@ -269,17 +336,23 @@ absent = toy:Absent
 [trainkit.metrics]
 hits = toy:Hits
 secret = toy:Secret
+sharpness = toy:Sharpness
 [trainkit.inference]
 direct = toy:Direct
+tiles = toy:Tiles
 [trainkit.optimizers]
 steep = toy:Steep
+hasty = toy:Hasty
+retouch = toy:Retouch
 [trainkit.schedulers]
 flat = toy:Flat
 falling = toy:Falling
 [trainkit.hooks]
 watch = toy:Watch
+hanging = toy:Hanging
 [trainkit.loggers]
 diary = toy:Diary
+album = toy:Album
 """
 
 METADATA = """Metadata-Version: 2.1

@@ -1,6 +1,13 @@
-"""The public face of trainkit: what plugins import. Nothing here imports torch."""
+"""The public face of trainkit: all that a plugin imports from it.
 
-from trainkit.checkpoint import read as read_checkpoint
+Importing it imports no torch. What not every plugin needs is imported when it is first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trainkit.checkpoint.file import read as read_checkpoint
 from trainkit.contracts import (
     Batch,
     Combine,
@@ -32,16 +39,49 @@ from trainkit.errors import (
     DataError,
     DeviceError,
     NonFiniteError,
+    PartError,
     RecipeError,
     TrainkitError,
     did_you_mean,
 )
+from trainkit.events import Live
+from trainkit.lazy import lazy_names
 from trainkit.randomness import random_seed
 from trainkit.state import Group, State
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from trainkit.files.facts import FileFacts
+    from trainkit.files.guard import guarded_reading
+    from trainkit.files.writing import remove_unfinished, written_whole
+    from trainkit.loading.order import hold_out, in_batches, process_share, shuffled
+    from trainkit.loading.workers import Workers
+    from trainkit.memory import free_host_memory
+    from trainkit.recipe.root import Recipe, RunSettings
+    from trainkit.signatures import Argument, argument_problems, derives_from, read_arguments, read_classes
+    from trainkit.weights import load_weights, read_weights
+    from trainkit.words import bytes_in_words, shape_in_words
+
+    __version__: str
+else:  # hidden from type checkers, which would take every name of a module that has __getattr__
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            ".files.facts": ("FileFacts",),
+            ".files.guard": ("guarded_reading",),
+            ".files.writing": ("remove_unfinished", "written_whole"),
+            ".loading.order": ("hold_out", "in_batches", "process_share", "shuffled"),
+            ".loading.workers": ("Workers",),
+            ".memory": ("free_host_memory",),
+            ".recipe.root": ("Recipe", "RunSettings"),
+            ".signatures": ("Argument", "argument_problems", "derives_from", "read_arguments", "read_classes"),
+            ".version": ("__version__",),
+            ".weights": ("load_weights", "read_weights"),
+            ".words": ("bytes_in_words", "shape_in_words"),
+        },
+    )
 
 __all__ = [
+    "Argument",
     "Batch",
     "CheckpointError",
     "Combine",
@@ -51,9 +91,11 @@ __all__ = [
     "Data",
     "DataError",
     "DeviceError",
+    "FileFacts",
     "Group",
     "Hook",
     "Inference",
+    "Live",
     "LiveData",
     "LiveMetric",
     "Logger",
@@ -66,15 +108,36 @@ __all__ = [
     "NonFiniteError",
     "Optimizer",
     "Outputs",
+    "PartError",
     "Point",
     "Problem",
+    "Recipe",
     "RecipeError",
+    "RunSettings",
     "Scheduler",
     "State",
     "SummedLoss",
     "TrainkitError",
+    "Workers",
+    "argument_problems",
+    "bytes_in_words",
     "component",
+    "derives_from",
     "did_you_mean",
+    "free_host_memory",
+    "guarded_reading",
+    "hold_out",
+    "in_batches",
+    "lazy_names",
+    "load_weights",
+    "process_share",
     "random_seed",
+    "read_arguments",
     "read_checkpoint",
+    "read_classes",
+    "read_weights",
+    "remove_unfinished",
+    "shape_in_words",
+    "shuffled",
+    "written_whole",
 ]

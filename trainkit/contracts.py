@@ -100,6 +100,21 @@ class Monitor:
             return False
         return old is None or (old - new if self.mode == "min" else new - old) > min_delta
 
+    def doubts(self, metric: str | None, mode: str | None) -> Iterable[Problem]:
+        """Yield a warning if a part watches another metric than this one, and does not say which way is better.
+
+        Args:
+            metric: What the part watches, its setting ``metric``; None: this one.
+            mode: Its setting ``mode``; None: as here.
+        """
+        if metric is not None and metric != self.metric and mode is None:
+            yield Problem(
+                f'"{metric}" is read with mode "{self.mode}" of [monitor], which is about "{self.metric}";'
+                " set mode here",
+                "metric",
+                "warning",
+            )
+
 
 @component
 class Component(ABC):
@@ -288,11 +303,13 @@ class Metric(Component):
     """A figure of merit, computed on every split but "train"."""
 
     entry_points: ClassVar[str] = "trainkit.metrics"
+    may_be_missing: ClassVar[bool] = False
+    """True where an evaluation may have no value for a name, for example for a class that is in no case."""
 
     def names(self) -> tuple[str, ...] | None:
         """Return the names that ``compute`` gives, without split. None: known only after building.
 
-        A ``*`` in a name stands for what only the data knows, as the class in "dice_*".
+        A ``*`` in a name stands for what only the data knows, such as the class in "dice_*".
         """
         return None
 

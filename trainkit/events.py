@@ -4,79 +4,146 @@
     for each epoch:
         group_start, group_stop         for each group that starts or stops to train now (state.group)
         epoch_start
-        for each batch:
+        for each optimizer step:
             step_start                  state.batch is set
             (forward, loss, backward)   state.outputs, state.loss
-            backward_end                gradients are there
+            backward_end                gradients are there; a model may scale its own before the update
             (optimizer step)
             step_end                    a model's constraints belong here
-        validation_start                for each split but "train" (state.split)
+        evaluation:                     every few epochs or steps, for each split but "train" (state.split)
+            validation_start
             validation_step_end         for each batch of it: state.batch, state.outputs
-        validation_end                  state.metrics holds the split's values
-        picture                         now and then, and at the end: time for state.picture(…)
+            validation_end              state.metrics holds the split's values
+        picture                         every few epochs or steps, and at the end: time for state.picture(…)
         epoch_end                       state.metrics is complete
         checkpoint                      everything of this epoch (or step, when a save was asked for) is finished
     run_end                             however the run ended: state.ended says how
 
-Any live part (model, data, loss, metric, hook, logger) listens by having a method ``on_<event>(state)``.
+Any live part (model, data, loss, metric, hook, logger) listens by having a method ``on_<event>(state)``. `Live` is a
+typed base that has all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from trainkit.errors import ComponentError, did_you_mean
+from trainkit.errors import ComponentError, blame, did_you_mean
 
 if TYPE_CHECKING:
     from trainkit.contracts import Hook
     from trainkit.state import State
 
-EVENTS = (
-    "run_start",
-    "group_start",
-    "group_stop",
-    "epoch_start",
-    "step_start",
-    "backward_end",
-    "step_end",
-    "validation_start",
-    "validation_step_end",
-    "validation_end",
-    "picture",
-    "epoch_end",
-    "checkpoint",
-    "run_end",
-)
-
 PHASES = ("mutate", "observe", "log", "persist")
 
-Listener = Callable[["State"], None]
+
+class Live:
+    """Base of live parts that listen: every event as a method that does nothing. A part overrides those it needs.
+
+    A part need not derive from it; to have methods of these names is enough.
+    """
+
+    def on_run_start(self, state: State) -> None:
+        """The run starts, or goes on from a checkpoint."""
+
+    def on_group_start(self, state: State) -> None:
+        """The group ``state.group`` trains from this epoch on."""
+
+    def on_group_stop(self, state: State) -> None:
+        """The group ``state.group`` no longer trains from this epoch on."""
+
+    def on_epoch_start(self, state: State) -> None:
+        """An epoch starts; not called again when a run goes on inside an epoch."""
+
+    def on_step_start(self, state: State) -> None:
+        """``state.batch`` is set."""
+
+    def on_backward_end(self, state: State) -> None:
+        """The gradients of the step are there, and may be changed."""
+
+    def on_step_end(self, state: State) -> None:
+        """The parameters are updated, and ``state.step`` counts the step."""
+
+    def on_validation_start(self, state: State) -> None:
+        """The evaluation of ``state.split`` starts."""
+
+    def on_validation_step_end(self, state: State) -> None:
+        """``state.batch`` and ``state.outputs`` of the split are there."""
+
+    def on_validation_end(self, state: State) -> None:
+        """``state.metrics`` holds the values of ``state.split``."""
+
+    def on_picture(self, state: State) -> None:
+        """It is time for ``state.picture(...)``."""
+
+    def on_epoch_end(self, state: State) -> None:
+        """``state.metrics`` holds all values of the epoch."""
+
+    def on_checkpoint(self, state: State) -> None:
+        """A checkpoint may be written: an epoch is finished, or somebody asked for one after a step."""
+
+    def on_run_end(self, state: State) -> None:
+        """The run ends; ``state.ended`` says how."""
 
 
-def listeners(parts: Iterable[object]) -> dict[str, tuple[Listener, ...]]:
+EVENTS = tuple(name.removeprefix("on_") for name in vars(Live) if name.startswith("on_"))
+
+
+class Listener(NamedTuple):
+    """A method that an event calls.
+
+    Attributes:
+        call: The bound method.
+        where: What it is, for messages: "hooks.ema, in on_step_end".
+    """
+
+    call: Callable[[State], None]
+    where: str
+
+
+def listeners(parts: Mapping[str, object]) -> dict[str, tuple[Listener, ...]]:
     """Find, once, what each event has to call.
 
     Args:
-        parts: The live parts, in the order in which they are to be called.
+        parts: Name of each live part -> the part, in the order in which they are to be called.
 
     Returns:
-        For every event, the bound methods; an empty tuple where nobody listens.
+        For every event, the methods; an empty tuple where nobody listens.
 
     Raises:
         ComponentError: A part has an ``on_…`` method that is no event.
     """
     found: dict[str, list[Listener]] = {event: [] for event in EVENTS}
-    for part in parts:
-        for attribute in dir(type(part)):
-            if attribute.startswith("on_") and callable(getattr(part, attribute)):
-                event = attribute.removeprefix("on_")
-                if event not in found:
-                    where = f"{type(part).__module__}.{type(part).__qualname__}"
-                    raise ComponentError(f"{where}.{attribute} is no event; {did_you_mean(event, EVENTS)}")
-                found[event].append(getattr(part, attribute))
+    for name, part in parts.items():
+        _refuse_other_events(name, type(part))
+        for event in EVENTS:
+            method = f"on_{event}"
+            own = getattr(type(part), method, None)
+            if own is not None and own is not getattr(Live, method):
+                found[event].append(Listener(getattr(part, method), f"{name}, in {method}"))
     return {event: tuple(methods) for event, methods in found.items()}
+
+
+def fire(listeners: Iterable[Listener], state: State) -> None:
+    """Call everybody who listens to an event.
+
+    Raises:
+        PartError: One of them failed; the message names it and the event.
+    """
+    for listener in listeners:
+        try:
+            listener.call(state)
+        except Exception as error:
+            blame(error, listener.where)
+
+
+def _refuse_other_events(name: str, cls: type) -> None:
+    for method in dir(cls):
+        event = method.removeprefix("on_")
+        if event != method and event not in EVENTS and callable(getattr(cls, method)):
+            where = f"{cls.__module__}.{cls.__qualname__}.{method}"
+            raise ComponentError(f"{name}: {where} is no event; {did_you_mean(event, EVENTS)}")
 
 
 def order(hooks: dict[str, Hook]) -> list[str]:
@@ -102,7 +169,7 @@ def order(hooks: dict[str, Hook]) -> list[str]:
         try:
             graph.prepare()
         except CycleError as error:
-            raise ComponentError(f"hooks want to come before each other: {' -> '.join(error.args[1])}") from error
+            raise ComponentError(f"these hooks have to come before each other: {' -> '.join(error.args[1])}") from error
         while graph.is_active():
             ready = sorted(graph.get_ready(), key=names.index)
             ordered += ready

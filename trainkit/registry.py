@@ -31,7 +31,7 @@ class NotRegisteredError(ComponentError):
         self.hint = hint
 
 
-class Found(NamedTuple):
+class RegisteredComponent(NamedTuple):
     """One registered component, not imported.
 
     Attributes:
@@ -56,12 +56,12 @@ class Found(NamedTuple):
 
 
 @cache
-def registered(group: str) -> tuple[Found, ...]:
+def registered(group: str) -> tuple[RegisteredComponent, ...]:
     """Return all components of an entry-point group, sorted by name, each distribution counted once."""
     return tuple(sorted(found for found_group, found in _scan() if found_group == group))
 
 
-def groups() -> tuple[str, ...]:
+def entry_point_groups() -> tuple[str, ...]:
     """Return every entry-point group of trainkit that some installed distribution fills, sorted."""
     return tuple(sorted({group for group, _ in _scan()}))
 
@@ -70,7 +70,7 @@ def find(group: str, use: str) -> type[Any]:
     """Import the component that ``use`` names in an entry-point group.
 
     Args:
-        group: The kind's entry-point group, as "trainkit.losses".
+        group: The kind's entry-point group, for example "trainkit.losses".
         use: ``name``, ``package/name`` where two packages have the name, or ``module:Class`` for any importable class.
 
     Raises:
@@ -81,7 +81,7 @@ def find(group: str, use: str) -> type[Any]:
     return locate(group, use).load()
 
 
-def locate(group: str, use: str) -> Found:
+def locate(group: str, use: str) -> RegisteredComponent:
     """Return the registered component that ``use`` (``name`` or ``package/name``) names, without importing it.
 
     Raises:
@@ -129,7 +129,7 @@ def import_class(path: str, what: str) -> type[Any]:
 
     Args:
         path: The class, as ``module:Class``.
-        what: How a message should call it.
+        what: Name of the component to use in error messages.
 
     Raises:
         ComponentError: The import failed, whatever a foreign module raised.
@@ -149,15 +149,17 @@ def import_class(path: str, what: str) -> type[Any]:
 
 
 @cache
-def _scan() -> tuple[tuple[str, Found], ...]:
-    found: dict[tuple[str, str, str], Found] = {}
+def _scan() -> tuple[tuple[str, RegisteredComponent], ...]:
+    found: dict[tuple[str, str, str], RegisteredComponent] = {}
     for distribution in distributions():
         name = distribution.name or "unknown"
         for point in _entry_points(distribution):
             if point.group.startswith("trainkit."):
                 # A source tree with an egg-info beside an installed copy shows one distribution twice.
                 key = (_normal(name), point.group, point.name)
-                found.setdefault(key, Found(point.name, point.value, name, distribution.version or "unknown"))
+                found.setdefault(
+                    key, RegisteredComponent(point.name, point.value, name, distribution.version or "unknown")
+                )
     return tuple((group, each) for (_, group, _), each in found.items())
 
 

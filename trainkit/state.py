@@ -1,4 +1,4 @@
-"""All that a hook sees of a run: what is trained, where it stands, and how to ask for something."""
+"""All that a hook sees of a run: what is trained, how far it is, and how to ask for something."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import attrs
 
 from trainkit.contracts import Batch, Context, LiveData, Monitor, Outputs
 from trainkit.errors import NonFiniteError
+from trainkit.recipe.group_epochs import ActiveEpochs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,8 +30,8 @@ class Group:
         lr: The learning rate in effect; 0.0 while the group does not train.
         active: Whether it trains in this epoch.
         start_epoch: First epoch in which it trains; None: never.
-        stop_epoch: First epoch in which it no longer trains; a hook may bring it forward.
-        lr_by: Whether its learning rate changes from "epoch" to epoch, or from "step" to step.
+        stop_epoch: First epoch in which it no longer trains; `State.stop_group` brings it forward.
+        lr_by: How often its learning rate is updated: every "epoch" or every "step".
     """
 
     parameters: Mapping[str, nn.Parameter]
@@ -42,11 +43,11 @@ class Group:
 
     def trains_in(self, epoch: int) -> bool:
         """Return whether it trains in an epoch, as far as is known now."""
-        return self.start_epoch is not None and self.start_epoch <= epoch < self.stop_epoch
+        return epoch in ActiveEpochs(self.start_epoch, self.stop_epoch)
 
 
 @attrs.define
-class Running:
+class EpochMean:
     """The mean of a value over an epoch, kept on the device: adding to it costs no synchronisation.
 
     Values are folded into a float64 sum at fixed counts, so that the mean has the same bits after a resume.
@@ -96,17 +97,21 @@ class Running:
 class State:
     """What hooks and other live parts are given at every event.
 
+    A hook reads all of it. It changes a run through the methods (`log`, `picture`, `save`, `stop`, `interrupt`,
+    `stop_group`) and by adding values to ``metrics``; everything else is set by the engine alone.
+
     What a person should know at once goes to Python's ``logging.getLogger("trainkit")``: it is shown, and kept in
     ``log.txt``.
 
     Attributes:
         context: Seed, device, rank and run folder.
-        epochs: Epochs that the run is to have.
+        epochs: Epochs that the run is to have; the last one may be cut short by ``steps``.
         model: The network.
         data: The opened data.
         groups: Group name -> group.
         monitor: The value that decides what is best.
         steps_per_epoch: Optimizer steps of an epoch; fewer than batches where gradients are accumulated.
+        steps: Optimizer steps that the run is to have; None: its length is given in epochs.
         epoch: Finished epochs: the number, counted from 0, of the running one.
         step: Finished optimizer steps of the whole run.
         epoch_step: How many they were when the running epoch began.
@@ -119,6 +124,12 @@ class State:
         pictures: Name -> image (height, width, 3) uint8, shown since the epoch began.
         seconds: Where this epoch's time went, wall clock: "data" (waiting for batches), "steps", "validation",
             "checkpoint".
+        closing: Whether the epoch's steps are done and it is being closed: validation, pictures, ``epoch_end``.
+        evaluated_step: Finished steps at the last evaluation; -1: there was none.
+        stop_reason: Why the run is to end once its epoch is closed (`stop`); None: nobody asked.
+        interrupt_reason: Why the run is to end as it stands (`interrupt`); None: nobody asked.
+        save_reason: Why a checkpoint is to be written after this step; None: nobody asked.
+        means: Values of which the mean over the running epoch is being taken (`log`).
         ended: At ``run_end``, how the run ended: "finished", "stopped: …" or "failed: …".
     """
 
@@ -129,6 +140,7 @@ class State:
     groups: Mapping[str, Group]
     monitor: Monitor
     steps_per_epoch: int = 1
+    steps: int | None = None
     epoch: int = 0
     step: int = 0
     epoch_step: int = 0
@@ -140,37 +152,43 @@ class State:
     split: str | None = None
     pictures: dict[str, np.ndarray[Any, Any]] = attrs.Factory(dict)
     seconds: dict[str, float] = attrs.Factory(dict)
-    ended: str = ""
+    closing: bool = False
+    evaluated_step: int = -1
     stop_reason: str | None = None
-    interrupted: bool = False
+    interrupt_reason: str | None = None
     save_reason: str | None = None
-    running: dict[str, Running] = attrs.Factory(dict)
+    means: dict[str, EpochMean] = attrs.Factory(dict)
+    ended: str = ""
 
     def learning_rates(self) -> dict[str, float]:
-        """Return {group: learning rate in effect}; 0.0 for a group that does not train now."""
+        """Return the learning rate in effect of every group; 0.0 where it does not train."""
         return {name: group.lr for name, group in self.groups.items()}
 
     def log(self, name: str, value: Tensor | float) -> None:
         """Add to the epoch's mean of a value; ``state.metrics[name]`` holds it at the epoch's end.
 
+        What is logged during an evaluation has a mean over that evaluation instead.
+
         Args:
             name: Full name, ``<split>/<name>``.
             value: A scalar; a tensor stays on its device and is read only at a log point.
         """
-        running = self.running.get(name)
-        if running is None:
-            running = self.running[name] = Running()
+        mean = self.means.get(name)
+        if mean is None:
+            mean = self.means[name] = EpochMean()
         if isinstance(value, (int, float)):
             import torch
 
             value = torch.tensor(value, dtype=torch.float64)
-        running.add(value.detach())
+        mean.add(value.detach())
+        if self.closing and self.split is None:  # the epoch's means were read already
+            self.metrics[name] = mean.mean()
 
     def picture(self, name: str, image_HWC: np.ndarray[Any, Any]) -> None:
         """Show a picture: it goes to ``figures/`` and to every logger.
 
         Args:
-            name: What it is called there, as "object_phase".
+            name: What it is called there, for example "object_phase".
             image_HWC: (height, width, 3) uint8.
         """
         if image_HWC.ndim != 3 or image_HWC.shape[2] != 3 or image_HWC.dtype.name != "uint8":
@@ -179,20 +197,37 @@ class State:
         self.pictures[name] = image_HWC
 
     def stop(self, reason: str) -> None:
-        """Ask the run to end after this step, with a checkpoint."""
-        self.stop_reason = reason
+        """Ask the run to end after this step. Its epoch is closed first: validation, metrics, pictures, checkpoint."""
+        if self.stop_reason is None:
+            self.stop_reason = reason
+
+    def stop_group(self, name: str, reason: str) -> None:
+        """Ask that a parameter group no longer trains from the next epoch on. Without any group left, the run ends.
+
+        Raises:
+            KeyError: There is no such group.
+        """
+        following = self.epoch + 1
+        self.groups[name].stop_epoch = min(self.groups[name].stop_epoch, following)
+        if not any(group.trains_in(following) for group in self.groups.values()) and following < self.epochs:
+            self.stop(f"no group is left to train: {reason}")
 
     def interrupt(self, reason: str) -> None:
         """Ask the run to end after this step, with a checkpoint, because the machine is needed or taken away.
 
-        Unlike after `stop`, the run is not finished: a validation under way is abandoned, and done anew on resume.
+        Unlike after `stop`, the run is not finished, and the epoch is left as it is: an evaluation under way is
+        abandoned, and done again on resume.
         """
-        self.stop_reason = reason
-        self.interrupted = True
+        self.interrupt_reason = reason
 
     def save(self, reason: str) -> None:
         """Ask for a checkpoint after this step."""
         self.save_reason = reason
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether the run is to end as it stands."""
+        return self.interrupt_reason is not None
 
     @property
     def failed(self) -> bool:

@@ -52,7 +52,7 @@ from trainkit.contracts import (
 )
 from trainkit.errors import ComponentError, did_you_mean
 from trainkit.events import PHASES, listeners
-from trainkit.schedule import fold, point
+from trainkit.groups.schedule import observe_epoch, point
 
 HEAVY = ("torch", "numpy", "h5py", "monai")
 """Modules that a settings module must not import."""
@@ -81,11 +81,11 @@ def cases(package: str | None = None, samples: Samples | None = None) -> list[Ca
     Raises:
         ComponentError: The package registers no component: a suite over nothing would pass.
     """
-    packages = {each.package for group in registry.groups() for each in registry.registered(group)}
+    packages = {each.package for group in registry.entry_point_groups() for each in registry.registered(group)}
     if package is not None and package not in packages:
         raise ComponentError(f'no component of a package "{package}" is registered; {did_you_mean(package, packages)}')
     found: list[Case] = []
-    for group in registry.groups():
+    for group in registry.entry_point_groups():
         for each in registry.registered(group):
             if package is None or each.package == package:
                 where = f"{group}/{each.name}"
@@ -103,7 +103,9 @@ def cases(package: str | None = None, samples: Samples | None = None) -> list[Ca
 
 def imports_lightly(value: str) -> None:
     """Check that a component's module brings in none of `HEAVY`; all registered ones are tried in one new process."""
-    values = sorted({found.value for group in registry.groups() for found in registry.registered(group)} | {value})
+    values = sorted(
+        {found.value for group in registry.entry_point_groups() for found in registry.registered(group)} | {value}
+    )
     module = value.partition(":")[0]
     outcome = _imports(tuple(dict.fromkeys(each.partition(":")[0] for each in values)))[module]
     assert not isinstance(outcome, str), f"{module} cannot be imported: {outcome}"
@@ -200,7 +202,7 @@ def has_a_sound_memory(scheduler: Scheduler) -> None:
     for t, value in enumerate(values, start=1):
         metrics = {} if value is None else dict.fromkeys({monitor.metric, *watched}, value)
         memory_before, metrics_before = copy.deepcopy((memory, metrics))
-        after = fold(scheduler, t, memory, metrics, monitor)
+        after = observe_epoch(scheduler, t, memory, metrics, monitor)
         assert memory == memory_before, "observe changes the memory that it was given; return a new one"
         assert repr(metrics) == repr(metrics_before), "observe changes the metrics that it was given"
         try:
@@ -257,7 +259,7 @@ def builds_a_listener(hook: Hook) -> None:
     with tempfile.TemporaryDirectory() as folder:
         part = hook.build(Context(seed=0, device=torch.device("cpu"), rank=0, world=1, folder=Path(folder)))
         try:
-            heard = listeners([part])
+            heard = listeners({type(part).__name__: part})
         except ComponentError as error:
             raise AssertionError(str(error)) from error
     assert any(heard.values()), f"{type(part).__name__} has no on_<event> method, so it never does anything"
@@ -329,12 +331,12 @@ ON_SETTINGS: tuple[tuple[type[Component], Callable[[Any], None]], ...] = (
 # ---- how the checks are run -----------------------------------------------------------------------------------------
 
 
-def _check_class(found: registry.Found, check: Callable[[type[Any], str], None], group: str) -> None:
+def _check_class(found: registry.RegisteredComponent, check: Callable[[type[Any], str], None], group: str) -> None:
     check(_load(found), group)
 
 
 def _check_settings(
-    found: registry.Found, check: Callable[[Any], None], settings: Mapping[str, Any], where: str
+    found: registry.RegisteredComponent, check: Callable[[Any], None], settings: Mapping[str, Any], where: str
 ) -> None:
     cls = _load(found)
     missing = [
@@ -350,7 +352,7 @@ def _check_settings(
     check(made)
 
 
-def _load(found: registry.Found) -> type[Any]:
+def _load(found: registry.RegisteredComponent) -> type[Any]:
     try:
         return found.load()
     except ComponentError as error:
@@ -360,7 +362,7 @@ def _load(found: registry.Found) -> type[Any]:
 def _groups_of(kind: type[Component]) -> frozenset[str]:
     """Return the entry-point groups of a kind and of the kinds under it; those of `Component` are all there are."""
     if kind is Component:
-        return frozenset(registry.groups())
+        return frozenset(registry.entry_point_groups())
     return frozenset(each.entry_points for each in KINDS if issubclass(each, kind))  # type: ignore[attr-defined]
 
 

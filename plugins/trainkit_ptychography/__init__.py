@@ -3,7 +3,6 @@
 Where things are, from the ground up; what one component of a room shares with the others is its ``kind``, and what the
 settings in ``x`` put to work is ``x_live``:
 
-    free_memory        what every room may use
     physics/           optics, the forward model, geometry and quality: pure functions of arrays
     scans/             diffraction data: their kind, what a reader hands over, its checks, and the batches of a run
     scans/files/       scans in files of any layout, none of which is trusted
@@ -19,3 +18,52 @@ Conventions, everywhere (docs/ptychography_conventions.md has them all): arrays 
 column) in pixels of the object; patterns have their zero frequency at [0, 0]; a probe sits at pixel (Y//2, X//2) of its
 array; a positive defocus is underfocus (C10 = −defocus); the object transmits ``exp(i·phase − absorption)``.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trainkit import lazy_names
+
+if TYPE_CHECKING:
+    from trainkit_ptychography.objects.kind import Canvas, LiveObject, Object
+    from trainkit_ptychography.probes.kind import Probe
+    from trainkit_ptychography.scans.files.assembly import ArrayFile, Known, read_scan
+    from trainkit_ptychography.scans.files.kind import FileDiffraction
+    from trainkit_ptychography.scans.kind import DiffractionData
+    from trainkit_ptychography.scans.kind_live import LiveDiffraction
+    from trainkit_ptychography.scans.patterns import Frames, Patterns, Stored
+    from trainkit_ptychography.scans.scan import Recording, Scan, Truth
+else:  # hidden from type checkers, which would take every name of a module that has __getattr__
+    __getattr__, __dir__ = lazy_names(
+        __name__,
+        {
+            ".objects.kind": ("Canvas", "LiveObject", "Object"),
+            ".probes.kind": ("Probe",),
+            ".scans.files.assembly": ("ArrayFile", "Known", "read_scan"),
+            ".scans.files.kind": ("FileDiffraction",),
+            ".scans.kind": ("DiffractionData",),
+            ".scans.kind_live": ("LiveDiffraction",),
+            ".scans.patterns": ("Frames", "Patterns", "Stored"),
+            ".scans.scan": ("Recording", "Scan", "Truth"),
+        },
+    )
+
+__all__ = [
+    "ArrayFile",
+    "Canvas",
+    "DiffractionData",
+    "FileDiffraction",
+    "Frames",
+    "Known",
+    "LiveDiffraction",
+    "LiveObject",
+    "Object",
+    "Patterns",
+    "Probe",
+    "Recording",
+    "Scan",
+    "Stored",
+    "Truth",
+    "read_scan",
+]

@@ -12,7 +12,7 @@ from attrs.validators import ge, gt, in_, lt, optional
 from trainkit import Memory, MetricName, Monitor, Point, Problem, Scheduler, component
 
 if TYPE_CHECKING:
-    from trainkit.recipe.root import Recipe
+    from trainkit import Recipe
 
 
 @component

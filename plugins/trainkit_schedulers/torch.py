@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from trainkit import Memory, Point, Problem, RecipeError, Scheduler, component, did_you_mean
-from trainkit_schedulers.torch_source import NOT_THE_RECIPES, fits, in_words, refusal, signatures
+from trainkit import Memory, Point, Problem, RecipeError, Scheduler, argument_problems, component
+from trainkit_schedulers.torch_source import ELSEWHERE, refusal, signatures
 
 if TYPE_CHECKING:
-    from trainkit.recipe.root import Recipe
+    from trainkit import Recipe
 
 _HORIZON = {"T_max": ("T_max",), "total_steps": ("total_steps", "epochs")}
 """Arguments that are the horizon, unless one of these is given."""
@@ -32,7 +32,7 @@ class TorchSchedule(Scheduler):
     horizon where they are left out. Classes that are driven by a metric or a function, or made of others, are refused.
 
     Attributes:
-        name: The class, as "StepLR".
+        name: The class, for example "StepLR".
         arguments: Its arguments by name, without the optimizer.
     """
 
@@ -45,19 +45,10 @@ class TorchSchedule(Scheduler):
             yield Problem(reason, "name")
             return
         known = signatures()[self.name]
-        for key, value in self.arguments.items():
-            where = f"arguments.{key}"
-            if key in NOT_THE_RECIPES:
-                yield Problem(f'"{key}" is set by trainkit; leave it out', where)
-            elif key not in known:
-                yield Problem(f'{self.name} has no argument "{key}"; {did_you_mean(key, known)}', where)
-            elif (annotation := known[key].annotation) is not None and not fits(value, annotation):
-                yield Problem(f'"{key}" must be {in_words(annotation)}, got {value!r}', where)
-            elif key in _ABSOLUTE:
-                yield Problem(f"{key} takes the place of the group's own lr, which is not used", where, "note")
-        for key, argument in known.items():
-            if argument.required and key not in self.arguments and key not in _HORIZON:
-                yield Problem(f'{self.name} needs the argument "{key}"', "arguments")
+        left_out = {key: argument._replace(required=False) for key, argument in known.items() if key in _HORIZON}
+        yield from argument_problems(self.name, self.arguments, {**known, **left_out}, ELSEWHERE)
+        for key in self.arguments.keys() & known.keys() & {*_ABSOLUTE}:
+            yield Problem(f"{key} takes the place of the group's own lr, which is not used", f"arguments.{key}", "note")
 
     def at(self, t: int, horizon: int, lr: float, memory: Memory) -> Point:
         """Look up what torch's schedule says.

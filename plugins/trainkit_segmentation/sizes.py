@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
 import attrs
 
 Size = tuple[int, int, int]
-
-
-def in_words(size: Iterable[int]) -> str:
-    """Return a size as a message has it.
-
-    Example:
-        >>> in_words((96, 96, 64))
-        '96 × 96 × 64'
-    """
-    return " × ".join(map(str, size))
 
 
 def at_least_one(instance: object, attribute: attrs.Attribute[Any], value: Any) -> None:

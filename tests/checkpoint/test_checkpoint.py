@@ -20,7 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from same import bits, same
 
-from trainkit import CheckpointError, checkpoint
+from trainkit import CheckpointError
+from trainkit.checkpoint import file as checkpoint
+from trainkit.checkpoint.folder import CheckpointFolder
 
 DTYPES = [
     torch.bool,
@@ -231,7 +233,7 @@ def test_other_peoples_files_are_no_checkpoints(tmp_path: Path) -> None:
 
 def test_the_header_is_read_without_torch(written: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from trainkit import checkpoint; "
+        "import sys; from pathlib import Path; from trainkit.checkpoint import file as checkpoint; "
         "print(checkpoint.read_header(Path(sys.argv[1]))['step'], 'torch' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code, str(written)], capture_output=True, text=True, check=True)
@@ -280,7 +282,8 @@ KILLED = """
 import os, random, signal, sys, time
 from pathlib import Path
 import torch
-from trainkit import checkpoint
+from trainkit.checkpoint import file as checkpoint
+from trainkit.checkpoint.folder import CheckpointFolder
 
 path = Path(sys.argv[1])
 torch.set_num_threads(1)
@@ -298,7 +301,7 @@ for trial in range(20):
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     killed_while_writing += any(path.parent.glob("*.tmp-*"))
-    content, (newest, _) = checkpoint.read(path), checkpoint.newest_good(path.parent, print)
+    content, (newest, _) = checkpoint.read(path), CheckpointFolder(path.parent).newest_good(print)
     assert newest == path and bool((content["x"] == content["step"]).all())
 checkpoint.write(path, {"step": -1})
 print(killed_while_writing, *[each.name for each in path.parent.iterdir()])
@@ -337,7 +340,7 @@ def folder_of(folder: Path, **steps: int) -> Path:
 
 def newest(folder: Path) -> tuple[str, list[str]]:
     said: list[str] = []
-    path, content = checkpoint.newest_good(folder, said.append)
+    path, content = CheckpointFolder(folder).newest_good(said.append)
     assert path.stem == content["name"].replace("_", "-")
     return path.stem, said
 
@@ -370,7 +373,7 @@ def test_a_folder_without_a_good_checkpoint_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "epoch-0001.safetensors").write_bytes(b"")
     said: list[str] = []
     with pytest.raises(CheckpointError, match="no good checkpoint"):
-        checkpoint.newest_good(tmp_path, said.append)
+        CheckpointFolder(tmp_path).newest_good(said.append)
     assert len(said) == 1
 
 

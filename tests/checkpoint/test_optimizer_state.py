@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from trainkit import CheckpointError, checkpoint
-from trainkit.optimizer_state import load_optimizer_state, optimizer_state
+from trainkit import CheckpointError
+from trainkit.checkpoint import file as checkpoint
+from trainkit.checkpoint.optimizer_state import load_optimizer_state, optimizer_state
 
 Make = Callable[[Iterable[Any]], torch.optim.Optimizer]
 OPTIMIZERS: dict[str, Make] = {

@@ -46,7 +46,7 @@ def test_every_recipe_is_checked_and_one_mistake_decides() -> None:
     assert result.exit_code == 2
     assert result.output == (
         """\
-bad.toml:2:2: error: run: "epochs" is missing: a whole number
+bad.toml:2:2: error: run: "epochs" or "steps" is missing: how long the run lasts
     [run]
      ^^^
 bad.toml:3:1: error: run.epoch: unknown key

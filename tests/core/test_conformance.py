@@ -43,6 +43,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "trainkit.segmentation.splits/file": {"path": Path("splits.json")},
     "trainkit.models/single_slice_ptychography": {"probe": Aperture()},
     "trainkit.ptychography.probes/from_file": {"path": Path("probe.npy")},
+    "trainkit.optimizers/torch": {"name": "RMSprop", "arguments": {"alpha": 0.9}},
     "trainkit.schedulers/torch": {"name": "StepLR", "arguments": {"step_size": 3}},
 }
 

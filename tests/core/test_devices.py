@@ -20,12 +20,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from core.test_shipped_recipes import MADE_UP
-from trainkit.engine import folder as run_folder
+from trainkit.console import Console
 from trainkit.engine import run as engine
+from trainkit.engine import run_folder
 from trainkit.engine.loop import _train_epoch
 from trainkit.engine.start import start
 from trainkit.engine.verify import verify
-from trainkit.hooks.progress import Console
 from trainkit.recipe.resolve import resolve
 from trainkit.recipe.shipped import shipped
 

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from trainkit import Context, Group, Monitor, RecipeError, State
-from trainkit.events import listeners
+from trainkit.engine.every_run.progress_chart import _panels
+from trainkit.events import fire, listeners
 from trainkit.hooks.clip_gradients import ClipGradients
 from trainkit.hooks.early_stopping import EarlyStopping
-from trainkit.hooks.progress_chart import _panels
 from trainkit.inference.plain import Plain
 
 CONTEXT = Context(seed=0, device=torch.device("cpu"), rank=0, world=1, folder=Path("nowhere"))
@@ -53,10 +53,9 @@ def clipped(settings: ClipGradients) -> tuple[torch.Tensor, torch.Tensor]:
     ground, stars = state.model.ground, state.model.stars
     ground.grad, stars.grad = ground.detach().clone(), stars.detach().clone()
     part = settings.build(CONTEXT)
-    events = listeners([part])
+    events = listeners({"hooks.clip": part})
     for event in ("run_start", "backward_end"):
-        for listener in events[event]:
-            listener(state)
+        fire(events[event], state)
     return ground.grad, stars.grad
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,10 +12,11 @@ import attrs
 import pytest
 import torch
 
-from trainkit import Optimizer
+from trainkit import Optimizer, Problem, RecipeError
 from trainkit.optimizers.adam import Adam
 from trainkit.optimizers.adamw import AdamW
 from trainkit.optimizers.sgd import SGD
+from trainkit.optimizers.torch import TorchOptimizer
 
 PAIRS = [(Adam, torch.optim.Adam), (AdamW, torch.optim.AdamW), (SGD, torch.optim.SGD)]
 CHOSEN: list[tuple[Optimizer, dict[str, Any]]] = [
@@ -94,3 +97,127 @@ def test_nesterov_that_torch_would_refuse_is_a_problem_beforehand(settings):
     (problem,) = SGD(**settings).problems(recipe)
     assert problem.key == "nesterov"
     assert list(SGD(nesterov=True, momentum=0.9).problems(recipe)) == []
+
+
+# ---- any optimizer of torch -----------------------------------------------------------------------------------------
+
+TORCH_CHOICES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "ASGD": ({"lambd": 1e-3}, {"alpha": 0.5}),
+    "Adadelta": ({"rho": 0.8}, {"eps": 1e-5}),
+    "Adafactor": ({"d": 2.0}, {"weight_decay": 0.1}),
+    "Adagrad": ({"lr_decay": 0.1}, {"weight_decay": 0.1}),
+    "Adam": ({"betas": [0.5, 0.9]}, {"betas": [0.8, 0.95]}),
+    "AdamW": ({"weight_decay": 0.3}, {"amsgrad": True}),
+    "Adamax": ({"eps": 1e-4}, {"weight_decay": 0.1}),
+    "Muon": ({"momentum": 0.9}, {"nesterov": False}),
+    "NAdam": ({"momentum_decay": 1e-3}, {"decoupled_weight_decay": True}),
+    "RAdam": ({"betas": [0.8, 0.9]}, {"weight_decay": 0.1}),
+    "RMSprop": ({"alpha": 0.9, "centered": True}, {"momentum": 0.5}),
+    "Rprop": ({"etas": [0.4, 1.3]}, {"step_sizes": [1e-5, 10]}),
+    "SGD": ({"momentum": 0.9}, {"momentum": 0.5, "nesterov": True}),
+}
+REFUSED = {"LBFGS", "SparseAdam"}
+HERE = {name for name, cls in vars(torch.optim).items() if isinstance(cls, type)} - {"Optimizer"}
+
+
+def problems(settings: TorchOptimizer, groups: dict[str, dict[str, Any]] | None = None) -> list[tuple[str, str]]:
+    """Return (key, message) of all that is wrong with an optimizer and the settings that groups override."""
+    overrides = {name: SimpleNamespace(options=options) for name, options in (groups or {}).items()}
+    recipe: Any = SimpleNamespace(optimizer=settings, groups=overrides)
+    found = [Problem(each) if isinstance(each, str) else each for each in settings.problems(recipe)]
+    return [(each.key, each.message) for each in found]
+
+
+def test_every_optimizer_of_torch_is_either_tried_here_or_refused():
+    assert TORCH_CHOICES.keys() | REFUSED >= HERE
+    for name in HERE:
+        assert bool(problems(TorchOptimizer(name=name))) == (name in REFUSED), name
+
+
+def two_matrices(complex_too: bool) -> list[torch.nn.Parameter]:
+    generator = torch.Generator().manual_seed(3)
+    first, second = torch.randn(4, 3, generator=generator), torch.randn(3, 5, generator=generator)
+    return [torch.nn.Parameter(torch.complex(first, first.sin()) if complex_too else first), torch.nn.Parameter(second)]
+
+
+@pytest.mark.parametrize("name", sorted(TORCH_CHOICES.keys() & HERE))
+def test_each_step_is_that_of_torchs_class_bit_for_bit_with_a_groups_overrides(name):
+    arguments, overrides = TORCH_CHOICES[name]
+    assert problems(TorchOptimizer(name=name, arguments=arguments), {"b": {"arguments": overrides}}) == []
+    tupled = [{key: tuple(v) if isinstance(v, list) else v for key, v in each.items()} for each in TORCH_CHOICES[name]]
+    settings = TorchOptimizer(name=name, lr=0.01, arguments=arguments)
+    for complex_too in (False, True):
+        (a, b), (c, d) = two_matrices(complex_too), two_matrices(complex_too)
+        groups = [
+            {"name": "a", "params": [a], "lr": 0.1},
+            {"name": "b", "params": [b], "lr": 0.01, "arguments": overrides},
+        ]
+        if complex_too and name in ("Adafactor", "Muon"):
+            with pytest.raises(RecipeError, match="takes no complex parameters"):
+                settings.build(groups)
+            continue
+        theirs = [{"params": [c], "lr": 0.1}, {"params": [d], **tupled[1]}]
+        theirs = getattr(torch.optim, name)(theirs, lr=0.01, **tupled[0])
+        ours = settings.build(groups)
+        assert [group["name"] for group in ours.param_groups] == ["a", "b"]
+        for _ in range(5):
+            for optimizer, parameters in ((ours, (a, b)), (theirs, (c, d))):
+                optimizer.zero_grad()
+                sum((each.abs() ** 2 - each.abs()).sum() for each in parameters).backward()
+                optimizer.step()
+            assert torch.equal(a, c)
+            assert torch.equal(b, d)
+        assert not torch.equal(b, two_matrices(complex_too)[1])
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "message"),
+    [
+        ({"name": "RMSProp"}, "name", 'no optimizer "RMSProp"; did you mean "RMSprop"?'),
+        ({"name": "Optimizer"}, "name", "no optimizer"),
+        ({"name": "lr_scheduler"}, "name", "no optimizer"),
+        ({"name": "LBFGS"}, "name", "needs a closure"),
+        ({"name": "SparseAdam"}, "name", "sparse gradients"),
+        ({"name": "RMSprop", "arguments": {"alhpa": 0.9}}, "arguments.alhpa", 'did you mean "alpha"?'),
+        ({"name": "RMSprop", "arguments": {"alpha": "high"}}, "arguments.alpha", "must be a number, got 'high'"),
+        ({"name": "RMSprop", "arguments": {"centered": 1}}, "arguments.centered", "must be true or false"),
+        ({"name": "Adam", "arguments": {"betas": [0.9]}}, "arguments.betas", "must be a list of 2: a number, a number"),
+        ({"name": "Adam", "arguments": {"betas": [0.9, True]}}, "arguments.betas", "must be a list of 2"),
+        ({"name": "Adam", "arguments": {"foreach": 3}}, "arguments.foreach", "must be true or false"),
+        ({"name": "SGD", "arguments": {"lr": 0.1}}, "arguments.lr", "beside arguments; leave it out"),
+        ({"name": "SGD", "arguments": {"params": []}}, "arguments.params", "set by trainkit; leave it out"),
+    ],
+)
+def test_what_torch_would_not_take_is_a_problem_with_its_key(settings, key, message):
+    ((found, text),) = problems(TorchOptimizer(**settings))
+    assert found == key
+    assert message in text
+
+
+def test_what_a_group_may_not_override_is_a_problem_that_names_the_group():
+    settings = TorchOptimizer(name="SGD")
+    ((_, other_class),) = problems(settings, {"probe": {"name": "Adam"}})
+    assert other_class.startswith('[groups.probe] cannot override "name"')
+    assert 'optimizer = { use = "torch", name = "Adam" }' in other_class
+    ((_, unknown),) = problems(settings, {"probe": {"arguments": {"momentun": 0.9}}})
+    assert unknown == '[groups.probe] SGD has no argument "momentun"; did you mean "momentum"?'
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"name": "Nonsense"}, {"name": "SGD", "arguments": {"nesterov": True}}, {"name": "SGD", "arguments": {"x": 1}}],
+)
+def test_what_only_torch_finds_wrong_is_one_message_when_it_is_built(settings):
+    with pytest.raises(RecipeError, match=r"torch"):
+        TorchOptimizer(**settings).build([{"name": "a", "params": two_parameters(), "lr": 0.1}])
+
+
+def test_torch_is_read_and_not_imported_to_check_a_recipe():
+    code = (
+        "import sys; from types import SimpleNamespace; from trainkit.optimizers.torch import TorchOptimizer;"
+        "made = TorchOptimizer(name='RMSprop', arguments={'alpha': 0.9});"
+        "assert list(made.problems(SimpleNamespace(optimizer=made, groups={}))) == [];"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -22,7 +22,7 @@ def test_what_is_registered_is_known_without_importing_it() -> None:
         sys.modules.pop(name, None)
     found = {each.name: each for each in registry.registered("trainkit.losses")}
     assert found["square"] == ("square", "toy:Square", "toy", "1.0")
-    assert "trainkit.toy.shapes" in registry.groups()
+    assert "trainkit.toy.shapes" in registry.entry_point_groups()
     assert not {"toy", "toy_broken"} & set(sys.modules)
     assert registry.find("trainkit.losses", "square").__name__ == "Square"
     assert "toy_broken" not in sys.modules

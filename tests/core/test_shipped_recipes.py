@@ -14,8 +14,8 @@ import pytest
 from clients import segmentation_cases
 
 from trainkit import registry
+from trainkit.console import Console
 from trainkit.engine.start import ExitCode, start
-from trainkit.hooks.progress import Console
 from trainkit.recipe.resolve import resolve
 from trainkit.recipe.shipped import shipped
 

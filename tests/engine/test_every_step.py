@@ -12,10 +12,11 @@ import torch
 from clients import recorder
 from same import differences
 
-from trainkit import State, checkpoint
+from trainkit import State
+from trainkit.checkpoint import file as checkpoint
+from trainkit.console import Console
 from trainkit.engine.resume import resume
 from trainkit.engine.start import start
-from trainkit.hooks.progress import Console
 from trainkit.recipe.resolve import resolve_text
 
 HEAD = """
@@ -143,7 +144,18 @@ SCHEDULES = {
     "plateau": 'scheduler={ use = "reduce_on_plateau", patience = 0 }',
     "torch": 'scheduler={ use = "torch", name = "StepLR", arguments = { step_size = 2 } }',
 }
+# An optimizer of the group's own, another one from epoch 2 on; the other group shares [optimizer].
+PHASES = (
+    'groups.first.optimizer={ use = "sgd", lr = 0.01, momentum = 0.9 }',
+    'groups.first.then.finish={ start_epoch = 2, optimizer = { use = "adam", lr = 2e-3 } }',
+    'groups.first.scheduler={ use = "cosine", by = "step" }',
+)
+# A run of three and a half epochs, evaluated and drawn inside epochs.
+BY_STEPS = ("run.steps=14", "validation.every_steps=3", "pictures.every_steps=5", "validation.every_epochs=0")
 CASES = [
+    ("toy", "plateau", PHASES),
+    ("toy", "one_cycle by step", BY_STEPS),
+    ("toy", "cosine", (*BY_STEPS, *PHASES)),
     *(("toy", schedule, ()) for schedule in SCHEDULES),
     ("toy", "cosine", ("run.accumulate=3",)),
     *(("ptychography", schedule, ()) for schedule in ("one_cycle by step", "plateau")),

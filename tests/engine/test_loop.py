@@ -12,31 +12,16 @@ import numpy as np
 import pytest
 import torch
 from clients import recorder
+from clients.toy_run import TOY, lines, resume, run
 from PIL import Image
 
 import trainkit.engine.loop
 import trainkit.events
-from trainkit import ComponentError, DeviceError, NonFiniteError, RecipeError, State, checkpoint
+from trainkit import ComponentError, DeviceError, NonFiniteError, RecipeError, State
+from trainkit.checkpoint import file as checkpoint
+from trainkit.console import Console
 from trainkit.engine.resume import resume as resume_from
-from trainkit.engine.start import Ending, ExitCode, start
-from trainkit.hooks.progress import Console
-from trainkit.recipe.resolve import resolve_text
-
-TOY = """
-trainkit = 1
-[run]
-name = "toy"
-epochs = 2
-device = "cpu"
-[data]
-use = "clients.toy:Line"
-[model]
-use = "clients.toy:Perceptron"
-[losses.squares]
-use = "clients.toy:Squares"
-[hooks.recorder]
-use = "clients.recorder:Recorder"
-"""
+from trainkit.engine.start import ExitCode
 
 
 @pytest.fixture(autouse=True)
@@ -46,18 +31,6 @@ def _nothing_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
     recorder.ACTIONS.clear()
     yield
     recorder.ACTIONS.clear()
-
-
-def run(*sets: str, text: str = TOY) -> Ending:
-    return start(resolve_text(text, Path.cwd(), sets), Console(quiet=True))
-
-
-def resume(path: Path, *sets: str, quiet: bool = True, **options: Any) -> Ending | None:
-    return resume_from(path, Console(quiet), sets=sets, allow_code=True, **options)
-
-
-def lines(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
 def test_the_events_happen_in_the_order_that_their_docstring_gives() -> None:
@@ -98,10 +71,10 @@ def test_the_loss_of_an_epoch_is_the_mean_of_its_steps() -> None:
 
 
 def test_a_mean_over_more_values_than_are_kept_apart_is_still_the_mean() -> None:
-    from trainkit.state import Running
+    from trainkit.state import EpochMean
 
     values = torch.rand(1000, generator=torch.Generator().manual_seed(0))
-    running = Running()
+    running = EpochMean()
     for value in values:
         running.add(value)
     assert len(running.values) < 300
@@ -183,12 +156,12 @@ def test_parameters_that_are_not_finite_are_never_saved() -> None:
     assert not list((folder / "checkpoints").iterdir())
 
 
-def test_a_stop_inside_an_epoch_saves_and_a_resume_ends_as_if_nothing_had_happened() -> None:
-    whole = run("run.epochs=3", text=TOY.replace("Line", "Line")).run.state
+def test_an_interruption_inside_an_epoch_saves_and_a_resume_ends_as_if_nothing_had_happened() -> None:
+    whole = run("run.epochs=3", text=TOY).run.state
 
     def stop(state: State) -> None:
         if state.step == 6:
-            state.stop("the test says so")
+            state.interrupt("the test says so")
 
     recorder.ACTIONS["step_end"] = stop
     stopped = run("run.epochs=3")
@@ -243,7 +216,7 @@ def test_only_the_checkpoints_asked_for_are_kept() -> None:
     ending = run("run.epochs=7", "checkpoint.keep_last=2", "checkpoint.keep_every=4", "checkpoint.best=1")
     kept = sorted(path.stem for path in (ending.run.state.folder / "checkpoints").iterdir())
     assert kept == ["epoch-0002", "epoch-0004", "epoch-0006", "epoch-0007"]
-    assert ending.best == (1.0, 2)
+    assert ending.best == (1.0, 2, None)
 
 
 @pytest.mark.parametrize(("mode", "best"), [("min", 1.0), ("max", 5.0)])
@@ -254,7 +227,7 @@ def test_the_best_by_the_monitor_is_kept_and_a_value_that_is_no_number_never_is(
     ending = run("run.epochs=7", "checkpoint.keep_last=1", "checkpoint.best=1", f"monitor.mode={mode}")
     folder = ending.run.state.folder
     assert sorted(path.stem for path in (folder / "checkpoints").iterdir()) == ["epoch-0003", "epoch-0007"]
-    assert ending.best == (best, 3)
+    assert ending.best == (best, 3, None)
     assert [line["val/loss"] for line in lines(folder)] == [None, 3.0, best, 4.0, None, None, 3.5]
 
 
@@ -277,7 +250,7 @@ def test_a_run_that_cannot_be_built_leaves_no_folder_behind() -> None:
 
 def test_two_processes_cannot_train_in_one_folder() -> None:
     from trainkit import TrainkitError
-    from trainkit.engine.folder import lock
+    from trainkit.engine.run_folder import lock
 
     ending = run()
     with lock(ending.run.state.folder), pytest.raises(TrainkitError, match="in use by another trainkit process"):
@@ -313,7 +286,7 @@ def test_code_that_a_checkpoint_names_is_not_imported_unless_allowed() -> None:
 
 def test_a_finished_run_has_nothing_left_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     ending = run()
-    assert resume(ending.run.state.folder, quiet=False) is None
+    assert resume_from(ending.run.state.folder, Console(), allow_code=True) is None
     assert "nothing is left to do" in capsys.readouterr().out
 
 

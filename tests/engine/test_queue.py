@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 from clients import recorder
 
-from trainkit import State, checkpoint
+from trainkit import State
+from trainkit.checkpoint import file as checkpoint
 from trainkit.cli.run import report
+from trainkit.console import Console
+from trainkit.engine.every_run.time_limit import process_seconds
 from trainkit.engine.queue import run_all
 from trainkit.engine.start import ExitCode
-from trainkit.hooks.progress import Console
-from trainkit.hooks.time_limit import process_seconds
 from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.resolve import resolve_all
 
@@ -50,7 +51,7 @@ def _three_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(*names: str, unfinished: bool = False) -> ExitCode:
     resolved = resolve_all([f"{name}.toml" for name in names])
-    return run_all(resolved, Console(), unfinished=unfinished, report=report)
+    return run_all(resolved, Console(), continue_unfinished=unfinished, report=report)
 
 
 def epochs_run() -> int:
@@ -72,7 +73,7 @@ def test_one_that_fails_does_not_keep_the_others_from_running(capsys: pytest.Cap
     recorder.ACTIONS["epoch_start"] = fail
     assert run("a", "b", "c") is ExitCode.FAILED
     table = capsys.readouterr().out.rpartition("\n\n")[2]
-    assert "failed: the third party's bug" in table
+    assert "failed: hooks.recorder, in on_epoch_start: RuntimeError: the third party's bug" in table
     assert len(list(Path("runs").glob("c/*/checkpoints/epoch-0003.safetensors"))) == 1
 
 

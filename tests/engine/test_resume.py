@@ -22,7 +22,8 @@ from clients.killer import ARMED
 from same import differences
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from trainkit import checkpoint
+from trainkit.checkpoint import file as checkpoint
+from trainkit.checkpoint.folder import CheckpointFolder
 
 EPOCHS = 6
 STARTS = (0, 2, 4)
@@ -177,7 +178,7 @@ def run_both(client: Client, turn: int, when: str, folder: Path, site: Path) -> 
         (run,) = (place / "runs" / "killed").iterdir()
         found.append(run)
     pair = Pair(*found)
-    assert checkpoint.newest_good(pair.killed / "checkpoints", pytest.fail)[1]["epoch"] == KILLS[when]
+    assert CheckpointFolder(pair.killed / "checkpoints").newest_good(pytest.fail)[1]["epoch"] == KILLS[when]
     done = trainkit("resume", str(pair.killed), "--allow-code", folder=pair.killed.parents[2], site=site)
     assert done.returncode == 0, done.stdout + done.stderr
     return pair

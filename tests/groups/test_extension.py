@@ -13,11 +13,13 @@ import torch
 from clients.toy import Line
 
 from trainkit import RecipeError, component
-from trainkit.engine.extension import CHOICES, Begun, Place, goes_on, must_choose, trace
+from trainkit.console import Console
 from trainkit.engine.resume import resume as resume_from
-from trainkit.engine.start import Ending, start
-from trainkit.groups import Clock, Stage
-from trainkit.hooks.progress import Console
+from trainkit.engine.start import RunOutcome, start
+from trainkit.groups.plan import Clock, GroupPlan, Phase
+from trainkit.groups.resuming import CHOICES, ResumePoint, SavedGroup, is_ambiguous, rates_per_epoch, resume_group
+from trainkit.optimizers.adam import Adam
+from trainkit.recipe.group_epochs import ActiveEpochs
 from trainkit.recipe.resolve import resolve_text
 from trainkit_schedulers.cosine import Cosine
 from trainkit_schedulers.none import NoSchedule
@@ -25,17 +27,16 @@ from trainkit_schedulers.one_cycle import OneCycle
 from trainkit_schedulers.polynomial import Polynomial
 from trainkit_schedulers.reduce_on_plateau import ReduceOnPlateau
 
-AT_50 = Place(epoch=50, epoch_step=5000, steps_per_epoch=100)
+AT_50 = ResumePoint(epoch=50, epoch_step=5000, steps_per_epoch=100)
 
 
-def stage(scheduler: Any, epochs: int, lr: float = 1.0, start: int = 0) -> Stage:
-    return Stage(lr=lr, start_epoch=start, stop_epoch=epochs, scheduler=scheduler, options={})
+def plan(scheduler: Any, epochs: int, lr: float = 1.0, start: int = 0) -> GroupPlan:
+    return GroupPlan((Phase(ActiveEpochs(start, epochs), lr, scheduler, Adam()),))
 
 
-def old(scheduler: Any, epochs: int = 50, memory: Mapping[str, Any] | None = None, start: int = 0) -> Begun:
-    begun = stage(scheduler, epochs, start=start)
-    clock = Clock(start, start * 100, epochs)
-    return Begun(Stage(1.0, start, epochs, scheduler, {}, clock), begun.lr, memory or {})
+def old(scheduler: Any, epochs: int = 50, memory: Mapping[str, Any] | None = None, start: int = 0) -> SavedGroup:
+    phase = Phase(ActiveEpochs(start, epochs), 1.0, scheduler, Adam(), clock=Clock(start, start * 100, epochs))
+    return SavedGroup(phase, phase.lr, memory or {})
 
 
 def cosine(t: int, horizon: int) -> float:
@@ -43,64 +44,66 @@ def cosine(t: int, horizon: int) -> float:
 
 
 def test_a_stretched_cosine_is_the_one_that_the_new_length_would_have_had() -> None:
-    rates = trace(goes_on(stage(Cosine(), 100), old(Cosine()), AT_50, "stretch"), AT_50)
+    rates = rates_per_epoch(resume_group(plan(Cosine(), 100), old(Cosine()), AT_50, "stretch"), AT_50)
     assert rates == pytest.approx([cosine(t, 100) for t in range(50, 100)], rel=1e-12)
 
 
 def test_a_held_cosine_keeps_the_last_value_that_was_trained_with() -> None:
-    rates = trace(goes_on(stage(Cosine(), 100), old(Cosine()), AT_50, "hold"), AT_50)
+    rates = rates_per_epoch(resume_group(plan(Cosine(), 100), old(Cosine()), AT_50, "hold"), AT_50)
     assert rates == pytest.approx([cosine(49, 50)] * 50, rel=1e-12)
 
 
 def test_a_held_cosine_first_runs_to_its_old_end() -> None:
-    at_30 = Place(30, 3000, 100)
-    rates = trace(goes_on(stage(Cosine(), 100), old(Cosine()), at_30, "hold"), at_30)
+    at_30 = ResumePoint(30, 3000, 100)
+    rates = rates_per_epoch(resume_group(plan(Cosine(), 100), old(Cosine()), at_30, "hold"), at_30)
     assert rates == pytest.approx([cosine(min(t, 49), 50) for t in range(30, 100)], rel=1e-12)
 
 
 def test_a_restarted_cosine_begins_anew_over_what_is_left() -> None:
-    rates = trace(goes_on(stage(Cosine(), 100), old(Cosine()), AT_50, "restart"), AT_50)
+    rates = rates_per_epoch(resume_group(plan(Cosine(), 100), old(Cosine()), AT_50, "restart"), AT_50)
     assert rates == pytest.approx([cosine(t, 50) for t in range(50)], rel=1e-12)
 
 
 @pytest.mark.parametrize("scheduler", [Cosine(), OneCycle(), Polynomial(), Cosine(by="step"), OneCycle(by="step")])
 def test_a_longer_run_under_a_schedule_with_a_horizon_has_to_be_told_how(scheduler: Any) -> None:
-    assert must_choose(stage(scheduler, 100), old(scheduler), AT_50)
+    assert is_ambiguous(plan(scheduler, 100), old(scheduler), AT_50)
 
 
 @pytest.mark.parametrize(
     ("scheduler", "memory"),
     [(NoSchedule(), {}), (ReduceOnPlateau(), {"best": 0.1, "bad": 3, "cooldown": 0, "reductions": 2})],
 )
-def test_a_longer_run_without_schedule_or_under_plateau_just_goes_on(scheduler: Any, memory: dict[str, Any]) -> None:
+def test_a_longer_run_without_schedule_or_under_plateau_just_resume_group(
+    scheduler: Any, memory: dict[str, Any]
+) -> None:
     before = old(scheduler, memory=memory)
-    assert not must_choose(stage(scheduler, 100), before, AT_50)
-    present = before.stage.point(49, 4900, 100, memory).lr
-    assert trace(goes_on(stage(scheduler, 100), before, AT_50, "stretch"), AT_50) == [present] * 50
+    assert not is_ambiguous(plan(scheduler, 100), before, AT_50)
+    present = before.phase.rate(49, 4900, 100, memory).lr
+    assert rates_per_epoch(resume_group(plan(scheduler, 100), before, AT_50, "stretch"), AT_50) == [present] * 50
 
 
 def test_the_same_length_and_schedule_go_on_untouched_in_every_way() -> None:
-    at_30 = Place(30, 3000, 100)
+    at_30 = ResumePoint(30, 3000, 100)
     for choice in CHOICES:
-        rates = trace(goes_on(stage(Cosine(), 50), old(Cosine()), at_30, choice), at_30)
+        rates = rates_per_epoch(resume_group(plan(Cosine(), 50), old(Cosine()), at_30, choice), at_30)
         assert rates == pytest.approx([cosine(t, 50) for t in range(30, 50)], rel=1e-12)
 
 
 def test_another_schedule_begins_at_the_present_rate_or_at_the_recipes() -> None:
-    new, before = stage(ReduceOnPlateau(), 100), old(Cosine())
-    assert must_choose(new, before, AT_50)
-    first = {choice: trace(goes_on(new, before, AT_50, choice), AT_50)[0] for choice in CHOICES}
+    new, before = plan(ReduceOnPlateau(), 100), old(Cosine())
+    assert is_ambiguous(new, before, AT_50)
+    first = {choice: rates_per_epoch(resume_group(new, before, AT_50, choice), AT_50)[0] for choice in CHOICES}
     assert first == pytest.approx({"stretch": 1.0, "hold": cosine(49, 50), "restart": 1.0}, rel=1e-12)
 
 
 def test_from_no_schedule_to_plateau_there_is_nothing_to_choose() -> None:
-    assert not must_choose(stage(ReduceOnPlateau(), 100), old(NoSchedule()), AT_50)
+    assert not is_ambiguous(plan(ReduceOnPlateau(), 100), old(NoSchedule()), AT_50)
 
 
 def test_a_group_that_is_let_go_only_now_begins_its_own_clock_now() -> None:
-    continued = goes_on(stage(Cosine(), 100, start=0), None, AT_50, "stretch")
-    assert continued.stage.start_epoch == 50
-    assert trace(continued, AT_50) == pytest.approx([cosine(t, 50) for t in range(50)], rel=1e-12)
+    continued = resume_group(plan(Cosine(), 100, start=0), None, AT_50, "stretch")
+    assert continued.plan.epochs.start == 50
+    assert rates_per_epoch(continued, AT_50) == pytest.approx([cosine(t, 50) for t in range(50)], rel=1e-12)
 
 
 # ---- the whole way --------------------------------------------------------------------------------------------------
@@ -142,7 +145,7 @@ def run(*sets: str, text: str = TOY) -> Path:
     return start(resolve_text(text, Path.cwd(), sets), Console(quiet=True)).run.state.folder
 
 
-def resume(path: Path, *sets: str, quiet: bool = True, **options: Any) -> Ending:
+def resume(path: Path, *sets: str, quiet: bool = True, **options: Any) -> RunOutcome:
     ending = resume_from(path, Console(quiet), sets=sets, allow_code=True, **options)
     assert ending is not None
     return ending
@@ -204,7 +207,7 @@ def test_the_way_of_the_field_is_one_command() -> None:
 def test_a_switch_of_schedule_keeps_the_optimizers_state() -> None:
     folder = run("scheduler.use=none")
     ending = resume(folder, "run.epochs=5", "scheduler.use=reduce_on_plateau")
-    steps = {float(state["step"]) for state in ending.run.optimizer.state.values()}
+    steps = {float(state["step"]) for state in ending.run.optimizers.members["all"].state.values()}
     assert steps == {20.0}
 
 
@@ -266,7 +269,7 @@ def test_a_checkpoint_inside_an_epoch_refuses_another_length_of_epochs() -> None
 
     from trainkit import CheckpointError
 
-    recorder.ACTIONS["step_end"] = lambda state: state.stop("here") if state.step == 2 else None
+    recorder.ACTIONS["step_end"] = lambda state: state.interrupt("here") if state.step == 2 else None
     try:
         folder = run(text=TOY + '[hooks.recorder]\nuse = "clients.recorder:Recorder"\n')
     finally:

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainkit import Memory, Monitor, RecipeError
-from trainkit.recipe.stages import warmup_problem
-from trainkit.schedule import fold, point
+from trainkit.groups.schedule import observe_epoch, point
+from trainkit.recipe.group_epochs import warmup_problem
 from trainkit_schedulers.cosine import Cosine
 from trainkit_schedulers.none import NoSchedule
 from trainkit_schedulers.one_cycle import OneCycle
@@ -64,7 +64,7 @@ def test_the_schedule_sees_no_metric_before_its_warm_up_is_over():
     memory: Memory = {}
     lowered = []
     for finished in range(1, 8):  # the first value is never beaten
-        memory = fold(scheduler, finished, memory, {"val/loss": float(finished)}, MONITOR)
+        memory = observe_epoch(scheduler, finished, memory, {"val/loss": float(finished)}, MONITOR)
         lowered.append(memory.get("reductions", 0))
     assert lowered == [0, 0, 0, 0, 1, 2, 3]
     assert point(scheduler, 7, 10, 1.0, memory).lr == 0.125

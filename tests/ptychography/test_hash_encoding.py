@@ -14,8 +14,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from trainkit import RecipeError
+from trainkit.console import Console
 from trainkit.engine.start import start
-from trainkit.hooks.progress import Console
 from trainkit.recipe.resolve import resolve
 from trainkit_ptychography.objects.encoding.hash_grid import encode
 from trainkit_ptychography.objects.hash_encoding import FineFrom, HashEncoding

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from trainkit import Context, Monitor, State
+from trainkit.console import Console
 from trainkit.engine.start import start
-from trainkit.hooks.progress import Console
 from trainkit.recipe.resolve import resolve_text
 from trainkit_ptychography.models.held_out_positions import fit_displacement
 from trainkit_ptychography.models.single_slice import SingleSlice

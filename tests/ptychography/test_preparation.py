@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 from trainkit import DataError, Problem
 from trainkit.cli.show import command as show
+from trainkit.console import Console
 from trainkit.engine.start import start
-from trainkit.hooks.progress import Console
 from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.resolve import resolve
 from trainkit_ptychography.physics.optics import electron_wavelength

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from trainkit import DataError, RecipeError, State
+from trainkit.console import Console
 from trainkit.engine.start import start
-from trainkit.hooks.progress import Console
 from trainkit.recipe.resolve import resolve
 from trainkit_ptychography.losses.amplitude import Amplitude
 

@@ -17,11 +17,10 @@ import numpy as np
 import pytest
 import torch
 
-from trainkit import Context, DataError, Problem
+from trainkit import Context, DataError, Problem, free_host_memory
+from trainkit.console import Console
 from trainkit.engine.start import start
-from trainkit.hooks.progress import Console
 from trainkit.recipe.resolve import resolve
-from trainkit_ptychography import free_memory
 from trainkit_ptychography.scans import storage
 from trainkit_ptychography.scans.files import hdf5_live, numpy_live
 from trainkit_ptychography.scans.files.hdf5 import HDF5Diffraction
@@ -255,19 +254,6 @@ def test_what_cannot_be_streamed_is_said_to_be_so(tmp_path, monkeypatch):
     assert [problem.key for problem in problems if isinstance(problem, Problem)] == ["patterns_on"]
 
 
-def test_free_memory_respects_what_a_shell_allows():
-    script = (
-        "import resource; from pathlib import Path;"
-        "from trainkit_ptychography.free_memory import free_host_memory, _field;"
-        "used = 1024 * _field(Path('/proc/self/status'), 'VmSize:');"
-        "resource.setrlimit(resource.RLIMIT_AS, (used + 50 * 2**20,) * 2); print(free_host_memory())"
-    )
-    if not Path("/proc/self/status").exists():
-        pytest.skip("only Linux tells how much memory a process uses")
-    free = int(subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout)
-    assert 20 * 2**20 < free <= 50 * 2**20
-
-
 # ---- a limit of memory smaller than the file ------------------------------------------------------------------------
 
 
@@ -282,7 +268,7 @@ from trainkit_ptychography.scans.files.numpy import NumPyDiffraction
 from trainkit_ptychography.scans import kind_live
 from trainkit_ptychography.scans.files import hdf5_live
 from trainkit_ptychography.scans.files import numpy_live
-from trainkit_ptychography.free_memory import _field
+from trainkit.memory import _field
 
 torch.set_num_threads(1)
 path, limit = Path(sys.argv[1]), int(sys.argv[2])
@@ -394,4 +380,4 @@ def test_a_compression_that_is_not_known_here_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(h5py.h5z, "filter_avail", lambda code: False)
     with pytest.raises(DataError, match=r"packed with filter 2 \(shuffle\), .* pip install hdf5plugin"):
         settings.read()
-    assert free_memory.free_host_memory() > 0
+    assert free_host_memory() > 0

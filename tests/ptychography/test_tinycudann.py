@@ -19,11 +19,12 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from trainkit import RecipeError, checkpoint
+from trainkit import RecipeError
+from trainkit.checkpoint import file as checkpoint
 from trainkit.cli import main
+from trainkit.console import Console
 from trainkit.engine.resume import resume
 from trainkit.engine.start import start
-from trainkit.hooks.progress import Console
 from trainkit.recipe.resolve import resolve
 from trainkit_ptychography.objects.encoding import tinycudann
 from trainkit_ptychography.objects.encoding.tinycudann import flat_from_tables, tables_from_flat, why_not

@@ -127,7 +127,7 @@ def test_what_is_missing_is_said_where_it_should_stand() -> None:
     text = GOOD.replace("epochs = 10\n", "").replace('[data]\nuse = "points"\n', "")
     assert said(text) == (
         """\
-x.toml:2:2: error: run: "epochs" is missing: a whole number
+x.toml:2:2: error: run: "epochs" or "steps" is missing: how long the run lasts
     [run]
      ^^^
 x.toml: error: "data" is missing
@@ -138,7 +138,8 @@ x.toml: error: "data" is missing
 
 def test_an_empty_recipe_is_told_all_that_it_needs() -> None:
     text = said("")
-    for key in ("trainkit", "epochs", "data", "model", "losses"):
+    assert '"epochs" or "steps" is missing' in text
+    for key in ("trainkit", "data", "model", "losses"):
         assert f'"{key}" is missing' in text
 
 
@@ -215,10 +216,11 @@ def test_a_component_that_cannot_be_had_is_explained(change: str, message: str) 
         ("data.path=3", "data.path: must be a path, got 3"),
         ("data.extra=3", "data.extra: must be a table, got 3"),
         ("trainkit=2", "trainkit: this trainkit reads version 1 of the recipe language, the recipe says 2"),
-        ("validation.every_epochs=0", "validation.every_epochs: must be at least 1, got 0"),
+        ("validation.every_epochs=-1", "validation.every_epochs: must be at least 0, got -1"),
         ("extends=[]", "only a recipe file can say extends"),
         ("groups.body.lr=0", "groups.body.lr: must be a positive number, got 0.0"),
-        ("groups.body.use=steep", "groups.body.use: a group has no optimizer of its own"),
+        ("groups.body.use=steep", "groups.body.use: unknown key"),
+        ("groups.body.rest=true", "groups.body.rest: unknown key"),
         ("groups.body.momentum=0.9", "groups.body.momentum: unknown key"),
         ("groups.body.betas=[0.9, true]", "groups.body.betas[1]: must be a number, got true"),
         ("groups.body=3", "groups.body: must be a table, got 3"),
@@ -364,6 +366,126 @@ def test_a_stop_after_the_end_is_only_noted() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("phases", "message"),
+    [
+        ("[groups.body.then.a]\nlr = 1\nstart_epoch = 0", "groups.body.then.a.start_epoch: must be at least 1, got 0"),
+        ("[groups.body.then.a]\nlr = 1", 'groups.body.then.a: "start_epoch" is missing'),
+        (
+            "[groups.body]\nstart_epoch = 3\nthen.a = { lr = 1, start_epoch = 3 }\n[groups.head]\nstart_epoch = 0",
+            "groups.body.then.a.start_epoch: must come after the start of the group, at epoch 3",
+        ),
+        (
+            "[groups.body]\nstop_epoch = 5\nthen.a = { lr = 1, start_epoch = 5 }\n[groups.head]\nstart_epoch = 5",
+            "groups.body.then.a.start_epoch: the group stops before, at epoch 5",
+        ),
+        (
+            "[groups.body.then.a]\nlr = 1\nstart_epoch = 10",
+            "groups.body.then.a.start_epoch: the run ends before: it has 10 epochs, 0 to 9",
+        ),
+        (
+            "[groups.body.then]\na = { lr = 1, start_epoch = 4 }\nb = { lr = 2, start_epoch = 4 }",
+            "groups.body.then.b.start_epoch: the phase a starts at the same epoch",
+        ),
+        (
+            "[groups.head.then.a]\nlr = 1\nstart_epoch = 4",
+            "groups.head.then.a: groups.head never trains",
+        ),
+        ("[groups.body.then.a]\nstart_epoch = 4", "groups.body.then.a: changes nothing: give it lr, lr_factor, optim"),
+        (
+            "[groups.body.then.a]\nlr = 1\nlr_factor = 1\nstart_epoch = 4",
+            "groups.body.then.a.lr_factor: lr is given too",
+        ),
+        (
+            '[groups.body.then.a]\noptimizer.use = "stee"\nstart_epoch = 4',
+            'groups.body.then.a.optimizer.use: no component "stee" is registered in trainkit.optimizers',
+        ),
+        (
+            '[groups.body.then.a]\nstart_epoch = 8\nscheduler = { use = "flat", warmup = 2 }',
+            "groups.body.then.a.scheduler.warmup: a warm-up of 2 leaves nothing",
+        ),
+        (
+            '[groups.body]\nscheduler = { use = "flat", warmup = 2 }\n[groups.body.then.a]\nstart_epoch = 9\nlr = 1',
+            "groups.body.scheduler.warmup: group body, phase a: a warm-up of 2 leaves nothing",
+        ),
+        (
+            '[groups.body]\nscheduler = { use = "flat", warmup = 2 }\n[groups.body.then.a]\nstart_epoch = 2\nlr = 1',
+            "groups.body.scheduler.warmup: a warm-up of 2 leaves nothing",
+        ),
+    ],
+)
+def test_a_phase_that_cannot_be_is_a_mistake(phases: str, message: str) -> None:
+    text = said(GOOD + phases)
+    assert message in text
+    assert text.count("error") == 1
+
+
+def test_a_group_with_an_optimizer_of_its_own_overrides_the_settings_of_that_one() -> None:
+    own = GOOD + '[groups.body]\noptimizer = { use = "hasty" }\n'
+    assert noted(own + "haste = 3\n") == []
+    text = said(own + "betas = [0.9, 0.99]\nhaste = -3\n")
+    assert "groups.body.betas: unknown key" in text
+    assert "groups.body.haste: must be at least 0, got -3" in text
+    wrong = said(own.replace("hasty", "hast") + "anything = 3\n")
+    assert wrong.startswith('x.toml:17:21: error: groups.body.optimizer.use: no component "hast" is registered')
+    assert wrong.count("error") == 1
+    assert 'write optimizer = { use = "..." }' in said(GOOD + '[groups.body]\nuse = "hasty"\n')
+
+
+def test_one_group_can_take_the_rest_of_the_parameters() -> None:
+    some = GOOD + '[groups.a]\nparameters = ["x.*", "!x.y"]\n'
+    for rest in ('"rest"', '["*"]', '["!*.bias"]', '["*", "!a", "!b"]'):
+        assert noted(f"{some}[groups.b]\nparameters = {rest}\n") == []
+    assert 'write parameters = "rest"' in said(f"{some}[groups.b]\nrest = true\n")
+    two = said(some + '[groups.b]\nparameters = "rest"\n[groups.c]\nparameters = ["!x"]\n')
+    assert "groups.c.parameters: takes the rest of the parameters, as groups.b does; only one group can" in two
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ("[]", "must be patterns of parameter names, at least one"),
+        ('["a", ""]', "must be patterns of parameter names, at least one"),
+        ('"all"', 'must be "rest" or a list, each item a string, got "all"'),
+        ("true", 'must be "rest" or a list, each item a string, got true'),
+        ('["!a", "b"]', 'begins with "!a", so it takes all that no other group names, and only patterns that begin'),
+    ],
+)
+def test_patterns_that_mean_nothing_are_mistakes(parameters: str, message: str) -> None:
+    assert f"groups.a.parameters: {message}" in said(f"{GOOD}[groups.a]\nparameters = {parameters}\n")
+
+
+# ---- lengths in epochs or steps --------------------------------------------------------------------------------------
+
+IN_STEPS = GOOD.replace("epochs = 10", "steps = 500")
+
+
+def test_epochs_and_steps_in_one_layer_are_a_mistake() -> None:
+    assert said(GOOD.replace("epochs = 10", "epochs = 10\nsteps = 500")) == (
+        """\
+x.toml:4:1: error: run.steps: epochs is given too; only one of the two can be
+    steps = 500
+    ^^^^^
+"""
+    )
+    text = said(GOOD, "groups.body.lr=1e-3", "groups.body.lr_factor=0.1")
+    assert text == (
+        "--set groups.body.lr_factor=0.1: error: groups.body.lr_factor: lr is given too; only one of the two can be\n"
+    )
+
+
+def test_nothing_that_hangs_on_the_number_of_steps_in_an_epoch_is_claimed_of_a_run_in_steps() -> None:
+    assert noted(IN_STEPS, "groups.body.stop_epoch=600", "groups.head.start_epoch=499") == []
+    assert noted(IN_STEPS, "scheduler.warmup=600") == []
+    late = "groups.head.start_epoch: the run ends before: it has at most 500 epochs, one a step"
+    assert late in said(IN_STEPS, "groups.head.start_epoch=500")
+    assert "no parameter group trains in epoch 0" in said(IN_STEPS, "groups.body.start_epoch=1")
+    stop = "--set groups.body.stop_epoch=7: note: groups.body.stop_epoch: no parameter group trains in epochs 7 to 499"
+    assert noted(IN_STEPS, "groups.body.stop_epoch=7") == [f"{stop}, if the run lasts that long"]
+    short = ("groups.head.start_epoch=2", "groups.head.stop_epoch=4", "groups.head.scheduler.use=flat")
+    assert "a warm-up of 3 leaves nothing" in said(IN_STEPS, *short, "groups.head.scheduler.warmup=3")
+
+
 # ---- names of values ------------------------------------------------------------------------------------------------
 
 VALUES = GOOD + '[losses.smooth]\nuse = "penalty"\n[metrics.m]\nuse = "hits"\n[hooks.w]\nuse = "watch"\n'
@@ -434,9 +556,43 @@ def test_a_run_of_a_billion_epochs_is_checked_as_fast_as_any() -> None:
 # ---- components speak -----------------------------------------------------------------------------------------------
 
 
-def test_data_that_the_model_does_not_take_is_a_mistake() -> None:
-    text = said(GOOD, "data.use=toy_pictures", "monitor.metric=train/loss")
-    assert "data.use: the model is trained on Points, but this is Pictures" in text
+def test_every_component_that_does_not_accept_the_data_is_a_mistake_where_it_is_named() -> None:
+    pictures = ("data.use=toy_pictures", "monitor.metric=train/loss")
+    text = said(GOOD + "[losses.edges]\nuse = 'edges'\n", *pictures)
+    assert text.startswith("x.toml:7:7: error: model.use: works with Points, but [data] is Pictures\n")
+    assert text.count("error") == 1
+    strict = """
+[losses.edges]
+use = "edges"
+[metrics.sharpness]
+use = "sharpness"
+[hooks.hanging]
+use = "hanging"
+frame = { use = "frame" }
+[groups.body.then.a]
+start_epoch = 3
+optimizer = { use = "retouch" }
+[loggers.album]
+use = "album"
+"""
+    text = said(GOOD + strict, "inference.use=tiles")
+    places = [line.split(": ")[2] for line in text.splitlines() if "works with Pictures, but [data] is Points" in line]
+    assert places == [
+        "losses.edges.use",
+        "metrics.sharpness.use",
+        "hooks.hanging.use",
+        "hooks.hanging.frame.use",
+        "groups.body.then.a.optimizer.use",
+        "loggers.album.use",
+        "inference.use",
+    ]
+    assert text.count("error") == len(places)
+
+
+def test_a_component_is_not_asked_about_data_that_it_does_not_accept_and_data_is_not_held_to_itself() -> None:
+    text = said(GOOD.replace('"line"', '"line"\nhidden = 9'), "data.use=toy_pictures", "monitor.metric=train/loss")
+    assert "cannot tell about itself" not in text  # it would look for data.batch_size
+    assert noted(GOOD, "data.use=framed_points", "data.frame.use=frame") == []
 
 
 def test_what_a_component_finds_itself_is_shown_at_its_key() -> None:

@@ -13,10 +13,10 @@ from recipe_toys import GOOD, toys
 
 from trainkit.contracts import Problem
 from trainkit.recipe.fields import field_types
+from trainkit.recipe.group_epochs import ActiveEpochs, active_epochs, declared_groups, idle_stretches
 from trainkit.recipe.problems import Finding, InvalidRecipe
 from trainkit.recipe.resolve import resolve, resolve_text, write
 from trainkit.recipe.root import Recipe
-from trainkit.recipe.stages import Span, declared_groups, idle_stretches, spans
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -89,6 +89,39 @@ def test_a_groups_own_optimizer_settings_stand_beside_its_others() -> None:
     assert found.tree["groups"]["head"]["weight_decay"] == 1.0
 
 
+def test_a_group_with_everything_it_can_have_is_written_out_and_read_again() -> None:
+    text = (
+        GOOD
+        + """
+[groups.encoder]
+parameters = ["encoder.*", "!*.bias"]
+lr_factor = 0.1
+optimizer = { use = "hasty", lr = 0.5 }
+haste = 7
+[groups.encoder.then.finish]
+start_epoch = 4
+optimizer = { use = "steep", weight_decay = 1 }
+[groups.encoder.then.end]
+start_epoch = 6
+lr_factor = 0.5
+scheduler = { use = "falling" }
+[groups.others]
+parameters = "rest"
+weight_decay = 0
+"""
+    )
+    found = resolve(put("x.toml", text))
+    encoder, others = found.recipe.groups["encoder"], found.recipe.groups["others"]
+    assert (encoder.parameters, others.parameters) == (("encoder.*", "!*.bias"), "rest")
+    assert (encoder.options, others.options) == ({"haste": 7}, {"weight_decay": 0.0})
+    assert [type(each).__name__ for each in (encoder.optimizer, encoder.then["finish"].optimizer)] == ["Hasty", "Steep"]
+    assert {"groups.encoder.optimizer", "groups.encoder.then.finish.optimizer"} <= {each.where for each in found.used}
+    assert found.tree["groups"]["others"] == {"parameters": "rest", "weight_decay": 0.0}
+    again = resolve_text(write(found.tree), Path("/elsewhere"))
+    assert again.recipe == found.recipe
+    assert again.tree == found.tree
+
+
 SHAPES: Any = st.deferred(
     lambda: st.one_of(
         st.fixed_dictionaries({"use": st.just("round"), "radius_metres": st.floats(allow_nan=False)}),
@@ -157,7 +190,15 @@ RICH = write(
         **tomli.loads(GOOD),
         "model": {"use": "line", "layers": [1, 2], "named": {"a": {"use": "pair", "first": {"use": "round"}}}},
         "metrics": {"m": {"use": "hits"}},
-        "groups": {"head": {"lr": 0.1, "start_epoch": 3, "stop_epoch": 5, "betas": [0.1, 0.2]}},
+        "groups": {
+            "head": {
+                "lr": 0.1,
+                "start_epoch": 3,
+                "stop_epoch": 5,
+                "betas": [0.1, 0.2],
+                "then": {"a": {"lr_factor": 0.1, "start_epoch": 4}},
+            }
+        },
         "hooks": {"w": {"use": "watch", "metric": "val/hits"}},
         "loggers": {"d": {"use": "diary"}},
     }
@@ -176,7 +217,9 @@ ANYTHING: Any = st.recursive(
     lambda inner: st.one_of(
         st.lists(inner, max_size=2),
         st.dictionaries(
-            st.sampled_from(["use", "lr", "a", "", "parameters", "start_epoch", "extends"]), inner, max_size=2
+            st.sampled_from(["use", "lr", "a", "", "parameters", "start_epoch", "then", "optimizer", "extends"]),
+            inner,
+            max_size=2,
         ),
     ),
     max_leaves=4,
@@ -237,6 +280,21 @@ def test_another_use_drops_the_inherited_keys_beside_it_and_the_same_one_keeps_t
     assert other.tree["scheduler"] == {"use": "falling", "by": "step", "warmup": 0, "factor": 0.5}
     both = resolve(Path("base.toml"), ["scheduler.factor=0.1", "scheduler.use=falling"])
     assert both.tree["scheduler"] == {"use": "falling", "by": "epoch", "warmup": 0, "factor": 0.1}
+
+
+def test_one_of_two_settings_that_exclude_each_other_drops_the_inherited_other() -> None:
+    phase = "then = { finish = { start_epoch = 5, lr = 1e-4 } }"
+    put("base.toml", GOOD + f"[groups.body]\nlr = 0.1\n{phase}\n")
+    finish = "groups.body.then.finish.lr_factor=0.5"
+    found = resolve(put("x.toml", 'extends = ["base.toml"]\nrun.steps = 70\ngroups.body.lr_factor = 2\n'), [finish])
+    body = found.recipe.groups["body"]
+    assert (found.recipe.run.epochs, found.recipe.run.steps) == (None, 70)
+    assert (body.lr, body.lr_factor) == (None, 2.0)
+    assert (body.then["finish"].lr, body.then["finish"].lr_factor) == (None, 0.5)
+    assert "epochs" not in found.tree["run"]
+    assert str(found.origin(("run", "epochs"))) == "default"
+    again = resolve_text(write(found.tree), Path("/elsewhere"), ["run.epochs=9", "groups.body.lr=1"]).recipe
+    assert (again.run.epochs, again.run.steps, again.groups["body"].lr_factor) == (9, None, None)
 
 
 def test_an_inherited_key_can_be_dropped_and_one_that_is_not_there_cannot() -> None:
@@ -331,19 +389,24 @@ def test_set_takes_tables_and_lists_too() -> None:
 # ---- rules seen from inside -----------------------------------------------------------------------------------------
 
 
-def test_spans_say_when_each_group_trains() -> None:
+def test_active_epochs_say_when_each_group_trains() -> None:
     text = GOOD + "[groups.head]\nstart_epoch = 0\nstop_epoch = 3\n"
-    for recipe, head in ((text, Span(0, 3)), (GOOD, Span(None, 10))):
+    for recipe, head in ((text, ActiveEpochs(0, 3)), (GOOD, ActiveEpochs(None, 10))):
         found = resolve(put("x.toml", recipe)).recipe
-        assert spans(found, declared_groups(found) or {}) == {"body": Span(0, 10), "head": head}
+        assert active_epochs(found, declared_groups(found) or {}, 10) == {"body": ActiveEpochs(0, 10), "head": head}
     assert declared_groups(resolve(put("x.toml", GOOD), ["model.known=false"]).recipe) is None
 
 
-@given(st.lists(st.builds(Span, st.none() | st.integers(0, 12), st.integers(0, 12)), max_size=5), st.integers(1, 12))
-def test_idle_stretches_are_the_epochs_in_which_no_span_is(known: list[Span], epochs: int) -> None:
-    known = [Span(start, min(stop, epochs)) for start, stop in known if start is None or start < min(stop, epochs)]
+@given(
+    st.lists(st.builds(ActiveEpochs, st.none() | st.integers(0, 12), st.integers(0, 12)), max_size=5),
+    st.integers(1, 12),
+)
+def test_idle_stretches_are_the_epochs_in_which_no_group_trains(known: list[ActiveEpochs], epochs: int) -> None:
+    known = [
+        ActiveEpochs(start, min(stop, epochs)) for start, stop in known if start is None or start < min(stop, epochs)
+    ]
     idle = [epoch for first, stop in idle_stretches(known, epochs) for epoch in range(first, stop)]
-    assert idle == [epoch for epoch in range(epochs) if not any(span.has(epoch) for span in known)]
+    assert idle == [epoch for epoch in range(epochs) if not any(epoch in each for each in known)]
 
 
 def test_a_foreign_check_that_breaks_is_a_message(monkeypatch: pytest.MonkeyPatch) -> None:

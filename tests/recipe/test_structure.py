@@ -14,9 +14,9 @@ from recipe_toys import GOOD, toys
 from trainkit import Context, Hook, MetricName, Scheduler, component
 from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.resolve import Resolved, resolve_text, write
-from trainkit.recipe.source import Text
-from trainkit.recipe.tables import parts
-from trainkit.recipe.wording import worded
+from trainkit.recipe.source import PathString
+from trainkit.recipe.tables import walk_settings
+from trainkit.recipe.wording import reword_validator
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -184,7 +184,7 @@ def test_what_attrs_validators_say_is_worded_like_all_else(validator: Any, value
     cls = attrs.make_class("Settings", {"size": attrs.field(validator=validator)})
     with pytest.raises(ValueError, match="must") as caught:
         cls(size=value)
-    assert worded(caught.value, attrs.fields(cls).size) == message
+    assert reword_validator(caught.value, attrs.fields(cls).size) == message
 
 
 def test_a_validator_speaks_although_another_field_is_wrong_but_not_about_one_that_is() -> None:
@@ -219,11 +219,11 @@ def test_no_string_of_the_recipe_keeps_its_folder() -> None:
 
     everywhere = [*strings(found.recipe), *strings(found.tree)]
     assert {"a", "c", "x"} <= set(everywhere)
-    assert not [each for each in everywhere if isinstance(each, Text)]
+    assert not [each for each in everywhere if isinstance(each, PathString)]
 
 
 def test_parts_are_all_settings_with_their_places() -> None:
-    places = {where for where, _, _ in parts(resolved("inners = [{}]").recipe)}
+    places = {where for where, _, _ in walk_settings(resolved("inners = [{}]").recipe)}
     assert {(), ("run",), ("model", "shape"), ("hooks", "h", "inner"), ("hooks", "h", "inners", 0)} <= places
 
 

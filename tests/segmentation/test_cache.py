@@ -13,10 +13,9 @@ import pytest
 import torch
 from clients import segmentation_cases as made_up
 
-from trainkit import Context, DataError
+from trainkit import Context, DataError, FileFacts
+from trainkit.files import facts
 from trainkit_segmentation.data.msd import MSD
-from trainkit_segmentation.files import fingerprints
-from trainkit_segmentation.files.fingerprints import FileMemory
 from trainkit_segmentation.preparing import cache_filling, cache_live
 from trainkit_segmentation.preparing.cache import Cache
 from trainkit_segmentation.preparing.cache_live import CaseStore, read_entry
@@ -63,7 +62,7 @@ def test_a_second_run_makes_nothing_and_reads_the_same(task, folder):
 
 
 def test_a_file_that_is_overwritten_with_the_same_size_and_time_is_read_anew(task, folder, monkeypatch):
-    monkeypatch.setattr(fingerprints, "_SETTLED_NS", 0)
+    monkeypatch.setattr(facts, "_SETTLED_NS", 0)
     path, listing = task / "not_packed.nii", task / "dataset.json"
     listing.write_text(listing.read_text().replace("imagesTr/case_001.nii.gz", path.name))
     made_up.save(path, np.full(made_up.SIZE, 7, np.int16))
@@ -159,14 +158,14 @@ def test_files_that_stay_are_hashed_once(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_bytes(b"one")
     asked: list[Path] = []
-    hashed = fingerprints._digest
-    monkeypatch.setattr(fingerprints, "_digest", lambda path: asked.append(path) or hashed(path))
-    memory = FileMemory(tmp_path / "memory")
+    hashed = facts._digest
+    monkeypatch.setattr(facts, "_digest", lambda path: asked.append(path) or hashed(path))
+    memory = FileFacts(tmp_path / "memory")
     assert memory.digest(path) == memory.digest(path)
     assert len(asked) == 2  # it changed a moment ago, and may again within one tick of the clock
-    monkeypatch.setattr(fingerprints, "_SETTLED_NS", 0)
+    monkeypatch.setattr(facts, "_SETTLED_NS", 0)
     one = memory.digest(path)
-    assert FileMemory(tmp_path / "memory").digest(path) == one
+    assert FileFacts(tmp_path / "memory").digest(path) == one
     assert len(asked) == 3
     path.write_bytes(b"two")
     assert memory.digest(path) != one
@@ -177,9 +176,9 @@ def test_files_that_stay_are_hashed_once(tmp_path, monkeypatch):
 def test_a_file_that_changes_while_it_is_read_is_told(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(b"one")
-    memory = FileMemory(tmp_path / "memory")
+    memory = FileFacts(tmp_path / "memory")
     with pytest.raises(DataError, match="was changed while it was read"):
-        memory.about(path, "question", lambda path: path.write_bytes(b"another"))
+        memory.remember(path, "question", lambda path: path.write_bytes(b"another"))
 
 
 # ---- killed, and several at once ------------------------------------------------------------------------------------
@@ -239,7 +238,7 @@ def test_a_run_that_is_killed_while_it_makes_an_entry_leaves_none_and_no_lock(fo
 
 def test_what_was_half_written_is_no_entry_and_is_written_over(folder):
     store = CaseStore(Cache(folder=folder))
-    half = store.path(KEYS[0]).with_suffix(".incomplete")
+    half = store.path(KEYS[0]).with_suffix(".safetensors.tmp-1a2b3c4d")
     half.parent.mkdir(parents=True)
     half.write_bytes(b"half of it")
     assert not store.path(KEYS[0]).exists()
@@ -263,7 +262,7 @@ def test_a_damaged_entry_is_told(folder):
     store.ensure(KEYS[0], arrays)
     path = store.path(KEYS[0])
     os.truncate(path, path.stat().st_size - 8)
-    with pytest.raises(DataError, match=r"is damaged \(it is cut off\); delete it"):
+    with pytest.raises(DataError, match=r"is damaged \(.*not fully covered\); delete it"):
         read_entry(path)
     path.write_bytes(b"")
     with pytest.raises(DataError, match="is damaged"):

@@ -11,12 +11,11 @@ import torch
 from clients.volumes import LiveVolumes
 from safetensors.torch import save_file
 
-from trainkit import DataError, RecipeError
+from trainkit import DataError, RecipeError, load_weights, read_weights
 from trainkit.recipe.resolve import resolve, resolve_text
 from trainkit.recipe.shipped import shipped
 from trainkit_segmentation.models.attention_unet import AttentionUNet
 from trainkit_segmentation.models.dynunet import DynUNet
-from trainkit_segmentation.models.initial_weights import load_initial_weights, read_weights
 from trainkit_segmentation.models.kind import SegmentationModel
 from trainkit_segmentation.models.monai_network import MONAINetwork
 from trainkit_segmentation.models.monai_source import networks
@@ -219,7 +218,7 @@ def test_what_is_read_of_monai_is_what_monai_has() -> None:
             for key, each in signature.parameters.items()
             if key != "self" and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
         }
-        assert dict(network.arguments) == arguments, name
+        assert {key: each.required for key, each in network.items()} == arguments, name
 
 
 # ---- initial weights ------------------------------------------------------------------------------------------------
@@ -249,7 +248,7 @@ def test_weights_are_loaded_from(kind: str, tmp_path: Path) -> None:
     elif kind == "torch":
         torch.save(state, path.with_suffix(".pt"))
     elif kind == "checkpoint":
-        from trainkit import checkpoint
+        from trainkit.checkpoint import file as checkpoint
 
         content = {"model": {f"network.{key}": value for key, value in state.items()}, "epoch": 3}
         checkpoint.write(path, content)
@@ -257,7 +256,7 @@ def test_weights_are_loaded_from(kind: str, tmp_path: Path) -> None:
         torch.save({"epoch": 5, "state_dict": {f"module.{k}": v for k, v in state.items()}}, path.with_suffix(".pt"))
     path = path if path.exists() else path.with_suffix(".pt")
     assert same(source, target) != set(state)
-    said = load_initial_weights(target, path, (), group_of)
+    said = load_weights(target, path, (), group_of)
     assert same(source, target) == set(state)
     assert said == f"{len(state)} of {len(state)} weights are from {path}"
 
@@ -266,11 +265,11 @@ def test_a_head_with_other_classes_is_an_error_that_says_how_to_leave_it_out(tmp
     source, target, before = fresh(1, classes=4), fresh(2), fresh(2)
     save_file(source.state_dict(), path := tmp_path / "five.safetensors")
     with pytest.raises(
-        DataError, match=r"other classes or channels: .*\(5, .* there, .*init_from_skip = \[\"head\.\*\"\]"
+        DataError, match=r"other sizes \(classes, channels\): .*\(5, .* there, .*init_from_skip = \[\"head\.\*\"\]"
     ):
-        load_initial_weights(target, path, (), group_of)
+        load_weights(target, path, (), group_of)
     assert same(before, target) == set(target.state_dict())
-    load_initial_weights(target, path, ("head.*",), group_of)
+    load_weights(target, path, ("head.*",), group_of)
     for key, value in target.state_dict().items():
         expected = before if group_of(key) == "head" else source
         assert torch.equal(value, expected.state_dict()[key]), key
@@ -279,9 +278,9 @@ def test_a_head_with_other_classes_is_an_error_that_says_how_to_leave_it_out(tmp
 def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     save_file(SMALL["vnet"].network(1, 3, (16, 16, 16)).state_dict(), path := tmp_path / "vnet.safetensors")
     with pytest.raises(DataError, match=r"another network: it lacks model\.0.* and it has down_tr128"):
-        load_initial_weights(fresh(1), path, (), group_of)
+        load_weights(fresh(1), path, (), group_of)
     with pytest.raises(DataError, match=r'"heads\.\*" matches no parameter; did you mean "head\.\*"'):
-        load_initial_weights(fresh(1), path, ("heads.*",), group_of)
+        load_weights(fresh(1), path, ("heads.*",), group_of)
 
 
 class Bomb:

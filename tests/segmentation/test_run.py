@@ -15,9 +15,9 @@ from same import differences
 from torch import Tensor
 
 from trainkit import Batch, DataError, RecipeError, read_checkpoint
+from trainkit.console import Console
 from trainkit.engine.resume import resume
-from trainkit.engine.start import Ending, ExitCode, start
-from trainkit.hooks.progress import Console
+from trainkit.engine.start import ExitCode, RunOutcome, start
 from trainkit.recipe.resolve import resolve_text
 from trainkit_segmentation.data.kind import SegmentationData
 from trainkit_segmentation.hooks.overlays import Overlays
@@ -68,7 +68,7 @@ use = "tensorboard"
 
 def run(
     folder: Path, model: str = "unet", settings: str = "", hook: str = "", *, exclusive: bool = True, name: str = "runs"
-) -> Ending:
+) -> RunOutcome:
     text = RECIPE.format(model=model, settings=settings, hook=hook, exclusive=str(exclusive).lower())
     return start(resolve_text(text, folder, (f"run.dir={folder / name}",)), Console(quiet=True))
 
@@ -134,7 +134,8 @@ def test_a_trained_network_is_rebuilt_from_its_checkpoint_and_the_facts_of_its_d
     data: Any = state.data
     assert ending.newest is not None
     checkpoint = read_checkpoint(ending.newest)
-    facts = json.loads(json.dumps(data.facts()))
+    facts = checkpoint["facts"]
+    assert facts == json.loads(json.dumps(data.facts()))
     recipe = resolve_text(RECIPE.format(model="unet", settings="", hook="", exclusive=str(exclusive).lower()), tmp_path)
     stand_in = recipe.recipe.data.recall(facts)
     rebuilt: Any = recipe.recipe.model.build(stand_in)
@@ -175,7 +176,7 @@ def test_initial_weights_are_loaded_once_and_a_resumed_run_needs_their_file_no_m
 
 def test_a_checkpoint_of_other_classes_is_refused_until_its_head_is_left_out(tmp_path: Path) -> None:
     newest = run(tmp_path, exclusive=False).newest
-    with pytest.raises(DataError, match=r'other classes or channels.*init_from_skip = \["head\.\*"\]'):
+    with pytest.raises(DataError, match=r'other sizes \(classes, channels\).*init_from_skip = \["head\.\*"\]'):
         run(tmp_path, settings=f'init_from = "{newest}"')
     ending = run(tmp_path, settings=f'init_from = "{newest}"\ninit_from_skip = ["head.*"]')
     assert "as initialised: model.2.0.conv.weight" in (ending.run.state.folder / "log.txt").read_text()

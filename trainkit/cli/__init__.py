@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from trainkit.errors import TrainkitError
+from trainkit.errors import PartError, TrainkitError
 
 _COMMANDS = {
     "run": "Train what one or several recipes describe.",
@@ -81,10 +81,13 @@ def main() -> None:
 
 
 def _message(error: Exception) -> str:
+    if isinstance(error, PartError):
+        where = f"is in {error.log}" if error.log else "is shown by: trainkit --traceback …"
+        return f"error: {error}\nthe traceback {where}"
     if isinstance(error, TrainkitError):
         return f"error: {error}" if "error:" not in str(error) else str(error)
     return (
         f"error: {type(error).__name__}: {error}\n"
-        "this comes from the code of trainkit or of a plugin; its traceback is in the run's log.txt, "
+        "this comes from the code of trainkit; the traceback is in the run's log.txt, "
         "or is shown by: trainkit --traceback …"
     )

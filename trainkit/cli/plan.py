@@ -11,7 +11,7 @@ import click
 from trainkit.errors import RecipeError
 
 if TYPE_CHECKING:
-    from trainkit.groups import Stage
+    from trainkit.groups.plan import GroupPlan
     from trainkit.recipe.root import Recipe
 
 
@@ -31,23 +31,23 @@ def command(recipe: Path, sets: tuple[str, ...], steps: int) -> None:
 
     An epoch in which nothing changes is left out. A schedule that goes by metrics is shown as if it never reduced.
     """
-    from trainkit.groups import stages
+    from trainkit.groups.plan import plan_groups
+    from trainkit.recipe.group_epochs import declared_groups
     from trainkit.recipe.resolve import resolve
-    from trainkit.recipe.stages import declared_groups
 
     resolved = resolve(recipe, sets)
     names = declared_groups(resolved.recipe)
     if names is None:
         click.echo("the model names its groups only after it is built; plan cannot show them")
         return
-    planned = stages(resolved.recipe, names)
+    planned = plan_groups(resolved.recipe, names)
     for line in list(table(resolved.recipe, planned, steps)):  # all of it, or a mistake alone
         click.echo(line)
     for note in resolved.notes:
         click.echo(str(note))
 
 
-def table(recipe: Recipe, planned: dict[str, Stage], steps_per_epoch: int) -> Iterator[str]:
+def table(recipe: Recipe, planned: dict[str, GroupPlan], steps_per_epoch: int) -> Iterator[str]:
     """Yield the lines of the plan: a head, and a row for each epoch in which something is new.
 
     Raises:
@@ -58,29 +58,31 @@ def table(recipe: Recipe, planned: dict[str, Stage], steps_per_epoch: int) -> It
     yield "epoch" + "".join(name.rjust(width) for name in planned)
     previous: list[str] = []
     for epoch in range(epochs):
-        row = [_cell(name, stage, epoch, steps_per_epoch) for name, stage in planned.items()]
+        row = [_cell(name, plan, epoch, steps_per_epoch) for name, plan in planned.items()]
         if row != previous or epoch == epochs - 1:
             yield str(epoch).rjust(5) + "".join(cell.rjust(width) for cell in row)
         previous = row
-    for name, stage in planned.items():
-        for epoch, text in stage.scheduler.timeline(epochs):
-            yield f"epoch {epoch}: {name}: {text}"
+    for name, plan in planned.items():
+        for phase in plan.phases:
+            for epoch, text in phase.scheduler.timeline(epochs):
+                yield f"epoch {epoch}: {name}: {text}"
     parts = [recipe.data, recipe.model, recipe.optimizer, *recipe.losses.values(), *recipe.hooks.values()]
     for part in parts:
         for epoch, text in part.timeline(epochs):
             yield f"epoch {epoch}: {text}"
-    if any(stage.scheduler.by == "step" for stage in planned.values()):
+    if any(phase.scheduler.by == "step" for plan in planned.values() for phase in plan.phases):
         yield f"schedules by step are shown at each epoch's start, for {steps_per_epoch} steps an epoch"
-    frozen = [name for name, stage in planned.items() if stage.start_epoch is None]
+    frozen = [name for name, plan in planned.items() if plan.epochs.start is None]
     if frozen:
         yield f"frozen for the whole run: {', '.join(frozen)} (groups.<name>.start_epoch lets one train)"
 
 
-def _cell(name: str, stage: Stage, epoch: int, steps_per_epoch: int) -> str:
-    if not stage.active(epoch):
+def _cell(name: str, plan: GroupPlan, epoch: int, steps_per_epoch: int) -> str:
+    phase = plan.phase_at(epoch)
+    if epoch not in phase.epochs:
         return "-"
     try:
-        return f"{stage.point(epoch, epoch * steps_per_epoch, steps_per_epoch, {}).lr:.4g}"
+        return f"{phase.rate(epoch, epoch * steps_per_epoch, steps_per_epoch, {}).lr:.4g}"
     except RecipeError as error:
         raise RecipeError(
             f"group {name}: {error} (for {steps_per_epoch} steps an epoch; --steps-per-epoch changes that)"

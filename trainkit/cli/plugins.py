@@ -14,7 +14,7 @@ def command() -> None:
 
     One that cannot be imported is listed with the reason; it is in nobody's way as long as no recipe names it.
     """
-    for group in registry.groups():
+    for group in registry.entry_point_groups():
         found = registry.registered(group)
         click.secho(group, bold=True)
         width = max(len(each.name) for each in found)

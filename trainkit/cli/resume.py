@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from trainkit.engine.extension import Choice
+    from trainkit.groups.resuming import Choice
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -17,9 +17,8 @@ if TYPE_CHECKING:
 @click.option(
     "--epoch", type=int, metavar="N", help="Go on from the checkpoint with N finished epochs, not the newest."
 )
-@click.option(
-    "--epochs", type=int, metavar="N", help="The run is to have N epochs in all: short for --set run.epochs=N"
-)
+@click.option("--epochs", type=int, metavar="N", help="Train for N epochs in all; short for --set run.epochs=N.")
+@click.option("--steps", type=int, metavar="N", help="Train for N steps in all; short for --set run.steps=N.")
 @click.option(
     "--on-extend",
     type=click.Choice(["stretch", "hold", "restart"]),
@@ -33,6 +32,7 @@ def command(
     path: Path,
     epoch: int | None,
     epochs: int | None,
+    steps: int | None,
     on_extend: Choice | None,
     recipe: Path | None,
     sets: tuple[str, ...],
@@ -49,12 +49,12 @@ def command(
     trainkit resume ptycho_staged --epoch 30 --epochs 100 --on-extend hold
     """
     from trainkit.cli.run import report
+    from trainkit.console import Console
     from trainkit.engine.resume import resume
-    from trainkit.hooks.progress import Console
 
     console = Console(quiet)
-    if epochs is not None:
-        sets = (*sets, f"run.epochs={epochs}")
+    lengths = {"run.epochs": epochs, "run.steps": steps}
+    sets += tuple(f"{key}={length}" for key, length in lengths.items() if length is not None)
     ending = resume(path, console, sets=sets, recipe=recipe, epoch=epoch, on_extend=on_extend, allow_code=allow_code)
     if ending is not None:
         report(ending, console)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from trainkit.engine.start import Ending
-    from trainkit.hooks.progress import Console
+    from trainkit.console import Console
+    from trainkit.engine.start import RunOutcome
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -32,17 +32,17 @@ def command(recipes: tuple[Path, ...], sets: tuple[str, ...], unfinished: bool, 
     from trainkit.recipe.resolve import resolve_all
 
     resolved = resolve_all(recipes, sets)  # before torch is imported: a mistake is answered at once
+    from trainkit.console import Console
     from trainkit.engine.queue import run_all
-    from trainkit.hooks.progress import Console
 
     console = Console(quiet)
     for each in resolved:
         for note in each.notes:
             console.say(str(note))
-    sys.exit(run_all(resolved, console, unfinished=unfinished, report=report))
+    sys.exit(run_all(resolved, console, continue_unfinished=unfinished, report=report))
 
 
-def report(ending: Ending, console: Console) -> None:
+def report(ending: RunOutcome, console: Console) -> None:
     """Say how a run ended, what it reached, and where everything is."""
     state = ending.run.state
     folder = state.folder
@@ -58,8 +58,9 @@ def report(ending: Ending, console: Console) -> None:
     rates = [f"{n} {lr:.4g}" if state.groups[n].active else f"{n} frozen" for n, lr in state.learning_rates().items()]
     say("learning rates: " + "  ".join(rates))
     if ending.best:
-        value, epoch = ending.best
-        say(f"best:           {state.monitor.metric} {value:.5g} after {epoch} epochs")
+        best = ending.best
+        where = f"{best.epoch} epoch{'s' if best.epoch != 1 else ''}" if best.step is None else f"{best.step} steps"
+        say(f"best:           {state.monitor.metric} {best.value:.5g} after {where}")
     if ending.newest:
         say(f"checkpoint:     {ending.newest}")
     say(f"run folder:     {folder}")

@@ -30,9 +30,9 @@ def command(name: str) -> None:
         click.echo(described(found.load()))
 
 
-def _matching(name: str) -> list[tuple[str, registry.Found]]:
+def _matching(name: str) -> list[tuple[str, registry.RegisteredComponent]]:
     kind, _, use = name.rpartition("/")
-    known = [(group, found) for group in registry.groups() for found in registry.registered(group)]
+    known = [(group, found) for group in registry.entry_point_groups() for found in registry.registered(group)]
     matches = [(g, f) for g, f in known if f.name == use and kind in ("", g, g.removeprefix("trainkit."), f.package)]
     if not matches:
         near = did_you_mean(name, {f"{g.removeprefix('trainkit.')}/{f.name}" if kind else f.name for g, f in known})

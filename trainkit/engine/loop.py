@@ -4,21 +4,23 @@
     while epochs are left:
         group_start / group_stop                   groups are switched on and off
         epoch_start
-        for batch in data.train(epoch, start):
+        for the batches of each step in data.train(epoch, start):
             step_start
-            outputs = model(batch)
-            loss = weighted sum of losses(outputs, batch, model)
-            loss.backward()                        over several batches where gradients are accumulated
+            outputs = model(batch)                 ┐
+            loss = weighted sum of the losses      ├ over several batches where gradients are accumulated
+            loss.backward()                        ┘
             backward_end
             optimizer.step()
             step_end
-            checkpoint                             only when somebody asked to save or to stop
-        for each split but "train", every few epochs:
-            validation_start
-            for batch in data.evaluate(split):
-                outputs = inference(model, batch)
-                validation_step_end
-            validation_end
+            evaluation, picture                    every few steps
+            checkpoint                             when somebody asked to save, or to end the run as it stands
+        evaluation                                 every few epochs, and at the end:
+            for each split but "train":
+                validation_start
+                for batch in data.evaluate(split):
+                    outputs = inference(model, batch)
+                    validation_step_end
+                validation_end
         schedules observe the metrics
         picture                                    every few epochs, and at the end
         epoch_end
@@ -31,19 +33,19 @@ step path nothing is read from the device: values are accumulated there and read
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from itertools import islice
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-
-from trainkit.randomness import generator_states, restore_generators
-from trainkit.state import Running
+from trainkit.engine.batches import to_device
+from trainkit.engine.evaluation import evaluate
+from trainkit.events import fire
+from trainkit.randomness import restore_generators
+from trainkit.state import EpochMean
 
 if TYPE_CHECKING:
-    from trainkit.contracts import Batch
     from trainkit.engine.run import Run
+    from trainkit.recipe.root import Pictures, Validation
+    from trainkit.state import State
 
 
 def train(run: Run) -> None:
@@ -56,189 +58,124 @@ def train(run: Run) -> None:
     run.emit("run_start")
     if run.generators is not None:
         restore_generators(run.generators)
-    while state.epoch < state.epochs and state.stop_reason is None:
+    while state.epoch < state.epochs:
         _train_epoch(run)
-        if state.stop_reason is not None:
-            return  # asked for at a step: the resumed run does what is left of the epoch, validation included
-        _finish_epoch(run)
+        if state.interrupted:
+            return  # the resumed run does what is left of the epoch, its evaluation included
+        _close_epoch(run)
+        if state.stop_reason is not None or state.interrupted:
+            return
 
 
 def _train_epoch(run: Run) -> None:
-    state, stages, optimizer, events = run.state, run.stages, run.optimizer, run.events
-    model, losses, device, autocast = state.model, run.losses, state.context.device, run.autocast
+    state, groups, step, events = run.state, run.groups, run.step, run.events
     step_start, backward_end, step_end = events["step_start"], events["backward_end"], events["step_end"]
-    accumulate = run.recipe.run.accumulate
-    start = state.steps_in_epoch * accumulate
-    left = state.data.batches_per_epoch - start
+    device, by_steps = state.context.device, run.recurs_by_steps
 
     state.seconds = dict.fromkeys(("data", "steps", "validation", "checkpoint"), 0.0)
     began = perf_counter()
-    stages.enter(state.epoch, state.epoch_step, state.step)
-    if start == 0:
-        state.metrics, state.pictures = {}, {}
-        state.running = {"train/loss": Running(must_be_finite=True)}
-        for event, names in (("group_stop", stages.stopped(state.epoch)), ("group_start", stages.started(state.epoch))):
-            for name in names:
-                state.group = name
-                run.emit(event)
-        state.group = None
-        run.emit("epoch_start")
-    stages.train_mode()
-    running = state.running["train/loss"]
+    groups.enter_epoch(state.epoch, state.epoch_step, state.step)
+    if not state.steps_in_epoch:
+        _start_epoch(run)
+    elif by_steps and not _is_over(state) and _was_kept_from_evaluating(run):
+        _every_few_steps(run)
+    groups.train_mode()
+    loss = state.means["train/loss"]
 
-    batches = _waited_for(state.data.train(state.epoch, start), state.seconds)
-    for batch in batches:
-        state.batch = batch = to_device(batch, device)
-        for listener in step_start:
-            listener(state)
-        stages.tick(state.epoch, state.step)
-        optimizer.zero_grad(set_to_none=True)
-        with autocast():
-            state.outputs = outputs = model(batch)
-            state.loss = loss = losses.total(outputs, batch, state)
-        if accumulate == 1:
-            loss.backward()  # type: ignore[no-untyped-call]
-        else:
-            _accumulate(run, batches, min(accumulate, left))
-            left -= accumulate
-        for listener in backward_end:
-            listener(state)
-        optimizer.step()
-        state.step += 1
-        running.add(state.loss.detach())
-        for listener in step_end:
-            listener(state)
-        if state.save_reason is not None or state.stop_reason is not None:
-            run.emit("checkpoint")
-            if state.stop_reason is not None:
+    if not _is_over(state):
+        for batches in run.batches.steps(state.epoch, state.steps_in_epoch, state.seconds):
+            state.batch = to_device(batches[0], device)
+            if step_start:
+                fire(step_start, state)
+            groups.set_step_rates(state.epoch, state.step)
+            step.gradients(batches)
+            if backward_end:
+                fire(backward_end, state)
+            step.update()
+            state.step += 1
+            assert state.loss is not None
+            loss.add(state.loss.detach())
+            if step_end:
+                fire(step_end, state)
+            if by_steps and state.steps_in_epoch < state.steps_per_epoch and not _is_over(state):
+                _every_few_steps(run)
+            if state.save_reason is not None or state.interrupt_reason is not None:
+                run.emit("checkpoint")
+            if _is_over(state):
                 break
     state.batch = state.outputs = state.loss = None
-    optimizer.zero_grad(set_to_none=True)  # validation needs the memory, not the gradients
-    state.seconds["steps"] = perf_counter() - began - state.seconds["data"]
+    run.optimizers.zero_grad()  # evaluation needs the memory, not the gradients
+    state.seconds["steps"] = perf_counter() - began - state.seconds["data"] - state.seconds["validation"]
 
 
-def _accumulate(run: Run, batches: Iterator[Batch], number: int) -> None:
-    """Add up the gradients of ``number`` batches, the first of which has gone forward, to those of their mean loss."""
+def _start_epoch(run: Run) -> None:
+    state, groups = run.state, run.groups
+    state.metrics, state.pictures = {}, {}
+    state.means = {"train/loss": EpochMean(must_be_finite=True)}
+    for event, names in (("group_stop", groups.stopped(state.epoch)), ("group_start", groups.started(state.epoch))):
+        for name in names:
+            state.group = name
+            run.emit(event)
+    state.group = None
+    run.emit("epoch_start")
+
+
+def _is_over(state: State) -> bool:
+    """Return whether no further step of the epoch is to be made, though the data may have more."""
+    return state.step == state.steps or state.stop_reason is not None or state.interrupt_reason is not None
+
+
+def _was_kept_from_evaluating(run: Run) -> bool:
+    """Return whether an interruption came while an evaluation inside the epoch was under way."""
     state = run.state
-    assert state.loss is not None
-    loss = state.loss / number
-    loss.backward()  # type: ignore[no-untyped-call]
-    mean = loss.detach()
-    for batch in islice(batches, number - 1):
-        state.batch = batch = to_device(batch, state.context.device)
-        with run.autocast():
-            state.outputs = outputs = state.model(batch)
-            loss = run.losses.total(outputs, batch, state) / number
-        loss.backward()  # type: ignore[no-untyped-call]
-        mean = mean + loss.detach()
-    state.loss = mean
+    inside = 0 < state.steps_in_epoch < state.steps_per_epoch
+    return inside and _is_due(run.recipe.validation.every_steps, state.step) and state.evaluated_step != state.step
 
 
-def _waited_for(batches: Iterable[Batch], seconds: dict[str, float]) -> Iterator[Batch]:
-    """Yield the batches, and add up how long they let one wait."""
-    iterator = iter(batches)
-    while True:
-        began = perf_counter()
-        batch = next(iterator, None)
-        seconds["data"] += perf_counter() - began
-        if batch is None:
-            return
-        yield batch
-
-
-def _finish_epoch(run: Run) -> None:
+def _every_few_steps(run: Run) -> None:
+    """Evaluate and make pictures after a step inside an epoch, where the recipe says so."""
     state, recipe = run.state, run.recipe
-    state.metrics |= {name: running.mean() for name, running in state.running.items()}
-    last = state.epoch + 1 == state.epochs
+    if _is_due(recipe.validation.every_steps, state.step):
+        _evaluate(run)
+        run.groups.train_mode()
+    if _is_due(recipe.pictures.every_steps, state.step) and not state.interrupted:
+        run.emit("picture")
+        state.pictures = {}
+
+
+def _is_due(every: int, number: int) -> bool:
+    return every > 0 and number % every == 0
+
+
+def _evaluate(run: Run) -> bool:
+    """Evaluate, unless that was done after this very step; return False if the run was interrupted meanwhile."""
+    state = run.state
+    if state.evaluated_step == state.step:
+        return True
     began = perf_counter()
-    if last or (state.epoch + 1) % recipe.validation.every_epochs == 0:
-        before = generator_states()
-        for split in recipe.data.splits():
-            if split != "train" and not _validate(run, split):
-                restore_generators(before)
-                run.emit("checkpoint")  # as it stood after the epoch's last step
-                return
-    state.seconds["validation"] = perf_counter() - began
+    done = evaluate(run)
+    state.seconds["validation"] += perf_counter() - began
+    return done
+
+
+def _close_epoch(run: Run) -> None:
+    state, recipe = run.state, run.recipe
+    state.closing = True
+    state.metrics |= {name: mean.mean() for name, mean in state.means.items()}
+    finished = state.epoch + 1
+    last = finished == state.epochs or state.stop_reason is not None
+
+    def is_due(settings: Validation | Pictures) -> bool:
+        return last or _is_due(settings.every_epochs, finished) or _is_due(settings.every_steps, state.step)
+
+    if is_due(recipe.validation) and not _evaluate(run):
+        run.emit("checkpoint")  # as it stood after the epoch's last step
+        return
     state.metrics |= {f"lr/{name}": lr for name, lr in state.learning_rates().items()}
-    run.stages.observe(state.epoch, state.step, state.metrics)
-    if last or (recipe.pictures.every_epochs and (state.epoch + 1) % recipe.pictures.every_epochs == 0):
+    run.groups.observe(state.epoch, state.step, state.metrics)
+    if is_due(recipe.pictures):
         run.emit("picture")
     run.emit("epoch_end")
     state.pictures = {}
-    state.epoch += 1
-    state.epoch_step = state.step
+    state.epoch, state.epoch_step, state.closing = finished, state.step, False
     run.emit("checkpoint")
-
-
-@torch.no_grad()
-def _validate(run: Run, split: str) -> bool:
-    """Evaluate a split; return False if the run was interrupted meanwhile."""
-    state = run.state
-    state.split = split
-    state.model.eval()
-    run.emit("validation_start")
-    totals: dict[str, torch.Tensor] = {}
-    items = 0
-    for batch in state.data.evaluate(split):
-        if state.interrupted:
-            return False
-        state.batch = batch = to_device(batch, state.context.device)
-        with run.autocast():
-            state.outputs = outputs = run.inference(state.model, batch)
-            values = run.losses.validation(outputs, batch, state.model)
-        number = len(batch["index"])
-        items += number
-        for name, value in values.items():
-            totals[name] = totals.get(name, 0.0) + value.double() * number
-        for metric in run.metrics.values():
-            metric.update(outputs, batch)
-        for listener in run.events["validation_step_end"]:
-            listener(state)
-    state.metrics |= {f"{split}/{name}": float(total) / items for name, total in totals.items()}
-    for metric in run.metrics.values():
-        state.metrics |= {f"{split}/{name}": value for name, value in metric.compute().items()}
-    run.emit("validation_end")
-    state.batch = state.outputs = state.split = None
-    return True
-
-
-def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Return the batch with its tensors on a device; what is there already is not copied."""
-    if device.type == "cpu":
-        return batch
-    return {
-        key: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
-        for key, value in batch.items()
-    }
-
-
-class Losses:
-    """The weighted sum of a recipe's losses.
-
-    Args:
-        parts: Name -> (weight, function, does it count on held-out data).
-    """
-
-    def __init__(self, parts: Mapping[str, tuple[float, Any, bool]]) -> None:
-        self._parts = tuple((name, weight, function, held_out) for name, (weight, function, held_out) in parts.items())
-
-    def total(self, outputs: Any, batch: Any, state: Any) -> torch.Tensor:
-        """Return the scalar to be minimised; logs each term when there are several."""
-        parts = self._parts
-        if len(parts) == 1:
-            _, weight, function, _ = parts[0]
-            value: torch.Tensor = function(outputs, batch, state.model)
-            return value if weight == 1.0 else weight * value
-        total: Any = 0.0
-        for name, weight, function, _ in parts:
-            value = function(outputs, batch, state.model)
-            state.log(f"train/{name}", value)
-            total = total + weight * value
-        return total  # type: ignore[no-any-return]
-
-    def validation(self, outputs: Any, batch: Any, model: Any) -> dict[str, torch.Tensor]:
-        """Return the total ("loss") over the terms that say something of held-out data, and each of several terms."""
-        values = {n: (w, f(outputs, batch, model)) for n, w, f, held_out in self._parts if held_out}
-        total = sum(weight * value for weight, value in values.values())
-        terms = {name: value for name, (_, value) in values.items()} if len(self._parts) > 1 else {}
-        return {"loss": torch.as_tensor(total)} | terms

@@ -1,4 +1,4 @@
-"""Several recipes one after the other, each begun, gone on with, or skipped."""
+"""Runs several recipes in turn: starts, resumes or skips each."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from trainkit.engine import folder as run_folder
+from trainkit.engine import run_folder
 from trainkit.engine.resume import resume
-from trainkit.engine.start import Ending, ExitCode, start
+from trainkit.engine.start import ExitCode, RunOutcome, start
 from trainkit.errors import TrainkitError
 from trainkit.recipe.resolve import write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trainkit.hooks.progress import Console
+    from trainkit.console import Console
     from trainkit.recipe.resolve import Resolved
 
 
-class Done(NamedTuple):
-    """What became of one recipe.
+class QueueResult(NamedTuple):
+    """What happened to one recipe.
 
     Attributes:
         name: The run's name.
@@ -41,32 +41,36 @@ class Done(NamedTuple):
 
 
 def run_all(
-    recipes: Sequence[Resolved], console: Console, *, unfinished: bool, report: Callable[[Ending, Console], None]
+    recipes: Sequence[Resolved],
+    console: Console,
+    *,
+    continue_unfinished: bool,
+    report: Callable[[RunOutcome, Console], None],
 ) -> ExitCode:
     """Run recipes one after the other; one that fails does not keep the others from running.
 
     Args:
         recipes: What to run.
         console: Where to speak.
-        unfinished: Skip those that are finished already, and go on with those that were begun.
+        continue_unfinished: Skip those that are finished already, and go on with those that were begun.
         report: Says how a run ended.
 
     Returns:
         What the command line leaves with: FAILED if one failed, STOPPED if it was interrupted.
     """
-    done: list[Done] = []
+    done: list[QueueResult] = []
     code = ExitCode.FINISHED
     for number, resolved in enumerate(recipes, start=1):
         name = resolved.recipe.run.name
         if len(recipes) > 1:
             console.say(f"\nrun {number} of {len(recipes)}: {name}")
         began = time.perf_counter()
-        ending: Ending | None = None
+        ending: RunOutcome | None = None
         try:
-            before = _begun(resolved) if unfinished else None
+            before = _begun(resolved) if continue_unfinished else None
             if before is not None and _is_finished(before):
                 console.say(f"{before}: finished already")
-                done.append(Done(name, "skipped: finished already", None, 0.0, before))
+                done.append(QueueResult(name, "skipped: finished already", None, 0.0, before))
                 continue
             if before is None:
                 ending = start(resolved, console)
@@ -78,16 +82,18 @@ def run_all(
                 raise
             message = str(error) if isinstance(error, TrainkitError) else traceback.format_exc()
             console.say(f"failed: {message}")
-            done.append(Done(name, f"failed: {str(error).splitlines()[0]}", None, time.perf_counter() - began, None))
+            done.append(
+                QueueResult(name, f"failed: {str(error).splitlines()[0]}", None, time.perf_counter() - began, None)
+            )
             code = ExitCode.FAILED
             continue
         if ending is None:
-            done.append(Done(name, "skipped: nothing is left to do", None, 0.0, before))
+            done.append(QueueResult(name, "skipped: nothing is left to do", None, 0.0, before))
             continue
         report(ending, console)
         state = ending.run.state
         best = ending.best[0] if ending.best else None
-        done.append(Done(name, state.ended, best, time.perf_counter() - began, state.folder))
+        done.append(QueueResult(name, state.ended, best, time.perf_counter() - began, state.folder))
         if ending.code is ExitCode.STOPPED:
             code = ExitCode.STOPPED
             break
@@ -112,7 +118,7 @@ def _is_finished(folder: Path) -> bool:
     return bool(starts and starts[-1].get("finished"))
 
 
-def _table(done: Sequence[Done], names: Sequence[str]) -> Iterator[str]:
+def _table(done: Sequence[QueueResult], names: Sequence[str]) -> Iterator[str]:
     width = max(len(name) for name in names)
     yield ""
     yield f"{'run':{width}}  {'took':>9}  {'best':>10}  what"

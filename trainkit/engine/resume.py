@@ -1,7 +1,8 @@
-"""Going on from a checkpoint: which one, where, and what differs from before."""
+"""Resuming from a checkpoint: which one, in which folder, and what differs from before."""
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,20 +10,33 @@ from typing import TYPE_CHECKING, Any
 
 import tomli
 
-from trainkit import checkpoint
-from trainkit.engine import folder as run_folder
-from trainkit.engine.extension import CHOICES, Begun, Choice, Continued, Place, begun, goes_on, must_choose, trace
-from trainkit.engine.run import Run, build
-from trainkit.engine.saving import restore
-from trainkit.engine.start import Ending, execute
+from trainkit.checkpoint.file import read
+from trainkit.checkpoint.folder import CheckpointFolder
+from trainkit.engine import run_folder
+from trainkit.engine.build import build
+from trainkit.engine.environment import conditions
+from trainkit.engine.every_run import metrics_file
+from trainkit.engine.every_run.saving import facts_of, restore
+from trainkit.engine.start import RunOutcome, execute
 from trainkit.errors import CheckpointError, RecipeError
-from trainkit.groups import Stage, stages
-from trainkit.loggers import metrics_file
+from trainkit.groups.plan import GroupPlan, RunLength, plan_groups
+from trainkit.groups.resuming import (
+    CHOICES,
+    Choice,
+    ResumedGroup,
+    ResumePoint,
+    SavedGroup,
+    is_ambiguous,
+    rates_per_epoch,
+    read_saved_group,
+    resume_group,
+)
+from trainkit.recipe.group_epochs import declared_groups
 from trainkit.recipe.resolve import resolve, resolve_text
-from trainkit.recipe.stages import declared_groups
 
 if TYPE_CHECKING:
-    from trainkit.hooks.progress import Console
+    from trainkit.console import Console
+    from trainkit.engine.run import Run
     from trainkit.recipe.resolve import Resolved
     from trainkit.recipe.root import Recipe
     from trainkit.recipe.structure import AllowCode
@@ -40,7 +54,7 @@ def resume(
     on_extend: Choice | None = None,
     allow_code: AllowCode = False,
     extra: Mapping[str, object] | None = None,
-) -> Ending | None:
+) -> RunOutcome | None:
     """Go on from a checkpoint.
 
     From the newest checkpoint of a run folder it goes on in that folder; from an earlier one, in a new folder that
@@ -67,28 +81,25 @@ def resume(
     """
     console.log_to(None)
     file, saved = find(path, epoch, console)
-    if recipe is not None:
-        resolved = resolve(recipe, sets) if isinstance(recipe, Path) else recipe
-    else:
-        source = f"the recipe in {file}"
-        resolved = resolve_text(saved["recipe"], Path.cwd(), sets, source=source, allow_code=allow_code)
-    if saved["epoch"] >= resolved.recipe.run.num_epochs(saved["steps_per_epoch"]):
-        console.say(f"{file}: all {saved['epoch']} epochs are finished; nothing is left to do")
+    resolved = _resolve(recipe, saved, file, sets, allow_code)
+    if _nothing_left(resolved.recipe, saved):
+        console.say(f"{file}: {_length_in_words(resolved.recipe)} are finished; nothing is left to do")
         return None
     then = resolve_text(saved["recipe"], Path.cwd(), source="the checkpoint's recipe", allow_code=allow_code).recipe
     if on_extend is None:
         _ask_early(resolved.recipe, then, saved)
     old_folder = file.parent.parent if file.parent.name == run_folder.CHECKPOINTS else None
-    in_place = old_folder is not None and not _is_followed(file, saved)
+    in_place = old_folder is not None and not CheckpointFolder(file.parent).has_later(file, saved)
     folder = old_folder if old_folder is not None and in_place else run_folder.create(resolved, parent=file)
-    with run_folder.lock(folder), console.heard():
+    with run_folder.lock(folder), console.capture_logging():
         try:
-            run = build(resolved, folder)
+            run = build(resolved, folder, finished=(saved["epoch"], saved["epoch_step"]))
             for name, part in (extra or {}).items():
                 run.add(name, part)
-            old = _begun(then, saved, {name: _name_then(name, run, saved) for name in run.stages.stages})
-            groups = _groups(run.stages.stages, old, _place(run, saved), on_extend)
-            loaded = restore(run, saved, groups)
+            plans = run.groups.plans
+            old = _saved_groups(then, saved, {name: _name_then(name, run, saved) for name in plans})
+            groups = _resumed_groups(plans, old, _point(run, saved), on_extend)
+            report = restore(run, saved, groups)
         except BaseException:
             if not in_place:
                 shutil.rmtree(folder)  # nothing was run in it
@@ -96,17 +107,39 @@ def resume(
         if in_place:
             run_folder.describe(folder, resolved)
         if old_folder is not None:
-            metrics_file.cut_back(old_folder, saved["epoch"], into=folder)
+            metrics_file.cut_back(old_folder, saved["epoch"], run.state.evaluated_step, into=folder)
         console.log_to(folder / run_folder.LOG)
         console.say(f"run folder: {folder}")
-        console.say(f"going on from {file}: {saved['epoch']} epochs, {saved['step']} steps finished")
-        for line in (*differences(saved, run), *_told(run, saved, old, groups)):
+        console.say(f"resuming from {file}: {saved['epoch']} epochs, {saved['step']} steps finished")
+        for line in (*differences(saved, run), *group_changes(run, saved, old, groups)):
             console.say(f"  {line}")
-        for names, what in ((loaded.fresh, "begin without optimizer state"), (loaded.unused, "are no longer there")):
+        for names, what in ((report.fresh, "begin without optimizer state"), (report.unused, "are no longer there")):
             if names:
                 shown = ", ".join(names[:8]) + (f", … ({len(names)} in all)" if len(names) > 8 else "")
                 console.say(f"  parameters that {what}: {shown}")
         return execute(run, console)
+
+
+def _resolve(
+    recipe: Path | Resolved | None, saved: Mapping[str, Any], file: Path, sets: Sequence[str], allow_code: AllowCode
+) -> Resolved:
+    if isinstance(recipe, Path):
+        return resolve(recipe, sets)
+    if recipe is not None:
+        return recipe
+    return resolve_text(saved["recipe"], Path.cwd(), sets, source=f"the recipe in {file}", allow_code=allow_code)
+
+
+def _nothing_left(recipe: Recipe, saved: Mapping[str, Any]) -> bool:
+    if saved["step"] > saved["epoch_step"]:
+        return False  # the epoch is to be closed, if nothing else
+    if recipe.run.steps is not None:
+        return bool(saved["step"] >= recipe.run.steps)
+    return bool(saved["epoch"] >= recipe.run.num_epochs())
+
+
+def _length_in_words(recipe: Recipe) -> str:
+    return f"all {recipe.run.epochs} epochs" if recipe.run.steps is None else f"all {recipe.run.steps} steps"
 
 
 def find(path: Path, epoch: int | None, console: Console) -> tuple[Path, dict[str, Any]]:
@@ -125,18 +158,12 @@ def find(path: Path, epoch: int | None, console: Console) -> tuple[Path, dict[st
             raise CheckpointError(f"{path} is a recipe; begin with it anew by: trainkit run {path}")
         if epoch is not None:
             raise CheckpointError(f"{path} is one checkpoint; --epoch chooses among those of a run folder")
-        return path, checkpoint.read(path)
-    folder = _run_folder(path) / run_folder.CHECKPOINTS
+        return path, read(path)
+    folder = CheckpointFolder(_run_folder(path) / run_folder.CHECKPOINTS)
     if epoch is None:
-        return checkpoint.newest_good(folder, console.say)
-    file = folder / f"epoch-{epoch:04d}.safetensors"
-    if not file.is_file():
-        there = ", ".join(str(int(each.stem.partition("-")[2])) for each in sorted(folder.glob("epoch-*.safetensors")))
-        raise CheckpointError(
-            f"{folder} has no checkpoint of {epoch} finished epochs; there are: {there or 'none'}. "
-            "([checkpoint] keep_last and keep_every say which are kept)"
-        )
-    return file, checkpoint.read(file)
+        return folder.newest_good(console.say)
+    file = folder.at_epoch(epoch)
+    return file, read(file)
 
 
 def _run_folder(path: Path) -> Path:
@@ -150,19 +177,6 @@ def _run_folder(path: Path) -> Path:
     )
 
 
-def _is_followed(file: Path, saved: Mapping[str, Any]) -> bool:
-    """Return whether its folder holds a good checkpoint of a later state."""
-    for other in file.parent.glob("*-*.safetensors"):
-        if other.name != file.name:
-            try:
-                header = checkpoint.read_header(other)
-            except CheckpointError:
-                continue  # a damaged file is not a later state of the run
-            if (header["step"], header["epoch"]) > (saved["step"], saved["epoch"]):
-                return True
-    return False
-
-
 # ---- parameter groups -----------------------------------------------------------------------------------------------
 
 
@@ -174,32 +188,38 @@ def _ask_early(recipe: Recipe, then: Recipe, saved: Mapping[str, Any]) -> None:
     """
     names = declared_groups(recipe)
     if names is not None and recipe.data == then.data:
-        old = _begun(then, saved, {name: name if name in saved["groups"] else None for name in names})
-        place = Place(saved["epoch"], saved["epoch_step"], saved["steps_per_epoch"])
-        _groups(stages(recipe, names), old, place, on_extend=None)
+        old = _saved_groups(then, saved, {name: name if name in saved["groups"] else None for name in names})
+        point = ResumePoint(saved["epoch"], saved["epoch_step"], saved["steps_per_epoch"])
+        length = RunLength.of(recipe.run, saved["steps_per_epoch"], saved["epoch"], saved["epoch_step"])
+        _resumed_groups(plan_groups(recipe, names, length), old, point, on_extend=None)
 
 
-def _groups(
-    new: Mapping[str, Stage], old: Mapping[str, Begun | None], place: Place, on_extend: Choice | None
-) -> dict[str, Continued]:
+def _resumed_groups(
+    new: Mapping[str, GroupPlan],
+    old: Mapping[str, SavedGroup | None],
+    point: ResumePoint,
+    on_extend: Choice | None,
+) -> dict[str, ResumedGroup]:
     """Return how each group goes on.
 
     Raises:
         RecipeError: It has to be said how; names the learning rates that each way gives.
     """
     if on_extend is None:
-        open_questions = [name for name in new if must_choose(new[name], old[name], place)]
+        open_questions = [name for name in new if is_ambiguous(new[name], old[name], point)]
         if open_questions:
-            raise RecipeError(_question(new, old, place, open_questions))
+            raise RecipeError(_question(new, old, point, open_questions))
     choice: Choice = on_extend or "stretch"
-    return {name: goes_on(stage, old[name], place, choice) for name, stage in new.items()}
+    return {name: resume_group(plan, old[name], point, choice) for name, plan in new.items()}
 
 
-def _place(run: Run, saved: Mapping[str, Any]) -> Place:
-    return Place(saved["epoch"], saved["epoch_step"], run.state.steps_per_epoch)
+def _point(run: Run, saved: Mapping[str, Any]) -> ResumePoint:
+    return ResumePoint(saved["epoch"], saved["epoch_step"], run.state.steps_per_epoch)
 
 
-def _begun(then: Recipe, saved: Mapping[str, Any], names: Mapping[str, str | None]) -> dict[str, Begun | None]:
+def _saved_groups(
+    then: Recipe, saved: Mapping[str, Any], names: Mapping[str, str | None]
+) -> dict[str, SavedGroup | None]:
     """Return what the checkpoint knows of each group.
 
     Args:
@@ -207,9 +227,10 @@ def _begun(then: Recipe, saved: Mapping[str, Any], names: Mapping[str, str | Non
         saved: The checkpoint.
         names: Group -> what it was called then; None: it was not there.
     """
-    written = stages(then, dict.fromkeys(saved["groups"], True))
+    length = RunLength.of(then.run, saved["steps_per_epoch"], saved["epoch"], saved["epoch_step"])
+    written = plan_groups(then, dict.fromkeys(saved["groups"], True), length)
     return {
-        name: None if before is None else begun(written[before], saved["groups"][before])
+        name: None if before is None else read_saved_group(written[before], saved["groups"][before])
         for name, before in names.items()
     }
 
@@ -223,7 +244,9 @@ def _name_then(name: str, run: Run, saved: Mapping[str, Any]) -> str | None:
     return next(same, None)
 
 
-def _question(new: Mapping[str, Stage], old: Mapping[str, Begun | None], place: Place, names: Sequence[str]) -> str:
+def _question(
+    new: Mapping[str, GroupPlan], old: Mapping[str, SavedGroup | None], point: ResumePoint, names: Sequence[str]
+) -> str:
     meaning = {
         "stretch": "as if the new length, or schedule, had always held",
         "hold": "the old curve and then its last value; a new schedule begins at the present rate",
@@ -235,7 +258,7 @@ def _question(new: Mapping[str, Stage], old: Mapping[str, Begun | None], place: 
     for choice in CHOICES:
         rates = []
         for name in names:
-            lr = trace(goes_on(new[name], old[name], place, choice), place)
+            lr = rates_per_epoch(resume_group(new[name], old[name], point, choice), point)
             rates.append(f"{name} {lr[0]:.4g} now, {lr[-1]:.4g} at the end")
         lines.append(f"  --on-extend {choice:8} {'; '.join(rates)}   ({meaning[choice]})")
     return "\n".join(lines)
@@ -257,40 +280,66 @@ def differences(saved: Mapping[str, Any], run: Run) -> Iterator[str]:
         was = versions.get((used.group, used.use), used.version)
         if was != used.version:
             yield f"warning: {used.where}: {used.use} is of {used.package} {used.version}, was {was}"
-    here = run_folder.conditions(run.state.context.device)
+    yield from _other_facts(saved.get("facts"), facts_of(run))
+    here = conditions(run.state.context.device)
     for name, value in saved["conditions"].items():
         if here.get(name) != value:
             yield f"warning: {name} is {here.get(name)}, was {value}: the run will not be the same bit for bit"
 
 
-def _told(
-    run: Run, saved: Mapping[str, Any], old: Mapping[str, Begun | None], groups: Mapping[str, Continued]
+def _other_facts(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> Iterator[str]:
+    if before is None or now is None:
+        return  # a checkpoint from before there were facts, or data that has none
+    was, here = dict(_flat(before)), dict(_flat(json.loads(json.dumps(now))))
+    for key in sorted(was.keys() | here.keys()):
+        if was.get(key) != here.get(key):
+            yield f"warning: the data is not what it was: its {key} is {here.get(key)}, was {was.get(key)}"
+
+
+def group_changes(
+    run: Run,
+    saved: Mapping[str, Any],
+    old: Mapping[str, SavedGroup | None],
+    groups: Mapping[str, ResumedGroup],
 ) -> Iterator[str]:
-    """Yield what becomes of each group, where anything does."""
-    place = _place(run, saved)
+    """Yield, for a person, what changes for each parameter group, where anything does.
+
+    Args:
+        run: The run, restored.
+        saved: The checkpoint.
+        old: Each group as the checkpoint knows it.
+        groups: Each group as it goes on.
+    """
+    point = _point(run, saved)
     kept = set()
-    for name, continued in groups.items():
+    for name, resumed in groups.items():
         then = _name_then(name, run, saved)
+        kept.add(then)
         if then is None:
             yield f"group {name}: new"
         elif then != name:
             yield f"group {name}: was called {then}"
-        kept.add(then)
-        stage = continued.stage
-        known = old[name]
-        if known is None:
-            if stage.start_epoch == place.epoch:
-                yield f"group {name}: starts now, lr {trace(continued, place)[0]:.6g}"
-            continue
-        was = known.stage.point(place.epoch, place.epoch_step, place.steps_per_epoch, known.memory).lr
-        now = trace(continued, place)[0] if stage.active(place.epoch) else 0.0
-        schedules = [type(each.scheduler).__name__ for each in (known.stage, stage)]
-        if was != now or schedules[0] != schedules[1] or continued.stage.clock != known.stage.clock:
-            change = f", {schedules[0]} -> {schedules[1]}" if schedules[0] != schedules[1] else ""
-            yield f"group {name}: lr in epoch {place.epoch}: {was:.6g} -> {now:.6g}{change}"
+        yield from _rate_changes(name, old[name], resumed, point)
     for name in saved["groups"]:
         if name not in kept:
             yield f"group {name}: no longer there"
+
+
+def _rate_changes(name: str, old: SavedGroup | None, resumed: ResumedGroup, point: ResumePoint) -> Iterator[str]:
+    phase = resumed.plan.phase_at(point.epoch)
+    now = rates_per_epoch(resumed, point)[0] if point.epoch in phase.epochs else 0.0
+    if old is None:
+        if phase.epochs.start == point.epoch:
+            yield f"group {name}: starts now, lr {now:.6g}"
+        return
+    if phase.name != old.phase.name:
+        yield f"group {name}, then {phase.name}: starts now, lr {now:.6g}"
+        return
+    was = old.phase.rate(point.epoch, point.epoch_step, point.steps_per_epoch, old.memory).lr
+    schedules = [type(each.scheduler).__name__ for each in (old.phase, phase)]
+    if was != now or schedules[0] != schedules[1] or phase.clock != old.phase.clock:
+        change = f", {schedules[0]} -> {schedules[1]}" if schedules[0] != schedules[1] else ""
+        yield f"group {name}: lr in epoch {point.epoch}: {was:.6g} -> {now:.6g}{change}"
 
 
 def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:

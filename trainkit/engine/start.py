@@ -14,45 +14,49 @@ from typing import TYPE_CHECKING
 import attrs
 import torch
 
-from trainkit.engine import folder as run_folder
+from trainkit.engine import run_folder
+from trainkit.engine.build import build
+from trainkit.engine.every_run.progress import Progress
+from trainkit.engine.every_run.saving import Saver
 from trainkit.engine.loop import train
-from trainkit.engine.run import Run, build
-from trainkit.errors import DeviceError, NonFiniteError, TrainkitError
-from trainkit.hooks.progress import Console, Progress
+from trainkit.errors import DeviceError, NonFiniteError, PartError, TrainkitError
+from trainkit.events import fire
 
 if TYPE_CHECKING:
+    from trainkit.checkpoint.folder import Best
+    from trainkit.console import Console
+    from trainkit.engine.run import Run
     from trainkit.recipe.resolve import Resolved
     from trainkit.state import State
 
 
 class ExitCode(IntEnum):
-    """What the command line leaves with."""
+    """Exit codes of a run; 2, for a wrong recipe or command line, is that of the error (`RecipeError`)."""
 
     FINISHED = 0
     FAILED = 1
-    BAD_RECIPE = 2
     STOPPED = 75
-    """Stopped by a signal or its time limit, with a checkpoint: ``trainkit resume`` goes on (EX_TEMPFAIL)."""
+    """Stopped by a signal or its time limit, with a checkpoint: ``trainkit resume`` continues it (EX_TEMPFAIL)."""
 
 
 @attrs.frozen
-class Ending:
+class RunOutcome:
     """How a run ended.
 
     Attributes:
         run: The run, as it stands.
-        code: What the command line leaves with.
+        code: Exit code.
         newest: The newest checkpoint.
-        best: The best checkpoint's monitored value and number of finished epochs.
+        best: The best monitored value among the checkpoints, and where it was reached.
     """
 
     run: Run
     code: ExitCode
     newest: Path | None
-    best: tuple[float, int] | None
+    best: Best | None
 
 
-def start(resolved: Resolved, console: Console) -> Ending:
+def start(resolved: Resolved, console: Console) -> RunOutcome:
     """Run a recipe from the beginning, in a new run folder.
 
     Raises:
@@ -60,7 +64,7 @@ def start(resolved: Resolved, console: Console) -> Ending:
     """
     console.log_to(None)
     folder = run_folder.create(resolved)
-    with run_folder.lock(folder), console.heard():
+    with run_folder.lock(folder), console.capture_logging():
         try:
             run = build(resolved, folder)
         except BaseException:
@@ -71,7 +75,7 @@ def start(resolved: Resolved, console: Console) -> Ending:
         return execute(run, console)
 
 
-def execute(run: Run, console: Console) -> Ending:
+def execute(run: Run, console: Console) -> RunOutcome:
     """Train a built run to its end, saving as it goes.
 
     Args:
@@ -81,26 +85,61 @@ def execute(run: Run, console: Console) -> Ending:
     Raises:
         TrainkitError: It failed; everything up to the last checkpoint is on the disk.
     """
-    state, saver = run.state, run.saver
+    state = run.state
     run.add("progress", Progress(console))
     try:
         with _signals(state, console):
             train(run)
-        state.ended = f"stopped: {state.stop_reason}" if state.stop_reason else "finished"
+        reason = state.interrupt_reason or state.stop_reason
+        state.ended = f"stopped: {reason}" if reason else "finished"
     except NonFiniteError as error:
         state.ended = f"failed: {error}"
         raise NonFiniteError(_explain(run, error)) from error
     except BaseException as error:
         state.ended = f"failed: {type(error).__name__}"
-        if not isinstance(error, TrainkitError):
+        if isinstance(error, PartError):
+            error.log = state.folder / run_folder.LOG
+        if not isinstance(error, TrainkitError) or isinstance(error, PartError):
             console.say(traceback.format_exc(), shown=False)
         if (trouble := _trouble(run, error)) is not None:
             raise DeviceError(trouble) from error
         raise
     finally:
-        run.emit("run_end")
-        run_folder.note_end(state.folder, state.ended, finished=not (state.interrupted or state.failed))
-    return Ending(run, ExitCode.STOPPED if state.interrupted else ExitCode.FINISHED, saver.newest, saver.best)
+        _end(run, console)
+    saver = _saver(run)
+    return RunOutcome(run, ExitCode.STOPPED if state.interrupted else ExitCode.FINISHED, saver.newest, saver.best)
+
+
+def _end(run: Run, console: Console) -> None:
+    """Tell every part that the run ends, whatever another one does, and note how it ended.
+
+    Raises:
+        PartError: A part failed, and nothing had failed before.
+    """
+    state = run.state
+    first: Exception | None = None
+    for listener in run.events["run_end"]:
+        try:
+            fire([listener], state)
+        except Exception as error:
+            console.say(traceback.format_exc(), shown=False)
+            if first is not None or state.failed:
+                console.say(f"warning: {error}")
+            else:
+                first = error
+    if first is not None:
+        state.ended = f"failed: {type(first).__name__}"
+    run_folder.note_end(state.folder, state.ended, finished=not (state.interrupted or state.failed))
+    if first is not None:
+        if isinstance(first, PartError):
+            first.log = state.folder / run_folder.LOG
+        raise first
+
+
+def _saver(run: Run) -> Saver:
+    saver = run.parts["saver"]
+    assert isinstance(saver, Saver)
+    return saver
 
 
 @contextlib.contextmanager
@@ -109,7 +148,7 @@ def _signals(state: State, console: Console) -> Iterator[None]:
 
     def stop(number: int, _: object) -> None:
         name = signal.Signals(number).name
-        if state.stop_reason is not None:
+        if state.interrupted:
             raise KeyboardInterrupt(name)
         state.interrupt(f"signal {name}")
         console.say(f"{name}: finishing this step, then saving; once more stops at once")
@@ -129,8 +168,9 @@ def _signals(state: State, console: Console) -> Iterator[None]:
 
 def _trouble(run: Run, error: BaseException) -> str | None:
     """Return what a person can do about a device that gave up; None if that is not what happened."""
-    said = (str(error).splitlines() or [""])[0]
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in said:
+    cause = error.__cause__ or error if isinstance(error, PartError) else error
+    said = (str(cause).splitlines() or [""])[0]
+    if isinstance(cause, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in said:
         what = f"the memory of {run.state.context.device} is full: {said}"
         advice = "lower data.batch_size (run.accumulate keeps as many items a step), or make the model smaller"
     elif run.recipe.run.deterministic and "deterministic" in said:
@@ -138,13 +178,13 @@ def _trouble(run: Run, error: BaseException) -> str | None:
         advice = "set run.deterministic = false, or replace what needs it"
     else:
         return None
-    newest = run.saver.newest
+    newest = _saver(run).newest
     there = f"last good checkpoint: {newest}" if newest else "no checkpoint was written yet"
     return f"epoch {run.state.epoch}: {what}\n{advice}\n{there}"
 
 
 def _explain(run: Run, error: NonFiniteError) -> str:
-    state, saver = run.state, run.saver
+    state, saver = run.state, _saver(run)
     broken = [
         name
         for name, group in state.groups.items()

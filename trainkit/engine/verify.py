@@ -10,14 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainkit import checkpoint
-from trainkit.engine import folder as run_folder
+from trainkit.checkpoint.file import read_header
+from trainkit.checkpoint.folder import CheckpointFolder
+from trainkit.console import Console
+from trainkit.engine import run_folder
+from trainkit.engine.build import build
+from trainkit.engine.every_run import metrics_file
 from trainkit.engine.resume import resume
-from trainkit.engine.run import build
 from trainkit.engine.start import execute
 from trainkit.errors import TrainkitError
-from trainkit.hooks.progress import Console
-from trainkit.loggers import metrics_file
+from trainkit.events import Live
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from trainkit.state import State
 
 
-class _StopAfter:
+class _StopAfter(Live):
     """Ends a run after some epochs, and asks for a checkpoint after some of its steps."""
 
     def __init__(self, epochs: int, steps: Sequence[int] = ()) -> None:
@@ -64,8 +66,8 @@ def verify(resolved: Resolved, epochs: int, num_stops: int, say: Callable[[str],
         steps = _places(epochs * per_epoch, per_epoch, num_stops)
         run.add("verify", _StopAfter(epochs, steps))
         execute(run, Console(quiet=True))
-    whole = checkpoint.newest_good(folder / run_folder.CHECKPOINTS, say)[1]
-    places = {file: checkpoint.read_header(file) for file in (folder / run_folder.CHECKPOINTS).glob("*-*.safetensors")}
+    whole = CheckpointFolder(folder / run_folder.CHECKPOINTS).newest_good(say)[1]
+    places = {file: read_header(file) for file in CheckpointFolder(folder / run_folder.CHECKPOINTS).files()}
     say(f"{epochs} epochs of {per_epoch} steps in one go: {folder}")
     same = True
     for file in sorted(places, key=lambda file: (places[file]["epoch"], places[file]["step"])):
@@ -73,7 +75,7 @@ def verify(resolved: Resolved, epochs: int, num_stops: int, say: Callable[[str],
         if epoch == epochs:
             continue
         resumed = _in_new_process(file, epochs)
-        found = list(differences(whole, checkpoint.newest_good(resumed / run_folder.CHECKPOINTS, say)[1]))
+        found = list(differences(whole, CheckpointFolder(resumed / run_folder.CHECKPOINTS).newest_good(say)[1]))
         logged = list(_lines_that_differ(folder, resumed))
         same = same and not found and not logged
         place = f"stopped after step {inside} of epoch {epoch}" if inside else f"stopped before epoch {epoch}"

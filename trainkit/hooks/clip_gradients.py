@@ -10,6 +10,7 @@ from attrs.validators import gt, lt
 
 from trainkit.contracts import Context, Hook, Phase, component
 from trainkit.errors import RecipeError, did_you_mean
+from trainkit.events import Live
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,12 +43,12 @@ class ClipGradients(Hook):
 
 
 @attrs.define
-class _Clipper:
+class _Clipper(Live):
     settings: ClipGradients
     clipped_together: list[list[nn.Parameter]] = attrs.Factory(list)
 
     def on_run_start(self, state: State) -> None:
-        """Gather the parameters, once."""
+        """Collect the parameters once."""
         names = state.groups if self.settings.groups is None else self.settings.groups
         for name in names:
             if name not in state.groups:
@@ -57,7 +58,7 @@ class _Clipper:
         self.clipped_together = by_group if self.settings.separately else [together]
 
     def on_backward_end(self, state: State) -> None:
-        """Clip. Parameters without a gradient, as those of inactive groups, have no part in it."""
+        """Clip. Parameters without a gradient, such as those of inactive groups, do not count."""
         from torch.nn.utils import clip_grad_norm_
 
         for parameters in self.clipped_together:

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from trainkit.contracts import Context, component
-from trainkit.hooks.stall import Patience, StallHook
+from trainkit.events import Live
+from trainkit.hooks.patience import Patience, PatienceHook
 
 if TYPE_CHECKING:
     from trainkit.state import State
 
 
 @component
-class EarlyStopping(StallHook):
+class EarlyStopping(PatienceHook):
     """Ends the run, with a checkpoint, once a metric has not got better for some epochs.
 
     The patience counts anew from the start of the last parameter group: a stage still to come is never cut off.
@@ -23,11 +24,11 @@ class EarlyStopping(StallHook):
 
     def build(self, context: Context) -> object:
         """Make the live part."""
-        return _Watch(Patience(self))
+        return _RunWatch(Patience(self))
 
 
 @attrs.define
-class _Watch:
+class _RunWatch(Live):
     patience: Patience
 
     def on_epoch_end(self, state: State) -> None:
@@ -41,5 +42,5 @@ class _Watch:
         return self.patience.state_dict()
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Take up where a run left off."""
+        """Take over what an earlier run's `state_dict` returned."""
         self.patience.load_state_dict(saved)

@@ -9,7 +9,8 @@ import attrs
 
 from trainkit.contracts import Context, Phase, Problem, component
 from trainkit.errors import RecipeError, did_you_mean
-from trainkit.hooks.stall import Patience, StallHook
+from trainkit.events import Live
+from trainkit.hooks.patience import Patience, PatienceHook
 
 if TYPE_CHECKING:
     from trainkit.recipe.root import Recipe
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @component
-class StopGroup(StallHook):
+class StopGroup(PatienceHook):
     """Freezes a parameter group for the rest of the run once a metric has not got better for some epochs.
 
     For parameters that go on lowering the training loss when there is nothing left to find, as scan positions do. The
@@ -40,16 +41,16 @@ class StopGroup(StallHook):
 
     def build(self, context: Context) -> object:
         """Make the live part."""
-        return _Watch(self.group, Patience(self))
+        return _GroupWatch(self.group, Patience(self))
 
 
 @attrs.define
-class _Watch:
+class _GroupWatch(Live):
     name: str
     patience: Patience
 
     def on_run_start(self, state: State) -> None:
-        """See that the group is there."""
+        """Make sure that the group is there."""
         if self.name not in state.groups:
             raise RecipeError(
                 f'hook stop_group: there is no group "{self.name}"; {did_you_mean(self.name, state.groups)}'
@@ -61,15 +62,12 @@ class _Watch:
         if not group.active or group.start_epoch is None:
             return
         if said := self.patience.ended(state, group.start_epoch):
-            following = state.epoch + 1
-            group.stop_epoch = following
-            if not any(each.trains_in(following) for each in state.groups.values()) and following < state.epochs:
-                state.stop(f"no group is left to train: {said}")
+            state.stop_group(self.name, said)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs, as JSON."""
         return self.patience.state_dict()
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Take up where a run left off."""
+        """Take over what an earlier run's `state_dict` returned."""
         self.patience.load_state_dict(saved)

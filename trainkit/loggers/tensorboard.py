@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from trainkit.contracts import Context, Logger, component
+from trainkit.events import Live
 
 if TYPE_CHECKING:
     from trainkit.state import State
@@ -31,7 +32,7 @@ class TensorBoard(Logger):
         return LiveTensorBoard(self.every_steps)
 
 
-class LiveTensorBoard:
+class LiveTensorBoard(Live):
     """The open writers of a run."""
 
     def __init__(self, every_steps: int) -> None:
@@ -72,6 +73,19 @@ class LiveTensorBoard:
             for name, group in state.groups.items():
                 if group.lr_by == "step":
                     writer.add_scalar(f"lr/{name}", group.lr, state.step)
+
+    def on_validation_end(self, state: State) -> None:
+        """Write a split's values over the step, where it is evaluated inside an epoch."""
+        if not state.closing:
+            for name, value in state.metrics.items():
+                if name.startswith(f"{state.split}/"):
+                    self._writer("steps", state).add_scalar(name, value, state.step)
+
+    def on_picture(self, state: State) -> None:
+        """Write pictures over the step, where they are made inside an epoch."""
+        if not state.closing:
+            for name, image_HWC in state.pictures.items():
+                self._writer("steps", state).add_image(name, image_HWC, state.step, dataformats="HWC")
 
     def on_epoch_end(self, state: State) -> None:
         """Write the epoch's values and pictures."""

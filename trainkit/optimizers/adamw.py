@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 from attrs.validators import and_, deep_iterable, ge, lt
@@ -37,11 +37,4 @@ class AdamW(Optimizer):
         """Make torch's AdamW; whether it runs fused or foreach is left to torch."""
         from torch import optim
 
-        return optim.AdamW(
-            [dict(group) for group in groups],
-            lr=self.lr,
-            betas=self.betas,
-            eps=self.eps,
-            weight_decay=self.weight_decay,
-            amsgrad=self.amsgrad,
-        )
+        return optim.AdamW([dict(group) for group in groups], **attrs.asdict(cast(Any, self)))

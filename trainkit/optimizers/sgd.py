@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import attrs
 from attrs.validators import ge, lt
@@ -49,11 +49,4 @@ class SGD(Optimizer):
         """Make torch's SGD; whether it runs fused or foreach is left to torch."""
         from torch import optim
 
-        return optim.SGD(
-            [dict(group) for group in groups],
-            lr=self.lr,
-            momentum=self.momentum,
-            dampening=self.dampening,
-            weight_decay=self.weight_decay,
-            nesterov=self.nesterov,
-        )
+        return optim.SGD([dict(group) for group in groups], **attrs.asdict(cast(Any, self)))

@@ -52,7 +52,8 @@ def type_name(wanted: Any) -> str:
     if is_union(wanted):
         return " or ".join(dict.fromkeys(type_name(each) for each in get_args(wanted) if each is not type(None)))
     if origin is Literal:
-        return "one of " + ", ".join(shown(each) for each in get_args(wanted))
+        values = [display_value(each) for each in get_args(wanted)]
+        return f"one of {', '.join(values)}" if len(values) > 1 else values[0]
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", Path: "a path"}
     if wanted in names:
         return names[wanted]
@@ -70,7 +71,7 @@ def type_name(wanted: Any) -> str:
     return str(getattr(wanted, "__name__", wanted))
 
 
-def shown(value: Any) -> str:
+def display_value(value: Any) -> str:
     """Return a value as a message shows it."""
     if isinstance(value, bool):
         return str(value).lower()
@@ -91,7 +92,7 @@ def without_none(wanted: Any) -> Any:
     return wanted
 
 
-def chosen(wanted: Any, value: Any) -> Any:
+def union_member(wanted: Any, value: Any) -> Any:
     """Return the member of a union that a settings object belongs to."""
     members = get_args(wanted) if is_union(wanted) else (wanted,)
     return next((each for each in members if isinstance(each, type) and isinstance(value, each)), wanted)

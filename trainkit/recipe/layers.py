@@ -1,7 +1,8 @@
 """Puts a recipe together: defaults, then what it extends, then the file itself, then ``--set``.
 
 Tables merge key by key; anything else replaces what was there. Another ``use`` drops the inherited keys beside it,
-since they belong to another component.
+since they belong to another component. One of two settings that exclude each other (``epochs`` and ``steps``) drops the
+inherited other one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from trainkit.errors import RecipeError, did_you_mean
 from trainkit.recipe.origin import Origin, dotted
 from trainkit.recipe.positions import Where, dotted_key
 from trainkit.recipe.problems import Finding, InvalidRecipe
-from trainkit.recipe.source import Layer, Text, forget, read
+from trainkit.recipe.root import exclusive_pair
+from trainkit.recipe.source import Layer, PathString, forget, read
 
 _REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 
@@ -37,7 +39,9 @@ def load(path: Path, source: str) -> Layer:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         folders = [folder for folder in (path.parent, Path("recipes")) if folder.is_dir()]
-        near = {shown(each) for folder in folders for each in folder.glob("*.toml") if each.name != "pyproject.toml"}
+        near = {
+            short_path(each) for folder in folders for each in folder.glob("*.toml") if each.name != "pyproject.toml"
+        }
         hint = did_you_mean(source, near) if near else f"there is no recipe in {path.parent.resolve()}"
         raise InvalidRecipe([Finding("there is no such file", hint=hint, origin=Origin(source))]) from error
     except OSError as error:
@@ -65,12 +69,12 @@ def inherited(layer: Layer, chain: tuple[Path, ...] = ()) -> Layer:
         place = Finding("", ("extends", number))
         try:
             if path in chain:
-                circle = " extends ".join(shown(each) for each in (*chain[chain.index(path) :], path))
+                circle = " extends ".join(short_path(each) for each in (*chain[chain.index(path) :], path))
                 raise InvalidRecipe([attrs.evolve(place, message=f"recipes extend each other: {circle}")])
             if not path.is_file():
                 hint = did_you_mean(path.name, [each.name for each in path.parent.glob("*.toml")])
-                raise InvalidRecipe([attrs.evolve(place, message=f"there is no file {shown(path)}", hint=hint)])
-            under = merge(under, inherited(load(path, shown(path)), (*chain, path)))
+                raise InvalidRecipe([attrs.evolve(place, message=f"there is no file {short_path(path)}", hint=hint)])
+            under = merge(under, inherited(load(path, short_path(path)), (*chain, path)))
         except InvalidRecipe as error:
             findings += [finding.located(layer.origins, "") for finding in error.findings]
     if findings:
@@ -78,7 +82,7 @@ def inherited(layer: Layer, chain: tuple[Path, ...] = ()) -> Layer:
     return merge(under, layer)
 
 
-def shown(path: Path) -> str:
+def short_path(path: Path) -> str:
     """Return a file's name as short as it can be said from the working directory."""
     relative = os.path.relpath(path)
     return relative if not relative.startswith("..") or len(relative) < len(str(path)) else str(path)
@@ -114,6 +118,11 @@ def _merge(under: dict[str, Any], over: dict[str, Any], where: Where, origins: d
             forget(origins, (*where, key))
         under = {}
     merged = dict(under)
+    pair = exclusive_pair(where)
+    if pair and (pair[0] in over) != (pair[1] in over):
+        other = pair[0] if pair[1] in over else pair[1]
+        merged.pop(other, None)
+        forget(origins, (*where, other))
     for key, value in over.items():
         before = under.get(key)
         if isinstance(value, dict) and isinstance(before, dict):
@@ -140,14 +149,16 @@ def interpolated(layer: Layer) -> tuple[Layer, list[Finding]]:
             return {key: expand(each, (*where, key), chain) for key, each in value.items()}
         if isinstance(value, list):
             return [expand(each, (*where, index), chain) for index, each in enumerate(value)]
-        if not isinstance(value, Text):
+        if not isinstance(value, PathString):
             return value
         whole = _REFERENCE.fullmatch(value)
         try:
             if whole:
                 found = look_up(whole[1], where, chain)
-                return Text(found, value.folder) if isinstance(found, str) and not isinstance(found, Text) else found
-            return Text(_REFERENCE.sub(lambda each: written(look_up(each[1], where, chain)), value), value.folder)
+                is_new = isinstance(found, str) and not isinstance(found, PathString)
+                return PathString(found, value.folder) if is_new else found
+            text = _REFERENCE.sub(lambda each: written(look_up(each[1], where, chain)), value)
+            return PathString(text, value.folder)
         except _BadReferenceError as error:
             findings.append(Finding(str(error), error.where or where, hint=error.hint))
             return value

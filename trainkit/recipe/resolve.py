@@ -21,13 +21,13 @@ from trainkit.recipe.problems import Finding, InvalidRecipe, in_order
 from trainkit.recipe.root import Recipe, defaults
 from trainkit.recipe.source import Layer, read, read_settings
 from trainkit.recipe.structure import AllowCode, structure
-from trainkit.recipe.tables import parts, plain
+from trainkit.recipe.tables import to_tables, walk_settings
 
 _LIST = re.compile(r"\[\n((?: {4}[^\n\[\]{}]*,\n)+)\]")
 
 
 @attrs.frozen
-class Used:
+class UsedComponent:
     """A component that a recipe uses.
 
     Attributes:
@@ -62,7 +62,7 @@ class Resolved:
     tree: dict[str, Any]
     origins: Mapping[Where, Origin]
     notes: tuple[Finding, ...]
-    used: tuple[Used, ...]
+    used: tuple[UsedComponent, ...]
     source: str
 
     def origin(self, where: Where) -> Origin:
@@ -147,24 +147,25 @@ def _resolved(
         raise InvalidRecipe([*found, *error.findings]) from error
     merged, circular = interpolated(merge(merged, settings))
     found += circular
-    structured = structure(merged.tree, allow_code)
-    found += structured.findings
-    found += rules.findings(structured.recipe, complete=not found)
+    recipe, mistakes = structure(merged.tree, allow_code)
+    found += mistakes
+    found += rules.findings(recipe, complete=not found)
     found = in_order(finding.located(merged.origins, source) for finding in found)
     if mistakes := [finding for finding in found if finding.severity == "error"]:
         raise InvalidRecipe(mistakes)
-    tree = plain(structured.recipe, merged.tree)
-    return Resolved(structured.recipe, tree, merged.origins, tuple(found), _used(structured.recipe, tree), source)
+    tree = to_tables(recipe, merged.tree)
+    return Resolved(recipe, tree, merged.origins, tuple(found), _used(recipe, tree), source)
 
 
-def _used(recipe: Recipe, tree: Mapping[str, Any]) -> tuple[Used, ...]:
+def _used(recipe: Recipe, tree: Mapping[str, Any]) -> tuple[UsedComponent, ...]:
     used = []
-    for where, part, declared in parts(recipe):
+    for where, part, declared in walk_settings(recipe):
         if isinstance(part, Component) and is_kind(declared):
             table: Any = tree
             for key in where:
                 table = table[key]
             group, use = declared.entry_points, table["use"]
             found = None if ":" in use else registry.locate(group, use)
-            used.append(Used(dotted(where), group, use, found.package if found else "", found.version if found else ""))
+            package, version = (found.package, found.version) if found else ("", "")
+            used.append(UsedComponent(dotted(where), group, use, package, version))
     return tuple(used)

@@ -6,7 +6,7 @@ The order of the fields is the order in which a recipe is written out.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import ceil, inf
 from pathlib import Path
 from typing import Any, Literal
@@ -26,12 +26,34 @@ from trainkit.contracts import (
     Scheduler,
     component,
 )
+from trainkit.recipe.parameter_patterns import Patterns, takes_rest
 
 LANGUAGE = 1
 """The version of the recipe language that is read here."""
 
 ASSUMED_STEPS_PER_EPOCH = 100
 """Optimizer steps of an epoch that are assumed where the data is not opened."""
+
+_RATE = ("lr", "lr_factor")
+_EXCLUSIVE = {("run",): ("epochs", "steps"), ("groups", "*"): _RATE, ("groups", "*", "then", "*"): _RATE}
+
+
+def exclusive_pair(where: Sequence[str | int]) -> tuple[str, str] | None:
+    """Return the two settings of a table of which only one can be given; None if it has no such pair.
+
+    A layer of a recipe that gives one of them drops the other one that it inherits.
+
+    Args:
+        where: The place of the table.
+
+    Example:
+        >>> exclusive_pair(("groups", "probe"))
+        ('lr', 'lr_factor')
+    """
+    for table, pair in _EXCLUSIVE.items():
+        if len(table) == len(where) and all(name in ("*", key) for name, key in zip(table, where, strict=True)):
+            return pair
+    return None
 
 
 def _at_least(least: int) -> Any:
@@ -92,6 +114,18 @@ def _not_empty(instance: object, attribute: attrs.Attribute[Mapping[str, Any]], 
         raise ValueError(f"at least one is needed: [{attribute.name}.NAME] with its use")
 
 
+def _patterns(instance: object, attribute: attrs.Attribute[Any], value: Patterns | None) -> None:
+    if value is None or value == "rest":
+        return
+    if not value or "" in value or "!" in value:
+        raise ValueError("must be patterns of parameter names, at least one")
+    if takes_rest(value) and (more := [each for each in value[1:] if not each.startswith("!")]):
+        raise ValueError(
+            f'begins with "{value[0]}", so it takes all that no other group names, and only patterns that begin with '
+            f'"!" can follow, not "{more[0]}"'
+        )
+
+
 @component
 class RunSettings:
     """What holds for the run as a whole.
@@ -131,7 +165,7 @@ class RunSettings:
         """
         if self.steps is not None:
             return ceil(self.steps / steps_per_epoch)
-        assert self.epochs is not None  # a rule of `check` made sure that one of the two is given
+        assert self.epochs is not None  # `check` made sure that one of the two is given
         return self.epochs
 
 
@@ -229,7 +263,7 @@ class GroupSettings:
     optimizer: Optimizer | None = None
     scheduler: Scheduler | None = None
     then: Mapping[str, PhaseSettings] = attrs.Factory(dict)
-    parameters: Literal["rest"] | tuple[str, ...] | None = None
+    parameters: Patterns | None = attrs.field(default=None, validator=_patterns)
     options: Mapping[str, Any] = attrs.Factory(dict)
 
 

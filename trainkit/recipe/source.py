@@ -15,13 +15,13 @@ from trainkit.recipe.positions import Span, Where, dotted_key, positions
 from trainkit.recipe.problems import Finding, InvalidRecipe
 
 
-class Text(str):
+class PathString(str):
     """A string of a recipe that knows the folder which a relative path in it starts from."""
 
     __slots__ = ("folder",)
     folder: Path
 
-    def __new__(cls, text: str, folder: Path) -> Text:
+    def __new__(cls, text: str, folder: Path) -> PathString:
         """Make it."""
         made = super().__new__(cls, text)
         made.folder = folder
@@ -33,7 +33,7 @@ class Layer:
     """One source of settings.
 
     Attributes:
-        tree: The settings, as nested dicts; each string in it is a `Text`.
+        tree: The settings, as nested dicts; each string in it is a `PathString`.
         origins: Where each key, table and list item of the tree is from.
         extends: Recipes that this one builds on.
         drop: Inherited keys that it does without.
@@ -41,8 +41,8 @@ class Layer:
 
     tree: dict[str, Any]
     origins: dict[Where, Origin]
-    extends: tuple[Text, ...] = ()
-    drop: tuple[Text, ...] = ()
+    extends: tuple[PathString, ...] = ()
+    drop: tuple[PathString, ...] = ()
 
 
 def read(text: str, source: str, folder: Path) -> Layer:
@@ -122,7 +122,7 @@ def forget(origins: dict[Where, Origin], where: Where) -> None:
 
 def _layer(tree: dict[str, Any], origins: dict[Where, Origin], folder: Path) -> Layer:
     tree = _with_folder(tree, folder)
-    names: dict[str, tuple[Text, ...]] = {}
+    names: dict[str, tuple[PathString, ...]] = {}
     findings = []
     for key in ("extends", "drop"):
         value = tree.pop(key, [])
@@ -141,7 +141,7 @@ def _with_folder(value: Any, folder: Path) -> Any:
         return {key: _with_folder(each, folder) for key, each in value.items()}
     if isinstance(value, list):
         return [_with_folder(each, folder) for each in value]
-    return Text(value, folder) if isinstance(value, str) else value
+    return PathString(value, folder) if isinstance(value, str) else value
 
 
 def _split(setting: str) -> tuple[tuple[str, ...], str]:

@@ -10,28 +10,28 @@ import attrs
 
 from trainkit import registry
 from trainkit.contracts import Component
-from trainkit.recipe.fields import chosen, field_types, is_kind, item_type, settings_fields
+from trainkit.recipe.fields import field_types, is_kind, item_type, settings_fields, union_member
 from trainkit.recipe.positions import Where
 from trainkit.recipe.root import GroupSettings
 
 
-def parts(settings: Any, where: Where = (), declared: Any = None) -> Iterator[tuple[Where, Any, Any]]:
+def walk_settings(settings: Any, where: Where = (), declared: Any = None) -> Iterator[tuple[Where, Any, Any]]:
     """Yield every settings object in a recipe, outermost first: where it stands, the object, the type of its field."""
     if isinstance(settings, Mapping):
         for key, each in settings.items():
-            yield from parts(each, (*where, key), item_type(declared))
+            yield from walk_settings(each, (*where, key), item_type(declared))
     elif isinstance(settings, list | tuple):
         for index, each in enumerate(settings):
-            yield from parts(each, (*where, index), item_type(declared))
+            yield from walk_settings(each, (*where, index), item_type(declared))
     elif attrs.has(type(settings)):
-        yield where, settings, chosen(declared, settings)
+        yield where, settings, union_member(declared, settings)
         field_type = field_types(type(settings))
         for key, field in settings_fields(type(settings)).items():
             if hasattr(settings, field.name):
-                yield from parts(getattr(settings, field.name), (*where, key), field_type.get(field.name))
+                yield from walk_settings(getattr(settings, field.name), (*where, key), field_type.get(field.name))
 
 
-def plain(value: Any, written: Any = None, declared: Any = None) -> Any:
+def to_tables(value: Any, written: Any = None, declared: Any = None) -> Any:
     """Return settings as tables again, complete: ``use`` and every field that is not None; paths as strings.
 
     Args:
@@ -40,13 +40,13 @@ def plain(value: Any, written: Any = None, declared: Any = None) -> Any:
         declared: The type of the field that holds them.
     """
     if attrs.has(type(value)):
-        return _plain_table(value, written if isinstance(written, Mapping) else {}, chosen(declared, value))
+        return _plain_table(value, written if isinstance(written, Mapping) else {}, union_member(declared, value))
     if isinstance(value, Mapping):
         tables = written if isinstance(written, Mapping) else {}
-        return {str(key): plain(each, tables.get(key), item_type(declared)) for key, each in value.items()}
+        return {str(key): to_tables(each, tables.get(key), item_type(declared)) for key, each in value.items()}
     if isinstance(value, list | tuple):
         inner = written if isinstance(written, list) and len(written) == len(value) else [None] * len(value)
-        return [plain(each, table, item_type(declared)) for each, table in zip(value, inner, strict=True)]
+        return [to_tables(each, table, item_type(declared)) for each, table in zip(value, inner, strict=True)]
     if isinstance(value, str | Path):
         return str(value)
     return value
@@ -60,7 +60,9 @@ def _plain_table(settings: Any, written: Mapping[str, Any], declared: Any) -> di
     for alias, field in settings_fields(type(settings)).items():
         value = getattr(settings, field.name)
         if isinstance(settings, GroupSettings) and field.name == "options":
-            table |= {key: plain(each, written.get(key)) for key, each in value.items()}
+            table |= {key: to_tables(each, written.get(key)) for key, each in value.items()}
+        elif isinstance(settings, GroupSettings) and field.name == "then" and not value:
+            continue  # no empty table in each group
         elif field.init and value is not None:
-            table[alias] = plain(value, written.get(alias), field_type.get(field.name))
+            table[alias] = to_tables(value, written.get(alias), field_type.get(field.name))
     return table

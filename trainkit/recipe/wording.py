@@ -1,4 +1,4 @@
-"""What a validator says, worded as all other mistakes are: "must be at least 1, got 0"."""
+"""What a validator says, reword_validator as all other mistakes are: "must be at least 1, got 0"."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ import re
 
 import attrs
 
-from trainkit.recipe.fields import shown
+from trainkit.recipe.fields import display_value
 
 _COMPARED = {">=": "at least", ">": "above", "<=": "at most", "<": "below"}
 _COMPARISON = re.compile(r"(?P<length>Length of .* )?must be (?P<how>[<>]=?) (?P<bound>\S+): (?P<given>.*)", re.DOTALL)
 
 
-def text_of(error: Exception) -> str:
+def exception_text(error: Exception) -> str:
     """Return what an exception says; of one that says nothing, its name."""
     return str(error.args[0]) if error.args else type(error).__name__
 
 
-def worded(error: Exception, field: attrs.Attribute[object]) -> str:
+def reword_validator(error: Exception, field: attrs.Attribute[object]) -> str:
     """Return what a field's validator said, without the field's name, which stands before it.
 
     Args:
@@ -26,10 +26,10 @@ def worded(error: Exception, field: attrs.Attribute[object]) -> str:
 
     Example:
         >>> field = attrs.fields(attrs.make_class("C", {"x": attrs.field()})).x
-        >>> worded(ValueError("'x' must be >= 1: 0"), field)
+        >>> reword_validator(ValueError("'x' must be >= 1: 0"), field)
         'must be at least 1, got 0'
     """
-    text = text_of(error)
+    text = exception_text(error)
     for name in (f"{field.name} ", f"'{field.name}' "):
         text = text.removeprefix(name)
     if compared := _COMPARISON.fullmatch(text):
@@ -38,7 +38,7 @@ def worded(error: Exception, field: attrs.Attribute[object]) -> str:
     if len(error.args) == 4:  # attrs' validators give text, field, what is allowed, and the value
         _, _, allowed, value = error.args
         if text.startswith("must be in "):
-            return f"must be one of {', '.join(map(shown, allowed))}, got {shown(value)}"
+            return f"must be one of {', '.join(map(display_value, allowed))}, got {display_value(value)}"
         if text.startswith("must match regex "):
-            return f"must match the pattern {allowed.pattern}, got {shown(value)}"
+            return f"must match the pattern {allowed.pattern}, got {display_value(value)}"
     return text

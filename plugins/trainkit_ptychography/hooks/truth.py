@@ -11,7 +11,7 @@ from trainkit import Context, Hook, Problem, component
 from trainkit_ptychography.scans.kind import DiffractionData
 
 if TYPE_CHECKING:
-    from trainkit.recipe.root import Recipe
+    from trainkit import Recipe
 
 NAMES = ("truth/phase_pearson", "truth/position_rmse_angstrom", "truth/position_rmse_start_angstrom")
 

@@ -12,7 +12,7 @@ from trainkit import Batch, DataError, Loss, Outputs, Problem, component
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from trainkit.recipe.root import Recipe
+    from trainkit import Recipe
 
 _positive = attrs.validators.optional(attrs.validators.gt(0.0))
 

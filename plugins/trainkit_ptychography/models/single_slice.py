@@ -16,7 +16,7 @@ from trainkit_ptychography.scans.kind import DiffractionData
 if TYPE_CHECKING:
     from torch import nn
 
-    from trainkit.recipe.root import Recipe
+    from trainkit import Recipe
 
 
 @component

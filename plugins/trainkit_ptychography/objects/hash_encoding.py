@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 from attrs.validators import ge, gt, in_, instance_of, le, optional
 
-from trainkit import Problem, component
-from trainkit_ptychography.free_memory import free_host_memory
+from trainkit import Problem, component, free_host_memory
 from trainkit_ptychography.objects.encoding.levels import Level, levels, memory_needed, too_large
 from trainkit_ptychography.objects.encoding.tinycudann_installed import HOW_TO_GET, is_installed
 from trainkit_ptychography.objects.kind import Canvas, Object
@@ -17,7 +16,7 @@ from trainkit_ptychography.objects.kind import Canvas, Object
 if TYPE_CHECKING:
     from torch import nn
 
-    from trainkit.recipe.root import Recipe, RunSettings
+    from trainkit import Recipe, RunSettings
 
 
 @component

@@ -6,12 +6,13 @@ pixels per that unit, with no unit of their own.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+
+from trainkit import written_whole
 
 _DESCRIPTION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 270, 282, 283, 296
 _NO_UNIT = 1
@@ -36,12 +37,5 @@ def write_imagej_tiff(path: Path, map_HW: NDArray[np.floating], pixel_size_angst
         _Y_RESOLUTION: 1.0 / (pixel_size_angstrom or 1.0),
         _RESOLUTION_UNIT: _NO_UNIT,
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            Image.fromarray(np.asarray(map_HW, dtype=np.float32)).save(file, format="TIFF", tiffinfo=tags)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as new:
+        Image.fromarray(np.asarray(map_HW, dtype=np.float32)).save(new, format="TIFF", tiffinfo=tags)

@@ -5,7 +5,6 @@ Shapes: N = scan points, M = probe modes, H, W = rows and columns of the object,
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,8 @@ from typing import Any
 import attrs
 import numpy as np
 from numpy.typing import NDArray
+
+from trainkit import written_whole
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -49,23 +50,16 @@ def write_result(path: Path, result: Result) -> None:
     """Write the file: whole, or not at all."""
     import h5py
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with h5py.File(temporary, "w") as file:
-            file.attrs["description"] = "ptychographic reconstruction by trainkit; axes are (row, column)"
-            file.attrs["source"] = result.source
-            file.attrs["object_origin_px"] = result.origin_2  # position of the object's pixel [0, 0] in the data
-            if result.pixel_size_angstrom is not None:
-                file.attrs["pixel_size_angstrom"] = result.pixel_size_angstrom
-            if result.wavelength_angstrom is not None:
-                file.attrs["wavelength_angstrom"] = result.wavelength_angstrom
-            for name, value, unit, description in _datasets(result):
-                file.create_dataset(name, data=value).attrs.update({"unit": unit, "description": description})
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(path) as new, h5py.File(new, "w") as file:
+        file.attrs["description"] = "ptychographic reconstruction by trainkit; axes are (row, column)"
+        file.attrs["source"] = result.source
+        file.attrs["object_origin_px"] = result.origin_2  # position of the object's pixel [0, 0] in the data
+        if result.pixel_size_angstrom is not None:
+            file.attrs["pixel_size_angstrom"] = result.pixel_size_angstrom
+        if result.wavelength_angstrom is not None:
+            file.attrs["wavelength_angstrom"] = result.wavelength_angstrom
+        for name, value, unit, description in _datasets(result):
+            file.create_dataset(name, data=value).attrs.update({"unit": unit, "description": description})
 
 
 def _datasets(result: Result) -> Iterator[tuple[str, NDArray[Any], str, str]]:

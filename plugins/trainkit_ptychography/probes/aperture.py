@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from trainkit.recipe.root import Recipe
+    from trainkit import Recipe
     from trainkit_ptychography.scans.kind_live import LiveDiffraction
 
 _MODE_SEED = 0xA9E7

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit import DataError, did_you_mean
+from trainkit import DataError, did_you_mean, guarded_reading
 from trainkit_ptychography.scans.files.arrays import as_probe
-from trainkit_ptychography.scans.files.guard import reading
 
 if TYPE_CHECKING:
     from trainkit_ptychography.probes.from_file import ProbeFromFile
@@ -54,11 +53,11 @@ def read_probe(settings: ProbeFromFile, shape_YX: tuple[int, int]) -> NDArray[np
 def _array(settings: ProbeFromFile) -> tuple[NDArray[Any], str]:
     path = settings.path
     if path.suffix == ".npy":
-        with reading(path, "a NumPy file", _SETTING):
+        with guarded_reading(path, "a NumPy file", _SETTING):
             return np.load(path, allow_pickle=False), str(path)
     where = f"{path}: {settings.name}"
     if path.suffix == ".npz":
-        with reading(path, "a NumPy archive", _SETTING), np.load(path, allow_pickle=False) as archive:
+        with guarded_reading(path, "a NumPy archive", _SETTING), np.load(path, allow_pickle=False) as archive:
             if settings.name not in archive:
                 known = f"{did_you_mean(settings.name, archive)}\nIt holds {', '.join(archive)}."
                 raise DataError(f'{path} has no array "{settings.name}"; {known}')

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainkit import Context, DataError, random_seed
+from trainkit import Context, DataError, hold_out, in_batches, process_share, random_seed, shuffled
 from trainkit_ptychography.scans.batch_order import BatchOrder, arrange
 from trainkit_ptychography.scans.scan import Checked
 from trainkit_ptychography.scans.storage import Place, Resident, Streamed
@@ -72,23 +72,20 @@ class LiveDiffraction:
         self._patterns = (Resident if in_memory else Streamed)(patterns, self._amplitudes, self.device)
 
         self._positions_N2 = torch.from_numpy(self.scan.positions_N2)
-        num_held_out = max(1, round(num * validation_fraction)) if validation_fraction > 0 else 0
-        if num - num_held_out < self._world:
+        self.train_index, self.held_out_index = hold_out(num, validation_fraction, self.seed, _HOLD_OUT)
+        if len(self.train_index) < self._world:
             raise DataError(
-                f"{self.scan.source}: of {num} patterns {num_held_out} are held out, which leaves too few to train on: "
-                "lower data.validation_fraction"
+                f"{self.scan.source}: of {num} patterns {len(self.held_out_index)} are held out, which leaves too few "
+                "to train on: lower data.validation_fraction"
             )
-        shuffled = torch.randperm(num, generator=_generator(self.seed, _HOLD_OUT))
-        self.held_out_index = shuffled[:num_held_out].sort().values
-        self.train_index = shuffled[num_held_out:].sort().values
         self.batches_per_epoch = ceil(len(self.train_index) // self._world / batch_size)
 
     def train(self, epoch: int, start: int) -> Iterator[dict[str, Tensor]]:
         """Yield the batches ``start``… of an epoch, shuffled by (seed, epoch)."""
         num = len(self.train_index) // self._world * self._world  # as many for each process
-        order = torch.randperm(len(self.train_index), generator=_generator(self.seed, epoch))
-        mine = self.train_index[order[:num][self._rank :: self._world]]
-        generator = _generator(self.seed, epoch, _ORDER)
+        order = shuffled(len(self.train_index), self.seed, epoch)
+        mine = self.train_index[process_share(order[:num], self._rank, self._world)]
+        generator = torch.Generator().manual_seed(random_seed(self.seed, epoch, _ORDER))
         batches = arrange(self._batches, self._positions_N2[mine], self.batches_per_epoch, generator)
         yield from self._loaded([mine[places] for places in batches[start:]])
 
@@ -101,8 +98,7 @@ class LiveDiffraction:
         known = {"train": self.train_index, "val": self.held_out_index}
         if split not in known:
             raise DataError(f'diffraction data has no split "{split}"; it has {", ".join(known)}')
-        if len(known[split]):
-            yield from self._loaded(known[split].tensor_split(ceil(len(known[split]) / self._batch_size)))
+        yield from self._loaded(in_batches(known[split], self._batch_size))
 
     def _loaded(self, indices: Sequence[Tensor]) -> Iterator[dict[str, Tensor]]:
         for index, amplitudes_BYX in self._patterns.batches(indices):
@@ -111,7 +107,3 @@ class LiveDiffraction:
     def _amplitudes(self, intensities_BYX: NDArray[np.float32]) -> Tensor:
         scaled_BYX = np.divide(intensities_BYX, self.mean_counts, dtype=str(self.dtype).removeprefix("torch."))
         return torch.from_numpy(np.sqrt(scaled_BYX, out=scaled_BYX))
-
-
-def _generator(*place: int) -> torch.Generator:
-    return torch.Generator().manual_seed(random_seed(*place))

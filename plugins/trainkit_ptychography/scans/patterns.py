@@ -17,6 +17,10 @@ from numpy.typing import NDArray
 from trainkit import DataError
 from trainkit_ptychography.scans.prepare_live import Preparation
 
+SHARE_OF_MEMORY = 0.6
+"""The part of the free memory that patterns take at most if the recipe does not say where they are to be: object, probe
+and batches need memory too."""
+
 _PIECE_BYTES = 2**22  # of float32 that are worked on at a time
 
 

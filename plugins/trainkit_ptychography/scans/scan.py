@@ -12,8 +12,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit import DataError
-from trainkit_ptychography.free_memory import free_host_memory, in_words
+from trainkit import DataError, bytes_in_words, free_host_memory, shape_in_words
 from trainkit_ptychography.scans.patterns import Patterns, pieces
 from trainkit_ptychography.scans.positions import likely_unit
 from trainkit_ptychography.scans.sampling import neighbour_distances
@@ -124,7 +123,8 @@ def checked(recording: Recording) -> Checked:
     if scan.probe_MYX is not None:
         if scan.probe_MYX.shape[1:] != shape:
             raise DataError(
-                f"{scan.source}: the probe has {_by(scan.probe_MYX.shape[1:])} pixels, the patterns have {_by(shape)}"
+                f"{scan.source}: the probe has {shape_in_words(scan.probe_MYX.shape[1:])} pixels, the patterns have "
+                f"{shape_in_words(shape)}"
             )
         if not (np.isfinite(scan.probe_MYX).all() and scan.probe_MYX.any()):
             raise DataError(f"{scan.source}: the probe is zero or holds values that are not finite")
@@ -153,8 +153,9 @@ def _check_positions(scan: Scan, shape: tuple[int, int]) -> None:
     step = float(np.median(neighbour_distances(positions_N2)))
     if step > max(shape):
         raise DataError(
-            f"{scan.source}: scan points are {step:.4g} pixels apart, but a patch has {_by(shape)}, so no two patterns "
-            f"see the same place; check positions_unit (now {unit}) and the pixel size{hint_for(step)}"
+            f"{scan.source}: scan points are {step:.4g} pixels apart, but a patch has {shape_in_words(shape)}, so no "
+            "two "
+            f"patterns see the same place; check positions_unit (now {unit}) and the pixel size{hint_for(step)}"
         )
     object_bytes = _BYTES_A_PIXEL * float(np.prod(extent_2 + np.array(shape)))
     if object_bytes > (free := free_host_memory()):
@@ -162,8 +163,10 @@ def _check_positions(scan: Scan, shape: tuple[int, int]) -> None:
         furthest = int(np.abs(positions_N2 - middle_2).max(axis=1).argmax())
         raise DataError(
             f"{scan.source}: the scan spans {extent_2[0]:.4g} × {extent_2[1]:.4g} pixels; an object of that size takes "
-            f"{in_words(object_bytes)}, and {in_words(free)} are free. Pattern {furthest} is the furthest out, at "
-            f"({positions_N2[furthest, 0]:.4g}, {positions_N2[furthest, 1]:.4g}): leave out positions that are wrong, "
+            f"{bytes_in_words(object_bytes)}, and {bytes_in_words(free)} are free. Pattern {furthest} is the furthest "
+            "out, "
+            f"at ({positions_N2[furthest, 0]:.4g}, {positions_N2[furthest, 1]:.4g}): leave out positions that are "
+            "wrong, "
             f"or check positions_unit (now {unit}){hint_for(step)}"
         )
 
@@ -190,7 +193,3 @@ def _survey(patterns: Patterns, scan: Scan) -> Survey:
     if totals_N.max() == 0:
         raise DataError(f"{scan.source}: all patterns are zero; check the name of the patterns' array")
     return Survey(totals_N, mean_YX)
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return " × ".join(str(size) for size in shape)

@@ -11,7 +11,7 @@ from trainkit import Problem, component
 from trainkit_ptychography.scans.kind import DiffractionData
 
 if TYPE_CHECKING:
-    from trainkit.recipe.root import Recipe
+    from trainkit import Recipe
     from trainkit_ptychography.scans.scan import Recording
 
 _positive = attrs.validators.gt(0.0)

@@ -16,9 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainkit import DataError
-from trainkit_ptychography.free_memory import SHARE, free_host_memory, in_words
-from trainkit_ptychography.scans.patterns import Patterns, PreparedPatterns, pieces
+from trainkit import DataError, bytes_in_words, free_host_memory
+from trainkit_ptychography.scans.patterns import SHARE_OF_MEMORY, Patterns, PreparedPatterns, pieces
 from trainkit_ptychography.scans.scan import Recording
 
 Place = Literal["device", "host", "disk"]
@@ -46,7 +45,7 @@ def choose_place(recording: Recording, wanted: Literal["auto"] | Place, device: 
     free: dict[Place, int] = {"device": free_host_memory() if on_host else _free_device_memory(device)}
     free["host"] = free_host_memory()
     if wanted == "auto":
-        fitting: list[Place] = [place for place, there in free.items() if needed <= SHARE * there]
+        fitting: list[Place] = [place for place, there in free.items() if needed <= SHARE_OF_MEMORY * there]
         if fitting:
             return fitting[0]
         if in_file:
@@ -58,8 +57,8 @@ def choose_place(recording: Recording, wanted: Literal["auto"] | Place, device: 
         streamed = 'say patterns_on = "disk", or lessen them' if in_file else "lessen them"
         raise DataError(
             f"{source}: {patterns.shape[0]} patterns of {patterns.shape[1]} × {patterns.shape[2]} take "
-            f"{in_words(needed)} on the {wanted}, where {in_words(free[wanted])} are free: {streamed} (prepare.crop, "
-            "prepare.bin)"
+            f"{bytes_in_words(needed)} on the {wanted}, where {bytes_in_words(free[wanted])} are free: {streamed} "
+            "(prepare.crop, prepare.bin)"
         )
     return wanted
 

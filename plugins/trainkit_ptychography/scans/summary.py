@@ -10,10 +10,9 @@ from math import hypot, prod
 
 import numpy as np
 
-from trainkit import DataError
-from trainkit_ptychography.free_memory import SHARE, free_host_memory, in_words
+from trainkit import DataError, bytes_in_words, free_host_memory, shape_in_words
 from trainkit_ptychography.physics.optics import aperture_probe
-from trainkit_ptychography.scans.patterns import PreparedPatterns
+from trainkit_ptychography.scans.patterns import SHARE_OF_MEMORY, PreparedPatterns
 from trainkit_ptychography.scans.positions import likely_unit
 from trainkit_ptychography.scans.sampling import (
     beam_offset,
@@ -37,10 +36,10 @@ def summary(checked: Checked, batch_size: int) -> Iterator[str]:
     raster = made_of = ""
     if isinstance(patterns, PreparedPatterns):
         if len(patterns.scan_shape) == 2:
-            raster = f" ({_by(patterns.scan_shape)})"
+            raster = f" ({shape_in_words(patterns.scan_shape)})"
         if patterns.frame_shape != shape:
-            made_of = f", made of {_by(patterns.frame_shape)}"
-    yield f"patterns     {num}{raster} of {_by(shape)} pixels{made_of}"
+            made_of = f", made of {shape_in_words(patterns.frame_shape)}"
+    yield f"patterns     {num}{raster} of {shape_in_words(shape)} pixels{made_of}"
     if scan.mask_YX is not None:
         yield f"mask         {int((~scan.mask_YX).sum())} of {prod(shape)} pixels do not count"
     totals_N = survey.totals_N
@@ -74,10 +73,10 @@ def summary(checked: Checked, batch_size: int) -> Iterator[str]:
     stored, batch = 4 * num * prod(shape), 8 * _COMPLEX_ARRAYS * batch_size * prod(shape)
     free = free_host_memory()
     yield (
-        f"memory       patterns {in_words(stored)}, object {in_words(32 * prod(whole))}, a batch of {batch_size} about "
-        f"{in_words(batch)} a probe mode ({in_words(free)} are free here)"
+        f"memory       patterns {bytes_in_words(stored)}, object {bytes_in_words(32 * prod(whole))}, a batch of "
+        f"{batch_size} about {bytes_in_words(batch)} a probe mode ({bytes_in_words(free)} are free here)"
     )
-    if isinstance(patterns, PreparedPatterns) and patterns.in_file and stored > SHARE * free:
+    if isinstance(patterns, PreparedPatterns) and patterns.in_file and stored > SHARE_OF_MEMORY * free:
         yield "streaming    patterns stay in their file, unless a device has more memory than the host"
     if scan.truth is not None:
         yield "truth        known: object phase and positions"
@@ -187,13 +186,14 @@ def _doubts_of_positions(checked: Checked) -> Iterator[str]:
         )
     if room / step < 2 and step >= 0.02:
         yield (
-            f"a step of {step:.3g} pixels with patches of {_by(tuple(shape))} measures less than is to be found out "
-            f"(patch / step must be 2 or more): scan more densely, or use finer detector pixels (less binning){hint}"
+            f"a step of {step:.3g} pixels with patches of {shape_in_words(shape)} measures less than is to be found "
+            "out (patch / step must be 2 or more): scan more densely, or use finer detector pixels (less "
+            f"binning){hint}"
         )
     if diameter is not None and diameter > 0.7 * room:
         yield (
-            f"the probe is {diameter:.3g} pixels across and its array has {_by(tuple(shape))}: it does not fit, so the "
-            "detector's pixels are too coarse for it: bin less, or check the defocus"
+            f"the probe is {diameter:.3g} pixels across and its array has {shape_in_words(shape)}: it does not fit, so "
+            "the detector's pixels are too coarse for it: bin less, or check the defocus"
         )
 
 
@@ -209,7 +209,3 @@ def _lengths(rows: float, columns: float, size: float | None) -> str:
     if size is None:
         return f"{rows:.4g} × {columns:.4g} pixels"
     return f"{_angstrom(rows * size)} × {_angstrom(columns * size)} ({rows:.4g} × {columns:.4g} pixels)"
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return " × ".join(str(size) for size in shape)

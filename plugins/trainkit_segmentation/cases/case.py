@@ -12,9 +12,8 @@ from typing import Any, Protocol
 import attrs
 import numpy as np
 
-from trainkit import DataError
+from trainkit import DataError, FileFacts
 from trainkit_segmentation.cases.labels import Labels, check_values, encode_masks, encode_values
-from trainkit_segmentation.files.fingerprints import FileMemory
 from trainkit_segmentation.files.label_values import values_in
 from trainkit_segmentation.files.nifti import Array, Header, grid_difference, read_header, read_integers, read_voxels
 
@@ -77,7 +76,7 @@ class Case(Protocol):
         """Return everything else that the content depends on, as JSON values."""
         ...
 
-    def inspect(self, labels: Labels, memory: FileMemory) -> CaseReport:
+    def inspect(self, labels: Labels, facts: FileFacts) -> CaseReport:
         """Read all headers, the label, and the image if it is small, for ``check --data``."""
         ...
 
@@ -140,7 +139,7 @@ class FileCase:
         """Return how the files are put together."""
         return {"images": len(self.images), "masks": len(self.masks), "channels": self.channels}
 
-    def inspect(self, labels: Labels, memory: FileMemory) -> CaseReport:
+    def inspect(self, labels: Labels, facts: FileFacts) -> CaseReport:
         """Read headers and label, and report everything that is wrong at once."""
         headers, problems = [], []
         for path in self.files:
@@ -155,7 +154,7 @@ class FileCase:
         voxels: dict[str, int] = dict.fromkeys(labels.classes, 0)
         for number, path in enumerate([self.label] if self.label else self.masks):
             try:
-                values = values_in(path, memory)
+                values = values_in(path, facts)
                 if self.label:
                     check_values(values, labels)
                 else:

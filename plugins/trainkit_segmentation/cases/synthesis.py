@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import numpy as np
 
-from trainkit import random_seed
+from trainkit import FileFacts, random_seed
 from trainkit_segmentation.cases.case import CaseList, CaseReport, Volume
 from trainkit_segmentation.cases.labels import Labels
-from trainkit_segmentation.files.fingerprints import FileMemory
 
 if TYPE_CHECKING:
     from trainkit_segmentation.data.synthetic import SyntheticSegmentation
@@ -51,7 +50,7 @@ class SyntheticCase:
         """Return everything that the case depends on."""
         return attrs.asdict(self)
 
-    def inspect(self, labels: Labels, memory: FileMemory) -> CaseReport:
+    def inspect(self, labels: Labels, facts: FileFacts) -> CaseReport:
         """Make the case and count its voxels."""
         volume = self.read(labels)
         voxels = {name: int((volume.label_codes_XYZ == k).sum()) for k, name in enumerate(labels.classes, start=1)}

@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainkit import DataError
+from trainkit import DataError, FileFacts
 from trainkit_segmentation.cases.case import CaseList, FileCase
 from trainkit_segmentation.cases.labels import Labels
-from trainkit_segmentation.files.fingerprints import FileMemory
 from trainkit_segmentation.files.label_values import values_in
 from trainkit_segmentation.preparing.cache_live import CaseStore
 
@@ -56,8 +55,8 @@ def find(settings: BraTS) -> CaseList:
         else:
             images = tuple(files[each] for each in settings.modalities)
             cases.append(FileCase(folder.name, _patient(folder.name), images, files["seg"], channels=len(images)))
-    memory = CaseStore(settings.cache).files
-    edition, note = _edition(settings, naming[0], cases, memory)
+    facts = CaseStore(settings.cache).files
+    edition, note = _edition(settings, naming[0], cases, facts)
     return CaseList(
         source=str(settings.path),
         cases=tuple(cases),
@@ -104,7 +103,7 @@ def _patient(name: str) -> str:
     return re.sub(r"-\d{3}$", "", name)
 
 
-def _edition(settings: BraTS, naming: str, cases: list[FileCase], memory: FileMemory) -> tuple[str, str]:
+def _edition(settings: BraTS, naming: str, cases: list[FileCase], facts: FileFacts) -> tuple[str, str]:
     """Return the edition, and a sentence about it."""
     if settings.edition != "auto":
         text = _enhancing_label_text(settings.edition)
@@ -113,7 +112,7 @@ def _edition(settings: BraTS, naming: str, cases: list[FileCase], memory: FileMe
     for case in cases:
         if case.label is not None:
             try:
-                values |= set(values_in(case.label, memory))
+                values |= set(values_in(case.label, facts))
             except DataError:  # reported when each case is inspected or read
                 continue
     after_treatment = any(_time_point(case.name) >= _FIRST_AFTER_TREATMENT for case in cases)

@@ -15,11 +15,10 @@ import attrs
 import torch
 from torch import Tensor
 
-from trainkit import Batch, Context, DataError, Outputs, State, did_you_mean
+from trainkit import Batch, Context, DataError, Outputs, State, Workers, did_you_mean, process_share
 from trainkit_segmentation.data.facts import SegmentationFacts
 from trainkit_segmentation.data.label_maps import class_masks, most_likely
 from trainkit_segmentation.patches.batches import PatchBatches
-from trainkit_segmentation.patches.workers import Workers
 from trainkit_segmentation.preparing.cache_filling import digest_of, prepare_all
 from trainkit_segmentation.preparing.cache_live import CaseStore
 from trainkit_segmentation.preparing.cached_cases import OpenCase, open_case
@@ -48,7 +47,7 @@ class LiveSegmentation:
         batches_per_epoch: Batches of an epoch, on this process.
     """
 
-    _workers: Workers | None = None
+    _workers: Workers[tuple[int, int]] | None = None
     _last_prediction: tuple[weakref.ref[Tensor], Tensor] | None = None
 
     def __init__(self, settings: SegmentationData, context: Context) -> None:
@@ -89,7 +88,8 @@ class LiveSegmentation:
         self._batches = PatchBatches(settings, context, entries)
         on_gpu = torch.device(context.device).type == "cuda"
         if settings.workers:
-            self._workers = Workers(self._batches, settings.workers, on_gpu)
+            advice = "lower data.workers or data.patch_size"
+            self._workers = Workers(self._batches, settings.workers, on_gpu, advice)
 
     def train(self, epoch: int, start: int) -> Iterator[dict[str, Any]]:
         """Yield the batches ``start``… of an epoch, a function of (seed, epoch, rank) alone."""
@@ -113,7 +113,7 @@ class LiveSegmentation:
         """Yield each whole case of this process's share of a split, in alphabetical order."""
         if split not in self._division:
             raise DataError(f'there is no split "{split}"; {did_you_mean(split, self._division)}')
-        for name in self._division[split][self._rank :: self._world]:
+        for name in process_share(self._division[split], self._rank, self._world):
             case = self._case(name)
             yield {
                 "index": torch.tensor([self._index[name]]),

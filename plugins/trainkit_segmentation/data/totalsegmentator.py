@@ -12,7 +12,7 @@ from trainkit import Problem, component
 from trainkit_segmentation.data.kind import SegmentationData
 
 if TYPE_CHECKING:
-    from trainkit.recipe.root import Recipe
+    from trainkit import Recipe
     from trainkit_segmentation.cases.case import CaseList
 
 

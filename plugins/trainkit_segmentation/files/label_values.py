@@ -6,17 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from trainkit_segmentation.files.fingerprints import FileMemory
+from trainkit import FileFacts
 from trainkit_segmentation.files.nifti import Array, read_integers
 
 
-def values_in(path: Path, memory: FileMemory) -> dict[int, int]:
+def values_in(path: Path, facts: FileFacts) -> dict[int, int]:
     """Return value -> number of voxels.
 
     Raises:
         DataError: The file cannot be read.
     """
-    return {int(value): number for value, number in memory.about(path, "values", _count).items()}
+    return {int(value): number for value, number in facts.remember(path, "values", _count).items()}
 
 
 def value_counts(values_XYZ: Array) -> dict[int, int]:

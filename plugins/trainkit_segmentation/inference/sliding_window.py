@@ -17,7 +17,7 @@ from trainkit_segmentation.sizes import Size, at_least_one
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from trainkit.recipe.root import Recipe
+    from trainkit import Recipe
     from trainkit_segmentation.data.kind_live import LiveSegmentation
 
 

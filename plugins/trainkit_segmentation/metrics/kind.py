@@ -18,6 +18,8 @@ class SegmentationMetric(Metric):
     """
 
     accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]
+    may_be_missing: ClassVar[bool] = True
+
     name: ClassVar[str]
     """Name of the mean over classes."""
 

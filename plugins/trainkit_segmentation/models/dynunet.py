@@ -16,7 +16,7 @@ from trainkit_segmentation.sizes import Size, at_least_one
 if TYPE_CHECKING:
     from torch import nn
 
-    from trainkit.recipe.root import Recipe
+    from trainkit import Recipe
 
 
 @component

@@ -9,15 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from trainkit import Data, Model, Problem, RecipeError, component
+from trainkit import Data, Model, Problem, RecipeError, component, shape_in_words
 from trainkit_segmentation.data.facts import SegmentationFacts
 from trainkit_segmentation.data.kind import SegmentationData
-from trainkit_segmentation.sizes import Size, in_words
+from trainkit_segmentation.sizes import Size
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from trainkit.recipe.root import Recipe
+    from trainkit import Recipe
     from trainkit_segmentation.data.kind_live import LiveSegmentation
     from trainkit_segmentation.models.kind_live import SegmentationNetwork
 
@@ -68,8 +68,8 @@ class SegmentationModel(Model):
             return None
         fitting = tuple(-(-edge // divisor) * divisor for edge, divisor in zip(size, divisors, strict=True))
         return (
-            f"a patch of {in_words(size)} does not fit the network, which takes multiples of {in_words(divisors)}: "
-            f"{in_words(fitting)} does"
+            f"a patch of {shape_in_words(size)} does not fit the network, which takes multiples of "
+            f"{shape_in_words(divisors)}: {shape_in_words(fitting)} does"
         )
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
@@ -95,7 +95,7 @@ class SegmentationModel(Model):
         Raises:
             RecipeError: The network cannot be made with these settings, or does not take the patches.
         """
-        from trainkit_segmentation.models.initial_weights import load_initial_weights
+        from trainkit import load_weights
         from trainkit_segmentation.models.kind_live import SegmentationNetwork, check_patch
 
         if reason := self.refusal(data.patch_size):
@@ -106,14 +106,12 @@ class SegmentationModel(Model):
         except Exception as error:  # whatever MONAI raises about settings of the recipe
             raise RecipeError(
                 f"{type(self).__name__}: MONAI cannot make it for {data.num_channels} channels in, {out_channels} out "
-                f"and patches of {in_words(data.patch_size)}: {type(error).__name__}: {error}"
+                f"and patches of {shape_in_words(data.patch_size)}: {type(error).__name__}: {error}"
             ) from error
         check_patch(network, data.num_channels, out_channels, data.patch_size)
         initialise = None
         if self.init_from is not None:
-            initialise = partial(
-                load_initial_weights, path=self.init_from, skip=self.init_from_skip, group_of=self.group_of
-            )
+            initialise = partial(load_weights, path=self.init_from, skip=self.init_from_skip, group_of=self.group_of)
         return SegmentationNetwork(network, initialise)
 
     def parameter_groups(self, model: Any) -> Mapping[str, Iterable[nn.Parameter]]:

@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainkit import Batch, RecipeError, State
-from trainkit_segmentation.sizes import Size, in_words
+from trainkit import Batch, RecipeError, State, shape_in_words
+from trainkit_segmentation.sizes import Size
 
 
 class SegmentationNetwork(nn.Module):
@@ -69,7 +69,7 @@ def check_patch(network: nn.Module, in_channels: int, out_channels: int, patch_s
         return  # an operation depends on values: the first step will show it
     except Exception as error:  # whatever a layer raises about a shape
         raise RecipeError(
-            f"the network cannot take a patch of {in_words(patch_size)}: {type(error).__name__}: {error}; "
+            f"the network cannot take a patch of {shape_in_words(patch_size)}: {type(error).__name__}: {error}; "
             "set another data.patch_size"
         ) from error
     expected = (2, out_channels, *patch_size)
@@ -77,11 +77,11 @@ def check_patch(network: nn.Module, in_channels: int, out_channels: int, patch_s
         if not isinstance(head, Tensor) or head.ndim != 5 or head.shape[1] != out_channels:
             shape = tuple(head.shape) if isinstance(head, Tensor) else type(head).__name__
             raise RecipeError(
-                f"for patches of {in_words(patch_size)} the network gives {shape}, but {expected} is expected: "
+                f"for patches of {shape_in_words(patch_size)} the network gives {shape}, but {expected} is expected: "
                 "it is not a network for segmentation, or has other classes"
             )
     if heads[0].shape != expected:
         raise RecipeError(
-            f"for patches of {in_words(patch_size)} the network gives scores of {in_words(heads[0].shape[2:])}; "
-            "set another data.patch_size, or other strides"
+            f"for patches of {shape_in_words(patch_size)} the network gives scores of "
+            f"{shape_in_words(heads[0].shape[2:])}; set another data.patch_size, or other strides"
         )

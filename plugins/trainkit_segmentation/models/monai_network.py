@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from trainkit import Problem, component, did_you_mean
+from trainkit import Problem, argument_problems, component
 from trainkit_segmentation.models.kind import SegmentationModel
 from trainkit_segmentation.models.monai_source import networks, refusal
 from trainkit_segmentation.sizes import Size
@@ -15,9 +15,11 @@ from trainkit_segmentation.sizes import Size
 if TYPE_CHECKING:
     from torch import nn
 
-    from trainkit.recipe.root import Recipe
+    from trainkit import Recipe
 
-_FROM_DATA = ("in_channels", "out_channels", "num_classes", "img_size", "spatial_dims")
+_ELSEWHERE = dict.fromkeys(
+    ("in_channels", "out_channels", "num_classes", "img_size", "spatial_dims"), "comes from the data"
+)
 
 
 @component
@@ -50,22 +52,13 @@ class MONAINetwork(SegmentationModel):
         if reason := refusal(self.name):
             yield Problem(reason, "name")
             return
-        known = networks()[self.name].arguments
-        for key in self.arguments:
-            if key not in known:
-                yield Problem(f'{self.name} has no argument "{key}"; {did_you_mean(key, known)}', f"arguments.{key}")
-            elif key in _FROM_DATA:
-                yield Problem(f'"{key}" comes from the data; leave it out', f"arguments.{key}")
-        for key, required in known.items():
-            if required and key not in self.arguments and key not in _FROM_DATA:
-                yield Problem(f'{self.name} needs the argument "{key}"', "arguments")
+        yield from argument_problems(self.name, self.arguments, networks()[self.name], _ELSEWHERE)
         yield from super().problems(recipe)
 
     def network(self, in_channels: int, out_channels: int, patch_size: Size) -> nn.Module:
         """Make the network."""
-        from importlib import import_module
+        from monai.networks import nets
 
-        found = networks()[self.name]
         from_data = {
             "in_channels": in_channels,
             "out_channels": out_channels,
@@ -73,6 +66,6 @@ class MONAINetwork(SegmentationModel):
             "img_size": patch_size,
             "spatial_dims": 3,
         }
-        given = {key: value for key, value in from_data.items() if key in found.arguments}
-        network: nn.Module = getattr(import_module(found.module), self.name)(**given, **self.arguments)
+        given = {key: value for key, value in from_data.items() if key in networks()[self.name]}
+        network: nn.Module = getattr(nets, self.name)(**given, **self.arguments)
         return network

@@ -15,7 +15,7 @@ from trainkit_segmentation.sizes import Size
 if TYPE_CHECKING:
     from torch import nn
 
-    from trainkit.recipe.root import Recipe
+    from trainkit import Recipe
 
 _GROUPS = 8  # number of groups of the group normalisation, MONAI's default
 

@@ -14,7 +14,7 @@ from trainkit_segmentation.models.kind import SegmentationModel
 from trainkit_segmentation.sizes import Size, at_least_one
 
 if TYPE_CHECKING:
-    from trainkit.recipe.root import Recipe
+    from trainkit import Recipe
 
 
 @component

@@ -1,7 +1,7 @@
 """Preprocessed cases on the disk, memory-mapped, shared by all users of the folder.
 
     entries/<ab>/<key>.safetensors     one case; the key is a digest of everything that its content depends on
-    files/…                            facts about source files (`fingerprints`)
+    files/…                            facts about source files (`trainkit.FileFacts`)
     locks/<ab>                         lock for entries whose key starts with <ab>, held while one is written
     leases/<run>                       the keys that a run uses; locked for as long as the run lives
     lock                               held while leases are written, and while entries are removed
@@ -15,7 +15,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import mmap
 import os
 import secrets
 import weakref
@@ -24,18 +23,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 from torch import Tensor
 
-from trainkit import DataError
-from trainkit_segmentation.files.fingerprints import FileMemory
+from trainkit import DataError, FileFacts, remove_unfinished, written_whole
 from trainkit_segmentation.files.nifti import Array
 from trainkit_segmentation.preparing.cache import Cache
 
 _ABOUT = "trainkit"
-_DTYPES = {"F16": torch.float16, "F32": torch.float32, "U8": torch.uint8, "I32": torch.int32, "I64": torch.int64}
 
 
 class Entry(NamedTuple):
@@ -63,7 +59,7 @@ class CaseStore:
 
     def __init__(self, settings: Cache) -> None:
         self.folder = settings.folder or _default_folder()
-        self.files = FileMemory(self.folder / "files")
+        self.files = FileFacts(self.folder / "files")
         self._limit = None if settings.limit_gb is None else round(settings.limit_gb * 1e9)
 
     def use(self, keys: Iterable[str]) -> None:
@@ -172,42 +168,24 @@ def read_entry(path: Path) -> Entry:
         DataError: The file is not an entry, or is truncated.
     """
     try:
-        with path.open("rb") as file:
-            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)  # private: torch wants it writable
-        start = 8 + int.from_bytes(mapped[:8], "little")
-        header = json.loads(mapped[8:start])
-        about = json.loads(header.pop("__metadata__")[_ABOUT])
-        tensors = {}
-        for name, told in header.items():
-            first, stop = told["data_offsets"]
-            dtype = _DTYPES[told["dtype"]]
-            if start + stop > len(mapped):
-                raise ValueError("it is cut off")
-            count = (stop - first) // dtype.itemsize
-            flat = (
-                torch.frombuffer(mapped, dtype=dtype, count=count, offset=start + first)
-                if count
-                else torch.zeros(0, dtype=dtype)
-            )
-            tensors[name] = flat.reshape(told["shape"])
-    except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{path}: this entry of the cache is damaged ({error}); delete it and begin again") from error
+        with safe_open(path, framework="pt") as file:
+            about = json.loads(file.metadata()[_ABOUT])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no mapping)
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path}: this entry of the cache is damaged ({error}); delete it and start again") from error
     return Entry(tensors, about)
 
 
 def _write(path: Path, arrays: Mapping[str, Array], about: Mapping[str, Any]) -> None:
-    """Write an entry. The caller holds its lock, so no other process writes the same temporary file."""
+    """Write an entry. The caller holds its lock, so no other process writes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".incomplete")
+    remove_unfinished(path.parent, path.name)
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     try:
-        save_file(contiguous, temporary, metadata={_ABOUT: json.dumps(about)})
+        with written_whole(path) as new:
+            save_file(contiguous, new, metadata={_ABOUT: json.dumps(about)})
     except SafetensorError as error:  # most often because the disk is full
-        temporary.unlink(missing_ok=True)
         raise OSError(str(error)) from error
-    with temporary.open("rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from trainkit import DataError, Problem, component
 from trainkit_segmentation.splits.kind import Split, shuffled_subjects
 
 if TYPE_CHECKING:
-    from trainkit.recipe.root import Recipe
+    from trainkit import Recipe
 
 
 @component

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
-from trainkit_ptychography.free_memory import in_words
+from trainkit import bytes_in_words
 
 Kind = Literal["hash", "dense", "tiled"]
 
@@ -124,6 +124,7 @@ def memory_needed(grids: Iterable[Level], num_features: int) -> int:
 def too_large(needed: int, free: int, where: str) -> str:
     """Return, for a person, that the tables do not fit."""
     return (
-        f"tables, their gradients and Adam's moments take {in_words(needed)}, and {in_words(free)} are free {where}; "
-        "lower log2_hashmap_size, levels or features"
+        f"tables, their gradients and Adam's moments take {bytes_in_words(needed)}, and {bytes_in_words(free)} are "
+        "free "
+        f"{where}; lower log2_hashmap_size, levels or features"
     )

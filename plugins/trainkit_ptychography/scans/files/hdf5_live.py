@@ -14,9 +14,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit import DataError, did_you_mean
-from trainkit_ptychography.free_memory import free_host_memory, in_words
-from trainkit_ptychography.scans.files.guard import reading
+from trainkit import DataError, bytes_in_words, did_you_mean, free_host_memory, guarded_reading, shape_in_words
 
 _MOST_LISTED = 30
 _BEST_COMPRESSION = 1100  # deflate makes at best one byte of 1032
@@ -45,7 +43,7 @@ class HDF5File:
 
     def reading(self) -> AbstractContextManager[None]:
         """Make a context that turns what a damaged file raises into a DataError."""
-        return reading(self._path, "an HDF5 file", self._setting)
+        return guarded_reading(self._path, "an HDF5 file", self._setting)
 
     def stored(self, name: str) -> h5py.Dataset:
         """Return a dataset of numbers, after it was found harmless.
@@ -65,15 +63,18 @@ class HDF5File:
         declared, stored = prod(dataset.shape) * dataset.dtype.itemsize, dataset.id.get_storage_size()
         if declared > _BEST_COMPRESSION * stored:
             raise DataError(
-                f"{where} declares {declared:,} bytes ({_by(dataset.shape)} of {dataset.dtype}), but the file holds "
-                f"only {stored:,} for it: it is damaged, unfinished, or made to do harm"
+                f"{where} declares {declared:,} bytes ({shape_in_words(dataset.shape)} of {dataset.dtype}), but the "
+                "file "
+                f"holds only {stored:,} for it: it is damaged, unfinished, or made to do harm"
             )
         if dataset.chunks is not None:
             chunk = prod(dataset.chunks) * dataset.dtype.itemsize
             if chunk > max(free_host_memory() // 2, _CHUNK_CACHE):
                 raise DataError(
-                    f"{where} is stored in pieces of {in_words(chunk)}, and each is to be read as a whole, but only "
-                    f"{in_words(free_host_memory())} of memory are free; store it in smaller ones (h5repack -l CHUNK=…)"
+                    f"{where} is stored in pieces of {bytes_in_words(chunk)}, and each is to be read as a whole, but "
+                    f"only {bytes_in_words(free_host_memory())} of memory are free; store it in smaller ones "
+                    "(h5repack -l "
+                    "CHUNK=…)"
                 )
             self._unpackable(dataset, where)
         return dataset
@@ -84,8 +85,9 @@ class HDF5File:
         needed, free = prod(dataset.shape) * dataset.dtype.itemsize, free_host_memory()
         if needed > free:
             raise DataError(
-                f'{self.source}: dataset "{name}" ({_by(dataset.shape)}) takes {in_words(needed)}, but only '
-                f"{in_words(free)} of memory are free; is it the right one?"
+                f'{self.source}: dataset "{name}" ({shape_in_words(dataset.shape)}) takes {bytes_in_words(needed)}, '
+                "but "
+                f"only {bytes_in_words(free)} of memory are free; is it the right one?"
             )
         return np.asarray(dataset[()])
 
@@ -161,7 +163,3 @@ def _list(found: dict[str, tuple[int, ...]]) -> str:
     if len(found) > _MOST_LISTED:
         lines.append(f"  … and {len(found) - _MOST_LISTED} more")
     return "\n".join(["The datasets are:", *lines]) if lines else "The file has no datasets."
-
-
-def _by(shape: tuple[int, ...]) -> str:
-    return " × ".join(str(size) for size in shape)

@@ -13,7 +13,7 @@ from trainkit_ptychography.scans.kind import DiffractionData
 from trainkit_ptychography.scans.prepare import Prepare
 
 if TYPE_CHECKING:
-    from trainkit.recipe.root import Recipe
+    from trainkit import Recipe
 
 _positive = attrs.validators.optional(attrs.validators.gt(0.0))
 

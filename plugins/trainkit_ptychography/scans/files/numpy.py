@@ -9,7 +9,7 @@ from trainkit import Problem, component
 from trainkit_ptychography.scans.files.kind import FileDiffraction, needs_size
 
 if TYPE_CHECKING:
-    from trainkit.recipe.root import Recipe
+    from trainkit import Recipe
     from trainkit_ptychography.scans.scan import Recording
 
 

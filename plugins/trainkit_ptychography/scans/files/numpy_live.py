@@ -14,9 +14,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit import DataError, did_you_mean
-from trainkit_ptychography.free_memory import free_host_memory, in_words
-from trainkit_ptychography.scans.files.guard import reading
+from trainkit import DataError, bytes_in_words, did_you_mean, free_host_memory, guarded_reading
 
 _UNPACKED_AT_ONCE = 2**22  # bytes
 
@@ -93,7 +91,7 @@ class NumPyFile:
 
     def reading(self) -> AbstractContextManager[None]:
         """Make a context that turns what a damaged file raises into a DataError."""
-        return reading(self._path, "a NumPy file" if self._alone else "a NumPy archive")
+        return guarded_reading(self._path, "a NumPy file" if self._alone else "a NumPy archive")
 
     def stored(self, name: str) -> Any:
         """Return an array, left in the file where that is possible."""
@@ -111,7 +109,7 @@ class NumPyFile:
         """Return a whole array."""
         if self._alone:
             path = self._path.parent / name
-            with reading(path, "a NumPy file", f"data: {name}"), path.open("rb") as stream:
+            with guarded_reading(path, "a NumPy file", f"data: {name}"), path.open("rb") as stream:
                 return _read(stream, path.stat().st_size, str(path))
         with self._archive() as archive:
             return self._read_member(archive, self._member(archive, name), name)
@@ -172,8 +170,8 @@ def _read(stream: IO[bytes], size: int, name: str) -> NDArray[Any]:
     num_bytes = prod(shape) * dtype.itemsize
     if num_bytes > (free := free_host_memory()):
         raise DataError(
-            f"{name} takes {in_words(num_bytes)}, but only {in_words(free)} of memory are free; save the patterns as "
-            ".npy, in C order, which can be streamed"
+            f"{name} takes {bytes_in_words(num_bytes)}, but only {bytes_in_words(free)} of memory are free; save the "
+            "patterns as .npy, in C order, which can be streamed"
         )
     return np.frombuffer(stream.read(num_bytes), dtype).reshape(shape, order="F" if fortran_order else "C")
 
@@ -193,8 +191,8 @@ def _unpacked(path: Path) -> io.BytesIO:
         while part := file.read(_UNPACKED_AT_ONCE):
             if unpacked.tell() + len(part) > free:
                 raise DataError(
-                    f"{path} unpacks to more than {in_words(free)}, half of the memory that is free; unpack it on disk "
-                    "(bunzip2) and save the patterns as .npy, which can be streamed"
+                    f"{path} unpacks to more than {bytes_in_words(free)}, half of the memory that is free; unpack it "
+                    "on disk (bunzip2) and save the patterns as .npy, which can be streamed"
                 )
             unpacked.write(part)
     return unpacked

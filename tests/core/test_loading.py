@@ -1,0 +1,91 @@
+"""Order, hold-out, shares and batches; and the processes that prepare batches."""
+
+from __future__ import annotations
+
+import os
+import signal
+from itertools import chain
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainkit import DataError, RecipeError, Workers, hold_out, in_batches, process_share, random_seed, shuffled
+
+
+@given(num=st.integers(0, 300), seed=st.integers(0, 2**40), epoch=st.integers(0, 1000))
+def test_an_order_is_torchs_permutation_of_a_seed_made_of_the_place(num, seed, epoch):
+    torchs = torch.randperm(num, generator=torch.Generator().manual_seed(random_seed(seed, epoch)))
+    assert torch.equal(shuffled(num, seed, epoch), torchs)
+
+
+def test_an_order_does_not_touch_the_global_generator():
+    before = torch.get_rng_state()
+    shuffled(10, 3)
+    hold_out(10, 0.2, 3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@given(num=st.integers(1, 200), fraction=st.floats(0, 0.9), seed=st.integers(0, 100))
+def test_what_is_held_out_and_the_rest_are_everything_once_in_ascending_order(num, fraction, seed):
+    train, held_out = hold_out(num, fraction, seed)
+    assert sorted([*train.tolist(), *held_out.tolist()]) == list(range(num))
+    assert train.tolist() == sorted(train.tolist())
+    assert held_out.tolist() == sorted(held_out.tolist())
+    assert len(held_out) == (max(1, round(num * fraction)) if fraction else 0)
+
+
+@given(num=st.integers(0, 100), world=st.integers(1, 9))
+def test_shares_are_disjoint_complete_and_differ_by_at_most_one(num, world):
+    shares = [process_share(torch.arange(num), rank, world).tolist() for rank in range(world)]
+    assert sorted(chain(*shares)) == list(range(num))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert process_share(list(range(num)), world - 1, world) == shares[-1]
+
+
+@given(num=st.integers(0, 100), size=st.integers(1, 20))
+def test_batches_keep_the_order_are_few_and_differ_by_at_most_one(num, size):
+    index = shuffled(num, size)
+    batches = in_batches(index, size)
+    assert [item for batch in batches for item in batch.tolist()] == index.tolist()
+    assert len(batches) == -(-num // size)
+    sizes = [len(batch) for batch in batches]
+    assert max(sizes, default=0) <= size
+    assert max(sizes, default=0) - min(sizes, default=0) <= 1
+
+
+class Squares:
+    def __getitem__(self, place: int, /) -> dict[str, Any]:
+        if place == 13:
+            raise RecipeError("13 is refused")
+        if place == 99:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return {"square": torch.tensor(place**2), "pid": os.getpid()}
+
+
+@pytest.fixture
+def workers():
+    made = Workers(Squares(), 2, pin=False, advice="take fewer squares")
+    yield made
+    made.end()
+
+
+def test_workers_give_the_batches_of_any_places_in_their_order_from_processes_that_stay(workers):
+    first = list(workers([3, 1, 2, 5]))
+    assert [int(batch["square"]) for batch in first] == [9, 1, 4, 25]
+    second = list(workers([7, 8]))
+    assert [int(batch["square"]) for batch in second] == [49, 64]
+    assert {batch["pid"] for batch in second} <= {batch["pid"] for batch in first}
+    assert os.getpid() not in {batch["pid"] for batch in first}
+
+
+def test_an_error_of_a_worker_is_the_same_error_here(workers):
+    with pytest.raises(RecipeError, match=r"^13 is refused$"):
+        list(workers([1, 13]))
+
+
+def test_a_worker_that_is_killed_is_one_message_with_the_advice_of_the_data(workers):
+    with pytest.raises(DataError, match=r"process that prepares batches died .*if memory is short, take fewer squares"):
+        list(workers([1, 99, 2, 3]))

@@ -1,0 +1,239 @@
+"""Parts of third parties that fail, or give what they should not: the message names the part and what it was doing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from clients import recorder
+from clients.toy_run import lines, run
+
+from trainkit import DataError, Live, PartError, State
+from trainkit.engine.batches import BatchSource, to_device
+from trainkit.events import EVENTS, listeners
+
+CODE = """
+from trainkit import Data, Hook, Loss, Metric, Model, Scheduler, component
+from clients.toy import Line, LiveLine, Perceptron
+
+
+@component
+class Numbers(Metric):
+    kind: str = "tensor"
+
+    def names(self):
+        return ("number",)
+
+    def build(self, data):
+        return LiveNumbers(self.kind)
+
+
+class LiveNumbers:
+    def __init__(self, kind):
+        self.kind = kind
+
+    def update(self, outputs, batch):
+        if self.kind == "fails":
+            raise KeyError("logits")
+
+    def compute(self):
+        import numpy, torch
+        return {"tensor": {"number": torch.tensor(0.5)}, "numpy": {"number": numpy.float32(0.5)}, "bare": 0.5,
+                "other": {"another": 0.5}, "none": {}, "text": {"number": "0.5"}}[self.kind]
+
+
+@component
+class Fails(Hook):
+    where: str = "build"
+
+    def build(self, context):
+        if self.where == "build":
+            raise RuntimeError("the bug")
+        return LiveFails(self.where)
+
+
+class LiveFails:
+    def __init__(self, where):
+        self.where = where
+
+    def on_run_end(self, state):
+        if self.where == "run_end":
+            raise RuntimeError("the bug")
+
+    def state_dict(self):
+        if self.where == "state_dict":
+            raise RuntimeError("the bug")
+        return {}
+
+    def load_state_dict(self, saved):
+        pass
+"""
+
+
+@pytest.fixture(autouse=True)
+def _a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    import sys
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "odd_parts.py").write_text(CODE)
+    recorder.ACTIONS.clear()
+    yield
+    recorder.ACTIONS.clear()
+    sys.modules.pop("odd_parts", None)
+
+
+@pytest.mark.parametrize("kind", ["tensor", "numpy"])
+def test_numbers_of_torch_and_numpy_are_taken_as_floats(kind: str) -> None:
+    state = run(f'metrics.mine={{ use = "odd_parts:Numbers", kind = "{kind}" }}').run.state
+    assert lines(state.folder)[0]["val/number"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("bare", "metrics.mine, in compute, must give a dict"),
+        ("text", """metrics.mine must give numbers; its "number" is '0.5'"""),
+        ("other", "metrics.mine must give the values that its names.. state, number; it gave another"),
+        ("none", "metrics.mine must give the values that its names.. state, number; it gave nothing"),
+        ("fails", "metrics.mine, in update: KeyError: 'logits'"),
+    ],
+)
+def test_anything_else_names_the_metric(kind: str, message: str) -> None:
+    with pytest.raises(PartError, match=message):
+        run(f'metrics.mine={{ use = "odd_parts:Numbers", kind = "{kind}" }}')
+
+
+@pytest.mark.parametrize("where", ["build", "run_end", "state_dict"])
+def test_a_hook_that_fails_is_named_with_what_it_was_doing(where: str) -> None:
+    event = f"on_{where}" if where == "run_end" else where
+    with pytest.raises(PartError, match=f"hooks.mine, in {event}: RuntimeError: the bug"):
+        run(f'hooks.mine={{ use = "odd_parts:Fails", where = "{where}" }}')
+
+
+@pytest.mark.parametrize("event", [event for event in EVENTS if event != "group_stop"])
+def test_a_hook_that_fails_at_an_event_is_named_with_the_event(event: str) -> None:
+    def fail(state: State) -> None:
+        raise ValueError("the bug")
+
+    recorder.ACTIONS[event] = fail
+    with pytest.raises(PartError, match=f"hooks.recorder, in on_{event}: ValueError: the bug"):
+        run()
+    (folder,) = Path("runs/toy").iterdir()
+    assert "Traceback" in (folder / "log.txt").read_text()
+
+
+def test_when_a_run_fails_every_part_is_told_its_end_and_the_first_failure_is_the_one_reported() -> None:
+    told: list[str] = []
+
+    def end(state: State) -> None:
+        told.append(state.ended)
+        raise ValueError("the second")
+
+    def fail(state: State) -> None:
+        raise ValueError("the first")
+
+    recorder.ACTIONS |= {"epoch_end": fail, "run_end": end}
+    with pytest.raises(PartError, match="in on_epoch_end: ValueError: the first"):
+        run('hooks.mine={ use = "odd_parts:Fails", where = "run_end" }')
+    assert told == ["failed: PartError"]
+
+
+# ---- data -----------------------------------------------------------------------------------------------------------
+
+
+class Stream:
+    def __init__(self, given: int | None, index: bool = True) -> None:
+        self.given, self.index, self.made = given, index, 0
+
+    def train(self, epoch: int, start: int) -> Iterator[dict[str, Any]]:
+        number = start
+        while self.given is None or number < self.given:
+            self.made += 1
+            yield {"index": torch.arange(1)} if self.index else {"image": number}
+            number += 1
+
+
+def taken(source: BatchSource, epoch: int = 0) -> list[int]:
+    return [len(batches) for batches in source.steps(epoch, 0, {"data": 0.0})]
+
+
+@pytest.mark.parametrize(("per_step", "steps"), [(1, [1] * 10), (4, [4, 4, 2])])
+@pytest.mark.parametrize("given", [10, 15, None], ids=["as announced", "more", "endless"])
+def test_no_more_batches_are_taken_than_announced(
+    given: int | None, per_step: int, steps: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    data = Stream(given)
+    source = BatchSource(data, "data (stream)", 10, per_step)
+    assert taken(source) == steps
+    assert taken(source, epoch=1) == steps
+    said = [record.getMessage() for record in caplog.records]
+    assert (said == []) == (given == 10)
+    assert all("data (stream) gives more than the 10 batches" in line for line in said)
+    assert data.made <= 21  # it was looked for more once
+
+
+def test_fewer_batches_than_announced_are_an_error_that_names_the_data() -> None:
+    with pytest.raises(DataError, match=r"data \(stream\) gave 7 of the 10 batches that it announced for epoch 3"):
+        taken(BatchSource(Stream(7), "data (stream)", 10, 4), epoch=3)
+
+
+def test_a_batch_without_an_index_is_an_error_that_names_the_data() -> None:
+    with pytest.raises(DataError, match=r'data \(stream\) gave a batch without "index"; it has image'):
+        taken(BatchSource(Stream(10, index=False), "data (stream)", 10, 1))
+
+
+def test_tensors_in_a_nested_batch_move_to_the_device() -> None:
+    one = torch.ones(1)
+    batch = {"image": one, "targets": [{"boxes": one}], "pair": (one, "text"), "nested": {"x": one}, "case": "a"}
+    moved: Any = to_device(batch, torch.device("meta"))
+    found = (moved["image"], moved["targets"][0]["boxes"], moved["pair"][0], moved["nested"]["x"])
+    assert {tensor.device.type for tensor in found} == {"meta"}
+    assert (moved["pair"][1], moved["case"]) == ("text", "a")
+
+
+def test_the_old_name_of_the_number_of_batches_is_still_taken_and_said(caplog: pytest.LogCaptureFixture) -> None:
+    from trainkit.engine.build import _num_batches
+
+    class Old:
+        steps_per_epoch = 5
+
+    assert _num_batches(Old(), "data (old)") == 5  # type: ignore[arg-type]
+    assert "batches_per_epoch" in caplog.text
+
+
+# ---- live parts -----------------------------------------------------------------------------------------------------
+
+
+def test_a_live_part_listens_to_the_events_that_it_overrides_and_to_no_others() -> None:
+    class Part(Live):
+        def on_epoch_end(self, state: State) -> None:
+            pass
+
+    heard = listeners({"hooks.part": Part()})
+    assert [event for event, found in heard.items() if found] == ["epoch_end"]
+    assert heard["epoch_end"][0].where == "hooks.part, in on_epoch_end"
+
+
+def test_facts_are_in_every_checkpoint_and_other_data_on_resume_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from clients import toy
+
+    from trainkit import read_checkpoint
+    from trainkit.console import Console
+    from trainkit.engine.resume import resume
+
+    facts: dict[str, Any] = {"points": 8, "classes": ["a", "b"]}
+    answer: Callable[[Any], dict[str, Any]] = lambda self: facts  # noqa: E731
+    monkeypatch.setattr(toy.LiveLine, "facts", answer, raising=False)
+    outcome = run("run.epochs=1")
+    assert outcome.newest is not None
+    assert read_checkpoint(outcome.newest)["facts"] == facts
+    facts["classes"] = ["b", "a"]
+    resume(outcome.newest, Console(), sets=("run.epochs=2",), allow_code=True)
+    said = capsys.readouterr().out
+    assert "warning: the data is not what it was: its classes is ['b', 'a'], was ['a', 'b']" in said

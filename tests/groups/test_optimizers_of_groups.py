@@ -1,0 +1,167 @@
+"""A group with an optimizer of its own, and one that changes it at an epoch; held against plain torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from clients import recorder
+
+from trainkit import Context, RecipeError
+from trainkit.checkpoint import file as checkpoint
+from trainkit.console import Console
+from trainkit.engine.resume import resume
+from trainkit.engine.start import start
+from trainkit.groups.plan import plan_groups
+from trainkit.recipe.resolve import resolve_text
+
+HEAD = """
+trainkit = 1
+[run]
+name = "own"
+epochs = 5
+device = "cpu"
+[data]
+use = "clients.toy:Line"
+[model]
+use = "clients.bigger:Wide"
+dropout = 0.0
+[losses.squares]
+use = "clients.toy:Squares"
+[optimizer]
+use = "adam"
+lr = 1e-3
+[hooks.recorder]
+use = "clients.recorder:Recorder"
+[groups.second]
+parameters = ["2.*"]
+[groups.first]
+parameters = ["0.*"]
+lr = 0.02
+"""
+OWN = 'optimizer = { use = "sgd", momentum = 0.9 }\n'
+THEN = """
+[groups.first.then.finish]
+start_epoch = 2
+optimizer = { use = "adamw", lr = 3e-3, weight_decay = 0.1 }
+"""
+TEXT = HEAD + OWN + THEN
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    recorder.ACTIONS.clear()
+    yield
+    recorder.ACTIONS.clear()
+
+
+def by_hand(epochs: int = 5, change: int = 2) -> dict[str, torch.Tensor]:
+    """The same training in plain torch: SGD for the first layer, later AdamW; Adam for the second."""
+    torch.manual_seed(0)
+    recipe = resolve_text(TEXT, Path.cwd()).recipe
+    data = recipe.data.build(Context(0, torch.device("cpu"), 0, 1, Path()))
+    model = recipe.model.build(data)
+    first, second = ([p for n, p in model.named_parameters() if n.startswith(each)] for each in ("0.", "2."))
+    theirs: torch.optim.Optimizer = torch.optim.SGD(first, lr=0.02, momentum=0.9)
+    other = torch.optim.Adam(second, lr=1e-3)
+    for epoch in range(epochs):
+        if epoch == change:
+            theirs = torch.optim.AdamW(first, lr=3e-3, weight_decay=0.1)
+        for batch in data.train(epoch, 0):
+            model.zero_grad()
+            (model(batch)["y"] - batch["y"]).square().mean().backward()  # type: ignore[no-untyped-call]
+            theirs.step()
+            other.step()
+    return dict(model.state_dict())
+
+
+def test_it_ends_with_the_same_bits_as_plain_torch() -> None:
+    state = start(resolve_text(TEXT, Path.cwd()), Console(quiet=True)).run.state
+    expected = by_hand()
+    for name, tensor in state.model.state_dict().items():
+        assert torch.equal(tensor, expected[name]), name
+
+
+def test_its_state_is_saved_by_name_and_resumed_from_every_epoch() -> None:
+    whole = start(resolve_text(TEXT, Path.cwd(), ("checkpoint.keep_last=9",)), Console(quiet=True)).run.state
+    saved = checkpoint.read(whole.folder / "checkpoints" / "epoch-0005.safetensors")
+    assert {name: state["optimizer"].rpartition(".")[2] for name, state in saved["optimizers"].items()} == {
+        "first": "SGD",
+        "first.finish": "AdamW",
+        "all": "Adam",
+    }
+    assert saved["groups"]["first"]["phase"] == "finish"
+    for epoch in range(1, 5):
+        ending = resume(whole.folder, Console(quiet=True), epoch=epoch, allow_code=True)
+        assert ending is not None
+        for name, tensor in whole.model.state_dict().items():
+            assert torch.equal(ending.run.state.model.state_dict()[name], tensor), (epoch, name)
+
+
+def test_a_group_moved_to_an_optimizer_of_its_own_keeps_what_the_shared_one_remembers() -> None:
+    """Adam shared for three epochs, then Adam alone: the moments go on, so nothing changes."""
+    whole = start(resolve_text(HEAD, Path.cwd()), Console(quiet=True)).run.state
+    recorder.ACTIONS["epoch_end"] = lambda state: state.stop("half") if state.epoch == 2 else None
+    folder = start(resolve_text(HEAD, Path.cwd()), Console(quiet=True)).run.state.folder
+    recorder.ACTIONS.clear()
+    own = ('groups.first.optimizer={ use = "adam" }',)
+    ending = resume(folder, Console(quiet=True), sets=own, allow_code=True)
+    assert ending is not None
+    assert set(ending.run.optimizers.members) == {"first", "all"}
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(ending.run.state.model.state_dict()[name], tensor), name
+
+
+def test_the_plan_knows_every_phase() -> None:
+    recipe = resolve_text(TEXT, Path.cwd()).recipe
+    plan = plan_groups(recipe, {"first": True, "second": True})["first"]
+    found = [(phase.name, *phase.epochs, phase.lr, phase.optimizer_name) for phase in plan.phases]
+    assert found == [("", 0, 2, 0.02, "first"), ("finish", 2, 5, 3e-3, "first.finish")]
+    assert [plan.phase_at(epoch).name for epoch in range(5)] == ["", "", "finish", "finish", "finish"]
+
+
+def test_a_phase_without_an_optimizer_changes_the_rate_alone() -> None:
+    rates: list[float] = []
+    recorder.ACTIONS["epoch_end"] = lambda state: rates.append(state.groups["first"].lr)
+    text = HEAD + OWN + "[groups.first.then.slow]\nstart_epoch = 4\nlr = 0.25\n"
+    ending = start(resolve_text(text, Path.cwd()), Console(quiet=True))
+    assert rates == [0.02] * 4 + [0.25]
+    assert set(ending.run.optimizers.members) == {"first", "all"}
+
+
+def test_a_rate_as_a_factor_follows_the_optimizers() -> None:
+    text = TEXT.replace("lr = 0.02", "lr_factor = 0.5").replace("momentum = 0.9", "momentum = 0.9, lr = 0.1")
+    plan = plan_groups(resolve_text(text, Path.cwd()).recipe, {"first": True, "second": True})["first"]
+    assert [phase.lr for phase in plan.phases] == [0.05, 3e-3]
+
+
+def test_a_model_may_scale_its_gradients_so_that_a_rate_has_no_unit() -> None:
+    """Gradients divided by their norm at `backward_end`: every SGD step then is exactly ``lr`` long."""
+    lengths: list[float] = []
+    before: dict[str, torch.Tensor] = {}
+
+    def scale(state: Any) -> None:
+        gradients = [p.grad for p in state.model.parameters() if p.grad is not None]
+        norm = torch.stack([g.square().sum() for g in gradients]).sum().sqrt()
+        for gradient in gradients:
+            gradient.div_(norm)
+        before.update({n: p.detach().clone() for n, p in state.model.named_parameters()})
+
+    def measure(state: Any) -> None:
+        moved = torch.stack([(p.detach() - before[n]).square().sum() for n, p in state.model.named_parameters()])
+        lengths.append(float(moved.sum().sqrt()))
+
+    recorder.ACTIONS |= {"backward_end": scale, "step_end": measure}
+    text = HEAD.replace('use = "adam"\nlr = 1e-3', 'use = "sgd"\nlr = 0.01').replace("lr = 0.02", "")
+    start(resolve_text(text, Path.cwd(), ("run.epochs=1",)), Console(quiet=True))
+    assert lengths == pytest.approx([0.01] * 4, rel=1e-5)
+
+
+def test_an_optimizer_that_cannot_be_built_names_its_group() -> None:
+    text = HEAD + OWN.replace("momentum = 0.9", "nesterov = true")
+    with pytest.raises(RecipeError, match="Nesterov momentum needs momentum above 0"):
+        resolve_text(text, Path.cwd())

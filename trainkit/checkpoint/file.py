@@ -1,0 +1,350 @@
+"""A checkpoint is one safetensors file that can be trusted: written whole or not at all, verified when it is read.
+
+    8 bytes              length of the header, little-endian
+    header (JSON)        {"__metadata__": {"digest": …, "trainkit": "1", "content": …, "complex": …, "tied": …},
+                          "/model/weight": {"dtype": "F32", "shape": [3, 2], "data_offsets": [0, 24]}, …}
+    the tensors' bytes
+
+The content is a nested mapping. ``content`` in the header is all of it as JSON, with null where a tensor was; the
+tensors stand under their JSON pointers (RFC 6901). A complex tensor is kept as real pairs, with its dtype named in
+``complex``; a tensor that is another one (tied weights) only as its name -> the other's name in ``tied``. ``digest`` is
+the xxh3-128 of the whole file with that digest's own 32 digits as zeros, so that no bit of the file is left out.
+
+The package ``safetensors`` reads these files. It does not write them, because it neither calls fsync nor keeps the
+usual file mode, leaves temporary files behind when it is killed, and cannot put a digest of the file into the file; and
+it does not read them here, because what was verified must be what is used.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import struct
+from collections.abc import Iterator, Mapping
+from math import prod
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import xxhash
+
+from trainkit.errors import CheckpointError
+from trainkit.files.writing import remove_unfinished, written_whole
+
+if TYPE_CHECKING:
+    from io import BufferedReader
+    from pathlib import Path
+
+    import torch
+    from torch import Tensor
+
+FORMAT = 1
+"""Version of this file format."""
+
+_PREFIX = b'{"__metadata__":{"digest":"'
+_NO_DIGEST = b"0" * 32
+_LARGEST_HEADER = 100_000_000  # the package safetensors refuses larger ones
+_DTYPES = {
+    "BOOL": "bool",
+    "U8": "uint8",
+    "U16": "uint16",
+    "U32": "uint32",
+    "U64": "uint64",
+    "I8": "int8",
+    "I16": "int16",
+    "I32": "int32",
+    "I64": "int64",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "F32": "float32",
+    "F64": "float64",
+}
+_COMPLEX = {"complex32": "float16", "complex64": "float32", "complex128": "float64"}
+
+
+class _Entry(NamedTuple):
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+class _Header(NamedTuple):
+    raw: bytes
+    digest: str
+    content: dict[str, Any]
+    complex: dict[str, str]
+    tied: dict[str, str]
+    entries: list[_Entry]
+
+
+# ---- writing --------------------------------------------------------------------------------------------------------
+
+
+def write(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a checkpoint: after this returns it is on the disk, and until then whatever was at ``path`` stays.
+
+    Tensors are written as they lie, one after the other, without a copy of the whole. What earlier writes into the same
+    folder left behind when they were killed is removed; so only one process may write into a folder.
+
+    Args:
+        path: Where to, in a folder that exists.
+        content: Nested mappings with string keys; at the leaves JSON values (NaN and infinities too; tuples become
+            lists) or dense tensors on any device. Lists may hold tensors.
+
+    Raises:
+        CheckpointError: A leaf is something else (it is named), or the disk does not take the file.
+    """
+    tensors: dict[str, Tensor] = {}
+    tree = _split(content, "", tensors)
+    tied, tensors = _untie(tensors)
+    paired = {name: _dtype_name(tensor) for name, tensor in tensors.items() if tensor.is_complex()}
+    # Larger elements first keep each tensor aligned for readers that map the file.
+    names = sorted(tensors, key=lambda name: -_as_stored(tensors[name]).element_size())
+    header = _header_bytes(tree, paired, tied, {name: _as_stored(tensors[name]) for name in names}, path)
+    try:
+        remove_unfinished(path.parent)
+        with written_whole(path) as new, open(new, "r+b") as file:
+            digest = xxhash.xxh3_128(header)
+            file.write(header)
+            for name in names:
+                data = _bytes_of(_as_stored(tensors[name]).cpu().contiguous())
+                digest.update(data)
+                file.write(data)
+            file.seek(8 + len(_PREFIX))
+            file.write(digest.hexdigest().encode())
+    except OSError as error:
+        reason = error.strerror or error
+        raise CheckpointError(f"{path} cannot be written ({reason}); free space or choose another folder") from error
+
+
+def _split(node: Any, pointer: str, tensors: dict[str, Tensor]) -> Any:
+    """Return the node as JSON with None for each tensor, which goes into ``tensors`` under its pointer."""
+    if node is None or isinstance(node, (bool, int, float, str)):
+        return node
+    if isinstance(node, (list, tuple)):
+        return [_split(value, f"{pointer}/{i}", tensors) for i, value in enumerate(node)]
+    if isinstance(node, Mapping):
+        for key in node:
+            if not isinstance(key, str):
+                raise CheckpointError(f'cannot save "{pointer}": its key {key!r} is not a string but {_kind(key)}')
+        return {key: _split(value, f"{pointer}/{_escape(key)}", tensors) for key, value in node.items()}
+    import torch
+
+    if isinstance(node, torch.Tensor):
+        _refuse_unless_dense(node, pointer)
+        tensors[pointer] = node.detach()
+        return None
+    raise CheckpointError(
+        f'cannot save "{pointer}": {_kind(node)} is neither a JSON value nor a tensor; '
+        "let state_dict() return plain numbers, strings, lists, mappings and tensors"
+    )
+
+
+def _refuse_unless_dense(tensor: Tensor, pointer: str) -> None:
+    import torch
+
+    known = _dtype_name(tensor) in {*_DTYPES.values(), *_COMPLEX}
+    if tensor.layout is not torch.strided or tensor.is_meta or not known:
+        what = f"a {tensor.layout} tensor of {tensor.dtype} on {tensor.device}"
+        raise CheckpointError(f'cannot save "{pointer}": {what}; only dense tensors of plain numbers can be saved')
+
+
+def _untie(tensors: dict[str, Tensor]) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Return {name: name of the tensor that it is} for the second and further names of one, and the tensors left."""
+    first: dict[object, str] = {}
+    tied: dict[str, str] = {}
+    for name, tensor in tensors.items():
+        memory = tensor.untyped_storage().data_ptr() if tensor.numel() else name
+        lies = (tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.is_conj(), tensor.is_neg())
+        same = first.setdefault((tensor.device, memory, tensor.dtype, *lies), name)
+        if same != name:
+            tied[name] = same
+    return tied, {name: tensor for name, tensor in tensors.items() if name not in tied}
+
+
+def _as_stored(tensor: Tensor) -> Tensor:
+    import torch
+
+    tensor = tensor.resolve_conj().resolve_neg()
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
+
+
+def _header_bytes(
+    tree: Any, paired: dict[str, str], tied: dict[str, str], stored: dict[str, Tensor], path: Path
+) -> bytes:
+    codes = {dtype: code for code, dtype in _DTYPES.items()}
+    try:
+        metadata = {"digest": _NO_DIGEST.decode(), "trainkit": str(FORMAT), "content": json.dumps(tree)}
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be written: its content is not JSON ({error})") from error
+    metadata |= {"complex": json.dumps(paired), "tied": json.dumps(tied)}
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name, tensor in stored.items():
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        code = codes[_dtype_name(tensor)]
+        header[name] = {"dtype": code, "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    if len(text) > _LARGEST_HEADER:
+        raise CheckpointError(
+            f"{path} cannot be written: {len(text) / 1e6:.0f} MB of its content are no tensors, "
+            f"at most {_LARGEST_HEADER / 1e6:.0f} MB can be; keep large lists of numbers as tensors"
+        )
+    return struct.pack("<Q", len(text)) + text
+
+
+def _bytes_of(tensor: Tensor) -> memoryview:
+    """Return the memory of a contiguous CPU tensor: no copy, and written to where it is."""
+    import torch
+
+    # With a single element, or none, any stride is contiguous; but a view as bytes wants 1.
+    return tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy().data
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return a checkpoint's content, its tensors on the CPU; tied ones are one object again.
+
+    No code is executed, and no more memory is taken than the file is large.
+
+    Raises:
+        CheckpointError: The file is missing, damaged in any bit, or of another format.
+    """
+    with _opened(path) as file:
+        header = _read_header(file, path)
+        digest = xxhash.xxh3_128(header.raw)
+        tensors: dict[str, Tensor] = {}
+        for entry in header.entries:
+            tensor = _empty(entry, path)
+            data = _bytes_of(tensor)
+            if file.readinto(data) != len(data):
+                raise _damaged(path, "it ends too early")
+            digest.update(data)
+            tensors[entry.name] = tensor
+        if digest.hexdigest() != header.digest:
+            raise _damaged(path, "its digest differs from its content's")
+    return _joined(header, tensors, path)
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Return a checkpoint's content with None for each tensor. Cheap; torch is not imported, the digest not verified.
+
+    Raises:
+        CheckpointError: The file is missing, its header damaged, or its format another.
+    """
+    with _opened(path) as file:
+        return _read_header(file, path).content
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[BufferedReader]:
+    try:
+        with open(path, "rb") as file:
+            yield file
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _read_header(file: BufferedReader, path: Path) -> _Header:
+    size = os.fstat(file.fileno()).st_size
+    where = len(_PREFIX)
+    start = file.read(8 + where)
+    if start[8:] != _PREFIX:
+        raise CheckpointError(f"{path} is no checkpoint of trainkit, or its first bytes are damaged")
+    (length,) = struct.unpack("<Q", start[:8])
+    if not where < length <= min(size - 8, _LARGEST_HEADER):
+        raise _damaged(path, f"its header should have {length} bytes, the file has {size}")
+    text = start[8:] + file.read(length - where)
+    digest, zeroed = text[where : where + 32], text[:where] + _NO_DIGEST + text[where + 32 :]
+    try:
+        parsed = json.loads(zeroed)
+        metadata = parsed.pop("__metadata__")
+        if metadata["trainkit"] != str(FORMAT):
+            raise CheckpointError(
+                f"{path} has format {metadata['trainkit']!r} and this trainkit reads {FORMAT}; "
+                "resume with the trainkit that wrote it, or a newer one"
+            )
+        content, paired, tied = (json.loads(metadata[key]) for key in ("content", "complex", "tied"))
+        entries = sorted((_entry(name, given) for name, given in parsed.items()), key=lambda entry: entry[-2:])
+        if not all(isinstance(table, dict) for table in (content, paired, tied)):
+            raise ValueError("a table is missing")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise _damaged(path, "its header makes no sense") from error
+    end = 0
+    for entry in entries:
+        if entry.begin != end:
+            raise _damaged(path, f'"{entry.name}" does not begin where the tensor before it ends')
+        end = entry.end
+    if size != 8 + length + end:
+        raise _damaged(path, f"it has {size} bytes, its header speaks of {8 + length + end}")
+    return _Header(start[:8] + zeroed, digest.decode("ascii", "replace"), content, paired, tied, entries)
+
+
+def _entry(name: str, given: dict[str, Any]) -> _Entry:
+    shape, (begin, end) = tuple(given["shape"]), given["data_offsets"]
+    if not all(type(number) is int and 0 <= number < 2**62 for number in (*shape, begin, end)) or len(shape) > 64:
+        raise ValueError("sizes are not natural numbers")
+    return _Entry(name, _DTYPES[given["dtype"]], shape, begin, end)
+
+
+def _empty(entry: _Entry, path: Path) -> Tensor:
+    """Return memory for a tensor, none before the file was seen to hold as many bytes."""
+    import torch
+
+    dtype: torch.dtype = getattr(torch, entry.dtype)
+    if prod(entry.shape) * dtype.itemsize != entry.end - entry.begin:
+        raise _damaged(path, f'"{entry.name}" has {entry.end - entry.begin} bytes, too many or too few for its shape')
+    return torch.empty(entry.shape, dtype=dtype)
+
+
+def _joined(header: _Header, tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:
+    """Return the content with its tensors put where they belong."""
+    import torch
+
+    try:
+        for name, dtype in header.complex.items():
+            if _dtype_name(tensors[name]) != _COMPLEX[dtype]:
+                raise ValueError(f"{name} is no pair for {dtype}")
+            tensors[name] = torch.view_as_complex(tensors[name])
+        for name, other in header.tied.items():
+            tensors[name] = tensors[other]
+        for name, tensor in tensors.items():
+            _put(header.content, name, tensor)
+    except (ValueError, KeyError, IndexError, TypeError, RuntimeError) as error:
+        raise _damaged(path, "its tensors do not fit its content") from error
+    return header.content
+
+
+def _put(content: dict[str, Any], pointer: str, tensor: Tensor) -> None:
+    node: Any = content
+    *parts, last = (part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])
+    for part in parts:
+        node = node[int(part) if isinstance(node, list) else part]
+    key = int(last) if isinstance(node, list) else last
+    if node[key] is not None:
+        raise ValueError(f"{pointer} is taken")
+    node[key] = tensor
+
+
+def _damaged(path: Path, why: str) -> CheckpointError:
+    return CheckpointError(
+        f"{path} is damaged: {why}. Resume from another checkpoint, or name the run folder to take the newest good one"
+    )
+
+
+def _escape(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def _dtype_name(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
+
+
+def _kind(value: object) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}".removeprefix("builtins.")

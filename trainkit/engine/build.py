@@ -1,0 +1,198 @@
+"""From a checked recipe to a run: opens the data, and builds every part."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Callable, Iterator
+from functools import cache
+from math import ceil
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trainkit.contracts import Context
+from trainkit.engine.batches import BatchSource
+from trainkit.engine.every_run.figures import Figures
+from trainkit.engine.every_run.metrics_file import MetricsFile
+from trainkit.engine.every_run.progress_chart import ProgressChart
+from trainkit.engine.every_run.saving import SaveByTime, Saver
+from trainkit.engine.every_run.time_limit import TimeLimit
+from trainkit.engine.losses import Losses
+from trainkit.engine.run import Run
+from trainkit.errors import DataError, RecipeError, blame
+from trainkit.events import order
+from trainkit.groups.assignment import assign
+from trainkit.groups.live import GroupController
+from trainkit.groups.optimizers import build_optimizers
+from trainkit.groups.plan import RunLength, plan_groups
+from trainkit.randomness import seed_everything
+from trainkit.recipe.root import seconds_of
+from trainkit.state import State
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from trainkit.contracts import LiveData
+    from trainkit.recipe.resolve import Resolved
+
+_LOGGER = logging.getLogger("trainkit")
+
+
+def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) -> Run:
+    """Make the live parts of a run.
+
+    Args:
+        resolved: The checked recipe.
+        folder: The run folder.
+        finished: Finished epochs, and the steps that they had, if the run goes on from a checkpoint.
+
+    Raises:
+        RecipeError: Something that only shows with the data and the model built.
+        DataError: The data cannot be opened.
+        PartError: A part cannot be built; the message names it.
+    """
+    recipe = resolved.recipe
+    context = Context(recipe.run.seed, choose_device(recipe.run.device), rank=0, world=1, folder=folder)
+    by_itself = _threads()
+    torch.set_num_threads(recipe.run.threads or by_itself)
+    if recipe.run.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch demands it, of matrix products on CUDA
+    torch.use_deterministic_algorithms(recipe.run.deterministic)
+    seed_everything(recipe.run.seed)
+    if doubt := repeatability_doubt(context.device, recipe.run.deterministic):
+        _LOGGER.info(doubt)
+
+    data_name = f"data ({resolved.tree['data']['use']})"
+    with _building(data_name):
+        data = recipe.data.build(context)
+    num_batches = _num_batches(data, data_name)
+    with _building("model"):
+        model = recipe.model.build(data).to(context.device)
+    parameters, trains = assign(recipe, recipe.model, model)
+    steps = ceil(num_batches / recipe.run.accumulate)
+    length = RunLength.of(recipe.run, steps, *finished)
+    plans = plan_groups(recipe, trains, length)
+    optimizers = build_optimizers(plans, parameters)
+    groups = GroupController(plans, parameters, model, optimizers, steps, recipe.monitor)
+    state = State(context, length.epochs, model, data, groups.groups, recipe.monitor, steps, length.steps)
+    losses = Losses.build(recipe.losses, data)
+    metrics = {}
+    for name, metric in recipe.metrics.items():
+        with _building(f"metrics.{name}"):
+            metrics[name] = metric.build(data)
+    with _building("inference"):
+        inference = recipe.inference.build(data)
+
+    parts: dict[str, object] = {"data": data, "model": model, "inference": inference}
+    parts |= {f"losses.{term.name}": term.function for term in losses.terms}
+    parts |= {f"metrics.{name}": metric for name, metric in metrics.items()}
+    hooks = {f"hooks.{name}": hook for name, hook in recipe.hooks.items()}
+    hooks |= {f"loggers.{name}": logger for name, logger in recipe.loggers.items()}
+    for name in order(hooks):
+        with _building(name):
+            parts[name] = hooks[name].build(context)
+    if recipe.run.time_limit is not None:
+        parts["time_limit"] = TimeLimit(recipe.run.time_limit, seconds_of(recipe.run.time_limit) or 0.0)
+    if recipe.checkpoint.every_steps or recipe.checkpoint.every_minutes:
+        parts["save_by_time"] = SaveByTime(recipe.checkpoint.every_steps, recipe.checkpoint.every_minutes)
+    parts |= {
+        "figures": Figures(),
+        "metrics_file": MetricsFile(),
+        "progress_chart": ProgressChart(),
+    }
+    run = Run(
+        resolved=resolved,
+        state=state,
+        length=length,
+        batches=BatchSource(data, data_name, num_batches, recipe.run.accumulate),
+        data_name=data_name,
+        optimizers=optimizers,
+        groups=groups,
+        losses=losses,
+        metrics=metrics,
+        inference=inference,
+        autocast=_autocast(recipe.run.precision, context.device),
+        parts=parts,
+    )
+    run.add("saver", Saver(run))
+    return run
+
+
+@contextlib.contextmanager
+def _building(part: str) -> Iterator[None]:
+    """Let whatever building a part raises name the part."""
+    try:
+        yield
+    except Exception as error:
+        blame(error, f"{part}, in build")
+
+
+def _num_batches(data: LiveData, name: str) -> int:
+    """Return the batches of an epoch that opened data announces.
+
+    Raises:
+        DataError: It announces none.
+    """
+    num = getattr(data, "batches_per_epoch", None)
+    if num is None:  # what it was called before batches and steps had two names
+        num = getattr(data, "steps_per_epoch", None)
+        if num is not None:
+            _LOGGER.warning("%s announces steps_per_epoch; the attribute is called batches_per_epoch now", name)
+    if not isinstance(num, int):
+        raise DataError(f"{name} must have an attribute batches_per_epoch, a whole number; it is {num!r}")
+    if num < 1:
+        raise DataError("the training data gives no batch; lower batch_size or validation_fraction")
+    return num
+
+
+@cache
+def _threads() -> int:
+    """Return how many threads torch would use by itself, before a run in this process said otherwise."""
+    return torch.get_num_threads()
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device that a recipe names; "auto" is the first accelerator there is, else the CPU.
+
+    Raises:
+        RecipeError: There is no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise RecipeError(
+            f'run.device = "{name}", but torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices here; '
+            'use device = "auto" or "cpu"'
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise RecipeError('run.device = "mps", but there is none here; use device = "auto" or "cpu"')
+    return device
+
+
+def repeatability_doubt(device: torch.device, deterministic: bool) -> str | None:
+    """Return why a run on a device that is repeated, or stopped and resumed, may not be the same bit for bit.
+
+    Args:
+        device: The device.
+        deterministic: Whether torch was told to take only operations that repeat.
+
+    Returns:
+        A sentence; None: there is no reason.
+    """
+    if device.type == "cuda" and not deterministic:
+        return "on CUDA without run.deterministic = true, a run that is repeated or resumed is not the same bit for bit"
+    if device.type == "mps":
+        return "on MPS, a run that is repeated or resumed may not be the same bit for bit"
+    return None
+
+
+def _autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    if precision == "fp32":
+        return contextlib.nullcontext
+    return lambda: torch.autocast(device.type, dtype=torch.bfloat16)

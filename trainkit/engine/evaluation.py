@@ -1,0 +1,141 @@
+"""Evaluates the splits that are held out; callable after any step."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from numbers import Real
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trainkit.engine.batches import check_index, to_device
+from trainkit.errors import PartError, blame
+from trainkit.randomness import generator_states, restore_generators
+
+if TYPE_CHECKING:
+    from trainkit.contracts import LiveMetric, Metric
+    from trainkit.engine.run import Run
+
+_LOGGER = logging.getLogger("trainkit")
+
+
+def evaluate(run: Run) -> bool:
+    """Evaluate every split but "train", and put the values into ``state.metrics``.
+
+    The model is left in eval mode.
+
+    Returns:
+        False if the run was interrupted meanwhile; the random generators then are as they were before.
+    """
+    state = run.state
+    before, means = generator_states(), state.means
+    try:
+        for split in run.recipe.data.splits():
+            if split != "train":
+                state.means = {}  # what hooks log now is a mean over this split
+                if not _evaluate_split(run, split):
+                    restore_generators(before)
+                    return False
+    finally:
+        state.means = means
+        state.batch = state.outputs = state.split = None
+    first, state.evaluated_step = state.evaluated_step < 0, state.step
+    if first and state.monitor.metric not in state.metrics and not state.monitor.metric.startswith(("train/", "lr/")):
+        _LOGGER.warning(
+            'the monitored value "%s" was not computed; there are: %s', state.monitor.metric, ", ".join(state.metrics)
+        )
+    return True
+
+
+@torch.no_grad()
+def _evaluate_split(run: Run, split: str) -> bool:
+    state = run.state
+    state.split = split
+    state.model.eval()
+    run.emit("validation_start")
+    totals: dict[str, torch.Tensor] = {}
+    items = 0
+    for batch in _batches(run, split):
+        if state.interrupted:
+            return False
+        check_index(batch, run.data_name)
+        state.batch = batch = to_device(batch, state.context.device)
+        with run.autocast():
+            try:
+                state.outputs = outputs = run.inference(state.model, batch)
+            except Exception as error:
+                blame(error, "inference")
+            values = run.losses.on_validation(outputs, batch, state.model)
+        number = len(batch["index"])
+        items += number
+        for name, value in values.items():
+            totals[name] = totals.get(name, 0.0) + value.double() * number
+        for name, metric in run.metrics.items():
+            try:
+                metric.update(outputs, batch)
+            except Exception as error:
+                blame(error, f"metrics.{name}, in update")
+        run.emit("validation_step_end")
+    if items == 0:
+        _LOGGER.warning('%s gave no batch for the split "%s": nothing is computed on it', run.data_name, split)
+    state.metrics |= {f"{split}/{name}": float(total) / items for name, total in totals.items()}
+    for name, metric in run.metrics.items():
+        state.metrics |= {f"{split}/{key}": value for key, value in _computed(run, name, metric).items()}
+    state.metrics |= {name: mean.mean() for name, mean in state.means.items()}
+    run.emit("validation_end")
+    state.metrics |= {name: mean.mean() for name, mean in state.means.items()}  # those logged at its end
+    return True
+
+
+def _batches(run: Run, split: str) -> Any:
+    batches = iter(run.state.data.evaluate(split))
+    while True:
+        try:
+            batch = next(batches, None)
+        except Exception as error:
+            blame(error, f"{run.data_name}, in evaluate")
+        if batch is None:
+            return
+        yield batch
+
+
+def _computed(run: Run, name: str, metric: LiveMetric) -> dict[str, float]:
+    """Return a metric's values as floats.
+
+    Raises:
+        PartError: It fails, gives no mapping of numbers, or not the names that it stated.
+    """
+    try:
+        found = metric.compute()
+    except Exception as error:
+        blame(error, f"metrics.{name}, in compute")
+    if not isinstance(found, dict):
+        raise PartError(f"metrics.{name}, in compute, must give a dict of name -> number; it gave {found!r}")
+    values: dict[str, float] = {}
+    for key, value in found.items():
+        scalar = value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
+        if not isinstance(scalar, Real):
+            raise PartError(f'metrics.{name} must give numbers; its "{key}" is {value!r}')
+        values[str(key)] = float(scalar)
+    _check_names(name, run.recipe.metrics[name], values)
+    return values
+
+
+def _check_names(name: str, settings: Metric, values: Mapping[str, float]) -> None:
+    """Make sure that a metric gives the values that it states, which `check` goes by.
+
+    Raises:
+        PartError: It gives another one, or lacks one.
+    """
+    stated = settings.names()
+    if stated is None:
+        return
+    other = [key for key in values if not any(fnmatchcase(key, each) for each in stated)]
+    missing = [key for key in stated if "*" not in key and key not in values and not settings.may_be_missing]
+    if other or missing:
+        raise PartError(
+            f"metrics.{name} must give the values that its names() state, {', '.join(stated)}; "
+            f"it gave {', '.join(values) or 'nothing'}"
+        )

@@ -1,0 +1,37 @@
+"""Writes every picture that a live part shows to ``figures/<name>-<finished epochs>.png``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trainkit.events import Live
+
+if TYPE_CHECKING:
+    from trainkit.state import State
+
+
+class Figures(Live):
+    """Part of every run; a file's name says how many epochs were finished, or steps, like a checkpoint's."""
+
+    def on_picture(self, state: State) -> None:
+        """Write pictures that are made inside an epoch."""
+        if not state.closing:
+            self._write(state, f"step-{state.step:08d}")
+
+    def on_epoch_end(self, state: State) -> None:
+        """Write the pictures of the epoch that ends."""
+        self._write(state, f"{state.epoch + 1:04d}")
+
+    def on_run_end(self, state: State) -> None:
+        """Write pictures that came with the end of the run."""
+        self._write(state, f"{state.epoch:04d}")
+
+    def _write(self, state: State, when: str) -> None:
+        if not state.pictures:
+            return
+        from PIL import Image
+
+        folder = state.folder / "figures"
+        folder.mkdir(exist_ok=True)
+        for name, image_HWC in state.pictures.items():
+            Image.fromarray(image_HWC).save(folder / f"{name}-{when}.png")

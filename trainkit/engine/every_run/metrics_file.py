@@ -1,0 +1,79 @@
+"""``metrics.jsonl``: one line of JSON an epoch, with every value under its full name."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from trainkit.events import Live
+from trainkit.files.writing import written_whole
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trainkit.state import State
+
+NAME = "metrics.jsonl"
+
+
+class MetricsFile(Live):
+    """Part of every run.
+
+    ``epoch`` counts from 0, as everywhere; ``seconds`` is the epoch's wall time. A line without ``seconds`` holds the
+    values of one split that was evaluated inside an epoch, after ``step`` steps. JSON has no NaN: a value that is not
+    finite is written as null.
+    """
+
+    def on_validation_end(self, state: State) -> None:
+        """Append a line of the split's values, where it is evaluated inside an epoch."""
+        if not state.closing:
+            values = {name: value for name, value in state.metrics.items() if name.startswith(f"{state.split}/")}
+            _append(state, values, {})
+
+    def on_epoch_end(self, state: State) -> None:
+        """Append the epoch's line; it is on the disk before the epoch's checkpoint is."""
+        _append(state, state.metrics, {"seconds": round(sum(state.seconds.values()), 3)})
+
+
+def _append(state: State, values: Mapping[str, float], more: Mapping[str, float]) -> None:
+    finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+    line = {"epoch": state.epoch, "step": state.step, **finite, **more}
+    with (state.folder / NAME).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read(folder: Path) -> list[dict[str, Any]]:
+    """Return the lines of a run folder's metrics file; a half-written last line is left out."""
+    path = folder / NAME
+    if not path.is_file():
+        return []
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+def cut_back(folder: Path, epochs: int, evaluated_step: int, into: Path | None = None) -> None:
+    """Keep only the lines of what a checkpoint knows.
+
+    Args:
+        folder: The run folder.
+        epochs: Finished epochs of the checkpoint from which the run goes on.
+        evaluated_step: Finished steps at its last evaluation.
+        into: Another run folder to write them to.
+    """
+    kept = [
+        json.dumps(line) + "\n"
+        for line in read(folder)
+        if line["epoch"] < epochs or ("seconds" not in line and line["step"] <= evaluated_step)
+    ]
+    with written_whole((into or folder) / NAME) as new:
+        new.write_text("".join(kept), encoding="utf-8")

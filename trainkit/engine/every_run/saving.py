@@ -1,0 +1,299 @@
+"""What a checkpoint of a run holds, and when one is written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from time import monotonic, perf_counter
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+
+from trainkit.checkpoint.folder import Best, BestValues, CheckpointFolder
+from trainkit.checkpoint.optimizer_state import LoadReport, class_name, load_optimizer_state, optimizer_state
+from trainkit.engine.environment import conditions
+from trainkit.engine.run_folder import CHECKPOINTS
+from trainkit.errors import CheckpointError, NonFiniteError, blame
+from trainkit.events import Live
+from trainkit.groups.plan import SHARED
+from trainkit.randomness import generator_states
+from trainkit.recipe.resolve import write
+from trainkit.state import EpochMean
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trainkit.engine.run import Run
+    from trainkit.groups.resuming import ResumedGroup
+    from trainkit.state import State
+
+
+def checkpoint_content(run: Run) -> dict[str, Any]:
+    """Return all that a run needs to go on: JSON values and tensors."""
+    state, parameters = run.state, _parameters(run)
+    return {
+        "epoch": state.epoch,
+        "step": state.step,
+        "epoch_step": state.epoch_step,
+        "steps_per_epoch": state.steps_per_epoch,
+        "evaluated_step": state.evaluated_step,
+        "stop_reason": state.stop_reason,
+        "facts": facts_of(run),
+        "recipe": write(run.resolved.tree),
+        "components": [attrs.asdict(used) for used in run.resolved.used],
+        "conditions": conditions(state.context.device),
+        "generators": generator_states(),
+        "model": state.model.state_dict(),
+        "optimizers": {
+            name: optimizer_state(optimizer, _held(optimizer, parameters))
+            for name, optimizer in run.optimizers.members.items()
+        },
+        "groups": {name: _group_content(run, name) for name in run.groups.plans},
+        "metrics": dict(state.metrics),
+        "running": {
+            name: {
+                "values": list(mean.values),
+                "sum": mean.sum,
+                "count": mean.count,
+                "must_be_finite": mean.must_be_finite,
+            }
+            for name, mean in state.means.items()
+        },
+        "parts": _states_of_parts(run),
+    }
+
+
+def restore(run: Run, saved: Mapping[str, Any], groups: Mapping[str, ResumedGroup]) -> LoadReport:
+    """Put a freshly built run where the checkpoint was.
+
+    Args:
+        run: The run.
+        saved: The content.
+        groups: How each parameter group goes on.
+
+    Returns:
+        Which parameters begin with no optimizer state, and whose state nobody takes.
+
+    Raises:
+        CheckpointError: The checkpoint is of another model.
+    """
+    state = run.state
+    state.epoch, state.step, state.epoch_step = saved["epoch"], saved["step"], saved["epoch_step"]
+    if state.steps_in_epoch and saved["steps_per_epoch"] != state.steps_per_epoch:
+        raise CheckpointError(
+            f"the checkpoint stands inside an epoch of {saved['steps_per_epoch']} steps, and an epoch now has "
+            f"{state.steps_per_epoch}: change what makes up an epoch from a checkpoint at an epoch's end"
+        )
+    try:
+        state.model.load_state_dict(saved["model"])
+    except RuntimeError as error:
+        said = "; ".join(_misfits(saved["model"], state.model.state_dict())) or str(error)
+        advice = "Go on with the model that it was, or begin a run anew"
+        raise CheckpointError(f"the checkpoint's model is not this recipe's: {said}. {advice}") from error
+    report = _load_optimizers(run, saved)
+    for name, group in groups.items():
+        run.groups.continue_group(name, group.plan, group.memory)
+    for name, known in saved["groups"].items():
+        if name in state.groups and known["stopped_at"] is not None:
+            state.groups[name].stop_epoch = known["stopped_at"]
+    state.metrics = dict(saved["metrics"])
+    state.evaluated_step = saved.get("evaluated_step", -1)
+    if state.steps_in_epoch:  # a stop was asked for, and the epoch not closed yet
+        state.stop_reason = saved.get("stop_reason")
+    state.means = {
+        name: EpochMean(
+            [value.to(state.context.device) for value in running["values"]],
+            running["sum"],
+            running["count"],
+            running["must_be_finite"],
+        )
+        for name, running in saved["running"].items()
+    }
+    for name, part in _parts_with_state(run).items():
+        if name in saved["parts"]:
+            try:
+                part.load_state_dict(saved["parts"][name])
+            except Exception as error:
+                blame(error, f"{name}, in load_state_dict")
+    run.generators = saved["generators"]
+    return report
+
+
+def _load_optimizers(run: Run, saved: Mapping[str, Any]) -> LoadReport:
+    """Give each optimizer what was saved of its parameters: by itself, else by another one of its class."""
+    kept: Mapping[str, Any] = saved["optimizers"] if "optimizers" in saved else {SHARED: saved["optimizer"]}
+    parameters = _parameters(run)
+    fresh: list[str] = []
+    for name, optimizer in run.optimizers.members.items():
+        held = _held(optimizer, parameters)
+        is_of_phase = "." in name  # it starts without a memory, whatever another one remembers
+        sources = [other for other in kept if other != name and not is_of_phase] + [name] * (name in kept)
+        known: dict[str, Any] = {}
+        for source in sources:
+            if kept[source]["optimizer"] == class_name(optimizer):
+                entries = kept[source]["parameters"].items()
+                known |= {key: entry for key, entry in entries if key in held and (key not in known or entry["state"])}
+        report = load_optimizer_state(optimizer, held, {"optimizer": class_name(optimizer), "parameters": known})
+        fresh += [] if is_of_phase else report.fresh
+    unused = {key: None for state in kept.values() for key in state["parameters"] if key not in parameters}
+    return LoadReport(tuple(fresh), tuple(unused))
+
+
+def check_finite(run: Run) -> None:
+    """Refuse a state that is not finite.
+
+    Raises:
+        NonFiniteError: A parameter or buffer is NaN or infinite; the message names it.
+    """
+    for name, value in run.state.model.state_dict().items():
+        if not isinstance(value, torch.Tensor):
+            continue  # what a module's get_extra_state returns
+        if (value.is_floating_point() or value.is_complex()) and not bool(torch.isfinite(value).all()):
+            raise NonFiniteError(f'"{name}" of the model is not finite')
+
+
+class Saver(Live):
+    """Part of every run: writes checkpoints and removes those that nobody asked to keep.
+
+    Args:
+        run: The run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._folder = CheckpointFolder(run.state.folder / CHECKPOINTS)
+        self._best = BestValues(run.state.monitor, run.recipe.checkpoint.best)
+        self.newest: Path | None = None
+
+    def on_checkpoint(self, state: State) -> None:
+        """Write a checkpoint if one is due or asked for."""
+        settings = self._run.recipe.checkpoint
+        inside = state.steps_in_epoch > 0
+        leaving = state.stop_reason is not None or state.interrupted or state.epoch == state.epochs
+        by_epochs = not inside and settings.every_epochs > 0 and state.epoch % settings.every_epochs == 0
+        if not (state.save_reason is not None or leaving or by_epochs):
+            return
+        state.save_reason = None
+        began = perf_counter()
+        check_finite(self._run)
+        value = state.metrics.get(state.monitor.metric)
+        if value is not None and (not inside or state.evaluated_step == state.step):
+            self._best.take_in(Best(value, state.epoch, state.step if inside else None))
+        self.newest = self._folder.write(checkpoint_content(self._run))
+        self._folder.prune(settings.keep_last, settings.keep_every, self._best.ranked, self.newest)
+        state.seconds["checkpoint"] = perf_counter() - began
+
+    @property
+    def best(self) -> Best | None:
+        """The best monitored value among the saved states."""
+        return self._best.ranked[0] if self._best.ranked else None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return which states were best."""
+        return {"best": self._best.state()}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Take over which states were best."""
+        self._best.restore(saved["best"])
+
+
+class SaveByTime(Live):
+    """Part of runs whose checkpoints are written by steps or minutes too: asks for them.
+
+    Args:
+        every_steps: After every so many optimizer steps of the run; 0: not by steps.
+        every_minutes: When the last checkpoint is so many minutes old; 0: not by time.
+    """
+
+    def __init__(self, every_steps: int, every_minutes: float) -> None:
+        self._every_steps, self._every_seconds = every_steps, 60.0 * every_minutes
+        self._saved = monotonic()
+
+    def on_step_end(self, state: State) -> None:
+        """Ask for a checkpoint if one is due."""
+        if self._every_steps and state.step % self._every_steps == 0:
+            state.save(f"every {self._every_steps} steps")
+        elif self._every_seconds and monotonic() - self._saved >= self._every_seconds:
+            state.save("time")
+
+    def on_checkpoint(self, state: State) -> None:
+        """Start the clock again where a checkpoint is written."""
+        if state.save_reason is not None or not state.steps_in_epoch:
+            self._saved = monotonic()
+
+
+def _misfits(saved: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
+    """Yield, for a person, in what one model's state does not fit another's."""
+    shapes = {
+        name: f"{tuple(value.shape)} (here {tuple(here[name].shape)})"
+        for name, value in saved.items()
+        if name in here and getattr(value, "shape", None) != getattr(here[name], "shape", None)
+    }
+    for what, names in (
+        ("it also has", [name for name in saved if name not in here]),
+        ("it lacks", [name for name in here if name not in saved]),
+        ("of another shape are", [f"{name} {both}" for name, both in shapes.items()]),
+    ):
+        if names:
+            yield f"{what} {', '.join(names[:4])}" + (f", … ({len(names)} in all)" if len(names) > 4 else "")
+
+
+def facts_of(run: Run) -> dict[str, Any] | None:
+    """Return what the opened data says of itself; None if it says nothing.
+
+    Raises:
+        PartError: It fails to.
+    """
+    facts = getattr(run.state.data, "facts", None)
+    if facts is None:
+        return None
+    try:
+        return dict(facts())
+    except Exception as error:
+        blame(error, f"{run.data_name}, in facts")
+
+
+def _group_content(run: Run, name: str) -> dict[str, Any]:
+    group, plan = run.state.groups[name], run.groups.plans[name]
+    phase = plan.phase_at(run.state.epoch if run.state.steps_in_epoch else run.state.epoch - 1)
+    return {
+        "stopped_at": earlier_stop(group.stop_epoch, plan.epochs.stop),
+        "phase": phase.name,
+        "lr": phase.lr,
+        "clock": None if phase.clock is None else list(phase.clock),
+        "memory": dict(run.groups.memories[name]),
+        "parameters": list(group.parameters),
+    }
+
+
+def earlier_stop(now: int, planned: int) -> int | None:
+    """Return the epoch at which a hook lets a group stop; None: it stops as planned."""
+    return now if now < planned else None
+
+
+def _parameters(run: Run) -> dict[str, torch.nn.Parameter]:
+    return {name: parameter for group in run.state.groups.values() for name, parameter in group.parameters.items()}
+
+
+def _held(
+    optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.nn.Parameter]
+) -> dict[str, torch.nn.Parameter]:
+    """Return those of the parameters that an optimizer has."""
+    ids = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    return {name: parameter for name, parameter in parameters.items() if id(parameter) in ids}
+
+
+def _parts_with_state(run: Run) -> dict[str, Any]:
+    return {
+        name: part for name, part in run.parts.items() if part is not run.state.model and hasattr(part, "state_dict")
+    }
+
+
+def _states_of_parts(run: Run) -> dict[str, Any]:
+    states = {}
+    for name, part in _parts_with_state(run).items():
+        try:
+            states[name] = part.state_dict()
+        except Exception as error:
+            blame(error, f"{name}, in state_dict")
+    return states

@@ -1,0 +1,153 @@
+"""The weighted sum of a recipe's losses, over one batch or over the parts of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainkit.contracts import Combine
+from trainkit.errors import PartError, blame
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from trainkit.contracts import Batch, Loss, Outputs
+
+
+class Term(NamedTuple):
+    """One loss of a recipe, built.
+
+    Attributes:
+        name: Its key below ``[losses]``.
+        weight: What its value is multiplied by.
+        function: (outputs, batch, model) -> scalar, or a `SummedLoss`.
+        on_validation: Whether it says something about held-out data.
+        combine: How the parts of a step combine.
+    """
+
+    name: str
+    weight: float
+    function: Any
+    on_validation: bool
+    combine: Combine
+
+    def value(self, outputs: Outputs, batch: Batch, model: nn.Module) -> Tensor:
+        """Return its value for one batch.
+
+        Raises:
+            PartError: It fails, or gives something else than a scalar tensor.
+        """
+        try:
+            value = self.function(outputs, batch, model)
+        except Exception as error:
+            blame(error, f"losses.{self.name}")
+        return self.checked(value)
+
+    def checked(self, value: Any) -> Tensor:
+        """Return a value that is a scalar tensor.
+
+        Raises:
+            PartError: It is not.
+        """
+        if isinstance(value, Tensor) and value.ndim == 0:
+            return value
+        given = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
+        raise PartError(f"losses.{self.name} must give a scalar tensor, the mean over the batch; it gave {given}")
+
+
+class Losses:
+    """The weighted sum of a recipe's losses.
+
+    Attributes:
+        terms: The losses.
+    """
+
+    def __init__(self, terms: Iterable[Term]) -> None:
+        self.terms = tuple(terms)
+        self.needs_all_parts = any(term.combine == "sums" for term in self.terms)
+
+    @classmethod
+    def build(cls, settings: Mapping[str, Loss], data: Any) -> Losses:
+        """Make the losses of a recipe for the opened data."""
+        terms = []
+        for name, loss in settings.items():
+            try:
+                function = loss.build(data)
+            except Exception as error:
+                blame(error, f"losses.{name}, in build")
+            terms.append(Term(name, loss.weight, function, loss.on_validation, loss.combine()))
+        return cls(terms)
+
+    def of_batch(self, outputs: Outputs, batch: Batch, model: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the total to be minimised for a step of one batch, and the value of each term if there are several."""
+        if len(self.terms) == 1:
+            (term,) = self.terms
+            value = term.value(outputs, batch, model)
+            return (value if term.weight == 1.0 else term.weight * value), {}
+        values = {term.name: term.value(outputs, batch, model) for term in self.terms}
+        total: Any = 0.0
+        for term in self.terms:
+            total = total + term.weight * values[term.name]
+        return total, values
+
+    def of_part(
+        self, outputs: Outputs, batch: Batch, model: nn.Module, share: float, first: bool
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return what one of several batches contributes to a step's total, and to each term's value.
+
+        Args:
+            outputs: The model's outputs.
+            batch: The batch.
+            model: The model.
+            share: Its share of the step's items, 0 … 1.
+            first: Whether it is the step's first batch: what counts once a step counts there.
+        """
+        values = {
+            term.name: term.value(outputs, batch, model) * (1.0 if term.combine == "once" else share)
+            for term in self.terms
+            if first or term.combine != "once"
+        }
+        total: Any = 0.0
+        for term in self.terms:
+            if term.name in values:
+                total = total + term.weight * values[term.name]
+        return total, values
+
+    def of_parts(
+        self, parts: Sequence[tuple[Outputs, Batch]], model: nn.Module, shares: Sequence[float]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the total of a step of several batches, where a term needs the sums over all of them."""
+        values: dict[str, Tensor] = {}
+        for term in self.terms:
+            if term.combine == "sums":
+                values[term.name] = _of_sums(term, parts, model)
+            elif term.combine == "once":
+                values[term.name] = term.value(*parts[0], model)
+            else:
+                each = [term.value(*part, model) * share for part, share in zip(parts, shares, strict=True)]
+                values[term.name] = torch.stack(each).sum()
+        total: Any = 0.0
+        for term in self.terms:
+            total = total + term.weight * values[term.name]
+        return total, values
+
+    def on_validation(self, outputs: Outputs, batch: Batch, model: nn.Module) -> dict[str, Tensor]:
+        """Return the total ("loss") over the terms that say something of held-out data, and each of several terms."""
+        held_out = [term for term in self.terms if term.on_validation]
+        values = {term.name: term.value(outputs, batch, model) for term in held_out}
+        total: Any = sum(term.weight * values[term.name] for term in held_out)
+        return {"loss": torch.as_tensor(total)} | (values if len(self.terms) > 1 else {})
+
+
+def _of_sums(term: Term, parts: Sequence[tuple[Outputs, Batch]], model: nn.Module) -> Tensor:
+    try:
+        total = term.function.sums(*parts[0], model)
+        for part in parts[1:]:
+            total = total + term.function.sums(*part, model)
+        value = term.function.value(total)
+    except Exception as error:
+        blame(error, f"losses.{term.name}")
+    return term.checked(value)

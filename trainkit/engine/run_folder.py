@@ -1,0 +1,121 @@
+"""A run's folder: where it is, which process holds it, and what became of each start."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+import secrets
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainkit.engine.environment import environment
+from trainkit.errors import TrainkitError
+from trainkit.files.writing import written_whole
+from trainkit.recipe.resolve import write
+
+if TYPE_CHECKING:
+    from trainkit.recipe.resolve import Resolved
+
+RECIPE = "recipe.toml"
+CHECKPOINTS = "checkpoints"
+LOG = "log.txt"
+_ENVIRONMENT = "environment.json"
+_LOCK = ".lock"
+
+
+def create(resolved: Resolved, parent: Path | None = None) -> Path:
+    """Make a new run folder, ``<run.dir>/<run.name>/<UTC time>-<id>``.
+
+    Args:
+        resolved: The recipe; it is written into the folder.
+        parent: The checkpoint from which the run goes on.
+
+    Returns:
+        The folder's path as a person would type it: relative where it is below the working directory.
+    """
+    settings = resolved.recipe.run
+    name = f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}-{secrets.token_hex(2)}"
+    folder = shown(settings.dir / settings.name / name)
+    (folder / CHECKPOINTS).mkdir(parents=True)
+    describe(folder, resolved, parent)
+    return folder
+
+
+def shown(path: Path) -> Path:
+    """Return a path as a person would type it: relative where it is below the working directory."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def newest_first(folders: Iterable[Path]) -> list[Path]:
+    """Return those of the folders that hold checkpoints, the one that was last saved to first."""
+    saved = {
+        folder: [path.stat().st_mtime_ns for path in (folder / CHECKPOINTS).glob("*-*.safetensors")]
+        for folder in folders
+    }
+    return sorted((folder for folder, times in saved.items() if times), key=lambda each: max(saved[each]), reverse=True)
+
+
+def describe(folder: Path, resolved: Resolved, parent: Path | None = None) -> None:
+    """Write the resolved recipe and the environment into a run folder; one entry of the environment a start."""
+    with written_whole(folder / RECIPE) as new:
+        new.write_text(write(resolved.tree), encoding="utf-8")
+    started = environment(resolved) | ({"parent": str(parent)} if parent else {})
+    _write_starts(folder, [*starts(folder), started])
+
+
+def note_end(folder: Path, ended: str, *, finished: bool) -> None:
+    """Write down how the last start ended.
+
+    Args:
+        folder: The run folder.
+        ended: How, for a person.
+        finished: Whether nothing is left to do.
+    """
+    before = starts(folder)
+    before[-1] |= {"ended": ended, "finished": finished}
+    _write_starts(folder, before)
+
+
+def starts(folder: Path) -> list[dict[str, Any]]:
+    """Return what is known of each start of a run, and of its end where it could still say so."""
+    path = folder / _ENVIRONMENT
+    return list(json.loads(path.read_text(encoding="utf-8"))["starts"]) if path.is_file() else []
+
+
+def _write_starts(folder: Path, entries: list[dict[str, Any]]) -> None:
+    text = json.dumps({"starts": entries}, indent=2) + "\n"
+    with written_whole(folder / _ENVIRONMENT) as new:
+        new.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold a run folder, so that no two processes train in it; released by the system when the process ends.
+
+    Raises:
+        TrainkitError: Another process holds it.
+    """
+    import fcntl
+
+    with (folder / _LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            file.seek(0)
+            raise TrainkitError(
+                f"{folder} is in use by another trainkit process ({file.read().strip() or 'unknown'}); "
+                "wait for it, or stop it"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {_process()}\n")
+        file.flush()
+        yield
+
+
+def _process() -> str:
+    import os
+
+    return f"{os.getpid()} on {platform.node()}"

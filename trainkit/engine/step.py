@@ -1,0 +1,115 @@
+"""One optimizer step: forward and backward over its batches, then the update."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from trainkit.engine.batches import to_device
+from trainkit.errors import blame
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from torch import Tensor
+
+    from trainkit.contracts import Batch, Outputs
+    from trainkit.engine.losses import Losses
+    from trainkit.groups.optimizers import Optimizers
+    from trainkit.state import State
+
+
+class Step:
+    """Makes gradients of a step's batches, and updates the parameters.
+
+    The loss of a step of several batches is that of all their items together: each `Loss` says how its parts combine.
+    Where one needs sums over all of them, the outputs of all batches are kept until the backward pass, which takes as
+    much memory as one large batch; else each batch is forgotten after its own.
+
+    Args:
+        state: The run's state; ``batch``, ``outputs`` and ``loss`` are set in it.
+        losses: What is minimised.
+        optimizers: What updates the parameters.
+        autocast: Makes the context of forward and loss.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        losses: Losses,
+        optimizers: Optimizers,
+        autocast: Callable[[], AbstractContextManager[Any]],
+    ) -> None:
+        self._state, self._losses, self._optimizers, self._autocast = state, losses, optimizers, autocast
+
+    def gradients(self, batches: Sequence[Batch]) -> None:
+        """Set the gradients of the loss of these batches; the first one is in ``state.batch``, on the device."""
+        state = self._state
+        self._optimizers.zero_grad()
+        if len(batches) == 1:
+            assert state.batch is not None
+            with self._autocast():
+                state.outputs = outputs = self._forward(state.batch)
+                state.loss, values = self._losses.of_batch(outputs, state.batch, state.model)
+            self._backward(state.loss)
+        else:
+            sizes = [len(batch["index"]) for batch in batches]
+            shares = [size / sum(sizes) for size in sizes]
+            whole = self._together if self._losses.needs_all_parts else self._one_by_one
+            values = whole(batches, shares)
+        for name, value in values.items():
+            state.log(f"train/{name}", value)
+
+    def update(self) -> None:
+        """Let the optimizers update the parameters."""
+        try:
+            self._optimizers.step()
+        except Exception as error:
+            blame(error, "optimizer, in step")
+
+    def _one_by_one(self, batches: Sequence[Batch], shares: Sequence[float]) -> dict[str, Tensor]:
+        state = self._state
+        loss: Any = 0.0
+        values: dict[str, Tensor] = {}
+        for number, (batch, share) in enumerate(zip(batches, shares, strict=True)):
+            if number:
+                state.batch = batch = to_device(batch, state.context.device)
+            else:
+                assert state.batch is not None
+                batch = state.batch
+            with self._autocast():
+                state.outputs = outputs = self._forward(batch)
+                part, parts = self._losses.of_part(outputs, batch, state.model, share, first=number == 0)
+            self._backward(part)
+            loss = loss + part.detach()
+            for name, value in parts.items():
+                values[name] = values[name] + value.detach() if name in values else value.detach()
+        state.loss = loss
+        return values if len(self._losses.terms) > 1 else {}
+
+    def _together(self, batches: Sequence[Batch], shares: Sequence[float]) -> dict[str, Tensor]:
+        state = self._state
+        kept: list[tuple[Outputs, Batch]] = []
+        with self._autocast():
+            for number, batch in enumerate(batches):
+                if number:
+                    state.batch = to_device(batch, state.context.device)
+                assert state.batch is not None
+                state.outputs = self._forward(state.batch)
+                kept.append((state.outputs, state.batch))
+            state.loss, values = self._losses.of_parts(kept, state.model, shares)
+        self._backward(state.loss)
+        return values if len(self._losses.terms) > 1 else {}
+
+    def _forward(self, batch: Batch) -> Outputs:
+        try:
+            outputs: Outputs = self._state.model(batch)
+        except Exception as error:
+            blame(error, "model, in forward")
+        return outputs
+
+    def _backward(self, loss: Tensor) -> None:
+        try:
+            loss.backward()  # type: ignore[no-untyped-call]
+        except Exception as error:
+            blame(error, "model and losses, in backward")

@@ -1,0 +1,158 @@
+"""The groups of a running training: switches them on and off, and sets their learning rates.
+
+All groups are in their optimizers from the first step. A group that does not train now has ``requires_grad=False`` and
+``grad=None``, which is exact: no moments, no weight decay, no drift. What holds in an epoch is a function of the plan
+and the epoch alone (and, for plateau, of a JSON memory), so a resumed run is where the first one was.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from trainkit.contracts import Memory, Monitor
+from trainkit.groups.schedule import observe_epoch
+from trainkit.state import Group
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from trainkit.groups.optimizers import Optimizers
+    from trainkit.groups.plan import GroupPlan, Phase
+
+_LOGGER = logging.getLogger("trainkit")
+
+
+class GroupController:
+    """The groups of a running training.
+
+    Args:
+        plans: Group -> plan.
+        parameters: Group -> parameter name -> parameter.
+        model: The network that has the parameters.
+        optimizers: The optimizers that the plans name.
+        steps_per_epoch: Optimizer steps of each epoch.
+        monitor: What plateau looks at unless it says otherwise.
+
+    Attributes:
+        plans: Group -> plan, with the clocks of phases that have started.
+        memories: Group -> what the schedule of its present phase remembers.
+        groups: Group -> what hooks see of it.
+
+    Raises:
+        RecipeError: A schedule cannot run over its phase's epochs.
+    """
+
+    def __init__(
+        self,
+        plans: Mapping[str, GroupPlan],
+        parameters: Mapping[str, Mapping[str, nn.Parameter]],
+        model: nn.Module,
+        optimizers: Optimizers,
+        steps_per_epoch: int,
+        monitor: Monitor,
+    ) -> None:
+        self.plans = dict(plans)
+        self.memories: dict[str, Memory] = {name: {} for name in plans}
+        self.groups = {
+            name: Group(parameters[name], 0.0, False, plan.epochs.start, plan.epochs.stop, plan.phases[0].scheduler.by)
+            for name, plan in plans.items()
+        }
+        self._model = model
+        self._optimizers = optimizers
+        self._steps_per_epoch = steps_per_epoch
+        self._monitor = monitor
+        self._now: dict[str, tuple[Phase, dict[str, Any]]] = {}  # of the groups that train: phase, torch's settings
+        self._by_step: tuple[str, ...] = ()
+        for plan in plans.values():  # a schedule that cannot run says so now, not when its phase starts
+            for phase in plan.phases:
+                if phase.epochs.start is not None:
+                    phase.rate(phase.epochs.start, phase.epochs.start * steps_per_epoch, steps_per_epoch, {})
+
+    def continue_group(self, name: str, plan: GroupPlan, memory: Memory) -> None:
+        """Replace a group's plan and memory with what the resume decided."""
+        self.plans[name], self.memories[name] = plan, memory
+        group = self.groups[name]
+        group.start_epoch, group.stop_epoch = plan.epochs
+        group.lr_by = plan.phases[0].scheduler.by
+
+    def enter_epoch(self, epoch: int, epoch_step: int, step: int) -> None:
+        """Switch the groups on and off for an epoch, and set the learning rates that are in effect.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+            epoch_step: Finished steps of the run when it began.
+            step: Finished steps of the run; more than that if it is entered in its middle.
+        """
+        self._now = {}
+        for name, group in self.groups.items():
+            group.active = group.trains_in(epoch)
+            for parameter in group.parameters.values():
+                parameter.requires_grad_(group.active)
+                parameter.grad = None  # also of a run that is stopped inside a step: gradients must not outlive it
+            if group.active:
+                self._enter_phase(name, epoch, epoch_step, step)
+            else:
+                group.lr = 0.0
+        self._optimizers.choose({phase.optimizer_name for phase, _ in self._now.values()})
+        self._by_step = tuple(name for name, (phase, _) in self._now.items() if phase.scheduler.by == "step")
+
+    def set_step_rates(self, epoch: int, step: int) -> None:
+        """Set the learning rates of groups whose schedule goes by optimizer step."""
+        for name in self._by_step:
+            self._set(name, epoch, step)
+
+    def started(self, epoch: int) -> tuple[str, ...]:
+        """Return the groups whose first epoch this is."""
+        return tuple(name for name, group in self.groups.items() if group.start_epoch == epoch)
+
+    def stopped(self, epoch: int) -> tuple[str, ...]:
+        """Return the groups that trained until the epoch before this one."""
+        return tuple(n for n, group in self.groups.items() if group.stop_epoch == epoch and group.trains_in(epoch - 1))
+
+    def observe(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
+        """Let the schedules of the groups that train take in an epoch's metrics, ``step`` steps being finished."""
+        for name, (phase, _) in self._now.items():
+            clock = phase.clock_or_planned(self._steps_per_epoch)
+            t, _ = clock.read(phase.scheduler.by, epoch + 1, step, self._steps_per_epoch)
+            self.memories[name] = observe_epoch(phase.scheduler, t, self.memories[name], metrics, self._monitor)
+
+    def train_mode(self) -> None:
+        """Put the model in train mode, and in eval mode every submodule all of whose parameters are frozen.
+
+        Otherwise BatchNorm of a frozen group would go on moving its running statistics, and dropout would act.
+        """
+        self._model.train()
+        for module in self._model.modules():
+            parameters = list(module.parameters())
+            if parameters and not any(parameter.requires_grad for parameter in parameters):
+                module.eval()
+
+    def _enter_phase(self, name: str, epoch: int, epoch_step: int, step: int) -> None:
+        phase = self.plans[name].phase_at(epoch)
+        if phase.clock is None and phase.epochs.start == epoch:
+            phase = attrs.evolve(phase, clock=phase.clock_at(epoch, epoch_step))
+            self.plans[name] = self.plans[name].with_phase(phase)
+            if phase.name:
+                self.memories[name] = {}
+                _LOGGER.info("epoch %d: group %s, then %s: %s", epoch, name, phase.name, _in_words(phase))
+        self.groups[name].lr_by = phase.scheduler.by
+        self._now[name] = (phase, self._optimizers.settings_of(phase.optimizer_name, name))
+        self._set(name, epoch, max(epoch_step, step - 1))
+
+    def _set(self, name: str, epoch: int, step: int) -> None:
+        phase, settings = self._now[name]
+        lr, momentum = phase.rate(epoch, step, self._steps_per_epoch, self.memories[name])
+        settings["lr"] = self.groups[name].lr = lr
+        if momentum is not None:
+            if "betas" in settings:
+                settings["betas"] = (momentum, *settings["betas"][1:])
+            elif "momentum" in settings:
+                settings["momentum"] = momentum
+
+
+def _in_words(phase: Phase) -> str:
+    return f"{type(phase.optimizer).__name__}, lr {phase.lr:.3g}, {type(phase.scheduler).__name__}"

@@ -1,0 +1,74 @@
+"""The torch optimizers of a run behind one face: one that groups share, and those that groups have for themselves.
+
+Every optimizer holds its groups from the first step. Only those of which a group trains now are stepped: a parameter
+may be in several, one for each phase of its group, and only the present phase's may move it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
+
+from trainkit.errors import blame
+
+if TYPE_CHECKING:
+    from torch import nn, optim
+
+    from trainkit.groups.plan import GroupPlan
+
+
+class Optimizers:
+    """Several torch optimizers that are used like one.
+
+    Attributes:
+        members: Name -> torch optimizer.
+    """
+
+    def __init__(self, members: Mapping[str, optim.Optimizer]) -> None:
+        self.members = dict(members)
+        self._stepped: tuple[optim.Optimizer, ...] = tuple(self.members.values())
+
+    def choose(self, names: Collection[str]) -> None:
+        """Say which optimizers `step` steps from now on."""
+        self._stepped = tuple(optimizer for name, optimizer in self.members.items() if name in names)
+
+    def step(self) -> None:
+        """Update the parameters of all groups that train."""
+        for optimizer in self._stepped:
+            optimizer.step()
+
+    def zero_grad(self) -> None:
+        """Set the gradients of all parameters to None."""
+        for optimizer in self.members.values():
+            optimizer.zero_grad(set_to_none=True)
+
+    def settings_of(self, name: str, group: str) -> dict[str, Any]:
+        """Return torch's settings (``param_groups``) of a parameter group in one of the optimizers."""
+        found: dict[str, Any] = next(each for each in self.members[name].param_groups if each["name"] == group)
+        return found
+
+
+def build_optimizers(
+    plans: Mapping[str, GroupPlan], parameters: Mapping[str, Mapping[str, nn.Parameter]]
+) -> Optimizers:
+    """Make the optimizers that the groups' phases name.
+
+    Args:
+        plans: Group -> plan.
+        parameters: Group -> parameter name -> parameter.
+    """
+    settings = {}
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for name, plan in plans.items():
+        for phase in plan.phases:
+            settings[phase.optimizer_name] = phase.optimizer
+            held = groups.setdefault(phase.optimizer_name, [])
+            if all(group["name"] != name for group in held):
+                held.append({"name": name, "params": list(parameters[name].values()), "lr": phase.lr, **phase.options})
+    members = {}
+    for name, held in groups.items():
+        try:
+            members[name] = settings[name].build(held)
+        except Exception as error:
+            blame(error, "optimizer" if len(groups) == 1 else f"optimizer of {', '.join(g['name'] for g in held)}")
+    return Optimizers(members)

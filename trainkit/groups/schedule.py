@@ -1,0 +1,57 @@
+"""A schedule with its warm-up, on a parameter group's own clock.
+
+    t          0 … W-1                              W … horizon-1
+    lr         at(0) · (t + 1) / (W + 1)            at(t - W)
+    horizon    horizon - W in both: the schedule runs over what the warm-up leaves
+
+Pure functions of (settings, clock, memory): a resumed run asks the same question and gets the same bits.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from trainkit.errors import RecipeError
+from trainkit.recipe.group_epochs import warmup_problem
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from trainkit.contracts import Memory, Monitor, Point, Scheduler
+
+
+def point(scheduler: Scheduler, t: int, horizon: int, lr: float, memory: Memory) -> Point:
+    """Return what holds after ``t`` ticks of the group's clock, warm-up included.
+
+    Args:
+        scheduler: The group's schedule.
+        t: Ticks since the group's start, 0 ≤ t < horizon.
+        horizon: Ticks from the group's start to its stop or the run's end.
+        lr: The group's own learning rate.
+        memory: What `observe_epoch` last returned; at first empty.
+
+    Raises:
+        RecipeError: The warm-up leaves no tick for the schedule.
+    """
+    warmup = scheduler.warmup
+    if problem := warmup_problem(scheduler, horizon):
+        raise RecipeError(problem)
+    if t >= warmup:
+        return scheduler.at(t - warmup, horizon - warmup, lr, memory)
+    start = scheduler.at(0, horizon - warmup, lr, memory)
+    return start._replace(lr=start.lr * (t + 1) / (warmup + 1))
+
+
+def observe_epoch(
+    scheduler: Scheduler, t: int, memory: Memory, metrics: Mapping[str, float], monitor: Monitor
+) -> Memory:
+    """Return the memory after an epoch in which the group trained; during warm-up the schedule sees nothing.
+
+    Args:
+        scheduler: The group's schedule.
+        t: Ticks that the group's clock has finished, this epoch's included.
+        memory: What was returned after the epoch before; at first empty.
+        metrics: The epoch's values under their full names.
+        monitor: What the recipe monitors.
+    """
+    return scheduler.observe(memory, metrics, monitor) if t > scheduler.warmup else memory

@@ -1,0 +1,27 @@
+"""Quantities as a message to a person says them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def bytes_in_words(num_bytes: float) -> str:
+    """Return a number of bytes with a unit that suits it.
+
+    Example:
+        >>> bytes_in_words(3 * 2**20)
+        '3 MiB'
+    """
+    if num_bytes < 2**20:
+        return f"{num_bytes / 2**10:.3g} KiB"
+    return f"{num_bytes / 2**20:.3g} MiB" if num_bytes < 1000 * 2**20 else f"{num_bytes / 2**30:.3g} GiB"
+
+
+def shape_in_words(shape: Iterable[int]) -> str:
+    """Return the lengths of an array's axes.
+
+    Example:
+        >>> shape_in_words((96, 96, 64))
+        '96 × 96 × 64'
+    """
+    return " × ".join(map(str, shape))
