@@ -141,8 +141,9 @@ FULL = '[checkpoint]\nevery_epochs = 1\n[loggers.tensorboard]\nuse = "tensorboar
 
 def ours(extra: str, *, quiet: bool) -> Callable[[int], float]:
     def timed(steps: int) -> float:
-        from trainkit.console import Console, Progress
+        from trainkit.console import Console
         from trainkit.engine.build import build
+        from trainkit.engine.every_run.progress import Progress
         from trainkit.engine.loop import train
         from trainkit.engine.run_folder import LOG, create
         from trainkit.recipe.resolve import resolve_text

@@ -330,7 +330,7 @@ def _positive(instance: object, attribute: attrs.Attribute[float], value: float)
 class Optimizer(Component):
     """Updates the parameters of a run, or of the groups that name an optimizer of their own.
 
-    A parameter group may override any of its settings beside its own, but not its ``use``.
+    A parameter group may override its settings by name, or name an optimizer of its own instead.
 
     Attributes:
         lr: Learning rate of every group that sets none.

@@ -66,7 +66,7 @@ def test_notes_are_shown_and_keep_nothing_from_being_fine() -> None:
     result = run("good.toml", "--set", "groups.head.lr=1e-3")
     assert result.exit_code == 0
     assert result.output == (
-        "--set groups.head.lr=1e-3: note: groups.head: stays frozen: give it start_epoch if it is to train\n"
+        "--set groups.head.lr=1e-3: note: groups.head: this group stays frozen, because it has no start_epoch\n"
         "good.toml: fine\n"
     )
 

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_leaves
 
 from core.test_shipped_recipes import MADE_UP
 from trainkit.console import Console
-from trainkit.engine import run as engine
+from trainkit.engine import build as engine
 from trainkit.engine import run_folder
 from trainkit.engine.loop import _train_epoch
 from trainkit.engine.start import start

@@ -332,7 +332,7 @@ def test_references_take_the_value_with_its_type_or_are_written_out() -> None:
     text = GOOD.replace("epochs = 10", 'epochs = 10\nname = "seed ${run.seed}, ${model.layers}"').replace(
         'use = "line"', 'use = "line"\nhidden = "${data.batch_size}"\nlayers = ["${run.epochs}", 3]'
     )
-    with pytest.raises(InvalidRecipe, match="a table or list can only be referred to by"):
+    with pytest.raises(InvalidRecipe, match="a reference to a table or a list must be the whole"):
         tree(text, "data.batch_size=2")
     found = tree(text.replace(", ${model.layers}", ""), "data.batch_size=2", "run.seed=5")
     assert found["run"]["name"] == "seed 5"
@@ -426,8 +426,8 @@ def test_a_foreign_check_that_breaks_is_a_message(monkeypatch: pytest.MonkeyPatc
         tree(GOOD)
     first, second, third = (finding.message for finding in caught.value.findings)
     assert first == "first"
-    assert second.startswith("cannot tell about itself: RuntimeError: oh (")
-    assert third.startswith("a component cannot tell about itself: AttributeError: no splits (")
+    assert second.startswith("raised an error while it was checked: RuntimeError: oh (")
+    assert third.startswith("a component raised an error while it was checked: AttributeError: no splits (")
     assert third.endswith("in splits)")
 
 

@@ -133,7 +133,7 @@ def test_a_component_in_a_union_is_among_those_used() -> None:
 
 def test_a_value_that_fits_no_member_names_them_all() -> None:
     assert said("number_or_schedule = 'x'", "one_or_many = { a = 1 }", "word_or_truth = 1") == [
-        'hooks.h.number_or_schedule: must be a number or a table with use, got "x"',
+        'hooks.h.number_or_schedule: must be a number or a table with "use", got "x"',
         "hooks.h.one_or_many: must be a whole number or a list, each item a whole number, got a table",
         "hooks.h.word_or_truth: must be true or false or a string, got 1",
     ]

@@ -1,4 +1,4 @@
-"""The command line: one file a command, imported when it is called."""
+"""The command line. Each command is a file of its own, which is imported when the command is called."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import click
 from trainkit.errors import PartError, TrainkitError
 
 _COMMANDS = {
-    "run": "Train what one or several recipes describe.",
-    "resume": "Go on from a checkpoint or a run folder.",
-    "check": "Find every mistake in recipes, without running anything.",
-    "verify-resume": "Prove on a recipe that a stopped run goes on to the same bits.",
-    "plan": "Show when each group trains and with which learning rate.",
+    "run": "Train what one or more recipes describe.",
+    "resume": "Continue a run from its folder or from a checkpoint.",
+    "check": "Find every mistake in recipes without running them.",
+    "plan": "Show when each parameter group trains, and its learning rate.",
+    "verify-resume": "Test that a resumed run ends with the same bits.",
     "recipes": "List the recipes that come with trainkit, or print one.",
-    "plugins": "List all components there are.",
+    "plugins": "List all installed components.",
     "show": "Explain a component and its settings.",
 }
 
@@ -39,21 +39,22 @@ class _Lazy(click.Group):
             formatter.write_dl(list(_COMMANDS.items()))
 
 
-@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=_Lazy,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Exit codes: 0 success, 1 a run failed, 2 the recipe or the command line is wrong, "
+    "75 stopped and saved, 130 stopped at once.",
+)
 @click.version_option(package_name="trainkit")
-@click.option("--traceback", is_flag=True, help="Show Python's traceback with an error.")
+@click.option("--traceback", is_flag=True, help="Print the Python traceback of an error.")
 @click.pass_context
 def cli(ctx: click.Context, traceback: bool) -> None:
-    """One TOML recipe describes a whole training run.
-
-    Leaves with 0 when all went well, 1 when a run failed, 2 when a recipe or the command line is wrong, 75 when a
-    signal stopped a run that saved itself (trainkit resume goes on).
-    """
+    """Train models as recipes describe them. A recipe is one TOML file that describes a whole training run."""
     ctx.obj = {"traceback": traceback}
 
 
 def main() -> None:
-    """Run the command line; a person's mistake ends in one message, never in a traceback."""
+    """Run the command line. A mistake of the user ends in one message, never in a traceback."""
     here = os.getcwd()
     if here not in sys.path:
         sys.path.append(here)  # for use = "my_module:MyClass"; last, so that nothing installed is hidden by it
@@ -67,11 +68,11 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
-    except BrokenPipeError:  # whoever read our output has seen enough
+    except BrokenPipeError:  # the reader of our output has closed it, for example `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped at once; the last checkpoint holds", err=True)
+        click.echo("stopped at once; the last checkpoint is complete", err=True)
         sys.exit(130)
     except Exception as error:
         if context is not None and context.obj and context.obj["traceback"]:
@@ -88,6 +89,6 @@ def _message(error: Exception) -> str:
         return f"error: {error}" if "error:" not in str(error) else str(error)
     return (
         f"error: {type(error).__name__}: {error}\n"
-        "this comes from the code of trainkit; the traceback is in the run's log.txt, "
-        "or is shown by: trainkit --traceback …"
+        "This error comes from the code of trainkit or of a plugin. To see its traceback, run: trainkit --traceback …\n"
+        "If a run had started, its log.txt holds the traceback too."
     )

@@ -1,89 +1,117 @@
-"""``trainkit plan``: when each group trains and with which learning rate, without data or GPU."""
+"""``trainkit plan``: shows when each group trains and at which learning rate, without data or GPU."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from trainkit.cli.options import SETS
 from trainkit.errors import RecipeError
+from trainkit.recipe.root import ASSUMED_STEPS_PER_EPOCH
 
 if TYPE_CHECKING:
-    from trainkit.groups.plan import GroupPlan
+    from trainkit.groups.plan import GroupPlan, RunLength
     from trainkit.recipe.root import Recipe
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  trainkit plan recipes/ptycho_staged.toml\n"
+    "  trainkit plan my_recipe.toml --set run.steps=5000 --steps-per-epoch 250"
+)
 @click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a setting: --set groups.probe.lr=1e-4")
+@SETS
 @click.option(
     "--steps-per-epoch",
     "steps",
     type=click.IntRange(min=1),
-    default=100,
+    default=ASSUMED_STEPS_PER_EPOCH,
     show_default=True,
-    help="For schedules by step: the data knows how many there are, and plan does not open it.",
+    help="Optimizer steps of an epoch to assume, since the data is not opened.",
 )
 def command(recipe: Path, sets: tuple[str, ...], steps: int) -> None:
-    """Show for every epoch of RECIPE which groups train and with which learning rate.
+    """Show for every epoch of RECIPE which groups train, and at which learning rate.
 
-    An epoch in which nothing changes is left out. A schedule that goes by metrics is shown as if it never reduced.
+    An epoch in which nothing changes is left out. A schedule that depends on metrics is shown as if it never reduced
+    the learning rate.
     """
-    from trainkit.groups.plan import plan_groups
+    from trainkit.groups.plan import RunLength, plan_groups
     from trainkit.recipe.group_epochs import declared_groups
     from trainkit.recipe.resolve import resolve
 
     resolved = resolve(recipe, sets)
     names = declared_groups(resolved.recipe)
     if names is None:
-        click.echo("the model names its groups only after it is built; plan cannot show them")
+        click.echo("the plan cannot be shown, because the groups of this model are known only after it is built")
         return
-    planned = plan_groups(resolved.recipe, names)
-    for line in list(table(resolved.recipe, planned, steps)):  # all of it, or a mistake alone
+    length = RunLength.of(resolved.recipe.run, steps)
+    plans = plan_groups(resolved.recipe, names, length)
+    for line in list(table(resolved.recipe, plans, length, steps)):  # all lines, or a mistake alone
         click.echo(line)
     for note in resolved.notes:
         click.echo(str(note))
 
 
-def table(recipe: Recipe, planned: dict[str, GroupPlan], steps_per_epoch: int) -> Iterator[str]:
-    """Yield the lines of the plan: a head, and a row for each epoch in which something is new.
+def table(recipe: Recipe, plans: Mapping[str, GroupPlan], length: RunLength, steps_per_epoch: int) -> Iterator[str]:
+    """Yield the lines of the plan: a head, a row for each epoch in which something changes, and remarks.
+
+    Args:
+        recipe: The settings.
+        plans: Group -> its plan.
+        length: How long the run lasts.
+        steps_per_epoch: Optimizer steps of an epoch.
 
     Raises:
-        RecipeError: So few steps leave a schedule nothing after its warm-up.
+        RecipeError: A warm-up leaves nothing for its schedule in so few steps.
     """
-    epochs = recipe.run.num_epochs()
-    width = max(12, *(len(name) + 2 for name in planned))
-    yield "epoch" + "".join(name.rjust(width) for name in planned)
+    width = max(12, *(len(name) + 2 for name in plans))
+    yield "epoch" + "".join(name.rjust(width) for name in plans)
     previous: list[str] = []
-    for epoch in range(epochs):
-        row = [_cell(name, plan, epoch, steps_per_epoch) for name, plan in planned.items()]
-        if row != previous or epoch == epochs - 1:
+    for epoch in range(length.epochs):
+        row = [_rate(name, plan, epoch, steps_per_epoch) for name, plan in plans.items()]
+        if row != previous or epoch == length.epochs - 1:
             yield str(epoch).rjust(5) + "".join(cell.rjust(width) for cell in row)
         previous = row
-    for name, plan in planned.items():
-        for phase in plan.phases:
-            for epoch, text in phase.scheduler.timeline(epochs):
-                yield f"epoch {epoch}: {name}: {text}"
-    parts = [recipe.data, recipe.model, recipe.optimizer, *recipe.losses.values(), *recipe.hooks.values()]
-    for part in parts:
-        for epoch, text in part.timeline(epochs):
-            yield f"epoch {epoch}: {text}"
-    if any(phase.scheduler.by == "step" for plan in planned.values() for phase in plan.phases):
-        yield f"schedules by step are shown at each epoch's start, for {steps_per_epoch} steps an epoch"
-    frozen = [name for name, plan in planned.items() if plan.epochs.start is None]
-    if frozen:
-        yield f"frozen for the whole run: {', '.join(frozen)} (groups.<name>.start_epoch lets one train)"
+    yield from _phases(recipe, plans)
+    for name, plan in plans.items():
+        for scheduler in {id(phase.scheduler): phase.scheduler for phase in plan.phases}.values():
+            yield from (f"epoch {epoch}: {name}: {text}" for epoch, text in scheduler.timeline(length.epochs))
+    for part in (recipe.data, recipe.model, recipe.optimizer, *recipe.losses.values(), *recipe.hooks.values()):
+        yield from (f"epoch {epoch}: {text}" for epoch, text in part.timeline(length.epochs))
+    if length.steps is not None:
+        yield f"the run lasts {length.steps} steps, shown as {length.epochs} epochs of {steps_per_epoch} steps"
+    if any(phase.scheduler.by == "step" for plan in plans.values() for phase in plan.phases):
+        yield f"schedules by step are shown at the start of each epoch, for {steps_per_epoch} steps an epoch"
+    if frozen := [name for name, plan in plans.items() if plan.epochs.start is None]:
+        yield f"frozen for the whole run: {', '.join(frozen)} (set groups.<name>.start_epoch to train one of them)"
 
 
-def _cell(name: str, plan: GroupPlan, epoch: int, steps_per_epoch: int) -> str:
-    phase = plan.phase_at(epoch)
-    if epoch not in phase.epochs:
+def _rate(name: str, plan: GroupPlan, epoch: int, steps_per_epoch: int) -> str:
+    if epoch not in plan.epochs:
         return "-"
     try:
-        return f"{phase.rate(epoch, epoch * steps_per_epoch, steps_per_epoch, {}).lr:.4g}"
+        return f"{plan.phase_at(epoch).rate(epoch, epoch * steps_per_epoch, steps_per_epoch, {}).lr:.4g}"
     except RecipeError as error:
         raise RecipeError(
             f"group {name}: {error} (for {steps_per_epoch} steps an epoch; --steps-per-epoch changes that)"
         ) from error
+
+
+def _phases(recipe: Recipe, plans: Mapping[str, GroupPlan]) -> Iterator[str]:
+    """Yield a line for each group with an optimizer of its own, and for each phase that follows the first one."""
+    from trainkit.registry import name_of
+
+    for name, plan in plans.items():
+        optimizer = plan.phases[0].optimizer
+        if optimizer is not recipe.optimizer:
+            yield f"{name}: its own optimizer {name_of(type(optimizer))}"
+        scheduler = plan.phases[0].scheduler
+        for phase in plan.phases[1:]:
+            changes = [f"optimizer {name_of(type(phase.optimizer))}"] if phase.optimizer is not optimizer else []
+            changes.append(f"lr {phase.lr:.4g}")
+            changes += [f"scheduler {name_of(type(phase.scheduler))}"] if phase.scheduler != scheduler else []
+            yield f"epoch {phase.epochs.start}: {name}: then {phase.name}: {', '.join(changes)}"
+            optimizer, scheduler = phase.optimizer, phase.scheduler

@@ -1,4 +1,4 @@
-"""``trainkit plugins``: every component that is installed, and what keeps a broken one from being used."""
+"""``trainkit plugins``: lists every installed component, and why a broken one cannot be used."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from trainkit import registry
 from trainkit.errors import ComponentError
 
 
-@click.command(name="plugins")
+@click.command()
 def command() -> None:
-    """List all components, by kind, with the package that brings each.
+    """List all installed components by kind, each with its package.
 
-    One that cannot be imported is listed with the reason; it is in nobody's way as long as no recipe names it.
+    A component that cannot be imported is listed with the reason. It matters only to recipes that use it.
     """
     for group in registry.entry_point_groups():
         found = registry.registered(group)

@@ -1,4 +1,4 @@
-"""``trainkit recipes``: the recipes that come with trainkit."""
+"""``trainkit recipes``: lists the recipes that come with trainkit, or prints one."""
 
 from __future__ import annotations
 
@@ -7,14 +7,10 @@ import click
 from trainkit.errors import RecipeError, did_you_mean
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(epilog="\b\nExamples:\n  trainkit recipes\n  trainkit recipes ptycho_staged > my_recipe.toml")
 @click.argument("name", required=False)
 def command(name: str | None) -> None:
-    r"""List the recipes that come with trainkit, or print the one called NAME.
-
-    \b
-    trainkit recipes ptycho_staged > my_recipe.toml
-    """
+    """List the recipes that come with trainkit, or print the recipe NAME."""
     from trainkit.recipe.shipped import shipped
 
     found = shipped()
@@ -24,7 +20,7 @@ def command(name: str | None) -> None:
     elif name in found:
         click.echo(found[name].read_text(encoding="utf-8"), nl=False)
     else:
-        raise RecipeError(f'trainkit brings no recipe "{name}"; {did_you_mean(name, found)}')
+        raise RecipeError(f'no recipe "{name}" comes with trainkit; {did_you_mean(name, found)}')
 
 
 def _first_comment(text: str) -> str:

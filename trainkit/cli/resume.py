@@ -1,4 +1,4 @@
-"""``trainkit resume``: go on from a checkpoint or a run folder."""
+"""``trainkit resume``: continues a run from its folder or from a checkpoint."""
 
 from __future__ import annotations
 
@@ -8,26 +8,37 @@ from typing import TYPE_CHECKING
 
 import click
 
+from trainkit.cli.options import QUIET, SETS
+
 if TYPE_CHECKING:
     from trainkit.groups.resuming import Choice
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  trainkit resume runs/ptycho_staged/2026-11-21T10-00-00-1a2b\n"
+    "  trainkit resume ptycho_staged --epoch 30 --epochs 100 --on-extend hold"
+)
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option(
-    "--epoch", type=int, metavar="N", help="Go on from the checkpoint with N finished epochs, not the newest."
+    "--epoch", type=int, metavar="N", help="Continue from the checkpoint of N finished epochs, not from the newest."
 )
 @click.option("--epochs", type=int, metavar="N", help="Train for N epochs in all; short for --set run.epochs=N.")
 @click.option("--steps", type=int, metavar="N", help="Train for N steps in all; short for --set run.steps=N.")
 @click.option(
     "--on-extend",
     type=click.Choice(["stretch", "hold", "restart"]),
-    help="How learning rates go on when the run's length or a schedule is another; needed only where it matters.",
+    help="How the learning rates continue if the run's length or a schedule has changed. stretch: as if it had always "
+    "been so. hold: the old curve, then its last value. restart: the schedule starts again. Needed only if it matters.",
 )
-@click.option("--recipe", type=click.Path(path_type=Path), help="Use this recipe, not the one in the checkpoint.")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a setting: --set groups.probe.lr=1e-4")
-@click.option("--allow-code", is_flag=True, help="Import classes that the checkpoint names as module:Class.")
-@click.option("--quiet", "-q", is_flag=True, help="Write nothing but errors; log.txt has it all.")
+@click.option("--recipe", type=click.Path(path_type=Path), help="Use this recipe instead of the one in the checkpoint.")
+@SETS
+@click.option(
+    "--allow-code",
+    is_flag=True,
+    help="Import classes that the checkpoint names as module:Class, which runs their code.",
+)
+@QUIET
 def command(
     path: Path,
     epoch: int | None,
@@ -39,14 +50,13 @@ def command(
     allow_code: bool,
     quiet: bool,
 ) -> None:
-    r"""Go on from PATH: a run folder (its newest good checkpoint), the name of a run below runs/, or one checkpoint.
+    """Continue the run at PATH.
 
-    It goes on bit for bit where the run stood, with the recipe that the checkpoint holds. What differs is said before
-    it starts. From an earlier checkpoint a new run folder is made; nothing is overwritten.
+    PATH is a run folder, the name of a run below runs/, or a checkpoint. A run folder is continued from its newest
+    readable checkpoint, a name from the newest run of that name.
 
-    \b
-    trainkit resume runs/ptycho_staged/2026-11-21T10-00-00-1a2b
-    trainkit resume ptycho_staged --epoch 30 --epochs 100 --on-extend hold
+    The run continues bit for bit from where it was, with the recipe in the checkpoint. Before it starts, every change
+    is printed. If PATH is an earlier checkpoint, the run continues in a new folder; nothing is overwritten.
     """
     from trainkit.cli.run import report
     from trainkit.console import Console

@@ -1,4 +1,4 @@
-"""``trainkit run``: train what a recipe describes."""
+"""``trainkit run``: trains what recipes describe."""
 
 from __future__ import annotations
 
@@ -8,30 +8,34 @@ from typing import TYPE_CHECKING
 
 import click
 
+from trainkit.cli.options import QUIET, SETS
+
 if TYPE_CHECKING:
     from trainkit.console import Console
     from trainkit.engine.start import RunOutcome
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  trainkit run recipes/ptycho_staged.toml\n"
+    "  trainkit run my_recipe.toml --set run.epochs=60 --set groups.dr.lr=5e-3\n"
+    "  trainkit run a.toml b.toml c.toml --continue"
+)
 @click.argument("recipes", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="RECIPE...")
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a setting: --set groups.probe.lr=1e-4")
-@click.option("--continue", "unfinished", is_flag=True, help="Skip finished runs, go on with those that are not.")
-@click.option("--quiet", "-q", is_flag=True, help="Write nothing but errors; log.txt has it all.")
+@SETS
+@click.option("--continue", "unfinished", is_flag=True, help="Skip finished runs, and resume unfinished ones.")
+@QUIET
 def command(recipes: tuple[Path, ...], sets: tuple[str, ...], unfinished: bool, quiet: bool) -> None:
-    r"""Train what each RECIPE describes, one after the other, in new folders below runs/.
+    """Train what each RECIPE describes, one after the other.
 
-    One that fails does not keep the others from running. With --continue a run of the same resolved recipe that is
-    finished is skipped, and one that is not goes on from its newest checkpoint.
+    Each run gets a new folder below runs/. If one run fails, the others are run all the same.
 
-    \b
-    trainkit run recipes/ptycho_staged.toml
-    trainkit run recipes/ptycho_staged.toml --set run.epochs=60 --set groups.dr.lr=5e-3
-    trainkit run a.toml b.toml c.toml --continue
+    With --continue, a recipe whose run is finished is skipped, and a recipe whose run is not finished is resumed from
+    its newest checkpoint. A run belongs to a recipe if all of their settings are equal.
     """
     from trainkit.recipe.resolve import resolve_all
 
-    resolved = resolve_all(recipes, sets)  # before torch is imported: a mistake is answered at once
+    resolved = resolve_all(recipes, sets)  # before torch is imported, so that a mistake is reported at once
     from trainkit.console import Console
     from trainkit.engine.queue import run_all
 
@@ -43,12 +47,15 @@ def command(recipes: tuple[Path, ...], sets: tuple[str, ...], unfinished: bool, 
 
 
 def report(ending: RunOutcome, console: Console) -> None:
-    """Say how a run ended, what it reached, and where everything is."""
+    """Print how a run ended, the values it reached, and where its files are."""
     state = ending.run.state
     folder = state.folder
     say = console.say
     say("")
-    say(f"{state.ended} after {state.epoch} of {state.epochs} epochs, {state.step} steps")
+    if state.steps is None:
+        say(f"{state.ended} after {state.epoch} of {state.epochs} epochs, {state.step} steps")
+    else:
+        say(f"{state.ended} after {state.step} of {state.steps} steps, {state.epoch} epochs")
     losses = {name: value for name, value in state.metrics.items() if name.endswith("/loss")}
     others = {n: v for n, v in state.metrics.items() if n not in losses and not n.startswith("lr/")}
     if losses:
@@ -65,6 +72,6 @@ def report(ending: RunOutcome, console: Console) -> None:
         say(f"checkpoint:     {ending.newest}")
     say(f"run folder:     {folder}")
     if (folder / "tensorboard").is_dir():
-        say(f"look at it:     tensorboard --logdir {folder / 'tensorboard'} --samples_per_plugin=images=200")
-    if state.epoch < state.epochs:
-        say(f"go on:          trainkit resume {folder}")
+        say(f"view it with:   tensorboard --logdir {folder / 'tensorboard'} --samples_per_plugin=images=200")
+    if state.epoch < state.epochs or (state.steps is not None and state.step < state.steps):
+        say(f"continue with:  trainkit resume {folder}")

@@ -1,4 +1,4 @@
-"""``trainkit show``: what a component does, and its settings."""
+"""``trainkit show``: explains what a component does, and its settings."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from trainkit import registry
 from trainkit.errors import RecipeError, did_you_mean
 
 
-@click.command(name="show")
+@click.command(epilog="\b\nExamples:\n  trainkit show cosine\n  trainkit show losses/amplitude")
 @click.argument("name")
 def command(name: str) -> None:
-    """Show a component: what it does and its settings.
+    """Explain the component NAME: what it does, and its settings.
 
-    NAME is what `use` calls it ("cosine"); where components of several kinds have the name, put the kind before it
-    ("trainkit.losses/amplitude" or "losses/amplitude").
+    NAME is the name that a recipe gives after `use`. If components of several kinds have this name, all of them are
+    shown; put the kind before the name to see one of them.
     """
     for number, (group, found) in enumerate(_matching(name)):
         if number:
             click.echo()
         click.secho(f"{group}/{found.name}", bold=True, nl=False)
         click.echo(f"  ({found.package} {found.version}, {found.value})")
-        click.echo(described(found.load()))
+        click.echo(explain(found.load()))
 
 
 def _matching(name: str) -> list[tuple[str, registry.RegisteredComponent]]:
@@ -40,8 +40,8 @@ def _matching(name: str) -> list[tuple[str, registry.RegisteredComponent]]:
     return matches
 
 
-def described(cls: type[Any]) -> str:
-    """Return a component's docstring, then each setting with type, default and what it means."""
+def explain(cls: type[Any]) -> str:
+    """Return a component's docstring, then each setting with its type, default and meaning."""
     from trainkit.recipe.fields import settings_fields
 
     text, _ = _sections(cls)
@@ -50,7 +50,7 @@ def described(cls: type[Any]) -> str:
 
 
 def _settings(cls: type[Any], table: str) -> Iterator[str]:
-    """Yield the lines about the settings of a class; ``table`` is put before their names."""
+    """Yield the lines about the settings of a class, with ``table`` before their names."""
     from trainkit.recipe.fields import field_types, is_kind, settings_fields
 
     meanings: dict[str, str] = {}

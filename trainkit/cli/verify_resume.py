@@ -1,4 +1,4 @@
-"""``trainkit verify-resume``: prove on a recipe that a stopped run goes on to the same bits."""
+"""``trainkit verify-resume``: tests on a recipe that a resumed run ends with the same bits."""
 
 from __future__ import annotations
 
@@ -8,22 +8,26 @@ from pathlib import Path
 
 import click
 
+from trainkit.cli.options import SETS
 
-@click.command("verify-resume", context_settings={"help_option_names": ["-h", "--help"]})
+
+@click.command(epilog="\b\nExamples:\n  trainkit verify-resume recipes/ptycho_staged.toml --epochs 12")
 @click.argument("recipe", type=click.Path(path_type=Path))
-@click.option("--epochs", type=click.IntRange(min=1), default=2, show_default=True, help="Epochs to compare.")
+@click.option("--epochs", type=click.IntRange(min=1), default=2, show_default=True, help="Number of epochs to compare.")
 @click.option(
-    "--stops", type=click.IntRange(min=0), default=3, show_default=True, help="Places to stop at inside epochs."
+    "--stops",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    help="Number of steps inside epochs to resume from as well.",
 )
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a setting: --set data.path=scan.h5")
+@SETS
 def command(recipe: Path, epochs: int, stops: int, sets: tuple[str, ...]) -> None:
-    r"""Run the first epochs of RECIPE in one go, then again from several of its checkpoints, each in a new process.
+    """Test that a resumed run of RECIPE ends with the same bits.
 
-    Every tensor, every memory and every logged value must be the same to the bit; where it is not, it is said where the
-    runs first differ, and the exit code is 1. To see a group's start, compare beyond it: --epochs 12.
-
-    \b
-    trainkit verify-resume recipes/ptycho_staged.toml --epochs 12
+    The first epochs are run without a stop, then again from several checkpoints, each in a new process. Every tensor,
+    all other state and every logged value must be equal to the bit. If they are not, the place where the runs first
+    differ is printed, and the exit code is 1. To test the start of a group, compare more epochs than come before it.
     """
     from trainkit.recipe.resolve import resolve
 
@@ -35,5 +39,7 @@ def command(recipe: Path, epochs: int, stops: int, sets: tuple[str, ...]) -> Non
         epochs = min(epochs, resolved.recipe.run.num_epochs())
         same = verify(resolved, epochs, stops, click.echo)
     if not same:
-        click.echo("the resumed runs are not the same: see above where they first differ", err=True)
+        click.echo(
+            "the resumed runs differ from the first one; the place where they first differ is printed above", err=True
+        )
         sys.exit(1)

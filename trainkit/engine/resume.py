@@ -32,6 +32,7 @@ from trainkit.groups.resuming import (
     resume_group,
 )
 from trainkit.recipe.group_epochs import declared_groups
+from trainkit.recipe.origin import DEFAULT
 from trainkit.recipe.resolve import resolve, resolve_text
 
 if TYPE_CHECKING:
@@ -272,7 +273,8 @@ def differences(saved: Mapping[str, Any], run: Run) -> Iterator[str]:
     before = dict(_flat(tomli.loads(saved["recipe"])))
     after = dict(_flat(run.resolved.tree))
     for key in sorted(before.keys() | after.keys()):
-        if before.get(key) != after.get(key):
+        is_new_setting = key not in before and run.resolved.origin(tuple(key.split("."))) is DEFAULT
+        if before.get(key) != after.get(key) and not is_new_setting:
             effect = "harmless" if key.startswith(_HARMLESS) else "the run goes on differently"
             yield f"changed: {key}: {before.get(key, 'not set')} -> {after.get(key, 'not set')} ({effect})"
     versions = {(used["group"], used["use"]): used["version"] for used in saved["components"]}
@@ -337,7 +339,7 @@ def _rate_changes(name: str, old: SavedGroup | None, resumed: ResumedGroup, poin
         return
     was = old.phase.rate(point.epoch, point.epoch_step, point.steps_per_epoch, old.memory).lr
     schedules = [type(each.scheduler).__name__ for each in (old.phase, phase)]
-    if was != now or schedules[0] != schedules[1] or phase.clock != old.phase.clock:
+    if was != now or schedules[0] != schedules[1]:
         change = f", {schedules[0]} -> {schedules[1]}" if schedules[0] != schedules[1] else ""
         yield f"group {name}: lr in epoch {point.epoch}: {was:.6g} -> {now:.6g}{change}"
 

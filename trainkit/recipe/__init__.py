@@ -1,1 +1,1 @@
-"""From a recipe's text to checked settings: positions, layers, structure, rules, findings."""
+"""Turns the text of a recipe into checked settings: positions, layers, structure, rules, findings."""

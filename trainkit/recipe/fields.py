@@ -1,4 +1,4 @@
-"""What the fields of a settings class hold: questions about their types."""
+"""Answers questions about the types of a settings class's fields."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from trainkit.errors import ComponentError
 
 
 def is_kind(cls: Any) -> bool:
-    """Return whether a type is a kind: a field of it holds a table with ``use``."""
+    """Return whether a type is a kind, so that a field of this type holds a table with ``use``."""
     if not (isinstance(cls, type) and issubclass(cls, Component)):
         return False
     return "entry_points" in vars(cls) or (inspect.isabstract(cls) and hasattr(cls, "entry_points"))
 
 
 def settings_fields(cls: Any) -> dict[str, attrs.Attribute[Any]]:
-    """Return the fields of a settings class, by the key that each has in a recipe."""
+    """Return the fields of a settings class: key in a recipe -> field."""
     return {str(field.alias): field for field in attrs.fields(cls)}
 
 
 def field_types(cls: Any) -> dict[str, Any]:
-    """Return field name -> type of a settings class.
+    """Return the types of a settings class's fields: field name -> type.
 
     Raises:
-        ComponentError: A type is not known at run time.
+        ComponentError: A type cannot be found at run time.
     """
     try:
         return _type_hints(cls)
@@ -47,7 +47,7 @@ _type_hints = cache(typing.get_type_hints)
 
 
 def type_name(wanted: Any) -> str:
-    """Return in words what a field of a type may hold."""
+    """Return in words which values a field of this type can have."""
     origin = get_origin(wanted)
     if is_union(wanted):
         return " or ".join(dict.fromkeys(type_name(each) for each in get_args(wanted) if each is not type(None)))
@@ -58,9 +58,9 @@ def type_name(wanted: Any) -> str:
     if wanted in names:
         return names[wanted]
     if wanted is MetricName:
-        return 'the name of a value, as "val/loss"'
+        return 'the name of a value such as "val/loss"'
     if is_kind(wanted):
-        return "a table with use"
+        return 'a table with "use"'
     if is_sequence(wanted):
         inner = [type_name(each) for each in get_args(wanted) if each not in (Ellipsis, Any)]
         if origin is tuple and Ellipsis not in get_args(wanted):
@@ -72,7 +72,7 @@ def type_name(wanted: Any) -> str:
 
 
 def display_value(value: Any) -> str:
-    """Return a value as a message shows it."""
+    """Return a value in the form that messages show."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
@@ -85,7 +85,7 @@ def display_value(value: Any) -> str:
 
 
 def without_none(wanted: Any) -> Any:
-    """Return the one type beside None, where a type is that."""
+    """Return the member of a union of None and one other type; return any other type unchanged."""
     if is_union(wanted):
         members = [each for each in get_args(wanted) if each is not type(None)]
         return members[0] if len(members) == 1 else wanted
@@ -106,25 +106,25 @@ def item_type(wanted: Any) -> Any:
 
 
 def is_any(wanted: object) -> bool:
-    """Return whether a field holds anything."""
+    """Return whether a field of this type can hold anything."""
     return wanted is Any
 
 
 def is_literal(wanted: object) -> bool:
-    """Return whether a field holds one of given values."""
+    """Return whether a type is a Literal."""
     return get_origin(wanted) is Literal
 
 
 def is_union(wanted: Any) -> bool:
-    """Return whether a field holds one of several types, None among them or not."""
+    """Return whether a type is a union, for example of a type and None."""
     return get_origin(wanted) in (Union, types.UnionType)
 
 
 def is_sequence(wanted: Any) -> bool:
-    """Return whether a field holds a list."""
+    """Return whether a type is a list, a tuple or a sequence."""
     return (get_origin(wanted) or wanted) in (tuple, list, Sequence)
 
 
 def is_mapping(wanted: Any) -> bool:
-    """Return whether a field holds a table of any keys."""
+    """Return whether a type is a table with any keys."""
     return (get_origin(wanted) or wanted) in (dict, Mapping)

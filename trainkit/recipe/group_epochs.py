@@ -26,9 +26,9 @@ class ActiveEpochs(NamedTuple):
 
 
 def declared_groups(recipe: Recipe) -> Mapping[str, bool] | None:
-    """Return group name -> does it train without a ``start_epoch``?
+    """Return for each group whether it trains without a ``start_epoch``.
 
-    Groups that the recipe defines by patterns do. None: the model knows its groups only after it is built.
+    Groups that the recipe defines by patterns do. None: the groups are known only after the model is built.
     """
     if any(group.parameters is not None for group in recipe.groups.values()):
         return dict.fromkeys(recipe.groups, True)
@@ -40,7 +40,7 @@ def active_epochs(recipe: Recipe, trains: Mapping[str, bool], num_epochs: int) -
 
     Args:
         recipe: The settings.
-        trains: Group name -> does it train without a ``start_epoch``?
+        trains: Group -> whether it trains without a ``start_epoch``.
         num_epochs: How many epochs the run has.
     """
     found = {}
@@ -55,7 +55,7 @@ def active_epochs(recipe: Recipe, trains: Mapping[str, bool], num_epochs: int) -
 
 
 def idle_stretches(known: Iterable[ActiveEpochs], epochs: int) -> list[tuple[int, int]]:
-    """Return the stretches of a run in which no group trains: first epoch, and the one after the last.
+    """Return the stretches of a run in which no group trains: first epoch, and the epoch after the last one.
 
     Example:
         >>> idle_stretches([ActiveEpochs(2, 4), ActiveEpochs(5, 9), ActiveEpochs(None, 9)], 9)
@@ -71,7 +71,7 @@ def idle_stretches(known: Iterable[ActiveEpochs], epochs: int) -> list[tuple[int
 
 
 def warmup_problem(scheduler: Scheduler, horizon: int) -> str | None:
-    """Return what is wrong with the warm-up for a group that trains for ``horizon`` ticks; None: nothing."""
+    """Return what is wrong with the warm-up if a group trains for ``horizon`` ticks; None: nothing."""
     if scheduler.warmup < horizon:
         return None
     ticks = scheduler.by if horizon == 1 else f"{scheduler.by}s"

@@ -1,8 +1,8 @@
-"""Puts a recipe together: defaults, then what it extends, then the file itself, then ``--set``.
+"""Merges the layers of a recipe: defaults, then the recipes that it extends, then the file itself, then ``--set``.
 
-Tables merge key by key; anything else replaces what was there. Another ``use`` drops the inherited keys beside it,
-since they belong to another component. One of two settings that exclude each other (``epochs`` and ``steps``) drops the
-inherited other one.
+Tables are merged key by key; any other value replaces the inherited one. A layer that changes ``use`` drops the
+inherited keys beside it, because they belong to another component. A layer that gives one of two settings that exclude
+each other (``epochs`` and ``steps``) drops the other one.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ def load(path: Path, source: str) -> Layer:
 
     Args:
         path: The file.
-        source: How messages call it.
+        source: The name of the file in messages.
 
     Raises:
-        InvalidRecipe: It is missing, unreadable, or no TOML.
+        InvalidRecipe: The file is missing, cannot be read, or is not TOML.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -51,16 +51,16 @@ def load(path: Path, source: str) -> Layer:
     return read(text, source, path.resolve().parent)
 
 
-def inherited(layer: Layer, chain: tuple[Path, ...] = ()) -> Layer:
-    """Merge a recipe onto all that it extends, parents from left to right.
+def merge_parents(layer: Layer, chain: tuple[Path, ...] = ()) -> Layer:
+    """Merge a recipe onto all recipes that it extends, from left to right.
 
     Args:
         layer: The recipe.
-        chain: The files that led here, outermost first; the last one is this recipe's own.
+        chain: The files that extend this one, outermost first; the last one is the recipe itself.
 
     Raises:
-        InvalidRecipe: A parent is missing or no TOML, the recipes extend each other in a circle, or what is to be
-            dropped is not inherited.
+        InvalidRecipe: A parent is missing or is not TOML, recipes extend each other in a circle, or ``drop`` names a
+            key that is not inherited.
     """
     under = Layer({}, {})
     findings: list[Finding] = []
@@ -74,7 +74,7 @@ def inherited(layer: Layer, chain: tuple[Path, ...] = ()) -> Layer:
             if not path.is_file():
                 hint = did_you_mean(path.name, [each.name for each in path.parent.glob("*.toml")])
                 raise InvalidRecipe([attrs.evolve(place, message=f"there is no file {short_path(path)}", hint=hint)])
-            under = merge(under, inherited(load(path, short_path(path)), (*chain, path)))
+            under = merge(under, merge_parents(load(path, short_path(path)), (*chain, path)))
         except InvalidRecipe as error:
             findings += [finding.located(layer.origins, "") for finding in error.findings]
     if findings:
@@ -83,16 +83,20 @@ def inherited(layer: Layer, chain: tuple[Path, ...] = ()) -> Layer:
 
 
 def short_path(path: Path) -> str:
-    """Return a file's name as short as it can be said from the working directory."""
+    """Return the path of a file relative to the working directory, or its absolute path if that is shorter."""
     relative = os.path.relpath(path)
     return relative if not relative.startswith("..") or len(relative) < len(str(path)) else str(path)
 
 
 def merge(under: Layer, over: Layer) -> Layer:
-    """Return one layer on top of another.
+    """Return two layers as one.
+
+    Args:
+        under: The lower layer.
+        over: The upper layer; its values replace those of the lower one.
 
     Raises:
-        InvalidRecipe: The upper one drops what the lower does not have.
+        InvalidRecipe: The upper layer drops a key that the lower one does not have.
     """
     origins = dict(under.origins)
     tree, findings = under.tree, []
@@ -134,13 +138,14 @@ def _merge(under: dict[str, Any], over: dict[str, Any], where: Where, origins: d
     return merged
 
 
-def interpolated(layer: Layer) -> tuple[Layer, list[Finding]]:
-    """Replace each ``${some.key}`` by that setting's value.
+def interpolate(layer: Layer) -> tuple[Layer, list[Finding]]:
+    """Replace each ``${some.key}`` by the value of that setting.
 
-    A string that is nothing but one reference takes the value with its type; in a longer string it is written out.
+    A string that consists of one reference becomes the value, with its type. Within a longer string, a reference is
+    replaced by the value as text.
 
     Returns:
-        The layer, and a finding for each reference that is unknown or leads back to itself.
+        The layer, and a finding for each reference that is unknown or refers to itself.
     """
     findings: list[Finding] = []
 
@@ -178,7 +183,7 @@ def interpolated(layer: Layer) -> tuple[Layer, list[Finding]]:
 
     def written(value: Any) -> str:
         if isinstance(value, dict | list):
-            raise _BadReferenceError("a table or list can only be referred to by a string of nothing else")
+            raise _BadReferenceError("a reference to a table or a list must be the whole string")
         return str(value).lower() if isinstance(value, bool) else str(value)
 
     return attrs.evolve(layer, tree=expand(layer.tree, (), ())), findings

@@ -1,4 +1,4 @@
-"""Where a value is from, and how a place in a recipe is written."""
+"""The origin of a value, and the notation of a place in a recipe."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 @attrs.frozen
 class Mark:
-    """A piece of a line of a file.
+    """A part of a line of a file.
 
     Attributes:
-        line: Its line, counted from 1.
-        column: Its first character's column, counted from 1.
-        width: How many characters of it stand on that line.
+        line: Number of the line, from 1.
+        column: Column of the first character, from 1.
+        width: Number of characters on that line.
         text: The whole line.
     """
 
@@ -30,12 +30,12 @@ class Mark:
 
 @attrs.frozen
 class Origin:
-    """Where a value is from.
+    """Where a value comes from.
 
     Attributes:
-        source: The file as a person knows it, or "--set a.b=c", or "default".
-        key: Where the key stands; None for what is not from a file.
-        value: Where the value stands.
+        source: The file as the user named it, or "--set a.b=c", or "default".
+        key: The position of the key; None if the value does not come from a file.
+        value: The position of the value.
     """
 
     source: str
@@ -50,7 +50,7 @@ DEFAULT = Origin("default")
 
 
 def dotted(where: Where) -> str:
-    """Return a place as a person writes it.
+    """Return a place as a dotted key.
 
     Example:
         >>> dotted(("model", "my key", "layers", 0))

@@ -1,7 +1,7 @@
-"""Where each key and value of a TOML text stands.
+"""Finds the position of each key and value in a TOML text.
 
-No TOML reader tells the position of a key, so a small scanner walks the text a second time. It trusts the text: tomli
-has read it before, so that only valid TOML comes here, and only its structure matters, not its values.
+No TOML reader gives the position of a key, so a small scanner reads the text a second time. The scanner expects valid
+TOML, because tomli has read the text before, and it looks at the structure of the text, not at the values.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Where = tuple[str | int, ...]
 """A place in a recipe: ("groups", "probe", "lr"). A number is an index into a list."""
 
 Span = tuple[int, int]
-"""Offsets of the first character and of the one after the last."""
+"""Offset of the first character, and of the character after the last one."""
 
 _BLANK = re.compile(r"(?:[ \t\n]|#[^\n]*)*")
 _KEY = re.compile(r"""[A-Za-z0-9_-]+|"(?:\\.|[^"\\])*"|'[^']*'""")
@@ -31,22 +31,22 @@ _SCALAR = re.compile(r"\d{4}-\d\d-\d\d \d\d:[^\s,\]}#]+|[^\s,\]}#]+")
 
 
 class Spans(NamedTuple):
-    """Where a key stands, and where its value. A list's item has no key of its own, a table's header no value."""
+    """The positions of a key and of its value. Of a list's item, both are the value; of a table's header, the name."""
 
     key: Span
     value: Span
 
 
 def positions(text: str) -> dict[Where, Spans]:
-    """Return the place of every key, table and list item of a valid TOML text whose lines end in LF."""
+    """Return the position of every key, table and list item of a valid TOML text whose lines end in LF."""
     return _Scanner(text).document()
 
 
 def dotted_key(text: str) -> tuple[tuple[str, ...], int] | None:
-    """Read the dotted key that a text begins with.
+    """Read the dotted key at the beginning of a text.
 
     Returns:
-        Its parts and the offset where it ends; None where the text does not begin with a key.
+        The parts of the key and the offset of its end; None if the text does not begin with a key.
 
     Example:
         >>> dotted_key("groups.probe.lr = 3")

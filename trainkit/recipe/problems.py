@@ -1,4 +1,4 @@
-"""Findings: what is wrong in a recipe, or worth knowing, each with its place."""
+"""Findings: mistakes, warnings and notes about a recipe, each with its place."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Severity = Literal["error", "warning", "note"]
 
 @attrs.frozen
 class Finding:
-    """Something found in a recipe.
+    """A mistake, a warning or a note about a recipe.
 
     Attributes:
         message: What is wrong and what is allowed, or what will happen.
-        where: The setting it is about.
-        severity: An "error" keeps a run from starting; the others are only shown.
-        at: Whether it is the key or its value that is meant.
-        hint: What to do: "did you mean …".
-        origin: Where that setting is from; None until it was looked up.
+        where: The place of the setting.
+        severity: An "error" prevents a run from starting; the others are only shown.
+        at: Whether the message is about the key or about its value.
+        hint: What to do, for example "did you mean …".
+        origin: Where the setting comes from; None until it was looked up.
     """
 
     message: str
@@ -35,11 +35,11 @@ class Finding:
     origin: Origin | None = None
 
     def located(self, origins: Mapping[Where, Origin], source: str) -> Finding:
-        """Return it with its origin: the setting's own, else that of the nearest table around it that is written.
+        """Return the finding with its origin: that of the setting, or else of the nearest table around it.
 
         Args:
-            origins: The origins of all that is written.
-            source: The recipe, named where nothing is written.
+            origins: The origins of all keys and tables that are written in the recipe.
+            source: The name of the recipe, for findings about nothing that is written in it.
         """
         if self.origin is not None:
             return self
@@ -52,13 +52,13 @@ class Finding:
 
     @property
     def mark(self) -> Mark | None:
-        """The piece of text that it is about; None for what is not in a file."""
+        """The part of the text that the finding is about; None if that is not in a file."""
         if self.origin is None:
             return None
         return self.origin.key if self.at == "key" else self.origin.value
 
     def __str__(self) -> str:
-        """``file:line:column: severity: setting: message``, the line, a caret line under the piece, the hint."""
+        """``file:line:column: severity: setting: message``, then the line, a line of carets, and the hint."""
         mark = self.mark
         place = [self.origin.source] if self.origin else []
         if mark:
@@ -74,7 +74,7 @@ class Finding:
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
-    """Return findings as they stand in the files; what has no line comes last. None is said twice."""
+    """Return findings in the order of the files, without repetitions; those that have no line come last."""
 
     def position(finding: Finding) -> tuple[bool, str, int, int]:
         source = finding.origin.source if finding.origin else ""
@@ -84,11 +84,11 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(dict.fromkeys(findings), key=position)
 
 
-class InvalidRecipe(RecipeError):  # noqa: N818 (says what there is, not that it is an error)
-    """A recipe that cannot be run; the message is the rendering of all its mistakes.
+class InvalidRecipe(RecipeError):  # noqa: N818 (the name says what is wrong)
+    """A recipe has mistakes; the message shows all of them.
 
     Attributes:
-        findings: The mistakes, as they stand in the files.
+        findings: The mistakes, in the order of the files.
     """
 
     def __init__(self, findings: Iterable[Finding]) -> None:

@@ -1,4 +1,4 @@
-"""From a recipe file to a checked, complete recipe, in one call."""
+"""Resolves a recipe: reads, merges, structures and checks it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainkit import registry
 from trainkit.contracts import Component
 from trainkit.recipe import rules
 from trainkit.recipe.fields import is_kind
-from trainkit.recipe.layers import inherited, interpolated, load, merge
+from trainkit.recipe.layers import interpolate, load, merge, merge_parents
 from trainkit.recipe.origin import DEFAULT, Origin, dotted
 from trainkit.recipe.positions import Where
 from trainkit.recipe.problems import Finding, InvalidRecipe, in_order
@@ -31,10 +31,10 @@ class UsedComponent:
     """A component that a recipe uses.
 
     Attributes:
-        where: Its place in the recipe, dotted: "losses.data".
+        where: Its place in the recipe, for example "losses.data".
         group: The entry-point group of its kind.
-        use: How the recipe names it.
-        package: The distribution that brings it; "" for a class named as ``module:Class``.
+        use: Its name in the recipe.
+        package: The distribution that it belongs to; "" for a class that is named ``module:Class``.
         version: That distribution's version.
     """
 
@@ -51,11 +51,11 @@ class Resolved:
 
     Attributes:
         recipe: The settings.
-        tree: The same as tables, complete: every setting, every ``use``, absolute paths. Resolves to an equal recipe.
-        origins: Where each setting is from; what is not in it is a default (see `origin`).
+        tree: The same settings as tables: every setting, every ``use``, absolute paths. It resolves to an equal recipe.
+        origins: Where each setting comes from; a setting that is not in it is a default (see `origin`).
         notes: Warnings and notes.
         used: The components.
-        source: How messages call the recipe.
+        source: The name of the recipe in messages.
     """
 
     recipe: Recipe
@@ -66,7 +66,7 @@ class Resolved:
     source: str
 
     def origin(self, where: Where) -> Origin:
-        """Return where a setting is from."""
+        """Return where a setting comes from."""
         return self.origins.get(where, DEFAULT)
 
 
@@ -75,20 +75,20 @@ def resolve(path: Path | str, sets: Sequence[str] = ()) -> Resolved:
 
     Args:
         path: The file.
-        sets: What ``--set`` gave: "a.b=c".
+        sets: The values of ``--set``, for example "a.b=c".
 
     Raises:
-        InvalidRecipe: It cannot be run; the message holds all mistakes with their places.
+        InvalidRecipe: The recipe has mistakes; the message shows all of them with their places.
     """
     path = Path(path)
-    return _resolved(lambda: inherited(load(path, str(path)), (path.resolve(),)), str(path), path.stem, sets)
+    return _resolved(lambda: merge_parents(load(path, str(path)), (path.resolve(),)), str(path), path.stem, sets)
 
 
 def resolve_all(paths: Iterable[Path | str], sets: Sequence[str] = ()) -> list[Resolved]:
     """Resolve several recipe files.
 
     Raises:
-        InvalidRecipe: One of them cannot be run; the message holds all mistakes of all.
+        InvalidRecipe: A recipe has mistakes; the message shows all mistakes of all recipes.
     """
     resolved, findings = [], []
     for path in paths:
@@ -110,24 +110,24 @@ def resolve_text(
     name: str = "run",
     allow_code: AllowCode = True,
 ) -> Resolved:
-    """Do as `resolve` does with a text, as one from a checkpoint or a run folder.
+    """Resolve the text of a recipe, for example from a checkpoint or a run folder.
 
     Args:
         text: The recipe.
-        folder: Where its relative paths start.
-        sets: What ``--set`` gave.
-        source: How messages call it.
-        name: The run's name if the recipe does not say it.
+        folder: The folder that relative paths in it start from.
+        sets: The values of ``--set``.
+        source: The name of the recipe in messages.
+        name: The name of the run if the recipe does not give it.
         allow_code: Which ``use = "module:Class"`` may be imported: all, none, or those listed.
 
     Raises:
-        InvalidRecipe: It cannot be run.
+        InvalidRecipe: The recipe has mistakes.
     """
-    return _resolved(lambda: inherited(read(text, source, folder)), source, name, sets, allow_code)
+    return _resolved(lambda: merge_parents(read(text, source, folder)), source, name, sets, allow_code)
 
 
 def write(tree: Mapping[str, Any]) -> str:
-    """Return a recipe's tree as TOML; short lists of plain values stand on one line."""
+    """Return a recipe's tree as TOML, with short lists of plain values on one line."""
 
     def on_one_line(items: re.Match[str]) -> str:
         plain_items = [each.strip().removesuffix(",") for each in items[1][:-1].split("\n")]
@@ -145,7 +145,7 @@ def _resolved(
         merged = merge(Layer(defaults(name), {}), own())
     except InvalidRecipe as error:
         raise InvalidRecipe([*found, *error.findings]) from error
-    merged, circular = interpolated(merge(merged, settings))
+    merged, circular = interpolate(merge(merged, settings))
     found += circular
     recipe, mistakes = structure(merged.tree, allow_code)
     found += mistakes

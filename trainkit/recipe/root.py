@@ -1,4 +1,4 @@
-"""The whole recipe as settings: what each table of the file means.
+"""The settings of a whole recipe: what each of its tables means.
 
 The order of the fields is the order in which a recipe is written out.
 """
@@ -29,10 +29,10 @@ from trainkit.contracts import (
 from trainkit.recipe.parameter_patterns import Patterns, takes_rest
 
 LANGUAGE = 1
-"""The version of the recipe language that is read here."""
+"""The version of the recipe language that this code reads."""
 
 ASSUMED_STEPS_PER_EPOCH = 100
-"""Optimizer steps of an epoch that are assumed where the data is not opened."""
+"""The number of optimizer steps in an epoch that is assumed if the data is not opened."""
 
 _RATE = ("lr", "lr_factor")
 _EXCLUSIVE = {("run",): ("epochs", "steps"), ("groups", "*"): _RATE, ("groups", "*", "then", "*"): _RATE}
@@ -85,7 +85,7 @@ def _device(instance: object, attribute: attrs.Attribute[str], value: str) -> No
 
 
 def seconds_of(duration: str) -> float | None:
-    """Return the seconds of a duration as "1d2h", "11h45m" or "90s"; None if it is none.
+    """Return the seconds of a duration such as "1d2h", "11h45m" or "90s"; None if it is not a duration.
 
     Example:
         >>> seconds_of("11h45m")
@@ -101,17 +101,17 @@ def seconds_of(duration: str) -> float | None:
 
 def _duration(instance: object, attribute: attrs.Attribute[str], value: str) -> None:
     if not seconds_of(value):
-        raise ValueError(f'must be a duration as "11h45m" or "90s", got "{value}"')
+        raise ValueError(f'must be a duration such as "11h45m" or "90s", got "{value}"')
 
 
 def _folder_name(instance: object, attribute: attrs.Attribute[str], value: str) -> None:
     if not value.strip() or value in (".", "..") or re.search(r'[/\\:*?"<>|\x00-\x1f]', value):
-        raise ValueError(f"names a folder, so it cannot be {value!r}")
+        raise ValueError(f"must be a valid name of a folder, got {value!r}")
 
 
 def _not_empty(instance: object, attribute: attrs.Attribute[Mapping[str, Any]], value: Mapping[str, Any]) -> None:
     if not value:
-        raise ValueError(f"at least one is needed: [{attribute.name}.NAME] with its use")
+        raise ValueError(f'at least one is needed: [{attribute.name}.NAME] with "use"')
 
 
 def _patterns(instance: object, attribute: attrs.Attribute[Any], value: Patterns | None) -> None:
@@ -128,21 +128,22 @@ def _patterns(instance: object, attribute: attrs.Attribute[Any], value: Patterns
 
 @component
 class RunSettings:
-    """What holds for the run as a whole.
+    """Settings of the run as a whole.
 
     Attributes:
-        name: What it is called, also its folder; the recipe file's name without ".toml" if not said.
-        epochs: The run lasts so many passes over the training data. Either this or ``steps`` is given.
-        steps: The run lasts so many optimizer steps.
-        seed: Everything random follows from it.
-        device: "auto" (the first of cuda, mps, cpu that is there), "cpu", "cuda", "cuda:N" or "mps".
+        name: Name of the run and of its folder. Default: the name of the recipe file without ".toml".
+        epochs: Length of the run in passes over the training data. Exactly one of ``epochs`` and ``steps`` is given.
+        steps: Length of the run in optimizer steps.
+        seed: Seed of everything random.
+        device: "auto" (the first available of cuda, mps and cpu), "cpu", "cuda", "cuda:N" or "mps".
         precision: "fp32", or "bf16" for autocast to bfloat16.
-        deterministic: Use deterministic algorithms only. On CUDA slower, and what resuming to the same bits needs;
-            an operation that has no such algorithm is an error.
-        threads: CPU threads of torch; torch's own choice if not said.
-        accumulate: Batches whose gradients make up one optimizer step, that of their mean loss.
-        time_limit: How long the process may run, as "11h45m" or "90s": it ends with a checkpoint in time before that.
-        dir: The folder that holds the run folders; "runs" below the working directory if not said.
+        deterministic: Use deterministic algorithms only. On CUDA this is slower, and needed to resume to the same bits.
+            An operation that has no deterministic algorithm is an error.
+        threads: Number of CPU threads of torch. Default: torch's own choice.
+        accumulate: Number of batches in one optimizer step, which follows the gradient of their mean loss.
+        time_limit: How long the process may run, for example "11h45m" or "90s". It writes a checkpoint and stops
+            before that time.
+        dir: The folder that holds the run folders. Default: "runs" below the working directory.
     """
 
     name: str = attrs.field(validator=_folder_name)
@@ -158,10 +159,11 @@ class RunSettings:
     dir: Path = Path("runs")
 
     def num_epochs(self, steps_per_epoch: int = ASSUMED_STEPS_PER_EPOCH) -> int:
-        """Return how many epochs the run has, the last one perhaps unfinished.
+        """Return the number of epochs of the run; the last one may be incomplete.
 
         Args:
-            steps_per_epoch: Optimizer steps of an epoch; it matters only where the run's length is given in steps.
+            steps_per_epoch: Optimizer steps of an epoch. It matters only if the length of the run is given in steps;
+                1 then gives the most epochs that the run can have.
         """
         if self.steps is not None:
             return ceil(self.steps / steps_per_epoch)
@@ -174,8 +176,8 @@ class Validation:
     """When the splits other than "train" are evaluated.
 
     Attributes:
-        every_epochs: After every so many epochs, and at the end of the run; 0: only at the end.
-        every_steps: After every so many optimizer steps of the run as well; 0: not by steps.
+        every_epochs: Number of epochs from one time to the next; 0: only at the end of the run.
+        every_steps: Number of optimizer steps from one further time to the next; 0: not by steps.
     """
 
     every_epochs: int = attrs.field(default=1, validator=_at_least(0))
@@ -187,8 +189,8 @@ class Pictures:
     """When pictures are made.
 
     Attributes:
-        every_epochs: After every so many epochs, and at the end of the run; 0: only at the end.
-        every_steps: After every so many optimizer steps of the run as well; 0: not by steps.
+        every_epochs: Number of epochs from one time to the next; 0: only at the end of the run.
+        every_steps: Number of optimizer steps from one further time to the next; 0: not by steps.
     """
 
     every_epochs: int = attrs.field(default=10, validator=_at_least(0))
@@ -200,12 +202,12 @@ class Checkpoints:
     """Which checkpoints are written and kept.
 
     Attributes:
-        every_epochs: One is written after every so many epochs, and at the end of the run; 0: only at the end.
-        every_steps: One is written after every so many optimizer steps of the run as well; 0: not by steps.
-        every_minutes: One is written when the last one is so many minutes old; 0: not by time.
-        keep_last: So many of the newest stay.
-        keep_every: Those of epochs divisible by it stay as well; 0: none.
-        best: So many of the best by [monitor] stay as well.
+        every_epochs: Number of epochs from one checkpoint to the next; 0: only at the end of the run.
+        every_steps: Number of optimizer steps from one further checkpoint to the next; 0: not by steps.
+        every_minutes: A further checkpoint is written when the last one is this old, in minutes; 0: not by time.
+        keep_last: Number of newest checkpoints to keep.
+        keep_every: Keep the checkpoints of epochs divisible by this number as well; 0: none.
+        best: Number of best checkpoints by [monitor] to keep as well.
     """
 
     every_epochs: int = attrs.field(default=1, validator=_at_least(0))
@@ -240,20 +242,21 @@ class PhaseSettings:
 
 @component
 class GroupSettings:
-    """What a parameter group has of its own; what it does not set is as in [optimizer] and [scheduler].
+    """Settings of one parameter group. What it does not set is as in [optimizer] and [scheduler].
 
     Attributes:
         lr: Its learning rate.
         lr_factor: Its learning rate as a multiple of the optimizer's ``lr``, instead of ``lr``.
-        start_epoch: First epoch in which it trains, counted from 0. Not said: the model decides, from 0 or never.
-        stop_epoch: First epoch in which it no longer trains. Not said: it trains to the end.
+        start_epoch: First epoch in which it trains, counted from 0. Not given: the model decides, epoch 0 or never.
+        stop_epoch: First epoch in which it no longer trains. Not given: it trains to the end of the run.
         optimizer: Its own optimizer. Not given: it shares [optimizer] with all groups that have none of their own.
         scheduler: Its schedule, on its own clock.
         then: What changes for it at later epochs, by names of your choice: ``[groups.object.then.finish]``.
-        parameters: Which parameters it holds, as patterns of their names ("encoder.*"); a pattern that begins with "!"
-            takes away. "rest", or a list that begins with "*" or "!…": those that no other group's patterns name. Not
-            given: the model's own group of this name. Either all groups have patterns or none.
-        options: Settings of [optimizer] that it overrides, by name; in the recipe they stand beside the others.
+        parameters: Which parameters it holds, as patterns of their names such as "encoder.*". A pattern that begins
+            with "!" takes away what it matches. "rest", or a list that begins with "*" or with a "!" pattern, takes all
+            parameters that no other group names. Not given: the model's own group of this name. Either all groups have
+            patterns or none.
+        options: Settings of its optimizer that it overrides, by name; in the recipe they stand beside its other keys.
     """
 
     lr: float | None = attrs.field(default=None, validator=_positive_if_given)
@@ -273,21 +276,21 @@ class Recipe:
 
     Attributes:
         trainkit: Version of the recipe language.
-        run: What holds for the run as a whole.
+        run: Settings of the run as a whole.
         monitor: The value that plateau, best checkpoint and early stopping look at.
         validation: When the splits other than "train" are evaluated.
         pictures: When pictures are made.
-        data: What it is trained on.
-        model: What is trained.
-        losses: What is minimised: the weighted sum of these.
-        metrics: What else is computed on the splits other than "train".
-        inference: How validation gets from a batch to outputs.
+        data: The training data.
+        model: The model that is trained.
+        losses: The losses; their weighted sum is minimised.
+        metrics: Further values that are computed on the splits other than "train".
+        inference: How validation computes outputs from a batch.
         optimizer: The optimizer of every group that has none of its own.
-        groups: Parameter groups that have something of their own.
+        groups: Parameter groups that have settings of their own.
         scheduler: The schedule of every group that has none.
-        hooks: What else happens around the loop.
+        hooks: Further parts that act around the training loop.
         checkpoint: Which checkpoints are written and kept.
-        loggers: Where values and pictures are written besides the run folder.
+        loggers: Where values and pictures are written, apart from the run folder.
     """
 
     trainkit: int = attrs.field(validator=_language)
@@ -309,9 +312,7 @@ class Recipe:
 
 
 def defaults(name: str) -> dict[str, Any]:
-    """Return the settings that hold where no recipe says otherwise.
-
-    Those of the components' own classes are not among them.
+    """Return the default settings of a recipe, without those of the components' own classes.
 
     Args:
         name: The run's name.

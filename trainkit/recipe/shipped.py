@@ -1,4 +1,4 @@
-"""The recipes that come with trainkit: in a checkout the folder ``recipes/``, in an installation a copy of it."""
+"""Finds the recipes that come with trainkit: in ``recipes/`` of a checkout, or in the copy of an installation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def shipped() -> dict[str, Path]:
-    """Return name -> file of every recipe that comes with trainkit, sorted by name."""
+    """Return the recipes that come with trainkit, sorted by name: name -> file."""
     checkout = Path(__file__).parents[2]
     installed = Path(sysconfig.get_path("data")) / "share" / "trainkit"
     top = checkout if (checkout / "pyproject.toml").is_file() else installed

@@ -1,4 +1,4 @@
-"""Reads recipe text, and remembers where every value is from."""
+"""Reads the text of a recipe, and records where every value comes from."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from trainkit.recipe.problems import Finding, InvalidRecipe
 
 
 class PathString(str):
-    """A string of a recipe that knows the folder which a relative path in it starts from."""
+    """A string of a recipe, with the folder that it starts from if it is a relative path."""
 
     __slots__ = ("folder",)
     folder: Path
 
     def __new__(cls, text: str, folder: Path) -> PathString:
-        """Make it."""
+        """Return the string."""
         made = super().__new__(cls, text)
         made.folder = folder
         return made
@@ -35,8 +35,8 @@ class Layer:
     Attributes:
         tree: The settings, as nested dicts; each string in it is a `PathString`.
         origins: Where each key, table and list item of the tree is from.
-        extends: Recipes that this one builds on.
-        drop: Inherited keys that it does without.
+        extends: The recipes that this one extends.
+        drop: The inherited keys that this one removes.
     """
 
     tree: dict[str, Any]
@@ -50,11 +50,11 @@ def read(text: str, source: str, folder: Path) -> Layer:
 
     Args:
         text: TOML.
-        source: How messages call it.
-        folder: Where its relative paths start.
+        source: The name of the recipe in messages.
+        folder: The folder that relative paths start from.
 
     Raises:
-        InvalidRecipe: It is no TOML.
+        InvalidRecipe: The text is not TOML.
     """
     text = text.replace("\r\n", "\n").removeprefix("\ufeff")
     try:
@@ -82,10 +82,10 @@ def read(text: str, source: str, folder: Path) -> Layer:
 
 
 def read_settings(settings: Sequence[str]) -> tuple[Layer, list[Finding]]:
-    """Read what ``--set a.b=c`` gave: each value as TOML, else as a bare string; of two for one key the last holds.
+    """Read the values of ``--set a.b=c``: each as TOML, or else as a bare string. The last one for a key wins.
 
     Returns:
-        A layer, and a finding for each that has no key or no "=", or sets a key in what another sets to a value.
+        A layer, and a finding for each that has no key or no "=", or that sets a key of something that is no table.
     """
     tree: dict[str, Any] = {}
     origins: dict[Where, Origin] = {}
@@ -102,7 +102,9 @@ def read_settings(settings: Sequence[str]) -> tuple[Layer, list[Finding]]:
             table = table.setdefault(part, {})
             origins.setdefault(tuple(outer[:depth]), origin)
             if not isinstance(table, dict):
-                findings.append(Finding(f"{dotted(tuple(outer[:depth]))} is set to a value as well", origin=origin))
+                findings.append(
+                    Finding(f"{dotted(tuple(outer[:depth]))} is also set to a value, which is no table", origin=origin)
+                )
                 break
         else:
             table[last] = _toml_value(value)
@@ -110,12 +112,12 @@ def read_settings(settings: Sequence[str]) -> tuple[Layer, list[Finding]]:
             origins[name] = origin
     if "extends" in tree:
         del tree["extends"]
-        findings.append(Finding("only a recipe file can say extends", origin=origins["extends",]))
+        findings.append(Finding("extends can stand in a recipe file only", origin=origins["extends",]))
     return _layer(tree, origins, Path.cwd()), findings
 
 
 def forget(origins: dict[Where, Origin], where: Where) -> None:
-    """Drop the origins of a place and of all in it."""
+    """Remove the origins of a place and of everything within it."""
     for each in [each for each in origins if each[: len(where)] == where]:
         del origins[each]
 

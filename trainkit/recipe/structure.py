@@ -195,7 +195,7 @@ class Structurer:
             hint = f'write it as {{ use = "{value}" }}' if isinstance(value, str) else ""
             return self._wrong_type(value, kind, where, hint)
         if "use" not in value:
-            return self._mistake(where, "has no use, which names the component", _components(kind), at="key")
+            return self._mistake(where, 'has no "use", which names the component', _components(kind), at="key")
         cls = self._component_class(value["use"], kind, (*where, "use"))
         if cls is UNREADABLE:
             return cls
@@ -213,7 +213,7 @@ class Structurer:
             cls = registry.find(group, str(use))
             path = f"{cls.__module__}:{cls.__qualname__}"
             if not (issubclass(cls, kind) and attrs.has(cls)):
-                return self._mistake(where, f'"{use}" is no {kind.__name__} (of {group}): {path}')
+                return self._mistake(where, f'"{use}" is not a {kind.__name__} (of {group}): {path}')
             if inspect.isabstract(cls):
                 lacking = ", ".join(sorted(cls.__abstractmethods__))
                 return self._mistake(where, f'"{use}" is unfinished: {path} lacks {lacking}')

@@ -1,4 +1,4 @@
-"""Settings as tables again, complete; and a walk over all settings of a recipe."""
+"""Writes settings as tables, and walks over all settings of a recipe."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from trainkit.recipe.root import GroupSettings
 
 
 def walk_settings(settings: Any, where: Where = (), declared: Any = None) -> Iterator[tuple[Where, Any, Any]]:
-    """Yield every settings object in a recipe, outermost first: where it stands, the object, the type of its field."""
+    """Yield every settings object of a recipe, outermost first: its place, the object, and the type of its field."""
     if isinstance(settings, Mapping):
         for key, each in settings.items():
             yield from walk_settings(each, (*where, key), item_type(declared))
@@ -32,12 +32,12 @@ def walk_settings(settings: Any, where: Where = (), declared: Any = None) -> Ite
 
 
 def to_tables(value: Any, written: Any = None, declared: Any = None) -> Any:
-    """Return settings as tables again, complete: ``use`` and every field that is not None; paths as strings.
+    """Return settings as complete tables: ``use``, and every field that is not None. Paths become strings.
 
     Args:
-        value: Settings.
-        written: The table that they are from, if they are from one; it says how ``use`` was written.
-        declared: The type of the field that holds them.
+        value: The settings.
+        written: The table that they were read from, if any, for the form in which ``use`` was written.
+        declared: The type of the field that holds the settings.
     """
     if attrs.has(type(value)):
         return _plain_table(value, written if isinstance(written, Mapping) else {}, union_member(declared, value))

@@ -1,4 +1,4 @@
-"""What a validator says, reword_validator as all other mistakes are: "must be at least 1, got 0"."""
+"""Rewords the messages of validators in the form of all other mistakes: "must be at least 1, got 0"."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ _COMPARISON = re.compile(r"(?P<length>Length of .* )?must be (?P<how>[<>]=?) (?P
 
 
 def exception_text(error: Exception) -> str:
-    """Return what an exception says; of one that says nothing, its name."""
+    """Return the message of an exception, or the name of its type if it has no message."""
     return str(error.args[0]) if error.args else type(error).__name__
 
 
 def reword_validator(error: Exception, field: attrs.Attribute[object]) -> str:
-    """Return what a field's validator said, without the field's name, which stands before it.
+    """Return the message of a field's validator, without the name of the field.
 
     Args:
-        error: What it raised; attrs' own comparisons, choices and patterns are put in our words.
+        error: The exception that the validator raised. The messages of attrs' own validators are reworded.
         field: The field.
 
     Example:
