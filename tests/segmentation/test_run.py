@@ -91,6 +91,46 @@ def test_it_learns_and_tells_each_class(tmp_path: Path, model: str, settings: st
     assert "val/dice" in log
 
 
+@pytest.mark.parametrize("batch_dice", [True, False])
+def test_two_batches_of_one_patch_train_as_one_batch_of_two(tmp_path: Path, batch_dice: bool) -> None:
+    recipe = f"""
+trainkit = 1
+[run]
+name = "sums"
+epochs = 2
+device = "cpu"
+threads = 1
+[data]
+use = "segmentation_synthetic"
+num_cases = 8
+size = [20, 20, 20]
+patch_size = [16, 16, 16]
+cache = {{ folder = "{tmp_path / "cache"}" }}
+[model]
+use = "dynunet"
+channels = [4, 8, 8, 8]
+deep_supervision = 1
+[losses.overlap]
+use = "dice_ce"
+batch_dice = {str(batch_dice).lower()}
+[inference]
+use = "sliding_window"
+[optimizer]
+use = "sgd"
+lr = 0.1
+"""
+    found = []
+    for size, accumulate in ((2, 1), (1, 2)):
+        sets = (f"run.dir={tmp_path / str(size)}", f"data.batch_size={size}", f"run.accumulate={accumulate}")
+        state = start(resolve_text(recipe, tmp_path, sets), Console(quiet=True)).run.state
+        assert state.step == 6, "two epochs of six cases"
+        found.append((state.metrics["train/loss"], state.metrics["val/loss"], state.model.state_dict()))
+    (one_train, one_val, one), (two_train, two_val, two) = found
+    assert two_train == pytest.approx(one_train, rel=1e-5)
+    assert two_val == pytest.approx(one_val, rel=1e-5)
+    assert all(torch.allclose(one[name], two[name], rtol=1e-3, atol=1e-5) for name in one)
+
+
 class Everywhere(torch.nn.Module):
     """Scores that are the image itself, and the sizes of the patches that it is given."""
 
