@@ -1,24 +1,54 @@
+"""What tests of several rooms share: markers, data that the repository does not carry, and an installed third party."""
+
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
-from clients import wheel
 
-TOY = {
-    "trainkit.data": {"line": "Line"},
-    "trainkit.models": {"perceptron": "Perceptron"},
-    "trainkit.losses": {"squares": "Squares"},
-    "trainkit.schedulers": {"halving": "Halving"},
-    "trainkit.hooks": {"count": "Count"},
-}
+ROOT = Path(__file__).parents[1]
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores, and torch is not imported yet: one thread for each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m is looked at
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark by one rule each: `data` takes the fixture `shared_data`, `fast` is what is not `slow`."""
+    for item in items:
+        if "shared_data" in getattr(item, "fixturenames", ()):
+            item.add_marker("data")
+        if item.get_closest_marker("slow") is None:
+            item.add_marker("fast")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder `data` of scans and cases that are too large for the repository; without it the test is skipped.
+
+    The environment variable TRAINKIT_TEST_DATA names it; else it is looked for in `../shared` and `../../shared`.
+    """
+    named = os.environ.get("TRAINKIT_TEST_DATA")
+    folders = [Path(named)] if named else [up / "shared" / "data" for up in (ROOT.parent, ROOT.parent.parent)]
+    found = next((folder for folder in folders if folder.is_dir()), None)
+    if found is None:
+        pytest.skip("the data are not here; TRAINKIT_TEST_DATA can name their folder")
+    return found
 
 
 @pytest.fixture(scope="session")
 def toy_site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the third party's toy installed, to be put on the path of a process."""
-    source = Path(__file__).parent / "clients" / "toy.py"
-    packed = wheel.pack(source, "trainkit_toy", TOY, tmp_path_factory.mktemp("wheel"))
-    site = tmp_path_factory.mktemp("site")
-    wheel.install(packed, site)
-    return site
+    """A folder with `examples/third_party` built and installed, to be put on the path of a process."""
+    folder = tmp_path_factory.mktemp("third_party")
+    source = shutil.copytree(ROOT / "examples" / "third_party", folder / "source")
+    build = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", build, str(folder)], cwd=source, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as packed:  # pip does no more for a wheel of Python alone, and need not be there
+        packed.extractall(folder / "site")
+    return folder / "site"

@@ -53,14 +53,7 @@ class ReduceOnPlateau(Scheduler):
             yield Problem(
                 f'with threshold_mode = "rel" the threshold is a fraction, below 1; got {self.threshold}', "threshold"
             )
-        monitor = recipe.monitor
-        if self.metric is not None and self.metric != monitor.metric and self.mode is None:
-            yield Problem(
-                f'"{self.metric}" is read with mode "{monitor.mode}" of [monitor], which is about "{monitor.metric}";'
-                " set mode here",
-                "metric",
-                "warning",
-            )
+        yield from recipe.monitor.doubts(self.metric, self.mode)
 
     def at(self, t: int, horizon: int, lr: float, memory: Memory) -> Point:
         """Return the learning rate after the reductions so far."""

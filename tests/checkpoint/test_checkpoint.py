@@ -70,6 +70,7 @@ NODES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(st.dictionaries(KEYS, NODES, max_size=5))
 @settings(deadline=None, max_examples=150)
 def test_what_is_read_is_what_was_written_bit_for_bit(content: dict[str, Any]) -> None:
@@ -143,6 +144,7 @@ def test_what_cannot_be_saved_is_named_and_leaves_nothing_behind(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_no_flipped_bit_is_read(written: Path) -> None:
     good = written.read_bytes()
     for place in range(8 * len(good)):
@@ -308,6 +310,7 @@ print(killed_while_writing, *[each.name for each in path.parent.iterdir()])
 """
 
 
+@pytest.mark.slow
 def test_a_write_that_is_killed_never_loses_the_previous_file(tmp_path: Path) -> None:
     command = [sys.executable, "-W", "ignore", "-c", KILLED, str(tmp_path / "epoch-0001.safetensors")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

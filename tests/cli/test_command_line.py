@@ -42,6 +42,7 @@ def recipe(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_run_says_a_line_an_epoch_and_where_everything_is(recipe: Path, tmp_path: Path) -> None:
     done = trainkit("run", recipe, folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -62,6 +63,7 @@ def test_a_run_says_a_line_an_epoch_and_where_everything_is(recipe: Path, tmp_pa
     }
 
 
+@pytest.mark.slow
 def test_a_training_outlives_whoever_read_along(recipe: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "trainkit", "run", str(recipe)]
@@ -78,6 +80,7 @@ def test_a_training_outlives_whoever_read_along(recipe: Path, tmp_path: Path) ->
     assert "finished after 2 of 2 epochs" in next(tmp_path.glob("runs/toy/*/log.txt")).read_text()
 
 
+@pytest.mark.slow
 def test_quiet_is_silent(recipe: Path, tmp_path: Path) -> None:
     done = trainkit("run", recipe, "--quiet", folder=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

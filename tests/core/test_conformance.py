@@ -313,6 +313,7 @@ def test_a_component_whose_modules_are_not_installed_is_skipped_with_their_names
         testing.builds_a_listener(NeedsMoon())
 
 
+@pytest.mark.slow
 def test_the_suite_finds_a_settings_module_that_imports_torch(tmp_path, monkeypatch):
     (tmp_path / "heavy_settings.py").write_text("import torch\n")
     (tmp_path / "broken_settings.py").write_text("raise RuntimeError('no licence')\n")

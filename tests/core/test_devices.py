@@ -103,6 +103,7 @@ def test_on_cuda_a_run_computes_what_it_does_on_the_cpu_and_resumes_to_the_same_
     ends_as_on_the_cpu_and_resumes(name, tmp_path, "cuda")
 
 
+@pytest.mark.slow
 def test_what_is_asked_of_cuda_holds_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     ends_as_on_the_cpu_and_resumes("ptycho_staged", tmp_path, "cpu")

@@ -108,3 +108,14 @@ def test_a_class_knows_its_name_in_the_registry() -> None:
     assert registry.name_of(registry.find("trainkit.losses", "square")) == "square"
     assert registry.name_of(registry.find("trainkit.losses", "toy:Unfinished")) == "unfinished"
     assert registry.name_of(ComponentError) == "trainkit.errors:ComponentError"
+
+
+def test_a_class_whose_name_two_packages_have_is_named_with_its_package(toy_folder: Path) -> None:
+    (toy_folder / "other_toy.py").write_text("class Square: entry_points = 'trainkit.losses'\n")
+    distribution(toy_folder, "other-toy", "2.0", "[trainkit.losses]\nsquare = other_toy:Square\n")
+    registry.forget()
+    for package in ("toy", "other-toy"):
+        cls = registry.find("trainkit.losses", f"{package}/square")
+        assert registry.name_of(cls) == f"{package}/square"
+        assert registry.find("trainkit.losses", registry.name_of(cls)) is cls
+    assert registry.name_of(registry.find("trainkit.losses", "unfinished")) == "unfinished"

@@ -199,11 +199,13 @@ def prove(text: str, *sets: str) -> int:
     return len(files) - 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("client", "schedule", "sets"), CASES, ids=lambda value: str(value) if value else "-")
 def test_it_ends_with_the_same_bits_from_every_step(client: str, schedule: str, sets: tuple[str, ...]) -> None:
     assert prove(CLIENTS[client], SCHEDULES[schedule], *sets) >= 8
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize(("client", "setting"), [("segmenter", "data.num_workers=2"), ("monai", "data.workers=2")])
 def test_loader_workers_change_nothing_of_that(client: str, setting: str) -> None:
@@ -211,6 +213,7 @@ def test_loader_workers_change_nothing_of_that(client: str, setting: str) -> Non
     assert prove(CLIENTS[client], SCHEDULES["cosine"], setting, *fewer) >= 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("client", ["segmenter", "ptychography"])
 def test_an_interrupted_validation_is_done_anew_and_nothing_else_is_different(client: str) -> None:
     recorder.ACTIONS.clear()

@@ -58,6 +58,7 @@ def epochs_run() -> int:
     return sum(event == "epoch_end" for event, _, _ in recorder.SEEN)
 
 
+@pytest.mark.slow
 def test_recipes_run_one_after_the_other_and_a_table_sums_them_up(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("a", "b", "c") is ExitCode.FINISHED
     table = capsys.readouterr().out.rpartition("\n\n")[2].splitlines()
@@ -139,6 +140,7 @@ def test_a_run_ends_with_a_checkpoint_before_its_time_is_up(capsys: pytest.Captu
 SLOW = TOY.replace("epochs = 3", "epochs = 100000").replace("recorder:Recorder", "slow:Slow")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_signal_ends_the_process_with_a_checkpoint_and_the_code_for_it(number: signal.Signals) -> None:
     process = started()
@@ -149,6 +151,7 @@ def test_a_signal_ends_the_process_with_a_checkpoint_and_the_code_for_it(number:
     assert list(Path("runs/slow").glob("*/checkpoints/step-*.safetensors"))
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_it_at_once() -> None:
     process = started(seconds=30)
     process.send_signal(signal.SIGTERM)

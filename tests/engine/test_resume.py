@@ -184,6 +184,7 @@ def run_both(client: Client, turn: int, when: str, folder: Path, site: Path) -> 
     return pair
 
 
+pytestmark = pytest.mark.xdist_group("killed runs")  # one worker has all tests here, and makes the runs once
 CASES = [(name, turn, list(KILLS)[turn]) for turn in range(3) for name in CLIENTS] + [("segmenter", 1, "saved_step")]
 
 
@@ -204,6 +205,7 @@ def pair(request: pytest.FixtureRequest, started: Mapping[Any, Future[Pair]]) ->
     return started[request.param].result()
 
 
+@pytest.mark.slow
 def test_every_tensor_and_every_memory_of_the_last_checkpoint_is_the_same(pair: Pair) -> None:
     name = f"checkpoints/epoch-{EPOCHS:04d}.safetensors"
     whole, killed = checkpoint.read(pair.whole / name), checkpoint.read(pair.killed / name)
@@ -211,6 +213,7 @@ def test_every_tensor_and_every_memory_of_the_last_checkpoint_is_the_same(pair: 
     assert set(differences(whole, killed)) <= {"/recipe"}  # it holds the folder's absolute path
 
 
+@pytest.mark.slow
 def test_every_logged_value_is_the_same(pair: Pair) -> None:
     whole, killed = ([json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()] for run in pair)
     assert [line["epoch"] for line in whole] == list(range(EPOCHS))
@@ -220,6 +223,7 @@ def test_every_logged_value_is_the_same(pair: Pair) -> None:
         assert one == other
 
 
+@pytest.mark.slow
 def test_every_schedule_moved_its_learning_rate(pair: Pair) -> None:
     """What these tests show rests on it."""
     lines = [json.loads(line) for line in (pair.whole / "metrics.jsonl").read_text().splitlines()]
@@ -238,6 +242,7 @@ def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
     return found
 
 
+@pytest.mark.slow
 def test_tensorboard_shows_every_point_once(pair: Pair) -> None:
     whole, killed = scalars(pair.whole), scalars(pair.killed)
     assert killed == whole

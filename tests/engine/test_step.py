@@ -108,3 +108,12 @@ def test_a_loss_that_is_no_scalar_tensor_is_named(given: Any) -> None:
     losses = Losses([Term("mine", 1.0, lambda outputs, batch, model: given, True, "mean")])
     with pytest.raises(PartError, match=r"losses\.mine must give a scalar tensor"):
         losses.of_batch({}, {}, torch.nn.Identity())
+
+
+@pytest.mark.parametrize(
+    ("combine", "message"), [("average", "must be one of mean, sums, once"), ("sums", "methods sums")]
+)
+def test_a_loss_that_cannot_combine_as_it_says_is_refused(combine: Any, message: str) -> None:
+    loss: Any = SimpleNamespace(build=lambda data: squares, weight=1.0, on_validation=True, combine=lambda: combine)
+    with pytest.raises(PartError, match=message):
+        Losses.build({"mine": loss}, None)

@@ -31,6 +31,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
 
 
+@pytest.mark.slow
 def test_it_proves_a_recipe_that_resumes_exactly() -> None:
     Path("toy.toml").write_text(TOY)
     Path("trainkit").mkdir()
@@ -41,6 +42,7 @@ def test_it_proves_a_recipe_that_resumes_exactly() -> None:
     assert any("step 4 of epoch 0" in line for line in said)
 
 
+@pytest.mark.slow
 def test_it_says_where_a_part_that_forgets_makes_the_runs_differ() -> None:
     Path("toy.toml").write_text(TOY.replace("clients.toy:Count", "clients.forgetful:Forgetful"))
     said: list[str] = []

@@ -181,6 +181,7 @@ def test_it_is_refused_before_the_data_is_opened_unless_other_data_might_make_it
     assert opened
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("choice", "expected"),
     [
@@ -245,6 +246,7 @@ def test_an_epoch_that_was_not_kept_is_answered_with_those_that_were() -> None:
         resume(folder, epoch=2)
 
 
+@pytest.mark.slow
 def test_a_run_is_found_by_its_name_and_of_several_the_newest_is_taken() -> None:
     run("scheduler.use=none")
     newest = run("scheduler.use=none")

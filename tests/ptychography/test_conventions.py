@@ -23,7 +23,6 @@ from trainkit_ptychography.scans.files.hdf5 import HDF5Diffraction
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 
 ROOT = Path(__file__).parents[2]
-SHARED = next((p for p in (ROOT.parent / "shared", ROOT.parent.parent / "shared") if p.is_dir()), None)
 TURN_DEG = 20.0
 
 
@@ -86,10 +85,8 @@ def of_our_own(folder: Path) -> Known:
     )
 
 
-def of_abtem(folder: Path) -> Known:
-    if SHARED is None:
-        pytest.skip("the shared data are not here")
-    with h5py.File(SHARED / "data" / "ptychography" / "mos2_sim.h5") as file:
+def of_abtem(folder: Path, shared_data: Path) -> Known:
+    with h5py.File(shared_data / "ptychography" / "mos2_sim.h5") as file:
         size = file["intensity_noiseless"].shape[-1]
         patterns = file["intensity_noiseless"][()].reshape(-1, size, size)[::34].astype(np.float32)
         positions = file["positions_true_A"][()][::34]
@@ -107,10 +104,12 @@ def of_abtem(folder: Path) -> Known:
         )
 
 
-@pytest.fixture(scope="module", params=[of_our_own, of_abtem], ids=["our own scan", "mos2_sim.h5"])
+@pytest.fixture(scope="module", params=["our own scan", pytest.param("mos2_sim.h5", marks=pytest.mark.data)])
 def known(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Known:
-    made: Known = request.param(tmp_path_factory.mktemp("known"))
-    return made
+    folder = tmp_path_factory.mktemp("known")
+    if request.param == "our own scan":
+        return of_our_own(folder)
+    return of_abtem(folder, request.getfixturevalue("shared_data"))
 
 
 def misfit(known: Known, *, sign: float = 1.0, transposed: bool = False, defocus: float = 1.0, **changes: Any) -> float:

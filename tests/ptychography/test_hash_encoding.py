@@ -24,7 +24,6 @@ from trainkit_ptychography.objects.kind import ObjectGeometry
 from trainkit_ptychography.physics.forward import crop
 
 ROOT = Path(__file__).parents[2]
-SHARED = next((p for p in (ROOT.parent / "shared", ROOT.parent.parent / "shared") if p.is_dir()), None)
 RECIPE = ROOT / "recipes" / "ptycho_hash.toml"
 
 
@@ -321,11 +320,9 @@ def test_the_finest_level_is_as_fine_as_it_is_told(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(SHARED is None, reason="the shared data are not here")
-def test_it_reconstructs_a_monolayer_at_least_as_well_as_asked() -> None:
-    assert SHARED is not None
+def test_it_reconstructs_a_monolayer_at_least_as_well_as_asked(shared_data: Path) -> None:
     recipe = ROOT / "recipes" / "ptycho_mos2_hash.toml"
-    sets = (f"data.path={SHARED / 'data/ptychography/mos2_sim.h5'}", "checkpoint.every_epochs=100")
+    sets = (f"data.path={shared_data / 'ptychography' / 'mos2_sim.h5'}", "checkpoint.every_epochs=100")
     state = start(resolve(recipe, (*sets, "run.device=cpu", "run.threads=1")), Console(quiet=True)).run.state
     assert state.metrics["truth/phase_pearson"] >= 0.98  # measured: 0.989; a rough loop of others: 0.935
     assert state.metrics["truth/position_rmse_angstrom"] <= 0.032  # measured: 0.027 Å; that loop: 0.043 Å

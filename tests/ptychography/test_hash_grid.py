@@ -210,6 +210,7 @@ def test_the_form_for_grids_gives_the_same_and_the_same_gradients(
         torch.testing.assert_close(one, other, rtol=10 * within, atol=10 * within)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", INTERPOLATIONS)
 @pytest.mark.parametrize("shape", [(7, 5), (3, 4, 3)])
 def test_gradients_are_those_of_finite_differences(how: Any, shape: tuple[int, ...]) -> None:

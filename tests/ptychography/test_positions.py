@@ -169,6 +169,7 @@ class Distorted(SimulatedDiffraction):
         return Recording(intensities, attrs.evolve(scan, positions_N2=told))
 
 
+@pytest.mark.slow
 def test_a_scale_of_2_percent_and_a_turn_of_1_degree_are_found_when_scan_trains_and_left_when_not(
     tmp_path, monkeypatch
 ):

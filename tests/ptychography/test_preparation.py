@@ -409,6 +409,7 @@ lr = 1e-2
     return state.metrics["train/loss"]
 
 
+@pytest.mark.slow
 def test_patterns_and_positions_must_be_turned_alike_to_be_explained_by_one_object(scanned, tmp_path):
     right = loss_after(scanned, tmp_path, "data.positions=points")
     for alike in (

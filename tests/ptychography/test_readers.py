@@ -21,8 +21,6 @@ from trainkit_ptychography.scans.files.numpy import NumPyDiffraction
 from trainkit_ptychography.scans.scan import Recording, Scan, Truth, checked
 
 ROOT = Path(__file__).parents[2]
-SHARED = next((p for p in (ROOT.parent / "shared", ROOT.parent.parent / "shared") if p.is_dir()), None)
-needs_shared = pytest.mark.skipif(SHARED is None, reason="the shared data are not here")
 
 GENERATOR = np.random.default_rng(5)
 PATTERNS = GENERATOR.poisson(9.0, (12, 6, 8)).astype(np.float32)  # zero frequency at [0, 0]
@@ -100,6 +98,17 @@ def test_probe_and_truth_come_along(tmp_path):
     np.testing.assert_array_equal(scan.probe_MYX, PROBE[:1])
     assert scan.truth is not None
     np.testing.assert_array_equal(scan.truth.positions_N2, POINTS + 1)
+
+
+@pytest.mark.parametrize("packing", ["Bitshuffle", "LZ4", "Zstd", "Blosc"])
+def test_patterns_are_read_as_detectors_pack_them(tmp_path: Path, packing: str) -> None:
+    hdf5plugin = pytest.importorskip("hdf5plugin")
+    path = tmp_path / "scan.h5"
+    with h5py.File(path, "w") as file:
+        patterns = np.fft.fftshift(PATTERNS, axes=(1, 2))
+        file.create_dataset("entry/data", data=patterns, chunks=(1, 6, 8), **getattr(hdf5plugin, packing)())
+        file["entry/points"] = POINTS
+    np.testing.assert_array_equal(checked(hdf5(path).read()).intensities_NYX, PATTERNS)
 
 
 def test_a_compressed_dataset_is_read(tmp_path):
@@ -368,10 +377,8 @@ def test_the_summary_says_what_a_scientist_knows_the_scan_by(tmp_path):
 # ---- real and simulated scans ---------------------------------------------------------------------------------------
 
 
-@needs_shared
-def test_the_siemens_star_is_read():
-    assert SHARED is not None
-    path = SHARED / "data" / "ptychography" / "siemens-star-small.npz.bz2"
+def test_the_siemens_star_is_read(shared_data):
+    path = shared_data / "ptychography" / "siemens-star-small.npz.bz2"
     recording = checked(NumPyDiffraction(path=path, probe="probe", zero_frequency="corner").read())
     assert recording.intensities_NYX.shape == (516, 128, 128)
     assert recording.scan.positions_N2.shape == (516, 2)
@@ -382,11 +389,9 @@ def test_the_siemens_star_is_read():
     assert np.fft.fftshift(mean_YX)[32:96, 32:96].sum() > 0.9 * mean_YX.sum()
 
 
-@needs_shared
-def test_the_mos2_scan_is_read():
-    assert SHARED is not None
+def test_the_mos2_scan_is_read(shared_data):
     settings = HDF5Diffraction(
-        path=SHARED / "data" / "ptychography" / "mos2_sim.h5",
+        path=shared_data / "ptychography" / "mos2_sim.h5",
         patterns="intensity",
         positions="positions_nominal_A",
         dk_per_angstrom=0.0390625,

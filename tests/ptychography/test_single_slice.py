@@ -32,7 +32,6 @@ from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 
 UNMASKED: Any = SimpleNamespace(mask_YX=None, mean_counts=500.0)
 ROOT = Path(__file__).parents[2]
-SHARED = next((p for p in (ROOT.parent / "shared", ROOT.parent.parent / "shared") if p.is_dir()), None)
 SMALL = SimulatedDiffraction(scan_shape=(6, 5), detector_size=24, semiangle_mrad=25.0)
 
 
@@ -107,11 +106,9 @@ def test_amplitudes_are_the_formula_of_scatterem2(dtype, relative):
     assert np.abs(found - expected).max() <= relative * expected.max()
 
 
-@pytest.mark.skipif(SHARED is None, reason="the shared data are not here")
 @pytest.mark.parametrize(("dtype", "relative"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
-def test_amplitudes_are_those_of_scatterem2s_own_test_file(dtype, relative):
-    assert SHARED is not None
-    with h5py.File(SHARED / "data" / "ptychography" / "scatterem2_single_slice.h5") as file:
+def test_amplitudes_are_those_of_scatterem2s_own_test_file(dtype, relative, shared_data):
+    with h5py.File(shared_data / "ptychography" / "scatterem2_single_slice.h5") as file:
         phase, corners = file["gt/phase"][()].astype(np.float64), file["gt/positions_px"][()]
         probe = file["gt/probe"][()].reshape(-1, 32, 32).astype(np.complex128)
         amplitudes = file["amplitude"][()].reshape(-1, 32, 32)

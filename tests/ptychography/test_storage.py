@@ -136,6 +136,7 @@ start_epoch = 2
 """
 
 
+@pytest.mark.slow
 def test_a_run_from_the_file_ends_with_the_same_bits_as_one_in_memory(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     hdf5(tmp_path)
@@ -152,6 +153,7 @@ def test_a_run_from_the_file_ends_with_the_same_bits_as_one_in_memory(tmp_path, 
             assert torch.equal(one, other), name
 
 
+@pytest.mark.slow
 def test_what_bad_pixels_hold_changes_no_bit_of_a_run_and_masking_them_matters(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     metrics = []
@@ -291,6 +293,7 @@ print(type(live._patterns).__name__, round(seen, 3), live.mean_counts)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["h5", "packed.h5", "npy"])
 def test_a_file_larger_than_the_memory_is_streamed(tmp_path, kind):
     if not Path("/proc/self/status").exists():
@@ -378,6 +381,6 @@ def test_a_packed_numpy_file_does_not_unpack_beyond_memory(tmp_path, monkeypatch
 def test_a_compression_that_is_not_known_here_is_named(tmp_path, monkeypatch):
     settings = hdf5(tmp_path)
     monkeypatch.setattr(h5py.h5z, "filter_avail", lambda code: False)
-    with pytest.raises(DataError, match=r"packed with filter 2 \(shuffle\), .* pip install hdf5plugin"):
+    with pytest.raises(DataError, match=r"packed with filter 2 \(shuffle\), .* brings hdf5plugin"):
         settings.read()
     assert free_host_memory() > 0

@@ -32,8 +32,6 @@ from trainkit_ptychography.scans.simulated_live import patterns
 from trainkit_ptychography.scans.summary import doubts, known_probe_diameter, summary, typical_step
 
 ROOT = Path(__file__).parents[2]
-SHARED = next((p for p in (ROOT.parent / "shared", ROOT.parent.parent / "shared") if p.is_dir()), None)
-needs_shared = pytest.mark.skipif(SHARED is None, reason="the shared data are not here")
 
 PIXEL, WAVELENGTH, SIZE = 0.4, electron_wavelength(80.0), 48
 PROBE = aperture_probe((SIZE, SIZE), PIXEL, WAVELENGTH, 25.0, {"C10": (-60.0, 0.0)})
@@ -242,6 +240,7 @@ use = "adam"
 """
 
 
+@pytest.mark.slow
 def test_check_prints_summary_and_warnings_without_torch_and_a_run_logs_the_warnings(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "scan.h5")
@@ -275,10 +274,9 @@ def test_a_missing_dataset_is_one_message_of_check(tmp_path):
     assert "Traceback" not in check.stdout + check.stderr
 
 
-@needs_shared
-def test_the_shared_scans_are_summed_up_and_nothing_is_wrong_with_them():
-    assert SHARED is not None
-    folder = SHARED / "data" / "ptychography"
+@pytest.mark.slow
+def test_the_shared_scans_are_summed_up_and_nothing_is_wrong_with_them(shared_data):
+    folder = shared_data / "ptychography"
     data = resolve(ROOT / "recipes" / "ptycho_mos2.toml", (f"data.path={folder / 'mos2_sim.h5'}",)).recipe.data
     lines = list(data.inspect())
     text = "\n".join(lines)

@@ -420,6 +420,7 @@ def test_a_recipe_that_rules_it_out_is_told_so(setting: str, message: str, monke
 # ---- a run ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_run_keeps_its_backend_in_the_checkpoint_and_goes_on_with_the_other_saying_so(place: Place) -> None:
     small = ("data.scan_shape=[5, 5]", "data.detector_size=24", "run.epochs=4", f"run.device={place.device}")
     stages = (

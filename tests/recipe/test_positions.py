@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import tomli
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -90,6 +91,7 @@ def _places(value: Any, where: tuple[str | int, ...] = ()) -> list[tuple[tuple[s
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=300, deadline=None)
 @given(documents())
 def test_every_key_has_a_place_and_the_text_there_is_that_key_and_that_value(text: str) -> None:

@@ -226,6 +226,7 @@ ANYTHING: Any = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_whatever_stands_in_a_recipe_the_answer_is_a_recipe_or_findings_each_with_a_place(data: st.DataObject) -> None:

@@ -178,12 +178,14 @@ def wait_for(path: Path) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_two_runs_that_want_the_same_entry_make_it_once(folder):
     both = [maker(folder, KEYS[0], 0.5) for _ in range(2)]
     assert sorted(each.communicate(timeout=60)[0] for each in both) == ["False\n", "True\n"]
     assert (folder / "begun").read_text() == "x"
 
 
+@pytest.mark.slow
 def test_a_run_that_is_killed_while_it_makes_an_entry_leaves_none_and_no_lock(folder):
     run = maker(folder, KEYS[0], 60)
     wait_for(folder / "begun")
@@ -265,6 +267,7 @@ def test_what_was_not_used_for_longest_makes_room(folder):
     assert store.size() <= 2.1e6
 
 
+@pytest.mark.slow
 def test_what_a_living_run_uses_is_never_removed(folder):
     run = maker(folder, KEYS[0], 0)
     assert run.stdout is not None

@@ -53,7 +53,9 @@ def patch_for(settings: SegmentationModel) -> tuple[int, int, int]:
     return (x, y, z)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] if name == "swin_unetr" else []) for name in SMALL]
+)
 @pytest.mark.parametrize("exclusive", [True, False])
 def test_a_network_gives_a_score_for_each_class_and_voxel(name: str, exclusive: bool) -> None:
     data = volumes(patch_for(SMALL[name]), exclusive)

@@ -458,6 +458,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["in an epoch", "after an epoch", "failing"])
 def test_a_process_with_workers_comes_to_its_end(tmp_path, how):
     command = [sys.executable, "-c", LEAVING, str(tmp_path), how]

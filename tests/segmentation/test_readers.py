@@ -31,9 +31,6 @@ from trainkit_segmentation.splits.fraction import Fraction
 from trainkit_segmentation.splits.same_cases import SameCases
 
 ROOT = Path(__file__).parents[2]
-SHARED = next((p for p in (ROOT.parent / "shared", ROOT.parent.parent / "shared") if p.is_dir()), None)
-REAL = SHARED / "data" / "segmentation" if SHARED else None
-real_data = pytest.mark.skipif(REAL is None or not REAL.is_dir(), reason="the shared segmentation data is not here")
 
 AS_IN_FILES = Preprocessing(orientation=None, normalization="none")
 
@@ -41,6 +38,11 @@ AS_IN_FILES = Preprocessing(orientation=None, normalization="none")
 @pytest.fixture
 def cache(tmp_path):
     return Cache(folder=tmp_path / "cache")
+
+
+@pytest.fixture
+def real(shared_data):
+    return shared_data / "segmentation"
 
 
 def opened(data: SegmentationData):
@@ -545,22 +547,22 @@ def test_made_up_cases_have_both_classes_and_are_the_same_each_time(cache):
 # ---- real data ------------------------------------------------------------------------------------------------------
 
 
-@real_data
-def test_the_hippocampus_task_is_read(cache):
-    data = MSD(path=REAL / "msd" / "Task04_Hippocampus", cache=cache, patch_size=(32, 32, 32))
+@pytest.mark.slow
+def test_the_hippocampus_task_is_read(cache, real):
+    data = MSD(path=real / "msd" / "Task04_Hippocampus", cache=cache, patch_size=(32, 32, 32))
     assert "split: 64 train, 16 val" in list(data.inspect())
     found = volumes(data)
     assert len(found) == 16
     for name, batch in found.items():
-        there = on_disk(REAL / "msd" / "Task04_Hippocampus" / "labelsTr" / f"{name}.nii.gz")
+        there = on_disk(real / "msd" / "Task04_Hippocampus" / "labelsTr" / f"{name}.nii.gz")
         assert np.array_equal(opened(data).truth(name)[0], there)
         assert batch["image"].std().item() == pytest.approx(1, abs=0.01)
 
 
-@real_data
-def test_the_brats_case_is_of_2021_with_its_three_regions(cache):
+@pytest.mark.slow
+def test_the_brats_case_is_of_2021_with_its_three_regions(cache, real):
     data = BraTS(
-        path=REAL / "brats2021",
+        path=real / "brats2021",
         cache=cache,
         split=SameCases(),
         preprocessing=Preprocessing(normalization="zscore_nonzero", crop_to_nonzero=True),
@@ -568,18 +570,18 @@ def test_the_brats_case_is_of_2021_with_its_three_regions(cache):
     assert any(line.startswith("BraTS 2021, found") for line in data.inspect())
     live = opened(data)
     ((name, batch),) = volumes(data).items()
-    values = on_disk(REAL / "brats2021" / name / f"{name}_seg.nii.gz")
+    values = on_disk(real / "brats2021" / name / f"{name}_seg.nii.gz")
     truth = live.truth(name).numpy()
     assert np.array_equal(truth, np.stack([np.isin(values, wanted) for wanted in REGIONS["2021"].values()]))
     back = live.to_original(batch["label"][0], name).numpy()
     assert np.array_equal(back > 0.5, truth > 0.5)  # all of the tumour lies within the head
 
 
-@real_data
-def test_structures_of_the_totalsegmentator_subject_are_read(cache):
+@pytest.mark.slow
+def test_structures_of_the_totalsegmentator_subject_are_read(cache, real):
     structures = ("liver", "spleen", "kidney_left", "kidney_right")
-    data = TotalSegmentator(path=REAL / "totalseg", structures=structures, cache=cache, split=SameCases())
+    data = TotalSegmentator(path=real / "totalseg", structures=structures, cache=cache, split=SameCases())
     truth = opened(data).truth("s0001")
     for value, structure in enumerate(structures, start=1):
-        mask = on_disk(REAL / "totalseg" / "s0001" / "segmentations" / f"{structure}.nii.gz")
+        mask = on_disk(real / "totalseg" / "s0001" / "segmentations" / f"{structure}.nii.gz")
         assert np.array_equal(truth[0] == value, mask != 0)

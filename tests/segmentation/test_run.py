@@ -66,6 +66,7 @@ def run(
     return start(resolve_text(text, folder, (f"run.dir={folder / name}",)), Console(quiet=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exclusive", [True, False])
 @pytest.mark.parametrize(("model", "settings"), [("unet", ""), ("dynunet", "deep_supervision = 1")])
 def test_it_learns_and_tells_each_class(tmp_path: Path, model: str, settings: str, exclusive: bool) -> None:
@@ -109,6 +110,7 @@ def test_windows_of_the_patch_size_cover_a_volume_of_any_size(size: tuple[int, .
     assert other.sizes == {(4, 8, 4)}
 
 
+@pytest.mark.slow
 def test_a_case_that_is_not_held_out_cannot_be_shown(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r'no held-out case "val_7"; did you mean "val_[01]"'):
         run(tmp_path, hook='cases = ["val_7", "val_1"]')
@@ -122,6 +124,7 @@ def test_a_case_that_is_not_held_out_cannot_be_shown(tmp_path: Path) -> None:
 # ---- what it begins with, and goes on with --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_initial_weights_are_loaded_once_and_a_resumed_run_needs_their_file_no_more(tmp_path: Path) -> None:
     before = run(tmp_path)
     weights = tmp_path / "weights.safetensors"
@@ -146,6 +149,7 @@ def test_initial_weights_are_loaded_once_and_a_resumed_run_needs_their_file_no_m
     assert one["metrics"] == other["metrics"]
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_other_classes_is_refused_until_its_head_is_left_out(tmp_path: Path) -> None:
     newest = run(tmp_path, exclusive=False).newest
     with pytest.raises(DataError, match=r'other classes or channels.*init_from_skip = \["head\.\*"\]'):

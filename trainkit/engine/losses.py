@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -78,7 +78,7 @@ class Losses:
                 function = loss.build(data)
             except Exception as error:
                 blame(error, f"losses.{name}, in build")
-            terms.append(Term(name, loss.weight, function, loss.on_validation, loss.combine()))
+            terms.append(Term(name, loss.weight, function, loss.on_validation, _combine(name, loss, function)))
         return cls(terms)
 
     def of_batch(self, outputs: Outputs, batch: Batch, model: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
@@ -140,6 +140,20 @@ class Losses:
         values = {term.name: term.value(outputs, batch, model) for term in held_out}
         total: Any = sum(term.weight * values[term.name] for term in held_out)
         return {"loss": torch.as_tensor(total)} | (values if len(self.terms) > 1 else {})
+
+
+def _combine(name: str, loss: Loss, function: Any) -> Combine:
+    """Return how a loss combines, made sure that what it built can do it.
+
+    Raises:
+        PartError: It says something that is not known, or "sums" and gives none.
+    """
+    combine = loss.combine()
+    if combine not in get_args(Combine):
+        raise PartError(f"losses.{name}: combine() must be one of {', '.join(get_args(Combine))}; it is {combine!r}")
+    if combine == "sums" and not (hasattr(function, "sums") and hasattr(function, "value")):
+        raise PartError(f'losses.{name}: combine() is "sums", so what it builds must have the methods sums and value')
+    return combine
 
 
 def _of_sums(term: Term, parts: Sequence[tuple[Outputs, Batch]], model: nn.Module) -> Tensor:

@@ -37,7 +37,7 @@ class HDF5File:
     def __init__(self, path: Path, setting: str = "data.path") -> None:
         self.source, self._path, self._setting = str(path), path, setting
         if find_spec("hdf5plugin") is not None:
-            import_module("hdf5plugin")  # it teaches HDF5 the compressions that detectors write
+            import_module("hdf5plugin")  # teaches HDF5 the compressions that detectors write
         with self.reading():
             self._file = h5py.File(path, "r", rdcc_nbytes=_CHUNK_CACHE)
 
@@ -152,7 +152,7 @@ class HDF5File:
             if not h5py.h5z.filter_avail(code):
                 raise DataError(
                     f"{where} is packed with filter {code} ({name.decode('utf-8', 'replace')}), which HDF5 does not "
-                    "know here: pip install hdf5plugin"
+                    "know here: pip install 'trainkit[ptychography]' brings hdf5plugin, which knows those of detectors"
                 )
 
 

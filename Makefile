@@ -1,0 +1,22 @@
+# `make check fast` before each commit; `make test` before a pull request. BIN=/other/venv/bin takes another environment.
+BIN := .venv/bin
+PYTEST := $(BIN)/pytest -n auto --dist loadgroup
+
+.PHONY: check fast test docs
+
+check:  ## lint, format, types, floors, dependencies
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	for config in pyproject.toml $(wildcard .importlinter*.toml); do $(BIN)/lint-imports --no-cache --config $$config || exit 1; done
+	$(BIN)/deptry .
+
+fast:  ## the tests that are not marked slow, in less than a minute
+	$(PYTEST) -m fast
+
+test:  ## all tests, with branch coverage of the core
+	$(PYTEST) --cov=trainkit --cov-report=term:skip-covered
+
+docs:  ## the pictures of docs/, made by the functions that train
+	$(BIN)/python docs/make_learning_rate_traces.py
+	$(BIN)/python docs/make_ptychography_conventions.py
