@@ -70,10 +70,9 @@ class HDF5File:
             chunk = prod(dataset.chunks) * dataset.dtype.itemsize
             if chunk > max(free_host_memory() // 2, _CHUNK_CACHE):
                 raise DataError(
-                    f"{where} is stored in pieces of {bytes_in_words(chunk)}, and each is to be read as a whole, but "
+                    f"{where} is stored in pieces of {bytes_in_words(chunk)}, and each must be read as a whole, but "
                     f"only {bytes_in_words(free_host_memory())} of memory are free; store it in smaller ones "
-                    "(h5repack -l "
-                    "CHUNK=…)"
+                    "(h5repack -l CHUNK=…)"
                 )
             self._unpackable(dataset, where)
         return dataset
