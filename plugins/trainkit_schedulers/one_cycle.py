@@ -15,9 +15,9 @@ from trainkit import Memory, Point, Scheduler, component
 class OneCycle(Scheduler):
     """Rises to ``lr · peak_factor``, then falls far below the start; momentum moves the other way. For short runs.
 
-    The same as torch's ``OneCycleLR`` with ``total_steps`` = the horizon and ``max_lr`` = ``lr · peak_factor``. The run begins at
-    ``lr · peak_factor / div_factor`` and its last tick is at that divided by ``final_div_factor``. It is mostly
-    used with ``by = "step"``.
+    The same as torch's ``OneCycleLR`` with ``total_steps`` = the horizon and ``max_lr`` = ``lr · peak_factor``. The
+    run begins at ``lr · peak_factor / div_factor`` and its last tick is at that divided by ``final_div_factor``. It is
+    mostly used with ``by = "step"``.
 
     Attributes:
         peak_factor: The peak as a multiple of the group's learning rate; > 0.

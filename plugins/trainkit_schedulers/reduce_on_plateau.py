@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 class ReduceOnPlateau(Scheduler):
     """Multiplies the learning rate by ``factor`` whenever a metric has stopped improving.
 
-    For runs whose length is not known beforehand. The rule is that of torch's ``ReduceLROnPlateau``. An epoch without the
-    metric (no validation in it) is not counted; one whose metric is NaN or infinite counts as bad.
+    For runs whose length is not known beforehand. The rule is that of torch's ``ReduceLROnPlateau``. An epoch without
+    the metric (no validation in it) is not counted; one whose metric is NaN or infinite counts as bad.
 
     Attributes:
         metric: The value to watch, ``<split>/<name>``; default: that of the recipe's ``[monitor]``.
