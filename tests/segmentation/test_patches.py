@@ -565,7 +565,7 @@ def test_what_the_data_finds_out_is_said_and_kept_in_the_log(tmp_path, capsys):
     folder = made_up.brats(tmp_path / "brats", cases=2)
     console = Console()
     data = BraTS(path=folder, cache=Cache(folder=tmp_path / "cache"), split=SameCases())
-    with console.heard():
+    with console.capture_logging():
         data.build(context())
     console.log_to(tmp_path / "log.txt")
     console.say("and then")
