@@ -21,7 +21,7 @@ from trainkit_segmentation.data.brats import BraTS
 from trainkit_segmentation.patches.augmentation import Affine, Augmentation, Elastic, Flip
 from trainkit_segmentation.patches.cutting import choose_start, cut
 from trainkit_segmentation.preparing.cache import Cache
-from trainkit_segmentation.preparing.cached_cases import opened
+from trainkit_segmentation.preparing.cached_cases import open_case
 from trainkit_segmentation.preparing.preprocessing import Preprocessing
 from trainkit_segmentation.splits.same_cases import SameCases
 
@@ -58,7 +58,7 @@ def ours(path, size, folder):
 
     data()
     (entry,) = (folder / "cache" / "entries").glob("*/*")
-    tensors = opened(entry).tensors
+    tensors = open_case(entry).tensors
     rng = np.random.default_rng(0)
     out = torch.empty(4, size, size, size)
 

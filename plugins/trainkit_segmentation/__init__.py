@@ -1,20 +1,20 @@
 """3D segmentation of medical images: from a folder of cases to patches and whole volumes.
 
-Where things are, from the ground up; what one component of a room shares with the others is its ``kind``, and what the
-settings in ``x`` put to work is ``x_live``:
+The rooms, from the ground up. The abstract kind of a room is in its ``kind``; settings are in ``x``, and what they
+build is in ``x_live``:
 
-    sizes       what every room may use
+    sizes       numbers of voxels along the axes
     files/      single files: NIfTI, and the values in a label file
-    splits/     which cases are trained on, and which are held out: a kind that other packages can extend
-    cases/      one case and its files, what the values of a label mean, and made-up cases
-    preparing/  from a case to the grid that the network works on and back, and the cache that keeps prepared cases
-    patches/    from prepared cases to the batches that a step sees
-    data/       the data of a run: their kind, and the layouts of folders, one a file
-    models/     networks for volumes, one a file, and what they begin with
-    losses/     losses of one head, and what applies them to all heads that a network has
-    inference/  from patches to whole volumes, and back onto a case's own voxel grid
-    metrics/    figures of merit of whole volumes
-    hooks/      pictures of what a network finds, for a person to look at
+    splits/     division of the cases into training and held-out cases: a kind that other packages can extend
+    cases/      a case and its files, the meaning of label values, and made-up cases
+    preparing/  from a case to the grid that the network works on and back, and the cache of preprocessed cases
+    patches/    from preprocessed cases to the batches of a training step
+    data/       the data of a run: the kind, one reader in each file, and the facts that a network has to know
+    models/     networks for volumes, one in each file
+    losses/     losses of one head, and their mean over all heads that a network has
+    inference/  from patches to whole volumes
+    metrics/    metrics of whole volumes
+    hooks/      pictures of predictions, for a person to look at
 
 Conventions, everywhere: arrays are (x, y, z) as nibabel reads them, with channels or classes first; spacings are in mm
 in that order; the background is value 0 of a label map, and class ``classes[i]`` is value i + 1.
@@ -27,10 +27,11 @@ from typing import TYPE_CHECKING
 from trainkit import lazy_names
 
 if TYPE_CHECKING:
-    from trainkit_segmentation.cases.case import Case, CaseList, Examination, FileCase, Labels, Volume
+    from trainkit_segmentation.cases.case import Case, CaseList, CaseReport, FileCase, Volume
+    from trainkit_segmentation.cases.labels import Labels
+    from trainkit_segmentation.data.facts import SegmentationFacts
     from trainkit_segmentation.data.kind import SegmentationData
     from trainkit_segmentation.data.kind_live import LiveSegmentation
-    from trainkit_segmentation.inference.prediction import prediction
     from trainkit_segmentation.losses.kind import SegmentationLoss
     from trainkit_segmentation.metrics.case_scores import CaseScores
     from trainkit_segmentation.metrics.kind import SegmentationMetric
@@ -42,10 +43,11 @@ else:  # hidden from type checkers, which would take every name of a module that
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
-            ".cases.case": ("Case", "CaseList", "Examination", "FileCase", "Labels", "Volume"),
+            ".cases.case": ("Case", "CaseList", "CaseReport", "FileCase", "Volume"),
+            ".cases.labels": ("Labels",),
+            ".data.facts": ("SegmentationFacts",),
             ".data.kind": ("SegmentationData",),
             ".data.kind_live": ("LiveSegmentation",),
-            ".inference.prediction": ("prediction",),
             ".losses.kind": ("SegmentationLoss",),
             ".metrics.case_scores": ("CaseScores",),
             ".metrics.kind": ("SegmentationMetric",),
@@ -59,12 +61,13 @@ else:  # hidden from type checkers, which would take every name of a module that
 __all__ = [
     "Case",
     "CaseList",
+    "CaseReport",
     "CaseScores",
-    "Examination",
     "FileCase",
     "Labels",
     "LiveSegmentation",
     "SegmentationData",
+    "SegmentationFacts",
     "SegmentationLoss",
     "SegmentationMetric",
     "SegmentationModel",
@@ -72,6 +75,5 @@ __all__ = [
     "Size",
     "Split",
     "Volume",
-    "prediction",
     "shuffled_subjects",
 ]

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from trainkit import Context, component, random_seed
+from trainkit_segmentation.data.facts import SegmentationFacts
 from trainkit_segmentation.data.kind import SegmentationData
 from trainkit_segmentation.data.kind_live import LiveSegmentation
 
@@ -37,6 +38,18 @@ class LiveVolumes(LiveSegmentation):
     def __init__(self, patch_size: tuple[int, int, int], exclusive: bool, size: int, seed: int) -> None:
         self.patch_size, self.exclusive, self.batches_per_epoch = patch_size, exclusive, 3
         self._size, self._seed = size, seed
+
+    def facts(self) -> dict[str, Any]:
+        return SegmentationFacts(
+            channels=("noisy labels",),
+            classes=self.classes,
+            exclusive=self.exclusive,
+            label_values={0: (), 1: self.classes[:1], 2: self.classes[1:] if self.exclusive else self.classes},
+            patch_size=self.patch_size,
+            preprocessing={},
+            num_training_cases=len(CASES["train"]),
+            training_digest=f"size {self._size}",
+        ).to_json()
 
     def _fine(self, case: str) -> tuple[Tensor, Tensor]:
         label = self.truth(case).float()

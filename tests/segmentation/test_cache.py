@@ -19,6 +19,7 @@ from trainkit_segmentation.data.msd import MSD
 from trainkit_segmentation.preparing import cache_filling, cache_live
 from trainkit_segmentation.preparing.cache import Cache
 from trainkit_segmentation.preparing.cache_live import CaseStore, read_entry
+from trainkit_segmentation.preparing.code_digest import code_digest
 from trainkit_segmentation.preparing.preprocessing import Preprocessing
 from trainkit_segmentation.splits.same_cases import SameCases
 
@@ -95,6 +96,45 @@ def test_other_settings_make_other_entries(task, folder, settings):
     assert len(entries(folder)) == 6
 
 
+CODE = """
+def crop(image, margin: int):
+    # keep what is inside
+    if margin < 0:
+        raise ValueError("margin is below zero")
+    return image[margin:-margin]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("# keep what is inside", "# the rest is air"),
+        ("def crop(image, margin: int):", 'def crop(image, margin: int):\n    """Crop an image."""'),
+        ("margin: int", "margin"),
+        ('"margin is below zero"', 'f"margin = {margin}, but it must be at least 0"'),
+        ("\ndef crop", "\n\n\ndef crop"),
+    ],
+)
+def test_the_digest_of_code_ignores_what_changes_no_result(old, new):
+    assert old in CODE
+    assert code_digest(CODE.replace(old, new)) == code_digest(CODE)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("-margin]", "-margin - 1]"), ("margin < 0", "margin <= 0"), ("image[margin", "image[1 + margin"), ("raise", "#")],
+)
+def test_the_digest_of_code_follows_what_it_computes(old, new):
+    assert old in CODE
+    changed = CODE.replace(old, new) if old != "raise" else CODE.replace("raise ValueError", "margin = abs")
+    assert code_digest(changed) != code_digest(CODE)
+
+
+def test_an_annotated_assignment_is_an_assignment():
+    assert code_digest("a: int = 3\nb: int") == code_digest("a = 3")
+    assert code_digest("a: int = 3") != code_digest("a: int = 4")
+
+
 def test_other_code_makes_other_entries(task, folder, monkeypatch):
     opened(task, folder)
     monkeypatch.setattr(cache_filling, "_code", lambda: "another version")
@@ -148,6 +188,7 @@ import sys, time
 from pathlib import Path
 import numpy as np
 from trainkit_segmentation.preparing.cache import Cache
+from trainkit_segmentation.preparing.code_digest import code_digest
 from trainkit_segmentation.preparing.cache_live import CaseStore
 
 folder, key, seconds = Path(sys.argv[1]), sys.argv[2], float(sys.argv[3])

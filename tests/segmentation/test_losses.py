@@ -11,7 +11,7 @@ import torch
 from scipy.special import expit, log_softmax, softmax
 from torch import Tensor
 
-from trainkit import RecipeError
+from trainkit import RecipeError, SummedLoss
 from trainkit_segmentation.losses.dice import DiceLoss
 from trainkit_segmentation.losses.dice_ce import DiceCE
 from trainkit_segmentation.losses.focal import Focal
@@ -151,6 +151,101 @@ def test_deep_supervision_is_the_weighted_mean_over_heads_with_labels_at_their_s
     assert value(given, exclusive, heads) == pytest.approx((3 * each[0] + each[2]) / 4, rel=1e-6)
     with pytest.raises(RecipeError, match="3 scores, but deep_supervision_weights has 2"):
         value(DiceCE(deep_supervision_weights=(1.0, 0.5)), exclusive, heads)
+
+
+# ---- parts of a batch -----------------------------------------------------------------------------------------------
+
+BATCH_DICE: list[DiceLoss | DiceCE] = [
+    DiceLoss(batch_dice=True),
+    DiceLoss(batch_dice=True, squared=True),
+    DiceLoss(batch_dice=True, include_background=True),
+    DiceCE(batch_dice=True),
+    DiceCE(batch_dice=True, dice_weight=0.5, ce_weight=3.0, include_background=True),
+]
+
+
+def many(exclusive: bool, dtype: torch.dtype) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return scores of three heads, and labels, of six patches with more and more foreground."""
+    generator = torch.Generator().manual_seed(8)
+    scores = 2 * torch.randn(6, 3, 8, 6, 4, generator=generator, dtype=dtype)
+    amount = torch.linspace(0, 1, 6).reshape(6, 1, 1, 1, 1)
+    drawn = torch.rand(6, 1 if exclusive else 3, 8, 6, 4, generator=generator) < amount
+    label = drawn * torch.randint(1, 3, drawn.shape, generator=generator) if exclusive else drawn.to(dtype)
+    return {"logits": scores, "logits_1": scores[:, :, ::2, ::2, ::2] * 0.7, "logits_2": -scores}, {"label": label}
+
+
+def summed(settings: SegmentationLoss, exclusive: bool) -> SummedLoss:
+    data: Any = SimpleNamespace(exclusive=exclusive)
+    loss: Any = settings.build(data)
+    return loss  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("settings", BATCH_DICE, ids=str)
+@pytest.mark.parametrize("exclusive", [True, False])
+@pytest.mark.parametrize("heads", [("logits",), ("logits", "logits_1", "logits_2")], ids=len)
+def test_sums_over_the_parts_of_a_batch_are_those_of_the_whole(
+    settings: SegmentationLoss, exclusive: bool, heads: tuple[str, ...]
+) -> None:
+    assert settings.combine() == "sums"
+    loss, model = summed(settings, exclusive), torch.nn.Identity()
+    outputs, batch = many(exclusive, torch.float64)
+    outputs = {name: outputs[name] for name in heads}
+    parts = [slice(0, 1), slice(1, 4), slice(4, 6)]
+    added = sum(
+        loss.sums({name: each[part] for name, each in outputs.items()}, {"label": batch["label"][part]}, model)
+        for part in parts
+    )
+    whole = loss.sums(outputs, batch, model)
+    assert isinstance(added, Tensor)
+    assert torch.allclose(added, whole, rtol=1e-12, atol=0)
+    # What is minimised for one batch is MONAI's, which the value of the sums has to meet.
+    assert float(loss.value(added)) == pytest.approx(float(loss(outputs, batch, model)), rel=1e-6)
+    each = [float(loss({"logits": outputs["logits"][part]}, {"label": batch["label"][part]}, model)) for part in parts]
+    alone = float(loss({"logits": outputs["logits"]}, batch, model))
+    assert abs(np.average(each, weights=[1, 3, 2]) - alone) > 1e-3, "the mean of the parts is something else"
+
+
+@pytest.mark.parametrize("settings", BATCH_DICE, ids=str)
+@pytest.mark.parametrize("exclusive", [True, False])
+@pytest.mark.parametrize(("dtype", "within"), [(torch.float64, 1e-6), (torch.float32, 1e-5)])
+def test_the_value_of_sums_and_its_gradient_are_those_of_the_loss(
+    settings: SegmentationLoss, exclusive: bool, dtype: torch.dtype, within: float
+) -> None:
+    loss, model = summed(settings, exclusive), torch.nn.Identity()
+    outputs, batch = many(exclusive, dtype)
+    gradients = []
+    for by_sums in (False, True):
+        scores = {name: each.detach().requires_grad_(True) for name, each in outputs.items()}
+        value = loss.value(loss.sums(scores, batch, model)) if by_sums else loss(scores, batch, model)
+        gradients.append([value.detach(), *torch.autograd.grad(value, list(scores.values()))])
+    for one, other in zip(*gradients, strict=True):
+        assert one.dtype == other.dtype
+        assert float((one - other).abs().max() / one.abs().max()) < within
+
+
+def test_sums_are_wide_where_scores_are_narrow() -> None:
+    outputs, batch = many(True, torch.float32)
+    narrow = {name: each.bfloat16() for name, each in outputs.items()}
+    loss = summed(DiceCE(batch_dice=True), True)
+    found = loss.sums(narrow, batch, torch.nn.Identity())
+    assert found.dtype == torch.float32
+    expected = loss.sums({name: each.float() for name, each in narrow.items()}, batch, torch.nn.Identity())
+    assert torch.allclose(found, expected, rtol=1e-2)
+
+
+@pytest.mark.parametrize("settings", [DiceCE(), DiceLoss(), Focal(), Focal(alpha=0.3), Tversky()], ids=str)
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_other_losses_are_means_over_patches(settings: SegmentationLoss, exclusive: bool) -> None:
+    assert settings.combine() == "mean"
+    data: Any = SimpleNamespace(exclusive=exclusive)
+    loss, model = settings.build(data), torch.nn.Identity()
+    outputs, batch = many(exclusive, torch.float64)
+    parts = [slice(0, 1), slice(1, 4), slice(4, 6)]
+    each = [
+        float(loss({name: scores[part] for name, scores in outputs.items()}, {"label": batch["label"][part]}, model))
+        for part in parts
+    ]
+    assert np.average(each, weights=[1, 3, 2]) == pytest.approx(float(loss(outputs, batch, model)), rel=1e-6)
 
 
 @pytest.mark.parametrize("weights", [(0.0, 0.0), (1.0, -1.0), ()])

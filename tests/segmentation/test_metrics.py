@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,9 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from trainkit import Context, Monitor, State
+from trainkit_segmentation.data import kind_live, label_maps
 from trainkit_segmentation.data.msd import MSD
-from trainkit_segmentation.inference.prediction import prediction
+from trainkit_segmentation.metrics.case_scores import CaseScores
 from trainkit_segmentation.metrics.dice import Dice
 from trainkit_segmentation.metrics.hd95 import HD95
 from trainkit_segmentation.metrics.overlap import counts, dice
@@ -157,7 +159,9 @@ def test_the_mean_is_over_cases_then_over_classes_and_leaves_out_what_is_nowhere
     shell = (overlap(first, 1) + overlap(second, 1)) / 2
     ball = overlap(first, 2)
     assert values == pytest.approx({"dice": (shell + ball) / 2, "dice_shell": shell, "dice_ball_of_fat": ball})
-    assert caplog.messages == [f"val/dice leaves out what no truth and no prediction has: ball of fat ({second})"]
+    assert caplog.messages == [
+        f"val/dice leaves out classes that neither truth nor prediction has: ball of fat ({second})"
+    ]
     validate(metric, data, found, state)
     assert len(caplog.messages) == 1, "it is said once"
 
@@ -165,7 +169,10 @@ def test_the_mean_is_over_cases_then_over_classes_and_leaves_out_what_is_nowhere
         each[each == 2] = 1
     values = validate(metric, data, found, state)
     assert values == {"dice": 1.0, "dice_shell": 1.0}
-    assert caplog.messages[1] == "val/dice leaves out what no truth and no prediction has: ball of fat (all cases)"
+    assert (
+        caplog.messages[1]
+        == "val/dice leaves out classes that neither truth nor prediction has: ball of fat (all cases)"
+    )
 
     for each in (*truth.values(), *found.values()):
         each[:] = 0
@@ -181,6 +188,27 @@ def test_what_is_found_where_nothing_is_counts_as_nought(caplog: pytest.LogCaptu
     values = validate(Dice().build(data), data, found, state_of(data))
     assert values["dice_ball_of_fat"] == 0.0
     assert not caplog.messages
+
+
+def test_means_have_the_same_bits_in_whatever_order_the_cases_come(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="trainkit")
+    generator = torch.Generator().manual_seed(5)
+    scores_NK = (
+        torch.rand(50, 2, generator=generator, dtype=torch.float64) * 10.0 ** torch.arange(50).remainder(9)[:, None]
+    )
+    scores_NK[7, 1] = scores_NK[3, 1] = torch.nan
+    state = state_of(LiveVolumes((16, 16, 16), True, 12, 0))
+    found = set()
+    for order in (torch.arange(50), torch.arange(50).flip(0), torch.randperm(50, generator=generator)):
+        scores = CaseScores("dice", ("liver", "tumour"))
+        for n in order.tolist():
+            scores.add({"case": f"case_{n}", "index": torch.tensor([n])}, scores_NK[n])
+        found.add(tuple(scores.means().items()))
+        scores.log_left_out(state)
+    assert len(found) == 1
+    assert set(caplog.messages) == {
+        "val/dice leaves out classes that neither truth nor prediction has: tumour (case_3, case_7)"
+    }
 
 
 def test_measures_of_surfaces_wait_for_their_epochs_and_come_after_the_last() -> None:
@@ -207,11 +235,30 @@ def test_the_prediction_of_a_case_is_worked_out_once_and_let_go_with_its_scores(
     data.to_original = lambda scores, case: calls.append(case) or resample(scores, case)  # type: ignore[method-assign, func-returns-value]
     logits = fine_scores(data.truth("val_0"), True)
     batch = {"case": "val_0"}
-    first = prediction({"logits": logits}, batch, data)
-    assert prediction({"logits": logits}, batch, data) is first
-    prediction({"logits": logits.clone()}, batch, data)
+    first = data.prediction({"logits": logits}, batch)
+    assert data.prediction({"logits": logits}, batch) is first
+    data.prediction({"logits": logits.clone()}, batch)
     assert calls == ["val_0"] * 6, "score by score, twice"
     assert torch.equal(first, data.truth("val_0"))
+    kept = weakref.ref(data.prediction({"logits": logits}, batch))
+    assert kept() is not None
+    data.on_validation_end(state_of(data))
+    assert kept() is None, "nothing is kept between validations"
+
+
+def test_all_metrics_of_a_case_share_one_prediction(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = LiveVolumes((16, 16, 16), True, 12, 0)
+    calls = []
+
+    def counted(scores: Any, exclusive: bool) -> Tensor:
+        calls.append(exclusive)
+        return label_maps.most_likely(scores, exclusive)
+
+    monkeypatch.setattr(kind_live, "most_likely", counted)
+    outputs = {"logits": fine_scores(data.truth("val_0"), True)}
+    for settings in (Dice(), HD95(), SurfaceDice()):
+        settings.build(data).update(outputs, {"case": "val_0", "index": torch.tensor([0])})
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("regions", [False, True])
@@ -232,7 +279,7 @@ def test_what_preprocessing_cropped_is_background(tmp_path: Path, regions: bool)
     batch = next(iter(data.evaluate("val")))
     scores = 5.0 + torch.rand(1, len(data.classes) + data.exclusive, *batch["image"].shape[2:])
     scores[:, 0] += 0.0 if regions else -5.0  # everywhere some class
-    found = prediction({"logits": scores}, batch, data)
+    found = data.prediction({"logits": scores}, batch)
     inside = torch.zeros(segmentation_cases.SIZE, dtype=torch.bool)
     inside[4:14, 6:20, 3:15] = True
     assert torch.equal((found > 0).any(0), inside)

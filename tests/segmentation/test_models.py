@@ -135,7 +135,7 @@ def test_to_check_the_patch_neither_draws_random_numbers_nor_changes_the_network
         (VNet(), 24, r"multiples of 16"),
         (UNet(), 8, r"cannot take a patch of 8 × 8 × 8: .*more than 1 spatial element.*data\.patch_size"),
         (SMALL["monai's BasicUNet"], 20, r"cannot take a patch of 20 × 20 × 20|gives scores of"),
-        (MONAINetwork(name="DenseNet121"), 32, r"no network for segmentation"),
+        (MONAINetwork(name="DenseNet121"), 32, r"not a network for segmentation"),
         (MONAINetwork(name="BasicUNet", arguments={"features": [2, 2]}), 32, r"MONAI cannot make it .*ValueError"),
     ],
 )
@@ -191,7 +191,7 @@ use = "dice"
         ('use = "monai_network"\nname = "ResNet"', "it is no network for segmentation"),
         ('use = "monai_network"\nname = "BasicUNet"\narguments = { feature = [1] }', 'did you mean "features"'),
         ('use = "monai_network"\nname = "BasicUNet"\narguments = { in_channels = 1 }', "comes from the data"),
-        ('use = "unet"\ninit_from_skip = ["head.*"]', "there is no init_from"),
+        ('use = "unet"\ninit_from_skip = ["head.*"]', "has no effect without init_from"),
     ],
 )
 def test_check_finds_it_without_building(model: str, said: str) -> None:

@@ -32,10 +32,15 @@ from trainkit_segmentation.patches.augmentation import (
 )
 from trainkit_segmentation.patches.augmentation_live import change_intensity, fill_patch
 from trainkit_segmentation.patches.cutting import choose_start, cut
-from trainkit_segmentation.patches.deformation import bending, resample, rotation_and_scale, sources
+from trainkit_segmentation.patches.deformation import (
+    draw_displacements,
+    draw_rotation_and_scale,
+    resample,
+    source_coordinates,
+)
 from trainkit_segmentation.preparing.cache import Cache
 from trainkit_segmentation.preparing.preprocessing import Preprocessing
-from trainkit_segmentation.preparing.preprocessing_live import normalised, prepare
+from trainkit_segmentation.preparing.preprocessing_live import normalise, prepare
 from trainkit_segmentation.splits.same_cases import SameCases
 
 EVERYTHING = Augmentation(
@@ -132,7 +137,7 @@ def test_labels_are_resampled_to_the_nearest_voxel():
     volume = ramp_volume()
     settings = Preprocessing(orientation=None, spacing_mm=(0.4, 0.6, 1.25), normalization="none")  # each voxel in eight
     prepared = prepare(volume, settings, 2)
-    assert np.array_equal(prepared.codes_XYZ, volume.codes_XYZ.repeat(2, 0).repeat(2, 1).repeat(2, 2))
+    assert np.array_equal(prepared.label_codes_XYZ, volume.label_codes_XYZ.repeat(2, 0).repeat(2, 1).repeat(2, 2))
 
 
 @pytest.mark.parametrize("crop", [False, True])
@@ -142,8 +147,8 @@ def test_scores_come_back_to_where_they_were(crop, spacing):
     image = volume.image_CXYZ.copy()
     image[:, :2], image[:, :, 13:], image[:, :, :, -1:] = 0, 0, 0
     settings = Preprocessing(spacing_mm=spacing, crop_to_nonzero=crop, normalization="none")
-    prepared = prepare(Volume(image, volume.codes_XYZ, None, TURNED), settings, 2)
-    ramps = prepare(Volume(volume.image_CXYZ, volume.codes_XYZ, None, TURNED), settings, 2)
+    prepared = prepare(Volume(image, volume.label_codes_XYZ, None, TURNED), settings, 2)
+    ramps = prepare(Volume(volume.image_CXYZ, volume.label_codes_XYZ, None, TURNED), settings, 2)
     grid = prepared.grid
     if crop:
         assert grid.box == ((1, 12), (0, 18), (0, 13))
@@ -152,7 +157,7 @@ def test_scores_come_back_to_where_they_were(crop, spacing):
         from trainkit_segmentation.preparing.grid import stretch
 
         back = grid.to_own(stretch(torch.from_numpy(scores.copy()), grid.shape), background=0).numpy()
-        outside = np.ones(volume.codes_XYZ.shape, bool)
+        outside = np.ones(volume.label_codes_XYZ.shape, bool)
         outside[kept] = False
         assert (back[0][outside] == 1e4).all()
         assert (back[1:, outside] == -1e4).all()
@@ -184,13 +189,13 @@ def test_normalisation_is_monais():
         "zscore_nonzero": NormalizeIntensity(channel_wise=True, nonzero=True),
         "window": ScaleIntensityRange(a_min=100, a_max=350, b_min=0, b_max=1, clip=True),
     }.items():
-        ours = normalised(image.copy(), Preprocessing(normalization=name, window=(100.0, 350.0)))
+        ours = normalise(image.copy(), Preprocessing(normalization=name, window=(100.0, 350.0)))
         assert np.allclose(ours, np.asarray(theirs(image.copy())), atol=1e-5), name
 
 
 def test_intensities_beyond_half_precision_are_kept_in_single():
     volume = ramp_volume()
-    raw = Volume(volume.image_CXYZ * 1e6, volume.codes_XYZ, None, TURNED)
+    raw = Volume(volume.image_CXYZ * 1e6, volume.label_codes_XYZ, None, TURNED)
     assert prepare(raw, Preprocessing(normalization="none"), 2).image_CXYZ.dtype == np.float32
     assert prepare(raw, Preprocessing(normalization="zscore"), 2).image_CXYZ.dtype == np.float16
 
@@ -208,10 +213,10 @@ def test_a_patch_is_the_volume_there_and_zero_outside_of_it():
         assert np.array_equal(out, padded[:, x : x + 4, y : y + 3, z : z + 5])
 
 
-def tensors_of(codes_XYZ: np.ndarray, num_classes: int = 2) -> dict[str, torch.Tensor]:
-    volume = Volume(np.ones((1, *codes_XYZ.shape), np.float32), codes_XYZ, None, np.eye(4))
+def tensors_of(label_codes_XYZ: np.ndarray, num_classes: int = 2) -> dict[str, torch.Tensor]:
+    volume = Volume(np.ones((1, *label_codes_XYZ.shape), np.float32), label_codes_XYZ, None, np.eye(4))
     prepared = prepare(volume, Preprocessing(orientation=None), num_classes)
-    names = {"codes": prepared.codes_XYZ, "places": prepared.places, "place_counts": prepared.place_counts}
+    names = {"label_codes": prepared.label_codes_XYZ, "places": prepared.places, "place_counts": prepared.place_counts}
     return {name: torch.from_numpy(array) for name, array in names.items()}
 
 
@@ -268,10 +273,10 @@ class Fixed:
 
 def test_a_quarter_turn_about_z_is_rot90():
     settings = Affine(rotation_degrees=(0.0, 0.0, 90.0), scale=(1.0, 1.0))
-    matrix = rotation_and_scale(settings, (1.0, 1.0, 1.0), Fixed(1.0))
+    matrix = draw_rotation_and_scale(settings, (1.0, 1.0, 1.0), Fixed(1.0))
     volume = torch.rand(2, 9, 9, 5, generator=torch.Generator().manual_seed(0))
     out = torch.empty(2, 9, 9, 5)
-    resample(volume, sources((0, 0, 0), (9, 9, 5), matrix, None), out, nearest=False)
+    resample(volume, source_coordinates((0, 0, 0), (9, 9, 5), matrix, None), out, nearest=False)
     turns = [torch.rot90(volume, k, (1, 2)) for k in (1, 3)]
     assert any(torch.allclose(out, turned, atol=1e-5) for turned in turns)
 
@@ -279,7 +284,7 @@ def test_a_quarter_turn_about_z_is_rot90():
 def test_a_ball_stays_a_ball_where_voxels_are_no_cubes():
     spacing = np.array([0.7, 1.0, 3.0])
     settings = Affine(rotation_degrees=(40.0, 60.0, 80.0), scale=(1.25, 1.25))
-    matrix = rotation_and_scale(settings, spacing, np.random.default_rng(5))
+    matrix = draw_rotation_and_scale(settings, spacing, np.random.default_rng(5))
     in_mm = np.diag(spacing) @ matrix @ np.diag(1 / spacing)
     assert np.allclose(in_mm @ in_mm.T, np.eye(3) / 1.25**2)
     assert np.linalg.det(in_mm) > 0
@@ -291,7 +296,9 @@ def test_rotations_are_those_of_monai():
     for axis in range(3):
         angles = [0.0, 0.0, 0.0]
         angles[axis] = 30.0
-        matrix = rotation_and_scale(Affine(rotation_degrees=tuple(angles), scale=(1.0, 1.0)), (1, 1, 1), Fixed(1.0))
+        matrix = draw_rotation_and_scale(
+            Affine(rotation_degrees=tuple(angles), scale=(1.0, 1.0)), (1, 1, 1), Fixed(1.0)
+        )
         theirs = [create_rotate(3, [sign * np.radians(each) for each in angles])[:3, :3] for sign in (1, -1)]
         assert any(np.allclose(matrix, each) for each in theirs)
 
@@ -300,10 +307,10 @@ def test_deformed_patches_show_the_ramp_where_they_come_from():
     ramp = in_space((30, 28, 26), np.eye(4)).astype(np.float32)
     size, start = (10, 9, 8), (9, 8, 7)
     rng = np.random.default_rng(6)
-    matrix = rotation_and_scale(Affine(rotation_degrees=(20.0, 20.0, 20.0)), (1, 1, 2), rng)
-    field = bending(Elastic(displacement_mm=1.0, node_distance_mm=5.0), size, (1, 1, 2), rng)
+    matrix = draw_rotation_and_scale(Affine(rotation_degrees=(20.0, 20.0, 20.0)), (1, 1, 2), rng)
+    field = draw_displacements(Elastic(displacement_mm=1.0, node_distance_mm=5.0), size, (1, 1, 2), rng)
     out = torch.empty(3, *size)
-    places = sources(start, size, matrix, field)
+    places = source_coordinates(start, size, matrix, field)
     resample(torch.from_numpy(ramp), places, out, nearest=False)
     assert np.allclose(out.numpy(), places, atol=2e-4)
     grid = in_space(size, np.eye(4)) - (np.array(size) - 1).reshape(3, 1, 1, 1) / 2
@@ -313,7 +320,9 @@ def test_deformed_patches_show_the_ramp_where_they_come_from():
 
 def test_bending_is_smooth_and_of_the_strength_that_is_said():
     settings = Elastic(displacement_mm=3.0, node_distance_mm=12.0)
-    fields = [bending(settings, (48, 48, 24), (1.0, 1.0, 2.0), np.random.default_rng(seed)) for seed in range(12)]
+    fields = [
+        draw_displacements(settings, (48, 48, 24), (1.0, 1.0, 2.0), np.random.default_rng(seed)) for seed in range(12)
+    ]
     in_mm = np.stack(fields) * np.array([1.0, 1.0, 2.0]).reshape(1, 3, 1, 1, 1)
     assert in_mm.std() == pytest.approx(3.0, rel=0.2)
     second = np.diff(in_mm, n=2, axis=2)
@@ -503,8 +512,23 @@ def test_the_processes_of_a_run_share_what_one_alone_would_draw(synthetic):
     assert len(alone) == len(ranks[0]) == len(ranks[1])
     for whole, first, second in zip(alone, *ranks, strict=True):
         assert torch.equal(whole["image"], torch.cat([first["image"], second["image"]]))
-    names = [[b["case"] for b in synthetic(**settings).build(context(rank=r, world=2)).evaluate("val")] for r in (0, 1)]
-    assert sorted(names[0] + names[1]) == [f"synthetic_{n:03d}" for n in range(8)]
+
+
+@pytest.mark.parametrize("world", [1, 2, 3])
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_the_shares_of_a_split_are_disjoint_of_one_size_and_together_the_split(synthetic, world, split):
+    settings = synthetic(num_cases=8, split=SameCases())
+    shares = [
+        [
+            (int(batch["index"]), batch["case"])
+            for batch in settings.build(context(rank=rank, world=world)).evaluate(split)
+        ]
+        for rank in range(world)
+    ]
+    sizes = [len(share) for share in shares]
+    assert max(sizes) - min(sizes) <= 1
+    assert all(share == sorted(share) for share in shares)
+    assert sorted(item for share in shares for item in share) == [(n, f"synthetic_{n:03d}") for n in range(8)]
 
 
 def test_targets_are_of_the_agreed_shape_and_type(tmp_path, synthetic):
@@ -571,5 +595,5 @@ def test_what_the_data_finds_out_is_said_and_kept_in_the_log(tmp_path, capsys):
     console.say("and then")
     said = capsys.readouterr().out
     assert (tmp_path / "log.txt").read_text() == said
-    assert said.startswith("BraTS 2021, found from file names")
+    assert said.startswith("BraTS 2021, recognised from file names")
     assert "preprocessed 2 of 2 cases into" in said

@@ -16,7 +16,7 @@ from clients import segmentation_cases as made_up
 from trainkit import Context, DataError
 from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.resolve import resolve_text
-from trainkit_segmentation.cases.case import Labels, codes_of_values
+from trainkit_segmentation.cases.labels import Labels, encode_values
 from trainkit_segmentation.data.brats import BraTS
 from trainkit_segmentation.data.kind import SegmentationData
 from trainkit_segmentation.data.msd import MSD
@@ -123,8 +123,8 @@ def test_regions_are_classes_that_overlap(tmp_path, cache, by):
     [
         ({"labels": {"background": 0, "rim": 1, "ignore": 2}}, '"ignore" is not supported'),
         ({"labels": {"background": 0, "rim": "one"}}, '"rim" has no label value'),
-        ({"labels": None}, '"labels" does not say'),
-        ({"channel_names": {}}, "what the channels are"),
+        ({"labels": None}, '"labels" must name the label values'),
+        ({"channel_names": {}}, "names the channels"),
         ({"file_ending": ".nrrd"}, 'ending in ".nrrd" cannot be read'),
         ({"training": ["case_000"]}, '"training" must be a list of'),
     ],
@@ -154,7 +154,7 @@ REGIONS = {
 def test_the_edition_of_brats_is_found_and_said_and_its_regions_are_the_challenges(tmp_path, cache, edition):
     folder = made_up.brats(tmp_path / "cases", edition, cases=2)
     data = BraTS(path=folder, cache=cache, split=SameCases(), preprocessing=AS_IN_FILES)
-    assert any(line.startswith(f"BraTS {edition}, found from") for line in data.inspect())
+    assert any(line.startswith(f"BraTS {edition}, recognised from") for line in data.inspect())
     live = opened(data)
     assert (live.classes, live.exclusive, live.num_channels) == (tuple(REGIONS[edition]), False, 4)
     *suffixes, seg = made_up.BRATS_FILES[edition]
@@ -190,10 +190,10 @@ def test_names_of_one_edition_with_the_values_of_another_are_not_guessed(tmp_pat
     values = on_disk(label)
     made_up.save(label, np.where(values == 3, 4, values).astype(np.uint8))
     told = complaint(BraTS(path=folder, cache=cache, split=SameCases()))
-    assert "the enhancing tumour cannot be told" in told
+    assert "it is unclear which label is the enhancing tumour" in told
     assert 'data.edition = "2021"' in told
     said = BraTS(path=folder, cache=cache, split=SameCases(), edition="2021")
-    assert any("as the recipe says: the enhancing tumour is label 4" in line for line in said.inspect())
+    assert any("set in the recipe: the enhancing tumour is label 4" in line for line in said.inspect())
 
 
 def test_the_wrong_edition_in_the_recipe_is_refused_with_the_case_and_the_value(tmp_path, cache):
@@ -206,7 +206,7 @@ def test_the_wrong_edition_in_the_recipe_is_refused_with_the_case_and_the_value(
 def test_cases_of_two_namings_are_refused(tmp_path, cache):
     made_up.brats(tmp_path / "cases", "2021", cases=1)
     made_up.brats(tmp_path / "cases", "2023", cases=1)
-    assert "cases of two ways of naming" in complaint(BraTS(path=tmp_path / "cases", cache=cache))
+    assert "files of two naming schemes" in complaint(BraTS(path=tmp_path / "cases", cache=cache))
 
 
 def test_a_missing_modality_and_a_missing_segmentation_are_told_with_their_cases(tmp_path, cache):
@@ -307,15 +307,15 @@ def test_the_folds_hold_out_each_case_once_and_are_of_about_one_size():
 
 
 def test_fewer_cases_than_folds_are_refused():
-    with pytest.raises(DataError, match="3 cases cannot be dealt into 5 folds"):
+    with pytest.raises(DataError, match="3 cases are too few for 5 folds"):
         Folds(folds=5).divide({name: name for name in "abc"})
-    with pytest.raises(DataError, match="6 cases of 2 subjects cannot be dealt into 3 folds"):
+    with pytest.raises(DataError, match="6 cases of 2 subjects are too few for 3 folds"):
         Folds(folds=3).divide({f"{s}{n}": s for s in "ab" for n in range(3)})
 
 
 def test_a_fold_that_is_not_there_is_found_by_check():
     text = '[data]\nuse="segmentation_synthetic"\nsplit={use="folds", folds=3, fold=3}\n'
-    with pytest.raises(InvalidRecipe, match="of 3 folds the last is 2"):
+    with pytest.raises(InvalidRecipe, match="must be below folds = 3, got 3"):
         resolve_text(text, Path.cwd())
 
 
@@ -340,7 +340,7 @@ def test_a_file_says_who_is_held_out(tmp_path, name, content):
         ('["case_3"]', 'no case "case_3"; did you mean "case_'),
         ('{"train": ["case_01"], "val": ["case_01"]}', "case_01 is both trained on and held out"),
         ('[{"train": ["case_01"], "val": ["case_02"]}]', "has 1 folds; there is no fold 1"),
-        ("{", "is no JSON"),
+        ("{", "is not valid JSON"),
         ('{"val": 3}', "expected a list of cases"),
     ],
 )
@@ -421,19 +421,19 @@ def spoil_type(folder: Path) -> None:
 
 
 SPOILT = [
-    (spoil_cut_off, "is cut off or damaged"),
+    (spoil_cut_off, "is truncated or damaged"),
     (spoil_flipped_byte, "damaged"),
     (spoil_no_gzip, "cannot be read as NIfTI"),
     (spoil_empty, "cannot be read as NIfTI"),
     (spoil_missing, "there is no"),
     (spoil_dimension, "expected three dimensions, or four with the channels last, got (9, 9)"),
-    (spoil_channels, "the data set has 1 channels, this image 2"),
+    (spoil_channels, "the data set has 1 channels, but this image has 2"),
     (spoil_nan, "5 voxels are NaN or infinite"),
-    (spoil_shape, "the label lies on another grid than case_001.nii.gz: 20×24×18 against 20×24×17 voxels"),
-    (spoil_affine, "corners lie up to 5 mm apart"),
-    (spoil_values, "values that are not declared: 7 (1 voxels); declared are 0, 1, 2"),
-    (spoil_fractions, "voxels of the label are not whole numbers, as 0.75"),
-    (spoil_type, "are no plain numbers"),
+    (spoil_shape, "the label is on another grid than case_001.nii.gz: 20×24×18 and 20×24×17 voxels"),
+    (spoil_affine, "corners are up to 5 mm apart"),
+    (spoil_values, "values that are not declared: 7 (1 voxels); the declared ones are 0, 1, 2"),
+    (spoil_fractions, "voxels of the label are not whole numbers, for example 0.75"),
+    (spoil_type, "voxels must be integers or real numbers"),
 ]
 
 
@@ -463,7 +463,7 @@ def test_check_tells_all_that_is_wrong_at_once(tmp_path, cache):
             shutil.copy(tmp_path / "fresh" / kind / "case_001.nii.gz", folder / kind / "case_001.nii.gz")
     told = complaint(MSD(path=folder, cache=cache, split=Folds(folds=7)))
     assert "4 problems in 6 cases" in told
-    for expected in ("case_003: ", "case_004: ", "case_005: ", "6 cases cannot be dealt into 7 folds"):
+    for expected in ("case_003: ", "case_004: ", "case_005: ", "6 cases are too few for 7 folds"):
         assert expected in told
 
 
@@ -486,9 +486,9 @@ def test_label_values_mean_the_same_in_every_integer_type(values, dtype, exclusi
     labels = Labels(("a", "b"), exclusive, members)
     there = [value for value in values if np.iinfo(dtype).min <= value <= np.iinfo(dtype).max]
     values_XYZ = np.array(there * 4, dtype=dtype).reshape(2, 2, -1)
-    codes_XYZ, table = codes_of_values(values_XYZ, labels)
-    for value, code in zip(values_XYZ.ravel().tolist(), codes_XYZ.ravel().tolist(), strict=True):
-        classes = tuple(np.flatnonzero(table[code])) if table is not None else ((code - 1,) if code else ())
+    label_codes_XYZ, class_table = encode_values(values_XYZ, labels)
+    for value, code in zip(values_XYZ.ravel().tolist(), label_codes_XYZ.ravel().tolist(), strict=True):
+        classes = tuple(np.flatnonzero(class_table[code])) if class_table is not None else ((code - 1,) if code else ())
         assert classes == members[value]
 
 
@@ -567,7 +567,7 @@ def test_the_brats_case_is_of_2021_with_its_three_regions(cache, real):
         split=SameCases(),
         preprocessing=Preprocessing(normalization="zscore_nonzero", crop_to_nonzero=True),
     )
-    assert any(line.startswith("BraTS 2021, found") for line in data.inspect())
+    assert any(line.startswith("BraTS 2021, recognised") for line in data.inspect())
     live = opened(data)
     ((name, batch),) = volumes(data).items()
     values = on_disk(real / "brats2021" / name / f"{name}_seg.nii.gz")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +19,12 @@ from trainkit.console import Console
 from trainkit.engine.resume import resume
 from trainkit.engine.start import ExitCode, RunOutcome, start
 from trainkit.recipe.resolve import resolve_text
+from trainkit_segmentation.data.kind import SegmentationData
+from trainkit_segmentation.hooks.overlays import Overlays
 from trainkit_segmentation.inference.sliding_window import SlidingWindow
+from trainkit_segmentation.losses.kind import SegmentationLoss
+from trainkit_segmentation.metrics.kind import SegmentationMetric
+from trainkit_segmentation.models.kind import SegmentationModel
 
 RECIPE = """
 trainkit = 1
@@ -85,10 +92,48 @@ def test_it_learns_and_tells_each_class(tmp_path: Path, model: str, settings: st
     assert "val/dice" in log
 
 
+@pytest.mark.parametrize("batch_dice", [True, False])
+def test_two_batches_of_one_patch_train_as_one_batch_of_two(tmp_path: Path, batch_dice: bool) -> None:
+    recipe = f"""
+trainkit = 1
+[run]
+name = "sums"
+epochs = 2
+device = "cpu"
+threads = 1
+[data]
+use = "segmentation_synthetic"
+num_cases = 8
+size = [20, 20, 20]
+patch_size = [16, 16, 16]
+cache = {{ folder = "{tmp_path / "cache"}" }}
+[model]
+use = "dynunet"
+channels = [4, 8, 8, 8]
+deep_supervision = 1
+[losses.overlap]
+use = "dice_ce"
+batch_dice = {str(batch_dice).lower()}
+[inference]
+use = "sliding_window"
+[optimizer]
+use = "sgd"
+lr = 0.1
+"""
+    found = []
+    for size, accumulate in ((2, 1), (1, 2)):
+        sets = (f"run.dir={tmp_path / str(size)}", f"data.batch_size={size}", f"run.accumulate={accumulate}")
+        state = start(resolve_text(recipe, tmp_path, sets), Console(quiet=True)).run.state
+        assert state.step == 6, "two epochs of six cases"
+        found.append((state.metrics["train/loss"], state.metrics["val/loss"], state.model.state_dict()))
+    (one_train, one_val, one), (two_train, two_val, two) = found
+    assert two_train == pytest.approx(one_train, rel=1e-5)
+    assert two_val == pytest.approx(one_val, rel=1e-5)
+    assert all(torch.allclose(one[name], two[name], rtol=1e-3, atol=1e-5) for name in one)
+
+
 class Everywhere(torch.nn.Module):
     """Scores that are the image itself, and the sizes of the patches that it is given."""
-
-    patch_size = (8, 8, 8)
 
     def __init__(self) -> None:
         super().__init__()
@@ -102,11 +147,12 @@ class Everywhere(torch.nn.Module):
 @pytest.mark.parametrize("size", [(8, 8, 8), (13, 20, 9), (5, 20, 8)])
 @pytest.mark.parametrize("settings", [SlidingWindow(), SlidingWindow(blending="constant", overlap=0.0)])
 def test_windows_of_the_patch_size_cover_a_volume_of_any_size(size: tuple[int, ...], settings: SlidingWindow) -> None:
+    data: Any = SimpleNamespace(patch_size=(8, 8, 8))
     model, image = Everywhere(), torch.randn(1, 1, *size)
-    outputs = settings.build(None)(model, {"image": image})
+    outputs = settings.build(data)(model, {"image": image})
     assert torch.allclose(outputs["logits"], image.repeat(1, 2, 1, 1, 1), atol=1e-5)
     assert model.sizes == {(8, 8, 8)}
-    SlidingWindow(window_size=(4, 8, 4)).build(None)(other := Everywhere(), {"image": image})
+    SlidingWindow(window_size=(4, 8, 4)).build(data)(other := Everywhere(), {"image": image})
     assert other.sizes == {(4, 8, 4)}
 
 
@@ -119,6 +165,28 @@ def test_a_case_that_is_not_held_out_cannot_be_shown(tmp_path: Path) -> None:
     assert shown == {"overlay_val_0-0002.png", "overlay_val_1-0002.png"}
     with pytest.raises(DataError, match=r"channel = 1, but the images have 1"):
         run(tmp_path, hook="channel = 1")
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_a_trained_network_is_rebuilt_from_its_checkpoint_and_the_facts_of_its_data(
+    tmp_path: Path, exclusive: bool
+) -> None:
+    ending = run(tmp_path, exclusive=exclusive)
+    state = ending.run.state
+    data: Any = state.data
+    assert ending.newest is not None
+    checkpoint = read_checkpoint(ending.newest)
+    facts = checkpoint["facts"]
+    assert facts == json.loads(json.dumps(data.facts()))
+    recipe = resolve_text(RECIPE.format(model="unet", settings="", hook="", exclusive=str(exclusive).lower()), tmp_path)
+    stand_in = recipe.recipe.data.recall(facts)
+    rebuilt: Any = recipe.recipe.model.build(stand_in)
+    rebuilt.load_state_dict(checkpoint["model"])
+    infer = recipe.recipe.inference.build(stand_in)
+    (batch, _) = data.evaluate("val")
+    with torch.no_grad():
+        expected = ending.run.inference(state.model.eval(), batch)["logits"]
+        assert torch.equal(infer(rebuilt.eval(), batch)["logits"], expected)
 
 
 # ---- what it begins with, and goes on with --------------------------------------------------------------------------
@@ -152,7 +220,7 @@ def test_initial_weights_are_loaded_once_and_a_resumed_run_needs_their_file_no_m
 @pytest.mark.slow
 def test_a_checkpoint_of_other_classes_is_refused_until_its_head_is_left_out(tmp_path: Path) -> None:
     newest = run(tmp_path, exclusive=False).newest
-    with pytest.raises(DataError, match=r'other classes or channels.*init_from_skip = \["head\.\*"\]'):
+    with pytest.raises(DataError, match=r'other sizes \(classes, channels\).*init_from_skip = \["head\.\*"\]'):
         run(tmp_path, settings=f'init_from = "{newest}"')
     ending = run(tmp_path, settings=f'init_from = "{newest}"\ninit_from_skip = ["head.*"]')
     assert "as initialised: model.2.0.conv.weight" in (ending.run.state.folder / "log.txt").read_text()
@@ -187,25 +255,6 @@ def test_a_class_may_be_watched_whose_name_only_the_data_knows() -> None:
     resolve_text(GOOD.replace('"val/dice"', '"val/dice_ball_of_fat"'), Path.cwd())
 
 
-def test_parts_for_volumes_say_so_where_there_are_none() -> None:
-    text = """
-trainkit = 1
-[run]
-epochs = 1
-[data]
-use = "diffraction_simulated"
-[model]
-use = "single_slice_ptychography"
-probe = { use = "aperture" }
-[losses.data]
-use = "dice_ce"
-[metrics.dice]
-use = "dice"
-[inference]
-use = "sliding_window"
-[hooks.overlays]
-use = "segmentation_overlays"
-"""
-    said = mistakes(text)
-    assert said.count("which this data does not have") == 3
-    assert "which this model is not" in said
+def test_every_part_for_volumes_accepts_segmentation_data_alone() -> None:
+    parts = (SegmentationModel, SegmentationLoss, SegmentationMetric, SlidingWindow, Overlays)
+    assert {part.accepts for part in parts} == {SegmentationData}

@@ -1,1 +1,1 @@
-"""One case and its files, what the values of a label mean, and made-up cases."""
+"""A case and its files, the meaning of label values, and made-up cases."""

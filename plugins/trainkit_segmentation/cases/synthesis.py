@@ -10,7 +10,8 @@ import attrs
 import numpy as np
 
 from trainkit import FileFacts, random_seed
-from trainkit_segmentation.cases.case import CaseList, Examination, Labels, Volume
+from trainkit_segmentation.cases.case import CaseList, CaseReport, Volume
+from trainkit_segmentation.cases.labels import Labels
 
 if TYPE_CHECKING:
     from trainkit_segmentation.data.synthetic import SyntheticSegmentation
@@ -21,9 +22,9 @@ class SyntheticCase:
     """An ellipsoid with a smaller, brighter one in it, in a background of other ellipsoids and noise.
 
     Attributes:
-        number: Which one.
-        size: Voxels.
-        seed: Another one makes other cases.
+        number: Number of the case.
+        size: Voxels of the volume along x, y, z.
+        seed: Another seed gives other cases.
     """
 
     number: int
@@ -32,36 +33,36 @@ class SyntheticCase:
 
     @property
     def name(self) -> str:
-        """What it is called."""
+        """Name of the case."""
         return f"synthetic_{self.number:03d}"
 
     @property
     def subject(self) -> str:
-        """Each is of its own."""
+        """Each case is of another person."""
         return self.name
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """None."""
+        """No files."""
         return ()
 
     def describe(self) -> Mapping[str, Any]:
-        """Return what it is made of."""
+        """Return everything that the case depends on."""
         return attrs.asdict(self)
 
-    def examine(self, labels: Labels, facts: FileFacts) -> Examination:
-        """Make it and count."""
+    def inspect(self, labels: Labels, facts: FileFacts) -> CaseReport:
+        """Make the case and count its voxels."""
         volume = self.read(labels)
-        voxels = {name: int((volume.codes_XYZ == k).sum()) for k, name in enumerate(labels.classes, start=1)}
-        return Examination(self.size, volume.affine, voxels, ())
+        voxels = {name: int((volume.label_codes_XYZ == k).sum()) for k, name in enumerate(labels.classes, start=1)}
+        return CaseReport(self.size, volume.affine, voxels, ())
 
     def read(self, labels: Labels) -> Volume:
-        """Make it."""
+        """Make the case."""
         rng = np.random.default_rng(random_seed(self.seed, self.number))
         extent = np.array(self.size)
         image = rng.normal(0.0, 0.25, self.size)
         codes = np.zeros(self.size, dtype=np.uint8)
-        for _ in range(3):  # things that are as bright as the organ, but flat
+        for _ in range(3):  # distractors that are as bright as the organ, but flat
             centre, radii = extent * rng.uniform(0.1, 0.9, 3), extent * rng.uniform(0.05, 0.2, 3)
             radii[rng.integers(3)] *= 0.2
             image[_ellipsoid(self.size, centre, radii)] += 1.0
@@ -75,7 +76,7 @@ class SyntheticCase:
 
 
 def find(settings: SyntheticSegmentation) -> CaseList:
-    """Describe the cases."""
+    """List the cases."""
     return CaseList(
         source="synthetic cases",
         cases=tuple(SyntheticCase(number, settings.size, settings.seed) for number in range(settings.num_cases)),

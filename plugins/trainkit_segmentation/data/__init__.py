@@ -1,1 +1,1 @@
-"""The data of a run: their kind, and the layouts of folders, one a file."""
+"""The data of a run: the kind, and one reader in each file."""

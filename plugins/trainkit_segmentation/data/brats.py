@@ -23,19 +23,19 @@ def _each_once(instance: object, attribute: attrs.Attribute[Any], value: tuple[s
 
 @component
 class BraTS(SegmentationData):
-    """A folder of BraTS cases: one folder a case, with a file for each modality and one for the segmentation.
+    """A folder of BraTS cases: each case is a folder with one file for each modality and one for the segmentation.
 
-    Up to 2022 files end in ``_t1``, ``_t1ce``, ``_t2``, ``_flair``, ``_seg``, and 4 is enhancing tumour. Since 2023
-    they end in ``-t1n``, ``-t1c``, ``-t2w``, ``-t2f``, ``-seg``, and it is 3; 2024 adds 4, the resection cavity.
-    Cases of one patient (``BraTS-GLI-00005-100``, ``-101``) stay together in a split.
+    Up to 2022, files end in ``_t1``, ``_t1ce``, ``_t2``, ``_flair``, ``_seg``, and the enhancing tumour is label 4.
+    Since 2023, they end in ``-t1n``, ``-t1c``, ``-t2w``, ``-t2f``, ``-seg``, and it is label 3; 2024 adds label 4, the
+    resection cavity. Cases of one patient (``BraTS-GLI-00005-100``, ``-101``) stay together in a split.
 
     Attributes:
         path: The folder that holds the cases' folders.
-        edition: Whose label values these are; "2021" stands for 2017 to 2022. "auto": found from file names and label
-            values, and said.
-        target: "regions": whole_tumor, tumor_core, enhancing_tumor (2024: and resection_cavity), which overlap, as the
-            challenge scores them. "labels": the label values themselves, which do not.
-        modalities: The channels, in their order.
+        edition: Edition of the challenge, which determines what label values mean; "2021" stands for 2017 to 2022.
+            "auto": recognised from file names and label values, and logged.
+        target: "regions": whole_tumor, tumor_core, enhancing_tumor (2024: also resection_cavity), which overlap; the
+            challenge scores these. "labels": the label values themselves, which exclude each other.
+        modalities: The channels of the image, in this order.
     """
 
     path: Path
@@ -44,7 +44,7 @@ class BraTS(SegmentationData):
     modalities: tuple[Modality, ...] = attrs.field(default=("t1", "t1c", "t2", "flair"), validator=_each_once)
 
     def find(self) -> CaseList:
-        """Find the cases, and the edition from their names and label values."""
+        """Find the cases, and recognise the edition from their names and label values."""
         from trainkit_segmentation.data.brats_live import find
 
         return find(self)

@@ -1,4 +1,4 @@
-"""Finding BraTS cases, and the edition from their file names and label values."""
+"""Finds BraTS cases, and recognises the edition from their file names and label values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainkit import DataError, FileFacts
-from trainkit_segmentation.cases.case import CaseList, FileCase, Labels
+from trainkit_segmentation.cases.case import CaseList, FileCase
+from trainkit_segmentation.cases.labels import Labels
 from trainkit_segmentation.files.label_values import values_in
 from trainkit_segmentation.preparing.cache_live import CaseStore
 
@@ -28,7 +29,7 @@ def find(settings: BraTS) -> CaseList:
     """Find the cases of a folder.
 
     Raises:
-        DataError: There are none, or their edition cannot be told.
+        DataError: There are no cases, or their edition cannot be recognised.
     """
     folders = _case_folders(settings.path)
     names = {folder: _naming(folder) for folder in folders}
@@ -42,9 +43,9 @@ def find(settings: BraTS) -> CaseList:
     if len(naming) > 1:
         some = {each: next(folder.name for folder in folders if names[folder] == each) for each in naming}
         raise DataError(
-            f"{settings.path}: cases of two ways of naming: "
+            f"{settings.path}: cases with files of two naming schemes: "
             + ", ".join(f"{name} ({each})" for each, name in some.items())
-            + ". Their label values differ; keep them in folders of their own"
+            + ". Their label values differ; keep them in separate folders"
         )
     cases, problems = [], []
     for folder in folders:
@@ -105,13 +106,14 @@ def _patient(name: str) -> str:
 def _edition(settings: BraTS, naming: str, cases: list[FileCase], facts: FileFacts) -> tuple[str, str]:
     """Return the edition, and a sentence about it."""
     if settings.edition != "auto":
-        return settings.edition, f"BraTS {settings.edition}, as the recipe says: {_told(settings.edition)}"
+        text = _enhancing_label_text(settings.edition)
+        return settings.edition, f"BraTS {settings.edition}, set in the recipe: {text}"
     values: set[int] = set()
     for case in cases:
         if case.label is not None:
             try:
                 values |= set(values_in(case.label, facts))
-            except DataError:  # said where each case is looked at, or read
+            except DataError:  # reported when each case is inspected or read
                 continue
     after_treatment = any(_time_point(case.name) >= _FIRST_AFTER_TREATMENT for case in cases)
     newer = "2024" if 4 in values else "2023"  # without a cavity, the values of 2024 mean what those of 2023 do
@@ -121,11 +123,11 @@ def _edition(settings: BraTS, naming: str, cases: list[FileCase], facts: FileFac
     if odd and not (edition == "2024" and after_treatment):
         raise DataError(
             f"{settings.path}: files are named as {naming}, but label {_ENHANCING[edition]} is in no case and {other} "
-            "is: names and label values do not fit each other, so the enhancing tumour cannot be told. Say "
-            'data.edition = "2021" (it is 4), "2023" (it is 3) or "2024" (it is 3, and 4 the resection cavity)'
+            "is: names and label values contradict each other, so it is unclear which label is the enhancing tumour. "
+            'Set data.edition = "2021" (label 4), "2023" (label 3) or "2024" (label 3; 4 is the resection cavity)'
         )
-    seen = ", ".join(map(str, sorted(values)))
-    return edition, f"BraTS {edition}, found from file names ({naming}) and label values ({seen}): {_told(edition)}"
+    evidence = f"file names ({naming}) and label values ({', '.join(map(str, sorted(values)))})"
+    return edition, f"BraTS {edition}, recognised from {evidence}: {_enhancing_label_text(edition)}"
 
 
 def _time_point(name: str) -> int:
@@ -133,7 +135,7 @@ def _time_point(name: str) -> int:
     return int(found[1]) if found else 0
 
 
-def _told(edition: str) -> str:
+def _enhancing_label_text(edition: str) -> str:
     cavity = ", the resection cavity is 4" if edition == "2024" else ""
     return f"the enhancing tumour is label {_ENHANCING[edition]}{cavity}"
 

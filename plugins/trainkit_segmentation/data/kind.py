@@ -1,14 +1,15 @@
-"""The kind of data that a segmentation network accepts: a reader of folders is a subclass with one method, ``find``."""
+"""The kind of data that a segmentation network accepts. A reader of folders is a subclass with one method, ``find``."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
 from trainkit import Context, Data, component
+from trainkit_segmentation.data.facts import SegmentationFacts
 from trainkit_segmentation.patches.augmentation import Augmentation
 from trainkit_segmentation.preparing.cache import Cache
 from trainkit_segmentation.preparing.preprocessing import Preprocessing
@@ -25,17 +26,19 @@ class SegmentationData(Data):
     """Images with a label for each voxel.
 
     Attributes:
-        batch_size: Patches in a step.
-        steps_per_epoch: Steps in an epoch; None: a pass over the cases, as many as it takes to draw a patch of each.
-        patch_size: Voxels of a training patch along x, y, z. Where a preprocessed volume is smaller, the patch is
-            padded with zeros (background) on both sides.
-        foreground_probability: How often a patch is centred on a voxel of a class (each class that the case has is
-            as probable), as far as it then lies in the volume; otherwise it is anywhere.
-        workers: Processes that prepare batches; any number gives the same ones. 0: the training process itself.
+        batch_size: Patches in a batch.
+        steps_per_epoch: Batches in an epoch. Not given: as many as it takes to draw one patch of each case.
+        patch_size: Voxels of a training patch along x, y, z. A smaller volume is padded with zeros (background) on both
+            sides.
+        foreground_probability: Probability that a patch is centred on a voxel of a class; all classes that the case has
+            are equally probable. The patch is shifted to stay inside the volume. Other patches are placed uniformly at
+            random.
+        workers: Processes that prepare batches; their number does not change the batches. 0: the training process
+            prepares them.
         split: Which cases are trained on, and which are validated.
-        preprocessing: What is done to each case once.
-        augmentation: What is done to each patch, anew each time.
-        cache: Where preprocessed cases are kept.
+        preprocessing: Changes of each case that are made once and cached.
+        augmentation: Random changes of each patch.
+        cache: The folder of preprocessed cases.
     """
 
     requires: ClassVar[tuple[str, ...]] = ("nibabel", "safetensors")
@@ -55,25 +58,33 @@ class SegmentationData(Data):
     cache: Cache = Cache()
 
     def splits(self) -> tuple[str, ...]:
-        """Return the splits there are, "train" first."""
+        """Return the names of the splits, "train" first."""
         return self.split.splits()
 
     @abstractmethod
     def find(self) -> CaseList:
-        """Find the cases and what their labels mean; what is wrong with single cases is listed, not raised.
+        """Find the cases and the meaning of their labels. Problems of single cases are listed, not raised.
 
         Raises:
-            DataError: There is nothing to list.
+            DataError: No case can be listed.
         """
 
     def inspect(self) -> Iterable[str]:
-        """Look at each case's headers and label, and sum them up."""
+        """Read each case's headers and label, and summarise them."""
         from trainkit_segmentation.data.inspection import inspect
 
         return inspect(self)
 
     def build(self, context: Context) -> LiveSegmentation:
-        """Preprocess what is not in the cache yet, and open it."""
+        """Preprocess the cases that are not in the cache yet, and open all."""
         from trainkit_segmentation.data.kind_live import LiveSegmentation
 
         return LiveSegmentation(self, context)
+
+    def recall(self, facts: Mapping[str, Any]) -> SegmentationFacts:
+        """Return a stand-in for the opened data, from which a network can be built.
+
+        Raises:
+            DataError: The facts are of other data, or incomplete.
+        """
+        return SegmentationFacts.from_json(facts)

@@ -1,4 +1,4 @@
-"""Cases that can be trained on: what every segmentation model, loss and metric is given as ``data``.
+"""The opened data, which every segmentation model, loss and metric gets as ``data``.
 
 Shapes: B = patches of a batch, C = channels of an image, K = classes of a target, X, Y, Z = voxels.
 """
@@ -6,18 +6,22 @@ Shapes: B = patches of a batch, C = channels of an image, K = classes of a targe
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Iterator, Sequence
 from math import ceil
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
+import attrs
 import torch
 from torch import Tensor
 
-from trainkit import Context, DataError, State, Workers, did_you_mean, process_share
+from trainkit import Batch, Context, DataError, Outputs, State, Workers, did_you_mean, process_share
+from trainkit_segmentation.data.facts import SegmentationFacts
+from trainkit_segmentation.data.label_maps import class_masks, most_likely
 from trainkit_segmentation.patches.batches import PatchBatches
-from trainkit_segmentation.preparing.cache_filling import prepare_all
+from trainkit_segmentation.preparing.cache_filling import digest_of, prepare_all
 from trainkit_segmentation.preparing.cache_live import CaseStore
-from trainkit_segmentation.preparing.cached_cases import OpenCase, opened
+from trainkit_segmentation.preparing.cached_cases import OpenCase, open_case
 
 if TYPE_CHECKING:
     from trainkit_segmentation.data.kind import SegmentationData
@@ -29,21 +33,22 @@ _log = logging.getLogger("trainkit.segmentation")
 class LiveSegmentation:
     """Preprocessed cases.
 
-    A batch of training has ``index`` (B,), ``image`` (B, C, X, Y, Z) float32 of the patch's size, and ``label``:
-    where classes exclude each other (B, 1, X, Y, Z) int64, 0 for the background and i + 1 for ``classes[i]``;
-    else (B, K, X, Y, Z) float32, 0 or 1. A batch of evaluation is one whole preprocessed volume, B = 1, and has its
-    name as ``case``.
+    A training batch has ``index`` (B,), ``image`` (B, C, X, Y, Z) float32 of the patch size, and ``label``: where
+    classes exclude each other (B, 1, X, Y, Z) int64, 0 for the background and i + 1 for ``classes[i]``; otherwise
+    (B, K, X, Y, Z) float32, 0 or 1. A batch of evaluation is one whole preprocessed volume, B = 1, with the name of its
+    case as ``case``.
 
     Attributes:
         num_channels: Channels of an image.
         classes: The foreground classes, in the order of the target's values or channels.
-        exclusive: Whether a voxel has one class at most: a network then gives ``len(classes) + 1`` scores (softmax),
-            else ``len(classes)`` (sigmoid).
+        exclusive: Whether a voxel has at most one class. A network then gives ``len(classes) + 1`` scores (softmax),
+            otherwise ``len(classes)`` (sigmoid).
         patch_size: Voxels of a training patch along x, y, z of the preprocessed grid.
         batches_per_epoch: Batches of an epoch, on this process.
     """
 
     _workers: Workers[tuple[int, int]] | None = None
+    _last_prediction: tuple[weakref.ref[Tensor], Tensor] | None = None
 
     def __init__(self, settings: SegmentationData, context: Context) -> None:
         listing = settings.find()
@@ -51,22 +56,35 @@ class LiveSegmentation:
             raise DataError("\n  ".join([f"{listing.source}: {len(listing.problems)} problems", *listing.problems]))
         for note in listing.notes:
             _log.info("%s", note)
-        self.num_channels, self.classes = len(listing.channels), listing.labels.classes
-        self.exclusive = listing.labels.exclusive
+        labels = listing.labels
+        self.num_channels, self.classes = len(listing.channels), labels.classes
+        self.exclusive = labels.exclusive
         self.patch_size = settings.patch_size
 
         self._division = settings.split.divide({case.name: case.subject for case in listing.cases})
         self._index = {case.name: number for number, case in enumerate(listing.cases)}
         used = {name for names in self._division.values() for name in names}
-        self._store = CaseStore(settings.cache)  # holds what is in use for as long as this lives
+        self._store = CaseStore(settings.cache)  # keeps the entries in use for as long as this lives
         cases = [case for case in listing.cases if case.name in used]
-        self._keys = prepare_all(cases, listing.labels, settings.preprocessing, self._store)
+        self._prepared = prepare_all(cases, labels, settings.preprocessing, self._store)
 
         train = self._division["train"]
+        self._facts = SegmentationFacts(
+            channels=listing.channels,
+            classes=labels.classes,
+            exclusive=labels.exclusive,
+            label_values={
+                value: tuple(labels.classes[k] for k in members) for value, members in sorted(labels.members.items())
+            },
+            patch_size=settings.patch_size,
+            preprocessing=attrs.asdict(cast(Any, settings.preprocessing)),
+            num_training_cases=len(train),
+            training_digest=digest_of([[name, self._prepared[name].content] for name in train]),
+        )
         self._check_classes(listing.source, train)
         self.batches_per_epoch = settings.steps_per_epoch or ceil(len(train) / (settings.batch_size * context.world))
         self._rank, self._world = context.rank, context.world
-        entries = [(self._index[name], self._store.path(self._keys[name])) for name in train]
+        entries = [(self._index[name], self._store.path(self._prepared[name].key)) for name in train]
         self._batches = PatchBatches(settings, context, entries)
         on_gpu = torch.device(context.device).type == "cuda"
         if settings.workers:
@@ -83,16 +101,16 @@ class LiveSegmentation:
                 yield self._batches[place]
 
     def on_run_end(self, state: State) -> None:
-        """End the processes that prepare batches, before a next run in this process begins."""
+        """End the processes that prepare batches, so that they do not outlive the run."""
         if self._workers is not None:
             self._workers.end()
 
     def facts(self) -> dict[str, Any]:
-        """Return what a model has to know of the data."""
-        return {}
+        """Return what a model has to know of the data, as JSON values; see `SegmentationFacts`."""
+        return self._facts.to_json()
 
     def evaluate(self, split: str) -> Iterator[dict[str, Any]]:
-        """Yield each case of a split whole, in alphabetical order; with several processes, each its share."""
+        """Yield each whole case of this process's share of a split, in alphabetical order."""
         if split not in self._division:
             raise DataError(f'there is no split "{split}"; {did_you_mean(split, self._division)}')
         for name in process_share(self._division[split], self._rank, self._world):
@@ -100,28 +118,51 @@ class LiveSegmentation:
             yield {
                 "index": torch.tensor([self._index[name]]),
                 "image": case.tensors["image"].float()[None],
-                "label": case.label(case.tensors["codes"])[None],
+                "label": case.label(case.tensors["label_codes"])[None],
                 "case": name,
             }
 
     def to_original(self, scores_KXYZ: Tensor, case: str) -> Tensor:
         """Resample class scores of a preprocessed volume onto the case's own voxel grid.
 
-        What preprocessing cropped becomes background, with scores of ±10⁴.
+        Cropped voxels become background, with scores of ±10⁴.
 
         Args:
-            scores_KXYZ: Scores on the preprocessed grid, floating point, one channel a network output.
-            case: Its name.
+            scores_KXYZ: Scores on the preprocessed grid, floating point, one channel for each network output.
+            case: Name of the case.
 
         Returns:
             (K, X, Y, Z) on the voxel grid of the case's files, same dtype and device.
         """
         return self._case(case).grid.to_own(scores_KXYZ, background=0 if self.exclusive else None)
 
+    def prediction(self, outputs: Outputs, batch: Batch) -> Tensor:
+        """Return what a network found in a batch of evaluation, on the case's own voxel grid.
+
+        Metrics and pictures of one case share the result: it is kept for as long as they ask about the same scores.
+
+        Returns:
+            In the form of `truth`, as uint8 (int64 for more than 255 classes) or bool.
+        """
+        logits: Tensor = outputs["logits"]
+        if self._last_prediction is None or self._last_prediction[0]() is not logits:
+            self._last_prediction = None  # makes room before the next one is computed
+            scores_K1XYZ = (self.to_original(each_XYZ[None].float(), batch["case"]) for each_XYZ in logits[0])
+            self._last_prediction = weakref.ref(logits), most_likely(scores_K1XYZ, self.exclusive)
+        return self._last_prediction[1]
+
+    def on_validation_end(self, state: State) -> None:
+        """Free the last prediction."""
+        self._last_prediction = None
+
+    def masks(self, labels_LXYZ: Tensor) -> Iterator[Tensor]:
+        """Yield the mask of each class of labels as `truth` and `prediction` return them, or of a plane of them."""
+        return class_masks(labels_LXYZ, len(self.classes), self.exclusive)
+
     def truth(self, case: str) -> Tensor:
-        """Return the label on the case's own voxel grid, in the convention of a batch's ``label`` without its B."""
+        """Return the label on the case's own voxel grid, in the form of a batch's ``label`` without its first axis."""
         found = self._case(case)
-        return found.label(found.tensors.get("own_codes", found.tensors["codes"]))
+        return found.label(found.tensors.get("own_label_codes", found.tensors["label_codes"]))
 
     def spacing_mm(self, case: str) -> tuple[float, float, float]:
         """Return the size of a voxel of the case's own grid along its axes."""
@@ -132,16 +173,16 @@ class LiveSegmentation:
         return self._case(case).grid.affine
 
     def _check_classes(self, source: str, train: Sequence[str]) -> None:
-        counts = {name: opened(self._store.path(key)).tensors["place_counts"] for name, key in self._keys.items()}
+        counts = {name: self._case(name).tensors["place_counts"] for name in self._prepared}
         anywhere = torch.stack(list(counts.values())).sum(dim=0)
         trained = torch.stack([counts[name] for name in train]).sum(dim=0)
         for k, name in enumerate(self.classes):
             if not anywhere[k]:
-                raise DataError(f'{source}: class "{name}" is in no case: leave it out, or see what label values mean')
+                raise DataError(f'{source}: class "{name}" is in no case: leave it out, or check the label values')
             if not trained[k]:
-                _log.warning('class "%s" is in no case that is trained on', name)
+                _log.warning('class "%s" is in no training case', name)
 
     def _case(self, name: str) -> OpenCase:
-        if name not in self._keys:
-            raise DataError(f'there is no case "{name}"; {did_you_mean(name, self._keys)}')
-        return opened(self._store.path(self._keys[name]))
+        if name not in self._prepared:
+            raise DataError(f'there is no case "{name}"; {did_you_mean(name, self._prepared)}')
+        return open_case(self._store.path(self._prepared[name].key))

@@ -1,4 +1,4 @@
-"""Folders of the Medical Segmentation Decathlon and of nnU-Net: a ``dataset.json`` says what is where."""
+"""Folders of the Medical Segmentation Decathlon and of nnU-Net, described by a ``dataset.json``."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
 
 @component
 class MSD(SegmentationData):
-    """A folder with ``dataset.json``, as the Decathlon (MSD) has it, or nnU-Net's raw data of version 1 or 2.
+    """A folder with ``dataset.json``: a task of the Decathlon (MSD), or nnU-Net's raw data of version 1 or 2.
 
-    Images may be files of three dimensions, of four (the last one the channels), or one file a channel
-    (``case_0000.nii.gz``, ``case_0001.nii.gz``, …). Labels of nnU-Net's regions are taken as classes that overlap.
+    Images may be files of three dimensions, files of four dimensions (the last one for channels), or one file for each
+    channel (``case_0000.nii.gz``, ``case_0001.nii.gz``, …). Regions of nnU-Net become classes that overlap.
 
     Attributes:
         path: The folder that holds ``dataset.json``.
-        regions: Classes made from several label values each, as ``{ tumour = [2, 3], liver = [1, 2, 3] }``; they may
-            overlap. None: the classes of ``dataset.json``.
+        regions: Classes that combine several label values, for example ``{ tumour = [2, 3], liver = [1, 2, 3] }``; they
+            may overlap. Not given: the classes of ``dataset.json``.
     """
 
     path: Path
     regions: Mapping[str, tuple[int, ...]] | None = None
 
     def find(self) -> CaseList:
-        """Read ``dataset.json`` and look for the files it is about."""
+        """Read ``dataset.json`` and find the files that it lists."""
         from trainkit_segmentation.data.msd_live import find
 
         return find(self.path, self.regions)

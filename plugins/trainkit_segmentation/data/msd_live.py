@@ -1,4 +1,4 @@
-"""Reading ``dataset.json`` of the Decathlon and of nnU-Net, and finding the files it is about."""
+"""Reads ``dataset.json`` of the Decathlon and of nnU-Net, and finds the files that it lists."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from trainkit import DataError, did_you_mean
-from trainkit_segmentation.cases.case import CaseList, FileCase, Labels
+from trainkit_segmentation.cases.case import CaseList, FileCase
+from trainkit_segmentation.cases.labels import Labels
 
 _ENDINGS = (".nii.gz", ".nii")
 
@@ -17,11 +18,11 @@ def find(folder: Path, regions: Mapping[str, Sequence[int]] | None) -> CaseList:
     """Find the cases of a folder.
 
     Args:
-        folder: Holds ``dataset.json``.
-        regions: Classes made from several label values; None: those of ``dataset.json``.
+        folder: The folder that holds ``dataset.json``.
+        regions: Classes that combine several label values; None: the classes of ``dataset.json``.
 
     Raises:
-        DataError: ``dataset.json`` is missing or cannot be understood.
+        DataError: ``dataset.json`` is missing or cannot be interpreted.
     """
     path = folder / "dataset.json"
     content = _read(path)
@@ -40,8 +41,8 @@ def find(folder: Path, regions: Mapping[str, Sequence[int]] | None) -> CaseList:
     if not found:
         raise DataError(f"{path}: there are no training cases")
     notes = []
-    if isinstance(said := content.get("numTraining"), int) and said != len(found):
-        notes.append(f"{path}: numTraining is {said}, but there are {len(found)} cases")
+    if isinstance(number := content.get("numTraining"), int) and number != len(found):
+        notes.append(f"{path}: numTraining is {number}, but there are {len(found)} cases")
     cases = tuple(sorted((each for each in found if not _missing(each)), key=lambda case: case.name))
     return CaseList(str(folder), cases, channels, labels, tuple(notes), tuple(problems))
 
@@ -56,25 +57,25 @@ def _read(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     if not isinstance(content, dict):
-        raise DataError(f"{path}: expected a table")
+        raise DataError(f"{path}: expected a table of names and values")
     return content
 
 
 def _channels(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
     named = content.get("channel_names", content.get("modality"))
     if not isinstance(named, dict) or not named:
-        raise DataError(f'{path}: neither "channel_names" nor "modality" says what the channels are')
+        raise DataError(f'{path}: neither "channel_names" nor "modality" names the channels')
     try:
         return tuple(str(named[key]) for key in sorted(named, key=int))
     except ValueError as error:
-        raise DataError(f"{path}: channels are numbered from 0, got {', '.join(named)}") from error
+        raise DataError(f"{path}: channels must be numbered from 0, got {', '.join(named)}") from error
 
 
 def _values(path: Path, content: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Return class -> label values, the background left out; of one value each, but for nnU-Net's regions."""
+    """Return class -> label values, without the background. Only nnU-Net's regions have several values."""
     named = content.get("labels")
     if not isinstance(named, dict) or not named:
-        raise DataError(f'{path}: "labels" does not say what label values mean')
+        raise DataError(f'{path}: "labels" must name the label values')
     by_value = all(str(key).lstrip("-").isdigit() for key in named)
     pairs = [(name, value) for value, name in named.items()] if by_value else list(named.items())
     found: dict[str, tuple[int, ...]] = {}
@@ -127,9 +128,7 @@ def _mapped_case(path: Path, name: str, entry: Mapping[str, Any], channels: int)
 
 def _listed_cases(folder: Path, ending: str, channels: int) -> list[FileCase]:
     if ending not in _ENDINGS:
-        raise DataError(
-            f'{folder / "dataset.json"}: files ending in "{ending}" cannot be read; NIfTI has .nii.gz or .nii'
-        )
+        raise DataError(f'{folder / "dataset.json"}: files ending in "{ending}" cannot be read, only .nii.gz and .nii')
     found = []
     for label in sorted((folder / "labelsTr").glob(f"*{ending}")):
         if not label.name.startswith("."):
@@ -140,7 +139,7 @@ def _listed_cases(folder: Path, ending: str, channels: int) -> list[FileCase]:
 
 
 def _channel_files(image: Path, channels: int) -> tuple[Path, ...]:
-    """Return the one file of an image, or a file a channel where there are such."""
+    """Return the one file of an image, or its files of single channels if these exist."""
     stem = _stem(image.name)
     each = tuple(image.with_name(f"{stem}_{k:04d}{image.name[len(stem) :]}") for k in range(channels))
     return each if not image.exists() and any(path.exists() for path in each) else (image,)

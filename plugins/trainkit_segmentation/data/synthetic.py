@@ -1,4 +1,4 @@
-"""Made-up cases: blobs in noise, to try things out without any files."""
+"""Made-up cases, blobs in noise: for a first try without any files."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class SyntheticSegmentation(SegmentationData):
     """Noisy volumes of an ellipsoidal "organ" with a brighter "lesion" in it; nothing is downloaded.
 
     Attributes:
-        num_cases: How many there are.
+        num_cases: Number of cases.
         size: Voxels of a volume along x, y, z.
-        seed: Another one makes other cases.
+        seed: Another seed gives other cases.
     """
 
     num_cases: int = attrs.field(default=20, validator=attrs.validators.ge(1))
@@ -30,7 +30,7 @@ class SyntheticSegmentation(SegmentationData):
     seed: int = 0
 
     def find(self) -> CaseList:
-        """Describe the cases; each is made when it is read."""
+        """List the cases. Each is made when it is read."""
         from trainkit_segmentation.cases.synthesis import find
 
         return find(self)

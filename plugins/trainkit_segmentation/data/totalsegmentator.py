@@ -26,13 +26,13 @@ def _each_once(instance: object, attribute: attrs.Attribute[tuple[str, ...]], va
 
 @component
 class TotalSegmentator(SegmentationData):
-    """A folder a subject, with an image and one mask file for each structure in ``segmentations/``.
+    """Folders of subjects, each with an image and one mask file for each structure in ``segmentations/``.
 
     Attributes:
         path: The folder that holds the subjects' folders.
-        structures: The classes: names of mask files without their ending, as ``["liver", "spleen"]``.
-        image: The image's file name in a subject's folder; ``mri.nii.gz`` in the MR data set.
-        overlap: Where masks share voxels: "error" refuses the case; "multi_label" lets a voxel be of several classes.
+        structures: The classes: names of mask files without their ending, for example ``["liver", "spleen"]``.
+        image: File name of the image in a subject's folder; ``mri.nii.gz`` in the MR data set.
+        overlap: If masks share voxels, "error" refuses the case; "multi_label" lets a voxel belong to several classes.
     """
 
     path: Path
@@ -41,7 +41,7 @@ class TotalSegmentator(SegmentationData):
     overlap: Literal["error", "multi_label"] = "error"
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Warn where mirroring makes a left structure look like a right one."""
+        """Warn if mirroring makes a left structure look like a right one."""
         sided = [
             name for name in self.structures if name.replace("_left", "_right") in self.structures and "_left" in name
         ]

@@ -1,11 +1,12 @@
-"""Finding TotalSegmentator subjects and their masks."""
+"""Finds TotalSegmentator subjects and their masks."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from trainkit import DataError, did_you_mean
-from trainkit_segmentation.cases.case import CaseList, FileCase, Labels
+from trainkit_segmentation.cases.case import CaseList, FileCase
+from trainkit_segmentation.cases.labels import Labels
 
 if TYPE_CHECKING:
     from trainkit_segmentation.data.totalsegmentator import TotalSegmentator
@@ -15,7 +16,7 @@ def find(settings: TotalSegmentator) -> CaseList:
     """Find the subjects of a folder.
 
     Raises:
-        DataError: There are none.
+        DataError: There are no subjects.
     """
     path = settings.path
     if not path.is_dir():
@@ -30,7 +31,7 @@ def find(settings: TotalSegmentator) -> CaseList:
         missing = [name for name, mask in masks.items() if not mask.exists()]
         image = folder / settings.image
         if not image.exists():
-            problems.append(f"{folder.name}: there is no {image} (data.image says what it is called)")
+            problems.append(f"{folder.name}: there is no {image}; set data.image to the name of the image file")
         elif missing:
             there = [each.name.removesuffix(".nii.gz") for each in (folder / "segmentations").glob("*.nii.gz")]
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""

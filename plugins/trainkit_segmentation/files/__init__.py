@@ -1,1 +1,1 @@
-"""Single files: NIfTI, and what is remembered of their content."""
+"""Single files: NIfTI, and cached facts about their content."""

@@ -1,4 +1,4 @@
-"""Which values a label file has, and how often; remembered for as long as the file does not change."""
+"""Counts of the values in a label file, cached until the file changes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Pictures of what a network finds, for a person to look at."""
+"""Pictures of predictions, for a person to look at."""

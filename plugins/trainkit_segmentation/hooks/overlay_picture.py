@@ -1,4 +1,4 @@
-"""Planes of a volume with truth and prediction in colours.
+"""Draws planes of a volume with truth and prediction in colours.
 
 Shapes: K = classes, H, W = rows and columns of a plane, C = the three colours.
 """
@@ -19,12 +19,12 @@ class Plane(NamedTuple):
     """One plane.
 
     Attributes:
-        title: What it is called.
+        title: Title of the plane.
         image_HW: The image.
-        found_KHW: What was found of each class.
-        true_KHW: What is there of each class.
+        found_KHW: Predicted mask of each class.
+        true_KHW: True mask of each class.
         aspect: Height of a voxel over its width.
-        grey: Values of the image that are black and white.
+        grey: Values of the image for black and white.
     """
 
     title: str
@@ -36,13 +36,13 @@ class Plane(NamedTuple):
 
 
 def draw(planes: Sequence[Plane], classes: Sequence[str], dice_K: Sequence[float], caption: str) -> NDArray[np.uint8]:
-    """Return a picture: a column a plane, the truth above, the prediction below, and what the colours mean.
+    """Return a picture with a column for each plane, the truth above the prediction, and a legend.
 
     Args:
-        planes: What to show.
+        planes: The planes.
         classes: K names.
-        dice_K: Dice of each class over the whole volume; NaN: in neither.
-        caption: What stands above.
+        dice_K: Dice of each class over the whole volume; NaN if neither truth nor prediction has it.
+        caption: Text above the planes.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -76,7 +76,7 @@ def draw(planes: Sequence[Plane], classes: Sequence[str], dice_K: Sequence[float
 
 
 def _colours(number: int) -> NDArray[np.float64]:
-    """Return colours that tell classes apart: ten well-known ones, or as many hues as it takes."""
+    """Return distinct colours for classes: ten well-known ones, or as many hues as needed."""
     from matplotlib import colormaps
 
     distinct = [3, 2, 0, 1, 4, 6, 8, 9, 5, 7]  # red and green first: they stand out from grey
@@ -86,7 +86,7 @@ def _colours(number: int) -> NDArray[np.float64]:
 
 
 def _coloured(masks_KHW: NDArray[np.bool_], colours_KC: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return classes as (H, W, 4), the later over the earlier, with a sharp edge around each."""
+    """Return classes as (H, W, 4), later ones over earlier ones, with an opaque edge around each."""
     layer_HW4 = np.zeros((*masks_KHW.shape[1:], 4))
     for mask_HW, colour in zip(masks_KHW, colours_KC, strict=True):
         layer_HW4[mask_HW] = (*colour, _OPACITY)

@@ -1,40 +1,33 @@
-"""Pictures of what a network finds, over the image."""
+"""Pictures of predictions over the image."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import attrs
 from attrs.validators import ge
 
-from trainkit import Context, Hook, Problem, component
+from trainkit import Context, Data, Hook, component
 from trainkit_segmentation.data.kind import SegmentationData
-
-if TYPE_CHECKING:
-    from trainkit import Recipe
 
 
 @component
 class Overlays(Hook):
-    """Shows truth and prediction over the image in three planes, for held-out cases; when ``[pictures]`` says.
+    """Draws truth and prediction over the image in three planes of held-out cases, as often as ``[pictures]`` sets.
 
-    The planes go through where most of the truth is, and lie as one is used to: front or head up, left on the right.
+    The planes pass through the largest areas of the truth, in the usual radiological view: front or head up, the
+    patient's left on the right.
 
     Attributes:
-        cases: Names of held-out cases; none: the one with most foreground.
-        channel: Which channel of the image is shown.
+        cases: Names of held-out cases. Not given: the case with the most foreground.
+        channel: Channel of the image that is shown, counted from 0.
     """
 
+    accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]
     requires: ClassVar[tuple[str, ...]] = ("nibabel",)
 
     cases: tuple[str, ...] = ()
     channel: int = attrs.field(default=0, validator=ge(0))
-
-    def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Yield what does not fit together."""
-        if not isinstance(recipe.data, SegmentationData):
-            yield "it shows labelled volumes, which this data does not have"
 
     def build(self, context: Context) -> object:
         """Make the live part."""

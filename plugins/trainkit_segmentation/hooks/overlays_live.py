@@ -1,7 +1,6 @@
-"""Pictures of what a network finds: choosing cases, and keeping what will be shown.
+"""Pictures of predictions: chooses cases, and keeps the planes that will be drawn.
 
-Shapes: L = 1 or classes, X, Y, Z = voxels along the file's axes, or, once turned, to the right, the front and
-the top.
+Shapes: L = 1 or classes, X, Y, Z = voxels along the file's axes; after turning, to the right, the front and the top.
 """
 
 from __future__ import annotations
@@ -16,10 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainkit import DataError, State, did_you_mean
-from trainkit_segmentation.data.kind_live import LiveSegmentation
 from trainkit_segmentation.hooks.overlay_picture import Plane, draw
-from trainkit_segmentation.inference.prediction import class_masks, prediction
-from trainkit_segmentation.metrics.case_scores import in_a_name
+from trainkit_segmentation.metrics.case_scores import safe_name
 from trainkit_segmentation.metrics.overlap import counts, dice
 
 _PLANES = ("axial", "coronal", "sagittal")
@@ -34,11 +31,11 @@ class _Shown:
 
 
 class LiveOverlays:
-    """Keeps three planes of each case that will be shown, as validation comes to it.
+    """Keeps three planes of each case to be drawn, when validation reaches the case.
 
     Args:
-        cases: Names of held-out cases; none: the one with most foreground.
-        channel: Which channel of the image is shown.
+        cases: Names of held-out cases; empty: the case with the most foreground.
+        channel: Channel of the image that is shown.
     """
 
     def __init__(self, cases: tuple[str, ...], channel: int) -> None:
@@ -48,21 +45,19 @@ class LiveOverlays:
         self._seen: set[str] = set()
 
     def on_run_start(self, state: State) -> None:
-        """See that there is something to show."""
+        """Check that the images have the channel that will be shown."""
         data: Any = state.data
-        if not isinstance(data, LiveSegmentation):
-            raise DataError("segmentation_overlays shows labelled volumes alone; take the hook out of the recipe")
         if self._channel >= data.num_channels:
             raise DataError(
                 f"segmentation_overlays: channel = {self._channel}, but the images have {data.num_channels}, from 0 on"
             )
 
     def on_validation_start(self, state: State) -> None:
-        """Forget what was seen."""
+        """Forget the cases of the last validation."""
         self._shown, self._seen = {}, set()
 
     def on_validation_step_end(self, state: State) -> None:
-        """Keep the planes of a case, if it is one to be shown."""
+        """Keep the planes of a case if it may be drawn."""
         data: Any = state.data
         assert state.batch is not None
         case = state.batch["case"]
@@ -78,7 +73,7 @@ class LiveOverlays:
         self._shown[case] = self._planes(state, case, true_LXYZ, foreground)
 
     def on_picture(self, state: State) -> None:
-        """Show what was kept of the last validation."""
+        """Draw the planes of the last validation."""
         if self._seen and (unknown := set(self._wanted) - self._seen):
             raise DataError(
                 f'segmentation_overlays: there is no held-out case "{min(unknown)}"; '
@@ -86,7 +81,7 @@ class LiveOverlays:
             )
         data: Any = state.data
         for case, shown in self._shown.items():
-            name = "overlay" if len(self._shown) == 1 and not self._wanted else f"overlay_{in_a_name(case)}"
+            name = "overlay" if len(self._shown) == 1 and not self._wanted else f"overlay_{safe_name(case)}"
             caption = f"{case}, {state.epoch + 1} epoch{'s' * (state.epoch > 0)}"
             state.picture(name, draw(shown.planes, data.classes, shown.dice_K, caption))
         self._shown = {}
@@ -95,9 +90,9 @@ class LiveOverlays:
         data: Any = state.data
         assert state.batch is not None
         assert state.outputs is not None
-        found_LXYZ = prediction(state.outputs, state.batch, data).cpu()
+        found_LXYZ = data.prediction(state.outputs, state.batch).cpu()
         image_XYZ, black, white = _shades(state.batch["image"][0, self._channel])
-        # As scores are resampled: what was cropped is background, channel 0, and so black in the other one.
+        # Resampled like scores: cropped voxels become background, channel 0, so the other channel is lowest there.
         image_1XYZ = data.to_original(torch.stack([torch.zeros_like(image_XYZ), image_XYZ]), case)[1:]
         dice_K = dice(counts(found_LXYZ, true_LXYZ, len(data.classes), data.exclusive)).tolist()
 
@@ -120,8 +115,8 @@ class LiveOverlays:
                 Plane(
                     title=f"{title}, slice {index}",
                     image_HW=_as_seen(image_1XYZ[0].select(across, index)),
-                    found_KHW=np.stack([*map(_as_seen, class_masks(found_LXYZ.select(across + 1, index), data))]),
-                    true_KHW=np.stack([*map(_as_seen, class_masks(true_LXYZ.select(across + 1, index), data))]),
+                    found_KHW=np.stack([*map(_as_seen, data.masks(found_LXYZ.select(across + 1, index)))]),
+                    true_KHW=np.stack([*map(_as_seen, data.masks(true_LXYZ.select(across + 1, index)))]),
                     aspect=float(spacing[up] / spacing[right]),
                     grey=(black, white),
                 )
@@ -130,8 +125,8 @@ class LiveOverlays:
 
 
 def _shades(image_XYZ: Tensor) -> tuple[Tensor, float, float]:
-    """Return an image whose empty surroundings are black, and the values that are black and white."""
-    # Around a head whose skull was stripped there is one value everywhere, whatever normalisation has made of it.
+    """Return an image whose empty surroundings are black, and the values for black and white."""
+    # Around a skull-stripped head all voxels have one value, which normalisation may have changed.
     empty_XYZ = image_XYZ == image_XYZ[0, 0, 0]
     seen = image_XYZ[~empty_XYZ].cpu().numpy()
     black, white = np.percentile(seen, (1, 99.5)).tolist() if len(seen) else (0.0, 1.0)
@@ -139,5 +134,5 @@ def _shades(image_XYZ: Tensor) -> tuple[Tensor, float, float]:
 
 
 def _as_seen(plane: Tensor) -> NDArray[Any]:
-    """Return a plane (right or front, front or top) as it is looked at: the second axis up, the first to the left."""
+    """Return a plane (right or front, front or top) for display: the second axis up, the first to the left."""
     return np.ascontiguousarray(plane.numpy()[::-1, ::-1].T)

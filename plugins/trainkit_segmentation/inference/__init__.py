@@ -1,1 +1,1 @@
-"""From patches to whole volumes, and back onto a case's own voxel grid."""
+"""From patches to whole volumes."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import attrs
 from attrs.validators import ge, lt
 
-from trainkit import Batch, Inference, Outputs, Problem, component
+from trainkit import Batch, Data, Inference, Outputs, Problem, component
+from trainkit_segmentation.data.facts import SegmentationFacts
+from trainkit_segmentation.data.kind import SegmentationData
 from trainkit_segmentation.models.kind import SegmentationModel
 from trainkit_segmentation.sizes import Size, at_least_one
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from trainkit import Recipe
+    from trainkit_segmentation.data.kind_live import LiveSegmentation
 
 
 @component
@@ -24,12 +27,13 @@ class SlidingWindow(Inference):
 
     Attributes:
         window_size: Voxels of a window along each axis; the data's ``patch_size`` if not given.
-        overlap: By how much of their size neighbouring windows overlap; 0 … 1. More is smoother and slower.
-        blending: Whether a window counts less towards its edge ("gaussian"), where the network sees less around, or
-            everywhere the same ("constant").
-        windows_at_once: Windows that go through the network together.
+        overlap: Share of their size by which neighbouring windows overlap; 0 … 1. More is smoother and slower.
+        blending: Weight of the voxels of a window: "gaussian" decreases towards the edge, where the network sees less
+            context; "constant" is the same everywhere.
+        windows_at_once: Number of windows that pass through the network together.
     """
 
+    accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]
     requires: ClassVar[tuple[str, ...]] = ("monai",)
 
     window_size: Size | None = attrs.field(default=None, validator=at_least_one)
@@ -39,24 +43,30 @@ class SlidingWindow(Inference):
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Yield what does not fit together."""
-        if not isinstance(recipe.model, SegmentationModel):
-            yield "it cuts volumes for a segmentation network, which this model is not"
-        elif self.window_size is not None and (reason := recipe.model.refusal(self.window_size)):
+        model, size = recipe.model, self.window_size
+        if size is not None and isinstance(model, SegmentationModel) and (reason := model.refusal(size)):
             yield Problem(reason, "window_size")
 
-    def build(self, data: Any) -> Callable[[nn.Module, Batch], Outputs]:
-        """Make the function."""
+    def build(self, data: LiveSegmentation | SegmentationFacts) -> Callable[[nn.Module, Batch], Outputs]:
+        """Make the function.
+
+        Args:
+            data: The opened data, or its facts.
+        """
         from monai.inferers.inferer import SlidingWindowInferer
 
-        def infer(model: Any, batch: Batch) -> Outputs:
+        inferer = SlidingWindowInferer(
+            roi_size=self.window_size or data.patch_size,
+            sw_batch_size=self.windows_at_once,
+            overlap=self.overlap,
+            mode=self.blending,
+        )
+
+        def infer(model: nn.Module, batch: Batch) -> Outputs:
             def scores(window_BCXYZ: Tensor) -> Tensor:
                 logits: Tensor = model({"image": window_BCXYZ})["logits"]
                 return logits
 
-            size: Size = self.window_size or model.patch_size
-            inferer = SlidingWindowInferer(
-                roi_size=size, sw_batch_size=self.windows_at_once, overlap=self.overlap, mode=self.blending
-            )
             return {"logits": inferer(batch["image"], scores)}
 
         return infer

@@ -1,1 +1,1 @@
-"""Losses of one head, and what applies them to all heads that a network has."""
+"""Losses of one head, and their mean over all heads that a network has."""

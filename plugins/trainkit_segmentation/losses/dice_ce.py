@@ -8,22 +8,25 @@ from typing import TYPE_CHECKING
 import attrs
 from attrs.validators import ge
 
-from trainkit import component
+from trainkit import Combine, component
 from trainkit_segmentation.losses.kind import SegmentationLoss
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trainkit_segmentation.losses.deep_supervision import HeadSums
+
 
 @component
 class DiceCE(SegmentationLoss):
-    """One minus soft Dice, plus cross-entropy (binary for each class, where classes overlap). The field's usual loss.
+    """One minus soft Dice, plus cross-entropy (binary for each class if classes overlap). The usual loss of the field.
 
     Attributes:
-        dice_weight: Of the Dice term.
-        ce_weight: Of the cross-entropy.
-        include_background: Whether the background counts as a class in the Dice term, where classes exclude each other.
-        batch_dice: Whether Dice is taken over the whole batch, not over each patch: steadier for small structures.
+        dice_weight: Weight of the Dice term.
+        ce_weight: Weight of the cross-entropy.
+        include_background: Whether the background counts as a class in the Dice term, if classes exclude each other.
+        batch_dice: Whether Dice is taken over all patches of a step together, not over each patch: steadier for small
+            structures.
 
     Source:
         Isensee et al., Nature Methods 18 (2021) 203.
@@ -34,10 +37,15 @@ class DiceCE(SegmentationLoss):
     include_background: bool = False
     batch_dice: bool = False
 
+    def combine(self) -> Combine:
+        """Return "sums" for ``batch_dice``: the Dice of a whole batch is not the mean of the Dice of its parts."""
+        return "sums" if self.batch_dice else "mean"
+
     def of_one_head(self, exclusive: bool) -> Callable[[Tensor, Tensor], Tensor]:
         """Make the function."""
         from monai.losses.dice import DiceLoss
-        from torch.nn.functional import binary_cross_entropy_with_logits, log_softmax
+
+        from trainkit_segmentation.losses.cross_entropy import cross_entropy
 
         if exclusive:
             dice = DiceLoss(
@@ -47,12 +55,32 @@ class DiceCE(SegmentationLoss):
             dice = DiceLoss(sigmoid=True, batch=self.batch_dice)
 
         def loss(logits_BKXYZ: Tensor, label_BLXYZ: Tensor) -> Tensor:
-            if exclusive:
-                # torch's own cross-entropy has no deterministic form on CUDA for labels that are numbers.
-                entropy = -log_softmax(logits_BKXYZ, dim=1).gather(1, label_BLXYZ.long()).mean()
-            else:
-                entropy = binary_cross_entropy_with_logits(logits_BKXYZ, label_BLXYZ)
+            entropy = cross_entropy(logits_BKXYZ, label_BLXYZ, exclusive, "mean")
             total: Tensor = self.dice_weight * dice(logits_BKXYZ, label_BLXYZ) + self.ce_weight * entropy
             return total
 
         return loss
+
+    def sums_of_one_head(self, exclusive: bool) -> HeadSums:
+        """Make the same by sums: those of Dice, and as last column the sum and the number of cross-entropies."""
+        import torch
+
+        from trainkit_segmentation.losses.cross_entropy import cross_entropy
+        from trainkit_segmentation.losses.deep_supervision import HeadSums
+        from trainkit_segmentation.losses.dice_sums import dice_loss, dice_sums
+
+        def sums(logits_BKXYZ: Tensor, label_BLXYZ: Tensor) -> Tensor:
+            dice_2K = dice_sums(
+                logits_BKXYZ, label_BLXYZ, exclusive=exclusive, include_background=self.include_background
+            )
+            wide = logits_BKXYZ.to(dice_2K.dtype)
+            entropy = cross_entropy(wide, label_BLXYZ, exclusive, "sum")
+            number = entropy.new_tensor(label_BLXYZ.numel())
+            return torch.cat([dice_2K, torch.stack([entropy, number])[:, None]], dim=1)
+
+        def value(sums_2S: Tensor) -> Tensor:
+            entropy, number = sums_2S[:, -1]
+            total: Tensor = self.dice_weight * dice_loss(sums_2S[:, :-1]) + self.ce_weight * entropy / number
+            return total
+
+        return HeadSums(sums, value)

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @component
 class Focal(SegmentationLoss):
-    """Cross-entropy in which voxels that are right already count less. Beside a Dice loss, for rare small structures.
+    """Cross-entropy in which correctly classified voxels count less. Use beside a Dice loss for rare structures.
 
     Attributes:
-        gamma: How much less: (1 − p) ** gamma; 0 is cross-entropy.
-        alpha: Share of the foreground in the balance with the background; 0 … 1. Not balanced if not given.
-        include_background: Whether the background's voxels count, where classes exclude each other.
+        gamma: Exponent of the weight (1 − p) ** gamma of a voxel; 0 gives cross-entropy.
+        alpha: Weight of the foreground, 0 … 1; the background has weight 1 − alpha. Not given: no weights.
+        include_background: Whether the background's voxels count, if classes exclude each other.
 
     Source:
         Lin, Goyal, Girshick, He, Dollár, "Focal loss for dense object detection", ICCV (2017), eq. 4.

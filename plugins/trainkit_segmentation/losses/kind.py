@@ -1,22 +1,22 @@
-"""What all losses of labelled volumes have in common."""
+"""The kind of losses of labelled volumes."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 
-from trainkit import Batch, Loss, Outputs, Problem, component
+from trainkit import Batch, Data, Loss, Outputs, component
 from trainkit_segmentation.data.kind import SegmentationData
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from trainkit import Recipe
     from trainkit_segmentation.data.kind_live import LiveSegmentation
+    from trainkit_segmentation.losses.deep_supervision import HeadSums
 
 
 def _some_above_zero(
@@ -28,33 +28,40 @@ def _some_above_zero(
 
 @component
 class SegmentationLoss(Loss):
-    """A loss between scores and labels. Softmax where the data's classes exclude each other, else a sigmoid for each.
+    """A loss between scores and labels. Softmax if classes exclude each other, else a sigmoid for each class.
 
     Attributes:
-        deep_supervision_weights: Weights of ``logits``, ``logits_1``, … where the network gives several; 1, 1/2, 1/4, …
-            if not given. They are scaled to a sum of 1.
+        deep_supervision_weights: Weights of ``logits``, ``logits_1``, … if the network gives several; 1, 1/2, 1/4, … if
+            not given. They are scaled to a sum of 1.
     """
 
+    accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]
     requires: ClassVar[tuple[str, ...]] = ("monai",)
 
     deep_supervision_weights: tuple[float, ...] | None = attrs.field(default=None, validator=_some_above_zero)
-
-    def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Yield what does not fit together."""
-        if not isinstance(recipe.data, SegmentationData):
-            yield "it compares scores with the labels of volumes, which this data does not have"
 
     @abstractmethod
     def of_one_head(self, exclusive: bool) -> Callable[[Tensor, Tensor], Tensor]:
         """Make the function (logits, label) -> scalar.
 
         Args:
-            exclusive: Whether a voxel has one class at most: logits (B, K + 1, X, Y, Z) with label (B, 1, X, Y, Z)
-                of values 0 … K; else both (B, K, X, Y, Z).
+            exclusive: Whether a voxel has at most one class. Then logits are (B, K + 1, X, Y, Z) and labels
+                (B, 1, X, Y, Z) with values 0 … K; otherwise both are (B, K, X, Y, Z).
         """
 
-    def build(self, data: LiveSegmentation) -> Callable[[Outputs, Batch, nn.Module], Tensor]:
-        """Make the function."""
-        from trainkit_segmentation.losses.deep_supervision import supervised
+    def sums_of_one_head(self, exclusive: bool) -> HeadSums:
+        """Make the same loss by sums over patches; needed where ``combine`` returns "sums".
 
-        return supervised(self.of_one_head(data.exclusive), self.deep_supervision_weights)
+        Args:
+            exclusive: See `of_one_head`.
+        """
+        raise NotImplementedError
+
+    def build(self, data: LiveSegmentation) -> Callable[[Outputs, Batch, nn.Module], Tensor]:
+        """Make the function; it is a `SummedLoss` where ``combine`` returns "sums"."""
+        from trainkit_segmentation.losses.deep_supervision import SummedSupervisedLoss, SupervisedLoss
+
+        of_one_head, weights = self.of_one_head(data.exclusive), self.deep_supervision_weights
+        if self.combine() == "sums":
+            return SummedSupervisedLoss(of_one_head, self.sums_of_one_head(data.exclusive), weights)
+        return SupervisedLoss(of_one_head, weights)

@@ -17,14 +17,15 @@ if TYPE_CHECKING:
 
 @component
 class Tversky(SegmentationLoss):
-    """Soft Dice in which what is found too much and what is missed have weights of their own.
+    """Soft Dice in which false positives and false negatives have separate weights.
 
-    For lesions that must not be missed: give ``false_negatives`` the larger weight. With 0.5 each it is the Dice loss.
+    For lesions that must not be missed, give ``false_negatives`` the larger weight. With weights of 0.5 it is the Dice
+    loss.
 
     Attributes:
-        false_positives: Weight of voxels that are found but not there.
-        false_negatives: Weight of voxels that are there but not found.
-        include_background: Whether the background counts as a class, where classes exclude each other.
+        false_positives: Weight of voxels that are found but not in the label.
+        false_negatives: Weight of voxels that are in the label but not found.
+        include_background: Whether the background counts as a class, if classes exclude each other.
 
     Source:
         Salehi, Erdogmus, Gholipour, "Tversky loss function for image segmentation …", MLMI (2017), eq. 3.

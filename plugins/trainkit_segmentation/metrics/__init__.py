@@ -1,1 +1,1 @@
-"""Figures of merit of whole volumes."""
+"""Metrics of whole volumes."""

@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 class Dice(SegmentationMetric):
     """Overlap of prediction and truth: ``dice``, the mean over classes, and ``dice_<class>``; 1 is perfect.
 
-    Twice the voxels in both over the sum of the voxels in each; on whole volumes, on the voxel grid of a case's own
-    files. A class that is in neither is left out of the mean, and the run says so; one that is in one alone counts 0.
+    It is twice the number of voxels in both over the sum of the numbers in each, for whole volumes on the voxel grid of
+    a case's own files. A class that is in neither is left out of the mean, which is logged; a class that is in only one
+    of them counts as 0.
 
     Source:
         Dice, "Measures of the amount of ecologic association between species", Ecology 26 (1945) 297.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from trainkit import Batch, Outputs, State
 from trainkit_segmentation.data.kind_live import LiveSegmentation
-from trainkit_segmentation.inference.prediction import prediction
 from trainkit_segmentation.metrics.case_scores import CaseScores
 from trainkit_segmentation.metrics.overlap import counts, dice
 
@@ -13,7 +12,7 @@ class LiveDice:
     """Dice of each class over a split.
 
     Args:
-        data: What the cases are from.
+        data: The data that the cases come from.
     """
 
     def __init__(self, data: LiveSegmentation) -> None:
@@ -22,15 +21,15 @@ class LiveDice:
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
         """Take in a case."""
-        case, data = batch["case"], self._data
-        found = prediction(outputs, batch, data)
-        true = data.truth(case).to(found.device)
-        self._scores.add(case, dice(counts(found, true, len(data.classes), data.exclusive)))
+        data = self._data
+        found = data.prediction(outputs, batch)
+        true = data.truth(batch["case"]).to(found.device)
+        self._scores.add(batch, dice(counts(found, true, len(data.classes), data.exclusive)))
 
     def compute(self) -> dict[str, float]:
         """Return the means, and start anew."""
         return self._scores.means()
 
     def on_validation_end(self, state: State) -> None:
-        """Say what was left out."""
-        self._scores.say_left_out(state)
+        """Log which classes were left out."""
+        self._scores.log_left_out(state)

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @component
 class HD95(SegmentationMetric):
-    """How far the surfaces are apart, in mm: ``hd95``, the mean over classes, and ``hd95_<class>``; 0 is perfect.
+    """Distance of the surfaces in mm: ``hd95``, the mean over classes, and ``hd95_<class>``; 0 is perfect.
 
-    The larger of the 95th percentiles of the distances from each surface to the other. A class that is in neither truth
-    nor prediction is left out; one that is in one alone counts as the diagonal of the volume, the worst there can be.
-    It takes seconds for a large volume.
+    It is the larger of the 95th percentiles of the distances from each surface to the other. A class that is in neither
+    truth nor prediction is left out; a class that is in only one of them counts as the diagonal of the volume, the
+    largest possible distance. A large volume takes seconds.
 
     Attributes:
-        every_epochs: Measure after every so many epochs, and after the last.
+        every_epochs: The distance is measured after every so many epochs, and after the last.
 
     Source:
         Huttenlocher, Klanderman, Rucklidge, "Comparing images using the Hausdorff distance", PAMI 15 (1993) 850.
@@ -37,7 +37,7 @@ class HD95(SegmentationMetric):
 
     def build(self, data: LiveSegmentation) -> LiveMetric:
         """Make the accumulator."""
-        from trainkit_segmentation.metrics.surface_scores import LiveSurfaceMetric
+        from trainkit_segmentation.metrics.surface_metric_live import LiveSurfaceMetric
         from trainkit_segmentation.metrics.surfaces import hausdorff_95
 
         return LiveSurfaceMetric(self.name, hausdorff_95, data, self.every_epochs)

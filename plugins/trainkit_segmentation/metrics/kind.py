@@ -1,36 +1,28 @@
-"""What all figures of merit of labelled volumes have in common."""
+"""The kind of metrics of labelled volumes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
-from trainkit import Metric, Problem, component
+from trainkit import Data, Metric, component
 from trainkit_segmentation.data.kind import SegmentationData
-
-if TYPE_CHECKING:
-    from trainkit import Recipe
 
 
 @component
 class SegmentationMetric(Metric):
-    """For each class, the mean over the cases of a split; and the mean over classes.
+    """The mean over the cases of a split for each class, and the mean over classes.
 
-    Each case counts as a whole, on the voxel grid of its own files. A class that is in neither truth nor prediction of
-    a case is left out of the class's mean, and one that is in none of the cases out of the mean over classes; the run
-    says so.
+    Whole volumes are compared on the voxel grid of a case's own files. A case in which neither truth nor prediction has
+    a class is left out of the mean of that class. A class that no case has is left out of the mean over classes. What
+    is left out is logged.
     """
 
+    accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]
     may_be_missing: ClassVar[bool] = True
 
     name: ClassVar[str]
-    """Of the mean over classes."""
+    """Name of the mean over classes."""
 
     def names(self) -> tuple[str, ...]:
-        """Return the mean's name, and the pattern of those of the classes, which only the data knows."""
+        """Return the name of the mean, and the pattern of the names for classes, which only the data knows."""
         return (self.name, f"{self.name}_*")
-
-    def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Yield what does not fit together."""
-        if not isinstance(recipe.data, SegmentationData):
-            yield "it compares labelled volumes, which this data does not have"

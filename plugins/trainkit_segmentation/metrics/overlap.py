@@ -1,4 +1,4 @@
-"""Overlap of what was found with what is there, class by class.
+"""Overlap of prediction and truth, class by class.
 
 Shapes: K = classes, L = 1 or classes, X, Y, Z = voxels.
 """
@@ -10,13 +10,13 @@ from torch import Tensor
 
 
 def counts(found_LXYZ: Tensor, true_LXYZ: Tensor, num_classes: int, exclusive: bool) -> Tensor:
-    """Return for each class the number of voxels in both, in what was found, and in the truth.
+    """Return for each class the number of voxels in both, in the prediction, and in the truth.
 
     Args:
-        found_LXYZ: Where classes exclude each other, labels (1, X, Y, Z): 0 for the background, 1 … ``num_classes``;
-            else a mask for each class.
-        true_LXYZ: The same.
-        num_classes: K.
+        found_LXYZ: The prediction. Where classes exclude each other, labels (1, X, Y, Z): 0 for the background,
+            1 … ``num_classes``; otherwise a mask for each class.
+        true_LXYZ: The truth, in the same form.
+        num_classes: Number K of foreground classes.
         exclusive: Whether classes exclude each other.
 
     Returns:
@@ -32,7 +32,10 @@ def counts(found_LXYZ: Tensor, true_LXYZ: Tensor, num_classes: int, exclusive: b
 
 
 def dice(counts_K3: Tensor) -> Tensor:
-    """Return the Dice coefficient of each class, (K,) float64; NaN where it is in neither.
+    """Return the Dice coefficient of each class, (K,) float64; NaN if neither has the class.
+
+    Args:
+        counts_K3: What `counts` returned.
 
     Source:
         Dice, "Measures of the amount of ecologic association between species", Ecology 26 (1945) 297.

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 @component
 class SurfaceDice(SegmentationMetric):
-    """Share of the surfaces that are within a tolerance: ``surface_dice`` and ``surface_dice_<class>``; 1 is perfect.
+    """Share of the surfaces that agree within a tolerance: ``surface_dice``, ``surface_dice_<class>``; 1 is perfect.
 
-    Kinder than Dice to small structures, and nearer to what a correction by hand would cost. A class that is in neither
-    truth nor prediction is left out; one that is in one alone counts 0.
+    It penalises errors in small structures less than Dice does, and reflects the effort of a correction by hand better.
+    A class that is in neither truth nor prediction is left out; a class that is in only one of them counts as 0.
 
     Attributes:
-        tolerance_mm: Distance of surfaces that is no fault; about what two raters differ by.
-        every_epochs: Measure after every so many epochs, and after the last.
+        tolerance_mm: Distance up to which surfaces agree; about the difference between two raters.
+        every_epochs: It is measured after every so many epochs, and after the last.
 
     Source:
         Nikolov et al., "Clinically applicable segmentation of head and neck anatomy …", JMIR 23 (2021) e26151.
@@ -40,7 +40,7 @@ class SurfaceDice(SegmentationMetric):
         """Make the accumulator."""
         from functools import partial
 
-        from trainkit_segmentation.metrics.surface_scores import LiveSurfaceMetric
+        from trainkit_segmentation.metrics.surface_metric_live import LiveSurfaceMetric
         from trainkit_segmentation.metrics.surfaces import surface_agreement
 
         measure = partial(surface_agreement, tolerance_mm=self.tolerance_mm)

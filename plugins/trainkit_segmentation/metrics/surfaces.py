@@ -1,4 +1,4 @@
-"""How far the surfaces of what was found and what is there are apart.
+"""Distances between the surfaces of prediction and truth.
 
 Shapes: S = voxels of a surface, X, Y, Z = voxels.
 """
@@ -19,29 +19,29 @@ Spacing = tuple[float, float, float]
 def hausdorff_95(found_XYZ: Mask, true_XYZ: Mask, spacing_mm: Spacing) -> float:
     """Return the 95 % Hausdorff distance of two masks in mm.
 
-    NaN where both are empty, the diagonal of the volume where one is.
+    NaN if both are empty, the diagonal of the volume if one is.
     """
     if found_XYZ.any() and true_XYZ.any():
-        return max(float(np.percentile(each_S, 95)) for each_S in distances(found_XYZ, true_XYZ, spacing_mm))
+        return max(float(np.percentile(each_S, 95)) for each_S in surface_distances(found_XYZ, true_XYZ, spacing_mm))
     if found_XYZ.any() or true_XYZ.any():
         return math.hypot(*(n * mm for n, mm in zip(found_XYZ.shape, spacing_mm, strict=True)))
     return math.nan
 
 
 def surface_agreement(found_XYZ: Mask, true_XYZ: Mask, spacing_mm: Spacing, tolerance_mm: float) -> float:
-    """Return the share of both surfaces of two masks that is within a tolerance of the other.
+    """Return the share of the surfaces of two masks that is within a tolerance of the other surface.
 
-    NaN where both are empty, 0 where one is.
+    NaN if both are empty, 0 if one is.
     """
     if found_XYZ.any() and true_XYZ.any():
-        return float((np.concatenate(distances(found_XYZ, true_XYZ, spacing_mm)) <= tolerance_mm).mean())
+        return float((np.concatenate(surface_distances(found_XYZ, true_XYZ, spacing_mm)) <= tolerance_mm).mean())
     return 0.0 if found_XYZ.any() or true_XYZ.any() else math.nan
 
 
-def distances(one_XYZ: Mask, other_XYZ: Mask, spacing_mm: Spacing) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return for each voxel of a mask's surface how far the other's surface is, in mm: (S,), and the other way round.
+def surface_distances(one_XYZ: Mask, other_XYZ: Mask, spacing_mm: Spacing) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the distances in mm from each surface voxel of a mask to the other's surface, (S,), and vice versa.
 
-    A voxel is of the surface if one of its six neighbours is not in the mask, or lies beyond the volume.
+    A voxel is on the surface if one of its six neighbours is outside the mask or outside the volume.
     """
     box = find_objects((one_XYZ | other_XYZ).astype(np.uint8))[0]
     surfaces = []

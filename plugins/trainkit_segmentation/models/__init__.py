@@ -1,1 +1,1 @@
-"""Networks for volumes, one a file, and what they begin with."""
+"""Networks for volumes, one in each file, and their initial weights."""

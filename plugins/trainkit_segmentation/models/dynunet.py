@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 class DynUNet(SegmentationModel):
     """MONAI's ``DynUNet``, the network of nnU-Net: strides for each axis, and supervision at coarser levels.
 
-    For anisotropic volumes, and where there is time for a larger network. Groups: the way down with the bottom is
-    ``encoder``; the way up ``decoder``; the layers that give scores, those of deep supervision too, ``head``.
+    Choose it for anisotropic volumes, or if a larger network is affordable. Groups: the way down with the bottom is
+    ``encoder``; the way up ``decoder``; the layers that give scores, including those of deep supervision, ``head``.
 
     Attributes:
         channels: Features of each level, the finest first; at least three levels.
-        strides: For each level but the first, by how much it is coarser than the one before, along each axis; by 2 if
-            not given. Use 1 along the axis of thick slices while they are thicker than the pixels of a slice.
-        kernel_sizes: For each level, the size of its convolutions along each axis; 3 if not given.
-        deep_supervision: How many coarser levels give scores that the loss sees too, while training.
+        strides: Factor by which each level but the first is coarser than the one before, along each axis; 2 if not
+            given. Use 1 along the axis of thick slices as long as they are thicker than the pixels of a slice.
+        kernel_sizes: Size of the convolutions of each level along each axis; 3 if not given.
+        deep_supervision: Number of coarser levels whose scores enter the loss too, in training.
         residual: Whether each block has a residual connection.
 
     Source:

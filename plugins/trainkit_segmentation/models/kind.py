@@ -1,4 +1,4 @@
-"""What all networks for volumes have in common: where their channels come from, their groups, and initial weights."""
+"""The kind of networks for volumes: their channels come from the data; they have groups and initial weights."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainkit import Data, Model, Problem, RecipeError, component, shape_in_words
+from trainkit_segmentation.data.facts import SegmentationFacts
 from trainkit_segmentation.data.kind import SegmentationData
 from trainkit_segmentation.sizes import Size
 
@@ -23,25 +24,25 @@ if TYPE_CHECKING:
 
 @component
 class SegmentationModel(Model):
-    """A network from patches of volumes to a score for each class. The data says how many channels and classes.
+    """A network from patches of volumes to a score for each class. Numbers of channels and classes come from the data.
 
     Attributes:
-        init_from: File with weights to begin with: safetensors, a trainkit checkpoint, or torch's with weights alone.
-        init_from_skip: Patterns of names that are left as initialised: parameters ("decoder1.*") or groups ("head.*").
+        init_from: File with initial weights: safetensors, a trainkit checkpoint, or a torch file of weights alone.
+        init_from_skip: Patterns of weights that are not loaded: parameters ("decoder1.*") or groups ("head.*").
     """
 
     accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]
     requires: ClassVar[tuple[str, ...]] = ("monai", "safetensors")
     decoder: ClassVar[str] = r"(?!)"
-    """Pattern of the names of the decoder's parameters; by default of none."""
+    """Pattern of the names of the decoder's parameters; the default matches none."""
     head: ClassVar[str] = r"(?!)"
-    """Pattern of the names of the parameters whose shape follows the number of classes; by default of none."""
+    """Pattern of the names of parameters whose shape depends on the number of classes; the default matches none."""
 
     init_from: Path | None = None
     init_from_skip: tuple[str, ...] = ()
 
     def groups(self) -> Mapping[str, bool]:
-        """Return the groups; all train."""
+        """Return the groups; all train from the start."""
         return {"encoder": True, "decoder": True, "head": True}
 
     def group_of(self, name: str) -> str:
@@ -51,11 +52,11 @@ class SegmentationModel(Model):
         return "decoder" if re.match(self.decoder, name) else "encoder"
 
     def divisors(self) -> Size:
-        """Return what the size of a patch has to be a multiple of, along each axis."""
+        """Return the numbers that the size of a patch must be a multiple of, along each axis."""
         return (1, 1, 1)
 
     def refusal(self, size: Size) -> str | None:
-        """Return why the network cannot take a patch of a size, and which it could; None: nothing is known against it.
+        """Return why the network cannot take patches of a size, and which it can; None if no reason is known.
 
         Example:
             >>> from trainkit_segmentation.models.vnet import VNet
@@ -72,11 +73,11 @@ class SegmentationModel(Model):
         )
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Yield what keeps the network from being made, or from taking the data's patches."""
+        """Yield reasons why the network cannot be made or cannot take the data's patches."""
         if self.init_from is None and self.init_from_skip:
-            yield Problem("nothing is left out: there is no init_from", "init_from_skip")
+            yield Problem("has no effect without init_from", "init_from_skip")
         if self.init_from is not None and not self.init_from.is_file():
-            # No error: a run that is resumed has its weights already.
+            # Not an error: a resumed run has its weights already.
             yield Problem(f"there is no file {self.init_from}", "init_from", "warning")
         if isinstance(recipe.data, SegmentationData) and (reason := self.refusal(recipe.data.patch_size)):
             yield Problem(f"{reason}; set data.patch_size")
@@ -85,11 +86,14 @@ class SegmentationModel(Model):
     def network(self, in_channels: int, out_channels: int, patch_size: Size) -> nn.Module:
         """Make the network: (B, in_channels, X, Y, Z) -> (B, out_channels, X, Y, Z), or several of these."""
 
-    def build(self, data: LiveSegmentation) -> SegmentationNetwork:
-        """Make the network for the data, and see that it takes its patches.
+    def build(self, data: LiveSegmentation | SegmentationFacts) -> SegmentationNetwork:
+        """Make the network for the data, and check that it takes patches of the data's size.
+
+        Args:
+            data: The opened data, or its facts: the network is the same.
 
         Raises:
-            RecipeError: It cannot be made of these settings, or does not take the patches.
+            RecipeError: The network cannot be made with these settings, or does not take the patches.
         """
         from trainkit import load_weights
         from trainkit_segmentation.models.kind_live import SegmentationNetwork, check_patch
@@ -99,7 +103,7 @@ class SegmentationModel(Model):
         out_channels = len(data.classes) + data.exclusive
         try:
             network = self.network(data.num_channels, out_channels, data.patch_size)
-        except Exception as error:  # whatever MONAI says of settings that the recipe gave it
+        except Exception as error:  # whatever MONAI raises about settings of the recipe
             raise RecipeError(
                 f"{type(self).__name__}: MONAI cannot make it for {data.num_channels} channels in, {out_channels} out "
                 f"and patches of {shape_in_words(data.patch_size)}: {type(error).__name__}: {error}"
@@ -108,7 +112,7 @@ class SegmentationModel(Model):
         initialise = None
         if self.init_from is not None:
             initialise = partial(load_weights, path=self.init_from, skip=self.init_from_skip, group_of=self.group_of)
-        return SegmentationNetwork(network, data.patch_size, initialise)
+        return SegmentationNetwork(network, initialise)
 
     def parameter_groups(self, model: Any) -> Mapping[str, Iterable[nn.Parameter]]:
         """Return the parameters of each group."""

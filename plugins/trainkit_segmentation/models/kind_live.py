@@ -1,4 +1,4 @@
-"""The network as the loop sees it: batches in, named scores out.
+"""The network as the loop uses it: from a batch to named scores.
 
 Shapes: B = patches of a batch, C = channels of the image, K = scores (classes, and the background where they exclude
 each other), H = heads, X, Y, Z = voxels.
@@ -20,29 +20,27 @@ from trainkit_segmentation.sizes import Size
 
 
 class SegmentationNetwork(nn.Module):
-    """A network for patches, with the size that it was made for.
+    """A network for patches.
 
     Args:
         network: (B, C, X, Y, Z) -> scores (B, K, X, Y, Z), or several of these.
-        patch_size: Of the patches that it is trained on.
-        initialise: Loads weights into the network when a run begins, and says so; None: it stays as it is.
+        initialise: Loads weights into the network when a run begins, and returns a message; None: nothing is loaded.
     """
 
-    def __init__(self, network: nn.Module, patch_size: Size, initialise: Callable[[nn.Module], str] | None) -> None:
+    def __init__(self, network: nn.Module, initialise: Callable[[nn.Module], str] | None) -> None:
         super().__init__()
         self.network = network
-        self.patch_size = patch_size
         self._initialise = initialise
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Return ``logits`` (B, K, X, Y, Z); in training perhaps ``logits_1``, … too."""
+        """Return ``logits`` (B, K, X, Y, Z); in training, networks with several heads return ``logits_1``, … too."""
         heads = _heads(self.network(batch["image"]))
         if not self.training:
             return {"logits": heads[0]}
         return {f"logits_{i}" if i else "logits": head_BKXYZ for i, head_BKXYZ in enumerate(heads)}
 
     def on_run_start(self, state: State) -> None:
-        """Load the initial weights. A run that is resumed has its weights already."""
+        """Load the initial weights. A resumed run has its weights already."""
         if self._initialise is not None and state.step == 0:
             logging.getLogger("trainkit").info(self._initialise(self.network))
 
@@ -54,10 +52,10 @@ def _heads(found: Any) -> list[Tensor]:
 
 
 def check_patch(network: nn.Module, in_channels: int, out_channels: int, patch_size: Size) -> None:
-    """See that a network takes patches of a size and gives scores of that size, by shapes alone: nothing is computed.
+    """Check that a network takes patches of a size and gives scores of that size, by shapes alone, without computing.
 
     Raises:
-        RecipeError: It does not, and what it says instead.
+        RecipeError: The network does not.
     """
     # A copy without any values. (torch.func.functional_call does not put shared modules back as they were.)
     without_values: dict[int, Any] = {
@@ -68,8 +66,8 @@ def check_patch(network: nn.Module, in_channels: int, out_channels: int, patch_s
     try:
         heads = _heads(shape_of(image_BCXYZ))
     except NotImplementedError:
-        return  # what it does depends on values: it is seen at the first step
-    except Exception as error:  # whatever a layer says of a shape
+        return  # an operation depends on values: the first step will show it
+    except Exception as error:  # whatever a layer raises about a shape
         raise RecipeError(
             f"the network cannot take a patch of {shape_in_words(patch_size)}: {type(error).__name__}: {error}; "
             "set another data.patch_size"
@@ -79,12 +77,11 @@ def check_patch(network: nn.Module, in_channels: int, out_channels: int, patch_s
         if not isinstance(head, Tensor) or head.ndim != 5 or head.shape[1] != out_channels:
             shape = tuple(head.shape) if isinstance(head, Tensor) else type(head).__name__
             raise RecipeError(
-                f"for patches of {shape_in_words(patch_size)} the network gives {shape} where {expected} is expected: "
-                "it is no network for segmentation, or has other classes"
+                f"for patches of {shape_in_words(patch_size)} the network gives {shape}, but {expected} is expected: "
+                "it is not a network for segmentation, or has other classes"
             )
     if heads[0].shape != expected:
         raise RecipeError(
             f"for patches of {shape_in_words(patch_size)} the network gives scores of "
-            f"{shape_in_words(heads[0].shape[2:])}"
-            "; set another data.patch_size, or take strides that it makes up for"
+            f"{shape_in_words(heads[0].shape[2:])}; set another data.patch_size, or other strides"
         )

@@ -24,14 +24,15 @@ _ELSEWHERE = dict.fromkeys(
 
 @component
 class MONAINetwork(SegmentationModel):
-    """Any network for segmentation in ``monai.networks.nets``, by name. For those that have no component of their own.
+    """Any network for segmentation in ``monai.networks.nets``, by name. For networks without a component of their own.
 
-    Its channels, and ``img_size`` where it has that, come from the data. All parameters are in the group ``other``;
-    give groups patterns in the recipe (``[groups.NAME] parameters = ["network.encoder.*"]``) to tell them apart. Where
-    a network gives several scores while training, the first is ``logits``, and the loss sees all.
+    Its channels, and ``img_size`` if it has that argument, come from the data. All parameters are in the group
+    ``other``; to divide them, give groups patterns in the recipe (``[groups.NAME] parameters =
+    ["network.encoder.*"]``). If a network gives several scores in training, the first is ``logits``, and all enter the
+    loss.
 
     Attributes:
-        name: The class, as "BasicUNet".
+        name: Name of the class, for example "BasicUNet".
         arguments: Its other arguments by name.
     """
 
@@ -47,7 +48,7 @@ class MONAINetwork(SegmentationModel):
         return "other"
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Yield what MONAI would not take: the class or an argument. MONAI is read, not imported."""
+        """Yield problems with the class name or an argument. MONAI's source is read, not imported."""
         if reason := refusal(self.name):
             yield Problem(reason, "name")
             return

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from trainkit import Recipe
 
-_GROUPS = 8  # of the group normalisation, MONAI's own number
+_GROUPS = 8  # number of groups of the group normalisation, MONAI's default
 
 
 @component
@@ -28,10 +28,10 @@ class SegResNet(SegmentationModel):
 
     Attributes:
         init_filters: Features of the finest level, doubled at each coarser one; a multiple of 8.
-        blocks_down: Residual blocks of each level on the way down; as many levels as numbers.
+        blocks_down: Residual blocks of each level on the way down; one number for each level.
         blocks_up: Residual blocks of each level on the way up; one number fewer.
         dropout: Share of features that are dropped after the first convolution; 0 … 1.
-        upsampling: "trilinear", or "transposed" for transposed convolutions, which CUDA can repeat to the bit.
+        upsampling: "trilinear", or "transposed" for transposed convolutions, which are deterministic on CUDA.
 
     Source:
         Myronenko, "3D MRI brain tumor segmentation using autoencoder regularization", arXiv:1810.11654 (2018).
@@ -64,7 +64,7 @@ class SegResNet(SegmentationModel):
         yield from super().problems(recipe)
 
     def divisors(self) -> Size:
-        """Return 2 to the number of times that the volume is halved."""
+        """Return 2 to the power of the number of times that the volume is halved."""
         whole = 2 ** (len(self.blocks_down) - 1)
         return (whole, whole, whole)
 

@@ -29,7 +29,7 @@ class SwinUNETR(SegmentationModel):
         feature_size: Features of the finest level; a multiple of 12.
         depths: Transformer layers of each of the four stages.
         num_heads: Attention heads of each of the four stages.
-        recompute: Whether the encoder's layers are computed again on the way back, to save memory.
+        recompute: Whether the encoder's layers are computed again in the backward pass, to save memory.
 
     Source:
         Hatamizadeh et al., "Swin UNETR: Swin transformers for semantic segmentation of brain tumors", BrainLes (2021).

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
 @component
 class UNETR(SegmentationModel):
-    """MONAI's ``UNETR``: a vision transformer as encoder. It takes patches of the one size that it was made for.
+    """MONAI's ``UNETR``: a vision transformer as encoder. It only takes patches of the size that it was made for.
 
-    For large data sets or pretrained encoders (``init_from``). Groups: transformer and the layers that read it are
-    ``encoder``; the way up ``decoder``; the last convolution ``head``.
+    Choose it for large data sets or pretrained encoders (``init_from``). Groups: transformer and the layers that read
+    it are ``encoder``; the way up ``decoder``; the last convolution ``head``.
 
     Attributes:
         feature_size: Features of the finest level.

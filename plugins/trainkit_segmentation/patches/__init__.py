@@ -1,1 +1,1 @@
-"""From prepared cases to the batches that a step sees."""
+"""From preprocessed cases to the batches of a training step."""

@@ -1,4 +1,4 @@
-"""What is done to each training patch, anew each time: the settings. What has no table is not done."""
+"""Random changes of training patches: the settings. A change without a table in the recipe is not applied."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Flip:
     """Mirrors the patch.
 
     Attributes:
-        probability: How often, for each axis by itself.
-        axes: The axes that may be mirrored: 0 is x, 1 is y, 2 is z. Leave out the one from left to right where classes
-            differ in their side.
+        probability: Probability for each axis, independent of the others.
+        axes: The axes that may be mirrored: 0 is x, 1 is y, 2 is z. Leave out the left-right axis if classes differ in
+            their side.
     """
 
     probability: float = attrs.field(default=0.5, validator=_probability)
@@ -31,12 +31,12 @@ class Flip:
 
 @component
 class Affine:
-    """Rotates and scales the patch about its centre, in mm; what comes in at its border is of the volume itself.
+    """Rotates and scales the patch about its centre, in mm; the border is filled from the volume around the patch.
 
     Attributes:
-        probability: How often.
+        probability: Probability that the change is applied to a patch.
         rotation_degrees: Largest angle about the x, y and z axis, in both directions.
-        scale: Smallest and largest factor by which things grow, the same along all axes; drawn evenly in its logarithm.
+        scale: Smallest and largest factor, the same along all axes; uniform in its logarithm.
     """
 
     probability: float = attrs.field(default=0.2, validator=_probability)
@@ -51,10 +51,10 @@ class Elastic:
     """Bends the patch by a smooth random field of displacements.
 
     Attributes:
-        probability: How often.
+        probability: Probability that the change is applied to a patch.
         displacement_mm: Standard deviation of a displacement along each axis, at the nodes.
-        node_distance_mm: Distance of the nodes between which the field is interpolated. Several times the displacement,
-            or things fold over.
+        node_distance_mm: Distance of the nodes between which the field is interpolated. It should be several times the
+            displacement; otherwise the field folds over.
     """
 
     probability: float = attrs.field(default=0.2, validator=_probability)
@@ -67,8 +67,8 @@ class Noise:
     """Adds Gaussian noise.
 
     Attributes:
-        probability: How often.
-        deviation: Largest standard deviation, in units of the normalised image; drawn evenly from 0 on.
+        probability: Probability that the change is applied to a patch.
+        deviation: Largest standard deviation, in units of the normalised image; uniform from 0.
     """
 
     probability: float = attrs.field(default=0.15, validator=_probability)
@@ -80,8 +80,8 @@ class Brightness:
     """Multiplies each channel by a factor.
 
     Attributes:
-        probability: How often.
-        factor: Smallest and largest.
+        probability: Probability that the change is applied to a patch.
+        factor: Smallest and largest factor.
     """
 
     probability: float = attrs.field(default=0.15, validator=_probability)
@@ -90,11 +90,11 @@ class Brightness:
 
 @component
 class Contrast:
-    """Stretches each channel about its mean over the patch; the range of its values is kept.
+    """Multiplies the deviation of each channel from its mean over the patch; values are clipped to their former range.
 
     Attributes:
-        probability: How often.
-        factor: Smallest and largest.
+        probability: Probability that the change is applied to a patch.
+        factor: Smallest and largest factor.
     """
 
     probability: float = attrs.field(default=0.15, validator=_probability)
@@ -103,11 +103,11 @@ class Contrast:
 
 @component
 class Gamma:
-    """Raises each channel, its range over the patch taken as 0 … 1, to a power.
+    """Raises each channel to a power, with its range over the patch taken as 0 … 1.
 
     Attributes:
-        probability: How often.
-        exponent: Smallest and largest.
+        probability: Probability that the change is applied to a patch.
+        exponent: Smallest and largest exponent.
     """
 
     probability: float = attrs.field(default=0.3, validator=_probability)
@@ -116,7 +116,7 @@ class Gamma:
 
 @component
 class Augmentation:
-    """Random changes of training patches. Applied in the order of the attributes; affine and elastic in one resampling.
+    """Random changes of training patches, applied in the order of the attributes; affine and elastic in one resampling.
 
     Attributes:
         affine: Rotation and scaling.

@@ -1,8 +1,8 @@
-"""Random changes of a training patch, drawn from a generator of its own.
+"""Random changes of a training patch. Each patch has its own random generator.
 
 Shapes: C = channels, X, Y, Z = voxels.
 
-Means and powers are numpy's, computed by one thread: they have the same bits whatever the number of torch's.
+Means and powers are computed by numpy in one thread, so their bits do not depend on torch's number of threads.
 """
 
 from __future__ import annotations
@@ -16,46 +16,51 @@ from torch import Tensor
 from trainkit_segmentation.files.nifti import Array
 from trainkit_segmentation.patches.augmentation import Augmentation
 from trainkit_segmentation.patches.cutting import cut
-from trainkit_segmentation.patches.deformation import bending, resample, rotation_and_scale, sources
+from trainkit_segmentation.patches.deformation import (
+    draw_displacements,
+    draw_rotation_and_scale,
+    resample,
+    source_coordinates,
+)
 
 
 def fill_patch(
     image_CXYZ: Tensor,
-    codes_XYZ: Tensor,
+    label_codes_XYZ: Tensor,
     start: Sequence[int],
     spacing_mm: Sequence[float],
     settings: Augmentation,
     rng: np.random.Generator,
     out_image_CXYZ: Tensor,
-    out_codes_XYZ: Tensor,
+    out_label_codes_XYZ: Tensor,
 ) -> None:
-    """Cut a patch out of a volume, changed at random.
+    """Cut a patch out of a volume and change it at random.
 
     Args:
         image_CXYZ: The case's image.
-        codes_XYZ: Its label codes.
+        label_codes_XYZ: The case's label codes.
         start: First voxel of the patch.
         spacing_mm: Size of a voxel of the volume.
-        settings: What may happen.
-        rng: Decides what happens.
-        out_image_CXYZ: Where the image goes, float32.
-        out_codes_XYZ: Where the codes go.
+        settings: The changes that may be applied.
+        rng: Generator of the patch.
+        out_image_CXYZ: The image of the patch is written here, float32.
+        out_label_codes_XYZ: The label codes of the patch are written here.
     """
-    size = tuple(out_codes_XYZ.shape)
+    size = tuple(out_label_codes_XYZ.shape)
     affine, elastic, flip = settings.affine, settings.elastic, settings.flip
-    matrix = rotation_and_scale(affine, spacing_mm, rng) if affine and _happens(affine, rng) else None
-    field = bending(elastic, size, spacing_mm, rng) if elastic and _happens(elastic, rng) else None
+    matrix = draw_rotation_and_scale(affine, spacing_mm, rng) if affine and _happens(affine, rng) else None
+    field = draw_displacements(elastic, size, spacing_mm, rng) if elastic and _happens(elastic, rng) else None
     flipped = [axis for axis in flip.axes if rng.random() < flip.probability] if flip else []
     if matrix is None and field is None:
         cut(image_CXYZ, start, out_image_CXYZ)
-        cut(codes_XYZ[None], start, out_codes_XYZ[None])
+        cut(label_codes_XYZ[None], start, out_label_codes_XYZ[None])
     else:
-        places = sources(start, size, matrix, field)
+        places = source_coordinates(start, size, matrix, field)
         resample(image_CXYZ, places, out_image_CXYZ, nearest=False)
-        resample(codes_XYZ[None], places, out_codes_XYZ[None], nearest=True)
+        resample(label_codes_XYZ[None], places, out_label_codes_XYZ[None], nearest=True)
     if flipped:
         out_image_CXYZ.copy_(out_image_CXYZ.flip([1 + axis for axis in flipped]))
-        out_codes_XYZ.copy_(out_codes_XYZ.flip(flipped))
+        out_label_codes_XYZ.copy_(out_label_codes_XYZ.flip(flipped))
     change_intensity(out_image_CXYZ.numpy(), settings, rng)
 
 

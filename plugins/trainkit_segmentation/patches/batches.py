@@ -15,22 +15,22 @@ from torch import Tensor
 from trainkit import random_seed
 from trainkit_segmentation.patches.augmentation_live import fill_patch
 from trainkit_segmentation.patches.cutting import choose_start
-from trainkit_segmentation.preparing.cached_cases import opened
+from trainkit_segmentation.preparing.cached_cases import open_case
 
 if TYPE_CHECKING:
     from trainkit import Context
     from trainkit_segmentation.data.kind import SegmentationData
 
-_ORDER, _PATCH = 0x0DE5, 0x9A7C  # keep the order of the cases apart from what is drawn for each patch
+_ORDER, _PATCH = 0x0DE5, 0x9A7C  # separate the random order of cases from the random numbers of patches
 
 
 class PatchBatches:
-    """Makes the batch of any place in a run; can be sent to another process.
+    """Makes the batch of any place (epoch, step) in a run; can be sent to another process.
 
     Args:
         settings: How patches are cut and changed.
         context: Seed, rank and world.
-        entries: The training cases: number and preprocessed file.
+        entries: Index and preprocessed file of each training case.
     """
 
     def __init__(self, settings: SegmentationData, context: Context, entries: list[tuple[int, Path]]) -> None:
@@ -45,7 +45,7 @@ class PatchBatches:
         epoch, step = place
         first = (step * self._world + self._rank) * self._batch_size
         chosen = [self._case(epoch, number) for number in range(first, first + self._batch_size)]
-        cases = [opened(path) for _, path in chosen]
+        cases = [open_case(path) for _, path in chosen]
         channels = len(cases[0].tensors["image"])
         image = torch.empty((self._batch_size, channels, *self._size), dtype=torch.float32)
         codes = torch.empty((self._batch_size, 1, *self._size), dtype=torch.int64)
@@ -54,7 +54,7 @@ class PatchBatches:
             start = choose_start(case.tensors, self._size, self._foreground_probability, rng)
             fill_patch(
                 case.tensors["image"],
-                case.tensors["codes"],
+                case.tensors["label_codes"],
                 start,
                 case.grid.spacing_mm,
                 self._augmentation,
@@ -63,12 +63,12 @@ class PatchBatches:
                 codes[b, 0],
             )
         label = codes
-        if "table" in cases[0].tensors:
+        if "class_table" in cases[0].tensors:
             label = torch.stack([case.label(codes[b, 0]) for b, case in enumerate(cases)])
         return {"index": torch.tensor([number for number, _ in chosen]), "image": image, "label": label}
 
     def _case(self, epoch: int, number: int) -> tuple[int, Path]:
-        """Return the case of a sample of an epoch: pass after pass over all cases, each in an order of its own."""
+        """Return the case of a sample of an epoch. Each pass over all cases has its own random order."""
         lap, place = divmod(number, len(self._entries))
         if self._epoch_order[:2] != (epoch, lap):
             rng = np.random.Generator(np.random.PCG64(random_seed(self._seed, _ORDER, epoch, lap)))

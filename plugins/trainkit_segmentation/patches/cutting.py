@@ -1,6 +1,7 @@
 """Cutting patches out of preprocessed volumes.
 
-Shapes: C = channels, X, Y, Z = voxels. A patch is where its first voxel is; what of it lies outside of the volume is 0.
+Shapes: C = channels, X, Y, Z = voxels. The position of a patch is that of its first voxel. Voxels of a patch that are
+outside the volume are 0.
 """
 
 from __future__ import annotations
@@ -14,19 +15,20 @@ from torch import Tensor
 def choose_start(
     tensors: Mapping[str, Tensor], size: Sequence[int], foreground_probability: float, rng: np.random.Generator
 ) -> tuple[int, int, int]:
-    """Choose where a patch begins.
+    """Choose the position of a patch.
 
     Args:
-        tensors: A case's: ``codes`` (X, Y, Z), ``places`` and ``place_counts``.
+        tensors: ``label_codes`` (X, Y, Z), ``places`` and ``place_counts`` of a case.
         size: Voxels of the patch.
-        foreground_probability: How often it is centred on a voxel of a class that the case has; each class is then as
-            probable, and so is each of its voxels. A patch never sticks out of a volume that is larger than it.
-        rng: Is drawn from alike whatever the case has.
+        foreground_probability: Probability that the patch is centred on a voxel of a class. The class is drawn
+            uniformly from those that the case has, and the voxel uniformly from the class. A patch is shifted to stay
+            inside the volume if the volume is large enough.
+        rng: The same number of values is drawn for every case.
 
     Returns:
-        Its first voxel; negative along axes where the volume is smaller than the patch, which is then centred.
+        The first voxel. It is negative along axes where the volume is smaller than the patch, which is then centred.
     """
-    shape = tensors["codes"].shape
+    shape = tensors["label_codes"].shape
     foreground, which, voxel, *anywhere = rng.random(6)
     counts = tensors["place_counts"].numpy()
     present = np.flatnonzero(counts)
@@ -44,12 +46,12 @@ def choose_start(
 
 
 def cut(volume_CXYZ: Tensor, start: Sequence[int], out_CXYZ: Tensor) -> None:
-    """Copy a patch into ``out_CXYZ``, converting to its dtype on the way; one pass over what is read.
+    """Copy a patch into ``out_CXYZ`` and convert it to its dtype, in one pass.
 
     Args:
         volume_CXYZ: A whole volume.
         start: The patch's first voxel; may be negative.
-        out_CXYZ: Of the patch's size.
+        out_CXYZ: The patch.
     """
     source: list[slice] = [slice(None)]
     target: list[slice] = [slice(None)]

@@ -1,7 +1,7 @@
-"""Rotating, scaling and bending patches: one resampling of the volume, so that real tissue comes in at the border.
+"""Rotating, scaling and bending patches by one resampling of the volume, so that the border shows real tissue.
 
-Shapes: C = channels, X, Y, Z = voxels of the patch. Everything is computed by single elements or by one thread, so that
-it has the same bits whatever the number of threads.
+Shapes: C = channels, X, Y, Z = voxels of the patch. Everything is computed element by element or in one thread, so the
+bits do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from trainkit_segmentation.patches.cutting import cut
 _UNIT_AT_NODES = 0.5**-1.5  # Σ w² of a cubic B-spline at a node is 1/2 along each axis
 
 
-def rotation_and_scale(settings: Affine, spacing_mm: Sequence[float], rng: np.random.Generator) -> Array:
-    """Draw a matrix (3, 3) that takes a displacement in the patch, in voxels, to where it comes from in the volume.
+def draw_rotation_and_scale(settings: Affine, spacing_mm: Sequence[float], rng: np.random.Generator) -> Array:
+    """Draw a matrix (3, 3) that maps a displacement in the patch, in voxels, to the displacement in the volume.
 
-    It rotates about x, then y, then z, in mm: a ball stays a ball where voxels are no cubes.
+    It rotates about x, then y, then z, in mm, so that a ball stays a ball even if voxels are not cubes.
     """
     angles = np.radians(np.array(settings.rotation_degrees)) * rng.uniform(-1, 1, 3)
     growth = np.exp(rng.uniform(*np.log(settings.scale)))
@@ -39,7 +39,9 @@ def rotation_and_scale(settings: Affine, spacing_mm: Sequence[float], rng: np.ra
     return in_voxels
 
 
-def bending(settings: Elastic, size: Sequence[int], spacing_mm: Sequence[float], rng: np.random.Generator) -> Array:
+def draw_displacements(
+    settings: Elastic, size: Sequence[int], spacing_mm: Sequence[float], rng: np.random.Generator
+) -> Array:
     """Draw a smooth field of displacements (3, X, Y, Z), in voxels: cubic B-splines of independent nodes."""
     splines = [_spline(n, settings.node_distance_mm / mm) for n, mm in zip(size, spacing_mm, strict=True)]
     nodes = rng.standard_normal((3, *(spline.shape[1] for spline in splines)), dtype=np.float32)
@@ -51,14 +53,14 @@ def bending(settings: Elastic, size: Sequence[int], spacing_mm: Sequence[float],
     return field
 
 
-def sources(start: Sequence[int], size: Sequence[int], matrix: Array | None, field: Array | None) -> Array:
-    """Return where in the volume each voxel of the patch comes from, (3, X, Y, Z) in voxels, float32.
+def source_coordinates(start: Sequence[int], size: Sequence[int], matrix: Array | None, field: Array | None) -> Array:
+    """Return the position in the volume of each voxel of the patch, (3, X, Y, Z) in voxels, float32.
 
     Args:
-        start: First voxel of the patch if it were not deformed.
+        start: First voxel of the patch without deformation.
         size: Voxels of the patch.
-        matrix: (3, 3), about the patch's centre.
-        field: (3, X, Y, Z), what is added, in voxels.
+        matrix: (3, 3), applied about the patch's centre; None: none.
+        field: (3, X, Y, Z), displacements in voxels that are added; None: none.
     """
     centre = (np.asarray(size) - 1) / 2
     x, y, z = (
@@ -76,13 +78,13 @@ def sources(start: Sequence[int], size: Sequence[int], matrix: Array | None, fie
 
 
 def resample(volume_CXYZ: Tensor, sources_3XYZ: Array, out_CXYZ: Tensor, *, nearest: bool) -> None:
-    """Fill a patch with the volume's values at given places; 0 outside of the volume.
+    """Fill a patch with the volume's values at given positions; outside the volume they are 0.
 
     Args:
         volume_CXYZ: A whole volume; only the block that is needed is read.
-        sources_3XYZ: Where each voxel comes from, in voxels of the volume.
-        out_CXYZ: The patch; float32, or of a dtype that the values fit into.
-        nearest: Take the nearest voxel instead of interpolating between eight.
+        sources_3XYZ: Position of each voxel of the patch, in voxels of the volume.
+        out_CXYZ: The patch; float32, or a dtype that can hold the values.
+        nearest: Whether to take the nearest voxel instead of interpolating between eight.
     """
     flat = sources_3XYZ.reshape(3, -1)
     first = np.floor(flat.min(axis=1)).astype(int)

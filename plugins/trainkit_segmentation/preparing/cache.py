@@ -1,4 +1,4 @@
-"""Where preprocessed cases are kept: the settings."""
+"""The cache of preprocessed cases: the settings."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from trainkit import component
 
 @component
 class Cache:
-    """A folder of preprocessed cases, shared by all runs, and safe when several use it at once.
+    """A folder of preprocessed cases. All runs share it, and several can use it at the same time.
 
-    An entry is found by the content of the case's files and by the settings that it was made with, so it can never be
-    out of date; whatever changes makes another entry. What was not used for longest is removed when there is too much;
-    what a run is using never is.
+    The key of an entry is a digest of the case's files and of the settings and code that made it, so an entry is never
+    out of date: any change gives another entry. When the folder exceeds its limit, the least recently used entries are
+    removed, but never those that a run is using.
 
     Attributes:
-        folder: Where; None: ``trainkit/segmentation`` in the user's cache folder (``$XDG_CACHE_HOME``, ``~/.cache``).
-        limit_gb: How large it may grow, in 10⁹ bytes; None: without limit.
+        folder: The folder. Not given: ``trainkit/segmentation`` in the user's cache folder (``$XDG_CACHE_HOME``, or
+            ``~/.cache``).
+        limit_gb: Largest size of all entries in 10⁹ bytes. Not given: no limit.
     """
 
     folder: Path | None = None

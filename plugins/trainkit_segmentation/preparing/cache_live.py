@@ -1,13 +1,13 @@
-"""Preprocessed cases on the disk, memory-mapped, shared by everybody who uses the folder.
+"""Preprocessed cases on the disk, memory-mapped, shared by all users of the folder.
 
-    entries/<ab>/<key>.safetensors     one case; the key is made of everything that its content depends on
-    files/…                            what is known of source files (`trainkit.FileFacts`)
-    locks/<ab>                         held while an entry that begins so is made, so that nobody makes it twice
-    leases/<run>                       the keys that a run uses; held for as long as it lives
-    lock                               held while leases are written, and while room is made
+    entries/<ab>/<key>.safetensors     one case; the key is a digest of everything that its content depends on
+    files/…                            facts about source files (`trainkit.FileFacts`)
+    locks/<ab>                         lock for entries whose key starts with <ab>, held while one is written
+    leases/<run>                       the keys that a run uses; locked for as long as the run lives
+    lock                               held while leases are written, and while entries are removed
 
-An entry is written under another name and renamed when it is complete and on the disk: who is killed leaves nothing
-that could be taken for an entry. Locks are the kernel's (flock): they end with the process that holds them.
+An entry is written under another name and renamed when it is complete and on the disk, so a killed process leaves
+nothing that looks like an entry. Locks are the kernel's (flock): they end with the process that holds them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Entry(NamedTuple):
     """A preprocessed case.
 
     Attributes:
-        tensors: Name -> tensor, mapped into memory: what is not touched is not read. Never write into one.
+        tensors: Name -> tensor, mapped into memory: only the pages that are used are read. Never write into one.
         about: JSON values.
     """
 
@@ -50,11 +50,11 @@ class CaseStore:
     """The cache folder, for one run.
 
     Args:
-        settings: Where it is and how large it may be.
+        settings: Location and size limit of the folder.
 
     Attributes:
-        folder: Where it is.
-        files: What is known of source files.
+        folder: The folder.
+        files: Facts about source files.
     """
 
     def __init__(self, settings: Cache) -> None:
@@ -63,26 +63,26 @@ class CaseStore:
         self._limit = None if settings.limit_gb is None else round(settings.limit_gb * 1e9)
 
     def use(self, keys: Iterable[str]) -> None:
-        """Keep these entries from being removed for as long as this object, or a process that was forked, lives."""
+        """Keep these entries from being removed while this object, or a process forked from this one, lives."""
         lease = self.folder / "leases" / f"{os.getpid()}-{secrets.token_hex(4)}"
         with self._writable(), self._alone():
-            self._used()  # sweeps away the leases of runs that ended
+            self._used()  # removes the leases of runs that ended
             file = _lock(lease)
             weakref.finalize(self, _release, lease, file, os.getpid())
             os.write(file, "\n".join(keys).encode())
 
     def ensure(self, key: str, make: Callable[[], tuple[Mapping[str, Array], Mapping[str, Any]]]) -> bool:
-        """Make sure that there is an entry, and mark it as used now.
+        """Make sure that an entry exists, and mark it as just used.
 
         Args:
-            key: Its key; `use` was called with it.
-            make: Makes its arrays and JSON values, if it has to be made.
+            key: Key of the entry; `use` was called with it.
+            make: Returns the arrays and JSON values of the entry; called if the entry does not exist yet.
 
         Returns:
-            Whether it was made.
+            Whether the entry was made.
 
         Raises:
-            DataError: There is no room for it, or the folder cannot be written; or what ``make`` raises.
+            DataError: The entry does not fit into the size limit, or the folder cannot be written; or ``make`` raises.
         """
         path = self.path(key)
         with self._writable():
@@ -98,15 +98,15 @@ class CaseStore:
         return False
 
     def path(self, key: str) -> Path:
-        """Return where an entry is, or would be."""
+        """Return the path of an entry, whether or not it exists."""
         return self.folder / "entries" / key[:2] / f"{key}.safetensors"
 
     def size(self) -> int:
-        """Return the bytes of all entries."""
+        """Return the size of all entries in bytes."""
         return sum(stat.st_size for _, stat in self._entries())
 
     def _entries(self) -> list[tuple[Path, os.stat_result]]:
-        """Return every entry, and what a killed process left of one."""
+        """Return every entry, including those that a killed process left unfinished."""
         found = []
         for path in (self.folder / "entries").glob("*/*"):
             with contextlib.suppress(FileNotFoundError):  # renamed or removed meanwhile
@@ -128,12 +128,12 @@ class CaseStore:
                     total -= stat.st_size
         if total > self._limit:
             raise DataError(
-                f"{self.folder}: the preprocessed cases that are in use take {total / 1e9:.3g} GB, more than "
+                f"{self.folder}: the preprocessed cases in use take {total / 1e9:.3g} GB, more than "
                 f"data.cache.limit_gb = {self._limit / 1e9:g}; raise it ({newest.stat().st_size / 1e9:.2g} GB a case)"
             )
 
     def _used(self) -> set[str]:
-        """Return the keys that living runs use; the leases of dead ones are removed."""
+        """Return the keys that living runs use, and remove the leases of dead runs."""
         used: set[str] = set()
         for path in (self.folder / "leases").glob("*"):
             with path.open("r") as lease:
@@ -162,10 +162,10 @@ class CaseStore:
 
 
 def read_entry(path: Path) -> Entry:
-    """Map a file of tensors into memory.
+    """Map an entry into memory.
 
     Raises:
-        DataError: It is no such file, or not all of it is there.
+        DataError: The file is not an entry, or is truncated.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -177,14 +177,14 @@ def read_entry(path: Path) -> Entry:
 
 
 def _write(path: Path, arrays: Mapping[str, Array], about: Mapping[str, Any]) -> None:
-    """Write an entry; the caller holds its lock, so that nobody else writes it."""
+    """Write an entry. The caller holds its lock, so no other process writes it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     remove_unfinished(path.parent, path.name)
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     try:
         with written_whole(path) as new:
             save_file(contiguous, new, metadata={_ABOUT: json.dumps(about)})
-    except SafetensorError as error:  # most likely the disk is full
+    except SafetensorError as error:  # most often because the disk is full
         raise OSError(str(error)) from error
 
 
@@ -198,7 +198,7 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _lock(path: Path) -> int:
-    """Wait for a file's lock, and return the open file that has it until it is closed."""
+    """Wait for a file's lock, and return the open file, which holds the lock until it is closed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -210,7 +210,7 @@ def _lock(path: Path) -> int:
 
 
 def _release(lease: Path, file: int, owner: int) -> None:
-    """Give a lease back; a forked process keeps its copy of the open file, and so the lease, until it ends."""
+    """Release a lease. A forked process keeps its copy of the open file, and so the lease, until it ends."""
     if os.getpid() == owner:
         lease.unlink(missing_ok=True)
         os.close(file)

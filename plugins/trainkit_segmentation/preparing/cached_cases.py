@@ -1,7 +1,4 @@
-"""Preprocessed cases, opened.
-
-Shapes: K = classes, X, Y, Z = voxels.
-"""
+"""Opens preprocessed cases of the cache."""
 
 from __future__ import annotations
 
@@ -10,48 +7,37 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
+from trainkit_segmentation.cases.labels import target
 from trainkit_segmentation.preparing.cache_live import read_entry
 from trainkit_segmentation.preparing.grid import Grid
 
-_MOST = 256  # each mapped file takes one of the 1024 that a process may have open
+_MOST = 256  # entries that stay open: each is one of the 1024 files that a process may have open
 
 
 class OpenCase(NamedTuple):
     """A case of the cache, mapped into memory.
 
     Attributes:
-        tensors: Those of `preprocessing_live.Prepared`, by name.
-        grid: How it lies in the case's own grid.
+        tensors: The arrays of `preprocessing_live.Prepared`, by name.
+        grid: Position of the preprocessed grid in the case's own grid.
     """
 
     tensors: Mapping[str, Tensor]
     grid: Grid
 
-    def label(self, codes_XYZ: Tensor) -> Tensor:
-        """Return what a network is to learn.
-
-        Args:
-            codes_XYZ: Label codes of the case, or a part of them.
-
-        Returns:
-            (1, X, Y, Z) int64 where classes exclude each other, else (K, X, Y, Z) float32.
-        """
-        table = self.tensors.get("table")
-        if table is None:
-            return codes_XYZ[None].long()
-        chosen = torch.index_select(table.T.float(), 1, codes_XYZ.reshape(-1).long())  # four times as fast as indexing
-        return chosen.reshape(-1, *codes_XYZ.shape)
+    def label(self, label_codes_XYZ: Tensor) -> Tensor:
+        """Return the `target` of label codes of this case, or of a part of it."""
+        return target(label_codes_XYZ, self.tensors.get("class_table"))
 
 
 @lru_cache(maxsize=_MOST)
-def opened(path: Path) -> OpenCase:
-    """Open an entry of the cache; it stays open for a while, since entries never change.
+def open_case(path: Path) -> OpenCase:
+    """Open an entry of the cache. Recently opened entries stay open, since entries never change.
 
     Raises:
-        DataError: It is damaged.
+        DataError: The entry is damaged.
     """
     entry = read_entry(path)
     return OpenCase(entry.tensors, Grid.from_json(entry.about))

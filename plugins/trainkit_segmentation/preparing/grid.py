@@ -1,7 +1,7 @@
 """From a case's own voxel grid to the grid that the network works on, and back.
 
-Shapes: C = channels, X, Y, Z = voxels of either grid. All is done by whole axes: flipped and permuted, cropped, and
-stretched so that the outer edges stay where they are. So the way back is exact up to the interpolation.
+Shapes: C = channels, X, Y, Z = voxels of either grid. Whole axes are flipped, permuted and cropped, and stretched such
+that the outer edges keep their position. So the way back is exact up to the interpolation.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from torch.nn import functional
 
 from trainkit_segmentation.files.nifti import Array
 
-_FAR = 1e4  # a score that decides: in float16 too, and far from any that a network gives
+_FAR = 1e4  # a decisive score: float16 can represent it, and it is far from any score that a network gives
 
 
 @attrs.frozen
 class Grid:
-    """How a preprocessed volume lies in the case's own grid.
+    """Position of a preprocessed volume in the case's own grid.
 
     Attributes:
         own_shape: Voxels of the case's files.
         affine: (4, 4) of the case's files, from voxels to mm.
-        axes: For each axis of the preprocessed grid, the axis of the case's own that it runs along.
-        flipped: For each of the case's own axes, whether it runs the other way.
-        box: For each axis of the preprocessed grid, the first voxel that was kept, and the first that was not any more.
+        axes: For each axis of the preprocessed grid, the axis of the case's own grid that it runs along.
+        flipped: For each axis of the case's own grid, whether it was reversed.
+        box: For each axis of the preprocessed grid, the first voxel that was kept, and the first after those.
         shape: Voxels of the preprocessed grid.
     """
 
@@ -64,12 +64,12 @@ class Grid:
         return self.axes == (0, 1, 2) and not any(self.flipped) and self.box == whole and self.shape == self.own_shape
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as JSON values."""
+        """Return the grid as JSON values."""
         return attrs.asdict(self) | {"affine": self.affine.tolist()}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Grid:
-        """Make it from what `to_json` gave."""
+        """Read what `to_json` returned."""
         return cls(
             own_shape=_three(content["own_shape"]),
             affine=np.array(content["affine"]),
@@ -85,15 +85,15 @@ class Grid:
         return turned.transpose(0, *(1 + axis for axis in self.axes))
 
     def cut(self, turned_CXYZ: Array) -> Array:
-        """Return what was kept of a turned array; a view."""
+        """Return the part of a turned array that was kept; a view."""
         return turned_CXYZ[(slice(None), *(slice(start, stop) for start, stop in self.box))]
 
     def to_own(self, scores_KXYZ: Tensor, background: int | None) -> Tensor:
-        """Bring class scores back onto the case's own grid.
+        """Resample class scores onto the case's own grid.
 
         Args:
             scores_KXYZ: Scores on the preprocessed grid, floating point.
-            background: The channel that wins in what was cropped; None: every channel is low there.
+            background: The channel that is highest where voxels were cropped; None: every channel is low there.
 
         Returns:
             (K, X, Y, Z) of the case's own grid.
@@ -112,7 +112,7 @@ class Grid:
 
 
 def stretch(volume_CXYZ: Tensor, shape: Sequence[int]) -> Tensor:
-    """Resample linearly to another number of voxels over the same extent; float32 at least inside, same dtype out."""
+    """Resample linearly to another number of voxels over the same extent, in at least float32; the dtype is kept."""
     if tuple(volume_CXYZ.shape[1:]) == tuple(shape):
         return volume_CXYZ
     wide = volume_CXYZ if volume_CXYZ.dtype == torch.float64 else volume_CXYZ.float()
@@ -120,16 +120,18 @@ def stretch(volume_CXYZ: Tensor, shape: Sequence[int]) -> Tensor:
     return stretched.to(volume_CXYZ.dtype)
 
 
-def stretch_codes(codes_XYZ: Array, shape: Sequence[int]) -> Array:
-    """Resample label codes to another number of voxels over the same extent: each takes the code of the nearest."""
-    nearest = [((2 * np.arange(new) + 1) * old // (2 * new)) for old, new in zip(codes_XYZ.shape, shape, strict=True)]
-    return codes_XYZ[np.ix_(*nearest)]
+def stretch_label_codes(label_codes_XYZ: Array, shape: Sequence[int]) -> Array:
+    """Resample label codes to another number of voxels over the same extent, each to the code of the nearest voxel."""
+    nearest = [
+        ((2 * np.arange(new) + 1) * old // (2 * new)) for old, new in zip(label_codes_XYZ.shape, shape, strict=True)
+    ]
+    return label_codes_XYZ[np.ix_(*nearest)]
 
 
 def orientation_of(affine: Array, wanted: str | None) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
-    """Return ``axes`` and ``flipped`` of a `Grid` whose axes point as wanted ("RAS"); None: as they do.
+    """Return ``axes`` and ``flipped`` of a `Grid` whose axes point as wanted, for example "RAS"; None: no change.
 
-    Where the axes are oblique, it is the nearest such turn.
+    For oblique axes, the nearest such turn is returned.
     """
     if wanted is None:
         return (0, 1, 2), (False, False, False)
@@ -141,7 +143,7 @@ def orientation_of(affine: Array, wanted: str | None) -> tuple[tuple[int, int, i
 
 
 def axes_of(affine: Array) -> str:
-    """Return where the axes of a grid point, as "RAS": to the right, the front, and up."""
+    """Return where the axes of a grid point; "RAS": to the right, to the front, and up."""
     return "".join(map(str, aff2axcodes(affine)))  # type: ignore[no-untyped-call]
 
 

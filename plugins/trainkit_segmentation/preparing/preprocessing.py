@@ -1,4 +1,4 @@
-"""What is done to each case once, before training: the settings."""
+"""Preprocessing of each case, once, before training: the settings."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def _increasing(instance: object, attribute: attrs.Attribute[tuple[float, float]
 def _is_orientation(instance: object, attribute: attrs.Attribute[Any], value: str | None) -> None:
     axes = ("LR", "PA", "IS")
     if value is not None and (len(value) != 3 or any(sum(letter in pair for letter in value) != 1 for pair in axes)):
-        raise ValueError(f'{attribute.name} must have one letter each of L/R, P/A and I/S, as "RAS"; got "{value}"')
+        letters = "one letter each of L/R, P/A and I/S"
+        raise ValueError(f'{attribute.name} must have {letters}, for example "RAS"; got "{value}"')
 
 
 def _are_positive(instance: object, attribute: attrs.Attribute[Any], value: tuple[float, ...] | None) -> None:
@@ -33,14 +34,14 @@ class Preprocessing:
     image (linearly) and label (to the nearest voxel) are resampled.
 
     Attributes:
-        orientation: Where the axes point, as "RAS": x to the right, y to the front, z up. None: as in the files, which
-            is right only if all have the same.
-        spacing_mm: Size of a voxel along these axes; volumes keep their extent, so that their voxels are this large up
-            to half a voxel over the whole volume. None: as in the files.
-        crop_to_nonzero: Whether to leave out the planes around the image in which all channels are 0.
-        normalization: "zscore": each channel of each case to mean 0 and standard deviation 1. "zscore_nonzero": the
-            same over the voxels that are not 0, which stay 0. "window": ``window`` to 0 … 1, what is beyond it is
-            clipped. "none": as in the files.
+        orientation: Where the axes point; "RAS": x to the right, y to the front, z up. Not given: as in the files,
+            which is right only if all files agree.
+        spacing_mm: Size of a voxel along these axes. A volume keeps its extent, so the size is exact to within half a
+            voxel over the whole volume. Not given: as in the files.
+        crop_to_nonzero: Whether to remove the planes around the image in which all channels are 0.
+        normalization: "zscore": each channel of each case gets mean 0 and standard deviation 1. "zscore_nonzero": the
+            same over the voxels that are not 0; the others stay 0. "window": ``window`` is mapped to 0 … 1, and values
+            outside it are clipped. "none": as in the files.
         window: Lower and upper intensity for "window", in the files' units; for CT these are HU.
     """
 

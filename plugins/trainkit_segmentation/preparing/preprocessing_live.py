@@ -1,4 +1,4 @@
-"""What is done to each case once: from its files to the arrays in the cache.
+"""Preprocessing of each case: from its files to the arrays in the cache.
 
 Shapes: C = channels, K = classes, X, Y, Z = voxels.
 """
@@ -13,11 +13,12 @@ import torch
 
 from trainkit import DataError
 from trainkit_segmentation.cases.case import Volume
+from trainkit_segmentation.cases.labels import voxels_of_class
 from trainkit_segmentation.files.nifti import Array
-from trainkit_segmentation.preparing.grid import Grid, orientation_of, stretch, stretch_codes
+from trainkit_segmentation.preparing.grid import Grid, orientation_of, stretch, stretch_label_codes
 from trainkit_segmentation.preparing.preprocessing import Preprocessing
 
-_MOST_PLACES = 10_000  # voxels remembered for each class, to centre patches on; evenly spread over all that it has
+_MOST_PLACES = 10_000  # voxels kept for each class, to centre patches on; evenly spread over all voxels of the class
 
 
 @attrs.frozen
@@ -25,19 +26,19 @@ class Prepared:
     """A case on the grid that the network works on.
 
     Attributes:
-        image_CXYZ: Normalised intensities, float16; float32 where these do not reach, or nothing is normalised.
-        codes_XYZ: Label codes.
-        own_codes_XYZ: Label codes on the case's own grid; None where that is the same.
-        table: (codes, K) uint8, for classes that overlap.
-        places: int32, voxels of class 0, then of class 1, …, as places in the flattened ``codes_XYZ``.
-        place_counts: int64 (K,), how many of each.
-        grid: How the grid lies in the case's own.
+        image_CXYZ: Intensities: float16 if they are normalised and in its range, else float32.
+        label_codes_XYZ: Label codes.
+        own_label_codes_XYZ: Label codes on the case's own grid; None if that grid is the same.
+        class_table: (codes, K) uint8; None where classes exclude each other.
+        places: int32, voxels of class 0, then of class 1, …, as positions in the flattened ``label_codes_XYZ``.
+        place_counts: int64 (K,), number of voxels of each class in ``places``.
+        grid: Position of the grid in the case's own.
     """
 
     image_CXYZ: Array
-    codes_XYZ: Array
-    own_codes_XYZ: Array | None
-    table: Array | None
+    label_codes_XYZ: Array
+    own_label_codes_XYZ: Array | None
+    class_table: Array | None
     places: Array
     place_counts: Array
     grid: Grid
@@ -47,9 +48,9 @@ def prepare(volume: Volume, settings: Preprocessing, num_classes: int) -> Prepar
     """Bring a case onto the grid that the network works on.
 
     Raises:
-        DataError: Nothing is left of it.
+        DataError: ``crop_to_nonzero`` would leave nothing of the case.
     """
-    x, y, z = volume.codes_XYZ.shape
+    x, y, z = volume.label_codes_XYZ.shape
     own_shape = (x, y, z)
     axes, flipped = orientation_of(volume.affine, settings.orientation)
     turned = (own_shape[axes[0]], own_shape[axes[1]], own_shape[axes[2]])
@@ -66,26 +67,28 @@ def prepare(volume: Volume, settings: Preprocessing, num_classes: int) -> Prepar
         )
         grid = attrs.evolve(grid, shape=(x, y, z))
 
-    image_CXYZ = normalised(np.ascontiguousarray(grid.cut(image_CXYZ), dtype=np.float32), settings)
+    image_CXYZ = normalise(np.ascontiguousarray(grid.cut(image_CXYZ), dtype=np.float32), settings)
     image_CXYZ = stretch(torch.from_numpy(image_CXYZ), grid.shape).numpy()
-    codes_XYZ = np.ascontiguousarray(stretch_codes(grid.cut(grid.turn(volume.codes_XYZ[None]))[0], grid.shape))
+    label_codes_XYZ = np.ascontiguousarray(
+        stretch_label_codes(grid.cut(grid.turn(volume.label_codes_XYZ[None]))[0], grid.shape)
+    )
     dtype = np.float16 if settings.normalization != "none" and np.abs(image_CXYZ).max() < 6e4 else np.float32
-    places = places_of_classes(codes_XYZ, volume.table, num_classes)
+    places = places_of_classes(label_codes_XYZ, volume.class_table, num_classes)
     return Prepared(
         image_CXYZ=image_CXYZ.astype(dtype),
-        codes_XYZ=codes_XYZ,
-        own_codes_XYZ=None if grid.is_own else np.ascontiguousarray(volume.codes_XYZ),
-        table=volume.table,
+        label_codes_XYZ=label_codes_XYZ,
+        own_label_codes_XYZ=None if grid.is_own else np.ascontiguousarray(volume.label_codes_XYZ),
+        class_table=volume.class_table,
         places=np.concatenate([np.zeros(0, np.int32), *places]),
         place_counts=np.array([len(each) for each in places], dtype=np.int64),
         grid=grid,
     )
 
 
-def normalised(image_CXYZ: Array, settings: Preprocessing) -> Array:
-    """Return the image with its intensities normalised; float32, changed in place.
+def normalise(image_CXYZ: Array, settings: Preprocessing) -> Array:
+    """Normalise the intensities of a float32 image in place, and return the image.
 
-    Means and deviations are summed in float64 by one thread, so that they have the same bits everywhere.
+    Means and deviations are computed in float64 by one thread, so that they have the same bits everywhere.
     """
     if settings.normalization == "window":
         lower, upper = settings.window
@@ -103,12 +106,11 @@ def normalised(image_CXYZ: Array, settings: Preprocessing) -> Array:
     return image_CXYZ
 
 
-def places_of_classes(codes_XYZ: Array, table: Array | None, num_classes: int) -> list[Array]:
-    """Return for each class the places of voxels that it has, evenly spread over them where they are many."""
-    codes = codes_XYZ.ravel()
+def places_of_classes(label_codes_XYZ: Array, class_table: Array | None, num_classes: int) -> list[Array]:
+    """Return for each class the positions of its voxels; of many voxels, an evenly spread selection."""
     found = []
     for k in range(num_classes):
-        places = np.flatnonzero(codes == k + 1 if table is None else table[:, k].astype(bool)[codes])
+        places = np.flatnonzero(voxels_of_class(label_codes_XYZ, class_table, k))
         if len(places) > _MOST_PLACES:
             places = places[np.linspace(0, len(places) - 1, _MOST_PLACES).astype(np.int64)]
         found.append(places.astype(np.int32))
@@ -127,12 +129,12 @@ def _nonzero_box(image_CXYZ: Array) -> tuple[tuple[int, int], ...]:
 
 
 def to_tensors(prepared: Prepared) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Return what is written into the cache: arrays by name, and JSON values."""
+    """Return the content of a cache entry: arrays by name, and JSON values."""
     arrays = {
         "image": prepared.image_CXYZ,
-        "codes": prepared.codes_XYZ,
-        "own_codes": prepared.own_codes_XYZ,
-        "table": prepared.table,
+        "label_codes": prepared.label_codes_XYZ,
+        "own_label_codes": prepared.own_label_codes_XYZ,
+        "class_table": prepared.class_table,
         "places": prepared.places,
         "place_counts": prepared.place_counts,
     }

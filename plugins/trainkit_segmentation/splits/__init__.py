@@ -1,1 +1,1 @@
-"""Which cases are trained on, and which are held out: a kind that other packages can extend."""
+"""Division of the cases into those to train on and those to hold out: a kind that other packages can extend."""

@@ -1,4 +1,4 @@
-"""The split that a file says."""
+"""A split that is written in a file."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from trainkit_segmentation.splits.kind import Split
 class SplitFile(Split):
     """Reads from a file which cases are held out.
 
-    A ``.txt`` names the held-out cases, one a line; all others are trained on. A ``.json`` does the same with a list,
-    or has ``{"train": […], "val": […]}``, or is nnU-Net's ``splits_final.json``, a list of such folds.
+    A ``.txt`` file names the held-out cases, one on each line; all others are trained on. A ``.json`` file contains a
+    list of them, or ``{"train": […], "val": […]}``, or a list of such folds, as nnU-Net's ``splits_final.json`` does.
 
     Attributes:
         path: The file.
-        fold: Which one of several folds.
+        fold: Number of the fold to use, from 0, if the file has several.
     """
 
     path: Path
     fold: int = attrs.field(default=0, validator=attrs.validators.ge(0))
 
     def divide(self, subjects: Mapping[str, str]) -> Mapping[str, Sequence[str]]:
-        """Read the file and hold it against the cases there are."""
+        """Read the file and compare it with the cases that exist."""
         named = self._read()
         held_out = named.get("val", [])
         train = named["train"] if "train" in named else [case for case in subjects if case not in set(held_out)]
         unknown = [case for case in (*held_out, *train) if case not in subjects]
         if unknown:
             more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
-            raise DataError(f'{self.path}: no case "{unknown[0]}"{more}; {did_you_mean(unknown[0], subjects)}')
+            raise DataError(f'{self.path}: there is no case "{unknown[0]}"{more}; {did_you_mean(unknown[0], subjects)}')
         both = sorted(set(held_out) & set(train))
         if both:
             raise DataError(
@@ -57,7 +57,7 @@ class SplitFile(Split):
         try:
             content = json.loads(text)
         except json.JSONDecodeError as error:
-            raise DataError(f"{self.path} is no JSON: {error}") from error
+            raise DataError(f"{self.path} is not valid JSON: {error}") from error
         if _are_names(content):
             return {"val": content}
         if isinstance(content, list):

@@ -1,4 +1,4 @@
-"""Cross-validation: the cases are dealt into folds, and one fold is held out."""
+"""Cross-validation: the cases are divided into folds, and one fold is held out."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 @component
 class Folds(Split):
-    """Deals the cases into folds of about one size, by their names and a seed, and holds one of them out.
+    """Divides the cases into folds of about equal size, by their names and a seed, and holds one fold out.
 
-    A cross-validation is ``folds`` runs that differ in ``fold``; together they validate each case once. The cases of
-    one subject are in one fold.
+    A cross-validation is ``folds`` runs that differ in ``fold``; together they validate each case once. All cases of a
+    subject are in the same fold.
 
     Attributes:
-        folds: How many there are.
-        fold: The one that is held out, from 0.
-        seed: Another one deals otherwise.
+        folds: Number of folds.
+        fold: The fold that is held out, counted from 0.
+        seed: Another seed gives other folds.
     """
 
     folds: int = attrs.field(default=5, validator=attrs.validators.ge(2))
@@ -32,9 +32,9 @@ class Folds(Split):
     seed: int = 0
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Check that there is such a fold."""
+        """Check that the fold exists."""
         if self.fold >= self.folds:
-            yield Problem(f"of {self.folds} folds the last is {self.folds - 1}", "fold")
+            yield Problem(f"must be below folds = {self.folds}, got {self.fold}", "fold")
 
     def divide(self, subjects: Mapping[str, str]) -> Mapping[str, Sequence[str]]:
         """Give each subject to the fold that has the fewest cases so far."""
@@ -42,7 +42,7 @@ class Folds(Split):
         groups = shuffled_subjects(subjects, self.seed)
         if len(groups) < self.folds:
             whose = "" if len(groups) == len(subjects) else f" of {len(groups)} subjects"
-            raise DataError(f"{len(subjects)} cases{whose} cannot be dealt into {self.folds} folds: lower split.folds")
+            raise DataError(f"{len(subjects)} cases{whose} are too few for {self.folds} folds: lower split.folds")
         for cases in groups:
             min(dealt, key=len).extend(cases)
         train = [case for number, cases in enumerate(dealt) if number != self.fold for case in cases]

@@ -16,8 +16,8 @@ class Fraction(Split):
 
     Attributes:
         validation_fraction: Share that is held out, at least one case; 0: nothing is validated.
-        seed: Another one chooses others. It is not the run's seed: runs that differ in that are compared on the same
-            cases.
+        seed: Another seed holds out other cases. It is independent of the run's seed, so that runs with different seeds
+            are compared on the same cases.
     """
 
     validation_fraction: float = attrs.field(
@@ -26,7 +26,7 @@ class Fraction(Split):
     seed: int = 0
 
     def splits(self) -> tuple[str, ...]:
-        """Return "train", and "val" where cases are held out."""
+        """Return "train", and "val" if cases are held out."""
         return ("train", "val") if self.validation_fraction > 0 else ("train",)
 
     def divide(self, subjects: Mapping[str, str]) -> Mapping[str, Sequence[str]]:
@@ -41,7 +41,7 @@ class Fraction(Split):
         if not train:
             raise DataError(
                 f"holding out {self.validation_fraction:g} of {len(subjects)} case{'s' * (len(subjects) != 1)} leaves "
-                "none to train on: lower validation_fraction, or try things out on the same cases with "
+                "none to train on: lower validation_fraction, or train and validate on the same cases with "
                 'split = { use = "same_cases" }'
             )
         return {"train": sorted(train), "val": sorted(held_out)}

@@ -1,4 +1,4 @@
-"""The kind "split": which cases are trained on, and which are held out. Other packages add ways of their own."""
+"""The kind "split": which cases are trained on, and which are held out. Other packages can add members."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Split(Component):
     entry_points: ClassVar[str] = "trainkit.segmentation.splits"
 
     def splits(self) -> tuple[str, ...]:
-        """Return the names of the splits there are, "train" first."""
+        """Return the names of the splits, "train" first."""
         return ("train", "val")
 
     @abstractmethod
@@ -25,17 +25,17 @@ class Split(Component):
         """Return split -> names of its cases, in alphabetical order.
 
         Args:
-            subjects: Name of each case -> who it is of. Cases of one subject belong together.
+            subjects: Name of each case -> the person that it is of. Cases of one person belong to the same split.
 
         Raises:
-            DataError: It cannot be done with these cases.
+            DataError: These cases cannot be divided in this way.
         """
 
 
 def shuffled_subjects(subjects: Mapping[str, str], seed: int) -> list[list[str]]:
-    """Return the cases subject by subject, the subjects in an order that depends on their names and the seed alone.
+    """Return the cases subject by subject; the order of subjects depends on their names and the seed alone.
 
-    Neither the order in which a folder lists them nor the presence of other subjects changes which of two comes first.
+    Which of two subjects comes first depends neither on the order of a folder's listing nor on other subjects.
     """
     cases: dict[str, list[str]] = {}
     for case, subject in sorted(subjects.items()):

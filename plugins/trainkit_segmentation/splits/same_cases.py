@@ -10,7 +10,7 @@ from trainkit_segmentation.splits.kind import Split
 
 @component
 class SameCases(Split):
-    """Trains on all cases and validates on the same ones: to try things out, or to overfit on purpose."""
+    """Trains on all cases and validates on the same ones: for a first try, or to overfit on purpose."""
 
     def divide(self, subjects: Mapping[str, str]) -> Mapping[str, Sequence[str]]:
         """Return all cases twice."""

@@ -1,4 +1,4 @@
-"""Measures of surfaces: the accumulator."""
+"""Metrics of surfaces: the accumulator."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ import torch
 
 from trainkit import Batch, Outputs, State
 from trainkit_segmentation.data.kind_live import LiveSegmentation
-from trainkit_segmentation.inference.prediction import class_masks, prediction
 from trainkit_segmentation.metrics.case_scores import CaseScores
 from trainkit_segmentation.metrics.surfaces import Mask, Spacing
 
 
 class LiveSurfaceMetric:
-    """A measure of surfaces over a split.
+    """A metric of surfaces over a split.
 
     Args:
-        name: What its values are called.
-        measure: (found, true, spacing) -> value, the masks (X, Y, Z) of one class.
-        data: What the cases are from.
+        name: Name of its mean over classes.
+        measure: (found, true, spacing in mm) -> value, for the masks (X, Y, Z) of one class.
+        data: The data that the cases come from.
         every_epochs: It is measured after every so many epochs, and after the last.
     """
 
@@ -37,7 +36,7 @@ class LiveSurfaceMetric:
         self._scores = CaseScores(name, data.classes)
 
     def on_validation_start(self, state: State) -> None:
-        """See whether it is time."""
+        """Decide whether this validation is measured."""
         epochs = state.epoch + 1
         self._due = epochs % self._every_epochs == 0 or epochs == state.epochs
 
@@ -45,19 +44,19 @@ class LiveSurfaceMetric:
         """Take in a case."""
         if self._due:
             case, data = batch["case"], self._data
-            each_found = class_masks(prediction(outputs, batch, data).cpu(), data)
-            each_true = class_masks(data.truth(case).cpu(), data)
+            each_found = data.masks(data.prediction(outputs, batch).cpu())
+            each_true = data.masks(data.truth(case).cpu())
             spacing_mm = data.spacing_mm(case)
             scores = [
                 self._measure(found_XYZ.numpy(), true_XYZ.numpy(), spacing_mm)
                 for found_XYZ, true_XYZ in zip(each_found, each_true, strict=True)
             ]
-            self._scores.add(case, torch.tensor(scores, dtype=torch.float64))
+            self._scores.add(batch, torch.tensor(scores, dtype=torch.float64))
 
     def compute(self) -> dict[str, float]:
-        """Return the means, and start anew; nothing where it was not time."""
+        """Return the means, and start anew; empty if this validation was not measured."""
         return self._scores.means()
 
     def on_validation_end(self, state: State) -> None:
-        """Say what was left out."""
-        self._scores.say_left_out(state)
+        """Log which classes were left out."""
+        self._scores.log_left_out(state)

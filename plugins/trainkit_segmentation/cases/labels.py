@@ -1,0 +1,126 @@
+"""The meaning of label values, and the codes that labels are stored as.
+
+Shapes: K = classes, X, Y, Z = voxels.
+
+A label is stored as one small number for each voxel, its *label code*. Where classes exclude each other, the code is 0
+for the background and i + 1 for class i. Where classes overlap, a code stands for a set of classes, and a *class table*
+(codes, K) says which. So one array is stored, cropped and resampled, however many classes there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+import numpy as np
+import torch
+from torch import Tensor
+
+from trainkit import DataError
+from trainkit_segmentation.files.label_values import value_counts
+from trainkit_segmentation.files.nifti import Array
+
+
+@attrs.frozen
+class Labels:
+    """Meaning of the label values of a data set.
+
+    Attributes:
+        classes: The foreground classes.
+        exclusive: Whether a voxel has at most one class.
+        members: Value of a label file -> the classes that it belongs to, as positions in ``classes``. Empty where each
+            class has a mask file of its own.
+    """
+
+    classes: tuple[str, ...]
+    exclusive: bool
+    members: Mapping[int, tuple[int, ...]]
+
+
+def encode_values(values_XYZ: Array, labels: Labels) -> tuple[Array, Array | None]:
+    """Return the label codes of a map of label values, and the class table if classes overlap.
+
+    Raises:
+        DataError: A value is not declared.
+    """
+    present = value_counts(values_XYZ)
+    check_values(present, labels)
+    values = sorted(labels.members)
+    # Compared as 64-bit integers: in the file's own type, small ones overflow.
+    place_XYZ = np.searchsorted(np.array(values, dtype=np.int64), values_XYZ.astype(np.int64))
+    dtype = np.uint8 if len(values) < 256 else np.int32
+    if labels.exclusive:
+        class_of = [labels.members[value][0] + 1 if labels.members[value] else 0 for value in values]
+        return np.array(class_of, dtype=dtype)[place_XYZ], None
+    class_table = np.zeros((len(values), len(labels.classes)), dtype=np.uint8)
+    for code, value in enumerate(values):
+        class_table[code, list(labels.members[value])] = 1
+    return place_XYZ.astype(dtype), class_table
+
+
+def encode_masks(masks: Sequence[Array], labels: Labels) -> tuple[Array, Array | None]:
+    """Return the label codes of one mask (X, Y, Z) for each class, and the class table if classes may overlap.
+
+    Raises:
+        DataError: Masks overlap although classes exclude each other.
+    """
+    dtype = np.uint8 if len(masks) < 256 else np.int32
+    if labels.exclusive:
+        label_codes_XYZ = np.zeros(masks[0].shape, dtype=dtype)
+        for k, mask in enumerate(masks):
+            before: Array = label_codes_XYZ[mask]
+            if before.any():
+                other = labels.classes[int(before[before > 0][0]) - 1]
+                raise DataError(
+                    f"the masks {other} and {labels.classes[k]} overlap in {int((before > 0).sum())} voxels: leave one "
+                    'out, or let a voxel be of several classes with data.overlap = "multi_label"'
+                )
+            label_codes_XYZ[mask] = k + 1
+        return label_codes_XYZ, None
+    # Class by class, each set of classes that occurs gets the next free number.
+    label_codes_XYZ = np.zeros(masks[0].shape, dtype=np.int32)
+    rows = [[0] * len(masks)]
+    for k, mask in enumerate(masks):
+        for code in np.unique(label_codes_XYZ[mask]).tolist():
+            label_codes_XYZ[mask & (label_codes_XYZ == code)] = len(rows)
+            rows.append([*rows[code][:k], 1, *rows[code][k + 1 :]])
+    return label_codes_XYZ.astype(np.uint8 if len(rows) <= 256 else np.int32), np.array(rows, dtype=np.uint8)
+
+
+def check_values(present: Mapping[int, int], labels: Labels) -> None:
+    """Check that every label value is declared.
+
+    Args:
+        present: Value -> number of voxels.
+        labels: What label values mean.
+
+    Raises:
+        DataError: A value is not declared.
+    """
+    if unknown := sorted(set(present) - set(labels.members)):
+        known = ", ".join(map(str, sorted(labels.members)))
+        shown = ", ".join(f"{value} ({present[value]} voxels)" for value in unknown[:5])
+        raise DataError(f"the label has values that are not declared: {shown}; the declared ones are {known}")
+
+
+def voxels_of_class(label_codes: Array, class_table: Array | None, k: int) -> Array:
+    """Return where label codes, of any shape, belong to class k."""
+    inside: Array = label_codes == k + 1 if class_table is None else class_table[:, k].astype(bool)[label_codes]
+    return inside
+
+
+def target(label_codes_XYZ: Tensor, class_table: Tensor | None) -> Tensor:
+    """Return what a network learns.
+
+    Args:
+        label_codes_XYZ: Label codes of a case, or of a part of it.
+        class_table: The case's class table; None where classes exclude each other.
+
+    Returns:
+        (1, X, Y, Z) int64 where classes exclude each other, else (K, X, Y, Z) float32.
+    """
+    if class_table is None:
+        return label_codes_XYZ[None].long()
+    # Four times as fast as indexing.
+    chosen = torch.index_select(class_table.T.float(), 1, label_codes_XYZ.reshape(-1).long())
+    return chosen.reshape(-1, *label_codes_XYZ.shape)

@@ -1,0 +1,110 @@
+"""What a network has to know of its training data: a small JSON value that every checkpoint contains."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from trainkit import DataError
+from trainkit_segmentation.sizes import Size
+
+_KIND = "segmentation"
+
+
+@attrs.frozen
+class SegmentationFacts:
+    """Facts of a data set, which stand in for the opened data when a network or an inference is built.
+
+    Attributes:
+        channels: Names of the channels of an image.
+        classes: The foreground classes, in the order of the target's values or channels.
+        exclusive: Whether a voxel has at most one class.
+        label_values: Value of a label file -> the classes that a voxel of this value belongs to. Empty where each class
+            has a mask file of its own.
+        patch_size: Voxels of a training patch along x, y, z of the preprocessed grid.
+        preprocessing: Settings of the preprocessing, as JSON values.
+        num_training_cases: How many cases the network is trained on.
+        training_digest: Digest of the names and the file contents of these cases.
+    """
+
+    channels: tuple[str, ...]
+    classes: tuple[str, ...]
+    exclusive: bool
+    label_values: Mapping[int, tuple[str, ...]]
+    patch_size: Size
+    preprocessing: Mapping[str, Any]
+    num_training_cases: int
+    training_digest: str
+
+    @property
+    def num_channels(self) -> int:
+        """Channels of an image."""
+        return len(self.channels)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the facts as JSON values."""
+        return {
+            "kind": _KIND,
+            "channels": list(self.channels),
+            "classes": list(self.classes),
+            "exclusive": self.exclusive,
+            "label_values": {str(value): list(classes) for value, classes in self.label_values.items()},
+            "patch_size": list(self.patch_size),
+            "preprocessing": _json(self.preprocessing),
+            "training": {"num_cases": self.num_training_cases, "digest": self.training_digest},
+        }
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> SegmentationFacts:
+        """Read what `to_json` returned.
+
+        Raises:
+            DataError: The facts are of other data, or incomplete.
+        """
+        if content.get("kind") != _KIND:
+            raise DataError(f'these are no facts of segmentation data: kind is {content.get("kind")!r}, not "{_KIND}"')
+        try:
+            x, y, z = map(_positive, content["patch_size"])
+            facts = cls(
+                channels=_names(content["channels"]),
+                classes=_names(content["classes"]),
+                exclusive=_of_type(bool, content["exclusive"]),
+                label_values={int(value): _names(each) for value, each in content["label_values"].items()},
+                patch_size=(x, y, z),
+                preprocessing=_of_type(dict, content["preprocessing"]),
+                num_training_cases=_positive(content["training"]["num_cases"]),
+                training_digest=_of_type(str, content["training"]["digest"]),
+            )
+            if not facts.channels or not facts.classes:
+                raise ValueError("there must be at least one channel and one class")
+        except KeyError as error:
+            raise DataError(f"the facts of the segmentation data lack {error}") from error
+        except (TypeError, ValueError, AttributeError) as error:
+            raise DataError(f"the facts of the segmentation data cannot be read: {error}") from error
+        return facts
+
+
+def _of_type(kind: type[Any], value: Any) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"expected {kind.__name__}, got {value!r}")
+    return value
+
+
+def _positive(value: Any) -> int:
+    number: int = _of_type(int, value)
+    if number < 1:
+        raise ValueError(f"expected a positive number, got {number}")
+    return number
+
+
+def _names(values: Any) -> tuple[str, ...]:
+    return tuple(_of_type(str, value) for value in _of_type(list, values))
+
+
+def _json(value: Any) -> Any:
+    """Return a value with tuples as lists, which is what JSON makes of them."""
+    if isinstance(value, Mapping):
+        return {key: _json(each) for key, each in value.items()}
+    return [_json(each) for each in value] if isinstance(value, list | tuple) else value
