@@ -271,6 +271,7 @@ def test_a_damaged_file_is_refused(tmp_path, name, content):
         NumPyDiffraction(path=tmp_path / name).read()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["h5", "cxi", "npy", "npz", "npz.bz2", "deflated"])
 def test_wrong_bytes_anywhere_never_raise_anything_but_a_data_error(tmp_path, kind):
     generator = np.random.default_rng(8)
@@ -377,6 +378,7 @@ def test_the_summary_says_what_a_scientist_knows_the_scan_by(tmp_path):
 # ---- real and simulated scans ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_siemens_star_is_read(shared_data):
     path = shared_data / "ptychography" / "siemens-star-small.npz.bz2"
     recording = checked(NumPyDiffraction(path=path, probe="probe", zero_frequency="corner").read())

@@ -78,6 +78,7 @@ def test_its_groups_are_all_there_are_and_share_out_its_parameters(name: str) ->
     assert sorted(members) == sorted(id(parameter) for parameter in model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, each in SMALL.items() if "head" in each.groups()])
 def test_the_head_is_all_whose_shape_follows_the_number_of_classes(name: str) -> None:
     settings = SMALL[name]
