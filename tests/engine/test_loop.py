@@ -243,7 +243,7 @@ def test_a_picture_is_written_under_the_number_of_finished_epochs() -> None:
 
 def test_a_run_that_cannot_be_built_leaves_no_folder_behind() -> None:
     text = TOY.replace("clients.recorder:Recorder", "clients.recorder:Misspelt")
-    with pytest.raises(ComponentError, match='on_epoch_ended is no event; did you mean "epoch_end"'):
+    with pytest.raises(ComponentError, match='on_epoch_ended is not an event; did you mean "epoch_end"'):
         run(text=text)
     assert not list(Path("runs/toy").iterdir())
 
