@@ -249,7 +249,7 @@ class Prefixed(Metric):
 
 @component
 class Late(Loss):
-    """A loss that speaks of an epoch after the run's end."""
+    """A loss whose timeline names an epoch after the run's end."""
 
     def timeline(self, epochs: int) -> list[tuple[int, str]]:
         return [(epochs + 1, "the end of all things")]
