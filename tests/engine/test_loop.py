@@ -123,7 +123,10 @@ def refused(state: State) -> None:
             full,
             r"^epoch 1: the memory of cpu is full: CUDA out of memory. Tried to allocate 2.00 GiB.\nlower data.batch",
         ),
-        (refused, r"^epoch 1: run.deterministic = true, but torch has no such algorithm: put_ does not have a determ"),
+        (
+            refused,
+            r"^epoch 1: run.deterministic = true, but torch has no deterministic algorithm for an operation: put_",
+        ),
     ],
 )
 def test_a_device_that_gives_up_is_told_with_what_to_do_and_the_last_good_checkpoint(
