@@ -117,8 +117,8 @@ class Monitor:
         """
         if metric is not None and metric != self.metric and mode is None:
             yield Problem(
-                f'"{metric}" is read with mode "{self.mode}" of [monitor], which is about "{self.metric}";'
-                " set mode here",
+                f'"{metric}" is read with mode "{self.mode}" of [monitor], which is set for "{self.metric}";'
+                " set mode here too",
                 "metric",
                 "warning",
             )
