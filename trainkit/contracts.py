@@ -70,7 +70,7 @@ class Problem(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What a live part is told about the process that it runs in.
+    """The process in which a live part runs.
 
     Attributes:
         seed: Seed of the run.
@@ -203,10 +203,10 @@ class Data(Component):
             DataError: A model for this data cannot be built without the data itself (the default), or the facts belong
                 to other data.
         """
-        raise DataError(f"{type(self).__name__} cannot be recalled from a checkpoint: open the data itself")
+        raise DataError(f"with {type(self).__name__}, a model cannot be built from a checkpoint alone; open the data")
 
 
-Component.accepts = Data  # type: ignore[type-abstract]  # here, where Data is known
+Component.accepts = Data  # type: ignore[type-abstract]  # set here, because Data is defined after Component
 
 
 # ---- model ----------------------------------------------------------------------------------------------------------

@@ -170,9 +170,9 @@ def order(hooks: dict[str, Hook]) -> list[str]:
         try:
             graph.prepare()
         except CycleError as error:
-            names = " -> ".join(error.args[1])
+            cycle = " -> ".join(error.args[1])
             raise ComponentError(
-                f"the settings before and after of these hooks contradict each other: {names}"
+                f"the settings before and after of these hooks contradict each other: {cycle}"
             ) from error
         while graph.is_active():
             ready = sorted(graph.get_ready(), key=names.index)

@@ -165,7 +165,7 @@ def _scan() -> tuple[tuple[str, RegisteredComponent], ...]:
 
 
 def _entry_points(distribution: Distribution) -> EntryPoints:
-    # Most distributions have none of ours: their text is not parsed.
+    # Most distributions have no entry points for trainkit: their text is not parsed.
     text = distribution.read_text("entry_points.txt") or ""
     return distribution.entry_points if "trainkit." in text else EntryPoints()
 

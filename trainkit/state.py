@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-_FOLD = 256  # so many values of one name are kept on the device before they are summed
+_FOLD = 256  # number of values of one name that are kept on the device before they are summed
 
 
 @attrs.define

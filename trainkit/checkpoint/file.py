@@ -259,7 +259,7 @@ def _read_header(file: BufferedReader, path: Path) -> _Header:
     where = len(_PREFIX)
     start = file.read(8 + where)
     if start[8:] != _PREFIX:
-        raise CheckpointError(f"{path} is no checkpoint of trainkit, or its first bytes are damaged")
+        raise CheckpointError(f"{path} is not a checkpoint of trainkit, or its first bytes are damaged")
     (length,) = struct.unpack("<Q", start[:8])
     if not where < length <= min(size - 8, _LARGEST_HEADER):
         raise _damaged(path, f"its header should have {length} bytes, the file has {size}")
@@ -313,7 +313,7 @@ def _joined(header: _Header, tensors: dict[str, Tensor], path: Path) -> dict[str
     try:
         for name, dtype in header.complex.items():
             if _dtype_name(tensors[name]) != _COMPLEX[dtype]:
-                raise ValueError(f"{name} does not consist of pairs for {dtype}")
+                raise ValueError(f"{name} is not stored as pairs for {dtype}")
             tensors[name] = torch.view_as_complex(tensors[name])
         for name, other in header.tied.items():
             tensors[name] = tensors[other]

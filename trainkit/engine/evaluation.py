@@ -87,7 +87,9 @@ def _evaluate_split(run: Run, split: str) -> bool:
         state.metrics |= {f"{split}/{key}": value for key, value in _computed(run, name, metric).items()}
     state.metrics |= {name: mean.mean() for name, mean in state.means.items()}
     run.emit("validation_end")
-    state.metrics |= {name: mean.mean() for name, mean in state.means.items()}  # those logged at its end
+    state.metrics |= {
+        name: mean.mean() for name, mean in state.means.items()
+    }  # includes values that were logged during validation_end
     return True
 
 

@@ -111,7 +111,7 @@ def resume(
         console.log_to(folder / run_folder.LOG)
         console.say(f"run folder: {folder}")
         console.say(f"resuming from {file}: {saved['epoch']} epochs, {saved['step']} steps finished")
-        for line in (*differences(saved, run), *group_changes(run, saved, old, groups)):
+        for line in (*run_changes(saved, run), *group_changes(run, saved, old, groups)):
             console.say(f"  {line}")
         for names, what in ((report.fresh, "start without optimizer state"), (report.unused, "no longer exist")):
             if names:
@@ -267,8 +267,8 @@ def _question(
 # ---- what is reported before the run continues ----------------------------------------------------------------------
 
 
-def differences(saved: Mapping[str, Any], run: Run) -> Iterator[str]:
-    """Yield a line for each setting and version that has changed."""
+def run_changes(saved: Mapping[str, Any], run: Run) -> Iterator[str]:
+    """Yield a line for each setting, version, fact of the data and condition that has changed."""
     before = dict(_flat(tomli.loads(saved["recipe"])))
     after = dict(_flat(run.resolved.tree))
     for key in sorted(before.keys() | after.keys()):

@@ -169,12 +169,12 @@ def _signals(state: State, console: Console) -> Iterator[None]:
 def _trouble(run: Run, error: BaseException) -> str | None:
     """Return a message for an error of the device that a user can fix; None if it is another error."""
     cause = error.__cause__ or error if isinstance(error, PartError) else error
-    said = (str(cause).splitlines() or [""])[0]
-    if isinstance(cause, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in said:
-        what = f"the memory of {run.state.context.device} is full: {said}"
+    message = (str(cause).splitlines() or [""])[0]
+    if isinstance(cause, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in message:
+        what = f"the memory of {run.state.context.device} is full: {message}"
         advice = "lower data.batch_size (with run.accumulate, a step keeps its number of items), or use a smaller model"
-    elif run.recipe.run.deterministic and "deterministic" in said:
-        what = f"run.deterministic = true, but torch has no deterministic algorithm for an operation: {said}"
+    elif run.recipe.run.deterministic and "deterministic" in message:
+        what = f"run.deterministic = true, but torch has no deterministic algorithm for an operation: {message}"
         advice = "set run.deterministic = false, or replace the part that needs this operation"
     else:
         return None

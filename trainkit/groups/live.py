@@ -65,7 +65,7 @@ class GroupController:
         self._optimizers = optimizers
         self._steps_per_epoch = steps_per_epoch
         self._monitor = monitor
-        self._now: dict[str, tuple[Phase, dict[str, Any]]] = {}  # of the groups that train: phase, torch's settings
+        self._now: dict[str, tuple[Phase, dict[str, Any]]] = {}  # phase and torch's settings of each training group
         self._by_step: tuple[str, ...] = ()
         for plan in plans.values():  # a schedule that cannot run is reported now, not when its phase starts
             for phase in plan.phases:

@@ -148,8 +148,8 @@ class GroupPlan:
 
     def phase_at(self, epoch: int) -> Phase:
         """Return the phase of an epoch; before the group's start, the first phase."""
-        begun = [phase for phase in self.phases if phase.epochs.start is not None and phase.epochs.start <= epoch]
-        return begun[-1] if begun else self.phases[0]
+        started = [phase for phase in self.phases if phase.epochs.start is not None and phase.epochs.start <= epoch]
+        return started[-1] if started else self.phases[0]
 
     def with_phase(self, changed: Phase) -> GroupPlan:
         """Return the plan with the phase of the same name replaced."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trainkit.recipe.root import Recipe
 
 _ELSEWHERE = {"params": "is set by trainkit", "lr": "is a setting of the optimizer itself, beside arguments"}
-_REAL_ONLY = ("Adafactor", "Muon")  # torch says so at the first step only
+_REAL_ONLY = ("Adafactor", "Muon")  # for complex parameters, torch raises only at the first step
 _REFUSED = {"SparseAdam": "works only with sparse gradients, which no model here has; use Adam"}
 
 

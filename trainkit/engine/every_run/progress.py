@@ -81,11 +81,11 @@ class Progress(Live):
         rates = [f"{name} {lr:.3g}" for name, lr in state.learning_rates().items() if state.groups[name].active]
         values = [f"{name} {value:.4g}" for name, value in state.metrics.items() if not name.startswith("lr/")]
         text = "  ".join([*values, "lr " + " ".join(rates)])
-        spent = " + ".join(f"{what} {seconds:.2f}" for what, seconds in state.seconds.items())
+        spent = ", ".join(f"{what} {seconds:.2f}" for what, seconds in state.seconds.items())
         seconds = sum(state.seconds.values())
         self._epochs.append(seconds)
         left = timedelta(seconds=round(sum(self._epochs) / len(self._epochs) * (state.epochs - state.epoch)))
-        line = f"epoch {state.epoch}/{state.epochs}  {text}  {seconds:.2f} s = {spent}  left {left}"
+        line = f"epoch {state.epoch}/{state.epochs}  {text}  {seconds:.2f} s ({spent})  remaining {left}"
         self._console.say(line, shown=self._console.live is None)
         if self._console.live:
             self._update(state, text)
