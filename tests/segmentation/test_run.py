@@ -148,7 +148,7 @@ def test_initial_weights_are_loaded_once_and_a_resumed_run_needs_their_file_no_m
 
 def test_a_checkpoint_of_other_classes_is_refused_until_its_head_is_left_out(tmp_path: Path) -> None:
     newest = run(tmp_path, exclusive=False).newest
-    with pytest.raises(DataError, match=r'other classes or channels.*init_from_skip = \["head\.\*"\]'):
+    with pytest.raises(DataError, match=r'other sizes \(classes, channels\).*init_from_skip = \["head\.\*"\]'):
         run(tmp_path, settings=f'init_from = "{newest}"')
     ending = run(tmp_path, settings=f'init_from = "{newest}"\ninit_from_skip = ["head.*"]')
     assert "not loaded: model.2.0.conv.weight" in (ending.run.state.folder / "log.txt").read_text()
