@@ -1,4 +1,4 @@
-"""Ends the training of one parameter group while the others go on."""
+"""Ends the training of one parameter group while the others continue."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 @component
 class StopGroup(PatienceHook):
-    """Freezes a parameter group for the rest of the run once a metric has not got better for some epochs.
+    """Freezes a parameter group for the rest of the run when a metric has not improved for a number of epochs.
 
-    For parameters that go on lowering the training loss when there is nothing left to find, as scan positions do. The
-    patience counts from the group's own start. The run ends when no group is left to train.
+    Use it for parameters that overfit, such as scan positions, which can lower the training loss without coming nearer
+    to the truth. The patience counts from the start of the group. The run ends when no group is left to train.
 
     Attributes:
         group: The parameter group.
@@ -33,7 +33,7 @@ class StopGroup(PatienceHook):
     group: str
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Yield what may keep the metric from being read the right way round, and whether there is such a group."""
+        """Yield a warning if ``mode`` may not fit the metric, and an error if the group does not exist."""
         yield from super().problems(recipe)
         known = recipe.groups if any(each.parameters for each in recipe.groups.values()) else recipe.model.groups()
         if known is not None and self.group not in known:
@@ -50,24 +50,24 @@ class _GroupWatch(Live):
     patience: Patience
 
     def on_run_start(self, state: State) -> None:
-        """Make sure that the group is there."""
+        """Check that the group exists."""
         if self.name not in state.groups:
             raise RecipeError(
                 f'hook stop_group: there is no group "{self.name}"; {did_you_mean(self.name, state.groups)}'
             )
 
     def on_epoch_end(self, state: State) -> None:
-        """Look at this epoch's value."""
+        """Check this epoch's value."""
         group = state.groups[self.name]
         if not group.active or group.start_epoch is None:
             return
-        if said := self.patience.ended(state, group.start_epoch):
-            state.stop_group(self.name, said)
+        if reason := self.patience.ended(state, group.start_epoch):
+            state.stop_group(self.name, reason)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs, as JSON."""
         return self.patience.state_dict()
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Take over what an earlier run's `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.patience.load_state_dict(saved)

@@ -172,5 +172,5 @@ def _most_unpacked(dataset: h5py.Dataset) -> int:
         return _BEST_COMPRESSION * stored
     # Others, such as Zstandard, have no bound: a chunk of zeros takes a few bytes. But each chunk must be there.
     num_chunks: int = dataset.id.get_num_chunks()
-    itemsize: int = dataset.dtype.itemsize
-    return num_chunks * prod(dataset.chunks) * itemsize
+    chunk: int = prod(dataset.chunks) * dataset.dtype.itemsize
+    return num_chunks * chunk
