@@ -275,7 +275,7 @@ def run_changes(saved: Mapping[str, Any], run: Run) -> Iterator[str]:
     for key in sorted(before.keys() | after.keys()):
         is_new_setting = key not in before and run.resolved.origin(tuple(key.split("."))) is DEFAULT
         if before.get(key) != after.get(key) and not is_new_setting:
-            effect = "harmless" if key.startswith(_HARMLESS) else "the run goes on differently"
+            effect = "harmless" if key.startswith(_HARMLESS) else "affects the training"
             yield f"changed: {key}: {before.get(key, 'not set')} -> {after.get(key, 'not set')} ({effect})"
     versions = {(used["group"], used["use"]): used["version"] for used in saved["components"]}
     for used in run.resolved.used:
