@@ -89,7 +89,7 @@ class Stopwatch:
 
 def raw(steps: int) -> float:
     network = Network()
-    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3, fused=True)  # as ours
     began = time.process_time()
     for batch in LiveBatches(steps).train(0, 0):
         optimizer.zero_grad()
@@ -101,7 +101,7 @@ def raw(steps: int) -> float:
 
 def raw_that_reads_its_loss(steps: int) -> float:
     network = Network()
-    optimizer = torch.optim.Adam(network.parameters(), 1e-3)
+    optimizer = torch.optim.Adam(network.parameters(), 1e-3, fused=True)  # as ours
     total = 0.0
     began = time.process_time()
     for batch in LiveBatches(steps).train(0, 0):
