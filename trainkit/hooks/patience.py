@@ -10,6 +10,7 @@ import attrs
 from attrs.validators import ge, in_, lt, optional
 
 from trainkit.contracts import Hook, MetricName, Monitor, Problem, component
+from trainkit.events import Live
 
 if TYPE_CHECKING:
     from trainkit.recipe.root import Recipe
@@ -43,8 +44,8 @@ class PatienceHook(Hook):
 
 
 @attrs.define
-class Patience:
-    """Counts the epochs in which a metric has not got better.
+class Patience(Live):
+    """Counts the epochs in which a metric has not got better; base of the live parts that do something then.
 
     Attributes:
         settings: What is watched, and for how long.
