@@ -50,15 +50,7 @@ def checkpoint_content(run: Run) -> dict[str, Any]:
         },
         "groups": {name: _group_content(run, name) for name in run.groups.plans},
         "metrics": dict(state.metrics),
-        "running": {
-            name: {
-                "values": list(mean.values),
-                "sum": mean.sum,
-                "count": mean.count,
-                "must_be_finite": mean.must_be_finite,
-            }
-            for name, mean in state.means.items()
-        },
+        "running": {name: attrs.asdict(mean, recurse=False) for name, mean in state.means.items()},
         "parts": _states_of_parts(run),
     }
 
@@ -101,12 +93,7 @@ def restore(run: Run, saved: Mapping[str, Any], groups: Mapping[str, ResumedGrou
     if state.steps_in_epoch:  # a stop was asked for, and the epoch not closed yet
         state.stop_reason = saved.get("stop_reason")
     state.means = {
-        name: EpochMean(
-            [value.to(state.context.device) for value in running["values"]],
-            running["sum"],
-            running["count"],
-            running["must_be_finite"],
-        )
+        name: EpochMean(**running | {"values": [value.to(state.context.device) for value in running["values"]]})
         for name, running in saved["running"].items()
     }
     for name, part in _parts_with_state(run).items():
