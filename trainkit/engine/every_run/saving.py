@@ -19,6 +19,7 @@ from trainkit.groups.plan import SHARED
 from trainkit.randomness import generator_states
 from trainkit.recipe.resolve import write
 from trainkit.state import EpochMean
+from trainkit.words import some_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -222,7 +223,7 @@ def _misfits(saved: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]
         ("of another shape are", [f"{name} {both}" for name, both in shapes.items()]),
     ):
         if names:
-            yield f"{what} {', '.join(names[:4])}" + (f", … ({len(names)} in all)" if len(names) > 4 else "")
+            yield f"{what} {some_of(names, most=4)}"
 
 
 def facts_of(run: Run) -> dict[str, Any] | None:
