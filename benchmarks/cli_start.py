@@ -1,4 +1,4 @@
-"""What the command line costs before it does anything: seconds of CPU over an empty Python.
+"""Measures the start of the command line: CPU seconds in addition to the start of an empty Python.
 
 python benchmarks/cli_start.py [--rounds 7] [RECIPE]
 """

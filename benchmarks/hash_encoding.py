@@ -1,10 +1,11 @@
-"""What a step of the hash-encoded object costs: forward and backward, all pixels.
+"""Measures one step of the hash-encoded object: forward and backward for all pixels.
 
-Compared are the direct form of the encoding (each pixel gathers the corners of its cells), the separable form on the
-grid of pixels, both after torch.compile if asked, tinycudann where it and CUDA are, the network after it, and the whole
-object beside one of pixels. All take turns, round by round, and the minimum over the rounds counts (the median is shown
-beside it). On the CPU it is one thread and the CPU's clock; on CUDA the clock on the wall, from when the device has
-nothing to do until it has nothing to do again. What was compiled before the first round does not count.
+It compares the direct form of the encoding (each pixel gathers the corners of its cells), the separable form on the
+grid of pixels, both also with torch.compile if requested, tinycudann if it and CUDA are available, the network after
+the encoding, and the whole object with an object of pixels. The variants are interleaved, round by round, and the
+minimum over the rounds counts (the median is printed too). On the CPU, one thread runs and CPU time is measured. On
+CUDA, wall-clock time is measured, with synchronisation before and after. Compilation happens before the first round and
+is not counted.
 
 Ends with 1 if the backend that "auto" takes is not the fastest: on the CPU, if the separable form is less than five
 times as fast as the direct one; on CUDA, if tinycudann is there and a form in torch is faster.
@@ -42,7 +43,7 @@ DIRECT, SEPARABLE, TINYCUDANN = "encoding, direct", "encoding, separable", "enco
 
 
 def parts(side: int, device: torch.device, compiled: bool) -> dict[str, Callable[[], Tensor]]:
-    """Return name -> what makes a tensor, whose sum of squares is then differentiated."""
+    """Return name -> function that makes a tensor; the sum of its squares is then differentiated."""
     settings = HashEncoding(levels=LEVELS, features=FEATURES)
     geometry = ObjectGeometry((side, side), (side, side), torch.float32, device, 0)
     live = settings.build(geometry).to(device)

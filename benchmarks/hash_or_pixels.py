@@ -1,12 +1,12 @@
-"""Pixels or a hash encoding for the object, with and without total variation: what finds it better at which dose.
+"""Compares pixels and a hash encoding for the object, with and without total variation, at several doses.
 
-A study in two stages, whose findings are in docs/hash_or_pixels.md. Tuning: for each condition (a dose, and all scan
-points or a quarter of them) and each method, as many trials, first spread over all settings, then around the best.
-The lowest loss over held-out patterns chooses the settings, and the epoch inside each run. Final: what was chosen runs
-again on fresh noise with other held-out patterns, and how near to the truth that comes is what counts. The probe is
-known and stays as it is.
+The study has two stages; its findings are in docs/hash_or_pixels.md. Tuning: for each condition (a dose, and all scan
+points or a quarter of them), each method gets the same number of trials, first spread over all settings, then near the
+best. The lowest loss over held-out patterns chooses the settings, and the epoch inside each run. Final: the chosen
+settings run again on new noise with other held-out patterns, and the error against the truth is the result. The probe
+is known and fixed.
 
-Every run is a line of FOLDER/runs.jsonl as soon as it is finished; started again, the script does what is missing.
+Every finished run is a line in FOLDER/runs.jsonl; if the script is started again, it does only the missing runs.
 
     python benchmarks/hash_or_pixels.py --out FOLDER [--mos2 mos2_sim.h5] [--workers 2] [--quick]
 
@@ -99,8 +99,8 @@ class Condition(NamedTuple):
     """A way to measure.
 
     Attributes:
-        name: What tables call it.
-        dose: Electrons an Å² where all points are scanned; None: no noise.
+        name: Name of the condition in tables.
+        dose: Electrons per Å² if all points are scanned; None: no noise.
         every: 1: all scan points; 2: every second row and column of them.
     """
 
@@ -127,13 +127,13 @@ def compared(method: str, condition: Condition) -> bool:
 
 
 class Effort(NamedTuple):
-    """How much is done.
+    """How many runs the study has, and how long they are.
 
     Attributes:
-        spread: Trials for each method under each condition, spread over all settings.
-        near: Trials near the best of those.
-        epochs: What a run's number of epochs is chosen from.
-        seeds: Of the final runs; tuning has 0.
+        spread: Number of trials for each method under each condition, spread over all settings.
+        near: Number of trials near the best of those.
+        epochs: Numbers of epochs of a run from which the trials choose.
+        seeds: Seeds of the final runs; tuning has seed 0.
     """
 
     spread: int = 12
@@ -149,9 +149,9 @@ class Specimen(NamedTuple):
     """A scan without noise.
 
     Attributes:
-        expected_RCYX: Patterns, as shares of the electrons that a scan point gets; zero frequency at [Y//2, X//2].
-        told_RC2: The positions that a reconstruction is told, in Å.
-        true_RC2: The positions as they were.
+        expected_RCYX: Patterns, as fractions of the electrons that a scan point gets; zero frequency at [Y//2, X//2].
+        told_RC2: The positions that are given to a reconstruction, in Å.
+        true_RC2: The true positions, in Å.
         phase_KL: The true phase in rad; pixel [i, j] is at (i, j) pixels.
         step_area: Å² for each scan point.
         microscope: What a recipe says of it.
@@ -247,7 +247,7 @@ def spread(num: int) -> list[dict[str, float]]:
 
 
 def near(best: Mapping[str, float], num: int) -> list[dict[str, float]]:
-    """Return places around one; what would leave the cube is folded back."""
+    """Return places near one in the unit cube; coordinates outside the cube are folded back."""
     random = Random("near")
     moved = [{axis: best[axis] + random.gauss(0.0, NEAR) for axis in AXES} for _ in range(num)]
     return [{axis: round(min(abs(at), 2 - abs(at) - 1e-4), 4) for axis, at in place.items()} for place in moved]

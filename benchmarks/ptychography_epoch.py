@@ -1,4 +1,4 @@
-"""What an epoch of single-slice ptychography costs: CPU seconds over a plain torch loop that computes the same.
+"""Measures an epoch of single-slice ptychography: CPU seconds in addition to a plain torch loop that computes the same.
 
 The engine trains as `trainkit run` does, with hooks, held-out patterns, logs and a checkpoint each epoch; the plain
 loop is what one would write by hand: autograd, Adam, object, probe and positions on. Both have one thread, the same
@@ -57,7 +57,7 @@ def settings(data: Path | None, modes: int, epochs: int, folder: Path) -> Any:
 
 
 class Turns:
-    """The last part to be called: it times an epoch of the engine, checkpoint included, and then one of the loop."""
+    """Times an epoch of the engine with its checkpoint, and then one of the loop; called after all other parts."""
 
     def __init__(self, plain: Iterator[float]) -> None:
         self.plain, self.engine_seconds, self.plain_seconds = plain, list[float](), list[float]()
@@ -72,7 +72,7 @@ class Turns:
 
 
 def plain_epochs(run: Run) -> Iterator[float]:
-    """Yield the CPU seconds of one epoch after another of a loop written by hand, from the same start."""
+    """Yield the CPU seconds of each epoch of a loop written by hand, which starts from the same state."""
     model: Any = run.state.model
     data: Any = run.state.data
     amplitudes_NYX = torch.cat([batch["amplitudes"] for batch in data.evaluate("train")])

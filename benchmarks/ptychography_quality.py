@@ -1,4 +1,4 @@
-"""How good the shipped recipes are on data whose answer is known: a table over seeds.
+"""Measures the quality of the shipped recipes on data with a known answer: prints a table over seeds.
 
 `mos2_sim.h5` (1,024 patterns of 64², simulated by multislice, positions wrong by 0.098 Å) holds its true phase and
 positions: correlation of the phase after the best shift, and root mean square error of a coordinate, of the points that

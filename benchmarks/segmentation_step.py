@@ -1,16 +1,16 @@
-"""What a segmentation step costs: trainkit against a loop written by hand, on the same cases and the same network.
+"""Measures a segmentation step: trainkit against a loop written by hand, on the same cases and the same network.
 
 Both read a Decathlon folder, normalise, cut patches, mirror them half of the time, train MONAI's UNet (16-32-64-128)
 with Dice + cross-entropy and Adam, write each loss to TensorBoard, validate, lower the learning rate on a plateau and
-save a checkpoint each epoch. By hand, cases are held in memory and validated cropped to the patch, the least there is
-to do; trainkit prepares them into its cache and validates whole volumes by sliding window. A step's clock runs from one
-optimizer step's end to the next one's, its batch and its log included. With --tiny the network is one 1³ convolution of
-8³ patches: what is left is the loop.
+save a checkpoint each epoch. The loop by hand does as little as possible: it keeps the cases in memory and validates
+them cropped to the patch. trainkit preprocesses them into its cache and validates whole volumes by sliding window. A
+step is timed from the end of one optimizer step to the end of the next, including its batch and its log. With --tiny
+the network is one 1³ convolution of 8³ patches, so that only the loop is measured.
 
-Each round of each variant is a process of its own, of one thread; rounds are interleaved and their order turns. All
-clocks are the CPU's, which other jobs disturb least, also that from the start of Python to the end of the first step.
-What counts is the minimum over rounds of the median step, since other jobs only ever add. Without --data the cases are
-noise of the size of hippocampi.
+Each round of each variant is a process of its own with one thread; rounds are interleaved and their order rotates. All
+times are CPU times, which other jobs disturb least, including the time from the start of Python to the end of the first
+step. The result is the minimum over rounds of the median step, because other jobs can only add to it. Without --data,
+the cases are noise of the size of hippocampi.
 
     python benchmarks/segmentation_step.py [--data Task04_Hippocampus] [--rounds 3] [--tiny]
 """
@@ -38,12 +38,12 @@ CLASSES = 3  # background, and the two parts of a hippocampus
 
 
 def laps(tiny: bool) -> int:
-    """Return how often an epoch goes through the cases: steps of microseconds have to be many to be measured."""
+    """Return how many times an epoch goes through the cases: many steps are needed to measure microseconds."""
     return 20 if tiny else 1
 
 
 class Stopwatch:
-    """Notes the CPU seconds of each step, and those from the process's start to the first one's end."""
+    """Records the CPU seconds of each step, and those from the start of the process to the end of the first step."""
 
     def __init__(self) -> None:
         self.epochs: list[list[float]] = []

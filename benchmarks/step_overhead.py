@@ -1,8 +1,8 @@
-"""What the loop costs: microseconds of CPU a step over the same training in a hand-written loop.
+"""Measures the overhead of the loop: CPU microseconds per step in addition to the same training in a hand-written loop.
 
 All variants train the same tiny module on the same batches, in one process and one thread, in interleaved rounds whose
-order rotates. A round's clock runs from the first step to the end of the epoch, its checkpoint included; what is set up
-once a run is left out. It is the CPU's clock, which other jobs on the machine disturb least.
+order rotates. A round is timed from the first step to the end of the epoch, including its checkpoint; the setup of a
+run is not counted. CPU time is measured, because other jobs on the machine disturb it least.
 
     python benchmarks/step_overhead.py [--rounds 9] [--steps 2000]
 """
@@ -75,7 +75,7 @@ class Squares(Loss):
 
 
 class Stopwatch:
-    """The last part to be called: it times one epoch, and stops the run there."""
+    """Times one epoch, then stops the run; called after all other parts."""
 
     seconds = 0.0
 

@@ -1,6 +1,6 @@
-"""The public face of trainkit: all that a plugin imports from it.
+"""The public API of trainkit: everything that a plugin imports from it.
 
-Importing it imports no torch. What not every plugin needs is imported when it is first used.
+Importing it does not import torch. Names that not every plugin needs are imported when they are first used.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from trainkit.words import bytes_in_words, shape_in_words
 
     __version__: str
-else:  # hidden from type checkers, which would take every name of a module that has __getattr__
+else:  # hidden from type checkers, which would accept any name from a module that has __getattr__
     __getattr__, __dir__ = lazy_names(
         __name__,
         {

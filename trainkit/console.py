@@ -1,4 +1,4 @@
-"""Where a run speaks: standard output unless it is quiet, and the run's ``log.txt``."""
+"""Prints the messages of a run on standard output, unless it is quiet, and writes them to the run's ``log.txt``."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ if TYPE_CHECKING:
 
 
 class Console:
-    """Where a run speaks: standard output unless it is quiet, and the run's ``log.txt``.
+    """Prints the messages of a run on standard output, unless it is quiet, and writes them to the run's ``log.txt``.
 
     Args:
-        quiet: Write to ``log.txt`` alone.
+        quiet: Write to ``log.txt`` only.
+
+    Attributes:
+        live: The progress bar, while there is one on the terminal.
     """
 
     def __init__(self, quiet: bool = False) -> None:
@@ -28,11 +31,15 @@ class Console:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether a live line makes sense."""
+        """Whether a progress bar can be shown."""
         return not self.quiet and sys.stdout.isatty()
 
     def log_to(self, path: Path | None) -> None:
-        """Keep everything that is said in a file too; None: in the next file that will be named."""
+        """Write all messages to a file too.
+
+        Args:
+            path: The file; None: messages are kept for the file of the next call.
+        """
         self._log = path
         if path is not None:
             unkept, self._unkept = self._unkept, []
@@ -41,7 +48,7 @@ class Console:
 
     @contextlib.contextmanager
     def capture_logging(self) -> Iterator[None]:
-        """Say what a run's parts tell Python's logger "trainkit" too, from level INFO up."""
+        """Also show and keep messages to Python's logger "trainkit", from level INFO up."""
         logger, handler = logging.getLogger("trainkit"), _ConsoleHandler(self.say)
         level = logger.level
         logger.setLevel(logging.INFO)
@@ -53,11 +60,11 @@ class Console:
             logger.setLevel(level)
 
     def say(self, text: str, *, shown: bool = True) -> None:
-        """Say a line.
+        """Print a message and write it to the log.
 
         Args:
-            text: The line.
-            shown: False: in the log alone.
+            text: The message.
+            shown: Whether to print it; otherwise it is only in the log.
         """
         self._keep(text)
         if shown:
@@ -79,16 +86,16 @@ class Console:
         try:
             sys.stdout.write(text + "\n")
             sys.stdout.flush()
-        except BrokenPipeError:  # whoever read along has gone; the training goes on, and log.txt has it all
+        except BrokenPipeError:  # the program that read our output has ended; the run continues, and log.txt is whole
             self.quiet = True
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _ConsoleHandler(logging.Handler):
-    def __init__(self, told: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None]) -> None:
         super().__init__()
-        self._told = told
+        self._say = say
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
-        self._told(prefix + record.getMessage())
+        self._say(prefix + record.getMessage())

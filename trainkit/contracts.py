@@ -1,4 +1,4 @@
-"""What a component is, which kinds there are, and what their live parts promise.
+"""Defines components, their kinds, and the interfaces of the live parts that they build.
 
 A *kind* is an abstract settings class that names its entry-point group. A *component* is a frozen attrs class of such a
 kind: typed, validated settings, and one ``build`` that makes the live object. Nothing here, and no settings module,
@@ -15,7 +15,7 @@ imports torch or numpy at run time, so that a recipe can be checked in an instan
     Hook, Logger     ───────────────▶     anything with on_<event>(state)
 
 Any live part may also have ``on_<event>(state)`` methods (see `trainkit.events`, whose `Live` is a typed base for them)
-and ``state_dict`` / ``load_state_dict``, which are then saved in each checkpoint and given back on resume.
+and ``state_dict`` / ``load_state_dict``; its state is then saved in each checkpoint and restored on resume.
 """
 
 from __future__ import annotations
@@ -39,29 +39,29 @@ if TYPE_CHECKING:
 _C = TypeVar("_C", bound=type)
 
 Batch = Mapping[str, Any]
-"""What data yields: tensors with the item axis first. ``"index"`` (B,) says which items these are."""
+"""What data yields: name -> tensor, item axis first. ``"index"`` (B,) holds the numbers of the items."""
 
 Outputs = Mapping[str, Any]
-"""What a model returns. With deep supervision: ``"logits"``, ``"logits_1"``, …"""
+"""What a model returns: name -> tensor. With deep supervision, the names are ``"logits"``, ``"logits_1"``, …"""
 
 MetricName = NewType("MetricName", str)
-"""A value's full name, ``<split>/<name>`` ("val/loss"). Checked wherever a settings class has one."""
+"""The full name of a value, ``<split>/<name>``, for example "val/loss". Settings of this type are checked for it."""
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(attrs.field,))
 def component(cls: _C) -> _C:
-    """Make a settings class: a frozen attrs class whose fields are given by keyword."""
+    """Turn a class into a settings class: a frozen attrs class whose fields are given by keyword."""
     made: _C = attrs.frozen(kw_only=True)(cls)
     return made
 
 
 class Problem(NamedTuple):
-    """Something wrong, or worth knowing, about settings, found without building anything.
+    """A mistake in the settings, or something worth knowing about them, found without building anything.
 
     Attributes:
-        message: One sentence: what is wrong and what to do. In a note: what will happen.
-        key: The setting it is about, dotted, relative to the component that says it ("" for the component itself).
-        severity: An "error" keeps the run from starting; a "warning" and a "note" are only shown.
+        message: One sentence that says what is wrong and what to do; in a note, what will happen.
+        key: Dotted name of the setting, relative to the component that reports it ("" for the component itself).
+        severity: An "error" prevents the run from starting; a "warning" or a "note" is only shown.
     """
 
     message: str
@@ -70,7 +70,15 @@ class Problem(NamedTuple):
 
 
 class Context(NamedTuple):
-    """Where and as what this process runs."""
+    """The process in which a live part runs.
+
+    Attributes:
+        seed: Seed of the run.
+        device: Device of the model and the batches.
+        rank: Number of this process, from 0.
+        world: Number of processes.
+        folder: The run folder.
+    """
 
     seed: int
     device: device
@@ -81,10 +89,10 @@ class Context(NamedTuple):
 
 @component
 class Monitor:
-    """The value that plateau, best checkpoint and early stopping look at unless they say otherwise.
+    """The value that plateau schedules, the best checkpoint and early stopping watch by default.
 
     Attributes:
-        metric: Its full name, ``<split>/<name>``.
+        metric: The value's full name, ``<split>/<name>``.
         mode: Whether smaller ("min") or larger ("max") is better.
     """
 
@@ -92,7 +100,7 @@ class Monitor:
     mode: Literal["min", "max"] = "min"
 
     def better(self, new: float, old: float | None, min_delta: float = 0.0) -> bool:
-        """Return whether ``new`` is better than ``old`` (None: nothing was seen yet) by more than ``min_delta``.
+        """Return whether ``new`` is better than ``old`` (None: there is no old value) by more than ``min_delta``.
 
         A value that is not finite is never better.
         """
@@ -101,16 +109,16 @@ class Monitor:
         return old is None or (old - new if self.mode == "min" else new - old) > min_delta
 
     def doubts(self, metric: str | None, mode: str | None) -> Iterable[Problem]:
-        """Yield a warning if a part watches another metric than this one, and does not say which way is better.
+        """Yield a warning if a part watches a metric other than this one but sets no mode of its own.
 
         Args:
-            metric: What the part watches, its setting ``metric``; None: this one.
-            mode: Its setting ``mode``; None: as here.
+            metric: The part's setting ``metric``; None: it watches this one.
+            mode: The part's setting ``mode``; None: it uses this one.
         """
         if metric is not None and metric != self.metric and mode is None:
             yield Problem(
-                f'"{metric}" is read with mode "{self.mode}" of [monitor], which is about "{self.metric}";'
-                " set mode here",
+                f'"{metric}" is read with mode "{self.mode}" of [monitor], which is set for "{self.metric}";'
+                " set mode here too",
                 "metric",
                 "warning",
             )
@@ -121,12 +129,12 @@ class Component(ABC):
     """Settings of one part of a run."""
 
     requires: ClassVar[tuple[str, ...]] = ()
-    """Modules that ``build`` imports beyond the core's; ``check`` looks them up without importing them."""
+    """Modules that ``build`` imports and the core does not; ``check`` looks for them without importing them."""
     accepts: ClassVar[type[Data]]
-    """The data it works with, a kind of `Data` (default: any). ``check`` reports a recipe with other data."""
+    """The kind of `Data` that it works with (default: any). ``check`` reports a recipe with other data."""
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Yield what is wrong between fields, from settings alone; a plain string is an error about the whole table."""
+        """Yield what is wrong with the settings together; a plain string is an error about the whole component."""
         return ()
 
     def timeline(self, epochs: int) -> Iterable[tuple[int, str]]:
@@ -141,25 +149,28 @@ class LiveData(Protocol):
     """An opened data set."""
 
     batches_per_epoch: int
-    """Batches of an epoch, on this process. ``train`` yields exactly so many."""
+    """Number of batches in an epoch, on this process. ``train(epoch, 0)`` yields exactly this many."""
 
     def train(self, epoch: int, start: int) -> Iterator[Batch]:
-        """Yield the batches ``start``… of an epoch: a function of (seed, epoch, rank) alone, never of global state."""
+        """Yield the batches of an epoch from number ``start`` on.
+
+        They depend on (seed, epoch, rank) alone, never on global state.
+        """
         ...
 
     def evaluate(self, split: str) -> Iterator[Batch]:
-        """Yield this process's share of a split in a fixed order: held-out patterns, whole volumes.
+        """Yield this process's share of a split in a fixed order, for example held-out patterns or whole volumes.
 
-        Under several processes the shares are disjoint and differ by at most one item; together they are the split.
-        ``batch["index"]`` says which items these are.
+        With several processes, the shares are disjoint, differ in size by at most one item, and together make up the
+        split. ``batch["index"]`` holds the numbers of the items.
         """
         ...
 
     def facts(self) -> Mapping[str, Any]:
-        """Return what a model has to know of the data, as JSON values: channels, classes, sizes, preprocessing.
+        """Return what a model must know about the data, as JSON values, for example channels, classes and sizes.
 
-        It is saved in every checkpoint. `Data.recall` makes a stand-in of it, from which a model can be built where the
-        data is not at hand. Data without this method has no facts.
+        The facts are saved in every checkpoint. From them, `Data.recall` makes a stand-in with which a model can be
+        built where the data is not available. This method is optional: data without it has no facts.
         """
         ...
 
@@ -171,11 +182,11 @@ class Data(Component):
     entry_points: ClassVar[str] = "trainkit.data"
 
     def splits(self) -> tuple[str, ...]:
-        """Return the splits there are, "train" first; each other one is validated under its name."""
+        """Return the names of the splits, "train" first; all others are evaluated in validation."""
         return ("train",)
 
     def inspect(self) -> Iterable[str]:
-        """Yield lines that sum the data up for a person (``check --data``); may read files."""
+        """Yield lines that summarise the data, for ``check --data``; may read files."""
         return ()
 
     @abstractmethod
@@ -189,13 +200,13 @@ class Data(Component):
             facts: What ``LiveData.facts`` returned, from a checkpoint.
 
         Raises:
-            DataError: A model of this data cannot be built without the data itself (the default), or the facts are of
-                other data.
+            DataError: A model for this data cannot be built without the data itself (the default), or the facts belong
+                to other data.
         """
-        raise DataError(f"{type(self).__name__} cannot be recalled from a checkpoint: open the data itself")
+        raise DataError(f"with {type(self).__name__}, a model cannot be built from a checkpoint alone; open the data")
 
 
-Component.accepts = Data  # type: ignore[type-abstract]  # here, where Data is known
+Component.accepts = Data  # type: ignore[type-abstract]  # set here, because Data is defined after Component
 
 
 # ---- model ----------------------------------------------------------------------------------------------------------
@@ -208,42 +219,42 @@ class Model(Component):
     entry_points: ClassVar[str] = "trainkit.models"
 
     def groups(self) -> Mapping[str, bool] | None:
-        """Return parameter group -> does it train without a ``start_epoch``? None: known only after building."""
+        """Return parameter group -> whether it trains if no ``start_epoch`` is set; None: known only after building."""
         return {"other": True}
 
     @abstractmethod
     def build(self, data: Any) -> nn.Module:
-        """Make the network; ``forward``: batch -> outputs.
+        """Make the network, whose ``forward`` takes a batch and returns outputs.
 
         Args:
-            data: The opened data, which is of the kind that the model ``accepts``; or its stand-in (`Data.recall`).
+            data: The opened data, of the kind that the model ``accepts``, or its stand-in (`Data.recall`).
         """
 
     def parameter_groups(self, model: Any) -> Mapping[str, Iterable[nn.Parameter]]:
-        """Return the parameters of each group of the built model; each trainable one in exactly one group."""
+        """Return the parameters of each group of the built model; each trainable one must be in exactly one group."""
         return {"other": model.parameters()}
 
 
 @component
 class Inference(Component):
-    """How validation and prediction get from a batch to outputs."""
+    """Computes the outputs for a batch in validation and prediction."""
 
     entry_points: ClassVar[str] = "trainkit.inference"
 
     @abstractmethod
     def build(self, data: Any) -> Callable[[nn.Module, Batch], Outputs]:
-        """Make the function (model, batch) -> outputs for the opened data, or its stand-in."""
+        """Make the function (model, batch) -> outputs for the opened data or its stand-in."""
 
 
 # ---- losses and metrics ---------------------------------------------------------------------------------------------
 
 
 Combine = Literal["mean", "sums", "once"]
-"""How the parts of a step's items (accumulated batches, shards, processes) combine to the loss of all of them.
+"""How the losses of a step's parts (accumulated batches, shards, processes) are combined into one loss.
 
-mean    the mean over items: parts are weighted by their number of items
-sums    sums, from which a value is computed when they are added up: the Dice of a whole batch, a masked mean
-once    the value does not depend on the items (a regulariser): it is computed once a step
+mean    the mean over items: each part is weighted by its number of items
+sums    sums are added up over the parts, and the loss is computed from them, for example batch Dice or a masked mean
+once    the loss does not depend on the items (a regulariser): it is computed once per step
 """
 
 
@@ -251,11 +262,11 @@ class SummedLoss(Protocol):
     """What a loss with ``combine() == "sums"`` builds."""
 
     def sums(self, outputs: Outputs, batch: Batch, model: nn.Module) -> Tensor:
-        """Return what adds up over parts of a batch, a tensor of any one shape."""
+        """Return a tensor, always of the same shape, that is added up over the parts of a step."""
         ...
 
     def value(self, sums: Tensor) -> Tensor:
-        """Return the loss, a scalar, of sums that were added up."""
+        """Return the loss, a scalar, for sums that were added up over all parts."""
         ...
 
     def __call__(self, outputs: Outputs, batch: Batch, model: nn.Module) -> Tensor:
@@ -265,10 +276,10 @@ class SummedLoss(Protocol):
 
 @component
 class Loss(Component):
-    """A term of what is minimised; the total is the weighted sum of all.
+    """A term of the training loss, which is the weighted sum of all terms.
 
     Attributes:
-        weight: What its value is multiplied by in the total; any finite number.
+        weight: Factor of this term in the total; any finite number.
     """
 
     entry_points: ClassVar[str] = "trainkit.losses"
@@ -276,40 +287,40 @@ class Loss(Component):
     """False for a regulariser, which says nothing about held-out data."""
 
     def combine(self) -> Combine:
-        """Return how the parts of a step combine, see `Combine`."""
+        """Return how the losses of a step's parts are combined, see `Combine`."""
         return "mean"
 
     weight: float = 1.0
 
     @abstractmethod
     def build(self, data: Any) -> Callable[[Outputs, Batch, nn.Module], Tensor]:
-        """Make the function (outputs, batch, model) -> scalar: the mean over the batch, or what ``combine`` says."""
+        """Make the function (outputs, batch, model) -> scalar: the mean over the batch unless ``combine`` differs."""
 
 
 class LiveMetric(Protocol):
-    """Accumulates over a split."""
+    """Accumulates a metric over a split."""
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
-        """Take in one batch."""
+        """Add one batch."""
         ...
 
     def compute(self) -> dict[str, float]:
-        """Return name -> value over all that was taken in, on all ranks, and start anew."""
+        """Return name -> value over all batches that were added, on all ranks, and reset."""
         ...
 
 
 @component
 class Metric(Component):
-    """A figure of merit, computed on every split but "train"."""
+    """A figure of merit, computed on every split except "train"."""
 
     entry_points: ClassVar[str] = "trainkit.metrics"
     may_be_missing: ClassVar[bool] = False
-    """True where an evaluation may have no value for a name, for example for a class that is in no case."""
+    """True if an evaluation may have no value for a name, for example for a class that occurs in no case."""
 
     def names(self) -> tuple[str, ...] | None:
-        """Return the names that ``compute`` gives, without split. None: known only after building.
+        """Return the names of the values that ``compute`` returns, without split; None: known only after building.
 
-        A ``*`` in a name stands for what only the data knows, such as the class in "dice_*".
+        A ``*`` in a name stands for something that only the data knows, such as the class in "dice_*".
         """
         return None
 
@@ -331,10 +342,10 @@ def positive(instance: object, attribute: attrs.Attribute[float], value: float) 
 class Optimizer(Component):
     """Updates the parameters of a run, or of the groups that name an optimizer of their own.
 
-    A parameter group may override its settings by name, or name an optimizer of its own instead.
+    A parameter group may override these settings by name in ``[groups.NAME]``, or have an optimizer of its own.
 
     Attributes:
-        lr: Learning rate of every group that sets none.
+        lr: Learning rate of each group that sets none of its own.
     """
 
     entry_points: ClassVar[str] = "trainkit.optimizers"
@@ -343,35 +354,40 @@ class Optimizer(Component):
 
     @abstractmethod
     def build(self, groups: list[dict[str, Any]]) -> optim.Optimizer:
-        """Make it.
+        """Make the torch optimizer.
 
         Args:
-            groups: One dict a parameter group: ``name``, ``params``, ``lr``, and the fields of these settings that the
-                group overrides, under the fields' names.
+            groups: One dict per parameter group: ``name``, ``params``, ``lr``, and the settings that the group
+                overrides, under their own names.
         """
 
 
 class Point(NamedTuple):
-    """What a schedule says for one tick. ``momentum`` None: leave it (beta1, for optimizers of Adam's family)."""
+    """The values that a schedule sets at one tick.
+
+    Attributes:
+        lr: The learning rate.
+        momentum: The momentum, or beta1 for optimizers of the Adam family; None: it stays as it is.
+    """
 
     lr: float
     momentum: float | None = None
 
 
 Memory = Mapping[str, Any]
-"""What a schedule remembers of the metrics: JSON values alone."""
+"""What a schedule remembers about the metrics, as JSON values."""
 
 
 @component
 class Scheduler(Component):
-    """A learning rate over a parameter group's own clock.
+    """Sets the learning rate of a parameter group as a function of the group's own clock.
 
-    The clock counts ticks (epochs, or optimizer steps) from the group's start. A schedule is a closed form of it, so
-    nothing has to be restored on resume; what depends on metrics is folded into a JSON memory.
+    The clock counts ticks (epochs or optimizer steps) from the group's start. A schedule is a pure function of it, so
+    nothing has to be restored on resume. A schedule that depends on metrics keeps what it needs in a JSON memory.
 
     Attributes:
         by: Whether a tick is an "epoch" or an optimizer "step".
-        warmup: Ticks of a linear ramp before the schedule begins; the schedule then runs over what is left.
+        warmup: Ticks of linear warm-up before the schedule begins; the schedule runs over the remaining ticks.
     """
 
     entry_points: ClassVar[str] = "trainkit.schedulers"
@@ -381,17 +397,17 @@ class Scheduler(Component):
 
     @abstractmethod
     def at(self, t: int, horizon: int, lr: float, memory: Memory) -> Point:
-        """Return what holds after ``t`` ticks.
+        """Return the learning rate (and momentum) after ``t`` ticks.
 
         Args:
-            t: Ticks of the group's clock, 0 ≤ t < horizon, warm-up not counted.
-            horizon: Ticks from the group's start (and warm-up) to its stop or the run's end.
-            lr: The group's own learning rate.
-            memory: What ``observe`` last returned; at first empty.
+            t: Ticks of the group's clock, without warm-up, 0 ≤ t < horizon.
+            horizon: Ticks from the end of the warm-up to the group's stop or the run's end.
+            lr: The group's learning rate before the schedule.
+            memory: What ``observe`` last returned; empty at first.
         """
 
     def observe(self, memory: Memory, metrics: Mapping[str, float], monitor: Monitor) -> Memory:
-        """Fold an epoch's metrics into the memory; called after each epoch in which the group trained."""
+        """Return the memory updated with an epoch's metrics; called after each epoch in which the group trained."""
         return memory
 
 
@@ -402,18 +418,18 @@ Phase = Literal["mutate", "observe", "log", "persist"]
 
 @component
 class Hook(Component):
-    """Something that happens around the loop: its live part has ``on_<event>(state)`` methods."""
+    """Acts at events of the training loop: its live part has ``on_<event>(state)`` methods."""
 
     entry_points: ClassVar[str] = "trainkit.hooks"
     phase: ClassVar[Phase] = "observe"
-    """At one event, hooks that change the run go first, then those that look, log and save."""
+    """At an event, hooks that change the run are called first, then those that observe, log and save."""
     before: ClassVar[tuple[str, ...]] = ()
     """Names (their keys in the recipe) of hooks of the same phase that must come after this one."""
     after: ClassVar[tuple[str, ...]] = ()
     """Names (their keys in the recipe) of hooks of the same phase that must come before this one."""
 
     def names(self) -> tuple[str, ...] | None:
-        """Return the full names of values that it adds to ``state.metrics``. None: known only after building."""
+        """Return the full names of the values that it adds to ``state.metrics``; None: known only after building."""
         return ()
 
     @abstractmethod

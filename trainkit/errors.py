@@ -1,6 +1,6 @@
-"""The one family of errors that a person may see; each says what is wrong, where, and what to do next.
+"""The errors that users see; each message says what is wrong, where, and what to do next.
 
-The command line prints the message alone, never a traceback, and exits with ``exit_code``.
+The command line prints only the message, never a traceback, and exits with ``exit_code``.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class TrainkitError(Exception):
-    """A mistake or a condition that a person can mend. The message is all that they see."""
+    """Base class of all errors that a user can fix. The user sees only the message."""
 
     exit_code = 1
 
 
 class RecipeError(TrainkitError):
-    """The recipe, or something said on the command line, is wrong; nothing was started."""
+    """The recipe or the command line is wrong; nothing was started."""
 
     exit_code = 2
 
@@ -38,14 +38,14 @@ class CheckpointError(TrainkitError):
 
 
 class DeviceError(TrainkitError):
-    """The device has too little memory, or cannot do what it is asked."""
+    """The device has too little memory, or does not support an operation."""
 
 
 class PartError(TrainkitError):
-    """A part of a run (a hook, loss, metric, model, data, …) raised something that is no message for a person.
+    """A part of a run (a hook, loss, metric, model, data, …) raised an exception that is not a `TrainkitError`.
 
     Attributes:
-        log: The file that has the traceback; None: no file has it.
+        log: The file that holds the traceback; None: no file does.
     """
 
     log: Path | None = None
@@ -56,16 +56,16 @@ class NonFiniteError(TrainkitError):
 
 
 def blame(error: Exception, where: str) -> NoReturn:
-    """Raise an exception of a part of the run again, so that its message names the part. Call it in ``except``.
+    """Raise the exception of a part of the run again, with a message that names the part. Call it in ``except``.
 
-    A message for a person (`TrainkitError`) is raised as it is.
+    A `TrainkitError` is raised unchanged.
 
     Args:
         error: What the part raised.
-        where: Name of the part in the recipe and what it was doing: "hooks.ema, in on_step_end".
+        where: Name of the part in the recipe and what it was doing, for example "hooks.ema, in on_step_end".
 
     Raises:
-        PartError: With the part, and the exception's own words.
+        PartError: The message consists of ``where`` and the type and message of ``error``.
     """
     if isinstance(error, TrainkitError):
         raise
@@ -73,11 +73,11 @@ def blame(error: Exception, where: str) -> NoReturn:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return what follows an unknown name in a message: the nearest known one, else all of them.
+    """Return a hint for a message about an unknown name: the nearest known name if there is one, else all of them.
 
     Args:
-        word: What was written.
-        known: What could have been written.
+        word: The unknown name.
+        known: The known names.
 
     Example:
         >>> did_you_mean("cosin", ["cosine", "none"])

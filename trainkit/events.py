@@ -1,23 +1,23 @@
-"""The events of a run, in the order in which the loop fires them, and who listens.
+"""The events of a run, in the order in which the loop fires them, and the methods that they call.
 
     run_start
     for each epoch:
-        group_start, group_stop         for each group that starts or stops to train now (state.group)
+        group_start, group_stop         for each group that starts or stops training now (state.group)
         epoch_start
         for each optimizer step:
             step_start                  state.batch is set
             (forward, loss, backward)   state.outputs, state.loss
-            backward_end                gradients are there; a model may scale its own before the update
+            backward_end                gradients are set; a model may scale its own before the update
             (optimizer step)
-            step_end                    a model's constraints belong here
-        evaluation:                     every few epochs or steps, for each split but "train" (state.split)
+            step_end                    a model applies its constraints here
+        evaluation:                     every few epochs or steps, for each split except "train" (state.split)
             validation_start
             validation_step_end         for each batch of it: state.batch, state.outputs
             validation_end              state.metrics holds the split's values
-        picture                         every few epochs or steps, and at the end: time for state.picture(…)
+        picture                         every few epochs or steps, and at the end: call state.picture(…) here
         epoch_end                       state.metrics is complete
-        checkpoint                      everything of this epoch (or step, when a save was asked for) is finished
-    run_end                             however the run ended: state.ended says how
+        checkpoint                      everything of this epoch (or step, if a save was requested) is finished
+    run_end                             always, also after an error: state.ended says how the run ended
 
 Any live part (model, data, loss, metric, hook, logger) listens by having a method ``on_<event>(state)``. `Live` is a
 typed base that has all of them.
@@ -40,13 +40,13 @@ PHASES = get_args(Phase)
 
 
 class Live:
-    """Base of live parts that listen: every event as a method that does nothing. A part overrides those it needs.
+    """Base class of live parts: one method per event, which does nothing. A part overrides those that it needs.
 
-    A part need not derive from it; to have methods of these names is enough.
+    Deriving from it is optional: it is enough for a part to have methods with these names.
     """
 
     def on_run_start(self, state: State) -> None:
-        """The run starts, or goes on from a checkpoint."""
+        """The run starts, or resumes from a checkpoint."""
 
     def on_group_start(self, state: State) -> None:
         """The group ``state.group`` trains from this epoch on."""
@@ -55,13 +55,13 @@ class Live:
         """The group ``state.group`` no longer trains from this epoch on."""
 
     def on_epoch_start(self, state: State) -> None:
-        """An epoch starts; not called again when a run goes on inside an epoch."""
+        """An epoch starts; not called again when a run resumes inside an epoch."""
 
     def on_step_start(self, state: State) -> None:
         """``state.batch`` is set."""
 
     def on_backward_end(self, state: State) -> None:
-        """The gradients of the step are there, and may be changed."""
+        """The gradients of the step are set, and may be changed."""
 
     def on_step_end(self, state: State) -> None:
         """The parameters are updated, and ``state.step`` counts the step."""
@@ -70,19 +70,19 @@ class Live:
         """The evaluation of ``state.split`` starts."""
 
     def on_validation_step_end(self, state: State) -> None:
-        """``state.batch`` and ``state.outputs`` of the split are there."""
+        """``state.batch`` and ``state.outputs`` are set to those of the split."""
 
     def on_validation_end(self, state: State) -> None:
         """``state.metrics`` holds the values of ``state.split``."""
 
     def on_picture(self, state: State) -> None:
-        """It is time for ``state.picture(...)``."""
+        """Pictures are due: call ``state.picture(...)`` here."""
 
     def on_epoch_end(self, state: State) -> None:
         """``state.metrics`` holds all values of the epoch."""
 
     def on_checkpoint(self, state: State) -> None:
-        """A checkpoint may be written: an epoch is finished, or somebody asked for one after a step."""
+        """A checkpoint may be written: an epoch is finished, or a checkpoint was requested after a step."""
 
     def on_run_end(self, state: State) -> None:
         """The run ends; ``state.ended`` says how."""
@@ -96,7 +96,7 @@ class Listener(NamedTuple):
 
     Attributes:
         call: The bound method.
-        where: What it is, for messages: "hooks.ema, in on_step_end".
+        where: The part and its method, for messages, for example "hooks.ema, in on_step_end".
     """
 
     call: Callable[[State], None]
@@ -104,16 +104,16 @@ class Listener(NamedTuple):
 
 
 def listeners(parts: Mapping[str, object]) -> dict[str, tuple[Listener, ...]]:
-    """Find, once, what each event has to call.
+    """Find the methods that each event calls.
 
     Args:
-        parts: Name of each live part -> the part, in the order in which they are to be called.
+        parts: Name -> live part, in calling order.
 
     Returns:
-        For every event, the methods; an empty tuple where nobody listens.
+        The methods of every event; an empty tuple if no part listens to it.
 
     Raises:
-        ComponentError: A part has an ``on_…`` method that is no event.
+        ComponentError: A part has an ``on_…`` method whose name is not an event.
     """
     found: dict[str, list[Listener]] = {event: [] for event in EVENTS}
     for name, part in parts.items():
@@ -127,7 +127,7 @@ def listeners(parts: Mapping[str, object]) -> dict[str, tuple[Listener, ...]]:
 
 
 def fire(listeners: Iterable[Listener], state: State) -> None:
-    """Call everybody who listens to an event.
+    """Call the listeners of an event.
 
     Raises:
         PartError: One of them failed; the message names it and the event.
@@ -144,14 +144,15 @@ def _refuse_other_events(name: str, cls: type) -> None:
         event = method.removeprefix("on_")
         if event != method and event not in EVENTS and callable(getattr(cls, method)):
             where = f"{cls.__module__}.{cls.__qualname__}.{method}"
-            raise ComponentError(f"{name}: {where} is no event; {did_you_mean(event, EVENTS)}")
+            raise ComponentError(f"{name}: {where} is not an event; {did_you_mean(event, EVENTS)}")
 
 
 def order(hooks: dict[str, Hook]) -> list[str]:
-    """Return the hooks' names in calling order: by phase, then as ``before`` and ``after`` say, then as in the recipe.
+    """Return the hooks' names in calling order: by phase, then by ``before`` and ``after``, then as in the recipe.
 
     Args:
-        hooks: Full name in the recipe ("hooks.x", "loggers.y") -> settings; ``before`` and ``after`` say the last part.
+        hooks: Full name in the recipe ("hooks.x", "loggers.y") -> settings. ``before`` and ``after`` hold the last
+            part of such names.
 
     Raises:
         ComponentError: ``before`` and ``after`` contradict each other.
@@ -170,7 +171,10 @@ def order(hooks: dict[str, Hook]) -> list[str]:
         try:
             graph.prepare()
         except CycleError as error:
-            raise ComponentError(f"these hooks have to come before each other: {' -> '.join(error.args[1])}") from error
+            cycle = " -> ".join(error.args[1])
+            raise ComponentError(
+                f"the settings before and after of these hooks contradict each other: {cycle}"
+            ) from error
         while graph.is_active():
             ready = sorted(graph.get_ready(), key=names.index)
             ordered += ready

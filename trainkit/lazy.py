@@ -1,4 +1,4 @@
-"""Lets a package hand out names whose modules are imported when a name is first used."""
+"""Lets a package export names whose modules are imported when a name is first used."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def lazy_names(
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
     """Return a package's ``__getattr__`` and ``__dir__``.
 
-    Importing the package then imports none of the modules. For type checkers, and for readers, the package imports the
-    same names under TYPE_CHECKING.
+    Importing the package then imports none of the modules. For type checkers and readers, the package also imports the
+    names under TYPE_CHECKING.
 
     Args:
         package: The ``__name__`` of the package.

@@ -1,4 +1,4 @@
-"""How much memory this process can still take, within all limits that apply to it."""
+"""Finds out how much memory this process can still allocate within all limits that apply to it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _UNLIMITED = 2**60
 
 
 def free_host_memory() -> int:
-    """Return the bytes that this process can still take: the least of what machine, container and ulimit leave."""
+    """Return how many bytes this process can still allocate: the lowest limit of machine, container and ulimit."""
     return max(0, min(_limits(), default=_UNLIMITED))
 
 
@@ -18,7 +18,7 @@ def _limits() -> Iterator[int]:
     free = _field(Path("/proc/meminfo"), "MemAvailable:")
     if free is not None:
         yield free * 1024
-    elif hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:  # macOS tells only what is built in
+    elif hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:  # macOS reports only the installed memory
         yield os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     for group in (Path("/sys/fs/cgroup"), *_own_groups()):
         most, now = _number(group / "memory.max"), _number(group / "memory.current")
@@ -49,7 +49,7 @@ def _own_groups() -> Iterator[Path]:
 
 
 def _field(path: Path, name: str) -> int | None:
-    """Return a number in kB out of a file of "name: number kB" lines."""
+    """Return a number in kB from a file with lines of the form "name: number kB"."""
     try:
         lines = path.read_text().splitlines()
     except OSError:

@@ -1,4 +1,4 @@
-"""Seeds that are a function of where one is, and the state of the global generators."""
+"""Seeds that depend only on a place in a run, and the state of the global random generators."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def random_seed(*numbers: int) -> int:
     """Return a well-mixed 63-bit seed for a place in a run.
 
     Seeding each sample by (seed, epoch, index) makes it independent of the number of workers and of what ran before,
-    which is what lets a run go on exactly from any step.
+    so a run can be resumed exactly from any step.
 
     Args:
-        numbers: What the place is, as run seed, epoch, sample index.
+        numbers: Integers that identify the place, for example run seed, epoch and sample index.
 
     Example:
         >>> random_seed(7, 0, 3) == random_seed(7, 0, 3) != random_seed(7, 3, 0)

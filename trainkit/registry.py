@@ -1,6 +1,6 @@
 """Finds components: entry points are read as metadata, and only the one that a recipe names is imported.
 
-So one broken plugin is shown with its reason, and takes no other down with it.
+Therefore a broken plugin is reported with its reason, and all others can still be used.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class NotRegisteredError(ComponentError):
 
     Attributes:
         message: What is wrong.
-        hint: What may be meant, or done.
+        hint: The name that was probably meant, or what to do.
     """
 
     def __init__(self, message: str, hint: str) -> None:
@@ -32,13 +32,13 @@ class NotRegisteredError(ComponentError):
 
 
 class RegisteredComponent(NamedTuple):
-    """One registered component, not imported.
+    """A registered component, which has not been imported.
 
     Attributes:
-        name: What ``use`` calls it.
-        value: Where it is, ``module:Class``.
-        package: Name of the distribution that brings it.
-        version: That distribution's version.
+        name: Its name in ``use``.
+        value: Its class, as ``module:Class``.
+        package: Name of the distribution that provides it.
+        version: Version of that distribution.
     """
 
     name: str
@@ -50,7 +50,7 @@ class RegisteredComponent(NamedTuple):
         """Import the class.
 
         Raises:
-            ComponentError: It cannot be imported, for whatever reason.
+            ComponentError: The import failed; the message says why.
         """
         return import_class(self.value, f'"{self.name}" of {self.package} {self.version}')
 
@@ -62,7 +62,7 @@ def registered(group: str) -> tuple[RegisteredComponent, ...]:
 
 
 def entry_point_groups() -> tuple[str, ...]:
-    """Return every entry-point group of trainkit that some installed distribution fills, sorted."""
+    """Return the entry-point groups of trainkit in which installed distributions register something, sorted."""
     return tuple(sorted({group for group, _ in _scan()}))
 
 
@@ -71,10 +71,11 @@ def find(group: str, use: str) -> type[Any]:
 
     Args:
         group: The kind's entry-point group, for example "trainkit.losses".
-        use: ``name``, ``package/name`` where two packages have the name, or ``module:Class`` for any importable class.
+        use: ``name``, ``package/name`` if two packages have the name, or ``module:Class`` for any importable class.
 
     Raises:
-        ComponentError: Unknown (with the nearest name), ambiguous (with the packages), or not importable (with why).
+        ComponentError: The component is unknown, ambiguous or cannot be imported; the message names the nearest name,
+            the packages or the reason.
     """
     if ":" in use:
         return import_class(use, f'"{use}"')
@@ -99,7 +100,7 @@ def locate(group: str, use: str) -> RegisteredComponent:
 
 
 def name_of(cls: type[Any]) -> str:
-    """Return what ``use`` has to say to get a component's class, imported or not.
+    """Return the value of ``use`` that stands for a component's class.
 
     Example:
         >>> from trainkit.contracts import Monitor
@@ -117,7 +118,7 @@ def name_of(cls: type[Any]) -> str:
 
 def _instead(group: str, use: str, name: str) -> str:
     if unregistered := _pyproject_that_has(group, name):
-        return f'"{name}" stands in {unregistered}: reinstall it (pip install -e .), entry points are read then'
+        return f'"{name}" is in {unregistered} but not installed: run pip install -e . there to register it'
     elsewhere = sorted({each for each, found in _scan() if found.name == name})
     if elsewhere:
         return f'"{name}" is registered in {", ".join(elsewhere)}'
@@ -132,7 +133,7 @@ def import_class(path: str, what: str) -> type[Any]:
         what: Name of the component to use in error messages.
 
     Raises:
-        ComponentError: The import failed, whatever a foreign module raised.
+        ComponentError: The import failed, or the name is not a class; the message says why.
     """
     module, _, name = path.partition(":")
     try:
@@ -141,7 +142,7 @@ def import_class(path: str, what: str) -> type[Any]:
         reason = f"{type(error).__name__}: {error}"
         file = Path(module.partition(".")[0]).with_suffix(".py")
         if isinstance(error, ModuleNotFoundError) and file.is_file():
-            reason += f" ({file} of the working directory is found with PYTHONPATH=.)"
+            reason += f" ({file} is in the working directory; set PYTHONPATH=. to import it)"
         raise ComponentError(f"{what} ({path}) cannot be imported: {reason}") from error
     if not isinstance(found, type):
         raise ComponentError(f"{what} ({path}) is not a class but {found!r}")
@@ -164,7 +165,7 @@ def _scan() -> tuple[tuple[str, RegisteredComponent], ...]:
 
 
 def _entry_points(distribution: Distribution) -> EntryPoints:
-    # Most distributions have none of ours: their text is not parsed.
+    # Most distributions have no entry points for trainkit: their text is not parsed.
     text = distribution.read_text("entry_points.txt") or ""
     return distribution.entry_points if "trainkit." in text else EntryPoints()
 
@@ -192,6 +193,6 @@ def _same(package: str, other: str) -> bool:
 
 
 def forget() -> None:
-    """Read the entry points anew at the next look-up (after something was installed or a path was added)."""
+    """Make the next look-up read the entry points again (after something was installed or a path was added)."""
     registered.cache_clear()
     _scan.cache_clear()

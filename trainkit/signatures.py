@@ -1,6 +1,6 @@
-"""What the classes of an installed package take, read from its source, because importing torch or MONAI takes seconds.
+"""Reads the arguments of an installed package's classes from its source, because importing torch takes seconds.
 
-A component that lets a recipe name a class of another package, and its arguments, can so check both in an instant.
+A component that lets a recipe name a class of another package, and its arguments, can check both this way at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Argument(NamedTuple):
     """One argument of a class or method.
 
     Attributes:
-        annotation: Its type as the source has it; None: it has none.
+        annotation: Its type annotation in the source; None: it has none.
         required: Whether it has no default.
     """
 
@@ -31,7 +31,7 @@ class Argument(NamedTuple):
 
 @cache
 def read_classes(module: str) -> Mapping[str, ast.ClassDef]:
-    """Return the classes that a module defines, by name; for a package, those that it imports from its own modules too.
+    """Return the classes that a module defines, by name; for a package, also those imported from its own modules.
 
     Args:
         module: Its full name, for example "torch.optim".
@@ -52,12 +52,12 @@ def read_classes(module: str) -> Mapping[str, ast.ClassDef]:
 
 
 def read_arguments(name: str, classes: Mapping[str, ast.ClassDef], method: str = "__init__") -> Mapping[str, Argument]:
-    """Return the arguments of a class's method by name, without ``self``: its own, or the one that it inherits.
+    """Return the arguments of a class's own or inherited method by name, without ``self``.
 
     Args:
-        name: The class.
-        classes: Classes by name, among which those that it derives from are looked up.
-        method: The method.
+        name: Name of the class.
+        classes: Classes by name; base classes are looked up among them.
+        method: Name of the method.
     """
     node = classes[name]
     for each in reversed(node.body):  # of overloads, the last is the function itself
@@ -84,13 +84,13 @@ def derives_from(name: str, ancestor: str, classes: Mapping[str, ast.ClassDef]) 
 def argument_problems(
     name: str, given: Mapping[str, object], known: Mapping[str, Argument], elsewhere: Mapping[str, str]
 ) -> Iterator[Problem]:
-    """Yield what a class would not take of the arguments in a recipe: unknown ones, other types, and missing ones.
+    """Yield what is wrong with the arguments that a recipe gives for a class: unknown, of a wrong type, or missing.
 
     Args:
         name: The class, for messages.
         given: The setting ``arguments`` of a component.
         known: The arguments of the class.
-        elsewhere: Arguments that the recipe does not give -> where they come from, for example "is set by trainkit".
+        elsewhere: Arguments that a recipe must not give -> why, for example "is set by trainkit".
     """
     for key, value in given.items():
         where = f"arguments.{key}"
@@ -108,7 +108,7 @@ def argument_problems(
 
 
 def _fits(value: object, annotation: ast.expr) -> bool:
-    """Return whether a value of a recipe has the type of an annotation. What is not understood takes every value."""
+    """Return whether a value of a recipe has the type of an annotation; True if the annotation is not understood."""
     match annotation:
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
             return _fits(value, left) or _fits(value, right)
@@ -140,7 +140,7 @@ def _fits(value: object, annotation: ast.expr) -> bool:
 
 
 def _type_in_words(annotation: ast.expr) -> str:
-    """Return an annotation as a message to a person says it: "must be …"."""
+    """Return the words for an annotation in a message that begins with "must be"."""
     match annotation:
         case ast.BinOp(left=left, op=ast.BitOr(), right=ast.Constant(value=None) | ast.Name(id="Tensor")):
             return _type_in_words(left)
@@ -191,4 +191,4 @@ def _path(module: str) -> Path:
     for each in (path.with_suffix(".py"), path / "__init__.py"):
         if each.is_file():
             return each
-    raise RecipeError(f"the installed {package} has no module {module}: another version is needed")
+    raise RecipeError(f"the installed version of {package} has no module {module}; install another version")

@@ -1,4 +1,4 @@
-"""All that a hook sees of a run: what is trained, how far it is, and how to ask for something."""
+"""The state of a run as hooks see it: what is trained, how far the run is, and methods that influence it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
-_FOLD = 256  # values of one name kept apart on the device before they are summed up
+_FOLD = 256  # number of values of one name that are kept on the device before they are summed
 
 
 @attrs.define
@@ -30,7 +30,7 @@ class Group:
         lr: The learning rate in effect; 0.0 while the group does not train.
         active: Whether it trains in this epoch.
         start_epoch: First epoch in which it trains; None: never.
-        stop_epoch: First epoch in which it no longer trains; `State.stop_group` brings it forward.
+        stop_epoch: First epoch in which it no longer trains; `State.stop_group` makes it earlier.
         lr_by: How often its learning rate is updated: every "epoch" or every "step".
     """
 
@@ -42,7 +42,7 @@ class Group:
     lr_by: Literal["epoch", "step"] = "epoch"
 
     def trains_in(self, epoch: int) -> bool:
-        """Return whether it trains in an epoch, as far as is known now."""
+        """Return whether the group trains in an epoch, by the current plan."""
         return epoch in ActiveEpochs(self.start_epoch, self.stop_epoch)
 
 
@@ -53,9 +53,9 @@ class EpochMean:
     Values are folded into a float64 sum at fixed counts, so that the mean has the same bits after a resume.
 
     Attributes:
-        values: What was taken in and not yet read.
-        sum: Sum of what was read.
-        count: How many values were read.
+        values: Values that were added and not read yet.
+        sum: Sum of the values that were read.
+        count: Number of values that were read.
         must_be_finite: Whether reading a NaN or an infinity is an error.
     """
 
@@ -65,16 +65,16 @@ class EpochMean:
     must_be_finite: bool = False
 
     def add(self, value: Tensor) -> None:
-        """Take in one value; it is not read yet."""
+        """Add one value, without reading it from the device."""
         self.values.append(value)
         if len(self.values) == _FOLD:
             self.fold()
 
     def fold(self) -> None:
-        """Read what was taken in (this synchronises with the device).
+        """Read the values that were added (this synchronises with the device).
 
         Raises:
-            NonFiniteError: One of the values is not finite, and they must be; the message says which.
+            NonFiniteError: A value is not finite although it must be; the message says which.
         """
         if self.values:
             import torch
@@ -88,48 +88,48 @@ class EpochMean:
             self.values.clear()
 
     def mean(self) -> float:
-        """Return the mean of all that was taken in."""
+        """Return the mean of all values that were added."""
         self.fold()
         return self.sum / self.count if self.count else float("nan")
 
 
 @attrs.define
 class State:
-    """What hooks and other live parts are given at every event.
+    """The state of a run, which hooks and other live parts receive at every event.
 
-    A hook reads all of it. It changes a run through the methods (`log`, `picture`, `save`, `stop`, `interrupt`,
-    `stop_group`) and by adding values to ``metrics``; everything else is set by the engine alone.
+    A hook may read everything. It changes the run only through the methods (`log`, `picture`, `save`, `stop`,
+    `interrupt`, `stop_group`) and by adding values to ``metrics``; all else is set by the engine.
 
-    What a person should know at once goes to Python's ``logging.getLogger("trainkit")``: it is shown, and kept in
+    To tell the user something at once, log to ``logging.getLogger("trainkit")``: the message is shown, and written to
     ``log.txt``.
 
     Attributes:
         context: Seed, device, rank and run folder.
-        epochs: Epochs that the run is to have; the last one may be cut short by ``steps``.
+        epochs: Number of epochs of the run; the last one may be cut short by ``steps``.
         model: The network.
         data: The opened data.
         groups: Group name -> group.
         monitor: The value that decides what is best.
-        steps_per_epoch: Optimizer steps of an epoch; fewer than batches where gradients are accumulated.
-        steps: Optimizer steps that the run is to have; None: its length is given in epochs.
-        epoch: Finished epochs: the number, counted from 0, of the running one.
-        step: Finished optimizer steps of the whole run.
-        epoch_step: How many they were when the running epoch began.
+        steps_per_epoch: Optimizer steps in an epoch; fewer than batches if gradients are accumulated.
+        steps: Number of optimizer steps of the run; None: its length is given in epochs.
+        epoch: Number of finished epochs, which is also the number of the current epoch, counted from 0.
+        step: Number of finished optimizer steps of the whole run.
+        epoch_step: Value of ``step`` when the current epoch began.
         batch: The current batch, on the device.
-        outputs: The model's outputs for it.
+        outputs: The model's outputs for the current batch.
         loss: The total training loss of the current step, a scalar on the device.
         metrics: This epoch's values under their full names; complete at ``epoch_end``.
         group: The group that a ``group_start`` or ``group_stop`` is about.
         split: The split that a validation event is about.
-        pictures: Name -> image (height, width, 3) uint8, shown since the epoch began.
-        seconds: Where this epoch's time went, wall clock: "data" (waiting for batches), "steps", "validation",
-            "checkpoint".
-        closing: Whether the epoch's steps are done and it is being closed: validation, pictures, ``epoch_end``.
-        evaluated_step: Finished steps at the last evaluation; -1: there was none.
-        stop_reason: Why the run is to end once its epoch is closed (`stop`); None: nobody asked.
-        interrupt_reason: Why the run is to end as it stands (`interrupt`); None: nobody asked.
-        save_reason: Why a checkpoint is to be written after this step; None: nobody asked.
-        means: Values of which the mean over the running epoch is being taken (`log`).
+        pictures: Name -> image (height, width, 3) uint8, made since the epoch began.
+        seconds: Wall-clock seconds of this epoch that were spent on "data" (waiting for batches), "steps",
+            "validation" and "checkpoint".
+        closing: Whether the epoch's steps are finished and it is being closed: validation, pictures, ``epoch_end``.
+        evaluated_step: Value of ``step`` at the last evaluation; -1: there was none.
+        stop_reason: Why the run ends after its current epoch is closed (`stop`); None: it was not requested.
+        interrupt_reason: Why the run ends without closing its epoch (`interrupt`); None: it was not requested.
+        save_reason: Why a checkpoint is written after this step (`save`); None: it was not requested.
+        means: Name -> mean over the current epoch, still being computed (`log`).
         ended: At ``run_end``, how the run ended: "finished", "stopped: …" or "failed: …".
     """
 
@@ -161,17 +161,17 @@ class State:
     ended: str = ""
 
     def learning_rates(self) -> dict[str, float]:
-        """Return the learning rate in effect of every group; 0.0 where it does not train."""
+        """Return the current learning rate of every group; 0.0 if the group does not train now."""
         return {name: group.lr for name, group in self.groups.items()}
 
     def log(self, name: str, value: Tensor | float) -> None:
-        """Add to the epoch's mean of a value; ``state.metrics[name]`` holds it at the epoch's end.
+        """Add a value to a mean over the epoch, which is in ``state.metrics[name]`` at the epoch's end.
 
-        What is logged during an evaluation has a mean over that evaluation instead.
+        During an evaluation, the mean is over that evaluation instead.
 
         Args:
             name: Full name, ``<split>/<name>``.
-            value: A scalar; a tensor stays on its device and is read only at a log point.
+            value: A scalar; a tensor stays on its device and is read only when the mean is needed.
         """
         mean = self.means.get(name)
         if mean is None:
@@ -181,14 +181,14 @@ class State:
 
             value = torch.tensor(value, dtype=torch.float64)
         mean.add(value.detach())
-        if self.closing and self.split is None:  # the epoch's means were read already
+        if self.closing and self.split is None:  # the epoch's means have been read already
             self.metrics[name] = mean.mean()
 
     def picture(self, name: str, image_HWC: np.ndarray[Any, Any]) -> None:
-        """Show a picture: it goes to ``figures/`` and to every logger.
+        """Show a picture: it is written to ``figures/`` and passed to every logger.
 
         Args:
-            name: What it is called there, for example "object_phase".
+            name: Name of the picture, for example "object_phase".
             image_HWC: (height, width, 3) uint8.
         """
         if image_HWC.ndim != 3 or image_HWC.shape[2] != 3 or image_HWC.dtype.name != "uint8":
@@ -202,7 +202,7 @@ class State:
             self.stop_reason = reason
 
     def stop_group(self, name: str, reason: str) -> None:
-        """Ask that a parameter group no longer trains from the next epoch on. Without any group left, the run ends.
+        """Stop training a parameter group from the next epoch on. If no group is left to train, the run ends.
 
         Raises:
             KeyError: There is no such group.
@@ -213,10 +213,10 @@ class State:
             self.stop(f"no group is left to train: {reason}")
 
     def interrupt(self, reason: str) -> None:
-        """Ask the run to end after this step, with a checkpoint, because the machine is needed or taken away.
+        """Ask the run to end after this step, with a checkpoint, because the machine will not be available any longer.
 
-        Unlike after `stop`, the run is not finished, and the epoch is left as it is: an evaluation under way is
-        abandoned, and done again on resume.
+        Unlike after `stop`, the run is not finished and its epoch is not closed. An evaluation that is under way is
+        abandoned, and is repeated on resume.
         """
         self.interrupt_reason = reason
 
@@ -226,7 +226,7 @@ class State:
 
     @property
     def interrupted(self) -> bool:
-        """Whether the run is to end as it stands."""
+        """Whether an interruption was requested (`interrupt`)."""
         return self.interrupt_reason is not None
 
     @property
@@ -236,7 +236,7 @@ class State:
 
     @property
     def steps_in_epoch(self) -> int:
-        """Optimizer steps finished in the running epoch; 0 between epochs."""
+        """Number of finished optimizer steps in the current epoch; 0 between epochs."""
         return self.step - self.epoch_step
 
     @property

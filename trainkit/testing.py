@@ -1,6 +1,6 @@
-"""The conformance suite that every registered component goes through, ours and a third party's.
+"""The conformance suite for registered components, both trainkit's own and those of third parties.
 
-A plugin's tests run it over the plugin's own components so:
+A plugin's tests run it over the plugin's components like this:
 
     import pytest
     from trainkit.testing import cases
@@ -9,8 +9,8 @@ A plugin's tests run it over the plugin's own components so:
     def test_conformance(case):
         case.check()
 
-Each check is a plain function that raises AssertionError with a sentence, so it can be called by itself as well.
-Nothing here needs pytest, data or a GPU.
+Each check is a plain function that raises AssertionError with a sentence, so it can also be called on its own. Nothing
+here needs pytest, data or a GPU.
 """
 
 from __future__ import annotations
@@ -75,15 +75,15 @@ def cases(package: str | None = None, samples: Samples | None = None) -> list[Ca
     """Return every check of every registered component; nothing is imported yet.
 
     Args:
-        package: The distribution whose components are checked; None: all that are installed.
-        samples: Settings for components that cannot be made from defaults alone.
+        package: The distribution whose components are checked; None: all installed ones.
+        samples: Settings for components that have settings without a default.
 
     Raises:
-        ComponentError: The package registers no component: a suite over nothing would pass.
+        ComponentError: The package registers no component (a suite without any check would pass).
     """
     packages = {each.package for group in registry.entry_point_groups() for each in registry.registered(group)}
     if package is not None and package not in packages:
-        raise ComponentError(f'no component of a package "{package}" is registered; {did_you_mean(package, packages)}')
+        raise ComponentError(f'no package "{package}" registers a component; {did_you_mean(package, packages)}')
     found: list[Case] = []
     for group in registry.entry_point_groups():
         for each in registry.registered(group):
@@ -93,23 +93,23 @@ def cases(package: str | None = None, samples: Samples | None = None) -> list[Ca
                 found.append(Case(f"{where} imports lightly", partial(imports_lightly, each.value)))
                 for on_class in ON_CLASSES:
                     check = partial(_check_class, each, on_class, group)
-                    found.append(Case(f"{where} {_in_words(on_class)}", check))
+                    found.append(Case(f"{where} {_sentence(on_class)}", check))
                 for kind, on_settings in ON_SETTINGS:
                     if group in _groups_of(kind):
                         check = partial(_check_settings, each, on_settings, settings, where)
-                        found.append(Case(f"{where} {_in_words(on_settings)}", check))
+                        found.append(Case(f"{where} {_sentence(on_settings)}", check))
     return found
 
 
 def imports_lightly(value: str) -> None:
-    """Check that a component's module brings in none of `HEAVY`; all registered ones are tried in one new process."""
+    """Check that importing a component's module imports none of `HEAVY`; one new process tries all registered ones."""
     values = sorted(
         {found.value for group in registry.entry_point_groups() for found in registry.registered(group)} | {value}
     )
     module = value.partition(":")[0]
     outcome = _imports(tuple(dict.fromkeys(each.partition(":")[0] for each in values)))[module]
     assert not isinstance(outcome, str), f"{module} cannot be imported: {outcome}"
-    assert not outcome, f"{module} imports {', '.join(outcome)} when it is imported; do that inside build"
+    assert not outcome, f"importing {module} also imports {', '.join(outcome)}; import it inside build"
 
 
 # ---- what holds for the class of every component --------------------------------------------------------------------
@@ -119,15 +119,15 @@ def is_a_component_of_its_kind(cls: type[Any], group: str) -> None:
     """Check that a class is decorated, concrete, and of the kind that its entry-point group belongs to."""
     assert issubclass(cls, Component), f"{_name(cls)} is not a trainkit.Component"
     assert getattr(cls, "entry_points", None) == group, (
-        f"{_name(cls)} is registered in {group} but its kind belongs to {getattr(cls, 'entry_points', None)}"
+        f"{_name(cls)} is registered in {group}, but its kind belongs to {getattr(cls, 'entry_points', None)}"
     )
     assert "__attrs_attrs__" in vars(cls), f"{_name(cls)} lacks the decorator @component"
     positional = [field.name for field in _fields(cls) if not field.kw_only]
-    assert not positional, f"{_name(cls)} takes {positional} by position; decorate it with @component"
+    assert not positional, f"{_name(cls)} takes {positional} as positional arguments; decorate it with @component"
 
 
 def is_abstract_or_final(cls: type[Any], group: str) -> None:
-    """Check that a class is concrete and everything it derives from is abstract: no component refines another."""
+    """Check that a class is concrete and its base classes are abstract: no component derives from another."""
     missing = sorted(getattr(cls, "__abstractmethods__", ()))
     assert not missing, f"{_name(cls)} leaves {', '.join(missing)} abstract"
     concrete = [
@@ -141,7 +141,7 @@ def is_abstract_or_final(cls: type[Any], group: str) -> None:
 
 
 def is_documented(cls: type[Any], group: str) -> None:
-    """Check that a class says what it does, and it or a base class describes each setting under ``Attributes:``."""
+    """Check that a class has a docstring, and that it or a base class describes each setting under ``Attributes:``."""
     own = vars(cls).get("__doc__") or ""
     assert own.strip(), f"{_name(cls)} has no docstring; `trainkit show` prints it"
     described = {name for base in cls.__mro__ for name in _described(vars(base).get("__doc__") or "")}
@@ -150,7 +150,7 @@ def is_documented(cls: type[Any], group: str) -> None:
 
 
 def has_types_that_can_be_read(cls: type[Any], group: str) -> None:
-    """Check that the types of all settings can be resolved at run time, since recipes are structured by them."""
+    """Check that the types of all settings can be resolved at run time, because recipes are read by these types."""
     try:
         typing.get_type_hints(cls)
     except NameError as error:
@@ -172,16 +172,16 @@ ON_CLASSES: tuple[Callable[[type[Any], str], None], ...] = (
 
 
 def states_modules_and_timeline(settings: Component) -> None:
-    """Check that a component states the modules it needs, and its part in a run's timeline, in the agreed form."""
+    """Check that ``requires`` holds names of modules, and that ``timeline`` yields epochs of the run with texts."""
     odd = [module for module in settings.requires if not isinstance(module, str) or not module]
-    assert not odd, f"requires holds {odd}; it must hold names of modules"
+    assert not odd, f"requires contains {odd}; it must contain names of modules"
     for epoch, what in settings.timeline(10):
-        assert 0 <= epoch <= 10, f"the timeline of a run of 10 epochs speaks of epoch {epoch}"
-        assert what, f"the timeline says nothing of epoch {epoch}"
+        assert 0 <= epoch <= 10, f"the timeline of a run of 10 epochs contains epoch {epoch}"
+        assert what, f"the timeline has an empty text for epoch {epoch}"
 
 
 def is_a_sound_schedule(scheduler: Scheduler) -> None:
-    """Check that a schedule gives finite rates ≥ 0 over the whole horizon, warm-up included, and is a pure function."""
+    """Check that a schedule's rates are finite and ≥ 0 over the horizon, warm-up included, and depend only on ``t``."""
     lr = 3e-3
     plain, warmed = _changed(scheduler, warmup=0), _changed(scheduler, warmup=4)
     for horizon in (1, 2, 3, 10, 97):
@@ -190,11 +190,11 @@ def is_a_sound_schedule(scheduler: Scheduler) -> None:
             for t, each in enumerate(points):
                 _is_sound_point(each, f"tick {t} of {ticks}")
             again = [point(settings, t, ticks, lr, {}) for t in reversed(range(ticks))]
-            assert again[::-1] == points, f"at(t, {ticks}, …) answers differently when asked in another order"
+            assert again[::-1] == points, f"at(t, {ticks}, …) returns other values when it is called in another order"
 
 
 def has_a_sound_memory(scheduler: Scheduler) -> None:
-    """Check that a schedule's memory is JSON, survives being saved, and is never changed in place."""
+    """Check that a schedule's memory is JSON, is the same after being saved, and is never changed in place."""
     watched = {value for field in _fields(type(scheduler)) if _is_full_name(value := getattr(scheduler, field.name))}
     monitor = Monitor()
     values = [2.0, 1.0, 1.5, math.nan, None, *[1.0] * 30, 0.5, *[0.5] * 30]
@@ -203,13 +203,13 @@ def has_a_sound_memory(scheduler: Scheduler) -> None:
         metrics = {} if value is None else dict.fromkeys({monitor.metric, *watched}, value)
         memory_before, metrics_before = copy.deepcopy((memory, metrics))
         after = observe_epoch(scheduler, t, memory, metrics, monitor)
-        assert memory == memory_before, "observe changes the memory that it was given; return a new one"
-        assert repr(metrics) == repr(metrics_before), "observe changes the metrics that it was given"
+        assert memory == memory_before, "observe changes the memory that is passed to it; return a new one"
+        assert repr(metrics) == repr(metrics_before), "observe changes the metrics that are passed to it"
         try:
             saved = json.loads(json.dumps(dict(after), allow_nan=False))
         except (TypeError, ValueError) as error:
             raise AssertionError(f"the memory {after!r} is not JSON: {error}") from error
-        assert saved == after, f"the memory {after!r} comes back from JSON as {saved!r}"
+        assert saved == after, f"the memory {after!r} is read back from JSON as {saved!r}"
         horizon = len(values) + scheduler.warmup + 1
         now = point(scheduler, t, horizon, 3e-3, after)
         _is_sound_point(now, f"tick {t}, with the memory {after!r}")
@@ -218,7 +218,7 @@ def has_a_sound_memory(scheduler: Scheduler) -> None:
 
 
 def builds_an_optimizer(optimizer: Optimizer) -> None:
-    """Check that groups keep name, rate and overrides, that a step moves what has a gradient, and nothing else."""
+    """Check that groups keep name, rate and overrides, and that a step changes only parameters with a gradient."""
     import torch
 
     _needs(optimizer)
@@ -230,45 +230,46 @@ def builds_an_optimizer(optimizer: Optimizer) -> None:
     ]
     given = [dict(group) for group in groups]
     built = optimizer.build(groups)
-    assert isinstance(built, torch.optim.Optimizer), f"build gives {type(built).__name__}, not a torch.optim.Optimizer"
-    assert [list(group) for group in groups] == [list(group) for group in given], "build writes into the groups given"
+    made = type(built).__name__
+    assert isinstance(built, torch.optim.Optimizer), f"build returns {made}, not a torch.optim.Optimizer"
+    assert [list(group) for group in groups] == [list(group) for group in given], "build changes the groups given"
     first, second = built.param_groups
-    assert (first.get("name"), second.get("name")) == ("moved", "still"), "the groups' names do not arrive"
-    assert (first["lr"], second["lr"]) == (0.25, 0.125), "the groups' learning rates do not arrive"
+    assert (first.get("name"), second.get("name")) == ("moved", "still"), "build loses the groups' names"
+    assert (first["lr"], second["lr"]) == (0.25, 0.125), "build loses the groups' learning rates"
     for name, value in overrides.items():
         if name in second:
-            assert second[name] == value, f"a group's {name} = {value} does not arrive: {second[name]}"
-            assert first[name] == getattr(optimizer, name), f"{name} of the settings does not arrive: {first[name]}"
+            assert second[name] == value, f"build loses a group's {name} = {value}; the optimizer has {second[name]}"
+            assert first[name] == getattr(optimizer, name), f"build ignores {name}; the optimizer has {first[name]}"
     before = moved.detach().clone()
     for _ in range(2):
         moved.grad = 2 * moved.detach()
         built.step()
-    assert not torch.equal(moved, before), "two steps do not move a parameter that has a gradient"
-    assert torch.isfinite(moved).all(), "two steps make a parameter non-finite"
-    assert torch.equal(still, before), "a parameter without a gradient is moved; frozen groups rely on its staying"
+    assert not torch.equal(moved, before), "two steps do not change a parameter that has a gradient"
+    assert torch.isfinite(moved).all(), "after two steps a parameter is not finite"
+    assert torch.equal(still, before), "a step changes a parameter without a gradient; frozen groups must not change"
 
 
 def builds_a_listener(hook: Hook) -> None:
-    """Check that a hook's live part listens, to events that there are, and saves its state whole or not at all."""
+    """Check that a hook's live part listens to existing events, and has both state_dict and load_state_dict or none."""
     import torch
 
     _needs(hook)
-    assert hook.phase in PHASES, f'phase "{hook.phase}" is none of {", ".join(PHASES)}'
+    assert hook.phase in PHASES, f'phase is "{hook.phase}"; it must be one of {", ".join(PHASES)}'
     names = hook.names()
-    assert names is None or all(map(_is_full_name, names)), f"names() gives {names}; full names are <split>/<name>"
+    assert names is None or all(map(_is_full_name, names)), f"names() returns {names}; full names are <split>/<name>"
     with tempfile.TemporaryDirectory() as folder:
         part = hook.build(Context(seed=0, device=torch.device("cpu"), rank=0, world=1, folder=Path(folder)))
         try:
-            heard = listeners({type(part).__name__: part})
+            called = listeners({type(part).__name__: part})
         except ComponentError as error:
             raise AssertionError(str(error)) from error
-    assert any(heard.values()), f"{type(part).__name__} has no on_<event> method, so it never does anything"
+    assert any(called.values()), f"{type(part).__name__} has no on_<event> method, so it never does anything"
     saves, loads = hasattr(part, "state_dict"), hasattr(part, "load_state_dict")
     assert saves == loads, f"{type(part).__name__} has only one of state_dict and load_state_dict"
 
 
 def builds_a_function(inference: Inference) -> None:
-    """Check that ``build`` takes the opened data, and nothing else."""
+    """Check that ``build`` takes the opened data as its only argument."""
     try:
         inspect.signature(inference.build).bind(None)
     except TypeError as error:
@@ -279,38 +280,38 @@ def states_its_splits(data: Data) -> None:
     """Check that data names its splits, "train" first."""
     splits = data.splits()
     assert splits, "splits() is empty"
-    assert splits[0] == "train", f'splits() begins with "{splits[0]}"; "train" comes first'
-    assert len(set(splits)) == len(splits), f"splits() names one twice: {splits}"
+    assert splits[0] == "train", f'splits() begins with "{splits[0]}"; "train" must come first'
+    assert len(set(splits)) == len(splits), f"splits() contains a name twice: {splits}"
     odd = [split for split in splits if not re.fullmatch(r"\w+", split)]
-    assert not odd, f"names of splits are words, got {odd}"
+    assert not odd, f"names of splits must be words (letters, digits, _), got {odd}"
 
 
 def states_its_groups(model: Model) -> None:
-    """Check that a model says what data it takes, and its parameter groups if it knows them."""
-    assert isinstance(model.accepts, type), f"accepts is {model.accepts!r}; it must be a kind of Data"
-    assert issubclass(model.accepts, Data), f"accepts is {_name(model.accepts)}; it must be a kind of Data"
+    """Check that a model states the kind of data that it accepts, and its parameter groups if it knows them."""
+    assert isinstance(model.accepts, type), f"accepts is {model.accepts!r}; it must be a subclass of Data"
+    assert issubclass(model.accepts, Data), f"accepts is {_name(model.accepts)}; it must be a subclass of Data"
     groups = model.groups()
     if groups is not None:
-        assert groups, "groups() is empty; a model has at least one parameter group"
+        assert groups, "groups() is empty; a model must have at least one parameter group"
         for name, trains in groups.items():
-            assert re.fullmatch(r"\w+", name), f'"{name}" cannot stand in a recipe as [groups.{name}]'
-            assert isinstance(trains, bool), f'groups() gives {trains!r} for "{name}"; it must be True or False'
+            assert re.fullmatch(r"\w+", name), f'"{name}" cannot be written in a recipe as [groups.{name}]'
+            assert isinstance(trains, bool), f'groups() returns {trains!r} for "{name}"; it must be True or False'
 
 
 def has_a_sound_weight(loss: Loss) -> None:
-    """Check that a loss has a finite weight, and says whether it is a regulariser."""
+    """Check that a loss has a finite weight, and that ``on_validation`` is True or False."""
     assert math.isfinite(loss.weight), f"weight is {loss.weight}"
     assert isinstance(loss.on_validation, bool), f"on_validation is {loss.on_validation!r}"
 
 
 def states_its_names(metric: Metric) -> None:
-    """Check that a metric gives its names without a split."""
+    """Check that a metric states its names without a split."""
     names = metric.names()
     if names is not None:
         assert names, "names() is empty; return None if they are known only after building"
-        assert len(set(names)) == len(names), f"names() gives one twice: {names}"
+        assert len(set(names)) == len(names), f"names() contains a name twice: {names}"
         full = [name for name in names if "/" in name]
-        assert not full, f"names() gives {full}; the split is put before them later"
+        assert not full, f"names() returns {full}; leave the split out, it is added later"
 
 
 ON_SETTINGS: tuple[tuple[type[Component], Callable[[Any], None]], ...] = (
@@ -325,7 +326,7 @@ ON_SETTINGS: tuple[tuple[type[Component], Callable[[Any], None]], ...] = (
     (Scheduler, has_a_sound_memory),
     (Hook, builds_a_listener),
 )
-"""Kind -> a check of settings of that kind, and of what they build."""
+"""Pairs of a kind and a check for settings of that kind and what they build."""
 
 
 # ---- how the checks are run -----------------------------------------------------------------------------------------
@@ -348,7 +349,7 @@ def _check_settings(
     try:
         made = cls(**settings)
     except (TypeError, ValueError) as error:
-        raise AssertionError(f"{where} does not accept its own defaults: {error}") from error
+        raise AssertionError(f"{where} refuses its own defaults or the samples: {error}") from error
     check(made)
 
 
@@ -360,7 +361,7 @@ def _load(found: registry.RegisteredComponent) -> type[Any]:
 
 
 def _groups_of(kind: type[Component]) -> frozenset[str]:
-    """Return the entry-point groups of a kind and of the kinds under it; those of `Component` are all there are."""
+    """Return the entry-point groups of a kind and of the kinds derived from it; for `Component`, all groups."""
     if kind is Component:
         return frozenset(registry.entry_point_groups())
     return frozenset(each.entry_points for each in KINDS if issubclass(each, kind))  # type: ignore[attr-defined]
@@ -369,7 +370,7 @@ def _groups_of(kind: type[Component]) -> frozenset[str]:
 def _needs(settings: Component) -> None:
     missing = [module for module in settings.requires if find_spec(module) is None]
     if missing:
-        raise SkipTest(f"{_name(type(settings))} builds with {', '.join(missing)}, which is not installed")
+        raise SkipTest(f"{_name(type(settings))} needs {', '.join(missing)}, which is not installed")
 
 
 _TRY_IMPORTS = """
@@ -389,7 +390,7 @@ print(json.dumps(outcome))
 
 @cache
 def _imports(modules: tuple[str, ...]) -> dict[str, str | list[str]]:
-    """Return module -> what of `HEAVY` its import brought in first, or why it failed."""
+    """Return module -> which of `HEAVY` its import was the first to import, or why the import failed."""
     run = subprocess.run(
         [sys.executable, "-c", _TRY_IMPORTS, json.dumps([modules, HEAVY])],
         capture_output=True,
@@ -397,7 +398,7 @@ def _imports(modules: tuple[str, ...]) -> dict[str, str | list[str]]:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         check=False,
     )
-    assert run.returncode == 0, f"importing the registered components ended Python: {run.stderr}"
+    assert run.returncode == 0, f"Python ended while it imported the registered components: {run.stderr}"
     outcome: dict[str, str | list[str]] = json.loads(run.stdout.splitlines()[-1])
     return outcome
 
@@ -423,14 +424,14 @@ def _is_full_name(value: object) -> bool:
 
 
 def _is_sound_point(found: Point, where: str) -> None:
-    assert isinstance(found, Point), f"at gives {type(found).__name__}, not a Point ({where})"
+    assert isinstance(found, Point), f"at returns {type(found).__name__}, not a Point ({where})"
     assert math.isfinite(found.lr), f"the learning rate is {found.lr} at {where}"
     assert found.lr >= 0, f"the learning rate is {found.lr} at {where}"
     assert found.momentum is None or 0 <= found.momentum < 1, f"the momentum is {found.momentum} at {where}"
 
 
 def _overrides(settings: Component) -> dict[str, float]:
-    """Return another valid value for each setting that is a number."""
+    """Return a different valid value for each setting that is a number."""
     others: dict[str, float] = {}
     for field in _fields(type(settings)):
         value = getattr(settings, field.name)
@@ -458,5 +459,5 @@ def _name(cls: type[Any]) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _in_words(check: Callable[..., None]) -> str:
+def _sentence(check: Callable[..., None]) -> str:
     return check.__name__.replace("_", " ")

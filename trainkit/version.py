@@ -1,4 +1,4 @@
-"""The version of the installed distribution; it stands in pyproject.toml alone."""
+"""The version of the installed distribution, which is set only in pyproject.toml."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quantities as a message to a person says them."""
+"""Formats quantities for messages."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def bytes_in_words(num_bytes: float) -> str:
 
 
 def shape_in_words(shape: Iterable[int]) -> str:
-    """Return the lengths of an array's axes.
+    """Return the lengths of an array's axes as text.
 
     Example:
         >>> shape_in_words((96, 96, 64))

@@ -1,7 +1,7 @@
 """Ptychography: diffraction data, the forward model, and what it reconstructs.
 
-Where things are, from the ground up; what one component of a room shares with the others is its ``kind``, and what the
-settings in ``x`` put to work is ``x_live``:
+The rooms, from the ground up. In each of them, ``kind`` holds what its components have in common, ``x`` holds settings,
+and ``x_live`` what they build:
 
     physics/           optics, the forward model, geometry and quality: pure functions of arrays
     scans/             diffraction data: their kind, what a reader returns, its checks, and the batches of a run

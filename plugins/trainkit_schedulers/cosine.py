@@ -12,7 +12,7 @@ from trainkit import Memory, Point, Scheduler, component
 
 @component
 class Cosine(Scheduler):
-    """Half a cosine down to ``lr · final_factor``. For runs whose length is fixed beforehand; seldom a bad choice.
+    """Half a cosine down to ``lr · final_factor``. For runs whose length is known beforehand; seldom a bad choice.
 
     The closed form of torch's ``CosineAnnealingLR`` with ``T_max`` = the horizon: the last tick is one short of the
     final value.
@@ -27,6 +27,6 @@ class Cosine(Scheduler):
     final_factor: float = attrs.field(default=0.01, validator=[ge(0), le(1)])
 
     def at(self, t: int, horizon: int, lr: float, memory: Memory) -> Point:
-        """Return the point of the half wave."""
+        """Return the learning rate on the half wave."""
         final = lr * self.final_factor
         return Point(final + (lr - final) * (1 + math.cos(math.pi * min(t, horizon) / horizon)) / 2)

@@ -1,4 +1,4 @@
-"""A learning rate that stays as it is."""
+"""A constant learning rate."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from trainkit import Memory, Point, Scheduler, component
 
 @component
 class NoSchedule(Scheduler):
-    """The group's own learning rate throughout. For first trials, and where nothing says that it should fall."""
+    """Keeps the group's own learning rate. For first trials, and where nothing suggests that it should fall."""
 
     def at(self, t: int, horizon: int, lr: float, memory: Memory) -> Point:
         """Return the group's learning rate."""

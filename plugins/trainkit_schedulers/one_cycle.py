@@ -1,4 +1,4 @@
-"""Up to a peak, then far down, with momentum going the other way."""
+"""A learning rate that rises to a peak and then falls far below its start, while momentum moves the other way."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from trainkit import Memory, Point, Scheduler, component
 
 @component
 class OneCycle(Scheduler):
-    """Up to ``lr · peak_factor``, then far below the start, momentum going the other way. For short runs at high rates.
+    """Rises to ``lr · peak_factor``, then falls far below the start; momentum moves the other way. For short runs.
 
-    Torch's ``OneCycleLR`` with ``total_steps`` = the horizon and ``max_lr`` = ``lr · peak_factor``. The run begins at
-    ``lr · peak_factor / div_factor`` and its last tick is at that divided by ``final_div_factor``. Mostly used
-    ``by = "step"``.
+    The same as torch's ``OneCycleLR`` with ``total_steps`` = the horizon and ``max_lr`` = ``lr · peak_factor``. The
+    run begins at ``lr · peak_factor / div_factor`` and its last tick is at that divided by ``final_div_factor``. It is
+    mostly used with ``by = "step"``.
 
     Attributes:
         peak_factor: The peak as a multiple of the group's learning rate; > 0.
-        pct_start: Fraction of the horizon that goes up; 0 … 1.
-        anneal_strategy: Whether each way is half a "cos" or "linear".
+        pct_start: Fraction of the horizon in which the rate rises; 0 … 1.
+        anneal_strategy: Shape of both ways: half a cosine ("cos") or a straight line ("linear").
         div_factor: The peak over the first value; > 0.
         final_div_factor: The first value over the last; > 0.
-        cycle_momentum: Whether momentum (beta1, for optimizers of Adam's family) falls as the rate climbs.
+        cycle_momentum: Whether momentum (beta1, for optimizers of Adam's family) falls while the rate rises.
         base_momentum: Momentum at the peak; 0 … 1.
         max_momentum: Momentum at both ends; 0 … 1.
 
@@ -43,7 +43,7 @@ class OneCycle(Scheduler):
     max_momentum: float = attrs.field(default=0.95, validator=[ge(0), lt(1)])
 
     def at(self, t: int, horizon: int, lr: float, memory: Memory) -> Point:
-        """Return the point of the cycle, with its momentum."""
+        """Return learning rate and momentum after ``t`` ticks."""
         t = min(t, horizon - 1)
         peak = lr * self.peak_factor
         first = peak / self.div_factor

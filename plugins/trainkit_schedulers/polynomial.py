@@ -1,4 +1,4 @@
-"""A power of what is left of the run."""
+"""A learning rate that falls as a power of the fraction of the run that is left."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Polynomial(Scheduler):
     The closed form of torch's ``PolynomialLR`` with ``total_iters`` = the horizon.
 
     Attributes:
-        power: 1 is a straight line; below 1 falls late, above 1 early; ≥ 0.
+        power: 1 gives a straight line; below 1 the rate falls late, above 1 early; ≥ 0.
 
     Source:
         Chen et al.: "DeepLab" (2018), section 4.1.2; Isensee et al.: "nnU-Net" (2021).
@@ -26,5 +26,5 @@ class Polynomial(Scheduler):
     power: float = attrs.field(default=0.9, validator=[ge(0), lt(math.inf)])
 
     def at(self, t: int, horizon: int, lr: float, memory: Memory) -> Point:
-        """Return the power of the fraction that is left."""
+        """Return the learning rate, a power of the fraction that is left."""
         return Point(lr * (1.0 - min(t, horizon) / horizon) ** self.power)

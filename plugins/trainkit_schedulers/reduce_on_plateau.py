@@ -1,4 +1,4 @@
-"""Lowers the learning rate whenever a metric has stopped getting better."""
+"""Lowers the learning rate whenever a metric has stopped improving."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 @component
 class ReduceOnPlateau(Scheduler):
-    """Multiplies the learning rate by ``factor`` whenever a metric has stopped getting better.
+    """Multiplies the learning rate by ``factor`` whenever a metric has stopped improving.
 
-    For runs whose length is not known beforehand. The rule of torch's ``ReduceLROnPlateau``. An epoch without the
-    metric (no validation in it) is not counted; one whose metric is NaN or infinite counts as bad.
+    For runs whose length is not known beforehand. The rule is that of torch's ``ReduceLROnPlateau``. An epoch without
+    the metric (no validation in it) is not counted; one whose metric is NaN or infinite counts as bad.
 
     Attributes:
-        metric: The value to watch, ``<split>/<name>``; not given: the recipe's ``[monitor]``.
-        mode: Whether smaller ("min") or larger ("max") is better; not given: as ``[monitor]`` says.
+        metric: The value to watch, ``<split>/<name>``; default: that of the recipe's ``[monitor]``.
+        mode: Whether smaller ("min") or larger ("max") is better; default: that of ``[monitor]``.
         factor: What the learning rate is multiplied by; between 0 and 1.
-        patience: Bad epochs that are still borne; the one after them lowers the rate; ≥ 0.
+        patience: Number of bad epochs in a row that are tolerated; the next one lowers the rate; ≥ 0.
         threshold: How much better the metric must be to count; ≥ 0.
         threshold_mode: Whether ``threshold`` is a fraction of the best value ("rel") or a difference from it ("abs").
         cooldown: Epochs after a reduction in which nothing counts as bad; ≥ 0.
@@ -60,12 +60,12 @@ class ReduceOnPlateau(Scheduler):
         for _ in range(memory.get("reductions", 0)):
             lower = max(lr * self.factor, self.min_lr)
             if lr - lower <= self.eps:
-                break  # and so it stays: the next one would start from the same value
+                break  # every further reduction would start from the same value
             lr = lower
         return Point(lr)
 
     def observe(self, memory: Memory, metrics: Mapping[str, float], monitor: Monitor) -> Memory:
-        """Take in an epoch.
+        """Count an epoch as better or bad.
 
         Returns:
             ``best`` (None before any), ``bad`` epochs in a row, epochs of ``cooldown`` left, and ``reductions`` made.

@@ -29,7 +29,7 @@ class TorchSchedule(Scheduler):
 
     The class is replayed on a private optimizer with one parameter and kept as a table, so that on resume there is
     nothing to restore. Its arguments count ticks of the group's own clock; ``T_max`` and ``total_steps`` are the
-    horizon where they are left out. Classes that are driven by a metric or a function, or made of others, are refused.
+    horizon unless they are given. Classes that are driven by a metric or a function, or made of others, are refused.
 
     Attributes:
         name: The class, for example "StepLR".
@@ -40,7 +40,7 @@ class TorchSchedule(Scheduler):
     arguments: dict[str, Any] = attrs.field(factory=dict)
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Yield what torch would not take: the class, an argument, or its type. Torch is read, not imported."""
+        """Yield what torch would refuse: the class, an argument, or its type. Torch's source is read, not imported."""
         if reason := refusal(self.name):
             yield Problem(reason, "name")
             return

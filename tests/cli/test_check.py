@@ -168,7 +168,8 @@ Settings
 def test_show_names_the_components_that_a_setting_takes_and_inherited_meanings() -> None:
     assert "      components of trainkit.toy.shapes: pair, round" in CliRunner().invoke(show, ["models/line"]).output
     assert (
-        "Learning rate of every group that sets none." in CliRunner().invoke(show, ["trainkit.optimizers/steep"]).output
+        "Learning rate of each group that sets none of its own."
+        in CliRunner().invoke(show, ["trainkit.optimizers/steep"]).output
     )
 
 

@@ -251,7 +251,7 @@ class Prefixed(Metric):
 
 @component
 class Late(Loss):
-    """A loss that speaks of an epoch after the run's end."""
+    """A loss whose timeline names an epoch after the run's end."""
 
     def timeline(self, epochs: int) -> list[tuple[int, str]]:
         return [(epochs + 1, "the end of all things")]
@@ -285,20 +285,20 @@ def test_the_suite_finds_a_class_that_is_no_proper_component(check, cls, said):
     [
         (testing.is_a_sound_schedule, Broken(rule="negative"), "learning rate is -"),
         (testing.is_a_sound_schedule, Broken(rule="nan"), "learning rate is nan"),
-        (testing.is_a_sound_schedule, Broken(rule="impure"), "answers differently"),
+        (testing.is_a_sound_schedule, Broken(rule="impure"), "returns other values"),
         (testing.is_a_sound_schedule, Broken(rule="momentum"), "momentum is 1.5"),
         (testing.has_a_sound_memory, Broken(rule="mutates"), "observe changes the memory"),
         (testing.has_a_sound_memory, Broken(rule="no json"), "not JSON"),
         (testing.has_a_sound_memory, Broken(rule="nan in memory"), "not JSON"),
-        (testing.has_a_sound_memory, Broken(rule="tuple"), "comes back from JSON as"),
-        (testing.builds_an_optimizer, DeafToOverrides(), "a group's momentum = 0.25 does not arrive"),
-        (testing.builds_an_optimizer, Nameless(), "names do not arrive"),
+        (testing.has_a_sound_memory, Broken(rule="tuple"), "is read back from JSON as"),
+        (testing.builds_an_optimizer, DeafToOverrides(), "loses a group's momentum = 0.25"),
+        (testing.builds_an_optimizer, Nameless(), "loses the groups' names"),
         (testing.builds_a_listener, Listening(part=Misspelt), 'did you mean "epoch_end"'),
         (testing.builds_a_listener, Listening(part=Mute), "no on_<event> method"),
         (testing.builds_a_listener, Listening(part=HalfSaved), "only one of state_dict"),
-        (testing.states_its_splits, Odd(), '"train" comes first'),
+        (testing.states_its_splits, Odd(), '"train" must come first'),
         (testing.states_its_groups, Empty(), "at least one"),
-        (testing.states_modules_and_timeline, Late(), "speaks of epoch 11"),
+        (testing.states_modules_and_timeline, Late(), "contains epoch 11"),
         (testing.has_a_sound_weight, Weightless(weight=math.inf), "weight is inf"),
         (testing.states_its_names, Prefixed(), "val/dice"),
     ],
@@ -318,7 +318,7 @@ def test_the_suite_finds_a_settings_module_that_imports_torch(tmp_path, monkeypa
     (tmp_path / "heavy_settings.py").write_text("import torch\n")
     (tmp_path / "broken_settings.py").write_text("raise RuntimeError('no licence')\n")
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(AssertionError, match=r"heavy_settings imports torch"):
+    with pytest.raises(AssertionError, match=r"importing heavy_settings also imports torch"):
         testing.imports_lightly("heavy_settings:Any")
     with pytest.raises(AssertionError, match="RuntimeError: no licence"):
         testing.imports_lightly("broken_settings:Any")

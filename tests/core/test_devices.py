@@ -127,6 +127,7 @@ def ends_as_on_the_cpu_and_resumes(name: str, folder: Path, device: str) -> None
         torch.use_deterministic_algorithms(False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 def test_every_network_but_one_that_interpolates_can_be_repeated_on_cuda(name: str) -> None:
     side = 64 if name == "swin_unetr" else 32

@@ -130,7 +130,7 @@ def test_it_stops_when_the_patience_is_used_up():
 def test_the_reason_names_metric_patience_and_best_value():
     state = state_of()
     stops_at(EarlyStopping(patience=2), [0.5, 0.25, 0.3, 0.3], state)
-    assert state.stop_reason == "val/loss has not got better for 2 epochs (best 0.25, now 0.3)"
+    assert state.stop_reason == "val/loss has not improved for 2 epochs (best 0.25, now 0.3)"
 
 
 def test_gains_up_to_min_delta_do_not_count():

@@ -153,7 +153,7 @@ def test_each_step_is_that_of_torchs_class_bit_for_bit_with_a_groups_overrides(n
             {"name": "b", "params": [b], "lr": 0.01, "arguments": overrides},
         ]
         if complex_too and name in ("Adafactor", "Muon"):
-            with pytest.raises(RecipeError, match="takes no complex parameters"):
+            with pytest.raises(RecipeError, match="refuses complex parameters"):
                 settings.build(groups)
             continue
         theirs = [{"params": [c], "lr": 0.1}, {"params": [d], **tupled[1]}]

@@ -74,7 +74,7 @@ def test_a_module_beside_the_recipe_is_named_with_the_way_to_it(
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / "my_losses.py").write_text("")
     monkeypatch.chdir(tmp_path / "here")
-    with pytest.raises(ComponentError, match=r"my_losses.py of the working directory is found with PYTHONPATH=\."):
+    with pytest.raises(ComponentError, match=r"my_losses.py is in the working directory; set PYTHONPATH=\."):
         registry.find("trainkit.losses", "my_losses:Mine")
 
 
@@ -100,7 +100,7 @@ def test_a_name_of_a_pyproject_that_was_not_installed_again_says_so(
     (tmp_path / "pyproject.toml").write_text('[project.entry-points."trainkit.losses"]\nfresh = "toy:Square"\n')
     (tmp_path / "below").mkdir()
     monkeypatch.chdir(tmp_path / "below")
-    with pytest.raises(ComponentError, match=r'"fresh" stands in .*pyproject.toml: reinstall it'):
+    with pytest.raises(ComponentError, match=r'"fresh" is in .*pyproject.toml but not installed'):
         registry.find("trainkit.losses", "fresh")
 
 

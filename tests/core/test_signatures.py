@@ -78,7 +78,7 @@ def test_arguments_are_inherited_keyword_only_ones_count_and_the_last_overload_i
 def test_what_is_missing_is_said(package):
     with pytest.raises(RecipeError, match=r"^surely_not_installed is not installed: pip install surely_not_installed$"):
         read_classes("surely_not_installed.inner")
-    with pytest.raises(RecipeError, match=r"the installed made_up has no module made_up\.outer"):
+    with pytest.raises(RecipeError, match=r"the installed version of made_up has no module made_up\.outer"):
         read_classes(f"{package}.outer")
 
 

@@ -123,7 +123,10 @@ def refused(state: State) -> None:
             full,
             r"^epoch 1: the memory of cpu is full: CUDA out of memory. Tried to allocate 2.00 GiB.\nlower data.batch",
         ),
-        (refused, r"^epoch 1: run.deterministic = true, but torch has no such algorithm: put_ does not have a determ"),
+        (
+            refused,
+            r"^epoch 1: run.deterministic = true, but torch has no deterministic algorithm for an operation: put_",
+        ),
     ],
 )
 def test_a_device_that_gives_up_is_told_with_what_to_do_and_the_last_good_checkpoint(
@@ -243,7 +246,7 @@ def test_a_picture_is_written_under_the_number_of_finished_epochs() -> None:
 
 def test_a_run_that_cannot_be_built_leaves_no_folder_behind() -> None:
     text = TOY.replace("clients.recorder:Recorder", "clients.recorder:Misspelt")
-    with pytest.raises(ComponentError, match='on_epoch_ended is no event; did you mean "epoch_end"'):
+    with pytest.raises(ComponentError, match='on_epoch_ended is not an event; did you mean "epoch_end"'):
         run(text=text)
     assert not list(Path("runs/toy").iterdir())
 

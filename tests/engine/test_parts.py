@@ -95,10 +95,10 @@ def test_numbers_of_torch_and_numpy_are_taken_as_floats(kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("bare", "metrics.mine, in compute, must give a dict"),
-        ("text", """metrics.mine must give numbers; its "number" is '0.5'"""),
-        ("other", "metrics.mine must give the values that its names.. state, number; it gave another"),
-        ("none", "metrics.mine must give the values that its names.. state, number; it gave nothing"),
+        ("bare", "metrics.mine, in compute, must return a dict"),
+        ("text", """metrics.mine must return numbers; its "number" is '0.5'"""),
+        ("other", "metrics.mine must return the values that its names.. state, number; it returned another"),
+        ("none", "metrics.mine must return the values that its names.. state, number; it returned nothing"),
         ("fails", "metrics.mine, in update: KeyError: 'logits'"),
     ],
 )
@@ -172,17 +172,17 @@ def test_no_more_batches_are_taken_than_announced(
     assert taken(source, epoch=1) == steps
     said = [record.getMessage() for record in caplog.records]
     assert (said == []) == (given == 10)
-    assert all("data (stream) gives more than the 10 batches" in line for line in said)
+    assert all("data (stream) yields more than the 10 batches" in line for line in said)
     assert data.made <= 21  # it was looked for more once
 
 
 def test_fewer_batches_than_announced_are_an_error_that_names_the_data() -> None:
-    with pytest.raises(DataError, match=r"data \(stream\) gave 7 of the 10 batches that it announced for epoch 3"):
+    with pytest.raises(DataError, match=r"data \(stream\) yielded 7 of the 10 batches that it announced for epoch 3"):
         taken(BatchSource(Stream(7), "data (stream)", 10, 4), epoch=3)
 
 
 def test_a_batch_without_an_index_is_an_error_that_names_the_data() -> None:
-    with pytest.raises(DataError, match=r'data \(stream\) gave a batch without "index"; it has image'):
+    with pytest.raises(DataError, match=r'data \(stream\) yielded a batch without "index"; it has image'):
         taken(BatchSource(Stream(10, index=False), "data (stream)", 10, 1))
 
 
@@ -236,4 +236,4 @@ def test_facts_are_in_every_checkpoint_and_other_data_on_resume_is_said(
     facts["classes"] = ["b", "a"]
     resume(outcome.newest, Console(), sets=("run.epochs=2",), allow_code=True)
     said = capsys.readouterr().out
-    assert "warning: the data is not what it was: its classes is ['b', 'a'], was ['a', 'b']" in said
+    assert "warning: the data has changed: its classes is ['b', 'a'], was ['a', 'b']" in said

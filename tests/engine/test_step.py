@@ -106,7 +106,7 @@ def test_a_mean_of_batch_dice_would_be_another_number() -> None:
 @pytest.mark.parametrize("given", [None, 0.5, torch.zeros(3)], ids=["nothing", "a float", "a vector"])
 def test_a_loss_that_is_no_scalar_tensor_is_named(given: Any) -> None:
     losses = Losses([Term("mine", 1.0, lambda outputs, batch, model: given, True, "mean")])
-    with pytest.raises(PartError, match=r"losses\.mine must give a scalar tensor"):
+    with pytest.raises(PartError, match=r"losses\.mine must return a scalar tensor"):
         losses.of_batch({}, {}, torch.nn.Identity())
 
 

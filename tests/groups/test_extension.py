@@ -220,14 +220,14 @@ def test_settings_that_do_not_matter_are_told_from_those_that_do(capsys: pytest.
     resume(folder, "run.epochs=5", "checkpoint.keep_last=7", "losses.squares.weight=2.0", quiet=False)
     said = capsys.readouterr().out
     assert "changed: checkpoint.keep_last: 3 -> 7 (harmless)" in said
-    assert "changed: losses.squares.weight: 1.0 -> 2.0 (the run goes on differently)" in said
+    assert "changed: losses.squares.weight: 1.0 -> 2.0 (affects the training)" in said
 
 
 def test_an_epoch_that_was_not_kept_is_answered_with_those_that_were() -> None:
     from trainkit import CheckpointError
 
     folder = run("run.epochs=6", "checkpoint.keep_last=2", "checkpoint.best=0")
-    with pytest.raises(CheckpointError, match="there are: 5, 6"):
+    with pytest.raises(CheckpointError, match="it has checkpoints after: 5, 6"):
         resume(folder, epoch=2)
 
 
@@ -247,7 +247,9 @@ def test_another_model_is_refused_with_the_parameters_names() -> None:
     with pytest.raises(CheckpointError, match=shapes):
         resume(folder, recipe=Path("other.toml"), on_extend="hold")
     Path("other.toml").write_text(TOY.replace("toy:Perceptron", "bigger:Deep").replace("epochs = 4", "epochs = 5"))
-    with pytest.raises(CheckpointError, match=r"not this recipe's: it lacks 3.weight, 3.bias. Go on with the model"):
+    with pytest.raises(
+        CheckpointError, match=r"this recipe's model: it lacks 3.weight, 3.bias. Resume with the same model"
+    ):
         resume(folder, recipe=Path("other.toml"), on_extend="hold")
 
 
@@ -261,5 +263,5 @@ def test_a_checkpoint_inside_an_epoch_refuses_another_length_of_epochs() -> None
         folder = run(text=TOY + RECORDER)
     finally:
         recorder.ACTIONS.clear()
-    with pytest.raises(CheckpointError, match="inside an epoch of 4 steps, and an epoch now has 2"):
+    with pytest.raises(CheckpointError, match="inside an epoch of 4 steps, but an epoch now has 2"):
         resume(folder, "run.accumulate=2")

@@ -280,7 +280,7 @@ UNANNOUNCED = NETWORK.replace("clients.normed:Normed", f"{__name__}:Unannounced"
     ("groups", "message"),
     [
         (IDLE, "no parameter group trains in epoch 2"),
-        ("\n[groups.tail]\nlr = 1e-3\n", "groups.tail: .*no parameter group of that name"),
+        ("\n[groups.tail]\nlr = 1e-3\n", "groups.tail: .*no parameter group of this name"),
     ],
 )
 def test_groups_that_show_only_after_building_are_checked_before_the_first_step(

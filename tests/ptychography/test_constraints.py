@@ -130,6 +130,7 @@ def test_a_recipe_names_its_constraints_and_the_result_keeps_to_them(tmp_path, m
         ),
         (LIMITS + "start_epoch = 2\nstop_epoch = 1\n", "must come after the start"),
         (LIMITS + "[model.object]\nuse = 'hash_encoding'\n", "needs an object made of pixels"),
+        (LIMITS + "[model.object]\nuse = 'pixels'\nkind = 'phase_only'\n", "has no effect"),
         ("[model.constraints.a]\nuse = 'limit'\n", 'did you mean "limits"'),
     ],
 )

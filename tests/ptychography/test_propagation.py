@@ -16,7 +16,7 @@ PIXEL, WAVELENGTH, SHAPE = 0.2, 0.04, (96, 80)
 
 
 def kernel(*distances: float, shape: tuple[int, int] = SHAPE, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    geometry = WaveGeometry(shape, PIXEL, WAVELENGTH, dtype, torch.device("cpu"))
+    geometry = WaveGeometry(shape, PIXEL, WAVELENGTH)
     return Fresnel().build(geometry)(torch.tensor(distances, dtype=dtype))
 
 

@@ -111,6 +111,30 @@ def test_patterns_are_read_as_detectors_pack_them(tmp_path: Path, packing: str) 
     np.testing.assert_array_equal(checked(hdf5(path).read()).intensities_NYX, PATTERNS)
 
 
+@pytest.mark.parametrize("packing", ["Bitshuffle", "LZ4", "Zstd", "Blosc"])
+def test_nearly_empty_patterns_are_read_however_well_they_pack(packing, tmp_path):
+    """A detector that counted next to nothing: Zstandard takes a few bytes for a chunk of a million zeros."""
+    hdf5plugin = pytest.importorskip("hdf5plugin")
+    from trainkit_ptychography.scans.files.hdf5_live import HDF5File
+
+    patterns = np.zeros((4, 1024, 1024), np.float32)
+    patterns[0, 0, 0] = 1.0
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file.create_dataset("data", data=patterns, chunks=(1, 1024, 1024), **getattr(hdf5plugin, packing)())
+    assert np.array_equal(HDF5File(tmp_path / "scan.h5").array("data"), patterns)
+
+
+def test_a_compressed_dataset_without_some_of_its_chunks_is_refused(tmp_path):
+    hdf5plugin = pytest.importorskip("hdf5plugin")
+    from trainkit_ptychography.scans.files.hdf5_live import HDF5File
+
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        data = file.create_dataset("data", (10**6, 1024, 1024), "f4", chunks=(1, 1024, 1024), **hdf5plugin.Zstd())
+        data[0] = 1.0
+    with pytest.raises(DataError, match=r"declares 4,194,304,000,000 bytes .* it is damaged, unfinished"):
+        HDF5File(tmp_path / "scan.h5").array("data")
+
+
 def test_a_compressed_dataset_is_read(tmp_path):
     with h5py.File(tmp_path / "scan.h5", "w") as file:
         file.create_dataset("entry/data", data=np.zeros((12, 64, 64)) + 1, chunks=(1, 64, 64), compression="gzip")
@@ -271,6 +295,7 @@ def test_a_damaged_file_is_refused(tmp_path, name, content):
         NumPyDiffraction(path=tmp_path / name).read()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["h5", "cxi", "npy", "npz", "npz.bz2", "deflated"])
 def test_wrong_bytes_anywhere_never_raise_anything_but_a_data_error(tmp_path, kind):
     generator = np.random.default_rng(8)
@@ -377,6 +402,7 @@ def test_the_summary_says_what_a_scientist_knows_the_scan_by(tmp_path):
 # ---- real and simulated scans ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_siemens_star_is_read(shared_data):
     path = shared_data / "ptychography" / "siemens-star-small.npz.bz2"
     recording = checked(NumPyDiffraction(path=path, probe="probe", zero_frequency="corner").read())

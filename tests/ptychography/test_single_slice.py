@@ -22,6 +22,7 @@ from trainkit_ptychography.losses.tv import TotalVariation
 from trainkit_ptychography.models.output import Reconstruction
 from trainkit_ptychography.models.single_slice import SingleSlice
 from trainkit_ptychography.models.single_slice_live import SingleSliceModule
+from trainkit_ptychography.objects.hash_encoding import HashEncoding
 from trainkit_ptychography.objects.pixels import Pixels
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.probes.from_data import ProbeFromData
@@ -464,6 +465,15 @@ def test_every_parameter_is_in_one_group_and_only_the_object_trains_unasked():
     assert {id(p) for each in groups.values() for p in each} == {id(p) for p in model.parameters()}
     assert sum(map(len, groups.values())) == len(list(model.parameters()))
     assert settings.groups() == {"object": True, "probe": False, "dr": False, "scan": False, "other": False}
+
+
+def test_names_in_checkpoints_are_those_of_the_first_version():
+    """Version a7b3e3b wrote these; what positions need besides is made from the data again."""
+    own = {"dr", "scan", "ordered_epoch", "probe.modes"}
+    assert set(made(live()).state_dict()) == own | {"object.maps"}
+    encoded = set(made(live(), object=HashEncoding(levels=2, base_resolution=4, hidden_layers=0)).state_dict())
+    tables = {"object.tables.0", "object.tables.1", "object.weights.0", "object.biases.0"}
+    assert encoded == own | tables | {"object.num_levels", "object._extra_state"}
 
 
 def test_the_amplitude_loss_is_its_formula():

@@ -205,7 +205,7 @@ def test_initial_weights_are_loaded_once_and_a_resumed_run_needs_their_file_no_m
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert lines[0]["train/loss"] < before.run.state.metrics["train/loss"] * 1.2
     assert lines[-1]["val/dice"] > 0.5 * trained
-    assert f"weights are from {weights}" in (folder / "log.txt").read_text()
+    assert f"weights were loaded from {weights}" in (folder / "log.txt").read_text()
 
     weights.unlink()
     ending = resume(folder, Console(quiet=True), epoch=1, allow_code=True)
@@ -223,7 +223,7 @@ def test_a_checkpoint_of_other_classes_is_refused_until_its_head_is_left_out(tmp
     with pytest.raises(DataError, match=r'other sizes \(classes, channels\).*init_from_skip = \["head\.\*"\]'):
         run(tmp_path, settings=f'init_from = "{newest}"')
     ending = run(tmp_path, settings=f'init_from = "{newest}"\ninit_from_skip = ["head.*"]')
-    assert "as initialised: model.2.0.conv.weight" in (ending.run.state.folder / "log.txt").read_text()
+    assert "not loaded: model.2.0.conv.weight" in (ending.run.state.folder / "log.txt").read_text()
 
 
 # ---- what check finds -----------------------------------------------------------------------------------------------

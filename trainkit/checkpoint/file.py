@@ -1,18 +1,19 @@
-"""A checkpoint is one safetensors file that can be trusted: written whole or not at all, verified when it is read.
+"""Reads and writes checkpoints. A checkpoint is one safetensors file: written completely or not at all, and verified.
 
     8 bytes              length of the header, little-endian
     header (JSON)        {"__metadata__": {"digest": …, "trainkit": "1", "content": …, "complex": …, "tied": …},
                           "/model/weight": {"dtype": "F32", "shape": [3, 2], "data_offsets": [0, 24]}, …}
     the tensors' bytes
 
-The content is a nested mapping. ``content`` in the header is all of it as JSON, with null where a tensor was; the
-tensors stand under their JSON pointers (RFC 6901). A complex tensor is kept as real pairs, with its dtype named in
-``complex``; a tensor that is another one (tied weights) only as its name -> the other's name in ``tied``. ``digest`` is
-the xxh3-128 of the whole file with that digest's own 32 digits as zeros, so that no bit of the file is left out.
+A checkpoint's content is a nested mapping. ``content`` in the header is this mapping as JSON, with null in place of
+each tensor. The name of a tensor is its JSON pointer (RFC 6901). A complex tensor is stored as pairs of real numbers,
+with its dtype in ``complex``. A tensor that is the same as another (tied weights) is not stored again: ``tied`` maps
+its name to the other's. ``digest`` is the xxh3-128 of the whole file with the 32 digits of the digest set to zero, so
+it covers every bit of the file.
 
-The package ``safetensors`` reads these files. It does not write them, because it neither calls fsync nor keeps the
-usual file mode, leaves temporary files behind when it is killed, and cannot put a digest of the file into the file; and
-it does not read them here, because what was verified must be what is used.
+The package ``safetensors`` can read these files. It does not write them, because it does not call fsync, does not keep
+the usual file mode, leaves temporary files behind when it is killed, and cannot put a digest of the file into the file.
+It does not read them here, because the bytes that are verified must be the bytes that are used.
 """
 
 from __future__ import annotations
@@ -84,24 +85,24 @@ class _Header(NamedTuple):
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a checkpoint: after this returns it is on the disk, and until then whatever was at ``path`` stays.
+    """Write a checkpoint. When this returns, it is on the disk; until then, ``path`` stays as it was.
 
-    Tensors are written as they lie, one after the other, without a copy of the whole. What earlier writes into the same
-    folder left behind when they were killed is removed; so only one process may write into a folder.
+    Tensors are written one after the other from where they are, without a copy of all. Unfinished files of killed
+    processes are removed from the folder, so only one process may write into a folder at a time.
 
     Args:
-        path: Where to, in a folder that exists.
-        content: Nested mappings with string keys; at the leaves JSON values (NaN and infinities too; tuples become
-            lists) or dense tensors on any device. Lists may hold tensors.
+        path: The file to write, in an existing folder.
+        content: Nested mappings with string keys; the leaves are JSON values (NaN and infinities too; tuples become
+            lists) or dense tensors on any device. Lists may contain tensors.
 
     Raises:
-        CheckpointError: A leaf is something else (it is named), or the disk does not take the file.
+        CheckpointError: A leaf is something else (the message names it), or the file cannot be written.
     """
     tensors: dict[str, Tensor] = {}
     tree = _split(content, "", tensors)
     tied, tensors = _untie(tensors)
     paired = {name: _dtype_name(tensor) for name, tensor in tensors.items() if tensor.is_complex()}
-    # Larger elements first keep each tensor aligned for readers that map the file.
+    # With larger elements first, each tensor is aligned for readers that map the file into memory.
     names = sorted(tensors, key=lambda name: -_as_stored(tensors[name]).element_size())
     header = _header_bytes(tree, paired, tied, {name: _as_stored(tensors[name]) for name in names}, path)
     try:
@@ -121,7 +122,7 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _split(node: Any, pointer: str, tensors: dict[str, Tensor]) -> Any:
-    """Return the node as JSON with None for each tensor, which goes into ``tensors`` under its pointer."""
+    """Return the node as JSON with None in place of each tensor, and put the tensors into ``tensors`` by pointer."""
     if node is None or isinstance(node, (bool, int, float, str)):
         return node
     if isinstance(node, (list, tuple)):
@@ -139,7 +140,7 @@ def _split(node: Any, pointer: str, tensors: dict[str, Tensor]) -> Any:
         return None
     raise CheckpointError(
         f'cannot save "{pointer}": {_kind(node)} is neither a JSON value nor a tensor; '
-        "let state_dict() return plain numbers, strings, lists, mappings and tensors"
+        "state_dict() must return only numbers, strings, lists, mappings and tensors"
     )
 
 
@@ -153,7 +154,7 @@ def _refuse_unless_dense(tensor: Tensor, pointer: str) -> None:
 
 
 def _untie(tensors: dict[str, Tensor]) -> tuple[dict[str, str], dict[str, Tensor]]:
-    """Return {name: name of the tensor that it is} for the second and further names of one, and the tensors left."""
+    """Return each further name of a tensor -> the tensor's first name, and the tensors by their first names."""
     first: dict[object, str] = {}
     tied: dict[str, str] = {}
     for name, tensor in tensors.items():
@@ -191,17 +192,17 @@ def _header_bytes(
     text += b" " * (-len(text) % 8)
     if len(text) > _LARGEST_HEADER:
         raise CheckpointError(
-            f"{path} cannot be written: {len(text) / 1e6:.0f} MB of its content are no tensors, "
-            f"at most {_LARGEST_HEADER / 1e6:.0f} MB can be; keep large lists of numbers as tensors"
+            f"{path} cannot be written: {len(text) / 1e6:.0f} MB of its content are not tensors, and at most "
+            f"{_LARGEST_HEADER / 1e6:.0f} MB are allowed; store large lists of numbers as tensors"
         )
     return struct.pack("<Q", len(text)) + text
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:
-    """Return the memory of a contiguous CPU tensor: no copy, and written to where it is."""
+    """Return the memory of a contiguous CPU tensor, without a copy: writing to it changes the tensor."""
     import torch
 
-    # With a single element, or none, any stride is contiguous; but a view as bytes wants 1.
+    # With at most one element, any stride is contiguous, but a view as bytes requires stride 1.
     return tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy().data
 
 
@@ -209,9 +210,9 @@ def _bytes_of(tensor: Tensor) -> memoryview:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return a checkpoint's content, its tensors on the CPU; tied ones are one object again.
+    """Return a checkpoint's content, with its tensors on the CPU; tied tensors are one object again.
 
-    No code is executed, and no more memory is taken than the file is large.
+    No code in the file is run, and no more memory is allocated than the size of the file.
 
     Raises:
         CheckpointError: The file is missing, damaged in any bit, or of another format.
@@ -233,10 +234,12 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """Return a checkpoint's content with None for each tensor. Cheap; torch is not imported, the digest not verified.
+    """Return a checkpoint's content with None in place of each tensor.
+
+    This is fast: torch is not imported and the digest is not verified.
 
     Raises:
-        CheckpointError: The file is missing, its header damaged, or its format another.
+        CheckpointError: The file is missing, its header is damaged, or it has another format.
     """
     with _opened(path) as file:
         return _read_header(file, path).content
@@ -256,7 +259,7 @@ def _read_header(file: BufferedReader, path: Path) -> _Header:
     where = len(_PREFIX)
     start = file.read(8 + where)
     if start[8:] != _PREFIX:
-        raise CheckpointError(f"{path} is no checkpoint of trainkit, or its first bytes are damaged")
+        raise CheckpointError(f"{path} is not a checkpoint of trainkit, or its first bytes are damaged")
     (length,) = struct.unpack("<Q", start[:8])
     if not where < length <= min(size - 8, _LARGEST_HEADER):
         raise _damaged(path, f"its header should have {length} bytes, the file has {size}")
@@ -275,14 +278,14 @@ def _read_header(file: BufferedReader, path: Path) -> _Header:
         if not all(isinstance(table, dict) for table in (content, paired, tied)):
             raise ValueError("a table is missing")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _damaged(path, "its header makes no sense") from error
+        raise _damaged(path, "its header is invalid") from error
     end = 0
     for entry in entries:
         if entry.begin != end:
             raise _damaged(path, f'"{entry.name}" does not begin where the tensor before it ends')
         end = entry.end
     if size != 8 + length + end:
-        raise _damaged(path, f"it has {size} bytes, its header speaks of {8 + length + end}")
+        raise _damaged(path, f"it has {size} bytes, but its header describes {8 + length + end}")
     return _Header(start[:8] + zeroed, digest.decode("ascii", "replace"), content, paired, tied, entries)
 
 
@@ -294,23 +297,23 @@ def _entry(name: str, given: dict[str, Any]) -> _Entry:
 
 
 def _empty(entry: _Entry, path: Path) -> Tensor:
-    """Return memory for a tensor, none before the file was seen to hold as many bytes."""
+    """Return memory for a tensor, after checking that the file has as many bytes for it."""
     import torch
 
     dtype: torch.dtype = getattr(torch, entry.dtype)
     if prod(entry.shape) * dtype.itemsize != entry.end - entry.begin:
-        raise _damaged(path, f'"{entry.name}" has {entry.end - entry.begin} bytes, too many or too few for its shape')
+        raise _damaged(path, f'"{entry.name}" has {entry.end - entry.begin} bytes, which does not match its shape')
     return torch.empty(entry.shape, dtype=dtype)
 
 
 def _joined(header: _Header, tensors: dict[str, Tensor], path: Path) -> dict[str, Any]:
-    """Return the content with its tensors put where they belong."""
+    """Return the content with each tensor in its place."""
     import torch
 
     try:
         for name, dtype in header.complex.items():
             if _dtype_name(tensors[name]) != _COMPLEX[dtype]:
-                raise ValueError(f"{name} is no pair for {dtype}")
+                raise ValueError(f"{name} is not stored as pairs for {dtype}")
             tensors[name] = torch.view_as_complex(tensors[name])
         for name, other in header.tied.items():
             tensors[name] = tensors[other]
@@ -328,13 +331,13 @@ def _put(content: dict[str, Any], pointer: str, tensor: Tensor) -> None:
         node = node[int(part) if isinstance(node, list) else part]
     key = int(last) if isinstance(node, list) else last
     if node[key] is not None:
-        raise ValueError(f"{pointer} is taken")
+        raise ValueError(f"{pointer} has a value already")
     node[key] = tensor
 
 
 def _damaged(path: Path, why: str) -> CheckpointError:
     return CheckpointError(
-        f"{path} is damaged: {why}. Resume from another checkpoint, or name the run folder to take the newest good one"
+        f"{path} is damaged: {why}. Resume from another checkpoint, or give the run folder to use the newest good one"
     )
 
 

@@ -1,4 +1,4 @@
-"""The checkpoints of one run: their names, which is newest, which was best, and which are kept."""
+"""Manages the checkpoints of one run: their names, the newest, the best, and which are kept."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _NAME = re.compile(r"(epoch|step)-(\d{4,})\.safetensors")
 
 
 class Position(NamedTuple):
-    """How far a run was when a checkpoint was written; a later one is greater.
+    """How far a run was when a checkpoint was written; a later position is greater.
 
     Attributes:
-        step: Finished optimizer steps.
-        epoch: Finished epochs.
+        step: Number of finished optimizer steps.
+        epoch: Number of finished epochs.
     """
 
     step: int
@@ -31,12 +31,12 @@ class Position(NamedTuple):
 
 
 class Best(NamedTuple):
-    """A checkpoint that is kept because of its value.
+    """A checkpoint that is kept because its monitored value is among the best.
 
     Attributes:
         value: The monitored value.
-        epoch: Finished epochs.
-        step: Finished optimizer steps where the checkpoint is inside an epoch; None: at the epoch's end.
+        epoch: Number of finished epochs.
+        step: Number of finished optimizer steps if the checkpoint is inside an epoch; None: at the epoch's end.
     """
 
     value: float
@@ -45,12 +45,12 @@ class Best(NamedTuple):
 
     @property
     def file_name(self) -> str:
-        """Name of its file."""
+        """Name of the checkpoint's file."""
         return file_name(self.epoch, self.step)
 
 
 def file_name(epoch: int, step: int | None = None) -> str:
-    """Return the name of the checkpoint of so many finished epochs, or of so many steps inside an epoch.
+    """Return the file name of the checkpoint after ``epoch`` epochs, or inside an epoch after ``step`` steps.
 
     Example:
         >>> file_name(3), file_name(3, 123)
@@ -60,7 +60,7 @@ def file_name(epoch: int, step: int | None = None) -> str:
 
 
 class CheckpointFolder:
-    """The checkpoints of a run. Files of other names in the folder are left alone.
+    """The folder that holds the checkpoints of a run. Files with other names are left alone.
 
     Args:
         path: The folder.
@@ -71,14 +71,14 @@ class CheckpointFolder:
         self._positions: dict[str, Position] = {}
 
     def files(self) -> list[Path]:
-        """Return the checkpoints, by name."""
+        """Return the checkpoints, sorted by name."""
         return sorted(path for path in self.path.glob("*-*.safetensors") if _NAME.fullmatch(path.name))
 
     def write(self, content: Mapping[str, Any]) -> Path:
-        """Write a checkpoint under the name that its content asks for, and return the file.
+        """Write a checkpoint under the name for its position, and return the file.
 
         Raises:
-            CheckpointError: It cannot be written.
+            CheckpointError: The file cannot be written.
         """
         inside = content["step"] > content["epoch_step"]
         path = self.path / file_name(content["epoch"], content["step"] if inside else None)
@@ -87,13 +87,13 @@ class CheckpointFolder:
         return path
 
     def newest_good(self, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
-        """Return the newest undamaged checkpoint and its content; the newest has the most finished steps.
+        """Return the newest undamaged checkpoint, the one with the most finished steps, and its content.
 
         Args:
-            say: Is told of each file that is skipped, and why.
+            say: Called with a message for each file that is skipped.
 
         Raises:
-            CheckpointError: There is no good one.
+            CheckpointError: The folder has no undamaged checkpoint.
         """
         for path in self._newest_first(say):
             try:
@@ -101,44 +101,44 @@ class CheckpointFolder:
             except CheckpointError as error:
                 say(f"skipped: {error}")
         raise CheckpointError(
-            f"{self.path} holds no good checkpoint to resume from; start the run anew, or name another folder"
+            f"{self.path} has no good checkpoint to resume from; start the run again, or give another folder"
         )
 
     def at_epoch(self, epoch: int) -> Path:
-        """Return the checkpoint with so many finished epochs.
+        """Return the checkpoint after ``epoch`` finished epochs.
 
         Raises:
-            CheckpointError: It is not there; the message lists those that are.
+            CheckpointError: There is none; the message lists those that exist.
         """
         path = self.path / file_name(epoch)
         if not path.is_file():
             epochs = [int(each.stem.partition("-")[2]) for each in self.files() if each.name.startswith("epoch")]
             raise CheckpointError(
-                f"{self.path} has no checkpoint of {epoch} finished epochs; there are: "
+                f"{self.path} has no checkpoint after {epoch} finished epochs; it has checkpoints after: "
                 f"{', '.join(map(str, sorted(epochs))) or 'none'}. "
-                "([checkpoint] keep_last and keep_every say which are kept)"
+                "([checkpoint] keep_last and keep_every set which are kept)"
             )
         return path
 
     def has_later(self, file: Path, content: Mapping[str, Any]) -> bool:
-        """Return whether there is a readable checkpoint of a later state than that of a file."""
+        """Return whether the run has a readable checkpoint that is newer than the given one."""
         position = Position(content["step"], content["epoch"])
         for other in self.files():
             try:
                 if other.name != file.name and self._position(other) > position:
                     return True
             except CheckpointError:
-                continue  # a damaged file is no later state of the run
+                continue  # a damaged file does not count
         return False
 
     def prune(self, keep_last: int, keep_every: int, best: Sequence[Best], newest: Path) -> None:
-        """Remove the checkpoints that nobody asked to keep.
+        """Remove the checkpoints that the settings do not keep.
 
         Args:
-            keep_last: So many of the newest stay.
-            keep_every: Those of epochs divisible by it stay; 0: none.
-            best: These stay.
-            newest: Was just written, and stays.
+            keep_last: Number of the newest checkpoints to keep.
+            keep_every: Keep those whose number of epochs is divisible by it; 0: none.
+            best: The best checkpoints, which are kept.
+            newest: The checkpoint that was just written, which is kept.
         """
         kept = {each.file_name for each in best} | {newest.name}
         kept |= {path.name for path in self._newest_first(lambda _: None)[:keep_last]}
@@ -158,26 +158,26 @@ class CheckpointFolder:
         return sorted(positions, key=lambda path: (positions[path], path.name.startswith("epoch")), reverse=True)
 
     def _position(self, path: Path) -> Position:
-        """Return where a checkpoint stands; its header is read once.
+        """Return the position of a checkpoint; its header is read only once.
 
         Raises:
-            CheckpointError: It cannot be read, or no training run wrote it.
+            CheckpointError: The file cannot be read, or it was not written by a training run.
         """
         if path.name not in self._positions:
             header = read_header(path)
             step, epoch = header.get("step"), header.get("epoch", 0)
             if type(step) is not int or type(epoch) is not int:
-                raise CheckpointError(f'{path} has no number of finished steps under "step"; no training run wrote it')
+                raise CheckpointError(f'{path} has no number of steps under "step": it was not written by a run')
             self._positions[path.name] = Position(step, epoch)
         return self._positions[path.name]
 
 
 class BestValues:
-    """Which of the saved states were best by the monitored value.
+    """Ranks the checkpoints of a run by the monitored value.
 
     Args:
-        monitor: What is better.
-        num: How many are remembered.
+        monitor: Decides which value is better.
+        num: Number of best checkpoints to remember.
     """
 
     def __init__(self, monitor: Monitor, num: int) -> None:
@@ -185,7 +185,7 @@ class BestValues:
         self.ranked: list[Best] = []
 
     def take_in(self, new: Best) -> None:
-        """Rank a new value; one that is not finite is left out."""
+        """Rank a new checkpoint; it is ignored if its value is not finite."""
         if math.isfinite(new.value):
             place = next(
                 (i for i, old in enumerate(self.ranked) if self._monitor.better(new.value, old.value)), len(self.ranked)
@@ -194,9 +194,9 @@ class BestValues:
             del self.ranked[self._num :]
 
     def state(self) -> list[list[Any]]:
-        """Return what is remembered, as JSON."""
+        """Return the ranking as JSON values."""
         return [list(each) for each in self.ranked]
 
     def restore(self, saved: Sequence[Sequence[Any]]) -> None:
-        """Take over what another run's `state` returned."""
+        """Restore what `state` returned."""
         self.ranked = [Best(*each) for each in saved if math.isfinite(each[0])][: self._num]

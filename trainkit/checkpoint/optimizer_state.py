@@ -1,7 +1,8 @@
-"""What an optimizer remembers of each parameter, kept by the parameter's name.
+"""Saves and loads the state that an optimizer keeps for each parameter, by the parameter's name.
 
-torch keeps it by position, and loads it in silence into a parameter of another group or shape when the groups were
-reordered (pytorch#1489); it also overwrites the new hyperparameters with the saved ones. Here only the memory is kept.
+torch saves this state by position. If the groups were reordered, it loads it without an error into a parameter of
+another group or shape (pytorch#1489), and it overwrites new hyperparameters with the saved ones. Here, only the state
+of the parameters is saved.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class LoadReport(NamedTuple):
-    """What did not match when an optimizer's state was loaded.
+    """Which parameters did not match when an optimizer's state was loaded.
 
     Attributes:
-        fresh: Parameters of which nothing was saved, or by another optimizer: they start anew.
-        unused: Parameters of which something was saved that are not in this run.
+        fresh: Parameters without a saved state, or with that of another optimizer: they start with an empty state.
+        unused: Parameters with a saved state that are not in this run.
     """
 
     fresh: tuple[str, ...]
@@ -32,11 +33,11 @@ class LoadReport(NamedTuple):
 
 
 def optimizer_state(optimizer: Optimizer, names: Mapping[str, Parameter]) -> dict[str, Any]:
-    """Return what the optimizer remembers, to be written into a checkpoint now: tensors are not copied.
+    """Return an optimizer's state for each parameter. Tensors are not copied: write them before the next step.
 
     Args:
-        optimizer: Of which every parameter has a name.
-        names: Parameter name -> parameter.
+        optimizer: The optimizer.
+        names: Parameter name -> parameter, for every parameter of the optimizer.
 
     Returns:
         ``{"optimizer": class, "parameters": {name: {"shape": …, "state": …}}}``; the state of a parameter that has not
@@ -50,18 +51,18 @@ def optimizer_state(optimizer: Optimizer, names: Mapping[str, Parameter]) -> dic
 
 
 def load_optimizer_state(optimizer: Optimizer, names: Mapping[str, Parameter], state: Mapping[str, Any]) -> LoadReport:
-    """Give an optimizer back what `optimizer_state` returned; its hyperparameters and groups stay as they are.
+    """Load what `optimizer_state` returned into an optimizer; its hyperparameters and groups stay as they are.
 
-    Each value goes where torch itself would put it: to its parameter's device and dtype, but ``step`` stays on the CPU
-    unless the optimizer is capturable or fused.
+    Each value gets the device and dtype that torch itself would give it: those of its parameter, but ``step`` stays on
+    the CPU unless the optimizer is capturable or fused.
 
     Args:
-        optimizer: Of any grouping of the parameters.
+        optimizer: The optimizer; its groups may differ from those of the saved one.
         names: Parameter name -> parameter.
-        state: What was saved.
+        state: What `optimizer_state` returned.
 
     Returns:
-        The names that did not match; it is for the caller to say so.
+        The names that did not match, which the caller should report.
 
     Raises:
         CheckpointError: A parameter had another shape when its state was saved.
@@ -74,7 +75,7 @@ def load_optimizer_state(optimizer: Optimizer, names: Mapping[str, Parameter], s
         if name in saved and list(parameter.shape) != saved[name]["shape"]:
             raise CheckpointError(
                 f'parameter "{name}" has shape {tuple(parameter.shape)} in this run and '
-                f"{tuple(saved[name]['shape'])} in the checkpoint; resume with the model's settings of that run"
+                f"{tuple(saved[name]['shape'])} in the checkpoint; resume with the model settings of that run"
             )
     ours = optimizer.state_dict()
     positions = {
@@ -89,12 +90,12 @@ def load_optimizer_state(optimizer: Optimizer, names: Mapping[str, Parameter], s
     }
     groups = optimizer.param_groups
     optimizer.load_state_dict(ours)
-    optimizer.param_groups = groups  # torch made new ones; whoever holds the old ones must go on seeing the optimizer's
+    optimizer.param_groups = groups  # torch made new ones, but others hold references to the old ones
     return LoadReport(fresh=tuple(name for name in names if name not in saved), unused=unused)
 
 
 def _copied(value: Any) -> Any:
-    """Return a value that the optimizer may change in place."""
+    """Return a copy of a value, because the optimizer may change it in place."""
     return value.clone() if isinstance(value, torch.Tensor) else value
 
 

@@ -1,1 +1,1 @@
-"""From a recipe to a finished run: building, the loop, saving, resuming."""
+"""Turns a recipe into a finished run: builds the parts, trains, saves and resumes."""

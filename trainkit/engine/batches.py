@@ -1,4 +1,4 @@
-"""Batches on their way from the data to a step: counted, checked, and moved to the device."""
+"""Takes batches from the data: counts them, checks them, and moves them to the device."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _LOGGER = logging.getLogger("trainkit")
 
 
 class BatchSource:
-    """The training batches of one epoch after the other.
+    """Yields the training batches of each epoch.
 
     Args:
         data: The opened data.
-        name: What messages call it: "data (msd)".
-        num: Batches of an epoch.
-        per_step: Batches of an optimizer step; the last step of an epoch may have fewer.
+        name: Name of the data in messages, for example "data (msd)".
+        num: Number of batches in an epoch.
+        per_step: Number of batches in an optimizer step; the last step of an epoch may have fewer.
     """
 
     def __init__(self, data: Any, name: str, num: int, per_step: int) -> None:
@@ -37,11 +37,11 @@ class BatchSource:
 
         Args:
             epoch: Number of the epoch.
-            first_step: Steps of the epoch that are finished.
-            seconds: ``seconds["data"]`` grows by the time that batches let one wait.
+            first_step: Number of finished steps of the epoch.
+            seconds: The time spent waiting for batches is added to ``seconds["data"]``.
 
         Raises:
-            DataError: There are fewer batches than the data announced, or one has no ``index``.
+            DataError: The data yields fewer batches than announced, or a batch without ``index``.
         """
         batches = self._counted(epoch, first_step * self._per_step, seconds)
         while step := list(islice(batches, self._per_step)):
@@ -57,30 +57,30 @@ class BatchSource:
             seconds["data"] += perf_counter() - began
             if batch is None:
                 raise DataError(
-                    f"{self._name} gave {number} of the {self._num} batches that it announced for epoch {epoch}\n"
-                    "its batches_per_epoch must be the number of batches that train yields"
+                    f"{self._name} yielded {number} of the {self._num} batches that it announced for epoch {epoch}\n"
+                    "batches_per_epoch must be the number of batches that train yields"
                 )
             yield batch
-        if not self._looked_for_more:  # once: to look costs the making of a batch
+        if not self._looked_for_more:  # only once, because it may make another batch
             self._looked_for_more = True
             if next(batches, None) is not None:
                 _LOGGER.warning(
-                    "%s gives more than the %d batches that it announced for an epoch; the others are not used",
+                    "%s yields more than the %d batches that it announced for an epoch; the others are not used",
                     self._name,
                     self._num,
                 )
 
 
-def fetch(batches: Iterable[Batch], name: str, where: str) -> Iterator[Batch]:
-    """Yield the batches of data.
+def fetch(batches: Iterable[Batch], name: str, method: str) -> Iterator[Batch]:
+    """Yield the batches of data, after checking that each has the numbers of its items.
 
     Args:
-        batches: What a method of the data gives.
-        name: What messages call the data.
-        where: Name of the method.
+        batches: What a method of the data returned.
+        name: Name of the data in messages.
+        method: Name of the method.
 
     Raises:
-        DataError: A batch has no ``index``, which says which items it holds.
+        DataError: A batch has no ``index``; the message names the data.
         PartError: The data failed.
     """
     iterator = iter(batches)
@@ -88,21 +88,21 @@ def fetch(batches: Iterable[Batch], name: str, where: str) -> Iterator[Batch]:
         try:
             batch = next(iterator, None)
         except Exception as error:
-            blame(error, f"{name}, in {where}")
+            blame(error, f"{name}, in {method}")
         if batch is None:
             return
         if "index" not in batch:
             raise DataError(
-                f'{name} gave a batch without "index"; it has {", ".join(map(str, batch))}\n'
-                'each batch needs "index", an integer tensor (B,) that says which items it holds'
+                f'{name} yielded a batch without "index"; it has {", ".join(map(str, batch))}\n'
+                'each batch needs "index", an integer tensor (B,) with the numbers of its items'
             )
         yield batch
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    """Return the batch with all its tensors on a device, those in lists, tuples and mappings too.
+    """Return the batch with all its tensors on a device, including those in lists, tuples and mappings.
 
-    A tensor that is there already is not copied.
+    A tensor that is on the device already is not copied.
     """
     if device.type == "cpu":
         return batch

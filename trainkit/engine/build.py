@@ -1,4 +1,4 @@
-"""From a checked recipe to a run: opens the data, and builds every part."""
+"""Builds a run from a checked recipe: opens the data, and builds every part."""
 
 from __future__ import annotations
 
@@ -42,24 +42,23 @@ _LOGGER = logging.getLogger("trainkit")
 
 
 def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) -> Run:
-    """Make the live parts of a run.
+    """Build the live parts of a run.
 
     Args:
         resolved: The checked recipe.
         folder: The run folder.
-        finished: Finished epochs, and the steps that they had, if the run goes on from a checkpoint.
+        finished: Number of finished epochs and of their steps, if the run is resumed from a checkpoint.
 
     Raises:
-        RecipeError: Something that only shows with the data and the model built.
+        RecipeError: The recipe has a mistake that can be found only after the data and the model are built.
         DataError: The data cannot be opened.
         PartError: A part cannot be built; the message names it.
     """
     recipe = resolved.recipe
     context = Context(recipe.run.seed, choose_device(recipe.run.device), rank=0, world=1, folder=folder)
-    by_itself = _threads()
-    torch.set_num_threads(recipe.run.threads or by_itself)
+    torch.set_num_threads(recipe.run.threads or _default_threads())
     if recipe.run.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch demands it, of matrix products on CUDA
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch requires it for matrix products on CUDA
     torch.use_deterministic_algorithms(recipe.run.deterministic)
     seed_everything(recipe.run.seed)
     if doubt := repeatability_doubt(context.device, recipe.run.deterministic):
@@ -123,7 +122,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
 
 @contextlib.contextmanager
 def _building(part: str) -> Iterator[None]:
-    """Let whatever building a part raises name the part."""
+    """Make the message of an exception that is raised while a part is built name the part."""
     try:
         yield
     except Exception as error:
@@ -131,34 +130,34 @@ def _building(part: str) -> Iterator[None]:
 
 
 def _num_batches(data: LiveData, name: str) -> int:
-    """Return the batches of an epoch that opened data announces.
+    """Return the number of batches in an epoch that the opened data announces.
 
     Raises:
-        DataError: It announces none.
+        DataError: The data announces no number of batches, or less than one.
     """
     num = getattr(data, "batches_per_epoch", None)
-    if num is None:  # what it was called before batches and steps had two names
+    if num is None:  # the former name of the attribute
         num = getattr(data, "steps_per_epoch", None)
         if num is not None:
-            _LOGGER.warning("%s announces steps_per_epoch; the attribute is called batches_per_epoch now", name)
+            _LOGGER.warning("%s has the attribute steps_per_epoch, which is now called batches_per_epoch", name)
     if not isinstance(num, int):
         raise DataError(f"{name} must have an attribute batches_per_epoch, a whole number; it is {num!r}")
     if num < 1:
-        raise DataError("the training data gives no batch; lower batch_size or validation_fraction")
+        raise DataError("the training data has no batch; lower batch_size or validation_fraction")
     return num
 
 
 @cache
-def _threads() -> int:
-    """Return how many threads torch would use by itself, before a run in this process said otherwise."""
+def _default_threads() -> int:
+    """Return how many threads torch uses by default; cached, because a run in this process may change the number."""
     return torch.get_num_threads()
 
 
 def choose_device(name: str) -> torch.device:
-    """Return the device that a recipe names; "auto" is the first accelerator there is, else the CPU.
+    """Return the device that a recipe names; "auto" is CUDA or MPS if one is available, else the CPU.
 
     Raises:
-        RecipeError: There is no such device here.
+        RecipeError: The device is not available on this machine.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -171,16 +170,16 @@ def choose_device(name: str) -> torch.device:
             'use device = "auto" or "cpu"'
         )
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise RecipeError('run.device = "mps", but there is none here; use device = "auto" or "cpu"')
+        raise RecipeError('run.device = "mps", but MPS is not available here; use device = "auto" or "cpu"')
     return device
 
 
 def repeatability_doubt(device: torch.device, deterministic: bool) -> str | None:
-    """Return why a run on a device that is repeated, or stopped and resumed, may not be the same bit for bit.
+    """Return why a run that is repeated or resumed on a device may give other bits.
 
     Args:
         device: The device.
-        deterministic: Whether torch was told to take only operations that repeat.
+        deterministic: Whether torch is set to use only deterministic operations.
 
     Returns:
         A sentence; None: there is no reason.

@@ -1,4 +1,4 @@
-"""What is known about where a run computes: versions, machine, threads, components."""
+"""Describes where a run computes: versions, machine, threads, components."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def environment(resolved: Resolved) -> dict[str, Any]:
-    """Return what is known of where the run is started: time, command, versions, machine, threads, components."""
+    """Return a description of this start of a run: time, command, versions, machine, threads, components."""
     import torch
 
     return {
@@ -33,7 +33,7 @@ def environment(resolved: Resolved) -> dict[str, Any]:
 
 
 def conditions(device: torch.device) -> dict[str, Any]:
-    """Return on what bit-for-bit equality depends: versions, kind of device, CPU threads."""
+    """Return the conditions on which equality to the bit depends: versions, type of device, CPU threads."""
     import torch
 
     return {**versions(), "device": device.type, "threads": torch.get_num_threads()}
@@ -41,5 +41,5 @@ def conditions(device: torch.device) -> dict[str, Any]:
 
 @cache
 def versions() -> dict[str, str]:
-    """Return the versions of what computes; looked up once, since each checkpoint names them."""
+    """Return the versions of Python and of the packages that compute; cached, because each checkpoint has them."""
     return {"python": platform.python_version()} | {name: version(name) for name in ("trainkit", "torch", "numpy")}

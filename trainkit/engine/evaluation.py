@@ -1,4 +1,4 @@
-"""Evaluates the splits that are held out; callable after any step."""
+"""Evaluates all splits except "train"; this is possible after any step."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ _LOGGER = logging.getLogger("trainkit")
 
 
 def evaluate(run: Run) -> bool:
-    """Evaluate every split but "train", and put the values into ``state.metrics``.
+    """Evaluate every split except "train", and put the values into ``state.metrics``.
 
-    The model is left in eval mode.
+    Afterwards, the model is in eval mode.
 
     Returns:
-        False if the run was interrupted meanwhile; the random generators then are as they were before.
+        False if the run was interrupted during the evaluation; the random generators are then as they were before.
     """
     state = run.state
     before, means = generator_states(), state.means
     try:
         for split in run.recipe.data.splits():
             if split != "train":
-                state.means = {}  # what hooks log now is a mean over this split
+                state.means = {}  # values that hooks log now are averaged over this split
                 if not _evaluate_split(run, split):
                     restore_generators(before)
                     return False
@@ -44,7 +44,9 @@ def evaluate(run: Run) -> bool:
     first, state.evaluated_step = state.evaluated_step < 0, state.step
     if first and state.monitor.metric not in state.metrics and not state.monitor.metric.startswith(("train/", "lr/")):
         _LOGGER.warning(
-            'the monitored value "%s" was not computed; there are: %s', state.monitor.metric, ", ".join(state.metrics)
+            'the monitored value "%s" was not computed; computed were: %s',
+            state.monitor.metric,
+            ", ".join(state.metrics),
         )
     return True
 
@@ -78,13 +80,15 @@ def _evaluate_split(run: Run, split: str) -> bool:
                 blame(error, f"metrics.{name}, in update")
         run.emit("validation_step_end")
     if items == 0:
-        _LOGGER.warning('%s gave no batch for the split "%s": nothing is computed on it', run.data_name, split)
+        _LOGGER.warning('%s has no batch in the split "%s": no value is computed for it', run.data_name, split)
     state.metrics |= {f"{split}/{name}": float(total) / items for name, total in totals.items()}
     for name, metric in run.metrics.items():
         state.metrics |= {f"{split}/{key}": value for key, value in _computed(run, name, metric).items()}
     state.metrics |= {name: mean.mean() for name, mean in state.means.items()}
     run.emit("validation_end")
-    state.metrics |= {name: mean.mean() for name, mean in state.means.items()}  # those logged at its end
+    state.metrics |= {
+        name: mean.mean() for name, mean in state.means.items()
+    }  # includes values that were logged during validation_end
     return True
 
 
@@ -92,29 +96,29 @@ def _computed(run: Run, name: str, metric: LiveMetric) -> dict[str, float]:
     """Return a metric's values as floats.
 
     Raises:
-        PartError: It fails, gives no mapping of numbers, or not the names that it stated.
+        PartError: The metric fails, or does not return a dict of numbers with the names that it states.
     """
     try:
         found = metric.compute()
     except Exception as error:
         blame(error, f"metrics.{name}, in compute")
     if not isinstance(found, dict):
-        raise PartError(f"metrics.{name}, in compute, must give a dict of name -> number; it gave {found!r}")
+        raise PartError(f"metrics.{name}, in compute, must return a dict of name -> number; it returned {found!r}")
     values: dict[str, float] = {}
     for key, value in found.items():
         scalar = value.item() if isinstance(value, torch.Tensor) and value.numel() == 1 else value
         if not isinstance(scalar, Real):
-            raise PartError(f'metrics.{name} must give numbers; its "{key}" is {value!r}')
+            raise PartError(f'metrics.{name} must return numbers; its "{key}" is {value!r}')
         values[str(key)] = float(scalar)
     _check_names(name, run.recipe.metrics[name], values)
     return values
 
 
 def _check_names(name: str, settings: Metric, values: Mapping[str, float]) -> None:
-    """Make sure that a metric gives the values that it states, which `check` goes by.
+    """Check that a metric returns the values that it states, because `check` relies on these names.
 
     Raises:
-        PartError: It gives another one, or lacks one.
+        PartError: The metric returns another value, or does not return one of them.
     """
     stated = settings.names()
     if stated is None:
@@ -123,6 +127,6 @@ def _check_names(name: str, settings: Metric, values: Mapping[str, float]) -> No
     missing = [key for key in stated if "*" not in key and key not in values and not settings.may_be_missing]
     if other or missing:
         raise PartError(
-            f"metrics.{name} must give the values that its names() state, {', '.join(stated)}; "
-            f"it gave {', '.join(values) or 'nothing'}"
+            f"metrics.{name} must return the values that its names() state, {', '.join(stated)}; "
+            f"it returned {', '.join(values) or 'nothing'}"
         )

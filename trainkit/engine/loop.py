@@ -7,15 +7,15 @@
         for the batches of each step in data.train(epoch, start):
             step_start
             outputs = model(batch)                 ┐
-            loss = weighted sum of the losses      ├ over several batches where gradients are accumulated
+            loss = weighted sum of the losses      ├ over several batches if gradients are accumulated
             loss.backward()                        ┘
             backward_end
             optimizer.step()
             step_end
             evaluation, picture                    every few steps
-            checkpoint                             when somebody asked to save, or to end the run as it stands
+            checkpoint                             if a save or an interruption was requested
         evaluation                                 every few epochs, and at the end:
-            for each split but "train":
+            for each split except "train":
                 validation_start
                 for batch in data.evaluate(split):
                     outputs = inference(model, batch)
@@ -25,10 +25,10 @@
         picture                                    every few epochs, and at the end
         epoch_end
         checkpoint
-    run_end                                        however the run ended
+    run_end                                        always, also after an error
 
-Everything else (logging, checkpoints, early stopping, progress, a model's constraints) hangs on these events. On the
-step path nothing is read from the device: values are accumulated there and read at the epoch's end.
+Everything else (logging, checkpoints, early stopping, progress, a model's constraints) listens to these events. During
+the steps nothing is read from the device: values are accumulated there and read at the epoch's end.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 
 def train(run: Run) -> None:
-    """Run what is left of a training, from wherever ``run.state`` stands.
+    """Run the rest of a training, from the point that ``run.state`` describes.
 
     Raises:
         NonFiniteError: The loss or a parameter became NaN or infinite.
@@ -61,7 +61,7 @@ def train(run: Run) -> None:
     while state.epoch < state.epochs:
         _train_epoch(run)
         if state.interrupted:
-            return  # the resumed run does what is left of the epoch, its evaluation included
+            return  # the resumed run does the rest of the epoch, including its evaluation
         _close_epoch(run)
         if state.stop_reason is not None or state.interrupted:
             return
@@ -104,7 +104,7 @@ def _train_epoch(run: Run) -> None:
             if _is_over(state):
                 break
     state.batch = state.outputs = state.loss = None
-    run.optimizers.zero_grad()  # evaluation needs the memory, not the gradients
+    run.optimizers.zero_grad()  # frees memory for the evaluation, which needs no gradients
     state.seconds["steps"] = perf_counter() - began - state.seconds["data"] - state.seconds["validation"]
 
 
@@ -121,19 +121,19 @@ def _start_epoch(run: Run) -> None:
 
 
 def _is_over(state: State) -> bool:
-    """Return whether no further step of the epoch is to be made, though the data may have more."""
+    """Return whether the steps of this epoch end here, although the data may have more batches."""
     return state.step == state.steps or state.stop_reason is not None or state.interrupt_reason is not None
 
 
 def _was_kept_from_evaluating(run: Run) -> bool:
-    """Return whether an interruption came while an evaluation inside the epoch was under way."""
+    """Return whether an evaluation inside the epoch was interrupted."""
     state = run.state
     inside = 0 < state.steps_in_epoch < state.steps_per_epoch
     return inside and _is_due(run.recipe.validation.every_steps, state.step) and state.evaluated_step != state.step
 
 
 def _every_few_steps(run: Run) -> None:
-    """Evaluate and make pictures after a step inside an epoch, where the recipe says so."""
+    """Evaluate and make pictures after a step inside an epoch, if they are due."""
     state, recipe = run.state, run.recipe
     if _is_due(recipe.validation.every_steps, state.step):
         _evaluate(run)
@@ -148,7 +148,7 @@ def _is_due(every: int, number: int) -> bool:
 
 
 def _evaluate(run: Run) -> bool:
-    """Evaluate, unless that was done after this very step; return False if the run was interrupted meanwhile."""
+    """Evaluate unless that was already done after this step; return False if the evaluation was interrupted."""
     state = run.state
     if state.evaluated_step == state.step:
         return True
@@ -169,7 +169,7 @@ def _close_epoch(run: Run) -> None:
         return last or _is_due(settings.every_epochs, finished) or _is_due(settings.every_steps, state.step)
 
     if is_due(recipe.validation) and not _evaluate(run):
-        run.emit("checkpoint")  # as it stood after the epoch's last step
+        run.emit("checkpoint")  # of the state after the epoch's last step
         return
     state.metrics |= {f"lr/{name}": lr for name, lr in state.learning_rates().items()}
     run.groups.observe(state.epoch, state.step, state.metrics)

@@ -1,4 +1,4 @@
-"""The weighted sum of a recipe's losses, over one batch or over the parts of a step."""
+"""Computes the weighted sum of a recipe's losses, over one batch or over the parts of a step."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class Term(NamedTuple):
-    """One loss of a recipe, built.
+    """A built loss of a recipe.
 
     Attributes:
-        name: Its key below ``[losses]``.
-        weight: What its value is multiplied by.
+        name: The loss's key below ``[losses]``.
+        weight: Factor of its value in the total.
         function: (outputs, batch, model) -> scalar, or a `SummedLoss`.
-        on_validation: Whether it says something about held-out data.
-        combine: How the parts of a step combine.
+        on_validation: Whether it is evaluated on held-out data.
+        combine: How the losses of a step's parts are combined.
     """
 
     name: str
@@ -35,10 +35,10 @@ class Term(NamedTuple):
     combine: Combine
 
     def value(self, outputs: Outputs, batch: Batch, model: nn.Module) -> Tensor:
-        """Return its value for one batch.
+        """Return the loss's value for one batch.
 
         Raises:
-            PartError: It fails, or gives something else than a scalar tensor.
+            PartError: The loss fails, or returns something other than a scalar tensor.
         """
         try:
             value = self.function(outputs, batch, model)
@@ -47,10 +47,10 @@ class Term(NamedTuple):
         return self.checked(value)
 
     def value_of_sums(self, parts: Sequence[tuple[Outputs, Batch]], model: nn.Module) -> Tensor:
-        """Return its value for all parts of a step together, from sums over each.
+        """Return the value for all parts of a step together, a function of sums that are added up over them.
 
         Raises:
-            PartError: It fails, or gives something else than a scalar tensor.
+            PartError: The loss fails, or returns something other than a scalar tensor.
         """
         try:
             total = self.function.sums(*parts[0], model)
@@ -62,15 +62,15 @@ class Term(NamedTuple):
         return self.checked(value)
 
     def checked(self, value: Any) -> Tensor:
-        """Return a value that is a scalar tensor.
+        """Return a value after checking that it is a scalar tensor.
 
         Raises:
-            PartError: It is not.
+            PartError: The value is something else.
         """
         if isinstance(value, Tensor) and value.ndim == 0:
             return value
         given = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
-        raise PartError(f"losses.{self.name} must give a scalar tensor, the mean over the batch; it gave {given}")
+        raise PartError(f"losses.{self.name} must return a scalar tensor, the mean over the batch; it returned {given}")
 
 
 class Losses:
@@ -86,7 +86,7 @@ class Losses:
 
     @classmethod
     def build(cls, settings: Mapping[str, Loss], data: Any) -> Losses:
-        """Make the losses of a recipe for the opened data."""
+        """Build the losses of a recipe for the opened data."""
         terms = []
         for name, loss in settings.items():
             try:
@@ -97,7 +97,7 @@ class Losses:
         return cls(terms)
 
     def of_batch(self, outputs: Outputs, batch: Batch, model: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the total to be minimised for a step of one batch, and the value of each term if there are several."""
+        """Return the total loss for a step of one batch, and the value of each term if there are several."""
         if len(self.terms) == 1:
             (term,) = self.terms
             value = term.value(outputs, batch, model)
@@ -115,7 +115,7 @@ class Losses:
             batch: The batch.
             model: The model.
             share: Its share of the step's items, 0 … 1.
-            first: Whether it is the step's first batch: what counts once a step counts there.
+            first: Whether it is the step's first batch, which includes the terms that count once per step.
         """
         values = {
             term.name: term.value(outputs, batch, model) * (1.0 if term.combine == "once" else share)
@@ -127,7 +127,7 @@ class Losses:
     def of_parts(
         self, parts: Sequence[tuple[Outputs, Batch]], model: nn.Module, shares: Sequence[float]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the total of a step of several batches, where a term needs the sums over all of them."""
+        """Return the total for a step of several batches if a term needs sums over all of them, and each value."""
         values: dict[str, Tensor] = {}
         for term in self.terms:
             if term.combine == "sums":
@@ -140,12 +140,12 @@ class Losses:
         return self._total(values), values
 
     def on_validation(self, outputs: Outputs, batch: Batch, model: nn.Module) -> dict[str, Tensor]:
-        """Return the total ("loss") over the terms that say something of held-out data, and each of several terms."""
+        """Return the total ("loss") of the terms for held-out data, and the value of each if there are several."""
         values = {term.name: term.value(outputs, batch, model) for term in self.terms if term.on_validation}
         return {"loss": torch.as_tensor(self._total(values))} | (values if len(self.terms) > 1 else {})
 
     def _total(self, values: Mapping[str, Tensor]) -> Any:
-        """Return the weighted sum of the values of all terms, or of those that have one."""
+        """Return the weighted sum of the values that there are."""
         return sum((term.weight * values[term.name] for term in self.terms if term.name in values), start=0.0)
 
 

@@ -26,11 +26,11 @@ class QueueResult(NamedTuple):
     """What happened to one recipe.
 
     Attributes:
-        name: The run's name.
+        name: Name of the run.
         what: "finished", "skipped: …", "stopped: …" or "failed: …".
-        best: The best monitored value, where there is one.
-        seconds: How long it took now.
-        folder: Its run folder, where there is one.
+        best: The best monitored value; None: there is none.
+        seconds: How long it took this time.
+        folder: The run folder; None: there is none.
     """
 
     name: str
@@ -47,16 +47,16 @@ def run_all(
     continue_unfinished: bool,
     report: Callable[[RunOutcome, Console], None],
 ) -> ExitCode:
-    """Run recipes one after the other; one that fails does not keep the others from running.
+    """Run recipes one after the other; if one fails, the others are still run.
 
     Args:
-        recipes: What to run.
-        console: Where to speak.
-        continue_unfinished: Skip those that are finished already, and go on with those that were begun.
-        report: Says how a run ended.
+        recipes: The recipes to run.
+        console: Prints the messages.
+        continue_unfinished: Skip recipes whose run is finished already, and resume runs that were started before.
+        report: Prints how a run ended.
 
     Returns:
-        What the command line leaves with: FAILED if one failed, STOPPED if it was interrupted.
+        The exit code of the command line: FAILED if a run failed, STOPPED if one was interrupted.
     """
     done: list[QueueResult] = []
     code = ExitCode.FINISHED
@@ -65,18 +65,18 @@ def run_all(
         if len(recipes) > 1:
             console.say(f"\nrun {number} of {len(recipes)}: {name}")
         began = time.perf_counter()
-        ending: RunOutcome | None = None
+        outcome: RunOutcome | None = None
         try:
-            before = _begun(resolved) if continue_unfinished else None
+            before = _earlier_run(resolved) if continue_unfinished else None
             if before is not None and _is_finished(before):
                 console.say(f"{before}: finished already")
                 done.append(QueueResult(name, "skipped: finished already", None, 0.0, before))
                 continue
             if before is None:
-                ending = start(resolved, console)
-            else:  # the checkpoint is a file that anybody may have put there: it cannot name code of its own
+                outcome = start(resolved, console)
+            else:  # anybody may have put the checkpoint there, so it may only name code that this recipe names
                 named = [used.use for used in resolved.used if ":" in used.use]
-                ending = resume(before, console, recipe=resolved, allow_code=named)
+                outcome = resume(before, console, recipe=resolved, allow_code=named)
         except Exception as error:
             if len(recipes) == 1:
                 raise
@@ -87,14 +87,14 @@ def run_all(
             )
             code = ExitCode.FAILED
             continue
-        if ending is None:
+        if outcome is None:
             done.append(QueueResult(name, "skipped: nothing is left to do", None, 0.0, before))
             continue
-        report(ending, console)
-        state = ending.run.state
-        best = ending.best[0] if ending.best else None
+        report(outcome, console)
+        state = outcome.run.state
+        best = outcome.best[0] if outcome.best else None
         done.append(QueueResult(name, state.ended, best, time.perf_counter() - began, state.folder))
-        if ending.code is ExitCode.STOPPED:
+        if outcome.code is ExitCode.STOPPED:
             code = ExitCode.STOPPED
             break
     if len(recipes) > 1:
@@ -103,13 +103,13 @@ def run_all(
     return code
 
 
-def _begun(resolved: Resolved) -> Path | None:
+def _earlier_run(resolved: Resolved) -> Path | None:
     """Return the newest run folder of the same resolved recipe that has a checkpoint."""
     settings, recipe = resolved.recipe.run, write(resolved.tree)
     for folder in run_folder.newest_first((settings.dir / settings.name).glob("*")):
         written = folder / run_folder.RECIPE
         if written.is_file() and written.read_text(encoding="utf-8") == recipe:
-            return run_folder.shown(folder)
+            return run_folder.short_path(folder)
     return None
 
 
@@ -127,4 +127,4 @@ def _table(done: Sequence[QueueResult], names: Sequence[str]) -> Iterator[str]:
         shown = "-" if best is None else f"{best:.5g}"
         yield f"{name:{width}}  {took:>9}  {shown:>10}  {what}" + (f"  ({folder})" if folder else "")
     for name in names[len(done) :]:
-        yield f"{name:{width}}  {'-':>9}  {'-':>10}  not begun"
+        yield f"{name:{width}}  {'-':>9}  {'-':>10}  not started"

@@ -1,4 +1,4 @@
-"""Resuming from a checkpoint: which one, in which folder, and what differs from before."""
+"""Resumes a run: finds the checkpoint and the run folder, and reports what differs from before."""
 
 from __future__ import annotations
 
@@ -57,29 +57,29 @@ def resume(
     allow_code: AllowCode = False,
     extra: Mapping[str, object] | None = None,
 ) -> RunOutcome | None:
-    """Go on from a checkpoint.
+    """Resume a run from a checkpoint.
 
-    From the newest checkpoint of a run folder it goes on in that folder; from an earlier one, in a new folder that
-    names its parent. Before anything runs it says what differs.
+    From the newest checkpoint of a run folder, the run continues in that folder; from an earlier one, it continues in a
+    new folder, which records the checkpoint as its parent. Before anything runs, differences are reported.
 
     Args:
-        path: A checkpoint file; a run folder, or a folder of such (the newest one is taken); or a name below runs/.
-        console: Where to speak.
-        sets: Changes of the recipe, as ``a.b=c``.
+        path: A checkpoint file; a run folder or a folder of run folders (of which the newest is used); or a name below
+            runs/.
+        console: Prints the messages.
+        sets: Changes to the recipe, in the form ``a.b=c``.
         recipe: A recipe to use instead of the one in the checkpoint.
-        epoch: Of a run folder, take the checkpoint with so many finished epochs, not the newest.
-        on_extend: How learning rates go on when the run's length or a schedule is another.
-        allow_code: Which classes that the checkpoint's recipe names as ``module:Class`` may be imported: all, none, or
-            those listed.
-        extra: Further live parts, called last.
+        epoch: For a run folder, use the checkpoint after this many finished epochs instead of the newest.
+        on_extend: How learning rates continue if the run's length or a schedule has changed.
+        allow_code: Which of the classes that the checkpoint's recipe names as ``module:Class`` may be imported: all,
+            none, or those listed.
+        extra: Further live parts, which are called last.
 
     Returns:
         How the run ended; None if there was nothing left to do.
 
     Raises:
-        CheckpointError: There is no good checkpoint, or it does not fit.
-        RecipeError: The changed recipe is wrong, it names code and that was not allowed, or ``on_extend`` has to be
-            said.
+        CheckpointError: There is no good checkpoint, or it does not fit the run.
+        RecipeError: The changed recipe is wrong, it names code that is not allowed, or ``on_extend`` must be given.
     """
     console.log_to(None)
     file, saved = find(path, epoch, console)
@@ -113,9 +113,9 @@ def resume(
         console.log_to(folder / run_folder.LOG)
         console.say(f"run folder: {folder}")
         console.say(f"resuming from {file}: {saved['epoch']} epochs, {saved['step']} steps finished")
-        for line in (*differences(saved, run), *group_changes(run, saved, old, groups)):
+        for line in (*run_changes(saved, run), *group_changes(run, saved, old, groups)):
             console.say(f"  {line}")
-        for names, what in ((report.fresh, "begin without optimizer state"), (report.unused, "are no longer there")):
+        for names, what in ((report.fresh, "start without optimizer state"), (report.unused, "no longer exist")):
             if names:
                 console.say(f"  parameters that {what}: {some_of(names)}")
         return execute(run, console)
@@ -133,7 +133,7 @@ def _resolve(
 
 def _nothing_left(recipe: Recipe, saved: Mapping[str, Any]) -> bool:
     if saved["step"] > saved["epoch_step"]:
-        return False  # the epoch is to be closed, if nothing else
+        return False  # the epoch at least has to be closed
     if recipe.run.steps is not None:
         return bool(saved["step"] >= recipe.run.steps)
     return bool(saved["epoch"] >= recipe.run.num_epochs())
@@ -144,21 +144,21 @@ def _length_in_words(recipe: Recipe) -> str:
 
 
 def find(path: Path, epoch: int | None, console: Console) -> tuple[Path, dict[str, Any]]:
-    """Return the checkpoint that a person means, and its content.
+    """Return the checkpoint that a path stands for, and its content.
 
     Args:
         path: See `resume`.
-        epoch: The number of finished epochs; None: the newest good one.
-        console: Is told of damaged files that are passed over.
+        epoch: Number of finished epochs; None: the newest good checkpoint.
+        console: Prints a message for each damaged file that is skipped.
 
     Raises:
-        CheckpointError: There is none.
+        CheckpointError: There is no such checkpoint.
     """
     if path.is_file():
         if path.suffix == ".toml":
-            raise CheckpointError(f"{path} is a recipe; begin with it anew by: trainkit run {path}")
+            raise CheckpointError(f"{path} is a recipe, not a checkpoint; start a run with: trainkit run {path}")
         if epoch is not None:
-            raise CheckpointError(f"{path} is one checkpoint; --epoch chooses among those of a run folder")
+            raise CheckpointError(f"{path} is a single checkpoint; --epoch needs a run folder to choose from")
         return path, read(path)
     folder = CheckpointFolder(_run_folder(path) / run_folder.CHECKPOINTS)
     if epoch is None:
@@ -174,7 +174,7 @@ def _run_folder(path: Path) -> Path:
         for folder in run_folder.newest_first(candidate.glob("*")):
             return folder
     raise CheckpointError(
-        f"there is no run at {path}; give a checkpoint (*.safetensors), a run folder, or the name of a run below runs/"
+        f"there is no run at {path}; give a checkpoint (*.safetensors), a run folder, or the name of a run in runs/"
     )
 
 
@@ -182,10 +182,10 @@ def _run_folder(path: Path) -> Path:
 
 
 def _ask_early(recipe: Recipe, then: Recipe, saved: Mapping[str, Any]) -> None:
-    """Ask how to go on before the data is opened, where settings alone tell that it has to be said.
+    """Ask for ``on_extend`` before the data is opened, if the settings alone show that it is needed.
 
     Raises:
-        RecipeError: It has to be said.
+        RecipeError: ``on_extend`` must be given.
     """
     names = declared_groups(recipe)
     if names is not None and recipe.data == then.data:
@@ -201,10 +201,10 @@ def _resumed_groups(
     point: ResumePoint,
     on_extend: Choice | None,
 ) -> dict[str, ResumedGroup]:
-    """Return how each group goes on.
+    """Return how each group continues.
 
     Raises:
-        RecipeError: It has to be said how; names the learning rates that each way gives.
+        RecipeError: ``on_extend`` must be given; the message shows the learning rates that each choice gives.
     """
     if on_extend is None:
         open_questions = [name for name in new if is_ambiguous(new[name], old[name], point)]
@@ -221,12 +221,12 @@ def _point(run: Run, saved: Mapping[str, Any]) -> ResumePoint:
 def _saved_groups(
     then: Recipe, saved: Mapping[str, Any], names: Mapping[str, str | None]
 ) -> dict[str, SavedGroup | None]:
-    """Return what the checkpoint knows of each group.
+    """Return each group as it was saved in the checkpoint.
 
     Args:
         then: The checkpoint's recipe.
         saved: The checkpoint.
-        names: Group -> what it was called then; None: it was not there.
+        names: Group -> its name in the checkpoint; None: it is not there.
     """
     length = RunLength.of(then.run, saved["steps_per_epoch"], saved["epoch"], saved["epoch_step"])
     written = plan_groups(then, dict.fromkeys(saved["groups"], True), length)
@@ -237,7 +237,7 @@ def _saved_groups(
 
 
 def _name_then(name: str, run: Run, saved: Mapping[str, Any]) -> str | None:
-    """Return what a group of the run was called in the checkpoint; one with the same parameters is the same group."""
+    """Return a group's name in the checkpoint; a group with the same parameters is the same group."""
     if name in saved["groups"]:
         return name
     parameters = sorted(run.state.groups[name].parameters)
@@ -249,12 +249,12 @@ def _question(
     new: Mapping[str, GroupPlan], old: Mapping[str, SavedGroup | None], point: ResumePoint, names: Sequence[str]
 ) -> str:
     meaning = {
-        "stretch": "as if the new length, or schedule, had always held",
-        "hold": "the old curve and then its last value; a new schedule begins at the present rate",
-        "restart": "the recipe's rate and schedule anew, over what is left",
+        "stretch": "as if the new length or schedule had been used from the beginning",
+        "hold": "the old curve, then its last value; a new schedule starts at the current rate",
+        "restart": "the recipe's rate and schedule from the beginning, over the remaining epochs",
     }
     lines = [
-        "the run's length or a schedule is another now, and the learning rates can go on in three ways; say which:"
+        "the run's length or a schedule has changed, and the learning rates can continue in three ways; choose one:"
     ]
     for choice in CHOICES:
         rates = []
@@ -265,23 +265,23 @@ def _question(
     return "\n".join(lines)
 
 
-# ---- what is said beforehand ----------------------------------------------------------------------------------------
+# ---- what is reported before the run continues ----------------------------------------------------------------------
 
 
-def differences(saved: Mapping[str, Any], run: Run) -> Iterator[str]:
-    """Yield, for a person, which settings and versions are not as they were."""
+def run_changes(saved: Mapping[str, Any], run: Run) -> Iterator[str]:
+    """Yield a line for each setting, version, fact of the data and condition that has changed."""
     before = dict(_flat(tomli.loads(saved["recipe"])))
     after = dict(_flat(run.resolved.tree))
     for key in sorted(before.keys() | after.keys()):
         is_new_setting = key not in before and run.resolved.origin(tuple(key.split("."))) is DEFAULT
         if before.get(key) != after.get(key) and not is_new_setting:
-            effect = "harmless" if key.startswith(_HARMLESS) else "the run goes on differently"
+            effect = "harmless" if key.startswith(_HARMLESS) else "affects the training"
             yield f"changed: {key}: {before.get(key, 'not set')} -> {after.get(key, 'not set')} ({effect})"
     versions = {(used["group"], used["use"]): used["version"] for used in saved["components"]}
     for used in run.resolved.used:
         was = versions.get((used.group, used.use), used.version)
         if was != used.version:
-            yield f"warning: {used.where}: {used.use} is of {used.package} {used.version}, was {was}"
+            yield f"warning: {used.where}: {used.use} is from {used.package} {used.version}, was {was}"
     yield from _other_facts(saved.get("facts"), facts_of(run))
     here = conditions(run.state.context.device)
     for name, value in saved["conditions"].items():
@@ -291,11 +291,11 @@ def differences(saved: Mapping[str, Any], run: Run) -> Iterator[str]:
 
 def _other_facts(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> Iterator[str]:
     if before is None or now is None:
-        return  # a checkpoint from before there were facts, or data that has none
+        return  # the checkpoint is older than facts, or the data has none
     was, here = dict(_flat(before)), dict(_flat(json.loads(json.dumps(now))))
     for key in sorted(was.keys() | here.keys()):
         if was.get(key) != here.get(key):
-            yield f"warning: the data is not what it was: its {key} is {here.get(key)}, was {was.get(key)}"
+            yield f"warning: the data has changed: its {key} is {here.get(key)}, was {was.get(key)}"
 
 
 def group_changes(
@@ -304,13 +304,13 @@ def group_changes(
     old: Mapping[str, SavedGroup | None],
     groups: Mapping[str, ResumedGroup],
 ) -> Iterator[str]:
-    """Yield, for a person, what changes for each parameter group, where anything does.
+    """Yield a line for each change of a parameter group.
 
     Args:
-        run: The run, restored.
+        run: The restored run.
         saved: The checkpoint.
-        old: Each group as the checkpoint knows it.
-        groups: Each group as it goes on.
+        old: Each group as it was saved in the checkpoint.
+        groups: Each group as it continues.
     """
     point = _point(run, saved)
     kept = set()
@@ -324,7 +324,7 @@ def group_changes(
         yield from _rate_changes(name, old[name], resumed, point)
     for name in saved["groups"]:
         if name not in kept:
-            yield f"group {name}: no longer there"
+            yield f"group {name}: no longer exists"
 
 
 def _rate_changes(name: str, old: SavedGroup | None, resumed: ResumedGroup, point: ResumePoint) -> Iterator[str]:
@@ -335,7 +335,7 @@ def _rate_changes(name: str, old: SavedGroup | None, resumed: ResumedGroup, poin
             yield f"group {name}: starts now, lr {now:.6g}"
         return
     if phase.name != old.phase.name:
-        yield f"group {name}, then {phase.name}: starts now, lr {now:.6g}"
+        yield f"group {name}: phase {phase.name} starts now, lr {now:.6g}"
         return
     was = old.phase.rate(point.epoch, point.epoch_step, point.steps_per_epoch, old.memory).lr
     schedules = [type(each.scheduler).__name__ for each in (old.phase, phase)]

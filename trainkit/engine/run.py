@@ -1,4 +1,4 @@
-"""A run: the live parts that a recipe describes, put together."""
+"""Puts the live parts of a recipe together as a run."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ if TYPE_CHECKING:
 
 @attrs.define
 class Run:
-    """Everything that the loop needs, live.
+    """Everything that the loop needs.
 
     Attributes:
-        resolved: The recipe, complete, with where each value came from.
-        state: What hooks see.
-        length: How long it lasts.
+        resolved: The complete recipe, with the origin of each value.
+        state: The state that hooks see.
+        length: How long the run lasts.
         batches: The training batches.
-        data_name: What messages call the data: "data (msd)".
-        optimizers: What updates the parameters.
+        data_name: Name of the data in messages, for example "data (msd)".
+        optimizers: The optimizers, which update the parameters.
         groups: The parameter groups.
         losses: The weighted sum that is minimised.
         metrics: Figures of merit by their name in the recipe.
-        inference: How evaluation gets from a batch to outputs.
-        autocast: Makes the context of forward and loss.
-        parts: Name -> live part that may have a state of its own, in calling order.
+        inference: Computes the outputs for a batch in evaluation.
+        autocast: Makes the context in which forward and loss run.
+        parts: Name -> live part, which may have a state of its own, in calling order.
         step: Makes one optimizer step.
-        events: Event -> who listens.
-        generators: States of the global random generators to begin with; None: as they are.
+        events: Event -> its listeners.
+        generators: States of the global random generators to start from; None: they stay as they are.
     """
 
     resolved: Resolved
@@ -74,11 +74,11 @@ class Run:
 
     @property
     def recurs_by_steps(self) -> bool:
-        """Whether something is to be done every few steps besides checkpoints."""
+        """Whether anything other than checkpoints happens every few steps."""
         return bool(self.recipe.validation.every_steps or self.recipe.pictures.every_steps)
 
     def emit(self, event: str) -> None:
-        """Call everybody who listens to an event.
+        """Call the listeners of an event.
 
         Raises:
             PartError: A part failed; the message names it and the event.

@@ -1,4 +1,4 @@
-"""A run's folder: where it is, which process holds it, and what became of each start."""
+"""Manages a run's folder: its path, the lock of the process that uses it, and the record of each start."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ def create(resolved: Resolved, parent: Path | None = None) -> Path:
     """Make a new run folder, ``<run.dir>/<run.name>/<UTC time>-<id>``.
 
     Args:
-        resolved: The recipe; it is written into the folder.
-        parent: The checkpoint from which the run goes on.
+        resolved: The recipe, which is written into the folder.
+        parent: The checkpoint from which the run is resumed, if it is.
 
     Returns:
-        The folder's path as a person would type it: relative where it is below the working directory.
+        The folder's path; relative if it is below the working directory.
     """
     settings = resolved.recipe.run
     name = f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}-{secrets.token_hex(2)}"
-    folder = shown(settings.dir / settings.name / name)
+    folder = short_path(settings.dir / settings.name / name)
     (folder / CHECKPOINTS).mkdir(parents=True)
     describe(folder, resolved, parent)
     return folder
 
 
-def shown(path: Path) -> Path:
-    """Return a path as a person would type it: relative where it is below the working directory."""
+def short_path(path: Path) -> Path:
+    """Return a path, relative to the working directory if it is below it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def newest_first(folders: Iterable[Path]) -> list[Path]:
-    """Return those of the folders that hold checkpoints, the one that was last saved to first."""
+    """Return the folders that have checkpoints, the one with the most recent checkpoint first."""
     saved = {
         folder: [path.stat().st_mtime_ns for path in (folder / CHECKPOINTS).glob("*-*.safetensors")]
         for folder in folders
@@ -59,7 +59,7 @@ def newest_first(folders: Iterable[Path]) -> list[Path]:
 
 
 def describe(folder: Path, resolved: Resolved, parent: Path | None = None) -> None:
-    """Write the resolved recipe and the environment into a run folder; one entry of the environment a start."""
+    """Write the resolved recipe into a run folder, and add an entry for this start to the environment."""
     with written_whole(folder / RECIPE) as new:
         new.write_text(write(resolved.tree), encoding="utf-8")
     started = environment(resolved) | ({"parent": str(parent)} if parent else {})
@@ -67,11 +67,11 @@ def describe(folder: Path, resolved: Resolved, parent: Path | None = None) -> No
 
 
 def note_end(folder: Path, ended: str, *, finished: bool) -> None:
-    """Write down how the last start ended.
+    """Record how the last start ended.
 
     Args:
         folder: The run folder.
-        ended: How, for a person.
+        ended: How it ended, in words.
         finished: Whether nothing is left to do.
     """
     before = starts(folder)
@@ -80,7 +80,7 @@ def note_end(folder: Path, ended: str, *, finished: bool) -> None:
 
 
 def starts(folder: Path) -> list[dict[str, Any]]:
-    """Return what is known of each start of a run, and of its end where it could still say so."""
+    """Return the record of each start of a run, with its end if that could be recorded."""
     path = folder / _ENVIRONMENT
     return list(json.loads(path.read_text(encoding="utf-8"))["starts"]) if path.is_file() else []
 
@@ -93,10 +93,10 @@ def _write_starts(folder: Path, entries: list[dict[str, Any]]) -> None:
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold a run folder, so that no two processes train in it; released by the system when the process ends.
+    """Lock a run folder, so that only one process trains in it; the system unlocks it when the process ends.
 
     Raises:
-        TrainkitError: Another process holds it.
+        TrainkitError: Another process has locked it.
     """
     import fcntl
 
@@ -107,7 +107,7 @@ def lock(folder: Path) -> Iterator[None]:
             file.seek(0)
             raise TrainkitError(
                 f"{folder} is in use by another trainkit process ({file.read().strip() or 'unknown'}); "
-                "wait for it, or stop it"
+                "wait until it ends, or stop it"
             ) from error
         file.truncate(0)
         file.write(f"process {_process()}\n")

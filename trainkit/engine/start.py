@@ -1,4 +1,4 @@
-"""Starting a run, anew or from a checkpoint, and ending it well however it ends."""
+"""Starts a run, trains it, and ends it properly even after an error or a signal."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 
 
 class ExitCode(IntEnum):
-    """Exit codes of a run; 2, for a wrong recipe or command line, is that of the error (`RecipeError`)."""
+    """Exit codes of a run. A wrong recipe or command line has exit code 2 (`RecipeError`)."""
 
     FINISHED = 0
     FAILED = 1
     STOPPED = 75
-    """Stopped by a signal or its time limit, with a checkpoint: ``trainkit resume`` continues it (EX_TEMPFAIL)."""
+    """Stopped by a signal or the time limit, with a checkpoint: ``trainkit resume`` continues it (EX_TEMPFAIL)."""
 
 
 @attrs.frozen
@@ -44,10 +44,10 @@ class RunOutcome:
     """How a run ended.
 
     Attributes:
-        run: The run, as it stands.
-        code: Exit code.
-        newest: The newest checkpoint.
-        best: The best monitored value among the checkpoints, and where it was reached.
+        run: The run after its end.
+        code: The exit code.
+        newest: The newest checkpoint; None: there is none.
+        best: The checkpoint with the best monitored value; None: there is none.
     """
 
     run: Run
@@ -68,7 +68,7 @@ def start(resolved: Resolved, console: Console) -> RunOutcome:
         try:
             run = build(resolved, folder)
         except BaseException:
-            shutil.rmtree(folder)  # nothing was run in it
+            shutil.rmtree(folder)  # nothing has run in it
             raise
         console.log_to(folder / run_folder.LOG)
         console.say(f"run folder: {folder}")
@@ -76,14 +76,14 @@ def start(resolved: Resolved, console: Console) -> RunOutcome:
 
 
 def execute(run: Run, console: Console) -> RunOutcome:
-    """Train a built run to its end, saving as it goes.
+    """Train a built run to its end.
 
     Args:
-        run: The run, at its beginning or where a checkpoint stood.
-        console: Where it speaks.
+        run: The run, at its beginning or restored from a checkpoint.
+        console: Prints the messages.
 
     Raises:
-        TrainkitError: It failed; everything up to the last checkpoint is on the disk.
+        TrainkitError: The run failed; everything up to the last checkpoint is on the disk.
     """
     state = run.state
     run.add("progress", Progress(console))
@@ -111,10 +111,10 @@ def execute(run: Run, console: Console) -> RunOutcome:
 
 
 def _end(run: Run, console: Console) -> None:
-    """Tell every part that the run ends, whatever another one does, and note how it ended.
+    """Call ``run_end`` of every part, even if another one fails, and record how the run ended.
 
     Raises:
-        PartError: A part failed, and nothing had failed before.
+        PartError: A part failed, and the run had not failed before.
     """
     state = run.state
     first: Exception | None = None
@@ -144,19 +144,19 @@ def _saver(run: Run) -> Saver:
 
 @contextlib.contextmanager
 def _signals(state: State, console: Console) -> Iterator[None]:
-    """Let a first signal stop the run after its step, and a second one at once."""
+    """Make the first signal stop the run after its step, and a second one stop it at once."""
 
     def stop(number: int, _: object) -> None:
         name = signal.Signals(number).name
         if state.interrupted:
             raise KeyboardInterrupt(name)
         state.interrupt(f"signal {name}")
-        console.say(f"{name}: finishing this step, then saving; once more stops at once")
+        console.say(f"{name}: finishing this step, then saving; a second signal stops the run at once")
 
     watched = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
     try:
         before = {number: signal.signal(number, stop) for number in watched}
-    except ValueError:  # not in the main thread, where Python lets nobody watch signals
+    except ValueError:  # Python allows signal handlers only in the main thread
         yield
         return
     try:
@@ -167,15 +167,15 @@ def _signals(state: State, console: Console) -> Iterator[None]:
 
 
 def _trouble(run: Run, error: BaseException) -> str | None:
-    """Return what a person can do about a device that gave up; None if that is not what happened."""
+    """Return a message for an error of the device that a user can fix; None if it is another error."""
     cause = error.__cause__ or error if isinstance(error, PartError) else error
-    said = (str(cause).splitlines() or [""])[0]
-    if isinstance(cause, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in said:
-        what = f"the memory of {run.state.context.device} is full: {said}"
-        advice = "lower data.batch_size (run.accumulate keeps as many items a step), or make the model smaller"
-    elif run.recipe.run.deterministic and "deterministic" in said:
-        what = f"run.deterministic = true, but torch has no such algorithm: {said}"
-        advice = "set run.deterministic = false, or replace what needs it"
+    message = (str(cause).splitlines() or [""])[0]
+    if isinstance(cause, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in message:
+        what = f"the memory of {run.state.context.device} is full: {message}"
+        advice = "lower data.batch_size (with run.accumulate, a step keeps its number of items), or use a smaller model"
+    elif run.recipe.run.deterministic and "deterministic" in message:
+        what = f"run.deterministic = true, but torch has no deterministic algorithm for an operation: {message}"
+        advice = "set run.deterministic = false, or replace the part that needs this operation"
     else:
         return None
     newest = _saver(run).newest
@@ -195,13 +195,13 @@ def _explain(run: Run, error: NonFiniteError) -> str:
     if saver.newest:
         next_step = (
             f"last good checkpoint: {saver.newest}\n"
-            f"go on from it with a smaller learning rate, for example: trainkit resume {saver.newest} "
+            f"resume from it with a smaller learning rate, for example: trainkit resume {saver.newest} "
             f"--set groups.{(broken or list(state.groups))[0]}.lr=…"
         )
     else:
-        next_step = "no checkpoint was written yet; begin again with a smaller learning rate"
+        next_step = "no checkpoint was written yet; start again with a smaller learning rate"
     return (
-        f"epoch {state.epoch}: the training is no longer finite: {error}\n"
+        f"epoch {state.epoch}: the loss or a parameter is not finite: {error}\n"
         f"groups that train: {rates}\n"
         f"groups with parameters that are not finite: {where}\n{next_step}"
     )

@@ -1,4 +1,4 @@
-"""One optimizer step: forward and backward over its batches, then the update."""
+"""Makes one optimizer step: forward and backward over its batches, then the update."""
 
 from __future__ import annotations
 
@@ -20,17 +20,18 @@ if TYPE_CHECKING:
 
 
 class Step:
-    """Makes gradients of a step's batches, and updates the parameters.
+    """Computes the gradients for a step's batches, and updates the parameters.
 
-    The loss of a step of several batches is that of all their items together: each `Loss` says how its parts combine.
-    Where one needs sums over all of them, the outputs of all batches are kept until the backward pass, which takes as
-    much memory as one large batch; else each batch is forgotten after its own.
+    The loss of a step of several batches is the loss of all their items together: each `Loss` says how the losses of
+    the batches are combined. If a loss needs sums over all batches, the outputs of all batches are kept until one
+    backward pass, which takes as much memory as one large batch. Otherwise each batch has its own backward pass and is
+    then released.
 
     Args:
-        state: The run's state; ``batch``, ``outputs`` and ``loss`` are set in it.
-        losses: What is minimised.
-        optimizers: What updates the parameters.
-        autocast: Makes the context of forward and loss.
+        state: The run's state, in which ``batch``, ``outputs`` and ``loss`` are set.
+        losses: The losses to minimise.
+        optimizers: The optimizers, which update the parameters.
+        autocast: Makes the context in which forward and loss run.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class Step:
         self._state, self._losses, self._optimizers, self._autocast = state, losses, optimizers, autocast
 
     def gradients(self, batches: Sequence[Batch]) -> None:
-        """Set the gradients of the loss of these batches; the first one is in ``state.batch``, on the device."""
+        """Compute the gradients of the loss of these batches; ``state.batch`` is the first one, on the device."""
         state = self._state
         self._optimizers.zero_grad()
         if len(batches) == 1:
@@ -63,7 +64,7 @@ class Step:
             state.log(f"train/{name}", value)
 
     def update(self) -> None:
-        """Let the optimizers update the parameters."""
+        """Update the parameters."""
         try:
             self._optimizers.step()
         except Exception as error:

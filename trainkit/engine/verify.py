@@ -1,4 +1,4 @@
-"""Proves on a recipe that a run which is stopped anywhere goes on to the same bits."""
+"""Verifies for a recipe that a run that is stopped at any step and resumed ends with the same bits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class _StopAfter(Live):
-    """Ends a run after some epochs, and asks for a checkpoint after some of its steps."""
+    """Stops a run after a number of epochs, and requests checkpoints after given steps."""
 
     def __init__(self, epochs: int, steps: Sequence[int] = ()) -> None:
         self._epochs = epochs
@@ -37,24 +37,24 @@ class _StopAfter(Live):
 
     def on_step_end(self, state: State) -> None:
         if state.step in self._steps:
-            state.save("to be resumed from")
+            state.save("to resume from")
 
     def on_epoch_end(self, state: State) -> None:
         if state.epoch + 1 == self._epochs:
-            state.stop("as far as is compared")
+            state.stop("the epochs to compare are finished")
 
 
 def verify(resolved: Resolved, epochs: int, num_stops: int, say: Callable[[str], None]) -> bool:
-    """Run the first epochs of a recipe once in one go, then again from several checkpoints, each in a new process.
+    """Run the first epochs of a recipe without a stop, then resume from several checkpoints, each in a new process.
 
     Args:
-        resolved: The recipe; its ``run.dir`` gets the runs, and its ``checkpoint`` must keep all.
-        epochs: How many epochs are compared.
-        num_stops: From how many places inside epochs; each epoch's end comes on top.
-        say: Is told what is compared, and what differs.
+        resolved: The recipe; the runs are written to its ``run.dir``, and its ``checkpoint`` settings must keep all.
+        epochs: Number of epochs to compare.
+        num_stops: Number of checkpoints inside epochs to resume from, in addition to each epoch's end.
+        say: Called with a message for each comparison and each difference.
 
     Returns:
-        Whether all ended the same, to the bit.
+        Whether all runs ended with the same bits.
 
     Raises:
         TrainkitError: A run failed.
@@ -68,7 +68,7 @@ def verify(resolved: Resolved, epochs: int, num_stops: int, say: Callable[[str],
         execute(run, Console(quiet=True))
     whole = CheckpointFolder(folder / run_folder.CHECKPOINTS).newest_good(say)[1]
     places = {file: read_header(file) for file in CheckpointFolder(folder / run_folder.CHECKPOINTS).files()}
-    say(f"{epochs} epochs of {per_epoch} steps in one go: {folder}")
+    say(f"{epochs} epochs of {per_epoch} steps without a stop: {folder}")
     same = True
     for file in sorted(places, key=lambda file: (places[file]["epoch"], places[file]["step"])):
         epoch, inside = places[file]["epoch"], places[file]["step"] - places[file]["epoch_step"]
@@ -90,7 +90,7 @@ def verify(resolved: Resolved, epochs: int, num_stops: int, say: Callable[[str],
 
 
 def differences(one: Any, other: Any, name: str = "") -> Iterator[str]:
-    """Yield, for a person, where two contents of checkpoints differ in any bit."""
+    """Yield a line for each place where the contents of two checkpoints differ in any bit."""
     if isinstance(one, dict) and isinstance(other, dict):
         for key in dict.fromkeys([*one, *other]):
             if (key in one) != (key in other):
@@ -110,28 +110,29 @@ def differences(one: Any, other: Any, name: str = "") -> Iterator[str]:
         yield f"{name}: {_short(one)}, {_short(other)}"
 
 
-def go_on(file: str, epochs: str) -> None:
-    """Go on from a checkpoint until so many epochs are finished, in a new run folder; print the folder last."""
-    ending = resume(Path(file), Console(quiet=True), allow_code=True, extra={"verify": _StopAfter(int(epochs))})
-    if ending is None:
+def resume_until(file: str, epochs: str) -> None:
+    """Resume from a checkpoint until ``epochs`` epochs are finished, and print the run folder as the last line."""
+    outcome = resume(Path(file), Console(quiet=True), allow_code=True, extra={"verify": _StopAfter(int(epochs))})
+    if outcome is None:
         raise TrainkitError(f"{file}: there is nothing left to run")
-    sys.stdout.write(f"\n{ending.run.state.folder.absolute()}\n")
+    sys.stdout.write(f"\n{outcome.run.state.folder.absolute()}\n")
 
 
 def _in_new_process(file: Path, epochs: int) -> Path:
-    # The working directory comes last, as for the command line, and once trainkit is there: so it hides nothing.
+    # As for the command line, the working directory comes last in the path, so it hides no installed module.
     code = (
-        "import os, sys; from trainkit.engine.verify import go_on; sys.path.append(os.getcwd()); go_on(*sys.argv[1:])"
+        "import os, sys; from trainkit.engine.verify import resume_until; sys.path.append(os.getcwd()); "
+        "resume_until(*sys.argv[1:])"
     )
     command = [sys.executable, "-P", "-c", code, str(file.absolute()), str(epochs)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise TrainkitError(f"going on from {file} failed: {done.stderr.strip().splitlines()[-1]}")
+        raise TrainkitError(f"resuming from {file} failed: {done.stderr.strip().splitlines()[-1]}")
     return Path(done.stdout.splitlines()[-1])
 
 
 def _places(steps: int, per_epoch: int, number: int) -> list[int]:
-    """Return after which steps to stop: spread over all, and always between an epoch's last step and its validation."""
+    """Return the steps after which to stop: spread over all steps, and the first epoch's last, before validation."""
     spread = {round((i + 1) * steps / (number + 1)) for i in range(number)} if number else set()
     return sorted(step for step in spread | {per_epoch} if 0 < step <= steps)
 

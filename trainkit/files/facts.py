@@ -1,7 +1,7 @@
 """Remembers facts about a file (its digest, its label counts) until the file changes.
 
-To hash a file, or to count in it, it must be read whole. The result is kept as JSON in a folder, beside the file's
-size, times and inode, and is believed while these are the same.
+Computing such a fact reads the whole file. The result is stored as JSON in a folder, together with the file's size,
+times and inode, and is used as long as these are the same.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ _BLOCK = 1 << 22
 
 
 class FileFacts:
-    """Facts about files, remembered in a folder that many processes may share.
+    """Facts about files, stored in a folder that several processes may share.
 
     Args:
-        folder: The folder; it is made when it is needed.
-        setting: The setting of the recipe that says where it is, for error messages.
+        folder: The folder; it is created when it is needed.
+        setting: The setting of the recipe that gives the folder, for error messages.
     """
 
     def __init__(self, folder: Path, setting: str = "data.cache.folder") -> None:
@@ -45,20 +45,20 @@ class FileFacts:
         return self.remember(path, "xxh3", _digest)
 
     def remember(self, path: Path, key: str, compute: Callable[[Path], _T]) -> _T:
-        """Return ``compute(path)``, from memory if the file has not changed since it was computed.
+        """Return ``compute(path)``, or the stored result if the file has not changed since it was computed.
 
         Args:
             path: The file.
             key: Name of the fact.
-            compute: Computes the fact from the file; a JSON value.
+            compute: Computes the fact, a JSON value, from the file.
 
         Raises:
-            DataError: The file cannot be read, changed meanwhile, or what ``compute`` raises.
+            DataError: The file cannot be read, or changed while it was read. What ``compute`` raises is raised too.
         """
         path = path.absolute()
         before = _signature(path)
-        place = self._place(path)
-        known = self._known(place, before)
+        store = self._store(path)
+        known = self._stored_facts(store, before)
         if key in known:
             return known[key]  # type: ignore[no-any-return]
         fact = compute(path)
@@ -67,27 +67,28 @@ class FileFacts:
         if time.time_ns() - max(before[1:3]) > _SETTLED_NS:
             content = json.dumps({"signature": before, "known": {**known, key: fact}})
             try:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                with written_whole(place) as new:
+                store.parent.mkdir(parents=True, exist_ok=True)
+                with written_whole(store) as new:
                     new.write_text(content, encoding="utf-8")
             except OSError as error:
                 raise DataError(f"{self._folder} cannot be written: {error}; set {self._setting}") from error
         return fact
 
-    def _place(self, path: Path) -> Path:
+    def _store(self, path: Path) -> Path:
+        """Return the JSON file that holds the facts about a file."""
         name = xxh3_128_hexdigest(os.fsencode(path))
         return self._folder / name[:2] / f"{name}.json"
 
-    def _known(self, place: Path, wanted: list[int]) -> Mapping[str, Any]:
+    def _stored_facts(self, store: Path, wanted: list[int]) -> Mapping[str, Any]:
         try:
-            content = json.loads(place.read_text(encoding="utf-8"))
-        except (OSError, ValueError):  # nothing is remembered: the fact is computed
+            content = json.loads(store.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # nothing is stored: the fact is computed
             return {}
         return content["known"] if content["signature"] == wanted else {}
 
 
 def _signature(path: Path) -> list[int]:
-    """Return what changes whenever a file does: size, times of content and inode, inode."""
+    """Return numbers that change whenever a file does: size, times of content and inode, inode."""
     try:
         stat = path.stat()
     except OSError as error:

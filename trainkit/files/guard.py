@@ -13,12 +13,12 @@ from trainkit.errors import DataError
 def guarded_reading(path: Path, kind: str, setting: str = "data.path") -> Iterator[None]:
     """Turn whatever is raised while a file is read into a DataError that names the file.
 
-    Parsers raise nearly anything (KeyError, zlib.error, UnicodeDecodeError, …) when single bytes of a file are wrong.
+    Parsers raise nearly any exception (KeyError, zlib.error, UnicodeDecodeError, …) when a file has wrong bytes.
 
     Args:
         path: The file.
-        kind: What it should be, for example "an HDF5 file".
-        setting: The setting of the recipe that names it.
+        kind: What the file should be, for example "an HDF5 file".
+        setting: The setting of the recipe that names the file.
 
     Raises:
         DataError: The file does not exist, or something went wrong while it was read.
@@ -31,5 +31,5 @@ def guarded_reading(path: Path, kind: str, setting: str = "data.path") -> Iterat
         raise
     except Exception as error:
         raise DataError(
-            f"{path} cannot be read as {kind}; it is damaged, or something else ({type(error).__name__}: {error})"
+            f"{path} cannot be read as {kind}: it is damaged or of another type ({type(error).__name__}: {error})"
         ) from error

@@ -1,4 +1,4 @@
-"""Writes a file whole or not at all, so that it survives a killed process and a power failure."""
+"""Writes a file completely or not at all, so that it survives a killed process and a power failure."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 
 @contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
-    """Give a new, empty file beside ``path`` to write to, which takes the place of ``path`` when the block ends.
+    """Provide a new, empty file beside ``path`` to write to, which replaces ``path`` when the block ends.
 
-    Until then, and if the block raises, whatever was at ``path`` stays, and the new file is removed. After the block
-    the content and its name are on the disk. Anybody may write the file, also a library that replaces it by another;
-    it gets the permissions that a file gets which is opened for writing. A killed process leaves its unfinished file
-    behind: see `remove_unfinished`.
+    Until the block ends, ``path`` stays as it was. If the block raises, the new file is removed. After the block, the
+    content and the name are on the disk. The block, or a library that it calls, may also replace the new file by
+    another. The result has the permissions of a file that is opened for writing. A process that is killed leaves its
+    unfinished file behind: see `remove_unfinished`.
 
     Args:
-        path: The file to be written, in a folder that exists.
+        path: The file to write, in an existing folder.
 
     Raises:
         OSError: The folder cannot be written, or the disk is full.
@@ -38,7 +38,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         os.close(descriptor)
         yield new
         with new.open("rb") as file:
-            os.fchmod(file.fileno(), mode)  # some libraries allow the owner alone to read what they write
+            os.fchmod(file.fileno(), mode)  # some libraries write files that only their owner can read
             os.fsync(file.fileno())
         os.replace(new, path)
     except BaseException:
@@ -48,18 +48,18 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 
 def remove_unfinished(folder: Path, name: str = "*") -> None:
-    """Remove what killed processes left of files that they were writing.
+    """Remove the unfinished files that killed processes left in a folder.
 
     Args:
-        folder: Where they wrote. While this runs, nobody else may write such a file there.
-        name: Name of the file, or a pattern of names.
+        folder: The folder. While this runs, no other process may write such a file there.
+        name: Name of the file that was to be written, or a pattern for such names.
     """
     for unfinished in folder.glob(f"{name}.tmp-*"):
         unfinished.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename in the folder outlive a power failure."""
+    """Make sure that a rename in the folder survives a power failure."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,1 +1,1 @@
-"""Parameter groups: a pure plan of who trains when at which rate, the live controller, and how a resume goes on."""
+"""Parameter groups: when each trains and at which rate, the controller of a running training, and resuming."""

@@ -23,7 +23,7 @@ def assign(
     """Sort every trainable parameter of a built model into its group.
 
     Returns:
-        Group -> parameter name -> parameter, and group -> does it train without a ``start_epoch``?
+        Group -> parameter name -> parameter, and group -> whether it trains if no ``start_epoch`` is set.
 
     Raises:
         RecipeError: A parameter is in no group or in two, a pattern matches nothing, or a group is unknown.
@@ -44,7 +44,7 @@ def assign(
         for name in recipe.groups:
             if name not in groups:
                 raise RecipeError(
-                    f"groups.{name}: the model has no parameter group of that name; {did_you_mean(name, groups)}"
+                    f"groups.{name}: the model has no parameter group of this name; {did_you_mean(name, groups)}"
                 )
     _check_partition(groups, parameters)
     return groups, trains
@@ -59,5 +59,5 @@ def _check_partition(groups: Mapping[str, Mapping[str, nn.Parameter]], parameter
             owner[name] = group
     if left := [name for name in parameters if name not in owner]:
         raise RecipeError(
-            f"these trainable parameters are in no group: {some_of(left)}; give them to one of {', '.join(groups)}"
+            f"these trainable parameters are in no group: {some_of(left)}; add them to one of {', '.join(groups)}"
         )

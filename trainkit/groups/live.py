@@ -1,8 +1,8 @@
-"""The groups of a running training: switches them on and off, and sets their learning rates.
+"""Controls the groups of a running training: switches them on and off, and sets their learning rates.
 
 All groups are in their optimizers from the first step. A group that does not train now has ``requires_grad=False`` and
-``grad=None``, which is exact: no moments, no weight decay, no drift. What holds in an epoch is a function of the plan
-and the epoch alone (and, for plateau, of a JSON memory), so a resumed run is where the first one was.
+``grad=None``, so the optimizer leaves it exactly as it is: no moments, no weight decay. The state in an epoch depends
+on the plan and the epoch alone (and, for plateau, on a JSON memory), so a resumed run continues where it was.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ _LOGGER = logging.getLogger("trainkit")
 
 
 class GroupController:
-    """The groups of a running training.
+    """Controls the groups of a running training.
 
     Args:
         plans: Group -> plan.
         parameters: Group -> parameter name -> parameter.
         model: The network that has the parameters.
         optimizers: The optimizers that the plans name.
-        steps_per_epoch: Optimizer steps of each epoch.
-        monitor: What plateau looks at unless it says otherwise.
+        steps_per_epoch: Optimizer steps in each epoch.
+        monitor: The value that plateau schedules watch by default.
 
     Attributes:
         plans: Group -> plan, with the clocks of phases that have started.
-        memories: Group -> what the schedule of its present phase remembers.
-        groups: Group -> what hooks see of it.
+        memories: Group -> memory of the schedule of its current phase.
+        groups: Group -> its state as hooks see it.
 
     Raises:
         RecipeError: A schedule cannot run over its phase's epochs.
@@ -65,9 +65,9 @@ class GroupController:
         self._optimizers = optimizers
         self._steps_per_epoch = steps_per_epoch
         self._monitor = monitor
-        self._now: dict[str, tuple[Phase, dict[str, Any]]] = {}  # of the groups that train: phase, torch's settings
+        self._now: dict[str, tuple[Phase, dict[str, Any]]] = {}  # phase and torch's settings of each training group
         self._by_step: tuple[str, ...] = ()
-        for plan in plans.values():  # a schedule that cannot run says so now, not when its phase starts
+        for plan in plans.values():  # a schedule that cannot run is reported now, not when its phase starts
             for phase in plan.phases:
                 if phase.epochs.start is not None:
                     phase.rate(phase.epochs.start, phase.epochs.start * steps_per_epoch, steps_per_epoch, {})
@@ -84,15 +84,15 @@ class GroupController:
 
         Args:
             epoch: Number of the epoch, from 0.
-            epoch_step: Finished steps of the run when it began.
-            step: Finished steps of the run; more than that if it is entered in its middle.
+            epoch_step: Finished steps of the run when the epoch began.
+            step: Finished steps of the run now; more than ``epoch_step`` if the run resumes inside the epoch.
         """
         self._now = {}
         for name, group in self.groups.items():
             group.active = group.trains_in(epoch)
             for parameter in group.parameters.values():
                 parameter.requires_grad_(group.active)
-                parameter.grad = None  # also of a run that is stopped inside a step: gradients must not outlive it
+                parameter.grad = None  # gradients must not remain, also not those of a run that stopped inside a step
             if group.active:
                 self._enter_phase(name, epoch, epoch_step, step)
             else:
@@ -101,7 +101,7 @@ class GroupController:
         self._by_step = tuple(name for name, (phase, _) in self._now.items() if phase.scheduler.by == "step")
 
     def set_step_rates(self, epoch: int, step: int) -> None:
-        """Set the learning rates of groups whose schedule goes by optimizer step."""
+        """Set the learning rates of groups whose schedule counts optimizer steps."""
         for name in self._by_step:
             self._set(name, epoch, step)
 
@@ -114,16 +114,22 @@ class GroupController:
         return tuple(n for n, group in self.groups.items() if group.stop_epoch == epoch and group.trains_in(epoch - 1))
 
     def observe(self, epoch: int, step: int, metrics: Mapping[str, float]) -> None:
-        """Let the schedules of the groups that train take in an epoch's metrics, ``step`` steps being finished."""
+        """Pass an epoch's metrics to the schedules of the groups that train.
+
+        Args:
+            epoch: Number of the epoch, from 0.
+            step: Finished steps of the run.
+            metrics: The epoch's values under their full names.
+        """
         for name, (phase, _) in self._now.items():
             clock = phase.clock_or_planned(self._steps_per_epoch)
             t, _ = clock.read(phase.scheduler.by, epoch + 1, step, self._steps_per_epoch)
             self.memories[name] = observe_epoch(phase.scheduler, t, self.memories[name], metrics, self._monitor)
 
     def train_mode(self) -> None:
-        """Put the model in train mode, and in eval mode every submodule all of whose parameters are frozen.
+        """Put the model in train mode, except submodules with only frozen parameters, which are put in eval mode.
 
-        Otherwise BatchNorm of a frozen group would go on moving its running statistics, and dropout would act.
+        Otherwise BatchNorm in a frozen group would still update its running statistics, and dropout would be active.
         """
         self._model.train()
         for module in self._model.modules():
@@ -138,7 +144,7 @@ class GroupController:
             self.plans[name] = self.plans[name].with_phase(phase)
             if phase.name:
                 self.memories[name] = {}
-                _LOGGER.info("epoch %d: group %s, then %s: %s", epoch, name, phase.name, _in_words(phase))
+                _LOGGER.info("epoch %d: group %s starts phase %s: %s", epoch, name, phase.name, _phase_in_words(phase))
         self.groups[name].lr_by = phase.scheduler.by
         self._now[name] = (phase, self._optimizers.settings_of(phase.optimizer_name, name))
         self._set(name, epoch, max(epoch_step, step - 1))
@@ -154,5 +160,5 @@ class GroupController:
                 settings["momentum"] = momentum
 
 
-def _in_words(phase: Phase) -> str:
+def _phase_in_words(phase: Phase) -> str:
     return f"{type(phase.optimizer).__name__}, lr {phase.lr:.3g}, {type(phase.scheduler).__name__}"

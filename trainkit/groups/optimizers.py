@@ -1,7 +1,7 @@
-"""The torch optimizers of a run behind one face: one that groups share, and those that groups have for themselves.
+"""Combines the torch optimizers of a run: one that groups share, and those that single groups have of their own.
 
-Every optimizer holds its groups from the first step. Only those of which a group trains now are stepped: a parameter
-may be in several, one for each phase of its group, and only the present phase's may move it.
+Every optimizer holds its groups from the first step. An optimizer is stepped only while one of its groups trains with
+it: a parameter may be in several optimizers, one for each phase of its group, and only the current one may change it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Optimizers:
         self._stepped: tuple[optim.Optimizer, ...] = tuple(self.members.values())
 
     def choose(self, names: Collection[str]) -> None:
-        """Say which optimizers `step` steps from now on."""
+        """Set which optimizers `step` updates from now on."""
         self._stepped = tuple(optimizer for name, optimizer in self.members.items() if name in names)
 
     def step(self) -> None:
@@ -43,7 +43,7 @@ class Optimizers:
             optimizer.zero_grad(set_to_none=True)
 
     def settings_of(self, name: str, group: str) -> dict[str, Any]:
-        """Return torch's settings (``param_groups``) of a parameter group in one of the optimizers."""
+        """Return the entry of a parameter group in ``param_groups`` of one of the optimizers."""
         found: dict[str, Any] = next(each for each in self.members[name].param_groups if each["name"] == group)
         return found
 
@@ -51,7 +51,7 @@ class Optimizers:
 def build_optimizers(
     plans: Mapping[str, GroupPlan], parameters: Mapping[str, Mapping[str, nn.Parameter]]
 ) -> Optimizers:
-    """Make the optimizers that the groups' phases name.
+    """Make the optimizers that the phases of the groups name.
 
     Args:
         plans: Group -> plan.

@@ -1,7 +1,7 @@
-"""When each parameter group trains, with which optimizer and learning rate: a pure function of recipe and epoch.
+"""Plans when each parameter group trains, with which optimizer and learning rate, from the recipe alone.
 
 A group has one phase, or several that follow each other (``[groups.object.then.finish]``). Each phase has a learning
-rate, a schedule on a clock of its own, and an optimizer:
+rate, a schedule with its own clock, and an optimizer:
 
     epoch        0          start                        then.finish.start_epoch          stop
     group        frozen     │ first phase                │ phase "finish"                 │ frozen
@@ -26,15 +26,15 @@ if TYPE_CHECKING:
     from trainkit.recipe.root import PhaseSettings, Recipe, RunSettings
 
 SHARED = "all"
-"""Name of the torch optimizer that all groups share which have no optimizer of their own."""
+"""Name of the torch optimizer that is shared by all groups without an optimizer of their own."""
 
 
 class RunLength(NamedTuple):
     """How long a run lasts.
 
     Attributes:
-        epochs: Epochs; the last one may be cut short by ``steps``.
-        steps: Optimizer steps of the whole run; None: the length is given in epochs.
+        epochs: Number of epochs; the last one may be cut short by ``steps``.
+        steps: Number of optimizer steps; None: the length is given in epochs.
     """
 
     epochs: int
@@ -42,13 +42,13 @@ class RunLength(NamedTuple):
 
     @classmethod
     def of(cls, run: RunSettings, steps_per_epoch: int, epoch: int = 0, epoch_step: int = 0) -> RunLength:
-        """Return the length that a recipe gives.
+        """Return the length that a recipe sets.
 
         Args:
             run: The recipe's ``[run]``.
-            steps_per_epoch: Optimizer steps of an epoch.
-            epoch: Finished epochs, if the run goes on from somewhere.
-            epoch_step: Finished steps at the end of these; earlier epochs may have been cut short.
+            steps_per_epoch: Optimizer steps in an epoch.
+            epoch: Number of finished epochs, if the run is resumed.
+            epoch_step: Number of finished steps at the end of these epochs, which may have been cut short.
         """
         if run.steps is None:
             return cls(run.num_epochs(steps_per_epoch))
@@ -59,10 +59,10 @@ class Clock(NamedTuple):
     """A phase's own clock, which its schedule reads.
 
     Attributes:
-        epoch: The epoch in which the clock stands at 0.
-        step: Finished optimizer steps of the run at that epoch's beginning.
+        epoch: The epoch at whose beginning the clock is 0.
+        step: Finished optimizer steps of the run at the beginning of that epoch.
         stop: The epoch at which the schedule ends; its last value holds from then on.
-        stop_step: The step at which a schedule by steps ends; None: where epoch ``stop`` begins.
+        stop_step: The optimizer step at which a schedule by steps ends; None: the step at which epoch ``stop`` begins.
     """
 
     epoch: int
@@ -71,7 +71,7 @@ class Clock(NamedTuple):
     stop_step: int | None = None
 
     def read(self, by: Literal["epoch", "step"], epoch: int, step: int, steps_per_epoch: int) -> tuple[int, int]:
-        """Return the ticks since 0, and those from 0 to the schedule's end."""
+        """Return the time on the clock and the time at the schedule's end, both in ticks."""
         if by == "epoch":
             return epoch - self.epoch, self.stop - self.epoch
         if self.stop_step is not None:
@@ -81,18 +81,18 @@ class Clock(NamedTuple):
 
 @attrs.frozen
 class Phase:
-    """A stretch of epochs in which a group has one optimizer, one learning rate and one schedule.
+    """Consecutive epochs in which a group has one optimizer, one learning rate and one schedule.
 
     Attributes:
         epochs: The epochs of the phase; ``start`` None: the group stays frozen.
         lr: Learning rate before the schedule.
         scheduler: The schedule.
         optimizer: Settings of the optimizer.
-        optimizer_name: Name of the torch optimizer: `SHARED`, or one of the group's own.
+        optimizer_name: Name of the torch optimizer: `SHARED`, or the name of one that the group does not share.
         options: Optimizer settings that the group overrides.
-        name: Its key below ``then``; "" for the first one.
-        stop_step: The optimizer step at which the run, and with it the phase, ends; None: where its epochs end.
-        clock: The clock that the schedule reads; None: it starts with the phase.
+        name: The phase's key below ``then``; "" for the first phase.
+        stop_step: The optimizer step at which the run ends during this phase; None: the phase ends with its epochs.
+        clock: The clock that the schedule reads; None: the phase has not started.
     """
 
     epochs: ActiveEpochs
@@ -114,17 +114,17 @@ class Phase:
         return self.clock or self.clock_at(start, start * steps_per_epoch)
 
     def clock_at(self, epoch: int, step: int) -> Clock:
-        """Return a clock of this phase that stands at 0 where an epoch begins after ``step`` steps."""
+        """Return a clock for this phase that is 0 at the beginning of an epoch, after ``step`` finished steps."""
         return Clock(epoch, step, self.epochs.stop, self.stop_step)
 
     def rate(self, epoch: int, step: int, steps_per_epoch: int, memory: Memory) -> Point:
-        """Return what holds at a place of the run in which the group trains.
+        """Return the learning rate (and momentum) at a point of the run at which the group trains.
 
         Args:
-            epoch: Number of the running epoch, from 0.
+            epoch: Number of the current epoch, from 0.
             step: Finished optimizer steps of the run.
-            steps_per_epoch: Optimizer steps of each epoch.
-            memory: What its schedule remembers.
+            steps_per_epoch: Optimizer steps in each epoch.
+            memory: Memory of the phase's schedule.
         """
         clock = self.clock_or_planned(steps_per_epoch)
         t, horizon = clock.read(self.scheduler.by, epoch, step, steps_per_epoch)
@@ -133,10 +133,10 @@ class Phase:
 
 @attrs.frozen
 class GroupPlan:
-    """When one group trains, and how; from the recipe alone, unless a resume changed something.
+    """When and how one group trains, by the recipe alone unless a resume changed it.
 
     Attributes:
-        phases: One after the other, each to the next one's start; at least one.
+        phases: The phases in order, at least one; each ends where the next one starts.
     """
 
     phases: tuple[Phase, ...]
@@ -147,9 +147,9 @@ class GroupPlan:
         return ActiveEpochs(self.phases[0].epochs.start, self.phases[-1].epochs.stop)
 
     def phase_at(self, epoch: int) -> Phase:
-        """Return the phase of an epoch; before the group's start, the first one."""
-        begun = [phase for phase in self.phases if phase.epochs.start is not None and phase.epochs.start <= epoch]
-        return begun[-1] if begun else self.phases[0]
+        """Return the phase of an epoch; before the group's start, the first phase."""
+        started = [phase for phase in self.phases if phase.epochs.start is not None and phase.epochs.start <= epoch]
+        return started[-1] if started else self.phases[0]
 
     def with_phase(self, changed: Phase) -> GroupPlan:
         """Return the plan with the phase of the same name replaced."""
@@ -161,18 +161,18 @@ def plan_groups(recipe: Recipe, trains: Mapping[str, bool], length: RunLength | 
 
     Args:
         recipe: The whole run.
-        trains: Group -> does it train without a ``start_epoch``?
-        length: How long the run lasts; None: as the recipe says, for the number of steps that `check` assumes.
+        trains: Group -> whether it trains if no ``start_epoch`` is set.
+        length: How long the run lasts; None: as the recipe says, with the steps per epoch that `check` assumes.
 
     Raises:
-        RecipeError: There is an epoch in which no group trains.
+        RecipeError: No group trains in one of the epochs.
     """
     length = length or RunLength(recipe.run.num_epochs(), recipe.run.steps)
     known = active_epochs(recipe, trains, length.epochs)
     if idle := idle_stretches(known.values(), length.epochs):
         raise RecipeError(
-            f"no parameter group trains in epoch {idle[0][0]}; the model's groups are {', '.join(known)}: give one of "
-            "them a start_epoch or a later stop_epoch"
+            f"no parameter group trains in epoch {idle[0][0]}; the model's groups are {', '.join(known)}: set "
+            "start_epoch or a later stop_epoch for one of them"
         )
     return {name: _plan(recipe, name, span, length) for name, span in known.items()}
 

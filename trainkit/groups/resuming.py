@@ -1,12 +1,13 @@
-"""How the learning rates of a run go on when a resume gives it another length or another schedule.
+"""Decides how the learning rates of a resumed run continue if its length or a schedule has changed.
 
-A schedule with a horizon is a curve over the epochs that a group has. With more epochs there are three honest ways on:
+A schedule with a horizon is a curve over the epochs of a group. If the number of epochs changes, it can continue in
+three ways:
 
-    stretch     as if the new horizon had always held: one curve, further along it
-    hold        the old curve to its end, then its last value; of another schedule: it begins at the present rate
-    restart     the recipe's rate and schedule anew, from here over what is left
+    stretch     the curve over the new horizon, as if the run had always had that length
+    hold        the old curve to its end, then its last value; a new schedule starts at the current learning rate
+    restart     the recipe's learning rate and schedule from the beginning, over the remaining epochs
 
-Where stretch and hold come to the same, as under no schedule or plateau, nothing has to be chosen.
+If stretch and hold give the same rates, for example without a schedule or with plateau, there is nothing to choose.
 """
 
 from __future__ import annotations
@@ -24,12 +25,12 @@ CHOICES: tuple[Choice, ...] = ("stretch", "hold", "restart")
 
 
 class ResumePoint(NamedTuple):
-    """Where a checkpoint stands.
+    """The point at which a checkpoint was written.
 
     Attributes:
-        epoch: Finished epochs.
-        epoch_step: Finished steps when the running epoch began.
-        steps_per_epoch: Optimizer steps of an epoch.
+        epoch: Number of finished epochs.
+        epoch_step: Number of finished steps when the current epoch began.
+        steps_per_epoch: Optimizer steps in an epoch.
     """
 
     epoch: int
@@ -38,12 +39,12 @@ class ResumePoint(NamedTuple):
 
 
 class SavedGroup(NamedTuple):
-    """A group as a checkpoint knows it.
+    """A group as it was saved in a checkpoint.
 
     Attributes:
-        phase: The phase that it was in, with the learning rate and the clock that were in effect.
-        written_lr: The learning rate that the checkpoint's recipe gives.
-        memory: What its schedule remembers.
+        phase: The group's phase, with the learning rate and the clock that were in effect.
+        written_lr: The learning rate in the checkpoint's recipe.
+        memory: Memory of the schedule.
     """
 
     phase: Phase
@@ -52,11 +53,11 @@ class SavedGroup(NamedTuple):
 
 
 class ResumedGroup(NamedTuple):
-    """A group as it goes on.
+    """A group as it continues after a resume.
 
     Attributes:
-        plan: What it does from now on.
-        memory: What the schedule of its present phase remembers.
+        plan: The group's plan from now on.
+        memory: Memory of the schedule of its current phase.
     """
 
     plan: GroupPlan
@@ -64,11 +65,11 @@ class ResumedGroup(NamedTuple):
 
 
 def read_saved_group(written: GroupPlan, saved: Mapping[str, Any]) -> SavedGroup | None:
-    """Return a group as a checkpoint knows it; None if it had not started to train.
+    """Return a group as it was saved in a checkpoint; None if it had not started to train.
 
     Args:
-        written: Its plan by the recipe in the checkpoint.
-        saved: What the checkpoint holds of it.
+        written: The group's plan by the recipe in the checkpoint.
+        saved: The group's entry in the checkpoint.
     """
     if saved["clock"] is None:
         return None
@@ -77,13 +78,13 @@ def read_saved_group(written: GroupPlan, saved: Mapping[str, Any]) -> SavedGroup
 
 
 def resume_group(new: GroupPlan, old: SavedGroup | None, point: ResumePoint, choice: Choice) -> ResumedGroup:
-    """Return how a group goes on.
+    """Return how a group continues.
 
     Args:
-        new: Its plan by the recipe from now on.
-        old: What it was; None if it had not started to train.
-        point: Where the checkpoint stands.
-        choice: What to do about another length or another schedule.
+        new: The group's plan by the recipe that holds from now on.
+        old: The group as it was saved; None if it had not started to train.
+        point: The point at which the checkpoint was written.
+        choice: How the learning rate continues if the length or the schedule has changed.
     """
     phase = new.phase_at(point.epoch)
     place = new.phases.index(phase)
@@ -92,7 +93,7 @@ def resume_group(new: GroupPlan, old: SavedGroup | None, point: ResumePoint, cho
         phase, memory = _resume_phase(phase, old, point, choice)
         return ResumedGroup(GroupPlan((*before, phase, *after)), memory)
     if phase.epochs.start is not None and phase.epochs.start < point.epoch:
-        # It could not start in the past.
+        # A group cannot start in the past: it starts now.
         phase = attrs.evolve(phase, epochs=phase.epochs._replace(start=point.epoch))
     return ResumedGroup(GroupPlan((*(() if old is None else before), phase, *after)), {})
 
@@ -117,7 +118,7 @@ def _resume_phase(new: Phase, old: SavedGroup, point: ResumePoint, choice: Choic
 
 
 def rates_per_epoch(group: ResumedGroup, point: ResumePoint) -> list[float]:
-    """Return the learning rate at the beginning of every epoch that is left; 0.0 where the group does not train."""
+    """Return the learning rate at the beginning of every remaining epoch; 0.0 if the group does not train in it."""
     plan, memory = group
     now = plan.phase_at(point.epoch)
     rates = []
@@ -131,7 +132,7 @@ def rates_per_epoch(group: ResumedGroup, point: ResumePoint) -> list[float]:
 
 
 def is_ambiguous(new: GroupPlan, old: SavedGroup | None, point: ResumePoint) -> bool:
-    """Return whether stretch and hold differ for a group, so that somebody has to say which."""
+    """Return whether stretch and hold give different rates for a group, so that the user must choose."""
     stretched, held = (rates_per_epoch(resume_group(new, old, point, choice), point) for choice in ("stretch", "hold"))
     return any(abs(a - b) > 1e-12 * max(a, b) for a, b in zip(stretched, held, strict=True))
 

@@ -1,10 +1,10 @@
-"""A schedule with its warm-up, on a parameter group's own clock.
+"""Computes the learning rate of a schedule with warm-up, on a parameter group's own clock.
 
     t          0 … W-1                              W … horizon-1
     lr         at(0) · (t + 1) / (W + 1)            at(t - W)
-    horizon    horizon - W in both: the schedule runs over what the warm-up leaves
+    horizon    horizon - W in both: the schedule runs over the ticks after the warm-up
 
-Pure functions of (settings, clock, memory): a resumed run asks the same question and gets the same bits.
+The functions depend on (settings, clock, memory) alone, so a resumed run gets the same bits.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 
 def point(scheduler: Scheduler, t: int, horizon: int, lr: float, memory: Memory) -> Point:
-    """Return what holds after ``t`` ticks of the group's clock, warm-up included.
+    """Return the learning rate (and momentum) after ``t`` ticks of the group's clock, warm-up included.
 
     Args:
         scheduler: The group's schedule.
         t: Ticks since the group's start, 0 ≤ t < horizon.
         horizon: Ticks from the group's start to its stop or the run's end.
-        lr: The group's own learning rate.
-        memory: What `observe_epoch` last returned; at first empty.
+        lr: The group's learning rate before the schedule.
+        memory: What `observe_epoch` last returned; empty at first.
 
     Raises:
-        RecipeError: The warm-up leaves no tick for the schedule.
+        RecipeError: The warm-up is so long that no tick is left for the schedule.
     """
     warmup = scheduler.warmup
     if problem := warmup_problem(scheduler, horizon):
@@ -45,13 +45,13 @@ def point(scheduler: Scheduler, t: int, horizon: int, lr: float, memory: Memory)
 def observe_epoch(
     scheduler: Scheduler, t: int, memory: Memory, metrics: Mapping[str, float], monitor: Monitor
 ) -> Memory:
-    """Return the memory after an epoch in which the group trained; during warm-up the schedule sees nothing.
+    """Return the memory after an epoch in which the group trained; during warm-up it stays as it is.
 
     Args:
         scheduler: The group's schedule.
-        t: Ticks that the group's clock has finished, this epoch's included.
-        memory: What was returned after the epoch before; at first empty.
+        t: Finished ticks of the group's clock, including those of this epoch.
+        memory: What was returned after the previous epoch; empty at first.
         metrics: The epoch's values under their full names.
-        monitor: What the recipe monitors.
+        monitor: The recipe's monitor.
     """
     return scheduler.observe(memory, metrics, monitor) if t > scheduler.warmup else memory

@@ -1,1 +1,1 @@
-"""The built-in hooks, one a file: what happens around the loop, at its events."""
+"""The built-in hooks, one per file, which act at events of the training loop."""

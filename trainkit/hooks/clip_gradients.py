@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 @component
 class ClipGradients(Hook):
-    """Scales the gradient down to a norm of at most ``max_norm``. For runs that single batches throw off.
+    """Scales the gradient down to a norm of at most ``max_norm``. Use it if single batches disturb the training.
 
     Attributes:
-        max_norm: The largest L2 norm that is left as it is; > 0.
-        groups: The parameter groups whose gradients are clipped; not given: all.
-        separately: Whether each group has a norm of its own; else it is that of all of them together.
+        max_norm: The largest L2 norm of the gradient; > 0.
+        groups: The parameter groups whose gradients are clipped; default: all.
+        separately: Whether the norm is computed for each group on its own, instead of all groups together.
 
     Source:
         Pascanu, Mikolov, Bengio: "On the difficulty of training recurrent neural networks" (2013), algorithm 1.
@@ -52,13 +52,14 @@ class _Clipper(Live):
         names = state.groups if self.settings.groups is None else self.settings.groups
         for name in names:
             if name not in state.groups:
-                raise RecipeError(f'clip_gradients: no parameter group "{name}"; {did_you_mean(name, state.groups)}')
+                hint = did_you_mean(name, state.groups)
+                raise RecipeError(f'clip_gradients: there is no parameter group "{name}"; {hint}')
         by_group = [list(state.groups[name].parameters.values()) for name in names]
         together = [each for parameters in by_group for each in parameters]
         self.clipped_together = by_group if self.settings.separately else [together]
 
     def on_backward_end(self, state: State) -> None:
-        """Clip. Parameters without a gradient, such as those of inactive groups, do not count."""
+        """Clip the gradients. Parameters without a gradient, such as those of inactive groups, do not count."""
         from torch.nn.utils import clip_grad_norm_
 
         for parameters in self.clipped_together:

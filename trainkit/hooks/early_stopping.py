@@ -1,4 +1,4 @@
-"""Ends a run that no longer gets better."""
+"""Ends a run whose metric has stopped improving."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 @component
 class EarlyStopping(PatienceHook):
-    """Ends the run, with a checkpoint, once a metric has not got better for some epochs.
+    """Ends the run, with a checkpoint, when a metric has not improved for a number of epochs.
 
-    The patience counts anew from the start of the last parameter group: a stage still to come is never cut off.
+    The patience counts from the start of the last parameter group at the earliest, so every group gets to train.
     """
 
     def build(self, context: Context) -> object:
@@ -25,7 +25,7 @@ class EarlyStopping(PatienceHook):
 
 class _RunWatch(Patience):
     def on_epoch_end(self, state: State) -> None:
-        """Look at this epoch's value."""
+        """Check this epoch's value."""
         starts = (each.start_epoch for each in state.groups.values() if each.start_epoch is not None)
-        if said := self.ended(state, max(starts, default=0)):
-            state.stop(said)
+        if reason := self.ended(state, max(starts, default=0)):
+            state.stop(reason)

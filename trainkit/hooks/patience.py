@@ -19,15 +19,16 @@ if TYPE_CHECKING:
 
 @component
 class PatienceHook(Hook):
-    """Does something once a metric has not got better for some epochs.
+    """Acts when a metric has not improved for a number of epochs.
 
-    It is looked at only in epochs that have the metric; NaN and infinite values are no improvement.
+    Only epochs with a value of the metric are checked; NaN and infinite values are not an improvement.
 
     Attributes:
-        metric: The value to watch, ``<split>/<name>``; not given: the recipe's ``[monitor]``.
-        mode: Whether smaller ("min") or larger ("max") is better; not given: as ``[monitor]`` says.
-        patience: Epochs without improvement after which it happens; ≥ 1.
-        min_delta: How much better than the best so far counts as improvement; the metric's own unit, ≥ 0.
+        metric: The value to watch, ``<split>/<name>``; default: that of the recipe's ``[monitor]``.
+        mode: Whether smaller ("min") or larger ("max") is better; default: that of ``[monitor]``.
+        patience: Number of epochs without improvement after which the hook acts; ≥ 1.
+        min_delta: A value is an improvement if it is better than the best so far by more than this; the metric's own
+            unit, ≥ 0.
 
     Source:
         Prechelt: "Early stopping - but when?" (1998), criterion UP.
@@ -39,16 +40,16 @@ class PatienceHook(Hook):
     min_delta: float = attrs.field(default=0.0, validator=[ge(0), lt(math.inf)])
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Yield what may keep the metric from being read the right way round."""
+        """Yield a warning if ``mode`` may not fit the metric."""
         yield from recipe.monitor.doubts(self.metric, self.mode)
 
 
 @attrs.define
 class Patience(Live):
-    """Counts the epochs in which a metric has not got better; base of the live parts that do something then.
+    """Counts the epochs in which a metric has not improved. A base of live parts: what happens then is theirs.
 
     Attributes:
-        settings: What is watched, and for how long.
+        settings: The metric to watch, and the patience.
         best: The best value so far; None before the first.
         since: The epoch from which the patience counts; None before the first.
     """
@@ -58,11 +59,11 @@ class Patience(Live):
     since: int | None = None
 
     def ended(self, state: State, first_epoch: int) -> str | None:
-        """Take in this epoch's value; return what to say if the patience is at its end, else None.
+        """Check this epoch's value; return the reason to act if the patience has ended, else None.
 
         Args:
-            state: At the end of an epoch.
-            first_epoch: Patience never counts from before this one.
+            state: The state at the end of an epoch.
+            first_epoch: The patience counts from this epoch at the earliest.
         """
         metric = self.settings.metric or state.monitor.metric
         if metric not in state.metrics:
@@ -77,12 +78,12 @@ class Patience(Live):
         if waited < self.settings.patience:
             return None
         best = "no finite value so far" if self.best is None else f"best {self.best:.6g}"
-        return f"{metric} has not got better for {waited} epochs ({best}, now {value:.6g})"
+        return f"{metric} has not improved for {waited} epochs ({best}, now {value:.6g})"
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs, as JSON."""
         return {"best": self.best, "since": self.since}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Take over what an earlier run's `state_dict` returned."""
+        """Restore what `state_dict` returned."""
         self.best, self.since = saved["best"], saved["since"]

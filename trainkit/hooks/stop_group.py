@@ -1,4 +1,4 @@
-"""Ends the training of one parameter group while the others go on."""
+"""Ends the training of one parameter group while the others continue."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @component
 class StopGroup(PatienceHook):
-    """Freezes a parameter group for the rest of the run once a metric has not got better for some epochs.
+    """Freezes a parameter group for the rest of the run when a metric has not improved for a number of epochs.
 
-    For parameters that go on lowering the training loss when there is nothing left to find, as scan positions do. The
-    patience counts from the group's own start. The run ends when no group is left to train.
+    Use it for parameters that overfit, such as scan positions, which can lower the training loss without coming nearer
+    to the truth. The patience counts from the start of the group. The run ends when no group is left to train.
 
     Attributes:
         group: The parameter group.
@@ -30,7 +30,7 @@ class StopGroup(PatienceHook):
     group: str
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Yield what may keep the metric from being read the right way round, and whether there is such a group."""
+        """Yield a warning if ``mode`` may not fit the metric, and an error if the group does not exist."""
         yield from super().problems(recipe)
         known = recipe.groups if any(each.parameters for each in recipe.groups.values()) else recipe.model.groups()
         if known is not None and self.group not in known:
@@ -45,15 +45,15 @@ class _GroupWatch(Patience):
     settings: StopGroup
 
     def on_run_start(self, state: State) -> None:
-        """Make sure that the group is there."""
+        """Check that the group exists."""
         name = self.settings.group
         if name not in state.groups:
             raise RecipeError(f'hook stop_group: there is no group "{name}"; {did_you_mean(name, state.groups)}')
 
     def on_epoch_end(self, state: State) -> None:
-        """Look at this epoch's value."""
+        """Check this epoch's value."""
         group = state.groups[self.settings.group]
         if not group.active or group.start_epoch is None:
             return
-        if said := self.ended(state, group.start_epoch):
-            state.stop_group(self.settings.group, said)
+        if reason := self.ended(state, group.start_epoch):
+            state.stop_group(self.settings.group, reason)

@@ -1,1 +1,1 @@
-"""The built-in ways from a batch to outputs, one a file."""
+"""The built-in ways to compute the outputs for a batch, one per file."""

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @component
 class Plain(Inference):
-    """The model's own forward, a batch at a time. For data whose items fit into the model whole."""
+    """Calls the model's own forward for each batch. For data whose items fit into the model as a whole."""
 
     def build(self, data: Any) -> Callable[[nn.Module, Batch], Outputs]:
         """Make the function."""

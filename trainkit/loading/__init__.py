@@ -1,1 +1,1 @@
-"""Which items a step sees, and processes that prepare its batches: for plugins that open data."""
+"""For plugins that open data: chooses the items of each step, and prepares batches in worker processes."""

@@ -1,7 +1,7 @@
-"""Which items a step sees: a shuffled order, a part that is held out, a process's share, and batches.
+"""Chooses the items of each step: shuffled order, held-out part, share of each process, and batches.
 
-All of these are functions of their arguments alone: what is random follows from numbers such as (seed, epoch), never
-from a global generator, so that a run can go on exactly from any step.
+All functions depend on their arguments alone: random choices follow from numbers such as (seed, epoch), never from a
+global generator, so a run can be resumed exactly from any step.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _T_co = TypeVar("_T_co", covariant=True)
 
 
 class _Sliceable(Protocol[_T_co]):
-    """Something that has slices: a sequence, a tensor."""
+    """An object that can be sliced, for example a sequence or a tensor."""
 
     def __getitem__(self, part: slice, /) -> _T_co: ...
 
@@ -28,8 +28,8 @@ def shuffled(num: int, *place: int) -> Tensor:
     """Return the numbers 0 … ``num`` − 1 in a random order.
 
     Args:
-        num: How many.
-        place: What the order depends on, for example (seed, epoch).
+        num: How many numbers.
+        place: Integers that determine the order, for example (seed, epoch).
 
     Example:
         >>> sorted(shuffled(4, 7, 0).tolist())
@@ -42,10 +42,10 @@ def hold_out(num: int, fraction: float, *place: int) -> tuple[Tensor, Tensor]:
     """Choose at random which of ``num`` items are held out for validation.
 
     Args:
-        num: How many items there are.
-        fraction: The part that is held out, rounded, at least one item; 0: none is.
-        place: What the choice depends on, for example the seed and a number of your own. Without such a number it
-            would be the choice that `shuffled` makes of the same numbers.
+        num: Number of items.
+        fraction: Fraction of the items that is held out, rounded, but at least one item; 0: no item.
+        place: Integers that determine the choice, for example the seed and a constant of your own. Without the
+            constant, the choice is related to the order that `shuffled` returns for the same integers.
 
     Returns:
         The items to train on and the items that are held out, both in ascending order.
@@ -56,9 +56,9 @@ def hold_out(num: int, fraction: float, *place: int) -> tuple[Tensor, Tensor]:
 
 
 def process_share(items: _Sliceable[_T_co], rank: int, world: int) -> _T_co:
-    """Return the items of one of ``world`` processes: every ``world``-th, from ``rank`` on.
+    """Return the share of one of ``world`` processes: every ``world``-th item, from number ``rank`` on.
 
-    The shares of all ranks are disjoint, and together they are all items. They differ by at most one item.
+    The shares of all ranks are disjoint, differ in size by at most one item, and together contain all items.
 
     Example:
         >>> process_share(["a", "b", "c", "d", "e"], rank=1, world=2)
@@ -68,11 +68,11 @@ def process_share(items: _Sliceable[_T_co], rank: int, world: int) -> _T_co:
 
 
 def in_batches(index: Tensor, batch_size: int) -> Sequence[Tensor]:
-    """Cut an order into as few batches as possible, whose sizes differ by at most one.
+    """Split items into as few batches as possible, whose sizes differ by at most one.
 
     Args:
-        index: (N,) items, in the order in which they are to be seen.
-        batch_size: The size of a batch at most.
+        index: (N,) numbers of the items, in order.
+        batch_size: Largest size of a batch.
 
     Example:
         >>> [len(batch) for batch in in_batches(torch.arange(10), 4)]

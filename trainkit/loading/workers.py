@@ -1,4 +1,4 @@
-"""Processes that prepare batches before the training asks for them."""
+"""Worker processes that prepare batches before the training needs them."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ _Place_contra = TypeVar("_Place_contra", bound=Hashable, contravariant=True)
 
 
 class Batches(Protocol[_Place_contra]):
-    """Makes the batch of a place, for example of (epoch, step)."""
+    """Makes the batch for a place, for example for (epoch, step)."""
 
     def __getitem__(self, place: _Place_contra, /) -> dict[str, Any]:
-        """Return the batch, a function of the place alone."""
+        """Return the batch, which depends on the place alone."""
         ...
 
 
 class Workers(Generic[_Place]):
-    """Prepares batches in processes of its own, which live as long as it does.
+    """Prepares batches in worker processes, which live as long as this object.
 
-    The processes leave signals to the training process, which finishes its step and saves; they end when it does.
-    Neither creating nor using them draws from a global random generator.
+    The worker processes ignore signals: the training process handles them, finishes its step and saves, and the workers
+    end with it. Neither creating nor using them draws from a global random generator.
 
     Args:
         batches: Makes a batch; each process has a copy.
-        num: How many processes.
-        pin: Whether to put batches into memory from which a GPU copies fast (page-locked memory).
-        advice: What to do if a process was killed, most likely because memory was short.
+        num: Number of processes.
+        pin: Whether to put batches into page-locked memory, from which copies to a GPU are fast.
+        advice: What a user should do if a process was killed, most likely because memory was short.
     """
 
     def __init__(
@@ -58,16 +58,16 @@ class Workers(Generic[_Place]):
         )
 
     def __call__(self, places: Sequence[_Place]) -> Iterator[dict[str, Any]]:
-        """Yield the batches of these places, in this order.
+        """Yield the batches for these places, in this order.
 
         Raises:
             DataError: A batch cannot be made, or a process was killed.
         """
         self._places.places = places
         with _signals_held_back():
-            batches = iter(self._loader)  # after the first time, the same again
+            batches = iter(self._loader)  # returns the same iterator every time
         if not self._is_ended_at_exit:
-            # At exit Python asks such processes to end by SIGTERM, which they ignore, and would wait for ever.
+            # At exit, Python would end such processes by SIGTERM, which they ignore, and then wait for them forever.
             atexit.register(_end, weakref.ref(batches))
             self._is_ended_at_exit = True
         try:
@@ -78,13 +78,13 @@ class Workers(Generic[_Place]):
         except (RuntimeError, ConnectionError, EOFError, FileNotFoundError) as error:
             if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
                 raise
-            # The others come from fetching what a process had ready when it died.
+            # The other exceptions occur if a process dies while its batch is being fetched.
             raise DataError(
                 f"a process that prepares batches died ({str(error).strip()}); if memory is short, {self._advice}"
             ) from error
 
     def end(self) -> None:
-        """End the processes; the next batches would start new ones."""
+        """End the processes; they are started again for the next batches."""
         running, self._loader._iterator = self._loader._iterator, None
         self._is_ended_at_exit = False
         if running is not None:
@@ -92,7 +92,7 @@ class Workers(Generic[_Place]):
 
 
 class _Places(Sampler[_Place]):
-    """What the loader asks for next; changed between two passes."""
+    """The places of the next pass over the loader; changed between two passes."""
 
     def __init__(self) -> None:
         self.places: Sequence[_Place] = ()
@@ -105,7 +105,7 @@ class _Places(Sampler[_Place]):
 
 
 class _Quiet:
-    """Returns an error as a value: raised in a worker, its text would hold the traceback of that process."""
+    """Returns an error as a value: if a worker raised it, its message would contain the worker's traceback."""
 
     def __init__(self, batches: Batches[Any]) -> None:
         self._batches = batches
@@ -132,9 +132,9 @@ def _ignore_signals(_: int) -> None:
 def _signals_held_back() -> Iterator[None]:
     """Block signals while forking: a child would otherwise run the parent's handlers until it installs its own.
 
-    The loader also installs a handler for the death of its processes, which would raise an error at any point of the
-    training. That is undone: the loader still finds a dead process when it waits for a batch, where the error is
-    expected.
+    The loader also installs a handler for the death of its processes, which could raise an error at any point of the
+    training. This handler is removed again: the loader also detects a dead process when it waits for a batch, where the
+    error is expected.
     """
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _LEFT_TO_THE_MAIN_PROCESS)
     on_death = signal.getsignal(signal.SIGCHLD)

@@ -1,4 +1,4 @@
-"""TensorBoard: curves, pictures, and the recipe."""
+"""Writes curves, pictures and the recipe for TensorBoard."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 class TensorBoard(Logger):
     """Writes curves, pictures and the resolved recipe for TensorBoard, into ``tensorboard/`` of the run folder.
 
-    The split is the writer and the epoch the x-axis, so that ``train/loss`` and ``val/loss`` share a chart; per-step
-    values are in a writer of their own, ``steps``, over the global step. Show all pictures with
-    ``tensorboard --logdir … --samples_per_plugin=images=200`` (it keeps 10 random ones otherwise).
+    There is one writer per split, and the x-axis is the epoch, so that ``train/loss`` and ``val/loss`` share a chart.
+    Values of single steps have a writer of their own, ``steps``, and the x-axis is the step of the run. To see all
+    pictures, use ``tensorboard --logdir … --samples_per_plugin=images=200``; by default it keeps 10 random ones.
 
     Attributes:
-        every_steps: Optimizer steps between two per-step values; 0 writes none.
+        every_steps: Optimizer steps between two values of single steps; 0: none are written.
     """
 
     every_steps: int = attrs.field(default=50, validator=attrs.validators.ge(0))
@@ -42,15 +42,15 @@ class LiveTensorBoard(Live):
         self._writers: dict[str, Any] = {}
 
     def on_run_start(self, state: State) -> None:
-        """Open the writers; what a killed run wrote after its last checkpoint is purged."""
+        """Open the writers, and purge what a killed run wrote after its last checkpoint."""
         if state.step:
             self._resumed_at = (state.epoch, state.step)
             self._next = (state.step // self._every_steps + 1) * self._every_steps
         if self._every_steps < float("inf"):
-            self._writer("steps", state)  # opened now, not in a step
+            self._writer("steps", state)  # opened now, not during a step
         text = (state.folder / "recipe.toml").read_text(encoding="utf-8")
         self._writer("train", state).add_text("recipe", f"```toml\n{text}\n```", state.epoch)
-        if state.steps_in_epoch:  # inside an epoch, whose starts were purged
+        if state.steps_in_epoch:  # the run resumes inside an epoch, and the marks of this epoch were purged
             for name, group in state.groups.items():
                 if group.start_epoch == state.epoch:
                     self._writer("train", state).add_scalar(f"{name}_optimization_started", 1.0, state.epoch)
@@ -64,7 +64,7 @@ class LiveTensorBoard(Live):
         self._writer("train", state).add_scalar(f"{state.group}_optimization_stopped", 1.0, state.epoch)
 
     def on_step_end(self, state: State) -> None:
-        """Write the step's loss, and the learning rates that change by the step, every so many steps."""
+        """Write the step's loss, and the learning rates that change every step, once in ``every_steps`` steps."""
         if state.step >= self._next:
             self._next += self._every_steps
             writer = self._writer("steps", state)
@@ -75,14 +75,14 @@ class LiveTensorBoard(Live):
                     writer.add_scalar(f"lr/{name}", group.lr, state.step)
 
     def on_validation_end(self, state: State) -> None:
-        """Write a split's values over the step, where it is evaluated inside an epoch."""
+        """Write a split's values over the step if it is evaluated inside an epoch."""
         if not state.closing:
             for name, value in state.metrics.items():
                 if name.startswith(f"{state.split}/"):
                     self._writer("steps", state).add_scalar(name, value, state.step)
 
     def on_picture(self, state: State) -> None:
-        """Write pictures over the step, where they are made inside an epoch."""
+        """Write pictures over the step if they are made inside an epoch."""
         if not state.closing:
             for name, image_HWC in state.pictures.items():
                 self._writer("steps", state).add_image(name, image_HWC, state.step, dataformats="HWC")
@@ -98,12 +98,12 @@ class LiveTensorBoard(Live):
         self._pictures(state, state.epoch)
 
     def on_checkpoint(self, state: State) -> None:
-        """Have everything in the files before a checkpoint says that it was done."""
+        """Flush the writers, so that everything before the checkpoint is in the files."""
         for writer in self._writers.values():
             writer.flush()
 
     def on_run_end(self, state: State) -> None:
-        """Write what came last, and close."""
+        """Write the last pictures, and close the writers."""
         self._pictures(state, max(state.epoch - 1, 0))
         for writer in self._writers.values():
             writer.close()

@@ -1,1 +1,1 @@
-"""The built-in optimizers, one a file: settings named as torch's arguments are."""
+"""The built-in optimizers, one per file; their settings have the names of torch's arguments."""

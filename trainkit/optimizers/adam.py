@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 @component
 class Adam(Optimizer):
-    """Steps of the gradient's running mean over its running root mean square. The first choice for inverse problems.
+    """Divides the gradient's running mean by its running root mean square. The first choice for inverse problems.
 
-    Weight decay is added to the gradient here; ``adamw`` keeps it apart.
+    Weight decay is added to the gradient; to apply it separately, use ``adamw``.
 
     Attributes:
-        betas: Decay rates of the running mean and mean square; each 0 … 1.
+        betas: Decay rates of the running mean and of the running mean square; each 0 … 1.
         eps: Added to the root mean square; ≥ 0.
         weight_decay: L2 penalty, added to the gradient; ≥ 0.
-        amsgrad: Whether the largest mean square so far is taken instead of the present one.
+        amsgrad: Whether to use the largest mean square so far instead of the current one.
 
     Source:
         Kingma, Ba: "Adam: a method for stochastic optimization" (2015); torch.optim.Adam.
@@ -36,7 +36,7 @@ class Adam(Optimizer):
     amsgrad: bool = False
 
     def build(self, groups: list[dict[str, Any]]) -> optim.Optimizer:
-        """Make torch's Adam; whether it runs fused or foreach is left to torch."""
+        """Make torch's Adam; torch decides whether it runs fused or foreach."""
         from torch import optim
 
         return optim.Adam([dict(group) for group in groups], **attrs.asdict(cast(Any, self)))

@@ -1,4 +1,4 @@
-"""Adam with weight decay kept apart from the gradient."""
+"""Adam with weight decay that is separate from the gradient."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @component
 class AdamW(Optimizer):
-    """Adam whose weight decay shrinks the parameters by itself, apart from the gradient. The first choice for networks.
+    """Adam whose weight decay shrinks the parameters directly, not through the gradient. The first choice for networks.
 
     Attributes:
-        betas: Decay rates of the running mean and mean square; each 0 … 1.
+        betas: Decay rates of the running mean and of the running mean square; each 0 … 1.
         eps: Added to the root mean square; ≥ 0.
-        weight_decay: Each step takes ``lr · weight_decay`` of the parameters away; ≥ 0.
-        amsgrad: Whether the largest mean square so far is taken instead of the present one.
+        weight_decay: Each step subtracts ``lr · weight_decay`` times the parameters; ≥ 0.
+        amsgrad: Whether to use the largest mean square so far instead of the current one.
 
     Source:
         Loshchilov, Hutter: "Decoupled weight decay regularization" (2019); torch.optim.AdamW.
@@ -34,7 +34,7 @@ class AdamW(Optimizer):
     amsgrad: bool = False
 
     def build(self, groups: list[dict[str, Any]]) -> optim.Optimizer:
-        """Make torch's AdamW; whether it runs fused or foreach is left to torch."""
+        """Make torch's AdamW; torch decides whether it runs fused or foreach."""
         from torch import optim
 
         return optim.AdamW([dict(group) for group in groups], **attrs.asdict(cast(Any, self)))

@@ -1,4 +1,4 @@
-"""Stochastic gradient descent, with momentum where it is asked for."""
+"""Stochastic gradient descent, optionally with momentum."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
 
 @component
 class SGD(Optimizer):
-    """Steps down the gradient, or down its running sum. With ``momentum = 0.99, nesterov = true`` as nnU-Net trains.
+    """Follows the negative gradient, or its running sum. nnU-Net trains with ``momentum = 0.99, nesterov = true``.
 
     Attributes:
-        momentum: What is kept of the step before; 0 … 1.
-        dampening: What is left off the present gradient where there is momentum; 0 … 1.
+        momentum: Fraction of the previous step that is added to the next one; 0 … 1.
+        dampening: Fraction by which the current gradient is reduced if there is momentum; 0 … 1.
         weight_decay: L2 penalty, added to the gradient; ≥ 0.
-        nesterov: Whether the gradient counts as if taken after the momentum's step.
+        nesterov: Whether to use Nesterov momentum, which looks one momentum step ahead.
 
     Source:
         Sutskever et al.: "On the importance of initialization and momentum in deep learning" (2013); torch.optim.SGD.
@@ -37,7 +37,7 @@ class SGD(Optimizer):
     nesterov: bool = False
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Yield what torch would refuse of Nesterov momentum."""
+        """Yield an error if torch would refuse the settings of Nesterov momentum."""
         if self.nesterov and (self.momentum == 0 or self.dampening != 0):
             yield Problem(
                 "Nesterov momentum needs momentum above 0 and dampening 0;"
@@ -46,7 +46,7 @@ class SGD(Optimizer):
             )
 
     def build(self, groups: list[dict[str, Any]]) -> optim.Optimizer:
-        """Make torch's SGD; whether it runs fused or foreach is left to torch."""
+        """Make torch's SGD; torch decides whether it runs fused or foreach."""
         from torch import optim
 
         return optim.SGD([dict(group) for group in groups], **attrs.asdict(cast(Any, self)))

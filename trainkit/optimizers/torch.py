@@ -17,16 +17,16 @@ if TYPE_CHECKING:
     from trainkit.recipe.root import Recipe
 
 _ELSEWHERE = {"params": "is set by trainkit", "lr": "is a setting of the optimizer itself, beside arguments"}
-_REAL_ONLY = ("Adafactor", "Muon")  # torch says so at the first step only
-_REFUSED = {"SparseAdam": "takes sparse gradients alone, which no model here has; take Adam"}
+_REAL_ONLY = ("Adafactor", "Muon")  # for complex parameters, torch raises only at the first step
+_REFUSED = {"SparseAdam": "works only with sparse gradients, which no model here has; use Adam"}
 
 
 @component
 class TorchOptimizer(Optimizer):
     """Any class of ``torch.optim``, by name. For optimizers that have no component of their own.
 
-    A parameter group may override single arguments (``[groups.NAME] arguments = { momentum = 0.5 }``); the others are
-    as in [optimizer]. Classes that call the model several times a step, or that need sparse gradients, are refused.
+    A parameter group may override single arguments (``[groups.NAME] arguments = { momentum = 0.5 }``); it takes the
+    others from [optimizer]. Classes that call the model several times per step or need sparse gradients are refused.
 
     Attributes:
         name: The class, for example "RMSprop".
@@ -37,7 +37,7 @@ class TorchOptimizer(Optimizer):
     arguments: dict[str, Any] = attrs.field(factory=dict)
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Yield what torch would not take: the class, an argument, or its type. Torch is read, not imported."""
+        """Yield what torch would refuse: the class, an argument, or its type. Torch's source is read, not imported."""
         if reason := _refusal(self.name):
             yield Problem(reason, "name")
             return
@@ -58,21 +58,21 @@ class TorchOptimizer(Optimizer):
         """Make torch's optimizer.
 
         Raises:
-            RecipeError: There is no such class, or torch refuses the arguments or the parameters.
+            RecipeError: The class does not exist, or torch refuses the arguments or the parameters.
         """
         if reason := _refusal(self.name):
             raise RecipeError(reason)
         from torch import optim
 
         if self.name in _REAL_ONLY and any(each.is_complex() for group in groups for each in group["params"]):
-            raise RecipeError(f"{self.name} takes no complex parameters, which this model has; take another optimizer")
+            raise RecipeError(f"{self.name} refuses complex parameters, which this model has; use another optimizer")
         overridden = [
             {key: value for key, value in group.items() if key != "arguments"} | _as_torchs(group.get("arguments", {}))
             for group in groups
         ]
         try:
             made: optim.Optimizer = getattr(optim, self.name)(overridden, lr=self.lr, **_as_torchs(self.arguments))
-        except Exception as error:  # whatever torch says of arguments that the recipe gave it
+        except Exception as error:  # whatever torch raises for the recipe's arguments
             reason = f"{type(error).__name__}: {error}"
             raise RecipeError(f"torch's {self.name} cannot be made with {self.arguments}: {reason}") from error
         return made
@@ -85,7 +85,7 @@ def _refusal(name: str) -> str | None:
     if name not in usable:
         return f'torch.optim has no optimizer "{name}"; {did_you_mean(name, usable)}'
     if read_arguments(name, classes, "step")["closure"].required:
-        return f"{name} calls the model several times in each step (it needs a closure), which trainkit does not do"
+        return f"{name} calls the model several times per step (it needs a closure), which trainkit does not support"
     return f"{name} {_REFUSED[name]}" if name in _REFUSED else None
 
 

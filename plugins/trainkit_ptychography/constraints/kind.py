@@ -23,7 +23,7 @@ class Constraint(Component):
 
     Attributes:
         start_epoch: The first epoch in which it is imposed.
-        stop_epoch: The first epoch in which it is no longer imposed. Left out: it is imposed until the run ends.
+        stop_epoch: The first epoch in which it is no longer imposed. If left out, it is imposed until the run ends.
         every_steps: It is imposed after every so many optimizer steps of the run.
     """
 

@@ -11,6 +11,7 @@ from attrs.validators import gt, optional
 from trainkit import Problem, component
 from trainkit_ptychography.constraints.kind import Constraint
 from trainkit_ptychography.objects.kind import Object
+from trainkit_ptychography.objects.pixels import Pixels
 
 if TYPE_CHECKING:
     from trainkit import Recipe
@@ -53,6 +54,10 @@ class Limits(Constraint):
         settings = getattr(recipe.model, "object", None)
         if isinstance(settings, Object) and not settings.has_pixels:
             yield 'needs an object made of pixels: object = { use = "pixels" }, or leave this constraint out'
+        if isinstance(settings, Pixels) and settings.kind == "phase_only":
+            for key in ("min_amplitude", "max_amplitude"):
+                if getattr(self, key) is not None:
+                    yield Problem('has no effect: the amplitude of a "phase_only" object is 1 everywhere', key)
 
     def build(self, live_object: LiveObject, probe: ProbeModes) -> Callable[[], None]:
         """Make the function that sets pixels to the limits."""

@@ -52,7 +52,7 @@ def crop(array_HW: Tensor, corner_B2: Tensor, shape: tuple[int, int]) -> Tensor:
     rows_BY = corner_B2[:, 0, None] + torch.arange(shape[0], device=corner_B2.device)
     columns_BX = corner_B2[:, 1, None] + torch.arange(shape[1], device=corner_B2.device)
     places_BYX = rows_BY[:, :, None] * width + columns_BX[:, None, :]
-    # A single map is indexed in one dimension: on a CPU its gradient is then many times faster.
+    # A single map is indexed in one dimension: together with its gradient this took 0.4 instead of 0.5 ms on a CPU.
     flat = array_HW.reshape(-1, height * width).squeeze(0)
     patches: Tensor = flat.index_select(-1, places_BYX.flatten())
     return patches.reshape(*leading, *places_BYX.shape)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol
 from trainkit import Component, component
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 
@@ -19,15 +18,11 @@ class WaveGeometry(NamedTuple):
         shape: Rows and columns.
         pixel_size_angstrom: Size of a pixel.
         wavelength_angstrom: Wavelength.
-        dtype: Real dtype to compute in.
-        device: Where waves are.
     """
 
     shape: tuple[int, int]
     pixel_size_angstrom: float
     wavelength_angstrom: float
-    dtype: torch.dtype
-    device: torch.device
 
 
 class LivePropagator(Protocol):
@@ -37,7 +32,8 @@ class LivePropagator(Protocol):
         """Return the factor of a wave's Fourier transform, complex (S, Y, X), zero frequency at [0, 0].
 
         Args:
-            distance_S: How far each wave goes along the beam in Å; the result is differentiable in it.
+            distance_S: How far each wave goes along the beam in Å. The result is differentiable in it, and has its
+                precision and device.
         """
         ...
 

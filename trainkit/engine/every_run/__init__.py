@@ -1,1 +1,1 @@
-"""Live parts that every run has without being told: files, pictures, progress, checkpoints. No recipe names them."""
+"""Live parts that every run has without naming them in the recipe: metrics file, pictures, progress, checkpoints."""

@@ -1,4 +1,4 @@
-"""Writes every picture that a live part shows to ``figures/<name>-<finished epochs>.png``."""
+"""Writes every picture of a live part to ``figures/<name>-<finished epochs>.png``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 
 class Figures(Live):
-    """Part of every run; a file's name says how many epochs were finished, or steps, like a checkpoint's."""
+    """Part of every run. As for a checkpoint, a file's name has the number of finished epochs or steps."""
 
     def on_picture(self, state: State) -> None:
-        """Write pictures that are made inside an epoch."""
+        """Write pictures that were made inside an epoch."""
         if not state.closing:
             self._write(state, f"step-{state.step:08d}")
 
@@ -23,7 +23,7 @@ class Figures(Live):
         self._write(state, f"{state.epoch + 1:04d}")
 
     def on_run_end(self, state: State) -> None:
-        """Write pictures that came with the end of the run."""
+        """Write pictures that were made at the end of the run."""
         self._write(state, f"{state.epoch:04d}")
 
     def _write(self, state: State, when: str) -> None:

@@ -1,4 +1,4 @@
-"""``metrics.jsonl``: one line of JSON an epoch, with every value under its full name."""
+"""Writes ``metrics.jsonl``: one line of JSON per epoch, with every value under its full name."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ NAME = "metrics.jsonl"
 class MetricsFile(Live):
     """Part of every run.
 
-    ``epoch`` counts from 0, as everywhere; ``seconds`` is the epoch's wall time. A line without ``seconds`` holds the
-    values of one split that was evaluated inside an epoch, after ``step`` steps. JSON has no NaN: a value that is not
+    ``epoch`` counts from 0; ``seconds`` is the epoch's wall-clock time. A line without ``seconds`` has the values of a
+    split that was evaluated inside an epoch, after ``step`` steps of the run. JSON has no NaN: a value that is not
     finite is written as null.
     """
 
     def on_validation_end(self, state: State) -> None:
-        """Append a line of the split's values, where it is evaluated inside an epoch."""
+        """Append a line with the split's values if it is evaluated inside an epoch."""
         if not state.closing:
             values = {name: value for name, value in state.metrics.items() if name.startswith(f"{state.split}/")}
             _append(state, values, {})
 
     def on_epoch_end(self, state: State) -> None:
-        """Append the epoch's line; it is on the disk before the epoch's checkpoint is."""
+        """Append the epoch's line, which is on the disk before the epoch's checkpoint."""
         _append(state, state.metrics, {"seconds": round(sum(state.seconds.values()), 3)})
 
 
@@ -48,7 +48,7 @@ def _append(state: State, values: Mapping[str, float], more: Mapping[str, float]
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run folder's metrics file; a half-written last line is left out."""
+    """Return the lines of a run folder's metrics file, without an incomplete last line."""
     path = folder / NAME
     if not path.is_file():
         return []
@@ -62,13 +62,13 @@ def read(folder: Path) -> list[dict[str, Any]]:
 
 
 def cut_back(folder: Path, epochs: int, evaluated_step: int, into: Path | None = None) -> None:
-    """Keep only the lines of what a checkpoint knows.
+    """Keep only the lines that were written before a checkpoint.
 
     Args:
         folder: The run folder.
-        epochs: Finished epochs of the checkpoint from which the run goes on.
-        evaluated_step: Finished steps at its last evaluation.
-        into: Another run folder to write them to.
+        epochs: Number of finished epochs in the checkpoint from which the run is resumed.
+        evaluated_step: Number of finished steps at the checkpoint's last evaluation.
+        into: Another run folder to write the lines to; None: the same folder.
     """
     kept = [
         json.dumps(line) + "\n"

@@ -1,4 +1,4 @@
-"""What a person sees of a running training: a live line on a terminal, plain lines elsewhere."""
+"""Shows the progress of a run: a progress bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _BAR_WIDTH = 20
 
 
 class Progress(Live):
-    """Part of every run, the last one to be called: tells where it stands.
+    """Part of every run, called after all others: shows its progress.
 
     Args:
-        console: Where to.
+        console: Prints the lines and holds the progress bar.
     """
 
     def __init__(self, console: Console) -> None:
         self._console = console
         self._task: Any = None
         self._next = 0.0
-        self._epochs: deque[float] = deque(maxlen=20)  # seconds of the last ones
+        self._epochs: deque[float] = deque(maxlen=20)  # seconds of the last epochs
 
     def on_run_start(self, state: State) -> None:
-        """Open the live line, on a terminal."""
+        """Open the progress bar on a terminal."""
         if self._console.is_terminal:
             from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
@@ -47,21 +47,21 @@ class Progress(Live):
             self._console.live = live
 
     def on_group_start(self, state: State) -> None:
-        """Say that a group starts."""
+        """Print that a group starts."""
         if state.group is not None and state.epoch:
             lr = state.groups[state.group].lr
             self._console.say(f"epoch {state.epoch}: group {state.group} starts, lr {lr:.3g}")
 
     def on_group_stop(self, state: State) -> None:
-        """Say that a group stops."""
+        """Print that a group stops."""
         self._console.say(f"epoch {state.epoch}: group {state.group} stops")
 
     def on_epoch_start(self, state: State) -> None:
-        """Wait with the first sign of the epoch."""
+        """Set the time of the epoch's first update."""
         self._next = time.perf_counter() + (_REFRESH_SECONDS if self._console.live else _PLAIN_SECONDS)
 
     def on_step_end(self, state: State) -> None:
-        """Now and then show where the epoch stands; only then is the loss read from the device."""
+        """Show the progress of the epoch from time to time; only then is the loss read from the device."""
         now = time.perf_counter()
         if now >= self._next:
             live = self._console.live
@@ -75,23 +75,23 @@ class Progress(Live):
                 self._console.say(f"{where}  {loss}")
 
     def on_checkpoint(self, state: State) -> None:
-        """Say the values of an epoch that is finished, its checkpoint included, and where its time went."""
+        """Print the values and the times of an epoch that is finished, including its checkpoint."""
         if state.steps_in_epoch:
             return  # saved inside an epoch
         rates = [f"{name} {lr:.3g}" for name, lr in state.learning_rates().items() if state.groups[name].active]
         values = [f"{name} {value:.4g}" for name, value in state.metrics.items() if not name.startswith("lr/")]
         text = "  ".join([*values, "lr " + " ".join(rates)])
-        spent = " + ".join(f"{what} {seconds:.2f}" for what, seconds in state.seconds.items())
+        spent = ", ".join(f"{what} {seconds:.2f}" for what, seconds in state.seconds.items())
         seconds = sum(state.seconds.values())
         self._epochs.append(seconds)
         left = timedelta(seconds=round(sum(self._epochs) / len(self._epochs) * (state.epochs - state.epoch)))
-        line = f"epoch {state.epoch}/{state.epochs}  {text}  {seconds:.2f} s = {spent}  left {left}"
+        line = f"epoch {state.epoch}/{state.epochs}  {text}  {seconds:.2f} s ({spent})  remaining {left}"
         self._console.say(line, shown=self._console.live is None)
         if self._console.live:
             self._update(state, text)
 
     def on_run_end(self, state: State) -> None:
-        """Close the live line."""
+        """Close the progress bar."""
         if self._console.live:
             self._console.live.stop()
             self._console.live = None
@@ -99,6 +99,8 @@ class Progress(Live):
     def _update(self, state: State, values: str) -> None:
         live = self._console.live
         description = f"epoch {min(state.epoch + 1, state.epochs)}/{state.epochs}"
-        room = live.console.width - len(description) - _BAR_WIDTH - len(" 0:00:00 ") - 3  # else rich squeezes the bar
+        room = (
+            live.console.width - len(description) - _BAR_WIDTH - len(" 0:00:00 ") - 3
+        )  # otherwise rich shrinks the bar
         live.update(self._task, completed=state.step, description=description, values=values[: max(room, 0)])
         live.refresh()

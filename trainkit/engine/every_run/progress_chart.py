@@ -1,4 +1,4 @@
-"""``progress.png``: the curves of a run at one glance, for someone without TensorBoard."""
+"""Draws ``progress.png``: the curves of a run in one picture, for users without TensorBoard."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ if TYPE_CHECKING:
     from trainkit.state import State
 
 _NOT_VALUES = ("epoch", "step", "seconds")
-_MOST_NAMED = 12  # curves in a panel's legend
+_MOST_NAMED = 12  # largest number of curves in a panel's legend
 
 
 class ProgressChart(Live):
-    """Part of every run; drawn whenever pictures are due, and at the end."""
+    """Part of every run: draws the chart when pictures are due, and at the end."""
 
     def __init__(self) -> None:
         self._due = False
 
     def on_picture(self, state: State) -> None:
-        """Draw once this epoch's line is written."""
+        """Remember to draw after this epoch's line is written."""
         self._due = True
 
     def on_epoch_end(self, state: State) -> None:
-        """Draw, if pictures are due."""
+        """Draw if pictures are due."""
         if self._due:
             self._due = False
             draw(state)
@@ -73,12 +73,12 @@ def draw(state: State) -> None:
 
 
 def _place(line: Mapping[str, Any], state: State) -> float:
-    """Return where a line's values are drawn: at their epoch, or between two where they are from inside one."""
+    """Return the x-coordinate of a line's values: its epoch, or a fraction of epochs if it is from inside one."""
     return float(line["epoch"]) if "seconds" in line else line["step"] / state.steps_per_epoch - 1
 
 
 def _panels(values: Collection[str]) -> dict[str, str]:
-    """Return value -> the value in whose panel it is drawn: ``dice_liver`` in that of ``dice``, where there is one."""
+    """Return value -> the value whose panel it is drawn in: for ``dice_liver`` it is ``dice`` if that exists."""
     return {
         value: min((each for each in values if value.startswith(f"{each}_")), key=len, default=value)
         for value in values

@@ -1,4 +1,4 @@
-"""What a checkpoint of a run holds, and when one is written."""
+"""Writes the checkpoints of a run, and restores a run from one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def checkpoint_content(run: Run) -> dict[str, Any]:
-    """Return all that a run needs to go on: JSON values and tensors."""
+    """Return everything that is needed to resume a run, as JSON values and tensors."""
     state, parameters = run.state, _parameters(run)
     return {
         "epoch": state.epoch,
@@ -57,32 +57,32 @@ def checkpoint_content(run: Run) -> dict[str, Any]:
 
 
 def restore(run: Run, saved: Mapping[str, Any], groups: Mapping[str, ResumedGroup]) -> LoadReport:
-    """Put a freshly built run where the checkpoint was.
+    """Restore the state of a checkpoint in a newly built run.
 
     Args:
         run: The run.
-        saved: The content.
-        groups: How each parameter group goes on.
+        saved: The content of the checkpoint.
+        groups: How each parameter group continues.
 
     Returns:
-        Which parameters begin with no optimizer state, and whose state nobody takes.
+        Which parameters start without optimizer state, and which saved states are not used.
 
     Raises:
-        CheckpointError: The checkpoint is of another model.
+        CheckpointError: The checkpoint does not fit the run's model or its steps per epoch.
     """
     state = run.state
     state.epoch, state.step, state.epoch_step = saved["epoch"], saved["step"], saved["epoch_step"]
     if state.steps_in_epoch and saved["steps_per_epoch"] != state.steps_per_epoch:
         raise CheckpointError(
-            f"the checkpoint stands inside an epoch of {saved['steps_per_epoch']} steps, and an epoch now has "
-            f"{state.steps_per_epoch}: change what makes up an epoch from a checkpoint at an epoch's end"
+            f"the checkpoint was written inside an epoch of {saved['steps_per_epoch']} steps, but an epoch now has "
+            f"{state.steps_per_epoch}; to change the number of steps, resume from a checkpoint at an epoch's end"
         )
     try:
         state.model.load_state_dict(saved["model"])
     except RuntimeError as error:
-        said = "; ".join(_misfits(saved["model"], state.model.state_dict())) or str(error)
-        advice = "Go on with the model that it was, or begin a run anew"
-        raise CheckpointError(f"the checkpoint's model is not this recipe's: {said}. {advice}") from error
+        reason = "; ".join(_misfits(saved["model"], state.model.state_dict())) or str(error)
+        advice = "Resume with the same model settings, or start a new run"
+        raise CheckpointError(f"the checkpoint does not fit this recipe's model: {reason}. {advice}") from error
     report = _load_optimizers(run, saved)
     for name, group in groups.items():
         run.groups.continue_group(name, group.plan, group.memory)
@@ -91,7 +91,7 @@ def restore(run: Run, saved: Mapping[str, Any], groups: Mapping[str, ResumedGrou
             state.groups[name].stop_epoch = known["stopped_at"]
     state.metrics = dict(saved["metrics"])
     state.evaluated_step = saved.get("evaluated_step", -1)
-    if state.steps_in_epoch:  # a stop was asked for, and the epoch not closed yet
+    if state.steps_in_epoch:  # a stop may have been requested when the epoch was not closed yet
         state.stop_reason = saved.get("stop_reason")
     state.means = {
         name: EpochMean(**running | {"values": [value.to(state.context.device) for value in running["values"]]})
@@ -108,13 +108,13 @@ def restore(run: Run, saved: Mapping[str, Any], groups: Mapping[str, ResumedGrou
 
 
 def _load_optimizers(run: Run, saved: Mapping[str, Any]) -> LoadReport:
-    """Give each optimizer what was saved of its parameters: by itself, else by another one of its class."""
+    """Load each optimizer's state: what it saved itself, or else what another optimizer of its class saved."""
     kept: Mapping[str, Any] = saved["optimizers"] if "optimizers" in saved else {SHARED: saved["optimizer"]}
     parameters = _parameters(run)
     fresh: list[str] = []
     for name, optimizer in run.optimizers.members.items():
         held = _held(optimizer, parameters)
-        is_of_phase = "." in name  # it starts without a memory, whatever another one remembers
+        is_of_phase = "." in name  # it starts without a state, whatever the other optimizers saved
         sources = [other for other in kept if other != name and not is_of_phase] + [name] * (name in kept)
         known: dict[str, Any] = {}
         for source in sources:
@@ -128,7 +128,7 @@ def _load_optimizers(run: Run, saved: Mapping[str, Any]) -> LoadReport:
 
 
 def check_finite(run: Run) -> None:
-    """Refuse a state that is not finite.
+    """Check that the model's state is finite.
 
     Raises:
         NonFiniteError: A parameter or buffer is NaN or infinite; the message names it.
@@ -141,7 +141,7 @@ def check_finite(run: Run) -> None:
 
 
 class Saver(Live):
-    """Part of every run: writes checkpoints and removes those that nobody asked to keep.
+    """Part of every run: writes checkpoints, and removes those that the settings do not keep.
 
     Args:
         run: The run.
@@ -154,7 +154,7 @@ class Saver(Live):
         self.newest: Path | None = None
 
     def on_checkpoint(self, state: State) -> None:
-        """Write a checkpoint if one is due or asked for."""
+        """Write a checkpoint if one is due or was requested."""
         settings = self._run.recipe.checkpoint
         inside = state.steps_in_epoch > 0
         leaving = state.stop_reason is not None or state.interrupted or state.epoch == state.epochs
@@ -173,24 +173,24 @@ class Saver(Live):
 
     @property
     def best(self) -> Best | None:
-        """The best monitored value among the saved states."""
+        """The checkpoint with the best monitored value; None: there is none."""
         return self._best.ranked[0] if self._best.ranked else None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return which states were best."""
+        """Return the ranking of the best checkpoints."""
         return {"best": self._best.state()}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Take over which states were best."""
+        """Restore the ranking of the best checkpoints."""
         self._best.restore(saved["best"])
 
 
 class SaveByTime(Live):
-    """Part of runs whose checkpoints are written by steps or minutes too: asks for them.
+    """Part of runs that also write checkpoints by steps or minutes: requests these checkpoints.
 
     Args:
-        every_steps: After every so many optimizer steps of the run; 0: not by steps.
-        every_minutes: When the last checkpoint is so many minutes old; 0: not by time.
+        every_steps: Optimizer steps between two checkpoints; 0: not by steps.
+        every_minutes: Minutes since the last checkpoint after which one is written; 0: not by time.
     """
 
     def __init__(self, every_steps: int, every_minutes: float) -> None:
@@ -198,20 +198,20 @@ class SaveByTime(Live):
         self._saved = monotonic()
 
     def on_step_end(self, state: State) -> None:
-        """Ask for a checkpoint if one is due."""
+        """Request a checkpoint if one is due."""
         if self._every_steps and state.step % self._every_steps == 0:
             state.save(f"every {self._every_steps} steps")
         elif self._every_seconds and monotonic() - self._saved >= self._every_seconds:
             state.save("time")
 
     def on_checkpoint(self, state: State) -> None:
-        """Start the clock again where a checkpoint is written."""
+        """Start the clock again when a checkpoint is written."""
         if state.save_reason is not None or not state.steps_in_epoch:
             self._saved = monotonic()
 
 
 def _misfits(saved: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
-    """Yield, for a person, in what one model's state does not fit another's."""
+    """Yield, in words, the differences in names and shapes between a saved model and this run's."""
     shapes = {
         name: f"{tuple(value.shape)} (here {tuple(here[name].shape)})"
         for name, value in saved.items()
@@ -227,10 +227,10 @@ def _misfits(saved: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]
 
 
 def facts_of(run: Run) -> dict[str, Any] | None:
-    """Return what the opened data says of itself; None if it says nothing.
+    """Return the facts of the opened data; None if it has none.
 
     Raises:
-        PartError: It fails to.
+        PartError: The method ``facts`` of the data failed.
     """
     facts = getattr(run.state.data, "facts", None)
     if facts is None:
@@ -255,7 +255,7 @@ def _group_content(run: Run, name: str) -> dict[str, Any]:
 
 
 def earlier_stop(now: int, planned: int) -> int | None:
-    """Return the epoch at which a hook lets a group stop; None: it stops as planned."""
+    """Return the epoch at which a hook stopped a group early; None: the group stops as planned."""
     return now if now < planned else None
 
 
@@ -266,7 +266,7 @@ def _parameters(run: Run) -> dict[str, torch.nn.Parameter]:
 def _held(
     optimizer: torch.optim.Optimizer, parameters: Mapping[str, torch.nn.Parameter]
 ) -> dict[str, torch.nn.Parameter]:
-    """Return those of the parameters that an optimizer has."""
+    """Return the parameters that an optimizer holds."""
     ids = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     return {name: parameter for name, parameter in parameters.items() if id(parameter) in ids}
 

@@ -1,4 +1,4 @@
-"""Ends a run in time before the machine is taken away."""
+"""Ends a run, with a checkpoint, before its time limit is reached."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ _IMPORTED = time.monotonic()
 
 
 class TimeLimit(Live):
-    """Part of every run that has ``[run] time_limit``: stops it, with a checkpoint, while there is time for that.
+    """Part of runs with ``[run] time_limit``: interrupts the run, with a checkpoint, early enough.
 
-    It leaves room for one more step, one validation and one save, each the longest that was measured.
+    The remaining time is enough for one more step, one validation and one checkpoint, each as long as the longest so
+    far.
 
     Args:
-        written: The limit as the recipe says it.
-        seconds: How long the process may run, from its start.
+        written: The limit as it is written in the recipe.
+        seconds: How long the process may run, counted from its start.
     """
 
     def __init__(self, written: str, seconds: float) -> None:
@@ -32,11 +33,11 @@ class TimeLimit(Live):
         self._longest = {"step": 0.0, "validation": 0.0, "checkpoint": 0.0}
 
     def on_epoch_start(self, state: State) -> None:
-        """Do not take what lay between two epochs for a step."""
+        """Do not count the time between two epochs as a step."""
         self._last_step = None
 
     def on_step_end(self, state: State) -> None:
-        """Look whether there is time for another step."""
+        """Interrupt the run if there is no time for another step."""
         now = time.monotonic()
         if self._last_step is not None:
             self._longest["step"] = max(self._longest["step"], now - self._last_step)
@@ -45,13 +46,13 @@ class TimeLimit(Live):
             state.interrupt(f"time limit {self._written}")
 
     def on_checkpoint(self, state: State) -> None:
-        """Remember how long validation and saving took."""
+        """Record how long validation and the checkpoint took."""
         for what in ("validation", "checkpoint"):
             self._longest[what] = max(self._longest[what], state.seconds[what])
 
 
 def process_seconds() -> float:
-    """Return how long this process has been running; where the system does not tell, since this module's import."""
+    """Return for how many seconds this process has run, or, without /proc, how long ago this module was imported."""
     stat, uptime = Path("/proc/self/stat"), Path("/proc/uptime")
     if not (stat.is_file() and uptime.is_file()):
         return time.monotonic() - _IMPORTED

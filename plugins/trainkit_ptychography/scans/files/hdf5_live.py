@@ -18,6 +18,7 @@ from trainkit import DataError, bytes_in_words, did_you_mean, free_host_memory, 
 
 _MOST_LISTED = 30
 _BEST_COMPRESSION = 1100  # deflate makes at best one byte of 1032
+_BOUNDED_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 _CHUNK_CACHE = 2**24  # bytes of unpacked chunks that HDF5 keeps, for neighbours that are asked for next
 
 
@@ -61,7 +62,7 @@ class HDF5File:
         if dataset.dtype.kind not in "iufcb":
             raise DataError(f"{where} must hold numbers, it holds {dataset.dtype}")
         declared, stored = prod(dataset.shape) * dataset.dtype.itemsize, dataset.id.get_storage_size()
-        if declared > _BEST_COMPRESSION * stored:
+        if declared > _most_unpacked(dataset):
             raise DataError(
                 f"{where} declares {declared:,} bytes ({shape_in_words(dataset.shape)} of {dataset.dtype}), but the "
                 f"file holds only {stored:,} for it: it is damaged, unfinished, or made to do harm"
@@ -70,10 +71,9 @@ class HDF5File:
             chunk = prod(dataset.chunks) * dataset.dtype.itemsize
             if chunk > max(free_host_memory() // 2, _CHUNK_CACHE):
                 raise DataError(
-                    f"{where} is stored in pieces of {bytes_in_words(chunk)}, and each is to be read as a whole, but "
+                    f"{where} is stored in pieces of {bytes_in_words(chunk)}, and each must be read as a whole, but "
                     f"only {bytes_in_words(free_host_memory())} of memory are free; store it in smaller ones "
-                    "(h5repack -l "
-                    "CHUNK=…)"
+                    "(h5repack -l CHUNK=…)"
                 )
             self._unpackable(dataset, where)
         return dataset
@@ -161,3 +161,16 @@ def _list(found: dict[str, tuple[int, ...]]) -> str:
     if len(found) > _MOST_LISTED:
         lines.append(f"  … and {len(found) - _MOST_LISTED} more")
     return "\n".join(["The datasets are:", *lines]) if lines else "The file has no datasets."
+
+
+def _most_unpacked(dataset: h5py.Dataset) -> int:
+    """Return how many bytes the stored bytes of a dataset can be at most, once they are unpacked."""
+    stored: int = dataset.id.get_storage_size()
+    properties = dataset.id.get_create_plist()
+    filters = {properties.get_filter(i)[0] for i in range(properties.get_nfilters())}
+    if filters <= _BOUNDED_FILTERS:
+        return _BEST_COMPRESSION * stored
+    # Others, such as Zstandard, have no bound: a chunk of zeros takes a few bytes. But each chunk must be there.
+    num_chunks: int = dataset.id.get_num_chunks()
+    chunk: int = prod(dataset.chunks) * dataset.dtype.itemsize
+    return num_chunks * chunk

@@ -50,7 +50,7 @@ class FileDiffraction(DiffractionData):
         path: The file.
         patterns: Array of the patterns: (points, rows, columns), or (scan rows, scan columns, rows, columns). Leading
             axes of length 1 are dropped.
-        pattern_axes: Order of the axes of that array if it is another, a letter each: "n" points, or "r" and "c" rows
+        pattern_axes: Order of the axes of that array if it differs, one letter each: "n" points, or "r" and "c" rows
             and columns of the scan; "y" and "x" rows and columns of the detector. "nxy" transposes patterns, "xyn"
             suits files written by Matlab.
         pattern_flip: Axes along which patterns are turned around, about the beam: "rows" (upside down), "columns".

@@ -27,7 +27,7 @@ class Reader(Component):
 
     @abstractmethod
     def read(self, settings: FileDiffraction) -> Recording:
-        """Read the scan that settings describe, in the conventions of `Recording`; what they say comes first.
+        """Read the scan that settings describe, in the conventions of `Recording`; settings take precedence.
 
         Raises:
             DataError: The file is missing, damaged or does not fit the settings.
