@@ -57,6 +57,30 @@ def test_results_are_torchs_bit_for_bit_with_a_groups_overrides(ours, overrides)
     assert not torch.equal(a, two_parameters()[0])
 
 
+@pytest.mark.parametrize(("ours", "overrides"), CHOSEN, ids=lambda each: repr(each))
+def test_real_parameters_are_updated_by_torchs_fused_kernel_to_its_bits(ours, overrides):
+    trained = []
+    for fused in (None, True, False):  # ours, and torch's own either way
+        real, other = (torch.nn.Parameter(each.detach().abs()) for each in two_parameters())
+        if fused is None:
+            groups = [{"name": "a", "params": [real], "lr": 0.1}, {"name": "b", "params": [other], "lr": 0.01}]
+            built = ours.build([groups[0], {**groups[1], **overrides}])
+            assert all(group["fused"] for group in built.param_groups)
+        else:
+            settings = attrs.asdict(ours)
+            both = [{"params": [real], "lr": 0.1}, {"params": [other], "lr": 0.01, **overrides}]
+            built = TORCHS[type(ours)](both, fused=fused, foreach=False, **settings)
+        trained.append(train(built, [real, other]))
+    for mine, fused, single in zip(*trained, strict=True):
+        assert torch.equal(mine, fused)
+        torch.testing.assert_close(mine, single, rtol=1e-4, atol=1e-5)
+
+
+def test_parameters_without_a_fused_kernel_are_updated_without_one():
+    built = Adam().build([{"name": "a", "params": two_parameters(), "lr": 0.1}])  # one of them is complex
+    assert not built.param_groups[0]["fused"]
+
+
 @pytest.mark.parametrize(("ours", "theirs"), PAIRS)
 def test_settings_have_torchs_names_and_defaults(ours, theirs):
     arguments = inspect.signature(theirs).parameters

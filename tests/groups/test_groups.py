@@ -213,7 +213,7 @@ def test_starting_late_is_the_same_as_being_added_to_the_optimizer_late(tmp_path
     data = Line().build(Context(seed=5, device=torch.device("cpu"), rank=0, world=1, folder=tmp_path))
     model = Normed().build(data)
     loss = Squares().build(data)
-    options = {"lr": 1e-3, "weight_decay": 0.1}
+    options: dict[str, Any] = {"lr": 1e-3, "weight_decay": 0.1, "fused": True}
     optimizer = torch.optim.AdamW(model.get_submodule("head").parameters(), **options)
     encoder = model.get_submodule("encoder").requires_grad_(False)
     for epoch in range(epochs):

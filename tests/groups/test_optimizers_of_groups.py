@@ -66,11 +66,11 @@ def by_hand(epochs: int = 5, change: int = 2) -> dict[str, torch.Tensor]:
     data = recipe.data.build(Context(0, torch.device("cpu"), 0, 1, Path()))
     model = recipe.model.build(data)
     first, second = ([p for n, p in model.named_parameters() if n.startswith(each)] for each in ("0.", "2."))
-    theirs: torch.optim.Optimizer = torch.optim.SGD(first, lr=0.02, momentum=0.9)
-    other = torch.optim.Adam(second, lr=1e-3)
+    theirs: torch.optim.Optimizer = torch.optim.SGD(first, lr=0.02, momentum=0.9, fused=True)
+    other = torch.optim.Adam(second, lr=1e-3, fused=True)
     for epoch in range(epochs):
         if epoch == change:
-            theirs = torch.optim.AdamW(first, lr=3e-3, weight_decay=0.1)
+            theirs = torch.optim.AdamW(first, lr=3e-3, weight_decay=0.1, fused=True)
         for batch in data.train(epoch, 0):
             model.zero_grad()
             (model(batch)["y"] - batch["y"]).square().mean().backward()  # type: ignore[no-untyped-call]

@@ -9,6 +9,7 @@ import attrs
 from attrs.validators import and_, deep_iterable, ge, lt
 
 from trainkit.contracts import Optimizer, component
+from trainkit.optimizers.fused import can_be_fused
 
 if TYPE_CHECKING:
     from torch import optim
@@ -36,7 +37,8 @@ class Adam(Optimizer):
     amsgrad: bool = False
 
     def build(self, groups: list[dict[str, Any]]) -> optim.Optimizer:
-        """Make torch's Adam; torch decides whether it runs fused or foreach."""
+        """Make torch's Adam, fused where torch can do that."""
         from torch import optim
 
-        return optim.Adam([dict(group) for group in groups], **attrs.asdict(cast(Any, self)))
+        settings = attrs.asdict(cast(Any, self))
+        return optim.Adam([dict(group) for group in groups], fused=can_be_fused(groups), **settings)

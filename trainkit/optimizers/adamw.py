@@ -9,6 +9,7 @@ import attrs
 from attrs.validators import and_, deep_iterable, ge, lt
 
 from trainkit.contracts import Optimizer, component
+from trainkit.optimizers.fused import can_be_fused
 
 if TYPE_CHECKING:
     from torch import optim
@@ -34,7 +35,8 @@ class AdamW(Optimizer):
     amsgrad: bool = False
 
     def build(self, groups: list[dict[str, Any]]) -> optim.Optimizer:
-        """Make torch's AdamW; torch decides whether it runs fused or foreach."""
+        """Make torch's AdamW, fused where torch can do that."""
         from torch import optim
 
-        return optim.AdamW([dict(group) for group in groups], **attrs.asdict(cast(Any, self)))
+        settings = attrs.asdict(cast(Any, self))
+        return optim.AdamW([dict(group) for group in groups], fused=can_be_fused(groups), **settings)

@@ -10,6 +10,7 @@ import attrs
 from attrs.validators import ge, lt
 
 from trainkit.contracts import Optimizer, Problem, component
+from trainkit.optimizers.fused import can_be_fused
 
 if TYPE_CHECKING:
     from torch import optim
@@ -46,7 +47,8 @@ class SGD(Optimizer):
             )
 
     def build(self, groups: list[dict[str, Any]]) -> optim.Optimizer:
-        """Make torch's SGD; torch decides whether it runs fused or foreach."""
+        """Make torch's SGD, fused where torch can do that."""
         from torch import optim
 
-        return optim.SGD([dict(group) for group in groups], **attrs.asdict(cast(Any, self)))
+        settings = attrs.asdict(cast(Any, self))
+        return optim.SGD([dict(group) for group in groups], fused=can_be_fused(groups), **settings)
