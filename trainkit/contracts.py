@@ -332,7 +332,8 @@ class Metric(Component):
 # ---- optimizer and schedulers ---------------------------------------------------------------------------------------
 
 
-def _positive(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
+def positive(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
+    """Refuse a setting that is not a positive, finite number."""
     if not 0 < value < float("inf"):
         raise ValueError(f"{attribute.name} must be a positive number, got {value!r}")
 
@@ -349,7 +350,7 @@ class Optimizer(Component):
 
     entry_points: ClassVar[str] = "trainkit.optimizers"
 
-    lr: float = attrs.field(default=1e-3, validator=_positive)
+    lr: float = attrs.field(default=1e-3, validator=positive)
 
     @abstractmethod
     def build(self, groups: list[dict[str, Any]]) -> optim.Optimizer:

@@ -27,15 +27,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, get_args
 
+from trainkit.contracts import Phase
 from trainkit.errors import ComponentError, blame, did_you_mean
 
 if TYPE_CHECKING:
     from trainkit.contracts import Hook
     from trainkit.state import State
 
-PHASES = ("mutate", "observe", "log", "persist")
+PHASES = get_args(Phase)
 
 
 class Live:

@@ -9,6 +9,7 @@ import pickle
 import warnings
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor, nn
 
 from trainkit.checkpoint.file import read as read_checkpoint
 from trainkit.errors import DataError, did_you_mean
+from trainkit.words import some_of
 
 _WRAPPERS = ("state_dict", "model_state_dict", "network_weights", "model", "net")
 """Keys under which a torch file may hold the weights."""
@@ -25,7 +27,7 @@ _WRAPPERS = ("state_dict", "model_state_dict", "network_weights", "model", "net"
 _PREFIXES = ("module.", "network.", "model.network.")
 """Prefixes that all names may have: from DataParallel, or because the network is a part of the saved model."""
 
-_SHOWN = 6
+_some = partial(some_of, most=6)
 
 
 def load_weights(network: nn.Module, path: Path, skip: tuple[str, ...], group_of: Callable[[str], str]) -> str:
@@ -131,7 +133,3 @@ def _named_as(weights: dict[str, Tensor], here: Mapping[str, Tensor]) -> dict[st
         {name.removeprefix(prefix): tensor for name, tensor in weights.items()} for prefix in _PREFIXES
     ]
     return max(candidates, key=lambda named: len(named.keys() & here.keys()))
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (f", … ({len(names)} in all)" if len(names) > _SHOWN else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def bytes_in_words(num_bytes: float) -> str:
@@ -25,3 +25,13 @@ def shape_in_words(shape: Iterable[int]) -> str:
         '96 × 96 × 64'
     """
     return " × ".join(map(str, shape))
+
+
+def some_of(names: Sequence[str], most: int = 8) -> str:
+    """Return the first ``most`` names of a list, and how many there are in all if these are not all.
+
+    Example:
+        >>> some_of(["a", "b", "c"], most=2)
+        'a, b, … (3 in all)'
+    """
+    return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")

@@ -9,22 +9,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from clients.toy_run import PARTS
 
 from trainkit.recipe.shipped import shipped
 
 ROOT = Path(__file__).parents[2]
-TOY = """
+TOY = f"""
 trainkit = 1
 [run]
 epochs = 2
 device = "cpu"
-[data]
-use = "clients.toy:Line"
-[model]
-use = "clients.toy:Perceptron"
-[losses.squares]
-use = "clients.toy:Squares"
-[loggers.tensorboard]
+{PARTS}[loggers.tensorboard]
 use = "tensorboard"
 """
 

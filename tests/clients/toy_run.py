@@ -11,21 +11,25 @@ from trainkit.engine.resume import resume as resume_from
 from trainkit.engine.start import RunOutcome, start
 from trainkit.recipe.resolve import resolve_text
 
-TOY = """
-trainkit = 1
-[run]
-name = "toy"
-epochs = 2
-device = "cpu"
+PARTS = """
 [data]
 use = "clients.toy:Line"
 [model]
 use = "clients.toy:Perceptron"
 [losses.squares]
 use = "clients.toy:Squares"
+"""
+RECORDER = """
 [hooks.recorder]
 use = "clients.recorder:Recorder"
 """
+TOY = f"""
+trainkit = 1
+[run]
+name = "toy"
+epochs = 2
+device = "cpu"
+{PARTS}{RECORDER}"""
 
 
 def run(*sets: str, text: str = TOY) -> RunOutcome:

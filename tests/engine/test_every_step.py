@@ -72,25 +72,20 @@ use = "poisson"
 [groups.dr]
 start_epoch = 2
 """,
-    "segmenter": HEAD
+    "network": HEAD
     + """
 [data]
-use = "clients.segmenter:Volumes"
-num_workers = 0
+use = "clients.toy:Line"
 [model]
-use = "clients.segmenter:TwoHeads"
+use = "clients.normed:Normed"
 [losses.data]
-use = "clients.segmenter:DeepSupervision"
-[metrics.dice]
-use = "clients.segmenter:Dice"
-[inference]
-use = "clients.segmenter:SlidingWindow"
+use = "clients.toy:Squares"
 [groups.head]
 start_epoch = 1
 [groups.encoder]
 stop_epoch = 3
 """,
-    "monai": HEAD
+    "segmentation": HEAD
     + """
 [monitor]
 metric = "val/dice"
@@ -107,7 +102,7 @@ noise = {}
 elastic = {}
 [model]
 use = "unet"
-channels = [4, 8]
+channels = [4, 8, 8]
 dropout = 0.1
 [losses.data]
 use = "dice_ce"
@@ -161,8 +156,8 @@ CASES = [
     *(("ptychography", schedule, ()) for schedule in ("one_cycle by step", "plateau")),
     ("ptychography", "cosine", ("run.accumulate=2",)),
     ("hash", "one_cycle by step", ()),
-    *(("segmenter", schedule, ()) for schedule in ("cosine", "plateau")),
-    ("monai", "plateau", ()),
+    *(("network", schedule, ()) for schedule in ("cosine", "plateau")),
+    ("segmentation", "plateau", ()),
 ]
 
 
@@ -207,14 +202,13 @@ def test_it_ends_with_the_same_bits_from_every_step(client: str, schedule: str, 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.parametrize(("client", "setting"), [("segmenter", "data.num_workers=2"), ("monai", "data.workers=2")])
-def test_loader_workers_change_nothing_of_that(client: str, setting: str) -> None:
-    fewer = ("run.epochs=2", "groups.encoder.stop_epoch=2")
-    assert prove(CLIENTS[client], SCHEDULES["cosine"], setting, *fewer) >= 5
+def test_loader_workers_change_nothing_of_that() -> None:
+    sets = ("data.workers=2", "run.epochs=2", "groups.encoder.stop_epoch=2")
+    assert prove(CLIENTS["segmentation"], SCHEDULES["cosine"], *sets) >= 5
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("client", ["segmenter", "ptychography"])
+@pytest.mark.parametrize("client", ["segmentation", "ptychography"])
 def test_an_interrupted_validation_is_done_anew_and_nothing_else_is_different(client: str) -> None:
     recorder.ACTIONS.clear()
     text = CLIENTS[client]

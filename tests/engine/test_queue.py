@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from clients import recorder
+from clients.toy_run import PARTS, RECORDER
 
 from trainkit import State
 from trainkit.checkpoint import file as checkpoint
@@ -24,20 +25,12 @@ from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.resolve import resolve_all
 
 ROOT = Path(__file__).parents[2]
-TOY = """
+TOY = f"""
 trainkit = 1
 [run]
 epochs = 3
 device = "cpu"
-[data]
-use = "clients.toy:Line"
-[model]
-use = "clients.toy:Perceptron"
-[losses.squares]
-use = "clients.toy:Squares"
-[hooks.recorder]
-use = "clients.recorder:Recorder"
-"""
+{PARTS}{RECORDER}"""
 
 
 @pytest.fixture(autouse=True)
@@ -159,7 +152,7 @@ def test_a_second_signal_ends_it_at_once() -> None:
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert "the last checkpoint holds" in err
+    assert "the last checkpoint is complete" in err
     assert "Traceback" not in err
 
 

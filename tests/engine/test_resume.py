@@ -80,22 +80,30 @@ use = "amplitude"
 """,
         ("[groups.object]\nlr = 5e-3", "[groups.probe]\nlr = 1e-3", "[groups.dr]\nlr = 3e-3"),
     ),
-    "segmenter": Client(
+    "segmentation": Client(
         """
 [data]
-use = "clients.segmenter:Volumes"
+use = "segmentation_synthetic"
+num_cases = 4
+size = [16, 16, 16]
+patch_size = [8, 8, 8]
+steps_per_epoch = 3
+workers = 2
 
 [model]
-use = "clients.segmenter:TwoHeads"
+use = "unet"
+channels = [4, 8, 8]
+norm = "batch"
+dropout = 0.2
 
 [inference]
-use = "clients.segmenter:SlidingWindow"
+use = "sliding_window"
 
 [losses.heads]
-use = "clients.segmenter:DeepSupervision"
+use = "dice_ce"
 
 [metrics.overlap]
-use = "clients.segmenter:Dice"
+use = "dice"
 
 [monitor]
 metric = "val/dice"
@@ -106,11 +114,7 @@ use = "sgd"
 momentum = 0.9
 lr = 0.1
 """,
-        (
-            '[groups.coarse]\nparameters = ["head.coarse.*"]',
-            '[groups.encoder]\nparameters = ["encoder.*"]\nweight_decay = 1e-3',
-            '[groups.fine]\nparameters = ["head.fine.*"]',
-        ),
+        ("[groups.decoder]", "[groups.encoder]\nweight_decay = 1e-3", "[groups.head]"),
     ),
     "third party": Client(
         """
@@ -152,7 +156,9 @@ def recipe(client: Client, turn: int, when: str) -> str:
 def trainkit(*arguments: str, folder: Path, site: Path, kill: bool = False) -> subprocess.CompletedProcess[str]:
     paths = [str(Path(__file__).parents[1]), str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = (
-        os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"} | ({ARMED: "1"} if kill else {})
+        os.environ
+        | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
+        | ({ARMED: "1"} if kill else {})
     )
     command = [sys.executable, "-m", "trainkit", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -185,7 +191,7 @@ def run_both(client: Client, turn: int, when: str, folder: Path, site: Path) -> 
 
 
 pytestmark = pytest.mark.xdist_group("killed runs")  # one worker has all tests here, and makes the runs once
-CASES = [(name, turn, list(KILLS)[turn]) for turn in range(3) for name in CLIENTS] + [("segmenter", 1, "saved_step")]
+CASES = [(name, turn, list(KILLS)[turn]) for turn in range(3) for name in CLIENTS] + [("third party", 1, "saved_step")]
 
 
 @pytest.fixture(scope="module")

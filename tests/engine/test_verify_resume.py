@@ -3,24 +3,19 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from clients.toy_run import PARTS
 
 from trainkit.engine.verify import verify
 from trainkit.recipe.resolve import resolve
 
-TOY = """
+TOY = f"""
 trainkit = 1
 [run]
 epochs = 4
 device = "cpu"
 [checkpoint]
 keep_last = 1000
-[data]
-use = "clients.toy:Line"
-[model]
-use = "clients.toy:Perceptron"
-[losses.squares]
-use = "clients.toy:Squares"
-[hooks.extra]
+{PARTS}[hooks.extra]
 use = "clients.toy:Count"
 """
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,17 +9,15 @@ from typing import Any
 
 import pytest
 import torch
+from clients import toy_run
 from clients.toy import Line
+from clients.toy_run import PARTS, RECORDER, lines, resume
 
 from trainkit import RecipeError, component
-from trainkit.console import Console
-from trainkit.engine.resume import resume as resume_from
-from trainkit.engine.start import RunOutcome, start
 from trainkit.groups.plan import Clock, GroupPlan, Phase
 from trainkit.groups.resuming import CHOICES, ResumePoint, SavedGroup, is_ambiguous, rates_per_epoch, resume_group
 from trainkit.optimizers.adam import Adam
 from trainkit.recipe.group_epochs import ActiveEpochs
-from trainkit.recipe.resolve import resolve_text
 from trainkit_schedulers.cosine import Cosine
 from trainkit_schedulers.none import NoSchedule
 from trainkit_schedulers.one_cycle import OneCycle
@@ -108,19 +105,13 @@ def test_a_group_that_is_let_go_only_now_begins_its_own_clock_now() -> None:
 
 # ---- the whole way --------------------------------------------------------------------------------------------------
 
-TOY = """
+TOY = f"""
 trainkit = 1
 [run]
 name = "toy"
 epochs = 4
 device = "cpu"
-[data]
-use = "clients.toy:Line"
-[model]
-use = "clients.toy:Perceptron"
-[losses.squares]
-use = "clients.toy:Squares"
-[scheduler]
+{PARTS}[scheduler]
 use = "cosine"
 """
 GROUPS = """
@@ -142,17 +133,11 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*sets: str, text: str = TOY) -> Path:
-    return start(resolve_text(text, Path.cwd(), sets), Console(quiet=True)).run.state.folder
-
-
-def resume(path: Path, *sets: str, quiet: bool = True, **options: Any) -> RunOutcome:
-    ending = resume_from(path, Console(quiet), sets=sets, allow_code=True, **options)
-    assert ending is not None
-    return ending
+    return toy_run.run(*sets, text=text).run.state.folder
 
 
 def rates(folder: Path, group: str = "other") -> list[float]:
-    return [json.loads(line)[f"lr/{group}"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line[f"lr/{group}"] for line in lines(folder)]
 
 
 def test_an_extension_is_refused_with_the_three_learning_rates_and_nothing_is_touched() -> None:
@@ -275,7 +260,7 @@ def test_a_checkpoint_inside_an_epoch_refuses_another_length_of_epochs() -> None
 
     recorder.ACTIONS["step_end"] = lambda state: state.interrupt("here") if state.step == 2 else None
     try:
-        folder = run(text=TOY + '[hooks.recorder]\nuse = "clients.recorder:Recorder"\n')
+        folder = run(text=TOY + RECORDER)
     finally:
         recorder.ACTIONS.clear()
     with pytest.raises(CheckpointError, match="inside an epoch of 4 steps, but an epoch now has 2"):

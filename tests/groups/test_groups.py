@@ -1,4 +1,4 @@
-"""Parameter groups in running trainings of two clients: what is frozen, what starts when, and what is logged of it."""
+"""Parameter groups in running trainings of two models: what is frozen, what starts when, and what is logged of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import attrs
 import pytest
 import torch
-from clients import segmenter
+from clients.normed import Normed
+from clients.toy import Line, Squares
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
@@ -51,16 +52,13 @@ probe = { use = "aperture", modes = 2 }
 use = "amplitude"
 """
 
-SEGMENTER = """
+NETWORK = """
 [data]
-use = "clients.segmenter:Volumes"
-num_workers = 0
+use = "clients.toy:Line"
 [model]
-use = "clients.segmenter:TwoHeads"
-[inference]
-use = "clients.segmenter:SlidingWindow"
-[losses.heads]
-use = "clients.segmenter:DeepSupervision"
+use = "clients.normed:Normed"
+[losses.data]
+use = "clients.toy:Squares"
 [optimizer]
 use = "adamw"
 weight_decay = 0.1
@@ -75,8 +73,8 @@ STAGED = {
             "dr": f"lr = 3e-3\nstart_epoch = {THIRD}",
         },
     ),
-    "segmenter": (
-        SEGMENTER,
+    "network": (
+        NETWORK,
         {
             "coarse": 'lr = 5e-3\nparameters = ["head.coarse.*"]',
             "encoder": f'lr = 1e-3\nparameters = ["encoder.*"]\nstart_epoch = {SECOND}',
@@ -193,7 +191,7 @@ def test_tensorboard_has_every_start_and_the_learning_rates_of_every_epoch(three
 
 
 def test_frozen_submodules_are_in_eval_mode_and_their_statistics_stand_still(tmp_path: Path) -> None:
-    trained = train(SEGMENTER + "\n[groups.encoder]\nstart_epoch = 2\n", tmp_path, "run.epochs=4")
+    trained = train(NETWORK + "\n[groups.encoder]\nstart_epoch = 2\n", tmp_path, "run.epochs=4")
     statistics = [name for name in trained.before if "running_" in name or "num_batches" in name]
     assert len(statistics) == 6
     for name in statistics:
@@ -208,14 +206,13 @@ def test_frozen_submodules_are_in_eval_mode_and_their_statistics_stand_still(tmp
 def test_starting_late_is_the_same_as_being_added_to_the_optimizer_late(tmp_path: Path) -> None:
     """Held against a loop in plain torch whose optimizer does not know the encoder before its start."""
     start, epochs = 2, 4
-    text = SEGMENTER + f"\n[groups.encoder]\nstart_epoch = {start}\nlr = 2e-3\n"
+    text = NETWORK + f"\n[groups.encoder]\nstart_epoch = {start}\nlr = 2e-3\n"
     trained = train(text, tmp_path, f"run.epochs={epochs}", "run.seed=5")
 
     seed_everything(5)
-    settings = segmenter.Volumes(num_workers=0)
-    data = settings.build(Context(seed=5, device=torch.device("cpu"), rank=0, world=1, folder=tmp_path))
-    model = segmenter.TwoHeads().build(data)
-    loss = segmenter.DeepSupervision().build(data)
+    data = Line().build(Context(seed=5, device=torch.device("cpu"), rank=0, world=1, folder=tmp_path))
+    model = Normed().build(data)
+    loss = Squares().build(data)
     options: dict[str, Any] = {"lr": 1e-3, "weight_decay": 0.1, "fused": True}
     optimizer = torch.optim.AdamW(model.get_submodule("head").parameters(), **options)
     encoder = model.get_submodule("encoder").requires_grad_(False)
@@ -249,7 +246,7 @@ def test_zero_is_a_start_epoch(tmp_path: Path) -> None:
 
 
 def test_a_group_that_stops_stands_still_from_then_on(tmp_path: Path) -> None:
-    text = SEGMENTER + '\n[groups.head]\nstop_epoch = 2\n[loggers.tensorboard]\nuse = "tensorboard"\n'
+    text = NETWORK + '\n[groups.head]\nstop_epoch = 2\n[loggers.tensorboard]\nuse = "tensorboard"\n'
     trained = train(text, tmp_path, "run.epochs=4")
     for name in trained.tensors("head"):
         assert trained.moved(name) == [True, True, False, False], name
@@ -265,18 +262,18 @@ IDLE = "\n[groups.encoder]\nstart_epoch = 3\n[groups.head]\nstop_epoch = 2\n"
 
 def test_an_epoch_in_which_nothing_trains_is_an_error_of_the_recipe(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no parameter group trains in epoch 2"):
-        prepared(SEGMENTER + IDLE, tmp_path)
+        prepared(NETWORK + IDLE, tmp_path)
 
 
 @component
-class Unannounced(segmenter.TwoHeads):
+class Unannounced(Normed):
     """A model that says only once it is built which groups it has."""
 
     def groups(self) -> Mapping[str, bool] | None:  # type: ignore[override]
         return None
 
 
-UNANNOUNCED = SEGMENTER.replace("clients.segmenter:TwoHeads", f"{__name__}:Unannounced")
+UNANNOUNCED = NETWORK.replace("clients.normed:Normed", f"{__name__}:Unannounced")
 
 
 @pytest.mark.parametrize(
@@ -304,4 +301,4 @@ def test_groups_that_show_only_after_building_are_checked_before_the_first_step(
 def test_every_parameter_is_in_exactly_one_group(groups: dict[str, list[str]], message: str, tmp_path: Path) -> None:
     tables: list[Any] = [f"\n[groups.{name}]\nparameters = {patterns}\n" for name, patterns in groups.items()]
     with pytest.raises(RecipeError, match=message):
-        prepared(SEGMENTER + "".join(tables), tmp_path)
+        prepared(NETWORK + "".join(tables), tmp_path)

@@ -62,7 +62,8 @@ def report(ending: RunOutcome, console: Console) -> None:
         say("losses:         " + "  ".join(f"{name} {value:.5g}" for name, value in losses.items()))
     if others:
         say("values:         " + "  ".join(f"{name} {value:.4g}" for name, value in others.items()))
-    rates = [f"{n} {lr:.4g}" if state.groups[n].active else f"{n} frozen" for n, lr in state.learning_rates().items()]
+    groups = {name: group for name, group in state.groups.items() if group.parameters}
+    rates = [f"{name} {group.lr:.4g}" if group.active else f"{name} frozen" for name, group in groups.items()]
     say("learning rates: " + "  ".join(rates))
     if ending.best:
         best = ending.best

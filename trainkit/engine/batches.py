@@ -50,15 +50,16 @@ class BatchSource:
     def _counted(self, epoch: int, start: int, seconds: dict[str, float]) -> Iterator[Batch]:
         if start >= self._num:
             return
-        batches = _waited_for(self._data.train(epoch, start), f"{self._name}, in train", seconds)
+        batches = fetch(self._data.train(epoch, start), self._name, "train")
         for number in range(start, self._num):
+            began = perf_counter()
             batch = next(batches, None)
+            seconds["data"] += perf_counter() - began
             if batch is None:
                 raise DataError(
                     f"{self._name} yielded {number} of the {self._num} batches that it announced for epoch {epoch}\n"
                     "batches_per_epoch must be the number of batches that train yields"
                 )
-            check_index(batch, self._name)
             yield batch
         if not self._looked_for_more:  # only once, because it may make another batch
             self._looked_for_more = True
@@ -70,17 +71,32 @@ class BatchSource:
                 )
 
 
-def check_index(batch: Batch, name: str) -> None:
-    """Check that a batch has the numbers of its items.
+def fetch(batches: Iterable[Batch], name: str, method: str) -> Iterator[Batch]:
+    """Yield the batches of data, after checking that each has the numbers of its items.
+
+    Args:
+        batches: What a method of the data returned.
+        name: Name of the data in messages.
+        method: Name of the method.
 
     Raises:
-        DataError: The batch has no ``index``; the message names the data.
+        DataError: A batch has no ``index``; the message names the data.
+        PartError: The data failed.
     """
-    if "index" not in batch:
-        raise DataError(
-            f'{name} yielded a batch without "index"; it has {", ".join(map(str, batch))}\n'
-            'each batch needs "index", an integer tensor (B,) with the numbers of its items'
-        )
+    iterator = iter(batches)
+    while True:
+        try:
+            batch = next(iterator, None)
+        except Exception as error:
+            blame(error, f"{name}, in {method}")
+        if batch is None:
+            return
+        if "index" not in batch:
+            raise DataError(
+                f'{name} yielded a batch without "index"; it has {", ".join(map(str, batch))}\n'
+                'each batch needs "index", an integer tensor (B,) with the numbers of its items'
+            )
+        yield batch
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -103,18 +119,3 @@ def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_moved(each, device) for each in value)
     return value
-
-
-def _waited_for(batches: Iterable[Batch], where: str, seconds: dict[str, float]) -> Iterator[Batch]:
-    """Yield the batches, and add the time spent waiting for them to ``seconds["data"]``."""
-    iterator = iter(batches)
-    while True:
-        began = perf_counter()
-        try:
-            batch = next(iterator, None)
-        except Exception as error:
-            blame(error, where)
-        seconds["data"] += perf_counter() - began
-        if batch is None:
-            return
-        yield batch

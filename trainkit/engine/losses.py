@@ -46,6 +46,21 @@ class Term(NamedTuple):
             blame(error, f"losses.{self.name}")
         return self.checked(value)
 
+    def value_of_sums(self, parts: Sequence[tuple[Outputs, Batch]], model: nn.Module) -> Tensor:
+        """Return the value for all parts of a step together, a function of sums that are added up over them.
+
+        Raises:
+            PartError: The loss fails, or returns something other than a scalar tensor.
+        """
+        try:
+            total = self.function.sums(*parts[0], model)
+            for part in parts[1:]:
+                total = total + self.function.sums(*part, model)
+            value = self.function.value(total)
+        except Exception as error:
+            blame(error, f"losses.{self.name}")
+        return self.checked(value)
+
     def checked(self, value: Any) -> Tensor:
         """Return a value after checking that it is a scalar tensor.
 
@@ -88,10 +103,7 @@ class Losses:
             value = term.value(outputs, batch, model)
             return (value if term.weight == 1.0 else term.weight * value), {}
         values = {term.name: term.value(outputs, batch, model) for term in self.terms}
-        total: Any = 0.0
-        for term in self.terms:
-            total = total + term.weight * values[term.name]
-        return total, values
+        return self._total(values), values
 
     def of_part(
         self, outputs: Outputs, batch: Batch, model: nn.Module, share: float, first: bool
@@ -110,11 +122,7 @@ class Losses:
             for term in self.terms
             if first or term.combine != "once"
         }
-        total: Any = 0.0
-        for term in self.terms:
-            if term.name in values:
-                total = total + term.weight * values[term.name]
-        return total, values
+        return self._total(values), values
 
     def of_parts(
         self, parts: Sequence[tuple[Outputs, Batch]], model: nn.Module, shares: Sequence[float]
@@ -123,23 +131,22 @@ class Losses:
         values: dict[str, Tensor] = {}
         for term in self.terms:
             if term.combine == "sums":
-                values[term.name] = _of_sums(term, parts, model)
+                values[term.name] = term.value_of_sums(parts, model)
             elif term.combine == "once":
                 values[term.name] = term.value(*parts[0], model)
             else:
                 each = [term.value(*part, model) * share for part, share in zip(parts, shares, strict=True)]
                 values[term.name] = torch.stack(each).sum()
-        total: Any = 0.0
-        for term in self.terms:
-            total = total + term.weight * values[term.name]
-        return total, values
+        return self._total(values), values
 
     def on_validation(self, outputs: Outputs, batch: Batch, model: nn.Module) -> dict[str, Tensor]:
         """Return the total ("loss") of the terms for held-out data, and the value of each if there are several."""
-        held_out = [term for term in self.terms if term.on_validation]
-        values = {term.name: term.value(outputs, batch, model) for term in held_out}
-        total: Any = sum(term.weight * values[term.name] for term in held_out)
-        return {"loss": torch.as_tensor(total)} | (values if len(self.terms) > 1 else {})
+        values = {term.name: term.value(outputs, batch, model) for term in self.terms if term.on_validation}
+        return {"loss": torch.as_tensor(self._total(values))} | (values if len(self.terms) > 1 else {})
+
+    def _total(self, values: Mapping[str, Tensor]) -> Any:
+        """Return the weighted sum of the values that there are."""
+        return sum((term.weight * values[term.name] for term in self.terms if term.name in values), start=0.0)
 
 
 def _combine(name: str, loss: Loss, function: Any) -> Combine:
@@ -154,14 +161,3 @@ def _combine(name: str, loss: Loss, function: Any) -> Combine:
     if combine == "sums" and not (hasattr(function, "sums") and hasattr(function, "value")):
         raise PartError(f'losses.{name}: combine() is "sums", so what it builds must have the methods sums and value')
     return combine
-
-
-def _of_sums(term: Term, parts: Sequence[tuple[Outputs, Batch]], model: nn.Module) -> Tensor:
-    try:
-        total = term.function.sums(*parts[0], model)
-        for part in parts[1:]:
-            total = total + term.function.sums(*part, model)
-        value = term.function.value(total)
-    except Exception as error:
-        blame(error, f"losses.{term.name}")
-    return term.checked(value)

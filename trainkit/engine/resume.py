@@ -34,6 +34,7 @@ from trainkit.groups.resuming import (
 from trainkit.recipe.group_epochs import declared_groups
 from trainkit.recipe.origin import DEFAULT
 from trainkit.recipe.resolve import resolve, resolve_text
+from trainkit.words import some_of
 
 if TYPE_CHECKING:
     from trainkit.console import Console
@@ -116,8 +117,7 @@ def resume(
             console.say(f"  {line}")
         for names, what in ((report.fresh, "start without optimizer state"), (report.unused, "no longer exist")):
             if names:
-                shown = ", ".join(names[:8]) + (f", … ({len(names)} in all)" if len(names) > 8 else "")
-                console.say(f"  parameters that {what}: {shown}")
+                console.say(f"  parameters that {what}: {some_of(names)}")
         return execute(run, console)
 
 

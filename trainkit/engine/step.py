@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainkit.engine.batches import to_device
@@ -58,6 +58,8 @@ class Step:
             shares = [size / sum(sizes) for size in sizes]
             whole = self._together if self._losses.needs_all_parts else self._one_by_one
             values = whole(batches, shares)
+            if len(self._losses.terms) == 1:
+                values = {}
         for name, value in values.items():
             state.log(f"train/{name}", value)
 
@@ -72,12 +74,7 @@ class Step:
         state = self._state
         loss: Any = 0.0
         values: dict[str, Tensor] = {}
-        for number, (batch, share) in enumerate(zip(batches, shares, strict=True)):
-            if number:
-                state.batch = batch = to_device(batch, state.context.device)
-            else:
-                assert state.batch is not None
-                batch = state.batch
+        for number, (batch, share) in enumerate(zip(self._on_device(batches), shares, strict=True)):
             with self._autocast():
                 state.outputs = outputs = self._forward(batch)
                 part, parts = self._losses.of_part(outputs, batch, state.model, share, first=number == 0)
@@ -86,21 +83,27 @@ class Step:
             for name, value in parts.items():
                 values[name] = values[name] + value.detach() if name in values else value.detach()
         state.loss = loss
-        return values if len(self._losses.terms) > 1 else {}
+        return values
 
     def _together(self, batches: Sequence[Batch], shares: Sequence[float]) -> dict[str, Tensor]:
         state = self._state
         kept: list[tuple[Outputs, Batch]] = []
         with self._autocast():
-            for number, batch in enumerate(batches):
-                if number:
-                    state.batch = to_device(batch, state.context.device)
-                assert state.batch is not None
-                state.outputs = self._forward(state.batch)
-                kept.append((state.outputs, state.batch))
+            for batch in self._on_device(batches):
+                state.outputs = self._forward(batch)
+                kept.append((state.outputs, batch))
             state.loss, values = self._losses.of_parts(kept, state.model, shares)
         self._backward(state.loss)
-        return values if len(self._losses.terms) > 1 else {}
+        return values
+
+    def _on_device(self, batches: Sequence[Batch]) -> Iterator[Batch]:
+        """Put one batch after the other into ``state.batch``, where the first one is already."""
+        state = self._state
+        for number, batch in enumerate(batches):
+            if number:
+                state.batch = to_device(batch, state.context.device)
+            assert state.batch is not None
+            yield state.batch
 
     def _forward(self, batch: Batch) -> Outputs:
         try:

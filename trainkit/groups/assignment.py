@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from trainkit.errors import RecipeError, did_you_mean
 from trainkit.recipe.group_epochs import declared_groups
 from trainkit.recipe.parameter_patterns import match_groups
+from trainkit.words import some_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -57,7 +58,6 @@ def _check_partition(groups: Mapping[str, Mapping[str, nn.Parameter]], parameter
                 raise RecipeError(f'parameter "{name}" is in two groups, {owner[name]} and {group}; it must be in one')
             owner[name] = group
     if left := [name for name in parameters if name not in owner]:
-        shown = ", ".join(left[:8]) + (f", … ({len(left)} in all)" if len(left) > 8 else "")
         raise RecipeError(
-            f"these trainable parameters are in no group: {shown}; add them to one of {', '.join(groups)}"
+            f"these trainable parameters are in no group: {some_of(left)}; add them to one of {', '.join(groups)}"
         )

@@ -10,6 +10,7 @@ import attrs
 from attrs.validators import ge, in_, lt, optional
 
 from trainkit.contracts import Hook, MetricName, Monitor, Problem, component
+from trainkit.events import Live
 
 if TYPE_CHECKING:
     from trainkit.recipe.root import Recipe
@@ -44,8 +45,8 @@ class PatienceHook(Hook):
 
 
 @attrs.define
-class Patience:
-    """Counts the epochs in which a metric has not improved.
+class Patience(Live):
+    """Counts the epochs in which a metric has not improved. A base of live parts: what happens then is theirs.
 
     Attributes:
         settings: The metric to watch, and the patience.

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
-
-import attrs
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar
 
 from trainkit.contracts import Context, Phase, Problem, component
 from trainkit.errors import RecipeError, did_you_mean
-from trainkit.events import Live
 from trainkit.hooks.patience import Patience, PatienceHook
 
 if TYPE_CHECKING:
@@ -41,33 +38,22 @@ class StopGroup(PatienceHook):
 
     def build(self, context: Context) -> object:
         """Make the live part."""
-        return _GroupWatch(self.group, Patience(self))
+        return _GroupWatch(self)
 
 
-@attrs.define
-class _GroupWatch(Live):
-    name: str
-    patience: Patience
+class _GroupWatch(Patience):
+    settings: StopGroup
 
     def on_run_start(self, state: State) -> None:
         """Check that the group exists."""
-        if self.name not in state.groups:
-            raise RecipeError(
-                f'hook stop_group: there is no group "{self.name}"; {did_you_mean(self.name, state.groups)}'
-            )
+        name = self.settings.group
+        if name not in state.groups:
+            raise RecipeError(f'hook stop_group: there is no group "{name}"; {did_you_mean(name, state.groups)}')
 
     def on_epoch_end(self, state: State) -> None:
         """Check this epoch's value."""
-        group = state.groups[self.name]
+        group = state.groups[self.settings.group]
         if not group.active or group.start_epoch is None:
             return
-        if reason := self.patience.ended(state, group.start_epoch):
-            state.stop_group(self.name, reason)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs, as JSON."""
-        return self.patience.state_dict()
-
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self.patience.load_state_dict(saved)
+        if reason := self.ended(state, group.start_epoch):
+            state.stop_group(self.settings.group, reason)

@@ -12,11 +12,10 @@ from fnmatch import fnmatchcase
 from typing import Literal
 
 from trainkit.errors import RecipeError, did_you_mean
+from trainkit.words import some_of
 
 Patterns = Literal["rest"] | tuple[str, ...]
 """The setting ``parameters`` of a group."""
-
-_SHOWN = 8
 
 
 def takes_rest(patterns: Patterns) -> bool:
@@ -62,9 +61,8 @@ def match_groups(patterns: Mapping[str, Patterns], names: Iterable[str]) -> dict
                 )
             owner[name] = group
     if left := [name for name in names if name not in owner]:
-        shown = ", ".join(left[:_SHOWN]) + (f", … ({len(left)} in all)" if len(left) > _SHOWN else "")
         raise RecipeError(
-            f"these trainable parameters are in no group: {shown}; give them to one of {', '.join(patterns)}, "
+            f"these trainable parameters are in no group: {some_of(left)}; give them to one of {', '.join(patterns)}, "
             'or to a group of their own with parameters = "rest"'
         )
     return {group: [name for name in names if owner[name] == group] for group in patterns}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import attrs
+from attrs.validators import optional
 
 from trainkit.contracts import (
     Data,
@@ -25,6 +26,7 @@ from trainkit.contracts import (
     Optimizer,
     Scheduler,
     component,
+    positive,
 )
 from trainkit.recipe.parameter_patterns import Patterns, takes_rest
 
@@ -62,16 +64,6 @@ def _at_least(least: int) -> Any:
             raise ValueError(f"must be at least {least}, got {value}")
 
     return check
-
-
-def _not_below_zero(instance: object, attribute: attrs.Attribute[int | None], value: int | None) -> None:
-    if value is not None and value < 0:
-        raise ValueError(f"must be at least 0, got {value}")
-
-
-def _positive_if_given(instance: object, attribute: attrs.Attribute[float | None], value: float | None) -> None:
-    if value is not None and not 0 < value < float("inf"):
-        raise ValueError(f"must be a positive number, got {value!r}")
 
 
 def _language(instance: object, attribute: attrs.Attribute[int], value: int) -> None:
@@ -147,15 +139,15 @@ class RunSettings:
     """
 
     name: str = attrs.field(validator=_folder_name)
-    epochs: int | None = attrs.field(default=None, validator=attrs.validators.optional(_at_least(1)))
-    steps: int | None = attrs.field(default=None, validator=attrs.validators.optional(_at_least(1)))
+    epochs: int | None = attrs.field(default=None, validator=optional(_at_least(1)))
+    steps: int | None = attrs.field(default=None, validator=optional(_at_least(1)))
     seed: int = attrs.field(default=0, validator=_at_least(0))
     device: str = attrs.field(default="auto", validator=_device)
     precision: Literal["fp32", "bf16"] = "fp32"
     deterministic: bool = False
-    threads: int | None = attrs.field(default=None, validator=attrs.validators.optional(_at_least(1)))
+    threads: int | None = attrs.field(default=None, validator=optional(_at_least(1)))
     accumulate: int = attrs.field(default=1, validator=_at_least(1))
-    time_limit: str | None = attrs.field(default=None, validator=attrs.validators.optional(_duration))
+    time_limit: str | None = attrs.field(default=None, validator=optional(_duration))
     dir: Path = Path("runs")
 
     def num_epochs(self, steps_per_epoch: int = ASSUMED_STEPS_PER_EPOCH) -> int:
@@ -234,8 +226,8 @@ class PhaseSettings:
     """
 
     start_epoch: int = attrs.field(validator=_at_least(1))
-    lr: float | None = attrs.field(default=None, validator=_positive_if_given)
-    lr_factor: float | None = attrs.field(default=None, validator=_positive_if_given)
+    lr: float | None = attrs.field(default=None, validator=optional(positive))
+    lr_factor: float | None = attrs.field(default=None, validator=optional(positive))
     optimizer: Optimizer | None = None
     scheduler: Scheduler | None = None
 
@@ -259,10 +251,10 @@ class GroupSettings:
         options: Settings of its optimizer that it overrides, by name; in the recipe they stand beside its other keys.
     """
 
-    lr: float | None = attrs.field(default=None, validator=_positive_if_given)
-    lr_factor: float | None = attrs.field(default=None, validator=_positive_if_given)
-    start_epoch: int | None = attrs.field(default=None, validator=_not_below_zero)
-    stop_epoch: int | None = attrs.field(default=None, validator=_not_below_zero)
+    lr: float | None = attrs.field(default=None, validator=optional(positive))
+    lr_factor: float | None = attrs.field(default=None, validator=optional(positive))
+    start_epoch: int | None = attrs.field(default=None, validator=optional(_at_least(0)))
+    stop_epoch: int | None = attrs.field(default=None, validator=optional(_at_least(0)))
     optimizer: Optimizer | None = None
     scheduler: Scheduler | None = None
     then: Mapping[str, PhaseSettings] = attrs.Factory(dict)

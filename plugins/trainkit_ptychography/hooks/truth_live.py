@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
-from trainkit import DataError, RecipeError, State
+from trainkit import DataError, Live, RecipeError, State
 from trainkit_ptychography.models.output import Reconstructs
 from trainkit_ptychography.physics.quality import phase_pearson, position_rmse
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
@@ -13,7 +13,7 @@ from trainkit_ptychography.scans.scan import Truth
 _EDGE = 2.0  # pixels at the edge of the scan that are not compared: few patterns see them
 
 
-class TruthComparison:
+class TruthComparison(Live):
     """Adds to ``state.metrics`` how near the model is to the truth of its data."""
 
     def __init__(self, every_epochs: int, names: tuple[str, ...]) -> None:

@@ -14,7 +14,7 @@ from nibabel import orientations
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainkit import DataError, State, did_you_mean
+from trainkit import DataError, Live, State, did_you_mean
 from trainkit_segmentation.hooks.overlay_picture import Plane, draw
 from trainkit_segmentation.metrics.case_scores import safe_name
 from trainkit_segmentation.metrics.overlap import counts, dice
@@ -30,7 +30,7 @@ class _Shown:
     foreground: int
 
 
-class LiveOverlays:
+class LiveOverlays(Live):
     """Keeps three planes of each case to be drawn, when validation reaches the case.
 
     Args:

@@ -19,6 +19,7 @@ from trainkit.groups.plan import SHARED
 from trainkit.randomness import generator_states
 from trainkit.recipe.resolve import write
 from trainkit.state import EpochMean
+from trainkit.words import some_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,15 +51,7 @@ def checkpoint_content(run: Run) -> dict[str, Any]:
         },
         "groups": {name: _group_content(run, name) for name in run.groups.plans},
         "metrics": dict(state.metrics),
-        "running": {
-            name: {
-                "values": list(mean.values),
-                "sum": mean.sum,
-                "count": mean.count,
-                "must_be_finite": mean.must_be_finite,
-            }
-            for name, mean in state.means.items()
-        },
+        "running": {name: attrs.asdict(mean, recurse=False) for name, mean in state.means.items()},
         "parts": _states_of_parts(run),
     }
 
@@ -101,12 +94,7 @@ def restore(run: Run, saved: Mapping[str, Any], groups: Mapping[str, ResumedGrou
     if state.steps_in_epoch:  # a stop may have been requested when the epoch was not closed yet
         state.stop_reason = saved.get("stop_reason")
     state.means = {
-        name: EpochMean(
-            [value.to(state.context.device) for value in running["values"]],
-            running["sum"],
-            running["count"],
-            running["must_be_finite"],
-        )
+        name: EpochMean(**running | {"values": [value.to(state.context.device) for value in running["values"]]})
         for name, running in saved["running"].items()
     }
     for name, part in _parts_with_state(run).items():
@@ -235,7 +223,7 @@ def _misfits(saved: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]
         ("of another shape are", [f"{name} {both}" for name, both in shapes.items()]),
     ):
         if names:
-            yield f"{what} {', '.join(names[:4])}" + (f", … ({len(names)} in all)" if len(names) > 4 else "")
+            yield f"{what} {some_of(names, most=4)}"
 
 
 def facts_of(run: Run) -> dict[str, Any] | None:
