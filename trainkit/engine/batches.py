@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from trainkit.contracts import Batch
 
 _LOGGER = logging.getLogger("trainkit")
+
+_NO_MORE: Any = object()
+_WANTED = 'a batch is a mapping; its "index", an integer tensor (B,), says which items it holds, at least one'
 
 
 class BatchSource:
@@ -41,7 +44,8 @@ class BatchSource:
             seconds: ``seconds["data"]`` grows by the time that batches let one wait.
 
         Raises:
-            DataError: There are fewer batches than the data announced, or one has no ``index``.
+            DataError: There are fewer batches than the data announced, or one is not as `check_batch` wants it.
+            PartError: The data failed.
         """
         batches = self._counted(epoch, first_step * self._per_step, seconds)
         while step := list(islice(batches, self._per_step)):
@@ -50,15 +54,16 @@ class BatchSource:
     def _counted(self, epoch: int, start: int, seconds: dict[str, float]) -> Iterator[Batch]:
         if start >= self._num:
             return
-        batches = _waited_for(self._data.train(epoch, start), f"{self._name}, in train", seconds)
+        batches = batches_of(lambda: self._data.train(epoch, start), self._name, "train")
         for number in range(start, self._num):
+            began = perf_counter()
             batch = next(batches, None)
+            seconds["data"] += perf_counter() - began
             if batch is None:
                 raise DataError(
                     f"{self._name} gave {number} of the {self._num} batches that it announced for epoch {epoch}\n"
                     "its batches_per_epoch must be the number of batches that train yields"
                 )
-            check_index(batch, self._name)
             yield batch
         if not self._looked_for_more:  # once: to look costs the making of a batch
             self._looked_for_more = True
@@ -70,17 +75,50 @@ class BatchSource:
                 )
 
 
-def check_index(batch: Batch, name: str) -> None:
-    """Make sure that a batch says which items it holds.
+def batches_of(make: Callable[[], Iterable[Batch]], name: str, method: str) -> Iterator[Batch]:
+    """Yield the batches that a method of the data gives, each checked.
+
+    Args:
+        make: Calls the method.
+        name: What messages call the data: "data (msd)".
+        method: The method's name, for messages.
 
     Raises:
-        DataError: It has no ``index``; the message names the data.
+        DataError: A batch is not as `check_batch` wants it.
+        PartError: The data failed.
     """
+    try:
+        iterator = iter(make())
+    except Exception as error:
+        blame(error, f"{name}, in {method}")
+    while True:
+        try:
+            batch = next(iterator, _NO_MORE)
+        except Exception as error:
+            blame(error, f"{name}, in {method}")
+        if batch is _NO_MORE:
+            return
+        check_batch(batch, name)
+        yield batch
+
+
+def check_batch(batch: Any, name: str) -> None:
+    """Make sure that a batch is a mapping that says which items it holds.
+
+    Raises:
+        DataError: It is not; the message names the data.
+    """
+    if not isinstance(batch, Mapping):
+        raise DataError(f"{name} gave a batch that is no mapping, but {type(batch).__name__}\n{_WANTED}")
     if "index" not in batch:
-        raise DataError(
-            f'{name} gave a batch without "index"; it has {", ".join(map(str, batch))}\n'
-            'each batch needs "index", an integer tensor (B,) that says which items it holds'
-        )
+        raise DataError(f'{name} gave a batch without "index"; it has {", ".join(map(str, batch))}\n{_WANTED}')
+    index = batch["index"]
+    try:
+        items = len(index)
+    except TypeError:
+        items = 0
+    if items == 0:
+        raise DataError(f'{name} gave a batch whose "index" holds no items: {index!r}\n{_WANTED}')
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -103,18 +141,3 @@ def _moved(value: Any, device: torch.device) -> Any:
     if isinstance(value, list | tuple):
         return type(value)(_moved(each, device) for each in value)
     return value
-
-
-def _waited_for(batches: Iterable[Batch], where: str, seconds: dict[str, float]) -> Iterator[Batch]:
-    """Yield the batches, and add up how long they let one wait."""
-    iterator = iter(batches)
-    while True:
-        began = perf_counter()
-        try:
-            batch = next(iterator, None)
-        except Exception as error:
-            blame(error, where)
-        seconds["data"] += perf_counter() - began
-        if batch is None:
-            return
-        yield batch

@@ -6,11 +6,11 @@ import logging
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from numbers import Real
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
-from trainkit.engine.batches import check_index, to_device
+from trainkit.engine.batches import batches_of, to_device
 from trainkit.errors import PartError, blame
 from trainkit.randomness import generator_states, restore_generators
 
@@ -57,10 +57,9 @@ def _evaluate_split(run: Run, split: str) -> bool:
     run.emit("validation_start")
     totals: dict[str, torch.Tensor] = {}
     items = 0
-    for batch in _batches(run, split):
+    for batch in batches_of(lambda: state.data.evaluate(split), run.data_name, "evaluate"):
         if state.interrupted:
             return False
-        check_index(batch, run.data_name)
         state.batch = batch = to_device(batch, state.context.device)
         with run.autocast():
             try:
@@ -87,18 +86,6 @@ def _evaluate_split(run: Run, split: str) -> bool:
     run.emit("validation_end")
     state.metrics |= {name: mean.mean() for name, mean in state.means.items()}  # those logged at its end
     return True
-
-
-def _batches(run: Run, split: str) -> Any:
-    batches = iter(run.state.data.evaluate(split))
-    while True:
-        try:
-            batch = next(batches, None)
-        except Exception as error:
-            blame(error, f"{run.data_name}, in evaluate")
-        if batch is None:
-            return
-        yield batch
 
 
 def _computed(run: Run, name: str, metric: LiveMetric) -> dict[str, float]:
