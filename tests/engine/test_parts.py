@@ -144,7 +144,7 @@ def test_when_a_run_fails_every_part_is_told_its_end_and_the_first_failure_is_th
 
 ODD = """
 from clients.toy import Line, LiveLine, Perceptron, Squares
-from trainkit import Data, Hook, Inference, Loss, Metric, Model, component
+from trainkit import Hook, Inference, Metric, Optimizer, component
 
 
 @component
@@ -217,6 +217,16 @@ class OddInference(Inference):
 
 
 @component
+class OddOptimizer(Optimizer):
+    odd: str
+
+    def build(self, groups):
+        import torch
+
+        return torch.optim.SGD(groups[:1]) if self.odd == "one group" else None
+
+
+@component
 class OddHook(Hook):
     def build(self, context):
         return None
@@ -243,6 +253,7 @@ class OddHook(Hook):
         ("losses.squares", 'OddLoss", odd = "nothing', r"losses.squares must build a function .*; it built None"),
         ("metrics.mine", "OddMetric", "metrics.mine must build a part with the methods update and compute"),
         ("inference", "OddInference", r"inference must build a function .*; it built None"),
+        ("optimizer", 'OddOptimizer", odd = "nothing', "optimizer, in build: AttributeError: 'NoneType'"),
         ("hooks.mine", "OddHook", r"hooks.mine must build a part with methods on_<event>.*; it built None"),
     ],
 )
@@ -255,6 +266,118 @@ def test_a_part_that_gives_what_its_kind_does_not_promise_is_named(
     try:
         with pytest.raises(PartError, match=message):
             run(f'{part}={{ use = "odd:{settings}" }}')
+    finally:
+        sys.modules.pop("odd", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("seen", 1.0, 'hooks.recorder, in on_step_end: ValueError: .*must be "<split>/<name>"'),
+        ("lr/other", 1.0, 'hooks.recorder, in on_step_end: ValueError: .*"lr/other" is no name'),
+        ("train/loss", 1.0, 'hooks.recorder, in on_step_end: ValueError: "train/loss" is the total loss'),
+        ("train/x", torch.zeros(3), r"hooks.recorder, in on_step_end: ValueError: .*not a tensor of shape \(3,\)"),
+        ("train/x", "low", "hooks.recorder, in on_step_end: ValueError: could not convert string to float: 'low'"),
+    ],
+)
+def test_a_value_that_cannot_be_logged_names_the_hook(name: str, value: Any, message: str) -> None:
+    recorder.ACTIONS["step_end"] = lambda state: state.log(name, value)
+    with pytest.raises(PartError, match=message):
+        run()
+
+
+def test_a_number_of_numpy_can_be_logged() -> None:
+    import numpy as np
+
+    value: Any = np.float32(0.5)
+    recorder.ACTIONS["step_end"] = lambda state: state.log("train/x", value)
+    assert lines(run("run.epochs=1").run.state.folder)[0]["train/x"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("val/x", "low", r'state.metrics."val/x". must be a number; a part of the run set it to \'low\''),
+        ("epoch", 7.0, r'state.metrics."epoch". was set by a part'),
+    ],
+)
+def test_what_is_no_metric_is_not_written_among_the_metrics(name: str, value: Any, message: str) -> None:
+    recorder.ACTIONS["step_end"] = lambda state: state.metrics.update({name: value})
+    with pytest.raises(PartError, match=message):
+        run()
+
+
+def test_a_part_that_ends_the_program_does_not_end_it_as_if_all_was_well() -> None:
+    def leave(state: State) -> None:
+        raise SystemExit
+
+    recorder.ACTIONS["step_end"] = leave
+    with pytest.raises(PartError, match=r"called sys\.exit"):
+        run()
+
+
+SCHEDULES = """
+from trainkit import Point, Scheduler, component
+
+
+@component
+class Odd(Scheduler):
+    odd: str
+
+    def at(self, t, horizon, lr, memory):
+        if self.odd == "fails":
+            raise RuntimeError("the bug")
+        return {"bare": lr, "negative": Point(-lr), "nan": Point(float("nan")), "momentum": Point(lr, 2.0)}.get(
+            self.odd, Point(lr)
+        )
+
+    def observe(self, memory, metrics, monitor):
+        if self.odd == "observe fails":
+            raise RuntimeError("the bug")
+        return None if self.odd == "forgets" else memory
+
+
+@component
+class OfNumpy(Scheduler):
+    def at(self, t, horizon, lr, memory):
+        import numpy as np
+
+        return Point(np.float32(0.5), None)
+"""
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        ("fails", "in at: RuntimeError: the bug"),
+        ("bare", "in at: TypeError"),
+        ("negative", "in at, must give a learning rate .* it gave -0.001 and None"),
+        ("nan", "in at, must give a learning rate .* it gave nan and None"),
+        ("momentum", "in at, must give a learning rate .* it gave 0.001 and 2.0"),
+        ("observe fails", "in observe: RuntimeError: the bug"),
+        ("forgets", "in observe, must give a mapping; it gave None"),
+    ],
+)
+def test_a_schedule_that_gives_no_learning_rate_is_named(odd: str, message: str, tmp_path: Path) -> None:
+    import sys
+
+    (tmp_path / "schedules.py").write_text(SCHEDULES)
+    try:
+        with pytest.raises(PartError, match=f"scheduler Odd, {message}"):
+            run(f'scheduler={{ use = "schedules:Odd", odd = "{odd}" }}')
+        assert run('scheduler.use="schedules:OfNumpy"').run.state.learning_rates() == {"other": 0.5}
+    finally:
+        sys.modules.pop("schedules", None)
+
+
+def test_an_optimizer_that_leaves_out_a_group_is_named(tmp_path: Path) -> None:
+    import sys
+
+    (tmp_path / "odd.py").write_text(ODD)
+    groups = 'groups={ first = { parameters = ["0.*"] }, second = { parameters = "rest" } }'
+    try:
+        with pytest.raises(PartError, match=r"optimizer, in build, must take all groups .*; it has first"):
+            run('optimizer={ use = "odd:OddOptimizer", odd = "one group" }', groups)
     finally:
         sys.modules.pop("odd", None)
 

@@ -49,7 +49,7 @@ def verify(resolved: Resolved, epochs: int, num_stops: int, say: Callable[[str],
 
     Args:
         resolved: The recipe; its ``run.dir`` gets the runs, and its ``checkpoint`` must keep all.
-        epochs: How many epochs are compared.
+        epochs: How many epochs are compared; no more than the run has.
         num_stops: From how many places inside epochs; each epoch's end comes on top.
         say: Is told what is compared, and what differs.
 
@@ -62,7 +62,7 @@ def verify(resolved: Resolved, epochs: int, num_stops: int, say: Callable[[str],
     folder = run_folder.create(resolved)
     with run_folder.lock(folder):
         run = build(resolved, folder)
-        per_epoch = run.state.steps_per_epoch
+        per_epoch, epochs = run.state.steps_per_epoch, min(epochs, run.length.epochs)
         steps = _places(epochs * per_epoch, per_epoch, num_stops)
         run.add("verify", _StopAfter(epochs, steps))
         execute(run, Console(quiet=True))
