@@ -238,6 +238,11 @@ class Inference(Component):
 # ---- losses and metrics ---------------------------------------------------------------------------------------------
 
 
+def _finite(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
+    if not math.isfinite(value):
+        raise ValueError(f"must be a finite number, got {value!r}")
+
+
 Combine = Literal["mean", "sums", "once"]
 """How the parts of a step's items (accumulated batches, shards, processes) combine to the loss of all of them.
 
@@ -279,7 +284,7 @@ class Loss(Component):
         """Return how the parts of a step combine, see `Combine`."""
         return "mean"
 
-    weight: float = 1.0
+    weight: float = attrs.field(default=1.0, validator=_finite)
 
     @abstractmethod
     def build(self, data: Any) -> Callable[[Outputs, Batch, nn.Module], Tensor]:
