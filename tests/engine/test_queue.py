@@ -159,7 +159,7 @@ def test_a_second_signal_ends_it_at_once() -> None:
     process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert "the last checkpoint holds" in err
+    assert "the last checkpoint is complete" in err
     assert "Traceback" not in err
 
 
