@@ -249,6 +249,11 @@ class Inference(Component):
 # ---- losses and metrics ---------------------------------------------------------------------------------------------
 
 
+def _finite(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
+    if not math.isfinite(value):
+        raise ValueError(f"must be a finite number, got {value!r}")
+
+
 Combine = Literal["mean", "sums", "once"]
 """How the losses of a step's parts (accumulated batches, shards, processes) are combined into one loss.
 
@@ -290,7 +295,7 @@ class Loss(Component):
         """Return how the losses of a step's parts are combined, see `Combine`."""
         return "mean"
 
-    weight: float = 1.0
+    weight: float = attrs.field(default=1.0, validator=_finite)
 
     @abstractmethod
     def build(self, data: Any) -> Callable[[Outputs, Batch, nn.Module], Tensor]:

@@ -172,14 +172,23 @@ class State:
         Args:
             name: Full name, ``<split>/<name>``.
             value: A scalar; a tensor stays on its device and is read only when the mean is needed.
+
+        Raises:
+            ValueError: The name is no full name, or is that of a value of the engine; or the value is no scalar.
         """
         mean = self.means.get(name)
         if mean is None:
+            if "/" not in name or name.startswith("lr/"):
+                raise ValueError(f'"{name}" is no name of a value that can be logged: it must be "<split>/<name>"')
             mean = self.means[name] = EpochMean()
-        if isinstance(value, (int, float)):
-            import torch
+        if mean.must_be_finite:
+            raise ValueError(f'"{name}" is the total loss, which is logged by itself; choose another name')
+        import torch
 
-            value = torch.tensor(value, dtype=torch.float64)
+        if not isinstance(value, torch.Tensor):
+            value = torch.tensor(float(value), dtype=torch.float64)
+        if value.ndim:
+            raise ValueError(f'"{name}" must be a scalar, not a tensor of shape {tuple(value.shape)}')
         mean.add(value.detach())
         if self.closing and self.split is None:  # the epoch's means have been read already
             self.metrics[name] = mean.mean()

@@ -183,3 +183,11 @@ def test_no_value_is_lost_between_json_and_the_state() -> None:
     text = (state.folder / "metrics.jsonl").read_text()
     assert "NaN" not in text
     assert json.loads(text.splitlines()[0])["val/odd"] is None
+
+
+def test_a_resume_tells_of_settings_in_a_table_that_is_new(capsys: pytest.CaptureFixture[str]) -> None:
+    first = run("run.epochs=1", "groups.other.lr=1e-3")
+    resume(first.newest, "run.epochs=2", 'groups.other.optimizer={ use = "sgd" }', quiet=False)
+    said = capsys.readouterr().out
+    assert "changed: groups.other.optimizer.use: not set -> sgd (the run goes on differently)" in said
+    assert "groups.other.optimizer.momentum" not in said  # as it is by default

@@ -142,6 +142,246 @@ def test_when_a_run_fails_every_part_is_told_its_end_and_the_first_failure_is_th
     assert told == ["failed: PartError"]
 
 
+ODD = """
+from clients.toy import Line, LiveLine, Perceptron, Squares
+from trainkit import Hook, Inference, Metric, Optimizer, component
+
+
+@component
+class OddData(Line):
+    odd: str
+
+    def build(self, context):
+        live = OddLine(context.seed, self.batch_size)
+        live.odd = self.odd
+        return live
+
+
+class OddLine(LiveLine):
+    def train(self, epoch, start):
+        if self.odd == "train fails":
+            raise RuntimeError("the bug")
+        return None if self.odd == "train gives nothing" else super().train(epoch, start)
+
+    def evaluate(self, split):
+        if self.odd == "evaluate fails":
+            raise RuntimeError("the bug")
+        return None if self.odd == "evaluate gives nothing" else super().evaluate(split)
+
+    def facts(self):
+        import torch
+
+        return {"no facts": None, "facts of tensors": {"mean": torch.zeros(1)}}.get(self.odd, {})
+
+
+@component
+class OddModel(Perceptron):
+    odd: str
+
+    def build(self, data):
+        return (lambda batch: batch) if self.odd == "function" else super().build(data)
+
+    def parameter_groups(self, model):
+        import torch
+
+        if self.odd == "no groups":
+            return None
+        if self.odd == "foreign":
+            return {"other": [*model.parameters(), torch.nn.Parameter(torch.zeros(1))]}
+        return super().parameter_groups(model)
+
+
+@component
+class OddLoss(Squares):
+    odd: str
+
+    def combine(self):
+        if self.odd == "combine fails":
+            raise RuntimeError("the bug")
+        return "mean"
+
+    def build(self, data):
+        return None if self.odd == "nothing" else super().build(data)
+
+
+@component
+class OddMetric(Metric):
+    def build(self, data):
+        return lambda: 0.0
+
+
+@component
+class OddInference(Inference):
+    def build(self, data):
+        return None
+
+
+@component
+class OddOptimizer(Optimizer):
+    odd: str
+
+    def build(self, groups):
+        import torch
+
+        return torch.optim.SGD(groups[:1]) if self.odd == "one group" else None
+
+
+@component
+class OddHook(Hook):
+    def build(self, context):
+        return None
+"""
+
+
+@pytest.mark.parametrize(
+    ("part", "settings", "message"),
+    [
+        ("data", 'OddData", odd = "train fails', r"data \(odd:OddData\), in train: RuntimeError: the bug"),
+        ("data", 'OddData", odd = "train gives nothing', r"data \(odd:OddData\), in train: TypeError: 'NoneType'"),
+        ("data", 'OddData", odd = "evaluate fails', r"data \(odd:OddData\), in evaluate: RuntimeError: the bug"),
+        (
+            "data",
+            'OddData", odd = "evaluate gives nothing',
+            r"data \(odd:OddData\), in evaluate: TypeError: 'NoneType'",
+        ),
+        ("data", 'OddData", odd = "no facts', r"data \(odd:OddData\), in facts: TypeError: 'NoneType'"),
+        ("data", 'OddData", odd = "facts of tensors', r"data \(odd:OddData\), in facts: TypeError: .*JSON"),
+        ("model", 'OddModel", odd = "function', r"model must build a torch.nn.Module; it built <function"),
+        ("model", 'OddModel", odd = "no groups', "model, in parameter_groups: AttributeError"),
+        ("model", 'OddModel", odd = "foreign', "group other has a parameter that is not one of the model's"),
+        ("losses.squares", 'OddLoss", odd = "combine fails', "losses.squares, in build: RuntimeError: the bug"),
+        ("losses.squares", 'OddLoss", odd = "nothing', r"losses.squares must build a function .*; it built None"),
+        ("metrics.mine", "OddMetric", "metrics.mine must build a part with the methods update and compute"),
+        ("inference", "OddInference", r"inference must build a function .*; it built None"),
+        ("optimizer", 'OddOptimizer", odd = "nothing', "optimizer, in build: AttributeError: 'NoneType'"),
+        ("hooks.mine", "OddHook", r"hooks.mine must build a part with methods on_<event>.*; it built None"),
+    ],
+)
+def test_a_part_that_gives_what_its_kind_does_not_promise_is_named(
+    part: str, settings: str, message: str, tmp_path: Path
+) -> None:
+    import sys
+
+    (tmp_path / "odd.py").write_text(ODD)
+    try:
+        with pytest.raises(PartError, match=message):
+            run(f'{part}={{ use = "odd:{settings}" }}')
+    finally:
+        sys.modules.pop("odd", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("seen", 1.0, 'hooks.recorder, in on_step_end: ValueError: .*must be "<split>/<name>"'),
+        ("lr/other", 1.0, 'hooks.recorder, in on_step_end: ValueError: .*"lr/other" is no name'),
+        ("train/loss", 1.0, 'hooks.recorder, in on_step_end: ValueError: "train/loss" is the total loss'),
+        ("train/x", torch.zeros(3), r"hooks.recorder, in on_step_end: ValueError: .*not a tensor of shape \(3,\)"),
+        ("train/x", "low", "hooks.recorder, in on_step_end: ValueError: could not convert string to float: 'low'"),
+    ],
+)
+def test_a_value_that_cannot_be_logged_names_the_hook(name: str, value: Any, message: str) -> None:
+    recorder.ACTIONS["step_end"] = lambda state: state.log(name, value)
+    with pytest.raises(PartError, match=message):
+        run()
+
+
+def test_a_number_of_numpy_can_be_logged() -> None:
+    import numpy as np
+
+    value: Any = np.float32(0.5)
+    recorder.ACTIONS["step_end"] = lambda state: state.log("train/x", value)
+    assert lines(run("run.epochs=1").run.state.folder)[0]["train/x"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("val/x", "low", r'state.metrics."val/x". must be a number; a part of the run set it to \'low\''),
+        ("epoch", 7.0, r'state.metrics."epoch". was set by a part'),
+    ],
+)
+def test_what_is_no_metric_is_not_written_among_the_metrics(name: str, value: Any, message: str) -> None:
+    recorder.ACTIONS["step_end"] = lambda state: state.metrics.update({name: value})
+    with pytest.raises(PartError, match=message):
+        run()
+
+
+def test_a_part_that_ends_the_program_does_not_end_it_as_if_all_was_well() -> None:
+    def leave(state: State) -> None:
+        raise SystemExit
+
+    recorder.ACTIONS["step_end"] = leave
+    with pytest.raises(PartError, match=r"called sys\.exit"):
+        run()
+
+
+SCHEDULES = """
+from trainkit import Point, Scheduler, component
+
+
+@component
+class Odd(Scheduler):
+    odd: str
+
+    def at(self, t, horizon, lr, memory):
+        if self.odd == "fails":
+            raise RuntimeError("the bug")
+        return {"bare": lr, "negative": Point(-lr), "nan": Point(float("nan")), "momentum": Point(lr, 2.0)}.get(
+            self.odd, Point(lr)
+        )
+
+    def observe(self, memory, metrics, monitor):
+        if self.odd == "observe fails":
+            raise RuntimeError("the bug")
+        return None if self.odd == "forgets" else memory
+
+
+@component
+class OfNumpy(Scheduler):
+    def at(self, t, horizon, lr, memory):
+        import numpy as np
+
+        return Point(np.float32(0.5), None)
+"""
+
+
+@pytest.mark.parametrize(
+    ("odd", "message"),
+    [
+        ("fails", "in at: RuntimeError: the bug"),
+        ("bare", "in at: TypeError"),
+        ("negative", "in at, must give a learning rate .* it gave -0.001 and None"),
+        ("nan", "in at, must give a learning rate .* it gave nan and None"),
+        ("momentum", "in at, must give a learning rate .* it gave 0.001 and 2.0"),
+        ("observe fails", "in observe: RuntimeError: the bug"),
+        ("forgets", "in observe, must give a mapping; it gave None"),
+    ],
+)
+def test_a_schedule_that_gives_no_learning_rate_is_named(odd: str, message: str, tmp_path: Path) -> None:
+    import sys
+
+    (tmp_path / "schedules.py").write_text(SCHEDULES)
+    try:
+        with pytest.raises(PartError, match=f"scheduler Odd, {message}"):
+            run(f'scheduler={{ use = "schedules:Odd", odd = "{odd}" }}')
+        assert run('scheduler.use="schedules:OfNumpy"').run.state.learning_rates() == {"other": 0.5}
+    finally:
+        sys.modules.pop("schedules", None)
+
+
+def test_an_optimizer_that_leaves_out_a_group_is_named(tmp_path: Path) -> None:
+    import sys
+
+    (tmp_path / "odd.py").write_text(ODD)
+    groups = 'groups={ first = { parameters = ["0.*"] }, second = { parameters = "rest" } }'
+    try:
+        with pytest.raises(PartError, match=r"optimizer, in build, must take all groups .*; it has first"):
+            run('optimizer={ use = "odd:OddOptimizer", odd = "one group" }', groups)
+    finally:
+        sys.modules.pop("odd", None)
+
+
 # ---- data -----------------------------------------------------------------------------------------------------------
 
 
@@ -186,6 +426,27 @@ def test_a_batch_without_an_index_is_an_error_that_names_the_data() -> None:
         taken(BatchSource(Stream(10, index=False), "data (stream)", 10, 1))
 
 
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        (None, "that is no mapping, but NoneType"),
+        ((torch.ones(2), torch.ones(2)), "that is no mapping, but tuple"),
+        (torch.ones(2), "that is no mapping, but Tensor"),
+        ({"index": 3}, 'whose "index" holds no items: 3'),
+        ({"index": torch.tensor(3)}, r'whose "index" holds no items: tensor\(3\)'),
+        ({"index": torch.arange(0)}, 'whose "index" holds no items'),
+    ],
+    ids=["None", "tuple", "tensor", "number", "scalar", "empty"],
+)
+def test_what_is_no_batch_is_an_error_that_names_the_data(batch: Any, message: str) -> None:
+    class Odd:
+        def train(self, epoch: int, start: int) -> Iterator[Any]:
+            yield batch
+
+    with pytest.raises(DataError, match=rf"data \(odd\) gave a batch {message}"):
+        taken(BatchSource(Odd(), "data (odd)", 1, 1))
+
+
 def test_tensors_in_a_nested_batch_move_to_the_device() -> None:
     one = torch.ones(1)
     batch = {"image": one, "targets": [{"boxes": one}], "pair": (one, "text"), "nested": {"x": one}, "case": "a"}
@@ -203,6 +464,17 @@ def test_the_old_name_of_the_number_of_batches_is_still_taken_and_said(caplog: p
 
     assert _num_batches(Old(), "data (old)") == 5  # type: ignore[arg-type]
     assert "batches_per_epoch" in caplog.text
+
+
+def test_the_number_of_batches_may_be_an_integer_of_numpy() -> None:
+    import numpy as np
+
+    from trainkit.engine.build import _num_batches
+
+    class Counted:
+        batches_per_epoch = np.int64(5)
+
+    assert type(_num_batches(Counted(), "data (counted)")) is int  # type: ignore[arg-type]
 
 
 # ---- live parts -----------------------------------------------------------------------------------------------------

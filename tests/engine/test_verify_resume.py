@@ -46,3 +46,10 @@ def test_it_says_where_a_part_that_forgets_makes_the_runs_differ() -> None:
     assert "stopped before epoch 1: DIFFERENT" in text
     assert "first in epoch 1: train/loss" in text
     assert "/model/0.weight: differs by up to" in text
+
+
+def test_a_run_whose_length_is_given_in_steps_is_compared_for_as_many_epochs_as_it_has() -> None:
+    Path("toy.toml").write_text(TOY.replace("epochs = 4", "steps = 6"))
+    said: list[str] = []
+    assert verify(resolve("toy.toml"), epochs=5, num_stops=0, say=said.append)
+    assert said[0].startswith("2 epochs of 4 steps")  # the second is cut short

@@ -477,6 +477,8 @@ x.toml:4:1: error: run.steps: epochs is given too; only one of the two can be
 def test_nothing_that_hangs_on_the_number_of_steps_in_an_epoch_is_claimed_of_a_run_in_steps() -> None:
     assert noted(IN_STEPS, "groups.body.stop_epoch=600", "groups.head.start_epoch=499") == []
     assert noted(IN_STEPS, "scheduler.warmup=600") == []
+    assert "a warm-up of 500 leaves nothing" in said(IN_STEPS, "scheduler.by=step", "scheduler.warmup=500")
+    assert noted(IN_STEPS, "scheduler.by=step", "scheduler.warmup=499") == []
     late = "groups.head.start_epoch: the run ends before: it has at most 500 epochs, one a step"
     assert late in said(IN_STEPS, "groups.head.start_epoch=500")
     assert "no parameter group trains in epoch 0" in said(IN_STEPS, "groups.body.start_epoch=1")
@@ -608,3 +610,7 @@ x.toml:8:10: error: model.hidden: more than there are points in a batch
     )
     assert noted(text, "data.batch_size=9") == ["x.toml:9:14: warning: model.activation: is slow"]
     assert "x.toml:6:2: error: model: a line without points" in said(text.replace("= 9", "= 0"))
+
+
+def test_a_weight_that_is_not_finite_is_a_mistake() -> None:
+    assert "losses.data.weight: must be a finite number, got nan" in said(GOOD, "losses.data.weight=nan")

@@ -15,8 +15,9 @@ def command(name: str | None) -> None:
 
     found = shipped()
     if name is None:
+        width = max(map(len, found), default=0)
         for each, path in found.items():
-            click.echo(f"{each:24} {_first_comment(path.read_text(encoding='utf-8'))}")
+            click.echo(f"{each:{width}}  {_first_comment(path.read_text(encoding='utf-8'))}")
     elif name in found:
         click.echo(found[name].read_text(encoding="utf-8"), nl=False)
     else:

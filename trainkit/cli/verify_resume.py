@@ -36,7 +36,6 @@ def command(recipe: Path, epochs: int, stops: int, sets: tuple[str, ...]) -> Non
         resolved = resolve(recipe, (*sets, *keep))
         from trainkit.engine.verify import verify
 
-        epochs = min(epochs, resolved.recipe.run.num_epochs())
         same = verify(resolved, epochs, stops, click.echo)
     if not same:
         click.echo(

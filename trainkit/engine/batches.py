@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from trainkit.contracts import Batch
 
 _LOGGER = logging.getLogger("trainkit")
+
+_NO_MORE: Any = object()
+_WANTED = 'a batch is a mapping; its "index", an integer tensor (B,), says which items it holds, at least one'
 
 
 class BatchSource:
@@ -41,26 +44,25 @@ class BatchSource:
             seconds: The time spent waiting for batches is added to ``seconds["data"]``.
 
         Raises:
-            DataError: The data yields fewer batches than announced, or a batch without ``index``.
+            DataError: The data yields fewer batches than announced, or one that `check_batch` refuses.
+            PartError: The data failed.
         """
-        batches = self._counted(epoch, first_step * self._per_step, seconds)
-        while step := list(islice(batches, self._per_step)):
-            yield step
-
-    def _counted(self, epoch: int, start: int, seconds: dict[str, float]) -> Iterator[Batch]:
+        start = number = first_step * self._per_step
         if start >= self._num:
             return
-        batches = fetch(self._data.train(epoch, start), self._name, "train")
-        for number in range(start, self._num):
+        batches = batches_of(lambda: self._data.train(epoch, start), self._name, "train")
+        while number < self._num:
+            wanted = min(self._per_step, self._num - number)
             began = perf_counter()
-            batch = next(batches, None)
+            step = list(islice(batches, wanted))
             seconds["data"] += perf_counter() - began
-            if batch is None:
+            number += len(step)
+            if len(step) < wanted:
                 raise DataError(
                     f"{self._name} yielded {number} of the {self._num} batches that it announced for epoch {epoch}\n"
                     "batches_per_epoch must be the number of batches that train yields"
                 )
-            yield batch
+            yield step
         if not self._looked_for_more:  # only once, because it may make another batch
             self._looked_for_more = True
             if next(batches, None) is not None:
@@ -71,32 +73,53 @@ class BatchSource:
                 )
 
 
-def fetch(batches: Iterable[Batch], name: str, method: str) -> Iterator[Batch]:
-    """Yield the batches of data, after checking that each has the numbers of its items.
+def batches_of(make: Callable[[], Iterable[Batch]], name: str, method: str) -> Iterator[Batch]:
+    """Yield the batches that a method of the data returns, after checking them.
 
     Args:
-        batches: What a method of the data returned.
+        make: Calls the method.
         name: Name of the data in messages.
         method: Name of the method.
 
     Raises:
-        DataError: A batch has no ``index``; the message names the data.
+        DataError: `check_batch` refuses a batch.
         PartError: The data failed.
     """
-    iterator = iter(batches)
+    try:
+        iterator = iter(make())
+    except Exception as error:
+        blame(error, f"{name}, in {method}")
+    is_first = True
     while True:
         try:
-            batch = next(iterator, None)
+            batch = next(iterator, _NO_MORE)
         except Exception as error:
             blame(error, f"{name}, in {method}")
-        if batch is None:
+        if batch is _NO_MORE:
             return
-        if "index" not in batch:
-            raise DataError(
-                f'{name} yielded a batch without "index"; it has {", ".join(map(str, batch))}\n'
-                'each batch needs "index", an integer tensor (B,) with the numbers of its items'
-            )
+        if is_first or type(batch) is not dict or "index" not in batch:  # the others are like the first one
+            check_batch(batch, name)
+            is_first = False
         yield batch
+
+
+def check_batch(batch: Any, name: str) -> None:
+    """Check that a batch is a mapping that says which items it holds.
+
+    Raises:
+        DataError: It is not; the message names the data.
+    """
+    if not isinstance(batch, Mapping):
+        raise DataError(f"{name} yielded a batch that is not a mapping but {type(batch).__name__}\n{_WANTED}")
+    if "index" not in batch:
+        raise DataError(f'{name} yielded a batch without "index"; it has {", ".join(map(str, batch))}\n{_WANTED}')
+    index = batch["index"]
+    try:
+        items = len(index)
+    except TypeError:
+        items = 0
+    if items == 0:
+        raise DataError(f'{name} yielded a batch whose "index" holds no items: {index!r}\n{_WANTED}')
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Callable, Iterator
 from functools import cache
 from math import ceil
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,11 +18,11 @@ from trainkit.engine.batches import BatchSource
 from trainkit.engine.every_run.figures import Figures
 from trainkit.engine.every_run.metrics_file import MetricsFile
 from trainkit.engine.every_run.progress_chart import ProgressChart
-from trainkit.engine.every_run.saving import SaveByTime, Saver
+from trainkit.engine.every_run.saving import SaveByTime, Saver, facts_of
 from trainkit.engine.every_run.time_limit import TimeLimit
 from trainkit.engine.losses import Losses
 from trainkit.engine.run import Run
-from trainkit.errors import DataError, RecipeError, blame
+from trainkit.errors import DataError, PartError, RecipeError, blame
 from trainkit.events import order
 from trainkit.groups.assignment import assign
 from trainkit.groups.live import GroupController
@@ -69,7 +70,9 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
         data = recipe.data.build(context)
     num_batches = _num_batches(data, data_name)
     with _building("model"):
-        model = recipe.model.build(data).to(context.device)
+        model = recipe.model.build(data)
+        _check_built("model", model, isinstance(model, torch.nn.Module), "a torch.nn.Module")
+        model = model.to(context.device)
     parameters, trains = assign(recipe, recipe.model, model)
     steps = ceil(num_batches / recipe.run.accumulate)
     length = RunLength.of(recipe.run, steps, *finished)
@@ -81,9 +84,12 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
     metrics = {}
     for name, metric in recipe.metrics.items():
         with _building(f"metrics.{name}"):
-            metrics[name] = metric.build(data)
+            metrics[name] = live = metric.build(data)
+            complete = hasattr(live, "update") and hasattr(live, "compute")
+            _check_built(f"metrics.{name}", live, complete, "a part with the methods update and compute")
     with _building("inference"):
         inference = recipe.inference.build(data)
+        _check_built("inference", inference, callable(inference), "a function (model, batch) -> outputs")
 
     parts: dict[str, object] = {"data": data, "model": model, "inference": inference}
     parts |= {f"losses.{term.name}": term.function for term in losses.terms}
@@ -92,7 +98,8 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
     hooks |= {f"loggers.{name}": logger for name, logger in recipe.loggers.items()}
     for name in order(hooks):
         with _building(name):
-            parts[name] = hooks[name].build(context)
+            parts[name] = part = hooks[name].build(context)
+            _check_built(name, part, part is not None, "a part with methods on_<event>(state)")
     if recipe.run.time_limit is not None:
         parts["time_limit"] = TimeLimit(recipe.run.time_limit, seconds_of(recipe.run.time_limit) or 0.0)
     if recipe.checkpoint.every_steps or recipe.checkpoint.every_minutes:
@@ -116,6 +123,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
         autocast=_autocast(recipe.run.precision, context.device),
         parts=parts,
     )
+    facts_of(run)  # a failure is said now, not when the first checkpoint is written
     run.add("saver", Saver(run))
     return run
 
@@ -129,6 +137,16 @@ def _building(part: str) -> Iterator[None]:
         blame(error, f"{part}, in build")
 
 
+def _check_built(part: str, built: object, as_promised: bool, wanted: str) -> None:
+    """Make sure that a part built what its kind promises.
+
+    Raises:
+        PartError: It did not.
+    """
+    if not as_promised:
+        raise PartError(f"{part} must build {wanted}; it built {built!r}")
+
+
 def _num_batches(data: LiveData, name: str) -> int:
     """Return the number of batches in an epoch that the opened data announces.
 
@@ -140,11 +158,11 @@ def _num_batches(data: LiveData, name: str) -> int:
         num = getattr(data, "steps_per_epoch", None)
         if num is not None:
             _LOGGER.warning("%s has the attribute steps_per_epoch, which is now called batches_per_epoch", name)
-    if not isinstance(num, int):
+    if not isinstance(num, Integral) or isinstance(num, bool):
         raise DataError(f"{name} must have an attribute batches_per_epoch, a whole number; it is {num!r}")
     if num < 1:
-        raise DataError("the training data has no batch; lower batch_size or validation_fraction")
-    return num
+        raise DataError(f"{name} has no batch to train on; lower batch_size or validation_fraction")
+    return int(num)
 
 
 @cache

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from trainkit.engine.batches import fetch, to_device
+from trainkit.engine.batches import batches_of, to_device
 from trainkit.errors import PartError, blame
 from trainkit.randomness import generator_states, restore_generators
 
@@ -59,7 +59,7 @@ def _evaluate_split(run: Run, split: str) -> bool:
     run.emit("validation_start")
     totals: dict[str, torch.Tensor] = {}
     items = 0
-    for batch in fetch(state.data.evaluate(split), run.data_name, "evaluate"):
+    for batch in batches_of(lambda: state.data.evaluate(split), run.data_name, "evaluate"):
         if state.interrupted:
             return False
         state.batch = batch = to_device(batch, state.context.device)

@@ -161,7 +161,8 @@ def _evaluate(run: Run) -> bool:
 def _close_epoch(run: Run) -> None:
     state, recipe = run.state, run.recipe
     state.closing = True
-    state.metrics |= {name: mean.mean() for name, mean in state.means.items()}
+    means = {name: mean.mean() for name, mean in state.means.items()}
+    state.metrics = means | {name: value for name, value in state.metrics.items() if name not in means}
     finished = state.epoch + 1
     last = finished == state.epochs or state.stop_reason is not None
 

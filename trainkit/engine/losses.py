@@ -44,7 +44,7 @@ class Term(NamedTuple):
             value = self.function(outputs, batch, model)
         except Exception as error:
             blame(error, f"losses.{self.name}")
-        return self.checked(value)
+        return value if type(value) is Tensor and value.ndim == 0 else self.checked(value)
 
     def value_of_sums(self, parts: Sequence[tuple[Outputs, Batch]], model: nn.Module) -> Tensor:
         """Return the value for all parts of a step together, a function of sums that are added up over them.
@@ -90,10 +90,11 @@ class Losses:
         terms = []
         for name, loss in settings.items():
             try:
-                function = loss.build(data)
+                function, combine = loss.build(data), loss.combine()
             except Exception as error:
                 blame(error, f"losses.{name}, in build")
-            terms.append(Term(name, loss.weight, function, loss.on_validation, _combine(name, loss, function)))
+            _check_built(name, function, combine)
+            terms.append(Term(name, loss.weight, function, loss.on_validation, combine))
         return cls(terms)
 
     def of_batch(self, outputs: Outputs, batch: Batch, model: nn.Module) -> tuple[Tensor, dict[str, Tensor]]:
@@ -149,15 +150,15 @@ class Losses:
         return sum((term.weight * values[term.name] for term in self.terms if term.name in values), start=0.0)
 
 
-def _combine(name: str, loss: Loss, function: Any) -> Combine:
-    """Return how a loss combines, made sure that what it built can do it.
+def _check_built(name: str, function: Any, combine: str) -> None:
+    """Make sure that what a loss built can be called, and combines as the loss says.
 
     Raises:
-        PartError: It says something that is not known, or "sums" and gives none.
+        PartError: It cannot; or the loss says something that is not known.
     """
-    combine = loss.combine()
+    if not callable(function):
+        raise PartError(f"losses.{name} must build a function (outputs, batch, model) -> scalar; it built {function!r}")
     if combine not in get_args(Combine):
         raise PartError(f"losses.{name}: combine() must be one of {', '.join(get_args(Combine))}; it is {combine!r}")
     if combine == "sums" and not (hasattr(function, "sums") and hasattr(function, "value")):
         raise PartError(f'losses.{name}: combine() is "sums", so what it builds must have the methods sums and value')
-    return combine

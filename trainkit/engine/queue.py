@@ -83,7 +83,13 @@ def run_all(
             message = str(error) if isinstance(error, TrainkitError) else traceback.format_exc()
             console.say(f"failed: {message}")
             done.append(
-                QueueResult(name, f"failed: {str(error).splitlines()[0]}", None, time.perf_counter() - began, None)
+                QueueResult(
+                    name,
+                    f"failed: {(str(error).splitlines() or [type(error).__name__])[0]}",
+                    None,
+                    time.perf_counter() - began,
+                    None,
+                )
             )
             code = ExitCode.FAILED
             continue

@@ -95,6 +95,12 @@ def execute(run: Run, console: Console) -> RunOutcome:
     except NonFiniteError as error:
         state.ended = f"failed: {error}"
         raise NonFiniteError(_explain(run, error)) from error
+    except SystemExit as error:  # it would end the program as if all was well
+        state.ended = "failed: SystemExit"
+        console.say(traceback.format_exc(), shown=False)
+        ended = PartError(f"a part of the run called sys.exit({error.code!r}), which ends the whole program")
+        ended.log = state.folder / run_folder.LOG
+        raise ended from error
     except BaseException as error:
         state.ended = f"failed: {type(error).__name__}"
         if isinstance(error, PartError):

@@ -78,6 +78,8 @@ class Step:
             with self._autocast():
                 state.outputs = outputs = self._forward(batch)
                 part, parts = self._losses.of_part(outputs, batch, state.model, share, first=number == 0)
+            if not parts:
+                continue  # every term counts once per step, and has been counted
             self._backward(part)
             loss = loss + part.detach()
             for name, value in parts.items():

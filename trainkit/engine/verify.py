@@ -49,7 +49,7 @@ def verify(resolved: Resolved, epochs: int, num_stops: int, say: Callable[[str],
 
     Args:
         resolved: The recipe; the runs are written to its ``run.dir``, and its ``checkpoint`` settings must keep all.
-        epochs: Number of epochs to compare.
+        epochs: Number of epochs to compare; at most those that the run has.
         num_stops: Number of checkpoints inside epochs to resume from, in addition to each epoch's end.
         say: Called with a message for each comparison and each difference.
 
@@ -62,7 +62,7 @@ def verify(resolved: Resolved, epochs: int, num_stops: int, say: Callable[[str],
     folder = run_folder.create(resolved)
     with run_folder.lock(folder):
         run = build(resolved, folder)
-        per_epoch = run.state.steps_per_epoch
+        per_epoch, epochs = run.state.steps_per_epoch, min(epochs, run.length.epochs)
         steps = _places(epochs * per_epoch, per_epoch, num_stops)
         run.add("verify", _StopAfter(epochs, steps))
         execute(run, Console(quiet=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from trainkit.errors import RecipeError, did_you_mean
+from trainkit.errors import PartError, RecipeError, blame, did_you_mean
 from trainkit.recipe.group_epochs import declared_groups
 from trainkit.recipe.parameter_patterns import match_groups
 from trainkit.words import some_of
@@ -36,10 +36,7 @@ def assign(
         matched = match_groups(patterns, parameters)
         groups = {name: {each: parameters[each] for each in members} for name, members in matched.items()}
     else:
-        groups = {
-            name: {names[id(p)]: p for p in members if id(p) in names}
-            for name, members in settings.parameter_groups(model).items()
-        }
+        groups = _own_groups(settings, model, names)
         trains = {name: trains.get(name, True) for name in groups}
         for name in recipe.groups:
             if name not in groups:
@@ -48,6 +45,23 @@ def assign(
                 )
     _check_partition(groups, parameters)
     return groups, trains
+
+
+def _own_groups(settings: Model, model: nn.Module, names: Mapping[int, str]) -> dict[str, dict[str, nn.Parameter]]:
+    """Return the trainable parameters of each of the model's own groups.
+
+    Raises:
+        PartError: The model fails to say, or names a parameter that it does not have.
+    """
+    try:
+        members = {name: list(each) for name, each in settings.parameter_groups(model).items()}
+    except Exception as error:
+        blame(error, "model, in parameter_groups")
+    known = {id(parameter) for parameter in model.parameters()}
+    for name, parameters in members.items():
+        if any(id(parameter) not in known for parameter in parameters):
+            raise PartError(f"model, in parameter_groups: group {name} has a parameter that is not one of the model's")
+    return {name: {names[id(p)]: p for p in each if id(p) in names} for name, each in members.items()}
 
 
 def _check_partition(groups: Mapping[str, Mapping[str, nn.Parameter]], parameters: Mapping[str, nn.Parameter]) -> None:

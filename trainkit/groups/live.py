@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from trainkit.contracts import Memory, Monitor
+from trainkit.errors import RecipeError
 from trainkit.groups.schedule import observe_epoch
 from trainkit.state import Group
 
@@ -67,10 +68,14 @@ class GroupController:
         self._monitor = monitor
         self._now: dict[str, tuple[Phase, dict[str, Any]]] = {}  # phase and torch's settings of each training group
         self._by_step: tuple[str, ...] = ()
-        for plan in plans.values():  # a schedule that cannot run is reported now, not when its phase starts
+        for name, plan in plans.items():  # a schedule that cannot run is reported now, not when its phase starts
             for phase in plan.phases:
                 if phase.epochs.start is not None:
-                    phase.rate(phase.epochs.start, phase.epochs.start * steps_per_epoch, steps_per_epoch, {})
+                    try:
+                        phase.rate(phase.epochs.start, phase.epochs.start * steps_per_epoch, steps_per_epoch, {})
+                    except RecipeError as error:
+                        where = f"groups.{name}.then.{phase.name}" if phase.name else f"groups.{name}"
+                        raise RecipeError(f"{where}: {error}") from error
 
     def continue_group(self, name: str, plan: GroupPlan, memory: Memory) -> None:
         """Replace a group's plan and memory with what the resume decided."""

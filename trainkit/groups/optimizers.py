@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from trainkit.errors import blame
+from trainkit.errors import PartError, blame
 
 if TYPE_CHECKING:
     from torch import nn, optim
@@ -56,6 +56,9 @@ def build_optimizers(
     Args:
         plans: Group -> plan.
         parameters: Group -> parameter name -> parameter.
+
+    Raises:
+        PartError: One cannot be made, or lacks a group.
     """
     settings = {}
     groups: dict[str, list[dict[str, Any]]] = {}
@@ -67,8 +70,12 @@ def build_optimizers(
                 held.append({"name": name, "params": list(parameters[name].values()), "lr": phase.lr, **phase.options})
     members = {}
     for name, held in groups.items():
+        where = "optimizer" if len(groups) == 1 else f"optimizer of {', '.join(g['name'] for g in held)}"
         try:
-            members[name] = settings[name].build(held)
+            members[name] = made = settings[name].build(held)
+            built = sorted(each["name"] for each in made.param_groups)
         except Exception as error:
-            blame(error, "optimizer" if len(groups) == 1 else f"optimizer of {', '.join(g['name'] for g in held)}")
+            blame(error, f"{where}, in build")
+        if built != sorted(each["name"] for each in held):
+            raise PartError(f"{where}, in build, must take all groups that it is given; it has {', '.join(built)}")
     return Optimizers(members)

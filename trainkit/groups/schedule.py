@@ -9,15 +9,19 @@ The functions depend on (settings, clock, memory) alone, so a resumed run gets t
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from trainkit.errors import RecipeError
+from trainkit.contracts import Point
+from trainkit.errors import PartError, RecipeError, blame
 from trainkit.recipe.group_epochs import warmup_problem
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from trainkit.contracts import Memory, Monitor, Scheduler
 
-    from trainkit.contracts import Memory, Monitor, Point, Scheduler
+_ROUNDING = 1e-12
+"""How far below 0 a learning rate may be, for schedules that end at 0 but for rounding."""
 
 
 def point(scheduler: Scheduler, t: int, horizon: int, lr: float, memory: Memory) -> Point:
@@ -32,13 +36,14 @@ def point(scheduler: Scheduler, t: int, horizon: int, lr: float, memory: Memory)
 
     Raises:
         RecipeError: The warm-up is so long that no tick is left for the schedule.
+        PartError: The schedule failed, or returned no learning rate.
     """
     warmup = scheduler.warmup
     if problem := warmup_problem(scheduler, horizon):
         raise RecipeError(problem)
     if t >= warmup:
-        return scheduler.at(t - warmup, horizon - warmup, lr, memory)
-    start = scheduler.at(0, horizon - warmup, lr, memory)
+        return _at(scheduler, t - warmup, horizon - warmup, lr, memory)
+    start = _at(scheduler, 0, horizon - warmup, lr, memory)
     return start._replace(lr=start.lr * (t + 1) / (warmup + 1))
 
 
@@ -53,5 +58,36 @@ def observe_epoch(
         memory: What was returned after the previous epoch; empty at first.
         metrics: The epoch's values under their full names.
         monitor: The recipe's monitor.
+
+    Raises:
+        PartError: The schedule failed, or returned no memory.
     """
-    return scheduler.observe(memory, metrics, monitor) if t > scheduler.warmup else memory
+    if t <= scheduler.warmup:
+        return memory
+    try:
+        found = scheduler.observe(memory, metrics, monitor)
+    except Exception as error:
+        blame(error, f"scheduler {type(scheduler).__name__}, in observe")
+    if not isinstance(found, Mapping):
+        raise PartError(f"scheduler {type(scheduler).__name__}, in observe, must give a mapping; it gave {found!r}")
+    return found
+
+
+def _at(scheduler: Scheduler, t: int, horizon: int, lr: float, memory: Memory) -> Point:
+    """Return what the schedule says, made sure that it is a learning rate.
+
+    Raises:
+        PartError: It is not; the message names the schedule.
+    """
+    try:
+        rate, momentum = scheduler.at(t, horizon, lr, memory)
+        rate = float(rate)
+        momentum = None if momentum is None else float(momentum)
+    except Exception as error:
+        blame(error, f"scheduler {type(scheduler).__name__}, in at")
+    if not (math.isfinite(rate) and rate >= -_ROUNDING and (momentum is None or 0 <= momentum < 1)):
+        raise PartError(
+            f"scheduler {type(scheduler).__name__}, in at, must give a learning rate of at least 0, and a momentum "
+            f"from 0 to below 1; after {t} of {horizon} ticks it gave {rate} and {momentum}"
+        )
+    return Point(rate, momentum)

@@ -124,11 +124,15 @@ def _warm_ups(recipe: Recipe) -> Iterator[Finding]:
     most = _most_epochs(recipe)
     for name, epochs in active_epochs(recipe, declared, most).items():
         for table, holder, scheduler, (start, stop) in _schedules(recipe, name, epochs):
-            if scheduler.by == "step" or (recipe.run.steps is not None and stop == most):
-                continue  # how many steps an epoch has is known when the data is opened
             if start is None or start >= stop:
                 continue
-            if problem := warmup_problem(scheduler, stop - start):
+            ticks = stop - start
+            if scheduler.by == "step" or (recipe.run.steps is not None and stop == most):
+                # How many steps an epoch has is known when the data is opened, how many the run has is known now.
+                if recipe.run.steps is None or scheduler.by == "epoch" or start > 0 or stop < most:
+                    continue
+                ticks = recipe.run.steps
+            if problem := warmup_problem(scheduler, ticks):
                 whose = f"group {name}" + (f", phase {table[-1]}" if "then" in table else "")
                 message = problem if table == holder else f"{whose}: {problem}"
                 yield Finding(message, (*holder, "scheduler", "warmup"))

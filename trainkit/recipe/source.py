@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -109,11 +109,19 @@ def read_settings(settings: Sequence[str]) -> tuple[Layer, list[Finding]]:
         else:
             table[last] = _toml_value(value)
             forget(origins, name)
-            origins[name] = origin
+            origins |= dict.fromkeys(_places(table[last], name), origin)
     if "extends" in tree:
         del tree["extends"]
         findings.append(Finding("extends can stand in a recipe file only", origin=origins["extends",]))
     return _layer(tree, origins, Path.cwd()), findings
+
+
+def _places(value: Any, where: Where) -> Iterator[Where]:
+    """Yield the place of a value, and those of all keys in it if it is a table."""
+    yield where
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from _places(each, (*where, key))
 
 
 def forget(origins: dict[Where, Origin], where: Where) -> None:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from trainkit.errors import PartError
 from trainkit.events import Live
 from trainkit.files.writing import written_whole
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from trainkit.state import State
 
 NAME = "metrics.jsonl"
+
+_OWN = ("epoch", "step", "seconds")
 
 
 class MetricsFile(Live):
@@ -39,12 +42,27 @@ class MetricsFile(Live):
 
 
 def _append(state: State, values: Mapping[str, float], more: Mapping[str, float]) -> None:
-    finite = {name: value if math.isfinite(value) else None for name, value in values.items()}
+    finite = {name: _finite(name, value) for name, value in values.items()}
     line = {"epoch": state.epoch, "step": state.step, **finite, **more}
     with (state.folder / NAME).open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
         file.flush()
         os.fsync(file.fileno())
+
+
+def _finite(name: str, value: Any) -> float | None:
+    """Return a value, or None if it is not finite.
+
+    Raises:
+        PartError: It is no number, or its name is taken.
+    """
+    if name in _OWN:
+        raise PartError(f'state.metrics["{name}"] was set by a part of the run: a full name is "<split>/<name>"')
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise PartError(f'state.metrics["{name}"] must be a number; a part of the run set it to {value!r}') from error
+    return number if math.isfinite(number) else None
 
 
 def read(folder: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
@@ -230,15 +231,17 @@ def facts_of(run: Run) -> dict[str, Any] | None:
     """Return the facts of the opened data; None if it has none.
 
     Raises:
-        PartError: The method ``facts`` of the data failed.
+        PartError: The method ``facts`` of the data failed, or did not return JSON values.
     """
     facts = getattr(run.state.data, "facts", None)
     if facts is None:
         return None
     try:
-        return dict(facts())
+        found = dict(facts())
+        json.dumps(found)
     except Exception as error:
         blame(error, f"{run.data_name}, in facts")
+    return found
 
 
 def _group_content(run: Run, name: str) -> dict[str, Any]:
