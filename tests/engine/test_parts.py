@@ -416,6 +416,11 @@ def test_no_more_batches_are_taken_than_announced(
     assert data.made <= 21  # it was looked for more once
 
 
+def test_no_batch_at_all_is_an_error_that_names_the_data() -> None:
+    with pytest.raises(DataError, match=r"data \(stream\) yielded 0 of the 10 batches"):
+        taken(BatchSource(Stream(0), "data (stream)", 10, 1))
+
+
 def test_fewer_batches_than_announced_are_an_error_that_names_the_data() -> None:
     with pytest.raises(DataError, match=r"data \(stream\) yielded 7 of the 10 batches that it announced for epoch 3"):
         taken(BatchSource(Stream(7), "data (stream)", 10, 4), epoch=3)
@@ -429,9 +434,9 @@ def test_a_batch_without_an_index_is_an_error_that_names_the_data() -> None:
 @pytest.mark.parametrize(
     ("batch", "message"),
     [
-        (None, "that is no mapping, but NoneType"),
-        ((torch.ones(2), torch.ones(2)), "that is no mapping, but tuple"),
-        (torch.ones(2), "that is no mapping, but Tensor"),
+        (None, "that is not a mapping but NoneType"),
+        ((torch.ones(2), torch.ones(2)), "that is not a mapping but tuple"),
+        (torch.ones(2), "that is not a mapping but Tensor"),
         ({"index": 3}, 'whose "index" holds no items: 3'),
         ({"index": torch.tensor(3)}, r'whose "index" holds no items: tensor\(3\)'),
         ({"index": torch.arange(0)}, 'whose "index" holds no items'),
@@ -443,7 +448,7 @@ def test_what_is_no_batch_is_an_error_that_names_the_data(batch: Any, message: s
         def train(self, epoch: int, start: int) -> Iterator[Any]:
             yield batch
 
-    with pytest.raises(DataError, match=rf"data \(odd\) gave a batch {message}"):
+    with pytest.raises(DataError, match=rf"data \(odd\) yielded a batch {message}"):
         taken(BatchSource(Odd(), "data (odd)", 1, 1))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -47,22 +46,24 @@ class BatchSource:
             DataError: The data yields fewer batches than announced, or one that `check_batch` refuses.
             PartError: The data failed.
         """
-        start = number = first_step * self._per_step
+        start = first_step * self._per_step
         if start >= self._num:
             return
         batches = batches_of(lambda: self._data.train(epoch, start), self._name, "train")
-        while number < self._num:
-            wanted = min(self._per_step, self._num - number)
-            began = perf_counter()
-            step = list(islice(batches, wanted))
-            seconds["data"] += perf_counter() - began
-            number += len(step)
-            if len(step) < wanted:
-                raise DataError(
-                    f"{self._name} yielded {number} of the {self._num} batches that it announced for epoch {epoch}\n"
-                    "batches_per_epoch must be the number of batches that train yields"
-                )
-            yield step
+        step: list[Batch] = []
+        number, began = start, perf_counter()
+        for number, batch in zip(range(start + 1, self._num + 1), batches):  # noqa: B905 (asks for no batch too many)
+            step.append(batch)
+            if len(step) == self._per_step or number == self._num:
+                seconds["data"] += perf_counter() - began
+                yield step
+                step = []
+                began = perf_counter()
+        if number < self._num:
+            raise DataError(
+                f"{self._name} yielded {number} of the {self._num} batches that it announced for epoch {epoch}\n"
+                "batches_per_epoch must be the number of batches that train yields"
+            )
         if not self._looked_for_more:  # only once, because it may make another batch
             self._looked_for_more = True
             if next(batches, None) is not None:

@@ -45,20 +45,21 @@ class Step:
 
     def gradients(self, batches: Sequence[Batch]) -> None:
         """Compute the gradients of the loss of these batches; ``state.batch`` is the first one, on the device."""
-        state = self._state
+        state, losses = self._state, self._losses
         self._optimizers.zero_grad()
         if len(batches) == 1:
-            assert state.batch is not None
+            batch = state.batch
+            assert batch is not None
             with self._autocast():
-                state.outputs = outputs = self._forward(state.batch)
-                state.loss, values = self._losses.of_batch(outputs, state.batch, state.model)
+                state.outputs = outputs = self._forward(batch)
+                state.loss, values = losses.of_batch(outputs, batch, state.model)
             self._backward(state.loss)
         else:
             sizes = [len(batch["index"]) for batch in batches]
             shares = [size / sum(sizes) for size in sizes]
-            whole = self._together if self._losses.needs_all_parts else self._one_by_one
+            whole = self._together if losses.needs_all_parts else self._one_by_one
             values = whole(batches, shares)
-            if len(self._losses.terms) == 1:
+            if len(losses.terms) == 1:
                 values = {}
         for name, value in values.items():
             state.log(f"train/{name}", value)
