@@ -111,13 +111,21 @@ def test_checkpoints_are_written_every_few_steps() -> None:
     assert kept == ["epoch-0001", "epoch-0002", "step-00000003", "step-00000006"]
 
 
+def test_a_checkpoint_due_after_an_epochs_last_step_is_written_once_at_the_end_of_the_epoch() -> None:
+    sets = ("run.epochs=2", "checkpoint.every_steps=2", "checkpoint.every_epochs=0", "checkpoint.keep_last=9")
+    state = run(*sets).run.state
+    kept = sorted(path.stem for path in (state.folder / "checkpoints").iterdir())
+    assert kept == ["epoch-0001", "epoch-0002", "step-00000002", "step-00000006"]
+
+
 def test_a_checkpoint_is_asked_for_when_the_last_one_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
     from types import SimpleNamespace
 
     now = [0.0]
     monkeypatch.setattr("trainkit.engine.every_run.saving.monotonic", lambda: now[0])
     part, asked = SaveByTime(0, every_minutes=2.0), []
-    state: Any = SimpleNamespace(step=1, steps_in_epoch=1, save_reason=None, save=asked.append)
+    inside = {"step": 1, "steps": None, "steps_in_epoch": 1, "steps_per_epoch": 4}
+    state: Any = SimpleNamespace(**inside, save_reason=None, save=asked.append)
     for now[0] in (60.0, 119.0):
         part.on_step_end(state)
     assert asked == []
@@ -189,5 +197,5 @@ def test_a_resume_tells_of_settings_in_a_table_that_is_new(capsys: pytest.Captur
     first = run("run.epochs=1", "groups.other.lr=1e-3")
     resume(first.newest, "run.epochs=2", 'groups.other.optimizer={ use = "sgd" }', quiet=False)
     said = capsys.readouterr().out
-    assert "changed: groups.other.optimizer.use: not set -> sgd (the run goes on differently)" in said
+    assert "changed: groups.other.optimizer.use: not set -> sgd (affects the training)" in said
     assert "groups.other.optimizer.momentum" not in said  # as it is by default

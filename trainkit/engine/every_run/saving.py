@@ -197,16 +197,23 @@ class SaveByTime(Live):
     def __init__(self, every_steps: int, every_minutes: float) -> None:
         self._every_steps, self._every_seconds = every_steps, 60.0 * every_minutes
         self._saved = monotonic()
+        self._at_epoch_end = False
 
     def on_step_end(self, state: State) -> None:
-        """Request a checkpoint if one is due."""
-        if self._every_steps and state.step % self._every_steps == 0:
-            state.save(f"every {self._every_steps} steps")
-        elif self._every_seconds and monotonic() - self._saved >= self._every_seconds:
-            state.save("time")
+        """Request a checkpoint if one is due; after an epoch's last step, at the end of the epoch."""
+        by_steps = self._every_steps > 0 and state.step % self._every_steps == 0
+        by_time = self._every_seconds > 0 and monotonic() - self._saved >= self._every_seconds
+        if by_steps or by_time:
+            if state.steps_in_epoch == state.steps_per_epoch or state.step == state.steps:
+                self._at_epoch_end = True
+            else:
+                state.save("steps" if by_steps else "time")
 
     def on_checkpoint(self, state: State) -> None:
-        """Start the clock again when a checkpoint is written."""
+        """Request the checkpoint at the end of an epoch if it is due, and restart the clock when one is written."""
+        if self._at_epoch_end and not state.steps_in_epoch:
+            state.save("steps or time")
+            self._at_epoch_end = False
         if state.save_reason is not None or not state.steps_in_epoch:
             self._saved = monotonic()
 
