@@ -37,6 +37,7 @@ import attrs
 from trainkit import registry
 from trainkit.contracts import (
     KINDS,
+    Combine,
     Component,
     Context,
     Data,
@@ -299,8 +300,9 @@ def states_its_groups(model: Model) -> None:
 
 
 def has_a_sound_weight(loss: Loss) -> None:
-    """Check that a loss has a finite weight, and that ``on_validation`` is True or False."""
+    """Check that a loss has a finite weight, and that it says whether it is a regulariser and how it combines."""
     assert math.isfinite(loss.weight), f"weight is {loss.weight}"
+    assert loss.combine() in typing.get_args(Combine), f"combine() is {loss.combine()!r}, none of {Combine}"
     assert isinstance(loss.on_validation, bool), f"on_validation is {loss.on_validation!r}"
 
 

@@ -234,7 +234,19 @@ class Empty(Model):
 
 @component
 class Weightless(Loss):
-    """A loss."""
+    """A loss with a default that its kind refuses."""
+
+    weight: float = math.inf
+
+    def build(self, data: Any) -> Any: ...
+
+
+@component
+class Averaged(Loss):
+    """A loss that combines in a way that there is not."""
+
+    def combine(self) -> Any:
+        return "average"
 
     def build(self, data: Any) -> Any: ...
 
@@ -299,7 +311,8 @@ def test_the_suite_finds_a_class_that_is_no_proper_component(check, cls, said):
         (testing.states_its_splits, Odd(), '"train" must come first'),
         (testing.states_its_groups, Empty(), "at least one"),
         (testing.states_modules_and_timeline, Late(), "contains epoch 11"),
-        (testing.has_a_sound_weight, Weightless(weight=math.inf), "weight is inf"),
+        (testing.has_a_sound_weight, Weightless(), "weight is inf"),
+        (testing.has_a_sound_weight, Averaged(), "average"),
         (testing.states_its_names, Prefixed(), "val/dice"),
     ],
 )
