@@ -295,10 +295,10 @@ def test_the_suite_finds_a_class_that_is_no_proper_component(check, cls, said):
 @pytest.mark.parametrize(
     ("check", "settings", "said"),
     [
-        (testing.is_a_sound_schedule, Broken(rule="negative"), "learning rate is -"),
-        (testing.is_a_sound_schedule, Broken(rule="nan"), "learning rate is nan"),
+        (testing.is_a_sound_schedule, Broken(rule="negative"), "it gave -"),
+        (testing.is_a_sound_schedule, Broken(rule="nan"), "it gave nan"),
         (testing.is_a_sound_schedule, Broken(rule="impure"), "returns other values"),
-        (testing.is_a_sound_schedule, Broken(rule="momentum"), "momentum is 1.5"),
+        (testing.is_a_sound_schedule, Broken(rule="momentum"), "and 1.5"),
         (testing.has_a_sound_memory, Broken(rule="mutates"), "observe changes the memory"),
         (testing.has_a_sound_memory, Broken(rule="no json"), "not JSON"),
         (testing.has_a_sound_memory, Broken(rule="nan in memory"), "not JSON"),
