@@ -49,6 +49,7 @@ def reordered(model: nn.Module) -> list[dict[str, Any]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)
 @pytest.mark.parametrize("regroup", [in_order, reordered])
 def test_training_goes_on_bit_for_bit_whatever_the_grouping(

@@ -86,6 +86,7 @@ def test_an_error_of_a_worker_is_the_same_error_here(workers):
         list(workers([1, 13]))
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_is_one_message_with_the_advice_of_the_data(workers):
     with pytest.raises(DataError, match=r"process that prepares batches died .*if memory is short, take fewer squares"):
         list(workers([1, 99, 2, 3]))

@@ -116,6 +116,7 @@ def test_without_continue_every_run_starts_anew() -> None:
     assert len(list(Path("runs/a").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_a_run_ends_with_a_checkpoint_before_its_time_is_up(capsys: pytest.CaptureFixture[str]) -> None:
     limit = int(process_seconds()) + 3
     Path("a.toml").write_text(TOY.replace("epochs = 3", f'epochs = 10000\ntime_limit = "{limit}s"'))

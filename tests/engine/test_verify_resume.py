@@ -48,6 +48,7 @@ def test_it_says_where_a_part_that_forgets_makes_the_runs_differ() -> None:
     assert "/model/0.weight: differs by up to" in text
 
 
+@pytest.mark.slow
 def test_a_run_whose_length_is_given_in_steps_is_compared_for_as_many_epochs_as_it_has() -> None:
     Path("toy.toml").write_text(TOY.replace("epochs = 4", "steps = 6"))
     said: list[str] = []

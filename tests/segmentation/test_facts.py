@@ -39,6 +39,7 @@ def facts_of(settings: SegmentationData) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize("channels", [1, 2])
 def test_a_network_is_rebuilt_from_facts_alone_and_gives_the_same_scores(

@@ -92,6 +92,7 @@ def test_it_learns_and_tells_each_class(tmp_path: Path, model: str, settings: st
     assert "val/dice" in log
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch_dice", [True, False])
 def test_two_batches_of_one_patch_train_as_one_batch_of_two(tmp_path: Path, batch_dice: bool) -> None:
     recipe = f"""
@@ -167,6 +168,7 @@ def test_a_case_that_is_not_held_out_cannot_be_shown(tmp_path: Path) -> None:
         run(tmp_path, hook="channel = 1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exclusive", [True, False])
 def test_a_trained_network_is_rebuilt_from_its_checkpoint_and_the_facts_of_its_data(
     tmp_path: Path, exclusive: bool
