@@ -132,11 +132,12 @@ def fire(listeners: Iterable[Listener], state: State) -> None:
     Raises:
         PartError: One of them failed; the message names it and the event.
     """
-    for listener in listeners:
-        try:
-            listener.call(state)
-        except Exception as error:
-            blame(error, listener.where)
+    where = ""
+    try:
+        for call, where in listeners:  # noqa: B007 (names the part that failed)
+            call(state)
+    except Exception as error:
+        blame(error, where)
 
 
 def _refuse_other_events(name: str, cls: type) -> None:
