@@ -199,3 +199,11 @@ def test_a_resume_tells_of_settings_in_a_table_that_is_new(capsys: pytest.Captur
     said = capsys.readouterr().out
     assert "changed: groups.other.optimizer.use: not set -> sgd (affects the training)" in said
     assert "groups.other.optimizer.momentum" not in said  # as it is by default
+
+
+def test_a_run_that_is_validated_only_at_its_end_is_warned_of() -> None:
+    from trainkit.recipe.resolve import resolve_text
+
+    rare = resolve_text(TOY, Path.cwd(), ("validation.every_epochs=0",)).notes
+    assert ["only at the end of the run" in note.message for note in rare] == [True]
+    assert not resolve_text(TOY, Path.cwd(), ("validation.every_epochs=0", "validation.every_steps=3")).notes

@@ -34,7 +34,7 @@ def findings(recipe: Recipe, complete: bool) -> list[Finding]:
         recipe: The settings.
         complete: Whether the whole recipe could be read.
     """
-    rules: list[Rule] = [*group_rules(recipe), _clashing_values, _metric_names]
+    rules: list[Rule] = [*group_rules(recipe), _rare_validation, _clashing_values, _metric_names]
     components = [(where, each) for where, each, _ in walk_settings(recipe) if isinstance(each, Component)]
     rules += [_missing_modules(where, each) for where, each in components]
     found = list(_exclusive_settings(recipe))
@@ -61,6 +61,12 @@ def _exclusive_settings(recipe: Recipe) -> Iterator[Finding]:
 
 
 # ---- names of values ------------------------------------------------------------------------------------------------
+
+
+def _rare_validation(recipe: Recipe) -> Iterator[Finding]:
+    if not recipe.validation.every_epochs and not recipe.validation.every_steps:
+        message = "validation happens only at the end of the run; until then, nothing can react to its values"
+        yield Finding(message, ("validation", "every_epochs"), "warning")
 
 
 def _clashing_values(recipe: Recipe) -> Iterator[Finding]:
