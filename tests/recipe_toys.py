@@ -49,10 +49,16 @@ class Points(Data):
     def splits(self):
         return ("train", "val") if self.validated else ("train",)
 
-    def inspect(self):
+    def inspect(self, recipe, depth):
         if self.path is not None and not self.path.exists():
             raise DataError(f"there is no {self.path.name}")
         yield f"4 points, noise {self.noise} m"
+        if self.noise > 9 and depth == "all":
+            yield Problem("more noise than signal; set noise = 0.5", "noise", "warning")
+        if self.noise > 99:
+            yield Problem("nothing but noise", "noise")
+        if depth == "headers":
+            yield "the points themselves were not read"
 
     def build(self, context):
         raise NotImplementedError

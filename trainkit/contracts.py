@@ -69,6 +69,24 @@ class Problem(NamedTuple):
     severity: Literal["error", "warning", "note"] = "error"
 
 
+class Progress(NamedTuple):
+    """How far a long look at the data is (`Component.inspect`); it is shown for a moment and not kept.
+
+    Attributes:
+        done: What was looked at so far.
+        total: What there is to look at.
+        what: What is counted, for example "cases".
+    """
+
+    done: int
+    total: int
+    what: str
+
+
+Depth = Literal["headers", "all"]
+"""How closely ``check --data`` looks: only at what files declare, within seconds, or at all that training will see."""
+
+
 class Context(NamedTuple):
     """The process in which a live part runs.
 
@@ -137,6 +155,22 @@ class Component(ABC):
         """Yield what is wrong with the settings together; a plain string is an error about the whole component."""
         return ()
 
+    def inspect(self, recipe: Recipe, depth: Depth) -> Iterable[str | Problem | Progress]:
+        """Look at the data, for ``check --data``.
+
+        Args:
+            recipe: The whole recipe.
+            depth: With "headers", look only at what can be read within seconds, and say what was left out.
+
+        Yields:
+            Lines that summarise the data; `Problem`, an error if a run would refuse the data and a warning if there is
+            a doubt, with numbers and the line to paste; and `Progress`, while it takes long.
+
+        Raises:
+            DataError: The data cannot be read.
+        """
+        return ()
+
     def timeline(self, epochs: int) -> Iterable[tuple[int, str]]:
         """Yield (epoch, what happens then) for the plan of a run."""
         return ()
@@ -184,10 +218,6 @@ class Data(Component):
     def splits(self) -> tuple[str, ...]:
         """Return the names of the splits, "train" first; all others are evaluated in validation."""
         return ("train",)
-
-    def inspect(self) -> Iterable[str]:
-        """Yield lines that summarise the data, for ``check --data``; may read files."""
-        return ()
 
     @abstractmethod
     def build(self, context: Context) -> LiveData:

@@ -101,6 +101,30 @@ def test_the_data_is_summed_up_and_one_that_cannot_be_read_is_a_message() -> Non
     assert (result.exit_code, result.output) == (1, "good.toml: error: data: there is no none.h5\n")
 
 
+def test_data_is_fine_only_if_nothing_about_it_is_doubtful() -> None:
+    result = run("good.toml", "--data", "--set", "data.noise=10.0")
+    assert result.exit_code == 0
+    assert result.output == (
+        "--set data.noise=10.0: warning: data.noise: more noise than signal; set noise = 0.5\n"
+        "good.toml: 1 doubt\n"
+        "4 points, noise 10.0 m\n"
+    )
+
+
+def test_data_that_a_run_would_refuse_is_a_failed_check_with_the_place_of_the_setting() -> None:
+    result = run("good.toml", "--data", "--set", "data.noise=100.0")
+    assert result.exit_code == 1
+    assert "--set data.noise=100.0: error: data.noise: nothing but noise\n" in result.output
+    assert "good.toml: 1 reason to refuse the data, 1 doubt\n" in result.output
+
+
+def test_a_look_at_headers_says_what_it_did_not_look_at_and_is_not_mistaken_for_a_recipe() -> None:
+    result = run("--data=headers", "good.toml", "--set", "data.noise=10.0")
+    assert result.exit_code == 0
+    assert result.output == "good.toml: fine\n4 points, noise 10.0 m\nthe points themselves were not read\n"
+    assert run("--data", "good.toml").output == "good.toml: fine\n4 points, noise 0.5 m\n"
+
+
 def test_colour_is_only_for_terminals() -> None:
     assert "\x1b[" not in run("bad.toml").output
     assert "\x1b[31m" in CliRunner().invoke(check, ["bad.toml"], color=True).output

@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from inspected import inspected
 
 from trainkit import DataError, Problem
 from trainkit_ptychography.scans.files.cxi import CXIDiffraction
@@ -394,7 +395,7 @@ def test_arrays_of_the_wrong_shape_are_refused_by_name(tmp_path, name, array, sa
 def test_the_summary_says_what_a_scientist_knows_the_scan_by(tmp_path):
     with h5py.File(tmp_path / "scan.h5", "w") as file:
         file["entry/data"], file["entry/points"] = np.full((12, 8, 8), 2.0), POINTS
-    lines = "\n".join(hdf5(tmp_path / "scan.h5", pixel_size_angstrom=0.5, energy_kev=80.0).inspect())
+    lines = "\n".join(inspected(hdf5(tmp_path / "scan.h5", pixel_size_angstrom=0.5, energy_kev=80.0)))
     for words in ("12 of 8 × 8", "128 a pattern", "0.5 Å", "41.76 mrad"):
         assert words in lines
 

@@ -11,6 +11,7 @@ import attrs
 import h5py
 import numpy as np
 import pytest
+from inspected import inspected
 
 from trainkit import DataError, bytes_in_words
 from trainkit.console import Console
@@ -252,7 +253,7 @@ def test_check_prints_summary_and_warnings_without_torch_and_a_run_logs_the_warn
     )
     check = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "dose         4e+04 counts/Å²" in check.stdout
-    assert "warning: the light's centre of mass is (3.0, 0.0) pixels off" in check.stdout
+    assert "warning: data: the light's centre of mass is (3.0, 0.0) pixels off" in check.stdout
     assert "no torch" in check.stdout
     ending = start(resolve("own.toml"), Console())
     log = (ending.run.state.folder / "log.txt").read_text()
@@ -278,7 +279,7 @@ def test_a_missing_dataset_is_one_message_of_check(tmp_path):
 def test_the_shared_scans_are_summed_up_and_nothing_is_wrong_with_them(shared_data):
     folder = shared_data / "ptychography"
     data = resolve(ROOT / "recipes" / "ptycho_mos2.toml", (f"data.path={folder / 'mos2_sim.h5'}",)).recipe.data
-    lines = list(data.inspect())
+    lines = inspected(data)
     text = "\n".join(lines)
     assert "1024 (32 × 32) of 64 × 64 pixels" in text
     assert "0.45 Å" in text
@@ -290,7 +291,7 @@ def test_the_shared_scans_are_summed_up_and_nothing_is_wrong_with_them(shared_da
     siemens = resolve(
         ROOT / "recipes" / "ptycho_siemens.toml", (f"data.path={folder / 'siemens-star-small.npz.bz2'}",)
     ).recipe.data
-    text = "\n".join(siemens.inspect())
+    text = "\n".join(inspected(siemens))
     assert "516 of 128 × 128" in text
     assert "overlap      85 %" in text
     assert "warning" not in text

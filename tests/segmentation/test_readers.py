@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from clients import segmentation_cases as made_up
+from inspected import inspected
 
 from trainkit import Context, DataError
 from trainkit.recipe.problems import InvalidRecipe
@@ -59,7 +60,7 @@ def on_disk(path: Path) -> np.ndarray:
 
 def complaint(data: SegmentationData) -> str:
     with pytest.raises(DataError) as caught:
-        list(data.inspect())
+        inspected(data)
     return str(caught.value)
 
 
@@ -154,7 +155,7 @@ REGIONS = {
 def test_the_edition_of_brats_is_found_and_said_and_its_regions_are_the_challenges(tmp_path, cache, edition):
     folder = made_up.brats(tmp_path / "cases", edition, cases=2)
     data = BraTS(path=folder, cache=cache, split=SameCases(), preprocessing=AS_IN_FILES)
-    assert any(line.startswith(f"BraTS {edition}, recognised from") for line in data.inspect())
+    assert any(line.startswith(f"BraTS {edition}, recognised from") for line in inspected(data))
     live = opened(data)
     assert (live.classes, live.exclusive, live.num_channels) == (tuple(REGIONS[edition]), False, 4)
     *suffixes, seg = made_up.BRATS_FILES[edition]
@@ -193,7 +194,7 @@ def test_names_of_one_edition_with_the_values_of_another_are_not_guessed(tmp_pat
     assert "it is unclear which label is the enhancing tumour" in told
     assert 'data.edition = "2021"' in told
     said = BraTS(path=folder, cache=cache, split=SameCases(), edition="2021")
-    assert any("set in the recipe: the enhancing tumour is label 4" in line for line in said.inspect())
+    assert any("set in the recipe: the enhancing tumour is label 4" in line for line in inspected(said))
 
 
 def test_the_wrong_edition_in_the_recipe_is_refused_with_the_case_and_the_value(tmp_path, cache):
@@ -442,7 +443,7 @@ def test_a_spoilt_file_is_told_with_its_case_by_check_and_by_the_run(tmp_path, c
     folder = made_up.msd(tmp_path / "Task99", cases=3)
     spoil(folder)
     data = MSD(path=folder, cache=cache)
-    for ask in (lambda: list(data.inspect()), lambda: opened(data)):
+    for ask in (lambda: inspected(data), lambda: opened(data)):
         with pytest.raises(DataError) as caught:
             ask()
         about = [line for line in str(caught.value).split("\n") if told in line]
@@ -497,7 +498,7 @@ def test_a_gzip_file_of_several_members_is_whole(tmp_path, cache):
     path = folder / "imagesTr" / "case_001.nii.gz"
     content = gzip.decompress(path.read_bytes())
     path.write_bytes(gzip.compress(content[:5000]) + gzip.compress(content[5000:]))
-    assert any("2 cases" in line for line in MSD(path=folder, cache=cache).inspect())
+    assert any("2 cases" in line for line in inspected(MSD(path=folder, cache=cache)))
 
 
 def test_a_declared_class_that_no_case_has_is_refused(tmp_path, cache):
@@ -513,7 +514,7 @@ def test_a_declared_class_that_no_case_has_is_refused(tmp_path, cache):
 def test_empty_masks_and_small_volumes_are_warned_of(tmp_path, cache):
     folder = made_up.msd(tmp_path, cases=4)
     made_up.save(folder / "labelsTr" / "case_002.nii.gz", np.zeros(made_up.SIZE, np.uint8))
-    lines = list(MSD(path=folder, cache=cache, patch_size=(32, 16, 16)).inspect())
+    lines = inspected(MSD(path=folder, cache=cache, patch_size=(32, 16, 16)))
     assert "warning: 1 of 4 cases have no class at all: case_002" in lines
     assert any(
         line.startswith("warning: smaller than a patch of 32×16×16, and so padded: 4 cases, case_000,")
@@ -527,7 +528,7 @@ def test_check_sums_up_what_the_files_say(tmp_path, cache):
     for kind in ("imagesTr", "labelsTr"):
         path = folder / kind / "case_003.nii.gz"
         made_up.save(path, on_disk(path)[:, :, :-2], turned)
-    lines = list(MSD(path=folder, cache=cache, preprocessing=Preprocessing(spacing_mm=(2.0, 1.0, 1.5))).inspect())
+    lines = inspected(MSD(path=folder, cache=cache, preprocessing=Preprocessing(spacing_mm=(2.0, 1.0, 1.5))))
     assert "split: 3 train, 1 val" in lines
     assert "size: 20×24×16 to 20×24×18 voxels, median 20×24×18" in lines
     assert "spacing: 1×1×1.5 mm" in lines
@@ -539,7 +540,7 @@ def test_check_sums_up_what_the_files_say(tmp_path, cache):
 
 def test_made_up_cases_have_both_classes_and_are_the_same_each_time(cache):
     data = SyntheticSegmentation(num_cases=6, size=(20, 20, 20), cache=cache)
-    assert "  lesion: in 6 of 6 cases" in "\n".join(data.inspect())
+    assert "  lesion: in 6 of 6 cases" in "\n".join(inspected(data))
     one, other = data.find().cases[2], data.find().cases[2]
     assert np.array_equal(one.read(data.find().labels).image_CXYZ, other.read(data.find().labels).image_CXYZ)
 
@@ -550,7 +551,7 @@ def test_made_up_cases_have_both_classes_and_are_the_same_each_time(cache):
 @pytest.mark.slow
 def test_the_hippocampus_task_is_read(cache, real):
     data = MSD(path=real / "msd" / "Task04_Hippocampus", cache=cache, patch_size=(32, 32, 32))
-    assert "split: 64 train, 16 val" in list(data.inspect())
+    assert "split: 64 train, 16 val" in inspected(data)
     found = volumes(data)
     assert len(found) == 16
     for name, batch in found.items():
@@ -567,7 +568,7 @@ def test_the_brats_case_is_of_2021_with_its_three_regions(cache, real):
         split=SameCases(),
         preprocessing=Preprocessing(normalization="zscore_nonzero", crop_to_nonzero=True),
     )
-    assert any(line.startswith("BraTS 2021, recognised") for line in data.inspect())
+    assert any(line.startswith("BraTS 2021, recognised") for line in inspected(data))
     live = opened(data)
     ((name, batch),) = volumes(data).items()
     values = on_disk(real / "brats2021" / name / f"{name}_seg.nii.gz")

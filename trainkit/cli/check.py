@@ -2,34 +2,53 @@
 
 from __future__ import annotations
 
+import sys
 from textwrap import indent
 from typing import TYPE_CHECKING
 
 import click
 
 from trainkit.cli.options import SETS
-from trainkit.errors import TrainkitError
 
 if TYPE_CHECKING:
-    from trainkit.recipe.problems import Finding
+    from trainkit.contracts import Depth, Progress
+    from trainkit.recipe.problems import Finding, Severity
     from trainkit.recipe.resolve import Resolved
 
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
 
+class _Check(click.Command):
+    """Understands ``--data=headers`` beside ``--data``, which click takes for a flag."""
+
+    def parse_args(self, context: click.Context, args: list[str]) -> list[str]:
+        """Read ``--data=headers`` as the option ``--data-headers``, and ``--data=all`` as ``--data``."""
+        names = {"--data=headers": "--data-headers", "--data=all": "--data"}
+        return super().parse_args(context, [names.get(each, each) for each in args])
+
+
 @click.command(
+    cls=_Check,
     epilog="\b\nExamples:\n"
     "  trainkit check recipes/ptycho_staged.toml\n"
     "  trainkit check my_recipe.toml --set data.path=scan.h5 --data\n\n"
-    "Exit codes: 0 no mistake, 1 the data cannot be read, 2 a recipe has a mistake."
+    "Exit codes: 0 no mistake (there may be doubts), 1 a run would refuse the data,\n"
+    "2 a recipe has a mistake.",
 )
 @click.argument("recipes", metavar="RECIPE...", nargs=-1, required=True)
 @SETS
 @click.option("--resolved", is_flag=True, help="Print the complete recipe as TOML, and where each value comes from.")
-@click.option("--data", is_flag=True, help="Open the data as well, and summarise it.")
+@click.option(
+    "--data",
+    "depth",
+    flag_value="all",
+    help="Look at the data as well: sum it up, and name what is wrong or doubtful. "
+    "--data=headers takes seconds, and says what it did not look at.",
+)
+@click.option("--data-headers", "depth", flag_value="headers", hidden=True)
 @click.pass_context
 def command(
-    context: click.Context, recipes: tuple[str, ...], sets: tuple[str, ...], resolved: bool, data: bool
+    context: click.Context, recipes: tuple[str, ...], sets: tuple[str, ...], resolved: bool, depth: Depth | None
 ) -> None:
     """Check recipes without running them.
 
@@ -46,33 +65,63 @@ def command(
             for finding in error.findings:
                 click.echo(_coloured(finding))
             count = len(error.findings)
-            click.echo(f"{recipe}: {count} mistake{'s' if count > 1 else ''}")
+            click.echo(f"{recipe}: {_count(count, 'mistake')}")
             code = 2
             continue
-        seen, trouble = _inspect_data(found) if data else ([], None)
-        verdict = [f"{recipe}: fine", *seen] if trouble is None else [*seen, trouble]
-        summary = "\n".join([*map(_coloured, found.notes), *verdict])
-        click.echo(indent(summary, "# ") if resolved else summary)
+        text, good = _report(found, depth)
+        click.echo(indent(text, "# ") if resolved else text)
         if resolved:
             click.echo(_with_origins(found), nl=False)
-        if trouble is not None:
+        if not good:
             code = max(code, 1)
     context.exit(code)
 
 
-def _inspect_data(found: Resolved) -> tuple[list[str], str | None]:
-    """Return the data's summary, and what is wrong with the data (None: nothing)."""
-    lines: list[str] = []
-    try:
-        lines.extend(found.recipe.data.inspect())
-    except (TrainkitError, OSError) as error:
-        return lines, f"{found.source}: {click.style('error', fg='red', bold=True)}: data: {error}"
-    return lines, None
+def _report(found: Resolved, depth: Depth | None) -> tuple[str, bool]:
+    """Return what is said about a recipe without mistakes, and whether a run would start."""
+    from trainkit.recipe.inspection import Inspection, inspect
+
+    seen = inspect(found, depth, _show) if depth else Inspection((), ())
+    _clear()
+    lines = [_coloured(finding) for finding in (*found.notes, *seen.findings)]
+    if seen.failure is not None:
+        lines += [*seen.lines, f"{found.source}: {_label('error')}{seen.failure}"]
+        if seen.num_errors == 1:
+            return "\n".join(lines), False
+    doubts = seen.num_doubts
+    if seen.num_errors:
+        verdict = f"{_count(seen.num_errors, 'reason')} to refuse the data"
+        verdict += f", {_count(doubts, 'doubt')}" if doubts else ""
+    else:
+        verdict = _count(doubts, "doubt") if doubts else "fine"
+    lines.append(f"{found.source}: {verdict}")
+    if seen.failure is None:
+        lines += seen.lines
+    return "\n".join(lines), not seen.num_errors
+
+
+def _show(progress: Progress) -> None:
+    """Show a progress on the terminal, in a line that the next one replaces."""
+    if sys.stderr.isatty():
+        click.echo(f"\r\033[K{progress.done} of {progress.total} {progress.what}", nl=False, err=True)
+
+
+def _clear() -> None:
+    if sys.stderr.isatty():
+        click.echo("\r\033[K", nl=False, err=True)
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
+
+
+def _label(severity: Severity) -> str:
+    return click.style(f"{severity}: ", fg=_COLOURS[severity], bold=True)
 
 
 def _coloured(finding: Finding) -> str:
     label = f"{finding.severity}: "
-    return str(finding).replace(label, click.style(label, fg=_COLOURS[finding.severity], bold=True), 1)
+    return str(finding).replace(label, _label(finding.severity), 1)
 
 
 def _with_origins(found: Resolved) -> str:

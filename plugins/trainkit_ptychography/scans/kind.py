@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from trainkit import Context, Data, DataError, component
+from trainkit import Context, Data, DataError, Problem, component
 
 if TYPE_CHECKING:
+    from trainkit import Depth, Recipe
     from trainkit_ptychography.scans.kind_live import LiveDiffraction
     from trainkit_ptychography.scans.scan import Recording
 
@@ -65,14 +66,14 @@ class DiffractionData(Data):
             "point has its own position), so it cannot be built from a checkpoint alone: open the scan with [data]"
         )
 
-    def inspect(self) -> Iterable[str]:
+    def inspect(self, recipe: Recipe, depth: Depth) -> Iterable[str | Problem]:
         """Yield a summary of the scan, and warnings about it."""
         from trainkit_ptychography.scans.scan import checked
         from trainkit_ptychography.scans.summary import doubts, summary
 
         scan = checked(self.read())
         yield from summary(scan, self.batch_size)
-        yield from (f"warning: {each}" for each in doubts(scan))
+        yield from (Problem(each, severity="warning") for each in doubts(scan))
 
     def build(self, context: Context) -> LiveDiffraction:
         """Open the scan, and bring its patterns to where they are kept."""

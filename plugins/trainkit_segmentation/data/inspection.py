@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from trainkit import DataError
+from trainkit import DataError, Problem
 from trainkit_segmentation.cases.case import CaseList, CaseReport
 from trainkit_segmentation.files.nifti import Array
 from trainkit_segmentation.preparing.cache_live import CaseStore
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 _NAMED = 8  # most cases that a warning names
 
 
-def inspect(settings: SegmentationData) -> list[str]:
+def inspect(settings: SegmentationData) -> list[str | Problem]:
     """Inspect every case.
 
     Returns:
-        Lines that summarise the data.
+        Lines that summarise the data, and doubts.
 
     Raises:
         DataError: Something is wrong with the data; the message lists everything.
@@ -58,7 +58,7 @@ def inspect(settings: SegmentationData) -> list[str]:
         *_classes(listing, reports),
         *_geometry(reports),
         *_needs(settings, listing, reports, division, store),
-        *_warnings(settings, listing, reports, division),
+        *(Problem(doubt, severity="warning") for doubt in _doubts(settings, listing, reports, division)),
     ]
 
 
@@ -114,22 +114,22 @@ def _needs(
     )
 
 
-def _warnings(
+def _doubts(
     settings: SegmentationData,
     listing: CaseList,
     reports: Mapping[str, CaseReport],
     division: Mapping[str, Sequence[str]],
 ) -> Iterator[str]:
     if empty := [name for name, each in reports.items() if not any(each.voxels.values())]:
-        yield f"warning: {len(empty)} of {len(reports)} cases have no class at all: {_some(empty)}"
+        yield f"{len(empty)} of {len(reports)} cases have no class at all: {_some(empty)}"
     for split, cases in division.items():
         if absent := [k for k in listing.labels.classes if not any(reports[name].voxels[k] for name in cases)]:
-            yield f'warning: no case of the split "{split}" has {_some(absent)}'
+            yield f'no case of the split "{split}" has {_some(absent)}'
     shapes = {name: shape for name, each in reports.items() if (shape := prepared_shape(settings, each))}
     small = [name for name, shape in shapes.items() if any(np.less(shape, settings.patch_size))]
     if small:
         size = "×".join(map(str, settings.patch_size))
-        yield f"warning: smaller than a patch of {size}, and so padded: {_cases(len(small))}, {_some(small)}"
+        yield f"smaller than a patch of {size}, and so padded: {_cases(len(small))}, {_some(small)}"
 
 
 def prepared_shape(settings: SegmentationData, report: CaseReport) -> tuple[int, ...] | None:

@@ -17,6 +17,7 @@ from trainkit_segmentation.splits.fraction import Fraction
 from trainkit_segmentation.splits.kind import Split
 
 if TYPE_CHECKING:
+    from trainkit import Depth, Problem, Recipe
     from trainkit_segmentation.cases.case import CaseList
     from trainkit_segmentation.data.kind_live import LiveSegmentation
 
@@ -69,7 +70,7 @@ class SegmentationData(Data):
             DataError: No case can be listed.
         """
 
-    def inspect(self) -> Iterable[str]:
+    def inspect(self, recipe: Recipe, depth: Depth) -> Iterable[str | Problem]:
         """Read each case's headers and label, and summarise them."""
         from trainkit_segmentation.data.inspection import inspect
 
