@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     import numpy as np
     from torch import Tensor, nn
+
+_LOGGER = logging.getLogger("trainkit")
 
 _FOLD = 256  # number of values of one name that are kept on the device before they are summed
 
@@ -98,10 +101,10 @@ class State:
     """The state of a run, which hooks and other live parts receive at every event.
 
     A hook may read everything. It changes the run only through the methods (`log`, `picture`, `save`, `stop`,
-    `interrupt`, `stop_group`) and by adding values to ``metrics``; all else is set by the engine.
+    `interrupt`, `stop_group`, `doubt`) and by adding values to ``metrics``; all else is set by the engine.
 
     To tell the user something at once, log to ``logging.getLogger("trainkit")``: the message is shown, and written to
-    ``log.txt``.
+    ``log.txt``. What makes the result itself doubtful is reported by `doubt`.
 
     Attributes:
         context: Seed, device, rank and run folder.
@@ -130,6 +133,7 @@ class State:
         interrupt_reason: Why the run ends without closing its epoch (`interrupt`); None: it was not requested.
         save_reason: Why a checkpoint is written after this step (`save`); None: it was not requested.
         means: Name -> mean over the current epoch, still being computed (`log`).
+        doubts: Why the result is doubtful (`doubt`), one sentence each.
         ended: At ``run_end``, how the run ended: "finished", "stopped: …" or "failed: …".
     """
 
@@ -158,6 +162,7 @@ class State:
     interrupt_reason: str | None = None
     save_reason: str | None = None
     means: dict[str, EpochMean] = attrs.Factory(dict)
+    doubts: list[str] = attrs.Factory(list)
     ended: str = ""
 
     def learning_rates(self) -> dict[str, float]:
@@ -232,6 +237,21 @@ class State:
     def save(self, reason: str) -> None:
         """Ask for a checkpoint after this step."""
         self.save_reason = reason
+
+    def doubt(self, text: str) -> None:
+        """Say that the result of the run is doubtful. The run goes on, and ends as finished with exit code 3.
+
+        A doubt is shown at once, kept in the checkpoints, and repeated in the report at the run's end. What can be
+        judged from the result alone is best reported at ``run_end``: a resumed run then judges it anew.
+
+        Args:
+            text: One sentence, with the numbers that the doubt rests on, and what to do.
+        """
+        if text in self.doubts:
+            return
+        self.doubts.append(text)
+        if not self.ended:  # otherwise, the report shows it in a moment
+            _LOGGER.warning("the result of this run will be doubtful: %s", text)
 
     @property
     def interrupted(self) -> bool:

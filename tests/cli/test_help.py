@@ -27,8 +27,8 @@ def test_help_fits_the_terminal_and_holds_no_marks(command: tuple[str, ...]) -> 
 
 def test_the_exit_codes_are_listed() -> None:
     assert (
-        "Exit codes: 0 success, 1 a run failed, 2 the recipe or the command line is wrong, 75 stopped and saved, 130 "
-        "stopped at once." in " ".join(shown().split())
+        "Exit codes: 0 success, 1 a run failed, 2 the recipe or the command line is wrong, 3 finished with "
+        "a doubtful result, 75 stopped and saved, 130 stopped at once." in " ".join(shown().split())
     )
 
 

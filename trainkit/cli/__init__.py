@@ -43,7 +43,7 @@ class _Lazy(click.Group):
     cls=_Lazy,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 success, 1 a run failed, 2 the recipe or the command line is wrong, "
-    "75 stopped and saved, 130 stopped at once.",
+    "3 finished with a doubtful result, 75 stopped and saved, 130 stopped at once.",
 )
 @click.version_option(package_name="trainkit")
 @click.option("--traceback", is_flag=True, help="Print the Python traceback of an error.")

@@ -12,3 +12,13 @@ SETS = click.option(
     help="Change a setting, for example --set run.epochs=60. Can be given several times.",
 )
 QUIET = click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors; log.txt holds the output.")
+EXIT_CODES = (
+    "\b\nExit codes:\n"
+    "    0  finished\n"
+    "    1  failed; everything up to the last checkpoint is on the disk\n"
+    "    2  a recipe or the command line is wrong; nothing was started\n"
+    "    3  finished, but the result is doubtful; the output says why\n"
+    "   75  stopped by a signal or the time limit, with a checkpoint\n"
+    "  130  stopped at once by a second signal"
+)
+"""What `run` and `resume` tell the shell, for their help."""

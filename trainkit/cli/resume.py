@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trainkit.cli.options import QUIET, SETS
+from trainkit.cli.options import EXIT_CODES, QUIET, SETS
 
 if TYPE_CHECKING:
     from trainkit.groups.resuming import Choice
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command(
     epilog="\b\nExamples:\n"
     "  trainkit resume runs/ptycho_staged/2026-11-21T10-00-00-1a2b\n"
-    "  trainkit resume ptycho_staged --epoch 30 --epochs 100 --on-extend hold"
+    "  trainkit resume ptycho_staged --epoch 30 --epochs 100 --on-extend hold\n\n" + EXIT_CODES
 )
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trainkit.cli.options import QUIET, SETS
+from trainkit.cli.options import EXIT_CODES, QUIET, SETS
 
 if TYPE_CHECKING:
     from trainkit.console import Console
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     epilog="\b\nExamples:\n"
     "  trainkit run recipes/ptycho_staged.toml\n"
     "  trainkit run my_recipe.toml --set run.epochs=60 --set groups.dr.lr=5e-3\n"
-    "  trainkit run a.toml b.toml c.toml --continue"
+    "  trainkit run a.toml b.toml c.toml --continue\n\n" + EXIT_CODES
 )
 @click.argument("recipes", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="RECIPE...")
 @SETS
@@ -69,6 +69,8 @@ def report(ending: RunOutcome, console: Console) -> None:
         best = ending.best
         where = f"{best.epoch} epoch{'s' if best.epoch != 1 else ''}" if best.step is None else f"{best.step} steps"
         say(f"best:           {state.monitor.metric} {best.value:.5g} after {where}")
+    for text in state.doubts:
+        say(f"doubtful:       {text}")
     if ending.newest:
         say(f"checkpoint:     {ending.newest}")
     say(f"run folder:     {folder}")

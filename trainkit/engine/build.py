@@ -17,6 +17,7 @@ from trainkit.contracts import Context
 from trainkit.engine.batches import BatchSource
 from trainkit.engine.every_run.figures import Figures
 from trainkit.engine.every_run.metrics_file import MetricsFile
+from trainkit.engine.every_run.outcome import Outcome
 from trainkit.engine.every_run.progress_chart import ProgressChart
 from trainkit.engine.every_run.saving import SaveByTime, Saver, facts_of
 from trainkit.engine.every_run.time_limit import TimeLimit
@@ -108,6 +109,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
         "figures": Figures(),
         "metrics_file": MetricsFile(),
         "progress_chart": ProgressChart(),
+        "outcome": Outcome(),
     }
     run = Run(
         resolved=resolved,

@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     from trainkit.console import Console
     from trainkit.recipe.resolve import Resolved
 
+_FROM_BEST_TO_WORST = (ExitCode.FINISHED, ExitCode.DOUBTFUL, ExitCode.FAILED, ExitCode.STOPPED)
+
 
 class QueueResult(NamedTuple):
     """What happened to one recipe.
 
     Attributes:
         name: Name of the run.
-        what: "finished", "skipped: …", "stopped: …" or "failed: …".
+        what: "finished", "skipped: …", "stopped: …" or "failed: …", and whether the result is doubtful.
         best: The best monitored value; None: there is none.
         seconds: How long it took this time.
         folder: The run folder; None: there is none.
@@ -56,7 +58,8 @@ def run_all(
         report: Prints how a run ended.
 
     Returns:
-        The exit code of the command line: FAILED if a run failed, STOPPED if one was interrupted.
+        The exit code of the command line: STOPPED if a run was interrupted; else FAILED if one failed; else DOUBTFUL
+        if the result of one is doubtful, also of one that was finished before.
     """
     done: list[QueueResult] = []
     code = ExitCode.FINISHED
@@ -69,8 +72,10 @@ def run_all(
         try:
             before = _earlier_run(resolved) if continue_unfinished else None
             if before is not None and _is_finished(before):
-                console.say(f"{before}: finished already")
-                done.append(QueueResult(name, "skipped: finished already", None, 0.0, before))
+                doubts = run_folder.doubts(before)
+                console.say("\n".join([f"{before}: finished already", *(f"doubtful: {text}" for text in doubts)]))
+                done.append(QueueResult(name, _with_doubts("skipped: finished already", doubts), None, 0.0, before))
+                code = _worse(code, ExitCode.DOUBTFUL if doubts else ExitCode.FINISHED)
                 continue
             if before is None:
                 outcome = start(resolved, console)
@@ -99,14 +104,23 @@ def run_all(
         report(outcome, console)
         state = outcome.run.state
         best = outcome.best[0] if outcome.best else None
-        done.append(QueueResult(name, state.ended, best, time.perf_counter() - began, state.folder))
+        what = _with_doubts(state.ended, state.doubts)
+        done.append(QueueResult(name, what, best, time.perf_counter() - began, state.folder))
+        code = _worse(code, outcome.code)
         if outcome.code is ExitCode.STOPPED:
-            code = ExitCode.STOPPED
             break
     if len(recipes) > 1:
         for line in _table(done, [each.recipe.run.name for each in recipes]):
             console.say(line)
     return code
+
+
+def _worse(one: ExitCode, other: ExitCode) -> ExitCode:
+    return max(one, other, key=_FROM_BEST_TO_WORST.index)
+
+
+def _with_doubts(what: str, doubts: Sequence[str]) -> str:
+    return f"{what}, but doubtful" if doubts else what
 
 
 def _earlier_run(resolved: Resolved) -> Path | None:

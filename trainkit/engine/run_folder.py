@@ -6,7 +6,7 @@ import contextlib
 import json
 import platform
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,16 +66,17 @@ def describe(folder: Path, resolved: Resolved, parent: Path | None = None) -> No
     _write_starts(folder, [*starts(folder), started])
 
 
-def note_end(folder: Path, ended: str, *, finished: bool) -> None:
+def note_end(folder: Path, ended: str, *, finished: bool, doubts: Sequence[str] = ()) -> None:
     """Record how the last start ended.
 
     Args:
         folder: The run folder.
         ended: How it ended, in words.
         finished: Whether nothing is left to do.
+        doubts: Why the result is doubtful.
     """
     before = starts(folder)
-    before[-1] |= {"ended": ended, "finished": finished}
+    before[-1] |= {"ended": ended, "finished": finished, "doubts": list(doubts)}
     _write_starts(folder, before)
 
 
@@ -83,6 +84,12 @@ def starts(folder: Path) -> list[dict[str, Any]]:
     """Return the record of each start of a run, with its end if that could be recorded."""
     path = folder / _ENVIRONMENT
     return list(json.loads(path.read_text(encoding="utf-8"))["starts"]) if path.is_file() else []
+
+
+def doubts(folder: Path) -> list[str]:
+    """Return why the result of a run is doubtful, as its last start recorded it."""
+    before = starts(folder)
+    return list(before[-1].get("doubts", ())) if before else []
 
 
 def _write_starts(folder: Path, entries: list[dict[str, Any]]) -> None:

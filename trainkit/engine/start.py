@@ -35,6 +35,8 @@ class ExitCode(IntEnum):
 
     FINISHED = 0
     FAILED = 1
+    DOUBTFUL = 3
+    """Finished, but a part of the run says that its result is doubtful (`State.doubt`)."""
     STOPPED = 75
     """Stopped by a signal or the time limit, with a checkpoint: ``trainkit resume`` continues it (EX_TEMPFAIL)."""
 
@@ -113,7 +115,13 @@ def execute(run: Run, console: Console) -> RunOutcome:
     finally:
         _end(run, console)
     saver = _saver(run)
-    return RunOutcome(run, ExitCode.STOPPED if state.interrupted else ExitCode.FINISHED, saver.newest, saver.best)
+    return RunOutcome(run, _exit_code(state), saver.newest, saver.best)
+
+
+def _exit_code(state: State) -> ExitCode:
+    if state.interrupted:
+        return ExitCode.STOPPED
+    return ExitCode.DOUBTFUL if state.doubts else ExitCode.FINISHED
 
 
 def _end(run: Run, console: Console) -> None:
@@ -135,7 +143,8 @@ def _end(run: Run, console: Console) -> None:
                 first = error
     if first is not None:
         state.ended = f"failed: {type(first).__name__}"
-    run_folder.note_end(state.folder, state.ended, finished=not (state.interrupted or state.failed))
+    finished = not (state.interrupted or state.failed)
+    run_folder.note_end(state.folder, state.ended, finished=finished, doubts=state.doubts)
     if first is not None:
         if isinstance(first, PartError):
             first.log = state.folder / run_folder.LOG

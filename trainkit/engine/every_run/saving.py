@@ -40,6 +40,7 @@ def checkpoint_content(run: Run) -> dict[str, Any]:
         "steps_per_epoch": state.steps_per_epoch,
         "evaluated_step": state.evaluated_step,
         "stop_reason": state.stop_reason,
+        "doubts": list(state.doubts),
         "facts": facts_of(run),
         "recipe": write(run.resolved.tree),
         "components": [attrs.asdict(used) for used in run.resolved.used],
@@ -92,6 +93,7 @@ def restore(run: Run, saved: Mapping[str, Any], groups: Mapping[str, ResumedGrou
             state.groups[name].stop_epoch = known["stopped_at"]
     state.metrics = dict(saved["metrics"])
     state.evaluated_step = saved.get("evaluated_step", -1)
+    state.doubts = list(saved.get("doubts", ()))
     if state.steps_in_epoch:  # a stop may have been requested when the epoch was not closed yet
         state.stop_reason = saved.get("stop_reason")
     state.means = {

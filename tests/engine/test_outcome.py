@@ -1,0 +1,186 @@
+"""How a run says that its result is doubtful, or that it had not converged."""
+
+from __future__ import annotations
+
+import json
+import math
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from clients import recorder
+from clients.toy_run import TOY, resume, run
+
+from trainkit import Monitor, State
+from trainkit.checkpoint.folder import CheckpointFolder
+from trainkit.cli import main
+from trainkit.engine import run_folder
+from trainkit.engine.every_run.outcome import rose, still_improved
+from trainkit.engine.start import ExitCode
+
+
+@pytest.fixture(autouse=True)
+def _in_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recorder.SEEN.clear()
+    recorder.ACTIONS.clear()
+
+
+def _doubt_at(step: int) -> None:
+    recorder.ACTIONS["step_end"] = lambda state: state.doubt("the toy is upside down") if state.step == step else None
+
+
+CommandLine = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def trainkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
+    """Runs the command line, and returns its exit code and its output."""
+
+    def call(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["trainkit", *arguments])
+        with pytest.raises(SystemExit) as left:
+            main()
+        assert isinstance(left.value.code, int)
+        return left.value.code, capsys.readouterr().out
+
+    return call
+
+
+def _let_the_loss_be(values: list[float | None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace what ``metrics.jsonl`` says of the losses, whatever the toy reached."""
+
+    def rewrite(state: State) -> None:
+        path = state.folder / "metrics.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        changed = [line | {"train/loss": value} for line, value in zip(lines, values, strict=True)]
+        path.write_text("".join(json.dumps(line) + "\n" for line in changed))
+
+    recorder.ACTIONS["run_end"] = rewrite
+
+
+def test_a_doubtful_run_is_finished_with_exit_code_3_and_says_why_once_and_in_its_report(trainkit: CommandLine) -> None:
+    _doubt_at(3)
+    Path("toy.toml").write_text(TOY)
+    code, said = trainkit("run", "toy.toml")
+    assert code == ExitCode.DOUBTFUL == 3
+    assert said.count("warning: the result of this run will be doubtful: the toy is upside down") == 1
+    assert "doubtful:       the toy is upside down" in said
+    (folder,) = Path("runs/toy").iterdir()
+    assert run_folder.starts(folder)[-1]["finished"] is True
+    assert run_folder.doubts(folder) == ["the toy is upside down"]
+    assert "the toy is upside down" in (folder / "log.txt").read_text()
+
+
+def test_continue_and_a_queue_take_it_for_finished_with_the_same_exit_code(trainkit: CommandLine) -> None:
+    _doubt_at(3)
+    Path("toy.toml").write_text(TOY)
+    Path("other.toml").write_text(TOY.replace('"toy"', '"other"'))
+    assert trainkit("run", "toy.toml")[0] == 3
+    recorder.ACTIONS.clear()
+    code, said = trainkit("run", "toy.toml", "other.toml", "--continue")
+    assert code == 3
+    assert "finished already, but doubtful" in said
+    assert "the toy is upside down" in said
+    assert len(list(Path("runs/toy").iterdir())) == 1
+
+
+def test_a_run_that_fails_counts_more_than_one_that_is_doubtful(trainkit: CommandLine) -> None:
+    def act(state: State) -> None:
+        if "/other/" in str(state.folder):
+            raise RuntimeError("no")
+        state.doubt("the toy is upside down")
+
+    recorder.ACTIONS["epoch_start"] = act
+    Path("toy.toml").write_text(TOY)
+    Path("other.toml").write_text(TOY.replace('"toy"', '"other"'))
+    assert trainkit("run", "other.toml", "toy.toml")[0] == 1
+
+
+def test_a_doubt_survives_a_stop_and_a_resume() -> None:
+    def act(state: State) -> None:
+        if state.step == 3:
+            state.doubt("the toy is upside down")
+            state.interrupt("now")
+
+    recorder.ACTIONS["step_end"] = act
+    stopped = run()
+    assert stopped.code is ExitCode.STOPPED
+    recorder.ACTIONS.clear()
+    ended = resume(stopped.run.state.folder)
+    assert ended.code is ExitCode.DOUBTFUL
+    assert ended.run.state.doubts == ["the toy is upside down"]
+    saved = CheckpointFolder(ended.run.state.folder / "checkpoints").newest_good(print)[1]
+    assert saved["doubts"] == ["the toy is upside down"]
+
+
+def test_a_run_whose_loss_rose_by_orders_of_magnitude_is_doubtful(monkeypatch: pytest.MonkeyPatch) -> None:
+    _let_the_loss_be([2.0, 3e34], monkeypatch)
+    ended = run()
+    assert ended.code is ExitCode.DOUBTFUL
+    (text,) = ended.run.state.doubts
+    assert "train/loss ends at 3e+34, after 2 at first and 2 at best" in text
+
+
+def test_a_loss_that_is_not_finite_at_the_end_is_doubtful(monkeypatch: pytest.MonkeyPatch) -> None:
+    _let_the_loss_be([2.0, None], monkeypatch)
+    assert run().run.state.doubts == ["at the end, train/loss is not a finite number"]
+
+
+def test_a_resumed_run_is_judged_by_all_of_its_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorder.ACTIONS["step_end"] = lambda state: state.interrupt("now") if state.step == 6 else None
+    stopped = run()
+    recorder.ACTIONS.clear()
+    path = stopped.run.state.folder / "metrics.jsonl"
+    (line,) = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text(json.dumps(line | {"train/loss": line["train/loss"] * 1e-9}) + "\n")
+    assert resume(stopped.run.state.folder).code is ExitCode.DOUBTFUL
+
+
+def test_a_run_that_had_not_converged_says_so_and_is_not_doubtful(trainkit: CommandLine) -> None:
+    Path("toy.toml").write_text(TOY)
+    sets = ("--set", "run.epochs=12", "--set", "optimizer.lr=1e-4")
+    code, said = trainkit("run", "toy.toml", *sets)
+    assert code == 0
+    assert "warning: the run had not converged: val/loss still improved by" in said
+    assert "--epochs 24" in said
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([1.0, 0.5, 0.2], False),
+        ([1.0, 0.9, 11.0], True),
+        ([1.0, 2.0, 5.0], False),  # overfitting, for example
+        ([1e5, 1.0, 101.0], True),  # most of what was gained is lost
+        ([1.0, 1e-10, 1e-8], False),  # both are nothing but rounding
+        ([-1e6, -1.1e6, -9e5], False),  # a likelihood without its constant
+        ([-1e6, -1.1e6, 3e34], True),
+        ([1e-3, -5.0, 0.02], False),
+        ([0.0, 0.0], False),
+        ([3.0], False),
+    ],
+)
+def test_a_loss_rose_if_its_end_is_orders_of_magnitude_above_its_start_or_its_best(
+    values: list[float], expected: bool
+) -> None:
+    assert rose(values) is expected
+
+
+@pytest.mark.parametrize("mode", ["min", "max"])
+def test_what_still_falls_is_told_from_scatter_and_from_what_had_converged(mode: str) -> None:
+    monitor, sign = Monitor(mode=mode), 1.0 if mode == "min" else -1.0
+    draw = random.Random(1)
+    epochs = range(1, 101)
+    falling = [sign * (1 - 0.005 * epoch + draw.gauss(0, 0.001)) for epoch in epochs]
+    gain = still_improved(falling, monitor)
+    assert gain is not None
+    assert gain[:2] == (pytest.approx(0.005 * 19, rel=0.05), 20)
+    for _ in range(200):
+        flat = [sign * (math.exp(-epoch / 5) + draw.gauss(0, 0.01)) for epoch in epochs]
+        assert still_improved(flat, monitor) is None
+    assert still_improved([sign * math.exp(-epoch) for epoch in epochs], monitor) is None  # nothing is left to gain
+    assert still_improved([-value for value in falling], monitor) is None
+    assert still_improved(falling[:9], monitor) is None  # too few to tell

@@ -1,0 +1,108 @@
+"""Judges at a run's end, by its values, whether the result is doubtful and whether the training had converged."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from trainkit.engine.every_run import metrics_file
+from trainkit.events import Live
+from trainkit.words import some_of
+
+if TYPE_CHECKING:
+    from trainkit.contracts import Monitor
+    from trainkit.state import State
+
+_LOGGER = logging.getLogger("trainkit")
+
+_RISE_OVER_START = 10.0  # a loss that ends this many times above its first value has diverged
+_RISE_OVER_BEST = 100.0
+_NOTHING = 1e-6  # of the first value: below it, rounding decides how often a loss falls to a hundredth
+_LEAST_VALUES = 10  # with fewer, a trend cannot be told from scatter
+_LEAST_FITTED = 4
+_SCATTERS = 3.0
+_SHARE = 0.01  # of what the whole run gained: a smaller gain at its end is not worth another run
+
+
+class Outcome(Live):
+    """Part of every run: it looks at the run's ``metrics.jsonl``, so a resumed run is judged as a whole."""
+
+    def on_run_end(self, state: State) -> None:
+        """Report what is doubtful, and a value that still improved."""
+        if state.failed or state.interrupted:
+            return
+        lines = [line for line in metrics_file.read(state.folder) if "seconds" in line]
+        for text in _diverged(lines, state.monitor):
+            state.doubt(text)
+        values = [line[state.monitor.metric] for line in lines if line.get(state.monitor.metric) is not None]
+        if not state.doubts and (gain := still_improved(values, state.monitor)) is not None:
+            longer = f"--epochs {2 * state.epochs}" if state.steps is None else f"--steps {2 * state.steps}"
+            _LOGGER.warning(
+                "the run had not converged: %s still improved by %.3g over its last %d values (scatter %.2g), to %.5g; "
+                "train for longer, for example: trainkit resume %s %s",
+                *(state.monitor.metric, *gain, values[-1], state.folder, longer),
+            )
+
+
+def _diverged(lines: Sequence[Mapping[str, Any]], monitor: Monitor) -> Iterator[str]:
+    """Yield a sentence about the losses that rose, and one about those that are not finite at the end."""
+    if not lines:
+        return
+    names = [name for name in lines[-1] if name.endswith("/loss") or (name, monitor.mode) == (monitor.metric, "min")]
+    risen = {}
+    for name in names:
+        values = [line[name] for line in lines if line.get(name) is not None]
+        if values and rose(values):
+            risen[name] = (
+                f"{name} ends at {values[-1]:.3g}, after {values[0]:.3g} at first and {min(values):.3g} at best"
+            )
+    if risen:
+        yield (f"the training diverged: {'; '.join(risen.values())}. Lower the learning rates, or clip the gradients")
+    broken = [name for name in names if lines[-1][name] is None]
+    if broken:
+        yield f"at the end, {some_of(broken)} {'is' if len(broken) == 1 else 'are'} not a finite number"
+
+
+def rose(values: Sequence[float]) -> bool:
+    """Return whether a loss ends orders of magnitude above its first or its best value.
+
+    Args:
+        values: The value of each epoch, of which there is at least one; finite.
+    """
+    first, best, last = values[0], min(values), values[-1]
+    if last > _RISE_OVER_START * max(abs(first), abs(best)):
+        return last > 0
+    return best >= 0 and last > _RISE_OVER_BEST * max(best, _NOTHING * first)
+
+
+def still_improved(values: Sequence[float], monitor: Monitor) -> tuple[float, int, float] | None:
+    """Return how much a value still improved over the last fifth of a run, if this is more than its scatter.
+
+    A straight line is fitted to the last fifth. Its change is compared with the standard deviation of the values about
+    it, and with what the whole run gained.
+
+    Args:
+        values: The value of each epoch that has one; finite.
+        monitor: In which direction the value improves.
+
+    Returns:
+        The improvement, the number of values that it was fitted to, and their scatter; None: it did not improve, or
+        there are too few values to tell.
+    """
+    if len(values) < _LEAST_VALUES:
+        return None
+    sign = -1.0 if monitor.mode == "min" else 1.0
+    best = sign * max(sign * value for value in values)
+    number = max(_LEAST_FITTED, len(values) // 5)
+    last = [sign * value for value in values[-number:]]
+    centre, mean = (number - 1) / 2, sum(last) / number
+    slope = sum((i - centre) * (value - mean) for i, value in enumerate(last))
+    slope /= sum((i - centre) ** 2 for i in range(number))
+    residuals = [value - mean - slope * (i - centre) for i, value in enumerate(last)]
+    scatter = math.sqrt(sum(residual**2 for residual in residuals) / (number - 2))
+    gain = slope * (number - 1)
+    if gain <= _SCATTERS * scatter or gain <= _SHARE * abs(best - values[0]):
+        return None
+    return gain, number, scatter
