@@ -52,6 +52,7 @@ from trainkit.randomness import random_seed
 from trainkit.state import Group, State
 
 if TYPE_CHECKING:
+    from trainkit.curvature import curvature_of, set_curvature
     from trainkit.files.facts import FileFacts
     from trainkit.files.guard import guarded_reading
     from trainkit.files.writing import remove_unfinished, written_whole
@@ -68,6 +69,7 @@ else:  # hidden from type checkers, which would accept any name from a module th
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            ".curvature": ("curvature_of", "set_curvature"),
             ".files.facts": ("FileFacts",),
             ".files.guard": ("guarded_reading",),
             ".files.writing": ("remove_unfinished", "written_whole"),
@@ -126,6 +128,7 @@ __all__ = [
     "argument_problems",
     "bytes_in_words",
     "component",
+    "curvature_of",
     "derives_from",
     "did_you_mean",
     "free_host_memory",
@@ -141,6 +144,7 @@ __all__ = [
     "read_classes",
     "read_weights",
     "remove_unfinished",
+    "set_curvature",
     "shape_in_words",
     "shuffled",
     "written_whole",

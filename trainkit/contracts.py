@@ -252,6 +252,10 @@ class Model(Component):
         """Return parameter group -> whether it trains if no ``start_epoch`` is set; None: known only after building."""
         return {"other": True}
 
+    def groups_with_curvature(self) -> tuple[str, ...]:
+        """Return the groups for whose parameters the built model tells the loss's curvature (`set_curvature`)."""
+        return ()
+
     @abstractmethod
     def build(self, data: Any) -> nn.Module:
         """Make the network, whose ``forward`` takes a batch and returns outputs.

@@ -51,6 +51,7 @@ from trainkit.contracts import (
     Point,
     Scheduler,
 )
+from trainkit.curvature import set_curvature
 from trainkit.errors import ComponentError, PartError, did_you_mean
 from trainkit.events import PHASES, listeners
 from trainkit.groups.schedule import observe_epoch, point
@@ -225,6 +226,8 @@ def builds_an_optimizer(optimizer: Optimizer) -> None:
     _needs(optimizer)
     overrides = _overrides(optimizer)
     moved, still = (torch.nn.Parameter(torch.linspace(0.5, 1.5, 6).reshape(2, 3)) for _ in range(2))
+    for parameter in (moved, still):
+        set_curvature(parameter, lambda: torch.full((3,), 2.0))  # of the sum of squares, as a model may tell it
     groups: list[dict[str, Any]] = [
         {"name": "moved", "params": [moved], "lr": 0.25},
         {"name": "still", "params": [still], "lr": 0.125, **overrides},
@@ -297,6 +300,8 @@ def states_its_groups(model: Model) -> None:
         for name, trains in groups.items():
             assert re.fullmatch(r"\w+", name), f'"{name}" cannot be written in a recipe as [groups.{name}]'
             assert isinstance(trains, bool), f'groups() returns {trains!r} for "{name}"; it must be True or False'
+        for name in model.groups_with_curvature():
+            assert name in groups, f'groups_with_curvature() names "{name}", which is not in groups()'
 
 
 def has_a_sound_weight(loss: Loss) -> None:

@@ -12,11 +12,13 @@ import attrs
 import pytest
 import torch
 
-from trainkit import Optimizer, Problem, RecipeError
+from trainkit import Optimizer, Problem, RecipeError, set_curvature
 from trainkit.optimizers.adam import Adam
 from trainkit.optimizers.adamw import AdamW
+from trainkit.optimizers.scaled_steps import ScaledSteps
 from trainkit.optimizers.sgd import SGD
 from trainkit.optimizers.torch import TorchOptimizer
+from trainkit.recipe.resolve import resolve
 
 PAIRS = [(Adam, torch.optim.Adam), (AdamW, torch.optim.AdamW), (SGD, torch.optim.SGD)]
 CHOSEN: list[tuple[Optimizer, dict[str, Any]]] = [
@@ -245,3 +247,81 @@ def test_torch_is_read_and_not_imported_to_check_a_recipe():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+# ---- steps that are scaled by the curvature --------------------------------------------------------------------------
+
+
+def test_a_scaled_step_is_newtons_where_the_curvature_is_that_of_a_quadratic():
+    """½ c (x − 1)² has its minimum one Newton step away, whatever c is; damping shortens the step."""
+    curvature = torch.tensor([1e-3, 1.0, 1e6])
+    x = torch.nn.Parameter(torch.tensor([3.0, 0.0, -5.0]))
+    set_curvature(x, lambda: curvature)
+    for damping in (1e-12, 0.25):
+        built = ScaledSteps(lr=1.0, damping=damping).build([{"name": "x", "params": [x], "lr": 1.0}])
+        with torch.no_grad():
+            x.copy_(torch.tensor([3.0, 0.0, -5.0]))
+        before = x.detach().clone()
+        (0.5 * curvature * (x - 1) ** 2).sum().backward()
+        built.step()
+        built.zero_grad()
+        expected = before - curvature * (before - 1) / (curvature + damping * 1e6)
+        torch.testing.assert_close(x.detach(), expected)
+
+
+def test_a_scaled_step_does_not_depend_on_the_unit_of_the_loss():
+    ends = []
+    for unit in (1e-4, 1e4):
+        x = torch.nn.Parameter(torch.linspace(-1.0, 2.0, 5))
+        set_curvature(x, lambda unit=unit: torch.tensor(2.0 * unit))
+        built = ScaledSteps(momentum=0.5).build([{"name": "x", "params": [x], "lr": 0.3}])
+        for _ in range(10):
+            built.zero_grad()
+            (unit * (x - 1) ** 2).sum().backward()
+            built.step()
+        ends.append(x.detach())
+    torch.testing.assert_close(*ends)
+
+
+def test_what_is_not_measured_does_not_move_and_a_gradient_that_is_not_finite_is_not_hidden():
+    x = torch.nn.Parameter(torch.ones(2))
+    for curvature in (torch.zeros(2), torch.tensor([1.0, float("nan")])):
+        set_curvature(x, lambda curvature=curvature: curvature)
+        built = ScaledSteps().build([{"name": "x", "params": [x], "lr": 0.5}])
+        x.grad = torch.tensor([0.0, 3.0])
+        built.step()
+        assert torch.equal(x.detach(), torch.ones(2)) == (not curvature.isnan().any())
+    assert x.isnan().any()
+
+
+def test_a_parameter_without_a_curvature_is_refused_by_scaled_steps():
+    x = torch.nn.Parameter(torch.ones(2))
+    built = ScaledSteps().build([{"name": "x", "params": [x], "lr": 0.5}])
+    x.grad = torch.ones(2)
+    with pytest.raises(RecipeError, match="does not tell the curvature"):
+        built.step()
+
+
+@pytest.mark.parametrize(
+    ("sets", "refused"),
+    [
+        ((), ()),
+        (('model.object={ use = "hash_encoding" }',), ("object",)),
+        (('model.object={ use = "hash_encoding" }', 'groups.object={ optimizer = { use = "adam" } }'), ()),
+        (('groups.object={ then.finish = { start_epoch = 1, optimizer = { use = "adam" } } }',), ()),
+        (('groups.object={ parameters = ["object.*"] }', 'groups.rest={ parameters = "rest" }'), ()),
+    ],
+)
+def test_check_names_the_groups_whose_curvature_the_model_does_not_tell(tmp_path, sets, refused):
+    (tmp_path / "recipe.toml").write_text(
+        'trainkit = 1\nrun = { name = "x", epochs = 2 }\ndata.use = "diffraction_simulated"\n'
+        'model = { use = "single_slice_ptychography", probe.use = "aperture" }\nlosses.data.use = "amplitude"\n'
+        'optimizer.use = "scaled_steps"\nscheduler.use = "none"\n'
+    )
+    try:
+        resolve(tmp_path / "recipe.toml", sets)
+        found = ()
+    except RecipeError as error:
+        assert "does not tell the curvature for group object: give it another optimizer" in str(error)
+        found = ("object",)
+    assert found == refused

@@ -79,6 +79,10 @@ class SingleSlice(Model):
         """Return the groups: only the object trains without a ``start_epoch``."""
         return {"object": True, "probe": False, "dr": False, "scan": False, "other": False}
 
+    def groups_with_curvature(self) -> tuple[str, ...]:
+        """Return all groups; the object only if its parameters are its pixels."""
+        return (*(("object",) if self.object.has_pixels else ()), "probe", "dr", "scan", "other")
+
     def build(self, data: Any) -> nn.Module:
         """Make the network."""
         from trainkit_ptychography.models.single_slice_live import SingleSliceModule

@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainkit import Batch, RecipeError, State
+from trainkit import Batch, RecipeError, State, set_curvature
 from trainkit_ptychography.constraints.kind import Constraint
 from trainkit_ptychography.models import output
+from trainkit_ptychography.models.curvature import Curvature, Part
 from trainkit_ptychography.models.motion import Motion
-from trainkit_ptychography.objects.kind import LiveObject
+from trainkit_ptychography.objects.kind import LiveObject, PixelwiseObject
 from trainkit_ptychography.physics.forward import intensities
 from trainkit_ptychography.probes.modes import ProbeModes
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
@@ -56,17 +57,34 @@ class SingleSliceModule(nn.Module):
         self.dr = nn.Parameter(torch.zeros(num, 2, dtype=data.dtype, device=data.device))
         self.scan = nn.Parameter(torch.zeros(2, 2, dtype=data.dtype, device=data.device))
         self._constraints = [(each, each.build(cast(LiveObject, self.object), probe)) for each in constraints]
+        self._curvature = Curvature(data.mask_YX)
+        self._declare_curvature()
         # Saved with the model: a run that is interrupted while it validates must not put them in order twice.
         self.register_buffer("ordered_epoch", torch.tensor(-1))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return ``intensities`` (B, Y, X) for the scan points ``batch["index"]``; a mean pattern's total is 1."""
         index_B = batch["index"]
-        return {"intensities": self._intensities(index_B, self.dr.index_select(0, index_B))}
+        corner_B2, shift_B2 = self.motion.split(index_B, self.dr.index_select(0, index_B), self.scan)
+        probe_MYX, patch_BYX = self.probe(), self.object(corner_B2).squeeze(0)  # of one slice
+        expected_BYX = intensities(probe_MYX, shift_B2, patch_BYX)
+        if self._curvature.recording and expected_BYX.requires_grad:
+            self._curvature.record(Part(index_B, corner_B2, patch_BYX, probe_MYX, expected_BYX, batch["amplitudes"]))
+        return {"intensities": expected_BYX}
 
     def _intensities(self, index_B: Tensor, displacement_B2: Tensor) -> Tensor:
         corner_B2, shift_B2 = self.motion.split(index_B, displacement_B2, self.scan)
-        return intensities(self.probe(), shift_B2, self.object(corner_B2).squeeze(0))  # of one slice
+        return intensities(self.probe(), shift_B2, self.object(corner_B2).squeeze(0))
+
+    def _declare_curvature(self) -> None:
+        """Let optimizers know the curvature of the loss, except along parameters on which many pixels depend."""
+        curvature = self._curvature
+        if isinstance(self.object, PixelwiseObject):
+            for parameter in self.object.parameters():
+                set_curvature(parameter, lambda: curvature.along_object(self.motion.shape_HW))
+        set_curvature(self.probe.modes, lambda: curvature.along_probe(self.probe.scale))
+        set_curvature(self.dr, lambda: curvature.along_displacements(len(self.dr)))
+        set_curvature(self.scan, lambda: curvature.along_scan(self.motion.arm_N2))
 
     # ---- what is kept in order while training -----------------------------------------------------------------------
 
@@ -87,8 +105,13 @@ class SingleSliceModule(nn.Module):
         """Pass the event on to the object."""
         self._tell_object("on_epoch_start", state)
 
+    def on_step_start(self, state: State) -> None:
+        """Record what the curvature of the step's loss depends on."""
+        self._curvature.start_step()
+
     def on_step_end(self, state: State) -> None:
         """Keep the power of a probe that trains, and impose the constraints."""
+        self._curvature.end_step()
         if self.probe.modes.requires_grad:
             self.probe.keep_power()
         for constraint, impose in self._constraints:

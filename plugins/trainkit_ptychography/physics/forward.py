@@ -49,13 +49,32 @@ def crop(array_HW: Tensor, corner_B2: Tensor, shape: tuple[int, int]) -> Tensor:
         (…, B, Y, X).
     """
     *leading, height, width = array_HW.shape
-    rows_BY = corner_B2[:, 0, None] + torch.arange(shape[0], device=corner_B2.device)
-    columns_BX = corner_B2[:, 1, None] + torch.arange(shape[1], device=corner_B2.device)
-    places_BYX = rows_BY[:, :, None] * width + columns_BX[:, None, :]
+    places_BYX = _places(corner_B2, shape, width)
     # A single map is indexed in one dimension: together with its gradient this took 0.4 instead of 0.5 ms on a CPU.
     flat = array_HW.reshape(-1, height * width).squeeze(0)
     patches: Tensor = flat.index_select(-1, places_BYX.flatten())
     return patches.reshape(*leading, *places_BYX.shape)
+
+
+def _places(corner_B2: Tensor, shape: tuple[int, int], width: int) -> Tensor:
+    """Return where the pixels of patches (B, Y, X) are in a flattened array of this many columns."""
+    rows_BY = corner_B2[:, 0, None] + torch.arange(shape[0], device=corner_B2.device)
+    columns_BX = corner_B2[:, 1, None] + torch.arange(shape[1], device=corner_B2.device)
+    places_BYX: Tensor = rows_BY[:, :, None] * width + columns_BX[:, None, :]
+    return places_BYX
+
+
+def add_patches(array_HW: Tensor, patch_YX: Tensor, corner_B2: Tensor) -> None:
+    """Add the same patch to an array, in place, at each of several places: the adjoint of `crop`.
+
+    Args:
+        array_HW: The array.
+        patch_YX: What is added.
+        corner_B2: First row and column of each place, integers; the patch lies within the array.
+    """
+    places_BYX = _places(corner_B2, (patch_YX.shape[0], patch_YX.shape[1]), array_HW.shape[1])
+    values_BYX = patch_YX.expand_as(places_BYX)
+    array_HW.view(-1).index_add_(0, places_BYX.flatten(), values_BYX.flatten())
 
 
 def intensities(probe_MYX: Tensor, shift_B2: Tensor, patch_BYX: Tensor) -> Tensor:

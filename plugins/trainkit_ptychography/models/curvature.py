@@ -1,0 +1,162 @@
+"""How strongly the loss curves along object, probe and positions: what gradients are divided by (`scaled_steps`).
+
+A loss that compares intensities has, at its minimum, a curvature along the amplitude in a detector pixel: 2 for squared
+differences of amplitudes, 4 times the mean counts for Poisson statistics. It is measured from the gradient, so that any
+loss with any weight will do. The transforms between specimen and detector are orthonormal. So along the transmission of
+an object pixel the curvature is this number times the light that fell on the pixel, along the probe it is this number
+times the patterns of the step; both are upper bounds, because a change of the far field's phase is not seen. Along a
+position it is this number times the change of the exit wave, of which half is seen in the mean. What counts of the
+change is what the object causes, because the far field of a probe in vacuum does not change when the probe moves.
+
+Shapes: B = patterns of a batch, M = probe modes, Y, X = rows and columns of the detector, H, W = those of the object,
+N = scan points.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from trainkit import PartError
+from trainkit_ptychography.physics.forward import add_patches
+
+_SEEN = 0.5  # share of a change of the exit wave that changes amplitudes in the far field, in the mean
+
+
+class Part(NamedTuple):
+    """What the curvature depends on, of a batch of the current step.
+
+    Attributes:
+        index_B: Scan points.
+        corner_B2: First row and column of each patch.
+        patch_BYX: The object's complex transmission.
+        probe_MYX: The probe's modes.
+        intensities_BYX: What the model expects.
+        amplitudes_BYX: What was measured.
+    """
+
+    index_B: Tensor
+    corner_B2: Tensor
+    patch_BYX: Tensor
+    probe_MYX: Tensor
+    intensities_BYX: Tensor
+    amplitudes_BYX: Tensor
+
+
+class Curvature:
+    """The curvature for the gradients of the current step, computed when an optimizer asks for it.
+
+    Args:
+        mask_YX: Which pixels of a pattern count; None: all.
+
+    Attributes:
+        recording: Whether batches belong to an optimizer step.
+    """
+
+    def __init__(self, mask_YX: Tensor | None) -> None:
+        self._mask_YX = mask_YX
+        self._parts: list[Part] = []
+        self._gradients: dict[int, Tensor] = {}  # number of the part -> (B, Y, X)
+        self.recording = False
+
+    def start_step(self) -> None:
+        """Forget the last step, and record the next one."""
+        self.end_step()
+        self.recording = True
+
+    def end_step(self) -> None:
+        """Forget the step: its parts take memory."""
+        self._parts.clear()
+        self._gradients.clear()
+        self.recording = False
+
+    def record(self, part: Part) -> None:
+        """Record a batch of the step. Its intensities must still have their graph."""
+        keep = partial(self._gradients.__setitem__, len(self._parts))
+        part.intensities_BYX.register_hook(keep)  # type: ignore[no-untyped-call]
+        self._parts.append(Part(*(each.detach() for each in part)))
+
+    # ---- along the parameters ---------------------------------------------------------------------------------------
+
+    def along_object(self, shape_HW: tuple[int, int]) -> Tensor:
+        """Return the curvature along each pixel's phase, or absorption (H, W)."""
+        light_HW = torch.zeros(shape_HW, dtype=self._last.amplitudes_BYX.dtype, device=self._last.corner_B2.device)
+        for part in self._parts:
+            add_patches(light_HW, _power(part.probe_MYX).sum(0), part.corner_B2)
+        return light_HW * self.along_amplitude()
+
+    def along_probe(self, unit: Tensor) -> Tensor:
+        """Return the curvature along real and imaginary part of each of the probe's pixels, a scalar.
+
+        Args:
+            unit: What a parameter of 1 stands for.
+        """
+        num = sum(len(part.index_B) for part in self._parts)
+        return self.along_amplitude() * num * unit.square()
+
+    def along_displacements(self, num_points: int) -> Tensor:
+        """Return the curvature along each scan point's displacement (N, 2), in 1/pixel²; 0 for those not in the step."""
+        change_N2 = torch.zeros(num_points, 2, dtype=self._last.amplitudes_BYX.dtype, device=self._last.index_B.device)
+        for part in self._parts:
+            change_N2.index_copy_(0, part.index_B, _change_of_exit_wave(part))
+        return change_N2 * (_SEEN * self.along_amplitude())
+
+    def along_scan(self, arm_N2: Tensor) -> Tensor:
+        """Return the curvature along the linear motion of the whole scan (2, 2), in 1/pixel².
+
+        Args:
+            arm_N2: By how much each point moves with it.
+        """
+        return self.along_displacements(len(arm_N2)).T @ arm_N2.square()
+
+    def along_amplitude(self) -> Tensor:
+        """Return the curvature of the step's loss along the amplitude in a detector pixel, a scalar.
+
+        It is the slope of the loss's gradient over the misfit, averaged over the light: close to the minimum, any loss
+        of the intensities has a gradient that is proportional to the misfit.
+        """
+        slope = misfit = self._last.intensities_BYX.new_zeros(())
+        for number, gradient_BYX in self._gradients.items():
+            part = self._parts[number]
+            amplitudes_BYX = part.intensities_BYX.sqrt()
+            misfit_BYX = amplitudes_BYX - part.amplitudes_BYX
+            weighted_BYX = misfit_BYX * part.intensities_BYX
+            if self._mask_YX is not None:
+                weighted_BYX = weighted_BYX * self._mask_YX
+            slope = slope + (2 * amplitudes_BYX * gradient_BYX * weighted_BYX).sum()
+            misfit = misfit + (misfit_BYX * weighted_BYX).sum()
+        smallest = torch.finfo(misfit.dtype).tiny  # of a fit without misfit, whose gradient is 0 as well
+        return (slope / misfit.clamp_min(smallest)).clamp_min(0)
+
+    @property
+    def _last(self) -> Part:
+        if not self._gradients:
+            raise PartError("single_slice_ptychography: the curvature is known only between backward pass and update")
+        return self._parts[-1]
+
+
+def _power(probe_MYX: Tensor) -> Tensor:
+    return probe_MYX.real.square() + probe_MYX.imag.square()
+
+
+def _change_of_exit_wave(part: Part) -> Tensor:
+    """Return the power by which each exit wave changes if its probe moves by a pixel down, or right (B, 2).
+
+    Of the object, only its deviation from its mean under the probe counts.
+    """
+    spectrum_MYX = torch.fft.fft2(part.probe_MYX)
+    changes = []
+    for axis in (1, 2):
+        size = spectrum_MYX.shape[axis]
+        frequency = torch.fft.fftfreq(size, dtype=part.amplitudes_BYX.dtype, device=spectrum_MYX.device)
+        ramp = 2 * torch.pi * frequency.reshape([-1 if each == axis else 1 for each in range(3)])
+        slope_YX = _power(torch.fft.ifft2(spectrum_MYX * ramp)).sum(0)
+        weight_P = slope_YX.flatten() / slope_YX.sum()
+        patch_BP = part.patch_BYX.flatten(1)
+        power_B = (patch_BP.real.square() + patch_BP.imag.square()) @ weight_P
+        mean_B2 = torch.view_as_real(patch_BP).mT @ weight_P
+        changes.append((power_B - mean_B2.square().sum(1)).clamp_min(0) * slope_YX.sum())
+    return torch.stack(changes, dim=1)
