@@ -21,8 +21,8 @@ from typing import Any, ClassVar, Literal
 import attrs
 
 from trainkit import (
-    Component, Data, DataError, Hook, Inference, Logger, Loss, Metric, MetricName, Model, Optimizer, Point, Problem,
-    Scheduler, component,
+    INPUT_PATH, Component, Data, DataError, Hook, Inference, Logger, Loss, Metric, MetricName, Model, Optimizer, Point,
+    Problem, Scheduler, component,
 )
 
 
@@ -40,7 +40,7 @@ class Points(Data):
         validated: Whether some are held out.
     """
 
-    path: Path | None = None
+    path: Path | None = attrs.field(default=None, metadata=INPUT_PATH)
     batch_size: int = attrs.field(default=4, validator=attrs.validators.ge(1))
     noise: float = 0.5
     validated: bool = True
@@ -50,8 +50,8 @@ class Points(Data):
         return ("train", "val") if self.validated else ("train",)
 
     def inspect(self, recipe, depth):
-        if self.path is not None and not self.path.exists():
-            raise DataError(f"there is no {self.path.name}")
+        if self.path is not None:
+            raise DataError(f"{self.path.name} is damaged")
         yield f"4 points, noise {self.noise} m"
         if self.noise > 9 and depth == "all":
             yield Problem("more noise than signal; set noise = 0.5", "noise", "warning")

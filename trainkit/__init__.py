@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from trainkit.checkpoint.file import read as read_checkpoint
 from trainkit.contracts import (
+    INPUT_PATH,
     Batch,
     Combine,
     Component,
@@ -85,6 +86,7 @@ else:  # hidden from type checkers, which would accept any name from a module th
     )
 
 __all__ = [
+    "INPUT_PATH",
     "Argument",
     "Batch",
     "CheckpointError",

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ class Console:
         self.live: Any = None
         self._log: Path | None = None
         self._unkept: list[str] = []
+        self._log_failed = False
 
     @property
     def is_terminal(self) -> bool:
@@ -74,28 +76,47 @@ class Console:
         if self._log is None:
             self._unkept.append(text)
             return
-        with self._log.open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
+        try:
+            with self._log.open("a", encoding="utf-8") as file:
+                file.write(text + "\n")
+        except OSError as error:
+            if not self._log_failed:
+                self._log_failed = True
+                self._show(f"warning: {self._log} cannot be written ({error}); the run goes on")
 
     def _show(self, text: str) -> None:
         if self.quiet:
             return
-        if self.live is not None:
-            self.live.console.print(text, markup=False, highlight=False, soft_wrap=True)
-            return
         try:
-            sys.stdout.write(text + "\n")
-            sys.stdout.flush()
-        except BrokenPipeError:  # the program that read our output has ended; the run continues, and log.txt is whole
-            self.quiet = True
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if self.live is not None:
+                self.live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            else:
+                sys.stdout.write(text + "\n")
+                sys.stdout.flush()
+        except (
+            OSError,
+            ValueError,
+            AttributeError,
+        ) as error:  # never opened: None
+            self.quiet, self.live = True, None
+            discard_output()
+            if not isinstance(error, BrokenPipeError):  # then the reader, for example `head`, has seen enough
+                self._keep(f"warning: standard output cannot be written ({error}); the run goes on without it")
+
+
+def discard_output() -> None:
+    """Send what is written on standard output from now on nowhere, so that nothing fails when it is flushed."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _ConsoleHandler(logging.Handler):
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[..., None]) -> None:
         super().__init__()
         self._say = say
 
     def emit(self, record: logging.LogRecord) -> None:
         prefix = "warning: " if record.levelno >= logging.WARNING else ""
         self._say(prefix + record.getMessage())
+        if record.exc_info:
+            self._say("".join(traceback.format_exception(*record.exc_info)).rstrip(), shown=False)

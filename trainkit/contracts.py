@@ -48,6 +48,10 @@ MetricName = NewType("MetricName", str)
 """The full name of a value, ``<split>/<name>``, for example "val/loss". Settings of this type are checked for it."""
 
 
+INPUT_PATH: Mapping[str, Any] = {"trainkit.input_path": True}
+"""Metadata of a setting that is a path: it must exist when a run starts. ``check`` and ``run`` look for it."""
+
+
 @dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(attrs.field,))
 def component(cls: _C) -> _C:
     """Turn a class into a settings class: a frozen attrs class whose fields are given by keyword."""
@@ -461,7 +465,9 @@ class Hook(Component):
 
     entry_points: ClassVar[str] = "trainkit.hooks"
     phase: ClassVar[Phase] = "observe"
-    """At an event, hooks that change the run are called first, then those that observe, log and save."""
+    """At an event, hooks that change the run are called first, then those that observe, log and save.
+
+    A failure of a hook that logs does not end the run: it is said once."""
     before: ClassVar[tuple[str, ...]] = ()
     """Names (their keys in the recipe) of hooks of the same phase that must come after this one."""
     after: ClassVar[tuple[str, ...]] = ()

@@ -21,22 +21,27 @@
 
 Any live part (model, data, loss, metric, hook, logger) listens by having a method ``on_<event>(state)``. `Live` is a
 typed base that has all of them.
+
+A part that fails ends the run, unless it only writes something to look at (a hook of the phase "log", a picture): then
+that is said once, and the run goes on.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from trainkit.contracts import Phase
-from trainkit.errors import ComponentError, blame, did_you_mean
+from trainkit.errors import ComponentError, NonFiniteError, blame, did_you_mean
 
 if TYPE_CHECKING:
     from trainkit.contracts import Hook
     from trainkit.state import State
 
 PHASES = get_args(Phase)
+_LOGGER = logging.getLogger("trainkit")
 
 
 class Live:
@@ -97,17 +102,22 @@ class Listener(NamedTuple):
     Attributes:
         call: The bound method.
         where: The part and its method, for messages, for example "hooks.ema, in on_step_end".
+        tolerated: Exceptions of the method that do not end the run.
     """
 
     call: Callable[[State], None]
     where: str
+    tolerated: type[Exception] | tuple[()] = ()
 
 
-def listeners(parts: Mapping[str, object]) -> dict[str, tuple[Listener, ...]]:
+def listeners(
+    parts: Mapping[str, object], tolerated: Mapping[str, type[Exception]] | None = None
+) -> dict[str, tuple[Listener, ...]]:
     """Find the methods that each event calls.
 
     Args:
         parts: Name -> live part, in calling order.
+        tolerated: Name of a part -> exceptions of it that do not end the run.
 
     Returns:
         The methods of every event; an empty tuple if no part listens to it.
@@ -122,7 +132,8 @@ def listeners(parts: Mapping[str, object]) -> dict[str, tuple[Listener, ...]]:
             method = f"on_{event}"
             own = getattr(type(part), method, None)
             if own is not None and own is not getattr(Live, method):
-                found[event].append(Listener(getattr(part, method), f"{name}, in {method}"))
+                allowed = Exception if event == "picture" else (tolerated or {}).get(name, ())
+                found[event].append(Listener(getattr(part, method), f"{name}, in {method}", allowed))
     return {event: tuple(methods) for event, methods in found.items()}
 
 
@@ -130,14 +141,27 @@ def fire(listeners: Iterable[Listener], state: State) -> None:
     """Call the listeners of an event.
 
     Raises:
-        PartError: One of them failed; the message names it and the event.
+        PartError: One of them failed, and it matters to the run; the message names it and the event.
     """
     where = ""
-    try:
-        for call, where in listeners:  # noqa: B007 (names the part that failed)
-            call(state)
-    except Exception as error:
-        blame(error, where)
+    tolerated: type[Exception] | tuple[()] = ()
+    waiting = iter(listeners)
+    while True:
+        try:
+            for call, where, tolerated in waiting:  # noqa: B007 (names the part that failed)
+                call(state)
+            return
+        except Exception as error:
+            if isinstance(error, NonFiniteError) or not isinstance(error, tolerated):
+                blame(error, where)
+            _note_failure(where, error, state)
+
+
+def _note_failure(where: str, error: Exception, state: State) -> None:
+    """Count a failure that does not end the run, and say it if it is the first one of its kind."""
+    state.failures[where] = state.failures.get(where, 0) + 1
+    if state.failures[where] == 1:
+        _LOGGER.warning("%s: %s: %s; the run goes on without it", where, type(error).__name__, error, exc_info=error)
 
 
 def _refuse_other_events(name: str, cls: type) -> None:

@@ -134,6 +134,7 @@ class State:
         save_reason: Why a checkpoint is written after this step (`save`); None: it was not requested.
         means: Name -> mean over the current epoch, still being computed (`log`).
         doubts: Why the result is doubtful (`doubt`), one sentence each.
+        failures: Part and method -> how often it failed without ending the run.
         ended: At ``run_end``, how the run ended: "finished", "stopped: …" or "failed: …".
     """
 
@@ -163,6 +164,7 @@ class State:
     save_reason: str | None = None
     means: dict[str, EpochMean] = attrs.Factory(dict)
     doubts: list[str] = attrs.Factory(list)
+    failures: dict[str, int] = attrs.Factory(dict)
     ended: str = ""
 
     def learning_rates(self) -> dict[str, float]:

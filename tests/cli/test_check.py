@@ -96,9 +96,23 @@ def test_characters_that_only_some_call_a_line_end_do_not_break_the_complete_rec
 
 def test_the_data_is_summed_up_and_one_that_cannot_be_read_is_a_message() -> None:
     assert run("good.toml", "--data").output == "good.toml: fine\n4 points, noise 0.5 m\n"
-    result = run("good.toml", "--data", "--set", "data.path=none.h5")
+    Path("scan.h5").touch()
+    result = run("good.toml", "--data", "--set", "data.path=scan.h5")
     assert tomli.loads(run("good.toml", "--data", "--resolved").output)["data"]["use"] == "points"
-    assert (result.exit_code, result.output) == (1, "good.toml: error: data: there is no none.h5\n")
+    assert (result.exit_code, result.output) == (1, "good.toml: error: data: scan.h5 is damaged\n")
+
+
+def test_a_file_that_is_not_there_is_a_mistake_of_the_recipe_with_its_place_and_the_nearest_name() -> None:
+    Path("scan_a.h5").touch()
+    here = Path.cwd()
+    Path("own.toml").write_text(GOOD.replace('use = "points"', 'use = "points"\npath = "scan_b.h5"'))
+    result = run("own.toml")
+    assert result.exit_code == 2
+    assert f"error: data.path: there is no {here / 'scan_b.h5'}\n" in result.output
+    assert result.output.startswith("own.toml:")
+    assert 'did you mean "scan_a.h5"?' in result.output
+    far = run("good.toml", "--set", "data.path=no_folder/deep/scan.h5")
+    assert f"{here} has no no_folder\n" in far.output
 
 
 def test_data_is_fine_only_if_nothing_about_it_is_doubtful() -> None:

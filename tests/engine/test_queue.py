@@ -110,6 +110,17 @@ def test_continue_begins_anew_when_the_recipe_is_another_one() -> None:
     assert len(list(Path("runs/a").iterdir())) == 2
 
 
+def test_a_file_that_is_not_there_is_found_before_there_is_a_run_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    text = TOY.replace('use = "clients.toy:Line"', 'use = "clients.of_file:LineOfFile"\npath = "none.npy"')
+    Path("a.toml").write_text(text)
+    with pytest.raises(InvalidRecipe, match=r"a.toml:\d+:\d+: error: data.path: there is no .*none.npy"):
+        run("a")
+    assert not Path("runs").exists()
+    assert run("a", "b") is ExitCode.FAILED
+    assert [path.name for path in Path("runs").iterdir()] == ["b"]
+    capsys.readouterr()
+
+
 def test_without_continue_every_run_starts_anew() -> None:
     run("a")
     run("a")

@@ -8,6 +8,8 @@ import sys
 
 import click
 
+from trainkit.console import discard_output
+from trainkit.engine.signals import StoppedEarly, ignore_from_now_on
 from trainkit.errors import PartError, TrainkitError
 
 _COMMANDS = {
@@ -69,8 +71,11 @@ def main() -> None:
         error.show()
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of our output has closed it, for example `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()
         sys.exit(1)
+    except StoppedEarly as error:
+        click.echo(f"{error}: stopped; nothing was being trained, so nothing is lost", err=True)
+        sys.exit(75)
     except (click.Abort, KeyboardInterrupt):
         click.echo("stopped at once; the last checkpoint is complete", err=True)
         sys.exit(130)
@@ -79,6 +84,8 @@ def main() -> None:
             raise
         click.echo(_message(error), err=True)
         sys.exit(error.exit_code if isinstance(error, TrainkitError) else 1)
+    finally:
+        ignore_from_now_on()
 
 
 def _message(error: Exception) -> str:

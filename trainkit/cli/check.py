@@ -54,6 +54,7 @@ def command(
 
     Every mistake is shown with its file, line and column.
     """
+    from trainkit.recipe.inputs import refuse_missing_inputs
     from trainkit.recipe.problems import InvalidRecipe
     from trainkit.recipe.resolve import resolve
 
@@ -61,6 +62,7 @@ def command(
     for recipe in recipes:
         try:
             found = resolve(recipe, sets)
+            refuse_missing_inputs([found])
         except InvalidRecipe as error:
             for finding in error.findings:
                 click.echo(_coloured(finding))

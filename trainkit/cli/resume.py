@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from trainkit.cli.options import EXIT_CODES, QUIET, SETS
+from trainkit.engine.processes import refuse_several_processes
+from trainkit.engine.signals import ending_the_program, remembering
 
 if TYPE_CHECKING:
     from trainkit.groups.resuming import Choice
@@ -58,14 +60,19 @@ def command(
     The run continues bit for bit from where it was, with the recipe in the checkpoint. Before it starts, every change
     is printed. If PATH is an earlier checkpoint, the run continues in a new folder; nothing is overwritten.
     """
-    from trainkit.cli.run import report
-    from trainkit.console import Console
-    from trainkit.engine.resume import resume
+    with ending_the_program():
+        refuse_several_processes()
+        from trainkit.cli.run import report
+        from trainkit.console import Console
+        from trainkit.engine.resume import resume
 
-    console = Console(quiet)
-    lengths = {"run.epochs": epochs, "run.steps": steps}
-    sets += tuple(f"{key}={length}" for key, length in lengths.items() if length is not None)
-    ending = resume(path, console, sets=sets, recipe=recipe, epoch=epoch, on_extend=on_extend, allow_code=allow_code)
-    if ending is not None:
-        report(ending, console)
-        sys.exit(ending.code)
+        console = Console(quiet)
+        lengths = {"run.epochs": epochs, "run.steps": steps}
+        sets += tuple(f"{key}={length}" for key, length in lengths.items() if length is not None)
+        ending = resume(
+            path, console, sets=sets, recipe=recipe, epoch=epoch, on_extend=on_extend, allow_code=allow_code
+        )
+        if ending is not None:
+            with remembering():
+                report(ending, console)
+    sys.exit(ending.code if ending is not None else 0)

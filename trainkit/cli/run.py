@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from trainkit.cli.options import EXIT_CODES, QUIET, SETS
+from trainkit.engine.processes import refuse_several_processes
+from trainkit.engine.signals import ending_the_program
 
 if TYPE_CHECKING:
     from trainkit.console import Console
@@ -33,17 +35,23 @@ def command(recipes: tuple[Path, ...], sets: tuple[str, ...], unfinished: bool, 
     With --continue, a recipe whose run is finished is skipped, and a recipe whose run is not finished is resumed from
     its newest checkpoint. A run belongs to a recipe if all of their settings are equal.
     """
-    from trainkit.recipe.resolve import resolve_all
+    with ending_the_program():
+        refuse_several_processes()
+        from trainkit.recipe.inputs import refuse_missing_inputs
+        from trainkit.recipe.resolve import resolve_all
 
-    resolved = resolve_all(recipes, sets)  # before torch is imported, so that a mistake is reported at once
-    from trainkit.console import Console
-    from trainkit.engine.queue import run_all
+        resolved = resolve_all(recipes, sets)  # before torch is imported, so that a mistake is reported at once
+        if not unfinished:  # a run that is continued may not need all of them, for example the weights it began with
+            refuse_missing_inputs(resolved)
+        from trainkit.console import Console
+        from trainkit.engine.queue import run_all
 
-    console = Console(quiet)
-    for each in resolved:
-        for note in each.notes:
-            console.say(str(note))
-    sys.exit(run_all(resolved, console, continue_unfinished=unfinished, report=report))
+        console = Console(quiet)
+        for each in resolved:
+            for note in each.notes:
+                console.say(str(note))
+        code = run_all(resolved, console, continue_unfinished=unfinished, report=report)
+    sys.exit(code)
 
 
 def report(ending: RunOutcome, console: Console) -> None:

@@ -111,6 +111,8 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
         "progress_chart": ProgressChart(),
         "outcome": Outcome(),
     }
+    tolerated: dict[str, type[Exception]] = {name: Exception for name, hook in hooks.items() if hook.phase == "log"}
+    tolerated |= {"figures": Exception, "progress_chart": Exception, "metrics_file": OSError}
     run = Run(
         resolved=resolved,
         state=state,
@@ -124,6 +126,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
         inference=inference,
         autocast=_autocast(recipe.run.precision, context.device),
         parts=parts,
+        tolerated=tolerated,
     )
     facts_of(run)  # a failure is said now, not when the first checkpoint is written
     run.add("saver", Saver(run))

@@ -61,6 +61,8 @@ def train(run: Run) -> None:
     while state.epoch < state.epochs:
         _train_epoch(run)
         if state.interrupted:
+            if not state.step:
+                run.emit("checkpoint")  # so that the run can be resumed, although nothing was trained yet
             return  # the resumed run does the rest of the epoch, including its evaluation
         _close_epoch(run)
         if state.stop_reason is not None or state.interrupted:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from trainkit.engine import run_folder
 from trainkit.engine.resume import resume
+from trainkit.engine.signals import remembering
 from trainkit.engine.start import ExitCode, RunOutcome, start
 from trainkit.errors import TrainkitError
+from trainkit.recipe.inputs import refuse_missing_inputs
 from trainkit.recipe.resolve import write
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ def run_all(
                 code = _worse(code, ExitCode.DOUBTFUL if doubts else ExitCode.FINISHED)
                 continue
             if before is None:
+                refuse_missing_inputs([resolved])
                 outcome = start(resolved, console)
             else:  # anybody may have put the checkpoint there, so it may only name code that this recipe names
                 named = [used.use for used in resolved.used if ":" in used.use]
@@ -101,12 +104,16 @@ def run_all(
         if outcome is None:
             done.append(QueueResult(name, "skipped: nothing is left to do", None, 0.0, before))
             continue
-        report(outcome, console)
+        with remembering() as signal:
+            report(outcome, console)
         state = outcome.run.state
         best = outcome.best[0] if outcome.best else None
         what = _with_doubts(state.ended, state.doubts)
         done.append(QueueResult(name, what, best, time.perf_counter() - began, state.folder))
         code = _worse(code, outcome.code)
+        if signal.name is not None and number < len(recipes):
+            code = _worse(code, ExitCode.STOPPED)
+            break
         if outcome.code is ExitCode.STOPPED:
             break
     if len(recipes) > 1:

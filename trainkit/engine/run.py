@@ -43,6 +43,7 @@ class Run:
         inference: Computes the outputs for a batch in evaluation.
         autocast: Makes the context in which forward and loss run.
         parts: Name -> live part, which may have a state of its own, in calling order.
+        tolerated: Name of a part that only writes something to look at -> exceptions of it that do not end the run.
         step: Makes one optimizer step.
         events: Event -> its listeners.
         generators: States of the global random generators to start from; None: they stay as they are.
@@ -60,6 +61,7 @@ class Run:
     inference: Callable[[nn.Module, Batch], Outputs]
     autocast: Callable[[], AbstractContextManager[Any]]
     parts: dict[str, object]
+    tolerated: dict[str, type[Exception]]
     step: Step = attrs.field(init=False)
     events: Mapping[str, tuple[Listener, ...]] = attrs.field(init=False, factory=dict)
     generators: dict[str, Any] | None = None
@@ -85,7 +87,15 @@ class Run:
         """
         fire(self.events[event], self.state)
 
-    def add(self, name: str, part: object) -> None:
-        """Add a live part, which is called after all others."""
+    def add(self, name: str, part: object, tolerated: type[Exception] | None = None) -> None:
+        """Add a live part, which is called after all others.
+
+        Args:
+            name: Its name.
+            part: The part.
+            tolerated: Exceptions of it that do not end the run; None: all end it.
+        """
         self.parts[name] = part
-        self.events = listeners(self.parts)
+        if tolerated is not None:
+            self.tolerated[name] = tolerated
+        self.events = listeners(self.parts, self.tolerated)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import signal
 import traceback
-from collections.abc import Iterator
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +12,7 @@ from typing import TYPE_CHECKING
 import attrs
 import torch
 
-from trainkit.engine import run_folder
+from trainkit.engine import run_folder, signals
 from trainkit.engine.build import build
 from trainkit.engine.every_run.progress import Progress
 from trainkit.engine.every_run.saving import Saver
@@ -63,22 +61,29 @@ def start(resolved: Resolved, console: Console) -> RunOutcome:
 
     Raises:
         TrainkitError: The run cannot start, or failed.
+        StoppedEarly: A signal arrived before training began; there is no run folder.
     """
     console.log_to(None)
-    folder = run_folder.create(resolved)
-    with run_folder.lock(folder), console.capture_logging():
-        try:
-            run = build(resolved, folder)
-        except BaseException:
-            shutil.rmtree(folder)  # nothing has run in it
-            raise
-        console.log_to(folder / run_folder.LOG)
-        console.say(f"run folder: {folder}")
-        return execute(run, console)
+    with signals.ending_the_program():
+        folder = run_folder.create(resolved)
+        with contextlib.ExitStack() as stack:
+            try:
+                stack.enter_context(run_folder.lock(folder))
+                stack.enter_context(console.capture_logging())
+                run = build(resolved, folder)
+            except BaseException:
+                shutil.rmtree(folder)  # nothing has run in it
+                raise
+            console.log_to(folder / run_folder.LOG)
+            console.say(f"run folder: {folder}")
+            return execute(run, console)
 
 
 def execute(run: Run, console: Console) -> RunOutcome:
     """Train a built run to its end.
+
+    The first signal stops the run after its step; at the end of the run, it waits until the results are written. A
+    second signal stops the run at once.
 
     Args:
         run: The run, at its beginning or restored from a checkpoint.
@@ -88,32 +93,34 @@ def execute(run: Run, console: Console) -> RunOutcome:
         TrainkitError: The run failed; everything up to the last checkpoint is on the disk.
     """
     state = run.state
-    run.add("progress", Progress(console))
-    try:
-        with _signals(state, console):
+    run.add("progress", Progress(console), tolerated=Exception)
+    stopping = _Stopping(state, console)
+    with signals.handled(stopping.on_signal):
+        try:
             train(run)
-        reason = state.interrupt_reason or state.stop_reason
-        state.ended = f"stopped: {reason}" if reason else "finished"
-    except NonFiniteError as error:
-        state.ended = f"failed: {error}"
-        raise NonFiniteError(_explain(run, error)) from error
-    except SystemExit as error:  # it would end the program as if all was well
-        state.ended = "failed: SystemExit"
-        console.say(traceback.format_exc(), shown=False)
-        ended = PartError(f"a part of the run called sys.exit({error.code!r}), which ends the whole program")
-        ended.log = state.folder / run_folder.LOG
-        raise ended from error
-    except BaseException as error:
-        state.ended = f"failed: {type(error).__name__}"
-        if isinstance(error, PartError):
-            error.log = state.folder / run_folder.LOG
-        if not isinstance(error, TrainkitError) or isinstance(error, PartError):
+            reason = state.interrupt_reason or state.stop_reason
+            state.ended = f"stopped: {reason}" if reason else "finished"
+        except NonFiniteError as error:
+            state.ended = f"failed: {error}"
+            raise NonFiniteError(_explain(run, error)) from error
+        except SystemExit as error:  # it would end the program as if all was well
+            state.ended = "failed: SystemExit"
             console.say(traceback.format_exc(), shown=False)
-        if (trouble := _trouble(run, error)) is not None:
-            raise DeviceError(trouble) from error
-        raise
-    finally:
-        _end(run, console)
+            ended = PartError(f"a part of the run called sys.exit({error.code!r}), which ends the whole program")
+            ended.log = state.folder / run_folder.LOG
+            raise ended from error
+        except BaseException as error:
+            state.ended = f"failed: {type(error).__name__}"
+            if isinstance(error, PartError):
+                error.log = state.folder / run_folder.LOG
+            if not isinstance(error, TrainkitError) or isinstance(error, PartError):
+                console.say(traceback.format_exc(), shown=False)
+            if (trouble := _trouble(run, error)) is not None:
+                raise DeviceError(trouble) from error
+            raise
+        finally:
+            stopping.ending = True
+            _end(run, console)
     saver = _saver(run)
     return RunOutcome(run, _exit_code(state), saver.newest, saver.best)
 
@@ -124,6 +131,30 @@ def _exit_code(state: State) -> ExitCode:
     return ExitCode.DOUBTFUL if state.doubts else ExitCode.FINISHED
 
 
+@attrs.define
+class _Stopping:
+    """Makes the first signal stop the run after its step, or wait for its end, and a second one stop it at once."""
+
+    state: State
+    console: Console
+    ending: bool = False
+    signalled: bool = False
+
+    def on_signal(self, name: str) -> None:
+        """Act on a signal.
+
+        Raises:
+            KeyboardInterrupt: It is the second one.
+        """
+        if self.signalled:
+            raise KeyboardInterrupt(name)
+        self.signalled = True
+        if not self.ending:
+            self.state.interrupt(f"signal {name}")
+        first = "writing the results" if self.ending else "finishing this step, then saving"
+        self.console.say(f"{name}: {first}; a second signal stops the run at once")
+
+
 def _end(run: Run, console: Console) -> None:
     """Call ``run_end`` of every part, even if another one fails, and record how the run ended.
 
@@ -131,16 +162,18 @@ def _end(run: Run, console: Console) -> None:
         PartError: A part failed, and the run had not failed before.
     """
     state = run.state
-    first: Exception | None = None
+    first: BaseException | None = None
     for listener in run.events["run_end"]:
         try:
             fire([listener], state)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             console.say(traceback.format_exc(), shown=False)
             if first is not None or state.failed:
                 console.say(f"warning: {error}")
             else:
                 first = error
+    for where, times in state.failures.items():
+        console.say(f"warning: {where}: failed {times} time{'s' * (times != 1)} in all; what it writes is not complete")
     if first is not None:
         state.ended = f"failed: {type(first).__name__}"
     finished = not (state.interrupted or state.failed)
@@ -155,30 +188,6 @@ def _saver(run: Run) -> Saver:
     saver = run.parts["saver"]
     assert isinstance(saver, Saver)
     return saver
-
-
-@contextlib.contextmanager
-def _signals(state: State, console: Console) -> Iterator[None]:
-    """Make the first signal stop the run after its step, and a second one stop it at once."""
-
-    def stop(number: int, _: object) -> None:
-        name = signal.Signals(number).name
-        if state.interrupted:
-            raise KeyboardInterrupt(name)
-        state.interrupt(f"signal {name}")
-        console.say(f"{name}: finishing this step, then saving; a second signal stops the run at once")
-
-    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-    try:
-        before = {number: signal.signal(number, stop) for number in watched}
-    except ValueError:  # Python allows signal handlers only in the main thread
-        yield
-        return
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _trouble(run: Run, error: BaseException) -> str | None:

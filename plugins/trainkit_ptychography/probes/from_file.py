@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from trainkit import Problem, component
+from trainkit import INPUT_PATH, Problem, component
 from trainkit_ptychography.probes.kind import Probe
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class ProbeFromFile(Probe):
         modes: Number of modes to take, from the first. If left out, all.
     """
 
-    path: Path
+    path: Path = attrs.field(metadata=INPUT_PATH)
     name: str = "probe"
     centre: Literal["centre", "corner"] = "centre"
     modes: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(1)))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from trainkit import component
+from trainkit import INPUT_PATH, component
 from trainkit_segmentation.data.kind import SegmentationData
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class BraTS(SegmentationData):
         modalities: The channels of the image, in this order.
     """
 
-    path: Path
+    path: Path = attrs.field(metadata=INPUT_PATH)
     edition: Literal["auto", "2021", "2023", "2024"] = "auto"
     target: Literal["regions", "labels"] = "regions"
     modalities: tuple[Modality, ...] = attrs.field(default=("t1", "t1c", "t2", "flair"), validator=_each_once)

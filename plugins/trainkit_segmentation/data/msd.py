@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainkit import component
+import attrs
+
+from trainkit import INPUT_PATH, component
 from trainkit_segmentation.data.kind import SegmentationData
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ class MSD(SegmentationData):
             may overlap. Not given: the classes of ``dataset.json``.
     """
 
-    path: Path
+    path: Path = attrs.field(metadata=INPUT_PATH)
     regions: Mapping[str, tuple[int, ...]] | None = None
 
     def find(self) -> CaseList:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from trainkit import Problem, component
+from trainkit import INPUT_PATH, Problem, component
 from trainkit_segmentation.data.kind import SegmentationData
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class TotalSegmentator(SegmentationData):
         overlap: If masks share voxels, "error" refuses the case; "multi_label" lets a voxel belong to several classes.
     """
 
-    path: Path
+    path: Path = attrs.field(metadata=INPUT_PATH)
     structures: tuple[str, ...] = attrs.field(validator=_each_once)
     image: str = "ct.nii.gz"
     overlap: Literal["error", "multi_label"] = "error"

@@ -9,7 +9,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from trainkit import Data, Model, Problem, RecipeError, component, shape_in_words
+import attrs
+
+from trainkit import INPUT_PATH, Data, Model, Problem, RecipeError, component, shape_in_words
 from trainkit_segmentation.data.facts import SegmentationFacts
 from trainkit_segmentation.data.kind import SegmentationData
 from trainkit_segmentation.sizes import Size
@@ -38,7 +40,7 @@ class SegmentationModel(Model):
     head: ClassVar[str] = r"(?!)"
     """Pattern of the names of parameters whose shape depends on the number of classes; the default matches none."""
 
-    init_from: Path | None = None
+    init_from: Path | None = attrs.field(default=None, metadata=INPUT_PATH)
     init_from_skip: tuple[str, ...] = ()
 
     def groups(self) -> Mapping[str, bool]:
@@ -76,9 +78,6 @@ class SegmentationModel(Model):
         """Yield reasons why the network cannot be made or cannot take the data's patches."""
         if self.init_from is None and self.init_from_skip:
             yield Problem("has no effect without init_from", "init_from_skip")
-        if self.init_from is not None and not self.init_from.is_file():
-            # Not an error: a resumed run has its weights already.
-            yield Problem(f"there is no file {self.init_from}", "init_from", "warning")
         if isinstance(recipe.data, SegmentationData) and (reason := self.refusal(recipe.data.patch_size)):
             yield Problem(f"{reason}; set data.patch_size")
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import attrs
 
-from trainkit import DataError, component, did_you_mean
+from trainkit import INPUT_PATH, DataError, component, did_you_mean
 from trainkit_segmentation.splits.kind import Split
 
 
@@ -25,7 +25,7 @@ class SplitFile(Split):
         fold: Number of the fold to use, from 0, if the file has several.
     """
 
-    path: Path
+    path: Path = attrs.field(metadata=INPUT_PATH)
     fold: int = attrs.field(default=0, validator=attrs.validators.ge(0))
 
     def divide(self, subjects: Mapping[str, str]) -> Mapping[str, Sequence[str]]:

@@ -76,8 +76,8 @@ class Progress(Live):
 
     def on_checkpoint(self, state: State) -> None:
         """Print the values and the times of an epoch that is finished, including its checkpoint."""
-        if state.steps_in_epoch:
-            return  # saved inside an epoch
+        if state.steps_in_epoch or not state.step:
+            return  # saved inside an epoch, or before the first step
         rates = [f"{name} {lr:.3g}" for name, lr in state.learning_rates().items() if state.groups[name].active]
         values = [f"{name} {value:.4g}" for name, value in state.metrics.items() if not name.startswith("lr/")]
         text = "  ".join([*values, "lr " + " ".join(rates)])

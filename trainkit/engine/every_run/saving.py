@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from trainkit.engine.run import Run
     from trainkit.groups.resuming import ResumedGroup
     from trainkit.state import State
+
+
+_LOGGER = logging.getLogger("trainkit")
 
 
 def checkpoint_content(run: Run) -> dict[str, Any]:
@@ -155,6 +159,7 @@ class Saver(Live):
         self._folder = CheckpointFolder(run.state.folder / CHECKPOINTS)
         self._best = BestValues(run.state.monitor, run.recipe.checkpoint.best)
         self.newest: Path | None = None
+        self._prune_failed = False
 
     def on_checkpoint(self, state: State) -> None:
         """Write a checkpoint if one is due or was requested."""
@@ -171,7 +176,12 @@ class Saver(Live):
         if value is not None and (not inside or state.evaluated_step == state.step):
             self._best.take_in(Best(value, state.epoch, state.step if inside else None))
         self.newest = self._folder.write(checkpoint_content(self._run))
-        self._folder.prune(settings.keep_last, settings.keep_every, self._best.ranked, self.newest)
+        try:
+            self._folder.prune(settings.keep_last, settings.keep_every, self._best.ranked, self.newest)
+        except OSError as error:
+            if not self._prune_failed:
+                self._prune_failed = True
+                _LOGGER.warning("an old checkpoint cannot be removed (%s); the run goes on", error)
         state.seconds["checkpoint"] = perf_counter() - began
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from trainkit import Problem, component
+from trainkit import INPUT_PATH, Problem, component
 from trainkit_ptychography.scans.kind import DiffractionData
 from trainkit_ptychography.scans.prepare import Prepare, pair_of_counts
 
@@ -83,7 +83,7 @@ class FileDiffraction(DiffractionData):
         prepare: What is done to patterns: background, bad pixels, cropping, binning, padding.
     """
 
-    path: Path
+    path: Path = attrs.field(metadata=INPUT_PATH)
     patterns: str | None = None
     pattern_axes: str | None = None
     pattern_flip: tuple[Literal["rows", "columns"], ...] = ()

@@ -1,0 +1,109 @@
+"""A signal at any time: while a run starts, trains and ends."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from clients import recorder, toy
+from clients.toy_run import TOY, lines, resume, run
+
+from trainkit import RecipeError, State
+from trainkit.cli.run import report
+from trainkit.console import Console
+from trainkit.engine import signals
+from trainkit.engine.processes import refuse_several_processes
+from trainkit.engine.queue import run_all
+from trainkit.engine.start import ExitCode
+from trainkit.recipe.resolve import resolve_all
+
+WATCHED = [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2]
+
+
+@pytest.fixture(autouse=True)
+def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    recorder.SEEN.clear()
+    recorder.ACTIONS.clear()
+
+
+@pytest.mark.parametrize("number", WATCHED)
+def test_a_signal_while_a_run_starts_leaves_nothing_behind(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toy.Line, "build", lambda *_: signal.raise_signal(number))
+    with pytest.raises(signals.StoppedEarly, match=number.name):
+        run()
+    assert not list(Path("runs").rglob("*.toml"))
+
+
+@pytest.mark.parametrize("event", ["run_start", "group_start", "epoch_start"])
+def test_a_signal_before_the_first_step_saves_what_can_be_resumed_to_the_same_bits(event: str) -> None:
+    whole = run().run.state
+    recorder.ACTIONS[event] = lambda state: signal.raise_signal(signal.SIGTERM)
+    stopped = run()
+    assert stopped.code is ExitCode.STOPPED
+    assert stopped.newest is not None
+    recorder.ACTIONS.clear()
+    resumed = resume(stopped.run.state.folder).run.state
+    for name, tensor in whole.model.state_dict().items():
+        assert torch.equal(resumed.model.state_dict()[name], tensor)
+    one, other = lines(whole.folder), lines(resumed.folder)
+    assert [{**line, "seconds": 0} for line in one] == [{**line, "seconds": 0} for line in other]
+
+
+def test_a_signal_at_the_end_waits_for_the_results() -> None:
+    recorder.ACTIONS["run_end"] = lambda state: signal.raise_signal(signal.SIGTERM)
+    ending = run()
+    assert ending.code is ExitCode.FINISHED
+    assert "SIGTERM: writing the results" in (ending.run.state.folder / "log.txt").read_text()
+
+
+def test_a_second_signal_at_the_end_stops_at_once() -> None:
+    def twice(state: State) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+
+    recorder.ACTIONS["run_end"] = twice
+    with pytest.raises(KeyboardInterrupt):
+        run()
+
+
+def test_a_signal_between_two_recipes_keeps_the_next_one_from_starting(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        Path(f"{name}.toml").write_text(TOY.replace('name = "toy"\n', ""))
+
+    def interrupted(*arguments: object) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        report(*arguments)  # type: ignore[arg-type]
+
+    resolved = resolve_all(["a.toml", "b.toml"])
+    code = run_all(resolved, Console(), continue_unfinished=False, report=interrupted)
+    assert code is ExitCode.STOPPED
+    assert [path.name for path in Path("runs").iterdir()] == ["a"]
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["b", "-", "-", "not", "started"]
+
+
+def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        recorder.ACTIONS["step_end"] = lambda state: signal.raise_signal(signal.SIGHUP)
+        assert run().code is ExitCode.FINISHED
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"WORLD_SIZE": "2"}, {"SLURM_NTASKS": "4"}, {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "0", "SLURM_NTASKS": "4"}],
+)
+def test_one_of_several_processes_is_refused(environment: dict[str, str]) -> None:
+    with pytest.raises(RecipeError, match=f"in {[*environment.values()][-1]} processes"):
+        refuse_several_processes(environment)
+
+
+@pytest.mark.parametrize("environment", [{}, {"WORLD_SIZE": "1"}, {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"}])
+def test_the_only_process_of_a_job_is_not_refused(environment: dict[str, str]) -> None:
+    refuse_several_processes(environment)

@@ -1,0 +1,93 @@
+"""Decides what a signal does to this process: before, while and after a run trains."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator
+
+import attrs
+
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # SIGHUP and the last two do not exist on Windows
+
+
+class StoppedEarly(BaseException):  # not an Exception, so that nothing mistakes it for a failure of a part
+    """A signal arrived while nothing was being trained; the program ends, and leaves nothing half done."""
+
+
+@contextlib.contextmanager
+def handled(act: Callable[[str], None]) -> Iterator[None]:
+    """Call a function with the name of each signal that arrives, instead of what signals did before.
+
+    Python handles signals only in the main thread; in others this does nothing. A SIGHUP that is ignored, as under
+    ``nohup``, stays ignored.
+    """
+
+    def handle(number: int, _: object) -> None:
+        act(signal.Signals(number).name)
+
+    before = {}
+    try:
+        for name in _NAMES:
+            number = getattr(signal, name, None)
+            if number is not None and not (name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN):
+                before[number] = signal.signal(number, handle)
+    except ValueError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def ignore_from_now_on() -> None:
+    """Ignore the signals of queues and terminals while the program ends, so that its exit code is that of the run."""
+    for name in _NAMES[1:]:
+        if hasattr(signal, name):
+            with contextlib.suppress(ValueError):
+                signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def ending_the_program() -> Iterator[None]:
+    """Until training starts, make a signal end the program.
+
+    Raises:
+        StoppedEarly: A signal arrived that a queue or the system sends.
+        KeyboardInterrupt: Ctrl-C was pressed.
+    """
+
+    def end(name: str) -> None:
+        if name == "SIGINT":
+            raise KeyboardInterrupt
+        raise StoppedEarly(name)
+
+    with handled(end):
+        yield
+
+
+@attrs.define
+class Remembered:
+    """The first signal that arrived.
+
+    Attributes:
+        name: Its name; None: there was none.
+    """
+
+    name: str | None = None
+
+
+@contextlib.contextmanager
+def remembering() -> Iterator[Remembered]:
+    """Make the first signal wait until what is being finished is finished; a second one ends the program at once."""
+    first = Remembered()
+
+    def remember(name: str) -> None:
+        if first.name is not None:
+            raise KeyboardInterrupt(name)
+        first.name = name
+
+    with handled(remember):
+        yield first

@@ -1,0 +1,55 @@
+"""Looks for the files that a recipe names, without opening them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from trainkit.contracts import INPUT_PATH
+from trainkit.errors import did_you_mean
+from trainkit.recipe.fields import settings_fields
+from trainkit.recipe.problems import Finding, InvalidRecipe
+from trainkit.recipe.resolve import Resolved
+from trainkit.recipe.tables import walk_settings
+
+
+def missing_inputs(resolved: Resolved) -> list[Finding]:
+    """Return an error for each file or folder that a setting names as an input (`INPUT_PATH`) and that is not there."""
+    found = []
+    for where, settings, _ in walk_settings(resolved.recipe):
+        for key, field in settings_fields(type(settings)).items():
+            if field.metadata.items() >= INPUT_PATH.items():
+                value = getattr(settings, field.name)
+                for path in value if isinstance(value, list | tuple) else (value,):
+                    if isinstance(path, Path) and not path.exists():
+                        finding = Finding(f"there is no {path}", (*where, key), hint="\n    ".join(_hints(path)))
+                        found.append(finding.located(resolved.origins, resolved.source))
+    return found
+
+
+def refuse_missing_inputs(recipes: Iterable[Resolved]) -> None:
+    """Make sure that the files that recipes name as inputs are there.
+
+    Raises:
+        InvalidRecipe: Some are not; the message names all of them.
+    """
+    if found := [finding for resolved in recipes for finding in missing_inputs(resolved)]:
+        raise InvalidRecipe(found)
+
+
+def _hints(path: Path) -> Iterator[str]:
+    """Yield what is there instead: the nearest name beside the path, or the folder that ends the way to it."""
+    folder = path.parent
+    if folder.is_dir():
+        try:
+            names = [each.name for each in folder.iterdir()]
+        except OSError as error:
+            yield f"{folder} cannot be listed: {error}"
+            return
+        hint = did_you_mean(path.name, names)
+        if hint.startswith("did you mean"):
+            yield hint
+        return
+    while not folder.exists():
+        path, folder = folder, folder.parent
+    yield f"{folder} has no {path.name}"
