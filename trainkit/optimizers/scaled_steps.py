@@ -41,7 +41,7 @@ class ScaledSteps(Optimizer):
     momentum: float = attrs.field(default=0.0, validator=[ge(0), lt(1)])
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Yield an error for each group that trains with this optimizer, and whose curvature the model does not tell."""
+        """Yield an error for each group that trains with this optimizer but whose curvature the model does not tell."""
         known = recipe.model.groups_with_curvature()
         lacking = [name for name in self._trained(recipe) if name not in known]
         if lacking:

@@ -98,7 +98,7 @@ class Curvature:
         return self.along_amplitude() * num * unit.square()
 
     def along_displacements(self, num_points: int) -> Tensor:
-        """Return the curvature along each scan point's displacement (N, 2), in 1/pixel²; 0 for those not in the step."""
+        """Return the curvature along each scan point's displacement (N, 2), in 1/pixel²; 0 if it is not in the step."""
         change_N2 = torch.zeros(num_points, 2, dtype=self._last.amplitudes_BYX.dtype, device=self._last.index_B.device)
         for part in self._parts:
             change_N2.index_copy_(0, part.index_B, _change_of_exit_wave(part))
