@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from trainkit.recipe.root import Recipe, RunSettings
     from trainkit.signatures import Argument, argument_problems, derives_from, read_arguments, read_classes
     from trainkit.weights import load_weights, read_weights
-    from trainkit.words import bytes_in_words, shape_in_words
+    from trainkit.words import bytes_in_words, shape_in_words, some_of
 
     __version__: str
 else:  # hidden from type checkers, which would accept any name from a module that has __getattr__
@@ -81,7 +81,7 @@ else:  # hidden from type checkers, which would accept any name from a module th
             ".signatures": ("Argument", "argument_problems", "derives_from", "read_arguments", "read_classes"),
             ".version": ("__version__",),
             ".weights": ("load_weights", "read_weights"),
-            ".words": ("bytes_in_words", "shape_in_words"),
+            ".words": ("bytes_in_words", "shape_in_words", "some_of"),
         },
     )
 
@@ -149,5 +149,6 @@ __all__ = [
     "set_curvature",
     "shape_in_words",
     "shuffled",
+    "some_of",
     "written_whole",
 ]

@@ -338,7 +338,7 @@ def test_a_file_says_who_is_held_out(tmp_path, name, content):
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ('["case_3"]', 'no case "case_3"; did you mean "case_'),
+        ('["case_3"]', 'no case "case_3"; the data has "case_03"'),
         ('{"train": ["case_01"], "val": ["case_01"]}', "case_01 is both trained on and held out"),
         ('[{"train": ["case_01"], "val": ["case_02"]}]', "has 1 folds; there is no fold 1"),
         ("{", "is not valid JSON"),

@@ -100,6 +100,7 @@ class CaseList:
         labels: What label values mean.
         notes: What a person should know, for example which edition of a challenge was recognised.
         problems: What is wrong with single cases, each with the name of its case.
+        doubts: What is probably not meant, for example images that are left out because they have no label.
     """
 
     source: str
@@ -108,6 +109,7 @@ class CaseList:
     labels: Labels
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 @attrs.frozen

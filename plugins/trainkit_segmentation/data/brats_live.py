@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trainkit import DataError, FileFacts
+from trainkit import DataError, FileFacts, some_of
 from trainkit_segmentation.cases.case import CaseList, FileCase
 from trainkit_segmentation.cases.labels import Labels
 from trainkit_segmentation.files.label_values import values_in
 from trainkit_segmentation.preparing.cache_live import CaseStore
+from trainkit_segmentation.spelling import composed
 
 if TYPE_CHECKING:
     from trainkit_segmentation.data.brats import BraTS
@@ -31,9 +32,10 @@ def find(settings: BraTS) -> CaseList:
     Raises:
         DataError: There are no cases, or their edition cannot be recognised.
     """
-    folders = _case_folders(settings.path)
-    names = {folder: _naming(folder) for folder in folders}
-    folders = [folder for folder in folders if names[folder]]
+    found = _case_folders(settings.path)
+    names = {folder: _naming(folder) for folder in found}
+    folders = [folder for folder in found if names[folder]]
+    others = [folder.name for folder in found if not names[folder]]
     if not folders:
         raise DataError(
             f"{settings.path}: there are no BraTS cases, folders with files that end in _t1ce.nii.gz or -t1c.nii.gz; "
@@ -51,10 +53,11 @@ def find(settings: BraTS) -> CaseList:
     for folder in folders:
         files, missing = _files(folder, _NAMES[naming[0]], settings.modalities)
         if missing:
-            problems.append(f"{folder.name}: {', '.join(missing)}")
+            problems.append(f"{composed(folder.name)}: {', '.join(missing)}")
         else:
             images = tuple(files[each] for each in settings.modalities)
-            cases.append(FileCase(folder.name, _patient(folder.name), images, files["seg"], channels=len(images)))
+            name = composed(folder.name)
+            cases.append(FileCase(name, _patient(name), images, files["seg"], channels=len(images)))
     facts = CaseStore(settings.cache).files
     edition, note = _edition(settings, naming[0], cases, facts)
     return CaseList(
@@ -64,6 +67,7 @@ def find(settings: BraTS) -> CaseList:
         labels=_labels(edition, settings.target),
         notes=(note,),
         problems=tuple(problems),
+        doubts=(f"folders without BraTS files are left out: {some_of(others)}",) if others else (),
     )
 
 

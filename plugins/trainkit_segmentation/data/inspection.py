@@ -42,15 +42,17 @@ def inspect(settings: SegmentationData) -> list[str | Problem]:
     problems += [f"{name}: {problem}" for name, each in reports.items() for problem in each.problems]
     division: Mapping[str, Sequence[str]] = {}
     try:
-        division = settings.split.divide({case.name: case.subject for case in listing.cases})
+        if listing.cases:
+            division = settings.split.divide({case.name: case.subject for case in listing.cases})
     except DataError as error:
         problems.append(f"split: {error}")
     for k in listing.labels.classes if listing.cases else ():
         if not any(each.voxels.get(k) for each in reports.values()):
             problems.append(f'class "{k}" is in no case: the data lacks it, or the meaning of label values is wrong')
     if problems:
-        count = f"{len(problems)} problem{'s' * (len(problems) > 1)} in {_cases(len(reports))}"
-        raise DataError("\n  ".join([f"{listing.source}: {count}", *listing.notes, *problems]))
+        where = f" in {_cases(len(reports))}" if reports else ""
+        count = f"{len(problems)} problem{'s' * (len(problems) > 1)}{where}"
+        raise DataError("\n  ".join([f"{listing.source}: {count}", *listing.notes, *problems, *listing.doubts]))
     return [
         f"{listing.source}: {_cases(len(reports))}, channels {', '.join(listing.channels)}",
         *listing.notes,
@@ -58,6 +60,7 @@ def inspect(settings: SegmentationData) -> list[str | Problem]:
         *_classes(listing, reports),
         *_geometry(reports),
         *_needs(settings, listing, reports, division, store),
+        *(Problem(doubt, severity="warning") for doubt in listing.doubts),
         *(Problem(doubt, severity="warning") for doubt in _doubts(settings, listing, reports, division)),
     ]
 

@@ -53,9 +53,12 @@ class LiveSegmentation:
     def __init__(self, settings: SegmentationData, context: Context) -> None:
         listing = settings.find()
         if listing.problems:
-            raise DataError("\n  ".join([f"{listing.source}: {len(listing.problems)} problems", *listing.problems]))
+            count = f"{len(listing.problems)} problem{'s' * (len(listing.problems) > 1)}"
+            raise DataError("\n  ".join([f"{listing.source}: {count}", *listing.problems, *listing.doubts]))
         for note in listing.notes:
             _log.info("%s", note)
+        for doubt in listing.doubts:
+            _log.warning("%s", doubt)
         labels = listing.labels
         self.num_channels, self.classes = len(listing.channels), labels.classes
         self.exclusive = labels.exclusive

@@ -3,15 +3,38 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from trainkit import DataError, did_you_mean
+import attrs
+
+from trainkit import DataError
 from trainkit_segmentation.cases.case import CaseList, FileCase
 from trainkit_segmentation.cases.labels import Labels
+from trainkit_segmentation.cases.naming import name_cases
+from trainkit_segmentation.data.left_out import doubts_about_left_out, notes_on_left_out
+from trainkit_segmentation.spelling import Folders, composed, spelled_alike, stem_of
 
 _ENDINGS = (".nii.gz", ".nii")
+
+
+@attrs.frozen
+class _Listed:
+    """A case as it is listed, before its files are found.
+
+    Attributes:
+        name: Name of the case, if the list gives one.
+        image: The image, as one file, or as the name that the files of single channels begin with.
+        images: The files of single channels, if the list gives them.
+        label: The label.
+    """
+
+    name: str | None
+    image: Path
+    images: tuple[Path, ...] | None
+    label: Path
 
 
 def find(folder: Path, regions: Mapping[str, Sequence[int]] | None) -> CaseList:
@@ -29,36 +52,61 @@ def find(folder: Path, regions: Mapping[str, Sequence[int]] | None) -> CaseList:
     channels = _channels(path, content)
     values = _values(path, content)
     labels = _labels(path, values, regions)
+    folders = Folders()
+    by_list = True
     if "training" in content:
-        found = [_decathlon_case(path, entry, len(channels)) for entry in _list(path, content["training"])]
+        listed = [_decathlon_case(path, entry) for entry in _list(path, content["training"])]
     elif isinstance(content.get("dataset"), dict):
-        found = [_mapped_case(path, name, entry, len(channels)) for name, entry in content["dataset"].items()]
+        listed = [_mapped_case(path, name, entry) for name, entry in content["dataset"].items()]
     else:
-        found = _listed_cases(folder, str(content.get("file_ending", ".nii.gz")), len(channels))
-    problems = [problem for each in found if (problem := _missing(each))]
-    if twice := {each.name for each in found if sum(other.name == each.name for other in found) > 1}:
-        raise DataError(f"{path}: cases are listed twice: {', '.join(sorted(twice))}")
-    if not found:
+        by_list = False
+        listed = _cases_with_labels(folder, str(content.get("file_ending", ".nii.gz")), folders)
+    if not listed:
         raise DataError(f"{path}: there are no training cases")
-    notes = []
-    if isinstance(number := content.get("numTraining"), int) and number != len(found):
-        notes.append(f"{path}: numTraining is {number}, but there are {len(found)} cases")
-    cases = tuple(sorted((each for each in found if not _missing(each)), key=lambda case: case.name))
-    return CaseList(str(folder), cases, channels, labels, tuple(notes), tuple(problems))
+    cases, notes = _named(path, listed, len(channels), folders, by_list)
+    problems = [problem for each in cases if (problem := _missing(each, cases, folders, by_list))]
+    mistaken = _channels_listed_as_images(cases, len(channels))
+    if isinstance(number := content.get("numTraining"), int) and number != len(cases):
+        notes.append(f"{path}: numTraining is {number}, but there are {len(cases)} cases")
+    usable = (case for case in cases if not _absent(case) and case not in mistaken)
+    return CaseList(
+        str(folder),
+        tuple(sorted(usable, key=lambda case: case.name)),
+        channels,
+        labels,
+        notes=(*notes, *(notes_on_left_out(folder, cases, folders) if by_list and not mistaken else ())),
+        problems=(*problems, *_how_to_list_channels(mistaken)),
+        doubts=() if by_list else tuple(doubts_about_left_out(folder, cases, folders)),
+    )
 
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_key_once)
     except FileNotFoundError as error:
         near = [each.parent.name for each in sorted(path.parent.glob("*/dataset.json"))]
         hint = f"; there is one in {', '.join(near[:5])}" if near else ""
         raise DataError(f"{path}: there is no such file{hint}; data.path is the folder that holds it") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise DataError(f"{path}: expected a table of names and values")
     return content
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a table; json alone would keep the last of two values of one name."""
+    table: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in table:
+            raise ValueError(f'"{name}" is there twice, as {_short(table[name])} and as {_short(value)}')
+        table[name] = value
+    return table
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else f"{text[:39]}…"
 
 
 def _channels(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
@@ -79,25 +127,48 @@ def _values(path: Path, content: Mapping[str, Any]) -> dict[str, tuple[int, ...]
     by_value = all(str(key).lstrip("-").isdigit() for key in named)
     pairs = [(name, value) for value, name in named.items()] if by_value else list(named.items())
     found: dict[str, tuple[int, ...]] = {}
+    name_of: dict[tuple[int, ...], str] = {}
     for name, value in pairs:
         if str(name) == "ignore":
             raise DataError(f'{path}: nnU-Net\'s label "ignore" is not supported')
-        try:
-            values = tuple(int(each) for each in (value if isinstance(value, list) else [value]))
-        except (TypeError, ValueError) as error:
-            raise DataError(f'{path}: "{name}" has no label value: {value!r}') from error
+        values = tuple(_label_value(path, str(name), each) for each in (value if isinstance(value, list) else [value]))
+        if not values:
+            raise DataError(f'{path}: "{name}" has no label value: {value!r}')
+        same = tuple(sorted(set(values)))
+        if same in name_of:
+            number = f"label value {same[0]}" if len(same) == 1 else f"label values {', '.join(map(str, same))}"
+            raise DataError(
+                f'{path}: "{name_of[same]}" and "{name}" are two names for {number}: leave one out, or correct it'
+            )
+        name_of[same] = str(name)
         if values != (0,):
             if str(name) in found:
-                raise DataError(f'{path}: two labels are called "{name}"')
+                raise DataError(
+                    f'{path}: "{name}" is the name of two label values, {found[str(name)][0]} and {values[0]}: give '
+                    "each a name of its own, or combine them with data.regions"
+                )
             found[str(name)] = values
     return dict(sorted(found.items(), key=lambda each: each[1])) if by_value else found
 
 
+def _label_value(path: Path, name: str, value: Any) -> int:
+    """Return a value of ``labels``: a whole number, or one that is written as a string."""
+    if isinstance(value, str) and re.fullmatch(r"\s*[+-]?\d{1,18}\s*", value):
+        return int(value)
+    if isinstance(value, int | float) and not isinstance(value, bool) and value == value // 1:
+        return int(value)
+    raise DataError(f'{path}: "{name}" has no label value: {value!r}')
+
+
 def _labels(path: Path, values: Mapping[str, tuple[int, ...]], regions: Mapping[str, Sequence[int]] | None) -> Labels:
     declared = sorted({0} | {value for each in values.values() for value in each})
+    alike: dict[tuple[int, ...], str] = {}
     for name, wanted in (regions or {}).items():
         if unknown := [value for value in wanted if value not in declared or value == 0]:
             raise DataError(f"data.regions.{name}: {path} declares no label value {unknown[0]}, only {declared[1:]}")
+        other = alike.setdefault(tuple(sorted(set(wanted))), name)
+        if other != name:
+            raise DataError(f"data.regions: {other} and {name} are two names for the label values {list(wanted)}")
     chosen = values if regions is None else regions
     classes = tuple(chosen)
     members = {value: tuple(k for k, name in enumerate(classes) if value in chosen[name]) for value in declared}
@@ -105,62 +176,130 @@ def _labels(path: Path, values: Mapping[str, tuple[int, ...]], regions: Mapping[
     return Labels(classes, exclusive, members)
 
 
+# ---- the list of cases ----------------------------------------------------------------------------------------------
+
+
 def _list(path: Path, entries: Any) -> list[Mapping[str, Any]]:
-    if not isinstance(entries, list) or not all(
-        isinstance(e, dict) and {"image", "label"} <= e.keys() for e in entries
-    ):
+    if not isinstance(entries, list):
         raise DataError(f'{path}: "training" must be a list of {{"image": …, "label": …}}')
+    for number, entry in enumerate(entries, start=1):
+        if not isinstance(entry, dict) or not {"image", "label"} <= entry.keys():
+            raise DataError(
+                f'{path}: "training" must be a list of {{"image": …, "label": …}}, but entry {number} is '
+                f"{_short(entry)}"
+            )
     return entries
 
 
-def _decathlon_case(path: Path, entry: Mapping[str, Any], channels: int) -> FileCase:
+def _decathlon_case(path: Path, entry: Mapping[str, Any]) -> _Listed:
     image, label = (path.parent / str(entry[key]) for key in ("image", "label"))
-    return _case(_stem(label.name), _channel_files(image, channels), label, channels)
+    return _Listed(None, image, None, label)
 
 
-def _mapped_case(path: Path, name: str, entry: Mapping[str, Any], channels: int) -> FileCase:
+def _mapped_case(path: Path, name: str, entry: Mapping[str, Any]) -> _Listed:
     try:
         images = tuple(path.parent / str(each) for each in entry["images"])
-        return _case(name, images, path.parent / str(entry["label"]), channels)
-    except (KeyError, TypeError) as error:
+        return _Listed(composed(name), images[0], images, path.parent / str(entry["label"]))
+    except (KeyError, TypeError, IndexError) as error:
         raise DataError(f'{path}: case "{name}" must have "images" and "label"') from error
 
 
-def _listed_cases(folder: Path, ending: str, channels: int) -> list[FileCase]:
-    if ending not in _ENDINGS:
+def _cases_with_labels(folder: Path, ending: str, folders: Folders) -> list[_Listed]:
+    if ending.lower() not in _ENDINGS:
         raise DataError(f'{folder / "dataset.json"}: files ending in "{ending}" cannot be read, only .nii.gz and .nii')
-    found = []
-    for label in sorted((folder / "labelsTr").glob(f"*{ending}")):
-        if not label.name.startswith("."):
-            found.append(
-                _case(_stem(label.name), _channel_files(folder / "imagesTr" / label.name, channels), label, channels)
-            )
+    names = [name for name in folders.names(folder / "labelsTr") if name.lower().endswith(ending.lower())]
+    return [_Listed(None, folder / "imagesTr" / name, None, folder / "labelsTr" / name) for name in names]
+
+
+def _named(
+    path: Path, listed: Sequence[_Listed], channels: int, folders: Folders, by_list: bool
+) -> tuple[list[FileCase], list[str]]:
+    """Name the cases and find their files; return notes about the names, too."""
+    labels = [folders.find(each.label) for each in listed]
+    if twice := sorted({str(label) for label in labels if labels.count(label) > 1}):
+        raise DataError(f"{path}: cases are listed twice, or have the same label: {', '.join(twice)}")
+    named = name_cases([label.with_name(stem_of(label.name)) for label in labels])
+    cases = []
+    for each, label, name, subject in zip(listed, labels, named.names, named.subjects, strict=True):
+        name, subject = (name, subject) if each.name is None else (each.name, each.name)
+        if each.images is not None:
+            images = tuple(folders.find(image) for image in each.images)
+        else:
+            images = _channel_files(each.image, channels, folders, by_list)
+        cases.append(FileCase(name, subject, images, label, channels=channels))
+    return cases, [named.note] if named.note and any(each.name is None for each in listed) else []
+
+
+def _channel_files(image: Path, channels: int, folders: Folders, by_list: bool) -> tuple[Path, ...]:
+    """Return the one file of an image, or its files of single channels if these exist."""
+    stem = stem_of(image.name)
+    each = tuple(folders.find(image.with_name(f"{stem}_{k:04d}{image.name[len(stem) :]}")) for k in range(channels))
+    whole = folders.find(image)
+    if whole.exists() or (by_list and not any(path.exists() for path in each)):
+        return (whole,)
+    return each
+
+
+def _absent(case: FileCase) -> list[Path]:
+    return [path for path in case.files if not path.exists()]
+
+
+def _missing(case: FileCase, cases: Sequence[FileCase], folders: Folders, by_list: bool) -> str | None:
+    absent = _absent(case)
+    if not absent:
+        return None
+    what = " and ".join(f"no {'label' if path == case.label else 'image'} {path}" for path in absent[:4]) + (
+        f", and {len(absent) - 4} more files are missing" if len(absent) > 4 else ""
+    )
+    others = {path for other in cases if other is not case for path in other.files}
+    beside: list[str] = []
+    for path in absent:
+        stem = re.sub(r"_\d{4}$", "", stem_of(path.name)) if len(case.images) > 1 or not by_list else stem_of(path.name)
+        for name in folders.names(path.parent):
+            found = path.parent / name
+            whole = stem_of(name)
+            bare = re.sub(r"_\d{4}$", "", whole)
+            if found not in others and spelled_alike(stem, {whole, bare} if path != case.label else {whole}):
+                beside.append(name)
+    hint = f"; of this case there is {', '.join(dict.fromkeys(beside))}" if beside else ""
+    return f"{case.name}: there is {what}{hint}"
+
+
+def _channels_listed_as_images(cases: Sequence[FileCase], channels: int) -> dict[FileCase, list[str]]:
+    """Return the cases for which a list names the file of one channel as the image -> the files of other channels."""
+    images = {path for case in cases for path in case.images}
+    found = {}
+    for case in cases:
+        path = case.images[0]
+        named = _channel_names(path, channels)
+        others = [name for name in named if name != path.name and path.with_name(name).exists()]
+        are_images = any(path.with_name(name) in images for name in others)
+        if len(case.images) == 1 and path.name in named and others and not are_images:
+            found[case] = others
     return found
 
 
-def _channel_files(image: Path, channels: int) -> tuple[Path, ...]:
-    """Return the one file of an image, or its files of single channels if these exist."""
-    stem = _stem(image.name)
-    each = tuple(image.with_name(f"{stem}_{k:04d}{image.name[len(stem) :]}") for k in range(channels))
-    return each if not image.exists() and any(path.exists() for path in each) else (image,)
+def _channel_names(path: Path, channels: int) -> list[str]:
+    """Return the names of the files of all channels, if a file may be that of one of them."""
+    stem = stem_of(path.name)
+    bare = re.sub(r"_\d{4}$", "", stem)
+    return [f"{bare}_{k:04d}{path.name[len(stem) :]}" for k in range(channels)] if bare != stem else []
 
 
-def _case(name: str, images: tuple[Path, ...], label: Path, channels: int) -> FileCase:
-    return FileCase(name, name, images, label, channels=channels)
+def _how_to_list_channels(mistaken: Mapping[FileCase, Sequence[str]]) -> list[str]:
+    """Return one sentence on a list that names files of single channels as images."""
+    if not mistaken:
+        return []
+    case, others = next(iter(mistaken.items()))
+    path = case.images[0]
+    stem = stem_of(path.name)
+    whole = f"./{path.parent.name}/{stem[:-5]}{path.name[len(stem) :]}"
+    return [
+        f"dataset.json lists the file of one channel as the image of {_count(len(mistaken), 'case')}, for example "
+        f"{path.parent.name}/{path.name}; beside it there is {', '.join(others)}. "
+        f'Write "{whole}": the files of all {case.channels} channels are found from that name'
+    ]
 
 
-def _missing(case: FileCase) -> str | None:
-    absent = [path for path in case.files if not path.exists()]
-    if not absent:
-        return None
-    folder = absent[0].parent
-    there = [path.name for path in folder.glob("*")] if folder.is_dir() else []
-    hint = f"; {near}" if (near := did_you_mean(absent[0].name, there)).startswith("did") else ""
-    return f"{case.name}: there is no {', '.join(map(str, absent))}{hint}"
-
-
-def _stem(name: str) -> str:
-    for ending in _ENDINGS:
-        if name.endswith(ending):
-            return name.removesuffix(ending)
-    return Path(name).stem
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

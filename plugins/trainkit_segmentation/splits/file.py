@@ -9,7 +9,8 @@ from typing import Any
 
 import attrs
 
-from trainkit import INPUT_PATH, DataError, component, did_you_mean
+from trainkit import INPUT_PATH, DataError, component
+from trainkit_segmentation.spelling import composed, spelled_alike
 from trainkit_segmentation.splits.kind import Split
 
 
@@ -30,13 +31,15 @@ class SplitFile(Split):
 
     def divide(self, subjects: Mapping[str, str]) -> Mapping[str, Sequence[str]]:
         """Read the file and compare it with the cases that exist."""
-        named = self._read()
+        named = {split: [composed(case) for case in cases] for split, cases in self._read().items()}
         held_out = named.get("val", [])
         train = named["train"] if "train" in named else [case for case in subjects if case not in set(held_out)]
         unknown = [case for case in (*held_out, *train) if case not in subjects]
         if unknown:
             more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
-            raise DataError(f'{self.path}: there is no case "{unknown[0]}"{more}; {did_you_mean(unknown[0], subjects)}')
+            alike = spelled_alike(unknown[0], subjects)
+            hint = f'the data has "{alike[0]}"' if alike else f"the data has {len(subjects)} others"
+            raise DataError(f'{self.path}: there is no case "{unknown[0]}"{more}; {hint}')
         both = sorted(set(held_out) & set(train))
         if both:
             raise DataError(
