@@ -54,10 +54,10 @@ class Live:
         """The run starts, or resumes from a checkpoint."""
 
     def on_group_start(self, state: State) -> None:
-        """The group ``state.group`` trains from this epoch on."""
+        """The group ``state.group`` trains from this epoch on; loggers are told again on resume inside the epoch."""
 
     def on_group_stop(self, state: State) -> None:
-        """The group ``state.group`` no longer trains from this epoch on."""
+        """The group ``state.group`` no longer trains from now on; loggers are told again on resume inside the epoch."""
 
     def on_epoch_start(self, state: State) -> None:
         """An epoch starts; not called again when a run resumes inside an epoch."""

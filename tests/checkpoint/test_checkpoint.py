@@ -305,7 +305,7 @@ for trial in range(20):
     killed_while_writing += any(path.parent.glob("*.tmp-*"))
     content, (newest, _) = checkpoint.read(path), CheckpointFolder(path.parent).newest_good(print)
     assert newest == path and bool((content["x"] == content["step"]).all())
-checkpoint.write(path, {"step": -1})
+CheckpointFolder(path.parent).write({"epoch": 1, "step": 1, "epoch_step": 1})
 print(killed_while_writing, *[each.name for each in path.parent.iterdir()])
 """
 

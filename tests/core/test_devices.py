@@ -86,7 +86,8 @@ def test_a_step_stays_on_its_device_and_never_waits_for_it(
     monkeypatch.setattr(engine, "choose_device", lambda name: torch.device("meta"))
     at_once = ALL_AT_ONCE if name.startswith("ptycho") else ()
     resolved = resolve(shipped()[name], (*MADE_UP[name](tmp_path), *at_once, *sets))
-    run = engine.build(resolved, run_folder.create(resolved))
+    with run_folder.created(resolved) as folder:
+        run = engine.build(resolved, folder)
     run.emit("run_start")
     with Watcher() as watcher:
         _train_epoch(run)

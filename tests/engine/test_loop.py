@@ -253,7 +253,7 @@ def test_a_run_that_cannot_be_built_leaves_no_folder_behind() -> None:
 
 def test_two_processes_cannot_train_in_one_folder() -> None:
     from trainkit import TrainkitError
-    from trainkit.engine.run_folder import lock
+    from trainkit.engine.folder_lock import lock
 
     ending = run()
     with lock(ending.run.state.folder), pytest.raises(TrainkitError, match="in use by another trainkit process"):

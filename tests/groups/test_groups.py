@@ -19,7 +19,7 @@ from trainkit import Context, RecipeError, State, component
 from trainkit.console import Console
 from trainkit.engine.build import build
 from trainkit.engine.run import Run
-from trainkit.engine.run_folder import create
+from trainkit.engine.run_folder import created
 from trainkit.engine.start import execute
 from trainkit.randomness import seed_everything
 from trainkit.recipe.resolve import resolve
@@ -125,7 +125,8 @@ class Trained(NamedTuple):
 def prepared(text: str, folder: Path, *sets: str) -> Run:
     (folder / "recipe.toml").write_text(COMMON + text)
     resolved = resolve(folder / "recipe.toml", [f"run.dir={folder / 'runs'}", *sets])
-    return build(resolved, create(resolved))
+    with created(resolved) as run_folder:
+        return build(resolved, run_folder)
 
 
 def train(text: str, folder: Path, *sets: str) -> Trained:

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import xxhash
 
 from trainkit.errors import CheckpointError
-from trainkit.files.writing import remove_unfinished, written_whole
+from trainkit.files.writing import written_whole
 
 if TYPE_CHECKING:
     from io import BufferedReader
@@ -87,8 +87,7 @@ class _Header(NamedTuple):
 def write(path: Path, content: Mapping[str, Any]) -> None:
     """Write a checkpoint. When this returns, it is on the disk; until then, ``path`` stays as it was.
 
-    Tensors are written one after the other from where they are, without a copy of all. Unfinished files of killed
-    processes are removed from the folder, so only one process may write into a folder at a time.
+    Tensors are written one after the other from where they are, without a copy of all.
 
     Args:
         path: The file to write, in an existing folder.
@@ -106,7 +105,6 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     names = sorted(tensors, key=lambda name: -_as_stored(tensors[name]).element_size())
     header = _header_bytes(tree, paired, tied, {name: _as_stored(tensors[name]) for name in names}, path)
     try:
-        remove_unfinished(path.parent)
         with written_whole(path) as new, open(new, "r+b") as file:
             digest = xxhash.xxh3_128(header)
             file.write(header)

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import math
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trainkit.checkpoint.file import read, read_header, write
 from trainkit.errors import CheckpointError
+from trainkit.files.writing import SET_ASIDE, is_unfinished, remove_unfinished, set_aside
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from trainkit.contracts import Monitor
 
+_LOGGER = logging.getLogger("trainkit")
 _NAME = re.compile(r"(epoch|step)-(\d{4,})\.safetensors")
 
 
@@ -60,19 +65,42 @@ def file_name(epoch: int, step: int | None = None) -> str:
 
 
 class CheckpointFolder:
-    """The folder that holds the checkpoints of a run. Files with other names are left alone.
+    """The folder that holds the checkpoints of a run.
+
+    A checkpoint of the run is a regular file whose name is the one that `file_name` gives for its content, and which
+    was written by this run. All else in the folder (copies, folders, links that lead nowhere, checkpoints of others) is
+    named in messages and left alone. The order of checkpoints is that of their steps; times of files are never used.
+
+    To find the newest, the names are listed, and only as many headers are read as are needed to decide between
+    checkpoints of epochs and of steps. After that, the folder remembers what it wrote, and lists nothing again.
 
     Args:
         path: The folder.
+        run_id: The run whose checkpoints it holds; None: unknown, so that checkpoints of every run count.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, run_id: str | None = None) -> None:
         self.path = path
-        self._positions: dict[str, Position] = {}
+        self._run_id = run_id
+        self._cleaned = self._failed_to_remove = False
+        self._last: list[str] | None = None  # names of the newest checkpoints, the newest at the end
+        self._removable: set[str] = set()  # names of older ones that are kept only as long as they are among the best
 
     def files(self) -> list[Path]:
-        """Return the checkpoints, sorted by name."""
-        return sorted(path for path in self.path.glob("*-*.safetensors") if _NAME.fullmatch(path.name))
+        """Return the files that are named like checkpoints, sorted by name."""
+        return sorted(path for path in self._named_like_checkpoints() if path.is_file())
+
+    def others(self) -> list[str]:
+        """Return, in words, what lies among the checkpoints without being one."""
+        if not self.path.is_dir():
+            return []
+        kinds = {path: _kind_of(path) for path in self.path.iterdir()}
+        known = {path for path, kind in kinds.items() if kind == "file" and _NAME.fullmatch(path.name)}
+        return sorted(
+            path.name if kind == "file" else f"{path.name} ({kind})"
+            for path, kind in kinds.items()
+            if path not in known and not is_unfinished(path) and SET_ASIDE not in path.name
+        )
 
     def write(self, content: Mapping[str, Any]) -> Path:
         """Write a checkpoint under the name for its position, and return the file.
@@ -82,27 +110,56 @@ class CheckpointFolder:
         """
         inside = content["step"] > content["epoch_step"]
         path = self.path / file_name(content["epoch"], content["step"] if inside else None)
+        if not self._cleaned:
+            remove_unfinished(self.path)  # of processes that were killed
+            self._cleaned = True
+        if os.path.lexists(path) and not self._is_ours(path):
+            _LOGGER.warning("%s is not of this run; it is set aside as %s", path, set_aside(path).name)
         write(path, content)
-        self._positions[path.name] = Position(content["step"], content["epoch"])
         return path
 
-    def newest_good(self, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
+    def newest_good(
+        self, say: Callable[[str], None], *, set_damaged_aside: bool = False
+    ) -> tuple[Path, dict[str, Any]]:
         """Return the newest undamaged checkpoint, the one with the most finished steps, and its content.
 
         Args:
             say: Called with a message for each file that is skipped.
+            set_damaged_aside: Whether damaged files that are newer than the returned one are renamed, so that the run
+                can continue in its folder. Only the process that has locked the run folder may ask for this.
 
         Raises:
             CheckpointError: The folder has no undamaged checkpoint.
         """
-        for path in self._newest_first(say):
+        damaged: list[tuple[Path, CheckpointError]] = []
+
+        def skip(path: Path, error: CheckpointError) -> None:
+            if isinstance(error, _OtherRunError):
+                say(f"left alone: {error}")
+            else:
+                damaged.append((path, error))
+
+        found: tuple[Path, dict[str, Any]] | None = None
+        for path, _ in self._newest_first(skip):
             try:
-                return path, read(path)
+                found = path, read(path)
+                break
             except CheckpointError as error:
-                say(f"skipped: {error}")
-        raise CheckpointError(
-            f"{self.path} has no good checkpoint to resume from; start the run again, or give another folder"
-        )
+                skip(path, error)
+        for path, why in damaged:
+            aside = f"; it is kept as {set_aside(path).name}" if found and set_damaged_aside else ""
+            say(f"skipped: {why}{aside}")
+        if found is None:
+            raise CheckpointError(
+                f"{self.path} has no good checkpoint to resume from; start the run again, or give another folder"
+            )
+        return found
+
+    def newest_header(self) -> dict[str, Any] | None:
+        """Return the header of the newest checkpoint, which may still be damaged; None: there is no checkpoint."""
+        for path, _ in self._newest_first(lambda path, error: None):
+            return read_header(path)
+        return None
 
     def at_epoch(self, epoch: int) -> Path:
         """Return the checkpoint after ``epoch`` finished epochs.
@@ -121,18 +178,20 @@ class CheckpointFolder:
         return path
 
     def has_later(self, file: Path, content: Mapping[str, Any]) -> bool:
-        """Return whether the run has a readable checkpoint that is newer than the given one."""
+        """Return whether the run has an undamaged checkpoint that is newer than the given one."""
         position = Position(content["step"], content["epoch"])
-        for other in self.files():
+        for other, its_position in self._newest_first(lambda path, error: None):
+            if its_position <= position:
+                return False
             try:
-                if other.name != file.name and self._position(other) > position:
+                if other.name != file.name and read(other):
                     return True
             except CheckpointError:
                 continue  # a damaged file does not count
         return False
 
     def prune(self, keep_last: int, keep_every: int, best: Sequence[Best], newest: Path) -> None:
-        """Remove the checkpoints that the settings do not keep.
+        """Remove the checkpoints that the settings do not keep; one that cannot be removed is said, and stays.
 
         Args:
             keep_last: Number of the newest checkpoints to keep.
@@ -140,36 +199,102 @@ class CheckpointFolder:
             best: The best checkpoints, which are kept.
             newest: The checkpoint that was just written, which is kept.
         """
-        kept = {each.file_name for each in best} | {newest.name}
-        kept |= {path.name for path in self._newest_first(lambda _: None)[:keep_last]}
+
+        def is_regular(name: str) -> bool:
+            kind, _, number = name.removesuffix(".safetensors").partition("-")
+            return kind == "epoch" and keep_every > 0 and int(number) % keep_every == 0
+
+        if self._last is None:  # the first time in this process: what earlier starts of the run have left
+            ordered = self._newest_first(lambda path, error: None)
+            self._last = [path.name for path, _ in itertools.islice(ordered, keep_last + 1)][::-1]
+            for path in self.files():
+                if path.name not in self._last and not is_regular(path.name) and self._is_ours(path):
+                    self._removable.add(path.name)
+        self._last = [name for name in self._last if name != newest.name] + [newest.name]
+        while len(self._last) > keep_last:
+            name = self._last.pop(0)
+            if not is_regular(name):
+                self._removable.add(name)
+        for name in self._removable - {each.file_name for each in best} - {newest.name}:
+            self._removable.discard(name)
+            try:
+                (self.path / name).unlink(missing_ok=True)
+            except OSError as error:
+                if not self._failed_to_remove:
+                    _LOGGER.warning("an old checkpoint cannot be removed (%s); the run goes on", error)
+                self._failed_to_remove = True
+
+    def _newest_first(self, skip: Callable[[Path, CheckpointError], None]) -> Iterator[tuple[Path, Position]]:
+        """Yield the run's checkpoints whose header can be read; ``skip`` is called for others that come before."""
+        left: dict[str, list[tuple[int, Path]]] = {"epoch": [], "step": []}
         for path in self.files():
             kind, _, number = path.stem.partition("-")
-            regular = kind == "epoch" and keep_every > 0 and int(number) % keep_every == 0
-            if path.name not in kept and path.name in self._positions and not regular:
-                path.unlink(missing_ok=True)
-
-    def _newest_first(self, say: Callable[[str], None]) -> list[Path]:
-        positions: dict[Path, Position] = {}
-        for path in self.files():
-            try:
-                positions[path] = self._position(path)
-            except CheckpointError as error:
-                say(f"skipped: {error}")
-        return sorted(positions, key=lambda path: (positions[path], path.name.startswith("epoch")), reverse=True)
+            left[kind].append((int(number), path))
+        first: dict[str, tuple[Position, Path]] = {}
+        for paths in left.values():
+            paths.sort()
+        while True:
+            for kind, paths in left.items():
+                while kind not in first and paths:
+                    path = paths.pop()[1]
+                    try:
+                        first[kind] = self._position(path), path
+                    except CheckpointError as error:
+                        skip(path, error)
+            if not first:
+                return
+            position, path = first.pop(max(first, key=lambda kind: (first[kind][0], kind == "epoch")))
+            yield path, position
 
     def _position(self, path: Path) -> Position:
-        """Return the position of a checkpoint; its header is read only once.
+        """Return the position of a checkpoint of this run, from its header.
 
         Raises:
             CheckpointError: The file cannot be read, or it was not written by a training run.
+            _OtherRunError: Another run wrote it, or it was renamed.
         """
-        if path.name not in self._positions:
-            header = read_header(path)
-            step, epoch = header.get("step"), header.get("epoch", 0)
-            if type(step) is not int or type(epoch) is not int:
-                raise CheckpointError(f'{path} has no number of steps under "step": it was not written by a run')
-            self._positions[path.name] = Position(step, epoch)
-        return self._positions[path.name]
+        header = read_header(path)
+        step, epoch = header.get("step"), header.get("epoch", 0)
+        if type(step) is not int or type(epoch) is not int:
+            raise CheckpointError(f'{path} has no number of steps under "step": it was not written by a run')
+        kind, _, number = path.stem.partition("-")
+        if int(number) != (step if kind == "step" else header.get("epoch", int(number))):
+            raise _OtherRunError(f"{path} was renamed: it is the checkpoint after {epoch} epochs and {step} steps")
+        writer = run_id_of(header)
+        if self._run_id is not None and writer is not None and writer != self._run_id:
+            raise _OtherRunError(f"{path} is a checkpoint of another run, {writer}")
+        return Position(step, epoch)
+
+    def _is_ours(self, path: Path) -> bool:
+        try:
+            self._position(path)
+        except CheckpointError:
+            return False
+        return True
+
+    def _named_like_checkpoints(self) -> list[Path]:
+        return [path for path in self.path.iterdir() if _NAME.fullmatch(path.name)] if self.path.is_dir() else []
+
+
+class _OtherRunError(CheckpointError):
+    """A file has the name of a checkpoint, and is good, but belongs elsewhere."""
+
+
+def run_id_of(content: Mapping[str, Any]) -> str | None:
+    """Return the id of the run that wrote a checkpoint; None: an older version of trainkit wrote it."""
+    run = content.get("run")
+    found = run.get("id") if isinstance(run, Mapping) else None
+    return found if isinstance(found, str) else None
+
+
+def _kind_of(path: Path) -> str:
+    if path.is_symlink() and not path.exists():
+        return "a link that leads nowhere"
+    if path.is_dir():
+        return "a folder"
+    if not path.exists():
+        return "nothing"
+    return "file" if path.is_file() else "a special file"
 
 
 class BestValues:

@@ -23,6 +23,7 @@ from trainkit.engine.every_run.saving import SaveByTime, Saver, facts_of
 from trainkit.engine.every_run.time_limit import TimeLimit
 from trainkit.engine.losses import Losses
 from trainkit.engine.run import Run
+from trainkit.engine.run_folder import identity_of
 from trainkit.errors import DataError, PartError, RecipeError, blame
 from trainkit.events import order
 from trainkit.groups.assignment import assign
@@ -125,6 +126,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
         metrics=metrics,
         inference=inference,
         autocast=_autocast(recipe.run.precision, context.device),
+        identity=identity_of(folder),
         parts=parts,
         tolerated=tolerated,
     )

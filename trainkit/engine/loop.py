@@ -79,8 +79,10 @@ def _train_epoch(run: Run) -> None:
     groups.enter_epoch(state.epoch, state.epoch_step, state.step)
     if not state.steps_in_epoch:
         _start_epoch(run)
-    elif by_steps and not _is_over(state) and _was_kept_from_evaluating(run):
-        _every_few_steps(run)
+    else:  # the run resumes inside the epoch
+        _emit_group_events(run, to="loggers.")
+        if by_steps and not _is_over(state) and _was_kept_from_evaluating(run):
+            _every_few_steps(run)
     groups.train_mode()
     loss = state.means["train/loss"]
 
@@ -111,15 +113,24 @@ def _train_epoch(run: Run) -> None:
 
 
 def _start_epoch(run: Run) -> None:
-    state, groups = run.state, run.groups
+    state = run.state
     state.metrics, state.pictures = {}, {}
     state.means = {"train/loss": EpochMean(must_be_finite=True)}
+    _emit_group_events(run)
+    run.emit("epoch_start")
+
+
+def _emit_group_events(run: Run, to: str = "") -> None:
+    """Tell the parts whose name begins with ``to`` which groups stop and start in this epoch.
+
+    When a run resumes inside an epoch, only loggers are told again: what they wrote of the epoch was cut back.
+    """
+    state, groups = run.state, run.groups
     for event, names in (("group_stop", groups.stopped(state.epoch)), ("group_start", groups.started(state.epoch))):
         for name in names:
             state.group = name
-            run.emit(event)
+            fire((each for each in run.events[event] if each.where.startswith(to)), state)
     state.group = None
-    run.emit("epoch_start")
 
 
 def _is_over(state: State) -> bool:

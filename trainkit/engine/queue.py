@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import traceback
 from collections.abc import Iterator, Sequence
@@ -70,21 +71,8 @@ def run_all(
         if len(recipes) > 1:
             console.say(f"\nrun {number} of {len(recipes)}: {name}")
         began = time.perf_counter()
-        outcome: RunOutcome | None = None
         try:
-            before = _earlier_run(resolved) if continue_unfinished else None
-            if before is not None and _is_finished(before):
-                doubts = run_folder.doubts(before)
-                console.say("\n".join([f"{before}: finished already", *(f"doubtful: {text}" for text in doubts)]))
-                done.append(QueueResult(name, _with_doubts("skipped: finished already", doubts), None, 0.0, before))
-                code = _worse(code, ExitCode.DOUBTFUL if doubts else ExitCode.FINISHED)
-                continue
-            if before is None:
-                refuse_missing_inputs([resolved])
-                outcome = start(resolved, console)
-            else:  # anybody may have put the checkpoint there, so it may only name code that this recipe names
-                named = [used.use for used in resolved.used if ":" in used.use]
-                outcome = resume(before, console, recipe=resolved, allow_code=named)
+            outcome, folder = _run_one(resolved, console, continue_unfinished)
         except Exception as error:
             if len(recipes) == 1:
                 raise
@@ -102,7 +90,11 @@ def run_all(
             code = ExitCode.FAILED
             continue
         if outcome is None:
-            done.append(QueueResult(name, "skipped: nothing is left to do", None, 0.0, before))
+            doubts = run_folder.doubts(folder) if folder is not None else []
+            for text in doubts:
+                console.say(f"doubtful: {text}")
+            done.append(QueueResult(name, _with_doubts("skipped: finished already", doubts), None, 0.0, folder))
+            code = _worse(code, ExitCode.DOUBTFUL if doubts else ExitCode.FINISHED)
             continue
         with remembering() as signal:
             report(outcome, console)
@@ -130,19 +122,32 @@ def _with_doubts(what: str, doubts: Sequence[str]) -> str:
     return f"{what}, but doubtful" if doubts else what
 
 
+def _run_one(resolved: Resolved, console: Console, continue_unfinished: bool) -> tuple[RunOutcome | None, Path | None]:
+    """Start or resume a run; return how it ended (None: it was finished before) and the folder of an earlier start."""
+    if not continue_unfinished:
+        refuse_missing_inputs([resolved])
+        return start(resolved, console), None
+    with contextlib.ExitStack() as choosing:  # until the run folder is locked, no other process may choose
+        choosing.enter_context(run_folder.choosing(resolved))
+        before = _earlier_run(resolved)
+        if before is None:
+            refuse_missing_inputs([resolved])
+            return start(resolved, console, locked=choosing.close), None
+        if run_folder.is_finished(before):
+            console.say(f"{before}: finished already")
+            return None, before
+        # Anybody may have put the checkpoint there, so it may only name code that this recipe names.
+        named = [used.use for used in resolved.used if ":" in used.use]
+        return resume(before, console, recipe=resolved, allow_code=named, locked=choosing.close), before
+
+
 def _earlier_run(resolved: Resolved) -> Path | None:
-    """Return the newest run folder of the same resolved recipe that has a checkpoint."""
-    settings, recipe = resolved.recipe.run, write(resolved.tree)
+    """Return the newest run folder of the same resolved recipe, by what its newest checkpoint or last start says."""
+    settings, wanted = resolved.recipe.run, run_folder.digest(write(resolved.tree))
     for folder in run_folder.newest_first((settings.dir / settings.name).glob("*")):
-        written = folder / run_folder.RECIPE
-        if written.is_file() and written.read_text(encoding="utf-8") == recipe:
+        if wanted in run_folder.recipe_digests(folder):
             return run_folder.short_path(folder)
     return None
-
-
-def _is_finished(folder: Path) -> bool:
-    starts = run_folder.starts(folder)
-    return bool(starts and starts[-1].get("finished"))
 
 
 def _table(done: Sequence[QueueResult], names: Sequence[str]) -> Iterator[str]:

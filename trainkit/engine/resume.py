@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import tomli
 
 from trainkit.checkpoint.file import read
-from trainkit.checkpoint.folder import CheckpointFolder
+from trainkit.checkpoint.folder import CheckpointFolder, run_id_of
 from trainkit.engine import run_folder
 from trainkit.engine.build import build
 from trainkit.engine.environment import conditions
 from trainkit.engine.every_run import metrics_file
 from trainkit.engine.every_run.saving import facts_of, restore
-from trainkit.engine.start import RunOutcome, execute
+from trainkit.engine.folder_lock import FolderInUseError, lock
+from trainkit.engine.start import RunOutcome, execute, saver_of, start_in
 from trainkit.errors import CheckpointError, RecipeError
 from trainkit.groups.plan import GroupPlan, RunLength, plan_groups
 from trainkit.groups.resuming import (
@@ -56,6 +58,7 @@ def resume(
     on_extend: Choice | None = None,
     allow_code: AllowCode = False,
     extra: Mapping[str, object] | None = None,
+    locked: Callable[[], None] = lambda: None,
 ) -> RunOutcome | None:
     """Resume a run from a checkpoint.
 
@@ -73,6 +76,7 @@ def resume(
         allow_code: Which of the classes that the checkpoint's recipe names as ``module:Class`` may be imported: all,
             none, or those listed.
         extra: Further live parts, which are called last.
+        locked: Called when the run folder is locked.
 
     Returns:
         How the run ended; None if there was nothing left to do.
@@ -82,53 +86,87 @@ def resume(
         RecipeError: The changed recipe is wrong, it names code that is not allowed, or ``on_extend`` must be given.
     """
     console.log_to(None)
-    file, saved = find(path, epoch, console)
-    resolved = _resolve(recipe, saved, file, sets, allow_code)
+    with console.capture_logging(), contextlib.ExitStack() as locks:
+        begin = _choose(path, epoch, console, locks)
+        locked()
+        resolved = _resolve(recipe, begin, sets, allow_code)
+        if begin.unsaved is not None:
+            console.say(
+                f"the last start of the run in {begin.folder} saved nothing before it was killed: "
+                "it is started again as it was asked for"
+            )
+            on_extend = on_extend or begin.unsaved.on_extend
+        if begin.saved is None or begin.file is None:
+            assert begin.folder is not None
+            return start_in(begin.folder, resolved, console, is_new=False)
+        return _resume_from(begin, begin.file, begin.saved, resolved, console, locks, on_extend, allow_code, extra)
+
+
+def _resume_from(
+    begin: _Beginning,
+    file: Path,
+    saved: Mapping[str, Any],
+    resolved: Resolved,
+    console: Console,
+    locks: contextlib.ExitStack,
+    on_extend: Choice | None,
+    allow_code: AllowCode,
+    extra: Mapping[str, object] | None,
+) -> RunOutcome | None:
     if _nothing_left(resolved.recipe, saved):
-        console.say(f"{file}: {_length_in_words(resolved.recipe)} are finished; nothing is left to do")
-        return None
+        if not begin.in_place or begin.folder is None or run_folder.is_finished(begin.folder):
+            console.say(f"{file}: {_length_in_words(resolved.recipe)} are finished; nothing is left to do")
+            return None
+        console.say(f"{file}: {_length_in_words(resolved.recipe)} are finished; the end of the run is made up for")
     then = resolve_text(saved["recipe"], Path.cwd(), source="the checkpoint's recipe", allow_code=allow_code).recipe
     if on_extend is None:
         _ask_early(resolved.recipe, then, saved)
-    old_folder = file.parent.parent if file.parent.name == run_folder.CHECKPOINTS else None
-    in_place = old_folder is not None and not CheckpointFolder(file.parent).has_later(file, saved)
-    folder = old_folder if old_folder is not None and in_place else run_folder.create(resolved, parent=file)
-    with run_folder.lock(folder), console.capture_logging():
-        try:
-            run = build(resolved, folder, finished=(saved["epoch"], saved["epoch_step"]))
-            for name, part in (extra or {}).items():
-                run.add(name, part)
-            plans = run.groups.plans
-            old = _saved_groups(then, saved, {name: _name_then(name, run, saved) for name in plans})
-            groups = _resumed_groups(plans, old, _point(run, saved), on_extend)
-            report = restore(run, saved, groups)
-        except BaseException:
-            if not in_place:
-                shutil.rmtree(folder)  # nothing was run in it
-            raise
-        if in_place:
-            run_folder.describe(folder, resolved)
-        if old_folder is not None:
-            metrics_file.cut_back(old_folder, saved["epoch"], run.state.evaluated_step, into=folder)
-        console.log_to(folder / run_folder.LOG)
-        console.say(f"run folder: {folder}")
-        console.say(f"resuming from {file}: {saved['epoch']} epochs, {saved['step']} steps finished")
-        for line in (*run_changes(saved, run), *group_changes(run, saved, old, groups)):
-            console.say(f"  {line}")
-        for names, what in ((report.fresh, "start without optimizer state"), (report.unused, "no longer exist")):
-            if names:
-                console.say(f"  parameters that {what}: {some_of(names)}")
-        return execute(run, console)
+    origin = run_folder.Origin(str(file), run_id_of(saved), saved["epoch"], saved["step"])
+    if begin.in_place and begin.folder is not None:
+        folder = begin.folder
+    else:
+        locks.close()
+        after = run_folder.identity_of(begin.folder).created if begin.folder is not None else ""
+        folder = locks.enter_context(run_folder.created(resolved, origin, after, on_extend))
+    try:
+        run = build(resolved, folder, finished=(saved["epoch"], saved["epoch_step"]))
+        for name, part in (extra or {}).items():
+            run.add(name, part)
+        plans = run.groups.plans
+        old = _saved_groups(then, saved, {name: _name_then(name, run, saved) for name in plans})
+        groups = _resumed_groups(plans, old, _point(run, saved), on_extend)
+        report = restore(run, saved, groups)
+    except BaseException:
+        if not begin.in_place:
+            run_folder.discard(folder)  # nothing was run in it
+        raise
+    saver_of(run).newest = file
+    if begin.in_place:
+        run_folder.describe(folder, resolved, run.identity, origin, on_extend)
+    if file.parent.name == run_folder.CHECKPOINTS:
+        metrics_file.cut_back(file.parent.parent, saved["epoch"], run.state.evaluated_step, into=folder)
+    console.log_to(folder / run_folder.LOG)
+    console.say(f"run folder: {folder}")
+    console.say(f"resuming from {file}: {saved['epoch']} epochs, {saved['step']} steps finished")
+    for line in (*run_changes(saved, run), *group_changes(run, saved, old, groups)):
+        console.say(f"  {line}")
+    for names, what in ((report.fresh, "start without optimizer state"), (report.unused, "no longer exist")):
+        if names:
+            console.say(f"  parameters that {what}: {some_of(names)}")
+    return execute(run, console)
 
 
-def _resolve(
-    recipe: Path | Resolved | None, saved: Mapping[str, Any], file: Path, sets: Sequence[str], allow_code: AllowCode
-) -> Resolved:
+def _resolve(recipe: Path | Resolved | None, begin: _Beginning, sets: Sequence[str], allow_code: AllowCode) -> Resolved:
     if isinstance(recipe, Path):
         return resolve(recipe, sets)
     if recipe is not None:
         return recipe
-    return resolve_text(saved["recipe"], Path.cwd(), sets, source=f"the recipe in {file}", allow_code=allow_code)
+    if begin.unsaved is not None and begin.unsaved.recipe is not None:
+        text, source = begin.unsaved.recipe, f"the recipe of the last start in {begin.folder}"
+    else:
+        assert begin.saved is not None
+        text, source = begin.saved["recipe"], f"the recipe in {begin.file}"
+    return resolve_text(text, Path.cwd(), sets, source=source, allow_code=allow_code)
 
 
 def _nothing_left(recipe: Recipe, saved: Mapping[str, Any]) -> bool:
@@ -143,36 +181,140 @@ def _length_in_words(recipe: Recipe) -> str:
     return f"all {recipe.run.epochs} epochs" if recipe.run.steps is None else f"all {recipe.run.steps} steps"
 
 
-def find(path: Path, epoch: int | None, console: Console) -> tuple[Path, dict[str, Any]]:
-    """Return the checkpoint that a path stands for, and its content.
+# ---- where the run begins -------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class _Beginning:
+    """Where a resumed run begins.
+
+    Attributes:
+        file: The checkpoint; None: the run was killed before its first one, and begins at the beginning.
+        saved: Its content.
+        folder: The run folder that the user named, or that the checkpoint lies in; None: it lies in none.
+        in_place: Whether the run continues in this folder, which is locked.
+        unsaved: How the last start in the folder began, if it was killed before it saved anything.
+    """
+
+    file: Path | None
+    saved: dict[str, Any] | None
+    folder: Path | None
+    in_place: bool
+    unsaved: run_folder.Identity | None = None
+
+
+def _choose(path: Path, epoch: int | None, console: Console, locks: contextlib.ExitStack) -> _Beginning:
+    """Lock the run folder that a path stands for, and choose the checkpoint.
 
     Args:
         path: See `resume`.
         epoch: Number of finished epochs; None: the newest good checkpoint.
-        console: Prints a message for each damaged file that is skipped.
+        console: Prints a message for each file that is skipped.
+        locks: Receives the lock.
 
     Raises:
         CheckpointError: There is no such checkpoint.
+        FolderInUseError: Another process trains in the folder, and the run would continue there.
+    """
+    given, folder = _named(path, epoch, console)
+    if folder is None:
+        assert given is not None
+        return _Beginning(given, read(given), None, in_place=False)
+    in_use: FolderInUseError | None = None
+    try:
+        locks.enter_context(lock(folder))
+    except FolderInUseError as error:
+        if given is None and epoch is None:
+            raise
+        in_use = error  # an earlier checkpoint may still be resumed from, in a new folder
+    else:
+        run_folder.set_damaged_aside(folder)
+    run_id = run_folder.identity_of(folder).id
+    checkpoints = CheckpointFolder(folder / run_folder.CHECKPOINTS, run_id)
+    if others := checkpoints.others():
+        console.say(f"left alone in {checkpoints.path}: {some_of(others)}")
+    newest = _newest(checkpoints, folder, console, set_damaged_aside=in_use is None)
+    if given is None and epoch is None:
+        if newest is None:
+            return _without_checkpoint(folder)
+        return _Beginning(*newest, folder, True, run_folder.unsaved_start(folder, newest[1]))
+    file = checkpoints.at_epoch(epoch) if given is None and epoch is not None else given
+    assert file is not None
+    if newest is not None and file.samefile(newest[0]):
+        file, saved = newest
+    else:
+        saved = read(file)
+    writer = run_id_of(saved)
+    if writer not in (None, run_id):
+        console.say(f"{file} is a checkpoint of run {writer}, not of the run in {folder}, {run_id}")
+        newest = None
+    in_place = newest is not None and (newest[1]["step"], newest[1]["epoch"]) <= (saved["step"], saved["epoch"])
+    if in_place and in_use is not None:
+        raise in_use
+    return _Beginning(file, saved, folder, in_place)
+
+
+def _newest(
+    checkpoints: CheckpointFolder, folder: Path, console: Console, *, set_damaged_aside: bool
+) -> tuple[Path, dict[str, Any]] | None:
+    """Return the newest good checkpoint and its content; None: no checkpoint of the run was written yet.
+
+    Raises:
+        CheckpointError: There are checkpoints, but none is good.
+    """
+    try:
+        return checkpoints.newest_good(console.say, set_damaged_aside=set_damaged_aside)
+    except CheckpointError:
+        if not checkpoints.files() and run_folder.identity_of(folder).recipe is not None:
+            return None
+        raise
+
+
+def _without_checkpoint(folder: Path) -> _Beginning:
+    """Return how a run begins that was killed before its first checkpoint.
+
+    Raises:
+        CheckpointError: It began from a checkpoint of another run, which is no longer there.
+    """
+    identity = run_folder.identity_of(folder)
+    origin = identity.begun_from
+    if origin is None:
+        return _Beginning(None, None, folder, True, identity)
+    named = Path(origin.checkpoint)
+    beside = folder.parent / (origin.run or "") / run_folder.CHECKPOINTS / named.name  # the runs may have been moved
+    file = next((each for each in (named, beside) if each.is_file()), None)
+    saved = None if file is None else read(file)
+    if file is None or saved is None or (saved["epoch"], saved["step"]) != (origin.epoch, origin.step):
+        raise CheckpointError(
+            f"{folder} has no checkpoint yet, and {named}, from which it began, is not there any more; "
+            "give another run folder or checkpoint"
+        )
+    return _Beginning(file, saved, folder, True, identity)
+
+
+def _named(path: Path, epoch: int | None, console: Console) -> tuple[Path | None, Path | None]:
+    """Return the checkpoint and the run folder that a path stands for; one of them may be None.
+
+    Raises:
+        CheckpointError: It stands for neither.
     """
     if path.is_file():
         if path.suffix == ".toml":
             raise CheckpointError(f"{path} is a recipe, not a checkpoint; start a run with: trainkit run {path}")
         if epoch is not None:
             raise CheckpointError(f"{path} is a single checkpoint; --epoch needs a run folder to choose from")
-        return path, read(path)
-    folder = CheckpointFolder(_run_folder(path) / run_folder.CHECKPOINTS)
-    if epoch is None:
-        return folder.newest_good(console.say)
-    file = folder.at_epoch(epoch)
-    return file, read(file)
-
-
-def _run_folder(path: Path) -> Path:
+        folder = path.absolute().parent
+        return path, run_folder.short_path(folder.parent) if folder.name == run_folder.CHECKPOINTS else None
     for candidate in (path, Path("runs") / path):
         if (candidate / run_folder.CHECKPOINTS).is_dir():
-            return candidate
-        for folder in run_folder.newest_first(candidate.glob("*")):
-            return folder
+            return None, candidate
+        found = list(candidate.glob("*"))
+        for folder in run_folder.newest_first(found):
+            if others := sorted(each.name for each in found if not (each / run_folder.CHECKPOINTS).is_dir()):
+                console.say(f"left alone in {candidate}: {some_of(others)}")
+            if run_folder.is_of_the_future(folder):
+                console.say(f"warning: {folder} is the newest run by its date, but this date is yet to come")
+            return None, folder
     raise CheckpointError(
         f"there is no run at {path}; give a checkpoint (*.safetensors), a run folder, or the name of a run in runs/"
     )

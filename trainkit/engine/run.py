@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from trainkit.contracts import Batch, LiveMetric, Outputs
     from trainkit.engine.batches import BatchSource
     from trainkit.engine.losses import Losses
+    from trainkit.engine.run_folder import Identity
     from trainkit.groups.live import GroupController
     from trainkit.groups.optimizers import Optimizers
     from trainkit.groups.plan import RunLength
@@ -42,6 +43,7 @@ class Run:
         metrics: Figures of merit by their name in the recipe.
         inference: Computes the outputs for a batch in evaluation.
         autocast: Makes the context in which forward and loss run.
+        identity: The run's id and its parent, which stand in each checkpoint.
         parts: Name -> live part, which may have a state of its own, in calling order.
         tolerated: Name of a part that only writes something to look at -> exceptions of it that do not end the run.
         step: Makes one optimizer step.
@@ -60,6 +62,7 @@ class Run:
     metrics: Mapping[str, LiveMetric]
     inference: Callable[[nn.Module, Batch], Outputs]
     autocast: Callable[[], AbstractContextManager[Any]]
+    identity: Identity
     parts: dict[str, object]
     tolerated: dict[str, type[Exception]]
     step: Step = attrs.field(init=False)

@@ -1,47 +1,186 @@
-"""Manages a run's folder: its path, the lock of the process that uses it, and the record of each start."""
+"""Manages a run's folder: how it is made, the run's identity, and the record of each start.
+
+    recipe.toml            the resolved recipe of the last start, for people
+    run.json               the run's id, its parent, and what the last start began from
+    environment.json       each start and its end
+    checkpoints/, …
+
+A folder gets its name when these files are complete in it, so that a process that is killed leaves no half-made run.
+What a run *is* stands in ``run.json`` and, as id and digest of the recipe, in each of its checkpoints.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
-import platform
+import logging
+import os
+import re
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import UTC, datetime
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import attrs
+from xxhash import xxh3_128_hexdigest
+
+from trainkit.checkpoint.folder import CheckpointFolder
 from trainkit.engine.environment import environment
-from trainkit.errors import TrainkitError
-from trainkit.files.writing import written_whole
+from trainkit.engine.folder_lock import lock
+from trainkit.files.writing import make_folder, set_aside, sync_folder, written_whole
 from trainkit.recipe.resolve import write
 
 if TYPE_CHECKING:
+    from trainkit.groups.resuming import Choice
     from trainkit.recipe.resolve import Resolved
+
+_LOGGER = logging.getLogger("trainkit")
 
 RECIPE = "recipe.toml"
 CHECKPOINTS = "checkpoints"
 LOG = "log.txt"
 _ENVIRONMENT = "environment.json"
-_LOCK = ".lock"
+_IDENTITY = "run.json"
+_UNFINISHED = ".new-"
+_NAME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d)-[0-9a-f]{4,}(-\d+)?")
 
 
-def create(resolved: Resolved, parent: Path | None = None) -> Path:
-    """Make a new run folder, ``<run.dir>/<run.name>/<UTC time>-<id>``.
+@attrs.frozen
+class Origin:
+    """The checkpoint from which a start of a run began.
+
+    Attributes:
+        checkpoint: Its file.
+        run: Id of the run that wrote it; None: unknown.
+        epoch: Number of finished epochs in it.
+        step: Number of finished optimizer steps in it.
+    """
+
+    checkpoint: str
+    run: str | None
+    epoch: int
+    step: int
+
+
+@attrs.frozen
+class Identity:
+    """What a run is, and how it was started last.
+
+    Attributes:
+        id: The run's id, which is the name that its folder was given.
+        created: When the folder was made (UTC, ISO 8601); a resumed run is later than its parent, whatever the clock.
+        parent: The checkpoint of another run from which this run began; None: it began at the beginning.
+        recipe: The resolved recipe of the last start; None: unknown, because an older version made the folder.
+        begun_from: The checkpoint from which the last start began; None: the beginning.
+        on_extend: The ``--on-extend`` of the last start.
+    """
+
+    id: str
+    created: str
+    parent: Origin | None = None
+    recipe: str | None = None
+    begun_from: Origin | None = None
+    on_extend: Choice | None = None
+
+    def in_checkpoint(self, recipe: str) -> dict[str, Any]:
+        """Return what each checkpoint says of the run that wrote it."""
+        parent = None if self.parent is None else attrs.asdict(self.parent)
+        return {"id": self.id, "parent": parent, "recipe": digest(recipe)}
+
+
+def digest(recipe: str) -> str:
+    """Return the digest of a resolved recipe's text."""
+    return xxh3_128_hexdigest(recipe.encode())
+
+
+@contextlib.contextmanager
+def choosing(resolved: Resolved) -> Iterator[None]:
+    """Let no other process choose or make a folder for a run of this name while the block runs."""
+    settings = resolved.recipe.run
+    above = settings.dir / settings.name
+    make_folder(above)
+    descriptor = os.open(above, os.O_RDONLY)
+    try:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def created(
+    resolved: Resolved, begun_from: Origin | None = None, after: str = "", on_extend: Choice | None = None
+) -> Iterator[Path]:
+    """Make a new run folder, ``<run.dir>/<run.name>/<UTC time>-<id>``, and lock it until the block ends.
+
+    The path is relative if it is below the working directory.
 
     Args:
         resolved: The recipe, which is written into the folder.
-        parent: The checkpoint from which the run is resumed, if it is.
-
-    Returns:
-        The folder's path; relative if it is below the working directory.
+        begun_from: The checkpoint from which the run begins; None: the beginning.
+        after: When the parent run was created.
+        on_extend: How learning rates continue.
     """
     settings = resolved.recipe.run
-    name = f"{datetime.now(UTC):%Y-%m-%dT%H-%M-%S}-{secrets.token_hex(2)}"
-    folder = short_path(settings.dir / settings.name / name)
-    (folder / CHECKPOINTS).mkdir(parents=True)
-    describe(folder, resolved, parent)
-    return folder
+    above = short_path(settings.dir / settings.name)
+    make_folder(above)
+    _remove_unfinished(above)
+    new = above / f"{_UNFINISHED}{secrets.token_hex(8)}"
+    new.mkdir()
+    with lock(new):
+        try:
+            folder = _filled_and_named(new, above, resolved, begun_from, after, on_extend)
+        except BaseException:
+            shutil.rmtree(new, ignore_errors=True)
+            raise
+        yield folder
+
+
+def _filled_and_named(
+    new: Path, above: Path, resolved: Resolved, begun_from: Origin | None, after: str, on_extend: Choice | None
+) -> Path:
+    """Write what every run folder has into a new one, give it a name that no other has, and return its path."""
+    (new / CHECKPOINTS).mkdir()
+    now = datetime.now(UTC)
+    if after and (before := _time(after)) is not None:
+        now = max(now, before + timedelta(microseconds=1))
+    stem = f"{now:%Y-%m-%dT%H-%M-%S}-{secrets.token_hex(4)}"
+    for number in itertools.count(1):
+        name = stem if number == 1 else f"{stem}-{number}"
+        if os.path.lexists(above / name):
+            continue
+        describe(new, resolved, Identity(name, now.isoformat(), begun_from), begun_from, on_extend)
+        sync_folder(new)
+        try:
+            os.rename(new, above / name)
+        except OSError:
+            if not os.path.lexists(above / name):
+                raise
+            continue  # another process took the name just now
+        sync_folder(above)
+        return above / name
+    raise AssertionError("numbers do not end")
+
+
+def discard(folder: Path) -> None:
+    """Remove the folder of a run in which nothing has run; a process that is killed leaves no half of it."""
+    hidden = folder.with_name(f"{_UNFINISHED}{secrets.token_hex(8)}")
+    os.rename(folder, hidden)
+    shutil.rmtree(hidden, ignore_errors=True)
+
+
+def _remove_unfinished(above: Path) -> None:
+    """Remove what killed processes have left of folders that they were making or removing."""
+    for path in above.glob(f"{_UNFINISHED}*"):
+        if path.is_dir() and not path.is_symlink() and re.fullmatch(r"[0-9a-f]{16}", path.name[len(_UNFINISHED) :]):
+            with contextlib.suppress(Exception), lock(path):
+                shutil.rmtree(path)
 
 
 def short_path(path: Path) -> Path:
@@ -50,20 +189,91 @@ def short_path(path: Path) -> Path:
 
 
 def newest_first(folders: Iterable[Path]) -> list[Path]:
-    """Return the folders that have checkpoints, the one with the most recent checkpoint first."""
-    saved = {
-        folder: [path.stat().st_mtime_ns for path in (folder / CHECKPOINTS).glob("*-*.safetensors")]
-        for folder in folders
-    }
-    return sorted((folder for folder, times in saved.items() if times), key=lambda each: max(saved[each]), reverse=True)
+    """Return the run folders among the given paths, the run that was created last first.
+
+    A run's place is that of its id, which stands in it; times of files are not used.
+    """
+    found = [
+        (created_at, folder.name == run_id, folder) for folder in folders for run_id, created_at in _placed(folder)
+    ]
+    return [folder for *_, folder in sorted(found, reverse=True)]
 
 
-def describe(folder: Path, resolved: Resolved, parent: Path | None = None) -> None:
-    """Write the resolved recipe into a run folder, and add an entry for this start to the environment."""
-    with written_whole(folder / RECIPE) as new:
-        new.write_text(write(resolved.tree), encoding="utf-8")
-    started = environment(resolved) | ({"parent": str(parent)} if parent else {})
+def _placed(folder: Path) -> Iterator[tuple[str, str]]:
+    """Yield a run folder's id and when it was created; nothing for a folder that is none."""
+    if not (folder / CHECKPOINTS).is_dir() or folder.name.startswith(_UNFINISHED):
+        return
+    identity = identity_of(folder)
+    if identity.recipe is not None or CheckpointFolder(folder / CHECKPOINTS).files():
+        yield identity.id, identity.created
+
+
+def is_of_the_future(folder: Path) -> bool:
+    """Return whether a run says that it was created later than this machine's clock is now, by more than an hour."""
+    time = _time(identity_of(folder).created)
+    return time is not None and time > datetime.now(UTC) + timedelta(hours=1)
+
+
+def identity_of(folder: Path) -> Identity:
+    """Return a run's identity from its folder; if it is not written there, from the folder's name."""
+    try:
+        found = json.loads((folder / _IDENTITY).read_text(encoding="utf-8"))
+        return _structured(found)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        name = folder.resolve().name
+        time = _NAME.fullmatch(name)
+        created_at = datetime.strptime(time[1], "%Y-%m-%dT%H-%M-%S").replace(tzinfo=UTC).isoformat() if time else ""
+        return Identity(name, created_at)
+
+
+def _structured(found: Mapping[str, Any]) -> Identity:
+    """Return an identity as it was read.
+
+    Raises:
+        ValueError, TypeError, KeyError: It is not what `describe` writes.
+    """
+
+    def origin(value: Any) -> Origin | None:
+        if value is None:
+            return None
+        known = Origin(**value)
+        if not isinstance(known.checkpoint, str) or not isinstance(known.run, str | None):
+            raise TypeError("a text is expected")
+        if type(known.epoch) is not int or type(known.step) is not int:
+            raise TypeError("a whole number is expected")
+        return known
+
+    known = Identity(**{**found, "parent": origin(found["parent"]), "begun_from": origin(found["begun_from"])})
+    if not all(isinstance(text, str) for text in (known.id, known.created)) or not isinstance(known.recipe, str | None):
+        raise TypeError("a text is expected")
+    if known.on_extend not in (None, "stretch", "hold", "restart") or _time(known.created) is None:
+        raise ValueError("an unknown choice or time")
+    return known
+
+
+def _time(text: str) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
+
+
+def describe(
+    folder: Path,
+    resolved: Resolved,
+    identity: Identity,
+    begun_from: Origin | None = None,
+    on_extend: Choice | None = None,
+) -> None:
+    """Write down a start of a run: its recipe, what it begins from, and where it runs."""
+    recipe = write(resolved.tree)
+    _write(folder / RECIPE, recipe)
+    is_first = begun_from is not None and begun_from == identity.parent
+    started = environment(resolved) | ({"parent": begun_from.checkpoint} if begun_from and is_first else {})
     _write_starts(folder, [*starts(folder), started])
+    identity = attrs.evolve(identity, recipe=recipe, begun_from=begun_from, on_extend=on_extend)
+    _write(folder / _IDENTITY, json.dumps(attrs.asdict(identity), indent=2) + "\n")
 
 
 def note_end(folder: Path, ended: str, *, finished: bool, doubts: Sequence[str] = ()) -> None:
@@ -75,15 +285,65 @@ def note_end(folder: Path, ended: str, *, finished: bool, doubts: Sequence[str] 
         finished: Whether nothing is left to do.
         doubts: Why the result is doubtful.
     """
-    before = starts(folder)
+    before = starts(folder) or [{}]
     before[-1] |= {"ended": ended, "finished": finished, "doubts": list(doubts)}
     _write_starts(folder, before)
 
 
 def starts(folder: Path) -> list[dict[str, Any]]:
-    """Return the record of each start of a run, with its end if that could be recorded."""
-    path = folder / _ENVIRONMENT
-    return list(json.loads(path.read_text(encoding="utf-8"))["starts"]) if path.is_file() else []
+    """Return the record of each start of a run, with its end if that could be recorded; none if it cannot be read."""
+    try:
+        found = json.loads((folder / _ENVIRONMENT).read_text(encoding="utf-8"))["starts"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return []
+    return found if isinstance(found, list) and all(isinstance(each, dict) for each in found) else []
+
+
+def set_damaged_aside(folder: Path) -> None:
+    """Set damaged records of a run folder aside under other names, and say so. The caller has locked the folder."""
+    for name, is_good in ((_ENVIRONMENT, bool(starts(folder))), (_IDENTITY, identity_of(folder).recipe is not None)):
+        if not is_good and os.path.lexists(folder / name):
+            aside = set_aside(folder / name)
+            _LOGGER.warning(
+                "%s is damaged; it is kept as %s, and the run continues without it", folder / name, aside.name
+            )
+
+
+def is_finished(folder: Path) -> bool:
+    """Return whether nothing of a run is left to do, its end included."""
+    known = starts(folder)
+    return bool(known and known[-1].get("finished"))
+
+
+def unsaved_start(folder: Path, newest: Mapping[str, Any] | None) -> Identity | None:
+    """Return how the last start began, if it was killed before it saved anything; None: it saved, or it ended.
+
+    Args:
+        folder: The run folder.
+        newest: The run's newest checkpoint, or its header; None: there is none.
+    """
+    identity, known = identity_of(folder), starts(folder)
+    if identity.recipe is None:
+        return None
+    if newest is None:
+        return identity
+    begun = identity.begun_from
+    nothing_since = begun is not None and (begun.epoch, begun.step) == (newest["epoch"], newest["step"])
+    return identity if nothing_since and known and "ended" not in known[-1] else None
+
+
+def recipe_digests(folder: Path) -> set[str]:
+    """Return the digests of the recipes with which a run goes on: its newest checkpoint's, and an unsaved start's."""
+    newest = CheckpointFolder(folder / CHECKPOINTS, identity_of(folder).id).newest_header()
+    found = set()
+    if newest is not None:
+        said = newest.get("run")
+        known = said.get("recipe") if isinstance(said, Mapping) else None
+        found.add(known if isinstance(known, str) else digest(str(newest.get("recipe"))))
+    unsaved = unsaved_start(folder, newest)
+    if unsaved is not None and unsaved.recipe is not None:
+        found.add(digest(unsaved.recipe))
+    return found
 
 
 def doubts(folder: Path) -> list[str]:
@@ -93,36 +353,9 @@ def doubts(folder: Path) -> list[str]:
 
 
 def _write_starts(folder: Path, entries: list[dict[str, Any]]) -> None:
-    text = json.dumps({"starts": entries}, indent=2) + "\n"
-    with written_whole(folder / _ENVIRONMENT) as new:
+    _write(folder / _ENVIRONMENT, json.dumps({"starts": entries}, indent=2) + "\n")
+
+
+def _write(path: Path, text: str) -> None:
+    with written_whole(path) as new:
         new.write_text(text, encoding="utf-8")
-
-
-@contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Lock a run folder, so that only one process trains in it; the system unlocks it when the process ends.
-
-    Raises:
-        TrainkitError: Another process has locked it.
-    """
-    import fcntl
-
-    with (folder / _LOCK).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            file.seek(0)
-            raise TrainkitError(
-                f"{folder} is in use by another trainkit process ({file.read().strip() or 'unknown'}); "
-                "wait until it ends, or stop it"
-            ) from error
-        file.truncate(0)
-        file.write(f"process {_process()}\n")
-        file.flush()
-        yield
-
-
-def _process() -> str:
-    import os
-
-    return f"{os.getpid()} on {platform.node()}"

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
 import traceback
+from collections.abc import Callable
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ import torch
 
 from trainkit.engine import run_folder, signals
 from trainkit.engine.build import build
+from trainkit.engine.every_run import metrics_file
 from trainkit.engine.every_run.progress import Progress
 from trainkit.engine.every_run.saving import Saver
 from trainkit.engine.loop import train
@@ -56,27 +56,48 @@ class RunOutcome:
     best: Best | None
 
 
-def start(resolved: Resolved, console: Console) -> RunOutcome:
+def start(resolved: Resolved, console: Console, locked: Callable[[], None] = lambda: None) -> RunOutcome:
     """Run a recipe from the beginning, in a new run folder.
+
+    Args:
+        resolved: The recipe.
+        console: Prints the messages.
+        locked: Called when the new folder is locked.
 
     Raises:
         TrainkitError: The run cannot start, or failed.
         StoppedEarly: A signal arrived before training began; there is no run folder.
     """
     console.log_to(None)
-    with signals.ending_the_program():
-        folder = run_folder.create(resolved)
-        with contextlib.ExitStack() as stack:
-            try:
-                stack.enter_context(run_folder.lock(folder))
-                stack.enter_context(console.capture_logging())
-                run = build(resolved, folder)
-            except BaseException:
-                shutil.rmtree(folder)  # nothing has run in it
-                raise
-            console.log_to(folder / run_folder.LOG)
-            console.say(f"run folder: {folder}")
-            return execute(run, console)
+    with signals.ending_the_program(), console.capture_logging(), run_folder.created(resolved) as folder:
+        locked()
+        return start_in(folder, resolved, console, is_new=True)
+
+
+def start_in(folder: Path, resolved: Resolved, console: Console, *, is_new: bool) -> RunOutcome:
+    """Run a recipe from the beginning in a run folder that this process has locked.
+
+    Args:
+        folder: The run folder.
+        resolved: The recipe.
+        console: Prints the messages.
+        is_new: Whether the folder was just made; otherwise a run was killed in it before its first checkpoint.
+
+    Raises:
+        TrainkitError: The run cannot start, or failed.
+    """
+    try:
+        run = build(resolved, folder)
+    except BaseException:
+        if is_new:
+            run_folder.discard(folder)  # nothing has run in it
+        raise
+    if not is_new:
+        run_folder.describe(folder, resolved, run_folder.identity_of(folder))
+        metrics_file.cut_back(folder, 0, -1)
+    console.log_to(folder / run_folder.LOG)
+    console.say(f"run folder: {folder}")
+    return execute(run, console)
 
 
 def execute(run: Run, console: Console) -> RunOutcome:
@@ -121,7 +142,7 @@ def execute(run: Run, console: Console) -> RunOutcome:
         finally:
             stopping.ending = True
             _end(run, console)
-    saver = _saver(run)
+    saver = saver_of(run)
     return RunOutcome(run, _exit_code(state), saver.newest, saver.best)
 
 
@@ -184,7 +205,8 @@ def _end(run: Run, console: Console) -> None:
         raise first
 
 
-def _saver(run: Run) -> Saver:
+def saver_of(run: Run) -> Saver:
+    """Return the part of a run that writes its checkpoints."""
     saver = run.parts["saver"]
     assert isinstance(saver, Saver)
     return saver
@@ -202,13 +224,13 @@ def _trouble(run: Run, error: BaseException) -> str | None:
         advice = "set run.deterministic = false, or replace the part that needs this operation"
     else:
         return None
-    newest = _saver(run).newest
+    newest = saver_of(run).newest
     there = f"last good checkpoint: {newest}" if newest else "no checkpoint was written yet"
     return f"epoch {run.state.epoch}: {what}\n{advice}\n{there}"
 
 
 def _explain(run: Run, error: NonFiniteError) -> str:
-    state, saver = run.state, _saver(run)
+    state, saver = run.state, saver_of(run)
     broken = [
         name
         for name, group in state.groups.items()

@@ -59,8 +59,7 @@ def verify(resolved: Resolved, epochs: int, num_stops: int, say: Callable[[str],
     Raises:
         TrainkitError: A run failed.
     """
-    folder = run_folder.create(resolved)
-    with run_folder.lock(folder):
+    with run_folder.created(resolved) as folder:
         run = build(resolved, folder)
         per_epoch, epochs = run.state.steps_per_epoch, min(epochs, run.length.epochs)
         steps = _places(epochs * per_epoch, per_epoch, num_stops)

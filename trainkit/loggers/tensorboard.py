@@ -8,6 +8,7 @@ import attrs
 
 from trainkit.contracts import Context, Logger, component
 from trainkit.events import Live
+from trainkit.loggers import event_files
 
 if TYPE_CHECKING:
     from trainkit.state import State
@@ -38,22 +39,18 @@ class LiveTensorBoard(Live):
     def __init__(self, every_steps: int) -> None:
         self._every_steps = every_steps or float("inf")
         self._next = self._every_steps
-        self._resumed_at: tuple[int, int] | None = None
         self._writers: dict[str, Any] = {}
 
     def on_run_start(self, state: State) -> None:
-        """Open the writers, and purge what a killed run wrote after its last checkpoint."""
+        """Remove what a killed run wrote after its last checkpoint, and open the writers."""
+        for folder in (state.folder / "tensorboard").glob("*"):
+            event_files.cut_back(folder, state.step + 1 if folder.name == "steps" else state.epoch)
         if state.step:
-            self._resumed_at = (state.epoch, state.step)
             self._next = (state.step // self._every_steps + 1) * self._every_steps
         if self._every_steps < float("inf"):
             self._writer("steps", state)  # opened now, not during a step
         text = (state.folder / "recipe.toml").read_text(encoding="utf-8")
         self._writer("train", state).add_text("recipe", f"```toml\n{text}\n```", state.epoch)
-        if state.steps_in_epoch:  # the run resumes inside an epoch, and the marks of this epoch were purged
-            for name, group in state.groups.items():
-                if group.start_epoch == state.epoch:
-                    self._writer("train", state).add_scalar(f"{name}_optimization_started", 1.0, state.epoch)
 
     def on_group_start(self, state: State) -> None:
         """Mark the epoch in which a group starts to train."""
@@ -98,9 +95,10 @@ class LiveTensorBoard(Live):
         self._pictures(state, state.epoch)
 
     def on_checkpoint(self, state: State) -> None:
-        """Flush the writers, so that everything before the checkpoint is in the files."""
-        for writer in self._writers.values():
+        """Bring everything before the checkpoint to the disk."""
+        for name, writer in self._writers.items():
             writer.flush()
+            event_files.sync(state.folder / "tensorboard" / name)
 
     def on_run_end(self, state: State) -> None:
         """Write the last pictures, and close the writers."""
@@ -117,9 +115,7 @@ class LiveTensorBoard(Live):
         if name not in self._writers:
             from torch.utils.tensorboard import SummaryWriter
 
-            purge = None
-            if self._resumed_at:
-                epoch, step = self._resumed_at
-                purge = step + 1 if name == "steps" else epoch
-            self._writers[name] = SummaryWriter(str(state.folder / "tensorboard" / name), purge_step=purge)
+            folder = state.folder / "tensorboard" / name
+            event_files.order_before_now(folder)
+            self._writers[name] = SummaryWriter(str(folder))
         return self._writers[name]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from trainkit.events import Live
+from trainkit.files.writing import make_folder, written_whole
 
 if TYPE_CHECKING:
     from trainkit.state import State
@@ -32,6 +33,7 @@ class Figures(Live):
         from PIL import Image
 
         folder = state.folder / "figures"
-        folder.mkdir(exist_ok=True)
+        make_folder(folder)
         for name, image_HWC in state.pictures.items():
-            Image.fromarray(image_HWC).save(folder / f"{name}-{when}.png")
+            with written_whole(folder / f"{name}-{when}.png") as new:
+                Image.fromarray(image_HWC).save(new, format="png")

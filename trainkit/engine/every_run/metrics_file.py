@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from trainkit.errors import PartError
 from trainkit.events import Live
-from trainkit.files.writing import written_whole
+from trainkit.files.writing import append_line, set_aside, written_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from trainkit.state import State
 
 NAME = "metrics.jsonl"
+
+_LOGGER = logging.getLogger("trainkit")
 
 _OWN = ("epoch", "step", "seconds")
 
@@ -44,10 +46,7 @@ class MetricsFile(Live):
 def _append(state: State, values: Mapping[str, float], more: Mapping[str, float]) -> None:
     finite = {name: _finite(name, value) for name, value in values.items()}
     line = {"epoch": state.epoch, "step": state.step, **finite, **more}
-    with (state.folder / NAME).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+    append_line(state.folder / NAME, json.dumps(line))
 
 
 def _finite(name: str, value: Any) -> float | None:
@@ -66,21 +65,31 @@ def _finite(name: str, value: Any) -> float | None:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run folder's metrics file, without an incomplete last line."""
+    """Return the lines of a run folder's metrics file that can be read."""
+    return [line for _, line in _parsed(folder) if line is not None]
+
+
+def _parsed(folder: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
+    """Yield each line of the file, and what it holds; None: it is damaged, or was not written to its end."""
     path = folder / NAME
     if not path.is_file():
-        return []
-    lines = []
-    for text in path.read_text(encoding="utf-8").splitlines():
+        return
+    for text in path.read_bytes().split(b"\n"):
+        if not text:
+            continue
         try:
-            lines.append(json.loads(text))
-        except ValueError:
-            break
-    return lines
+            line = json.loads(text.decode())
+            good = isinstance(line, dict) and type(line["epoch"]) is int and type(line["step"]) is int
+        except (ValueError, KeyError, RecursionError):
+            good = False
+        yield text, line if good else None
 
 
 def cut_back(folder: Path, epochs: int, evaluated_step: int, into: Path | None = None) -> None:
     """Keep only the lines that were written before a checkpoint.
+
+    If a line is damaged that a finished epoch may have written, the file is also kept as it was, under another name,
+    and a message says so. The last line of a process that was killed is no such line if it has no end.
 
     Args:
         folder: The run folder.
@@ -88,10 +97,25 @@ def cut_back(folder: Path, epochs: int, evaluated_step: int, into: Path | None =
         evaluated_step: Number of finished steps at the checkpoint's last evaluation.
         into: Another run folder to write the lines to; None: the same folder.
     """
-    kept = [
-        json.dumps(line) + "\n"
-        for line in read(folder)
-        if line["epoch"] < epochs or ("seconds" not in line and line["step"] <= evaluated_step)
-    ]
-    with written_whole((into or folder) / NAME) as new:
-        new.write_text("".join(kept), encoding="utf-8")
+    path, target = folder / NAME, (into or folder) / NAME
+    kept: list[bytes] = []
+    epochs_kept: set[int] = set()
+    damaged: list[int] = []
+    for number, (text, line) in enumerate(_parsed(folder), start=1):
+        if line is None:
+            damaged.append(number)
+        elif line["epoch"] < epochs or ("seconds" not in line and line["step"] <= evaluated_step):
+            kept.append(text + b"\n")
+            if "seconds" in line:
+                epochs_kept.add(line["epoch"])
+    missing = sorted(set(range(epochs)) - epochs_kept)
+    if damaged and (missing or damaged[0] <= len(kept)):
+        where = f"{path}: line {', '.join(map(str, damaged[:8]))} cannot be read"
+        lost = f"; the values of epoch {', '.join(map(str, missing[:8]))} are lost" if missing else ""
+        if target.parent.samefile(folder):
+            where += f"; the file is kept as {set_aside(path).name}, and the run continues with the lines that are good"
+        _LOGGER.warning("%s%s", where, lost)
+    elif missing:
+        _LOGGER.warning("%s has no line of epoch %s", path, ", ".join(map(str, missing[:8])))
+    with written_whole(target) as new:
+        new.write_bytes(b"".join(kept))

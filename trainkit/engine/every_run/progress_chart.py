@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainkit.engine.every_run import metrics_file
 from trainkit.events import Live
+from trainkit.files.writing import written_whole
 
 if TYPE_CHECKING:
     from trainkit.state import State
@@ -69,7 +70,8 @@ def draw(state: State) -> None:
             ax.legend(fontsize=8, ncols=1 + (len(members) - 1) // 6)
     axes[-1].set_xlabel("epoch")
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
-    figure.savefig(state.folder / "progress.png")
+    with written_whole(state.folder / "progress.png") as new:
+        figure.savefig(new, format="png")
 
 
 def _place(line: Mapping[str, Any], state: State) -> float:

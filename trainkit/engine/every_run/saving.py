@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Iterator, Mapping
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
@@ -31,9 +30,6 @@ if TYPE_CHECKING:
     from trainkit.state import State
 
 
-_LOGGER = logging.getLogger("trainkit")
-
-
 def checkpoint_content(run: Run) -> dict[str, Any]:
     """Return everything that is needed to resume a run, as JSON values and tensors."""
     state, parameters = run.state, _parameters(run)
@@ -46,6 +42,7 @@ def checkpoint_content(run: Run) -> dict[str, Any]:
         "stop_reason": state.stop_reason,
         "doubts": list(state.doubts),
         "facts": facts_of(run),
+        "run": run.identity.in_checkpoint(write(run.resolved.tree)),
         "recipe": write(run.resolved.tree),
         "components": [attrs.asdict(used) for used in run.resolved.used],
         "conditions": conditions(state.context.device),
@@ -156,10 +153,9 @@ class Saver(Live):
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._folder = CheckpointFolder(run.state.folder / CHECKPOINTS)
+        self._folder = CheckpointFolder(run.state.folder / CHECKPOINTS, run.identity.id)
         self._best = BestValues(run.state.monitor, run.recipe.checkpoint.best)
         self.newest: Path | None = None
-        self._prune_failed = False
 
     def on_checkpoint(self, state: State) -> None:
         """Write a checkpoint if one is due or was requested."""
@@ -176,12 +172,7 @@ class Saver(Live):
         if value is not None and (not inside or state.evaluated_step == state.step):
             self._best.take_in(Best(value, state.epoch, state.step if inside else None))
         self.newest = self._folder.write(checkpoint_content(self._run))
-        try:
-            self._folder.prune(settings.keep_last, settings.keep_every, self._best.ranked, self.newest)
-        except OSError as error:
-            if not self._prune_failed:
-                self._prune_failed = True
-                _LOGGER.warning("an old checkpoint cannot be removed (%s); the run goes on", error)
+        self._folder.prune(settings.keep_last, settings.keep_every, self._best.ranked, self.newest)
         state.seconds["checkpoint"] = perf_counter() - began
 
     @property

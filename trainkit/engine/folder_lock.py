@@ -1,0 +1,240 @@
+"""Locks a run folder, so that only one process trains in it.
+
+The lock is the system's (``flock`` on the file ``.lock``), which ends with its process, however that ends. Some
+network file systems have no such lock, or only one among the processes of one machine. There, the process that trains
+also keeps a file ``.heartbeat``, in which it counts up. Whoever finds one from another machine waits to see whether it
+still counts: no two clocks are compared. If it does not, its process is gone, and the folder is taken over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import getpass
+import json
+import logging
+import os
+import platform
+import secrets
+import threading
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, TextIO
+
+from trainkit.errors import TrainkitError
+from trainkit.files.writing import written_whole
+
+_LOGGER = logging.getLogger("trainkit")
+
+LOCK = ".lock"
+HEARTBEAT = ".heartbeat"
+BEAT_SECONDS = 10.0
+"""Time between two beats."""
+
+SILENT_SECONDS = 45.0
+"""A process that does not count up for so long is gone."""
+
+_MOUNTS = Path("/proc/self/mountinfo")
+_NETWORK = (
+    "nfs",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "cifs",
+    "smb",
+    "ceph",
+    "afs",
+    "9p",
+    "fuse",
+    "glusterfs",
+    "pvfs",
+    "orangefs",
+)
+
+
+class FolderInUseError(TrainkitError):
+    """Another process trains in the run folder."""
+
+
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Lock a run folder until the block ends.
+
+    Raises:
+        FolderInUseError: Another process has locked it; the message says which, and since when.
+        TrainkitError: The folder cannot be written.
+    """
+    try:
+        file = (folder / LOCK).open("a+", encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise TrainkitError(
+            f"{folder} cannot be locked: {error.strerror or error}; a run needs to write there"
+        ) from error
+    with file:
+        works = _take_lock_of_system(file, folder)
+        with contextlib.nullcontext() if works and not _is_on_network(folder) else _heartbeat(folder, works):
+            file.seek(0)
+            file.truncate()
+            file.write(json.dumps(_this_process()) + "\n")
+            file.flush()
+            yield
+
+
+def _take_lock_of_system(file: TextIO, folder: Path) -> bool:
+    """Take the system's lock on an open file; return False if the file system has none.
+
+    Raises:
+        FolderInUseError: Another process has it.
+    """
+    try:
+        import fcntl
+
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.EAGAIN, errno.EACCES):
+            return False  # for example ENOLCK or ENOTSUP
+        file.seek(0)
+        raise FolderInUseError(
+            f"{folder} is in use by another trainkit process: {_in_words(_parsed(file.read()))}; "
+            "wait until it ends, or stop it"
+        ) from error
+    return True
+
+
+def _this_process() -> dict[str, Any]:
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError, ImportError):  # a container without a name for its user
+        user = str(os.getuid()) if hasattr(os, "getuid") else "unknown"
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"process": os.getpid(), "host": platform.node(), "user": user, "since": since}
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _in_words(owner: dict[str, Any]) -> str:
+    def shown(key: str) -> str:
+        return "".join(c for c in str(owner.get(key, "unknown"))[:80] if c.isprintable())
+
+    return f"process {shown('process')} of user {shown('user')} on {shown('host')}, since {shown('since')}"
+
+
+# ---- where the system's lock does not reach other machines ----------------------------------------------------------
+
+
+def _is_on_network(folder: Path) -> bool:
+    """Return whether a folder is on a file system that other machines may write too, as far as Linux tells."""
+    try:
+        lines = _MOUNTS.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return False
+    path = str(folder.resolve())
+    longest, found = -1, ""
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        fields = before.split()
+        if len(fields) < 5 or not after:
+            continue
+        point = fields[4].replace("\\040", " ")
+        if (path == point or path.startswith(point.rstrip("/") + "/")) and len(point) >= longest:
+            longest, found = len(point), after.split()[0]
+    return found.startswith(_NETWORK)
+
+
+@contextlib.contextmanager
+def _heartbeat(folder: Path, locked_here: bool) -> Iterator[None]:
+    """Keep a heartbeat in a folder.
+
+    Args:
+        folder: The run folder.
+        locked_here: Whether no other process of this machine can be using it.
+    """
+    path, mine = folder / HEARTBEAT, {**_this_process(), "token": secrets.token_hex(8)}
+    _make_way(path, folder, locked_here)
+    _create(path, mine | {"beat": 0}, folder)
+    ended = threading.Event()
+    beating = threading.Thread(target=_beat, args=(path, mine, ended), name="heartbeat", daemon=True)
+    beating.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        beating.join()
+        if _read(path).get("token") == mine["token"]:
+            path.unlink(missing_ok=True)
+
+
+def _create(path: Path, content: dict[str, Any], folder: Path) -> None:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    except FileExistsError as error:  # another process was faster
+        raise _in_use(folder, path) from error
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(json.dumps(content) + "\n")
+
+
+def _beat(path: Path, mine: dict[str, Any], ended: threading.Event) -> None:
+    number = 0
+    while not ended.wait(BEAT_SECONDS):
+        number += 1
+        if _read(path).get("token", mine["token"]) != mine["token"]:
+            _LOGGER.warning("%s: another process has taken over this run folder; stop one of the two", path)
+            return
+        with contextlib.suppress(OSError), written_whole(path) as new:  # the next beat may succeed
+            new.write_text(json.dumps(mine | {"beat": number}) + "\n", encoding="utf-8")
+
+
+def _make_way(path: Path, folder: Path, locked_here: bool) -> None:
+    """Remove the heartbeat of a process that is gone.
+
+    Raises:
+        FolderInUseError: Its process lives.
+    """
+    before = _read(path)
+    if not os.path.lexists(path):
+        return
+    if not (locked_here and before.get("host") == platform.node()):
+        _LOGGER.warning(
+            "%s was in use by %s: waiting %.0f s to see whether it still is", folder, _in_words(before), SILENT_SECONDS
+        )
+        until = time.monotonic() + SILENT_SECONDS
+        while time.monotonic() < until:
+            time.sleep(SILENT_SECONDS / 45)
+            if not os.path.lexists(path):
+                return
+            if _read(path) != before:
+                raise _in_use(folder, path)
+        _LOGGER.warning("%s is no longer in use: this process takes over", folder)
+    gone = path.with_name(f"{path.name}-{secrets.token_hex(4)}")
+    try:
+        os.rename(path, gone)  # of several that wait, one succeeds
+    except FileNotFoundError:
+        return
+    if _read(gone) != before:  # another process has taken over meanwhile
+        os.rename(gone, path)
+        raise _in_use(folder, path)
+    gone.unlink()
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return _parsed(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError:
+        return {}
+
+
+def _in_use(folder: Path, path: Path) -> FolderInUseError:
+    return FolderInUseError(
+        f"{folder} is in use by another trainkit process: {_in_words(_read(path))}; wait until it ends, or stop it. "
+        f"If you know that it is gone, take over by deleting {path}"
+    )
