@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
+_LONGEST_COMPARED = 100
+_MOST_COMPARED = 5000
+_LONGEST_LIST = 3000
+
 
 class TrainkitError(Exception):
     """Base class of all errors that a user can fix. The user sees only the message."""
@@ -86,7 +90,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         'known here: cosine, none'
     """
     names = sorted(known)
-    near = get_close_matches(word, names, n=1, cutoff=0.6)
+    # Comparing takes the product of the lengths: nobody mistypes words that are this long, or one of so many.
+    comparable = [each for each in names if len(each) <= _LONGEST_COMPARED] if len(names) <= _MOST_COMPARED else []
+    near = get_close_matches(word, comparable, n=1, cutoff=0.6) if len(word) <= _LONGEST_COMPARED else []
     if near:
         return f'did you mean "{near[0]}"?'
-    return f"known here: {', '.join(names)}" if names else "nothing is known here"
+    text = ", ".join(names)
+    shown = text if len(text) <= _LONGEST_LIST else f"{text[:_LONGEST_LIST]}… ({len(names)} in all)"
+    return f"known here: {shown}" if names else "nothing is known here"

@@ -136,6 +136,8 @@ def import_class(path: str, what: str) -> type[Any]:
         ComponentError: The import failed, or the name is not a class; the message says why.
     """
     module, _, name = path.partition(":")
+    if not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
+        raise ComponentError(f'{what} names no class; write use = "module:Class"')
     try:
         found = attrgetter(name)(importlib.import_module(module))
     except (Exception, SystemExit) as error:  # a foreign module may raise anything; it is reported, not hidden

@@ -89,8 +89,8 @@ def test_the_complete_recipe_is_printed_with_the_origin_of_each_value_and_can_be
 
 
 def test_characters_that_only_some_call_a_line_end_do_not_break_the_complete_recipe() -> None:
-    text = run("good.toml", "--resolved", "--set", 'run.name="a\\u0085b\\u2028c"', "--set", "run.seed=3").output
-    assert tomli.loads(text)["run"]["name"] == "a\x85b\u2028c"
+    text = run("good.toml", "--resolved", "--set", 'data.extra.x="a\\u0085b\\u2028c"', "--set", "run.seed=3").output
+    assert tomli.loads(text)["data"]["extra"]["x"] == "a\x85b\u2028c"
     assert "# --set run.seed=3" in text
 
 

@@ -204,7 +204,7 @@ def test_a_component_that_cannot_be_had_is_explained(change: str, message: str) 
     [
         ("run.epochs=0", "run.epochs: must be at least 1, got 0"),
         ("run.epochs=true", "run.epochs: must be a whole number, got true"),
-        ("run.name=7", "run.name: must be a string, got 7"),
+        ("run.name=[7]", "run.name: must be a string, got a list"),
         ("run.name=a/b", "run.name: must be a valid name of a folder, got 'a/b'"),
         ("run.device=gpu", 'run.device: must be "auto", "cpu", "cuda", "cuda:N" or "mps", got "gpu"'),
         ("run.precision=fp23", 'run.precision: must be one of "fp32", "bf16", got "fp23"'),
@@ -213,7 +213,7 @@ def test_a_component_that_cannot_be_had_is_explained(change: str, message: str) 
         ("model.shape=round", 'model.shape: must be a table with "use", got "round"'),
         ("data.noise=loud", 'data.noise: must be a number, got "loud"'),
         ("optimizer.betas=0.9", "optimizer.betas: must be a list of 2 items (a number, a number), got 0.9"),
-        ("data.path=3", "data.path: must be a path, got 3"),
+        ("data.path=[3]", "data.path: must be a path, got a list"),
         ("data.extra=3", "data.extra: must be a table, got 3"),
         ("trainkit=2", "trainkit: this trainkit reads version 1 of the recipe language, the recipe says 2"),
         ("validation.every_epochs=-1", "validation.every_epochs: must be at least 0, got -1"),

@@ -141,7 +141,7 @@ RECIPES: Any = st.fixed_dictionaries(
             optional={
                 "shape": SHAPES,
                 "named": st.dictionaries(NAMES, SHAPES, max_size=2),
-                "layers": st.lists(st.integers()),
+                "layers": st.lists(st.integers(-(2**63), 2**63 - 1)),
             },
         ),
         "losses": st.dictionaries(

@@ -55,6 +55,7 @@ def command(
     Every mistake is shown with its file, line and column.
     """
     from trainkit.recipe.inputs import refuse_missing_inputs
+    from trainkit.recipe.limits import MOST_MISTAKES
     from trainkit.recipe.problems import InvalidRecipe
     from trainkit.recipe.resolve import resolve
 
@@ -64,7 +65,7 @@ def command(
             found = resolve(recipe, sets)
             refuse_missing_inputs([found])
         except InvalidRecipe as error:
-            for finding in error.findings:
+            for finding in error.findings[:MOST_MISTAKES]:
                 click.echo(_coloured(finding))
             count = len(error.findings)
             click.echo(f"{recipe}: {_count(count, 'mistake')}")

@@ -118,7 +118,9 @@ def _resume_from(
             console.say(f"{file}: {_length_in_words(resolved.recipe)} are finished; nothing is left to do")
             return None
         console.say(f"{file}: {_length_in_words(resolved.recipe)} are finished; the end of the run is made up for")
-    then = resolve_text(saved["recipe"], Path.cwd(), source="the checkpoint's recipe", allow_code=allow_code).recipe
+    then = resolve_text(
+        saved["recipe"], Path.cwd(), source="the checkpoint's recipe", allow_code=allow_code, resolved=True
+    ).recipe
     if on_extend is None:
         _ask_early(resolved.recipe, then, saved)
     origin = run_folder.Origin(str(file), run_id_of(saved), saved["epoch"], saved["step"])
@@ -166,7 +168,7 @@ def _resolve(recipe: Path | Resolved | None, begin: _Beginning, sets: Sequence[s
     else:
         assert begin.saved is not None
         text, source = begin.saved["recipe"], f"the recipe in {begin.file}"
-    return resolve_text(text, Path.cwd(), sets, source=source, allow_code=allow_code)
+    return resolve_text(text, Path.cwd(), sets, source=source, allow_code=allow_code, resolved=True)
 
 
 def _nothing_left(recipe: Recipe, saved: Mapping[str, Any]) -> bool:

@@ -15,6 +15,9 @@ import attrs
 from trainkit.contracts import Component, MetricName
 from trainkit.errors import ComponentError
 
+_LONGEST_SHOWN = 100
+"""Characters of the longest value that messages show as a whole."""
+
 
 def is_kind(cls: Any) -> bool:
     """Return whether a type is a kind, so that a field of this type holds a table with ``use``."""
@@ -76,12 +79,13 @@ def display_value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return f'"{value}"'
+        return f'"{value}"' if len(value) <= _LONGEST_SHOWN else f'"{value[:_LONGEST_SHOWN]}…"'
     if isinstance(value, Mapping):
         return "a table"
     if isinstance(value, list):
         return "a list"
-    return str(value)
+    text = str(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
 
 
 def without_none(wanted: Any) -> Any:

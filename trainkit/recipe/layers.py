@@ -8,21 +8,17 @@ each other (``epochs`` and ``steps``) drops the other one.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
-
-from trainkit.errors import RecipeError, did_you_mean
+from trainkit.errors import did_you_mean
+from trainkit.recipe.limits import MOST_FILES, read_file
 from trainkit.recipe.origin import Origin, dotted
 from trainkit.recipe.positions import Where, dotted_key
 from trainkit.recipe.problems import Finding, InvalidRecipe
+from trainkit.recipe.references import has, places
 from trainkit.recipe.root import exclusive_pair
 from trainkit.recipe.source import Layer, PathString, forget, read
-
-_REFERENCE = re.compile(r"\$\{([^{}]*)\}")
 
 
 def load(path: Path, source: str) -> Layer:
@@ -36,7 +32,7 @@ def load(path: Path, source: str) -> Layer:
         InvalidRecipe: The file is missing, cannot be read, or is not TOML.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_file(path)
     except FileNotFoundError as error:
         folders = [folder for folder in (path.parent, Path("recipes")) if folder.is_dir()]
         near = {
@@ -47,39 +43,67 @@ def load(path: Path, source: str) -> Layer:
     except OSError as error:
         raise InvalidRecipe([Finding(f"cannot be read: {error.strerror}", origin=Origin(source))]) from error
     except UnicodeDecodeError as error:
-        raise InvalidRecipe([Finding(f"this is not UTF-8 text: {error}", origin=Origin(source))]) from error
+        message = f"this is not UTF-8 text: {error.reason} at byte {error.start}; save it as UTF-8"
+        raise InvalidRecipe([Finding(message, origin=Origin(source))]) from error
+    except ValueError as error:
+        raise InvalidRecipe([Finding(f"cannot be read: it {error}", origin=Origin(source))]) from error
     return read(text, source, path.resolve().parent)
 
 
-def merge_parents(layer: Layer, chain: tuple[Path, ...] = ()) -> Layer:
+def merge_parents(
+    layer: Layer, chain: tuple[Path, ...] = (), known: dict[Path, Layer | InvalidRecipe] | None = None
+) -> Layer:
     """Merge a recipe onto all recipes that it extends, from left to right.
 
     Args:
         layer: The recipe.
         chain: The files that extend this one, outermost first; the last one is the recipe itself.
+        known: What the parents that were read so far came to.
 
     Raises:
         InvalidRecipe: A parent is missing or is not TOML, recipes extend each other in a circle, or ``drop`` names a
             key that is not inherited.
     """
     under = Layer({}, {})
-    findings: list[Finding] = []
+    findings: dict[Finding, None] = {}
+    known = {} if known is None else known
     for number, parent in enumerate(layer.extends):
-        path = (parent.folder / Path(parent).expanduser()).resolve()
-        place = Finding("", ("extends", number))
         try:
-            if path in chain:
-                circle = " extends ".join(short_path(each) for each in (*chain[chain.index(path) :], path))
-                raise InvalidRecipe([attrs.evolve(place, message=f"recipes extend each other: {circle}")])
-            if not path.is_file():
-                hint = did_you_mean(path.name, [each.name for each in path.parent.glob("*.toml")])
-                raise InvalidRecipe([attrs.evolve(place, message=f"there is no file {short_path(path)}", hint=hint)])
-            under = merge(under, merge_parents(load(path, short_path(path)), (*chain, path)))
+            under = merge(under, _parent(parent, ("extends", number), chain, known))
         except InvalidRecipe as error:
-            findings += [finding.located(layer.origins, "") for finding in error.findings]
+            findings |= {finding.located(layer.origins, ""): None for finding in error.findings}
+            if len(known) > MOST_FILES:
+                break
     if findings:
         raise InvalidRecipe(findings)
     return merge(under, layer)
+
+
+def _parent(name: PathString, where: Where, chain: tuple[Path, ...], known: dict[Path, Layer | InvalidRecipe]) -> Layer:
+    """Return a recipe that another one extends, merged onto its own parents; each is read once."""
+    try:
+        path = (name.folder / Path(name).expanduser()).resolve()
+        there = path.is_file()
+    except (OSError, RuntimeError, ValueError) as error:  # no home folder, a loop of links, a NUL, too long a name
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidRecipe([Finding(f"no file can have this name: {reason}", where)]) from error
+    if path in chain:
+        circle = " extends ".join(short_path(each) for each in (*chain[chain.index(path) :], path))
+        raise InvalidRecipe([Finding(f"recipes extend each other: {circle}", where)])
+    if path not in known and len(known) + len(chain) > MOST_FILES:
+        raise InvalidRecipe([Finding(f"more than {MOST_FILES} recipes are extended, directly and indirectly", where)])
+    if path not in known:
+        if not there:
+            hint = did_you_mean(path.name, [each.name for each in path.parent.glob("*.toml")])
+            raise InvalidRecipe([Finding(f"there is no file {short_path(path)}", where, hint=hint)])
+        try:
+            known[path] = merge_parents(load(path, short_path(path)), (*chain, path), known)
+        except InvalidRecipe as error:
+            known[path] = error
+    found = known[path]
+    if isinstance(found, InvalidRecipe):
+        raise found
+    return found
 
 
 def short_path(path: Path) -> str:
@@ -103,8 +127,8 @@ def merge(under: Layer, over: Layer) -> Layer:
     for number, name in enumerate(over.drop):
         key = dotted_key(name)
         where: tuple[str, ...] = key[0] if key and key[1] == len(name) else ()
-        if not where or not _has(tree, where):
-            near = did_you_mean(name, [dotted(each) for each in _places(tree)])
+        if not where or not has(tree, where):
+            near = did_you_mean(name, [dotted(each) for each in places(tree)])
             finding = Finding(f'"{name}" is not inherited, so it cannot be dropped', ("drop", number), hint=near)
             findings.append(finding.located(over.origins, ""))
             continue
@@ -138,89 +162,8 @@ def _merge(under: dict[str, Any], over: dict[str, Any], where: Where, origins: d
     return merged
 
 
-def interpolate(layer: Layer) -> tuple[Layer, list[Finding]]:
-    """Replace each ``${some.key}`` by the value of that setting.
-
-    A string that consists of one reference becomes the value, with its type. Within a longer string, a reference is
-    replaced by the value as text.
-
-    Returns:
-        The layer, and a finding for each reference that is unknown or refers to itself.
-    """
-    findings: list[Finding] = []
-
-    def expand(value: Any, where: Where, chain: tuple[Where, ...]) -> Any:
-        if isinstance(value, dict):
-            return {key: expand(each, (*where, key), chain) for key, each in value.items()}
-        if isinstance(value, list):
-            return [expand(each, (*where, index), chain) for index, each in enumerate(value)]
-        if not isinstance(value, PathString):
-            return value
-        whole = _REFERENCE.fullmatch(value)
-        try:
-            if whole:
-                found = look_up(whole[1], where, chain)
-                is_new = isinstance(found, str) and not isinstance(found, PathString)
-                return PathString(found, value.folder) if is_new else found
-            text = _REFERENCE.sub(lambda each: written(look_up(each[1], where, chain)), value)
-            return PathString(text, value.folder)
-        except _BadReferenceError as error:
-            findings.append(Finding(str(error), error.where or where, hint=error.hint))
-            return value
-
-    def look_up(name: str, where: Where, chain: tuple[Where, ...]) -> Any:
-        key = dotted_key(name)
-        target = key[0] if key and key[1] == len(name) else ()
-        if not target or not _has(layer.tree, target):
-            hint = did_you_mean(name, [dotted(each) for each in _places(layer.tree)])
-            raise _BadReferenceError(f'"${{{name}}}" is not set in this recipe', hint)
-        steps = (*chain, where)
-        for number, step in enumerate(steps):
-            if step[: len(target)] == target:
-                circle = " -> ".join(dotted(each) for each in (*steps[number:], target))
-                raise _BadReferenceError(f"refers to itself: {circle}", where=step)
-        return expand(_at(layer.tree, target), target, steps)
-
-    def written(value: Any) -> str:
-        if isinstance(value, dict | list):
-            raise _BadReferenceError("a reference to a table or a list must be the whole string")
-        return str(value).lower() if isinstance(value, bool) else str(value)
-
-    return attrs.evolve(layer, tree=expand(layer.tree, (), ())), findings
-
-
-class _BadReferenceError(RecipeError):
-    def __init__(self, message: str, hint: str = "", where: Where = ()) -> None:
-        super().__init__(message)
-        self.hint = hint
-        self.where = where
-
-
-def _has(tree: Any, where: Sequence[str | int]) -> bool:
-    for part in where:
-        if not isinstance(tree, dict) or part not in tree:
-            return False
-        tree = tree[part]
-    return True
-
-
-def _at(tree: Any, where: Where) -> Any:
-    for part in where:
-        tree = tree[part]
-    return tree
-
-
 def _without(tree: dict[str, Any], where: tuple[str, ...]) -> dict[str, Any]:
     first, *rest = where
     if not rest:
         return {key: value for key, value in tree.items() if key != first}
     return tree | {first: _without(tree[first], tuple(rest))}
-
-
-def _places(tree: dict[str, Any], where: Where = ()) -> list[Where]:
-    found: list[Where] = []
-    for key, value in tree.items():
-        found.append((*where, key))
-        if isinstance(value, dict):
-            found += _places(value, (*where, key))
-    return found

@@ -36,11 +36,13 @@ class Origin:
         source: The file as the user named it, or "--set a.b=c", or "default".
         key: The position of the key; None if the value does not come from a file.
         value: The position of the value.
+        text: How a value of ``--set`` was written.
     """
 
     source: str
     key: Mark | None = None
     value: Mark | None = None
+    text: str | None = None
 
     def __str__(self) -> str:
         return f"{self.source}:{self.key.line}" if self.key else self.source

@@ -8,10 +8,14 @@ from typing import Literal
 import attrs
 
 from trainkit.errors import RecipeError
+from trainkit.recipe.limits import MOST_MISTAKES
 from trainkit.recipe.origin import Mark, Origin, dotted
 from trainkit.recipe.positions import Where
 
 Severity = Literal["error", "warning", "note"]
+
+_WIDEST = 200
+"""Characters of the longest line that is shown as a whole."""
 
 
 @attrs.frozen
@@ -65,12 +69,20 @@ class Finding:
             place[0] += f":{mark.line}:{mark.column}"
         lines = [": ".join([*place, self.severity, *([dotted(self.where)] if self.where else []), self.message])]
         if mark and mark.text.strip():
-            line = mark.text
-            indent = "".join("\t" if char == "\t" else " " for char in line[: mark.column - 1])
-            lines += [f"    {line}", f"    {indent}{'^' * mark.width}"]
+            line, column, width = _window(mark)
+            indent = "".join("\t" if char == "\t" else " " for char in line[: column - 1])
+            lines += [f"    {line}", f"    {indent}{'^' * width}"]
         if self.hint:
             lines.append(f"    {self.hint}")
         return "\n".join(lines)
+
+
+def _window(mark: Mark) -> tuple[str, int, int]:
+    """Return the part of a marked line that is shown, and the mark's column and width in it."""
+    begin = max(mark.column - 1 - _WIDEST // 2, 0) if len(mark.text) > _WIDEST else 0
+    text = mark.text[begin : begin + _WIDEST]
+    column = mark.column - begin
+    return text, column, max(min(mark.width, len(text) - column + 1), 1)
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
@@ -85,7 +97,7 @@ def in_order(findings: Iterable[Finding]) -> list[Finding]:
 
 
 class InvalidRecipe(RecipeError):  # noqa: N818 (the name says what is wrong)
-    """A recipe has mistakes; the message shows all of them.
+    """A recipe has mistakes; the message shows all of them, or the first hundred.
 
     Attributes:
         findings: The mistakes, in the order of the files.
@@ -93,4 +105,6 @@ class InvalidRecipe(RecipeError):  # noqa: N818 (the name says what is wrong)
 
     def __init__(self, findings: Iterable[Finding]) -> None:
         self.findings = in_order(findings)
-        super().__init__("\n".join(str(finding) for finding in self.findings))
+        shown = [str(finding) for finding in self.findings[:MOST_MISTAKES]]
+        more = len(self.findings) - len(shown)
+        super().__init__("\n".join([*shown, f"… and {more} more mistakes"] if more else shown))

@@ -14,10 +14,11 @@ from trainkit import registry
 from trainkit.contracts import Component
 from trainkit.recipe import rules
 from trainkit.recipe.fields import is_kind
-from trainkit.recipe.layers import interpolate, load, merge, merge_parents
+from trainkit.recipe.layers import load, merge, merge_parents
 from trainkit.recipe.origin import DEFAULT, Origin, dotted
 from trainkit.recipe.positions import Where
 from trainkit.recipe.problems import Finding, InvalidRecipe, in_order
+from trainkit.recipe.references import interpolate
 from trainkit.recipe.root import Recipe, defaults
 from trainkit.recipe.source import Layer, read, read_settings
 from trainkit.recipe.structure import AllowCode, structure
@@ -51,7 +52,8 @@ class Resolved:
 
     Attributes:
         recipe: The settings.
-        tree: The same settings as tables: every setting, every ``use``, absolute paths. It resolves to an equal recipe.
+        tree: The same settings as tables: every setting, every ``use``, absolute paths, and references where values of
+            environment variables are used. It resolves to an equal recipe.
         origins: Where each setting comes from; a setting that is not in it is a default (see `origin`).
         notes: Warnings and notes.
         used: The components.
@@ -109,6 +111,7 @@ def resolve_text(
     source: str = "recipe",
     name: str = "run",
     allow_code: AllowCode = True,
+    resolved: bool = False,
 ) -> Resolved:
     """Resolve the text of a recipe, for example from a checkpoint or a run folder.
 
@@ -119,11 +122,16 @@ def resolve_text(
         source: The name of the recipe in messages.
         name: The name of the run if the recipe does not give it.
         allow_code: Which ``use = "module:Class"`` may be imported: all, none, or those listed.
+        resolved: Whether the recipe is a resolved one (`write`), in which no other files and settings are referred to.
 
     Raises:
         InvalidRecipe: The recipe has mistakes.
     """
-    return _resolved(lambda: merge_parents(read(text, source, folder)), source, name, sets, allow_code)
+
+    def own() -> Layer:
+        return merge_parents(read(text, source, folder, resolved=resolved))
+
+    return _resolved(own, source, name, sets, allow_code)
 
 
 def write(tree: Mapping[str, Any]) -> str:
@@ -147,7 +155,8 @@ def _resolved(
         raise InvalidRecipe([*found, *error.findings]) from error
     merged, circular = interpolate(merge(merged, settings))
     found += circular
-    recipe, mistakes = structure(merged.tree, allow_code)
+    texts = {where: origin.text for where, origin in merged.origins.items() if origin.text is not None}
+    recipe, mistakes = structure(merged.tree, allow_code, texts)
     found += mistakes
     found += rules.findings(recipe, complete=not found)
     found = in_order(finding.located(merged.origins, source) for finding in found)

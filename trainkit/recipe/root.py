@@ -28,6 +28,7 @@ from trainkit.contracts import (
     component,
     positive,
 )
+from trainkit.printable import without_controls
 from trainkit.recipe.parameter_patterns import Patterns, takes_rest
 
 LANGUAGE = 1
@@ -35,6 +36,8 @@ LANGUAGE = 1
 
 ASSUMED_STEPS_PER_EPOCH = 100
 """The number of optimizer steps in an epoch that is assumed if the data is not opened."""
+
+_LONGEST_NAME = 200  # file systems allow 255 bytes, and temporary files have longer names
 
 _RATE = ("lr", "lr_factor")
 _EXCLUSIVE = {("run",): ("epochs", "steps"), ("groups", "*"): _RATE, ("groups", "*", "then", "*"): _RATE}
@@ -97,8 +100,15 @@ def _duration(instance: object, attribute: attrs.Attribute[str], value: str) -> 
 
 
 def _folder_name(instance: object, attribute: attrs.Attribute[str], value: str) -> None:
-    if not value.strip() or value in (".", "..") or re.search(r'[/\\:*?"<>|\x00-\x1f]', value):
+    if (
+        not value.strip()
+        or value in (".", "..")
+        or re.search(r'[/\\:*?"<>|\t\n]', value)
+        or without_controls(value) != value
+    ):
         raise ValueError(f"must be a valid name of a folder, got {value!r}")
+    if (length := len(value.encode())) > _LONGEST_NAME:
+        raise ValueError(f"must be a name of a folder, of at most {_LONGEST_NAME} bytes; it has {length}")
 
 
 def _not_empty(instance: object, attribute: attrs.Attribute[Mapping[str, Any]], value: Mapping[str, Any]) -> None:

@@ -2,29 +2,42 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import attrs
 import tomli
 
+from trainkit.recipe.limits import DEEPEST, LONGEST_TEXT, LONGEST_WORD, WHOLE_NUMBERS, excess
 from trainkit.recipe.origin import Mark, Origin, dotted
 from trainkit.recipe.positions import Span, Where, dotted_key, positions
 from trainkit.recipe.problems import Finding, InvalidRecipe
 
+_LONGEST_SHOWN = 200
+
 
 class PathString(str):
-    """A string of a recipe, with the folder that it starts from if it is a relative path."""
+    """A string of a recipe.
 
-    __slots__ = ("folder",)
+    Attributes:
+        folder: The folder that it starts from if it is a relative path.
+        written: How it is written down if it holds values of environment variables: with references to them. None: it
+            holds none.
+        resolved: Whether it is from a resolved recipe, in which only environment variables are referred to.
+    """
+
+    __slots__ = ("folder", "resolved", "written")
     folder: Path
+    written: str | None
+    resolved: bool
 
-    def __new__(cls, text: str, folder: Path) -> PathString:
+    def __new__(cls, text: str, folder: Path, written: str | None = None, resolved: bool = False) -> PathString:
         """Return the string."""
         made = super().__new__(cls, text)
-        made.folder = folder
+        made.folder, made.written, made.resolved = folder, written, resolved
         return made
 
 
@@ -45,27 +58,20 @@ class Layer:
     drop: tuple[PathString, ...] = ()
 
 
-def read(text: str, source: str, folder: Path) -> Layer:
+def read(text: str, source: str, folder: Path, *, resolved: bool = False) -> Layer:
     """Read a recipe's text.
 
     Args:
         text: TOML.
         source: The name of the recipe in messages.
         folder: The folder that relative paths start from.
+        resolved: Whether it is a resolved recipe, in which ``extends`` and ``drop`` mean nothing, nor do references
+            other than to environment variables.
 
     Raises:
-        InvalidRecipe: The text is not TOML.
+        InvalidRecipe: The text is not TOML, or passes a limit.
     """
     text = text.replace("\r\n", "\n").removeprefix("\ufeff")
-    try:
-        tree = tomli.loads(text)
-        spans = positions(text)
-    except tomli.TOMLDecodeError as error:
-        line = text.split("\n")[error.lineno - 1] if error.lineno <= text.count("\n") + 1 else ""
-        mark = Mark(error.lineno, error.colno, 1, line)
-        raise InvalidRecipe([Finding(f"this is not TOML: {error.msg}", origin=Origin(source, mark, mark))]) from error
-    except RecursionError as error:
-        raise InvalidRecipe([Finding("nested too deeply", origin=Origin(source))]) from error
     lines = text.split("\n")
     starts = [0]
     for each in lines:
@@ -77,8 +83,20 @@ def read(text: str, source: str, folder: Path) -> Layer:
         width = min(span[1] - span[0], len(lines[line]) - column)
         return Mark(line + 1, column + 1, max(width, 1), lines[line])
 
+    if passed := excess(text):
+        mark = mark_of((passed.begin, passed.end))
+        raise InvalidRecipe([Finding(passed.message, origin=Origin(source, mark, mark))])
+    try:
+        tree = tomli.loads(text)
+        spans = positions(text)
+    except tomli.TOMLDecodeError as error:
+        mark = Mark(error.lineno, error.colno, 1, lines[error.lineno - 1] if error.lineno <= len(lines) else "")
+        hint = "in a path, write \\ as /, or the string in single quotes: '…'" if "'\\'" in error.msg else ""
+        found = Finding(f"this is not TOML: {error.msg}", hint=hint, origin=Origin(source, mark, mark))
+        raise InvalidRecipe([found]) from error
+
     origins = {where: Origin(source, mark_of(spans.key), mark_of(spans.value)) for where, spans in spans.items()}
-    return _layer(tree, origins, folder)
+    return _layer(tree, origins, folder, resolved)
 
 
 def read_settings(settings: Sequence[str]) -> tuple[Layer, list[Finding]]:
@@ -91,10 +109,16 @@ def read_settings(settings: Sequence[str]) -> tuple[Layer, list[Finding]]:
     origins: dict[Where, Origin] = {}
     findings = []
     for setting in settings:
-        origin = Origin(f"--set {setting}")
+        origin = Origin(f"--set {setting if len(setting) <= _LONGEST_SHOWN else setting[:_LONGEST_SHOWN] + '…'}")
         name, value = _split(setting)
         if not name:
             findings.append(Finding("write it as --set some.key=value", origin=origin))
+            continue
+        if len(name) > DEEPEST:
+            findings.append(Finding(f"a key of {len(name)} parts; at most {DEEPEST} are allowed", origin=origin))
+            continue
+        if passed := _excess_of_value(value):
+            findings.append(Finding(passed, origin=origin))
             continue
         *outer, last = name
         table = tree
@@ -107,9 +131,9 @@ def read_settings(settings: Sequence[str]) -> tuple[Layer, list[Finding]]:
                 )
                 break
         else:
-            table[last] = _toml_value(value)
+            table[last] = toml_value(value)
             forget(origins, name)
-            origins |= dict.fromkeys(_places(table[last], name), origin)
+            origins |= dict.fromkeys(_places(table[last], name), attrs.evolve(origin, text=value))
     if "extends" in tree:
         del tree["extends"]
         findings.append(Finding("extends can stand in a recipe file only", origin=origins["extends",]))
@@ -130,11 +154,11 @@ def forget(origins: dict[Where, Origin], where: Where) -> None:
         del origins[each]
 
 
-def _layer(tree: dict[str, Any], origins: dict[Where, Origin], folder: Path) -> Layer:
-    tree = _with_folder(tree, folder)
+def _layer(tree: dict[str, Any], origins: dict[Where, Origin], folder: Path, resolved: bool = False) -> Layer:
+    tree = _with_folder(tree, folder, resolved)
     names: dict[str, tuple[PathString, ...]] = {}
-    findings = []
-    for key in ("extends", "drop"):
+    findings = [Finding(message, where, at=at, origin=origins.get(where)) for message, where, at in _too_large(tree)]
+    for key in () if resolved else ("extends", "drop"):
         value = tree.pop(key, [])
         if isinstance(value, list) and all(isinstance(each, str) for each in value):
             names[key] = tuple(value)
@@ -143,15 +167,37 @@ def _layer(tree: dict[str, Any], origins: dict[Where, Origin], folder: Path) -> 
             findings.append(Finding("must be a list of strings", (key,), hint=hint, origin=origins[key,]))
     if findings:
         raise InvalidRecipe(findings)
-    return Layer(tree, origins, names["extends"], names["drop"])
+    return Layer(tree, origins, names.get("extends", ()), names.get("drop", ()))
 
 
-def _with_folder(value: Any, folder: Path) -> Any:
+def _with_folder(value: Any, folder: Path, resolved: bool) -> Any:
     if isinstance(value, dict):
-        return {key: _with_folder(each, folder) for key, each in value.items()}
+        return {key: _with_folder(each, folder, resolved) for key, each in value.items()}
     if isinstance(value, list):
-        return [_with_folder(each, folder) for each in value]
-    return PathString(value, folder) if isinstance(value, str) else value
+        return [_with_folder(each, folder, resolved) for each in value]
+    return PathString(value, folder, resolved=resolved) if isinstance(value, str) else value
+
+
+def _too_large(value: Any, where: Where = ()) -> Iterator[tuple[str, Where, Literal["key", "value"]]]:
+    """Yield a message for each key that is too long, and for each whole number that TOML does not have."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            if len(key) > LONGEST_WORD:
+                yield f"a key of {len(key)} characters; it may have {LONGEST_WORD}", (*where, key), "key"
+            yield from _too_large(each, (*where, key))
+    elif isinstance(value, list):
+        for index, each in enumerate(value):
+            yield from _too_large(each, (*where, index))
+    elif type(value) is int and value not in WHOLE_NUMBERS:
+        yield "a whole number must lie between -2^63 and 2^63 - 1", where, "value"
+
+
+def _excess_of_value(text: str) -> str | None:
+    """Return which limit a value of ``--set`` passes; None if it passes none, or is a bare string."""
+    passed = excess(text)
+    if passed is None or not (len(text) > LONGEST_TEXT or re.match(r"[\[{]|[+-]?[0-9][0-9a-fA-FoxXT_.:+-]*$", text)):
+        return None
+    return passed.message
 
 
 def _split(setting: str) -> tuple[tuple[str, ...], str]:
@@ -164,7 +210,10 @@ def _split(setting: str) -> tuple[tuple[str, ...], str]:
     return (name, rest[1:].strip()) if rest.startswith("=") else ((), "")
 
 
-def _toml_value(text: str) -> Any:
+def toml_value(text: str) -> Any:
+    """Return a text read as a value of TOML, or the text itself if it is none."""
+    if excess(text):
+        return text
     try:
         read = tomli.loads(f"value = {text}")
     except tomli.TOMLDecodeError:

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, get_args, get_origin
 
 import attrs
@@ -22,6 +24,7 @@ import attrs
 from trainkit import registry
 from trainkit.contracts import Component
 from trainkit.errors import ComponentError, did_you_mean
+from trainkit.printable import hide, printable
 from trainkit.recipe.fields import (
     display_value,
     field_types,
@@ -36,15 +39,19 @@ from trainkit.recipe.fields import (
     type_name,
     without_none,
 )
+from trainkit.recipe.limits import MOST_MISTAKES
 from trainkit.recipe.positions import Where
 from trainkit.recipe.problems import Finding
 from trainkit.recipe.root import GroupSettings, Recipe
-from trainkit.recipe.source import PathString
-from trainkit.recipe.tables import to_tables
+from trainkit.recipe.source import PathString, toml_value
+from trainkit.recipe.tables import plain
 from trainkit.recipe.wording import exception_text, reword_validator
 
 AllowCode = bool | Collection[str]
 """Which ``use = "module:Class"`` may be imported: any (True), none (False), or those that are listed."""
+
+
+NO_TEXTS: Mapping[Where, str] = MappingProxyType({})
 
 
 class Unreadable:
@@ -55,6 +62,10 @@ class Unreadable:
 
 UNREADABLE = Unreadable()
 
+_CONTROL = re.compile("[\x00-\x1f\x7f]")
+_NAMES_OF_CONTROLS = {"\n": "a line break", "\t": "a tab", "\r": "a carriage return", "\b": "a backspace"}
+_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
+
 _INSTEAD = {
     "use": 'for an optimizer of its own, write optimizer = { use = "..." }',
     "rest": 'write parameters = "rest"',
@@ -62,17 +73,20 @@ _INSTEAD = {
 """Keys that people try in a group, and what they should write instead."""
 
 
-def structure(tree: Mapping[str, Any], allow_code: AllowCode = True) -> tuple[Recipe, list[Finding]]:
+def structure(
+    tree: Mapping[str, Any], allow_code: AllowCode = True, texts: Mapping[Where, str] = NO_TEXTS
+) -> tuple[Recipe, list[Finding]]:
     """Turn a recipe's tree into settings.
 
     Args:
         tree: The merged, interpolated tables.
         allow_code: See `AllowCode`.
+        texts: How values of ``--set`` were written, which are taken as strings where strings are wanted.
 
     Returns:
         The settings, and all mistakes. If there are mistakes, the settings lack what could not be read.
     """
-    structurer = Structurer(allow_code)
+    structurer = Structurer(allow_code, texts)
     return structurer.settings(tree, Recipe, ()), structurer.findings
 
 
@@ -83,11 +97,13 @@ class Structurer:
 
     Args:
         allow_code: See `AllowCode`.
+        texts: See `structure`.
     """
 
-    def __init__(self, allow_code: AllowCode) -> None:
+    def __init__(self, allow_code: AllowCode, texts: Mapping[Where, str] = NO_TEXTS) -> None:
         self.findings: list[Finding] = []
         self._allow_code = allow_code
+        self._texts = texts
         self._optimizer: type | None = None  # the class of [optimizer], which is read before [groups]
 
     def value(self, value: Any, wanted: Any, where: Where) -> Any:
@@ -120,25 +136,49 @@ class Structurer:
             is_mapping: self._mapping,
             is_sequence: self._sequence,
             is_literal: self._literal,
-            is_any: lambda value, wanted, where: to_tables(value),
+            is_any: self._anything,
         }
         return next((reader for fits, reader in readers.items() if fits(wanted)), self._scalar)
 
     def _scalar(self, value: Any, wanted: Any, where: Where) -> Any:
         wanted = getattr(wanted, "__supertype__", wanted)  # that of a NewType
+        if wanted in (str, Path) and where in self._texts and type(value) in (int, float, bool):
+            value = self._texts[where]  # --set run.name=nan
         if isinstance(value, str) and wanted is str:
-            return str(value)
+            return _string(value)
         if isinstance(value, str) and wanted is Path:
-            folder = value.folder if isinstance(value, PathString) else Path.cwd()
-            return Path(os.path.normpath(folder.absolute() / Path(value).expanduser()))
+            return self._path(value, where)
+        if isinstance(value, PathString) and value.written is not None and wanted in (int, float, bool):
+            value = toml_value(value)  # an environment variable holds a text
         if type(value) is int and wanted is float:
             return float(value)
         return value if type(value) is wanted else self._wrong_type(value, wanted, where)
 
+    def _path(self, value: str, where: Where) -> Any:
+        if control := _CONTROL.search(value):
+            what = _NAMES_OF_CONTROLS.get(control[0], "a control character")
+            hint = """write the path in single quotes, '…', in which a backslash is itself"""
+            return self._mistake(where, f"a path that contains {what}, which a backslash made", hint)
+        folder, resolved = (value.folder, value.resolved) if isinstance(value, PathString) else (Path.cwd(), True)
+        variable = None if resolved else _VARIABLE.search(value)
+        try:
+            path = Path(os.path.normpath(folder.absolute() / Path(value).expanduser()))
+            if variable and not path.exists():
+                name = variable[1] or variable[2]
+                message = f"{variable[0]} is taken literally, and there is no such path"
+                return self._mistake(where, message, f'for the environment variable, write "${{env.{name}}}"')
+        except (RuntimeError, OSError, ValueError) as error:
+            return self._mistake(where, f"no file can have this name: {error}")
+        return path
+
+    def _anything(self, value: Any, wanted: Any, where: Where) -> Any:
+        _string(value)
+        return plain(value)
+
     def _literal(self, value: Any, wanted: Any, where: Where) -> Any:
         allowed = get_args(wanted)
         for each in allowed:
-            if type(each) is type(to_tables(value)) and each == value:
+            if type(each) is type(plain(value)) and each == value:
                 return each
         near = did_you_mean(str(value), [each for each in allowed if isinstance(each, str)])
         return self._wrong_type(value, wanted, where, near if near.startswith("did") else "")
@@ -237,7 +277,7 @@ class Structurer:
         own_optimizer = type(values["optimizer"]) if "optimizer" in values else None
         optimizer = own_optimizer if "optimizer" in value else self._optimizer
         if optimizer is None:
-            values["options"] = to_tables(options)
+            values["options"] = plain(options)
         else:
             values["options"] = self._fields(options, optimizer, where, also_known=own)
             self._validate(_incomplete(optimizer, values["options"], set(options)), values["options"], where)
@@ -252,7 +292,8 @@ class Structurer:
         known = {key: field for key, field in settings_fields(cls).items() if field.init}
         for key in table:
             if key not in known:
-                self._mistake((*where, key), "unknown key", did_you_mean(key, {*known, *also_known}), at="key")
+                near = did_you_mean(key, {*known, *also_known}) if len(self.findings) < MOST_MISTAKES else ""
+                self._mistake((*where, key), "unknown key", near, at="key")
         values = {
             key: self.value(table[key], field_types(cls).get(field.name, Any), (*where, key))
             for key, field in known.items()
@@ -305,7 +346,7 @@ class Structurer:
     # ---- findings ---------------------------------------------------------------------------------------------------
 
     def _mistake(self, where: Where, message: str, hint: str = "", at: Literal["key", "value"] = "value") -> Any:
-        self.findings.append(Finding(message, where, at=at, hint=hint))
+        self.findings.append(Finding(printable(message), where, at=at, hint=printable(hint)))
         return UNREADABLE
 
     def _wrong_type(self, value: Any, wanted: Any, where: Where, hint: str = "") -> Any:
@@ -317,6 +358,13 @@ class Structurer:
             self._mistake(where, f'"{key}" is missing', _components(kind), at="key")
         else:
             self._mistake(where, f'"{key}" is missing: {type_name(wanted)}', at="key")
+
+
+def _string(value: Any) -> str:
+    """Return a string of the recipe as a plain one; what comes from environment variables is not to be shown."""
+    if isinstance(value, PathString) and value.written is not None:
+        hide(value, value.written)
+    return str(value)
 
 
 def _incomplete(cls: type, values: Mapping[str, Any], unread: Collection[str]) -> Any:

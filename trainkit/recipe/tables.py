@@ -12,7 +12,9 @@ from trainkit import registry
 from trainkit.contracts import Component
 from trainkit.recipe.fields import field_types, is_kind, item_type, settings_fields, union_member
 from trainkit.recipe.positions import Where
+from trainkit.recipe.references import escaped
 from trainkit.recipe.root import GroupSettings
+from trainkit.recipe.source import PathString
 
 
 def walk_settings(settings: Any, where: Where = (), declared: Any = None) -> Iterator[tuple[Where, Any, Any]]:
@@ -36,7 +38,8 @@ def to_tables(value: Any, written: Any = None, declared: Any = None) -> Any:
 
     Args:
         value: The settings.
-        written: The table that they were read from, if any, for the form in which ``use`` was written.
+        written: The table that they were read from, if any, for the form in which ``use`` and references to
+            environment variables were written.
         declared: The type of the field that holds the settings.
     """
     if attrs.has(type(value)):
@@ -47,9 +50,21 @@ def to_tables(value: Any, written: Any = None, declared: Any = None) -> Any:
     if isinstance(value, list | tuple):
         inner = written if isinstance(written, list) and len(written) == len(value) else [None] * len(value)
         return [to_tables(each, table, item_type(declared)) for each, table in zip(value, inner, strict=True)]
+    if isinstance(written, PathString) and written.written is not None:  # its value is not written down
+        is_relative = isinstance(value, Path) and not Path(written).expanduser().is_absolute()
+        return f"{escaped(str(written.folder.absolute()))}/{written.written}" if is_relative else written.written
     if isinstance(value, str | Path):
-        return str(value)
+        return escaped(str(value))
     return value
+
+
+def plain(value: Any) -> Any:
+    """Return a value of a recipe with plain strings."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    return str(value) if isinstance(value, str) else value
 
 
 def _plain_table(settings: Any, written: Mapping[str, Any], declared: Any) -> dict[str, Any]:
