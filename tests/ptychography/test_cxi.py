@@ -162,7 +162,7 @@ def test_the_recipe_comes_first(tmp_path):
         (changed(energy=None), {}, "need the size of an object pixel: .*the energy"),
         (changed(distance=None), {}, "need the size of an object pixel"),
         (changed(distance=np.array([1.0, 2.0])), {}, "must be one number"),
-        (changed(y_pixel_size=55e-6), {}, "75 × 55 µm, which is not square"),
+        (changed(y_pixel_size=55e-6), {}, r"object pixels of .* × .* Å \(rows × columns\), which must be square"),
         (changed(translation=None), {}, r"no positions in the places of CXI(.|\n)*distance \(\)"),
         (changed(translation=np.ones((12, 4))), {}, r"must hold x, y \(and z\) for each point, its shape is \(12, 4\)"),
         (changed(translation=TRANSLATIONS[1:]), {}, r"12 patterns but positions of shape \(11, 2\)"),

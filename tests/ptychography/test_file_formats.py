@@ -75,11 +75,13 @@ def test_a_reader_gives_what_the_component_of_its_format_gives(reader, tmp_path)
     else:
         np.savez(tmp_path / "scan.npz", data=PATTERNS, scan=POSITIONS)
     name = {"hdf5": "scan.h5", "numpy": "scan.npz"}[reader]
-    said = {"patterns": "data", "positions": "scan", "pixel_size_angstrom": 0.3, "energy_kev": 80.0}
+    said = {"patterns": "data", "positions": "scan", "pixel_size_angstrom": [0.3, 0.3], "energy_kev": 80.0}
     data = "\n".join(f"{key} = {value!r}" for key, value in said.items())
     found = read(tmp_path, f'path = "{name}"\npositions_unit = "angstrom"\nreader = {{ use = "{reader}" }}\n{data}')
     own = {"hdf5": HDF5Diffraction, "numpy": NumPyDiffraction}[reader]
-    expected = own(path=tmp_path / name, positions_unit="angstrom", **said).read()
+    expected = own(
+        path=tmp_path / name, positions_unit="angstrom", **{**said, "pixel_size_angstrom": (0.3, 0.3)}
+    ).read()
     assert np.array_equal(found.intensities_NYX[:], expected.intensities_NYX[:])
     np.testing.assert_allclose(found.scan.positions_N2, POSITIONS / 0.3)
     assert np.array_equal(found.scan.positions_N2, expected.scan.positions_N2)

@@ -287,9 +287,7 @@ def test_a_distant_detector_gives_the_pixel_size(folder):
 
 
 def test_a_detector_that_is_not_square_is_padded_or_cropped_where_sizes_matter(folder):
-    with pytest.raises(
-        DataError, match=r"object pixels of 0.625 × 0.5 Å, .* prepare.pad = \[20, 20\], or prepare.crop"
-    ):
+    with pytest.raises(DataError, match=r"object pixels of 0.625 × 0.5 Å .* prepare.pad = \[20, 20\], or prepare.crop"):
         read(folder, dk_per_angstrom=0.1)
     assert read(folder, dk_per_angstrom=0.1, prepare=Prepare(pad=(20, 20))).scan.pixel_size_angstrom == pytest.approx(
         0.5

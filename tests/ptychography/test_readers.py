@@ -74,10 +74,10 @@ def test_every_layout_gives_the_same_scan(tmp_path, values, zero_frequency, scan
     np.testing.assert_array_equal(recording.scan.positions_N2, POINTS)
 
 
-@pytest.mark.parametrize(("unit", "per_angstrom"), [("angstrom", 1.0), ("nm", 0.1), ("m", 1e-10)])
+@pytest.mark.parametrize(("unit", "per_angstrom"), [("angstrom", 1.0), ("nm", 0.1), ("mm", 1e-7), ("m", 1e-10)])
 def test_positions_in_any_unit_become_pixels(tmp_path, unit, per_angstrom):
     path = write(tmp_path / "scan.h5", physical=POINTS * 0.4 * per_angstrom)
-    scan = hdf5(path, positions="physical", positions_unit=unit, pixel_size_angstrom=0.4).read().scan
+    scan = hdf5(path, positions="physical", positions_unit=unit, pixel_size_angstrom=(0.4, 0.4)).read().scan
     np.testing.assert_allclose(scan.positions_N2, POINTS, rtol=1e-12)
 
 
@@ -363,7 +363,10 @@ def with_value(array: np.ndarray, place: tuple[int, ...], value: float) -> np.nd
         (recording(with_value(PATTERNS, (0, 0, 0), -3)), r"go down to -3, .* values = \"amplitude\""),
         (recording(np.zeros_like(PATTERNS)), "all patterns are zero"),
         (recording(PATTERNS[:0], POINTS[:0]), "there are no patterns"),
-        (recording(positions=with_value(POINTS, (4, 1), np.nan)), "position of pattern 4 is not finite"),
+        (
+            recording(positions=with_value(POINTS, (4, 1), np.nan)),
+            "positions of 1 of 12 patterns are not finite, the first is that of pattern 4",
+        ),
         (recording(probe_MYX=PROBE[:, :5]), r"the probe has 5 × 8 pixels, the patterns have 6 × 8"),
         (recording(probe_MYX=0 * PROBE), "the probe is zero"),
         (recording(truth=Truth(phase_KL=np.ones((9, 9)), positions_N2=POINTS[1:])), "12 patterns but true positions"),

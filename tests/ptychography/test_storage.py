@@ -341,7 +341,7 @@ def test_a_file_that_unpacks_to_more_than_memory_is_not_taken_in(tmp_path, monke
         checked(recording)
     assert tracemalloc.get_traced_memory()[1] < 60 * 2**20
     tracemalloc.stop()
-    for wrong in ({"positions": "data"}, {"prepare": Prepare(mask="data")}, {"probe": "data"}):
+    for wrong in ({"positions": "data"}, {"prepare": Prepare(background="data")}, {"probe": "data"}):
         with pytest.raises(DataError, match=r"takes 18.8 MiB, but only 10 MiB of memory are free; is it the right one"):
             HDF5Diffraction(
                 **{

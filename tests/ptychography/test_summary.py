@@ -162,7 +162,7 @@ FAR[5] = (500.0, 3.0)
         ({"semiangle_mrad": 15.0}, r"a radius of 2\d(\.\d)? mrad, but semiangle_mrad is 15"),
         ({"positions_N2": FAR}, "1 points are so far from all others"),
         ({"positions_N2": sound().scan.positions_N2 / 100}, r"the step is 0.012 pixels, .* check positions_unit"),
-        ({"positions_N2": sound().scan.positions_N2 * 3}, r"the overlap is 4\d %, and below 60 %"),
+        ({"positions_N2": sound().scan.positions_N2 * 3}, r"the overlap is 4\d %, and below 50 %"),
         ({"positions_N2": sound().scan.positions_N2 * 30}, r"a step of 37.5 pixels with patches of 48 × 48"),
         (
             {"defocus_angstrom": 400.0},

@@ -39,8 +39,9 @@ class Amplitude(Loss):
         def loss(outputs: Outputs, batch: Batch, model: nn.Module) -> Tensor:
             intensities_BYX: Tensor = outputs["intensities"]
             residual_BYX = (intensities_BYX + self.epsilon).sqrt() - batch["amplitudes"]
-            if mask_YX is not None:
-                residual_BYX = residual_BYX * mask_YX
+            mask = batch.get("mask", mask_YX)  # of each pattern, where they differ
+            if mask is not None:
+                residual_BYX = residual_BYX * mask
             total: Tensor = residual_BYX.square().sum() / len(intensities_BYX)
             return total
 

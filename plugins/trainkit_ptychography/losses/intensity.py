@@ -33,8 +33,9 @@ class Intensity(Loss):
             intensities_BYX: Tensor = outputs["intensities"]
             num_pixels = intensities_BYX[0].numel()  # a mean pattern's total is 1, so a pixel's mean is 1 / num_pixels
             residual_BYX = intensities_BYX - batch["amplitudes"].square()
-            if mask_YX is not None:
-                residual_BYX = residual_BYX * mask_YX
+            mask = batch.get("mask", mask_YX)  # of each pattern, where they differ
+            if mask is not None:
+                residual_BYX = residual_BYX * mask
             total: Tensor = num_pixels * residual_BYX.square().sum() / len(intensities_BYX)
             return total
 

@@ -54,8 +54,9 @@ class Poisson(Loss):
             # xlogy is 0 where there is no count. One logarithm of the ratio, so that large counts do not cancel.
             ratio_BYX = expected_BYX / counts_BYX.clamp_min(1e-30)
             deviance_BYX = expected_BYX - counts_BYX - torch.xlogy(counts_BYX, ratio_BYX)
-            if mask_YX is not None:
-                deviance_BYX = deviance_BYX * mask_YX
+            mask = batch.get("mask", mask_YX)  # of each pattern, where they differ
+            if mask is not None:
+                deviance_BYX = deviance_BYX * mask
             total: Tensor = deviance_BYX.sum() / len(expected_BYX)
             return total
 

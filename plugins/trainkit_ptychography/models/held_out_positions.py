@@ -17,7 +17,7 @@ _FARTHEST = 0.5  # pixels a step: as far as the linear approximation holds
 def fit_displacement(
     amplitudes: Callable[[Tensor], Tensor],
     measured_BYX: Tensor,
-    mask_YX: Tensor | None,
+    mask: Tensor | None,
     start_B2: Tensor,
     steps: int,
 ) -> Tensor:
@@ -26,11 +26,11 @@ def fit_displacement(
     Args:
         amplitudes: The model: displacements (B, 2) in pixels to amplitudes (B, Y, X).
         measured_BYX: The measured amplitudes, which are fitted by least squares.
-        mask_YX: True where the detector can be trusted; None: everywhere.
+        mask: (Y, X) or (B, Y, X), True where the detector can be trusted; None: everywhere.
         start_B2: The displacements to begin with.
         steps: Number of steps to try. A step that does not improve the fit of its pattern is not taken.
     """
-    weight: Tensor | float = 1.0 if mask_YX is None else mask_YX.to(measured_BYX)
+    weight: Tensor | float = 1.0 if mask is None else mask.to(measured_BYX)
     at_B2 = start_B2
     now_BYX = amplitudes(at_B2)
     misfit_B = ((measured_BYX - now_BYX) * weight).square().sum((1, 2))

@@ -126,7 +126,7 @@ class Motion(nn.Module):
             fitted_B2 = fit_displacement(
                 amplitudes,
                 batch["amplitudes"].to(dr_N2.device),
-                self._data.mask_YX,
+                batch.get("mask", self._data.mask_YX),
                 dr_N2[index_B] + motion_B2,
                 _FIT_STEPS,
             )

@@ -11,7 +11,7 @@ import attrs
 from trainkit import Context, Data, DataError, Problem, component
 
 if TYPE_CHECKING:
-    from trainkit import Depth, Recipe
+    from trainkit import Depth, Progress, Recipe
     from trainkit_ptychography.scans.kind_live import LiveDiffraction
     from trainkit_ptychography.scans.scan import Recording
 
@@ -66,24 +66,31 @@ class DiffractionData(Data):
             "point has its own position), so it cannot be built from a checkpoint alone: open the scan with [data]"
         )
 
-    def inspect(self, recipe: Recipe, depth: Depth) -> Iterable[str | Problem]:
-        """Yield a summary of the scan, and warnings about it."""
-        from trainkit_ptychography.scans.scan import checked
-        from trainkit_ptychography.scans.summary import doubts, summary
+    def inspect(self, recipe: Recipe, depth: Depth) -> Iterable[str | Problem | Progress]:
+        """Yield a summary of the scan, and doubts about it."""
+        from trainkit_ptychography.scans.inspection import inspect
 
-        scan = checked(self.read())
-        yield from summary(scan, self.batch_size)
-        yield from (Problem(each, severity="warning") for each in doubts(scan))
+        yield from inspect(self.read(), self.batch_size, depth)
 
     def build(self, context: Context) -> LiveDiffraction:
         """Open the scan, and bring its patterns to where they are kept."""
         from trainkit_ptychography.scans.kind_live import LiveDiffraction
+        from trainkit_ptychography.scans.patterns import PreparedPatterns
+        from trainkit_ptychography.scans.pixels import look_at_pixels
         from trainkit_ptychography.scans.scan import checked
         from trainkit_ptychography.scans.storage import choose_storage, read_if_it_fits
 
         recording = self.read()
+        patterns = recording.intensities_NYX
+        pixels = look_at_pixels(patterns, every=False) if isinstance(patterns, PreparedPatterns) else None
         storage = choose_storage(recording, self.patterns_on, context.device)
-        scan = checked(read_if_it_fits(recording, storage))
+        scan = checked(read_if_it_fits(recording, storage), stored=patterns)
         return LiveDiffraction(
-            scan, context, self.batch_size, self.validation_fraction, storage=storage, batches=self.batches
+            scan,
+            context,
+            self.batch_size,
+            self.validation_fraction,
+            storage=storage,
+            batches=self.batches,
+            pixels=pixels,
         )

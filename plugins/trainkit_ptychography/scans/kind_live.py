@@ -18,6 +18,7 @@ from torch import Tensor
 
 from trainkit import Context, DataError, hold_out, in_batches, process_share, random_seed, shuffled
 from trainkit_ptychography.scans.batch_order import BatchOrder, arrange
+from trainkit_ptychography.scans.pixels import Pixels
 from trainkit_ptychography.scans.scan import Checked
 from trainkit_ptychography.scans.storage import Storage, keep
 from trainkit_ptychography.scans.summary import doubts
@@ -30,7 +31,9 @@ class LiveDiffraction:
     """A scan that can be trained on.
 
     Batches hold ``index`` (B,), the scan points, and ``amplitudes`` (B, Y, X), the square roots of the measured
-    intensities after these were scaled so that a pattern sums up to 1 in the mean; zero frequency at [0, 0].
+    intensities after these were scaled so that a pattern sums up to 1 in the mean; zero frequency at [0, 0]. If some
+    pixels failed in some patterns only, they also hold ``mask`` (B, Y, X): which pixels of each pattern count; it takes
+    the place of ``mask_YX``. What does not count is 0.
 
     Attributes:
         scan: What is known besides the patterns, on the CPU.
@@ -54,6 +57,7 @@ class LiveDiffraction:
         dtype: torch.dtype = torch.float32,
         storage: Storage = "device",
         batches: BatchOrder = "random",
+        pixels: Pixels | None = None,
     ) -> None:
         patterns, self.scan, survey = checked
         self.seed, self.device = context.seed, torch.device(context.device)
@@ -62,9 +66,9 @@ class LiveDiffraction:
         self._batches = batches
 
         num = len(patterns)
-        self.mean_counts = float(survey.totals_N.mean())
+        self.mean_counts = survey.mean_total if self.scan.frame_masks else float(survey.totals_N.mean())
         self._fingerprint = _fingerprint(self.scan.positions_N2, survey.totals_N)
-        for doubt in doubts(checked):
+        for doubt in doubts(checked, pixels):
             logging.getLogger("trainkit").warning("%s: %s", self.scan.source, doubt)
         self.dtype = dtype
         self.detector_shape = (patterns.shape[1], patterns.shape[2])
@@ -114,9 +118,18 @@ class LiveDiffraction:
 
     def _loaded(self, indices: Sequence[Tensor]) -> Iterator[dict[str, Tensor]]:
         for index, amplitudes_BYX in self._patterns.batches(indices):
-            yield {"index": index, "amplitudes": amplitudes_BYX}
+            if not self.scan.frame_masks:
+                yield {"index": index, "amplitudes": amplitudes_BYX}
+                continue
+            measured_BYX = ~amplitudes_BYX.isnan()
+            if self.mask_YX is not None:
+                measured_BYX &= self.mask_YX
+            amplitudes_BYX = torch.where(measured_BYX, amplitudes_BYX, 0.0)
+            yield {"index": index, "amplitudes": amplitudes_BYX, "mask": measured_BYX}
 
     def _amplitudes(self, intensities_BYX: NDArray[np.float32]) -> Tensor:
+        if self.scan.mask_YX is not None and not self.scan.frame_masks:
+            intensities_BYX = np.where(np.isnan(intensities_BYX), 0, intensities_BYX)  # in no pattern measured
         scaled_BYX = np.divide(intensities_BYX, self.mean_counts, dtype=str(self.dtype).removeprefix("torch."))
         return torch.from_numpy(np.sqrt(scaled_BYX, out=scaled_BYX))
 

@@ -25,7 +25,10 @@ _PIECE_BYTES = 2**22  # of float32 that are worked on at a time
 
 
 class Patterns(Protocol):
-    """Patterns (N, Y, X) in float32, zero frequency at [0, 0]; a NumPy array is one."""
+    """Patterns (N, Y, X) in float32, zero frequency at [0, 0]; a NumPy array is one.
+
+    Where `Scan.frame_masks` says so, a pixel that was not measured in a pattern is NaN.
+    """
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -81,7 +84,7 @@ class Frames:
 
     def __init__(self, stored: Stored, axes: str | None, name: str) -> None:
         shape = stored.shape
-        if stored.dtype.kind not in "iuf" or len(shape) < 3:
+        if stored.dtype.kind not in "iufb" or len(shape) < 3:
             raise DataError(
                 f"{name} must be real, (points, rows, columns) or (scan rows, scan columns, rows, columns); it is "
                 f"{stored.dtype} of shape {shape}"
@@ -141,11 +144,56 @@ class Frames:
         return part.transpose([self._axes.index(letter) for letter in order])
 
 
+class Exposures:
+    """The frames of a file that are used, each with the pixels that do not count in it.
+
+    Args:
+        frames: All frames of the file.
+        used_N: The numbers of those that are used; None: all.
+        masks: A mask for each frame of the file; None: there are none.
+        marks_good: Whether the masks are non-zero at good pixels.
+        ignored_bits: Bits of the masks that do not count.
+    """
+
+    def __init__(
+        self,
+        frames: Frames,
+        used_N: NDArray[np.int64] | None = None,
+        masks: Frames | None = None,
+        marks_good: bool = False,
+        ignored_bits: int = 0,
+    ) -> None:
+        self._frames, self._used_N, self._masks = frames, used_N, masks
+        self._marks_good, self._ignored_bits = marks_good, ignored_bits
+        self.scan_shape = frames.scan_shape if used_N is None else (len(used_N),)
+        self.frame_shape, self.dtype = frames.shape[1:], frames.dtype
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether each frame has a mask of its own."""
+        return self._masks is not None
+
+    def __len__(self) -> int:
+        return len(self._frames) if self._used_N is None else len(self._used_N)
+
+    def __getitem__(self, points: slice | NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Return frames (B, V, U) as they are stored, and which of their pixels a mask marks as bad."""
+        stored = points if self._used_N is None else self._used_N[points]
+        frames_BVU = self._frames[stored]
+        if self._masks is None:
+            return frames_BVU, None
+        marks_BVU = self._masks[stored]
+        if self._ignored_bits:
+            marks_BVU = marks_BVU.astype(np.int64) & ~self._ignored_bits
+        marked_BVU = marks_BVU != 0
+        return frames_BVU, ~marked_BVU if self._marks_good else marked_BVU
+
+
 class PreparedPatterns:
     """`Patterns` made from stored frames: they are read, and brought to our convention, when they are indexed.
 
     Args:
-        frames: The frames.
+        exposures: The frames.
         preparation: What is done to the frames.
         in_file: Whether they are read anew each time; False: they are in memory already.
         reading: Makes a context for reading, which turns what a damaged file raises into a DataError.
@@ -153,23 +201,26 @@ class PreparedPatterns:
 
     def __init__(
         self,
-        frames: Frames,
+        exposures: Exposures,
         preparation: Preparation,
         in_file: bool,
         reading: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        self._frames, self._preparation, self._reading = frames, preparation, reading
+        self.exposures, self.preparation, self._reading = exposures, preparation, reading
         self.in_file = in_file
-        self.scan_shape, self.frame_shape = frames.scan_shape, frames.shape[1:]
-        self.shape: tuple[int, ...] = (len(frames), *preparation.shape)
+        self.scan_shape, self.frame_shape = exposures.scan_shape, exposures.frame_shape
+        self.shape: tuple[int, ...] = (len(exposures), *preparation.shape)
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, points: slice | NDArray[np.int64], /) -> NDArray[np.float32]:
+        return self.preparation(*self.stored(points))
+
+    def stored(self, points: slice | NDArray[np.int64]) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Return frames (B, V, U) as they are in the file, and which of their pixels a mask marks as bad."""
         with self._reading():
-            frames_BVU = self._frames[points]
-        return self._preparation(frames_BVU)
+            return self.exposures[points]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """Read all of them."""

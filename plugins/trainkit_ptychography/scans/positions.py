@@ -11,7 +11,7 @@ from math import cos, radians, sin
 import numpy as np
 from numpy.typing import NDArray
 
-ANGSTROM = {"angstrom": 1.0, "nm": 10.0, "um": 1e4, "m": 1e10}
+ANGSTROM = {"angstrom": 1.0, "nm": 10.0, "um": 1e4, "mm": 1e7, "m": 1e10}
 """Length units that positions may have, in Å."""
 
 

@@ -22,18 +22,23 @@ _places = attrs.validators.deep_iterable(attrs.validators.ge(0))
 
 @component
 class Prepare:
-    """What is done to patterns, in this order: background, bad pixels, crop around the beam, binning, padding.
+    """What is done to patterns, in this order: bad values, background, bad pixels, crop, binning, padding.
 
     Pixels are counted from 0 in the patterns as ``pattern_axes`` orders them, before anything else is done.
 
     Attributes:
         background: Counts to subtract from intensities: one number for each pixel, or the name of an array (rows,
-            columns). What falls below 0 becomes 0; so ``0.0`` clips negative values.
-        mask: Name of an array (rows, columns) that marks bad pixels. They do not count in the loss, and may be NaN.
+            columns). What falls below 0 becomes 0; so ``0.0`` clips the negative half of a noise around 0. It is not
+            for values that mark a pixel, such as -1: these would become measured zeros.
+        mask: Name of an array that marks bad pixels: (rows, columns), or one such mask for each pattern, with the axes
+            of the patterns. They do not count in the loss, and may be NaN.
         mask_marks: Whether the mask is non-zero at "bad" pixels, or at "good" ones.
         bad_pixels: Further bad pixels, [row, column] each.
         bad_rows: Rows that are bad as a whole.
         bad_columns: Columns that are bad as a whole.
+        bad_values: Stored values that mean "not measured", for example [-1, -2] in gaps and dead pixels, [65535] or
+            [nan]. A pixel does not count in those patterns in which it has one of them.
+        bad_above: Stored values above this one mean "not measured" as well: a saturated pixel, a cosmic ray.
         crop: Rows and columns of the detector to keep, around the beam. This makes object pixels larger.
         bin: Detector pixels to sum up, along rows and along columns, in bins centred on the beam as well as whole
             pixels allow. A bin that is not wholly on the detector does not count. This makes a probe's array smaller.
@@ -47,6 +52,8 @@ class Prepare:
     bad_pixels: tuple[tuple[int, int], ...] = attrs.field(default=(), validator=attrs.validators.deep_iterable(_places))
     bad_rows: tuple[int, ...] = attrs.field(default=(), validator=_places)
     bad_columns: tuple[int, ...] = attrs.field(default=(), validator=_places)
+    bad_values: tuple[float, ...] = ()
+    bad_above: float | None = None
     crop: tuple[int, int] | None = attrs.field(default=None, validator=pair_of_counts)
     bin: int = attrs.field(default=1, validator=attrs.validators.ge(1))
     pad: tuple[int, int] | None = attrs.field(default=None, validator=pair_of_counts)

@@ -1,5 +1,7 @@
 """From a detector's frames to patterns: background, bad pixels, and which pixels make up which.
 
+What a pixel of one frame did not measure is NaN from here on; what no frame measured is 0, and hidden by the mask.
+
 Shapes: B = frames, V, U = rows and columns of a frame as it is stored, Y, X = those of a pattern as it is used, M =
 probe modes.
 
@@ -57,19 +59,25 @@ class Preparation:
     """Turns frames into patterns.
 
     Attributes:
+        stored_shape: Rows and columns of a frame.
         rows: Which stored rows make up which.
         columns: Which stored columns make up which.
         amplitudes: Whether frames hold square roots of intensities.
         background: Counts to subtract, one number or (V, U); None: nothing is subtracted, or clipped.
         bad_VU: Stored pixels that do not count.
+        bad_values: Stored values that mean "not measured".
+        bad_above: Stored values above this one mean so too; None: none does.
         beyond_is_dark: Whether what is not on the detector counts, as zero.
     """
 
+    stored_shape: tuple[int, ...]
     rows: Axis
     columns: Axis
     amplitudes: bool = False
     background: NDArray[np.float32] | None = None
     bad_VU: NDArray[np.bool_] | None = None
+    bad_values: tuple[float, ...] = ()
+    bad_above: float | None = None
     beyond_is_dark: bool = False
 
     @property
@@ -77,21 +85,67 @@ class Preparation:
         """Rows and columns of a pattern."""
         return self.rows.place_bY.shape[1], self.columns.place_bY.shape[1]
 
-    def intensities(self, frames_BVU: NDArray[Any]) -> NDArray[np.float32]:
-        """Return intensities on the whole detector; bad pixels are 0."""
-        values_BVU = frames_BVU.astype(np.float32)
-        if self.amplitudes:
-            np.square(values_BVU, out=values_BVU)
+    def intensities(self, frames_BVU: NDArray[Any], bad_BVU: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+        """Return intensities on the whole detector; bad pixels are 0, and those of a single frame NaN.
+
+        Args:
+            frames_BVU: The frames, as they are stored.
+            bad_BVU: Which pixels a mask of each frame marks; None: there is no such mask.
+        """
+        values_BVU = self.unclipped(frames_BVU, bad_BVU)
         if self.background is not None:
-            values_BVU -= self.background
             np.maximum(values_BVU, 0, out=values_BVU)  # NaN stays NaN
         if self.bad_VU is not None:
             values_BVU[:, self.bad_VU] = 0
         return values_BVU
 
-    def __call__(self, frames_BVU: NDArray[Any]) -> NDArray[np.float32]:
+    def __call__(self, frames_BVU: NDArray[Any], bad_BVU: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
         """Return patterns (B, Y, X), zero frequency at [0, 0]."""
-        return self._laid_out(self.intensities(frames_BVU))
+        return self._laid_out(self.intensities(frames_BVU, bad_BVU))
+
+    def unclipped(self, frames_BVU: NDArray[Any], bad_BVU: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
+        """Return intensities as `intensities` does, but bad pixels as they are, and negative values too."""
+        values_BVU = frames_BVU.astype(np.float32)
+        unmeasured_BVU = self.unmeasured(frames_BVU, bad_BVU)
+        if unmeasured_BVU is not None:
+            values_BVU[np.isnan(values_BVU)] = np.inf  # nobody said that NaN means "not measured": it stays an error
+            values_BVU[unmeasured_BVU] = np.nan
+        if self.amplitudes:
+            np.square(values_BVU, out=values_BVU)
+        if self.background is not None:
+            values_BVU -= self.background
+        return values_BVU
+
+    def used(self) -> NDArray[np.bool_]:
+        """Return which stored pixels (V, U) patterns are made of, without those that are bad in all of them."""
+        bad_VU = self.bad_VU
+        used_VU = np.zeros(self.stored_shape, bool)
+        rows, columns = (np.unique(each.place_bY[each.there_bY]) for each in (self.rows, self.columns))
+        used_VU[np.ix_(rows, columns)] = True
+        return used_VU if bad_VU is None else used_VU & ~bad_VU
+
+    def beam(self) -> tuple[tuple[int, int], bool]:
+        """Return the stored pixel of the zero frequency, and whether frames wrap around there (it is at the corner)."""
+        middle = (len(self.rows.place_bY) - 1) // 2
+        places = [each.place_bY[middle] for each in (self.rows, self.columns)]
+        wraps = any(len(each) > 1 and each[-1] > each[0] for each in places)  # frequency −1 is the last
+        return (int(places[0][0]), int(places[1][0])), wraps
+
+    @property
+    def may_fail(self) -> bool:
+        """Whether a pixel may be not measured in a single frame, by its value."""
+        return bool(self.bad_values) or self.bad_above is not None
+
+    def unmeasured(self, frames_BVU: NDArray[Any], bad_BVU: NDArray[np.bool_] | None) -> NDArray[np.bool_] | None:
+        """Return which pixels were not measured in a frame; None: that can be none."""
+        marked_BVU = bad_BVU
+        for value in self.bad_values:
+            these_BVU = equal_to(frames_BVU, value)
+            marked_BVU = these_BVU if marked_BVU is None else marked_BVU | these_BVU
+        if self.bad_above is not None:
+            these_BVU = frames_BVU > self.bad_above
+            marked_BVU = these_BVU if marked_BVU is None else marked_BVU | these_BVU
+        return marked_BVU
 
     def mask(self) -> NDArray[np.bool_] | None:
         """Return which pixels of a pattern count (Y, X): those that no bad pixel is part of; None: all."""
@@ -116,6 +170,23 @@ class Preparation:
                 total_BYX = part_BYX if total_BYX is None else np.add(total_BYX, part_BYX, out=total_BYX)
         assert total_BYX is not None  # there is at least one row and one column
         return total_BYX
+
+
+def equal_to(values: NDArray[Any], value: float) -> NDArray[np.bool_]:
+    """Return where an array has a value, as far as its dtype can hold it; NaN is equal to NaN here.
+
+    Example:
+        >>> equal_to(np.array([7, 255], np.uint8), 255.0).tolist(), equal_to(np.array([0.1], np.float32), 0.1).tolist()
+        ([False, True], [True])
+    """
+    if values.dtype.kind in "iub":
+        if not float(value).is_integer():
+            return np.zeros(values.shape, bool)
+        return np.asarray(values == int(value))
+    if np.isnan(value):
+        return np.asarray(np.isnan(values))
+    with np.errstate(over="ignore"):
+        return np.asarray(values == values.dtype.type(value))
 
 
 def beam_by_centre_of_mass(mean_VU: NDArray[np.floating], name: str) -> tuple[int, int]:

@@ -5,6 +5,7 @@ Shapes: N = scan points, Y, X = rows and columns of the detector, M = probe mode
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -13,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit import DataError, bytes_in_words, free_host_memory, shape_in_words
-from trainkit_ptychography.scans.patterns import Patterns, pieces
+from trainkit_ptychography.scans.patterns import Patterns, PreparedPatterns, pieces
+from trainkit_ptychography.scans.pixels import look_at_pixels, marks
 from trainkit_ptychography.scans.positions import likely_unit
 from trainkit_ptychography.scans.sampling import neighbour_distances
 
@@ -48,7 +50,12 @@ class Scan:
         probe_MYX: A guess of the probe that came with the data, centred at (Y//2, X//2).
         truth: The truth, if the scan is simulated.
         mask_YX: Which pixels of a pattern count, zero frequency at [0, 0]; None: all. The others are 0.
+        frame_masks: Whether pixels that were not measured in a single pattern are NaN there. Otherwise NaN is an error.
+        points_N: Numbers of the patterns in their file; None: 0, 1, 2, …
+        left_out: Patterns that were left out, by reason.
         positions_unit: The unit that the positions had before they were converted to pixels.
+        positions_dtype: The dtype in which they were stored.
+        positions_rounding: The last place of the largest position as it was stored, in pixels.
     """
 
     positions_N2: NDArray[np.float64]
@@ -60,7 +67,16 @@ class Scan:
     probe_MYX: NDArray[np.complexfloating] | None = None
     truth: Truth | None = None
     mask_YX: NDArray[np.bool_] | None = None
+    frame_masks: bool = False
+    points_N: NDArray[np.int64] | None = None
+    left_out: Mapping[str, int] = {}
     positions_unit: str = "pixels"
+    positions_dtype: str = "float64"
+    positions_rounding: float = 0.0
+
+    def number(self, point: int) -> int:
+        """Return the number of a pattern in its file."""
+        return int(point if self.points_N is None else self.points_N[point])
 
 
 class Recording(NamedTuple):
@@ -80,11 +96,16 @@ class Survey(NamedTuple):
 
     Attributes:
         totals_N: Each pattern's total, over the pixels that count.
-        mean_YX: The mean pattern, zero frequency at [0, 0].
+        mean_YX: The mean pattern, zero frequency at [0, 0], each pixel over those patterns in which it counts.
     """
 
     totals_N: NDArray[np.float64]
     mean_YX: NDArray[np.float64]
+
+    @property
+    def mean_total(self) -> float:
+        """The mean total of a pattern, as if no pixel had failed in a single pattern only."""
+        return float(self.mean_YX.sum())
 
 
 class Checked(NamedTuple):
@@ -101,12 +122,28 @@ class Checked(NamedTuple):
     survey: Survey
 
 
-def checked(recording: Recording) -> Checked:
+def checked(recording: Recording, stored: Patterns | None = None) -> Checked:
     """Check a recording, which reads all its patterns once, and return it with their statistics.
+
+    Args:
+        recording: The recording.
+        stored: The patterns as they are in their file, if those of the recording were read into memory: they explain
+            what is wrong.
 
     Raises:
         DataError: Shapes or counts disagree, values are not finite or negative, or positions cannot be those of a scan;
             says what to change.
+    """
+    check_shapes(recording)
+    patterns = recording.intensities_NYX
+    return Checked(patterns, *_surveyed(patterns, recording.scan, patterns if stored is None else stored))
+
+
+def check_shapes(recording: Recording) -> None:
+    """Check what can be checked without reading the patterns.
+
+    Raises:
+        DataError: Shapes disagree, or positions cannot be those of a scan; says what to change.
     """
     patterns, scan = recording
     num, shape = len(patterns), patterns.shape[1:]
@@ -118,8 +155,11 @@ def checked(recording: Recording) -> Checked:
             "column) for each pattern: check the names of both arrays"
         )
     if not np.isfinite(scan.positions_N2).all():
-        first = int(np.flatnonzero(~np.isfinite(scan.positions_N2).all(axis=1))[0])
-        raise DataError(f"{scan.source}: the position of pattern {first} is not finite; leave such patterns out")
+        lost = np.flatnonzero(~np.isfinite(scan.positions_N2).all(axis=1))
+        raise DataError(
+            f"{scan.source}: the positions of {len(lost)} of {num} patterns are not finite, the first is that of "
+            f"pattern {scan.number(lost[0])}; leave these patterns out: leave_out = {{ without_position = true }}"
+        )
     if scan.probe_MYX is not None:
         if scan.probe_MYX.shape[1:] != shape:
             raise DataError(
@@ -134,7 +174,6 @@ def checked(recording: Recording) -> Checked:
             "one for each pattern"
         )
     _check_positions(scan, (shape[0], shape[1]))
-    return Checked(patterns, scan, _survey(patterns, scan))
 
 
 def _check_positions(scan: Scan, shape: tuple[int, int]) -> None:
@@ -162,33 +201,61 @@ def _check_positions(scan: Scan, shape: tuple[int, int]) -> None:
         furthest = int(np.abs(positions_N2 - middle_2).max(axis=1).argmax())
         raise DataError(
             f"{scan.source}: the scan spans {extent_2[0]:.4g} × {extent_2[1]:.4g} pixels; an object of that size takes "
-            f"{bytes_in_words(object_bytes)}, and {bytes_in_words(free)} are free. Pattern {furthest} is the furthest "
-            "out, "
-            f"at ({positions_N2[furthest, 0]:.4g}, {positions_N2[furthest, 1]:.4g}): leave out positions that are "
-            "wrong, "
-            f"or check positions_unit (now {unit}){hint_for(step)}"
+            f"{bytes_in_words(object_bytes)}, and {bytes_in_words(free)} are free. Pattern "
+            f"{scan.number(furthest)} is the furthest out, at ({positions_N2[furthest, 0]:.4g}, "
+            f"{positions_N2[furthest, 1]:.4g}): leave out patterns whose position is wrong, leave_out = {{ points = "
+            f"[{scan.number(furthest)}, …] }}, or check positions_unit (now {unit}){hint_for(step)}"
         )
 
 
-def _survey(patterns: Patterns, scan: Scan) -> Survey:
-    totals_N, mean_YX = np.empty(len(patterns)), np.zeros(patterns.shape[1:])
+def _surveyed(patterns: Patterns, scan: Scan, stored: Patterns) -> tuple[Scan, Survey]:
+    """Return statistics of all patterns, and the scan with a mask that hides the pixels that no pattern measured."""
+    num = len(patterns)
+    totals_N, sum_YX = np.empty(num), np.zeros(patterns.shape[1:])
+    failed_YX = np.zeros(patterns.shape[1:], np.int64)
     low = np.inf
     for piece, patterns_BYX in pieces(patterns):
+        if scan.frame_masks:
+            unmeasured_BYX = np.isnan(patterns_BYX)
+            failed_YX += unmeasured_BYX.sum(axis=0)
+            patterns_BYX = np.where(unmeasured_BYX, np.float32(0), patterns_BYX)
         # NaN and infinity show in the total. Each row is summed for itself: the same bits however many there are.
         totals_N[piece] = patterns_BYX.reshape(len(patterns_BYX), -1).sum(axis=1, dtype=np.float64)
-        mean_YX += patterns_BYX.sum(axis=0, dtype=np.float64) / len(patterns)
+        sum_YX += patterns_BYX.sum(axis=0, dtype=np.float64) / num
         low = min(low, float(patterns_BYX.min()))
     if not np.isfinite(totals_N).all():
         bad = np.flatnonzero(~np.isfinite(totals_N))
         raise DataError(
-            f"{scan.source}: {len(bad)} of {len(patterns)} patterns hold values that are not finite, the first is "
-            f"pattern {bad[0]}; mark bad pixels (prepare.mask, prepare.bad_pixels), or leave these patterns out"
+            f"{scan.source}: {len(bad)} of {num} patterns hold values that are not finite, the first is pattern "
+            f"{scan.number(bad[0])}{_explained(stored)}; mark bad pixels (prepare.bad_values = [nan, inf, "
+            f"-inf], prepare.mask, prepare.bad_pixels), or leave these patterns out, leave_out = {{ points = "
+            f"{[scan.number(each) for each in bad[:8]]}{' …' if len(bad) > 8 else ''} }}"
         )
     if low < 0:
+        found = _explained(stored) or (
+            "; if a background was subtracted, prepare.background = 0.0 sets them to 0; if a value marks bad pixels, "
+            "say so: prepare.bad_values"
+        )
         raise DataError(
-            f"{scan.source}: intensities go down to {low:.4g}, but counts are not negative; if these are amplitudes, "
-            'say values = "amplitude"; if a background was subtracted, prepare.background = 0.0 sets them to 0'
+            f"{scan.source}: intensities go down to {low:.4g}, but counts are not negative{found}; if these are "
+            'amplitudes, say values = "amplitude"'
         )
     if totals_N.max() == 0:
         raise DataError(f"{scan.source}: all patterns are zero; check the name of the patterns' array")
-    return Survey(totals_N, mean_YX)
+    if scan.frame_masks:
+        hidden_YX = failed_YX == num
+        if scan.mask_YX is not None:
+            hidden_YX |= ~scan.mask_YX
+        if hidden_YX.all():
+            raise DataError(f"{scan.source}: no pixel counts in any pattern; check prepare.bad_values and prepare.mask")
+        sum_YX = sum_YX * (num / np.maximum(num - failed_YX, 1))
+        some = bool(((failed_YX > 0) & ~hidden_YX).any())
+        scan = attrs.evolve(scan, mask_YX=~hidden_YX if hidden_YX.any() else None, frame_masks=some)
+    return scan, Survey(totals_N, sum_YX)
+
+
+def _explained(patterns: Patterns) -> str:
+    """Return what values that counts cannot have look like, where that can be seen."""
+    if not isinstance(patterns, PreparedPatterns):
+        return ""
+    return "".join(f"; {each}" for each in marks(look_at_pixels(patterns, every=True)))

@@ -13,6 +13,7 @@ import numpy as np
 from trainkit import DataError, bytes_in_words, free_host_memory, shape_in_words
 from trainkit_ptychography.physics.optics import aperture_probe
 from trainkit_ptychography.scans.patterns import SHARE_OF_MEMORY, PreparedPatterns
+from trainkit_ptychography.scans.pixels import Pixels, doubts_of_pixels
 from trainkit_ptychography.scans.positions import likely_unit
 from trainkit_ptychography.scans.sampling import (
     beam_offset,
@@ -23,7 +24,8 @@ from trainkit_ptychography.scans.sampling import (
 )
 from trainkit_ptychography.scans.scan import Checked
 
-_LEAST_OVERLAP = 0.6
+_LEAST_OVERLAP = 0.5  # of the diameter; simulated scans with 56 % reconstruct well
+_DIM, _BRIGHT = 0.05, 5.0  # of the median total
 _COMPLEX_ARRAYS = 7  # of a batch and a mode that are alive at once in the backward pass
 
 
@@ -42,6 +44,14 @@ def summary(checked: Checked, batch_size: int) -> Iterator[str]:
     yield f"patterns     {num}{raster} of {shape_in_words(shape)} pixels{made_of}"
     if scan.mask_YX is not None:
         yield f"mask         {int((~scan.mask_YX).sum())} of {prod(shape)} pixels do not count"
+        if scan.frame_masks:
+            yield "             and others in some patterns"
+    elif scan.frame_masks:
+        yield "mask         differs from pattern to pattern"
+    if scan.left_out:
+        num_out = sum(scan.left_out.values())
+        reasons = ", ".join(f"{count} {reason}" for reason, count in scan.left_out.items())
+        yield f"left out     {num_out} of {num_out + num} patterns: {reasons}"
     totals_N = survey.totals_N
     yield f"counts       {totals_N.mean():.4g} a pattern ({totals_N.min():.4g} to {totals_N.max():.4g})"
     if size is not None and scan.wavelength_angstrom is not None:
@@ -110,23 +120,53 @@ def known_probe_diameter(checked: Checked) -> float | None:
     return probe_diameter(np.abs(probe_YX) ** 2)
 
 
-def doubts(checked: Checked) -> Iterator[str]:
+def doubts(checked: Checked, pixels: Pixels | None = None) -> Iterator[str]:
     """Yield warnings about what is possible but looks wrong, each with what to change.
+
+    Args:
+        checked: The scan.
+        pixels: What the values of each detector pixel are; None: that is not known.
 
     Raises:
         DataError: The aperture does not fit on the detector.
     """
-    yield from _doubts_of_light(checked)
+    of_pixels = [] if pixels is None else list(doubts_of_pixels(pixels))
+    yield from of_pixels
+    yield from _doubts_of_patterns(checked)
+    if not of_pixels:  # otherwise these would be about the wrong pixels
+        yield from _doubts_of_light(checked)
     yield from _doubts_of_positions(checked)
+
+
+def _doubts_of_patterns(checked: Checked) -> Iterator[str]:
+    """Yield which patterns are empty, or much darker or brighter than most."""
+    patterns, scan, survey = checked
+    totals_N = survey.totals_N
+    empty_N = totals_N == 0
+    if empty_N.any():
+        first = scan.number(int(np.flatnonzero(empty_N)[0]))
+        yield (
+            f"{int(empty_N.sum())} of {len(patterns)} patterns are all zero, the first is pattern {first}: leave them "
+            "out, leave_out = { below = 0.1 }"
+        )
+    median = float(np.median(totals_N[~empty_N]))
+    for those_N, what, line in (
+        ((totals_N < _DIM * median) & ~empty_N, "less than a twentieth", "leave_out = { below = 0.1 }"),
+        (totals_N > _BRIGHT * median, f"more than {_BRIGHT:.0f} times", f"leave_out = {{ above = {_BRIGHT:.1f} }}"),
+    ):
+        if those_N.any():
+            numbers = [scan.number(each) for each in np.flatnonzero(those_N)[:8].tolist()]
+            more = " …" if those_N.sum() > len(numbers) else ""
+            yield (
+                f"{int(those_N.sum())} of {len(patterns)} patterns hold {what} of the median total "
+                f"({', '.join(map(str, numbers))}{more}): leave them out if the beam was off or the detector failed, "
+                f"{line}"
+            )
 
 
 def _doubts_of_light(checked: Checked) -> Iterator[str]:
     patterns, scan, survey = checked
     shape, mean_YX = patterns.shape[1:], survey.mean_YX
-    empty = int((survey.totals_N == 0).sum())
-    if empty:
-        first = int(np.flatnonzero(survey.totals_N == 0)[0])
-        yield f"{empty} of {len(patterns)} patterns are all zero, the first is pattern {first}: leave them out"
     if scan.mask_YX is not None and not scan.mask_YX[0, 0]:
         yield (
             "the mask hides the undiffracted beam, so a pattern's total, to which the probe's power is set, is too "
@@ -171,6 +211,14 @@ def _doubts_of_positions(checked: Checked) -> Iterator[str]:
         return
     distances, room = neighbour_distances(scan.positions_N2), min(shape)
     step = typical_step(checked)
+    if scan.positions_rounding > 0.1 * step:
+        size = scan.pixel_size_angstrom
+        yield (
+            f"positions are {scan.positions_dtype}, and their steps ({_length(step, size)}) are about as large as its "
+            f"last place there ({_length(scan.positions_rounding, size)}), by half of which they may be wrong: store "
+            "them as float64, or subtract their mean before they are stored"
+        )
+        return  # what follows would be about steps that are none
     hint = likely_unit(step, scan.positions_unit, scan.pixel_size_angstrom, room)
     diameter = known_probe_diameter(checked)
     if alone := int((distances > max(shape)).sum()):

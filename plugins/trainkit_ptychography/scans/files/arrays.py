@@ -24,11 +24,23 @@ def as_points(array: NDArray[Any], name: str) -> NDArray[np.float64]:
     return array.reshape(-1, 2).astype(np.float64)
 
 
-def as_probe(array: NDArray[Any], name: str) -> NDArray[np.complexfloating]:
-    """Return modes (M, Y, X) out of (…, Y, X)."""
+def as_probe(array: NDArray[Any], name: str, axes: str | None = None) -> NDArray[np.complexfloating]:
+    """Return modes (M, Y, X) out of (…, Y, X), or of axes in the order that ``axes`` says, for example "xym".
+
+    Raises:
+        DataError: It is not complex, or has other axes.
+    """
     if array.ndim < 2 or not np.iscomplexobj(array):
         raise DataError(
             f"{name} must be complex, (rows, columns) or (modes, rows, columns); it is {array.dtype} of shape "
             f"{array.shape}"
         )
+    if axes is not None:
+        while array.ndim > len(axes) and 1 in array.shape:
+            array = array.squeeze(array.shape.index(1))
+        if array.ndim == 2 and len(axes) == 3:  # of one mode
+            axes = axes.replace("m", "")
+        if array.ndim != len(axes):
+            raise DataError(f'{name} has the shape {array.shape}, so "{axes}" must have {array.ndim} letters')
+        array = array.transpose([axes.index(letter) for letter in "myx" if letter in axes])
     return array.reshape(-1, *array.shape[-2:])

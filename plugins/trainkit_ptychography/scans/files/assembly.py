@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from math import prod
 from typing import Any, NamedTuple, Protocol
 
+import attrs
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,12 +18,14 @@ from trainkit import DataError
 from trainkit_ptychography.physics.optics import electron_wavelength, photon_wavelength
 from trainkit_ptychography.scans.files.arrays import as_points, as_probe
 from trainkit_ptychography.scans.files.kind import FileDiffraction
-from trainkit_ptychography.scans.patterns import Frames, PreparedPatterns, Stored
+from trainkit_ptychography.scans.leave_out_live import Selection, by_light, by_name
+from trainkit_ptychography.scans.patterns import Exposures, Frames, PreparedPatterns, Stored
 from trainkit_ptychography.scans.positions import ANGSTROM, oriented, raster
 from trainkit_ptychography.scans.prepare_live import Axis, Preparation, axis, beam_by_centre_of_mass, prepared_probe
 from trainkit_ptychography.scans.scan import Recording, Scan, Truth
 
 _LOOKED_AT = 512  # patterns, evenly spread, whose mean shows where the beam is
+_TOTALLED_AT_ONCE = 2**21  # pixels
 
 
 class ArrayFile(Protocol):
@@ -58,10 +62,16 @@ class ReaderHints(NamedTuple):
     Attributes:
         points_N2: The positions, in the form of an array of positions.
         bad_VU: Which pixels are bad.
+        mask: Name of an array of masks, one for each pattern, non-zero at bad pixels.
+        mask_ignores: Bits of those masks that do not make a pixel bad.
+        positions_dtype: The dtype that the positions have in the file.
     """
 
     points_N2: NDArray[np.float64] | None = None
     bad_VU: NDArray[np.bool_] | None = None
+    mask: str | None = None
+    mask_ignores: int = 0
+    positions_dtype: np.dtype[Any] | None = None
 
 
 def read_scan(settings: FileDiffraction, file: ArrayFile, hints: ReaderHints | None = None) -> Recording:
@@ -78,33 +88,29 @@ def _read_scan(settings: FileDiffraction, file: ArrayFile, hints: ReaderHints) -
     assert settings.patterns is not None  # each reader names them by now
     source, prepare = file.source, settings.prepare
     frames = Frames(file.stored(settings.patterns), settings.pattern_axes, f"{source}: {settings.patterns}")
-    preparation = _preparation(settings, file, frames, hints.bad_VU)
+    points_N2, dtype = _points(settings, file, frames, hints)
+    selection = _selection(settings, file, len(frames), points_N2)
+    masks = _frame_masks(settings, file, frames, hints)
+    exposures = _exposures(settings, frames, masks, hints.mask_ignores, selection, source)
+    preparation = _preparation(settings, file, exposures, None if masks is not None else hints.bad_VU)
+    if settings.leave_out.below is not None or settings.leave_out.above is not None:
+        selection = by_light(settings.leave_out, selection, _totals(exposures, preparation))
+        exposures = _exposures(settings, frames, masks, hints.mask_ignores, selection, source)
+    if not len(exposures):
+        raise DataError(f"{source}: leave_out leaves none of {selection.num} patterns")
     scale, sizes, wavelength = _geometry(settings, frames.shape[1:], preparation.shape, source)
 
-    def in_pixels(points_N2: NDArray[np.float64]) -> NDArray[np.float64]:
+    def in_pixels(points_N2: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+        places = selection.places(len(points_N2))
+        if places is None:
+            raise DataError(f"{source}: {name}: {_do_not_match(selection, len(frames), len(points_N2))}")
         swapped = settings.positions_order == "column_row"
-        turned_N2 = oriented(points_N2, swapped, settings.positions_flip, settings.positions_rotation_deg)
+        turned_N2 = oriented(points_N2[places], swapped, settings.positions_flip, settings.positions_rotation_deg)
         return turned_N2 * scale
-
-    def points(names: str | tuple[str, str]) -> NDArray[np.float64]:
-        if isinstance(names, str):
-            return as_points(file.array(names), f"{source}: {names}")
-        parts = [file.array(name).ravel() for name in names]
-        if len(parts[0]) != len(parts[1]):
-            raise DataError(f"{source}: {names[0]} has {len(parts[0])} values, {names[1]} has {len(parts[1])}")
-        return np.stack(parts, axis=1).astype(np.float64)
-
-    if hints.points_N2 is not None:
-        positions_N2 = hints.points_N2
-    elif settings.raster is not None:
-        positions_N2 = _raster(settings, frames, source)
-    else:
-        assert settings.positions is not None  # as above
-        positions_N2 = points(settings.positions)
 
     probe_MYX = None
     if settings.probe is not None:
-        probe_MYX = as_probe(file.array(settings.probe), f"{source}: {settings.probe}")
+        probe_MYX = as_probe(file.array(settings.probe), f"{source}: {settings.probe}", settings.probe_axes)
         if probe_MYX.shape[1:] == frames.shape[1:]:
             flips = ("rows" in settings.pattern_flip, "columns" in settings.pattern_flip)
             probe_MYX = prepared_probe(probe_MYX, preparation.shape, prepare.bin, flips)
@@ -113,10 +119,11 @@ def _read_scan(settings: FileDiffraction, file: ArrayFile, hints: ReaderHints) -
         phase_KL = file.array(settings.truth_phase)
         if phase_KL.ndim != 2:
             raise DataError(f"{source}: {settings.truth_phase} must be 2-D, it has the shape {phase_KL.shape}")
-        truth = Truth(phase_KL=phase_KL, positions_N2=in_pixels(points(settings.truth_positions)))
+        true_N2 = _named_points(settings.truth_positions, file)
+        truth = Truth(phase_KL=phase_KL, positions_N2=in_pixels(true_N2, "truth_positions"))
 
     scan = Scan(
-        positions_N2=in_pixels(positions_N2),
+        positions_N2=in_pixels(points_N2, "positions"),
         source=source,
         pixel_size_angstrom=sizes,
         wavelength_angstrom=wavelength,
@@ -125,9 +132,105 @@ def _read_scan(settings: FileDiffraction, file: ArrayFile, hints: ReaderHints) -
         probe_MYX=probe_MYX,
         truth=truth,
         mask_YX=preparation.mask(),
+        frame_masks=preparation.may_fail or masks is not None,
+        points_N=None if selection.is_all else selection.used_K,
+        left_out=selection.reasons,
         positions_unit=settings.positions_unit,
+        positions_dtype="float64" if dtype is None else dtype.name,
+        positions_rounding=_rounding(points_N2, dtype) * float(np.max(scale)),
     )
-    return Recording(PreparedPatterns(frames, preparation, file.random_access, file.reading), scan)
+    return Recording(PreparedPatterns(exposures, preparation, file.random_access, file.reading), scan)
+
+
+# ---- which patterns, and where they were taken ----------------------------------------------------------------------
+
+
+def _points(
+    settings: FileDiffraction, file: ArrayFile, frames: Frames, hints: ReaderHints
+) -> tuple[NDArray[np.float64], np.dtype[Any] | None]:
+    """Return all positions of the file, as it has them, and the dtype in which it holds them."""
+    if hints.points_N2 is not None:
+        return hints.points_N2, hints.positions_dtype
+    if settings.raster is not None:
+        return _raster(settings, frames, file.source), None
+    assert settings.positions is not None  # each reader names them by now
+    names = (settings.positions,) if isinstance(settings.positions, str) else settings.positions
+    dtypes = [file.stored(name).dtype for name in names]
+    return _named_points(settings.positions, file), min(dtypes, key=lambda each: each.itemsize)
+
+
+def _named_points(names: str | tuple[str, str], file: ArrayFile) -> NDArray[np.float64]:
+    if isinstance(names, str):
+        return as_points(file.array(names), f"{file.source}: {names}")
+    parts = [file.array(name).ravel() for name in names]
+    if len(parts[0]) != len(parts[1]):
+        raise DataError(f"{file.source}: {names[0]} has {len(parts[0])} values, {names[1]} has {len(parts[1])}")
+    return np.stack(parts, axis=1).astype(np.float64)
+
+
+def _rounding(points_N2: NDArray[np.float64], dtype: np.dtype[Any] | None) -> float:
+    """Return the last place of the largest position, in the dtype in which the file holds it."""
+    if dtype is None or dtype.kind != "f" or not np.isfinite(points_N2).any():
+        return 0.0
+    largest = np.abs(points_N2[np.isfinite(points_N2)]).max()
+    return float(np.spacing(np.asarray(largest, dtype.newbyteorder("="))))
+
+
+def _selection(
+    settings: FileDiffraction, file: ArrayFile, num_frames: int, points_N2: NDArray[np.float64]
+) -> Selection:
+    """Return which patterns are used, as far as their names and positions say."""
+    given = settings.leave_out
+    marks_N = None if given.marks is None else file.array(given.marks)
+    selection = by_name(given, max(num_frames, len(points_N2)), marks_N, file.source)
+    for length in (num_frames, len(points_N2)):
+        if selection.places(length) is None:
+            raise DataError(f"{file.source}: {_do_not_match(selection, num_frames, len(points_N2))}")
+    if given.without_position:
+        places = selection.places(len(points_N2))
+        lost_K = ~np.isfinite(points_N2[places]).all(axis=1)
+        selection = selection.without(np.asarray(lost_K), "without a position")
+    return selection
+
+
+def _do_not_match(selection: Selection, num_frames: int, num_points: int) -> str:
+    few = min(num_frames, num_points)
+    left = f", and leave_out names {selection.num - len(selection.named_K)} of them" * (not selection.is_all)
+    return (
+        f"{num_frames} patterns but positions of shape ({num_points}, 2){left}; there must be one (row, column) for "
+        f"each pattern: check the names of both arrays. If they are right and the last ones have no partner, leave "
+        f'these out: leave_out = {{ points = ["{few}:"] }}; if others have none, name those'
+    )
+
+
+def _exposures(
+    settings: FileDiffraction,
+    frames: Frames,
+    masks: Frames | None,
+    ignored: int,
+    selection: Selection,
+    source: str,
+) -> Exposures:
+    if masks is not None and len(masks) != len(frames):
+        raise DataError(
+            f"{source}: there are {len(masks)} masks (prepare.mask) for {len(frames)} patterns; there must be one for "
+            "each pattern of the file, or one for all"
+        )
+    places = None if selection.is_all and len(frames) == selection.num else selection.places(len(frames))
+    if places is not None and len(places) == len(frames):
+        places = None
+    good = settings.prepare.mask_marks == "good" and settings.prepare.mask is not None
+    return Exposures(frames, places, masks, good, 0 if settings.prepare.mask is not None else ignored)
+
+
+def _totals(exposures: Exposures, preparation: Preparation) -> NDArray[np.float64]:
+    """Return the total of each pattern, over the pixels that count."""
+    totals = np.empty(len(exposures))
+    step = max(1, _TOTALLED_AT_ONCE // prod(exposures.frame_shape))
+    for start in range(0, len(exposures), step):
+        patterns_BYX = preparation(*exposures[slice(start, min(start + step, len(exposures)))])
+        totals[start : start + step] = np.nansum(patterns_BYX, axis=(1, 2), dtype=np.float64)
+    return totals
 
 
 def _raster(settings: FileDiffraction, frames: Frames, source: str) -> NDArray[np.float64]:
@@ -141,10 +244,12 @@ def _raster(settings: FileDiffraction, frames: Frames, source: str) -> NDArray[n
                 "shape = [slow, fast]"
             )
         shape = (frames.scan_shape[0], frames.scan_shape[1])
-    if shape[0] * shape[1] != frames.shape[0]:
+    if shape[0] * shape[1] != frames.shape[0] and not settings.leave_out.names_any():
+        few = min(shape[0] * shape[1], frames.shape[0])
         raise DataError(
             f"{source}: a raster of {shape[0]} × {shape[1]} has {shape[0] * shape[1]} points, but there are "
-            f"{frames.shape[0]} patterns; change raster.shape"
+            f"{frames.shape[0]} patterns; change raster.shape, or leave out the last ones, if these have no partner: "
+            f'leave_out = {{ points = ["{few}:"] }}'
         )
     step = given.step if isinstance(given.step, tuple) else (given.step, given.step)
     return raster(shape, step, given.snake)
@@ -154,9 +259,9 @@ def _raster(settings: FileDiffraction, frames: Frames, source: str) -> NDArray[n
 
 
 def _preparation(
-    settings: FileDiffraction, file: ArrayFile, frames: Frames, hinted_bad_VU: NDArray[np.bool_] | None
+    settings: FileDiffraction, file: ArrayFile, exposures: Exposures, hinted_bad_VU: NDArray[np.bool_] | None
 ) -> Preparation:
-    prepare, frame = settings.prepare, frames.shape[1:]
+    prepare, frame = settings.prepare, exposures.frame_shape
     background: NDArray[np.float32] | None = None
     if isinstance(prepare.background, str):
         background = _of_frame(file.array(prepare.background), frame, prepare.background, "background", file.source)
@@ -164,14 +269,17 @@ def _preparation(
     elif prepare.background is not None:
         background = np.float32(prepare.background) * np.ones((), np.float32)
     whole = Preparation(
+        frame,
         axis(frame[0], frame[0], 1, 0, False),
         axis(frame[1], frame[1], 1, 0, False),
         amplitudes=settings.values == "amplitude",
         background=background,
         bad_VU=_bad_pixels(settings, file, frame, hinted_bad_VU),
+        bad_values=prepare.bad_values,
+        bad_above=prepare.bad_above,
         beyond_is_dark=prepare.beyond_detector == "dark",
     )
-    beam = _beam(settings, frames, whole, file.source)
+    beam = _beam(settings, exposures, whole, file.source)
     shape = [_size(settings, which, frame[which]) for which in (0, 1)]
     rows, columns = (
         axis(frame[which], shape[which], prepare.bin, beam[which], name in settings.pattern_flip)
@@ -180,7 +288,7 @@ def _preparation(
     kept = [
         _cropped(each, _kept(settings, which, frame[which]), shape[which]) for which, each in enumerate((rows, columns))
     ]
-    return Preparation(kept[0], kept[1], whole.amplitudes, background, whole.bad_VU, whole.beyond_is_dark)
+    return attrs.evolve(whole, rows=kept[0], columns=kept[1])
 
 
 def _kept(settings: FileDiffraction, which: int, stored: int) -> int:
@@ -215,7 +323,7 @@ def _bad_pixels(
 ) -> NDArray[np.bool_] | None:
     prepare, source = settings.prepare, file.source
     bad_VU = np.zeros(frame, bool)
-    if prepare.mask is not None:
+    if prepare.mask is not None and _is_single(file.stored(prepare.mask).shape):
         marked_VU = _of_frame(file.array(prepare.mask), frame, prepare.mask, "mask", source) != 0
         bad_VU |= marked_VU if prepare.mask_marks == "bad" else ~marked_VU
     elif hinted_VU is not None:
@@ -235,6 +343,25 @@ def _bad_pixels(
     return bad_VU if bad_VU.any() else None
 
 
+def _frame_masks(settings: FileDiffraction, file: ArrayFile, frames: Frames, hints: ReaderHints) -> Frames | None:
+    """Return the masks of single patterns; None: there is one for all, or none."""
+    name = settings.prepare.mask or hints.mask
+    if name is None or _is_single(file.stored(name).shape):
+        return None
+    masks = Frames(file.stored(name), settings.pattern_axes, f"{file.source}: {name}")
+    if masks.shape[1:] != frames.shape[1:]:
+        raise DataError(
+            f"{file.source}: {name} (prepare.mask) holds masks of {masks.shape[1]} × {masks.shape[2]} pixels, but a "
+            f"pattern has {frames.shape[1]} × {frames.shape[2]}; there must be one (rows, columns) for all "
+            "patterns, or one for each"
+        )
+    return masks
+
+
+def _is_single(shape: tuple[int, ...]) -> bool:
+    return sum(size > 1 for size in shape[:-2]) == 0
+
+
 def _of_frame(array: NDArray[Any], frame: tuple[int, ...], name: str, key: str, source: str) -> NDArray[Any]:
     """Return an array that must have a frame's shape, without leading axes of length 1."""
     while array.ndim > 2 and array.shape[0] == 1:
@@ -247,18 +374,24 @@ def _of_frame(array: NDArray[Any], frame: tuple[int, ...], name: str, key: str, 
     return array
 
 
-def _beam(settings: FileDiffraction, frames: Frames, whole: Preparation, source: str) -> tuple[int | None, int | None]:
+def _beam(
+    settings: FileDiffraction, exposures: Exposures, whole: Preparation, source: str
+) -> tuple[int | None, int | None]:
     """Return where the zero frequency is in a frame; None: at the corner."""
-    said, frame = settings.zero_frequency, frames.shape[1:]
+    said, frame = settings.zero_frequency, exposures.frame_shape
     if said == "corner":
         return None, None
     if said == "centre":
         return frame[0] // 2, frame[1] // 2
     if said == "centre_of_mass":
-        num = min(_LOOKED_AT, len(frames))
+        num = min(_LOOKED_AT, len(exposures))
         total_VU = np.zeros(frame)
-        for points_B in np.array_split(np.unique(np.linspace(0, len(frames) - 1, num).astype(np.int64)), -(-num // 16)):
-            total_VU += whole.intensities(frames[points_B]).sum(axis=0, dtype=np.float64)
+        points = np.unique(np.linspace(0, len(exposures) - 1, num).astype(np.int64))
+        for points_B in np.array_split(points, -(-num // 16)):
+            intensities_BVU = whole.intensities(*exposures[points_B])
+            if whole.may_fail or exposures.has_masks:
+                intensities_BVU = np.nan_to_num(intensities_BVU, copy=False, nan=0.0, posinf=np.inf)
+            total_VU += intensities_BVU.sum(axis=0, dtype=np.float64)
         return beam_by_centre_of_mass(total_VU, f"{source}: {settings.patterns}")
     row, column = round(said[0]), round(said[1])
     if not (0 <= row < frame[0] and 0 <= column < frame[1]):
@@ -285,19 +418,22 @@ def _geometry(
     # Object pixels along each axis: 1 / (detector pixels · dk), where binning makes dk larger and their number smaller.
     finer_2 = np.array([shape[which] * settings.prepare.bin / frame[which] for which in (0, 1)])
     sizes_2: NDArray[np.float64] | None = None
-    dk = settings.dk_per_angstrom
-    if settings.detector_distance_m is not None and settings.detector_pixel_um is not None and wavelength is not None:
-        dk = settings.detector_pixel_um * 1e4 / (wavelength * settings.detector_distance_m * 1e10)
+    dk_2 = _pair(settings.dk_per_angstrom)
+    pixel_2 = _pair(settings.detector_pixel_um)
+    if settings.detector_distance_m is not None and pixel_2 is not None and wavelength is not None:
+        dk_2 = pixel_2 * 1e4 / (wavelength * settings.detector_distance_m * 1e10)
     if settings.pixel_size_angstrom is not None:
-        sizes_2 = settings.pixel_size_angstrom / finer_2
-    elif dk is not None:
-        sizes_2 = 1.0 / (np.array(frame) * dk * finer_2)
-    if sizes_2 is not None and abs(sizes_2[0] / sizes_2[1] - 1) > 1e-6:
+        sizes_2 = _said_sizes(settings.pixel_size_angstrom, frame, finer_2, source) / finer_2
+    elif dk_2 is not None:
+        sizes_2 = 1.0 / (np.array(frame) * dk_2 * finer_2)
+    if sizes_2 is not None and abs(sizes_2[0] / sizes_2[1] - 1) > 1e-3:
+        whole_2 = sizes_2 * np.array(shape)
+        to = [round(float(each)) for each in whole_2 / sizes_2.min()]
         raise DataError(
             f"{source}: patterns of {shape[0]} × {shape[1]} pixels have object pixels of {sizes_2[0]:.4g} × "
-            f"{sizes_2[1]:.4g} Å, which must be square: set prepare.pad = [{max(shape)}, {max(shape)}], or prepare.crop"
+            f"{sizes_2[1]:.4g} Å (rows × columns), which must be square: set prepare.pad = {to}, or prepare.crop"
         )
-    size = None if sizes_2 is None else float(sizes_2[0])
+    size = None if sizes_2 is None else float(sizes_2.mean()) if sizes_2[0] != sizes_2[1] else float(sizes_2[0])
     if settings.positions_unit == "pixels":
         return finer_2, size, wavelength
     if size is None:
@@ -307,3 +443,34 @@ def _geometry(
             'data.detector_distance_m; or positions_unit = "pixels"'
         )
     return np.full(2, ANGSTROM[settings.positions_unit] / size), size, wavelength
+
+
+def _pair(value: float | tuple[float, float] | None) -> NDArray[np.float64] | None:
+    return None if value is None else np.array(value if isinstance(value, tuple) else (value, value))
+
+
+def _said_sizes(
+    said: float | tuple[float, float], frame: tuple[int, ...], finer_2: NDArray[np.float64], source: str
+) -> NDArray[np.float64]:
+    """Return the object pixel's size for whole frames, along both axes.
+
+    Equal detector pixels give the longer side the smaller object pixel, so one number for a rectangular detector is
+    that of one side only: the one which neither a crop nor padding changes.
+    """
+    if isinstance(said, tuple) or frame[0] == frame[1]:
+        pair = _pair(said)
+        assert pair is not None
+        return pair
+    kept = [which for which in (0, 1) if abs(finer_2[which] - 1) < 1e-9]
+    if len(kept) == 1:
+        side = frame[kept[0]]
+        return np.array([said * side / each for each in frame])
+    rows, columns = (f"{said:g} × {said * frame[0] / frame[1]:.4g}", f"{said * frame[1] / frame[0]:.4g} × {said:g}")
+    longest = max(frame)
+    raise DataError(
+        f"{source}: pixel_size_angstrom = {said:g} is not enough for a detector of {frame[0]} × {frame[1]} pixels: if "
+        f"its pixels are square, those of the object are not, but {rows} Å (rows × columns) or {columns} Å. Give "
+        f"dk_per_angstrom instead, or both, pixel_size_angstrom = [rows, columns]; and make patterns square, "
+        f"prepare.pad = [{longest}, {longest}], or prepare.crop: then one number is that of the side that is "
+        "left as it is"
+    )

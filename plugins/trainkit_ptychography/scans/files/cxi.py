@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from trainkit import component
-from trainkit_ptychography.scans.files.kind import FileDiffraction
+from trainkit_ptychography.scans.files.kind import FileDiffraction, LengthUnit
 
 if TYPE_CHECKING:
     from trainkit_ptychography.scans.scan import Recording
@@ -29,12 +29,14 @@ class CXIDiffraction(FileDiffraction):
     Attributes:
         positions_unit: Unit of a raster, or of ``positions`` where the recipe names them; these are (row, column).
         radiation: Whether the energy is that of "photons" or of "electrons".
+        use_mask: Whether the mask of the file is used, if it has one; ``prepare.mask`` names another.
     """
 
     requires: ClassVar[tuple[str, ...]] = ("h5py",)
 
-    positions_unit: Literal["angstrom", "nm", "um", "m", "pixels"] = "m"
+    positions_unit: LengthUnit = "m"
     radiation: Literal["electrons", "photons"] = "photons"
+    use_mask: bool = True
 
     def read(self) -> Recording:
         """Open the file."""

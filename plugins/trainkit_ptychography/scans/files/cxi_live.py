@@ -100,26 +100,23 @@ def _energy(settings: CXIDiffraction, file: HDF5File) -> dict[str, float]:
     return {}
 
 
-def _detector(settings: CXIDiffraction, file: HDF5File) -> dict[str, float]:
+def _detector(settings: CXIDiffraction, file: HDF5File) -> dict[str, Any]:
     if settings.pixel_size_angstrom is not None or settings.dk_per_angstrom is not None:
         return {}
-    found: dict[str, float] = {}
+    found: dict[str, Any] = {}
     if settings.detector_distance_m is None and (name := file.first(_in_detector("distance"))):
         found["detector_distance_m"] = abs(_length(file, name))
     if settings.detector_pixel_um is None:
         sizes = [_length(file, name) for each in "xy" if (name := file.first(_in_detector(f"{each}_pixel_size")))]
         if len(sizes) == 2 and abs(sizes[0] / sizes[1] - 1) > 1e-3:
-            raise DataError(
-                f"{file.source}: a detector pixel is {sizes[0] * 1e6:g} × {sizes[1] * 1e6:g} µm, which is not square; "
-                "that is not supported: resample the patterns"
-            )
-        if sizes:
+            found["detector_pixel_um"] = (sizes[1] * 1e6, sizes[0] * 1e6)  # rows are along y
+        elif sizes:
             found["detector_pixel_um"] = sizes[0] * 1e6
     return found
 
 
 def _positions(settings: CXIDiffraction, file: HDF5File) -> tuple[CXIDiffraction, ReaderHints]:
-    hints = ReaderHints(bad_VU=_mask(settings, file))
+    hints = _mask(settings, file)
     if settings.raster is not None:
         return settings, hints
     if settings.positions is not None:
@@ -127,11 +124,12 @@ def _positions(settings: CXIDiffraction, file: HDF5File) -> tuple[CXIDiffraction
     places = ["sample_1/geometry_1/translation", "instrument_1/detector_1/translation", "data_1/translation"]
     settings = _changed(settings, positions_unit="m")
     if found := file.first(_in_entry(*places)):
-        return settings, hints._replace(points_N2=_points(file, found))
+        return settings, hints._replace(points_N2=_points(file, found), positions_dtype=file.stored(found).dtype)
     for group in _in_entry(*_SCAN):
         rows, columns = (file.first([f"{group}/{name}"]) for name in "yx")
         if rows is not None and columns is not None:
-            return settings, hints._replace(points_N2=_points(file, (rows, columns)))
+            points_N2 = _points(file, (rows, columns))
+            return settings, hints._replace(points_N2=points_N2, positions_dtype=file.stored(rows).dtype)
     raise file.missing(
         "has no positions in the places of CXI or NeXus (soft links are not followed); say where: positions = …, or "
         "raster = { step = … }"
@@ -154,16 +152,19 @@ def _points(file: HDF5File, names: str | tuple[str, ...]) -> NDArray[np.float64]
     return points_N2 * _factor(file, names, file.units(names) or "m", _METRES)
 
 
-def _mask(settings: CXIDiffraction, file: HDF5File) -> NDArray[np.bool_] | None:
-    """Return the bad pixels of the detector's own mask."""
-    if settings.prepare.mask is not None:
-        return None
+def _mask(settings: CXIDiffraction, file: HDF5File) -> ReaderHints:
+    """Return the bad pixels of the detector's own mask, of all patterns or of each."""
+    if settings.prepare.mask is not None or not settings.use_mask:
+        return ReaderHints()
     found = file.first([*_in_detector("mask"), *_in_detector("pixel_mask")])
+    found = found or file.first([f"{each}/pixel_mask" for each in _in_detector("detectorSpecific")])
     if found is None:
-        return None
+        return ReaderHints()
+    if sum(size > 1 for size in file.stored(found).shape[:-2]):
+        return ReaderHints(mask=found, mask_ignores=_HAS_SIGNAL)
     marks_VU = file.array(found)
     bad_VU: NDArray[np.bool_] = (marks_VU.astype(np.int64) & ~_HAS_SIGNAL) != 0
-    return bad_VU
+    return ReaderHints(bad_VU=bad_VU)
 
 
 def _changed(settings: Any, **changes: Any) -> CXIDiffraction:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
 from trainkit import INPUT_PATH, Problem, component
 from trainkit_ptychography.scans.kind import DiffractionData
+from trainkit_ptychography.scans.leave_out import LeaveOut
 from trainkit_ptychography.scans.prepare import Prepare, pair_of_counts
 
 if TYPE_CHECKING:
     from trainkit import Recipe
+
+LengthUnit = Literal["angstrom", "nm", "um", "mm", "m", "pixels"]
+"""Units that positions may have; "pixels" are those of the object."""
 
 _positive = attrs.validators.optional(attrs.validators.gt(0.0))
 
@@ -23,6 +27,20 @@ def _step(
 ) -> None:
     if any(not abs(each) > 0 for each in (value if isinstance(value, tuple) else (value,))):
         raise ValueError(f"must not be 0, got {value}")
+
+
+def _positive_pair(
+    instance: object, attribute: attrs.Attribute[Any], value: float | tuple[float, float] | None
+) -> None:
+    if value is not None and any(not each > 0 for each in (value if isinstance(value, tuple) else (value,))):
+        raise ValueError(f"must be above 0, got {list(value) if isinstance(value, tuple) else value}")
+
+
+def _axes_of_probe(instance: object, attribute: attrs.Attribute[Any], value: str | None) -> None:
+    if value is not None and sorted(value) not in (list("xy"), list("mxy")):
+        raise ValueError(
+            f'must have each of the letters y, x once, and m if there are modes: "myx" or "xym"; got "{value}"'
+        )
 
 
 @component
@@ -66,10 +84,13 @@ class FileDiffraction(DiffractionData):
         positions_flip: Axes that run the other way: "rows", "columns".
         positions_rotation_deg: By how much the scan is turned against the detector: from the column axis (right)
             towards the row axis (down).
-        pixel_size_angstrom: Size of an object pixel, for patterns before they are cropped or padded. Either this, or
-            dk_per_angstrom, or detector_pixel_um and detector_distance_m; or none if positions are in pixels.
-        dk_per_angstrom: Size of a detector pixel in 1/Å, before binning; an object pixel is 1 / (rows · dk).
-        detector_pixel_um: Size of a detector pixel, before binning; needs the wavelength too.
+        pixel_size_angstrom: Size of an object pixel, for patterns before they are cropped or padded; [rows, columns]
+            if the two differ. One number for a rectangular detector is that of the side that is neither cropped nor
+            padded. Either this, or dk_per_angstrom, or detector_pixel_um and detector_distance_m; or none if positions
+            are in pixels.
+        dk_per_angstrom: Size of a detector pixel in 1/Å, before binning, or [rows, columns]; an object pixel is 1 /
+            (rows · dk).
+        detector_pixel_um: Size of a detector pixel, before binning, or [rows, columns]; needs the wavelength too.
         detector_distance_m: Distance from specimen to detector.
         energy_kev: Energy of the radiation. Either this, or wavelength_angstrom, or none if nothing needs it.
         radiation: Whether energy_kev is that of "electrons" or of "photons".
@@ -78,9 +99,12 @@ class FileDiffraction(DiffractionData):
         defocus_angstrom: Underfocus, likewise.
         probe: Array of a guess of the probe: complex, (…, rows, columns), centred at (rows//2, columns//2); flipped,
             cropped, binned and padded as the patterns are.
+        probe_axes: Order of the axes of that array if it differs: "m" modes, "y" and "x" rows and columns. "xym" suits
+            files written by Matlab.
         truth_phase: Array of the object's true phase in rad, if it is known: pixel [i, j] at position (i, j) pixels.
         truth_positions: Array of the true positions, if they are known, in the form of ``positions``.
         prepare: What is done to patterns: background, bad pixels, cropping, binning, padding.
+        leave_out: Which patterns are not used.
     """
 
     path: Path = attrs.field(metadata=INPUT_PATH)
@@ -91,13 +115,13 @@ class FileDiffraction(DiffractionData):
     zero_frequency: Literal["centre", "corner", "centre_of_mass"] | tuple[float, float] = "centre"
     positions: str | tuple[str, str] | None = None
     raster: Raster | None = None
-    positions_unit: Literal["angstrom", "nm", "um", "m", "pixels"] = "angstrom"
+    positions_unit: LengthUnit = "angstrom"
     positions_order: Literal["row_column", "column_row"] = "row_column"
     positions_flip: tuple[Literal["rows", "columns"], ...] = ()
     positions_rotation_deg: float = 0.0
-    pixel_size_angstrom: float | None = attrs.field(default=None, validator=_positive)
-    dk_per_angstrom: float | None = attrs.field(default=None, validator=_positive)
-    detector_pixel_um: float | None = attrs.field(default=None, validator=_positive)
+    pixel_size_angstrom: float | tuple[float, float] | None = attrs.field(default=None, validator=_positive_pair)
+    dk_per_angstrom: float | tuple[float, float] | None = attrs.field(default=None, validator=_positive_pair)
+    detector_pixel_um: float | tuple[float, float] | None = attrs.field(default=None, validator=_positive_pair)
     detector_distance_m: float | None = attrs.field(default=None, validator=_positive)
     energy_kev: float | None = attrs.field(default=None, validator=_positive)
     radiation: Literal["electrons", "photons"] = "electrons"
@@ -105,9 +129,11 @@ class FileDiffraction(DiffractionData):
     semiangle_mrad: float | None = attrs.field(default=None, validator=_positive)
     defocus_angstrom: float | None = None
     probe: str | None = None
+    probe_axes: str | None = attrs.field(default=None, validator=_axes_of_probe)
     truth_phase: str | None = None
     truth_positions: str | None = None
     prepare: Prepare = Prepare()
+    leave_out: LeaveOut = LeaveOut()
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Check what is given twice, or not at all."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from trainkit import Problem, component
-from trainkit_ptychography.scans.files.kind import FileDiffraction, needs_size
+from trainkit_ptychography.scans.files.kind import FileDiffraction, LengthUnit, needs_size
 from trainkit_ptychography.scans.files.readers.numpy import NumPyReader
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class NumPyDiffraction(FileDiffraction):
 
     patterns: str = "data"
     positions: str | tuple[str, str] = "scan"
-    positions_unit: Literal["angstrom", "nm", "um", "m", "pixels"] = "pixels"
+    positions_unit: LengthUnit = "pixels"
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Check the suffix of the file too."""

@@ -1,0 +1,263 @@
+"""Pixels that did not measure are named with the line that leaves them out, and that line leaves them out."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from inspected import inspected
+
+from trainkit import Context, DataError
+from trainkit_ptychography.losses.amplitude import Amplitude
+from trainkit_ptychography.losses.intensity import Intensity
+from trainkit_ptychography.losses.poisson import Poisson
+from trainkit_ptychography.scans.files.hdf5 import HDF5Diffraction
+from trainkit_ptychography.scans.kind_live import LiveDiffraction
+from trainkit_ptychography.scans.prepare import Prepare
+from trainkit_ptychography.scans.scan import checked
+from trainkit_ptychography.scans.simulated import SimulatedDiffraction
+from trainkit_ptychography.scans.simulated_live import simulate
+
+SIMULATED = simulate(SimulatedDiffraction(scan_shape=(8, 8), detector_size=32, dose_per_square_angstrom=1e5))
+COUNTS = np.fft.fftshift(np.asarray(SIMULATED.intensities_NYX), axes=(1, 2))
+GENERATOR = np.random.default_rng(8)
+
+
+def written(folder: Path, counts: np.ndarray = COUNTS, **arrays: Any) -> Path:
+    with h5py.File(folder / "scan.h5", "w") as file:
+        file["data"], file["points"] = counts, SIMULATED.scan.positions_N2
+        for name, array in arrays.items():
+            file[name] = array
+    return folder / "scan.h5"
+
+
+def settings(path: Path, **more: Any) -> HDF5Diffraction:
+    prepare = Prepare(**{key: _as_tuple(each) for key, each in more.pop("prepare", {}).items()})
+    known = {"pixel_size_angstrom": 0.4, "energy_kev": 80.0, "semiangle_mrad": 25.0, "defocus_angstrom": 60.0}
+    given = {"patterns": "data", "positions": "points", "positions_unit": "pixels", **known, **more}
+    return HDF5Diffraction(path=path, prepare=prepare, **given)
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(_as_tuple(each) for each in value) if isinstance(value, list) else value
+
+
+def doubts(data: HDF5Diffraction) -> list[str]:
+    return [line for line in inspected(data) if line.startswith("warning")]
+
+
+def line_of(text: str) -> dict[str, Any]:
+    """Return the settings of ``prepare`` that a message says to paste."""
+    table = re.search(r"prepare = (\{.*\})", text)
+    if table:
+        found: dict[str, Any] = tomllib.loads(table[0])["prepare"]
+        return found
+    single = re.search(r"prepare\.(bad_\w+ = (\[.*?\]|[\d.]+))", text)
+    assert single, text
+    return tomllib.loads(single[1])
+
+
+def live(data: HDF5Diffraction) -> LiveDiffraction:
+    return data.build(Context(0, torch.device("cpu"), 0, 1, Path()))
+
+
+HOT = [[1, 20], [5, 5], [16, 17], [16, 18], [31, 2]]
+
+
+def with_hot(counts: np.ndarray) -> np.ndarray:
+    for row, column in HOT:
+        counts[:, row, column] = GENERATOR.poisson(6e4, len(counts))
+    return counts
+
+
+def with_gap(counts: np.ndarray) -> np.ndarray:
+    counts[:, 13], counts[:, 20, 15] = 0, 0
+    return counts
+
+
+def with_stuck(counts: np.ndarray) -> np.ndarray:
+    counts[:, 3, 4], counts[:, 20, 21] = 7, 50
+    return counts
+
+
+def with_cosmics(counts: np.ndarray) -> np.ndarray:
+    hit = GENERATOR.random(counts.shape) < 1e-3
+    return np.where(hit, 5e4, counts)
+
+
+def with_marks(counts: np.ndarray) -> np.ndarray:
+    counts = counts.astype(np.int32)
+    counts[:, 10:12], counts[:, 5, 9] = -1, -2
+    return counts
+
+
+def with_unsigned_marks(counts: np.ndarray) -> np.ndarray:
+    counts = counts.astype(np.uint32)
+    counts[:, 10:12], counts[:, 5, 9] = 2**32 - 1, 2**32 - 2
+    return counts
+
+
+def with_saturation(counts: np.ndarray) -> np.ndarray:
+    return np.minimum(counts, np.sort(counts.ravel())[-800])
+
+
+def with_full_type(counts: np.ndarray) -> np.ndarray:
+    return np.minimum(3 * counts, 255).astype(np.uint8)
+
+
+def with_nan(counts: np.ndarray) -> np.ndarray:
+    counts[:, 7, 7], counts[3, 12, 12] = np.nan, np.inf
+    return counts
+
+
+def with_float_sentinel(counts: np.ndarray) -> np.ndarray:
+    counts[:, 12] = -9999.5
+    return counts
+
+
+@pytest.mark.parametrize(
+    ("fault", "key", "value"),
+    [
+        (with_hot, "bad_pixels", HOT),
+        (with_gap, "bad_rows", [13]),
+        (with_stuck, "bad_pixels", [[3, 4], [20, 21]]),
+        (with_unsigned_marks, "bad_values", [2**32 - 1]),
+    ],
+)
+def test_what_is_wrong_with_pixels_is_said_with_the_line_that_mends_it(tmp_path, fault, key, value):
+    path = written(tmp_path, fault(COUNTS.copy()))
+    said = doubts(settings(path))
+    assert key in said[0]
+    prepare: dict[str, Any] = {}
+    while new := doubts(settings(path, prepare=prepare)):  # a line may leave more than one doubt
+        found = line_of(new[0])
+        assert found.keys() - prepare.keys() or found != {each: prepare[each] for each in found}, new
+        prepare |= {each: [*prepare.get(each, []), *found[each]] for each in found}
+    assert value == prepare[key] or set(value) <= set(prepare[key])
+
+
+@pytest.mark.parametrize(
+    ("fault", "words", "values"),
+    [
+        (with_marks, r"65 pixels are -1 or -2, in all of 64 patterns", [-1, -2]),
+        (with_float_sentinel, r"32 pixels are -9999.5, in all of 64 patterns", [-9999.5]),
+        (with_nan, r"1 pixel is nan, in all of 64 patterns", [float("nan"), float("inf")]),
+    ],
+)
+def test_values_that_are_no_counts_are_refused_with_how_to_leave_them_out(tmp_path, fault, words, values):
+    path = written(tmp_path, fault(COUNTS.copy()))
+    with pytest.raises(DataError, match=words) as caught:
+        doubts(settings(path))
+    assert "prepare.bad_values = [" in str(caught.value)
+    with pytest.raises(DataError, match=words):  # a run says the same
+        live(settings(path))
+    assert doubts(settings(path, prepare={"bad_values": values})) == []
+
+
+def test_counts_at_the_end_of_their_type_are_saturated(tmp_path):
+    said = doubts(settings(written(tmp_path, with_full_type(COUNTS.copy()))))
+    assert re.search(
+        r"in some patterns at 255, the end of what uint8 can hold: saturated.*bad_values = \[255\]", said[0]
+    )
+
+
+def test_marks_that_were_set_to_zero_are_still_seen(tmp_path):
+    said = doubts(settings(written(tmp_path, with_marks(COUNTS.copy())), prepare={"background": 0.0}))
+    assert "65 pixels are -1 or -2" in said[0]
+
+
+def test_noise_around_zero_is_no_mark(tmp_path):
+    path = written(tmp_path, COUNTS + GENERATOR.normal(0, 0.3, COUNTS.shape).astype(np.float32))
+    with pytest.raises(DataError, match=r"% of all values are negative.*prepare.background = 0.0 sets these to 0"):
+        doubts(settings(path))
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"), [(with_cosmics, "single values in .* are outliers"), (with_saturation, "satur")]
+)
+def test_values_above_a_border_can_be_left_out_where_they_occur(tmp_path, fault, words):
+    counts = fault(COUNTS.copy())
+    path = written(tmp_path, counts)
+    said = doubts(settings(path))
+    assert re.search(words, said[0]), said
+    border = line_of(said[0])["bad_above"]
+    assert doubts(settings(path, prepare={"bad_above": border})) == []
+    recording = checked(settings(path, prepare={"bad_above": border}).read())
+    assert recording.scan.frame_masks
+    left_out = np.isnan(np.fft.fftshift(np.asarray(recording.intensities_NYX[:]), axes=(1, 2)))
+    np.testing.assert_array_equal(left_out, counts > border)
+
+
+@pytest.mark.parametrize("dtype", ["u2", "i4", "f4", "f8"])
+@pytest.mark.parametrize("scale", [1.0, 37.5])
+def test_nothing_is_said_of_pixels_that_measure(tmp_path, dtype, scale):
+    if scale != 1 and dtype[0] != "f":
+        pytest.skip("a gain makes no whole numbers")
+    assert doubts(settings(written(tmp_path, (COUNTS * scale).astype(dtype)))) == []
+
+
+def test_few_electrons_are_not_taken_for_hot_pixels(tmp_path):
+    few = GENERATOR.poisson(COUNTS / COUNTS.sum((1, 2)).mean() * 40).astype(np.uint8)
+    for counts in (few, few * np.float32(151.3) + GENERATOR.normal(40, 2, few.shape).clip(0).astype(np.float32)):
+        said = [each for each in doubts(settings(written(tmp_path, counts))) if "pixel" in each and "bad_" in each]
+        assert said == []
+
+
+def test_equal_frames_are_pointed_out(tmp_path):
+    counts = COUNTS.copy()
+    counts[[11, 12, 40]] = counts[[10, 10, 39]]
+    assert "leave_out = { points = [11, 12, 40] }" in doubts(settings(written(tmp_path, counts)))[0]
+
+
+# ---- masks of single patterns ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("way", ["mask", "good", "value"])
+def test_a_pixel_that_failed_in_one_pattern_does_not_count_there(tmp_path, way):
+    failed = GENERATOR.random(COUNTS.shape) < 0.02
+    failed[:, 9, 9] = True  # in all of them
+    path = written(tmp_path, np.where(failed, 3e4, COUNTS), bad=failed.astype("u1"), good=~failed)
+    prepare = {
+        "mask": {"mask": "bad"},
+        "good": {"mask": "good", "mask_marks": "good"},
+        "value": {"bad_values": [3e4]},
+    }[way]
+    data = live(settings(path, validation_fraction=0.0, prepare=prepare))
+    good = np.fft.ifftshift(~failed, axes=(1, 2))
+    mean = (np.asarray(SIMULATED.intensities_NYX) * good).sum(0) / np.maximum(good.sum(0), 1)
+    assert data.mean_counts == pytest.approx(mean.sum(), rel=1e-6)
+    assert data.mask_YX is not None
+    assert np.flatnonzero(~data.mask_YX.numpy()).tolist() == [np.flatnonzero(~good.any(0))[0]]
+    for batch in data.evaluate("train"):
+        index = batch["index"].numpy()
+        np.testing.assert_array_equal(batch["mask"].numpy(), good[index])
+        expected = np.sqrt(np.asarray(SIMULATED.intensities_NYX)[index] * good[index] / data.mean_counts)
+        np.testing.assert_allclose(batch["amplitudes"].numpy(), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("loss", [Amplitude(), Intensity(), Poisson()])
+def test_a_loss_does_not_see_what_failed_in_a_pattern(loss):
+    class AnyData:
+        mask_YX, mean_counts = torch.ones(4, 5, dtype=torch.bool), 100.0
+
+    generator = torch.Generator().manual_seed(1)
+    outputs = {"intensities": torch.rand(3, 4, 5, generator=generator)}
+    mask = torch.rand(3, 4, 5, generator=generator) > 0.5
+    batch = {"amplitudes": torch.rand(3, 4, 5, generator=generator), "mask": mask}
+    function = loss.build(AnyData())
+    found = function(outputs, batch, torch.nn.Identity())
+    changed = {"intensities": torch.where(mask, outputs["intensities"], 9.0)}
+    assert torch.equal(function(changed, batch, torch.nn.Identity()), found)
+    assert function(outputs, {"amplitudes": batch["amplitudes"]}, torch.nn.Identity()) > found
+
+
+def test_masks_must_be_as_many_as_patterns(tmp_path):
+    path = written(tmp_path, bad=np.zeros((63, 32, 32), "u1"))
+    with pytest.raises(DataError, match=r"63 masks .* for 64 patterns"):
+        settings(path, prepare={"mask": "bad"}).read()
