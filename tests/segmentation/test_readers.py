@@ -429,7 +429,7 @@ SPOILT = [
     (spoil_missing, "there is no"),
     (spoil_dimension, "expected three dimensions, or four with the channels last, got (9, 9)"),
     (spoil_channels, "the data set has 1 channels, but this image has 2"),
-    (spoil_nan, "5 voxels are NaN or infinite"),
+    (spoil_nan, "5 of 8640 voxels are NaN"),
     (spoil_shape, "the label is on another grid than case_001.nii.gz: 20×24×18 and 20×24×17 voxels"),
     (spoil_affine, "corners are up to 5 mm apart"),
     (spoil_values, "values that are not declared: 7 (1 voxels); the declared ones are 0, 1, 2"),

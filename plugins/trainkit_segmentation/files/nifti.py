@@ -1,23 +1,37 @@
-"""NIfTI files: header and voxels. Whatever is wrong with a file is reported in one sentence."""
+"""NIfTI files: header and voxels. Whatever is wrong with a file is reported in one sentence.
+
+What a header declares is compared with the size of the file and with the free memory before voxels are read, and hardly
+more is unpacked than it declares.
+"""
 
 from __future__ import annotations
 
-import gzip
+import math
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
-import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
+from nibabel.nifti1 import Nifti1Header
+from nibabel.nifti2 import Nifti2Header
+from nibabel.openers import Opener
+from nibabel.volumeutils import apply_read_scaling
 
-from trainkit import DataError
+from trainkit import DataError, bytes_in_words, free_host_memory
 
 Array = np.ndarray[Any, Any]
 
-_UNREADABLE = (ImageFileError, OSError, EOFError, ValueError, TypeError, zlib.error, MemoryError)
 _CLOSE = 0.1  # voxels: grids that are at most this far apart count as the same; headers are rounded to float32
+_KINDS: dict[int, Any] = {348: Nifti1Header, 540: Nifti2Header}  # by the size of the header
+_MOST_UNPACKED = {".gz": 1032, ".nii": 1}  # bytes for each byte of the file; bzip2 and zstandard have no such limit
+_MOST_BEFORE = 1 << 26  # bytes of extensions between header and voxels
+_MOST_AFTER = 1 << 20  # bytes that a packed file may hold after the voxels
+_BLOCK = 1 << 20
+_SMALLEST_MM, _LARGEST_MM = 1e-6, 1e5
+_WORTH_TELLING = 30  # nibabel's level of a header's fault that it cannot tell how to correct
 
 
 @attrs.frozen
@@ -30,6 +44,7 @@ class Header:
         channels: Length of the fourth axis, 1 if there is none.
         affine: (4, 4), from voxels to mm (right, anterior, superior).
         num_bytes: Size of the unpacked voxels.
+        corrections: Entries of the header that are not allowed, and what is taken instead.
     """
 
     path: Path
@@ -37,6 +52,7 @@ class Header:
     channels: int
     affine: Array = attrs.field(eq=False)
     num_bytes: int
+    corrections: tuple[str, ...] = ()
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -46,16 +62,22 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """Read a file's header, and check that a packed file is long enough.
+    """Read a file's header, and compare it with the file's size.
 
     Raises:
-        DataError: The file is missing, not NIfTI, truncated, or not three-dimensional.
+        DataError: The file is missing, not NIfTI, shorter than its header needs, not three-dimensional, or needs more
+            memory than is free.
     """
-    return _header(path, _open(path))
+    with _opened(path) as file:
+        return _stored(path, file).header
 
 
-def read_voxels(path: Path) -> tuple[Header, Array]:
+def read_voxels(path: Path, *, nan_as_zero: bool = False) -> tuple[Header, Array]:
     """Read a whole file.
+
+    Args:
+        path: The file.
+        nan_as_zero: Whether voxels that are NaN are taken as 0, instead of refusing the file.
 
     Returns:
         The header, and the voxels (C, X, Y, Z): float32 if the file has fractions or is scaled, else its integers.
@@ -63,16 +85,14 @@ def read_voxels(path: Path) -> tuple[Header, Array]:
     Raises:
         DataError: The file cannot be read, or has values that are not finite.
     """
-    image = _open(path)
-    header = _header(path, image)
-    try:
-        array = np.asanyarray(image.dataobj)
-    except _UNREADABLE as error:
-        raise DataError(f"{path}: the voxels cannot be read, the file is damaged: {_first_line(error)}") from error
-    if array.dtype.kind == "f":
-        array = array.astype(np.float32, copy=False)
-        if wrong := int(array.size - np.isfinite(array).sum()):
-            raise DataError(f"{path}: {wrong} voxels are NaN or infinite")
+    with _opened(path) as file:
+        stored = _stored(path, file)
+        array = _voxels(path, file, stored)
+        header = stored.header
+        if array.dtype.kind == "f":
+            with np.errstate(over="ignore"):  # what does not fit becomes infinite
+                array = array.astype(np.float32, copy=False)
+            array = _finite(path, array, nan_as_zero)
     array = array.reshape((*header.shape, header.channels))
     return header, np.moveaxis(array, -1, 0)
 
@@ -112,50 +132,154 @@ def grid_difference(one: Header, other: Header) -> str | None:
     return f"corners are up to {apart:.3g} mm apart (affines differ)"
 
 
-def _open(path: Path) -> Any:
+class _Stored(NamedTuple):
+    """How voxels are stored in a file."""
+
+    header: Header
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    offset: int
+    slope: float | None
+    intercept: float | None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Open a file, unpacked if its name says that it is packed; turn whatever a parser raises into one sentence."""
+    if not path.is_file():
+        what = "this is no regular file" if path.exists() else "there is no such file"
+        raise DataError(f"{path}: {what}")
     try:
-        image = nibabel.load(path)
-    except FileNotFoundError as error:
-        raise DataError(f"{path}: there is no such file") from error
-    except _UNREADABLE as error:
+        with Opener(str(path)) as file:
+            yield file
+    except DataError:
+        raise
+    except Exception as error:
+        if isinstance(error, EOFError | zlib.error) or "CRC" in str(error):
+            raise DataError(f"{path}: the file is truncated or damaged: {_first_line(error)}") from error
         raise DataError(f"{path}: cannot be read as NIfTI: {_first_line(error)}") from error
-    return image
 
 
-def _header(path: Path, image: Any) -> Header:
-    shape = tuple(int(n) for n in image.shape)
-    while len(shape) > 3 and shape[-1] == 1:
-        shape = shape[:-1]
-    if len(shape) not in (3, 4) or 0 in shape:
-        raise DataError(f"{path}: expected three dimensions, or four with the channels last, got {image.shape}")
-    dtype = image.get_data_dtype()
+def _stored(path: Path, file: Any) -> _Stored:
+    """Read and check a header."""
+    block = file.read(540)
+    size = int.from_bytes(block[:4], "little")
+    size = size if size in _KINDS else int.from_bytes(block[:4], "big")
+    if size not in _KINDS or len(block) < size:
+        packed = " (it is packed, but its name does not end in .gz)" if block[:2] == b"\x1f\x8b" else ""
+        raise DataError(f"{path}: cannot be read as NIfTI: it does not begin with such a header{packed}")
+    raw = _KINDS[size](block[:size], check=False)
+    if raw["magic"].item() == raw.pair_magic:
+        raise DataError(f"{path}: header and voxels are in two files (.hdr and .img); convert them to one .nii file")
+    if raw["magic"].item() != raw.single_magic:
+        raise DataError(f"{path}: cannot be read as NIfTI: the header lacks the mark of the format")
+    faults = _Faults()
+    with np.errstate(all="ignore"):
+        raw.check_fix(logger=faults)
+        affine = np.asarray(raw.get_best_affine(), dtype=np.float64)
+        shape = _shape(path, raw.get_data_shape())
+        dtype = raw.get_data_dtype()
+        start = float(raw["vox_offset"])
     if dtype.kind not in "iuf":
         raise DataError(f"{path}: voxels must be integers or real numbers, got {dtype}")
-    affine = np.asarray(image.affine, dtype=np.float64)
-    if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
-        raise DataError(f"{path}: the header's affine is unusable: a voxel has no size, or a value is not finite")
-    num_bytes = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if path.suffix == ".gz":
-        _check_length(path, int(image.dataobj.offset) + num_bytes)
+    _check_affine(path, affine)
+    if not (size + 4 <= start <= _MOST_BEFORE and start == int(start)):
+        raise DataError(f"{path}: the header is damaged: the voxels cannot begin at byte {start:g}")
+    slope, intercept = raw.get_slope_inter()
+    num_bytes = math.prod(shape) * dtype.itemsize
+    _check_size(path, int(start) + num_bytes)
+    _check_memory(path, math.prod(shape), dtype, (slope, intercept) not in ((None, None), (1.0, 0.0)))
     x, y, z = shape[:3]
-    return Header(path, (x, y, z), shape[3] if len(shape) == 4 else 1, affine, num_bytes)
+    header = Header(path, (x, y, z), shape[3] if len(shape) == 4 else 1, affine, num_bytes, tuple(faults.told))
+    return _Stored(header, shape, dtype, int(start), slope, intercept)
 
 
-def _check_length(path: Path, expected: int) -> None:
-    """Compare the unpacked length, which a gzip file ends with (modulo 2³²), with what the header needs."""
-    with path.open("rb") as file:
-        file.seek(-4, 2)
-        length = int.from_bytes(file.read(4), "little")
-    if length == expected % 2**32:
-        return
-    try:  # more may follow the voxels, or there are several gzip members and the file ends with the last one's length
-        with gzip.open(path) as unpacked:
-            unpacked.seek(expected)
-            found = unpacked.tell()
-    except _UNREADABLE as error:
-        raise DataError(f"{path}: the file is truncated or damaged: {_first_line(error)}") from error
-    if found < expected:
-        raise DataError(f"{path}: the file is truncated: the header needs {expected} bytes, there are {found}")
+class _Faults:
+    """Collects what nibabel corrects in a header, instead of writing it to the terminal."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def log(self, level: int, message: str) -> None:
+        """Take in a message."""
+        if level >= _WORTH_TELLING and "SPM" not in message:
+            self.told.append(message)
+
+
+def _shape(path: Path, declared: tuple[int, ...]) -> tuple[int, ...]:
+    shape = tuple(int(n) for n in declared)
+    while len(shape) > 3 and shape[-1] == 1:
+        shape = shape[:-1]
+    if len(shape) not in (3, 4) or min(shape) < 1:
+        raise DataError(f"{path}: expected three dimensions, or four with the channels last, got {tuple(declared)}")
+    return shape
+
+
+def _check_affine(path: Path, affine: Array) -> None:
+    if np.isfinite(affine).all():
+        sizes = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+        flat = abs(np.linalg.det(affine[:3, :3] / np.maximum(sizes, np.finfo(float).tiny))) < 1e-6
+        if sizes.min() >= _SMALLEST_MM and sizes.max() <= _LARGEST_MM and not flat:
+            return
+    raise DataError(
+        f"{path}: the header's affine is unusable: a voxel has no size, or one beyond {_SMALLEST_MM:g} to "
+        f"{_LARGEST_MM:g} mm, or a value is not finite"
+    )
+
+
+def _check_size(path: Path, needed: int) -> None:
+    """Check that a file can hold what its header declares."""
+    size = path.stat().st_size
+    most = _MOST_UNPACKED.get(path.suffix.lower())
+    if most is not None and size * most < needed:
+        there = f"there are {size}" if most == 1 else f"{size} packed bytes cannot hold them"
+        raise DataError(f"{path}: the file is truncated, or its header damaged: it needs {needed} bytes, {there}")
+
+
+def _check_memory(path: Path, voxels: int, dtype: np.dtype[Any], scaled: bool) -> None:
+    needed = voxels * (dtype.itemsize + 4 + (8 if scaled else 0))  # as stored, as float32, and scaled
+    if needed > (free := free_host_memory()):
+        raise DataError(
+            f"{path}: reading it takes {bytes_in_words(needed)} of memory, and {bytes_in_words(free)} are free: "
+            "its header is damaged, or the volume is too large for this machine"
+        )
+
+
+def _voxels(path: Path, file: Any, stored: _Stored) -> Array:
+    """Read the voxels, scaled, in the shape of the header; of a packed file, to its end, where its checksum is."""
+    file.seek(stored.offset)
+    content = np.empty(stored.header.num_bytes, np.uint8)
+    view, done = memoryview(content.data), 0
+    while done < len(content):
+        count = file.readinto(view[done : done + _BLOCK])
+        if not count:
+            needed = stored.offset + len(content)
+            raise DataError(
+                f"{path}: the file is truncated: the header needs {needed} bytes, there are {stored.offset + done}"
+            )
+        done += count
+    if path.suffix.lower() != ".nii" and len(file.read(_MOST_AFTER)) == _MOST_AFTER:
+        raise DataError(
+            f"{path}: more is packed in it than its header declares ({bytes_in_words(len(content))}): the header is "
+            "damaged, or the file is something else"
+        )
+    array = content.view(stored.dtype).reshape(stored.shape, order="F")
+    with np.errstate(all="ignore"):
+        scaled = apply_read_scaling(array, stored.slope, stored.intercept)
+    return scaled.astype(scaled.dtype.newbyteorder("="), copy=False)
+
+
+def _finite(path: Path, array: Array, nan_as_zero: bool) -> Array:
+    """Return an array without NaN, and refuse what is infinite."""
+    finite = np.isfinite(array)
+    if finite.all():
+        return array
+    nan = np.isnan(array)
+    if infinite := int(array.size - finite.sum() - nan.sum()):
+        raise DataError(f"{path}: {infinite} voxels are infinite, or beyond the range of 32-bit numbers")
+    if not nan_as_zero:
+        raise DataError(f"{path}: {int(nan.sum())} of {nan.size} voxels are NaN")
+    return np.where(nan, np.float32(0), array)
 
 
 def _size(header: Header) -> str:

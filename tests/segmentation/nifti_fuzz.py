@@ -1,0 +1,85 @@
+"""Damages the headers of NIfTI files at random: whatever they say, a file is read or refused in one sentence, at once.
+
+python -m segmentation.nifti_fuzz [NUMBER [SEED]]    from the folder tests; 10,000 files if no number is given
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import random
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+import nibabel
+import numpy as np
+
+from trainkit import DataError
+from trainkit_segmentation.files.nifti import read_integers, read_voxels
+
+_PACKERS = {".nii": bytes, ".nii.gz": gzip.compress, ".nii.bz2": bz2.compress}
+_ODD = (0, 1, 0x7F, 0x80, 0xFF)
+_MOST_SECONDS = 1.0
+
+
+def fuzz(number: int, seed: int, folder: Path) -> Counter[str]:
+    """Read ``number`` damaged files.
+
+    Returns:
+        How many were read, and how many refused.
+
+    Raises:
+        AssertionError: A file led to another exception, took a second, or was refused in several lines.
+    """
+    rng = random.Random(seed)
+    sources = [_source(folder, kind) for kind in (nibabel.Nifti1Image, nibabel.Nifti2Image)]
+    outcome: Counter[str] = Counter()
+    for n in range(number):
+        content, length = rng.choice(sources)
+        ending = rng.choice(list(_PACKERS))
+        path = folder / f"damaged{ending}"
+        path.write_bytes(_PACKERS[ending](_damaged(content, length, rng)))
+        began = time.monotonic()
+        try:
+            rng.choice((read_integers, read_voxels))(path)
+            outcome["read"] += 1
+        except DataError as error:
+            told = str(error)
+            assert told.startswith(f"{path}: "), told
+            assert "\n" not in told, told
+            outcome["refused"] += 1
+        except Exception as error:
+            raise AssertionError(f"file {n} of seed {seed}: {type(error).__name__}: {error}") from error
+        assert time.monotonic() - began < _MOST_SECONDS, f"file {n} of seed {seed} took a second"
+    return outcome
+
+
+def _source(folder: Path, kind: type) -> tuple[bytes, int]:
+    path = folder / "whole.nii"
+    image = kind(np.arange(6 * 5 * 4, dtype=np.int16).reshape(6, 5, 4), np.diag([1.0, 2.0, 3.0, 1.0]))
+    nibabel.save(image, path)
+    return path.read_bytes(), image.header.sizeof_hdr + 4
+
+
+def _damaged(content: bytes, header: int, rng: random.Random) -> bytes:
+    """Return a file with a few wrong bytes in its header, or a wrong number, or its end cut off."""
+    wrong = bytearray(content)
+    for _ in range(rng.choice((1, 1, 2, 4, 16))):
+        at = rng.randrange(header)
+        if rng.random() < 0.5:
+            wrong[at] = rng.choice((*_ODD, rng.randrange(256)))
+        else:
+            width = rng.choice((2, 4, 8))
+            wrong[at : at + width] = bytes([rng.choice(_ODD)]) * width
+    if rng.random() < 0.1:
+        del wrong[rng.randrange(len(wrong)) :]
+    return bytes(wrong[: len(content)])
+
+
+if __name__ == "__main__":
+    arguments = [int(each) for each in sys.argv[1:]]
+    with tempfile.TemporaryDirectory() as temporary:
+        print(dict(fuzz(*(*arguments, *(10_000, 0)[len(arguments) :]), folder=Path(temporary))))
