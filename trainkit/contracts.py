@@ -124,11 +124,11 @@ class Monitor:
     def better(self, new: float, old: float | None, min_delta: float = 0.0) -> bool:
         """Return whether ``new`` is better than ``old`` (None: there is no old value) by more than ``min_delta``.
 
-        A value that is not finite is never better.
+        A value that is not finite is never better, and any finite one is better than it.
         """
         if not math.isfinite(new):
             return False
-        return old is None or (old - new if self.mode == "min" else new - old) > min_delta
+        return old is None or not math.isfinite(old) or (old - new if self.mode == "min" else new - old) > min_delta
 
     def doubts(self, metric: str | None, mode: str | None) -> Iterable[Problem]:
         """Yield a warning if a part watches a metric other than this one but sets no mode of its own.

@@ -16,7 +16,8 @@
             validation_end              state.metrics holds the split's values
         picture                         every few epochs or steps, and at the end: call state.picture(…) here
         epoch_end                       state.metrics is complete
-        checkpoint                      everything of this epoch (or step, if a save was requested) is finished
+        checkpoint                      everything of this epoch is finished; also after a step with an evaluation
+                                        inside an epoch, or if a save was requested
     run_end                             always, also after an error: state.ended says how the run ended
 
 Any live part (model, data, loss, metric, hook, logger) listens by having a method ``on_<event>(state)``. `Live` is a
@@ -87,7 +88,7 @@ class Live:
         """``state.metrics`` holds all values of the epoch."""
 
     def on_checkpoint(self, state: State) -> None:
-        """A checkpoint may be written: an epoch is finished, or a checkpoint was requested after a step."""
+        """A checkpoint may be written: after an epoch, after an evaluation inside one, or if one was requested."""
 
     def on_run_end(self, state: State) -> None:
         """The run ends; ``state.ended`` says how."""

@@ -76,7 +76,8 @@ class ReduceOnPlateau(Scheduler):
         value, best = metrics[metric], memory.get("best")
         bad, cooldown = memory.get("bad", 0), memory.get("cooldown", 0)
         reductions = memory.get("reductions", 0)
-        if self._better(value, best, self.mode or monitor.mode):
+        threshold = self.threshold if self.threshold_mode == "abs" or best is None else self.threshold * best
+        if Monitor(metric=monitor.metric, mode=self.mode or monitor.mode).better(value, best, threshold):
             best, bad = value, 0
         else:
             bad += 1
@@ -85,13 +86,3 @@ class ReduceOnPlateau(Scheduler):
         if bad > self.patience:
             reductions, cooldown, bad = reductions + 1, self.cooldown, 0
         return {"best": best, "bad": bad, "cooldown": cooldown, "reductions": reductions}
-
-    def _better(self, value: float, best: float | None, mode: Literal["min", "max"]) -> bool:
-        if not math.isfinite(value):
-            return False
-        if best is None:
-            return True
-        sign = -1.0 if mode == "min" else 1.0
-        if self.threshold_mode == "rel":
-            return sign * value > sign * best * (1.0 + sign * self.threshold)
-        return sign * value > sign * (best + sign * self.threshold)

@@ -220,7 +220,7 @@ def test_settings_that_do_not_matter_are_told_from_those_that_do(capsys: pytest.
     resume(folder, "run.epochs=5", "checkpoint.keep_last=7", "losses.squares.weight=2.0", quiet=False)
     said = capsys.readouterr().out
     assert "changed: checkpoint.keep_last: 3 -> 7 (harmless)" in said
-    assert "changed: losses.squares.weight: 1.0 -> 2.0 (affects the training)" in said
+    assert "changed: losses.squares.weight: 1.0 -> 2.0 (the run goes on differently)" in said
 
 
 def test_an_epoch_that_was_not_kept_is_answered_with_those_that_were() -> None:

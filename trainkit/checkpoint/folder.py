@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -309,14 +308,21 @@ class BestValues:
         self._monitor, self._num = monitor, num
         self.ranked: list[Best] = []
 
+    def would_rank(self, value: float) -> bool:
+        """Return whether a value would be among the best."""
+        return self._place(value) < self._num
+
     def take_in(self, new: Best) -> None:
         """Rank a new checkpoint; it is ignored if its value is not finite."""
-        if math.isfinite(new.value):
-            place = next(
-                (i for i, old in enumerate(self.ranked) if self._monitor.better(new.value, old.value)), len(self.ranked)
-            )
-            self.ranked.insert(place, new)
-            del self.ranked[self._num :]
+        if self.would_rank(new.value):
+            self.ranked.insert(self._place(new.value), new)
+        del self.ranked[self._num :]
+
+    def _place(self, value: float) -> int:
+        if not self._monitor.better(value, None):
+            return self._num
+        better = (i for i, old in enumerate(self.ranked) if self._monitor.better(value, old.value))
+        return next(better, len(self.ranked))
 
     def state(self) -> list[list[Any]]:
         """Return the ranking as JSON values."""
@@ -324,4 +330,4 @@ class BestValues:
 
     def restore(self, saved: Sequence[Sequence[Any]]) -> None:
         """Restore what `state` returned."""
-        self.ranked = [Best(*each) for each in saved if math.isfinite(each[0])][: self._num]
+        self.ranked = [Best(*each) for each in saved if self._monitor.better(each[0], None)][: self._num]

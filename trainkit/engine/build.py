@@ -21,6 +21,7 @@ from trainkit.engine.every_run.outcome import Outcome
 from trainkit.engine.every_run.progress_chart import ProgressChart
 from trainkit.engine.every_run.saving import SaveByTime, Saver, facts_of
 from trainkit.engine.every_run.time_limit import TimeLimit
+from trainkit.engine.every_run.watched_values import WatchedValues
 from trainkit.engine.losses import Losses
 from trainkit.engine.run import Run
 from trainkit.engine.run_folder import identity_of
@@ -107,6 +108,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
     if recipe.checkpoint.every_steps or recipe.checkpoint.every_minutes:
         parts["save_by_time"] = SaveByTime(recipe.checkpoint.every_steps, recipe.checkpoint.every_minutes)
     parts |= {
+        "watched_values": WatchedValues(recipe),
         "figures": Figures(),
         "metrics_file": MetricsFile(),
         "progress_chart": ProgressChart(),

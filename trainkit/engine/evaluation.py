@@ -27,27 +27,27 @@ def evaluate(run: Run) -> bool:
     Afterwards, the model is in eval mode.
 
     Returns:
-        False if the run was interrupted during the evaluation; the random generators are then as they were before.
+        False if the run was interrupted during the evaluation. The model, ``state.metrics`` and the random generators
+        are then as they were before, and so is what a checkpoint saves of all parts: a hook may have changed the model
+        for the evaluation (to averaged weights, for example), and it is not called to undo that.
     """
     state = run.state
-    before, means = generator_states(), state.means
+    before, means, metrics = generator_states(), state.means, dict(state.metrics)
+    run.before_evaluation = saved = run.states(copy=True)
     try:
         for split in run.recipe.data.splits():
             if split != "train":
                 state.means = {}  # values that hooks log now are averaged over this split
                 if not _evaluate_split(run, split):
                     restore_generators(before)
+                    state.metrics = metrics
+                    state.model.load_state_dict(saved["model"])
                     return False
     finally:
         state.means = means
         state.batch = state.outputs = state.split = None
-    first, state.evaluated_step = state.evaluated_step < 0, state.step
-    if first and state.monitor.metric not in state.metrics and not state.monitor.metric.startswith(("train/", "lr/")):
-        _LOGGER.warning(
-            'the monitored value "%s" was not computed; computed were: %s',
-            state.monitor.metric,
-            ", ".join(state.metrics),
-        )
+    run.before_evaluation = None
+    state.evaluated_step = state.step
     return True
 
 

@@ -13,7 +13,7 @@
             optimizer.step()
             step_end
             evaluation, picture                    every few steps
-            checkpoint                             if a save or an interruption was requested
+            checkpoint                             after an evaluation, or if a save or an interruption was requested
         evaluation                                 every few epochs, and at the end:
             for each split except "train":
                 validation_start
@@ -58,18 +58,18 @@ def train(run: Run) -> None:
     run.emit("run_start")
     if run.generators is not None:
         restore_generators(run.generators)
+    if state.stop_reason is not None and not state.steps_in_epoch:
+        return  # it was stopped before, and only its end is made up for
     while state.epoch < state.epochs:
-        _train_epoch(run)
-        if state.interrupted:
-            if not state.step:
-                run.emit("checkpoint")  # so that the run can be resumed, although nothing was trained yet
+        # A signal may come at any moment, so each function says whether it has saved what an interruption must save.
+        if _train_epoch(run):
             return  # the resumed run does the rest of the epoch, including its evaluation
-        _close_epoch(run)
-        if state.stop_reason is not None or state.interrupted:
+        if _close_epoch(run) or state.stop_reason is not None:
             return
 
 
-def _train_epoch(run: Run) -> None:
+def _train_epoch(run: Run) -> bool:
+    """Make the steps of an epoch; return whether the run was interrupted, with a checkpoint, before they were over."""
     state, groups, step, events = run.state, run.groups, run.step, run.events
     step_start, backward_end, step_end = events["step_start"], events["backward_end"], events["step_end"]
     device, by_steps = state.context.device, run.recurs_by_steps
@@ -81,12 +81,15 @@ def _train_epoch(run: Run) -> None:
         _start_epoch(run)
     else:  # the run resumes inside the epoch
         _emit_group_events(run, to="loggers.")
-        if by_steps and not _is_over(state) and _was_kept_from_evaluating(run):
-            _every_few_steps(run)
+        if by_steps and not _is_last_step(state) and _was_kept_from_evaluating(run):
+            if not _every_few_steps(run):
+                return True  # the checkpoint from which the run was resumed is still its state
+            run.emit("checkpoint")
     groups.train_mode()
     loss = state.means["train/loss"]
 
-    if not _is_over(state):
+    interrupted = False
+    if not _is_last_step(state):
         for batches in run.batches.steps(state.epoch, state.steps_in_epoch, state.seconds):
             state.batch = to_device(batches[0], device)
             if step_start:
@@ -101,15 +104,17 @@ def _train_epoch(run: Run) -> None:
             loss.add(state.loss.detach())
             if step_end:
                 fire(step_end, state)
-            if by_steps and state.steps_in_epoch < state.steps_per_epoch and not _is_over(state):
+            if by_steps and state.steps_in_epoch < state.steps_per_epoch and not _is_last_step(state):
                 _every_few_steps(run)
-            if state.save_reason is not None or state.interrupt_reason is not None:
+            interrupted = state.interrupt_reason is not None
+            if interrupted or state.save_reason is not None or (by_steps and state.evaluated_step == state.step):
                 run.emit("checkpoint")
-            if _is_over(state):
+            if interrupted or _is_last_step(state):
                 break
     state.batch = state.outputs = state.loss = None
     run.optimizers.zero_grad()  # frees memory for the evaluation, which needs no gradients
     state.seconds["steps"] = perf_counter() - began - state.seconds["data"] - state.seconds["validation"]
+    return interrupted
 
 
 def _start_epoch(run: Run) -> None:
@@ -133,9 +138,9 @@ def _emit_group_events(run: Run, to: str = "") -> None:
     state.group = None
 
 
-def _is_over(state: State) -> bool:
+def _is_last_step(state: State) -> bool:
     """Return whether the steps of this epoch end here, although the data may have more batches."""
-    return state.step == state.steps or state.stop_reason is not None or state.interrupt_reason is not None
+    return state.step == state.steps or state.stop_reason is not None
 
 
 def _was_kept_from_evaluating(run: Run) -> bool:
@@ -145,15 +150,17 @@ def _was_kept_from_evaluating(run: Run) -> bool:
     return inside and _is_due(run.recipe.validation.every_steps, state.step) and state.evaluated_step != state.step
 
 
-def _every_few_steps(run: Run) -> None:
-    """Evaluate and make pictures after a step inside an epoch, if they are due."""
+def _every_few_steps(run: Run) -> bool:
+    """Evaluate and make pictures after a step inside an epoch, if they are due; return False if interrupted."""
     state, recipe = run.state, run.recipe
     if _is_due(recipe.validation.every_steps, state.step):
-        _evaluate(run)
+        if not _evaluate(run):
+            return False
         run.groups.train_mode()
-    if _is_due(recipe.pictures.every_steps, state.step) and not state.interrupted:
+    if _is_due(recipe.pictures.every_steps, state.step):
         run.emit("picture")
         state.pictures = {}
+    return True
 
 
 def _is_due(every: int, number: int) -> bool:
@@ -161,17 +168,20 @@ def _is_due(every: int, number: int) -> bool:
 
 
 def _evaluate(run: Run) -> bool:
-    """Evaluate unless that was already done after this step; return False if the evaluation was interrupted."""
+    """Evaluate unless that was already done after this step; return False if the run was interrupted before its end."""
     state = run.state
     if state.evaluated_step == state.step:
         return True
+    if state.interrupted:
+        return False
     began = perf_counter()
     done = evaluate(run)
     state.seconds["validation"] += perf_counter() - began
     return done
 
 
-def _close_epoch(run: Run) -> None:
+def _close_epoch(run: Run) -> bool:
+    """Evaluate, make pictures and save; return whether the run was interrupted, with a checkpoint."""
     state, recipe = run.state, run.recipe
     state.closing = True
     means = {name: mean.mean() for name, mean in state.means.items()}
@@ -184,7 +194,7 @@ def _close_epoch(run: Run) -> None:
 
     if is_due(recipe.validation) and not _evaluate(run):
         run.emit("checkpoint")  # of the state after the epoch's last step
-        return
+        return True
     state.metrics |= {f"lr/{name}": lr for name, lr in state.learning_rates().items()}
     run.groups.observe(state.epoch, state.step, state.metrics)
     if is_due(recipe.pictures):
@@ -192,4 +202,6 @@ def _close_epoch(run: Run) -> None:
     run.emit("epoch_end")
     state.pictures = {}
     state.epoch, state.epoch_step, state.closing = finished, state.step, False
+    interrupted = state.interrupted  # after this, the next epoch makes its first step and is saved
     run.emit("checkpoint")
+    return interrupted

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import tomli
 
 from trainkit.checkpoint.file import read
 from trainkit.checkpoint.folder import CheckpointFolder, run_id_of
 from trainkit.engine import run_folder
 from trainkit.engine.build import build
+from trainkit.engine.changes import flat, setting_changes
 from trainkit.engine.environment import conditions
 from trainkit.engine.every_run import metrics_file
 from trainkit.engine.every_run.saving import facts_of, restore
@@ -34,7 +34,7 @@ from trainkit.groups.resuming import (
     resume_group,
 )
 from trainkit.recipe.group_epochs import declared_groups
-from trainkit.recipe.origin import DEFAULT
+from trainkit.recipe.origin import dotted
 from trainkit.recipe.resolve import resolve, resolve_text
 from trainkit.words import some_of
 
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     from trainkit.recipe.resolve import Resolved
     from trainkit.recipe.root import Recipe
     from trainkit.recipe.structure import AllowCode
-
-_HARMLESS = ("run.name", "run.dir", "run.time_limit", "pictures.", "checkpoint.", "loggers.", "validation.")
 
 
 def resume(
@@ -113,11 +111,14 @@ def _resume_from(
     allow_code: AllowCode,
     extra: Mapping[str, object] | None,
 ) -> RunOutcome | None:
-    if _nothing_left(resolved.recipe, saved):
+    why_nothing_is_left = _nothing_left(resolved, saved)
+    if why_nothing_is_left is not None:
         if not begin.in_place or begin.folder is None or run_folder.is_finished(begin.folder):
-            console.say(f"{file}: {_length_in_words(resolved.recipe)} are finished; nothing is left to do")
+            console.say(
+                f"{file}: {why_nothing_is_left}; nothing is left to do{_how_to_continue(resolved.recipe, saved)}"
+            )
             return None
-        console.say(f"{file}: {_length_in_words(resolved.recipe)} are finished; the end of the run is made up for")
+        console.say(f"{file}: {why_nothing_is_left}; the end of the run is made up for")
     then = resolve_text(
         saved["recipe"], Path.cwd(), source="the checkpoint's recipe", allow_code=allow_code, resolved=True
     ).recipe
@@ -142,6 +143,8 @@ def _resume_from(
         if not begin.in_place:
             run_folder.discard(folder)  # nothing was run in it
         raise
+    if why_nothing_is_left is not None:
+        run.state.stop_reason = saved.get("stop_reason")
     saver_of(run).newest = file
     if begin.in_place:
         run_folder.describe(folder, resolved, run.identity, origin, on_extend)
@@ -171,16 +174,26 @@ def _resolve(recipe: Path | Resolved | None, begin: _Beginning, sets: Sequence[s
     return resolve_text(text, Path.cwd(), sets, source=source, allow_code=allow_code, resolved=True)
 
 
-def _nothing_left(recipe: Recipe, saved: Mapping[str, Any]) -> bool:
+def _nothing_left(resolved: Resolved, saved: Mapping[str, Any]) -> str | None:
+    """Return why there is nothing left to do, in words; None: there is."""
+    run = resolved.recipe.run
     if saved["step"] > saved["epoch_step"]:
-        return False  # the epoch at least has to be closed
-    if recipe.run.steps is not None:
-        return bool(saved["step"] >= recipe.run.steps)
-    return bool(saved["epoch"] >= recipe.run.num_epochs())
+        return None  # the epoch at least has to be closed
+    if saved["step"] >= run.steps if run.steps is not None else saved["epoch"] >= run.num_epochs():
+        length = f"{run.epochs} epochs" if run.steps is None else f"{run.steps} steps"
+        return f"all {length} are finished"
+    stopped = saved.get("stop_reason")
+    if stopped and all(change.is_harmless for change in setting_changes(saved["recipe"], resolved)):
+        return f"the run ended after {saved['epoch']} epochs: {stopped}"
+    return None
 
 
-def _length_in_words(recipe: Recipe) -> str:
-    return f"all {recipe.run.epochs} epochs" if recipe.run.steps is None else f"all {recipe.run.steps} steps"
+def _how_to_continue(recipe: Recipe, saved: Mapping[str, Any]) -> str:
+    if not saved.get("stop_reason"):
+        return ""
+    run = recipe.run
+    longer = f"--epochs {run.num_epochs() + 10}" if run.steps is None else f"--steps {2 * run.steps}"
+    return f". To continue in spite of that, change a setting, for example with {longer}"
 
 
 # ---- where the run begins -------------------------------------------------------------------------------------------
@@ -414,13 +427,7 @@ def _question(
 
 def run_changes(saved: Mapping[str, Any], run: Run) -> Iterator[str]:
     """Yield a line for each setting, version, fact of the data and condition that has changed."""
-    before = dict(_flat(tomli.loads(saved["recipe"])))
-    after = dict(_flat(run.resolved.tree))
-    for key in sorted(before.keys() | after.keys()):
-        is_new_setting = key not in before and run.resolved.origin(tuple(key.split("."))) is DEFAULT
-        if before.get(key) != after.get(key) and not is_new_setting:
-            effect = "harmless" if key.startswith(_HARMLESS) else "affects the training"
-            yield f"changed: {key}: {before.get(key, 'not set')} -> {after.get(key, 'not set')} ({effect})"
+    yield from map(str, setting_changes(saved["recipe"], run.resolved))
     versions = {(used["group"], used["use"]): used["version"] for used in saved["components"]}
     for used in run.resolved.used:
         was = versions.get((used.group, used.use), used.version)
@@ -436,10 +443,10 @@ def run_changes(saved: Mapping[str, Any], run: Run) -> Iterator[str]:
 def _other_facts(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> Iterator[str]:
     if before is None or now is None:
         return  # the checkpoint is older than facts, or the data has none
-    was, here = dict(_flat(before)), dict(_flat(json.loads(json.dumps(now))))
+    was, here = dict(flat(before)), dict(flat(json.loads(json.dumps(now))))
     for key in sorted(was.keys() | here.keys()):
         if was.get(key) != here.get(key):
-            yield f"warning: the data has changed: its {key} is {here.get(key)}, was {was.get(key)}"
+            yield f"warning: the data has changed: its {dotted(key)} is {here.get(key)}, was {was.get(key)}"
 
 
 def group_changes(
@@ -486,11 +493,3 @@ def _rate_changes(name: str, old: SavedGroup | None, resumed: ResumedGroup, poin
     if was != now or schedules[0] != schedules[1]:
         change = f", {schedules[0]} -> {schedules[1]}" if schedules[0] != schedules[1] else ""
         yield f"group {name}: lr in epoch {point.epoch}: {was:.6g} -> {now:.6g}{change}"
-
-
-def _flat(tree: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}", value

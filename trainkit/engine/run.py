@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from trainkit.engine.step import Step
+from trainkit.errors import blame
 from trainkit.events import Listener, fire, listeners
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ class Run:
         step: Makes one optimizer step.
         events: Event -> its listeners.
         generators: States of the global random generators to start from; None: they stay as they are.
+        before_evaluation: What `states` returned before the evaluation that is under way or was interrupted.
     """
 
     resolved: Resolved
@@ -68,6 +71,7 @@ class Run:
     step: Step = attrs.field(init=False)
     events: Mapping[str, tuple[Listener, ...]] = attrs.field(init=False, factory=dict)
     generators: dict[str, Any] | None = None
+    before_evaluation: Mapping[str, Any] | None = None
 
     def __attrs_post_init__(self) -> None:
         self.step = Step(self.state, self.losses, self.optimizers, self.autocast)
@@ -102,3 +106,32 @@ class Run:
         if tolerated is not None:
             self.tolerated[name] = tolerated
         self.events = listeners(self.parts, self.tolerated)
+
+    def states(self, *, copy: bool = False) -> dict[str, Any]:
+        """Return what the model and the parts with a state want to have saved, under "model" and "parts".
+
+        Args:
+            copy: Return copies, which do not change when the run continues. A model that no part can change while it is
+                evaluated is not copied, because none listens to the beginning of an evaluation or to its batches.
+
+        Raises:
+            PartError: A part failed; the message names it.
+        """
+        listens = any(self.events[event] for event in ("validation_start", "validation_step_end"))
+        model = self.state.model.state_dict()
+        parts = {}
+        for name, part in self.parts_with_state.items():
+            try:
+                parts[name] = deepcopy(part.state_dict()) if copy else part.state_dict()
+            except Exception as error:
+                blame(error, f"{name}, in state_dict")
+        return {"model": deepcopy(model) if copy and listens else model, "parts": parts}
+
+    @property
+    def parts_with_state(self) -> dict[str, Any]:
+        """The parts other than the model that have a state to save."""
+        return {
+            name: part
+            for name, part in self.parts.items()
+            if part is not self.state.model and hasattr(part, "state_dict")
+        }

@@ -51,7 +51,7 @@ class Patience(Live):
     Attributes:
         settings: The metric to watch, and the patience.
         best: The best value so far; None before the first.
-        since: The epoch from which the patience counts; None before the first.
+        since: The epoch from which the patience counts; None: from the next value on.
     """
 
     settings: PatienceHook
@@ -65,20 +65,33 @@ class Patience(Live):
             state: The state at the end of an epoch.
             first_epoch: The patience counts from this epoch at the earliest.
         """
-        metric = self.settings.metric or state.monitor.metric
+        metric = self._metric(state)
         if metric not in state.metrics:
             return None
         value = state.metrics[metric]
         if self.since is None:
             self.since = state.epoch - 1
-        watched = Monitor(mode=self.settings.mode or state.monitor.mode)
-        if watched.better(value, self.best, self.settings.min_delta):
-            self.best, self.since = value, state.epoch
+        self._take_in(value, state)
         waited = state.epoch - max(self.since, first_epoch - 1)
         if waited < self.settings.patience:
             return None
+        self.since = None  # if the run continues in spite of this, it has the whole patience again
         best = "no finite value so far" if self.best is None else f"best {self.best:.6g}"
         return f"{metric} has not improved for {waited} epochs ({best}, now {value:.6g})"
+
+    def on_checkpoint(self, state: State) -> None:
+        """Take in the value of an evaluation inside an epoch, which may be the best of the epoch."""
+        metric = self._metric(state)
+        if state.steps_in_epoch and state.evaluated_step == state.step and metric in state.metrics:
+            self._take_in(state.metrics[metric], state)
+
+    def _metric(self, state: State) -> str:
+        return self.settings.metric or state.monitor.metric
+
+    def _take_in(self, value: float, state: State) -> None:
+        watched = Monitor(mode=self.settings.mode or state.monitor.mode)
+        if watched.better(value, self.best, self.settings.min_delta):
+            self.best, self.since = value, state.epoch
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs, as JSON."""

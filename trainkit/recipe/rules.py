@@ -91,7 +91,7 @@ def _clashing_values(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _metric_names(recipe: Recipe) -> Iterator[Finding]:
-    wanted = [(where, name) for where, name in _named_values(recipe)]
+    wanted = [(where, name) for where, name in named_values(recipe)]
     known, all_known = known_names(recipe)
     groups = declared_groups(recipe)
     for where, name in wanted:
@@ -118,7 +118,8 @@ def known_names(recipe: Recipe) -> tuple[list[str], bool]:
     return list(dict.fromkeys(names)), all_known
 
 
-def _named_values(recipe: Recipe) -> Iterator[tuple[Where, str]]:
+def named_values(recipe: Recipe) -> Iterator[tuple[Where, str]]:
+    """Yield each value that a setting names, such as "val/loss": the place of the setting, and the value's name."""
     for where, settings, _ in walk_settings(recipe):
         for key, field in settings_fields(type(settings)).items():
             wanted = field_types(type(settings)).get(field.name)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 def checkpoint_content(run: Run) -> dict[str, Any]:
     """Return everything that is needed to resume a run, as JSON values and tensors."""
     state, parameters = run.state, _parameters(run)
+    states = run.before_evaluation or run.states()
     return {
         "epoch": state.epoch,
         "step": state.step,
@@ -47,7 +48,7 @@ def checkpoint_content(run: Run) -> dict[str, Any]:
         "components": [attrs.asdict(used) for used in run.resolved.used],
         "conditions": conditions(state.context.device),
         "generators": generator_states(),
-        "model": state.model.state_dict(),
+        "model": states["model"],
         "optimizers": {
             name: optimizer_state(optimizer, _held(optimizer, parameters))
             for name, optimizer in run.optimizers.members.items()
@@ -55,7 +56,7 @@ def checkpoint_content(run: Run) -> dict[str, Any]:
         "groups": {name: _group_content(run, name) for name in run.groups.plans},
         "metrics": dict(state.metrics),
         "running": {name: attrs.asdict(mean, recurse=False) for name, mean in state.means.items()},
-        "parts": _states_of_parts(run),
+        "parts": states["parts"],
     }
 
 
@@ -101,7 +102,7 @@ def restore(run: Run, saved: Mapping[str, Any], groups: Mapping[str, ResumedGrou
         name: EpochMean(**running | {"values": [value.to(state.context.device) for value in running["values"]]})
         for name, running in saved["running"].items()
     }
-    for name, part in _parts_with_state(run).items():
+    for name, part in run.parts_with_state.items():
         if name in saved["parts"]:
             try:
                 part.load_state_dict(saved["parts"][name])
@@ -158,18 +159,19 @@ class Saver(Live):
         self.newest: Path | None = None
 
     def on_checkpoint(self, state: State) -> None:
-        """Write a checkpoint if one is due or was requested."""
+        """Write a checkpoint if one is due, was requested, or is among the best."""
         settings = self._run.recipe.checkpoint
         inside = state.steps_in_epoch > 0
         leaving = state.stop_reason is not None or state.interrupted or state.epoch == state.epochs
         by_epochs = not inside and settings.every_epochs > 0 and state.epoch % settings.every_epochs == 0
-        if not (state.save_reason is not None or leaving or by_epochs):
+        value = _monitored_now(self._run)
+        is_best = value is not None and self._best.would_rank(value)
+        if not (state.save_reason is not None or leaving or by_epochs or is_best):
             return
         state.save_reason = None
         began = perf_counter()
         check_finite(self._run)
-        value = state.metrics.get(state.monitor.metric)
-        if value is not None and (not inside or state.evaluated_step == state.step):
+        if value is not None:
             self._best.take_in(Best(value, state.epoch, state.step if inside else None))
         self.newest = self._folder.write(checkpoint_content(self._run))
         self._folder.prune(settings.keep_last, settings.keep_every, self._best.ranked, self.newest)
@@ -187,6 +189,15 @@ class Saver(Live):
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Restore the ranking of the best checkpoints."""
         self._best.restore(saved["best"])
+
+
+def _monitored_now(run: Run) -> float | None:
+    """Return the monitored value of the model as it is now; None: there is none, or it is that of an earlier step."""
+    state, metric = run.state, run.state.monitor.metric
+    by_evaluation = metric.partition("/")[0] in run.recipe.data.splits()[1:]
+    if metric not in state.metrics or ((by_evaluation or state.steps_in_epoch) and state.evaluated_step != state.step):
+        return None
+    return float(state.metrics[metric])
 
 
 class SaveByTime(Live):
@@ -282,19 +293,3 @@ def _held(
     """Return the parameters that an optimizer holds."""
     ids = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
     return {name: parameter for name, parameter in parameters.items() if id(parameter) in ids}
-
-
-def _parts_with_state(run: Run) -> dict[str, Any]:
-    return {
-        name: part for name, part in run.parts.items() if part is not run.state.model and hasattr(part, "state_dict")
-    }
-
-
-def _states_of_parts(run: Run) -> dict[str, Any]:
-    states = {}
-    for name, part in _parts_with_state(run).items():
-        try:
-            states[name] = part.state_dict()
-        except Exception as error:
-            blame(error, f"{name}, in state_dict")
-    return states
