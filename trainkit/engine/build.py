@@ -22,9 +22,9 @@ from trainkit.engine.every_run.progress_chart import ProgressChart
 from trainkit.engine.every_run.saving import SaveByTime, Saver, facts_of
 from trainkit.engine.every_run.time_limit import TimeLimit
 from trainkit.engine.every_run.watched_values import WatchedValues
+from trainkit.engine.identity import identity_of
 from trainkit.engine.losses import Losses
 from trainkit.engine.run import Run
-from trainkit.engine.run_folder import identity_of
 from trainkit.errors import DataError, PartError, RecipeError, blame
 from trainkit.events import order
 from trainkit.groups.assignment import assign

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from trainkit.engine import run_folder
+from trainkit.engine.identity import digest, newest_first
 from trainkit.engine.resume import resume
 from trainkit.engine.signals import remembering
 from trainkit.engine.start import ExitCode, RunOutcome, start
@@ -143,8 +144,8 @@ def _run_one(resolved: Resolved, console: Console, continue_unfinished: bool) ->
 
 def _earlier_run(resolved: Resolved) -> Path | None:
     """Return the newest run folder of the same resolved recipe, by what its newest checkpoint or last start says."""
-    settings, wanted = resolved.recipe.run, run_folder.digest(write(resolved.tree))
-    for folder in run_folder.newest_first((settings.dir / settings.name).glob("*")):
+    settings, wanted = resolved.recipe.run, digest(write(resolved.tree))
+    for folder in newest_first((settings.dir / settings.name).glob("*")):
         if wanted in run_folder.recipe_digests(folder):
             return run_folder.short_path(folder)
     return None

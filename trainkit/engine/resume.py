@@ -19,6 +19,7 @@ from trainkit.engine.environment import conditions
 from trainkit.engine.every_run import metrics_file
 from trainkit.engine.every_run.saving import facts_of, restore
 from trainkit.engine.folder_lock import FolderInUseError, lock
+from trainkit.engine.identity import CHECKPOINTS, Identity, Origin, identity_of, is_of_the_future, newest_first
 from trainkit.engine.start import RunOutcome, execute, saver_of, start_in
 from trainkit.errors import CheckpointError, RecipeError
 from trainkit.groups.plan import GroupPlan, RunLength, plan_groups
@@ -124,12 +125,12 @@ def _resume_from(
     ).recipe
     if on_extend is None:
         _ask_early(resolved.recipe, then, saved)
-    origin = run_folder.Origin(str(file), run_id_of(saved), saved["epoch"], saved["step"])
+    origin = Origin(str(file), run_id_of(saved), saved["epoch"], saved["step"])
     if begin.in_place and begin.folder is not None:
         folder = begin.folder
     else:
         locks.close()
-        after = run_folder.identity_of(begin.folder).created if begin.folder is not None else ""
+        after = identity_of(begin.folder).created if begin.folder is not None else ""
         folder = locks.enter_context(run_folder.created(resolved, origin, after, on_extend))
     try:
         run = build(resolved, folder, finished=(saved["epoch"], saved["epoch_step"]))
@@ -148,7 +149,7 @@ def _resume_from(
     saver_of(run).newest = file
     if begin.in_place:
         run_folder.describe(folder, resolved, run.identity, origin, on_extend)
-    if file.parent.name == run_folder.CHECKPOINTS:
+    if file.parent.name == CHECKPOINTS:
         metrics_file.cut_back(file.parent.parent, saved["epoch"], run.state.evaluated_step, into=folder)
     console.log_to(folder / run_folder.LOG)
     console.say(f"run folder: {folder}")
@@ -215,7 +216,7 @@ class _Beginning:
     saved: dict[str, Any] | None
     folder: Path | None
     in_place: bool
-    unsaved: run_folder.Identity | None = None
+    unsaved: Identity | None = None
 
 
 def _choose(path: Path, epoch: int | None, console: Console, locks: contextlib.ExitStack) -> _Beginning:
@@ -243,9 +244,9 @@ def _choose(path: Path, epoch: int | None, console: Console, locks: contextlib.E
             raise
         in_use = error  # an earlier checkpoint may still be resumed from, in a new folder
     else:
-        run_folder.set_damaged_aside(folder)
-    run_id = run_folder.identity_of(folder).id
-    checkpoints = CheckpointFolder(folder / run_folder.CHECKPOINTS, run_id)
+        run_folder.tidy(folder)
+    run_id = identity_of(folder).id
+    checkpoints = CheckpointFolder(folder / CHECKPOINTS, run_id)
     if others := checkpoints.others():
         console.say(f"left alone in {checkpoints.path}: {some_of(others)}")
     newest = _newest(checkpoints, folder, console, set_damaged_aside=in_use is None)
@@ -280,7 +281,7 @@ def _newest(
     try:
         return checkpoints.newest_good(console.say, set_damaged_aside=set_damaged_aside)
     except CheckpointError:
-        if not checkpoints.files() and run_folder.identity_of(folder).recipe is not None:
+        if not checkpoints.files() and identity_of(folder).recipe is not None:
             return None
         raise
 
@@ -291,12 +292,12 @@ def _without_checkpoint(folder: Path) -> _Beginning:
     Raises:
         CheckpointError: It began from a checkpoint of another run, which is no longer there.
     """
-    identity = run_folder.identity_of(folder)
+    identity = identity_of(folder)
     origin = identity.begun_from
     if origin is None:
         return _Beginning(None, None, folder, True, identity)
     named = Path(origin.checkpoint)
-    beside = folder.parent / (origin.run or "") / run_folder.CHECKPOINTS / named.name  # the runs may have been moved
+    beside = folder.parent / (origin.run or "") / CHECKPOINTS / named.name  # the runs may have been moved
     file = next((each for each in (named, beside) if each.is_file()), None)
     saved = None if file is None else read(file)
     if file is None or saved is None or (saved["epoch"], saved["step"]) != (origin.epoch, origin.step):
@@ -319,15 +320,15 @@ def _named(path: Path, epoch: int | None, console: Console) -> tuple[Path | None
         if epoch is not None:
             raise CheckpointError(f"{path} is a single checkpoint; --epoch needs a run folder to choose from")
         folder = path.absolute().parent
-        return path, run_folder.short_path(folder.parent) if folder.name == run_folder.CHECKPOINTS else None
+        return path, run_folder.short_path(folder.parent) if folder.name == CHECKPOINTS else None
     for candidate in (path, Path("runs") / path):
-        if (candidate / run_folder.CHECKPOINTS).is_dir():
+        if (candidate / CHECKPOINTS).is_dir():
             return None, candidate
         found = list(candidate.glob("*"))
-        for folder in run_folder.newest_first(found):
-            if others := sorted(each.name for each in found if not (each / run_folder.CHECKPOINTS).is_dir()):
+        for folder in newest_first(found):
+            if others := sorted(each.name for each in found if not (each / CHECKPOINTS).is_dir()):
                 console.say(f"left alone in {candidate}: {some_of(others)}")
-            if run_folder.is_of_the_future(folder):
+            if is_of_the_future(folder):
                 console.say(f"warning: {folder} is the newest run by its date, but this date is yet to come")
             return None, folder
     raise CheckpointError(

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from trainkit.contracts import Batch, LiveMetric, Outputs
     from trainkit.engine.batches import BatchSource
+    from trainkit.engine.identity import Identity
     from trainkit.engine.losses import Losses
-    from trainkit.engine.run_folder import Identity
     from trainkit.groups.live import GroupController
     from trainkit.groups.optimizers import Optimizers
     from trainkit.groups.plan import RunLength

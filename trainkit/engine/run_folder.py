@@ -19,18 +19,18 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
-from xxhash import xxh3_128_hexdigest
 
 from trainkit.checkpoint.folder import CheckpointFolder
 from trainkit.engine.environment import environment
 from trainkit.engine.folder_lock import lock
-from trainkit.files.writing import make_folder, set_aside, sync_folder, written_whole
+from trainkit.engine.identity import CHECKPOINTS, IDENTITY, Identity, Origin, digest, identity_of, parsed_time
+from trainkit.files.writing import make_folder, remove_unfinished, set_aside, sync_folder, written_whole
 from trainkit.recipe.resolve import write
 
 if TYPE_CHECKING:
@@ -40,60 +40,9 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger("trainkit")
 
 RECIPE = "recipe.toml"
-CHECKPOINTS = "checkpoints"
 LOG = "log.txt"
 _ENVIRONMENT = "environment.json"
-_IDENTITY = "run.json"
 _UNFINISHED = ".new-"
-_NAME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d)-[0-9a-f]{4,}(-\d+)?")
-
-
-@attrs.frozen
-class Origin:
-    """The checkpoint from which a start of a run began.
-
-    Attributes:
-        checkpoint: Its file.
-        run: Id of the run that wrote it; None: unknown.
-        epoch: Number of finished epochs in it.
-        step: Number of finished optimizer steps in it.
-    """
-
-    checkpoint: str
-    run: str | None
-    epoch: int
-    step: int
-
-
-@attrs.frozen
-class Identity:
-    """What a run is, and how it was started last.
-
-    Attributes:
-        id: The run's id, which is the name that its folder was given.
-        created: When the folder was made (UTC, ISO 8601); a resumed run is later than its parent, whatever the clock.
-        parent: The checkpoint of another run from which this run began; None: it began at the beginning.
-        recipe: The resolved recipe of the last start; None: unknown, because an older version made the folder.
-        begun_from: The checkpoint from which the last start began; None: the beginning.
-        on_extend: The ``--on-extend`` of the last start.
-    """
-
-    id: str
-    created: str
-    parent: Origin | None = None
-    recipe: str | None = None
-    begun_from: Origin | None = None
-    on_extend: Choice | None = None
-
-    def in_checkpoint(self, recipe: str) -> dict[str, Any]:
-        """Return what each checkpoint says of the run that wrote it."""
-        parent = None if self.parent is None else attrs.asdict(self.parent)
-        return {"id": self.id, "parent": parent, "recipe": digest(recipe)}
-
-
-def digest(recipe: str) -> str:
-    """Return the digest of a resolved recipe's text."""
-    return xxh3_128_hexdigest(recipe.encode())
 
 
 @contextlib.contextmanager
@@ -148,7 +97,7 @@ def _filled_and_named(
     """Write what every run folder has into a new one, give it a name that no other has, and return its path."""
     (new / CHECKPOINTS).mkdir()
     now = datetime.now(UTC)
-    if after and (before := _time(after)) is not None:
+    if after and (before := parsed_time(after)) is not None:
         now = max(now, before + timedelta(microseconds=1))
     stem = f"{now:%Y-%m-%dT%H-%M-%S}-{secrets.token_hex(4)}"
     for number in itertools.count(1):
@@ -188,77 +137,6 @@ def short_path(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def newest_first(folders: Iterable[Path]) -> list[Path]:
-    """Return the run folders among the given paths, the run that was created last first.
-
-    A run's place is that of its id, which stands in it; times of files are not used.
-    """
-    found = [
-        (created_at, folder.name == run_id, folder) for folder in folders for run_id, created_at in _placed(folder)
-    ]
-    return [folder for *_, folder in sorted(found, reverse=True)]
-
-
-def _placed(folder: Path) -> Iterator[tuple[str, str]]:
-    """Yield a run folder's id and when it was created; nothing for a folder that is none."""
-    if not (folder / CHECKPOINTS).is_dir() or folder.name.startswith(_UNFINISHED):
-        return
-    identity = identity_of(folder)
-    if identity.recipe is not None or CheckpointFolder(folder / CHECKPOINTS).files():
-        yield identity.id, identity.created
-
-
-def is_of_the_future(folder: Path) -> bool:
-    """Return whether a run says that it was created later than this machine's clock is now, by more than an hour."""
-    time = _time(identity_of(folder).created)
-    return time is not None and time > datetime.now(UTC) + timedelta(hours=1)
-
-
-def identity_of(folder: Path) -> Identity:
-    """Return a run's identity from its folder; if it is not written there, from the folder's name."""
-    try:
-        found = json.loads((folder / _IDENTITY).read_text(encoding="utf-8"))
-        return _structured(found)
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        name = folder.resolve().name
-        time = _NAME.fullmatch(name)
-        created_at = datetime.strptime(time[1], "%Y-%m-%dT%H-%M-%S").replace(tzinfo=UTC).isoformat() if time else ""
-        return Identity(name, created_at)
-
-
-def _structured(found: Mapping[str, Any]) -> Identity:
-    """Return an identity as it was read.
-
-    Raises:
-        ValueError, TypeError, KeyError: It is not what `describe` writes.
-    """
-
-    def origin(value: Any) -> Origin | None:
-        if value is None:
-            return None
-        known = Origin(**value)
-        if not isinstance(known.checkpoint, str) or not isinstance(known.run, str | None):
-            raise TypeError("a text is expected")
-        if type(known.epoch) is not int or type(known.step) is not int:
-            raise TypeError("a whole number is expected")
-        return known
-
-    known = Identity(**{**found, "parent": origin(found["parent"]), "begun_from": origin(found["begun_from"])})
-    if not all(isinstance(text, str) for text in (known.id, known.created)) or not isinstance(known.recipe, str | None):
-        raise TypeError("a text is expected")
-    if known.on_extend not in (None, "stretch", "hold", "restart") or _time(known.created) is None:
-        raise ValueError("an unknown choice or time")
-    return known
-
-
-def _time(text: str) -> datetime | None:
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    return time if time.tzinfo is not None else time.replace(tzinfo=UTC)
-
-
 def describe(
     folder: Path,
     resolved: Resolved,
@@ -273,7 +151,7 @@ def describe(
     started = environment(resolved) | ({"parent": begun_from.checkpoint} if begun_from and is_first else {})
     _write_starts(folder, [*starts(folder), started])
     identity = attrs.evolve(identity, recipe=recipe, begun_from=begun_from, on_extend=on_extend)
-    _write(folder / _IDENTITY, json.dumps(attrs.asdict(identity), indent=2) + "\n")
+    _write(folder / IDENTITY, json.dumps(attrs.asdict(identity), indent=2) + "\n")
 
 
 def note_end(folder: Path, ended: str, *, finished: bool, doubts: Sequence[str] = ()) -> None:
@@ -299,9 +177,14 @@ def starts(folder: Path) -> list[dict[str, Any]]:
     return found if isinstance(found, list) and all(isinstance(each, dict) for each in found) else []
 
 
-def set_damaged_aside(folder: Path) -> None:
-    """Set damaged records of a run folder aside under other names, and say so. The caller has locked the folder."""
-    for name, is_good in ((_ENVIRONMENT, bool(starts(folder))), (_IDENTITY, identity_of(folder).recipe is not None)):
+def tidy(folder: Path) -> None:
+    """Remove what killed processes did not finish, and set damaged records aside under other names, which is said.
+
+    The caller has locked the folder.
+    """
+    for place in (folder, *(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())):
+        remove_unfinished(place)
+    for name, is_good in ((_ENVIRONMENT, bool(starts(folder))), (IDENTITY, identity_of(folder).recipe is not None)):
         if not is_good and os.path.lexists(folder / name):
             aside = set_aside(folder / name)
             _LOGGER.warning(

@@ -16,6 +16,7 @@ from trainkit.engine.build import build
 from trainkit.engine.every_run import metrics_file
 from trainkit.engine.every_run.progress import Progress
 from trainkit.engine.every_run.saving import Saver
+from trainkit.engine.identity import identity_of
 from trainkit.engine.loop import train
 from trainkit.errors import DeviceError, NonFiniteError, PartError, TrainkitError
 from trainkit.events import fire
@@ -93,7 +94,7 @@ def start_in(folder: Path, resolved: Resolved, console: Console, *, is_new: bool
             run_folder.discard(folder)  # nothing has run in it
         raise
     if not is_new:
-        run_folder.describe(folder, resolved, run_folder.identity_of(folder))
+        run_folder.describe(folder, resolved, identity_of(folder))
         metrics_file.cut_back(folder, 0, -1)
     console.log_to(folder / run_folder.LOG)
     console.say(f"run folder: {folder}")

@@ -16,6 +16,7 @@ from trainkit.console import Console
 from trainkit.engine import run_folder
 from trainkit.engine.build import build
 from trainkit.engine.every_run import metrics_file
+from trainkit.engine.identity import CHECKPOINTS
 from trainkit.engine.resume import resume
 from trainkit.engine.start import execute
 from trainkit.errors import TrainkitError
@@ -65,8 +66,8 @@ def verify(resolved: Resolved, epochs: int, num_stops: int, say: Callable[[str],
         steps = _places(epochs * per_epoch, per_epoch, num_stops)
         run.add("verify", _StopAfter(epochs, steps))
         execute(run, Console(quiet=True))
-    whole = CheckpointFolder(folder / run_folder.CHECKPOINTS).newest_good(say)[1]
-    places = {file: read_header(file) for file in CheckpointFolder(folder / run_folder.CHECKPOINTS).files()}
+    whole = CheckpointFolder(folder / CHECKPOINTS).newest_good(say)[1]
+    places = {file: read_header(file) for file in CheckpointFolder(folder / CHECKPOINTS).files()}
     say(f"{epochs} epochs of {per_epoch} steps without a stop: {folder}")
     same = True
     for file in sorted(places, key=lambda file: (places[file]["epoch"], places[file]["step"])):
@@ -74,7 +75,7 @@ def verify(resolved: Resolved, epochs: int, num_stops: int, say: Callable[[str],
         if epoch == epochs:
             continue
         resumed = _in_new_process(file, epochs)
-        found = list(differences(whole, CheckpointFolder(resumed / run_folder.CHECKPOINTS).newest_good(say)[1]))
+        found = list(differences(whole, CheckpointFolder(resumed / CHECKPOINTS).newest_good(say)[1]))
         logged = list(_lines_that_differ(folder, resumed))
         same = same and not found and not logged
         place = f"stopped after step {inside} of epoch {epoch}" if inside else f"stopped before epoch {epoch}"

@@ -13,7 +13,7 @@ import torch
 from trainkit.checkpoint.folder import Best, BestValues, CheckpointFolder
 from trainkit.checkpoint.optimizer_state import LoadReport, class_name, load_optimizer_state, optimizer_state
 from trainkit.engine.environment import conditions
-from trainkit.engine.run_folder import CHECKPOINTS
+from trainkit.engine.identity import CHECKPOINTS
 from trainkit.errors import CheckpointError, NonFiniteError, blame
 from trainkit.events import Live
 from trainkit.groups.plan import SHARED
