@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from trainkit.curvature import curvature_of, set_curvature
     from trainkit.files.facts import FileFacts
     from trainkit.files.guard import guarded_reading
+    from trainkit.files.sharing import make_shared, share
     from trainkit.files.writing import remove_unfinished, written_whole
     from trainkit.loading.order import hold_out, in_batches, process_share, shuffled
     from trainkit.loading.workers import Workers
@@ -73,6 +74,7 @@ else:  # hidden from type checkers, which would accept any name from a module th
             ".curvature": ("curvature_of", "set_curvature"),
             ".files.facts": ("FileFacts",),
             ".files.guard": ("guarded_reading",),
+            ".files.sharing": ("make_shared", "share"),
             ".files.writing": ("remove_unfinished", "written_whole"),
             ".loading.order": ("hold_out", "in_batches", "process_share", "shuffled"),
             ".loading.workers": ("Workers",),
@@ -139,6 +141,7 @@ __all__ = [
     "in_batches",
     "lazy_names",
     "load_weights",
+    "make_shared",
     "process_share",
     "random_seed",
     "read_arguments",
@@ -148,6 +151,7 @@ __all__ = [
     "remove_unfinished",
     "set_curvature",
     "shape_in_words",
+    "share",
     "shuffled",
     "some_of",
     "written_whole",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
+import stat
 import subprocess
 import sys
 import time
@@ -19,6 +22,7 @@ from trainkit_segmentation.data.msd import MSD
 from trainkit_segmentation.preparing import cache_filling, cache_live
 from trainkit_segmentation.preparing.cache import Cache
 from trainkit_segmentation.preparing.cache_live import CaseStore, read_entry
+from trainkit_segmentation.preparing.cached_cases import open_case
 from trainkit_segmentation.preparing.code_digest import code_digest
 from trainkit_segmentation.preparing.preprocessing import Preprocessing
 from trainkit_segmentation.splits.same_cases import SameCases
@@ -222,7 +226,7 @@ def wait_for(path: Path) -> None:
 @pytest.mark.slow
 def test_two_runs_that_want_the_same_entry_make_it_once(folder):
     both = [maker(folder, KEYS[0], 0.5) for _ in range(2)]
-    assert sorted(each.communicate(timeout=60)[0] for each in both) == ["False\n", "True\n"]
+    assert sorted(each.communicate(timeout=60)[0] for each in both) == ["found\n", "made\n"]
     assert (folder / "begun").read_text() == "x"
 
 
@@ -234,7 +238,7 @@ def test_a_run_that_is_killed_while_it_makes_an_entry_leaves_none_and_no_lock(fo
     run.communicate()
     store = CaseStore(Cache(folder=folder))
     assert not store.path(KEYS[0]).exists()
-    assert store.ensure(KEYS[0], arrays)
+    assert store.ensure(KEYS[0], arrays) == "made"
     assert read_entry(store.path(KEYS[0])).about == {"size": 1000}
 
 
@@ -244,7 +248,7 @@ def test_what_was_half_written_is_no_entry_and_is_written_over(folder):
     half.parent.mkdir(parents=True)
     half.write_bytes(b"half of it")
     assert not store.path(KEYS[0]).exists()
-    assert store.ensure(KEYS[0], arrays)
+    assert store.ensure(KEYS[0], arrays) == "made"
     assert [path.name for path in half.parent.iterdir()] == [f"{KEYS[0]}.safetensors"]
 
 
@@ -256,13 +260,14 @@ def test_a_failure_while_an_entry_is_made_frees_its_lock(folder):
 
     with pytest.raises(DataError, match="no"):
         store.ensure(KEYS[0], fail)
-    assert store.ensure(KEYS[0], arrays)
+    assert store.ensure(KEYS[0], arrays) == "made"
 
 
 def test_a_damaged_entry_is_told(folder):
     store = CaseStore(Cache(folder=folder))
     store.ensure(KEYS[0], arrays)
     path = store.path(KEYS[0])
+    assert store.ensure(KEYS[0], arrays) == "found"
     os.truncate(path, path.stat().st_size - 8)
     with pytest.raises(DataError, match=r"is damaged \(.*not fully covered\); delete it"):
         read_entry(path)
@@ -285,6 +290,136 @@ def test_a_full_disk_is_told_and_nothing_is_left(folder, monkeypatch):
     with pytest.raises(DataError, match=r"No space left on device; set data\.cache\.folder"):
         CaseStore(Cache(folder=folder)).ensure(KEYS[0], arrays)
     assert not entries(folder)
+
+
+# ---- damaged --------------------------------------------------------------------------------------------------------
+
+
+def flipped(path: Path, place: int) -> None:
+    """Flip one bit of a file, and keep its times."""
+    stat = path.stat()
+    content = bytearray(path.read_bytes())
+    content[place // 8 % len(content)] ^= 1 << place % 8
+    path.write_bytes(content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+
+
+def test_whatever_bit_of_an_entry_is_wrong_it_is_found_and_the_entry_made_anew(folder):
+    store = CaseStore(Cache(folder=folder))
+    store.use([KEYS[0]])
+    store.ensure(KEYS[0], lambda: arrays(64))
+    path = store.path(KEYS[0])
+    as_written = path.read_bytes()
+    expected, _ = arrays(64)
+    outcomes = set()
+    for place in range(0, 8 * len(as_written), 7):
+        flipped(path, place)
+        outcomes.add(store.ensure(KEYS[0], lambda: arrays(64)))
+        tensors, about = read_entry(path)
+        assert np.array_equal(tensors["image"], expected["image"])
+        assert about == {"size": 64}
+        path.write_bytes(as_written)
+    assert "mended" in outcomes
+    assert outcomes <= {"mended", "found"}  # some bits of the header mean nothing
+
+
+def test_odd_bytes_in_an_entry_are_one_sentence(folder):
+    store = CaseStore(Cache(folder=folder))
+    store.ensure(KEYS[0], lambda: arrays(64))
+    path = store.path(KEYS[0])
+    as_written = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for _ in range(400):
+        content = bytearray(as_written)
+        for at in rng.integers(0, min(len(content), 300), rng.integers(1, 6)):
+            content[at] = rng.integers(256)
+        path.write_bytes(content[: rng.integers(len(content)) if rng.random() < 0.2 else None])
+        try:
+            said = str(read_entry(path).about)
+        except DataError as error:
+            said = str(error)
+        assert "is damaged" in said or said == "{'size': 64}"
+
+
+def test_a_run_names_the_damaged_entries_once_and_trains_on_what_was_written(task, folder, caplog):
+    before = {b["case"]: b["image"].clone() for b in opened(task, folder).evaluate("val")}
+    for path in sorted((folder / "entries").glob("*/*"))[:2]:
+        flipped(path, 8 * (path.stat().st_size - 40))
+    open_case.cache_clear()
+    with caplog.at_level(logging.WARNING, "trainkit"):
+        after = {b["case"]: b["image"] for b in opened(task, folder).evaluate("val")}
+    (message,) = caplog.messages
+    assert message.startswith("2 of 3 entries of the cache were not as they were written, and were made anew: case_00")
+    assert all(torch.equal(before[case], after[case]) for case in before)
+    caplog.clear()
+    opened(task, folder)
+    assert not caplog.messages
+
+
+def test_an_entry_with_a_right_digest_whose_arrays_do_not_fit_is_refused(folder):
+    store = CaseStore(Cache(folder=folder))
+    store.ensure(KEYS[0], arrays)
+    with pytest.raises(DataError, match=r"entry of the cache is damaged \('grid'\)"):
+        open_case(store.path(KEYS[0]))
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", "null", "3", "{damaged", '{"signature": 1, "known": 2, "xxh3": 3}'])
+def test_a_damaged_list_of_known_files_is_made_anew(tmp_path, monkeypatch, content):
+    monkeypatch.setattr(facts, "_SETTLED_NS", 0)
+    path = tmp_path / "file"
+    path.write_bytes(b"one")
+    memory = FileFacts(tmp_path / "memory")
+    expected = memory.digest(path)
+    (store,) = (tmp_path / "memory").glob("*/*.json")
+    whole = store.read_text()
+    store.write_text(content)
+    assert memory.digest(path) == expected
+    store.write_text(whole.replace(expected, expected[::-1]))
+    assert memory.digest(path) == expected
+    assert store.read_text() == whole
+
+
+# ---- shared by a group ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("mode", "mask", "files", "folders"), [(0o755, 0o022, 0o644, 0o755), (0o2770, 0o077, 0o660, 0o2770)]
+)
+def test_what_is_in_the_cache_is_open_to_those_who_may_use_its_folder(
+    task, folder, mode, mask, files, folders, monkeypatch
+):
+    monkeypatch.setattr(facts, "_SETTLED_NS", 0)
+    folder.mkdir()
+    folder.chmod(mode)
+    before = os.umask(mask)
+    try:
+        live = opened(task, folder)
+    finally:
+        os.umask(before)
+    inside = {path: stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*")}
+    assert {path.relative_to(folder).parts[0] for path in inside} == {"entries", "files", "leases", "lock", "locks"}
+    assert {mode for path, mode in inside.items() if path.is_file()} == {files}
+    assert {mode for path, mode in inside.items() if path.is_dir()} == {folders}
+    del live
+
+
+def test_who_can_only_read_the_cache_uses_what_is_there(task, folder, tmp_path, monkeypatch, caplog):
+    found = [batch["image"].clone() for batch in opened(task, folder).evaluate("val")]
+    opened_before = os.open
+
+    def refuse(path, flags, *rest, **more):
+        if flags & (os.O_WRONLY | os.O_RDWR) and Path(path).is_relative_to(folder):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened_before(path, flags, *rest, **more)
+
+    monkeypatch.setattr(os, "open", refuse)  # root, as whom tests often run, may write everywhere
+    with caplog.at_level(logging.INFO, "trainkit"):
+        again = [batch["image"] for batch in opened(task, folder).evaluate("val")]
+    assert all(map(torch.equal, found, again))
+    assert any("can only be read" in message for message in caplog.messages)
+    made_up.msd(task, cases=4)
+    with pytest.raises(DataError, match=r"case_003: its entry in the cache .* is absent, and the folder can only be"):
+        opened(task, folder)
 
 
 # ---- its size -------------------------------------------------------------------------------------------------------
@@ -312,7 +447,7 @@ def test_what_was_not_used_for_longest_makes_room(folder):
 def test_what_a_living_run_uses_is_never_removed(folder):
     run = maker(folder, KEYS[0], 0)
     assert run.stdout is not None
-    assert run.stdout.readline() == "True\n"
+    assert run.stdout.readline() == "made\n"
     mine = store_of(folder, 100, KEYS[1])
     for key in KEYS[:2]:
         os.utime(mine.path(key), (1, 1))  # used longest ago
@@ -362,6 +497,6 @@ def test_entries_are_mapped_not_read(folder):
         return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
     before = resident()
-    image = read_entry(store.path(KEYS[0])).tensors["image"]
+    image = read_entry(store.path(KEYS[0]), verify=False).tensors["image"]
     assert image[123].item() == 123
     assert resident() - before < 20e6

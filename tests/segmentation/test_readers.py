@@ -201,7 +201,7 @@ def test_the_wrong_edition_in_the_recipe_is_refused_with_the_case_and_the_value(
     folder = made_up.brats(tmp_path / "cases", "2021", cases=1)
     told = complaint(BraTS(path=folder, cache=cache, split=SameCases(), edition="2023"))
     assert "BraTS2021_00000: the label has values that are not declared: 4 (" in told
-    assert 'class "enhancing_tumor" is in no case' in told
+    assert "is in no case" not in told  # which cannot be known of a case that cannot be read
 
 
 def test_cases_of_two_namings_are_refused(tmp_path, cache):
@@ -516,10 +516,7 @@ def test_empty_masks_and_small_volumes_are_warned_of(tmp_path, cache):
     made_up.save(folder / "labelsTr" / "case_002.nii.gz", np.zeros(made_up.SIZE, np.uint8))
     lines = inspected(MSD(path=folder, cache=cache, patch_size=(32, 16, 16)))
     assert "warning: 1 of 4 cases have no class at all: case_002" in lines
-    assert any(
-        line.startswith("warning: smaller than a patch of 32×16×16, and so padded: 4 cases, case_000,")
-        for line in lines
-    )
+    assert any(line.startswith("smaller than a patch of 32×16×16, and so padded: 4 cases, case_000,") for line in lines)
 
 
 def test_check_sums_up_what_the_files_say(tmp_path, cache):

@@ -5,19 +5,17 @@ Shapes: C = channels, K = classes, X, Y, Z = voxels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import attrs
 import numpy as np
 
-from trainkit import DataError, FileFacts
-from trainkit_segmentation.cases.labels import Labels, check_values, encode_masks, encode_values
-from trainkit_segmentation.files.label_values import values_in
+from trainkit import DataError
+from trainkit_segmentation.cases.labels import Labels, encode_masks, encode_values
 from trainkit_segmentation.files.nifti import Array, Header, grid_difference, read_header, read_integers, read_voxels
-
-_SMALL = 4_000_000  # bytes: when a case is inspected, images up to this size are read whole, of larger ones the header
 
 
 @attrs.frozen
@@ -39,19 +37,19 @@ class Volume:
 
 @attrs.frozen
 class CaseReport:
-    """What is known of a case without reading all of it.
+    """What the headers of a case say.
 
     Attributes:
         shape: Voxels of its grid; None if no header could be read.
         affine: (4, 4), from voxels to mm.
-        voxels: Class -> number of voxels.
         problems: What is wrong with the case. The messages do not repeat its name.
+        doubts: What may be wrong with it, in the same form.
     """
 
     shape: tuple[int, int, int] | None
     affine: Array | None = attrs.field(eq=False)
-    voxels: Mapping[str, int]
-    problems: tuple[str, ...]
+    problems: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
 
 class Case(Protocol):
@@ -76,12 +74,16 @@ class Case(Protocol):
         """Return everything else that the content depends on, as JSON values."""
         ...
 
-    def inspect(self, labels: Labels, facts: FileFacts) -> CaseReport:
-        """Read all headers, the label, and the image if it is small, for ``check --data``."""
+    def inspect(self) -> CaseReport:
+        """Read all headers, for ``check --data``; no voxels."""
         ...
 
-    def read(self, labels: Labels) -> Volume:
+    def read(self, labels: Labels, *, nan_as_zero: bool = False) -> Volume:
         """Read the case.
+
+        Args:
+            labels: What the values of its label mean.
+            nan_as_zero: Whether voxels of the image that are NaN are taken as 0, instead of refusing the case.
 
         Raises:
             DataError: A file cannot be read, or the files do not fit each other. The message does not name the case.
@@ -141,42 +143,36 @@ class FileCase:
         """Return how the files are put together."""
         return {"images": len(self.images), "masks": len(self.masks), "channels": self.channels}
 
-    def inspect(self, labels: Labels, facts: FileFacts) -> CaseReport:
-        """Read headers and label, and report everything that is wrong at once."""
+    def inspect(self) -> CaseReport:
+        """Read the headers of all files, and report everything that is wrong at once."""
         headers, problems = [], []
         for path in self.files:
             try:
                 headers.append(read_header(path))
-                if path in self.images and headers[-1].num_bytes <= _SMALL:
-                    read_voxels(path)
             except DataError as error:
                 problems.append(str(error))
         if len(headers) == len(self.files):
             problems += self._mismatches(headers)
-        voxels: dict[str, int] = dict.fromkeys(labels.classes, 0)
-        for number, path in enumerate([self.label] if self.label else self.masks):
-            try:
-                values = values_in(path, facts)
-                if self.label:
-                    check_values(values, labels)
-                else:
-                    voxels[labels.classes[number]] = sum(values.values()) - values.get(0, 0)
-            except DataError as error:
-                problems.append(str(error))
-                continue
-            if self.label:
-                for value, count in values.items():
-                    for k in labels.members[value]:
-                        voxels[labels.classes[k]] += count
+        doubts = [
+            f"the header of {each.path.name} is wrong, and read as if corrected: {correction}"
+            for each in headers
+            for correction in each.corrections
+        ]
         first = headers[0] if headers else None
         return CaseReport(
-            first.shape if first else None, first.affine if first else None, voxels, tuple(dict.fromkeys(problems))
+            first.shape if first else None,
+            first.affine if first else None,
+            tuple(dict.fromkeys(problems)),
+            tuple(dict.fromkeys(doubts)),
         )
 
-    def read(self, labels: Labels) -> Volume:
-        """Read all files and put their arrays together."""
-        images = [read_voxels(path) for path in self.images]
-        targets = [read_integers(path) for path in ([self.label] if self.label else self.masks)]
+    def read(self, labels: Labels, *, nan_as_zero: bool = False) -> Volume:
+        """Read all files and put their arrays together; what is wrong with any of them is said at once."""
+        problems: list[str] = []
+        images = _each(self.images, partial(read_voxels, nan_as_zero=nan_as_zero), problems)
+        targets = _each([self.label] if self.label else self.masks, read_integers, problems)
+        if problems:
+            raise DataError("; ".join(problems))
         if problems := self._mismatches([header for header, _ in (*images, *targets)]):
             raise DataError("; ".join(problems))
         if self.label:
@@ -196,3 +192,16 @@ class FileCase:
             if difference := grid_difference(headers[0], header):
                 found.append(f"{header.path}: {what} is on another grid than {headers[0].path.name}: {difference}")
         return found
+
+
+def _each(
+    paths: Sequence[Path], read: Callable[[Path], tuple[Header, Array]], problems: list[str]
+) -> list[tuple[Header, Array]]:
+    """Read several files, and add what is wrong with some to ``problems``."""
+    found = []
+    for path in paths:
+        try:
+            found.append(read(path))
+        except DataError as error:
+            problems.append(str(error))
+    return found

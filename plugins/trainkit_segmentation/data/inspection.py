@@ -1,43 +1,68 @@
-"""What ``check --data`` reports about cases: everything that is wrong, or else a summary."""
+"""What ``check --data`` reports about cases: everything that is wrong, or else a summary.
+
+With all depth, every case that a run would use is read and preprocessed, as a run does, and stays in the cache for it.
+"""
 
 from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import attrs
 import numpy as np
 
-from trainkit import DataError, Problem
-from trainkit_segmentation.cases.case import CaseList, CaseReport
+from trainkit import DataError, Depth, Problem, Progress, some_of
+from trainkit_segmentation.cases.case import Case, CaseList, CaseReport
 from trainkit_segmentation.files.nifti import Array
+from trainkit_segmentation.preparing.cache_filling import PreparedCase, mended_in_words, prepare_each
 from trainkit_segmentation.preparing.cache_live import CaseStore
+from trainkit_segmentation.preparing.cached_cases import open_case
 from trainkit_segmentation.preparing.grid import axes_of, orientation_of
 
 if TYPE_CHECKING:
     from trainkit_segmentation.data.kind import SegmentationData
 
-_NAMED = 8  # most cases that a warning names
+_MOST_THREADS = 4
 
 
-def inspect(settings: SegmentationData) -> list[str | Problem]:
+@attrs.frozen
+class Voxels:
+    """What the voxels of a case are like.
+
+    Attributes:
+        of_class: Class -> number of voxels.
+        ranges: Lowest and highest intensity of each channel.
+        content: Digest of what the case is read from.
+    """
+
+    of_class: Mapping[str, int]
+    ranges: tuple[tuple[float, float], ...]
+    content: str
+
+
+def inspect(settings: SegmentationData, depth: Depth) -> Iterator[str | Problem | Progress]:
     """Inspect every case.
 
-    Returns:
-        Lines that summarise the data, and doubts.
+    Args:
+        settings: The data.
+        depth: "headers": look at no voxel.
+
+    Yields:
+        Progress, then lines that summarise the data, and doubts.
 
     Raises:
         DataError: Something is wrong with the data; the message lists everything.
     """
     listing = settings.find()
     store = CaseStore(settings.cache)
-    with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-        found = list(pool.map(lambda case: case.inspect(listing.labels, store.files), listing.cases))
-    reports = {case.name: each for case, each in zip(listing.cases, found, strict=True)}
-
+    reports: dict[str, CaseReport] = {}
+    for case, report in _headers(listing.cases):
+        reports[case.name] = report
+        yield Progress(len(reports), len(listing.cases), "headers")
     problems = list(listing.problems)
     problems += [f"{name}: {problem}" for name, each in reports.items() for problem in each.problems]
     division: Mapping[str, Sequence[str]] = {}
@@ -46,33 +71,70 @@ def inspect(settings: SegmentationData) -> list[str | Problem]:
             division = settings.split.divide({case.name: case.subject for case in listing.cases})
     except DataError as error:
         problems.append(f"split: {error}")
-    for k in listing.labels.classes if listing.cases else ():
-        if not any(each.voxels.get(k) for each in reports.values()):
+
+    used = {name for cases in division.values() for name in cases} or set(reports)
+    readable = [case for case in listing.cases if case.name in used and not reports[case.name].problems]
+    prepared: dict[str, PreparedCase] = {}
+    if depth == "all":
+        outcomes = prepare_each(readable, listing.labels, settings.preprocessing, store, settings.workers)
+        for done, (name, outcome) in enumerate(outcomes, start=1):
+            yield Progress(done, len(readable), "cases read")
+            if isinstance(outcome, DataError):
+                problems.append(f"{name}: {outcome}")
+            else:
+                prepared[name] = outcome
+    seen = {name: _voxels(listing, prepared[name], store) for name in sorted(prepared)}
+    for k in listing.labels.classes if len(seen) == len(used) else ():
+        if not any(each.of_class[k] for each in seen.values()):
             problems.append(f'class "{k}" is in no case: the data lacks it, or the meaning of label values is wrong')
     if problems:
         where = f" in {_cases(len(reports))}" if reports else ""
         count = f"{len(problems)} problem{'s' * (len(problems) > 1)}{where}"
         raise DataError("\n  ".join([f"{listing.source}: {count}", *listing.notes, *problems, *listing.doubts]))
-    return [
-        f"{listing.source}: {_cases(len(reports))}, channels {', '.join(listing.channels)}",
-        *listing.notes,
-        "split: " + ", ".join(f"{len(cases)} {split}" for split, cases in division.items()),
-        *_classes(listing, reports),
-        *_geometry(reports),
-        *_needs(settings, listing, reports, division, store),
-        *(Problem(doubt, severity="warning") for doubt in listing.doubts),
-        *(Problem(doubt, severity="warning") for doubt in _doubts(settings, listing, reports, division)),
+
+    yield f"{listing.source}: {_cases(len(reports))}, channels {', '.join(listing.channels)}"
+    yield from listing.notes
+    yield "split: " + ", ".join(f"{len(cases)} {split}" for split, cases in division.items())
+    if len(used) < len(reports):
+        yield f"{_cases(len(reports) - len(used))} in no split: {some_of(sorted(set(reports) - used))}"
+    yield from _classes(listing, reports, seen)
+    yield from _geometry(reports)
+    yield from _needs(settings, listing, reports, division, store)
+    if depth == "headers":
+        yield "not looked at: the voxels, that is label values, NaN, constant images, damage. check --data looks at all"
+    doubts = [
+        *listing.doubts,
+        *(f"{name}: {doubt}" for name, each in reports.items() for doubt in each.doubts),
+        *_doubts_of_voxels(listing, seen, division),
+        *([mended] if (mended := mended_in_words(prepared, store)) else []),
     ]
+    yield from (Problem(doubt, severity="warning") for doubt in doubts)
 
 
-def _classes(listing: CaseList, reports: Mapping[str, CaseReport]) -> Iterator[str]:
+def _headers(cases: Sequence[Case]) -> Iterator[tuple[Case, CaseReport]]:
+    pool = ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1))
+    try:
+        yield from zip(cases, pool.map(lambda case: case.inspect(), cases), strict=True)
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _voxels(listing: CaseList, prepared: PreparedCase, store: CaseStore) -> Voxels:
+    case = open_case(store.path(prepared.key))
+    return Voxels(dict(zip(listing.labels.classes, case.own_voxels, strict=True)), case.ranges, prepared.content)
+
+
+def _classes(listing: CaseList, reports: Mapping[str, CaseReport], seen: Mapping[str, Voxels]) -> Iterator[str]:
     kind = "which exclude each other" if listing.labels.exclusive else "which may overlap"
     yield f"{len(listing.labels.classes)} class{'es' * (len(listing.labels.classes) > 1)}, {kind}:"
-    total = sum(int(np.prod(each.shape)) for each in reports.values() if each.shape)
-    for name in listing.labels.classes:
-        cases = sum(bool(each.voxels[name]) for each in reports.values())
-        share = sum(each.voxels[name] for each in reports.values()) / total
-        yield f"  {name}: in {cases} of {len(reports)} cases, {share:.3%} of all voxels"
+    total = sum(int(np.prod(reports[name].shape or ())) for name in seen)
+    for k in listing.labels.classes:
+        if seen:
+            cases = sum(bool(each.of_class[k]) for each in seen.values())
+            share = sum(each.of_class[k] for each in seen.values()) / total
+            yield f"  {k}: in {cases} of {len(seen)} cases, {share:.3%} of all voxels"
+        else:
+            yield f"  {k}"
 
 
 def _geometry(reports: Mapping[str, CaseReport]) -> Iterator[str]:
@@ -96,6 +158,9 @@ def _needs(
     most = "up to " if settings.preprocessing.crop_to_nonzero else ""
     if settings.preprocessing.spacing_mm or settings.preprocessing.orientation:
         yield f"preprocessed: {most}{_range(list(shapes.values()), 'voxels')}"
+    if small := [name for name, shape in shapes.items() if any(np.less(shape, settings.patch_size))]:
+        patch = "×".join(map(str, settings.patch_size))
+        yield f"smaller than a patch of {patch}, and so padded: {_cases(len(small))}, {some_of(small)}"
     used = {name for cases in division.values() for name in cases}
     bytes_a_voxel = channels * (2 if settings.preprocessing.normalization != "none" else 4) + 1
     cache = sum(
@@ -117,22 +182,25 @@ def _needs(
     )
 
 
-def _doubts(
-    settings: SegmentationData,
-    listing: CaseList,
-    reports: Mapping[str, CaseReport],
-    division: Mapping[str, Sequence[str]],
+def _doubts_of_voxels(
+    listing: CaseList, seen: Mapping[str, Voxels], division: Mapping[str, Sequence[str]]
 ) -> Iterator[str]:
-    if empty := [name for name, each in reports.items() if not any(each.voxels.values())]:
-        yield f"{len(empty)} of {len(reports)} cases have no class at all: {_some(empty)}"
-    for split, cases in division.items():
-        if absent := [k for k in listing.labels.classes if not any(reports[name].voxels[k] for name in cases)]:
-            yield f'no case of the split "{split}" has {_some(absent)}'
-    shapes = {name: shape for name, each in reports.items() if (shape := prepared_shape(settings, each))}
-    small = [name for name, shape in shapes.items() if any(np.less(shape, settings.patch_size))]
-    if small:
-        size = "×".join(map(str, settings.patch_size))
-        yield f"smaller than a patch of {size}, and so padded: {_cases(len(small))}, {_some(small)}"
+    if empty := [name for name, each in seen.items() if not any(each.of_class.values())]:
+        yield f"{len(empty)} of {len(seen)} cases have no class at all: {some_of(empty)}"
+    for split, cases in division.items() if seen else ():
+        if absent := [k for k in listing.labels.classes if not any(seen[name].of_class[k] for name in cases)]:
+            yield f'no case of the split "{split}" has {some_of(absent)}'
+    for number, channel in enumerate(listing.channels):
+        values = {name: each.ranges[number][0] for name, each in seen.items() if len(set(each.ranges[number])) == 1}
+        if values:
+            some = some_of([f"{name} ({value:g})" for name, value in values.items()])
+            yield f"all voxels of the channel {channel} have one value in {_cases(len(values))}: {some}"
+    alike: dict[str, list[str]] = {}
+    for name, each in seen.items():
+        alike.setdefault(each.content, []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            yield f"{some_of(names)} have the same content: the same files under several names"
 
 
 def prepared_shape(settings: SegmentationData, report: CaseReport) -> tuple[int, ...] | None:
@@ -162,11 +230,6 @@ def _range(values: Sequence[Sequence[float]], unit: str) -> str:
 
 def _cases(number: int) -> str:
     return f"{number} case{'s' * (number != 1)}"
-
-
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    return ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
 
 
 def _existing(folder: Path) -> Path:

@@ -17,7 +17,7 @@ from trainkit_segmentation.splits.fraction import Fraction
 from trainkit_segmentation.splits.kind import Split
 
 if TYPE_CHECKING:
-    from trainkit import Depth, Problem, Recipe
+    from trainkit import Depth, Problem, Progress, Recipe
     from trainkit_segmentation.cases.case import CaseList
     from trainkit_segmentation.data.kind_live import LiveSegmentation
 
@@ -70,11 +70,11 @@ class SegmentationData(Data):
             DataError: No case can be listed.
         """
 
-    def inspect(self, recipe: Recipe, depth: Depth) -> Iterable[str | Problem]:
-        """Read each case's headers and label, and summarise them."""
+    def inspect(self, recipe: Recipe, depth: Depth) -> Iterable[str | Problem | Progress]:
+        """Read all cases that a run would use into the cache, or only their headers, and summarise them."""
         from trainkit_segmentation.data.inspection import inspect
 
-        return inspect(self)
+        return inspect(self, depth)
 
     def build(self, context: Context) -> LiveSegmentation:
         """Preprocess the cases that are not in the cache yet, and open all."""

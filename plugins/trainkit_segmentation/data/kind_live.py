@@ -69,7 +69,7 @@ class LiveSegmentation:
         used = {name for names in self._division.values() for name in names}
         self._store = CaseStore(settings.cache)  # keeps the entries in use for as long as this lives
         cases = [case for case in listing.cases if case.name in used]
-        self._prepared = prepare_all(cases, labels, settings.preprocessing, self._store)
+        self._prepared = prepare_all(cases, labels, settings.preprocessing, self._store, settings.workers)
 
         train = self._division["train"]
         self._facts = SegmentationFacts(

@@ -30,6 +30,7 @@ _MOST_UNPACKED = {".gz": 1032, ".nii": 1}  # bytes for each byte of the file; bz
 _MOST_BEFORE = 1 << 26  # bytes of extensions between header and voxels
 _MOST_AFTER = 1 << 20  # bytes that a packed file may hold after the voxels
 _BLOCK = 1 << 20
+_HOW_TO_TAKE_NAN = "; if that is outside of the field of view, set data.preprocessing.nan_as_zero = true"
 _SMALLEST_MM, _LARGEST_MM = 1e-6, 1e5
 _WORTH_TELLING = 30  # nibabel's level of a header's fault that it cannot tell how to correct
 
@@ -278,7 +279,7 @@ def _finite(path: Path, array: Array, nan_as_zero: bool) -> Array:
     if infinite := int(array.size - finite.sum() - nan.sum()):
         raise DataError(f"{path}: {infinite} voxels are infinite, or beyond the range of 32-bit numbers")
     if not nan_as_zero:
-        raise DataError(f"{path}: {int(nan.sum())} of {nan.size} voxels are NaN")
+        raise DataError(f"{path}: {int(nan.sum())} of {nan.size} voxels are NaN{_HOW_TO_TAKE_NAN}")
     return np.where(nan, np.float32(0), array)
 
 

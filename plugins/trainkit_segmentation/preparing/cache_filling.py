@@ -6,16 +6,16 @@ import json
 import logging
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import attrs
 from xxhash import xxh3_128_hexdigest
 
-from trainkit import DataError
+from trainkit import DataError, bytes_in_words, free_host_memory, some_of
 from trainkit_segmentation.cases import case as case_module
 from trainkit_segmentation.cases import labels as labels_module
 from trainkit_segmentation.cases import synthesis
@@ -31,6 +31,7 @@ from trainkit_segmentation.preparing.preprocessing_live import prepare, to_tenso
 
 _log = logging.getLogger("trainkit.segmentation")
 _SECONDS_BETWEEN = 10.0
+_FORMAT = 2  # of an entry: 2 has a digest of its content, and what was seen of it
 _MOST_THREADS = 4  # each holds a whole case several times
 
 
@@ -40,14 +41,16 @@ class PreparedCase(NamedTuple):
     Attributes:
         key: Key of its entry in the cache.
         content: Digest of what the case is read from.
+        done: Whether the entry was found, made, or damaged and made anew ("mended").
     """
 
     key: str
     content: str
+    done: Literal["found", "made", "mended"]
 
 
 def prepare_all(
-    cases: Sequence[Case], labels: Labels, settings: Preprocessing, store: CaseStore
+    cases: Sequence[Case], labels: Labels, settings: Preprocessing, store: CaseStore, workers: int = 0
 ) -> dict[str, PreparedCase]:
     """Preprocess the cases that are not in the cache yet, and log the progress now and then.
 
@@ -56,6 +59,7 @@ def prepare_all(
         labels: What their labels mean.
         settings: How the cases are preprocessed.
         store: The cache.
+        workers: How many cases are worked on at once, if more than a few.
 
     Returns:
         Name of each case -> its entry, which is kept for as long as ``store`` lives.
@@ -63,23 +67,70 @@ def prepare_all(
     Raises:
         DataError: Some cases cannot be read; the message names all of them.
     """
-    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
-        contents = _for_each(pool, cases, lambda case: content_digest(case, store), doing="")
-        prepared = {
-            name: PreparedCase(entry_key(content, labels, settings), content) for name, content in contents.items()
-        }
-        store.use(each.key for each in prepared.values())
-
-        def ensure(case: Case) -> bool:
-            def make() -> tuple[Mapping[str, Array], Mapping[str, Any]]:
-                return to_tensors(prepare(case.read(labels), settings, len(labels.classes)))
-
-            return store.ensure(prepared[case.name].key, make)
-
-        made = sum(_for_each(pool, cases, ensure, doing="preprocessed").values())
-    if made:
+    prepared: dict[str, PreparedCase] = {}
+    problems: dict[str, str] = {}
+    logged = time.monotonic()
+    for name, outcome in prepare_each(cases, labels, settings, store, workers):
+        if isinstance(outcome, DataError):
+            problems[name] = str(outcome)
+        else:
+            prepared[name] = outcome
+        if time.monotonic() - logged > _SECONDS_BETWEEN:
+            logged = time.monotonic()
+            _log.info("prepared %d of %d cases", len(prepared), len(cases))
+    if problems:
+        listed = "\n".join(f"  {name}: {problem}" for name, problem in sorted(problems.items()))
+        raise DataError(f"{len(problems)} of {len(cases)} cases cannot be used:\n{listed}")
+    if made := sum(each.done != "found" for each in prepared.values()):
         _log.info("preprocessed %d of %d cases into %s", made, len(cases), store.folder)
+    if mended := mended_in_words(prepared, store):
+        _log.warning("%s", mended)
     return prepared
+
+
+def prepare_each(
+    cases: Sequence[Case], labels: Labels, settings: Preprocessing, store: CaseStore, workers: int = 0
+) -> Iterator[tuple[str, PreparedCase | DataError]]:
+    """Preprocess cases, several at once, and yield the name of each with its entry, or with why it cannot be used.
+
+    Entries are written one by one: what was done stays done, whatever happens to this process. The arguments are those
+    of `prepare_all`.
+    """
+
+    def one(case: Case) -> PreparedCase | DataError:
+        def make() -> tuple[Mapping[str, Array], Mapping[str, Any]]:
+            volume = case.read(labels, nan_as_zero=settings.nan_as_zero)
+            return to_tensors(prepare(volume, settings, len(labels.classes)))
+
+        try:
+            content = content_digest(case, store)
+            key = entry_key(content, labels, settings)
+            store.use([key])
+            return PreparedCase(key, content, store.ensure(key, make))
+        except DataError as error:
+            return error
+        except MemoryError:
+            return DataError(f"memory is short: {bytes_in_words(free_host_memory())} are free")
+
+    store.use([])  # a folder that cannot be used is no mistake of a case
+    pool = ThreadPoolExecutor(max(workers, min(_MOST_THREADS, os.cpu_count() or 1)))
+    try:
+        futures = {pool.submit(one, case): case.name for case in cases}
+        for future in as_completed(futures):
+            yield futures[future], future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)  # those that have begun end first
+
+
+def mended_in_words(prepared: Mapping[str, PreparedCase], store: CaseStore) -> str | None:
+    """Return a sentence on the entries that were damaged; None if none was."""
+    names = sorted(name for name, each in prepared.items() if each.done == "mended")
+    if not names:
+        return None
+    return (
+        f"{len(names)} of {len(prepared)} entries of the cache were not as they were written, and were made anew: "
+        f"{some_of(names)}; check the disk of {store.folder}"
+    )
 
 
 def content_digest(case: Case, store: CaseStore) -> str:
@@ -102,6 +153,7 @@ def entry_key(content: str, labels: Labels, settings: Preprocessing) -> str:
     return digest_of(
         {
             "code": _code(),
+            "format": _FORMAT,
             "content": content,
             "preprocessing": attrs.asdict(cast(Any, settings)),
             "labels": [len(labels.classes), labels.exclusive, sorted(labels.members.items())],
@@ -119,23 +171,3 @@ def _code() -> str:
     """Return a digest of the code that makes an entry, so that no version number can be forgotten."""
     modules = (nifti, case_module, labels_module, synthesis, grid, preprocessing_live)
     return code_digest(*(Path(str(module.__file__)).read_text(encoding="utf-8") for module in modules))
-
-
-def _for_each(pool: ThreadPoolExecutor, cases: Sequence[Case], do: Any, doing: str) -> dict[str, Any]:
-    """Return the result of ``do`` for each case; errors of all cases are raised as one."""
-    futures = {pool.submit(do, case): case.name for case in cases}
-    found: dict[str, Any] = {}
-    problems: dict[str, str] = {}
-    logged = time.monotonic()
-    for future in as_completed(futures):
-        try:
-            found[futures[future]] = future.result()
-        except DataError as error:
-            problems[futures[future]] = str(error)
-        if doing and time.monotonic() - logged > _SECONDS_BETWEEN:
-            logged = time.monotonic()
-            _log.info("%s %d of %d cases", doing, len(found), len(cases))
-    if problems:
-        listed = "\n".join(f"  {name}: {problem}" for name, problem in sorted(problems.items()))
-        raise DataError(f"{len(problems)} of {len(cases)} cases cannot be used:\n{listed}")
-    return found

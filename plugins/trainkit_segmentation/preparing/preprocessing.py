@@ -43,6 +43,8 @@ class Preprocessing:
             same over the voxels that are not 0; the others stay 0. "window": ``window`` is mapped to 0 … 1, and values
             outside it are clipped. "none": as in the files.
         window: Lower and upper intensity for "window", in the files' units; for CT these are HU.
+        nan_as_zero: Whether voxels of an image that are NaN are taken as 0. Registration leaves such voxels outside of
+            the field of view. Otherwise such images are refused; images with infinite values always are.
     """
 
     orientation: str | None = attrs.field(default="RAS", validator=_is_orientation)
@@ -50,3 +52,4 @@ class Preprocessing:
     crop_to_nonzero: bool = False
     normalization: Literal["zscore", "zscore_nonzero", "window", "none"] = "zscore"
     window: tuple[float, float] = attrs.field(default=(-1000.0, 1000.0), validator=_increasing)
+    nan_as_zero: bool = False

@@ -5,19 +5,21 @@ Shapes: C = channels, K = classes, X, Y, Z = voxels.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import attrs
 import numpy as np
 import torch
 
-from trainkit import DataError
+from trainkit import DataError, bytes_in_words, free_host_memory, shape_in_words
 from trainkit_segmentation.cases.case import Volume
 from trainkit_segmentation.cases.labels import voxels_of_class
 from trainkit_segmentation.files.nifti import Array
 from trainkit_segmentation.preparing.grid import Grid, orientation_of, stretch, stretch_label_codes
 from trainkit_segmentation.preparing.preprocessing import Preprocessing
 
+_BYTES_WHILE_RESAMPLED = 10  # for each channel of a voxel: as float32, resampled, and as it is stored
 _MOST_PLACES = 10_000  # voxels kept for each class, to centre patches on; evenly spread over all voxels of the class
 
 
@@ -33,6 +35,8 @@ class Prepared:
         places: int32, voxels of class 0, then of class 1, …, as positions in the flattened ``label_codes_XYZ``.
         place_counts: int64 (K,), number of voxels of each class in ``places``.
         grid: Position of the grid in the case's own.
+        own_voxels: For each class, its number of voxels on the case's own grid.
+        ranges: Lowest and highest intensity of each channel, as read.
     """
 
     image_CXYZ: Array
@@ -42,6 +46,8 @@ class Prepared:
     places: Array
     place_counts: Array
     grid: Grid
+    own_voxels: tuple[int, ...]
+    ranges: tuple[tuple[float, float], ...]
 
 
 def prepare(volume: Volume, settings: Preprocessing, num_classes: int) -> Prepared:
@@ -66,7 +72,9 @@ def prepare(volume: Volume, settings: Preprocessing, num_classes: int) -> Prepar
             for n, now, wanted in zip(grid.shape, grid.spacing_mm, settings.spacing_mm, strict=True)
         )
         grid = attrs.evolve(grid, shape=(x, y, z))
+        _check_memory(grid, len(image_CXYZ))
 
+    ranges = tuple((float(channel.min()), float(channel.max())) for channel in volume.image_CXYZ)
     image_CXYZ = normalise(np.ascontiguousarray(grid.cut(image_CXYZ), dtype=np.float32), settings)
     image_CXYZ = stretch(torch.from_numpy(image_CXYZ), grid.shape).numpy()
     label_codes_XYZ = np.ascontiguousarray(
@@ -82,6 +90,8 @@ def prepare(volume: Volume, settings: Preprocessing, num_classes: int) -> Prepar
         places=np.concatenate([np.zeros(0, np.int32), *places]),
         place_counts=np.array([len(each) for each in places], dtype=np.int64),
         grid=grid,
+        own_voxels=_voxels_of_classes(volume, num_classes),
+        ranges=ranges,
     )
 
 
@@ -117,6 +127,23 @@ def places_of_classes(label_codes_XYZ: Array, class_table: Array | None, num_cla
     return found
 
 
+def _check_memory(grid: Grid, channels: int) -> None:
+    needed = math.prod(grid.shape) * channels * _BYTES_WHILE_RESAMPLED
+    if needed > (free := free_host_memory()):
+        raise DataError(
+            f"with data.preprocessing.spacing_mm, the case has {shape_in_words(grid.shape)} voxels; resampling takes "
+            f"{bytes_in_words(needed)} of memory, and {bytes_in_words(free)} are free"
+        )
+
+
+def _voxels_of_classes(volume: Volume, num_classes: int) -> tuple[int, ...]:
+    numbers = np.bincount(volume.label_codes_XYZ.ravel(), minlength=num_classes + 1)
+    if volume.class_table is None:
+        return tuple(int(number) for number in numbers[1 : num_classes + 1])
+    numbers = numbers[: len(volume.class_table)]
+    return tuple(int(number) for number in numbers @ volume.class_table.astype(np.int64))
+
+
 def _nonzero_box(image_CXYZ: Array) -> tuple[tuple[int, int], ...]:
     anything = (image_CXYZ != 0).any(axis=0)
     box = []
@@ -138,4 +165,5 @@ def to_tensors(prepared: Prepared) -> tuple[dict[str, Array], dict[str, Any]]:
         "places": prepared.places,
         "place_counts": prepared.place_counts,
     }
-    return {name: array for name, array in arrays.items() if array is not None}, prepared.grid.to_json()
+    about = {"grid": prepared.grid.to_json(), "own_voxels": prepared.own_voxels, "ranges": prepared.ranges}
+    return {name: array for name, array in arrays.items() if array is not None}, about
