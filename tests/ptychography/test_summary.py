@@ -246,15 +246,18 @@ def test_check_prints_summary_and_warnings_without_torch_and_a_run_logs_the_warn
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "scan.h5")
     (tmp_path / "own.toml").write_text(RECIPE)
-    script = (
-        "import atexit, sys, trainkit.cli; sys.argv = ['trainkit', 'check', 'own.toml', '--data']; "
-        "atexit.register(lambda: print('torch was imported' if 'torch' in sys.modules else 'no torch')); "
-        "trainkit.cli.main()"
-    )
-    check = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert "dose         4e+04 counts/Å²" in check.stdout
-    assert "warning: data: the light's centre of mass is (3.0, 0.0) pixels off" in check.stdout
-    assert "no torch" in check.stdout
+    said = {}
+    for option in ("--data", "--data=headers"):
+        script = (
+            f"import atexit, sys, trainkit.cli; sys.argv = ['trainkit', 'check', 'own.toml', '{option}']; "
+            "atexit.register(lambda: print('torch was imported' if 'torch' in sys.modules else 'no torch')); "
+            "trainkit.cli.main()"
+        )
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        said[option] = done.stdout
+    assert "dose         4e+04 counts/Å²" in said["--data"]
+    assert "warning: data: the light's centre of mass is (3.0, 0.0) pixels off" in said["--data"]
+    assert "no torch" in said["--data=headers"]
     ending = start(resolve("own.toml"), Console())
     log = (ending.run.state.folder / "log.txt").read_text()
     assert log.count("warning: ") == 1

@@ -17,7 +17,7 @@ from trainkit_ptychography.scans.kind import DiffractionData
 if TYPE_CHECKING:
     from torch import nn
 
-    from trainkit import Recipe
+    from trainkit import Depth, Progress, Recipe
 
 
 @component
@@ -64,6 +64,16 @@ class SingleSlice(Model):
                 f'run.precision = "{recipe.run.precision}" changes nothing: complex numbers are computed in fp32',
                 severity="note",
             )
+
+    def inspect(self, recipe: Recipe, depth: Depth) -> Iterable[str | Problem | Progress]:
+        """Compare the geometry that is told with what a few hundred patterns show."""
+        if depth == "headers":
+            yield "geometry     not compared with the patterns; check --data does that"
+            return
+        from trainkit_ptychography.preflight.inspection import inspect_geometry
+
+        if isinstance(recipe.data, DiffractionData):
+            yield from inspect_geometry(recipe.data, self.probe, recipe)
 
     def timeline(self, epochs: int) -> Iterable[tuple[int, str]]:
         """Yield what object, probe and constraints do in the course of a run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
@@ -79,18 +80,15 @@ class DiffractionData(Data):
         from trainkit_ptychography.scans.pixels import look_at_pixels
         from trainkit_ptychography.scans.scan import checked
         from trainkit_ptychography.scans.storage import choose_storage, read_if_it_fits
+        from trainkit_ptychography.scans.summary import doubts
 
         recording = self.read()
         patterns = recording.intensities_NYX
         pixels = look_at_pixels(patterns, every=False) if isinstance(patterns, PreparedPatterns) else None
         storage = choose_storage(recording, self.patterns_on, context.device)
         scan = checked(read_if_it_fits(recording, storage), stored=patterns)
+        for doubt in doubts(scan, pixels):
+            logging.getLogger("trainkit").warning("%s: %s", scan.scan.source, doubt)
         return LiveDiffraction(
-            scan,
-            context,
-            self.batch_size,
-            self.validation_fraction,
-            storage=storage,
-            batches=self.batches,
-            pixels=pixels,
+            scan, context, self.batch_size, self.validation_fraction, storage=storage, batches=self.batches
         )

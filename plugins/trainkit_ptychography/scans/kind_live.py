@@ -5,7 +5,6 @@ Shapes: N = scan points, B = patterns of a batch, Y, X = rows and columns of the
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from math import ceil
 from typing import Any
@@ -18,10 +17,8 @@ from torch import Tensor
 
 from trainkit import Context, DataError, hold_out, in_batches, process_share, random_seed, shuffled
 from trainkit_ptychography.scans.batch_order import BatchOrder, arrange
-from trainkit_ptychography.scans.pixels import Pixels
 from trainkit_ptychography.scans.scan import Checked
 from trainkit_ptychography.scans.storage import Storage, keep
-from trainkit_ptychography.scans.summary import doubts
 
 _ORDER = 0x0DE5  # keeps what a batch order draws apart from the shuffle that deals points to processes
 _HOLD_OUT = 0x501D  # keeps the choice of held-out points apart from the shuffles, which are seeded by (seed, epoch)
@@ -57,7 +54,6 @@ class LiveDiffraction:
         dtype: torch.dtype = torch.float32,
         storage: Storage = "device",
         batches: BatchOrder = "random",
-        pixels: Pixels | None = None,
     ) -> None:
         patterns, self.scan, survey = checked
         self.seed, self.device = context.seed, torch.device(context.device)
@@ -68,8 +64,6 @@ class LiveDiffraction:
         num = len(patterns)
         self.mean_counts = survey.mean_total if self.scan.frame_masks else float(survey.totals_N.mean())
         self._fingerprint = _fingerprint(self.scan.positions_N2, survey.totals_N)
-        for doubt in doubts(checked, pixels):
-            logging.getLogger("trainkit").warning("%s: %s", self.scan.source, doubt)
         self.dtype = dtype
         self.detector_shape = (patterns.shape[1], patterns.shape[2])
         mask_YX = self.scan.mask_YX

@@ -1,0 +1,300 @@
+"""Says in words which parts of the told geometry the patterns contradict, and what to write into the recipe instead."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import attrs
+import numpy as np
+
+from trainkit import Data, Problem
+from trainkit_ptychography.preflight.geometry import BOTH_AXES, Geometry
+from trainkit_ptychography.preflight.sample import Sample
+from trainkit_ptychography.preflight.search import Change, Found, defocus_step_angstrom
+from trainkit_ptychography.probes.aperture import Aperture
+from trainkit_ptychography.scans.files.kind import FileDiffraction
+
+_SEEN = 6.0  # standard errors by which a specimen must show, before anything is said
+_SURE = 6.0
+_LARGEST_SHARE = {  # of the gain with a change that is left without it, for the change to matter
+    "orientation": 0.8,
+    "rotation_deg": 0.9,
+    "defocus_change_angstrom": 0.85,
+    "step_factor": 0.88,
+    "detector_factor": 0.8,
+    "semiangle_factor": 0.8,
+}
+_REPAIRED = 1.2  # steps of 2 rad at the aperture's edge that a probe makes up for if it is trained
+_NOT_REPAIRED = 0.5
+_SKEWED = 0.3  # skewness from which the sign of a phase is taken to be known
+_CLEARLY_SKEWED = 0.6
+_LONGEST_ELECTRON_WAVE = 0.12  # Å, 10 keV
+_SNAP_DEG = 2.5  # an angle is not known better than that
+
+
+class Advice(NamedTuple):
+    """What is said.
+
+    Attributes:
+        doubts: What the patterns contradict.
+        line: A line of the summary.
+    """
+
+    doubts: tuple[Problem, ...]
+    line: str
+
+
+def advise(found: Found, sample: Sample, data: Data, probe_is_trained: bool) -> Advice:
+    """Put the outcome of a search into words.
+
+    Args:
+        found: The outcome.
+        sample: What geometries were tried out on.
+        data: The settings that tell the geometry.
+        probe_is_trained: Whether the run will make up for a probe that is slightly wrong.
+    """
+    doubts = tuple(_doubts(found, sample, data, probe_is_trained))
+    num = len(sample.points_N)
+    if found.seen < _SEEN:
+        line = f"not judged: {num} patterns hardly differ from those of an empty object"
+    elif doubts:
+        line = f"not as told, by a trial with {num} patterns"
+    else:
+        line = (
+            f"as told, by a trial with {num} patterns: misfit {found.told.misfit:.3g} of those that were held out, "
+            f"{found.told.empty:.3g} of an empty object"
+        )
+    return Advice(doubts, f"geometry     {line}")
+
+
+def _doubts(found: Found, sample: Sample, data: Data, probe_is_trained: bool) -> Iterator[Problem]:
+    changes = {each.name: each for each in found.changes if _matters(each, found, sample, probe_is_trained)}
+    if found.seen < _SEEN and not changes.keys() & {"detector_factor", "semiangle_factor"}:
+        return
+    chosen = _Pair.choose(found, sample)
+    turned = changes.get("orientation") or changes.get("rotation_deg")
+    if turned is not None or chosen.both_reversed:
+        yield from _of_orientation(chosen, found, turned, sample, data)
+    elif "defocus_change_angstrom" in changes:
+        yield _of_defocus(found, changes["defocus_change_angstrom"], sample)
+    if "step_factor" in changes:
+        factor = found.geometry.step_factor
+        yield _doubt(
+            f"patterns fit better if scan points are {factor:.3g} times as far apart as told "
+            f"({_figures(changes['step_factor'], found)}): check the scan's step and positions_unit, or pixel size and "
+            "semiangle_mrad together"
+        )
+    if "detector_factor" in changes:
+        yield _of_detector(found, changes["detector_factor"], sample, data)
+    if "semiangle_factor" in changes:
+        told = sample.told_semiangle()
+        assert told is not None
+        factor = found.geometry.semiangle_factor
+        detector = " or ".join(_detector_lines(1 / factor, data)) or "the size of a detector pixel"
+        yield _doubt(
+            f"the bright disc of the patterns is {factor:.3g} times as large as an aperture of {told:.3g} mrad "
+            f"({_figures(changes['semiangle_factor'], found)}): paste {_place(sample, 'semiangle_mrad')} "
+            f"semiangle_mrad = {told * factor:.3g}; or, if the angle is right, {detector}; or check the energy"
+        )
+
+
+def _matters(change: Change, found: Found, sample: Sample, probe_is_trained: bool) -> bool:
+    if change.sureness < _SURE or change.share > _LARGEST_SHARE[change.name]:
+        return False
+    if change.name == "defocus_change_angstrom":
+        step = defocus_step_angstrom(sample)
+        assert step is not None
+        steps = abs(found.geometry.defocus_change_angstrom) / step
+        return steps > (_REPAIRED if probe_is_trained else _NOT_REPAIRED)
+    return True
+
+
+class _Pair(NamedTuple):
+    """One of two geometries that no loss can tell apart.
+
+    The detector turned by 180°, with the probe conjugated (which is the other sign of the defocus) and the object
+    conjugated, gives the same patterns.
+
+    Attributes:
+        geometry: The one of the two in which phases are positive; the one that was found if that is not known.
+        reversed_defocus: Whether this one has the other sign of the defocus than the one that was found.
+        both_reversed: Whether the geometry fits as it is told, but phases are negative.
+        reason: Why this one was chosen.
+    """
+
+    geometry: Geometry
+    reversed_defocus: bool
+    both_reversed: bool
+    reason: str
+
+    @classmethod
+    def choose(cls, found: Found, sample: Sample) -> _Pair:
+        """Choose the one in which phases are positive, as those of atoms are for electrons."""
+        geometry, skewness, wavelength = found.geometry, found.best.phase_skewness, sample.scan.wavelength_angstrom
+        electrons = wavelength is not None and wavelength < _LONGEST_ELECTRON_WAVE
+        defocus = (sample.told_defocus() or 0.0) + geometry.defocus_change_angstrom
+        other = attrs.evolve(geometry, flips=tuple(each for each in BOTH_AXES if each not in geometry.flips))
+        as_told = not geometry.swapped and not geometry.flips
+        if not electrons or abs(skewness) < _SKEWED:
+            # Of the two, the other sign of the defocus is the slip that is made more often.
+            sign_alone = set(geometry.flips) == set(BOTH_AXES) and not geometry.swapped and defocus != 0
+            reason = "the phases do not decide between the two"
+            return cls(other, True, False, reason) if sign_alone else cls(geometry, False, False, reason)
+        reason = f"that phases are then positive, as those of atoms are, decided (skewness {abs(skewness):.2g})"
+        if skewness > 0:
+            return cls(geometry, False, False, reason)
+        return cls(other, defocus != 0, as_told and skewness < -_CLEARLY_SKEWED and found.seen > _SEEN, reason)
+
+
+def _of_orientation(
+    chosen: _Pair, found: Found, change: Change | None, sample: Sample, data: Data
+) -> Iterator[Problem]:
+    defocus = (sample.told_defocus() or 0.0) + found.geometry.defocus_change_angstrom
+    told = sample.told_defocus()
+    lines = list(_orientation_lines(chosen.geometry, data))
+    wrong = ["how the scan lies against the detector"] if lines else []
+    changed_defocus = any(each.name == "defocus_change_angstrom" and each.share < 0.85 for each in found.changes)
+    if chosen.reversed_defocus or (changed_defocus and told is not None):
+        value = -defocus if chosen.reversed_defocus else defocus
+        lines.append(f"{_place(sample, 'defocus_angstrom')} defocus_angstrom = {_round(value, sample):g}")
+        wrong.append("the sign of the defocus" if told is not None and told * value < 0 else "the defocus")
+    text = f"the patterns contradict {' and '.join(wrong)}"
+    if change is not None:
+        text += f" ({_figures(change, found)})"
+    elif chosen.both_reversed:
+        text = (
+            "the patterns fit as told, but with negative phases, which atoms do not have: probably the detector is "
+            "turned by 180° and the defocus has the other sign"
+        )
+    yield _doubt(f"{text}: paste {', '.join(lines)}. {_pair_in_words(chosen, sample)}")
+
+
+def _pair_in_words(chosen: _Pair, sample: Sample) -> str:
+    if sample.told_defocus() is None:
+        return f"With the probe conjugated, the detector turned by 180° gives the same patterns; {chosen.reason}"
+    return (
+        'The detector turned by 180° (pattern_flip = ["rows", "columns"]) with the other sign of the defocus gives '
+        f"the same patterns, with the phase negated, so no loss tells these two apart; {chosen.reason}"
+    )
+
+
+def _of_defocus(found: Found, change: Change, sample: Sample) -> Problem:
+    told = sample.told_defocus()
+    assert told is not None
+    value = told + found.geometry.defocus_change_angstrom
+    unit = next(
+        (f" (it may be given in {name})" for factor, name in _UNITS.items() if _is_near(value, factor * told)), ""
+    )
+    return _doubt(
+        f"a defocus of about {_round(value, sample):g} Å fits clearly better than {told:g} Å{unit} "
+        f"({_figures(change, found)}): paste {_place(sample, 'defocus_angstrom')} "
+        f"defocus_angstrom = {_round(value, sample):g}; a single slice stands for the middle of a specimen, so for a "
+        "thick one this defocus is half the thickness off that of the surface"
+    )
+
+
+_UNITS = {10.0: "nm", 0.01: "pm", 0.1: "0.1 Å", 100.0: "10 nm"}
+
+
+def _is_near(value: float, other: float) -> bool:
+    return other != 0 and abs(value / other - 1) < 0.25
+
+
+def _of_detector(found: Found, change: Change, sample: Sample, data: Data) -> Problem:
+    factor, told = found.geometry.detector_factor, sample.told_semiangle()
+    assert told is not None
+    paste = " or ".join(f"paste {line}" for line in _detector_lines(factor, data)) or "check the pixel size"
+    return _doubt(
+        f"the bright disc of the patterns is {1 / factor:.3g} times as large as it would be with the pixels that are "
+        f"told ({_figures(change, found)}): {paste}; or, if they are right, {_place(sample, 'semiangle_mrad')} "
+        f"semiangle_mrad = {told / factor:.3g}; or check the energy"
+    )
+
+
+def _detector_lines(factor: float, data: Data) -> Iterator[str]:
+    """Yield the setting that makes a detector pixel so many times as large."""
+    powers = {"dk_per_angstrom": 1, "pixel_size_angstrom": -1, "detector_distance_m": -1}
+    for name, power in powers.items():
+        told = getattr(data, name, None)
+        if told is not None:
+            yield f"[data] {name} = {told * factor**power:.4g}"
+
+
+def _orientation_lines(geometry: Geometry, data: Data) -> Iterator[str]:
+    """Yield settings that give this orientation; empty if it is the one that is told."""
+    if not geometry.swapped and not geometry.flips and not geometry.rotation_deg:
+        return
+    told = (False, frozenset[str](), 0.0)
+    if isinstance(data, FileDiffraction):
+        told = (data.positions_order == "column_row", frozenset(data.positions_flip), data.positions_rotation_deg)
+    ways = [_snapped(each, told[2]) for each in _quarter_turns(*combined(told, geometry))]
+    swapped, flips, angle = min(
+        ways, key=lambda way: (sum(a != b for a, b in zip(way, told, strict=True)), abs(way[2]))
+    )
+    if swapped != told[0]:
+        yield f'[data] positions_order = "{"column_row" if swapped else "row_column"}"'
+    if flips != told[1]:
+        named = ", ".join(f'"{each}"' for each in BOTH_AXES if each in flips)
+        yield f"[data] positions_flip = [{named}]"
+    if angle != told[2]:
+        yield f"[data] positions_rotation_deg = {angle:.3g}"
+
+
+def _quarter_turns(swapped: bool, flips: frozenset[str], angle: float) -> Iterator[tuple[bool, frozenset[str], float]]:
+    """Yield the four ways to write an orientation, with quarter turns as such or as exchange and flips."""
+    for quarter in range(4):
+        turned = Geometry(swapped=swapped, flips=tuple(flips), rotation_deg=90.0 * quarter).folded()
+        yield turned.swapped, frozenset(turned.flips), (angle - 90.0 * quarter + 180.0) % 360.0 - 180.0
+
+
+def _snapped(way: tuple[bool, frozenset[str], float], told: float) -> tuple[bool, frozenset[str], float]:
+    """Return an orientation with the angle that was told, or no angle, if it is as good as that."""
+    near = next((each for each in (told, 0.0, 90.0, -90.0, 180.0) if abs(way[2] - each) <= _SNAP_DEG), way[2])
+    return way[0], way[1], near
+
+
+def combined(told: tuple[bool, frozenset[str], float], geometry: Geometry) -> tuple[bool, frozenset[str], float]:
+    """Return the settings of positions (swapped, flips, rotation) that have the effect of those told, then a geometry.
+
+    Example:
+        >>> combined((True, frozenset(), 0.0), Geometry(flips=("rows",)))
+        (True, frozenset({'rows'}), 0.0)
+    """
+    axes_22 = _axes(geometry.swapped, geometry.flips)
+    sense = 1.0 if np.linalg.det(axes_22) > 0 else -1.0  # a mirror turns a rotation around
+    whole_22 = axes_22 @ _axes(told[0], told[1])
+    angle = (geometry.rotation_deg + sense * told[2] + 180.0) % 360.0 - 180.0
+    swapped = bool(whole_22[0, 0] == 0)
+    flips = frozenset(name for name, row in zip(BOTH_AXES, whole_22, strict=True) if row.sum() < 0)
+    return swapped, flips, float(angle)
+
+
+def _axes(swapped: bool, flips: frozenset[str] | tuple[str, ...]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    signs_2 = np.array([-1.0 if name in flips else 1.0 for name in BOTH_AXES])
+    axes_22: np.ndarray[tuple[int, int], np.dtype[np.float64]] = signs_2[:, None] * np.eye(2)[:: -1 if swapped else 1]
+    return axes_22
+
+
+def _place(sample: Sample, name: str) -> str:
+    """Return the table of the recipe in which a setting of the probe is told."""
+    in_probe = isinstance(sample.told, Aperture) and getattr(sample.told, name) is not None
+    return "[model.probe]" if in_probe else "[data]"
+
+
+def _round(defocus: float, sample: Sample) -> float:
+    """Round a defocus to what the patterns tell."""
+    step = defocus_step_angstrom(sample) or 1.0
+    digits = -int(np.floor(np.log10(step / 8)))
+    return float(round(defocus, digits))
+
+
+def _figures(change: Change, found: Found) -> str:
+    return (
+        f"misfit of held-out patterns {change.without.misfit:.3g} as told, {found.best.misfit:.3g} so, "
+        f"{found.best.empty:.3g} for an empty object"
+    )
+
+
+def _doubt(message: str) -> Problem:
+    return Problem(message, severity="warning")

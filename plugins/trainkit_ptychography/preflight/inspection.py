@@ -1,0 +1,40 @@
+"""The look at the geometry that ``check --data`` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from trainkit import Problem, Progress
+from trainkit_ptychography.preflight.advice import advise
+from trainkit_ptychography.preflight.sample import sample
+from trainkit_ptychography.preflight.search import Search
+
+if TYPE_CHECKING:
+    from trainkit import Recipe
+    from trainkit_ptychography.probes.kind import Probe
+    from trainkit_ptychography.scans.kind import DiffractionData
+
+_PATTERNS = 256
+_FEWEST = 25
+
+
+def inspect_geometry(data: DiffractionData, probe: Probe, recipe: Recipe) -> Iterator[str | Problem | Progress]:
+    """Yield a line about the geometry, and a doubt for each property that the patterns contradict.
+
+    Args:
+        data: The scan's settings.
+        probe: The probe's settings.
+        recipe: The whole recipe.
+    """
+    recording = data.read()
+    if len(recording.intensities_NYX) < _FEWEST:
+        yield f"geometry     not compared with the patterns: fewer than {_FEWEST} tell too little"
+        return
+    part = sample(recording, probe, recipe.run.seed, _PATTERNS)
+    group = recipe.groups.get("probe")
+    trained = group is not None and group.start_epoch is not None
+    found = Search(part)()
+    advice = advise(found, part, data, trained)
+    yield advice.line
+    yield from advice.doubts

@@ -1,0 +1,155 @@
+"""A few hundred neighbouring patterns of a scan, cut down to where there is light: what geometries are tried out on.
+
+Shapes: N = patterns of the sample, M = probe modes, Y, X = rows and columns of the detector, V, U = those of the part
+of the detector that is used.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainkit import Context
+from trainkit_ptychography.physics.trial import Trial, try_out
+from trainkit_ptychography.preflight.geometry import Geometry
+from trainkit_ptychography.probes.aperture import Aperture
+from trainkit_ptychography.probes.kind import Probe
+from trainkit_ptychography.scans.kind_live import LiveDiffraction
+from trainkit_ptychography.scans.prepare_live import prepared_probe
+from trainkit_ptychography.scans.sampling import beam_offset
+from trainkit_ptychography.scans.scan import Checked, Recording, Scan, checked
+
+_LIGHT = 0.998  # share of the light that the used part of the detector sees
+_ROOM = 1.25  # the used part, over the diameter of that light
+_LEAST_PIXELS = 24
+_MOST_MODES = 4
+_PIXELS = 2**20  # of all patterns together, so that a trial takes about a tenth of a second
+_LEAST_PATTERNS = 100
+_MOST_BYTES = 2**28  # of patterns on the whole detector
+
+
+@attrs.frozen(eq=False)
+class Sample:
+    """Neighbouring patterns, and what the recipe tells about them.
+
+    Attributes:
+        points_N: Which scan points they are.
+        part: They as a scan of their own, on the whole detector.
+        told: The probe's settings.
+        seed: The run's seed, which some probes depend on.
+        amplitudes_NVU: Square roots of the intensities where there is light; their mean total is 1.
+        mask_NVU: Which pixels count; None: all.
+    """
+
+    points_N: NDArray[np.int64]
+    part: Checked
+    told: Probe
+    seed: int
+    amplitudes_NVU: Tensor
+    mask_NVU: Tensor | None
+
+    @property
+    def scan(self) -> Scan:
+        """What is known about them besides the patterns."""
+        return self.part.scan
+
+    def told_defocus(self) -> float | None:
+        """Return the underfocus in Å that the recipe tells; None: the probe is not made from one."""
+        if not isinstance(self.told, Aperture):
+            return None
+        told = self.told.defocus_angstrom
+        return told if told is not None else self.scan.defocus_angstrom or 0.0
+
+    def told_semiangle(self) -> float | None:
+        """Return the aperture's half opening angle in mrad that the recipe tells; None: it tells none."""
+        told = self.told.semiangle_mrad if isinstance(self.told, Aperture) else None
+        return self.scan.semiangle_mrad if told is None else told
+
+    def try_out(self, geometry: Geometry) -> Trial:
+        """Reconstruct an object as if a geometry were the right one."""
+        shape_YX = (self.part.intensities_NYX.shape[1], self.part.intensities_NYX.shape[2])
+        shape_VU = (self.amplitudes_NVU.shape[1], self.amplitudes_NVU.shape[2])
+        probe_MVU = prepared_probe(self._probe(geometry)[:_MOST_MODES], shape_VU, 1, (False, False))
+        positions_N2 = geometry.positions(self.scan) * np.array(shape_VU) / np.array(shape_YX)
+        return try_out(self.amplitudes_NVU, self.mask_NVU, probe_MVU, positions_N2)
+
+    def _probe(self, geometry: Geometry) -> NDArray[np.complexfloating]:
+        scan = geometry.scan(self.scan)
+        probe = self.told
+        if isinstance(probe, Aperture):
+            defocus, semiangle = self.told_defocus(), self.told_semiangle()
+            assert defocus is not None
+            probe = attrs.evolve(  # type: ignore[misc]  # mypy does not know what @component makes
+                probe,
+                defocus_angstrom=defocus + geometry.defocus_change_angstrom,
+                semiangle_mrad=None if semiangle is None else semiangle * geometry.semiangle_factor,
+            )
+        return probe.build(_live(self.part._replace(scan=scan), self.seed))
+
+
+def sample(recording: Recording, probe: Probe, seed: int, num: int) -> Sample:
+    """Take the patterns nearest to the middle of a scan, which overlap as much as any.
+
+    Args:
+        recording: The whole scan.
+        probe: The probe's settings.
+        seed: The run's seed.
+        num: Number of patterns, at most.
+
+    Raises:
+        DataError: The patterns or the positions cannot be those of a scan.
+    """
+    patterns, scan = recording
+    num = min(num, max(1, _MOST_BYTES // (4 * patterns.shape[1] * patterns.shape[2])))
+    away_N = np.hypot(*(scan.positions_N2 - np.median(scan.positions_N2, axis=0)).T)
+    points_N = np.sort(np.argsort(away_N, kind="stable")[:num])
+    part = _some(recording, points_N)
+    shape_YX = part.intensities_NYX.shape[1:]
+    beam_2 = [round(each) for each in beam_offset(part.survey.mean_YX)]  # where it should be is said elsewhere
+    shape_VU = _lit_part(np.roll(part.survey.mean_YX, [-each for each in beam_2], axis=(0, 1)))
+    most = max(_LEAST_PATTERNS, _PIXELS // (shape_VU[0] * shape_VU[1]))
+    if most < len(points_N):
+        nearest = np.sort(np.argsort(away_N[points_N], kind="stable")[:most])
+        points_N, part = points_N[nearest], _some(Recording(*part[:2]), nearest)
+    rows, columns = (
+        (np.fft.ifftshift(np.arange(used) - used // 2) + beam) % whole
+        for used, whole, beam in zip(shape_VU, shape_YX, beam_2, strict=True)
+    )
+    intensities_NVU = part.intensities_NYX[np.arange(len(points_N))][:, rows[:, None], columns]
+    measured = np.isfinite(intensities_NVU)
+    if part.scan.mask_YX is not None:
+        measured &= part.scan.mask_YX[rows[:, None], columns]
+    amplitudes_NVU = np.sqrt(np.where(measured, intensities_NVU, 0) / max(part.survey.mean_total, 1e-30))
+    mask_NVU = None if measured.all() else torch.from_numpy(measured)
+    return Sample(points_N, part, probe, seed, torch.from_numpy(amplitudes_NVU.astype(np.float32)), mask_NVU)
+
+
+def _some(recording: Recording, points_N: NDArray[np.int64]) -> Checked:
+    """Return some of the patterns as a scan of their own."""
+    scan = recording.scan
+    numbers_N = points_N if scan.points_N is None else scan.points_N[points_N]
+    few = attrs.evolve(scan, positions_N2=scan.positions_N2[points_N], points_N=numbers_N, truth=None)
+    return checked(Recording(recording.intensities_NYX[points_N], few))
+
+
+def _live(part: Checked, seed: int) -> LiveDiffraction:
+    """Return patterns as a probe's ``build`` is given them."""
+    return LiveDiffraction(part, Context(seed, torch.device("cpu"), 0, 1, Path()), len(part.intensities_NYX), 0.0)
+
+
+def _lit_part(mean_YX: NDArray[np.float64]) -> tuple[int, int]:
+    """Return how many rows and columns, around the beam, hold nearly all the light; even numbers."""
+    shape = mean_YX.shape
+    row_Y1, column_1X = (np.fft.fftfreq(size, 1 / size) for size in shape)
+    reach_YX = np.maximum(np.abs(row_Y1)[:, None], np.abs(column_1X))
+    order = np.argsort(reach_YX, axis=None)
+    light = np.cumsum(mean_YX.ravel()[order])
+    radius = reach_YX.ravel()[order][int(np.searchsorted(light, _LIGHT * light[-1]))]
+    wanted = 2 * int(np.ceil(max(_ROOM * radius, _LEAST_PIXELS / 2)))
+    rows, columns = (min(size, wanted) for size in shape)
+    return rows, columns

@@ -1,0 +1,241 @@
+"""Finds the geometry that patterns fit best, beginning with the one that is told.
+
+One property after the other is varied, and what fits held-out patterns best is kept. Which of these changes matter is
+decided at the end: each is taken back alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import pi
+
+import attrs
+import numpy as np
+
+from trainkit_ptychography.physics.trial import Trial
+from trainkit_ptychography.preflight.geometry import ORIENTATIONS, Geometry
+from trainkit_ptychography.preflight.sample import Sample
+from trainkit_ptychography.scans.sampling import bright_radius
+
+_SURE = 6.0  # standard errors
+_DECISIVE = 0.6  # of the best gain: no other orientation is near
+_WIDE_STEPS, _NEAR_STEPS = (0.8, 1.25), (0.9, 1.1)
+_COARSE_ROTATION, _FINE_ROTATIONS = 22.5, (11.25, 5.0, 2.5)
+_NOT_THE_DISC = 0.04  # by how much the measured radius of the bright disc may be off
+_UNITS = (0.01, 0.1, 10.0, 100.0)  # pm and nm, taken for Å, and the other way round
+
+
+@attrs.frozen
+class Change:
+    """A property of the geometry that is not as told.
+
+    Attributes:
+        name: Which: an attribute of `Geometry`, or "orientation".
+        without: What the patterns fit if this change alone is taken back.
+        share: Gain over vacuum without the change, over the gain with it.
+        sureness: By how many standard errors the misfits of held-out patterns differ.
+    """
+
+    name: str
+    without: Trial
+    share: float
+    sureness: float
+
+
+@attrs.frozen
+class Found:
+    """The outcome of a search.
+
+    Attributes:
+        told: How well the patterns fit the geometry that is told.
+        geometry: The geometry that they fit best.
+        best: How well they fit it.
+        changes: The properties in which it differs from what is told, with what each is worth.
+        seen: By how many standard errors the best fit is better than vacuum; a few mean that nothing can be told.
+    """
+
+    told: Trial
+    geometry: Geometry
+    best: Trial
+    changes: tuple[Change, ...]
+    seen: float
+
+
+def sureness(worse: Trial, better: Trial) -> float:
+    """Return by how many standard errors the held-out patterns fit ``better`` better."""
+    return _standard_errors(worse.misfit_T - better.misfit_T)
+
+
+def visibility(trial: Trial) -> float:
+    """Return by how many standard errors the held-out patterns fit a reconstruction better than vacuum."""
+    return _standard_errors(trial.empty_T - trial.misfit_T)
+
+
+def _standard_errors(difference_T: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
+    spread = float(difference_T.std()) / np.sqrt(len(difference_T))
+    return float(difference_T.mean()) / spread if spread > 0 else 0.0
+
+
+def defocus_step_angstrom(sample: Sample) -> float | None:
+    """Return the change of defocus that shifts the phase at the aperture's edge by 2 rad; None: there is no aperture.
+
+    A probe that is trained makes up for about as much.
+    """
+    semiangle, wavelength = sample.told_semiangle(), sample.scan.wavelength_angstrom
+    if semiangle is None or wavelength is None or sample.told_defocus() is None:
+        return None
+    return 2 * wavelength / (pi * (1e-3 * semiangle) ** 2)
+
+
+def largest_defocus_angstrom(sample: Sample) -> float:
+    """Return the defocus at which the probe fills its array."""
+    semiangle, size = sample.told_semiangle(), sample.scan.pixel_size_angstrom
+    if not semiangle or size is None:
+        return np.inf
+    return min(sample.part.intensities_NYX.shape[1:]) * size / (2e-3 * semiangle)
+
+
+class Search:
+    """The search over geometries.
+
+    Args:
+        sample: The patterns.
+        tried: Is called with the number of geometries that were tried so far.
+    """
+
+    def __init__(self, sample: Sample, tried: Callable[[int], None] = lambda number: None) -> None:
+        self._sample, self._tried = sample, tried
+        self._known: dict[Geometry, Trial] = {}
+
+    def trial(self, geometry: Geometry) -> Trial:
+        """Try out a geometry, or return what was found before."""
+        if geometry not in self._known:
+            self._known[geometry] = self._sample.try_out(geometry)
+            self._tried(len(self._known))
+        return self._known[geometry]
+
+    def __call__(self) -> Found:
+        """Return what was found."""
+        told = self.trial(Geometry())
+        best = self._disc(Geometry())
+        for _ in range(2):  # what a wrong value of one property hides of another shows the second time
+            before = best
+            best = self._orientation(best)
+            best = self._defocus(best)
+            best = self._rotation(best)
+            best = self._steps(best)
+            if best == before:
+                break
+        best = best.folded()
+        return Found(told, best, self.trial(best), tuple(self._changes(best)), visibility(self.trial(best)))
+
+    def _better(self, best: Geometry, *others: Geometry) -> Geometry:
+        return min((best, *others), key=lambda each: self.trial(each).misfit)
+
+    def _disc(self, best: Geometry) -> Geometry:
+        """Make the aperture as large as the bright disc, by the size of a detector pixel or by the angle."""
+        semiangle, scan = self._sample.told_semiangle(), self._sample.scan
+        if semiangle is None or self._sample.told_defocus() is None:
+            return best
+        if scan.wavelength_angstrom is None or scan.pixel_size_angstrom is None:
+            return best
+        mean_YX = self._sample.part.survey.mean_YX
+        radius = 1e-3 * semiangle * scan.pixel_size_angstrom * mean_YX.shape[0] / scan.wavelength_angstrom
+        measured = bright_radius(mean_YX) / radius
+        if abs(measured - 1) <= _NOT_THE_DISC:
+            return best
+        largest = mean_YX.shape[0] / 2 / radius  # an aperture as large as the detector
+        found = []
+        for name, sense in (("detector_factor", -1), ("semiangle_factor", 1)):
+            fitting = attrs.evolve(best, **{name: measured**sense})
+            for change in (0.05, 0.02, 0.01):
+                now = getattr(fitting, name)
+                near = [each for each in (now * (1 - change), now * (1 + change)) if each**sense < largest]
+                fitting = self._better(fitting, *(attrs.evolve(fitting, **{name: each}) for each in near))
+            found.append(fitting)
+        return self._better(best, *found)
+
+    def _orientation(self, best: Geometry) -> Geometry:
+        turned = [attrs.evolve(best, swapped=swapped, flips=flips) for swapped, flips in ORIENTATIONS]
+        found = self._better(best, *turned)
+        gain = self.trial(found).gain
+        others = [each for each in turned if each != found]
+        decisive = all(
+            self.trial(each).gain < _DECISIVE * gain and sureness(self.trial(each), self.trial(found)) > _SURE
+            for each in others
+        )
+        if decisive:
+            return found
+        between = [attrs.evolve(each, rotation_deg=each.rotation_deg + 45) for each in turned]
+        return self._better(found, *between)
+
+    def _rotation(self, best: Geometry) -> Geometry:
+        if self._stands(best, *self._turned(best, _COARSE_ROTATION / 2)):
+            return best
+        for angle in (_COARSE_ROTATION, *_FINE_ROTATIONS):
+            best = self._better(best, *self._turned(best, angle))
+        return best
+
+    def _turned(self, geometry: Geometry, angle: float) -> tuple[Geometry, ...]:
+        here = geometry.rotation_deg
+        return tuple(attrs.evolve(geometry, rotation_deg=here + side * angle) for side in (-1, 1))
+
+    def _defocus(self, best: Geometry) -> Geometry:
+        step, told = defocus_step_angstrom(self._sample), self._sample.told_defocus()
+        if step is None or told is None:
+            return best
+        if self._stands(best, *self._defocused(best, step)):
+            return best
+        changes = [2 * step, 3 * step]
+        changes += [(factor - 1) * told - best.defocus_change_angstrom for factor in _UNITS]
+        best = self._better(best, *(each for change in changes for each in self._defocused(best, change)))
+        while (found := self._better(best, *self._defocused(best, step))) != best:
+            best = found
+        for part in (step / 2, step / 4, step / 8):
+            best = self._better(best, *self._defocused(best, part))
+        return best
+
+    def _defocused(self, geometry: Geometry, change: float) -> tuple[Geometry, ...]:
+        """Return a geometry with less and with more defocus, as far as the probe fits into its array.
+
+        Beyond that, its phase is sampled too coarsely, so that it looks like a probe of less defocus.
+        """
+        told, here = self._sample.told_defocus(), geometry.defocus_change_angstrom
+        largest = largest_defocus_angstrom(self._sample)
+        assert told is not None
+        changed = (here + side * change for side in (-1, 1))
+        return tuple(
+            attrs.evolve(geometry, defocus_change_angstrom=each) for each in changed if abs(told + each) <= largest
+        )
+
+    def _stands(self, best: Geometry, *others: Geometry) -> bool:
+        """Return whether a geometry fits better than its neighbours beyond doubt."""
+        return all(sureness(self.trial(each), self.trial(best)) > _SURE for each in others)
+
+    def _steps(self, best: Geometry) -> Geometry:
+        if self._sample.told_defocus() is None:
+            return best  # a rough guess of a probe fits better at any other distance of the points
+        wide, near = (
+            tuple(attrs.evolve(best, step_factor=each) for each in some) for some in (_WIDE_STEPS, _NEAR_STEPS)
+        )
+        return best if self._stands(best, *wide) else self._better(best, *wide, *near)
+
+    def _changes(self, best: Geometry) -> Iterator[Change]:
+        taken_back = {
+            "orientation": {"swapped": False, "flips": ()},
+            "rotation_deg": {"rotation_deg": 0.0},
+            "defocus_change_angstrom": {"defocus_change_angstrom": 0.0},
+            "step_factor": {"step_factor": 1.0},
+            "detector_factor": {"detector_factor": 1.0},
+            "semiangle_factor": {"semiangle_factor": 1.0},
+        }
+        with_all = self.trial(best)
+        for name, values in taken_back.items():
+            geometry = attrs.evolve(best, **values)  # type: ignore[arg-type]
+            if geometry == best:
+                continue
+            without = self.trial(geometry)
+            share = without.gain / with_all.gain if with_all.gain > 0 else 1.0
+            if name in ("detector_factor", "semiangle_factor"):  # without them, vacuum is not a fair comparison
+                share = with_all.misfit / without.misfit
+            yield Change(name, without, share, sureness(without, with_all))
