@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from trainkit.loading.order import hold_out, in_batches, process_share, shuffled
     from trainkit.loading.workers import Workers
     from trainkit.memory import free_host_memory
+    from trainkit.printable import without_controls
     from trainkit.recipe.root import Recipe, RunSettings
     from trainkit.signatures import Argument, argument_problems, derives_from, read_arguments, read_classes
     from trainkit.weights import load_weights, read_weights
@@ -83,6 +84,7 @@ else:  # hidden from type checkers, which would accept any name from a module th
             ".signatures": ("Argument", "argument_problems", "derives_from", "read_arguments", "read_classes"),
             ".version": ("__version__",),
             ".weights": ("load_weights", "read_weights"),
+            ".printable": ("without_controls",),
             ".words": ("bytes_in_words", "shape_in_words", "some_of"),
         },
     )
@@ -154,5 +156,6 @@ __all__ = [
     "share",
     "shuffled",
     "some_of",
+    "without_controls",
     "written_whole",
 ]

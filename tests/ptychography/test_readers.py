@@ -169,8 +169,9 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path, cut):
         hdf5(tmp_path / "scan.h5").read()
 
 
-def soft_link(file: h5py.File, secret: Path) -> None:
-    file["entry/evil"] = h5py.SoftLink("/entry/data")
+def circle(file: h5py.File, secret: Path) -> None:
+    file["entry/evil"] = h5py.SoftLink("/entry/other")
+    file["entry/other"] = h5py.SoftLink("/entry/evil")
 
 
 def external_link(file: h5py.File, secret: Path) -> None:
@@ -191,6 +192,15 @@ def virtual(file: h5py.File, secret: Path) -> None:
     file.create_virtual_dataset("entry/evil", layout)
 
 
+def hidden_in_virtual(file: h5py.File, secret: Path) -> None:
+    """A virtual dataset whose source, in the same file, is a link to another one."""
+    external_link(file, secret)
+    file.move("entry/evil", "entry/way")
+    layout = h5py.VirtualLayout((12, 6, 8), "f4")
+    layout[:] = h5py.VirtualSource(".", "entry/way", (12, 6, 8))
+    file.create_virtual_dataset("entry/evil", layout)
+
+
 def unwritten(file: h5py.File, secret: Path) -> None:
     file.create_dataset("entry/evil", (10**6, 1000, 1000), "f8", chunks=(1, 100, 100))
 
@@ -202,11 +212,12 @@ def text(file: h5py.File, secret: Path) -> None:
 @pytest.mark.parametrize(
     ("put", "name", "said"),
     [
-        (soft_link, "entry/evil", "soft or external link"),
-        (external_link, "entry/evil", "soft or external link"),
-        (linked_group, "entry/evil/data", "soft or external link"),
-        (external_storage, "entry/evil", "in other files"),
-        (virtual, "entry/evil", "in other files"),
+        (circle, "entry/evil", "more than 16 links, in a circle"),
+        (external_link, "entry/evil", r'is a link to another file, ".*secret.h5", which the recipe does not name'),
+        (linked_group, "entry/evil/data", "is a link to another file"),
+        (external_storage, "entry/evil", "keeps its values outside of HDF5"),
+        (virtual, "entry/evil", "put together of parts of another file"),
+        (hidden_in_virtual, "entry/evil", "is a link to another file"),
         (unwritten, "entry/evil", r"declares 8,000,000,000,000 bytes .* holds only 0"),
         (text, "entry/evil", "must hold numbers"),
     ],
@@ -274,7 +285,7 @@ def test_a_missing_array_is_answered_with_those_there_are(tmp_path):
 
 def test_pickled_objects_are_never_loaded(tmp_path):
     pack(tmp_path / "scan.npz", data=np.array([{"a": 1}], dtype=object), scan=POINTS)
-    with pytest.raises(DataError, match="must hold numbers"):
+    with pytest.raises(DataError, match="holds objects of Python"):
         NumPyDiffraction(path=tmp_path / "scan.npz").read()
 
 

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from trainkit import Recipe
+    from trainkit import Depth, Recipe
     from trainkit_ptychography.scans.kind_live import LiveDiffraction
 
-SUFFIXES = (".npy", ".npz", ".h5", ".hdf5")
+SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".mat", ".cxi", ".nxs")
 
 
 @component
@@ -28,15 +28,19 @@ class ProbeFromFile(Probe):
     Its pixels must be those of this run: as many, and of the same size. The modes' powers are kept in proportion.
 
     Attributes:
-        path: An ``.npy``, ``.npz``, ``.h5`` or ``.hdf5`` file.
+        path: An ``.npy`` or ``.npz`` file, or an HDF5 file (``.h5``, ``.hdf5``, ``.cxi``, ``.nxs``, or
+            ``.mat`` of Matlab 7.3).
         name: Array or dataset: complex, (rows, columns) or (modes, rows, columns); more axes before only if they are of
             length 1. Ignored for ``.npy``. In our own results it is called "probe".
+        axes: Order of the array's axes if it differs: "m" modes, "y" and "x" rows and columns. "xym" suits files
+            written by Matlab, and "yxm" arrays whose modes come last.
         centre: Where the probe's middle is: "centre" for pixel (rows//2, columns//2), "corner" for [0, 0].
         modes: Number of modes to take, from the first. If left out, all.
     """
 
     path: Path = attrs.field(metadata=INPUT_PATH)
     name: str = "probe"
+    axes: str | None = None
     centre: Literal["centre", "corner"] = "centre"
     modes: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(1)))
 
@@ -44,6 +48,14 @@ class ProbeFromFile(Probe):
         """Check the suffix of the file."""
         if self.path.suffix not in SUFFIXES:
             yield Problem(f'"{self.path.name}" is none of {", ".join(SUFFIXES)}', "path")
+        if self.axes is not None and sorted(self.axes) not in (list("xy"), list("mxy")):
+            yield Problem('must have each of the letters y, x once, and m if there are modes: "myx" or "xym"', "axes")
+
+    def inspect(self, recipe: Recipe, depth: Depth) -> Iterable[str | Problem]:
+        """Read the file, and say how its axes are taken."""
+        from trainkit_ptychography.probes.from_file_live import inspect_probe
+
+        yield from inspect_probe(self)
 
     def build(self, data: LiveDiffraction) -> NDArray[np.complexfloating]:
         """Read the file."""

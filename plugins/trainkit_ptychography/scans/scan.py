@@ -53,6 +53,7 @@ class Scan:
         frame_masks: Whether pixels that were not measured in a single pattern are NaN there. Otherwise NaN is an error.
         points_N: Numbers of the patterns in their file; None: 0, 1, 2, …
         left_out: Patterns that were left out, by reason.
+        doubts: What looks wrong to the reader.
         positions_unit: The unit that the positions had before they were converted to pixels.
         positions_dtype: The dtype in which they were stored.
         positions_rounding: The last place of the largest position as it was stored, in pixels.
@@ -70,6 +71,7 @@ class Scan:
     frame_masks: bool = False
     points_N: NDArray[np.int64] | None = None
     left_out: Mapping[str, int] = {}
+    doubts: tuple[str, ...] = ()
     positions_unit: str = "pixels"
     positions_dtype: str = "float64"
     positions_rounding: float = 0.0

@@ -131,6 +131,7 @@ def doubts(checked: Checked, pixels: Pixels | None = None) -> Iterator[str]:
         DataError: The aperture does not fit on the detector.
     """
     of_pixels = [] if pixels is None else list(doubts_of_pixels(pixels))
+    yield from checked.scan.doubts
     yield from of_pixels
     yield from _doubts_of_patterns(checked)
     if not of_pixels:  # otherwise these would be about the wrong pixels

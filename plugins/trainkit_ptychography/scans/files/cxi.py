@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from trainkit import component
@@ -29,6 +30,8 @@ class CXIDiffraction(FileDiffraction):
     Attributes:
         positions_unit: Unit of a raster, or of ``positions`` where the recipe names them; these are (row, column).
         radiation: Whether the energy is that of "photons" or of "electrons".
+        linked_files: Other files that links and virtual datasets may lead to, for example the data files of a master
+            file.
         use_mask: Whether the mask of the file is used, if it has one; ``prepare.mask`` names another.
     """
 
@@ -36,6 +39,7 @@ class CXIDiffraction(FileDiffraction):
 
     positions_unit: LengthUnit = "m"
     radiation: Literal["electrons", "photons"] = "photons"
+    linked_files: tuple[Path, ...] = ()
     use_mask: bool = True
 
     def read(self) -> Recording:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from trainkit import DataError
 from trainkit_ptychography.scans.files.assembly import ReaderHints, read_scan
+from trainkit_ptychography.scans.files.hdf5_doubts import with_doubts
 from trainkit_ptychography.scans.files.hdf5_live import HDF5File
 from trainkit_ptychography.scans.scan import Recording
 
@@ -54,12 +55,12 @@ def read_cxi(settings: CXIDiffraction) -> Recording:
     Raises:
         DataError: Something is missing in the file, or has an impossible value.
     """
-    file = HDF5File(settings.path)
+    file = HDF5File(settings.path, linked=settings.linked_files)
     with file.reading():
         changes = _patterns(settings, file) | _energy(settings, file) | _detector(settings, file)
         settings = _changed(settings, **changes)
         settings, hints = _positions(settings, file)
-    return read_scan(settings, file, hints)
+    return with_doubts(read_scan(settings, file, hints), settings, file, look_for_masks=False)
 
 
 def _in_detector(name: str) -> list[str]:
@@ -75,9 +76,7 @@ def _patterns(settings: CXIDiffraction, file: HDF5File) -> dict[str, Any]:
         return {}
     found = file.first([*_in_detector("data"), *_in_entry("data_1/data", "image_1/data", "data/data")])
     if found is None:
-        raise file.missing(
-            "has no patterns in the places of CXI or NeXus (soft links are not followed); say where: patterns = …"
-        )
+        raise file.missing("has no patterns in the places of CXI or NeXus; say where: patterns = …")
     return {"patterns": found}
 
 
@@ -131,8 +130,7 @@ def _positions(settings: CXIDiffraction, file: HDF5File) -> tuple[CXIDiffraction
             points_N2 = _points(file, (rows, columns))
             return settings, hints._replace(points_N2=points_N2, positions_dtype=file.stored(rows).dtype)
     raise file.missing(
-        "has no positions in the places of CXI or NeXus (soft links are not followed); say where: positions = …, or "
-        "raster = { step = … }"
+        "has no positions in the places of CXI or NeXus; say where: positions = …, or raster = { step = … }"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from trainkit import Problem, component
@@ -18,13 +19,19 @@ if TYPE_CHECKING:
 class HDF5Diffraction(FileDiffraction):
     """Patterns and positions from an HDF5 file.
 
-    Datasets are named by their full path in the file, for example "entry/data". Links to other places, external
-    storage and virtual datasets are refused: they would let a file read others on your machine.
+    Datasets are named by their full path in the file, for example "entry/data". Links and virtual datasets are followed
+    inside the file, and into other files only if ``linked_files`` names them: otherwise a file could make trainkit read
+    others on your machine.
+
+    Attributes:
+        linked_files: Other files that links and virtual datasets may lead to, for example the data files of a master
+            file.
     """
 
     requires: ClassVar[tuple[str, ...]] = HDF5Reader.requires
 
     patterns: str
+    linked_files: tuple[Path, ...] = ()
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Check what is given twice, or not at all."""
@@ -34,4 +41,4 @@ class HDF5Diffraction(FileDiffraction):
 
     def read(self) -> Recording:
         """Open the file."""
-        return HDF5Reader().read(self)
+        return HDF5Reader(linked_files=self.linked_files).read(self)

@@ -1,8 +1,15 @@
-"""Reads arrays from HDF5 files, none of which is trusted."""
+"""Reads arrays from HDF5 files, none of which is trusted.
+
+A file may hold links and virtual datasets. They are followed inside the file, and into those other files that the
+recipe names, and nowhere else: HDF5 itself would open any file that a link names. What a file declares is
+held against what it really holds before anything is read.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections import deque
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from importlib import import_module
 from importlib.util import find_spec
@@ -14,12 +21,30 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit import DataError, bytes_in_words, did_you_mean, free_host_memory, guarded_reading, shape_in_words
+from trainkit import (
+    DataError,
+    bytes_in_words,
+    did_you_mean,
+    free_host_memory,
+    guarded_reading,
+    shape_in_words,
+    without_controls,
+)
+from trainkit_ptychography.scans.files.foreign import refuse_foreign
+from trainkit_ptychography.scans.files.limits import refuse_one_value
 
 _MOST_LISTED = 30
+_MOST_VISITED, _DEEPEST = 2000, 32  # objects and levels that are looked at to list what a file holds
+_MOST_STEPS = 1000  # links and groups on the way to a dataset, and sources of a virtual one
+_MOST_LINKS = 16  # links one after the other
 _BEST_COMPRESSION = 1100  # deflate makes at best one byte of 1032
 _BOUNDED_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 _CHUNK_CACHE = 2**24  # bytes of unpacked chunks that HDF5 keeps, for neighbours that are asked for next
+_COMPLEX = ({"real", "imag"}, {"r", "i"}, {"re", "im"})
+
+
+class NotNamedError(DataError):
+    """A link leads to a file that the recipe does not name."""
 
 
 class HDF5File:
@@ -28,6 +53,7 @@ class HDF5File:
     Args:
         path: The file.
         setting: The setting that names it.
+        linked: Other files that its links and virtual datasets may lead to.
 
     Raises:
         DataError: It is not there, or is no HDF5 file.
@@ -35,8 +61,11 @@ class HDF5File:
 
     random_access = True
 
-    def __init__(self, path: Path, setting: str = "data.path") -> None:
+    def __init__(self, path: Path, setting: str = "data.path", linked: Sequence[Path] = ()) -> None:
         self.source, self._path, self._setting = str(path), path, setting
+        self._linked = {os.path.realpath(each) for each in linked}
+        self._others: dict[str, HDF5File] = {}
+        refuse_foreign(path, "hdf5", setting)
         if find_spec("hdf5plugin") is not None:
             import_module("hdf5plugin")  # teaches HDF5 the compressions that detectors write
         with self.reading():
@@ -50,22 +79,216 @@ class HDF5File:
         """Return a dataset of numbers, after checks that it is harmless.
 
         Raises:
-            DataError: It is missing (lists those there are), a link, stored elsewhere, declared larger than it can be,
-                or packed in a way that cannot be read here.
+            DataError: It is missing (lists those there are), in a file that the recipe does not name, declared larger
+                than it can be, or packed in a way that cannot be read here.
         """
-        dataset = self._follow(name)
-        where = f'{self.source}: dataset "{name}"'
-        if dataset.is_virtual or dataset.external:
+        file, dataset = self._follow(name)
+        file._check(dataset, f'{self.source}: dataset "{without_controls(name)}"', _MOST_LINKS)
+        return dataset
+
+    def array(self, name: str) -> NDArray[Any]:
+        """Read a whole dataset; pairs of real and imaginary parts become complex numbers.
+
+        Raises:
+            DataError: As `stored` does, and if it does not fit into memory.
+        """
+        dataset = self.stored(name)
+        needed, free = prod(dataset.shape) * dataset.dtype.itemsize, free_host_memory()
+        if needed > free:
             raise DataError(
-                f"{where} keeps its values in other files, which is refused; copy it into one file (h5repack)"
+                f'{self.source}: dataset "{without_controls(name)}" ({shape_in_words(dataset.shape)}) takes '
+                f"{bytes_in_words(needed)}, but only {bytes_in_words(free)} of memory are free; is it the right one?"
             )
-        if dataset.dtype.kind not in "iufcb":
-            raise DataError(f"{where} must hold numbers, it holds {dataset.dtype}")
+        return _as_numbers(np.asarray(dataset[()]))
+
+    def first(self, names: Iterable[str]) -> str | None:
+        """Return the first of these datasets that can be reached, in this file or one that the recipe names.
+
+        Raises:
+            DataError: None can, and one of them leads to a file that the recipe does not name.
+        """
+        refused: NotNamedError | None = None
+        for name in names:
+            try:
+                self._follow(name)
+            except NotNamedError as error:
+                refused = refused or error
+            except DataError:
+                continue
+            else:
+                return name
+        if refused is not None:
+            raise refused
+        return None
+
+    def units(self, name: str) -> str | None:
+        """Return the attribute "units" of a dataset, in lower case; None: it has none."""
+        text = self.attribute(name, "units")
+        return None if text is None else text.strip().lower()
+
+    def attribute(self, name: str, attribute: str) -> str | None:
+        """Return an attribute of a dataset that is a text; None: it has none."""
+        attributes = self._follow(name)[1].attrs
+        if attribute not in attributes or attributes.get_id(attribute).get_storage_size() > 2**16:
+            return None
+        value = attributes[attribute]
+        if isinstance(value, np.ndarray) and value.size == 1:
+            value = value.ravel()[0]
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "replace")
+        return str(value) if isinstance(value, str) else None
+
+    def is_matlab(self, name: str) -> bool:
+        """Return whether Matlab wrote a dataset: then the order of its axes is reversed."""
+        names = self._follow(name)[1].dtype.names
+        if self.attribute(name, "MATLAB_class") is not None or names == ("real", "imag"):
+            return True
+        with self._path.open("rb") as file:
+            return file.read(10) == b"MATLAB 7.3"
+
+    def text(self, name: str) -> str | None:
+        """Return a dataset that is a short text; None: it is not there, or something else."""
+        try:
+            _, dataset = self._follow(name)
+        except DataError:
+            return None
+        if dataset.is_virtual or dataset.external or dataset.size != 1 or dataset.dtype.kind not in "OS":
+            return None
+        value = dataset.asstr()[()] if h5py.check_string_dtype(dataset.dtype) else None
+        value = value.ravel()[0] if isinstance(value, np.ndarray) else value
+        return value if isinstance(value, str) and len(value) < 1000 else None
+
+    def missing(self, what: str) -> DataError:
+        """Return the error for something that is in none of its usual places; it lists the datasets."""
+        return DataError(f"{self.source} {what}\n{_list(*self.datasets())}")
+
+    def datasets(self) -> tuple[dict[str, tuple[int, ...]], bool]:
+        """Return the datasets of the file and their shapes, and whether these are all; no link is followed."""
+        found: dict[str, tuple[int, ...]] = {}
+        waiting, whole = deque([("", 0, self._file.id)]), True
+        seen: set[tuple[int, int]] = set()
+        while waiting:
+            path, depth, group = waiting.popleft()
+            names: list[bytes] = []
+            # A value that is returned ends the iteration.
+            room = _MOST_VISITED - len(seen)
+            group.links.iterate(lambda name, names=names, room=room: names.append(name) or len(names) > room or None)
+            for name in names:
+                if len(seen) >= _MOST_VISITED:
+                    return found, False
+                if group.links.get_info(name).type != h5py.h5l.TYPE_HARD:
+                    continue
+                item = h5py.h5o.open(group, name)
+                place = h5py.h5o.get_info(item)
+                if (place.fileno, place.addr) in seen:
+                    continue
+                seen.add((place.fileno, place.addr))
+                at = f"{path}{name.decode('utf-8', 'surrogateescape')}"
+                if isinstance(item, h5py.h5d.DatasetID):
+                    found[at] = item.shape
+                elif isinstance(item, h5py.h5g.GroupID) and depth < _DEEPEST:
+                    waiting.append((f"{at}/", depth + 1, item))
+                elif isinstance(item, h5py.h5g.GroupID):
+                    whole = False
+        return found, whole
+
+    # ---- the way to a dataset ---------------------------------------------------------------------------------------
+
+    def _follow(self, name: str) -> tuple[HDF5File, h5py.Dataset]:
+        """Walk to a dataset; return it with the file that holds it."""
+        return self._walk(name, name, _MOST_LINKS)
+
+    def _walk(self, name: str, path: str, links: int) -> tuple[HDF5File, h5py.Dataset]:
+        """Walk along a path, link by link: HDF5 would follow them anywhere.
+
+        Args:
+            name: What was asked for.
+            path: Where to go from this file's root.
+            links: How many links may still be followed.
+        """
+        at: Any = self._file
+        steps = deque(_steps(path))
+        if len(steps) > _MOST_STEPS:
+            raise DataError(f"{self.source}: a path of {len(steps)} steps is too long; {_MOST_STEPS} are read")
+        while steps:
+            step = steps.popleft()
+            if not (isinstance(at, h5py.Group) and at.id.links.exists(step.encode("utf-8", "surrogateescape"))):
+                found, whole = self.datasets()
+                near = without_controls(did_you_mean("/".join(_steps(path)), found))
+                raise DataError(
+                    f'{self.source} has no dataset "{without_controls(name)}"; {near}\n{_list(found, whole)}'
+                )
+            link = at.get(step, getlink=True)
+            if isinstance(link, h5py.HardLink):
+                at = at[step]
+                continue
+            if links == 0:
+                raise DataError(
+                    f'{self.source}: "{without_controls(name)}" leads over more than {_MOST_LINKS} links, in a circle'
+                )
+            links -= 1
+            if isinstance(link, h5py.SoftLink):
+                steps.extendleft(reversed(_steps(link.path)))
+                if len(steps) > _MOST_STEPS:
+                    raise DataError(
+                        f'{self.source}: the links of "{without_controls(name)}" are too long to be followed'
+                    )
+                at = self._file if link.path.startswith("/") else at
+            elif isinstance(link, h5py.ExternalLink):
+                other = self._other(link.filename, f'"{without_controls(name)}" is a link to')
+                return other._walk(name, "/".join([link.path, *steps]), links)
+            else:
+                raise DataError(f'{self.source}: "{without_controls(name)}" leads over a link of an unknown kind')
+        if not isinstance(at, h5py.Dataset):
+            raise DataError(
+                f'{self.source}: "{without_controls(name)}" is a group, not a dataset.\n{_list(*self.datasets())}'
+            )
+        return self, at
+
+    def _other(self, filename: str, why: str) -> HDF5File:
+        """Open another file that this one names, if the recipe names it too.
+
+        Raises:
+            DataError: The recipe does not name it, or it cannot be read.
+        """
+        path = self._path.parent / filename
+        real = os.path.realpath(path)
+        if real == os.path.realpath(self._path):
+            return self
+        if real not in self._linked:
+            raise NotNamedError(
+                f'{self.source}: {why} another file, "{without_controls(filename)}", which the recipe does not name, '
+                "and a file must not open others by itself; if you trust it: linked_files = "
+                f'["{without_controls(str(path))}"]'
+            )
+        if real not in self._others:
+            other = HDF5File(path, "data.linked_files")
+            other._linked, other._others = self._linked, self._others  # each is opened once
+            self._others[real] = other
+        return self._others[real]
+
+    # ---- what a dataset declares ------------------------------------------------------------------------------------
+
+    def _check(self, dataset: h5py.Dataset, where: str, links: int) -> None:
+        """Check that a dataset of this file is harmless. Raises as `stored` does."""
+        if dataset.dtype.kind not in "iufcb" and not is_complex_pair(dataset.dtype):
+            raise DataError(f"{where} must hold numbers, it holds {without_controls(str(dataset.dtype))[:200]}")
+        if dataset.shape is None:
+            raise DataError(f"{where} is empty")
+        if dataset.external:
+            raise DataError(
+                f"{where} keeps its values outside of HDF5, in "
+                f'"{without_controls(os.fsdecode(dataset.external[0][0]))}"; that is not read: copy it into the file'
+            )
+        if dataset.is_virtual:
+            self._check_virtual(dataset, where, links)
+            return
         declared, stored = prod(dataset.shape) * dataset.dtype.itemsize, dataset.id.get_storage_size()
-        if declared > _most_unpacked(dataset):
+        if declared > _most_unpacked(dataset) or stored > self._path.stat().st_size:
             raise DataError(
                 f"{where} declares {declared:,} bytes ({shape_in_words(dataset.shape)} of {dataset.dtype}), but the "
-                f"file holds only {stored:,} for it: it is damaged, unfinished, or made to do harm"
+                f"file holds only {min(stored, self._path.stat().st_size):,} for it: it is damaged, unfinished, or "
+                "made to do harm"
             )
         if dataset.chunks is not None:
             chunk = prod(dataset.chunks) * dataset.dtype.itemsize
@@ -76,90 +299,76 @@ class HDF5File:
                     "(h5repack -l CHUNK=…)"
                 )
             self._unpackable(dataset, where)
-        return dataset
+            refuse_one_value(where, declared, stored, lambda: _some_chunks(dataset))
 
-    def array(self, name: str) -> NDArray[Any]:
-        """Read a whole dataset. Raises as `stored` does, and if it does not fit into memory."""
-        dataset = self.stored(name)
-        needed, free = prod(dataset.shape) * dataset.dtype.itemsize, free_host_memory()
-        if needed > free:
+    def _check_virtual(self, dataset: h5py.Dataset, where: str, links: int) -> None:
+        """Check the sources of a virtual dataset, which HDF5 opens by itself when it is read."""
+        num = dataset.id.get_create_plist().get_virtual_count()
+        if links == 0 or num > _MOST_STEPS:
             raise DataError(
-                f'{self.source}: dataset "{name}" ({shape_in_words(dataset.shape)}) takes {bytes_in_words(needed)}, '
-                f"but only {bytes_in_words(free)} of memory are free; is it the right one?"
+                f"{where} is put together of {num} others, or of others that are themselves put together; at most "
+                f"{_MOST_STEPS}, and {_MOST_LINKS} levels, are read: copy it into one dataset"
             )
-        return np.asarray(dataset[()])
-
-    def first(self, names: Iterable[str]) -> str | None:
-        """Return the first of these datasets that the file holds itself, not as a soft or external link."""
-        for name in names:
-            at: Any = self._file
-            for step in name.split("/"):
-                link = at.get(step, getlink=True) if isinstance(at, h5py.Group) and step in list(at.keys()) else None
-                at = at[step] if isinstance(link, h5py.HardLink) else None
-            if isinstance(at, h5py.Dataset):
-                return name
-        return None
-
-    def units(self, name: str) -> str | None:
-        """Return the attribute "units" of a dataset, in lower case; None: it has none."""
-        value = self._follow(name).attrs.get("units")
-        if isinstance(value, np.ndarray) and value.size == 1:
-            value = value.ravel()[0]
-        if isinstance(value, bytes):
-            value = value.decode("utf-8", "replace")
-        return value.strip().lower() if isinstance(value, str) else None
-
-    def missing(self, what: str) -> DataError:
-        """Return the error for something that is in none of its usual places; it lists the datasets."""
-        return DataError(f"{self.source} {what}\n{_list(self._datasets())}")
-
-    def _follow(self, name: str) -> h5py.Dataset:
-        """Walk to a dataset along hard links alone, which cannot lead out of the file."""
-        at: Any = self._file
-        for step in (parts := [part for part in name.split("/") if part]):
-            link = at.get(step, getlink=True) if isinstance(at, h5py.Group) and step in list(at.keys()) else None
-            if link is None:
-                found = self._datasets()
+        held: dict[tuple[str, str], int] = {}
+        for source in dataset.virtual_sources():
+            if "%b" in source.file_name or "%b" in source.dset_name:
                 raise DataError(
-                    f'{self.source} has no dataset "{name}"; {did_you_mean("/".join(parts), found)}\n{_list(found)}'
+                    f'{where} is put together of others by a pattern of names ("{without_controls(source.file_name)}", '
+                    f'"{without_controls(source.dset_name)}"), which is not followed: copy it into one dataset'
                 )
-            if not isinstance(link, h5py.HardLink):
-                raise DataError(
-                    f'{self.source}: "{name}" leads over a soft or external link ("{step}"), which is refused; name '
-                    "the dataset itself"
+            file = self
+            if source.file_name != ".":
+                file = self._other(
+                    source.file_name, f"{where.removeprefix(self.source + ': ')} is put together of parts of"
                 )
-            at = at[step]
-        if not isinstance(at, h5py.Dataset):
-            raise DataError(f'{self.source}: "{name}" is a group, not a dataset.\n{_list(self._datasets())}')
-        return at
-
-    def _datasets(self) -> dict[str, tuple[int, ...]]:
-        """Return the datasets of the file and their shapes; visiting follows no soft or external link."""
-        found: dict[str, tuple[int, ...]] = {}
-
-        def note(name: str, item: object) -> None:
-            if isinstance(item, h5py.Dataset):
-                found[name] = item.shape
-
-        self._file.visititems(note)
-        return found
+            owner, part = file._walk(source.dset_name, source.dset_name, links - 1)
+            owner._check(part, f'{owner.source}: dataset "{without_controls(source.dset_name)}"', links - 1)
+            held[owner.source, part.name] = prod(part.shape) * part.dtype.itemsize
+        declared = prod(dataset.shape) * dataset.dtype.itemsize
+        if declared > 4 * sum(held.values()) + 2**20:
+            raise DataError(
+                f"{where} declares {declared:,} bytes, but the datasets that it is put together of hold "
+                f"{sum(held.values()):,}: parts are missing, or it is made to do harm"
+            )
 
     def _unpackable(self, dataset: h5py.Dataset, where: str) -> None:
         """Check that the dataset's compression is available here."""
         settings = dataset.id.get_create_plist()
         for number in range(settings.get_nfilters()):
-            code, _, _, name = settings.get_filter(number)
+            code, _, _, packer = settings.get_filter(number)
+            name = without_controls(packer.decode("utf-8", "replace"))
             if not h5py.h5z.filter_avail(code):
                 raise DataError(
-                    f"{where} is packed with filter {code} ({name.decode('utf-8', 'replace')}), which HDF5 does not "
-                    "know here: pip install 'trainkit[ptychography]' brings hdf5plugin, which knows those of detectors"
+                    f"{where} is packed with filter {code} ({name}), which HDF5 "
+                    "does not know here: pip install 'trainkit[ptychography]' brings hdf5plugin, which knows those of "
+                    "detectors"
                 )
 
 
-def _list(found: dict[str, tuple[int, ...]]) -> str:
-    lines = [f"  {name} {shape}" for name, shape in list(found.items())[:_MOST_LISTED]]
-    if len(found) > _MOST_LISTED:
-        lines.append(f"  … and {len(found) - _MOST_LISTED} more")
+def is_complex_pair(dtype: np.dtype[Any]) -> bool:
+    """Return whether a dtype is a real and an imaginary part, as Matlab and others write complex numbers."""
+    names = dtype.names
+    if names is None or len(names) != 2 or {each.lower() for each in names} not in _COMPLEX:
+        return False
+    return all(dtype[each].kind in "iuf" and not dtype[each].shape for each in names)
+
+
+def _as_numbers(values: NDArray[Any]) -> NDArray[Any]:
+    if not is_complex_pair(values.dtype):
+        return values
+    real, imaginary = sorted(values.dtype.names or (), key=lambda each: each.lower() in ("imag", "i", "im"))
+    single = all(values.dtype[each].kind == "f" and values.dtype[each].itemsize <= 4 for each in (real, imaginary))
+    return (values[real] + 1j * values[imaginary]).astype(np.complex64 if single else np.complex128)
+
+
+def _steps(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".")]
+
+
+def _list(found: dict[str, tuple[int, ...]], whole: bool) -> str:
+    lines = [f"  {without_controls(name)} {shape}" for name, shape in list(found.items())[:_MOST_LISTED]]
+    if len(found) > _MOST_LISTED or not whole:
+        lines.append(f"  … and {len(found) - _MOST_LISTED} more" if whole else "  … and more")
     return "\n".join(["The datasets are:", *lines]) if lines else "The file has no datasets."
 
 
@@ -168,9 +377,21 @@ def _most_unpacked(dataset: h5py.Dataset) -> int:
     stored: int = dataset.id.get_storage_size()
     properties = dataset.id.get_create_plist()
     filters = {properties.get_filter(i)[0] for i in range(properties.get_nfilters())}
+    if not filters:
+        return stored
     if filters <= _BOUNDED_FILTERS:
         return _BEST_COMPRESSION * stored
     # Others, such as Zstandard, have no bound: a chunk of zeros takes a few bytes. But each chunk must be there.
     num_chunks: int = dataset.id.get_num_chunks()
     chunk: int = prod(dataset.chunks) * dataset.dtype.itemsize
     return num_chunks * chunk
+
+
+def _some_chunks(dataset: h5py.Dataset) -> Iterable[NDArray[Any]]:
+    """Yield a few chunks, from the first to the last."""
+    assert dataset.chunks is not None  # only asked for then
+    for at in np.linspace(0.0, 1.0, 5):
+        corner = [
+            int(at * (size - 1)) // piece * piece for size, piece in zip(dataset.shape, dataset.chunks, strict=True)
+        ]
+        yield dataset[tuple(slice(begin, begin + piece) for begin, piece in zip(corner, dataset.chunks, strict=True))]

@@ -14,9 +14,15 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit import DataError, bytes_in_words, did_you_mean, free_host_memory, guarded_reading
+from trainkit import DataError, bytes_in_words, did_you_mean, free_host_memory, guarded_reading, without_controls
+from trainkit_ptychography.scans.files.foreign import refuse_foreign
+from trainkit_ptychography.scans.files.limits import SUSPICIOUS_BYTES, refuse_one_value
 
 _UNPACKED_AT_ONCE = 2**22  # bytes
+_LONGEST_HEADER = 10_000  # bytes; NumPy itself trusts no longer one, but reads it first
+_MOST_AXES = 64
+_MOST_MEMBERS, _LONGEST_LIST, _MOST_LISTED = 10_000, 2**23, 30
+_BEST_BZIP2 = 2000  # what patterns of few electrons reach; zeros reach 20,000
 
 
 class Header(NamedTuple):
@@ -84,9 +90,12 @@ class NumPyFile:
         self.source, self._path = str(path), path
         self._alone = path.suffix == ".npy"
         self._unpacked: io.BytesIO | None = None
+        refuse_foreign(path, "numpy", "data.path")
         with self.reading():
             if path.suffix == ".bz2":
                 self._unpacked = _unpacked(path)
+            elif not self._alone:
+                _check_directory(path)
         self.random_access = True
 
     def reading(self) -> AbstractContextManager[None]:
@@ -109,6 +118,7 @@ class NumPyFile:
         """Return a whole array."""
         if self._alone:
             path = self._path.parent / name
+            refuse_foreign(path, "numpy", f"data: {name}")
             with guarded_reading(path, "a NumPy file", f"data: {name}"), path.open("rb") as stream:
                 return _read(stream, path.stat().st_size, str(path))
         with self._archive() as archive:
@@ -122,13 +132,22 @@ class NumPyFile:
     def _member(self, archive: zipfile.ZipFile, name: str) -> zipfile.ZipInfo:
         members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
         if name not in members:
-            held = "\n".join(f"  {each} {_shape(archive, info)}" for each, info in members.items())
-            raise DataError(f'{self.source} has no array "{name}"; {did_you_mean(name, members)}\nIt holds:\n{held}')
-        return members[name]
+            listed = list(members.items())[:_MOST_LISTED]
+            held = [f"  {without_controls(each)} {_shape(archive, info)}" for each, info in listed]
+            held += [f"  … and {len(members) - _MOST_LISTED} more"] if len(members) > _MOST_LISTED else []
+            near = without_controls(did_you_mean(name, members))
+            raise DataError("\n".join([f'{self.source} has no array "{name}"; {near}\nIt holds:', *held]))
+        member = members[name]
+        if member.flag_bits & 1:
+            raise DataError(f'{self.source}: "{name}" is encrypted; save it without a password')
+        return member
 
     def _read_member(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> NDArray[Any]:
+        where = f"{self.source}: {name}"
+        if member.compress_type != zipfile.ZIP_STORED:
+            refuse_one_value(where, member.file_size, member.compress_size, lambda: _beginning(archive, member))
         with archive.open(member) as stream:
-            return _read(stream, member.file_size, f"{self.source}: {name}")
+            return _read(stream, member.file_size, where)
 
     def _offset(self, member: zipfile.ZipInfo) -> int:
         """Return where the bytes of a member that is not compressed begin in the archive."""
@@ -154,11 +173,22 @@ def _header(stream: IO[bytes], size: int, name: str) -> Header:
 
     It may declare more than there is, and NumPy would ask for that much memory.
     """
-    version = np.lib.format.read_magic(stream)
+    start = stream.read(12)
+    version, length = tuple(start[6:8]), int.from_bytes(start[8:10] if start[6:7] == b"\x01" else start[8:12], "little")
+    if start[:6] != b"\x93NUMPY" or version not in ((1, 0), (2, 0), (3, 0)):
+        raise DataError(f"{name} is no array of NumPy (.npy): it begins with {start[:6]!r}")
+    if length > _LONGEST_HEADER:
+        raise DataError(f"{name} has a header of {length:,} bytes; that of an array of numbers has a few hundred")
+    text = start[10 if version == (1, 0) else 12 :] + stream.read(length - (2 if version == (1, 0) else 0))
     header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran_order, dtype = header(stream)
+    size_of_length = 2 if version == (1, 0) else 4
+    shape, fortran_order, dtype = header(io.BytesIO(length.to_bytes(size_of_length, "little") + text))
+    if dtype.hasobject:
+        raise DataError(f"{name} holds objects of Python, which would have to run code to be read; save numbers only")
     if dtype.kind not in "iufcb":
-        raise DataError(f"{name} must hold numbers, it holds {dtype}")
+        raise DataError(f"{name} must hold numbers, it holds {without_controls(str(dtype))[:200]}")
+    if len(shape) > _MOST_AXES or any(each < 0 for each in shape):
+        raise DataError(f"{name} declares the shape {str(shape)[:100]}, which no array has: the file is damaged")
     num_bytes = prod(shape) * dtype.itemsize
     if num_bytes > size:
         raise DataError(f"{name} declares {num_bytes:,} bytes, but only {size:,} are there: the file is damaged")
@@ -176,6 +206,32 @@ def _read(stream: IO[bytes], size: int, name: str) -> NDArray[Any]:
     return np.frombuffer(stream.read(num_bytes), dtype).reshape(shape, order="F" if fortran_order else "C")
 
 
+def _check_directory(path: Path) -> None:
+    """Check that an archive does not list so many members that reading the list takes long.
+
+    Raises:
+        DataError: It does.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, io.SEEK_END)
+        file.seek(max(0, size - 2**16 - 22))
+        end = file.read()
+    at = end.rfind(b"PK\x05\x06")
+    num, listed = (int.from_bytes(end[at + a : at + b], "little") for a, b in ((10, 12), (12, 16)))
+    if at >= 0 and (num > _MOST_MEMBERS or listed > _LONGEST_LIST):
+        raise DataError(
+            f"{path} lists {num:,} members or more, which no archive of a scan has; {_MOST_MEMBERS} are read"
+        )
+
+
+def _beginning(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[NDArray[Any]]:
+    """Yield the first values of a packed array, as bytes."""
+    with archive.open(member) as stream:
+        _header(stream, member.file_size, member.filename)
+        for _ in range(4):
+            yield np.frombuffer(stream.read(_UNPACKED_AT_ONCE), np.uint8)
+
+
 def _shape(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Sequence[int] | str:
     try:
         with archive.open(member) as stream:
@@ -187,6 +243,7 @@ def _shape(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Sequence[int] |
 def _unpacked(path: Path) -> io.BytesIO:
     """Unpack a bzip2 file, but no more than memory holds: a few kB can become many GB."""
     unpacked, free = io.BytesIO(), free_host_memory() // 2
+    packed = path.stat().st_size
     with bz2.open(path) as file:
         while part := file.read(_UNPACKED_AT_ONCE):
             if unpacked.tell() + len(part) > free:
@@ -195,4 +252,10 @@ def _unpacked(path: Path) -> io.BytesIO:
                     "on disk (bunzip2) and save the patterns as .npy, which can be streamed"
                 )
             unpacked.write(part)
+            if unpacked.tell() > max(_BEST_BZIP2 * packed, SUSPICIOUS_BYTES // 2):
+                raise DataError(
+                    f"{path} takes {bytes_in_words(packed)} and unpacks to more than "
+                    f"{bytes_in_words(unpacked.tell())}, which is hardly more than one value: it is made to do harm, "
+                    "or holds no counts"
+                )
     return unpacked

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from trainkit import component
@@ -14,13 +15,22 @@ if TYPE_CHECKING:
 
 @component
 class HDF5Reader(Reader):
-    """HDF5 files of any layout: datasets are named by their full path in the file, for example "entry/data"."""
+    """HDF5 files of any layout: datasets are named by their full path in the file, for example "entry/data".
+
+    Attributes:
+        linked_files: Other files that links and virtual datasets may lead to, for example the data files of a master
+            file.
+    """
 
     requires: ClassVar[tuple[str, ...]] = ("h5py",)
+
+    linked_files: tuple[Path, ...] = ()
 
     def read(self, settings: FileDiffraction) -> Recording:
         """Open the file."""
         from trainkit_ptychography.scans.files.assembly import read_scan
+        from trainkit_ptychography.scans.files.hdf5_doubts import with_doubts
         from trainkit_ptychography.scans.files.hdf5_live import HDF5File
 
-        return read_scan(settings, HDF5File(settings.path))
+        file = HDF5File(settings.path, linked=self.linked_files)
+        return with_doubts(read_scan(settings, file), settings, file)
