@@ -9,6 +9,8 @@ from trainkit import Problem, Progress
 from trainkit_ptychography.preflight.advice import advise
 from trainkit_ptychography.preflight.sample import sample
 from trainkit_ptychography.preflight.search import Search
+from trainkit_ptychography.scans.patterns import Patterns, PreparedPatterns
+from trainkit_ptychography.scans.pixels import doubts_of_pixels, look_at_pixels
 
 if TYPE_CHECKING:
     from trainkit import Recipe
@@ -17,6 +19,12 @@ if TYPE_CHECKING:
 
 _PATTERNS = 256
 _FEWEST = 25
+
+
+def _pixel_doubts(patterns: Patterns) -> Iterator[str]:
+    """Yield what is wrong with pixels, which would be taken for light of another geometry."""
+    if isinstance(patterns, PreparedPatterns):
+        yield from doubts_of_pixels(look_at_pixels(patterns, every=False))
 
 
 def inspect_geometry(data: DiffractionData, probe: Probe, recipe: Recipe) -> Iterator[str | Problem | Progress]:
@@ -30,6 +38,9 @@ def inspect_geometry(data: DiffractionData, probe: Probe, recipe: Recipe) -> Ite
     recording = data.read()
     if len(recording.intensities_NYX) < _FEWEST:
         yield f"geometry     not compared with the patterns: fewer than {_FEWEST} tell too little"
+        return
+    if any(_pixel_doubts(recording.intensities_NYX)):
+        yield "geometry     not compared with the patterns: some of their pixels did not measure"
         return
     part = sample(recording, probe, recipe.run.seed, _PATTERNS)
     group = recipe.groups.get("probe")

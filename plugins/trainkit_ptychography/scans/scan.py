@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit import DataError, bytes_in_words, free_host_memory, shape_in_words
+from trainkit_ptychography.scans.near_field import near_field
 from trainkit_ptychography.scans.patterns import Patterns, PreparedPatterns, pieces
 from trainkit_ptychography.scans.pixels import look_at_pixels, marks
 from trainkit_ptychography.scans.positions import likely_unit
@@ -53,6 +54,8 @@ class Scan:
         frame_masks: Whether pixels that were not measured in a single pattern are NaN there. Otherwise NaN is an error.
         points_N: Numbers of the patterns in their file; None: 0, 1, 2, …
         left_out: Patterns that were left out, by reason.
+        detector_pixels: Width of the far field's probe array in pixels of the detector, λ · distance / pixel²; None if
+            the distance is not known.
         doubts: What looks wrong to the reader.
         positions_unit: The unit that the positions had before they were converted to pixels.
         positions_dtype: The dtype in which they were stored.
@@ -71,6 +74,7 @@ class Scan:
     frame_masks: bool = False
     points_N: NDArray[np.int64] | None = None
     left_out: Mapping[str, int] = {}
+    detector_pixels: float | None = None
     doubts: tuple[str, ...] = ()
     positions_unit: str = "pixels"
     positions_dtype: str = "float64"
@@ -175,11 +179,12 @@ def check_shapes(recording: Recording) -> None:
             f"{scan.source}: {num} patterns but true positions of shape {scan.truth.positions_N2.shape}; there must be "
             "one for each pattern"
         )
-    _check_positions(scan, (shape[0], shape[1]))
+    _check_positions(patterns, scan)
 
 
-def _check_positions(scan: Scan, shape: tuple[int, int]) -> None:
+def _check_positions(patterns: Patterns, scan: Scan) -> None:
     """Check that positions can be those of a scan with patches of this shape."""
+    shape = patterns.shape[1:]
     positions_N2, unit, room = scan.positions_N2, scan.positions_unit, min(shape)
     if len(positions_N2) < 2:
         return
@@ -193,6 +198,14 @@ def _check_positions(scan: Scan, shape: tuple[int, int]) -> None:
         )
     step = float(np.median(neighbour_distances(positions_N2)))
     if step > max(shape):
+        if near := near_field(patterns, scan.positions_N2, scan.mask_YX, scan.detector_pixels):
+            raise DataError(f"{scan.source}: {near}")
+        if scan.positions_rounding > 0.1 * step:
+            raise DataError(
+                f"{scan.source}: positions are {scan.positions_dtype}, and their steps ({step:.3g} pixels) are about "
+                f"as large as its last place there ({scan.positions_rounding:.3g} pixels): store them as float64, or "
+                "subtract their mean before they are stored"
+            )
         raise DataError(
             f"{scan.source}: scan points are {step:.4g} pixels apart, but a patch has {shape_in_words(shape)}, so no "
             f"two patterns see the same place; check positions_unit (now {unit}) and the pixel size{hint_for(step)}"

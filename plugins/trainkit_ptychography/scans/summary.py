@@ -12,6 +12,7 @@ import numpy as np
 
 from trainkit import DataError, bytes_in_words, free_host_memory, shape_in_words
 from trainkit_ptychography.physics.optics import aperture_probe
+from trainkit_ptychography.scans.near_field import near_field
 from trainkit_ptychography.scans.patterns import SHARE_OF_MEMORY, PreparedPatterns
 from trainkit_ptychography.scans.pixels import Pixels, doubts_of_pixels
 from trainkit_ptychography.scans.positions import likely_unit
@@ -130,8 +131,12 @@ def doubts(checked: Checked, pixels: Pixels | None = None) -> Iterator[str]:
     Raises:
         DataError: The aperture does not fit on the detector.
     """
+    patterns, scan, _ = checked
+    yield from scan.doubts
+    if near := near_field(patterns, scan.positions_N2, scan.mask_YX, scan.detector_pixels):
+        yield near
+        return  # what follows would be about a far field
     of_pixels = [] if pixels is None else list(doubts_of_pixels(pixels))
-    yield from checked.scan.doubts
     yield from of_pixels
     yield from _doubts_of_patterns(checked)
     if not of_pixels:  # otherwise these would be about the wrong pixels

@@ -99,6 +99,9 @@ def _read_scan(settings: FileDiffraction, file: ArrayFile, hints: ReaderHints) -
     if not len(exposures):
         raise DataError(f"{source}: leave_out leaves none of {selection.num} patterns")
     scale, sizes, wavelength = _geometry(settings, frames.shape[1:], preparation.shape, source)
+    pixel_2, distance_m, fresnel = _pair(settings.detector_pixel_um), settings.detector_distance_m, None
+    if pixel_2 is not None and distance_m is not None and wavelength is not None:
+        fresnel = float(wavelength * 1e-10 * distance_m / (pixel_2.max() * 1e-6) ** 2)
 
     def in_pixels(points_N2: NDArray[np.float64], name: str) -> NDArray[np.float64]:
         places = selection.places(len(points_N2))
@@ -135,6 +138,7 @@ def _read_scan(settings: FileDiffraction, file: ArrayFile, hints: ReaderHints) -
         frame_masks=preparation.may_fail or masks is not None,
         points_N=None if selection.is_all else selection.used_K,
         left_out=selection.reasons,
+        detector_pixels=fresnel,
         positions_unit=settings.positions_unit,
         positions_dtype="float64" if dtype is None else dtype.name,
         positions_rounding=_rounding(points_N2, dtype) * float(np.max(scale)),

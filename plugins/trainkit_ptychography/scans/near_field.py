@@ -1,0 +1,110 @@
+"""Recognises patterns that were taken so near to the specimen that they are images of it.
+
+In the far field, light keeps its place on the detector while the specimen is scanned. Near the specimen (in-line
+holography, Fresnel ptychography), a pattern is a shadow image: it fills the detector, and it moves along with the scan.
+A defocused beam far away does the same within its own disc, which does not fill the detector.
+
+Shapes: N = scan points, B = pairs of points, Y, X = rows and columns of a pattern.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainkit_ptychography.scans.patterns import Patterns
+from trainkit_ptychography.scans.sampling import edge_share
+
+_PAIRS = 32
+_FILLS = 0.5  # the detector's edge, against the brightest light
+_ALIKE = 0.3  # correlation of a pattern with its neighbour, after it was moved
+_PIXELS = 1.5  # by which the motion may differ from that of the scan
+
+
+def near_field(
+    patterns: Patterns,
+    positions_N2: NDArray[np.float64],
+    mask_YX: NDArray[np.bool_] | None,
+    detector_pixels: float | None = None,
+) -> str | None:
+    """Return why these look like near-field patterns; None: they do not.
+
+    Args:
+        patterns: The patterns; a few dozen are read.
+        positions_N2: Where they were taken, in any unit.
+        mask_YX: Which pixels count; None: all.
+        detector_pixels: Width of the far field's probe array in pixels of the detector, λ · distance / pixel², if that
+            is known. Where it is above 1, a probe that fills its array covers several detector pixels.
+    """
+    if len(patterns) < 8 or min(patterns.shape[1:]) < 16 or not np.isfinite(positions_N2).all():
+        return None
+    pairs_B2 = _neighbours(positions_N2)
+    if not len(pairs_B2):
+        return None
+    first_BYX, second_BYX = (np.nan_to_num(np.asarray(patterns[pairs_B2[:, which]], np.float64)) for which in (0, 1))
+    mean_YX = 0.5 * (first_BYX.mean(axis=0) + second_BYX.mean(axis=0))
+    if not (np.isfinite(mean_YX).all() and mean_YX.max() > 0) or edge_share(mean_YX, mask_YX) < _FILLS:
+        return None
+    moved_B2, alike_B = _motion(first_BYX, second_BYX, mean_YX, mask_YX)
+    scanned_B2 = positions_N2[pairs_B2[:, 1]] - positions_N2[pairs_B2[:, 0]]
+    found_B = alike_B > _ALIKE
+    follow = False
+    if found_B.sum() >= 6:
+        matrix_22 = np.linalg.lstsq(scanned_B2[found_B], moved_B2[found_B], rcond=None)[0]
+        off_B = np.hypot(*(scanned_B2[found_B] @ matrix_22 - moved_B2[found_B]).T)
+        far_B = np.hypot(*moved_B2[found_B].T)
+        follow = bool(found_B.mean() > 0.5 and np.median(off_B) < min(_PIXELS, 0.5 * np.median(far_B)))
+    if not follow and not (detector_pixels is not None and detector_pixels > 1):
+        return None
+    signs = ["light fills the detector to its edge"]
+    if follow:
+        signs.append("neighbouring patterns are shifted copies of each other, and the shifts follow the scan")
+    if detector_pixels is not None and detector_pixels > 1:
+        signs.append(f"λ · distance is {detector_pixels:.3g} times a detector pixel squared (below 1 in the far field)")
+    return (
+        f"these look like near-field patterns ({'; '.join(signs)}). The models here are for the far field, where a "
+        "pattern is the Fourier transform of the exit wave; near-field data is not supported, and a reconstruction of "
+        "it would be wrong"
+    )
+
+
+def _neighbours(positions_N2: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return points, evenly spread, each with the nearest other place."""
+    asked = np.unique(np.linspace(0, len(positions_N2) - 1, _PAIRS).round().astype(np.int64))
+    pairs = []
+    for point in asked:
+        away_N = np.hypot(*(positions_N2 - positions_N2[point]).T)
+        away_N[away_N <= 1e-9 * max(float(away_N.max()), 1e-300)] = np.inf
+        if np.isfinite(away_N.min()):
+            pairs.append((int(point), int(away_N.argmin())))
+    return np.array(pairs, np.int64).reshape(-1, 2)
+
+
+def _motion(
+    first_BYX: NDArray[np.float64],
+    second_BYX: NDArray[np.float64],
+    mean_YX: NDArray[np.float64],
+    mask_YX: NDArray[np.bool_] | None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return by how many pixels patterns moved against their neighbours (B, 2), and how alike they are then (B)."""
+    rows, columns = (np.hanning(size + 2)[1:-1] for size in mean_YX.shape)
+    window_YX = np.fft.ifftshift(rows[:, None] * columns)
+    weight_YX = window_YX * (mean_YX > 0.05 * mean_YX.max())
+    if mask_YX is not None:
+        weight_YX = weight_YX * mask_YX
+    # What stays in its place, the illumination, is divided out.
+    contrasts = []
+    for part_BYX in (first_BYX, second_BYX):
+        contrast_BYX = part_BYX / np.maximum(mean_YX, 1e-3 * mean_YX.max())
+        middle_B11 = (contrast_BYX * weight_YX).sum((1, 2), keepdims=True) / weight_YX.sum()
+        contrasts.append(np.fft.fft2(np.fft.fftshift((contrast_BYX - middle_B11) * weight_YX, axes=(1, 2))))
+    powers = [np.sqrt((np.abs(each) ** 2).mean((1, 2))) for each in contrasts]
+    correlation_BYX = np.fft.ifft2(contrasts[0].conj() * contrasts[1]).real / np.maximum(
+        (powers[0] * powers[1])[:, None, None], 1e-300
+    )
+    height, width = mean_YX.shape
+    place_B = correlation_BYX.reshape(len(correlation_BYX), -1).argmax(axis=1)
+    moved_B2 = np.stack(np.unravel_index(place_B, (height, width)), axis=1).astype(np.float64)
+    half_2 = np.array([height, width]) / 2
+    alike_B = correlation_BYX.reshape(len(correlation_BYX), -1).max(axis=1) * height * width / mean_YX.size
+    return (moved_B2 + half_2) % (2 * half_2) - half_2, alike_B
