@@ -36,6 +36,12 @@ class Labels:
     exclusive: bool
     members: Mapping[int, tuple[int, ...]]
 
+    def only(self, classes: Sequence[str]) -> Labels:
+        """Return the same labels with some of the classes; voxels of the others become background."""
+        place = {self.classes.index(name): k for k, name in enumerate(classes)}
+        members = {value: tuple(place[k] for k in of if k in place) for value, of in self.members.items()}
+        return Labels(tuple(classes), self.exclusive, members)
+
 
 def encode_values(values_XYZ: Array, labels: Labels) -> tuple[Array, Array | None]:
     """Return the label codes of a map of label values, and the class table if classes overlap.

@@ -11,7 +11,7 @@ import numpy as np
 
 from trainkit import random_seed
 from trainkit_segmentation.cases.case import CaseList, CaseReport, Volume
-from trainkit_segmentation.cases.labels import Labels
+from trainkit_segmentation.cases.labels import Labels, encode_values
 
 if TYPE_CHECKING:
     from trainkit_segmentation.data.synthetic import SyntheticSegmentation
@@ -70,7 +70,7 @@ class SyntheticCase:
         codes[organ], codes[organ & lesion] = 1, 2
         image[organ] += 1.0
         image[organ & lesion] += 1.0
-        return Volume(image[None].astype(np.float32), codes, None, np.eye(4))
+        return Volume(image[None].astype(np.float32), encode_values(codes, labels)[0], None, np.eye(4))
 
 
 def find(settings: SyntheticSegmentation) -> CaseList:

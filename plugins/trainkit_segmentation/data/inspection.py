@@ -17,11 +17,18 @@ import numpy as np
 
 from trainkit import DataError, Depth, Problem, Progress, some_of
 from trainkit_segmentation.cases.case import Case, CaseList, CaseReport
+from trainkit_segmentation.data.chosen_classes import (
+    advice_without,
+    annotated_classes,
+    contradictions,
+    doubts_about_classes,
+    doubts_about_sources,
+)
 from trainkit_segmentation.files.nifti import Array
 from trainkit_segmentation.preparing.cache_filling import PreparedCase, mended_in_words, prepare_each
 from trainkit_segmentation.preparing.cache_live import CaseStore
 from trainkit_segmentation.preparing.cached_cases import open_case
-from trainkit_segmentation.preparing.grid import axes_of, orientation_of
+from trainkit_segmentation.preparing.grid import axes_of, left_right_axes, orientation_of
 
 if TYPE_CHECKING:
     from trainkit_segmentation.data.kind import SegmentationData
@@ -57,7 +64,7 @@ def inspect(settings: SegmentationData, depth: Depth) -> Iterator[str | Problem 
     Raises:
         DataError: Something is wrong with the data; the message lists everything.
     """
-    listing = settings.find()
+    listing = settings.cases()
     store = CaseStore(settings.cache)
     reports: dict[str, CaseReport] = {}
     for case, report in _headers(listing.cases):
@@ -65,10 +72,12 @@ def inspect(settings: SegmentationData, depth: Depth) -> Iterator[str | Problem 
         yield Progress(len(reports), len(listing.cases), "headers")
     problems = list(listing.problems)
     problems += [f"{name}: {problem}" for name, each in reports.items() for problem in each.problems]
+    classes = listing.labels.classes
+    subjects = {case.name: case.subject for case in listing.cases}
     division: Mapping[str, Sequence[str]] = {}
     try:
         if listing.cases:
-            division = settings.split.divide({case.name: case.subject for case in listing.cases})
+            division = settings.split.divide(subjects)
     except DataError as error:
         problems.append(f"split: {error}")
 
@@ -84,9 +93,13 @@ def inspect(settings: SegmentationData, depth: Depth) -> Iterator[str | Problem 
             else:
                 prepared[name] = outcome
     seen = {name: _voxels(listing, prepared[name], store) for name in sorted(prepared)}
-    for k in listing.labels.classes if len(seen) == len(used) else ():
-        if not any(each.of_class[k] for each in seen.values()):
-            problems.append(f'class "{k}" is in no case: the data lacks it, or the meaning of label values is wrong')
+    present = {name: each.of_class for name, each in seen.items()}
+    annotated = annotated_classes(listing, settings.annotated)
+    if annotated is not None:
+        problems += contradictions(annotated, present)
+    for k in classes if len(seen) == len(used) else ():
+        if not any(voxels[k] for voxels in present.values()):
+            problems.append(f'class "{k}" is in no case: {advice_without(k, classes)}')
     if problems:
         where = f" in {_cases(len(reports))}" if reports else ""
         count = f"{len(problems)} problem{'s' * (len(problems) > 1)}{where}"
@@ -94,6 +107,8 @@ def inspect(settings: SegmentationData, depth: Depth) -> Iterator[str | Problem 
 
     yield f"{listing.source}: {_cases(len(reports))}, channels {', '.join(listing.channels)}"
     yield from listing.notes
+    if seen:
+        division = settings.split.balance(division, subjects, present)
     yield "split: " + ", ".join(f"{len(cases)} {split}" for split, cases in division.items())
     if len(used) < len(reports):
         yield f"{_cases(len(reports) - len(used))} in no split: {some_of(sorted(set(reports) - used))}"
@@ -105,10 +120,13 @@ def inspect(settings: SegmentationData, depth: Depth) -> Iterator[str | Problem 
     doubts = [
         *listing.doubts,
         *(f"{name}: {doubt}" for name, each in reports.items() for doubt in each.doubts),
-        *_doubts_of_voxels(listing, seen, division),
+        *_doubts_of_voxels(listing, seen),
+        *(doubts_about_classes(classes, division, present) if seen else ()),
         *([mended] if (mended := mended_in_words(prepared, store)) else []),
     ]
     yield from (Problem(doubt, severity="warning") for doubt in doubts)
+    yield from (Problem(doubt, "annotated", "warning") for doubt in doubts_about_sources(classes, annotated, present))
+    yield from _mixed_sides(settings, listing, reports)
 
 
 def _headers(cases: Sequence[Case]) -> Iterator[tuple[Case, CaseReport]]:
@@ -182,14 +200,9 @@ def _needs(
     )
 
 
-def _doubts_of_voxels(
-    listing: CaseList, seen: Mapping[str, Voxels], division: Mapping[str, Sequence[str]]
-) -> Iterator[str]:
+def _doubts_of_voxels(listing: CaseList, seen: Mapping[str, Voxels]) -> Iterator[str]:
     if empty := [name for name, each in seen.items() if not any(each.of_class.values())]:
         yield f"{len(empty)} of {len(seen)} cases have no class at all: {some_of(empty)}"
-    for split, cases in division.items() if seen else ():
-        if absent := [k for k in listing.labels.classes if not any(seen[name].of_class[k] for name in cases)]:
-            yield f'no case of the split "{split}" has {some_of(absent)}'
     for number, channel in enumerate(listing.channels):
         values = {name: each.ranges[number][0] for name, each in seen.items() if len(set(each.ranges[number])) == 1}
         if values:
@@ -201,6 +214,14 @@ def _doubts_of_voxels(
     for names in alike.values():
         if len(names) > 1:
             yield f"{some_of(names)} have the same content: the same files under several names"
+
+
+def _mixed_sides(settings: SegmentationData, listing: CaseList, reports: Mapping[str, CaseReport]) -> Iterator[Problem]:
+    flip = settings.augmentation.flip
+    affines = [each.affine for each in reports.values() if each.affine is not None]
+    axes = left_right_axes(affines, settings.preprocessing.orientation)
+    if flip is not None and (doubt := flip.mixed_sides(listing.labels.classes, axes)):
+        yield Problem(doubt, "augmentation.flip.axes", "warning")
 
 
 def prepared_shape(settings: SegmentationData, report: CaseReport) -> tuple[int, ...] | None:

@@ -22,6 +22,19 @@ if TYPE_CHECKING:
     from trainkit_segmentation.data.kind_live import LiveSegmentation
 
 
+def _names_each_once(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...] | None) -> None:
+    if value is not None and (not value or len(set(value)) != len(value)):
+        raise ValueError(f"{attribute.name} must name at least one class, each once, got {list(value)}")
+
+
+def _each_names_some(
+    instance: object, attribute: attrs.Attribute[Any], value: Mapping[str, tuple[str, ...]] | None
+) -> None:
+    for pattern, classes in (value or {}).items():
+        if not classes or len(set(classes)) != len(classes):
+            raise ValueError(f'"{pattern}" must name at least one class, each once, got {list(classes)}')
+
+
 @component
 class SegmentationData(Data):
     """Images with a label for each voxel.
@@ -36,6 +49,11 @@ class SegmentationData(Data):
             random.
         workers: Processes that prepare batches; their number does not change the batches. 0: the training process
             prepares them.
+        classes: The classes to train, some of those that the data has; voxels of others count as background. Not given:
+            all.
+        annotated: Where some classes were annotated in some cases only: pattern of case names (with ``*`` and ``?``) ->
+            the classes that were annotated in these cases. The others count there neither in losses nor in metrics.
+            In cases that no pattern fits, all were annotated.
         split: Which cases are trained on, and which are validated.
         preprocessing: Changes of each case that are made once and cached.
         augmentation: Random changes of each patch.
@@ -53,6 +71,8 @@ class SegmentationData(Data):
         default=0.33, validator=[attrs.validators.ge(0.0), attrs.validators.le(1.0)]
     )
     workers: int = attrs.field(default=0, validator=attrs.validators.ge(0))
+    classes: tuple[str, ...] | None = attrs.field(default=None, validator=_names_each_once)
+    annotated: Mapping[str, tuple[str, ...]] | None = attrs.field(default=None, validator=_each_names_some)
     split: Split = Fraction()
     preprocessing: Preprocessing = Preprocessing()
     augmentation: Augmentation = Augmentation()
@@ -69,6 +89,16 @@ class SegmentationData(Data):
         Raises:
             DataError: No case can be listed.
         """
+
+    def cases(self) -> CaseList:
+        """Return the cases that ``find`` lists, with the classes that are trained.
+
+        Raises:
+            DataError: No case can be listed, or there is no such class.
+        """
+        from trainkit_segmentation.data.chosen_classes import only_classes
+
+        return only_classes(self.find(), self.classes)
 
     def inspect(self, recipe: Recipe, depth: Depth) -> Iterable[str | Problem | Progress]:
         """Read all cases that a run would use into the cache, or only their headers, and summarise them."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from math import ceil
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,14 +16,23 @@ import torch
 from torch import Tensor
 
 from trainkit import Batch, Context, DataError, Outputs, State, Workers, did_you_mean, process_share
+from trainkit_segmentation.data.chosen_classes import (
+    advice_without,
+    annotated_classes,
+    contradictions,
+    doubts_about_classes,
+    doubts_about_sources,
+)
 from trainkit_segmentation.data.facts import SegmentationFacts
 from trainkit_segmentation.data.label_maps import class_masks, most_likely
 from trainkit_segmentation.patches.batches import PatchBatches
 from trainkit_segmentation.preparing.cache_filling import digest_of, prepare_all
 from trainkit_segmentation.preparing.cache_live import CaseStore
 from trainkit_segmentation.preparing.cached_cases import OpenCase, open_case
+from trainkit_segmentation.preparing.grid import left_right_axes
 
 if TYPE_CHECKING:
+    from trainkit_segmentation.cases.labels import Labels
     from trainkit_segmentation.data.kind import SegmentationData
     from trainkit_segmentation.files.nifti import Array
 
@@ -36,7 +45,7 @@ class LiveSegmentation:
     A training batch has ``index`` (B,), ``image`` (B, C, X, Y, Z) float32 of the patch size, and ``label``: where
     classes exclude each other (B, 1, X, Y, Z) int64, 0 for the background and i + 1 for ``classes[i]``; otherwise
     (B, K, X, Y, Z) float32, 0 or 1. A batch of evaluation is one whole preprocessed volume, B = 1, with the name of its
-    case as ``case``.
+    case as ``case``. Both have ``annotated`` (B, K), bool, if some classes were annotated in some cases only.
 
     Attributes:
         num_channels: Channels of an image.
@@ -51,7 +60,7 @@ class LiveSegmentation:
     _last_prediction: tuple[weakref.ref[Tensor], Tensor] | None = None
 
     def __init__(self, settings: SegmentationData, context: Context) -> None:
-        listing = settings.find()
+        listing = settings.cases()
         if listing.problems:
             count = f"{len(listing.problems)} problem{'s' * (len(listing.problems) > 1)}"
             raise DataError("\n  ".join([f"{listing.source}: {count}", *listing.problems, *listing.doubts]))
@@ -64,13 +73,25 @@ class LiveSegmentation:
         self.exclusive = labels.exclusive
         self.patch_size = settings.patch_size
 
-        self._division = settings.split.divide({case.name: case.subject for case in listing.cases})
+        subjects = {case.name: case.subject for case in listing.cases}
+        self._division = settings.split.divide(subjects)
+        self._annotated = annotated_classes(listing, settings.annotated)
         self._index = {case.name: number for number, case in enumerate(listing.cases)}
         used = {name for names in self._division.values() for name in names}
         self._store = CaseStore(settings.cache)  # keeps the entries in use for as long as this lives
         cases = [case for case in listing.cases if case.name in used]
         self._prepared = prepare_all(cases, labels, settings.preprocessing, self._store, settings.workers)
 
+        present = self._classes_of_cases(labels, listing.source)
+        if self._annotated is not None and (wrong := contradictions(self._annotated, present)):
+            raise DataError("\n  ".join([f"{listing.source}: {len(wrong)} contradictions", *wrong]))
+        self._division = settings.split.balance(self._division, subjects, present)
+        for doubt in (
+            *doubts_about_classes(labels.classes, self._division, present),
+            *doubts_about_sources(labels.classes, self._annotated, present),
+            *self._mixed_sides(settings),
+        ):
+            _log.warning("%s", doubt)
         train = self._division["train"]
         self._facts = SegmentationFacts(
             channels=listing.channels,
@@ -84,11 +105,13 @@ class LiveSegmentation:
             num_training_cases=len(train),
             training_digest=digest_of([[name, self._prepared[name].content] for name in train]),
         )
-        self._check_classes(listing.source, train)
         self.batches_per_epoch = settings.steps_per_epoch or ceil(len(train) / (settings.batch_size * context.world))
         self._rank, self._world = context.rank, context.world
         entries = [(self._index[name], self._store.path(self._prepared[name].key)) for name in train]
-        self._batches = PatchBatches(settings, context, entries)
+        annotated = None
+        if self._annotated is not None:
+            annotated = {self._index[name]: self._row_of_annotated(name) for name in train}
+        self._batches = PatchBatches(settings, context, entries, annotated)
         on_gpu = torch.device(context.device).type == "cuda"
         if settings.workers:
             advice = "lower data.workers or data.patch_size"
@@ -123,6 +146,7 @@ class LiveSegmentation:
                 "image": case.tensors["image"].float()[None],
                 "label": case.label(case.tensors["label_codes"])[None],
                 "case": name,
+                **({} if self._annotated is None else {"annotated": self._row_of_annotated(name)}),
             }
 
     def to_original(self, scores_KXYZ: Tensor, case: str) -> Tensor:
@@ -175,15 +199,33 @@ class LiveSegmentation:
         """Return the (4, 4) matrix from voxels of the case's own grid to mm (right, anterior, superior)."""
         return self._case(case).grid.affine
 
-    def _check_classes(self, source: str, train: Sequence[str]) -> None:
-        counts = {name: self._case(name).tensors["place_counts"] for name in self._prepared}
-        anywhere = torch.stack(list(counts.values())).sum(dim=0)
-        trained = torch.stack([counts[name] for name in train]).sum(dim=0)
-        for k, name in enumerate(self.classes):
-            if not anywhere[k]:
-                raise DataError(f'{source}: class "{name}" is in no case: leave it out, or check the label values')
-            if not trained[k]:
-                _log.warning('class "%s" is in no training case', name)
+    def _row_of_annotated(self, case: str) -> Tensor:
+        """Return whether each class was annotated in a case (1, K)."""
+        assert self._annotated is not None
+        return torch.tensor([[name in self._annotated[case] for name in self.classes]])
+
+    def _classes_of_cases(self, labels: Labels, source: str) -> dict[str, dict[str, int]]:
+        """Return case -> class -> number of its voxels on the case's own grid.
+
+        Raises:
+            DataError: A class is in no case, or is lost in preprocessing.
+        """
+        cases = {name: self._case(name) for name in self._prepared}
+        found = {name: dict(zip(labels.classes, case.own_voxels, strict=True)) for name, case in cases.items()}
+        kept_K = torch.stack([case.tensors["place_counts"] for case in cases.values()]).sum(dim=0).tolist()
+        for name, kept in zip(labels.classes, kept_K, strict=True):
+            if not any(voxels[name] for voxels in found.values()):
+                raise DataError(f'{source}: class "{name}" is in no case: {advice_without(name, labels.classes)}')
+            if not kept:
+                raise DataError(f'{source}: class "{name}" is lost in preprocessing: lower preprocessing.spacing_mm')
+        return found
+
+    def _mixed_sides(self, settings: SegmentationData) -> Iterator[str]:
+        flip, orientation = settings.augmentation.flip, settings.preprocessing.orientation
+        if flip is not None:
+            affines = [self._case(name).grid.affine for name in self._prepared]
+            if doubt := flip.mixed_sides(self.classes, left_right_axes(affines, orientation)):
+                yield doubt
 
     def _case(self, name: str) -> OpenCase:
         if name not in self._prepared:

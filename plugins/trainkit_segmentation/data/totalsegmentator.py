@@ -42,16 +42,9 @@ class TotalSegmentator(SegmentationData):
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Warn if mirroring makes a left structure look like a right one."""
-        sided = [
-            name for name in self.structures if name.replace("_left", "_right") in self.structures and "_left" in name
-        ]
         flip = self.augmentation.flip
-        if sided and flip is not None and 0 in flip.axes and flip.probability > 0:
-            yield Problem(
-                f"mirrors left and right, but {sided[0]} and its counterpart are two classes: leave out axis 0",
-                "augmentation.flip.axes",
-                "warning",
-            )
+        if flip is not None and (doubt := flip.mixed_sides(self.structures, left_right=(0,))):
+            yield Problem(doubt, "augmentation.flip.axes", "warning")
 
     def find(self) -> CaseList:
         """Find the subjects and their masks."""

@@ -5,7 +5,8 @@ Shapes: B = patches of a batch, H = heads, K = scores, L = 1 or classes, X, Y, Z
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import reduce
 from itertools import takewhile
 from typing import NamedTuple
 
@@ -14,38 +15,54 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from trainkit import Batch, Outputs, RecipeError
+from trainkit_segmentation.losses.annotated import Part, annotated_parts
 
 
 class HeadSums(NamedTuple):
     """A loss of one head that is a function of sums over patches.
 
     Attributes:
-        sums: (logits, label) -> what adds up over patches, a tensor of any one shape.
+        sums: (logits, label) -> what adds up over patches, (2, S): a column for each class, beside any others.
         value: The sums of all patches -> the loss, a scalar.
+        first: Which column is that of the first class.
     """
 
     sums: Callable[[Tensor, Tensor], Tensor]
     value: Callable[[Tensor], Tensor]
+    first: int = 0
 
 
 class SupervisedLoss:
     """The weighted mean of a loss over ``logits``, ``logits_1``, …; labels are taken at each head's own size.
 
+    Classes that were not annotated in a patch (``batch["annotated"]``, (B, K)) do not count there.
+
     Args:
-        of_one_head: (logits, label) -> scalar.
+        of_one_head: (logits, label) -> scalar, the mean over patches.
         weights: One for each head; None: each is half of the one before.
+        exclusive: Whether classes exclude each other.
 
     Source:
         Isensee et al., Nature Methods 18 (2021) 203, supplement: weights halved at each coarser level, summing up to 1.
     """
 
-    def __init__(self, of_one_head: Callable[[Tensor, Tensor], Tensor], weights: tuple[float, ...] | None) -> None:
+    def __init__(
+        self, of_one_head: Callable[[Tensor, Tensor], Tensor], weights: tuple[float, ...] | None, exclusive: bool
+    ) -> None:
         self._of_one_head = of_one_head
         self._weights = weights
+        self._exclusive = exclusive
 
     def __call__(self, outputs: Outputs, batch: Batch, model: nn.Module) -> Tensor:
         """Return the loss of a batch, a scalar."""
-        return self._mean([self._of_one_head(logits, label) for logits, label in _heads(outputs, batch["label"])])
+        annotated_BK = batch.get("annotated")
+        if annotated_BK is None:
+            return self._mean([self._of_one_head(logits, label) for logits, label in _heads(outputs, batch["label"])])
+        losses = []
+        for logits, label in _heads(outputs, batch["label"]):
+            parts = annotated_parts(logits, label, annotated_BK, self._exclusive)
+            losses.append(_sum(part.share * self._of_one_head(part.logits, part.label) for part in parts))
+        return self._mean(losses)
 
     def _mean(self, losses: Sequence[Tensor]) -> Tensor:
         if len(losses) == 1:
@@ -66,6 +83,7 @@ class SummedSupervisedLoss(SupervisedLoss):
         of_one_head: (logits, label) -> scalar, for a step of one batch.
         head_sums: The same loss by sums.
         weights: One for each head; None: each is half of the one before.
+        exclusive: Whether classes exclude each other.
     """
 
     def __init__(
@@ -73,17 +91,41 @@ class SummedSupervisedLoss(SupervisedLoss):
         of_one_head: Callable[[Tensor, Tensor], Tensor],
         head_sums: HeadSums,
         weights: tuple[float, ...] | None,
+        exclusive: bool,
     ) -> None:
-        super().__init__(of_one_head, weights)
+        super().__init__(of_one_head, weights, exclusive)
         self._head_sums = head_sums
 
     def sums(self, outputs: Outputs, batch: Batch, model: nn.Module) -> Tensor:
         """Return the sums of each head, (H, …)."""
-        return torch.stack([self._head_sums.sums(logits, label) for logits, label in _heads(outputs, batch["label"])])
+        annotated_BK = batch.get("annotated")
+        heads = _heads(outputs, batch["label"])
+        if annotated_BK is None:
+            return torch.stack([self._head_sums.sums(logits, label) for logits, label in heads])
+        return torch.stack([self._sums_of_annotated(logits, label, annotated_BK) for logits, label in heads])
+
+    def _sums_of_annotated(self, logits: Tensor, label: Tensor, annotated_BK: Tensor) -> Tensor:
+        """Return sums with a column for every class, to which only patches add in which the class was annotated."""
+        num_classes, first = annotated_BK.shape[1], self._head_sums.first
+
+        def widened(part: Part) -> Tensor:
+            narrow_2S = self._head_sums.sums(part.logits, part.label)
+            num = len(part.classes)
+            wide_2S = narrow_2S.new_zeros((2, narrow_2S.shape[1] + num_classes - num))
+            at = [*range(first), *(first + k for k in part.classes)]
+            at += range(first + num_classes, wide_2S.shape[1])
+            return wide_2S.index_copy(1, torch.tensor(at, device=wide_2S.device), narrow_2S)
+
+        return _sum(widened(part) for part in annotated_parts(logits, label, annotated_BK, self._exclusive))
 
     def value(self, sums: Tensor) -> Tensor:
         """Return the loss, a scalar, of sums (H, …) that were added up over batches."""
         return self._mean([self._head_sums.value(each) for each in sums])
+
+
+def _sum(tensors: Iterable[Tensor]) -> Tensor:
+    """Return the sum of at least one tensor."""
+    return reduce(torch.add, tensors)
 
 
 def _heads(outputs: Outputs, label_BLXYZ: Tensor) -> list[tuple[Tensor, Tensor]]:

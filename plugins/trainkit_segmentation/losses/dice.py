@@ -57,4 +57,4 @@ class DiceLoss(SegmentationLoss):
         from trainkit_segmentation.losses.dice_sums import dice_loss, dice_sums
 
         sums = partial(dice_sums, exclusive=exclusive, include_background=self.include_background, squared=self.squared)
-        return HeadSums(sums, dice_loss)
+        return HeadSums(sums, dice_loss, first=int(exclusive and self.include_background))

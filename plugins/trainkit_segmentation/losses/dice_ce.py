@@ -83,4 +83,4 @@ class DiceCE(SegmentationLoss):
             total: Tensor = self.dice_weight * dice_loss(sums_2S[:, :-1]) + self.ce_weight * entropy / number
             return total
 
-        return HeadSums(sums, value)
+        return HeadSums(sums, value, first=int(exclusive and self.include_background))

@@ -63,5 +63,5 @@ class SegmentationLoss(Loss):
 
         of_one_head, weights = self.of_one_head(data.exclusive), self.deep_supervision_weights
         if self.combine() == "sums":
-            return SummedSupervisedLoss(of_one_head, self.sums_of_one_head(data.exclusive), weights)
-        return SupervisedLoss(of_one_head, weights)
+            return SummedSupervisedLoss(of_one_head, self.sums_of_one_head(data.exclusive), weights, data.exclusive)
+        return SupervisedLoss(of_one_head, weights, data.exclusive)

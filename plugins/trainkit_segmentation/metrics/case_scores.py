@@ -20,6 +20,9 @@ _LOGGER = logging.getLogger("trainkit")
 class CaseScores:
     """Collects a value for each class, case by case. NaN: the class is in neither truth nor prediction.
 
+    A class that is in the truth of no case has no value, even if the network finds it: such a value would be the same
+    for a network that finds little of it and one that finds much, and a schedule that watches it would act on nothing.
+
     Args:
         name: Name of the mean over classes; the mean of one class is called ``<name>_<class>``.
         classes: The classes' names.
@@ -31,26 +34,39 @@ class CaseScores:
         self._cases: list[str] = []
         self._indices: list[Tensor] = []
         self._scores: list[Tensor] = []
+        self._in_truth: list[Tensor] = []
         self._left_out = self._logged = ""
 
-    def add(self, batch: Batch, scores_K: Tensor) -> None:
-        """Take in the scores of the case in a batch; nothing is read from the device yet."""
+    def add(self, batch: Batch, scores_K: Tensor, in_truth_K: Tensor | None = None) -> None:
+        """Take in the scores of the case in a batch; nothing is read from the device yet.
+
+        Args:
+            batch: The batch. Classes that are not in its ``"annotated"`` (1, K), if it has one, get no score.
+            scores_K: Score of each class.
+            in_truth_K: Whether the truth has the class; None: where there is a score.
+        """
+        in_truth_K = ~scores_K.isnan() if in_truth_K is None else in_truth_K
+        if "annotated" in batch:
+            unknown_K = ~batch["annotated"][0].to(scores_K.device)
+            scores_K = scores_K.masked_fill(unknown_K, float("nan"))
         self._cases.append(batch["case"])
         self._indices.append(batch["index"])
         self._scores.append(scores_K)
+        self._in_truth.append(in_truth_K)
 
     def means(self) -> dict[str, float]:
         """Return the mean of each class over the cases that have it, and the mean of these means; then start anew.
 
         Cases are added up in the order of their index, so that the bits of a mean do not depend on the order in which
-        cases came. A class that no case has is left out, and if no class is left, there is no mean.
+        cases came. A class that is in the truth of no case is left out, and if no class is left, there is no mean.
         """
         cases, self._cases, scores, self._scores = self._cases, [], self._scores, []
-        indices, self._indices = self._indices, []
+        indices, self._indices, in_truth, self._in_truth = self._indices, [], self._in_truth, []
         if not scores:
             return {}
         order = torch.cat(indices).cpu().argsort(stable=True)
         scores_NK = torch.stack(scores).double().cpu()[order]
+        scores_NK[:, ~torch.stack(in_truth).any(0).cpu()] = float("nan")
         self._left_out = _left_out([cases[n] for n in order.tolist()], self._classes, scores_NK.isnan())
         means = {
             f"{self._name}_{safe_name(each)}": mean
@@ -65,7 +81,7 @@ class CaseScores:
             self._logged = self._left_out
             if self._left_out:
                 value = f"{state.split}/{self._name}"
-                _LOGGER.info("%s leaves out classes that neither truth nor prediction has: %s", value, self._left_out)
+                _LOGGER.info("%s leaves out classes that are not in the truth: %s", value, self._left_out)
 
 
 def safe_name(label: str) -> str:

@@ -24,7 +24,8 @@ class LiveDice:
         data = self._data
         found = data.prediction(outputs, batch)
         true = data.truth(batch["case"]).to(found.device)
-        self._scores.add(batch, dice(counts(found, true, len(data.classes), data.exclusive)))
+        counts_K3 = counts(found, true, len(data.classes), data.exclusive)
+        self._scores.add(batch, dice(counts_K3), counts_K3[:, 2] > 0)
 
     def compute(self) -> dict[str, float]:
         """Return the means, and start anew."""

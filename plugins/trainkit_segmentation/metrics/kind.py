@@ -13,8 +13,8 @@ class SegmentationMetric(Metric):
     """The mean over the cases of a split for each class, and the mean over classes.
 
     Whole volumes are compared on the voxel grid of a case's own files. A case in which neither truth nor prediction has
-    a class is left out of the mean of that class. A class that no case has is left out of the mean over classes. What
-    is left out is logged.
+    a class is left out of the mean of that class. A class that is in the truth of no case has no value and is left out
+    of the mean over classes; if there is none left, there is no value at all. What is left out is logged.
     """
 
     accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]

@@ -45,13 +45,14 @@ class LiveSurfaceMetric:
         if self._due:
             case, data = batch["case"], self._data
             each_found = data.masks(data.prediction(outputs, batch).cpu())
-            each_true = data.masks(data.truth(case).cpu())
+            each_true = list(data.masks(data.truth(case).cpu()))
             spacing_mm = data.spacing_mm(case)
             scores = [
                 self._measure(found_XYZ.numpy(), true_XYZ.numpy(), spacing_mm)
                 for found_XYZ, true_XYZ in zip(each_found, each_true, strict=True)
             ]
-            self._scores.add(batch, torch.tensor(scores, dtype=torch.float64))
+            in_truth_K = torch.stack([true_XYZ.any() for true_XYZ in each_true])
+            self._scores.add(batch, torch.tensor(scores, dtype=torch.float64), in_truth_K)
 
     def compute(self) -> dict[str, float]:
         """Return the means, and start anew; empty if this validation was not measured."""

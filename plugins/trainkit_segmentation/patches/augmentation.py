@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+
 import attrs
 from attrs.validators import and_, deep_iterable, ge, gt, in_, le
 
-from trainkit import component
+from trainkit import component, some_of
+from trainkit_segmentation.cases.sides import sided_pairs
 
 _probability = and_(ge(0.0), le(1.0))
 
@@ -27,6 +30,24 @@ class Flip:
 
     probability: float = attrs.field(default=0.5, validator=_probability)
     axes: tuple[int, ...] = attrs.field(default=(0, 1, 2), validator=deep_iterable(in_((0, 1, 2))))
+
+    def mixed_sides(self, classes: Sequence[str], left_right: Collection[int]) -> str | None:
+        """Return a doubt if mirroring makes a class look like its counterpart of the other side; None: it does not.
+
+        Args:
+            classes: Names of the classes.
+            left_right: Axes of the patch that go from left to right, in some case at least.
+        """
+        mirrored = sorted({*self.axes} & {*left_right}) if self.probability > 0 else []
+        pairs = sided_pairs(classes)
+        if not mirrored or not pairs:
+            return None
+        others = [axis for axis in self.axes if axis not in mirrored]
+        some = some_of([f"{one} and {other}" for one, other in pairs], most=3)
+        return (
+            f"axis {', '.join(map(str, mirrored))} goes from left to right, and mirroring along it shows {some} the "
+            f"wrong way round; set data.augmentation.flip.axes = {others}"
+        )
 
 
 @component

@@ -5,6 +5,7 @@ Shapes: B = patches of a batch, C = channels, K = classes, X, Y, Z = voxels.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,11 +32,18 @@ class PatchBatches:
         settings: How patches are cut and changed.
         context: Seed, rank and world.
         entries: Index and preprocessed file of each training case.
+        annotated: Index -> whether each class was annotated (1, K); None: all were.
     """
 
-    def __init__(self, settings: SegmentationData, context: Context, entries: list[tuple[int, Path]]) -> None:
+    def __init__(
+        self,
+        settings: SegmentationData,
+        context: Context,
+        entries: list[tuple[int, Path]],
+        annotated: Mapping[int, Tensor] | None = None,
+    ) -> None:
         self._seed, self._rank, self._world = context.seed, context.rank, context.world
-        self._entries = entries
+        self._entries, self._annotated = entries, annotated
         self._batch_size, self._size = settings.batch_size, settings.patch_size
         self._foreground_probability, self._augmentation = settings.foreground_probability, settings.augmentation
         self._epoch_order: tuple[int, int, list[int]] = (-1, -1, [])
@@ -65,7 +73,10 @@ class PatchBatches:
         label = codes
         if "class_table" in cases[0].tensors:
             label = torch.stack([case.label(codes[b, 0]) for b, case in enumerate(cases)])
-        return {"index": torch.tensor([number for number, _ in chosen]), "image": image, "label": label}
+        batch = {"index": torch.tensor([number for number, _ in chosen]), "image": image, "label": label}
+        if self._annotated is not None:
+            batch["annotated"] = torch.cat([self._annotated[number] for number, _ in chosen])
+        return batch
 
     def _case(self, epoch: int, number: int) -> tuple[int, Path]:
         """Return the case of a sample of an epoch. Each pass over all cases has its own random order."""

@@ -6,7 +6,7 @@ that the outer edges keep their position. So the way back is exact up to the int
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -140,6 +140,17 @@ def orientation_of(affine: Array, wanted: str | None) -> tuple[tuple[int, int, i
     for own, (target, _) in enumerate(change):
         axes[int(target)] = own
     return _three(axes), _three([bool(direction < 0) for _, direction in change])
+
+
+def left_right_axes(affines: Iterable[Array], orientation: str | None) -> set[int]:
+    """Return the axes of preprocessed grids that go from left to right, or back.
+
+    Args:
+        affines: From voxels of each case's own grid to mm.
+        orientation: The orientation that cases are brought to, for example "RAS"; None: each keeps its own.
+    """
+    codes = {orientation} if orientation else {axes_of(affine) for affine in affines}
+    return {axis for code in codes for axis, letter in enumerate(code) if letter in "LR"}
 
 
 def axes_of(affine: Array) -> str:

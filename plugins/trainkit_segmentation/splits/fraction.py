@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from trainkit import DataError, component
+from trainkit_segmentation.splits.balancing import balanced
 from trainkit_segmentation.splits.kind import Split, shuffled_subjects
 
 
@@ -18,12 +19,15 @@ class Fraction(Split):
         validation_fraction: Share that is held out, at least one case; 0: nothing is validated.
         seed: Another seed holds out other cases. It is independent of the run's seed, so that runs with different seeds
             are compared on the same cases.
+        balanced: Whether cases are exchanged if some class would be in training or in validation only, until it is on
+            both sides, as far as possible. A class of a single subject stays in training.
     """
 
     validation_fraction: float = attrs.field(
         default=0.2, validator=[attrs.validators.ge(0.0), attrs.validators.lt(1.0)]
     )
     seed: int = 0
+    balanced: bool = True
 
     def splits(self) -> tuple[str, ...]:
         """Return "train", and "val" if cases are held out."""
@@ -45,3 +49,15 @@ class Fraction(Split):
                 'split = { use = "same_cases" }'
             )
         return {"train": sorted(train), "val": sorted(held_out)}
+
+    def balance(
+        self,
+        division: Mapping[str, Sequence[str]],
+        subjects: Mapping[str, str],
+        present: Mapping[str, Mapping[str, int]],
+    ) -> Mapping[str, Sequence[str]]:
+        """Exchange subjects so that each class is on both sides."""
+        if not self.balanced or "val" not in division:
+            return division
+        order = [subjects[cases[0]] for cases in shuffled_subjects(subjects, self.seed)]
+        return balanced(division, subjects, present, order)

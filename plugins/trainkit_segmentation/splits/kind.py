@@ -31,6 +31,21 @@ class Split(Component):
             DataError: These cases cannot be divided in this way.
         """
 
+    def balance(
+        self,
+        division: Mapping[str, Sequence[str]],
+        subjects: Mapping[str, str],
+        present: Mapping[str, Mapping[str, int]],
+    ) -> Mapping[str, Sequence[str]]:
+        """Return a division that has been improved with knowledge of the labels; by default, the same division.
+
+        Args:
+            division: What `divide` returned.
+            subjects: Name of each case -> the person that it is of.
+            present: Case -> class -> number of voxels.
+        """
+        return division
+
 
 def shuffled_subjects(subjects: Mapping[str, str], seed: int) -> list[list[str]]:
     """Return the cases subject by subject; the order of subjects depends on their names and the seed alone.

@@ -1,0 +1,148 @@
+"""Applies the settings that say which classes are trained, and which were annotated in which case."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import attrs
+
+from trainkit import DataError, did_you_mean, some_of
+from trainkit_segmentation.cases.case import CaseList
+
+_LEAST_CASES = 3  # of a source; with fewer, a class may well be absent from all
+
+
+def only_classes(listing: CaseList, classes: Sequence[str] | None) -> CaseList:
+    """Return a list of cases with some of the classes.
+
+    Args:
+        listing: The cases.
+        classes: The classes to keep; None: all.
+
+    Raises:
+        DataError: There is no such class.
+    """
+    if classes is None:
+        return listing
+    _check_known(listing, classes, "data.classes")
+    chosen = [listing.labels.classes.index(name) for name in classes]
+    return attrs.evolve(
+        listing,
+        labels=listing.labels.only(classes),
+        cases=tuple(_with_masks(case, chosen) for case in listing.cases),
+    )
+
+
+def _with_masks(case: Any, chosen: Sequence[int]) -> Any:
+    masks = getattr(case, "masks", ())
+    return attrs.evolve(case, masks=tuple(masks[k] for k in chosen)) if masks else case
+
+
+def annotated_classes(
+    listing: CaseList, patterns: Mapping[str, Sequence[str]] | None
+) -> dict[str, frozenset[str]] | None:
+    """Return case -> the classes that were annotated in it.
+
+    Args:
+        listing: The cases, with the classes that are trained.
+        patterns: Pattern of case names -> classes; None: all classes were annotated in all cases.
+
+    Raises:
+        DataError: A pattern fits no case, two fit the same one, or there is no such class.
+    """
+    if patterns is None:
+        return None
+    every = frozenset(listing.labels.classes)
+    found = {case.name: every for case in listing.cases}
+    pattern_of: dict[str, str] = {}
+    for pattern, classes in patterns.items():
+        _check_known(listing, classes, f'data.annotated."{pattern}"')
+        fitting = [name for name in found if fnmatchcase(name, pattern)]
+        if not fitting:
+            raise DataError(f'data.annotated: "{pattern}" fits no case; {did_you_mean(pattern, found)}')
+        for name in fitting:
+            if name in pattern_of:
+                raise DataError(f'data.annotated: "{pattern_of[name]}" and "{pattern}" both fit the case {name}')
+            pattern_of[name] = pattern
+            found[name] = frozenset(classes)
+    return found
+
+
+def contradictions(annotated: Mapping[str, frozenset[str]], present: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Return a sentence for each class that is in a case although it was not annotated there.
+
+    Args:
+        annotated: Case -> the classes that were annotated in it.
+        present: Case -> class -> number of voxels.
+    """
+    return [
+        f"{name}: has {some_of(wrong)}, which data.annotated says were not annotated there"
+        for name, voxels in present.items()
+        if (wrong := [k for k, number in voxels.items() if number and k not in annotated[name]])
+    ]
+
+
+def advice_without(name: str, classes: Sequence[str]) -> str:
+    """Return how to train without a class that is in no case."""
+    others = [each for each in classes if each != name]
+    if not others:
+        return "check the label values"
+    listed = ", ".join(f'"{each}"' for each in others)
+    return f"check the label values, or train without it: data.classes = [{listed}]"
+
+
+def _check_known(listing: CaseList, classes: Sequence[str], setting: str) -> None:
+    for name in classes:
+        if name not in listing.labels.classes:
+            raise DataError(f'{setting}: there is no class "{name}"; {did_you_mean(name, listing.labels.classes)}')
+
+
+def doubts_about_classes(
+    classes: Sequence[str], division: Mapping[str, Sequence[str]], present: Mapping[str, Mapping[str, int]]
+) -> Iterator[str]:
+    """Yield which classes a split lacks, and why if no other division could help.
+
+    Args:
+        classes: All classes.
+        division: Split -> names of its cases.
+        present: Case -> class -> number of voxels.
+    """
+    for split, cases in division.items():
+        if absent := [k for k in classes if not any(present[name][k] for name in cases)]:
+            one = len(absent) == 1
+            consequence = "cannot be learned" if split == "train" else f"{'has' if one else 'have'} no score there"
+            alone = all(sum(bool(voxels[k]) for voxels in present.values()) == 1 for k in absent)
+            reason = f", because only one case has {'it' if one else 'each'}" if alone else ""
+            what = f"{some_of(absent)}: {'it' if one else 'they'}"
+            yield f'no case of the split "{split}" has {what} {consequence}{reason}'
+
+
+def doubts_about_sources(
+    classes: Sequence[str], annotated: Mapping[str, frozenset[str]] | None, present: Mapping[str, Mapping[str, int]]
+) -> Iterator[str]:
+    """Yield which classes are in no case of a whole source, where cases of several sources are told apart by name.
+
+    Args:
+        classes: All classes.
+        annotated: Case -> the classes that were annotated in it; None: all.
+        present: Case -> class -> number of voxels.
+    """
+    sources: dict[str, list[str]] = {}
+    for name in present:
+        sources.setdefault(re.split(r"[\W_]*\d", name, maxsplit=1)[0], []).append(name)
+    if not all(sources) or any(len(names) < _LEAST_CASES for names in sources.values()):
+        return  # the names do not tell sources apart
+    for k in classes:
+        having = {source: sum(bool(present[name][k]) for name in names) for source, names in sources.items()}
+        usual = any(2 * having[source] >= len(names) for source, names in sources.items())
+        for source, names in sources.items():
+            said = annotated is not None and all(k not in annotated[name] for name in names)
+            if usual and not having[source] and not said:
+                others = ", ".join(f'"{each}"' for each in classes if each != k)
+                yield (
+                    f"{k} is in none of the {len(names)} cases {source}*, but usual in others: if it was not annotated "
+                    f'there, say so: data.annotated = {{ "{source}*" = [{others}] }}'
+                )
