@@ -137,11 +137,11 @@ def _check_memory(grid: Grid, channels: int) -> None:
 
 
 def _voxels_of_classes(volume: Volume, num_classes: int) -> tuple[int, ...]:
-    numbers = np.bincount(volume.label_codes_XYZ.ravel(), minlength=num_classes + 1)
-    if volume.class_table is None:
-        return tuple(int(number) for number in numbers[1 : num_classes + 1])
-    numbers = numbers[: len(volume.class_table)]
-    return tuple(int(number) for number in numbers @ volume.class_table.astype(np.int64))
+    table = volume.class_table
+    numbers = np.bincount(volume.label_codes_XYZ.ravel(), minlength=num_classes + 1 if table is None else len(table))
+    if table is None:
+        return tuple(int(number) for number in numbers[1:])
+    return tuple(int(number) for number in numbers @ table.astype(np.int64))
 
 
 def _nonzero_box(image_CXYZ: Array) -> tuple[tuple[int, int], ...]:
