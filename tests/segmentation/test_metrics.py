@@ -159,9 +159,7 @@ def test_the_mean_is_over_cases_then_over_classes_and_leaves_out_what_is_nowhere
     shell = (overlap(first, 1) + overlap(second, 1)) / 2
     ball = overlap(first, 2)
     assert values == pytest.approx({"dice": (shell + ball) / 2, "dice_shell": shell, "dice_ball_of_fat": ball})
-    assert caplog.messages == [
-        f"val/dice leaves out classes that neither truth nor prediction has: ball of fat ({second})"
-    ]
+    assert caplog.messages == [f"val/dice leaves out classes that have nothing to compare: ball of fat ({second})"]
     validate(metric, data, found, state)
     assert len(caplog.messages) == 1, "it is said once"
 
@@ -169,25 +167,26 @@ def test_the_mean_is_over_cases_then_over_classes_and_leaves_out_what_is_nowhere
         each[each == 2] = 1
     values = validate(metric, data, found, state)
     assert values == {"dice": 1.0, "dice_shell": 1.0}
-    assert (
-        caplog.messages[1]
-        == "val/dice leaves out classes that neither truth nor prediction has: ball of fat (all cases)"
-    )
+    assert caplog.messages[1] == "val/dice leaves out classes that have nothing to compare: ball of fat (all cases)"
 
     for each in (*truth.values(), *found.values()):
         each[:] = 0
     assert validate(metric, data, found, state) == {}
 
 
-def test_what_is_found_where_nothing_is_counts_as_nought(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", logger="trainkit")
+def test_what_is_found_in_a_case_without_it_counts_as_nought_and_has_no_score_if_no_case_has_it() -> None:
     data = LiveVolumes((16, 16, 16), True, 12, 0)
-    truth = {case: data.truth(case).clamp_max(1) for case in CASES["val"]}
-    found = {case: data.truth(case) for case in CASES["val"]}
+    first, *others = CASES["val"]
+    truth = {case: data.truth(case) for case in CASES["val"]}
+    found = dict(truth)
+    for case in others:
+        truth[case] = truth[case].clamp_max(1)
     data.truth = lambda case: truth[case]  # type: ignore[method-assign]
     values = validate(Dice().build(data), data, found, state_of(data))
-    assert values["dice_ball_of_fat"] == 0.0
-    assert not caplog.messages
+    assert values["dice_ball_of_fat"] == pytest.approx(1 / len(truth))
+    truth[first] = truth[first].clamp_max(1)
+    values = validate(Dice().build(data), data, found, state_of(data))
+    assert set(values) == {"dice", "dice_shell"}
 
 
 def test_means_have_the_same_bits_in_whatever_order_the_cases_come(caplog: pytest.LogCaptureFixture) -> None:
@@ -206,9 +205,7 @@ def test_means_have_the_same_bits_in_whatever_order_the_cases_come(caplog: pytes
         found.add(tuple(scores.means().items()))
         scores.log_left_out(state)
     assert len(found) == 1
-    assert set(caplog.messages) == {
-        "val/dice leaves out classes that neither truth nor prediction has: tumour (case_3, case_7)"
-    }
+    assert set(caplog.messages) == {"val/dice leaves out classes that have nothing to compare: tumour (case_3, case_7)"}
 
 
 def test_measures_of_surfaces_wait_for_their_epochs_and_come_after_the_last() -> None:

@@ -81,7 +81,7 @@ class CaseScores:
             self._logged = self._left_out
             if self._left_out:
                 value = f"{state.split}/{self._name}"
-                _LOGGER.info("%s leaves out classes that are not in the truth: %s", value, self._left_out)
+                _LOGGER.info("%s leaves out classes that have nothing to compare: %s", value, self._left_out)
 
 
 def safe_name(label: str) -> str:
