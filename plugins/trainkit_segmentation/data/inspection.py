@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import attrs
 import numpy as np
 
-from trainkit import DataError, Depth, Problem, Progress, some_of
+from trainkit import DataError, Depth, Problem, Progress, bytes_in_words, some_of
 from trainkit_segmentation.cases.case import Case, CaseList, CaseReport
 from trainkit_segmentation.data.chosen_classes import (
     advice_without,
@@ -28,7 +28,7 @@ from trainkit_segmentation.files.nifti import Array
 from trainkit_segmentation.preparing.cache_filling import PreparedCase, mended_in_words, prepare_each
 from trainkit_segmentation.preparing.cache_live import CaseStore
 from trainkit_segmentation.preparing.cached_cases import open_case
-from trainkit_segmentation.preparing.grid import axes_of, left_right_axes, orientation_of
+from trainkit_segmentation.preparing.grid import Grid, axes_of, left_right_axes, orientation_of
 
 if TYPE_CHECKING:
     from trainkit_segmentation.data.kind import SegmentationData
@@ -172,7 +172,7 @@ def _needs(
 ) -> Iterator[str]:
     channels, classes = len(listing.channels), len(listing.labels.classes)
     targets = 1 if listing.labels.exclusive else classes
-    shapes = {name: shape for name, each in reports.items() if (shape := prepared_shape(settings, each))}
+    shapes = {name: grid.shape for name, each in reports.items() if (grid := grid_of(settings, each))}
     most = "up to " if settings.preprocessing.crop_to_nonzero else ""
     if settings.preprocessing.spacing_mm or settings.preprocessing.orientation:
         yield f"preprocessed: {most}{_range(list(shapes.values()), 'voxels')}"
@@ -192,11 +192,9 @@ def _needs(
     )
     voxels = float(np.prod(settings.patch_size)) * settings.batch_size
     batch = voxels * (4 * channels + (8 if listing.labels.exclusive else 4 * targets))
-    largest = max((float(np.prod(shapes[name])) for name in division.get("val", ())), default=0.0)
-    volume = largest * (4 * channels + (8 if listing.labels.exclusive else 4 * targets))
     yield (
-        f"memory: {batch / 1e6:.3g} MB for a batch ({(2 * settings.workers + 1) * batch / 1e6:.3g} MB with those "
-        f"prepared ahead), {volume / 1e6:.3g} MB for the largest validation volume; the network's own comes on top"
+        f"memory for batches: {bytes_in_words(batch)} each, {bytes_in_words((2 * settings.workers + 1) * batch)} with "
+        "those that are prepared ahead"
     )
 
 
@@ -224,17 +222,22 @@ def _mixed_sides(settings: SegmentationData, listing: CaseList, reports: Mapping
         yield Problem(doubt, "augmentation.flip.axes", "warning")
 
 
-def prepared_shape(settings: SegmentationData, report: CaseReport) -> tuple[int, ...] | None:
-    """Return the voxels of a case after preprocessing but without cropping; None if its header could not be read."""
+def grid_of(settings: SegmentationData, report: CaseReport) -> Grid | None:
+    """Return the grid of a case after preprocessing; None if its header could not be read.
+
+    Where the preprocessing crops, nearly nothing is cropped: how much it will be, the voxels alone tell.
+    """
     if report.shape is None or report.affine is None:
         return None
-    axes, _ = orientation_of(report.affine, settings.preprocessing.orientation)
+    preprocessing = settings.preprocessing
+    axes, flipped = orientation_of(report.affine, preprocessing.orientation)
     spacing = _spacing(report.affine)
     shape = [report.shape[axis] for axis in axes]
-    if settings.preprocessing.spacing_mm is None:
-        return tuple(shape)
-    wanted = settings.preprocessing.spacing_mm
-    return tuple(max(1, round(n * spacing[axis] / mm)) for n, axis, mm in zip(shape, axes, wanted, strict=True))
+    box = tuple((0, max(1, n - preprocessing.crop_to_nonzero)) for n in shape)
+    if preprocessing.spacing_mm is not None:
+        wanted = preprocessing.spacing_mm
+        shape = [max(1, round(n * spacing[axis] / mm)) for n, axis, mm in zip(shape, axes, wanted, strict=True)]
+    return Grid(report.shape, report.affine, axes, flipped, box, (shape[0], shape[1], shape[2]))
 
 
 def _spacing(affine: Array) -> list[float]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import weakref
 from collections.abc import Iterator
+from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,7 +25,7 @@ from trainkit_segmentation.data.chosen_classes import (
     doubts_about_sources,
 )
 from trainkit_segmentation.data.facts import SegmentationFacts
-from trainkit_segmentation.data.label_maps import class_masks, most_likely
+from trainkit_segmentation.data.label_maps import class_masks, compact, each_on_own_grid, most_likely
 from trainkit_segmentation.patches.batches import PatchBatches
 from trainkit_segmentation.preparing.cache_filling import digest_of, prepare_all
 from trainkit_segmentation.preparing.cache_live import CaseStore
@@ -169,12 +170,12 @@ class LiveSegmentation:
         Metrics and pictures of one case share the result: it is kept for as long as they ask about the same scores.
 
         Returns:
-            In the form of `truth`, as uint8 (int64 for more than 255 classes) or bool.
+            Where classes exclude each other (1, X, Y, Z), integers, 0 for the background; else (K, X, Y, Z) bool.
         """
         logits: Tensor = outputs["logits"]
         if self._last_prediction is None or self._last_prediction[0]() is not logits:
             self._last_prediction = None  # makes room before the next one is computed
-            scores_K1XYZ = (self.to_original(each_XYZ[None].float(), batch["case"]) for each_XYZ in logits[0])
+            scores_K1XYZ = each_on_own_grid(logits[0], partial(self.to_original, case=batch["case"]))
             self._last_prediction = weakref.ref(logits), most_likely(scores_K1XYZ, self.exclusive)
         return self._last_prediction[1]
 
@@ -187,9 +188,9 @@ class LiveSegmentation:
         return class_masks(labels_LXYZ, len(self.classes), self.exclusive)
 
     def truth(self, case: str) -> Tensor:
-        """Return the label on the case's own voxel grid, in the form of a batch's ``label`` without its first axis."""
-        found = self._case(case)
-        return found.label(found.tensors.get("own_label_codes", found.tensors["label_codes"]))
+        """Return the label on the case's own voxel grid, in the form of `prediction`."""
+        tensors = self._case(case).tensors
+        return compact(tensors.get("own_label_codes", tensors["label_codes"]), tensors.get("class_table"))
 
     def spacing_mm(self, case: str) -> tuple[float, float, float]:
         """Return the size of a voxel of the case's own grid along its axes."""

@@ -5,10 +5,21 @@ Shapes: K = scores (classes, and the background where classes exclude each other
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
+
+
+def each_on_own_grid(logits_KXYZ: Tensor, to_own: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
+    """Yield the scores of each class, (1, X, Y, Z) of the case's own voxel grid, one at a time.
+
+    Args:
+        logits_KXYZ: Scores on the preprocessed grid.
+        to_own: Resamples scores onto the case's own grid.
+    """
+    for each_XYZ in logits_KXYZ:
+        yield to_own(each_XYZ[None].float())
 
 
 def most_likely(scores_K1XYZ: Iterable[Tensor], exclusive: bool) -> Tensor:
@@ -33,6 +44,22 @@ def most_likely(scores_K1XYZ: Iterable[Tensor], exclusive: bool) -> Tensor:
         found_1XYZ.masked_fill_(score > highest, k)
         highest = torch.maximum(highest, score)
     return found_1XYZ
+
+
+def compact(label_codes_XYZ: Tensor, class_table: Tensor | None) -> Tensor:
+    """Return the labels that label codes stand for, in the form of `most_likely`.
+
+    Args:
+        label_codes_XYZ: Label codes of a case.
+        class_table: Its class table; None where classes exclude each other.
+    """
+    if class_table is None:
+        return label_codes_XYZ[None].clone()
+    found_KXYZ = torch.empty((class_table.shape[1], *label_codes_XYZ.shape), dtype=torch.bool)
+    for x, codes_YZ in enumerate(label_codes_XYZ):  # as numbers of 64 bits, the codes of all planes take much memory
+        chosen_KV = class_table.T.bool().index_select(1, codes_YZ.reshape(-1).long())
+        found_KXYZ[:, x] = chosen_KV.reshape(-1, *codes_YZ.shape)
+    return found_KXYZ
 
 
 def class_masks(labels_LXYZ: Tensor, num_classes: int, exclusive: bool) -> Iterator[Tensor]:

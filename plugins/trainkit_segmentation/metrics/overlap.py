@@ -8,6 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_PART = 1 << 22  # voxels that are counted at once: a CT has a hundred million, and each takes 8 bytes as a number
+
 
 def counts(found_LXYZ: Tensor, true_LXYZ: Tensor, num_classes: int, exclusive: bool) -> Tensor:
     """Return for each class the number of voxels in both, in the prediction, and in the truth.
@@ -23,11 +25,17 @@ def counts(found_LXYZ: Tensor, true_LXYZ: Tensor, num_classes: int, exclusive: b
         (K, 3) int64.
     """
     if not exclusive:
-        found_KXYZ, true_KXYZ = found_LXYZ > 0.5, true_LXYZ > 0.5
-        each = (found_KXYZ & true_KXYZ, found_KXYZ, true_KXYZ)
-        return torch.stack([mask.flatten(1).sum(1) for mask in each], dim=1)
+        rows = []
+        for found_XYZ, true_XYZ in zip(found_LXYZ, true_LXYZ, strict=True):
+            found_XYZ, true_XYZ = found_XYZ > 0.5, true_XYZ > 0.5
+            rows.append(torch.stack([(found_XYZ & true_XYZ).sum(), found_XYZ.sum(), true_XYZ.sum()]))
+        return torch.stack(rows)
     size = num_classes + 1
-    pairs = torch.bincount((true_LXYZ.long() * size + found_LXYZ).flatten(), minlength=size**2).reshape(size, size)
+    pairs = torch.zeros(size**2, dtype=torch.int64, device=found_LXYZ.device)
+    parts = zip(torch.split(found_LXYZ.flatten(), _PART), torch.split(true_LXYZ.flatten(), _PART), strict=True)
+    for found_V, true_V in parts:
+        pairs += torch.bincount(true_V.long() * size + found_V, minlength=size**2)
+    pairs = pairs.reshape(size, size)
     return torch.stack([pairs.diagonal(), pairs.sum(0), pairs.sum(1)], dim=1)[1:]
 
 

@@ -19,7 +19,7 @@ from trainkit_segmentation.sizes import Size
 if TYPE_CHECKING:
     from torch import nn
 
-    from trainkit import Recipe
+    from trainkit import Depth, Progress, Recipe
     from trainkit_segmentation.data.kind_live import LiveSegmentation
     from trainkit_segmentation.models.kind_live import SegmentationNetwork
 
@@ -80,6 +80,13 @@ class SegmentationModel(Model):
             yield Problem("has no effect without init_from", "init_from_skip")
         if isinstance(recipe.data, SegmentationData) and (reason := self.refusal(recipe.data.patch_size)):
             yield Problem(f"{reason}; set data.patch_size")
+
+    def inspect(self, recipe: Recipe, depth: Depth) -> Iterable[str | Problem | Progress]:
+        """Say how much memory training and validation take."""
+        if isinstance(recipe.data, SegmentationData):
+            from trainkit_segmentation.models.memory import memory_needs
+
+            yield from memory_needs(self, recipe.data, recipe)
 
     @abstractmethod
     def network(self, in_channels: int, out_channels: int, patch_size: Size) -> nn.Module:

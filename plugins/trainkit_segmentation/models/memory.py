@@ -1,0 +1,106 @@
+"""What ``check --data`` says about memory: of a training step, and of the validation of the largest case."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import torch
+
+from trainkit import Problem, Recipe, bytes_in_words, free_host_memory, shape_in_words
+from trainkit_segmentation.cases.case import CaseList
+from trainkit_segmentation.data.facts import SegmentationFacts
+from trainkit_segmentation.data.inspection import grid_of
+from trainkit_segmentation.models.footprint import Footprint, footprint, validation_bytes
+
+if TYPE_CHECKING:
+    from trainkit_segmentation.data.kind import SegmentationData
+    from trainkit_segmentation.models.kind import SegmentationModel
+
+_SHARE = 0.9  # of the free memory: the estimates know neither the work space of convolutions nor what is fragmented
+
+
+def memory_needs(model: SegmentationModel, data: SegmentationData, recipe: Recipe) -> Iterator[str | Problem]:
+    """Yield what training and validation take, and a doubt if that is more than is free here.
+
+    Raises:
+        RecipeError: The network cannot be made for the data.
+    """
+    listing = data.cases()
+    labels = listing.labels
+    facts = SegmentationFacts(listing.channels, labels.classes, labels.exclusive, {}, data.patch_size, {}, 1, "")
+    network = model.build(facts).network
+    losses = {name: loss.build(facts) for name, loss in recipe.losses.items()}
+    try:
+        found = footprint(
+            network,
+            facts.num_channels,
+            len(facts.classes),
+            facts.exclusive,
+            data.patch_size,
+            data.batch_size,
+            losses,
+            recipe.optimizer,
+        )
+    except Exception as error:  # an operation of the network or a loss depends on values
+        yield f"memory for training: known only when it runs ({type(error).__name__}: {str(error).splitlines()[0]})"
+        return
+    yield _training(found)
+    free = _free(recipe)
+    if free is not None and found.training > _SHARE * free:
+        yield Problem(
+            f"a training step takes about {bytes_in_words(found.training)}, and {bytes_in_words(free)} are free: lower "
+            "data.batch_size or data.patch_size, or take a smaller network",
+            severity="warning",
+        )
+    if (largest := _largest(data, listing, bool(recipe.metrics))) is None:
+        return
+    case, shape, num_bytes = largest
+    validation = found.network + found.window + num_bytes
+    yield f"memory for validation: about {bytes_in_words(validation)} for {case}, of {shape_in_words(shape)} voxels"
+    if free is not None and validation > _SHARE * free:
+        yield Problem(
+            f"the validation of {case} takes about {bytes_in_words(validation)}, and {bytes_in_words(free)} are free: "
+            "hold out smaller cases, or crop them",
+            severity="warning",
+        )
+
+
+def _training(found: Footprint) -> str:
+    state = "" if found.optimizer is None else f", optimizer {bytes_in_words(found.optimizer)}"
+    return (
+        f"memory for training: about {bytes_in_words(found.training)} (network {bytes_in_words(found.network)}{state}, "
+        f"activations, gradients and batch {bytes_in_words(found.step)})"
+    )
+
+
+def _largest(data: SegmentationData, listing: CaseList, on_own_grid: bool) -> tuple[str, tuple[int, ...], int] | None:
+    """Return the case whose validation takes most: its name, its own size, and the bytes."""
+    division = data.split.divide({case.name: case.subject for case in listing.cases})
+    held_out = {name for split, names in division.items() if split != "train" for name in names}
+    most: tuple[str, tuple[int, ...], int] | None = None
+    tried: set[tuple[int, ...]] = set()
+    for case in listing.cases:
+        if case.name not in held_out:
+            continue
+        grid = grid_of(data, case.inspect())
+        if grid is None or (size := (math.prod(grid.own_shape), math.prod(grid.shape))) in tried:
+            continue
+        tried.add(size)
+        num_classes = len(listing.labels.classes)
+        num_bytes = validation_bytes(
+            grid, len(listing.channels), num_classes, listing.labels.exclusive, on_own_grid=on_own_grid
+        )
+        if most is None or num_bytes > most[2]:
+            most = case.name, grid.own_shape, num_bytes
+    return most
+
+
+def _free(recipe: Recipe) -> int | None:
+    """Return the memory that the run would find on its device; None if the device is not here."""
+    device = recipe.run.device
+    if torch.cuda.is_available() and device not in ("cpu", "mps"):
+        return int(torch.cuda.get_device_properties("cuda" if device == "auto" else device).total_memory)
+    on_cpu = device == "cpu" or (device == "auto" and not torch.backends.mps.is_available())
+    return free_host_memory() if on_cpu else None

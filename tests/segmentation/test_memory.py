@@ -1,0 +1,143 @@
+"""What check says about memory is what training and validation take, counted without taking it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from clients import segmentation_cases as made_up
+
+from trainkit import Context, Problem
+from trainkit.optimizers.adam import Adam
+from trainkit.optimizers.sgd import SGD
+from trainkit.recipe.resolve import resolve_text
+from trainkit_segmentation.data.msd import MSD
+from trainkit_segmentation.losses.dice_ce import DiceCE
+from trainkit_segmentation.metrics.dice import Dice
+from trainkit_segmentation.models import memory
+from trainkit_segmentation.models.footprint import footprint, validation_bytes
+from trainkit_segmentation.models.peak_memory import PeakMemory
+from trainkit_segmentation.models.unet import UNet
+from trainkit_segmentation.preparing.cache import Cache
+from trainkit_segmentation.preparing.grid import Grid
+from trainkit_segmentation.preparing.preprocessing import Preprocessing
+from trainkit_segmentation.splits.same_cases import SameCases
+
+PATCH = (32, 32, 32)
+RECIPE = """
+trainkit = 1
+[run]
+epochs = 1
+device = "{device}"
+[data]
+use = "msd"
+path = "{path}"
+patch_size = [16, 16, 16]
+split = {{ use = "same_cases" }}
+cache = {{ folder = "{path}/cache" }}
+[model]
+use = "unet"
+channels = [4, 8]
+[losses.overlap]
+use = "dice_ce"
+[metrics.dice]
+use = "dice"
+"""
+
+
+def opened(data: MSD):
+    return data.build(Context(seed=3, device=torch.device("cpu"), rank=0, world=1, folder=Path()))
+
+
+@pytest.fixture
+def task(tmp_path):
+    return made_up.msd(tmp_path / "task", cases=2, size=(48, 40, 36))
+
+
+def test_all_tensors_are_counted_for_as_long_as_they_live():
+    with PeakMemory() as memory:
+        one = torch.zeros(1000)
+        two = one + 1
+        view = two[10:]
+        del one, two
+        assert memory.now == 4000
+        view.add_(1)
+        del view
+    assert (memory.now, memory.peak) == (0, 8000)
+
+
+@pytest.mark.parametrize("optimizer", [Adam(), SGD(), SGD(momentum=0.9)])
+def test_a_step_without_values_takes_what_a_step_takes(task, tmp_path, optimizer):
+    data = MSD(path=task, cache=Cache(folder=tmp_path / "cache"), split=SameCases(), patch_size=PATCH)
+    live = opened(data)
+    model = UNet(channels=(8, 16, 32)).build(live)
+    loss = DiceCE().build(live)
+    made = optimizer.build([{"name": "all", "params": list(model.parameters()), "lr": 0.1}])
+    batch = next(live.train(0, 0))
+    with PeakMemory() as step:
+        own = {key: value.clone() for key, value in batch.items()}
+        loss(model(own), own, model).backward()
+    made.step()
+    state = sum(
+        each.numel() * each.element_size()
+        for of_one in made.state.values()
+        for each in of_one.values()
+        if isinstance(each, torch.Tensor) and each.ndim
+    )
+    size = sum(each.numel() * each.element_size() for each in (*model.parameters(), *model.buffers()))
+    found = footprint(
+        UNet(channels=(8, 16, 32)).network(1, 3, PATCH), 1, 2, True, PATCH, data.batch_size, {"loss": loss}, optimizer
+    )
+    assert found.network == size
+    assert found.optimizer == pytest.approx(state)
+    assert found.step == pytest.approx(step.peak, rel=0.05)
+
+
+@pytest.mark.parametrize("regions", [None, {"whole": (1, 2), "core": (2,)}])
+@pytest.mark.parametrize("crop", [False, True])
+def test_validation_without_values_takes_what_validation_takes(task, tmp_path, regions, crop):
+    settings = Preprocessing(spacing_mm=(2.0, 2.0, 2.0), crop_to_nonzero=crop)
+    if crop:
+        for path in (task / "imagesTr").iterdir():
+            image = made_up.image_of(made_up.shells(0, 2, (48, 40, 36)), 0)
+            image[:2] = 0
+            made_up.save(path, image)
+    data = MSD(
+        path=task, cache=Cache(folder=tmp_path / "cache"), split=SameCases(), preprocessing=settings, regions=regions
+    )
+    live = opened(data)
+    metric = Dice().build(live)
+    with PeakMemory() as taken, torch.no_grad():
+        batch = next(live.evaluate("val"))
+        own = {key: value.clone() if torch.is_tensor(value) else value for key, value in batch.items()}
+        shape = own["image"].shape[2:]
+        del batch
+        metric.update({"logits": torch.zeros((1, 2 + live.exclusive, *shape))}, own)
+    grid = live._case("case_000").grid
+    expected = validation_bytes(grid, 1, 2, live.exclusive, on_own_grid=True)
+    assert expected == pytest.approx(taken.peak, rel=0.25)
+
+
+def test_the_cases_own_grid_is_counted():
+    """Scores of a coarse grid are small; on the grid of a CT they are not."""
+    fine, coarse = (400, 400, 200), (100, 100, 100)
+    grid = Grid(fine, np.diag([0.8, 0.8, 2.0, 1.0]), (0, 1, 2), (False,) * 3, tuple((0, n) for n in fine), coarse)
+    with_own = validation_bytes(grid, 1, 3, True, on_own_grid=True)
+    assert with_own > 9 * np.prod(fine)  # the highest score so far, the next one, and the labels
+    assert validation_bytes(grid, 1, 3, True, on_own_grid=False) < 40 * np.prod(coarse)
+
+
+def test_check_says_both_and_doubts_what_does_not_fit(task, monkeypatch):
+    recipe = resolve_text(RECIPE.format(path=task, device="cpu"), Path.cwd()).recipe
+    training, validation = recipe.model.inspect(recipe, "headers")
+    assert training.startswith("memory for training: about ")
+    assert "network" in training
+    assert "optimizer" in training
+    assert validation.endswith("for case_000, of 48 × 40 × 36 voxels")
+    monkeypatch.setattr(memory, "free_host_memory", lambda: 100_000)
+    doubts = [each for each in recipe.model.inspect(recipe, "all") if isinstance(each, Problem)]
+    assert [each.severity for each in doubts] == ["warning", "warning"]
+    assert "a training step takes about" in doubts[0].message
+    assert "97.7 KiB are free" in doubts[1].message
