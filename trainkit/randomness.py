@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
+from collections.abc import Mapping
 from typing import Any
+
+from trainkit.errors import CheckpointError
 
 _MASK = 0xFFFFFFFFFFFFFFFF
 
@@ -60,15 +64,73 @@ def generator_states() -> dict[str, Any]:
     return states
 
 
-def restore_generators(states: dict[str, Any]) -> None:
-    """Set the global generators to what `generator_states` returned."""
+def check_generator_states(states: Mapping[str, Any]) -> None:
+    """Make sure that states from a file are such as `generator_states` returns; tensors may be missing (None).
+
+    NumPy does not check the position that it is given, and an impossible one ends the interpreter.
+
+    Raises:
+        ValueError: They are not; the message says which.
+    """
+    python: Any = states.get("python")
+    numpy: Any = states.get("numpy")
+    words: Any = python[1] if isinstance(python, list | tuple) and len(python) == 3 else None
+    if words is None or python[0] != 3 or not _are_words(words, 625) or words[-1] > 624 or not _is_gauss(python[2]):
+        raise ValueError("of python: is no state of the Mersenne Twister")
+    legacy = isinstance(numpy, list | tuple) and len(numpy) == 5 and numpy[0] == "MT19937" and _are_words(numpy[1], 624)
+    position, has_gauss, cached = numpy[2:] if legacy else (None, None, None)
+    if type(position) is not int or not 0 <= position <= 624:
+        raise ValueError("of numpy: is no state of the Mersenne Twister")
+    if has_gauss not in (0, 1) or not _is_gauss(cached):
+        raise ValueError("of numpy: its cached Gaussian is no number")
+    if "torch" not in states or not isinstance(states.get("cuda", {}), Mapping):
+        raise ValueError("of torch: is missing")
+    tensors = [states["torch"], *states.get("cuda", {}).values()]
+    if not all(each is None or str(getattr(each, "dtype", "")) == "torch.uint8" for each in tensors):
+        raise ValueError("of torch: is no state of a generator")
+    if "cuda" in states and set(states["cuda"]) != {str(index) for index in range(len(states["cuda"]))}:
+        raise ValueError("of torch: the CUDA devices are not numbered")
+    if states["torch"] is not None:
+        import torch
+
+        try:
+            torch.Generator().set_state(states["torch"])
+        except RuntimeError as error:
+            raise ValueError(f"of torch: {error}") from error
+
+
+def _are_words(words: Any, number: int) -> bool:
+    return (
+        isinstance(words, list | tuple)
+        and len(words) == number
+        and all(type(word) is int and 0 <= word < 2**32 for word in words)
+    )
+
+
+def _is_gauss(value: Any) -> bool:
+    return value is None or (type(value) in (int, float) and math.isfinite(value))
+
+
+def restore_generators(states: Mapping[str, Any]) -> None:
+    """Set the global generators to what `generator_states` returned.
+
+    Raises:
+        CheckpointError: It is no state of the generators.
+    """
     import numpy as np
     import torch
 
+    try:
+        check_generator_states(states)
+    except ValueError as error:
+        raise CheckpointError(f"the random generators cannot be restored from the checkpoint: {error}") from error
     version, words, gauss = states["python"]
     random.setstate((version, tuple(words), gauss))
     name, keys, position, has_gauss, cached = states["numpy"]
     np.random.set_state((name, np.array(keys, dtype=np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(states["torch"].cpu())
-    if "cuda" in states and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([states["cuda"][str(i)].cpu() for i in range(len(states["cuda"]))])
+    try:
+        torch.set_rng_state(states["torch"].cpu())
+        if "cuda" in states and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all([states["cuda"][str(i)].cpu() for i in range(len(states["cuda"]))])
+    except (AttributeError, RuntimeError, IndexError) as error:
+        raise CheckpointError(f"the random generators cannot be restored from the checkpoint: {error}") from error

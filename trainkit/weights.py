@@ -99,7 +99,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             raise DataError(f"{path} is damaged or not a safetensors file: {error}") from error
         return _read_torch(path)
-    return _tensors(read_checkpoint(path)["model"], path)
+    return _tensors(read_checkpoint(path).get("model"), path)
 
 
 def _read_torch(path: Path) -> dict[str, Tensor]:

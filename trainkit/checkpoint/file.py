@@ -43,7 +43,8 @@ FORMAT = 1
 
 _PREFIX = b'{"__metadata__":{"digest":"'
 _NO_DIGEST = b"0" * 32
-_LARGEST_HEADER = 100_000_000  # the package safetensors refuses larger ones
+_LARGEST_HEADER = 20_000_000  # read as JSON, it takes up to twenty times as much memory
+_DEEPEST = 100  # mappings and lists within each other
 _DTYPES = {
     "BOOL": "bool",
     "U8": "uint8",
@@ -272,6 +273,7 @@ def _read_header(file: BufferedReader, path: Path) -> _Header:
                 "resume with the trainkit that wrote it, or a newer one"
             )
         content, paired, tied = (json.loads(metadata[key]) for key in ("content", "complex", "tied"))
+        _refuse_depth(content)
         entries = sorted((_entry(name, given) for name, given in parsed.items()), key=lambda entry: entry[-2:])
         if not all(isinstance(table, dict) for table in (content, paired, tied)):
             raise ValueError("a table is missing")
@@ -287,10 +289,22 @@ def _read_header(file: BufferedReader, path: Path) -> _Header:
     return _Header(start[:8] + zeroed, digest.decode("ascii", "replace"), content, paired, tied, entries)
 
 
+def _refuse_depth(content: Any) -> None:
+    level, depth = [content], 0
+    while level:
+        if depth > _DEEPEST:
+            raise ValueError("nested too deeply")
+        below = (node.values() if isinstance(node, dict) else node for node in level)
+        level = [each for nodes in below for each in nodes if isinstance(each, dict | list)]
+        depth += 1
+
+
 def _entry(name: str, given: dict[str, Any]) -> _Entry:
     shape, (begin, end) = tuple(given["shape"]), given["data_offsets"]
     if not all(type(number) is int and 0 <= number < 2**62 for number in (*shape, begin, end)) or len(shape) > 64:
         raise ValueError("sizes are not natural numbers")
+    if prod(max(number, 1) for number in shape) >= 2**62 or type(name) is not str:
+        raise ValueError("a shape is impossible")
     return _Entry(name, _DTYPES[given["dtype"]], shape, begin, end)
 
 
@@ -324,13 +338,21 @@ def _joined(header: _Header, tensors: dict[str, Tensor], path: Path) -> dict[str
 
 def _put(content: dict[str, Any], pointer: str, tensor: Tensor) -> None:
     node: Any = content
+    if not pointer.startswith("/"):
+        raise ValueError(f"{pointer} is no pointer")
     *parts, last = (part.replace("~1", "/").replace("~0", "~") for part in pointer.split("/")[1:])
     for part in parts:
-        node = node[int(part) if isinstance(node, list) else part]
-    key = int(last) if isinstance(node, list) else last
+        node = node[_index(part) if isinstance(node, list) else part]
+    key = _index(last) if isinstance(node, list) else last
     if node[key] is not None:
         raise ValueError(f"{pointer} has a value already")
     node[key] = tensor
+
+
+def _index(part: str) -> int:
+    if not (part.isascii() and part.isdecimal() and len(part) < 20):
+        raise ValueError(f"{part} is no index")
+    return int(part)
 
 
 def _damaged(path: Path, why: str) -> CheckpointError:

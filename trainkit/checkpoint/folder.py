@@ -118,12 +118,17 @@ class CheckpointFolder:
         return path
 
     def newest_good(
-        self, say: Callable[[str], None], *, set_damaged_aside: bool = False
+        self,
+        say: Callable[[str], None],
+        *,
+        reader: Callable[[Path], dict[str, Any]] = read,
+        set_damaged_aside: bool = False,
     ) -> tuple[Path, dict[str, Any]]:
         """Return the newest undamaged checkpoint, the one with the most finished steps, and its content.
 
         Args:
             say: Called with a message for each file that is skipped.
+            reader: Reads a file, and refuses one that is not good.
             set_damaged_aside: Whether damaged files that are newer than the returned one are renamed, so that the run
                 can continue in its folder. Only the process that has locked the run folder may ask for this.
 
@@ -141,7 +146,7 @@ class CheckpointFolder:
         found: tuple[Path, dict[str, Any]] | None = None
         for path, _ in self._newest_first(skip):
             try:
-                found = path, read(path)
+                found = path, reader(path)
                 break
             except CheckpointError as error:
                 skip(path, error)

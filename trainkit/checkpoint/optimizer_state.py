@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
 
+_FACTORED = ("Adafactor", "LBFGS")
+"""Optimizers of torch whose states have other shapes than their parameters."""
+
+
 class LoadReport(NamedTuple):
     """Which parameters did not match when an optimizer's state was loaded.
 
@@ -65,7 +69,7 @@ def load_optimizer_state(optimizer: Optimizer, names: Mapping[str, Parameter], s
         The names that did not match, which the caller should report.
 
     Raises:
-        CheckpointError: A parameter had another shape when its state was saved.
+        CheckpointError: A parameter had another shape when its state was saved, or its state has another shape.
     """
     saved: Mapping[str, Any] = state["parameters"]
     unused = tuple(name for name in saved if name not in names)
@@ -77,6 +81,9 @@ def load_optimizer_state(optimizer: Optimizer, names: Mapping[str, Parameter], s
                 f'parameter "{name}" has shape {tuple(parameter.shape)} in this run and '
                 f"{tuple(saved[name]['shape'])} in the checkpoint; resume with the model settings of that run"
             )
+    for name in names:
+        if name in saved:
+            _refuse_odd_state(optimizer, name, saved[name])
     ours = optimizer.state_dict()
     positions = {
         id(parameter): position
@@ -92,6 +99,23 @@ def load_optimizer_state(optimizer: Optimizer, names: Mapping[str, Parameter], s
     optimizer.load_state_dict(ours)
     optimizer.param_groups = groups  # torch made new ones, but others hold references to the old ones
     return LoadReport(fresh=tuple(name for name in names if name not in saved), unused=unused)
+
+
+def _refuse_odd_state(optimizer: Optimizer, name: str, entry: Mapping[str, Any]) -> None:
+    """Make sure that a saved state has the form that torch's own optimizers give theirs.
+
+    Raises:
+        CheckpointError: It has not.
+    """
+    elementwise = type(optimizer).__module__.startswith("torch.optim.") and type(optimizer).__name__ not in _FACTORED
+    for key, value in entry["state"].items() if elementwise else ():
+        shape = getattr(value, "shape", ())
+        scalar = isinstance(value, torch.Tensor | int | float | None) and len(shape) == 0
+        if not scalar and not (isinstance(value, torch.Tensor) and list(shape) == list(entry["shape"])):
+            raise CheckpointError(
+                f'the state "{key}" of parameter "{name}" of {class_name(optimizer)} in the checkpoint is no tensor of '
+                f"the shape {tuple(entry['shape'])}; resume from another checkpoint"
+            )
 
 
 def _copied(value: Any) -> Any:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from trainkit.checkpoint.file import read
+from trainkit.checkpoint.content import read_run
 from trainkit.checkpoint.folder import CheckpointFolder, run_id_of
 from trainkit.engine import run_folder
 from trainkit.engine.build import build
@@ -235,7 +235,7 @@ def _choose(path: Path, epoch: int | None, console: Console, locks: contextlib.E
     given, folder = _named(path, epoch, console)
     if folder is None:
         assert given is not None
-        return _Beginning(given, read(given), None, in_place=False)
+        return _Beginning(given, read_run(given), None, in_place=False)
     in_use: FolderInUseError | None = None
     try:
         locks.enter_context(lock(folder))
@@ -259,7 +259,7 @@ def _choose(path: Path, epoch: int | None, console: Console, locks: contextlib.E
     if newest is not None and file.samefile(newest[0]):
         file, saved = newest
     else:
-        saved = read(file)
+        saved = read_run(file)
     writer = run_id_of(saved)
     if writer not in (None, run_id):
         console.say(f"{file} is a checkpoint of run {writer}, not of the run in {folder}, {run_id}")
@@ -279,7 +279,7 @@ def _newest(
         CheckpointError: There are checkpoints, but none is good.
     """
     try:
-        return checkpoints.newest_good(console.say, set_damaged_aside=set_damaged_aside)
+        return checkpoints.newest_good(console.say, reader=read_run, set_damaged_aside=set_damaged_aside)
     except CheckpointError:
         if not checkpoints.files() and identity_of(folder).recipe is not None:
             return None
@@ -299,7 +299,7 @@ def _without_checkpoint(folder: Path) -> _Beginning:
     named = Path(origin.checkpoint)
     beside = folder.parent / (origin.run or "") / CHECKPOINTS / named.name  # the runs may have been moved
     file = next((each for each in (named, beside) if each.is_file()), None)
-    saved = None if file is None else read(file)
+    saved = None if file is None else read_run(file)
     if file is None or saved is None or (saved["epoch"], saved["step"]) != (origin.epoch, origin.step):
         raise CheckpointError(
             f"{folder} has no checkpoint yet, and {named}, from which it began, is not there any more; "

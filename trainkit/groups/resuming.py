@@ -18,6 +18,7 @@ from typing import Any, Literal, NamedTuple
 import attrs
 
 from trainkit.contracts import Memory
+from trainkit.errors import CheckpointError
 from trainkit.groups.plan import Clock, GroupPlan, Phase
 
 Choice = Literal["stretch", "hold", "restart"]
@@ -70,10 +71,16 @@ def read_saved_group(written: GroupPlan, saved: Mapping[str, Any]) -> SavedGroup
     Args:
         written: The group's plan by the recipe in the checkpoint.
         saved: The group's entry in the checkpoint.
+
+    Raises:
+        CheckpointError: The recipe has no phase such as the group's.
     """
     if saved["clock"] is None:
         return None
-    now = next(phase for phase in written.phases if phase.name == saved.get("phase", ""))
+    name = saved.get("phase", "")
+    now = next((phase for phase in written.phases if phase.name == name), None)
+    if now is None:
+        raise CheckpointError(f'the checkpoint says that a group is in phase "{name}", which its recipe does not have')
     return SavedGroup(attrs.evolve(now, lr=saved["lr"], clock=Clock(*saved["clock"])), now.lr, saved["memory"])
 
 

@@ -83,8 +83,8 @@ def restore(run: Run, saved: Mapping[str, Any], groups: Mapping[str, ResumedGrou
         )
     try:
         state.model.load_state_dict(saved["model"])
-    except RuntimeError as error:
-        reason = "; ".join(_misfits(saved["model"], state.model.state_dict())) or str(error)
+    except Exception as error:  # a model's own load_state_dict may raise anything
+        reason = "; ".join(_misfits(saved["model"], state.model.state_dict())) or f"{type(error).__name__}: {error}"
         advice = "Resume with the same model settings, or start a new run"
         raise CheckpointError(f"the checkpoint does not fit this recipe's model: {reason}. {advice}") from error
     report = _load_optimizers(run, saved)
@@ -235,7 +235,7 @@ class SaveByTime(Live):
 def _misfits(saved: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
     """Yield, in words, the differences in names and shapes between a saved model and this run's."""
     shapes = {
-        name: f"{tuple(value.shape)} (here {tuple(here[name].shape)})"
+        name: f"{_shape(value)} (here {_shape(here[name])})"
         for name, value in saved.items()
         if name in here and getattr(value, "shape", None) != getattr(here[name], "shape", None)
     }
@@ -246,6 +246,10 @@ def _misfits(saved: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]
     ):
         if names:
             yield f"{what} {some_of(names, most=4)}"
+
+
+def _shape(value: object) -> str:
+    return str(tuple(value.shape)) if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
 
 
 def facts_of(run: Run) -> dict[str, Any] | None:
