@@ -11,6 +11,7 @@ import random
 import sys
 import tempfile
 import time
+import warnings
 from collections import Counter
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def fuzz(number: int, seed: int, folder: Path) -> Counter[str]:
         AssertionError: A file led to another exception, took a second, or was refused in several lines.
     """
     rng = random.Random(seed)
+    warnings.simplefilter("error")
     sources = [_source(folder, kind) for kind in (nibabel.Nifti1Image, nibabel.Nifti2Image)]
     outcome: Counter[str] = Counter()
     for n in range(number):

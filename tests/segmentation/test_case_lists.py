@@ -105,6 +105,15 @@ def test_folders_without_files_of_the_data_set_are_named(tmp_path, cache):
         assert data.find().doubts[0].endswith("are left out: wrongly_unpacked")
 
 
+def test_an_image_of_two_cases_is_doubted(tmp_path, cache):
+    folder = made_up.msd(tmp_path / "data", cases=3)
+    entries = json.loads((folder / "dataset.json").read_text())["training"]
+    entries[2]["image"] = entries[0]["image"]
+    described(folder, training=entries)
+    told = doubts(MSD(path=folder, cache=cache, patch_size=(16, 16, 16), split=SameCases()))
+    assert any("the cases case_000, case_002 have the same image imagesTr/case_000.nii.gz" in each for each in told)
+
+
 # ---- one name, one thing --------------------------------------------------------------------------------------------
 
 

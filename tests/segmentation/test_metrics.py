@@ -19,7 +19,7 @@ from monai.metrics.surface_dice import compute_surface_dice
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from trainkit import Context, Monitor, State
+from trainkit import Context, DataError, Monitor, State
 from trainkit_segmentation.data import kind_live, label_maps
 from trainkit_segmentation.data.msd import MSD
 from trainkit_segmentation.metrics.case_scores import CaseScores
@@ -280,3 +280,8 @@ def test_what_preprocessing_cropped_is_background(tmp_path: Path, regions: bool)
     inside = torch.zeros(segmentation_cases.SIZE, dtype=torch.bool)
     inside[4:14, 6:20, 3:15] = True
     assert torch.equal((found > 0).any(0), inside)
+
+
+def test_classes_whose_scores_would_have_one_name_are_refused_with_both():
+    with pytest.raises(DataError, match='"left lung" and "left_lung" would both be called left_lung'):
+        CaseScores("dice", ("left lung", "liver", "left_lung"))

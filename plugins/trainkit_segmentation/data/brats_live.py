@@ -113,13 +113,14 @@ def _edition(settings: BraTS, naming: str, cases: list[FileCase], facts: FileFac
         text = _enhancing_label_text(settings.edition)
         return settings.edition, f"BraTS {settings.edition}, set in the recipe: {text}"
     values: set[int] = set()
+    after_treatment = any(_time_point(case.name) >= _FIRST_AFTER_TREATMENT for case in cases)
+    decisive = {4} if naming == "until 2022" else {3, 4} if after_treatment else {0, 1, 2, 3, 4}
     for case in cases:
-        if case.label is not None:
+        if case.label is not None and not decisive <= values:  # reading all labels may take minutes
             try:
                 values |= set(values_in(case.label, facts))
             except DataError:  # reported when each case is inspected or read
                 continue
-    after_treatment = any(_time_point(case.name) >= _FIRST_AFTER_TREATMENT for case in cases)
     newer = "2024" if 4 in values else "2023"  # without a cavity, the values of 2024 mean what those of 2023 do
     edition = "2021" if naming == "until 2022" else newer
     other = 3 if edition == "2021" else 4

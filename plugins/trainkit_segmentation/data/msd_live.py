@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from trainkit import DataError
+from trainkit import DataError, some_of
 from trainkit_segmentation.cases.case import CaseList, FileCase
 from trainkit_segmentation.cases.labels import Labels
 from trainkit_segmentation.cases.naming import name_cases
@@ -76,7 +76,7 @@ def find(folder: Path, regions: Mapping[str, Sequence[int]] | None) -> CaseList:
         labels,
         notes=(*notes, *(notes_on_left_out(folder, cases, folders) if by_list and not mistaken else ())),
         problems=(*problems, *_how_to_list_channels(mistaken)),
-        doubts=() if by_list else tuple(doubts_about_left_out(folder, cases, folders)),
+        doubts=(*_images_of_two_cases(cases), *(() if by_list else doubts_about_left_out(folder, cases, folders))),
     )
 
 
@@ -263,6 +263,20 @@ def _missing(case: FileCase, cases: Sequence[FileCase], folders: Folders, by_lis
                 beside.append(name)
     hint = f"; of this case there is {', '.join(dict.fromkeys(beside))}" if beside else ""
     return f"{case.name}: there is {what}{hint}"
+
+
+def _images_of_two_cases(cases: Sequence[FileCase]) -> list[str]:
+    """Return a sentence for each image that several cases have."""
+    of: dict[Path, list[str]] = {}
+    for case in cases:
+        for path in set(case.images):
+            of.setdefault(path, []).append(case.name)
+    return [
+        f"the cases {some_of(names)} have the same image {path.parent.name}/{path.name}: one may be held out while "
+        "another is trained on"
+        for path, names in of.items()
+        if len(names) > 1
+    ]
 
 
 def _channels_listed_as_images(cases: Sequence[FileCase], channels: int) -> dict[FileCase, list[str]]:

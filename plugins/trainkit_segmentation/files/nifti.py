@@ -112,7 +112,8 @@ def read_integers(path: Path) -> tuple[Header, Array]:
         raise DataError(f"{path}: a label must have three dimensions, but this file has {header.channels} channels")
     values = voxels_CXYZ[0]
     if values.dtype.kind == "f":
-        rounded = np.rint(values).astype(np.int64)
+        with np.errstate(invalid="ignore"):  # beyond 64 bits
+            rounded = np.rint(values).astype(np.int64)
         if wrong := int((rounded != values).sum()):
             raise DataError(
                 f"{path}: {wrong} voxels of the label are not whole numbers, for example {values[rounded != values][0]}"
@@ -218,8 +219,9 @@ def _shape(path: Path, declared: tuple[int, ...]) -> tuple[int, ...]:
 
 def _check_affine(path: Path, affine: Array) -> None:
     if np.isfinite(affine).all():
-        sizes = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-        flat = abs(np.linalg.det(affine[:3, :3] / np.maximum(sizes, np.finfo(float).tiny))) < 1e-6
+        with np.errstate(all="ignore"):
+            sizes = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+            flat = not abs(np.linalg.det(affine[:3, :3] / np.maximum(sizes, np.finfo(float).tiny))) > 1e-6
         if sizes.min() >= _SMALLEST_MM and sizes.max() <= _LARGEST_MM and not flat:
             return
     raise DataError(

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from trainkit import Batch, State
+from trainkit import Batch, DataError, State
 
 _LOGGER = logging.getLogger("trainkit")
 
@@ -29,6 +29,12 @@ class CaseScores:
     """
 
     def __init__(self, name: str, classes: Sequence[str]) -> None:
+        named: dict[str, str] = {}
+        for each in classes:
+            if (other := named.setdefault(safe_name(each), each)) != each:
+                raise DataError(
+                    f'the scores of the classes "{other}" and "{each}" would both be called {safe_name(each)}'
+                )
         self._name = name
         self._classes = tuple(classes)
         self._cases: list[str] = []

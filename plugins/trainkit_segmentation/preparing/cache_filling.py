@@ -25,6 +25,7 @@ from trainkit_segmentation.files import nifti
 from trainkit_segmentation.files.nifti import Array
 from trainkit_segmentation.preparing import grid, preprocessing_live
 from trainkit_segmentation.preparing.cache_live import CaseStore
+from trainkit_segmentation.preparing.cached_cases import open_case
 from trainkit_segmentation.preparing.code_digest import code_digest
 from trainkit_segmentation.preparing.preprocessing import Preprocessing
 from trainkit_segmentation.preparing.preprocessing_live import prepare, to_tensors
@@ -106,7 +107,10 @@ def prepare_each(
             content = content_digest(case, store)
             key = entry_key(content, labels, settings)
             store.use([key])
-            return PreparedCase(key, content, store.ensure(key, make))
+            done = store.ensure(key, make)
+            if done == "mended":
+                open_case.cache_clear()  # this process may still have the damaged one open
+            return PreparedCase(key, content, done)
         except DataError as error:
             return error
         except MemoryError:

@@ -122,7 +122,10 @@ class CaseStore:
                 with self._locked(self.folder / "locks" / key[:2]):
                     missing = not _is_whole(path)  # nobody else made it while this one waited
                     if missing:
-                        _write(path, *make(), root=self.folder)
+                        arrays, about = make()
+                        make_shared(path.parent, self.folder)
+                        _write(path, arrays, about)
+                        share(path, self.folder)
                 if missing:
                     self._make_room(path)
                     return "made" if found == "absent" else "mended"
@@ -260,16 +263,14 @@ def _digest(about: str, arrays: Mapping[str, Array]) -> str:
     return digest.hexdigest()
 
 
-def _write(path: Path, arrays: Mapping[str, Array], about: Mapping[str, Any], root: Path) -> None:
+def _write(path: Path, arrays: Mapping[str, Array], about: Mapping[str, Any]) -> None:
     """Write an entry. The caller holds its lock, so no other process writes it."""
-    make_shared(path.parent, root)
     remove_unfinished(path.parent, path.name)
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     text = json.dumps(about)
     try:
         with written_whole(path) as new:
             save_file(contiguous, new, metadata={_ABOUT: text, _DIGEST: _digest(text, contiguous)})
-        share(path, root)
     except SafetensorError as error:  # most often because the disk is full
         raise OSError(str(error)) from error
 
