@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 
 from trainkit.checkpoint.file import read as read_checkpoint
 from trainkit.contracts import (
+    HARMLESS,
     INPUT_PATH,
+    KEEPS_VALUES,
     Batch,
     Combine,
     Component,
@@ -90,7 +92,9 @@ else:  # hidden from type checkers, which would accept any name from a module th
     )
 
 __all__ = [
+    "HARMLESS",
     "INPUT_PATH",
+    "KEEPS_VALUES",
     "Argument",
     "Batch",
     "CheckpointError",

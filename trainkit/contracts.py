@@ -48,6 +48,18 @@ MetricName = NewType("MetricName", str)
 """The full name of a value, ``<split>/<name>``, for example "val/loss". Settings of this type are checked for it."""
 
 
+HARMLESS: Mapping[str, Any] = {"trainkit.harmless": True}
+"""Metadata of a setting whose change on resume neither changes the training nor any value, such as a number of workers.
+
+Instead of True it may hold a function of the recipe, for a setting that is harmless in some recipes only.
+"""
+
+KEEPS_VALUES: Mapping[str, Any] = {"trainkit.keeps_values": True}
+"""Metadata of a setting of data that changes the training, but not what the values of the evaluated splits mean.
+
+After a change of any other setting of the data, values of before and after a resume cannot be compared.
+"""
+
 INPUT_PATH: Mapping[str, Any] = {"trainkit.input_path": True}
 """Metadata of a setting that is a path: it must exist when a run starts. ``check`` and ``run`` look for it."""
 
@@ -452,6 +464,10 @@ class Scheduler(Component):
     def observe(self, memory: Memory, metrics: Mapping[str, float], monitor: Monitor) -> Memory:
         """Return the memory updated with an epoch's metrics; called after each epoch in which the group trained."""
         return memory
+
+    def forget(self, memory: Memory) -> Memory:
+        """Return the memory without the values in it; called on a resume from which on they mean something else."""
+        return {}
 
 
 # ---- hooks and loggers -------------------------------------------------------------------------------------

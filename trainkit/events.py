@@ -1,5 +1,6 @@
 """The events of a run, in the order in which the loop fires them, and the methods that they call.
 
+    resume                              only if the run continues from where another process ended (state.step, …)
     run_start
     for each epoch:
         group_start, group_stop         for each group that starts or stops training now (state.group)
@@ -50,6 +51,13 @@ class Live:
 
     Deriving from it is optional: it is enough for a part to have methods with these names.
     """
+
+    def on_resume(self, state: State) -> None:
+        """The run continues after ``state.epoch`` epochs and ``state.step`` steps; both are 0 if nothing was saved.
+
+        What a logger wrote for later epochs or steps must be removed here, because it will be written again. A part
+        that compares values with earlier ones asks ``state.redefined(name)`` whether it still can.
+        """
 
     def on_run_start(self, state: State) -> None:
         """The run starts, or resumes from a checkpoint."""

@@ -14,7 +14,7 @@ from trainkit.errors import NonFiniteError
 from trainkit.recipe.group_epochs import ActiveEpochs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     import numpy as np
     from torch import Tensor, nn
@@ -96,6 +96,10 @@ class EpochMean:
         return self.sum / self.count if self.count else float("nan")
 
 
+def _still_means_the_same(name: str) -> str | None:
+    return None
+
+
 @attrs.define
 class State:
     """The state of a run, which hooks and other live parts receive at every event.
@@ -135,6 +139,8 @@ class State:
         means: Name -> mean over the current epoch, still being computed (`log`).
         doubts: Why the result is doubtful (`doubt`), one sentence each.
         failures: Part and method -> how often it failed without ending the run.
+        redefined: Returns, for the full name of a value, what has changed in its meaning since it was computed before
+            this resume, in words; None: nothing, so that values can be compared.
         ended: At ``run_end``, how the run ended: "finished", "stopped: …" or "failed: …".
     """
 
@@ -165,6 +171,7 @@ class State:
     means: dict[str, EpochMean] = attrs.Factory(dict)
     doubts: list[str] = attrs.Factory(list)
     failures: dict[str, int] = attrs.Factory(dict)
+    redefined: Callable[[str], str | None] = _still_means_the_same
     ended: str = ""
 
     def learning_rates(self) -> dict[str, float]:

@@ -86,3 +86,7 @@ class ReduceOnPlateau(Scheduler):
         if bad > self.patience:
             reductions, cooldown, bad = reductions + 1, self.cooldown, 0
         return {"best": best, "bad": bad, "cooldown": cooldown, "reductions": reductions}
+
+    def forget(self, memory: Memory) -> Memory:
+        """Return the reductions alone, so that the learning rate stays as it is."""
+        return {"reductions": memory.get("reductions", 0)}

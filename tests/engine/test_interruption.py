@@ -37,6 +37,7 @@ use = "engine.test_interruption:Averaged"
 [hooks.recorder]
 use = "clients.recorder:Recorder"
 """
+NOT_IN_EACH_EPOCH = ("resume", "run_start", "run_end", "group_start", "group_stop")
 
 
 @component
@@ -134,7 +135,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
 @pytest.mark.parametrize(
     ("event", "step"),
     [
-        *((event, 5) for event in EVENTS if event not in ("run_start", "run_end", "group_start", "group_stop")),
+        *((event, 5) for event in EVENTS if event not in NOT_IN_EACH_EPOCH),
         *((event, 0) for event in ("run_start", "group_start", "epoch_start")),
         ("checkpoint", 8),
     ],

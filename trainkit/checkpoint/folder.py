@@ -6,12 +6,13 @@ import itertools
 import logging
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trainkit.checkpoint.file import read, read_header, write
 from trainkit.errors import CheckpointError
-from trainkit.files.writing import SET_ASIDE, is_unfinished, remove_unfinished, set_aside
+from trainkit.files.writing import SET_ASIDE, is_unfinished, remove_unfinished, set_aside, written_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -116,6 +117,17 @@ class CheckpointFolder:
             _LOGGER.warning("%s is not of this run; it is set aside as %s", path, set_aside(path).name)
         write(path, content)
         return path
+
+    def adopt(self, file: Path) -> None:
+        """Make the checkpoint of another run a file of this folder as well, without a copy where that is possible."""
+        own = self.path / file.name
+        try:
+            os.link(file, own)
+        except FileExistsError:
+            return
+        except OSError:  # the folders are on different file systems
+            with written_whole(own) as new:
+                shutil.copyfile(file, new)
 
     def newest_good(
         self,

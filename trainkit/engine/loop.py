@@ -1,5 +1,6 @@
 """The training loop.
 
+    resume                                         only if the run continues from where another process ended
     run_start
     while epochs are left:
         group_start / group_stop                   groups are switched on and off
@@ -55,6 +56,8 @@ def train(run: Run) -> None:
         NonFiniteError: The loss or a parameter became NaN or infinite.
     """
     state = run.state
+    if run.resumed:
+        run.emit("resume")
     run.emit("run_start")
     if run.generators is not None:
         restore_generators(run.generators)

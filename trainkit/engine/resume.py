@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from trainkit.checkpoint.content import read_run
+from trainkit.checkpoint.file import read_header
 from trainkit.checkpoint.folder import CheckpointFolder, run_id_of
 from trainkit.engine import run_folder
 from trainkit.engine.build import build
-from trainkit.engine.changes import flat, setting_changes
+from trainkit.engine.changes import Redefinitions, SettingChange, flat, setting_changes, watched_by
 from trainkit.engine.environment import conditions
 from trainkit.engine.every_run import metrics_file
 from trainkit.engine.every_run.saving import facts_of, restore
@@ -41,6 +42,7 @@ from trainkit.words import some_of
 
 if TYPE_CHECKING:
     from trainkit.console import Console
+    from trainkit.contracts import Monitor
     from trainkit.engine.run import Run
     from trainkit.recipe.resolve import Resolved
     from trainkit.recipe.root import Recipe
@@ -138,8 +140,15 @@ def _resume_from(
             run.add(name, part)
         plans = run.groups.plans
         old = _saved_groups(then, saved, {name: _name_then(name, run, saved) for name in plans})
-        groups = _resumed_groups(plans, old, _point(run, saved), on_extend)
+        changes = setting_changes(saved["recipe"], resolved)
+        other_data = list(_other_facts(saved.get("facts"), facts_of(run)))
+        redefined = Redefinitions(changes, other_data, resolved.recipe)
+        forgotten = dict(_forgotten_memories(old, plans, redefined, then.monitor))
+        groups = _resumed_groups(plans, {**old, **forgotten}, _point(run, saved), on_extend)
         report = restore(run, saved, groups)
+        run.state.redefined = redefined.why
+        if not begin.in_place:
+            _adopt_best(run, saved, file.parent)
     except BaseException:
         if not begin.in_place:
             run_folder.discard(folder)  # nothing was run in it
@@ -154,7 +163,9 @@ def _resume_from(
     console.log_to(folder / run_folder.LOG)
     console.say(f"run folder: {folder}")
     console.say(f"resuming from {file}: {saved['epoch']} epochs, {saved['step']} steps finished")
-    for line in (*run_changes(saved, run), *group_changes(run, saved, old, groups)):
+    forgetting = (f"group {name}: its schedule forgets the values so far" for name in forgotten)
+    news = run_changes(saved, run, changes, other_data)
+    for line in (*news, *forgetting, *group_changes(run, saved, old, groups)):
         console.say(f"  {line}")
     for names, what in ((report.fresh, "start without optimizer state"), (report.unused, "no longer exist")):
         if names:
@@ -403,6 +414,37 @@ def _name_then(name: str, run: Run, saved: Mapping[str, Any]) -> str | None:
     return next(same, None)
 
 
+def _forgotten_memories(
+    old: Mapping[str, SavedGroup | None], new: Mapping[str, GroupPlan], redefined: Redefinitions, monitor: Monitor
+) -> Iterator[tuple[str, SavedGroup]]:
+    """Yield the groups whose schedule remembers values that cannot be compared with those to come, without these.
+
+    Args:
+        old: Each group as it was saved.
+        new: The groups' plans from now on.
+        redefined: Which values mean something else.
+        monitor: The monitor of the checkpoint's recipe.
+    """
+    for name, group in old.items():
+        if group is None or not group.memory:
+            continue
+        now = next((phase.scheduler for phase in new[name].phases if phase.name == group.phase.name), None)
+        if type(now) is not type(group.phase.scheduler):
+            continue  # a schedule of another class begins without a memory
+        before, after = watched_by(group.phase.scheduler, monitor), watched_by(now, redefined.recipe.monitor)
+        if before != after or any(redefined.why(value) for value, _ in after):
+            yield name, group._replace(memory=now.forget(group.memory))
+
+
+def _adopt_best(run: Run, saved: Mapping[str, Any], checkpoints: Path) -> None:
+    """Bring the best checkpoints so far into the new folder of a run that is resumed from an earlier checkpoint."""
+    folder = CheckpointFolder(run.state.folder / run_folder.CHECKPOINTS)
+    for best in saver_of(run).all_best:
+        file = checkpoints / best.file_name
+        if file.is_file() and run_id_of(read_header(file)) == run_id_of(saved):
+            folder.adopt(file)
+
+
 def _question(
     new: Mapping[str, GroupPlan], old: Mapping[str, SavedGroup | None], point: ResumePoint, names: Sequence[str]
 ) -> str:
@@ -426,15 +468,17 @@ def _question(
 # ---- what is reported before the run continues ----------------------------------------------------------------------
 
 
-def run_changes(saved: Mapping[str, Any], run: Run) -> Iterator[str]:
+def run_changes(
+    saved: Mapping[str, Any], run: Run, changes: Sequence[SettingChange], other_data: Sequence[str]
+) -> Iterator[str]:
     """Yield a line for each setting, version, fact of the data and condition that has changed."""
-    yield from map(str, setting_changes(saved["recipe"], run.resolved))
+    yield from map(str, changes)
     versions = {(used["group"], used["use"]): used["version"] for used in saved["components"]}
     for used in run.resolved.used:
         was = versions.get((used.group, used.use), used.version)
         if was != used.version:
             yield f"warning: {used.where}: {used.use} is from {used.package} {used.version}, was {was}"
-    yield from _other_facts(saved.get("facts"), facts_of(run))
+    yield from other_data
     here = conditions(run.state.context.device)
     for name, value in saved["conditions"].items():
         if here.get(name) != value:

@@ -96,6 +96,7 @@ def start_in(folder: Path, resolved: Resolved, console: Console, *, is_new: bool
     if not is_new:
         run_folder.describe(folder, resolved, identity_of(folder))
         metrics_file.cut_back(folder, 0, -1)
+        run.resumed = True
     console.log_to(folder / run_folder.LOG)
     console.say(f"run folder: {folder}")
     return execute(run, console)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import attrs
 from attrs.validators import ge, in_, lt, optional
@@ -15,6 +16,8 @@ from trainkit.events import Live
 if TYPE_CHECKING:
     from trainkit.recipe.root import Recipe
     from trainkit.state import State
+
+_LOGGER = logging.getLogger("trainkit")
 
 
 @component
@@ -52,11 +55,13 @@ class Patience(Live):
         settings: The metric to watch, and the patience.
         best: The best value so far; None before the first.
         since: The epoch from which the patience counts; None: from the next value on.
+        watched: The metric and the mode of ``best``; None before the first value.
     """
 
     settings: PatienceHook
     best: float | None = None
     since: int | None = None
+    watched: list[str] | None = None
 
     def ended(self, state: State, first_epoch: int) -> str | None:
         """Check this epoch's value; return the reason to act if the patience has ended, else None.
@@ -65,7 +70,7 @@ class Patience(Live):
             state: The state at the end of an epoch.
             first_epoch: The patience counts from this epoch at the earliest.
         """
-        metric = self._metric(state)
+        metric = self._watched_now(state)[0]
         if metric not in state.metrics:
             return None
         value = state.metrics[metric]
@@ -79,24 +84,35 @@ class Patience(Live):
         best = "no finite value so far" if self.best is None else f"best {self.best:.6g}"
         return f"{metric} has not improved for {waited} epochs ({best}, now {value:.6g})"
 
+    def on_resume(self, state: State) -> None:
+        """Begin anew if the values to come cannot be compared with those before."""
+        now = self._watched_now(state)
+        why = state.redefined(now[0])
+        if self.watched not in (None, now):
+            why = f"it now watches {now[0]} ({now[1]})"
+        if why is not None and self.watched is not None:
+            self.best = self.since = None
+            name = type(self.settings).__name__
+            _LOGGER.warning("%s: the best value so far and the patience begin anew, because %s", name, why)
+
     def on_checkpoint(self, state: State) -> None:
         """Take in the value of an evaluation inside an epoch, which may be the best of the epoch."""
-        metric = self._metric(state)
+        metric = self._watched_now(state)[0]
         if state.steps_in_epoch and state.evaluated_step == state.step and metric in state.metrics:
             self._take_in(state.metrics[metric], state)
 
-    def _metric(self, state: State) -> str:
-        return self.settings.metric or state.monitor.metric
+    def _watched_now(self, state: State) -> list[str]:
+        return [self.settings.metric or state.monitor.metric, self.settings.mode or state.monitor.mode]
 
     def _take_in(self, value: float, state: State) -> None:
-        watched = Monitor(mode=self.settings.mode or state.monitor.mode)
-        if watched.better(value, self.best, self.settings.min_delta):
+        self.watched = self._watched_now(state)
+        if Monitor(mode=cast(Any, self.watched[1])).better(value, self.best, self.settings.min_delta):
             self.best, self.since = value, state.epoch
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a resumed run needs, as JSON."""
-        return {"best": self.best, "since": self.since}
+        return {"best": self.best, "since": self.since, "watched": self.watched}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        self.best, self.since = saved["best"], saved["since"]
+        self.best, self.since, self.watched = saved["best"], saved["since"], saved.get("watched")

@@ -15,6 +15,7 @@ import attrs
 from attrs.validators import optional
 
 from trainkit.contracts import (
+    HARMLESS,
     Data,
     Hook,
     Inference,
@@ -148,7 +149,7 @@ class RunSettings:
         dir: The folder that holds the run folders. Default: "runs" below the working directory.
     """
 
-    name: str = attrs.field(validator=_folder_name)
+    name: str = attrs.field(validator=_folder_name, metadata=HARMLESS)
     epochs: int | None = attrs.field(default=None, validator=optional(_at_least(1)))
     steps: int | None = attrs.field(default=None, validator=optional(_at_least(1)))
     seed: int = attrs.field(default=0, validator=_at_least(0))
@@ -157,8 +158,8 @@ class RunSettings:
     deterministic: bool = False
     threads: int | None = attrs.field(default=None, validator=optional(_at_least(1)))
     accumulate: int = attrs.field(default=1, validator=_at_least(1))
-    time_limit: str | None = attrs.field(default=None, validator=optional(_duration))
-    dir: Path = Path("runs")
+    time_limit: str | None = attrs.field(default=None, validator=optional(_duration), metadata=HARMLESS)
+    dir: Path = attrs.field(default=Path("runs"), metadata=HARMLESS)
 
     def num_epochs(self, steps_per_epoch: int = ASSUMED_STEPS_PER_EPOCH) -> int:
         """Return the number of epochs of the run; the last one may be incomplete.
@@ -173,6 +174,19 @@ class RunSettings:
         return self.epochs
 
 
+def _nothing_reacts_to_values(recipe: Recipe) -> bool:
+    """Return whether no schedule, hook or checkpoint depends on how often the splits are evaluated."""
+    groups = recipe.groups.values()
+    schedulers = [recipe.scheduler, *(each.scheduler for each in groups)]
+    schedulers += [phase.scheduler for each in groups for phase in each.then.values()]
+    observing = any(each is not None and type(each).observe is not Scheduler.observe for each in schedulers)
+    ranked = recipe.checkpoint.best and recipe.monitor.metric.partition("/")[0] in recipe.data.splits()[1:]
+    return not (observing or ranked or recipe.hooks)
+
+
+_HARMLESS_UNLESS_WATCHED = {**HARMLESS, "trainkit.harmless": _nothing_reacts_to_values}
+
+
 @component
 class Validation:
     """When the splits other than "train" are evaluated.
@@ -182,8 +196,8 @@ class Validation:
         every_steps: Number of optimizer steps from one further time to the next; 0: not by steps.
     """
 
-    every_epochs: int = attrs.field(default=1, validator=_at_least(0))
-    every_steps: int = attrs.field(default=0, validator=_at_least(0))
+    every_epochs: int = attrs.field(default=1, validator=_at_least(0), metadata=_HARMLESS_UNLESS_WATCHED)
+    every_steps: int = attrs.field(default=0, validator=_at_least(0), metadata=_HARMLESS_UNLESS_WATCHED)
 
 
 @component
@@ -299,7 +313,7 @@ class Recipe:
     run: RunSettings
     monitor: Monitor = attrs.Factory(Monitor)
     validation: Validation = attrs.Factory(Validation)
-    pictures: Pictures = attrs.Factory(Pictures)
+    pictures: Pictures = attrs.field(factory=Pictures, metadata=HARMLESS)
     data: Data
     model: Model
     losses: Mapping[str, Loss] = attrs.field(validator=_not_empty)
@@ -309,8 +323,8 @@ class Recipe:
     groups: Mapping[str, GroupSettings] = attrs.Factory(dict)
     scheduler: Scheduler
     hooks: Mapping[str, Hook] = attrs.Factory(dict)
-    checkpoint: Checkpoints = attrs.Factory(Checkpoints)
-    loggers: Mapping[str, Logger] = attrs.Factory(dict)
+    checkpoint: Checkpoints = attrs.field(factory=Checkpoints, metadata=HARMLESS)
+    loggers: Mapping[str, Logger] = attrs.field(factory=dict, metadata=HARMLESS)
 
 
 def defaults(name: str) -> dict[str, Any]:

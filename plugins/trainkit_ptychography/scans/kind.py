@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
-from trainkit import Context, Data, DataError, Problem, component
+from trainkit import HARMLESS, KEEPS_VALUES, Context, Data, DataError, Problem, component
 
 if TYPE_CHECKING:
     from trainkit import Depth, Progress, Recipe
@@ -32,13 +32,13 @@ class DiffractionData(Data):
             same bits in all cases.
     """
 
-    batch_size: int = attrs.field(default=32, validator=attrs.validators.ge(1))
-    batches: Literal["random", "compact", "sparse"] = "random"
+    batch_size: int = attrs.field(default=32, validator=attrs.validators.ge(1), metadata=KEEPS_VALUES)
+    batches: Literal["random", "compact", "sparse"] = attrs.field(default="random", metadata=KEEPS_VALUES)
     validation_fraction: float = attrs.field(
         default=0.05, validator=[attrs.validators.ge(0.0), attrs.validators.lt(1.0)]
     )
 
-    patterns_on: Literal["auto", "device", "host", "disk"] = "auto"
+    patterns_on: Literal["auto", "device", "host", "disk"] = attrs.field(default="auto", metadata=HARMLESS)
 
     def splits(self) -> tuple[str, ...]:
         """Return "train", and "val" where points are held out."""

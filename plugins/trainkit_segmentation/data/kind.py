@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from trainkit import Context, Data, component
+from trainkit import HARMLESS, KEEPS_VALUES, Context, Data, component
 from trainkit_segmentation.data.facts import SegmentationFacts
 from trainkit_segmentation.patches.augmentation import Augmentation
 from trainkit_segmentation.preparing.cache import Cache
@@ -62,21 +62,23 @@ class SegmentationData(Data):
 
     requires: ClassVar[tuple[str, ...]] = ("nibabel", "safetensors")
 
-    batch_size: int = attrs.field(default=2, validator=attrs.validators.ge(1))
-    steps_per_epoch: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(1)))
+    batch_size: int = attrs.field(default=2, validator=attrs.validators.ge(1), metadata=KEEPS_VALUES)
+    steps_per_epoch: int | None = attrs.field(
+        default=None, validator=attrs.validators.optional(attrs.validators.ge(1)), metadata=KEEPS_VALUES
+    )
     patch_size: tuple[int, int, int] = attrs.field(
         default=(96, 96, 96), validator=attrs.validators.deep_iterable(attrs.validators.ge(1))
     )
     foreground_probability: float = attrs.field(
-        default=0.33, validator=[attrs.validators.ge(0.0), attrs.validators.le(1.0)]
+        default=0.33, validator=[attrs.validators.ge(0.0), attrs.validators.le(1.0)], metadata=KEEPS_VALUES
     )
-    workers: int = attrs.field(default=0, validator=attrs.validators.ge(0))
+    workers: int = attrs.field(default=0, validator=attrs.validators.ge(0), metadata=HARMLESS)
     classes: tuple[str, ...] | None = attrs.field(default=None, validator=_names_each_once)
     annotated: Mapping[str, tuple[str, ...]] | None = attrs.field(default=None, validator=_each_names_some)
     split: Split = Fraction()
     preprocessing: Preprocessing = Preprocessing()
-    augmentation: Augmentation = Augmentation()
-    cache: Cache = Cache()
+    augmentation: Augmentation = attrs.field(default=Augmentation(), metadata=KEEPS_VALUES)
+    cache: Cache = attrs.field(default=Cache(), metadata=HARMLESS)
 
     def splits(self) -> tuple[str, ...]:
         """Return the names of the splits, "train" first."""

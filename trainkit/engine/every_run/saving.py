@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator, Mapping
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from trainkit.engine.run import Run
     from trainkit.groups.resuming import ResumedGroup
     from trainkit.state import State
+
+_LOGGER = logging.getLogger("trainkit")
 
 
 def checkpoint_content(run: Run) -> dict[str, Any]:
@@ -108,7 +111,7 @@ def restore(run: Run, saved: Mapping[str, Any], groups: Mapping[str, ResumedGrou
                 part.load_state_dict(saved["parts"][name])
             except Exception as error:
                 blame(error, f"{name}, in load_state_dict")
-    run.generators = saved["generators"]
+    run.generators, run.resumed = saved["generators"], True
     return report
 
 
@@ -156,7 +159,30 @@ class Saver(Live):
         self._run = run
         self._folder = CheckpointFolder(run.state.folder / CHECKPOINTS, run.identity.id)
         self._best = BestValues(run.state.monitor, run.recipe.checkpoint.best)
+        self._best_before: list[Best] = []
+        self._ranked_by = [run.state.monitor.metric, run.state.monitor.mode]
         self.newest: Path | None = None
+
+    def on_resume(self, state: State) -> None:
+        """Begin the ranking anew if the values to come cannot be compared with those before, and keep its checkpoints.
+
+        Of checkpoints that are not in this folder, because the run continues in a new one or somebody removed them, the
+        ranking begins anew too.
+        """
+        gone = [each for each in self._best.ranked if not (self._folder.path / each.file_name).is_file()]
+        self._best.ranked = [each for each in self._best.ranked if each not in gone]
+        now, why = [state.monitor.metric, state.monitor.mode], state.redefined(state.monitor.metric)
+        if self._ranked_by != now:
+            why = f"{now[0]} ({now[1]}) is now monitored instead of {self._ranked_by[0]} ({self._ranked_by[1]})"
+            self._ranked_by = now
+        if why is not None and self._best.ranked:
+            self._best_before += self._best.ranked
+            kept = ", ".join(each.file_name for each in self._best.ranked)
+            self._best.ranked = []
+            _LOGGER.warning("what is best begins anew, because %s; the best before is kept: %s", why, kept)
+        if gone:
+            names = ", ".join(each.file_name for each in gone)
+            _LOGGER.warning("the best so far is not in %s: %s; what is best begins anew", self._folder.path, names)
 
     def on_checkpoint(self, state: State) -> None:
         """Write a checkpoint if one is due, was requested, or is among the best."""
@@ -174,7 +200,7 @@ class Saver(Live):
         if value is not None:
             self._best.take_in(Best(value, state.epoch, state.step if inside else None))
         self.newest = self._folder.write(checkpoint_content(self._run))
-        self._folder.prune(settings.keep_last, settings.keep_every, self._best.ranked, self.newest)
+        self._folder.prune(settings.keep_last, settings.keep_every, self.all_best, self.newest)
         state.seconds["checkpoint"] = perf_counter() - began
 
     @property
@@ -182,13 +208,21 @@ class Saver(Live):
         """The checkpoint with the best monitored value; None: there is none."""
         return self._best.ranked[0] if self._best.ranked else None
 
+    @property
+    def all_best(self) -> list[Best]:
+        """The checkpoints that are kept because they are the best, or were before values meant something else."""
+        return [*self._best.ranked, *self._best_before]
+
     def state_dict(self) -> dict[str, Any]:
         """Return the ranking of the best checkpoints."""
-        return {"best": self._best.state()}
+        before = [list(each) for each in self._best_before]
+        return {"best": self._best.state(), "best_before": before, "ranked_by": self._ranked_by}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Restore the ranking of the best checkpoints."""
         self._best.restore(saved["best"])
+        self._best_before = [Best(*each) for each in saved.get("best_before", [])]
+        self._ranked_by = saved.get("ranked_by", self._ranked_by)
 
 
 def _monitored_now(run: Run) -> float | None:
