@@ -438,7 +438,7 @@ def _forgotten_memories(
 
 def _adopt_best(run: Run, saved: Mapping[str, Any], checkpoints: Path) -> None:
     """Bring the best checkpoints so far into the new folder of a run that is resumed from an earlier checkpoint."""
-    folder = CheckpointFolder(run.state.folder / run_folder.CHECKPOINTS)
+    folder = CheckpointFolder(run.state.folder / CHECKPOINTS)
     for best in saver_of(run).all_best:
         file = checkpoints / best.file_name
         if file.is_file() and run_id_of(read_header(file)) == run_id_of(saved):
