@@ -115,6 +115,14 @@ def test_a_file_that_is_not_there_is_a_mistake_of_the_recipe_with_its_place_and_
     assert f"{here} has no no_folder\n" in far.output
 
 
+def test_a_name_that_differs_in_the_unicode_form_of_its_accents_is_told_so() -> None:
+    Path("Scha\u0308del.h5").touch()
+    result = run("good.toml", "--set", "data.path=Sch\u00e4del.h5")
+    assert result.exit_code == 2
+    assert "with its accents in the other Unicode form" in result.output
+    assert "did you mean" not in result.output
+
+
 def test_data_is_fine_only_if_nothing_about_it_is_doubtful() -> None:
     result = run("good.toml", "--data", "--set", "data.noise=10.0")
     assert result.exit_code == 0

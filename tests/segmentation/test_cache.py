@@ -480,6 +480,18 @@ def test_a_lease_ends_with_its_owner_not_with_a_process_that_was_forked(folder):
     assert not list((folder / "leases").iterdir())
 
 
+def test_what_is_no_entry_and_no_lease_is_left_alone(folder):
+    store_of(folder, 100, KEYS[0])
+    (folder / "leases" / "folder").mkdir()
+    (folder / "leases" / "odd").write_bytes(bytes(range(256)))
+    note = folder / "entries" / KEYS[0][:2] / "note.txt"
+    note.write_text("somebody's")
+    (note.parent / "subfolder.safetensors").mkdir()
+    store = store_of(folder, 1.5, KEYS[1])
+    assert not store.path(KEYS[0]).exists()
+    assert note.read_text() == "somebody's"
+
+
 def test_the_folder_is_the_users_cache_unless_it_is_said(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert CaseStore(Cache()).folder == tmp_path / "trainkit" / "segmentation"

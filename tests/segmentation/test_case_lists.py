@@ -195,6 +195,37 @@ def test_names_with_accents_are_found_in_either_form(tmp_path, cache, listed, on
     assert [case.name for case in data.find().cases] == sorted(names)
 
 
+def test_two_folders_of_one_name_in_both_forms_are_refused(tmp_path, cache):
+    folder = made_up.brats(tmp_path / "data", cases=2)
+    for case, form in zip(sorted(folder.iterdir()), ("NFC", "NFD"), strict=True):
+        case.rename(folder / unicodedata.normalize(form, "Zoë"))
+    assert "several cases have one name: Zoë" in refusal(BraTS(path=folder, cache=cache))
+
+
+def test_a_list_that_was_written_on_windows_is_read(tmp_path, cache):
+    folder = made_up.msd(tmp_path / "data", cases=2)
+    entries = json.loads((folder / "dataset.json").read_text())["training"]
+    described(folder, training=[{key: path.replace("/", "\\") for key, path in each.items()} for each in entries])
+    assert [case.name for case in MSD(path=folder, cache=cache).cases().cases] == ["case_000", "case_001"]
+
+
+def test_a_list_with_paths_of_another_machine_is_told_where_the_files_are(tmp_path, cache):
+    folder = made_up.msd(tmp_path / "data", cases=2)
+    entries = json.loads((folder / "dataset.json").read_text())["training"]
+    described(folder, training=[{key: f"/home/other/{path[2:]}" for key, path in each.items()} for each in entries])
+    told = refusal(MSD(path=folder, cache=cache))
+    assert "case_001: there is no image /home/other/imagesTr/case_001.nii.gz" in told
+    assert "of this case there is ./imagesTr/case_001.nii.gz, ./labelsTr/case_001.nii.gz" in told
+
+
+def test_channels_that_are_not_numbered_from_0_and_an_ending_that_no_file_has_are_told(tmp_path, cache):
+    folder = described(made_up.nnunet(tmp_path / "data", cases=2), channel_names={"0": "T1", "2": "T2"})
+    assert "channels must be numbered from 0, got 0, 2" in refusal(MSD(path=folder, cache=cache))
+    described(folder, channel_names={"0": "T1", "1": "T2"}, file_ending=".nii")
+    told = refusal(MSD(path=folder, cache=cache))
+    assert "there are no training cases; labelsTr holds 2 files, for example case_000.nii.gz" in told
+
+
 # ---- hints ----------------------------------------------------------------------------------------------------------
 
 

@@ -15,7 +15,7 @@ import pytest
 
 from trainkit import DataError
 from trainkit_segmentation.files import nifti
-from trainkit_segmentation.files.nifti import read_header, read_voxels
+from trainkit_segmentation.files.nifti import read_header, read_integers, read_voxels
 
 from .nifti_fuzz import fuzz
 
@@ -161,6 +161,13 @@ def test_numbers_beyond_32_bits_and_infinite_ones_are_refused(tmp_path):
         array[0, 0, 0] = value
         nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), path)
         assert "1 voxels are infinite, or beyond the range of 32-bit numbers" in refusal(path)
+
+
+def test_nan_in_a_label_is_not_taken_as_zero(tmp_path):
+    array = np.ones(SHAPE, np.float32)
+    array[0, 0, 0] = np.nan
+    nibabel.save(nibabel.Nifti1Image(array, np.eye(4)), tmp_path / "label.nii")
+    assert refusal(tmp_path / "label.nii", read_integers).endswith("1 of 120 voxels of the label are NaN")
 
 
 def test_hundreds_of_damaged_headers_are_read_or_refused(tmp_path, capfd):

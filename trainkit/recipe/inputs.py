@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from unicodedata import normalize
 
 from trainkit.contracts import INPUT_PATH
 from trainkit.errors import did_you_mean
@@ -45,6 +46,10 @@ def _hints(path: Path) -> Iterator[str]:
             names = [each.name for each in folder.iterdir()]
         except OSError as error:
             yield f"{folder} cannot be listed: {error}"
+            return
+        composed = normalize("NFC", path.name)
+        if any(normalize("NFC", name) == composed for name in names):
+            yield f'"{path.name}" is there, with its accents in the other Unicode form: copy its name from the folder'
             return
         hint = did_you_mean(path.name, names)
         if hint.startswith("did you mean"):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from trainkit import HARMLESS, KEEPS_VALUES, Context, Data, component
+from trainkit import HARMLESS, KEEPS_VALUES, Context, Data, DataError, component, some_of
 from trainkit_segmentation.data.facts import SegmentationFacts
 from trainkit_segmentation.patches.augmentation import Augmentation
 from trainkit_segmentation.preparing.cache import Cache
@@ -96,11 +96,15 @@ class SegmentationData(Data):
         """Return the cases that ``find`` lists, with the classes that are trained.
 
         Raises:
-            DataError: No case can be listed, or there is no such class.
+            DataError: No case can be listed, two have one name, or there is no such class.
         """
         from trainkit_segmentation.data.chosen_classes import only_classes
 
-        return only_classes(self.find(), self.classes)
+        listing = self.find()
+        names = [case.name for case in listing.cases]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise DataError(f"{listing.source}: several cases have one name: {some_of(twice)}")
+        return only_classes(listing, self.classes)
 
     def inspect(self, recipe: Recipe, depth: Depth) -> Iterable[str | Problem | Progress]:
         """Read all cases that a run would use into the cache, or only their headers, and summarise them."""

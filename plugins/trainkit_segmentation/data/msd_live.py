@@ -62,9 +62,11 @@ def find(folder: Path, regions: Mapping[str, Sequence[int]] | None) -> CaseList:
         by_list = False
         listed = _cases_with_labels(folder, str(content.get("file_ending", ".nii.gz")), folders)
     if not listed:
-        raise DataError(f"{path}: there are no training cases")
+        names = folders.names(folder / "labelsTr")
+        there = f"; labelsTr holds {len(names)} files, for example {names[0]}" if names and not by_list else ""
+        raise DataError(f"{path}: there are no training cases{there}")
     cases, notes = _named(path, listed, len(channels), folders, by_list)
-    problems = [problem for each in cases if (problem := _missing(each, cases, folders, by_list))]
+    problems = [problem for each in cases if (problem := _missing(folder, each, cases, folders, by_list))]
     mistaken = _channels_listed_as_images(cases, len(channels))
     if isinstance(number := content.get("numTraining"), int) and number != len(cases):
         notes.append(f"{path}: numTraining is {number}, but there are {len(cases)} cases")
@@ -114,6 +116,8 @@ def _channels(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
     if not isinstance(named, dict) or not named:
         raise DataError(f'{path}: neither "channel_names" nor "modality" names the channels')
     try:
+        if sorted(map(int, named)) != list(range(len(named))):
+            raise ValueError(f"the channels {', '.join(named)}")
         return tuple(str(named[key]) for key in sorted(named, key=int))
     except ValueError as error:
         raise DataError(f"{path}: channels must be numbered from 0, got {', '.join(named)}") from error
@@ -192,16 +196,23 @@ def _list(path: Path, entries: Any) -> list[Mapping[str, Any]]:
 
 
 def _decathlon_case(path: Path, entry: Mapping[str, Any]) -> _Listed:
-    image, label = (path.parent / str(entry[key]) for key in ("image", "label"))
+    image, label = (_listed_path(path, entry[key]) for key in ("image", "label"))
     return _Listed(None, image, None, label)
 
 
 def _mapped_case(path: Path, name: str, entry: Mapping[str, Any]) -> _Listed:
     try:
-        images = tuple(path.parent / str(each) for each in entry["images"])
-        return _Listed(composed(name), images[0], images, path.parent / str(entry["label"]))
+        images = tuple(_listed_path(path, each) for each in entry["images"])
+        return _Listed(composed(name), images[0], images, _listed_path(path, entry["label"]))
     except (KeyError, TypeError, IndexError) as error:
         raise DataError(f'{path}: case "{name}" must have "images" and "label"') from error
+
+
+def _listed_path(path: Path, written: Any) -> Path:
+    """Return the path of a file in a list, which may have been written on Windows."""
+    text = str(written)
+    found = path.parent / text
+    return path.parent / text.replace("\\", "/") if "\\" in text and not found.exists() else found
 
 
 def _cases_with_labels(folder: Path, ending: str, folders: Folders) -> list[_Listed]:
@@ -244,7 +255,7 @@ def _absent(case: FileCase) -> list[Path]:
     return [path for path in case.files if not path.exists()]
 
 
-def _missing(case: FileCase, cases: Sequence[FileCase], folders: Folders, by_list: bool) -> str | None:
+def _missing(folder: Path, case: FileCase, cases: Sequence[FileCase], folders: Folders, by_list: bool) -> str | None:
     absent = _absent(case)
     if not absent:
         return None
@@ -261,7 +272,8 @@ def _missing(case: FileCase, cases: Sequence[FileCase], folders: Folders, by_lis
             bare = re.sub(r"_\d{4}$", "", whole)
             if found not in others and spelled_alike(stem, {whole, bare} if path != case.label else {whole}):
                 beside.append(name)
-    hint = f"; of this case there is {', '.join(dict.fromkeys(beside))}" if beside else ""
+    here = [f"./{path.parent.name}/{path.name}" for path in absent if (folder / path.parent.name / path.name).exists()]
+    hint = f"; of this case there is {', '.join(dict.fromkeys(beside or here))}" if beside or here else ""
     return f"{case.name}: there is {what}{hint}"
 
 

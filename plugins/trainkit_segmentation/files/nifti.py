@@ -30,7 +30,7 @@ _MOST_UNPACKED = {".gz": 1032, ".nii": 1}  # bytes for each byte of the file; bz
 _MOST_BEFORE = 1 << 26  # bytes of extensions between header and voxels
 _MOST_AFTER = 1 << 20  # bytes that a packed file may hold after the voxels
 _BLOCK = 1 << 20
-_HOW_TO_TAKE_NAN = "; if that is outside of the field of view, set data.preprocessing.nan_as_zero = true"
+_HOW_TO_TAKE_NAN = " are NaN; if that is outside of the field of view, set data.preprocessing.nan_as_zero = true"
 _SMALLEST_MM, _LARGEST_MM = 1e-6, 1e5
 _WORTH_TELLING = 30  # nibabel's level of a header's fault that it cannot tell how to correct
 
@@ -86,6 +86,10 @@ def read_voxels(path: Path, *, nan_as_zero: bool = False) -> tuple[Header, Array
     Raises:
         DataError: The file cannot be read, or has values that are not finite.
     """
+    return _read(path, nan_as_zero, _HOW_TO_TAKE_NAN)
+
+
+def _read(path: Path, nan_as_zero: bool, advice: str) -> tuple[Header, Array]:
     with _opened(path) as file:
         stored = _stored(path, file)
         array = _voxels(path, file, stored)
@@ -93,7 +97,7 @@ def read_voxels(path: Path, *, nan_as_zero: bool = False) -> tuple[Header, Array
         if array.dtype.kind == "f":
             with np.errstate(over="ignore"):  # what does not fit becomes infinite
                 array = array.astype(np.float32, copy=False)
-            array = _finite(path, array, nan_as_zero)
+            array = _finite(path, array, nan_as_zero, advice)
     array = array.reshape((*header.shape, header.channels))
     return header, np.moveaxis(array, -1, 0)
 
@@ -107,7 +111,7 @@ def read_integers(path: Path) -> tuple[Header, Array]:
     Raises:
         DataError: The file cannot be read, has several channels, or values that are not whole numbers.
     """
-    header, voxels_CXYZ = read_voxels(path)
+    header, voxels_CXYZ = _read(path, nan_as_zero=False, advice=" of the label are NaN")
     if header.channels != 1:
         raise DataError(f"{path}: a label must have three dimensions, but this file has {header.channels} channels")
     values = voxels_CXYZ[0]
@@ -168,7 +172,8 @@ def _stored(path: Path, file: Any) -> _Stored:
     size = int.from_bytes(block[:4], "little")
     size = size if size in _KINDS else int.from_bytes(block[:4], "big")
     if size not in _KINDS or len(block) < size:
-        packed = " (it is packed, but its name does not end in .gz)" if block[:2] == b"\x1f\x8b" else ""
+        misnamed = path.suffix.lower() == ".nii" and block[:2] == b"\x1f\x8b"
+        packed = " (it is packed, but its name does not end in .gz)" if misnamed else ""
         raise DataError(f"{path}: cannot be read as NIfTI: it does not begin with such a header{packed}")
     raw = _KINDS[size](block[:size], check=False)
     if raw["magic"].item() == raw.pair_magic:
@@ -272,7 +277,7 @@ def _voxels(path: Path, file: Any, stored: _Stored) -> Array:
     return scaled.astype(scaled.dtype.newbyteorder("="), copy=False)
 
 
-def _finite(path: Path, array: Array, nan_as_zero: bool) -> Array:
+def _finite(path: Path, array: Array, nan_as_zero: bool, advice: str) -> Array:
     """Return an array without NaN, and refuse what is infinite."""
     finite = np.isfinite(array)
     if finite.all():
@@ -281,7 +286,7 @@ def _finite(path: Path, array: Array, nan_as_zero: bool) -> Array:
     if infinite := int(array.size - finite.sum() - nan.sum()):
         raise DataError(f"{path}: {infinite} voxels are infinite, or beyond the range of 32-bit numbers")
     if not nan_as_zero:
-        raise DataError(f"{path}: {int(nan.sum())} of {nan.size} voxels are NaN{_HOW_TO_TAKE_NAN}")
+        raise DataError(f"{path}: {int(nan.sum())} of {nan.size} voxels{advice}")
     return np.where(nan, np.float32(0), array)
 
 

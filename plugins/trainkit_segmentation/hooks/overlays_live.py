@@ -14,10 +14,11 @@ from nibabel import orientations
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainkit import DataError, Live, State, did_you_mean
+from trainkit import DataError, Live, State
 from trainkit_segmentation.hooks.overlay_picture import Plane, draw
 from trainkit_segmentation.metrics.case_scores import safe_name
 from trainkit_segmentation.metrics.overlap import counts, dice
+from trainkit_segmentation.spelling import spelled_alike
 
 _PLANES = ("axial", "coronal", "sagittal")
 _ACROSS = (2, 1, 0)  # the axis that each plane lies across
@@ -75,9 +76,10 @@ class LiveOverlays(Live):
     def on_picture(self, state: State) -> None:
         """Draw the planes of the last validation."""
         if self._seen and (unknown := set(self._wanted) - self._seen):
+            alike = spelled_alike(min(unknown), self._seen)
             raise DataError(
                 f'segmentation_overlays: there is no held-out case "{min(unknown)}"; '
-                f"{did_you_mean(min(unknown), self._seen)}"
+                + (f'there is "{alike[0]}"' if alike else f"there are {len(self._seen)} others")
             )
         data: Any = state.data
         for case, shown in self._shown.items():

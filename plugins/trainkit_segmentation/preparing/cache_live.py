@@ -22,6 +22,7 @@ import fcntl
 import json
 import logging
 import os
+import re
 import secrets
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -39,6 +40,7 @@ from trainkit_segmentation.files.nifti import Array
 from trainkit_segmentation.preparing.cache import Cache
 
 _ABOUT, _DIGEST = "trainkit", "xxh3"
+_ENTRY = re.compile(r"[0-9a-f]{32}\.safetensors(\.tmp-[0-9a-f-]+)?")
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 _log = logging.getLogger("trainkit.segmentation")
 
@@ -144,7 +146,9 @@ class CaseStore:
     def _entries(self) -> list[tuple[Path, os.stat_result]]:
         """Return every entry, including those that a killed process left unfinished."""
         found = []
-        for path in (self.folder / "entries").glob("*/*"):
+        for path in (self.folder / "entries").glob("*/*.safetensors*"):
+            if not _ENTRY.fullmatch(path.name):
+                continue  # somebody else's file
             with contextlib.suppress(FileNotFoundError):  # renamed or removed meanwhile
                 found.append((path, path.stat()))
         return found
@@ -174,7 +178,7 @@ class CaseStore:
         used: set[str] | None = set()
         for path in (self.folder / "leases").glob("*"):
             try:
-                with path.open("r") as lease:
+                with path.open("r", errors="replace") as lease:
                     try:
                         fcntl.flock(lease, fcntl.LOCK_SH | fcntl.LOCK_NB)
                     except BlockingIOError:
@@ -182,7 +186,7 @@ class CaseStore:
                             used.update(lease.read().split("\n"))
                     else:
                         path.unlink()
-            except FileNotFoundError:  # its run ended meanwhile
+            except (FileNotFoundError, IsADirectoryError):  # its run ended meanwhile, or it is no lease
                 continue
             except PermissionError:
                 used = None
