@@ -133,11 +133,13 @@ def test_resampling_leaves_everything_where_it_is_in_space():
         assert np.allclose(found[inside], expected[inside, None], atol=1e-4)
 
 
-def test_labels_are_resampled_to_the_nearest_voxel():
-    volume = ramp_volume()
-    settings = Preprocessing(orientation=None, spacing_mm=(0.4, 0.6, 1.25), normalization="none")  # each voxel in eight
-    prepared = prepare(volume, settings, 2)
-    assert np.array_equal(prepared.label_codes_XYZ, volume.label_codes_XYZ.repeat(2, 0).repeat(2, 1).repeat(2, 2))
+def test_labels_are_resampled_to_where_the_image_is():
+    codes = np.zeros((20, 15, 12), np.uint8)
+    codes[4:12, 4:10, 2:8] = 1
+    volume = Volume(codes[None].astype(np.float32), codes, None, np.eye(4))
+    for spacing in ((2.0, 2.0, 2.0), (1.6, 0.7, 3.0)):
+        prepared = prepare(volume, Preprocessing(spacing_mm=spacing, normalization="none"), 1)
+        assert np.array_equal(prepared.label_codes_XYZ, prepared.image_CXYZ[0] >= 0.5)
 
 
 @pytest.mark.parametrize("crop", [False, True])

@@ -120,14 +120,6 @@ def stretch(volume_CXYZ: Tensor, shape: Sequence[int]) -> Tensor:
     return stretched.to(volume_CXYZ.dtype)
 
 
-def stretch_label_codes(label_codes_XYZ: Array, shape: Sequence[int]) -> Array:
-    """Resample label codes to another number of voxels over the same extent, each to the code of the nearest voxel."""
-    nearest = [
-        ((2 * np.arange(new) + 1) * old // (2 * new)) for old, new in zip(label_codes_XYZ.shape, shape, strict=True)
-    ]
-    return label_codes_XYZ[np.ix_(*nearest)]
-
-
 def orientation_of(affine: Array, wanted: str | None) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
     """Return ``axes`` and ``flipped`` of a `Grid` whose axes point as wanted, for example "RAS"; None: no change.
 

@@ -31,7 +31,8 @@ class Preprocessing:
     """From files to the grid on which the network works.
 
     In this order: axes are flipped and permuted; zeros around the head are cropped; intensities are normalised;
-    image (linearly) and label (to the nearest voxel) are resampled.
+    the image is resampled linearly, and the label by the votes of the same voxels, such that each class keeps its
+    place and its volume.
 
     Attributes:
         orientation: Where the axes point; "RAS": x to the right, y to the front, z up. Not given: as in the files,

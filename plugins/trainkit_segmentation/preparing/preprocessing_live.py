@@ -16,7 +16,8 @@ from trainkit import DataError, bytes_in_words, free_host_memory, shape_in_words
 from trainkit_segmentation.cases.case import Volume
 from trainkit_segmentation.cases.labels import voxels_of_class
 from trainkit_segmentation.files.nifti import Array
-from trainkit_segmentation.preparing.grid import Grid, orientation_of, stretch, stretch_label_codes
+from trainkit_segmentation.preparing.grid import Grid, orientation_of, stretch
+from trainkit_segmentation.preparing.label_votes import resample_label_codes
 from trainkit_segmentation.preparing.preprocessing import Preprocessing
 
 _BYTES_WHILE_RESAMPLED = 10  # for each channel of a voxel: as float32, resampled, and as it is stored
@@ -77,9 +78,8 @@ def prepare(volume: Volume, settings: Preprocessing, num_classes: int) -> Prepar
     ranges = tuple((float(channel.min()), float(channel.max())) for channel in volume.image_CXYZ)
     image_CXYZ = normalise(np.ascontiguousarray(grid.cut(image_CXYZ), dtype=np.float32), settings)
     image_CXYZ = stretch(torch.from_numpy(image_CXYZ), grid.shape).numpy()
-    label_codes_XYZ = np.ascontiguousarray(
-        stretch_label_codes(grid.cut(grid.turn(volume.label_codes_XYZ[None]))[0], grid.shape)
-    )
+    label_codes_XYZ = np.ascontiguousarray(grid.cut(grid.turn(volume.label_codes_XYZ[None]))[0])
+    label_codes_XYZ = resample_label_codes(label_codes_XYZ, volume.class_table, grid.shape)
     dtype = np.float16 if settings.normalization != "none" and np.abs(image_CXYZ).max() < 6e4 else np.float32
     places = places_of_classes(label_codes_XYZ, volume.class_table, num_classes)
     return Prepared(
