@@ -147,9 +147,10 @@ class Motion(nn.Module):
         if (distance := int(beyond_N[worst])) > 0:
             down, right = moved_N2[worst].tolist()
             raise DataError(
-                f"pattern {worst} has moved by ({down:.1f}, {right:.1f}) pixels, and its patch leaves the object by "
-                f"{distance} pixel{'s' if distance > 1 else ''}: raise model.object_margin (now {self._margin}), or "
-                "lower the learning rates of groups dr and scan if no position can be that wrong"
+                f"pattern {self._data.scan.number(worst)} has moved by ({down:.1f}, {right:.1f}) pixels, and its "
+                f"patch leaves the object by {distance} pixel{'s' if distance > 1 else ''}: raise model.object_margin "
+                f"(now {self._margin}), or lower the learning rates of groups dr and scan if no position can be that "
+                "wrong"
             )
 
     def positions(self, dr_N2: Tensor, scan_22: Tensor) -> NDArray[np.float64]:

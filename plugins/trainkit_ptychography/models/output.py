@@ -76,6 +76,7 @@ def result(found: Reconstruction, data: LiveDiffraction) -> Result:
         pixel_size_angstrom=data.scan.pixel_size_angstrom,
         wavelength_angstrom=data.scan.wavelength_angstrom,
         source=data.scan.source,
+        points_N=data.scan.points_N,
     )
 
 

@@ -32,6 +32,7 @@ class Result:
         pixel_size_angstrom: Size of an object pixel; None if unknown.
         wavelength_angstrom: None if unknown.
         source: Where the patterns came from.
+        points_N: Numbers of the patterns in their file, if some were left out; else None.
     """
 
     object_HW: NDArray[np.complexfloating]
@@ -44,6 +45,7 @@ class Result:
     pixel_size_angstrom: float | None
     wavelength_angstrom: float | None
     source: str
+    points_N: NDArray[np.int64] | None = None
 
 
 def write_result(path: Path, result: Result) -> None:
@@ -73,6 +75,8 @@ def _datasets(result: Result) -> Iterator[tuple[str, NDArray[Any], str, str]]:
         "1",
         "patterns kept for validation; each position was fitted to its own alone",
     )
+    if result.points_N is not None:
+        yield "points", result.points_N, "1", "number of each pattern in its file; the others were left out"
     yield (
         "affine",
         result.affine_23,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from importlib import import_module
 from importlib.util import find_spec
@@ -32,14 +32,17 @@ from trainkit import (
 )
 from trainkit_ptychography.scans.files.foreign import refuse_foreign
 from trainkit_ptychography.scans.files.limits import refuse_one_value
+from trainkit_ptychography.scans.files.trial_process import survives
 
 _MOST_LISTED = 30
 _MOST_VISITED, _DEEPEST = 2000, 32  # objects and levels that are looked at to list what a file holds
 _MOST_STEPS = 1000  # links and groups on the way to a dataset, and sources of a virtual one
 _MOST_LINKS = 16  # links one after the other
+_MOST_CHUNKS = 500_000  # that are looked at before a dataset is read
 _BEST_COMPRESSION = 1100  # deflate makes at best one byte of 1032
 _BOUNDED_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 _CHUNK_CACHE = 2**24  # bytes of unpacked chunks that HDF5 keeps, for neighbours that are asked for next
+_SECONDS_TO_OPEN, _SECONDS_TO_CHECK = 1.0, 5.0  # of computing, in a process of its own
 _COMPLEX = ({"real", "imag"}, {"r", "i"}, {"re", "im"})
 
 
@@ -65,10 +68,12 @@ class HDF5File:
         self.source, self._path, self._setting = str(path), path, setting
         self._linked = {os.path.realpath(each) for each in linked}
         self._others: dict[str, HDF5File] = {}
+        self._checked: set[str] = set()
         refuse_foreign(path, "hdf5", setting)
         if find_spec("hdf5plugin") is not None:
             import_module("hdf5plugin")  # teaches HDF5 the compressions that detectors write
         with self.reading():
+            self._tried(self._open, _SECONDS_TO_OPEN)
             self._file = h5py.File(path, "r", rdcc_nbytes=_CHUNK_CACHE)
 
     def reading(self) -> AbstractContextManager[None]:
@@ -82,9 +87,10 @@ class HDF5File:
             DataError: It is missing (lists those there are), in a file that the recipe does not name, declared larger
                 than it can be, or packed in a way that cannot be read here.
         """
-        file, dataset = self._follow(name)
-        file._check(dataset, f'{self.source}: dataset "{without_controls(name)}"', _MOST_LINKS)
-        return dataset
+        if name not in self._checked:
+            self._tried(lambda: _touch(self._stored(name)), _SECONDS_TO_CHECK)
+            self._checked.add(name)
+        return self._stored(name)
 
     def array(self, name: str) -> NDArray[Any]:
         """Read a whole dataset; pairs of real and imaginary parts become complex numbers.
@@ -192,6 +198,29 @@ class HDF5File:
                     whole = False
         return found, whole
 
+    # ---- what could hurt the process --------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        self._file = h5py.File(self._path, "r")
+        self.datasets()
+
+    def _tried(self, action: Callable[[], object], cpu_seconds: float) -> None:
+        """Try something in another process first.
+
+        Raises:
+            DataError: That process crashed, or computed for too long.
+        """
+        if not survives(action, cpu_seconds):
+            raise DataError(
+                f"{self.source} is damaged, or made to do harm: the HDF5 library crashes, or does not come to an end, "
+                "when it reads this file"
+            )
+
+    def _stored(self, name: str) -> h5py.Dataset:
+        file, dataset = self._follow(name)
+        file._check(dataset, f'{self.source}: dataset "{without_controls(name)}"', _MOST_LINKS)
+        return dataset
+
     # ---- the way to a dataset ---------------------------------------------------------------------------------------
 
     def _follow(self, name: str) -> tuple[HDF5File, h5py.Dataset]:
@@ -290,6 +319,9 @@ class HDF5File:
                 f"file holds only {min(stored, self._path.stat().st_size):,} for it: it is damaged, unfinished, or "
                 "made to do harm"
             )
+        offset = dataset.id.get_offset()
+        if offset is not None and offset + stored > self._path.stat().st_size:
+            raise DataError(f"{where} begins where the file ends, or is longer than the file: it is damaged")
         if dataset.chunks is not None:
             chunk = prod(dataset.chunks) * dataset.dtype.itemsize
             if chunk > max(free_host_memory() // 2, _CHUNK_CACHE):
@@ -299,7 +331,30 @@ class HDF5File:
                     "(h5repack -l CHUNK=…)"
                 )
             self._unpackable(dataset, where)
+            self._check_chunks(dataset, where)
             refuse_one_value(where, declared, stored, lambda: _some_chunks(dataset))
+
+    def _check_chunks(self, dataset: h5py.Dataset, where: str) -> None:
+        """Check that each piece lies in the file and can be as short or long as it is: HDF5 itself would crash."""
+        filters = _filters(dataset)
+        packs = bool(filters - {h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32})
+        whole, end = prod(dataset.chunks) * dataset.dtype.itemsize, self._path.stat().st_size
+        sums = 4 * (h5py.h5z.FILTER_FLETCHER32 in filters)
+        num = 0
+
+        def wrong(piece: Any) -> bool | None:
+            nonlocal num
+            num += 1
+            if num > _MOST_CHUNKS:
+                return False  # anything but None ends the visit
+            least, most = (sums + 1, 2 * whole + 2**16) if packs else (whole, whole + sums)
+            inside = all(0 <= at < size for at, size in zip(piece.chunk_offset, dataset.shape, strict=True))
+            if inside and least <= piece.size <= most and piece.byte_offset + piece.size <= end:
+                return None
+            return True
+
+        if dataset.id.get_num_chunks() and dataset.id.chunk_iter(wrong):
+            raise DataError(f"{where} has a piece that is not where, or as long as, it can be: the file is damaged")
 
     def _check_virtual(self, dataset: h5py.Dataset, where: str, links: int) -> None:
         """Check the sources of a virtual dataset, which HDF5 opens by itself when it is read."""
@@ -361,6 +416,14 @@ def _as_numbers(values: NDArray[Any]) -> NDArray[Any]:
     return (values[real] + 1j * values[imaginary]).astype(np.complex64 if single else np.complex128)
 
 
+def _touch(dataset: h5py.Dataset) -> None:
+    """Read the first and the last value of a dataset, unless that would unpack much."""
+    piece = dataset.dtype.itemsize * prod(dataset.chunks or ())
+    if dataset.shape and min(dataset.shape) > 0 and piece <= _CHUNK_CACHE:
+        for corner in ((0,) * dataset.ndim, tuple(size - 1 for size in dataset.shape)):
+            dataset[corner]
+
+
 def _steps(path: str) -> list[str]:
     return [part for part in path.split("/") if part not in ("", ".")]
 
@@ -375,8 +438,7 @@ def _list(found: dict[str, tuple[int, ...]], whole: bool) -> str:
 def _most_unpacked(dataset: h5py.Dataset) -> int:
     """Return how many bytes the stored bytes of a dataset can be at most, once they are unpacked."""
     stored: int = dataset.id.get_storage_size()
-    properties = dataset.id.get_create_plist()
-    filters = {properties.get_filter(i)[0] for i in range(properties.get_nfilters())}
+    filters = _filters(dataset)
     if not filters:
         return stored
     if filters <= _BOUNDED_FILTERS:
@@ -385,6 +447,11 @@ def _most_unpacked(dataset: h5py.Dataset) -> int:
     num_chunks: int = dataset.id.get_num_chunks()
     chunk: int = prod(dataset.chunks) * dataset.dtype.itemsize
     return num_chunks * chunk
+
+
+def _filters(dataset: h5py.Dataset) -> set[int]:
+    properties = dataset.id.get_create_plist()
+    return {properties.get_filter(number)[0] for number in range(properties.get_nfilters())}
 
 
 def _some_chunks(dataset: h5py.Dataset) -> Iterable[NDArray[Any]]:

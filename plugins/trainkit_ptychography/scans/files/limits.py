@@ -38,5 +38,5 @@ def refuse_one_value(where: str, unpacked: int, packed: int, parts: Callable[[],
             return
     raise DataError(
         f"{where} takes {bytes_in_words(packed)} in the file and {bytes_in_words(unpacked)} unpacked, and wherever it "
-        f"was looked at it is {first}: it was never written, or is made to do harm"
+        f"was looked at it is {'nothing' if first is None else first}: it was never written, or is made to do harm"
     )

@@ -225,7 +225,9 @@ def _check_directory(path: Path) -> None:
 
 
 def _beginning(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[NDArray[Any]]:
-    """Yield the first values of a packed array, as bytes."""
+    """Yield the first values of a packed array, as bytes; none if each read would unpack very many of them."""
+    if member.compress_type != zipfile.ZIP_DEFLATED:
+        return
     with archive.open(member) as stream:
         _header(stream, member.file_size, member.filename)
         for _ in range(4):

@@ -1,0 +1,191 @@
+"""Reads thousands of damaged HDF5 and NumPy files: each must be read or refused in one sentence, within seconds.
+
+    python tests/ptychography/file_fuzz.py                      # 10,000 of each kind
+    python tests/ptychography/file_fuzz.py hdf5 --number 500 --first 2000
+
+A file is made anew from its number, so that what went wrong can be tried again. Files are read in child processes: the
+HDF5 library may crash or hang without Python being able to help it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+_SECONDS = 20  # for a file, on a machine that does other things too
+_MEMORY = 4 * 2**30
+_HEADER = 3000  # bytes at the beginning (and end), where most damage is done
+
+
+class Failure(NamedTuple):
+    """A file that was neither read nor refused."""
+
+    kind: str
+    number: int
+    what: str
+
+
+def originals(kind: str, folder: Path) -> list[bytes]:
+    """Return files without damage, of several layouts."""
+    generator = np.random.default_rng(1)
+    patterns = generator.poisson(9.0, (12, 8, 8)).astype(np.float32)
+    points = generator.uniform(0, 20, (12, 2))
+    if kind == "npz":
+        return _archives(patterns, points)
+    import h5py
+
+    found = []
+    layouts: list[dict[str, object]] = [
+        {},
+        {"chunks": (2, 8, 8), "compression": "gzip", "shuffle": True},
+        {"chunks": (1, 4, 8), "fletcher32": True},
+    ]
+    for number, (libver, layout) in enumerate((libver, each) for libver in ("earliest", "latest") for each in layouts):
+        path = folder / f"original_{number}.h5"
+        with h5py.File(path, "w", libver=libver) as file:
+            file.create_dataset("entry/data", data=patterns, **layout)
+            file["entry/points"], file["entry/data"].attrs["units"] = points, "counts"
+            file["data"], file["points"] = h5py.SoftLink("/entry/data"), h5py.SoftLink("entry/points")
+            virtual = h5py.VirtualLayout((12, 8, 8), "f4")
+            virtual[:] = h5py.VirtualSource(".", "entry/data", (12, 8, 8))
+            file.create_virtual_dataset("entry/virtual", virtual)
+            file["mask"] = np.eye(8, dtype="u1")
+        found.append(path.read_bytes())
+    return found
+
+
+def _archives(patterns: np.ndarray, points: np.ndarray) -> list[bytes]:
+    found = []
+    for save in (np.savez, np.savez_compressed):
+        buffer = io.BytesIO()
+        save(buffer, data=patterns, scan=points)
+        found.append(buffer.getvalue())
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_BZIP2) as archive:
+        for name, array in (("data", patterns), ("scan", points)):
+            one = io.BytesIO()
+            np.save(one, array)
+            archive.writestr(f"{name}.npy", one.getvalue())
+    return [*found, buffer.getvalue()]
+
+
+def damaged(original: bytes, number: int) -> bytes:
+    """Return a file with a few bytes changed, a piece moved, or an end cut off."""
+    generator = np.random.default_rng((number, 0xF2))
+    content = bytearray(original)
+    for _ in range(int(generator.integers(1, 5))):
+        near = int(generator.integers(min(_HEADER, len(content))))
+        at = [near, len(content) - 1 - near, int(generator.integers(len(content)))][
+            int(generator.choice(3, p=[0.6, 0.2, 0.2]))
+        ]
+        match int(generator.integers(7)):
+            case 0:
+                content[at] ^= 1 << int(generator.integers(8))
+            case 1:
+                content[at] = int(generator.integers(256))
+            case 2:  # a large number
+                content[at : at + 8] = int(generator.integers(2**62)).to_bytes(8, "little")
+            case 3:
+                content[at : at + 8] = b"\xff" * 8
+            case 4:
+                content[at : at + int(generator.integers(1, 64))] = bytes(int(generator.integers(0, 64)))
+            case 5:
+                source = int(generator.integers(len(content)))
+                content[at : at + 16] = content[source : source + 16]
+            case _:
+                if generator.random() < 0.2:
+                    del content[at:]
+        if not content:
+            break
+    return bytes(content)
+
+
+def attempt(kind: str, path: Path) -> None:
+    """Look at a file as ``check --data`` does. Whatever is raised but a `TrainkitError` is a fault."""
+    from trainkit import TrainkitError
+    from trainkit_ptychography.scans.files.hdf5 import HDF5Diffraction
+    from trainkit_ptychography.scans.files.numpy import NumPyDiffraction
+
+    for name in ("data", "entry/virtual") if kind == "hdf5" else ("data",):
+        try:
+            if kind == "hdf5":
+                data = HDF5Diffraction(path=path, patterns=name, positions="points", positions_unit="pixels")
+                list(data.inspect(None, "all"))  # type: ignore[arg-type]
+            else:
+                list(NumPyDiffraction(path=path).inspect(None, "all"))  # type: ignore[arg-type]
+        except TrainkitError as error:
+            if "\x1b" in str(error) or len(str(error)) > 20_000:
+                raise AssertionError("the message is not fit for a terminal") from error
+
+
+def child(kind: str, first: int, last: int) -> None:
+    """Try files one after the other; print the number of each before it is read, and what went wrong."""
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, even within the HDF5 library
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
+    with tempfile.TemporaryDirectory() as folder:
+        whole = originals(kind, Path(folder))
+        for number in range(first, last):
+            path = Path(folder) / f"{number}.{'h5' if kind == 'hdf5' else 'npz'}"
+            path.write_bytes(damaged(whole[number % len(whole)], number))
+            print(number, flush=True)
+            signal.alarm(_SECONDS)
+            try:
+                attempt(kind, path)
+            except Exception as error:
+                print(f"! {type(error).__name__}: {error}"[:300].replace("\n", " "), flush=True)
+            signal.alarm(0)
+            path.unlink()
+
+
+def fuzz(kind: str, number: int, first: int = 0) -> list[Failure]:
+    """Try damaged files in child processes, and return those that were neither read nor refused."""
+    failures: list[Failure] = []
+    at, last = first, first + number
+    while at < last:
+        command = [sys.executable, __file__, kind, "--child", str(at), str(last)]
+        run = subprocess.run(command, capture_output=True, text=True)
+        for line in run.stdout.splitlines():
+            if line.startswith("! "):
+                failures.append(Failure(kind, at, line[2:]))
+            elif line.isdigit():
+                at = int(line)
+        if run.returncode == 0:
+            break
+        what = (
+            "hangs" if run.returncode == -signal.SIGALRM else f"ends the process ({run.returncode}) {run.stderr[-300:]}"
+        )
+        failures.append(Failure(kind, at, what))
+        at += 1
+    return failures
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("kinds", nargs="*", metavar="hdf5|npz")
+    parser.add_argument("--number", type=int, default=10_000)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--child", type=int, nargs=2)
+    given = parser.parse_args()
+    if given.child:
+        child(given.kinds[0], *given.child)
+        return
+    failures = [each for kind in given.kinds or ("hdf5", "npz") for each in fuzz(kind, given.number, given.first)]
+    for failure in failures:
+        print(f"{failure.kind} {failure.number}: {failure.what}")
+    print(f"{given.number} files of each kind, {len(failures)} neither read nor refused")
+    sys.exit(bool(failures))
+
+
+if __name__ == "__main__":
+    main()
