@@ -221,6 +221,6 @@ def test_a_probe_file_that_is_missing_damaged_or_of_another_kind_is_one_message(
         path.write_bytes(b"nonsense")
         with pytest.raises(DataError, match="cannot be read as"):
             ProbeFromFile(path=path).build(data)
-    (problem,) = ProbeFromFile(path=Path("probe.mat")).problems(None)  # type: ignore[arg-type]
-    assert "probe.mat" in str(problem)
+    (problem,) = ProbeFromFile(path=Path("probe.tif")).problems(None)  # type: ignore[arg-type]
+    assert "probe.tif" in str(problem)
     assert attrs.fields_dict(ProbeFromFile)["name"].default == "probe"
