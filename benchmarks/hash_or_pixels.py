@@ -19,6 +19,7 @@ H, W = those of the reconstructed one.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import tempfile
@@ -42,7 +43,7 @@ from numpy.typing import NDArray
 from trainkit import DataError, State
 from trainkit.engine.build import build
 from trainkit.engine.loop import train
-from trainkit.engine.run_folder import create
+from trainkit.engine.run_folder import created
 from trainkit.errors import NonFiniteError
 from trainkit.recipe.resolve import resolve
 from trainkit_ptychography.physics.geometry import place
@@ -464,12 +465,12 @@ def run(specimen: Specimen, job: Mapping[str, Any], out: Path) -> dict[str, Any]
     condition = Condition(*job["condition"])
     watch = Watch(always=job["stage"] == "final")
     outcome: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory() as temporary, contextlib.ExitStack() as stack:
         folder = Path(temporary)
         write_scan(folder / "scan.h5", specimen, condition, job["seed"])
         (folder / "recipe.toml").write_text(recipe(specimen, condition, job["settings"], job["seed"]), encoding="utf-8")
         resolved = resolve(folder / "recipe.toml", ())
-        live = build(resolved, create(resolved))
+        live = build(resolved, stack.enter_context(created(resolved)))
         live.add("watch", watch)
         try:
             train(live)

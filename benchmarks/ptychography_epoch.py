@@ -13,6 +13,7 @@ Without --data a scan of the same size is simulated.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import statistics
 import sys
@@ -32,7 +33,7 @@ from trainkit.engine.build import build
 from trainkit.engine.every_run.saving import Saver
 from trainkit.engine.loop import train
 from trainkit.engine.run import Run
-from trainkit.engine.run_folder import create
+from trainkit.engine.run_folder import created
 from trainkit.recipe.resolve import resolve
 
 AIM = 1.0
@@ -120,9 +121,9 @@ def main() -> None:
     print("CPU seconds an epoch: minimum (median)")
     ratios = []
     for modes in arguments.modes:
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
             resolved = settings(data, modes, arguments.rounds, Path(folder))
-            run = build(resolved, create(resolved))
+            run = build(resolved, stack.enter_context(created(resolved)))
             turns = Turns(plain_epochs(run))
             run.add("saver", Saver(run))
             run.add("turns", turns)

@@ -10,6 +10,7 @@ run is not counted. CPU time is measured, because other jobs on the machine dist
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
 import os
 import statistics
@@ -145,14 +146,14 @@ def ours(extra: str, *, quiet: bool) -> Callable[[int], float]:
         from trainkit.engine.build import build
         from trainkit.engine.every_run.progress import Progress
         from trainkit.engine.loop import train
-        from trainkit.engine.run_folder import LOG, create
+        from trainkit.engine.run_folder import LOG, created
         from trainkit.recipe.resolve import resolve_text
 
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
             text = RECIPE.format(folder=folder, module=__name__, steps=steps) + extra
             resolved = resolve_text(text, Path(folder))
             console = Console(quiet)
-            run_folder = create(resolved)
+            run_folder = stack.enter_context(created(resolved))
             console.log_to(run_folder / LOG)
             run = build(resolved, run_folder)
             stopwatch = Stopwatch()

@@ -73,8 +73,15 @@ def test_pictures_and_the_chart_may_fail(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_an_old_checkpoint_that_cannot_be_removed_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CheckpointFolder, "prune", lambda *_: raising(PermissionError("not yours")))
-    ending = run("run.epochs=3")
+    remove = Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix == ".safetensors":
+            raise PermissionError("not yours")
+        remove(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    ending = run("run.epochs=3", "checkpoint.keep_last=1", "checkpoint.best=0")
     assert ending.code is ExitCode.FINISHED
     assert log_of(ending.run.state).count("an old checkpoint cannot be removed (not yours)") == 1
 
