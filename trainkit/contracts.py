@@ -221,6 +221,9 @@ class LiveData(Protocol):
 
         The facts are saved in every checkpoint. From them, `Data.recall` makes a stand-in with which a model can be
         built where the data is not available. This method is optional: data without it has no facts.
+
+        Another optional method is ``fingerprint()``. It returns what tells the data from other data, as JSON values,
+        for example a digest of each split. Without it, trainkit looks at the files in the folders that settings name.
         """
         ...
 

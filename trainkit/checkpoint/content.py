@@ -152,6 +152,7 @@ class Content:
         stop_reason: Why the run ends after its current epoch.
         doubts: What makes the result doubtful.
         facts: Facts of the data.
+        fingerprint: What tells the data from other data; None in older checkpoints.
         run: Which run wrote the checkpoint.
         recipe: The resolved recipe, as TOML.
         components: The components that the run used.
@@ -174,6 +175,7 @@ class Content:
     stop_reason: str | None = None
     doubts: tuple[str, ...] = ()
     facts: Mapping[str, Any] | None = None
+    fingerprint: Mapping[str, Any] | None = None
     run: SavedRun | None = None
     recipe: str
     components: tuple[SavedPart, ...]

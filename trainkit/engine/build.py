@@ -22,6 +22,7 @@ from trainkit.engine.every_run.progress_chart import ProgressChart
 from trainkit.engine.every_run.saving import SaveByTime, Saver, facts_of
 from trainkit.engine.every_run.time_limit import TimeLimit
 from trainkit.engine.every_run.watched_values import WatchedValues
+from trainkit.engine.fingerprint import data_fingerprint
 from trainkit.engine.identity import identity_of
 from trainkit.engine.losses import Losses
 from trainkit.engine.run import Run
@@ -132,6 +133,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
         parts=parts,
         tolerated=tolerated,
     )
+    run.fingerprint = data_fingerprint(recipe, data, data_name)
     facts_of(run)  # a failure is said now, not when the first checkpoint is written
     run.add("saver", Saver(run))
     return run

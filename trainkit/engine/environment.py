@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import sys
 from datetime import UTC, datetime
 from functools import cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import attrs
+
+from trainkit.contracts import Component, Logger
+from trainkit.recipe.tables import walk_settings
 
 if TYPE_CHECKING:
     import torch
 
     from trainkit.recipe.resolve import Resolved
+    from trainkit.recipe.root import Recipe
 
 
 def environment(resolved: Resolved) -> dict[str, Any]:
@@ -32,11 +37,35 @@ def environment(resolved: Resolved) -> dict[str, Any]:
     }
 
 
-def conditions(device: torch.device) -> dict[str, Any]:
-    """Return the conditions on which equality to the bit depends: versions, type of device, CPU threads."""
+def conditions(device: torch.device, recipe: Recipe) -> dict[str, Any]:
+    """Return the conditions on which equality to the bit depends: versions, processor, device, number of threads.
+
+    Versions are those of the packages that compute in every run, and of the modules that the recipe's components need.
+    """
     import torch
 
-    return {**versions(), "device": device.type, "threads": torch.get_num_threads()}
+    known: dict[str, Any] = {**versions(), **_versions_of_modules(_needed_modules(recipe))}
+    known |= {"device": device.type, "threads": torch.get_num_threads(), "machine": platform.machine()}
+    known["instruction set of the CPU"] = torch.backends.cpu.get_cpu_capability()
+    if device.type == "cuda":
+        known |= {"GPU": torch.cuda.get_device_name(device), "CUDA": torch.version.cuda}
+        known["cuDNN"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    return known
+
+
+def _needed_modules(recipe: Recipe) -> tuple[str, ...]:
+    parts = [part for _, part, _ in walk_settings(recipe) if isinstance(part, Component)]
+    parts = [part for part in parts if not isinstance(part, Logger)]  # these compute nothing
+    return tuple(sorted({module.partition(".")[0] for part in parts for module in type(part).requires}))
+
+
+@cache
+def _versions_of_modules(modules: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for module in modules:
+        with contextlib.suppress(PackageNotFoundError):  # a module of another name than its package's
+            found[module] = version(module)
+    return found
 
 
 @cache

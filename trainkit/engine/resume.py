@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from trainkit.engine.changes import Redefinitions, SettingChange, flat, setting_
 from trainkit.engine.environment import conditions
 from trainkit.engine.every_run import metrics_file
 from trainkit.engine.every_run.saving import facts_of, restore
+from trainkit.engine.fingerprint import other_data
 from trainkit.engine.folder_lock import FolderInUseError, lock
 from trainkit.engine.identity import CHECKPOINTS, Identity, Origin, identity_of, is_of_the_future, newest_first
 from trainkit.engine.start import RunOutcome, execute, saver_of, start_in
@@ -141,8 +143,11 @@ def _resume_from(
         plans = run.groups.plans
         old = _saved_groups(then, saved, {name: _name_then(name, run, saved) for name in plans})
         changes = setting_changes(saved["recipe"], resolved)
-        other_data = list(_other_facts(saved.get("facts"), facts_of(run)))
-        redefined = Redefinitions(changes, other_data, resolved.recipe)
+        news_of_data = [
+            *_other_facts(saved.get("facts"), facts_of(run)),
+            *other_data(saved.get("fingerprint") or {}, run.fingerprint),
+        ]
+        redefined = Redefinitions(changes, news_of_data, resolved.recipe)
         forgotten = dict(_forgotten_memories(old, plans, redefined, then.monitor))
         groups = _resumed_groups(plans, {**old, **forgotten}, _point(run, saved), on_extend)
         report = restore(run, saved, groups)
@@ -164,7 +169,7 @@ def _resume_from(
     console.say(f"run folder: {folder}")
     console.say(f"resuming from {file}: {saved['epoch']} epochs, {saved['step']} steps finished")
     forgetting = (f"group {name}: its schedule forgets the values so far" for name in forgotten)
-    news = run_changes(saved, run, changes, other_data)
+    news = run_changes(saved, run, changes, news_of_data)
     for line in (*news, *forgetting, *group_changes(run, saved, old, groups)):
         console.say(f"  {line}")
     for names, what in ((report.fresh, "start without optimizer state"), (report.unused, "no longer exist")):
@@ -469,20 +474,18 @@ def _question(
 
 
 def run_changes(
-    saved: Mapping[str, Any], run: Run, changes: Sequence[SettingChange], other_data: Sequence[str]
+    saved: Mapping[str, Any], run: Run, changes: Sequence[SettingChange], news_of_data: Sequence[str]
 ) -> Iterator[str]:
     """Yield a line for each setting, version, fact of the data and condition that has changed."""
     yield from map(str, changes)
-    versions = {(used["group"], used["use"]): used["version"] for used in saved["components"]}
-    for used in run.resolved.used:
-        was = versions.get((used.group, used.use), used.version)
-        if was != used.version:
-            yield f"warning: {used.where}: {used.use} is from {used.package} {used.version}, was {was}"
-    yield from other_data
-    here = conditions(run.state.context.device)
-    for name, value in saved["conditions"].items():
-        if here.get(name) != value:
-            yield f"warning: {name} is {here.get(name)}, was {value}: the run will not be the same bit for bit"
+    yield from news_of_data
+    before = {used["package"]: used["version"] for used in saved["components"]}
+    now = {used.package: used.version for used in run.resolved.used}
+    before |= saved["conditions"]
+    now |= conditions(run.state.context.device, run.recipe)
+    for name, value in before.items():
+        if name in now and now[name] != value:
+            yield f"warning: {name} is {now[name]}, was {value}: the run may not be the same bit for bit"
 
 
 def _other_facts(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> Iterator[str]:
@@ -535,6 +538,6 @@ def _rate_changes(name: str, old: SavedGroup | None, resumed: ResumedGroup, poin
         return
     was = old.phase.rate(point.epoch, point.epoch_step, point.steps_per_epoch, old.memory).lr
     schedules = [type(each.scheduler).__name__ for each in (old.phase, phase)]
-    if was != now or schedules[0] != schedules[1]:
+    if not math.isclose(was, now, rel_tol=1e-9) or schedules[0] != schedules[1]:
         change = f", {schedules[0]} -> {schedules[1]}" if schedules[0] != schedules[1] else ""
         yield f"group {name}: lr in epoch {point.epoch}: {was:.6g} -> {now:.6g}{change}"

@@ -51,6 +51,7 @@ class Run:
         step: Makes one optimizer step.
         events: Event -> its listeners.
         generators: States of the global random generators to start from; None: they stay as they are.
+        fingerprint: What tells the data from other data.
         resumed: Whether the run continues in place of another process, which has ended.
         before_evaluation: What `states` returned before the evaluation that is under way or was interrupted.
     """
@@ -72,6 +73,7 @@ class Run:
     step: Step = attrs.field(init=False)
     events: Mapping[str, tuple[Listener, ...]] = attrs.field(init=False, factory=dict)
     generators: dict[str, Any] | None = None
+    fingerprint: Mapping[str, Any] = attrs.Factory(dict)
     resumed: bool = False
     before_evaluation: Mapping[str, Any] | None = None
 

@@ -132,6 +132,13 @@ class LiveSegmentation:
         if self._workers is not None:
             self._workers.end()
 
+    def fingerprint(self) -> dict[str, str]:
+        """Return a digest of the names and the file contents of the cases of each split."""
+        return {
+            f"the cases of {split}": digest_of([[name, self._prepared[name].content] for name in names])
+            for split, names in self._division.items()
+        }
+
     def facts(self) -> dict[str, Any]:
         """Return what a model has to know of the data, as JSON values; see `SegmentationFacts`."""
         return self._facts.to_json()

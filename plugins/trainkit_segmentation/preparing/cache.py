@@ -6,7 +6,7 @@ from pathlib import Path
 
 import attrs
 
-from trainkit import component
+from trainkit import HARMLESS, component
 
 
 @component
@@ -23,5 +23,5 @@ class Cache:
         limit_gb: Largest size of all entries in 10⁹ bytes. Not given: no limit.
     """
 
-    folder: Path | None = None
+    folder: Path | None = attrs.field(default=None, metadata=HARMLESS)
     limit_gb: float | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.gt(0.0)))

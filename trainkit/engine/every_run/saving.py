@@ -46,10 +46,11 @@ def checkpoint_content(run: Run) -> dict[str, Any]:
         "stop_reason": state.stop_reason,
         "doubts": list(state.doubts),
         "facts": facts_of(run),
+        "fingerprint": run.fingerprint,
         "run": run.identity.in_checkpoint(write(run.resolved.tree)),
         "recipe": write(run.resolved.tree),
         "components": [attrs.asdict(used) for used in run.resolved.used],
-        "conditions": conditions(state.context.device),
+        "conditions": conditions(state.context.device, run.recipe),
         "generators": generator_states(),
         "model": states["model"],
         "optimizers": {

@@ -1,0 +1,128 @@
+"""A resume says what is not as it was: the data, the machine, the versions; and nothing else."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from clients import recorder
+from clients.toy import Line
+from clients.toy_run import TOY, resume, run
+
+from trainkit import component
+from trainkit.engine import environment
+from trainkit.engine.fingerprint import data_fingerprint, other_data
+from trainkit.recipe.resolve import resolve_text
+
+FOLDER = TOY.replace('use = "clients.toy:Line"', 'use = "engine.test_other_conditions:Filed"\npath = "points"')
+
+
+@component
+class Filed(Line):
+    """Data of a third party that names files, and says nothing of its own about them."""
+
+    path: Path
+
+
+@pytest.fixture(autouse=True)
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    recorder.ACTIONS.clear()
+    yield
+    recorder.ACTIONS.clear()
+
+
+def points(seed: int, path: Path, bytes_per_file: int = 200_000) -> None:
+    path.mkdir(exist_ok=True)
+    for number in range(3):
+        content = np.random.default_rng([seed, number]).integers(0, 256, bytes_per_file, dtype=np.uint8)
+        (path / f"{number}.bin").write_bytes(content.tobytes())
+
+
+@pytest.mark.parametrize("path", ["points", "points/1.bin"])
+def test_other_data_of_the_same_size_is_said_and_what_is_best_begins_anew(
+    path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    points(0, Path("points"))
+    recorder.ACTIONS["validation_end"] = lambda state: state.metrics.update({"val/loss": 1.0 + state.epoch})
+    first = run(f"data.path={path}", text=FOLDER).run.state
+    points(1, Path("points"))
+    outcome = resume(first.folder, "run.epochs=3", quiet=False)
+    assert "warning: the data has changed: data.path is" in capsys.readouterr().out
+    assert outcome.best == (3.0, 3, None)
+
+
+@pytest.mark.parametrize("path", ["points", "points/1.bin"])
+def test_the_same_data_in_another_place_with_other_times_is_the_same(
+    path: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    points(0, Path("points"))
+    first = run(f"data.path={path}", text=FOLDER).run.state
+    shutil.copytree("points", "elsewhere/points", copy_function=shutil.copyfile)
+    shutil.rmtree("points")
+    (Path("elsewhere/points") / ".hidden").touch()
+    os.utime("elsewhere/points/1.bin", (0, 0))
+    resume(first.folder, "run.epochs=3", f"data.path=elsewhere/{path}", quiet=False)
+    said = capsys.readouterr().out
+    assert "the data has changed" not in said
+    assert "changed: data.path" in said
+
+
+def test_a_byte_in_a_small_file_and_the_ends_of_a_large_one_are_seen(tmp_path: Path) -> None:
+    recipe = resolve_text(FOLDER, tmp_path).recipe
+    Path("points").mkdir()
+    file = Path("points/0.bin")
+    for size, place in ((1_000_000, 500_001), (9_000_000, 0), (9_000_000, 8_999_999), (1, 0)):
+        content = bytearray(size)
+        file.write_bytes(content)
+        whole = Filed(path=file)
+        before = data_fingerprint(_with(recipe, whole), None, "data")
+        content[place] = 1
+        file.write_bytes(content)
+        assert list(other_data(before, data_fingerprint(_with(recipe, whole), None, "data")))
+
+
+def _with(recipe: Any, data: Line) -> Any:
+    import attrs
+
+    return attrs.evolve(recipe, data=data)
+
+
+def test_another_machine_and_other_versions_are_said_once_each(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = run().run.state
+    known = environment.conditions
+    monkeypatch.setattr(
+        "trainkit.engine.resume.conditions",
+        lambda device, recipe: known(device, recipe) | {"instruction set of the CPU": "OTHER", "numpy": "0.1"},
+    )
+    resume(first.folder, "run.epochs=3", quiet=False)
+    said = [line for line in capsys.readouterr().out.splitlines() if "bit for bit" in line]
+    assert len(said) == 2
+    assert any("instruction set of the CPU is OTHER, was" in line for line in said)
+    assert any("numpy is 0.1, was" in line for line in said)
+
+
+def test_versions_of_what_the_components_need_are_among_the_conditions() -> None:
+    import torch
+
+    text = TOY.replace('"clients.toy:Line"', '"segmentation_synthetic"').replace('"clients.toy:Perceptron"', '"unet"')
+    text = text.replace('"clients.toy:Squares"', '"dice"')
+    found = environment.conditions(torch.device("cpu"), resolve_text(text, Path.cwd()).recipe)
+    assert {"monai", "nibabel", "torch", "numpy", "threads", "instruction set of the CPU"} <= found.keys()
+
+
+def test_a_resume_without_a_change_mentions_none(capsys: pytest.CaptureFixture[str]) -> None:
+    points(0, Path("points"))
+    recorder.ACTIONS["step_end"] = lambda state: state.interrupt("the test says so") if state.step == 5 else None
+    first = run("scheduler.use=cosine", "run.epochs=3", text=FOLDER).run.state
+    recorder.ACTIONS.clear()
+    resume(first.folder, quiet=False)
+    said = capsys.readouterr().out
+    assert not [line for line in said.splitlines() if "changed" in line or " -> " in line or "warning" in line]
