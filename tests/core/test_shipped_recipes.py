@@ -95,7 +95,7 @@ def test_it_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.chdir(tmp_path)
     sets = MADE_UP[name](tmp_path)
     ending = start(resolve(shipped()[name], (*sets, "run.epochs=2", "run.device=cpu")), Console(quiet=True))
-    assert ending.code is ExitCode.FINISHED
+    assert ending.code in (ExitCode.FINISHED, ExitCode.DOUBTFUL)  # patterns of noise: no better than an empty object
     folder = ending.run.state.folder
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [0, 1]

@@ -21,6 +21,7 @@ from trainkit_ptychography.models.curvature import Curvature, Part
 from trainkit_ptychography.models.motion import Motion
 from trainkit_ptychography.objects.kind import LiveObject, PixelwiseObject
 from trainkit_ptychography.physics.forward import intensities
+from trainkit_ptychography.preflight.watch import GeometryWatch
 from trainkit_ptychography.probes.modes import ProbeModes
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 
@@ -57,6 +58,7 @@ class SingleSliceModule(nn.Module):
         self.dr = nn.Parameter(torch.zeros(num, 2, dtype=data.dtype, device=data.device))
         self.scan = nn.Parameter(torch.zeros(2, 2, dtype=data.dtype, device=data.device))
         self._constraints = [(each, each.build(cast(LiveObject, self.object), probe)) for each in constraints]
+        self._watch = GeometryWatch(data, probe().detach().cpu().numpy())
         self._curvature = Curvature(data.mask_YX)
         self._declare_curvature()
         # Saved with the model: a run that is interrupted while it validates must not put them in order twice.
@@ -89,7 +91,7 @@ class SingleSliceModule(nn.Module):
     # ---- what is kept in order while training -----------------------------------------------------------------------
 
     def on_run_start(self, state: State) -> None:
-        """Check that positions of held-out points can be fitted.
+        """Check that positions of held-out points can be fitted, and compare the geometry with its mirror.
 
         Raises:
             RecipeError: Several processes would each fit the held-out points of their own share alone.
@@ -100,6 +102,8 @@ class SingleSliceModule(nn.Module):
                 "positions of held-out patterns cannot be fitted by several processes yet: run one process, set "
                 "data.validation_fraction = 0, or do not train group dr"
             )
+        if state.step == 0 and state.context.rank == 0:
+            self._watch.warn()
 
     def on_epoch_start(self, state: State) -> None:
         """Pass the event on to the object."""
@@ -175,6 +179,14 @@ class SingleSliceModule(nn.Module):
         output.show(self.reconstruction(), self._data, state)
 
     def on_run_end(self, state: State) -> None:
-        """Write ``result.h5``, and phase and amplitude for ImageJ, into the run folder, unless the run failed."""
+        """Write ``result.h5``, and phase and amplitude for ImageJ, and judge the result, unless the run failed."""
         if state.context.rank == 0 and not state.failed:
             output.write_files(self.reconstruction(), self._data, state.folder)
+            if not state.interrupted:
+                self._watch.judge(state, self._with_and_without_object)
+
+    def _with_and_without_object(self, index_B: Tensor) -> tuple[Tensor, Tensor]:
+        corner_B2, shift_B2 = self.motion.split(index_B, self.dr.index_select(0, index_B), self.scan)
+        patch_BYX = self.object(corner_B2).squeeze(0)
+        probe_MYX, empty_BYX = self.probe(), torch.ones_like(patch_BYX)
+        return intensities(probe_MYX, shift_B2, patch_BYX), intensities(probe_MYX, shift_B2, empty_BYX)

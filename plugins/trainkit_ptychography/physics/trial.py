@@ -26,6 +26,7 @@ _EPOCHS = 3  # one epoch alone prefers a defocus that is too large (by 10 Å for
 _BATCH = 32
 _STEP = 0.5
 _REGULAR = 0.1  # of the largest illumination: where there is less, steps are not scaled up further
+_SHARES = (1.0, 0.6, 0.3)  # of the contrast that is kept: the fewer the electrons, the more of it is noise
 _DARK = 0.01  # of the root mean square amplitude
 _HELD_OUT_EVERY = 4
 _SEED = 0x6E0
@@ -124,7 +125,7 @@ def try_out(
     first_B = train[:_BATCH]
     expected_BYX = far_field(first_B, probes(first_B), object_S)[1]
     object_S *= _best_scale(expected_BYX, amplitudes_NYX[first_B], mask(first_B))
-    empty_T = misfits(object_S)
+    empty_S, empty_T = object_S, misfits(object_S)
     light_S, dark = torch.zeros(height * width), _DARK * (shape[0] * shape[1]) ** -0.5
     for epoch in range(_EPOCHS):
         for index_B in torch.split(train[torch.randperm(len(train), generator=generator)], _BATCH):
@@ -143,7 +144,8 @@ def try_out(
             object_S = object_S - _STEP * gradient_S / (power_S + _REGULAR * power_S.max())
             if epoch == 0:
                 light_S += power_S
-    return Trial(misfits(object_S), empty_T, _phase_skewness(object_S, light_S))
+    weakened = [misfits(empty_S + share * (object_S - empty_S)) for share in _SHARES]
+    return Trial(min(weakened, key=np.mean), empty_T, _phase_skewness(object_S, light_S))
 
 
 def _misfit(expected_BYX: Tensor, amplitudes_BYX: Tensor, mask_BYX: Tensor | None) -> Tensor:

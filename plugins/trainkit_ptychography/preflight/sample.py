@@ -111,7 +111,7 @@ def sample(recording: Recording, probe: Probe, seed: int, num: int) -> Sample:
     part = _some(recording, points_N)
     shape_YX = part.intensities_NYX.shape[1:]
     beam_2 = [round(each) for each in beam_offset(part.survey.mean_YX)]  # where it should be is said elsewhere
-    shape_VU = _lit_part(np.roll(part.survey.mean_YX, [-each for each in beam_2], axis=(0, 1)))
+    shape_VU = lit_part(np.roll(part.survey.mean_YX, [-each for each in beam_2], axis=(0, 1)))
     most = max(_LEAST_PATTERNS, _PIXELS // (shape_VU[0] * shape_VU[1]))
     if most < len(points_N):
         nearest = np.sort(np.argsort(away_N[points_N], kind="stable")[:most])
@@ -142,7 +142,7 @@ def _live(part: Checked, seed: int) -> LiveDiffraction:
     return LiveDiffraction(part, Context(seed, torch.device("cpu"), 0, 1, Path()), len(part.intensities_NYX), 0.0)
 
 
-def _lit_part(mean_YX: NDArray[np.float64]) -> tuple[int, int]:
+def lit_part(mean_YX: NDArray[np.float64]) -> tuple[int, int]:
     """Return how many rows and columns, around the beam, hold nearly all the light; even numbers."""
     shape = mean_YX.shape
     row_Y1, column_1X = (np.fft.fftfreq(size, 1 / size) for size in shape)

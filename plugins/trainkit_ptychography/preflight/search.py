@@ -124,7 +124,7 @@ class Search:
             best = self._defocus(best)
             best = self._rotation(best)
             best = self._steps(best)
-            if best == before:
+            if best == before or visibility(self.trial(best)) < _SURE:
                 break
         best = best.folded()
         return Found(told, best, self.trial(best), tuple(self._changes(best)), visibility(self.trial(best)))
@@ -166,7 +166,15 @@ class Search:
         )
         if decisive:
             return found
-        between = [attrs.evolve(each, rotation_deg=each.rotation_deg + 45) for each in turned]
+        step = defocus_step_angstrom(self._sample)
+        if step is not None:  # a defocus that is far off hides the orientation
+            found = self._better(
+                found, *(each for one in turned for away in (step, 2 * step) for each in self._defocused(one, away))
+            )
+        here = found.defocus_change_angstrom
+        between = [
+            attrs.evolve(each, rotation_deg=each.rotation_deg + 45, defocus_change_angstrom=here) for each in turned
+        ]
         return self._better(found, *between)
 
     def _rotation(self, best: Geometry) -> Geometry:

@@ -110,6 +110,10 @@ class LiveDiffraction:
         mine = process_share(known[split], self._rank, self._world)
         yield from self._loaded(in_batches(mine, self._batch_size))
 
+    def some(self, index: Tensor) -> Iterator[dict[str, Tensor]]:
+        """Yield batches of chosen scan points (N,), whose numbers are on the CPU."""
+        yield from self._loaded(in_batches(index, self._batch_size))
+
     def _loaded(self, indices: Sequence[Tensor]) -> Iterator[dict[str, Tensor]]:
         for index, amplitudes_BYX in self._patterns.batches(indices):
             if not self.scan.frame_masks:

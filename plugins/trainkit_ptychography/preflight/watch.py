@@ -1,0 +1,108 @@
+"""Warns at a run's beginning that the mirrored geometry fits better, and judges the result at the run's end.
+
+Shapes: P = scan points that are looked at, B = patterns of a batch, M = probe modes, Y, X = rows and columns of the
+detector.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from trainkit import State
+from trainkit_ptychography.preflight.mirror import Comparison, compare
+from trainkit_ptychography.scans.kind_live import LiveDiffraction
+
+_LOGGER = logging.getLogger("trainkit")
+_ENOUGH_HELD_OUT = 8
+_MOST_POINTS = 256
+_SURE = 2.0  # standard errors by which a result must be better than an empty object
+
+Predict = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Scan points (B,) -> the intensities (B, Y, X) that the model expects, and those of an empty object with its probe."""
+
+
+class GeometryWatch:
+    """Belongs to a model.
+
+    Args:
+        data: The opened scan.
+        probe_MYX: The probe as it is told, before it is trained.
+    """
+
+    def __init__(self, data: LiveDiffraction, probe_MYX: NDArray[np.complexfloating]) -> None:
+        self._data, self._probe_MYX = data, probe_MYX
+
+    def warn(self) -> None:
+        """Warn if the patterns fit the mirrored geometry better."""
+        found = compare(self._data, self._probe_MYX)
+        if found is not None and found.mirror_is_better:
+            _LOGGER.warning(
+                "the patterns contradict the geometry that is told: with the detector turned by 180°, or, for a round "
+                "probe, the other sign of the defocus, a trial fits better (misfit %.3g instead of %.3g; an empty "
+                "object: %.3g). check --data on this recipe tells which line to change",
+                *(found.mirrored, found.told, found.empty),
+            )
+
+    def judge(self, state: State, predict: Predict) -> None:
+        """Report it if the result is no better than an empty object, or worse than a trial with the mirror."""
+        points_P = self._data.held_out_index
+        held_out = len(points_P) >= _ENOUGH_HELD_OUT
+        if not held_out:
+            points_P = self._data.train_index
+        points_P = points_P[torch.linspace(0, len(points_P) - 1, min(_MOST_POINTS, len(points_P))).round().long()]
+        misfit_P, empty_P = self._misfits(points_P, predict)
+        kind = f"{len(points_P)} {'held-out ' if held_out else ''}patterns"
+        if text := _no_better(misfit_P, empty_P, kind):
+            state.doubt(text)
+        found = compare(self._data, self._probe_MYX)
+        if found is not None and (text := _worse_than_mirror(misfit_P, found, kind)):
+            state.doubt(text)
+
+    @torch.no_grad()
+    def _misfits(self, points_P: Tensor, predict: Predict) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        found: list[Tensor] = []
+        pairs: list[tuple[Tensor, Tensor]] = []
+        for batch in self._data.some(points_P):
+            mask = batch.get("mask", self._data.mask_YX)
+            mask = torch.ones_like(batch["amplitudes"]) if mask is None else mask.to(batch["amplitudes"])
+            expected_BYX, empty_BYX = (each.clamp_min(0).sqrt() * mask for each in predict(batch["index"]))
+            measured_BYX = batch["amplitudes"] * mask
+            found.append((expected_BYX - measured_BYX).square().sum((1, 2)))
+            products = [(empty_BYX * other).sum((1, 2)) for other in (empty_BYX, measured_BYX)]
+            pairs.append((torch.stack(products), measured_BYX.square().sum((1, 2))))
+        (power_P, overlap_P), measured_P = (
+            torch.cat([pair[0] for pair in pairs], dim=1).double().cpu().numpy(),
+            torch.cat([pair[1] for pair in pairs]).double().cpu().numpy(),
+        )
+        scale = overlap_P.sum() / max(float(power_P.sum()), 1e-30)  # an empty object's amplitude that fits best
+        empty_P = scale**2 * power_P - 2 * scale * overlap_P + measured_P
+        return torch.cat(found).double().cpu().numpy(), empty_P
+
+
+def _no_better(misfit_P: NDArray[np.float64], empty_P: NDArray[np.float64], kind: str) -> str | None:
+    better_P = empty_P - misfit_P
+    error = float(better_P.std()) / np.sqrt(len(better_P))
+    if better_P.mean() > _SURE * error and better_P.mean() > 0:
+        return None
+    return (
+        f"the reconstruction fits {kind} no better than an empty object does with the same probe (misfit "
+        f"{misfit_P.mean():.3g}, empty {empty_P.mean():.3g}): check the geometry with check --data, and the learning "
+        "rates"
+    )
+
+
+def _worse_than_mirror(misfit_P: NDArray[np.float64], found: Comparison, kind: str) -> str | None:
+    if not found.mirror_is_better or misfit_P.mean() < (found.mirrored + found.empty) / 2:
+        return None
+    return (
+        f"the geometry is wrong by all appearance: the reconstruction fits {kind} worse (misfit {misfit_P.mean():.3g}) "
+        "than a short trial with the detector turned by 180°, or, for a round probe, with the other sign of the "
+        f"defocus ({found.mirrored:.3g}; an empty object: {found.empty:.3g}); check --data on this recipe tells which "
+        "line to change"
+    )
