@@ -48,7 +48,7 @@ from trainkit.errors import NonFiniteError
 from trainkit.recipe.resolve import resolve
 from trainkit_ptychography.physics.geometry import place
 from trainkit_ptychography.physics.optics import aperture_probe, electron_wavelength
-from trainkit_ptychography.physics.quality import phase_pearson, position_rmse
+from trainkit_ptychography.physics.quality import phase_agreement, position_rmse
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 from trainkit_ptychography.scans.simulated_live import patterns, simulate
 
@@ -374,8 +374,10 @@ def measured(state: State) -> dict[str, float]:
     scan, trained = data.scan, data.train_index.numpy()
     box = compared_box(scan.positions_N2)
     phase_HW = model.reconstruction().projected_phase()
+    r, gain = phase_agreement(phase_HW, model.motion.origin_2, scan.truth.phase_KL, box)
     return {
-        "r": phase_pearson(phase_HW, model.motion.origin_2, scan.truth.phase_KL, box),
+        "r": r,
+        "gain": gain,
         "phase_error_rad": phase_error(phase_HW, model.motion.origin_2, scan.truth.phase_KL, box),
         "position_error_angstrom": scan.pixel_size_angstrom
         * position_rmse(model.positions()[trained], scan.truth.positions_N2[trained]),

@@ -14,7 +14,7 @@ from trainkit import DataError
 from trainkit_ptychography.physics.forward import crop, fourier_ramp, intensities
 from trainkit_ptychography.physics.geometry import affine_part, place
 from trainkit_ptychography.physics.optics import aperture, aperture_probe, electron_wavelength, scattering_angles
-from trainkit_ptychography.physics.quality import phase_pearson, position_rmse
+from trainkit_ptychography.physics.quality import phase_agreement, phase_pearson, position_rmse
 
 GENERATOR = np.random.default_rng(11)
 
@@ -252,8 +252,9 @@ def test_a_shifted_and_scaled_phase_correlates_fully_with_the_truth():
     moved = np.fft.ifft2(np.fft.fft2(truth) * ramp).real
     origin = np.array([4.0, -3.0])
     reconstruction = 2.5 * np.roll(moved, (-4, 3), (0, 1)) + 0.8
-    r = phase_pearson(reconstruction, origin, truth, ((8.0, 28.0), (5.0, 30.0)))
+    r, gain = phase_agreement(reconstruction, origin, truth, ((8.0, 28.0), (5.0, 30.0)))
     assert r > 0.9999
+    assert gain == pytest.approx(2.5, rel=1e-3)  # r does not see it
 
 
 def test_an_unrelated_phase_does_not_correlate_and_an_empty_one_gives_zero():

@@ -13,7 +13,12 @@ from trainkit_ptychography.scans.kind import DiffractionData
 if TYPE_CHECKING:
     from trainkit import Recipe
 
-NAMES = ("truth/phase_pearson", "truth/position_rmse_angstrom", "truth/position_rmse_start_angstrom")
+NAMES = (
+    "truth/phase_pearson",
+    "truth/phase_gain",
+    "truth/position_rmse_angstrom",
+    "truth/position_rmse_start_angstrom",
+)
 
 
 @component
@@ -21,8 +26,9 @@ class CompareWithTruth(Hook):
     """Compares object and positions with the known truth of simulated data; it does not change the training.
 
     Adds ``truth/phase_pearson``, the correlation of the phase with the true one over the scanned part, at the best
-    global shift; ``truth/position_rmse_angstrom``, the root mean square error of a coordinate of the scan points that
-    are trained on, without their mean offset; and ``truth/position_rmse_start_angstrom``, the same at the start.
+    global shift; ``truth/phase_gain``, its strength as a share of the true one, which a correlation does not see;
+    ``truth/position_rmse_angstrom``, the root mean square error of a coordinate of the scan points that are trained on,
+    without their mean offset; and ``truth/position_rmse_start_angstrom``, the same at the start.
 
     Attributes:
         every_epochs: Epochs from one comparison to the next; the last epoch always has one.
@@ -33,7 +39,7 @@ class CompareWithTruth(Hook):
     every_epochs: int = attrs.field(default=1, validator=attrs.validators.ge(1))
 
     def names(self) -> tuple[str, ...]:
-        """Return the three names."""
+        """Return the four names."""
         return NAMES
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:

@@ -6,7 +6,7 @@ from typing import cast
 
 from trainkit import DataError, Live, RecipeError, State
 from trainkit_ptychography.models.output import Reconstructs
-from trainkit_ptychography.physics.quality import phase_pearson, position_rmse
+from trainkit_ptychography.physics.quality import PhaseAgreement, phase_agreement, position_rmse
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.scan import Truth
 
@@ -38,29 +38,46 @@ class TruthComparison(Live):
         epochs = state.epoch + 1
         if epochs % self._every_epochs and epochs < state.epochs:
             return
-        found = compare(cast(LiveDiffraction, state.data), cast(Reconstructs, state.model))
+        data, model = cast(LiveDiffraction, state.data), cast(Reconstructs, state.model)
+        found = (*agreement(data, model), *position_errors(data, model))
         state.metrics.update(zip(self._names, found, strict=True))
 
 
 def compare(data: LiveDiffraction, model: Reconstructs) -> tuple[float, float, float]:
     """Return phase correlation, position error now and position error at the start, both in Å.
 
-    Positions are compared over the points that are trained on.
+    Raises:
+        DataError: The truth or the pixel size is not known.
+    """
+    return agreement(data, model).pearson, *position_errors(data, model)
+
+
+def agreement(data: LiveDiffraction, model: Reconstructs) -> PhaseAgreement:
+    """Return how near the phase is to the true one over the scanned part.
+
+    Raises:
+        DataError: The truth or the pixel size is not known.
+    """
+    truth, _ = _known_truth(data)
+    found, nominal_N2 = model.reconstruction(), data.scan.positions_N2
+    low_2, high_2 = nominal_N2.min(axis=0) + _EDGE, nominal_N2.max(axis=0) - _EDGE
+    box = ((low_2[0], high_2[0]), (low_2[1], high_2[1]))
+    return phase_agreement(found.projected_phase(), found.origin_2, truth.phase_KL, box)
+
+
+def position_errors(data: LiveDiffraction, model: Reconstructs) -> tuple[float, float]:
+    """Return the position error now and at the start, in Å, over the points that are trained on.
 
     Raises:
         DataError: The truth or the pixel size is not known.
     """
     truth, pixel_size = _known_truth(data)
-    found = model.reconstruction()
-    nominal_N2, trained = data.scan.positions_N2, data.train_index.numpy()
-    low_2, high_2 = nominal_N2.min(axis=0) + _EDGE, nominal_N2.max(axis=0) - _EDGE
-    box = ((low_2[0], high_2[0]), (low_2[1], high_2[1]))
-    r = phase_pearson(found.projected_phase(), found.origin_2, truth.phase_KL, box)
+    trained = data.train_index.numpy()
     now, start = (
         position_rmse(positions_N2[trained], truth.positions_N2[trained]) * pixel_size
-        for positions_N2 in (found.positions_N2, nominal_N2)
+        for positions_N2 in (model.reconstruction().positions_N2, data.scan.positions_N2)
     )
-    return r, now, start
+    return now, start
 
 
 def _known_truth(data: LiveDiffraction) -> tuple[Truth, float]:

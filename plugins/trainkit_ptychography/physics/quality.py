@@ -7,11 +7,25 @@ is compared.
 from __future__ import annotations
 
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 _SEARCH = ((2.0, 0.5), (0.5, 0.1), (0.1, 0.02))  # half-width and step, in pixels, from coarse to fine
+
+
+class PhaseAgreement(NamedTuple):
+    """How near a phase is to the true one.
+
+    Attributes:
+        pearson: Pearson's r, which does not see how strong the phase is.
+        gain: How strong the phase is, as a share of the true one: the slope of the line through (true, found). With
+            half of the phase recovered everywhere, r is 1 and the gain 0.5.
+    """
+
+    pearson: float
+    gain: float
 
 
 def phase_pearson(
@@ -20,7 +34,17 @@ def phase_pearson(
     truth_KL: NDArray[np.floating],
     box: tuple[tuple[float, float], tuple[float, float]],
 ) -> float:
-    """Return Pearson's r between a phase and the true one over a box, at the best shift within ±2 pixels.
+    """Return Pearson's r between a phase and the true one; see `phase_agreement`."""
+    return phase_agreement(phase_HW, origin_2, truth_KL, box).pearson
+
+
+def phase_agreement(
+    phase_HW: NDArray[np.floating],
+    origin_2: NDArray[np.floating],
+    truth_KL: NDArray[np.floating],
+    box: tuple[tuple[float, float], tuple[float, float]],
+) -> PhaseAgreement:
+    """Compare a phase with the true one over a box, at the shift within ±2 pixels at which they correlate best.
 
     The truth is moved by Fourier interpolation, so it is taken to be periodic, or to be flat at its edges.
 
@@ -37,24 +61,25 @@ def phase_pearson(
     part_RC = _without_mean(np.asarray(phase_HW, dtype=np.float64)[np.ix_(rows_R, columns_C)])
     spectrum_KL = np.fft.fft2(np.asarray(truth_KL, dtype=np.float64))
 
-    def correlation(shift: tuple[float, float]) -> float:
+    def agreement(shift: tuple[float, float]) -> PhaseAgreement:
         waves = [
             np.exp(2j * np.pi * np.outer(places + origin + moved, np.fft.fftfreq(size))) / size
             for places, origin, moved, size in zip((rows_R, columns_C), origin_2, shift, spectrum_KL.shape, strict=True)
         ]
         truth_RC = _without_mean((waves[0] @ spectrum_KL @ waves[1].T).real)
-        return float((part_RC * truth_RC).sum() / np.sqrt((part_RC**2).sum() * (truth_RC**2).sum()))
+        common, power = float((part_RC * truth_RC).sum()), float((truth_RC**2).sum())
+        return PhaseAgreement(common / float(np.sqrt((part_RC**2).sum() * power)), common / power)
 
-    best, at = -1.0, (0.0, 0.0)
+    best, at = PhaseAgreement(-1.0, 0.0), (0.0, 0.0)
     if not part_RC.any():
-        return 0.0
+        return PhaseAgreement(0.0, 0.0)
     for half_width, step in _SEARCH:
         around = at
         offsets = np.arange(-half_width, half_width + step / 2, step)
         for down, right in product(offsets, offsets):
             shift = (around[0] + down, around[1] + right)
-            if (r := correlation(shift)) > best:
-                best, at = r, shift
+            if (found := agreement(shift)).pearson > best.pearson:
+                best, at = found, shift
     return best
 
 
