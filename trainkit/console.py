@@ -10,6 +10,8 @@ import traceback
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from trainkit.printable import printable
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -62,12 +64,13 @@ class Console:
             logger.setLevel(level)
 
     def say(self, text: str, *, shown: bool = True) -> None:
-        """Print a message and write it to the log.
+        """Print a message and write it to the log, without characters that a terminal obeys and without secrets.
 
         Args:
             text: The message.
             shown: Whether to print it; otherwise it is only in the log.
         """
+        text = printable(text)
         self._keep(text)
         if shown:
             self._show(text)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
+from traceback import format_exc
 
 import click
 
+from trainkit.cli.output import echo
 from trainkit.console import discard_output
 from trainkit.engine.signals import StoppedEarly, ignore_from_now_on
 from trainkit.errors import PartError, TrainkitError
@@ -17,6 +20,7 @@ _COMMANDS = {
     "resume": "Continue a run from its folder or from a checkpoint.",
     "check": "Find every mistake in recipes without running them.",
     "plan": "Show when each parameter group trains, and its learning rate.",
+    "inspect": "Show what a checkpoint or a run holds, and whether it is whole.",
     "verify-resume": "Test that a resumed run ends with the same bits.",
     "recipes": "List the recipes that come with trainkit, or print one.",
     "plugins": "List all installed components.",
@@ -68,21 +72,24 @@ def main() -> None:
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except click.ClickException as error:
-        error.show()
+        said = io.StringIO()
+        error.show(said)
+        echo(said.getvalue(), nl=False, err=True)
         sys.exit(error.exit_code)
     except BrokenPipeError:  # the reader of our output has closed it, for example `head`
         discard_output()
         sys.exit(1)
     except StoppedEarly as error:
-        click.echo(f"{error}: stopped; nothing was being trained, so nothing is lost", err=True)
+        echo(f"{error}: stopped; nothing was being trained, so nothing is lost", err=True)
         sys.exit(75)
     except (click.Abort, KeyboardInterrupt):
-        click.echo("stopped at once; the last checkpoint is complete", err=True)
+        echo("stopped at once; the last checkpoint is complete", err=True)
         sys.exit(130)
     except Exception as error:
         if context is not None and context.obj and context.obj["traceback"]:
-            raise
-        click.echo(_message(error), err=True)
+            echo(format_exc(), nl=False, err=True)
+        else:
+            echo(_message(error), err=True)
         sys.exit(error.exit_code if isinstance(error, TrainkitError) else 1)
     finally:
         ignore_from_now_on()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from trainkit.cli.options import SETS
+from trainkit.cli.output import Styled, echo, joined, styled
 
 if TYPE_CHECKING:
     from trainkit.contracts import Depth, Progress
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from trainkit.recipe.resolve import Resolved
 
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
+_LINE_BEGINS = Styled("\r\033[K")  # back to the beginning of an empty line
 
 
 class _Check(click.Command):
@@ -46,51 +48,61 @@ class _Check(click.Command):
     "--data=headers takes seconds, and says what it did not look at.",
 )
 @click.option("--data-headers", "depth", flag_value="headers", hidden=True)
+@click.option("--no-code", is_flag=True, help="Import no class that a recipe names as module:Class.")
 @click.pass_context
 def command(
-    context: click.Context, recipes: tuple[str, ...], sets: tuple[str, ...], resolved: bool, depth: Depth | None
+    context: click.Context,
+    recipes: tuple[str, ...],
+    sets: tuple[str, ...],
+    resolved: bool,
+    depth: Depth | None,
+    no_code: bool,
 ) -> None:
     """Check recipes without running them.
 
     Every mistake is shown with its file, line and column.
+
+    A class that a recipe names as module:Class is imported to check its settings, and importing runs the code of its
+    module. With --no-code, such a class is a mistake instead: use it to look at a recipe that you do not trust.
     """
     from trainkit.recipe.inputs import refuse_missing_inputs
     from trainkit.recipe.limits import MOST_MISTAKES
     from trainkit.recipe.problems import InvalidRecipe
     from trainkit.recipe.resolve import resolve
+    from trainkit.recipe.structure import NO_CODE
 
     code = 0
     for recipe in recipes:
         try:
-            found = resolve(recipe, sets)
+            found = resolve(recipe, sets, allow_code=NO_CODE if no_code else True)
             refuse_missing_inputs([found])
         except InvalidRecipe as error:
             for finding in error.findings[:MOST_MISTAKES]:
-                click.echo(_coloured(finding))
+                echo(_coloured(finding))
             count = len(error.findings)
-            click.echo(f"{recipe}: {_count(count, 'mistake')}")
+            echo(f"{recipe}: {_count(count, 'mistake')}")
             code = 2
             continue
         text, good = _report(found, depth)
-        click.echo(indent(text, "# ") if resolved else text)
+        echo(Styled(indent(text, "# ")) if resolved else text)
         if resolved:
-            click.echo(_with_origins(found), nl=False)
+            echo(_with_origins(found), nl=False)
         if not good:
             code = max(code, 1)
     context.exit(code)
 
 
-def _report(found: Resolved, depth: Depth | None) -> tuple[str, bool]:
+def _report(found: Resolved, depth: Depth | None) -> tuple[Styled, bool]:
     """Return what is said about a recipe without mistakes, and whether a run would start."""
     from trainkit.recipe.inspection import Inspection, inspect
 
     seen = inspect(found, depth, _show) if depth else Inspection((), ())
     _clear()
-    lines = [_coloured(finding) for finding in (*found.notes, *seen.findings)]
+    lines: list[str] = [_coloured(finding) for finding in (*found.notes, *seen.findings)]
     if seen.failure is not None:
-        lines += [*seen.lines, f"{found.source}: {_label('error')}{seen.failure}"]
+        lines += [*seen.lines, joined([f"{found.source}: ", _label("error"), seen.failure])]
         if seen.num_errors == 1:
-            return "\n".join(lines), False
+            return joined(lines, "\n"), False
     doubts = seen.num_doubts
     if seen.num_errors:
         verdict = f"{_count(seen.num_errors, 'reason')} to refuse the data"
@@ -100,31 +112,32 @@ def _report(found: Resolved, depth: Depth | None) -> tuple[str, bool]:
     lines.append(f"{found.source}: {verdict}")
     if seen.failure is None:
         lines += seen.lines
-    return "\n".join(lines), not seen.num_errors
+    return joined(lines, "\n"), not seen.num_errors
 
 
 def _show(progress: Progress) -> None:
     """Show a progress on the terminal, in a line that the next one replaces."""
     if sys.stderr.isatty():
-        click.echo(f"\r\033[K{progress.done} of {progress.total} {progress.what}", nl=False, err=True)
+        echo(_LINE_BEGINS, f"{progress.done} of {progress.total} {progress.what}", nl=False, err=True)
 
 
 def _clear() -> None:
     if sys.stderr.isatty():
-        click.echo("\r\033[K", nl=False, err=True)
+        echo(_LINE_BEGINS, nl=False, err=True)
 
 
 def _count(number: int, what: str) -> str:
     return f"{number} {what}{'s' * (number != 1)}"
 
 
-def _label(severity: Severity) -> str:
-    return click.style(f"{severity}: ", fg=_COLOURS[severity], bold=True)
+def _label(severity: Severity) -> Styled:
+    return styled(f"{severity}: ", fg=_COLOURS[severity], bold=True)
 
 
-def _coloured(finding: Finding) -> str:
+def _coloured(finding: Finding) -> Styled:
     label = f"{finding.severity}: "
-    return str(finding).replace(label, _label(finding.severity), 1)
+    before, _, after = str(finding).partition(label)
+    return joined([before, _label(finding.severity), after])
 
 
 def _with_origins(found: Resolved) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from trainkit.cli.options import SETS
+from trainkit.cli.output import echo
 from trainkit.errors import RecipeError
 from trainkit.recipe.root import ASSUMED_STEPS_PER_EPOCH
 
@@ -45,14 +46,14 @@ def command(recipe: Path, sets: tuple[str, ...], steps: int) -> None:
     resolved = resolve(recipe, sets)
     names = declared_groups(resolved.recipe)
     if names is None:
-        click.echo("the plan cannot be shown, because the groups of this model are known only after it is built")
+        echo("the plan cannot be shown, because the groups of this model are known only after it is built")
         return
     length = RunLength.of(resolved.recipe.run, steps)
     plans = plan_groups(resolved.recipe, names, length)
     for line in list(table(resolved.recipe, plans, length, steps)):  # all lines, or a mistake alone
-        click.echo(line)
+        echo(line)
     for note in resolved.notes:
-        click.echo(str(note))
+        echo(str(note))
 
 
 def table(recipe: Recipe, plans: Mapping[str, GroupPlan], length: RunLength, steps_per_epoch: int) -> Iterator[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from trainkit import registry
+from trainkit.cli.output import echo, styled
 from trainkit.errors import ComponentError
 
 
@@ -16,11 +17,11 @@ def command() -> None:
     """
     for group in registry.entry_point_groups():
         found = registry.registered(group)
-        click.secho(group, bold=True)
+        echo(styled(group, bold=True))
         width = max(len(each.name) for each in found)
         for each in found:
-            click.echo(f"  {each.name:<{width}}  {each.package} {each.version}")
+            echo(f"  {each.name:<{width}}  {each.package} {each.version}")
             try:
                 each.load()
             except ComponentError as error:
-                click.secho(f"  {'':<{width}}  {error}", fg="red")
+                echo(styled(f"  {'':<{width}}  {error}", fg="red"))

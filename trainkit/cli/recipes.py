@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from trainkit.cli.output import echo
 from trainkit.errors import RecipeError, did_you_mean
 
 
@@ -17,9 +18,9 @@ def command(name: str | None) -> None:
     if name is None:
         width = max(map(len, found), default=0)
         for each, path in found.items():
-            click.echo(f"{each:{width}}  {_first_comment(path.read_text(encoding='utf-8'))}")
+            echo(f"{each:{width}}  {_first_comment(path.read_text(encoding='utf-8'))}")
     elif name in found:
-        click.echo(found[name].read_text(encoding="utf-8"), nl=False)
+        echo(found[name].read_text(encoding="utf-8"), nl=False)
     else:
         raise RecipeError(f'no recipe "{name}" comes with trainkit; {did_you_mean(name, found)}')
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING
 
 import click
@@ -85,4 +86,4 @@ def report(ending: RunOutcome, console: Console) -> None:
     if (folder / "tensorboard").is_dir():
         say(f"view it with:   tensorboard --logdir {folder / 'tensorboard'} --samples_per_plugin=images=200")
     if state.epoch < state.epochs or (state.steps is not None and state.step < state.steps):
-        say(f"continue with:  trainkit resume {folder}")
+        say(f"continue with:  trainkit resume {quote(str(folder))}{ending.run.resolved.resume_options}")

@@ -11,6 +11,7 @@ import attrs
 import click
 
 from trainkit import registry
+from trainkit.cli.output import echo, styled
 from trainkit.errors import RecipeError, did_you_mean
 
 
@@ -24,10 +25,9 @@ def command(name: str) -> None:
     """
     for number, (group, found) in enumerate(_matching(name)):
         if number:
-            click.echo()
-        click.secho(f"{group}/{found.name}", bold=True, nl=False)
-        click.echo(f"  ({found.package} {found.version}, {found.value})")
-        click.echo(explain(found.load()))
+            echo()
+        echo(styled(f"{group}/{found.name}", bold=True), f"  ({found.package} {found.version}, {found.value})")
+        echo(explain(found.load()))
 
 
 def _matching(name: str) -> list[tuple[str, registry.RegisteredComponent]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 
 from trainkit.cli.options import SETS
+from trainkit.cli.output import echo
 
 
 @click.command(epilog="\b\nExamples:\n  trainkit verify-resume recipes/ptycho_staged.toml --epochs 12")
@@ -36,9 +37,7 @@ def command(recipe: Path, epochs: int, stops: int, sets: tuple[str, ...]) -> Non
         resolved = resolve(recipe, (*sets, *keep))
         from trainkit.engine.verify import verify
 
-        same = verify(resolved, epochs, stops, click.echo)
+        same = verify(resolved, epochs, stops, echo)
     if not same:
-        click.echo(
-            "the resumed runs differ from the first one; the place where they first differ is printed above", err=True
-        )
+        echo("the resumed runs differ from the first one; the place where they first differ is printed above", err=True)
         sys.exit(1)

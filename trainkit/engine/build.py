@@ -113,7 +113,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
         "figures": Figures(),
         "metrics_file": MetricsFile(),
         "progress_chart": ProgressChart(),
-        "outcome": Outcome(),
+        "outcome": Outcome(resolved.resume_options),
     }
     tolerated: dict[str, type[Exception]] = {name: Exception for name, hook in hooks.items() if hook.phase == "log"}
     tolerated |= {"figures": Exception, "progress_chart": Exception, "metrics_file": OSError}

@@ -243,8 +243,8 @@ def _explain(run: Run, error: NonFiniteError) -> str:
     if saver.newest:
         next_step = (
             f"last good checkpoint: {saver.newest}\n"
-            f"resume from it with a smaller learning rate, for example: trainkit resume {saver.newest} "
-            f"--set groups.{(broken or list(state.groups))[0]}.lr=…"
+            f"resume from it with a smaller learning rate, for example: trainkit resume {saver.newest}"
+            f"{run.resolved.resume_options} --set groups.{(broken or list(state.groups))[0]}.lr=…"
         )
     else:
         next_step = "no checkpoint was written yet; start again with a smaller learning rate"

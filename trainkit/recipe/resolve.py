@@ -71,19 +71,29 @@ class Resolved:
         """Return where a setting comes from."""
         return self.origins.get(where, DEFAULT)
 
+    @property
+    def resume_options(self) -> str:
+        """The options that ``trainkit resume`` needs for a checkpoint of this recipe, each after a space."""
+        return " --allow-code" if any(":" in used.use for used in self.used) else ""
 
-def resolve(path: Path | str, sets: Sequence[str] = ()) -> Resolved:
+
+def resolve(path: Path | str, sets: Sequence[str] = (), *, allow_code: AllowCode = True) -> Resolved:
     """Read, merge, structure and check a recipe file.
 
     Args:
         path: The file.
         sets: The values of ``--set``, for example "a.b=c".
+        allow_code: Which ``use = "module:Class"`` may be imported: all, none, or those listed.
 
     Raises:
         InvalidRecipe: The recipe has mistakes; the message shows all of them with their places.
     """
     path = Path(path)
-    return _resolved(lambda: merge_parents(load(path, str(path)), (path.resolve(),)), str(path), path.stem, sets)
+
+    def own() -> Layer:
+        return merge_parents(load(path, str(path)), (path.resolve(),))
+
+    return _resolved(own, str(path), path.stem, sets, allow_code)
 
 
 def resolve_all(paths: Iterable[Path | str], sets: Sequence[str] = ()) -> list[Resolved]:

@@ -54,6 +54,10 @@ AllowCode = bool | Collection[str]
 NO_TEXTS: Mapping[Where, str] = MappingProxyType({})
 
 
+NO_CODE: AllowCode = frozenset()
+"""Nothing may be imported, and the user has said so."""
+
+
 class Unreadable:
     """Takes the place of a value that could not be read; in a mapping its key is still known."""
 
@@ -248,7 +252,7 @@ class Structurer:
         if not isinstance(use, str):
             return self._wrong_type(use, str, where)
         if ":" in use and not (self._allow_code if isinstance(self._allow_code, bool) else use in self._allow_code):
-            return self._mistake(where, _refused_code(use, asked=self._allow_code is False))
+            return self._mistake(where, _refused_code(use, self._allow_code))
         try:
             cls = registry.find(group, str(use))
             path = f"{cls.__module__}:{cls.__qualname__}"
@@ -388,8 +392,10 @@ def _components(kind: Any) -> str:
     return f"known here: {', '.join(names)}" if names else f"nothing is registered in {kind.entry_points}"
 
 
-def _refused_code(use: str, asked: bool) -> str:
-    if asked:
-        module = use.partition(":")[0]
-        return f'"{use}" is not a registered component. Add --allow-code to import it: it runs code from {module}'
+def _refused_code(use: str, allowed: AllowCode) -> str:
+    code = f"runs code from {use.partition(':')[0]}"
+    if allowed is False:
+        return f'"{use}" is not a registered component. Add --allow-code to import it: it {code}'
+    if allowed is NO_CODE:
+        return f'"{use}" is not a registered component, and --no-code is given: to import it {code}'
     return f'"{use}" is not a registered component, and the recipe given on the command line does not name it'

@@ -27,7 +27,14 @@ _SHARE = 0.01  # of what the whole run gained: a smaller gain at its end is not 
 
 
 class Outcome(Live):
-    """Part of every run: it looks at the run's ``metrics.jsonl``, so a resumed run is judged as a whole."""
+    """Part of every run: it looks at the run's ``metrics.jsonl``, so a resumed run is judged as a whole.
+
+    Args:
+        options: The options that a resume needs, each after a space.
+    """
+
+    def __init__(self, options: str = "") -> None:
+        self._options = options
 
     def on_run_end(self, state: State) -> None:
         """Report what is doubtful, and a value that still improved."""
@@ -41,8 +48,8 @@ class Outcome(Live):
             longer = f"--epochs {2 * state.epochs}" if state.steps is None else f"--steps {2 * state.steps}"
             _LOGGER.warning(
                 "the run had not converged: %s still improved by %.3g over its last %d values (scatter %.2g), to %.5g; "
-                "train for longer, for example: trainkit resume %s %s",
-                *(state.monitor.metric, *gain, values[-1], state.folder, longer),
+                "train for longer, for example: trainkit resume %s %s%s",
+                *(state.monitor.metric, *gain, values[-1], state.folder, longer, self._options),
             )
 
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from trainkit.events import Live
+from trainkit.printable import printable
 
 if TYPE_CHECKING:
     from trainkit.console import Console
@@ -102,5 +103,5 @@ class Progress(Live):
         room = (
             live.console.width - len(description) - _BAR_WIDTH - len(" 0:00:00 ") - 3
         )  # otherwise rich shrinks the bar
-        live.update(self._task, completed=state.step, description=description, values=values[: max(room, 0)])
+        live.update(self._task, completed=state.step, description=description, values=printable(values)[: max(room, 0)])
         live.refresh()
