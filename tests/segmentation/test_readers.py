@@ -478,6 +478,10 @@ def test_check_tells_all_that_is_wrong_at_once(tmp_path, cache):
         ((-1, 0, 70_000), np.int32),
         ((0, 3, 2**40), np.uint64),
         ((-(2**40), 0, 5), np.int64),
+        ((0, 5, 2**64 - 1), np.uint64),
+        ((-1, 0, 2**63 + 1), np.uint64),
+        ((-1, 0, 2**63 + 1), np.int16),
+        ((-(2**63), 0, 2**63 - 1), np.int64),
     ],
 )
 @pytest.mark.parametrize("exclusive", [True, False])

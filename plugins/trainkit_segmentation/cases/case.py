@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import attrs
 import numpy as np
@@ -16,6 +16,8 @@ import numpy as np
 from trainkit import DataError
 from trainkit_segmentation.cases.labels import Labels, encode_masks, encode_values
 from trainkit_segmentation.files.nifti import Array, Header, grid_difference, read_header, read_integers, read_voxels
+
+_Read = TypeVar("_Read")
 
 
 @attrs.frozen
@@ -27,12 +29,14 @@ class Volume:
         label_codes_XYZ: Label codes, uint8, or int32 where there are more than 256.
         class_table: (codes, K) uint8, 1 where a code belongs to a class; None where classes exclude each other.
         affine: (4, 4), from voxels to mm (right, anterior, superior).
+        label_off: How far a label value was off a whole number at most, before it was rounded.
     """
 
     image_CXYZ: Array
     label_codes_XYZ: Array
     class_table: Array | None
     affine: Array
+    label_off: float = 0.0
 
 
 @attrs.frozen
@@ -173,14 +177,15 @@ class FileCase:
         targets = _each([self.label] if self.label else self.masks, read_integers, problems)
         if problems:
             raise DataError("; ".join(problems))
-        if problems := self._mismatches([header for header, _ in (*images, *targets)]):
+        if problems := self._mismatches([*(header for header, _ in images), *(each.header for each in targets)]):
             raise DataError("; ".join(problems))
         if self.label:
-            label_codes_XYZ, class_table = encode_values(targets[0][1], labels)
+            label_codes_XYZ, class_table = encode_values(targets[0].values_XYZ, labels)
         else:
-            label_codes_XYZ, class_table = encode_masks([values_XYZ != 0 for _, values_XYZ in targets], labels)
+            label_codes_XYZ, class_table = encode_masks([each.values_XYZ != 0 for each in targets], labels)
         image_CXYZ = np.concatenate([voxels_CXYZ for _, voxels_CXYZ in images]).astype(np.float32, copy=False)
-        return Volume(image_CXYZ, label_codes_XYZ, class_table, images[0][0].affine)
+        off = max(each.off for each in targets)
+        return Volume(image_CXYZ, label_codes_XYZ, class_table, images[0][0].affine, off)
 
     def _mismatches(self, headers: Sequence[Header]) -> list[str]:
         found = []
@@ -194,9 +199,7 @@ class FileCase:
         return found
 
 
-def _each(
-    paths: Sequence[Path], read: Callable[[Path], tuple[Header, Array]], problems: list[str]
-) -> list[tuple[Header, Array]]:
+def _each(paths: Sequence[Path], read: Callable[[Path], _Read], problems: list[str]) -> list[_Read]:
     """Read several files, and add what is wrong with some to ``problems``."""
     found = []
     for path in paths:

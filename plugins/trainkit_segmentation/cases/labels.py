@@ -10,6 +10,7 @@ for the background and i + 1 for class i. Where classes overlap, a code stands f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import attrs
 import numpy as np
@@ -52,16 +53,25 @@ def encode_values(values_XYZ: Array, labels: Labels) -> tuple[Array, Array | Non
     present = value_counts(values_XYZ)
     check_values(present, labels)
     values = sorted(labels.members)
-    # Compared as 64-bit integers: in the file's own type, small ones overflow.
-    place_XYZ = np.searchsorted(np.array(values, dtype=np.int64), values_XYZ.astype(np.int64))
     dtype = np.uint8 if len(values) < 256 else np.int32
+    place_XYZ = _places(values_XYZ, sorted(present), {value: place for place, value in enumerate(values)}, dtype)
     if labels.exclusive:
         class_of = [labels.members[value][0] + 1 if labels.members[value] else 0 for value in values]
-        return np.array(class_of, dtype=dtype)[place_XYZ], None
+        return np.asarray(np.array(class_of, dtype=dtype)[place_XYZ]), None
     class_table = np.zeros((len(values), len(labels.classes)), dtype=np.uint8)
     for code, value in enumerate(values):
         class_table[code, list(labels.members[value])] = 1
-    return place_XYZ.astype(dtype), class_table
+    return place_XYZ, class_table
+
+
+def _places(values_XYZ: Array, present: Sequence[int], place_of: Mapping[int, int], dtype: type[Any]) -> Array:
+    """Return the place of each value.
+
+    Values are looked up among those that are present, in the file's own type: declared ones may not fit into it.
+    """
+    places = np.array([place_of[value] for value in present], dtype=dtype)
+    found: Array = places[np.searchsorted(np.array(present, dtype=values_XYZ.dtype), values_XYZ)]
+    return found
 
 
 def encode_masks(masks: Sequence[Array], labels: Labels) -> tuple[Array, Array | None]:

@@ -27,7 +27,7 @@ from trainkit_segmentation.data.chosen_classes import (
 from trainkit_segmentation.files.nifti import Array
 from trainkit_segmentation.preparing.cache_filling import PreparedCase, mended_in_words, prepare_each
 from trainkit_segmentation.preparing.cache_live import CaseStore
-from trainkit_segmentation.preparing.cached_cases import open_case
+from trainkit_segmentation.preparing.cached_cases import open_case, rounded_in_words
 from trainkit_segmentation.preparing.grid import Grid, axes_of, left_right_axes, orientation_of
 
 if TYPE_CHECKING:
@@ -113,6 +113,8 @@ def inspect(settings: SegmentationData, depth: Depth) -> Iterator[str | Problem 
     if len(used) < len(reports):
         yield f"{_cases(len(reports) - len(used))} in no split: {some_of(sorted(set(reports) - used))}"
     yield from _classes(listing, reports, seen)
+    if rounded := rounded_in_words({name: open_case(store.path(each.key)) for name, each in prepared.items()}):
+        yield rounded
     yield from _geometry(reports)
     yield from _needs(settings, listing, reports, division, store)
     if depth == "headers":

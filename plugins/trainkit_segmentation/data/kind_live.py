@@ -29,7 +29,7 @@ from trainkit_segmentation.data.label_maps import class_masks, compact, each_on_
 from trainkit_segmentation.patches.batches import PatchBatches
 from trainkit_segmentation.preparing.cache_filling import digest_of, prepare_all
 from trainkit_segmentation.preparing.cache_live import CaseStore
-from trainkit_segmentation.preparing.cached_cases import OpenCase, open_case
+from trainkit_segmentation.preparing.cached_cases import OpenCase, open_case, rounded_in_words
 from trainkit_segmentation.preparing.grid import left_right_axes
 
 if TYPE_CHECKING:
@@ -83,6 +83,8 @@ class LiveSegmentation:
         cases = [case for case in listing.cases if case.name in used]
         self._prepared = prepare_all(cases, labels, settings.preprocessing, self._store, settings.workers)
 
+        if rounded := rounded_in_words({name: self._case(name) for name in self._prepared}):
+            _log.info("%s", rounded)
         present = self._classes_of_cases(labels, listing.source)
         if self._annotated is not None and (wrong := contradictions(self._annotated, present)):
             raise DataError("\n  ".join([f"{listing.source}: {len(wrong)} contradictions", *wrong]))

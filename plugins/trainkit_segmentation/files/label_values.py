@@ -29,5 +29,4 @@ def value_counts(values_XYZ: Array) -> dict[int, int]:
 
 
 def _count(path: Path) -> dict[str, int]:
-    _, values_XYZ = read_integers(path)
-    return {str(value): number for value, number in value_counts(values_XYZ).items()}
+    return {str(value): number for value, number in value_counts(read_integers(path).values_XYZ).items()}

@@ -21,6 +21,7 @@ from nibabel.openers import Opener
 from nibabel.volumeutils import apply_read_scaling
 
 from trainkit import DataError, bytes_in_words, free_host_memory
+from trainkit_segmentation.files.whole_numbers import whole_numbers
 
 Array = np.ndarray[Any, Any]
 
@@ -30,7 +31,7 @@ _MOST_UNPACKED = {".gz": 1032, ".nii": 1}  # bytes for each byte of the file; bz
 _MOST_BEFORE = 1 << 26  # bytes of extensions between header and voxels
 _MOST_AFTER = 1 << 20  # bytes that a packed file may hold after the voxels
 _BLOCK = 1 << 20
-_HOW_TO_TAKE_NAN = " are NaN; if that is outside of the field of view, set data.preprocessing.nan_as_zero = true"
+_HOW_TO_TAKE_NAN = "; if that is outside of the field of view, set data.preprocessing.nan_as_zero = true"
 _SMALLEST_MM, _LARGEST_MM = 1e-6, 1e5
 _WORTH_TELLING = 30  # nibabel's level of a header's fault that it cannot tell how to correct
 
@@ -86,44 +87,52 @@ def read_voxels(path: Path, *, nan_as_zero: bool = False) -> tuple[Header, Array
     Raises:
         DataError: The file cannot be read, or has values that are not finite.
     """
-    return _read(path, nan_as_zero, _HOW_TO_TAKE_NAN)
-
-
-def _read(path: Path, nan_as_zero: bool, advice: str) -> tuple[Header, Array]:
     with _opened(path) as file:
         stored = _stored(path, file)
         array = _voxels(path, file, stored)
         header = stored.header
+        with np.errstate(all="ignore"):
+            array = apply_read_scaling(array, stored.slope, stored.intercept)
+        array = array.astype(array.dtype.newbyteorder("="), copy=False)
         if array.dtype.kind == "f":
             with np.errstate(over="ignore"):  # what does not fit becomes infinite
                 array = array.astype(np.float32, copy=False)
-            array = _finite(path, array, nan_as_zero, advice)
+            array = _finite(path, array, nan_as_zero)
     array = array.reshape((*header.shape, header.channels))
     return header, np.moveaxis(array, -1, 0)
 
 
-def read_integers(path: Path) -> tuple[Header, Array]:
-    """Read a file of labels.
+class Integers(NamedTuple):
+    """What is in a file of labels.
 
-    Returns:
-        The header, and the values (X, Y, Z) as integers.
+    Attributes:
+        header: The header.
+        values_XYZ: The values, of any integer type.
+        off: How far a value was off a whole number at most, before it was rounded.
+    """
+
+    header: Header
+    values_XYZ: Array
+    off: float
+
+
+def read_integers(path: Path) -> Integers:
+    """Read a file of labels. Values that are nearly whole, as after an export as fractions, are rounded.
 
     Raises:
         DataError: The file cannot be read, has several channels, or values that are not whole numbers.
     """
-    header, voxels_CXYZ = _read(path, nan_as_zero=False, advice=" of the label are NaN")
-    if header.channels != 1:
-        raise DataError(f"{path}: a label must have three dimensions, but this file has {header.channels} channels")
-    values = voxels_CXYZ[0]
-    if values.dtype.kind == "f":
-        with np.errstate(invalid="ignore"):  # beyond 64 bits
-            rounded = np.rint(values).astype(np.int64)
-        if wrong := int((rounded != values).sum()):
-            raise DataError(
-                f"{path}: {wrong} voxels of the label are not whole numbers, for example {values[rounded != values][0]}"
-            )
-        values = rounded
-    return header, values
+    with _opened(path) as file:
+        stored = _stored(path, file)
+        if (channels := stored.header.channels) != 1:
+            raise DataError(f"{path}: a label must have three dimensions, but this file has {channels} channels")
+        array = _voxels(path, file, stored)
+    try:
+        native = array.astype(array.dtype.newbyteorder("="), copy=False)
+        values, off = whole_numbers(native, stored.slope, stored.intercept)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+    return Integers(stored.header, values.reshape(stored.header.shape), off)
 
 
 def grid_difference(one: Header, other: Header) -> str | None:
@@ -254,7 +263,7 @@ def _check_memory(path: Path, voxels: int, dtype: np.dtype[Any], scaled: bool) -
 
 
 def _voxels(path: Path, file: Any, stored: _Stored) -> Array:
-    """Read the voxels, scaled, in the shape of the header; of a packed file, to its end, where its checksum is."""
+    """Read the voxels as they are stored; of a packed file, to its end, where its checksum is."""
     file.seek(stored.offset)
     content = np.empty(stored.header.num_bytes, np.uint8)
     view, done = memoryview(content.data), 0
@@ -271,13 +280,10 @@ def _voxels(path: Path, file: Any, stored: _Stored) -> Array:
             f"{path}: more is packed in it than its header declares ({bytes_in_words(len(content))}): the header is "
             "damaged, or the file is something else"
         )
-    array = content.view(stored.dtype).reshape(stored.shape, order="F")
-    with np.errstate(all="ignore"):
-        scaled = apply_read_scaling(array, stored.slope, stored.intercept)
-    return scaled.astype(scaled.dtype.newbyteorder("="), copy=False)
+    return content.view(stored.dtype).reshape(stored.shape, order="F")
 
 
-def _finite(path: Path, array: Array, nan_as_zero: bool, advice: str) -> Array:
+def _finite(path: Path, array: Array, nan_as_zero: bool) -> Array:
     """Return an array without NaN, and refuse what is infinite."""
     finite = np.isfinite(array)
     if finite.all():
@@ -286,7 +292,7 @@ def _finite(path: Path, array: Array, nan_as_zero: bool, advice: str) -> Array:
     if infinite := int(array.size - finite.sum() - nan.sum()):
         raise DataError(f"{path}: {infinite} voxels are infinite, or beyond the range of 32-bit numbers")
     if not nan_as_zero:
-        raise DataError(f"{path}: {int(nan.sum())} of {nan.size} voxels{advice}")
+        raise DataError(f"{path}: {int(nan.sum())} of {nan.size} voxels are NaN{_HOW_TO_TAKE_NAN}")
     return np.where(nan, np.float32(0), array)
 
 

@@ -21,7 +21,7 @@ from trainkit_segmentation.cases import labels as labels_module
 from trainkit_segmentation.cases import synthesis
 from trainkit_segmentation.cases.case import Case
 from trainkit_segmentation.cases.labels import Labels
-from trainkit_segmentation.files import nifti
+from trainkit_segmentation.files import nifti, whole_numbers
 from trainkit_segmentation.files.nifti import Array
 from trainkit_segmentation.preparing import grid, label_votes, preprocessing_live
 from trainkit_segmentation.preparing.cache_live import CaseStore
@@ -173,5 +173,5 @@ def digest_of(value: Any) -> str:
 @cache
 def _code() -> str:
     """Return a digest of the code that makes an entry, so that no version number can be forgotten."""
-    modules = (nifti, case_module, labels_module, synthesis, grid, label_votes, preprocessing_live)
+    modules = (nifti, whole_numbers, case_module, labels_module, synthesis, grid, label_votes, preprocessing_live)
     return code_digest(*(Path(str(module.__file__)).read_text(encoding="utf-8") for module in modules))

@@ -9,12 +9,23 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from trainkit import DataError
+from trainkit import DataError, some_of
 from trainkit_segmentation.cases.labels import target
 from trainkit_segmentation.preparing.cache_live import read_entry
 from trainkit_segmentation.preparing.grid import Grid
 
 _MOST = 256  # entries that stay open: each is one of the 1024 files that a process may have open
+
+
+def rounded_in_words(cases: Mapping[str, OpenCase]) -> str | None:
+    """Return a sentence on the cases whose label values were nearly whole numbers; None if there are none."""
+    off = {name: case.label_off for name, case in cases.items() if case.label_off}
+    if not off:
+        return None
+    return (
+        f"label values of {len(off)} of {len(cases)} cases are up to {max(off.values()):.2g} off whole numbers, and "
+        f"were rounded: {some_of(sorted(off))}"
+    )
 
 
 class OpenCase(NamedTuple):
@@ -25,12 +36,14 @@ class OpenCase(NamedTuple):
         grid: Position of the preprocessed grid in the case's own grid.
         own_voxels: For each class, its number of voxels on the case's own grid.
         ranges: Lowest and highest intensity of each channel, as read from the files.
+        label_off: How far a label value was off a whole number at most, before it was rounded.
     """
 
     tensors: Mapping[str, Tensor]
     grid: Grid
     own_voxels: tuple[int, ...]
     ranges: tuple[tuple[float, float], ...]
+    label_off: float
 
     def label(self, label_codes_XYZ: Tensor) -> Tensor:
         """Return the `target` of label codes of this case, or of a part of it."""
@@ -50,6 +63,7 @@ def open_case(path: Path) -> OpenCase:
         sizes = {tuple(tensors["image"].shape[1:]), tuple(tensors["label_codes"].shape), tuple(grid.shape)}
         if len(sizes) > 1 or int(tensors["place_counts"].sum()) != len(tensors["places"]):
             raise ValueError("its arrays do not fit each other")
-        return OpenCase(tensors, grid, tuple(about["own_voxels"]), tuple((low, high) for low, high in about["ranges"]))
+        ranges = tuple((low, high) for low, high in about["ranges"])
+        return OpenCase(tensors, grid, tuple(about["own_voxels"]), ranges, float(about["label_off"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: this entry of the cache is damaged ({error}); delete it and start again") from error

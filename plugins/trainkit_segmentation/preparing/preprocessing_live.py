@@ -38,6 +38,7 @@ class Prepared:
         grid: Position of the grid in the case's own.
         own_voxels: For each class, its number of voxels on the case's own grid.
         ranges: Lowest and highest intensity of each channel, as read.
+        label_off: How far a label value was off a whole number at most, before it was rounded.
     """
 
     image_CXYZ: Array
@@ -49,6 +50,7 @@ class Prepared:
     grid: Grid
     own_voxels: tuple[int, ...]
     ranges: tuple[tuple[float, float], ...]
+    label_off: float
 
 
 def prepare(volume: Volume, settings: Preprocessing, num_classes: int) -> Prepared:
@@ -92,6 +94,7 @@ def prepare(volume: Volume, settings: Preprocessing, num_classes: int) -> Prepar
         grid=grid,
         own_voxels=_voxels_of_classes(volume, num_classes),
         ranges=ranges,
+        label_off=volume.label_off,
     )
 
 
@@ -165,5 +168,10 @@ def to_tensors(prepared: Prepared) -> tuple[dict[str, Array], dict[str, Any]]:
         "places": prepared.places,
         "place_counts": prepared.place_counts,
     }
-    about = {"grid": prepared.grid.to_json(), "own_voxels": prepared.own_voxels, "ranges": prepared.ranges}
+    about: dict[str, Any] = {
+        "grid": prepared.grid.to_json(),
+        "own_voxels": prepared.own_voxels,
+        "ranges": prepared.ranges,
+    }
+    about["label_off"] = prepared.label_off
     return {name: array for name, array in arrays.items() if array is not None}, about
