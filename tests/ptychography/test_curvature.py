@@ -148,3 +148,25 @@ def reconstructed(folder: Path, *sets: str) -> State:
 def test_one_epoch_shows_a_specimen_whatever_the_energy_and_the_loss(tmp_path, energy_kev, loss):
     state = reconstructed(tmp_path, f"data.energy_kev={energy_kev}", f"losses.data.use={loss}")
     assert state.metrics["truth/phase_pearson"] > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("energy_kev", "defocus_angstrom", "told_angstrom", "dose"), [(60.0, -80.0, -60.0, 1e4), (200.0, 100.0, 130.0, 1e6)]
+)
+def test_one_set_of_settings_repairs_a_defocus_that_is_told_wrong_whatever_the_specimen(
+    tmp_path, energy_kev, defocus_angstrom, told_angstrom, dose
+):
+    told = f"model.probe.defocus_angstrom={told_angstrom}"
+    state = reconstructed(
+        tmp_path,
+        *(f"data.energy_kev={energy_kev}", f"data.defocus_angstrom={defocus_angstrom}"),
+        *(f"data.dose_per_square_angstrom={dose}", "data.position_error_angstrom=0.1", "run.epochs=12", told),
+        *(
+            'groups.probe={ start_epoch = 1, optimizer = { use = "scaled_steps", momentum = 0.9 } }',
+            "scheduler.use=cosine",
+        ),
+        "groups.dr.start_epoch=1",
+    )
+    assert state.metrics["truth/phase_pearson"] > 0.95
+    assert state.metrics["truth/position_rmse_angstrom"] < 0.8 * state.metrics["truth/position_rmse_start_angstrom"]

@@ -366,6 +366,12 @@ def test_a_stop_after_the_end_is_only_noted() -> None:
     ]
 
 
+def test_a_phase_after_the_end_is_only_noted() -> None:
+    assert noted(GOOD + "[groups.body.then.a]\nlr = 1\nstart_epoch = 10\n") == [
+        "x.toml:18:15: note: groups.body.then.a.start_epoch: the run ends before: it has 10 epochs, 0 to 9"
+    ]
+
+
 @pytest.mark.parametrize(
     ("phases", "message"),
     [
@@ -378,10 +384,6 @@ def test_a_stop_after_the_end_is_only_noted() -> None:
         (
             "[groups.body]\nstop_epoch = 5\nthen.a = { lr = 1, start_epoch = 5 }\n[groups.head]\nstart_epoch = 5",
             "groups.body.then.a.start_epoch: the group stops before, at epoch 5",
-        ),
-        (
-            "[groups.body.then.a]\nlr = 1\nstart_epoch = 10",
-            "groups.body.then.a.start_epoch: the run ends before: it has 10 epochs, 0 to 9",
         ),
         (
             "[groups.body.then]\na = { lr = 1, start_epoch = 4 }\nb = { lr = 2, start_epoch = 4 }",

@@ -26,9 +26,10 @@ class ScaledSteps(Optimizer):
     object this is the illumination, as in rPIE and LSQML.
 
     Attributes:
-        lr: Share of the Newton step, 0 … 2 (beyond 2, steps overshoot further than they came from); 0.2 to 1 is usual.
+        lr: Share of the damped Newton step, 0 … 2; beyond 2, steps overshoot further than they came from.
         damping: Share of the parameter's largest curvature that is added to its curvature, > 0. It holds back what is
-            hardly measured, for example pixels at the edge of the scan.
+            hardly measured, for example pixels at the edge of the scan, and with them noise: little damping is quicker
+            (0.1), and more of it better where electrons are few.
         momentum: Fraction of the previous step that is added to the next one; 0 … 1.
 
     Source:
@@ -36,12 +37,12 @@ class ScaledSteps(Optimizer):
         3108 (LSQML).
     """
 
-    lr: float = attrs.field(default=0.5, validator=positive)
-    damping: float = attrs.field(default=0.1, validator=[gt(0), lt(math.inf)])
+    lr: float = attrs.field(default=1.0, validator=positive)
+    damping: float = attrs.field(default=0.5, validator=[gt(0), lt(math.inf)])
     momentum: float = attrs.field(default=0.0, validator=[ge(0), lt(1)])
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Yield an error for each group that trains with this optimizer but whose curvature the model does not tell."""
+        """Yield an error for the groups that train with this optimizer and whose curvature the model does not tell."""
         known = recipe.model.groups_with_curvature()
         lacking = [name for name in self._trained(recipe) if name not in known]
         if lacking:

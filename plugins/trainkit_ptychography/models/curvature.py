@@ -98,7 +98,7 @@ class Curvature:
         return self.along_amplitude() * num * unit.square()
 
     def along_displacements(self, num_points: int) -> Tensor:
-        """Return the curvature along each scan point's displacement (N, 2), in 1/pixel²; 0 if it is not in the step."""
+        """Return the curvature along the displacement of each scan point (N, 2), in 1/pixel²; 0 outside the step."""
         change_N2 = torch.zeros(num_points, 2, dtype=self._last.amplitudes_BYX.dtype, device=self._last.index_B.device)
         for part in self._parts:
             change_N2.index_copy_(0, part.index_B, _change_of_exit_wave(part))
@@ -115,19 +115,19 @@ class Curvature:
     def along_amplitude(self) -> Tensor:
         """Return the curvature of the step's loss along the amplitude in a detector pixel, a scalar.
 
-        It is the slope of the loss's gradient over the misfit, averaged over the light: close to the minimum, any loss
-        of the intensities has a gradient that is proportional to the misfit.
+        It is the slope of the loss's gradient over the misfit: close to the minimum, any loss of the intensities has a
+        gradient that is proportional to the misfit. Where counts are far above what the model expects, the Poisson loss
+        is steeper than that, and so is this slope: data that no object explains make steps smaller.
         """
         slope = misfit = self._last.intensities_BYX.new_zeros(())
         for number, gradient_BYX in self._gradients.items():
             part = self._parts[number]
             amplitudes_BYX = part.intensities_BYX.sqrt()
             misfit_BYX = amplitudes_BYX - part.amplitudes_BYX
-            weighted_BYX = misfit_BYX * part.intensities_BYX
             if self._mask_YX is not None:
-                weighted_BYX = weighted_BYX * self._mask_YX
-            slope = slope + (2 * amplitudes_BYX * gradient_BYX * weighted_BYX).sum()
-            misfit = misfit + (misfit_BYX * weighted_BYX).sum()
+                misfit_BYX = misfit_BYX * self._mask_YX
+            slope = slope + (2 * amplitudes_BYX * gradient_BYX * misfit_BYX).sum()
+            misfit = misfit + misfit_BYX.square().sum()
         smallest = torch.finfo(misfit.dtype).tiny  # of a fit without misfit, whose gradient is 0 as well
         return (slope / misfit.clamp_min(smallest)).clamp_min(0)
 
