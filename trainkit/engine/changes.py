@@ -60,7 +60,8 @@ def setting_changes(recipe: str, resolved: Resolved) -> list[SettingChange]:
     for where in sorted(before.keys() | after.keys()):
         was, now = before.get(where), after.get(where)
         is_new_setting = where not in before and resolved.origin(where) is DEFAULT
-        if repr(was) != repr(now) and was != now and not is_new_setting:
+        same_name = where[-1] == "use" and str(was).rpartition("/")[2] == str(now).rpartition("/")[2]
+        if repr(was) != repr(now) and was != now and not is_new_setting and not same_name:
             declared = _declared(resolved.recipe, where)
             changes.append(SettingChange(where, was, now, _HARMLESS in declared, _KEEPS_VALUES in declared))
     return changes

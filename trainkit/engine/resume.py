@@ -23,6 +23,7 @@ from trainkit.engine.every_run.saving import facts_of, restore
 from trainkit.engine.fingerprint import other_data
 from trainkit.engine.folder_lock import FolderInUseError, lock
 from trainkit.engine.identity import CHECKPOINTS, Identity, Origin, identity_of, is_of_the_future, newest_first
+from trainkit.engine.saved_recipe import other_packages, recipe_then, resolve_saved
 from trainkit.engine.start import RunOutcome, execute, saver_of, start_in
 from trainkit.errors import CheckpointError, RecipeError
 from trainkit.groups.plan import GroupPlan, RunLength, plan_groups
@@ -39,7 +40,7 @@ from trainkit.groups.resuming import (
 )
 from trainkit.recipe.group_epochs import declared_groups
 from trainkit.recipe.origin import dotted
-from trainkit.recipe.resolve import resolve, resolve_text
+from trainkit.recipe.resolve import resolve
 from trainkit.words import some_of
 
 if TYPE_CHECKING:
@@ -124,9 +125,11 @@ def _resume_from(
             )
             return None
         console.say(f"{file}: {why_nothing_is_left}; the end of the run is made up for")
-    then = resolve_text(
-        saved["recipe"], Path.cwd(), source="the checkpoint's recipe", allow_code=allow_code, resolved=True
-    ).recipe
+    then, is_complete = recipe_then(saved["recipe"], saved["components"], resolved, allow_code)
+    if not is_complete:
+        console.say(f"the recipe in {file} cannot be read any more; what it has in common with this one is compared")
+        for line in other_packages(saved["components"]):
+            console.say(f"  {line}")
     if on_extend is None:
         _ask_early(resolved.recipe, then, saved)
     origin = Origin(str(file), run_id_of(saved), saved["epoch"], saved["step"])
@@ -183,12 +186,13 @@ def _resolve(recipe: Path | Resolved | None, begin: _Beginning, sets: Sequence[s
         return resolve(recipe, sets)
     if recipe is not None:
         return recipe
+    components = begin.saved["components"] if begin.saved is not None else ()
     if begin.unsaved is not None and begin.unsaved.recipe is not None:
         text, source = begin.unsaved.recipe, f"the recipe of the last start in {begin.folder}"
     else:
         assert begin.saved is not None
         text, source = begin.saved["recipe"], f"the recipe in {begin.file}"
-    return resolve_text(text, Path.cwd(), sets, source=source, allow_code=allow_code, resolved=True)
+    return resolve_saved(text, components, source, sets, allow_code)
 
 
 def _nothing_left(resolved: Resolved, saved: Mapping[str, Any]) -> str | None:
@@ -479,6 +483,11 @@ def run_changes(
     """Yield a line for each setting, version, fact of the data and condition that has changed."""
     yield from map(str, changes)
     yield from news_of_data
+    packages = {(used["where"], _plain_name(used["use"])): used for used in saved["components"]}
+    for part in run.resolved.used:
+        was = packages.get((part.where, _plain_name(part.use)))
+        if was is not None and was["package"] != part.package:
+            yield f"warning: {part.where}: {part.use} is from {part.package} {part.version}, was from {was['package']}"
     before = {used["package"]: used["version"] for used in saved["components"]}
     now = {used.package: used.version for used in run.resolved.used}
     before |= saved["conditions"]
@@ -486,6 +495,10 @@ def run_changes(
     for name, value in before.items():
         if name in now and now[name] != value:
             yield f"warning: {name} is {now[name]}, was {value}: the run may not be the same bit for bit"
+
+
+def _plain_name(use: str) -> str:
+    return use if ":" in use else use.rpartition("/")[2]
 
 
 def _other_facts(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None) -> Iterator[str]:
