@@ -51,6 +51,9 @@ class LiveVolumes(LiveSegmentation):
             training_digest=f"size {self._size}",
         ).to_json()
 
+    def fingerprint(self) -> dict[str, str]:
+        return {"the cases": f"size {self._size}"}
+
     def _fine(self, case: str) -> tuple[Tensor, Tensor]:
         label = self.truth(case).float()
         label = label.repeat_interleave(2, 1).repeat_interleave(2, 2).repeat_interleave(2, 3)
