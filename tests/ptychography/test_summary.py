@@ -25,6 +25,7 @@ from trainkit_ptychography.scans.sampling import (
     bright_radius,
     edge_share,
     neighbour_distances,
+    oversampling,
     probe_diameter,
 )
 from trainkit_ptychography.scans.scan import Checked, Recording, Scan, checked
@@ -307,3 +308,17 @@ def test_a_survey_is_of_all_patterns():
     np.testing.assert_allclose(scan.survey.totals_N, intensities.sum((1, 2), dtype=float), rtol=1e-12)
     np.testing.assert_allclose(scan.survey.mean_YX, intensities.mean(0, dtype=float), rtol=1e-6)
     assert HDF5Diffraction.requires == ("h5py",)
+
+
+def test_the_two_figures_of_sampling_are_those_of_a_disc() -> None:
+    down, right = np.ogrid[-32:32, -32:32]
+    disc = (np.hypot(down, right) <= 20).astype(float)
+    areal, magnification = oversampling(disc, step=4.0, pixel_size_angstrom=0.5, disc_radius=30.0)
+    assert areal == pytest.approx(0.9 * np.pi * 20**2 / 4**2, rel=0.02)
+    assert magnification == pytest.approx(30.0 / (np.sqrt(0.9) * 20 * 0.5), rel=0.02)
+
+
+def test_a_scan_is_summed_up_by_its_sampling_and_too_small_a_ronchigram_is_doubted() -> None:
+    assert any(line.startswith("sampling     areal oversampling") for line in summary(checked(sound()), 8))
+    assert "Ronchigram magnification" not in said(sound())
+    assert "the Ronchigram magnification is" in said(sound(defocus_angstrom=500.0))

@@ -11,12 +11,12 @@ import numpy as np
 from trainkit import Data, Problem
 from trainkit_ptychography.preflight.geometry import BOTH_AXES, Geometry
 from trainkit_ptychography.preflight.sample import Sample
-from trainkit_ptychography.preflight.search import Change, Found, defocus_step_angstrom
+from trainkit_ptychography.preflight.search import Change, Found, defocus_step_angstrom, sureness
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.scans.files.kind import FileDiffraction
 
-_SEEN = 6.0  # standard errors by which a specimen must show, before anything is said
-_SURE = 6.0
+_SEEN = 4.5  # standard errors by which a specimen must show, before anything is said; noise reached 3
+_SURE = 4.5
 _LARGEST_SHARE = {  # of the gain with a change that is left without it, for the change to matter
     "orientation": 0.8,
     "rotation_deg": 0.9,
@@ -25,6 +25,7 @@ _LARGEST_SHARE = {  # of the gain with a change that is left without it, for the
     "detector_factor": 0.8,
     "semiangle_factor": 0.8,
 }
+_LARGEST_SHARE_OF_ALL = 0.5
 _REPAIRED = 1.2  # steps of 2 rad at the aperture's edge that a probe makes up for if it is trained
 _NOT_REPAIRED = 0.5
 _SKEWED = 0.3  # skewness from which the sign of a phase is taken to be known
@@ -72,6 +73,8 @@ def _doubts(found: Found, sample: Sample, data: Data, probe_is_trained: bool) ->
     changes = {each.name: each for each in found.changes if _matters(each, found, sample, probe_is_trained)}
     if found.seen < _SEEN and not changes.keys() & {"detector_factor", "semiangle_factor"}:
         return
+    if not changes:
+        yield from _of_all_together(found, sample, data)
     chosen = _Pair.choose(found, sample)
     turned = changes.get("orientation") or changes.get("rotation_deg")
     if turned is not None or chosen.both_reversed:
@@ -97,6 +100,24 @@ def _doubts(found: Found, sample: Sample, data: Data, probe_is_trained: bool) ->
             f"({_figures(changes['semiangle_factor'], found)}): paste {_place(sample, 'semiangle_mrad')} "
             f"semiangle_mrad = {told * factor:.3g}; or, if the angle is right, {detector}; or check the energy"
         )
+
+
+def _of_all_together(found: Found, sample: Sample, data: Data) -> Iterator[Problem]:
+    """Yield a doubt if no single change matters, but all together do."""
+    share = found.told.gain / found.best.gain if found.best.gain > 0 else 1.0
+    if len(found.changes) < 2 or share > _LARGEST_SHARE_OF_ALL or sureness(found.told, found.best) < _SURE:
+        return
+    lines = list(_orientation_lines(found.geometry, data))
+    told, change = sample.told_defocus(), found.geometry.defocus_change_angstrom
+    if told is not None and change:
+        lines.append(f"{_place(sample, 'defocus_angstrom')} defocus_angstrom = {_round(told + change, sample):g}")
+    if found.geometry.step_factor != 1:
+        lines.append(f"a scan step {found.geometry.step_factor:.3g} times as large")
+    yield _doubt(
+        f"patterns fit the geometry that is told hardly better than an empty object (misfit {found.told.misfit:.3g} of "
+        f"those that were held out, {found.told.empty:.3g} for an empty object), and several changes together clearly "
+        f"better ({found.best.misfit:.3g}): {', '.join(lines)}; check each of them"
+    )
 
 
 def _matters(change: Change, found: Found, sample: Sample, probe_is_trained: bool) -> bool:

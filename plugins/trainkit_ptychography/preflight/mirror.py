@@ -26,7 +26,7 @@ from trainkit_ptychography.preflight.search import sureness, visibility
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.prepare_live import prepared_probe
 
-_SURE = 6.0  # standard errors
+_SURE = 4.5  # standard errors
 _FEWEST = 25
 _PATTERNS = 128
 _LEAST_PATTERNS = 64

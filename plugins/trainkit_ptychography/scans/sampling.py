@@ -6,6 +6,8 @@ Units: pixels.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,6 +52,44 @@ def probe_diameter(intensity_YX: NDArray[np.floating]) -> float:
     half = int(np.searchsorted(power, 0.5 * power[-1]))
     area = half + 0.5  # pixels within the circle of half the power
     return float(2 * np.sqrt(2 * area / np.pi))
+
+
+class Oversampling(NamedTuple):
+    """Two figures that predict whether a scan can be reconstructed.
+
+    Attributes:
+        areal: Area of the disc that holds 90 % of the probe's power, over the area of a scan step: how many patterns
+            see a place.
+        ronchigram_magnification: Detector pixels that an Å of the specimen covers in the pattern of a defocused probe:
+            radius of the bright disc over that of the probe.
+
+    Source:
+        Gilgenbach, Chen, LeBeau, Microscopy and Microanalysis 30 (2024) 703, ozae055.
+    """
+
+    areal: float
+    ronchigram_magnification: float
+
+
+def oversampling(
+    intensity_YX: NDArray[np.floating], step: float, pixel_size_angstrom: float, disc_radius: float, shadow: float = 0.0
+) -> Oversampling:
+    """Return how densely the specimen and the detector are sampled.
+
+    Args:
+        intensity_YX: The probe's intensity, centred at (Y//2, X//2).
+        step: Distance of scan points in pixels, above 0.
+        pixel_size_angstrom: Size of an object pixel.
+        disc_radius: Radius of the bright disc in detector pixels.
+        shadow: Radius in pixels that the probe has by geometry, which may be larger than its array.
+    """
+    rows, columns = (np.arange(size) - size // 2 for size in intensity_YX.shape)
+    radius = np.hypot(rows[:, None], columns).ravel()
+    order = np.argsort(radius, kind="stable")
+    power = np.cumsum(intensity_YX.ravel()[order])
+    inside = int(np.searchsorted(power, 0.9 * power[-1])) + 1
+    of_probe = max(float(np.sqrt(inside / np.pi)), float(np.sqrt(0.9)) * shadow)  # of a circle as large as these pixels
+    return Oversampling(np.pi * (of_probe / step) ** 2, disc_radius / (of_probe * pixel_size_angstrom))
 
 
 def beam_offset(mean_YX: NDArray[np.floating]) -> tuple[float, float]:

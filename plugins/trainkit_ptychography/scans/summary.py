@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from math import hypot, prod
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainkit import DataError, bytes_in_words, free_host_memory, shape_in_words
 from trainkit_ptychography.physics.optics import aperture_probe
@@ -17,15 +18,19 @@ from trainkit_ptychography.scans.patterns import SHARE_OF_MEMORY, PreparedPatter
 from trainkit_ptychography.scans.pixels import Pixels, doubts_of_pixels
 from trainkit_ptychography.scans.positions import likely_unit
 from trainkit_ptychography.scans.sampling import (
+    Oversampling,
     beam_offset,
     bright_radius,
     edge_share,
     neighbour_distances,
+    oversampling,
     probe_diameter,
 )
 from trainkit_ptychography.scans.scan import Checked
 
 _LEAST_OVERLAP = 0.5  # of the diameter; simulated scans with 56 % reconstruct well
+_LEAST_MAGNIFICATION = 1.0  # pixels/Å; with 1 to 3, success depends on the areal oversampling
+_LONGEST_ELECTRON_WAVE = 0.12  # Å, 10 keV
 _DIM, _BRIGHT = 0.05, 5.0  # of the median total
 _COMPLEX_ARRAYS = 7  # of a batch and a mode that are alive at once in the backward pass
 
@@ -76,6 +81,12 @@ def summary(checked: Checked, batch_size: int) -> Iterator[str]:
         yield f"probe        {_length(diameter, size)} across"
         overlap = f"{100 * (1 - step / diameter):.0f} % of its diameter" if step < diameter else "none"
         yield f"overlap      {overlap}, from one point to the next"
+    sampling = known_oversampling(checked)
+    if sampling is not None:
+        yield (
+            f"sampling     areal oversampling {sampling.areal:.3g}, Ronchigram magnification "
+            f"{sampling.ronchigram_magnification:.3g} pixels/Å"
+        )
     if size is not None and min(extent_2) > 0:
         area = prod(float(each) + step for each in extent_2) * size**2
         yield f"dose         {totals_N.sum() / area:.4g} counts/Å²"
@@ -105,9 +116,34 @@ def known_probe_diameter(checked: Checked) -> float | None:
     Raises:
         DataError: The aperture does not fit on the detector.
     """
-    patterns, scan, _ = checked
+    scan = checked.scan
     if scan.probe_MYX is not None:
         return probe_diameter((np.abs(scan.probe_MYX) ** 2).sum(axis=0))
+    intensity_YX = _aperture_intensity(checked)
+    return None if intensity_YX is None else probe_diameter(intensity_YX)
+
+
+def known_oversampling(checked: Checked) -> Oversampling | None:
+    """Return how densely the specimen and the detector are sampled, for electrons whose optics are known, else None.
+
+    Raises:
+        DataError: The aperture does not fit on the detector.
+    """
+    scan, intensity_YX, step = checked.scan, _aperture_intensity(checked), typical_step(checked)
+    if intensity_YX is None or step <= 0 or (scan.wavelength_angstrom or 1.0) > _LONGEST_ELECTRON_WAVE:
+        return None
+    size, wavelength, semiangle = scan.pixel_size_angstrom, scan.wavelength_angstrom, scan.semiangle_mrad
+    assert size is not None
+    assert wavelength is not None
+    assert semiangle is not None
+    disc_radius = 1e-3 * semiangle * size * intensity_YX.shape[0] / wavelength
+    shadow = 1e-3 * semiangle * abs(scan.defocus_angstrom or 0.0) / size
+    return oversampling(intensity_YX, step, size, disc_radius, shadow)
+
+
+def _aperture_intensity(checked: Checked) -> NDArray[np.float64] | None:
+    """Return the intensity of the probe that the optics give; None: they are not known."""
+    patterns, scan, _ = checked
     if scan.semiangle_mrad is None or scan.pixel_size_angstrom is None or scan.wavelength_angstrom is None:
         return None
     shape = (patterns.shape[1], patterns.shape[2])
@@ -118,7 +154,7 @@ def known_probe_diameter(checked: Checked) -> float | None:
         )
     except DataError as error:
         raise DataError(f"{scan.source}: {error}") from error
-    return probe_diameter(np.abs(probe_YX) ** 2)
+    return np.abs(probe_YX) ** 2
 
 
 def doubts(checked: Checked, pixels: Pixels | None = None) -> Iterator[str]:
@@ -237,6 +273,13 @@ def _doubts_of_positions(checked: Checked) -> Iterator[str]:
             f"the overlap is {max(0.0, 100 * (1 - step / diameter)):.0f} %, and below {100 * _LEAST_OVERLAP:.0f} % a "
             "reconstruction seldom succeeds: check positions_unit, the pixel size and the defocus, or scan more "
             f"densely{hint}"
+        )
+    sampling = known_oversampling(checked)
+    if sampling is not None and sampling.ronchigram_magnification < _LEAST_MAGNIFICATION:
+        yield (
+            f"the Ronchigram magnification is {sampling.ronchigram_magnification:.2g} detector pixels per Å, and below "
+            f"{_LEAST_MAGNIFICATION:g} a reconstruction seldom succeeds: use finer detector pixels (less binning) or "
+            "less defocus, or check the energy, semiangle_mrad and the pixel size"
         )
     if room / step < 2 and step >= 0.02:
         yield (
