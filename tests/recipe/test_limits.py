@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from recipe_toys import GOOD, toys
 
+from recipe.mutated_recipes import mutated, tried
 from trainkit.recipe.limits import MOST_FILES
 from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.resolve import resolve
@@ -82,6 +83,7 @@ def test_a_recipe_that_passes_a_limit_is_refused_with_its_place(text: str, messa
         ("data.extra=" + "[" * 3000 + "]" * 3000, "at most 32 tables"),
         (".".join("a" * 900) + "=1", "a key of 900 parts"),
         ("run.seed=18446744073709551616", "run.seed: a whole number must lie between"),
+        ("run.epochs=9223372036854775807", "run.epochs: must be at most 1000000, got 9223372036854775807"),
         ("model.use=..:x", '"..:x" names no class'),
         (f"run.name={'a' * 300}", "run.name: must be a name of a folder, of at most 200 bytes; it has 300"),
         ('run.name="a\\u202eb"', "run.name: must be a valid name of a folder"),
@@ -134,3 +136,10 @@ def test_a_long_line_is_shown_around_the_mistake_only() -> None:
     line, marks = str(caught.value).splitlines()[1:3]
     assert len(line) < 250
     assert line[marks.index("^") : marks.rindex("^") + 1] == '"${run.sed}"'
+
+
+def test_no_changed_recipe_leads_to_another_error() -> None:
+    parts = '[groups.body]\nlr = 1e-3\nstart_epoch = 2\n[hooks.watch]\nuse = "watch"\n[loggers.diary]\nuse = "diary"\n'
+    for seed in range(500):
+        rng = random.Random(seed)
+        assert tried(mutated(GOOD + parts, rng)) is None, f"seed {seed}"

@@ -11,7 +11,7 @@ import click
 from trainkit.cli.options import SETS
 from trainkit.cli.output import echo
 from trainkit.errors import RecipeError
-from trainkit.recipe.root import ASSUMED_STEPS_PER_EPOCH
+from trainkit.recipe.root import ASSUMED_STEPS_PER_EPOCH, MOST_EPOCHS
 
 if TYPE_CHECKING:
     from trainkit.groups.plan import GroupPlan, RunLength
@@ -49,6 +49,8 @@ def command(recipe: Path, sets: tuple[str, ...], steps: int) -> None:
         echo("the plan cannot be shown, because the groups of this model are known only after it is built")
         return
     length = RunLength.of(resolved.recipe.run, steps)
+    if length.epochs > MOST_EPOCHS:
+        raise RecipeError(f"{length.epochs} epochs are too many to show; give more --steps-per-epoch")
     plans = plan_groups(resolved.recipe, names, length)
     for line in list(table(resolved.recipe, plans, length, steps)):  # all lines, or a mistake alone
         echo(line)

@@ -40,6 +40,7 @@ from trainkit.groups.resuming import (
 )
 from trainkit.recipe.group_epochs import declared_groups
 from trainkit.recipe.origin import dotted
+from trainkit.recipe.references import variables
 from trainkit.recipe.resolve import resolve
 from trainkit.words import some_of
 
@@ -173,7 +174,10 @@ def _resume_from(
     console.say(f"resuming from {file}: {saved['epoch']} epochs, {saved['step']} steps finished")
     forgetting = (f"group {name}: its schedule forgets the values so far" for name in forgotten)
     news = run_changes(saved, run, changes, news_of_data)
-    for line in (*news, *forgetting, *group_changes(run, saved, old, groups)):
+    read = (
+        f"the environment variable {name} is read for {dotted(at)}" for name, at in variables(resolved.tree).items()
+    )
+    for line in (*read, *news, *forgetting, *group_changes(run, saved, old, groups)):
         console.say(f"  {line}")
     for names, what in ((report.fresh, "start without optimizer state"), (report.unused, "no longer exist")):
         if names:

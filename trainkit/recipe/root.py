@@ -38,6 +38,9 @@ LANGUAGE = 1
 ASSUMED_STEPS_PER_EPOCH = 100
 """The number of optimizer steps in an epoch that is assumed if the data is not opened."""
 
+MOST_EPOCHS = 1_000_000
+"""The longest run, in epochs: a plan is made of each of them."""
+
 _LONGEST_NAME = 200  # file systems allow 255 bytes, and temporary files have longer names
 
 _RATE = ("lr", "lr_factor")
@@ -62,10 +65,12 @@ def exclusive_pair(where: Sequence[str | int]) -> tuple[str, str] | None:
     return None
 
 
-def _at_least(least: int) -> Any:
+def _at_least(least: int, most: float = inf) -> Any:
     def check(instance: object, attribute: attrs.Attribute[Any], value: float) -> None:
         if not least <= value < inf:
             raise ValueError(f"must be at least {least}, got {value}")
+        if value > most:
+            raise ValueError(f"must be at most {most}, got {value}")
 
     return check
 
@@ -135,7 +140,8 @@ class RunSettings:
 
     Attributes:
         name: Name of the run and of its folder. Default: the name of the recipe file without ".toml".
-        epochs: Length of the run in passes over the training data. Exactly one of ``epochs`` and ``steps`` is given.
+        epochs: Length of the run in passes over the training data. At most 1,000,000. Exactly one of ``epochs`` and
+            ``steps`` is given.
         steps: Length of the run in optimizer steps.
         seed: Seed of everything random.
         device: "auto" (the first available of cuda, mps and cpu), "cpu", "cuda", "cuda:N" or "mps".
@@ -150,8 +156,8 @@ class RunSettings:
     """
 
     name: str = attrs.field(validator=_folder_name, metadata=HARMLESS)
-    epochs: int | None = attrs.field(default=None, validator=optional(_at_least(1)))
-    steps: int | None = attrs.field(default=None, validator=optional(_at_least(1)))
+    epochs: int | None = attrs.field(default=None, validator=optional(_at_least(1, MOST_EPOCHS)))
+    steps: int | None = attrs.field(default=None, validator=optional(_at_least(1, 10**12)))
     seed: int = attrs.field(default=0, validator=_at_least(0))
     device: str = attrs.field(default="auto", validator=_device)
     precision: Literal["fp32", "bf16"] = "fp32"
