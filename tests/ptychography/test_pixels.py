@@ -19,6 +19,8 @@ from trainkit_ptychography.losses.intensity import Intensity
 from trainkit_ptychography.losses.poisson import Poisson
 from trainkit_ptychography.scans.files.hdf5 import HDF5Diffraction
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
+from trainkit_ptychography.scans.patterns import PreparedPatterns
+from trainkit_ptychography.scans.pixels import doubts_of_pixels, look_at_pixels
 from trainkit_ptychography.scans.prepare import Prepare
 from trainkit_ptychography.scans.scan import checked
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
@@ -261,3 +263,36 @@ def test_masks_must_be_as_many_as_patterns(tmp_path):
     path = written(tmp_path, bad=np.zeros((63, 32, 32), "u1"))
     with pytest.raises(DataError, match=r"63 masks .* for 64 patterns"):
         settings(path, prepare={"mask": "bad"}).read()
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"semiangle_mrad": 4.0, "pixel_size_angstrom": 0.8, "detector_size": 48},  # a disc of three pixels
+        {
+            "semiangle_mrad": 30.0,
+            "dose_per_square_angstrom": 400.0,
+            "defocus_angstrom": 1500.0,
+        },  # hardly a count a pixel
+        {"semiangle_mrad": 15.0, "dose_per_square_angstrom": 1.2e3, "scan_shape": (5, 5)},
+    ],
+)
+@pytest.mark.parametrize("gain", [1.0, 151.3])
+def test_small_discs_and_few_counts_raise_no_doubts(tmp_path, told, gain):
+    given = {"scan_shape": (8, 8), "detector_size": 32, **told}
+    patterns, scan = simulate(SimulatedDiffraction(**given))
+    counts = np.fft.fftshift(np.asarray(patterns), axes=(1, 2)) * np.float32(gain)
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["data"], file["points"] = counts, scan.positions_N2
+    data = HDF5Diffraction(path=tmp_path / "scan.h5", patterns="data", positions="points", positions_unit="pixels")
+    read = data.read().intensities_NYX
+    assert isinstance(read, PreparedPatterns)
+    assert list(doubts_of_pixels(look_at_pixels(read, every=True))) == []
+
+
+def test_a_cluster_of_hot_pixels_is_found(tmp_path):
+    counts = COUNTS.copy()
+    counts[:, 4:6, 25:27] = GENERATOR.poisson(5e4, (64, 2, 2))
+    assert line_of(doubts(settings(written(tmp_path, counts)))[0]) == {
+        "bad_pixels": [[4, 25], [4, 26], [5, 25], [5, 26]]
+    }

@@ -27,8 +27,10 @@ _SHARE_OF_MEMORY = 24  # the sample takes this part of what is free at most, sin
 _MOST_SAMPLED = 256  # frames
 _PIECE_BYTES = 2**22
 _DISTINCT = 64  # values that are told apart
-_SUPPORT = 3  # of the eight neighbours, this many may be brighter than the one that a pixel is compared with
-_HOT = 6.0  # times that neighbour
+_SUPPORT = 2  # of the eight neighbours, this many may be brighter than the one that a pixel is compared with: the
+# outermost pixel of a small disc has three bright ones
+_HOT = 8.0  # times that neighbour
+_BEYOND = 2.5  # times the brightest light, for outliers in time
 _SURELY_HOT = 20.0  # times the second brightest neighbour, where the direct beam may be
 _SURE = 6.0  # standard errors
 _HARMS = 2e-5  # of a pattern's total
@@ -310,6 +312,13 @@ def _outliers(found: Pixels, sample_KVU: NDArray[np.float32]) -> tuple[NDArray[n
         return sample_KVU, []
     # A pixel that is high in more than half of the patterns is hot, not hit.
     hit_KVU = high_KVU & (typical_VU <= reach)
+    # There must be a gap between light and outliers: few electrons make a few high values, too.
+    light = float(np.nanmax(np.where(high_KVU, np.nan, sample_KVU)))
+    higher = np.concatenate([[light], np.sort(sample_KVU[hit_KVU])])
+    jumps = np.flatnonzero(higher[1:] > _BEYOND * higher[:-1])
+    if not len(jumps):
+        return sample_KVU, []
+    hit_KVU &= sample_KVU > higher[jumps[0]]
     for place in np.flatnonzero(hit_KVU.any(axis=(1, 2))):
         support_VU = _support(sample_KVU[place], found.wraps)
         hit_KVU[place] &= sample_KVU[place] > _HOT * np.nan_to_num(support_VU)
@@ -318,7 +327,7 @@ def _outliers(found: Pixels, sample_KVU: NDArray[np.float32]) -> tuple[NDArray[n
         return sample_KVU, []
     hits = sample_KVU[hit_KVU]
     clean_KVU = np.where(hit_KVU, np.nan, sample_KVU)
-    rest = float(np.nanmax(np.where(high_KVU, np.nan, clean_KVU)))
+    rest = float(higher[jumps[0]])
     border = float(f"{np.sqrt(rest * float(hits.min())):.2g}")
     of = int(hit_KVU.any(axis=(1, 2)).sum())
     return clean_KVU, [
@@ -348,8 +357,10 @@ def _hot(found: Pixels, sample_KVU: NDArray[np.float32], level_VU: NDArray[np.fl
                 new_VU |= (
                     (left_VU > 2 * nearest_VU) & (left_VU - 2 * nearest_VU > certain_VU) & (left_VU > 0.2 * highest)
                 )
+            new_VU |= _in_cluster(found, left_VU, certain_VU)
             # The direct beam itself may be hardly wider than a pixel.
-            new_VU &= ~beam_VU | (left_VU > _SURELY_HOT * nearest_VU)
+            wide = (support_VU > 0.5 * highest).sum() >= 20
+            new_VU &= ~beam_VU | (wide & (left_VU > _SURELY_HOT * nearest_VU))
         if not new_VU.any():
             break
         hot_VU |= new_VU
@@ -358,12 +369,22 @@ def _hot(found: Pixels, sample_KVU: NDArray[np.float32], level_VU: NDArray[np.fl
     return hot_VU
 
 
+def _in_cluster(found: Pixels, left_VU: NDArray[np.float64], certain_VU: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return hot pixels that have three hot neighbours: brighter than all light that five neighbours share."""
+    support_VU = np.maximum(_support(left_VU, found.wraps, 3), 0)
+    shared = float(np.nanmax(np.maximum(_support(left_VU, found.wraps, 4), 0)))
+    in_cluster_VU: NDArray[np.bool_] = (left_VU - _HOT * support_VU > certain_VU) & (left_VU > 2 * shared)
+    return in_cluster_VU
+
+
 def _dark(found: Pixels, level_VU: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return pixels that never saw light between others that did, within a few pixels on both sides."""
     unlit_VU = (found.high_VU <= 0) & found.used_VU & (found.seen_VU > 0)
     if not unlit_VU.any() or not np.isfinite(level_VU).any():
         return np.zeros(unlit_VU.shape, bool)
-    least = 100.0 / found.num if found.whole else 1e-2 * float(np.nanmax(level_VU))
+    least = 100.0 * _quantum(found, level_VU) / found.num
+    if not found.whole:
+        least = max(least, 1e-2 * float(np.nanmax(level_VU)))
     # A hot pixel alone is no light, so one of its neighbours must be lit too.
     shared_VU = np.fmin(level_VU, _support(level_VU, found.wraps, 1))
     lit_VU = np.nan_to_num(shared_VU) > least
@@ -390,14 +411,24 @@ def _weak(found: Pixels, sample_KVU: NDArray[np.float32], level_VU: NDArray[np.f
     if not highest > 0 or (support_VU > 0.5 * highest).sum() < 20:
         return np.zeros(level_VU.shape, bool)
     darkest_VU = -_support(-level_VU, found.wraps, 1)
-    spread_VU = _spread(sample_KVU) / np.sqrt(max(1, len(sample_KVU)))
+    # As many counts as its neighbours have would vary by this much.
+    noise_VU = np.sqrt(_quantum(found, level_VU) * np.maximum(darkest_VU, 0) / max(1, len(sample_KVU)))
     with np.errstate(invalid="ignore"):
         found_VU: NDArray[np.bool_] = (
             (level_VU < 0.3 * darkest_VU)
             & (darkest_VU > 0.2 * highest)
-            & (0.3 * darkest_VU - level_VU > _SURE * spread_VU)
+            & (0.3 * darkest_VU - level_VU > _SURE * noise_VU)
         )
     return found_VU
+
+
+def _quantum(found: Pixels, level_VU: NDArray[np.float64]) -> float:
+    """Return what one count is at most: Poisson noise has a variance of the mean times that, the object adds to it."""
+    lit_VU = np.isfinite(level_VU) & (level_VU > 0.1 * np.nanmax(level_VU))
+    if not lit_VU.any():
+        return 1.0
+    ratio = float(np.median(np.square(_spread(found.sample_KVU)[lit_VU]) / level_VU[lit_VU]))
+    return max(ratio, 1.0) if found.whole else ratio
 
 
 # ---- neighbours -----------------------------------------------------------------------------------------------------
