@@ -298,6 +298,34 @@ def test_a_detector_that_is_not_square_is_padded_or_cropped_where_sizes_matter(f
     assert read(folder).scan.pixel_size_angstrom is None
 
 
+def test_detector_pixels_may_differ_along_the_two_axes_if_object_pixels_do_not(folder):
+    # 16 × 20 pixels of 0.1 × 0.08 1/Å: both fields of view are 1.6 1/Å, so an object pixel is 0.625 Å along both axes.
+    assert read(folder, dk_per_angstrom=(0.1, 0.08)).scan.pixel_size_angstrom == pytest.approx(0.625)
+    with pytest.raises(DataError, match=r"object pixels of 0.625 × 0.25 Å \(rows × columns\), which must be square"):
+        read(folder, dk_per_angstrom=(0.1, 0.2))
+    micrometres = {"detector_pixel_um": (50.0, 40.0), "detector_distance_m": 1.0, "wavelength_angstrom": 0.02}
+    assert read(folder, **micrometres).scan.pixel_size_angstrom == pytest.approx(0.02 * 1e10 / (16 * 50e4))
+
+
+@pytest.mark.parametrize(
+    ("prepare", "size", "expected"),
+    [
+        (Prepare(pad=(20, 20)), 0.5, 0.5),  # 20 columns stay: that is their pixel
+        (Prepare(crop=(16, 16)), 0.625, 0.625),  # 16 rows stay
+        (Prepare(pad=(20, 20)), (0.625, 0.5), 0.5),
+    ],
+)
+def test_one_pixel_size_belongs_to_the_side_that_stays_as_it_is(folder, prepare, size, expected):
+    found = read(folder, pixel_size_angstrom=size, prepare=prepare).scan.pixel_size_angstrom
+    assert found == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("prepare", [Prepare(), Prepare(crop=(8, 8)), Prepare(pad=(30, 30))])
+def test_one_pixel_size_for_a_rectangular_detector_is_refused_with_both_that_it_can_mean(folder, prepare):
+    with pytest.raises(DataError, match=r"16 × 20 pixels.*0.5 × 0.4 Å \(rows × columns\) or 0.625 × 0.5 Å"):
+        read(folder, pixel_size_angstrom=0.5, prepare=prepare)
+
+
 # ---- positions ------------------------------------------------------------------------------------------------------
 
 

@@ -42,7 +42,7 @@ _MOST_CHUNKS = 500_000  # that are looked at before a dataset is read
 _BEST_COMPRESSION = 1100  # deflate makes at best one byte of 1032
 _BOUNDED_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 _CHUNK_CACHE = 2**24  # bytes of unpacked chunks that HDF5 keeps, for neighbours that are asked for next
-_SECONDS_TO_OPEN, _SECONDS_TO_CHECK = 1.0, 5.0  # of computing, in a process of its own
+_SECONDS_TO_OPEN, _SECONDS_TO_CHECK = 0.5, 5.0  # of computing, in a process of its own
 _COMPLEX = ({"real", "imag"}, {"r", "i"}, {"re", "im"})
 
 
