@@ -18,6 +18,10 @@ from trainkit_segmentation.cases.labels import Labels, encode_masks, encode_valu
 from trainkit_segmentation.files.nifti import Array, Header, grid_difference, read_header, read_integers, read_voxels
 
 _Read = TypeVar("_Read")
+_HOW_TO_TAKE_THE_IMAGES = (
+    "; its header has no geometry: if its voxels are those of the image in the same order, set "
+    "data.labels_on_image_grid = true"
+)
 
 
 @attrs.frozen
@@ -129,6 +133,7 @@ class FileCase:
         label: The file of label values; None if there are masks instead.
         masks: A mask file for each class, if there is no label file.
         channels: Number of channels that the image must have.
+        label_on_image_grid: Whether the label is on the image's voxels, whatever its header says.
     """
 
     name: str
@@ -137,6 +142,7 @@ class FileCase:
     label: Path | None
     masks: tuple[Path, ...] = ()
     channels: int = 1
+    label_on_image_grid: bool = False
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -145,7 +151,8 @@ class FileCase:
 
     def describe(self) -> Mapping[str, Any]:
         """Return how the files are put together."""
-        return {"images": len(self.images), "masks": len(self.masks), "channels": self.channels}
+        grid = {"label_on_image_grid": True} if self.label_on_image_grid else {}
+        return {"images": len(self.images), "masks": len(self.masks), "channels": self.channels} | grid
 
     def inspect(self) -> CaseReport:
         """Read the headers of all files, and report everything that is wrong at once."""
@@ -162,6 +169,12 @@ class FileCase:
             for each in headers
             for correction in each.corrections
         ]
+        questions: dict[str, list[str]] = {}
+        for number, each in enumerate(headers if len(headers) == len(self.files) else ()):
+            is_image = number < len(self.images)
+            if each.open_question and (is_image or not self.label_on_image_grid):
+                questions.setdefault(each.open_question, []).append("image" if is_image else "label")
+        doubts += [f"{' and '.join(dict.fromkeys(of))}: {question}" for question, of in questions.items()]
         first = headers[0] if headers else None
         return CaseReport(
             first.shape if first else None,
@@ -194,9 +207,22 @@ class FileCase:
             found.append(f"{self.images[0]}: the data set has {self.channels} channels, but this image has {given}")
         for number, header in enumerate(headers[1:], start=1):
             what = "the channel" if number < len(images) else "the label"
+            is_free = number >= len(images) and self.label_on_image_grid
+            if is_free and header.shape == headers[0].shape:
+                continue
             if difference := grid_difference(headers[0], header):
-                found.append(f"{header.path}: {what} is on another grid than {headers[0].path.name}: {difference}")
+                told = f"{header.path}: {what} is on another grid than {headers[0].path.name}: {difference}"
+                lost = number >= len(images) and header.lacks_geometry and header.shape == headers[0].shape
+                found.append(told + _HOW_TO_TAKE_THE_IMAGES * lost)
         return found
+
+
+def on_image_grids(listing: CaseList) -> CaseList:
+    """Return the same cases, with labels that are on the voxels of their images, whatever their headers say."""
+    cases = tuple(
+        attrs.evolve(case, label_on_image_grid=True) if isinstance(case, FileCase) else case for case in listing.cases
+    )
+    return attrs.evolve(listing, cases=cases)
 
 
 def _each(paths: Sequence[Path], read: Callable[[Path], _Read], problems: list[str]) -> list[_Read]:

@@ -121,7 +121,7 @@ def inspect(settings: SegmentationData, depth: Depth) -> Iterator[str | Problem 
         yield "not looked at: the voxels, that is label values, NaN, constant images, damage. check --data looks at all"
     doubts = [
         *listing.doubts,
-        *(f"{name}: {doubt}" for name, each in reports.items() for doubt in each.doubts),
+        *_doubts_of_headers(reports),
         *_doubts_of_voxels(listing, seen),
         *(doubts_about_classes(classes, division, present) if seen else ()),
         *([mended] if (mended := mended_in_words(prepared, store)) else []),
@@ -198,6 +198,16 @@ def _needs(
         f"memory for batches: {bytes_in_words(batch)} each, {bytes_in_words((2 * settings.workers + 1) * batch)} with "
         "those that are prepared ahead"
     )
+
+
+def _doubts_of_headers(reports: Mapping[str, CaseReport]) -> Iterator[str]:
+    """Yield each doubt once, with all cases that it is about."""
+    names: dict[str, list[str]] = {}
+    for name, each in reports.items():
+        for doubt in each.doubts:
+            names.setdefault(doubt, []).append(name)
+    for doubt, of in names.items():
+        yield f"{some_of(of)}: {doubt}"
 
 
 def _doubts_of_voxels(listing: CaseList, seen: Mapping[str, Voxels]) -> Iterator[str]:

@@ -54,6 +54,8 @@ class SegmentationData(Data):
         annotated: Where some classes were annotated in some cases only: pattern of case names (with ``*`` and ``?``) ->
             the classes that were annotated in these cases. The others count there neither in losses nor in metrics.
             In cases that no pattern fits, all were annotated.
+        labels_on_image_grid: Whether labels are taken to be on the voxels of their images, whatever their headers say:
+            for labels that a tool wrote without geometry. The number of voxels must be the same along each axis.
         split: Which cases are trained on, and which are validated.
         preprocessing: Changes of each case that are made once and cached.
         augmentation: Random changes of each patch.
@@ -75,6 +77,7 @@ class SegmentationData(Data):
     workers: int = attrs.field(default=0, validator=attrs.validators.ge(0), metadata=HARMLESS)
     classes: tuple[str, ...] | None = attrs.field(default=None, validator=_names_each_once)
     annotated: Mapping[str, tuple[str, ...]] | None = attrs.field(default=None, validator=_each_names_some)
+    labels_on_image_grid: bool = False
     split: Split = Fraction()
     preprocessing: Preprocessing = Preprocessing()
     augmentation: Augmentation = attrs.field(default=Augmentation(), metadata=KEEPS_VALUES)
@@ -98,12 +101,15 @@ class SegmentationData(Data):
         Raises:
             DataError: No case can be listed, two have one name, or there is no such class.
         """
+        from trainkit_segmentation.cases.case import on_image_grids
         from trainkit_segmentation.data.chosen_classes import only_classes
 
         listing = self.find()
         names = [case.name for case in listing.cases]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise DataError(f"{listing.source}: several cases have one name: {some_of(twice)}")
+        if self.labels_on_image_grid:
+            listing = on_image_grids(listing)
         return only_classes(listing, self.classes)
 
     def inspect(self, recipe: Recipe, depth: Depth) -> Iterable[str | Problem | Progress]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,6 +32,10 @@ _MOST_BEFORE = 1 << 26  # bytes of extensions between header and voxels
 _MOST_AFTER = 1 << 20  # bytes that a packed file may hold after the voxels
 _BLOCK = 1 << 20
 _HOW_TO_TAKE_NAN = "; if that is outside of the field of view, set data.preprocessing.nan_as_zero = true"
+_NO_FORM = (
+    "the header has neither qform nor sform, so where its axes point is a guess (left, anterior, superior); write the "
+    "right orientation into it"
+)
 _SMALLEST_MM, _LARGEST_MM = 1e-6, 1e5
 _WORTH_TELLING = 30  # nibabel's level of a header's fault that it cannot tell how to correct
 
@@ -47,6 +51,7 @@ class Header:
         affine: (4, 4), from voxels to mm (right, anterior, superior).
         num_bytes: Size of the unpacked voxels.
         corrections: Entries of the header that are not allowed, and what is taken instead.
+        open_question: What the header leaves open, or contradicts, about where its axes point; None: nothing.
     """
 
     path: Path
@@ -55,6 +60,13 @@ class Header:
     affine: Array = attrs.field(eq=False)
     num_bytes: int
     corrections: tuple[str, ...] = ()
+    open_question: str | None = None
+
+    @property
+    def lacks_geometry(self) -> bool:
+        """Whether the header looks as if the tool that wrote it knew nothing of orientation and origin."""
+        turned = self.affine[:3, :3] - np.diag(np.diag(self.affine[:3, :3]))
+        return self.open_question == _NO_FORM or not (turned.any() or self.affine[:3, 3].any())
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -139,12 +151,17 @@ def grid_difference(one: Header, other: Header) -> str | None:
     """Return how two grids differ, in words; None if they agree to a tenth of a voxel."""
     if one.shape != other.shape:
         return f"{_size(one)} and {_size(other)} voxels"
-    corners = np.array([[x, y, z, 1] for x in (0, 1) for y in (0, 1) for z in (0, 1)], dtype=float)
-    corners[:, :3] *= np.array(one.shape) - 1
-    apart = np.sqrt((((one.affine - other.affine) @ corners.T)[:3] ** 2).sum(axis=0)).max()
+    apart = _corners_apart(one.affine, other.affine, one.shape)
     if apart <= _CLOSE * min(one.spacing_mm):
         return None
     return f"corners are up to {apart:.3g} mm apart (affines differ)"
+
+
+def _corners_apart(affine: Array, other: Array, shape: Sequence[int]) -> float:
+    """Return the largest distance in mm between the corners of two grids of one shape."""
+    corners = np.array([[x, y, z, 1] for x in (0, 1) for y in (0, 1) for z in (0, 1)], dtype=float)
+    corners[:, :3] *= np.array(shape) - 1
+    return float(np.sqrt((((affine - other) @ corners.T)[:3] ** 2).sum(axis=0)).max())
 
 
 class _Stored(NamedTuple):
@@ -196,6 +213,7 @@ def _stored(path: Path, file: Any) -> _Stored:
         shape = _shape(path, raw.get_data_shape())
         dtype = raw.get_data_dtype()
         start = float(raw["vox_offset"])
+        question = _open_question(raw, shape)
     if dtype.kind not in "iuf":
         raise DataError(f"{path}: voxels must be integers or real numbers, got {dtype}")
     _check_affine(path, affine)
@@ -206,8 +224,22 @@ def _stored(path: Path, file: Any) -> _Stored:
     _check_size(path, int(start) + num_bytes)
     _check_memory(path, math.prod(shape), dtype, (slope, intercept) not in ((None, None), (1.0, 0.0)))
     x, y, z = shape[:3]
-    header = Header(path, (x, y, z), shape[3] if len(shape) == 4 else 1, affine, num_bytes, tuple(faults.told))
+    channels = shape[3] if len(shape) == 4 else 1
+    header = Header(path, (x, y, z), channels, affine, num_bytes, tuple(faults.told), question)
     return _Stored(header, shape, dtype, int(start), slope, intercept)
+
+
+def _open_question(raw: Any, shape: tuple[int, ...]) -> str | None:
+    """Return what a header leaves open, or contradicts, about where its axes point."""
+    if raw["qform_code"] <= 0 and raw["sform_code"] <= 0:
+        return _NO_FORM
+    if raw["qform_code"] <= 0 or raw["sform_code"] <= 0:
+        return None
+    sform, qform = raw.get_sform(), raw.get_qform()
+    apart = _corners_apart(sform, qform, shape[:3])
+    if apart <= _CLOSE * np.sqrt((sform[:3, :3] ** 2).sum(axis=0)).min():
+        return None
+    return f"qform and sform of the header disagree by up to {apart:.2g} mm; the sform is taken"
 
 
 class _Faults:
