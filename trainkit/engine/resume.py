@@ -124,6 +124,8 @@ def _resume_from(
             console.say(
                 f"{file}: {why_nothing_is_left}; nothing is left to do{_how_to_continue(resolved.recipe, saved)}"
             )
+            for text in run_folder.doubts(begin.folder) if begin.folder is not None else ():
+                console.say(f"doubtful: {text}")
             return None
         console.say(f"{file}: {why_nothing_is_left}; the end of the run is made up for")
     then, is_complete = recipe_then(saved["recipe"], saved["components"], resolved, allow_code)
