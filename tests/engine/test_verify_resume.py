@@ -33,7 +33,8 @@ def test_it_proves_a_recipe_that_resumes_exactly() -> None:
     Path("trainkit/__init__.py").write_text("raise RuntimeError('this must not hide what is installed')")
     said: list[str] = []
     assert verify(resolve("toy.toml"), epochs=2, num_stops=1, say=said.append)
-    assert sum("the same, to the bit" in line for line in said) == 2
+    assert sum("the same, to the bit" in line for line in said) == 3
+    assert "validation_step_end" in said[-1]
     assert any("step 4 of epoch 0" in line for line in said)
 
 

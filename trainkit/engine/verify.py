@@ -66,19 +66,13 @@ def verify(resolved: Resolved, epochs: int, num_stops: int, say: Callable[[str],
         steps = _places(epochs * per_epoch, per_epoch, num_stops)
         run.add("verify", _StopAfter(epochs, steps))
         execute(run, Console(quiet=True))
-    whole = CheckpointFolder(folder / CHECKPOINTS).newest_good(say)[1]
+    whole = _trained(folder, say)
     places = {file: read_header(file) for file in CheckpointFolder(folder / CHECKPOINTS).files()}
     say(f"{epochs} epochs of {per_epoch} steps without a stop: {folder}")
-    same = True
-    for file in sorted(places, key=lambda file: (places[file]["epoch"], places[file]["step"])):
-        epoch, inside = places[file]["epoch"], places[file]["step"] - places[file]["epoch_step"]
-        if epoch == epochs:
-            continue
-        resumed = _in_new_process(file, epochs)
-        found = list(differences(whole, CheckpointFolder(resumed / CHECKPOINTS).newest_good(say)[1]))
+
+    def compare(place: str, resumed: Path) -> bool:
+        found = list(differences(whole, _trained(resumed, say)))
         logged = list(_lines_that_differ(folder, resumed))
-        same = same and not found and not logged
-        place = f"stopped after step {inside} of epoch {epoch}" if inside else f"stopped before epoch {epoch}"
         say(f"{place}: {'DIFFERENT' if found or logged else 'the same, to the bit'}")
         for line in logged[:1]:
             say(f"  first in {line}")
@@ -86,7 +80,25 @@ def verify(resolved: Resolved, epochs: int, num_stops: int, say: Callable[[str],
             say(f"  {line}")
         if len(found) > 8:
             say(f"  … and {len(found) - 8} more")
+        return not found and not logged
+
+    same = True
+    ordered = sorted(places, key=lambda file: (places[file]["epoch"], places[file]["step"]))
+    for file in ordered:
+        epoch, inside = places[file]["epoch"], places[file]["step"] - places[file]["epoch_step"]
+        if epoch < epochs:
+            place = f"stopped after step {inside} of epoch {epoch}" if inside else f"stopped before epoch {epoch}"
+            same = compare(place, _in_new_process("resume_until", file, epochs)[0]) and same
+    if places[ordered[0]]["epoch"] < epochs:
+        resumed, events = _in_new_process("interrupt_in_each_event", ordered[0], epochs)
+        same = compare(f"interrupted in each of {events}, and resumed each time", resumed) and same
     return same
+
+
+def _trained(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """Return the content of a run's newest checkpoint, without the identity of the run."""
+    content = CheckpointFolder(folder / CHECKPOINTS).newest_good(say)[1]
+    return {name: value for name, value in content.items() if name != "run"}
 
 
 def differences(one: Any, other: Any, name: str = "") -> Iterator[str]:
@@ -115,20 +127,60 @@ def resume_until(file: str, epochs: str) -> None:
     outcome = resume(Path(file), Console(quiet=True), allow_code=True, extra={"verify": _StopAfter(int(epochs))})
     if outcome is None:
         raise TrainkitError(f"{file}: there is nothing left to run")
-    sys.stdout.write(f"\n{outcome.run.state.folder.absolute()}\n")
+    _print_result(outcome.run.state.folder, "")
 
 
-def _in_new_process(file: Path, epochs: int) -> Path:
+_EVENTS = (
+    *("step_start", "backward_end", "step_end", "validation_start", "validation_step_end", "validation_end"),
+    *("epoch_end", "checkpoint", "epoch_start", "group_start", "group_stop", "picture"),
+)
+
+
+def interrupt_in_each_event(file: str, epochs: str) -> None:
+    """Resume from a checkpoint as `resume_until` does, but interrupt the run in each event in turn, and resume it."""
+    place, met = Path(file), []
+    for event in _EVENTS:
+        part = _interruption(event)
+        extra = {"verify": _StopAfter(int(epochs)), "interruption": part}
+        outcome = resume(place, Console(quiet=True), allow_code=True, extra=extra)
+        assert outcome is not None
+        place = outcome.run.state.folder
+        if not outcome.run.state.interrupted:
+            break
+        met.append(event)
+    else:
+        outcome = resume(place, Console(quiet=True), allow_code=True, extra={"verify": _StopAfter(int(epochs))})
+    _print_result(place, ", ".join(met))
+
+
+def _interruption(event: str) -> Live:
+    """Return a part that interrupts the run when an event happens for the first time."""
+
+    def interrupt(self: Live, state: State) -> None:
+        if not state.interrupted:
+            state.interrupt(f"verify-resume, in {event}")
+
+    made: Live = type("Interruption", (Live,), {f"on_{event}": interrupt})()
+    return made
+
+
+def _print_result(folder: Path, events: str) -> None:
+    sys.stdout.write(f"\n{events}\n{folder.absolute()}\n")
+
+
+def _in_new_process(function: str, file: Path, epochs: int) -> tuple[Path, str]:
+    """Call a function of this module in a new process; return the run folder and the events that it printed last."""
     # As for the command line, the working directory comes last in the path, so it hides no installed module.
     code = (
-        "import os, sys; from trainkit.engine.verify import resume_until; sys.path.append(os.getcwd()); "
-        "resume_until(*sys.argv[1:])"
+        f"import os, sys; from trainkit.engine.verify import {function}; sys.path.append(os.getcwd()); "
+        f"{function}(*sys.argv[1:])"
     )
     command = [sys.executable, "-P", "-c", code, str(file.absolute()), str(epochs)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise TrainkitError(f"resuming from {file} failed: {done.stderr.strip().splitlines()[-1]}")
-    return Path(done.stdout.splitlines()[-1])
+    *_, events, folder = done.stdout.splitlines()
+    return Path(folder), events
 
 
 def _places(steps: int, per_epoch: int, number: int) -> list[int]:
