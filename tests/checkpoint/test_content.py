@@ -19,6 +19,7 @@ from trainkit import CheckpointError
 from trainkit.checkpoint import file as checkpoint
 from trainkit.checkpoint.content import Content, SavedGroupContent, check, read_run
 from trainkit.checkpoint.file import read_header
+from trainkit.errors import RecipeError
 from trainkit.randomness import generator_states, restore_generators
 
 
@@ -100,6 +101,24 @@ def test_the_recipe_of_a_checkpoint_opens_no_file(
     with pytest.raises(Exception, match="extends: unknown key") as caught:
         toy_run.resume(tmp_path / "x.safetensors")
     assert "sesame" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "message"),
+    [
+        ("x = " + "[" * 3000 + "]" * 3000, "nested too deeply"),
+        (f"x = {'9' * 5000}\n", "a word of 5000 characters"),
+        ("x = [", "this is not TOML"),
+        ("x = 1\n" * 200_000, "characters, and a recipe may have"),
+    ],
+)
+def test_the_recipe_of_a_checkpoint_has_the_limits_of_a_recipe(
+    recipe: str, message: str, written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoint.write(tmp_path / "x.safetensors", read_run(written) | {"recipe": recipe})
+    with pytest.raises(RecipeError, match=message):
+        toy_run.resume(tmp_path / "x.safetensors")
 
 
 def test_an_impossible_position_of_numpys_generator_does_not_end_the_interpreter() -> None:

@@ -14,6 +14,7 @@ from trainkit.errors import RecipeError
 from trainkit.recipe.origin import dotted
 from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.resolve import resolve_text, write
+from trainkit.recipe.source import read
 
 if TYPE_CHECKING:
     from trainkit.recipe.positions import Where
@@ -39,6 +40,7 @@ def resolve_saved(
     Raises:
         RecipeError: The recipe cannot be used as it is; the message names packages that are others than then.
     """
+    read(text, source, Path.cwd(), resolved=True)  # refuses what is no TOML or passes a limit
     try:
         return resolve_text(
             _with_packages(text, components), Path.cwd(), sets, source=source, allow_code=allow_code, resolved=True
@@ -70,6 +72,7 @@ def recipe_then(
     try:
         return resolve_saved(text, components, "the checkpoint's recipe", (), allow_code).recipe, True
     except RecipeError:
+        read(text, "the checkpoint's recipe", Path.cwd(), resolved=True)
         saved = tomli.loads(text)
         named = {str(table.get("use")) for _, table in _tables(saved)}
         if any(":" in use and not (allow_code if isinstance(allow_code, bool) else use in allow_code) for use in named):
