@@ -22,6 +22,7 @@ from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.patterns import PreparedPatterns
 from trainkit_ptychography.scans.pixels import doubts_of_pixels, look_at_pixels
 from trainkit_ptychography.scans.prepare import Prepare
+from trainkit_ptychography.scans.sampling import beam_offset, mirrored_where_hidden
 from trainkit_ptychography.scans.scan import checked
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 from trainkit_ptychography.scans.simulated_live import simulate
@@ -296,3 +297,13 @@ def test_a_cluster_of_hot_pixels_is_found(tmp_path):
     assert line_of(doubts(settings(written(tmp_path, counts)))[0]) == {
         "bad_pixels": [[4, 25], [4, 26], [5, 25], [5, 26]]
     }
+
+
+def test_a_gap_through_the_bright_disc_does_not_move_the_beam(tmp_path):
+    counts = COUNTS.copy()
+    counts[:, 17:19], counts[:, :, 12:14] = -1, -1
+    data = settings(written(tmp_path, counts), prepare={"bad_values": [-1]})
+    assert doubts(data) == []
+    scan = checked(data.read())
+    assert abs(np.array(beam_offset(mirrored_where_hidden(scan.survey.mean_YX, scan.scan.mask_YX)))).max() < 0.3
+    assert abs(np.array(beam_offset(scan.survey.mean_YX))).max() > 0.5

@@ -21,7 +21,7 @@ from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.probes.kind import Probe
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.prepare_live import prepared_probe
-from trainkit_ptychography.scans.sampling import beam_offset
+from trainkit_ptychography.scans.sampling import beam_offset, mirrored_where_hidden
 from trainkit_ptychography.scans.scan import Checked, Recording, Scan, checked
 
 _LIGHT = 0.998  # share of the light that the used part of the detector sees
@@ -110,7 +110,9 @@ def sample(recording: Recording, probe: Probe, seed: int, num: int) -> Sample:
     points_N = np.sort(np.argsort(away_N, kind="stable")[:num])
     part = _some(recording, points_N)
     shape_YX = part.intensities_NYX.shape[1:]
-    beam_2 = [round(each) for each in beam_offset(part.survey.mean_YX)]  # where it should be is said elsewhere
+    beam_2 = [
+        round(each) for each in beam_offset(mirrored_where_hidden(part.survey.mean_YX, part.scan.mask_YX))
+    ]  # where it should be is said elsewhere
     shape_VU = lit_part(np.roll(part.survey.mean_YX, [-each for each in beam_2], axis=(0, 1)))
     most = max(_LEAST_PATTERNS, _PIXELS // (shape_VU[0] * shape_VU[1]))
     if most < len(points_N):

@@ -99,6 +99,22 @@ def beam_offset(mean_YX: NDArray[np.floating]) -> tuple[float, float]:
     return (down + half[0]) % (2 * half[0]) - half[0], (right + half[1]) % (2 * half[1]) - half[1]
 
 
+def mirrored_where_hidden(mean_YX: NDArray[np.floating], counts_YX: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+    """Return a mean pattern in which pixels that do not count have the value of the opposite frequency.
+
+    A gap through the bright disc would move its centre of mass otherwise.
+
+    Args:
+        mean_YX: The mean pattern, zero frequency at [0, 0].
+        counts_YX: Which pixels count; None: all.
+    """
+    seen_YX: NDArray[np.float64] = np.asarray(mean_YX, dtype=np.float64)
+    if counts_YX is None:
+        return seen_YX
+    opposite = np.ix_(*(-np.arange(size) % size for size in seen_YX.shape))
+    return np.where(counts_YX, seen_YX, np.where(counts_YX[opposite], seen_YX[opposite], 0.0))
+
+
 def bright_radius(mean_YX: NDArray[np.floating]) -> float:
     """Return the radius of the disc of direct light: that of a circle as large as what is brighter than half of it."""
     level = float((mean_YX**2).sum() / mean_YX.sum())  # of a disc on a dark ground: its brightness

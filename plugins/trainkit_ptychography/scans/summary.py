@@ -22,6 +22,7 @@ from trainkit_ptychography.scans.sampling import (
     beam_offset,
     bright_radius,
     edge_share,
+    mirrored_where_hidden,
     neighbour_distances,
     oversampling,
     probe_diameter,
@@ -214,7 +215,7 @@ def _doubts_of_light(checked: Checked) -> Iterator[str]:
             "the mask hides the undiffracted beam, so a pattern's total, to which the probe's power is set, is too "
             "small: expect amplitudes of the object above 1"
         )
-    down, right = (round(each, 1) + 0.0 for each in beam_offset(mean_YX))  # not −0
+    down, right = (round(each, 1) + 0.0 for each in beam_offset(mirrored_where_hidden(mean_YX, scan.mask_YX)))  # not −0
     if hypot(down / shape[0], right / shape[1]) > 0.25:
         yield (
             f"the light is not near the zero frequency but ({down:.0f}, {right:.0f}) pixels off, as if patterns were "
