@@ -171,6 +171,18 @@ class CheckpointFolder:
             )
         return found
 
+    def has_none_of_this_run(self) -> bool:
+        """Return whether the run has not written a checkpoint yet; others, such as its parent's best, may be there."""
+        for path in self.files():
+            try:
+                self._position(path)
+            except _OtherRunError:
+                continue
+            except CheckpointError:
+                pass  # it is damaged, and may be of this run
+            return False
+        return True
+
     def newest_header(self) -> dict[str, Any] | None:
         """Return the header of the newest checkpoint, which may still be damaged; None: there is no checkpoint."""
         for path, _ in self._newest_first(lambda path, error: None):

@@ -307,7 +307,7 @@ def _newest(
     try:
         return checkpoints.newest_good(console.say, reader=read_run, set_damaged_aside=set_damaged_aside)
     except CheckpointError:
-        if not checkpoints.files() and identity_of(folder).recipe is not None:
+        if checkpoints.has_none_of_this_run() and identity_of(folder).recipe is not None:
             return None
         raise
 
