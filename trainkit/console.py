@@ -75,6 +75,12 @@ class Console:
         if shown:
             self._show(text)
 
+    def sync(self) -> None:
+        """Bring what was written to the log to the disk."""
+        if self._log is not None:
+            with contextlib.suppress(OSError), self._log.open("rb") as file:
+                os.fsync(file.fileno())
+
     def _keep(self, text: str) -> None:
         if self._log is None:
             self._unkept.append(text)

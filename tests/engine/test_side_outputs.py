@@ -65,7 +65,7 @@ def test_the_parts_after_one_that_fails_are_called_all_the_same() -> None:
 
 def test_pictures_and_the_chart_may_fail(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder.ACTIONS["picture"] = lambda state: raising(ValueError("nothing to see"))
-    monkeypatch.setattr(progress_chart, "draw", lambda state: raising(OSError("disk full")))
+    monkeypatch.setattr(progress_chart, "draw", lambda *_: raising(OSError("disk full")))
     ending = run()
     assert ending.code is ExitCode.FINISHED
     assert "hooks.recorder, in on_picture: ValueError: nothing to see" in log_of(ending.run.state)

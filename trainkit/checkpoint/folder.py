@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import logging
 import os
@@ -92,15 +93,14 @@ class CheckpointFolder:
 
     def others(self) -> list[str]:
         """Return, in words, what lies among the checkpoints without being one."""
-        if not self.path.is_dir():
-            return []
-        kinds = {path: _kind_of(path) for path in self.path.iterdir()}
-        known = {path for path, kind in kinds.items() if kind == "file" and _NAME.fullmatch(path.name)}
-        return sorted(
-            path.name if kind == "file" else f"{path.name} ({kind})"
-            for path, kind in kinds.items()
-            if path not in known and not is_unfinished(path) and SET_ASIDE not in path.name
-        )
+        found = []
+        with contextlib.suppress(OSError), os.scandir(self.path) as entries:
+            for entry in entries:
+                is_file, path = entry.is_file(), self.path / entry.name
+                known = _NAME.fullmatch(entry.name) or SET_ASIDE in entry.name or is_unfinished(path)
+                if not (is_file and known):
+                    found.append(entry.name if is_file else f"{entry.name} ({_kind_of(path)})")
+        return sorted(found)
 
     def write(self, content: Mapping[str, Any]) -> Path:
         """Write a checkpoint under the name for its position, and return the file.
@@ -235,7 +235,7 @@ class CheckpointFolder:
         if self._last is None:  # the first time in this process: what earlier starts of the run have left
             ordered = self._newest_first(lambda path, error: None)
             self._last = [path.name for path, _ in itertools.islice(ordered, keep_last + 1)][::-1]
-            for path in self.files():
+            for path in self._named_like_checkpoints():
                 if path.name not in self._last and not is_regular(path.name) and self._is_ours(path):
                     self._removable.add(path.name)
         self._last = [name for name in self._last if name != newest.name] + [newest.name]
@@ -255,7 +255,7 @@ class CheckpointFolder:
     def _newest_first(self, skip: Callable[[Path, CheckpointError], None]) -> Iterator[tuple[Path, Position]]:
         """Yield the run's checkpoints whose header can be read; ``skip`` is called for others that come before."""
         left: dict[str, list[tuple[int, Path]]] = {"epoch": [], "step": []}
-        for path in self.files():
+        for path in self._named_like_checkpoints():
             kind, _, number = path.stem.partition("-")
             left[kind].append((int(number), path))
         first: dict[str, tuple[Position, Path]] = {}
@@ -265,6 +265,8 @@ class CheckpointFolder:
             for kind, paths in left.items():
                 while kind not in first and paths:
                     path = paths.pop()[1]
+                    if not path.is_file():
+                        continue
                     try:
                         first[kind] = self._position(path), path
                     except CheckpointError as error:
@@ -294,6 +296,8 @@ class CheckpointFolder:
         return Position(step, epoch)
 
     def _is_ours(self, path: Path) -> bool:
+        if not path.is_file():  # a named pipe, for example, would never answer
+            return False
         try:
             self._position(path)
         except CheckpointError:
@@ -301,7 +305,9 @@ class CheckpointFolder:
         return True
 
     def _named_like_checkpoints(self) -> list[Path]:
-        return [path for path in self.path.iterdir() if _NAME.fullmatch(path.name)] if self.path.is_dir() else []
+        if not self.path.is_dir():
+            return []
+        return [self.path / name for name in os.listdir(self.path) if _NAME.fullmatch(name)]
 
 
 class _OtherRunError(CheckpointError):

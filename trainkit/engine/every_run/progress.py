@@ -76,9 +76,18 @@ class Progress(Live):
                 self._console.say(f"{where}  {loss}")
 
     def on_checkpoint(self, state: State) -> None:
-        """Print the values and the times of an epoch that is finished, including its checkpoint."""
-        if state.steps_in_epoch or not state.step:
-            return  # saved inside an epoch, or before the first step
+        """Print values and times of an epoch that is finished, with its checkpoint, and bring the log to the disk."""
+        if state.step and not state.steps_in_epoch:  # else it was saved inside an epoch, or before the first step
+            self._report_epoch(state)
+        self._console.sync()
+
+    def on_run_end(self, state: State) -> None:
+        """Close the progress bar."""
+        if self._console.live:
+            self._console.live.stop()
+            self._console.live = None
+
+    def _report_epoch(self, state: State) -> None:
         rates = [f"{name} {lr:.3g}" for name, lr in state.learning_rates().items() if state.groups[name].active]
         values = [f"{name} {value:.4g}" for name, value in state.metrics.items() if not name.startswith("lr/")]
         text = "  ".join([*values, "lr " + " ".join(rates)])
@@ -90,12 +99,6 @@ class Progress(Live):
         self._console.say(line, shown=self._console.live is None)
         if self._console.live:
             self._update(state, text)
-
-    def on_run_end(self, state: State) -> None:
-        """Close the progress bar."""
-        if self._console.live:
-            self._console.live.stop()
-            self._console.live = None
 
     def _update(self, state: State, values: str) -> None:
         live = self._console.live

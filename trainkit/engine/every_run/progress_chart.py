@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from array import array
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trainkit.engine.every_run import metrics_file
 from trainkit.events import Live
@@ -13,36 +15,71 @@ if TYPE_CHECKING:
     from trainkit.state import State
 
 _NOT_VALUES = ("epoch", "step", "seconds")
+_MOST_MARKED = 500  # largest number of points of a curve that are marked one by one
 _MOST_NAMED = 12  # largest number of curves in a panel's legend
 
 
 class ProgressChart(Live):
-    """Part of every run: draws the chart when pictures are due, and at the end."""
+    """Part of every run: draws the chart when pictures are due, and at the end.
+
+    The curves are kept in memory. Only a resumed run reads ``metrics.jsonl``, once.
+    """
 
     def __init__(self) -> None:
         self._due = False
+        self._curves: dict[str, Curve] = {}
+
+    def on_run_start(self, state: State) -> None:
+        """Take in what earlier starts of the run have written."""
+        for line in metrics_file.read(state.folder) if state.step else ():
+            place = float(line["epoch"]) if "seconds" in line else _place_inside(line["step"], state)
+            self._take_in(place, {name: value for name, value in line.items() if name not in _NOT_VALUES})
+
+    def on_validation_end(self, state: State) -> None:
+        """Take in the values of a split that is evaluated inside an epoch."""
+        if not state.closing:
+            values = {name: value for name, value in state.metrics.items() if name.startswith(f"{state.split}/")}
+            self._take_in(_place_inside(state.step, state), values)
 
     def on_picture(self, state: State) -> None:
-        """Remember to draw after this epoch's line is written."""
+        """Remember to draw after this epoch's values are complete."""
         self._due = True
 
     def on_epoch_end(self, state: State) -> None:
-        """Draw if pictures are due."""
+        """Take in the epoch's values, and draw if pictures are due."""
+        self._take_in(float(state.epoch), state.metrics)
         if self._due:
             self._due = False
-            draw(state)
+            draw(state, self._curves)
+
+    def _take_in(self, place: float, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            if isinstance(value, (int, float)) and math.isfinite(value):
+                curve = self._curves.setdefault(name, Curve(array("d"), array("d")))
+                curve.places.append(place)
+                curve.values.append(value)
 
 
-def draw(state: State) -> None:
-    """Draw loss, learning rates and other values of the run folder's ``metrics.jsonl`` into ``progress.png``."""
+class Curve(NamedTuple):
+    """The values of one name over a run.
+
+    Attributes:
+        places: Their x-coordinates, in epochs.
+        values: The values.
+    """
+
+    places: array[float]
+    values: array[float]
+
+
+def draw(state: State, curves: Mapping[str, Curve]) -> None:
+    """Draw loss, learning rates and other values into ``progress.png`` of the run folder."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    lines = metrics_file.read(state.folder)
-    names = list(dict.fromkeys(name for line in lines for name in line if name not in _NOT_VALUES))
-    losses = [name for name in names if name.endswith("/loss")]
-    rates = [name for name in names if name.startswith("lr/")]
-    rest = [name for name in names if name not in losses and name not in rates]
+    losses = [name for name in curves if name.endswith("/loss")]
+    rates = [name for name in curves if name.startswith("lr/")]
+    rest = [name for name in curves if name not in losses and name not in rates]
     panel_of = _panels({name.partition("/")[2] for name in rest})
     others: dict[str, list[str]] = {}
     for name in rest:
@@ -53,20 +90,21 @@ def draw(state: State) -> None:
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for ax, (title, members) in zip(axes, panels, strict=True):
-        values: list[float] = []
+        smallest = math.inf
         for i, name in enumerate(members):
-            points = [(_place(line, state), line[name]) for line in lines if line.get(name) is not None]
+            points = list(zip(*curves[name], strict=True))
             if title == "learning rate":
                 points = [(epoch, value) for epoch, value in points if value > 0]
-            values += [value for _, value in points]
             if points:
-                ax.plot(*zip(*points, strict=True), marker=".", label=name if i < _MOST_NAMED else None)
-        if title in ("loss", "learning rate") and values and min(values) > 0:
+                smallest = min(smallest, *(value for _, value in points))
+                marker = "." if len(points) <= _MOST_MARKED else ""
+                ax.plot(*zip(*points, strict=True), marker=marker, label=name if i < _MOST_NAMED else None)
+        if title in ("loss", "learning rate") and 0 < smallest < math.inf:
             ax.set_yscale("log")
         _mark_starts(ax, state)
         ax.set_ylabel(title)
         ax.grid(alpha=0.3)
-        if values:
+        if smallest < math.inf:
             ax.legend(fontsize=8, ncols=1 + (len(members) - 1) // 6)
     axes[-1].set_xlabel("epoch")
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
@@ -74,9 +112,9 @@ def draw(state: State) -> None:
         figure.savefig(new, format="png")
 
 
-def _place(line: Mapping[str, Any], state: State) -> float:
-    """Return the x-coordinate of a line's values: its epoch, or a fraction of epochs if it is from inside one."""
-    return float(line["epoch"]) if "seconds" in line else line["step"] / state.steps_per_epoch - 1
+def _place_inside(step: int, state: State) -> float:
+    """Return the x-coordinate of a value from inside an epoch, as a fraction of epochs."""
+    return step / state.steps_per_epoch - 1
 
 
 def _panels(values: Collection[str]) -> dict[str, str]:
