@@ -18,10 +18,15 @@ def same(one: Any, other: Any) -> bool:
         shaped = isinstance(other, torch.Tensor) and (one.dtype, one.shape) == (other.dtype, other.shape)
         return shaped and bits(one) == bits(other)
     if isinstance(one, dict):
-        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+        return isinstance(other, dict) and list(one) == list(other) and all(same(one[key], other[key]) for key in one)
     if isinstance(one, (list, tuple)):
         return isinstance(other, (list, tuple)) and len(one) == len(other) and all(map(same, one, other))
     return type(one) is type(other) and repr(one) == repr(other)
+
+
+def trained(content: dict[str, Any]) -> dict[str, Any]:
+    """Return the content of a checkpoint without what tells runs apart: identity, and the folders in the recipe."""
+    return {key: value for key, value in content.items() if key not in ("run", "recipe")}
 
 
 def differences(one: Any, other: Any, name: str = "") -> list[str]:

@@ -123,7 +123,7 @@ def test_a_plan_shows_the_stages_without_torch(tmp_path: Path) -> None:
 
 def test_a_plan_of_schedules_by_step_takes_as_many_steps_as_it_is_told(tmp_path: Path) -> None:
     by_step = ("--set", "scheduler.by=step", "--set", "scheduler.warmup=5000")
-    plan = ("plan", ROOT / "recipes" / "ptycho_staged.toml", *by_step)
+    plan = ("plan", ROOT / "recipes" / "ptycho_hash.toml", *by_step)
     few = trainkit(*plan, folder=tmp_path)
     assert (few.returncode, few.stdout) == (2, "")
     assert "group object: a warm-up of 5000 leaves nothing" in few.stderr

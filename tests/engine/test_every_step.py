@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from clients import recorder
-from same import differences
+from same import differences, trained
 
 from trainkit import State
 from trainkit.checkpoint import file as checkpoint
@@ -181,7 +181,7 @@ def prove(text: str, *sets: str) -> int:
     files = sorted((whole.folder / "checkpoints").glob("*-*.safetensors"))
     last = whole.folder / "checkpoints" / f"epoch-{whole.epochs:04d}.safetensors"
     recorder.ACTIONS.clear()
-    expected = checkpoint.read(last)
+    expected = trained(checkpoint.read(last))
     for file in files:
         if file == last:
             continue
@@ -189,7 +189,7 @@ def prove(text: str, *sets: str) -> int:
         ending = resume(file, Console(quiet=True), allow_code=True)
         assert ending is not None
         assert ending.newest is not None
-        assert differences(checkpoint.read(ending.newest), expected) == [], file.name
+        assert differences(trained(checkpoint.read(ending.newest)), expected) == [], file.name
         assert lines(ending.run.state.folder) == lines(whole.folder), file.name
     return len(files) - 1
 
@@ -229,7 +229,7 @@ def test_an_interrupted_validation_is_done_anew_and_nothing_else_is_different(cl
     assert resumed is not None
     assert resumed.newest is not None
     last = whole.folder / "checkpoints" / "epoch-0004.safetensors"
-    assert differences(checkpoint.read(resumed.newest), checkpoint.read(last)) == []
+    assert differences(trained(checkpoint.read(resumed.newest)), trained(checkpoint.read(last))) == []
     assert lines(resumed.run.state.folder) == lines(whole.folder)
 
 

@@ -58,7 +58,7 @@ class SingleSliceModule(nn.Module):
         self.dr = nn.Parameter(torch.zeros(num, 2, dtype=data.dtype, device=data.device))
         self.scan = nn.Parameter(torch.zeros(2, 2, dtype=data.dtype, device=data.device))
         self._constraints = [(each, each.build(cast(LiveObject, self.object), probe)) for each in constraints]
-        self._watch = GeometryWatch(data, probe().detach().cpu().numpy())
+        self._watch = GeometryWatch(data, probe())
         self._curvature = Curvature(data.mask_YX)
         self._declare_curvature()
         # Saved with the model: a run that is interrupted while it validates must not put them in order twice.

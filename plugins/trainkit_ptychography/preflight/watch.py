@@ -32,15 +32,18 @@ class GeometryWatch:
 
     Args:
         data: The opened scan.
-        probe_MYX: The probe as it is told, before it is trained.
+        probe_MYX: The probe as it is told, before it is trained; it is copied.
     """
 
-    def __init__(self, data: LiveDiffraction, probe_MYX: NDArray[np.complexfloating]) -> None:
-        self._data, self._probe_MYX = data, probe_MYX
+    def __init__(self, data: LiveDiffraction, probe_MYX: Tensor) -> None:
+        self._data, self._probe_MYX = data, probe_MYX.detach().clone()
+
+    def _compare(self) -> Comparison | None:
+        return compare(self._data, self._probe_MYX.cpu().numpy())
 
     def warn(self) -> None:
         """Warn if the patterns fit the mirrored geometry better."""
-        found = compare(self._data, self._probe_MYX)
+        found = self._compare()
         if found is not None and found.mirror_is_better:
             _LOGGER.warning(
                 "the patterns contradict the geometry that is told: with the detector turned by 180°, or, for a round "
@@ -60,7 +63,7 @@ class GeometryWatch:
         kind = f"{len(points_P)} {'held-out ' if held_out else ''}patterns"
         if text := _no_better(misfit_P, empty_P, kind):
             state.doubt(text)
-        found = compare(self._data, self._probe_MYX)
+        found = self._compare()
         if found is not None and (text := _worse_than_mirror(misfit_P, found, kind)):
             state.doubt(text)
 

@@ -92,19 +92,20 @@ def _motion(
     weight_YX = window_YX * (mean_YX > 0.05 * mean_YX.max())
     if mask_YX is not None:
         weight_YX = weight_YX * mask_YX
-    # What stays in its place, the illumination, is divided out.
-    contrasts = []
-    for part_BYX in (first_BYX, second_BYX):
-        contrast_BYX = part_BYX / np.maximum(mean_YX, 1e-3 * mean_YX.max())
-        middle_B11 = (contrast_BYX * weight_YX).sum((1, 2), keepdims=True) / weight_YX.sum()
-        contrasts.append(np.fft.fft2(np.fft.fftshift((contrast_BYX - middle_B11) * weight_YX, axes=(1, 2))))
-    powers = [np.sqrt((np.abs(each) ** 2).mean((1, 2))) for each in contrasts]
-    correlation_BYX = np.fft.ifft2(contrasts[0].conj() * contrasts[1]).real / np.maximum(
-        (powers[0] * powers[1])[:, None, None], 1e-300
-    )
-    height, width = mean_YX.shape
-    place_B = correlation_BYX.reshape(len(correlation_BYX), -1).argmax(axis=1)
-    moved_B2 = np.stack(np.unravel_index(place_B, (height, width)), axis=1).astype(np.float64)
-    half_2 = np.array([height, width]) / 2
-    alike_B = correlation_BYX.reshape(len(correlation_BYX), -1).max(axis=1) * height * width / mean_YX.size
-    return (moved_B2 + half_2) % (2 * half_2) - half_2, alike_B
+    floor_YX = np.maximum(mean_YX, 1e-3 * mean_YX.max())
+
+    def spectrum(pattern_YX: NDArray[np.float64]) -> NDArray[np.complex128]:
+        contrast_YX = pattern_YX / floor_YX  # what stays in its place, the illumination, is divided out
+        middle = (contrast_YX * weight_YX).sum() / weight_YX.sum()
+        found: NDArray[np.complex128] = np.fft.fft2(np.fft.fftshift((contrast_YX - middle) * weight_YX))
+        return found
+
+    moved, alike = [], []
+    for first_YX, second_YX in zip(first_BYX, second_BYX, strict=True):  # one at a time, to take little memory
+        one, other = spectrum(first_YX), spectrum(second_YX)
+        power = np.sqrt((np.abs(one) ** 2).mean() * (np.abs(other) ** 2).mean())
+        correlation_YX = np.fft.ifft2(one.conj() * other).real / max(float(power), 1e-300)
+        moved.append(np.unravel_index(correlation_YX.argmax(), mean_YX.shape))
+        alike.append(correlation_YX.max())
+    half_2 = np.array(mean_YX.shape) / 2
+    return (np.array(moved, dtype=np.float64) + half_2) % (2 * half_2) - half_2, np.array(alike)

@@ -97,6 +97,7 @@ def prepare_each(
     Entries are written one by one: what was done stays done, whatever happens to this process. The arguments are those
     of `prepare_all`.
     """
+    _code()  # before there are threads: two that parse at once confuse Python 3.11
 
     def one(case: Case) -> PreparedCase | DataError:
         def make() -> tuple[Mapping[str, Array], Mapping[str, Any]]:
