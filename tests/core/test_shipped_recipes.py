@@ -39,9 +39,16 @@ def as_mos2(folder: Path) -> tuple[str, ...]:
 
 
 def as_siemens(folder: Path) -> tuple[str, ...]:
-    data = GENERATOR.poisson(20.0, (1, 16, SIZE, SIZE)).astype(np.float32)
-    probe = np.ones((1, 1, 1, 1, SIZE, SIZE), np.complex64)
-    np.savez(folder / "scan.npz", data=data, scan=GENERATOR.uniform(0, 9, (1, 16, 2)), probe=probe)
+    generator = np.random.default_rng(0)
+    where_N2 = generator.integers(0, 10, (16, 2))
+    y, x = np.mgrid[:SIZE, :SIZE] - SIZE // 2
+    probe = np.exp(-(y**2 + x**2) / 18 + 0.05j * (y**2 + x**2))
+    specimen = np.exp(1j * generator.random((SIZE + 10, SIZE + 10)))
+    patches = np.stack([specimen[row : row + SIZE, column : column + SIZE] for row, column in where_N2])
+    intensities = np.abs(np.fft.fft2(probe * patches, norm="ortho")) ** 2
+    data = generator.poisson(50.0 * intensities).astype(np.float32)[None]
+    guess = (7.0 * probe).astype(np.complex64)[None, None, None, None]
+    np.savez(folder / "scan.npz", data=data, scan=where_N2[None].astype(np.float64), probe=guess)
     return (f"data.path={folder / 'scan.npz'}",)
 
 
