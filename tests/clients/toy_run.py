@@ -40,7 +40,7 @@ def run(*sets: str, text: str = TOY) -> RunOutcome:
 def resume(path: Path, *sets: str, quiet: bool = True, **options: Any) -> RunOutcome:
     """Resume a run; there must be something left to do."""
     outcome = resume_from(path, Console(quiet), sets=sets, allow_code=True, **options)
-    assert outcome is not None
+    assert isinstance(outcome, RunOutcome)
     return outcome
 
 

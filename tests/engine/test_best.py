@@ -18,6 +18,7 @@ from trainkit import Monitor, State
 from trainkit.checkpoint.folder import Best, BestValues
 from trainkit.console import Console
 from trainkit.engine.resume import resume as resume_from
+from trainkit.engine.start import ExitCode
 
 EARLY = TOY.replace("[hooks.recorder]", '[hooks.early]\nuse = "early_stopping"\npatience = 2\n[hooks.recorder]')
 
@@ -137,7 +138,7 @@ def test_a_run_that_stopped_early_has_nothing_left_to_do(capsys: pytest.CaptureF
     first = run("run.epochs=9", text=EARLY).run.state
     assert len(lines(first.folder)) == 3
     for _ in range(2):
-        assert resume_from(first.folder, Console(), allow_code=True, sets=("run.name=other",)) is None
+        assert resume_from(first.folder, Console(), allow_code=True, sets=("run.name=other",)) is ExitCode.FINISHED
     said = capsys.readouterr().out
     assert "the run ended after 3 epochs: val/loss has not improved for 2 epochs (best 1, now 1)" in said
     assert "--epochs 19" in said
@@ -187,4 +188,4 @@ def test_the_end_of_a_run_that_stopped_early_is_made_up_for_without_another_step
     del recorder.ACTIONS["run_end"]
     state = resume(folder).run.state
     assert (state.epoch, state.ended) == (3, "stopped: val/loss has not improved for 2 epochs (best 1, now 1)")
-    assert resume_from(folder, Console(quiet=True), allow_code=True) is None
+    assert resume_from(folder, Console(quiet=True), allow_code=True) is ExitCode.FINISHED

@@ -22,6 +22,7 @@ from trainkit.engine.folder_lock import FolderInUseError, lock
 from trainkit.engine.identity import identity_of, newest_first
 from trainkit.engine.queue import run_all
 from trainkit.engine.resume import resume as resume_from
+from trainkit.engine.start import ExitCode
 from trainkit.recipe.resolve import resolve_text
 
 
@@ -82,7 +83,7 @@ def test_a_run_that_was_killed_after_its_last_save_is_finished_without_training(
         assert go_on() is start.ExitCode.FINISHED
     assert (events("run_end"), events("epoch_start"), len(folders())) == (1, 0, 1)
     assert run_folder.starts(folder)[-1]["finished"] is True
-    assert resume_from(folder, Console(), allow_code=True) is None
+    assert resume_from(folder, Console(), allow_code=True) is ExitCode.FINISHED
     assert go_on() is start.ExitCode.FINISHED
     assert events("run_end") == 1
     assert "the end of the run is made up for" in capsys.readouterr().out

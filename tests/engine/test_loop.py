@@ -291,7 +291,7 @@ def test_code_that_a_checkpoint_names_is_not_imported_unless_allowed() -> None:
 
 def test_a_finished_run_has_nothing_left_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     ending = run()
-    assert resume_from(ending.run.state.folder, Console(), allow_code=True) is None
+    assert resume_from(ending.run.state.folder, Console(), allow_code=True) is ExitCode.FINISHED
     assert "nothing is left to do" in capsys.readouterr().out
 
 

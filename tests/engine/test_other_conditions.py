@@ -126,3 +126,21 @@ def test_a_resume_without_a_change_mentions_none(capsys: pytest.CaptureFixture[s
     resume(first.folder, quiet=False)
     said = capsys.readouterr().out
     assert not [line for line in said.splitlines() if "changed" in line or " -> " in line or "warning" in line]
+
+
+def test_what_is_read_from_the_environment_is_said_before_any_part_can_use_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TOY_KEY", "16")
+    first = run('data.batch_size="${env.TOY_KEY}"').run.state
+    said: list[str] = []
+    build = Line.build
+
+    def listen(settings: Any, context: Any) -> Any:
+        said.append(capsys.readouterr().out)
+        return build(settings, context)
+
+    monkeypatch.setattr(Line, "build", listen)
+    resume(first.folder, "run.epochs=3", quiet=False)
+    assert "the environment variable TOY_KEY is read for data.batch_size" in said[0]
+    assert "TOY_KEY" in (first.folder / "log.txt").read_text()

@@ -65,6 +65,7 @@ def command(
         from trainkit.cli.run import report
         from trainkit.console import Console
         from trainkit.engine.resume import resume
+        from trainkit.engine.start import RunOutcome
 
         console = Console(quiet)
         lengths = {"run.epochs": epochs, "run.steps": steps}
@@ -72,7 +73,7 @@ def command(
         ending = resume(
             path, console, sets=sets, recipe=recipe, epoch=epoch, on_extend=on_extend, allow_code=allow_code
         )
-        if ending is not None:
+        if isinstance(ending, RunOutcome):
             with remembering():
                 report(ending, console)
-    sys.exit(ending.code if ending is not None else 0)
+    sys.exit(ending.code if isinstance(ending, RunOutcome) else ending)

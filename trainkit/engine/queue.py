@@ -14,7 +14,7 @@ from trainkit.engine import run_folder
 from trainkit.engine.identity import digest, newest_first
 from trainkit.engine.resume import resume
 from trainkit.engine.signals import remembering
-from trainkit.engine.start import ExitCode, RunOutcome, start
+from trainkit.engine.start import ExitCode, RunOutcome, finished_before, start
 from trainkit.errors import TrainkitError
 from trainkit.recipe.inputs import refuse_missing_inputs
 from trainkit.recipe.resolve import write
@@ -90,18 +90,16 @@ def run_all(
             )
             code = ExitCode.FAILED
             continue
-        if outcome is None:
-            doubts = run_folder.doubts(folder) if folder is not None else []
-            for text in doubts:
-                console.say(f"doubtful: {text}")
-            done.append(QueueResult(name, _with_doubts("skipped: finished already", doubts), None, 0.0, folder))
-            code = _worse(code, ExitCode.DOUBTFUL if doubts else ExitCode.FINISHED)
+        if not isinstance(outcome, RunOutcome):
+            what = _with_doubts("skipped: finished already", outcome is ExitCode.DOUBTFUL)
+            done.append(QueueResult(name, what, None, 0.0, folder))
+            code = _worse(code, outcome)
             continue
         with remembering() as signal:
             report(outcome, console)
         state = outcome.run.state
         best = outcome.best[0] if outcome.best else None
-        what = _with_doubts(state.ended, state.doubts)
+        what = _with_doubts(state.ended, bool(state.doubts))
         done.append(QueueResult(name, what, best, time.perf_counter() - began, state.folder))
         code = _worse(code, outcome.code)
         if signal.name is not None and number < len(recipes):
@@ -119,12 +117,14 @@ def _worse(one: ExitCode, other: ExitCode) -> ExitCode:
     return max(one, other, key=_FROM_BEST_TO_WORST.index)
 
 
-def _with_doubts(what: str, doubts: Sequence[str]) -> str:
-    return f"{what}, but doubtful" if doubts else what
+def _with_doubts(what: str, is_doubtful: bool) -> str:
+    return f"{what}, but doubtful" if is_doubtful else what
 
 
-def _run_one(resolved: Resolved, console: Console, continue_unfinished: bool) -> tuple[RunOutcome | None, Path | None]:
-    """Start or resume a run; return how it ended (None: it was finished before) and the folder of an earlier start."""
+def _run_one(
+    resolved: Resolved, console: Console, continue_unfinished: bool
+) -> tuple[RunOutcome | ExitCode, Path | None]:
+    """Start or resume a run; return how it ended (a code: it was finished before) and the folder of an earlier start."""
     if not continue_unfinished:
         refuse_missing_inputs([resolved])
         return start(resolved, console), None
@@ -136,7 +136,7 @@ def _run_one(resolved: Resolved, console: Console, continue_unfinished: bool) ->
             return start(resolved, console, locked=choosing.close), None
         if run_folder.is_finished(before):
             console.say(f"{before}: finished already")
-            return None, before
+            return finished_before(run_folder.doubts(before), console), before
         # Anybody may have put the checkpoint there, so it may only name code that this recipe names.
         named = [used.use for used in resolved.used if ":" in used.use]
         return resume(before, console, recipe=resolved, allow_code=named, locked=choosing.close), before

@@ -24,7 +24,7 @@ from trainkit.engine.fingerprint import other_data
 from trainkit.engine.folder_lock import FolderInUseError, lock
 from trainkit.engine.identity import CHECKPOINTS, Identity, Origin, identity_of, is_of_the_future, newest_first
 from trainkit.engine.saved_recipe import other_packages, recipe_then, resolve_saved
-from trainkit.engine.start import RunOutcome, execute, saver_of, start_in
+from trainkit.engine.start import ExitCode, RunOutcome, execute, finished_before, saver_of, start_in
 from trainkit.errors import CheckpointError, RecipeError
 from trainkit.groups.plan import GroupPlan, RunLength, plan_groups
 from trainkit.groups.resuming import (
@@ -64,7 +64,7 @@ def resume(
     allow_code: AllowCode = False,
     extra: Mapping[str, object] | None = None,
     locked: Callable[[], None] = lambda: None,
-) -> RunOutcome | None:
+) -> RunOutcome | ExitCode:
     """Resume a run from a checkpoint.
 
     From the newest checkpoint of a run folder, the run continues in that folder; from an earlier one, it continues in a
@@ -84,7 +84,7 @@ def resume(
         locked: Called when the run folder is locked.
 
     Returns:
-        How the run ended; None if there was nothing left to do.
+        How the run ended; if there was nothing left to do, only the exit code of the run that has ended.
 
     Raises:
         CheckpointError: There is no good checkpoint, or it does not fit the run.
@@ -95,6 +95,8 @@ def resume(
         begin = _choose(path, epoch, console, locks)
         locked()
         resolved = _resolve(recipe, begin, sets, allow_code)
+        for name, at in variables(resolved.tree).items():  # said before any part is built and can use the value
+            console.say(f"the environment variable {name} is read for {dotted(at)}")
         if begin.unsaved is not None:
             console.say(
                 f"the last start of the run in {begin.folder} saved nothing before it was killed: "
@@ -117,16 +119,17 @@ def _resume_from(
     on_extend: Choice | None,
     allow_code: AllowCode,
     extra: Mapping[str, object] | None,
-) -> RunOutcome | None:
+) -> RunOutcome | ExitCode:
     why_nothing_is_left = _nothing_left(resolved, saved)
     if why_nothing_is_left is not None:
         if not begin.in_place or begin.folder is None or run_folder.is_finished(begin.folder):
             console.say(
                 f"{file}: {why_nothing_is_left}; nothing is left to do{_how_to_continue(resolved.recipe, saved)}"
             )
-            for text in run_folder.doubts(begin.folder) if begin.folder is not None else ():
-                console.say(f"doubtful: {text}")
-            return None
+            doubts: Sequence[str] = saved.get("doubts", ())
+            if begin.in_place and begin.folder is not None:
+                doubts = run_folder.doubts(begin.folder)
+            return finished_before(doubts, console)
         console.say(f"{file}: {why_nothing_is_left}; the end of the run is made up for")
     then, is_complete = recipe_then(saved["recipe"], saved["components"], resolved, allow_code)
     if not is_complete:
@@ -176,10 +179,7 @@ def _resume_from(
     console.say(f"resuming from {file}: {saved['epoch']} epochs, {saved['step']} steps finished")
     forgetting = (f"group {name}: its schedule forgets the values so far" for name in forgotten)
     news = run_changes(saved, run, changes, news_of_data)
-    read = (
-        f"the environment variable {name} is read for {dotted(at)}" for name, at in variables(resolved.tree).items()
-    )
-    for line in (*read, *news, *forgetting, *group_changes(run, saved, old, groups)):
+    for line in (*news, *forgetting, *group_changes(run, saved, old, groups)):
         console.say(f"  {line}")
     for names, what in ((report.fresh, "start without optimizer state"), (report.unused, "no longer exist")):
         if names:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -146,6 +146,13 @@ def execute(run: Run, console: Console) -> RunOutcome:
             _end(run, console)
     saver = saver_of(run)
     return RunOutcome(run, _exit_code(state), saver.newest, saver.best)
+
+
+def finished_before(doubts: Sequence[str], console: Console) -> ExitCode:
+    """Say again why the result of a run that has nothing left to do is doubtful, and return its exit code."""
+    for text in doubts:
+        console.say(f"doubtful: {text}")
+    return ExitCode.DOUBTFUL if doubts else ExitCode.FINISHED
 
 
 def _exit_code(state: State) -> ExitCode:

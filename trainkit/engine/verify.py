@@ -18,7 +18,7 @@ from trainkit.engine.build import build
 from trainkit.engine.every_run import metrics_file
 from trainkit.engine.identity import CHECKPOINTS
 from trainkit.engine.resume import resume
-from trainkit.engine.start import execute
+from trainkit.engine.start import RunOutcome, execute
 from trainkit.errors import TrainkitError
 from trainkit.events import Live
 
@@ -125,7 +125,7 @@ def differences(one: Any, other: Any, name: str = "") -> Iterator[str]:
 def resume_until(file: str, epochs: str) -> None:
     """Resume from a checkpoint until ``epochs`` epochs are finished, and print the run folder as the last line."""
     outcome = resume(Path(file), Console(quiet=True), allow_code=True, extra={"verify": _StopAfter(int(epochs))})
-    if outcome is None:
+    if not isinstance(outcome, RunOutcome):
         raise TrainkitError(f"{file}: there is nothing left to run")
     _print_result(outcome.run.state.folder, "")
 
@@ -143,7 +143,7 @@ def interrupt_in_each_event(file: str, epochs: str) -> None:
         part = _interruption(event)
         extra = {"verify": _StopAfter(int(epochs)), "interruption": part}
         outcome = resume(place, Console(quiet=True), allow_code=True, extra=extra)
-        assert outcome is not None
+        assert isinstance(outcome, RunOutcome)
         place = outcome.run.state.folder
         if not outcome.run.state.interrupted:
             break
