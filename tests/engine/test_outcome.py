@@ -142,6 +142,15 @@ def test_a_resumed_run_is_judged_by_all_of_its_epochs(monkeypatch: pytest.Monkey
     assert resume(stopped.run.state.folder).code is ExitCode.DOUBTFUL
 
 
+def test_a_loss_that_means_something_else_since_a_resume_is_judged_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run().run.state
+    weighed = resume(first.folder, "run.epochs=4", "losses.squares.weight=1e6")
+    assert weighed.code is ExitCode.FINISHED
+    assert resume(weighed.run.state.folder, "run.epochs=6").code is ExitCode.FINISHED  # this is remembered
+    _let_the_loss_be([1.0, 1.0, 1e6, 1e6, 1e6, 1e6, 1e9], monkeypatch)
+    assert resume(weighed.run.state.folder, "run.epochs=7").code is ExitCode.DOUBTFUL
+
+
 def test_a_run_that_had_not_converged_says_so_and_is_not_doubtful(trainkit: CommandLine) -> None:
     Path("toy.toml").write_text(TOY)
     sets = ("--set", "run.epochs=12", "--set", "optimizer.lr=1e-4")

@@ -29,18 +29,40 @@ _SHARE = 0.01  # of what the whole run gained: a smaller gain at its end is not 
 class Outcome(Live):
     """Part of every run: it looks at the run's ``metrics.jsonl``, so a resumed run is judged as a whole.
 
+    A value that a resume has given another meaning is judged only from there.
+
     Args:
         options: The options that a resume needs, each after a space.
     """
 
     def __init__(self, options: str = "") -> None:
         self._options = options
+        self._first_epochs: dict[str, int] = {}  # value -> first epoch in which all of it has its present meaning
+
+    def on_resume(self, state: State) -> None:
+        """Remember from when on the values to come can be compared with each other."""
+        names = {name for line in metrics_file.read(state.folder) for name in line if "/" in name}
+        begin = state.epoch + (state.steps_in_epoch > 0)
+        self._first_epochs |= {name: begin for name in names if state.redefined(name)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return from which epoch on each value has its present meaning."""
+        return {"first_epochs": dict(self._first_epochs)}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        self._first_epochs = {str(name): int(epoch) for name, epoch in saved["first_epochs"].items()}
 
     def on_run_end(self, state: State) -> None:
         """Report what is doubtful, and a value that still improved."""
         if state.failed or state.interrupted:
             return
-        lines = [line for line in metrics_file.read(state.folder) if "seconds" in line]
+        first = self._first_epochs
+        lines = [
+            {name: value for name, value in line.items() if line["epoch"] >= first.get(name, 0)}
+            for line in metrics_file.read(state.folder)
+            if "seconds" in line
+        ]
         for text in _diverged(lines, state.monitor):
             state.doubt(text)
         values = [line[state.monitor.metric] for line in lines if line.get(state.monitor.metric) is not None]
