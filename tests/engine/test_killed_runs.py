@@ -199,6 +199,19 @@ def test_without_locks_a_process_that_counts_is_believed_and_one_that_is_silent_
 
 
 @pytest.mark.usefixtures("_no_locks")
+def test_a_new_run_counts_in_the_folder_that_got_its_name_and_leaves_no_heartbeat() -> None:
+    def beat(folder: Path) -> int:
+        return int(json.loads((folder / ".heartbeat").read_text())["beat"])
+
+    with run_folder.created(resolve_text(TOY, Path.cwd())) as folder:
+        until = time.monotonic() + 10.0
+        while not beat(folder) and time.monotonic() < until:
+            time.sleep(0.02)
+        assert beat(folder) > 0
+    assert not (folder / ".heartbeat").exists()
+
+
+@pytest.mark.usefixtures("_no_locks")
 def test_of_two_processes_that_wait_for_a_silent_one_only_one_takes_over(tmp_path: Path) -> None:
     (tmp_path / ".heartbeat").write_text(json.dumps(OTHER_HOST | {"beat": 7}))
     ended: list[str] = []

@@ -23,6 +23,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TextIO
 
+import attrs
+
 from trainkit.errors import TrainkitError
 from trainkit.files.writing import written_whole
 
@@ -58,8 +60,19 @@ class FolderInUseError(TrainkitError):
     """Another process trains in the run folder."""
 
 
+@attrs.define
+class Locked:
+    """A folder that this process has locked.
+
+    Attributes:
+        folder: Its path. Whoever renames the folder sets this, because the heartbeat is written there.
+    """
+
+    folder: Path
+
+
 @contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
+def lock(folder: Path) -> Iterator[Locked]:
     """Lock a run folder until the block ends.
 
     Raises:
@@ -73,13 +86,13 @@ def lock(folder: Path) -> Iterator[None]:
             f"{folder} cannot be locked: {error.strerror or error}; a run needs to write there"
         ) from error
     with file:
-        works = _take_lock_of_system(file, folder)
-        with contextlib.nullcontext() if works and not _is_on_network(folder) else _heartbeat(folder, works):
+        works, locked = _take_lock_of_system(file, folder), Locked(folder)
+        with contextlib.nullcontext() if works and not _is_on_network(folder) else _heartbeat(locked, works):
             file.seek(0)
             file.truncate()
             file.write(json.dumps(_this_process()) + "\n")
             file.flush()
-            yield
+            yield locked
 
 
 def _take_lock_of_system(file: TextIO, folder: Path) -> bool:
@@ -152,24 +165,25 @@ def _is_on_network(folder: Path) -> bool:
 
 
 @contextlib.contextmanager
-def _heartbeat(folder: Path, locked_here: bool) -> Iterator[None]:
+def _heartbeat(locked: Locked, locked_here: bool) -> Iterator[None]:
     """Keep a heartbeat in a folder.
 
     Args:
-        folder: The run folder.
+        locked: The run folder.
         locked_here: Whether no other process of this machine can be using it.
     """
-    path, mine = folder / HEARTBEAT, {**_this_process(), "token": secrets.token_hex(8)}
-    _make_way(path, folder, locked_here)
-    _create(path, mine | {"beat": 0}, folder)
+    path, mine = locked.folder / HEARTBEAT, {**_this_process(), "token": secrets.token_hex(8)}
+    _make_way(path, locked.folder, locked_here)
+    _create(path, mine | {"beat": 0}, locked.folder)
     ended = threading.Event()
-    beating = threading.Thread(target=_beat, args=(path, mine, ended), name="heartbeat", daemon=True)
+    beating = threading.Thread(target=_beat, args=(locked, mine, ended), name="heartbeat", daemon=True)
     beating.start()
     try:
         yield
     finally:
         ended.set()
         beating.join()
+        path = locked.folder / HEARTBEAT
         if _read(path).get("token") == mine["token"]:
             path.unlink(missing_ok=True)
 
@@ -183,10 +197,11 @@ def _create(path: Path, content: dict[str, Any], folder: Path) -> None:
         file.write(json.dumps(content) + "\n")
 
 
-def _beat(path: Path, mine: dict[str, Any], ended: threading.Event) -> None:
+def _beat(locked: Locked, mine: dict[str, Any], ended: threading.Event) -> None:
     number = 0
     while not ended.wait(BEAT_SECONDS):
         number += 1
+        path = locked.folder / HEARTBEAT
         if _read(path).get("token", mine["token"]) != mine["token"]:
             _LOGGER.warning("%s: another process has taken over this run folder; stop one of the two", path)
             return

@@ -82,9 +82,9 @@ def created(
     _remove_unfinished(above)
     new = above / f"{_UNFINISHED}{secrets.token_hex(8)}"
     new.mkdir()
-    with lock(new):
+    with lock(new) as locked:
         try:
-            folder = _filled_and_named(new, above, resolved, begun_from, after, on_extend)
+            locked.folder = folder = _filled_and_named(new, above, resolved, begun_from, after, on_extend)
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
