@@ -108,6 +108,14 @@ def test_one_of_several_processes_is_refused(environment: dict[str, str]) -> Non
         refuse_several_processes(environment)
 
 
-@pytest.mark.parametrize("environment", [{}, {"WORLD_SIZE": "1"}, {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"}])
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"WORLD_SIZE": "1"},
+        {"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"},
+        {"SLURM_JOB_ID": "7", "SLURM_STEP_ID": "5", "SLURM_STEP_NUM_TASKS": "1", "SLURM_NTASKS": "4"},
+    ],
+)
 def test_the_only_process_of_a_job_is_not_refused(environment: dict[str, str]) -> None:
     refuse_several_processes(environment)

@@ -21,7 +21,8 @@ def refuse_several_processes(environment: Mapping[str, str] = os.environ) -> Non
     """
     sizes = {name: environment.get(name, "") for name in _SIZES}
     if not _is_in_batch_script(environment):
-        sizes |= {name: environment.get(name, "") for name in ("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS")}
+        name = "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environment else "SLURM_NTASKS"
+        sizes[name] = environment.get(name, "")  # the latter may be that of the job, in an interactive step of it
     for name, size in sizes.items():
         if size.isdecimal() and int(size) > 1:
             raise RecipeError(
