@@ -119,6 +119,15 @@ def stops_at(settings: EarlyStopping, values: list[float | None], state: State |
     return None
 
 
+def test_what_an_older_trainkit_remembered_is_also_forgotten_when_its_value_means_something_else():
+    state = state_of()
+    state.redefined = lambda name: "the data has changed"
+    part: Any = EarlyStopping(metric="val/loss").build(CONTEXT)
+    part.load_state_dict({"best": 0.1, "since": 3})
+    part.on_resume(state)
+    assert (part.best, part.since) == (None, None)
+
+
 def test_a_run_that_gets_better_is_not_stopped():
     assert stops_at(EarlyStopping(patience=1), [1 / (1 + e) for e in range(50)]) is None
 

@@ -90,7 +90,7 @@ class Patience(Live):
         why = state.redefined(now[0])
         if self.watched not in (None, now):
             why = f"it now watches {now[0]} ({now[1]})"
-        if why is not None and self.watched is not None:
+        if why is not None and (self.best, self.since) != (None, None):
             self.best = self.since = None
             name = type(self.settings).__name__
             _LOGGER.warning("%s: the best value so far and the patience begin anew, because %s", name, why)
