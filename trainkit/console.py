@@ -102,11 +102,9 @@ class Console:
             else:
                 sys.stdout.write(text + "\n")
                 sys.stdout.flush()
-        except (
-            OSError,
-            ValueError,
-            AttributeError,
-        ) as error:  # never opened: None
+        except RuntimeError:
+            pass  # a signal arrived while Python was writing to the same stream, and this is what its handler says
+        except (OSError, ValueError, AttributeError) as error:  # AttributeError: never opened, None
             self.quiet, self.live = True, None
             discard_output()
             if not isinstance(error, BrokenPipeError):  # then the reader, for example `head`, has seen enough

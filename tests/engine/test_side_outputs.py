@@ -15,9 +15,10 @@ from clients.toy_run import TOY, lines, run
 from trainkit import NonFiniteError, State
 from trainkit.checkpoint.folder import CheckpointFolder
 from trainkit.console import Console
+from trainkit.engine import run_folder
 from trainkit.engine.every_run import progress_chart
 from trainkit.engine.start import ExitCode, start
-from trainkit.errors import CheckpointError
+from trainkit.errors import CheckpointError, PartError
 from trainkit.recipe.resolve import resolve_text
 
 ROOT = Path(__file__).parents[2]
@@ -90,6 +91,36 @@ def test_a_checkpoint_that_cannot_be_written_ends_the_run(monkeypatch: pytest.Mo
     monkeypatch.setattr(CheckpointFolder, "write", lambda *_: raising(CheckpointError("disk full")))
     with pytest.raises(CheckpointError, match="disk full"):
         run()
+
+
+def test_what_ended_the_run_is_reported_even_if_its_end_cannot_be_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(CheckpointFolder, "write", lambda *_: raising(CheckpointError("no space left")))
+    monkeypatch.setattr(run_folder, "note_end", lambda *_, **__: raising(OSError(28, "No space left on device")))
+    with pytest.raises(CheckpointError, match="no space left"):
+        run()
+    (log,) = Path("runs/toy").glob("*/log.txt")
+    assert "how the run ended cannot be recorded" in log.read_text()
+
+
+def test_a_part_that_leaves_the_program_at_the_runs_end_is_a_failure() -> None:
+    recorder.ACTIONS["run_end"] = lambda state: sys.exit(0)
+    with pytest.raises(PartError, match=r"called sys.exit\(0\)"):
+        run()
+    (folder,) = Path("runs/toy").iterdir()
+    assert not run_folder.is_finished(folder)
+
+
+def test_what_a_signal_says_while_a_message_is_being_written_is_in_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = Console()
+    console.log_to(tmp_path / "log.txt")
+    reentrant = RuntimeError("reentrant call inside <_io.BufferedWriter name='<stdout>'>")  # as CPython says it
+    with monkeypatch.context() as patched:
+        patched.setattr(sys.stdout, "write", lambda _: raising(reentrant))
+        console.say("SIGTERM: finishing this step, then saving")
+    assert "SIGTERM" in (tmp_path / "log.txt").read_text()
+    assert not console.quiet
 
 
 def test_a_loss_that_is_not_finite_ends_the_run_whoever_reads_it_first() -> None:

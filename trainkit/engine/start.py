@@ -126,12 +126,10 @@ def execute(run: Run, console: Console) -> RunOutcome:
         except NonFiniteError as error:
             state.ended = f"failed: {error}"
             raise NonFiniteError(_explain(run, error)) from error
-        except SystemExit as error:  # it would end the program as if all was well
+        except SystemExit as error:
             state.ended = "failed: SystemExit"
             console.say(traceback.format_exc(), shown=False)
-            ended = PartError(f"a part of the run called sys.exit({error.code!r}), which ends the whole program")
-            ended.log = state.folder / run_folder.LOG
-            raise ended from error
+            raise _no_exit(error, state) from error
         except BaseException as error:
             state.ended = f"failed: {type(error).__name__}"
             if isinstance(error, PartError):
@@ -146,6 +144,13 @@ def execute(run: Run, console: Console) -> RunOutcome:
             _end(run, console)
     saver = saver_of(run)
     return RunOutcome(run, _exit_code(state), saver.newest, saver.best)
+
+
+def _no_exit(error: SystemExit, state: State) -> PartError:
+    """Return what is raised instead of an exception that would end the program as if all was well."""
+    instead = PartError(f"a part of the run called sys.exit({error.code!r}), which ends the whole program")
+    instead.log = state.folder / run_folder.LOG
+    return instead
 
 
 def finished_before(doubts: Sequence[str], console: Console) -> ExitCode:
@@ -192,12 +197,13 @@ def _end(run: Run, console: Console) -> None:
         PartError: A part failed, and the run had not failed before.
     """
     state = run.state
-    first: BaseException | None = None
+    first: Exception | None = None
     for listener in run.events["run_end"]:
         try:
             fire([listener], state)
         except (Exception, SystemExit) as error:
             console.say(traceback.format_exc(), shown=False)
+            error = _no_exit(error, state) if isinstance(error, SystemExit) else error
             if first is not None or state.failed:
                 console.say(f"warning: {error}")
             else:
@@ -207,7 +213,13 @@ def _end(run: Run, console: Console) -> None:
     if first is not None:
         state.ended = f"failed: {type(first).__name__}"
     finished = not (state.interrupted or state.failed)
-    run_folder.note_end(state.folder, state.ended, finished=finished, doubts=state.doubts)
+    try:
+        run_folder.note_end(state.folder, state.ended, finished=finished, doubts=state.doubts)
+    except OSError as error:  # what ended the run first, such as a full disk, is what is reported
+        console.say(
+            f"warning: how the run ended cannot be recorded in {state.folder} ({error.strerror or error}); "
+            "trainkit resume makes up for it"
+        )
     if first is not None:
         if isinstance(first, PartError):
             first.log = state.folder / run_folder.LOG
