@@ -124,7 +124,7 @@ def _with_doubts(what: str, is_doubtful: bool) -> str:
 def _run_one(
     resolved: Resolved, console: Console, continue_unfinished: bool
 ) -> tuple[RunOutcome | ExitCode, Path | None]:
-    """Start or resume a run; return how it ended (a code: it was finished before) and the folder of an earlier start."""
+    """Start or resume a run; return how it ended, or the code of one that had ended, and an earlier start's folder."""
     if not continue_unfinished:
         refuse_missing_inputs([resolved])
         return start(resolved, console), None
