@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -122,3 +123,14 @@ def test_neither_torch_nor_a_component_is_imported(folder: Path) -> None:
         env=os.environ | {"PYTHONPATH": ""},
     )
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_a_name_stands_for_the_same_run_as_for_resume(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(folder, Path("toy", folder.name))
+    shutil.copytree(folder, Path("runs", "toy"))
+    assert (
+        json.loads(inspected("toy", "--json").output)["file"] == f"toy/{folder.name}/checkpoints/{newest(folder).name}"
+    )

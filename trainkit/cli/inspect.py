@@ -97,21 +97,14 @@ def inspect(path: Path) -> Inspection:
     """
     from trainkit.checkpoint.folder import CheckpointFolder
     from trainkit.engine import run_folder
-    from trainkit.engine.identity import CHECKPOINTS, identity_of, newest_first
+    from trainkit.engine.identity import CHECKPOINTS, identity_of, run_folder_at
 
     found = Inspection()
     if path.is_file():
         found.file = str(path)
         _read(path, found)
         return found
-    candidates = [path, Path("runs") / path]
-    folders = [each for each in candidates if (each / CHECKPOINTS).is_dir()]
-    folders += [folder for each in candidates if each.is_dir() for folder in newest_first(each.glob("*"))]
-    if not folders:
-        raise CheckpointError(
-            f"there is no run at {path}; give a checkpoint, a run folder, or the name of a run in runs/"
-        )
-    folder = folders[0]
+    folder = run_folder_at(path)
     checkpoints = CheckpointFolder(folder / CHECKPOINTS, identity_of(folder).id)
     files = checkpoints.files()
     found.num_checkpoints = len(files)

@@ -18,6 +18,7 @@ import attrs
 from xxhash import xxh3_128_hexdigest
 
 from trainkit.checkpoint.folder import CheckpointFolder
+from trainkit.errors import CheckpointError
 
 if TYPE_CHECKING:
     from trainkit.groups.resuming import Choice
@@ -136,6 +137,22 @@ def newest_first(folders: Iterable[Path]) -> list[Path]:
         (created_at, folder.name == run_id, folder) for folder in folders for run_id, created_at in _placed(folder)
     ]
     return [folder for *_, folder in sorted(found, reverse=True)]
+
+
+def run_folder_at(path: Path) -> Path:
+    """Return the run folder that a path stands for: the path, the newest run in it, or either of these below runs/.
+
+    Raises:
+        CheckpointError: There is none.
+    """
+    for candidate in (path, Path("runs") / path):
+        if (candidate / CHECKPOINTS).is_dir():
+            return candidate
+        for folder in newest_first(candidate.glob("*")):
+            return folder
+    raise CheckpointError(
+        f"there is no run at {path}; give a checkpoint (*.safetensors), a run folder, or the name of a run in runs/"
+    )
 
 
 def _placed(folder: Path) -> Iterator[tuple[str, str]]:

@@ -21,11 +21,11 @@ from trainkit.engine.environment import conditions
 from trainkit.engine.every_run import metrics_file
 from trainkit.engine.every_run.saving import facts_of, restore
 from trainkit.engine.fingerprint import other_data
-from trainkit.engine.folder_lock import FolderInUseError, lock
-from trainkit.engine.identity import CHECKPOINTS, Identity, Origin, identity_of, is_of_the_future, newest_first
+from trainkit.engine.folder_lock import lock
+from trainkit.engine.identity import CHECKPOINTS, Identity, Origin, identity_of, is_of_the_future, run_folder_at
 from trainkit.engine.saved_recipe import other_packages, recipe_then, resolve_saved
 from trainkit.engine.start import ExitCode, RunOutcome, execute, finished_before, saver_of, start_in
-from trainkit.errors import CheckpointError, RecipeError
+from trainkit.errors import CheckpointError, RecipeError, TrainkitError
 from trainkit.groups.plan import GroupPlan, RunLength, plan_groups
 from trainkit.groups.resuming import (
     CHOICES,
@@ -172,7 +172,7 @@ def _resume_from(
     saver_of(run).newest = file
     if begin.in_place:
         run_folder.describe(folder, resolved, run.identity, origin, on_extend)
-    if file.parent.name == CHECKPOINTS:
+    if file.parent.name == CHECKPOINTS and _is_history_of(saved, file.parent.parent):
         metrics_file.cut_back(file.parent.parent, saved["epoch"], run.state.evaluated_step, into=folder)
     console.log_to(folder / run_folder.LOG)
     console.say(f"run folder: {folder}")
@@ -256,26 +256,26 @@ def _choose(path: Path, epoch: int | None, console: Console, locks: contextlib.E
 
     Raises:
         CheckpointError: There is no such checkpoint.
-        FolderInUseError: Another process trains in the folder, and the run would continue there.
+        TrainkitError: Another process trains in the folder, or it cannot be written, and the run would continue there.
     """
     given, folder = _named(path, epoch, console)
     if folder is None:
         assert given is not None
         return _Beginning(given, read_run(given), None, in_place=False)
-    in_use: FolderInUseError | None = None
+    not_ours: TrainkitError | None = None
     try:
         locks.enter_context(lock(folder))
-    except FolderInUseError as error:
+    except TrainkitError as error:  # another process has it, or it can only be read
         if given is None and epoch is None:
             raise
-        in_use = error  # an earlier checkpoint may still be resumed from, in a new folder
+        not_ours = error  # an earlier checkpoint may still be resumed from, in a new folder
     else:
         run_folder.tidy(folder)
     run_id = identity_of(folder).id
     checkpoints = CheckpointFolder(folder / CHECKPOINTS, run_id)
     if others := checkpoints.others():
         console.say(f"left alone in {checkpoints.path}: {some_of(others)}")
-    newest = _newest(checkpoints, folder, console, set_damaged_aside=in_use is None)
+    newest = _newest(checkpoints, folder, console, set_damaged_aside=not_ours is None)
     if given is None and epoch is None:
         if newest is None:
             return _without_checkpoint(folder)
@@ -291,8 +291,8 @@ def _choose(path: Path, epoch: int | None, console: Console, locks: contextlib.E
         console.say(f"{file} is a checkpoint of run {writer}, not of the run in {folder}, {run_id}")
         newest = None
     in_place = newest is not None and (newest[1]["step"], newest[1]["epoch"]) <= (saved["step"], saved["epoch"])
-    if in_place and in_use is not None:
-        raise in_use
+    if in_place and not_ours is not None:
+        raise not_ours
     return _Beginning(file, saved, folder, in_place)
 
 
@@ -334,6 +334,15 @@ def _without_checkpoint(folder: Path) -> _Beginning:
     return _Beginning(file, saved, folder, True, identity)
 
 
+def _is_history_of(saved: Mapping[str, Any], folder: Path) -> bool:
+    """Return whether the values in a run folder are those that led to a checkpoint, which may be of its parent."""
+    known, writer = identity_of(folder), run_id_of(saved)
+    if writer in (None, known.id):
+        return True
+    parent = known.parent
+    return parent is not None and parent.run == writer and saved["epoch"] <= parent.epoch
+
+
 def _named(path: Path, epoch: int | None, console: Console) -> tuple[Path | None, Path | None]:
     """Return the checkpoint and the run folder that a path stands for; one of them may be None.
 
@@ -347,19 +356,13 @@ def _named(path: Path, epoch: int | None, console: Console) -> tuple[Path | None
             raise CheckpointError(f"{path} is a single checkpoint; --epoch needs a run folder to choose from")
         folder = path.absolute().parent
         return path, run_folder.short_path(folder.parent) if folder.name == CHECKPOINTS else None
-    for candidate in (path, Path("runs") / path):
-        if (candidate / CHECKPOINTS).is_dir():
-            return None, candidate
-        found = list(candidate.glob("*"))
-        for folder in newest_first(found):
-            if others := sorted(each.name for each in found if not (each / CHECKPOINTS).is_dir()):
-                console.say(f"left alone in {candidate}: {some_of(others)}")
-            if is_of_the_future(folder):
-                console.say(f"warning: {folder} is the newest run by its date, but this date is yet to come")
-            return None, folder
-    raise CheckpointError(
-        f"there is no run at {path}; give a checkpoint (*.safetensors), a run folder, or the name of a run in runs/"
-    )
+    folder = run_folder_at(path)
+    if folder not in (path, Path("runs") / path):  # it was chosen among others
+        if others := sorted(each.name for each in folder.parent.glob("*") if not (each / CHECKPOINTS).is_dir()):
+            console.say(f"left alone in {folder.parent}: {some_of(others)}")
+        if is_of_the_future(folder):
+            console.say(f"warning: {folder} is the newest run by its date, but this date is yet to come")
+    return None, folder
 
 
 # ---- parameter groups -----------------------------------------------------------------------------------------------
