@@ -14,7 +14,7 @@ import pytest
 from clients import recorder
 from clients.toy_run import TOY, lines, resume, run
 
-from trainkit import State
+from trainkit import State, TrainkitError
 from trainkit.checkpoint import file as checkpoint
 from trainkit.console import Console
 from trainkit.engine import folder_lock, run_folder, start
@@ -164,6 +164,17 @@ def test_an_earlier_epoch_of_a_run_in_use_may_be_resumed_from_in_a_new_folder() 
         assert resume(folder, epoch=1).run.state.folder != folder
 
 
+def test_an_earlier_epoch_of_a_run_that_can_only_be_read_may_be_resumed_from_in_a_new_folder() -> None:
+    folder = run("checkpoint.keep_last=2").run.state.folder
+    (folder / ".lock").unlink()
+    (folder / ".lock").mkdir()  # so that it cannot be locked, whoever runs this test
+    with pytest.raises(TrainkitError, match="a run needs to write there"):
+        resume(folder, "run.epochs=3")
+    assert resume(folder, epoch=1).run.state.folder != folder
+    with pytest.raises(TrainkitError, match="a run needs to write there"):
+        resume(folder, "run.epochs=3", epoch=2)
+
+
 OTHER_HOST = {"process": 12, "host": "another-machine", "user": "ada", "since": "2026-01-01T00:00:00+00:00"}
 
 
@@ -288,6 +299,7 @@ def test_a_checkpoint_of_another_run_is_named_and_never_continued_in_place(capsy
     shutil.copy(aside, foreign)
     ending = resume(foreign, "run.epochs=4", quiet=False)
     assert ending.run.state.folder not in (first, second)
+    assert [line["epoch"] for line in lines(ending.run.state.folder)] == [3], "the values before are of another run"
     assert f"is a checkpoint of run {first.name}, not of the run in {second}" in capsys.readouterr().out
 
 

@@ -205,19 +205,6 @@ class CheckpointFolder:
             )
         return path
 
-    def has_later(self, file: Path, content: Mapping[str, Any]) -> bool:
-        """Return whether the run has an undamaged checkpoint that is newer than the given one."""
-        position = Position(content["step"], content["epoch"])
-        for other, its_position in self._newest_first(lambda path, error: None):
-            if its_position <= position:
-                return False
-            try:
-                if other.name != file.name and read(other):
-                    return True
-            except CheckpointError:
-                continue  # a damaged file does not count
-        return False
-
     def prune(self, keep_last: int, keep_every: int, best: Sequence[Best], newest: Path) -> None:
         """Remove the checkpoints that the settings do not keep; one that cannot be removed is said, and stays.
 
