@@ -274,6 +274,28 @@ def test_runs_that_start_in_one_second_with_the_same_id_have_a_folder_each(monke
     assert run("run.epochs=1").run.state.folder != run("run.epochs=1").run.state.folder
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_folder_that_another_start_removes_before_it_is_locked_is_made_again(
+    begun: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, removed = run_folder.lock, []
+
+    def late(folder: Path) -> Any:
+        if len(removed) < 2:
+            removed.append(folder)
+            if not begun:
+                shutil.rmtree(folder)
+            else:  # it is being removed just now
+                raise FolderInUseError("by another start")
+        return real(folder)
+
+    monkeypatch.setattr(run_folder, "lock", late)
+    with run_folder.created(resolve_text(TOY, Path.cwd())) as folder:
+        with pytest.raises(FolderInUseError), real(folder):
+            pass
+        assert folder.name == identity_of(folder).id
+
+
 def test_the_newest_run_is_the_one_that_began_last_whatever_the_times_of_files() -> None:
     first, second = (run("run.epochs=1").run.state.folder for _ in range(2))
     for path in first.rglob("*"):

@@ -28,8 +28,9 @@ import attrs
 
 from trainkit.checkpoint.folder import CheckpointFolder
 from trainkit.engine.environment import environment
-from trainkit.engine.folder_lock import lock
+from trainkit.engine.folder_lock import LOCK, FolderInUseError, Locked, lock
 from trainkit.engine.identity import CHECKPOINTS, IDENTITY, Identity, Origin, digest, identity_of, parsed_time
+from trainkit.errors import TrainkitError
 from trainkit.files.writing import make_folder, remove_unfinished, set_aside, sync_folder, written_whole
 from trainkit.recipe.resolve import write
 
@@ -80,15 +81,36 @@ def created(
     above = short_path(settings.dir / settings.name)
     make_folder(above)
     _remove_unfinished(above)
-    new = above / f"{_UNFINISHED}{secrets.token_hex(8)}"
-    new.mkdir()
-    with lock(new) as locked:
+    with contextlib.ExitStack() as locks:
+        locked = _new_folder(above, locks)
+        new = locked.folder
         try:
             locked.folder = folder = _filled_and_named(new, above, resolved, begun_from, after, on_extend)
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
         yield folder
+
+
+def _new_folder(above: Path, locks: contextlib.ExitStack) -> Locked:
+    """Make a folder without a name, and lock it.
+
+    Another process that starts may take it for one that a killed process left, and remove it, until it is locked. Then
+    another one is made.
+    """
+    while True:
+        new = above / f"{_UNFINISHED}{secrets.token_hex(8)}"
+        new.mkdir()
+        with contextlib.ExitStack() as attempt:
+            try:
+                locked = attempt.enter_context(lock(new))
+            except TrainkitError as error:
+                if new.exists() and not isinstance(error, FolderInUseError):
+                    raise
+                continue
+            if (new / LOCK).exists():
+                locks.enter_context(attempt.pop_all())
+                return locked
 
 
 def _filled_and_named(
