@@ -110,6 +110,13 @@ def test_a_part_that_leaves_the_program_at_the_runs_end_is_a_failure() -> None:
     assert not run_folder.is_finished(folder)
 
 
+def test_a_part_that_leaves_the_program_while_it_is_built_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recorder.Recorder, "build", lambda *_: sys.exit(0))
+    with pytest.raises(PartError, match=r"hooks.recorder, in build, called sys.exit\(0\)"):
+        run()
+    assert not [*Path("runs/toy").iterdir()]
+
+
 def test_what_a_signal_says_while_a_message_is_being_written_is_in_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -146,6 +146,8 @@ def _building(part: str) -> Iterator[None]:
         yield
     except Exception as error:
         blame(error, f"{part}, in build")
+    except SystemExit as error:  # it would end the program, and a queue, as if all was well
+        raise PartError(f"{part}, in build, called sys.exit({error.code!r}), which ends the whole program") from error
 
 
 def _check_built(part: str, built: object, as_promised: bool, wanted: str) -> None:
