@@ -378,3 +378,14 @@ def test_a_line_that_a_killed_process_did_not_end_is_no_damage(capsys: pytest.Ca
     resume(folder, "run.epochs=3", quiet=False)
     assert "metrics.jsonl" not in capsys.readouterr().out
     assert [line["epoch"] for line in lines(folder)] == [0, 1, 2]
+
+
+def test_a_run_whose_folder_lost_its_name_and_its_identity_knows_both_from_its_checkpoints() -> None:
+    first = run("run.epochs=3", "checkpoint.keep_every=1").run.state.folder
+    second = resume(first, epoch=1).run.state.folder
+    (second / "run.json").write_text("{")
+    moved = second.rename(second.with_name("a name of its own"))
+    ending = resume(moved, "run.epochs=4")
+    assert ending.run.state.folder == moved
+    said = checkpoint.read_header(moved / "checkpoints" / "epoch-0004.safetensors")["run"]
+    assert (said["id"], said["parent"]["run"], said["parent"]["epoch"]) == (second.name, first.name, 1)

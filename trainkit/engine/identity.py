@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from xxhash import xxh3_128_hexdigest
 
+from trainkit.checkpoint.file import read_header
 from trainkit.checkpoint.folder import CheckpointFolder
 from trainkit.errors import CheckpointError
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 IDENTITY = "run.json"
 CHECKPOINTS = "checkpoints"
+_FEW = 5  # checkpoints that are asked for a run's id if run.json does not say it
 _NAME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d)-[0-9a-f]{4,}(-\d+)?")
 
 
@@ -77,15 +79,46 @@ def digest(recipe: str) -> str:
 
 
 def identity_of(folder: Path) -> Identity:
-    """Return a run's identity from its folder; if it is not written there, from the folder's name."""
+    """Return a run's identity from its folder; if it is not written there, from its checkpoints, or from its name."""
     try:
         found = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
         return _structured(found)
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         name = folder.resolve().name
-        time = _NAME.fullmatch(name)
+        written: dict[str, Origin | None] = {}
+        for run_id, parent in _in_checkpoints(folder / CHECKPOINTS):
+            written.setdefault(run_id, parent)
+        run_id = name if name in written or not written else next(iter(written))
+        time = _NAME.fullmatch(run_id)
         created_at = datetime.strptime(time[1], "%Y-%m-%dT%H-%M-%S").replace(tzinfo=UTC).isoformat() if time else ""
-        return Identity(name, created_at)
+        return Identity(run_id, created_at, written.get(run_id))
+
+
+def _in_checkpoints(folder: Path) -> Iterator[tuple[str, Origin | None]]:
+    """Yield the id and the parent of the run that wrote each of the last few checkpoints of a folder, newest first."""
+    files = CheckpointFolder(folder).files() if folder.is_dir() else []
+    for file in sorted(files, key=lambda file: file.stem.partition("-")[2], reverse=True)[:_FEW]:
+        try:
+            said = read_header(file)["run"]
+            yield str(said["id"]), _origin(said["parent"])
+        except (CheckpointError, TypeError, KeyError):
+            continue  # damaged, or of an older version
+
+
+def _origin(value: Any) -> Origin | None:
+    """Return an origin as it was read.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if value is None:
+        return None
+    known = Origin(**value)
+    if not isinstance(known.checkpoint, str) or not isinstance(known.run, str | None):
+        raise TypeError("a text is expected")
+    if type(known.epoch) is not int or type(known.step) is not int:
+        raise TypeError("a whole number is expected")
+    return known
 
 
 def _structured(found: Mapping[str, Any]) -> Identity:
@@ -94,18 +127,7 @@ def _structured(found: Mapping[str, Any]) -> Identity:
     Raises:
         ValueError, TypeError, KeyError: It is not what `describe` writes.
     """
-
-    def origin(value: Any) -> Origin | None:
-        if value is None:
-            return None
-        known = Origin(**value)
-        if not isinstance(known.checkpoint, str) or not isinstance(known.run, str | None):
-            raise TypeError("a text is expected")
-        if type(known.epoch) is not int or type(known.step) is not int:
-            raise TypeError("a whole number is expected")
-        return known
-
-    known = Identity(**{**found, "parent": origin(found["parent"]), "begun_from": origin(found["begun_from"])})
+    known = Identity(**{**found, "parent": _origin(found["parent"]), "begun_from": _origin(found["begun_from"])})
     if not all(isinstance(text, str) for text in (known.id, known.created)) or not isinstance(known.recipe, str | None):
         raise TypeError("a text is expected")
     if known.on_extend not in (None, "stretch", "hold", "restart") or parsed_time(known.created) is None:
