@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -22,16 +23,24 @@ from trainkit_ptychography.models.single_slice import SingleSlice
 from trainkit_ptychography.models.single_slice_live import SingleSliceModule
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
-from trainkit_ptychography.scans.scan import checked
+from trainkit_ptychography.scans.scan import Recording, checked
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 
 EVENT: Any = SimpleNamespace(epoch=0, step=0)
 
 
-def a_step(loss: Any, dose: float = 1e6, modes: int = 1, parts: int = 1, weight: float = 1.0):
-    """Return a model close to the truth, with the gradients of a step, and what the loss is as a function of it."""
+def a_step(loss: Any, dose: float = 1e6, modes: int = 1, parts: int = 1, weight: float = 1.0, unmeasured: float = 0.0):
+    """Return a model close to the truth, with the gradients of a step, and what the loss is as a function of it.
+
+    Of each pattern, a share of the pixels, drawn anew, was not measured.
+    """
     settings = SimulatedDiffraction(scan_shape=(6, 6), detector_size=32, dose_per_square_angstrom=dose)
-    data = LiveDiffraction(checked(settings.read()), Context(0, torch.device("cpu"), 0, 1, Path()), 36, 0.0)
+    recording = settings.read()
+    if unmeasured:
+        patterns = np.array(recording.intensities_NYX)
+        patterns[np.random.default_rng(3).random(patterns.shape) < unmeasured] = np.nan
+        recording = Recording(patterns, attrs.evolve(recording.scan, frame_masks=True))
+    data = LiveDiffraction(checked(recording), Context(0, torch.device("cpu"), 0, 1, Path()), 36, 0.0)
     model = SingleSlice(probe=Aperture(modes=modes)).build(data)
     assert isinstance(model, SingleSliceModule)
     truth = data.scan.truth
@@ -96,6 +105,12 @@ def test_the_probes_curvature_bounds_the_second_derivative_for_one_mode_and_seve
         told = curvature_of(model.probe.modes)
         model.on_step_end(EVENT)
         assert 0.2 <= seen_share(total, model.probe.modes, told) <= 1.0
+
+
+def test_pixels_that_single_patterns_lack_do_not_count_as_a_misfit():
+    model, _ = a_step(Amplitude(), unmeasured=0.3)
+    # The amplitude loss curves by 2 along each amplitude, and is a mean over 36 patterns.
+    assert float(model._curvature.along_amplitude()) == pytest.approx(2 / 36, rel=0.02)
 
 
 def test_the_curvature_is_known_only_between_backward_pass_and_update():

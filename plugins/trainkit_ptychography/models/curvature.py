@@ -36,6 +36,7 @@ class Part(NamedTuple):
         probe_MYX: The probe's modes.
         intensities_BYX: What the model expects.
         amplitudes_BYX: What was measured.
+        mask: Which pixels count, (Y, X) or (B, Y, X); None: all.
     """
 
     index_B: Tensor
@@ -44,20 +45,17 @@ class Part(NamedTuple):
     probe_MYX: Tensor
     intensities_BYX: Tensor
     amplitudes_BYX: Tensor
+    mask: Tensor | None
 
 
 class Curvature:
     """The curvature for the gradients of the current step, computed when an optimizer asks for it.
 
-    Args:
-        mask_YX: Which pixels of a pattern count; None: all.
-
     Attributes:
         recording: Whether batches belong to an optimizer step.
     """
 
-    def __init__(self, mask_YX: Tensor | None) -> None:
-        self._mask_YX = mask_YX
+    def __init__(self) -> None:
         self._parts: list[Part] = []
         self._gradients: dict[int, Tensor] = {}  # number of the part -> (B, Y, X)
         self.recording = False
@@ -77,7 +75,10 @@ class Curvature:
         """Record a batch of the step. Its intensities must still have their graph."""
         keep = partial(self._gradients.__setitem__, len(self._parts))
         part.intensities_BYX.register_hook(keep)  # type: ignore[no-untyped-call]
-        self._parts.append(Part(*(each.detach() for each in part)))
+        patch_BYX, probe_MYX, expected_BYX = (
+            each.detach() for each in (part.patch_BYX, part.probe_MYX, part.intensities_BYX)
+        )
+        self._parts.append(part._replace(patch_BYX=patch_BYX, probe_MYX=probe_MYX, intensities_BYX=expected_BYX))
 
     # ---- along the parameters ---------------------------------------------------------------------------------------
 
@@ -124,8 +125,8 @@ class Curvature:
             part = self._parts[number]
             amplitudes_BYX = part.intensities_BYX.sqrt()
             misfit_BYX = amplitudes_BYX - part.amplitudes_BYX
-            if self._mask_YX is not None:
-                misfit_BYX = misfit_BYX * self._mask_YX
+            if part.mask is not None:
+                misfit_BYX = misfit_BYX * part.mask
             slope = slope + (2 * amplitudes_BYX * gradient_BYX * misfit_BYX).sum()
             misfit = misfit + misfit_BYX.square().sum()
         smallest = torch.finfo(misfit.dtype).tiny  # of a fit without misfit, whose gradient is 0 as well

@@ -59,7 +59,7 @@ class SingleSliceModule(nn.Module):
         self.scan = nn.Parameter(torch.zeros(2, 2, dtype=data.dtype, device=data.device))
         self._constraints = [(each, each.build(cast(LiveObject, self.object), probe)) for each in constraints]
         self._watch = GeometryWatch(data, probe())
-        self._curvature = Curvature(data.mask_YX)
+        self._curvature = Curvature()
         self._declare_curvature()
         # Saved with the model: a run that is interrupted while it validates must not put them in order twice.
         self.register_buffer("ordered_epoch", torch.tensor(-1))
@@ -71,7 +71,9 @@ class SingleSliceModule(nn.Module):
         probe_MYX, patch_BYX = self.probe(), self.object(corner_B2).squeeze(0)  # of one slice
         expected_BYX = intensities(probe_MYX, shift_B2, patch_BYX)
         if self._curvature.recording and expected_BYX.requires_grad:
-            self._curvature.record(Part(index_B, corner_B2, patch_BYX, probe_MYX, expected_BYX, batch["amplitudes"]))
+            mask = batch.get("mask", self._data.mask_YX)  # of each pattern, where they differ
+            amplitudes_BYX = batch["amplitudes"]
+            self._curvature.record(Part(index_B, corner_B2, patch_BYX, probe_MYX, expected_BYX, amplitudes_BYX, mask))
         return {"intensities": expected_BYX}
 
     def _intensities(self, index_B: Tensor, displacement_B2: Tensor) -> Tensor:
