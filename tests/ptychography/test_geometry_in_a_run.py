@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -14,6 +15,8 @@ from trainkit.console import Console
 from trainkit.engine.start import ExitCode, RunOutcome, start
 from trainkit.recipe.resolve import resolve_text
 from trainkit_ptychography.preflight.mirror import compare
+from trainkit_ptychography.scans.kind_live import LiveDiffraction
+from trainkit_ptychography.scans.scan import checked
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 
 RECIPE = """
@@ -98,6 +101,21 @@ def test_the_comparison_with_the_mirror_is_remembered_for_the_same_patterns_and_
     assert other.told == pytest.approx(found.told, rel=1e-4)
     file.write_text("not JSON")  # damaged: found again
     assert compare(data, probe_MYX) == found
+
+
+def test_patterns_that_are_turned_around_are_compared_anew(tmp_path: Path) -> None:
+    recording = SimulatedDiffraction(scan_shape=(6, 6), detector_size=24).read()
+    turned_NYX = np.roll(np.asarray(recording.intensities_NYX)[:, ::-1, ::-1], 1, axis=(1, 2))  # totals are the same
+    context = Context(0, torch.device("cpu"), 0, 1, tmp_path)
+    probe_MYX = torch.rand(1, 24, 24).numpy() + 0j
+    found, turned = (
+        compare(LiveDiffraction(checked(each), context, 36, 0.0), probe_MYX)
+        for each in (recording, recording._replace(intensities_NYX=turned_NYX))
+    )
+    assert found is not None
+    assert turned is not None
+    assert turned.told != found.told
+    assert turned.told == pytest.approx(found.mirrored, rel=0.2)  # the same question asked the other way round
 
 
 def test_a_cache_that_cannot_be_written_keeps_no_run_from_going_on(tmp_path: Path) -> None:

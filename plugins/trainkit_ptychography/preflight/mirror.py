@@ -12,11 +12,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import NamedTuple
 
 import attrs
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 from xxhash import xxh3_128
 
 from trainkit import written_whole
@@ -32,7 +34,7 @@ _PATTERNS = 128
 _LEAST_PATTERNS = 64
 _PIXELS = 2**19  # of all patterns together
 _LARGEST_SHARE = 0.5  # of the mirror's gain that the geometry as told has, for the mirror to be clearly better
-_VERSION = 1  # of what is remembered
+_VERSION = 2  # of what is remembered
 
 
 @attrs.frozen
@@ -61,7 +63,7 @@ class Comparison:
 
 
 def compare(data: LiveDiffraction, probe_MYX: NDArray[np.complexfloating]) -> Comparison | None:
-    """Return how the told geometry and its mirror fit, as it was remembered for the same patterns and probe.
+    """Return how the told geometry and its mirror fit, as it was remembered for the same patterns, places and probe.
 
     Args:
         data: The opened scan.
@@ -72,16 +74,18 @@ def compare(data: LiveDiffraction, probe_MYX: NDArray[np.complexfloating]) -> Co
     """
     if len(data.scan.positions_N2) < _FEWEST:
         return None
-    digest = xxh3_128(str(data.facts()["fingerprint"]).encode())
-    digest.update(np.ascontiguousarray(probe_MYX, np.complex64).tobytes())
-    file = _folder() / f"{digest.hexdigest()}-{_VERSION}.json"
+    asked = _asked(data, probe_MYX)
+    file = _folder() / f"{asked.digest()}-{_VERSION}.json"
     try:
         return Comparison(
             **{name: float(value) for name, value in json.loads(file.read_text(encoding="utf-8")).items()}
         )
     except (OSError, ValueError, TypeError, AttributeError):
         pass  # nothing is remembered
-    found = _compared(data, probe_MYX)
+    told, mirrored = (
+        try_out(asked.amplitudes_NVU, asked.mask_NVU, asked.probe_MVU, sign * asked.places_N2) for sign in (1.0, -1.0)
+    )
+    found = Comparison(told.misfit, mirrored.misfit, told.empty, sureness(told, mirrored), visibility(mirrored))
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(file) as new:
@@ -91,7 +95,25 @@ def compare(data: LiveDiffraction, probe_MYX: NDArray[np.complexfloating]) -> Co
     return found
 
 
-def _compared(data: LiveDiffraction, probe_MYX: NDArray[np.complexfloating]) -> Comparison:
+class _Asked(NamedTuple):
+    """What a trial is given, apart from the sign of the places."""
+
+    amplitudes_NVU: Tensor
+    mask_NVU: Tensor | None
+    probe_MVU: NDArray[np.complexfloating]
+    places_N2: NDArray[np.float64]
+
+    def digest(self) -> str:
+        """Return a digest of all of it: the same patterns, turned around, fit another geometry."""
+        mask_NVU = torch.ones(0) if self.mask_NVU is None else self.mask_NVU
+        digest = xxh3_128()
+        for values in (self.amplitudes_NVU.numpy(), mask_NVU.numpy(), self.probe_MVU, self.places_N2):
+            digest.update(f"{values.dtype} {values.shape} ".encode())
+            digest.update(np.ascontiguousarray(values).tobytes())
+        return digest.hexdigest()
+
+
+def _asked(data: LiveDiffraction, probe_MYX: NDArray[np.complexfloating]) -> _Asked:
     positions_N2 = data.scan.positions_N2
     order = np.argsort(np.hypot(*(positions_N2 - np.median(positions_N2, axis=0)).T), kind="stable")[:_PATTERNS]
     batches = list(data.some(torch.from_numpy(np.sort(order))))
@@ -112,8 +134,7 @@ def _compared(data: LiveDiffraction, probe_MYX: NDArray[np.complexfloating]) -> 
     amplitudes_NVU = amplitudes_NYX[chosen][:, rows[:, None], columns]
     probe_MVU = prepared_probe(probe_MYX, shape_VU, 1, (False, False))
     places_N2 = positions_N2[np.sort(order)][chosen] * np.array(shape_VU) / np.array(shape_YX)
-    told, mirrored = (try_out(amplitudes_NVU, mask_NVU, probe_MVU, sign * places_N2) for sign in (1.0, -1.0))
-    return Comparison(told.misfit, mirrored.misfit, told.empty, sureness(told, mirrored), visibility(mirrored))
+    return _Asked(amplitudes_NVU, mask_NVU, probe_MVU.astype(np.complex64), places_N2)
 
 
 def _folder() -> Path:
