@@ -31,7 +31,7 @@ from trainkit_ptychography.scans.sampling import (
 from trainkit_ptychography.scans.scan import Checked, Recording, Scan, checked
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 from trainkit_ptychography.scans.simulated_live import patterns
-from trainkit_ptychography.scans.summary import doubts, known_probe_diameter, summary, typical_step
+from trainkit_ptychography.scans.summary import doubts, known_oversampling, known_probe_diameter, summary, typical_step
 
 ROOT = Path(__file__).parents[2]
 
@@ -136,6 +136,26 @@ def test_nothing_is_wrong_with_a_sound_scan():
         said(Recording(VACUUM[None].astype(np.float32), attrs.evolve(sound().scan, positions_N2=np.zeros((1, 2)))))
         == ""
     )
+
+
+def test_the_disc_on_a_rectangular_detector_is_as_large_as_told():
+    shape = (SIZE, 2 * SIZE)  # of pixels that are half as wide as they are high
+    probe = aperture_probe(shape, PIXEL, WAVELENGTH, 25.0, {"C10": (-60.0, 0.0)})
+    pattern = 1e4 * patterns(np.ones((128, 128), complex), probe, np.array([[64.0, 64.0]]))[0]
+    recording = sound(intensities=np.repeat(pattern[None].astype(np.float32), 80, axis=0))
+    assert said(recording) == ""
+    text = "\n".join(summary(checked(recording), 8))
+    figures, of_square = known_oversampling(checked(recording)), known_oversampling(checked(sound()))
+    assert figures is not None
+    assert figures == pytest.approx(of_square, rel=0.03)
+    assert f"{1e3 * WAVELENGTH / PIXEL / SIZE:.4g} × {1e3 * WAVELENGTH / PIXEL / SIZE / 2:.4g} mrad a pixel" in text
+
+
+def test_a_gap_through_the_disc_does_not_make_it_smaller():
+    mask = np.ones((SIZE, SIZE), bool)
+    mask[1:12, :] = False
+    whole = np.repeat(VACUUM[None].astype(np.float32), 80, axis=0)
+    assert "the bright disc" not in said(sound(intensities=whole * mask, mask_YX=mask))
 
 
 WITH_EMPTY = np.repeat(VACUUM[None].astype(np.float32), 80, axis=0)

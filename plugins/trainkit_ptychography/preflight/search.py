@@ -15,7 +15,7 @@ import numpy as np
 from trainkit_ptychography.physics.trial import Trial
 from trainkit_ptychography.preflight.geometry import ORIENTATIONS, Geometry
 from trainkit_ptychography.preflight.sample import Sample
-from trainkit_ptychography.scans.sampling import bright_radius
+from trainkit_ptychography.scans.sampling import bright_radius, disc_radius, mirrored_where_hidden
 
 _SURE = 6.0  # standard errors
 _DECISIVE = 0.6  # of the best gain: no other orientation is near
@@ -139,15 +139,16 @@ class Search:
             return best
         if scan.wavelength_angstrom is None or scan.pixel_size_angstrom is None:
             return best
-        mean_YX = self._sample.part.survey.mean_YX
-        radius = 1e-3 * semiangle * scan.pixel_size_angstrom * mean_YX.shape[0] / scan.wavelength_angstrom
-        measured = bright_radius(mean_YX) / radius
+        mean_YX = mirrored_where_hidden(self._sample.part.survey.mean_YX, scan.mask_YX)
+        told = disc_radius(mean_YX.shape, scan.pixel_size_angstrom, scan.wavelength_angstrom, semiangle)
+        measured = bright_radius(mean_YX) / told
         if abs(measured - 1) <= _NOT_THE_DISC:
             return best
-        largest = mean_YX.shape[0] / 2 / radius  # an aperture as large as the detector
+        # An aperture as large as the detector.
+        largest = scan.wavelength_angstrom / (2e-3 * semiangle * scan.pixel_size_angstrom)
         found = []
         for name, sense in (("detector_factor", -1), ("semiangle_factor", 1)):
-            fitting = attrs.evolve(best, **{name: measured**sense})
+            fitting = attrs.evolve(best, **{name: measured**sense})  # type: ignore[arg-type]
             for change in (0.05, 0.02, 0.01):
                 now = getattr(fitting, name)
                 near = [each for each in (now * (1 - change), now * (1 + change)) if each**sense < largest]

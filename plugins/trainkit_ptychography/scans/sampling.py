@@ -121,6 +121,21 @@ def bright_radius(mean_YX: NDArray[np.floating]) -> float:
     return float(np.sqrt((mean_YX > 0.5 * level).sum() / np.pi))
 
 
+def disc_radius(
+    shape: tuple[int, ...], pixel_size_angstrom: float, wavelength_angstrom: float, semiangle_mrad: float
+) -> float:
+    """Return the radius that an aperture's disc has on the detector: of a circle as large, if it is an ellipse there.
+
+    Args:
+        shape: Rows and columns of a pattern. Its pixels are smaller along the longer side, object pixels being square.
+        pixel_size_angstrom: Size of an object pixel.
+        wavelength_angstrom: The wavelength.
+        semiangle_mrad: The aperture's half opening angle.
+    """
+    across = float(np.sqrt(shape[0] * shape[1]))
+    return 1e-3 * semiangle_mrad * pixel_size_angstrom * across / wavelength_angstrom
+
+
 def edge_share(mean_YX: NDArray[np.floating], counts_YX: NDArray[np.bool_] | None) -> float:
     """Return how bright the detector's outermost pixels are, as a share of the brightness within the bright disc.
 

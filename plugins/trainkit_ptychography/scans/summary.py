@@ -21,6 +21,7 @@ from trainkit_ptychography.scans.sampling import (
     Oversampling,
     beam_offset,
     bright_radius,
+    disc_radius,
     edge_share,
     mirrored_where_hidden,
     neighbour_distances,
@@ -62,10 +63,10 @@ def summary(checked: Checked, batch_size: int) -> Iterator[str]:
     totals_N = survey.totals_N
     yield f"counts       {totals_N.mean():.4g} a pattern ({totals_N.min():.4g} to {totals_N.max():.4g})"
     if size is not None and scan.wavelength_angstrom is not None:
-        a_pixel = 1e3 * scan.wavelength_angstrom / (size * shape[0])
-        reach = a_pixel * shape[0] / 2
+        reach = 1e3 * scan.wavelength_angstrom / (2 * size)
+        a_pixel = " × ".join(dict.fromkeys(f"{2 * reach / pixels:.4g}" for pixels in shape))
         yield f"wavelength   {scan.wavelength_angstrom:.5g} Å"
-        yield f"detector     to ±{reach:.4g} mrad, {a_pixel:.4g} mrad a pixel"
+        yield f"detector     to ±{reach:.4g} mrad, {a_pixel} mrad a pixel"
     if size is None:
         yield "pixel size   not known: everything is in pixels"
     else:
@@ -137,9 +138,9 @@ def known_oversampling(checked: Checked) -> Oversampling | None:
     assert size is not None
     assert wavelength is not None
     assert semiangle is not None
-    disc_radius = 1e-3 * semiangle * size * intensity_YX.shape[0] / wavelength
+    radius = disc_radius((min(intensity_YX.shape),) * 2, size, wavelength, semiangle)  # where pixels are coarsest
     shadow = 1e-3 * semiangle * abs(scan.defocus_angstrom or 0.0) / size
-    return oversampling(intensity_YX, step, size, disc_radius, shadow)
+    return oversampling(intensity_YX, step, size, radius, shadow)
 
 
 def _aperture_intensity(checked: Checked) -> NDArray[np.float64] | None:
@@ -215,7 +216,8 @@ def _doubts_of_light(checked: Checked) -> Iterator[str]:
             "the mask hides the undiffracted beam, so a pattern's total, to which the probe's power is set, is too "
             "small: expect amplitudes of the object above 1"
         )
-    down, right = (round(each, 1) + 0.0 for each in beam_offset(mirrored_where_hidden(mean_YX, scan.mask_YX)))  # not −0
+    whole_YX = mirrored_where_hidden(mean_YX, scan.mask_YX)
+    down, right = (round(each, 1) + 0.0 for each in beam_offset(whole_YX))  # not −0
     if hypot(down / shape[0], right / shape[1]) > 0.25:
         yield (
             f"the light is not near the zero frequency but ({down:.0f}, {right:.0f}) pixels off, as if patterns were "
@@ -238,8 +240,8 @@ def _doubts_of_light(checked: Checked) -> Iterator[str]:
         and scan.pixel_size_angstrom is not None
         and scan.wavelength_angstrom is not None
     ):
-        a_pixel = 1e3 * scan.wavelength_angstrom / (scan.pixel_size_angstrom * shape[0])
-        seen = bright_radius(mean_YX) * a_pixel
+        told = disc_radius(shape, scan.pixel_size_angstrom, scan.wavelength_angstrom, scan.semiangle_mrad)
+        seen = scan.semiangle_mrad * bright_radius(whole_YX) / told
         if not 0.75 < seen / scan.semiangle_mrad < 1.33:
             yield (
                 f"the bright disc in the patterns has a radius of {seen:.3g} mrad, but semiangle_mrad is "
