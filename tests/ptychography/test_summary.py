@@ -11,9 +11,10 @@ import attrs
 import h5py
 import numpy as np
 import pytest
+import torch
 from inspected import inspected
 
-from trainkit import DataError, bytes_in_words
+from trainkit import Context, DataError, Problem, bytes_in_words
 from trainkit.console import Console
 from trainkit.engine.start import start
 from trainkit.recipe.resolve import resolve
@@ -38,6 +39,7 @@ ROOT = Path(__file__).parents[2]
 PIXEL, WAVELENGTH, SIZE = 0.4, electron_wavelength(80.0), 48
 PROBE = aperture_probe((SIZE, SIZE), PIXEL, WAVELENGTH, 25.0, {"C10": (-60.0, 0.0)})
 VACUUM = 1e4 * patterns(np.ones((64, 64), complex), PROBE, np.array([[32.0, 32.0]]))[0]
+CONTEXT = Context(0, torch.device("cpu"), 0, 1, Path())
 STEP = 1.25  # pixels: 0.5 Å
 
 
@@ -124,6 +126,28 @@ def test_what_is_not_known_is_said_to_be_so():
     assert "not known: everything is in pixels" in text
     assert "overlap      not known: that needs a probe in the file" in text
     assert "Å" not in text
+
+
+# ---- batches --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("validation_fraction", [0.0, 0.01, 0.1, 0.37])
+def test_a_batch_of_more_patterns_than_are_trained_on_is_said_by_check_and_by_the_run(validation_fraction, caplog):
+    small = SimulatedDiffraction(scan_shape=(5, 5), detector_size=24, validation_fraction=validation_fraction)
+    num_train = len(small.build(CONTEXT).train_index)
+    for batch_size, is_said in ((num_train, False), (num_train + 1, True)):
+        settings = attrs.evolve(small, batch_size=batch_size)
+        caplog.clear()
+        settings.build(CONTEXT)
+        logged = [each.getMessage() for each in caplog.records if "batch_size" in each.getMessage()]
+        of_check = [
+            [each for each in settings.inspect(None, depth) if isinstance(each, Problem) and each.key == "batch_size"]
+            for depth in ("headers", "all")
+        ]
+        assert [len(logged), *map(len, of_check)] == [is_said] * 3
+        if is_said:
+            assert f"batch_size = {num_train + 1} is more than the {num_train} patterns" in logged[0]
+            assert {each.severity for (each,) in of_check} == {"warning"}
 
 
 # ---- what looks wrong -----------------------------------------------------------------------------------------------

@@ -71,10 +71,11 @@ class DiffractionData(Data):
         """Yield a summary of the scan, and doubts about it."""
         from trainkit_ptychography.scans.inspection import inspect
 
-        yield from inspect(self.read(), self.batch_size, depth)
+        yield from inspect(self.read(), self.batch_size, self.validation_fraction, depth)
 
     def build(self, context: Context) -> LiveDiffraction:
         """Open the scan, and bring its patterns to where they are kept."""
+        from trainkit_ptychography.scans.inspection import doubt_about_batches
         from trainkit_ptychography.scans.kind_live import LiveDiffraction
         from trainkit_ptychography.scans.patterns import PreparedPatterns
         from trainkit_ptychography.scans.pixels import look_at_pixels
@@ -87,7 +88,8 @@ class DiffractionData(Data):
         pixels = look_at_pixels(patterns, every=False) if isinstance(patterns, PreparedPatterns) else None
         storage = choose_storage(recording, self.patterns_on, context.device)
         scan = checked(read_if_it_fits(recording, storage), stored=patterns)
-        for doubt in doubts(scan, pixels):
+        of_batches = doubt_about_batches(len(patterns), self.batch_size, self.validation_fraction)
+        for doubt in (*([of_batches] if of_batches else []), *doubts(scan, pixels)):
             logging.getLogger("trainkit").warning("%s: %s", scan.scan.source, doubt)
         return LiveDiffraction(
             scan, context, self.batch_size, self.validation_fraction, storage=storage, batches=self.batches
