@@ -14,7 +14,7 @@ import torch
 from clients import segmentation_cases as made_up
 from inspected import inspected
 
-from trainkit import Context, DataError
+from trainkit import Context, DataError, Problem
 from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.resolve import resolve_text
 from trainkit_segmentation.cases.labels import Labels, encode_values
@@ -271,12 +271,28 @@ def test_a_structure_that_is_not_there_is_told_with_the_nearest(tmp_path, cache)
     assert 's0000: there is no mask of kidney_lft; did you mean "kidney_left"?' in told
 
 
-def test_mirroring_sides_that_are_classes_is_warned_of():
+@pytest.mark.parametrize(
+    ("settings", "doubted"),
+    [
+        ({}, "axis 0"),
+        ({"preprocessing": Preprocessing(orientation="SRA")}, "axis 1"),
+        ({"preprocessing": Preprocessing(orientation="SAR")}, None),
+        ({"classes": ("kidney_left", "liver")}, None),
+    ],
+)
+def test_mirroring_sides_that_are_classes_is_doubted_once_and_along_their_axis(tmp_path, cache, settings, doubted):
+    folder = made_up.totalsegmentator(tmp_path / "subjects", cases=2)
+    flip = Augmentation(flip=Flip(axes=(0, 1)))
     data = TotalSegmentator(
-        path=Path("x"), structures=made_up.STRUCTURES, augmentation=Augmentation(flip=Flip(axes=(0, 1)))
+        path=folder, structures=made_up.STRUCTURES, cache=cache, patch_size=(16, 16, 16), augmentation=flip, **settings
     )
-    (problem,) = data.problems(None)
-    assert (problem.severity, problem.key) == ("warning", "augmentation.flip.axes")
+    told = [
+        *(data.problems(None) or ()),
+        *(each for each in data.inspect(None, "headers") if isinstance(each, Problem)),
+    ]
+    said = [each for each in told if "left to right" in each.message]
+    assert [each.message.split(" goes")[0] for each in said] == ([] if doubted is None else [doubted])
+    assert all((each.severity, each.key) == ("warning", "augmentation.flip.axes") for each in said)
 
 
 # ---- splits ---------------------------------------------------------------------------------------------------------

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import attrs
 
-from trainkit import INPUT_PATH, Problem, component
+from trainkit import INPUT_PATH, component
 from trainkit_segmentation.data.kind import SegmentationData
 
 if TYPE_CHECKING:
-    from trainkit import Recipe
     from trainkit_segmentation.cases.case import CaseList
 
 
@@ -39,12 +37,6 @@ class TotalSegmentator(SegmentationData):
     structures: tuple[str, ...] = attrs.field(validator=_each_once)
     image: str = "ct.nii.gz"
     overlap: Literal["error", "multi_label"] = "error"
-
-    def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Warn if mirroring makes a left structure look like a right one."""
-        flip = self.augmentation.flip
-        if flip is not None and (doubt := flip.mixed_sides(self.structures, left_right=(0,))):
-            yield Problem(doubt, "augmentation.flip.axes", "warning")
 
     def find(self) -> CaseList:
         """Find the subjects and their masks."""
