@@ -9,13 +9,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 import torch
 from clients import segmentation_cases as made_up
 from inspected import inspected
 
-from trainkit import Context, DataError, Progress
+from trainkit import Context, DataError, Problem, Progress
 from trainkit_segmentation.cases import case as case_module
 from trainkit_segmentation.data.msd import MSD
 from trainkit_segmentation.preparing.cache import Cache
@@ -73,6 +74,19 @@ def test_the_run_does_not_read_again_what_check_has_read(data, read_files):
     opened(data)
     inspected(data)
     assert len(read_files) == 8
+
+
+def test_a_batch_of_more_patches_than_cases_is_said_unless_the_steps_of_an_epoch_are_given(task, data, caplog):
+    for batch_size, steps, is_said in ((4, None, False), (5, None, True), (5, 3, False)):
+        settings = attrs.evolve(data, batch_size=batch_size, steps_per_epoch=steps)
+        caplog.clear()
+        opened(settings)
+        logged = [each for each in caplog.messages if "data.batch_size = 5 is more than the 4 training cases" in each]
+        of_check = [
+            [each for each in settings.inspect(None, depth) if isinstance(each, Problem) and each.key == "batch_size"]
+            for depth in ("headers", "all")
+        ]
+        assert [len(logged), *map(len, of_check)] == [is_said] * 3
 
 
 def test_check_says_how_far_it_is(data):

@@ -119,6 +119,8 @@ def inspect(settings: SegmentationData, depth: Depth) -> Iterator[str | Problem 
     yield from _needs(settings, listing, reports, division, store)
     if depth == "headers":
         yield "not looked at: the voxels, that is label values, NaN, constant images, damage. check --data looks at all"
+    if too_large := settings.doubt_about_batches(len(division["train"])):
+        yield Problem(too_large, "batch_size", "warning")
     doubts = [
         *listing.doubts,
         *_doubts_of_headers(reports),

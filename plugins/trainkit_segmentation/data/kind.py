@@ -112,6 +112,19 @@ class SegmentationData(Data):
             listing = on_image_grids(listing)
         return only_classes(listing, self.classes)
 
+    def doubt_about_batches(self, num_train: int) -> str | None:
+        """Return what is odd if the only batch of an epoch holds some cases several times; None: it does not.
+
+        Args:
+            num_train: Number of training cases.
+        """
+        if self.steps_per_epoch is not None or self.batch_size <= num_train:
+            return None
+        return (
+            f"data.batch_size = {self.batch_size} is more than the {num_train} training cases, so an epoch is one "
+            "step, with several patches of some cases: set data.steps_per_epoch"
+        )
+
     def inspect(self, recipe: Recipe, depth: Depth) -> Iterable[str | Problem | Progress]:
         """Read all cases that a run would use into the cache, or only their headers, and summarise them."""
         from trainkit_segmentation.data.inspection import inspect

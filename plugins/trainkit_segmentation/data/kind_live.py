@@ -89,7 +89,9 @@ class LiveSegmentation:
         if self._annotated is not None and (wrong := contradictions(self._annotated, present)):
             raise DataError("\n  ".join([f"{listing.source}: {len(wrong)} contradictions", *wrong]))
         self._division = settings.split.balance(self._division, subjects, present)
+        of_batches = settings.doubt_about_batches(len(self._division["train"]))
         for doubt in (
+            *([of_batches] if of_batches else []),
             *doubts_about_classes(labels.classes, self._division, present),
             *doubts_about_sources(labels.classes, self._annotated, present),
             *self._mixed_sides(settings),
