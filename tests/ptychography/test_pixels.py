@@ -19,6 +19,7 @@ from trainkit_ptychography.losses.intensity import Intensity
 from trainkit_ptychography.losses.poisson import Poisson
 from trainkit_ptychography.scans.files.hdf5 import HDF5Diffraction
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
+from trainkit_ptychography.scans.leave_out import LeaveOut
 from trainkit_ptychography.scans.patterns import PreparedPatterns
 from trainkit_ptychography.scans.pixels import doubts_of_pixels, look_at_pixels
 from trainkit_ptychography.scans.prepare import Prepare
@@ -307,3 +308,14 @@ def test_a_gap_through_the_bright_disc_does_not_move_the_beam(tmp_path):
     scan = checked(data.read())
     assert abs(np.array(beam_offset(mirrored_where_hidden(scan.survey.mean_YX, scan.scan.mask_YX)))).max() < 0.3
     assert abs(np.array(beam_offset(scan.survey.mean_YX))).max() > 0.5
+
+
+def test_a_frame_that_was_written_twice_has_its_number_in_the_file_whatever_is_left_out_already(tmp_path: Path) -> None:
+    counts = COUNTS.copy()
+    counts[20] = counts[19]
+    path = written(tmp_path, counts)
+    for left_out in ((), (3, "5:8")):
+        (said,) = doubts(settings(path, leave_out=LeaveOut(points=left_out)))
+        assert "1 pattern is equal to the one before" in said
+        assert "leave_out = { points = [20] }" in said
+    assert not doubts(settings(path, leave_out=LeaveOut(points=(3, "5:8", 20))))

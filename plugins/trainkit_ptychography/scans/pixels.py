@@ -10,7 +10,7 @@ Shapes: B = frames of a piece, K = frames of the sample, V, U = rows and columns
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from math import isfinite, prod
 from typing import Any
 
@@ -57,7 +57,7 @@ class Pixels:
         sample_KVU: Intensities of some frames; NaN where they do not count.
         beam: The pixel of the zero frequency.
         wraps: Whether frames wrap around, because that pixel is at the corner.
-        repeated: Numbers of frames that are equal to the one before, where there is light.
+        repeated: Patterns that are equal to the one before, where there is light; those that are left out do not count.
     """
 
     num: int
@@ -170,8 +170,13 @@ def _count(found: Pixels, value: float, of_value_BVU: NDArray[np.bool_]) -> None
 # ---- what is said about them ----------------------------------------------------------------------------------------
 
 
-def doubts_of_pixels(found: Pixels) -> Iterator[str]:
-    """Yield what looks wrong, each with the line that mends it."""
+def doubts_of_pixels(found: Pixels, number: Callable[[int], int] = int) -> Iterator[str]:
+    """Yield what looks wrong, each with the line that mends it.
+
+    Args:
+        found: What the values of the pixels are.
+        number: Returns the number of a pattern in its file.
+    """
     marked_VU = np.zeros(found.used_VU.shape, bool)
     for text, pixels_VU in (*_marked(found), *_stuck(found)):
         marked_VU |= pixels_VU
@@ -201,9 +206,11 @@ def doubts_of_pixels(found: Pixels) -> Iterator[str]:
     if weak_VU.any():
         yield f"{_pixels(weak_VU)} much darker than all of their neighbours in the bright disc; {paste(weak_VU)}"
     if found.repeated and found.whole and len(found.repeated) < found.total - 1:
+        num, numbers = len(found.repeated), _some([number(each) for each in found.repeated])
+        what = "1 pattern is equal to the one before" if num == 1 else f"{num} patterns are equal to the one before"
         yield (
-            f"{len(found.repeated)} patterns are equal to the one before, to the last count, as if a frame had been "
-            f"written twice; leave them out if that is so: leave_out = {{ points = {_some(found.repeated)} }}"
+            f"{what}, to the last count, as if a frame had been written twice; leave out what was: leave_out = "
+            f"{{ points = {numbers} }}"
         )
 
 

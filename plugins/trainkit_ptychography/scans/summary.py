@@ -174,7 +174,7 @@ def doubts(checked: Checked, pixels: Pixels | None = None) -> Iterator[str]:
     if near := near_field(patterns, scan.positions_N2, scan.mask_YX, scan.detector_pixels):
         yield near
         return  # what follows would be about a far field
-    of_pixels = [] if pixels is None else list(doubts_of_pixels(pixels))
+    of_pixels = [] if pixels is None else list(doubts_of_pixels(pixels, scan.number))
     yield from of_pixels
     yield from _doubts_of_patterns(checked)
     if not of_pixels:  # otherwise these would be about the wrong pixels
