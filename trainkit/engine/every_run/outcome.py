@@ -23,7 +23,7 @@ _NOTHING = 1e-6  # of the first value: below it, rounding decides how often a lo
 _LEAST_VALUES = 10  # with fewer, a trend cannot be told from scatter
 _LEAST_FITTED = 4
 _SCATTERS = 3.0
-_SHARE = 0.01  # of what the whole run gained: a smaller gain at its end is not worth another run
+_SHARE = 0.02  # of what the whole run gained: a smaller gain at its end is not worth another run
 
 
 class Outcome(Live):
