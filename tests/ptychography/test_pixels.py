@@ -319,3 +319,14 @@ def test_a_frame_that_was_written_twice_has_its_number_in_the_file_whatever_is_l
         assert "1 pattern is equal to the one before" in said
         assert "leave_out = { points = [20] }" in said
     assert not doubts(settings(path, leave_out=LeaveOut(points=(3, "5:8", 20))))
+
+
+@pytest.mark.parametrize("spread", [1.0, 20.0])
+def test_a_noise_around_0_in_whole_numbers_is_no_mark_and_its_negative_half_is_not_left_out(
+    tmp_path: Path, spread: float
+) -> None:
+    noise = np.rint(np.random.default_rng(2).normal(0.0, spread, COUNTS.shape))
+    path = written(tmp_path, (COUNTS + noise).astype(np.int16))
+    with pytest.raises(DataError, match=r"% of all values are negative.*prepare.background = 0.0") as caught:
+        inspected(settings(path))
+    assert "bad_values" not in str(caught.value)

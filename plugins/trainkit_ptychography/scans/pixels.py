@@ -34,6 +34,7 @@ _BEYOND = 2.5  # times the brightest light, for outliers in time
 _SURELY_HOT = 20.0  # times the second brightest neighbour, where the direct beam may be
 _SURE = 6.0  # standard errors
 _HARMS = 2e-5  # of a pattern's total
+_NOISY = 0.2  # of the pixels: if as many are negative at times, that is noise
 _GAP = 12  # pixels, up to which an unlit place between lit ones is a gap
 _LISTED = 200  # pixels that a line names
 
@@ -247,13 +248,18 @@ def _marked(found: Pixels) -> Iterator[tuple[str, NDArray[np.bool_]]]:
 
 
 def _are_marks(found: Pixels) -> bool:
-    """Return whether negative values mark pixels: a few whole numbers, or values far beyond everything that is lit."""
+    """Return whether negative values mark pixels: whole numbers, or a few values that pixels have in all frames.
+
+    Where a dark level was subtracted, many pixels are negative, each in some frames only.
+    """
+    negative_VU = found.negative_VU > 0
+    always = float((found.negative_VU[negative_VU] == found.num).mean())
+    if found.num > 1 and negative_VU.sum() > _NOISY * found.used_VU.sum() and always < 0.5:
+        return False
     if found.dtype.kind == "i":
         return True
     whole = all(value.is_integer() for value in found.negative)
-    few = len(found.negative) <= 4
-    often = found.negative_VU[found.negative_VU > 0]
-    return few and (whole or bool((often == found.num).mean() > 0.9))
+    return len(found.negative) <= 4 and (whole or always > 0.9)
 
 
 def _of_values(found: Pixels, values: list[float], times_VU: NDArray[np.int64]) -> str:
