@@ -330,3 +330,4 @@ def test_a_noise_around_0_in_whole_numbers_is_no_mark_and_its_negative_half_is_n
     with pytest.raises(DataError, match=r"% of all values are negative.*prepare.background = 0.0") as caught:
         inspected(settings(path))
     assert "bad_values" not in str(caught.value)
+    assert not doubts(settings(path, prepare={"background": 0.0}))

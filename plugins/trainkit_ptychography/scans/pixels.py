@@ -58,6 +58,7 @@ class Pixels:
         sample_KVU: Intensities of some frames; NaN where they do not count.
         beam: The pixel of the zero frequency.
         wraps: Whether frames wrap around, because that pixel is at the corner.
+        clips: Whether what falls below 0 becomes 0, because a background is subtracted.
         repeated: Patterns that are equal to the one before, where there is light; those that are left out do not count.
     """
 
@@ -71,6 +72,7 @@ class Pixels:
     sample_KVU: NDArray[np.float32]
     beam: tuple[int, int] = (0, 0)
     wraps: bool = False
+    clips: bool = False
     whole: bool = True
     negative: Counter[float] = attrs.Factory(Counter)
     negative_VU: NDArray[np.int64] = attrs.Factory(lambda self: np.zeros_like(self.seen_VU), takes_self=True)
@@ -103,6 +105,7 @@ def look_at_pixels(patterns: PreparedPatterns, every: bool) -> Pixels:
         sample_KVU=np.concatenate(sample),
         beam=beam,
         wraps=wraps,
+        clips=patterns.preparation.background is not None,
     )
     before = b""
     for part in _parts(np.arange(len(patterns)) if every else sampled, frame):
@@ -225,7 +228,7 @@ def _marked(found: Pixels) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     if negative_VU.any():
         if _are_marks(found):
             yield _of_values(found, sorted(found.negative, reverse=True), found.negative_VU), negative_VU
-        else:
+        elif not found.clips:
             share = found.negative_VU.sum() / max(1, found.seen_VU.sum())
             low = min(found.negative)
             yield (
