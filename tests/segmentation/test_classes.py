@@ -124,6 +124,25 @@ def test_the_sums_of_two_parts_are_those_of_the_whole_step(settings: dict[str, A
     assert torch.allclose(parts[0][0, 0, -1], plain)
 
 
+@pytest.mark.parametrize("loss", [DiceLoss(batch_dice=True), DiceCE(batch_dice=True)])
+def test_a_class_that_no_patch_of_a_step_has_annotated_does_not_count_as_found(loss: Any) -> None:
+    outputs, batch = exclusive_batch()
+    batch["label"][batch["label"] == 2] = 0
+    batch["annotated"] = torch.tensor([[True, False, True]] * 2)
+    # By hand: as if background and class 2 were one.
+    logits, label = outputs["logits"], batch["label"]
+    background = torch.logsumexp(logits[:, [0, 2]], dim=1, keepdim=True)
+    merged = {"logits": torch.cat([background, logits[:, [1, 3]]], dim=1)}
+    by_hand = loss.build(EXCLUSIVE)(merged, {"label": torch.where(label == 3, 2, label)}, None)
+    built = loss.build(EXCLUSIVE)
+    parts = [
+        built.sums({"logits": logits[b : b + 1]}, {name: each[b : b + 1] for name, each in batch.items()}, None)
+        for b in (0, 1)
+    ]
+    assert built(outputs, batch, None).item() == pytest.approx(by_hand.item(), rel=1e-9)
+    assert built.value(parts[0] + parts[1]).item() == pytest.approx(by_hand.item(), rel=1e-9)
+
+
 def test_where_all_was_annotated_a_loss_is_what_it_is_without_saying_so() -> None:
     outputs, batch = exclusive_batch()
     loss = DiceCE().build(EXCLUSIVE)  # type: ignore[arg-type]

@@ -96,8 +96,14 @@ class SummedSupervisedLoss(SupervisedLoss):
         super().__init__(of_one_head, weights, exclusive)
         self._head_sums = head_sums
 
+    def __call__(self, outputs: Outputs, batch: Batch, model: nn.Module) -> Tensor:
+        """Return the loss of a step of one batch, a scalar."""
+        if "annotated" in batch:  # the loss of all patches together is not the mean of the losses of some
+            return self.value(self.sums(outputs, batch, model))
+        return super().__call__(outputs, batch, model)
+
     def sums(self, outputs: Outputs, batch: Batch, model: nn.Module) -> Tensor:
-        """Return the sums of each head, (H, …)."""
+        """Return the sums of each head, (H, 2, S); with ``batch["annotated"]`` (H, 3, S), see `_sums_of_annotated`."""
         annotated_BK = batch.get("annotated")
         heads = _heads(outputs, batch["label"])
         if annotated_BK is None:
@@ -105,22 +111,28 @@ class SummedSupervisedLoss(SupervisedLoss):
         return torch.stack([self._sums_of_annotated(logits, label, annotated_BK) for logits, label in heads])
 
     def _sums_of_annotated(self, logits: Tensor, label: Tensor, annotated_BK: Tensor) -> Tensor:
-        """Return sums with a column for every class, to which only patches add in which the class was annotated."""
+        """Return sums with a column for every class, to which only patches add in which the class was annotated.
+
+        The third row has the number of patches that added to a column.
+        """
         num_classes, first = annotated_BK.shape[1], self._head_sums.first
 
         def widened(part: Part) -> Tensor:
             narrow_2S = self._head_sums.sums(part.logits, part.label)
+            narrow_3S = torch.cat([narrow_2S, torch.full_like(narrow_2S[:1], len(part.logits))])
             num = len(part.classes)
-            wide_2S = narrow_2S.new_zeros((2, narrow_2S.shape[1] + num_classes - num))
+            wide_3S = narrow_3S.new_zeros((3, narrow_3S.shape[1] + num_classes - num))
             at = [*range(first), *(first + k for k in part.classes)]
-            at += range(first + num_classes, wide_2S.shape[1])
-            return wide_2S.index_copy(1, torch.tensor(at, device=wide_2S.device), narrow_2S)
+            at += range(first + num_classes, wide_3S.shape[1])
+            return wide_3S.index_copy(1, torch.tensor(at, device=wide_3S.device), narrow_3S)
 
         return _sum(widened(part) for part in annotated_parts(logits, label, annotated_BK, self._exclusive))
 
     def value(self, sums: Tensor) -> Tensor:
         """Return the loss, a scalar, of sums (H, …) that were added up over batches."""
-        return self._mean([self._head_sums.value(each) for each in sums])
+        # Classes that were annotated in no patch have no part in the mean over classes.
+        counted = [each[:2, each[2] > 0] if len(each) == 3 else each for each in sums]
+        return self._mean([self._head_sums.value(each) for each in counted])
 
 
 def _sum(tensors: Iterable[Tensor]) -> Tensor:
