@@ -76,8 +76,9 @@ class ReduceOnPlateau(Scheduler):
         value, best = metrics[metric], memory.get("best")
         bad, cooldown = memory.get("bad", 0), memory.get("cooldown", 0)
         reductions = memory.get("reductions", 0)
-        threshold = self.threshold if self.threshold_mode == "abs" or best is None else self.threshold * best
-        if Monitor(metric=monitor.metric, mode=self.mode or monitor.mode).better(value, best, threshold):
+        mode = self.mode or monitor.mode
+        limit = None if best is None else self._limit(best, mode)
+        if Monitor(metric=monitor.metric, mode=mode).better(value, limit):
             best, bad = value, 0
         else:
             bad += 1
@@ -86,6 +87,11 @@ class ReduceOnPlateau(Scheduler):
         if bad > self.patience:
             reductions, cooldown, bad = reductions + 1, self.cooldown, 0
         return {"best": best, "bad": bad, "cooldown": cooldown, "reductions": reductions}
+
+    def _limit(self, best: float, mode: Literal["min", "max"]) -> float:
+        """Return what a metric must be better than to count, rounded as torch does it."""
+        threshold = -self.threshold if mode == "min" else self.threshold
+        return best * (1.0 + threshold) if self.threshold_mode == "rel" else best + threshold
 
     def forget(self, memory: Memory) -> Memory:
         """Return the reductions alone, so that the learning rate stays as it is."""

@@ -157,6 +157,9 @@ metric_values = st.one_of(st.floats(-2.0, 2.0), st.just(math.nan), st.sampled_fr
 @many
 @given(plateau_settings, rates, st.lists(metric_values, max_size=80))
 @example({"mode": "min", "patience": 0, "factor": 0.5, "eps": 0.25}, 0.5, [1.0, 1.0, 1.0])  # a reduction by just eps
+@example(  # better by less than the last place of the difference
+    {"mode": "min", "patience": 0, "threshold": 0.5, "threshold_mode": "abs"}, 1.0, [0.5, -2.7591178777593903e-65]
+)
 def test_reduce_on_plateau_is_torchs_bit_for_bit(chosen, lr, values):
     ours = ReduceOnPlateau(**chosen)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=lr)
