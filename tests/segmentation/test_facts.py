@@ -101,7 +101,7 @@ def test_facts_say_what_label_values_mean_and_how_images_are_preprocessed(tmp_pa
         "4": ["whole_tumor", "tumor_core", "enhancing_tumor"],
     }
     assert facts["preprocessing"]["spacing_mm"] == [2.0, 2.0, 2.0]
-    assert facts["label_resampling"] == "votes"
+    assert facts["label_resampling"] == "local_votes"
     assert facts["preprocessing"]["normalization"] == "zscore_nonzero"
     assert Preprocessing(**{k: tuple(v) if isinstance(v, list) else v for k, v in facts["preprocessing"].items()}) == (
         preprocessing

@@ -53,8 +53,8 @@ class SegmentationFacts:
             "label_values": {str(value): list(classes) for value, classes in self.label_values.items()},
             "patch_size": list(self.patch_size),
             "preprocessing": _json(self.preprocessing),
-            # Labels were once resampled to the nearest voxel: a run of that time is told that its labels have changed.
-            **({"label_resampling": "votes"} if self.preprocessing.get("spacing_mm") else {}),
+            # Labels were once resampled otherwise: a run of that time is told that its labels have changed.
+            **({"label_resampling": "local_votes"} if self.preprocessing.get("spacing_mm") else {}),
             "training": {"num_cases": self.num_training_cases, "digest": self.training_digest},
         }
 

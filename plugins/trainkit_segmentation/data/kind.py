@@ -62,7 +62,7 @@ class SegmentationData(Data):
         cache: The folder of preprocessed cases.
     """
 
-    requires: ClassVar[tuple[str, ...]] = ("nibabel", "safetensors")
+    requires: ClassVar[tuple[str, ...]] = ("nibabel", "safetensors", "scipy")
 
     batch_size: int = attrs.field(default=2, validator=attrs.validators.ge(1), metadata=KEEPS_VALUES)
     steps_per_epoch: int | None = attrs.field(

@@ -1,31 +1,57 @@
 """Resampling label codes by votes, so that labels stay where the image is and thin structures stay what they are.
 
-Shapes: N = codes, M = voxels of the new grid whose neighbours differ, X, Y, Z = voxels.
+Shapes: X, Y, Z = voxels of either grid.
 
-A voxel of the new grid lies between eight voxels of the old one. Each votes for its own code, with the weight that it
-has when the image is interpolated linearly; the code with most votes wins, and of codes with the same number, the
-rarest of the volume. Taking the nearest voxel instead would move every structure by half a voxel where the ratio of the
-grids is even.
+Each voxel of the old grid votes for its own code in the voxels of the new grid. Along an axis that becomes coarser, the
+weight of a vote is the share of the new voxel that the old one fills; along an axis that becomes finer, it is that of
+linear interpolation. The code with most votes wins. Taking the nearest voxel instead would move every structure by half
+a voxel where the ratio of the grids is even.
 
-By the majority alone, a structure that is thinner than a voxel of the new grid would vanish, since most of its votes
-are below a half. So the votes of a code that would lose more than a tenth of its volume count more, up to three times,
-such that it keeps its volume.
+By the majority alone, a structure of about the size of a new voxel would lose its thin parts, since most of its votes
+are below a half there, and its centre would move to its thick parts. So each code but the commonest has a bonus: a
+smooth field that grows where the code has won fewer voxels nearby than its votes add up to, and falls where it has won
+more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+import math
+from collections.abc import Sequence
 
+import attrs
 import numpy as np
+from scipy.ndimage import find_objects, gaussian_filter
+from scipy.sparse import csr_array
 
 from trainkit_segmentation.files.nifti import Array
 
-_SLAB = 1 << 20  # voxels that are worked on at once
-_BINS = 256  # votes are counted in steps of 1/256
-_FEWEST = _BINS // 4  # below a quarter of the votes, a code never wins against one other
-_ENOUGH = 0.9  # share of its volume that a code keeps without help
-_TIE = 1e-4  # scores that are as close as this, divided by the number of codes, are equal
+_NEARBY = 3.0  # standard deviation, in voxels of the new grid, of the weight with which voxels are nearby
+_ROUNDS = 12  # the bonus changes less in each; then the volume nearby is kept to a few percent
+_STEP, _SHRINKING = 2.0, 0.85
+_HIGHEST = 0.6  # a code wins against one other with at least a fifth of the votes
+_TIE = 1e-4  # codes whose votes are as close as this have the same, and the rarer one wins
+_SLAB = 16  # planes of the old grid that are averaged at once
+
+Box = tuple[slice, slice, slice]
+
+
+@attrs.define
+class _Candidate:
+    """A code, in the box of new voxels in which it has votes.
+
+    Attributes:
+        code: The code.
+        box: The box.
+        votes_XYZ: The code's share of the votes.
+        score_XYZ: What decides between codes, before the bonus.
+        bonus_XYZ: The bonus.
+    """
+
+    code: int
+    box: Box
+    votes_XYZ: Array
+    score_XYZ: Array
+    bonus_XYZ: Array
 
 
 def resample_label_codes(label_codes_XYZ: Array, class_table: Array | None, shape: Sequence[int]) -> Array:
@@ -33,107 +59,126 @@ def resample_label_codes(label_codes_XYZ: Array, class_table: Array | None, shap
 
     Args:
         label_codes_XYZ: Label codes.
-        class_table: (codes, K), which classes a code stands for. A code then also gets the votes of other codes, for
-            each class on which both agree. None: classes exclude each other.
+        class_table: (codes, K), which classes a code stands for. Then the votes are counted for each class, and a code
+            is judged by all of them. None: classes exclude each other.
         shape: The new number of voxels.
 
     Returns:
-        Label codes (X, Y, Z) of the same dtype. Each code is that of one of the eight voxels around.
+        Label codes (X, Y, Z) of the same dtype. Each code has votes where it is.
     """
     if label_codes_XYZ.shape == tuple(shape):
         return label_codes_XYZ
-    counts_N = np.bincount(label_codes_XYZ.ravel(), minlength=0 if class_table is None else len(class_table))
-    agreement_NN = _agreement(class_table, len(counts_N))
-    rarity_N = np.empty(len(counts_N), np.float32)
-    rarity_N[np.argsort(-counts_N, kind="stable")] = np.arange(len(counts_N)) * (_TIE / len(counts_N))
-    weights_N = _weights(label_codes_XYZ, counts_N, shape)
-
-    resampled_XYZ = np.empty(tuple(shape), label_codes_XYZ.dtype)
-    for planes, nearby in _slabs(label_codes_XYZ, shape):
-        votes_M8 = nearby.votes_M8 * weights_N[nearby.codes_M8]
-        scores_M8 = rarity_N[nearby.codes_M8]
-        for one in range(8):
-            scores_M8 += votes_M8[:, one, None] * agreement_NN[nearby.codes_M8[:, one, None], nearby.codes_M8]
-        slab_XYZ = nearby.codes_XYZ.copy()
-        chosen = scores_M8.argmax(axis=1)[:, None]
-        slab_XYZ.reshape(-1)[nearby.places_M] = np.take_along_axis(nearby.codes_M8, chosen, axis=1)[:, 0]
-        resampled_XYZ[planes] = slab_XYZ
-    return resampled_XYZ
+    counts = np.bincount(label_codes_XYZ.ravel())
+    commonest, *others = (int(code) for code in np.argsort(-counts, kind="stable") if counts[code])
+    scores_XYZ, candidates = _votes(label_codes_XYZ, class_table, commonest, others, shape)
+    nearby = [_nearby(each.votes_XYZ > 0) + 1e-6 for each in candidates]
+    wanted = [_nearby(each.votes_XYZ) for each in candidates]
+    for number in range(_ROUNDS):
+        codes_XYZ = _winners(commonest, scores_XYZ, candidates)
+        for each, nearby_XYZ, wanted_XYZ in zip(candidates, nearby, wanted, strict=True):
+            surplus_XYZ = (_nearby(codes_XYZ[each.box] == each.code) - wanted_XYZ) / nearby_XYZ
+            each.bonus_XYZ -= np.float32(_STEP * _SHRINKING**number) * surplus_XYZ
+            np.clip(each.bonus_XYZ, -_HIGHEST, _HIGHEST, out=each.bonus_XYZ)
+    return _winners(commonest, scores_XYZ, candidates).astype(label_codes_XYZ.dtype)
 
 
-class _Nearby(NamedTuple):
-    """The codes around the voxels of a slab.
+def _winners(commonest: int, scores_XYZ: Array, candidates: Sequence[_Candidate]) -> Array:
+    """Return the code with the highest score in each voxel.
 
-    Attributes:
-        codes_XYZ: The lowest code around each voxel.
-        places_M: Voxels of the slab around which there are several codes, as positions in the flattened slab.
-        codes_M8: The codes around each of these.
-        votes_M8: Their weights in a linear interpolation; the sum is 1.
+    Args:
+        commonest: The code that no candidate stands for.
+        scores_XYZ: Its scores.
+        candidates: The others, the commoner ones first.
     """
-
-    codes_XYZ: Array
-    places_M: Array
-    codes_M8: Array
-    votes_M8: Array
-
-
-def _slabs(label_codes_XYZ: Array, shape: Sequence[int]) -> Iterator[tuple[slice, _Nearby]]:
-    axes = [_neighbours(old, new) for old, new in zip(label_codes_XYZ.shape, shape, strict=True)]
-    planes = max(1, _SLAB // (shape[1] * shape[2]))
-    for start in range(0, shape[0], planes):
-        slab = slice(start, min(start + planes, shape[0]))
-        lowest = highest = label_codes_XYZ
-        for axis, ((below, _), (above, _)) in enumerate(axes):
-            chosen = slab if axis == 0 else slice(None)
-            lowest = np.minimum(lowest.take(below[chosen], axis), lowest.take(above[chosen], axis))
-            highest = np.maximum(highest.take(below[chosen], axis), highest.take(above[chosen], axis))
-        places_M = np.flatnonzero(lowest != highest)
-        at_x, at_y, at_z = np.unravel_index(places_M, lowest.shape)
-        codes_M8 = np.empty((len(places_M), 8), label_codes_XYZ.dtype)
-        votes_M8 = np.empty((len(places_M), 8), np.float32)
-        corners = ((x, y, z) for x in axes[0] for y in axes[1] for z in axes[2])
-        for corner, ((own_x, weight_x), (own_y, weight_y), (own_z, weight_z)) in enumerate(corners):
-            codes_M8[:, corner] = label_codes_XYZ[own_x[slab][at_x], own_y[at_y], own_z[at_z]]
-            votes_M8[:, corner] = weight_x[slab][at_x] * weight_y[at_y] * weight_z[at_z]
-        yield slab, _Nearby(lowest, places_M, codes_M8, votes_M8)
+    highest_XYZ = scores_XYZ.copy()
+    codes_XYZ = np.full(scores_XYZ.shape, commonest)
+    for each in candidates:
+        score_XYZ = each.score_XYZ + each.bonus_XYZ
+        wins = score_XYZ >= highest_XYZ[each.box] - _TIE
+        wins &= each.votes_XYZ > 0
+        codes_XYZ[each.box][wins] = each.code
+        highest_XYZ[each.box][wins] = score_XYZ[wins]
+    return codes_XYZ
 
 
-def _neighbours(old: int, new: int) -> list[tuple[Array, Array]]:
-    """Return the two old voxels around each new one, along one axis, with their weights."""
-    place = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-    below = place.astype(np.intp)
-    weight = (place - below).astype(np.float32)
-    return [(below, 1 - weight), (np.minimum(below + 1, old - 1), weight)]
-
-
-def _agreement(class_table: Array | None, num_codes: int) -> Array:
-    """Return the share of classes on which two codes agree, (N, N); where classes exclude each other, 0 or 1."""
+def _votes(
+    label_codes_XYZ: Array, class_table: Array | None, commonest: int, others: Sequence[int], shape: Sequence[int]
+) -> tuple[Array, list[_Candidate]]:
+    """Return the scores of the commonest code, and the other codes with theirs."""
+    weights = tuple(_weights(old, new) for old, new in zip(label_codes_XYZ.shape, shape, strict=True))
+    boxes = find_objects(label_codes_XYZ.astype(np.int32) + 1)
+    rest_XYZ = np.ones(tuple(shape), np.float32)
+    candidates = []
+    for code in others:
+        box, votes_XYZ = _share(label_codes_XYZ, code, boxes[code], weights)
+        rest_XYZ[box] -= votes_XYZ
+        candidates.append(_Candidate(code, box, votes_XYZ, votes_XYZ, np.zeros_like(votes_XYZ)))
     if class_table is None:
-        return np.eye(num_codes, dtype=np.float32)
-    has = class_table.astype(np.float32)
-    return np.asarray((has @ has.T + (1 - has) @ (1 - has).T) / has.shape[1])
+        return rest_XYZ, candidates
+    # A code agrees with the votes on a class if it stands for the class and most votes do, or if neither does. Up to
+    # terms that all codes have in common, a class that the code stands for adds its share of the votes twice, less one.
+    shares_KXYZ = [(class_table[commonest, k] * rest_XYZ).astype(np.float32) for k in range(class_table.shape[1])]
+    for each in candidates:
+        for k in np.flatnonzero(class_table[each.code]):
+            shares_KXYZ[k][each.box] += each.votes_XYZ
+    for each in candidates:
+        classes = np.flatnonzero(class_table[each.code])
+        each.score_XYZ = sum((2 * shares_KXYZ[k][each.box] - 1 for k in classes), np.zeros_like(each.votes_XYZ))
+    classes = np.flatnonzero(class_table[commonest])
+    scores_XYZ = sum((2 * shares_KXYZ[k] - 1 for k in classes), np.zeros_like(rest_XYZ))
+    scores_XYZ[rest_XYZ < _TIE] = -np.inf
+    return scores_XYZ, candidates
 
 
-def _weights(label_codes_XYZ: Array, counts_N: Array, shape: Sequence[int]) -> Array:
-    """Return how much a vote for each code counts, such that none loses much volume; 1 for the commonest code."""
-    num_codes, half = len(counts_N), _BINS // 2
-    reached_NB = np.zeros((num_codes, half + 1), np.int64)  # voxels with at least so many votes
-    for _, nearby in _slabs(label_codes_XYZ, shape):
-        certain_N = np.bincount(nearby.codes_XYZ.reshape(-1), minlength=num_codes)
-        certain_N -= np.bincount(nearby.codes_XYZ.reshape(-1)[nearby.places_M], minlength=num_codes)
-        reached_NB[:, half] += certain_N
-        for one in range(8):
-            same_M8 = nearby.codes_M8 == nearby.codes_M8[:, one, None]
-            votes = (nearby.votes_M8 * same_M8).sum(axis=1)
-            counted = ~same_M8[:, :one].any(axis=1)
-            place = np.minimum(np.rint(votes[counted] * _BINS), half).astype(np.int64)
-            place += nearby.codes_M8[counted, one].astype(np.int64) * (half + 1)
-            reached_NB += np.bincount(place, minlength=reached_NB.size).reshape(reached_NB.shape)
-    reached_NB = reached_NB[:, ::-1].cumsum(axis=1)[:, ::-1]
-    wanted_N = counts_N * (np.prod([float(n) for n in shape]) / label_codes_XYZ.size)
-    enough_NB = np.abs(reached_NB[:, _FEWEST:] - wanted_N[:, None])
-    fewest_N = half - enough_NB[:, ::-1].argmin(axis=1)
-    fewest_N[reached_NB[:, half] >= _ENOUGH * wanted_N] = half
-    fewest_N[counts_N.argmax()] = half
-    share_N = np.where(fewest_N < half, (fewest_N - 0.5) / _BINS, 0.5)
-    return ((1 - share_N) / share_N).astype(np.float32)
+def _share(label_codes_XYZ: Array, code: int, old: Box, weights: Sequence[csr_array]) -> tuple[Box, Array]:
+    """Return a code's share of the votes, and the box outside of which it has none.
+
+    Args:
+        label_codes_XYZ: Label codes.
+        code: The code.
+        old: The box of the old grid outside of which the code does not occur.
+        weights: For each axis (new, old), the weight of each old voxel in each new one.
+    """
+    new, inside = [], []
+    for weight, extent in zip(weights, old, strict=True):
+        part = weight[:, extent]
+        rows = np.flatnonzero(np.diff(part.indptr))
+        new.append(slice(int(rows[0]), int(rows[-1]) + 1))
+        inside.append(part[new[-1]])
+    along_x, along_y, along_z = inside
+    planes = []
+    for start in range(0, old[0].stop - old[0].start, _SLAB):
+        slab_XYZ = label_codes_XYZ[old][start : start + _SLAB] == code
+        planes.append(_along(_along(slab_XYZ.astype(np.float32), along_z, 2), along_y, 1))
+    return (new[0], new[1], new[2]), _along(np.concatenate(planes), along_x, 0)
+
+
+def _along(volume_XYZ: Array, weight: csr_array, axis: int) -> Array:
+    """Apply weights (new, old) along an axis."""
+    moved = np.moveaxis(volume_XYZ, axis, 0)
+    applied = (weight @ moved.reshape(len(moved), -1)).reshape(-1, *moved.shape[1:])
+    return np.ascontiguousarray(np.moveaxis(applied, 0, axis))
+
+
+def _weights(old: int, new: int) -> csr_array:
+    """Return the weight of each old voxel in each new one along an axis, (new, old); the sum over old ones is 1."""
+    ratio = old / new
+    if new > old:
+        place = np.clip((np.arange(new) + 0.5) * ratio - 0.5, 0, old - 1)
+        first = np.minimum(place.astype(np.intp), max(old - 2, 0))
+        columns = first[:, None] + np.arange(min(old, 2))
+        shares = np.maximum(0, 1 - np.abs(columns - place[:, None]))
+    else:
+        start = np.arange(new)[:, None] * ratio
+        columns = start.astype(np.intp) + np.arange(math.ceil(ratio) + 1)
+        shares = np.clip(np.minimum(start + ratio, columns + 1) - np.maximum(start, columns), 0, None) / ratio
+        shares[(shares < 1e-9) | (columns >= old)] = 0
+    rows = np.broadcast_to(np.arange(new)[:, None], columns.shape)
+    counted = shares > 0
+    return csr_array((shares[counted].astype(np.float32), (rows[counted], columns[counted])), shape=(new, old))
+
+
+def _nearby(volume_XYZ: Array) -> Array:
+    """Average over the voxels nearby; there is nothing outside of the volume."""
+    average_XYZ: Array = gaussian_filter(volume_XYZ.astype(np.float32), _NEARBY, mode="constant", truncate=3.0)
+    return average_XYZ
