@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from clients import recorder
+from clients import recorder, toy
 from clients.toy_run import PARTS, lines, resume, run
 from same import differences
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from trainkit import Context, Hook, Metric, State, component
 from trainkit.checkpoint.file import read
@@ -71,6 +72,14 @@ class LiveAveraged:
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         self.average = saved["average"]
+
+
+@component
+class ThreeSplits(toy.Line):
+    """Points that are evaluated in two splits."""
+
+    def splits(self) -> tuple[str, ...]:
+        return "train", "val", "test"
 
 
 @component
@@ -166,3 +175,16 @@ def test_a_stop_in_an_evaluation_saves_the_trained_weights_and_leaves_them_in_th
     assert stopped.newest is not None
     for model in (read(stopped.newest)["model"], stopped.run.state.model.state_dict()):
         assert all(torch.equal(value, trained[name]) for name, value in model.items())
+
+
+def test_what_an_interrupted_evaluation_had_logged_of_its_first_split_is_logged_once() -> None:
+    text = (
+        TEXT.replace("clients.toy:Line", "engine.test_interruption:ThreeSplits") + '[loggers.tb]\nuse = "tensorboard"\n'
+    )
+    interrupt_at("validation_step_end", 3)  # "val" is evaluated to its end, "test" is not
+    stopped = run("run.epochs=1", text=text)
+    assert [line["step"] for line in lines(stopped.run.state.folder)] == [3]
+    resumed = resume(stopped.run.state.folder)
+    events = EventAccumulator(str(resumed.run.state.folder / "tensorboard" / "steps")).Reload()
+    for name in ("val/loss", "test/loss"):
+        assert [point.step for point in events.Scalars(name)] == [3]

@@ -155,6 +155,19 @@ def test_the_best_checkpoint_so_far_is_in_the_new_folder_of_a_run_that_is_resume
     assert (folder / "checkpoints" / "epoch-0001.safetensors").is_file()
 
 
+def test_the_best_of_a_parent_is_there_for_its_childrens_children_until_a_better_one_comes() -> None:
+    show(1.0, 5.0, 3.0, 4.0, 0.5)
+    keep = "checkpoint.keep_last=9"
+    folder = run("run.epochs=3", keep).run.state.folder
+    for epoch in (2, 3):
+        outcome = resume(folder / "checkpoints" / f"epoch-000{epoch}.safetensors", "run.epochs=4", "run.seed=1")
+        assert outcome.run.state.folder != folder
+        folder = outcome.run.state.folder
+        assert outcome.best == (1.0, 1, None)
+    assert resume(folder, "run.epochs=5").best == (0.5, 5, None)
+    assert not (folder / "checkpoints" / "epoch-0001.safetensors").exists()
+
+
 def test_the_best_begins_anew_when_its_checkpoint_was_removed(caplog: pytest.LogCaptureFixture) -> None:
     show(1.0, 5.0, 3.0, 4.0)
     first = run("run.epochs=3").run.state

@@ -17,6 +17,7 @@ from trainkit import Monitor, State
 from trainkit.checkpoint.folder import CheckpointFolder
 from trainkit.cli import main
 from trainkit.engine import run_folder
+from trainkit.engine.every_run import metrics_file
 from trainkit.engine.every_run.outcome import rose, still_improved
 from trainkit.engine.start import ExitCode
 
@@ -130,6 +131,18 @@ def test_a_run_whose_loss_rose_by_orders_of_magnitude_is_doubtful(monkeypatch: p
 def test_a_loss_that_is_not_finite_at_the_end_is_doubtful(monkeypatch: pytest.MonkeyPatch) -> None:
     _let_the_loss_be([2.0, None], monkeypatch)
     assert run().run.state.doubts == ["at the end, train/loss is not a finite number"]
+
+
+def test_what_others_wrote_into_the_metrics_is_not_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    _let_the_loss_be([2.0, "as before"], monkeypatch)  # type: ignore[list-item]
+    assert run().code is ExitCode.FINISHED
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1" + 400 * "0"])
+def test_a_number_of_the_metrics_that_is_not_finite_is_read_as_none(value: str, tmp_path: Path) -> None:
+    line = f'{{"epoch": 0, "step": 4, "val/loss": {value}, "note": "mine", "ok": true}}'
+    (tmp_path / "metrics.jsonl").write_text(line)
+    assert metrics_file.read(tmp_path) == [{"epoch": 0, "step": 4, "val/loss": None}]
 
 
 def test_a_resumed_run_is_judged_by_all_of_its_epochs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -45,6 +47,30 @@ def _three_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def run(*names: str, unfinished: bool = False) -> ExitCode:
     resolved = resolve_all([f"{name}.toml" for name in names])
     return run_all(resolved, Console(), continue_unfinished=unfinished, report=report)
+
+
+@pytest.fixture
+def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a run in a process of its own, which does not outlive the test."""
+    with contextlib.ExitStack() as processes:
+
+        def start(seconds: float = 0.05) -> subprocess.Popen[str]:
+            Path("slow.toml").write_text(SLOW + f"seconds = {seconds}\n")
+            environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
+            command = [sys.executable, "-m", "trainkit", "run", "slow.toml"]
+            process = subprocess.Popen(
+                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            )
+            processes.enter_context(process)
+            processes.callback(process.kill)
+            until = time.monotonic() + 60
+            while not Path("began").is_file():
+                assert process.poll() is None, process.communicate()
+                assert time.monotonic() < until
+                time.sleep(0.05)
+            return process
+
+        yield start
 
 
 def epochs_run() -> int:
@@ -147,7 +173,9 @@ SLOW = TOY.replace("epochs = 3", "epochs = 100000").replace("recorder:Recorder",
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
-def test_a_signal_ends_the_process_with_a_checkpoint_and_the_code_for_it(number: signal.Signals) -> None:
+def test_a_signal_ends_the_process_with_a_checkpoint_and_the_code_for_it(
+    number: signal.Signals, started: Callable[..., subprocess.Popen[str]]
+) -> None:
     process = started()
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
@@ -157,7 +185,7 @@ def test_a_signal_ends_the_process_with_a_checkpoint_and_the_code_for_it(number:
 
 
 @pytest.mark.slow
-def test_a_second_signal_ends_it_at_once() -> None:
+def test_a_second_signal_ends_it_at_once(started: Callable[..., subprocess.Popen[str]]) -> None:
     process = started(seconds=30)
     process.send_signal(signal.SIGTERM)
     time.sleep(1.0)
@@ -166,16 +194,3 @@ def test_a_second_signal_ends_it_at_once() -> None:
     assert process.returncode == 130
     assert "the last checkpoint is complete" in err
     assert "Traceback" not in err
-
-
-def started(seconds: float = 0.05) -> subprocess.Popen[str]:
-    Path("slow.toml").write_text(SLOW + f"seconds = {seconds}\n")
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "trainkit", "run", "slow.toml"]
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 60
-    while not Path("began").is_file():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.05)
-    return process

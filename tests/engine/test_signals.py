@@ -15,10 +15,11 @@ from trainkit import RecipeError, State
 from trainkit.cli.run import report
 from trainkit.console import Console
 from trainkit.engine import signals
+from trainkit.engine import start as engine_start
 from trainkit.engine.processes import refuse_several_processes
 from trainkit.engine.queue import run_all
 from trainkit.engine.start import ExitCode
-from trainkit.recipe.resolve import resolve_all
+from trainkit.recipe.resolve import resolve_all, resolve_text
 
 WATCHED = [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2]
 
@@ -62,7 +63,22 @@ def test_a_signal_at_the_end_waits_for_the_results() -> None:
     recorder.ACTIONS["run_end"] = lambda state: signal.raise_signal(signal.SIGTERM)
     ending = run()
     assert ending.code is ExitCode.FINISHED
+    assert ending.signal == "SIGTERM"
     assert "SIGTERM: writing the results" in (ending.run.state.folder / "log.txt").read_text()
+
+
+def test_a_signal_between_the_end_and_the_report_waits_for_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    code, reported = engine_start._exit_code, []
+
+    def signalled(state: State) -> ExitCode:
+        signal.raise_signal(signal.SIGTERM)
+        return code(state)
+
+    monkeypatch.setattr(engine_start, "_exit_code", signalled)
+    ending = engine_start.start(
+        resolve_text(TOY, Path.cwd()), Console(quiet=True), report=lambda outcome, _: reported.append(outcome.code)
+    )
+    assert (ending.code, ending.signal, reported) == (ExitCode.FINISHED, "SIGTERM", [ExitCode.FINISHED])
 
 
 def test_a_second_signal_at_the_end_stops_at_once() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -210,10 +211,19 @@ if seconds == 0:
 """
 
 
-def maker(folder: Path, key: str, seconds: float) -> subprocess.Popen[str]:
-    folder.mkdir(exist_ok=True)
-    arguments = [sys.executable, "-c", MAKER, str(folder), key, str(seconds)]
-    return subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True)
+@pytest.fixture
+def maker():
+    """Starts a process that makes an entry, and does not outlive the test."""
+    with contextlib.ExitStack() as processes:
+
+        def start(folder: Path, key: str, seconds: float) -> subprocess.Popen[str]:
+            folder.mkdir(exist_ok=True)
+            arguments = [sys.executable, "-c", MAKER, str(folder), key, str(seconds)]
+            process = processes.enter_context(subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True))
+            processes.callback(process.kill)
+            return process
+
+        yield start
 
 
 def wait_for(path: Path) -> None:
@@ -224,14 +234,14 @@ def wait_for(path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_runs_that_want_the_same_entry_make_it_once(folder):
+def test_two_runs_that_want_the_same_entry_make_it_once(folder, maker):
     both = [maker(folder, KEYS[0], 0.5) for _ in range(2)]
     assert sorted(each.communicate(timeout=60)[0] for each in both) == ["found\n", "made\n"]
     assert (folder / "begun").read_text() == "x"
 
 
 @pytest.mark.slow
-def test_a_run_that_is_killed_while_it_makes_an_entry_leaves_none_and_no_lock(folder):
+def test_a_run_that_is_killed_while_it_makes_an_entry_leaves_none_and_no_lock(folder, maker):
     run = maker(folder, KEYS[0], 60)
     wait_for(folder / "begun")
     run.kill()
@@ -443,7 +453,7 @@ def test_what_was_not_used_for_longest_makes_room(folder):
 
 
 @pytest.mark.slow
-def test_what_a_living_run_uses_is_never_removed(folder):
+def test_what_a_living_run_uses_is_never_removed(folder, maker):
     run = maker(folder, KEYS[0], 0)
     assert run.stdout is not None
     assert run.stdout.readline() == "made\n"

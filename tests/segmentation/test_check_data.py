@@ -193,12 +193,12 @@ for seen in data.inspect(None, "all"):
 def test_a_check_that_is_killed_loses_nothing(tmp_path):
     task = made_up.msd(tmp_path / "Task", cases=40, size=(64, 64, 48))
     cache = tmp_path / "cache"
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(task), str(cache)], stdout=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 60
-    while len(list(cache.glob("entries/*/*.safetensors"))) < 5 and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.kill()
-    process.communicate()
+    command = [sys.executable, "-c", KILLED, str(task), str(cache)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 60
+        while len(list(cache.glob("entries/*/*.safetensors"))) < 5 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.kill()
     kept = {path: path.stat().st_ino for path in cache.glob("entries/*/*.safetensors")}
     assert 5 <= len(kept) < 40
     inspected(MSD(path=task, cache=Cache(folder=cache), split=SameCases(), patch_size=PATCH))

@@ -8,12 +8,12 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trainkit.checkpoint.file import read, read_header, write
 from trainkit.errors import CheckpointError
-from trainkit.files.writing import SET_ASIDE, is_unfinished, remove_unfinished, set_aside, written_whole
+from trainkit.files.writing import SET_ASIDE, is_unfinished, remove_unfinished, set_aside, sync_folder, written_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -128,6 +128,25 @@ class CheckpointFolder:
         except OSError:  # the folders are on different file systems
             with written_whole(own) as new:
                 shutil.copyfile(file, new)
+        else:
+            sync_folder(self.path)
+
+    def holds(self, best: Best) -> bool:
+        """Return whether a checkpoint with this place and value is in the folder, whichever run wrote it."""
+        path = self.path / best.file_name
+        try:
+            metrics = read_header(path).get("metrics") if path.is_file() else None
+        except CheckpointError:
+            return False
+        return isinstance(metrics, Mapping) and best.value in metrics.values()
+
+    def keep_while_best(self, best: Iterable[Best]) -> None:
+        """Let `prune` remove those that another run wrote, and that were adopted, once they are no longer the best.
+
+        Args:
+            best: The best checkpoints so far, which `holds` found here.
+        """
+        self._removable |= {each.file_name for each in best if not self._is_ours(self.path / each.file_name)}
 
     def newest_good(
         self,

@@ -10,7 +10,7 @@ import click
 
 from trainkit.cli.options import EXIT_CODES, QUIET, SETS
 from trainkit.engine.processes import refuse_several_processes
-from trainkit.engine.signals import ending_the_program, remembering
+from trainkit.engine.signals import ending_the_program
 
 if TYPE_CHECKING:
     from trainkit.groups.resuming import Choice
@@ -71,9 +71,13 @@ def command(
         lengths = {"run.epochs": epochs, "run.steps": steps}
         sets += tuple(f"{key}={length}" for key, length in lengths.items() if length is not None)
         ending = resume(
-            path, console, sets=sets, recipe=recipe, epoch=epoch, on_extend=on_extend, allow_code=allow_code
+            path,
+            console,
+            sets=sets,
+            recipe=recipe,
+            epoch=epoch,
+            on_extend=on_extend,
+            allow_code=allow_code,
+            report=report,
         )
-        if isinstance(ending, RunOutcome):
-            with remembering():
-                report(ending, console)
     sys.exit(ending.code if isinstance(ending, RunOutcome) else ending)

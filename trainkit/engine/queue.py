@@ -13,15 +13,12 @@ from typing import TYPE_CHECKING, NamedTuple
 from trainkit.engine import run_folder
 from trainkit.engine.identity import digest, newest_first
 from trainkit.engine.resume import resume
-from trainkit.engine.signals import remembering
-from trainkit.engine.start import ExitCode, RunOutcome, finished_before, start
+from trainkit.engine.start import ExitCode, Report, RunOutcome, finished_before, start
 from trainkit.errors import TrainkitError
 from trainkit.recipe.inputs import refuse_missing_inputs
 from trainkit.recipe.resolve import write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from trainkit.console import Console
     from trainkit.recipe.resolve import Resolved
 
@@ -51,7 +48,7 @@ def run_all(
     console: Console,
     *,
     continue_unfinished: bool,
-    report: Callable[[RunOutcome, Console], None],
+    report: Report,
 ) -> ExitCode:
     """Run recipes one after the other; if one fails, the others are still run.
 
@@ -73,7 +70,7 @@ def run_all(
             console.say(f"\nrun {number} of {len(recipes)}: {name}")
         began = time.perf_counter()
         try:
-            outcome, folder = _run_one(resolved, console, continue_unfinished)
+            outcome, folder = _run_one(resolved, console, continue_unfinished, report)
         except Exception as error:
             if len(recipes) == 1:
                 raise
@@ -95,14 +92,12 @@ def run_all(
             done.append(QueueResult(name, what, None, 0.0, folder))
             code = _worse(code, outcome)
             continue
-        with remembering() as signal:
-            report(outcome, console)
         state = outcome.run.state
         best = outcome.best[0] if outcome.best else None
         what = _with_doubts(state.ended, bool(state.doubts))
         done.append(QueueResult(name, what, best, time.perf_counter() - began, state.folder))
         code = _worse(code, outcome.code)
-        if signal.name is not None and number < len(recipes):
+        if outcome.signal is not None and number < len(recipes):
             code = _worse(code, ExitCode.STOPPED)
             break
         if outcome.code is ExitCode.STOPPED:
@@ -122,24 +117,25 @@ def _with_doubts(what: str, is_doubtful: bool) -> str:
 
 
 def _run_one(
-    resolved: Resolved, console: Console, continue_unfinished: bool
+    resolved: Resolved, console: Console, continue_unfinished: bool, report: Report
 ) -> tuple[RunOutcome | ExitCode, Path | None]:
     """Start or resume a run; return how it ended, or the code of one that had ended, and an earlier start's folder."""
     if not continue_unfinished:
         refuse_missing_inputs([resolved])
-        return start(resolved, console), None
+        return start(resolved, console, report=report), None
     with contextlib.ExitStack() as choosing:  # until the run folder is locked, no other process may choose
         choosing.enter_context(run_folder.choosing(resolved))
         before = _earlier_run(resolved)
         if before is None:
             refuse_missing_inputs([resolved])
-            return start(resolved, console, locked=choosing.close), None
+            return start(resolved, console, locked=choosing.close, report=report), None
         if run_folder.is_finished(before):
             console.say(f"{before}: finished already")
             return finished_before(run_folder.doubts(before), console), before
         # Anybody may have put the checkpoint there, so it may only name code that this recipe names.
         named = [used.use for used in resolved.used if ":" in used.use]
-        return resume(before, console, recipe=resolved, allow_code=named, locked=choosing.close), before
+        resumed = resume(before, console, recipe=resolved, allow_code=named, locked=choosing.close, report=report)
+        return resumed, before
 
 
 def _earlier_run(resolved: Resolved) -> Path | None:

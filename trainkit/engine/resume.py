@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from trainkit.checkpoint.content import read_run
-from trainkit.checkpoint.file import read_header
 from trainkit.checkpoint.folder import CheckpointFolder, run_id_of
 from trainkit.engine import run_folder
 from trainkit.engine.build import build
@@ -24,7 +23,16 @@ from trainkit.engine.fingerprint import other_data
 from trainkit.engine.folder_lock import lock
 from trainkit.engine.identity import CHECKPOINTS, Identity, Origin, identity_of, is_of_the_future, run_folder_at
 from trainkit.engine.saved_recipe import other_packages, recipe_then, resolve_saved
-from trainkit.engine.start import ExitCode, RunOutcome, execute, finished_before, saver_of, start_in
+from trainkit.engine.start import (
+    ExitCode,
+    Report,
+    RunOutcome,
+    execute,
+    finished_before,
+    no_report,
+    saver_of,
+    start_in,
+)
 from trainkit.errors import CheckpointError, RecipeError, TrainkitError
 from trainkit.groups.plan import GroupPlan, RunLength, plan_groups
 from trainkit.groups.resuming import (
@@ -64,6 +72,7 @@ def resume(
     allow_code: AllowCode = False,
     extra: Mapping[str, object] | None = None,
     locked: Callable[[], None] = lambda: None,
+    report: Report = no_report,
 ) -> RunOutcome | ExitCode:
     """Resume a run from a checkpoint.
 
@@ -82,6 +91,7 @@ def resume(
             none, or those listed.
         extra: Further live parts, which are called last.
         locked: Called when the run folder is locked.
+        report: Called with the outcome, unless the run failed.
 
     Returns:
         How the run ended; if there was nothing left to do, only the exit code of the run that has ended.
@@ -105,8 +115,10 @@ def resume(
             on_extend = on_extend or begin.unsaved.on_extend
         if begin.saved is None or begin.file is None:
             assert begin.folder is not None
-            return start_in(begin.folder, resolved, console, is_new=False)
-        return _resume_from(begin, begin.file, begin.saved, resolved, console, locks, on_extend, allow_code, extra)
+            return start_in(begin.folder, resolved, console, is_new=False, report=report)
+        return _resume_from(
+            begin, begin.file, begin.saved, resolved, console, locks, on_extend, allow_code, extra, report
+        )
 
 
 def _resume_from(
@@ -119,6 +131,7 @@ def _resume_from(
     on_extend: Choice | None,
     allow_code: AllowCode,
     extra: Mapping[str, object] | None,
+    report: Report,
 ) -> RunOutcome | ExitCode:
     why_nothing_is_left = _nothing_left(resolved, saved)
     if why_nothing_is_left is not None:
@@ -159,10 +172,10 @@ def _resume_from(
         redefined = Redefinitions(changes, news_of_data, resolved.recipe)
         forgotten = dict(_forgotten_memories(old, plans, redefined, then.monitor))
         groups = _resumed_groups(plans, {**old, **forgotten}, _point(run, saved), on_extend)
-        report = restore(run, saved, groups)
+        loaded = restore(run, saved, groups)
         run.state.redefined = redefined.why
         if not begin.in_place:
-            _adopt_best(run, saved, file.parent)
+            _adopt_best(run, file.parent)
     except BaseException:
         if not begin.in_place:
             run_folder.discard(folder)  # nothing was run in it
@@ -181,10 +194,10 @@ def _resume_from(
     news = run_changes(saved, run, changes, news_of_data)
     for line in (*news, *forgetting, *group_changes(run, saved, old, groups)):
         console.say(f"  {line}")
-    for names, what in ((report.fresh, "start without optimizer state"), (report.unused, "no longer exist")):
+    for names, what in ((loaded.fresh, "start without optimizer state"), (loaded.unused, "no longer exist")):
         if names:
             console.say(f"  parameters that {what}: {some_of(names)}")
-    return execute(run, console)
+    return execute(run, console, report)
 
 
 def _resolve(recipe: Path | Resolved | None, begin: _Beginning, sets: Sequence[str], allow_code: AllowCode) -> Resolved:
@@ -454,13 +467,12 @@ def _forgotten_memories(
             yield name, group._replace(memory=now.forget(group.memory))
 
 
-def _adopt_best(run: Run, saved: Mapping[str, Any], checkpoints: Path) -> None:
+def _adopt_best(run: Run, checkpoints: Path) -> None:
     """Bring the best checkpoints so far into the new folder of a run that is resumed from an earlier checkpoint."""
-    folder = CheckpointFolder(run.state.folder / CHECKPOINTS)
+    before, folder = CheckpointFolder(checkpoints), CheckpointFolder(run.state.folder / CHECKPOINTS)
     for best in saver_of(run).all_best:
-        file = checkpoints / best.file_name
-        if file.is_file() and run_id_of(read_header(file)) == run_id_of(saved):
-            folder.adopt(file)
+        if before.holds(best):
+            folder.adopt(checkpoints / best.file_name)
 
 
 def _question(

@@ -6,8 +6,6 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterator
 
-import attrs
-
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # SIGHUP and the last two do not exist on Windows
 
 
@@ -66,28 +64,3 @@ def ending_the_program() -> Iterator[None]:
 
     with handled(end):
         yield
-
-
-@attrs.define
-class Remembered:
-    """The first signal that arrived.
-
-    Attributes:
-        name: Its name; None: there was none.
-    """
-
-    name: str | None = None
-
-
-@contextlib.contextmanager
-def remembering() -> Iterator[Remembered]:
-    """Make the first signal wait until what is being finished is finished; a second one ends the program at once."""
-    first = Remembered()
-
-    def remember(name: str) -> None:
-        if first.name is not None:
-            raise KeyboardInterrupt(name)
-        first.name = name
-
-    with handled(remember):
-        yield first

@@ -49,21 +49,34 @@ class RunOutcome:
         code: The exit code.
         newest: The newest checkpoint; None: there is none.
         best: The checkpoint with the best monitored value; None: there is none.
+        signal: The signal that arrived while the run ended, and changed nothing of it; None: there was none.
     """
 
     run: Run
     code: ExitCode
     newest: Path | None
     best: Best | None
+    signal: str | None = None
 
 
-def start(resolved: Resolved, console: Console, locked: Callable[[], None] = lambda: None) -> RunOutcome:
+Report = Callable[[RunOutcome, "Console"], None]
+"""Prints how a run ended. A signal that arrives meanwhile waits, as for the results."""
+
+
+def no_report(outcome: RunOutcome, console: Console) -> None:
+    """Print nothing."""
+
+
+def start(
+    resolved: Resolved, console: Console, locked: Callable[[], None] = lambda: None, report: Report = no_report
+) -> RunOutcome:
     """Run a recipe from the beginning, in a new run folder.
 
     Args:
         resolved: The recipe.
         console: Prints the messages.
         locked: Called when the new folder is locked.
+        report: Called with the outcome, unless the run failed.
 
     Raises:
         TrainkitError: The run cannot start, or failed.
@@ -72,10 +85,12 @@ def start(resolved: Resolved, console: Console, locked: Callable[[], None] = lam
     console.log_to(None)
     with signals.ending_the_program(), console.capture_logging(), run_folder.created(resolved) as folder:
         locked()
-        return start_in(folder, resolved, console, is_new=True)
+        return start_in(folder, resolved, console, is_new=True, report=report)
 
 
-def start_in(folder: Path, resolved: Resolved, console: Console, *, is_new: bool) -> RunOutcome:
+def start_in(
+    folder: Path, resolved: Resolved, console: Console, *, is_new: bool, report: Report = no_report
+) -> RunOutcome:
     """Run a recipe from the beginning in a run folder that this process has locked.
 
     Args:
@@ -83,6 +98,7 @@ def start_in(folder: Path, resolved: Resolved, console: Console, *, is_new: bool
         resolved: The recipe.
         console: Prints the messages.
         is_new: Whether the folder was just made; otherwise a run was killed in it before its first checkpoint.
+        report: Called with the outcome, unless the run failed.
 
     Raises:
         TrainkitError: The run cannot start, or failed.
@@ -99,18 +115,19 @@ def start_in(folder: Path, resolved: Resolved, console: Console, *, is_new: bool
         run.resumed = True
     console.log_to(folder / run_folder.LOG)
     console.say(f"run folder: {folder}")
-    return execute(run, console)
+    return execute(run, console, report)
 
 
-def execute(run: Run, console: Console) -> RunOutcome:
+def execute(run: Run, console: Console, report: Report = no_report) -> RunOutcome:
     """Train a built run to its end.
 
-    The first signal stops the run after its step; at the end of the run, it waits until the results are written. A
-    second signal stops the run at once.
+    The first signal stops the run after its step; at the end of the run, it waits until the results are written and
+    reported. A second signal stops the run at once.
 
     Args:
         run: The run, at its beginning or restored from a checkpoint.
         console: Prints the messages.
+        report: Called with the outcome, unless the run failed.
 
     Raises:
         TrainkitError: The run failed; everything up to the last checkpoint is on the disk.
@@ -142,8 +159,10 @@ def execute(run: Run, console: Console) -> RunOutcome:
         finally:
             stopping.ending = True
             _end(run, console)
-    saver = saver_of(run)
-    return RunOutcome(run, _exit_code(state), saver.newest, saver.best)
+        saver = saver_of(run)
+        outcome = RunOutcome(run, _exit_code(state), saver.newest, saver.best)
+        report(outcome, console)
+    return attrs.evolve(outcome, signal=stopping.at_the_end)
 
 
 def _no_exit(error: SystemExit, state: State) -> PartError:
@@ -174,6 +193,7 @@ class _Stopping:
     console: Console
     ending: bool = False
     signalled: bool = False
+    at_the_end: str | None = None
 
     def on_signal(self, name: str) -> None:
         """Act on a signal.
@@ -184,7 +204,9 @@ class _Stopping:
         if self.signalled:
             raise KeyboardInterrupt(name)
         self.signalled = True
-        if not self.ending:
+        if self.ending:
+            self.at_the_end = name
+        else:
             self.state.interrupt(f"signal {name}")
         first = "writing the results" if self.ending else "finishing this step, then saving"
         self.console.say(f"{name}: {first}; a second signal stops the run at once")

@@ -40,6 +40,7 @@ class LiveTensorBoard(Live):
         self._every_steps = every_steps or float("inf")
         self._next = self._every_steps
         self._writers: dict[str, Any] = {}
+        self._evaluated: dict[str, float] = {}  # inside an epoch, until all splits are evaluated
 
     def on_run_start(self, state: State) -> None:
         """Remove what a killed run wrote after its last checkpoint, and open the writers."""
@@ -72,11 +73,10 @@ class LiveTensorBoard(Live):
                     writer.add_scalar(f"lr/{name}", group.lr, state.step)
 
     def on_validation_end(self, state: State) -> None:
-        """Write a split's values over the step if it is evaluated inside an epoch."""
+        """Inside an epoch, keep a split's values; an interrupted evaluation is repeated as a whole."""
         if not state.closing:
-            for name, value in state.metrics.items():
-                if name.startswith(f"{state.split}/"):
-                    self._writer("steps", state).add_scalar(name, value, state.step)
+            own = {name: value for name, value in state.metrics.items() if name.startswith(f"{state.split}/")}
+            self._evaluated |= own
 
     def on_picture(self, state: State) -> None:
         """Write pictures over the step if they are made inside an epoch."""
@@ -95,7 +95,11 @@ class LiveTensorBoard(Live):
         self._pictures(state, state.epoch)
 
     def on_checkpoint(self, state: State) -> None:
-        """Bring everything before the checkpoint to the disk."""
+        """Write the values of a whole evaluation inside an epoch over the step, and bring everything to the disk."""
+        if state.evaluated_step == state.step:
+            for name, value in self._evaluated.items():
+                self._writer("steps", state).add_scalar(name, value, state.step)
+        self._evaluated = {}
         for name, writer in self._writers.items():
             writer.flush()
             event_files.sync(state.folder / "tensorboard" / name)

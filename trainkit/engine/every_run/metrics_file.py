@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -65,8 +66,19 @@ def _finite(name: str, value: Any) -> float | None:
 
 
 def read(folder: Path) -> list[dict[str, Any]]:
-    """Return the lines of a run folder's metrics file that can be read."""
-    return [line for _, line in _parsed(folder) if line is not None]
+    """Return the lines of a run folder's metrics file that can be read, with their numbers and nulls alone.
+
+    Others may have added lines or values. A number that is not finite is read as null.
+    """
+    return [
+        {name: _number(value) for name, value in line.items() if value is None or type(value) in (int, float)}
+        for _, line in _parsed(folder)
+        if line is not None
+    ]
+
+
+def _number(value: float | None) -> float | None:
+    return value if value is not None and abs(value) <= sys.float_info.max else None
 
 
 def _parsed(folder: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:

@@ -170,8 +170,9 @@ class Saver(Live):
         Of checkpoints that are not in this folder, because the run continues in a new one or somebody removed them, the
         ranking begins anew too.
         """
-        gone = [each for each in self._best.ranked if not (self._folder.path / each.file_name).is_file()]
+        gone = [each for each in self._best.ranked if not self._folder.holds(each)]
         self._best.ranked = [each for each in self._best.ranked if each not in gone]
+        self._folder.keep_while_best(self._best.ranked)
         now, why = [state.monitor.metric, state.monitor.mode], state.redefined(state.monitor.metric)
         if self._ranked_by != now:
             why = f"{now[0]} ({now[1]}) is now monitored instead of {self._ranked_by[0]} ({self._ranked_by[1]})"
