@@ -52,6 +52,7 @@ from trainkit.errors import (
 from trainkit.events import Live
 from trainkit.lazy import lazy_names
 from trainkit.randomness import random_seed
+from trainkit.registry import RegisteredComponent, registered
 from trainkit.state import Group, State
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ __all__ = [
     "Progress",
     "Recipe",
     "RecipeError",
+    "RegisteredComponent",
     "RunSettings",
     "Scheduler",
     "State",
@@ -154,6 +156,7 @@ __all__ = [
     "read_checkpoint",
     "read_classes",
     "read_weights",
+    "registered",
     "remove_unfinished",
     "set_curvature",
     "shape_in_words",

@@ -4,7 +4,7 @@ The rooms, from the ground up. The abstract kind of a room is in its ``kind``; s
 build is in ``x_live``:
 
     sizes       numbers of voxels along the axes
-    files/      single files: NIfTI, and the values in a label file
+    files/      single files of every format, and the values in a label file; readers/ is a kind that others can extend
     splits/     division of the cases into training and held-out cases: a kind that other packages can extend
     cases/      a case and its files, the meaning of label values, and made-up cases
     preparing/  from a case to the grid that the network works on and back, and the cache of preprocessed cases
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from trainkit_segmentation.data.facts import SegmentationFacts
     from trainkit_segmentation.data.kind import SegmentationData
     from trainkit_segmentation.data.kind_live import LiveSegmentation
+    from trainkit_segmentation.files.header import Header
+    from trainkit_segmentation.files.readers.kind import Reader
+    from trainkit_segmentation.files.stored import StoredImage
     from trainkit_segmentation.losses.kind import SegmentationLoss
     from trainkit_segmentation.metrics.case_scores import CaseScores
     from trainkit_segmentation.metrics.kind import SegmentationMetric
@@ -48,6 +51,9 @@ else:  # hidden from type checkers, which would take every name of a module that
             ".data.facts": ("SegmentationFacts",),
             ".data.kind": ("SegmentationData",),
             ".data.kind_live": ("LiveSegmentation",),
+            ".files.header": ("Header",),
+            ".files.readers.kind": ("Reader",),
+            ".files.stored": ("StoredImage",),
             ".losses.kind": ("SegmentationLoss",),
             ".metrics.case_scores": ("CaseScores",),
             ".metrics.kind": ("SegmentationMetric",),
@@ -64,8 +70,10 @@ __all__ = [
     "CaseReport",
     "CaseScores",
     "FileCase",
+    "Header",
     "Labels",
     "LiveSegmentation",
+    "Reader",
     "SegmentationData",
     "SegmentationFacts",
     "SegmentationLoss",
@@ -74,6 +82,7 @@ __all__ = [
     "SegmentationNetwork",
     "Size",
     "Split",
+    "StoredImage",
     "Volume",
     "shuffled_subjects",
 ]

@@ -14,12 +14,13 @@ import time
 import warnings
 from collections import Counter
 from pathlib import Path
+from typing import Literal
 
 import nibabel
 import numpy as np
 
 from trainkit import DataError
-from trainkit_segmentation.files.nifti import read_integers, read_voxels
+from trainkit_segmentation.files.images import read_integers, read_voxels
 
 _PACKERS = {".nii": bytes, ".nii.gz": gzip.compress, ".nii.bz2": bz2.compress}
 _ODD = (0, 1, 0x7F, 0x80, 0xFF)
@@ -44,18 +45,28 @@ def fuzz(number: int, seed: int, folder: Path) -> Counter[str]:
         ending = rng.choice(list(_PACKERS))
         path = folder / f"damaged{ending}"
         path.write_bytes(_PACKERS[ending](_damaged(content, length, rng)))
-        began = time.monotonic()
-        try:
-            rng.choice((read_integers, read_voxels))(path)
-            outcome["read"] += 1
-        except DataError as error:
-            told = str(error)
-            assert told.startswith(f"{path}: "), told
-            assert "\n" not in told, told
-            outcome["refused"] += 1
-        except Exception as error:
-            raise AssertionError(f"file {n} of seed {seed}: {type(error).__name__}: {error}") from error
-        assert time.monotonic() - began < _MOST_SECONDS, f"file {n} of seed {seed} took a second"
+        outcome[read_or_refused(path, rng, f"file {n} of seed {seed}")] += 1
+    return outcome
+
+
+def read_or_refused(path: Path, rng: random.Random, what: str) -> Literal["read", "refused"]:
+    """Read a file, and return what became of it.
+
+    Raises:
+        AssertionError: It led to an exception other than DataError, took a second, or was refused in several lines.
+    """
+    began = time.monotonic()
+    outcome: Literal["read", "refused"] = "read"
+    try:
+        rng.choice((read_integers, read_voxels))(path)
+    except DataError as error:
+        told = str(error)
+        assert told.startswith(f"{path.parent}/"), told
+        assert "\n" not in told, told
+        outcome = "refused"
+    except Exception as error:
+        raise AssertionError(f"{what}: {type(error).__name__}: {error}") from error
+    assert time.monotonic() - began < _MOST_SECONDS, f"{what} took a second"
     return outcome
 
 

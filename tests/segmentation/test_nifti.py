@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from trainkit import DataError
-from trainkit_segmentation.files import nifti
-from trainkit_segmentation.files.nifti import read_header, read_integers, read_voxels
+from trainkit_segmentation.files import images
+from trainkit_segmentation.files.images import read_header, read_integers, read_voxels
 
 from .nifti_fuzz import fuzz
 
@@ -115,7 +115,7 @@ def test_more_voxels_than_a_file_can_hold_are_refused_before_they_are_read(tmp_p
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz", ".nii.bz2"])
 def test_what_takes_more_memory_than_is_free_is_refused_before_it_is_read(tmp_path, ending, monkeypatch):
     path = saved(tmp_path / f"image{ending}")
-    monkeypatch.setattr(nifti, "free_host_memory", lambda: 500)
+    monkeypatch.setattr(images, "free_host_memory", lambda: 500)
     assert "reading it takes 0.703 KiB of memory, and 0.488 KiB are free" in refusal(path)
 
 

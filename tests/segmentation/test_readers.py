@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 from clients import segmentation_cases as made_up
 from inspected import inspected
@@ -107,6 +108,22 @@ def test_the_decathlon_header_with_a_file_a_channel_is_nnunet_version_1(tmp_path
     assert len(volumes(MSD(path=folder, cache=cache, split=SameCases()))) == 2
 
 
+@pytest.mark.parametrize("ending", [".nrrd", ".mha"])
+def test_images_and_labels_of_other_formats_are_the_same_cases(tmp_path, cache, ending):
+    folder = made_up.nnunet(tmp_path, channels=2, cases=2)
+    data = MSD(path=folder, cache=cache, split=SameCases(), preprocessing=AS_IN_FILES)
+    expected = volumes(data)
+    for path in [*folder.glob("*/*.nii.gz")]:
+        SimpleITK.WriteImage(SimpleITK.ReadImage(str(path)), str(path).replace(".nii.gz", ending))
+        path.unlink()
+    content = json.loads((folder / "dataset.json").read_text()) | {"file_ending": ending}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    for name, batch in volumes(data).items():
+        assert torch.equal(batch["image"], expected[name]["image"])
+        assert torch.equal(batch["label"], expected[name]["label"])
+    assert not [line for line in inspected(data) if line.startswith("warning: the header")]
+
+
 @pytest.mark.parametrize("by", ["nnunet", "recipe"])
 def test_regions_are_classes_that_overlap(tmp_path, cache, by):
     folder = made_up.nnunet(tmp_path, cases=2, regions=by == "nnunet")
@@ -126,7 +143,7 @@ def test_regions_are_classes_that_overlap(tmp_path, cache, by):
         ({"labels": {"background": 0, "rim": "one"}}, '"rim" has no label value'),
         ({"labels": None}, '"labels" must name the label values'),
         ({"channel_names": {}}, "names the channels"),
-        ({"file_ending": ".nrrd"}, 'ending in ".nrrd" cannot be read'),
+        ({"file_ending": ".mgz"}, 'ending in ".mgz" cannot be read'),
         ({"training": ["case_000"]}, '"training" must be a list of'),
     ],
 )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from trainkit import DataError
-from trainkit_segmentation.files.nifti import read_integers
+from trainkit_segmentation.files.images import read_integers
 from trainkit_segmentation.files.whole_numbers import whole_numbers
 
 
@@ -39,7 +39,7 @@ def test_values_above_63_bits_stay_apart():
 def test_float64_values_beyond_24_bits_are_not_cut(tmp_path):
     values = np.array([0, 2**24 + 1, 2**40 + 1, -(2**31)], np.float64).reshape(2, 2, 1)
     nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "label.nii.gz")
-    assert np.array_equal(read_integers(tmp_path / "label.nii.gz").values_XYZ, values.astype(np.int64))
+    assert np.array_equal(read_integers(tmp_path / "label.nii.gz").values_CXYZ[0], values.astype(np.int64))
 
 
 def test_nearly_whole_values_are_rounded_and_it_is_known_by_how_much():

@@ -15,7 +15,15 @@ import numpy as np
 
 from trainkit import DataError
 from trainkit_segmentation.cases.labels import Labels, encode_masks, encode_values
-from trainkit_segmentation.files.nifti import Array, Header, grid_difference, read_header, read_integers, read_voxels
+from trainkit_segmentation.files.header import Array, Header, grid_difference
+from trainkit_segmentation.files.images import (
+    Integers,
+    files_of,
+    read_header,
+    read_integers,
+    read_voxels,
+    readers_of_others,
+)
 
 _Read = TypeVar("_Read")
 _HOW_TO_TAKE_THE_IMAGES = (
@@ -145,24 +153,30 @@ class FileCase:
     label_on_image_grid: bool = False
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """The images, then the label or the masks."""
+    def paths(self) -> tuple[Path, ...]:
+        """The images, then the label or the masks. A path may be a folder, or the header of several files."""
         return (*self.images, *([self.label] if self.label else []), *self.masks)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file that the images and labels are read from."""
+        return tuple(file for path in self.paths for file in files_of(path))
 
     def describe(self) -> Mapping[str, Any]:
         """Return how the files are put together."""
         grid = {"label_on_image_grid": True} if self.label_on_image_grid else {}
-        return {"images": len(self.images), "masks": len(self.masks), "channels": self.channels} | grid
+        others = {"readers": names} if (names := readers_of_others(self.paths)) else {}
+        return {"images": len(self.images), "masks": len(self.masks), "channels": self.channels} | grid | others
 
     def inspect(self) -> CaseReport:
         """Read the headers of all files, and report everything that is wrong at once."""
         headers, problems = [], []
-        for path in self.files:
+        for path in self.paths:
             try:
                 headers.append(read_header(path))
             except DataError as error:
                 problems.append(str(error))
-        if len(headers) == len(self.files):
+        if len(headers) == len(self.paths):
             problems += self._mismatches(headers)
         doubts = [
             f"the header of {each.path.name} is wrong, and read as if corrected: {correction}"
@@ -170,7 +184,7 @@ class FileCase:
             for correction in each.corrections
         ]
         questions: dict[str, list[str]] = {}
-        for number, each in enumerate(headers if len(headers) == len(self.files) else ()):
+        for number, each in enumerate(headers if len(headers) == len(self.paths) else ()):
             is_image = number < len(self.images)
             if each.open_question and (is_image or not self.label_on_image_grid):
                 questions.setdefault(each.open_question, []).append("image" if is_image else "label")
@@ -186,16 +200,16 @@ class FileCase:
     def read(self, labels: Labels, *, nan_as_zero: bool = False) -> Volume:
         """Read all files and put their arrays together; what is wrong with any of them is said at once."""
         problems: list[str] = []
-        images = _each(self.images, partial(read_voxels, nan_as_zero=nan_as_zero), problems)
-        targets = _each([self.label] if self.label else self.masks, read_integers, problems)
+        images = read_channels(self.images, problems, nan_as_zero=nan_as_zero)
+        targets = _each([self.label] if self.label else self.masks, _values, problems)
         if problems:
             raise DataError("; ".join(problems))
         if problems := self._mismatches([*(header for header, _ in images), *(each.header for each in targets)]):
             raise DataError("; ".join(problems))
         if self.label:
-            label_codes_XYZ, class_table = encode_values(targets[0].values_XYZ, labels)
+            label_codes_XYZ, class_table = encode_values(targets[0].values_CXYZ[0], labels)
         else:
-            label_codes_XYZ, class_table = encode_masks([each.values_XYZ != 0 for each in targets], labels)
+            label_codes_XYZ, class_table = encode_masks([each.values_CXYZ[0] != 0 for each in targets], labels)
         image_CXYZ = np.concatenate([voxels_CXYZ for _, voxels_CXYZ in images]).astype(np.float32, copy=False)
         off = max(each.off for each in targets)
         return Volume(image_CXYZ, label_codes_XYZ, class_table, images[0][0].affine, off)
@@ -223,6 +237,29 @@ def on_image_grids(listing: CaseList) -> CaseList:
         attrs.evolve(case, label_on_image_grid=True) if isinstance(case, FileCase) else case for case in listing.cases
     )
     return attrs.evolve(listing, cases=cases)
+
+
+def read_channels(
+    paths: Sequence[Path], problems: list[str], *, nan_as_zero: bool = False
+) -> list[tuple[Header, Array]]:
+    """Read the files of an image, one with all channels or one for each.
+
+    Args:
+        paths: The files.
+        problems: What is wrong with files is added here, a sentence each.
+        nan_as_zero: Whether voxels that are NaN are taken as 0.
+
+    Returns:
+        For each file that can be read its header and its voxels (C, X, Y, Z).
+    """
+    return _each(paths, partial(read_voxels, nan_as_zero=nan_as_zero), problems)
+
+
+def _values(path: Path) -> Integers:
+    read = read_integers(path)
+    if (channels := read.header.channels) != 1:
+        raise DataError(f"{path}: a label must have three dimensions, but this file has {channels} channels")
+    return read
 
 
 def _each(paths: Sequence[Path], read: Callable[[Path], _Read], problems: list[str]) -> list[_Read]:

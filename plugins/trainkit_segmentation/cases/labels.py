@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from trainkit import DataError
+from trainkit_segmentation.files.header import Array
 from trainkit_segmentation.files.label_values import value_counts
-from trainkit_segmentation.files.nifti import Array
 
 
 @attrs.frozen

@@ -24,7 +24,7 @@ from trainkit_segmentation.data.chosen_classes import (
     doubts_about_classes,
     doubts_about_sources,
 )
-from trainkit_segmentation.files.nifti import Array
+from trainkit_segmentation.files.header import Array
 from trainkit_segmentation.preparing.cache_filling import PreparedCase, mended_in_words, prepare_each
 from trainkit_segmentation.preparing.cache_live import CaseStore
 from trainkit_segmentation.preparing.cached_cases import open_case, rounded_in_words

@@ -35,7 +35,7 @@ from trainkit_segmentation.preparing.grid import left_right_axes
 if TYPE_CHECKING:
     from trainkit_segmentation.cases.labels import Labels
     from trainkit_segmentation.data.kind import SegmentationData
-    from trainkit_segmentation.files.nifti import Array
+    from trainkit_segmentation.files.header import Array
 
 _log = logging.getLogger("trainkit.segmentation")
 

@@ -22,7 +22,7 @@ def doubts_about_left_out(folder: Path, cases: Sequence[FileCase], folders: Fold
         folders: Lists the folders.
     """
     names = {case.name for case in cases}
-    ending = cases[0].files[-1].name.removeprefix(stem_of(cases[0].files[-1].name))
+    ending = cases[0].paths[-1].name.removeprefix(stem_of(cases[0].paths[-1].name))
     without_label: dict[str, str] = {}
     others = []
     for file in _unused(folder / "imagesTr", cases, folders):
@@ -63,7 +63,7 @@ def notes_on_left_out(folder: Path, cases: Sequence[FileCase], folders: Folders)
 
 
 def _unused(folder: Path, cases: Iterable[FileCase], folders: Folders) -> list[str]:
-    used = {path.resolve() for case in cases for path in case.files}
+    used = {path.resolve() for case in cases for path in case.paths}
     return [
         name
         for name in folders.names(folder)

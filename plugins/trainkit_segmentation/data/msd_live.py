@@ -15,9 +15,8 @@ from trainkit_segmentation.cases.case import CaseList, FileCase
 from trainkit_segmentation.cases.labels import Labels
 from trainkit_segmentation.cases.naming import name_cases
 from trainkit_segmentation.data.left_out import doubts_about_left_out, notes_on_left_out
+from trainkit_segmentation.files.images import readable_endings
 from trainkit_segmentation.spelling import Folders, composed, spelled_alike, stem_of
-
-_ENDINGS = (".nii.gz", ".nii")
 
 
 @attrs.frozen
@@ -216,8 +215,10 @@ def _listed_path(path: Path, written: Any) -> Path:
 
 
 def _cases_with_labels(folder: Path, ending: str, folders: Folders) -> list[_Listed]:
-    if ending.lower() not in _ENDINGS:
-        raise DataError(f'{folder / "dataset.json"}: files ending in "{ending}" cannot be read, only .nii.gz and .nii')
+    if not ending.lower().endswith(known := readable_endings()):
+        raise DataError(
+            f'{folder / "dataset.json"}: files ending in "{ending}" cannot be read, only {", ".join(sorted(known))}'
+        )
     names = [name for name in folders.names(folder / "labelsTr") if name.lower().endswith(ending.lower())]
     return [_Listed(None, folder / "imagesTr" / name, None, folder / "labelsTr" / name) for name in names]
 
@@ -252,7 +253,7 @@ def _channel_files(image: Path, channels: int, folders: Folders, by_list: bool) 
 
 
 def _absent(case: FileCase) -> list[Path]:
-    return [path for path in case.files if not path.exists()]
+    return [path for path in case.paths if not path.exists()]
 
 
 def _missing(folder: Path, case: FileCase, cases: Sequence[FileCase], folders: Folders, by_list: bool) -> str | None:
@@ -262,7 +263,7 @@ def _missing(folder: Path, case: FileCase, cases: Sequence[FileCase], folders: F
     what = " and ".join(f"no {'label' if path == case.label else 'image'} {path}" for path in absent[:4]) + (
         f", and {len(absent) - 4} more files are missing" if len(absent) > 4 else ""
     )
-    others = {path for other in cases if other is not case for path in other.files}
+    others = {path for other in cases if other is not case for path in other.paths}
     beside: list[str] = []
     for path in absent:
         stem = re.sub(r"_\d{4}$", "", stem_of(path.name)) if len(case.images) > 1 or not by_list else stem_of(path.name)

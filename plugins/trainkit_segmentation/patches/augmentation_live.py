@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from trainkit_segmentation.files.nifti import Array
+from trainkit_segmentation.files.header import Array
 from trainkit_segmentation.patches.augmentation import Augmentation
 from trainkit_segmentation.patches.cutting import cut
 from trainkit_segmentation.patches.deformation import (

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from trainkit_segmentation.files.nifti import Array
+from trainkit_segmentation.files.header import Array
 from trainkit_segmentation.patches.augmentation import Affine, Elastic
 from trainkit_segmentation.patches.cutting import cut
 

@@ -21,8 +21,8 @@ from trainkit_segmentation.cases import labels as labels_module
 from trainkit_segmentation.cases import synthesis
 from trainkit_segmentation.cases.case import Case
 from trainkit_segmentation.cases.labels import Labels
-from trainkit_segmentation.files import nifti, whole_numbers
-from trainkit_segmentation.files.nifti import Array
+from trainkit_segmentation.files import images
+from trainkit_segmentation.files.header import Array
 from trainkit_segmentation.preparing import grid, label_votes, preprocessing_live
 from trainkit_segmentation.preparing.cache_live import CaseStore
 from trainkit_segmentation.preparing.cached_cases import open_case
@@ -174,5 +174,7 @@ def digest_of(value: Any) -> str:
 @cache
 def _code() -> str:
     """Return a digest of the code that makes an entry, so that no version number can be forgotten."""
-    modules = (nifti, whole_numbers, case_module, labels_module, synthesis, grid, label_votes, preprocessing_live)
-    return code_digest(*(Path(str(module.__file__)).read_text(encoding="utf-8") for module in modules))
+    modules = (case_module, labels_module, synthesis, grid, label_votes, preprocessing_live)
+    files = [Path(str(module.__file__)) for module in modules]
+    files += sorted(Path(str(images.__file__)).parent.rglob("*.py"))
+    return code_digest(*(file.read_text(encoding="utf-8") for file in files))

@@ -36,7 +36,7 @@ from torch import Tensor
 from xxhash import xxh3_128
 
 from trainkit import DataError, FileFacts, make_shared, remove_unfinished, share, written_whole
-from trainkit_segmentation.files.nifti import Array
+from trainkit_segmentation.files.header import Array
 from trainkit_segmentation.preparing.cache import Cache
 
 _ABOUT, _DIGEST = "trainkit", "xxh3"

@@ -16,7 +16,7 @@ from nibabel.orientations import aff2axcodes, axcodes2ornt, io_orientation, ornt
 from torch import Tensor
 from torch.nn import functional
 
-from trainkit_segmentation.files.nifti import Array
+from trainkit_segmentation.files.header import Array
 
 _FAR = 1e4  # a decisive score: float16 can represent it, and it is far from any score that a network gives
 

@@ -23,7 +23,7 @@ import numpy as np
 from scipy.ndimage import find_objects, gaussian_filter
 from scipy.sparse import csr_array
 
-from trainkit_segmentation.files.nifti import Array
+from trainkit_segmentation.files.header import Array
 
 _NEARBY = 3.0  # standard deviation, in voxels of the new grid, of the weight with which voxels are nearby
 _ROUNDS = 12  # the bonus changes less in each; then the volume nearby is kept to a few percent

@@ -15,7 +15,7 @@ import torch
 from trainkit import DataError, bytes_in_words, free_host_memory, shape_in_words
 from trainkit_segmentation.cases.case import Volume
 from trainkit_segmentation.cases.labels import voxels_of_class
-from trainkit_segmentation.files.nifti import Array
+from trainkit_segmentation.files.header import Array
 from trainkit_segmentation.preparing.grid import Grid, orientation_of, stretch
 from trainkit_segmentation.preparing.label_votes import resample_label_codes
 from trainkit_segmentation.preparing.preprocessing import Preprocessing
