@@ -266,6 +266,8 @@ class Model(Component):
     """What is trained."""
 
     entry_points: ClassVar[str] = "trainkit.models"
+    computes_complex: ClassVar[bool] = False
+    """True if the forward pass computes complex numbers. Some settings of [run] then have no effect, or are refused."""
 
     def groups(self) -> Mapping[str, bool] | None:
         """Return parameter group -> whether it trains if no ``start_epoch`` is set; None: known only after building."""

@@ -56,7 +56,7 @@ class PartError(TrainkitError):
 
 
 class NonFiniteError(TrainkitError):
-    """A loss or a parameter is NaN or infinite."""
+    """A loss, a gradient or a parameter is NaN or infinite."""
 
 
 def blame(error: Exception, where: str) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from bisect import bisect_left
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -120,7 +121,9 @@ class State:
         steps_per_epoch: Optimizer steps in an epoch; fewer than batches if gradients are accumulated.
         steps: Number of optimizer steps of the run; None: its length is given in epochs.
         epoch: Number of finished epochs, which is also the number of the current epoch, counted from 0.
-        step: Number of finished optimizer steps of the whole run.
+        step: Number of finished optimizer steps of the whole run, including those without an update.
+        skipped: Which of these steps, counted from 0, did not update the parameters, because a gradient was not finite
+            with ``precision = "fp16"``. Schedules and averages do not count them.
         epoch_step: Value of ``step`` when the current epoch began.
         batch: The current batch, on the device.
         outputs: The model's outputs for the current batch.
@@ -154,6 +157,7 @@ class State:
     steps: int | None = None
     epoch: int = 0
     step: int = 0
+    skipped: list[int] = attrs.Factory(list)
     epoch_step: int = 0
     batch: Batch | None = None
     outputs: Outputs | None = None
@@ -261,6 +265,21 @@ class State:
         self.doubts.append(text)
         if not self.ended:  # otherwise, the report shows it in a moment
             _LOGGER.warning("the result of this run will be doubtful: %s", text)
+
+    @property
+    def updates(self) -> int:
+        """Number of updates of the parameters in the whole run: its finished steps without the skipped ones."""
+        return self.step - len(self.skipped)
+
+    @property
+    def updated(self) -> bool:
+        """Whether the last finished step updated the parameters."""
+        return not self.skipped or self.skipped[-1] != self.step - 1
+
+    @property
+    def updates_before_epoch(self) -> int:
+        """Number of updates of the parameters when the current epoch began."""
+        return self.epoch_step - bisect_left(self.skipped, self.epoch_step)
 
     @property
     def interrupted(self) -> bool:

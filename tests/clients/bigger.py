@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import nn
 
 from trainkit import Model, component
@@ -32,3 +33,13 @@ class Deep(Model):
 
     def build(self, data: Any) -> nn.Module:
         return Network(nn.Linear(3, 8), nn.Dropout(0.1), nn.Linear(8, 1), nn.Linear(1, 1))
+
+
+@component
+class Complex(Model):
+    """A layer, and a phase factor that is trained."""
+
+    def build(self, data: Any) -> nn.Module:
+        network = Network(nn.Linear(3, 1))
+        network.phase = nn.Parameter(torch.ones(1, dtype=torch.complex64))
+        return network

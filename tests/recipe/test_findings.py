@@ -207,7 +207,7 @@ def test_a_component_that_cannot_be_had_is_explained(change: str, message: str) 
         ("run.name=[7]", "run.name: must be a string, got a list"),
         ("run.name=a/b", "run.name: must be a valid name of a folder, got 'a/b'"),
         ("run.device=gpu", 'run.device: must be "auto", "cpu", "cuda", "cuda:N" or "mps", got "gpu"'),
-        ("run.precision=fp23", 'run.precision: must be one of "fp32", "bf16", got "fp23"'),
+        ("run.precision=fp23", 'run.precision: must be one of "fp32", "bf16", "fp16", got "fp23"'),
         ("model.layers=8", "model.layers: must be a list, each item a whole number, got 8"),
         ("model.layers=[8, 2.5]", "model.layers[1]: must be a whole number, got 2.5"),
         ("model.shape=round", 'model.shape: must be a table with "use", got "round"'),

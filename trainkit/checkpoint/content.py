@@ -147,6 +147,7 @@ class Content:
         epoch: Number of finished epochs.
         step: Number of finished optimizer steps.
         epoch_step: Number of finished steps when the current epoch began.
+        skipped: Which finished steps, counted from 0, did not update the parameters.
         steps_per_epoch: Optimizer steps in an epoch.
         evaluated_step: Number of finished steps at the last evaluation; -1: there was none.
         stop_reason: Why the run ends after its current epoch.
@@ -170,6 +171,7 @@ class Content:
     epoch: int = attrs.field(validator=_count())
     step: int = attrs.field(validator=_count())
     epoch_step: int = attrs.field(validator=_count())
+    skipped: tuple[int, ...] = ()
     steps_per_epoch: int = attrs.field(validator=_count(1))
     evaluated_step: int = attrs.field(default=-1, validator=_count(-1))
     stop_reason: str | None = None
@@ -235,6 +237,9 @@ def _contradictions(content: Mapping[str, Any]) -> list[str]:
         wrong.append(f"step: {inside} steps of an epoch of {content['steps_per_epoch']} are finished")
     if content.get("evaluated_step", -1) > content["step"]:
         wrong.append("evaluated_step: lies after step")
+    skipped = content.get("skipped", ())
+    if sorted({*skipped}) != [*skipped] or (skipped and not 0 <= skipped[0] <= skipped[-1] < content["step"]):
+        wrong.append("skipped: must be numbers of finished steps, in order")
     if content.get("optimizers") is None and content.get("optimizer") is None:
         wrong.append('"optimizers" is missing')
     return wrong

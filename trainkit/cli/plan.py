@@ -84,6 +84,10 @@ def table(recipe: Recipe, plans: Mapping[str, GroupPlan], length: RunLength, ste
             yield from (f"epoch {epoch}: {name}: {text}" for epoch, text in scheduler.timeline(length.epochs))
     for part in (recipe.data, recipe.model, recipe.optimizer, *recipe.losses.values(), *recipe.hooks.values()):
         yield from (f"epoch {epoch}: {text}" for epoch, text in part.timeline(length.epochs))
+    if recipe.run.accumulate > 1:
+        yield f"each optimizer step follows the mean loss of {recipe.run.accumulate} batches"
+    if recipe.run.precision == "fp16" and any(p.scheduler.by == "step" for plan in plans.values() for p in plan.phases):
+        yield "schedules by step do not count steps that fp16 skips, and end as many steps before their last value"
     if length.steps is not None:
         yield f"the run lasts {length.steps} steps, shown as {length.epochs} epochs of {steps_per_epoch} steps"
     if any(phase.scheduler.by == "step" for plan in plans.values() for phase in plan.phases):

@@ -20,6 +20,7 @@ from trainkit.engine.every_run.metrics_file import MetricsFile
 from trainkit.engine.every_run.outcome import Outcome
 from trainkit.engine.every_run.progress_chart import ProgressChart
 from trainkit.engine.every_run.saving import SaveByTime, Saver, facts_of
+from trainkit.engine.every_run.skipped_steps import SkippedSteps
 from trainkit.engine.every_run.time_limit import TimeLimit
 from trainkit.engine.every_run.watched_values import WatchedValues
 from trainkit.engine.fingerprint import data_fingerprint
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from trainkit.recipe.resolve import Resolved
 
 _LOGGER = logging.getLogger("trainkit")
+
+_NOT_SCALED = (torch.float16, torch.bfloat16, torch.complex32, torch.complex64, torch.complex128)
 
 
 def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) -> Run:
@@ -95,6 +98,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
         inference = recipe.inference.build(data)
         _check_built("inference", inference, callable(inference), "a function (model, batch) -> outputs")
 
+    scaler = _scaler(recipe.run.precision, context.device, model)
     parts: dict[str, object] = {"data": data, "model": model, "inference": inference}
     parts |= {f"losses.{term.name}": term.function for term in losses.terms}
     parts |= {f"metrics.{name}": metric for name, metric in metrics.items()}
@@ -104,6 +108,8 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
         with _building(name):
             parts[name] = part = hooks[name].build(context)
             _check_built(name, part, part is not None, "a part with methods on_<event>(state)")
+    if scaler is not None:
+        parts |= {"scaler": scaler, "skipped_steps": SkippedSteps()}
     if recipe.run.time_limit is not None:
         parts["time_limit"] = TimeLimit(recipe.run.time_limit, seconds_of(recipe.run.time_limit) or 0.0)
     if recipe.checkpoint.every_steps or recipe.checkpoint.every_minutes:
@@ -129,6 +135,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
         metrics=metrics,
         inference=inference,
         autocast=_autocast(recipe.run.precision, context.device),
+        scaler=scaler,
         identity=identity_of(folder),
         parts=parts,
         tolerated=tolerated,
@@ -225,4 +232,22 @@ def repeatability_doubt(device: torch.device, deterministic: bool) -> str | None
 def _autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
     if precision == "fp32":
         return contextlib.nullcontext
-    return lambda: torch.autocast(device.type, dtype=torch.bfloat16)
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    return lambda: torch.autocast(device.type, dtype=dtype)
+
+
+def _scaler(precision: str, device: torch.device, model: torch.nn.Module) -> torch.amp.GradScaler | None:
+    """Return what scales the loss; None: the precision does not need it.
+
+    Raises:
+        RecipeError: The gradients of the model cannot be scaled.
+    """
+    if precision != "fp16":
+        return None
+    for name, parameter in model.named_parameters():
+        if parameter.dtype in _NOT_SCALED:
+            raise RecipeError(
+                f'run.precision = "fp16", but the parameter {name} is {str(parameter.dtype).removeprefix("torch.")}: '
+                "fp16 needs a scaled loss, and torch cannot scale such gradients; use bf16 or fp32"
+            )
+    return torch.amp.GradScaler(device.type)

@@ -11,7 +11,7 @@
             loss = weighted sum of the losses      ├ over several batches if gradients are accumulated
             loss.backward()                        ┘
             backward_end
-            optimizer.step()
+            optimizer.step()                       skipped if a gradient of fp16 overflowed
             step_end
             evaluation, picture                    every few steps
             checkpoint                             after an evaluation, or if a save or an interruption was requested
@@ -79,7 +79,7 @@ def _train_epoch(run: Run) -> bool:
 
     state.seconds = dict.fromkeys(("data", "steps", "validation", "checkpoint"), 0.0)
     began = perf_counter()
-    groups.enter_epoch(state.epoch, state.epoch_step, state.step)
+    groups.enter_epoch(state.epoch, state.updates_before_epoch, state.updates - state.updated)
     if not state.steps_in_epoch:
         _start_epoch(run)
     else:  # the run resumes inside the epoch
@@ -97,7 +97,7 @@ def _train_epoch(run: Run) -> bool:
             state.batch = to_device(batches[0], device)
             if step_start:
                 fire(step_start, state)
-            groups.set_step_rates(state.epoch, state.step)
+            groups.set_step_rates(state.epoch, state.updates)
             step.gradients(batches)
             if backward_end:
                 fire(backward_end, state)
@@ -199,7 +199,7 @@ def _close_epoch(run: Run) -> bool:
         run.emit("checkpoint")  # of the state after the epoch's last step
         return True
     state.metrics |= {f"lr/{name}": lr for name, lr in state.learning_rates().items()}
-    run.groups.observe(state.epoch, state.step, state.metrics)
+    run.groups.observe(state.epoch, state.updates, state.metrics)
     if is_due(recipe.pictures):
         run.emit("picture")
     run.emit("epoch_end")

@@ -390,7 +390,7 @@ def _ask_early(recipe: Recipe, then: Recipe, saved: Mapping[str, Any]) -> None:
     names = declared_groups(recipe)
     if names is not None and recipe.data == then.data:
         old = _saved_groups(then, saved, {name: name if name in saved["groups"] else None for name in names})
-        point = ResumePoint(saved["epoch"], saved["epoch_step"], saved["steps_per_epoch"])
+        point = ResumePoint.of(saved, saved["steps_per_epoch"])
         length = RunLength.of(recipe.run, saved["steps_per_epoch"], saved["epoch"], saved["epoch_step"])
         _resumed_groups(plan_groups(recipe, names, length), old, point, on_extend=None)
 
@@ -415,7 +415,7 @@ def _resumed_groups(
 
 
 def _point(run: Run, saved: Mapping[str, Any]) -> ResumePoint:
-    return ResumePoint(saved["epoch"], saved["epoch_step"], run.state.steps_per_epoch)
+    return ResumePoint.of(saved, run.state.steps_per_epoch)
 
 
 def _saved_groups(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from torch import nn
+    from torch.amp import GradScaler
 
     from trainkit.contracts import Batch, LiveMetric, Outputs
     from trainkit.engine.batches import BatchSource
@@ -45,6 +46,7 @@ class Run:
         metrics: Figures of merit by their name in the recipe.
         inference: Computes the outputs for a batch in evaluation.
         autocast: Makes the context in which forward and loss run.
+        scaler: Scales the loss, so that small gradients do not vanish in fp16; None: the precision does not need it.
         identity: The run's id and its parent, which stand in each checkpoint.
         parts: Name -> live part, which may have a state of its own, in calling order.
         tolerated: Name of a part that only writes something to look at -> exceptions of it that do not end the run.
@@ -72,13 +74,14 @@ class Run:
     tolerated: dict[str, type[Exception]]
     step: Step = attrs.field(init=False)
     events: Mapping[str, tuple[Listener, ...]] = attrs.field(init=False, factory=dict)
+    scaler: GradScaler | None = None
     generators: dict[str, Any] | None = None
     fingerprint: Mapping[str, Any] = attrs.Factory(dict)
     resumed: bool = False
     before_evaluation: Mapping[str, Any] | None = None
 
     def __attrs_post_init__(self) -> None:
-        self.step = Step(self.state, self.losses, self.optimizers, self.autocast)
+        self.step = Step(self.state, self.losses, self.optimizers, self.autocast, self.scaler)
 
     @property
     def recipe(self) -> Recipe:

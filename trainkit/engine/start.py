@@ -281,6 +281,8 @@ def _explain(run: Run, error: NonFiniteError) -> str:
     ]
     rates = ", ".join(f"{name} lr {lr:.3g}" for name, lr in state.learning_rates().items() if state.groups[name].active)
     where = ", ".join(broken) or "none yet"
+    has_fp16 = run.recipe.run.precision == "fp16"
+    overflow = 'fp16 ends at 65504; run.precision = "bf16" has the range of fp32\n' if has_fp16 else ""
     if saver.newest:
         next_step = (
             f"last good checkpoint: {saver.newest}\n"
@@ -290,7 +292,7 @@ def _explain(run: Run, error: NonFiniteError) -> str:
     else:
         next_step = "no checkpoint was written yet; start again with a smaller learning rate"
     return (
-        f"epoch {state.epoch}: the loss or a parameter is not finite: {error}\n"
+        f"epoch {state.epoch}: the loss, a gradient or a parameter is not finite: {error}\n{overflow}"
         f"groups that train: {rates}\n"
         f"groups with parameters that are not finite: {where}\n{next_step}"
     )

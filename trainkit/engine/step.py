@@ -6,17 +6,24 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from trainkit.engine.batches import to_device
-from trainkit.errors import blame
+from trainkit.errors import NonFiniteError, blame
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from torch import Tensor
+    from torch.amp import GradScaler
 
     from trainkit.contracts import Batch, Outputs
     from trainkit.engine.losses import Losses
     from trainkit.groups.optimizers import Optimizers
     from trainkit.state import State
+
+SKIPPED = "train/skipped"
+"""Name of the share of an epoch's steps whose update was skipped; it is computed with ``precision = "fp16"``."""
+
+_LEAST_SCALE = 2.0**-16
+"""A scaler begins at 2^16 and halves its scale at each skipped step; below this one, no scale will help."""
 
 
 class Step:
@@ -32,6 +39,7 @@ class Step:
         losses: The losses to minimise.
         optimizers: The optimizers, which update the parameters.
         autocast: Makes the context in which forward and loss run.
+        scaler: Scales the loss, so that small gradients do not vanish in fp16; None: the precision does not need it.
     """
 
     def __init__(
@@ -40,8 +48,10 @@ class Step:
         losses: Losses,
         optimizers: Optimizers,
         autocast: Callable[[], AbstractContextManager[Any]],
+        scaler: GradScaler | None = None,
     ) -> None:
         self._state, self._losses, self._optimizers, self._autocast = state, losses, optimizers, autocast
+        self._scaler = scaler
 
     def gradients(self, batches: Sequence[Batch]) -> None:
         """Compute the gradients of the loss of these batches; ``state.batch`` is the first one, on the device."""
@@ -63,13 +73,31 @@ class Step:
                 values = {}
         for name, value in values.items():
             state.log(f"train/{name}", value)
+        if self._scaler is not None:
+            self._scaler.unscale_(self._optimizers)  # type: ignore[arg-type]  # it has what a scaler looks at
 
     def update(self) -> None:
-        """Update the parameters."""
+        """Update the parameters, unless a gradient that was computed in fp16 is not finite.
+
+        Raises:
+            NonFiniteError: The gradients are not finite, however little the loss is scaled.
+        """
         try:
-            self._optimizers.step()
+            if self._scaler is None:
+                self._optimizers.step()
+                return
+            updated = self._scaler.step(self._optimizers) is not None  # type: ignore[arg-type]
+            self._scaler.update()
         except Exception as error:
             blame(error, "optimizer, in step")
+        self._state.log(SKIPPED, float(not updated))
+        if not updated:
+            self._state.skipped.append(self._state.step)
+            if (scale := self._scaler.get_scale()) < _LEAST_SCALE:
+                raise NonFiniteError(
+                    f"the gradients of step {self._state.step} and of those before it, although the loss was scaled "
+                    f"down to {2 * scale:.3g} of it"
+                )
 
     def _one_by_one(self, batches: Sequence[Batch], shares: Sequence[float]) -> dict[str, Tensor]:
         state = self._state
@@ -117,6 +145,6 @@ class Step:
 
     def _backward(self, loss: Tensor) -> None:
         try:
-            loss.backward()  # type: ignore[no-untyped-call]
+            (loss if self._scaler is None else self._scaler.scale(loss)).backward()  # type: ignore[no-untyped-call]
         except Exception as error:
             blame(error, "model and losses, in backward")

@@ -89,8 +89,8 @@ class GroupController:
 
         Args:
             epoch: Number of the epoch, from 0.
-            epoch_step: Finished steps of the run when the epoch began.
-            step: Finished steps of the run now; more than ``epoch_step`` if the run resumes inside the epoch.
+            epoch_step: Updates of the parameters in the run when the epoch began.
+            step: Updates before the last step; more than ``epoch_step`` if the run resumes late enough in the epoch.
         """
         self._now = {}
         for name, group in self.groups.items():
@@ -123,7 +123,7 @@ class GroupController:
 
         Args:
             epoch: Number of the epoch, from 0.
-            step: Finished steps of the run.
+            step: Updates of the parameters in the run.
             metrics: The epoch's values under their full names.
         """
         for name, (phase, _) in self._now.items():
@@ -152,7 +152,7 @@ class GroupController:
                 _LOGGER.info("epoch %d: group %s starts phase %s: %s", epoch, name, phase.name, _phase_in_words(phase))
         self.groups[name].lr_by = phase.scheduler.by
         self._now[name] = (phase, self._optimizers.settings_of(phase.optimizer_name, name))
-        self._set(name, epoch, max(epoch_step, step - 1))
+        self._set(name, epoch, max(epoch_step, step))
 
     def _set(self, name: str, epoch: int, step: int) -> None:
         phase, settings = self._now[name]

@@ -32,10 +32,21 @@ class Optimizers:
         """Set which optimizers `step` updates from now on."""
         self._stepped = tuple(optimizer for name, optimizer in self.members.items() if name in names)
 
-    def step(self) -> None:
-        """Update the parameters of all groups that train."""
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        """The parameters that `step` may update, in one entry, as a ``GradScaler`` of torch expects them."""
+        groups = [group for optimizer in self._stepped for group in optimizer.param_groups]
+        return [{"params": list(dict.fromkeys(each for group in groups for each in group["params"]))}]
+
+    def step(self) -> bool:
+        """Update the parameters of all groups that train.
+
+        Returns:
+            True. What a ``GradScaler`` returns instead, if it does not call this method, is None.
+        """
         for optimizer in self._stepped:
             optimizer.step()
+        return True
 
     def zero_grad(self) -> None:
         """Set the gradients of all parameters to None."""

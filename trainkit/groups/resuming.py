@@ -12,6 +12,7 @@ If stretch and hold give the same rates, for example without a schedule or with 
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -30,13 +31,19 @@ class ResumePoint(NamedTuple):
 
     Attributes:
         epoch: Number of finished epochs.
-        epoch_step: Number of finished steps when the current epoch began.
+        epoch_step: Number of updates of the parameters when the current epoch began.
         steps_per_epoch: Optimizer steps in an epoch.
     """
 
     epoch: int
     epoch_step: int
     steps_per_epoch: int
+
+    @classmethod
+    def of(cls, saved: Mapping[str, Any], steps_per_epoch: int) -> ResumePoint:
+        """Return the point at which a checkpoint with this content was written."""
+        skipped = bisect_left(saved.get("skipped", ()), saved["epoch_step"])
+        return cls(saved["epoch"], saved["epoch_step"] - skipped, steps_per_epoch)
 
 
 class SavedGroup(NamedTuple):

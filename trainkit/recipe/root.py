@@ -142,10 +142,12 @@ class RunSettings:
         name: Name of the run and of its folder. Default: the name of the recipe file without ".toml".
         epochs: Length of the run in passes over the training data. At most 1,000,000. Exactly one of ``epochs`` and
             ``steps`` is given.
-        steps: Length of the run in optimizer steps.
+        steps: Length of the run in optimizer steps, including those that fp16 skips.
         seed: Seed of everything random.
         device: "auto" (the first available of cuda, mps and cpu), "cpu", "cuda", "cuda:N" or "mps".
-        precision: "fp32", or "bf16" for autocast to bfloat16.
+        precision: "fp32"; or "bf16" or "fp16" for autocast to bfloat16 or float16. With "fp16", the loss is scaled so
+            that small gradients do not vanish, and a step in which a gradient overflows does not update the parameters:
+            schedules do not count it, and "train/skipped" is the share of such steps.
         deterministic: Use deterministic algorithms only. On CUDA this is slower, and needed to resume to the same bits.
             An operation that has no deterministic algorithm is an error.
         threads: Number of CPU threads of torch. Default: torch's own choice.
@@ -160,7 +162,7 @@ class RunSettings:
     steps: int | None = attrs.field(default=None, validator=optional(_at_least(1, 10**12)))
     seed: int = attrs.field(default=0, validator=_at_least(0))
     device: str = attrs.field(default="auto", validator=_device)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     deterministic: bool = False
     threads: int | None = attrs.field(default=None, validator=optional(_at_least(1)))
     accumulate: int = attrs.field(default=1, validator=_at_least(1))

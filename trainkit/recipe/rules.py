@@ -34,7 +34,7 @@ def findings(recipe: Recipe, complete: bool) -> list[Finding]:
         recipe: The settings.
         complete: Whether the whole recipe could be read.
     """
-    rules: list[Rule] = [*group_rules(recipe), _rare_validation, _clashing_values, _metric_names]
+    rules: list[Rule] = [*group_rules(recipe), _levers, _rare_validation, _clashing_values, _metric_names]
     components = [(where, each) for where, each, _ in walk_settings(recipe) if isinstance(each, Component)]
     rules += [_missing_modules(where, each) for where, each in components]
     found = list(_exclusive_settings(recipe))
@@ -60,6 +60,24 @@ def _exclusive_settings(recipe: Recipe) -> Iterator[Finding]:
                 yield Finding('"epochs" or "steps" is missing: how long the run lasts', where, at="key")
 
 
+def _levers(recipe: Recipe) -> Iterator[Finding]:
+    """Find settings of [run] that cannot work with the model, or have no effect on it."""
+    if recipe.model.computes_complex and recipe.run.precision == "fp16":
+        yield Finding(
+            f"{type(recipe.model).__name__} computes complex numbers: autocast leaves them in fp32, so fp16 saves "
+            "nothing, and torch cannot scale their gradients, as fp16 needs it",
+            ("run", "precision"),
+            hint='use "fp32"',
+        )
+    elif recipe.model.computes_complex and recipe.run.precision == "bf16":
+        yield Finding(
+            f"bf16 changes nothing: {type(recipe.model).__name__} computes complex numbers, and autocast leaves them "
+            "in fp32",
+            ("run", "precision"),
+            "note",
+        )
+
+
 # ---- names of values ------------------------------------------------------------------------------------------------
 
 
@@ -76,6 +94,12 @@ def _clashing_values(recipe: Recipe) -> Iterator[Finding]:
         elif not name.strip() or "/" in name:
             yield Finding(
                 'its value is called "train/<name>", so the name cannot be empty or contain "/"',
+                ("losses", name),
+                at="key",
+            )
+        elif name == "skipped" and recipe.run.precision == "fp16":
+            yield Finding(
+                'choose another name: with fp16, "train/skipped" is the share of skipped steps',
                 ("losses", name),
                 at="key",
             )
@@ -104,6 +128,7 @@ def _metric_names(recipe: Recipe) -> Iterator[Finding]:
 def known_names(recipe: Recipe) -> tuple[list[str], bool]:
     """Return the full names (or patterns) of the values that a run computes, and whether these are all of them."""
     names = ["train/loss", *(f"train/{loss}" for loss in recipe.losses)]
+    names += ["train/skipped"] if recipe.run.precision == "fp16" else []
     all_known = True
     validated = [name for name, loss in recipe.losses.items() if loss.on_validation]
     metrics = [metric.names() for metric in recipe.metrics.values()]

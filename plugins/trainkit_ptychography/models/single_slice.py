@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
-from trainkit import Data, Model, Problem, component
+from trainkit import Data, Model, component
 from trainkit_ptychography.constraints.kind import Constraint
 from trainkit_ptychography.objects.kind import Object
 from trainkit_ptychography.objects.pixels import Pixels
@@ -17,7 +17,7 @@ from trainkit_ptychography.scans.kind import DiffractionData
 if TYPE_CHECKING:
     from torch import nn
 
-    from trainkit import Depth, Progress, Recipe
+    from trainkit import Depth, Problem, Progress, Recipe
 
 
 @component
@@ -50,20 +50,13 @@ class SingleSlice(Model):
 
     accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
     requires: ClassVar[tuple[str, ...]] = ("h5py",)
+    computes_complex: ClassVar[bool] = True
 
     probe: Probe
     object: Object = Pixels()
     object_margin: int = attrs.field(default=4, validator=attrs.validators.ge(1))
     project_affine: bool = True
     constraints: Mapping[str, Constraint] = attrs.Factory(dict)
-
-    def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Note that the precision has no effect."""
-        if recipe.run.precision != "fp32":
-            yield Problem(
-                f'run.precision = "{recipe.run.precision}" changes nothing: complex numbers are computed in fp32',
-                severity="note",
-            )
 
     def inspect(self, recipe: Recipe, depth: Depth) -> Iterable[str | Problem | Progress]:
         """Compare the geometry that is told with what a few hundred patterns show."""

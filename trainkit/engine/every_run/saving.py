@@ -41,6 +41,7 @@ def checkpoint_content(run: Run) -> dict[str, Any]:
         "epoch": state.epoch,
         "step": state.step,
         "epoch_step": state.epoch_step,
+        "skipped": list(state.skipped),
         "steps_per_epoch": state.steps_per_epoch,
         "evaluated_step": state.evaluated_step,
         "stop_reason": state.stop_reason,
@@ -98,6 +99,7 @@ def restore(run: Run, saved: Mapping[str, Any], groups: Mapping[str, ResumedGrou
         if name in state.groups and known["stopped_at"] is not None:
             state.groups[name].stop_epoch = known["stopped_at"]
     state.metrics = dict(saved["metrics"])
+    state.skipped = list(saved.get("skipped", ()))
     state.evaluated_step = saved.get("evaluated_step", -1)
     state.doubts = list(saved.get("doubts", ()))
     if state.steps_in_epoch:  # a stop may have been requested when the epoch was not closed yet
