@@ -19,6 +19,7 @@ from trainkit_segmentation.models.dynunet import DynUNet
 from trainkit_segmentation.models.kind import SegmentationModel
 from trainkit_segmentation.models.monai_network import MONAINetwork
 from trainkit_segmentation.models.monai_source import networks
+from trainkit_segmentation.models.resenc_unet import ResEncUNet
 from trainkit_segmentation.models.segresnet import SegResNet
 from trainkit_segmentation.models.swin_unetr import SwinUNETR
 from trainkit_segmentation.models.unet import UNet
@@ -30,6 +31,8 @@ SMALL: dict[str, SegmentationModel] = {
     "unet without residual units": UNet(channels=(2, 4, 4), num_res_units=0),
     "dynunet": DynUNet(channels=(2, 4, 4, 4), deep_supervision=2),
     "anisotropic dynunet": DynUNet(channels=(2, 4, 4), strides=((2, 2, 1), (2, 2, 2)), residual=True),
+    "resenc_unet": ResEncUNet(channels=(2, 4, 4, 4), blocks=(1, 2, 1, 1), deep_supervision=1),
+    "anisotropic resenc_unet": ResEncUNet(channels=(2, 4, 4), strides=((2, 2, 1), (2, 2, 2)), blocks=(1, 1, 1)),
     "segresnet": SegResNet(init_filters=8, blocks_down=(1, 1), blocks_up=(1,)),
     "segresnet, transposed": SegResNet(init_filters=8, blocks_down=(1, 1), blocks_up=(1,), upsampling="transposed"),
     "attention_unet": AttentionUNet(channels=(2, 4, 8)),
@@ -99,8 +102,40 @@ def test_deep_supervision_gives_more_scores_while_training_only() -> None:
     image = torch.randn(2, 1, 32, 32, 32)
     assert set(model.train()({"image": image})) == {"logits", "logits_1", "logits_2"}
     assert set(model.eval()({"image": image})) == {"logits"}
+    heads = SMALL["resenc_unet"].build(data).train()({"image": image})
+    assert {key: value.shape[2] for key, value in heads.items()} == {"logits": 32, "logits_1": 16}
     coarse = SMALL["monai's SegResNetDS"].build(data).train()({"image": image})["logits_1"]
     assert coarse.shape == (2, 3, 16, 16, 16)
+
+
+def test_the_residual_encoder_is_nnunets_own() -> None:
+    from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
+    from torch import nn
+
+    settings = ResEncUNet(channels=(2, 4, 4), kernel_sizes=((3, 3, 1), (3, 3, 3), (3, 3, 3)))
+    ours = settings.build(volumes(16)).network.eval()
+    theirs = ResidualEncoderUNet(
+        input_channels=1,
+        n_stages=3,
+        features_per_stage=[2, 4, 4],
+        conv_op=nn.Conv3d,
+        kernel_sizes=[[3, 3, 1], [3, 3, 3], [3, 3, 3]],
+        strides=[1, 2, 2],
+        n_blocks_per_stage=[1, 3, 4],  # those of nnU-Net's ResEnc plans
+        num_classes=3,
+        n_conv_per_stage_decoder=1,
+        conv_bias=True,
+        norm_op=nn.InstanceNorm3d,
+        norm_op_kwargs={"eps": 1e-5, "affine": True},
+        nonlin=nn.LeakyReLU,
+    ).eval()
+    weights = theirs.state_dict()
+    unused = {key for key in weights if key.startswith("decoder.seg_layers.0")}
+    assert weights.keys() - ours.state_dict().keys() == unused
+    ours.load_state_dict({key: value for key, value in weights.items() if key not in unused})
+    image = torch.randn(1, 1, 16, 16, 16)
+    with torch.no_grad():
+        assert torch.allclose(ours(image), theirs(image), atol=1e-5)
 
 
 def test_to_check_the_patch_neither_draws_random_numbers_nor_changes_the_network() -> None:

@@ -23,21 +23,25 @@ from trainkit_segmentation.data.synthetic import SyntheticSegmentation
 from trainkit_segmentation.patches.augmentation import (
     Affine,
     Augmentation,
+    Blur,
     Brightness,
     Contrast,
     Elastic,
     Flip,
     Gamma,
+    LowResolution,
     Noise,
 )
 from trainkit_segmentation.patches.augmentation_live import change_intensity, fill_patch
 from trainkit_segmentation.patches.cutting import choose_start, cut
 from trainkit_segmentation.patches.deformation import (
+    draw_affine,
     draw_displacements,
-    draw_rotation_and_scale,
     resample,
+    rotation_and_scale,
     source_coordinates,
 )
+from trainkit_segmentation.patches.intensities import blur, draw_exponents, lower_resolution, raise_to_power
 from trainkit_segmentation.preparing.cache import Cache
 from trainkit_segmentation.preparing.preprocessing import Preprocessing
 from trainkit_segmentation.preparing.preprocessing_live import normalise, prepare
@@ -50,6 +54,9 @@ EVERYTHING = Augmentation(
     noise=Noise(probability=0.7),
     brightness=Brightness(probability=0.7),
     contrast=Contrast(probability=0.7),
+    blur=Blur(probability=0.7),
+    low_resolution=LowResolution(probability=0.7),
+    inverted_gamma=Gamma(probability=0.7, draw="balanced", keep_mean_and_deviation=True),
     gamma=Gamma(probability=0.7),
 )
 
@@ -262,20 +269,8 @@ def test_a_volume_smaller_than_the_patch_lies_in_its_middle():
 # ---- augmentation ---------------------------------------------------------------------------------------------------
 
 
-class Fixed:
-    """A generator whose uniform draws are all at one end."""
-
-    def __init__(self, end: float) -> None:
-        self.end = end
-
-    def uniform(self, low, high, size=None):
-        value = low + (high - low) * self.end
-        return value if size is None else np.full(size, value)
-
-
 def test_a_quarter_turn_about_z_is_rot90():
-    settings = Affine(rotation_degrees=(0.0, 0.0, 90.0), scale=(1.0, 1.0))
-    matrix = draw_rotation_and_scale(settings, (1.0, 1.0, 1.0), Fixed(1.0))
+    matrix = rotation_and_scale(np.radians([0.0, 0.0, 90.0]), np.ones(3), (1.0, 1.0, 1.0))
     volume = torch.rand(2, 9, 9, 5, generator=torch.Generator().manual_seed(0))
     out = torch.empty(2, 9, 9, 5)
     resample(volume, source_coordinates((0, 0, 0), (9, 9, 5), matrix, None), out, nearest=False)
@@ -285,8 +280,8 @@ def test_a_quarter_turn_about_z_is_rot90():
 
 def test_a_ball_stays_a_ball_where_voxels_are_no_cubes():
     spacing = np.array([0.7, 1.0, 3.0])
-    settings = Affine(rotation_degrees=(40.0, 60.0, 80.0), scale=(1.25, 1.25))
-    matrix = draw_rotation_and_scale(settings, spacing, np.random.default_rng(5))
+    settings = Affine(probability=1.0, rotation_degrees=(40.0, 60.0, 80.0), scale=(1.25, 1.25))
+    matrix = draw_affine(settings, spacing, np.random.default_rng(5))
     in_mm = np.diag(spacing) @ matrix @ np.diag(1 / spacing)
     assert np.allclose(in_mm @ in_mm.T, np.eye(3) / 1.25**2)
     assert np.linalg.det(in_mm) > 0
@@ -296,20 +291,44 @@ def test_rotations_are_those_of_monai():
     from monai.transforms.utils import create_rotate
 
     for axis in range(3):
-        angles = [0.0, 0.0, 0.0]
-        angles[axis] = 30.0
-        matrix = draw_rotation_and_scale(
-            Affine(rotation_degrees=tuple(angles), scale=(1.0, 1.0)), (1, 1, 1), Fixed(1.0)
-        )
-        theirs = [create_rotate(3, [sign * np.radians(each) for each in angles])[:3, :3] for sign in (1, -1)]
+        angles = np.zeros(3)
+        angles[axis] = np.radians(30.0)
+        matrix = rotation_and_scale(angles, np.ones(3), (1, 1, 1))
+        theirs = [create_rotate(3, list(sign * angles))[:3, :3] for sign in (1, -1)]
         assert any(np.allclose(matrix, each) for each in theirs)
+
+
+def test_patches_are_rotated_and_scaled_independently_as_often_as_it_is_said():
+    settings = Affine(probability=0.2, rotation_degrees=(30.0, 30.0, 30.0), scale=(0.7, 1.4), scale_probability=0.4)
+    rng = np.random.default_rng(1)
+    drawn = [draw_affine(settings, (1, 1, 1), rng) for _ in range(1500)]
+    some = [np.eye(3) if each is None else each for each in drawn]
+    scaled = [abs(np.linalg.det(each) - 1) > 1e-9 for each in some]
+    rotated = [not np.allclose(each, np.diag(np.diag(each))) for each in some]
+    both = [one and other for one, other in zip(scaled, rotated, strict=True)]
+    assert np.mean(scaled) == pytest.approx(0.4, abs=0.04)
+    assert np.mean(rotated) == pytest.approx(0.2, abs=0.04)
+    assert np.mean(both) == pytest.approx(0.08, abs=0.03)
+    sizes = [np.linalg.det(each) ** (-1 / 3) for each in some]
+    assert 0.7 <= min(sizes) < 0.72
+    assert 1.37 < max(sizes) <= 1.4
+
+
+def test_the_axis_of_thick_slices_keeps_its_scale():
+    settings = Affine(
+        probability=1.0, rotation_degrees=(0.0, 0.0, 180.0), scale=(0.7, 1.4), scale_probability=1.0, scaled_axes=(0, 1)
+    )
+    matrix = draw_affine(settings, (0.5, 0.5, 5.0), np.random.default_rng(2))
+    assert np.allclose(matrix[2], (0, 0, 1))
+    assert np.allclose(matrix[:, 2], (0, 0, 1))
+    assert abs(np.linalg.det(matrix) - 1) > 1e-3
 
 
 def test_deformed_patches_show_the_ramp_where_they_come_from():
     ramp = in_space((30, 28, 26), np.eye(4)).astype(np.float32)
     size, start = (10, 9, 8), (9, 8, 7)
     rng = np.random.default_rng(6)
-    matrix = draw_rotation_and_scale(Affine(rotation_degrees=(20.0, 20.0, 20.0)), (1, 1, 2), rng)
+    matrix = draw_affine(Affine(probability=1.0, rotation_degrees=(20.0, 20.0, 20.0)), (1, 1, 2), rng)
     field = draw_displacements(Elastic(displacement_mm=1.0, node_distance_mm=5.0), size, (1, 1, 2), rng)
     out = torch.empty(3, *size)
     places = source_coordinates(start, size, matrix, field)
@@ -372,6 +391,63 @@ def test_intensity_changes_are_monais():
             assert np.allclose(ours[channel], np.asarray(theirs(image[channel])), atol=1e-5)
 
 
+def test_blur_is_a_convolution_with_a_gaussian():
+    image = np.zeros((25, 21, 23), np.float32)
+    image[12, 10, 11] = 1
+    blur(image, (0.5, 0.8, 1.0))
+    lines = [
+        np.exp(-0.5 * ((np.arange(n) - n // 2) / s) ** 2) for n, s in zip(image.shape, (0.5, 0.8, 1.0), strict=True)
+    ]
+    x, y, z = (line / line.sum() for line in lines)
+    assert np.allclose(image, x[:, None, None] * y[:, None] * z, atol=1e-6)
+
+
+def test_a_coarser_scan_is_torchs_nearest_then_linear_interpolation():
+    from torch.nn.functional import interpolate
+
+    volume = torch.rand(1, 1, 20, 17, 9, generator=torch.Generator().manual_seed(4))
+    for scale, axes in ((0.5, (0, 1, 2)), (0.73, (0, 1, 2)), (0.6, (0, 1)), (1.0, (0, 1, 2))):
+        shape = [round(n * scale) if axis in axes else n for axis, n in enumerate(volume.shape[2:])]
+        coarse = interpolate(volume, size=shape, mode="nearest-exact")
+        theirs = interpolate(coarse, size=volume.shape[2:], mode="trilinear", align_corners=False)
+        ours = volume[0, 0].numpy().copy()
+        lower_resolution(ours, scale, axes)
+        assert np.allclose(ours, theirs[0, 0].numpy(), atol=1e-5), scale
+
+
+def test_powers_of_the_inverted_image_keep_its_mean_and_deviation():
+    image = np.random.default_rng(0).gamma(2.0, size=(9, 9, 9)).astype(np.float32)
+    inverted = -image
+    low, span = inverted.min(), np.ptp(inverted)
+    expected = -(((inverted - low) / span) ** 1.3 * span + low)  # the formula of nnU-Net's GammaTransform
+    expected = (expected - expected.mean()) / expected.std() * image.std() + image.mean()
+    raise_to_power(image, 1.3, Gamma(keep_mean_and_deviation=True), inverted=True)
+    assert np.allclose(image, expected, atol=1e-4)
+
+
+def test_balanced_exponents_are_below_1_as_often_as_above():
+    drawn = draw_exponents(Gamma(exponent=(0.7, 1.5), draw="balanced"), 4000, np.random.default_rng(0))
+    assert np.mean(drawn < 1) == pytest.approx(0.5, abs=0.03)
+    assert (drawn[drawn < 1].mean(), drawn[drawn > 1].mean()) == (
+        pytest.approx(0.85, abs=0.01),
+        pytest.approx(1.25, abs=0.02),
+    )
+
+
+def test_channels_are_blurred_and_coarsened_as_often_as_it_is_said():
+    settings = Augmentation(blur=Blur(probability=0.4), low_resolution=LowResolution(probability=0.5))
+    image = np.random.default_rng(0).random((2, 4, 4, 4), dtype=np.float32)
+    rng = np.random.default_rng(3)
+    changed = []
+    for _ in range(1200):
+        patch = image.copy()
+        change_intensity(patch, settings, rng)
+        changed.append((patch != image).any(axis=(1, 2, 3)))
+    # Each change reaches a channel with half of its probability; coarsening four voxels to four changes nothing.
+    no_coarser = 0.25  # scales of 0.875 … 1
+    assert np.mean(changed) == pytest.approx(1 - (1 - 0.2) * (1 - 0.25 * (1 - no_coarser)), abs=0.03)
+
+
 def test_noise_has_its_deviation_and_a_constant_image_survives_gamma():
     image = np.ones((1, 30, 30, 30), np.float32)
     stretched = Augmentation(gamma=Gamma(probability=1.0), contrast=Contrast(probability=1.0))
@@ -407,6 +483,29 @@ def test_batches_are_the_same_bits_with_0_and_2_workers_and_global_generators_st
     assert same(data.train(0, 2), alone[2:])
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.array_equal(np.random.get_state()[1], before[1])
+
+
+@pytest.mark.parametrize(("batch_size", "share", "expected"), [(2, 0.33, 1), (3, 0.33, 1), (9, 0.33, 3), (4, 0.0, 0)])
+def test_a_share_of_every_batch_is_centred_on_a_class(tmp_path, batch_size, share, expected):
+    centred = []
+    for world in (1, batch_size):
+        cases = SyntheticSegmentation(
+            num_cases=4,
+            size=(30, 30, 30),
+            patch_size=(1, 1, 1),
+            batch_size=batch_size // world,
+            steps_per_epoch=40,
+            foreground_probability=share,
+            foreground_sampling="share",
+            cache=Cache(folder=tmp_path),
+        )
+        batches = zip(*(cases.build(context(rank=rank, world=world)).train(0, 0) for rank in range(world)), strict=True)
+        centred.append([torch.cat([batch["label"].flatten() for batch in of_all]) > 0 for of_all in batches])
+    assert all(torch.equal(one, other) for one, other in zip(*centred, strict=True))
+    last = torch.stack(centred[0])[:, batch_size - expected :]
+    others = torch.stack(centred[0])[:, : batch_size - expected]
+    assert last.all()
+    assert others.float().mean() < 0.3
 
 
 def test_an_epoch_that_is_broken_off_leaves_nothing_behind_in_the_workers(synthetic):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 
@@ -47,6 +47,8 @@ class SegmentationData(Data):
         foreground_probability: Probability that a patch is centred on a voxel of a class; all classes that the case has
             are equally probable. The patch is shifted to stay inside the volume. Other patches are placed uniformly at
             random.
+        foreground_sampling: What ``foreground_probability`` is. "probability": each patch is drawn for itself. "share":
+            it is a share of each batch, so that every batch has such patches; their number is rounded as in nnU-Net.
         workers: Processes that prepare batches; their number does not change the batches. 0: the training process
             prepares them.
         classes: The classes to train, some of those that the data has; voxels of others count as background. Not given:
@@ -74,6 +76,7 @@ class SegmentationData(Data):
     foreground_probability: float = attrs.field(
         default=0.33, validator=[attrs.validators.ge(0.0), attrs.validators.le(1.0)], metadata=KEEPS_VALUES
     )
+    foreground_sampling: Literal["probability", "share"] = attrs.field(default="probability", metadata=KEEPS_VALUES)
     workers: int = attrs.field(default=0, validator=attrs.validators.ge(0), metadata=HARMLESS)
     classes: tuple[str, ...] | None = attrs.field(default=None, validator=_names_each_once)
     annotated: Mapping[str, tuple[str, ...]] | None = attrs.field(default=None, validator=_each_names_some)

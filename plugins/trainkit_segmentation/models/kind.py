@@ -35,6 +35,8 @@ class SegmentationModel(Model):
 
     accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]
     requires: ClassVar[tuple[str, ...]] = ("monai", "safetensors")
+    library: ClassVar[str] = "MONAI"
+    """Whose network it is, for messages."""
     decoder: ClassVar[str] = r"(?!)"
     """Pattern of the names of the decoder's parameters; the default matches none."""
     head: ClassVar[str] = r"(?!)"
@@ -109,10 +111,10 @@ class SegmentationModel(Model):
         out_channels = len(data.classes) + data.exclusive
         try:
             network = self.network(data.num_channels, out_channels, data.patch_size)
-        except Exception as error:  # whatever MONAI raises about settings of the recipe
+        except Exception as error:  # whatever MONAI, or another library, raises about settings of the recipe
             raise RecipeError(
-                f"{type(self).__name__}: MONAI cannot make it for {data.num_channels} channels in, {out_channels} out "
-                f"and patches of {shape_in_words(data.patch_size)}: {type(error).__name__}: {error}"
+                f"{type(self).__name__}: {self.library} cannot make it for {data.num_channels} channels in, "
+                f"{out_channels} out and patches of {shape_in_words(data.patch_size)}: {type(error).__name__}: {error}"
             ) from error
         check_patch(network, data.num_channels, out_channels, data.patch_size)
         initialise = None

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import Literal
 
 import attrs
-from attrs.validators import and_, deep_iterable, ge, gt, in_, le
+from attrs.validators import and_, deep_iterable, ge, gt, in_, le, optional
 
 from trainkit import component, some_of
 from trainkit_segmentation.cases.sides import sided_pairs
@@ -58,6 +59,9 @@ class Affine:
         probability: Probability that the change is applied to a patch.
         rotation_degrees: Largest angle about the x, y and z axis, in both directions.
         scale: Smallest and largest factor, the same along all axes; uniform in its logarithm.
+        scale_probability: Probability that the patch is scaled, independent of whether it is rotated. Not given: it is
+            scaled where it is rotated.
+        scaled_axes: The axes that are scaled. Leave out the axis of thick slices.
     """
 
     probability: float = attrs.field(default=0.2, validator=_probability)
@@ -65,6 +69,8 @@ class Affine:
         default=(15.0, 15.0, 15.0), validator=deep_iterable(and_(ge(0.0), le(180.0)))
     )
     scale: tuple[float, float] = attrs.field(default=(0.85, 1.15), validator=_range)
+    scale_probability: float | None = attrs.field(default=None, validator=optional(_probability))
+    scaled_axes: tuple[int, ...] = attrs.field(default=(0, 1, 2), validator=deep_iterable(in_((0, 1, 2))))
 
 
 @component
@@ -97,6 +103,21 @@ class Noise:
 
 
 @component
+class Blur:
+    """Blurs with a Gaussian, each channel by a width of its own.
+
+    Attributes:
+        probability: Probability that the change is applied to a patch.
+        channel_probability: Probability for each channel, where it is applied.
+        sigma_voxels: Smallest and largest standard deviation of the Gaussian; drawn for each axis.
+    """
+
+    probability: float = attrs.field(default=0.2, validator=_probability)
+    channel_probability: float = attrs.field(default=0.5, validator=_probability)
+    sigma_voxels: tuple[float, float] = attrs.field(default=(0.5, 1.0), validator=_range)
+
+
+@component
 class Brightness:
     """Multiplies each channel by a factor.
 
@@ -123,16 +144,37 @@ class Contrast:
 
 
 @component
+class LowResolution:
+    """Simulates a coarser scan: takes the nearest voxels of a coarser grid, and interpolates between them linearly.
+
+    Attributes:
+        probability: Probability that the change is applied to a patch.
+        channel_probability: Probability for each channel, where it is applied.
+        scale: Smallest and largest ratio of the coarser grid's number of voxels along an axis; at most 1.
+        axes: The axes that become coarser. Leave out the axis of thick slices.
+    """
+
+    probability: float = attrs.field(default=0.25, validator=_probability)
+    channel_probability: float = attrs.field(default=0.5, validator=_probability)
+    scale: tuple[float, float] = attrs.field(default=(0.5, 1.0), validator=[_range, deep_iterable(le(1.0))])
+    axes: tuple[int, ...] = attrs.field(default=(0, 1, 2), validator=deep_iterable(in_((0, 1, 2))))
+
+
+@component
 class Gamma:
     """Raises each channel to a power, with its range over the patch taken as 0 … 1.
 
     Attributes:
         probability: Probability that the change is applied to a patch.
         exponent: Smallest and largest exponent.
+        draw: "uniform" over the exponents; "balanced": below 1 as often as above, and uniform on each side.
+        keep_mean_and_deviation: Whether each channel gets its former mean and standard deviation back.
     """
 
     probability: float = attrs.field(default=0.3, validator=_probability)
     exponent: tuple[float, float] = attrs.field(default=(0.7, 1.5), validator=_range)
+    draw: Literal["uniform", "balanced"] = "uniform"
+    keep_mean_and_deviation: bool = False
 
 
 @component
@@ -144,8 +186,11 @@ class Augmentation:
         elastic: Smooth bending.
         flip: Mirroring.
         noise: Gaussian noise.
+        blur: A Gaussian blur.
         brightness: A factor.
         contrast: A factor about the mean.
+        low_resolution: A coarser scan.
+        inverted_gamma: A power of the inverted image: the bright end is stretched as ``gamma`` stretches the dark one.
         gamma: A power.
     """
 
@@ -153,6 +198,9 @@ class Augmentation:
     elastic: Elastic | None = None
     flip: Flip | None = None
     noise: Noise | None = None
+    blur: Blur | None = None
     brightness: Brightness | None = None
     contrast: Contrast | None = None
+    low_resolution: LowResolution | None = None
+    inverted_gamma: Gamma | None = None
     gamma: Gamma | None = None

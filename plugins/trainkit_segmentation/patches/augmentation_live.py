@@ -17,11 +17,12 @@ from trainkit_segmentation.files.header import Array
 from trainkit_segmentation.patches.augmentation import Augmentation
 from trainkit_segmentation.patches.cutting import cut
 from trainkit_segmentation.patches.deformation import (
+    draw_affine,
     draw_displacements,
-    draw_rotation_and_scale,
     resample,
     source_coordinates,
 )
+from trainkit_segmentation.patches.intensities import blur, draw_exponents, lower_resolution, raise_to_power
 
 
 def fill_patch(
@@ -48,7 +49,7 @@ def fill_patch(
     """
     size = tuple(out_label_codes_XYZ.shape)
     affine, elastic, flip = settings.affine, settings.elastic, settings.flip
-    matrix = draw_rotation_and_scale(affine, spacing_mm, rng) if affine and _happens(affine, rng) else None
+    matrix = None if affine is None else draw_affine(affine, spacing_mm, rng)
     field = draw_displacements(elastic, size, spacing_mm, rng) if elastic and _happens(elastic, rng) else None
     flipped = [axis for axis in flip.axes if rng.random() < flip.probability] if flip else []
     if matrix is None and field is None:
@@ -71,6 +72,11 @@ def change_intensity(image_CXYZ: Array, settings: Augmentation, rng: np.random.G
     if (noise := settings.noise) and _happens(noise, rng):
         deviation = np.float32(rng.uniform(0, noise.deviation))
         image_CXYZ += deviation * rng.standard_normal(image_CXYZ.shape, dtype=np.float32)
+    if (smooth := settings.blur) and _happens(smooth, rng):
+        chosen = rng.random(channels) < smooth.channel_probability
+        sigmas = rng.uniform(*smooth.sigma_voxels, (channels, 3))
+        for k in np.flatnonzero(chosen):
+            blur(image_CXYZ[k], sigmas[k])
     if (brightness := settings.brightness) and _happens(brightness, rng):
         image_CXYZ *= rng.uniform(*brightness.factor, per_channel).astype(np.float32)
     if (contrast := settings.contrast) and _happens(contrast, rng):
@@ -78,12 +84,15 @@ def change_intensity(image_CXYZ: Array, settings: Augmentation, rng: np.random.G
         for channel, each in zip(image_CXYZ, factor, strict=True):
             lowest, highest, mean = channel.min(), channel.max(), channel.mean()
             np.clip((channel - mean) * each + mean, lowest, highest, out=channel)
-    if (gamma := settings.gamma) and _happens(gamma, rng):
-        exponent = rng.uniform(*gamma.exponent, channels).astype(np.float32)
-        for channel, each in zip(image_CXYZ, exponent, strict=True):
-            lowest, span = channel.min(), np.ptp(channel)
-            if span > 0:
-                channel[...] = ((channel - lowest) / span) ** each * span + lowest
+    if (coarse := settings.low_resolution) and _happens(coarse, rng):
+        chosen = rng.random(channels) < coarse.channel_probability
+        scales = rng.uniform(*coarse.scale, channels)
+        for k in np.flatnonzero(chosen):
+            lower_resolution(image_CXYZ[k], float(scales[k]), coarse.axes)
+    for gamma, inverted in ((settings.inverted_gamma, True), (settings.gamma, False)):
+        if gamma and _happens(gamma, rng):
+            for channel, exponent in zip(image_CXYZ, draw_exponents(gamma, channels, rng), strict=True):
+                raise_to_power(channel, exponent, gamma, inverted=inverted)
 
 
 def _happens(settings: Any, rng: np.random.Generator) -> bool:

@@ -46,6 +46,7 @@ class PatchBatches:
         self._entries, self._annotated = entries, annotated
         self._batch_size, self._size = settings.batch_size, settings.patch_size
         self._foreground_probability, self._augmentation = settings.foreground_probability, settings.augmentation
+        self._is_share = settings.foreground_sampling == "share"
         self._epoch_order: tuple[int, int, list[int]] = (-1, -1, [])
 
     def __getitem__(self, place: tuple[int, int]) -> dict[str, Tensor]:
@@ -59,7 +60,7 @@ class PatchBatches:
         codes = torch.empty((self._batch_size, 1, *self._size), dtype=torch.int64)
         for b, case in enumerate(cases):
             rng = np.random.Generator(np.random.PCG64(random_seed(self._seed, _PATCH, epoch, first + b)))
-            start = choose_start(case.tensors, self._size, self._foreground_probability, rng)
+            start = choose_start(case.tensors, self._size, self._probability_of_foreground(b), rng)
             fill_patch(
                 case.tensors["image"],
                 case.tensors["label_codes"],
@@ -77,6 +78,16 @@ class PatchBatches:
         if self._annotated is not None:
             batch["annotated"] = torch.cat([self._annotated[number] for number, _ in chosen])
         return batch
+
+    def _probability_of_foreground(self, b: int) -> float:
+        """Return the probability that a patch of the batch is centred on a class; 0 or 1 where a share is guaranteed.
+
+        As in nnU-Net, the last patches of a batch are centred, and a batch is that of all processes together.
+        """
+        if not self._is_share:
+            return self._foreground_probability
+        whole = self._batch_size * self._world
+        return float(self._rank * self._batch_size + b >= round(whole * (1 - self._foreground_probability)))
 
     def _case(self, epoch: int, number: int) -> tuple[int, Path]:
         """Return the case of a sample of an epoch. Each pass over all cases has its own random order."""

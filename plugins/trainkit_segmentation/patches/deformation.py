@@ -20,14 +20,29 @@ from trainkit_segmentation.patches.cutting import cut
 _UNIT_AT_NODES = 0.5**-1.5  # Σ w² of a cubic B-spline at a node is 1/2 along each axis
 
 
-def draw_rotation_and_scale(settings: Affine, spacing_mm: Sequence[float], rng: np.random.Generator) -> Array:
-    """Draw a matrix (3, 3) that maps a displacement in the patch, in voxels, to the displacement in the volume.
-
-    It rotates about x, then y, then z, in mm, so that a ball stays a ball even if voxels are not cubes.
-    """
+def draw_affine(settings: Affine, spacing_mm: Sequence[float], rng: np.random.Generator) -> Array | None:
+    """Draw whether and how a patch is rotated and scaled; see `rotation_and_scale`. None: it is not."""
+    rotated = rng.random() < settings.probability
+    scaled = rotated if settings.scale_probability is None else rng.random() < settings.scale_probability
+    if not rotated and not scaled:
+        return None
     angles = np.radians(np.array(settings.rotation_degrees)) * rng.uniform(-1, 1, 3)
     growth = np.exp(rng.uniform(*np.log(settings.scale)))
-    matrix = np.eye(3) / growth
+    factors = np.array([growth if scaled and axis in settings.scaled_axes else 1.0 for axis in range(3)])
+    return rotation_and_scale(angles if rotated else np.zeros(3), factors, spacing_mm)
+
+
+def rotation_and_scale(angles: Array, factors: Array, spacing_mm: Sequence[float]) -> Array:
+    """Return a matrix (3, 3) that maps a displacement in the patch, in voxels, to the displacement in the volume.
+
+    It rotates about x, then y, then z, in mm, so that a ball stays a ball even if voxels are not cubes.
+
+    Args:
+        angles: Angles about x, y, z, in radians.
+        factors: How much larger things become along the patch's x, y, z.
+        spacing_mm: Size of a voxel.
+    """
+    matrix = np.diag(1 / factors)
     for axis, angle in enumerate(angles):
         one, other = (axis + 1) % 3, (axis + 2) % 3
         turn = np.eye(3)
