@@ -17,7 +17,6 @@ from trainkit import DataError
 from trainkit_segmentation.cases.labels import Labels, encode_masks, encode_values
 from trainkit_segmentation.files.header import Array, Header, grid_difference
 from trainkit_segmentation.files.images import (
-    Integers,
     files_of,
     read_header,
     read_integers,
@@ -119,6 +118,7 @@ class CaseList:
         notes: What a person should know, for example which edition of a challenge was recognised.
         problems: What is wrong with single cases, each with the name of its case.
         doubts: What is probably not meant, for example images that are left out because they have no label.
+        folds: Name of a case -> the fold that a list gives to it, or "train" or "val", where it gives any.
     """
 
     source: str
@@ -128,6 +128,7 @@ class CaseList:
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    folds: Mapping[str, int | str] = attrs.field(factory=dict)
 
 
 @attrs.frozen
@@ -141,6 +142,9 @@ class FileCase:
         label: The file of label values; None if there are masks instead.
         masks: A mask file for each class, if there is no label file.
         channels: Number of channels that the image must have.
+        label_channels: Number of channels that the label must have.
+        class_channels: If each channel of the label is the mask of a class: the channel of each class.
+        has_background_channel: Whether channel 0 of such a label is the mask of what is of no class.
         label_on_image_grid: Whether the label is on the image's voxels, whatever its header says.
     """
 
@@ -150,6 +154,9 @@ class FileCase:
     label: Path | None
     masks: tuple[Path, ...] = ()
     channels: int = 1
+    label_channels: int = 1
+    class_channels: tuple[int, ...] = ()
+    has_background_channel: bool = False
     label_on_image_grid: bool = False
 
     @property
@@ -165,7 +172,9 @@ class FileCase:
     def describe(self) -> Mapping[str, Any]:
         """Return how the files are put together."""
         grid = {"label_on_image_grid": True} if self.label_on_image_grid else {}
-        others = {"readers": names} if (names := readers_of_others(self.paths)) else {}
+        others: dict[str, Any] = {"readers": names} if (names := readers_of_others(self.paths)) else {}
+        if self.class_channels:
+            others |= {"class_channels": list(self.class_channels), "label_channels": self.label_channels}
         return {"images": len(self.images), "masks": len(self.masks), "channels": self.channels} | grid | others
 
     def inspect(self) -> CaseReport:
@@ -201,12 +210,18 @@ class FileCase:
         """Read all files and put their arrays together; what is wrong with any of them is said at once."""
         problems: list[str] = []
         images = read_channels(self.images, problems, nan_as_zero=nan_as_zero)
-        targets = _each([self.label] if self.label else self.masks, _values, problems)
+        targets = _each([self.label] if self.label else self.masks, read_integers, problems)
         if problems:
             raise DataError("; ".join(problems))
         if problems := self._mismatches([*(header for header, _ in images), *(each.header for each in targets)]):
             raise DataError("; ".join(problems))
-        if self.label:
+        if self.class_channels:
+            masks_CXYZ = targets[0].values_CXYZ != 0
+            if self.has_background_channel:
+                _check_background(targets[0].header.path, masks_CXYZ)
+            masks = [masks_CXYZ[channel] for channel in self.class_channels]
+            label_codes_XYZ, class_table = encode_masks(masks, labels)
+        elif self.label:
             label_codes_XYZ, class_table = encode_values(targets[0].values_CXYZ[0], labels)
         else:
             label_codes_XYZ, class_table = encode_masks([each.values_CXYZ[0] != 0 for each in targets], labels)
@@ -219,6 +234,10 @@ class FileCase:
         images = headers[: len(self.images)]
         if (given := sum(header.channels for header in images)) != self.channels:
             found.append(f"{self.images[0]}: the data set has {self.channels} channels, but this image has {given}")
+        for header in headers[len(self.images) :]:
+            if header.channels != self.label_channels:
+                wanted = "one" if self.label_channels == 1 else f"{self.label_channels}, one for each class"
+                found.append(f"{header.path}: the label has {_channels(header.channels)} instead of {wanted}")
         for number, header in enumerate(headers[1:], start=1):
             what = "the channel" if number < len(images) else "the label"
             is_free = number >= len(images) and self.label_on_image_grid
@@ -239,6 +258,20 @@ def on_image_grids(listing: CaseList) -> CaseList:
     return attrs.evolve(listing, cases=cases)
 
 
+def _channels(number: int) -> str:
+    return f"{number} channel{'s' * (number != 1)}"
+
+
+def _check_background(path: Path, masks_CXYZ: Array) -> None:
+    """Check that each voxel is in exactly one mask, the first of which is that of the background."""
+    if wrong := int((masks_CXYZ.sum(axis=0) != 1).sum()):
+        raise DataError(
+            f"{path}: channel 0 should be the background and each other one a class, but {wrong} voxels are in no "
+            "channel, or in several: if classes overlap, leave out the background's channel; if channel 0 is a class, "
+            "name it"
+        )
+
+
 def read_channels(
     paths: Sequence[Path], problems: list[str], *, nan_as_zero: bool = False
 ) -> list[tuple[Header, Array]]:
@@ -253,13 +286,6 @@ def read_channels(
         For each file that can be read its header and its voxels (C, X, Y, Z).
     """
     return _each(paths, partial(read_voxels, nan_as_zero=nan_as_zero), problems)
-
-
-def _values(path: Path) -> Integers:
-    read = read_integers(path)
-    if (channels := read.header.channels) != 1:
-        raise DataError(f"{path}: a label must have three dimensions, but this file has {channels} channels")
-    return read
 
 
 def _each(paths: Sequence[Path], read: Callable[[Path], _Read], problems: list[str]) -> list[_Read]:

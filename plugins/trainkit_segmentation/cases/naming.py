@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from pathlib import Path
 
 import attrs
 
-from trainkit_segmentation.spelling import composed
+from trainkit_segmentation.spelling import composed, stem_of
 
 
 @attrs.frozen
@@ -56,3 +57,25 @@ def name_cases(labels: Sequence[Path]) -> CaseNames:
     if len(set(first)) >= len(set(files)):
         return CaseNames(names, first, f"{note}; cases in one folder are taken to be of one person")
     return CaseNames(names, names, note)
+
+
+def by_shared_names(cases: Sequence[Sequence[Path]]) -> CaseNames | None:
+    """Name cases by what the names of all their files begin with; None, if that does not tell them apart.
+
+    Args:
+        cases: The files of each case.
+
+    Example:
+        >>> files = [[Path(f"{name}_{what}.nii.gz") for what in ("t1", "t2", "seg")] for name in ("p00", "p01")]
+        >>> by_shared_names(files).names
+        ('p00', 'p01')
+    """
+    names = tuple(_beginning([composed(stem_of(file.name)) for file in files]).rstrip("_-. ") for files in cases)
+    return CaseNames(names, names) if all(names) and len(set(names)) == len(names) else None
+
+
+def _beginning(names: Sequence[str]) -> str:
+    """Return what all names begin with."""
+    first, last = min(names), max(names)
+    same = (one == other for one, other in zip(first, last, strict=False))
+    return first[: sum(takewhile(bool, same))]

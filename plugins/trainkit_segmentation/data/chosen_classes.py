@@ -37,8 +37,11 @@ def only_classes(listing: CaseList, classes: Sequence[str] | None) -> CaseList:
 
 
 def _with_masks(case: Any, chosen: Sequence[int]) -> Any:
-    masks = getattr(case, "masks", ())
-    return attrs.evolve(case, masks=tuple(masks[k] for k in chosen)) if masks else case
+    """Return a case with the masks of some classes, if it has a mask for each class."""
+    for of_each_class in ("masks", "class_channels"):
+        if masks := getattr(case, of_each_class, ()):
+            return attrs.evolve(case, **{of_each_class: tuple(masks[k] for k in chosen)})
+    return case
 
 
 def annotated_classes(

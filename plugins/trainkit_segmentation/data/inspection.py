@@ -77,7 +77,7 @@ def inspect(settings: SegmentationData, depth: Depth) -> Iterator[str | Problem 
     division: Mapping[str, Sequence[str]] = {}
     try:
         if listing.cases:
-            division = settings.split.divide(subjects)
+            division = settings.split.divide_listed(subjects, listing.folds)
     except DataError as error:
         problems.append(f"split: {error}")
 

@@ -106,8 +106,10 @@ class SegmentationData(Data):
         """
         from trainkit_segmentation.cases.case import on_image_grids
         from trainkit_segmentation.data.chosen_classes import only_classes
+        from trainkit_segmentation.data.listed_folds import with_word_on_folds
+        from trainkit_segmentation.data.one_hot import with_classes_in_channels
 
-        listing = self.find()
+        listing = with_word_on_folds(with_classes_in_channels(self.find()), self.split)
         names = [case.name for case in listing.cases]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise DataError(f"{listing.source}: several cases have one name: {some_of(twice)}")

@@ -75,7 +75,7 @@ class LiveSegmentation:
         self.patch_size = settings.patch_size
 
         subjects = {case.name: case.subject for case in listing.cases}
-        self._division = settings.split.divide(subjects)
+        self._division = settings.split.divide_listed(subjects, listing.folds)
         self._annotated = annotated_classes(listing, settings.annotated)
         self._index = {case.name: number for number, case in enumerate(listing.cases)}
         used = {name for names in self._division.values() for name in names}

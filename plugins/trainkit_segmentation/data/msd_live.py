@@ -1,4 +1,4 @@
-"""Reads ``dataset.json`` of the Decathlon and of nnU-Net, and finds the files that it lists."""
+"""Reads ``dataset.json`` of the Decathlon and of nnU-Net, and other lists of MONAI, and finds the files in them."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ import attrs
 from trainkit import DataError, some_of
 from trainkit_segmentation.cases.case import CaseList, FileCase
 from trainkit_segmentation.cases.labels import Labels
-from trainkit_segmentation.cases.naming import name_cases
+from trainkit_segmentation.cases.naming import by_shared_names, name_cases
 from trainkit_segmentation.data.left_out import doubts_about_left_out, notes_on_left_out
+from trainkit_segmentation.data.meanings import proposed_channels, proposed_labels
 from trainkit_segmentation.files.images import readable_endings
 from trainkit_segmentation.spelling import Folders, composed, spelled_alike, stem_of
 
@@ -25,51 +26,73 @@ class _Listed:
 
     Attributes:
         name: Name of the case, if the list gives one.
+        subject: The person that it is of, if the list says so.
         image: The image, as one file, or as the name that the files of single channels begin with.
         images: The files of single channels, if the list gives them.
         label: The label.
+        fold: The fold that the list gives to the case, or "val"; None: neither.
     """
 
     name: str | None
     image: Path
     images: tuple[Path, ...] | None
     label: Path
+    subject: str | None = None
+    fold: int | str | None = None
 
 
-def find(folder: Path, regions: Mapping[str, Sequence[int]] | None) -> CaseList:
-    """Find the cases of a folder.
+def find(
+    path: Path,
+    regions: Mapping[str, Sequence[int]] | None,
+    *,
+    channels: tuple[str, ...] | None = None,
+    label_values: Mapping[str, int] | None = None,
+    root: Path | None = None,
+) -> CaseList:
+    """Find the cases of a folder or list.
 
     Args:
-        folder: The folder that holds ``dataset.json``.
-        regions: Classes that combine several label values; None: the classes of ``dataset.json``.
+        path: The list, or the folder that holds ``dataset.json``.
+        regions: Classes that combine several label values; None: the classes of the list.
+        channels: Names of the channels; None: those of the list.
+        label_values: Name of a class -> its label value; None: those of the list.
+        root: The folder that paths of the list are relative to; None: its own.
 
     Raises:
-        DataError: ``dataset.json`` is missing or cannot be interpreted.
+        DataError: The list is missing or cannot be interpreted.
     """
-    path = folder / "dataset.json"
+    path = path if path.suffix.lower() == ".json" else path / "dataset.json"
+    folder = root or path.parent
     content = _read(path)
-    channels = _channels(path, content)
-    values = _values(path, content)
-    labels = _labels(path, values, regions)
     folders = Folders()
     by_list = True
     if "training" in content:
-        listed = [_decathlon_case(path, entry) for entry in _list(path, content["training"])]
+        listed = [
+            _decathlon_case(path, folder, entry, key)
+            for key in ("training", "validation")
+            for entry in _list(path, key, content.get(key, []))
+        ]
     elif isinstance(content.get("dataset"), dict):
-        listed = [_mapped_case(path, name, entry) for name, entry in content["dataset"].items()]
+        listed = [_mapped_case(path, folder, name, entry) for name, entry in content["dataset"].items()]
     else:
         by_list = False
-        listed = _cases_with_labels(folder, str(content.get("file_ending", ".nii.gz")), folders)
+        listed = _cases_with_labels(path.parent, str(content.get("file_ending", ".nii.gz")), folders)
     if not listed:
         names = folders.names(folder / "labelsTr")
         there = f"; labelsTr holds {len(names)} files, for example {names[0]}" if names and not by_list else ""
         raise DataError(f"{path}: there are no training cases{there}")
+    _check_named(path, content, listed, channels, label_values)
+    channels = channels or _channels(path, content)
+    given = {name: (value,) for name, value in (label_values or {}).items() if value != 0}
+    values: Mapping[str, tuple[int, ...]] = given or _values(path, content)
+    labels = _labels(path, values, regions)
     cases, notes = _named(path, listed, len(channels), folders, by_list)
     problems = [problem for each in cases if (problem := _missing(folder, each, cases, folders, by_list))]
     mistaken = _channels_listed_as_images(cases, len(channels))
     if isinstance(number := content.get("numTraining"), int) and number != len(cases):
         notes.append(f"{path}: numTraining is {number}, but there are {len(cases)} cases")
     usable = (case for case in cases if not _absent(case) and case not in mistaken)
+    folds = {case.name: each.fold for case, each in zip(cases, listed, strict=True) if each.fold is not None}
     return CaseList(
         str(folder),
         tuple(sorted(usable, key=lambda case: case.name)),
@@ -78,6 +101,7 @@ def find(folder: Path, regions: Mapping[str, Sequence[int]] | None) -> CaseList:
         notes=(*notes, *(notes_on_left_out(folder, cases, folders) if by_list and not mistaken else ())),
         problems=(*problems, *_how_to_list_channels(mistaken)),
         doubts=(*_images_of_two_cases(cases), *(() if by_list else doubts_about_left_out(folder, cases, folders))),
+        folds=folds,
     )
 
 
@@ -86,7 +110,9 @@ def _read(path: Path) -> Mapping[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_key_once)
     except FileNotFoundError as error:
         near = [each.parent.name for each in sorted(path.parent.glob("*/dataset.json"))]
-        hint = f"; there is one in {', '.join(near[:5])}" if near else ""
+        beside = [each.name for each in sorted(path.parent.glob("*.json"))]
+        hint = f"; there is {', '.join(beside[:5])}: name the list itself" if beside else ""
+        hint = f"; there is one in {', '.join(near[:5])}" if near else hint
         raise DataError(f"{path}: there is no such file{hint}; data.path is the folder that holds it") from error
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
@@ -110,10 +136,32 @@ def _short(value: Any) -> str:
     return text if len(text) <= 40 else f"{text[:39]}…"
 
 
+def _check_named(
+    path: Path,
+    content: Mapping[str, Any],
+    listed: Sequence[_Listed],
+    channels: Sequence[str] | None,
+    label_values: Mapping[str, int] | None,
+) -> None:
+    """Check that channels and label values have names, in the list or in the recipe."""
+    missing = []
+    if not channels and not _table(content, "channel_names", "modality"):
+        line = proposed_channels([each.images or (each.image,) for each in listed])
+        missing.append(f'neither "channel_names" nor "modality" names the channels: {line}')
+    if label_values is None and not _table(content, "labels"):
+        line = proposed_labels([each.label for each in listed])
+        missing.append(f'"labels" must name the label values: {line}')
+    if missing:
+        raise DataError(f"{path}: {'; '.join(missing)}. The recipe can name them in this way")
+
+
+def _table(content: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
+    """Return the first table of a name; an empty one, if there is none."""
+    return next((content[name] for name in names if isinstance(content.get(name), dict)), {})
+
+
 def _channels(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
-    named = content.get("channel_names", content.get("modality"))
-    if not isinstance(named, dict) or not named:
-        raise DataError(f'{path}: neither "channel_names" nor "modality" names the channels')
+    named = _table(content, "channel_names", "modality")
     try:
         if sorted(map(int, named)) != list(range(len(named))):
             raise ValueError(f"the channels {', '.join(named)}")
@@ -124,9 +172,7 @@ def _channels(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _values(path: Path, content: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Return class -> label values, without the background. Only nnU-Net's regions have several values."""
-    named = content.get("labels")
-    if not isinstance(named, dict) or not named:
-        raise DataError(f'{path}: "labels" must name the label values')
+    named = _table(content, "labels")
     by_value = all(str(key).lstrip("-").isdigit() for key in named)
     pairs = [(name, value) for value, name in named.items()] if by_value else list(named.items())
     found: dict[str, tuple[int, ...]] = {}
@@ -182,36 +228,48 @@ def _labels(path: Path, values: Mapping[str, tuple[int, ...]], regions: Mapping[
 # ---- the list of cases ----------------------------------------------------------------------------------------------
 
 
-def _list(path: Path, entries: Any) -> list[Mapping[str, Any]]:
+def _list(path: Path, key: str, entries: Any) -> list[Mapping[str, Any]]:
     if not isinstance(entries, list):
-        raise DataError(f'{path}: "training" must be a list of {{"image": …, "label": …}}')
+        raise DataError(f'{path}: "{key}" must be a list of {{"image": …, "label": …}}')
     for number, entry in enumerate(entries, start=1):
         if not isinstance(entry, dict) or not {"image", "label"} <= entry.keys():
             raise DataError(
-                f'{path}: "training" must be a list of {{"image": …, "label": …}}, but entry {number} is '
-                f"{_short(entry)}"
+                f'{path}: "{key}" must be a list of {{"image": …, "label": …}}, but entry {number} is {_short(entry)}'
             )
     return entries
 
 
-def _decathlon_case(path: Path, entry: Mapping[str, Any]) -> _Listed:
-    image, label = (_listed_path(path, entry[key]) for key in ("image", "label"))
-    return _Listed(None, image, None, label)
+def _decathlon_case(path: Path, folder: Path, entry: Mapping[str, Any], key: str) -> _Listed:
+    images = entry["image"] if isinstance(entry["image"], list) else [entry["image"]]
+    labels = entry["label"] if isinstance(entry["label"], list) else [entry["label"]]
+    if not images or not all(isinstance(each, str) for each in images):
+        raise DataError(f'{path}: "image" must be a file or a list of files, one for each channel: {_short(entry)}')
+    if len(labels) != 1 or not isinstance(labels[0], str):
+        raise DataError(f'{path}: "label" must be one file: {_short(entry)}')
+    found = tuple(_listed_path(folder, each) for each in images)
+    fold = "val" if key == "validation" else entry.get("fold")
+    if fold is not None and (isinstance(fold, bool) or not isinstance(fold, int | str)):
+        raise DataError(f'{path}: "fold" must be a number: {_short(entry)}')
+    name, subject = (
+        next((composed(str(entry[of])) for of in keys if entry.get(of) is not None), None)
+        for keys in (("name", "case", "case_id", "id"), ("subject", "subject_id", "patient"))
+    )
+    return _Listed(name, found[0], found if len(found) > 1 else None, _listed_path(folder, labels[0]), subject, fold)
 
 
-def _mapped_case(path: Path, name: str, entry: Mapping[str, Any]) -> _Listed:
+def _mapped_case(path: Path, folder: Path, name: str, entry: Mapping[str, Any]) -> _Listed:
     try:
-        images = tuple(_listed_path(path, each) for each in entry["images"])
-        return _Listed(composed(name), images[0], images, _listed_path(path, entry["label"]))
+        images = tuple(_listed_path(folder, each) for each in entry["images"])
+        return _Listed(composed(name), images[0], images, _listed_path(folder, entry["label"]))
     except (KeyError, TypeError, IndexError) as error:
         raise DataError(f'{path}: case "{name}" must have "images" and "label"') from error
 
 
-def _listed_path(path: Path, written: Any) -> Path:
+def _listed_path(folder: Path, written: Any) -> Path:
     """Return the path of a file in a list, which may have been written on Windows."""
     text = str(written)
-    found = path.parent / text
-    return path.parent / text.replace("\\", "/") if "\\" in text and not found.exists() else found
+    found = folder / text
+    return folder / text.replace("\\", "/") if "\\" in text and not found.exists() else found
 
 
 def _cases_with_labels(folder: Path, ending: str, folders: Folders) -> list[_Listed]:
@@ -231,6 +289,8 @@ def _named(
     if twice := sorted({str(label) for label in labels if labels.count(label) > 1}):
         raise DataError(f"{path}: cases are listed twice, or have the same label: {', '.join(twice)}")
     named = name_cases([label.with_name(stem_of(label.name)) for label in labels])
+    if all(each.images and each.name is None for each in listed):
+        named = by_shared_names([(*(each.images or ()), each.label) for each in listed]) or named
     cases = []
     for each, label, name, subject in zip(listed, labels, named.names, named.subjects, strict=True):
         name, subject = (name, subject) if each.name is None else (each.name, each.name)
@@ -238,7 +298,7 @@ def _named(
             images = tuple(folders.find(image) for image in each.images)
         else:
             images = _channel_files(each.image, channels, folders, by_list)
-        cases.append(FileCase(name, subject, images, label, channels=channels))
+        cases.append(FileCase(name, each.subject or subject, images, label, channels=channels))
     return cases, [named.note] if named.note and any(each.name is None for each in listed) else []
 
 

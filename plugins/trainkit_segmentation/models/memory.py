@@ -77,7 +77,7 @@ def _training(found: Footprint) -> str:
 
 def _largest(data: SegmentationData, listing: CaseList, on_own_grid: bool) -> tuple[str, tuple[int, ...], int] | None:
     """Return the case whose validation takes most: its name, its own size, and the bytes."""
-    division = data.split.divide({case.name: case.subject for case in listing.cases})
+    division = data.split.divide_listed({case.name: case.subject for case in listing.cases}, listing.folds)
     held_out = {name for split, names in division.items() if split != "train" for name in names}
     most: tuple[str, tuple[int, ...], int] | None = None
     tried: set[tuple[int, ...]] = set()

@@ -31,6 +31,18 @@ class Split(Component):
             DataError: These cases cannot be divided in this way.
         """
 
+    def divide_listed(self, subjects: Mapping[str, str], folds: Mapping[str, int | str]) -> Mapping[str, Sequence[str]]:
+        """Return the division of cases of which a list may say more; by default, what the list says is not used.
+
+        Args:
+            subjects: Name of each case -> the person that it is of.
+            folds: Name of a case -> the fold that the list gives to it, or "train" or "val", where it gives any.
+
+        Raises:
+            DataError: These cases cannot be divided in this way.
+        """
+        return self.divide(subjects)
+
     def balance(
         self,
         division: Mapping[str, Sequence[str]],

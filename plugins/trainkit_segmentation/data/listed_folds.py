@@ -1,0 +1,26 @@
+"""Says what a list of cases knows of folds and of validation, where the recipe's split does not use it."""
+
+from __future__ import annotations
+
+import attrs
+
+from trainkit import some_of
+from trainkit_segmentation.cases.case import CaseList
+from trainkit_segmentation.splits.kind import Split
+from trainkit_segmentation.splits.listed import Listed
+
+
+def with_word_on_folds(listing: CaseList, split: Split) -> CaseList:
+    """Return a list of cases with a sentence on the folds that it gives, if the split uses none of them."""
+    if not listing.folds or isinstance(split, Listed):
+        return listing
+    held_out = [case for case, fold in listing.folds.items() if fold == "val"]
+    if held_out:
+        doubt = (
+            f"the list has {len(held_out)} case{'s' * (len(held_out) != 1)} for validation, {some_of(held_out)}, which "
+            'the split of the recipe may train on; set split = { use = "listed" }'
+        )
+        return attrs.evolve(listing, doubts=(*listing.doubts, doubt))
+    folds = some_of([str(fold) for fold in sorted(set(listing.folds.values()), key=str)])
+    note = f'the list has folds ({folds}), which are not used; split = {{ use = "listed", fold = 0 }} holds one out'
+    return attrs.evolve(listing, notes=(*listing.notes, note))

@@ -1,0 +1,51 @@
+"""Proposes names of channels and classes, where neither a list nor the recipe gives any."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from trainkit import DataError
+from trainkit_segmentation.files.images import read_header, read_integers
+from trainkit_segmentation.files.label_values import value_counts
+
+_MOST_READ = 5  # labels whose values are looked at
+_MOST_SHOWN = 10
+
+
+def proposed_channels(images: Sequence[Sequence[Path]]) -> str:
+    """Return a line for the recipe that names the channels.
+
+    Args:
+        images: The files of the image of each case.
+    """
+    number = 1
+    for files in images[:_MOST_READ]:
+        try:
+            number = sum(read_header(file).channels for file in files)
+            break
+        except DataError:  # reported when the case is read
+            continue
+    names = ", ".join(f'"channel_{k}"' for k in range(number))
+    return f"data.channels = [{names}]"
+
+
+def proposed_labels(labels: Sequence[Path]) -> str:
+    """Return a line for the recipe that names the label values that some labels have."""
+    values: set[int] = set()
+    read = 0
+    for path in labels:
+        try:
+            found = read_integers(path)
+        except DataError:  # reported when the case is read
+            continue
+        channels = found.header.channels
+        values |= set(range(1, channels + 1)) if channels > 1 else set(value_counts(found.values_CXYZ))
+        read += 1
+        if read == _MOST_READ:
+            break
+    shown = sorted(values - {0})[:_MOST_SHOWN] or [1]
+    classes = ", ".join(f"class_{value} = {value}" for value in shown)
+    there = ", ".join(map(str, sorted(values)[:_MOST_SHOWN]))
+    seen = f"; the first {read} labels have the values {there}" if read else ""
+    return f"data.labels = {{ {classes} }}{seen}"

@@ -1,0 +1,50 @@
+"""The split that the list of cases itself gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from trainkit import DataError, component, some_of
+from trainkit_segmentation.splits.kind import Split
+
+_NONE = (
+    'the list of cases gives neither folds nor cases for validation: give each entry a "fold", or choose another '
+    'split, for example split = { use = "folds", folds = 5, fold = 0 }'
+)
+
+
+@component
+class Listed(Split):
+    """Takes the division from the list of cases, such as the "fold" of each entry of a JSON list.
+
+    If the list has folds, the cases of one are held out. Else those that it lists for validation are. Cases to which a
+    list with folds gives none are trained on.
+
+    Attributes:
+        fold: The fold that is held out.
+    """
+
+    fold: int = attrs.field(default=0, validator=attrs.validators.ge(0))
+
+    def divide(self, subjects: Mapping[str, str]) -> Mapping[str, Sequence[str]]:
+        """Refuse cases of which no list says more."""
+        raise DataError(_NONE)
+
+    def divide_listed(self, subjects: Mapping[str, str], folds: Mapping[str, int | str]) -> Mapping[str, Sequence[str]]:
+        """Hold out the cases of the fold, or those for validation."""
+        numbers = sorted({str(fold) for fold in folds.values() if str(fold).isdigit()}, key=int)
+        wanted = str(self.fold) if numbers else "val"
+        if numbers and wanted not in numbers:
+            raise DataError(f"the list of cases has the folds {', '.join(numbers)}; there is no fold {wanted}")
+        held_out = sorted(case for case in subjects if str(folds.get(case)) in (wanted, "val"))
+        train = sorted(case for case in subjects if case not in set(held_out))
+        if not held_out:
+            raise DataError(_NONE)
+        if not train:
+            raise DataError("the list of cases leaves none to train on")
+        of_train = {subjects[case] for case in train}
+        if both := [case for case in held_out if subjects[case] in of_train]:
+            raise DataError(f"other cases of the same person as {some_of(both)} are trained on: mend the list's folds")
+        return {"train": train, "val": held_out}
