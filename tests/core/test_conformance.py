@@ -41,6 +41,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "trainkit.models/monai_network": {"name": "BasicUNet"},
     "trainkit.data/brats": {"path": Path("cases")},
     "trainkit.data/msd": {"path": Path("Task04_Hippocampus")},
+    "trainkit.data/datalist": {"path": Path("datalist.json")},
     "trainkit.data/totalsegmentator": {"path": Path("subjects"), "structures": ("liver", "spleen")},
     "trainkit.segmentation.splits/file": {"path": Path("splits.json")},
     "trainkit.models/single_slice_ptychography": {"probe": Aperture()},
