@@ -2,7 +2,7 @@
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest -n auto --dist loadgroup
 
-.PHONY: check fast test docs
+.PHONY: check fast test fuzz docs
 
 check:  ## lint, format, types, floors, dependencies
 	$(BIN)/ruff check .
@@ -16,6 +16,9 @@ fast:  ## the tests that are not marked slow, in less than a minute
 
 test:  ## all tests, with branch coverage of the core
 	$(PYTEST) --cov=trainkit --cov-report=term:skip-covered
+
+fuzz:  ## thousands of damaged files and changed recipes
+	BIN=$(BIN) bash .ci/fuzz
 
 docs:  ## the pictures of docs/, made by the functions that train
 	$(BIN)/python docs/make_learning_rate_traces.py

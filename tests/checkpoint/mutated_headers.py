@@ -1,10 +1,12 @@
-"""Damaged and hostile headers of a checkpoint: each is read, or refused by a CheckpointError, within a second.
+"""Damaged and hostile headers of a checkpoint: each is read, or refused by a CheckpointError, in a second of CPU time.
 
-As a script: ``python tests/checkpoint/mutated_headers.py FILE 10000``, FILE being a checkpoint of a run.
+As a script: ``python tests/checkpoint/mutated_headers.py 10000 [FILE]``, FILE being a checkpoint of a run; without it,
+a small run is made.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import random
@@ -83,29 +85,41 @@ def mutated(whole: bytes, rng: random.Random) -> bytes:
 def tried(whole: bytes, path: Path) -> str | None:
     """Read a checkpoint; return what was wrong with how that went, or None."""
     path.write_bytes(whole)
-    began = time.perf_counter()
+    began = time.process_time()
     try:
         read_run(path)
     except CheckpointError:
         pass
     except Exception as error:  # what is looked for
         return f"{type(error).__name__}: {error}"
-    seconds = time.perf_counter() - began
-    return f"took {seconds:.1f} s" if seconds > 5 else None
+    seconds = time.process_time() - began
+    return f"took {seconds:.1f} s" if seconds > 1 else None
 
 
-def main(file: str, number: str) -> None:
+def unfinished(folder: Path) -> Path:
+    """Run a toy in a folder; return its checkpoint inside an epoch, which holds unfinished means."""
+    from clients.toy_run import run
+
+    with contextlib.chdir(folder):
+        state = run("run.epochs=1", "checkpoint.every_steps=2", "checkpoint.keep_last=9").run.state
+        return min((state.folder / "checkpoints").absolute().glob("step-*"))
+
+
+def main(number: str, file: str = "") -> None:
     """Try so many changed checkpoints, and print what went wrong."""
-    whole, wrong, slowest = Path(file).read_bytes(), 0, 0.0
+    wrong, slowest = 0, 0.0
     with tempfile.TemporaryDirectory() as folder:
+        whole = Path(file or unfinished(Path(folder))).read_bytes()
         for seed in range(int(number)):
-            began = time.perf_counter()
+            began = time.process_time()
             if why := tried(mutated(whole, random.Random(seed)), Path(folder, "x.safetensors")):
                 wrong += 1
                 sys.stdout.write(f"seed {seed}: {why}\n")
-            slowest = max(slowest, time.perf_counter() - began)
+            slowest = max(slowest, time.process_time() - began)
     sys.stdout.write(f"{number} checkpoints, {wrong} wrong, the slowest took {slowest:.2f} s\n")
+    sys.exit(bool(wrong))
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).parents[1]))
     main(*sys.argv[1:])

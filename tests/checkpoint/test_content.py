@@ -14,7 +14,7 @@ import pytest
 import torch
 from clients import toy_run
 
-from checkpoint.mutated_headers import mutated, split, tried
+from checkpoint.mutated_headers import mutated, split, tried, unfinished
 from trainkit import CheckpointError
 from trainkit.checkpoint import file as checkpoint
 from trainkit.checkpoint.content import Content, SavedGroupContent, check, read_run
@@ -26,10 +26,7 @@ from trainkit.randomness import generator_states, restore_generators
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint inside an epoch, so that it holds unfinished means."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(tmp_path_factory.mktemp("run"))
-        outcome = toy_run.run("run.epochs=1", "checkpoint.every_steps=2", "checkpoint.keep_last=9")
-        return min((outcome.run.state.folder / "checkpoints").absolute().glob("step-*"))
+    return unfinished(tmp_path_factory.mktemp("run"))
 
 
 def resumed(content: dict[str, Any], path: Path) -> str:

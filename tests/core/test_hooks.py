@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+from array import array
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from trainkit import Context, Group, Monitor, RecipeError, State
-from trainkit.engine.every_run.progress_chart import _panels
+from trainkit.engine.every_run.progress_chart import Curve, _panels, draw
 from trainkit.events import fire, listeners
 from trainkit.hooks.clip_gradients import ClipGradients
 from trainkit.hooks.early_stopping import EarlyStopping
@@ -201,3 +204,16 @@ def test_values_of_classes_are_drawn_with_their_mean() -> None:
     assert {name for name in names if drawn_in[name] == "dice"} == {"dice", "dice_liver", "dice_liver_tumour"}
     assert drawn_in["surface_dice_liver"] == "surface_dice"
     assert drawn_in["rmse_start"] == "rmse_start"
+
+
+def test_the_chart_has_a_panel_for_losses_for_learning_rates_and_for_each_other_value(tmp_path: Path) -> None:
+    values = {"train/loss": [4.0, 1.0], "val/loss": [5.0, 2.0], "lr/object": [1e-3, 0.0], "val/dice": [0.0, 0.5]}
+    curves = {name: Curve(array("d", [0, 1]), array("d", each)) for name, each in values.items()}
+    for members, panels in ((["train/loss"], 2), (list(values), 3)):
+        draw(SimpleNamespace(folder=tmp_path, groups={}, epoch=1), {name: curves[name] for name in members})
+        with Image.open(tmp_path / "progress.png") as picture:
+            assert picture.size == (700, 240 * panels)
+            ink = np.asarray(picture.convert("L")) < 128
+        assert not ink[:, -5:].any(), "nothing is cut off at the right"
+        assert not ink[:, :2].any(), "nor at the left"
+        assert all(ink[240 * i : 240 * (i + 1), 120:680].sum() > 500 for i in range(panels))

@@ -15,6 +15,7 @@ from same import differences, trained
 from trainkit import State
 from trainkit.checkpoint import file as checkpoint
 from trainkit.console import Console
+from trainkit.engine.every_run import progress_chart
 from trainkit.engine.resume import resume
 from trainkit.engine.start import start
 from trainkit.recipe.resolve import resolve_text
@@ -164,6 +165,7 @@ CASES = [
 @pytest.fixture(autouse=True)
 def _saved_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(progress_chart, "draw", lambda *_: None)  # else it takes most of the time of hundreds of runs
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     recorder.ACTIONS.clear()
     recorder.ACTIONS["step_end"] = lambda state: state.save("every step")

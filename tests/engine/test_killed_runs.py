@@ -258,6 +258,30 @@ def test_a_network_file_system_has_a_heartbeat_besides_the_lock(
             assert (tmp_path / name / ".heartbeat").exists() is beats
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_process_that_was_forked_does_not_keep_a_folder_locked_that_its_parent_has_left(tmp_path: Path) -> None:
+    """A loader worker lives for some seconds after its run was killed; a resume must not find the folder in use."""
+    (reading, writing), (started, starting) = os.pipe(), os.pipe()
+    with lock(tmp_path):
+        child = os.fork()
+        if child == 0:
+            os.close(writing)
+            os.write(starting, b".")
+            os.read(reading, 1)  # until the parent closes the pipe
+            os._exit(0)
+        os.read(started, 1)
+        with pytest.raises(FolderInUseError), lock(tmp_path):
+            pass
+    try:
+        with lock(tmp_path):
+            pass
+    finally:
+        for end in (reading, writing, started, starting):
+            os.close(end)
+        os.waitpid(child, 0)
+
+
 # ---- a run is what its id says --------------------------------------------------------------------------------------
 
 

@@ -2,23 +2,21 @@
 
 Three clients, each with three parameter groups that start before the kill (epochs 0 and 2) and after it (epoch 4); each
 group with each of three schedules in turn; killed at the beginning of an epoch, within it, and after it was written
-down but before it was saved; and once within an epoch in which a group started and a step was saved.
+down but before it was saved; and once within an epoch in which a group started and a step was saved. The process that
+resumes has another order of sets than the one that was killed.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pytest
 from clients.killer import ARMED
+from clients.warm import Warm
 from same import differences, trained
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -153,17 +151,6 @@ def recipe(client: Client, turn: int, when: str) -> str:
     return f"{COMMON}{client.recipe}\n{kill}\n{groups}\n"
 
 
-def trainkit(*arguments: str, folder: Path, site: Path, kill: bool = False) -> subprocess.CompletedProcess[str]:
-    paths = [str(Path(__file__).parents[1]), str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = (
-        os.environ
-        | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": str(folder / "cache")}
-        | ({ARMED: "1"} if kill else {})
-    )
-    command = [sys.executable, "-m", "trainkit", *arguments]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-
-
 class Pair(NamedTuple):
     """Run folders of one recipe."""
 
@@ -171,44 +158,43 @@ class Pair(NamedTuple):
     killed: Path
 
 
-def run_both(client: Client, turn: int, when: str, folder: Path, site: Path) -> Pair:
-    text = recipe(client, turn, when)
+CASES = [(name, turn, list(KILLS)[turn]) for turn in range(3) for name in CLIENTS] + [("third party", 1, "saved_step")]
+pytestmark = pytest.mark.xdist_group("killed runs")  # one worker has all tests here, and makes the runs once
+
+
+@pytest.fixture(scope="module")
+def processes(toy_site: Path) -> Iterator[tuple[Warm, Warm]]:
+    """Where runs are started, and where they are resumed."""
+    both = Warm([toy_site], hash_seed=1), Warm([toy_site], hash_seed=2)
+    yield both
+    for each in both:
+        each.close()
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}, turn {case[1]}, at {case[2]}")
+def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, processes: tuple[Warm, Warm]
+) -> Pair:
+    """A run that was never killed, and one that was killed and resumed."""
+    name, turn, when = request.param
+    first, then = processes
+    folder = tmp_path_factory.mktemp("runs")
     found = []
-    for name in ("whole", "killed"):
-        place = folder / name
+    for end in ("whole", "killed"):
+        place = folder / end
         place.mkdir()
-        (place / "recipe.toml").write_text(text)
-        done = trainkit("run", "recipe.toml", folder=place, site=site, kill=name == "killed")
-        expected = -signal.SIGKILL if name == "killed" else 0
-        assert done.returncode == expected, done.stdout + done.stderr
+        (place / "recipe.toml").write_text(recipe(CLIENTS[name], turn, when))
+        environment = {"XDG_CACHE_HOME": str(place / "cache")} | ({ARMED: "1"} if end == "killed" else {})
+        code, said = first.trainkit("run", "recipe.toml", folder=place, environment=environment)
+        assert code == (-signal.SIGKILL if end == "killed" else 0), said
         (run,) = (place / "runs" / "killed").iterdir()
         found.append(run)
     pair = Pair(*found)
     assert CheckpointFolder(pair.killed / "checkpoints").newest_good(pytest.fail)[1]["epoch"] == KILLS[when]
-    done = trainkit("resume", str(pair.killed), "--allow-code", folder=pair.killed.parents[2], site=site)
-    assert done.returncode == 0, done.stdout + done.stderr
+    environment = {"XDG_CACHE_HOME": str(place / "cache")}
+    code, said = then.trainkit("resume", str(pair.killed), "--allow-code", folder=place, environment=environment)
+    assert code == 0, said
     return pair
-
-
-pytestmark = pytest.mark.xdist_group("killed runs")  # one worker has all tests here, and makes the runs once
-CASES = [(name, turn, list(KILLS)[turn]) for turn in range(3) for name in CLIENTS] + [("third party", 1, "saved_step")]
-
-
-@pytest.fixture(scope="module")
-def started(tmp_path_factory: pytest.TempPathFactory, toy_site: Path) -> Iterator[Mapping[Any, Future[Pair]]]:
-    """All runs, two at a time."""
-    with ThreadPoolExecutor(2) as pool:
-        yield {
-            (name, turn, when): pool.submit(
-                run_both, CLIENTS[name], turn, when, tmp_path_factory.mktemp("runs"), toy_site
-            )
-            for name, turn, when in CASES
-        }
-
-
-@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}, turn {case[1]}, at {case[2]}")
-def pair(request: pytest.FixtureRequest, started: Mapping[Any, Future[Pair]]) -> Pair:
-    return started[request.param].result()
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""Recipes with random slips: each is resolved, or refused by an InvalidRecipe with a place, within a second.
+"""Recipes with random slips: each is resolved, or refused by an InvalidRecipe with a place, in a second of CPU time.
 
 As a script: ``python tests/recipe/mutated_recipes.py 100000``, on the recipes that come with trainkit.
 """
@@ -74,7 +74,7 @@ def mutated(text: str, rng: random.Random) -> str:
 
 def tried(text: str) -> str | None:
     """Resolve a recipe; return what was wrong with how that went, or None."""
-    began = time.perf_counter()
+    began = time.process_time()
     said = ""
     try:
         found = resolve_text(text, Path.cwd())
@@ -86,8 +86,8 @@ def tried(text: str) -> str | None:
         said = internal[0] if internal else ""
     except Exception as error:  # what is looked for
         said = f"{type(error).__name__}: {error}"
-    seconds = time.perf_counter() - began
-    return said or (f"took {seconds:.1f} s" if seconds > 5 else None)
+    seconds = time.process_time() - began
+    return said or (f"took {seconds:.1f} s" if seconds > 1 else None)
 
 
 def main(number: str, texts: Sequence[str] = ()) -> None:
@@ -97,14 +97,15 @@ def main(number: str, texts: Sequence[str] = ()) -> None:
     slowest = 0.0
     for seed in range(int(number)):
         rng = random.Random(seed)
-        began = time.perf_counter()
+        began = time.process_time()
         if why := tried(mutated(rng.choice(texts), rng)):
             if why not in wrong:
                 sys.stdout.write(f"seed {seed}: {why}\n")
                 sys.stdout.flush()
             wrong[why] = wrong.get(why, 0) + 1
-        slowest = max(slowest, time.perf_counter() - began)
+        slowest = max(slowest, time.process_time() - began)
     sys.stdout.write(f"{number} recipes, {sum(wrong.values())} wrong, the slowest took {slowest:.2f} s\n")
+    sys.exit(bool(wrong))
 
 
 if __name__ == "__main__":

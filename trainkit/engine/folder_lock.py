@@ -85,7 +85,7 @@ def lock(folder: Path) -> Iterator[Locked]:
         raise TrainkitError(
             f"{folder} cannot be locked: {error.strerror or error}; a run needs to write there"
         ) from error
-    with file:
+    with file, _kept_from_children(file):
         works, locked = _take_lock_of_system(file, folder), Locked(folder)
         with contextlib.nullcontext() if works and not _is_on_network(folder) else _heartbeat(locked, works):
             file.seek(0)
@@ -93,6 +93,29 @@ def lock(folder: Path) -> Iterator[Locked]:
             file.write(json.dumps(_this_process()) + "\n")
             file.flush()
             yield locked
+
+
+_LOCKED: set[TextIO] = set()
+
+
+@contextlib.contextmanager
+def _kept_from_children(file: TextIO) -> Iterator[None]:
+    """Close a file in every process that is forked in the block: a loader worker can outlive a run that was killed."""
+    _LOCKED.add(file)
+    try:
+        yield
+    finally:
+        _LOCKED.discard(file)
+
+
+def _close_in_child() -> None:
+    for file in _LOCKED:
+        file.close()
+    _LOCKED.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)
 
 
 def _take_lock_of_system(file: TextIO, folder: Path) -> bool:

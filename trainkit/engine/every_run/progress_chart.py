@@ -76,6 +76,7 @@ def draw(state: State, curves: Mapping[str, Curve]) -> None:
     """Draw loss, learning rates and other values into ``progress.png`` of the run folder."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogFormatter
 
     losses = [name for name in curves if name.endswith("/loss")]
     rates = [name for name in curves if name.startswith("lr/")]
@@ -86,7 +87,10 @@ def draw(state: State, curves: Mapping[str, Curve]) -> None:
         others.setdefault(panel_of[name.partition("/")[2]], []).append(name)
     panels = [("loss", losses), ("learning rate", rates), *others.items()]
 
-    figure = Figure(figsize=(7, 2.4 * len(panels)), dpi=100, layout="constrained")
+    height = 2.4 * len(panels)
+    figure = Figure(figsize=(7, height), dpi=100)
+    # The margins are given in inches: an automatic layout takes twice as long as all the rest.
+    figure.subplots_adjust(left=1 / 7, right=1 - 0.1 / 7, bottom=0.45 / height, top=1 - 0.1 / height, hspace=0.08)
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for ax, (title, members) in zip(axes, panels, strict=True):
@@ -101,6 +105,8 @@ def draw(state: State, curves: Mapping[str, Curve]) -> None:
                 ax.plot(*zip(*points, strict=True), marker=marker, label=name if i < _MOST_NAMED else None)
         if title in ("loss", "learning rate") and 0 < smallest < math.inf:
             ax.set_yscale("log")
+            ax.yaxis.set_major_formatter(LogFormatter())
+            ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
         _mark_starts(ax, state)
         ax.set_ylabel(title)
         ax.grid(alpha=0.3)
