@@ -142,7 +142,7 @@ def test_an_annotated_assignment_is_an_assignment():
 
 def test_other_code_makes_other_entries(task, folder, monkeypatch):
     opened(task, folder)
-    monkeypatch.setattr(cache_filling, "_code", lambda: "another version")
+    monkeypatch.setattr(cache_filling, "code_of_reading", lambda: "another version")
     opened(task, folder)
     assert len(entries(folder)) == 6
 

@@ -24,6 +24,7 @@ from trainkit_segmentation.data.chosen_classes import (
     doubts_about_classes,
     doubts_about_sources,
 )
+from trainkit_segmentation.data.intensities import with_intensities
 from trainkit_segmentation.files.header import Array
 from trainkit_segmentation.preparing.cache_filling import PreparedCase, mended_in_words, prepare_each
 from trainkit_segmentation.preparing.cache_live import CaseStore
@@ -84,8 +85,14 @@ def inspect(settings: SegmentationData, depth: Depth) -> Iterator[str | Problem 
     used = {name for cases in division.values() for name in cases} or set(reports)
     readable = [case for case in listing.cases if case.name in used and not reports[case.name].problems]
     prepared: dict[str, PreparedCase] = {}
+    preprocessing = settings.preprocessing
     if depth == "all":
-        outcomes = prepare_each(readable, listing.labels, settings.preprocessing, store, settings.workers)
+        try:
+            preprocessing = with_intensities(settings, listing, readable, division, store)
+        except DataError as error:
+            problems.append(str(error))
+            readable = []
+        outcomes = prepare_each(readable, listing.labels, preprocessing, store, settings.workers)
         for done, (name, outcome) in enumerate(outcomes, start=1):
             yield Progress(done, len(readable), "cases read")
             if isinstance(outcome, DataError):

@@ -25,6 +25,7 @@ from trainkit_segmentation.data.chosen_classes import (
     doubts_about_sources,
 )
 from trainkit_segmentation.data.facts import SegmentationFacts
+from trainkit_segmentation.data.intensities import with_intensities
 from trainkit_segmentation.data.label_maps import class_masks, compact, each_on_own_grid, most_likely
 from trainkit_segmentation.patches.batches import PatchBatches
 from trainkit_segmentation.preparing.cache_filling import digest_of, prepare_all
@@ -81,7 +82,8 @@ class LiveSegmentation:
         used = {name for names in self._division.values() for name in names}
         self._store = CaseStore(settings.cache)  # keeps the entries in use for as long as this lives
         cases = [case for case in listing.cases if case.name in used]
-        self._prepared = prepare_all(cases, labels, settings.preprocessing, self._store, settings.workers)
+        preprocessing = with_intensities(settings, listing, cases, self._division, self._store)
+        self._prepared = prepare_all(cases, labels, preprocessing, self._store, settings.workers)
 
         if rounded := rounded_in_words({name: self._case(name) for name in self._prepared}):
             _log.info("%s", rounded)
@@ -106,7 +108,7 @@ class LiveSegmentation:
                 value: tuple(labels.classes[k] for k in members) for value, members in sorted(labels.members.items())
             },
             patch_size=settings.patch_size,
-            preprocessing=attrs.asdict(cast(Any, settings.preprocessing)),
+            preprocessing=attrs.asdict(cast(Any, preprocessing)),
             num_training_cases=len(train),
             training_digest=digest_of([[name, self._prepared[name].content] for name in train]),
         )

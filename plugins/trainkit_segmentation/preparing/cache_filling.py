@@ -6,11 +6,11 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 import attrs
 from xxhash import xxh3_128_hexdigest
@@ -23,12 +23,14 @@ from trainkit_segmentation.cases.case import Case
 from trainkit_segmentation.cases.labels import Labels
 from trainkit_segmentation.files import images
 from trainkit_segmentation.files.header import Array
-from trainkit_segmentation.preparing import grid, label_votes, preprocessing_live
+from trainkit_segmentation.preparing import cubic, foreground, grid, label_votes, preprocessing_live
 from trainkit_segmentation.preparing.cache_live import CaseStore
 from trainkit_segmentation.preparing.cached_cases import open_case
 from trainkit_segmentation.preparing.code_digest import code_digest
 from trainkit_segmentation.preparing.preprocessing import Preprocessing
 from trainkit_segmentation.preparing.preprocessing_live import prepare, to_tensors
+
+_Outcome = TypeVar("_Outcome")
 
 _log = logging.getLogger("trainkit.segmentation")
 _SECONDS_BETWEEN = 10.0
@@ -80,8 +82,7 @@ def prepare_all(
             logged = time.monotonic()
             _log.info("prepared %d of %d cases", len(prepared), len(cases))
     if problems:
-        listed = "\n".join(f"  {name}: {problem}" for name, problem in sorted(problems.items()))
-        raise DataError(f"{len(problems)} of {len(cases)} cases cannot be used:\n{listed}")
+        raise unusable(problems, len(cases))
     if made := sum(each.done != "found" for each in prepared.values()):
         _log.info("preprocessed %d of %d cases into %s", made, len(cases), store.folder)
     if mended := mended_in_words(prepared, store):
@@ -97,34 +98,58 @@ def prepare_each(
     Entries are written one by one: what was done stays done, whatever happens to this process. The arguments are those
     of `prepare_all`.
     """
-    _code()  # before there are threads: two that parse at once confuse Python 3.11
 
-    def one(case: Case) -> PreparedCase | DataError:
+    def one(case: Case) -> PreparedCase:
         def make() -> tuple[Mapping[str, Array], Mapping[str, Any]]:
             volume = case.read(labels, nan_as_zero=settings.nan_as_zero)
             return to_tensors(prepare(volume, settings, len(labels.classes)))
 
+        content = content_digest(case, store)
+        key = entry_key(content, labels, settings)
+        store.use([key])
+        done = store.ensure(key, make)
+        if done == "mended":
+            open_case.cache_clear()  # this process may still have the damaged one open
+        return PreparedCase(key, content, done)
+
+    return in_threads(cases, one, store, workers)
+
+
+def in_threads(
+    cases: Sequence[Case], one: Callable[[Case], _Outcome], store: CaseStore, workers: int
+) -> Iterator[tuple[str, _Outcome | DataError]]:
+    """Call a function for each case, several at once, and yield the name of each with the outcome, or what is wrong.
+
+    Args:
+        cases: The cases.
+        one: What is done with a case.
+        store: The cache that it writes.
+        workers: How many cases are worked on at once, if more than a few.
+    """
+
+    def guarded(case: Case) -> _Outcome | DataError:
         try:
-            content = content_digest(case, store)
-            key = entry_key(content, labels, settings)
-            store.use([key])
-            done = store.ensure(key, make)
-            if done == "mended":
-                open_case.cache_clear()  # this process may still have the damaged one open
-            return PreparedCase(key, content, done)
+            return one(case)
         except DataError as error:
             return error
         except MemoryError:
             return DataError(f"memory is short: {bytes_in_words(free_host_memory())} are free")
 
+    code_of_reading()  # before there are threads: two that parse at once confuse Python 3.11
     store.use([])  # a folder that cannot be used is no mistake of a case
     pool = ThreadPoolExecutor(max(workers, min(_MOST_THREADS, os.cpu_count() or 1)))
     try:
-        futures = {pool.submit(one, case): case.name for case in cases}
+        futures = {pool.submit(guarded, case): case.name for case in cases}
         for future in as_completed(futures):
             yield futures[future], future.result()
     finally:
         pool.shutdown(cancel_futures=True)  # those that have begun end first
+
+
+def unusable(problems: Mapping[str, str], num_cases: int) -> DataError:
+    """Return an error that names all cases that cannot be used, and why."""
+    listed = "\n".join(f"  {name}: {problem}" for name, problem in sorted(problems.items()))
+    return DataError(f"{len(problems)} of {num_cases} cases cannot be used:\n{listed}")
 
 
 def mended_in_words(prepared: Mapping[str, PreparedCase], store: CaseStore) -> str | None:
@@ -157,7 +182,7 @@ def entry_key(content: str, labels: Labels, settings: Preprocessing) -> str:
     """
     return digest_of(
         {
-            "code": _code(),
+            "code": code_of_reading(),
             "format": _FORMAT,
             "content": content,
             "preprocessing": attrs.asdict(cast(Any, settings)),
@@ -172,9 +197,9 @@ def digest_of(value: Any) -> str:
 
 
 @cache
-def _code() -> str:
+def code_of_reading() -> str:
     """Return a digest of the code that makes an entry, so that no version number can be forgotten."""
-    modules = (case_module, labels_module, synthesis, grid, label_votes, preprocessing_live)
+    modules = (case_module, labels_module, synthesis, grid, label_votes, cubic, foreground, preprocessing_live)
     files = [Path(str(module.__file__)) for module in modules]
     files += sorted(Path(str(images.__file__)).parent.rglob("*.py"))
     return code_digest(*(file.read_text(encoding="utf-8") for file in files))

@@ -120,6 +120,25 @@ def stretch(volume_CXYZ: Tensor, shape: Sequence[int]) -> Tensor:
     return stretched.to(volume_CXYZ.dtype)
 
 
+def whole_grid(own_shape: tuple[int, int, int], affine: Array, orientation: str | None) -> Grid:
+    """Return the grid of a case whose axes are turned, and of which nothing is cropped or resampled."""
+    axes, flipped = orientation_of(affine, orientation)
+    turned = _three([own_shape[axis] for axis in axes])
+    return Grid(own_shape, affine, axes, flipped, tuple((0, n) for n in turned), turned)
+
+
+def nonzero_box(image_CXYZ: Array) -> tuple[tuple[int, int], ...] | None:
+    """Return the first voxel along each axis at which a channel is not 0, and the first after those; None: none is."""
+    anything = (image_CXYZ != 0).any(axis=0)
+    box = []
+    for axis in range(3):
+        inside = np.flatnonzero(anything.any(axis=tuple(other for other in range(3) if other != axis)))
+        if not len(inside):
+            return None
+        box.append((int(inside[0]), int(inside[-1]) + 1))
+    return tuple(box)
+
+
 def orientation_of(affine: Array, wanted: str | None) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
     """Return ``axes`` and ``flipped`` of a `Grid` whose axes point as wanted, for example "RAS"; None: no change.
 

@@ -16,7 +16,9 @@ from trainkit import DataError, bytes_in_words, free_host_memory, shape_in_words
 from trainkit_segmentation.cases.case import Volume
 from trainkit_segmentation.cases.labels import voxels_of_class
 from trainkit_segmentation.files.header import Array
-from trainkit_segmentation.preparing.grid import Grid, orientation_of, stretch
+from trainkit_segmentation.preparing.cubic import stretch_cubic
+from trainkit_segmentation.preparing.foreground import normalise_by_foreground
+from trainkit_segmentation.preparing.grid import Grid, nonzero_box, stretch, whole_grid
 from trainkit_segmentation.preparing.label_votes import resample_label_codes
 from trainkit_segmentation.preparing.preprocessing import Preprocessing
 
@@ -61,12 +63,12 @@ def prepare(volume: Volume, settings: Preprocessing, num_classes: int) -> Prepar
     """
     x, y, z = volume.label_codes_XYZ.shape
     own_shape = (x, y, z)
-    axes, flipped = orientation_of(volume.affine, settings.orientation)
-    turned = (own_shape[axes[0]], own_shape[axes[1]], own_shape[axes[2]])
-    grid = Grid(own_shape, volume.affine, axes, flipped, tuple((0, n) for n in turned), turned)
+    grid = whole_grid(own_shape, volume.affine, settings.orientation)
     image_CXYZ = grid.turn(volume.image_CXYZ)
     if settings.crop_to_nonzero:
-        grid = attrs.evolve(grid, box=_nonzero_box(image_CXYZ))
+        if (box := nonzero_box(image_CXYZ)) is None:
+            raise DataError("all voxels of the image are 0, so crop_to_nonzero leaves nothing")
+        grid = attrs.evolve(grid, box=box)
     x, y, z = (stop - start for start, stop in grid.box)
     grid = attrs.evolve(grid, shape=(x, y, z))
     if settings.spacing_mm is not None:
@@ -79,7 +81,11 @@ def prepare(volume: Volume, settings: Preprocessing, num_classes: int) -> Prepar
 
     ranges = tuple((float(channel.min()), float(channel.max())) for channel in volume.image_CXYZ)
     image_CXYZ = normalise(np.ascontiguousarray(grid.cut(image_CXYZ), dtype=np.float32), settings)
-    image_CXYZ = stretch(torch.from_numpy(image_CXYZ), grid.shape).numpy()
+    if settings.resampling == "cubic":
+        own = grid.own_spacing_mm
+        image_CXYZ = stretch_cubic(image_CXYZ, grid.shape, [own[axis] for axis in grid.axes], grid.spacing_mm)
+    else:
+        image_CXYZ = stretch(torch.from_numpy(image_CXYZ), grid.shape).numpy()
     label_codes_XYZ = np.ascontiguousarray(grid.cut(grid.turn(volume.label_codes_XYZ[None]))[0])
     label_codes_XYZ = resample_label_codes(label_codes_XYZ, volume.class_table, grid.shape)
     dtype = np.float16 if settings.normalization != "none" and np.abs(image_CXYZ).max() < 6e4 else np.float32
@@ -92,7 +98,7 @@ def prepare(volume: Volume, settings: Preprocessing, num_classes: int) -> Prepar
         places=np.concatenate([np.zeros(0, np.int32), *places]),
         place_counts=np.array([len(each) for each in places], dtype=np.int64),
         grid=grid,
-        own_voxels=_voxels_of_classes(volume, num_classes),
+        own_voxels=voxels_of_classes(volume, num_classes),
         ranges=ranges,
         label_off=volume.label_off,
     )
@@ -108,6 +114,8 @@ def normalise(image_CXYZ: Array, settings: Preprocessing) -> Array:
         np.clip(image_CXYZ, lower, upper, out=image_CXYZ)
         image_CXYZ -= np.float32(lower)
         image_CXYZ /= np.float32(upper - lower)
+    elif settings.normalization == "foreground":
+        normalise_by_foreground(image_CXYZ, settings.intensities or ())
     elif settings.normalization != "none":
         for channel in image_CXYZ:
             inside = channel != 0 if settings.normalization == "zscore_nonzero" else np.ones(channel.shape, dtype=bool)
@@ -139,23 +147,13 @@ def _check_memory(grid: Grid, channels: int) -> None:
         )
 
 
-def _voxels_of_classes(volume: Volume, num_classes: int) -> tuple[int, ...]:
+def voxels_of_classes(volume: Volume, num_classes: int) -> tuple[int, ...]:
+    """Return for each class its number of voxels."""
     table = volume.class_table
     numbers = np.bincount(volume.label_codes_XYZ.ravel(), minlength=num_classes + 1 if table is None else len(table))
     if table is None:
         return tuple(int(number) for number in numbers[1:])
     return tuple(int(number) for number in numbers @ table.astype(np.int64))
-
-
-def _nonzero_box(image_CXYZ: Array) -> tuple[tuple[int, int], ...]:
-    anything = (image_CXYZ != 0).any(axis=0)
-    box = []
-    for axis in range(3):
-        inside = np.flatnonzero(anything.any(axis=tuple(other for other in range(3) if other != axis)))
-        if not len(inside):
-            raise DataError("all voxels of the image are 0, so crop_to_nonzero leaves nothing")
-        box.append((int(inside[0]), int(inside[-1]) + 1))
-    return tuple(box)
 
 
 def to_tensors(prepared: Prepared) -> tuple[dict[str, Array], dict[str, Any]]:
