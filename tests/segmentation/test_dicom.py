@@ -1,0 +1,168 @@
+"""DICOM series are read as SimpleITK reads them; what is missing, irregular or ambiguous is refused or said."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK
+from scipy.spatial.transform import Rotation
+
+from trainkit import DataError
+from trainkit_segmentation.files.images import files_of, read_header, read_voxels
+from trainkit_segmentation.files.readers import dicom
+
+from .nifti_fuzz import read_or_refused
+
+ARRAY = np.random.default_rng(0).integers(-100, 100, (7, 5, 6)).astype(np.int16)
+SPACING = (0.7, 1.3, 2.1)
+ORIGIN = (3.0, -20.0, 7.5)
+
+
+def series(
+    folder: Path,
+    array: np.ndarray = ARRAY,
+    direction: np.ndarray | None = None,
+    *,
+    uid: str = "1.2.3",
+    positions: Sequence[float] = range(100),
+    shift_mm: float = 0,
+    tags: Mapping[str, str] | None = None,
+    name: str = "{uid}_{number:03d}.dcm",
+) -> Path:
+    """Write a series whose file names and instance numbers are in another order than the slices."""
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = SimpleITK.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    writer.SetImageIO("GDCMImageIO")
+    axes = np.eye(3) if direction is None else direction
+    for z, position in zip(range(len(array)), positions, strict=False):
+        image = SimpleITK.GetImageFromArray(array[z])
+        image.SetSpacing(SPACING[:2])
+        corner = np.array(ORIGIN) + axes[:, 2] * SPACING[2] * position + axes[:, 1] * shift_mm * z
+        for tag, value in {
+            "0008|0018": f"{uid}.{z + 1}",
+            "0008|0060": "MR",
+            "0020|000d": "1.2.9",
+            "0020|000e": uid,
+            "0020|0013": str(len(array) - z),
+            "0020|0032": "\\".join(repr(float(each)) for each in corner),
+            "0020|0037": "\\".join(repr(float(each)) for each in axes[:, :2].T.ravel()),
+            "0028|0030": f"{SPACING[1]}\\{SPACING[0]}",
+            **(tags or {}),
+        }.items():
+            image.SetMetaData(tag, value)
+        writer.SetFileName(str(folder / name.format(uid=uid, number=z * 5 % len(array))))
+        writer.Execute(image)
+    return folder
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        read_header(path)
+    return str(caught.value)
+
+
+@pytest.mark.slow
+def test_the_geometry_of_all_orientations_and_of_oblique_ones_is_that_of_itk(tmp_path):
+    axes = [
+        np.diag(signs)[:, list(order)]
+        for order in itertools.permutations(range(3))
+        for signs in itertools.product((1, -1), repeat=3)
+    ]
+    for number, direction in enumerate([*axes, *(Rotation.random(random_state=seed).as_matrix() for seed in range(4))]):
+        folder = series(tmp_path / str(number), direction=direction)
+        reader = SimpleITK.ImageSeriesReader()
+        reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))
+        image = reader.Execute()
+        expected = np.eye(4)
+        expected[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
+        expected[:3, 3] = image.GetOrigin()
+        header, voxels_CXYZ = read_voxels(folder)
+        assert np.allclose(header.affine, np.diag([-1.0, -1.0, 1.0, 1.0]) @ expected, atol=1e-6)
+        assert np.array_equal(voxels_CXYZ[0].T, SimpleITK.GetArrayFromImage(image))
+        assert header.open_question is None
+
+
+def test_slices_are_in_the_order_of_their_positions_and_intensities_are_rescaled(tmp_path):
+    even = ARRAY // 2 * 2
+    folder = series(tmp_path / "scan", even, tags={"0028|1052": "-1024", "0028|1053": "2"})
+    header, voxels_CXYZ = read_voxels(folder)
+    assert np.array_equal(voxels_CXYZ[0].T, even)
+    assert header.spacing_mm == pytest.approx(SPACING)
+    assert sorted(files_of(folder)) == sorted(folder.iterdir())
+    assert [each.name[6:9] for each in files_of(folder)] == [f"{z * 5 % 7:03d}" for z in range(7)]
+
+
+def test_of_several_series_in_a_folder_a_file_says_which_is_meant(tmp_path):
+    folder = series(tmp_path / "scan", tags={"0008|103e": "T1"})
+    series(folder, ARRAY + 1, uid="1.2.4", tags={"0008|103e": "T2 flair"})
+    told = refusal(folder)
+    assert "the folder holds 2 DICOM series; name a file of the one that is meant" in told
+    assert "T2 flair (MR, 7 files, for example 1.2.4_000.dcm)" in told
+    assert np.array_equal(read_voxels(folder / "1.2.4_003.dcm")[1][0].T, ARRAY + 1)
+
+
+def test_files_without_an_ending_and_beside_others_are_found(tmp_path):
+    folder = series(tmp_path / "scan", name="IM{number:04d}")
+    (folder / "README.txt").write_text("from the archive")
+    for path in (folder, folder / "IM0002"):
+        assert np.array_equal(read_voxels(path)[1][0].T, ARRAY)
+
+
+def test_missing_slices_and_two_slices_in_one_place_are_refused_with_where_they_are(tmp_path):
+    assert "they are 2.1 mm apart, but 4.2 mm between number 3 and 4 of 7" in refusal(
+        series(tmp_path / "missing", positions=[0, 1, 2, 4, 5, 6, 7])
+    )
+    assert "at a place where there is another" in refusal(series(tmp_path / "twice", positions=[0, 1, 1, 2, 3, 4, 5]))
+    far = series(tmp_path / "far", positions=[0, 1.3, 2.6, 3.9, 5.0, 5.6, 6])
+    assert "voxels off a regular grid; resample it" in refusal(far)
+
+
+def test_slices_that_are_a_little_irregular_or_shifted_are_read_and_doubted(tmp_path):
+    uneven = read_header(series(tmp_path / "uneven", positions=[0, 1, 2.2, 3.2, 4, 5, 6]))
+    assert uneven.open_question == "the slices are up to 0.2 voxels off a regular grid"
+    tilted = read_header(series(tmp_path / "tilted", shift_mm=0.5))
+    assert "shifted by 0.5 mm against the one before (gantry tilt of 13.4°)" in (tilted.open_question or "")
+    assert np.allclose(tilted.affine[:3, 2], (0, -0.5, 2.1))
+
+
+def test_slices_of_several_sizes_and_a_damaged_one_are_refused(tmp_path):
+    folder = series(tmp_path / "sizes", ARRAY[:3])
+    series(folder, ARRAY[:3, :4], name="other_{number}.dcm", positions=[3, 4, 5])
+    assert "the slices of the series have 2 sizes" in refusal(folder)
+    cut_off = sorted(series(tmp_path / "cut").iterdir())[2]
+    cut_off.write_bytes(cut_off.read_bytes()[:-20])
+    assert "1.2.3_002.dcm: the file is truncated or damaged: its element 7fe0,0010 needs 60 bytes, 40 are left" in (
+        refusal(tmp_path / "cut")
+    )
+
+
+def test_without_simpleitk_one_sentence_says_what_to_install(tmp_path, monkeypatch):
+    folder = series(tmp_path / "scan", ARRAY[:1])
+    monkeypatch.setattr(dicom, "find_spec", lambda name: None)
+    assert refusal(folder) == (
+        f"{folder}: DICOM is read by SimpleITK, which is not installed: pip install 'trainkit[itk]'"
+    )
+
+
+def test_damaged_slices_are_read_or_refused_at_once(tmp_path):
+    folder = series(tmp_path / "scan", ARRAY[:2])
+    path = min(folder.iterdir())
+    whole = path.read_bytes()
+    rng = random.Random(1)
+    warnings.simplefilter("error")
+    outcomes = []
+    for n in range(200):
+        wrong = bytearray(whole)
+        for _ in range(rng.choice((1, 2, 4))):
+            at, width = rng.randrange(128, len(wrong) - 4), rng.choice((1, 2, 4))
+            wrong[at : at + width] = bytes([rng.choice((0, 0x7F, 0xFF, rng.randrange(256)))]) * width
+        path.write_bytes(wrong)
+        outcomes.append(read_or_refused(path, rng, f"file {n}"))
+    assert min(map(outcomes.count, ("read", "refused"))) > 20
