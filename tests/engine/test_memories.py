@@ -11,7 +11,7 @@ import pytest
 from clients import recorder
 from clients.toy_run import TOY, resume, run
 
-from trainkit import HARMLESS, Hook, State, component
+from trainkit import HARMLESS, Hook, Logger, State, component
 from trainkit.engine.changes import Redefinitions, setting_changes
 from trainkit.recipe.resolve import resolve_text, write
 
@@ -206,3 +206,47 @@ def test_a_logger_is_told_where_the_run_continues_before_anything_is_logged_agai
     assert written == list(range(6))
     place = (2, 8) if every_epochs else (0, 0)
     assert told[1:] == [("resume", *place), ("run_start", *place)]
+
+
+class Lines:
+    """A live logger that can only append."""
+
+    def on_epoch_end(self, state: State) -> None: ...
+
+
+class Cut(Lines):
+    """One that finds out where the run continues when it starts."""
+
+    def on_run_start(self, state: State) -> None: ...
+
+
+@component
+class Either(Logger):
+    """Appends, or cuts back first."""
+
+    cuts: bool = False
+
+    def build(self, context: Any) -> object:
+        return Cut() if self.cuts else Lines()
+
+
+@pytest.mark.parametrize("every_epochs", [0, 2])
+@pytest.mark.parametrize("cuts", [False, True])
+def test_a_logger_that_cannot_know_where_the_run_continues_is_named_if_something_is_logged_again(
+    cuts: bool, every_epochs: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def kill(state: State) -> None:
+        if state.epoch == 3:
+            raise Killed
+
+    text = TOY + f'[loggers.lines]\nuse = "engine.test_memories:Either"\ncuts = {str(cuts).lower()}\n'
+    recorder.ACTIONS["epoch_end"] = kill
+    with pytest.raises(Killed):
+        run("run.epochs=4", f"checkpoint.every_epochs={every_epochs}", "checkpoint.best=0", text=text)
+    recorder.ACTIONS.clear()
+    (folder,) = Path("runs/toy").iterdir()
+    resume(folder, quiet=False)
+    named = "loggers.lines has neither on_resume nor on_run_start"
+    assert (named in capsys.readouterr().out) is not cuts
+    resume(folder, "run.epochs=5", quiet=False)
+    assert named not in capsys.readouterr().out  # nothing is logged again

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,8 +16,11 @@ from clients.toy import Line
 from clients.toy_run import TOY, resume, run
 
 from trainkit import component
+from trainkit.checkpoint.file import read_header
+from trainkit.console import Console
 from trainkit.engine import environment
 from trainkit.engine.fingerprint import data_fingerprint, other_data
+from trainkit.engine.queue import run_all
 from trainkit.recipe.resolve import resolve_text
 
 FOLDER = TOY.replace('use = "clients.toy:Line"', 'use = "engine.test_other_conditions:Filed"\npath = "points"')
@@ -70,7 +74,8 @@ def test_the_same_data_in_another_place_with_other_times_is_the_same(
     resume(first.folder, "run.epochs=3", f"data.path=elsewhere/{path}", quiet=False)
     said = capsys.readouterr().out
     assert "the data has changed" not in said
-    assert "changed: data.path" in said
+    assert re.search(r"changed: data\.path: .* -> .*elsewhere/.* \(harmless: the same content\)", said)
+    assert "begins anew" not in said
 
 
 def test_a_byte_in_a_small_file_and_the_ends_of_a_large_one_are_seen(tmp_path: Path) -> None:
@@ -144,3 +149,44 @@ def test_what_is_read_from_the_environment_is_said_before_any_part_can_use_it(
     resume(first.folder, "run.epochs=3", quiet=False)
     assert "the environment variable TOY_KEY is read for data.batch_size" in said[0]
     assert "TOY_KEY" in (first.folder / "log.txt").read_text()
+
+
+def test_another_value_of_an_environment_variable_is_a_change_and_only_a_mark_of_it_is_saved(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("TOY_KEY", "16")
+    first = run('data.batch_size="${env.TOY_KEY}"').run.state
+    monkeypatch.setenv("TOY_KEY", "17")
+    second = resume(first.folder, "run.epochs=3", quiet=False).run.state
+    said = capsys.readouterr().out
+    assert (
+        "changed: data.batch_size: ${env.TOY_KEY} has another value than before (the run goes on differently)" in said
+    )
+    assert "what is best begins anew, because data.batch_size has changed" in said
+    resume(second.folder, "run.epochs=4", quiet=False)  # the new value is that of the checkpoint now
+    assert "has another value" not in capsys.readouterr().out
+    (mark,) = read_header(first.folder / "checkpoints" / "epoch-0004.safetensors")["run"]["variables"].values()
+    assert len(mark) == 3, "too short for a guess to be confirmed"
+
+
+@pytest.mark.parametrize(("setting", "another"), [("data.batch_size", True), ("run.dir", False)])
+def test_continue_takes_another_value_for_another_run_unless_it_is_a_path(
+    setting: str, another: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for value in ("16", "17"):
+        monkeypatch.setenv("TOY_KEY", value)
+        recipe = resolve_text(TOY, Path.cwd(), [f"{setting}=${{env.TOY_KEY}}"])
+        Path("16").rename("17") if Path("16").exists() else None
+        run_all([recipe], Console(quiet=True), continue_unfinished=True, report=lambda *_: None)
+    assert len(list(Path().glob("*/toy/*"))) == 1 + another
+
+
+def test_a_run_that_stopped_early_and_whose_data_was_moved_stays_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    points(0, Path("points"))
+    recorder.ACTIONS["epoch_end"] = lambda state: state.stop("enough") if state.epoch == 0 else None
+    first = run("run.epochs=3", text=FOLDER).run.state
+    recorder.ACTIONS.clear()
+    Path("points").rename("moved")
+    ended = resume(first.folder, "data.path=moved", quiet=False).run.state
+    assert (ended.epoch, ended.step) == (first.epoch, first.step)
+    assert "the run ended after 1 epochs: enough; the end of the run is made up for" in capsys.readouterr().out

@@ -64,11 +64,13 @@ class SavedRun:
         id: The run's id.
         parent: The checkpoint of another run from which it began.
         recipe: Digest of the resolved recipe.
+        variables: Name of an environment variable that the recipe reads -> a mark of its value (`engine.variables`).
     """
 
     id: str
     parent: Mapping[str, Any] | None = None
     recipe: str = ""
+    variables: Mapping[str, str] = attrs.field(factory=dict)
 
 
 @component

@@ -27,6 +27,7 @@ from trainkit.engine.fingerprint import data_fingerprint
 from trainkit.engine.identity import identity_of
 from trainkit.engine.losses import Losses
 from trainkit.engine.run import Run
+from trainkit.engine.variables import marks
 from trainkit.errors import DataError, PartError, RecipeError, blame
 from trainkit.events import order
 from trainkit.groups.assignment import assign
@@ -141,6 +142,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
         tolerated=tolerated,
     )
     run.fingerprint = data_fingerprint(recipe, data, data_name)
+    run.variables = marks(resolved.tree, run.identity.id)
     facts_of(run)  # a failure is said now, not when the first checkpoint is written
     run.add("saver", Saver(run))
     return run

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import attrs
@@ -12,6 +13,7 @@ import tomli
 from trainkit.contracts import HARMLESS, KEEPS_VALUES, MetricName, Scheduler
 from trainkit.recipe.fields import field_types, settings_fields
 from trainkit.recipe.origin import DEFAULT, dotted
+from trainkit.recipe.references import readers
 
 if TYPE_CHECKING:
     from trainkit.contracts import Monitor
@@ -28,9 +30,11 @@ class SettingChange(NamedTuple):
     Attributes:
         where: The place of the setting.
         before: Its value in the checkpoint's recipe; None: it is not set there.
-        after: Its value from now on; None: it is not set.
+        after: Its value from now on; None: it is not set. If it is equal, it names environment variables, of which one
+            has another value now.
         is_harmless: Whether the run continues as it would have done without the change.
         keeps_values: Whether values of the evaluated splits mean the same as before.
+        because: Why it is harmless, if that is not declared.
     """
 
     where: Where
@@ -38,15 +42,17 @@ class SettingChange(NamedTuple):
     after: Any
     is_harmless: bool
     keeps_values: bool
+    because: str = ""
 
     def __str__(self) -> str:
         """Return the change as a line for the user."""
         before, after = ("not set" if value is None else value for value in (self.before, self.after))
+        what = f"{before} -> {after}" if before != after else f"{before} has another value than before"
         effect = "harmless" if self.is_harmless else "the run goes on differently"
-        return f"changed: {dotted(self.where)}: {before} -> {after} ({effect})"
+        return f"changed: {dotted(self.where)}: {what} ({effect}{self.because and f': {self.because}'})"
 
 
-def setting_changes(recipe: str, resolved: Resolved) -> list[SettingChange]:
+def setting_changes(recipe: str, resolved: Resolved, variables: Collection[str] = ()) -> list[SettingChange]:
     """Return the settings that have changed, in the order of their names.
 
     A setting can declare what its change does, see `HARMLESS` and `KEEPS_VALUES`.
@@ -54,38 +60,93 @@ def setting_changes(recipe: str, resolved: Resolved) -> list[SettingChange]:
     Args:
         recipe: The text of the checkpoint's recipe.
         resolved: The recipe to resume with.
+        variables: The environment variables that have another value now.
     """
     before, after = dict(flat(tomli.loads(recipe))), dict(flat(resolved.tree))
+    reads_another = {key for where, name in readers(resolved.tree) if name in variables for key in _upwards(where)}
     changes = []
     for where in sorted(before.keys() | after.keys()):
         was, now = before.get(where), after.get(where)
         is_new_setting = where not in before and resolved.origin(where) is DEFAULT
         same_name = where[-1] == "use" and str(was).rpartition("/")[2] == str(now).rpartition("/")[2]
-        if repr(was) != repr(now) and was != now and not is_new_setting and not same_name:
+        is_same = repr(was) == repr(now) or was == now
+        if where in reads_another if is_same else not is_new_setting and not same_name:
             declared = _declared(resolved.recipe, where)
             changes.append(SettingChange(where, was, now, _HARMLESS in declared, _KEEPS_VALUES in declared))
     return changes
 
 
+def _upwards(where: Where) -> Iterator[Where]:
+    """Yield a place and those around it: what reads a variable may be an item of a list."""
+    return (where[:length] for length in range(len(where), 0, -1))
+
+
+def makes_another_run(change: SettingChange, recipe: Recipe) -> bool:
+    """Return whether a recipe in which an environment variable has another value describes another run.
+
+    A path may differ from machine to machine, so it does not.
+    """
+    return not change.is_harmless and not _is_path(recipe, change.where)
+
+
 def _declared(recipe: Recipe, where: Where) -> set[str]:
     """Return what a setting, or a table around it, declares about its change."""
-    node: Any = recipe
     found: set[str] = set()
+    for declared, _ in _descent(recipe, where):
+        for name in (_HARMLESS, _KEEPS_VALUES):
+            holds = declared.get(name, False)
+            if holds(recipe) if callable(holds) else holds:
+                found.add(name)
+    return found
+
+
+def _is_path(recipe: Recipe, where: Where) -> bool:
+    value = [None, *(value for _, value in _descent(recipe, where))][-1]
+    return any(isinstance(each, Path) for each in (value if isinstance(value, list | tuple) else [value]))
+
+
+def _descent(recipe: Recipe, where: Where) -> Iterator[tuple[Mapping[str, Any], Any]]:
+    """Yield what is declared of each table around a setting, and of the setting, and its value; as far as it is set."""
+    node: Any = recipe
     for key in where:
         if attrs.has(type(node)):
             field = settings_fields(type(node)).get(str(key))
             if field is None:
-                break
-            for name in (_HARMLESS, _KEEPS_VALUES):
-                holds = field.metadata.get(name, False)
-                if holds(recipe) if callable(holds) else holds:
-                    found.add(name)
+                return
             node = getattr(node, field.name)
+            yield field.metadata, node
         elif isinstance(node, Mapping) and key in node:
             node = node[key]
+            yield {}, node
         else:
-            break
-    return found
+            return
+
+
+def without_moves(
+    changes: Iterable[SettingChange], recipe: Recipe, before: Mapping[str, Any], now: Mapping[str, Any]
+) -> list[SettingChange]:
+    """Return the changes, in which another path to the same data is harmless.
+
+    Args:
+        changes: The settings that have changed.
+        recipe: The recipe from now on.
+        before: The fingerprint of the data in the checkpoint.
+        now: The fingerprint of the data that were opened.
+    """
+
+    def is_the_same(where: Where) -> bool:
+        name = dotted(where)
+        if name in before or name in now:
+            return before.get(name) is not None and before.get(name) == now.get(name)
+        own = [{key: value for key, value in each.items() if not key.startswith("data.")} for each in (before, now)]
+        return bool(own[0]) and own[0] == own[1]  # the data's own fingerprint stands in for its folders
+
+    return [
+        each._replace(is_harmless=True, keeps_values=True, because="the same content")
+        if each.where[0] == "data" and not each.is_harmless and _is_path(recipe, each.where) and is_the_same(each.where)
+        else each
+        for each in changes
+    ]
 
 
 def flat(tree: Mapping[str, Any], above: Where = ()) -> Iterator[tuple[Where, Any]]:

@@ -67,10 +67,15 @@ class Identity:
     begun_from: Origin | None = None
     on_extend: Choice | None = None
 
-    def in_checkpoint(self, recipe: str) -> dict[str, Any]:
-        """Return what each checkpoint says of the run that wrote it."""
+    def in_checkpoint(self, recipe: str, variables: Mapping[str, str]) -> dict[str, Any]:
+        """Return what each checkpoint says of the run that wrote it.
+
+        Args:
+            recipe: The text of the resolved recipe.
+            variables: Marks of the environment variables that it reads.
+        """
         parent = None if self.parent is None else attrs.asdict(self.parent)
-        return {"id": self.id, "parent": parent, "recipe": digest(recipe)}
+        return {"id": self.id, "parent": parent, "recipe": digest(recipe), "variables": dict(variables)}
 
 
 def digest(recipe: str) -> str:

@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from trainkit.engine import run_folder
-from trainkit.engine.identity import digest, newest_first
+from trainkit.engine.identity import newest_first
 from trainkit.engine.resume import resume
 from trainkit.engine.start import ExitCode, Report, RunOutcome, finished_before, start
 from trainkit.errors import TrainkitError
 from trainkit.recipe.inputs import refuse_missing_inputs
-from trainkit.recipe.resolve import write
 
 if TYPE_CHECKING:
     from trainkit.console import Console
@@ -140,9 +139,9 @@ def _run_one(
 
 def _earlier_run(resolved: Resolved) -> Path | None:
     """Return the newest run folder of the same resolved recipe, by what its newest checkpoint or last start says."""
-    settings, wanted = resolved.recipe.run, digest(write(resolved.tree))
+    settings = resolved.recipe.run
     for folder in newest_first((settings.dir / settings.name).glob("*")):
-        if wanted in run_folder.recipe_digests(folder):
+        if run_folder.goes_on_with(folder, resolved):
             return run_folder.short_path(folder)
     return None
 

@@ -15,7 +15,7 @@ from trainkit.checkpoint.content import read_run
 from trainkit.checkpoint.folder import CheckpointFolder, run_id_of
 from trainkit.engine import run_folder
 from trainkit.engine.build import build
-from trainkit.engine.changes import Redefinitions, SettingChange, flat, setting_changes, watched_by
+from trainkit.engine.changes import Redefinitions, SettingChange, flat, setting_changes, watched_by, without_moves
 from trainkit.engine.environment import conditions
 from trainkit.engine.every_run import metrics_file
 from trainkit.engine.every_run.saving import facts_of, restore
@@ -32,7 +32,9 @@ from trainkit.engine.start import (
     no_report,
     saver_of,
     start_in,
+    warn_of_repeats,
 )
+from trainkit.engine.variables import changed_since
 from trainkit.errors import CheckpointError, RecipeError, TrainkitError
 from trainkit.groups.plan import GroupPlan, RunLength, plan_groups
 from trainkit.groups.resuming import (
@@ -133,7 +135,8 @@ def _resume_from(
     extra: Mapping[str, object] | None,
     report: Report,
 ) -> RunOutcome | ExitCode:
-    why_nothing_is_left = _nothing_left(resolved, saved)
+    changes = _changes(saved, resolved)
+    why_nothing_is_left = _nothing_left(resolved, saved, changes)
     if why_nothing_is_left is not None:
         if not begin.in_place or begin.folder is None or run_folder.is_finished(begin.folder):
             console.say(
@@ -164,7 +167,9 @@ def _resume_from(
             run.add(name, part)
         plans = run.groups.plans
         old = _saved_groups(then, saved, {name: _name_then(name, run, saved) for name in plans})
-        changes = setting_changes(saved["recipe"], resolved)
+        changes = without_moves(changes, resolved.recipe, saved.get("fingerprint") or {}, run.fingerprint)
+        if why_nothing_is_left is None and (why_nothing_is_left := _nothing_left(resolved, saved, changes)) is not None:
+            console.say(f"{file}: {why_nothing_is_left}; the end of the run is made up for")
         news_of_data = [
             *_other_facts(saved.get("facts"), facts_of(run)),
             *other_data(saved.get("fingerprint") or {}, run.fingerprint),
@@ -186,7 +191,9 @@ def _resume_from(
     if begin.in_place:
         run_folder.describe(folder, resolved, run.identity, origin, on_extend)
     if file.parent.name == CHECKPOINTS and _is_history_of(saved, file.parent.parent):
-        metrics_file.cut_back(file.parent.parent, saved["epoch"], run.state.evaluated_step, into=folder)
+        is_cut = metrics_file.cut_back(file.parent.parent, saved["epoch"], run.state.evaluated_step, into=folder)
+        if is_cut and begin.in_place:
+            warn_of_repeats(run, console)
     console.log_to(folder / run_folder.LOG)
     console.say(f"run folder: {folder}")
     console.say(f"resuming from {file}: {saved['epoch']} epochs, {saved['step']} steps finished")
@@ -214,7 +221,11 @@ def _resolve(recipe: Path | Resolved | None, begin: _Beginning, sets: Sequence[s
     return resolve_saved(text, components, source, sets, allow_code)
 
 
-def _nothing_left(resolved: Resolved, saved: Mapping[str, Any]) -> str | None:
+def _changes(saved: Mapping[str, Any], resolved: Resolved) -> list[SettingChange]:
+    return setting_changes(saved["recipe"], resolved, changed_since(saved, resolved.tree))
+
+
+def _nothing_left(resolved: Resolved, saved: Mapping[str, Any], changes: Sequence[SettingChange]) -> str | None:
     """Return why there is nothing left to do, in words; None: there is."""
     run = resolved.recipe.run
     if saved["step"] > saved["epoch_step"]:
@@ -223,7 +234,7 @@ def _nothing_left(resolved: Resolved, saved: Mapping[str, Any]) -> str | None:
         length = f"{run.epochs} epochs" if run.steps is None else f"{run.steps} steps"
         return f"all {length} are finished"
     stopped = saved.get("stop_reason")
-    if stopped and all(change.is_harmless for change in setting_changes(saved["recipe"], resolved)):
+    if stopped and all(change.is_harmless for change in changes):
         return f"the run ended after {saved['epoch']} epochs: {stopped}"
     return None
 

@@ -54,6 +54,7 @@ class Run:
         events: Event -> its listeners.
         generators: States of the global random generators to start from; None: they stay as they are.
         fingerprint: What tells the data from other data.
+        variables: Marks of the values of environment variables that the recipe reads.
         resumed: Whether the run continues in place of another process, which has ended.
         before_evaluation: What `states` returned before the evaluation that is under way or was interrupted.
     """
@@ -77,6 +78,7 @@ class Run:
     scaler: GradScaler | None = None
     generators: dict[str, Any] | None = None
     fingerprint: Mapping[str, Any] = attrs.Factory(dict)
+    variables: Mapping[str, str] = attrs.Factory(dict)
     resumed: bool = False
     before_evaluation: Mapping[str, Any] | None = None
 
@@ -100,6 +102,12 @@ class Run:
             PartError: A part failed; the message names it and the event.
         """
         fire(self.events[event], self.state)
+
+    def not_told_where_it_continues(self) -> list[str]:
+        """Return the loggers that listen neither to ``resume`` nor to ``run_start``, but to other events."""
+        told = {each.where.partition(",")[0] for event in ("resume", "run_start") for each in self.events[event]}
+        names = (each.where.partition(",")[0] for listening in self.events.values() for each in listening)
+        return sorted({name for name in names if name.startswith("loggers.")} - told)
 
     def add(self, name: str, part: object, tolerated: type[Exception] | None = None) -> None:
         """Add a live part, which is called after all others.

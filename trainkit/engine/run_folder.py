@@ -27,9 +27,11 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from trainkit.checkpoint.folder import CheckpointFolder
+from trainkit.engine.changes import makes_another_run, setting_changes
 from trainkit.engine.environment import environment
 from trainkit.engine.folder_lock import LOCK, FolderInUseError, Locked, lock
 from trainkit.engine.identity import CHECKPOINTS, IDENTITY, Identity, Origin, digest, identity_of, parsed_time
+from trainkit.engine.variables import changed_since
 from trainkit.errors import TrainkitError
 from trainkit.files.writing import make_folder, remove_unfinished, set_aside, sync_folder, written_whole
 from trainkit.recipe.resolve import write
@@ -237,18 +239,18 @@ def unsaved_start(folder: Path, newest: Mapping[str, Any] | None) -> Identity | 
     return identity if nothing_since and known and "ended" not in known[-1] else None
 
 
-def recipe_digests(folder: Path) -> set[str]:
-    """Return the digests of the recipes with which a run goes on: its newest checkpoint's, and an unsaved start's."""
+def goes_on_with(folder: Path, resolved: Resolved) -> bool:
+    """Return whether a run goes on with a recipe: that of its newest checkpoint, or of a start that saved nothing."""
+    wanted = digest(write(resolved.tree))
     newest = CheckpointFolder(folder / CHECKPOINTS, identity_of(folder).id).newest_header()
-    found = set()
     if newest is not None:
         said = newest.get("run")
         known = said.get("recipe") if isinstance(said, Mapping) else None
-        found.add(known if isinstance(known, str) else digest(str(newest.get("recipe"))))
+        if wanted == (known if isinstance(known, str) else digest(str(newest.get("recipe")))):
+            changes = setting_changes(write(resolved.tree), resolved, changed_since(newest, resolved.tree))
+            return not any(makes_another_run(each, resolved.recipe) for each in changes)
     unsaved = unsaved_start(folder, newest)
-    if unsaved is not None and unsaved.recipe is not None:
-        found.add(digest(unsaved.recipe))
-    return found
+    return unsaved is not None and unsaved.recipe is not None and digest(unsaved.recipe) == wanted
 
 
 def doubts(folder: Path) -> list[str]:

@@ -111,7 +111,8 @@ def start_in(
         raise
     if not is_new:
         run_folder.describe(folder, resolved, identity_of(folder))
-        metrics_file.cut_back(folder, 0, -1)
+        if metrics_file.cut_back(folder, 0, -1):
+            warn_of_repeats(run, console)
         run.resumed = True
     console.log_to(folder / run_folder.LOG)
     console.say(f"run folder: {folder}")
@@ -170,6 +171,15 @@ def _no_exit(error: SystemExit, state: State) -> PartError:
     instead = PartError(f"a part of the run called sys.exit({error.code!r}), which ends the whole program")
     instead.log = state.folder / run_folder.LOG
     return instead
+
+
+def warn_of_repeats(run: Run, console: Console) -> None:
+    """Name the loggers that will write again what a killed process wrote after its last checkpoint."""
+    for name in run.not_told_where_it_continues():
+        console.say(
+            f"warning: {name} has neither on_resume nor on_run_start, so it cannot remove what it wrote after the last "
+            "checkpoint, which is logged again (see docs/resume.md)"
+        )
 
 
 def finished_before(doubts: Sequence[str], console: Console) -> ExitCode:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,17 +39,23 @@ def escaped(text: str) -> str:
     return text.replace("${", "$${")
 
 
-def variables(tree: Any, where: Where = ()) -> dict[str, Where]:
-    """Return the environment variables that a resolved recipe reads: name -> the first setting that reads it."""
-    found: dict[str, Where] = {}
+def readers(tree: Any, where: Where = ()) -> Iterator[tuple[Where, str]]:
+    """Yield each setting of a resolved recipe that reads an environment variable, and the variable's name."""
     if isinstance(tree, Mapping):
         for key, each in tree.items():
-            found = variables(each, (*where, key)) | found
+            yield from readers(each, (*where, key))
     elif isinstance(tree, list):
         for index, each in enumerate(tree):
-            found = variables(each, (*where, index)) | found
+            yield from readers(each, (*where, index))
     elif isinstance(tree, str):
-        found = {each[1].removeprefix("env."): where for each in _IN_RESOLVED.finditer(tree) if each[1]}
+        yield from ((where, each[1].removeprefix("env.")) for each in _IN_RESOLVED.finditer(tree) if each[1])
+
+
+def variables(tree: Any) -> dict[str, Where]:
+    """Return the environment variables that a resolved recipe reads: name -> the first setting that reads it."""
+    found: dict[str, Where] = {}
+    for where, name in readers(tree):
+        found.setdefault(name, where)
     return found
 
 

@@ -97,8 +97,8 @@ def _parsed(folder: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
         yield text, line if good else None
 
 
-def cut_back(folder: Path, epochs: int, evaluated_step: int, into: Path | None = None) -> None:
-    """Keep only the lines that were written before a checkpoint.
+def cut_back(folder: Path, epochs: int, evaluated_step: int, into: Path | None = None) -> bool:
+    """Keep only the lines that were written before a checkpoint; return whether there were later ones.
 
     If a line is damaged that a finished epoch may have written, the file is also kept as it was, under another name,
     and a message says so. The last line of a process that was killed is no such line if it has no end.
@@ -113,6 +113,7 @@ def cut_back(folder: Path, epochs: int, evaluated_step: int, into: Path | None =
     kept: list[bytes] = []
     epochs_kept: set[int] = set()
     damaged: list[int] = []
+    is_cut = False
     for number, (text, line) in enumerate(_parsed(folder), start=1):
         if line is None:
             damaged.append(number)
@@ -120,6 +121,8 @@ def cut_back(folder: Path, epochs: int, evaluated_step: int, into: Path | None =
             kept.append(text + b"\n")
             if "seconds" in line:
                 epochs_kept.add(line["epoch"])
+        else:
+            is_cut = True
     missing = sorted(set(range(epochs)) - epochs_kept)
     if damaged and (missing or damaged[0] <= len(kept)):
         where = f"{path}: line {', '.join(map(str, damaged[:8]))} cannot be read"
@@ -131,3 +134,4 @@ def cut_back(folder: Path, epochs: int, evaluated_step: int, into: Path | None =
         _LOGGER.warning("%s has no line of epoch %s", path, ", ".join(map(str, missing[:8])))
     with written_whole(target) as new:
         new.write_bytes(b"".join(kept))
+    return is_cut

@@ -48,7 +48,7 @@ def checkpoint_content(run: Run) -> dict[str, Any]:
         "doubts": list(state.doubts),
         "facts": facts_of(run),
         "fingerprint": run.fingerprint,
-        "run": run.identity.in_checkpoint(write(run.resolved.tree)),
+        "run": run.identity.in_checkpoint(write(run.resolved.tree), run.variables),
         "recipe": write(run.resolved.tree),
         "components": [attrs.asdict(used) for used in run.resolved.used],
         "conditions": conditions(state.context.device, run.recipe),
