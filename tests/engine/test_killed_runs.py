@@ -7,6 +7,7 @@ import os
 import shutil
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -377,6 +378,26 @@ def test_a_damaged_record_is_set_aside_and_the_run_continues(
     assert f"{name} is damaged" in capsys.readouterr().out
     assert identity_of(folder).id == folder.name
     assert run_folder.starts(folder)[-1]["finished"] is True
+
+
+@pytest.mark.parametrize(
+    "put",
+    [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to("nowhere")],
+    ids=["a folder", "a pipe", "a device", "a link that leads nowhere"],
+)
+def test_what_stands_in_the_place_of_a_runs_own_files_is_moved_out_of_the_way(
+    put: Callable[[Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = run().run.state.folder
+    names = ["environment.json", "log.txt", "metrics.jsonl", "recipe.toml", "run.json"]
+    for name in names:
+        (folder / name).unlink()
+        put(folder / name)
+    assert resume(folder, "run.epochs=3", quiet=False).run.state.folder == folder
+    said = capsys.readouterr().out
+    for name in names:
+        assert f"{name} is no file; it is kept as {name}.set-aside" in said
+        assert (folder / name).is_file()
 
 
 def test_a_damaged_line_of_the_metrics_is_said_and_the_file_is_kept_as_it_was(

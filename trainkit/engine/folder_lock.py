@@ -26,6 +26,7 @@ from typing import Any, TextIO
 import attrs
 
 from trainkit.errors import TrainkitError
+from trainkit.files.reading import read_small
 from trainkit.files.writing import written_whole
 
 _LOGGER = logging.getLogger("trainkit")
@@ -266,8 +267,8 @@ def _make_way(path: Path, folder: Path, locked_here: bool) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return _parsed(path.read_text(encoding="utf-8", errors="replace"))
-    except OSError:
+        return _parsed(read_small(path, "a heartbeat", 1 << 20).decode(errors="replace"))
+    except (OSError, ValueError):
         return {}
 
 

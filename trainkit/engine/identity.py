@@ -20,12 +20,14 @@ from xxhash import xxh3_128_hexdigest
 from trainkit.checkpoint.file import read_header
 from trainkit.checkpoint.folder import CheckpointFolder
 from trainkit.errors import CheckpointError
+from trainkit.files.reading import read_small
 
 if TYPE_CHECKING:
     from trainkit.groups.resuming import Choice
 
 IDENTITY = "run.json"
 CHECKPOINTS = "checkpoints"
+MOST_BYTES = 1 << 26  # of a record; a run that was started a thousand times has far less
 _FEW = 5  # checkpoints that are asked for a run's id if run.json does not say it
 _NAME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d)-[0-9a-f]{4,}(-\d+)?")
 
@@ -86,7 +88,7 @@ def digest(recipe: str) -> str:
 def identity_of(folder: Path) -> Identity:
     """Return a run's identity from its folder; if it is not written there, from its checkpoints, or from its name."""
     try:
-        found = json.loads((folder / IDENTITY).read_text(encoding="utf-8"))
+        found = json.loads(read_small(folder / IDENTITY, "the record of a run", MOST_BYTES))
         return _structured(found)
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         name = folder.resolve().name

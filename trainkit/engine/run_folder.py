@@ -29,10 +29,21 @@ import attrs
 from trainkit.checkpoint.folder import CheckpointFolder
 from trainkit.engine.changes import makes_another_run, setting_changes
 from trainkit.engine.environment import environment
+from trainkit.engine.every_run.metrics_file import NAME as METRICS
 from trainkit.engine.folder_lock import LOCK, FolderInUseError, Locked, lock
-from trainkit.engine.identity import CHECKPOINTS, IDENTITY, Identity, Origin, digest, identity_of, parsed_time
+from trainkit.engine.identity import (
+    CHECKPOINTS,
+    IDENTITY,
+    MOST_BYTES,
+    Identity,
+    Origin,
+    digest,
+    identity_of,
+    parsed_time,
+)
 from trainkit.engine.variables import changed_since
 from trainkit.errors import TrainkitError
+from trainkit.files.reading import read_small
 from trainkit.files.writing import make_folder, remove_unfinished, set_aside, sync_folder, written_whole
 from trainkit.recipe.resolve import write
 
@@ -195,7 +206,7 @@ def note_end(folder: Path, ended: str, *, finished: bool, doubts: Sequence[str] 
 def starts(folder: Path) -> list[dict[str, Any]]:
     """Return the record of each start of a run, with its end if that could be recorded; none if it cannot be read."""
     try:
-        found = json.loads((folder / _ENVIRONMENT).read_text(encoding="utf-8"))["starts"]
+        found = json.loads(read_small(folder / _ENVIRONMENT, "the record of a run", MOST_BYTES))["starts"]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return []
     return found if isinstance(found, list) and all(isinstance(each, dict) for each in found) else []
@@ -208,6 +219,10 @@ def tidy(folder: Path) -> None:
     """
     for place in (folder, *(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())):
         remove_unfinished(place)
+    for name in (RECIPE, LOG, METRICS, _ENVIRONMENT, IDENTITY):
+        path = folder / name
+        if os.path.lexists(path) and not path.is_file():
+            _LOGGER.warning("%s is no file; it is kept as %s, out of the way", path, set_aside(path).name)
     for name, is_good in ((_ENVIRONMENT, bool(starts(folder))), (IDENTITY, identity_of(folder).recipe is not None)):
         if not is_good and os.path.lexists(folder / name):
             aside = set_aside(folder / name)

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from xxhash import xxh3_128, xxh3_128_hexdigest
 
 from trainkit.errors import DataError
+from trainkit.files.reading import read_small
 from trainkit.files.sharing import make_shared, share
 from trainkit.files.writing import written_whole
 
@@ -102,7 +103,7 @@ class FileFacts:
 
     def _stored_facts(self, store: Path, wanted: list[int]) -> Mapping[str, Any]:
         try:
-            content = json.loads(store.read_text(encoding="utf-8"))
+            content = json.loads(read_small(store, "a record of facts", 1 << 26))
             as_written = content.pop("xxh3") == _digest_of(content)
         except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             return {}  # nothing is stored, or it is damaged: the fact is computed

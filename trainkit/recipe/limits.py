@@ -7,11 +7,11 @@ far above what recipes need: the longest that comes with trainkit, with all defa
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from pathlib import Path
 from typing import NamedTuple
+
+from trainkit.files.reading import read_small
 
 LONGEST_TEXT = 1_000_000
 """Characters of a recipe, and of all strings that its references expand to; bytes of its file."""
@@ -90,14 +90,4 @@ def read_file(path: Path) -> str:
         UnicodeDecodeError: It is not UTF-8.
         ValueError: It is no regular file, is too large, or its name is not possible.
     """
-
-    def opener(name: str, flags: int) -> int:
-        return os.open(name, flags | os.O_NONBLOCK)  # a pipe that nobody writes to would block
-
-    with open(path, "rb", opener=opener) as file:
-        found = os.fstat(file.fileno())
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError("is a pipe or a device, and a recipe must be a regular file")
-        if found.st_size > LONGEST_TEXT:
-            raise ValueError(f"has {found.st_size} bytes, and a recipe may have {LONGEST_TEXT}")
-        return file.read(LONGEST_TEXT).decode("utf-8")
+    return read_small(path, "a recipe", LONGEST_TEXT).decode("utf-8")
