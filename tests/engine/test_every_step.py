@@ -158,7 +158,9 @@ CASES = [
     ("ptychography", "cosine", ("run.accumulate=2",)),
     ("hash", "one_cycle by step", ()),
     *(("network", schedule, ()) for schedule in ("cosine", "plateau")),
+    ("network", "one_cycle by step", ("ema.decay=0.8", "ema.validate_raw=true", "run.precision=fp16")),
     ("segmentation", "plateau", ()),
+    ("segmentation", "cosine", ("ema.decay=0.8", "run.precision=bf16")),
 ]
 
 

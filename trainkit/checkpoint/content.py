@@ -142,6 +142,19 @@ class SavedMean:
 
 
 @component
+class SavedAverage:
+    """The moving average of the weights.
+
+    Attributes:
+        model: State of the model with the averaged weights, under the names that its own state has.
+        updates: Number of updates that the average covers.
+    """
+
+    model: Mapping[str, Any]
+    updates: int = attrs.field(validator=_count())
+
+
+@component
 class Content:
     """The content of a checkpoint that a run wrote.
 
@@ -162,6 +175,8 @@ class Content:
         conditions: The conditions on which equality to the bit depends.
         generators: States of the global random generators.
         model: State of the model.
+        average: The moving average of its weights, which was evaluated in its place; None: there is none. What uses the
+            trained model takes `trained_weights`.
         optimizers: Name -> state of an optimizer.
         optimizer: The same in older checkpoints, which had one optimizer.
         groups: Name -> state of a parameter group.
@@ -186,6 +201,7 @@ class Content:
     conditions: Mapping[str, Any]
     generators: Mapping[str, Any] = attrs.field(validator=_generators)
     model: Mapping[str, Any]
+    average: SavedAverage | None = None
     optimizers: Mapping[str, SavedOptimizer] | None = None
     optimizer: SavedOptimizer | None = None
     groups: Mapping[str, SavedGroupContent]
@@ -205,6 +221,19 @@ def read_run(path: Path) -> dict[str, Any]:
     if content["generators"]["torch"] is None or any(None in mean["values"] for mean in content["running"].values()):
         raise CheckpointError(f"{path} does not hold what a run saves: a tensor is missing")
     return content
+
+
+def trained_weights(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the state of the model with which its values were computed, and which prediction and export use.
+
+    This is the moving average if the run had one (``[ema]``), else the model as it was trained.
+
+    Args:
+        content: The content of a checkpoint.
+    """
+    average = content.get("average")
+    weights: Mapping[str, Any] = content["model"] if average is None else average["model"]
+    return weights
 
 
 def check(content: Mapping[str, Any], path: Path) -> None:

@@ -84,6 +84,8 @@ def table(recipe: Recipe, plans: Mapping[str, GroupPlan], length: RunLength, ste
             yield from (f"epoch {epoch}: {name}: {text}" for epoch, text in scheduler.timeline(length.epochs))
     for part in (recipe.data, recipe.model, recipe.optimizer, *recipe.losses.values(), *recipe.hooks.values()):
         yield from (f"epoch {epoch}: {text}" for epoch, text in part.timeline(length.epochs))
+    if recipe.ema is not None:
+        yield f"validation uses the moving average over about the last {1 / (1 - recipe.ema.decay):.4g} updates"
     if recipe.run.accumulate > 1:
         yield f"each optimizer step follows the mean loss of {recipe.run.accumulate} batches"
     if recipe.run.precision == "fp16" and any(p.scheduler.by == "step" for plan in plans.values() for p in plan.phases):

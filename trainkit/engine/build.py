@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trainkit.contracts import Context
+from trainkit.engine.average import WeightAverage
 from trainkit.engine.batches import BatchSource
 from trainkit.engine.every_run.figures import Figures
 from trainkit.engine.every_run.metrics_file import MetricsFile
@@ -109,6 +110,10 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
         with _building(name):
             parts[name] = part = hooks[name].build(context)
             _check_built(name, part, part is not None, "a part with methods on_<event>(state)")
+    average = None
+    if recipe.ema is not None:
+        with _building("ema"):
+            parts["ema"] = average = WeightAverage(model, recipe.ema.decay)
     if scaler is not None:
         parts |= {"scaler": scaler, "skipped_steps": SkippedSteps()}
     if recipe.run.time_limit is not None:
@@ -137,6 +142,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
         inference=inference,
         autocast=_autocast(recipe.run.precision, context.device),
         scaler=scaler,
+        average=average,
         identity=identity_of(folder),
         parts=parts,
         tolerated=tolerated,

@@ -192,11 +192,11 @@ class Redefinitions:
 
     def _concerns(self, change: SettingChange, name: str) -> bool:
         split, _, short = name.partition("/")
-        is_evaluated = split in self.recipe.data.splits()[1:]
+        is_evaluated = split in self.recipe.evaluated_splits()
         table = change.where[0]
         if table == "data":
             return not (change.keeps_values and is_evaluated)
-        if table == "inference":
+        if table in ("inference", "ema"):
             return is_evaluated
         if table not in ("losses", "metrics", "hooks"):
             return False

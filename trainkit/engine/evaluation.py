@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
@@ -24,25 +25,27 @@ _LOGGER = logging.getLogger("trainkit")
 def evaluate(run: Run) -> bool:
     """Evaluate every split except "train", and put the values into ``state.metrics``.
 
-    Afterwards, the model is in eval mode.
+    With ``[ema]``, the model has the averaged weights meanwhile, and its own again afterwards. The model is then in
+    eval mode.
 
     Returns:
         False if the run was interrupted during the evaluation. The model, ``state.metrics`` and the random generators
         are then as they were before, and so is what a checkpoint saves of all parts: a hook may have changed the model
-        for the evaluation (to averaged weights, for example), and it is not called to undo that.
+        for the evaluation, and it is not called to undo that.
     """
     state = run.state
     before, means, metrics = generator_states(), state.means, dict(state.metrics)
     run.before_evaluation = saved = run.states(copy=True)
     try:
-        for split in run.recipe.data.splits():
-            if split != "train":
-                state.means = {}  # values that hooks log now are averaged over this split
-                if not _evaluate_split(run, split):
-                    restore_generators(before)
-                    state.metrics = metrics
-                    state.model.load_state_dict(saved["model"])
-                    return False
+        for name, split in run.recipe.evaluated_splits().items():
+            state.means = {}  # values that hooks log now are averaged over this split
+            with contextlib.nullcontext() if run.average is None or name != split else run.average.in_place():
+                done = _evaluate_split(run, name, split)
+            if not done:
+                restore_generators(before)
+                state.metrics = metrics
+                state.model.load_state_dict(saved["model"])
+                return False
     finally:
         state.means = means
         state.batch = state.outputs = state.split = None
@@ -52,9 +55,10 @@ def evaluate(run: Run) -> bool:
 
 
 @torch.no_grad()
-def _evaluate_split(run: Run, split: str) -> bool:
+def _evaluate_split(run: Run, name: str, split: str) -> bool:
+    """Evaluate a split of the data, whose values begin with ``name``; return False if the run was interrupted."""
     state = run.state
-    state.split = split
+    state.split = name
     state.model.eval()
     run.emit("validation_start")
     totals: dict[str, torch.Tensor] = {}
@@ -71,23 +75,23 @@ def _evaluate_split(run: Run, split: str) -> bool:
             values = run.losses.on_validation(outputs, batch, state.model)
         number = len(batch["index"])
         items += number
-        for name, value in values.items():
-            totals[name] = totals.get(name, 0.0) + value.double() * number
-        for name, metric in run.metrics.items():
+        for key, value in values.items():
+            totals[key] = totals.get(key, 0.0) + value.double() * number
+        for each, metric in run.metrics.items():
             try:
                 metric.update(outputs, batch)
             except Exception as error:
-                blame(error, f"metrics.{name}, in update")
+                blame(error, f"metrics.{each}, in update")
         run.emit("validation_step_end")
     if items == 0:
         _LOGGER.warning('%s has no batch in the split "%s": no value is computed for it', run.data_name, split)
-    state.metrics |= {f"{split}/{name}": float(total) / items for name, total in totals.items()}
-    for name, metric in run.metrics.items():
-        state.metrics |= {f"{split}/{key}": value for key, value in _computed(run, name, metric).items()}
-    state.metrics |= {name: mean.mean() for name, mean in state.means.items()}
+    state.metrics |= {f"{name}/{key}": float(total) / items for key, total in totals.items()}
+    for each, metric in run.metrics.items():
+        state.metrics |= {f"{name}/{key}": value for key, value in _computed(run, each, metric).items()}
+    state.metrics |= {key: mean.mean() for key, mean in state.means.items()}
     run.emit("validation_end")
     state.metrics |= {
-        name: mean.mean() for name, mean in state.means.items()
+        key: mean.mean() for key, mean in state.means.items()
     }  # includes values that were logged during validation_end
     return True
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch.amp import GradScaler
 
     from trainkit.contracts import Batch, LiveMetric, Outputs
+    from trainkit.engine.average import WeightAverage
     from trainkit.engine.batches import BatchSource
     from trainkit.engine.identity import Identity
     from trainkit.engine.losses import Losses
@@ -52,6 +53,7 @@ class Run:
         tolerated: Name of a part that only writes something to look at -> exceptions of it that do not end the run.
         step: Makes one optimizer step.
         events: Event -> its listeners.
+        average: The moving average of the weights; None: there is none.
         generators: States of the global random generators to start from; None: they stay as they are.
         fingerprint: What tells the data from other data.
         variables: Marks of the values of environment variables that the recipe reads.
@@ -76,6 +78,7 @@ class Run:
     step: Step = attrs.field(init=False)
     events: Mapping[str, tuple[Listener, ...]] = attrs.field(init=False, factory=dict)
     scaler: GradScaler | None = None
+    average: WeightAverage | None = None
     generators: dict[str, Any] | None = None
     fingerprint: Mapping[str, Any] = attrs.Factory(dict)
     variables: Mapping[str, str] = attrs.Factory(dict)

@@ -128,6 +128,7 @@ class Phase:
         """
         clock = self.clock_or_planned(steps_per_epoch)
         t, horizon = clock.read(self.scheduler.by, epoch, step, steps_per_epoch)
+        t = max(t, 0)  # the planned start of a later phase does not know of steps that are skipped before it
         return point(self.scheduler, min(t, horizon - 1), horizon, self.lr, memory)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import attrs
-from attrs.validators import optional
+from attrs.validators import gt, lt, optional
 
 from trainkit.contracts import (
     HARMLESS,
@@ -40,6 +40,9 @@ ASSUMED_STEPS_PER_EPOCH = 100
 
 MOST_EPOCHS = 1_000_000
 """The longest run, in epochs: a plan is made of each of them."""
+
+RAW = "_raw"
+"""What the name of a split ends with in values of the raw weights, if those of the split are of their average."""
 
 _LONGEST_NAME = 200  # file systems allow 255 bytes, and temporary files have longer names
 
@@ -182,13 +185,35 @@ class RunSettings:
         return self.epochs
 
 
+@component
+class Average:
+    """A moving average of the weights. Validation and prediction use it; training goes on with the raw weights.
+
+    The average smooths out the noise of single steps, so its values are often better, most of all under a learning rate
+    that does not decay. With it, the values of a split such as "val/loss", and the best checkpoint by them, are those
+    of the average. Each checkpoint has both weights.
+
+    Attributes:
+        decay: Share of the average that stays in it at each update, > 0 and < 1: it covers about the last
+            1 / (1 - decay) updates. Update n takes at most (1 + n) / (10 + n), so that the first are soon forgotten.
+        validate_raw: Whether the raw weights are evaluated too, which takes as long again. Their values have names such
+            as "val_raw/loss".
+
+    Source:
+        Polyak, Juditsky: "Acceleration of stochastic approximation by averaging" (1992).
+    """
+
+    decay: float = attrs.field(default=0.999, validator=[gt(0), lt(1)])
+    validate_raw: bool = False
+
+
 def _nothing_reacts_to_values(recipe: Recipe) -> bool:
     """Return whether no schedule, hook or checkpoint depends on how often the splits are evaluated."""
     groups = recipe.groups.values()
     schedulers = [recipe.scheduler, *(each.scheduler for each in groups)]
     schedulers += [phase.scheduler for each in groups for phase in each.then.values()]
     observing = any(each is not None and type(each).observe is not Scheduler.observe for each in schedulers)
-    ranked = recipe.checkpoint.best and recipe.monitor.metric.partition("/")[0] in recipe.data.splits()[1:]
+    ranked = recipe.checkpoint.best and recipe.monitor.metric.partition("/")[0] in recipe.evaluated_splits()
     return not (observing or ranked or recipe.hooks)
 
 
@@ -312,6 +337,7 @@ class Recipe:
         optimizer: The optimizer of every group that has none of its own.
         groups: Parameter groups that have settings of their own.
         scheduler: The schedule of every group that has none.
+        ema: A moving average of the weights; not given: there is none.
         hooks: Further parts that act around the training loop.
         checkpoint: Which checkpoints are written and kept.
         loggers: Where values and pictures are written, apart from the run folder.
@@ -330,9 +356,16 @@ class Recipe:
     optimizer: Optimizer
     groups: Mapping[str, GroupSettings] = attrs.Factory(dict)
     scheduler: Scheduler
+    ema: Average | None = None
     hooks: Mapping[str, Hook] = attrs.Factory(dict)
     checkpoint: Checkpoints = attrs.field(factory=Checkpoints, metadata=HARMLESS)
     loggers: Mapping[str, Logger] = attrs.field(factory=dict, metadata=HARMLESS)
+
+    def evaluated_splits(self) -> dict[str, str]:
+        """Return what is evaluated: the name before the "/" of its values -> the split of the data."""
+        splits = self.data.splits()[1:]
+        raw = {f"{split}{RAW}": split for split in splits} if self.ema is not None and self.ema.validate_raw else {}
+        return dict(zip(splits, splits, strict=True)) | raw
 
 
 def defaults(name: str) -> dict[str, Any]:

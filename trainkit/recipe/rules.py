@@ -132,10 +132,9 @@ def known_names(recipe: Recipe) -> tuple[list[str], bool]:
     all_known = True
     validated = [name for name, loss in recipe.losses.items() if loss.on_validation]
     metrics = [metric.names() for metric in recipe.metrics.values()]
-    for split in recipe.data.splits():
-        if split != "train":
-            names += [f"{split}/{each}" for each in ([*(["loss"] if validated else []), *validated])]
-            names += [f"{split}/{each}" for some in metrics for each in some or ()]
+    for split in recipe.evaluated_splits():
+        names += [f"{split}/{each}" for each in ([*(["loss"] if validated else []), *validated])]
+        names += [f"{split}/{each}" for some in metrics for each in some or ()]
     hooks = [hook.names() for hook in (*recipe.hooks.values(), *recipe.loggers.values())]
     names += [each for some in hooks for each in some or ()]
     names += [f"lr/{group}" for group in declared_groups(recipe) or ()]

@@ -58,6 +58,14 @@ class SingleSlice(Model):
     project_affine: bool = True
     constraints: Mapping[str, Constraint] = attrs.Factory(dict)
 
+    def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
+        """Refuse an average of the weights, because validation changes some of them."""
+        if recipe.ema is not None:
+            yield (
+                "cannot be used with [ema]: validation fits the positions of held-out patterns, and would change the "
+                "average instead of the positions"
+            )
+
     def inspect(self, recipe: Recipe, depth: Depth) -> Iterable[str | Problem | Progress]:
         """Compare the geometry that is told with what a few hundred patterns show."""
         if depth == "headers":

@@ -54,6 +54,7 @@ def checkpoint_content(run: Run) -> dict[str, Any]:
         "conditions": conditions(state.context.device, run.recipe),
         "generators": generator_states(),
         "model": states["model"],
+        "average": None if run.average is None else run.average.content(),
         "optimizers": {
             name: optimizer_state(optimizer, _held(optimizer, parameters))
             for name, optimizer in run.optimizers.members.items()
@@ -92,6 +93,8 @@ def restore(run: Run, saved: Mapping[str, Any], groups: Mapping[str, ResumedGrou
         reason = "; ".join(_misfits(saved["model"], state.model.state_dict())) or f"{type(error).__name__}: {error}"
         advice = "Resume with the same model settings, or start a new run"
         raise CheckpointError(f"the checkpoint does not fit this recipe's model: {reason}. {advice}") from error
+    if run.average is not None:
+        run.average.restore(saved.get("average"))
     report = _load_optimizers(run, saved)
     for name, group in groups.items():
         run.groups.continue_group(name, group.plan, group.memory)
@@ -232,7 +235,7 @@ class Saver(Live):
 def _monitored_now(run: Run) -> float | None:
     """Return the monitored value of the model as it is now; None: there is none, or it is that of an earlier step."""
     state, metric = run.state, run.state.monitor.metric
-    by_evaluation = metric.partition("/")[0] in run.recipe.data.splits()[1:]
+    by_evaluation = metric.partition("/")[0] in run.recipe.evaluated_splits()
     if metric not in state.metrics or ((by_evaluation or state.steps_in_epoch) and state.evaluated_step != state.step):
         return None
     return float(state.metrics[metric])

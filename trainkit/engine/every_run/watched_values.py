@@ -30,7 +30,7 @@ class WatchedValues(Live):
 
     def __init__(self, recipe: Recipe) -> None:
         self._wanted = {dotted(where): name for where, name in named_values(recipe)}
-        self._evaluated_splits = recipe.data.splits()[1:]
+        self._evaluated_splits = recipe.evaluated_splits()
         self._finite = True
 
     def on_checkpoint(self, state: State) -> None:

@@ -1,4 +1,4 @@
-"""What a model that computes complex numbers makes of the precision of a run."""
+"""What a model that computes complex numbers makes of settings that other models can have."""
 
 from __future__ import annotations
 
@@ -26,6 +26,11 @@ use = "amplitude"
 def test_fp16_is_refused_with_the_reason() -> None:
     with pytest.raises(InvalidRecipe, match=r"run.precision: .*complex numbers.*torch cannot scale their gradients"):
         resolve_text(TEXT, Path.cwd(), ["run.precision=fp16"])
+
+
+def test_an_average_of_the_weights_is_refused_with_the_reason() -> None:
+    with pytest.raises(InvalidRecipe, match=r"cannot be used with \[ema\]: validation fits the positions"):
+        resolve_text(TEXT, Path.cwd(), ["ema.decay=0.9"])
 
 
 def test_bf16_is_only_noted_to_have_no_effect() -> None:
