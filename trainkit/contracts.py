@@ -13,6 +13,7 @@ imports torch or numpy at run time, so that a recipe can be checked in an instan
     Optimizer        ───────────────▶     torch.optim.Optimizer
     Scheduler        (is its own live part: pure functions of the group's clock)
     Hook, Logger     ───────────────▶     anything with on_<event>(state)
+    Evaluator        ───────────────▶     LiveEvaluator: evaluate(predictions, truth)
 
 Any live part may also have ``on_<event>(state)`` methods (see `trainkit.events`, whose `Live` is a typed base for them)
 and ``state_dict`` / ``load_state_dict``; its state is then saved in each checkpoint and restored on resume.
@@ -233,6 +234,8 @@ class Data(Component):
     """Where the training data comes from."""
 
     entry_points: ClassVar[str] = "trainkit.data"
+    evaluator: ClassVar[str | None] = None
+    """The `Evaluator` (its ``use``) that compares predictions for such data with the truth; None: there is none."""
 
     def splits(self) -> tuple[str, ...]:
         """Return the names of the splits, "train" first; all others are evaluated in validation."""
@@ -511,6 +514,67 @@ class Logger(Hook):
     phase: ClassVar[Phase] = "log"
 
 
+# ---- evaluation of files --------------------------------------------------------------------------------------------
+
+
+class Evaluation(NamedTuple):
+    """What a comparison of predictions with the truth found.
+
+    Attributes:
+        rows: The lines of ``cases.csv``, for example one for each case and class, all with the same columns.
+        summary: What ``summary.json`` holds, as JSON values.
+        lines: What is printed: means, and how they were computed.
+        failed: Case -> why it could not be compared.
+        unpaired: A sentence for each reason why cases were not compared that is no failure, with their names.
+    """
+
+    rows: tuple[Mapping[str, str | float | None], ...]
+    summary: Mapping[str, Any]
+    lines: tuple[str, ...]
+    failed: Mapping[str, str]
+    unpaired: tuple[str, ...]
+
+
+class LiveEvaluator(Protocol):
+    """Compares the files of predictions with the truth."""
+
+    def evaluate(self, predictions: Path, truth: Path) -> Evaluation:
+        """Compare two folders, or two files.
+
+        Raises:
+            DataError: There is nothing to compare.
+        """
+        ...
+
+
+@component
+class Evaluator(Component):
+    """Compares predictions with the truth, both given as files."""
+
+    entry_points: ClassVar[str] = "trainkit.evaluators"
+
+    @abstractmethod
+    def build(
+        self,
+        data: Data | None,
+        facts: Mapping[str, Any] | None,
+        truth: Path,
+        tell: Callable[[Progress], None],
+    ) -> LiveEvaluator:
+        """Make the live part, which knows what the values in the files mean.
+
+        Args:
+            data: The data of a recipe, if one is given.
+            facts: What a checkpoint says of its training data (`LiveData.facts`), if a run is given.
+            truth: Where the truth is; files beside it may say what its values mean.
+            tell: Shows how far the comparison is.
+
+        Raises:
+            RecipeError: Nothing says what the values mean, or the settings do not fit the data.
+            DataError: What should say it cannot be read.
+        """
+
+
 KINDS: tuple[type[Component], ...] = (
     Data,
     Model,
@@ -521,4 +585,5 @@ KINDS: tuple[type[Component], ...] = (
     Scheduler,
     Hook,
     Logger,
+    Evaluator,
 )

@@ -14,6 +14,7 @@ build is in ``x_live``:
     losses/     losses of one head, and their mean over all heads that a network has
     inference/  from patches to whole volumes
     metrics/    metrics of whole volumes
+    evaluation/ comparison of predicted masks with the truth
     hooks/      pictures of predictions, for a person to look at
 
 Conventions, everywhere: arrays are (x, y, z) as nibabel reads them, with channels or classes first; spacings are in mm

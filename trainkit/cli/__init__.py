@@ -18,6 +18,7 @@ from trainkit.errors import PartError, TrainkitError
 _COMMANDS = {
     "run": "Train what one or more recipes describe.",
     "resume": "Continue a run from its folder or from a checkpoint.",
+    "evaluate": "Compare predictions with the truth.",
     "check": "Find every mistake in recipes without running them.",
     "plan": "Show when each parameter group trains, and its learning rate.",
     "inspect": "Show what a checkpoint or a run holds, and whether it is whole.",

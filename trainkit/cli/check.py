@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 from textwrap import indent
 from typing import TYPE_CHECKING
 
 import click
 
 from trainkit.cli.options import SETS
-from trainkit.cli.output import Styled, echo, joined, styled
+from trainkit.cli.output import Styled, clear_progress, echo, joined, show_progress, styled
 
 if TYPE_CHECKING:
-    from trainkit.contracts import Depth, Progress
+    from trainkit.contracts import Depth
     from trainkit.recipe.problems import Finding, Severity
     from trainkit.recipe.resolve import Resolved
 
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
-_LINE_BEGINS = Styled("\r\033[K")  # back to the beginning of an empty line
 
 
 class _Check(click.Command):
@@ -96,8 +94,8 @@ def _report(found: Resolved, depth: Depth | None) -> tuple[Styled, bool]:
     """Return what is said about a recipe without mistakes, and whether a run would start."""
     from trainkit.recipe.inspection import Inspection, inspect
 
-    seen = inspect(found, depth, _show) if depth else Inspection((), ())
-    _clear()
+    seen = inspect(found, depth, show_progress) if depth else Inspection((), ())
+    clear_progress()
     lines: list[str] = [_coloured(finding) for finding in (*found.notes, *seen.findings)]
     if seen.failure is not None:
         lines += [*seen.lines, joined([f"{found.source}: ", _label("error"), seen.failure])]
@@ -113,17 +111,6 @@ def _report(found: Resolved, depth: Depth | None) -> tuple[Styled, bool]:
     if seen.failure is None:
         lines += seen.lines
     return joined(lines, "\n"), not seen.num_errors
-
-
-def _show(progress: Progress) -> None:
-    """Show a progress on the terminal, in a line that the next one replaces."""
-    if sys.stderr.isatty():
-        echo(_LINE_BEGINS, f"{progress.done} of {progress.total} {progress.what}", nl=False, err=True)
-
-
-def _clear() -> None:
-    if sys.stderr.isatty():
-        echo(_LINE_BEGINS, nl=False, err=True)
 
 
 def _count(number: int, what: str) -> str:

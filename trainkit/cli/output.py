@@ -5,12 +5,16 @@ Names come from files that somebody else may have written, so text is made safe 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from trainkit.printable import printable
+
+if TYPE_CHECKING:
+    from trainkit.contracts import Progress
 
 
 class Styled(str):
@@ -38,3 +42,18 @@ def echo(*parts: str, nl: bool = True, err: bool = False) -> None:
         err: Print on standard error instead of standard output.
     """
     click.echo(joined(parts), nl=nl, err=err)
+
+
+def show_progress(progress: Progress) -> None:
+    """Show a progress on the terminal, in a line that the next one replaces."""
+    if sys.stderr.isatty():
+        echo(_LINE_BEGINS, f"{progress.done} of {progress.total} {progress.what}", nl=False, err=True)
+
+
+def clear_progress() -> None:
+    """Remove the line of `show_progress`."""
+    if sys.stderr.isatty():
+        echo(_LINE_BEGINS, nl=False, err=True)
+
+
+_LINE_BEGINS = Styled("\r\033[K")  # back to the beginning of an empty line

@@ -159,14 +159,21 @@ def named_values(recipe: Recipe) -> Iterator[tuple[Where, str]]:
 
 
 def _missing_modules(where: Where, part: Component) -> Rule:
-    def look_up(recipe: Recipe) -> Iterator[Finding]:
-        for module in type(part).requires:
-            if not _is_there(module.partition(".")[0]):
-                yield Finding(
-                    f"needs the module {module}, which is not installed", (*where, "use"), hint=_install(part, module)
-                )
+    return lambda recipe: missing_modules(where, part)
 
-    return look_up
+
+def missing_modules(where: Where, part: Component) -> Iterator[Finding]:
+    """Yield a finding for each module that a component needs and that is not installed.
+
+    Args:
+        where: The place of the component in the recipe.
+        part: The component.
+    """
+    for module in type(part).requires:
+        if not _is_there(module.partition(".")[0]):
+            yield Finding(
+                f"needs the module {module}, which is not installed", (*where, "use"), hint=_install(part, module)
+            )
 
 
 def _is_there(module: str) -> bool:

@@ -19,6 +19,8 @@ from trainkit_segmentation.data.meanings import proposed_channels, proposed_labe
 from trainkit_segmentation.files.images import readable_endings
 from trainkit_segmentation.spelling import Folders, composed, spelled_alike, stem_of
 
+DATASET_JSON = "dataset.json"
+
 
 @attrs.frozen
 class _Listed:
@@ -61,7 +63,7 @@ def find(
     Raises:
         DataError: The list is missing or cannot be interpreted.
     """
-    path = path if path.suffix.lower() == ".json" else path / "dataset.json"
+    path = path if path.suffix.lower() == ".json" else path / DATASET_JSON
     folder = root or path.parent
     content = _read(path)
     folders = Folders()
@@ -103,6 +105,16 @@ def find(
         doubts=(*_images_of_two_cases(cases), *(() if by_list else doubts_about_left_out(folder, cases, folders))),
         folds=folds,
     )
+
+
+def labels_in(folder: Path) -> Labels:
+    """Return what ``dataset.json`` of a folder says label values mean.
+
+    Raises:
+        DataError: The file is missing or cannot be interpreted.
+    """
+    path = folder / DATASET_JSON
+    return _labels(path, _values(path, _read(path)), None)
 
 
 def _read(path: Path) -> Mapping[str, Any]:

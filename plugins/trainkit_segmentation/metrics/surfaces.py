@@ -22,7 +22,7 @@ def hausdorff_95(found_XYZ: Mask, true_XYZ: Mask, spacing_mm: Spacing) -> float:
     NaN if both are empty, the diagonal of the volume if one is.
     """
     if found_XYZ.any() and true_XYZ.any():
-        return max(float(np.percentile(each_S, 95)) for each_S in surface_distances(found_XYZ, true_XYZ, spacing_mm))
+        return surface_scores(found_XYZ, true_XYZ, spacing_mm, 0.0)[0]
     if found_XYZ.any() or true_XYZ.any():
         return math.hypot(*(n * mm for n, mm in zip(found_XYZ.shape, spacing_mm, strict=True)))
     return math.nan
@@ -34,8 +34,15 @@ def surface_agreement(found_XYZ: Mask, true_XYZ: Mask, spacing_mm: Spacing, tole
     NaN if both are empty, 0 if one is.
     """
     if found_XYZ.any() and true_XYZ.any():
-        return float((np.concatenate(surface_distances(found_XYZ, true_XYZ, spacing_mm)) <= tolerance_mm).mean())
+        return surface_scores(found_XYZ, true_XYZ, spacing_mm, tolerance_mm)[1]
     return 0.0 if found_XYZ.any() or true_XYZ.any() else math.nan
+
+
+def surface_scores(found_XYZ: Mask, true_XYZ: Mask, spacing_mm: Spacing, tolerance_mm: float) -> tuple[float, float]:
+    """Return `hausdorff_95` and `surface_agreement` of two masks that are not empty; distances are measured once."""
+    distances = surface_distances(found_XYZ, true_XYZ, spacing_mm)
+    hd95_mm = max(float(np.percentile(each_S, 95)) for each_S in distances)
+    return hd95_mm, float((np.concatenate(distances) <= tolerance_mm).mean())
 
 
 def surface_distances(one_XYZ: Mask, other_XYZ: Mask, spacing_mm: Spacing) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -1,0 +1,1 @@
+"""Comparison of predicted masks with the truth: from files to a table of cases and a summary."""

@@ -1,0 +1,38 @@
+"""A table of classes that is written as a line of text, such as "liver=1+2, tumour=2"."""
+
+from __future__ import annotations
+
+import re
+
+IGNORE = "ignore"
+"""The name that a table gives to values whose voxels do not count."""
+
+
+def read_class_table(text: str) -> dict[str, tuple[int, ...]]:
+    """Return class -> label values, from a line of text.
+
+    Args:
+        text: Each class with its value; a class of several values joins them by "+". The values of "ignore" mark voxels
+            that do not count.
+
+    Raises:
+        ValueError: It cannot be read.
+
+    Example:
+        >>> read_class_table("liver=1+2, tumour = 2")
+        {'liver': (1, 2), 'tumour': (2,)}
+    """
+    found: dict[str, tuple[int, ...]] = {}
+    for part in text.split(","):
+        name, equals, values = (each.strip() for each in part.rpartition("="))
+        numbers = [each.strip() for each in values.split("+")]
+        if not equals or not name or not all(re.fullmatch(r"-?\d{1,18}", each) for each in numbers):
+            raise ValueError(f'classes must be written as "liver=1, tumour=2" or "whole=1+2+4, core=1+4", got "{text}"')
+        if name in found:
+            raise ValueError(f'classes names "{name}" twice')
+        found[name] = tuple(dict.fromkeys(int(each) for each in numbers))
+        if name != IGNORE and 0 in found[name]:
+            raise ValueError(f'classes: "{name}" cannot have the value 0, which is the background')
+    if not found.keys() - {IGNORE}:
+        raise ValueError("classes names no class")
+    return found

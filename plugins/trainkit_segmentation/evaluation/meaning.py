@@ -1,0 +1,82 @@
+"""Finds out what the values in files of masks mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+
+from trainkit import Data, DataError, RecipeError
+from trainkit_segmentation.cases.labels import Labels
+from trainkit_segmentation.data.facts import SegmentationFacts
+from trainkit_segmentation.data.kind import SegmentationData
+from trainkit_segmentation.data.msd_live import DATASET_JSON, labels_in
+from trainkit_segmentation.evaluation.class_table import IGNORE, read_class_table
+
+
+@attrs.frozen
+class Meaning:
+    """What the values in files of masks mean.
+
+    Attributes:
+        values: Class -> its label values; none where each class has a mask file of its own.
+        ignored: Values of the truth whose voxels do not count.
+        declared: All values that a file may have; None: others count as background.
+        source: What says so, for people.
+    """
+
+    values: Mapping[str, tuple[int, ...]]
+    ignored: tuple[int, ...]
+    declared: frozenset[int] | None
+    source: str
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the classes."""
+        return tuple(self.values)
+
+
+def meaning_of_values(table: str | None, data: Data | None, facts: Mapping[str, Any] | None, truth: Path) -> Meaning:
+    """Return what label values mean.
+
+    Args:
+        table: Classes and values as text, see `read_class_table`.
+        data: The data of a recipe.
+        facts: What a checkpoint says of its training data.
+        truth: The folder of the truth, or its file.
+
+    Raises:
+        RecipeError: Nothing says it.
+        DataError: The data, the facts or ``dataset.json`` cannot be read.
+    """
+    if table is not None:
+        values = read_class_table(table)
+        return Meaning(values, values.pop(IGNORE, ()), None, "--classes")
+    if facts is not None:
+        known = SegmentationFacts.from_json(facts)
+        values = {
+            name: tuple(value for value, of in known.label_values.items() if name in of) for name in known.classes
+        }
+        return Meaning(values, (), frozenset({0, *known.label_values}), "the checkpoint")
+    if data is not None:
+        if not isinstance(data, SegmentationData):
+            raise RecipeError(f"{type(data).__name__} has no masks that could be compared")
+        return _of_labels(data.cases().labels, "the recipe's data")
+    for folder in (truth, truth.parent):
+        if (folder / DATASET_JSON).is_file():
+            return _of_labels(labels_in(folder), str(folder / DATASET_JSON))
+    raise RecipeError(
+        f"nothing says what the label values mean: there is no {DATASET_JSON} in {truth} or above it; add "
+        '--classes "liver=1, tumour=2", --run RUN or --recipe RECIPE'
+    )
+
+
+def _of_labels(labels: Labels, source: str) -> Meaning:
+    values = {
+        name: tuple(value for value, of in labels.members.items() if k in of) for k, name in enumerate(labels.classes)
+    }
+    if not values:
+        raise DataError(f"{source} names no class")
+    return Meaning(values, (), frozenset({0, *labels.members}), source)

@@ -1,0 +1,124 @@
+"""Compares masks with the truth, case by case."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from trainkit import DataError, Evaluation, Progress, some_of
+from trainkit_segmentation.evaluation.mask_files import MaskFiles, Pairs, pair
+from trainkit_segmentation.evaluation.mask_scores import BRATS_DIAGONAL_MM, mask_scores
+from trainkit_segmentation.evaluation.masks import Masks, open_masks
+from trainkit_segmentation.evaluation.meaning import Meaning
+from trainkit_segmentation.evaluation.summary import Row, class_summary, mean_over_classes, summary_table
+from trainkit_segmentation.files.header import grid_difference
+
+if TYPE_CHECKING:
+    from trainkit_segmentation.evaluation.segmentation import SegmentationEvaluator
+
+
+class LiveSegmentationEvaluator:
+    """Compares masks with the truth.
+
+    Args:
+        settings: The settings.
+        meaning: What label values mean.
+        tell: Shows how far the comparison is.
+    """
+
+    def __init__(self, settings: SegmentationEvaluator, meaning: Meaning, tell: Callable[[Progress], None]) -> None:
+        self._settings, self._meaning, self._tell = settings, meaning, tell
+        self._undeclared: dict[int, list[str]] = {}
+
+    def evaluate(self, predictions: Path, truth: Path) -> Evaluation:
+        """Compare two folders, or two files."""
+        pairs = pair(predictions, truth, self._meaning.classes)
+        rows: list[Row] = []
+        failed: dict[str, str] = {}
+        for number, (found, true) in enumerate(pairs.both, start=1):
+            try:
+                rows += self._rows_of_case(found, true)
+            except DataError as error:
+                failed[true.name] = str(error)
+            self._tell(Progress(number, len(pairs.both), "cases"))
+        unpaired = tuple(_unpaired(pairs, self._settings.only_predicted))
+        classes = {name: class_summary(row for row in rows if row["class"] == name) for name in self._meaning.classes}
+        absent = [row for row in rows if row["true_ml"] == 0 or row["predicted_ml"] == 0]
+        summary: dict[str, Any] = {
+            "num_cases": len(pairs.both) - len(failed),
+            "classes": classes,
+            "mean_over_classes": mean_over_classes(classes),
+            "settings": {
+                "values": {name: list(values) for name, values in self._meaning.values.items()},
+                "values_from": self._meaning.source,
+                "tolerance_mm": self._settings.tolerance_mm,
+                "absent": self._settings.absent,
+            },
+            "missing": list(pairs.missing),
+            "extra": list(pairs.extra),
+        }
+        lines = (
+            *summary_table(classes, self._settings.tolerance_mm),
+            *self._notes(absent),
+        )
+        return Evaluation(tuple(rows), summary, lines if rows else (), failed, unpaired)
+
+    def _rows_of_case(self, found: MaskFiles, true: MaskFiles) -> list[Row]:
+        of_found, of_true = open_masks(found, self._meaning), open_masks(true, self._meaning)
+        if difference := grid_difference(of_true.header, of_found.header):
+            raise DataError(
+                f"{of_found.header.path} is on another voxel grid than {of_true.header.path}: {difference}; resample "
+                "the prediction to the grid of the truth, to the nearest voxel"
+            )
+        rows = list(self._rows(true.name, of_found, of_true))
+        for value in of_found.undeclared | of_true.undeclared:
+            self._undeclared.setdefault(value, []).append(true.name)
+        return rows
+
+    def _rows(self, name: str, found: Masks, true: Masks) -> Iterator[Row]:
+        header, settings = true.header, self._settings
+        voxel_ml = abs(float(np.linalg.det(header.affine[:3, :3]))) / 1000
+        ignored_XYZ = true.ignored()
+        for each in self._meaning.classes:
+            found_XYZ, true_XYZ = found.mask(each), true.mask(each)
+            if ignored_XYZ is not None:
+                found_XYZ, true_XYZ = found_XYZ & ~ignored_XYZ, true_XYZ & ~ignored_XYZ
+            scores = mask_scores(
+                found_XYZ, true_XYZ, header.spacing_mm, voxel_ml, settings.tolerance_mm, settings.absent
+            )
+            finite = {key: None if math.isnan(value) else value for key, value in scores._asdict().items()}
+            yield {"case": name, "class": each, **finite}
+
+    def _notes(self, absent: list[Row]) -> Iterator[str]:
+        values = ", ".join(
+            f"{name} ({'+'.join(map(str, of))})" if of else name for name, of in self._meaning.values.items()
+        )
+        yield f"classes and their label values, from {self._meaning.source}: {values}"
+        for value, names in sorted(self._undeclared.items()):
+            yield f"warning: the label value {value} means no class and counts as background: {some_of(names)}"
+        neither = sum(row["true_ml"] == 0 and row["predicted_ml"] == 0 for row in absent)
+        times = f"{neither} times in neither truth nor prediction, {len(absent) - neither} times in only one"
+        if self._settings.absent == "brats":
+            yield (
+                f"absent classes ({times}) count as in BraTS: in neither, Dice 1 and HD95 0 mm; in only one, Dice 0 "
+                f"and HD95 {BRATS_DIAGONAL_MM} mm. --set evaluate.absent=left_out leaves out what is in neither"
+            )
+        else:
+            yield (
+                f"absent classes ({times}): in neither, there is no score; in only one, Dice 0 and the diagonal of "
+                "the volume as HD95"
+            )
+
+
+def _unpaired(pairs: Pairs, only_predicted: bool) -> Iterator[str]:
+    missing = [name + (f" (there is {pairs.alike[name]})" if name in pairs.alike else "") for name in pairs.missing]
+    if missing and not only_predicted:
+        one = len(missing) == 1
+        yield f"{len(missing)} case{' was' if one else 's were'} not predicted: {some_of(missing)}"
+    if pairs.extra:
+        one = len(pairs.extra) == 1
+        yield f"{len(pairs.extra)} prediction{' has' if one else 's have'} no truth: {some_of(pairs.extra)}"
