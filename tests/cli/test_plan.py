@@ -48,6 +48,7 @@ def test_the_phases_of_a_group_are_shown_with_what_they_change(tmp_path: Path) -
         "    6      0.0002           -",
         "    7      0.0003           -",
         "    9      0.0003           -",
+        "head: optimizer steep",
         "body: its own optimizer hasty",
         "epoch 3: body: then finish: optimizer steep, lr 0.003",
         "epoch 5: body: then end: lr 0.0003, scheduler none",

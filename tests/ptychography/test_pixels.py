@@ -20,6 +20,7 @@ from trainkit_ptychography.losses.poisson import Poisson
 from trainkit_ptychography.scans.files.hdf5 import HDF5Diffraction
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.leave_out import LeaveOut
+from trainkit_ptychography.scans.paste import Lines
 from trainkit_ptychography.scans.patterns import PreparedPatterns
 from trainkit_ptychography.scans.pixels import doubts_of_pixels, look_at_pixels
 from trainkit_ptychography.scans.prepare import Prepare
@@ -58,13 +59,10 @@ def doubts(data: HDF5Diffraction) -> list[str]:
 
 def line_of(text: str) -> dict[str, Any]:
     """Return the settings of ``prepare`` that a message says to paste."""
-    table = re.search(r"prepare = (\{.*\})", text)
-    if table:
-        found: dict[str, Any] = tomllib.loads(table[0])["prepare"]
-        return found
-    single = re.search(r"prepare\.(bad_\w+ = (\[.*?\]|[\d.]+))", text)
-    assert single, text
-    return tomllib.loads(single[1])
+    tables = re.findall(r"prepare = \{[^}]*\}", text)
+    assert tables, text
+    found: dict[str, Any] = tomllib.loads(tables[-1])["prepare"]  # it holds what those before it say, too
+    return found
 
 
 def live(data: HDF5Diffraction) -> LiveDiffraction:
@@ -158,7 +156,7 @@ def test_values_that_are_no_counts_are_refused_with_how_to_leave_them_out(tmp_pa
     path = written(tmp_path, fault(COUNTS.copy()))
     with pytest.raises(DataError, match=words) as caught:
         doubts(settings(path))
-    assert "prepare.bad_values = [" in str(caught.value)
+    assert "bad_values" in line_of(str(caught.value))
     with pytest.raises(DataError, match=words):  # a run says the same
         live(settings(path))
     assert doubts(settings(path, prepare={"bad_values": values})) == []
@@ -178,7 +176,7 @@ def test_marks_that_were_set_to_zero_are_still_seen(tmp_path):
 
 def test_noise_around_zero_is_no_mark(tmp_path):
     path = written(tmp_path, COUNTS + GENERATOR.normal(0, 0.3, COUNTS.shape).astype(np.float32))
-    with pytest.raises(DataError, match=r"% of all values are negative.*prepare.background = 0.0 sets these to 0"):
+    with pytest.raises(DataError, match=r"% of all values are negative.*prepare = { background = 0 } sets these"):
         doubts(settings(path))
 
 
@@ -289,7 +287,7 @@ def test_small_discs_and_few_counts_raise_no_doubts(tmp_path, told, gain):
     data = HDF5Diffraction(path=tmp_path / "scan.h5", patterns="data", positions="points", positions_unit="pixels")
     read = data.read().intensities_NYX
     assert isinstance(read, PreparedPatterns)
-    assert list(doubts_of_pixels(look_at_pixels(read, every=True))) == []
+    assert list(doubts_of_pixels(look_at_pixels(read, every=True), Lines())) == []
 
 
 def test_a_cluster_of_hot_pixels_is_found(tmp_path):
@@ -317,7 +315,8 @@ def test_a_frame_that_was_written_twice_has_its_number_in_the_file_whatever_is_l
     for left_out in ((), (3, "5:8")):
         (said,) = doubts(settings(path, leave_out=LeaveOut(points=left_out)))
         assert "1 pattern is equal to the one before" in said
-        assert "leave_out = { points = [20] }" in said
+        already = [f'"{each}"' if isinstance(each, str) else str(each) for each in left_out]
+        assert f"leave_out = {{ points = [{', '.join([*already, '20'])}] }}" in said
     assert not doubts(settings(path, leave_out=LeaveOut(points=(3, "5:8", 20))))
 
 
@@ -327,7 +326,64 @@ def test_a_noise_around_0_in_whole_numbers_is_no_mark_and_its_negative_half_is_n
 ) -> None:
     noise = np.rint(np.random.default_rng(2).normal(0.0, spread, COUNTS.shape))
     path = written(tmp_path, (COUNTS + noise).astype(np.int16))
-    with pytest.raises(DataError, match=r"% of all values are negative.*prepare.background = 0.0") as caught:
+    with pytest.raises(DataError, match=r"% of all values are negative.*prepare = { background = 0 }") as caught:
         inspected(settings(path))
     assert "bad_values" not in str(caught.value)
     assert not doubts(settings(path, prepare={"background": 0.0}))
+
+
+def test_a_line_to_paste_keeps_what_the_recipe_says_already(tmp_path: Path) -> None:
+    told = {"bin": 2, "bad_pixels": [[1, 20]], "bad_values": [-1], "mask": 'a "mask"'}
+    counts = with_marks(with_hot(COUNTS.copy()))
+    data = settings(written(tmp_path, counts, **{'a "mask"': np.zeros((32, 32))}), prepare=told)
+    with pytest.raises(DataError) as caught:
+        doubts(data)
+    assert line_of(str(caught.value)) == told | {"bad_values": [-1, -2]}
+    said = doubts(settings(data.path, prepare=told | {"bad_values": [-1, -2]}))
+    assert line_of(said[0]) == told | {"bad_values": [-1, -2], "bad_pixels": HOT}
+
+
+def test_each_line_holds_what_the_lines_before_it_add() -> None:
+    lines = Lines(leave_out=LeaveOut(points=("196:", 3), marks="bad"))
+    assert lines.leave_out(points=[3, 5]) == 'leave_out = { points = ["196:", 3, 5], marks = "bad" }'
+    assert lines.leave_out(below=0.1) == 'leave_out = { points = ["196:", 3, 5], marks = "bad", below = 0.1 }'
+    assert Lines().prepare(bad_values=[float("nan"), -1.0, 2.0**32 - 1], bad_above=1e-5) == (
+        "prepare = { bad_values = [nan, -1, 4294967295], bad_above = 1e-05 }"
+    )
+
+
+def test_what_a_mask_hides_makes_a_pattern_neither_dim_nor_bright(tmp_path: Path) -> None:
+    middle = np.s_[10:22, 10:22]  # nearly all of the light
+    masks = np.zeros(COUNTS.shape, np.uint8)
+    masks[5][middle] = 1
+    path = written(tmp_path, COUNTS.copy(), masks=masks)
+    assert doubts(settings(path, prepare={"mask": "masks"})) == []
+    kept = settings(path, prepare={"mask": "masks"}, leave_out=LeaveOut(below=0.5)).read()
+    assert len(kept.intensities_NYX) == 64
+    masks[6:][:, middle[0], middle[1]] = 1  # now most have no direct beam, and six have it
+    (tmp_path / "most").mkdir()
+    path = written(tmp_path / "most", COUNTS.copy(), masks=masks)
+    assert doubts(settings(path, prepare={"mask": "masks"})) == []
+
+
+def test_a_dim_pattern_is_found_behind_masks(tmp_path: Path) -> None:
+    counts, masks = COUNTS.copy(), (GENERATOR.random(COUNTS.shape) < 0.1).astype(np.uint8)
+    counts[7] = np.round(counts[7] / 40)
+    data = settings(written(tmp_path, counts, masks=masks), prepare={"mask": "masks"})
+    (said,) = doubts(data)
+    assert "median total (7): leave them out" in said
+    assert "leave_out = { below = 0.1 }" in said
+    assert checked(settings(data.path, prepare={"mask": "masks"}, leave_out=LeaveOut(below=0.1)).read()).scan.left_out
+
+
+def test_values_that_are_told_to_be_bad_are_counted_and_those_that_cannot_occur_are_doubted(tmp_path: Path) -> None:
+    path = written(tmp_path, with_marks(COUNTS.copy()))
+    said = inspected(settings(path, prepare={"bad_values": [-1, -2, -7]}))
+    share = 100 * 2 / 32
+    assert f"bad values   -1 is {share:.2g} % of all values, -2 is 0.098 % of all values, -7 is nowhere" in said
+    assert not [line for line in said if line.startswith("warning")]
+    unsigned = settings(written(tmp_path, with_unsigned_marks(COUNTS.copy())), prepare={"bad_values": [-1]})
+    assert (
+        "-1, which uint32, the type of the patterns, cannot hold; where -1 was stored as uint32"
+        in (doubts(unsigned)[0])
+    )

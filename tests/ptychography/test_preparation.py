@@ -189,6 +189,17 @@ def test_a_background_is_subtracted_down_to_zero(folder):
     np.testing.assert_allclose(centred(of_amplitudes), np.maximum(STORED - 17.5, 0), atol=1e-4)
 
 
+def test_a_background_must_be_a_number_where_pixels_count(folder):
+    dark = np.zeros((16, 20))
+    dark[3, 4] = np.nan
+    add(folder, dark=dark, marks=np.zeros((16, 20)))
+    with pytest.raises(DataError, match=r"dark \(prepare.background\) is not finite at 1 pixels .* \[3, 4\]"):
+        read(folder, prepare=Prepare(background="dark", bad_values=(-1.0,)))
+    found = centred(read(folder, prepare=Prepare(background="dark", bad_values=(-1.0,), bad_pixels=((3, 4),))))
+    np.testing.assert_array_equal(found[:, 3, 4], 0)
+    assert np.isfinite(found).all()
+
+
 @pytest.mark.parametrize("marks", ["bad", "good"])
 def test_bad_pixels_do_not_count_and_may_hold_anything(folder, marks):
     bad = np.zeros((16, 20), bool)
@@ -212,6 +223,13 @@ def test_a_bin_with_a_bad_pixel_does_not_count(folder):
     inner = np.ones((8, 10), bool)
     inner[2, 3] = False
     np.testing.assert_array_equal(np.fft.fftshift(mask), np.pad(inner, 2))
+
+
+def test_a_bin_that_does_not_count_adds_nothing_to_its_pattern(folder):
+    sums = STORED.reshape(len(STORED), 8, 2, 10, 2).sum((2, 4))
+    sums[:, 2, 3] = 0
+    found = centred(read(folder, prepare=Prepare(bin=2, bad_pixels=((5, 7),))))
+    np.testing.assert_allclose(found, sums, rtol=1e-6)
 
 
 # ---- the probe ------------------------------------------------------------------------------------------------------

@@ -476,6 +476,24 @@ def test_names_in_checkpoints_are_those_of_the_first_version():
     assert encoded == own | tables | {"object.num_levels", "object._extra_state"}
 
 
+@pytest.mark.parametrize("heeds", [True, False])
+def test_a_loss_that_counts_pixels_which_were_not_measured_is_noticed_in_the_first_step(heeds: bool) -> None:
+    data = live()
+    model = made(data)
+    train_group(model, "object")
+    state = state_of(model, data)
+    batch = next(iter(data.train(0, 0)))
+    mask = torch.ones_like(batch["amplitudes"], dtype=torch.bool)
+    mask[0, 3, 4] = False
+    for _ in range(2):
+        model.on_step_start(state)
+        found = model(batch | {"mask": mask})["intensities"]
+        ((found.sqrt() - batch["amplitudes"]) * (mask if heeds else 1)).square().sum().backward()
+        model.on_step_end(state)
+    assert len(state.doubts) == (not heeds)
+    assert heeds or "a loss counts pixels that were not measured: its gradient is not 0 at 1 of them" in state.doubts[0]
+
+
 def test_the_amplitude_loss_is_its_formula():
     generator = np.random.default_rng(4)
     modelled, measured = generator.random((5, 6, 7)), generator.random((5, 6, 7))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import tomllib
+from fnmatch import fnmatchcase
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +19,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from trainkit import Context, DataError
 from trainkit_segmentation.data.brats import BraTS
+from trainkit_segmentation.data.chosen_classes import doubts_about_sources
 from trainkit_segmentation.data.kind_live import LiveSegmentation
 from trainkit_segmentation.data.msd import MSD
 from trainkit_segmentation.data.synthetic import SyntheticSegmentation
@@ -202,6 +205,23 @@ def test_a_class_that_a_whole_source_lacks_is_doubted_with_the_line_that_says_so
     annotated = {"siteA*": (line.split('"')[3],)}
     said = MSD(path=folder, cache=cache, split=SameCases(), patch_size=(16, 16, 16), annotated=annotated)
     assert not [each for each in inspected(said) if each.startswith("warning")]
+
+
+def test_lines_for_sources_hold_what_is_said_already_and_fit_no_other_source() -> None:
+    names = [f"{source}_{number:02d}" for source in ("liver", "liver_ct", "other") for number in range(3)]
+    present = {
+        name: {"a": 5, "b": 5 * (not name.startswith("liver_0")), "c": 5 * name.startswith("other"), "d": 0}
+        for name in names
+    }
+    patterns = {"other_00": ("a", "b")}
+    annotated = {name: frozenset("ab" if name == "other_00" else "abcd") for name in names}
+    said = list(doubts_about_sources("abcd", patterns, annotated, present))
+    assert len(said) == 2
+    assert "b, c are in none of the 3 cases liver_[0-9]*" in said[0]
+    assert "c is in none of the 3 cases liver_ct*" in said[1]
+    pasted = tomllib.loads(said[1].rpartition("data.")[2])["annotated"]
+    assert pasted == {"other_00": ["a", "b"], "liver_[0-9]*": ["a", "d"], "liver_ct*": ["a", "b", "d"]}
+    assert all(sum(fnmatchcase(name, pattern) for pattern in pasted) <= 1 for name in names)
 
 
 # ---- values that say nothing ----------------------------------------------------------------------------------------

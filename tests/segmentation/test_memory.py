@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -127,6 +128,22 @@ def test_the_cases_own_grid_is_counted():
     with_own = validation_bytes(grid, 1, 3, True, on_own_grid=True)
     assert with_own > 9 * np.prod(fine)  # the highest score so far, the next one, and the labels
     assert validation_bytes(grid, 1, 3, True, on_own_grid=False) < 40 * np.prod(coarse)
+
+
+def test_the_largest_case_is_one_that_is_validated_after_cases_were_exchanged(tmp_path):
+    folder = made_up.msd(tmp_path / "task", cases=6)
+    data = MSD(path=folder, cache=Cache(folder=tmp_path / "cache"), patch_size=(16, 16, 16))
+    held_out = data.split.divide({name: name for name in (f"case_{number:03d}" for number in range(6))})["val"]
+    for name in held_out:  # nothing is annotated in these, so another case has to take their place
+        path = folder / "labelsTr" / f"{name}.nii.gz"
+        label = nibabel.load(path)
+        made_up.save(path, np.zeros(label.shape, np.uint8), label.affine)
+    live = opened(data)
+    validated = {batch["case"] for batch in live.evaluate("val")}
+    assert validated != set(held_out)
+    found = memory._largest(data, data.cases(), on_own_grid=True, balanced=True)
+    assert found is not None
+    assert found[0] in validated
 
 
 def test_check_says_both_and_doubts_what_does_not_fit(task, monkeypatch):

@@ -110,9 +110,11 @@ def _rate(name: str, plan: GroupPlan, epoch: int, steps_per_epoch: int) -> str:
 
 
 def _phases(recipe: Recipe, plans: Mapping[str, GroupPlan]) -> Iterator[str]:
-    """Yield a line for each group with an optimizer of its own, and for each phase that follows the first one."""
+    """Yield which optimizer groups have, and a line for each phase that follows the first one."""
     from trainkit.registry import name_of
 
+    if shared := [name for name, plan in plans.items() if plan.phases[0].optimizer is recipe.optimizer]:
+        yield f"{', '.join(shared)}: optimizer {name_of(type(recipe.optimizer))}"
     for name, plan in plans.items():
         optimizer = plan.phases[0].optimizer
         if optimizer is not recipe.optimizer:

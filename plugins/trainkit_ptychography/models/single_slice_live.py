@@ -18,6 +18,7 @@ from trainkit import Batch, RecipeError, State, set_curvature
 from trainkit_ptychography.constraints.kind import Constraint
 from trainkit_ptychography.models import output
 from trainkit_ptychography.models.curvature import Curvature, Part
+from trainkit_ptychography.models.mask_watch import MaskWatch
 from trainkit_ptychography.models.motion import Motion
 from trainkit_ptychography.objects.kind import LiveObject, PixelwiseObject
 from trainkit_ptychography.physics.forward import intensities
@@ -60,6 +61,7 @@ class SingleSliceModule(nn.Module):
         self._constraints = [(each, each.build(cast(LiveObject, self.object), probe)) for each in constraints]
         self._watch = GeometryWatch(data, probe())
         self._curvature = Curvature()
+        self._mask_watch = MaskWatch()
         self._declare_curvature()
         # Saved with the model: a run that is interrupted while it validates must not put them in order twice.
         self.register_buffer("ordered_epoch", torch.tensor(-1))
@@ -72,6 +74,8 @@ class SingleSliceModule(nn.Module):
         expected_BYX = intensities(probe_MYX, shift_B2, patch_BYX)
         if self._curvature.recording and expected_BYX.requires_grad:
             mask = batch.get("mask", self._data.mask_YX)  # of each pattern, where they differ
+            if mask is not None:
+                self._mask_watch.look(expected_BYX, mask)
             amplitudes_BYX = batch["amplitudes"]
             self._curvature.record(Part(index_B, corner_B2, patch_BYX, probe_MYX, expected_BYX, amplitudes_BYX, mask))
         return {"intensities": expected_BYX}
@@ -118,6 +122,7 @@ class SingleSliceModule(nn.Module):
     def on_step_end(self, state: State) -> None:
         """Keep the power of a probe that trains, and impose the constraints."""
         self._curvature.end_step()
+        self._mask_watch.judge(state)
         if self.probe.modes.requires_grad:
             self.probe.keep_power()
         for constraint, impose in self._constraints:

@@ -9,8 +9,9 @@ from trainkit import Problem, Progress
 from trainkit_ptychography.preflight.advice import advise
 from trainkit_ptychography.preflight.sample import sample
 from trainkit_ptychography.preflight.search import Search
-from trainkit_ptychography.scans.patterns import Patterns, PreparedPatterns
+from trainkit_ptychography.scans.patterns import PreparedPatterns
 from trainkit_ptychography.scans.pixels import doubts_of_pixels, look_at_pixels
+from trainkit_ptychography.scans.scan import Recording
 
 if TYPE_CHECKING:
     from trainkit import Recipe
@@ -21,10 +22,11 @@ _PATTERNS = 256
 _FEWEST = 25
 
 
-def _pixel_doubts(patterns: Patterns) -> Iterator[str]:
+def _pixel_doubts(recording: Recording) -> Iterator[str]:
     """Yield what is wrong with pixels, which would be taken for light of another geometry."""
+    patterns, scan = recording
     if isinstance(patterns, PreparedPatterns):
-        yield from doubts_of_pixels(look_at_pixels(patterns, every=False))
+        yield from doubts_of_pixels(look_at_pixels(patterns, every=False), scan.lines())
 
 
 def inspect_geometry(data: DiffractionData, probe: Probe, recipe: Recipe) -> Iterator[str | Problem | Progress]:
@@ -39,7 +41,7 @@ def inspect_geometry(data: DiffractionData, probe: Probe, recipe: Recipe) -> Ite
     if len(recording.intensities_NYX) < _FEWEST:
         yield f"geometry     not compared with the patterns: fewer than {_FEWEST} tell too little"
         return
-    if any(_pixel_doubts(recording.intensities_NYX)):
+    if any(_pixel_doubts(recording)):
         yield "geometry     not compared with the patterns: some of their pixels did not measure"
         return
     part = sample(recording, probe, recipe.run.seed, _PATTERNS)

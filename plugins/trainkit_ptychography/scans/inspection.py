@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from trainkit import Depth, Problem, Progress, shape_in_words
 from trainkit_ptychography.scans.patterns import PreparedPatterns
-from trainkit_ptychography.scans.pixels import look_at_pixels
+from trainkit_ptychography.scans.pixels import look_at_pixels, told_values
 from trainkit_ptychography.scans.scan import Recording, check_shapes, checked
 from trainkit_ptychography.scans.summary import doubts, summary
 
@@ -58,4 +58,6 @@ def inspect(
     yield Progress(num // 2, num, "patterns")  # each is read twice
     yield from of_batches
     found = look_at_pixels(patterns, every=True) if isinstance(patterns, PreparedPatterns) else None
+    if found is not None and (told := told_values(found)):
+        yield told
     yield from (Problem(each, severity="warning") for each in doubts(seen, found))

@@ -85,7 +85,13 @@ def by_name(settings: LeaveOut, num: int, marks_N: NDArray[Any] | None, source: 
 
 
 def by_light(settings: LeaveOut, selection: Selection, totals_K: NDArray[np.float64]) -> Selection:
-    """Leave out patterns whose totals are far from the median."""
+    """Leave out patterns whose totals are far from the median.
+
+    Args:
+        settings: The settings.
+        selection: Which patterns are used so far.
+        totals_K: Their totals, as if all pixels had been measured in each.
+    """
     lit_K = totals_K[totals_K > 0]
     median = float(np.median(lit_K)) if len(lit_K) else 0.0
     dim_K, bright_K = np.zeros(len(totals_K), bool), np.zeros(len(totals_K), bool)

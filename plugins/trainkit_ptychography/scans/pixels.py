@@ -20,7 +20,9 @@ import xxhash
 from numpy.typing import NDArray
 
 from trainkit import free_host_memory
+from trainkit_ptychography.scans.paste import Lines
 from trainkit_ptychography.scans.patterns import PreparedPatterns
+from trainkit_ptychography.scans.prepare_live import equal_to
 
 _SAMPLE_BYTES = {True: 2**26, False: 2**24}  # of a look at every frame, and of a short one
 _SHARE_OF_MEMORY = 24  # the sample takes this part of what is free at most, since a few copies of it are made
@@ -60,6 +62,8 @@ class Pixels:
         wraps: Whether frames wrap around, because that pixel is at the corner.
         clips: Whether what falls below 0 becomes 0, because a background is subtracted.
         repeated: Patterns that are equal to the one before, where there is light; those that are left out do not count.
+        told: How often each value occurs that is told to mean "not measured".
+        values: Number of all values that were looked at.
     """
 
     num: int
@@ -78,6 +82,8 @@ class Pixels:
     negative_VU: NDArray[np.int64] = attrs.Factory(lambda self: np.zeros_like(self.seen_VU), takes_self=True)
     odd_VU: dict[float, NDArray[np.int64]] = attrs.Factory(dict)
     repeated: list[int] = attrs.Factory(list)
+    told: dict[float, int] = attrs.Factory(dict)
+    values: int = 0
 
 
 def look_at_pixels(patterns: PreparedPatterns, every: bool) -> Pixels:
@@ -106,6 +112,7 @@ def look_at_pixels(patterns: PreparedPatterns, every: bool) -> Pixels:
         beam=beam,
         wraps=wraps,
         clips=patterns.preparation.background is not None,
+        told=dict.fromkeys(patterns.preparation.bad_values, 0),
     )
     before = b""
     for part in _parts(np.arange(len(patterns)) if every else sampled, frame):
@@ -153,6 +160,9 @@ def _add(found: Pixels, patterns: PreparedPatterns, points: NDArray[np.int64], e
             values, counts = np.unique(frames_BVU[negative_BVU], return_counts=True)
             for value, count in zip(values[:_DISTINCT].tolist(), counts[:_DISTINCT].tolist(), strict=True):
                 found.negative[float(value)] += count
+    found.values += frames_BVU.size
+    for value in found.told:
+        found.told[value] += int(equal_to(frames_BVU, value).sum())
     found.seen_VU += live_BVU.sum(axis=0)
     values_BVU = frames_BVU.astype(np.float64)
     found.low_VU = np.minimum(found.low_VU, np.where(live_BVU, values_BVU, np.inf).min(axis=0))
@@ -174,27 +184,29 @@ def _count(found: Pixels, value: float, of_value_BVU: NDArray[np.bool_]) -> None
 # ---- what is said about them ----------------------------------------------------------------------------------------
 
 
-def doubts_of_pixels(found: Pixels, number: Callable[[int], int] = int) -> Iterator[str]:
+def doubts_of_pixels(found: Pixels, lines: Lines, number: Callable[[int], int] = int) -> Iterator[str]:
     """Yield what looks wrong, each with the line that mends it.
 
     Args:
         found: What the values of the pixels are.
+        lines: Writes the lines.
         number: Returns the number of a pattern in its file.
     """
     marked_VU = np.zeros(found.used_VU.shape, bool)
-    for text, pixels_VU in (*_marked(found), *_stuck(found)):
-        marked_VU |= pixels_VU
-        yield text
+    for find in (_marked, _stuck):
+        for text, pixels_VU in find(found, lines):
+            marked_VU |= pixels_VU
+            yield text
     sample_KVU = np.where(marked_VU, np.nan, found.sample_KVU)
-    lit_KVU, outliers = _outliers(found, sample_KVU)
+    lit_KVU, outliers = _outliers(found, sample_KVU, lines)
     yield from outliers
-    yield from _saturated(found, lit_KVU)
+    yield from _saturated(found, lit_KVU, lines)
     level_VU = _mean(lit_KVU)
     dark_VU = _dark(found, level_VU) & ~marked_VU
     if dark_VU.any():
         yield (
             f"{_pixels(dark_VU)} dark in all patterns, between others that are lit: dead, or a gap of the detector; "
-            f"{paste(dark_VU)}"
+            f"{paste(dark_VU, lines)}"
         )
         level_VU = np.where(dark_VU, np.nan, level_VU)
     hot_VU = _hot(found, lit_KVU, level_VU)
@@ -203,49 +215,79 @@ def doubts_of_pixels(found: Pixels, number: Callable[[int], int] = int) -> Itera
         yield (
             f"{_pixels(hot_VU)} hot: in the mean of all patterns they have {level_VU[hot_VU].min():.3g} to "
             f"{level_VU[hot_VU].max():.3g}, where nearly all of their neighbours have less than "
-            f"{around_VU[hot_VU].max():.3g}; {paste(hot_VU)}"
+            f"{around_VU[hot_VU].max():.3g}; {paste(hot_VU, lines)}"
         )
         level_VU = np.where(hot_VU, np.nan, level_VU)
     weak_VU = _weak(found, lit_KVU, level_VU) & ~dark_VU & ~marked_VU
     if weak_VU.any():
-        yield f"{_pixels(weak_VU)} much darker than all of their neighbours in the bright disc; {paste(weak_VU)}"
+        yield f"{_pixels(weak_VU)} much darker than all of their neighbours in the bright disc; {paste(weak_VU, lines)}"
     if found.repeated and found.whole and len(found.repeated) < found.total - 1:
-        num, numbers = len(found.repeated), _some([number(each) for each in found.repeated])
+        num, numbers = len(found.repeated), [number(each) for each in found.repeated]
         what = "1 pattern is equal to the one before" if num == 1 else f"{num} patterns are equal to the one before"
         yield (
-            f"{what}, to the last count, as if a frame had been written twice; leave out what was: leave_out = "
-            f"{{ points = {numbers} }}"
+            f"{what}, to the last count, as if a frame had been written twice; leave out what was: "
+            f"{lines.leave_out(points=numbers) if len(numbers) <= _LISTED else _first(numbers)}"
         )
 
 
-def marks(found: Pixels) -> Iterator[str]:
+def marks(found: Pixels, lines: Lines) -> Iterator[str]:
     """Yield what values that counts cannot have look like: markers of pixels, noise around 0, or a mistake."""
-    yield from (text for text, _ in _marked(found))
+    yield from (text for text, _ in _marked(found, lines))
 
 
-def _marked(found: Pixels) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+def told_values(found: Pixels) -> str | None:
+    """Return how often the values occur that are told to mean "not measured"; None: none is told."""
+    said = [f"{_number(value)} is {_share(times, found.values)}" for value, times in found.told.items()]
+    return f"bad values   {', '.join(said)}" if said else None
+
+
+def _share(times: int, values: int) -> str:
+    return f"{100 * times / max(1, values):.2g} % of all values" if times else "nowhere"
+
+
+def impossible_values(found: Pixels) -> Iterator[str]:
+    """Yield values that are told to mean "not measured", but that the type of the numbers cannot hold."""
+    for value in found.told:
+        if not _can_hold(found.dtype, value):
+            also = ""
+            if found.dtype.kind in "iu" and isfinite(value) and float(value).is_integer():
+                wrapped = int(value) % 2 ** (8 * found.dtype.itemsize)
+                also = f"; where {_number(value)} was stored as {found.dtype}, it is {wrapped}" if value < 0 else ""
+            what = f"{found.dtype}, the type of the patterns, cannot hold"
+            yield f"prepare.bad_values has {_number(value)}, which {what}{also}"
+
+
+def _can_hold(dtype: np.dtype[Any], value: float) -> bool:
+    if dtype.kind not in "iu":
+        return True
+    limits = np.iinfo(dtype)
+    return isfinite(value) and float(value).is_integer() and limits.min <= value <= limits.max
+
+
+def _marked(found: Pixels, lines: Lines) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     negative_VU = found.negative_VU > 0
     if negative_VU.any():
         if _are_marks(found):
-            yield _of_values(found, sorted(found.negative, reverse=True), found.negative_VU), negative_VU
+            values = sorted(found.negative, reverse=True)
+            yield _of_values(found, values, found.negative_VU, lines), negative_VU
         elif not found.clips:
             share = found.negative_VU.sum() / max(1, found.seen_VU.sum())
             low = min(found.negative)
             yield (
                 f"{100 * share:.2g} % of all values are negative, down to {low:.4g}, as a noise around 0 has it when a "
-                "dark level was subtracted; prepare.background = 0.0 sets these to 0 (better is a detector's own "
-                "threshold)",
+                f"dark level was subtracted; {lines.prepare(background=0.0)} sets these to 0 (better is a detector's "
+                "own threshold)",
                 np.zeros_like(negative_VU),
             )
     for value, times_VU in found.odd_VU.items():
         always = bool((times_VU[times_VU > 0] == found.num).all())
         if not isfinite(value) or always:
-            yield _of_values(found, [value], times_VU), times_VU > 0
+            yield _of_values(found, [value], times_VU, lines), times_VU > 0
         else:
             yield (
                 f"{_pixels(times_VU > 0)} in some patterns at {_number(value)}, the end of what {found.dtype} can "
-                f"hold: saturated, or marked as not measured; they do not count there with prepare.bad_values = "
-                f"[{_number(value)}]",
+                f"hold: saturated, or marked as not measured; they do not count there with "
+                f"{lines.prepare(bad_values=[value])}",
                 times_VU > 0,
             )
 
@@ -265,19 +307,18 @@ def _are_marks(found: Pixels) -> bool:
     return len(found.negative) <= 4 and (whole or always > 0.9)
 
 
-def _of_values(found: Pixels, values: list[float], times_VU: NDArray[np.int64]) -> str:
+def _of_values(found: Pixels, values: list[float], times_VU: NDArray[np.int64], lines: Lines) -> str:
     there_VU = times_VU > 0
     always = int((times_VU == found.num).sum())
     named = " or ".join(_number(value) for value in values[:6]) + (" or …" if len(values) > 6 else "")
     when = f"in all of {found.num} patterns" if always == there_VU.sum() else f"{always} of them in all patterns"
     return (
         f"{_pixels(there_VU)} {named}, {when}, which is no count: it marks what was not measured (gaps between "
-        f"modules, dead or saturated pixels); these pixels do not count with prepare.bad_values = "
-        f"[{', '.join(_number(value) for value in values)}]"
+        f"modules, dead or saturated pixels); these pixels do not count with {lines.prepare(bad_values=values)}"
     )
 
 
-def _stuck(found: Pixels) -> Iterator[tuple[str, NDArray[np.bool_]]]:
+def _stuck(found: Pixels, lines: Lines) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     """Yield pixels that have one value in all frames, which is not 0."""
     if found.num < 8:
         return
@@ -291,13 +332,14 @@ def _stuck(found: Pixels) -> Iterator[tuple[str, NDArray[np.bool_]]]:
     for value in sorted(set(found.high_VU[fixed_VU].tolist()), reverse=True)[:_DISTINCT]:
         these_VU = fixed_VU & (found.high_VU == value)
         if value > top:
-            yield _of_values(found, [value], np.where(these_VU, found.num, 0)), these_VU
+            yield _of_values(found, [value], np.where(these_VU, found.num, 0), lines), these_VU
             fixed_VU &= ~these_VU
     if fixed_VU.any():
-        yield f"{_pixels(fixed_VU)} stuck: each has one and the same value in all patterns; {paste(fixed_VU)}", fixed_VU
+        line = paste(fixed_VU, lines)
+        yield f"{_pixels(fixed_VU)} stuck: each has one and the same value in all patterns; {line}", fixed_VU
 
 
-def _saturated(found: Pixels, sample_KVU: NDArray[np.float32]) -> Iterator[str]:
+def _saturated(found: Pixels, sample_KVU: NDArray[np.float32], lines: Lines) -> Iterator[str]:
     """Yield whether values pile up at the highest of all."""
     if not found.whole or np.isnan(sample_KVU).all():
         return
@@ -309,11 +351,11 @@ def _saturated(found: Pixels, sample_KVU: NDArray[np.float32]) -> Iterator[str]:
         yield (
             f"{_pixels(pixels_VU)} in some patterns at {_number(top)}, the highest value of all, which {at_top} values "
             "have, many times as many as any value near it: saturated; they do not count there with "
-            f"prepare.bad_above = {_number(top - 1)}"
+            f"{lines.prepare(bad_above=top - 1)}"
         )
 
 
-def _outliers(found: Pixels, sample_KVU: NDArray[np.float32]) -> tuple[NDArray[np.float32], list[str]]:
+def _outliers(found: Pixels, sample_KVU: NDArray[np.float32], lines: Lines) -> tuple[NDArray[np.float32], list[str]]:
     """Return the sample without single values that no light can have made, and what to say about them."""
     typical_VU = _median(sample_KVU)
     level = float(np.nanmax(_support(typical_VU, found.wraps))) if np.isfinite(typical_VU).any() else 0.0
@@ -349,7 +391,7 @@ def _outliers(found: Pixels, sample_KVU: NDArray[np.float32]) -> tuple[NDArray[n
     return clean_KVU, [
         f"{num} single values in {of} of {len(sample_KVU)} patterns that were looked at are outliers, "
         f"{_number(float(hits.min()))} and more where the brightest light is "
-        f"{rest:.3g}: hit by cosmic rays, or flagged; they do not count with prepare.bad_above = {_number(border)}"
+        f"{rest:.3g}: hit by cosmic rays, or flagged; they do not count with {lines.prepare(bad_above=border)}"
     ]
 
 
@@ -498,22 +540,17 @@ def _median(sample_KVU: NDArray[np.float32]) -> NDArray[np.float64]:
 # ---- words ----------------------------------------------------------------------------------------------------------
 
 
-def paste(pixels_VU: NDArray[np.bool_]) -> str:
+def paste(pixels_VU: NDArray[np.bool_], lines: Lines) -> str:
     """Return the line of a recipe that marks pixels as bad, whole rows and columns as such."""
     left_VU = pixels_VU.copy()
-    rows = np.flatnonzero(left_VU.all(axis=1))
-    columns = np.flatnonzero(left_VU.all(axis=0))
+    rows = np.flatnonzero(left_VU.all(axis=1)).tolist()
+    columns = np.flatnonzero(left_VU.all(axis=0)).tolist()
     left_VU[rows] = False
     left_VU[:, columns] = False
-    parts = [f"bad_rows = {rows.tolist()}"] * bool(len(rows)) + [f"bad_columns = {columns.tolist()}"] * bool(
-        len(columns)
-    )
     single = np.argwhere(left_VU).tolist()
     if len(single) > _LISTED:
         return "mark them in an array of the file and name it: prepare.mask = …; the first are " + str(single[:8])[1:-1]
-    if single:
-        parts.append(f"bad_pixels = {single}")
-    return f"leave them out: prepare = {{ {', '.join(parts)} }}"
+    return f"leave them out: {lines.prepare(bad_rows=rows, bad_columns=columns, bad_pixels=[*map(tuple, single)])}"
 
 
 def _pixels(pixels_VU: NDArray[np.bool_]) -> str:
@@ -525,5 +562,5 @@ def _number(value: float) -> str:
     return str(int(value)) if isfinite(value) and float(value).is_integer() and abs(value) < 1e15 else f"{value!r}"
 
 
-def _some(points: list[int]) -> str:
-    return str(points) if len(points) <= _LISTED else f"[{', '.join(map(str, points[:20]))}, …]"
+def _first(points: list[int]) -> str:
+    return f"the first are {str(points[:20])[1:-1]}"

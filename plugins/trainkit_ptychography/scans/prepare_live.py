@@ -12,6 +12,7 @@ padding only say for which f that is done; what lies beyond the detector is empt
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import attrs
@@ -101,7 +102,10 @@ class Preparation:
 
     def __call__(self, frames_BVU: NDArray[Any], bad_BVU: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
         """Return patterns (B, Y, X), zero frequency at [0, 0]."""
-        return self._laid_out(self.intensities(frames_BVU, bad_BVU))
+        patterns_BYX = self._laid_out(self.intensities(frames_BVU, bad_BVU))
+        if len(self.rows.place_bY) > 1 and (good_YX := self._mask) is not None:
+            patterns_BYX[:, ~good_YX] = 0  # what the good pixels of a bad bin saw
+        return patterns_BYX
 
     def unclipped(self, frames_BVU: NDArray[Any], bad_BVU: NDArray[np.bool_] | None = None) -> NDArray[np.float32]:
         """Return intensities as `intensities` does, but bad pixels as they are, and negative values too."""
@@ -149,6 +153,10 @@ class Preparation:
 
     def mask(self) -> NDArray[np.bool_] | None:
         """Return which pixels of a pattern count (Y, X): those that no bad pixel is part of; None: all."""
+        return self._mask
+
+    @cached_property
+    def _mask(self) -> NDArray[np.bool_] | None:
         some, whole = (
             getattr(self.rows.there_bY, of_all)(0)[:, None] & getattr(self.columns.there_bY, of_all)(0)
             for of_all in ("any", "all")

@@ -14,13 +14,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit import DataError, bytes_in_words, free_host_memory, shape_in_words
+from trainkit_ptychography.scans.leave_out import LeaveOut
 from trainkit_ptychography.scans.near_field import near_field
+from trainkit_ptychography.scans.paste import Lines
 from trainkit_ptychography.scans.patterns import Patterns, PreparedPatterns, pieces
 from trainkit_ptychography.scans.pixels import look_at_pixels, marks
 from trainkit_ptychography.scans.positions import likely_unit
+from trainkit_ptychography.scans.prepare import Prepare
 from trainkit_ptychography.scans.sampling import neighbour_distances
 
 _SMALLEST_SCAN = 1e-3  # pixels
+_LISTED = 200  # patterns that a line names
 _BYTES_A_PIXEL = 32  # of an object: phase and absorption, their gradients, and Adam's moments
 
 
@@ -60,6 +64,8 @@ class Scan:
         positions_unit: The unit that the positions had before they were converted to pixels.
         positions_dtype: The dtype in which they were stored.
         positions_rounding: The last place of the largest position as it was stored, in pixels.
+        prepare: What the recipe says is done to the patterns.
+        leave_out: Which patterns the recipe says are left out.
     """
 
     positions_N2: NDArray[np.float64]
@@ -79,6 +85,12 @@ class Scan:
     positions_unit: str = "pixels"
     positions_dtype: str = "float64"
     positions_rounding: float = 0.0
+    prepare: Prepare | None = None
+    leave_out: LeaveOut | None = None
+
+    def lines(self) -> Lines:
+        """Return what writes lines that add to the recipe's settings."""
+        return Lines(self.prepare, self.leave_out)
 
     def number(self, point: int) -> int:
         """Return the number of a pattern in its file."""
@@ -164,7 +176,7 @@ def check_shapes(recording: Recording) -> None:
         lost = np.flatnonzero(~np.isfinite(scan.positions_N2).all(axis=1))
         raise DataError(
             f"{scan.source}: the positions of {len(lost)} of {num} patterns are not finite, the first is that of "
-            f"pattern {scan.number(lost[0])}; leave these patterns out: leave_out = {{ without_position = true }}"
+            f"pattern {scan.number(lost[0])}; leave these patterns out: {scan.lines().leave_out(without_position=True)}"
         )
     if scan.probe_MYX is not None:
         if scan.probe_MYX.shape[1:] != shape:
@@ -218,8 +230,9 @@ def _check_positions(patterns: Patterns, scan: Scan) -> None:
             f"{scan.source}: the scan spans {extent_2[0]:.4g} × {extent_2[1]:.4g} pixels; an object of that size takes "
             f"{bytes_in_words(object_bytes)}, and {bytes_in_words(free)} are free. Pattern "
             f"{scan.number(furthest)} is the furthest out, at ({positions_N2[furthest, 0]:.4g}, "
-            f"{positions_N2[furthest, 1]:.4g}): leave out patterns whose position is wrong, leave_out = {{ points = "
-            f"[{scan.number(furthest)}, …] }}, or check positions_unit (now {unit}){hint_for(step)}"
+            f"{positions_N2[furthest, 1]:.4g}): leave out patterns whose position is wrong, "
+            f"{scan.lines().leave_out(points=[scan.number(furthest)])}, or check positions_unit (now {unit})"
+            f"{hint_for(step)}"
         )
 
 
@@ -239,15 +252,16 @@ def _surveyed(patterns: Patterns, scan: Scan, stored: Patterns) -> tuple[Scan, S
         sum_YX += patterns_BYX.sum(axis=0, dtype=np.float64) / num
         low = min(low, float(patterns_BYX.min()))
     if not np.isfinite(totals_N).all():
-        bad = np.flatnonzero(~np.isfinite(totals_N))
+        bad = np.flatnonzero(~np.isfinite(totals_N)).tolist()
+        points = [scan.number(each) for each in bad]
         raise DataError(
             f"{scan.source}: {len(bad)} of {num} patterns hold values that are not finite, the first is pattern "
-            f"{scan.number(bad[0])}{_explained(stored)}; mark bad pixels (prepare.bad_values = [nan, inf, "
-            f"-inf], prepare.mask, prepare.bad_pixels), or leave these patterns out, leave_out = {{ points = "
-            f"{[scan.number(each) for each in bad[:8]]}{' …' if len(bad) > 8 else ''} }}"
+            f"{points[0]}{_explained(stored, scan) or '; mark bad pixels (prepare.bad_values = [nan, inf, -inf])'}; or "
+            f"name them (prepare.mask, prepare.bad_pixels), or leave these patterns out"
+            f"{': ' + scan.lines().leave_out(points=points) if len(points) <= _LISTED else ''}"
         )
     if low < 0:
-        found = _explained(stored) or (
+        found = _explained(stored, scan) or (
             "; if a background was subtracted, prepare.background = 0.0 sets them to 0; if a value marks bad pixels, "
             "say so: prepare.bad_values"
         )
@@ -269,8 +283,8 @@ def _surveyed(patterns: Patterns, scan: Scan, stored: Patterns) -> tuple[Scan, S
     return scan, Survey(totals_N, sum_YX)
 
 
-def _explained(patterns: Patterns) -> str:
+def _explained(patterns: Patterns, scan: Scan) -> str:
     """Return what values that counts cannot have look like, where that can be seen."""
     if not isinstance(patterns, PreparedPatterns):
         return ""
-    return "".join(f"; {each}" for each in marks(look_at_pixels(patterns, every=True)))
+    return "".join(f"; {each}" for each in marks(look_at_pixels(patterns, every=True), scan.lines()))

@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from trainkit import DataError, bytes_in_words, free_host_memory, shape_in_words
 from trainkit_ptychography.physics.optics import aperture_probe
+from trainkit_ptychography.scans.light import light
 from trainkit_ptychography.scans.near_field import near_field
-from trainkit_ptychography.scans.patterns import SHARE_OF_MEMORY, PreparedPatterns
-from trainkit_ptychography.scans.pixels import Pixels, doubts_of_pixels
+from trainkit_ptychography.scans.paste import Lines
+from trainkit_ptychography.scans.patterns import SHARE_OF_MEMORY, PreparedPatterns, pieces
+from trainkit_ptychography.scans.pixels import Pixels, doubts_of_pixels, impossible_values
 from trainkit_ptychography.scans.positions import likely_unit
 from trainkit_ptychography.scans.sampling import (
     Oversampling,
@@ -174,29 +176,34 @@ def doubts(checked: Checked, pixels: Pixels | None = None) -> Iterator[str]:
     if near := near_field(patterns, scan.positions_N2, scan.mask_YX, scan.detector_pixels):
         yield near
         return  # what follows would be about a far field
-    of_pixels = [] if pixels is None else list(doubts_of_pixels(pixels, scan.number))
+    lines = scan.lines()
+    yield from () if pixels is None else impossible_values(pixels)
+    of_pixels = [] if pixels is None else list(doubts_of_pixels(pixels, lines, scan.number))
     yield from of_pixels
-    yield from _doubts_of_patterns(checked)
+    yield from _doubts_of_patterns(checked, lines)
     if not of_pixels:  # otherwise these would be about the wrong pixels
         yield from _doubts_of_light(checked)
     yield from _doubts_of_positions(checked)
 
 
-def _doubts_of_patterns(checked: Checked) -> Iterator[str]:
+def _doubts_of_patterns(checked: Checked, lines: Lines) -> Iterator[str]:
     """Yield which patterns are empty, or much darker or brighter than most."""
     patterns, scan, survey = checked
-    totals_N = survey.totals_N
-    empty_N = totals_N == 0
+    light_N = survey.totals_N
+    if scan.frame_masks:
+        light_N = light((each for _, each in pieces(patterns)), light_N, survey.mean_YX)
+    empty_N = light_N == 0
     if empty_N.any():
         first = scan.number(int(np.flatnonzero(empty_N)[0]))
+        where = " where they count" if scan.frame_masks else ""
         yield (
-            f"{int(empty_N.sum())} of {len(patterns)} patterns are all zero, the first is pattern {first}: leave them "
-            "out, leave_out = { below = 0.1 }"
+            f"{int(empty_N.sum())} of {len(patterns)} patterns are all zero{where}, the first is pattern {first}: "
+            f"leave them out, {lines.leave_out(below=0.1)}"
         )
-    median = float(np.median(totals_N[~empty_N]))
-    for those_N, what, line in (
-        ((totals_N < _DIM * median) & ~empty_N, "less than a twentieth", "leave_out = { below = 0.1 }"),
-        (totals_N > _BRIGHT * median, f"more than {_BRIGHT:.0f} times", f"leave_out = {{ above = {_BRIGHT:.1f} }}"),
+    median = float(np.median(light_N[~empty_N]))
+    for those_N, what, limit in (
+        ((light_N < _DIM * median) & ~empty_N, "less than a twentieth", {"below": 0.1}),
+        (light_N > _BRIGHT * median, f"more than {_BRIGHT:.0f} times", {"above": _BRIGHT}),
     ):
         if those_N.any():
             numbers = [scan.number(each) for each in np.flatnonzero(those_N)[:8].tolist()]
@@ -204,7 +211,7 @@ def _doubts_of_patterns(checked: Checked) -> Iterator[str]:
             yield (
                 f"{int(those_N.sum())} of {len(patterns)} patterns hold {what} of the median total "
                 f"({', '.join(map(str, numbers))}{more}): leave them out if the beam was off or the detector failed, "
-                f"{line}"
+                f"{lines.leave_out(**limit)}"
             )
 
 

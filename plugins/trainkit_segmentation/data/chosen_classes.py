@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -124,12 +125,16 @@ def doubts_about_classes(
 
 
 def doubts_about_sources(
-    classes: Sequence[str], annotated: Mapping[str, frozenset[str]] | None, present: Mapping[str, Mapping[str, int]]
+    classes: Sequence[str],
+    patterns: Mapping[str, Sequence[str]] | None,
+    annotated: Mapping[str, frozenset[str]] | None,
+    present: Mapping[str, Mapping[str, int]],
 ) -> Iterator[str]:
     """Yield which classes are in no case of a whole source, where cases of several sources are told apart by name.
 
     Args:
         classes: All classes.
+        patterns: What ``data.annotated`` says. The lines to paste keep it, and each holds what those before it add.
         annotated: Case -> the classes that were annotated in it; None: all.
         present: Case -> class -> number of voxels.
     """
@@ -138,14 +143,37 @@ def doubts_about_sources(
         sources.setdefault(re.split(r"[\W_]*\d", name, maxsplit=1)[0], []).append(name)
     if not all(sources) or any(len(names) < _LEAST_CASES for names in sources.values()):
         return  # the names do not tell sources apart
-    for k in classes:
-        having = {source: sum(bool(present[name][k]) for name in names) for source, names in sources.items()}
-        usual = any(2 * having[source] >= len(names) for source, names in sources.items())
-        for source, names in sources.items():
-            said = annotated is not None and all(k not in annotated[name] for name in names)
-            if usual and not having[source] and not said:
-                others = ", ".join(f'"{each}"' for each in classes if each != k)
-                yield (
-                    f"{k} is in none of the {len(names)} cases {source}*, but usual in others: if it was not annotated "
-                    f'there, say so: data.annotated = {{ "{source}*" = [{others}] }}'
-                )
+    having = {
+        source: {k: sum(bool(present[name][k]) for name in names) for k in classes} for source, names in sources.items()
+    }
+    usual = [k for k in classes if any(2 * having[source][k] >= len(names) for source, names in sources.items())]
+    said = dict(patterns or {})
+    for source, names in sources.items():
+        known = [k for k in classes if annotated is None or any(k in annotated[name] for name in names)]
+        lacking = [k for k in usual if k in known and not having[source][k]]
+        rest = [k for k in known if k not in lacking]
+        if not lacking or not rest:
+            continue
+        pattern = _pattern_of(source, names, present)
+        said = {old: of for old, of in said.items() if not any(fnmatchcase(name, old) for name in names)}
+        said[pattern] = rest
+        line = ", ".join(f"{_quoted([old])} = [{_quoted(of)}]" for old, of in said.items())
+        one = len(lacking) == 1
+        yield (
+            f"{some_of(lacking)} {'is' if one else 'are'} in none of the {len(names)} cases {pattern}, but usual in "
+            f"others: if {'it was' if one else 'they were'} not annotated there, say so: data.annotated = {{ {line} }}"
+        )
+
+
+def _pattern_of(source: str, names: Sequence[str], every: Iterable[str]) -> str:
+    """Return a pattern that fits all cases of a source, and no other case."""
+    ends = {re.split(r"\d", name[len(source) :], maxsplit=1)[0] for name in names}
+    between = ends.pop() if len(ends) == 1 else ""
+    for pattern in (f"{source}*", f"{source}{between}*", f"{source}{between}[0-9]*"):
+        if sum(fnmatchcase(name, pattern) for name in every) == len(names):
+            return pattern
+    return f"{source}{between}[0-9]*"
+
+
+def _quoted(names: Iterable[str]) -> str:
+    return ", ".join(json.dumps(name, ensure_ascii=False) for name in names)

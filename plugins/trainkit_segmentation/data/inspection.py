@@ -104,7 +104,7 @@ def inspect(settings: SegmentationData, depth: Depth) -> Iterator[str | Problem 
     annotated = annotated_classes(listing, settings.annotated)
     if annotated is not None:
         problems += contradictions(annotated, present)
-    for k in classes if len(seen) == len(used) else ():
+    for k in classes if seen and len(seen) == len(used) else ():
         if not any(voxels[k] for voxels in present.values()):
             problems.append(f'class "{k}" is in no case: {advice_without(k, classes)}')
     if problems:
@@ -136,7 +136,8 @@ def inspect(settings: SegmentationData, depth: Depth) -> Iterator[str | Problem 
         *([mended] if (mended := mended_in_words(prepared, store)) else []),
     ]
     yield from (Problem(doubt, severity="warning") for doubt in doubts)
-    yield from (Problem(doubt, "annotated", "warning") for doubt in doubts_about_sources(classes, annotated, present))
+    of_sources = doubts_about_sources(classes, settings.annotated, annotated, present)
+    yield from (Problem(doubt, "annotated", "warning") for doubt in of_sources)
     yield from _mixed_sides(settings, listing, reports)
 
 

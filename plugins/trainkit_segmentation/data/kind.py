@@ -53,9 +53,9 @@ class SegmentationData(Data):
             prepares them.
         classes: The classes to train, some of those that the data has; voxels of others count as background. Not given:
             all.
-        annotated: Where some classes were annotated in some cases only: pattern of case names (with ``*`` and ``?``) ->
-            the classes that were annotated in these cases. The others count there neither in losses nor in metrics.
-            In cases that no pattern fits, all were annotated.
+        annotated: Where some classes were annotated in some cases only: pattern of case names (with ``*``, ``?`` and
+            ``[0-9]``) -> the classes that were annotated in these cases. The others count there neither in losses nor
+            in metrics. In cases that no pattern fits, all were annotated.
         labels_on_image_grid: Whether labels are taken to be on the voxels of their images, whatever their headers say:
             for labels that a tool wrote without geometry. The number of voxels must be the same along each axis.
         split: Which cases are trained on, and which are validated.

@@ -95,7 +95,7 @@ class LiveSegmentation:
         for doubt in (
             *([of_batches] if of_batches else []),
             *doubts_about_classes(labels.classes, self._division, present),
-            *doubts_about_sources(labels.classes, self._annotated, present),
+            *doubts_about_sources(labels.classes, settings.annotated, self._annotated, present),
             *self._mixed_sides(settings),
         ):
             _log.warning("%s", doubt)

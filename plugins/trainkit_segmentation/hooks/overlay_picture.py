@@ -35,7 +35,13 @@ class Plane(NamedTuple):
     grey: tuple[float, float]
 
 
-def draw(planes: Sequence[Plane], classes: Sequence[str], dice_K: Sequence[float], caption: str) -> NDArray[np.uint8]:
+def draw(
+    planes: Sequence[Plane],
+    classes: Sequence[str],
+    dice_K: Sequence[float],
+    caption: str,
+    annotated_K: Sequence[bool] | None = None,
+) -> NDArray[np.uint8]:
     """Return a picture with a column for each plane, the truth above the prediction, and a legend.
 
     Args:
@@ -43,6 +49,7 @@ def draw(planes: Sequence[Plane], classes: Sequence[str], dice_K: Sequence[float
         classes: K names.
         dice_K: Dice of each class over the whole volume; NaN if neither truth nor prediction has it.
         caption: Text above the planes.
+        annotated_K: Whether each class was annotated in the case; None: all were.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -65,14 +72,22 @@ def draw(planes: Sequence[Plane], classes: Sequence[str], dice_K: Sequence[float
             if column == 0:
                 ax.set_ylabel(what)
     named = [
-        Patch(color=colour, label=f"{name}  Dice {score:.3f}" if score == score else f"{name}  absent")
-        for name, score, colour in zip(classes, dice_K, colours_KC, strict=True)
+        Patch(color=colour, label=f"{name}  {_score_in_words(score, annotated)}")
+        for name, score, annotated, colour in zip(
+            classes, dice_K, annotated_K or [True] * len(classes), colours_KC, strict=True
+        )
     ][:_MOST_NAMED]
     if len(classes) > _MOST_NAMED:
         named.append(Patch(color="none", label=f"and {len(classes) - _MOST_NAMED} more"))
     figure.legend(handles=named, loc="outside lower center", ncols=min(3, len(named)), fontsize=9, frameon=False)
     canvas.draw()
     return np.array(canvas.buffer_rgba(), dtype=np.uint8)[:, :, :3]
+
+
+def _score_in_words(dice: float, annotated: bool) -> str:
+    if not annotated:
+        return "not annotated"
+    return f"Dice {dice:.3f}" if dice == dice else "absent"
 
 
 def _colours(number: int) -> NDArray[np.float64]:

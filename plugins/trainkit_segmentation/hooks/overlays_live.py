@@ -28,6 +28,7 @@ _ACROSS = (2, 1, 0)  # the axis that each plane lies across
 class _Shown:
     planes: list[Plane]
     dice_K: list[float]
+    annotated_K: list[bool] | None
     foreground: int
 
 
@@ -85,7 +86,7 @@ class LiveOverlays(Live):
         for case, shown in self._shown.items():
             name = "overlay" if len(self._shown) == 1 and not self._wanted else f"overlay_{safe_name(case)}"
             caption = f"{case}, {state.epoch + 1} epoch{'s' * (state.epoch > 0)}"
-            state.picture(name, draw(shown.planes, data.classes, shown.dice_K, caption))
+            state.picture(name, draw(shown.planes, data.classes, shown.dice_K, caption, shown.annotated_K))
         self._shown = {}
 
     def _planes(self, state: State, case: str, true_LXYZ: Tensor, foreground: int) -> _Shown:
@@ -123,7 +124,8 @@ class LiveOverlays(Live):
                     grey=(black, white),
                 )
             )
-        return _Shown(planes, dice_K, foreground)
+        annotated_K = state.batch["annotated"][0].tolist() if "annotated" in state.batch else None
+        return _Shown(planes, dice_K, annotated_K, foreground)
 
 
 def _shades(image_XYZ: Tensor) -> tuple[Tensor, float, float]:

@@ -88,7 +88,7 @@ class SegmentationModel(Model):
         if isinstance(recipe.data, SegmentationData):
             from trainkit_segmentation.models.memory import memory_needs
 
-            yield from memory_needs(self, recipe.data, recipe)
+            yield from memory_needs(self, recipe.data, recipe, depth)
 
     @abstractmethod
     def network(self, in_channels: int, out_channels: int, patch_size: Size) -> nn.Module:

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from trainkit import Problem, Recipe, bytes_in_words, free_host_memory, shape_in_words
+from trainkit import Depth, Problem, Recipe, bytes_in_words, free_host_memory, shape_in_words
 from trainkit_segmentation.cases.case import CaseList
 from trainkit_segmentation.data.facts import SegmentationFacts
 from trainkit_segmentation.data.inspection import grid_of
+from trainkit_segmentation.data.intensities import with_intensities
 from trainkit_segmentation.models.footprint import Footprint, footprint, validation_bytes
+from trainkit_segmentation.preparing.cache_filling import classes_in_cache
+from trainkit_segmentation.preparing.cache_live import CaseStore
 
 if TYPE_CHECKING:
     from trainkit_segmentation.data.kind import SegmentationData
@@ -21,7 +24,9 @@ if TYPE_CHECKING:
 _SHARE = 0.9  # of the free memory: the estimates know neither the work space of convolutions nor what is fragmented
 
 
-def memory_needs(model: SegmentationModel, data: SegmentationData, recipe: Recipe) -> Iterator[str | Problem]:
+def memory_needs(
+    model: SegmentationModel, data: SegmentationData, recipe: Recipe, depth: Depth
+) -> Iterator[str | Problem]:
     """Yield what training and validation take, and a doubt if that is more than is free here.
 
     Raises:
@@ -54,7 +59,7 @@ def memory_needs(model: SegmentationModel, data: SegmentationData, recipe: Recip
             "data.batch_size or data.patch_size, or take a smaller network",
             severity="warning",
         )
-    if (largest := _largest(data, listing, bool(recipe.metrics))) is None:
+    if (largest := _largest(data, listing, bool(recipe.metrics), depth == "all")) is None:
         return
     case, shape, num_bytes = largest
     validation = found.network + found.window + num_bytes
@@ -75,9 +80,24 @@ def _training(found: Footprint) -> str:
     )
 
 
-def _largest(data: SegmentationData, listing: CaseList, on_own_grid: bool) -> tuple[str, tuple[int, ...], int] | None:
-    """Return the case whose validation takes most: its name, its own size, and the bytes."""
-    division = data.split.divide_listed({case.name: case.subject for case in listing.cases}, listing.folds)
+def _largest(
+    data: SegmentationData, listing: CaseList, on_own_grid: bool, balanced: bool
+) -> tuple[str, tuple[int, ...], int] | None:
+    """Return the case whose validation takes most: its name, its own size, and the bytes.
+
+    Args:
+        data: The data.
+        listing: Its cases.
+        on_own_grid: Whether scores are resampled to the case's own grid.
+        balanced: Whether the cases were read, so that the split can be balanced as it will be.
+    """
+    subjects = {case.name: case.subject for case in listing.cases}
+    division = data.split.divide_listed(subjects, listing.folds)
+    if balanced:
+        store = CaseStore(data.cache)
+        preprocessing = with_intensities(data, listing, listing.cases, division, store)
+        present = classes_in_cache(listing.cases, listing.labels, preprocessing, store)
+        division = division if present is None else data.split.balance(division, subjects, present)
     held_out = {name for split, names in division.items() if split != "train" for name in names}
     most: tuple[str, tuple[int, ...], int] | None = None
     tried: set[tuple[int, ...]] = set()

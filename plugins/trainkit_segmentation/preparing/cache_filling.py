@@ -152,6 +152,22 @@ def unusable(problems: Mapping[str, str], num_cases: int) -> DataError:
     return DataError(f"{len(problems)} of {num_cases} cases cannot be used:\n{listed}")
 
 
+def classes_in_cache(
+    cases: Sequence[Case], labels: Labels, settings: Preprocessing, store: CaseStore
+) -> dict[str, dict[str, int]] | None:
+    """Return case -> class -> number of voxels, as far as entries of the cache tell; None: some case has no entry."""
+    found: dict[str, dict[str, int]] = {}
+    for case in cases:
+        try:
+            path = store.path(entry_key(content_digest(case, store), labels, settings))
+            if not path.exists():
+                return None
+            found[case.name] = dict(zip(labels.classes, open_case(path).own_voxels, strict=True))
+        except DataError:
+            return None
+    return found
+
+
 def mended_in_words(prepared: Mapping[str, PreparedCase], store: CaseStore) -> str | None:
     """Return a sentence on the entries that were damaged; None if none was."""
     names = sorted(name for name, each in prepared.items() if each.done == "mended")

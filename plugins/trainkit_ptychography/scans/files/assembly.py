@@ -5,7 +5,7 @@ Shapes: N = scan points, V, U = rows and columns of a frame as it is stored, M =
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from math import prod
 from typing import Any, NamedTuple, Protocol
@@ -19,6 +19,8 @@ from trainkit_ptychography.physics.optics import electron_wavelength, photon_wav
 from trainkit_ptychography.scans.files.arrays import as_points, as_probe
 from trainkit_ptychography.scans.files.kind import FileDiffraction
 from trainkit_ptychography.scans.leave_out_live import Selection, by_light, by_name
+from trainkit_ptychography.scans.light import light
+from trainkit_ptychography.scans.paste import Lines
 from trainkit_ptychography.scans.patterns import Exposures, Frames, PreparedPatterns, Stored
 from trainkit_ptychography.scans.positions import ANGSTROM, oriented, raster
 from trainkit_ptychography.scans.prepare_live import Axis, Preparation, axis, beam_by_centre_of_mass, prepared_probe
@@ -94,7 +96,7 @@ def _read_scan(settings: FileDiffraction, file: ArrayFile, hints: ReaderHints) -
     exposures = _exposures(settings, frames, masks, hints.mask_ignores, selection, source)
     preparation = _preparation(settings, file, exposures, None if masks is not None else hints.bad_VU)
     if settings.leave_out.below is not None or settings.leave_out.above is not None:
-        selection = by_light(settings.leave_out, selection, _totals(exposures, preparation))
+        selection = by_light(settings.leave_out, selection, _light(exposures, preparation))
         exposures = _exposures(settings, frames, masks, hints.mask_ignores, selection, source)
     if not len(exposures):
         raise DataError(f"{source}: leave_out leaves none of {selection.num} patterns")
@@ -106,7 +108,7 @@ def _read_scan(settings: FileDiffraction, file: ArrayFile, hints: ReaderHints) -
     def in_pixels(points_N2: NDArray[np.float64], name: str) -> NDArray[np.float64]:
         places = selection.places(len(points_N2))
         if places is None:
-            raise DataError(f"{source}: {name}: {_do_not_match(selection, len(frames), len(points_N2))}")
+            raise DataError(f"{source}: {name}: {_do_not_match(settings, selection, len(frames), len(points_N2))}")
         swapped = settings.positions_order == "column_row"
         turned_N2 = oriented(points_N2[places], swapped, settings.positions_flip, settings.positions_rotation_deg)
         return turned_N2 * scale
@@ -142,6 +144,8 @@ def _read_scan(settings: FileDiffraction, file: ArrayFile, hints: ReaderHints) -
         positions_unit=settings.positions_unit,
         positions_dtype="float64" if dtype is None else dtype.name,
         positions_rounding=_rounding(points_N2, dtype) * float(np.max(scale)),
+        prepare=prepare,
+        leave_out=settings.leave_out,
     )
     return Recording(PreparedPatterns(exposures, preparation, file.random_access, file.reading), scan)
 
@@ -189,7 +193,7 @@ def _selection(
     selection = by_name(given, max(num_frames, len(points_N2)), marks_N, file.source)
     for length in (num_frames, len(points_N2)):
         if selection.places(length) is None:
-            raise DataError(f"{file.source}: {_do_not_match(selection, num_frames, len(points_N2))}")
+            raise DataError(f"{file.source}: {_do_not_match(settings, selection, num_frames, len(points_N2))}")
     if given.without_position:
         places = selection.places(len(points_N2))
         lost_K = ~np.isfinite(points_N2[places]).all(axis=1)
@@ -197,13 +201,14 @@ def _selection(
     return selection
 
 
-def _do_not_match(selection: Selection, num_frames: int, num_points: int) -> str:
+def _do_not_match(settings: FileDiffraction, selection: Selection, num_frames: int, num_points: int) -> str:
     few = min(num_frames, num_points)
+    line = Lines(leave_out=settings.leave_out).leave_out(points=[f"{few}:"])
     left = f", and leave_out names {selection.num - len(selection.named_K)} of them" * (not selection.is_all)
     return (
         f"{num_frames} patterns but positions of shape ({num_points}, 2){left}; there must be one (row, column) for "
         f"each pattern: check the names of both arrays. If they are right and the last ones have no partner, leave "
-        f'these out: leave_out = {{ points = ["{few}:"] }}; if others have none, name those'
+        f"these out: {line}; if others have none, name those"
     )
 
 
@@ -227,14 +232,23 @@ def _exposures(
     return Exposures(frames, places, masks, good, 0 if settings.prepare.mask is not None else ignored)
 
 
-def _totals(exposures: Exposures, preparation: Preparation) -> NDArray[np.float64]:
-    """Return the total of each pattern, over the pixels that count."""
-    totals = np.empty(len(exposures))
+def _light(exposures: Exposures, preparation: Preparation) -> NDArray[np.float64]:
+    """Return the total of each pattern, as if all pixels that count had been measured in it."""
     step = max(1, _TOTALLED_AT_ONCE // prod(exposures.frame_shape))
-    for start in range(0, len(exposures), step):
-        patterns_BYX = preparation(*exposures[slice(start, min(start + step, len(exposures)))])
-        totals[start : start + step] = np.nansum(patterns_BYX, axis=(1, 2), dtype=np.float64)
-    return totals
+
+    def pieces() -> Iterator[NDArray[np.float32]]:
+        for start in range(0, len(exposures), step):
+            yield preparation(*exposures[slice(start, min(start + step, len(exposures)))])
+
+    totals, sum_YX, times_YX = [], np.zeros(preparation.shape), np.zeros(preparation.shape, np.int64)
+    for patterns_BYX in pieces():
+        totals.append(np.nansum(patterns_BYX, axis=(1, 2), dtype=np.float64))
+        sum_YX += np.nansum(patterns_BYX, axis=0, dtype=np.float64)
+        times_YX += (~np.isnan(patterns_BYX)).sum(axis=0)
+    totals_N, mean_YX = np.concatenate(totals), sum_YX / np.maximum(times_YX, 1)
+    if (times_YX == len(exposures)).all() or not mean_YX.sum() > 0:
+        return totals_N
+    return light(pieces(), totals_N, mean_YX)
 
 
 def _raster(settings: FileDiffraction, frames: Frames, source: str) -> NDArray[np.float64]:
@@ -253,7 +267,7 @@ def _raster(settings: FileDiffraction, frames: Frames, source: str) -> NDArray[n
         raise DataError(
             f"{source}: a raster of {shape[0]} × {shape[1]} has {shape[0] * shape[1]} points, but there are "
             f"{frames.shape[0]} patterns; change raster.shape, or leave out the last ones, if these have no partner: "
-            f'leave_out = {{ points = ["{few}:"] }}'
+            f"{Lines(leave_out=settings.leave_out).leave_out(points=[f'{few}:'])}"
         )
     step = given.step if isinstance(given.step, tuple) else (given.step, given.step)
     return raster(shape, step, given.snake)
@@ -283,6 +297,7 @@ def _preparation(
         bad_above=prepare.bad_above,
         beyond_is_dark=prepare.beyond_detector == "dark",
     )
+    _check_background(background, whole, prepare.background, file.source)
     beam = _beam(settings, exposures, whole, file.source)
     shape = [_size(settings, which, frame[which]) for which in (0, 1)]
     rows, columns = (
@@ -293,6 +308,21 @@ def _preparation(
         _cropped(each, _kept(settings, which, frame[which]), shape[which]) for which, each in enumerate((rows, columns))
     ]
     return attrs.evolve(whole, rows=kept[0], columns=kept[1])
+
+
+def _check_background(
+    background: NDArray[np.float32] | None, whole: Preparation, name: float | str | None, source: str
+) -> None:
+    """Check that a background is a number wherever pixels count: they would be lost, or spoil their pattern."""
+    if background is None or np.isfinite(background).all():
+        return
+    lost_VU = np.broadcast_to(~np.isfinite(background), whole.stored_shape) & whole.used()
+    if lost_VU.any():
+        row, column = np.argwhere(lost_VU)[0].tolist()
+        raise DataError(
+            f"{source}: {name} (prepare.background) is not finite at {int(lost_VU.sum())} pixels that count, the first "
+            f"is [{row}, {column}]: mark these pixels as bad (prepare.mask, prepare.bad_pixels), or give a number there"
+        )
 
 
 def _kept(settings: FileDiffraction, which: int, stored: int) -> int:
