@@ -371,7 +371,7 @@ def test_a_dim_pattern_is_found_behind_masks(tmp_path: Path) -> None:
     counts[7] = np.round(counts[7] / 40)
     data = settings(written(tmp_path, counts, masks=masks), prepare={"mask": "masks"})
     (said,) = doubts(data)
-    assert "median total (7): leave them out" in said
+    assert "a twentieth of the median total (7): leave them out" in said
     assert "leave_out = { below = 0.1 }" in said
     assert checked(settings(data.path, prepare={"mask": "masks"}, leave_out=LeaveOut(below=0.1)).read()).scan.left_out
 
@@ -387,3 +387,15 @@ def test_values_that_are_told_to_be_bad_are_counted_and_those_that_cannot_occur_
         "-1, which uint32, the type of the patterns, cannot hold; where -1 was stored as uint32"
         in (doubts(unsigned)[0])
     )
+
+
+def test_marks_below_a_noise_around_0_are_not_set_to_0_with_it(tmp_path: Path) -> None:
+    counts = COUNTS + GENERATOR.normal(0, 0.5, COUNTS.shape).astype(np.float32)
+    counts[:, 10] = -1e4
+    path = written(tmp_path, counts)
+    with pytest.raises(DataError, match=r"32 pixels are -10000, in all .* negative, down to -[1-4]\.") as caught:
+        doubts(settings(path))
+    assert line_of(str(caught.value)) == {"bad_values": [-10000], "background": 0}
+    (said,) = doubts(settings(path, prepare={"background": 0.0}))
+    assert line_of(said) == {"bad_values": [-10000], "background": 0}
+    assert doubts(settings(path, prepare=line_of(said))) == []

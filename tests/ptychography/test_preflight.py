@@ -120,6 +120,12 @@ def test_a_scan_that_lies_otherwise_is_named(right: str, wrong: str, paste: str)
         assert doubt.count(" = ") - doubt.count("(pattern_flip = ") == 1  # one line to paste
 
 
+@pytest.mark.parametrize("unit", ["pixels", "nm"])
+def test_positions_in_another_unit_are_named(right: str, unit: str) -> None:
+    (doubt,), _ = said(right, f'data.positions_unit="{unit}"')
+    assert 'paste [data] positions_unit = "angstrom"' in doubt
+
+
 @pytest.mark.slow
 def test_the_pair_that_no_loss_tells_apart_is_named_by_its_negative_phases(right: str) -> None:
     defocus = setting(right, "defocus_angstrom")

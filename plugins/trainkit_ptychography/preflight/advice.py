@@ -11,7 +11,7 @@ import numpy as np
 from trainkit import Data, Problem
 from trainkit_ptychography.preflight.geometry import BOTH_AXES, Geometry
 from trainkit_ptychography.preflight.sample import Sample
-from trainkit_ptychography.preflight.search import Change, Found, defocus_step_angstrom, sureness
+from trainkit_ptychography.preflight.search import Change, Found, defocus_step_angstrom, sureness, unit_factors
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.scans.files.kind import FileDiffraction
 
@@ -31,6 +31,7 @@ _NOT_REPAIRED = 0.5
 _SKEWED = 0.3  # skewness from which the sign of a phase is taken to be known
 _CLEARLY_SKEWED = 0.6
 _LONGEST_ELECTRON_WAVE = 0.12  # Å, 10 keV
+_NEAR_A_UNIT = 0.02
 _SNAP_DEG = 2.5  # an angle is not known better than that
 
 
@@ -83,10 +84,12 @@ def _doubts(found: Found, sample: Sample, data: Data, probe_is_trained: bool) ->
         yield _of_defocus(found, changes["defocus_change_angstrom"], sample)
     if "step_factor" in changes:
         factor = found.geometry.step_factor
+        near = [unit for unit, each in unit_factors(sample).items() if abs(each / factor - 1) < _NEAR_A_UNIT]
+        unit = f'paste [data] positions_unit = "{near[0]}"; or ' if near and isinstance(data, FileDiffraction) else ""
         yield _doubt(
             f"patterns fit better if scan points are {factor:.3g} times as far apart as told "
-            f"({_figures(changes['step_factor'], found)}): check the scan's step and positions_unit, or pixel size and "
-            "semiangle_mrad together"
+            f"({_figures(changes['step_factor'], found)}): {unit}check the scan's step and positions_unit, or pixel "
+            "size and semiangle_mrad together"
         )
     if "detector_factor" in changes:
         yield _of_detector(found, changes["detector_factor"], sample, data)

@@ -15,10 +15,16 @@ import numpy as np
 from trainkit_ptychography.physics.trial import Trial
 from trainkit_ptychography.preflight.geometry import ORIENTATIONS, Geometry
 from trainkit_ptychography.preflight.sample import Sample
-from trainkit_ptychography.scans.sampling import bright_radius, disc_radius, mirrored_where_hidden
+from trainkit_ptychography.scans.positions import likely_steps
+from trainkit_ptychography.scans.sampling import (
+    bright_radius,
+    disc_radius,
+    mirrored_where_hidden,
+    neighbour_distances,
+)
 
 _SURE = 6.0  # standard errors
-_DECISIVE = 0.6  # of the best gain: no other orientation is near
+_DECISIVE = 0.6  # of the best gain: nothing else is near
 _WIDE_STEPS, _NEAR_STEPS = (0.8, 1.25), (0.9, 1.1)
 _COARSE_ROTATION, _FINE_ROTATIONS = 22.5, (11.25, 5.0, 2.5)
 _NOT_THE_DISC = 0.04  # by how much the measured radius of the bright disc may be off
@@ -95,6 +101,14 @@ def largest_defocus_angstrom(sample: Sample) -> float:
     return min(sample.part.intensities_NYX.shape[1:]) * size / (2e-3 * semiangle)
 
 
+def unit_factors(sample: Sample) -> dict[str, float]:
+    """Return the units that positions may have instead -> by what the distances of points would grow."""
+    scan, room = sample.scan, min(sample.part.intensities_NYX.shape[1:])
+    step = float(np.median(neighbour_distances(scan.positions_N2)))
+    likely = likely_steps(step, scan.positions_unit, scan.pixel_size_angstrom, room) if step > 0 else {}
+    return {unit: pixels / step for unit, pixels in likely.items()}
+
+
 class Search:
     """The search over geometries.
 
@@ -117,7 +131,11 @@ class Search:
     def __call__(self) -> Found:
         """Return what was found."""
         told = self.trial(Geometry())
-        best = self._disc(Geometry())
+        best = self._searched(self._disc(Geometry()))
+        best = self._other_unit(best).folded()
+        return Found(told, best, self.trial(best), tuple(self._changes(best)), visibility(self.trial(best)))
+
+    def _searched(self, best: Geometry) -> Geometry:
         for _ in range(2):  # what a wrong value of one property hides of another shows the second time
             before = best
             best = self._orientation(best)
@@ -126,8 +144,7 @@ class Search:
             best = self._steps(best)
             if best == before or visibility(self.trial(best)) < _SURE:
                 break
-        best = best.folded()
-        return Found(told, best, self.trial(best), tuple(self._changes(best)), visibility(self.trial(best)))
+        return best
 
     def _better(self, best: Geometry, *others: Geometry) -> Geometry:
         return min((best, *others), key=lambda each: self.trial(each).misfit)
@@ -155,6 +172,12 @@ class Search:
                 fitting = self._better(fitting, *(attrs.evolve(fitting, **{name: each}) for each in near))
             found.append(fitting)
         return self._better(best, *found)
+
+    def _other_unit(self, best: Geometry) -> Geometry:
+        """Take positions to be in another unit, if all else that was found explains little of what that explains."""
+        others = [Geometry(step_factor=each) for each in unit_factors(self._sample).values()]
+        found = self._better(best, *others)
+        return self._searched(found) if self.trial(best).gain < _DECISIVE * self.trial(found).gain else best
 
     def _orientation(self, best: Geometry) -> Geometry:
         turned = [attrs.evolve(best, swapped=swapped, flips=flips) for swapped, flips in ORIENTATIONS]

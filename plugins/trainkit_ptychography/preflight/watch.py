@@ -95,8 +95,8 @@ def _no_better(misfit_P: NDArray[np.float64], empty_P: NDArray[np.float64], kind
         return None
     return (
         f"the reconstruction fits {kind} no better than an empty object does with the same probe (misfit "
-        f"{misfit_P.mean():.3g}, empty {empty_P.mean():.3g}): check the geometry with check --data, and the learning "
-        "rates"
+        f"{misfit_P.mean():.3g}, empty {empty_P.mean():.3g}): check the geometry with check --data, the learning "
+        "rates, and whether the patterns show a specimen at all"
     )
 
 

@@ -36,6 +36,7 @@ _BEYOND = 2.5  # times the brightest light, for outliers in time
 _SURELY_HOT = 20.0  # times the second brightest neighbour, where the direct beam may be
 _SURE = 6.0  # standard errors
 _HARMS = 2e-5  # of a pattern's total
+_FAR = 2.0  # times the lowest value of a noise
 _NOISY = 0.2  # of the pixels: if as many are negative at times, that is noise
 _GAP = 12  # pixels, up to which an unlit place between lit ones is a gap
 _LISTED = 200  # pixels that a line names
@@ -220,7 +221,7 @@ def doubts_of_pixels(found: Pixels, lines: Lines, number: Callable[[int], int] =
         level_VU = np.where(hot_VU, np.nan, level_VU)
     weak_VU = _weak(found, lit_KVU, level_VU) & ~dark_VU & ~marked_VU
     if weak_VU.any():
-        yield f"{_pixels(weak_VU)} much darker than all of their neighbours in the bright disc; {paste(weak_VU, lines)}"
+        yield f"{_pixels(weak_VU)} much darker than all neighbours in the bright disc; {paste(weak_VU, lines)}"
     if found.repeated and found.whole and len(found.repeated) < found.total - 1:
         num, numbers = len(found.repeated), [number(each) for each in found.repeated]
         what = "1 pattern is equal to the one before" if num == 1 else f"{num} patterns are equal to the one before"
@@ -265,14 +266,18 @@ def _can_hold(dtype: np.dtype[Any], value: float) -> bool:
 
 
 def _marked(found: Pixels, lines: Lines) -> Iterator[tuple[str, NDArray[np.bool_]]]:
-    negative_VU = found.negative_VU > 0
+    flags = _flags(found)
+    if flags:
+        flag_VU = found.low_VU <= max(flags)
+        yield _of_values(found, flags, np.where(flag_VU, found.negative_VU, 0), lines), flag_VU
+    negative_VU = (found.negative_VU > 0) & (found.low_VU > max(flags, default=-np.inf))
     if negative_VU.any():
         if _are_marks(found):
             values = sorted(found.negative, reverse=True)
             yield _of_values(found, values, found.negative_VU, lines), negative_VU
         elif not found.clips:
             share = found.negative_VU.sum() / max(1, found.seen_VU.sum())
-            low = min(found.negative)
+            low = min(each for each in found.negative if each not in flags)
             yield (
                 f"{100 * share:.2g} % of all values are negative, down to {low:.4g}, as a noise around 0 has it when a "
                 f"dark level was subtracted; {lines.prepare(background=0.0)} sets these to 0 (better is a detector's "
@@ -290,6 +295,16 @@ def _marked(found: Pixels, lines: Lines) -> Iterator[tuple[str, NDArray[np.bool_
                 f"{lines.prepare(bad_values=[value])}",
                 times_VU > 0,
             )
+
+
+def _flags(found: Pixels) -> list[float]:
+    """Return values that some pixels have in all frames, far below a noise around 0 that others have."""
+    fixed_VU = (found.low_VU == found.high_VU) & (found.low_VU < 0) & (found.negative_VU == found.num)
+    noise_VU = (found.negative_VU > 0) & ~fixed_VU
+    if found.num < 8 or not fixed_VU.any() or noise_VU.sum() <= _NOISY * found.used_VU.sum():
+        return []
+    lowest = float(found.low_VU[noise_VU].min())
+    return sorted({each for each in found.low_VU[fixed_VU].tolist() if each < _FAR * lowest}, reverse=True)
 
 
 def _are_marks(found: Pixels) -> bool:

@@ -31,13 +31,20 @@ def likely_unit(step: float, unit: str, pixel_size_angstrom: float | None, room:
         pixel_size_angstrom: Size of an object pixel; None: not known.
         room: Pixels along a pattern's shorter side: a likely step is between 0.1 and half of them.
     """
-    said = in_unit(step, unit, pixel_size_angstrom)
-    likely = []
-    for other in (*ANGSTROM, "pixels"):
-        one = in_unit(1.0, other, pixel_size_angstrom)
-        if other != unit and said is not None and one is not None and 0.1 <= said / one <= room / 2:
-            likely.append(f'positions_unit = "{other}" would make it {said / one:.3g} pixels')
+    likely = [
+        f'positions_unit = "{other}" would make it {pixels:.3g} pixels'
+        for other, pixels in likely_steps(step, unit, pixel_size_angstrom, room).items()
+    ]
     return "; " + ", ".join(likely) if likely else ""
+
+
+def likely_steps(step: float, unit: str, pixel_size_angstrom: float | None, room: int) -> dict[str, float]:
+    """Return the other units that would give a likely step -> that step in pixels; arguments as for `likely_unit`."""
+    said = in_unit(step, unit, pixel_size_angstrom)
+    ones = {other: in_unit(1.0, other, pixel_size_angstrom) for other in (*ANGSTROM, "pixels") if other != unit}
+    if said is None:
+        return {}
+    return {other: said / one for other, one in ones.items() if one is not None and 0.1 <= said / one <= room / 2}
 
 
 def raster(shape: tuple[int, int], step: tuple[float, float], snake: bool) -> NDArray[np.float64]:

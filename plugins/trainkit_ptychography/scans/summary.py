@@ -202,14 +202,14 @@ def _doubts_of_patterns(checked: Checked, lines: Lines) -> Iterator[str]:
         )
     median = float(np.median(light_N[~empty_N]))
     for those_N, what, limit in (
-        ((light_N < _DIM * median) & ~empty_N, "less than a twentieth", {"below": 0.1}),
+        ((light_N < _DIM * median) & ~empty_N, "less than a twentieth of", {"below": 0.1}),
         (light_N > _BRIGHT * median, f"more than {_BRIGHT:.0f} times", {"above": _BRIGHT}),
     ):
         if those_N.any():
             numbers = [scan.number(each) for each in np.flatnonzero(those_N)[:8].tolist()]
             more = " …" if those_N.sum() > len(numbers) else ""
             yield (
-                f"{int(those_N.sum())} of {len(patterns)} patterns hold {what} of the median total "
+                f"{int(those_N.sum())} of {len(patterns)} patterns hold {what} the median total "
                 f"({', '.join(map(str, numbers))}{more}): leave them out if the beam was off or the detector failed, "
                 f"{lines.leave_out(**limit)}"
             )
