@@ -26,6 +26,19 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_charts() -> Iterator[None]:
+    """Let runs in the process of the tests draw no ``progress.png``: it takes longer than all else in a small run.
+
+    The chart has tests of its own (core/test_hooks.py), and runs in other processes draw it.
+    """
+    from trainkit.engine.every_run import progress_chart
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress_chart, "draw", lambda *_: None)
+        yield
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m is looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark by one rule each: `data` takes the fixture `shared_data`, `fast` is what is not `slow`."""

@@ -155,14 +155,14 @@ def import_class(path: str, what: str) -> type[Any]:
 def _scan() -> tuple[tuple[str, RegisteredComponent], ...]:
     found: dict[tuple[str, str, str], RegisteredComponent] = {}
     for distribution in distributions():
-        name = distribution.name or "unknown"
-        for point in _entry_points(distribution):
-            if point.group.startswith("trainkit."):
-                # A source tree with an egg-info beside an installed copy shows one distribution twice.
-                key = (_normal(name), point.group, point.name)
-                found.setdefault(
-                    key, RegisteredComponent(point.name, point.value, name, distribution.version or "unknown")
-                )
+        points = [point for point in _entry_points(distribution) if point.group.startswith("trainkit.")]
+        if not points:
+            continue  # before the name is asked for: it stands in a file that takes long to parse
+        name, version = distribution.name or "unknown", distribution.version or "unknown"
+        for point in points:
+            # A source tree with an egg-info beside an installed copy shows one distribution twice.
+            key = (_normal(name), point.group, point.name)
+            found.setdefault(key, RegisteredComponent(point.name, point.value, name, version))
     return tuple((group, each) for (_, group, _), each in found.items())
 
 

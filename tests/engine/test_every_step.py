@@ -15,7 +15,6 @@ from same import differences, trained
 from trainkit import State
 from trainkit.checkpoint import file as checkpoint
 from trainkit.console import Console
-from trainkit.engine.every_run import progress_chart
 from trainkit.engine.resume import resume
 from trainkit.engine.start import start
 from trainkit.recipe.resolve import resolve_text
@@ -167,7 +166,6 @@ CASES = [
 @pytest.fixture(autouse=True)
 def _saved_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(progress_chart, "draw", lambda *_: None)  # else it takes most of the time of hundreds of runs
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     recorder.ACTIONS.clear()
     recorder.ACTIONS["step_end"] = lambda state: state.save("every step")
@@ -199,6 +197,7 @@ def prove(text: str, *sets: str) -> int:
 
 
 @pytest.mark.slow
+@pytest.mark.no_cover  # hundreds of runs through code that other tests cover
 @pytest.mark.parametrize(("client", "schedule", "sets"), CASES, ids=lambda value: str(value) if value else "-")
 def test_it_ends_with_the_same_bits_from_every_step(client: str, schedule: str, sets: tuple[str, ...]) -> None:
     assert prove(CLIENTS[client], SCHEDULES[schedule], *sets) >= 8

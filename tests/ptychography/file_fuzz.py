@@ -1,4 +1,4 @@
-"""Damaged HDF5 and NumPy files: each is read, or refused in one sentence, within seconds of CPU time.
+"""Damaged HDF5, CXI and NumPy files: each is read, or refused in one sentence, within seconds of CPU time.
 
     python tests/ptychography/file_fuzz.py                      # 10,000 of each kind
     python tests/ptychography/file_fuzz.py hdf5 --number 500 --first 2000
@@ -17,8 +17,9 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,12 +29,22 @@ _MEMORY = 4 * 2**30
 _HEADER = 3000  # bytes at the beginning (and end), where most damage is done
 
 
+_ENDINGS = {"hdf5": "h5", "cxi": "cxi", "npz": "npz"}
+
+
 class Failure(NamedTuple):
     """A file that was neither read nor refused."""
 
     kind: str
     number: int
     what: str
+
+
+class Outcome(NamedTuple):
+    """What became of many files."""
+
+    failures: list[Failure]
+    refused: int
 
 
 def originals(kind: str, folder: Path) -> list[bytes]:
@@ -54,6 +65,15 @@ def originals(kind: str, folder: Path) -> list[bytes]:
     for number, (libver, layout) in enumerate((libver, each) for libver in ("earliest", "latest") for each in layouts):
         path = folder / f"original_{number}.h5"
         with h5py.File(path, "w", libver=libver) as file:
+            if kind == "cxi":
+                detector = file.create_group("entry_1/instrument_1/detector_1")
+                detector.create_dataset("data", data=patterns, **layout)
+                detector["distance"], detector["x_pixel_size"] = 1.0, 1e-4
+                file["entry_1/instrument_1/source_1/energy"] = 1e-15  # J
+                metres = np.pad(points, ((0, 0), (0, 1))) * 1e-6
+                file["entry_1/sample_1/geometry_1/translation"] = metres
+                found.append(path)
+                continue
             file.create_dataset("entry/data", data=patterns, **layout)
             file["entry/points"], file["entry/data"].attrs["units"] = points, "counts"
             file["data"], file["points"] = h5py.SoftLink("/entry/data"), h5py.SoftLink("entry/points")
@@ -61,8 +81,8 @@ def originals(kind: str, folder: Path) -> list[bytes]:
             virtual[:] = h5py.VirtualSource(".", "entry/data", (12, 8, 8))
             file.create_virtual_dataset("entry/virtual", virtual)
             file["mask"] = np.eye(8, dtype="u1")
-        found.append(path.read_bytes())
-    return found
+            found.append(path)
+    return [path.read_bytes() for path in found]
 
 
 def _archives(patterns: np.ndarray, points: np.ndarray) -> list[bytes]:
@@ -111,39 +131,51 @@ def damaged(original: bytes, number: int) -> bytes:
     return bytes(content)
 
 
-def attempt(kind: str, path: Path) -> None:
-    """Look at a file as ``check --data`` does. Whatever is raised but a `TrainkitError` is a fault."""
+def is_refused(kind: str, path: Path) -> bool:
+    """Look at a file as ``check --data`` does; return whether it is refused.
+
+    Whatever is raised but a `TrainkitError` is a fault.
+    """
     from trainkit import TrainkitError
+    from trainkit_ptychography.scans.files.cxi import CXIDiffraction
     from trainkit_ptychography.scans.files.hdf5 import HDF5Diffraction
     from trainkit_ptychography.scans.files.numpy import NumPyDiffraction
 
-    for name in ("data", "entry/virtual") if kind == "hdf5" else ("data",):
+    made: dict[str, Callable[[], list[Any]]] = {
+        "hdf5": lambda: [
+            HDF5Diffraction(path=path, patterns=name, positions="points", positions_unit="pixels")
+            for name in ("data", "entry/virtual")
+        ],
+        "cxi": lambda: [CXIDiffraction(path=path)],
+        "npz": lambda: [NumPyDiffraction(path=path)],
+    }
+    refused = False
+    for data in made[kind]():
         try:
-            if kind == "hdf5":
-                data = HDF5Diffraction(path=path, patterns=name, positions="points", positions_unit="pixels")
-                list(data.inspect(None, "all"))  # type: ignore[arg-type]
-            else:
-                list(NumPyDiffraction(path=path).inspect(None, "all"))  # type: ignore[arg-type]
+            list(data.inspect(None, "all"))
         except TrainkitError as error:
+            refused = True
             if "\x1b" in str(error) or len(str(error)) > 20_000:
                 raise AssertionError("the message is not fit for a terminal") from error
+    return refused
 
 
 def child(kind: str, first: int, last: int) -> None:
-    """Try files one after the other; print the number of each before it is read, and what went wrong."""
+    """Try files one after the other; print the number of each before it is read, and what became of it."""
     for number in (signal.SIGPROF, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)  # ends the process, even within the HDF5 library
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     with tempfile.TemporaryDirectory() as folder:
         whole = originals(kind, Path(folder))
         for number in range(first, last):
-            path = Path(folder) / f"{number}.{'h5' if kind == 'hdf5' else 'npz'}"
+            path = Path(folder) / f"{number}.{_ENDINGS[kind]}"
             path.write_bytes(damaged(whole[number % len(whole)], number))
             print(number, flush=True)
             signal.setitimer(signal.ITIMER_PROF, _SECONDS)
             signal.alarm(_WAITING)
             try:
-                attempt(kind, path)
+                if is_refused(kind, path):
+                    print("refused", flush=True)
             except Exception as error:
                 print(f"! {type(error).__name__}: {error}"[:300].replace("\n", " "), flush=True)
             signal.setitimer(signal.ITIMER_PROF, 0)
@@ -151,9 +183,10 @@ def child(kind: str, first: int, last: int) -> None:
             path.unlink()
 
 
-def fuzz(kind: str, number: int, first: int = 0) -> list[Failure]:
-    """Try damaged files in child processes, and return those that were neither read nor refused."""
+def fuzz(kind: str, number: int, first: int = 0) -> Outcome:
+    """Try damaged files in child processes."""
     failures: list[Failure] = []
+    refused = 0
     at, last = first, first + number
     while at < last:
         command = [sys.executable, __file__, kind, "--child", str(at), str(last)]
@@ -163,19 +196,21 @@ def fuzz(kind: str, number: int, first: int = 0) -> list[Failure]:
                 failures.append(Failure(kind, at, line[2:]))
             elif line.isdigit():
                 at = int(line)
+            elif line == "refused":
+                refused += 1
         if run.returncode == 0:
             break
         hangs = run.returncode in (-signal.SIGPROF, -signal.SIGALRM)
         what = "hangs" if hangs else f"ends the process ({run.returncode}) {run.stderr[-300:]}"
         failures.append(Failure(kind, at, what))
         at += 1
-    return failures
+    return Outcome(failures, refused)
 
 
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kinds", nargs="*", metavar="hdf5|npz")
+    parser.add_argument("kinds", nargs="*", metavar="hdf5|cxi|npz")
     parser.add_argument("--number", type=int, default=10_000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--child", type=int, nargs=2)
@@ -183,10 +218,12 @@ def main() -> None:
     if given.child:
         child(given.kinds[0], *given.child)
         return
-    failures = [each for kind in given.kinds or ("hdf5", "npz") for each in fuzz(kind, given.number, given.first)]
+    outcomes = [fuzz(kind, given.number, given.first) for kind in given.kinds or _ENDINGS]
+    failures = [failure for outcome in outcomes for failure in outcome.failures]
     for failure in failures:
         print(f"{failure.kind} {failure.number}: {failure.what}")
-    print(f"{given.number} files of each kind, {len(failures)} neither read nor refused")
+    refused = sum(outcome.refused for outcome in outcomes)
+    print(f"{given.number} files of each kind, {refused} refused, {len(failures)} neither read nor refused")
     sys.exit(bool(failures))
 
 

@@ -320,6 +320,7 @@ def test_the_finest_level_is_as_fine_as_it_is_told(
 
 
 @pytest.mark.slow
+@pytest.mark.no_cover
 def test_it_reconstructs_a_monolayer_at_least_as_well_as_asked(shared_data: Path) -> None:
     recipe = ROOT / "recipes" / "ptycho_mos2_hash.toml"
     sets = (f"data.path={shared_data / 'ptychography' / 'mos2_sim.h5'}", "checkpoint.every_epochs=100")
