@@ -6,6 +6,8 @@ order of sets (``PYTHONHASHSEED``), as two calls of the command do.
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import os
 import subprocess
@@ -60,10 +62,10 @@ class Warm:
 
 
 def _serve() -> None:
-    import importlib
-
     for name in IMPORTS:
         importlib.import_module(name)
+    gc.collect()
+    gc.freeze()  # else each child's collector writes to, and so copies, all that was imported
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
