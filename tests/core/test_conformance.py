@@ -42,6 +42,8 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "trainkit.data/brats": {"path": Path("cases")},
     "trainkit.data/msd": {"path": Path("Task04_Hippocampus")},
     "trainkit.data/datalist": {"path": Path("datalist.json")},
+    "trainkit.data/image_folder": {"path": Path("cases")},
+    "trainkit.data/image_table": {"path": Path("cases.csv")},
     "trainkit.data/totalsegmentator": {"path": Path("subjects"), "structures": ("liver", "spleen")},
     "trainkit.segmentation.splits/file": {"path": Path("splits.json")},
     "trainkit.models/single_slice_ptychography": {"probe": Aperture()},

@@ -15,7 +15,7 @@ import numpy as np
 
 from trainkit import DataError
 from trainkit_segmentation.cases.labels import Labels, encode_masks, encode_values
-from trainkit_segmentation.files.header import Array, Header, grid_difference
+from trainkit_segmentation.files.header import Array, Header, grid_difference, with_spacing
 from trainkit_segmentation.files.images import (
     files_of,
     read_header,
@@ -28,6 +28,11 @@ _Read = TypeVar("_Read")
 _HOW_TO_TAKE_THE_IMAGES = (
     "; its header has no geometry: if its voxels are those of the image in the same order, set "
     "data.labels_on_image_grid = true"
+)
+
+_NO_SPACING = (
+    "the file does not say how large a pixel is, and 1 mm is taken; give it, or confirm it, with "
+    "data.file_spacing_mm = [1.0, 1.0, 1.0]"
 )
 
 
@@ -146,6 +151,7 @@ class FileCase:
         class_channels: If each channel of the label is the mask of a class: the channel of each class.
         has_background_channel: Whether channel 0 of such a label is the mask of what is of no class.
         label_on_image_grid: Whether the label is on the image's voxels, whatever its header says.
+        spacing_mm: Size of a voxel of files that do not say it.
     """
 
     name: str
@@ -158,6 +164,7 @@ class FileCase:
     class_channels: tuple[int, ...] = ()
     has_background_channel: bool = False
     label_on_image_grid: bool = False
+    spacing_mm: tuple[float, float, float] | None = None
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -175,6 +182,8 @@ class FileCase:
         others: dict[str, Any] = {"readers": names} if (names := readers_of_others(self.paths)) else {}
         if self.class_channels:
             others |= {"class_channels": list(self.class_channels), "label_channels": self.label_channels}
+        if self.spacing_mm is not None:
+            others["spacing_mm"] = list(self.spacing_mm)
         return {"images": len(self.images), "masks": len(self.masks), "channels": self.channels} | grid | others
 
     def inspect(self) -> CaseReport:
@@ -182,7 +191,7 @@ class FileCase:
         headers, problems = [], []
         for path in self.paths:
             try:
-                headers.append(read_header(path))
+                headers.append(with_spacing(read_header(path), self.spacing_mm))
             except DataError as error:
                 problems.append(str(error))
         if len(headers) == len(self.paths):
@@ -198,6 +207,8 @@ class FileCase:
             if each.open_question and (is_image or not self.label_on_image_grid):
                 questions.setdefault(each.open_question, []).append("image" if is_image else "label")
         doubts += [f"{' and '.join(dict.fromkeys(of))}: {question}" for question, of in questions.items()]
+        if headers and headers[0].has_no_spacing:
+            doubts.append(_NO_SPACING)
         first = headers[0] if headers else None
         return CaseReport(
             first.shape if first else None,
@@ -213,7 +224,8 @@ class FileCase:
         targets = _each([self.label] if self.label else self.masks, read_integers, problems)
         if problems:
             raise DataError("; ".join(problems))
-        if problems := self._mismatches([*(header for header, _ in images), *(each.header for each in targets)]):
+        headers = [with_spacing(each, self.spacing_mm) for each, _ in images]
+        if problems := self._mismatches([*headers, *(with_spacing(each.header, self.spacing_mm) for each in targets)]):
             raise DataError("; ".join(problems))
         if self.class_channels:
             masks_CXYZ = targets[0].values_CXYZ != 0
@@ -227,7 +239,7 @@ class FileCase:
             label_codes_XYZ, class_table = encode_masks([each.values_CXYZ[0] != 0 for each in targets], labels)
         image_CXYZ = np.concatenate([voxels_CXYZ for _, voxels_CXYZ in images]).astype(np.float32, copy=False)
         off = max(each.off for each in targets)
-        return Volume(image_CXYZ, label_codes_XYZ, class_table, images[0][0].affine, off)
+        return Volume(image_CXYZ, label_codes_XYZ, class_table, headers[0].affine, off)
 
     def _mismatches(self, headers: Sequence[Header]) -> list[str]:
         found = []
@@ -250,11 +262,9 @@ class FileCase:
         return found
 
 
-def on_image_grids(listing: CaseList) -> CaseList:
-    """Return the same cases, with labels that are on the voxels of their images, whatever their headers say."""
-    cases = tuple(
-        attrs.evolve(case, label_on_image_grid=True) if isinstance(case, FileCase) else case for case in listing.cases
-    )
+def read_as(listing: CaseList, **how: Any) -> CaseList:
+    """Return the same cases, with other settings of how their files are read."""
+    cases = tuple(attrs.evolve(case, **how) if isinstance(case, FileCase) else case for case in listing.cases)
     return attrs.evolve(listing, cases=cases)
 
 

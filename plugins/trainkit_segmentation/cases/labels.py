@@ -44,6 +44,16 @@ class Labels:
         return Labels(tuple(classes), self.exclusive, members)
 
 
+def one_value_each(values: Mapping[str, int]) -> Labels:
+    """Return the labels of classes that exclude each other.
+
+    Args:
+        values: Name of a class -> its label value. The background need not be there.
+    """
+    classes = tuple(name for name, value in values.items() if value != 0)
+    return Labels(classes, True, {0: ()} | {values[name]: (k,) for k, name in enumerate(classes)})
+
+
 def encode_values(values_XYZ: Array, labels: Labels) -> tuple[Array, Array | None]:
     """Return the label codes of a map of label values, and the class table if classes overlap.
 

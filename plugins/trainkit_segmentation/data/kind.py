@@ -35,6 +35,11 @@ def _each_names_some(
             raise ValueError(f'"{pattern}" must name at least one class, each once, got {list(classes)}')
 
 
+def _are_positive(instance: object, attribute: attrs.Attribute[Any], value: tuple[float, ...] | None) -> None:
+    if value is not None and not all(0 < each < float("inf") for each in value):
+        raise ValueError(f"{attribute.name} must be positive, got {list(value)}")
+
+
 @component
 class SegmentationData(Data):
     """Images with a label for each voxel.
@@ -58,6 +63,7 @@ class SegmentationData(Data):
             in metrics. In cases that no pattern fits, all were annotated.
         labels_on_image_grid: Whether labels are taken to be on the voxels of their images, whatever their headers say:
             for labels that a tool wrote without geometry. The number of voxels must be the same along each axis.
+        file_spacing_mm: Size of a voxel along x, y, z in files that do not say it, such as PNG. Not given: 1 mm each.
         split: Which cases are trained on, and which are validated.
         preprocessing: Changes of each case that are made once and cached.
         augmentation: Random changes of each patch.
@@ -82,6 +88,7 @@ class SegmentationData(Data):
     classes: tuple[str, ...] | None = attrs.field(default=None, validator=_names_each_once)
     annotated: Mapping[str, tuple[str, ...]] | None = attrs.field(default=None, validator=_each_names_some)
     labels_on_image_grid: bool = False
+    file_spacing_mm: tuple[float, float, float] | None = attrs.field(default=None, validator=_are_positive)
     split: Split = Fraction()
     preprocessing: Preprocessing = Preprocessing()
     augmentation: Augmentation = attrs.field(default=Augmentation(), metadata=KEEPS_VALUES)
@@ -105,7 +112,7 @@ class SegmentationData(Data):
         Raises:
             DataError: No case can be listed, two have one name, or there is no such class.
         """
-        from trainkit_segmentation.cases.case import on_image_grids
+        from trainkit_segmentation.cases.case import read_as
         from trainkit_segmentation.data.chosen_classes import only_classes
         from trainkit_segmentation.data.listed_folds import with_word_on_folds
         from trainkit_segmentation.data.one_hot import with_classes_in_channels
@@ -114,8 +121,7 @@ class SegmentationData(Data):
         names = [case.name for case in listing.cases]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise DataError(f"{listing.source}: several cases have one name: {some_of(twice)}")
-        if self.labels_on_image_grid:
-            listing = on_image_grids(listing)
+        listing = read_as(listing, label_on_image_grid=self.labels_on_image_grid, spacing_mm=self.file_spacing_mm)
         return only_classes(listing, self.classes)
 
     def doubt_about_batches(self, num_train: int) -> str | None:

@@ -13,20 +13,32 @@ _MOST_READ = 5  # labels whose values are looked at
 _MOST_SHOWN = 10
 
 
+def number_of_channels(images: Sequence[Sequence[Path]]) -> int:
+    """Return how many channels the first image has that can be read; 1, if none can.
+
+    Args:
+        images: The files of the image of each case.
+    """
+    for files in images[:_MOST_READ]:
+        try:
+            return sum(read_header(file).channels for file in files)
+        except DataError:  # reported when the case is read
+            continue
+    return 1
+
+
+def numbered_channels(number: int) -> tuple[str, ...]:
+    """Return names for channels of which nothing but their number is known."""
+    return ("image",) if number == 1 else tuple(f"channel_{k}" for k in range(number))
+
+
 def proposed_channels(images: Sequence[Sequence[Path]]) -> str:
     """Return a line for the recipe that names the channels.
 
     Args:
         images: The files of the image of each case.
     """
-    number = 1
-    for files in images[:_MOST_READ]:
-        try:
-            number = sum(read_header(file).channels for file in files)
-            break
-        except DataError:  # reported when the case is read
-            continue
-    names = ", ".join(f'"channel_{k}"' for k in range(number))
+    names = ", ".join(f'"{name}"' for name in numbered_channels(number_of_channels(images)))
     return f"data.channels = [{names}]"
 
 

@@ -29,6 +29,7 @@ class Header:
         corrections: Entries of the header that are not allowed, and what is taken instead.
         open_question: What the header leaves open, or contradicts, about where its axes point; None: nothing.
         has_no_form: Whether the header says nothing at all of orientation and origin.
+        has_no_spacing: Whether the header does not say how large a voxel is, and 1 mm is taken.
         names: Value of a label, or number of a channel if each is a mask -> the name that the file gives to it.
     """
 
@@ -39,6 +40,7 @@ class Header:
     corrections: tuple[str, ...] = ()
     open_question: str | None = None
     has_no_form: bool = False
+    has_no_spacing: bool = False
     names: Mapping[int, str] = attrs.field(factory=dict)
 
     @property
@@ -52,6 +54,19 @@ class Header:
         """Size of a voxel along each axis."""
         x, y, z = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
         return float(x), float(y), float(z)
+
+
+def with_spacing(header: Header, spacing_mm: tuple[float, float, float] | None) -> Header:
+    """Return a header with the size of a voxel that the recipe gives, if its file says none.
+
+    Args:
+        header: The header.
+        spacing_mm: Size of a voxel along each axis; None: the recipe gives none.
+    """
+    if spacing_mm is None or not header.has_no_spacing:
+        return header
+    affine = header.affine @ np.diag([*spacing_mm, 1.0])
+    return attrs.evolve(header, affine=affine, has_no_spacing=False)
 
 
 def grid_difference(one: Header, other: Header) -> str | None:

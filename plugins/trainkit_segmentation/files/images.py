@@ -108,6 +108,11 @@ def readable_endings() -> tuple[str, ...]:
     return tuple(sorted(endings, key=lambda each: (-len(each), each)))
 
 
+def can_be_read(path: Path) -> bool:
+    """Return whether a reader claims a file or folder."""
+    return any(reader.claims(path) for reader in _readers()[0].values())
+
+
 def readers_of_others(paths: Iterable[Path]) -> list[str]:
     """Return the packages, with their versions, whose readers read some files, other than this one."""
     readers, _ = _readers()

@@ -46,6 +46,14 @@ class SlidingWindow(Inference):
         model, size = recipe.model, self.window_size
         if size is not None and isinstance(model, SegmentationModel) and (reason := model.refusal(size)):
             yield Problem(reason, "window_size")
+        data = recipe.data
+        if size is not None and isinstance(model, SegmentationModel) and isinstance(data, SegmentationData):
+            flat = model.flat_axis(data.patch_size)
+            if flat != model.flat_axis(size):
+                planes = "planes" if flat is not None else "volumes"
+                yield Problem(
+                    f"the network is one of {planes}, as data.patch_size is, and windows are not", "window_size"
+                )
 
     def build(self, data: LiveSegmentation | SegmentationFacts) -> Callable[[nn.Module, Batch], Outputs]:
         """Make the function.

@@ -28,6 +28,7 @@ class AttentionUNet(LevelledUNet):
         Oktay et al., "Attention U-Net: learning where to look for the pancreas", arXiv:1804.03999 (2018).
     """
 
+    takes_planes: ClassVar[bool] = True
     decoder: ClassVar[str] = r"model\.1\.(.*\.)?(attention|upconv|merge)\."
     head: ClassVar[str] = r"model\.2\."
 
@@ -38,7 +39,7 @@ class AttentionUNet(LevelledUNet):
         from monai.networks.nets.attentionunet import AttentionUnet as Network
 
         return Network(
-            spatial_dims=3,
+            spatial_dims=self.spatial_dims(patch_size),
             in_channels=in_channels,
             out_channels=out_channels,
             channels=self.channels,

@@ -38,6 +38,7 @@ class DynUNet(SegmentationModel):
         Isensee et al., "nnU-Net: a self-configuring method …", Nature Methods 18 (2021) 203.
     """
 
+    takes_planes: ClassVar[bool] = True
     decoder: ClassVar[str] = r"upsamples\."
     head: ClassVar[str] = r"(output_block|deep_supervision_heads)\."
 
@@ -76,13 +77,18 @@ class DynUNet(SegmentationModel):
         """Make the network."""
         from monai.networks.nets.dynunet import DynUNet as Network
 
+        flat = self.flat_axis(patch_size)
+        kernels, strides = (
+            [tuple(each for axis, each in enumerate(of_level) if axis != flat) for of_level in levels]
+            for levels in (self.kernel_sizes or ((3, 3, 3),) * len(self.channels), self._strides())
+        )
         return Network(
-            spatial_dims=3,
+            spatial_dims=self.spatial_dims(patch_size),
             in_channels=in_channels,
             out_channels=out_channels,
-            kernel_size=self.kernel_sizes or ((3, 3, 3),) * len(self.channels),
-            strides=self._strides(),
-            upsample_kernel_size=self._strides()[1:],
+            kernel_size=kernels,
+            strides=strides,
+            upsample_kernel_size=strides[1:],
             filters=self.channels,
             deep_supervision=self.deep_supervision > 0,
             deep_supr_num=max(self.deep_supervision, 1),

@@ -42,6 +42,9 @@ class SegmentationModel(Model):
     head: ClassVar[str] = r"(?!)"
     """Pattern of the names of parameters whose shape depends on the number of classes; the default matches none."""
 
+    takes_planes: ClassVar[bool] = False
+    """Whether `network` makes a network of planes for patches that are one voxel thick; see `flat_axis`."""
+
     init_from: Path | None = attrs.field(default=None, metadata=INPUT_PATH)
     init_from_skip: tuple[str, ...] = ()
 
@@ -59,6 +62,18 @@ class SegmentationModel(Model):
         """Return the numbers that the size of a patch must be a multiple of, along each axis."""
         return (1, 1, 1)
 
+    def flat_axis(self, size: Size) -> int | None:
+        """Return the axis along which patches are one voxel thick, if the network is one of planes then; else None.
+
+        A network that takes such patches as volumes, since it is not coarsened along this axis, stays one of volumes.
+        """
+        flat = [axis for axis in range(3) if size[axis] == 1 and self.divisors()[axis] != 1]
+        return flat[0] if len(flat) == 1 and self.takes_planes else None
+
+    def spatial_dims(self, size: Size) -> int:
+        """Return the number of axes of the network for patches of a size: 2 if it is one of planes, else 3."""
+        return 3 if self.flat_axis(size) is None else 2
+
     def refusal(self, size: Size) -> str | None:
         """Return why the network cannot take patches of a size, and which it can; None if no reason is known.
 
@@ -67,9 +82,15 @@ class SegmentationModel(Model):
             >>> VNet().refusal((48, 48, 40))
             'a patch of 48 × 48 × 40 does not fit the network, which takes multiples of 16 × 16 × 16: 48 × 48 × 48 does'
         """
-        divisors = self.divisors()
+        flat = self.flat_axis(size)
+        divisors = tuple(1 if axis == flat else divisor for axis, divisor in enumerate(self.divisors()))
         if all(edge % divisor == 0 for edge, divisor in zip(size, divisors, strict=True)):
             return None
+        if 1 in size and not self.takes_planes:
+            return (
+                f"a patch of {shape_in_words(size)} is a plane, which the network does not take; unet, attention_unet, "
+                "dynunet, segresnet and swin_unetr do"
+            )
         fitting = tuple(-(-edge // divisor) * divisor for edge, divisor in zip(size, divisors, strict=True))
         return (
             f"a patch of {shape_in_words(size)} does not fit the network, which takes multiples of "
@@ -92,7 +113,10 @@ class SegmentationModel(Model):
 
     @abstractmethod
     def network(self, in_channels: int, out_channels: int, patch_size: Size) -> nn.Module:
-        """Make the network: (B, in_channels, X, Y, Z) -> (B, out_channels, X, Y, Z), or several of these."""
+        """Make the network: (B, in_channels, X, Y, Z) -> (B, out_channels, X, Y, Z), or several of these.
+
+        If the patch has a `flat_axis`, the network is one of planes: this axis is left out.
+        """
 
     def build(self, data: LiveSegmentation | SegmentationFacts) -> SegmentationNetwork:
         """Make the network for the data, and check that it takes patches of the data's size.
@@ -105,6 +129,7 @@ class SegmentationModel(Model):
         """
         from trainkit import load_weights
         from trainkit_segmentation.models.kind_live import SegmentationNetwork, check_patch
+        from trainkit_segmentation.models.planes import take_volumes
 
         if reason := self.refusal(data.patch_size):
             raise RecipeError(f"{reason}; set data.patch_size")
@@ -116,6 +141,8 @@ class SegmentationModel(Model):
                 f"{type(self).__name__}: {self.library} cannot make it for {data.num_channels} channels in, "
                 f"{out_channels} out and patches of {shape_in_words(data.patch_size)}: {type(error).__name__}: {error}"
             ) from error
+        if (flat := self.flat_axis(data.patch_size)) is not None:
+            take_volumes(network, flat)
         check_patch(network, data.num_channels, out_channels, data.patch_size)
         initialise = None
         if self.init_from is not None:

@@ -37,6 +37,7 @@ class SegResNet(SegmentationModel):
         Myronenko, "3D MRI brain tumor segmentation using autoencoder regularization", arXiv:1810.11654 (2018).
     """
 
+    takes_planes: ClassVar[bool] = True
     decoder: ClassVar[str] = r"up_(layers|samples)\."
     head: ClassVar[str] = r"conv_final\."
 
@@ -73,7 +74,7 @@ class SegResNet(SegmentationModel):
         from monai.networks.nets.segresnet import SegResNet as Network
 
         return Network(
-            spatial_dims=3,
+            spatial_dims=self.spatial_dims(patch_size),
             in_channels=in_channels,
             out_channels=out_channels,
             init_filters=self.init_filters,

@@ -36,6 +36,7 @@ class SwinUNETR(SegmentationModel):
     """
 
     requires: ClassVar[tuple[str, ...]] = ("monai", "safetensors", "einops")
+    takes_planes: ClassVar[bool] = True
     decoder: ClassVar[str] = r"decoder\d+\."
     head: ClassVar[str] = r"out\."
 
@@ -62,6 +63,7 @@ class SwinUNETR(SegmentationModel):
             in_channels=in_channels,
             out_channels=out_channels,
             feature_size=self.feature_size,
+            spatial_dims=self.spatial_dims(patch_size),
             depths=self.depths,
             num_heads=self.num_heads,
             use_checkpoint=self.recompute,

@@ -30,6 +30,7 @@ class UNet(LevelledUNet):
         Kerfoot et al., "Left-ventricle quantification using residual U-Net", STACOM (2018).
     """
 
+    takes_planes: ClassVar[bool] = True
     decoder: ClassVar[str] = r"model(\.1\.submodule)+\.2\."
     head: ClassVar[str] = r"model\.2\."
 
@@ -41,7 +42,7 @@ class UNet(LevelledUNet):
         from monai.networks.nets.unet import UNet as Network
 
         return Network(
-            spatial_dims=3,
+            spatial_dims=self.spatial_dims(patch_size),
             in_channels=in_channels,
             out_channels=out_channels,
             channels=self.channels,

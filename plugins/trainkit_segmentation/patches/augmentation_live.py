@@ -49,8 +49,11 @@ def fill_patch(
     """
     size = tuple(out_label_codes_XYZ.shape)
     affine, elastic, flip = settings.affine, settings.elastic, settings.flip
-    matrix = None if affine is None else draw_affine(affine, spacing_mm, rng)
+    flat = [axis for axis in range(3) if label_codes_XYZ.shape[axis] == 1]
+    matrix = None if affine is None else draw_affine(affine, spacing_mm, rng, flat)
     field = draw_displacements(elastic, size, spacing_mm, rng) if elastic and _happens(elastic, rng) else None
+    if field is not None:
+        field[flat] = 0  # nothing is beyond a plane
     flipped = [axis for axis in flip.axes if rng.random() < flip.probability] if flip else []
     if matrix is None and field is None:
         cut(image_CXYZ, start, out_image_CXYZ)

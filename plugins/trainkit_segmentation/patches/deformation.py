@@ -20,14 +20,25 @@ from trainkit_segmentation.patches.cutting import cut
 _UNIT_AT_NODES = 0.5**-1.5  # Σ w² of a cubic B-spline at a node is 1/2 along each axis
 
 
-def draw_affine(settings: Affine, spacing_mm: Sequence[float], rng: np.random.Generator) -> Array | None:
-    """Draw whether and how a patch is rotated and scaled; see `rotation_and_scale`. None: it is not."""
+def draw_affine(
+    settings: Affine, spacing_mm: Sequence[float], rng: np.random.Generator, flat: Sequence[int] = ()
+) -> Array | None:
+    """Draw whether and how a patch is rotated and scaled; see `rotation_and_scale`. None: it is not.
+
+    Args:
+        settings: How much it may be changed.
+        spacing_mm: Size of a voxel.
+        rng: The same number of values is drawn for every volume.
+        flat: Axes along which the volume is one voxel thick. It is rotated about them only: in its plane.
+    """
     rotated = rng.random() < settings.probability
     scaled = rotated if settings.scale_probability is None else rng.random() < settings.scale_probability
     if not rotated and not scaled:
         return None
     angles = np.radians(np.array(settings.rotation_degrees)) * rng.uniform(-1, 1, 3)
     growth = np.exp(rng.uniform(*np.log(settings.scale)))
+    if flat:
+        angles[[axis for axis in range(3) if axis not in flat]] = 0
     factors = np.array([growth if scaled and axis in settings.scaled_axes else 1.0 for axis in range(3)])
     return rotation_and_scale(angles if rotated else np.zeros(3), factors, spacing_mm)
 

@@ -1,0 +1,105 @@
+"""Reads tables of files."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from trainkit import DataError, did_you_mean
+from trainkit_segmentation.cases.case import CaseList, FileCase
+from trainkit_segmentation.cases.labels import Labels, one_value_each
+from trainkit_segmentation.cases.naming import CaseNames, by_shared_names, name_cases
+from trainkit_segmentation.data.meanings import proposed_labels
+from trainkit_segmentation.spelling import Folders, composed, stem_of
+
+if TYPE_CHECKING:
+    from trainkit_segmentation.data.image_table import ImageTable
+
+_Row = Mapping[str, str]
+
+
+def find(settings: ImageTable) -> CaseList:
+    """Read the table and find its files.
+
+    Raises:
+        DataError: The table cannot be read, or lacks a column.
+    """
+    rows = _rows(settings.path)
+    targets = settings.masks or (settings.label,)
+    optional = {"case": settings.case, "subject": settings.subject, "fold": settings.fold}
+    wanted = [("channels", each) for each in settings.channels]
+    wanted += [("masks" if settings.masks else "label", each) for each in targets]
+    wanted += [(setting, column) for setting, column in optional.items() if column is not None]
+    for setting, column in wanted:
+        if column not in rows[0]:
+            raise DataError(
+                f'{settings.path}: there is no column "{column}" (data.{setting}); {did_you_mean(column, rows[0])}'
+            )
+    folders = Folders()
+    cases, problems, folds = [], [], {}
+    columns = (*settings.channels, *targets)
+    complete = {}
+    for number, row in enumerate(rows, start=2):
+        if empty := [column for column in columns if not row[column]]:
+            problems.append(f"row {number} of {settings.path.name}: no {', '.join(empty)} is given")
+        else:
+            complete[number] = row
+    named = _names(settings, list(complete.values()), columns)
+    for (number, row), name, subject in zip(complete.items(), named.names, named.subjects, strict=True):
+        files = [folders.find(settings.path.parent / row[column].replace("\\", "/")) for column in columns]
+        if absent := [str(file) for file in files if not file.exists()]:
+            problems.append(f"{name}: there is no {absent[0]} (row {number} of {settings.path.name})")
+            continue
+        images, others = tuple(files[: len(settings.channels)]), tuple(files[len(settings.channels) :])
+        label, masks = (None, others) if settings.masks else (others[0], ())
+        cases.append(FileCase(name, subject, images, label, masks, channels=len(images)))
+        if settings.fold and (fold := row[settings.fold]):
+            folds[name] = int(fold) if fold.isdigit() else fold
+    if settings.masks is None and settings.labels is None:
+        line = proposed_labels([case.label for case in cases if case.label])
+        raise DataError(f"{settings.path}: the recipe must name the label values: {line}")
+    return CaseList(
+        str(settings.path),
+        tuple(sorted(cases, key=lambda case: case.name)),
+        settings.channels,
+        Labels(settings.masks, False, {}) if settings.masks else one_value_each(settings.labels or {}),
+        notes=(named.note,) if named.note else (),
+        problems=tuple(problems),
+        folds=folds,
+    )
+
+
+def _rows(path: Path) -> list[_Row]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        lines = [line for line in text.splitlines() if line.strip()]
+        delimiter = max(",;\t", key=lines[0].count) if lines else ","
+        reader = csv.DictReader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
+        rows: list[_Row] = [
+            {(key or "").strip(): (value or "").strip() for key, value in row.items() if key} for row in reader
+        ]
+        twice = sorted({name for name in reader.fieldnames or () if (reader.fieldnames or []).count(name) > 1})
+    except (OSError, UnicodeDecodeError, csv.Error, AttributeError) as error:
+        raise DataError(f"{path}: the table cannot be read: {error}") from error
+    if twice:
+        raise DataError(f'{path}: there are several columns "{twice[0]}"')
+    if not rows:
+        raise DataError(f"{path}: there are no rows")
+    return rows
+
+
+def _names(settings: ImageTable, rows: Sequence[_Row], columns: Sequence[str]) -> CaseNames:
+    """Return the name of the case of each row, and the person that it is of."""
+    files = [[Path(row[column].replace("\\", "/")) for column in columns] for row in rows]
+    if settings.case is not None:
+        names = tuple(composed(row[settings.case]) for row in rows)
+        named = CaseNames(names, names)
+    else:
+        named = by_shared_names(files) or name_cases([of[0].with_name(stem_of(of[0].name)) for of in files])
+    if settings.subject is None:
+        return named
+    return attrs.evolve(named, subjects=tuple(composed(row[settings.subject]) for row in rows))
