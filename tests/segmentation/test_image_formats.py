@@ -163,7 +163,7 @@ def test_hundreds_of_damaged_text_headers_are_read_or_refused(tmp_path):
 
 def test_a_file_of_another_format_is_told_what_can_be_read(tmp_path):
     (tmp_path / "image.mgz").write_bytes(b"")
-    with pytest.raises(DataError, match=r"no reader knows this format; .* end in \.dcm, .*\.nii, .*\.nrrd"):
+    with pytest.raises(DataError, match=r"no reader knows this format; .* end in \.bmp, .*\.nii, .*\.nrrd"):
         read_header(tmp_path / "image.mgz")
 
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from trainkit import DataError
 from trainkit_segmentation.cases.labels import Labels, encode_masks, encode_values
+from trainkit_segmentation.cases.segments import declared_values
 from trainkit_segmentation.files.header import Array, Header, grid_difference, with_spacing
 from trainkit_segmentation.files.images import (
     files_of,
@@ -23,6 +24,7 @@ from trainkit_segmentation.files.images import (
     read_voxels,
     readers_of_others,
 )
+from trainkit_segmentation.files.placing import placement
 
 _Read = TypeVar("_Read")
 _HOW_TO_TAKE_THE_IMAGES = (
@@ -224,20 +226,29 @@ class FileCase:
         targets = _each([self.label] if self.label else self.masks, read_integers, problems)
         if problems:
             raise DataError("; ".join(problems))
-        headers = [with_spacing(each, self.spacing_mm) for each, _ in images]
-        if problems := self._mismatches([*headers, *(with_spacing(each.header, self.spacing_mm) for each in targets)]):
+        headers = [
+            with_spacing(each, self.spacing_mm) for each in (*(h for h, _ in images), *(t.header for t in targets))
+        ]
+        if problems := self._mismatches(headers):
             raise DataError("; ".join(problems))
+        image_CXYZ = np.concatenate(
+            [_onto(headers[0], header, voxels) for header, (_, voxels) in zip(headers, images, strict=False)]
+        ).astype(np.float32, copy=False)
+        values = [
+            each.values_CXYZ if self.label_on_image_grid else _onto(headers[0], header, each.values_CXYZ)
+            for header, each in zip(headers[len(images) :], targets, strict=True)
+        ]
         if self.class_channels:
-            masks_CXYZ = targets[0].values_CXYZ != 0
+            masks_CXYZ = values[0] != 0
             if self.has_background_channel:
                 _check_background(targets[0].header.path, masks_CXYZ)
             masks = [masks_CXYZ[channel] for channel in self.class_channels]
             label_codes_XYZ, class_table = encode_masks(masks, labels)
         elif self.label:
-            label_codes_XYZ, class_table = encode_values(targets[0].values_CXYZ[0], labels)
+            values_XYZ = declared_values(self.label, values[0][0], targets[0].header.names, labels)
+            label_codes_XYZ, class_table = encode_values(values_XYZ, labels)
         else:
-            label_codes_XYZ, class_table = encode_masks([each.values_CXYZ[0] != 0 for each in targets], labels)
-        image_CXYZ = np.concatenate([voxels_CXYZ for _, voxels_CXYZ in images]).astype(np.float32, copy=False)
+            label_codes_XYZ, class_table = encode_masks([each[0] != 0 for each in values], labels)
         off = max(each.off for each in targets)
         return Volume(image_CXYZ, label_codes_XYZ, class_table, headers[0].affine, off)
 
@@ -255,6 +266,9 @@ class FileCase:
             is_free = number >= len(images) and self.label_on_image_grid
             if is_free and header.shape == headers[0].shape:
                 continue
+            place = placement(headers[0], header)
+            if place and (place.is_whole or (place.is_inside and header.names)):
+                continue
             if difference := grid_difference(headers[0], header):
                 told = f"{header.path}: {what} is on another grid than {headers[0].path.name}: {difference}"
                 lost = number >= len(images) and header.lacks_geometry and header.shape == headers[0].shape
@@ -266,6 +280,12 @@ def read_as(listing: CaseList, **how: Any) -> CaseList:
     """Return the same cases, with other settings of how their files are read."""
     cases = tuple(attrs.evolve(case, **how) if isinstance(case, FileCase) else case for case in listing.cases)
     return attrs.evolve(listing, cases=cases)
+
+
+def _onto(first: Header, header: Header, voxels_CXYZ: Array) -> Array:
+    """Return voxels with the axes of the first file, and on its whole grid where a file of segments holds a part."""
+    place = None if header is first else placement(first, header)
+    return voxels_CXYZ if place is None else place.apply(voxels_CXYZ)
 
 
 def _channels(number: int) -> str:

@@ -16,7 +16,7 @@ from trainkit_segmentation.cases.labels import Labels
 from trainkit_segmentation.cases.naming import by_shared_names, name_cases
 from trainkit_segmentation.data.left_out import doubts_about_left_out, notes_on_left_out
 from trainkit_segmentation.data.meanings import proposed_channels, proposed_labels
-from trainkit_segmentation.files.images import readable_endings
+from trainkit_segmentation.files.images import read_header, readable_endings
 from trainkit_segmentation.spelling import Folders, composed, spelled_alike, stem_of
 
 DATASET_JSON = "dataset.json"
@@ -321,7 +321,17 @@ def _channel_files(image: Path, channels: int, folders: Folders, by_list: bool) 
     whole = folders.find(image)
     if whole.exists() or (by_list and not any(path.exists() for path in each)):
         return (whole,)
+    if not any(path.exists() for path in each[1:]) and _has_channels(each[0], channels):
+        return each[:1]  # as nnU-Net has colour pictures
     return each
+
+
+def _has_channels(path: Path, channels: int) -> bool:
+    """Return whether a file has all channels."""
+    try:
+        return path.exists() and read_header(path).channels == channels
+    except DataError:  # reported when the case is inspected or read
+        return False
 
 
 def _absent(case: FileCase) -> list[Path]:

@@ -74,9 +74,14 @@ def grid_difference(one: Header, other: Header) -> str | None:
     if one.shape != other.shape:
         return f"{_size(one)} and {_size(other)} voxels"
     apart = corners_apart(one.affine, other.affine, one.shape)
-    if apart <= _CLOSE * min(one.spacing_mm):
+    if is_close(apart, one):
         return None
     return f"corners are up to {apart:.3g} mm apart (affines differ)"
+
+
+def is_close(apart_mm: float, header: Header) -> bool:
+    """Return whether a distance is so small that grids count as the same."""
+    return apart_mm <= _CLOSE * min(header.spacing_mm)
 
 
 def corners_apart(affine: Array, other: Array, shape: Sequence[int]) -> float:

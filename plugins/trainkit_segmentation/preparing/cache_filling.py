@@ -18,7 +18,7 @@ from xxhash import xxh3_128_hexdigest
 from trainkit import DataError, bytes_in_words, free_host_memory, some_of
 from trainkit_segmentation.cases import case as case_module
 from trainkit_segmentation.cases import labels as labels_module
-from trainkit_segmentation.cases import synthesis
+from trainkit_segmentation.cases import segments, synthesis
 from trainkit_segmentation.cases.case import Case
 from trainkit_segmentation.cases.labels import Labels
 from trainkit_segmentation.files import images
@@ -215,7 +215,17 @@ def digest_of(value: Any) -> str:
 @cache
 def code_of_reading() -> str:
     """Return a digest of the code that makes an entry, so that no version number can be forgotten."""
-    modules = (case_module, labels_module, synthesis, grid, label_votes, cubic, foreground, preprocessing_live)
+    modules = (
+        case_module,
+        labels_module,
+        segments,
+        synthesis,
+        grid,
+        label_votes,
+        cubic,
+        foreground,
+        preprocessing_live,
+    )
     files = [Path(str(module.__file__)) for module in modules]
     files += sorted(Path(str(images.__file__)).parent.rglob("*.py"))
     return code_digest(*(file.read_text(encoding="utf-8") for file in files))

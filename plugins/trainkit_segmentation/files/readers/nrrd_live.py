@@ -45,6 +45,7 @@ _NO_SPACE = (
     "the header does not name a space, so where its axes point is a guess (left, posterior, superior); write the right "
     "one into it"
 )
+_SEGMENT = re.compile(r"(Segment\d+)_Name")
 _SPATIAL_KINDS = ("domain", "space")
 
 
@@ -89,6 +90,11 @@ def open_nrrd(path: Path) -> StoredImage:
     pieces.check(num_bytes)
     x, y, z = (*(sizes[axis] for axis in space), 1)[:3]
     channels = 1 if channel_axis is None else sizes[channel_axis]
+    if channels > 1 and any(_SEGMENT.fullmatch(key) for key in fields.pairs):
+        raise DataError(
+            f"{path}: its segments overlap, and are in {channels} layers, which cannot be read; export each segment "
+            "into a file of its own"
+        )
     header = Header(
         path,
         (x, y, z),
@@ -254,12 +260,11 @@ def _words(path: Path, fields: _Fields, name: str, num: int) -> list[str]:
 
 
 def _segment_names(pairs: Mapping[str, str]) -> dict[int, str]:
-    """Return the names of a segmentation of 3D Slicer by label value, if all are in one layer."""
+    """Return the names of a segmentation of 3D Slicer by label value."""
     found: dict[int, str] = {}
     for key, name in pairs.items():
-        if match := re.fullmatch(r"(Segment\d+)_Name", key):
+        if match := _SEGMENT.fullmatch(key):
             value = pairs.get(f"{match[1]}_LabelValue", "")
-            if pairs.get(f"{match[1]}_Layer", "0") != "0" or not value.isdigit() or int(value) in found:
-                return {}
-            found[int(value)] = name
+            if value.isdigit():
+                found[int(value)] = name
     return found
