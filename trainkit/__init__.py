@@ -70,7 +70,6 @@ if TYPE_CHECKING:
     from trainkit.printable import without_controls
     from trainkit.recipe.root import Recipe, RunSettings
     from trainkit.signatures import Argument, argument_problems, derives_from, read_arguments, read_classes
-    from trainkit.weights import load_weights, read_weights
     from trainkit.words import bytes_in_words, shape_in_words, some_of
 
     __version__: str
@@ -89,7 +88,6 @@ else:  # hidden from type checkers, which would accept any name from a module th
             ".recipe.root": ("Recipe", "RunSettings"),
             ".signatures": ("Argument", "argument_problems", "derives_from", "read_arguments", "read_classes"),
             ".version": ("__version__",),
-            ".weights": ("load_weights", "read_weights"),
             ".printable": ("without_controls",),
             ".words": ("bytes_in_words", "shape_in_words", "some_of"),
         },
@@ -154,14 +152,12 @@ __all__ = [
     "hold_out",
     "in_batches",
     "lazy_names",
-    "load_weights",
     "make_shared",
     "process_share",
     "random_seed",
     "read_arguments",
     "read_checkpoint",
     "read_classes",
-    "read_weights",
     "registered",
     "remove_unfinished",
     "set_curvature",

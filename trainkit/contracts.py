@@ -292,6 +292,23 @@ class Model(Component):
         """Return the parameters of each group of the built model; each trainable one must be in exactly one group."""
         return {"other": model.parameters()}
 
+    def adapt_weights(
+        self, weights: Mapping[str, Tensor], model: nn.Module, facts: Mapping[str, Any], data: Any
+    ) -> tuple[Mapping[str, Tensor], Iterable[str]]:
+        """Fit the weights of another model to the sizes of this one, for [initial_weights]; by default, leave them.
+
+        Args:
+            weights: Name in the model's state -> value that was read.
+            model: The built model, with random weights.
+            facts: What the file says of the data that the weights were trained with: ``LiveData.facts`` in a checkpoint
+                of trainkit, the other values of a torch file; may be empty.
+            data: The opened data.
+
+        Returns:
+            The weights to load, and sentences on what was done. Weights that are left out stay as the model made them.
+        """
+        return weights, ()
+
 
 @component
 class Inference(Component):

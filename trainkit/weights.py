@@ -1,110 +1,157 @@
-"""Reads the initial weights of a model from a file, without running any code that is in the file.
-
-Messages name the settings ``init_from`` and ``init_from_skip``; a model that loads weights should use these names.
-"""
+"""Loads the weights that a model begins with from a file, without running any code that is in the file."""
 
 from __future__ import annotations
 
 import pickle
 import warnings
-from collections.abc import Callable, Mapping
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from trainkit.checkpoint.file import read as read_checkpoint
+from trainkit.checkpoint.content import read_run, trained_weights
 from trainkit.errors import DataError, did_you_mean
 from trainkit.words import some_of
 
-_WRAPPERS = ("state_dict", "model_state_dict", "network_weights", "model", "net")
+if TYPE_CHECKING:
+    from trainkit.recipe.root import InitialWeights
+
+_WRAPPERS = ("state_dict", "model_state_dict", "network_weights", "model", "net", "network", "model_state")
 """Keys under which a torch file may hold the weights."""
 
-_PREFIXES = ("module.", "network.", "model.network.")
-"""Prefixes that all names may have: from DataParallel, or because the network is a part of the saved model."""
+_PREFIXES = ("module.", "_orig_mod.", "network.", "model.network.", "model.", "net.")
+"""Prefixes that all names may have: from DataParallel, torch.compile, or because the network is a part of a model."""
+
+_NUMPY = [np.dtype, np.ndarray, np._core.multiarray.scalar, np._core.multiarray._reconstruct]  # type: ignore[attr-defined]
+_NUMPY += [type(np.dtype(each)) for each in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")]
+"""What NumPy's numbers in a torch file are made of. None of it runs code."""
 
 _some = partial(some_of, most=6)
 
 
-def load_weights(network: nn.Module, path: Path, skip: tuple[str, ...], group_of: Callable[[str], str]) -> str:
-    """Load the weights in a file into a network.
+class Weights(NamedTuple):
+    """Weights that were read from a file.
+
+    Attributes:
+        tensors: The weights by name.
+        facts: What the file says of the data that they were trained with: the facts in a checkpoint of trainkit, or the
+            other values of a torch file. Empty if it says nothing.
+    """
+
+    tensors: dict[str, Tensor]
+    facts: Mapping[str, Any]
+
+
+Adapt = Callable[[Mapping[str, Tensor], Mapping[str, Any]], tuple[Mapping[str, Tensor], Sequence[str]]]
+"""Fits weights to a model of other sizes, see `Model.adapt_weights`."""
+
+
+def load_weights(
+    model: nn.Module,
+    path: Path,
+    settings: InitialWeights,
+    group_of: Callable[[str], str],
+    adapt: Adapt = lambda weights, facts: (weights, ()),
+) -> list[str]:
+    """Load the weights in a file into a model.
 
     Args:
-        network: The network.
+        model: The model.
         path: A safetensors file, a checkpoint of trainkit, or a file written by ``torch.save``.
-        skip: Patterns for ``<name>`` or ``<group>.<name>``; weights that match are not loaded.
+        settings: Which weights are taken, and how they are called here.
         group_of: Returns the parameter group of a name.
+        adapt: Fits weights to the sizes of this model.
 
     Returns:
-        A sentence that says what was loaded.
+        Sentences that say what was loaded, and what was not.
 
     Raises:
-        DataError: The file cannot be read, or its weights do not fit this network.
+        DataError: The file cannot be read, or its weights do not fit this model.
     """
-    here = network.state_dict()
-    there = _named_as(read_weights(path), here)
+    here = model.state_dict()
+    found = read_weights(path)
+    there = _renamed(found.tensors, settings.rename) if settings.rename else _named_as(found.tensors, here)
 
-    def skips(name: str, pattern: str) -> bool:
-        return fnmatchcase(name, pattern) or fnmatchcase(f"{group_of(name)}.{name}", pattern)
+    def matches(name: str, pattern: str) -> bool:
+        group = group_of(name)
+        return pattern == group or fnmatchcase(name, pattern) or fnmatchcase(f"{group}.{name}", pattern)
 
     names = {*here, *there}
-    for pattern in skip:
-        if not any(skips(name, pattern) for name in names):
-            known = {*here, *(f"{group_of(name)}.*" for name in here)}
-            raise DataError(f'init_from_skip: "{pattern}" matches no parameter; {did_you_mean(pattern, known)}')
-    left = {name for name in names if any(skips(name, pattern) for pattern in skip)}
-    missing = [name for name in here if name not in there and name not in left]
-    unknown = [name for name in there if name not in here and name not in left]
-    other = [name for name in here if name in there and name not in left and there[name].shape != here[name].shape]
-    if other and not missing and not unknown:
-        shapes = [f"{name} {tuple(there[name].shape)}, here {tuple(here[name].shape)}" for name in other]
-        groups = ", ".join(f'"{group}.*"' for group in dict.fromkeys(map(group_of, other)))
-        raise DataError(
-            f"{path}: the weights belong to a network of other sizes (classes, channels): {_some(shapes)}; "
-            f"set init_from_skip = [{groups}] to initialise these instead of loading them"
-        )
+    for key, patterns in (("take", settings.take), ("skip", settings.skip)):
+        for pattern in patterns:
+            if not any(matches(name, pattern) for name in names):
+                known = {*here, *(group_of(name) for name in here)} - {""}
+                raise DataError(f'initial_weights.{key}: "{pattern}" matches nothing; {did_you_mean(pattern, known)}')
+    taken = {
+        name
+        for name in names
+        if any(matches(name, each) for each in settings.take) and not any(matches(name, each) for each in settings.skip)
+    }
+    missing = [name for name in here if name not in there and name in taken]
+    unknown = [name for name in there if name not in here and name in taken]
     if missing or unknown:
         reasons = [f"it lacks {_some(missing)}"] * bool(missing) + [f"it has {_some(unknown)}"] * bool(unknown)
         raise DataError(
-            f"{path}: the weights belong to another network: {' and '.join(reasons)}; "
-            "use init_from_skip to leave weights out by patterns"
+            f"{path}: the weights belong to another model: {' and '.join(reasons)}; leave weights out with "
+            "initial_weights.take or .skip, or say with initial_weights.rename how they are called here"
         )
-    network.load_state_dict({name: here[name] if name in left else there[name] for name in here})
-    loaded = [name for name in here if name not in left]
-    rest = [name for name in here if name in left]
-    summary = f"{len(loaded)} of {len(here)} weights were loaded from {path}"
-    return f"{summary}; not loaded: {_some(rest)}" if rest else summary
+    chosen, lines = adapt({name: there[name] for name in here if name in taken}, found.facts)
+    other = [name for name in chosen if chosen[name].shape != here[name].shape]
+    if other:
+        shapes = [f"{name} {tuple(chosen[name].shape)}, here {tuple(here[name].shape)}" for name in other]
+        groups = ", ".join(f'"{group}"' for group in dict.fromkeys(map(group_of, other)) if group)
+        raise DataError(
+            f"{path}: the weights belong to a model of other sizes (classes, channels): {_some(shapes)}; "
+            f"set initial_weights.skip = [{groups}] to initialise these anew instead of loading them"
+        )
+    broken = [name for name, tensor in chosen.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if broken:
+        raise DataError(f"{path}: the weights hold values that are not finite: {_some(broken)}")
+    model.load_state_dict({name: chosen.get(name, here[name]) for name in here})
+    rest = [name for name in here if name not in chosen]
+    summary = f"{len(chosen)} of {len(here)} weights were loaded from {path}"
+    return [f"{summary}; not loaded: {_some(rest)}" if rest else summary, *lines]
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Return the weights in a file, by name.
+def read_weights(path: Path) -> Weights:
+    """Return the weights in a file.
 
     Args:
         path: A safetensors file, a checkpoint of trainkit, or a file written by ``torch.save``.
 
     Raises:
         DataError: The file cannot be read, or contains something other than weights.
+        CheckpointError: A checkpoint of trainkit is damaged.
     """
     if not path.is_file():
-        raise DataError(f"init_from: there is no file {path}")
+        raise DataError(f"initial_weights.path: there is no file {path}")
     try:
         with safe_open(path, framework="pt") as file:
             if "trainkit" not in (file.metadata() or {}):
-                return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a mapping)
+                return Weights({name: file.get_tensor(name) for name in file.keys()}, {})  # noqa: SIM118 (no mapping)
     except SafetensorError as error:
         if path.suffix == ".safetensors":
             raise DataError(f"{path} is damaged or not a safetensors file: {error}") from error
         return _read_torch(path)
-    return _tensors(read_checkpoint(path).get("model"), path)
+    content = read_run(path)
+    return Weights(_tensors(trained_weights(content), path), content.get("facts") or {})
 
 
-def _read_torch(path: Path) -> dict[str, Tensor]:
+def _read_torch(path: Path) -> Weights:
+    if _is_program(path):
+        raise DataError(
+            f"{path} is a program (TorchScript or torch.export), and trainkit runs no code from a file; where it was "
+            "made, save the weights alone: torch.save(model.state_dict(), …)"
+        )
     try:
-        with warnings.catch_warnings(action="ignore"):  # about the file's format; only whether it can be read matters
+        with warnings.catch_warnings(action="ignore"), torch.serialization.safe_globals(_NUMPY):
             found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise DataError(
@@ -113,23 +160,62 @@ def _read_torch(path: Path) -> dict[str, Tensor]:
         ) from error
     except (RuntimeError, EOFError, ValueError, OSError) as error:
         raise DataError(f"{path} is damaged or not a file of weights: {error}") from error
+    facts: Mapping[str, Any] = {}
     for key in _WRAPPERS:
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            facts = {str(name): value for name, value in found.items() if name != key}
             found = found[key]
             break
-    return _tensors(found, path)
+    return Weights(_tensors(found, path), facts)
+
+
+def _is_program(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as file:
+            names = [name.partition("/")[2] for name in file.namelist()]
+    except (OSError, zipfile.BadZipFile, ValueError):
+        return False
+    return any(name.startswith("code/") or name.startswith("models/") for name in names)
 
 
 def _tensors(found: Any, path: Path) -> dict[str, Tensor]:
     weights = {str(k): v for k, v in found.items() if isinstance(v, Tensor)} if isinstance(found, Mapping) else {}
     if not weights:
-        raise DataError(f"{path} contains no weights with names")
+        what = (
+            f"a mapping with {_some([str(key) for key in found])}"
+            if isinstance(found, Mapping) and found
+            else (f"a {type(found).__name__}")
+        )
+        raise DataError(f"{path} contains no weights with names, but {what}")
     return weights
 
 
 def _named_as(weights: dict[str, Tensor], here: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return the weights without a prefix of their names if more of the names are then known."""
-    candidates = [weights] + [
-        {name.removeprefix(prefix): tensor for name, tensor in weights.items()} for prefix in _PREFIXES
-    ]
+    """Return the weights with prefixes of their names taken away or added if more of the names are then known."""
+    added = {"", *(name[: name.index(".") + 1] for name in here if "." in name)}
+    shared = [prefix for prefix in sorted(added) if all(name.startswith(prefix) for name in here)]
+    candidates = [weights]
+    for before in ("", *_PREFIXES):
+        candidates += [{after + name.removeprefix(before): each for name, each in weights.items()} for after in shared]
     return max(candidates, key=lambda named: len(named.keys() & here.keys()))
+
+
+def _renamed(weights: Mapping[str, Tensor], rename: Mapping[str, str]) -> dict[str, Tensor]:
+    """Return the weights with the beginnings of their names replaced; the longest beginning that fits counts.
+
+    Raises:
+        DataError: A beginning fits no name, or two weights get one name.
+    """
+    for beginning in rename:
+        if not any(name.startswith(beginning) for name in weights):
+            raise DataError(
+                f'initial_weights.rename: no weight begins with "{beginning}"; {did_you_mean(beginning, weights)}'
+            )
+    found: dict[str, Tensor] = {}
+    for name, tensor in weights.items():
+        fitting = max((each for each in rename if name.startswith(each)), key=len, default=None)
+        new = name if fitting is None else rename[fitting] + name.removeprefix(fitting)
+        if new in found:
+            raise DataError(f'initial_weights.rename gives two weights the name "{new}"')
+        found[new] = tensor
+    return found

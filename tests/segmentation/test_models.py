@@ -1,17 +1,15 @@
-"""Networks for volumes: channels and sizes from the data, groups, initial weights, and what they refuse."""
+"""Networks for volumes: channels and sizes from the data, groups, and what they refuse."""
 
 from __future__ import annotations
 
-import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from clients.volumes import LiveVolumes
-from safetensors.torch import save_file
 
-from trainkit import DataError, RecipeError, load_weights, read_weights
+from trainkit import RecipeError
 from trainkit.recipe.resolve import resolve, resolve_text
 from trainkit.recipe.shipped import shipped
 from trainkit_segmentation.models.attention_unet import AttentionUNet
@@ -226,7 +224,6 @@ use = "dice"
         ('use = "monai_network"\nname = "ResNet"', "it is no network for segmentation"),
         ('use = "monai_network"\nname = "BasicUNet"\narguments = { feature = [1] }', 'did you mean "features"'),
         ('use = "monai_network"\nname = "BasicUNet"\narguments = { in_channels = 1 }', "comes from the data"),
-        ('use = "unet"\ninit_from_skip = ["head.*"]', "has no effect without init_from"),
     ],
 )
 def test_check_finds_it_without_building(model: str, said: str) -> None:
@@ -257,105 +254,3 @@ def test_what_is_read_of_monai_is_what_monai_has() -> None:
             if key != "self" and each.kind not in (each.VAR_POSITIONAL, each.VAR_KEYWORD)
         }
         assert {key: each.required for key, each in network.items()} == arguments, name
-
-
-# ---- initial weights ------------------------------------------------------------------------------------------------
-
-
-def group_of(name: str) -> str:
-    return SMALL["unet"].group_of(name)
-
-
-def fresh(seed: int, classes: int = 2) -> torch.nn.Module:
-    torch.manual_seed(seed)
-    return SMALL["unet"].network(1, classes + 1, (16, 16, 16))
-
-
-def same(one: torch.nn.Module, other: torch.nn.Module) -> set[str]:
-    """Return the names of the weights that two networks share."""
-    return {key for key, value in one.state_dict().items() if torch.equal(value, other.state_dict()[key])}
-
-
-@pytest.mark.parametrize("kind", ["safetensors", "torch", "torch, wrapped and parallel", "checkpoint"])
-def test_weights_are_loaded_from(kind: str, tmp_path: Path) -> None:
-    source, target = fresh(1), fresh(2)
-    path = tmp_path / "weights.safetensors"
-    state = source.state_dict()
-    if kind == "safetensors":
-        save_file(state, path)
-    elif kind == "torch":
-        torch.save(state, path.with_suffix(".pt"))
-    elif kind == "checkpoint":
-        from trainkit.checkpoint import file as checkpoint
-
-        content = {"model": {f"network.{key}": value for key, value in state.items()}, "epoch": 3}
-        checkpoint.write(path, content)
-    else:
-        torch.save({"epoch": 5, "state_dict": {f"module.{k}": v for k, v in state.items()}}, path.with_suffix(".pt"))
-    path = path if path.exists() else path.with_suffix(".pt")
-    assert same(source, target) != set(state)
-    said = load_weights(target, path, (), group_of)
-    assert same(source, target) == set(state)
-    assert said == f"{len(state)} of {len(state)} weights were loaded from {path}"
-
-
-def test_a_head_with_other_classes_is_an_error_that_says_how_to_leave_it_out(tmp_path: Path) -> None:
-    source, target, before = fresh(1, classes=4), fresh(2), fresh(2)
-    save_file(source.state_dict(), path := tmp_path / "five.safetensors")
-    with pytest.raises(
-        DataError, match=r"other sizes \(classes, channels\): .*\(5, .* here .*init_from_skip = \[\"head\.\*\"\]"
-    ):
-        load_weights(target, path, (), group_of)
-    assert same(before, target) == set(target.state_dict())
-    load_weights(target, path, ("head.*",), group_of)
-    for key, value in target.state_dict().items():
-        expected = before if group_of(key) == "head" else source
-        assert torch.equal(value, expected.state_dict()[key]), key
-
-
-def test_weights_of_another_network_are_refused(tmp_path: Path) -> None:
-    save_file(SMALL["vnet"].network(1, 3, (16, 16, 16)).state_dict(), path := tmp_path / "vnet.safetensors")
-    with pytest.raises(DataError, match=r"another network: it lacks model\.0.* and it has down_tr128"):
-        load_weights(fresh(1), path, (), group_of)
-    with pytest.raises(DataError, match=r'"heads\.\*" matches no parameter; did you mean "head\.\*"'):
-        load_weights(fresh(1), path, ("heads.*",), group_of)
-
-
-class Bomb:
-    def __reduce__(self) -> Any:
-        return (Path.touch, (Path("exploded"),))
-
-
-@pytest.mark.parametrize("how", ["torch.save", "pickle"])
-def test_no_code_in_a_file_is_run(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    path = tmp_path / "weights.pt"
-    if how == "torch.save":
-        torch.save({"state_dict": {"w": torch.ones(1)}, "callback": Bomb()}, path)
-    else:
-        path.write_bytes(pickle.dumps({"w": Bomb()}))
-    with pytest.raises(DataError, match="contains more than weights"):
-        read_weights(path)
-    assert not Path("exploded").exists()
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "said"),
-    [
-        ("a.safetensors", b"\x00" * 40, "damaged or not a safetensors file"),
-        ("a.pt", b"PK\x03\x04 not really a zip", "damaged or not a file of weights"),
-        ("a.pt", b"", "damaged or not a file of weights"),
-    ],
-)
-def test_a_damaged_file_is_named(name: str, content: bytes, said: str, tmp_path: Path) -> None:
-    (tmp_path / name).write_bytes(content)
-    with pytest.raises(DataError, match=said):
-        read_weights(tmp_path / name)
-
-
-def test_a_file_that_is_not_there_or_holds_no_weights_is_named(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"there is no file .*gone\.pt"):
-        read_weights(tmp_path / "gone.pt")
-    torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(DataError, match="contains no weights with names"):
-        read_weights(tmp_path / "list.pt")

@@ -204,7 +204,7 @@ def test_initial_weights_are_loaded_once_and_a_resumed_run_needs_their_file_no_m
     weights.write_bytes(before.newest.read_bytes())
     trained = before.run.state.metrics["val/dice"]
 
-    straight = run(tmp_path, settings=f'init_from = "{weights}"', name="more")
+    straight = run(tmp_path, settings=f'[initial_weights]\npath = "{weights}"', name="more")
     folder = straight.run.state.folder
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert lines[0]["train/loss"] < before.run.state.metrics["train/loss"] * 1.2
@@ -222,12 +222,11 @@ def test_initial_weights_are_loaded_once_and_a_resumed_run_needs_their_file_no_m
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_other_classes_is_refused_until_its_head_is_left_out(tmp_path: Path) -> None:
+def test_classes_that_may_overlap_begin_anew_where_they_exclude_each_other(tmp_path: Path) -> None:
     newest = run(tmp_path, exclusive=False).newest
-    with pytest.raises(DataError, match=r'other sizes \(classes, channels\).*init_from_skip = \["head\.\*"\]'):
-        run(tmp_path, settings=f'init_from = "{newest}"')
-    ending = run(tmp_path, settings=f'init_from = "{newest}"\ninit_from_skip = ["head.*"]')
-    assert "not loaded: model.2.0.conv.weight" in (ending.run.state.folder / "log.txt").read_text()
+    ending = run(tmp_path, settings=f'[initial_weights]\npath = "{newest}"')
+    log = (ending.run.state.folder / "log.txt").read_text()
+    assert "all classes begin anew: those of the file may overlap, those of this run exclude each other" in log
 
 
 # ---- what check finds -----------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from trainkit.contracts import Context
 from trainkit.engine.average import WeightAverage
 from trainkit.engine.batches import BatchSource
 from trainkit.engine.every_run.figures import Figures
+from trainkit.engine.every_run.initial_weights import BeginWithWeights, group_of_names
 from trainkit.engine.every_run.metrics_file import MetricsFile
 from trainkit.engine.every_run.outcome import Outcome
 from trainkit.engine.every_run.progress_chart import ProgressChart
@@ -101,7 +102,11 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
         _check_built("inference", inference, callable(inference), "a function (model, batch) -> outputs")
 
     scaler = _scaler(recipe.run.precision, context.device, model)
-    parts: dict[str, object] = {"data": data, "model": model, "inference": inference}
+    parts: dict[str, object] = {"data": data, "model": model}
+    if recipe.initial_weights is not None:
+        group_of = group_of_names(model, parameters)
+        parts["initial_weights"] = BeginWithWeights(recipe.initial_weights, recipe.model, group_of)
+    parts["inference"] = inference
     parts |= {f"losses.{term.name}": term.function for term in losses.terms}
     parts |= {f"metrics.{name}": metric for name, metric in metrics.items()}
     hooks = {f"hooks.{name}": hook for name, hook in recipe.hooks.items()}

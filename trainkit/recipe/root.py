@@ -16,6 +16,7 @@ from attrs.validators import gt, lt, optional
 
 from trainkit.contracts import (
     HARMLESS,
+    INPUT_PATH,
     Data,
     Hook,
     Inference,
@@ -207,6 +208,28 @@ class Average:
     validate_raw: bool = False
 
 
+@component
+class InitialWeights:
+    """Weights that the model begins with, from a file. Optimizers and schedules begin anew.
+
+    They are loaded once, when the run begins; a resumed run does not need the file. No code in the file is run. Where
+    channels or classes differ, a segmentation network takes those of the same name.
+
+    Attributes:
+        path: A checkpoint of trainkit, a safetensors file, or a torch file of weights such as MONAI's ``.pt`` and
+            nnU-Net's ``.pth``.
+        take: Patterns of the weights that are loaded: names ("encoder.*"), or parameter groups ("encoder").
+        skip: Patterns of those among them that are not loaded.
+        rename: Beginning of a name in the file -> the beginning of that name in the model, for example
+            ``{ "unet." = "network." }``. Not given: common prefixes such as "module." are recognised.
+    """
+
+    path: Path = attrs.field(metadata=INPUT_PATH)
+    take: tuple[str, ...] = ("*",)
+    skip: tuple[str, ...] = ()
+    rename: Mapping[str, str] = attrs.Factory(dict)
+
+
 def _nothing_reacts_to_values(recipe: Recipe) -> bool:
     """Return whether no schedule, hook or checkpoint depends on how often the splits are evaluated."""
     groups = recipe.groups.values()
@@ -331,6 +354,7 @@ class Recipe:
         pictures: When pictures are made.
         data: The training data.
         model: The model that is trained.
+        initial_weights: Weights that the model begins with; if not given, they are random or the model's own.
         losses: The losses; their weighted sum is minimised.
         metrics: Further values that are computed on the splits other than "train".
         inference: How validation computes outputs from a batch.
@@ -350,6 +374,7 @@ class Recipe:
     pictures: Pictures = attrs.field(factory=Pictures, metadata=HARMLESS)
     data: Data
     model: Model
+    initial_weights: InitialWeights | None = None
     losses: Mapping[str, Loss] = attrs.field(validator=_not_empty)
     metrics: Mapping[str, Metric] = attrs.Factory(dict)
     inference: Inference

@@ -70,7 +70,7 @@ def footprint(
         losses: The live losses.
         optimizer: The optimizer's settings.
     """
-    model = SegmentationNetwork(network.to(_NO_VALUES), None)
+    model = SegmentationNetwork(network.to(_NO_VALUES))
     kept = [*model.parameters(), *model.buffers()]
     label = torch.empty((batch_size, 1, *patch_size), dtype=torch.int64, device=_NO_VALUES)
     if not exclusive:

@@ -1,23 +1,19 @@
-"""The kind of networks for volumes: their channels come from the data; they have groups and initial weights."""
+"""The kind of networks for volumes: their channels come from the data; they have groups."""
 
 from __future__ import annotations
 
 import re
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import attrs
-
-from trainkit import INPUT_PATH, Data, Model, Problem, RecipeError, component, shape_in_words
+from trainkit import Data, Model, Problem, RecipeError, component, shape_in_words
 from trainkit_segmentation.data.facts import SegmentationFacts
 from trainkit_segmentation.data.kind import SegmentationData
 from trainkit_segmentation.sizes import Size
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from trainkit import Depth, Progress, Recipe
     from trainkit_segmentation.data.kind_live import LiveSegmentation
@@ -26,12 +22,7 @@ if TYPE_CHECKING:
 
 @component
 class SegmentationModel(Model):
-    """A network from patches of volumes to a score for each class. Numbers of channels and classes come from the data.
-
-    Attributes:
-        init_from: File with initial weights: safetensors, a trainkit checkpoint, or a torch file of weights alone.
-        init_from_skip: Patterns of weights that are not loaded: parameters ("decoder1.*") or groups ("head.*").
-    """
+    """A network from patches of volumes to a score for each class. Channels and classes are those of the data."""
 
     accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]
     requires: ClassVar[tuple[str, ...]] = ("monai", "safetensors")
@@ -44,9 +35,6 @@ class SegmentationModel(Model):
 
     takes_planes: ClassVar[bool] = False
     """Whether `network` makes a network of planes for patches that are one voxel thick; see `flat_axis`."""
-
-    init_from: Path | None = attrs.field(default=None, metadata=INPUT_PATH)
-    init_from_skip: tuple[str, ...] = ()
 
     def groups(self) -> Mapping[str, bool]:
         """Return the groups; all train from the start."""
@@ -99,8 +87,6 @@ class SegmentationModel(Model):
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Yield reasons why the network cannot be made or cannot take the data's patches."""
-        if self.init_from is None and self.init_from_skip:
-            yield Problem("has no effect without init_from", "init_from_skip")
         if isinstance(recipe.data, SegmentationData) and (reason := self.refusal(recipe.data.patch_size)):
             yield Problem(f"{reason}; set data.patch_size")
 
@@ -127,7 +113,6 @@ class SegmentationModel(Model):
         Raises:
             RecipeError: The network cannot be made with these settings, or does not take the patches.
         """
-        from trainkit import load_weights
         from trainkit_segmentation.models.kind_live import SegmentationNetwork, check_patch
         from trainkit_segmentation.models.planes import take_volumes
 
@@ -144,10 +129,15 @@ class SegmentationModel(Model):
         if (flat := self.flat_axis(data.patch_size)) is not None:
             take_volumes(network, flat)
         check_patch(network, data.num_channels, out_channels, data.patch_size)
-        initialise = None
-        if self.init_from is not None:
-            initialise = partial(load_weights, path=self.init_from, skip=self.init_from_skip, group_of=self.group_of)
-        return SegmentationNetwork(network, initialise)
+        return SegmentationNetwork(network)
+
+    def adapt_weights(
+        self, weights: Mapping[str, Tensor], model: nn.Module, facts: Mapping[str, Any], data: Any
+    ) -> tuple[Mapping[str, Tensor], Iterable[str]]:
+        """Fit weights to other channels and classes: those of the same name are taken, the others begin anew."""
+        from trainkit_segmentation.models.transfer import adapt_weights
+
+        return adapt_weights(self, weights, model, facts, data)
 
     def parameter_groups(self, model: Any) -> Mapping[str, Iterable[nn.Parameter]]:
         """Return the parameters of each group."""

@@ -7,15 +7,13 @@ each other), H = heads, X, Y, Z = voxels.
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from trainkit import Batch, RecipeError, State, shape_in_words
+from trainkit import Batch, RecipeError, shape_in_words
 from trainkit_segmentation.sizes import Size
 
 
@@ -24,13 +22,11 @@ class SegmentationNetwork(nn.Module):
 
     Args:
         network: (B, C, X, Y, Z) -> scores (B, K, X, Y, Z), or several of these.
-        initialise: Loads weights into the network when a run begins, and returns a message; None: nothing is loaded.
     """
 
-    def __init__(self, network: nn.Module, initialise: Callable[[nn.Module], str] | None) -> None:
+    def __init__(self, network: nn.Module) -> None:
         super().__init__()
         self.network = network
-        self._initialise = initialise
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return ``logits`` (B, K, X, Y, Z); in training, networks with several heads return ``logits_1``, … too."""
@@ -38,11 +34,6 @@ class SegmentationNetwork(nn.Module):
         if not self.training:
             return {"logits": heads[0]}
         return {f"logits_{i}" if i else "logits": head_BKXYZ for i, head_BKXYZ in enumerate(heads)}
-
-    def on_run_start(self, state: State) -> None:
-        """Load the initial weights. A resumed run has its weights already."""
-        if self._initialise is not None and state.step == 0:
-            logging.getLogger("trainkit").info(self._initialise(self.network))
 
 
 def _heads(found: Any) -> list[Tensor]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @component
 class SwinUNETR(SegmentationModel):
-    """MONAI's ``SwinUNETR``: a windowed transformer as encoder. Published pretrained encoders fit (``init_from``).
+    """MONAI's ``SwinUNETR``: a windowed transformer as encoder. Published pretrained encoders fit ([initial_weights]).
 
     Groups: transformer and the layers that read it are ``encoder``; the way up ``decoder``; the last convolution
     ``head``.

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class UNETR(SegmentationModel):
     """MONAI's ``UNETR``: a vision transformer as encoder. It only takes patches of the size that it was made for.
 
-    Choose it for large data sets or pretrained encoders (``init_from``). Groups: transformer and the layers that read
-    it are ``encoder``; the way up ``decoder``; the last convolution ``head``.
+    Choose it for large data sets or pretrained encoders ([initial_weights]). Groups: transformer and the layers that
+    read it are ``encoder``; the way up ``decoder``; the last convolution ``head``.
 
     Attributes:
         feature_size: Features of the finest level.

@@ -91,7 +91,10 @@ def restore(run: Run, saved: Mapping[str, Any], groups: Mapping[str, ResumedGrou
         state.model.load_state_dict(saved["model"])
     except Exception as error:  # a model's own load_state_dict may raise anything
         reason = "; ".join(_misfits(saved["model"], state.model.state_dict())) or f"{type(error).__name__}: {error}"
-        advice = "Resume with the same model settings, or start a new run"
+        advice = (
+            "Resume with the same model settings, or start a new run with the weights that fit: [initial_weights] with "
+            "path and, for example, skip"
+        )
         raise CheckpointError(f"the checkpoint does not fit this recipe's model: {reason}. {advice}") from error
     if run.average is not None:
         run.average.restore(saved.get("average"))

@@ -1,0 +1,203 @@
+"""Fits the weights of a network to other channels and classes: those of the same name are taken.
+
+A weight "reads channels" if an axis of it has an entry for each channel, and "gives scores" if one has an entry for
+each score. Which weights do is seen by making the network with one channel or class more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import torch
+
+from trainkit import DataError, some_of
+from trainkit_segmentation.data.facts import SegmentationFacts
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from trainkit_segmentation.models.kind import SegmentationModel
+
+_BACKGROUND = "background"
+
+
+@attrs.frozen
+class _Names:
+    """What the channels and scores of a network stand for.
+
+    Attributes:
+        channels: Names of the channels.
+        scores: Names of the scores: the classes, after the background where classes exclude each other.
+        exclusive: Whether they do.
+    """
+
+    channels: tuple[str, ...]
+    scores: tuple[str, ...]
+    exclusive: bool
+
+    @classmethod
+    def of(cls, channels: Iterable[str], classes: Iterable[str], exclusive: bool) -> _Names:
+        return cls(tuple(channels), ((_BACKGROUND,) if exclusive else ()) + tuple(classes), exclusive)
+
+
+def adapt_weights(
+    settings: SegmentationModel, weights: Mapping[str, Tensor], model: nn.Module, facts: Mapping[str, Any], data: Any
+) -> tuple[Mapping[str, Tensor], list[str]]:
+    """Fit weights to a network of other channels and classes.
+
+    Args:
+        settings: Settings of the network.
+        weights: Name -> value that was read.
+        model: The network.
+        facts: What the file says of the data that the weights were trained with.
+        data: The opened data, or its facts.
+
+    Returns:
+        The weights to load, and a sentence for each channel and class that differs.
+    """
+    own = data if isinstance(data, SegmentationFacts) else SegmentationFacts.from_json(data.facts())
+    now = _Names.of(own.channels, own.classes, own.exclusive)
+    before = _names_in(facts)
+    channel_axes, score_axes = _axes(settings, own)
+    touched = [name for name in weights if name in channel_axes or name in score_axes]
+    if not touched or before == now:
+        return weights, []
+    if before is None:
+        return weights, [
+            "the file does not say what its channels and classes are; they are taken to be, in this order, "
+            f"{', '.join(now.channels)} and {', '.join(now.scores)}"
+        ]
+    here = model.state_dict()
+    channels = _sources(now.channels, before.channels)
+    scores = _sources(now.scores, before.scores if before.exclusive == now.exclusive else ())
+    fitted = dict(weights)
+    for name in touched:
+        axes = [(axis, channels, len(before.channels)) for axis in channel_axes.get(name, ())]
+        axes += [(axis, scores, len(before.scores)) for axis in score_axes.get(name, ())]
+        if not axes:
+            del fitted[name]
+        elif _fits(weights[name], here[name], axes):
+            fitted[name] = here[name].to(weights[name].dtype).clone()
+            _put(fitted[name], weights[name], [(axis, sources) for axis, sources, _ in axes])
+    read = any(name in channel_axes for name in touched)
+    scored = any(name in score_axes for name in touched)
+    lines = list(_lines("channel", channels, now.channels, before.channels)) if read else []
+    if scored and before.exclusive != now.exclusive:
+        how = {True: "exclude each other", False: "may overlap"}
+        lines.append(
+            f"all classes begin anew: those of the file {how[before.exclusive]}, those of this run {how[now.exclusive]}"
+        )
+    elif scored:
+        lines += _lines("class", scores, now.scores, before.scores)
+    if gone := [name for name in touched if name not in fitted]:
+        lines.append(f"not loaded, since channels and other things share an axis in them: {some_of(gone)}")
+    return fitted, lines
+
+
+def _fits(there: Tensor, here: Tensor, axes: Sequence[tuple[int, Sequence[int | None], int]]) -> bool:
+    """Return whether a weight of the file has the sizes of this one, apart from numbers of channels and scores."""
+    wanted = list(here.shape)
+    for axis, _, size in axes:
+        wanted[axis] = size
+    return list(there.shape) == wanted
+
+
+def _put(here: Tensor, there: Tensor, axes: Sequence[tuple[int, Sequence[int | None]]]) -> None:
+    """Copy a weight, with the entries along axes in another order; entries without a source stay as they are.
+
+    Args:
+        here: Where to.
+        there: Where from.
+        axes: Each axis, and for each of its entries here the one there.
+    """
+    if not axes:
+        here.copy_(there)
+        return
+    (axis, sources), *others = axes
+    inside = [(other - (other > axis), each) for other, each in others]
+    for place, source in enumerate(sources):
+        if source is not None:
+            _put(here.select(axis, place), there.select(axis, source), inside)
+
+
+def _sources(now: Sequence[str], before: Sequence[str]) -> list[int | None]:
+    """Return for each name its place among other names, in which case does not matter; None: it is not there."""
+    places = {name.casefold(): place for place, name in enumerate(before)}
+    return [places.get(name.casefold()) for name in now]
+
+
+def _lines(what: str, sources: Sequence[int | None], now: Sequence[str], before: Sequence[str]) -> Iterable[str]:
+    """Yield a sentence for each name, if any differs."""
+    if tuple(now) == tuple(before):
+        return
+    for name, source in zip(now, sources, strict=True):
+        yield f'{what} "{name}": {"begins anew" if source is None else f"from number {source} of the file"}'
+    used = {source for source in sources if source is not None}
+    if unused := [name for place, name in enumerate(before) if place not in used]:
+        yield f"not used from the file: {what} {some_of(unused)}"
+
+
+def _axes(
+    settings: SegmentationModel, facts: SegmentationFacts
+) -> tuple[dict[str, tuple[int, ...]], dict[str, tuple[int, ...]]]:
+    """Return the weights that read channels, and those that give scores, each with the axes that count them.
+
+    A weight that depends on their number in another way has no axes.
+    """
+    channels, scores = len(facts.channels), len(facts.classes) + facts.exclusive
+    usual = _shapes(settings, channels, scores, facts)
+    assert usual is not None  # the network was made
+    found = []
+    for size, others in (
+        (channels, [(more, scores, more) for more in (channels + 1, 2 * channels)]),
+        (scores, [(channels, scores + 1, scores + 1)]),
+    ):
+        axes: dict[str, tuple[int, ...]] = {}
+        for in_channels, out_channels, other in others:
+            shapes = _shapes(settings, in_channels, out_channels, facts)
+            if shapes is None:
+                continue  # some networks take certain numbers only
+            for name, shape in usual.items():
+                differing = tuple(axis for axis in range(len(shape)) if shape[axis] != shapes[name][axis])
+                counted = all(shape[axis] == size and shapes[name][axis] == other for axis in differing)
+                if differing:
+                    axes[name] = differing if counted else ()
+            break
+        found.append(axes)
+    return found[0], found[1]
+
+
+def _shapes(
+    settings: SegmentationModel, in_channels: int, out_channels: int, facts: SegmentationFacts
+) -> dict[str, torch.Size] | None:
+    """Return the shape of each weight of a network; None: it cannot be made."""
+    for where in ("meta", "cpu"):  # without values, if it can be made without
+        with torch.random.fork_rng(devices=[]), torch.device(where):
+            try:
+                network = settings.network(in_channels, out_channels, facts.patch_size)
+            except Exception:  # whatever MONAI raises
+                continue
+            return {f"network.{name}": tensor.shape for name, tensor in network.state_dict().items()}
+    return None
+
+
+def _names_in(facts: Mapping[str, Any]) -> _Names | None:
+    """Return the names that a file tells: trainkit's facts, or what nnU-Net writes into its checkpoints."""
+    if "kind" in facts:
+        try:
+            found = SegmentationFacts.from_json(facts)
+        except DataError:
+            return None
+        return _Names.of(found.channels, found.classes, found.exclusive)
+    try:
+        about = facts["init_args"]["dataset_json"]
+        named = about.get("channel_names", about.get("modality"))
+        channels = [str(named[key]) for key in sorted(named, key=int)]
+        labels = {str(name): value for name, value in about["labels"].items() if name not in (_BACKGROUND, "ignore")}
+        if any(isinstance(value, list | tuple) for value in labels.values()):
+            return _Names.of(channels, labels, exclusive=False)
+        return _Names.of(channels, sorted(labels, key=lambda name: int(labels[name])), exclusive=True)
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None

@@ -1,0 +1,73 @@
+"""Loads the weights that [initial_weights] names when a run begins. A resumed run has its weights already."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import attrs
+
+from trainkit.errors import blame
+from trainkit.weights import load_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+    from trainkit.contracts import Model
+    from trainkit.recipe.root import InitialWeights
+    from trainkit.state import State
+
+_LOGGER = logging.getLogger("trainkit")
+
+
+@attrs.frozen
+class BeginWithWeights:
+    """Loads initial weights.
+
+    Attributes:
+        settings: Which weights.
+        model: Settings of the model.
+        group_of: Returns the parameter group of a name in the model's state.
+    """
+
+    settings: InitialWeights
+    model: Model
+    group_of: Callable[[str], str]
+
+    def on_run_start(self, state: State) -> None:
+        """Load the weights, before any other part sees the model."""
+        if state.step:
+            return
+        network = state.model
+
+        def adapt(weights, facts):  # type: ignore[no-untyped-def]
+            try:
+                return self.model.adapt_weights(weights, network, facts, state.data)
+            except Exception as error:
+                blame(error, "model, in adapt_weights")
+
+        for line in load_weights(network, self.settings.path, self.settings, self.group_of, adapt):
+            _LOGGER.info("%s", line)
+
+
+def group_of_names(model: nn.Module, parameters: Mapping[str, Mapping[str, nn.Parameter]]) -> Callable[[str], str]:
+    """Return a function from a name in a model's state to its parameter group.
+
+    A buffer belongs to the group of the parameters of its module; "" if there are none.
+
+    Args:
+        model: The model.
+        parameters: Group -> name -> parameter.
+    """
+    groups = {name: group for group, members in parameters.items() for name in members}
+    of_module: dict[str, str] = {}
+    for name, group in groups.items():
+        of_module.setdefault(name.rpartition(".")[0], group)
+
+    def group_of(name: str) -> str:
+        return groups.get(name) or of_module.get(name.rpartition(".")[0], "")
+
+    return group_of
