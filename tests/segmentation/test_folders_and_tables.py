@@ -67,6 +67,7 @@ def folder_of(path: Path, cache: Cache, **settings: Any) -> ImageFolder:
         ("images/a.nii.gz", "labels/a_seg.nii", "a"),
         ("images/a_image.nii", "labels/a-mask.nii.gz", "a"),
         ("images/site1/a.nii.gz", "labels/site1/a.nii.gz", "site1/a"),
+        ("images/a/scan.nii.gz", "labels/a.nii.gz", "a"),
     ],
 )
 def test_files_that_are_called_alike_are_a_case(tmp_path, cache, image, label, name):

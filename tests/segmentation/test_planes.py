@@ -98,6 +98,14 @@ def test_the_size_of_a_pixel_is_asked_for_unless_it_is_given(tmp_path):
     assert not [line for line in lines if line.startswith("warning: ")]
 
 
+def test_a_thick_patch_of_planes_is_doubted_with_the_line_to_paste(tmp_path, caplog):
+    data = data_of(tmp_path, patch_size=(32, 48, 32), file_spacing_mm=(1.0, 1.0, 1.0))
+    (doubt,) = [line for line in inspected(data) if line.startswith("warning: ")]
+    assert "set data.patch_size = [32, 48, 1]; the network is then one of planes" in doubt
+    data.build(Context(seed=1, device=torch.device("cpu"), rank=0, world=1, folder=Path()))
+    assert doubt.removeprefix("warning: ") in caplog.messages
+
+
 @pytest.mark.parametrize(
     "model",
     [

@@ -22,8 +22,8 @@ class ImageFolder(SegmentationData):
 
     A label may also be called ``NAME_seg``, ``NAME_label`` or ``NAME_mask``. An image with several channels is one
     file, or one for each: ``NAME_0000``, ``NAME_0001``, … or ``NAME_t1``, ``NAME_t2``, … for ``channels = ["t1",
-    "t2"]``. In sub-folders, names need to be the same in the same sub-folder only; a sub-folder of ``images/`` may hold
-    a DICOM series. Planes (PNG, TIFF, …) are volumes of one slice.
+    "t2"]``. In sub-folders, names need to be the same in the same sub-folder only; a sub-folder of ``images/`` that is
+    called as the case may hold a DICOM series, or the image. Planes (PNG, TIFF, …) are volumes of one slice.
 
     Attributes:
         path: The folder that holds both folders.

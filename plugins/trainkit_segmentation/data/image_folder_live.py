@@ -109,4 +109,7 @@ def _of_case(name: str, images: dict[Path, str], channels: Sequence[str] | None)
         [path for path, of in images.items() if re.fullmatch(rf"{re.escape(name)}[._ /-]{re.escape(each)}", of, re.I)]
         for each in channels or ()
     ]
-    return tuple(each[0] for each in named) if named and all(len(each) == 1 for each in named) else ()
+    if named and all(len(each) == 1 for each in named):
+        return tuple(each[0] for each in named)
+    inside = [path for path, of in images.items() if of.startswith(f"{name}/")]
+    return (inside[0],) if len(inside) == 1 else ()

@@ -128,6 +128,9 @@ def inspect(settings: SegmentationData, depth: Depth) -> Iterator[str | Problem 
         yield "not looked at: the voxels, that is label values, NaN, constant images, damage. check --data looks at all"
     if too_large := settings.doubt_about_batches(len(division["train"])):
         yield Problem(too_large, "batch_size", "warning")
+    shapes = [grid.shape for each in reports.values() if (grid := grid_of(settings, each))]
+    if of_planes := settings.doubt_about_planes(shapes):
+        yield Problem(of_planes, "patch_size", "warning")
     doubts = [
         *listing.doubts,
         *_doubts_of_headers(reports),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
@@ -13,6 +13,7 @@ from trainkit_segmentation.data.facts import SegmentationFacts
 from trainkit_segmentation.patches.augmentation import Augmentation
 from trainkit_segmentation.preparing.cache import Cache
 from trainkit_segmentation.preparing.preprocessing import Preprocessing
+from trainkit_segmentation.sizes import Size
 from trainkit_segmentation.splits.fraction import Fraction
 from trainkit_segmentation.splits.kind import Split
 
@@ -135,6 +136,21 @@ class SegmentationData(Data):
         return (
             f"data.batch_size = {self.batch_size} is more than the {num_train} training cases, so an epoch is one "
             "step, with several patches of some cases: set data.steps_per_epoch"
+        )
+
+    def doubt_about_planes(self, shapes: Collection[Size]) -> str | None:
+        """Return what is odd if all cases are planes and a patch is none; None: nothing is.
+
+        Args:
+            shapes: Voxels of each case, preprocessed.
+        """
+        flat = [bool(shapes) and all(shape[axis] == 1 for shape in shapes) for axis in range(3)]
+        fitting = [1 if is_flat else edge for edge, is_flat in zip(self.patch_size, flat, strict=True)]
+        if tuple(fitting) == self.patch_size:
+            return None
+        return (
+            f"all cases are one voxel thick, but a patch is not, so nearly all of it is padding: set data.patch_size = "
+            f"{fitting}; the network is then one of planes"
         )
 
     def inspect(self, recipe: Recipe, depth: Depth) -> Iterable[str | Problem | Progress]:

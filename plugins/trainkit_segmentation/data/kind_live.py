@@ -92,8 +92,10 @@ class LiveSegmentation:
             raise DataError("\n  ".join([f"{listing.source}: {len(wrong)} contradictions", *wrong]))
         self._division = settings.split.balance(self._division, subjects, present)
         of_batches = settings.doubt_about_batches(len(self._division["train"]))
+        of_planes = settings.doubt_about_planes([self._case(name).grid.shape for name in self._prepared])
         for doubt in (
             *([of_batches] if of_batches else []),
+            *([of_planes] if of_planes else []),
             *doubts_about_classes(labels.classes, self._division, present),
             *doubts_about_sources(labels.classes, settings.annotated, self._annotated, present),
             *self._mixed_sides(settings),

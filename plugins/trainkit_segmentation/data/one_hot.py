@@ -50,6 +50,6 @@ def with_classes_in_channels(listing: CaseList) -> CaseList:
     return attrs.evolve(
         listing,
         cases=cases,
-        labels=Labels(classes, first == 1, members={}),
+        labels=Labels(classes, first == 1, members=listing.labels.members if first == 1 else {}),
         notes=(*listing.notes, f"each channel of a label is the mask of a class: channel {named}; {how}"),
     )
