@@ -109,8 +109,11 @@ class LiveOverlays(Live):
 
         image_1XYZ, found_LXYZ, true_LXYZ = turned(image_1XYZ), turned(found_LXYZ), turned(true_LXYZ)
         inside_XYZ = (true_LXYZ > 0).any(0)
+        flat = [axis for axis in range(3) if inside_XYZ.shape[axis] == 1]
         planes = []
         for title, across in zip(_PLANES, _ACROSS, strict=True):
+            if len(flat) == 1 and across != flat[0]:
+                continue  # of a case of one slice, the other planes are lines
             others = tuple(axis for axis in range(3) if axis != across)
             index = int(inside_XYZ.sum(others).argmax()) if inside_XYZ.any() else inside_XYZ.shape[across] // 2
             right, up = others
