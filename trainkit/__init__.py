@@ -34,6 +34,7 @@ from trainkit.contracts import (
     Monitor,
     Optimizer,
     Outputs,
+    Planner,
     Point,
     Problem,
     Progress,
@@ -60,6 +61,7 @@ from trainkit.state import Group, State
 
 if TYPE_CHECKING:
     from trainkit.curvature import curvature_of, set_curvature
+    from trainkit.drafting import RecipeText
     from trainkit.files.facts import FileFacts
     from trainkit.files.guard import guarded_reading
     from trainkit.files.sharing import make_shared, share
@@ -78,6 +80,7 @@ else:  # hidden from type checkers, which would accept any name from a module th
         __name__,
         {
             ".curvature": ("curvature_of", "set_curvature"),
+            ".drafting": ("RecipeText",),
             ".files.facts": ("FileFacts",),
             ".files.guard": ("guarded_reading",),
             ".files.sharing": ("make_shared", "share"),
@@ -129,11 +132,13 @@ __all__ = [
     "Optimizer",
     "Outputs",
     "PartError",
+    "Planner",
     "Point",
     "Problem",
     "Progress",
     "Recipe",
     "RecipeError",
+    "RecipeText",
     "RegisteredComponent",
     "RunSettings",
     "Scheduler",

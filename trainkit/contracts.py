@@ -237,6 +237,18 @@ class Data(Component):
     evaluator: ClassVar[str | None] = None
     """The `Evaluator` (its ``use``) that compares predictions for such data with the truth; None: there is none."""
 
+    @classmethod
+    def recognise(cls, path: Path) -> Mapping[str, Any] | None:
+        """Return the settings with which this component reads what is at a path; None: it does not know it.
+
+        ``trainkit init`` asks every installed component. To answer, look at names and at small files, not at voxels or
+        patterns. A reader of any file, which needs more than a path, knows none.
+
+        Args:
+            path: A folder or a file, absolute.
+        """
+        return None
+
     def splits(self) -> tuple[str, ...]:
         """Return the names of the splits, "train" first; all others are evaluated in validation."""
         return ("train",)
@@ -592,6 +604,38 @@ class Evaluator(Component):
         """
 
 
+# ---- planners --------------------------------------------------------------------------------------------------------
+
+
+@component
+class Planner(Component):
+    """Writes a recipe for data of a kind that it ``accepts``, for ``trainkit init``.
+
+    Attributes:
+        memory_gb: Memory of the device that training may take, in 10⁹ bytes.
+        network: The network to plan; None: the planner's choice.
+    """
+
+    entry_points: ClassVar[str] = "trainkit.planners"
+
+    memory_gb: float = attrs.field(default=8.0, validator=positive)
+    network: str | None = None
+
+    @abstractmethod
+    def draft(self, use: str, data: type[Any], settings: Mapping[str, Any]) -> Iterator[str | Progress]:
+        """Look at the data, and yield progress, then the lines of a recipe (see `RecipeText`).
+
+        Args:
+            use: The name of the component that reads the data.
+            data: Its class.
+            settings: The settings with which it recognised the data (`Data.recognise`).
+
+        Raises:
+            DataError: The data cannot be read.
+            RecipeError: What is wished for cannot be planned.
+        """
+
+
 KINDS: tuple[type[Component], ...] = (
     Data,
     Model,
@@ -603,4 +647,5 @@ KINDS: tuple[type[Component], ...] = (
     Hook,
     Logger,
     Evaluator,
+    Planner,
 )

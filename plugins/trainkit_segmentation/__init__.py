@@ -15,6 +15,7 @@ build is in ``x_live``:
     inference/  from patches to whole volumes
     metrics/    metrics of whole volumes
     evaluation/ comparison of predicted masks with the truth
+    planning/   from a folder of cases to a recipe, by nnU-Net's rules (``trainkit init``)
     hooks/      pictures of predictions, for a person to look at
 
 Conventions, everywhere: arrays are (x, y, z) as nibabel reads them, with channels or classes first; spacings are in mm

@@ -16,6 +16,7 @@ from trainkit.engine.signals import StoppedEarly, ignore_from_now_on
 from trainkit.errors import PartError, TrainkitError
 
 _COMMANDS = {
+    "init": "Look at data, and write a recipe for it.",
     "run": "Train what one or more recipes describe.",
     "resume": "Continue a run from its folder or from a checkpoint.",
     "evaluate": "Compare predictions with the truth.",

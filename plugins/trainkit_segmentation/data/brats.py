@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -42,6 +43,13 @@ class BraTS(SegmentationData):
     edition: Literal["auto", "2021", "2023", "2024"] = "auto"
     target: Literal["regions", "labels"] = "regions"
     modalities: tuple[Modality, ...] = attrs.field(default=("t1", "t1c", "t2", "flair"), validator=_each_once)
+
+    @classmethod
+    def recognise(cls, path: Path) -> Mapping[str, Any] | None:
+        """Recognise a folder of cases by the names of their files."""
+        from trainkit_segmentation.data.brats_live import has_cases
+
+        return {"path": path} if has_cases(path) else None
 
     def find(self) -> CaseList:
         """Find the cases, and recognise the edition from their names and label values."""

@@ -23,6 +23,7 @@ _NAMES: Mapping[str, Mapping[str, str]] = {
 }
 _ENDINGS = (".nii.gz", ".nii")
 _ENHANCING = {"2021": 4, "2023": 3, "2024": 3}
+_MOST_LOOKED_AT = 20  # folders, to recognise a folder of cases
 _FIRST_AFTER_TREATMENT = 100  # time points of the 2024 edition are counted from here
 
 
@@ -69,6 +70,11 @@ def find(settings: BraTS) -> CaseList:
         problems=tuple(problems),
         doubts=(f"folders without BraTS files are left out: {some_of(others)}",) if others else (),
     )
+
+
+def has_cases(path: Path) -> bool:
+    """Return whether files in a folder, or in the folders in it, have the names of BraTS files."""
+    return path.is_dir() and any(_naming(folder) for folder in _case_folders(path)[:_MOST_LOOKED_AT])
 
 
 def _case_folders(path: Path) -> list[Path]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -40,6 +41,17 @@ class Datalist(SegmentationData):
     channels: tuple[str, ...] | None = attrs.field(default=None, validator=each_once)
     labels: Mapping[str, int] | None = attrs.field(default=None, validator=each_value_once)
     regions: Mapping[str, tuple[int, ...]] | None = None
+
+    @classmethod
+    def recognise(cls, path: Path) -> Mapping[str, Any] | None:
+        """Recognise a JSON file with a list "training" that is not ``dataset.json``."""
+        if path.suffix != ".json" or path.name == "dataset.json" or not path.is_file():
+            return None
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):
+            return None
+        return {"path": path} if isinstance(content, dict) and isinstance(content.get("training"), list) else None
 
     def find(self) -> CaseList:
         """Read the list and find its files."""

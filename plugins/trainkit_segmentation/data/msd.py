@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -37,6 +37,12 @@ class MSD(SegmentationData):
     regions: Mapping[str, tuple[int, ...]] | None = None
     channels: tuple[str, ...] | None = attrs.field(default=None, validator=each_once)
     labels: Mapping[str, int] | None = attrs.field(default=None, validator=each_value_once)
+
+    @classmethod
+    def recognise(cls, path: Path) -> Mapping[str, Any] | None:
+        """Recognise a folder with ``dataset.json``, or that file."""
+        folder = path.parent if path.name == "dataset.json" else path
+        return {"path": folder} if (folder / "dataset.json").is_file() else None
 
     def find(self) -> CaseList:
         """Read ``dataset.json`` and find the files that it lists."""

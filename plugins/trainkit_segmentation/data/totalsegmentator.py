@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 
@@ -37,6 +38,13 @@ class TotalSegmentator(SegmentationData):
     structures: tuple[str, ...] = attrs.field(validator=_each_once)
     image: str = "ct.nii.gz"
     overlap: Literal["error", "multi_label"] = "error"
+
+    @classmethod
+    def recognise(cls, path: Path) -> Mapping[str, Any] | None:
+        """Recognise folders with ``segmentations`` in them; the structures are those that all subjects have."""
+        from trainkit_segmentation.data.totalsegmentator_live import settings_for
+
+        return settings_for(path)
 
     def find(self) -> CaseList:
         """Find the subjects and their masks."""

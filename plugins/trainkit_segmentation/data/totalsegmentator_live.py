@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from trainkit import DataError, did_you_mean, some_of
 from trainkit_segmentation.cases.case import CaseList, FileCase
@@ -11,6 +13,25 @@ from trainkit_segmentation.spelling import Folders, composed, stem_of
 
 if TYPE_CHECKING:
     from trainkit_segmentation.data.totalsegmentator import TotalSegmentator
+
+
+_IMAGES = ("ct.nii.gz", "mri.nii.gz")
+_ENDING = ".nii.gz"
+
+
+def settings_for(path: Path) -> Mapping[str, Any] | None:
+    """Return the settings that read the subjects of a folder, with the structures that all have; None: it has none."""
+    if not path.is_dir():
+        return None
+    folders = [path, *(each for each in sorted(path.iterdir()) if each.is_dir() and not each.name.startswith("."))]
+    subjects = [folder for folder in folders if (folder / "segmentations").is_dir()]
+    image = next((name for name in _IMAGES if any((folder / name).exists() for folder in subjects)), None)
+    if image is None:
+        return None
+    files = [[each.name for each in (folder / "segmentations").iterdir()] for folder in subjects]
+    masks = [{name.removesuffix(_ENDING) for name in names if name.endswith(_ENDING)} for names in files]
+    structures = tuple(sorted(set.intersection(*masks)))
+    return {"path": path, "structures": structures, "image": image} if structures else None
 
 
 def find(settings: TotalSegmentator) -> CaseList:

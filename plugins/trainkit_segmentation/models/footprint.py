@@ -56,7 +56,7 @@ def footprint(
     patch_size: Size,
     batch_size: int,
     losses: Mapping[str, Callable[..., Tensor]],
-    optimizer: Optimizer,
+    optimizer: Optimizer | float,
 ) -> Footprint:
     """Return what training takes, by one step without values.
 
@@ -68,7 +68,7 @@ def footprint(
         patch_size: Voxels of a patch.
         batch_size: Patches of a batch.
         losses: The live losses.
-        optimizer: The optimizer's settings.
+        optimizer: The optimizer's settings, or the bytes of state that it keeps for each byte of parameters.
     """
     model = SegmentationNetwork(network.to(_NO_VALUES))
     kept = [*model.parameters(), *model.buffers()]
@@ -87,7 +87,7 @@ def footprint(
     with PeakMemory() as window, torch.no_grad():
         model({"image": torch.empty((1, channels, *patch_size), device=_NO_VALUES)})
     parameters = sum(each.numel() * each.element_size() for each in model.parameters())
-    state = _state_for_each_byte(optimizer)
+    state = optimizer if isinstance(optimizer, float) else _state_for_each_byte(optimizer)
     return Footprint(
         network=sum(each.numel() * each.element_size() for each in kept),
         optimizer=None if state is None else round(state * parameters),
