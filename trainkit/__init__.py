@@ -20,6 +20,8 @@ from trainkit.contracts import (
     Depth,
     Evaluation,
     Evaluator,
+    HeldOut,
+    HeldOutEvaluation,
     Hook,
     Inference,
     LiveData,
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from trainkit.files.facts import FileFacts
     from trainkit.files.guard import guarded_reading
     from trainkit.files.sharing import make_shared, share
+    from trainkit.files.tables import write_json
     from trainkit.files.writing import remove_unfinished, written_whole
     from trainkit.loading.order import hold_out, in_batches, process_share, shuffled
     from trainkit.loading.workers import Workers
@@ -84,6 +87,7 @@ else:  # hidden from type checkers, which would accept any name from a module th
             ".files.facts": ("FileFacts",),
             ".files.guard": ("guarded_reading",),
             ".files.sharing": ("make_shared", "share"),
+            ".files.tables": ("write_json",),
             ".files.writing": ("remove_unfinished", "written_whole"),
             ".loading.order": ("hold_out", "in_batches", "process_share", "shuffled"),
             ".loading.workers": ("Workers",),
@@ -115,6 +119,8 @@ __all__ = [
     "Evaluator",
     "FileFacts",
     "Group",
+    "HeldOut",
+    "HeldOutEvaluation",
     "Hook",
     "Inference",
     "Live",
@@ -171,5 +177,6 @@ __all__ = [
     "shuffled",
     "some_of",
     "without_controls",
+    "write_json",
     "written_whole",
 ]

@@ -253,6 +253,21 @@ class Data(Component):
         """Return the names of the splits, "train" first; all others are evaluated in validation."""
         return ("train",)
 
+    def settings_of_fold(self, fold: int, number: int) -> Mapping[str, Any]:
+        """Return the settings that make this data that of one fold of a cross-validation.
+
+        Args:
+            fold: The fold that is held out, from 0.
+            number: Number of folds.
+
+        Returns:
+            Setting -> value, for example ``{"split": {"use": "folds", "folds": 5, "fold": 0}}``.
+
+        Raises:
+            DataError: The data cannot be divided into folds (the default), or not into so many.
+        """
+        raise DataError(f"--folds: {type(self).__name__} cannot be divided into folds; it is trained on as a whole")
+
     @abstractmethod
     def build(self, context: Context) -> LiveData:
         """Open the data."""
@@ -390,7 +405,12 @@ class Loss(Component):
 
 
 class LiveMetric(Protocol):
-    """Accumulates a metric over a split."""
+    """Accumulates a metric over a split.
+
+    An optional method ``rows()`` yields the values of single items behind what ``compute`` returned last, as mappings
+    of column -> value, such as ``{"case": "p1", "class": "liver", "dice": 0.9}``. The run folder gets them as
+    ``cases.csv``, in which rows with the same texts are one line.
+    """
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
         """Add one batch."""
@@ -564,6 +584,36 @@ class Evaluation(NamedTuple):
     unpaired: tuple[str, ...]
 
 
+class HeldOut(NamedTuple):
+    """Items that a model was not trained on, and what it makes of them.
+
+    Attributes:
+        data: The opened data.
+        batch: A batch of a split other than "train".
+        outputs: What the inference of the run returned for it.
+    """
+
+    data: Any
+    batch: Batch
+    outputs: Outputs
+
+
+class HeldOutEvaluation(NamedTuple):
+    """What the held-out items of a cross-validation say.
+
+    Attributes:
+        rows: The lines of ``cases.csv``, as in `Evaluation`.
+        summary: What ``summary.json`` holds, as JSON values.
+        lines: What is printed.
+        predict: Settings of [predict] that suit these items best, as JSON values; ``ensemble.json`` holds them.
+    """
+
+    rows: tuple[Mapping[str, str | float | None], ...] = ()
+    summary: Mapping[str, Any] = {}
+    lines: tuple[str, ...] = ()
+    predict: Mapping[str, Any] = {}
+
+
 class LiveEvaluator(Protocol):
     """Compares the files of predictions with the truth."""
 
@@ -602,6 +652,13 @@ class Evaluator(Component):
             RecipeError: Nothing says what the values mean, or the settings do not fit the data.
             DataError: What should say it cannot be read.
         """
+
+    def evaluate_held_out(self, held_out: Iterable[HeldOut]) -> HeldOutEvaluation:
+        """Evaluate all items of a cross-validation, each by the model that was not trained on it.
+
+        By default, nothing is evaluated.
+        """
+        return HeldOutEvaluation()
 
 
 # ---- planners --------------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ class LiveVolumes(LiveSegmentation):
 
     def __init__(self, patch_size: tuple[int, int, int], exclusive: bool, size: int, seed: int) -> None:
         self.patch_size, self.exclusive, self.batches_per_epoch = patch_size, exclusive, 3
-        self._size, self._seed = size, seed
+        self._size, self._seed, self._division = size, seed, CASES
 
     def facts(self) -> dict[str, Any]:
         return SegmentationFacts(

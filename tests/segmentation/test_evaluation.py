@@ -160,6 +160,19 @@ def test_a_prediction_on_another_grid_fails_alone(folders: tuple[Path, Path]) ->
     assert list(json.loads((folders[0] / "summary.json").read_text())["failed"]) == ["case_1"]
 
 
+def test_the_same_voxels_with_other_axes_are_compared_where_they_are(
+    folders: tuple[Path, Path], tmp_path: Path
+) -> None:
+    assert evaluate(*folders, "--classes", "one=1, two=2").exit_code == 0
+    before = table(folders[0])
+    for path in folders[0].glob("*.nii.gz"):
+        turned = nibabel.as_closest_canonical(nibabel.load(path))
+        assert turned.shape != SIZE
+        nibabel.save(turned, path)
+    assert evaluate(*folders, "--classes", "one=1, two=2").exit_code == 0
+    assert table(folders[0]) == before
+
+
 def test_values_come_from_a_dataset_json_beside_the_labels_and_others_are_refused(folders: tuple[Path, Path]) -> None:
     masks, truth = folders
     assert "nothing says what the label values mean" in str(evaluate(masks, truth).exception)

@@ -22,25 +22,38 @@ if TYPE_CHECKING:
     epilog="\b\nExamples:\n"
     "  trainkit run recipes/ptycho_staged.toml\n"
     "  trainkit run my_recipe.toml --set run.epochs=60 --set groups.dr.lr=5e-3\n"
-    "  trainkit run a.toml b.toml c.toml --continue\n\n" + EXIT_CODES
+    "  trainkit run a.toml b.toml c.toml --continue\n"
+    "  trainkit run brats.toml --folds 5 --continue\n\n" + EXIT_CODES
 )
 @click.argument("recipes", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="RECIPE...")
 @SETS
 @click.option("--continue", "unfinished", is_flag=True, help="Skip finished runs, and resume unfinished ones.")
+@click.option(
+    "--folds",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Cross-validation: divide the cases into N folds, and train N runs, each of which holds one fold out.",
+)
 @QUIET
-def command(recipes: tuple[Path, ...], sets: tuple[str, ...], unfinished: bool, quiet: bool) -> None:
+def command(recipes: tuple[Path, ...], sets: tuple[str, ...], unfinished: bool, folds: int | None, quiet: bool) -> None:
     """Train what each RECIPE describes, one after the other.
 
     Each run gets a new folder below runs/. If one run fails, the others are run all the same.
 
     With --continue, a recipe whose run is finished is skipped, and a recipe whose run is not finished is resumed from
     its newest checkpoint. A run belongs to a recipe if all of their settings are equal.
+
+    With --folds, the run of each fold is in runs/NAME_5folds/fold_0, …, and can be resumed like any other. When all are
+    finished, their values are shown with means and standard deviations, and runs/NAME_5folds becomes an ensemble:
+    `trainkit predict NAME_5folds` averages what its models predict.
     """
     with ending_the_program():
         refuse_several_processes()
         from trainkit.recipe.inputs import refuse_missing_inputs
         from trainkit.recipe.resolve import resolve_all
 
+        if folds is not None:
+            sys.exit(_run_folds(recipes, sets, folds, unfinished, quiet))
         resolved = resolve_all(recipes, sets)  # before torch is imported, so that a mistake is reported at once
         if not unfinished:  # a run that is continued may not need all of them, for example the weights it began with
             refuse_missing_inputs(resolved)
@@ -53,6 +66,30 @@ def command(recipes: tuple[Path, ...], sets: tuple[str, ...], unfinished: bool, 
                 console.say(str(note))
         code = run_all(resolved, console, continue_unfinished=unfinished, report=report)
     sys.exit(code)
+
+
+def _run_folds(recipes: tuple[Path, ...], sets: tuple[str, ...], number: int, unfinished: bool, quiet: bool) -> int:
+    """Run the folds of each recipe, and return the exit code."""
+    from trainkit.recipe.fold_recipes import fold_recipes
+    from trainkit.recipe.inputs import refuse_missing_inputs
+
+    divided = [fold_recipes(each, sets, number) for each in recipes]  # before torch is imported
+    if not unfinished:
+        refuse_missing_inputs([each for folds in divided for each in folds.recipes])
+    from trainkit.console import Console
+    from trainkit.engine.folds import run_folds
+    from trainkit.engine.queue import worst_of
+    from trainkit.engine.start import ExitCode
+
+    console = Console(quiet)
+    codes = []
+    for folds in divided:
+        for note in folds.recipes[0].notes:
+            console.say(str(note))
+        codes.append(run_folds(folds, console, continue_unfinished=unfinished, report=report))
+        if codes[-1] is ExitCode.STOPPED:
+            break
+    return worst_of(codes)
 
 
 def report(ending: RunOutcome, console: Console) -> None:

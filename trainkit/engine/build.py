@@ -16,6 +16,7 @@ import torch
 from trainkit.contracts import Context
 from trainkit.engine.average import WeightAverage
 from trainkit.engine.batches import BatchSource
+from trainkit.engine.every_run.cases_file import CasesFile
 from trainkit.engine.every_run.figures import Figures
 from trainkit.engine.every_run.initial_weights import BeginWithWeights, group_of_names
 from trainkit.engine.every_run.metrics_file import MetricsFile
@@ -129,11 +130,12 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
         "watched_values": WatchedValues(recipe),
         "figures": Figures(),
         "metrics_file": MetricsFile(),
+        "cases_file": CasesFile(metrics.values(), recipe.data.splits()[1:]),
         "progress_chart": ProgressChart(),
         "outcome": Outcome(resolved.resume_options),
     }
     tolerated: dict[str, type[Exception]] = {name: Exception for name, hook in hooks.items() if hook.phase == "log"}
-    tolerated |= {"figures": Exception, "progress_chart": Exception, "metrics_file": OSError}
+    tolerated |= {"figures": Exception, "progress_chart": Exception, "metrics_file": OSError, "cases_file": Exception}
     run = Run(
         resolved=resolved,
         state=state,
@@ -145,7 +147,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
         losses=losses,
         metrics=metrics,
         inference=inference,
-        autocast=_autocast(recipe.run.precision, context.device),
+        autocast=autocast_of(recipe.run.precision, context.device),
         scaler=scaler,
         average=average,
         identity=identity_of(folder),
@@ -242,7 +244,8 @@ def repeatability_doubt(device: torch.device, deterministic: bool) -> str | None
     return None
 
 
-def _autocast(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+def autocast_of(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
+    """Return what makes the context in which a model computes in a precision."""
     if precision == "fp32":
         return contextlib.nullcontext
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,7 +16,8 @@ from trainkit.contracts import Evaluation, Evaluator, Progress
 from trainkit.engine.identity import CHECKPOINTS, identity_of, run_folder_at
 from trainkit.engine.start import ExitCode
 from trainkit.errors import CheckpointError, ComponentError, DataError, RecipeError, blame
-from trainkit.files.writing import make_folder, written_whole
+from trainkit.files.tables import write_json, write_table
+from trainkit.files.writing import make_folder
 from trainkit.recipe.problems import Finding, InvalidRecipe
 from trainkit.recipe.resolve import resolve
 from trainkit.recipe.rules import missing_modules
@@ -95,8 +94,7 @@ def _report(found: Evaluation, out: Path, predictions: Path, truth: Path, consol
         try:
             make_folder(out)
             write_table(out / CASES, found.rows)
-            with written_whole(out / SUMMARY) as new:
-                new.write_text(json.dumps(summary, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            write_json(out / SUMMARY, summary)
         except OSError as error:
             raise DataError(
                 f"{out}: the tables cannot be written ({error.strerror}); give another folder with --out"
@@ -108,24 +106,6 @@ def _report(found: Evaluation, out: Path, predictions: Path, truth: Path, consol
             console.say(f"  {name}: {why}")
         return ExitCode.FAILED
     return ExitCode.DOUBTFUL if found.unpaired else ExitCode.FINISHED
-
-
-def write_table(path: Path, rows: Sequence[Mapping[str, str | float | None]]) -> None:
-    """Write rows as CSV; None becomes an empty cell. The file is on the disk when this returns.
-
-    Args:
-        path: The file.
-        rows: The rows, with the same columns; there is at least one.
-    """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow(
-            {key: format(value, ".10g") if isinstance(value, float) else value for key, value in row.items()}
-        )
-    with written_whole(path) as new:
-        new.write_text(text.getvalue(), encoding="utf-8")
 
 
 def _is_table(path: Path) -> bool:

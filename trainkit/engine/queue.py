@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -107,8 +107,13 @@ def run_all(
     return code
 
 
+def worst_of(codes: Iterable[ExitCode]) -> ExitCode:
+    """Return the exit code of several runs together."""
+    return max(codes, key=_FROM_BEST_TO_WORST.index)
+
+
 def _worse(one: ExitCode, other: ExitCode) -> ExitCode:
-    return max(one, other, key=_FROM_BEST_TO_WORST.index)
+    return worst_of((one, other))
 
 
 def _with_doubts(what: str, is_doubtful: bool) -> str:
@@ -124,7 +129,7 @@ def _run_one(
         return start(resolved, console, report=report), None
     with contextlib.ExitStack() as choosing:  # until the run folder is locked, no other process may choose
         choosing.enter_context(run_folder.choosing(resolved))
-        before = _earlier_run(resolved)
+        before = earlier_run(resolved)
         if before is None:
             refuse_missing_inputs([resolved])
             return start(resolved, console, locked=choosing.close, report=report), None
@@ -137,7 +142,7 @@ def _run_one(
         return resumed, before
 
 
-def _earlier_run(resolved: Resolved) -> Path | None:
+def earlier_run(resolved: Resolved) -> Path | None:
     """Return the newest run folder of the same resolved recipe, by what its newest checkpoint or last start says."""
     settings = resolved.recipe.run
     for folder in newest_first((settings.dir / settings.name).glob("*")):

@@ -99,6 +99,10 @@ class SegmentationData(Data):
         """Return the names of the splits, "train" first."""
         return self.split.splits()
 
+    def settings_of_fold(self, fold: int, number: int) -> Mapping[str, Any]:
+        """Return the settings of the split that holds out one fold of a cross-validation."""
+        return {"split": self.split.settings_of_fold(fold, number, lambda: self.cases().folds)}
+
     @abstractmethod
     def find(self) -> CaseList:
         """Find the cases and the meaning of their labels. Problems of single cases are listed, not raised.

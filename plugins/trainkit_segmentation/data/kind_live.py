@@ -16,7 +16,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from trainkit import Batch, Context, DataError, Outputs, State, Workers, did_you_mean, process_share
+from trainkit import Batch, Context, DataError, Outputs, State, Workers, did_you_mean, process_share, write_json
 from trainkit_segmentation.data.chosen_classes import (
     advice_without,
     annotated_classes,
@@ -134,6 +134,13 @@ class LiveSegmentation:
         else:
             for place in places:
                 yield self._batches[place]
+
+    def on_run_start(self, state: State) -> None:
+        """Write ``splits.json``, in the form of nnU-Net's ``splits_final.json``: a list with one division."""
+        try:
+            write_json(state.folder / "splits.json", [{name: list(cases) for name, cases in self._division.items()}])
+        except OSError as error:
+            _log.warning("splits.json cannot be written (%s); the run goes on", error)
 
     def on_run_end(self, state: State) -> None:
         """End the processes that prepare batches, so that they do not outlive the run."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 
-from trainkit import Data, Evaluator, Progress, component
+from trainkit import Data, Evaluator, HeldOut, HeldOutEvaluation, Progress, component
 from trainkit_segmentation.data.kind import SegmentationData
 from trainkit_segmentation.evaluation.class_table import read_class_table
 
@@ -26,8 +26,8 @@ class SegmentationEvaluator(Evaluator):
     """Compares masks with the truth: Dice, HD95, surface Dice and volumes of each case and class.
 
     A case is a file of label values, ``case.nii.gz``; a folder with the file ``…_seg`` or ``…-seg`` of a BraTS case; or
-    a folder with the mask of each class, ``case/class.nii.gz`` or ``case/segmentations/class.nii.gz``. The voxel grids
-    of prediction and truth must agree.
+    a folder with the mask of each class, ``case/class.nii.gz`` or ``case/segmentations/class.nii.gz``. Prediction and
+    truth must have the same voxels; their axes may differ.
 
     What the values mean is known from ``classes``, from the run or the recipe that is given, or from ``dataset.json``
     in the folder of the truth or above it.
@@ -78,3 +78,9 @@ class SegmentationEvaluator(Evaluator):
         from trainkit_segmentation.evaluation.segmentation_live import LiveSegmentationEvaluator
 
         return LiveSegmentationEvaluator(self, meaning_of_values(self.classes, data, facts, truth), tell)
+
+    def evaluate_held_out(self, held_out: Iterable[HeldOut]) -> HeldOutEvaluation:
+        """Score every case, and choose the post-processing of each class that raises the mean Dice."""
+        from trainkit_segmentation.evaluation.held_out import evaluate_held_out
+
+        return evaluate_held_out(held_out, self.tolerance_mm, self.absent)

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from trainkit import DataError, Evaluation, Progress, some_of
 from trainkit_segmentation.evaluation.mask_files import MaskFiles, Pairs, pair
 from trainkit_segmentation.evaluation.mask_scores import BRATS_DIAGONAL_MM, mask_scores
 from trainkit_segmentation.evaluation.masks import Masks, open_masks
 from trainkit_segmentation.evaluation.meaning import Meaning
-from trainkit_segmentation.evaluation.summary import Row, class_summary, mean_over_classes, summary_table
+from trainkit_segmentation.evaluation.summary import Row, as_row, class_summary, mean_over_classes, summary_table
 from trainkit_segmentation.files.header import grid_difference
+from trainkit_segmentation.files.placing import Placement, placement
+from trainkit_segmentation.metrics.overlap import voxel_volume_ml
 
 if TYPE_CHECKING:
     from trainkit_segmentation.evaluation.segmentation import SegmentationEvaluator
@@ -69,29 +68,32 @@ class LiveSegmentationEvaluator:
 
     def _rows_of_case(self, found: MaskFiles, true: MaskFiles) -> list[Row]:
         of_found, of_true = open_masks(found, self._meaning), open_masks(true, self._meaning)
-        if difference := grid_difference(of_true.header, of_found.header):
+        place = placement(of_true.header, of_found.header)
+        difference = grid_difference(of_true.header, of_found.header)
+        if difference and not (place and place.is_whole):
             raise DataError(
                 f"{of_found.header.path} is on another voxel grid than {of_true.header.path}: {difference}; resample "
                 "the prediction to the grid of the truth, to the nearest voxel"
             )
-        rows = list(self._rows(true.name, of_found, of_true))
+        rows = list(self._rows(true.name, of_found, of_true, place if difference else None))
         for value in of_found.undeclared | of_true.undeclared:
             self._undeclared.setdefault(value, []).append(true.name)
         return rows
 
-    def _rows(self, name: str, found: Masks, true: Masks) -> Iterator[Row]:
+    def _rows(self, name: str, found: Masks, true: Masks, place: Placement | None) -> Iterator[Row]:
         header, settings = true.header, self._settings
-        voxel_ml = abs(float(np.linalg.det(header.affine[:3, :3]))) / 1000
+        voxel_ml = voxel_volume_ml(header.affine)
         ignored_XYZ = true.ignored()
         for each in self._meaning.classes:
             found_XYZ, true_XYZ = found.mask(each), true.mask(each)
+            if place is not None:  # the same voxels, with other axes
+                found_XYZ = place.apply(found_XYZ[None])[0]
             if ignored_XYZ is not None:
                 found_XYZ, true_XYZ = found_XYZ & ~ignored_XYZ, true_XYZ & ~ignored_XYZ
             scores = mask_scores(
                 found_XYZ, true_XYZ, header.spacing_mm, voxel_ml, settings.tolerance_mm, settings.absent
             )
-            finite = {key: None if math.isnan(value) else value for key, value in scores._asdict().items()}
-            yield {"case": name, "class": each, **finite}
+            yield as_row(name, each, scores)
 
     def _notes(self, absent: list[Row]) -> Iterator[str]:
         values = ", ".join(

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from statistics import fmean, stdev
 from typing import Any
+
+from trainkit_segmentation.evaluation.mask_scores import MaskScores
 
 Row = dict[str, Any]
 """A line of ``cases.csv``: case, class, and the fields of `MaskScores`; None: no value."""
 
 _SCORES = ("dice", "hd95_mm", "surface_dice")
 _VOLUMES = ("true_ml", "predicted_ml")
+
+
+def as_row(case: str, name: str, scores: MaskScores) -> Row:
+    """Return the line of a case and a class."""
+    return {"case": case, "class": name} | {
+        key: None if math.isnan(value) else value for key, value in scores._asdict().items()
+    }
 
 
 def class_summary(rows: Iterable[Row]) -> dict[str, Any]:

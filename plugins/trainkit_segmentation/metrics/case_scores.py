@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -42,6 +42,7 @@ class CaseScores:
         self._scores: list[Tensor] = []
         self._in_truth: list[Tensor] = []
         self._left_out = self._logged = ""
+        self._table: list[tuple[str, list[float]]] = []
 
     def add(self, batch: Batch, scores_K: Tensor, in_truth_K: Tensor | None = None) -> None:
         """Take in the scores of the case in a batch; nothing is read from the device yet.
@@ -66,12 +67,14 @@ class CaseScores:
         Cases are added up in the order of their index, so that the bits of a mean do not depend on the order in which
         cases came. A class that is in the truth of no case is left out, and if no class is left, there is no mean.
         """
+        self._table = []
         cases, self._cases, scores, self._scores = self._cases, [], self._scores, []
         indices, self._indices, in_truth, self._in_truth = self._indices, [], self._in_truth, []
         if not scores:
             return {}
         order = torch.cat(indices).cpu().argsort(stable=True)
         scores_NK = torch.stack(scores).double().cpu()[order]
+        self._table = [(cases[n], row) for n, row in zip(order.tolist(), scores_NK.tolist(), strict=True)]
         scores_NK[:, ~torch.stack(in_truth).any(0).cpu()] = float("nan")
         self._left_out = _left_out([cases[n] for n in order.tolist()], self._classes, scores_NK.isnan())
         means = {
@@ -80,6 +83,16 @@ class CaseScores:
             if mean == mean
         }
         return {self._name: sum(means.values()) / len(means)} | means if means else {}
+
+    def rows(self, column: str) -> Iterator[dict[str, str | float | None]]:
+        """Yield the score of each case and class behind the last means, as lines of a table.
+
+        Args:
+            column: Name of the column of the scores. A class that has none in a case has None in it.
+        """
+        for case, scores in self._table:
+            for name, score in zip(self._classes, scores, strict=True):
+                yield {"case": case, "class": name, column: None if score != score else score}
 
     def log_left_out(self, state: State) -> None:
         """Log which classes the last means leave out, unless the same was logged before."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 from trainkit import Batch, Outputs, State
 from trainkit_segmentation.data.kind_live import LiveSegmentation
 from trainkit_segmentation.metrics.case_scores import CaseScores
-from trainkit_segmentation.metrics.overlap import counts, dice
+from trainkit_segmentation.metrics.overlap import counts, dice, voxel_volume_ml
 
 
 class LiveDice:
@@ -18,6 +20,7 @@ class LiveDice:
     def __init__(self, data: LiveSegmentation) -> None:
         self._data = data
         self._scores = CaseScores("dice", data.classes)
+        self._volumes = CaseScores("volume", data.classes), CaseScores("volume", data.classes)
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
         """Take in a case."""
@@ -26,10 +29,21 @@ class LiveDice:
         true = data.truth(batch["case"]).to(found.device)
         counts_K3 = counts(found, true, len(data.classes), data.exclusive)
         self._scores.add(batch, dice(counts_K3), counts_K3[:, 2] > 0)
+        volume_ml = voxel_volume_ml(data.affine(batch["case"]))
+        for scores, column in zip(self._volumes, (2, 1), strict=True):
+            scores.add(batch, counts_K3[:, column].double() * volume_ml)
 
     def compute(self) -> dict[str, float]:
         """Return the means, and start anew."""
+        for scores in self._volumes:
+            scores.means()
         return self._scores.means()
+
+    def rows(self) -> Iterator[Mapping[str, str | float | None]]:
+        """Yield the Dice and the volumes of each case and class."""
+        yield from self._scores.rows("dice")
+        for scores, column in zip(self._volumes, ("true_ml", "predicted_ml"), strict=True):
+            yield from scores.rows(column)
 
     def on_validation_end(self, state: State) -> None:
         """Log which classes were left out."""

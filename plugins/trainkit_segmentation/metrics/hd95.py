@@ -40,4 +40,4 @@ class HD95(SegmentationMetric):
         from trainkit_segmentation.metrics.surface_metric_live import LiveSurfaceMetric
         from trainkit_segmentation.metrics.surfaces import hausdorff_95
 
-        return LiveSurfaceMetric(self.name, hausdorff_95, data, self.every_epochs)
+        return LiveSurfaceMetric(self.name, hausdorff_95, data, self.every_epochs, "hd95_mm")

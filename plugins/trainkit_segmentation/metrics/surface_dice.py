@@ -44,4 +44,4 @@ class SurfaceDice(SegmentationMetric):
         from trainkit_segmentation.metrics.surfaces import surface_agreement
 
         measure = partial(surface_agreement, tolerance_mm=self.tolerance_mm)
-        return LiveSurfaceMetric(self.name, measure, data, self.every_epochs)
+        return LiveSurfaceMetric(self.name, measure, data, self.every_epochs, self.name)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
@@ -20,6 +20,7 @@ class LiveSurfaceMetric:
         measure: (found, true, spacing in mm) -> value, for the masks (X, Y, Z) of one class.
         data: The data that the cases come from.
         every_epochs: It is measured after every so many epochs, and after the last.
+        column: Name of its column in the table of cases.
     """
 
     def __init__(
@@ -28,11 +29,13 @@ class LiveSurfaceMetric:
         measure: Callable[[Mask, Mask, Spacing], float],
         data: LiveSegmentation,
         every_epochs: int,
+        column: str,
     ) -> None:
         self._measure = measure
         self._data = data
         self._every_epochs = every_epochs
         self._due = True
+        self._column = column
         self._scores = CaseScores(name, data.classes)
 
     def on_validation_start(self, state: State) -> None:
@@ -57,6 +60,10 @@ class LiveSurfaceMetric:
     def compute(self) -> dict[str, float]:
         """Return the means, and start anew; empty if this validation was not measured."""
         return self._scores.means()
+
+    def rows(self) -> Iterator[Mapping[str, str | float | None]]:
+        """Yield the value of each case and class."""
+        return self._scores.rows(self._column)
 
     def on_validation_end(self, state: State) -> None:
         """Log which classes were left out."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,17 +50,27 @@ class SplitFile(Split):
                 raise DataError(f'{self.path} leaves no case for "{split}"')
         return {"train": sorted(set(train)), "val": sorted(set(held_out))}
 
+    def settings_of_fold(
+        self, fold: int, number: int, listed: Callable[[], Mapping[str, int | str]]
+    ) -> Mapping[str, Any]:
+        """Take the folds of the file.
+
+        Raises:
+            DataError: It has another number of them.
+        """
+        content = self._content()
+        found = len(content) if isinstance(content, list) and not _are_names(content) else 1
+        if found != number:
+            raise DataError(
+                f"{self.path} has {found} fold{'s' * (found != 1)}, not {number}: give another number, or set "
+                'data.split = { use = "folds" }'
+            )
+        return {"fold": fold}
+
     def _read(self) -> Mapping[str, list[str]]:
-        try:
-            text = self.path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"{self.path}: the split cannot be read: {error}") from error
-        if self.path.suffix.lower() != ".json":
-            return {"val": [line.strip() for line in text.splitlines() if line.strip()]}
-        try:
-            content = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{self.path} is not valid JSON: {error}") from error
+        content = self._content()
+        if isinstance(content, str):
+            return {"val": [line.strip() for line in content.splitlines() if line.strip()]}
         if _are_names(content):
             return {"val": content}
         if isinstance(content, list):
@@ -70,6 +80,19 @@ class SplitFile(Split):
         if isinstance(content, dict) and all(_are_names(content.get(split)) for split in ("train", "val")):
             return {split: content[split] for split in ("train", "val")}
         raise DataError(f'{self.path}: expected a list of cases, or {{"train": […], "val": […]}}, or a list of these')
+
+    def _content(self) -> Any:
+        """Return the content of a JSON file, or the text of another one."""
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{self.path}: the split cannot be read: {error}") from error
+        if self.path.suffix.lower() != ".json":
+            return text
+        try:
+            return json.loads(text)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise DataError(f"{self.path} is not valid JSON: {error}") from error
 
 
 def _are_names(value: Any) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -47,3 +47,9 @@ class Folds(Split):
             min(dealt, key=len).extend(cases)
         train = [case for number, cases in enumerate(dealt) if number != self.fold for case in cases]
         return {"train": sorted(train), "val": sorted(dealt[self.fold])}
+
+    def settings_of_fold(
+        self, fold: int, number: int, listed: Callable[[], Mapping[str, int | str]]
+    ) -> Mapping[str, Any]:
+        """Divide the cases with the seed of this split."""
+        return {"use": "folds", "folds": number, "fold": fold, "seed": self.seed}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import attrs
 
@@ -61,3 +62,9 @@ class Fraction(Split):
             return division
         order = [subjects[cases[0]] for cases in shuffled_subjects(subjects, self.seed)]
         return balanced(division, subjects, present, order)
+
+    def settings_of_fold(
+        self, fold: int, number: int, listed: Callable[[], Mapping[str, int | str]]
+    ) -> Mapping[str, Any]:
+        """Divide the cases with the seed of this split."""
+        return {"use": "folds", "folds": number, "fold": fold, "seed": self.seed}

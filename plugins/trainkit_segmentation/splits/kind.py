@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import blake2b
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from trainkit import Component, component
 
@@ -57,6 +57,23 @@ class Split(Component):
             present: Case -> class -> number of voxels.
         """
         return division
+
+    def settings_of_fold(
+        self, fold: int, number: int, listed: Callable[[], Mapping[str, int | str]]
+    ) -> Mapping[str, Any]:
+        """Return the settings of the split that holds out one fold of a cross-validation.
+
+        By default, the cases are divided by their names, whatever this split does.
+
+        Args:
+            fold: The fold, from 0.
+            number: Number of folds.
+            listed: Returns the folds that a list gives to the cases, see `divide_listed`.
+
+        Raises:
+            DataError: There are not so many folds.
+        """
+        return {"use": "folds", "folds": number, "fold": fold}
 
 
 def shuffled_subjects(subjects: Mapping[str, str], seed: int) -> list[list[str]]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import attrs
 
@@ -48,3 +49,19 @@ class Listed(Split):
         if both := [case for case in held_out if subjects[case] in of_train]:
             raise DataError(f"other cases of the same person as {some_of(both)} are trained on: mend the list's folds")
         return {"train": train, "val": held_out}
+
+    def settings_of_fold(
+        self, fold: int, number: int, listed: Callable[[], Mapping[str, int | str]]
+    ) -> Mapping[str, Any]:
+        """Take the folds of the list.
+
+        Raises:
+            DataError: It has another number of them.
+        """
+        names = sorted({str(each) for each in listed().values() if str(each).isdigit()}, key=int)
+        if names != [str(each) for each in range(number)]:
+            raise DataError(
+                f"the list of cases has the folds {', '.join(names) or 'of no case'}, not {number} that are numbered "
+                'from 0: give another number, or set data.split = { use = "folds" }'
+            )
+        return {"fold": fold}

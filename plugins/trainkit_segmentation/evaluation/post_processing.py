@@ -1,0 +1,111 @@
+"""Chooses which parts of a class's masks are removed after a prediction, by the Dice of held-out cases.
+
+A part is a connected component: voxels that share a face, an edge or a corner belong to one part.
+
+Shapes: P = parts, X, Y, Z = voxels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import fsum
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.ndimage import find_objects, generate_binary_structure, label
+
+from trainkit_segmentation.metrics.surfaces import Mask
+
+SMALLEST_ML = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
+"""The smallest volumes that are tried."""
+
+_LEAST_GAIN = 1e-6  # of the mean Dice: less is rounding
+
+
+class Removal(NamedTuple):
+    """What is removed from the mask of a class; the settings of ``predict.post_processing``.
+
+    Attributes:
+        keep_largest: Whether only the largest part is kept.
+        smallest_ml: Parts that are smaller than this are removed, in ml.
+    """
+
+    keep_largest: bool = False
+    smallest_ml: float = 0.0
+
+
+NOTHING = Removal()
+CANDIDATES = (*(Removal(smallest_ml=each) for each in SMALLEST_ML), Removal(keep_largest=True))
+
+
+class HeldOutMask(NamedTuple):
+    """What of a held-out case tells how a removal of parts changes the Dice.
+
+    Attributes:
+        voxels_P: Number of voxels of each predicted part.
+        overlap_P: Number of these that are in the truth.
+        true: Number of voxels in the truth.
+        voxel_ml: Volume of a voxel.
+    """
+
+    voxels_P: NDArray[np.int64]
+    overlap_P: NDArray[np.int64]
+    true: int
+    voxel_ml: float
+
+    def dice(self, removal: Removal) -> float:
+        """Return the Dice after a removal; 1 if the class is then in neither truth nor prediction."""
+        kept_P = self.voxels_P * self.voxel_ml >= removal.smallest_ml
+        if removal.keep_largest and len(kept_P):
+            kept_P &= np.arange(len(kept_P)) == self.voxels_P.argmax()
+        both, found = int(self.overlap_P[kept_P].sum()), int(self.voxels_P[kept_P].sum())
+        return 2 * both / (found + self.true) if found + self.true else 1.0
+
+
+class Choice(NamedTuple):
+    """The post-processing of a class.
+
+    Attributes:
+        removal: What is removed.
+        before: Mean Dice of the held-out cases without it.
+        after: Mean Dice with it.
+    """
+
+    removal: Removal
+    before: float
+    after: float
+
+
+def held_out_mask(found_XYZ: Mask, true_XYZ: Mask, voxel_ml: float) -> HeldOutMask:
+    """Return what `choose` has to know of a case."""
+    boxes = find_objects(found_XYZ.view(np.uint8))
+    box = boxes[0] if boxes else (slice(0, 0),) * 3
+    parts_XYZ, number = label(found_XYZ[box], generate_binary_structure(3, 3))
+    voxels, overlap = (
+        np.bincount(each.ravel(), minlength=number + 1)[1:].astype(np.int64)
+        for each in (parts_XYZ, parts_XYZ[true_XYZ[box]])
+    )
+    return HeldOutMask(voxels, overlap, int(np.count_nonzero(true_XYZ)), voxel_ml)
+
+
+def choose(cases: Sequence[HeldOutMask]) -> Choice:
+    """Return the post-processing with the highest mean Dice; nothing is removed unless that improves it.
+
+    Of several with the same mean, the one that removes least is taken: volumes are tried from the smallest, and the
+    largest part alone comes last. The result does not depend on the order of the cases.
+
+    Args:
+        cases: The held-out cases; at least one.
+    """
+    before = best = _mean_dice(cases, NOTHING)
+    chosen = NOTHING
+    for removal in CANDIDATES:
+        mean = _mean_dice(cases, removal)
+        if mean > best + _LEAST_GAIN:
+            chosen, best = removal, mean
+    return Choice(chosen, before, best)
+
+
+def _mean_dice(cases: Sequence[HeldOutMask], removal: Removal) -> float:
+    return fsum(each.dice(removal) for each in cases) / len(cases)  # exact, so the same in any order

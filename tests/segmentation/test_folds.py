@@ -1,0 +1,107 @@
+"""A cross-validation of masks: every case is held out once, and the ensemble predicts as its held-out cases suggest."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from clients.segmentation_cases import msd
+
+from trainkit import DataError
+from trainkit.cli.run import command as run
+from trainkit_segmentation.data.msd import MSD
+from trainkit_segmentation.splits.file import SplitFile
+from trainkit_segmentation.splits.folds import Folds
+from trainkit_segmentation.splits.listed import Listed
+
+RECIPE = """
+trainkit = 1
+[run]
+name = "cross"
+epochs = 4
+threads = 1
+device = "cpu"
+[monitor]
+metric = "val/dice"
+mode = "max"
+[data]
+use = "msd"
+path = "task"
+patch_size = [16, 16, 16]
+steps_per_epoch = 4
+split = { use = "fraction", seed = 3 }
+[model]
+use = "unet"
+channels = [4, 8]
+[losses.overlap]
+use = "dice_ce"
+[metrics.dice]
+use = "dice"
+[inference]
+use = "sliding_window"
+[optimizer]
+use = "adam"
+lr = 0.01
+"""
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def ensemble(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a cross-validation with two folds of four cases."""
+    folder = tmp_path_factory.mktemp("cross")
+    msd(folder / "task", cases=4)
+    (folder / "r.toml").write_text(RECIPE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        result = CliRunner().invoke(run, ["r.toml", "--folds", "2"])
+    assert result.exit_code == 0, result.output
+    return folder / "runs" / "cross_2folds"
+
+
+@pytest.mark.slow
+def test_every_case_is_held_out_once_and_its_scores_are_those_of_its_fold(ensemble: Path) -> None:
+    members = [ensemble / each for each in json.loads((ensemble / "ensemble.json").read_text())["members"]]
+    held_out = [json.loads((each / "splits.json").read_text()) for each in members]
+    assert sorted(case for [split] in held_out for case in split["val"]) == [f"case_{n:03d}" for n in range(4)]
+    assert all(not set(split["val"]) & set(split["train"]) for [split] in held_out)
+    folds = Folds(folds=2, fold=0, seed=3).divide({f"case_{n:03d}": f"case_{n:03d}" for n in range(4)})
+    assert held_out[0] == [folds]
+    together = {(row["case"], row["class"]): row for row in rows(ensemble / "cases.csv")}
+    assert len(together) == 8
+    for member in members:
+        lines = [json.loads(line) for line in (member / "metrics.jsonl").read_text().splitlines()]
+        best = max(line["val/dice"] for line in lines)
+        of_run = rows(member / "cases.csv")
+        assert {(row["case"], row["class"]) for row in of_run} <= together.keys()
+        mean = np.mean([float(row["dice"]) for row in of_run])
+        assert mean == pytest.approx(lines[-1]["val/dice"])
+        if best == lines[-1]["val/dice"]:
+            for row in of_run:
+                other = together[row["case"], row["class"]]
+                for column in ("dice", "true_ml", "predicted_ml"):
+                    assert float(row[column]) == pytest.approx(float(other[column]))
+
+
+def test_folds_of_a_file_or_a_list_must_be_as_many(tmp_path: Path) -> None:
+    path = tmp_path / "splits.json"
+    path.write_text(json.dumps([{"train": ["b"], "val": ["a"]}, {"train": ["a"], "val": ["b"]}]))
+    split = SplitFile(path=path)
+    assert split.settings_of_fold(1, 2, dict) == {"fold": 1}
+    with pytest.raises(DataError, match="has 2 folds, not 5"):
+        split.settings_of_fold(1, 5, dict)
+    listed: Any = {"a": 0, "b": 1, "c": "1", "d": "train"}
+    assert Listed().settings_of_fold(1, 2, lambda: listed) == {"fold": 1}
+    with pytest.raises(DataError, match="has the folds 0, 1, not 5"):
+        Listed().settings_of_fold(1, 5, lambda: listed)
+    data = MSD(path=tmp_path, split=Folds(seed=4))
+    assert data.settings_of_fold(2, 3) == {"split": {"use": "folds", "folds": 3, "fold": 2, "seed": 4}}

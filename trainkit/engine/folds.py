@@ -1,0 +1,174 @@
+"""Cross-validation: a run for each fold, the table of what they reached, and an ensemble of them.
+
+    runs/NAME_5folds/fold_0/…       the run of each fold, as of any other recipe
+    runs/NAME_5folds/ensemble.json  the runs that predict together, and settings of [predict] that suit them
+    runs/NAME_5folds/cases.csv      scores of every case, by the model that was not trained on it; summary.json
+    runs/NAME_5folds/folds.csv      the values of each fold
+
+The folder can be moved as a whole: paths in ``ensemble.json`` are relative to it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from shlex import quote
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trainkit import registry
+from trainkit.checkpoint.content import read_run, trained_weights
+from trainkit.checkpoint.folder import Best, CheckpointFolder
+from trainkit.contracts import Context, Evaluator, HeldOut, HeldOutEvaluation
+from trainkit.engine import run_folder
+from trainkit.engine.batches import to_device
+from trainkit.engine.build import autocast_of, choose_device
+from trainkit.engine.comparison import CASES, SUMMARY
+from trainkit.engine.every_run import metrics_file
+from trainkit.engine.identity import CHECKPOINTS, identity_of
+from trainkit.engine.queue import earlier_run, run_all
+from trainkit.engine.start import ExitCode, Report
+from trainkit.errors import blame
+from trainkit.files.tables import write_json, write_table
+
+if TYPE_CHECKING:
+    from trainkit.console import Console
+    from trainkit.recipe.fold_recipes import Folds
+
+ENSEMBLE = "ensemble.json"
+_LOGGER = logging.getLogger("trainkit")
+_TABLE = "folds.csv"
+_NO_VALUES = ("epoch", "step", "seconds")
+
+
+def run_folds(folds: Folds, console: Console, *, continue_unfinished: bool, report: Report) -> ExitCode:
+    """Train every fold, and make the ensemble when all are finished.
+
+    Args:
+        folds: The cross-validation.
+        console: Prints the messages.
+        continue_unfinished: Skip finished folds, and resume those that were started before.
+        report: Prints how the run of a fold ended.
+
+    Returns:
+        The exit code of the command line, as of any queue of runs.
+    """
+    code = run_all(folds.recipes, console, continue_unfinished=continue_unfinished, report=report)
+    if code is ExitCode.STOPPED:
+        return code
+    found = [earlier_run(each) for each in folds.recipes]
+    finished = [each for each in found if each is not None and run_folder.is_finished(each)]
+    if len(finished) < len(found):
+        console.say(
+            f"{len(found) - len(finished)} of {len(found)} folds are not finished, so there is no ensemble yet; the "
+            "same command with --continue trains what is missing"
+        )
+        return code
+    console.log_to(folds.folder / run_folder.LOG)
+    with console.capture_logging():
+        _make_ensemble(folds, finished, console)
+    return code
+
+
+def _make_ensemble(folds: Folds, runs: Sequence[Path], console: Console) -> None:
+    """Show what the folds reached, evaluate their held-out items, and write ``ensemble.json``."""
+    values = [_values(run, best_checkpoint(run)) for run in runs]
+    console.say("\nvalues at the checkpoint of each fold that predicts, its best by [monitor]:")
+    for line in value_table(values):
+        console.say(line)
+    write_table(folds.folder / _TABLE, [{"fold": fold, **each} for fold, each in enumerate(_complete(values))])
+    found = _evaluate(folds, runs, console)
+    for line in found.lines:
+        console.say(line)
+    if found.rows:
+        write_table(folds.folder / CASES, found.rows)
+        write_json(folds.folder / SUMMARY, found.summary)
+    members = [run.resolve().relative_to(folds.folder.resolve()).as_posix() for run in runs]
+    write_json(folds.folder / ENSEMBLE, {"members": members, **found.predict})
+    shown = run_folder.short_path(folds.folder)
+    console.say(f"ensemble:     {shown / ENSEMBLE}")
+    console.say(f"predict with: trainkit predict {quote(str(shown))} INPUT... --out DIR")
+
+
+def _values(run: Path, saved: Mapping[str, Any]) -> dict[str, float]:
+    """Return the values of a run at the checkpoint that predicts."""
+    values = {
+        name: value
+        for line in metrics_file.read(run)
+        if line["step"] == saved["step"]
+        for name, value in line.items()
+        if name not in _NO_VALUES and not name.startswith("lr/") and value is not None
+    }
+    return values or {name: value for name, value in saved["metrics"].items() if not name.startswith("lr/")}
+
+
+def _complete(values: Sequence[Mapping[str, float]]) -> list[dict[str, float | None]]:
+    names = list(dict.fromkeys(name for each in values for name in each))
+    return [{name: each.get(name) for name in names} for each in values]
+
+
+def value_table(values: Sequence[Mapping[str, float]]) -> Iterator[str]:
+    """Yield the lines of a table of what each fold reached, with mean and standard deviation.
+
+    Args:
+        values: Name -> value of each fold, at the checkpoint that predicts.
+    """
+    complete = _complete(values)
+    names = list(complete[0])
+    width = max([len(name) for name in names], default=0)
+    titles = [f"fold {fold}" for fold in range(len(values))]
+    yield f"{'value':{width}}  {'  '.join(f'{title:>8}' for title in titles)}  mean ± sd over folds"
+    for name in names:
+        known = [value for each in complete if (value := each[name]) is not None]
+        cells = ["-" if each[name] is None else f"{each[name]:.4g}" for each in complete]
+        spread = f" ± {stdev(known):.2g}" if len(known) > 1 else ""
+        fewer = f" ({len(known)} folds)" if len(known) < len(values) else ""
+        yield f"{name:{width}}  {'  '.join(f'{cell:>8}' for cell in cells)}  {fmean(known):.4g}{spread}{fewer}"
+
+
+def _evaluate(folds: Folds, runs: Sequence[Path], console: Console) -> HeldOutEvaluation:
+    """Evaluate the held-out items of all folds by the evaluator of the data, if it has one."""
+    use = type(folds.recipes[0].recipe.data).evaluator
+    if use is None:
+        return HeldOutEvaluation()
+    settings: Evaluator = registry.find(Evaluator.entry_points, use)()
+    with torch.inference_mode():
+        try:
+            return settings.evaluate_held_out(_held_out(folds, runs, console))
+        except Exception as error:
+            blame(error, "evaluators, in evaluate_held_out")
+
+
+def _held_out(folds: Folds, runs: Sequence[Path], console: Console) -> Iterator[HeldOut]:
+    """Yield the held-out items of each fold with what its model makes of them."""
+    for fold, (resolved, run) in enumerate(zip(folds.recipes, runs, strict=True), start=1):
+        console.say(f"evaluating the held-out items of fold {fold - 1} ({fold} of {len(runs)})")
+        recipe = resolved.recipe
+        device = choose_device(recipe.run.device)
+        data = recipe.data.build(Context(recipe.run.seed, device, rank=0, world=1, folder=run))
+        model = recipe.model.build(data)
+        model.load_state_dict(trained_weights(best_checkpoint(run)))
+        model = model.to(device).eval()
+        infer, autocast = recipe.inference.build(data), autocast_of(recipe.run.precision, device)
+        for split in recipe.data.splits():
+            for batch in data.evaluate(split) if split != "train" else ():
+                batch = to_device(batch, device)
+                with autocast():
+                    outputs = infer(model, batch)
+                yield HeldOut(data, batch, outputs)
+
+
+def best_checkpoint(run: Path) -> dict[str, Any]:
+    """Return the content of the best checkpoint of a run by [monitor]; the newest one, if none is known as the best.
+
+    Raises:
+        CheckpointError: There is none, or it is damaged.
+    """
+    checkpoints = CheckpointFolder(run / CHECKPOINTS, identity_of(run).id)
+    newest, content = checkpoints.newest_good(_LOGGER.info, reader=read_run)
+    ranked = [Best(*each) for each in content["parts"].get("saver", {}).get("best", [])]
+    best = checkpoints.path / ranked[0].file_name if ranked else newest
+    return content if best == newest else read_run(best)
