@@ -152,6 +152,14 @@ def test_without_a_column_of_names_cases_are_named_after_their_files(tmp_path, c
     assert list(volumes(data)) == ["0", "1", "2"]
 
 
+def test_the_files_of_a_single_column_may_have_several_channels(tmp_path, cache):
+    path = table(tmp_path, [row(number) for number in range(2)])
+    for number in range(2):
+        made_up.save(tmp_path / f"scans/{number}/flair.nii.gz", np.ones((*made_up.SIZE, 3), np.float32))
+    data = ImageTable(path=path, channels=("flair",), label="seg", labels=LABELS, cache=cache, split=SameCases())
+    assert opened(data).facts()["channels"] == ["flair_0", "flair_1", "flair_2"]
+
+
 def test_columns_of_masks_are_classes_that_may_overlap(tmp_path, cache):
     path = table(tmp_path, [])
     for number in range(2):

@@ -26,7 +26,7 @@ class ImageTable(SegmentationData):
 
     Attributes:
         path: The table. Columns are separated by commas, semicolons or tabs, and the first row names them.
-        channels: The columns of images, which name the channels.
+        channels: The columns of images, which name the channels. Files of a single column may have several channels.
         label: The column of labels.
         masks: The columns of masks, one for each class, which name the classes: in place of ``label``.
         labels: Name of a class -> its label value, for example ``{ liver = 1, tumour = 2 }``.

@@ -13,7 +13,7 @@ from trainkit import DataError, did_you_mean
 from trainkit_segmentation.cases.case import CaseList, FileCase
 from trainkit_segmentation.cases.labels import Labels, one_value_each
 from trainkit_segmentation.cases.naming import CaseNames, by_shared_names, name_cases
-from trainkit_segmentation.data.meanings import proposed_labels
+from trainkit_segmentation.data.meanings import number_of_channels, proposed_labels
 from trainkit_segmentation.spelling import Folders, composed, stem_of
 
 if TYPE_CHECKING:
@@ -59,13 +59,17 @@ def find(settings: ImageTable) -> CaseList:
         cases.append(FileCase(name, subject, images, label, masks, channels=len(images)))
         if settings.fold and (fold := row[settings.fold]):
             folds[name] = int(fold) if fold.isdigit() else fold
+    channels = settings.channels
+    if len(channels) == 1 and (number := number_of_channels([case.images for case in cases])) > 1:
+        channels = tuple(f"{channels[0]}_{k}" for k in range(number))
+        cases = [attrs.evolve(case, channels=number) for case in cases]
     if settings.masks is None and settings.labels is None:
         line = proposed_labels([case.label for case in cases if case.label])
         raise DataError(f"{settings.path}: the recipe must name the label values: {line}")
     return CaseList(
         str(settings.path),
         tuple(sorted(cases, key=lambda case: case.name)),
-        settings.channels,
+        channels,
         Labels(settings.masks, False, {}) if settings.masks else one_value_each(settings.labels or {}),
         notes=(named.note,) if named.note else (),
         problems=tuple(problems),
