@@ -126,7 +126,10 @@ class SegmentationData(Data):
         names = [case.name for case in listing.cases]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise DataError(f"{listing.source}: several cases have one name: {some_of(twice)}")
-        listing = read_as(listing, label_on_image_grid=self.labels_on_image_grid, spacing_mm=self.file_spacing_mm)
+        if self.labels_on_image_grid:
+            listing = read_as(listing, label_on_image_grid=True)
+        if self.file_spacing_mm is not None:
+            listing = read_as(listing, spacing_mm=self.file_spacing_mm)
         return only_classes(listing, self.classes)
 
     def doubt_about_batches(self, num_train: int) -> str | None:
