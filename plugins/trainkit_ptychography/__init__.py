@@ -14,6 +14,7 @@ and ``x_live`` what they build:
     losses/            losses of diffraction patterns, and regularisers of object and positions
     output/            what a run leaves behind: pictures, TIFF files and the result
     models/            the models: object, probe, motion of positions, and what they show and leave behind
+    planning/          from a scan to a first recipe (``trainkit init``)
     hooks/             the comparison with the truth, if a simulation knows it
 
 Conventions, everywhere (docs/ptychography_conventions.md has them all): arrays are (rows, columns), positions are (row,

@@ -69,6 +69,14 @@ def of_volumes(write: Callable[[Path], Path] | None, *sets: str) -> Callable[[Pa
 
 
 HIPPOCAMPUS = of_volumes(segmentation_cases.msd)
+NNUNET = of_volumes(
+    segmentation_cases.msd,
+    "data.workers=0",
+    "data.batch_size=2",
+    "model.channels=[4, 8, 8, 8]",
+    "validation.every_epochs=1",
+    "pictures.every_epochs=1",
+)
 LIVER = of_volumes(segmentation_cases.msd, "data.workers=0")
 BRATS = of_volumes(segmentation_cases.brats, "data.workers=0")
 ORGANS = of_volumes(
@@ -85,6 +93,7 @@ MADE_UP: dict[str, Callable[[Path], tuple[str, ...]]] = {
     "msd_hippocampus_unet_static": HIPPOCAMPUS,
     "msd_liver_unet": LIVER,
     "msd_liver_unet_static": LIVER,
+    "nnunet_like": NNUNET,
     "ptycho_hash": of_patterns(nothing),
     "ptycho_mos2": of_patterns(as_mos2),
     "ptycho_mos2_hash": of_patterns(as_mos2),

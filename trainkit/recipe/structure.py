@@ -64,6 +64,7 @@ class Unreadable:
     __slots__ = ()
 
 
+_PLACEHOLDER = re.compile(r"<([^<>]+)>")  # what `trainkit init` writes where the data do not say a value
 UNREADABLE = Unreadable()
 
 _CONTROL = re.compile("[\x00-\x1f\x7f]")
@@ -112,6 +113,8 @@ class Structurer:
 
     def value(self, value: Any, wanted: Any, where: Where) -> Any:
         """Read a value into a type."""
+        if isinstance(value, str) and (placeholder := _PLACEHOLDER.fullmatch(value)):
+            return self._mistake(where, f"is a placeholder: write {placeholder[1]}")
         try:
             return self._reader(wanted)(value, wanted, where)
         except Exception as error:  # the code of a foreign settings class may raise anything

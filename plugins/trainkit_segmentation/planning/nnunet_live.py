@@ -229,7 +229,9 @@ def _write_data(text: RecipeText, use: str, settings: Mapping[str, Any], made: _
     text.table("data")
     text.value("use", use)
     for key, value in settings.items():
-        text.value(key, value)
+        text.value(
+            key, value, "those that some case has: a network cannot learn the others" if key == "classes" else ""
+        )
     why = f"median case {shape_in_words(made.median)} at {_mm(made.spacing_mm)}"
     if made.by_rule is not None:
         why += f"; nnU-Net's rule gives {shape_in_words(made.by_rule)}, which takes more than {made.memory_gb:g} GB"
@@ -237,6 +239,8 @@ def _write_data(text: RecipeText, use: str, settings: Mapping[str, Any], made: _
         why += ", rounded up to what the network takes: a whole case"
     else:
         why += f", shrunk from {shape_in_words(made.plan.first_patch)} until it fits {made.memory_gb:g} GB at batch 2"
+    if len(found.sizes_N3) < _FEWEST_TO_SPLIT:
+        why += "; of so few cases, the median says little: plan again with all"
     text.value("patch_size", patch, why)
     if made.plan.by_share:
         share = prod(patch) * batch / (prod(made.median) * len(found.sizes_N3))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from trainkit import component
+from trainkit_ptychography.scans.files.foreign import is_hdf5
 from trainkit_ptychography.scans.files.kind import FileDiffraction, LengthUnit
 
 if TYPE_CHECKING:
@@ -36,11 +38,21 @@ class CXIDiffraction(FileDiffraction):
     """
 
     requires: ClassVar[tuple[str, ...]] = ("h5py",)
+    says_geometry: ClassVar[bool] = True
 
     positions_unit: LengthUnit = "m"
     radiation: Literal["electrons", "photons"] = "photons"
     linked_files: tuple[Path, ...] = ()
     use_mask: bool = True
+
+    @classmethod
+    def recognise(cls, path: Path) -> Mapping[str, Any] | None:
+        """Recognise an HDF5 file with patterns in the places of CXI or NeXus."""
+        if not is_hdf5(path):
+            return None
+        from trainkit_ptychography.scans.files.cxi_live import has_patterns
+
+        return {"path": path} if has_patterns(path) else None
 
     def read(self) -> Recording:
         """Open the file."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from trainkit import DataError
 from trainkit_ptychography.scans.files.assembly import ReaderHints, read_scan
 from trainkit_ptychography.scans.files.hdf5_doubts import with_doubts
-from trainkit_ptychography.scans.files.hdf5_live import HDF5File
+from trainkit_ptychography.scans.files.hdf5_live import HDF5File, NotNamedError
 from trainkit_ptychography.scans.scan import Recording
 
 if TYPE_CHECKING:
@@ -63,6 +64,20 @@ def read_cxi(settings: CXIDiffraction) -> Recording:
     return with_doubts(read_scan(settings, file, hints), settings, file, look_for_masks=False)
 
 
+def has_patterns(path: Path) -> bool:
+    """Return whether an HDF5 file has patterns in the places of CXI or NeXus, in this file or in another one."""
+    file = HDF5File(path)
+    with file.reading():
+        try:
+            return file.first(_places_of_patterns()) is not None
+        except NotNamedError:
+            return True
+
+
+def _places_of_patterns() -> list[str]:
+    return [*_in_detector("data"), *_in_entry("data_1/data", "image_1/data", "data/data")]
+
+
 def _in_detector(name: str) -> list[str]:
     return ["/".join([*each, name]) for each in product(_ENTRY, _INSTRUMENT, _DETECTOR)]
 
@@ -74,7 +89,7 @@ def _in_entry(*names: str) -> list[str]:
 def _patterns(settings: CXIDiffraction, file: HDF5File) -> dict[str, Any]:
     if settings.patterns is not None:
         return {}
-    found = file.first([*_in_detector("data"), *_in_entry("data_1/data", "image_1/data", "data/data")])
+    found = file.first(_places_of_patterns())
     if found is None:
         raise file.missing("has no patterns in the places of CXI or NeXus; say where: patterns = …")
     return {"patterns": found}

@@ -13,6 +13,7 @@ from typing import Literal, NamedTuple
 
 from trainkit import DataError
 
+_HDF5 = b"\x89HDF\r\n\x1a\n"
 _ROSETTA = "RosettaSciIO (rsciio) or HyperSpy reads it"
 _LIBERTEM = "LiberTEM or RosettaSciIO (rsciio) reads it"
 _SAVE = "save patterns (points, rows, columns) with h5py, or with numpy.save as .npy"
@@ -139,3 +140,11 @@ def _of_folder(path: Path, setting: str) -> str:
     if any((path / name).exists() for name in (".zarray", ".zgroup", ".zattrs", "zarr.json")) or path.suffix == ".zarr":
         return f"{path} ({setting}) is a zarr store, a folder, and no file: read it with zarr.open(path), and {_SAVE}"
     return f"{path} ({setting}) is a folder, not a file: name the file in it"
+
+
+def is_hdf5(path: Path) -> bool:
+    """Return whether a file begins as an HDF5 file does."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_HDF5)) == _HDF5

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainkit import Problem, component
+from trainkit_ptychography.scans.files.cxi import CXIDiffraction
+from trainkit_ptychography.scans.files.foreign import is_hdf5
 from trainkit_ptychography.scans.files.kind import FileDiffraction, needs_positions, needs_size
 from trainkit_ptychography.scans.files.readers.hdf5 import HDF5Reader
 
@@ -32,6 +34,15 @@ class HDF5Diffraction(FileDiffraction):
 
     patterns: str
     linked_files: tuple[Path, ...] = ()
+
+    @classmethod
+    def recognise(cls, path: Path) -> Mapping[str, Any] | None:
+        """Recognise an HDF5 file with an array that looks like patterns, and what else names and shapes tell."""
+        if not is_hdf5(path) or CXIDiffraction.recognise(path) is not None:
+            return None
+        from trainkit_ptychography.scans.files.layout_live import settings_for
+
+        return settings_for(path)
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Check what is given twice, or not at all."""

@@ -144,6 +144,17 @@ class HDF5File:
             value = value.decode("utf-8", "replace")
         return str(value) if isinstance(value, str) else None
 
+    def numbers(self) -> dict[str, float]:
+        """Return the attributes of the file itself that are single numbers."""
+        attributes = self._file.attrs
+        names = [name for name in list(attributes)[:_MOST_VISITED] if attributes.get_id(name).get_storage_size() <= 16]
+        values = {name: np.asarray(attributes[name]) for name in names}
+        return {
+            name: float(value.ravel()[0])
+            for name, value in values.items()
+            if value.size == 1 and value.dtype.kind in "iuf"
+        }
+
     def is_matlab(self, name: str) -> bool:
         """Return whether Matlab wrote a dataset: then the order of its axes is reversed."""
         names = self._follow(name)[1].dtype.names

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 
@@ -106,6 +106,9 @@ class FileDiffraction(DiffractionData):
         prepare: What is done to patterns: background, bad pixels, cropping, binning, padding.
         leave_out: Which patterns are not used.
     """
+
+    says_geometry: ClassVar[bool] = False
+    """Whether files say themselves where patterns and positions are, and how large a pixel is."""
 
     path: Path = attrs.field(metadata=INPUT_PATH)
     patterns: str | None = None

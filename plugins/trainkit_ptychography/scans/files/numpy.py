@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from zipfile import ZipFile, is_zipfile
 
 from trainkit import Problem, component
 from trainkit_ptychography.scans.files.kind import FileDiffraction, LengthUnit, needs_size
@@ -12,6 +14,9 @@ from trainkit_ptychography.scans.files.readers.numpy import NumPyReader
 if TYPE_CHECKING:
     from trainkit import Recipe
     from trainkit_ptychography.scans.scan import Recording
+
+_PATTERNS = ("data", "patterns", "intensity", "intensities", "diffraction", "amplitude")
+_POSITIONS = ("scan", "positions", "translation", "coordinates")
 
 
 @component
@@ -31,6 +36,19 @@ class NumPyDiffraction(FileDiffraction):
     patterns: str = "data"
     positions: str | tuple[str, str] = "scan"
     positions_unit: LengthUnit = "pixels"
+
+    @classmethod
+    def recognise(cls, path: Path) -> Mapping[str, Any] | None:
+        """Recognise an archive of NumPy with an array of patterns, by the names in it."""
+        if path.suffix != ".npz" or not is_zipfile(path):
+            return None
+        with ZipFile(path) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist()]
+        patterns = next((name for name in _PATTERNS if name in names), None)
+        positions = next((name for name in _POSITIONS if name in names), None)
+        if patterns is None:
+            return None
+        return {"path": path, "patterns": patterns, **({"positions": positions} if positions else {})}
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Check the suffix of the file too."""

@@ -1,0 +1,105 @@
+"""Plans a staged reconstruction: object, then probe, then positions: the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar
+
+from trainkit import Data, Planner, Progress, RecipeError, RecipeText, component
+from trainkit_ptychography.scans.files.kind import FileDiffraction
+
+_SIZES = ("pixel_size_angstrom", "dk_per_angstrom", "detector_pixel_um")
+
+
+@component
+class StagedPlanner(Planner):
+    """A single-slice reconstruction in stages. What the file does not say is a placeholder, which ``check`` refuses.
+
+    ``memory_gb`` decides whether the patterns are streamed when the run begins, and is not needed here; there is one
+    network, so ``network`` has no effect and is refused.
+    """
+
+    accepts: ClassVar[type[Data]] = FileDiffraction  # type: ignore[type-abstract]
+
+    def draft(self, use: str, data: type[Any], settings: Mapping[str, Any]) -> Iterator[str | Progress]:
+        """Write the recipe."""
+        if self.network is not None:
+            raise RecipeError("--network: a reconstruction has no network to choose")
+        yield from str(_recipe(use, data.says_geometry, settings)).split("\n")
+
+
+def _recipe(use: str, says_geometry: bool, settings: Mapping[str, Any]) -> RecipeText:
+    text = RecipeText()
+    text.comment(
+        "Found by names and shapes; trainkit check --data holds geometry, orientation and defocus against the patterns."
+    )
+    text.value("trainkit", 1)
+    text.table("run")
+    text.value("epochs", 30, "of all patterns; a longer run follows a slow decrease of val/loss")
+    text.value("seed", 0)
+    _write_data(text, use, says_geometry, settings)
+    text.table("model")
+    text.value("use", "single_slice_ptychography")
+    text.value("probe", {"use": "aperture"}, "made from semiangle and defocus; modes = 4 for partial coherence")
+    text.table("losses.data")
+    is_amplitude = settings.get("values") == "amplitude"
+    why = "the file holds amplitudes" if is_amplitude else '"poisson" for counts, if the detector counts'
+    text.value("use", "amplitude", why)
+    text.table("optimizer")
+    text.value("use", "scaled_steps", "gradients divided by the loss's curvature: one rate suits every specimen")
+    text.table("scheduler")
+    text.value("use", "cosine", "what has settled stops following the noise")
+    text.table("groups.probe")
+    text.value("start_epoch", 1, "from the start, a wrong probe and an empty object would be mixed up")
+    text.value("optimizer", {"use": "scaled_steps", "momentum": 0.9})
+    text.table("groups.dr")
+    text.value("start_epoch", 5, "positions wait until there is an object to hold them against")
+    text.table("checkpoint")
+    text.value("every_epochs", 1)
+    text.value("keep_last", 3)
+    text.table("loggers.tensorboard")
+    text.value("use", "tensorboard")
+    return text
+
+
+def _write_data(text: RecipeText, use: str, says_geometry: bool, settings: Mapping[str, Any]) -> None:
+    text.table("data")
+    text.value("use", use)
+    reasons = {
+        "patterns": "the largest array of patterns by shape and name",
+        "positions": "two numbers for each pattern",
+        "raster": "no array of positions, but a scan of rows and columns, and an attribute for its step",
+        "positions_unit": "by the end of the array's name",
+        "values": "by the array's name",
+        "zero_frequency": "where a few patterns are brightest",
+    }
+    for key, value in settings.items():
+        why = reasons.get(key, "" if key == "path" else "an attribute of the file says it")
+        text.value(key, value, why)
+    text.value("batch_size", 32)
+    text.value("validation_fraction", 0.02, "held-out patterns, whose loss tells when to stop")
+    if says_geometry:
+        for key in ("semiangle_mrad", "defocus_angstrom"):
+            _ask(text, key, settings)
+        return
+    if "zero_frequency" not in settings:
+        text.placeholder("zero_frequency", "centre, corner or [row, column]", "patterns do not show where the beam is")
+    if not {"positions", "raster"} & settings.keys():
+        text.placeholder("positions", "name of the array of positions", "several arrays may be, or none: else raster")
+    if "positions_unit" not in settings:
+        text.placeholder("positions_unit", "angstrom, nm, um, mm, m or pixels", "the file does not say it")
+    if settings.get("positions_unit") != "pixels" and not any(key in settings for key in _SIZES):
+        text.placeholder("dk_per_angstrom", "detector pixel in 1/Å", "or pixel_size_angstrom; the file has neither")
+    if "energy_kev" not in settings and "wavelength_angstrom" not in settings:
+        text.placeholder("energy_kev", "energy in keV", "of the electrons; for photons, set radiation too")
+    for key in ("semiangle_mrad", "defocus_angstrom"):
+        _ask(text, key, settings)
+
+
+def _ask(text: RecipeText, key: str, settings: Mapping[str, Any]) -> None:
+    asked = {
+        "semiangle_mrad": ("half opening angle of the aperture in mrad", "the probe is made from it"),
+        "defocus_angstrom": ("underfocus in Å", "as the microscope says it; check --data tries its sign and size"),
+    }
+    if key not in settings:
+        text.placeholder(key, *asked[key])

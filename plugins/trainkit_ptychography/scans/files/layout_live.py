@@ -1,0 +1,118 @@
+"""Finds out what is what in an HDF5 file of no known layout, by shapes and names of its datasets, for a first recipe.
+
+Nothing is certain here: a planner writes it with its reason, and ``check --data`` holds it against the patterns.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trainkit_ptychography.scans.files.hdf5_live import HDF5File
+
+_SMALLEST = 8  # pixels of a detector, along each edge
+_FEWEST = 4  # patterns
+_LOOKED_AT = 16  # patterns, to find the beam
+_BRIGHTER = 1.5
+_MEASURED = re.compile(r"intensit|pattern|diffract|amplitude|data|cbed|frames|4d", re.I)
+_NOT_MEASURED = re.compile(r"noiseless|clean|true|truth|(^|/)gt(/|$)|mask|background|object|probe|mean", re.I)
+_POSITIONS = re.compile(r"pos|scan|coord|translation|points", re.I)
+_UNITS = {"a": "angstrom", "ang": "angstrom", "angstrom": "angstrom", "nm": "nm", "um": "um", "mm": "mm", "m": "m"}
+_UNITS |= {"px": "pixels", "pix": "pixels", "pixel": "pixels", "pixels": "pixels"}
+
+_NUMBERS: Mapping[str, tuple[str, float]] = {
+    "energy_ev": ("energy_kev", 1e-3),
+    "energy_kev": ("energy_kev", 1.0),
+    "voltage_kv": ("energy_kev", 1.0),
+    "wavelength_a": ("wavelength_angstrom", 1.0),
+    "wavelength_angstrom": ("wavelength_angstrom", 1.0),
+    "dk_inva": ("dk_per_angstrom", 1.0),
+    "dk_per_angstrom": ("dk_per_angstrom", 1.0),
+    "px_a": ("pixel_size_angstrom", 1.0),
+    "pixel_size_a": ("pixel_size_angstrom", 1.0),
+    "pixel_size_angstrom": ("pixel_size_angstrom", 1.0),
+    "semiangle_rad": ("semiangle_mrad", 1e3),
+    "semiangle_mrad": ("semiangle_mrad", 1.0),
+    "convergence_angle_mrad": ("semiangle_mrad", 1.0),
+    "defocus_a": ("defocus_angstrom", 1.0),
+    "defocus_angstrom": ("defocus_angstrom", 1.0),
+}
+"""Attributes of the file whose names say their unit: in lower case -> setting, and factor."""
+_STEPS = ("scan_step_a", "step_a", "step_size_a", "scan_step_angstrom", "step_angstrom")
+_INSTEAD = (("energy_kev", "wavelength_angstrom"), ("dk_per_angstrom", "pixel_size_angstrom"))
+
+
+def settings_for(path: Path) -> Mapping[str, Any] | None:
+    """Return settings of "diffraction_hdf5" for a file; None: there is nothing in it that looks like patterns."""
+    file = HDF5File(path)
+    with file.reading():
+        shapes, _ = file.datasets()
+        patterns = _patterns(shapes)
+        if patterns is None:
+            return None
+        numbers = file.numbers()
+        beam = _beam(file.stored(patterns))
+    found: dict[str, Any] = {"path": path, "patterns": patterns}
+    if beam is not None:
+        found["zero_frequency"] = beam
+    if re.search("amplitude", patterns, re.I):
+        found["values"] = "amplitude"
+    points = prod(shapes[patterns][:-2])
+    if (positions := _array_of_points(shapes, points)) is not None:
+        found["positions"] = positions
+        unit = _UNITS.get(re.split(r"[_./]", positions.lower())[-1])
+        if unit is not None:
+            found["positions_unit"] = unit
+    elif len(shapes[patterns]) == 4:
+        steps = [value for name, value in numbers.items() if name.lower() in _STEPS]
+        if steps:
+            found |= {"raster": {"step": steps[0]}, "positions_unit": "angstrom"}
+    for name, value in numbers.items():
+        if name.lower() in _NUMBERS:
+            key, factor = _NUMBERS[name.lower()]
+            found.setdefault(key, round(value * factor, 12))
+    for first, second in _INSTEAD:
+        if first in found:
+            found.pop(second, None)
+    return found
+
+
+def _patterns(shapes: Mapping[str, Sequence[int]]) -> str | None:
+    """Return the dataset that looks most like measured patterns."""
+    likely = [
+        name
+        for name, shape in shapes.items()
+        if len(shape) in (3, 4) and min(shape[-2:]) >= _SMALLEST and prod(shape[:-2]) >= _FEWEST
+    ]
+    likely = [name for name in likely if not _NOT_MEASURED.search(name)]
+    return max(
+        likely, key=lambda name: (bool(_MEASURED.search(name)), prod(shapes[name]), -len(name), name), default=None
+    )
+
+
+def _beam(patterns: Any) -> str | None:
+    """Return whether a few patterns are brightest around their "centre" or their "corner"; None: around neither."""
+    lines = patterns[patterns.shape[0] // 2] if patterns.ndim == 4 else patterns
+    step = max(1, len(lines) // _LOOKED_AT)
+    mean_VU = np.abs(np.asarray(lines[::step][:_LOOKED_AT], dtype=np.float64)).mean(axis=0)
+    near_VU = np.ones(mean_VU.shape, bool)
+    for axis, n in enumerate(mean_VU.shape):
+        inner = np.abs(np.arange(n) - n // 2) < n / 4
+        near_VU &= inner[:, None] if axis == 0 else inner[None, :]
+    centre, corner = (mean_VU[mask].mean() for mask in (near_VU, np.fft.ifftshift(near_VU)))
+    if max(centre, corner) < _BRIGHTER * min(centre, corner):
+        return None
+    return "centre" if centre > corner else "corner"
+
+
+def _array_of_points(shapes: Mapping[str, Sequence[int]], points: int) -> str | None:
+    """Return the dataset that has two numbers for each pattern; None: none has, or several may."""
+    likely = [name for name, shape in shapes.items() if tuple(shape) == (points, 2)]
+    named = [name for name in likely if _POSITIONS.search(name)] or likely
+    told = [name for name in named if not _NOT_MEASURED.search(name)]
+    return told[0] if len(told) == 1 else None

@@ -1,0 +1,121 @@
+"""A first recipe for a scan: what a file says is in it, and what it does not say is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from trainkit.cli.init import recognised
+from trainkit.recipe.problems import InvalidRecipe
+from trainkit.recipe.resolve import resolve_text
+from trainkit_ptychography.planning.staged import StagedPlanner
+
+
+def drafted(path: Path) -> str:
+    return "\n".join(str(line) for line in StagedPlanner().draft(*recognised(path, None)))
+
+
+def scan(path: Path, positions: str = "positions_nominal_A", beam: str = "centre", **attributes: Any) -> Path:
+    rng = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        spot = 40 * np.exp(-((np.mgrid[:16, :16] - 8) ** 2).sum(axis=0) / 18)
+        spot = np.fft.ifftshift(spot) if beam == "corner" else spot if beam == "centre" else np.full_like(spot, 5)
+        file["entry/intensity"] = rng.poisson(np.tile(spot, (5, 6, 1, 1))).astype(np.uint16)
+        file["entry/intensity_noiseless"] = np.ones((5, 6, 16, 16), np.float32)
+        file["background"] = np.ones((30, 16, 16), np.float32)
+        file[positions] = rng.random((30, 2))
+        file["positions_true_A"] = rng.random((30, 2))
+        file["phase"] = np.ones((64, 64), np.float32)
+        for name, value in attributes.items():
+            file.attrs[name] = value
+    return path
+
+
+def test_what_a_file_says_is_in_the_recipe(tmp_path: Path) -> None:
+    known = {"energy_eV": 80000.0, "dk_invA": 0.039, "px_A": 0.4, "semiangle_rad": 0.025, "defocus_A": 60.0}
+    path = scan(tmp_path / "scan.h5", wavelength_A=0.0418, title="a text", counts=[1, 2], **known)
+    found = resolve_text(drafted(path), tmp_path)
+    data: Any = found.recipe.data
+    assert (data.patterns, data.positions, data.positions_unit) == (
+        "entry/intensity",
+        "positions_nominal_A",
+        "angstrom",
+    )
+    assert (data.energy_kev, data.semiangle_mrad, data.defocus_angstrom) == (80.0, 25.0, 60.0)
+    assert (data.dk_per_angstrom, data.pixel_size_angstrom, data.wavelength_angstrom) == (0.039, None, None)
+    assert data.path == path
+
+
+def test_what_it_does_not_say_is_refused_by_check_until_it_is_written(tmp_path: Path) -> None:
+    text = drafted(scan(tmp_path / "scan.h5", positions="scan_points"))
+    with pytest.raises(InvalidRecipe) as caught:
+        resolve_text(text, tmp_path)
+    said = str(caught.value)
+    for key in ("positions_unit", "dk_per_angstrom", "energy_kev", "semiangle_mrad", "defocus_angstrom"):
+        assert f"data.{key}: is a placeholder" in said or f"data.{key}: error: is a placeholder" in said, said
+    assert "energy in keV" in said
+    for key, value in (
+        ("positions_unit", '"nm"'),
+        ("dk_per_angstrom", "0.04"),
+        ("energy_kev", "80"),
+        ("semiangle_mrad", "25"),
+        ("defocus_angstrom", "50"),
+    ):
+        lines = [f"{key} = {value}" if line.startswith(f"{key} =") else line for line in text.split("\n")]
+        text = "\n".join(lines)
+    assert resolve_text(text, tmp_path).recipe.run.epochs == 30
+
+
+def test_the_beam_is_looked_for_in_the_patterns(tmp_path: Path) -> None:
+    for beam in ("centre", "corner"):
+        assert recognised(scan(tmp_path / f"{beam}.h5", beam=beam), None)[2]["zero_frequency"] == beam
+    assert 'zero_frequency = "<' in drafted(scan(tmp_path / "flat.h5", beam="none"))
+
+
+def test_a_file_with_patterns_in_the_places_of_cxi_needs_its_path_and_the_probe(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "scan.cxi", "w") as file:
+        file["entry_1/instrument_1/detector_1/data"] = np.ones((9, 16, 16), np.float32)
+    text = drafted(tmp_path / "scan.cxi")
+    assert 'use = "diffraction_cxi"' in text
+    assert [line.split(" =")[0] for line in text.split("\n") if '"<' in line] == ["semiangle_mrad", "defocus_angstrom"]
+
+
+def test_two_arrays_that_may_be_the_positions_are_a_question(tmp_path: Path) -> None:
+    path = scan(tmp_path / "scan.h5")
+    with h5py.File(path, "a") as file:
+        file["positions_corrected_A"] = np.zeros((30, 2))
+    assert 'positions = "<' in drafted(path)
+
+
+def test_a_scan_without_positions_is_a_raster_if_the_file_says_its_step(tmp_path: Path) -> None:
+    path = scan(tmp_path / "scan.h5", positions="gt/positions", scan_step_A=0.5)
+    settings = recognised(path, None)[2]
+    assert (settings["raster"], settings["positions_unit"]) == ({"step": 0.5}, "angstrom")
+    assert "positions" not in settings
+
+
+def test_a_file_without_patterns_is_not_recognised(tmp_path: Path) -> None:
+    from trainkit import RecipeError
+
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["table"] = np.ones((30, 2))
+    with pytest.raises(RecipeError, match="recognised by no component"):
+        recognised(tmp_path / "other.h5", None)
+
+
+def test_archives_of_numpy_are_recognised_by_the_names_in_them(tmp_path: Path) -> None:
+    np.savez(tmp_path / "scan.npz", data=np.ones((9, 16, 16)), scan=np.ones((9, 2)))
+    name, _, settings = recognised(tmp_path / "scan.npz", None)
+    assert (name, settings["patterns"], settings["positions"]) == ("diffraction_numpy", "data", "scan")
+
+
+def test_the_simulated_scan_is_read_as_the_shipped_recipe_reads_it(shared_data: Path) -> None:
+    path = shared_data / "ptychography" / "mos2_sim.h5"
+    data: Any = resolve_text(drafted(path), shared_data).recipe.data
+    assert (data.patterns, data.positions, data.positions_unit) == ("intensity", "positions_nominal_A", "angstrom")
+    assert (data.energy_kev, data.dk_per_angstrom) == (80.0, 0.0390625)
+    assert (data.semiangle_mrad, data.defocus_angstrom) == (25.0, 60.0)
