@@ -200,6 +200,9 @@ def test_a_mask_for_each_class_and_a_brats_case_are_compared_like_files_of_value
         assert result.exit_code == 0, result.output
         results.append(table(tmp_path / masks))
     assert results[0] == results[1]
+    assert evaluate(tmp_path / "masks", tmp_path / "masks", "--classes", "left lung, heart").exit_code == 0
+    result = evaluate(tmp_path / "masks", tmp_path / "truth", "--classes", "left lung, heart=2")
+    assert (result.exit_code, "which value of this file stands for left lung" in result.output) == (1, True)
     (tmp_path / "masks" / "p1" / "heart.nii.gz").unlink()
     result = evaluate(tmp_path / "masks", tmp_path / "truth", "--classes", "left lung=1, heart=2")
     assert (result.exit_code, "there is no mask of heart" in result.output) == (1, True)
@@ -226,7 +229,7 @@ def test_what_another_program_wrote_is_not_replaced(folders: tuple[Path, Path], 
     assert (tmp_path / "new" / "cases.csv").is_file()
 
 
-@pytest.mark.parametrize("text", ["liver", "liver=", "=1", "liver=1, liver=2", "liver=a", "liver=0", "ignore=3", ""])
+@pytest.mark.parametrize("text", ["liver=", "=1", "liver=1, liver=2", "liver=a", "liver=0", "ignore=3", ""])
 def test_a_table_of_classes_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="classes"):
         read_class_table(text)

@@ -12,8 +12,8 @@ def read_class_table(text: str) -> dict[str, tuple[int, ...]]:
     """Return class -> label values, from a line of text.
 
     Args:
-        text: Each class with its value; a class of several values joins them by "+". The values of "ignore" mark voxels
-            that do not count.
+        text: Each class with its value; a class of several values joins them by "+". A class without a value has a mask
+            file of its own. The values of "ignore" mark voxels that do not count.
 
     Raises:
         ValueError: It cannot be read.
@@ -24,9 +24,9 @@ def read_class_table(text: str) -> dict[str, tuple[int, ...]]:
     """
     found: dict[str, tuple[int, ...]] = {}
     for part in text.split(","):
-        name, equals, values = (each.strip() for each in part.rpartition("="))
-        numbers = [each.strip() for each in values.split("+")]
-        if not equals or not name or not all(re.fullmatch(r"-?\d{1,18}", each) for each in numbers):
+        name, equals, values = (each.strip() for each in part.partition("="))
+        numbers = [each.strip() for each in values.split("+")] if equals else []
+        if not name or not all(re.fullmatch(r"-?\d{1,18}", each) for each in numbers):
             raise ValueError(f'classes must be written as "liver=1, tumour=2" or "whole=1+2+4, core=1+4", got "{text}"')
         if name in found:
             raise ValueError(f'classes names "{name}" twice')

@@ -10,7 +10,7 @@ from pathlib import Path
 import attrs
 import numpy as np
 
-from trainkit import DataError
+from trainkit import DataError, some_of
 from trainkit_segmentation.evaluation.mask_files import MaskFiles
 from trainkit_segmentation.evaluation.meaning import Meaning
 from trainkit_segmentation.files.header import Array, Header, grid_difference
@@ -71,10 +71,10 @@ def open_masks(files: MaskFiles, meaning: Meaning) -> Masks:
     if files.label is None:
         return Masks(read_header(next(iter(files.masks.values()))), None, files, meaning, {})
     header, values_XYZ = _read_values(files.label)
-    if not any(meaning.values.values()):
+    if lacking := [name for name, of in meaning.values.items() if not of]:
         raise DataError(
-            f"{files.label}: {meaning.source} gives each class a mask file of its own, so it does not say what the "
-            'values of this file mean; give them with --classes "liver=1, …"'
+            f"{files.label}: {meaning.source} does not say which value of this file stands for {some_of(lacking)}; "
+            'give it with --classes "liver=1, …"'
         )
     known = {value for of in meaning.values.values() for value in of} | {0, *meaning.ignored}
     present = value_counts(values_XYZ)

@@ -34,7 +34,8 @@ class SegmentationEvaluator(Evaluator):
 
     Attributes:
         classes: Class and label value, for example "liver=1, tumour=2". A class may join several values, "whole=1+2+4",
-            and may overlap with others. Voxels whose true value is that of "ignore" do not count.
+            and may overlap with others. Where each class has a mask file, names are enough. Voxels whose true value is
+            that of "ignore" do not count.
         tolerance_mm: Distance up to which surfaces agree, for the surface Dice.
         absent: How a class counts that is missing from a case. "brats": as in the BraTS challenge; if it is in neither
             truth nor prediction, Dice and surface Dice are 1 and HD95 is 0 mm; if it is in only one of them, they are 0

@@ -104,7 +104,9 @@ class LiveSegmentationEvaluator:
             yield f"warning: the label value {value} means no class and counts as background: {some_of(names)}"
         neither = sum(row["true_ml"] == 0 and row["predicted_ml"] == 0 for row in absent)
         times = f"{neither} times in neither truth nor prediction, {len(absent) - neither} times in only one"
-        if self._settings.absent == "brats":
+        if not absent:
+            yield "every class is in the truth and in the prediction of every case"
+        elif self._settings.absent == "brats":
             yield (
                 f"absent classes ({times}) count as in BraTS: in neither, Dice 1 and HD95 0 mm; in only one, Dice 0 "
                 f"and HD95 {BRATS_DIAGONAL_MM} mm. --set evaluate.absent=left_out leaves out what is in neither"

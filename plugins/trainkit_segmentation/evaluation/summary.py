@@ -78,6 +78,7 @@ def summary_table(classes: Mapping[str, Mapping[str, Any]], tolerance_mm: float)
 def _shown(found: Mapping[str, Any], digits: int | None) -> str:
     if found["mean"] is None:
         return "-"
-    form = ".3g" if digits is None else f".{digits}f"
-    spread = "" if found["sd"] is None else f" ± {found['sd']:{form}}"
-    return f"{found['mean']:{form}}{spread}"
+    if digits is None:
+        digits = 0 if abs(found["mean"]) >= 100 else 2
+    spread = "" if found["sd"] is None else f" ± {found['sd']:.{digits}f}"
+    return f"{found['mean']:.{digits}f}{spread}"
