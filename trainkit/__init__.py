@@ -74,6 +74,7 @@ if TYPE_CHECKING:
     from trainkit.memory import free_host_memory
     from trainkit.printable import without_controls
     from trainkit.recipe.root import Recipe, RunSettings
+    from trainkit.recomputing import recompute
     from trainkit.signatures import Argument, argument_problems, derives_from, read_arguments, read_classes
     from trainkit.words import bytes_in_words, shape_in_words, some_of
 
@@ -92,6 +93,7 @@ else:  # hidden from type checkers, which would accept any name from a module th
             ".loading.order": ("hold_out", "in_batches", "process_share", "shuffled"),
             ".loading.workers": ("Workers",),
             ".memory": ("free_host_memory",),
+            ".recomputing": ("recompute",),
             ".recipe.root": ("Recipe", "RunSettings"),
             ".signatures": ("Argument", "argument_problems", "derives_from", "read_arguments", "read_classes"),
             ".version": ("__version__",),
@@ -169,6 +171,7 @@ __all__ = [
     "read_arguments",
     "read_checkpoint",
     "read_classes",
+    "recompute",
     "registered",
     "remove_unfinished",
     "set_curvature",

@@ -307,6 +307,14 @@ class Model(Component):
         """Return the groups for whose parameters the built model tells the loss's curvature (`set_curvature`)."""
         return ()
 
+    def recomputed_blocks(self, model: Any) -> Iterable[nn.Module]:
+        """Return the parts of the built model whose activations ``run.activation_checkpointing`` computes again.
+
+        Good parts hold several layers, and none holds another one: the input of each is kept, and what it computes on
+        the way to its output is not. A model that has none cannot be trained with that setting.
+        """
+        return ()
+
     @abstractmethod
     def build(self, data: Any) -> nn.Module:
         """Make the network, whose ``forward`` takes a batch and returns outputs.

@@ -91,7 +91,7 @@ def load_optimizer_state(optimizer: Optimizer, names: Mapping[str, Parameter], s
         for parameter, position in zip(group["params"], packed["params"], strict=True)
     }
     ours["state"] = {
-        positions[id(parameter)]: {key: _copied(value) for key, value in saved[name]["state"].items()}
+        positions[id(parameter)]: {key: _copied(value, parameter) for key, value in saved[name]["state"].items()}
         for name, parameter in names.items()
         if name in saved and saved[name]["state"] and id(parameter) in positions
     }
@@ -118,9 +118,17 @@ def _refuse_odd_state(optimizer: Optimizer, name: str, entry: Mapping[str, Any])
             )
 
 
-def _copied(value: Any) -> Any:
-    """Return a copy of a value, because the optimizer may change it in place."""
-    return value.clone() if isinstance(value, torch.Tensor) else value
+def _copied(value: Any, parameter: torch.nn.Parameter) -> Any:
+    """Return a copy of a value, because the optimizer may change it in place.
+
+    A value for each number of a parameter gets the parameter's layout in memory, as the optimizer would have made it:
+    kernels for other layouts may round otherwise.
+    """
+    if not isinstance(value, torch.Tensor):
+        return value
+    if value.shape != parameter.shape or not value.ndim:
+        return value.clone()
+    return torch.empty_strided(value.shape, parameter.stride(), dtype=value.dtype, device=value.device).copy_(value)
 
 
 def class_name(optimizer: Optimizer) -> str:

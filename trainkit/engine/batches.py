@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("trainkit")
 
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 _NO_MORE: Any = object()
 _WANTED = 'a batch is a mapping; its "index", an integer tensor (B,), says which items it holds, at least one'
 
@@ -123,14 +124,29 @@ def check_batch(batch: Any, name: str) -> None:
         raise DataError(f'{name} yielded a batch whose "index" holds no items: {index!r}\n{_WANTED}')
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
+def to_device(batch: Batch, device: torch.device, *, channels_last: bool = False) -> Batch:
     """Return the batch with all its tensors on a device, including those in lists, tuples and mappings.
 
     A tensor that is on the device already is not copied.
+
+    Args:
+        batch: The batch.
+        device: The device.
+        channels_last: Whether images and volumes among the batch's own values get the channels of each place side by
+            side in memory.
     """
-    if device.type == "cpu":
-        return batch
-    return {key: _moved(value, device) for key, value in batch.items()}
+    if device.type != "cpu":
+        batch = {key: _moved(value, device) for key, value in batch.items()}
+    if channels_last:
+        batch = {key: with_channels_last(value) for key, value in batch.items()}
+    return batch
+
+
+def with_channels_last(value: Any) -> Any:
+    """Return an image or volume (floating-point, 4 or 5 axes) with its second axis last in memory; else the value."""
+    if not isinstance(value, torch.Tensor) or value.ndim not in _CHANNELS_LAST or not value.is_floating_point():
+        return value
+    return value.contiguous(memory_format=_CHANNELS_LAST[value.ndim])
 
 
 def _moved(value: Any, device: torch.device) -> Any:

@@ -15,7 +15,8 @@ import torch
 
 from trainkit.contracts import Context
 from trainkit.engine.average import WeightAverage
-from trainkit.engine.batches import BatchSource
+from trainkit.engine.batches import BatchSource, with_channels_last
+from trainkit.engine.compiling import Compilation, compile_model
 from trainkit.engine.every_run.cases_file import CasesFile
 from trainkit.engine.every_run.figures import Figures
 from trainkit.engine.every_run.initial_weights import BeginWithWeights, group_of_names
@@ -39,6 +40,7 @@ from trainkit.groups.optimizers import build_optimizers
 from trainkit.groups.plan import RunLength, plan_groups
 from trainkit.randomness import seed_everything
 from trainkit.recipe.root import seconds_of
+from trainkit.recomputing import recompute
 from trainkit.state import State
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 
     from trainkit.contracts import LiveData
     from trainkit.recipe.resolve import Resolved
+    from trainkit.recipe.root import Recipe
 
 _LOGGER = logging.getLogger("trainkit")
 
@@ -84,6 +87,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
         model = recipe.model.build(data)
         _check_built("model", model, isinstance(model, torch.nn.Module), "a torch.nn.Module")
         model = model.to(context.device)
+    _apply_levers(recipe, model)
     parameters, trains = assign(recipe, recipe.model, model)
     steps = ceil(num_batches / recipe.run.accumulate)
     length = RunLength.of(recipe.run, steps, *finished)
@@ -122,6 +126,8 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
             parts["ema"] = average = WeightAverage(model, recipe.ema.decay)
     if scaler is not None:
         parts |= {"scaler": scaler, "skipped_steps": SkippedSteps()}
+    if recipe.run.compile:
+        parts["compilation"] = Compilation()
     if recipe.run.time_limit is not None:
         parts["time_limit"] = TimeLimit(recipe.run.time_limit, seconds_of(recipe.run.time_limit) or 0.0)
     if recipe.checkpoint.every_steps or recipe.checkpoint.every_minutes:
@@ -242,6 +248,33 @@ def repeatability_doubt(device: torch.device, deterministic: bool) -> str | None
     if device.type == "mps":
         return "on MPS, a run that is repeated or resumed may not be the same bit for bit"
     return None
+
+
+def _apply_levers(recipe: Recipe, model: torch.nn.Module) -> None:
+    """Set how the model lies in memory and is computed, as ``[run]`` says.
+
+    Raises:
+        RecipeError: A setting cannot be applied to the model.
+    """
+    if recipe.run.channels_last:
+        placed = [each for each in (*model.parameters(), *model.buffers()) if with_channels_last(each) is not each]
+        if not placed:
+            raise RecipeError(
+                "run.channels_last = true, but the model has no weights of convolutions: it has no effect"
+            )
+        for tensor in placed:
+            tensor.data = with_channels_last(tensor.data)
+    if recipe.run.activation_checkpointing and not recompute(recipe.model.recomputed_blocks(model)):
+        raise RecipeError(
+            "run.activation_checkpointing = true, but the model names no block whose activations can be computed again"
+        )
+    if recipe.run.compile:
+        if found := [name for name, each in model.named_parameters() if each.is_complex()]:
+            raise RecipeError(
+                f"run.compile = true, but the parameter {found[0]} is complex: torch.compile leaves out complex "
+                "numbers or, in some versions, compiles them to wrong results"
+            )
+        compile_model(model)
 
 
 def autocast_of(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:

@@ -39,7 +39,11 @@ def evaluate(run: Run) -> bool:
     try:
         for name, split in run.recipe.evaluated_splits().items():
             state.means = {}  # values that hooks log now are averaged over this split
-            with contextlib.nullcontext() if run.average is None or name != split else run.average.in_place():
+            with contextlib.ExitStack() as around:
+                if run.average is not None and name == split:
+                    around.enter_context(run.average.in_place())
+                if run.recipe.run.compile:  # whole volumes have other shapes than patches, and would all be compiled
+                    around.enter_context(torch.compiler.set_stance("force_eager"))
                 done = _evaluate_split(run, name, split)
             if not done:
                 restore_generators(before)
@@ -66,7 +70,7 @@ def _evaluate_split(run: Run, name: str, split: str) -> bool:
     for batch in batches_of(lambda: state.data.evaluate(split), run.data_name, "evaluate"):
         if state.interrupted:
             return False
-        state.batch = batch = to_device(batch, state.context.device)
+        state.batch = batch = to_device(batch, state.context.device, channels_last=run.recipe.run.channels_last)
         with run.autocast():
             try:
                 state.outputs = outputs = run.inference(state.model, batch)

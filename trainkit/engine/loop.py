@@ -76,6 +76,7 @@ def _train_epoch(run: Run) -> bool:
     state, groups, step, events = run.state, run.groups, run.step, run.events
     step_start, backward_end, step_end = events["step_start"], events["backward_end"], events["step_end"]
     device, by_steps = state.context.device, run.recurs_by_steps
+    channels_last = run.recipe.run.channels_last
 
     state.seconds = dict.fromkeys(("data", "steps", "validation", "checkpoint"), 0.0)
     began = perf_counter()
@@ -94,7 +95,7 @@ def _train_epoch(run: Run) -> bool:
     interrupted = False
     if not _is_last_step(state):
         for batches in run.batches.steps(state.epoch, state.steps_in_epoch, state.seconds):
-            state.batch = to_device(batches[0], device)
+            state.batch = to_device(batches[0], device, channels_last=channels_last)
             if step_start:
                 fire(step_start, state)
             groups.set_step_rates(state.epoch, state.updates)

@@ -86,7 +86,8 @@ class Run:
     before_evaluation: Mapping[str, Any] | None = None
 
     def __attrs_post_init__(self) -> None:
-        self.step = Step(self.state, self.losses, self.optimizers, self.autocast, self.scaler)
+        last = self.recipe.run.channels_last
+        self.step = Step(self.state, self.losses, self.optimizers, self.autocast, self.scaler, channels_last=last)
 
     @property
     def recipe(self) -> Recipe:

@@ -13,6 +13,7 @@ import torch
 
 from trainkit.engine import run_folder, signals
 from trainkit.engine.build import build
+from trainkit.engine.compiling import compiler_trouble
 from trainkit.engine.every_run import metrics_file
 from trainkit.engine.every_run.progress import Progress
 from trainkit.engine.every_run.saving import Saver
@@ -275,6 +276,8 @@ def _trouble(run: Run, error: BaseException) -> str | None:
     elif run.recipe.run.deterministic and "deterministic" in message:
         what = f"run.deterministic = true, but torch has no deterministic algorithm for an operation: {message}"
         advice = "set run.deterministic = false, or replace the part that needs this operation"
+    elif run.recipe.run.compile and (failure := compiler_trouble(cause)):
+        what, advice = failure
     else:
         return None
     newest = saver_of(run).newest

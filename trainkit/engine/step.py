@@ -40,6 +40,7 @@ class Step:
         optimizers: The optimizers, which update the parameters.
         autocast: Makes the context in which forward and loss run.
         scaler: Scales the loss, so that small gradients do not vanish in fp16; None: the precision does not need it.
+        channels_last: How batches lie in memory, see `to_device`.
     """
 
     def __init__(
@@ -49,9 +50,10 @@ class Step:
         optimizers: Optimizers,
         autocast: Callable[[], AbstractContextManager[Any]],
         scaler: GradScaler | None = None,
+        channels_last: bool = False,
     ) -> None:
         self._state, self._losses, self._optimizers, self._autocast = state, losses, optimizers, autocast
-        self._scaler = scaler
+        self._scaler, self._channels_last = scaler, channels_last
 
     def gradients(self, batches: Sequence[Batch]) -> None:
         """Compute the gradients of the loss of these batches; ``state.batch`` is the first one, on the device."""
@@ -132,7 +134,7 @@ class Step:
         state = self._state
         for number, batch in enumerate(batches):
             if number:
-                state.batch = to_device(batch, state.context.device)
+                state.batch = to_device(batch, state.context.device, channels_last=self._channels_last)
             assert state.batch is not None
             yield state.batch
 

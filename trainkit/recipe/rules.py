@@ -16,7 +16,7 @@ from importlib.util import find_spec
 from typing import get_args
 
 from trainkit import registry
-from trainkit.contracts import Component, MetricName, Problem
+from trainkit.contracts import Component, MetricName, Model, Problem
 from trainkit.errors import did_you_mean
 from trainkit.recipe.fields import field_types, settings_fields
 from trainkit.recipe.group_epochs import declared_groups
@@ -75,6 +75,26 @@ def _levers(recipe: Recipe) -> Iterator[Finding]:
             "in fp32",
             ("run", "precision"),
             "note",
+        )
+    if recipe.run.compile and recipe.model.computes_complex:
+        yield Finding(
+            f"{type(recipe.model).__name__} computes complex numbers, which torch.compile leaves out or, in some "
+            "versions, compiles to wrong results",
+            ("run", "compile"),
+        )
+    if recipe.run.channels_last and recipe.model.computes_complex:
+        yield Finding(
+            f"{type(recipe.model).__name__} has no convolutions, so it has no effect", ("run", "channels_last")
+        )
+    if recipe.run.compile and recipe.run.activation_checkpointing:
+        yield Finding(
+            "with compile = true, torch decides itself which activations it computes again; set one of the two",
+            ("run", "activation_checkpointing"),
+        )
+    if recipe.run.activation_checkpointing and type(recipe.model).recomputed_blocks is Model.recomputed_blocks:
+        yield Finding(
+            f"{type(recipe.model).__name__} does not say which of its parts can be computed again",
+            ("run", "activation_checkpointing"),
         )
 
 

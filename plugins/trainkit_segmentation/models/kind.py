@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainkit import Data, Model, Problem, RecipeError, component, shape_in_words
@@ -139,9 +139,25 @@ class SegmentationModel(Model):
 
         return adapt_weights(self, weights, model, facts, data)
 
+    def recomputed_blocks(self, model: Any) -> Iterable[nn.Module]:
+        """Return the outermost parts that MONAI, or nnU-Net's library, calls building blocks."""
+        return _outermost(model.network)
+
     def parameter_groups(self, model: Any) -> Mapping[str, Iterable[nn.Parameter]]:
         """Return the parameters of each group."""
         found: dict[str, list[nn.Parameter]] = {group: [] for group in self.groups()}
         for name, parameter in model.network.named_parameters():
             found[self.group_of(name)].append(parameter)
         return found
+
+
+_BUILDING_BLOCKS = ("monai.networks.blocks.", "dynamic_network_architectures.building_blocks.")
+
+
+def _outermost(module: nn.Module) -> Iterator[nn.Module]:
+    """Yield the outermost building blocks within a network that hold more than one layer."""
+    for child in module.children():
+        if f"{type(child).__module__}.".startswith(_BUILDING_BLOCKS) and sum(1 for _ in child.modules()) > 2:
+            yield child
+        else:
+            yield from _outermost(child)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from trainkit import Depth, Problem, Recipe, bytes_in_words, free_host_memory, shape_in_words
+from trainkit import Depth, Problem, Recipe, bytes_in_words, free_host_memory, recompute, shape_in_words
 from trainkit_segmentation.cases.case import CaseList
 from trainkit_segmentation.data.facts import SegmentationFacts
 from trainkit_segmentation.data.inspection import grid_of
@@ -35,7 +35,10 @@ def memory_needs(
     listing = data.cases()
     labels = listing.labels
     facts = SegmentationFacts(listing.channels, labels.classes, labels.exclusive, {}, data.patch_size, {}, 1, "")
-    network = model.build(facts).network
+    built = model.build(facts)
+    if recipe.run.activation_checkpointing:
+        recompute(model.recomputed_blocks(built))
+    network = built.network
     losses = {name: loss.build(facts) for name, loss in recipe.losses.items()}
     try:
         found = footprint(
