@@ -110,6 +110,13 @@ def test_activations_that_are_computed_again_change_no_bit_of_a_run_and_it_resum
     assert differences(ended(resume(file).run.state), ended(kept)) == []
 
 
+@pytest.mark.slow
+def test_the_cases_of_the_raw_weights_have_a_file_beside_that_of_the_average() -> None:
+    state = run("ema.decay=0.5", "ema.validate_raw=true", 'metrics.dice={ use = "dice" }', text=VOLUMES).run.state
+    files = [(state.folder / f"cases-{name}.csv").read_text() for name in ("val", "val_raw")]
+    assert files[0] != files[1]
+
+
 def test_a_model_that_names_no_blocks_and_settings_that_exclude_each_other_are_refused() -> None:
     with pytest.raises(InvalidRecipe, match="Perceptron does not say which of its parts can be computed again"):
         resolve_text(TOY, Path.cwd(), ["run.activation_checkpointing=true"])

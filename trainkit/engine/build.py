@@ -136,7 +136,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
         "watched_values": WatchedValues(recipe),
         "figures": Figures(),
         "metrics_file": MetricsFile(),
-        "cases_file": CasesFile(metrics.values(), recipe.data.splits()[1:]),
+        "cases_file": CasesFile(metrics.values(), recipe.evaluated_splits()),
         "progress_chart": ProgressChart(),
         "outcome": Outcome(resolved.resume_options),
     }
