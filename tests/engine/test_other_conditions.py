@@ -104,7 +104,7 @@ def test_another_machine_and_other_versions_are_said_once_each(
     first = run().run.state
     known = environment.conditions
     monkeypatch.setattr(
-        "trainkit.engine.resume.conditions",
+        "trainkit.engine.resume_report.conditions",
         lambda device, recipe: known(device, recipe) | {"instruction set of the CPU": "OTHER", "numpy": "0.1"},
     )
     resume(first.folder, "run.epochs=3", quiet=False)
@@ -190,3 +190,14 @@ def test_a_run_that_stopped_early_and_whose_data_was_moved_stays_ended(capsys: p
     ended = resume(first.folder, "data.path=moved", quiet=False).run.state
     assert (ended.epoch, ended.step) == (first.epoch, first.step)
     assert "the run ended after 1 epochs: enough; the end of the run is made up for" in capsys.readouterr().out
+
+
+def test_one_other_byte_in_a_file_of_some_megabytes_is_other_data() -> None:
+    path = Path("large.bin")
+    path.write_bytes(bytes(20_000_000))
+    recipe = resolve_text(FOLDER, Path.cwd(), ["data.path=large.bin"]).recipe
+    before = data_fingerprint(recipe, object(), "data")
+    with path.open("r+b") as file:
+        file.seek(10_100_000)
+        file.write(b"x")
+    assert list(other_data(before, data_fingerprint(recipe, object(), "data")))

@@ -104,7 +104,7 @@ def test_what_ended_the_run_is_reported_even_if_its_end_cannot_be_recorded(monke
 
 def test_a_part_that_leaves_the_program_at_the_runs_end_is_a_failure() -> None:
     recorder.ACTIONS["run_end"] = lambda state: sys.exit(0)
-    with pytest.raises(PartError, match=r"called sys.exit\(0\)"):
+    with pytest.raises(PartError, match=r"hooks.recorder, in on_run_end, called sys.exit\(0\)"):
         run()
     (folder,) = Path("runs/toy").iterdir()
     assert not run_folder.is_finished(folder)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _BLOCK = 1 << 16
 _BLOCKS = 64  # of a larger file, this many are read, spread evenly
+_WHOLE = 1 << 26  # a file of at most so many bytes is read to its end
 _MOST_FILES = 100_000
 _SAMPLED_FILES = 256
 
@@ -87,7 +88,8 @@ def _described(path: Path, folders: bool) -> dict[str, Any] | None:
     """Return number and size of the files at a path, and a digest of what was looked at; None: it was left out."""
     try:
         if path.is_file():
-            return {"bytes": path.stat().st_size, "digest": _sample(path, _BLOCKS)}
+            size = path.stat().st_size
+            return {"bytes": size, "digest": _sample(path, _BLOCKS if size > _WHOLE else _WHOLE // _BLOCK)}
         if not (folders and path.is_dir()):
             return None
         sizes = sorted(islice(_files(path), _MOST_FILES))
