@@ -399,3 +399,19 @@ def test_a_large_checkpoint_damaged_anywhere_is_refused(tmp_path: Path) -> None:
             checkpoint.read(path)
         flip(path, place, bit)
     checkpoint.read(path)
+
+
+def nested(levels: int) -> dict[str, Any]:
+    return {"a": nested(levels - 1)} if levels else {}
+
+
+def test_what_is_nested_too_deeply_to_be_read_is_not_written(tmp_path: Path) -> None:
+    path = tmp_path / "deep.safetensors"
+    checkpoint.write(path, nested(100))
+    assert checkpoint.read(path) == nested(100)
+    endless: dict[str, Any] = {}
+    endless["a"] = endless
+    for deeper in (nested(101), endless):
+        with pytest.raises(CheckpointError, match="more than 100 levels, or it holds itself"):
+            checkpoint.write(path, deeper)
+    assert checkpoint.read(path) == nested(100)

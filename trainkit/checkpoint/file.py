@@ -125,6 +125,10 @@ def _split(node: Any, pointer: str, tensors: dict[str, Tensor]) -> Any:
     """Return the node as JSON with None in place of each tensor, and put the tensors into ``tensors`` by pointer."""
     if node is None or isinstance(node, (bool, int, float, str)):
         return node
+    if pointer.count("/") > _DEEPEST:
+        raise CheckpointError(
+            f'cannot save "{pointer[:80]}…": there are more than {_DEEPEST} levels, or it holds itself'
+        )
     if isinstance(node, (list, tuple)):
         return [_split(value, f"{pointer}/{i}", tensors) for i, value in enumerate(node)]
     if isinstance(node, Mapping):
