@@ -11,6 +11,7 @@ from torch import nn
 
 from trainkit import Progress, RecipeError
 from trainkit.recipe.resolve import resolve_text
+from trainkit_segmentation.data.image_folder import ImageFolder
 from trainkit_segmentation.data.msd import MSD
 from trainkit_segmentation.planning.fingerprint import DataFingerprint, target_spacing
 from trainkit_segmentation.planning.nnunet import NNUNetPlanner
@@ -42,6 +43,31 @@ def test_levels_of_thick_slices_are_those_of_nnunet() -> None:
     assert made.patch == (256, 224, 20)
     assert made.strides == ((2, 2, 1), (2, 2, 2), (2, 2, 2), (2, 2, 1), (2, 2, 1))
     assert made.kernels == ((3, 3, 1), *((3, 3, 3),) * 5)
+
+
+def test_planes_are_planned_as_nnunet_plans_in_two_dimensions() -> None:
+    made = plan(CUBES, (512, 512, 1), "plain", 3, 1e12, 8.0)
+    assert (made.topology.patch, made.batch_size) == ((512, 512, 1), 12)  # nnU-Net's reference for 8 GB
+    assert made.topology.features == (32, 64, 128, 256, 512, 512, 512, 512)
+    assert set(made.topology.strides) == {(2, 2, 1)}
+    assert set(made.topology.kernels) == {(3, 3, 1)}
+    tight = plan(CUBES, (512, 512, 1), "plain", 3, 1e12, 0.2)
+    assert np.prod(tight.topology.patch) < 512 * 512
+    assert tight.topology.patch[2] == 1
+
+
+def test_a_folder_of_planes_is_planned_with_numbered_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(5):
+        shells = made_up.shells(number, 2, (40, 36, 3))[..., 1:2]
+        made_up.save(tmp_path / "cases" / "images" / f"{number}.nii.gz", made_up.image_of(shells, number))
+        made_up.save(tmp_path / "cases" / "labels" / f"{number}.nii.gz", shells)
+    settings = ImageFolder.recognise(tmp_path / "cases")
+    assert settings == {"path": tmp_path / "cases", "labels": {"class_1": 1, "class_2": 2}}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    lines = NNUNetPlanner().draft("image_folder", ImageFolder, settings)
+    found = resolve_text("\n".join(each for each in lines if isinstance(each, str)), tmp_path)
+    assert found.recipe.data.patch_size == (40, 40, 1)
+    assert found.recipe.data.labels == {"class_1": 1, "class_2": 2}
 
 
 @pytest.mark.parametrize("spacing", [CUBES, (0.8, 0.8, 3.0)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -38,6 +38,15 @@ class ImageFolder(SegmentationData):
     label_folder: str = "labels"
     channels: tuple[str, ...] | None = attrs.field(default=None, validator=each_once)
     labels: Mapping[str, int] | None = attrs.field(default=None, validator=each_value_once)
+
+    @classmethod
+    def recognise(cls, path: Path) -> Mapping[str, Any] | None:
+        """Recognise a folder with ``images/`` and ``labels/``; classes are numbered by the values of a few labels."""
+        if not all((path / name).is_dir() for name in ("images", "labels")):
+            return None
+        from trainkit_segmentation.data.image_folder_live import classes_of
+
+        return {"path": path, "labels": classes_of(path / "labels")}
 
     def find(self) -> CaseList:
         """Find the labels, and the images that have their names."""

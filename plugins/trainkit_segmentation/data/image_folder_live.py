@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from trainkit import DataError, some_of
 from trainkit_segmentation.cases.case import CaseList, FileCase
 from trainkit_segmentation.cases.labels import one_value_each
-from trainkit_segmentation.data.meanings import number_of_channels, numbered_channels, proposed_labels
+from trainkit_segmentation.data.meanings import number_of_channels, numbered_channels, proposed_classes, proposed_labels
 from trainkit_segmentation.files.images import can_be_read
 from trainkit_segmentation.spelling import composed, stem_of
 
@@ -64,6 +64,11 @@ def find(settings: ImageFolder) -> CaseList:
         problems=tuple(problems),
         doubts=(f"images without a label are left out: {some_of(unused)}",) if unused else (),
     )
+
+
+def classes_of(folder: Path) -> dict[str, int]:
+    """Return names for the values of a few labels of a folder, with the values."""
+    return proposed_classes(list(_files(folder)))
 
 
 def _check_folders(path: Path, folders: dict[str, Path]) -> None:

@@ -44,6 +44,22 @@ def proposed_channels(images: Sequence[Sequence[Path]]) -> str:
 
 def proposed_labels(labels: Sequence[Path]) -> str:
     """Return a line for the recipe that names the label values that some labels have."""
+    values, read = _values_of(labels)
+    shown = sorted(values - {0})[:_MOST_SHOWN] or [1]
+    classes = ", ".join(f"class_{value} = {value}" for value in shown)
+    there = ", ".join(map(str, sorted(values)[:_MOST_SHOWN]))
+    seen = f"; the first {read} labels have the values {there}" if read else ""
+    return f"data.labels = {{ {classes} }}{seen}"
+
+
+def proposed_classes(labels: Sequence[Path]) -> dict[str, int]:
+    """Return names for the label values that some labels have, with the values."""
+    values, _ = _values_of(labels)
+    return {f"class_{value}": value for value in sorted(values - {0}) or [1]}
+
+
+def _values_of(labels: Sequence[Path]) -> tuple[set[int], int]:
+    """Return the values that a few labels have, and how many were read."""
     values: set[int] = set()
     read = 0
     for path in labels:
@@ -56,8 +72,4 @@ def proposed_labels(labels: Sequence[Path]) -> str:
         read += 1
         if read == _MOST_READ:
             break
-    shown = sorted(values - {0})[:_MOST_SHOWN] or [1]
-    classes = ", ".join(f"class_{value} = {value}" for value in shown)
-    there = ", ".join(map(str, sorted(values)[:_MOST_SHOWN]))
-    seen = f"; the first {read} labels have the values {there}" if read else ""
-    return f"data.labels = {{ {classes} }}{seen}"
+    return values, read

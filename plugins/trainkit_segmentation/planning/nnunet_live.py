@@ -228,10 +228,12 @@ def _write_data(text: RecipeText, use: str, settings: Mapping[str, Any], made: _
     found, patch, batch = made.found, made.patch, made.plan.batch_size
     text.table("data")
     text.value("use", use)
+    reasons = {
+        "classes": "those that some case has: a network cannot learn the others",
+        "labels": "the values of a few labels: give them names",
+    }
     for key, value in settings.items():
-        text.value(
-            key, value, "those that some case has: a network cannot learn the others" if key == "classes" else ""
-        )
+        text.value(key, value, reasons.get(key, ""))
     why = f"median case {shape_in_words(made.median)} at {_mm(made.spacing_mm)}"
     if made.by_rule is not None:
         why += f"; nnU-Net's rule gives {shape_in_words(made.by_rule)}, which takes more than {made.memory_gb:g} GB"

@@ -8,7 +8,7 @@ which begins with the coarsest axis and then goes from z to x, changes the last 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import ceil, prod
+from math import ceil, inf, prod
 from typing import Literal
 
 import attrs
@@ -18,12 +18,14 @@ from trainkit_segmentation.sizes import Size
 Kind = Literal["plain", "resenc"]
 
 _SMALLEST_EDGE = 4  # of the coarsest level
-_MOST_FEATURES = 320
+_MOST_FEATURES, _MOST_FEATURES_OF_PLANES = 320, 512
 _FIRST_FEATURES = 32
 _REFERENCE = {"plain": 560e6, "resenc": 680e6}  # features of one patch, for 8 GB and batches of 2
 _REFERENCE_GB = 8.0
+_REFERENCE_OF_PLANES = {"plain": 85e6, "resenc": 135e6}  # for batches of 12
 _BATCH = 2  # of the reference, and the smallest one
-_CUBE = 256**3  # voxels of the patch that is tried first
+_BATCH_OF_PLANES = 12  # of the reference
+_CUBE, _SQUARE = 256**3, 2048**2  # voxels of the patch that is tried first
 _LARGEST_SHARE = 0.05  # of all voxels of the data set, that a batch may have
 _BLOCKS = {"plain": (2,) * 32, "resenc": (1, 3, 4, *(6,) * 29)}
 _DECODER = {"plain": 2, "resenc": 1}
@@ -46,7 +48,8 @@ class Topology:
     @property
     def features(self) -> tuple[int, ...]:
         """Features of each level: doubled from level to level."""
-        return tuple(min(_FIRST_FEATURES * 2**level, _MOST_FEATURES) for level in range(len(self.kernels)))
+        most = _MOST_FEATURES_OF_PLANES if min(self.patch) == 1 else _MOST_FEATURES
+        return tuple(min(_FIRST_FEATURES * 2**level, most) for level in range(len(self.kernels)))
 
     @property
     def divisors(self) -> Size:
@@ -81,7 +84,8 @@ def topology_of(spacing_mm: Sequence[float], size: Sequence[int]) -> Topology:
         spacing_mm: Size of a voxel.
         size: Voxels of the patch; its edges are rounded up to multiples of what the network takes.
     """
-    spacing, edges = list(spacing_mm), list(size)
+    spacing = [mm if n > 1 else inf for mm, n in zip(spacing_mm, size, strict=True)]  # planes are not thick
+    edges = list(size)
     kernel = [1, 1, 1]
     strides: list[Size] = []
     kernels: list[Size] = []
@@ -99,7 +103,7 @@ def topology_of(spacing_mm: Sequence[float], size: Sequence[int]) -> Topology:
         for axis in able:
             spacing[axis] *= 2
             edges[axis] = ceil(edges[axis] / 2)
-    kernels.append((3, 3, 3))
+    kernels.append(_size([3 if n > 1 else 1 for n in size]))
     divisors = [prod(stride[axis] for stride in strides) for axis in range(3)]
     patch = _size([-(-n // divisor) * divisor for n, divisor in zip(size, divisors, strict=True)])
     return Topology(patch, tuple(strides), tuple(kernels))
@@ -147,18 +151,22 @@ def plan(
         voxels_of_data: Voxels of all cases together.
         memory_gb: Memory of the device, in nnU-Net's measure.
     """
-    finer = (_CUBE * prod(spacing_mm)) ** (1 / 3)
+    along = [axis for axis in range(3) if median_size[axis] > 1]
+    is_plane = len(along) < 3
+    finer = ((_SQUARE if is_plane else _CUBE) * prod(spacing_mm[axis] for axis in along)) ** (1 / max(len(along), 1))
     topology = topology_of(
         spacing_mm,
         [int(min(round(finer / mm), most)) for mm, most in zip(spacing_mm, median_size, strict=True)],
     )
-    first, reference = topology.patch, _REFERENCE[kind] * memory_gb / _REFERENCE_GB
-    while num_features(topology, kind, num_scores) > reference and max(topology.patch) > 1:
+    of_batch = _BATCH_OF_PLANES if is_plane else _BATCH
+    reference = (_REFERENCE_OF_PLANES if is_plane else _REFERENCE)[kind] * memory_gb / _REFERENCE_GB
+    first = topology.patch
+    while num_features(topology, kind, num_scores) / of_batch * _BATCH > reference and max(topology.patch) > 1:
         smaller = shrunk(topology, spacing_mm, median_size)
         if smaller.patch == topology.patch:
             break
         topology = smaller
-    by_memory = round(reference / num_features(topology, kind, num_scores) * _BATCH)
+    by_memory = round(reference / num_features(topology, kind, num_scores) * of_batch)
     by_share = round(voxels_of_data * _LARGEST_SHARE / prod(topology.patch))
     return Plan(topology, max(min(by_memory, by_share), _BATCH), first, _BATCH <= by_share < by_memory, by_memory)
 
@@ -168,7 +176,9 @@ def shrunk(topology: Topology, spacing_mm: Sequence[float], median_size: Sequenc
 
     The same network: the patch is as small as can be.
     """
-    order = _order_of_nnunet(spacing_mm)
+    order = [axis for axis in _order_of_nnunet(spacing_mm) if topology.patch[axis] > 1]
+    if not order:
+        return topology
     axis = max(order, key=lambda each: (topology.patch[each] / median_size[each], order.index(each)))
     size = list(topology.patch)
     size[axis] -= topology.divisors[axis]
