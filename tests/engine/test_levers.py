@@ -117,6 +117,27 @@ def test_the_cases_of_the_raw_weights_have_a_file_beside_that_of_the_average() -
     assert files[0] != files[1]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_run_that_is_killed_between_the_batches_of_a_step_ends_with_the_same_bits(precision: str) -> None:
+    sets = ("run.accumulate=3", f"run.precision={precision}", "ema.decay=0.5", "run.epochs=3", "checkpoint.keep_last=9")
+    whole = run(*sets).run.state
+    forwards = []
+
+    def kill(module: Any, inputs: Any) -> None:
+        forwards.append(module.training)
+        if sum(forwards) == 6:  # the second of three batches of the first step of epoch 1
+            raise KeyboardInterrupt
+
+    recorder.ACTIONS["run_start"] = lambda state: state.model.register_forward_pre_hook(kill) and None
+    with pytest.raises(KeyboardInterrupt):
+        run(*sets)
+    recorder.ACTIONS.clear()
+    killed = max(whole.folder.parent.iterdir())
+    assert killed != whole.folder
+    assert [each.name for each in (killed / "checkpoints").glob("epoch-*")] == ["epoch-0001.safetensors"]
+    assert differences(ended(resume(killed).run.state), ended(whole)) == []
+
+
 def test_a_model_that_names_no_blocks_and_settings_that_exclude_each_other_are_refused() -> None:
     with pytest.raises(InvalidRecipe, match="Perceptron does not say which of its parts can be computed again"):
         resolve_text(TOY, Path.cwd(), ["run.activation_checkpointing=true"])
