@@ -13,6 +13,7 @@ imports torch or numpy at run time, so that a recipe can be checked in an instan
     Optimizer        ───────────────▶     torch.optim.Optimizer
     Scheduler        (is its own live part: pure functions of the group's clock)
     Hook, Logger     ───────────────▶     anything with on_<event>(state)
+    Predictor        ───────────────▶     LivePredictor: items(inputs), predict(item, folder)
     Evaluator        ───────────────▶     LiveEvaluator: evaluate(predictions, truth)
 
 Any live part may also have ``on_<event>(state)`` methods (see `trainkit.events`, whose `Live` is a typed base for them)
@@ -225,6 +226,8 @@ class LiveData(Protocol):
 
         Another optional method is ``fingerprint()``. It returns what tells the data from other data, as JSON values,
         for example a digest of each split. Without it, trainkit looks at the files in the folders that settings name.
+
+        What stands under ``"inputs"`` says how the inputs of a prediction are found; it may change on a resume.
         """
         ...
 
@@ -234,6 +237,8 @@ class Data(Component):
     """Where the training data comes from."""
 
     entry_points: ClassVar[str] = "trainkit.data"
+    predictor: ClassVar[str | None] = None
+    """The `Predictor` (its ``use``) of models trained on it, unless [predict] names another; None: there is none."""
     evaluator: ClassVar[str | None] = None
     """The `Evaluator` (its ``use``) that compares predictions for such data with the truth; None: there is none."""
 
@@ -571,6 +576,86 @@ class Logger(Hook):
     phase: ClassVar[Phase] = "log"
 
 
+# ---- prediction -----------------------------------------------------------------------------------------------------
+
+
+class Member(NamedTuple):
+    """A trained model that takes part in a prediction.
+
+    Attributes:
+        name: The checkpoint that it is from, for messages.
+        model: The model in eval mode, on the device; it computes in the precision in which it was evaluated.
+        data: The stand-in for its training data, from `Data.recall`.
+        inference: How validation computed its outputs.
+    """
+
+    name: str
+    model: nn.Module
+    data: Any
+    inference: Inference
+
+
+@attrs.frozen
+class PredictionItem:
+    """Something that is predicted as a whole, for example the images of one patient.
+
+    Attributes:
+        name: Its name in messages and results, a name that a file can have. Each item has its own.
+        files: The files that it is read from.
+        problem: Why it cannot be predicted, for example because a file is missing; None: nothing is known against it.
+    """
+
+    name: str
+    files: tuple[Path, ...]
+    problem: str | None = None
+
+
+class LivePredictor(Protocol):
+    """Predicts with loaded models."""
+
+    def items(self, inputs: Iterable[Path]) -> Iterable[PredictionItem]:
+        """Return what there is to predict in the files and folders that a user names.
+
+        Raises:
+            DataError: There is nothing in them.
+        """
+        ...
+
+    def predict(self, item: PredictionItem, folder: Path) -> str:
+        """Predict an item, and write the result below a folder, which is empty at first.
+
+        All that was written is moved to the folder that the user named, once it is complete and on the disk.
+
+        Returns:
+            What was found, in a few words.
+
+        Raises:
+            DataError: The item cannot be read. Others are predicted all the same.
+        """
+        ...
+
+
+@component
+class Predictor(Component):
+    """Predicts new inputs with trained models, without their training data."""
+
+    entry_points: ClassVar[str] = "trainkit.predictors"
+
+    @abstractmethod
+    def build(self, members: tuple[Member, ...], device: device, tell: Callable[[Progress], None]) -> LivePredictor:
+        """Make the live part.
+
+        Args:
+            members: The models, whose outputs are averaged if there are several.
+            device: The device that they are on.
+            tell: Shows how far the prediction of an item is.
+
+        Raises:
+            RecipeError: The settings do not fit the models.
+            CheckpointError: The models do not fit each other.
+        """
+
+
 # ---- evaluation of files --------------------------------------------------------------------------------------------
 
 
@@ -711,6 +796,7 @@ KINDS: tuple[type[Component], ...] = (
     Scheduler,
     Hook,
     Logger,
+    Predictor,
     Evaluator,
     Planner,
 )

@@ -13,6 +13,7 @@ build is in ``x_live``:
     models/     networks for volumes, one in each file
     losses/     losses of one head, and their mean over all heads that a network has
     inference/  from patches to whole volumes
+    prediction/ masks for new images: from files to files, a few planes at a time
     metrics/    metrics of whole volumes
     evaluation/ comparison of predicted masks with the truth
     planning/   from a folder of cases to a recipe, by nnU-Net's rules (``trainkit init``)

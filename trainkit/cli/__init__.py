@@ -19,6 +19,7 @@ _COMMANDS = {
     "init": "Look at data, and write a recipe for it.",
     "run": "Train what one or more recipes describe.",
     "resume": "Continue a run from its folder or from a checkpoint.",
+    "predict": "Apply the model of a run to new inputs.",
     "evaluate": "Compare predictions with the truth.",
     "check": "Find every mistake in recipes without running them.",
     "plan": "Show when each parameter group trains, and its learning rate.",

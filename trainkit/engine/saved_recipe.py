@@ -43,7 +43,7 @@ def resolve_saved(
     read(text, source, Path.cwd(), resolved=True)  # refuses what is no TOML or passes a limit
     try:
         return resolve_text(
-            _with_packages(text, components), Path.cwd(), sets, source=source, allow_code=allow_code, resolved=True
+            with_packages(text, components), Path.cwd(), sets, source=source, allow_code=allow_code, resolved=True
         )
     except InvalidRecipe as error:
         news = list(other_packages(components))
@@ -100,7 +100,7 @@ def other_packages(components: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             yield f"the checkpoint was written with {package} {was}; installed is {package} {now}"
 
 
-def _with_packages(text: str, components: Sequence[Mapping[str, Any]]) -> str:
+def with_packages(text: str, components: Sequence[Mapping[str, Any]]) -> str:
     """Return a recipe in which a name says its package (``package/name``) wherever it would mean another one now."""
     known = {(each["where"], each["use"]): each for each in components}
     tree = tomli.loads(text)

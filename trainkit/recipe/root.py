@@ -26,6 +26,7 @@ from trainkit.contracts import (
     Model,
     Monitor,
     Optimizer,
+    Predictor,
     Scheduler,
     component,
     positive,
@@ -367,6 +368,7 @@ class Recipe:
         losses: The losses; their weighted sum is minimised.
         metrics: Further values that are computed on the splits other than "train".
         inference: How validation computes outputs from a batch.
+        predict: How ``trainkit predict`` predicts new inputs; if not given, as is usual for the data.
         optimizer: The optimizer of every group that has none of its own.
         groups: Parameter groups that have settings of their own.
         scheduler: The schedule of every group that has none.
@@ -387,6 +389,7 @@ class Recipe:
     losses: Mapping[str, Loss] = attrs.field(validator=_not_empty)
     metrics: Mapping[str, Metric] = attrs.Factory(dict)
     inference: Inference
+    predict: Predictor | None = attrs.field(default=None, metadata=HARMLESS)
     optimizer: Optimizer
     groups: Mapping[str, GroupSettings] = attrs.Factory(dict)
     scheduler: Scheduler

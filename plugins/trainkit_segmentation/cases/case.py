@@ -14,6 +14,7 @@ import attrs
 import numpy as np
 
 from trainkit import DataError
+from trainkit_segmentation.cases.image_names import ImageNames
 from trainkit_segmentation.cases.labels import Labels, encode_masks, encode_values
 from trainkit_segmentation.cases.segments import declared_values
 from trainkit_segmentation.files.header import Array, Header, grid_difference, with_spacing
@@ -126,6 +127,7 @@ class CaseList:
         problems: What is wrong with single cases, each with the name of its case.
         doubts: What is probably not meant, for example images that are left out because they have no label.
         folds: Name of a case -> the fold that a list gives to it, or "train" or "val", where it gives any.
+        image_names: How the files of an image are called.
     """
 
     source: str
@@ -136,6 +138,7 @@ class CaseList:
     problems: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     folds: Mapping[str, int | str] = attrs.field(factory=dict)
+    image_names: ImageNames = attrs.Factory(ImageNames)
 
 
 @attrs.frozen
@@ -231,9 +234,7 @@ class FileCase:
         ]
         if problems := self._mismatches(headers):
             raise DataError("; ".join(problems))
-        image_CXYZ = np.concatenate(
-            [_onto(headers[0], header, voxels) for header, (_, voxels) in zip(headers, images, strict=False)]
-        ).astype(np.float32, copy=False)
+        image_CXYZ = _together(headers[: len(images)], [voxels_CXYZ for _, voxels_CXYZ in images])
         values = [
             each.values_CXYZ if self.label_on_image_grid else _onto(headers[0], header, each.values_CXYZ)
             for header, each in zip(headers[len(images) :], targets, strict=True)
@@ -251,6 +252,23 @@ class FileCase:
             label_codes_XYZ, class_table = encode_masks([each[0] != 0 for each in values], labels)
         off = max(each.off for each in targets)
         return Volume(image_CXYZ, label_codes_XYZ, class_table, headers[0].affine, off)
+
+    def read_image(self, *, nan_as_zero: bool = False) -> tuple[Array, Header]:
+        """Read the image alone, for a prediction.
+
+        Returns:
+            The intensities (C, X, Y, Z), and the header of the first file, whose grid it is on.
+
+        Raises:
+            DataError: A file cannot be read, or the files do not fit each other.
+        """
+        problems: list[str] = []
+        images = read_channels(self.images, problems, nan_as_zero=nan_as_zero)
+        headers = [with_spacing(header, self.spacing_mm) for header, _ in images]
+        problems += self._mismatches(headers) if not problems else []
+        if problems:
+            raise DataError("; ".join(problems))
+        return _together(headers, [voxels_CXYZ for _, voxels_CXYZ in images]), headers[0]
 
     def _mismatches(self, headers: Sequence[Header]) -> list[str]:
         found = []
@@ -300,6 +318,13 @@ def _check_background(path: Path, masks_CXYZ: Array) -> None:
             "channel, or in several: if classes overlap, leave out the background's channel; if channel 0 is a class, "
             "name it"
         )
+
+
+def _together(headers: Sequence[Header], voxels: Sequence[Array]) -> Array:
+    """Return the channels of several files as one float32 array, on the grid of the first file."""
+    turned = [_onto(headers[0], header, each_CXYZ) for header, each_CXYZ in zip(headers, voxels, strict=True)]
+    joined: Array = turned[0] if len(turned) == 1 else np.concatenate(turned)
+    return joined.astype(np.float32, copy=False)
 
 
 def read_channels(

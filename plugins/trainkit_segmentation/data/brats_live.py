@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from trainkit import DataError, FileFacts, some_of
 from trainkit_segmentation.cases.case import CaseList, FileCase
+from trainkit_segmentation.cases.image_names import ImageNames
 from trainkit_segmentation.cases.labels import Labels
 from trainkit_segmentation.files.label_values import values_in
 from trainkit_segmentation.preparing.cache_live import CaseStore
@@ -69,6 +70,7 @@ def find(settings: BraTS) -> CaseList:
         notes=(note,),
         problems=tuple(problems),
         doubts=(f"folders without BraTS files are left out: {some_of(others)}",) if others else (),
+        image_names=ImageNames(tuple(tuple(each[name] for each in _NAMES.values()) for name in settings.modalities)),
     )
 
 

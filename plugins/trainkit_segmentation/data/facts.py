@@ -8,6 +8,7 @@ from typing import Any
 import attrs
 
 from trainkit import DataError
+from trainkit_segmentation.cases.image_names import ImageNames
 from trainkit_segmentation.sizes import Size
 
 _KIND = "segmentation"
@@ -27,6 +28,8 @@ class SegmentationFacts:
         preprocessing: Settings of the preprocessing, as JSON values.
         num_training_cases: How many cases the network is trained on.
         training_digest: Digest of the names and the file contents of these cases.
+        image_names: How the files of an image are called; None: an older version did not write it down.
+        file_spacing_mm: Size of a voxel in files that do not say it.
     """
 
     channels: tuple[str, ...]
@@ -37,6 +40,8 @@ class SegmentationFacts:
     preprocessing: Mapping[str, Any]
     num_training_cases: int
     training_digest: str
+    image_names: ImageNames | None = None
+    file_spacing_mm: tuple[float, float, float] | None = None
 
     @property
     def num_channels(self) -> int:
@@ -56,7 +61,14 @@ class SegmentationFacts:
             # Labels were once resampled otherwise: a run of that time is told that its labels have changed.
             **({"label_resampling": "local_votes"} if self.preprocessing.get("spacing_mm") else {}),
             "training": {"num_cases": self.num_training_cases, "digest": self.training_digest},
+            **self._inputs(),
         }
+
+    def _inputs(self) -> dict[str, Any]:
+        if self.image_names is None:
+            return {}
+        spacing = {} if self.file_spacing_mm is None else {"file_spacing_mm": list(self.file_spacing_mm)}
+        return {"inputs": self.image_names.to_json() | spacing}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> SegmentationFacts:
@@ -78,6 +90,8 @@ class SegmentationFacts:
                 preprocessing=_of_type(dict, content["preprocessing"]),
                 num_training_cases=_positive(content["training"]["num_cases"]),
                 training_digest=_of_type(str, content["training"]["digest"]),
+                image_names=ImageNames.from_json(content["inputs"]) if "inputs" in content else None,
+                file_spacing_mm=_spacing(content.get("inputs", {}).get("file_spacing_mm")),
             )
             if not facts.channels or not facts.classes:
                 raise ValueError("there must be at least one channel and one class")
@@ -99,6 +113,13 @@ def _positive(value: Any) -> int:
     if number < 1:
         raise ValueError(f"expected a positive number, got {number}")
     return number
+
+
+def _spacing(values: Any) -> tuple[float, float, float] | None:
+    if values is None:
+        return None
+    x, y, z = (_of_type(float, value) for value in values)
+    return x, y, z
 
 
 def _names(values: Any) -> tuple[str, ...]:

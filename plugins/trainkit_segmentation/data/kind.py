@@ -72,6 +72,7 @@ class SegmentationData(Data):
     """
 
     requires: ClassVar[tuple[str, ...]] = ("nibabel", "safetensors", "scipy")
+    predictor: ClassVar[str | None] = "segmentation"
     evaluator: ClassVar[str | None] = "segmentation"
 
     batch_size: int = attrs.field(default=2, validator=attrs.validators.ge(1), metadata=KEEPS_VALUES)

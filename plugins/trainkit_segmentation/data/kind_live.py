@@ -113,6 +113,8 @@ class LiveSegmentation:
             preprocessing=attrs.asdict(cast(Any, preprocessing)),
             num_training_cases=len(train),
             training_digest=digest_of([[name, self._prepared[name].content] for name in train]),
+            image_names=listing.image_names,
+            file_spacing_mm=settings.file_spacing_mm,
         )
         self.batches_per_epoch = settings.steps_per_epoch or ceil(len(train) / (settings.batch_size * context.world))
         self._rank, self._world = context.rank, context.world

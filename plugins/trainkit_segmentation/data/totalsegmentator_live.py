@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainkit import DataError, did_you_mean, some_of
 from trainkit_segmentation.cases.case import CaseList, FileCase
+from trainkit_segmentation.cases.image_names import ImageNames
 from trainkit_segmentation.cases.labels import Labels
 from trainkit_segmentation.spelling import Folders, composed, stem_of
 
@@ -81,4 +82,5 @@ def find(settings: TotalSegmentator) -> CaseList:
         doubts=(f"folders without {settings.image} and segmentations/ are left out: {some_of(others)}",)
         if others
         else (),
+        image_names=ImageNames(whole=(stem_of(settings.image),)),
     )

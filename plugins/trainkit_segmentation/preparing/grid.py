@@ -81,7 +81,9 @@ class Grid:
 
     def turn(self, own_CXYZ: Array) -> Array:
         """Flip and permute the axes of an array on the case's own grid; a view."""
-        turned: Array = np.flip(own_CXYZ, tuple(1 + axis for axis in range(3) if self.flipped[axis]))
+        # An axis of one voxel is not flipped: a view with a negative stride is of no use to torch.
+        flipped = tuple(1 + axis for axis in range(3) if self.flipped[axis] and self.own_shape[axis] > 1)
+        turned: Array = np.flip(own_CXYZ, flipped)
         return turned.transpose(0, *(1 + axis for axis in self.axes))
 
     def cut(self, turned_CXYZ: Array) -> Array:

@@ -61,10 +61,43 @@ def prepare(volume: Volume, settings: Preprocessing, num_classes: int) -> Prepar
     Raises:
         DataError: ``crop_to_nonzero`` would leave nothing of the case.
     """
-    x, y, z = volume.label_codes_XYZ.shape
+    ranges = tuple((float(channel.min()), float(channel.max())) for channel in volume.image_CXYZ)
+    image_CXYZ, grid = prepare_image(volume.image_CXYZ, volume.affine, settings)
+    label_codes_XYZ = np.ascontiguousarray(grid.cut(grid.turn(volume.label_codes_XYZ[None]))[0])
+    label_codes_XYZ = resample_label_codes(label_codes_XYZ, volume.class_table, grid.shape)
+    places = places_of_classes(label_codes_XYZ, volume.class_table, num_classes)
+    return Prepared(
+        image_CXYZ=image_CXYZ,
+        label_codes_XYZ=label_codes_XYZ,
+        own_label_codes_XYZ=None if grid.is_own else np.ascontiguousarray(volume.label_codes_XYZ),
+        class_table=volume.class_table,
+        places=np.concatenate([np.zeros(0, np.int32), *places]),
+        place_counts=np.array([len(each) for each in places], dtype=np.int64),
+        grid=grid,
+        own_voxels=voxels_of_classes(volume, num_classes),
+        ranges=ranges,
+        label_off=volume.label_off,
+    )
+
+
+def prepare_image(image_CXYZ: Array, affine: Array, settings: Preprocessing) -> tuple[Array, Grid]:
+    """Bring an image onto the grid that the network works on.
+
+    Args:
+        image_CXYZ: Intensities on the case's own grid, float32; they may be changed in place.
+        affine: (4, 4) of the case's files, from voxels to mm.
+        settings: What is done.
+
+    Returns:
+        Intensities: float16 if they are normalised and in its range, else float32; and the position of their grid.
+
+    Raises:
+        DataError: ``crop_to_nonzero`` would leave nothing of the image, or it becomes too large.
+    """
+    x, y, z = image_CXYZ.shape[1:]
     own_shape = (x, y, z)
-    grid = whole_grid(own_shape, volume.affine, settings.orientation)
-    image_CXYZ = grid.turn(volume.image_CXYZ)
+    grid = whole_grid(own_shape, affine, settings.orientation)
+    image_CXYZ = grid.turn(image_CXYZ)
     if settings.crop_to_nonzero:
         if (box := nonzero_box(image_CXYZ)) is None:
             raise DataError("all voxels of the image are 0, so crop_to_nonzero leaves nothing")
@@ -78,30 +111,14 @@ def prepare(volume: Volume, settings: Preprocessing, num_classes: int) -> Prepar
         )
         grid = attrs.evolve(grid, shape=(x, y, z))
         _check_memory(grid, len(image_CXYZ))
-
-    ranges = tuple((float(channel.min()), float(channel.max())) for channel in volume.image_CXYZ)
     image_CXYZ = normalise(np.ascontiguousarray(grid.cut(image_CXYZ), dtype=np.float32), settings)
     if settings.resampling == "cubic":
         own = grid.own_spacing_mm
         image_CXYZ = stretch_cubic(image_CXYZ, grid.shape, [own[axis] for axis in grid.axes], grid.spacing_mm)
     else:
         image_CXYZ = stretch(torch.from_numpy(image_CXYZ), grid.shape).numpy()
-    label_codes_XYZ = np.ascontiguousarray(grid.cut(grid.turn(volume.label_codes_XYZ[None]))[0])
-    label_codes_XYZ = resample_label_codes(label_codes_XYZ, volume.class_table, grid.shape)
     dtype = np.float16 if settings.normalization != "none" and np.abs(image_CXYZ).max() < 6e4 else np.float32
-    places = places_of_classes(label_codes_XYZ, volume.class_table, num_classes)
-    return Prepared(
-        image_CXYZ=image_CXYZ.astype(dtype),
-        label_codes_XYZ=label_codes_XYZ,
-        own_label_codes_XYZ=None if grid.is_own else np.ascontiguousarray(volume.label_codes_XYZ),
-        class_table=volume.class_table,
-        places=np.concatenate([np.zeros(0, np.int32), *places]),
-        place_counts=np.array([len(each) for each in places], dtype=np.int64),
-        grid=grid,
-        own_voxels=voxels_of_classes(volume, num_classes),
-        ranges=ranges,
-        label_off=volume.label_off,
-    )
+    return image_CXYZ.astype(dtype, copy=False), grid
 
 
 def normalise(image_CXYZ: Array, settings: Preprocessing) -> Array:

@@ -1,0 +1,117 @@
+"""``trainkit predict``: applies trained models to new inputs."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from trainkit.engine.processes import refuse_several_processes
+from trainkit.engine.signals import ending_the_program
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  trainkit predict msd_liver_unet patients/ --out masks/\n"
+    "  trainkit predict brats_unet BraTS-GLI-00005-100/ --out masks/\n"
+    "  trainkit predict fold_0 --with fold_1 images/ --out masks/\n"
+    "  trainkit predict my_run scans/ --out masks/ --part 2/8 --continue\n\n"
+    "\b\nExit codes:\n"
+    "    0  all inputs are predicted\n"
+    "    1  some inputs failed, or a checkpoint cannot be used\n"
+    "    2  the command line or a setting is wrong; nothing was predicted\n"
+    "   75  stopped by a signal; --continue predicts what is missing\n"
+    "  130  stopped by Ctrl-C; --continue predicts what is missing"
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("inputs", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="INPUT...")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="DIR",
+    help="The folder of results. It is made; files that are there and were not predicted are never replaced.",
+)
+@click.option(
+    "--with",
+    "others",
+    type=click.Path(path_type=Path),
+    multiple=True,
+    metavar="RUN",
+    help="Another run whose model predicts too; the outputs are averaged. Can be given several times.",
+)
+@click.option("--epoch", type=click.IntRange(min=0), metavar="N", help="Take the checkpoint after N finished epochs.")
+@click.option("--last", is_flag=True, help="Take the newest checkpoint, even if another one is the best.")
+@click.option(
+    "--probabilities", is_flag=True, help="Write probabilities too; short for --set predict.probabilities=true."
+)
+@click.option(
+    "--set",
+    "sets",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="Change a setting of the prediction, for example --set predict.overlap=0.6. Can be given several times.",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
+@click.option(
+    "--continue",
+    "go_on",
+    is_flag=True,
+    help="Skip inputs whose result is finished. If the input, the weights or the settings are others than then, this "
+    "is said, and the input is predicted again.",
+)
+@click.option(
+    "--part", metavar="i/n", help="Predict the i-th of n parts of the inputs, for n jobs that share a folder."
+)
+@click.option(
+    "--allow-code",
+    is_flag=True,
+    help="Import classes that the checkpoint names as module:Class, which runs their code.",
+)
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors; DIR/.trainkit/log.txt holds the output.")
+def command(
+    run: Path,
+    inputs: tuple[Path, ...],
+    out: Path,
+    others: tuple[Path, ...],
+    epoch: int | None,
+    last: bool,
+    probabilities: bool,
+    sets: tuple[str, ...],
+    device: str,
+    go_on: bool,
+    part: str | None,
+    allow_code: bool,
+    quiet: bool,
+) -> None:
+    """Predict each INPUT with the model of RUN.
+
+    RUN is a run folder, the name of a run below runs/, a checkpoint, or a folder with an ensemble.json that lists
+    several. Of a run, the best checkpoint is taken, if one is known as the best. The training data are not needed.
+
+    INPUT is a file or a folder. What is looked for in it depends on the data that the run was trained on: run
+    `trainkit show predictors/NAME` to read it. If one input fails, the others are predicted all the same.
+    """
+    with ending_the_program():
+        refuse_several_processes()
+        if epoch is not None and last:
+            raise click.UsageError("--epoch and --last exclude each other")
+        from trainkit.console import Console
+        from trainkit.engine.predict import Share, predict
+        from trainkit.engine.predict_members import Choice
+
+        share = Share() if part is None else Share.parse(part)
+        code = predict(
+            (run, *others),
+            inputs,
+            out,
+            Console(quiet),
+            choice=Choice(epoch, last),
+            sets=(*(["predict.probabilities=true"] if probabilities else []), *sets),
+            device=device,
+            go_on=go_on,
+            share=share,
+            allow_code=allow_code,
+        )
+    sys.exit(code)

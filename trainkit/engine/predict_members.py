@@ -1,0 +1,311 @@
+"""Loads the trained models that predict: from checkpoints alone, without their training data.
+
+Of the recipe in a checkpoint only the tables that a prediction needs are read, so that a package that merely logged the
+training need not be installed. Paths in it are not looked at: they are those of another machine.
+
+An ensemble is a folder with a file ``ensemble.json``, for example
+
+    {"members": ["fold-0", "fold-1"], "combine": "probabilities"}
+
+with the paths of runs or checkpoints, relative to the folder. Its other keys are settings of [predict].
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import tomli_w
+import torch
+from torch import nn
+from xxhash import xxh3_128
+
+from trainkit.checkpoint.content import read_run, trained_weights
+from trainkit.checkpoint.folder import Best, CheckpointFolder
+from trainkit.contracts import Component, Data, Inference, Member, Model, Predictor
+from trainkit.engine.build import autocast_of
+from trainkit.engine.identity import CHECKPOINTS, identity_of, run_folder_at
+from trainkit.engine.saved_recipe import other_packages, with_packages
+from trainkit.errors import CheckpointError, RecipeError, blame
+from trainkit.recipe.layers import merge
+from trainkit.recipe.problems import Finding, InvalidRecipe
+from trainkit.recipe.references import interpolate
+from trainkit.recipe.root import RunSettings
+from trainkit.recipe.rules import missing_modules
+from trainkit.recipe.source import Layer, read, read_settings
+from trainkit.recipe.structure import Structurer
+from trainkit.recipe.tables import to_tables
+
+if TYPE_CHECKING:
+    from trainkit.contracts import Batch, Outputs
+    from trainkit.recipe.structure import AllowCode
+
+ENSEMBLE = "ensemble.json"
+_PARTS: Mapping[str, type] = {"data": Data, "model": Model, "inference": Inference, "run": RunSettings}
+_CHANGEABLE = ("predict", "data", "model", "inference")
+
+
+@attrs.frozen
+class Choice:
+    """Which checkpoint of a run predicts.
+
+    Attributes:
+        epoch: The one after this many finished epochs; None: the best, or the newest if none is known as the best.
+        last: The newest, even if another one is known as the best.
+    """
+
+    epoch: int | None = None
+    last: bool = False
+
+
+@attrs.frozen
+class Ensemble:
+    """The checkpoints that predict together.
+
+    Attributes:
+        files: Each checkpoint and its content.
+        settings: Settings of [predict] that the ensemble brings along, and the name of their source.
+    """
+
+    files: tuple[tuple[Path, dict[str, Any]], ...]
+    settings: tuple[Mapping[str, Any], str] = ({}, "")
+
+
+@attrs.frozen
+class LoadedMembers:
+    """What predicts.
+
+    Attributes:
+        members: The models.
+        weights: Digest of the weights of each, and of all else that decides what it gives.
+        settings: How they predict.
+    """
+
+    members: tuple[Member, ...]
+    weights: tuple[str, ...]
+    settings: Predictor
+
+
+def find_checkpoints(paths: Sequence[Path], choice: Choice, say: Callable[[str], None]) -> Ensemble:
+    """Return the checkpoints that paths stand for.
+
+    Args:
+        paths: Each is a run folder, the name of a run below runs/, a checkpoint, or the folder of an ensemble.
+        choice: Which checkpoint of a run.
+        say: Called with a sentence about each choice.
+
+    Raises:
+        CheckpointError: There is no such checkpoint, or it is damaged.
+    """
+    files: list[tuple[Path, dict[str, Any]]] = []
+    brought: tuple[Mapping[str, Any], str] = ({}, "")
+    for path in paths:
+        ensemble = next((each for each in _candidates(path) if each.is_file()), None)
+        if ensemble is None:
+            files.append(_checkpoint(path, choice, say))
+            continue
+        members, settings = _read_ensemble(ensemble)
+        files += [_checkpoint(each, choice, say) for each in members]
+        if settings and len(paths) == 1:
+            brought = settings, str(ensemble)
+        elif settings:
+            say(f"{ensemble}: several runs are given, so its {', '.join(settings)} is not used")
+    if twice := sorted({str(file) for file, _ in files if [each for each, _ in files].count(file) > 1}):
+        raise RecipeError(f"these checkpoints are given twice: {', '.join(twice)}")
+    return Ensemble(tuple(files), brought)
+
+
+def _candidates(path: Path) -> tuple[Path, ...]:
+    own = (path,) if path.name == ENSEMBLE else ()
+    return (*own, path / ENSEMBLE, Path("runs") / path / ENSEMBLE)
+
+
+def _read_ensemble(path: Path) -> tuple[list[Path], dict[str, Any]]:
+    """Return the paths of the members of an ensemble, and its settings.
+
+    Raises:
+        CheckpointError: The file is not what it should be.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        listed = content.pop("members")
+        if not isinstance(listed, list) or not listed or not all(isinstance(each, str) and each for each in listed):
+            raise TypeError('"members" must be a list of paths')
+        if absolute := [each for each in listed if Path(each).is_absolute()]:
+            raise TypeError(f"{absolute[0]} must be relative to the folder of this file")
+    except KeyError as error:
+        raise CheckpointError(f'{path} has no "members", the paths of runs or checkpoints') from error
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read as the list of an ensemble: {error}") from error
+    return [path.parent / each for each in listed], {key: each for key, each in content.items() if each is not None}
+
+
+def _checkpoint(path: Path, choice: Choice, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
+    """Return the checkpoint that a path stands for, and its content."""
+    if path.is_file():
+        if path.suffix == ".toml":
+            raise CheckpointError(f"{path} is a recipe; predict takes a trained model: a run, or a checkpoint of it")
+        if choice.epoch is not None or choice.last:
+            option = "--last" if choice.last else "--epoch"
+            raise RecipeError(f"{path} is a single checkpoint; {option} needs a run folder to choose from")
+        return path, read_run(path)
+    folder = run_folder_at(path)
+    checkpoints = CheckpointFolder(folder / CHECKPOINTS, identity_of(folder).id)
+    if choice.epoch is not None:
+        file = checkpoints.at_epoch(choice.epoch)
+        return file, read_run(file)
+    newest, content = checkpoints.newest_good(say, reader=read_run)
+    if choice.last:
+        return newest, content
+    ranked = _ranked(newest, content)
+    if not ranked:
+        say(f"{newest}: the newest checkpoint; none is known as the best of the run")
+        return newest, content
+    best = checkpoints.path / ranked[0].file_name
+    say(f"{best}: the best of the run, {ranked[0].value:.5g}")
+    if best == newest:
+        return newest, content
+    try:
+        return best, read_run(best)
+    except CheckpointError as error:
+        raise CheckpointError(f"{error}. It is the best checkpoint of the run; --last takes the newest one") from error
+
+
+def _ranked(file: Path, content: Mapping[str, Any]) -> list[Best]:
+    try:
+        ranked = [Best(*each) for each in content["parts"].get("saver", {}).get("best", [])]
+        if not all(type(each.epoch) is int and type(each.step) in (int, type(None)) for each in ranked):
+            raise TypeError("an epoch and a step are whole numbers")
+        return ranked
+    except (TypeError, AttributeError) as error:
+        raise CheckpointError(f"{file}: what it says of the best checkpoint cannot be read: {error}") from error
+
+
+def load_members(ensemble: Ensemble, sets: Sequence[str], device: torch.device, allow_code: AllowCode) -> LoadedMembers:
+    """Build the models of checkpoints and load their weights.
+
+    Args:
+        ensemble: The checkpoints.
+        sets: Changes to the settings, in the form ``predict.key=value``.
+        device: The device that the models are brought to.
+        allow_code: Which classes that a recipe names as ``module:Class`` may be imported.
+
+    Raises:
+        RecipeError: The settings are wrong, or nothing is predicted from such data.
+        CheckpointError: A checkpoint lacks what is needed.
+    """
+    members, weights = [], []
+    settings: Predictor | None = None
+    for file, saved in ensemble.files:
+        parts = _parts(file, saved, ensemble.settings, sets, allow_code)
+        members.append(_member(file, saved, parts, device))
+        weights.append(_digest(saved, parts))
+        if settings is None:
+            settings = parts["predict"]
+        elif type(settings) is not type(parts["predict"]):
+            raise CheckpointError(f"{file} and {members[0].name} do not predict the same kind of thing")
+    assert settings is not None
+    return LoadedMembers(tuple(members), tuple(weights), settings)
+
+
+def _member(file: Path, saved: Mapping[str, Any], parts: Mapping[str, Any], device: torch.device) -> Member:
+    if saved.get("facts") is None:
+        raise CheckpointError(
+            f"{file} holds no facts of the training data, so its model cannot be built without the data: an older "
+            "trainkit wrote it, or the data has none. Resume the run for an epoch with this version to add them"
+        )
+    try:
+        data = parts["data"].recall(saved["facts"])
+        model = parts["model"].build(data)
+    except Exception as error:
+        blame(error, f"{file}: the model, in build")
+    try:
+        model.load_state_dict(trained_weights(saved))
+    except Exception as error:  # a model's own load_state_dict may raise anything
+        reason = f"{type(error).__name__}: {error}"
+        raise CheckpointError(
+            f"{file}: its weights do not fit the model that its recipe describes, with the versions installed here: "
+            f"{reason}"
+        ) from error
+    model = _InPrecision(model, parts["run"].precision, device).to(device).eval()
+    return Member(str(file), model.requires_grad_(False), data, parts["inference"])
+
+
+class _InPrecision(nn.Module):
+    """A model that computes in the precision in which it was trained and evaluated."""
+
+    def __init__(self, model: nn.Module, precision: str, device: torch.device) -> None:
+        super().__init__()
+        self.model = model
+        self._autocast = autocast_of(precision, device)
+
+    def forward(self, batch: Batch) -> Outputs:
+        with self._autocast():
+            outputs: Outputs = self.model(batch)
+            return outputs
+
+
+def _digest(saved: Mapping[str, Any], parts: Mapping[str, Any]) -> str:
+    """Return a digest of all that decides what a model gives: its weights, its settings, and the facts of its data."""
+    settings = [to_tables(parts["model"]), to_tables(parts["inference"]), parts["run"].precision, saved["facts"]]
+    digest = xxh3_128(json.dumps(settings, sort_keys=True).encode())
+    for name, value in sorted(trained_weights(saved).items()):
+        digest.update(f"\0{name} ".encode())
+        if isinstance(value, torch.Tensor):
+            digest.update(f"{value.dtype} {tuple(value.shape)} ".encode())
+            digest.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        else:
+            digest.update(repr(value).encode())
+    return digest.hexdigest()
+
+
+def _parts(
+    file: Path,
+    saved: Mapping[str, Any],
+    brought: tuple[Mapping[str, Any], str],
+    sets: Sequence[str],
+    allow_code: AllowCode,
+) -> dict[str, Any]:
+    """Return the settings of the recipe in a checkpoint that a prediction needs, by table."""
+    source = f"the recipe in {file}"
+    changes, found = read_settings(sets)
+    for key in changes.tree:
+        if key not in _CHANGEABLE:
+            origin = changes.origins[key,]
+            tables = ", ".join(f"{each}.…" for each in _CHANGEABLE)
+            found.append(Finding(f"has no effect on a prediction; only {tables} can be set", (key,), origin=origin))
+    whole = read(with_packages(saved["recipe"], saved["components"]), source, Path.cwd(), resolved=True)
+    layer = Layer({key: each for key, each in whole.tree.items() if key in (*_PARTS, "predict")}, whole.origins)
+    if brought[0]:
+        layer = merge(layer, read(tomli_w.dumps({"predict": brought[0]}), brought[1], Path.cwd(), resolved=True))
+    layer, unknown = interpolate(merge(layer, changes))
+    found += [each for each in unknown if each.where[0] != "data"]  # such as the folder of the training data
+    texts = {where: origin.text for where, origin in layer.origins.items() if origin.text is not None}
+    structurer = Structurer(allow_code, texts)
+    parts = {name: structurer.value(layer.tree.get(name, {}), kind, (name,)) for name, kind in _PARTS.items()}
+    if not structurer.findings:
+        table = layer.tree.get("predict", {})
+        usual = type(parts["data"]).predictor
+        if usual is None and "use" not in table:
+            raise RecipeError(
+                f"{file}: nothing is predicted with {type(parts['data']).__name__}: its models have no new inputs. "
+                "Another component can be named with --set predict.use=…"
+            )
+        parts["predict"] = structurer.value({"use": usual} | table, Predictor, ("predict",))
+    found += structurer.findings
+    if not found:
+        found += [each for name, part in parts.items() if isinstance(part, Component) for each in _lacks(name, part)]
+    if found:
+        mistakes = InvalidRecipe(each.located(layer.origins, source) for each in found)
+        news = list(other_packages(saved["components"]))
+        if news and not sets:
+            raise RecipeError("\n".join([*news, f"{source} cannot be used here:", str(mistakes)])) from mistakes
+        raise mistakes
+    return parts
+
+
+def _lacks(name: str, part: Component) -> list[Finding]:
+    return list(missing_modules((name,), part))
