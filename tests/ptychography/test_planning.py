@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bz2
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,17 @@ def test_archives_of_numpy_are_recognised_by_the_names_in_them(tmp_path: Path) -
     np.savez(tmp_path / "scan.npz", data=np.ones((9, 16, 16)), scan=np.ones((9, 2)))
     name, _, settings = recognised(tmp_path / "scan.npz", None)
     assert (name, settings["patterns"], settings["positions"]) == ("diffraction_numpy", "data", "scan")
+
+
+def test_with_a_guess_of_the_probe_neither_energy_nor_aperture_is_asked_for(tmp_path: Path) -> None:
+    np.savez(tmp_path / "scan.npz", data=np.ones((9, 16, 16)), scan=np.ones((9, 2)), probe=np.ones((16, 16), complex))
+    packed = tmp_path / "scan.npz.bz2"
+    packed.write_bytes(bz2.compress((tmp_path / "scan.npz").read_bytes()))
+    for path in (tmp_path / "scan.npz", packed):
+        text = drafted(path)
+        assert 'probe = { use = "from_data" }' in text
+        asked = [line.split(" =")[0] for line in text.split("\n") if '"<' in line]
+        assert asked == ["zero_frequency", "positions_unit", "dk_per_angstrom"]
 
 
 def test_the_simulated_scan_is_read_as_the_shipped_recipe_reads_it(shared_data: Path) -> None:

@@ -40,7 +40,10 @@ def _recipe(use: str, says_geometry: bool, settings: Mapping[str, Any]) -> Recip
     _write_data(text, use, says_geometry, settings)
     text.table("model")
     text.value("use", "single_slice_ptychography")
-    text.value("probe", {"use": "aperture"}, "made from semiangle and defocus; modes = 4 for partial coherence")
+    if "probe" in settings:
+        text.value("probe", {"use": "from_data"}, "the guess that is in the file")
+    else:
+        text.value("probe", {"use": "aperture"}, "made from semiangle and defocus; modes = 4 for partial coherence")
     text.table("losses.data")
     is_amplitude = settings.get("values") == "amplitude"
     why = "the file holds amplitudes" if is_amplitude else '"poisson" for counts, if the detector counts'
@@ -66,7 +69,8 @@ def _write_data(text: RecipeText, use: str, says_geometry: bool, settings: Mappi
     text.table("data")
     text.value("use", use)
     reasons = {
-        "patterns": "the largest array of patterns by shape and name",
+        "patterns": "what looks most like patterns, by shape and name",
+        "probe": "a guess, by its name",
         "positions": "two numbers for each pattern",
         "raster": "no array of positions, but a scan of rows and columns, and an attribute for its step",
         "positions_unit": "by the end of the array's name",
@@ -89,7 +93,11 @@ def _write_data(text: RecipeText, use: str, says_geometry: bool, settings: Mappi
     if "positions_unit" not in settings:
         text.placeholder("positions_unit", "angstrom, nm, um, mm, m or pixels", "the file does not say it")
     if settings.get("positions_unit") != "pixels" and not any(key in settings for key in _SIZES):
-        text.placeholder("dk_per_angstrom", "detector pixel in 1/Å", "or pixel_size_angstrom; the file has neither")
+        text.placeholder(
+            "dk_per_angstrom", "detector pixel in 1/Å", "or pixel_size_angstrom; no line if positions are in pixels"
+        )
+    if "probe" in settings:
+        return
     if "energy_kev" not in settings and "wavelength_angstrom" not in settings:
         text.placeholder("energy_kev", "energy in keV", "of the electrons; for photons, set radiation too")
     for key in ("semiangle_mrad", "defocus_angstrom"):

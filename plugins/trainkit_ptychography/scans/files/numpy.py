@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from zipfile import ZipFile, is_zipfile
 
 from trainkit import Problem, component
 from trainkit_ptychography.scans.files.kind import FileDiffraction, LengthUnit, needs_size
@@ -40,15 +39,23 @@ class NumPyDiffraction(FileDiffraction):
     @classmethod
     def recognise(cls, path: Path) -> Mapping[str, Any] | None:
         """Recognise an archive of NumPy with an array of patterns, by the names in it."""
-        if path.suffix != ".npz" or not is_zipfile(path):
+        if not path.is_file() or not path.name.endswith((".npz", ".npz.bz2")):
             return None
-        with ZipFile(path) as archive:
-            names = [name.removesuffix(".npy") for name in archive.namelist()]
+        from trainkit_ptychography.scans.files.numpy_live import NumPyFile
+
+        names = NumPyFile(path).names()
         patterns = next((name for name in _PATTERNS if name in names), None)
         positions = next((name for name in _POSITIONS if name in names), None)
         if patterns is None:
             return None
-        return {"path": path, "patterns": patterns, **({"positions": positions} if positions else {})}
+        found: dict[str, Any] = {"path": path, "patterns": patterns}
+        if patterns == "amplitude":
+            found["values"] = "amplitude"
+        if positions is not None:
+            found["positions"] = positions
+        if "probe" in names:
+            found["probe"] = "probe"
+        return found
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Check the suffix of the file too."""

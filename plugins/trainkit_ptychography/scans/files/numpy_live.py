@@ -124,6 +124,11 @@ class NumPyFile:
         with self._archive() as archive:
             return self._read_member(archive, self._member(archive, name), name)
 
+    def names(self) -> list[str]:
+        """Return the names of the arrays in an archive."""
+        with self.reading(), self._archive() as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+
     @contextmanager
     def _archive(self) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(self._path if self._unpacked is None else self._unpacked) as archive:
