@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, NewType, P
 
 import attrs
 
-from trainkit.errors import DataError
+from trainkit.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -269,9 +269,10 @@ class Data(Component):
             Setting -> value, for example ``{"split": {"use": "folds", "folds": 5, "fold": 0}}``.
 
         Raises:
-            DataError: The data cannot be divided into folds (the default), or not into so many.
+            RecipeError: The data cannot be divided into folds (the default).
+            DataError: It cannot be divided into so many.
         """
-        raise DataError(f"--folds: {type(self).__name__} cannot be divided into folds; it is trained on as a whole")
+        raise RecipeError(f"--folds: {type(self).__name__} cannot be divided into folds; it is trained on as a whole")
 
     @abstractmethod
     def build(self, context: Context) -> LiveData:

@@ -13,7 +13,7 @@ from clients import recorder
 from clients.toy import Line
 from clients.toy_run import TOY, resume
 
-from trainkit import Data, DataError
+from trainkit import Data, RecipeError
 from trainkit.cli.run import command
 from trainkit.engine.every_run import metrics_file
 from trainkit.engine.folds import value_table
@@ -100,7 +100,7 @@ def test_there_is_no_ensemble_while_a_fold_has_failed() -> None:
 def test_data_that_cannot_be_divided_is_refused_before_anything_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Line, "settings_of_fold", Data.settings_of_fold)
     result = run()
-    assert isinstance(result.exception, DataError)
+    assert isinstance(result.exception, RecipeError)
     assert "Line cannot be divided into folds" in str(result.exception)
     assert not Path("runs").exists()
 

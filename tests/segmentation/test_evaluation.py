@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from statistics import mean, stdev
@@ -180,6 +181,9 @@ def test_values_come_from_a_dataset_json_beside_the_labels_and_others_are_refuse
     (truth.parent / "dataset.json").write_text(json.dumps(content))
     assert evaluate(masks, truth).exit_code == 0
     assert {name for _, name in table(masks)} == {"both", "two"}
+    shutil.copytree(truth, truth.parent / "labels")
+    (truth.parent / "images").mkdir()
+    assert evaluate(masks, truth.parent).exit_code == 0
     save(masks / "case_2.nii.gz", np.where(blobs(2) == 2, 7, blobs(2)).astype(np.uint8), AFFINE)
     assert "does not declare: 7 (" in evaluate(masks, truth).output
     said = evaluate(masks, truth, "--classes", "both=1+2").output

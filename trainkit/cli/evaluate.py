@@ -8,7 +8,6 @@ from pathlib import Path
 
 import click
 
-from trainkit.cli.options import QUIET
 from trainkit.cli.output import clear_progress, show_progress
 from trainkit.engine.signals import ending_the_program
 
@@ -51,7 +50,7 @@ from trainkit.engine.signals import ending_the_program
     multiple=True,
     help="Change a setting, for example --set evaluate.tolerance_mm=2. Can be given several times.",
 )
-@QUIET
+@click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors.")
 def command(
     predictions: Path,
     truth: Path,

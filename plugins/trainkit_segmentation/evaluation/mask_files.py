@@ -103,9 +103,11 @@ def find_masks(path: Path, classes: Sequence[str]) -> dict[str, MaskFiles]:
 
 
 def _labels_of(truth: Path) -> Path:
-    """Return the folder of the labels of a data set with ``dataset.json``; of another folder, the folder itself."""
-    labels = truth / "labelsTr"
-    return labels if (truth / DATASET_JSON).is_file() and labels.is_dir() else truth
+    """Return the folder of the labels if a folder is a data set with images beside them; else the folder itself."""
+    for images, labels in (("imagesTr", "labelsTr"), ("images", "labels")):
+        if (truth / labels).is_dir() and ((truth / images).is_dir() or (truth / DATASET_JSON).is_file()):
+            return truth / labels
+    return truth
 
 
 def _in_folder(folder: Path, classes: Sequence[str]) -> Iterator[MaskFiles]:

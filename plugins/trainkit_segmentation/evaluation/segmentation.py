@@ -42,10 +42,6 @@ class SegmentationEvaluator(Evaluator):
             and 373.13 mm, the diagonal of a BraTS volume. "left_out": in neither, there is no value, as in the
             validation of a training; in only one, HD95 is the diagonal of the case's volume.
         only_predicted: Compare the cases that were predicted, and say nothing of those that were not.
-
-    Source:
-        Bakas et al., "Identifying the best machine learning algorithms for brain tumor segmentation …",
-        arXiv:1811.02629 (2018); its evaluation gives 373.13 mm to a class that is missed.
     """
 
     accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]
