@@ -7,14 +7,21 @@ import json
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from clients.segmentation_cases import msd
+from scipy.ndimage import gaussian_filter
 
 from trainkit import DataError
+from trainkit.cli.evaluate import command as evaluate
+from trainkit.cli.predict import command as predict
 from trainkit.cli.run import command as run
 from trainkit_segmentation.data.msd import MSD
+from trainkit_segmentation.evaluation.post_processing import CANDIDATES, held_out_mask
+from trainkit_segmentation.prediction.cleaning import Cleaning
+from trainkit_segmentation.prediction.cleaning_live import unlikely_parts
 from trainkit_segmentation.splits.file import SplitFile
 from trainkit_segmentation.splits.folds import Folds
 from trainkit_segmentation.splits.listed import Listed
@@ -90,6 +97,36 @@ def test_every_case_is_held_out_once_and_its_scores_are_those_of_its_fold(ensemb
                 other = together[row["case"], row["class"]]
                 for column in ("dice", "true_ml", "predicted_ml"):
                     assert float(row[column]) == pytest.approx(float(other[column]))
+
+
+@pytest.mark.slow
+def test_predict_and_evaluate_take_the_folder_by_its_name(ensemble: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ensemble.parents[1])
+    content = json.loads((ensemble / "ensemble.json").read_text())
+    content.pop("post_processing", None)
+    masks = []
+    for name, more in (("plain", {}), ("cleaned", {"post_processing": {"Anterior": {"smallest_ml": 1e6}}})):
+        folder = Path("runs", name)
+        folder.mkdir()
+        members = [f"../cross_2folds/{each}" for each in content["members"]]
+        (folder / "ensemble.json").write_text(json.dumps({"members": members, **more}))
+        result = CliRunner().invoke(predict, [name, "task/imagesTr/case_000.nii.gz", "--out", f"{name}_out"])
+        assert result.exit_code == 0, result.output
+        masks.append(np.asarray(nibabel.load(f"{name}_out/case_000.nii.gz").dataobj))
+    assert (masks[0] == 1).any()
+    assert np.array_equal(masks[1], np.where(masks[0] == 1, 0, masks[0]))
+    result = CliRunner().invoke(evaluate, ["plain_out", "task/labelsTr", "--run", "cross_2folds", "--only-predicted"])
+    assert result.exit_code == 0, result.output
+    assert "Anterior (1), Posterior (2)" in result.output
+
+
+def test_what_is_removed_is_what_the_choice_was_made_for() -> None:
+    rng = np.random.default_rng(0)
+    found, true = (gaussian_filter(rng.normal(size=(16, 18, 14)), 1.2) > 0.12 for _ in range(2))
+    for removal in CANDIDATES:
+        kept = found & ~unlikely_parts(found, Cleaning(**removal._asdict()), 0.004)
+        both, sizes = (kept & true).sum(), kept.sum() + true.sum()
+        assert held_out_mask(found, true, 0.004).dice(removal) == pytest.approx(2 * both / sizes)
 
 
 def test_folds_of_a_file_or_a_list_must_be_as_many(tmp_path: Path) -> None:

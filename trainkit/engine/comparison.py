@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 import tomli
 
 from trainkit import registry
-from trainkit.checkpoint.file import read_header
-from trainkit.checkpoint.folder import CheckpointFolder
 from trainkit.contracts import Evaluation, Evaluator, Progress
-from trainkit.engine.identity import CHECKPOINTS, identity_of, run_folder_at
+from trainkit.engine.predict_members import Choice, find_checkpoints
 from trainkit.engine.start import ExitCode
 from trainkit.errors import CheckpointError, ComponentError, DataError, RecipeError, blame
 from trainkit.files.tables import write_json, write_table
@@ -128,16 +126,10 @@ def _facts_of(run: Path) -> tuple[Mapping[str, Any], str | None]:
     Raises:
         CheckpointError: There is no checkpoint, or it says nothing.
     """
-    if run.is_file():
-        header: dict[str, Any] | None = read_header(run)
-    else:
-        folder = run_folder_at(run)
-        header = CheckpointFolder(folder / CHECKPOINTS, identity_of(folder).id).newest_header()
-    if header is None:
-        raise CheckpointError(f"{run} has no checkpoint yet, so it does not say what its training data mean")
+    file, header = find_checkpoints([run], Choice(), lambda text: None).files[0]
     facts = header.get("facts")
     if not isinstance(facts, Mapping):
-        raise CheckpointError(f"{run}: its checkpoint holds no facts of the training data")
+        raise CheckpointError(f"{file} holds no facts of the training data")
     try:
         use = tomli.loads(header["recipe"])["data"]["use"]
         return facts, None if ":" in use else registry.find("trainkit.data", use).evaluator

@@ -10,25 +10,22 @@ The folder can be moved as a whole: paths in ``ensemble.json`` are relative to i
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from statistics import fmean, stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from trainkit import registry
-from trainkit.checkpoint.content import read_run, trained_weights
-from trainkit.checkpoint.folder import Best, CheckpointFolder
 from trainkit.contracts import Context, Evaluator, HeldOut, HeldOutEvaluation
 from trainkit.engine import run_folder
 from trainkit.engine.batches import to_device
-from trainkit.engine.build import autocast_of, choose_device
+from trainkit.engine.build import choose_device
 from trainkit.engine.comparison import CASES, SUMMARY
 from trainkit.engine.every_run import metrics_file
-from trainkit.engine.identity import CHECKPOINTS, identity_of
+from trainkit.engine.predict_members import ENSEMBLE, Choice, find_checkpoints, load_members
 from trainkit.engine.queue import earlier_run, run_all
 from trainkit.engine.start import ExitCode, Report
 from trainkit.errors import blame
@@ -36,10 +33,9 @@ from trainkit.files.tables import write_json, write_table
 
 if TYPE_CHECKING:
     from trainkit.console import Console
+    from trainkit.engine.predict_members import Ensemble
     from trainkit.recipe.fold_recipes import Folds
 
-ENSEMBLE = "ensemble.json"
-_LOGGER = logging.getLogger("trainkit")
 _TABLE = "folds.csv"
 _NO_VALUES = ("epoch", "step", "seconds")
 
@@ -75,7 +71,7 @@ def run_folds(folds: Folds, console: Console, *, continue_unfinished: bool, repo
 
 def _make_ensemble(folds: Folds, runs: Sequence[Path], console: Console) -> None:
     """Show what the folds reached, evaluate their held-out items, and write ``ensemble.json``."""
-    values = [_values(run, best_checkpoint(run)) for run in runs]
+    values = [_values(run) for run in runs]
     console.say("\nvalues at the checkpoint of each fold that predicts, its best by [monitor]:")
     for line in value_table(values):
         console.say(line)
@@ -93,8 +89,9 @@ def _make_ensemble(folds: Folds, runs: Sequence[Path], console: Console) -> None
     console.say(f"predict with: trainkit predict {quote(str(shown))} INPUT... --out DIR")
 
 
-def _values(run: Path, saved: Mapping[str, Any]) -> dict[str, float]:
+def _values(run: Path) -> dict[str, float]:
     """Return the values of a run at the checkpoint that predicts."""
+    _, saved = _checkpoint(run).files[0]
     values = {
         name: value
         for line in metrics_file.read(run)
@@ -148,27 +145,16 @@ def _held_out(folds: Folds, runs: Sequence[Path], console: Console) -> Iterator[
         console.say(f"evaluating the held-out items of fold {fold - 1} ({fold} of {len(runs)})")
         recipe = resolved.recipe
         device = choose_device(recipe.run.device)
+        named = [used.use for used in resolved.used if ":" in used.use]
+        member = load_members(_checkpoint(run), (), device, named).members[0]
         data = recipe.data.build(Context(recipe.run.seed, device, rank=0, world=1, folder=run))
-        model = recipe.model.build(data)
-        model.load_state_dict(trained_weights(best_checkpoint(run)))
-        model = model.to(device).eval()
-        infer, autocast = recipe.inference.build(data), autocast_of(recipe.run.precision, device)
+        infer = member.inference.build(data)
         for split in recipe.data.splits():
             for batch in data.evaluate(split) if split != "train" else ():
                 batch = to_device(batch, device)
-                with autocast():
-                    outputs = infer(model, batch)
-                yield HeldOut(data, batch, outputs)
+                yield HeldOut(data, batch, infer(member.model, batch))
 
 
-def best_checkpoint(run: Path) -> dict[str, Any]:
-    """Return the content of the best checkpoint of a run by [monitor]; the newest one, if none is known as the best.
-
-    Raises:
-        CheckpointError: There is none, or it is damaged.
-    """
-    checkpoints = CheckpointFolder(run / CHECKPOINTS, identity_of(run).id)
-    newest, content = checkpoints.newest_good(_LOGGER.info, reader=read_run)
-    ranked = [Best(*each) for each in content["parts"].get("saver", {}).get("best", [])]
-    best = checkpoints.path / ranked[0].file_name if ranked else newest
-    return content if best == newest else read_run(best)
+def _checkpoint(run: Path) -> Ensemble:
+    """Return the checkpoint of a run that predicts."""
+    return find_checkpoints([run], Choice(), lambda text: None)
