@@ -223,6 +223,11 @@ def test_voxels_to_ignore_do_not_count(tmp_path: Path) -> None:
     one, other = (each[9:] == 1 for each in (moved, map_XYZ))
     expected = 2 * (one & other).sum() / (one.sum() + other.sum())
     assert table(tmp_path)["truth", "one"]["dice"] == pytest.approx(expected)
+    content = {"labels": {"background": 0, "one": 1, "two": 2, "ignore": 255}, "channel_names": {"0": "CT"}}
+    (tmp_path / "dataset.json").write_text(json.dumps(content))
+    result = evaluate(tmp_path / "mask.nii.gz", tmp_path / "truth.nii.gz")
+    assert result.exit_code == 0, result.output
+    assert table(tmp_path)["truth", "one"]["dice"] == pytest.approx(expected)
 
 
 def test_what_another_program_wrote_is_not_replaced(folders: tuple[Path, Path], tmp_path: Path) -> None:

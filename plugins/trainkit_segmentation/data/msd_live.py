@@ -107,14 +107,20 @@ def find(
     )
 
 
-def labels_in(folder: Path) -> Labels:
-    """Return what ``dataset.json`` of a folder says label values mean.
+def labels_in(folder: Path) -> tuple[Labels, tuple[int, ...]]:
+    """Return what ``dataset.json`` of a folder says label values mean, and the values of nnU-Net's label "ignore".
 
     Raises:
         DataError: The file is missing or cannot be interpreted.
     """
     path = folder / DATASET_JSON
-    return _labels(path, _values(path, _read(path)), None)
+    content = dict(_read(path))
+    ignored: tuple[int, ...] = ()
+    if isinstance(named := content.get("labels"), dict) and "ignore" in named:
+        given = named["ignore"] if isinstance(named["ignore"], list) else [named["ignore"]]
+        ignored = tuple(_label_value(path, "ignore", each) for each in given)
+        content["labels"] = {name: value for name, value in named.items() if name != "ignore"}
+    return _labels(path, _values(path, content), None), ignored
 
 
 def _read(path: Path) -> Mapping[str, Any]:

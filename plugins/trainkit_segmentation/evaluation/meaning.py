@@ -66,17 +66,18 @@ def meaning_of_values(table: str | None, data: Data | None, facts: Mapping[str, 
         return _of_labels(data.cases().labels, "the recipe's data")
     for folder in (truth, truth.parent):
         if (folder / DATASET_JSON).is_file():
-            return _of_labels(labels_in(folder), str(folder / DATASET_JSON))
+            labels, ignored = labels_in(folder)
+            return _of_labels(labels, str(folder / DATASET_JSON), ignored)
     raise RecipeError(
         f"nothing says what the label values mean: there is no {DATASET_JSON} in {truth} or above it; add "
         '--classes "liver=1, tumour=2", --run RUN or --recipe RECIPE'
     )
 
 
-def _of_labels(labels: Labels, source: str) -> Meaning:
+def _of_labels(labels: Labels, source: str, ignored: tuple[int, ...] = ()) -> Meaning:
     values = {
         name: tuple(value for value, of in labels.members.items() if k in of) for k, name in enumerate(labels.classes)
     }
     if not values:
         raise DataError(f"{source} names no class")
-    return Meaning(values, (), frozenset({0, *labels.members}), source)
+    return Meaning(values, ignored, frozenset({0, *labels.members}), source)
