@@ -253,6 +253,21 @@ def test_what_a_prediction_does_not_need_need_not_be_installed(site, capsys):
     assert run(capsys, "other.safetensors")[0] is ExitCode.FINISHED
 
 
+def test_settings_of_older_versions_are_left_out_or_can_be_dropped(site, capsys):
+    content = read(site / "seed-0" / "checkpoints" / "epoch-0003.safetensors")
+    head = "[model]\n"
+    assert head in content["recipe"]
+    write(
+        site / "old.safetensors", content | {"recipe": content["recipe"].replace(head, f"{head}init_from_skip = []\n")}
+    )
+    assert run(capsys, "old.safetensors")[0] is ExitCode.FINISHED
+    write(site / "odd.safetensors", content | {"recipe": content["recipe"].replace(head, f"{head}depth = 3\n")})
+    with pytest.raises(RecipeError, match=r"(?s)take it away with --set .drop=.*model.depth: unknown key"):
+        run(capsys, "odd.safetensors", out=Path("odd"))
+    code, _ = run(capsys, "odd.safetensors", out=Path("odd"), sets=['drop=["model.depth"]'])
+    assert code is ExitCode.FINISHED
+
+
 def test_data_from_which_nothing_is_predicted_is_one_message(site, capsys):
     ending = toy_run.run(text=f'trainkit = 1\n[run]\nname = "toy"\nepochs = 1\ndevice = "cpu"\n{PARTS}')
     with pytest.raises(RecipeError, match="nothing is predicted with Line") as error:

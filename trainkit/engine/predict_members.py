@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 
 ENSEMBLE = "ensemble.json"
 _PARTS: Mapping[str, type] = {"data": Data, "model": Model, "inference": Inference, "run": RunSettings}
+_FORMER = {"model": ("init_from", "init_from_skip")}
+"""Settings of older versions that concerned the beginning of a training alone."""
 _CHANGEABLE = ("predict", "data", "model", "inference")
 
 
@@ -278,7 +280,12 @@ def _parts(
             tables = ", ".join(f"{each}.…" for each in _CHANGEABLE)
             found.append(Finding(f"has no effect on a prediction; only {tables} can be set", (key,), origin=origin))
     whole = read(with_packages(saved["recipe"], saved["components"]), source, Path.cwd(), resolved=True)
-    layer = Layer({key: each for key, each in whole.tree.items() if key in (*_PARTS, "predict")}, whole.origins)
+    needed = {
+        name: {key: value for key, value in table.items() if key not in _FORMER.get(name, ())}
+        for name, table in whole.tree.items()
+        if name in (*_PARTS, "predict") and isinstance(table, Mapping)
+    }
+    layer = Layer(needed, whole.origins)
     if brought[0]:
         layer = merge(layer, read(tomli_w.dumps({"predict": brought[0]}), brought[1], Path.cwd(), resolved=True))
     layer, unknown = interpolate(merge(layer, changes))
@@ -301,8 +308,13 @@ def _parts(
     if found:
         mistakes = InvalidRecipe(each.located(layer.origins, source) for each in found)
         news = list(other_packages(saved["components"]))
-        if news and not sets:
-            raise RecipeError("\n".join([*news, f"{source} cannot be used here:", str(mistakes)])) from mistakes
+        unknown = [each for each in found if each.message == "unknown key" and each.where[0] != "predict"]
+        if not sets and (news or unknown):
+            advice = (
+                f"{source} cannot be used with what is installed here. If a setting does not matter, take it away with "
+                "--set 'drop=[\"some.key\"]'"
+            )
+            raise RecipeError("\n".join([*news, advice, str(mistakes)])) from mistakes
         raise mistakes
     return parts
 
