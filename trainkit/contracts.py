@@ -15,6 +15,7 @@ imports torch or numpy at run time, so that a recipe can be checked in an instan
     Hook, Logger     ───────────────▶     anything with on_<event>(state)
     Predictor        ───────────────▶     LivePredictor: items(inputs), predict(item, folder)
     Evaluator        ───────────────▶     LiveEvaluator: evaluate(predictions, truth)
+    Exporter         (is its own live part: it writes a trained model to a file)
 
 Any live part may also have ``on_<event>(state)`` methods (see `trainkit.events`, whose `Live` is a typed base for them)
 and ``state_dict`` / ``load_state_dict``; its state is then saved in each checkpoint and restored on resume.
@@ -328,6 +329,14 @@ class Model(Component):
         Args:
             data: The opened data, of the kind that the model ``accepts``, or its stand-in (`Data.recall`).
         """
+
+    def example(self, data: Any) -> ExampleBatch | None:
+        """Return an example of what the built model takes, for export; None: it is not known (the default).
+
+        Args:
+            data: The stand-in for the data that the model was built from (`Data.recall`).
+        """
+        return None
 
     def parameter_groups(self, model: Any) -> Mapping[str, Iterable[nn.Parameter]]:
         """Return the parameters of each group of the built model; each trainable one must be in exactly one group."""
@@ -654,6 +663,100 @@ class Predictor(Component):
         Raises:
             RecipeError: The settings do not fit the models.
             CheckpointError: The models do not fit each other.
+        """
+
+
+# ---- export ---------------------------------------------------------------------------------------------------------
+
+
+class ExampleBatch(NamedTuple):
+    """What a model takes, for export.
+
+    Attributes:
+        inputs: The names that its forward pass reads from a batch -> a tensor with two items, on the CPU.
+        outputs: Names of the outputs that are exported.
+        sizes: Name of an input -> axis -> name of the size along it, for all axes whose size may vary, except axis 0.
+        multiples: Name of a size -> what it has to be a multiple of, if not of 1.
+        meaning: What the inputs and outputs mean, as JSON values, for whoever opens the exported model.
+    """
+
+    inputs: Mapping[str, Tensor]
+    outputs: tuple[str, ...]
+    sizes: Mapping[str, Mapping[int, str]]
+    multiples: Mapping[str, int]
+    meaning: Mapping[str, Any]
+
+
+class BuiltModel(NamedTuple):
+    """A trained model, on the CPU, in eval mode and in float32.
+
+    Attributes:
+        settings: The settings that it was built from.
+        model: The model with its trained weights.
+        data: The stand-in for its training data.
+        inference: How validation computed its outputs.
+    """
+
+    settings: Model
+    model: nn.Module
+    data: Any
+    inference: Inference
+
+
+class TrainedModel(Protocol):
+    """A checkpoint that is exported."""
+
+    @property
+    def name(self) -> str:
+        """The checkpoint, for messages."""
+        ...
+
+    @property
+    def weights(self) -> Mapping[str, Any]:
+        """State of the model; the averaged one if the run had any."""
+        ...
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        """Where the model comes from, and the facts of its training data, as JSON values."""
+        ...
+
+    def settings(self) -> Model:
+        """Return the settings of the model.
+
+        Raises:
+            RecipeError: The recipe in the checkpoint cannot be used here.
+        """
+        ...
+
+    def build(self) -> BuiltModel:
+        """Build the model.
+
+        Raises:
+            CheckpointError: It cannot be built without the training data.
+            RecipeError: The recipe in the checkpoint cannot be used here.
+        """
+        ...
+
+
+@component
+class Exporter(Component):
+    """Writes a trained model in a form that another program opens."""
+
+    entry_points: ClassVar[str] = "trainkit.exporters"
+    suffix: ClassVar[str] = ""
+    """Ending of the file that it writes; empty: it writes a folder."""
+
+    @abstractmethod
+    def export(self, trained: TrainedModel, path: Path) -> Iterable[str]:
+        """Write a model, and return sentences about what was written.
+
+        Args:
+            trained: The model.
+            path: The file to write, or an existing empty folder. It is moved to its place once it is complete.
+
+        Raises:
+            RecipeError: A model of this kind cannot be written in this form.
         """
 
 

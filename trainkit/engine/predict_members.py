@@ -149,7 +149,7 @@ def _checkpoint(path: Path, choice: Choice, say: Callable[[str], None]) -> tuple
     """Return the checkpoint that a path stands for, and its content."""
     if path.is_file():
         if path.suffix == ".toml":
-            raise CheckpointError(f"{path} is a recipe; predict takes a trained model: a run, or a checkpoint of it")
+            raise CheckpointError(f"{path} is a recipe; give a trained model: a run, or a checkpoint of it")
         if choice.epoch is not None or choice.last:
             option = "--last" if choice.last else "--epoch"
             raise RecipeError(f"{path} is a single checkpoint; {option} needs a run folder to choose from")
@@ -213,7 +213,31 @@ def load_members(ensemble: Ensemble, sets: Sequence[str], device: torch.device, 
     return LoadedMembers(tuple(members), tuple(weights), settings)
 
 
-def _member(file: Path, saved: Mapping[str, Any], parts: Mapping[str, Any], device: torch.device) -> Member:
+def read_parts(file: Path, saved: Mapping[str, Any], allow_code: AllowCode) -> dict[str, Any]:
+    """Return the settings of data, model, inference and run in a checkpoint's recipe, by table.
+
+    Args:
+        file: The checkpoint.
+        saved: Its content.
+        allow_code: Which classes that the recipe names as ``module:Class`` may be imported.
+
+    Raises:
+        RecipeError: The recipe cannot be used here, for example since a package is missing.
+    """
+    return _parts(file, saved, ({}, ""), (), allow_code, predicts=False)
+
+
+def build_model(file: Path, saved: Mapping[str, Any], parts: Mapping[str, Any]) -> tuple[Any, nn.Module]:
+    """Return the stand-in for the training data, and the model with its trained weights.
+
+    Args:
+        file: The checkpoint.
+        saved: Its content.
+        parts: Settings of data and model.
+
+    Raises:
+        CheckpointError: The checkpoint lacks what is needed.
+    """
     if saved.get("facts") is None:
         raise CheckpointError(
             f"{file} holds no facts of the training data, so its model cannot be built without the data: an older "
@@ -232,6 +256,11 @@ def _member(file: Path, saved: Mapping[str, Any], parts: Mapping[str, Any], devi
             f"{file}: its weights do not fit the model that its recipe describes, with the versions installed here: "
             f"{reason}"
         ) from error
+    return data, model
+
+
+def _member(file: Path, saved: Mapping[str, Any], parts: Mapping[str, Any], device: torch.device) -> Member:
+    data, model = build_model(file, saved, parts)
     model = _InPrecision(model, parts["run"].precision, device).to(device).eval()
     return Member(str(file), model.requires_grad_(False), data, parts["inference"])
 
@@ -270,8 +299,19 @@ def _parts(
     brought: tuple[Mapping[str, Any], str],
     sets: Sequence[str],
     allow_code: AllowCode,
+    *,
+    predicts: bool = True,
 ) -> dict[str, Any]:
-    """Return the settings of the recipe in a checkpoint that a prediction needs, by table."""
+    """Return the settings of the recipe in a checkpoint that a prediction needs, by table.
+
+    Args:
+        file: The checkpoint.
+        saved: Its content.
+        brought: Settings of [predict] that an ensemble brings along, and the name of their source.
+        sets: Changes to the settings.
+        allow_code: Which classes that the recipe names as ``module:Class`` may be imported.
+        predicts: Whether the settings of [predict] are needed.
+    """
     source = f"the recipe in {file}"
     changes, found = read_settings(sets)
     for key in changes.tree:
@@ -293,7 +333,7 @@ def _parts(
     texts = {where: origin.text for where, origin in layer.origins.items() if origin.text is not None}
     structurer = Structurer(allow_code, texts)
     parts = {name: structurer.value(layer.tree.get(name, {}), kind, (name,)) for name, kind in _PARTS.items()}
-    if not structurer.findings:
+    if predicts and not structurer.findings:
         table = layer.tree.get("predict", {})
         usual = type(parts["data"]).predictor
         if usual is None and "use" not in table:

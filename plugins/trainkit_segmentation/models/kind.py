@@ -15,7 +15,7 @@ from trainkit_segmentation.sizes import Size
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from trainkit import Depth, Progress, Recipe
+    from trainkit import Depth, ExampleBatch, Progress, Recipe
     from trainkit_segmentation.data.kind_live import LiveSegmentation
     from trainkit_segmentation.models.kind_live import SegmentationNetwork
 
@@ -130,6 +130,12 @@ class SegmentationModel(Model):
             take_volumes(network, flat)
         check_patch(network, data.num_channels, out_channels, data.patch_size)
         return SegmentationNetwork(network)
+
+    def example(self, data: SegmentationFacts) -> ExampleBatch:
+        """Return two patches without values, and what the scores mean."""
+        from trainkit_segmentation.models.example import example
+
+        return example(self, data)
 
     def adapt_weights(
         self, weights: Mapping[str, Tensor], model: nn.Module, facts: Mapping[str, Any], data: Any

@@ -1,0 +1,165 @@
+"""Networks as graphs: the same scores when another library opens them, at other sizes too, and what they say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from trainkit import BuiltModel, CheckpointError, Exporter
+from trainkit.export.onnx import ONNX
+from trainkit.export.torch_export import TorchExport
+from trainkit_segmentation.data.facts import SegmentationFacts
+from trainkit_segmentation.inference.sliding_window import SlidingWindow
+from trainkit_segmentation.models.dynunet import DynUNet
+from trainkit_segmentation.models.kind import SegmentationModel
+from trainkit_segmentation.models.unet import UNet
+from trainkit_segmentation.models.unetr import UNETR
+
+pytest.importorskip("onnxruntime")
+
+TOLERANCE = 1e-5
+"""By how much scores of about 1 may differ in float32, when another library adds up in another order."""
+
+
+@attrs.define
+class Trained:
+    """A network with random weights in place of a checkpoint."""
+
+    model: SegmentationModel
+    facts: SegmentationFacts
+    name: str = "a checkpoint"
+
+    @property
+    def network(self) -> nn.Module:
+        torch.manual_seed(3)
+        return self.model.build(self.facts).eval()
+
+    @property
+    def weights(self) -> Mapping[str, Any]:
+        return self.network.state_dict()
+
+    @property
+    def about(self) -> Mapping[str, Any]:
+        return {**self.facts.to_json(), "run": "kidneys"}
+
+    def settings(self) -> SegmentationModel:
+        return self.model
+
+    def build(self) -> BuiltModel:
+        return BuiltModel(self.model, self.network, self.facts, SlidingWindow())
+
+
+def trained(model: SegmentationModel, size: tuple[int, int, int] = (16, 16, 8), exclusive: bool = True) -> Trained:
+    return Trained(
+        model,
+        SegmentationFacts(
+            channels=("T1", "T2"),
+            classes=("cyst", "stone"),
+            exclusive=exclusive,
+            label_values={0: (), 3: ("cyst",), 7: ("stone",)},
+            patch_size=size,
+            preprocessing={"spacing_mm": [1.0, 1.0, 2.0], "normalization": "z_score"},
+            num_training_cases=1,
+            training_digest="",
+        ),
+    )
+
+
+def export(exporter: Exporter, of: Trained, path: Path) -> list[str]:
+    return list(exporter.export(of, path))
+
+
+def image(batch: int, x: int, y: int, z: int) -> Tensor:
+    return torch.randn((batch, 2, x, y, z), generator=torch.Generator().manual_seed(batch))
+
+
+def expected(of: Trained, image_BCXYZ: Tensor) -> np.ndarray[Any, Any]:
+    with torch.no_grad():
+        logits: Tensor = of.network({"image": image_BCXYZ})["logits"]
+    return logits.numpy()
+
+
+SIZES = ((1, 16, 16, 8), (3, 24, 8, 16))
+
+
+@pytest.mark.slow
+def test_onnx_runtime_computes_the_same_scores_for_any_number_of_patches_of_any_size(tmp_path: Path) -> None:
+    import onnx
+    import onnxruntime
+
+    of = trained(UNet(channels=(2, 4, 8)))
+    said = export(ONNX(), of, tmp_path / "a.onnx")
+    assert "ONNX Runtime" in said[-1]
+    onnx.checker.check_model(str(tmp_path / "a.onnx"), full_check=True)
+    session = onnxruntime.InferenceSession(str(tmp_path / "a.onnx"), providers=["CPUExecutionProvider"])
+    assert [(each.name, each.shape) for each in session.get_inputs()] == [("image", ["batch", 2, "x", "y", "z"])]
+    for size in SIZES:
+        (scores,) = session.run(["logits"], {"image": image(*size).numpy()})
+        assert np.abs(scores - expected(of, image(*size))).max() <= TOLERANCE
+    about = session.get_modelmeta().custom_metadata_map
+    assert json.loads(about["channels"]) == ["T1", "T2"]
+    assert json.loads(about["label_values"]) == {"0": [], "3": ["cyst"], "7": ["stone"]}
+    assert json.loads(about["preprocessing"])["spacing_mm"] == [1.0, 1.0, 2.0]
+    assert json.loads(about["sizes_that_may_vary"]) == {"batch": 1, "x": 4, "y": 4, "z": 4}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_torch_opens_the_graph_without_the_code_of_the_network(tmp_path: Path, exclusive: bool) -> None:
+    of = trained(DynUNet(channels=(2, 4, 4), strides=((2, 2, 1), (2, 2, 2)), deep_supervision=1), exclusive=exclusive)
+    export(TorchExport(), of, tmp_path / "a.pt2")
+    extra = {"trainkit.json": ""}
+    opened = torch.export.load(tmp_path / "a.pt2", extra_files=extra).module()
+    for size in SIZES:
+        (scores,) = opened(image(*size))
+        assert np.abs(scores.detach().numpy() - expected(of, image(*size))).max() <= TOLERANCE
+    about = json.loads(extra["trainkit.json"])
+    assert about["scores"] == [*(["background"] if exclusive else []), "cyst", "stone"]
+    assert about["activation"].startswith("softmax" if exclusive else "sigmoid")
+    assert about["sizes_that_may_vary"] == {"batch": 1, "x": 4, "y": 4, "z": 2}
+
+
+@pytest.mark.slow
+def test_a_network_of_one_size_alone_is_exported_for_it_and_says_so(tmp_path: Path) -> None:
+    of = trained(UNETR(feature_size=2, hidden_size=12, mlp_dim=12, num_heads=2), (32, 16, 16))
+    said = export(TorchExport(), of, tmp_path / "a.pt2")
+    assert "no other size" in said[0]
+    opened = torch.export.load(tmp_path / "a.pt2").module()
+    (scores,) = opened(image(3, 32, 16, 16))
+    assert np.abs(scores.detach().numpy() - expected(of, image(3, 32, 16, 16))).max() <= TOLERANCE
+
+
+@pytest.mark.slow
+def test_planes_keep_the_axis_on_which_they_are_one_voxel_thick(tmp_path: Path) -> None:
+    of = trained(UNet(channels=(2, 4, 8)), (16, 16, 1))
+    export(TorchExport(), of, tmp_path / "a.pt2")
+    opened = torch.export.load(tmp_path / "a.pt2").module()
+    (scores,) = opened(image(3, 24, 8, 1))
+    assert np.abs(scores.detach().numpy() - expected(of, image(3, 24, 8, 1))).max() <= TOLERANCE
+
+
+def test_a_graph_that_computes_something_else_is_not_exported(tmp_path: Path) -> None:
+    from trainkit.export.graph import Graph, compare
+
+    of = trained(UNet(channels=(2, 4)))
+    example = of.model.example(of.facts)
+
+    class Positional(nn.Module):
+        def forward(self, image_BCXYZ: Tensor) -> tuple[Tensor]:
+            return (image_BCXYZ,)
+
+    graph = Graph(None, Positional(), example, ())  # type: ignore[arg-type]
+    assert "at most 1e-06" in compare(graph, of, lambda tensors: [tensors[0] + 1e-6], "a library")
+    for changed in (lambda x: x + 0.01, lambda x: x * float("nan")):
+        with pytest.raises(CheckpointError, match="opened with a library, logits differs"):
+            compare(graph, of, lambda tensors, changed=changed: [changed(tensors[0])], "a library")
+    with pytest.raises(CheckpointError, match="shape"):
+        compare(graph, of, lambda tensors: [tensors[0][:, :1]], "a library")

@@ -1,0 +1,78 @@
+"""``trainkit export``: writes a trained model for another program."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from trainkit.cli.options import QUIET
+from trainkit.engine.processes import refuse_several_processes
+from trainkit.engine.signals import ending_the_program
+
+
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  trainkit export liver_unet --to onnx\n"
+    "  trainkit export liver_unet --to torch_export --out graphs/liver.pt2\n"
+    "  trainkit export ptycho_staged --to safetensors --epoch 40\n\n"
+    "\b\nExit codes:\n"
+    "    0  the model is exported\n"
+    "    1  the checkpoint cannot be used, or the file cannot be written\n"
+    "    2  the command line is wrong, or the form cannot hold such a model"
+)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--to",
+    "form",
+    required=True,
+    metavar="FORM",
+    help="safetensors, torch_export or onnx, or a form of another package. `trainkit "
+    "plugins` lists them, `trainkit show exporters/onnx` explains one.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="The file, or the folder it goes to; if not given, it is called after the run, in the working directory.",
+)
+@click.option("--epoch", type=click.IntRange(min=0), metavar="N", help="Take the checkpoint after N finished epochs.")
+@click.option("--last", is_flag=True, help="Take the newest checkpoint, even if another one is the best.")
+@click.option("--force", is_flag=True, help="Replace what is at PATH.")
+@click.option(
+    "--allow-code",
+    is_flag=True,
+    help="Import classes that the checkpoint names as module:Class, which runs their code.",
+)
+@QUIET
+def command(
+    run: Path,
+    form: str,
+    out: Path | None,
+    epoch: int | None,
+    last: bool,
+    force: bool,
+    allow_code: bool,
+    quiet: bool,
+) -> None:
+    """Write the trained model of RUN for another program.
+
+    RUN is a run folder, the name of a run below runs/, or a checkpoint. Of a run, the best checkpoint is taken, if one
+    is known as the best. The weights are the averaged ones if the run had any. The training data are not needed.
+
+    Channels, classes, label values, spacing, patch size and normalisation are written into the file's metadata. A graph
+    (torch_export, onnx) is opened again and compared with the model before it is put in its place.
+    """
+    with ending_the_program():
+        refuse_several_processes()
+        if epoch is not None and last:
+            raise click.UsageError("--epoch and --last exclude each other")
+        from trainkit.console import Console
+        from trainkit.engine.export import export
+        from trainkit.engine.predict_members import Choice
+
+        code = export(
+            run, form, Console(quiet), out=out, choice=Choice(epoch, last), force=force, allow_code=allow_code
+        )
+    sys.exit(code)
