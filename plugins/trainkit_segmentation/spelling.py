@@ -12,6 +12,9 @@ import unicodedata
 from collections.abc import Iterable
 from pathlib import Path
 
+IGNORE = "ignore"
+"""The name that nnU-Net, and tables of classes, give to label values whose voxels do not count."""
+
 
 def composed(name: str) -> str:
     r"""Return a name with its accented letters in the composed form.

@@ -76,7 +76,7 @@ def volume_of(seed: int, size: int) -> Volume:
 
 def test_pooled_intensities_weigh_each_case_alike() -> None:
     volumes = [volume_of(seed, size) for seed, size in ((0, 140), (1, 70), (2, 310))]
-    found = pooled([quantiles_of_foreground(volume) for volume in volumes])
+    found = pooled([quantiles_of_foreground(volume, 2) for volume in volumes])
     for channel, (lower, upper, mean, deviation) in enumerate(found):
         of_cases = [volume.image_CXYZ[channel][volume.label_codes_XYZ > 0].astype(float) for volume in volumes]
         expected = np.mean([values.mean() for values in of_cases])
@@ -93,12 +93,12 @@ def test_overlapping_classes_are_foreground_together_and_a_case_without_any_coun
     codes = np.where(one.label_codes_XYZ > 0, 1, 2).astype(np.uint8)
     overlapping = Volume(one.image_CXYZ, codes, table, np.eye(4))
     empty = Volume(one.image_CXYZ, np.zeros_like(codes), None, np.eye(4))
-    assert np.array_equal(quantiles_of_foreground(overlapping), quantiles_of_foreground(one))
-    assert quantiles_of_foreground(empty).shape == (2, 0)
-    alone = pooled([quantiles_of_foreground(one)])
-    assert pooled([quantiles_of_foreground(empty), quantiles_of_foreground(one)]) == alone
+    assert np.array_equal(quantiles_of_foreground(overlapping, 2), quantiles_of_foreground(one, 2))
+    assert quantiles_of_foreground(empty, 2).shape == (2, 0)
+    alone = pooled([quantiles_of_foreground(one, 2)])
+    assert pooled([quantiles_of_foreground(empty, 2), quantiles_of_foreground(one, 2)]) == alone
     with pytest.raises(DataError, match="no training case has a voxel of a class"):
-        pooled([quantiles_of_foreground(empty)])
+        pooled([quantiles_of_foreground(empty, 2)])
 
 
 def test_normalisation_is_that_of_nnunet_for_ct() -> None:
@@ -133,9 +133,9 @@ def test_the_numbers_are_those_of_the_training_cases_and_every_checkpoint_has_th
     names = cases.split.divide({case.name: case.subject for case in listing.cases})
     assert len(names["val"]) > 0
     train = [case.read(listing.labels) for case in listing.cases if case.name in names["train"]]
-    assert found == [list(each) for each in pooled([quantiles_of_foreground(volume) for volume in train])]
+    assert found == [list(each) for each in pooled([quantiles_of_foreground(volume, 2) for volume in train])]
     everything = [case.read(listing.labels) for case in listing.cases]
-    assert found != [list(each) for each in pooled([quantiles_of_foreground(volume) for volume in everything])]
+    assert found != [list(each) for each in pooled([quantiles_of_foreground(volume, 2) for volume in everything])]
 
 
 def test_what_is_checked_beforehand_is_what_the_run_takes(cases: MSD, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,6 +77,16 @@ def test_nothing_is_removed_unless_that_helps() -> None:
     assert choose([held_out_mask(empty, mask, 0.004)]) == (NOTHING, 0.0, 0.0)
 
 
+def test_a_part_is_judged_by_its_voxels_that_count_and_removed_whole() -> None:
+    found, ignored = np.zeros((9, 4, 4), dtype=bool), np.zeros((9, 4, 4), dtype=bool)
+    found[0:5, 1, 1] = found[7:9, 1, 1] = True  # parts of five and of two voxels
+    ignored[1:4] = True
+    true = found & ~ignored
+    case = held_out_mask(found, true, 1.0, ignored)
+    assert case.dice(NOTHING) == 1
+    assert case.dice(Removal(smallest_ml=5.0)) == case.dice(Removal(keep_largest=True)) == 2 * 2 / (2 + 4)
+
+
 def test_voxels_that_share_a_corner_are_one_part() -> None:
     mask = np.zeros((4, 4, 4), dtype=bool)
     mask[0, 0, 0] = mask[1, 1, 1] = mask[3, 3, 3] = True

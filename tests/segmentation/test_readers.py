@@ -139,7 +139,7 @@ def test_regions_are_classes_that_overlap(tmp_path, cache, by):
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"labels": {"background": 0, "rim": 1, "ignore": 2}}, '"ignore" is not supported'),
+        ({"labels": {"background": 0, "ignore": 1}}, 'no class beside the background and "ignore"'),
         ({"labels": {"background": 0, "rim": "one"}}, '"rim" has no label value'),
         ({"labels": None}, '"labels" must name the label values'),
         ({"channel_names": {}}, "names the channels"),

@@ -46,7 +46,8 @@ class Volume:
     Attributes:
         image_CXYZ: Intensities, float32.
         label_codes_XYZ: Label codes, uint8, or int32 where there are more than 256.
-        class_table: (codes, K) uint8, 1 where a code belongs to a class; None where classes exclude each other.
+        class_table: (codes, K) uint8, 1 where a code belongs to a class; None where classes exclude each other. With a
+            column more, that of ignored voxels, if there may be any.
         affine: (4, 4), from voxels to mm (right, anterior, superior).
         label_off: How far a label value was off a whole number at most, before it was rounded.
     """

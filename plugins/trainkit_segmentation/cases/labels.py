@@ -5,6 +5,9 @@ Shapes: K = classes, X, Y, Z = voxels.
 A label is stored as one small number for each voxel, its *label code*. Where classes exclude each other, the code is 0
 for the background and i + 1 for class i. Where classes overlap, a code stands for a set of classes, and a *class table*
 (codes, K) says which. So one array is stored, cropped and resampled, however many classes there are.
+
+Voxels that are ignored are stored as if they were of one more class, after all others: code K + 1, or a column more in
+the class table. So they stay where they are when labels are cropped, resampled and turned.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from torch import Tensor
 from trainkit import DataError
 from trainkit_segmentation.files.header import Array
 from trainkit_segmentation.files.label_values import value_counts
+from trainkit_segmentation.spelling import IGNORE
 
 
 @attrs.frozen
@@ -31,27 +35,31 @@ class Labels:
         exclusive: Whether a voxel has at most one class.
         members: Value of a label file -> the classes that it belongs to, as positions in ``classes``. Empty where each
             class has a mask file of its own.
+        ignored: Values of a label file that say that a voxel does not count.
     """
 
     classes: tuple[str, ...]
     exclusive: bool
     members: Mapping[int, tuple[int, ...]]
+    ignored: tuple[int, ...] = ()
 
     def only(self, classes: Sequence[str]) -> Labels:
         """Return the same labels with some of the classes; voxels of the others become background."""
         place = {self.classes.index(name): k for k, name in enumerate(classes)}
         members = {value: tuple(place[k] for k in of if k in place) for value, of in self.members.items()}
-        return Labels(tuple(classes), self.exclusive, members)
+        return attrs.evolve(self, classes=tuple(classes), members=members)
 
 
 def one_value_each(values: Mapping[str, int]) -> Labels:
     """Return the labels of classes that exclude each other.
 
     Args:
-        values: Name of a class -> its label value. The background need not be there.
+        values: Name of a class -> its label value. The background need not be there. The value of "ignore" marks voxels
+            that do not count.
     """
-    classes = tuple(name for name, value in values.items() if value != 0)
-    return Labels(classes, True, {0: ()} | {values[name]: (k,) for k, name in enumerate(classes)})
+    classes = tuple(name for name, value in values.items() if value != 0 and name != IGNORE)
+    ignored = tuple(value for name, value in values.items() if name == IGNORE)
+    return Labels(classes, True, {0: ()} | {values[name]: (k,) for k, name in enumerate(classes)}, ignored)
 
 
 def encode_values(values_XYZ: Array, labels: Labels) -> tuple[Array, Array | None]:
@@ -62,15 +70,17 @@ def encode_values(values_XYZ: Array, labels: Labels) -> tuple[Array, Array | Non
     """
     present = value_counts(values_XYZ)
     check_values(present, labels)
-    values = sorted(labels.members)
+    after_all = len(labels.classes)
+    members = {**labels.members, **dict.fromkeys(labels.ignored, (after_all,))}
+    values = sorted(members)
     dtype = np.uint8 if len(values) < 256 else np.int32
     place_XYZ = _places(values_XYZ, sorted(present), {value: place for place, value in enumerate(values)}, dtype)
     if labels.exclusive:
-        class_of = [labels.members[value][0] + 1 if labels.members[value] else 0 for value in values]
+        class_of = [members[value][0] + 1 if members[value] else 0 for value in values]
         return np.asarray(np.array(class_of, dtype=dtype)[place_XYZ]), None
-    class_table = np.zeros((len(values), len(labels.classes)), dtype=np.uint8)
+    class_table = np.zeros((len(values), after_all + bool(labels.ignored)), dtype=np.uint8)
     for code, value in enumerate(values):
-        class_table[code, list(labels.members[value])] = 1
+        class_table[code, list(members[value])] = 1
     return place_XYZ, class_table
 
 
@@ -123,8 +133,8 @@ def check_values(present: Mapping[int, int], labels: Labels) -> None:
     Raises:
         DataError: A value is not declared.
     """
-    if unknown := sorted(set(present) - set(labels.members)):
-        known = ", ".join(map(str, sorted(labels.members)))
+    if unknown := sorted(set(present) - {*labels.members, *labels.ignored}):
+        known = ", ".join(map(str, sorted({*labels.members, *labels.ignored})))
         shown = ", ".join(f"{value} ({present[value]} voxels)" for value in unknown[:5])
         raise DataError(f"the label has values that are not declared: {shown}; the declared ones are {known}")
 
@@ -135,18 +145,27 @@ def voxels_of_class(label_codes: Array, class_table: Array | None, k: int) -> Ar
     return inside
 
 
-def target(label_codes_XYZ: Tensor, class_table: Tensor | None) -> Tensor:
-    """Return what a network learns.
+def ignored_voxels(label_codes: Array, class_table: Array | None, num_classes: int) -> Array:
+    """Return where label codes, of any shape, say that a voxel does not count."""
+    if class_table is not None and class_table.shape[1] == num_classes:
+        return np.zeros(label_codes.shape, dtype=bool)
+    return voxels_of_class(label_codes, class_table, num_classes)
+
+
+def target(label_codes_XYZ: Tensor, class_table: Tensor | None, num_classes: int) -> Tensor:
+    """Return what a network learns. Voxels that are ignored are background.
 
     Args:
         label_codes_XYZ: Label codes of a case, or of a part of it.
         class_table: The case's class table; None where classes exclude each other.
+        num_classes: Number K of classes.
 
     Returns:
         (1, X, Y, Z) int64 where classes exclude each other, else (K, X, Y, Z) float32.
     """
     if class_table is None:
-        return label_codes_XYZ[None].long()
+        codes_1XYZ = label_codes_XYZ[None].long()
+        return codes_1XYZ * (codes_1XYZ <= num_classes)
     # Four times as fast as indexing.
-    chosen = torch.index_select(class_table.T.float(), 1, label_codes_XYZ.reshape(-1).long())
+    chosen = torch.index_select(class_table[:, :num_classes].T.float(), 1, label_codes_XYZ.reshape(-1).long())
     return chosen.reshape(-1, *label_codes_XYZ.shape)

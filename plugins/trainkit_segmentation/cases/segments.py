@@ -10,7 +10,7 @@ import numpy as np
 from trainkit import DataError, did_you_mean, some_of
 from trainkit_segmentation.cases.labels import Labels
 from trainkit_segmentation.files.header import Array
-from trainkit_segmentation.spelling import composed
+from trainkit_segmentation.spelling import IGNORE, composed
 
 
 def declared_values(path: Path, values_XYZ: Array, names: Mapping[int, str], labels: Labels) -> Array:
@@ -30,6 +30,8 @@ def declared_values(path: Path, values_XYZ: Array, names: Mapping[int, str], lab
     value_of = {
         _key(labels.classes[classes[0]]): value for value, classes in labels.members.items() if len(classes) == 1
     }
+    if labels.ignored:
+        value_of[IGNORE] = labels.ignored[0]
     known = {value: value_of[_key(name)] for value, name in names.items() if _key(name) in value_of}
     if not known or (all(value == declared for value, declared in known.items()) and len(known) == len(names)):
         return values_XYZ

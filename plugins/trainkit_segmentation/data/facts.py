@@ -30,6 +30,7 @@ class SegmentationFacts:
         training_digest: Digest of the names and the file contents of these cases.
         image_names: How the files of an image are called; None: an older version did not write it down.
         file_spacing_mm: Size of a voxel in files that do not say it.
+        ignored_values: Values of a label file that say that a voxel does not count.
     """
 
     channels: tuple[str, ...]
@@ -42,6 +43,7 @@ class SegmentationFacts:
     training_digest: str
     image_names: ImageNames | None = None
     file_spacing_mm: tuple[float, float, float] | None = None
+    ignored_values: tuple[int, ...] = ()
 
     @property
     def num_channels(self) -> int:
@@ -56,6 +58,7 @@ class SegmentationFacts:
             "classes": list(self.classes),
             "exclusive": self.exclusive,
             "label_values": {str(value): list(classes) for value, classes in self.label_values.items()},
+            **({"ignored_values": list(self.ignored_values)} if self.ignored_values else {}),
             "patch_size": list(self.patch_size),
             "preprocessing": _json(self.preprocessing),
             # Labels were once resampled otherwise: a run of that time is told that its labels have changed.
@@ -92,6 +95,7 @@ class SegmentationFacts:
                 training_digest=_of_type(str, content["training"]["digest"]),
                 image_names=ImageNames.from_json(content["inputs"]) if "inputs" in content else None,
                 file_spacing_mm=_spacing(content.get("inputs", {}).get("file_spacing_mm")),
+                ignored_values=tuple(_of_type(int, value) for value in content.get("ignored_values", [])),
             )
             if not facts.channels or not facts.classes:
                 raise ValueError("there must be at least one channel and one class")

@@ -24,6 +24,7 @@ from trainkit_segmentation.data.chosen_classes import (
     doubts_about_classes,
     doubts_about_sources,
 )
+from trainkit_segmentation.data.ignored import doubts_about_ignored, ignored_in_words
 from trainkit_segmentation.data.intensities import with_intensities
 from trainkit_segmentation.files.header import Array
 from trainkit_segmentation.preparing.cache_filling import PreparedCase, mended_in_words, prepare_each
@@ -120,8 +121,8 @@ def inspect(settings: SegmentationData, depth: Depth) -> Iterator[str | Problem 
     if len(used) < len(reports):
         yield f"{_cases(len(reports) - len(used))} in no split: {some_of(sorted(set(reports) - used))}"
     yield from _classes(listing, reports, seen)
-    if rounded := rounded_in_words({name: open_case(store.path(each.key)) for name, each in prepared.items()}):
-        yield rounded
+    opened = {name: open_case(store.path(each.key)) for name, each in prepared.items()}
+    yield from (line for line in (ignored_in_words(opened), rounded_in_words(opened)) if line)
     yield from _geometry(reports)
     yield from _needs(settings, listing, reports, division, store)
     if depth == "headers":
@@ -135,6 +136,7 @@ def inspect(settings: SegmentationData, depth: Depth) -> Iterator[str | Problem 
         *listing.doubts,
         *_doubts_of_headers(reports),
         *_doubts_of_voxels(listing, seen),
+        *doubts_about_ignored(opened),
         *(doubts_about_classes(classes, division, present) if seen else ()),
         *([mended] if (mended := mended_in_words(prepared, store)) else []),
     ]

@@ -62,6 +62,8 @@ class SegmentationData(Data):
         annotated: Where some classes were annotated in some cases only: pattern of case names (with ``*``, ``?`` and
             ``[0-9]``) -> the classes that were annotated in these cases. The others count there neither in losses nor
             in metrics. In cases that no pattern fits, all were annotated.
+        ignored_values: Label values whose voxels count neither in losses nor in metrics, for example of slices that
+            nobody annotated. The value that a data set, or ``labels``, calls "ignore" is ignored anyway.
         labels_on_image_grid: Whether labels are taken to be on the voxels of their images, whatever their headers say:
             for labels that a tool wrote without geometry. The number of voxels must be the same along each axis.
         file_spacing_mm: Size of a voxel along x, y, z in files that do not say it, such as PNG. Not given: 1 mm each.
@@ -89,6 +91,7 @@ class SegmentationData(Data):
     workers: int = attrs.field(default=0, validator=attrs.validators.ge(0), metadata=HARMLESS)
     classes: tuple[str, ...] | None = attrs.field(default=None, validator=_names_each_once)
     annotated: Mapping[str, tuple[str, ...]] | None = attrs.field(default=None, validator=_each_names_some)
+    ignored_values: tuple[int, ...] = ()
     labels_on_image_grid: bool = False
     file_spacing_mm: tuple[float, float, float] | None = attrs.field(default=None, validator=_are_positive)
     split: Split = Fraction()
@@ -120,6 +123,7 @@ class SegmentationData(Data):
         """
         from trainkit_segmentation.cases.case import read_as
         from trainkit_segmentation.data.chosen_classes import only_classes
+        from trainkit_segmentation.data.ignored import with_ignored_values
         from trainkit_segmentation.data.listed_folds import with_word_on_folds
         from trainkit_segmentation.data.one_hot import with_classes_in_channels
 
@@ -131,7 +135,7 @@ class SegmentationData(Data):
             listing = read_as(listing, label_on_image_grid=True)
         if self.file_spacing_mm is not None:
             listing = read_as(listing, spacing_mm=self.file_spacing_mm)
-        return only_classes(listing, self.classes)
+        return with_ignored_values(only_classes(listing, self.classes), self.ignored_values)
 
     def doubt_about_batches(self, num_train: int) -> str | None:
         """Return what is odd if the only batch of an epoch holds some cases several times; None: it does not.

@@ -25,6 +25,7 @@ from trainkit_segmentation.data.chosen_classes import (
     doubts_about_sources,
 )
 from trainkit_segmentation.data.facts import SegmentationFacts
+from trainkit_segmentation.data.ignored import doubts_about_ignored
 from trainkit_segmentation.data.intensities import with_intensities
 from trainkit_segmentation.data.label_maps import class_masks, compact, each_on_own_grid, most_likely
 from trainkit_segmentation.patches.batches import PatchBatches
@@ -47,7 +48,8 @@ class LiveSegmentation:
     A training batch has ``index`` (B,), ``image`` (B, C, X, Y, Z) float32 of the patch size, and ``label``: where
     classes exclude each other (B, 1, X, Y, Z) int64, 0 for the background and i + 1 for ``classes[i]``; otherwise
     (B, K, X, Y, Z) float32, 0 or 1. A batch of evaluation is one whole preprocessed volume, B = 1, with the name of its
-    case as ``case``. Both have ``annotated`` (B, K), bool, if some classes were annotated in some cases only.
+    case as ``case``. Both have ``annotated`` (B, K), bool, if some classes were annotated in some cases only, and
+    ``ignored`` (B, 1, X, Y, Z), bool, if labels may say that voxels do not count. The label is background there.
 
     Attributes:
         num_channels: Channels of an image.
@@ -59,6 +61,7 @@ class LiveSegmentation:
     """
 
     _workers: Workers[tuple[int, int]] | None = None
+    _may_ignore = False
     _last_prediction: tuple[weakref.ref[Tensor], Tensor] | None = None
 
     def __init__(self, settings: SegmentationData, context: Context) -> None:
@@ -72,7 +75,7 @@ class LiveSegmentation:
             _log.warning("%s", doubt)
         labels = listing.labels
         self.num_channels, self.classes = len(listing.channels), labels.classes
-        self.exclusive = labels.exclusive
+        self.exclusive, self._may_ignore = labels.exclusive, bool(labels.ignored)
         self.patch_size = settings.patch_size
 
         subjects = {case.name: case.subject for case in listing.cases}
@@ -98,6 +101,7 @@ class LiveSegmentation:
             *([of_planes] if of_planes else []),
             *doubts_about_classes(labels.classes, self._division, present),
             *doubts_about_sources(labels.classes, settings.annotated, self._annotated, present),
+            *doubts_about_ignored({name: self._case(name) for name in self._prepared}),
             *self._mixed_sides(settings),
         ):
             _log.warning("%s", doubt)
@@ -115,6 +119,7 @@ class LiveSegmentation:
             training_digest=digest_of([[name, self._prepared[name].content] for name in train]),
             image_names=listing.image_names,
             file_spacing_mm=settings.file_spacing_mm,
+            ignored_values=labels.ignored,
         )
         self.batches_per_epoch = settings.steps_per_epoch or ceil(len(train) / (settings.batch_size * context.world))
         self._rank, self._world = context.rank, context.world
@@ -122,7 +127,7 @@ class LiveSegmentation:
         annotated = None
         if self._annotated is not None:
             annotated = {self._index[name]: self._row_of_annotated(name) for name in train}
-        self._batches = PatchBatches(settings, context, entries, annotated)
+        self._batches = PatchBatches(settings, context, entries, annotated, self._may_ignore)
         on_gpu = torch.device(context.device).type == "cuda"
         if settings.workers:
             advice = "lower data.workers or data.patch_size"
@@ -172,6 +177,7 @@ class LiveSegmentation:
                 "label": case.label(case.tensors["label_codes"])[None],
                 "case": name,
                 **({} if self._annotated is None else {"annotated": self._row_of_annotated(name)}),
+                **({"ignored": case.ignored(case.tensors["label_codes"])[None, None]} if self._may_ignore else {}),
             }
 
     def to_original(self, scores_KXYZ: Tensor, case: str) -> Tensor:
@@ -212,9 +218,25 @@ class LiveSegmentation:
         return class_masks(labels_LXYZ, len(self.classes), self.exclusive)
 
     def truth(self, case: str) -> Tensor:
-        """Return the label on the case's own voxel grid, in the form of `prediction`."""
+        """Return the label on the case's own voxel grid, in the form of `prediction`. Ignored voxels are background."""
         tensors = self._case(case).tensors
-        return compact(tensors.get("own_label_codes", tensors["label_codes"]), tensors.get("class_table"))
+        codes_XYZ = tensors.get("own_label_codes", tensors["label_codes"])
+        return compact(codes_XYZ, tensors.get("class_table"), len(self.classes))
+
+    def ignored(self, case: str) -> Tensor | None:
+        """Return where a voxel does not count, (X, Y, Z) bool on the case's own voxel grid; None: all count."""
+        if not self._may_ignore or not (opened := self._case(case)).own_ignored:
+            return None
+        return opened.ignored(opened.tensors.get("own_label_codes", opened.tensors["label_codes"]))
+
+    def compared(self, outputs: Outputs, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return `prediction` and `truth` of the case of a batch; both have background where voxels are ignored."""
+        found_LXYZ = self.prediction(outputs, batch)
+        true_LXYZ = self.truth(batch["case"]).to(found_LXYZ.device)
+        ignored_XYZ = self.ignored(batch["case"])
+        if ignored_XYZ is not None:
+            found_LXYZ = found_LXYZ.masked_fill(ignored_XYZ.to(found_LXYZ.device), 0)
+        return found_LXYZ, true_LXYZ
 
     def spacing_mm(self, case: str) -> tuple[float, float, float]:
         """Return the size of a voxel of the case's own grid along its axes."""

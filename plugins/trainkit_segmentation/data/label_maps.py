@@ -46,16 +46,18 @@ def most_likely(scores_K1XYZ: Iterable[Tensor], exclusive: bool) -> Tensor:
     return found_1XYZ
 
 
-def compact(label_codes_XYZ: Tensor, class_table: Tensor | None) -> Tensor:
-    """Return the labels that label codes stand for, in the form of `most_likely`.
+def compact(label_codes_XYZ: Tensor, class_table: Tensor | None, num_classes: int) -> Tensor:
+    """Return the labels that label codes stand for, in the form of `most_likely`. Ignored voxels are background.
 
     Args:
         label_codes_XYZ: Label codes of a case.
         class_table: Its class table; None where classes exclude each other.
+        num_classes: Number K of classes.
     """
     if class_table is None:
-        return label_codes_XYZ[None].clone()
-    found_KXYZ = torch.empty((class_table.shape[1], *label_codes_XYZ.shape), dtype=torch.bool)
+        return label_codes_XYZ[None].masked_fill(label_codes_XYZ[None] > num_classes, 0)
+    class_table = class_table[:, :num_classes]
+    found_KXYZ = torch.empty((num_classes, *label_codes_XYZ.shape), dtype=torch.bool)
     for x, codes_YZ in enumerate(label_codes_XYZ):  # as numbers of 64 bits, the codes of all planes take much memory
         chosen_KV = class_table.T.bool().index_select(1, codes_YZ.reshape(-1).long())
         found_KXYZ[:, x] = chosen_KV.reshape(-1, *codes_YZ.shape)

@@ -17,7 +17,7 @@ from trainkit_segmentation.cases.naming import by_shared_names, name_cases
 from trainkit_segmentation.data.left_out import doubts_about_left_out, notes_on_left_out
 from trainkit_segmentation.data.meanings import proposed_channels, proposed_labels
 from trainkit_segmentation.files.images import read_header, readable_endings
-from trainkit_segmentation.spelling import Folders, composed, spelled_alike, stem_of
+from trainkit_segmentation.spelling import IGNORE, Folders, composed, spelled_alike, stem_of
 
 DATASET_JSON = "dataset.json"
 
@@ -107,20 +107,14 @@ def find(
     )
 
 
-def labels_in(folder: Path) -> tuple[Labels, tuple[int, ...]]:
-    """Return what ``dataset.json`` of a folder says label values mean, and the values of nnU-Net's label "ignore".
+def labels_in(folder: Path) -> Labels:
+    """Return what ``dataset.json`` of a folder says label values mean.
 
     Raises:
         DataError: The file is missing or cannot be interpreted.
     """
     path = folder / DATASET_JSON
-    content = dict(_read(path))
-    ignored: tuple[int, ...] = ()
-    if isinstance(named := content.get("labels"), dict) and "ignore" in named:
-        given = named["ignore"] if isinstance(named["ignore"], list) else [named["ignore"]]
-        ignored = tuple(_label_value(path, "ignore", each) for each in given)
-        content["labels"] = {name: value for name, value in named.items() if name != "ignore"}
-    return _labels(path, _values(path, content), None), ignored
+    return _labels(path, _values(path, _read(path)), None)
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -189,15 +183,13 @@ def _channels(path: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _values(path: Path, content: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-    """Return class -> label values, without the background. Only nnU-Net's regions have several values."""
+    """Return class, or "ignore" -> label values, without the background. Only nnU-Net's regions have several values."""
     named = _table(content, "labels")
     by_value = all(str(key).lstrip("-").isdigit() for key in named)
     pairs = [(name, value) for value, name in named.items()] if by_value else list(named.items())
     found: dict[str, tuple[int, ...]] = {}
     name_of: dict[tuple[int, ...], str] = {}
     for name, value in pairs:
-        if str(name) == "ignore":
-            raise DataError(f'{path}: nnU-Net\'s label "ignore" is not supported')
         values = tuple(_label_value(path, str(name), each) for each in (value if isinstance(value, list) else [value]))
         if not values:
             raise DataError(f'{path}: "{name}" has no label value: {value!r}')
@@ -228,6 +220,12 @@ def _label_value(path: Path, name: str, value: Any) -> int:
 
 
 def _labels(path: Path, values: Mapping[str, tuple[int, ...]], regions: Mapping[str, Sequence[int]] | None) -> Labels:
+    ignored = values.get(IGNORE, ())
+    values = {name: each for name, each in values.items() if name != IGNORE}
+    if not values:
+        raise DataError(f'{path}: there is no class beside the background and "{IGNORE}"')
+    if both := [name for name, each in values.items() if set(each) & set(ignored)]:
+        raise DataError(f'{path}: "{both[0]}" and "{IGNORE}" share the label values {list(ignored)}')
     declared = sorted({0} | {value for each in values.values() for value in each})
     alike: dict[tuple[int, ...], str] = {}
     for name, wanted in (regions or {}).items():
@@ -240,7 +238,7 @@ def _labels(path: Path, values: Mapping[str, tuple[int, ...]], regions: Mapping[
     classes = tuple(chosen)
     members = {value: tuple(k for k, name in enumerate(classes) if value in chosen[name]) for value in declared}
     exclusive = regions is None and all(len(each) == 1 for each in values.values())
-    return Labels(classes, exclusive, members)
+    return Labels(classes, exclusive, members, ignored)
 
 
 # ---- the list of cases ----------------------------------------------------------------------------------------------

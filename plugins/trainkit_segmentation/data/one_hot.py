@@ -27,6 +27,9 @@ def with_classes_in_channels(listing: CaseList) -> CaseList:
     if header is None or header.channels == 1:
         return listing
     classes = listing.labels.classes
+    if listing.labels.ignored:
+        problem = f"{header.path}: each channel of the label is the mask of a class, so no label value can be ignored"
+        return attrs.evolve(listing, problems=(*listing.problems, problem))
     first = header.channels - len(classes)
     if first not in (0, 1):
         problem = (

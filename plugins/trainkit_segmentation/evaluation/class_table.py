@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 
-IGNORE = "ignore"
-"""The name that a table gives to values whose voxels do not count."""
+from trainkit_segmentation.spelling import IGNORE
 
 
 def read_class_table(text: str) -> dict[str, tuple[int, ...]]:

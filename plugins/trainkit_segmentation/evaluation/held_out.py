@@ -31,12 +31,15 @@ def evaluate_held_out(held_out: Iterable[HeldOut], tolerance_mm: float, absent: 
         annotated = batch["annotated"][0].tolist() if "annotated" in batch else [True] * len(data.classes)
         each_found = data.masks(data.prediction(outputs, batch).cpu())
         each_true = data.masks(data.truth(case).cpu())
+        ignored = data.ignored(case)
+        ignored_XYZ = None if ignored is None else ignored.numpy()
         for name, is_known, found, true in zip(data.classes, annotated, each_found, each_true, strict=True):
             if is_known:
                 found_XYZ, true_XYZ = found.numpy(), true.numpy()
-                scores = mask_scores(found_XYZ, true_XYZ, spacing_mm, voxel_ml, tolerance_mm, absent)
+                counted_XYZ = found_XYZ if ignored_XYZ is None else found_XYZ & ~ignored_XYZ
+                scores = mask_scores(counted_XYZ, true_XYZ, spacing_mm, voxel_ml, tolerance_mm, absent, ignored_XYZ)
                 rows.append(as_row(case, name, scores))
-                masks.setdefault(name, []).append(held_out_mask(found_XYZ, true_XYZ, voxel_ml))
+                masks.setdefault(name, []).append(held_out_mask(found_XYZ, true_XYZ, voxel_ml, ignored_XYZ))
     rows.sort(key=lambda row: str(row["case"]))
     classes = {name: class_summary(row for row in rows if row["class"] == name) for name in masks}
     choices = {name: choose(cases) for name, cases in masks.items()}

@@ -36,7 +36,13 @@ class MaskScores(NamedTuple):
 
 
 def mask_scores(
-    found_XYZ: Mask, true_XYZ: Mask, spacing_mm: Spacing, voxel_ml: float, tolerance_mm: float, absent: Absent
+    found_XYZ: Mask,
+    true_XYZ: Mask,
+    spacing_mm: Spacing,
+    voxel_ml: float,
+    tolerance_mm: float,
+    absent: Absent,
+    ignored_XYZ: Mask | None = None,
 ) -> MaskScores:
     """Return the scores of a mask.
 
@@ -47,12 +53,13 @@ def mask_scores(
         voxel_ml: Volume of a voxel.
         tolerance_mm: Distance up to which surfaces agree.
         absent: How a class counts that is missing from truth or prediction.
+        ignored_XYZ: Voxels that do not count, which neither mask has; None: all count.
     """
     found, true = int(np.count_nonzero(found_XYZ)), int(np.count_nonzero(true_XYZ))
     volumes = true * voxel_ml, found * voxel_ml
     if found and true:
         both = int(np.count_nonzero(found_XYZ & true_XYZ))
-        hd95_mm, agreement = surface_scores(found_XYZ, true_XYZ, spacing_mm, tolerance_mm)
+        hd95_mm, agreement = surface_scores(found_XYZ, true_XYZ, spacing_mm, tolerance_mm, ignored_XYZ)
         return MaskScores(2 * both / (found + true), hd95_mm, agreement, *volumes)
     if found or true:
         diagonal_mm = math.hypot(*(n * mm for n, mm in zip(true_XYZ.shape, spacing_mm, strict=True)))

@@ -13,7 +13,8 @@ from trainkit_segmentation.cases.labels import Labels
 from trainkit_segmentation.data.facts import SegmentationFacts
 from trainkit_segmentation.data.kind import SegmentationData
 from trainkit_segmentation.data.msd_live import DATASET_JSON, labels_in
-from trainkit_segmentation.evaluation.class_table import IGNORE, read_class_table
+from trainkit_segmentation.evaluation.class_table import read_class_table
+from trainkit_segmentation.spelling import IGNORE
 
 
 @attrs.frozen
@@ -59,25 +60,25 @@ def meaning_of_values(table: str | None, data: Data | None, facts: Mapping[str, 
         values = {
             name: tuple(value for value, of in known.label_values.items() if name in of) for name in known.classes
         }
-        return Meaning(values, (), frozenset({0, *known.label_values}), "the checkpoint")
+        declared = frozenset({0, *known.label_values, *known.ignored_values})
+        return Meaning(values, known.ignored_values, declared, "the checkpoint")
     if data is not None:
         if not isinstance(data, SegmentationData):
             raise RecipeError(f"{type(data).__name__} has no masks that could be compared")
         return _of_labels(data.cases().labels, "the recipe's data")
     for folder in (truth, truth.parent):
         if (folder / DATASET_JSON).is_file():
-            labels, ignored = labels_in(folder)
-            return _of_labels(labels, str(folder / DATASET_JSON), ignored)
+            return _of_labels(labels_in(folder), str(folder / DATASET_JSON))
     raise RecipeError(
         f"nothing says what the label values mean: there is no {DATASET_JSON} in {truth} or above it; add "
         '--classes "liver=1, tumour=2", --run RUN or --recipe RECIPE'
     )
 
 
-def _of_labels(labels: Labels, source: str, ignored: tuple[int, ...] = ()) -> Meaning:
+def _of_labels(labels: Labels, source: str) -> Meaning:
     values = {
         name: tuple(value for value, of in labels.members.items() if k in of) for k, name in enumerate(labels.classes)
     }
     if not values:
         raise DataError(f"{source} names no class")
-    return Meaning(values, ignored, frozenset({0, *labels.members}), source)
+    return Meaning(values, labels.ignored, frozenset({0, *labels.members, *labels.ignored}), source)

@@ -44,12 +44,14 @@ class HeldOutMask(NamedTuple):
 
     Attributes:
         voxels_P: Number of voxels of each predicted part.
+        counted_P: Number of these that are not ignored.
         overlap_P: Number of these that are in the truth.
         true: Number of voxels in the truth.
         voxel_ml: Volume of a voxel.
     """
 
     voxels_P: NDArray[np.int64]
+    counted_P: NDArray[np.int64]
     overlap_P: NDArray[np.int64]
     true: int
     voxel_ml: float
@@ -59,7 +61,7 @@ class HeldOutMask(NamedTuple):
         kept_P = self.voxels_P * self.voxel_ml >= removal.smallest_ml
         if removal.keep_largest and len(kept_P):
             kept_P &= np.arange(len(kept_P)) == self.voxels_P.argmax()
-        both, found = int(self.overlap_P[kept_P].sum()), int(self.voxels_P[kept_P].sum())
+        both, found = int(self.overlap_P[kept_P].sum()), int(self.counted_P[kept_P].sum())
         return 2 * both / (found + self.true) if found + self.true else 1.0
 
 
@@ -77,16 +79,24 @@ class Choice(NamedTuple):
     after: float
 
 
-def held_out_mask(found_XYZ: Mask, true_XYZ: Mask, voxel_ml: float) -> HeldOutMask:
-    """Return what `choose` has to know of a case."""
+def held_out_mask(found_XYZ: Mask, true_XYZ: Mask, voxel_ml: float, ignored_XYZ: Mask | None = None) -> HeldOutMask:
+    """Return what `choose` has to know of a case.
+
+    Args:
+        found_XYZ: The whole prediction: what is a part of it does not depend on what was annotated.
+        true_XYZ: The truth, without ignored voxels.
+        voxel_ml: Volume of a voxel.
+        ignored_XYZ: Voxels that do not count; None: all count.
+    """
     boxes = find_objects(found_XYZ.view(np.uint8))
     box = boxes[0] if boxes else (slice(0, 0),) * 3
     parts_XYZ, number = label(found_XYZ[box], generate_binary_structure(3, 3))
-    voxels, overlap = (
+    counted = parts_XYZ if ignored_XYZ is None else parts_XYZ[~ignored_XYZ[box]]
+    voxels, counted, overlap = (
         np.bincount(each.ravel(), minlength=number + 1)[1:].astype(np.int64)
-        for each in (parts_XYZ, parts_XYZ[true_XYZ[box]])
+        for each in (parts_XYZ, counted, parts_XYZ[true_XYZ[box]])
     )
-    return HeldOutMask(voxels, overlap, int(np.count_nonzero(true_XYZ)), voxel_ml)
+    return HeldOutMask(voxels, counted, overlap, int(np.count_nonzero(true_XYZ)), voxel_ml)
 
 
 def choose(cases: Sequence[HeldOutMask]) -> Choice:

@@ -91,7 +91,7 @@ class LiveSegmentationEvaluator:
             if ignored_XYZ is not None:
                 found_XYZ, true_XYZ = found_XYZ & ~ignored_XYZ, true_XYZ & ~ignored_XYZ
             scores = mask_scores(
-                found_XYZ, true_XYZ, header.spacing_mm, voxel_ml, settings.tolerance_mm, settings.absent
+                found_XYZ, true_XYZ, header.spacing_mm, voxel_ml, settings.tolerance_mm, settings.absent, ignored_XYZ
             )
             yield as_row(name, each, scores)
 

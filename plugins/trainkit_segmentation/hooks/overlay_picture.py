@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _OPACITY = 0.45
+_IGNORED = (0.75, 0.75, 0.75)
 _MOST_NAMED = 12  # classes in the legend
 
 
@@ -25,6 +26,7 @@ class Plane(NamedTuple):
         true_KHW: True mask of each class.
         aspect: Height of a voxel over its width.
         grey: Values of the image for black and white.
+        ignored_HW: Where voxels are ignored; None: nowhere.
     """
 
     title: str
@@ -33,6 +35,7 @@ class Plane(NamedTuple):
     true_KHW: NDArray[np.bool_]
     aspect: float
     grey: tuple[float, float]
+    ignored_HW: NDArray[np.bool_] | None = None
 
 
 def draw(
@@ -65,6 +68,9 @@ def draw(
             ax = axes[row][column]
             ax.imshow(plane.image_HW, cmap="gray", vmin=plane.grey[0], vmax=plane.grey[1], aspect=plane.aspect)
             ax.imshow(_coloured(masks_KHW, colours_KC), aspect=plane.aspect, interpolation="nearest")
+            if plane.ignored_HW is not None:
+                veil_HW4 = plane.ignored_HW[..., None] * np.array([*_IGNORED, _OPACITY])
+                ax.imshow(veil_HW4, aspect=plane.aspect, interpolation="nearest")
             ax.set_xticks([])
             ax.set_yticks([])
             if row == 0:
@@ -79,6 +85,8 @@ def draw(
     ][:_MOST_NAMED]
     if len(classes) > _MOST_NAMED:
         named.append(Patch(color="none", label=f"and {len(classes) - _MOST_NAMED} more"))
+    if any(plane.ignored_HW is not None for plane in planes):
+        named.append(Patch(color=(*_IGNORED, _OPACITY), label="ignored"))
     figure.legend(handles=named, loc="outside lower center", ncols=min(3, len(named)), fontsize=9, frameon=False)
     canvas.draw()
     return np.array(canvas.buffer_rgba(), dtype=np.uint8)[:, :, :3]

@@ -94,10 +94,12 @@ class LiveOverlays(Live):
         assert state.batch is not None
         assert state.outputs is not None
         found_LXYZ = data.prediction(state.outputs, state.batch).cpu()
+        ignored_XYZ = data.ignored(case)
+        counted_LXYZ = found_LXYZ if ignored_XYZ is None else found_LXYZ.masked_fill(ignored_XYZ, 0)
         image_XYZ, black, white = _shades(state.batch["image"][0, self._channel])
         # Resampled like scores: cropped voxels become background, channel 0, so the other channel is lowest there.
         image_1XYZ = data.to_original(torch.stack([torch.zeros_like(image_XYZ), image_XYZ]), case)[1:]
-        dice_K = dice(counts(found_LXYZ, true_LXYZ, len(data.classes), data.exclusive)).tolist()
+        dice_K = dice(counts(counted_LXYZ, true_LXYZ, len(data.classes), data.exclusive)).tolist()
 
         affine = np.asarray(data.affine(case))
         turn = orientations.io_orientation(affine)  # type: ignore[no-untyped-call]
@@ -108,6 +110,8 @@ class LiveOverlays(Live):
             return torch.from_numpy(np.stack([apply(each, turn) for each in array_LXYZ.cpu().numpy()]))
 
         image_1XYZ, found_LXYZ, true_LXYZ = turned(image_1XYZ), turned(found_LXYZ), turned(true_LXYZ)
+        if ignored_XYZ is not None:
+            ignored_XYZ = turned(ignored_XYZ[None])[0]
         inside_XYZ = (true_LXYZ > 0).any(0)
         flat = [axis for axis in range(3) if inside_XYZ.shape[axis] == 1]
         planes = []
@@ -125,6 +129,7 @@ class LiveOverlays(Live):
                     true_KHW=np.stack([*map(_as_seen, data.masks(true_LXYZ.select(across + 1, index)))]),
                     aspect=float(spacing[up] / spacing[right]),
                     grey=(black, white),
+                    ignored_HW=None if ignored_XYZ is None else _as_seen(ignored_XYZ.select(across, index)),
                 )
             )
         annotated_K = state.batch["annotated"][0].tolist() if "annotated" in state.batch else None

@@ -5,7 +5,7 @@ Shapes: B = patches of a batch, H = heads, K = scores, L = 1 or classes, X, Y, Z
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import reduce
 from itertools import takewhile
 from typing import NamedTuple
@@ -35,7 +35,8 @@ class HeadSums(NamedTuple):
 class SupervisedLoss:
     """The weighted mean of a loss over ``logits``, ``logits_1``, …; labels are taken at each head's own size.
 
-    Classes that were not annotated in a patch (``batch["annotated"]``, (B, K)) do not count there.
+    Classes that were not annotated in a patch (``batch["annotated"]``, (B, K)) do not count there, and ignored voxels
+    (``batch["ignored"]``, (B, 1, X, Y, Z)) do not count at all: a patch has the loss of its other voxels, or 0.
 
     Args:
         of_one_head: (logits, label) -> scalar, the mean over patches.
@@ -55,13 +56,13 @@ class SupervisedLoss:
 
     def __call__(self, outputs: Outputs, batch: Batch, model: nn.Module) -> Tensor:
         """Return the loss of a batch, a scalar."""
-        annotated_BK = batch.get("annotated")
-        if annotated_BK is None:
-            return self._mean([self._of_one_head(logits, label) for logits, label in _heads(outputs, batch["label"])])
+        if _all_counts(batch):
+            return self._mean([self._of_one_head(head.logits, head.label) for head in _heads(outputs, batch)])
         losses = []
-        for logits, label in _heads(outputs, batch["label"]):
-            parts = annotated_parts(logits, label, annotated_BK, self._exclusive)
-            losses.append(_sum(part.share * self._of_one_head(part.logits, part.label) for part in parts))
+        for head in _heads(outputs, batch):
+            parts = list(head.parts(self._exclusive))
+            nothing = [head.logits[:0].sum()] * (not parts)
+            losses.append(_sum([part.share * self._of_one_head(part.logits, part.label) for part in parts] + nothing))
         return self._mean(losses)
 
     def _mean(self, losses: Sequence[Tensor]) -> Tensor:
@@ -98,24 +99,23 @@ class SummedSupervisedLoss(SupervisedLoss):
 
     def __call__(self, outputs: Outputs, batch: Batch, model: nn.Module) -> Tensor:
         """Return the loss of a step of one batch, a scalar."""
-        if "annotated" in batch:  # the loss of all patches together is not the mean of the losses of some
+        if not _all_counts(batch):  # the loss of all patches together is not the mean of the losses of some
             return self.value(self.sums(outputs, batch, model))
         return super().__call__(outputs, batch, model)
 
     def sums(self, outputs: Outputs, batch: Batch, model: nn.Module) -> Tensor:
-        """Return the sums of each head, (H, 2, S); with ``batch["annotated"]`` (H, 3, S), see `_sums_of_annotated`."""
-        annotated_BK = batch.get("annotated")
-        heads = _heads(outputs, batch["label"])
-        if annotated_BK is None:
-            return torch.stack([self._head_sums.sums(logits, label) for logits, label in heads])
-        return torch.stack([self._sums_of_annotated(logits, label, annotated_BK) for logits, label in heads])
+        """Return the sums of each head, (H, 2, S); where something does not count (H, 3, S), see `_sums_of_counted`."""
+        heads = _heads(outputs, batch)
+        if _all_counts(batch):
+            return torch.stack([self._head_sums.sums(head.logits, head.label) for head in heads])
+        return torch.stack([self._sums_of_counted(head) for head in heads])
 
-    def _sums_of_annotated(self, logits: Tensor, label: Tensor, annotated_BK: Tensor) -> Tensor:
-        """Return sums with a column for every class, to which only patches add in which the class was annotated.
+    def _sums_of_counted(self, head: _Head) -> Tensor:
+        """Return sums with a column for every class, to which only patches add in which the class counts.
 
         The third row has the number of patches that added to a column.
         """
-        num_classes, first = annotated_BK.shape[1], self._head_sums.first
+        num_classes, first = head.logits.shape[1] - self._exclusive, self._head_sums.first
 
         def widened(part: Part) -> Tensor:
             narrow_2S = self._head_sums.sums(part.logits, part.label)
@@ -126,13 +126,19 @@ class SummedSupervisedLoss(SupervisedLoss):
             at += range(first + num_classes, wide_3S.shape[1])
             return wide_3S.index_copy(1, torch.tensor(at, device=wide_3S.device), narrow_3S)
 
-        return _sum(widened(part) for part in annotated_parts(logits, label, annotated_BK, self._exclusive))
+        nothing = Part(0.0, head.logits[:0], head.label[:0], tuple(range(num_classes)))
+        return _sum(widened(part) for part in (nothing, *head.parts(self._exclusive)))
 
     def value(self, sums: Tensor) -> Tensor:
         """Return the loss, a scalar, of sums (H, …) that were added up over batches."""
+        return self._mean([self._value_of_head(each) for each in sums])
+
+    def _value_of_head(self, sums: Tensor) -> Tensor:
+        if len(sums) == 2:
+            return self._head_sums.value(sums)
         # Classes that were annotated in no patch have no part in the mean over classes.
-        counted = [each[:2, each[2] > 0] if len(each) == 3 else each for each in sums]
-        return self._mean([self._head_sums.value(each) for each in counted])
+        counts_S = sums[2] > 0
+        return self._head_sums.value(sums[:2, counts_S]) if counts_S.any() else sums[:2].sum()
 
 
 def _sum(tensors: Iterable[Tensor]) -> Tensor:
@@ -140,10 +146,34 @@ def _sum(tensors: Iterable[Tensor]) -> Tensor:
     return reduce(torch.add, tensors)
 
 
-def _heads(outputs: Outputs, label_BLXYZ: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """Return the scores of each head, with the label at their size."""
+class _Head(NamedTuple):
+    """The scores of a head, with everything else at their size."""
+
+    logits: Tensor
+    label: Tensor
+    annotated: Tensor | None
+    ignored: Tensor | None
+
+    def parts(self, exclusive: bool) -> Iterator[Part]:
+        return annotated_parts(self.logits, self.label, self.annotated, self.ignored, exclusive)
+
+
+def _all_counts(batch: Batch) -> bool:
+    return "annotated" not in batch and "ignored" not in batch
+
+
+def _heads(outputs: Outputs, batch: Batch) -> list[_Head]:
     names = ["logits", *takewhile(outputs.__contains__, (f"logits_{i}" for i in range(1, len(outputs))))]
-    return [(outputs[name], _at_size(label_BLXYZ, outputs[name])) for name in names]
+    annotated, ignored = batch.get("annotated"), batch.get("ignored")
+    return [
+        _Head(
+            outputs[name],
+            _at_size(batch["label"], outputs[name]),
+            annotated,
+            None if ignored is None else _at_size(ignored, outputs[name]),
+        )
+        for name in names
+    ]
 
 
 def _at_size(label_BLXYZ: Tensor, logits_BKXYZ: Tensor) -> Tensor:

@@ -25,8 +25,7 @@ class LiveDice:
     def update(self, outputs: Outputs, batch: Batch) -> None:
         """Take in a case."""
         data = self._data
-        found = data.prediction(outputs, batch)
-        true = data.truth(batch["case"]).to(found.device)
+        found, true = data.compared(outputs, batch)
         counts_K3 = counts(found, true, len(data.classes), data.exclusive)
         self._scores.add(batch, dice(counts_K3), counts_K3[:, 2] > 0)
         volume_ml = voxel_volume_ml(data.affine(batch["case"]))

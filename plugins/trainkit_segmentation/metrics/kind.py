@@ -14,7 +14,8 @@ class SegmentationMetric(Metric):
 
     Whole volumes are compared on the voxel grid of a case's own files. A case in which neither truth nor prediction has
     a class is left out of the mean of that class. A class that is in the truth of no case has no value and is left out
-    of the mean over classes; if there is none left, there is no value at all. What is left out is logged.
+    of the mean over classes; if there is none left, there is no value at all. What is left out is logged. Ignored
+    voxels count as if neither had them; the edge of what counts is no surface.
     """
 
     accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]

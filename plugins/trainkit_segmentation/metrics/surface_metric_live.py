@@ -9,7 +9,6 @@ import torch
 from trainkit import Batch, Outputs, State
 from trainkit_segmentation.data.kind_live import LiveSegmentation
 from trainkit_segmentation.metrics.case_scores import CaseScores
-from trainkit_segmentation.metrics.surfaces import Mask, Spacing
 
 
 class LiveSurfaceMetric:
@@ -17,7 +16,7 @@ class LiveSurfaceMetric:
 
     Args:
         name: Name of its mean over classes.
-        measure: (found, true, spacing in mm) -> value, for the masks (X, Y, Z) of one class.
+        measure: (found, true, spacing in mm, ignored_XYZ=…) -> value, for the masks (X, Y, Z) of one class.
         data: The data that the cases come from.
         every_epochs: It is measured after every so many epochs, and after the last.
         column: Name of its column in the table of cases.
@@ -26,7 +25,7 @@ class LiveSurfaceMetric:
     def __init__(
         self,
         name: str,
-        measure: Callable[[Mask, Mask, Spacing], float],
+        measure: Callable[..., float],
         data: LiveSegmentation,
         every_epochs: int,
         column: str,
@@ -47,11 +46,12 @@ class LiveSurfaceMetric:
         """Take in a case."""
         if self._due:
             case, data = batch["case"], self._data
-            each_found = data.masks(data.prediction(outputs, batch).cpu())
-            each_true = list(data.masks(data.truth(case).cpu()))
-            spacing_mm = data.spacing_mm(case)
+            found_LXYZ, true_LXYZ = data.compared(outputs, batch)
+            each_found, each_true = data.masks(found_LXYZ.cpu()), list(data.masks(true_LXYZ.cpu()))
+            spacing_mm, ignored = data.spacing_mm(case), data.ignored(case)
+            ignored_XYZ = None if ignored is None else ignored.numpy()
             scores = [
-                self._measure(found_XYZ.numpy(), true_XYZ.numpy(), spacing_mm)
+                self._measure(found_XYZ.numpy(), true_XYZ.numpy(), spacing_mm, ignored_XYZ=ignored_XYZ)
                 for found_XYZ, true_XYZ in zip(each_found, each_true, strict=True)
             ]
             in_truth_K = torch.stack([true_XYZ.any() for true_XYZ in each_true])

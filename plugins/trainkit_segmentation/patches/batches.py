@@ -33,6 +33,7 @@ class PatchBatches:
         context: Seed, rank and world.
         entries: Index and preprocessed file of each training case.
         annotated: Index -> whether each class was annotated (1, K); None: all were.
+        may_ignore: Whether cases may have ignored voxels.
     """
 
     def __init__(
@@ -41,9 +42,10 @@ class PatchBatches:
         context: Context,
         entries: list[tuple[int, Path]],
         annotated: Mapping[int, Tensor] | None = None,
+        may_ignore: bool = False,
     ) -> None:
         self._seed, self._rank, self._world = context.seed, context.rank, context.world
-        self._entries, self._annotated = entries, annotated
+        self._entries, self._annotated, self._may_ignore = entries, annotated, may_ignore
         self._batch_size, self._size = settings.batch_size, settings.patch_size
         self._foreground_probability, self._augmentation = settings.foreground_probability, settings.augmentation
         self._is_share = settings.foreground_sampling == "share"
@@ -72,9 +74,11 @@ class PatchBatches:
                 codes[b, 0],
             )
         label = codes
-        if "class_table" in cases[0].tensors:
+        if "class_table" in cases[0].tensors or self._may_ignore:
             label = torch.stack([case.label(codes[b, 0]) for b, case in enumerate(cases)])
         batch = {"index": torch.tensor([number for number, _ in chosen]), "image": image, "label": label}
+        if self._may_ignore:
+            batch["ignored"] = torch.stack([case.ignored(codes[b]) for b, case in enumerate(cases)])
         if self._annotated is not None:
             batch["annotated"] = torch.cat([self._annotated[number] for number, _ in chosen])
         return batch

@@ -18,11 +18,13 @@ def choose_start(
     """Choose the position of a patch.
 
     Args:
-        tensors: ``label_codes`` (X, Y, Z), ``places`` and ``place_counts`` of a case.
+        tensors: ``label_codes`` (X, Y, Z), ``places`` and ``place_counts`` of a case, and ``counted_places`` if some of
+            its voxels are ignored.
         size: Voxels of the patch.
         foreground_probability: Probability that the patch is centred on a voxel of a class. The class is drawn
-            uniformly from those that the case has, and the voxel uniformly from the class. A patch is shifted to stay
-            inside the volume if the volume is large enough.
+            uniformly from those that the case has, and the voxel uniformly from the class. Other patches are placed
+            uniformly, or centred on any voxel that is not ignored, if some are. A patch is shifted to stay inside the
+            volume if the volume is large enough.
         rng: The same number of values is drawn for every case.
 
     Returns:
@@ -32,9 +34,14 @@ def choose_start(
     foreground, which, voxel, *anywhere = rng.random(6)
     counts = tensors["place_counts"].numpy()
     present = np.flatnonzero(counts)
+    counted = tensors.get("counted_places")
+    place = None
     if foreground < foreground_probability and len(present):
         k = present[int(which * len(present))]
         place = int(tensors["places"][int(counts[:k].sum()) + int(voxel * counts[k])])
+    elif counted is not None and len(counted):
+        place = int(counted[int(voxel * len(counted))])
+    if place is not None:
         wanted = [int(centre) - n // 2 for centre, n in zip(np.unravel_index(place, shape), size, strict=True)]
     else:
         wanted = [int(u * (full - n + 1)) for u, full, n in zip(anywhere, shape, size, strict=True)]

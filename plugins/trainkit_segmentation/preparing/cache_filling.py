@@ -203,6 +203,7 @@ def entry_key(content: str, labels: Labels, settings: Preprocessing) -> str:
             "content": content,
             "preprocessing": attrs.asdict(cast(Any, settings)),
             "labels": [len(labels.classes), labels.exclusive, sorted(labels.members.items())],
+            "ignored": sorted(labels.ignored),
         }
     )
 

@@ -7,10 +7,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from trainkit import DataError, some_of
-from trainkit_segmentation.cases.labels import target
+from trainkit_segmentation.cases.labels import ignored_voxels, target
 from trainkit_segmentation.preparing.cache_live import read_entry
 from trainkit_segmentation.preparing.grid import Grid
 
@@ -35,6 +37,7 @@ class OpenCase(NamedTuple):
         tensors: The arrays of `preprocessing_live.Prepared`, by name.
         grid: Position of the preprocessed grid in the case's own grid.
         own_voxels: For each class, its number of voxels on the case's own grid.
+        own_ignored: Number of ignored voxels on the case's own grid.
         ranges: Lowest and highest intensity of each channel, as read from the files.
         label_off: How far a label value was off a whole number at most, before it was rounded.
     """
@@ -42,12 +45,19 @@ class OpenCase(NamedTuple):
     tensors: Mapping[str, Tensor]
     grid: Grid
     own_voxels: tuple[int, ...]
+    own_ignored: int
     ranges: tuple[tuple[float, float], ...]
     label_off: float
 
     def label(self, label_codes_XYZ: Tensor) -> Tensor:
         """Return the `target` of label codes of this case, or of a part of it."""
-        return target(label_codes_XYZ, self.tensors.get("class_table"))
+        return target(label_codes_XYZ, self.tensors.get("class_table"), len(self.own_voxels))
+
+    def ignored(self, label_codes: Tensor) -> Tensor:
+        """Return where label codes of this case, of any shape, say that a voxel does not count."""
+        table = self.tensors.get("class_table")
+        found = ignored_voxels(label_codes.numpy(), None if table is None else table.numpy(), len(self.own_voxels))
+        return torch.from_numpy(np.asarray(found))
 
 
 @lru_cache(maxsize=_MOST)
@@ -64,6 +74,7 @@ def open_case(path: Path) -> OpenCase:
         if len(sizes) > 1 or int(tensors["place_counts"].sum()) != len(tensors["places"]):
             raise ValueError("its arrays do not fit each other")
         ranges = tuple((low, high) for low, high in about["ranges"])
-        return OpenCase(tensors, grid, tuple(about["own_voxels"]), ranges, float(about["label_off"]))
+        own_voxels, own_ignored = tuple(about["own_voxels"]), int(about["own_ignored"])
+        return OpenCase(tensors, grid, own_voxels, own_ignored, ranges, float(about["label_off"]))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: this entry of the cache is damaged ({error}); delete it and start again") from error

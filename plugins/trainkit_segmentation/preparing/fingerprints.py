@@ -65,6 +65,7 @@ def look_at_each(
                 "content": content_digest(case, store),
                 "nan_as_zero": nan_as_zero,
                 "labels": [len(labels.classes), labels.exclusive, sorted(labels.members.items())],
+                "ignored": sorted(labels.ignored),
             }
         )
         store.use([key])
@@ -102,7 +103,7 @@ def _seen(volume: Volume, num_classes: int) -> tuple[dict[str, Array], dict[str,
         "grid": Grid(own.own_shape, own.affine, own.axes, own.flipped, box, own.shape).to_json(),
         "own_voxels": voxels_of_classes(volume, num_classes),
     }
-    return {"quantiles": np.ascontiguousarray(quantiles_of_foreground(volume))}, about
+    return {"quantiles": np.ascontiguousarray(quantiles_of_foreground(volume, num_classes))}, about
 
 
 @cache

@@ -24,10 +24,13 @@ Intensities = tuple[float, float, float, float]
 """Lower and upper percentile, mean, and standard deviation."""
 
 
-def quantiles_of_foreground(volume: Volume) -> Array:
+def quantiles_of_foreground(volume: Volume, num_classes: int) -> Array:
     """Return quantiles of the voxels that belong to a class, (C, M) float32; (C, 0) if there are none."""
     codes_XYZ, table = volume.label_codes_XYZ, volume.class_table
-    is_class = codes_XYZ > 0 if table is None else np.asarray(table.any(axis=1))[codes_XYZ]
+    if table is None:
+        is_class = (codes_XYZ > 0) & (codes_XYZ <= num_classes)
+    else:
+        is_class = np.asarray(table[:, :num_classes].any(axis=1))[codes_XYZ]
     inside = volume.image_CXYZ[:, is_class]
     if not inside.size:
         return np.zeros((len(inside), 0), np.float32)

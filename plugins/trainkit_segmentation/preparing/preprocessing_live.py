@@ -14,7 +14,7 @@ import torch
 
 from trainkit import DataError, bytes_in_words, free_host_memory, shape_in_words
 from trainkit_segmentation.cases.case import Volume
-from trainkit_segmentation.cases.labels import voxels_of_class
+from trainkit_segmentation.cases.labels import ignored_voxels, voxels_of_class
 from trainkit_segmentation.files.header import Array
 from trainkit_segmentation.preparing.cubic import stretch_cubic
 from trainkit_segmentation.preparing.foreground import normalise_by_foreground
@@ -37,8 +37,10 @@ class Prepared:
         class_table: (codes, K) uint8; None where classes exclude each other.
         places: int32, voxels of class 0, then of class 1, …, as positions in the flattened ``label_codes_XYZ``.
         place_counts: int64 (K,), number of voxels of each class in ``places``.
+        counted_places: int32, voxels that are not ignored, in the same form; None if none is ignored.
         grid: Position of the grid in the case's own.
         own_voxels: For each class, its number of voxels on the case's own grid.
+        own_ignored: Number of ignored voxels on the case's own grid.
         ranges: Lowest and highest intensity of each channel, as read.
         label_off: How far a label value was off a whole number at most, before it was rounded.
     """
@@ -49,8 +51,10 @@ class Prepared:
     class_table: Array | None
     places: Array
     place_counts: Array
+    counted_places: Array | None
     grid: Grid
     own_voxels: tuple[int, ...]
+    own_ignored: int
     ranges: tuple[tuple[float, float], ...]
     label_off: float
 
@@ -73,8 +77,10 @@ def prepare(volume: Volume, settings: Preprocessing, num_classes: int) -> Prepar
         class_table=volume.class_table,
         places=np.concatenate([np.zeros(0, np.int32), *places]),
         place_counts=np.array([len(each) for each in places], dtype=np.int64),
+        counted_places=counted_places(label_codes_XYZ, volume.class_table, num_classes),
         grid=grid,
         own_voxels=voxels_of_classes(volume, num_classes),
+        own_ignored=int(ignored_voxels(volume.label_codes_XYZ, volume.class_table, num_classes).sum()),
         ranges=ranges,
         label_off=volume.label_off,
     )
@@ -148,11 +154,21 @@ def places_of_classes(label_codes_XYZ: Array, class_table: Array | None, num_cla
     """Return for each class the positions of its voxels; of many voxels, an evenly spread selection."""
     found = []
     for k in range(num_classes):
-        places = np.flatnonzero(voxels_of_class(label_codes_XYZ, class_table, k))
-        if len(places) > _MOST_PLACES:
-            places = places[np.linspace(0, len(places) - 1, _MOST_PLACES).astype(np.int64)]
-        found.append(places.astype(np.int32))
+        found.append(_some_places(voxels_of_class(label_codes_XYZ, class_table, k)))
     return found
+
+
+def counted_places(label_codes_XYZ: Array, class_table: Array | None, num_classes: int) -> Array | None:
+    """Return the positions of voxels that are not ignored, of many an evenly spread selection; None: no one is."""
+    ignored_XYZ = ignored_voxels(label_codes_XYZ, class_table, num_classes)
+    return _some_places(~ignored_XYZ) if ignored_XYZ.any() else None
+
+
+def _some_places(inside_XYZ: Array) -> Array:
+    places = np.flatnonzero(inside_XYZ)
+    if len(places) > _MOST_PLACES:
+        places = places[np.linspace(0, len(places) - 1, _MOST_PLACES).astype(np.int64)]
+    return places.astype(np.int32)
 
 
 def _check_memory(grid: Grid, channels: int) -> None:
@@ -169,8 +185,8 @@ def voxels_of_classes(volume: Volume, num_classes: int) -> tuple[int, ...]:
     table = volume.class_table
     numbers = np.bincount(volume.label_codes_XYZ.ravel(), minlength=num_classes + 1 if table is None else len(table))
     if table is None:
-        return tuple(int(number) for number in numbers[1:])
-    return tuple(int(number) for number in numbers @ table.astype(np.int64))
+        return tuple(int(number) for number in numbers[1 : num_classes + 1])
+    return tuple(int(number) for number in numbers @ table[:, :num_classes].astype(np.int64))
 
 
 def to_tensors(prepared: Prepared) -> tuple[dict[str, Array], dict[str, Any]]:
@@ -182,10 +198,12 @@ def to_tensors(prepared: Prepared) -> tuple[dict[str, Array], dict[str, Any]]:
         "class_table": prepared.class_table,
         "places": prepared.places,
         "place_counts": prepared.place_counts,
+        "counted_places": prepared.counted_places,
     }
     about: dict[str, Any] = {
         "grid": prepared.grid.to_json(),
         "own_voxels": prepared.own_voxels,
+        "own_ignored": prepared.own_ignored,
         "ranges": prepared.ranges,
     }
     about["label_off"] = prepared.label_off

@@ -1,0 +1,59 @@
+"""Applies the setting that says which label values mark voxels that do not count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+
+import attrs
+
+from trainkit import DataError, some_of
+from trainkit_segmentation.cases.case import CaseList
+from trainkit_segmentation.preparing.cached_cases import OpenCase
+
+
+def with_ignored_values(listing: CaseList, values: Sequence[int]) -> CaseList:
+    """Return a list of cases in which voxels of some label values do not count.
+
+    Args:
+        listing: The cases, with the classes that are trained.
+        values: The label values, beside those that the data set itself declares to be ignored.
+
+    Raises:
+        DataError: A value is that of a class, or labels have no values.
+    """
+    labels = listing.labels
+    if not values:
+        return listing
+    if not labels.members or any(getattr(case, "class_channels", ()) for case in listing.cases):
+        raise DataError(
+            f"data.ignored_values: {listing.source} has a mask for each class, so there are no label values to ignore"
+        )
+    for value in values:
+        if of := [labels.classes[k] for k in labels.members.get(value, ())]:
+            rest = ", ".join(f'"{name}"' for name in labels.classes if name not in of)
+            hint = f": to ignore its voxels, train without it: data.classes = [{rest}]" if rest else ""
+            raise DataError(f"data.ignored_values: the label value {value} is {some_of(of)}{hint}")
+    ignored = tuple(sorted({*labels.ignored, *values}))
+    members = {value: of for value, of in labels.members.items() if value not in ignored}
+    return attrs.evolve(listing, labels=attrs.evolve(labels, members=members, ignored=ignored))
+
+
+def ignored_in_words(cases: Mapping[str, OpenCase]) -> str | None:
+    """Return a sentence on how much is ignored; None: nothing is."""
+    some = {name: case for name, case in cases.items() if case.own_ignored}
+    if not some:
+        return None
+    share = sum(case.own_ignored for case in some.values()) / sum(_voxels(case) for case in cases.values())
+    return f"ignored: {share:.3%} of all voxels, in {len(some)} of {len(cases)} cases; they count nowhere"
+
+
+def doubts_about_ignored(cases: Mapping[str, OpenCase]) -> Iterator[str]:
+    """Yield which cases have nothing but ignored voxels."""
+    if whole := sorted(name for name, case in cases.items() if case.own_ignored == _voxels(case)):
+        have = "case has" if len(whole) == 1 else "cases have"
+        yield f"{len(whole)} {have} nothing but ignored voxels, and so nothing can be learned there: {some_of(whole)}"
+
+
+def _voxels(case: OpenCase) -> int:
+    x, y, z = case.grid.own_shape
+    return x * y * z
