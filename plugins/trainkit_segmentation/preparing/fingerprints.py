@@ -54,6 +54,7 @@ def look_at_each(
         store: The cache.
         workers: How many cases are looked at at once, if more than a few.
     """
+    code = [code_of_reading(), _code()]  # before there are threads: two that parse at once confuse Python 3.11
 
     def one(case: Case) -> Fingerprint:
         def make() -> tuple[Mapping[str, Array], Mapping[str, Any]]:
@@ -61,7 +62,7 @@ def look_at_each(
 
         key = digest_of(
             {
-                "code": [code_of_reading(), _code()],
+                "code": code,
                 "content": content_digest(case, store),
                 "nan_as_zero": nan_as_zero,
                 "labels": [len(labels.classes), labels.exclusive, sorted(labels.members.items())],
