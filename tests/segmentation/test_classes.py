@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import attrs
 import nibabel
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from trainkit_segmentation.data.chosen_classes import doubts_about_sources
 from trainkit_segmentation.data.kind_live import LiveSegmentation
 from trainkit_segmentation.data.msd import MSD
 from trainkit_segmentation.data.synthetic import SyntheticSegmentation
+from trainkit_segmentation.data.totalsegmentator import TotalSegmentator
 from trainkit_segmentation.losses.cross_entropy import cross_entropy as summed
 from trainkit_segmentation.losses.dice import DiceLoss
 from trainkit_segmentation.losses.dice_ce import DiceCE
@@ -310,6 +312,32 @@ def test_a_cohort_without_a_class_is_trained_without_it_as_the_message_says(tmp_
     data = BraTS(path=folder, cache=cache, patch_size=(16, 16, 16), classes=("whole_tumor", "tumor_core"))
     assert next(iter(opened(data).train(0, 0)))["label"].shape[1] == 2
     assert not [line for line in inspected(data) if line.startswith("warning")]
+
+
+def test_regions_combine_the_values_of_any_data_set(tmp_path: Path, cache: Cache) -> None:
+    folder = made_up.brats(tmp_path / "cases", cases=2)
+    data = BraTS(path=folder, cache=cache, split=SameCases(), regions={"dead": (1,), "core": (1, 4)}, target="labels")
+    live = opened(data)
+    assert (live.classes, live.exclusive) == (("dead", "core"), False)
+    for case in ("BraTS2021_00000", "BraTS2021_00001"):
+        values = np.asarray(nibabel.load(folder / case / f"{case}_seg.nii.gz").dataobj)
+        assert np.array_equal(live.truth(case), np.stack([values == 1, (values == 1) | (values == 4)]))
+    assert opened(attrs.evolve(data, classes=("core",))).classes == ("core",)
+    made = SyntheticSegmentation(num_cases=2, size=(16, 16, 16), patch_size=(16, 16, 16), regions={"both": (1, 2)})
+    known = opened(attrs.evolve(made, regions=None)).truth("synthetic_001")
+    assert torch.equal(opened(made).truth("synthetic_001"), known > 0)
+
+
+def test_regions_of_masks_without_values_are_refused(tmp_path: Path, cache: Cache) -> None:
+    folder = made_up.totalsegmentator(tmp_path / "cases")
+    structures = tuple(path.name.removesuffix(".nii.gz") for path in sorted(folder.glob("*/segmentations/*")))
+    data = TotalSegmentator(path=folder, structures=tuple(dict.fromkeys(structures)), cache=cache, regions={"a": (1,)})
+    with pytest.raises(DataError, match=r"data.regions: .* has a mask for each class"):
+        data.cases()
+    with pytest.raises(DataError, match=r"data.ignored_values: .* has a mask for each class"):
+        attrs.evolve(data, regions=None, ignored_values=(9,)).cases()
+    with pytest.raises(ValueError, match="each must have a label value"):
+        attrs.evolve(data, regions={"a": ()})
 
 
 def test_a_class_that_is_not_trained_is_background() -> None:

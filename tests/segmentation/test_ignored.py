@@ -312,6 +312,18 @@ def test_a_value_that_is_a_class_is_not_ignored_before_the_class_is_left_out(tmp
     assert 2 not in labels.cases().labels.members
 
 
+def test_what_labels_call_ignore_is_ignored_even_if_it_is_0(folder: Path, tmp_path: Path) -> None:
+    data = data_of(folder, tmp_path, labels={"rim": 1, "core": 2, "other": 7, "ignore": 0})
+    case = data.cases().cases[0].name
+    live = opened(data)
+    assert live.classes == ("rim", "core", "other")
+    ignored = live.ignored(case)
+    assert ignored is not None
+    assert np.array_equal(ignored, stored(folder, case) == 0)
+    with pytest.raises(ValueError, match="at least one label value other than 0"):
+        data_of(folder, tmp_path, labels={"ignore": 255})
+
+
 # ---- preprocessing and patches --------------------------------------------------------------------------------------
 
 

@@ -37,6 +37,44 @@ def only_classes(listing: CaseList, classes: Sequence[str] | None) -> CaseList:
     )
 
 
+def with_regions(listing: CaseList, regions: Mapping[str, Sequence[int]] | None) -> CaseList:
+    """Return a list of cases with classes that combine label values.
+
+    Args:
+        listing: The cases.
+        regions: Class -> its label values; None: the classes that the data has.
+
+    Raises:
+        DataError: There is no such value, two regions are the same, or labels have no values.
+    """
+    if regions is None:
+        return listing
+    check_has_values(listing, "data.regions")
+    labels = listing.labels
+    declared = sorted({*labels.members} - {0})
+    alike: dict[tuple[int, ...], str] = {}
+    for name, wanted in regions.items():
+        if unknown := [value for value in wanted if value not in declared]:
+            raise DataError(
+                f"data.regions.{name}: {listing.source} declares no label value {unknown[0]}, only {declared}"
+            )
+        other = alike.setdefault(tuple(sorted(set(wanted))), name)
+        if other != name:
+            raise DataError(f"data.regions: {other} and {name} are two names for the label values {list(wanted)}")
+    members = {value: tuple(k for k, of in enumerate(regions.values()) if value in of) for value in labels.members}
+    return attrs.evolve(listing, labels=attrs.evolve(labels, classes=tuple(regions), exclusive=False, members=members))
+
+
+def check_has_values(listing: CaseList, setting: str) -> None:
+    """Check that labels have values, which a setting names.
+
+    Raises:
+        DataError: Each class has a mask of its own.
+    """
+    if not listing.labels.members or any(getattr(case, "class_channels", ()) for case in listing.cases):
+        raise DataError(f"{setting}: {listing.source} has a mask for each class, so its labels have no values to name")
+
+
 def _with_masks(case: Any, chosen: Sequence[int]) -> Any:
     """Return a case with the masks of some classes, if it has a mask for each class."""
     for of_each_class in ("masks", "class_channels"):

@@ -32,15 +32,12 @@ class Datalist(SegmentationData):
         channels: Names of the channels. Not given: the list's "channel_names" or "modality".
         labels: Name of a class -> its label value, for example ``{ liver = 1, tumour = 2 }``. Not given: the list's
             "labels".
-        regions: Classes that combine several label values, for example ``{ tumour = [2, 3], liver = [1, 2, 3] }``; they
-            may overlap.
     """
 
     path: Path = attrs.field(metadata=INPUT_PATH)
     root: Path | None = attrs.field(default=None, metadata=INPUT_PATH)
     channels: tuple[str, ...] | None = attrs.field(default=None, validator=each_once)
     labels: Mapping[str, int] | None = attrs.field(default=None, validator=each_value_once)
-    regions: Mapping[str, tuple[int, ...]] | None = None
 
     @classmethod
     def recognise(cls, path: Path) -> Mapping[str, Any] | None:
@@ -57,4 +54,4 @@ class Datalist(SegmentationData):
         """Read the list and find its files."""
         from trainkit_segmentation.data.msd_live import find
 
-        return find(self.path, self.regions, channels=self.channels, label_values=self.labels, root=self.root)
+        return find(self.path, channels=self.channels, label_values=self.labels, root=self.root)

@@ -8,6 +8,7 @@ import attrs
 
 from trainkit import DataError, some_of
 from trainkit_segmentation.cases.case import CaseList
+from trainkit_segmentation.data.chosen_classes import check_has_values
 from trainkit_segmentation.preparing.cached_cases import OpenCase
 
 
@@ -24,10 +25,7 @@ def with_ignored_values(listing: CaseList, values: Sequence[int]) -> CaseList:
     labels = listing.labels
     if not values:
         return listing
-    if not labels.members or any(getattr(case, "class_channels", ()) for case in listing.cases):
-        raise DataError(
-            f"data.ignored_values: {listing.source} has a mask for each class, so there are no label values to ignore"
-        )
+    check_has_values(listing, "data.ignored_values")
     for value in values:
         if of := [labels.classes[k] for k in labels.members.get(value, ())]:
             rest = ", ".join(f'"{name}"' for name in labels.classes if name not in of)

@@ -36,6 +36,13 @@ def _each_names_some(
             raise ValueError(f'"{pattern}" must name at least one class, each once, got {list(classes)}')
 
 
+def _each_has_values(
+    instance: object, attribute: attrs.Attribute[Any], value: Mapping[str, tuple[int, ...]] | None
+) -> None:
+    if value is not None and (not value or not all(value.values())):
+        raise ValueError(f"{attribute.name} must name at least one class, and each must have a label value")
+
+
 def _are_positive(instance: object, attribute: attrs.Attribute[Any], value: tuple[float, ...] | None) -> None:
     if value is not None and not all(0 < each < float("inf") for each in value):
         raise ValueError(f"{attribute.name} must be positive, got {list(value)}")
@@ -57,6 +64,8 @@ class SegmentationData(Data):
             it is a share of each batch, so that every batch has such patches; their number is rounded as in nnU-Net.
         workers: Processes that prepare batches; their number does not change the batches. 0: the training process
             prepares them.
+        regions: Classes that combine several label values, for example ``{ tumour = [2, 3], liver = [1, 2, 3] }``; they
+            may overlap. Not given: the classes that the data has.
         classes: The classes to train, some of those that the data has; voxels of others count as background. Not given:
             all.
         annotated: Where some classes were annotated in some cases only: pattern of case names (with ``*``, ``?`` and
@@ -89,6 +98,7 @@ class SegmentationData(Data):
     )
     foreground_sampling: Literal["probability", "share"] = attrs.field(default="probability", metadata=KEEPS_VALUES)
     workers: int = attrs.field(default=0, validator=attrs.validators.ge(0), metadata=HARMLESS)
+    regions: Mapping[str, tuple[int, ...]] | None = attrs.field(default=None, validator=_each_has_values)
     classes: tuple[str, ...] | None = attrs.field(default=None, validator=_names_each_once)
     annotated: Mapping[str, tuple[str, ...]] | None = attrs.field(default=None, validator=_each_names_some)
     ignored_values: tuple[int, ...] = ()
@@ -122,7 +132,7 @@ class SegmentationData(Data):
             DataError: No case can be listed, two have one name, or there is no such class.
         """
         from trainkit_segmentation.cases.case import read_as
-        from trainkit_segmentation.data.chosen_classes import only_classes
+        from trainkit_segmentation.data.chosen_classes import only_classes, with_regions
         from trainkit_segmentation.data.ignored import with_ignored_values
         from trainkit_segmentation.data.listed_folds import with_word_on_folds
         from trainkit_segmentation.data.one_hot import with_classes_in_channels
@@ -135,7 +145,8 @@ class SegmentationData(Data):
             listing = read_as(listing, label_on_image_grid=True)
         if self.file_spacing_mm is not None:
             listing = read_as(listing, spacing_mm=self.file_spacing_mm)
-        return with_ignored_values(only_classes(listing, self.classes), self.ignored_values)
+        listing = only_classes(with_regions(listing, self.regions), self.classes)
+        return with_ignored_values(listing, self.ignored_values)
 
     def doubt_about_batches(self, num_train: int) -> str | None:
         """Return what is odd if the only batch of an epoch holds some cases several times; None: it does not.

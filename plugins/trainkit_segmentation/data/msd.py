@@ -26,15 +26,12 @@ class MSD(SegmentationData):
 
     Attributes:
         path: The folder that holds ``dataset.json``.
-        regions: Classes that combine several label values, for example ``{ tumour = [2, 3], liver = [1, 2, 3] }``; they
-            may overlap. Not given: the classes of ``dataset.json``.
         channels: Names of the channels. Not given: those of ``dataset.json``.
         labels: Name of a class -> its label value, for example ``{ liver = 1, tumour = 2 }``. Not given: as in
             ``dataset.json``.
     """
 
     path: Path = attrs.field(metadata=INPUT_PATH)
-    regions: Mapping[str, tuple[int, ...]] | None = None
     channels: tuple[str, ...] | None = attrs.field(default=None, validator=each_once)
     labels: Mapping[str, int] | None = attrs.field(default=None, validator=each_value_once)
 
@@ -48,4 +45,4 @@ class MSD(SegmentationData):
         """Read ``dataset.json`` and find the files that it lists."""
         from trainkit_segmentation.data.msd_live import find
 
-        return find(self.path, self.regions, channels=self.channels, label_values=self.labels)
+        return find(self.path, channels=self.channels, label_values=self.labels)

@@ -45,7 +45,6 @@ class _Listed:
 
 def find(
     path: Path,
-    regions: Mapping[str, Sequence[int]] | None,
     *,
     channels: tuple[str, ...] | None = None,
     label_values: Mapping[str, int] | None = None,
@@ -55,7 +54,6 @@ def find(
 
     Args:
         path: The list, or the folder that holds ``dataset.json``.
-        regions: Classes that combine several label values; None: the classes of the list.
         channels: Names of the channels; None: those of the list.
         label_values: Name of a class -> its label value; None: those of the list.
         root: The folder that paths of the list are relative to; None: its own.
@@ -85,9 +83,9 @@ def find(
         raise DataError(f"{path}: there are no training cases{there}")
     _check_named(path, content, listed, channels, label_values)
     channels = channels or _channels(path, content)
-    given = {name: (value,) for name, value in (label_values or {}).items() if value != 0}
+    given = {name: (value,) for name, value in (label_values or {}).items() if value != 0 or name == IGNORE}
     values: Mapping[str, tuple[int, ...]] = given or _values(path, content)
-    labels = _labels(path, values, regions)
+    labels = _labels(path, values)
     cases, notes = _named(path, listed, len(channels), folders, by_list)
     problems = [problem for each in cases if (problem := _missing(folder, each, cases, folders, by_list))]
     mistaken = _channels_listed_as_images(cases, len(channels))
@@ -114,7 +112,7 @@ def labels_in(folder: Path) -> Labels:
         DataError: The file is missing or cannot be interpreted.
     """
     path = folder / DATASET_JSON
-    return _labels(path, _values(path, _read(path)), None)
+    return _labels(path, _values(path, _read(path)))
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -200,7 +198,7 @@ def _values(path: Path, content: Mapping[str, Any]) -> dict[str, tuple[int, ...]
                 f'{path}: "{name_of[same]}" and "{name}" are two names for {number}: leave one out, or correct it'
             )
         name_of[same] = str(name)
-        if values != (0,):
+        if values != (0,) or str(name) == IGNORE:
             if str(name) in found:
                 raise DataError(
                     f'{path}: "{name}" is the name of two label values, {found[str(name)][0]} and {values[0]}: give '
@@ -219,25 +217,17 @@ def _label_value(path: Path, name: str, value: Any) -> int:
     raise DataError(f'{path}: "{name}" has no label value: {value!r}')
 
 
-def _labels(path: Path, values: Mapping[str, tuple[int, ...]], regions: Mapping[str, Sequence[int]] | None) -> Labels:
+def _labels(path: Path, values: Mapping[str, tuple[int, ...]]) -> Labels:
     ignored = values.get(IGNORE, ())
-    values = {name: each for name, each in values.items() if name != IGNORE}
-    if not values:
+    chosen = {name: each for name, each in values.items() if name != IGNORE}
+    if not chosen:
         raise DataError(f'{path}: there is no class beside the background and "{IGNORE}"')
-    if both := [name for name, each in values.items() if set(each) & set(ignored)]:
+    if both := [name for name, each in chosen.items() if set(each) & set(ignored)]:
         raise DataError(f'{path}: "{both[0]}" and "{IGNORE}" share the label values {list(ignored)}')
-    declared = sorted({0} | {value for each in values.values() for value in each})
-    alike: dict[tuple[int, ...], str] = {}
-    for name, wanted in (regions or {}).items():
-        if unknown := [value for value in wanted if value not in declared or value == 0]:
-            raise DataError(f"data.regions.{name}: {path} declares no label value {unknown[0]}, only {declared[1:]}")
-        other = alike.setdefault(tuple(sorted(set(wanted))), name)
-        if other != name:
-            raise DataError(f"data.regions: {other} and {name} are two names for the label values {list(wanted)}")
-    chosen = values if regions is None else regions
+    declared = sorted({0} | {value for each in chosen.values() for value in each})
     classes = tuple(chosen)
     members = {value: tuple(k for k, name in enumerate(classes) if value in chosen[name]) for value in declared}
-    exclusive = regions is None and all(len(each) == 1 for each in values.values())
+    exclusive = all(len(each) == 1 for each in chosen.values())
     return Labels(classes, exclusive, members, ignored)
 
 

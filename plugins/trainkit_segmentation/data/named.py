@@ -7,6 +7,8 @@ from typing import Any
 
 import attrs
 
+from trainkit_segmentation.spelling import IGNORE
+
 
 def each_once(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...] | None) -> None:
     """Refuse an empty list of names, or a name that is there twice."""
@@ -18,7 +20,7 @@ def each_value_once(instance: object, attribute: attrs.Attribute[Any], value: Ma
     """Refuse label values of which none is a class, or two names for one value."""
     if value is None:
         return
-    if not {name for name, number in value.items() if number != 0}:
+    if not {name for name, number in value.items() if number != 0 and name != IGNORE}:
         raise ValueError(f"{attribute.name} must name at least one label value other than 0, got {dict(value)}")
     by_value: dict[int, str] = {}
     for name, number in value.items():
