@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from clients import toy_run
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from trainkit import CheckpointError, ComponentError, RecipeError
+from trainkit import CheckpointError, ComponentError, DataError, RecipeError
 from trainkit.checkpoint.file import read, write
 from trainkit.console import Console
 from trainkit.engine.export import export
@@ -119,6 +120,22 @@ def test_nothing_is_left_of_an_export_that_failed(site):
     assert list(Path("new").iterdir()) == []
 
 
+def test_a_folder_in_the_way_is_kept_even_if_it_is_to_be_replaced(site, capsys):
+    Path("bundle").mkdir()
+    Path("bundle", "precious").touch()
+    with pytest.raises(RecipeError, match="bundle is there already"):
+        to("clients.exporting:Folder", out=Path("bundle"))
+    to("clients.exporting:Folder", out=Path("bundle"), force=True)
+    assert Path("bundle", "inner", "note.txt").read_text() == "points"
+    assert Path("bundle.set-aside", "precious").exists()
+    assert "bundle.set-aside" in capsys.readouterr().out
+    with pytest.raises(RecipeError, match="holds the working directory"):
+        to("clients.exporting:Folder", out=Path("."), force=True)
+    with pytest.raises(DataError, match="no space"):
+        to("clients.exporting:Folder", out=Path("full"))
+    assert sorted(path.name for path in site.iterdir()) == ["bundle", "bundle.set-aside", "run"]
+
+
 def test_what_cannot_be_exported_is_one_message(site):
     with pytest.raises(CheckpointError, match="there is no run at nowhere"):
         to("safetensors", "nowhere")
@@ -148,3 +165,14 @@ def test_the_command_says_where_the_file_is(site):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "--force" in done.stderr
+
+
+def test_a_model_that_computes_complex_numbers_is_refused_for_onnx_with_the_reason(tmp_path):
+    pytest.importorskip("onnxruntime")
+    from trainkit.export.onnx import ONNX
+    from trainkit_ptychography.models.single_slice import SingleSlice
+    from trainkit_ptychography.probes.aperture import Aperture
+
+    scan = SimpleNamespace(name="a scan", weights={}, about={}, settings=lambda: SingleSlice(probe=Aperture()))
+    with pytest.raises(RecipeError, match="SingleSlice computes complex numbers, for which ONNX has no"):
+        ONNX().export(scan, tmp_path / "a.onnx")

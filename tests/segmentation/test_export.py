@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import attrs
 import numpy as np
 import pytest
 import torch
+from clients.exported import Trained, image, trained
 from torch import Tensor, nn
 
-from trainkit import BuiltModel, CheckpointError, Exporter
+from trainkit import CheckpointError, Exporter
 from trainkit.export.onnx import ONNX
 from trainkit.export.torch_export import TorchExport
-from trainkit_segmentation.data.facts import SegmentationFacts
-from trainkit_segmentation.inference.sliding_window import SlidingWindow
 from trainkit_segmentation.models.dynunet import DynUNet
-from trainkit_segmentation.models.kind import SegmentationModel
 from trainkit_segmentation.models.unet import UNet
 from trainkit_segmentation.models.unetr import UNETR
 
@@ -29,56 +25,8 @@ TOLERANCE = 1e-5
 """By how much scores of about 1 may differ in float32, when another library adds up in another order."""
 
 
-@attrs.define
-class Trained:
-    """A network with random weights in place of a checkpoint."""
-
-    model: SegmentationModel
-    facts: SegmentationFacts
-    name: str = "a checkpoint"
-
-    @property
-    def network(self) -> nn.Module:
-        torch.manual_seed(3)
-        return self.model.build(self.facts).eval()
-
-    @property
-    def weights(self) -> Mapping[str, Any]:
-        return self.network.state_dict()
-
-    @property
-    def about(self) -> Mapping[str, Any]:
-        return {**self.facts.to_json(), "run": "kidneys"}
-
-    def settings(self) -> SegmentationModel:
-        return self.model
-
-    def build(self) -> BuiltModel:
-        return BuiltModel(self.model, self.network, self.facts, SlidingWindow())
-
-
-def trained(model: SegmentationModel, size: tuple[int, int, int] = (16, 16, 8), exclusive: bool = True) -> Trained:
-    return Trained(
-        model,
-        SegmentationFacts(
-            channels=("T1", "T2"),
-            classes=("cyst", "stone"),
-            exclusive=exclusive,
-            label_values={0: (), 3: ("cyst",), 7: ("stone",)},
-            patch_size=size,
-            preprocessing={"spacing_mm": [1.0, 1.0, 2.0], "normalization": "z_score"},
-            num_training_cases=1,
-            training_digest="",
-        ),
-    )
-
-
 def export(exporter: Exporter, of: Trained, path: Path) -> list[str]:
     return list(exporter.export(of, path))
-
-
-def image(batch: int, x: int, y: int, z: int) -> Tensor:
-    return torch.randn((batch, 2, x, y, z), generator=torch.Generator().manual_seed(batch))
 
 
 def expected(of: Trained, image_BCXYZ: Tensor) -> np.ndarray[Any, Any]:

@@ -15,7 +15,7 @@ from trainkit.engine.signals import ending_the_program
 @click.command(
     epilog="\b\nExamples:\n"
     "  trainkit export liver_unet --to onnx\n"
-    "  trainkit export liver_unet --to torch_export --out graphs/liver.pt2\n"
+    "  trainkit export liver_unet --to monai_bundle --out bundles/liver\n"
     "  trainkit export ptycho_staged --to safetensors --epoch 40\n\n"
     "\b\nExit codes:\n"
     "    0  the model is exported\n"
@@ -28,18 +28,18 @@ from trainkit.engine.signals import ending_the_program
     "form",
     required=True,
     metavar="FORM",
-    help="safetensors, torch_export or onnx, or a form of another package. `trainkit "
+    help="safetensors, torch_export or onnx; monai_bundle for segmentation; or a form of another package. `trainkit "
     "plugins` lists them, `trainkit show exporters/onnx` explains one.",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="The file, or the folder it goes to; if not given, it is called after the run, in the working directory.",
+    help="The file, or the folder of a bundle; if not given, it is called after the run, in the working directory.",
 )
 @click.option("--epoch", type=click.IntRange(min=0), metavar="N", help="Take the checkpoint after N finished epochs.")
 @click.option("--last", is_flag=True, help="Take the newest checkpoint, even if another one is the best.")
-@click.option("--force", is_flag=True, help="Replace what is at PATH.")
+@click.option("--force", is_flag=True, help="Replace what is at PATH; a folder that is there is kept beside it.")
 @click.option(
     "--allow-code",
     is_flag=True,
@@ -62,7 +62,7 @@ def command(
     is known as the best. The weights are the averaged ones if the run had any. The training data are not needed.
 
     Channels, classes, label values, spacing, patch size and normalisation are written into the file's metadata. A graph
-    (torch_export, onnx) is opened again and compared with the model before it is put in its place.
+    (torch_export, onnx, monai_bundle) is opened again and compared with the model before it is put in its place.
     """
     with ending_the_program():
         refuse_several_processes()

@@ -132,11 +132,13 @@ def export(
         path = _path(checkpoint, exporter, out)
     except (ValueError, AttributeError) as error:
         raise CheckpointError(f"{file}: its recipe cannot be read: {error}") from error
+    if Path.cwd().is_relative_to(path.resolve()):
+        raise RecipeError(f"{path} holds the working directory; name another place with --out")
     if os.path.lexists(path) and not force:
         raise RecipeError(f"{path} is there already; --force replaces it, and --out names another place")
     try:
         make_folder(path.parent)
-        with _written(path, exporter) as new:
+        with _written(path, exporter, console) as new:
             try:
                 said = list(exporter.export(checkpoint, new))
             except Exception as error:
@@ -176,8 +178,11 @@ def _path(checkpoint: Checkpoint, exporter: Exporter, out: Path | None) -> Path:
 
 
 @contextmanager
-def _written(path: Path, exporter: Exporter) -> Iterator[Path]:
-    """Provide a new file or an empty folder, which replaces ``path`` when the block ends."""
+def _written(path: Path, exporter: Exporter, console: Console) -> Iterator[Path]:
+    """Provide a new file or an empty folder, which takes the place of ``path`` when the block ends.
+
+    What is replaced by a folder is kept beside it, since nobody knows what a folder holds.
+    """
     if type(exporter).suffix:
         if path.is_dir():
             raise RecipeError(f"{path} is a folder, and a file would be written")
@@ -193,11 +198,10 @@ def _written(path: Path, exporter: Exporter) -> Iterator[Path]:
                 with (Path(folder) / each).open("rb") as file:
                     os.fsync(file.fileno())
             sync_folder(Path(folder))
-        old = set_aside(path) if os.path.lexists(path) else None
+        if os.path.lexists(path):
+            console.say(f"{path} is replaced; what was there is kept as {set_aside(path)}")
         os.rename(new, path)
         sync_folder(path.parent)
     except BaseException:
         shutil.rmtree(new, ignore_errors=True)
         raise
-    if old is not None:
-        shutil.rmtree(old) if old.is_dir() and not old.is_symlink() else old.unlink()
