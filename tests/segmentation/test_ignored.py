@@ -23,6 +23,7 @@ from trainkit_segmentation.cases.case import Volume
 from trainkit_segmentation.cases.labels import Labels, encode_values, ignored_voxels
 from trainkit_segmentation.data.brats import BraTS
 from trainkit_segmentation.data.kind_live import LiveSegmentation
+from trainkit_segmentation.data.meanings import proposed_labels
 from trainkit_segmentation.data.msd import MSD
 from trainkit_segmentation.losses.dice import DiceLoss
 from trainkit_segmentation.losses.dice_ce import DiceCE
@@ -322,6 +323,14 @@ def test_what_labels_call_ignore_is_ignored_even_if_it_is_0(folder: Path, tmp_pa
     assert np.array_equal(ignored, stored(folder, case) == 0)
     with pytest.raises(ValueError, match="at least one label value other than 0"):
         data_of(folder, tmp_path, labels={"ignore": 255})
+
+
+@pytest.mark.parametrize(("values", "hinted"), [((1, 255), True), ((255,), False), ((1, 2), False)])
+def test_a_value_that_often_means_ignored_is_asked_about(tmp_path: Path, values: tuple[int, ...], hinted: bool) -> None:
+    label = np.zeros((4, 4, 4), np.uint8)
+    label.ravel()[: len(values)] = values
+    said = proposed_labels([made_up.save(tmp_path / "label.nii.gz", label)])
+    assert ("write ignore = 255" in said) == hinted
 
 
 # ---- preprocessing and patches --------------------------------------------------------------------------------------

@@ -8,9 +8,11 @@ from pathlib import Path
 from trainkit import DataError
 from trainkit_segmentation.files.images import read_header, read_integers
 from trainkit_segmentation.files.label_values import value_counts
+from trainkit_segmentation.spelling import IGNORE
 
 _MOST_READ = 5  # labels whose values are looked at
 _MOST_SHOWN = 10
+_OFTEN_IGNORED = 255  # beside other classes, as in PASCAL VOC and Cityscapes; alone, it is the only class
 
 
 def number_of_channels(images: Sequence[Sequence[Path]]) -> int:
@@ -49,7 +51,8 @@ def proposed_labels(labels: Sequence[Path]) -> str:
     classes = ", ".join(f"class_{value} = {value}" for value in shown)
     there = ", ".join(map(str, sorted(values)[:_MOST_SHOWN]))
     seen = f"; the first {read} labels have the values {there}" if read else ""
-    return f"data.labels = {{ {classes} }}{seen}"
+    void = f"; if {_OFTEN_IGNORED} marks voxels that nobody annotated, write {IGNORE} = {_OFTEN_IGNORED}"
+    return f"data.labels = {{ {classes} }}{seen}{void * (len(shown) > 1 and _OFTEN_IGNORED in values)}"
 
 
 def proposed_classes(labels: Sequence[Path]) -> dict[str, int]:
