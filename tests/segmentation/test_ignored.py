@@ -354,7 +354,7 @@ def test_resampled_labels_stay_ignored_where_they_were(exclusive: bool) -> None:
 
 
 @pytest.mark.parametrize("probability", [0.0, 1.0])
-def test_a_patch_is_centred_on_a_voxel_that_counts(probability: float) -> None:
+def test_every_patch_has_a_voxel_that_counts_not_always_in_the_same_place(probability: float) -> None:
     map_XYZ = np.full((40, 40, 40), 9, np.int16)
     map_XYZ[20, 8:32, 8:32] = made_up.shells(1, 1, (24, 24, 24))[..., 12]
     codes, table = encode_values(map_XYZ, Labels(("a",), True, {0: (), 1: (0,)}, (9,)))
@@ -367,6 +367,10 @@ def test_a_patch_is_centred_on_a_voxel_that_counts(probability: float) -> None:
         "counted_places": torch.from_numpy(prepared.counted_places),
     }
     rng = np.random.default_rng(0)
-    for _ in range(50):
-        x, y, z = (first + 2 for first in choose_start(tensors, (4, 4, 4), probability, rng))
-        assert map_XYZ[x, y, z] in ((1,) if probability else (0, 1))
+    seen = []
+    for _ in range(100):
+        x, y, z = choose_start(tensors, (8, 8, 8), probability, rng)
+        patch = map_XYZ[x : x + 8, y : y + 8, z : z + 8]
+        assert ((patch == 1) if probability else (patch < 9))[2:6, 2:6, 2:6].any()
+        seen.append(20 - x)
+    assert set(seen) == {2, 3, 4, 5}

@@ -23,8 +23,11 @@ def choose_start(
         size: Voxels of the patch.
         foreground_probability: Probability that the patch is centred on a voxel of a class. The class is drawn
             uniformly from those that the case has, and the voxel uniformly from the class. Other patches are placed
-            uniformly, or centred on any voxel that is not ignored, if some are. A patch is shifted to stay inside the
-            volume if the volume is large enough.
+            uniformly. A patch is shifted to stay inside the volume if the volume is large enough. If some voxels are
+            ignored, every patch has a voxel that is not: its voxel, then drawn from all that count for other patches,
+            is anywhere in the central half of the patch. If every fourth slice counts, for example, centred patches
+            would have them in the same places every time, and a network with strides would not learn the places
+            between.
         rng: The same number of values is drawn for every case.
 
     Returns:
@@ -42,7 +45,10 @@ def choose_start(
     elif counted is not None and len(counted):
         place = int(counted[int(voxel * len(counted))])
     if place is not None:
-        wanted = [int(centre) - n // 2 for centre, n in zip(np.unravel_index(place, shape), size, strict=True)]
+        offsets = [n // 2 for n in size]
+        if counted is not None:
+            offsets = [n // 4 + int(u * (n - 2 * (n // 4))) for u, n in zip(anywhere, size, strict=True)]
+        wanted = [int(at) - offset for at, offset in zip(np.unravel_index(place, shape), offsets, strict=True)]
     else:
         wanted = [int(u * (full - n + 1)) for u, full, n in zip(anywhere, shape, size, strict=True)]
     x, y, z = (
