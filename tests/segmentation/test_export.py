@@ -79,7 +79,7 @@ def test_torch_opens_the_graph_without_the_code_of_the_network(tmp_path: Path, e
 def test_a_network_of_one_size_alone_is_exported_for_it_and_says_so(tmp_path: Path) -> None:
     of = trained(UNETR(feature_size=2, hidden_size=12, mlp_dim=12, num_heads=2), (32, 16, 16))
     said = export(TorchExport(), of, tmp_path / "a.pt2")
-    assert "no other size" in said[0]
+    assert "the sizes are fixed to those of a patch" in said[0]
     opened = torch.export.load(tmp_path / "a.pt2").module()
     (scores,) = opened(image(3, 32, 16, 16))
     assert np.abs(scores.detach().numpy() - expected(of, image(3, 32, 16, 16))).max() <= TOLERANCE

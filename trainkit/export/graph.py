@@ -88,7 +88,11 @@ def graph_of(trained: TrainedModel, form: str) -> Graph:
         except Exception as error:  # whatever torch raises about an operation that it cannot make a graph of
             refused.append(f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}")
             continue
-        notes = [] if tried is example else [f"the network takes no other size than that of a patch: {refused[0]}"]
+        notes = (
+            []
+            if tried is example
+            else [f"the sizes are fixed to those of a patch, since torch.export cannot leave them open: {refused[0]}"]
+        )
         return Graph(program, positional, tried, tuple(notes))
     raise RecipeError(f"{trained.name}: torch.export makes no graph of {type(settings).__name__}: {refused[-1]}")
 
