@@ -33,6 +33,7 @@ from trainkit_segmentation.metrics.dice import Dice
 from trainkit_segmentation.metrics.hd95 import HD95
 from trainkit_segmentation.metrics.surface_dice import SurfaceDice
 from trainkit_segmentation.metrics.surfaces import hausdorff_95, surface_agreement
+from trainkit_segmentation.patches.augmentation import Affine, Augmentation
 from trainkit_segmentation.patches.cutting import choose_start
 from trainkit_segmentation.preparing.cache import Cache
 from trainkit_segmentation.preparing.foreground import quantiles_of_foreground
@@ -299,6 +300,18 @@ def test_check_says_how_much_is_ignored_and_which_cases_teach_nothing(folder: Pa
     live = opened(data_of(tmp_path / "task", tmp_path))
     for batch in live.train(0, 0):  # patches of the case can be drawn all the same
         assert batch["ignored"][batch["index"] == 1].all()
+
+
+def test_slices_that_count_in_the_same_places_of_every_patch_are_doubted(folder: Path, tmp_path: Path) -> None:
+    def doubted(**settings: Any) -> list[str]:
+        said = inspected(data_of(folder, tmp_path, **settings))
+        return [line for line in said if line.startswith("warning: along")]
+
+    (said,) = doubted(patch_size=(8, 8, 20))
+    assert "along z" in said
+    assert "data.patch_size smaller along z" in said
+    assert not doubted(patch_size=(24, 24, 16))
+    assert not doubted(patch_size=(8, 8, 20), augmentation=Augmentation(affine=Affine()))
 
 
 def test_a_value_that_is_a_class_is_not_ignored_before_the_class_is_left_out(tmp_path: Path) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import attrs
+import numpy as np
 
 from trainkit import DataError, some_of
 from trainkit_segmentation.cases.case import CaseList
 from trainkit_segmentation.data.chosen_classes import check_has_values
 from trainkit_segmentation.preparing.cached_cases import OpenCase
+
+if TYPE_CHECKING:
+    from trainkit_segmentation.data.kind import SegmentationData
 
 
 def with_ignored_values(listing: CaseList, values: Sequence[int]) -> CaseList:
@@ -45,11 +50,39 @@ def ignored_in_words(cases: Mapping[str, OpenCase]) -> str | None:
     return f"ignored: {share:.3%} of all voxels, in {len(some)} of {len(cases)} cases; they count nowhere"
 
 
-def doubts_about_ignored(cases: Mapping[str, OpenCase]) -> Iterator[str]:
-    """Yield which cases have nothing but ignored voxels."""
+def doubts_about_ignored(settings: SegmentationData, cases: Mapping[str, OpenCase]) -> Iterator[str]:
+    """Yield which cases have nothing but ignored voxels, and along which axis the others count in fixed places."""
     if whole := sorted(name for name, case in cases.items() if case.own_ignored == _voxels(case)):
         have = "case has" if len(whole) == 1 else "cases have"
         yield f"{len(whole)} {have} nothing but ignored voxels, and so nothing can be learned there: {some_of(whole)}"
+    some = [case for case in cases.values() if 0 < case.own_ignored < _voxels(case)]
+    if not some or len(some) < len(cases) or settings.augmentation.affine or settings.augmentation.elastic:
+        return
+    flip = settings.augmentation.flip
+    for axis, name in enumerate("xyz"):
+        if _is_in_fixed_places(some, settings.patch_size[axis], axis, flip is not None and axis in flip.axes):
+            yield (
+                f"along {name}, slices with voxels that count are never beside each other, and always in the same "
+                f"places of a patch, since no volume is larger there: a network may learn nothing of the places "
+                f"between. Make data.patch_size smaller along {name}, or add data.augmentation.affine = {{}}"
+            )
+
+
+def _is_in_fixed_places(cases: Sequence[OpenCase], n: int, axis: int, is_mirrored: bool) -> bool:
+    """Return whether no two places beside each other, of the n of a patch along an axis, ever count."""
+    if any(case.grid.shape[axis] > n or case.grid.shape[axis] == 1 for case in cases):
+        return False
+    places = np.zeros(n, dtype=bool)
+    for case in cases:
+        counts_XYZ = ~case.ignored(case.tensors["label_codes"]).numpy()
+        first = (n - case.grid.shape[axis]) // 2
+        others = tuple(other for other in range(3) if other != axis)
+        places[first : first + case.grid.shape[axis]] |= counts_XYZ.any(axis=others)
+        if is_mirrored:
+            places |= places[::-1]
+        if (places[1:] & places[:-1]).any():
+            return False
+    return True
 
 
 def _voxels(case: OpenCase) -> int:

@@ -136,7 +136,7 @@ def inspect(settings: SegmentationData, depth: Depth) -> Iterator[str | Problem 
         *listing.doubts,
         *_doubts_of_headers(reports),
         *_doubts_of_voxels(listing, seen),
-        *doubts_about_ignored(opened),
+        *doubts_about_ignored(settings, opened),
         *(doubts_about_classes(classes, division, present) if seen else ()),
         *([mended] if (mended := mended_in_words(prepared, store)) else []),
     ]

@@ -101,7 +101,7 @@ class LiveSegmentation:
             *([of_planes] if of_planes else []),
             *doubts_about_classes(labels.classes, self._division, present),
             *doubts_about_sources(labels.classes, settings.annotated, self._annotated, present),
-            *doubts_about_ignored({name: self._case(name) for name in self._prepared}),
+            *doubts_about_ignored(settings, {name: self._case(name) for name in self._prepared}),
             *self._mixed_sides(settings),
         ):
             _log.warning("%s", doubt)
