@@ -65,7 +65,8 @@ class Checkpoint:
         """Where the model comes from, and the facts of its training data."""
         run = self.saved.get("run") or {}
         facts = self.saved.get("facts") or {}
-        kept = {f"recipe_{name}": self.recipe[name] for name in ("model", "inference") if name in self.recipe}
+        tables = {name: self.recipe[name] for name in ("model", "inference") if name in self.recipe}
+        kept = {f"recipe_{name}": without_folders(table) for name, table in tables.items()}
         return {
             **facts,
             "trainkit": __version__,
@@ -151,6 +152,20 @@ def export(
         console.say(sentence)
     console.say(f"exported: {path}")
     return ExitCode.FINISHED
+
+
+def without_folders(value: Any) -> Any:
+    """Return settings in which absolute paths are names of files: folders may name patients, users and machines.
+
+    Example:
+        >>> without_folders({"use": "from_file", "path": "/home/ada/probe.npy"})
+        {'use': 'from_file', 'path': 'probe.npy'}
+    """
+    if isinstance(value, Mapping):
+        return {key: without_folders(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [without_folders(each) for each in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
 
 
 def _exporter(form: str) -> Exporter:
