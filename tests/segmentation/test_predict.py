@@ -442,3 +442,17 @@ def test_the_masks_have_the_dice_that_the_run_found_without_its_data(
             true = np.isin(np.asarray(nibabel.load(case / f"{case.name}_seg.nii.gz").dataobj), values)
             scores.append(2 * (mask & true).sum() / (mask.sum() + true.sum()))
         assert np.mean(scores) == pytest.approx(metrics[f"val/dice_{region}"], abs=1e-6)
+
+
+def test_probabilities_are_averaged_as_soon_as_there_is_something_to_average(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", logger="trainkit.segmentation")
+    predictor(facts())
+    assert not caplog.messages
+    predictor(facts(), flips=("x", "z"))
+    predictor(facts(), flips=("x",), combine="logits")
+    assert caplog.messages == [
+        "averaged are the probabilities of one network and 4 mirrored forms of each window",
+        "averaged are the logits of one network and 2 mirrored forms of each window",
+    ]

@@ -48,6 +48,8 @@ class SegmentationPredictor(Predictor):
             axes take eight times as long. They are those of the preprocessed image; leave out the axis from left to
             right where classes differ in their side.
         combine: What is averaged over networks, mirrored windows and overlapping windows: "logits" or "probabilities".
+            "auto": probabilities, which have the higher likelihood on held-out cases, if there are several networks or
+            ``flips``; else logits, as in validation.
         probabilities: Whether to write ``case_probabilities.nii.gz`` too: a volume for each class, the background
             first where classes exclude each other.
         nan_as_zero: Whether voxels that are NaN are taken as 0, instead of refusing the image; not given: as in
@@ -66,7 +68,7 @@ class SegmentationPredictor(Predictor):
     blending: Literal["gaussian", "constant"] | None = None
     windows_at_once: int | None = attrs.field(default=None, validator=optional(ge(1)), metadata=HARMLESS)
     flips: tuple[Axis, ...] = attrs.field(default=(), validator=_each_once)
-    combine: Literal["logits", "probabilities"] = "logits"
+    combine: Literal["auto", "logits", "probabilities"] = "auto"
     probabilities: bool = False
     nan_as_zero: bool | None = None
     files: Literal["auto", "labels", "per_class"] = "auto"

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -65,7 +65,8 @@ class LiveSegmentationPredictor:
             partial(_logits, _function(member, whole), member, channels)
             for member, channels in zip(members, self._preparation.channels, strict=True)
         )
-        self._score = Scores(networks, settings.flips, facts.exclusive, settings.combine)
+        self._combine = _combination(settings, len(members))
+        self._score = Scores(networks, settings.flips, facts.exclusive, self._combine)
         self._values = label_values(facts.classes, facts.exclusive, facts.label_values)
         per_class = settings.files == "per_class" or (settings.files == "auto" and self._values is None)
         if self._values is None and not per_class:
@@ -144,7 +145,7 @@ class LiveSegmentationPredictor:
             exclusive=facts.exclusive,
             values=self._values,
             per_class=self._per_class,
-            are_logits=settings.combine == "logits",
+            are_logits=self._combine == "logits",
             grid=grid,
             axis=axis,
             header=prepared.header,
@@ -166,6 +167,18 @@ class LiveSegmentationPredictor:
 
     def _tell_windows(self, total: int, done: int) -> None:
         self._tell(Progress(done, total, "windows"))
+
+
+def _combination(settings: SegmentationPredictor, num_networks: int) -> Literal["logits", "probabilities"]:
+    """Return what is averaged, and say it where something is."""
+    many = num_networks > 1 or bool(settings.flips)
+    usual: Literal["logits", "probabilities"] = "probabilities" if many else "logits"
+    chosen = usual if settings.combine == "auto" else settings.combine
+    if many:
+        networks = f"{num_networks} networks" if num_networks > 1 else "one network"
+        mirrored = f" and {2 ** len(settings.flips)} mirrored forms of each window" if settings.flips else ""
+        _LOGGER.info("averaged are the %s of %s%s", chosen, networks, mirrored)
+    return chosen
 
 
 def _common_windows(settings: SegmentationPredictor, members: tuple[Member, ...]) -> Windows | None:
