@@ -65,6 +65,12 @@ class ResEncUNet(SegmentationModel):
         ):
             if given is not None and len(given) != wanted:
                 yield Problem(f"{levels} levels (channels) need {wanted}, got {len(given)}", key)
+        if recipe.run.deterministic and recipe.run.device != "cpu":
+            yield Problem(
+                "averages over voxels between its levels, which has no deterministic form on CUDA, and "
+                "run.deterministic is true: choose dynunet",
+                severity="warning",
+            )
         if self.deep_supervision > max(levels - 2, 0):
             yield Problem(
                 f"a network of {levels} levels has {max(levels - 2, 0)} that can be supervised besides the finest",
