@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -164,13 +165,21 @@ def test_a_loss_that_means_something_else_since_a_resume_is_judged_from_there(mo
     assert resume(weighed.run.state.folder, "run.epochs=7").code is ExitCode.DOUBTFUL
 
 
-def test_a_run_that_had_not_converged_says_so_and_is_not_doubtful(trainkit: CommandLine) -> None:
+@pytest.mark.parametrize(("scheduler", "option"), [("none", ""), ("polynomial", " --on-extend restart")])
+def test_a_run_that_had_not_converged_is_not_doubtful_and_says_how_to_go_on(
+    trainkit: CommandLine, scheduler: str, option: str
+) -> None:
     Path("toy.toml").write_text(TOY)
-    sets = ("--set", "run.epochs=12", "--set", "optimizer.lr=1e-4")
-    code, said = trainkit("run", "toy.toml", *sets)
+    sets = ("run.epochs=12", "optimizer.lr=1e-4", f"scheduler.use={scheduler}")
+    code, said = trainkit("run", "toy.toml", *(word for each in sets for word in ("--set", each)))
     assert code == 0
     assert "warning: the run had not converged: val/loss still improved by" in said
-    assert "--epochs 24" in said
+    advice = re.search(r"for example: trainkit (resume .*)", said)
+    assert advice is not None
+    assert advice[1].endswith(f" --epochs 24 --allow-code{option}")
+    code, said = trainkit(*advice[1].split())
+    assert code == 0, said
+    assert "epoch 24/24" in said
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from math import ceil
 from numbers import Integral
@@ -37,7 +37,7 @@ from trainkit.events import order
 from trainkit.groups.assignment import assign
 from trainkit.groups.live import GroupController
 from trainkit.groups.optimizers import build_optimizers
-from trainkit.groups.plan import RunLength, plan_groups
+from trainkit.groups.plan import GroupPlan, RunLength, plan_groups
 from trainkit.randomness import seed_everything
 from trainkit.recipe.root import seconds_of
 from trainkit.recomputing import recompute
@@ -138,7 +138,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
         "metrics_file": MetricsFile(),
         "cases_file": CasesFile(metrics.values(), recipe.evaluated_splits()),
         "progress_chart": ProgressChart(),
-        "outcome": Outcome(resolved.resume_options),
+        "outcome": Outcome(resolved.resume_options + _options_of_a_longer_run(plans.values(), length.epochs, steps)),
     }
     tolerated: dict[str, type[Exception]] = {name: Exception for name, hook in hooks.items() if hook.phase == "log"}
     tolerated |= {"figures": Exception, "progress_chart": Exception, "metrics_file": OSError, "cases_file": Exception}
@@ -165,6 +165,12 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
     facts_of(run)  # a failure is said now, not when the first checkpoint is written
     run.add("saver", Saver(run))
     return run
+
+
+def _options_of_a_longer_run(plans: Iterable[GroupPlan], epochs: int, steps_per_epoch: int) -> str:
+    """Return the option without which a resume for more epochs asks how schedules continue; "" if it does not ask."""
+    ending = [plan.phases[-1] for plan in plans if plan.epochs.stop == epochs]
+    return " --on-extend restart" if any(phase.depends_on_length(steps_per_epoch) for phase in ending) else ""
 
 
 @contextlib.contextmanager

@@ -131,6 +131,15 @@ class Phase:
         t = max(t, 0)  # the planned start of a later phase does not know of steps that are skipped before it
         return point(self.scheduler, min(t, horizon - 1), horizon, self.lr, memory)
 
+    def depends_on_length(self, steps_per_epoch: int) -> bool:
+        """Return whether the schedule would have another rate at its end if it were twice as long."""
+        clock = self.clock_or_planned(steps_per_epoch)
+        _, horizon = clock.read(self.scheduler.by, clock.epoch, clock.step, steps_per_epoch)
+        if self.epochs.start is None or horizon < 1:
+            return False
+        here, longer = (point(self.scheduler, horizon - 1, horizon * n, self.lr, {}).lr for n in (1, 2))
+        return abs(here - longer) > 1e-12 * max(here, longer)
+
 
 @attrs.frozen
 class GroupPlan:

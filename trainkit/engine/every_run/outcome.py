@@ -32,7 +32,7 @@ class Outcome(Live):
     A value that a resume has given another meaning is judged only from there.
 
     Args:
-        options: The options that a resume needs, each after a space.
+        options: The options that a resume for more epochs needs, each after a space.
     """
 
     def __init__(self, options: str = "") -> None:
