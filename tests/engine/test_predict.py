@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from clients.toy_run import PARTS
 
 from trainkit import CheckpointError, RecipeError
 from trainkit.checkpoint.file import read, write
+from trainkit.cli import main
 from trainkit.console import Console
 from trainkit.engine.predict import Share, predict
 from trainkit.engine.predict_members import Choice
@@ -102,6 +104,18 @@ def test_the_weights_are_those_of_the_best_checkpoint_unless_another_is_asked_fo
         assert results(out)["c"] == pytest.approx(
             expected(checkpoints / f"epoch-{epoch:04d}.safetensors", [4, 5, 6]), rel=1e-4
         )
+
+
+def test_ctrl_c_says_how_far_the_prediction_is_and_nothing_of_a_training(site, capsys, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["trainkit", "predict", "seed-0", "in", "--out", "out", "--allow-code"])
+    monkeypatch.setattr("trainkit.cli.ignore_from_now_on", lambda: None)  # signals of the tests themselves
+    monkeypatch.setattr("clients.predicting.LiveSums.predict", lambda *_: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr()
+    assert ended.value.code == 130
+    assert "stopped: 0 of 3 inputs are finished; --continue predicts the others" in said.out
+    assert said.err == "stopped\n"
 
 
 def test_averaged_weights_predict_if_the_run_had_any(site, capsys):

@@ -87,7 +87,7 @@ def test_a_second_signal_at_the_end_stops_at_once() -> None:
         signal.raise_signal(signal.SIGTERM)
 
     recorder.ACTIONS["run_end"] = twice
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(signals.StoppedAtOnce):
         run()
 
 

@@ -12,7 +12,7 @@ import click
 
 from trainkit.cli.output import echo
 from trainkit.console import discard_output
-from trainkit.engine.signals import StoppedEarly, ignore_from_now_on
+from trainkit.engine.signals import StoppedAtOnce, StoppedEarly, ignore_from_now_on
 from trainkit.errors import PartError, TrainkitError
 
 _COMMANDS = {
@@ -86,8 +86,9 @@ def main() -> None:
     except StoppedEarly as error:
         echo(f"{error}: stopped; nothing was being trained, so nothing is lost", err=True)
         sys.exit(75)
-    except (click.Abort, KeyboardInterrupt):
-        echo("stopped at once; the last checkpoint is complete", err=True)
+    except (click.Abort, KeyboardInterrupt) as error:
+        trained = isinstance(error, StoppedAtOnce)
+        echo("stopped at once; the last checkpoint is complete" if trained else "stopped", err=True)
         sys.exit(130)
     except Exception as error:
         if context is not None and context.obj and context.obj["traceback"]:

@@ -13,6 +13,10 @@ class StoppedEarly(BaseException):  # not an Exception, so that nothing mistakes
     """A signal arrived while nothing was being trained; the program ends, and leaves nothing half done."""
 
 
+class StoppedAtOnce(KeyboardInterrupt):
+    """A second signal arrived while a run trained; its last checkpoint is complete."""
+
+
 @contextlib.contextmanager
 def handled(act: Callable[[str], None]) -> Iterator[None]:
     """Call a function with the name of each signal that arrives, instead of what signals did before.

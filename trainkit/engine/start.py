@@ -210,10 +210,10 @@ class _Stopping:
         """Act on a signal.
 
         Raises:
-            KeyboardInterrupt: It is the second one.
+            StoppedAtOnce: It is the second one.
         """
         if self.signalled:
-            raise KeyboardInterrupt(name)
+            raise signals.StoppedAtOnce(name)
         self.signalled = True
         if self.ending:
             self.at_the_end = name
