@@ -87,6 +87,13 @@ def test_no_message_shows_a_secret() -> None:
     assert printable(f"401 for https://{SECRET}@host") == "401 for https://${env.API_KEY}@host"
 
 
+def test_it_is_in_no_name_of_a_run_since_its_folder_shows_the_name() -> None:
+    with pytest.raises(InvalidRecipe, match=r"run.name: the run folder has this name(.|\n)*run.name=\"a_\$\{BATCH\}\""):
+        resolved(GOOD, "run.name=a_${env.BATCH}")
+    older = write(resolved(GOOD).tree).replace('name = "x"', 'name = "a_${env.BATCH}"')
+    assert resolve_text(older, Path.cwd(), resolved=True).recipe.run.name == "a_8"  # a run of an older version resumes
+
+
 def test_two_dollars_stand_for_the_characters_themselves_and_survive() -> None:
     found = resolved(GOOD + '[data.extra]\na = "$${run.name} $$${x} $$ ${run.seed}$"\n')
     assert found.recipe.data.extra == {"a": "${run.name} $${x} $$ 0$"}  # type: ignore[attr-defined]

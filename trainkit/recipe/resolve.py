@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from trainkit.recipe.positions import Where
 from trainkit.recipe.problems import Finding, InvalidRecipe, in_order
 from trainkit.recipe.references import interpolate
 from trainkit.recipe.root import Recipe, defaults
-from trainkit.recipe.source import Layer, read, read_settings
+from trainkit.recipe.source import Layer, PathString, read, read_settings
 from trainkit.recipe.structure import AllowCode, structure
 from trainkit.recipe.tables import to_tables, walk_settings
 
@@ -141,7 +141,7 @@ def resolve_text(
     def own() -> Layer:
         return merge_parents(read(text, source, folder, resolved=resolved))
 
-    return _resolved(own, source, name, sets, allow_code)
+    return _resolved(own, source, name, sets, allow_code, resolved)
 
 
 def write(tree: Mapping[str, Any]) -> str:
@@ -156,7 +156,7 @@ def write(tree: Mapping[str, Any]) -> str:
 
 
 def _resolved(
-    own: Callable[[], Layer], source: str, name: str, sets: Sequence[str], allow_code: AllowCode = True
+    own: Callable[[], Layer], source: str, name: str, sets: Sequence[str], allow_code: AllowCode, resolved: bool = False
 ) -> Resolved:
     settings, found = read_settings(sets)
     try:
@@ -168,12 +168,27 @@ def _resolved(
     texts = {where: origin.text for where, origin in merged.origins.items() if origin.text is not None}
     recipe, mistakes = structure(merged.tree, allow_code, texts)
     found += mistakes
+    if not resolved:
+        found += _secret_names(merged.tree)
     found += rules.findings(recipe, complete=not found)
     found = in_order(finding.located(merged.origins, source) for finding in found)
     if mistakes := [finding for finding in found if finding.severity == "error"]:
         raise InvalidRecipe(mistakes)
     tree = to_tables(recipe, merged.tree)
     return Resolved(recipe, tree, merged.origins, tuple(found), _used(recipe, tree), source)
+
+
+def _secret_names(tree: Mapping[str, Any]) -> Iterator[Finding]:
+    """Find a name of a run that holds the value of an environment variable, which the run folder would then show."""
+    run = tree.get("run")
+    name = run.get("name") if isinstance(run, Mapping) else None
+    if isinstance(name, PathString) and name.written is not None:
+        by_shell = name.written.replace("${env.", "${")
+        yield Finding(
+            "the run folder has this name, and values of environment variables are written nowhere",
+            ("run", "name"),
+            hint=f'if the value may be seen, let the shell insert it: --set run.name="{by_shell}"',
+        )
 
 
 def _used(recipe: Recipe, tree: Mapping[str, Any]) -> tuple[UsedComponent, ...]:
