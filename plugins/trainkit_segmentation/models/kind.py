@@ -26,7 +26,7 @@ class SegmentationModel(Model):
 
     accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]
     requires: ClassVar[tuple[str, ...]] = ("monai", "safetensors")
-    library: ClassVar[str] = "MONAI"
+    package: ClassVar[str] = "MONAI"
     """Whose network it is, for messages."""
     decoder: ClassVar[str] = r"(?!)"
     """Pattern of the names of the decoder's parameters; the default matches none."""
@@ -123,7 +123,7 @@ class SegmentationModel(Model):
             network = self.network(data.num_channels, out_channels, data.patch_size)
         except Exception as error:  # whatever MONAI, or another library, raises about settings of the recipe
             raise RecipeError(
-                f"{type(self).__name__}: {self.library} cannot make it for {data.num_channels} channels in, "
+                f"{type(self).__name__}: {self.package} cannot make it for {data.num_channels} channels in, "
                 f"{out_channels} out and patches of {shape_in_words(data.patch_size)}: {type(error).__name__}: {error}"
             ) from error
         if (flat := self.flat_axis(data.patch_size)) is not None:

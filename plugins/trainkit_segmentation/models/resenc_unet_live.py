@@ -41,7 +41,7 @@ def make(settings: ResEncUNet, in_channels: int, out_channels: int) -> nn.Module
         n_stages=levels,
         features_per_stage=list(settings.channels),
         conv_op=nn.Conv3d,
-        kernel_sizes=[list(each) for each in settings.kernel_sizes or ((3, 3, 3),) * levels],
+        kernel_sizes=[list(each) for each in settings.level_kernel_sizes()],
         strides=[list(each) for each in settings.level_strides()],
         n_blocks_per_stage=list(settings.level_blocks()),
         num_classes=out_channels,

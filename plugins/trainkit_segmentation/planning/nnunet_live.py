@@ -275,7 +275,7 @@ def _write_preprocessing(text: RecipeText, made: _Planned) -> None:
         if not np.allclose(np.median(found.spacings_N3, axis=0), made.spacing_mm, atol=1e-5):
             why += "; along the coarse axis the 10th percentile, so that few cases lose slices"
     text.value("spacing_mm", made.spacing_mm, why)
-    text.value("resampling", "cubic", "images by splines, labels by linear votes")
+    text.value("resampling", "cubic", "images by splines, labels by votes")
     text.value("crop_to_nonzero", True, f"leaves {found.kept:.0%} of the voxels of the median case")
     if made.is_ct:
         numbers = "; ".join(
