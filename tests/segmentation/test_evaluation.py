@@ -204,7 +204,13 @@ def test_a_mask_for_each_class_and_a_brats_case_are_compared_like_files_of_value
         assert result.exit_code == 0, result.output
         results.append(table(tmp_path / masks))
     assert results[0] == results[1]
-    assert evaluate(tmp_path / "masks", tmp_path / "masks", "--classes", "left lung, heart").exit_code == 0
+    shutil.copytree(tmp_path / "masks", tmp_path / "copy")
+    assert evaluate(tmp_path / "masks", tmp_path / "copy", "--classes", "left lung, heart").exit_code == 0
+    save(tmp_path / "masks" / "p1_probabilities.nii.gz", np.zeros(SIZE, np.uint8))  # is no prediction of a case
+    assert evaluate(tmp_path / "masks", tmp_path / "copy", "--classes", "left lung, heart").exit_code == 0
+    save(tmp_path / "copy" / "p1" / "heart.nii.gz", map_XYZ)
+    result = evaluate(tmp_path / "masks", tmp_path / "copy", "--classes", "left lung, heart")
+    assert (result.exit_code, "heart.nii.gz has the values 1, 2 beside 0" in result.output) == (1, True)
     result = evaluate(tmp_path / "masks", tmp_path / "truth", "--classes", "left lung, heart=2")
     assert (result.exit_code, "which value of this file stands for left lung" in result.output) == (1, True)
     (tmp_path / "masks" / "p1" / "heart.nii.gz").unlink()
@@ -230,6 +236,30 @@ def test_voxels_to_ignore_do_not_count(tmp_path: Path) -> None:
     assert table(tmp_path)["truth", "one"]["dice"] == pytest.approx(expected)
 
 
+def test_a_comparison_of_a_folder_with_itself_is_refused(folders: tuple[Path, Path]) -> None:
+    _, truth = folders
+    (truth.parent / "images").mkdir()
+    truth = truth.rename(truth.parent / "labels")
+    for other in (truth, truth.parent):
+        result = evaluate(truth, other, "--classes", "one=1")
+        assert "each prediction would be compared with itself" in str(result.exception)
+
+
+def test_predictions_with_other_values_are_refused_where_their_own_table_says_so(folders: tuple[Path, Path]) -> None:
+    for folder, values in zip(folders, ({"one": 2, "two": 1}, {"one": 1, "two": 2}), strict=True):
+        content = {"labels": {"background": 0, **values}, "channel_names": {"0": "CT"}}
+        (folder / "dataset.json").write_text(json.dumps(content))
+    assert "one has the value 2 in " in str(evaluate(*folders).exception)
+    shutil.copy(folders[1] / "dataset.json", folders[0])
+    assert evaluate(*folders).exit_code == 0
+
+
+def test_a_single_file_is_paired_by_the_name_of_its_case(tmp_path: Path) -> None:
+    save(tmp_path / "p1-seg.nii.gz", blobs(3))
+    save(tmp_path / "truth" / "p1" / "p1-seg.nii.gz", blobs(3))
+    assert evaluate(tmp_path / "p1-seg.nii.gz", tmp_path / "truth", "--classes", "one=1").exit_code == 0
+
+
 def test_what_another_program_wrote_is_not_replaced(folders: tuple[Path, Path], tmp_path: Path) -> None:
     (folders[0] / "summary.json").write_text('{"foreground_mean": {"Dice": 0.9}}')
     result = evaluate(*folders, "--classes", "one=1")
@@ -238,7 +268,20 @@ def test_what_another_program_wrote_is_not_replaced(folders: tuple[Path, Path], 
     assert (tmp_path / "new" / "cases.csv").is_file()
 
 
-@pytest.mark.parametrize("text", ["liver=", "=1", "liver=1, liver=2", "liver=a", "liver=0", "ignore=3", ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "liver=",
+        "=1",
+        "liver=1, liver=2",
+        "liver=a",
+        "liver=0",
+        "ignore=3",
+        "",
+        "liver=1, ignore",
+        "liver=1+2, ignore=2",
+    ],
+)
 def test_a_table_of_classes_that_cannot_be_read_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="classes"):
         read_class_table(text)

@@ -59,12 +59,15 @@ def pair(predictions: Path, truth: Path, classes: Sequence[str]) -> Pairs:
         classes: Names of the classes, after which files of single masks are named.
 
     Raises:
-        DataError: One of them does not exist or holds no masks, or no case is in both.
+        DataError: One of them does not exist or holds no masks, both are the same, or no case is in both.
     """
+    labels = _labels_of(truth)
+    if predictions.exists() and labels.exists() and predictions.samefile(labels):
+        raise DataError(f"{predictions} and {labels} are the same: each prediction would be compared with itself")
     if predictions.is_file() and truth.is_file():
         name = stem_of(truth.name)
         return Pairs(((MaskFiles(name, predictions), MaskFiles(name, truth)),), (), (), {})
-    found, true = find_masks(predictions, classes), find_masks(_labels_of(truth), classes)
+    found, true = find_masks(predictions, classes), find_masks(labels, classes)
     missing, extra = (tuple(sorted(one.keys() - other.keys())) for one, other in ((true, found), (found, true)))
     both = tuple((found[name], true[name]) for name in sorted(found.keys() & true.keys()))
     if not both:
@@ -89,7 +92,7 @@ def find_masks(path: Path, classes: Sequence[str]) -> dict[str, MaskFiles]:
     if not path.exists():
         raise DataError(f"{path}: there is no such file or folder")
     if path.is_file():
-        return {stem_of(path.name): MaskFiles(stem_of(path.name), path)}
+        return {_case_of(path): MaskFiles(_case_of(path), path)}
     found: dict[str, MaskFiles] = {}
     for each in _in_folder(path, classes):
         if each.name in found:
@@ -112,20 +115,25 @@ def _labels_of(truth: Path) -> Path:
 
 def _in_folder(folder: Path, classes: Sequence[str]) -> Iterator[MaskFiles]:
     entries = [each for each in sorted(folder.iterdir()) if not each.name.startswith(".")]
-    stems = {stem_of(each.name) for each in entries if _is_image(each)}
+    names = {_case_of(each) for each in entries if each.is_dir() or _is_image(each)}
     for each in entries:
         if each.is_dir():
             if (masks := _case_folder(each, classes)) is not None:
                 yield masks
         elif _is_image(each):
-            stem = stem_of(each.name)
-            if not (stem.endswith("_probabilities") and stem.removesuffix("_probabilities") in stems):
-                yield MaskFiles(composed(_SEGMENTATION.sub("", stem)), each)
+            name = _case_of(each)
+            if not (name.endswith("_probabilities") and name.removesuffix("_probabilities") in names):
+                yield MaskFiles(name, each)
+
+
+def _case_of(path: Path) -> str:
+    """Return the name of the case that a folder or a label file belongs to."""
+    return composed(path.name if path.is_dir() else _SEGMENTATION.sub("", stem_of(path.name)))
 
 
 def _case_folder(folder: Path, classes: Sequence[str]) -> MaskFiles | None:
     """Return the masks in the folder of a case; None: it holds none."""
-    name = composed(folder.name)
+    name = _case_of(folder)
     files = [each for each in sorted(folder.iterdir()) if _is_image(each)]
     labels = [each for each in files if _SEGMENTATION.search(stem_of(each.name))]
     if len(labels) == 1:

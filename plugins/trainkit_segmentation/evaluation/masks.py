@@ -41,7 +41,7 @@ class Masks:
         """Return the mask of a class (X, Y, Z).
 
         Raises:
-            DataError: Its file is missing, cannot be read, or is on another grid.
+            DataError: Its file is missing, cannot be read, is on another grid, or has several values beside 0.
         """
         if self.values_XYZ is not None:
             return is_any_of(self.values_XYZ, self.meaning.values[name])
@@ -52,6 +52,11 @@ class Masks:
         header, values_XYZ = _read_values(path)
         if difference := grid_difference(self.header, header):
             raise DataError(f"{path} is on another grid than {self.header.path.name}: {difference}")
+        if len(values := sorted(value_counts(values_XYZ).keys() - {0})) > 1:
+            raise DataError(
+                f"{path} has the values {some_of(list(map(str, values)))} beside 0, but a file of one class must "
+                "have one"
+            )
         inside: Mask = values_XYZ != 0
         return inside
 

@@ -75,6 +75,29 @@ def meaning_of_values(table: str | None, data: Data | None, facts: Mapping[str, 
     )
 
 
+def refuse_other_values(meaning: Meaning, predictions: Path) -> None:
+    """Refuse predictions whose own ``dataset.json``, which nnU-Net writes beside them, gives classes other values.
+
+    Args:
+        meaning: What the values of the truth mean.
+        predictions: The folder of predictions, or a single file.
+
+    Raises:
+        DataError: A class has other values, or the file cannot be read.
+    """
+    if not (predictions / DATASET_JSON).is_file():
+        return
+    theirs = _of_labels(labels_in(predictions), str(predictions / DATASET_JSON))
+    for name, values in meaning.values.items():
+        other = theirs.values.get(name, values)
+        if values and set(other) != set(values):
+            one, two = ("+".join(map(str, each)) for each in (values, other))
+            raise DataError(
+                f"{name} has the value {two} in {theirs.source}, but {one} in {meaning.source}: bring predictions and "
+                "truth to the same values"
+            )
+
+
 def _of_labels(labels: Labels, source: str) -> Meaning:
     values = {
         name: tuple(value for value, of in labels.members.items() if k in of) for k, name in enumerate(labels.classes)

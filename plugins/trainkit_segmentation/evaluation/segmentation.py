@@ -59,7 +59,7 @@ class SegmentationEvaluator(Evaluator):
         truth: Path,
         tell: Callable[[Progress], None],
     ) -> LiveSegmentationEvaluator:
-        """Find out what label values mean.
+        """Make the live part, which knows what label values mean.
 
         Args:
             data: The data of a recipe.

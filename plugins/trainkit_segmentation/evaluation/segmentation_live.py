@@ -10,7 +10,7 @@ from trainkit import DataError, Evaluation, Progress, some_of
 from trainkit_segmentation.evaluation.mask_files import MaskFiles, Pairs, pair
 from trainkit_segmentation.evaluation.mask_scores import BRATS_DIAGONAL_MM, mask_scores
 from trainkit_segmentation.evaluation.masks import Masks, open_masks
-from trainkit_segmentation.evaluation.meaning import Meaning
+from trainkit_segmentation.evaluation.meaning import Meaning, refuse_other_values
 from trainkit_segmentation.evaluation.summary import Row, as_row, class_summary, mean_over_classes, summary_table
 from trainkit_segmentation.files.header import grid_difference
 from trainkit_segmentation.files.placing import Placement, placement
@@ -31,16 +31,17 @@ class LiveSegmentationEvaluator:
 
     def __init__(self, settings: SegmentationEvaluator, meaning: Meaning, tell: Callable[[Progress], None]) -> None:
         self._settings, self._meaning, self._tell = settings, meaning, tell
-        self._undeclared: dict[int, list[str]] = {}
 
     def evaluate(self, predictions: Path, truth: Path) -> Evaluation:
         """Compare two folders, or two files."""
+        refuse_other_values(self._meaning, predictions)
         pairs = pair(predictions, truth, self._meaning.classes)
         rows: list[Row] = []
         failed: dict[str, str] = {}
+        undeclared: dict[int, list[str]] = {}
         for number, (found, true) in enumerate(pairs.both, start=1):
             try:
-                rows += self._rows_of_case(found, true)
+                rows += self._rows_of_case(found, true, undeclared)
             except DataError as error:
                 failed[true.name] = str(error)
             self._tell(Progress(number, len(pairs.both), "cases"))
@@ -62,11 +63,12 @@ class LiveSegmentationEvaluator:
         }
         lines = (
             *summary_table(classes, self._settings.tolerance_mm),
-            *self._notes(absent),
+            *self._notes(absent, undeclared),
         )
         return Evaluation(tuple(rows), summary, lines if rows else (), failed, unpaired)
 
-    def _rows_of_case(self, found: MaskFiles, true: MaskFiles) -> list[Row]:
+    def _rows_of_case(self, found: MaskFiles, true: MaskFiles, undeclared: dict[int, list[str]]) -> list[Row]:
+        """Return the lines of a case, and note in which cases there are values that mean no class."""
         of_found, of_true = open_masks(found, self._meaning), open_masks(true, self._meaning)
         place = placement(of_true.header, of_found.header)
         difference = grid_difference(of_true.header, of_found.header)
@@ -77,7 +79,7 @@ class LiveSegmentationEvaluator:
             )
         rows = list(self._rows(true.name, of_found, of_true, place if difference else None))
         for value in of_found.undeclared | of_true.undeclared:
-            self._undeclared.setdefault(value, []).append(true.name)
+            undeclared.setdefault(value, []).append(true.name)
         return rows
 
     def _rows(self, name: str, found: Masks, true: Masks, place: Placement | None) -> Iterator[Row]:
@@ -95,12 +97,12 @@ class LiveSegmentationEvaluator:
             )
             yield as_row(name, each, scores)
 
-    def _notes(self, absent: list[Row]) -> Iterator[str]:
+    def _notes(self, absent: list[Row], undeclared: dict[int, list[str]]) -> Iterator[str]:
         values = ", ".join(
             f"{name} ({'+'.join(map(str, of))})" if of else name for name, of in self._meaning.values.items()
         )
         yield f"classes and their label values, from {self._meaning.source}: {values}"
-        for value, names in sorted(self._undeclared.items()):
+        for value, names in sorted(undeclared.items()):
             yield f"warning: the label value {value} means no class and counts as background: {some_of(names)}"
         neither = sum(row["true_ml"] == 0 and row["predicted_ml"] == 0 for row in absent)
         times = f"{neither} times in neither truth nor prediction, {len(absent) - neither} times in only one"
