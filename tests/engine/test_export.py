@@ -20,7 +20,7 @@ from trainkit import CheckpointError, ComponentError, DataError, RecipeError
 from trainkit.checkpoint.file import read, write
 from trainkit.console import Console
 from trainkit.engine.export import export
-from trainkit.engine.predict_members import Choice
+from trainkit.engine.trained_checkpoints import Choice
 from trainkit.recipe.problems import InvalidRecipe
 
 TEXT = """

@@ -19,9 +19,9 @@ from trainkit import CheckpointError, RecipeError
 from trainkit.checkpoint.file import read, write
 from trainkit.cli import main
 from trainkit.console import Console
-from trainkit.engine.predict import Share, predict
-from trainkit.engine.predict_members import Choice
+from trainkit.engine.prediction.predict import Share, predict
 from trainkit.engine.start import ExitCode
+from trainkit.engine.trained_checkpoints import Choice
 from trainkit.recipe.problems import InvalidRecipe
 
 TEXT = """

@@ -22,7 +22,7 @@ from torch import nn
 
 from trainkit import CheckpointError, DataError, Member, RecipeError, read_checkpoint
 from trainkit.console import Console
-from trainkit.engine.predict import predict
+from trainkit.engine.prediction.predict import predict
 from trainkit.engine.start import ExitCode, start
 from trainkit.inference.plain import Plain
 from trainkit.recipe.resolve import resolve_text

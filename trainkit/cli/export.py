@@ -70,7 +70,7 @@ def command(
             raise click.UsageError("--epoch and --last exclude each other")
         from trainkit.console import Console
         from trainkit.engine.export import export
-        from trainkit.engine.predict_members import Choice
+        from trainkit.engine.trained_checkpoints import Choice
 
         code = export(
             run, form, Console(quiet), out=out, choice=Choice(epoch, last), force=force, allow_code=allow_code

@@ -98,8 +98,8 @@ def command(
         if epoch is not None and last:
             raise click.UsageError("--epoch and --last exclude each other")
         from trainkit.console import Console
-        from trainkit.engine.predict import Share, predict
-        from trainkit.engine.predict_members import Choice
+        from trainkit.engine.prediction.predict import Share, predict
+        from trainkit.engine.trained_checkpoints import Choice
 
         share = Share() if part is None else Share.parse(part)
         code = predict(

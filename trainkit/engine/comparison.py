@@ -11,8 +11,8 @@ import tomli
 
 from trainkit import registry
 from trainkit.contracts import Evaluation, Evaluator, Progress
-from trainkit.engine.predict_members import Choice, find_checkpoints
 from trainkit.engine.start import ExitCode
+from trainkit.engine.trained_checkpoints import Choice, find_checkpoints
 from trainkit.errors import CheckpointError, ComponentError, DataError, RecipeError, blame
 from trainkit.files.tables import write_json, write_table
 from trainkit.files.writing import make_folder

@@ -16,8 +16,9 @@ import tomli
 from trainkit import registry
 from trainkit.checkpoint.content import trained_weights
 from trainkit.contracts import BuiltModel, Exporter, Model
-from trainkit.engine.predict_members import Choice, build_model, find_checkpoints, read_parts
 from trainkit.engine.start import ExitCode
+from trainkit.engine.trained_checkpoints import Choice, find_checkpoints
+from trainkit.engine.trained_models import build_model, read_parts
 from trainkit.errors import CheckpointError, DataError, RecipeError, blame
 from trainkit.files.writing import make_folder, set_aside, sync_folder, written_whole
 from trainkit.recipe.problems import InvalidRecipe
@@ -27,8 +28,6 @@ from trainkit.version import __version__
 if TYPE_CHECKING:
     from trainkit.console import Console
     from trainkit.recipe.structure import AllowCode
-
-_TABLES = ("data", "model", "inference", "run")
 
 
 @attrs.define(slots=False)

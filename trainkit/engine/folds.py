@@ -25,15 +25,16 @@ from trainkit.engine.batches import to_device
 from trainkit.engine.build import choose_device
 from trainkit.engine.comparison import CASES, SUMMARY
 from trainkit.engine.every_run import metrics_file
-from trainkit.engine.predict_members import ENSEMBLE, Choice, find_checkpoints, load_members
 from trainkit.engine.queue import earlier_run, run_all
 from trainkit.engine.start import ExitCode, Report
+from trainkit.engine.trained_checkpoints import ENSEMBLE, Choice, find_checkpoints
+from trainkit.engine.trained_models import load_members
 from trainkit.errors import blame
 from trainkit.files.tables import write_json, write_table
 
 if TYPE_CHECKING:
     from trainkit.console import Console
-    from trainkit.engine.predict_members import Ensemble
+    from trainkit.engine.trained_checkpoints import Ensemble
     from trainkit.recipe.fold_recipes import Folds
 
 _TABLE = "folds.csv"

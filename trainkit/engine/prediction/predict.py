@@ -17,10 +17,11 @@ import torch
 
 from trainkit.contracts import HARMLESS, PredictionItem, Predictor
 from trainkit.engine.build import choose_device
-from trainkit.engine.predict_finished import FinishedInputs, Origin, origin_of
-from trainkit.engine.predict_members import Choice, find_checkpoints, load_members
-from trainkit.engine.predict_progress import PredictionProgress
+from trainkit.engine.prediction.finished_inputs import FinishedInputs, Origin, origin_of
+from trainkit.engine.prediction.progress import PredictionProgress
 from trainkit.engine.start import ExitCode
+from trainkit.engine.trained_checkpoints import Choice, find_checkpoints
+from trainkit.engine.trained_models import load_members
 from trainkit.errors import DataError, PartError, RecipeError, TrainkitError, blame
 from trainkit.recipe.fields import settings_fields
 from trainkit.recipe.tables import to_tables
@@ -29,7 +30,7 @@ from trainkit.words import some_of
 if TYPE_CHECKING:
     from trainkit.console import Console
     from trainkit.contracts import LivePredictor
-    from trainkit.engine.predict_members import LoadedMembers
+    from trainkit.engine.trained_models import LoadedMembers
     from trainkit.recipe.structure import AllowCode
 
 _LONGEST_NAME = 200  # file systems allow 255 bytes, and results have endings

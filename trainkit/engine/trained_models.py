@@ -1,19 +1,13 @@
-"""Loads the trained models that predict: from checkpoints alone, without their training data.
+"""Builds trained models from checkpoints alone, without their training data.
 
 Of the recipe in a checkpoint only the tables that a prediction needs are read, so that a package that merely logged the
 training need not be installed. Paths in it are not looked at: they are those of another machine.
-
-An ensemble is a folder with a file ``ensemble.json``, for example
-
-    {"members": ["fold-0", "fold-1"], "combine": "probabilities"}
-
-with the paths of runs or checkpoints, relative to the folder. Its other keys are settings of [predict].
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,11 +17,9 @@ import torch
 from torch import nn
 from xxhash import xxh3_128
 
-from trainkit.checkpoint.content import read_run, trained_weights
-from trainkit.checkpoint.folder import Best, CheckpointFolder
+from trainkit.checkpoint.content import trained_weights
 from trainkit.contracts import Component, Data, Inference, Member, Model, Predictor
 from trainkit.engine.build import autocast_of
-from trainkit.engine.identity import CHECKPOINTS, identity_of, run_folder_at
 from trainkit.engine.saved_recipe import other_packages, with_packages
 from trainkit.errors import CheckpointError, RecipeError, blame
 from trainkit.recipe.layers import merge
@@ -41,39 +33,13 @@ from trainkit.recipe.tables import to_tables
 
 if TYPE_CHECKING:
     from trainkit.contracts import Batch, Outputs
+    from trainkit.engine.trained_checkpoints import Ensemble
     from trainkit.recipe.structure import AllowCode
 
-ENSEMBLE = "ensemble.json"
 _PARTS: Mapping[str, type] = {"data": Data, "model": Model, "inference": Inference, "run": RunSettings}
 _FORMER = {"model": ("init_from", "init_from_skip")}
 """Settings of older versions that concerned the beginning of a training alone."""
 _CHANGEABLE = ("predict", "data", "model", "inference")
-
-
-@attrs.frozen
-class Choice:
-    """Which checkpoint of a run predicts.
-
-    Attributes:
-        epoch: The one after this many finished epochs; None: the best, or the newest if none is known as the best.
-        last: The newest, even if another one is known as the best.
-    """
-
-    epoch: int | None = None
-    last: bool = False
-
-
-@attrs.frozen
-class Ensemble:
-    """The checkpoints that predict together.
-
-    Attributes:
-        files: Each checkpoint and its content.
-        settings: Settings of [predict] that the ensemble brings along, and the name of their source.
-    """
-
-    files: tuple[tuple[Path, dict[str, Any]], ...]
-    settings: tuple[Mapping[str, Any], str] = ({}, "")
 
 
 @attrs.frozen
@@ -89,101 +55,6 @@ class LoadedMembers:
     members: tuple[Member, ...]
     weights: tuple[str, ...]
     settings: Predictor
-
-
-def find_checkpoints(paths: Sequence[Path], choice: Choice, say: Callable[[str], None]) -> Ensemble:
-    """Return the checkpoints that paths stand for.
-
-    Args:
-        paths: Each is a run folder, the name of a run below runs/, a checkpoint, or the folder of an ensemble.
-        choice: Which checkpoint of a run.
-        say: Called with a sentence about each choice.
-
-    Raises:
-        CheckpointError: There is no such checkpoint, or it is damaged.
-    """
-    files: list[tuple[Path, dict[str, Any]]] = []
-    brought: tuple[Mapping[str, Any], str] = ({}, "")
-    for path in paths:
-        ensemble = next((each for each in _candidates(path) if each.is_file()), None)
-        if ensemble is None:
-            files.append(_checkpoint(path, choice, say))
-            continue
-        members, settings = _read_ensemble(ensemble)
-        files += [_checkpoint(each, choice, say) for each in members]
-        if settings and len(paths) == 1:
-            brought = settings, str(ensemble)
-        elif settings:
-            say(f"{ensemble}: several runs are given, so its {', '.join(settings)} is not used")
-    if twice := sorted({str(file) for file, _ in files if [each for each, _ in files].count(file) > 1}):
-        raise RecipeError(f"these checkpoints are given twice: {', '.join(twice)}")
-    return Ensemble(tuple(files), brought)
-
-
-def _candidates(path: Path) -> tuple[Path, ...]:
-    own = (path,) if path.name == ENSEMBLE else ()
-    return (*own, path / ENSEMBLE, Path("runs") / path / ENSEMBLE)
-
-
-def _read_ensemble(path: Path) -> tuple[list[Path], dict[str, Any]]:
-    """Return the paths of the members of an ensemble, and its settings.
-
-    Raises:
-        CheckpointError: The file is not what it should be.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        listed = content.pop("members")
-        if not isinstance(listed, list) or not listed or not all(isinstance(each, str) and each for each in listed):
-            raise TypeError('"members" must be a list of paths')
-        if absolute := [each for each in listed if Path(each).is_absolute()]:
-            raise TypeError(f"{absolute[0]} must be relative to the folder of this file")
-    except KeyError as error:
-        raise CheckpointError(f'{path} has no "members", the paths of runs or checkpoints') from error
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read as the list of an ensemble: {error}") from error
-    return [path.parent / each for each in listed], {key: each for key, each in content.items() if each is not None}
-
-
-def _checkpoint(path: Path, choice: Choice, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
-    """Return the checkpoint that a path stands for, and its content."""
-    if path.is_file():
-        if path.suffix == ".toml":
-            raise CheckpointError(f"{path} is a recipe; give a trained model: a run, or a checkpoint of it")
-        if choice.epoch is not None or choice.last:
-            option = "--last" if choice.last else "--epoch"
-            raise RecipeError(f"{path} is a single checkpoint; {option} needs a run folder to choose from")
-        return path, read_run(path)
-    folder = run_folder_at(path)
-    checkpoints = CheckpointFolder(folder / CHECKPOINTS, identity_of(folder).id)
-    if choice.epoch is not None:
-        file = checkpoints.at_epoch(choice.epoch)
-        return file, read_run(file)
-    newest, content = checkpoints.newest_good(say, reader=read_run)
-    if choice.last:
-        return newest, content
-    ranked = _ranked(newest, content)
-    if not ranked:
-        say(f"{newest}: the newest checkpoint; none is known as the best of the run")
-        return newest, content
-    best = checkpoints.path / ranked[0].file_name
-    say(f"{best}: the best of the run, {ranked[0].value:.5g}")
-    if best == newest:
-        return newest, content
-    try:
-        return best, read_run(best)
-    except CheckpointError as error:
-        raise CheckpointError(f"{error}. It is the best checkpoint of the run; --last takes the newest one") from error
-
-
-def _ranked(file: Path, content: Mapping[str, Any]) -> list[Best]:
-    try:
-        ranked = [Best(*each) for each in content["parts"].get("saver", {}).get("best", [])]
-        if not all(type(each.epoch) is int and type(each.step) in (int, type(None)) for each in ranked):
-            raise TypeError("an epoch and a step are whole numbers")
-        return ranked
-    except (TypeError, AttributeError) as error:
-        raise CheckpointError(f"{file}: what it says of the best checkpoint cannot be read: {error}") from error
 
 
 def load_members(ensemble: Ensemble, sets: Sequence[str], device: torch.device, allow_code: AllowCode) -> LoadedMembers:

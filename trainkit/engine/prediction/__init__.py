@@ -1,0 +1,1 @@
+"""``trainkit predict``: new inputs go through trained models, one after the other."""
