@@ -26,6 +26,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, NewType, Protocol, TypeVar, dataclass_transform
 
 import attrs
@@ -33,8 +34,6 @@ import attrs
 from trainkit.errors import DataError, RecipeError
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from torch import Tensor, device, nn, optim
 
     from trainkit.recipe.root import Recipe
@@ -49,6 +48,9 @@ Outputs = Mapping[str, Any]
 
 MetricName = NewType("MetricName", str)
 """The full name of a value, ``<split>/<name>``, for example "val/loss". Settings of this type are checked for it."""
+
+FileOrRun = NewType("FileOrRun", Path)
+"""A path of a file or of a run folder, or the name of a run: a relative path that leads nowhere starts at ``runs/``."""
 
 
 HARMLESS: Mapping[str, Any] = {"trainkit.harmless": True}

@@ -40,11 +40,13 @@ class Weights(NamedTuple):
     """Weights that were read from a file.
 
     Attributes:
+        file: The file.
         tensors: The weights by name.
         facts: What the file says of the data that they were trained with: the facts in a checkpoint of trainkit, or the
             other values of a torch file. Empty if it says nothing.
     """
 
+    file: Path
     tensors: dict[str, Tensor]
     facts: Mapping[str, Any]
 
@@ -55,16 +57,16 @@ Adapt = Callable[[Mapping[str, Tensor], Mapping[str, Any]], tuple[Mapping[str, T
 
 def load_weights(
     model: nn.Module,
-    path: Path,
+    found: Weights,
     settings: InitialWeights,
     group_of: Callable[[str], str],
     adapt: Adapt = lambda weights, facts: (weights, ()),
 ) -> list[str]:
-    """Load the weights in a file into a model.
+    """Load weights that were read from a file into a model.
 
     Args:
         model: The model.
-        path: A safetensors file, a checkpoint of trainkit, or a file written by ``torch.save``.
+        found: The weights.
         settings: Which weights are taken, and how they are called here.
         group_of: Returns the parameter group of a name.
         adapt: Fits weights to the sizes of this model.
@@ -73,10 +75,9 @@ def load_weights(
         Sentences that say what was loaded, and what was not.
 
     Raises:
-        DataError: The file cannot be read, or its weights do not fit this model.
+        DataError: The weights do not fit this model.
     """
-    here = model.state_dict()
-    found = read_weights(path)
+    here, path = model.state_dict(), found.file
     there = _renamed(found.tensors, settings.rename) if settings.rename else _named_as(found.tensors, here)
 
     def matches(name: str, pattern: str) -> bool:
@@ -135,13 +136,22 @@ def read_weights(path: Path) -> Weights:
     try:
         with safe_open(path, framework="pt") as file:
             if "trainkit" not in (file.metadata() or {}):
-                return Weights({name: file.get_tensor(name) for name in file.keys()}, {})  # noqa: SIM118 (no mapping)
+                return Weights(path, {name: file.get_tensor(name) for name in file.keys()}, {})  # noqa: SIM118 (no mapping)
     except SafetensorError as error:
         if path.suffix == ".safetensors":
             raise DataError(f"{path} is damaged or not a safetensors file: {error}") from error
         return _read_torch(path)
-    content = read_run(path)
-    return Weights(_tensors(trained_weights(content), path), content.get("facts") or {})
+    return weights_of(path, read_run(path))
+
+
+def weights_of(path: Path, content: Mapping[str, Any]) -> Weights:
+    """Return the weights in a checkpoint of trainkit.
+
+    Args:
+        path: The checkpoint.
+        content: Its content.
+    """
+    return Weights(path, _tensors(trained_weights(content), path), content.get("facts") or {})
 
 
 def _read_torch(path: Path) -> Weights:
@@ -166,7 +176,7 @@ def _read_torch(path: Path) -> Weights:
             facts = {str(name): value for name, value in found.items() if name != key}
             found = found[key]
             break
-    return Weights(_tensors(found, path), facts)
+    return Weights(path, _tensors(found, path), facts)
 
 
 def _is_program(path: Path) -> bool:

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from trainkit import DataError
+from trainkit.contracts import FileOrRun
 from trainkit.recipe.root import InitialWeights
 from trainkit.weights import load_weights, read_weights
 from trainkit_segmentation.data.facts import SegmentationFacts
@@ -51,7 +52,7 @@ def load(model: torch.nn.Module, path: Path, own: SegmentationFacts | None = Non
     def adapt(weights, saved):
         return NETWORK.adapt_weights(weights, model, saved, own or facts())
 
-    return load_weights(model, path, InitialWeights(path=path, **which), group_of, adapt)
+    return load_weights(model, read_weights(path), InitialWeights(path=FileOrRun(path), **which), group_of, adapt)
 
 
 def same(one: torch.nn.Module, other: torch.nn.Module) -> set[str]:

@@ -168,8 +168,12 @@ def newest_first(folders: Iterable[Path]) -> list[Path]:
     return [folder for *_, folder in sorted(found, reverse=True)]
 
 
-def run_folder_at(path: Path) -> Path:
+def run_folder_at(path: Path, besides: Path | None = None) -> Path:
     """Return the run folder that a path stands for: the path, the newest run in it, or either of these below runs/.
+
+    Args:
+        path: The path.
+        besides: A run folder that is not meant where a path stands for the newest run in it.
 
     Raises:
         CheckpointError: There is none.
@@ -178,7 +182,8 @@ def run_folder_at(path: Path) -> Path:
         if (candidate / CHECKPOINTS).is_dir():
             return candidate
         for folder in newest_first(candidate.glob("*")):
-            return folder
+            if besides is None or not folder.samefile(besides):
+                return folder
     raise CheckpointError(
         f"there is no run at {path}; give a checkpoint (*.safetensors), a run folder, or the name of a run in runs/"
     )

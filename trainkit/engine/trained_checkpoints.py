@@ -50,13 +50,16 @@ class Ensemble:
     settings: tuple[Mapping[str, Any], str] = ({}, "")
 
 
-def find_checkpoints(paths: Sequence[Path], choice: Choice, say: Callable[[str], None]) -> Ensemble:
+def find_checkpoints(
+    paths: Sequence[Path], choice: Choice, say: Callable[[str], None], besides: Path | None = None
+) -> Ensemble:
     """Return the checkpoints that paths stand for.
 
     Args:
         paths: Each is a run folder, the name of a run below runs/, a checkpoint, or the folder of an ensemble.
         choice: Which checkpoint of a run.
         say: Called with a sentence about each choice.
+        besides: A run folder that is not meant where a path stands for the newest run in it.
 
     Raises:
         CheckpointError: There is no such checkpoint, or it is damaged.
@@ -66,10 +69,10 @@ def find_checkpoints(paths: Sequence[Path], choice: Choice, say: Callable[[str],
     for path in paths:
         ensemble = next((each for each in _candidates(path) if each.is_file()), None)
         if ensemble is None:
-            files.append(_checkpoint(path, choice, say))
+            files.append(_checkpoint(path, choice, say, besides))
             continue
         members, settings = _read_ensemble(ensemble)
-        files += [_checkpoint(each, choice, say) for each in members]
+        files += [_checkpoint(each, choice, say, besides) for each in members]
         if settings and len(paths) == 1:
             brought = settings, str(ensemble)
         elif settings:
@@ -104,7 +107,9 @@ def _read_ensemble(path: Path) -> tuple[list[Path], dict[str, Any]]:
     return [path.parent / each for each in listed], {key: each for key, each in content.items() if each is not None}
 
 
-def _checkpoint(path: Path, choice: Choice, say: Callable[[str], None]) -> tuple[Path, dict[str, Any]]:
+def _checkpoint(
+    path: Path, choice: Choice, say: Callable[[str], None], besides: Path | None
+) -> tuple[Path, dict[str, Any]]:
     """Return the checkpoint that a path stands for, and its content."""
     if path.is_file():
         if path.suffix == ".toml":
@@ -113,7 +118,7 @@ def _checkpoint(path: Path, choice: Choice, say: Callable[[str], None]) -> tuple
             option = "--last" if choice.last else "--epoch"
             raise RecipeError(f"{path} is a single checkpoint; {option} needs a run folder to choose from")
         return path, read_run(path)
-    folder = run_folder_at(path)
+    folder = run_folder_at(path, besides)
     checkpoints = CheckpointFolder(folder / CHECKPOINTS, identity_of(folder).id)
     if choice.epoch is not None:
         file = checkpoints.at_epoch(choice.epoch)

@@ -12,7 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 import attrs
 
-from trainkit.contracts import Component, MetricName
+from trainkit.contracts import Component, FileOrRun, MetricName
 from trainkit.errors import ComponentError
 
 _LONGEST_SHOWN = 100
@@ -60,6 +60,8 @@ def type_name(wanted: Any) -> str:
     names = {int: "a whole number", float: "a number", bool: "true or false", str: "a string", Path: "a path"}
     if wanted in names:
         return names[wanted]
+    if wanted is FileOrRun:
+        return "a path, or the name of a run"
     if wanted is MetricName:
         return 'the name of a value such as "val/loss"'
     if is_kind(wanted):

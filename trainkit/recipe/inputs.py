@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from unicodedata import normalize
 
-from trainkit.contracts import INPUT_PATH
+from trainkit.contracts import INPUT_PATH, FileOrRun
 from trainkit.errors import did_you_mean
-from trainkit.recipe.fields import settings_fields
+from trainkit.recipe.fields import field_types, settings_fields
 from trainkit.recipe.problems import Finding, InvalidRecipe
 from trainkit.recipe.resolve import Resolved
 from trainkit.recipe.tables import walk_settings
@@ -21,9 +21,12 @@ def missing_inputs(resolved: Resolved) -> list[Finding]:
         for key, field in settings_fields(type(settings)).items():
             if field.metadata.items() >= INPUT_PATH.items():
                 value = getattr(settings, field.name)
+                may_be_run = field_types(type(settings))[field.name] is FileOrRun
                 for path in value if isinstance(value, list | tuple) else (value,):
                     if isinstance(path, Path) and not path.exists():
-                        finding = Finding(f"there is no {path}", (*where, key), hint="\n    ".join(_hints(path)))
+                        finding = Finding(
+                            f"there is no {path}", (*where, key), hint="\n    ".join(_hints(path, may_be_run))
+                        )
                         found.append(finding.located(resolved.origins, resolved.source))
     return found
 
@@ -38,8 +41,10 @@ def refuse_missing_inputs(recipes: Iterable[Resolved]) -> None:
         raise InvalidRecipe(found)
 
 
-def _hints(path: Path) -> Iterator[str]:
+def _hints(path: Path, may_be_run: bool) -> Iterator[str]:
     """Yield what is there instead: the nearest name beside the path, or the folder that ends the way to it."""
+    if may_be_run and (runs := sorted(each.name for each in Path("runs").glob("*"))):
+        yield f"runs/ has no run of this name either; {did_you_mean(path.name, runs)}"
     folder = path.parent
     if folder.is_dir():
         try:

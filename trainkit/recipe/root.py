@@ -18,6 +18,7 @@ from trainkit.contracts import (
     HARMLESS,
     INPUT_PATH,
     Data,
+    FileOrRun,
     Hook,
     Inference,
     Logger,
@@ -220,21 +221,22 @@ class Average:
 
 @component
 class InitialWeights:
-    """Weights that the model begins with, from a file. Optimizers and schedules begin anew.
+    """Weights that the model begins with, from a run or a file. Optimizers and schedules begin anew.
 
     They are loaded once, when the run begins; a resumed run does not need the file. No code in the file is run. Where
     channels or classes differ, a segmentation network takes those of the same name.
 
     Attributes:
-        path: A checkpoint of trainkit, a safetensors file, or a torch file of weights such as MONAI's ``.pt`` and
-            nnU-Net's ``.pth``.
+        path: A run folder or the name of a run below ``runs/``, of which the best checkpoint is taken if one is known
+            as the best, else the newest; a checkpoint of trainkit; a safetensors file; or a torch file of weights such
+            as MONAI's ``.pt`` and nnU-Net's ``.pth``.
         take: Patterns of the weights that are loaded: names ("encoder.*"), or parameter groups ("encoder").
         skip: Patterns of those among them that are not loaded.
         rename: Beginning of a name in the file -> the beginning of that name in the model, for example
             ``{ "unet." = "network." }``. Not given: common prefixes such as "module." are recognised.
     """
 
-    path: Path = attrs.field(metadata=INPUT_PATH)
+    path: FileOrRun = attrs.field(metadata=INPUT_PATH)
     take: tuple[str, ...] = ("*",)
     skip: tuple[str, ...] = ()
     rename: Mapping[str, str] = attrs.Factory(dict)

@@ -22,7 +22,7 @@ from typing import Any, Literal, get_args, get_origin
 import attrs
 
 from trainkit import registry
-from trainkit.contracts import Component
+from trainkit.contracts import Component, FileOrRun
 from trainkit.errors import ComponentError, did_you_mean
 from trainkit.printable import hide, printable
 from trainkit.recipe.fields import (
@@ -148,20 +148,21 @@ class Structurer:
         return next((reader for fits, reader in readers.items() if fits(wanted)), self._scalar)
 
     def _scalar(self, value: Any, wanted: Any, where: Where) -> Any:
+        may_be_run = wanted is FileOrRun
         wanted = getattr(wanted, "__supertype__", wanted)  # that of a NewType
         if wanted in (str, Path) and where in self._texts and type(value) in (int, float, bool):
             value = self._texts[where]  # --set run.name=nan
         if isinstance(value, str) and wanted is str:
             return _string(value)
         if isinstance(value, str) and wanted is Path:
-            return self._path(value, where)
+            return self._path(value, where, may_be_run)
         if isinstance(value, PathString) and value.written is not None and wanted in (int, float, bool):
             value = toml_value(value)  # an environment variable holds a text
         if type(value) is int and wanted is float:
             return float(value)
         return value if type(value) is wanted else self._wrong_type(value, wanted, where)
 
-    def _path(self, value: str, where: Where) -> Any:
+    def _path(self, value: str, where: Where, may_be_run: bool) -> Any:
         if control := _CONTROL.search(value):
             what = _NAMES_OF_CONTROLS.get(control[0], "a control character")
             hint = """write the path in single quotes, '…', in which a backslash is itself"""
@@ -170,6 +171,8 @@ class Structurer:
         variable = None if resolved else _VARIABLE.search(value)
         try:
             path = Path(os.path.normpath(folder.absolute() / Path(value).expanduser()))
+            if may_be_run and not path.exists() and (run := Path("runs", value).absolute()).exists():
+                path = run
             if variable and not path.exists():
                 name = variable[1] or variable[2]
                 message = f"{variable[0]} is taken literally, and there is no such path"

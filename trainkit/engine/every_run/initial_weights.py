@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING
 
 import attrs
 
-from trainkit.errors import blame
-from trainkit.weights import load_weights
+from trainkit.engine.trained_checkpoints import Choice, find_checkpoints
+from trainkit.errors import DataError, blame
+from trainkit.weights import load_weights, read_weights, weights_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from torch import nn
 
     from trainkit.contracts import Model
     from trainkit.recipe.root import InitialWeights
     from trainkit.state import State
+    from trainkit.weights import Weights
 
 _LOGGER = logging.getLogger("trainkit")
 
@@ -49,8 +52,28 @@ class BeginWithWeights:
             except Exception as error:
                 blame(error, "model, in adapt_weights")
 
-        for line in load_weights(network, self.settings.path, self.settings, self.group_of, adapt):
+        for line in load_weights(network, _read(self.settings.path, state.folder), self.settings, self.group_of, adapt):
             _LOGGER.info("%s", line)
+
+
+def _read(path: Path, own: Path) -> Weights:
+    """Return the weights in a file, or in the checkpoint of a run that would predict.
+
+    Args:
+        path: The file, the run folder, or the folder of a run's name.
+        own: The folder of the run that begins, which may have the same name.
+
+    Raises:
+        DataError: The path stands for several checkpoints, or the file cannot be read.
+        CheckpointError: There is no good checkpoint.
+    """
+    if not path.is_dir():
+        return read_weights(path)
+    files = find_checkpoints([path], Choice(), _LOGGER.info, besides=own).files
+    if len(files) > 1:
+        members = ", ".join(str(file) for file, _ in files)
+        raise DataError(f"initial_weights.path: {path} is an ensemble of {len(files)} models; name one: {members}")
+    return weights_of(*files[0])
 
 
 def group_of_names(model: nn.Module, parameters: Mapping[str, Mapping[str, nn.Parameter]]) -> Callable[[str], str]:
