@@ -3,8 +3,11 @@
     python tests/ptychography/file_fuzz.py                      # 10,000 of each kind
     python tests/ptychography/file_fuzz.py hdf5 --number 500 --first 2000
 
-A file is made anew from its number, so that what went wrong can be tried again. Files are read in child processes: the
-HDF5 library may crash or hang without Python being able to help it.
+A file is made anew from its number, so that what went wrong can be tried again.
+
+Files are read in child processes, because the HDF5 library may crash or hang where Python cannot help. trainkit itself
+tries each step on such a file in a process of its own first (trial_process.py), which takes most of the time. So a
+child process reads many files without these trials; a file that ends it, or takes long, is read once more with them.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 _SECONDS = 10.0  # of CPU time for a file
+_SECONDS_WITHOUT_TRIALS = 2.0
 _WAITING = 600  # seconds for a file, whatever it waits for
 _MEMORY = 4 * 2**30
 _HEADER = 3000  # bytes at the beginning (and end), where most damage is done
@@ -160,8 +164,19 @@ def is_refused(kind: str, path: Path) -> bool:
     return refused
 
 
-def child(kind: str, first: int, last: int) -> None:
-    """Try files one after the other; print the number of each before it is read, and what became of it."""
+def child(kind: str, first: int, last: int, trials: bool) -> None:
+    """Try files one after the other; print the number of each before it is read, and what became of it.
+
+    Args:
+        kind: The kind of files.
+        first: The number of the first file.
+        last: The number after that of the last file.
+        trials: Whether trainkit tries each step on a file in a process of its own first, as it does for users.
+    """
+    from trainkit_ptychography.scans.files import hdf5_live
+
+    if not trials:
+        hdf5_live.survives = lambda action, cpu_seconds: True
     for number in (signal.SIGPROF, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)  # ends the process, even within the HDF5 library
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
@@ -171,7 +186,7 @@ def child(kind: str, first: int, last: int) -> None:
             path = Path(folder) / f"{number}.{_ENDINGS[kind]}"
             path.write_bytes(damaged(whole[number % len(whole)], number))
             print(number, flush=True)
-            signal.setitimer(signal.ITIMER_PROF, _SECONDS)
+            signal.setitimer(signal.ITIMER_PROF, _SECONDS if trials else _SECONDS_WITHOUT_TRIALS)
             signal.alarm(_WAITING)
             try:
                 if is_refused(kind, path):
@@ -187,10 +202,10 @@ def fuzz(kind: str, number: int, first: int = 0) -> Outcome:
     """Try damaged files in child processes."""
     failures: list[Failure] = []
     refused = 0
-    at, last = first, first + number
+    at, last, trials = first, first + number, False
     while at < last:
-        command = [sys.executable, __file__, kind, "--child", str(at), str(last)]
-        run = subprocess.run(command, capture_output=True, text=True)
+        command = [sys.executable, __file__, kind, "--child", str(at), str(at + 1 if trials else last)]
+        run = subprocess.run([*command, *["--trials"] * trials], capture_output=True, text=True)
         for line in run.stdout.splitlines():
             if line.startswith("! "):
                 failures.append(Failure(kind, at, line[2:]))
@@ -198,12 +213,14 @@ def fuzz(kind: str, number: int, first: int = 0) -> Outcome:
                 at = int(line)
             elif line == "refused":
                 refused += 1
-        if run.returncode == 0:
+        if run.returncode == 0 and not trials:
             break
-        hangs = run.returncode in (-signal.SIGPROF, -signal.SIGALRM)
-        what = "hangs" if hangs else f"ends the process ({run.returncode}) {run.stderr[-300:]}"
-        failures.append(Failure(kind, at, what))
-        at += 1
+        if run.returncode != 0 and trials:
+            hangs = run.returncode in (-signal.SIGPROF, -signal.SIGALRM)
+            what = "hangs" if hangs else f"ends the process ({run.returncode}) {run.stderr[-300:]}"
+            failures.append(Failure(kind, at, what))
+        at += trials
+        trials = not trials
     return Outcome(failures, refused)
 
 
@@ -214,9 +231,10 @@ def main() -> None:
     parser.add_argument("--number", type=int, default=10_000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--child", type=int, nargs=2)
+    parser.add_argument("--trials", action="store_true")
     given = parser.parse_args()
     if given.child:
-        child(given.kinds[0], *given.child)
+        child(given.kinds[0], *given.child, given.trials)
         return
     outcomes = [fuzz(kind, given.number, given.first) for kind in given.kinds or _ENDINGS]
     failures = [failure for outcome in outcomes for failure in outcome.failures]
