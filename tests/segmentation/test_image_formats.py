@@ -12,6 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from trainkit import DataError, registry
 from trainkit_segmentation.files import images
+from trainkit_segmentation.files.header import with_spacing
 from trainkit_segmentation.files.images import files_of, read_header, read_integers, read_voxels
 from trainkit_segmentation.files.readers.kind import Reader
 
@@ -179,3 +180,14 @@ def test_a_reader_of_a_third_party_reads_its_files_and_a_broken_one_takes_no_oth
     assert images.readers_of_others([tmp_path / "image.nii"]) == []
     with pytest.raises(DataError, match=r"no reader knows this format.*broken_package 1"):
         read_header(Path(__file__))
+
+
+def test_an_nrrd_or_metaimage_without_a_spacing_takes_that_of_the_recipe(tmp_path):
+    nrrd = "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 2 2 2\nencoding: raw\nspace: LPS\n\n"
+    (tmp_path / "a.nrrd").write_bytes(nrrd.encode() + bytes(8))
+    mha = "NDims = 3\nDimSize = 2 2 2\nElementType = MET_UCHAR\nElementDataFile = LOCAL\n"
+    (tmp_path / "a.mha").write_bytes(mha.encode() + bytes(8))
+    for name in ("a.nrrd", "a.mha"):
+        header = read_header(tmp_path / name)
+        assert header.has_no_spacing
+        assert with_spacing(header, (2.0, 3.0, 4.0)).spacing_mm == (2, 3, 4)

@@ -34,7 +34,7 @@ _HOW_TO_TAKE_THE_IMAGES = (
 )
 
 _NO_SPACING = (
-    "the file does not say how large a pixel is, and 1 mm is taken; give it, or confirm it, with "
+    "the file does not say how large a voxel is, and 1 mm is taken; give it, or confirm it, with "
     "data.file_spacing_mm = [1.0, 1.0, 1.0]"
 )
 
@@ -68,12 +68,14 @@ class CaseReport:
         affine: (4, 4), from voxels to mm.
         problems: What is wrong with the case. The messages do not repeat its name.
         doubts: What may be wrong with it, in the same form.
+        notes: What a person should know, in the same form.
     """
 
     shape: tuple[int, int, int] | None
     affine: Array | None = attrs.field(eq=False)
     problems: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Case(Protocol):
@@ -221,6 +223,7 @@ class FileCase:
             first.affine if first else None,
             tuple(dict.fromkeys(problems)),
             tuple(dict.fromkeys(doubts)),
+            tuple(dict.fromkeys(each.conversion for each in headers if each.conversion)),
         )
 
     def read(self, labels: Labels, *, nan_as_zero: bool = False) -> Volume:

@@ -26,7 +26,7 @@ from trainkit_segmentation.data.chosen_classes import (
 )
 from trainkit_segmentation.data.ignored import doubts_about_ignored, ignored_in_words
 from trainkit_segmentation.data.intensities import with_intensities
-from trainkit_segmentation.files.header import Array
+from trainkit_segmentation.files.header import spacing_of
 from trainkit_segmentation.preparing.cache_filling import PreparedCase, mended_in_words, prepare_each
 from trainkit_segmentation.preparing.cache_live import CaseStore
 from trainkit_segmentation.preparing.cached_cases import open_case, rounded_in_words
@@ -124,6 +124,7 @@ def inspect(settings: SegmentationData, depth: Depth) -> Iterator[str | Problem 
     opened = {name: open_case(store.path(each.key)) for name, each in prepared.items()}
     yield from (line for line in (ignored_in_words(opened), rounded_in_words(opened)) if line)
     yield from _geometry(reports)
+    yield from _by_case({name: each.notes for name, each in reports.items()})
     yield from _needs(settings, listing, reports, division, store)
     if depth == "headers":
         yield "not looked at: the voxels, that is label values, NaN, constant images, damage. check --data looks at all"
@@ -134,7 +135,7 @@ def inspect(settings: SegmentationData, depth: Depth) -> Iterator[str | Problem 
         yield Problem(of_planes, "patch_size", "warning")
     doubts = [
         *listing.doubts,
-        *_doubts_of_headers(reports),
+        *_by_case({name: each.doubts for name, each in reports.items()}),
         *_doubts_of_voxels(listing, seen),
         *doubts_about_ignored(settings, opened),
         *(doubts_about_classes(classes, division, present) if seen else ()),
@@ -175,7 +176,7 @@ def _classes(listing: CaseList, reports: Mapping[str, CaseReport], seen: Mapping
 def _geometry(reports: Mapping[str, CaseReport]) -> Iterator[str]:
     affines = [each.affine for each in reports.values() if each.affine is not None]
     yield "size: " + _range([each.shape for each in reports.values() if each.shape], "voxels")
-    yield "spacing: " + _range([tuple(_spacing(affine)) for affine in affines], "mm")
+    yield "spacing: " + _range([tuple(spacing_of(affine)) for affine in affines], "mm")
     codes = [axes_of(affine) for affine in affines]
     yield "orientation: " + ", ".join(f"{code} ({codes.count(code)})" for code in sorted(set(codes)))
 
@@ -215,14 +216,14 @@ def _needs(
     )
 
 
-def _doubts_of_headers(reports: Mapping[str, CaseReport]) -> Iterator[str]:
-    """Yield each doubt once, with all cases that it is about."""
+def _by_case(sentences: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield each sentence once, with all cases that it is about."""
     names: dict[str, list[str]] = {}
-    for name, each in reports.items():
-        for doubt in each.doubts:
-            names.setdefault(doubt, []).append(name)
-    for doubt, of in names.items():
-        yield f"{some_of(of)}: {doubt}"
+    for name, of_case in sentences.items():
+        for sentence in of_case:
+            names.setdefault(sentence, []).append(name)
+    for sentence, of in names.items():
+        yield f"{some_of(of)}: {sentence}"
 
 
 def _doubts_of_voxels(listing: CaseList, seen: Mapping[str, Voxels]) -> Iterator[str]:
@@ -258,17 +259,13 @@ def grid_of(settings: SegmentationData, report: CaseReport) -> Grid | None:
         return None
     preprocessing = settings.preprocessing
     axes, flipped = orientation_of(report.affine, preprocessing.orientation)
-    spacing = _spacing(report.affine)
+    spacing = spacing_of(report.affine)
     shape = [report.shape[axis] for axis in axes]
     box = tuple((0, max(1, n - preprocessing.crop_to_nonzero)) for n in shape)
     if preprocessing.spacing_mm is not None:
         wanted = preprocessing.spacing_mm
         shape = [max(1, round(n * spacing[axis] / mm)) for n, axis, mm in zip(shape, axes, wanted, strict=True)]
     return Grid(report.shape, report.affine, axes, flipped, box, (shape[0], shape[1], shape[2]))
-
-
-def _spacing(affine: Array) -> list[float]:
-    return [float(mm) for mm in np.sqrt((affine[:3, :3] ** 2).sum(axis=0))]
 
 
 def _range(values: Sequence[Sequence[float]], unit: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,35 @@ class Pieces:
                 file.seek(self.skip, io.SEEK_CUR)
             stream = unpacked(file, self.packing)
             return read_exactly(path, stream, num_bytes, to_the_end=self.packing != "raw")
+
+
+@attrs.frozen
+class TextHeader:
+    """The fields of a text header.
+
+    Attributes:
+        path: The file.
+        of: Name of a field -> its text.
+        end: Where the header ends in the file.
+        data_files: Names of the files of voxels, if the header lists them on lines of their own.
+        pairs: Key -> value of what other programs keep in the file.
+    """
+
+    path: Path
+    of: Mapping[str, str]
+    end: int
+    data_files: tuple[str, ...] = ()
+    pairs: Mapping[str, str] = attrs.field(factory=dict)
+
+    def field(self, name: str) -> str:
+        """Return the text of a field.
+
+        Raises:
+            DataError: It is not there.
+        """
+        if name not in self.of:
+            raise DataError(f"{self.path}: the header is damaged: it has no {name}")
+        return self.of[name]
 
 
 def read_text_header(path: Path, ends: bytes) -> tuple[str, int]:

@@ -31,6 +31,7 @@ class Header:
         has_no_form: Whether the header says nothing at all of orientation and origin.
         has_no_spacing: Whether the header does not say how large a voxel is, and 1 mm is taken.
         names: Value of a label, or number of a channel if each is a mask -> the name that the file gives to it.
+        conversion: A sentence on the unit of the header's lengths, if it was converted to mm; None: it was not.
     """
 
     path: Path
@@ -42,6 +43,7 @@ class Header:
     has_no_form: bool = False
     has_no_spacing: bool = False
     names: Mapping[int, str] = attrs.field(factory=dict)
+    conversion: str | None = None
 
     @property
     def lacks_geometry(self) -> bool:
@@ -52,8 +54,14 @@ class Header:
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
         """Size of a voxel along each axis."""
-        x, y, z = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0))
+        x, y, z = spacing_of(self.affine)
         return float(x), float(y), float(z)
+
+
+def spacing_of(affine: Array) -> Array:
+    """Return the size of a voxel along each axis."""
+    sizes: Array = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    return sizes
 
 
 def with_spacing(header: Header, spacing_mm: tuple[float, float, float] | None) -> Header:
@@ -74,14 +82,14 @@ def grid_difference(one: Header, other: Header) -> str | None:
     if one.shape != other.shape:
         return f"{_size(one)} and {_size(other)} voxels"
     apart = corners_apart(one.affine, other.affine, one.shape)
-    if is_close(apart, one):
+    if is_close(apart, one.affine):
         return None
     return f"corners are up to {apart:.3g} mm apart (affines differ)"
 
 
-def is_close(apart_mm: float, header: Header) -> bool:
-    """Return whether a distance is so small that grids count as the same."""
-    return apart_mm <= _CLOSE * min(header.spacing_mm)
+def is_close(apart_mm: float, affine: Array) -> bool:
+    """Return whether a distance is so small, for voxels of this size, that grids count as the same."""
+    return apart_mm <= _CLOSE * float(spacing_of(affine).min())
 
 
 def corners_apart(affine: Array, other: Array, shape: Sequence[int]) -> float:
@@ -99,7 +107,7 @@ def check_affine(path: Path, affine: Array) -> None:
     """
     if np.isfinite(affine).all():
         with np.errstate(all="ignore"):
-            sizes = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+            sizes = spacing_of(affine)
             flat = not abs(np.linalg.det(affine[:3, :3] / np.maximum(sizes, np.finfo(float).tiny))) > 1e-6
         if sizes.min() >= _SMALLEST_MM and sizes.max() <= _LARGEST_MM and not flat:
             return

@@ -65,7 +65,7 @@ def placement(onto: Header, header: Header) -> Placement | None:
     first = np.rint(between[:3, 3])
     exact = np.eye(4)
     exact[:3, :3], exact[:3, 3] = turn, first
-    if not is_close(corners_apart(onto.affine @ exact, header.affine, header.shape), onto):
+    if not is_close(corners_apart(onto.affine @ exact, header.affine, header.shape), onto.affine):
         return None
     flipped = tuple(axis for axis in range(3) if turn[axis].sum() < 0)
     x, y, z = (int(first[axis]) - (size[axis] - 1 if axis in flipped else 0) for axis in range(3))

@@ -83,6 +83,8 @@ class ImagePreparation:
             raise DataError(str(error).replace("data.preprocessing.nan_as_zero", "predict.nan_as_zero")) from error
         for doubt in (*header.corrections, *([header.open_question] if header.open_question else [])):
             _LOGGER.warning("%s: %s", case.name, doubt)
+        if header.conversion:
+            _LOGGER.info("%s: %s", case.name, header.conversion)
         *others, last = self._ways
         # Preparing may change an image in place, so all but the last way get a copy.
         prepared = [prepare_image(own_CXYZ.copy(), header.affine, way) for way in others]

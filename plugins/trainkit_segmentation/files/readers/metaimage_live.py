@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from trainkit import DataError
-from trainkit_segmentation.files.detached import Pieces, listed_files, read_text_header
+from trainkit_segmentation.files.detached import Pieces, TextHeader, listed_files, read_text_header
 from trainkit_segmentation.files.header import Array, Header, check_affine, ras_from_lps
 from trainkit_segmentation.files.stored import StoredImage
+from trainkit_segmentation.files.units import in_millimetres
 
 _TYPE_OF = {
     "MET_CHAR": "i1",
@@ -30,20 +31,7 @@ _TYPE_OF = {
     "MET_DOUBLE": "f8",
 }
 _LAST = "ElementDataFile"
-
-
-class _Fields(NamedTuple):
-    """The text of a header.
-
-    Attributes:
-        of: Name of a field -> its text.
-        data_files: Names of files after ``ElementDataFile = LIST``.
-        end: Where the header ends.
-    """
-
-    of: Mapping[str, str]
-    data_files: tuple[str, ...]
-    end: int
+_SPACINGS = ("ElementSpacing", "ElementSize")
 
 
 def open_metaimage(path: Path) -> StoredImage:
@@ -53,8 +41,8 @@ def open_metaimage(path: Path) -> StoredImage:
         DataError: The file is not MetaImage, shorter than its header needs, or no image of two to four dimensions.
     """
     fields = _fields(path)
-    num = int(_field(path, fields, "NDims"))
-    sizes = [int(each) for each in _field(path, fields, "DimSize").split()]
+    num = int(fields.field("NDims"))
+    sizes = [int(each) for each in fields.field("DimSize").split()]
     if len(sizes) != num or min(sizes, default=0) < 1:
         raise DataError(f"{path}: the header is damaged: DimSize is {sizes} in {num} dimensions")
     values = int(fields.of.get("ElementNumberOfChannels", "1"))
@@ -64,17 +52,25 @@ def open_metaimage(path: Path) -> StoredImage:
             f"{path}: expected two or three axes of space and at most one of channels, got {'×'.join(map(str, sizes))} "
             f"with {values} numbers each"
         )
-    kind = _field(path, fields, "ElementType").upper().removesuffix("_ARRAY")
+    kind = fields.field("ElementType").upper().removesuffix("_ARRAY")
     if kind not in _TYPE_OF:
         raise DataError(f"{path}: voxels must be integers or real numbers, got {kind}")
     big = _is_true(fields.of.get("ElementByteOrderMSB", fields.of.get("BinaryDataByteOrderMSB", "False")))
     dtype = np.dtype(_TYPE_OF[kind]).newbyteorder(">" if big else "<")
-    affine = _affine(path, fields, num)
-    check_affine(path, affine)
-    pieces = _pieces(path, fields)
+    lengths = in_millimetres(_affine(fields, num), (fields.of.get("DistanceUnits", ""),) * 3)
+    check_affine(path, lengths.affine)
+    pieces = _pieces(fields)
     pieces.check(math.prod(sizes) * values * dtype.itemsize)
     x, y, z = (*sizes, 1)[:3]
-    header = Header(path, (x, y, z), values * later, affine)
+    header = Header(
+        path,
+        (x, y, z),
+        values * later,
+        lengths.affine,
+        open_question=lengths.question,
+        has_no_spacing=not {*_SPACINGS} & {*fields.of},
+        conversion=lengths.conversion,
+    )
     return StoredImage(header, dtype, partial(_voxels, pieces, values, (x, y, z, later), dtype))
 
 
@@ -84,7 +80,7 @@ def pieces_of(path: Path) -> Pieces:
     Raises:
         DataError: The header cannot be read.
     """
-    return _pieces(path, _fields(path))
+    return _pieces(_fields(path))
 
 
 def _voxels(pieces: Pieces, values: int, shape: tuple[int, int, int, int], dtype: np.dtype[Any]) -> Array:
@@ -93,7 +89,7 @@ def _voxels(pieces: Pieces, values: int, shape: tuple[int, int, int, int], dtype
     return array[0] if values == 1 else np.moveaxis(array[..., 0], 0, -1)
 
 
-def _fields(path: Path) -> _Fields:
+def _fields(path: Path) -> TextHeader:
     text, end = read_text_header(path, _LAST.encode())
     of: dict[str, str] = {}
     for line in text.split("\n"):
@@ -108,54 +104,46 @@ def _fields(path: Path) -> _Fields:
     if of[_LAST].upper().startswith("LIST"):
         whole, _ = read_text_header(path, b"\0")  # to the end of the file
         files = tuple(line.strip() for line in whole[len(text) :].split("\n") if line.strip())
-    return _Fields(of, files, end)
-
-
-def _field(path: Path, fields: _Fields, name: str) -> str:
-    if name not in fields.of:
-        raise DataError(f"{path}: the header is damaged: it has no {name}")
-    return fields.of[name]
+    return TextHeader(path, of, end, files)
 
 
 def _is_true(text: str) -> bool:
     return text[:1].upper() in ("T", "1", "Y")
 
 
-def _pieces(path: Path, fields: _Fields) -> Pieces:
+def _pieces(fields: TextHeader) -> Pieces:
     if not _is_true(fields.of.get("BinaryData", "True")):
-        raise DataError(f"{path}: voxels are written as text; save the file in the binary form")
+        raise DataError(f"{fields.path}: voxels are written as text; save the file in the binary form")
     packing = "zlib" if _is_true(fields.of.get("CompressedData", "False")) else "raw"
     skip = int(fields.of.get("HeaderSize", "0"))
     named = fields.of[_LAST]
     if named.upper() == "LOCAL":
-        return Pieces(path, (path,), fields.end, packing)
+        return Pieces(fields.path, (fields.path,), fields.end, packing)
     names = fields.data_files if named.upper().startswith("LIST") else (named,)
-    return Pieces(path, listed_files(path, names), skip, packing)
+    return Pieces(fields.path, listed_files(fields.path, names), skip, packing)
 
 
-def _affine(path: Path, fields: _Fields, num: int) -> Array:
-    """Return the affine to mm (right, anterior, superior). MetaImage is (left, posterior, superior)."""
+def _affine(fields: TextHeader, num: int) -> Array:
+    """Return the affine to (right, anterior, superior), in the header's units."""
     space = min(num, 3)
-    spacing = _numbers(path, fields, ("ElementSpacing", "ElementSize"), num, [1.0] * num)
-    matrix = _numbers(
-        path, fields, ("TransformMatrix", "Rotation", "Orientation"), num * num, np.eye(num).ravel().tolist()
-    )
-    origin = _numbers(path, fields, ("Offset", "Position", "Origin"), num, [0.0] * num)
+    spacing = _numbers(fields, _SPACINGS, num, [1.0] * num)
+    matrix = _numbers(fields, ("TransformMatrix", "Rotation", "Orientation"), num * num, np.eye(num).ravel().tolist())
+    origin = _numbers(fields, ("Offset", "Position", "Origin"), num, [0.0] * num)
     affine = np.eye(4)
     # A row of the matrix is the direction of an axis.
     affine[:space, :space] = np.reshape(matrix, (num, num)).T[:space, :space] * spacing[:space]
     affine[:space, 3] = origin[:space]
-    return ras_from_lps(affine)
+    return ras_from_lps(affine)  # MetaImage is (left, posterior, superior)
 
 
-def _numbers(
-    path: Path, fields: _Fields, names: Sequence[str], count: int, default: Sequence[float]
-) -> Sequence[float]:
+def _numbers(fields: TextHeader, names: Sequence[str], count: int, default: Sequence[float]) -> Sequence[float]:
     """Return the numbers of the first field that is there."""
     for name in names:
         if name in fields.of:
             found = [float(each) for each in fields.of[name].split()]
             if len(found) != count:
-                raise DataError(f"{path}: the header is damaged: {name} has {len(found)} numbers instead of {count}")
+                raise DataError(
+                    f"{fields.path}: the header is damaged: {name} has {len(found)} numbers instead of {count}"
+                )
             return found
     return default

@@ -7,6 +7,7 @@ declares.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from nibabel.nifti2 import Nifti2Header
 from nibabel.openers import Opener
 
 from trainkit import DataError
-from trainkit_segmentation.files.header import Array, Header, check_affine, corners_apart
+from trainkit_segmentation.files.header import Array, Header, check_affine, corners_apart, is_close
 from trainkit_segmentation.files.stored import (
     MOST_UNPACKED_BY_DEFLATE,
     StoredImage,
@@ -25,11 +26,12 @@ from trainkit_segmentation.files.stored import (
     check_type,
     read_exactly,
 )
+from trainkit_segmentation.files.units import in_millimetres
 
 _KINDS: dict[int, Any] = {348: Nifti1Header, 540: Nifti2Header}  # by the size of the header
 _MOST_UNPACKED = {".gz": MOST_UNPACKED_BY_DEFLATE, ".nii": 1}
 _MOST_BEFORE = 1 << 26  # bytes of extensions between header and voxels
-_CLOSE = 0.1  # voxels that qform and sform may be apart
+_UNIT_OF = {1: "m", 2: "mm", 3: "\u00b5m"}  # by the lowest three bits of xyzt_units; 0: unknown
 _NO_FORM = (
     "the header has neither qform nor sform, so where its axes point is a guess (left, anterior, superior); write the "
     "right orientation into it"
@@ -59,31 +61,41 @@ def open_nifti(path: Path) -> StoredImage:
     faults = _Faults()
     with np.errstate(all="ignore"):
         raw.check_fix(logger=faults)
-        affine = np.asarray(raw.get_best_affine(), dtype=np.float64)
+        units = (_UNIT_OF.get(raw["xyzt_units"].item() & 7, ""),) * 3
+        lengths = in_millimetres(np.asarray(raw.get_best_affine(), dtype=np.float64), units)
         shape = _shape(path, raw.get_data_shape())
         dtype = raw.get_data_dtype()
         start = float(raw["vox_offset"])
-        question = _open_question(raw, shape)
+        question = _open_question(raw, shape, units)
     check_type(path, dtype)
-    check_affine(path, affine)
+    check_affine(path, lengths.affine)
     if not (size + 4 <= start <= _MOST_BEFORE and start == int(start)):
         raise DataError(f"{path}: the header is damaged: the voxels cannot begin at byte {start:g}")
     slope, intercept = raw.get_slope_inter()
     check_size(path, int(start) + math.prod(shape) * dtype.itemsize, _MOST_UNPACKED.get(path.suffix.lower()))
     x, y, z, channels = shape
-    header = Header(path, (x, y, z), channels, affine, tuple(faults.told), question, question == _NO_FORM)
+    header = Header(
+        path,
+        (x, y, z),
+        channels,
+        lengths.affine,
+        corrections=tuple(faults.told),
+        open_question="; ".join(each for each in (question, lengths.question) if each) or None,
+        has_no_form=question == _NO_FORM,
+        conversion=lengths.conversion,
+    )
     return StoredImage(header, dtype, partial(_voxels, path, int(start), shape, dtype), slope, intercept)
 
 
-def _open_question(raw: Any, shape: tuple[int, ...]) -> str | None:
+def _open_question(raw: Any, shape: tuple[int, ...], units: Sequence[str]) -> str | None:
     """Return what a header leaves open, or contradicts, about where its axes point."""
     if raw["qform_code"] <= 0 and raw["sform_code"] <= 0:
         return _NO_FORM
     if raw["qform_code"] <= 0 or raw["sform_code"] <= 0:
         return None
-    sform, qform = raw.get_sform(), raw.get_qform()
+    sform, qform = (in_millimetres(each, units).affine for each in (raw.get_sform(), raw.get_qform()))
     apart = corners_apart(sform, qform, shape[:3])
-    if apart <= _CLOSE * np.sqrt((sform[:3, :3] ** 2).sum(axis=0)).min():
+    if is_close(apart, sform):
         return None
     return f"qform and sform of the header disagree by up to {apart:.2g} mm; the sform is taken"
 

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from trainkit import DataError
-from trainkit_segmentation.files.detached import Pieces, listed_files, read_text_header
+from trainkit_segmentation.files.detached import Pieces, TextHeader, listed_files, read_text_header
 from trainkit_segmentation.files.header import Array, Header, check_affine
 from trainkit_segmentation.files.stored import StoredImage
+from trainkit_segmentation.files.units import InMillimetres, in_millimetres
 
 _TYPES = {
     "i1": ("signed char", "int8", "int8_t"),
@@ -49,22 +50,6 @@ _SEGMENT = re.compile(r"(Segment\d+)_Name")
 _SPATIAL_KINDS = ("domain", "space")
 
 
-class _Fields(NamedTuple):
-    """The text of a header.
-
-    Attributes:
-        of: Name of a field -> its text.
-        pairs: Key -> value of what other programs keep in the file.
-        data_files: Names of files after ``data file: LIST``.
-        end: Where the header ends.
-    """
-
-    of: Mapping[str, str]
-    pairs: Mapping[str, str]
-    data_files: tuple[str, ...]
-    end: int
-
-
 def open_nrrd(path: Path) -> StoredImage:
     """Read and check the header of a file.
 
@@ -72,10 +57,10 @@ def open_nrrd(path: Path) -> StoredImage:
         DataError: The file is not NRRD, shorter than its header needs, or no image of two or three dimensions.
     """
     fields = _fields(path)
-    sizes = [int(each) for each in _field(path, fields, "sizes").split()]
-    if len(sizes) != int(_field(path, fields, "dimension")) or min(sizes, default=0) < 1:
+    sizes = [int(each) for each in fields.field("sizes").split()]
+    if len(sizes) != int(fields.field("dimension")) or min(sizes, default=0) < 1:
         raise DataError(f"{path}: the header is damaged: sizes are {sizes}")
-    kind = " ".join(_field(path, fields, "type").lower().split())
+    kind = " ".join(fields.field("type").lower().split())
     if kind not in _TYPE_OF:
         raise DataError(f"{path}: voxels must be integers or real numbers, got {kind}")
     dtype = np.dtype(_TYPE_OF[kind])
@@ -83,9 +68,10 @@ def open_nrrd(path: Path) -> StoredImage:
     if endian not in ("little", "big"):
         raise DataError(f"{path}: the header is damaged: endian is {endian}")
     dtype = dtype.newbyteorder("<" if endian == "little" else ">")
-    space, channel_axis, affine, question = _geometry(path, fields, sizes)
-    check_affine(path, affine)
-    pieces = _pieces(path, fields)
+    geometry = _geometry(fields, sizes)
+    space, channel_axis = geometry.space, geometry.channels
+    check_affine(path, geometry.lengths.affine)
+    pieces = _pieces(fields)
     num_bytes = math.prod(sizes) * dtype.itemsize
     pieces.check(num_bytes)
     x, y, z = (*(sizes[axis] for axis in space), 1)[:3]
@@ -99,10 +85,12 @@ def open_nrrd(path: Path) -> StoredImage:
         path,
         (x, y, z),
         channels,
-        affine,
-        open_question=question,
-        has_no_form=question == _NO_SPACE,
+        geometry.lengths.affine,
+        open_question="; ".join(each for each in (geometry.question, geometry.lengths.question) if each) or None,
+        has_no_form=geometry.question == _NO_SPACE,
+        has_no_spacing=geometry.has_no_spacing,
         names=_segment_names(fields.pairs),
+        conversion=geometry.lengths.conversion,
     )
     order = (*space, *([] if channel_axis is None else [channel_axis]))
     order = (*order, *(axis for axis in range(len(sizes)) if axis not in order))
@@ -115,7 +103,7 @@ def pieces_of(path: Path) -> Pieces:
     Raises:
         DataError: The header cannot be read.
     """
-    return _pieces(path, _fields(path))
+    return _pieces(_fields(path))
 
 
 def _voxels(
@@ -125,7 +113,7 @@ def _voxels(
     return flat.reshape(sizes, order="F").transpose(order).reshape(shape)
 
 
-def _fields(path: Path) -> _Fields:
+def _fields(path: Path) -> TextHeader:
     text, end = read_text_header(path, b"")
     lines = [line.rstrip("\r") for line in text.split("\n")]
     if not lines or not re.fullmatch(r"NRRD\d{4}\s*", lines[0]):
@@ -145,7 +133,7 @@ def _fields(path: Path) -> _Fields:
             of[_name(key)] = value.strip()
         else:
             raise DataError(f"{path}: the header is damaged: {line[:40]!r} is no field")
-    return _Fields(of, pairs, tuple(files), end)
+    return TextHeader(path, of, end, tuple(files), pairs)
 
 
 def _name(key: str) -> str:
@@ -153,14 +141,9 @@ def _name(key: str) -> str:
     return {"datafile": "data file", "byteskip": "byte skip", "lineskip": "line skip"}.get(name, name)
 
 
-def _field(path: Path, fields: _Fields, name: str) -> str:
-    if name not in fields.of:
-        raise DataError(f"{path}: the header is damaged: it has no {name}")
-    return fields.of[name]
-
-
-def _pieces(path: Path, fields: _Fields) -> Pieces:
-    encoding = _field(path, fields, "encoding").lower()
+def _pieces(fields: TextHeader) -> Pieces:
+    path = fields.path
+    encoding = fields.field("encoding").lower()
     if encoding not in _PACKINGS:
         raise DataError(f'{path}: voxels of the encoding "{encoding}" cannot be read; save the file as raw or gzip')
     skip, lines = int(fields.of.get("byte skip", "0")), int(fields.of.get("line skip", "0"))
@@ -175,13 +158,28 @@ def _pieces(path: Path, fields: _Fields) -> Pieces:
     return Pieces(path, listed_files(path, names), skip, _PACKINGS[encoding], lines)
 
 
-def _geometry(
-    path: Path, fields: _Fields, sizes: Sequence[int]
-) -> tuple[tuple[int, ...], int | None, Array, str | None]:
-    """Return the axes of space, the axis of channels, the affine, and what is left open."""
+class _Geometry(NamedTuple):
+    """Where the voxels of a file are.
+
+    Attributes:
+        space: The axes of the file that are axes of space.
+        channels: The axis of channels; None: there is one channel.
+        lengths: The affine.
+        question: What is left open about where the axes point; None: nothing.
+        has_no_spacing: Whether the header does not say how large a voxel is.
+    """
+
+    space: tuple[int, ...]
+    channels: int | None
+    lengths: InMillimetres
+    question: str | None
+    has_no_spacing: bool
+
+
+def _geometry(fields: TextHeader, sizes: Sequence[int]) -> _Geometry:
     num = len(sizes)
-    kinds = _words(path, fields, "kinds", num)
-    directions = _directions(path, fields, num)
+    kinds = _words(fields, "kinds", num)
+    directions = _directions(fields, num)
     if directions is not None:
         space = tuple(axis for axis in range(num) if directions[axis] is not None)
     elif any(kind in _SPATIAL_KINDS for kind in kinds):
@@ -193,70 +191,84 @@ def _geometry(
     others = [axis for axis in range(num) if axis not in space and sizes[axis] > 1]
     if len(space) not in (2, 3) or len(others) > 1:
         raise DataError(
-            f"{path}: expected two or three axes of space and at most one of channels, got {len(space)} of space in "
-            f"{num} axes of {'×'.join(map(str, sizes))}"
+            f"{fields.path}: expected two or three axes of space and at most one of channels, got {len(space)} of "
+            f"space in {num} axes of {'×'.join(map(str, sizes))}"
         )
-    affine = np.eye(4)
     if directions is None:
-        spacings = [float(each) for each in _words(path, fields, "spacings", num)] if "spacings" in fields.of else []
-        for place, axis in enumerate(space):
-            affine[place, place] = spacings[axis] if spacings and math.isfinite(spacings[axis]) else 1.0
+        spacings = [float(each or "nan") for each in _words(fields, "spacings", num)]
+        known = [spacings[axis] for axis in space if math.isfinite(spacings[axis])]
+        affine = np.diag([*(spacings[axis] if math.isfinite(spacings[axis]) else 1.0 for axis in space), 1.0, 1.0][:4])
+        units = _quoted(fields, "units", num)
+        units = [units[axis] for axis in space] if units else []
     else:
-        dimensions = len(next(each for each in directions if each is not None))
-        for place, axis in enumerate(space):
-            direction = directions[axis]
-            if direction is None or len(direction) != dimensions or dimensions not in (2, 3):
-                raise DataError(f"{path}: the header is damaged: a direction has {len(direction or ())} coordinates")
-            affine[:dimensions, place] = direction
-        if "space origin" in fields.of:
-            (origin,) = _vectors(path, fields.of["space origin"])
-            if origin is None or len(origin) < dimensions:
-                raise DataError(f"{path}: the header is damaged: space origin is {fields.of['space origin'][:40]}")
-            affine[:dimensions, 3] = origin[:dimensions]
-    named = fields.of.get("space", "").lower()
-    signs = _SIGNS.get(named.removesuffix("-time"), _SIGNS["lps"])
+        affine = _affine_of([each for each in directions if each is not None], fields)
+        known = [1.0]
+        units = _quoted(fields, "space units", None)
+    named = fields.of.get("space", "").lower().removesuffix("-time")
     question = None
     if not named and len(space) == 3:
         question = _NO_SPACE
-    elif named and named.removesuffix("-time") not in _SIGNS:
+    elif named and named not in _SIGNS:
         question = (
             f'the space of the header is "{named[:40]}", which does not say where its axes point; it is taken as '
+            "left-posterior-superior"
         )
-        question += "left-posterior-superior"
-    turned: Array = np.diag([*signs, 1.0]) @ affine
-    return space, others[0] if others else None, turned, question
+    turned = np.diag([*_SIGNS.get(named, _SIGNS["lps"]), 1.0]) @ affine
+    return _Geometry(space, others[0] if others else None, in_millimetres(turned, units), question, not known)
 
 
-def _directions(path: Path, fields: _Fields, num: int) -> list[tuple[float, ...] | None] | None:
+def _affine_of(directions: Sequence[tuple[float, ...]], fields: TextHeader) -> Array:
+    """Return the affine of axes with directions, in the header's space and units."""
+    affine = np.eye(4)
+    dimensions = len(directions[0])
+    for place, direction in enumerate(directions):
+        if len(direction) != dimensions or dimensions not in (2, 3):
+            raise DataError(f"{fields.path}: the header is damaged: a direction has {len(direction)} coordinates")
+        affine[:dimensions, place] = direction
+    if "space origin" in fields.of:
+        (origin,) = _vectors(fields, "space origin")
+        if origin is None or len(origin) < dimensions:
+            raise DataError(f"{fields.path}: the header is damaged: space origin is {fields.of['space origin'][:40]}")
+        affine[:dimensions, 3] = origin[:dimensions]
+    return affine
+
+
+def _directions(fields: TextHeader, num: int) -> list[tuple[float, ...] | None] | None:
     if "space directions" not in fields.of:
         return None
-    found = _vectors(path, fields.of["space directions"])
+    found = _vectors(fields, "space directions")
     # In a space of four dimensions, which ITK writes, an axis that leads nowhere in the first three holds channels.
     found = [each and each[:3] if each and len(each) == 4 else each for each in found]
     found = [each if each and any(each) else None for each in found]
     if len(found) != num or not any(found):
-        raise DataError(f"{path}: the header is damaged: there are {len(found)} space directions for {num} axes")
+        raise DataError(f"{fields.path}: the header is damaged: there are {len(found)} space directions for {num} axes")
     return found
 
 
-def _vectors(path: Path, text: str) -> list[tuple[float, ...] | None]:
-    """Return the vectors that a text holds, None where it says "none"."""
+def _vectors(fields: TextHeader, name: str) -> list[tuple[float, ...] | None]:
+    """Return the vectors of a field, None where it says "none"."""
     found: list[tuple[float, ...] | None] = []
-    for word in re.findall(r"none|\([^()]*\)|\S+", text):
+    for word in re.findall(r"none|\([^()]*\)|\S+", fields.of[name]):
         if word == "none":
             found.append(None)
         elif word.startswith("(") and word.endswith(")"):
             found.append(tuple(float(each) for each in word[1:-1].split(",")))
         else:
-            raise DataError(f"{path}: the header is damaged: {word[:40]!r} is no vector")
+            raise DataError(f"{fields.path}: the header is damaged: {word[:40]!r} is no vector")
     return [None if each is not None and any(math.isnan(value) for value in each) else each for each in found]
 
 
-def _words(path: Path, fields: _Fields, name: str, num: int) -> list[str]:
+def _words(fields: TextHeader, name: str, num: int) -> list[str]:
     words = fields.of.get(name, "").lower().split()
     if words and len(words) != num:
-        raise DataError(f"{path}: the header is damaged: there are {len(words)} {name} for {num} axes")
+        raise DataError(f"{fields.path}: the header is damaged: there are {len(words)} {name} for {num} axes")
     return words or [""] * num
+
+
+def _quoted(fields: TextHeader, name: str, num: int | None) -> list[str]:
+    """Return the quoted texts of a field; none, if it is not there or has another number of them."""
+    found = re.findall(r'"([^"]*)"', fields.of.get(name, ""))
+    return found if num in (None, len(found)) else []
 
 
 def _segment_names(pairs: Mapping[str, str]) -> dict[int, str]:
