@@ -6,6 +6,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,9 @@ from trainkit.recipe.resolve import resolve_text
 from trainkit_segmentation.cases.case import FileCase
 from trainkit_segmentation.cases.image_names import ImageNames
 from trainkit_segmentation.data.facts import SegmentationFacts
+from trainkit_segmentation.files.images import read_header
 from trainkit_segmentation.inference.sliding_window import SlidingWindow
+from trainkit_segmentation.prediction import inputs
 from trainkit_segmentation.prediction.cleaning import Cleaning
 from trainkit_segmentation.prediction.inputs import ImageFinder
 from trainkit_segmentation.prediction.segmentation import SegmentationPredictor
@@ -358,6 +361,23 @@ def test_channels_with_other_axes_are_turned_onto_the_first(tmp_path: Path) -> N
     case = FileCase("a", "a", (tmp_path / "a_0000.nii.gz", tmp_path / "a_0001.nii.gz"), None, channels=2)
     image_CXYZ, _ = case.read_image()
     assert np.array_equal(image_CXYZ[0], image_CXYZ[1])
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_headers_are_read_once_however_many_cases_there_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    names = [f"case_{n}_{channel}.nii.gz" for n in range(8) for channel in ("0000", "0001")]
+    touch(tmp_path, *names)
+    read: Counter[Path] = Counter()
+
+    def count(path: Path) -> Any:
+        read[path] += 1
+        return read_header(path)
+
+    monkeypatch.setattr(inputs, "read_header", count)
+    assert len(found(PLAIN, *([tmp_path / name for name in names] if named else [tmp_path]))) == 8
+    assert set(read.values()) == {2 if named else 1}  # a named file is also one of those beside a named file
 
 
 def test_a_folder_without_images_says_what_is_in_it(tmp_path: Path) -> None:

@@ -6,8 +6,9 @@ An image is one file with all channels, or a file for each channel, whose names 
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import attrs
@@ -54,14 +55,17 @@ class ImageFinder:
         inputs = list(inputs)
         items: dict[str, FoundImage] = {}
         left: list[Path] = []
-        for path in inputs:
-            found = self._in_folder(path, left) if path.is_dir() else self._of_files([path], left, named=True)
+        for are_folders, paths in itertools.groupby(inputs, key=Path.is_dir):
+            if are_folders:
+                found = itertools.chain.from_iterable(self._in_folder(path, left) for path in paths)
+            else:
+                found = self._of_named(list(paths))
             for item in found:
                 known = items.setdefault(item.name, item)
                 if known.paths != item.paths:
                     raise DataError(
-                        f"two inputs are called {item.name}: {_first(known)} and {_first(item)}. Predict them into two "
-                        "folders"
+                        f"two inputs are called {item.name}: {known.paths[0]} and {item.paths[0]}. Predict them into "
+                        "two folders"
                     )
         if not items:
             raise DataError(f"there is no image in {some_of(list(map(str, inputs)))}{_hint(inputs)}")
@@ -81,34 +85,50 @@ class ImageFinder:
             elif each is folder or not self.names.whole:
                 yield from self._of_files(files, left)
 
-    def _of_files(self, files: Sequence[Path], left: list[Path], named: bool = False) -> Iterator[FoundImage]:
-        """Yield the cases that files belong to.
-
-        Args:
-            files: The files.
-            left: Takes in files that are left out.
-            named: Whether the user named each of them, so that none is left out.
-        """
-        bases: dict[tuple[Path, str], None] = {}
-        others = []
+    def _of_named(self, files: Sequence[Path]) -> Iterator[FoundImage]:
+        """Yield the cases of files that the user named one by one: none is left out."""
+        channels, others = self._grouped([path for path in files if _is_image(path)])
+        for folder in dict.fromkeys(folder for folder, _ in channels):
+            # The other channels of a case lie beside the one that was named.
+            endings = ((path, self._by_ending(path)) for path in _listed(folder) if _is_image(path))
+            beside = [path for path, found in endings if found is not None and (folder, found[0]) in channels]
+            channels |= self._grouped(beside)[0]
+        for (folder, base), there in channels.items():
+            yield self._of_channels(folder, base, there)
+        for path in others:
+            is_in_case = stem_of(path.name) in self.names.whole
+            yield self._whole(composed(path.resolve().parent.name) if is_in_case else _name(path), path)
         for path in files:
             if not _is_image(path):
                 yield FoundImage(_name(path), (path,), f"{path}: images end in {', '.join(readable_endings())}")
-            elif (found := self._channel_of(path)) is not None:
-                bases[path.parent, found[0]] = None
-            else:
-                others.append(path)
-        for folder, base in bases:
-            yield self._of_channels(folder, base)
-        several = len(self.channels) > 1
+
+    def _of_files(self, files: Sequence[Path], left: list[Path]) -> Iterator[FoundImage]:
+        """Yield the cases that all images of a folder belong to.
+
+        Args:
+            files: The images.
+            left: Takes in files that are left out.
+        """
+        channels, others = self._grouped(files)
+        for (folder, base), there in channels.items():
+            yield self._of_channels(folder, base, there)
         for path in others:
-            if named and stem_of(path.name) in self.names.whole:
-                yield self._whole(composed(path.resolve().parent.name), path)
-            elif several and bases and not named and _num_channels(path) not in (None, len(self.channels)):
-                if not any(base and path.name.startswith(base) for _, base in bases):  # else: a case's segmentation
+            if channels and len(self.channels) > 1 and _num_channels(path) not in (None, len(self.channels)):
+                if not any(base and path.name.startswith(base) for _, base in channels):  # else: a case's segmentation
                     left.append(path)
             else:
                 yield self._whole(_name(path), path)
+
+    def _grouped(self, files: Iterable[Path]) -> tuple[dict[tuple[Path, str], dict[int, list[Path]]], list[Path]]:
+        """Return (folder, name of a case) -> channel -> its files, and the files that are no single channels."""
+        channels: dict[tuple[Path, str], dict[int, list[Path]]] = {}
+        others = []
+        for path in files:
+            if (found := self._channel_of(path)) is None:
+                others.append(path)
+            else:
+                channels.setdefault((path.parent, found[0]), {}).setdefault(found[1], []).append(path)
+        return channels, others
 
     def _whole(self, name: str, path: Path) -> FoundImage:
         """Return the case of a file with all channels."""
@@ -122,13 +142,14 @@ class ImageFinder:
             problem = one + how
         return FoundImage(name, (path,), problem)
 
-    def _of_channels(self, folder: Path, base: str) -> FoundImage:
-        """Return the case of files of single channels."""
-        there: dict[int, list[Path]] = {}
-        for path in _listed(folder):
-            found = self._channel_of(path) if _is_image(path) else None
-            if found is not None and found[0] == base:
-                there.setdefault(found[1], []).append(path)
+    def _of_channels(self, folder: Path, base: str, there: Mapping[int, Sequence[Path]]) -> FoundImage:
+        """Return the case of files of single channels.
+
+        Args:
+            folder: Their folder.
+            base: Their names without the endings.
+            there: Channel -> its files.
+        """
         name = composed(base) or composed(folder.resolve().name)
         files = tuple(path for k in sorted(there) for path in there[k])
         problems = []
@@ -146,13 +167,18 @@ class ImageFinder:
         return FoundImage(name, files, f"in {folder}: {'; '.join(problems)}" if problems else None)
 
     def _channel_of(self, path: Path) -> tuple[str, int] | None:
-        """Return the name of a file without the ending of its channel, and the channel; None: it has no such ending."""
+        """Return the name of the case of a file, and the channel that it holds; None: it is no single channel."""
+        found = self._by_ending(path)
+        if found is None or (len(self.channels) == 1 and self._has_siblings(path)):
+            return None  # the number is that of the case
+        if len(self.channels) > 1 and _num_channels(path) == len(self.channels):
+            return None  # a whole image, whatever its name looks like
+        return found
+
+    def _by_ending(self, path: Path) -> tuple[str, int] | None:
+        """Return the name of a file without the ending of a channel, and its channel; None: it has no such ending."""
         stem = stem_of(path.name)
         several = len(self.channels) > 1
-        if several and _num_channels(path) == len(self.channels):
-            return None  # a whole image, whatever its name looks like
-        if not several and self._has_siblings(path):
-            return None  # the number is that of the case
         endings = [(ending, k) for k, some in enumerate(self._endings) for ending in some]
         for ending, k in sorted(endings, key=lambda each: -len(each[0])):
             if stem.lower().endswith(ending.lower()):
@@ -207,10 +233,6 @@ def _num_channels(path: Path) -> int | None:
 
 def _channels(channels: Sequence[str]) -> str:
     return f"{len(channels)} channel{'s' * (len(channels) > 1)} ({some_of(list(channels))})"
-
-
-def _first(item: FoundImage) -> Path:
-    return item.paths[0]
 
 
 def _hint(inputs: Sequence[Path]) -> str:
