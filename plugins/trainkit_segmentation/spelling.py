@@ -1,4 +1,6 @@
-"""Names of files and cases that look alike: accents in another form, upper and lower case, other separators.
+"""Names of files, cases and classes: those that look alike, and the form that a file can have.
+
+Names look alike that differ in the form of their accents, in upper and lower case, or in separators.
 
 Unicode has two forms of most accented letters: composed ("ä" is one character), and decomposed (a letter and a mark).
 Some systems store the names of files in the one form, some in the other, and a list keeps the form in which it was
@@ -35,6 +37,16 @@ def stem_of(file: str) -> str:
     """
     without = re.sub(r"\.(gz|bz2|zst)$", "", file, flags=re.IGNORECASE)
     return Path(without).stem
+
+
+def safe_name(label: str) -> str:
+    """Return the name of a class or case without characters that a value's or a file's name cannot have.
+
+    Example:
+        >>> safe_name("Left lung (upper)"), safe_name("lung_upper_lobe_left"), safe_name("?")
+        ('Left_lung_upper', 'lung_upper_lobe_left', 'unnamed')
+    """
+    return re.sub(r"[^\w.-]+", "_", label).strip("_.") or "unnamed"
 
 
 def spelled_alike(name: str, names: Iterable[str]) -> list[str]:

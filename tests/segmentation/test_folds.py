@@ -20,7 +20,6 @@ from trainkit.cli.predict import command as predict
 from trainkit.cli.run import command as run
 from trainkit_segmentation.data.msd import MSD
 from trainkit_segmentation.evaluation.post_processing import CANDIDATES, held_out_mask
-from trainkit_segmentation.prediction.cleaning import Cleaning
 from trainkit_segmentation.prediction.cleaning_live import unlikely_parts
 from trainkit_segmentation.splits.file import SplitFile
 from trainkit_segmentation.splits.folds import Folds
@@ -124,7 +123,7 @@ def test_what_is_removed_is_what_the_choice_was_made_for() -> None:
     rng = np.random.default_rng(0)
     found, true = (gaussian_filter(rng.normal(size=(16, 18, 14)), 1.2) > 0.12 for _ in range(2))
     for removal in CANDIDATES:
-        kept = found & ~unlikely_parts(found, Cleaning(**removal._asdict()), 0.004)
+        kept = found & ~unlikely_parts(found, removal, 0.004)
         both, sizes = (kept & true).sum(), kept.sum() + true.sum()
         assert held_out_mask(found, true, 0.004).dice(removal) == pytest.approx(2 * both / sizes)
 

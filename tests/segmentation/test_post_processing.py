@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
 
-from trainkit_segmentation.evaluation.post_processing import CANDIDATES, NOTHING, Removal, choose, held_out_mask
+from trainkit_segmentation.evaluation.post_processing import CANDIDATES, NOTHING, choose, held_out_mask
+from trainkit_segmentation.prediction.cleaning import Cleaning
 
 Array = np.ndarray[Any, Any]
 
@@ -84,7 +85,7 @@ def test_a_part_is_judged_by_its_voxels_that_count_and_removed_whole() -> None:
     true = found & ~ignored
     case = held_out_mask(found, true, 1.0, ignored)
     assert case.dice(NOTHING) == 1
-    assert case.dice(Removal(smallest_ml=5.0)) == case.dice(Removal(keep_largest=True)) == 2 * 2 / (2 + 4)
+    assert case.dice(Cleaning(smallest_ml=5.0)) == case.dice(Cleaning(keep_largest=True)) == 2 * 2 / (2 + 4)
 
 
 def test_voxels_that_share_a_corner_are_one_part() -> None:
@@ -92,4 +93,4 @@ def test_voxels_that_share_a_corner_are_one_part() -> None:
     mask[0, 0, 0] = mask[1, 1, 1] = mask[3, 3, 3] = True
     case = held_out_mask(mask, mask, 1.0)
     assert sorted(case.voxels_P) == sorted(case.overlap_P) == [1, 2]
-    assert case.dice(Removal(keep_largest=True)) == case.dice(Removal(smallest_ml=2.0)) == 0.8
+    assert case.dice(Cleaning(keep_largest=True)) == case.dice(Cleaning(smallest_ml=2.0)) == 0.8

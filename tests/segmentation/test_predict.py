@@ -352,6 +352,30 @@ def test_mirroring_from_left_to_right_is_doubted_where_classes_differ_in_their_s
     assert "shows kidney_left and kidney_right the wrong way round" in caplog.text
 
 
+def test_without_an_orientation_the_images_say_which_flip_goes_from_left_to_right(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    known = facts(files=True, preprocessing={"orientation": None})
+    known = attrs.evolve(known, classes=("kidney_left", "kidney_right"))
+    live = predictor(known, flips=("z",))
+    for name, affine in (
+        ("upright", np.eye(4)),
+        ("lying", np.eye(4)[[2, 1, 0, 3]]),
+        ("again", np.eye(4)[[2, 1, 0, 3]]),
+    ):
+        made.save(tmp_path / f"{name}.nii.gz", np.zeros((6, 6, 6), np.uint8), affine)
+        live.predict(live.items([tmp_path / f"{name}.nii.gz"])[0], new(tmp_path / name))
+        assert len([each for each in caplog.records if "the wrong way round" in each.message]) == (name != "upright")
+
+
+def test_a_mask_does_not_take_the_place_of_probabilities(tmp_path: Path) -> None:
+    touch(tmp_path, "a.nii.gz", "a_probabilities.nii.gz")
+    problems = [each.problem for each in predictor(facts(), probabilities=True).items([tmp_path])]
+    assert problems[0] is None
+    assert "would be its mask and the probabilities of a: predict it into another folder" in str(problems[1])
+    assert not any(each.problem for each in predictor(facts()).items([tmp_path]))
+
+
 def test_channels_with_other_axes_are_turned_onto_the_first(tmp_path: Path) -> None:
     first_XYZ = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
     affine = np.diag([1.0, 1.5, 2, 1])

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+import attrs
+
 from trainkit import HeldOut, HeldOutEvaluation
 from trainkit_segmentation.evaluation.mask_scores import Absent, mask_scores
 from trainkit_segmentation.evaluation.post_processing import NOTHING, Choice, HeldOutMask, choose, held_out_mask
 from trainkit_segmentation.evaluation.summary import Row, as_row, class_summary, mean_over_classes, summary_table
-from trainkit_segmentation.metrics.overlap import voxel_volume_ml
+from trainkit_segmentation.files.header import voxel_volume_ml
 
 
 def evaluate_held_out(held_out: Iterable[HeldOut], tolerance_mm: float, absent: Absent) -> HeldOutEvaluation:
@@ -59,9 +61,8 @@ def evaluate_held_out(held_out: Iterable[HeldOut], tolerance_mm: float, absent: 
 
 
 def _settings(choice: Choice) -> dict[str, Any]:
-    removed = choice.removal
-    small = {"smallest_ml": removed.smallest_ml} if removed.smallest_ml else {}
-    return {"keep_largest": True, **small} if removed.keep_largest else small
+    removal: Any = choice.removal
+    return {name: value for name, value in attrs.asdict(removal).items() if value}
 
 
 def _in_words(choices: Mapping[str, Choice]) -> Iterator[str]:

@@ -11,8 +11,7 @@ import attrs
 from trainkit import DataError, some_of
 from trainkit_segmentation.data.msd_live import DATASET_JSON
 from trainkit_segmentation.files.images import readable_endings
-from trainkit_segmentation.metrics.case_scores import safe_name
-from trainkit_segmentation.spelling import composed, spelled_alike, stem_of
+from trainkit_segmentation.spelling import composed, safe_name, spelled_alike, stem_of
 
 _SEGMENTATION = re.compile(r"[-_]seg$", re.IGNORECASE)
 _MASKS = "segmentations"

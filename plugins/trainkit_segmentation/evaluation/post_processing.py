@@ -1,7 +1,5 @@
 """Chooses which parts of a class's masks are removed after a prediction, by the Dice of held-out cases.
 
-A part is a connected component: voxels that share a face, an edge or a corner belong to one part.
-
 Shapes: P = parts, X, Y, Z = voxels.
 """
 
@@ -13,9 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects, generate_binary_structure, label
 
 from trainkit_segmentation.metrics.surfaces import Mask
+from trainkit_segmentation.prediction.cleaning import Cleaning
+from trainkit_segmentation.prediction.cleaning_live import parts_of
 
 SMALLEST_ML = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 """The smallest volumes that are tried."""
@@ -23,20 +22,8 @@ SMALLEST_ML = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0
 _LEAST_GAIN = 1e-6  # of the mean Dice: less is rounding
 
 
-class Removal(NamedTuple):
-    """What is removed from the mask of a class; the settings of ``predict.post_processing``.
-
-    Attributes:
-        keep_largest: Whether only the largest part is kept.
-        smallest_ml: Parts that are smaller than this are removed, in ml.
-    """
-
-    keep_largest: bool = False
-    smallest_ml: float = 0.0
-
-
-NOTHING = Removal()
-CANDIDATES = (*(Removal(smallest_ml=each) for each in SMALLEST_ML), Removal(keep_largest=True))
+NOTHING = Cleaning()
+CANDIDATES = (*(Cleaning(smallest_ml=each) for each in SMALLEST_ML), Cleaning(keep_largest=True))
 
 
 class HeldOutMask(NamedTuple):
@@ -56,7 +43,7 @@ class HeldOutMask(NamedTuple):
     true: int
     voxel_ml: float
 
-    def dice(self, removal: Removal) -> float:
+    def dice(self, removal: Cleaning) -> float:
         """Return the Dice after a removal; 1 if the class is then in neither truth nor prediction."""
         kept_P = self.voxels_P * self.voxel_ml >= removal.smallest_ml
         if removal.keep_largest and len(kept_P):
@@ -74,7 +61,7 @@ class Choice(NamedTuple):
         after: Mean Dice with it.
     """
 
-    removal: Removal
+    removal: Cleaning
     before: float
     after: float
 
@@ -88,9 +75,7 @@ def held_out_mask(found_XYZ: Mask, true_XYZ: Mask, voxel_ml: float, ignored_XYZ:
         voxel_ml: Volume of a voxel.
         ignored_XYZ: Voxels that do not count; None: all count.
     """
-    boxes = find_objects(found_XYZ.view(np.uint8))
-    box = boxes[0] if boxes else (slice(0, 0),) * 3
-    parts_XYZ, number = label(found_XYZ[box], generate_binary_structure(3, 3))
+    box, parts_XYZ, number = parts_of(found_XYZ)
     counted = parts_XYZ if ignored_XYZ is None else parts_XYZ[~ignored_XYZ[box]]
     voxels, counted, overlap = (
         np.bincount(each.ravel(), minlength=number + 1)[1:].astype(np.int64)
@@ -117,5 +102,5 @@ def choose(cases: Sequence[HeldOutMask]) -> Choice:
     return Choice(chosen, before, best)
 
 
-def _mean_dice(cases: Sequence[HeldOutMask], removal: Removal) -> float:
+def _mean_dice(cases: Sequence[HeldOutMask], removal: Cleaning) -> float:
     return fsum(each.dice(removal) for each in cases) / len(cases)  # exact, so the same in any order

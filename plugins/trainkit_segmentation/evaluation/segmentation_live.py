@@ -12,9 +12,8 @@ from trainkit_segmentation.evaluation.mask_scores import BRATS_DIAGONAL_MM, mask
 from trainkit_segmentation.evaluation.masks import Masks, open_masks
 from trainkit_segmentation.evaluation.meaning import Meaning, refuse_other_values
 from trainkit_segmentation.evaluation.summary import Row, as_row, class_summary, mean_over_classes, summary_table
-from trainkit_segmentation.files.header import grid_difference
+from trainkit_segmentation.files.header import grid_difference, voxel_volume_ml
 from trainkit_segmentation.files.placing import Placement, placement
-from trainkit_segmentation.metrics.overlap import voxel_volume_ml
 
 if TYPE_CHECKING:
     from trainkit_segmentation.evaluation.segmentation import SegmentationEvaluator

@@ -99,6 +99,15 @@ def corners_apart(affine: Array, other: Array, shape: Sequence[int]) -> float:
     return float(np.sqrt((((affine - other) @ corners.T)[:3] ** 2).sum(axis=0)).max())
 
 
+def voxel_volume_ml(affine: Array) -> float:
+    """Return the volume of a voxel in ml.
+
+    Args:
+        affine: (4, 4), from voxels to mm.
+    """
+    return abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+
+
 def check_affine(path: Path, affine: Array) -> None:
     """Check that an affine describes voxels.
 

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from trainkit import DataError, Live, State
 from trainkit_segmentation.hooks.overlay_picture import Plane, draw
-from trainkit_segmentation.metrics.case_scores import safe_name
 from trainkit_segmentation.metrics.overlap import counts, dice
-from trainkit_segmentation.spelling import spelled_alike
+from trainkit_segmentation.spelling import safe_name, spelled_alike
 
 _PLANES = ("axial", "coronal", "sagittal")
 _ACROSS = (2, 1, 0)  # the axis that each plane lies across

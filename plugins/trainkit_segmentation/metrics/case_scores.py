@@ -6,13 +6,13 @@ Shapes: N = cases, K = classes.
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from trainkit import Batch, DataError, State
+from trainkit_segmentation.spelling import safe_name
 
 _LOGGER = logging.getLogger("trainkit")
 
@@ -101,16 +101,6 @@ class CaseScores:
             if self._left_out:
                 value = f"{state.split}/{self._name}"
                 _LOGGER.info("%s leaves out classes that have nothing to compare: %s", value, self._left_out)
-
-
-def safe_name(label: str) -> str:
-    """Return the name of a class or case without characters that a value's or a file's name cannot have.
-
-    Example:
-        >>> safe_name("Left lung (upper)")
-        'Left_lung_upper'
-    """
-    return re.sub(r"[^\w.-]+", "_", label).strip("_")
 
 
 def _left_out(cases: Sequence[str], classes: Sequence[str], absent_NK: Tensor) -> str:

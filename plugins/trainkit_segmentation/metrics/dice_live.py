@@ -6,8 +6,9 @@ from collections.abc import Iterator, Mapping
 
 from trainkit import Batch, Outputs, State
 from trainkit_segmentation.data.kind_live import LiveSegmentation
+from trainkit_segmentation.files.header import voxel_volume_ml
 from trainkit_segmentation.metrics.case_scores import CaseScores
-from trainkit_segmentation.metrics.overlap import counts, dice, voxel_volume_ml
+from trainkit_segmentation.metrics.overlap import counts, dice
 
 
 class LiveDice:

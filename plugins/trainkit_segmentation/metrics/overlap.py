@@ -5,11 +5,8 @@ Shapes: K = classes, L = 1 or classes, X, Y, Z = voxels.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
-
-from trainkit_segmentation.files.header import Array
 
 _PART = 1 << 22  # voxels that are counted at once: a CT has a hundred million, and each takes 8 bytes as a number
 
@@ -53,12 +50,3 @@ def dice(counts_K3: Tensor) -> Tensor:
     """
     both, found, true = counts_K3.double().unbind(1)
     return 2 * both / (found + true)
-
-
-def voxel_volume_ml(affine: Array) -> float:
-    """Return the volume of a voxel in ml.
-
-    Args:
-        affine: (4, 4), from voxels to mm.
-    """
-    return abs(float(np.linalg.det(affine[:3, :3]))) / 1000

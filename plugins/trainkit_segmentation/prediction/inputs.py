@@ -56,11 +56,8 @@ class ImageFinder:
         items: dict[str, FoundImage] = {}
         left: list[Path] = []
         for are_folders, paths in itertools.groupby(inputs, key=Path.is_dir):
-            if are_folders:
-                found = itertools.chain.from_iterable(self._in_folder(path, left) for path in paths)
-            else:
-                found = self._of_named(list(paths))
-            for item in found:
+            of_folders = (item for path in paths for item in self._in_folder(path, left))
+            for item in of_folders if are_folders else self._of_named(list(paths)):
                 known = items.setdefault(item.name, item)
                 if known.paths != item.paths:
                     raise DataError(

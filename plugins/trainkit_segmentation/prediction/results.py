@@ -5,7 +5,6 @@ Shapes: K = scores, P = planes along one axis, U, V = the other two axes, X, Y, 
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -19,13 +18,14 @@ from torch import Tensor
 
 from trainkit import DataError, some_of
 from trainkit_segmentation.data.label_maps import most_likely
-from trainkit_segmentation.files.header import Array, Header
+from trainkit_segmentation.files.header import Array, Header, voxel_volume_ml
 from trainkit_segmentation.files.nifti_writing import write_nifti
 from trainkit_segmentation.prediction.cleaning import Cleaning
 from trainkit_segmentation.prediction.cleaning_live import unlikely_parts
 from trainkit_segmentation.prediction.label_values import LabelValues
 from trainkit_segmentation.prediction.members import probabilities_of
 from trainkit_segmentation.preparing.grid import Grid
+from trainkit_segmentation.spelling import safe_name
 
 _ONE = 65535  # a probability of 1, as it is stored in 16 bits
 
@@ -95,7 +95,7 @@ class Results:
 
     @property
     def _voxel_ml(self) -> float:
-        return abs(float(np.linalg.det(self.grid.affine[:3, :3]))) / 1000
+        return voxel_volume_ml(self.grid.affine)
 
     def _count(self, found: Array) -> list[int]:
         """Return the number of voxels of each class."""
@@ -159,7 +159,7 @@ class Results:
         (self.folder / self.name).mkdir()
         for k, each in enumerate(self.classes):
             mask_XYZ = self._to_own(self._mask(found, k))
-            path = self.folder / self.name / f"{safe_file_name(each)}.nii.gz"
+            path = self.folder / self.name / f"{safe_name(each)}.nii.gz"
             write_nifti(path, [mask_XYZ], self.header, np.dtype(np.uint8))
 
     def _to_own(self, turned: Array) -> Array:
@@ -181,16 +181,6 @@ class Results:
             stored.seek((p * number + k) * plane)
             inside[p] = np.frombuffer(stored.read(plane), np.uint16).reshape(inside[0].shape)
         return full
-
-
-def safe_file_name(label: str) -> str:
-    """Return the name of a class in a form that a file can have.
-
-    Example:
-        >>> safe_file_name("Left lung (upper)"), safe_file_name("lung_upper_lobe_left")
-        ('Left_lung_upper', 'lung_upper_lobe_left')
-    """
-    return re.sub(r"[^\w.-]+", "_", label).strip("_.") or "class"
 
 
 def _rounded(volume_ml: float) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,6 +20,7 @@ from trainkit import CheckpointError, DataError, Member, PredictionItem, Progres
 from trainkit_segmentation.cases.case import FileCase
 from trainkit_segmentation.cases.image_names import ImageNames
 from trainkit_segmentation.cases.sides import sided_pairs
+from trainkit_segmentation.files.header import Array
 from trainkit_segmentation.files.images import files_of
 from trainkit_segmentation.inference.sliding_window import SlidingWindow
 from trainkit_segmentation.prediction.images import ImagePreparation
@@ -27,9 +28,10 @@ from trainkit_segmentation.prediction.inputs import ImageFinder
 from trainkit_segmentation.prediction.label_values import label_values
 from trainkit_segmentation.prediction.members import Scores, common_facts
 from trainkit_segmentation.prediction.own_planes import stretch_planes
-from trainkit_segmentation.prediction.results import Results, safe_file_name
+from trainkit_segmentation.prediction.results import Results
 from trainkit_segmentation.prediction.windows import Windows, stream_scores, thinnest_axis
 from trainkit_segmentation.preparing.grid import left_right_axes
+from trainkit_segmentation.spelling import safe_name
 
 if TYPE_CHECKING:
     from trainkit_segmentation.prediction.segmentation import SegmentationPredictor
@@ -79,15 +81,9 @@ class LiveSegmentationPredictor:
             if name not in facts.classes:
                 near = did_you_mean(name, facts.classes)
                 raise RecipeError(f'predict.post_processing: there is no class "{name}"; {near}')
-        mirrored = {"xyz".index(axis) for axis in settings.flips}
-        if (pairs := sided_pairs(facts.classes)) and mirrored & left_right_axes(
-            (), facts.preprocessing.get("orientation")
-        ):
-            _LOGGER.warning(
-                "predict.flips mirrors from left to right, which shows %s the wrong way round: leave that axis out",
-                some_of([f"{one} and {other}" for one, other in pairs], most=3),
-            )
-        files = [safe_file_name(name) for name in facts.classes]
+        self._doubts_flips = bool(settings.flips)
+        self._doubt_flips(())
+        files = [safe_name(name) for name in facts.classes]
         if per_class and (alike := sorted({each for each in files if files.count(each) > 1})):
             raise RecipeError(f'the masks of several classes would both be called {some_of(alike)}; use "labels"')
         for value, instead in self._values.dropped.items() if self._values is not None and not per_class else ():
@@ -108,9 +104,20 @@ class LiveSegmentationPredictor:
             _LOGGER.info("%s", note)
         self._paths = {image.name: image.paths for image in images}
         return [
-            PredictionItem(image.name, tuple(file for path in image.paths for file in files_of(path)), image.problem)
+            PredictionItem(
+                image.name,
+                tuple(file for path in image.paths for file in files_of(path)),
+                image.problem or self._taken(image.name),
+            )
             for image in images
         ]
+
+    def _taken(self, name: str) -> str | None:
+        """Return why the mask of an image cannot be written, if the probabilities of another one have its name."""
+        other = name.removesuffix("_probabilities")
+        if name == other or other not in self._paths or self._per_class or not self._settings.probabilities:
+            return None
+        return f"{name}.nii.gz would be its mask and the probabilities of {other}: predict it into another folder"
 
     def predict(self, item: PredictionItem, folder: Path) -> str:
         """Predict the mask of an image and write it; return the volume of each class."""
@@ -125,6 +132,7 @@ class LiveSegmentationPredictor:
         )
         prepared = self._preparation.prepare(case)
         grid = prepared.grid
+        self._doubt_flips([grid.affine])
         shape = (grid.shape[0], grid.shape[1], grid.shape[2])
         windows = self._windows or Windows(shape, 0.0, "constant")
         axis = thinnest_axis(shape, windows.size)
@@ -155,6 +163,22 @@ class LiveSegmentationPredictor:
             cleaning=settings.post_processing,
         )
         return results.write(own_PKUV)
+
+    def _doubt_flips(self, affines: Sequence[Array]) -> None:
+        """Warn once if flips go from left to right, and classes differ in their side.
+
+        Args:
+            affines: Those of images that are predicted. They say which axis that is if the run has no orientation.
+        """
+        sideways = left_right_axes(affines, self._facts.preprocessing.get("orientation"))
+        if not self._doubts_flips or not sideways & {"xyz".index(axis) for axis in self._settings.flips}:
+            return
+        self._doubts_flips = False
+        if pairs := sided_pairs(self._facts.classes):
+            _LOGGER.warning(
+                "predict.flips mirrors from left to right, which shows %s the wrong way round: leave that axis out",
+                some_of([f"{one} and {other}" for one, other in pairs], most=3),
+            )
 
     def _memory_for_scores(self, shape: tuple[int, int, int], windows: Windows, axis: int) -> torch.device:
         """Return the device on which scores are added up: that of the network, if they fit there."""
