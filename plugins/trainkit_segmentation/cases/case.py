@@ -244,6 +244,7 @@ class FileCase:
             for header, each in zip(headers[len(images) :], targets, strict=True)
         ]
         if self.class_channels:
+            _check_masks(targets[0].header.path, values[0])
             masks_CXYZ = values[0] != 0
             if self.has_background_channel:
                 _check_background(targets[0].header.path, masks_CXYZ)
@@ -312,6 +313,18 @@ def _onto(first: Header, header: Header, voxels_CXYZ: Array) -> Array:
 
 def _channels(number: int) -> str:
     return f"{number} channel{'s' * (number != 1)}"
+
+
+def _check_masks(path: Path, values_CXYZ: Array) -> None:
+    """Check that each channel of a label has one value beside 0."""
+    for channel, values_XYZ in enumerate(values_CXYZ):
+        inside = values_XYZ[values_XYZ != 0]
+        if inside.size and inside.min() != inside.max():
+            raise DataError(
+                f"{path}: channel {channel} should be the mask of a class, but has several values, {inside.min()} to "
+                f"{inside.max()}: if the channels are alike, as in a grey picture that was saved in colour, save one "
+                "of them as the label"
+            )
 
 
 def _check_background(path: Path, masks_CXYZ: Array) -> None:

@@ -10,16 +10,12 @@ import attrs
 
 from trainkit import INPUT_PATH, component
 from trainkit_segmentation.data.kind import SegmentationData
+from trainkit_segmentation.data.named import each_once
 
 if TYPE_CHECKING:
     from trainkit_segmentation.cases.case import CaseList
 
 Modality = Literal["t1", "t1c", "t2", "flair"]
-
-
-def _each_once(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...]) -> None:
-    if not value or len(set(value)) != len(value):
-        raise ValueError(f"{attribute.name} must name at least one, each once, got {list(value)}")
 
 
 @component
@@ -42,7 +38,7 @@ class BraTS(SegmentationData):
     path: Path = attrs.field(metadata=INPUT_PATH)
     edition: Literal["auto", "2021", "2023", "2024"] = "auto"
     target: Literal["regions", "labels"] = "regions"
-    modalities: tuple[Modality, ...] = attrs.field(default=("t1", "t1c", "t2", "flair"), validator=_each_once)
+    modalities: tuple[Modality, ...] = attrs.field(default=("t1", "t1c", "t2", "flair"), validator=each_once)
 
     @classmethod
     def recognise(cls, path: Path) -> Mapping[str, Any] | None:

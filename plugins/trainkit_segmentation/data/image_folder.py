@@ -41,7 +41,10 @@ class ImageFolder(SegmentationData):
 
     @classmethod
     def recognise(cls, path: Path) -> Mapping[str, Any] | None:
-        """Recognise a folder with ``images/`` and ``labels/``; classes are numbered by the values of a few labels."""
+        """Recognise a folder with ``images/`` and ``labels/``; classes are numbered by the values of a few labels.
+
+        The value 255 beside others is ignored: it usually marks voxels that nobody annotated.
+        """
         if not all((path / name).is_dir() for name in ("images", "labels")):
             return None
         from trainkit_segmentation.data.image_folder_live import classes_of

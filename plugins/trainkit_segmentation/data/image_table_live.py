@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from trainkit_segmentation.data.image_table import ImageTable
 
 _Row = Mapping[str, str]
+_WHOLE = re.compile(r"\d+(\.0*)?")  # a spreadsheet or pandas may write 0 as 0.0
 
 
 def find(settings: ImageTable) -> CaseList:
@@ -58,7 +60,7 @@ def find(settings: ImageTable) -> CaseList:
         label, masks = (None, others) if settings.masks else (others[0], ())
         cases.append(FileCase(name, subject, images, label, masks, channels=len(images)))
         if settings.fold and (fold := row[settings.fold]):
-            folds[name] = int(fold) if fold.isdigit() else fold
+            folds[name] = int(fold.split(".")[0]) if _WHOLE.fullmatch(fold) else fold
     channels = settings.channels
     if len(channels) == 1 and (number := number_of_channels([case.images for case in cases])) > 1:
         channels = tuple(f"{channels[0]}_{k}" for k in range(number))
@@ -83,17 +85,20 @@ def _rows(path: Path) -> list[_Row]:
         lines = [line for line in text.splitlines() if line.strip()]
         delimiter = max(",;\t", key=lines[0].count) if lines else ","
         reader = csv.DictReader(lines, delimiter=delimiter, strict=True, skipinitialspace=True)
-        rows: list[_Row] = [
-            {(key or "").strip(): (value or "").strip() for key, value in row.items() if key} for row in reader
-        ]
+        read = list(reader)
         twice = sorted({name for name in reader.fieldnames or () if (reader.fieldnames or []).count(name) > 1})
     except (OSError, UnicodeDecodeError, csv.Error, AttributeError) as error:
         raise DataError(f"{path}: the table cannot be read: {error}") from error
     if twice:
         raise DataError(f'{path}: there are several columns "{twice[0]}"')
-    if not rows:
+    if not read:
         raise DataError(f"{path}: there are no rows")
-    return rows
+    if long := [number for number, row in enumerate(read, start=2) if None in row]:
+        raise DataError(
+            f"{path}: row {long[0]} has more cells than there are columns; put a text that contains "
+            f'"{delimiter}" in quotes'
+        )
+    return [{key.strip(): (value or "").strip() for key, value in row.items() if key} for row in read]
 
 
 def _names(settings: ImageTable, rows: Sequence[_Row], columns: Sequence[str]) -> CaseNames:

@@ -31,6 +31,7 @@ from trainkit_segmentation.preparing.cache_filling import PreparedCase, mended_i
 from trainkit_segmentation.preparing.cache_live import CaseStore
 from trainkit_segmentation.preparing.cached_cases import open_case, rounded_in_words
 from trainkit_segmentation.preparing.grid import Grid, axes_of, left_right_axes, orientation_of
+from trainkit_segmentation.splits.shared_subjects import doubts_about_subjects
 
 if TYPE_CHECKING:
     from trainkit_segmentation.data.kind import SegmentationData
@@ -135,6 +136,7 @@ def inspect(settings: SegmentationData, depth: Depth) -> Iterator[str | Problem 
         yield Problem(of_planes, "patch_size", "warning")
     doubts = [
         *listing.doubts,
+        *doubts_about_subjects(division, subjects),
         *_by_case({name: each.doubts for name, each in reports.items()}),
         *_doubts_of_voxels(listing, seen),
         *doubts_about_ignored(settings, opened),

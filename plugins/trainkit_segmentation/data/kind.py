@@ -10,6 +10,7 @@ import attrs
 
 from trainkit import HARMLESS, KEEPS_VALUES, Context, Data, DataError, component, some_of
 from trainkit_segmentation.data.facts import SegmentationFacts
+from trainkit_segmentation.data.named import each_once
 from trainkit_segmentation.patches.augmentation import Augmentation
 from trainkit_segmentation.preparing.cache import Cache
 from trainkit_segmentation.preparing.preprocessing import Preprocessing
@@ -21,11 +22,6 @@ if TYPE_CHECKING:
     from trainkit import Depth, Problem, Progress, Recipe
     from trainkit_segmentation.cases.case import CaseList
     from trainkit_segmentation.data.kind_live import LiveSegmentation
-
-
-def _names_each_once(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...] | None) -> None:
-    if value is not None and (not value or len(set(value)) != len(value)):
-        raise ValueError(f"{attribute.name} must name at least one class, each once, got {list(value)}")
 
 
 def _each_names_some(
@@ -99,7 +95,7 @@ class SegmentationData(Data):
     foreground_sampling: Literal["probability", "share"] = attrs.field(default="probability", metadata=KEEPS_VALUES)
     workers: int = attrs.field(default=0, validator=attrs.validators.ge(0), metadata=HARMLESS)
     regions: Mapping[str, tuple[int, ...]] | None = attrs.field(default=None, validator=_each_has_values)
-    classes: tuple[str, ...] | None = attrs.field(default=None, validator=_names_each_once)
+    classes: tuple[str, ...] | None = attrs.field(default=None, validator=each_once)
     annotated: Mapping[str, tuple[str, ...]] | None = attrs.field(default=None, validator=_each_names_some)
     ignored_values: tuple[int, ...] = ()
     labels_on_image_grid: bool = False
@@ -136,6 +132,7 @@ class SegmentationData(Data):
         from trainkit_segmentation.data.ignored import with_ignored_values
         from trainkit_segmentation.data.listed_folds import with_word_on_folds
         from trainkit_segmentation.data.one_hot import with_classes_in_channels
+        from trainkit_segmentation.data.shared_files import with_word_on_shared_files
 
         listing = with_word_on_folds(with_classes_in_channels(self.find()), self.split)
         names = [case.name for case in listing.cases]
@@ -146,7 +143,7 @@ class SegmentationData(Data):
         if self.file_spacing_mm is not None:
             listing = read_as(listing, spacing_mm=self.file_spacing_mm)
         listing = only_classes(with_regions(listing, self.regions), self.classes)
-        return with_ignored_values(listing, self.ignored_values)
+        return with_ignored_values(with_word_on_shared_files(listing), self.ignored_values)
 
     def doubt_about_batches(self, num_train: int) -> str | None:
         """Return what is odd if the only batch of an epoch holds some cases several times; None: it does not.

@@ -33,6 +33,7 @@ from trainkit_segmentation.preparing.cache_filling import digest_of, prepare_all
 from trainkit_segmentation.preparing.cache_live import CaseStore
 from trainkit_segmentation.preparing.cached_cases import OpenCase, open_case, rounded_in_words
 from trainkit_segmentation.preparing.grid import left_right_axes
+from trainkit_segmentation.splits.shared_subjects import doubts_about_subjects
 
 if TYPE_CHECKING:
     from trainkit_segmentation.cases.labels import Labels
@@ -99,6 +100,7 @@ class LiveSegmentation:
         for doubt in (
             *([of_batches] if of_batches else []),
             *([of_planes] if of_planes else []),
+            *doubts_about_subjects(self._division, subjects),
             *doubts_about_classes(labels.classes, self._division, present),
             *doubts_about_sources(labels.classes, settings.annotated, self._annotated, present),
             *doubts_about_ignored(settings, {name: self._case(name) for name in self._prepared}),

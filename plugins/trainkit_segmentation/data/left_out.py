@@ -8,9 +8,10 @@ from pathlib import Path
 
 from trainkit import some_of
 from trainkit_segmentation.cases.case import FileCase
+from trainkit_segmentation.files.images import readable_endings
 from trainkit_segmentation.spelling import Folders, composed, stem_of
 
-_IMAGES = (".nii", ".nii.gz", ".nii.bz2", ".nii.zst", ".hdr", ".mgz", ".mgh", ".nrrd", ".nhdr", ".mha", ".mhd")
+_OTHER_IMAGES = (".hdr", ".mgz", ".mgh")  # which cannot be read
 
 
 def doubts_about_left_out(folder: Path, cases: Sequence[FileCase], folders: Folders) -> Iterator[str]:
@@ -64,10 +65,11 @@ def notes_on_left_out(folder: Path, cases: Sequence[FileCase], folders: Folders)
 
 def _unused(folder: Path, cases: Iterable[FileCase], folders: Folders) -> list[str]:
     used = {path.resolve() for case in cases for path in case.paths}
+    endings = (*readable_endings(), *_OTHER_IMAGES)
     return [
         name
         for name in folders.names(folder)
-        if name.lower().endswith(_IMAGES) and (folder / name).resolve() not in used
+        if name.lower().endswith(endings) and (folder / name).resolve() not in used
     ]
 
 

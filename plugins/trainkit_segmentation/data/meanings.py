@@ -56,9 +56,10 @@ def proposed_labels(labels: Sequence[Path]) -> str:
 
 
 def proposed_classes(labels: Sequence[Path]) -> dict[str, int]:
-    """Return names for the label values that some labels have, with the values."""
+    """Return names for the label values that some labels have, with the values; 255 beside others is ignored."""
     values, _ = _values_of(labels)
-    return {f"class_{value}": value for value in sorted(values - {0}) or [1]}
+    found = sorted(values - {0}) or [1]
+    return {IGNORE if value == _OFTEN_IGNORED and len(found) > 1 else f"class_{value}": value for value in found}
 
 
 def _values_of(labels: Sequence[Path]) -> tuple[set[int], int]:

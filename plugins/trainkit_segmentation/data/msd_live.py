@@ -10,7 +10,7 @@ from typing import Any
 
 import attrs
 
-from trainkit import DataError, some_of
+from trainkit import DataError
 from trainkit_segmentation.cases.case import CaseList, FileCase
 from trainkit_segmentation.cases.labels import Labels
 from trainkit_segmentation.cases.naming import by_shared_names, name_cases
@@ -100,7 +100,7 @@ def find(
         labels,
         notes=(*notes, *(notes_on_left_out(folder, cases, folders) if by_list and not mistaken else ())),
         problems=(*problems, *_how_to_list_channels(mistaken)),
-        doubts=(*_images_of_two_cases(cases), *(() if by_list else doubts_about_left_out(folder, cases, folders))),
+        doubts=() if by_list else tuple(doubts_about_left_out(folder, cases, folders)),
         folds=folds,
     )
 
@@ -352,20 +352,6 @@ def _missing(folder: Path, case: FileCase, cases: Sequence[FileCase], folders: F
     here = [f"./{path.parent.name}/{path.name}" for path in absent if (folder / path.parent.name / path.name).exists()]
     hint = f"; of this case there is {', '.join(dict.fromkeys(beside or here))}" if beside or here else ""
     return f"{case.name}: there is {what}{hint}"
-
-
-def _images_of_two_cases(cases: Sequence[FileCase]) -> list[str]:
-    """Return a sentence for each image that several cases have."""
-    of: dict[Path, list[str]] = {}
-    for case in cases:
-        for path in set(case.images):
-            of.setdefault(path, []).append(case.name)
-    return [
-        f"the cases {some_of(names)} have the same image {path.parent.name}/{path.name}: one may be held out while "
-        "another is trained on"
-        for path, names in of.items()
-        if len(names) > 1
-    ]
 
 
 def _channels_listed_as_images(cases: Sequence[FileCase], channels: int) -> dict[FileCase, list[str]]:

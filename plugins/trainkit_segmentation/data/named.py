@@ -12,8 +12,12 @@ from trainkit_segmentation.spelling import IGNORE
 
 def each_once(instance: object, attribute: attrs.Attribute[Any], value: tuple[str, ...] | None) -> None:
     """Refuse an empty list of names, or a name that is there twice."""
-    if value is not None and (not value or len(set(value)) != len(value)):
-        raise ValueError(f"{attribute.name} must name at least one, each once, got {list(value)}")
+    if value is None:
+        return
+    twice = sorted({name for name in value if value.count(name) > 1})
+    if not value or twice:
+        what = f"; twice: {', '.join(twice)}" if twice else ""
+        raise ValueError(f"{attribute.name} must name at least one, each once{what}")
 
 
 def each_value_once(instance: object, attribute: attrs.Attribute[Any], value: Mapping[str, int] | None) -> None:

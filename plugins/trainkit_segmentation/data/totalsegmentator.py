@@ -10,17 +10,10 @@ import attrs
 
 from trainkit import INPUT_PATH, component
 from trainkit_segmentation.data.kind import SegmentationData
+from trainkit_segmentation.data.named import each_once
 
 if TYPE_CHECKING:
     from trainkit_segmentation.cases.case import CaseList
-
-
-def _each_once(instance: object, attribute: attrs.Attribute[tuple[str, ...]], value: tuple[str, ...]) -> None:
-    twice = sorted({each for each in value if value.count(each) > 1})
-    if not value or twice:
-        raise ValueError(
-            f"{attribute.name} must name at least one, each once" + f"; twice: {', '.join(twice)}" * bool(twice)
-        )
 
 
 @component
@@ -35,7 +28,7 @@ class TotalSegmentator(SegmentationData):
     """
 
     path: Path = attrs.field(metadata=INPUT_PATH)
-    structures: tuple[str, ...] = attrs.field(validator=_each_once)
+    structures: tuple[str, ...] = attrs.field(validator=each_once)
     image: str = "ct.nii.gz"
     overlap: Literal["error", "multi_label"] = "error"
 

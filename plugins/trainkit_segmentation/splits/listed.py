@@ -14,6 +14,7 @@ _NONE = (
     'the list of cases gives neither folds nor cases for validation: give each entry a "fold", or choose another '
     'split, for example split = { use = "folds", folds = 5, fold = 0 }'
 )
+_WORDS = ("train", "val")
 
 
 @component
@@ -35,7 +36,13 @@ class Listed(Split):
 
     def divide_listed(self, subjects: Mapping[str, str], folds: Mapping[str, int | str]) -> Mapping[str, Sequence[str]]:
         """Hold out the cases of the fold, or those for validation."""
-        numbers = sorted({str(fold) for fold in folds.values() if str(fold).isdigit()}, key=int)
+        numbers = _numbers(folds)
+        if odd := {case: folds[case] for case in subjects if str(folds.get(case, "val")) not in (*numbers, *_WORDS)}:
+            given = some_of([f"{fold} ({case})" for case, fold in odd.items()])
+            raise DataError(
+                f'the list of cases has folds that are neither numbers from 0 nor "train" or "val": {given}; correct '
+                "them, or take these cases from the list"
+            )
         wanted = str(self.fold) if numbers else "val"
         if numbers and wanted not in numbers:
             raise DataError(f"the list of cases has the folds {', '.join(numbers)}; there is no fold {wanted}")
@@ -58,10 +65,15 @@ class Listed(Split):
         Raises:
             DataError: It has another number of them.
         """
-        names = sorted({str(each) for each in listed().values() if str(each).isdigit()}, key=int)
+        names = _numbers(listed())
         if names != [str(each) for each in range(number)]:
             raise DataError(
                 f"the list of cases has the folds {', '.join(names) or 'of no case'}, not {number} that are numbered "
                 'from 0: give another number, or set data.split = { use = "folds" }'
             )
         return {"fold": fold}
+
+
+def _numbers(folds: Mapping[str, int | str]) -> list[str]:
+    """Return the folds that are numbers, in their order."""
+    return sorted({str(fold) for fold in folds.values() if str(fold).isdigit()}, key=int)

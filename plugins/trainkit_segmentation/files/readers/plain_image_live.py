@@ -14,6 +14,11 @@ from trainkit_segmentation.files.header import Array, Header, ras_from_lps
 from trainkit_segmentation.files.stored import StoredImage
 
 _FORMATS = ("PNG", "TIFF", "JPEG", "BMP")  # and no others, whatever is in a file of such a name
+_ORIENTATION = 0x0112  # the tag of EXIF; of TIFF files, Pillow itself applies it
+_TURNED = (
+    "the file says that the picture is turned or mirrored for display (EXIF orientation {}), but pixels are read as "
+    "stored. If labels were drawn on the displayed picture, turn the pixels and remove the entry"
+)
 _DTYPE_OF = {
     **dict.fromkeys(("1", "L", "P", "LA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV"), "u1"),
     "I;16": "<u2",
@@ -33,10 +38,19 @@ def open_picture(path: Path) -> StoredImage:
     with Image.open(path, formats=_FORMATS) as picture:
         mode, (x, y), pages = picture.mode, picture.size, getattr(picture, "n_frames", 1)
         channels = len(picture.getbands())
+        turned = picture.getexif().get(_ORIENTATION, 1) if "exif" in picture.info else 1
     if mode not in _DTYPE_OF:
         raise DataError(f"{path}: pixels must be integers or real numbers, got the mode {mode}")
     # As ITK has it: x to the left of the person, y to the back.
-    header = Header(path, (x, y, pages), channels, ras_from_lps(np.eye(4)), has_no_form=True, has_no_spacing=True)
+    header = Header(
+        path,
+        (x, y, pages),
+        channels,
+        ras_from_lps(np.eye(4)),
+        open_question=_TURNED.format(turned) if turned != 1 else None,
+        has_no_form=True,
+        has_no_spacing=True,
+    )
     return StoredImage(header, np.dtype(_DTYPE_OF[mode]), partial(_pixels, path, header, mode))
 
 
