@@ -10,7 +10,9 @@ import pytest
 import torch
 from clients import segmentation_cases as made_up
 
-from trainkit import Context, Problem
+from trainkit import Context, Problem, bytes_in_words
+from trainkit.engine.average import WeightAverage
+from trainkit.engine.build import autocast_of
 from trainkit.optimizers.adam import Adam
 from trainkit.optimizers.sgd import SGD
 from trainkit.recipe.resolve import resolve_text
@@ -69,8 +71,10 @@ def test_all_tensors_are_counted_for_as_long_as_they_live():
     assert (memory.now, memory.peak) == (0, 8000)
 
 
-@pytest.mark.parametrize("optimizer", [Adam(), SGD(), SGD(momentum=0.9)])
-def test_a_step_without_values_takes_what_a_step_takes(task, tmp_path, optimizer):
+@pytest.mark.parametrize(
+    ("optimizer", "precision"), [(Adam(), "fp32"), (SGD(), "fp32"), (SGD(momentum=0.9), "bf16"), (SGD(), "fp16")]
+)
+def test_a_step_without_values_takes_what_a_step_takes(task, tmp_path, optimizer, precision):
     data = MSD(path=task, cache=Cache(folder=tmp_path / "cache"), split=SameCases(), patch_size=PATCH)
     live = opened(data)
     model = UNet(channels=(8, 16, 32)).build(live)
@@ -79,7 +83,10 @@ def test_a_step_without_values_takes_what_a_step_takes(task, tmp_path, optimizer
     batch = next(live.train(0, 0))
     with PeakMemory() as step:
         own = {key: value.clone() for key, value in batch.items()}
-        loss(model(own), own, model).backward()
+        with autocast_of(precision, torch.device("cpu"))():
+            outputs = model(own)
+            value = loss(outputs, own, model)
+        value.backward()
     made.step()
     state = sum(
         each.numel() * each.element_size()
@@ -89,11 +96,29 @@ def test_a_step_without_values_takes_what_a_step_takes(task, tmp_path, optimizer
     )
     size = sum(each.numel() * each.element_size() for each in (*model.parameters(), *model.buffers()))
     found = footprint(
-        UNet(channels=(8, 16, 32)).network(1, 3, PATCH), 1, 2, True, PATCH, data.batch_size, {"loss": loss}, optimizer
+        UNet(channels=(8, 16, 32)).network(1, 3, PATCH),
+        1,
+        2,
+        True,
+        PATCH,
+        data.batch_size,
+        {"loss": loss},
+        optimizer,
+        precision,
     )
     assert found.network == size
     assert found.optimizer == pytest.approx(state)
-    assert found.step == pytest.approx(step.peak, rel=0.05)
+    assert found.step == pytest.approx(step.peak, rel=0.01)
+
+
+def test_check_counts_the_average_of_the_weights_once_more(task):
+    text = RECIPE.format(path=task, device="cpu")
+    raw, averaged = (resolve_text(text + more, Path.cwd()).recipe for more in ("", "[ema]\n"))
+    (without, _), (line, _) = ([*each.model.inspect(each, "headers")] for each in (raw, averaged))
+    held = WeightAverage(UNet(channels=(4, 8)).network(1, 3, (16, 16, 16)), decay=0.9).content()["model"].values()
+    num_bytes = sum(each.numel() * each.element_size() for each in held)
+    assert "average" not in without
+    assert f"(network {bytes_in_words(num_bytes)}, average {bytes_in_words(num_bytes)}, optimizer " in line
 
 
 @pytest.mark.parametrize("regions", [None, {"whole": (1, 2), "core": (2,)}])

@@ -1,5 +1,8 @@
 """How much memory training and validation take, known beforehand: both are computed once with shapes but no values.
 
+A step is computed by tensors that are fake: they have no values either, but say that they are on the CPU. Operations
+under autocast then give the types that they give on the CPU, which tensors on the device "meta" would not do.
+
 Shapes: B = patches of a batch, C = channels of an image, K = scores, X, Y, Z = voxels.
 """
 
@@ -7,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import attrs
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from trainkit_segmentation.data.label_maps import each_on_own_grid, most_likely
 from trainkit_segmentation.models.kind_live import SegmentationNetwork
@@ -28,24 +32,31 @@ _SLIDING = 4  # bytes that the sliding window takes for each voxel, to count its
 
 @attrs.frozen
 class Footprint:
-    """Bytes that a part of a run takes at once, as 32-bit numbers.
+    """Bytes that a part of a run takes at once.
 
     Attributes:
         network: The parameters and buffers.
+        average: The averaged weights; 0 if there are none.
         optimizer: The optimizer's state; None if it is not known.
         step: Everything else that a training step takes: batch, activations, gradients.
         window: What the network takes for a window in validation, beside the scores.
     """
 
     network: int
+    average: int
     optimizer: int | None
     step: int
     window: int
 
     @property
+    def kept(self) -> int:
+        """What is there all the time."""
+        return self.network + self.average + (self.optimizer or 0)
+
+    @property
     def training(self) -> int:
         """What training takes at once."""
-        return self.network + (self.optimizer or 0) + self.step
+        return self.kept + self.step
 
 
 def footprint(
@@ -57,11 +68,13 @@ def footprint(
     batch_size: int,
     losses: Mapping[str, Callable[..., Tensor]],
     optimizer: Optimizer | float,
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+    averaged: bool = False,
 ) -> Footprint:
     """Return what training takes, by one step without values.
 
     Args:
-        network: The network; it is moved to the device without values.
+        network: The network; it loses its values.
         channels: Channels of an image.
         num_classes: Number of foreground classes.
         exclusive: Whether classes exclude each other.
@@ -69,27 +82,42 @@ def footprint(
         batch_size: Patches of a batch.
         losses: The live losses.
         optimizer: The optimizer's settings, or the bytes of state that it keeps for each byte of parameters.
+        precision: That of `[run]`: what autocast computes in.
+        averaged: Whether an average of the weights is kept.
     """
-    model = SegmentationNetwork(network.to(_NO_VALUES))
-    kept = [*model.parameters(), *model.buffers()]
-    label = torch.empty((batch_size, 1, *patch_size), dtype=torch.int64, device=_NO_VALUES)
-    if not exclusive:
-        label = torch.empty((batch_size, num_classes, *patch_size), device=_NO_VALUES)
+    model = SegmentationNetwork(network)
+    fake = FakeTensorMode(allow_fallback_kernels=False, allow_non_fake_inputs=True)
+    _lose_values(model, fake)
+    dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    autocast = partial(torch.autocast, "cpu", dtype, enabled=dtype is not None)
+
+    def empty(*shape: int, **kind: Any) -> Tensor:
+        with fake:
+            return torch.empty(shape, **kind)
+
     with PeakMemory() as step:
-        batch = {"image": torch.empty((batch_size, channels, *patch_size), device=_NO_VALUES), "label": label.clone()}
+        label = (
+            empty(batch_size, 1, *patch_size, dtype=torch.int64)
+            if exclusive
+            else empty(batch_size, num_classes, *patch_size)
+        )
+        batch = {"image": empty(batch_size, channels, *patch_size), "label": label}
         model.train()
-        outputs = model(batch)
-        loss = sum((each(outputs, batch, model) for each in losses.values()), torch.zeros((), device=_NO_VALUES))
+        with autocast():
+            outputs = model(batch)
+            loss = sum((each(outputs, batch, model) for each in losses.values()), torch.zeros(()))
         loss.backward()  # type: ignore[no-untyped-call]
-        del batch, outputs, loss
+        del batch, label, outputs, loss
     model.zero_grad(set_to_none=True)
     model.eval()
-    with PeakMemory() as window, torch.no_grad():
-        model({"image": torch.empty((1, channels, *patch_size), device=_NO_VALUES)})
+    with PeakMemory() as window, torch.no_grad(), autocast():
+        model({"image": empty(1, channels, *patch_size)})
     parameters = sum(each.numel() * each.element_size() for each in model.parameters())
+    held = parameters + sum(each.numel() * each.element_size() for each in model.buffers())
     state = optimizer if isinstance(optimizer, float) else _state_for_each_byte(optimizer)
     return Footprint(
-        network=sum(each.numel() * each.element_size() for each in kept),
+        network=held,
+        average=held if averaged else 0,
         optimizer=None if state is None else round(state * parameters),
         step=step.peak,
         window=window.peak,
@@ -121,6 +149,13 @@ def validation_bytes(grid: Grid, channels: int, num_classes: int, exclusive: boo
             del found_LXYZ, true_LXYZ, both_XYZ
         del image, label, logits_1KXYZ
     return int(memory.peak)
+
+
+def _lose_values(module: nn.Module, fake: FakeTensorMode) -> None:
+    """Replace the parameters and buffers of a module by fake ones; those that are shared stay shared."""
+    for each in module.modules():
+        for name, tensor in [*each.named_parameters(recurse=False), *each.named_buffers(recurse=False)]:
+            setattr(each, name, fake.from_tensor(tensor))
 
 
 def _state_for_each_byte(settings: Optimizer) -> float | None:

@@ -50,6 +50,8 @@ def memory_needs(
             data.batch_size,
             losses,
             recipe.optimizer,
+            recipe.run.precision,
+            averaged=recipe.ema is not None,
         )
     except Exception as error:  # an operation of the network or a loss depends on values
         yield f"memory for training: known only when it runs ({type(error).__name__}: {str(error).splitlines()[0]})"
@@ -65,7 +67,7 @@ def memory_needs(
     if (largest := _largest(data, listing, bool(recipe.metrics), depth == "all")) is None:
         return
     case, shape, num_bytes = largest
-    validation = found.network + found.window + num_bytes
+    validation = found.kept + found.window + num_bytes
     yield f"memory for validation: about {bytes_in_words(validation)} for {case}, of {shape_in_words(shape)} voxels"
     if free is not None and validation > _SHARE * free:
         yield Problem(
@@ -76,9 +78,11 @@ def memory_needs(
 
 
 def _training(found: Footprint) -> str:
+    average = f", average {bytes_in_words(found.average)}" if found.average else ""
     state = "" if found.optimizer is None else f", optimizer {bytes_in_words(found.optimizer)}"
     return (
-        f"memory for training: about {bytes_in_words(found.training)} (network {bytes_in_words(found.network)}{state}, "
+        f"memory for training: about {bytes_in_words(found.training)} "
+        f"(network {bytes_in_words(found.network)}{average}{state}, "
         f"activations, gradients and batch {bytes_in_words(found.step)})"
     )
 
