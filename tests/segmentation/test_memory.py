@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import nibabel
@@ -134,15 +135,17 @@ def test_validation_without_values_takes_what_validation_takes(task, tmp_path, r
         path=task, cache=Cache(folder=tmp_path / "cache"), split=SameCases(), preprocessing=settings, regions=regions
     )
     live = opened(data)
-    metric = Dice().build(live)
+    metric, loss = Dice().build(live), partial(DiceCE().build(live), model=UNet())
     with PeakMemory() as taken, torch.no_grad():
         batch = next(live.evaluate("val"))
         own = {key: value.clone() if torch.is_tensor(value) else value for key, value in batch.items()}
         shape = own["image"].shape[2:]
         del batch
-        metric.update({"logits": torch.zeros((1, 2 + live.exclusive, *shape))}, own)
+        outputs = {"logits": torch.zeros((1, 2 + live.exclusive, *shape))}
+        loss(outputs, own)
+        metric.update(outputs, own)
     grid = live._case("case_000").grid
-    expected = validation_bytes(grid, 1, 2, live.exclusive, on_own_grid=True)
+    expected = validation_bytes(grid, 1, 2, live.exclusive, on_own_grid=True, losses=[loss])
     assert expected == pytest.approx(taken.peak, rel=0.25)
 
 
@@ -169,6 +172,16 @@ def test_the_largest_case_is_one_that_is_validated_after_cases_were_exchanged(tm
     found = memory._largest(data, data.cases(), on_own_grid=True, balanced=True)
     assert found is not None
     assert found[0] in validated
+
+
+def test_batches_whose_loss_is_one_of_sums_are_counted_together(task):
+    def training(*more):
+        recipe = resolve_text(RECIPE.format(path=task, device="cpu"), Path.cwd(), list(more)).recipe
+        return next(iter(recipe.model.inspect(recipe, "headers")))
+
+    sums = "losses.overlap.batch_dice=true"
+    assert training(sums, "run.accumulate=4") == training(sums, "data.batch_size=8")
+    assert training("run.accumulate=4") == training()
 
 
 def test_check_says_both_and_doubts_what_does_not_fit(task, monkeypatch):

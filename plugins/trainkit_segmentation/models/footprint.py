@@ -8,7 +8,7 @@ Shapes: B = patches of a batch, C = channels of an image, K = scores, X, Y, Z = 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -24,7 +24,7 @@ from trainkit_segmentation.preparing.grid import Grid
 from trainkit_segmentation.sizes import Size
 
 if TYPE_CHECKING:
-    from trainkit import Optimizer
+    from trainkit import Batch, Optimizer, Outputs
 
 _NO_VALUES = torch.device("meta")
 _SLIDING = 4  # bytes that the sliding window takes for each voxel, to count its windows
@@ -79,7 +79,7 @@ def footprint(
         num_classes: Number of foreground classes.
         exclusive: Whether classes exclude each other.
         patch_size: Voxels of a patch.
-        batch_size: Patches of a batch.
+        batch_size: Patches whose activations are there at once.
         losses: The live losses.
         optimizer: The optimizer's settings, or the bytes of state that it keeps for each byte of parameters.
         precision: That of `[run]`: what autocast computes in.
@@ -124,7 +124,14 @@ def footprint(
     )
 
 
-def validation_bytes(grid: Grid, channels: int, num_classes: int, exclusive: bool, on_own_grid: bool) -> int:
+def validation_bytes(
+    grid: Grid,
+    channels: int,
+    num_classes: int,
+    exclusive: bool,
+    on_own_grid: bool,
+    losses: Iterable[Callable[[Outputs, Batch], Tensor]] = (),
+) -> int:
     """Return what the validation of one case takes at once, apart from the network and its window.
 
     Args:
@@ -133,6 +140,7 @@ def validation_bytes(grid: Grid, channels: int, num_classes: int, exclusive: boo
         num_classes: Number of foreground classes.
         exclusive: Whether classes exclude each other.
         on_own_grid: Whether something looks at the prediction on the case's own grid, as metrics do.
+        losses: (outputs, batch) -> loss of the whole volume, for each that is computed in validation.
     """
     with PeakMemory() as memory, torch.no_grad():
         image = torch.empty((1, channels, *grid.shape), device=_NO_VALUES)
@@ -141,6 +149,8 @@ def validation_bytes(grid: Grid, channels: int, num_classes: int, exclusive: boo
         logits_1KXYZ = torch.empty((1, num_classes + exclusive, *grid.shape), device=_NO_VALUES)
         counted = torch.empty((1, _SLIDING, *grid.shape), dtype=torch.uint8, device=_NO_VALUES)
         del counted
+        for each in losses:
+            each({"logits": logits_1KXYZ}, {"image": image, "label": label})
         if on_own_grid:
             to_own = partial(grid.to_own, background=0 if exclusive else None)
             found_LXYZ = most_likely(each_on_own_grid(logits_1KXYZ[0], to_own), exclusive)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,6 +19,9 @@ from trainkit_segmentation.preparing.cache_filling import classes_in_cache
 from trainkit_segmentation.preparing.cache_live import CaseStore
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from trainkit import Batch, Outputs
     from trainkit_segmentation.data.kind import SegmentationData
     from trainkit_segmentation.models.kind import SegmentationModel
 
@@ -39,7 +43,9 @@ def memory_needs(
     if recipe.run.activation_checkpointing:
         recompute(model.recomputed_blocks(built))
     network = built.network
-    losses = {name: loss.build(facts) for name, loss in recipe.losses.items()}
+    losses: dict[str, Callable[..., Tensor]] = {name: loss.build(facts) for name, loss in recipe.losses.items()}
+    # A loss of sums keeps the activations of all batches of a step until one backward pass.
+    together = recipe.run.accumulate if any(each.combine() == "sums" for each in recipe.losses.values()) else 1
     try:
         found = footprint(
             network,
@@ -47,7 +53,7 @@ def memory_needs(
             len(facts.classes),
             facts.exclusive,
             data.patch_size,
-            data.batch_size,
+            data.batch_size * together,
             losses,
             recipe.optimizer,
             recipe.run.precision,
@@ -61,10 +67,11 @@ def memory_needs(
     if free is not None and found.training > _SHARE * free:
         yield Problem(
             f"a training step takes about {bytes_in_words(found.training)}, and {bytes_in_words(free)} are free: lower "
-            "data.batch_size or data.patch_size, or take a smaller network",
+            f"{'run.accumulate, ' * (together > 1)}data.batch_size or data.patch_size, or choose a smaller network",
             severity="warning",
         )
-    if (largest := _largest(data, listing, bool(recipe.metrics), depth == "all")) is None:
+    on_volumes = [partial(loss, model=built) for name, loss in losses.items() if recipe.losses[name].on_validation]
+    if (largest := _largest(data, listing, bool(recipe.metrics), depth == "all", on_volumes)) is None:
         return
     case, shape, num_bytes = largest
     validation = found.kept + found.window + num_bytes
@@ -88,7 +95,11 @@ def _training(found: Footprint) -> str:
 
 
 def _largest(
-    data: SegmentationData, listing: CaseList, on_own_grid: bool, balanced: bool
+    data: SegmentationData,
+    listing: CaseList,
+    on_own_grid: bool,
+    balanced: bool,
+    losses: Sequence[Callable[[Outputs, Batch], Tensor]] = (),
 ) -> tuple[str, tuple[int, ...], int] | None:
     """Return the case whose validation takes most: its name, its own size, and the bytes.
 
@@ -97,6 +108,7 @@ def _largest(
         listing: Its cases.
         on_own_grid: Whether scores are resampled to the case's own grid.
         balanced: Whether the cases were read, so that the split can be balanced as it will be.
+        losses: Those that are computed in validation.
     """
     subjects = {case.name: case.subject for case in listing.cases}
     division = data.split.divide_listed(subjects, listing.folds)
@@ -117,7 +129,7 @@ def _largest(
         tried.add(size)
         num_classes = len(listing.labels.classes)
         num_bytes = validation_bytes(
-            grid, len(listing.channels), num_classes, listing.labels.exclusive, on_own_grid=on_own_grid
+            grid, len(listing.channels), num_classes, listing.labels.exclusive, on_own_grid, losses
         )
         if most is None or num_bytes > most[2]:
             most = case.name, grid.own_shape, num_bytes
