@@ -16,12 +16,15 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from clients.segmentation_cases import SIZE, save
+from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from trainkit.cli.evaluate import command
+from trainkit_segmentation.data.image_folder import ImageFolder
 from trainkit_segmentation.evaluation.class_table import read_class_table
 from trainkit_segmentation.evaluation.mask_scores import mask_scores
 from trainkit_segmentation.evaluation.masks import is_any_of
+from trainkit_segmentation.evaluation.segmentation import SegmentationEvaluator
 
 Array = np.ndarray[Any, Any]
 AFFINE = np.array([[0, -0.7, 0, 10], [1.5, 0, 0, -4], [0, 0, 3.0, 7], [0, 0, 0, 1.0]])
@@ -252,6 +255,24 @@ def test_predictions_with_other_values_are_refused_where_their_own_table_says_so
     assert "one has the value 2 in " in str(evaluate(*folders).exception)
     shutil.copy(folders[1] / "dataset.json", folders[0])
     assert evaluate(*folders).exit_code == 0
+
+
+def test_files_without_the_size_of_a_voxel_have_that_of_the_recipe(tmp_path: Path) -> None:
+    for folder, columns in (("images", 8), ("labels", 8), ("masks", 4)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(np.repeat(np.arange(8) < columns, 8).reshape(8, 8).T.astype(np.uint8)).save(
+            tmp_path / folder / "a.png"
+        )
+    result = evaluate(tmp_path / "masks", tmp_path / "labels", "--classes", "one=1", "--out", tmp_path)
+    assert "warning: files do not say how large a voxel is" in result.output
+    scores = table(tmp_path)["a", "one"]
+    assert scores["true_ml"] == pytest.approx(0.064)
+    settings = SegmentationEvaluator()
+    data = ImageFolder(path=tmp_path, labels={"one": 1}, patch_size=(8, 8, 1), file_spacing_mm=(0.5, 0.5, 2.0))
+    found = settings.build(data, None, tmp_path / "labels", lambda progress: None)
+    (row,) = found.evaluate(tmp_path / "masks", tmp_path / "labels").rows
+    assert row["true_ml"] == pytest.approx(0.032)
+    assert row["hd95_mm"] == pytest.approx(scores["hd95_mm"] / 2)
 
 
 def test_a_single_file_is_paired_by_the_name_of_its_case(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from trainkit import DataError, some_of
 from trainkit_segmentation.evaluation.mask_files import MaskFiles
 from trainkit_segmentation.evaluation.meaning import Meaning
-from trainkit_segmentation.files.header import Array, Header, grid_difference
+from trainkit_segmentation.files.header import Array, Header, grid_difference, with_spacing
 from trainkit_segmentation.files.images import read_header, read_integers
 from trainkit_segmentation.files.label_values import value_counts
 from trainkit_segmentation.metrics.surfaces import Mask
@@ -49,7 +49,7 @@ class Masks:
         if path is None:
             some = next(iter(self.files.masks.values()))
             raise DataError(f"{some.parent}: there is no mask of {name}")
-        header, values_XYZ = _read_values(path)
+        header, values_XYZ = _read_values(path, self.meaning)
         if difference := grid_difference(self.header, header):
             raise DataError(f"{path} is on another grid than {self.header.path.name}: {difference}")
         if len(values := sorted(value_counts(values_XYZ).keys() - {0})) > 1:
@@ -74,8 +74,9 @@ def open_masks(files: MaskFiles, meaning: Meaning) -> Masks:
         DataError: A file cannot be read, or has values that mean nothing.
     """
     if files.label is None:
-        return Masks(read_header(next(iter(files.masks.values()))), None, files, meaning, {})
-    header, values_XYZ = _read_values(files.label)
+        header = with_spacing(read_header(next(iter(files.masks.values()))), meaning.file_spacing_mm)
+        return Masks(header, None, files, meaning, {})
+    header, values_XYZ = _read_values(files.label, meaning)
     if lacking := [name for name, of in meaning.values.items() if not of]:
         raise DataError(
             f"{files.label}: {meaning.source} does not say which value of this file stands for {some_of(lacking)}; "
@@ -93,11 +94,11 @@ def open_masks(files: MaskFiles, meaning: Meaning) -> Masks:
     return Masks(header, values_XYZ, files, meaning, unknown)
 
 
-def _read_values(path: Path) -> tuple[Header, Array]:
+def _read_values(path: Path, meaning: Meaning) -> tuple[Header, Array]:
     read = read_integers(path)
     if (channels := len(read.values_CXYZ)) != 1:
         raise DataError(f"{path}: a mask must have three dimensions, but this file has {channels} channels")
-    return read.header, read.values_CXYZ[0]
+    return with_spacing(read.header, meaning.file_spacing_mm), read.values_CXYZ[0]
 
 
 def is_any_of(values_XYZ: Array, wanted: tuple[int, ...]) -> Mask:

@@ -26,12 +26,14 @@ class Meaning:
         ignored: Values of the truth whose voxels do not count.
         declared: All values that a file may have; None: others count as background.
         source: What says so, for people.
+        file_spacing_mm: Size of a voxel in files that do not say it; None: nothing is known.
     """
 
     values: Mapping[str, tuple[int, ...]]
     ignored: tuple[int, ...]
     declared: frozenset[int] | None
     source: str
+    file_spacing_mm: tuple[float, float, float] | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -61,11 +63,12 @@ def meaning_of_values(table: str | None, data: Data | None, facts: Mapping[str, 
             name: tuple(value for value, of in known.label_values.items() if name in of) for name in known.classes
         }
         declared = frozenset({0, *known.label_values, *known.ignored_values})
-        return Meaning(values, known.ignored_values, declared, "the checkpoint")
+        return Meaning(values, known.ignored_values, declared, "the checkpoint", known.file_spacing_mm)
     if data is not None:
         if not isinstance(data, SegmentationData):
             raise RecipeError(f"{type(data).__name__} has no masks that could be compared")
-        return _of_labels(data.cases().labels, "the recipe's data")
+        meaning = _of_labels(data.cases().labels, "the recipe's data")
+        return attrs.evolve(meaning, file_spacing_mm=data.file_spacing_mm)
     for folder in (truth, truth.parent):
         if (folder / DATASET_JSON).is_file():
             return _of_labels(labels_in(folder), str(folder / DATASET_JSON))

@@ -27,7 +27,7 @@ CANDIDATES = (*(Cleaning(smallest_ml=each) for each in SMALLEST_ML), Cleaning(ke
 
 
 class HeldOutMask(NamedTuple):
-    """What of a held-out case tells how a removal of parts changes the Dice.
+    """The numbers of voxels of a held-out case from which the Dice after a removal of parts follows.
 
     Attributes:
         voxels_P: Number of voxels of each predicted part.

@@ -41,7 +41,7 @@ class SegmentationEvaluator(Evaluator):
             truth nor prediction, Dice and surface Dice are 1 and HD95 is 0 mm; if it is in only one of them, they are 0
             and 373.13 mm, the diagonal of a BraTS volume. "left_out": in neither, there is no value, as in the
             validation of a training; in only one, HD95 is the diagonal of the case's volume.
-        only_predicted: Compare the cases that were predicted, and say nothing of those that were not.
+        only_predicted: Whether cases that were not predicted are left out without a warning.
     """
 
     accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]

@@ -37,10 +37,10 @@ class LiveSegmentationEvaluator:
         pairs = pair(predictions, truth, self._meaning.classes)
         rows: list[Row] = []
         failed: dict[str, str] = {}
-        undeclared: dict[int, list[str]] = {}
+        doubts: dict[str, list[str]] = {}
         for number, (found, true) in enumerate(pairs.both, start=1):
             try:
-                rows += self._rows_of_case(found, true, undeclared)
+                rows += self._rows_of_case(found, true, doubts)
             except DataError as error:
                 failed[true.name] = str(error)
             self._tell(Progress(number, len(pairs.both), "cases"))
@@ -62,12 +62,12 @@ class LiveSegmentationEvaluator:
         }
         lines = (
             *summary_table(classes, self._settings.tolerance_mm),
-            *self._notes(absent, undeclared),
+            *self._notes(absent, doubts),
         )
         return Evaluation(tuple(rows), summary, lines if rows else (), failed, unpaired)
 
-    def _rows_of_case(self, found: MaskFiles, true: MaskFiles, undeclared: dict[int, list[str]]) -> list[Row]:
-        """Return the lines of a case, and note in which cases there are values that mean no class."""
+    def _rows_of_case(self, found: MaskFiles, true: MaskFiles, doubts: dict[str, list[str]]) -> list[Row]:
+        """Return the lines of a case, and add its name to those of each sentence of doubt that concerns it."""
         of_found, of_true = open_masks(found, self._meaning), open_masks(true, self._meaning)
         place = placement(of_true.header, of_found.header)
         difference = grid_difference(of_true.header, of_found.header)
@@ -77,8 +77,8 @@ class LiveSegmentationEvaluator:
                 "the prediction to the grid of the truth, to the nearest voxel"
             )
         rows = list(self._rows(true.name, of_found, of_true, place if difference else None))
-        for value in of_found.undeclared | of_true.undeclared:
-            undeclared.setdefault(value, []).append(true.name)
+        for doubt in _doubts(of_found, of_true):
+            doubts.setdefault(doubt, []).append(true.name)
         return rows
 
     def _rows(self, name: str, found: Masks, true: Masks, place: Placement | None) -> Iterator[Row]:
@@ -96,13 +96,13 @@ class LiveSegmentationEvaluator:
             )
             yield as_row(name, each, scores)
 
-    def _notes(self, absent: list[Row], undeclared: dict[int, list[str]]) -> Iterator[str]:
+    def _notes(self, absent: list[Row], doubts: dict[str, list[str]]) -> Iterator[str]:
         values = ", ".join(
             f"{name} ({'+'.join(map(str, of))})" if of else name for name, of in self._meaning.values.items()
         )
         yield f"classes and their label values, from {self._meaning.source}: {values}"
-        for value, names in sorted(undeclared.items()):
-            yield f"warning: the label value {value} means no class and counts as background: {some_of(names)}"
+        for doubt, names in doubts.items():
+            yield f"warning: {doubt}: {some_of(names)}"
         neither = sum(row["true_ml"] == 0 and row["predicted_ml"] == 0 for row in absent)
         times = f"{neither} times in neither truth nor prediction, {len(absent) - neither} times in only one"
         if not absent:
@@ -117,6 +117,16 @@ class LiveSegmentationEvaluator:
                 f"absent classes ({times}): in neither, there is no score; in only one, Dice 0 and the diagonal of "
                 "the volume as HD95"
             )
+
+
+def _doubts(found: Masks, true: Masks) -> Iterator[str]:
+    for value in sorted(found.undeclared | true.undeclared):
+        yield f"the label value {value} means no class and counts as background"
+    if true.header.has_no_spacing:
+        yield (
+            "files do not say how large a voxel is, so distances and volumes are those of voxels of 1 mm (--run or "
+            "--recipe gives data.file_spacing_mm)"
+        )
 
 
 def _unpaired(pairs: Pairs, only_predicted: bool) -> Iterator[str]:

@@ -62,7 +62,7 @@ def write(trained: TrainedModel, folder: Path) -> list[str]:
     _write_json(folder / "configs" / "metadata.json", _metadata(trained, facts, flat))
     weights = {name: value.detach().clone() for name, value in network.state_dict().items()}
     torch.save(weights, folder / "models" / "model.pt")
-    difference = _compare(trained, network, folder, facts.patch_size, flat)
+    difference = _compare(trained, network, folder, (facts.num_channels, *_without(facts.patch_size, flat)))
     return [
         *notes,
         "the bundle does not prepare images: trainkit.preprocessing in its metadata says how they were prepared",
@@ -99,11 +99,11 @@ def refuse_code(name: str, arguments: Any) -> None:
         arguments: JSON values.
 
     Raises:
-        RecipeError: There is an expression, a reference or a class among them.
+        RecipeError: An expression, a reference or a class is among them.
     """
     if isinstance(arguments, Mapping):
         for key, value in arguments.items():
-            refuse_code(name, f"{key}")
+            refuse_code(name, str(key))
             refuse_code(name, value)
     elif isinstance(arguments, list):
         for value in arguments:
@@ -177,8 +177,14 @@ def _metadata(trained: TrainedModel, facts: SegmentationFacts, flat: int | None)
     }
 
 
-def _compare(trained: TrainedModel, network: nn.Module, folder: Path, size: Size, flat: int | None) -> float:
+def _compare(trained: TrainedModel, network: nn.Module, folder: Path, shape: tuple[int, ...]) -> float:
     """Return the largest difference between the scores of a bundle and those of its network, for a patch of noise.
+
+    Args:
+        trained: The trained model, for messages.
+        network: Its network.
+        folder: The bundle.
+        shape: Channels and voxels of the patch.
 
     Raises:
         CheckpointError: They differ.
@@ -187,9 +193,7 @@ def _compare(trained: TrainedModel, network: nn.Module, folder: Path, size: Size
     parser.read_config(folder / "configs" / "inference.json")
     opened = parser.get_parsed_content("network_def").eval()
     opened.load_state_dict(torch.load(folder / "models" / "model.pt", map_location="cpu", weights_only=True))
-    channels = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))["network_data_format"]
-    shape = (1, channels["inputs"]["image"]["num_channels"], *_without(size, flat))
-    image = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    image = torch.randn((1, *shape), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         theirs = opened(image)
         mine = network.forward(image)  # without the hooks by which a network of planes takes volumes

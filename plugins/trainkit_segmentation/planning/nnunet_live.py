@@ -60,8 +60,9 @@ class _Planned:
     intensities: Sequence[Sequence[float]]
 
     @property
-    def is_ct(self) -> bool:
-        return all(channel.strip().lower() == "ct" for channel in self.listing.channels)
+    def are_ct(self) -> list[bool]:
+        """For each channel, whether it is a CT."""
+        return [channel.strip().lower() == "ct" for channel in self.listing.channels]
 
     @property
     def is_thin(self) -> bool:
@@ -106,11 +107,15 @@ def draft(
         raise DataError("\n  ".join([f"{listing.source}: {count}", *problems, *listing.doubts]))
     seen = {case.name: seen[case.name] for case in listing.cases}
     classes = listing.labels.classes
-    present = [name for k, name in enumerate(classes) if any(each.own_voxels[k] for each in seen.values())]
+    present = [k for k in range(len(classes)) if any(each.own_voxels[k] for each in seen.values())]
     if present and len(present) < len(classes):
-        chosen = {"classes": tuple(present)}
-        yield from draft(use, attrs.evolve(cast(Any, data), **chosen), {**settings, **chosen}, kind, memory_gb)
-        return
+        chosen = {"classes": tuple(classes[k] for k in present)}
+        settings = {**settings, **chosen}
+        listing = attrs.evolve(cast(Any, data), **chosen).cases()
+        # All else that was seen stays the same without classes that have no voxels.
+        seen = {
+            name: each._replace(own_voxels=tuple(each.own_voxels[k] for k in present)) for name, each in seen.items()
+        }
     yield from str(_recipe(use, settings, _planned(listing, seen, kind, memory_gb))).split("\n")
 
 
@@ -277,7 +282,7 @@ def _write_preprocessing(text: RecipeText, made: _Planned) -> None:
     text.value("spacing_mm", made.spacing_mm, why)
     text.value("resampling", "cubic", "images by splines, labels by votes")
     text.value("crop_to_nonzero", True, f"leaves {found.kept:.0%} of the voxels of the median case")
-    if made.is_ct:
+    if all(made.are_ct):
         numbers = "; ".join(
             f"{lower:.4g} to {upper:.4g}, mean {mean:.4g}, deviation {deviation:.4g}"
             for lower, upper, mean, deviation in made.intensities
@@ -287,7 +292,7 @@ def _write_preprocessing(text: RecipeText, made: _Planned) -> None:
     elif found.zeros_are_outside:
         text.value("normalization", "zscore_nonzero", "more than a quarter is cropped, so zeros are outside")
     else:
-        mixed = "; nnU-Net would normalise the channel CT by its classes" if _has_ct(made) else ""
+        mixed = "; nnU-Net would normalise the channel CT by its classes" if any(made.are_ct) else ""
         text.value("normalization", "zscore", f"each channel of each case: intensities have no unit{mixed}")
 
 
@@ -384,10 +389,6 @@ def _write_training(text: RecipeText, made: _Planned) -> None:
     text.value("best", 1)
     text.table("loggers.tensorboard")
     text.value("use", "tensorboard")
-
-
-def _has_ct(made: _Planned) -> bool:
-    return any(channel.strip().lower() == "ct" for channel in made.listing.channels)
 
 
 def _mm(spacing: Any) -> str:

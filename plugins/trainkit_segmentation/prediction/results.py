@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainkit import DataError, some_of
+from trainkit import some_of
 from trainkit_segmentation.data.label_maps import most_likely
 from trainkit_segmentation.files.header import Array, Header, voxel_volume_ml
 from trainkit_segmentation.files.nifti_writing import write_nifti
@@ -75,8 +75,7 @@ class Results:
                 if self.probabilities:
                     stored.write(self._quantised(scores_PKUV).tobytes())
                 begin += len(part[0])
-            if found is None:
-                raise DataError("no plane was predicted")
+            assert found is not None
             for name, cleaning in self.cleaning.items():
                 self._clean(found, self.classes.index(name), cleaning)
             self._write_masks(found)

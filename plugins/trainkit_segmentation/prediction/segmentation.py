@@ -45,8 +45,8 @@ class SegmentationPredictor(Predictor):
         windows_at_once: Number of windows that pass through the network together; not given: as in the run's
             [inference].
         flips: Axes along which each window is mirrored as well, in all combinations; the outputs are averaged. Three
-            axes take eight times as long. They are those of the preprocessed image; leave out the axis from left to
-            right where classes differ in their side.
+            axes take eight times as long. The axes are those of the preprocessed image. If classes differ in their
+            side, leave out the axis from left to right.
         combine: What is averaged over networks, mirrored windows and overlapping windows: "logits" or "probabilities".
             "auto": probabilities, which have the higher likelihood on held-out cases, if there are several networks or
             ``flips``; else logits, as in validation.
