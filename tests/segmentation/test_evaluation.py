@@ -211,6 +211,8 @@ def test_a_mask_for_each_class_and_a_brats_case_are_compared_like_files_of_value
     assert evaluate(tmp_path / "masks", tmp_path / "copy", "--classes", "left lung, heart").exit_code == 0
     save(tmp_path / "masks" / "p1_probabilities.nii.gz", np.zeros(SIZE, np.uint8))  # is no prediction of a case
     assert evaluate(tmp_path / "masks", tmp_path / "copy", "--classes", "left lung, heart").exit_code == 0
+    result = evaluate(tmp_path / "masks", tmp_path / "copy", "--classes", "left lung=1, heart=2, ignore=255")
+    assert "which does not say which voxels to ignore: all count: p1" in result.output
     save(tmp_path / "copy" / "p1" / "heart.nii.gz", map_XYZ)
     result = evaluate(tmp_path / "masks", tmp_path / "copy", "--classes", "left lung, heart")
     assert (result.exit_code, "heart.nii.gz has the values 1, 2 beside 0" in result.output) == (1, True)

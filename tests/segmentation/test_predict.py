@@ -19,6 +19,7 @@ import torch
 from clients import segmentation_cases as made
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import nn
 
 from trainkit import CheckpointError, DataError, Member, RecipeError, read_checkpoint
@@ -340,6 +341,17 @@ def test_what_a_header_leaves_open_and_voxels_that_are_nan_are_said(
     live.items([tmp_path])
     assert live.predict(item, new(tmp_path / "o")) == "nothing was found"
     assert "a: the header has neither qform nor sform" in caplog.text
+
+
+def test_an_image_without_the_size_of_a_voxel_is_doubted_where_it_is_resampled(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    Image.fromarray(np.zeros((6, 6), np.uint8)).save(tmp_path / "a.png")
+    for spacing_mm, folder in ((None, "own"), ((1.0, 1.0, 1.0), "resampled")):
+        assert not caplog.records
+        live = predictor(facts(preprocessing={"spacing_mm": spacing_mm}))
+        live.predict(live.items([tmp_path / "a.png"])[0], new(tmp_path / folder))
+    assert "a: the file does not say how large a voxel is. 1 mm is taken" in caplog.text
 
 
 def test_mirroring_from_left_to_right_is_doubted_where_classes_differ_in_their_side(

@@ -122,6 +122,8 @@ class LiveSegmentationEvaluator:
 def _doubts(found: Masks, true: Masks) -> Iterator[str]:
     for value in sorted(found.undeclared | true.undeclared):
         yield f"the label value {value} means no class and counts as background"
+    if true.meaning.ignored and true.values_XYZ is None:
+        yield "each class has a file of its own, which does not say which voxels to ignore: all count"
     if true.header.has_no_spacing:
         yield (
             "files do not say how large a voxel is, so distances and volumes are those of voxels of 1 mm (--run or "

@@ -83,6 +83,12 @@ class ImagePreparation:
             raise DataError(str(error).replace("data.preprocessing.nan_as_zero", "predict.nan_as_zero")) from error
         for doubt in (*header.corrections, *([header.open_question] if header.open_question else [])):
             _LOGGER.warning("%s: %s", case.name, doubt)
+        if header.has_no_spacing and self._ways[0].spacing_mm is not None:
+            _LOGGER.warning(
+                "%s: the file does not say how large a voxel is. 1 mm is taken, and the image is resampled to %s mm",
+                case.name,
+                " × ".join(f"{mm:g}" for mm in self._ways[0].spacing_mm),
+            )
         if header.conversion:
             _LOGGER.info("%s: %s", case.name, header.conversion)
         *others, last = self._ways
