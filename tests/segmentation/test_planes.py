@@ -61,6 +61,17 @@ def test_a_palette_and_single_bits_are_label_values_and_pages_are_slices(tmp_pat
     assert np.array_equal(read_voxels(tmp_path / "stack.tif")[1][0].T, stack)
 
 
+@pytest.mark.parametrize("packing", ["raw", "tiff_lzw"])
+@pytest.mark.parametrize(
+    ("orientation", "axes", "seen"), [(3, (0, 1), (-1, -1)), (5, (1, 0), (1, 1)), (6, (1, 0), (1, -1))]
+)
+def test_a_tiff_file_is_read_in_the_orientation_that_it_declares(tmp_path, packing, orientation, axes, seen):
+    pixels = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    Image.fromarray(pixels).save(tmp_path / "a.tif", tiffinfo={0x0112: orientation}, compression=packing)
+    _, voxels_CXYZ = read_voxels(tmp_path / "a.tif")
+    assert np.array_equal(voxels_CXYZ[0, :, :, 0].T, pixels.transpose(axes)[:: seen[0], :: seen[1]])
+
+
 def test_a_damaged_picture_and_another_format_under_its_name_are_refused_in_one_sentence(tmp_path):
     Image.fromarray(RNG.integers(0, 99, (90, 90)).astype(np.uint8)).save(tmp_path / "a.png")
     whole = (tmp_path / "a.png").read_bytes()

@@ -57,7 +57,8 @@ def open_picture(path: Path) -> StoredImage:
 def _pixels(path: Path, header: Header, mode: str) -> Array:
     x, y, pages = header.shape
     voxels: Array = np.empty((x, y, pages, header.channels), dtype=np.dtype(_DTYPE_OF[mode]).newbyteorder("="))
-    with Image.open(path, formats=_FORMATS) as picture:
+    # Opened by its path, an unpacked TIFF file whose orientation swaps the sides comes out with mixed-up rows.
+    with path.open("rb") as file, Image.open(file, formats=_FORMATS) as picture:
         for page in range(pages):
             if pages > 1:
                 picture.seek(page)
