@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _OF_LABEL = re.compile(r"[._ -](seg|segmentation|label|labels|labelmap|mask|masks|gt)$", re.IGNORECASE)
 _OF_IMAGE = re.compile(r"[._ -](image|img)$", re.IGNORECASE)
 _NUMBERED = re.compile(r"_(\d{4})$")
+_BEFORE_CHANNEL = (".", "_", " ", "/", "-")
 
 
 def find(settings: ImageFolder) -> CaseList:
@@ -34,10 +35,11 @@ def find(settings: ImageFolder) -> CaseList:
     images = {path: _name(path, image_folder, _OF_IMAGE) for path in _files(image_folder)}
     if not labels:
         raise DataError(f"{label_folder}: there are no files that can be read as labels")
+    of_names = _Images(images, settings.channels or ())
     found: dict[str, tuple[Path, tuple[Path, ...]]] = {}
     problems = []
     for label, name in labels.items():
-        of_case = _of_case(name, images, settings.channels)
+        of_case = of_names.of_case(name)
         if name in found:
             problems.append(f"{name}: there are two labels, {found[name][0].name} and {label.name}")
         elif not of_case:
@@ -98,23 +100,41 @@ def _name(path: Path, folder: Path, ending: re.Pattern[str]) -> str:
     return name if parent == "." else f"{composed(parent)}/{name}"
 
 
-def _of_case(name: str, images: dict[Path, str], channels: Sequence[str] | None) -> tuple[Path, ...]:
-    """Return the files of a case's image: one, or one for each channel; none, if some are missing or there are more."""
-    whole = [path for path, of in images.items() if of == name]
-    if len(whole) == 1:
-        return (whole[0],)
-    if whole:
-        return ()
-    numbered = {
-        int(match[1]): path for path, of in images.items() if (match := _NUMBERED.search(of)) and of[:-5] == name
-    }
-    if numbered and sorted(numbered) == list(range(len(numbered))):
-        return tuple(numbered[k] for k in range(len(numbered)))
-    named = [
-        [path for path, of in images.items() if re.fullmatch(rf"{re.escape(name)}[._ /-]{re.escape(each)}", of, re.I)]
-        for each in channels or ()
-    ]
-    if named and all(len(each) == 1 for each in named):
-        return tuple(each[0] for each in named)
-    inside = [path for path, of in images.items() if of.startswith(f"{name}/")]
-    return (inside[0],) if len(inside) == 1 else ()
+class _Images:
+    """Finds the files of a case's image by the name of the case.
+
+    Args:
+        names: File -> its name, see `_name`.
+        channels: Names of the channels, which names of files may end in.
+    """
+
+    def __init__(self, names: Mapping[Path, str], channels: Sequence[str]) -> None:
+        self._channels = channels
+        self._whole: dict[str, list[Path]] = {}
+        self._numbered: dict[str, dict[int, Path]] = {}
+        self._named: dict[tuple[str, str], list[Path]] = {}  # upper and lower case count as the same
+        self._inside: dict[str, list[Path]] = {}
+        for path, name in names.items():
+            self._whole.setdefault(name, []).append(path)
+            if match := _NUMBERED.search(name):
+                self._numbered.setdefault(name[: match.start()], {})[int(match[1])] = path
+            for channel in channels:
+                before = name.lower().removesuffix(channel.lower())
+                if before != name.lower() and before.endswith(_BEFORE_CHANNEL):
+                    self._named.setdefault((before[:-1], channel), []).append(path)
+            for place, letter in enumerate(name):
+                if letter == "/":
+                    self._inside.setdefault(name[:place], []).append(path)
+
+    def of_case(self, name: str) -> tuple[Path, ...]:
+        """Return one file, or one for each channel; none, if some are missing or there are more."""
+        if whole := self._whole.get(name):
+            return tuple(whole) if len(whole) == 1 else ()
+        numbered = self._numbered.get(name, {})
+        if numbered and sorted(numbered) == list(range(len(numbered))):
+            return tuple(numbered[k] for k in range(len(numbered)))
+        named = [self._named.get((name.lower(), channel), []) for channel in self._channels]
+        if named and all(len(each) == 1 for each in named):
+            return tuple(each[0] for each in named)
+        inside = self._inside.get(name, [])
+        return tuple(inside) if len(inside) == 1 else ()
