@@ -20,8 +20,8 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from trainkit import Context, DataError
 from trainkit_segmentation.data.brats import BraTS
-from trainkit_segmentation.data.chosen_classes import doubts_about_sources
 from trainkit_segmentation.data.kind_live import LiveSegmentation
+from trainkit_segmentation.data.missing_classes import doubts_about_sources
 from trainkit_segmentation.data.msd import MSD
 from trainkit_segmentation.data.synthetic import SyntheticSegmentation
 from trainkit_segmentation.data.totalsegmentator import TotalSegmentator

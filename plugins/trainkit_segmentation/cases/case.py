@@ -130,7 +130,7 @@ class CaseList:
         problems: What is wrong with single cases, each with the name of its case.
         doubts: What is probably not meant, for example images that are left out because they have no label.
         folds: Name of a case -> the fold that a list gives to it, or "train" or "val", where it gives any.
-        image_names: How the files of an image are called.
+        image_names: How the files of an image are named.
     """
 
     source: str

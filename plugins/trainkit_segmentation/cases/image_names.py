@@ -1,4 +1,4 @@
-"""How the files of a case's image are called, so that the channels of a new case are found in the same way."""
+"""How the files of a case's image are named, so that the channels of a new case are found in the same way."""
 
 from __future__ import annotations
 

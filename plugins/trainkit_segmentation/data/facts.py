@@ -28,7 +28,7 @@ class SegmentationFacts:
         preprocessing: Settings of the preprocessing, as JSON values.
         num_training_cases: How many cases the network is trained on.
         training_digest: Digest of the names and the file contents of these cases.
-        image_names: How the files of an image are called; None: an older version did not write it down.
+        image_names: How the files of an image are named; None: an older version did not save it.
         file_spacing_mm: Size of a voxel in files that do not say it.
         ignored_values: Values of a label file that say that a voxel does not count.
     """

@@ -17,15 +17,10 @@ import numpy as np
 
 from trainkit import DataError, Depth, Problem, Progress, bytes_in_words, some_of
 from trainkit_segmentation.cases.case import Case, CaseList, CaseReport
-from trainkit_segmentation.data.chosen_classes import (
-    advice_without,
-    annotated_classes,
-    contradictions,
-    doubts_about_classes,
-    doubts_about_sources,
-)
+from trainkit_segmentation.data.chosen_classes import annotated_classes, contradictions
 from trainkit_segmentation.data.ignored import doubts_about_ignored, ignored_in_words
 from trainkit_segmentation.data.intensities import with_intensities
+from trainkit_segmentation.data.missing_classes import advice_without, doubts_about_classes, doubts_about_sources
 from trainkit_segmentation.files.header import spacing_of
 from trainkit_segmentation.preparing.cache_filling import PreparedCase, mended_in_words, prepare_each
 from trainkit_segmentation.preparing.cache_live import CaseStore

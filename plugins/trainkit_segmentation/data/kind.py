@@ -130,11 +130,11 @@ class SegmentationData(Data):
         from trainkit_segmentation.cases.case import read_as
         from trainkit_segmentation.data.chosen_classes import only_classes, with_regions
         from trainkit_segmentation.data.ignored import with_ignored_values
-        from trainkit_segmentation.data.listed_folds import with_word_on_folds
+        from trainkit_segmentation.data.listed_folds import with_listed_folds_named
         from trainkit_segmentation.data.one_hot import with_classes_in_channels
-        from trainkit_segmentation.data.shared_files import with_word_on_shared_files
+        from trainkit_segmentation.data.shared_files import with_shared_files_doubted
 
-        listing = with_word_on_folds(with_classes_in_channels(self.find()), self.split)
+        listing = with_listed_folds_named(with_classes_in_channels(self.find()), self.split)
         names = [case.name for case in listing.cases]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise DataError(f"{listing.source}: several cases have one name: {some_of(twice)}")
@@ -143,10 +143,10 @@ class SegmentationData(Data):
         if self.file_spacing_mm is not None:
             listing = read_as(listing, spacing_mm=self.file_spacing_mm)
         listing = only_classes(with_regions(listing, self.regions), self.classes)
-        return with_ignored_values(with_word_on_shared_files(listing), self.ignored_values)
+        return with_ignored_values(with_shared_files_doubted(listing), self.ignored_values)
 
     def doubt_about_batches(self, num_train: int) -> str | None:
-        """Return what is odd if the only batch of an epoch holds some cases several times; None: it does not.
+        """Return a doubt if the only batch of an epoch holds some cases several times; None: no doubt.
 
         Args:
             num_train: Number of training cases.
@@ -159,7 +159,7 @@ class SegmentationData(Data):
         )
 
     def doubt_about_planes(self, shapes: Collection[Size]) -> str | None:
-        """Return what is odd if all cases are planes and a patch is none; None: nothing is.
+        """Return a doubt if all cases are planes, but a patch is not; None: no doubt.
 
         Args:
             shapes: Voxels of each case, preprocessed.

@@ -17,17 +17,12 @@ import torch
 from torch import Tensor
 
 from trainkit import Batch, Context, DataError, Outputs, State, Workers, did_you_mean, process_share, write_json
-from trainkit_segmentation.data.chosen_classes import (
-    advice_without,
-    annotated_classes,
-    contradictions,
-    doubts_about_classes,
-    doubts_about_sources,
-)
+from trainkit_segmentation.data.chosen_classes import annotated_classes, contradictions
 from trainkit_segmentation.data.facts import SegmentationFacts
 from trainkit_segmentation.data.ignored import doubts_about_ignored
 from trainkit_segmentation.data.intensities import with_intensities
 from trainkit_segmentation.data.label_maps import class_masks, compact, each_on_own_grid, most_likely
+from trainkit_segmentation.data.missing_classes import advice_without, doubts_about_classes, doubts_about_sources
 from trainkit_segmentation.patches.batches import PatchBatches
 from trainkit_segmentation.preparing.cache_filling import digest_of, prepare_all
 from trainkit_segmentation.preparing.cache_live import CaseStore

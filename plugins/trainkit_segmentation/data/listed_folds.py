@@ -1,4 +1,4 @@
-"""Says what a list of cases knows of folds and of validation, where the recipe's split does not use it."""
+"""Says which folds and cases for validation a list gives, if the split of the recipe does not use them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from trainkit_segmentation.splits.kind import Split
 from trainkit_segmentation.splits.listed import Listed
 
 
-def with_word_on_folds(listing: CaseList, split: Split) -> CaseList:
-    """Return a list of cases with a sentence on the folds that it gives, if the split uses none of them."""
+def with_listed_folds_named(listing: CaseList, split: Split) -> CaseList:
+    """Return a list of cases with a note or doubt on the folds that it gives, if the split does not use them."""
     if not listing.folds or isinstance(split, Listed):
         return listing
     held_out = [case for case, fold in listing.folds.items() if fold == "val"]

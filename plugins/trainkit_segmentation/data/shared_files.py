@@ -17,7 +17,7 @@ _CONSEQUENCE = {
 }
 
 
-def with_word_on_shared_files(listing: CaseList) -> CaseList:
+def with_shared_files_doubted(listing: CaseList) -> CaseList:
     """Return a list of cases with a doubt for each file that belongs to several cases, or twice to one."""
     cases = [case for case in listing.cases if isinstance(case, FileCase)]
     return attrs.evolve(listing, doubts=(*listing.doubts, *_of_several_cases(cases), *_twice_in_a_case(cases)))

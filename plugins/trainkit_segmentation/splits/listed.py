@@ -21,8 +21,8 @@ _WORDS = ("train", "val")
 class Listed(Split):
     """Takes the division from the list of cases, such as the "fold" of each entry of a JSON list.
 
-    If the list has folds, the cases of one are held out. Else those that it lists for validation are. Cases to which a
-    list with folds gives none are trained on.
+    If the list has folds, the cases of one fold are held out. Otherwise, the cases that it lists for validation are. If
+    a list with folds gives none to a case, the case is trained on.
 
     Attributes:
         fold: The fold that is held out.

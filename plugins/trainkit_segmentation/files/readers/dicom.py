@@ -19,8 +19,8 @@ _MOST_LOOKED_AT = 20  # files of a folder
 class DICOM(Reader):
     """DICOM series of slices, by SimpleITK: a folder that holds one series, or any file of a series.
 
-    Slices are ordered by their position. A series with missing or irregular slices is refused; one with slices that are
-    shifted against each other (gantry tilt) is read as it is, and said.
+    Slices are ordered by their position. A series with missing or irregular slices is refused. A series whose slices
+    are shifted against each other (gantry tilt) is read as it is, with a doubt.
     """
 
     requires: ClassVar[tuple[str, ...]] = ("SimpleITK",)

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class PlainImage(Reader):
     """PNG, TIFF, JPEG and BMP files: volumes of one slice, with colours as channels.
 
-    x goes to the right in the picture, y down. The pages of a TIFF file are slices. Of a file with a palette, the
-    numbers are taken, not the colours.
+    x goes to the right in the picture, y down. The pages of a TIFF file are slices. If a file has a palette, its
+    numbers are read, not the colours.
     """
 
     requires: ClassVar[tuple[str, ...]] = ("PIL",)
