@@ -19,6 +19,8 @@ _OBEYED = re.compile(
     "\ud800-\udfff\U000e0000-\U000e007f]"  # halves of surrogate pairs; tags
 )
 _hidden: dict[str, str] = {}
+_short: dict[str, str] = {}
+_MOST_SHORT = 64  # of the paths in it: each costs time in every text
 
 
 def printable(text: str) -> str:
@@ -28,8 +30,8 @@ def printable(text: str) -> str:
         >>> printable("a\x1b[2Jb")
         'a\\u001b[2Jb'
     """
-    for secret, name in _hidden.items():
-        text = text.replace(secret, name)
+    for value, name in (*_hidden.items(), *_short.items()):
+        text = text.replace(value, name)
     return without_controls(text)
 
 
@@ -47,6 +49,18 @@ def hide(secret: str, name: str) -> None:
     """
     if len(secret) >= _SHORTEST_SECRET:
         _hidden[secret] = name
+
+
+def show_as(folder: str, short: str) -> None:
+    """Show the path of a folder, and those of files in it, in a shorter form in all text from now on.
+
+    Args:
+        folder: The path.
+        short: What is shown instead.
+    """
+    _short[folder] = short
+    if len(_short) > _MOST_SHORT:
+        del _short[next(iter(_short))]
 
 
 def _escape(character: re.Match[str]) -> str:

@@ -24,6 +24,7 @@ from trainkit.engine.identity import identity_of, newest_first
 from trainkit.engine.queue import run_all
 from trainkit.engine.resume import resume as resume_from
 from trainkit.engine.start import ExitCode
+from trainkit.printable import printable
 from trainkit.recipe.resolve import resolve_text
 
 
@@ -56,7 +57,7 @@ def go_on(text: str = TOY, *sets: str) -> Any:
 
 
 def folders() -> list[Path]:
-    return newest_first(Path("runs/toy").iterdir())
+    return newest_first(Path("runs/toy").absolute().iterdir())
 
 
 def events(name: str) -> int:
@@ -338,7 +339,7 @@ def test_a_checkpoint_of_another_run_is_named_and_never_continued_in_place(capsy
     shutil.copy(first / "checkpoints" / foreign.name, foreign)
     ending = resume(second, "run.epochs=3", quiet=False)
     said = capsys.readouterr().out
-    assert f"left alone: {foreign} is a checkpoint of another run, {first.name}" in said
+    assert printable(f"left alone: {foreign} is a checkpoint of another run, {first.name}") in said
     assert ending.run.state.folder == second
     aside = foreign.with_name("epoch-0003.safetensors.set-aside")
     assert checkpoint.read_header(aside)["run"]["id"] == first.name
@@ -347,7 +348,8 @@ def test_a_checkpoint_of_another_run_is_named_and_never_continued_in_place(capsy
     ending = resume(foreign, "run.epochs=4", quiet=False)
     assert ending.run.state.folder not in (first, second)
     assert [line["epoch"] for line in lines(ending.run.state.folder)] == [3], "the values before are of another run"
-    assert f"is a checkpoint of run {first.name}, not of the run in {second}" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert printable(f"is a checkpoint of run {first.name}, not of the run in {second}") in printed
 
 
 def test_a_damaged_newest_checkpoint_is_set_aside_and_the_run_continues_in_its_folder(

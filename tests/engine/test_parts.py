@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,15 @@ from typing import Any
 import pytest
 import torch
 from clients import recorder
-from clients.toy_run import lines, run
+from clients.toy_run import TOY, lines, resume, run
 
 from trainkit import DataError, Live, PartError, State
+from trainkit.cli.run import report
+from trainkit.console import Console
 from trainkit.engine.batches import BatchSource, to_device
+from trainkit.engine.start import start
 from trainkit.events import EVENTS, listeners
+from trainkit.recipe.resolve import resolve_text
 
 CODE = """
 from trainkit import Data, Hook, Loss, Metric, Model, Scheduler, component
@@ -305,6 +310,22 @@ def test_what_is_no_metric_is_not_written_among_the_metrics(name: str, value: An
     recorder.ACTIONS["step_end"] = lambda state: state.metrics.update({name: value})
     with pytest.raises(PartError, match=message):
         run()
+
+
+def test_a_part_may_change_the_working_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    recorder.ACTIONS["epoch_start"] = lambda state: os.chdir(elsewhere)
+    ending = start(resolve_text(TOY, tmp_path), Console(), report=report)
+    folder = ending.run.state.folder
+    os.chdir(tmp_path)
+    resumed = resume(folder.relative_to(tmp_path), "run.epochs=4", quiet=False)
+    assert resumed.run.state.folder == folder
+    assert [line["epoch"] for line in lines(folder)] == [0, 1, 2, 3]
+    assert not list(elsewhere.iterdir())
+    said = capsys.readouterr().out
+    assert said.count(f"run folder: {folder.relative_to(tmp_path)}\n") == 2
+    assert str(tmp_path) not in said + (folder / "log.txt").read_text()
 
 
 def test_a_part_that_ends_the_program_does_not_end_it_as_if_all_was_well() -> None:

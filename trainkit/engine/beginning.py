@@ -57,6 +57,7 @@ def choose(path: Path, epoch: int | None, console: Console, locks: contextlib.Ex
     if folder is None:
         assert given is not None
         return Beginning(given, read_run(given), None, in_place=False)
+    folder = run_folder.at_fixed_place(folder)
     not_ours: TrainkitError | None = None
     try:
         locks.enter_context(lock(folder))

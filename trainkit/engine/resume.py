@@ -167,7 +167,7 @@ def _resume_from(
     then = _recipe_then(begin, asked, console)
     if asked.on_extend is None:
         ask_early(resolved.recipe, then, saved)
-    origin = Origin(str(file), run_id_of(saved), saved["epoch"], saved["step"])
+    origin = Origin(str(run_folder.short_path(file)), run_id_of(saved), saved["epoch"], saved["step"])
     folder = _folder(begin, asked, origin, locks)
     try:
         restored = _restored(begin, asked, then, changes, folder)

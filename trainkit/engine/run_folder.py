@@ -45,6 +45,7 @@ from trainkit.engine.variables import changed_since
 from trainkit.errors import TrainkitError
 from trainkit.files.reading import read_small
 from trainkit.files.writing import make_folder, remove_unfinished, set_aside, sync_folder, written_whole
+from trainkit.printable import show_as
 from trainkit.recipe.resolve import write
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ def created(
 ) -> Iterator[Path]:
     """Make a new run folder, ``<run.dir>/<run.name>/<UTC time>-<id>``, and lock it until the block ends.
 
-    The path is relative if it is below the working directory.
+    The path is absolute, and messages show it relative to the working directory (`at_fixed_place`).
 
     Args:
         resolved: The recipe, which is written into the folder.
@@ -91,7 +92,7 @@ def created(
         on_extend: How learning rates continue.
     """
     settings = resolved.recipe.run
-    above = short_path(settings.dir / settings.name)
+    above = at_fixed_place(short_path(settings.dir / settings.name))
     make_folder(above)
     _remove_unfinished(above)
     with contextlib.ExitStack() as locks:
@@ -170,6 +171,17 @@ def _remove_unfinished(above: Path) -> None:
 def short_path(path: Path) -> Path:
     """Return a path, relative to the working directory if it is below it."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def at_fixed_place(folder: Path) -> Path:
+    """Return the absolute path of a folder, which a change of the working directory does not move.
+
+    Messages show the path as it was given.
+    """
+    fixed = folder.absolute()
+    if fixed != folder:
+        show_as(str(fixed), str(folder))
+    return fixed
 
 
 def describe(
