@@ -59,6 +59,11 @@ class NonFiniteError(TrainkitError):
     """A loss, a gradient or a parameter is NaN or infinite."""
 
 
+def exit_in_words(error: SystemExit) -> str:
+    """Return what a part did that called ``sys.exit``."""
+    return f"called sys.exit({error.code!r}), which ends the whole program"
+
+
 def blame(error: Exception, where: str) -> NoReturn:
     """Raise the exception of a part of the run again, with a message that names the part. Call it in ``except``.
 

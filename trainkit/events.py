@@ -36,7 +36,7 @@ from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, NamedTuple, get_args
 
 from trainkit.contracts import Phase
-from trainkit.errors import ComponentError, NonFiniteError, PartError, blame, did_you_mean
+from trainkit.errors import ComponentError, NonFiniteError, PartError, blame, did_you_mean, exit_in_words
 
 if TYPE_CHECKING:
     from trainkit.contracts import Hook
@@ -161,16 +161,12 @@ def fire(listeners: Iterable[Listener], state: State) -> None:
                 call(state)
             return
         except (Exception, SystemExit) as raised:
-            error = raised if isinstance(raised, Exception) else PartError(f"{where}, called {_exit_in_words(raised)}")
+            error = raised if isinstance(raised, Exception) else PartError(f"{where}, {exit_in_words(raised)}")
             if isinstance(error, NonFiniteError) or not isinstance(error, tolerated):
                 if error is not raised:
                     raise error from raised
                 blame(error, where)
             _note_failure(where, error, state)
-
-
-def _exit_in_words(error: SystemExit) -> str:
-    return f"sys.exit({error.code!r}), which ends the whole program"
 
 
 def _note_failure(where: str, error: Exception, state: State) -> None:

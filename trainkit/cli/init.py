@@ -16,12 +16,11 @@ from typing import Any
 import click
 
 from trainkit import registry
-from trainkit.cli.output import Styled, echo
+from trainkit.cli.output import clear_progress, echo, show_progress
 from trainkit.contracts import Data, Planner, Progress
 from trainkit.errors import ComponentError, RecipeError, TrainkitError, did_you_mean
 from trainkit.words import some_of
 
-_LINE_BEGINS = Styled("\r\033[K")  # back to the beginning of an empty line
 _SECONDS_BETWEEN = 10.0
 _UNITS = {"": 1.0, "g": 1.0, "gb": 1.0, "gib": 2**30 / 1e9, "m": 1e-3, "mb": 1e-3, "mib": 2**20 / 1e9, "tb": 1e3}
 _MOST_FOLDERS = 50  # that are looked into for data, where there is none in the folder itself
@@ -55,16 +54,14 @@ def command(path: Path, memory: str, network: str | None, use: str | None, out: 
     lines = []
     shown = time.monotonic()
     for each in planner.draft(named, cls, settings):
-        if isinstance(each, Progress):
-            if sys.stderr.isatty():
-                echo(_LINE_BEGINS, f"{each.done} of {each.total} {each.what}", nl=False, err=True)
-            elif time.monotonic() - shown > _SECONDS_BETWEEN:
-                shown = time.monotonic()
-                echo(f"{each.done} of {each.total} {each.what}", err=True)
-        else:
+        if not isinstance(each, Progress):
             lines.append(each)
-    if sys.stderr.isatty():
-        echo(_LINE_BEGINS, nl=False, err=True)
+        elif sys.stderr.isatty():
+            show_progress(each)
+        elif time.monotonic() - shown > _SECONDS_BETWEEN:
+            shown = time.monotonic()
+            echo(f"{each.done} of {each.total} {each.what}", err=True)
+    clear_progress()
     text = "\n".join(lines) + "\n"
     if out is None:
         echo(text, nl=False)
@@ -72,7 +69,7 @@ def command(path: Path, memory: str, network: str | None, use: str | None, out: 
     from trainkit.files.writing import written_whole
 
     with written_whole(out) as new:
-        Path(new).write_text(text, encoding="utf-8")
+        new.write_text(text, encoding="utf-8")
     echo(f"wrote {out}; next: trainkit check --data {out}", err=True)
 
 

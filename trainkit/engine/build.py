@@ -32,7 +32,7 @@ from trainkit.engine.identity import identity_of
 from trainkit.engine.losses import Losses
 from trainkit.engine.run import Run
 from trainkit.engine.variables import marks
-from trainkit.errors import DataError, PartError, RecipeError, blame
+from trainkit.errors import DataError, PartError, RecipeError, blame, exit_in_words
 from trainkit.events import order
 from trainkit.groups.assignment import assign
 from trainkit.groups.live import GroupController
@@ -181,7 +181,7 @@ def _building(part: str) -> Iterator[None]:
     except Exception as error:
         blame(error, f"{part}, in build")
     except SystemExit as error:  # it would end the program, and a queue, as if all was well
-        raise PartError(f"{part}, in build, called sys.exit({error.code!r}), which ends the whole program") from error
+        raise PartError(f"{part}, in build, {exit_in_words(error)}") from error
 
 
 def _check_built(part: str, built: object, as_promised: bool, wanted: str) -> None:

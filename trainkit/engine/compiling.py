@@ -23,8 +23,9 @@ _MOST_VARIANTS = 64
 def compile_model(model: nn.Module) -> None:
     """Let the model be compiled when it is called. The names in its state stay as they are.
 
-    Each shape is compiled by itself, and one too many is an error: what torch does else, kernels for any shape and then
-    none at all, depends on which shapes came before, and a resumed run would not be the same to the bit.
+    Each shape is compiled by itself, and one too many is an error. Otherwise torch would make kernels for any shape,
+    and later none at all. When it does so depends on which shapes came before, so a resumed run would not be the same
+    bit for bit.
     """
     from torch._dynamo import config  # it takes a second to import
 

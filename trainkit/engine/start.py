@@ -19,7 +19,7 @@ from trainkit.engine.every_run.progress import Progress
 from trainkit.engine.every_run.saving import Saver
 from trainkit.engine.identity import identity_of
 from trainkit.engine.loop import train
-from trainkit.errors import DeviceError, NonFiniteError, PartError, TrainkitError
+from trainkit.errors import DeviceError, NonFiniteError, PartError, TrainkitError, exit_in_words
 from trainkit.events import fire
 
 if TYPE_CHECKING:
@@ -148,7 +148,9 @@ def execute(run: Run, console: Console, report: Report = no_report) -> RunOutcom
         except SystemExit as error:
             state.ended = "failed: SystemExit"
             console.say(traceback.format_exc(), shown=False)
-            raise _no_exit(error, state) from error
+            instead = PartError(f"a part of the run {exit_in_words(error)}")
+            instead.log = state.folder / run_folder.LOG
+            raise instead from error
         except BaseException as error:
             state.ended = f"failed: {type(error).__name__}"
             if isinstance(error, PartError):
@@ -165,13 +167,6 @@ def execute(run: Run, console: Console, report: Report = no_report) -> RunOutcom
         outcome = RunOutcome(run, _exit_code(state), saver.newest, saver.best)
         report(outcome, console)
     return attrs.evolve(outcome, signal=stopping.at_the_end)
-
-
-def _no_exit(error: SystemExit, state: State) -> PartError:
-    """Return what is raised instead of an exception that would end the program as if all was well."""
-    instead = PartError(f"a part of the run called sys.exit({error.code!r}), which ends the whole program")
-    instead.log = state.folder / run_folder.LOG
-    return instead
 
 
 def warn_of_repeats(run: Run, console: Console) -> None:
@@ -234,9 +229,8 @@ def _end(run: Run, console: Console) -> None:
     for listener in run.events["run_end"]:
         try:
             fire([listener], state)
-        except (Exception, SystemExit) as error:
+        except Exception as error:
             console.say(traceback.format_exc(), shown=False)
-            error = _no_exit(error, state) if isinstance(error, SystemExit) else error
             if first is not None or state.failed:
                 console.say(f"warning: {error}")
             else:

@@ -8,6 +8,7 @@ as it was written is computed anew.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import logging
 import os
@@ -26,7 +27,6 @@ from trainkit.files.writing import written_whole
 _T = TypeVar("_T")
 
 _SETTLED_NS = 2_000_000_000  # a file that changed more recently than this may change again within one tick of its times
-_BLOCK = 1 << 22
 _READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 _log = logging.getLogger("trainkit")
 
@@ -54,7 +54,7 @@ class FileFacts:
         Raises:
             DataError: The file cannot be read.
         """
-        return self.remember(path, "xxh3", _digest)
+        return self.remember(path, "xxh3", file_digest)
 
     def remember(self, path: Path, key: str, compute: Callable[[Path], _T]) -> _T:
         """Return ``compute(path)``, or the stored result if the file has not changed since it was computed.
@@ -124,12 +124,14 @@ def _digest_of(content: Mapping[str, Any]) -> str:
     return xxh3_128_hexdigest(json.dumps(as_read, sort_keys=True).encode())
 
 
-def _digest(path: Path) -> str:
-    digest = xxh3_128()
+def file_digest(path: Path) -> str:
+    """Return the xxh3-128 of a file's bytes.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
     try:
         with path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
+            return hashlib.file_digest(file, xxh3_128).hexdigest()
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
-    return digest.hexdigest()

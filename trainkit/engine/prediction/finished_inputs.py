@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-from xxhash import xxh3_128
 
 from trainkit.errors import DataError
+from trainkit.files.facts import file_digest
 from trainkit.files.writing import make_folder, sync_folder, written_whole
 
 HIDDEN = ".trainkit"
-_BLOCK = 1 << 22
 _FORMAT = 1
 
 
@@ -75,17 +74,10 @@ def origin_of(files: Sequence[Path], weights: tuple[str, ...], settings: Mapping
     Raises:
         DataError: A file cannot be read.
     """
-    digests = {}
+    digests: dict[str, str] = {}
     for path in files:
-        digest = xxh3_128()
-        try:
-            with path.open("rb") as file:
-                while block := file.read(_BLOCK):
-                    digest.update(block)
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror or error}") from error
         name = path.name if path.name not in digests else str(path)
-        digests[name] = digest.hexdigest()
+        digests[name] = file_digest(path)
     return Origin(digests, weights, json.loads(json.dumps(settings, default=str)))
 
 
