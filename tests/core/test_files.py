@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
@@ -15,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from trainkit import DataError, FileFacts, guarded_reading, remove_unfinished, written_whole
 from trainkit.files import facts
+from trainkit.files.tables import write_json, write_table
 
 
 def names(folder: Path) -> list[str]:
@@ -160,3 +162,18 @@ def test_a_folder_of_facts_that_cannot_be_written_names_its_setting(tmp_path, mo
     path.write_bytes(b"one")
     with pytest.raises(DataError, match=r"cannot be written: .*; set data\.memory$"):
         FileFacts(tmp_path / "facts", setting="data.memory").digest(path)
+
+
+def test_tables_hold_names_that_are_no_utf_8_and_json_holds_no_nan(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    write_table(tmp_path / "t.csv", [{"case": name, "dice": 0.5}])
+    assert (tmp_path / "t.csv").read_text() == "case,dice\ncaf\\udce9,0.5\n"
+    write_json(tmp_path / "s.json", {"case": name, "means": [0.5, float("nan"), float("inf")]})
+
+    def refused(constant: str) -> Any:
+        raise ValueError(constant)
+
+    assert json.loads((tmp_path / "s.json").read_text(), parse_constant=refused) == {
+        "case": name,
+        "means": [0.5, None, None],
+    }
