@@ -10,8 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from trainkit import ComponentError, Data, Planner, Progress, RecipeError, RecipeText, component, registry
-from trainkit.cli import init as module
-from trainkit.cli.init import command, recognised
+from trainkit.cli.init import command
+from trainkit.recipe.recognised import recognised
 
 
 @component
@@ -80,7 +80,7 @@ def register(monkeypatch: pytest.MonkeyPatch, *data: type[Data] | Exception) -> 
             found.append(one)
         return tuple(found)
 
-    monkeypatch.setattr(module.registry, "registered", registered)
+    monkeypatch.setattr(registry, "registered", registered)
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
-from trainkit.cli.init import recognised
 from trainkit.recipe.problems import InvalidRecipe
+from trainkit.recipe.recognised import recognised
 from trainkit.recipe.resolve import resolve_text
 from trainkit_ptychography.planning.staged import StagedPlanner
 
