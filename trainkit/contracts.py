@@ -250,7 +250,7 @@ class Data(Component):
         """Return the settings with which this component reads what is at a path; None: it does not know it.
 
         ``trainkit init`` asks every installed component. To answer, look at names and at small files, not at voxels or
-        patterns. A reader of any file, which needs more than a path, knows none.
+        patterns. A component that cannot tell its files from others returns None.
 
         Args:
             path: A folder or a file, absolute.
@@ -784,7 +784,7 @@ class Evaluation(NamedTuple):
 
 
 class HeldOut(NamedTuple):
-    """Items that a model was not trained on, and what it makes of them.
+    """Items that a model was not trained on, and its outputs for them.
 
     Attributes:
         data: The opened data.
@@ -888,7 +888,7 @@ class Planner(Component):
 
         Raises:
             DataError: The data cannot be read.
-            RecipeError: What is wished for cannot be planned.
+            RecipeError: It cannot plan what is asked for.
         """
 
 

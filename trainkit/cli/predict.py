@@ -58,8 +58,8 @@ from trainkit.engine.signals import ending_the_program
     "--continue",
     "go_on",
     is_flag=True,
-    help="Skip inputs whose result is finished. If the input, the weights or the settings are others than then, this "
-    "is said, and the input is predicted again.",
+    help="Skip inputs whose result is finished. An input is predicted again, and the reason is printed, if the input, "
+    "the weights or the settings have changed since then.",
 )
 @click.option(
     "--part", metavar="i/n", help="Predict the i-th of n parts of the inputs, for n jobs that share a folder."

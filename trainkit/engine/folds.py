@@ -141,7 +141,7 @@ def _evaluate(folds: Folds, runs: Sequence[Path], console: Console) -> HeldOutEv
 
 
 def _held_out(folds: Folds, runs: Sequence[Path], console: Console) -> Iterator[HeldOut]:
-    """Yield the held-out items of each fold with what its model makes of them."""
+    """Yield the held-out items of each fold with the outputs of its model."""
     for fold, (resolved, run) in enumerate(zip(folds.recipes, runs, strict=True), start=1):
         console.say(f"evaluating the held-out items of fold {fold - 1} ({fold} of {len(runs)})")
         recipe = resolved.recipe

@@ -15,7 +15,10 @@ from trainkit.recipe.tables import walk_settings
 
 
 def missing_inputs(resolved: Resolved) -> list[Finding]:
-    """Return an error for each file or folder that a setting names as an input (`INPUT_PATH`) and that is not there."""
+    """Return an error for each file, folder or run that a setting names as an input (`INPUT_PATH`), if it is not there.
+
+    A folder that would have to be a run's (`FileOrRun`) is looked into.
+    """
     found = []
     for where, settings, _ in walk_settings(resolved.recipe):
         for key, field in settings_fields(type(settings)).items():
@@ -23,12 +26,22 @@ def missing_inputs(resolved: Resolved) -> list[Finding]:
                 value = getattr(settings, field.name)
                 may_be_run = field_types(type(settings))[field.name] is FileOrRun
                 for path in value if isinstance(value, list | tuple) else (value,):
-                    if isinstance(path, Path) and not path.exists():
-                        finding = Finding(
-                            f"there is no {path}", (*where, key), hint="\n    ".join(_hints(path, may_be_run))
-                        )
-                        found.append(finding.located(resolved.origins, resolved.source))
+                    if not isinstance(path, Path):
+                        continue
+                    if not path.exists():
+                        hint = "\n    ".join(_hints(path, may_be_run))
+                        finding = Finding(f"there is no {path}", (*where, key), hint=hint)
+                    elif may_be_run and path.is_dir() and not _holds_run(path):
+                        finding = Finding(f"{path} is no run folder, and there is none in it", (*where, key))
+                    else:
+                        continue
+                    found.append(finding.located(resolved.origins, resolved.source))
     return found
+
+
+def _holds_run(folder: Path) -> bool:
+    """Return whether a folder is a run folder, or that of a run's name."""
+    return any((each / "checkpoints").is_dir() for each in (folder, *folder.glob("*")))
 
 
 def refuse_missing_inputs(recipes: Iterable[Resolved]) -> None:
