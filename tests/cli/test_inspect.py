@@ -21,8 +21,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two epochs that reads an environment variable."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("run"))
-        patch.setenv("RUN_NAME", "toy")
-        return toy_run.run("run.name=${env.RUN_NAME}").run.state.folder.absolute()
+        patch.setenv("RUN_SEED", "0")
+        return toy_run.run("run.seed=${env.RUN_SEED}").run.state.folder.absolute()
 
 
 def inspected(path: Path | str, *options: str) -> Result:
@@ -42,7 +42,7 @@ def test_a_run_is_summed_up_from_its_newest_checkpoint(folder: Path, monkeypatch
     assert "digest:      verified" in said
     assert f"({folder.name}), finished" in said
     assert "finished:    2 epochs" in said
-    assert "reads:       the environment variable RUN_NAME, for run.name" in said
+    assert "reads:       the environment variable RUN_SEED, for run.seed" in said
     assert "only with --allow-code" in said
     assert "train/loss" in said
 
@@ -53,7 +53,7 @@ def test_as_json_it_holds_what_the_checkpoint_holds(folder: Path) -> None:
     assert (found["epoch"], found["step"], found["digest"]) == (2, content["step"], "verified")
     assert found["metrics"] == content["metrics"]
     assert found["run"] == content["run"]
-    assert found["variables"] == {"RUN_NAME": "run.name"}
+    assert found["variables"] == {"RUN_SEED": "run.seed"}
     values = sum(tensor.numel() for tensor in content["model"].values())
     assert sum(group["num_values"] for group in found["groups"].values()) == values
 
