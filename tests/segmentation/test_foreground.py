@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import nibabel
 import numpy as np
 import pytest
 import torch
@@ -111,6 +113,20 @@ def test_normalisation_is_that_of_nnunet_for_ct() -> None:
         prepare(volume, Preprocessing(normalization="foreground", intensities=numbers[:1]), 1)
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"intensities": ((0.0, 1.0, math.nan, 1.0),)},
+        {"intensities": ((0.0, 1.0, 0.5, 0.0),)},
+        {"intensities": ((-math.inf, 1.0, 0.5, 1.0),)},
+        {"window": (0.0, math.inf)},
+    ],
+)
+def test_numbers_that_would_leave_nothing_of_an_image_are_refused(given: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="finite numbers"):
+        Preprocessing(**given)
+
+
 @pytest.fixture
 def cases(tmp_path: Path) -> MSD:
     folder = made_up.msd(tmp_path / "cases")
@@ -125,6 +141,13 @@ def cases(tmp_path: Path) -> MSD:
 def facts_of(settings: MSD) -> dict[str, Any]:
     context = Context(seed=0, device=torch.device("cpu"), rank=0, world=1, folder=Path())
     return json.loads(json.dumps(settings.build(context).facts()))
+
+
+def test_a_channel_that_is_the_same_in_all_classes_is_refused(cases: MSD) -> None:
+    for path in (cases.path / "imagesTr").iterdir():
+        made_up.save(path, np.full(nibabel.load(path).shape, 7.0, np.float32))
+    with pytest.raises(DataError, match=r'is 7 nearly everywhere .* choose "zscore"'):
+        facts_of(cases)
 
 
 def test_the_numbers_are_those_of_the_training_cases_and_every_checkpoint_has_them(cases: MSD) -> None:

@@ -19,6 +19,7 @@ from trainkit_segmentation.data.facts import SegmentationFacts
 from trainkit_segmentation.models.dynunet import DynUNet
 from trainkit_segmentation.models.kind import SegmentationModel
 from trainkit_segmentation.models.segresnet import SegResNet
+from trainkit_segmentation.models.transfer import _sources
 from trainkit_segmentation.models.unet import UNet
 from trainkit_segmentation.models.unetr import UNETR
 from trainkit_segmentation.models.vnet import VNet
@@ -235,6 +236,11 @@ def test_new_channels_and_classes_begin_anew_and_unused_ones_are_named() -> None
     assert 'channel "FLAIR": begins anew' in lines
     assert 'class "vessel": begins anew' in lines
     assert "not used from the file: class tumour" in lines
+
+
+def test_a_name_that_is_there_exactly_is_not_taken_for_one_in_other_letters() -> None:
+    assert _sources(["liver", "Liver", "Spleen"], ["Liver", "liver", "spleen"]) == [1, 0, 2]
+    assert _sources(["Liver"], ["Liver", "liver"]) == [0]
 
 
 def test_sizes_that_nothing_explains_are_refused_with_the_line_to_paste(tmp_path: Path) -> None:

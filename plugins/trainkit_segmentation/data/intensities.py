@@ -37,7 +37,7 @@ def with_intensities(
         store: The cache.
 
     Raises:
-        DataError: No training case has a voxel of a class.
+        DataError: No training case has a voxel of a class, or a channel has one value in all of them.
     """
     preprocessing = settings.preprocessing
     if preprocessing.normalization != "foreground" or preprocessing.intensities is not None:
@@ -51,5 +51,12 @@ def with_intensities(
         present = {name: dict(zip(labels.classes, each.own_voxels, strict=True)) for name, each in seen.items()}
         division = settings.split.balance(division, {case.name: case.subject for case in listing.cases}, present)
     train = [seen[name].quantiles_CM for name in division.get("train", ()) if name in seen]
-    changed: Preprocessing = attrs.evolve(cast(Any, preprocessing), intensities=pooled(train))
+    found = pooled(train)
+    for channel, (lower, upper, _, _) in zip(listing.channels, found, strict=True):
+        if lower == upper:
+            raise DataError(
+                f'channel "{channel}" is {lower:g} nearly everywhere in the classes of the training cases, so '
+                'data.preprocessing.normalization = "foreground" would clip it to this value; choose "zscore"'
+            )
+    changed: Preprocessing = attrs.evolve(cast(Any, preprocessing), intensities=found)
     return changed

@@ -123,9 +123,13 @@ def _put(here: Tensor, there: Tensor, axes: Sequence[tuple[int, Sequence[int | N
 
 
 def _sources(now: Sequence[str], before: Sequence[str]) -> list[int | None]:
-    """Return for each name its place among other names, in which case does not matter; None: it is not there."""
-    places = {name.casefold(): place for place, name in enumerate(before)}
-    return [places.get(name.casefold()) for name in now]
+    """Return for each name its place among other names; None: it is not there.
+
+    A name that is there exactly is that one; otherwise, one that differs in upper and lower case alone.
+    """
+    exact = {name: place for place, name in enumerate(before)}
+    alike = {name.casefold(): place for name, place in exact.items() if name not in now}
+    return [exact.get(name, alike.get(name.casefold())) for name in now]
 
 
 def _lines(what: str, sources: Sequence[int | None], now: Sequence[str], before: Sequence[str]) -> Iterable[str]:

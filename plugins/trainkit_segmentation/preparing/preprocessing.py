@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf, isfinite
 from typing import Any, Literal
 
 import attrs
@@ -10,8 +11,8 @@ from trainkit import component
 
 
 def _increasing(instance: object, attribute: attrs.Attribute[tuple[float, float]], value: tuple[float, float]) -> None:
-    if not value[0] < value[1]:
-        raise ValueError(f"{attribute.name} must be [lower, upper], got {list(value)}")
+    if not -inf < value[0] < value[1] < inf:
+        raise ValueError(f"{attribute.name} must be [lower, upper], two finite numbers, got {list(value)}")
 
 
 def _is_orientation(instance: object, attribute: attrs.Attribute[Any], value: str | None) -> None:
@@ -22,16 +23,20 @@ def _is_orientation(instance: object, attribute: attrs.Attribute[Any], value: st
 
 
 def _are_positive(instance: object, attribute: attrs.Attribute[Any], value: tuple[float, ...] | None) -> None:
-    if value is not None and not all(0 < each < float("inf") for each in value):
+    if value is not None and not all(0 < each < inf for each in value):
         raise ValueError(f"{attribute.name} must be positive, got {list(value)}")
 
 
 def _are_intensities(
     instance: object, attribute: attrs.Attribute[Any], value: tuple[tuple[float, float, float, float], ...] | None
 ) -> None:
-    for lower, upper, _, deviation in value or ():
-        if not (lower < upper and 0 <= deviation < float("inf")):
-            raise ValueError(f"{attribute.name} must be [lower, upper, mean, deviation] for each channel")
+    for each in value or ():
+        lower, upper, _, deviation = each
+        if not (all(map(isfinite, each)) and lower < upper and deviation > 0):
+            raise ValueError(
+                f"{attribute.name} must be [lower, upper, mean, deviation] for each channel, finite numbers with lower "
+                f"< upper and a positive deviation; got {list(each)}"
+            )
 
 
 @component
