@@ -77,6 +77,16 @@ def test_the_resolved_recipe_names_the_folder_so_it_means_the_same_elsewhere(tmp
     assert resolve_text(write(found.tree), Path("/elsewhere"), resolved=True).tree == found.tree
 
 
+def test_a_name_from_the_environment_is_written_as_a_reference_below_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BEGUN_FROM", "first")
+    (tmp_path / "runs" / "first").mkdir(parents=True)
+    found = resolve_text(BEGUN.replace('path = "first"', 'path = "${env.BEGUN_FROM}"'), tmp_path / "recipes")
+    assert found.tree["initial_weights"]["path"] == f"{tmp_path}/runs/${{env.BEGUN_FROM}}"
+    assert resolve_text(write(found.tree), Path("/elsewhere"), resolved=True).recipe == found.recipe
+
+
 def test_a_name_that_no_run_has_is_found_before_the_run(tmp_path: Path) -> None:
     (tmp_path / "runs" / "fist").mkdir(parents=True)
     with pytest.raises(InvalidRecipe, match=r"there is no .*/first(.|\n)*runs/ has no run .* \"fist\""):

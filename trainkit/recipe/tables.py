@@ -51,8 +51,11 @@ def to_tables(value: Any, written: Any = None, declared: Any = None) -> Any:
         inner = written if isinstance(written, list) and len(written) == len(value) else [None] * len(value)
         return [to_tables(each, table, item_type(declared)) for each, table in zip(value, inner, strict=True)]
     if isinstance(written, PathString) and written.written is not None:  # its value is not written down
-        is_relative = isinstance(value, Path) and not Path(written).expanduser().is_absolute()
-        return f"{escaped(str(written.folder.absolute()))}/{written.written}" if is_relative else written.written
+        if not isinstance(value, Path) or Path(written).expanduser().is_absolute():
+            return written.written
+        is_below = str(value).endswith(f"/{written}")  # the recipe's folder, or runs/ for the name of a run
+        folder = str(value).removesuffix(f"/{written}") if is_below else str(written.folder.absolute())
+        return f"{escaped(folder)}/{written.written}"
     if isinstance(value, str | Path):
         return escaped(str(value))
     return value
