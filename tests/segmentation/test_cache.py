@@ -163,8 +163,8 @@ def test_files_that_stay_are_hashed_once(tmp_path, monkeypatch):
     path = tmp_path / "file"
     path.write_bytes(b"one")
     asked: list[Path] = []
-    hashed = facts._digest
-    monkeypatch.setattr(facts, "_digest", lambda path: asked.append(path) or hashed(path))
+    hashed = facts.file_digest
+    monkeypatch.setattr(facts, "file_digest", lambda path: asked.append(path) or hashed(path))
     memory = FileFacts(tmp_path / "memory")
     assert memory.digest(path) == memory.digest(path)
     assert len(asked) == 2  # it changed a moment ago, and may again within one tick of the clock
