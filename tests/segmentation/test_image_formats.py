@@ -191,3 +191,24 @@ def test_an_nrrd_or_metaimage_without_a_spacing_takes_that_of_the_recipe(tmp_pat
         header = read_header(tmp_path / name)
         assert header.has_no_spacing
         assert with_spacing(header, (2.0, 3.0, 4.0)).spacing_mm == (2, 3, 4)
+
+
+def test_a_spacing_that_an_nrrd_leaves_open_along_one_axis_is_doubted_and_its_origin_is_kept(tmp_path):
+    head = "NRRD0004\ntype: uchar\ndimension: 3\nsizes: 2 2 2\nencoding: raw\nspace: LPS\nspacings: 2 3 nan\n"
+    (tmp_path / "a.nrrd").write_bytes(f"{head}space origin: (5,6,7)\n\n".encode() + bytes(8))
+    header = read_header(tmp_path / "a.nrrd")
+    assert header.affine[:3, 3].tolist() == [-5, -6, 7]
+    assert header.spacing_mm == (2, 3, 1)
+    assert "no spacing for the axis 3, and 1 mm is taken" in (header.open_question or "")
+    assert not header.has_no_spacing
+
+
+def test_a_scaling_that_itk_does_not_apply_is_doubted(tmp_path):
+    head = "NDims = 3\nDimSize = 2 2 2\nElementSpacing = 1 1 1\nElementType = MET_UCHAR\n"
+    for slope, told in ((1, False), (2, True)):
+        text = f"{head}ElementToIntensityFunctionSlope = {slope}\nElementDataFile = LOCAL\n"
+        (tmp_path / "a.mha").write_bytes(text.encode() + bytes(range(8)))
+        header, voxels_CXYZ = read_voxels(tmp_path / "a.mha")
+        by_itk = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(tmp_path / "a.mha")))
+        assert np.array_equal(voxels_CXYZ[0].T, by_itk)
+        assert ("not applied" in (header.open_question or "")) == told

@@ -67,7 +67,7 @@ def open_metaimage(path: Path) -> StoredImage:
         (x, y, z),
         values * later,
         lengths.affine,
-        open_question=lengths.question,
+        open_question="; ".join(each for each in (lengths.question, _scaling(fields)) if each) or None,
         has_no_spacing=not {*_SPACINGS} & {*fields.of},
         conversion=lengths.conversion,
     )
@@ -134,6 +134,16 @@ def _affine(fields: TextHeader, num: int) -> Array:
     affine[:space, :space] = np.reshape(matrix, (num, num)).T[:space, :space] * spacing[:space]
     affine[:space, 3] = origin[:space]
     return ras_from_lps(affine)  # MetaImage is (left, posterior, superior)
+
+
+def _scaling(fields: TextHeader) -> str | None:
+    """Return a sentence on a scaling that the header declares; None: it declares none."""
+    for name, neutral in (("ElementToIntensityFunctionSlope", 1.0), ("ElementToIntensityFunctionOffset", 0.0)):
+        if float(fields.of.get(name, neutral)) != neutral:
+            return (
+                f"{name} = {fields.of[name]} in the header is not applied, as ITK does not apply it; scale the voxels"
+            )
+    return None
 
 
 def _numbers(fields: TextHeader, names: Sequence[str], count: int, default: Sequence[float]) -> Sequence[float]:

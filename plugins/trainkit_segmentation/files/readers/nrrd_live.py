@@ -87,7 +87,7 @@ def open_nrrd(path: Path) -> StoredImage:
         channels,
         geometry.lengths.affine,
         open_question="; ".join(each for each in (geometry.question, geometry.lengths.question) if each) or None,
-        has_no_form=geometry.question == _NO_SPACE,
+        has_no_form=(geometry.question or "").startswith(_NO_SPACE),
         has_no_spacing=geometry.has_no_spacing,
         names=_segment_names(fields.pairs),
         conversion=geometry.lengths.conversion,
@@ -196,13 +196,16 @@ def _geometry(fields: TextHeader, sizes: Sequence[int]) -> _Geometry:
         )
     if directions is None:
         spacings = [float(each or "nan") for each in _words(fields, "spacings", num)]
-        known = [spacings[axis] for axis in space if math.isfinite(spacings[axis])]
-        affine = np.diag([*(spacings[axis] if math.isfinite(spacings[axis]) else 1.0 for axis in space), 1.0, 1.0][:4])
+        unknown = [axis for axis in space if not math.isfinite(spacings[axis])]
+        affine = np.diag([*(1.0 if axis in unknown else spacings[axis] for axis in space), 1.0, 1.0][:4])
+        affine[: len(space), 3] = _origin(fields, len(space))
         units = _quoted(fields, "units", num)
         units = [units[axis] for axis in space] if units else []
     else:
-        affine = _affine_of([each for each in directions if each is not None], fields)
-        known = [1.0]
+        unknown = []
+        towards = [each for each in directions if each is not None]
+        affine = _affine_of(towards, fields)
+        affine[: len(towards[0]), 3] = _origin(fields, len(towards[0]))
         units = _quoted(fields, "space units", None)
     named = fields.of.get("space", "").lower().removesuffix("-time")
     question = None
@@ -213,8 +216,15 @@ def _geometry(fields: TextHeader, sizes: Sequence[int]) -> _Geometry:
             f'the space of the header is "{named[:40]}", which does not say where its axes point; it is taken as '
             "left-posterior-superior"
         )
+    if 0 < len(unknown) < len(space):
+        lacking = (
+            f"the header gives no spacing for the axis {unknown[0] + 1}, and 1 mm is taken; write it into the header"
+        )
+        question = f"{question}; {lacking}" if question else lacking
     turned = np.diag([*_SIGNS.get(named, _SIGNS["lps"]), 1.0]) @ affine
-    return _Geometry(space, others[0] if others else None, in_millimetres(turned, units), question, not known)
+    return _Geometry(
+        space, others[0] if others else None, in_millimetres(turned, units), question, len(unknown) == len(space)
+    )
 
 
 def _affine_of(directions: Sequence[tuple[float, ...]], fields: TextHeader) -> Array:
@@ -225,12 +235,17 @@ def _affine_of(directions: Sequence[tuple[float, ...]], fields: TextHeader) -> A
         if len(direction) != dimensions or dimensions not in (2, 3):
             raise DataError(f"{fields.path}: the header is damaged: a direction has {len(direction)} coordinates")
         affine[:dimensions, place] = direction
-    if "space origin" in fields.of:
-        (origin,) = _vectors(fields, "space origin")
-        if origin is None or len(origin) < dimensions:
-            raise DataError(f"{fields.path}: the header is damaged: space origin is {fields.of['space origin'][:40]}")
-        affine[:dimensions, 3] = origin[:dimensions]
     return affine
+
+
+def _origin(fields: TextHeader, dimensions: int) -> Sequence[float]:
+    """Return where the first voxel is; zeros, if the header does not say it."""
+    if "space origin" not in fields.of:
+        return [0.0] * dimensions
+    (origin,) = _vectors(fields, "space origin")
+    if origin is None or len(origin) < dimensions:
+        raise DataError(f"{fields.path}: the header is damaged: space origin is {fields.of['space origin'][:40]}")
+    return origin[:dimensions]
 
 
 def _directions(fields: TextHeader, num: int) -> list[tuple[float, ...] | None] | None:
