@@ -13,7 +13,7 @@ from trainkit import Progress, RecipeError
 from trainkit.recipe.resolve import resolve_text
 from trainkit_segmentation.data.image_folder import ImageFolder
 from trainkit_segmentation.data.msd import MSD
-from trainkit_segmentation.planning.fingerprint import DataFingerprint, target_spacing
+from trainkit_segmentation.planning.data_fingerprint import DataFingerprint, target_spacing
 from trainkit_segmentation.planning.nnunet import NNUNetPlanner
 from trainkit_segmentation.planning.topology import num_features, plan, shrunk, topology_of
 

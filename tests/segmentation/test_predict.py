@@ -207,6 +207,9 @@ def test_unlikely_parts_are_removed(tmp_path: Path, files: str) -> None:
     mask = np.asarray(nibabel.load(tmp_path / "o" / name).dataobj) > 0
     assert np.array_equal(mask, (label_XYZ > 0) & (np.arange(9) < 5)[:, None, None])
     assert said == "outer 0.096 ml, inner 0.048 ml"  # 64 and 32 voxels of 1.5 mm³
+    live = predictor(facts(False), files=files, post_processing={"inner": Cleaning(smallest_ml=1.0)})
+    said = live.predict(live.items([tmp_path / "a.nii.gz"])[0], new(tmp_path / "none"))
+    assert said.endswith("; post-processing removed all of inner")
     with pytest.raises(RecipeError, match=r'there is no class "iner"; did you mean "inner"\?'):
         predictor(facts(), post_processing={"iner": Cleaning()})
 

@@ -60,7 +60,7 @@ class SegmentationFacts:
             "label_values": {str(value): list(classes) for value, classes in self.label_values.items()},
             **({"ignored_values": list(self.ignored_values)} if self.ignored_values else {}),
             "patch_size": list(self.patch_size),
-            "preprocessing": _json(self.preprocessing),
+            "preprocessing": json_value(self.preprocessing),
             # Labels were once resampled otherwise: a run of that time is told that its labels have changed.
             **({"label_resampling": "local_votes"} if self.preprocessing.get("spacing_mm") else {}),
             "training": {"num_cases": self.num_training_cases, "digest": self.training_digest},
@@ -130,8 +130,8 @@ def _names(values: Any) -> tuple[str, ...]:
     return tuple(_of_type(str, value) for value in _of_type(list, values))
 
 
-def _json(value: Any) -> Any:
+def json_value(value: Any) -> Any:
     """Return a value with tuples as lists, which is what JSON makes of them."""
     if isinstance(value, Mapping):
-        return {key: _json(each) for key, each in value.items()}
-    return [_json(each) for each in value] if isinstance(value, list | tuple) else value
+        return {key: json_value(each) for key, each in value.items()}
+    return [json_value(each) for each in value] if isinstance(value, list | tuple) else value

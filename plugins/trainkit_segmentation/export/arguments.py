@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 from unittest.mock import patch
 
 from torch import nn
+
+from trainkit_segmentation.data.facts import json_value
 
 
 def arguments_of(cls: type[nn.Module], make: Callable[[], nn.Module]) -> dict[str, Any]:
@@ -29,15 +31,9 @@ def arguments_of(cls: type[nn.Module], make: Callable[[], nn.Module]) -> dict[st
     def record(self: nn.Module, *positional: Any, **named: Any) -> None:
         if type(self) is cls:
             given = signature.bind(self, *positional, **named).arguments
-            calls.append({key: _json(value) for key, value in list(given.items())[1:]})
+            calls.append({key: json_value(value) for key, value in list(given.items())[1:]})
         original(self, *positional, **named)
 
     with patch.object(cls, "__init__", record):
         make()
     return calls[0]
-
-
-def _json(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _json(each) for key, each in value.items()}
-    return [_json(each) for each in value] if isinstance(value, list | tuple) else value

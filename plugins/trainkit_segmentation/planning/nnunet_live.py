@@ -17,7 +17,7 @@ from trainkit_segmentation.models.dynunet import DynUNet
 from trainkit_segmentation.models.footprint import Footprint, footprint
 from trainkit_segmentation.models.resenc_unet import ResEncUNet
 from trainkit_segmentation.patches.augmentation import Flip
-from trainkit_segmentation.planning.fingerprint import DataFingerprint, fingerprint_of, target_spacing
+from trainkit_segmentation.planning.data_fingerprint import DataFingerprint, fingerprint_of, target_spacing
 from trainkit_segmentation.planning.topology import Kind, Plan, Topology, plan, shrunk
 from trainkit_segmentation.preparing.cache_live import CaseStore
 from trainkit_segmentation.preparing.fingerprints import Fingerprint, look_at_each

@@ -76,8 +76,7 @@ class Results:
                     stored.write(self._quantised(scores_PKUV).tobytes())
                 begin += len(part[0])
             assert found is not None
-            for name, cleaning in self.cleaning.items():
-                self._clean(found, self.classes.index(name), cleaning)
+            removed = [name for name, cleaning in self.cleaning.items() if self._clean(found, name, cleaning)]
             self._write_masks(found)
             if self.probabilities:
                 number = len(self.classes) + self.exclusive
@@ -90,7 +89,9 @@ class Results:
                     slope=1 / _ONE,
                 )
         voxels = zip(self.classes, self._count(found), strict=True)
-        return some_of([f"{name} {_rounded(n * self._voxel_ml)} ml" for name, n in voxels if n]) or "nothing was found"
+        volumes = some_of([f"{name} {_rounded(n * self._voxel_ml)} ml" for name, n in voxels if n])
+        note = f"; post-processing removed all of {some_of(removed)}" if removed else ""
+        return (volumes or "nothing was found") + note
 
     @property
     def _voxel_ml(self) -> float:
@@ -116,14 +117,17 @@ class Results:
         of_class = [value for value, of in zip(self.values.values, self.values.members, strict=True) if k in of]
         return np.isin(found[0], np.array(of_class, found.dtype))
 
-    def _clean(self, found: Array, k: int, cleaning: Cleaning) -> None:
-        """Remove unlikely parts of a class."""
-        removed_XYZ = unlikely_parts(self._mask(found, k), cleaning, self._voxel_ml)
+    def _clean(self, found: Array, name: str, cleaning: Cleaning) -> bool:
+        """Remove unlikely parts of a class; return whether the class was there, and nothing of it is left."""
+        k = self.classes.index(name)
+        mask_XYZ = self._mask(found, k)
+        removed_XYZ = unlikely_parts(mask_XYZ, cleaning, self._voxel_ml)
         if self.per_class:
             found[k // 8][removed_XYZ] &= 255 ^ (128 >> k % 8)
-            return
-        assert self.values is not None
-        found[0][removed_XYZ] = self.values.without(k, found[0][removed_XYZ])
+        else:
+            assert self.values is not None
+            found[0][removed_XYZ] = self.values.without(k, found[0][removed_XYZ])
+        return bool(mask_XYZ.any()) and np.array_equal(mask_XYZ, removed_XYZ)
 
     def _compact(self, scores_PKUV: Tensor) -> Array:
         """Return what is kept of a few planes, (1, P, U, V) label values or (bytes, P, U, V) with a bit a class."""
