@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from trainkit import Data, Depth, Problem, Recipe
+import pytest
+
+from trainkit import Data, DataError, Depth, Problem, Recipe
 
 
 def inspected(data: Data, depth: Depth = "all", recipe: Recipe | None = None) -> list[str]:
@@ -10,3 +12,10 @@ def inspected(data: Data, depth: Depth = "all", recipe: Recipe | None = None) ->
     seen = data.inspect(recipe, depth)  # type: ignore[arg-type]
     said = [f"{each.severity}: {each.message}" if isinstance(each, Problem) else each for each in seen]
     return [each for each in said if isinstance(each, str)]
+
+
+def refusal(data: Data) -> str:
+    """Return the error with which ``check --data`` refuses the data."""
+    with pytest.raises(DataError) as caught:
+        inspected(data)
+    return str(caught.value)

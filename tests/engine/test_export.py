@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from clients import toy_run
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -23,36 +21,10 @@ from trainkit.engine.export import export
 from trainkit.engine.trained_checkpoints import Choice
 from trainkit.recipe.problems import InvalidRecipe
 
-TEXT = """
-trainkit = 1
-[run]
-name = "points"
-epochs = 2
-device = "cpu"
-[data]
-use = "clients.predicting:Points"
-[model]
-use = "clients.toy:Perceptron"
-[losses.squares]
-use = "clients.toy:Squares"
-[checkpoint]
-keep_last = 9
-"""
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        ending = toy_run.run(text=TEXT)
-        shutil.move(ending.run.state.folder, folder / "run")
-    return folder
-
 
 @pytest.fixture
-def site(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (tmp_path / "run").symlink_to(trained / "run")
+def site(points: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "run").symlink_to(points / "seed-0")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -61,7 +33,7 @@ def to(form: str, run: str = "run", **options: Any) -> None:
     export(Path(run), form, Console(), **({"allow_code": True} | options))
 
 
-def content(epoch: int = 2) -> dict[str, Any]:
+def content(epoch: int = 2) -> dict[str, Any]:  # epoch 2 is the best
     return read(Path("run", "checkpoints", f"epoch-{epoch:04d}.safetensors"))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -24,45 +23,12 @@ from trainkit.engine.start import ExitCode
 from trainkit.engine.trained_checkpoints import Choice
 from trainkit.recipe.problems import InvalidRecipe
 
-TEXT = """
-trainkit = 1
-[run]
-name = "points"
-epochs = 3
-device = "cpu"
-[data]
-use = "clients.predicting:Points"
-[model]
-use = "clients.toy:Perceptron"
-[losses.squares]
-use = "clients.toy:Squares"
-[monitor]
-metric = "train/loss"
-[hooks.recorder]
-use = "clients.recorder:Recorder"
-[checkpoint]
-keep_last = 9
-best = 1
-"""
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the runs seed-0 and seed-1."""
-    folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for seed in (0, 1):
-            ending = toy_run.run(f"run.seed={seed}", "optimizer.lr=0.05", text=TEXT)
-            shutil.move(ending.run.state.folder, folder / f"seed-{seed}")
-    return folder
-
 
 @pytest.fixture
-def site(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def site(points: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The working directory, with both runs and three inputs."""
     for seed in (0, 1):
-        (tmp_path / f"seed-{seed}").symlink_to(trained / f"seed-{seed}")
+        (tmp_path / f"seed-{seed}").symlink_to(points / f"seed-{seed}")
     (tmp_path / "in").mkdir()
     for name, text in (("a", "1 2 3"), ("b", "0 0 1"), ("c", "4 5 6")):
         (tmp_path / "in" / f"{name}.txt").write_text(text)

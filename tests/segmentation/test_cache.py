@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import torch
 from clients import segmentation_cases as made_up
+from clients.opened_data import opened
 
-from trainkit import Context, DataError, FileFacts
+from trainkit import DataError, FileFacts
 from trainkit.files import facts
 from trainkit_segmentation.data.msd import MSD
 from trainkit_segmentation.preparing import cache_filling, cache_live
@@ -41,9 +42,8 @@ def task(tmp_path):
     return made_up.msd(tmp_path / "Task99", cases=3)
 
 
-def opened(task: Path, folder: Path, **settings):
-    data = MSD(path=task, cache=Cache(folder=folder), split=SameCases(), **settings)
-    return data.build(Context(seed=3, device=torch.device("cpu"), rank=0, world=1, folder=Path()))
+def built(task: Path, folder: Path, **settings):
+    return opened(MSD(path=task, cache=Cache(folder=folder), split=SameCases(), **settings))
 
 
 def entries(folder: Path) -> dict[str, int]:
@@ -58,9 +58,9 @@ def arrays(size: int = 1000):
 
 
 def test_a_second_run_makes_nothing_and_reads_the_same(task, folder):
-    first = list(opened(task, folder).evaluate("val"))
+    first = list(built(task, folder).evaluate("val"))
     before = entries(folder)
-    second = list(opened(task, folder).evaluate("val"))
+    second = list(built(task, folder).evaluate("val"))
     assert entries(folder) == before
     assert len(before) == 3
     assert all(torch.equal(one["image"], other["image"]) for one, other in zip(first, second, strict=True))
@@ -72,14 +72,14 @@ def test_a_file_that_is_overwritten_with_the_same_size_and_time_is_read_anew(tas
     listing.write_text(listing.read_text().replace("imagesTr/case_001.nii.gz", path.name))
     made_up.save(path, np.full(made_up.SIZE, 7, np.int16))
     settings = Preprocessing(normalization="none")
-    before = {b["case"]: b["image"].clone() for b in opened(task, folder, preprocessing=settings).evaluate("val")}
+    before = {b["case"]: b["image"].clone() for b in built(task, folder, preprocessing=settings).evaluate("val")}
     stat = path.stat()
     with path.open("r+b") as file:
         file.seek(352)
         file.write(np.full(made_up.SIZE, 9, np.int16).tobytes())
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert (path.stat().st_size, path.stat().st_mtime_ns) == (stat.st_size, stat.st_mtime_ns)
-    after = {b["case"]: b["image"] for b in opened(task, folder, preprocessing=settings).evaluate("val")}
+    after = {b["case"]: b["image"] for b in built(task, folder, preprocessing=settings).evaluate("val")}
     assert before["case_001"].unique().tolist() == [7]
     assert after["case_001"].unique().tolist() == [9]
     assert torch.equal(before["case_000"], after["case_000"])
@@ -96,8 +96,8 @@ def test_a_file_that_is_overwritten_with_the_same_size_and_time_is_read_anew(tas
     ],
 )
 def test_other_settings_make_other_entries(task, folder, settings):
-    opened(task, folder)
-    opened(task, folder, **settings)
+    built(task, folder)
+    built(task, folder, **settings)
     assert len(entries(folder)) == 6
 
 
@@ -141,21 +141,21 @@ def test_an_annotated_assignment_is_an_assignment():
 
 
 def test_other_code_makes_other_entries(task, folder, monkeypatch):
-    opened(task, folder)
+    built(task, folder)
     monkeypatch.setattr(cache_filling, "code_of_reading", lambda: "another version")
-    opened(task, folder)
+    built(task, folder)
     assert len(entries(folder)) == 6
 
 
 def test_settings_of_patches_and_augmentation_make_no_other_entries(task, folder):
-    opened(task, folder)
-    opened(task, folder, patch_size=(8, 8, 8), batch_size=1, foreground_probability=0.0)
+    built(task, folder)
+    built(task, folder, patch_size=(8, 8, 8), batch_size=1, foreground_probability=0.0)
     assert len(entries(folder)) == 3
 
 
 def test_copies_of_a_folder_share_entries(task, tmp_path, folder):
-    opened(task, folder)
-    opened(made_up.msd(tmp_path / "copy", cases=3), folder)
+    built(task, folder)
+    built(made_up.msd(tmp_path / "copy", cases=3), folder)
     assert len(entries(folder)) == 3
 
 
@@ -352,16 +352,16 @@ def test_odd_bytes_in_an_entry_are_one_sentence(folder):
 
 
 def test_a_run_names_the_damaged_entries_once_and_trains_on_what_was_written(task, folder, caplog):
-    before = {b["case"]: b["image"].clone() for b in opened(task, folder).evaluate("val")}
+    before = {b["case"]: b["image"].clone() for b in built(task, folder).evaluate("val")}
     for path in sorted((folder / "entries").glob("*/*"))[:2]:
         flipped(path, 8 * (path.stat().st_size - 40))
     with caplog.at_level(logging.WARNING, "trainkit"):
-        after = {b["case"]: b["image"] for b in opened(task, folder).evaluate("val")}
+        after = {b["case"]: b["image"] for b in built(task, folder).evaluate("val")}
     (message,) = caplog.messages
     assert message.startswith("2 of 3 entries of the cache were not as they were written, and were made anew: case_00")
     assert all(torch.equal(before[case], after[case]) for case in before)
     caplog.clear()
-    opened(task, folder)
+    built(task, folder)
     assert not caplog.messages
 
 
@@ -402,7 +402,7 @@ def test_what_is_in_the_cache_is_open_to_those_who_may_use_its_folder(
     folder.chmod(mode)
     before = os.umask(mask)
     try:
-        live = opened(task, folder)
+        live = built(task, folder)
     finally:
         os.umask(before)
     inside = {path: stat.S_IMODE(path.stat().st_mode) for path in folder.rglob("*")}
@@ -413,7 +413,7 @@ def test_what_is_in_the_cache_is_open_to_those_who_may_use_its_folder(
 
 
 def test_who_can_only_read_the_cache_uses_what_is_there(task, folder, tmp_path, monkeypatch, caplog):
-    found = [batch["image"].clone() for batch in opened(task, folder).evaluate("val")]
+    found = [batch["image"].clone() for batch in built(task, folder).evaluate("val")]
     opened_before = os.open
 
     def refuse(path, flags, *rest, **more):
@@ -423,12 +423,12 @@ def test_who_can_only_read_the_cache_uses_what_is_there(task, folder, tmp_path, 
 
     monkeypatch.setattr(os, "open", refuse)  # root, as whom tests often run, may write everywhere
     with caplog.at_level(logging.INFO, "trainkit"):
-        again = [batch["image"] for batch in opened(task, folder).evaluate("val")]
+        again = [batch["image"] for batch in built(task, folder).evaluate("val")]
     assert all(map(torch.equal, found, again))
     assert any("can only be read" in message for message in caplog.messages)
     made_up.msd(task, cases=4)
     with pytest.raises(DataError, match=r"case_003: its entry in the cache .* is absent, and the folder can only be"):
-        opened(task, folder)
+        built(task, folder)
 
 
 # ---- its size -------------------------------------------------------------------------------------------------------

@@ -10,24 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from clients import segmentation_cases as made_up
-from inspected import inspected
+from clients.opened_data import opened
+from inspected import inspected, refusal
 
-from trainkit import Context, DataError
 from trainkit_segmentation.cases.naming import name_cases
 from trainkit_segmentation.data.brats import BraTS
 from trainkit_segmentation.data.msd import MSD
 from trainkit_segmentation.data.totalsegmentator import TotalSegmentator
-from trainkit_segmentation.preparing.cache import Cache
 from trainkit_segmentation.spelling import spelled_alike
 from trainkit_segmentation.splits.file import SplitFile
 from trainkit_segmentation.splits.same_cases import SameCases
-
-
-@pytest.fixture
-def cache(tmp_path):
-    return Cache(folder=tmp_path / "cache")
 
 
 def described(folder: Path, **changes: Any) -> Path:
@@ -40,12 +33,6 @@ def described(folder: Path, **changes: Any) -> Path:
 
 def doubts(data) -> list[str]:
     return [line for line in inspected(data) if line.startswith("warning: ")]
-
-
-def refusal(data) -> str:
-    with pytest.raises(DataError) as caught:
-        inspected(data)
-    return str(caught.value)
 
 
 # ---- nothing is left out in silence ---------------------------------------------------------------------------------
@@ -62,7 +49,7 @@ def test_images_without_a_label_are_named_and_counted_by_check_and_by_the_run(tm
         "the label of lost would be labelsTr/lost.nii.gz"
     )
     with caplog.at_level(logging.WARNING, "trainkit"):
-        data.build(Context(seed=3, device=torch.device("cpu"), rank=0, world=1, folder=Path()))
+        opened(data)
     assert doubt.removeprefix("warning: ") in caplog.messages
 
 

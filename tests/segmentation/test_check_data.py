@@ -12,11 +12,11 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
-import torch
 from clients import segmentation_cases as made_up
-from inspected import inspected
+from clients.opened_data import opened
+from inspected import inspected, refusal
 
-from trainkit import Context, DataError, Problem, Progress
+from trainkit import Problem, Progress
 from trainkit_segmentation.cases import case as case_module
 from trainkit_segmentation.data.msd import MSD
 from trainkit_segmentation.preparing.cache import Cache
@@ -52,20 +52,10 @@ def read_files(monkeypatch):
     return names
 
 
-def opened(data: MSD):
-    return data.build(Context(seed=3, device=torch.device("cpu"), rank=0, world=1, folder=Path()))
-
-
 def with_image(task: Path, number: int, change: Any, dtype: Any = np.float32) -> None:
     image = made_up.image_of(made_up.shells(number, 2), 10 * number).astype(dtype)
     change(image)
     made_up.save(task / "imagesTr" / f"case_{number:03d}.nii.gz", image)
-
-
-def refusal(data: MSD) -> str:
-    with pytest.raises(DataError) as caught:
-        inspected(data)
-    return str(caught.value)
 
 
 def test_the_run_does_not_read_again_what_check_has_read(data, read_files):

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import torch
 from clients import segmentation_cases as made_up
+from clients.opened_data import opened
 from inspected import inspected
 from torch.nn.functional import cross_entropy, one_hot
 
-from trainkit import Context, DataError
+from trainkit import DataError
 from trainkit_segmentation.data.brats import BraTS
-from trainkit_segmentation.data.kind_live import LiveSegmentation
 from trainkit_segmentation.data.missing_classes import doubts_about_sources
 from trainkit_segmentation.data.msd import MSD
 from trainkit_segmentation.data.synthetic import SyntheticSegmentation
@@ -35,16 +35,6 @@ from trainkit_segmentation.patches.augmentation import Augmentation, Flip
 from trainkit_segmentation.preparing.cache import Cache
 from trainkit_segmentation.splits.fraction import Fraction
 from trainkit_segmentation.splits.same_cases import SameCases
-
-
-@pytest.fixture
-def cache(tmp_path: Path) -> Cache:
-    return Cache(folder=tmp_path / "cache")
-
-
-def opened(data: Any) -> LiveSegmentation:
-    live: LiveSegmentation = data.build(Context(0, torch.device("cpu"), 0, 1, Path()))
-    return live
 
 
 def without_inner(folder: Path, *numbers: int) -> None:

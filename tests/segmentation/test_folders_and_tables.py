@@ -7,41 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from clients import segmentation_cases as made_up
-from inspected import inspected
+from clients.opened_data import AS_IN_FILES, opened, volumes
+from inspected import inspected, refusal
 
-from trainkit import Context, DataError
 from trainkit_segmentation.data.image_folder import ImageFolder
 from trainkit_segmentation.data.image_table import ImageTable
 from trainkit_segmentation.preparing.cache import Cache
-from trainkit_segmentation.preparing.preprocessing import Preprocessing
 from trainkit_segmentation.splits.listed import Listed
 from trainkit_segmentation.splits.same_cases import SameCases
 
 from .test_dicom import ARRAY, series
 
-AS_IN_FILES = Preprocessing(orientation=None, normalization="none")
 LABELS = {"rim": 1, "core": 2}
-
-
-@pytest.fixture
-def cache(tmp_path):
-    return Cache(folder=tmp_path / "cache")
-
-
-def opened(data):
-    return data.build(Context(seed=3, device=torch.device("cpu"), rank=0, world=1, folder=Path()))
-
-
-def volumes(data) -> dict[str, Any]:
-    return {batch["case"]: batch for batch in opened(data).evaluate("val")}
-
-
-def refusal(data) -> str:
-    with pytest.raises(DataError) as caught:
-        inspected(data)
-    return str(caught.value)
 
 
 def saved(folder: Path, image: str, label: str, number: int) -> None:

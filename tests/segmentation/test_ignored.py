@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 import torch
 from clients import segmentation_cases as made_up
+from clients.opened_data import opened
 from inspected import inspected
 from scipy.special import expit, log_softmax, softmax
 from torch import Tensor
 
-from trainkit import Context, DataError
+from trainkit import DataError
 from trainkit_segmentation.cases.case import Volume
 from trainkit_segmentation.cases.labels import Labels, encode_values, ignored_voxels
 from trainkit_segmentation.data.brats import BraTS
-from trainkit_segmentation.data.kind_live import LiveSegmentation
 from trainkit_segmentation.data.meanings import proposed_labels
 from trainkit_segmentation.data.msd import MSD
 from trainkit_segmentation.losses.dice import DiceLoss
@@ -229,11 +229,6 @@ def data_of(folder: Path, tmp_path: Path, **settings: Any) -> MSD:
     return MSD(
         path=folder, cache=Cache(folder=tmp_path / "cache"), split=SameCases(), **{"patch_size": (8, 8, 4)} | settings
     )
-
-
-def opened(data: Any) -> LiveSegmentation:
-    live: LiveSegmentation = data.build(Context(0, torch.device("cpu"), 0, 1, Path()))
-    return live
 
 
 def stored(folder: Path, name: str) -> np.ndarray[Any, Any]:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 from clients import segmentation_cases as made_up
+from clients.opened_data import opened
 
-from trainkit import Context, Problem, bytes_in_words
+from trainkit import Problem, bytes_in_words
 from trainkit.engine.average import WeightAverage
 from trainkit.engine.build import autocast_of
 from trainkit.optimizers.adam import Adam
@@ -49,10 +50,6 @@ use = "dice_ce"
 [metrics.dice]
 use = "dice"
 """
-
-
-def opened(data: MSD):
-    return data.build(Context(seed=3, device=torch.device("cpu"), rank=0, world=1, folder=Path()))
 
 
 @pytest.fixture

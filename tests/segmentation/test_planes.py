@@ -9,11 +9,12 @@ import pytest
 import SimpleITK
 import tifffile
 import torch
+from clients.opened_data import opened
 from inspected import inspected
 from PIL import Image
 from torch import nn
 
-from trainkit import Context, DataError, RecipeError
+from trainkit import DataError, RecipeError
 from trainkit_segmentation.data.facts import SegmentationFacts
 from trainkit_segmentation.data.image_folder import ImageFolder
 from trainkit_segmentation.files.images import read_header, read_integers, read_voxels
@@ -113,7 +114,7 @@ def test_a_thick_patch_of_planes_is_doubted_with_the_line_to_paste(tmp_path, cap
     data = data_of(tmp_path, patch_size=(32, 48, 32), file_spacing_mm=(1.0, 1.0, 1.0))
     (doubt,) = [line for line in inspected(data) if line.startswith("warning: ")]
     assert "set data.patch_size = [32, 48, 1]; the network is then one of planes" in doubt
-    data.build(Context(seed=1, device=torch.device("cpu"), rank=0, world=1, folder=Path()))
+    opened(data, seed=1)
     assert doubt.removeprefix("warning: ") in caplog.messages
 
 
@@ -162,7 +163,7 @@ def test_a_plane_is_rotated_and_bent_within_itself():
 @pytest.mark.slow
 def test_a_network_learns_to_find_cells_in_colour_pictures(tmp_path):
     data = data_of(tmp_path, batch_size=2, steps_per_epoch=25, preprocessing=Preprocessing())
-    live = data.build(Context(seed=1, device=torch.device("cpu"), rank=0, world=1, folder=Path()))
+    live = opened(data, seed=1)
     network = UNet(channels=(8, 16, 32)).build(live)
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     for batch in live.train(0, 0):

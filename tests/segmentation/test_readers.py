@@ -13,19 +13,18 @@ import pytest
 import SimpleITK
 import torch
 from clients import segmentation_cases as made_up
-from inspected import inspected
+from clients.opened_data import AS_IN_FILES, opened, volumes
+from inspected import inspected, refusal
 
-from trainkit import Context, DataError, Problem
+from trainkit import DataError, Problem
 from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.resolve import resolve_text
 from trainkit_segmentation.cases.labels import Labels, encode_values
 from trainkit_segmentation.data.brats import BraTS
-from trainkit_segmentation.data.kind import SegmentationData
 from trainkit_segmentation.data.msd import MSD
 from trainkit_segmentation.data.synthetic import SyntheticSegmentation
 from trainkit_segmentation.data.totalsegmentator import TotalSegmentator
 from trainkit_segmentation.patches.augmentation import Augmentation, Flip
-from trainkit_segmentation.preparing.cache import Cache
 from trainkit_segmentation.preparing.preprocessing import Preprocessing
 from trainkit_segmentation.splits.file import SplitFile
 from trainkit_segmentation.splits.folds import Folds
@@ -34,35 +33,14 @@ from trainkit_segmentation.splits.same_cases import SameCases
 
 ROOT = Path(__file__).parents[2]
 
-AS_IN_FILES = Preprocessing(orientation=None, normalization="none")
-
-
-@pytest.fixture
-def cache(tmp_path):
-    return Cache(folder=tmp_path / "cache")
-
 
 @pytest.fixture
 def real(shared_data):
     return shared_data / "segmentation"
 
 
-def opened(data: SegmentationData):
-    return data.build(Context(seed=3, device=torch.device("cpu"), rank=0, world=1, folder=Path()))
-
-
-def volumes(data: SegmentationData, split: str = "val"):
-    return {batch["case"]: batch for batch in opened(data).evaluate(split)}
-
-
 def on_disk(path: Path) -> np.ndarray:
     return np.asarray(nibabel.load(path).dataobj)
-
-
-def complaint(data: SegmentationData) -> str:
-    with pytest.raises(DataError) as caught:
-        inspected(data)
-    return str(caught.value)
 
 
 # ---- Decathlon and nnU-Net ------------------------------------------------------------------------------------------
@@ -151,12 +129,12 @@ def test_a_dataset_json_that_cannot_be_understood_is_told(tmp_path, cache, chang
     folder = made_up.nnunet(tmp_path, cases=1)
     content = json.loads((folder / "dataset.json").read_text()) | change
     (folder / "dataset.json").write_text(json.dumps(content))
-    assert told in complaint(MSD(path=folder, cache=cache))
+    assert told in refusal(MSD(path=folder, cache=cache))
 
 
 def test_the_folder_above_the_task_is_pointed_below(tmp_path, cache):
     made_up.msd(tmp_path / "Task99", cases=1)
-    assert "there is one in Task99" in complaint(MSD(path=tmp_path, cache=cache))
+    assert "there is one in Task99" in refusal(MSD(path=tmp_path, cache=cache))
 
 
 # ---- BraTS ----------------------------------------------------------------------------------------------------------
@@ -207,7 +185,7 @@ def test_names_of_one_edition_with_the_values_of_another_are_not_guessed(tmp_pat
     (label,) = folder.glob("*/*-seg.nii.gz")
     values = on_disk(label)
     made_up.save(label, np.where(values == 3, 4, values).astype(np.uint8))
-    told = complaint(BraTS(path=folder, cache=cache, split=SameCases()))
+    told = refusal(BraTS(path=folder, cache=cache, split=SameCases()))
     assert "it is unclear which label is the enhancing tumour" in told
     assert 'data.edition = "2021"' in told
     said = BraTS(path=folder, cache=cache, split=SameCases(), edition="2021")
@@ -216,7 +194,7 @@ def test_names_of_one_edition_with_the_values_of_another_are_not_guessed(tmp_pat
 
 def test_the_wrong_edition_in_the_recipe_is_refused_with_the_case_and_the_value(tmp_path, cache):
     folder = made_up.brats(tmp_path / "cases", "2021", cases=1)
-    told = complaint(BraTS(path=folder, cache=cache, split=SameCases(), edition="2023"))
+    told = refusal(BraTS(path=folder, cache=cache, split=SameCases(), edition="2023"))
     assert "BraTS2021_00000: the label has values that are not declared: 4 (" in told
     assert "is in no case" not in told  # which cannot be known of a case that cannot be read
 
@@ -224,14 +202,14 @@ def test_the_wrong_edition_in_the_recipe_is_refused_with_the_case_and_the_value(
 def test_cases_of_two_namings_are_refused(tmp_path, cache):
     made_up.brats(tmp_path / "cases", "2021", cases=1)
     made_up.brats(tmp_path / "cases", "2023", cases=1)
-    assert "files of two naming schemes" in complaint(BraTS(path=tmp_path / "cases", cache=cache))
+    assert "files of two naming schemes" in refusal(BraTS(path=tmp_path / "cases", cache=cache))
 
 
 def test_a_missing_modality_and_a_missing_segmentation_are_told_with_their_cases(tmp_path, cache):
     folder = made_up.brats(tmp_path / "cases", "2021", cases=3)
     (folder / "BraTS2021_00000" / "BraTS2021_00000_t1ce.nii.gz").unlink()
     (folder / "BraTS2021_00002" / "BraTS2021_00002_seg.nii.gz").unlink()
-    told = complaint(BraTS(path=folder, cache=cache))
+    told = refusal(BraTS(path=folder, cache=cache))
     assert "BraTS2021_00000: the modality t1c is missing (…_t1ce.nii.gz)" in told
     assert "BraTS2021_00002: the segmentation is missing" in told
 
@@ -284,7 +262,7 @@ def test_masks_that_overlap_are_refused_or_several_classes(tmp_path, cache):
 
 def test_a_structure_that_is_not_there_is_told_with_the_nearest(tmp_path, cache):
     folder = made_up.totalsegmentator(tmp_path / "subjects", cases=1)
-    told = complaint(TotalSegmentator(path=folder, structures=("kidney_lft",), cache=cache))
+    told = refusal(TotalSegmentator(path=folder, structures=("kidney_lft",), cache=cache))
     assert 's0000: there is no mask of kidney_lft; did you mean "kidney_left"?' in told
 
 
@@ -495,7 +473,7 @@ def test_check_tells_all_that_is_wrong_at_once(tmp_path, cache):
         made_up.msd(tmp_path / "fresh", cases=2)
         for kind in ("imagesTr", "labelsTr"):
             shutil.copy(tmp_path / "fresh" / kind / "case_001.nii.gz", folder / kind / "case_001.nii.gz")
-    told = complaint(MSD(path=folder, cache=cache, split=Folds(folds=7)))
+    told = refusal(MSD(path=folder, cache=cache, split=Folds(folds=7)))
     assert "4 problems in 6 cases" in told
     for expected in ("case_003: ", "case_004: ", "case_005: ", "6 cases are too few for 7 folds"):
         assert expected in told
@@ -543,7 +521,7 @@ def test_a_declared_class_that_no_case_has_is_refused(tmp_path, cache):
     content = json.loads((folder / "dataset.json").read_text())
     content["labels"]["3"] = "Vessel"
     (folder / "dataset.json").write_text(json.dumps(content))
-    assert 'class "Vessel" is in no case' in complaint(MSD(path=folder, cache=cache))
+    assert 'class "Vessel" is in no case' in refusal(MSD(path=folder, cache=cache))
     with pytest.raises(DataError, match='class "Vessel" is in no case'):
         opened(MSD(path=folder, cache=cache))
 
