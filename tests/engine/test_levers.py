@@ -82,8 +82,9 @@ def test_channels_last_computes_the_same_but_for_rounding_and_keeps_its_layout_o
     def look(state: State) -> None:
         parameter = next(each for each in state.model.parameters() if each.ndim == 5 and each.shape[1] > 1)
         layouts.append((parameter.stride(), parameter.grad is not None and parameter.grad.stride()))
+        state.save("every step")
 
-    recorder.ACTIONS["step_end"] = lambda state: (look(state), state.save("every step"))[0]
+    recorder.ACTIONS["step_end"] = look
     text = VOLUMES.replace("dropout = 0.1", "dropout = 0.0")  # draws follow the order in memory
     plain = run(SGD, text=text).run.state
     first = layouts[0]
@@ -182,7 +183,8 @@ def test_a_missing_compiler_is_one_message_with_what_to_do(monkeypatch: pytest.M
     from torch._inductor import config, cpp_builder
 
     torch.compiler.reset()
-    cpp_builder.get_cpp_compiler.cache_clear() if hasattr(cpp_builder.get_cpp_compiler, "cache_clear") else None
+    if hasattr(cpp_builder.get_cpp_compiler, "cache_clear"):  # some versions of torch remember the compiler
+        cpp_builder.get_cpp_compiler.cache_clear()
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "inductor"))
     monkeypatch.setattr(config.cpp, "cxx", (None, "/nowhere/g++"))
     with pytest.raises(DeviceError, match=r"(?s)cannot be compiled: .*\nset run.compile = false; for the CPU"):

@@ -2,64 +2,21 @@
 
 from __future__ import annotations
 
-import itertools
 import random
 import warnings
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK
-from scipy.spatial.transform import Rotation
+from clients.dicom_series import ARRAY, SPACING, series
+from clients.orientations import directions
 
 from trainkit import DataError
 from trainkit_segmentation.files.images import files_of, read_header, read_voxels
 from trainkit_segmentation.files.readers import dicom
 
 from .nifti_fuzz import read_or_refused
-
-ARRAY = np.random.default_rng(0).integers(-100, 100, (7, 5, 6)).astype(np.int16)
-SPACING = (0.7, 1.3, 2.1)
-ORIGIN = (3.0, -20.0, 7.5)
-
-
-def series(
-    folder: Path,
-    array: np.ndarray = ARRAY,
-    direction: np.ndarray | None = None,
-    *,
-    uid: str = "1.2.3",
-    positions: Sequence[float] = range(100),
-    shift_mm: float = 0,
-    tags: Mapping[str, str] | None = None,
-    name: str = "{uid}_{number:03d}.dcm",
-) -> Path:
-    """Write a series whose file names and instance numbers are in another order than the slices."""
-    folder.mkdir(parents=True, exist_ok=True)
-    writer = SimpleITK.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    writer.SetImageIO("GDCMImageIO")
-    axes = np.eye(3) if direction is None else direction
-    for z, position in zip(range(len(array)), positions, strict=False):
-        image = SimpleITK.GetImageFromArray(array[z])
-        image.SetSpacing(SPACING[:2])
-        corner = np.array(ORIGIN) + axes[:, 2] * SPACING[2] * position + axes[:, 1] * shift_mm * z
-        for tag, value in {
-            "0008|0018": f"{uid}.{z + 1}",
-            "0008|0060": "MR",
-            "0020|000d": "1.2.9",
-            "0020|000e": uid,
-            "0020|0013": str(len(array) - z),
-            "0020|0032": "\\".join(repr(float(each)) for each in corner),
-            "0020|0037": "\\".join(repr(float(each)) for each in axes[:, :2].T.ravel()),
-            "0028|0030": f"{SPACING[1]}\\{SPACING[0]}",
-            **(tags or {}),
-        }.items():
-            image.SetMetaData(tag, value)
-        writer.SetFileName(str(folder / name.format(uid=uid, number=z * 5 % len(array))))
-        writer.Execute(image)
-    return folder
 
 
 def refusal(path: Path) -> str:
@@ -70,12 +27,7 @@ def refusal(path: Path) -> str:
 
 @pytest.mark.slow
 def test_the_geometry_of_all_orientations_and_of_oblique_ones_is_that_of_itk(tmp_path):
-    axes = [
-        np.diag(signs)[:, list(order)]
-        for order in itertools.permutations(range(3))
-        for signs in itertools.product((1, -1), repeat=3)
-    ]
-    for number, direction in enumerate([*axes, *(Rotation.random(random_state=seed).as_matrix() for seed in range(4))]):
+    for number, direction in enumerate(directions()):
         folder = series(tmp_path / str(number), direction=direction)
         reader = SimpleITK.ImageSeriesReader()
         reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder)))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from clients import segmentation_cases as made_up
+from clients.dicom_series import ARRAY, series
 from clients.opened_data import AS_IN_FILES, opened, volumes
 from inspected import inspected, refusal
 
@@ -16,8 +17,6 @@ from trainkit_segmentation.data.image_table import ImageTable
 from trainkit_segmentation.preparing.cache import Cache
 from trainkit_segmentation.splits.listed import Listed
 from trainkit_segmentation.splits.same_cases import SameCases
-
-from .test_dicom import ARRAY, series
 
 LABELS = {"rim": 1, "core": 2}
 

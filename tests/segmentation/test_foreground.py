@@ -10,11 +10,11 @@ from typing import Any
 import nibabel
 import numpy as np
 import pytest
-import torch
 from clients import segmentation_cases as made_up
+from clients.opened_data import opened
 from scipy.ndimage import map_coordinates
 
-from trainkit import Context, DataError, Problem
+from trainkit import DataError, Problem
 from trainkit_segmentation.cases.case import Volume
 from trainkit_segmentation.data.inspection import inspect
 from trainkit_segmentation.data.msd import MSD
@@ -139,8 +139,7 @@ def cases(tmp_path: Path) -> MSD:
 
 
 def facts_of(settings: MSD) -> dict[str, Any]:
-    context = Context(seed=0, device=torch.device("cpu"), rank=0, world=1, folder=Path())
-    return json.loads(json.dumps(settings.build(context).facts()))
+    return json.loads(json.dumps(opened(settings).facts()))
 
 
 def test_a_channel_that_is_the_same_in_all_classes_is_refused(cases: MSD) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK
-from scipy.spatial.transform import Rotation
+from clients.orientations import directions
 
 from trainkit import DataError, registry
 from trainkit_segmentation.files import images
@@ -20,16 +20,6 @@ from .text_header_fuzz import fuzz
 
 ENDINGS = (".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 TYPES = ("u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8")
-
-
-def directions() -> list[np.ndarray]:
-    """Return the 48 orientations along the axes, and some oblique ones."""
-    axes = [
-        np.diag(signs)[:, list(order)]
-        for order in itertools.permutations(range(3))
-        for signs in itertools.product((1, -1), repeat=3)
-    ]
-    return [*axes, *(Rotation.random(random_state=seed).as_matrix() for seed in range(6))]
 
 
 def written(path: Path, array: np.ndarray, direction: np.ndarray | None = None, **how: bool) -> Path:

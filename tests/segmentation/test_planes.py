@@ -172,7 +172,6 @@ def test_a_network_learns_to_find_cells_in_colour_pictures(tmp_path):
         optimizer.step()
     network.eval()
     (batch, *_) = live.evaluate("val")
-    padded = nn.functional.pad(batch["image"], (0, 0, 0, 0, 0, 0))[:, :, :56, :40]
-    found = network({"image": padded})["logits"].argmax(1)[0]
+    found = network({"image": batch["image"][:, :, :56, :40]})["logits"].argmax(1)[0]
     true = batch["label"][0, 0, :56, :40]
     assert float((found == true).float().mean()) > 0.95
