@@ -199,13 +199,19 @@ def child(kind: str, first: int, last: int, trials: bool) -> None:
 
 
 def fuzz(kind: str, number: int, first: int = 0) -> Outcome:
-    """Try damaged files in child processes."""
+    """Try damaged files in child processes.
+
+    Raises:
+        RuntimeError: A child process ended before it read a file, so the fault is in this script.
+    """
     failures: list[Failure] = []
     refused = 0
     at, last, trials = first, first + number, False
     while at < last:
         command = [sys.executable, __file__, kind, "--child", str(at), str(at + 1 if trials else last)]
         run = subprocess.run([*command, *["--trials"] * trials], capture_output=True, text=True)
+        if not run.stdout:
+            raise RuntimeError(f"the process ended before it read a file: {run.stderr}")
         for line in run.stdout.splitlines():
             if line.startswith("! "):
                 failures.append(Failure(kind, at, line[2:]))
@@ -233,6 +239,8 @@ def main() -> None:
     parser.add_argument("--child", type=int, nargs=2)
     parser.add_argument("--trials", action="store_true")
     given = parser.parse_args()
+    if unknown := [kind for kind in given.kinds if kind not in _ENDINGS]:
+        parser.error(f"there are the kinds {', '.join(_ENDINGS)}, and no {unknown[0]}")
     if given.child:
         child(given.kinds[0], *given.child, given.trials)
         return

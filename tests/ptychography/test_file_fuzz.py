@@ -45,3 +45,10 @@ def test_a_file_that_ends_its_process_counts_as_it_is_read_with_trials_and_the_o
     assert outcome.failures == [Failure("hdf5", 3, "ends the process (-11) ")]
     assert outcome.refused == 4
     assert read == [(0, False), (1, False), (1, True), (2, False), (3, False), (3, True), (4, False)]
+
+
+def test_a_process_that_cannot_begin_is_a_fault_of_the_script_and_not_of_each_file(monkeypatch):
+    ended = subprocess.CompletedProcess([], 1, "", "no module named h5py")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: ended)
+    with pytest.raises(RuntimeError, match="no module named h5py"):
+        fuzz("hdf5", 5)
