@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import locale
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -30,6 +31,7 @@ def series(
     writer.KeepOriginalImageUIDOn()
     writer.SetImageIO("GDCMImageIO")
     axes = np.eye(3) if direction is None else direction
+    characters = locale.setlocale(locale.LC_CTYPE)
     for z, position in zip(range(len(array)), positions, strict=False):
         image = SimpleITK.GetImageFromArray(array[z])
         image.SetSpacing(SPACING[:2])
@@ -48,4 +50,5 @@ def series(
             image.SetMetaData(tag, value)
         writer.SetFileName(str(folder / name.format(uid=uid, number=z * 5 % len(array))))
         writer.Execute(image)
+    locale.setlocale(locale.LC_CTYPE, characters)  # writing DICOM files sets that of the process to ASCII
     return folder
