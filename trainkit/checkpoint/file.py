@@ -44,7 +44,7 @@ FORMAT = 1
 _PREFIX = b'{"__metadata__":{"digest":"'
 _NO_DIGEST = b"0" * 32
 _LARGEST_HEADER = 20_000_000  # read as JSON, it takes up to twenty times as much memory
-_PIECE = 2**22  # bytes that are read at a time
+_PIECE = 2**20  # bytes that are read or written at a time: they are still in the processor's cache for the digest
 _DEEPEST = 100  # mappings and lists within each other
 _DTYPES = {
     "BOOL": "bool",
@@ -111,9 +111,9 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
             digest = xxhash.xxh3_128(header)
             file.write(header)
             for name in names:
-                data = _bytes_of(_as_stored(tensors[name]).cpu().contiguous())
-                digest.update(data)
-                file.write(data)
+                for piece in _pieces(_bytes_of(_as_stored(tensors[name]).cpu().contiguous())):
+                    digest.update(piece)
+                    file.write(piece)
             file.seek(8 + len(_PREFIX))
             file.write(digest.hexdigest().encode())
     except OSError as error:
@@ -210,6 +210,11 @@ def _bytes_of(tensor: Tensor) -> memoryview:
     return tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy().data
 
 
+def _pieces(data: memoryview) -> Iterator[memoryview]:
+    for begin in range(0, len(data), _PIECE):
+        yield data[begin : begin + _PIECE]
+
+
 # ---- reading --------------------------------------------------------------------------------------------------------
 
 
@@ -227,10 +232,10 @@ def read(path: Path) -> dict[str, Any]:
         tensors: dict[str, Tensor] = {}
         for entry in header.entries:
             tensor = _empty(entry, path)
-            data = _bytes_of(tensor)
-            if file.readinto(data) != len(data):
-                raise _damaged(path, "it ends too early")
-            digest.update(data)
+            for piece in _pieces(_bytes_of(tensor)):
+                if file.readinto(piece) != len(piece):
+                    raise _damaged(path, "it ends too early")
+                digest.update(piece)
             tensors[entry.name] = tensor
         if digest.hexdigest() != header.digest:
             raise _damaged(path, "its digest differs from its content's")
