@@ -10,6 +10,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from scipy import stats
 
 ROOT = Path(__file__).parents[2]
 
@@ -85,3 +86,90 @@ def test_the_phase_error_is_that_of_the_noise_whatever_shift_and_mean_come_on_to
     box = ((8.0, 32.0), (8.0, 32.0))
     found = hash_or_pixels.phase_error(bumps(0.6, -0.8) + noise + 0.3, np.zeros(2), bumps(0.0, 0.0), box)
     assert found == pytest.approx(noise[8:33, 8:33].std(), rel=0.01)
+
+
+@pytest.fixture(scope="module")
+def learning_rate_study() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield benchmark("learning_rate_study")
+
+
+@pytest.mark.slow
+def test_the_study_of_learning_rates_pairs_its_runs_and_goes_on_where_it_was_interrupted(
+    learning_rate_study: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study = tmp_path / "study"
+    quick = ["--quick", "--out", str(study)]
+    assert learning_rate_study.main([*quick, "--hours", "0"]) == 75
+    assert learning_rate_study.main(quick) == 0
+    lines = (study / "runs.jsonl").read_text().splitlines(keepends=True)
+    done = [json.loads(line) for line in lines if "dice" in line]
+    found = json.loads((study / "learning_rates.json").read_text())
+    assert found["runs"] == done
+
+    held_out: dict[int, set[frozenset[str]]] = {}
+    for record in done:
+        held_out.setdefault(record["job"]["seed"], set()).add(frozenset(record["cases"]))
+    assert all(len(cases) == 1 for cases in held_out.values())  # the same for all runs of a seed
+    tuned, *finals = (next(iter(held_out[seed])) for seed in sorted(held_out))
+    assert all(tuned.isdisjoint(cases) for cases in finals)
+
+    for row in found["schedules"]:
+        trials = [each for each in done if each["job"]["stage"] == "tuning"]
+        trials = [each for each in trials if each["job"]["schedule"] == row["schedule"]]
+        assert len(trials) == 4
+        assert row["lr"] == max(trials, key=lambda each: each["dice"][-1])["job"]["lr"]
+        for seed, dice in row["dice_last"].items():
+            folder = next((study / "runs" / f"final-{row['schedule']}-{seed}").iterdir())
+            assert json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])["val/dice"] == pytest.approx(
+                dice, abs=1e-5
+            )
+
+    half = next(each for each in done if each["job"]["stage"] == "half")
+    extended = [each for each in done if each["job"]["stage"] == "extended" and each["job"]["seed"] == 1]
+    assert [each["job"]["choice"] for each in extended] == ["stretch", "hold", "restart"]
+    assert all(each["dice"][:1] == half["dice"] and len(each["dice"]) == 2 for each in extended)
+    assert len({each["dice"][1] for each in extended}) == 3
+    waves = [(1 + np.cos(np.pi * part)) / 2 for part in (3 / 4, 1 / 2, 1 / 2)]  # of the last of 4 steps, or of 2
+    assert [each["lr"][1] / half["job"]["lr"] for each in extended] == pytest.approx(
+        [0.01 + 0.99 * wave for wave in waves], rel=1e-3
+    )
+    assert (study / "learning_rates.png").stat().st_size > 10_000
+
+    (study / "runs.jsonl").write_text("".join(lines[:-1]) + lines[-1][:40])
+    capsys.readouterr()
+    assert learning_rate_study.main(quick) == 0
+    again = json.loads((study / "runs.jsonl").read_text().splitlines()[-1])
+    assert {**again, "cpu_seconds": 0} == {**done[-1], "cpu_seconds": 0}
+    assert capsys.readouterr().out.count(" min in all") == 1  # the only run that was done again
+
+    with pytest.raises(SystemExit, match="give another --out"):
+        learning_rate_study.Runs(study, "", learning_rate_study.Effort(), 1.0)
+
+
+def test_intervals_of_paired_differences_are_those_of_the_paired_t_test(learning_rate_study: ModuleType) -> None:
+    random = np.random.default_rng(0)
+    one = {seed: float(random.normal(0.8, 0.02)) for seed in range(1, 7)}
+    other = {seed: score + float(random.normal(0.01, 0.01)) for seed, score in one.items()}
+    found = learning_rate_study.difference({**one, 9: 0.5}, other, 0.2)
+    expected = stats.ttest_rel(list(one.values()), list(other.values()))
+    low, high = expected.confidence_interval(0.95)
+    assert found.seeds == [1, 2, 3, 4, 5, 6]
+    assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx((low, high))
+    assert found.p == pytest.approx(expected.pvalue)
+    assert found.half_width_shared / found.half_width == pytest.approx(((1 / 6 + 0.2) / (1 / 6)) ** 0.5)
+
+
+def test_p_values_are_adjusted_for_their_number_by_the_rule_of_holm(learning_rate_study: ModuleType) -> None:
+    assert learning_rate_study.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert learning_rate_study.holm([0.6, 0.7]) == [1.0, 1.0]
+
+
+def test_the_next_learning_rate_lies_beyond_an_outermost_best_one_and_else_beside_it(
+    learning_rate_study: ModuleType,
+) -> None:
+    assert learning_rate_study.next_lr({1e-3: 0.7, 3.16e-3: 0.75, 1e-2: 0.8}) == 3.16e-2
+    assert learning_rate_study.next_lr({1e-3: 0.8, 3.16e-3: 0.75, 1e-2: 0.7}) == 3.16e-4
+    assert learning_rate_study.next_lr({1e-3: 0.7, 3.16e-3: 0.8, 1e-2: 0.75}) == 5.62e-3
+    assert learning_rate_study.next_lr({1e-3: 0.76, 3.16e-3: 0.8, 1e-2: 0.75}) == 1.78e-3
