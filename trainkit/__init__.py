@@ -50,6 +50,7 @@ from trainkit.contracts import (
     Scheduler,
     SummedLoss,
     TrainedModel,
+    Wait,
     component,
 )
 from trainkit.errors import (
@@ -169,6 +170,7 @@ __all__ = [
     "SummedLoss",
     "TrainedModel",
     "TrainkitError",
+    "Wait",
     "Workers",
     "argument_problems",
     "bytes_in_words",

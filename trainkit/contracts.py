@@ -104,6 +104,27 @@ class Progress(NamedTuple):
     what: str
 
 
+class Wait(NamedTuple):
+    """How long a part of a run watches a value that does not improve, before it acts (`Component.waits`).
+
+    Attributes:
+        action: What it then does, as a verb: "reduce the learning rate".
+        setting: The setting, a number, that makes it wait, for example "patience".
+        acts: Is called with the epochs, in order, that end with a value of which only the first was an improvement.
+            It returns the epoch at whose end the part acts; None: it would go on waiting.
+        metric: The value's full name; None: that of [monitor].
+        start: The first epoch whose value the part looks at. For a schedule, it is the group's phase that says so.
+        stop: The epoch from which on there is nothing left that it could act on; None: the run's end.
+    """
+
+    action: str
+    setting: str
+    acts: Callable[[Iterator[int]], int | None]
+    metric: MetricName | None = None
+    start: int = 0
+    stop: int | None = None
+
+
 Depth = Literal["headers", "all"]
 """How closely ``check --data`` looks: only at what files declare, within seconds, or at all that training will see."""
 
@@ -194,6 +215,13 @@ class Component(ABC):
 
     def timeline(self, epochs: int) -> Iterable[tuple[int, str]]:
         """Yield (epoch, what happens then) for the plan of a run."""
+        return ()
+
+    def waits(self, recipe: Recipe) -> Iterable[Wait]:
+        """Yield what it does once a value has not improved for long enough.
+
+        ``check`` and ``run`` warn if the run is too short for it.
+        """
         return ()
 
 
@@ -460,6 +488,10 @@ class Metric(Component):
         A ``*`` in a name stands for something that only the data knows, such as the class in "dice_*".
         """
         return None
+
+    def is_measured_after(self, epochs: int) -> bool:
+        """Return whether a validation after so many finished epochs measures it; that at the run's end always does."""
+        return True
 
     @abstractmethod
     def build(self, data: Any) -> LiveMetric:

@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache, partial
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import SkipTest
 
@@ -219,6 +220,25 @@ def has_a_sound_memory(scheduler: Scheduler) -> None:
         memory = saved
 
 
+def acts_when_it_says(scheduler: Scheduler) -> None:
+    """Check that, under a value that never improves, the rate first reacts after the epoch that ``waits`` states."""
+    recipe: Any = SimpleNamespace(monitor=Monitor(), groups={})
+    epochs = 200
+    waits = list(_changed(scheduler, warmup=0).waits(recipe))
+    stated = [epoch for wait in waits if (epoch := wait.acts(iter(range(epochs)))) is not None]
+    metrics = dict.fromkeys({recipe.monitor.metric, *(wait.metric for wait in waits if wait.metric)}, 1.0)
+    settings = _changed(scheduler, warmup=0, by="epoch")
+    memory: Mapping[str, Any] = {}
+    for epoch in range(epochs if waits else 0):
+        memory = observe_epoch(settings, epoch + 1, memory, metrics, recipe.monitor)
+        next_rate = [_point(settings, epoch + 1, epochs + 1, 3e-3, remembered) for remembered in (memory, {})]
+        if next_rate[0] != next_rate[1]:
+            assert stated, f"waits states no epoch within {epochs}, but the rate reacts after epoch {epoch}"
+            assert epoch == min(stated), f"waits states epoch {min(stated)}, but the rate reacts after epoch {epoch}"
+            return
+    assert not stated, f"waits states epoch {min(stated)}, but the rate does not react within {epochs} epochs"
+
+
 def builds_an_optimizer(optimizer: Optimizer) -> None:
     """Check that groups keep name, rate and overrides, and that a step changes only parameters with a gradient."""
     import torch
@@ -331,6 +351,7 @@ ON_SETTINGS: tuple[tuple[type[Component], Callable[[Any], None]], ...] = (
     (Optimizer, builds_an_optimizer),
     (Scheduler, is_a_sound_schedule),
     (Scheduler, has_a_sound_memory),
+    (Scheduler, acts_when_it_says),
     (Hook, builds_a_listener),
 )
 """Pairs of a kind and a check for settings of that kind and what they build."""

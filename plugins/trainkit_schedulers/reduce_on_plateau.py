@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import TYPE_CHECKING, Literal
 
 import attrs
 from attrs.validators import ge, gt, in_, lt, optional
 
-from trainkit import Memory, MetricName, Monitor, Point, Problem, Scheduler, component
+from trainkit import Memory, MetricName, Monitor, Point, Problem, Scheduler, Wait, component
 
 if TYPE_CHECKING:
     from trainkit import Recipe
@@ -54,6 +55,13 @@ class ReduceOnPlateau(Scheduler):
                 f'with threshold_mode = "rel" the threshold is a fraction, below 1; got {self.threshold}', "threshold"
             )
         yield from recipe.monitor.doubts(self.metric, self.mode)
+
+    def waits(self, recipe: Recipe) -> Iterable[Wait]:
+        """Yield that the rate is lowered after one bad epoch more than ``patience``."""
+        yield Wait("reduce the learning rate", "patience", self._first_reduction, self.metric)
+
+    def _first_reduction(self, epochs: Iterator[int]) -> int | None:
+        return next(islice(epochs, self.patience + 1, None), None)  # the first is the value to improve on
 
     def at(self, t: int, horizon: int, lr: float, memory: Memory) -> Point:
         """Return the learning rate after the reductions so far."""

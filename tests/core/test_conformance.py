@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 from unittest import SkipTest
@@ -22,6 +23,7 @@ from trainkit import (
     Optimizer,
     Point,
     Scheduler,
+    Wait,
     component,
     testing,
 )
@@ -139,7 +141,13 @@ class Broken(Scheduler):
                 return Point(lr, 1.5)
             case "forgets":
                 return Point(lr * len(memory.get("seen", ())))
+            case "too early":
+                return Point(lr / 2 if memory.get("count", 0) > 3 else lr)
         return Point(lr)
+
+    def waits(self, recipe: Any) -> Iterator[Wait]:
+        if self.rule in ("too early", "never"):
+            yield Wait("halve the rate", "rule", lambda epochs: next(islice(epochs, 2, None)))
 
     def observe(self, memory: Memory, metrics: Mapping[str, float], monitor: Monitor) -> Memory:
         match self.rule:
@@ -152,6 +160,8 @@ class Broken(Scheduler):
                 return {"best": math.nan}
             case "tuple":
                 return {"seen": (1, 2)}
+            case "too early":
+                return {"count": memory.get("count", 0) + 1}
         return memory
 
 
@@ -306,6 +316,12 @@ def test_the_suite_finds_a_class_that_is_no_proper_component(check, cls, said):
         (testing.has_a_sound_memory, Broken(rule="no json"), "not JSON"),
         (testing.has_a_sound_memory, Broken(rule="nan in memory"), "not JSON"),
         (testing.has_a_sound_memory, Broken(rule="tuple"), "is read back from JSON as"),
+        (
+            testing.acts_when_it_says,
+            Broken(rule="too early"),
+            "epoch 2, but the rate reacts after epoch 3",
+        ),
+        (testing.acts_when_it_says, Broken(rule="never"), "waits states epoch 2, but the rate does not react"),
         (testing.builds_an_optimizer, DeafToOverrides(), "loses a group's momentum = 0.25"),
         (testing.builds_an_optimizer, Nameless(), "loses the groups' names"),
         (testing.builds_a_listener, Listening(part=Misspelt), 'did you mean "epoch_end"'),

@@ -185,6 +185,18 @@ def test_a_monitored_value_that_never_comes_is_said_after_the_first_evaluation(
     assert said.count('monitor.metric = "val/loss", but no such value was computed; did you mean') == 1
 
 
+def test_a_plateau_too_long_for_the_run_is_said_once_the_steps_in_an_epoch_are_known(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    plateau = 'scheduler={ use = "reduce_on_plateau", patience = 2 }'
+    first = run(plateau, text=IN_STEPS)
+    said = [record.getMessage() for record in caplog.records]
+    assert sum("patience 2 needs 4 values of val/loss before the last epoch" in each for each in said) == 1
+    caplog.clear()
+    resume(first.run.state.folder, "run.steps=30")  # long enough
+    assert not any("needs 4 values" in record.getMessage() for record in caplog.records)
+
+
 def test_no_value_is_lost_between_json_and_the_state() -> None:
     recorder.ACTIONS["epoch_end"] = lambda state: state.metrics.update({"val/odd": float("nan")})
     state: State = run().run.state

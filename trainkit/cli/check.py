@@ -101,7 +101,7 @@ def _report(found: Resolved, depth: Depth | None) -> tuple[Styled, bool]:
         lines += [*seen.lines, joined([f"{found.source}: ", _label("error"), seen.failure])]
         if seen.num_errors == 1:
             return joined(lines, "\n"), False
-    doubts = seen.num_doubts
+    doubts = seen.num_doubts + sum(note.severity == "warning" for note in found.notes)
     if seen.num_errors:
         verdict = f"{_count(seen.num_errors, 'reason')} to refuse the data"
         verdict += f", {_count(doubts, 'doubt')}" if doubts else ""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING
 
-from trainkit.contracts import Context, component
+from trainkit.contracts import Context, Wait, component
 from trainkit.hooks.patience import Patience, PatienceHook
 
 if TYPE_CHECKING:
+    from trainkit.recipe.root import Recipe
     from trainkit.state import State
 
 
@@ -17,6 +20,11 @@ class EarlyStopping(PatienceHook):
 
     The patience counts from the start of the last parameter group at the earliest, so every group gets to train.
     """
+
+    def waits(self, recipe: Recipe) -> Iterable[Wait]:
+        """Yield that the run is stopped at the end of the patience."""
+        last = max((group.start_epoch or 0 for group in recipe.groups.values()), default=0)
+        yield Wait("stop the run early", "patience", partial(self.first_end, first_epoch=last), self.metric)
 
     def build(self, context: Context) -> object:
         """Make the live part."""

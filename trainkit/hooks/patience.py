@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import attrs
@@ -45,6 +45,16 @@ class PatienceHook(Hook):
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Yield a warning if ``mode`` may not fit the metric."""
         yield from recipe.monitor.doubts(self.metric, self.mode)
+
+    def first_end(self, epochs: Iterator[int], first_epoch: int) -> int | None:
+        """Return the epoch at whose end the patience has ended, if no value after the first one is an improvement.
+
+        Args:
+            epochs: The epochs with a value, in order.
+            first_epoch: The patience counts from this epoch at the earliest.
+        """
+        since = max(next(epochs, first_epoch), first_epoch - 1)
+        return next((epoch for epoch in epochs if epoch - since >= self.patience), None)
 
 
 @attrs.define

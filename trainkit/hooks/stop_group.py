@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
-from trainkit.contracts import Context, Phase, Problem, component
+from trainkit.contracts import Context, Phase, Problem, Wait, component
 from trainkit.errors import RecipeError, did_you_mean
 from trainkit.hooks.patience import Patience, PatienceHook
 
@@ -35,6 +36,14 @@ class StopGroup(PatienceHook):
         known = recipe.groups if any(each.parameters for each in recipe.groups.values()) else recipe.model.groups()
         if known is not None and self.group not in known:
             yield Problem(f'the model has no group "{self.group}"; {did_you_mean(self.group, known)}', "group")
+
+    def waits(self, recipe: Recipe) -> Iterable[Wait]:
+        """Yield that the group is stopped at the end of the patience."""
+        group = recipe.groups.get(self.group)
+        start = 0 if group is None or group.start_epoch is None else group.start_epoch
+        stop = None if group is None else group.stop_epoch
+        acts = partial(self.first_end, first_epoch=start)
+        yield Wait(f"stop the group {self.group}", "patience", acts, self.metric, start, stop)
 
     def build(self, context: Context) -> object:
         """Make the live part."""

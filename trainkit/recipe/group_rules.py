@@ -123,7 +123,7 @@ def _warm_ups(recipe: Recipe) -> Iterator[Finding]:
         return
     most = _most_epochs(recipe)
     for name, epochs in active_epochs(recipe, declared, most).items():
-        for table, holder, scheduler, (start, stop) in _schedules(recipe, name, epochs):
+        for table, holder, scheduler, (start, stop) in schedules(recipe, name, epochs):
             if start is None or start >= stop:
                 continue
             ticks = stop - start
@@ -138,7 +138,7 @@ def _warm_ups(recipe: Recipe) -> Iterator[Finding]:
                 yield Finding(message, (*holder, "scheduler", "warmup"))
 
 
-def _schedules(
+def schedules(
     recipe: Recipe, name: str, epochs: ActiveEpochs
 ) -> Iterator[tuple[Where, Where, Scheduler, ActiveEpochs]]:
     """Yield each phase of a group: its table, the table that holds its scheduler, the scheduler, the phase's epochs."""

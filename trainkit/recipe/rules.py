@@ -25,6 +25,7 @@ from trainkit.recipe.positions import Where
 from trainkit.recipe.problems import Finding
 from trainkit.recipe.root import Recipe, exclusive_pair
 from trainkit.recipe.tables import walk_settings
+from trainkit.recipe.waiting import never_acting
 
 
 def findings(recipe: Recipe, complete: bool) -> list[Finding]:
@@ -35,6 +36,7 @@ def findings(recipe: Recipe, complete: bool) -> list[Finding]:
         complete: Whether the whole recipe could be read.
     """
     rules: list[Rule] = [*group_rules(recipe), _levers, _rare_validation, _clashing_values, _metric_names]
+    rules.append(never_acting)
     components = [(where, each) for where, each, _ in walk_settings(recipe) if isinstance(each, Component)]
     rules += [_missing_modules(where, each) for where, each in components]
     found = list(_exclusive_settings(recipe))

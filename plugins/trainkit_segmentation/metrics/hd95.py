@@ -35,9 +35,13 @@ class HD95(SegmentationMetric):
 
     every_epochs: int = attrs.field(default=1, validator=ge(1))
 
+    def is_measured_after(self, epochs: int) -> bool:
+        """Return whether ``every_epochs`` is due."""
+        return epochs % self.every_epochs == 0
+
     def build(self, data: LiveSegmentation) -> LiveMetric:
         """Make the accumulator."""
         from trainkit_segmentation.metrics.surface_metric_live import LiveSurfaceMetric
         from trainkit_segmentation.metrics.surfaces import hausdorff_95
 
-        return LiveSurfaceMetric(self.name, hausdorff_95, data, self.every_epochs, "hd95_mm")
+        return LiveSurfaceMetric(self.name, hausdorff_95, data, self.is_measured_after, "hd95_mm")

@@ -36,6 +36,10 @@ class SurfaceDice(SegmentationMetric):
     tolerance_mm: float = attrs.field(default=1.0, validator=ge(0.0))
     every_epochs: int = attrs.field(default=1, validator=ge(1))
 
+    def is_measured_after(self, epochs: int) -> bool:
+        """Return whether ``every_epochs`` is due."""
+        return epochs % self.every_epochs == 0
+
     def build(self, data: LiveSegmentation) -> LiveMetric:
         """Make the accumulator."""
         from functools import partial
@@ -44,4 +48,4 @@ class SurfaceDice(SegmentationMetric):
         from trainkit_segmentation.metrics.surfaces import surface_agreement
 
         measure = partial(surface_agreement, tolerance_mm=self.tolerance_mm)
-        return LiveSurfaceMetric(self.name, measure, data, self.every_epochs, self.name)
+        return LiveSurfaceMetric(self.name, measure, data, self.is_measured_after, self.name)

@@ -18,7 +18,7 @@ class LiveSurfaceMetric:
         name: Name of its mean over classes.
         measure: (found, true, spacing in mm, ignored_XYZ=…) -> value, for the masks (X, Y, Z) of one class.
         data: The data that the cases come from.
-        every_epochs: It is measured after every so many epochs, and after the last.
+        is_due_after: Whether it is measured after so many epochs; after the last it is.
         column: Name of its column in the table of cases.
     """
 
@@ -27,12 +27,12 @@ class LiveSurfaceMetric:
         name: str,
         measure: Callable[..., float],
         data: LiveSegmentation,
-        every_epochs: int,
+        is_due_after: Callable[[int], bool],
         column: str,
     ) -> None:
         self._measure = measure
         self._data = data
-        self._every_epochs = every_epochs
+        self._is_due_after = is_due_after
         self._due = True
         self._column = column
         self._scores = CaseScores(name, data.classes)
@@ -40,7 +40,7 @@ class LiveSurfaceMetric:
     def on_validation_start(self, state: State) -> None:
         """Decide whether this validation is measured."""
         epochs = state.epoch + 1
-        self._due = epochs % self._every_epochs == 0 or epochs == state.epochs
+        self._due = self._is_due_after(epochs) or epochs == state.epochs
 
     def update(self, outputs: Outputs, batch: Batch) -> None:
         """Take in a case."""

@@ -1,4 +1,4 @@
-"""Warns if a value that the recipe watches is not computed, or is not a number."""
+"""Warns if a value that the recipe watches is not computed, is not a number, or comes too rarely to act on."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from trainkit.errors import did_you_mean
 from trainkit.events import Live
 from trainkit.recipe.origin import dotted
 from trainkit.recipe.rules import named_values
+from trainkit.recipe.waiting import never_acting
 
 if TYPE_CHECKING:
     from trainkit.recipe.root import Recipe
@@ -29,9 +30,24 @@ class WatchedValues(Live):
     """
 
     def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
+        self._resumed = False
         self._wanted = {dotted(where): name for where, name in named_values(recipe)}
         self._evaluated_splits = recipe.evaluated_splits()
         self._finite = True
+
+    def on_resume(self, state: State) -> None:
+        """Remember that the recipe may be another one than the one that was checked when the run began."""
+        self._resumed = True
+
+    def on_run_start(self, state: State) -> None:
+        """Warn of parts that can never act, if that was not known before the steps per epoch were."""
+        known = () if self._resumed else {finding.where for finding in never_acting(self._recipe)}
+        for finding in never_acting(self._recipe, state.steps_per_epoch):
+            if finding.severity == "warning" and finding.where not in known:
+                _LOGGER.warning(
+                    "%s: %s", dotted(finding.where), ". ".join(filter(None, (finding.message, finding.hint)))
+                )
 
     def on_checkpoint(self, state: State) -> None:
         """Look at the values after an evaluation, and at the end of an epoch."""
