@@ -56,7 +56,13 @@ class PartError(TrainkitError):
 
 
 class NonFiniteError(TrainkitError):
-    """A loss, a gradient or a parameter is NaN or infinite."""
+    """A loss, a gradient or a parameter is NaN or infinite.
+
+    Attributes:
+        epoch_step: The step of the epoch, counted from 0, whose value it is; None: of no step, or not known.
+    """
+
+    epoch_step: int | None = None
 
 
 def exit_in_words(error: SystemExit) -> str:

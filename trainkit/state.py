@@ -87,7 +87,9 @@ class EpochMean:
             self.sum += float(values.sum())
             if self.must_be_finite and not math.isfinite(self.sum):
                 first = int((~torch.isfinite(values)).nonzero()[0])
-                raise NonFiniteError(f"{float(values[first])} at step {self.count + first} of the epoch")
+                error = NonFiniteError(f"{float(values[first])} at step {self.count + first} of the epoch")
+                error.epoch_step = self.count + first
+                raise error
             self.count += len(self.values)
             self.values.clear()
 

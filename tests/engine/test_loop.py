@@ -110,6 +110,16 @@ def test_a_loss_that_becomes_nan_is_named_with_epoch_group_and_last_good_checkpo
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["epoch-0001.safetensors"]
 
 
+def test_a_loss_that_is_nan_in_the_first_step_is_not_blamed_on_the_learning_rate() -> None:
+    def poison(state: State) -> None:
+        next(iter(state.model.parameters())).data.fill_(math.nan)
+
+    recorder.ACTIONS["run_start"] = poison
+    with pytest.raises(NonFiniteError, match="first step, before any learning rate acted") as caught:
+        run()
+    assert "smaller learning rate" not in str(caught.value)
+
+
 def full(state: State) -> None:
     raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nA hint of torch's.")
 

@@ -296,6 +296,11 @@ def _explain(run: Run, error: NonFiniteError) -> str:
             f"resume from it with a smaller learning rate, for example: trainkit resume {saver.newest}"
             f"{run.resolved.resume_options} --set groups.{(broken or list(state.groups))[0]}.lr=…"
         )
+    elif (state.epoch, error.epoch_step) == (0, 0):
+        next_step = (
+            "it was so in the first step, before any learning rate acted: look for values in the data that are not "
+            "finite or extremely large (trainkit check --data), and for what the loss or the model does with zeros"
+        )
     else:
         next_step = "no checkpoint was written yet; start again with a smaller learning rate"
     return (
