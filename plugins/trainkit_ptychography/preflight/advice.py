@@ -7,16 +7,20 @@ from typing import NamedTuple
 
 import attrs
 import numpy as np
+from numpy.typing import NDArray
 
 from trainkit import Data, Problem
-from trainkit_ptychography.preflight.geometry import BOTH_AXES, Geometry
+from trainkit_ptychography.physics.trial import Trial
+from trainkit_ptychography.preflight.geometry import BOTH_AXES, ORIENTATIONS, Geometry
 from trainkit_ptychography.preflight.sample import Sample
 from trainkit_ptychography.preflight.search import Change, Found, defocus_step_angstrom, sureness, unit_factors
+from trainkit_ptychography.preflight.walks import Walk
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.scans.files.kind import FileDiffraction
 
 _SEEN = 4.5  # standard errors by which a specimen must show, before anything is said; noise reached 3
 _SURE = 4.5
+_VARIED = 1.5  # times what noise alone does; noise reached 1.05, and weak specimens that are still judged 1.5
 _LARGEST_SHARE = {  # of the gain with a change that is left without it, for the change to matter
     "orientation": 0.8,
     "rotation_deg": 0.9,
@@ -56,12 +60,22 @@ def advise(found: Found, sample: Sample, data: Data, probe_is_trained: bool) -> 
         data: The settings that tell the geometry.
         probe_is_trained: Whether the run will make up for a probe that is slightly wrong.
     """
-    doubts = tuple(_doubts(found, sample, data, probe_is_trained))
+    fits_nothing = _fits_nothing(found, sample)
+    doubts = tuple(_doubts(found, sample, data, probe_is_trained, fits_nothing))
     num = len(sample.points_N)
-    if found.seen < _SEEN:
-        line = f"not judged: {num} patterns hardly differ from those of an empty object"
-    elif doubts:
+    if fits_nothing and not doubts and (times := sample.variation()) > _VARIED:
+        doubts = (
+            _doubt(
+                f"{num} patterns differ from each other ({times:.2g} times as much as by noise alone), but no geometry "
+                f"that was tried explains how (misfit of held-out patterns {found.best.misfit:.3g}, "
+                f"{found.best.empty:.3g} for an empty object): check the order of the scan points (positions, raster, "
+                "pattern_axes), their step, and the probe"
+            ),
+        )
+    if doubts:
         line = f"not as told, by a trial with {num} patterns"
+    elif fits_nothing:
+        line = f"not judged: {num} patterns hardly differ from those of an empty object"
     else:
         line = (
             f"as told, by a trial with {num} patterns: misfit {found.told.misfit:.3g} of those that were held out, "
@@ -70,9 +84,44 @@ def advise(found: Found, sample: Sample, data: Data, probe_is_trained: bool) -> 
     return Advice(doubts, f"geometry     {line}")
 
 
-def _doubts(found: Found, sample: Sample, data: Data, probe_is_trained: bool) -> Iterator[Problem]:
+def advise_to_walk(walk: Walk, found: Found, told: Trial, sample: Sample, data: FileDiffraction) -> Advice:
+    """Say that the points of a raster follow one another otherwise than is told.
+
+    Args:
+        walk: How they follow one another.
+        found: The outcome of a search with it.
+        told: A trial of what is told.
+        sample: What geometries were tried out on with it.
+        data: The settings that tell the raster.
+    """
+    lines = [walk.line(data)]
+    chosen = _Pair.choose(found, sample)
+    turned = any(
+        each.name in ("orientation", "rotation_deg") and _matters(each, found, sample, True) for each in found.changes
+    )
+    lies_otherwise = turned or chosen.both_reversed
+    lines += orientation_lines(chosen.geometry if lies_otherwise else Geometry(), data, walk)
+    if lies_otherwise and chosen.reversed_defocus:
+        defocus = (sample.told_defocus() or 0.0) + found.geometry.defocus_change_angstrom
+        lines.append(f"{_place(sample, 'defocus_angstrom')} defocus_angstrom = {_round(-defocus, sample):g}")
+    doubt = _doubt(
+        f"the patterns fit clearly better if {walk.words} (misfit of held-out patterns {told.misfit:.3g} as told, "
+        f"{found.best.misfit:.3g} so, {found.best.empty:.3g} for an empty object): {', '.join(lines)}; then check again"
+    )
+    return Advice((doubt,), f"geometry     not as told, by a trial with {len(sample.points_N)} patterns")
+
+
+def _fits_nothing(found: Found, sample: Sample) -> bool:
+    """Return whether the best fit is hardly better than vacuum, or than with the patterns in a random order.
+
+    Vacuum alone is no measure if the probe is not quite right: an object makes up for some of that in any order.
+    """
+    return found.seen < _SEEN or sureness(sample.in_disorder().try_out(found.geometry), found.best) < _SURE
+
+
+def _doubts(found: Found, sample: Sample, data: Data, probe_is_trained: bool, fits_nothing: bool) -> Iterator[Problem]:
     changes = {each.name: each for each in found.changes if _matters(each, found, sample, probe_is_trained)}
-    if found.seen < _SEEN and not changes.keys() & {"detector_factor", "semiangle_factor"}:
+    if fits_nothing and not changes.keys() & {"detector_factor", "semiangle_factor"}:
         return
     if not changes:
         yield from _of_all_together(found, sample, data)
@@ -110,7 +159,7 @@ def _of_all_together(found: Found, sample: Sample, data: Data) -> Iterator[Probl
     share = found.told.gain / found.best.gain if found.best.gain > 0 else 1.0
     if len(found.changes) < 2 or share > _LARGEST_SHARE_OF_ALL or sureness(found.told, found.best) < _SURE:
         return
-    lines = list(_orientation_lines(found.geometry, data))
+    lines = list(orientation_lines(found.geometry, data))
     told, change = sample.told_defocus(), found.geometry.defocus_change_angstrom
     if told is not None and change:
         lines.append(f"{_place(sample, 'defocus_angstrom')} defocus_angstrom = {_round(told + change, sample):g}")
@@ -176,7 +225,7 @@ def _of_orientation(
 ) -> Iterator[Problem]:
     defocus = (sample.told_defocus() or 0.0) + found.geometry.defocus_change_angstrom
     told = sample.told_defocus()
-    lines = list(_orientation_lines(chosen.geometry, data))
+    lines = list(orientation_lines(chosen.geometry, data))
     wrong = ["how the scan lies against the detector"] if lines else []
     changed_defocus = any(each.name == "defocus_change_angstrom" and each.share < 0.85 for each in found.changes)
     if chosen.reversed_defocus or (changed_defocus and told is not None):
@@ -245,14 +294,13 @@ def _detector_lines(factor: float, data: Data) -> Iterator[str]:
             yield f"[data] {name} = {told * factor**power:.4g}"
 
 
-def _orientation_lines(geometry: Geometry, data: Data) -> Iterator[str]:
-    """Yield settings that give this orientation; empty if it is the one that is told."""
-    if not geometry.swapped and not geometry.flips and not geometry.rotation_deg:
-        return
+def orientation_lines(geometry: Geometry, data: Data, walk: Walk | None = None) -> Iterator[str]:
+    """Yield settings that give this orientation, of a raster that is walked otherwise; empty if they are as told."""
     told = (False, frozenset[str](), 0.0)
     if isinstance(data, FileDiffraction):
         told = (data.positions_order == "column_row", frozenset(data.positions_flip), data.positions_rotation_deg)
-    ways = [_snapped(each, told[2]) for each in _quarter_turns(*combined(told, geometry))]
+    before = told if walk is None else _orientation_of(walk.axes_22)
+    ways = [_snapped(each, told[2]) for each in _quarter_turns(*combined(before, geometry))]
     swapped, flips, angle = min(
         ways, key=lambda way: (sum(a != b for a, b in zip(way, told, strict=True)), abs(way[2]))
     )
@@ -292,6 +340,16 @@ def combined(told: tuple[bool, frozenset[str], float], geometry: Geometry) -> tu
     swapped = bool(whole_22[0, 0] == 0)
     flips = frozenset(name for name, row in zip(BOTH_AXES, whole_22, strict=True) if row.sum() < 0)
     return swapped, flips, float(angle)
+
+
+def _orientation_of(axes_22: NDArray[np.float64]) -> tuple[bool, frozenset[str], float]:
+    """Return the settings of positions that lay the two axes of a raster, rows first, along these columns."""
+    ways = []
+    for swapped, flips in ORIENTATIONS:
+        turn_22 = axes_22 @ _axes(swapped, flips).T
+        if np.linalg.det(turn_22) > 0:
+            ways.append((swapped, frozenset(flips), float(np.degrees(np.arctan2(turn_22[0, 1], turn_22[0, 0])))))
+    return min(ways, key=lambda way: abs(way[2]))
 
 
 def _axes(swapped: bool, flips: frozenset[str] | tuple[str, ...]) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:

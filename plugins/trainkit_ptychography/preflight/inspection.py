@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+import attrs
+
 from trainkit import Problem, Progress
-from trainkit_ptychography.preflight.advice import advise
-from trainkit_ptychography.preflight.sample import sample
-from trainkit_ptychography.preflight.search import Search
+from trainkit_ptychography.preflight.advice import Advice, advise, advise_to_walk
+from trainkit_ptychography.preflight.geometry import ORIENTATIONS, Geometry
+from trainkit_ptychography.preflight.sample import middle_points, sample
+from trainkit_ptychography.preflight.search import Search, clearly_better, visibility
+from trainkit_ptychography.preflight.walks import other_walks
+from trainkit_ptychography.scans.files.kind import FileDiffraction
 from trainkit_ptychography.scans.patterns import PreparedPatterns
 from trainkit_ptychography.scans.pixels import doubts_of_pixels, look_at_pixels
 from trainkit_ptychography.scans.scan import Recording
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
 
 _PATTERNS = 256
 _FEWEST = 25
+_CLEAR = 12.0  # standard errors by which what is told is better than vacuum: then orientations are not tried out, too
 
 
 def _pixel_doubts(recording: Recording) -> Iterator[str]:
@@ -38,16 +44,45 @@ def inspect_geometry(data: DiffractionData, probe: Probe, recipe: Recipe) -> Ite
         recipe: The whole recipe.
     """
     recording = data.read()
-    if len(recording.intensities_NYX) < _FEWEST:
-        yield f"geometry     not compared with the patterns: fewer than {_FEWEST} tell too little"
-        return
-    if any(_pixel_doubts(recording)):
+    if len(recording.intensities_NYX) >= _FEWEST and any(_pixel_doubts(recording)):
         yield "geometry     not compared with the patterns: some of their pixels did not measure"
         return
-    part = sample(recording, probe, recipe.run.seed, _PATTERNS)
+    points_N = middle_points(recording, _PATTERNS)
+    if len(points_N) < _FEWEST:
+        yield f"geometry     not compared with the patterns: fewer than {_FEWEST} tell too little"
+        return
+    part = sample(recording, points_N, probe, recipe.run.seed)
+    search = Search(part)
+    if isinstance(data, FileDiffraction) and (advice := _advice_to_walk(recording, data, search)):
+        yield advice.line
+        yield from advice.doubts
+        return
     group = recipe.groups.get("probe")
     trained = group is not None and group.start_epoch is not None
-    found = Search(part)()
-    advice = advise(found, part, data, trained)
+    advice = advise(search(), part, data, trained)
     yield advice.line
     yield from advice.doubts
+
+
+def _advice_to_walk(recording: Recording, data: FileDiffraction, told: Search) -> Advice | None:
+    """Return advice if the patterns fit clearly better with the points of a raster in another order; None: they do not.
+
+    This is tried out before anything else, because in a wrong order no geometry fits.
+    """
+    as_told = told.trial(Geometry())
+    geometries = [Geometry()]
+    if visibility(as_told) < _CLEAR:
+        geometries = [Geometry(swapped=swapped, flips=flips) for swapped, flips in ORIENTATIONS]
+    best_told = max((told.trial(each) for each in geometries), key=lambda each: each.gain)
+    best = None
+    for walk in other_walks(recording):
+        walked = recording._replace(scan=attrs.evolve(recording.scan, positions_N2=walk.positions_N2))
+        points_N = middle_points(walked, _PATTERNS)
+        search = Search(sample(walked, points_N, told.sample.told, told.sample.seed))
+        trial = max((search.trial(each) for each in geometries), key=lambda each: each.gain)
+        if best is None or trial.gain > best[2].gain:
+            best = walk, search, trial
+    if best is None or not clearly_better(best_told, best[2]):
+        return None
+    walk, search, _ = best
+    return advise_to_walk(walk, search(), as_told, search.sample, data)

@@ -17,9 +17,11 @@ from torch import Tensor
 from trainkit import Context
 from trainkit_ptychography.physics.trial import Trial, try_out
 from trainkit_ptychography.preflight.geometry import Geometry
+from trainkit_ptychography.preflight.variation import variation
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.probes.kind import Probe
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
+from trainkit_ptychography.scans.light import light, unusual
 from trainkit_ptychography.scans.prepare_live import prepared_probe
 from trainkit_ptychography.scans.sampling import beam_offset, mirrored_where_hidden
 from trainkit_ptychography.scans.scan import Checked, Recording, Scan, checked
@@ -31,6 +33,8 @@ _MOST_MODES = 4
 _PIXELS = 2**20  # of all patterns together, so that a trial takes about a tenth of a second
 _LEAST_PATTERNS = 100
 _MOST_BYTES = 2**28  # of patterns on the whole detector
+_ENOUGH = 0.5  # of the patterns that are asked for
+_SEED = 0xD15
 
 
 @attrs.frozen(eq=False)
@@ -70,6 +74,16 @@ class Sample:
         told = self.told.semiangle_mrad if isinstance(self.told, Aperture) else None
         return self.scan.semiangle_mrad if told is None else told
 
+    def variation(self) -> float:
+        """Return how much the patterns differ from each other, as a multiple of what noise alone does."""
+        return variation(self.amplitudes_NVU, self.mask_NVU)
+
+    def in_disorder(self) -> Sample:
+        """Return the same patterns, each at the place of another."""
+        order_N = np.random.default_rng(_SEED).permutation(len(self.points_N))
+        scan = attrs.evolve(self.scan, positions_N2=self.scan.positions_N2[order_N])
+        return attrs.evolve(self, part=self.part._replace(scan=scan))
+
     def try_out(self, geometry: Geometry) -> Trial:
         """Reconstruct an object as if a geometry were the right one."""
         shape_YX = (self.part.intensities_NYX.shape[1], self.part.intensities_NYX.shape[2])
@@ -92,22 +106,52 @@ class Sample:
         return probe.build(_live(self.part._replace(scan=scan), self.seed))
 
 
-def sample(recording: Recording, probe: Probe, seed: int, num: int) -> Sample:
-    """Take the patterns nearest to the middle of a scan, which overlap as much as any.
+def middle_points(recording: Recording, num: int) -> NDArray[np.int64]:
+    """Return the scan points nearest to the middle, which overlap as much as any, in order.
+
+    Patterns that are unusually dark or bright are not among them. Those further out are read only if many are.
 
     Args:
         recording: The whole scan.
+        num: Number of points, at most.
+    """
+    patterns, scan = recording
+    num = min(num, max(1, _MOST_BYTES // (4 * patterns.shape[1] * patterns.shape[2])))
+    order = np.argsort(_away(scan), kind="stable")
+    light_N, usual_N = np.empty(0), np.empty(0, bool)
+    for start in range(0, len(order), num):
+        patterns_BYX = patterns[order[start : start + num]]
+        totals_B: NDArray[np.float64] = np.asarray(np.nansum(patterns_BYX, axis=(1, 2), dtype=np.float64))
+        measured_YX = np.maximum((~np.isnan(patterns_BYX)).sum(axis=0), 1)
+        mean_YX: NDArray[np.float64] = np.asarray(np.nansum(patterns_BYX, axis=0, dtype=np.float64)) / measured_YX
+        if scan.frame_masks and mean_YX.any():
+            totals_B = light([patterns_BYX], totals_B, mean_YX)
+        light_N = np.append(light_N, totals_B)
+        usual_N = ~unusual(light_N).in_any_way()
+        if usual_N.sum() >= _ENOUGH * num:
+            break
+    return np.sort(order[: len(usual_N)][usual_N][:num])
+
+
+def _away(scan: Scan) -> NDArray[np.float64]:
+    """Return how far each point is from the middle."""
+    away_N: NDArray[np.float64] = np.hypot(*(scan.positions_N2 - np.median(scan.positions_N2, axis=0)).T)
+    return away_N
+
+
+def sample(recording: Recording, points_N: NDArray[np.int64], probe: Probe, seed: int) -> Sample:
+    """Take some patterns of a scan, or those of them that are nearest to its middle.
+
+    Args:
+        recording: The whole scan.
+        points_N: Which of its points, in order.
         probe: The probe's settings.
         seed: The run's seed.
-        num: Number of patterns, at most.
 
     Raises:
         DataError: The patterns or the positions cannot be those of a scan.
     """
-    patterns, scan = recording
-    num = min(num, max(1, _MOST_BYTES // (4 * patterns.shape[1] * patterns.shape[2])))
-    away_N = np.hypot(*(scan.positions_N2 - np.median(scan.positions_N2, axis=0)).T)
-    points_N = np.sort(np.argsort(away_N, kind="stable")[:num])
+    away_N = _away(recording.scan)
     part = _some(recording, points_N)
     shape_YX = part.intensities_NYX.shape[1:]
     beam_2 = [

@@ -24,6 +24,7 @@ from trainkit_ptychography.scans.sampling import (
 )
 
 _SURE = 6.0  # standard errors
+_SURE_OF_OTHERS = 4.0  # the same, between different patterns
 _DECISIVE = 0.6  # of the best gain: nothing else is near
 _WIDE_STEPS, _NEAR_STEPS = (0.8, 1.25), (0.9, 1.1)
 _COARSE_ROTATION, _FINE_ROTATIONS = 22.5, (11.25, 5.0, 2.5)
@@ -77,6 +78,13 @@ def visibility(trial: Trial) -> float:
     return _standard_errors(trial.empty_T - trial.misfit_T)
 
 
+def clearly_better(told: Trial, other: Trial) -> bool:
+    """Return whether a trial with other patterns explains much more than this one, beyond doubt."""
+    errors = [(each.empty_T - each.misfit_T).std() / np.sqrt(len(each.misfit_T)) for each in (told, other)]
+    sure = other.gain - told.gain > _SURE_OF_OTHERS * float(np.hypot(*errors))
+    return sure and visibility(other) > _SURE and told.gain < _DECISIVE * other.gain
+
+
 def _standard_errors(difference_T: np.ndarray[tuple[int], np.dtype[np.float64]]) -> float:
     spread = float(difference_T.std()) / np.sqrt(len(difference_T))
     return float(difference_T.mean()) / spread if spread > 0 else 0.0
@@ -118,13 +126,13 @@ class Search:
     """
 
     def __init__(self, sample: Sample, tried: Callable[[int], None] = lambda number: None) -> None:
-        self._sample, self._tried = sample, tried
+        self.sample, self._tried = sample, tried
         self._known: dict[Geometry, Trial] = {}
 
     def trial(self, geometry: Geometry) -> Trial:
         """Try out a geometry, or return what was found before."""
         if geometry not in self._known:
-            self._known[geometry] = self._sample.try_out(geometry)
+            self._known[geometry] = self.sample.try_out(geometry)
             self._tried(len(self._known))
         return self._known[geometry]
 
@@ -151,12 +159,12 @@ class Search:
 
     def _disc(self, best: Geometry) -> Geometry:
         """Make the aperture as large as the bright disc, by the size of a detector pixel or by the angle."""
-        semiangle, scan = self._sample.told_semiangle(), self._sample.scan
-        if semiangle is None or self._sample.told_defocus() is None:
+        semiangle, scan = self.sample.told_semiangle(), self.sample.scan
+        if semiangle is None or self.sample.told_defocus() is None:
             return best
         if scan.wavelength_angstrom is None or scan.pixel_size_angstrom is None:
             return best
-        mean_YX = mirrored_where_hidden(self._sample.part.survey.mean_YX, scan.mask_YX)
+        mean_YX = mirrored_where_hidden(self.sample.part.survey.mean_YX, scan.mask_YX)
         told = disc_radius(mean_YX.shape, scan.pixel_size_angstrom, scan.wavelength_angstrom, semiangle)
         measured = bright_radius(mean_YX) / told
         if abs(measured - 1) <= _NOT_THE_DISC:
@@ -175,7 +183,7 @@ class Search:
 
     def _other_unit(self, best: Geometry) -> Geometry:
         """Take positions to be in another unit, if all else that was found explains little of what that explains."""
-        others = [Geometry(step_factor=each) for each in unit_factors(self._sample).values()]
+        others = [Geometry(step_factor=each) for each in unit_factors(self.sample).values()]
         found = self._better(best, *others)
         return self._searched(found) if self.trial(best).gain < _DECISIVE * self.trial(found).gain else best
 
@@ -190,7 +198,7 @@ class Search:
         )
         if decisive:
             return found
-        step = defocus_step_angstrom(self._sample)
+        step = defocus_step_angstrom(self.sample)
         if step is not None:  # a defocus that is far off hides the orientation
             found = self._better(
                 found, *(each for one in turned for away in (step, 2 * step) for each in self._defocused(one, away))
@@ -213,7 +221,7 @@ class Search:
         return tuple(attrs.evolve(geometry, rotation_deg=here + side * angle) for side in (-1, 1))
 
     def _defocus(self, best: Geometry) -> Geometry:
-        step, told = defocus_step_angstrom(self._sample), self._sample.told_defocus()
+        step, told = defocus_step_angstrom(self.sample), self.sample.told_defocus()
         if step is None or told is None:
             return best
         if self._stands(best, *self._defocused(best, step)):
@@ -232,8 +240,8 @@ class Search:
 
         Beyond that, its phase is sampled too coarsely, so that it looks like a probe of less defocus.
         """
-        told, here = self._sample.told_defocus(), geometry.defocus_change_angstrom
-        largest = largest_defocus_angstrom(self._sample)
+        told, here = self.sample.told_defocus(), geometry.defocus_change_angstrom
+        largest = largest_defocus_angstrom(self.sample)
         assert told is not None
         changed = (here + side * change for side in (-1, 1))
         return tuple(
@@ -245,7 +253,7 @@ class Search:
         return all(sureness(self.trial(each), self.trial(best)) > _SURE for each in others)
 
     def _steps(self, best: Geometry) -> Geometry:
-        if self._sample.told_defocus() is None:
+        if self.sample.told_defocus() is None:
             return best  # a rough guess of a probe fits better at any other distance of the points
         wide, near = (
             tuple(attrs.evolve(best, step_factor=each) for each in some) for some in (_WIDE_STEPS, _NEAR_STEPS)

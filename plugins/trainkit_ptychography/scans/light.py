@@ -6,9 +6,13 @@ Shapes: N = patterns, B = those of a piece, Y, X = rows and columns of a pattern
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+BRIGHT = 5.0  # of the median total
+_DIM = 0.05
 
 
 def light(
@@ -28,3 +32,22 @@ def light(
     light_N = np.zeros(len(totals_N))
     np.divide(totals_N, share_N, out=light_N, where=share_N > 0)
     return light_N
+
+
+class Unusual(NamedTuple):
+    """Which patterns hold so little or so much light that they probably do not show the specimen."""
+
+    empty_N: NDArray[np.bool_]
+    dim_N: NDArray[np.bool_]
+    bright_N: NDArray[np.bool_]
+
+    def in_any_way(self) -> NDArray[np.bool_]:
+        """Return which are unusual in any way."""
+        return self.empty_N | self.dim_N | self.bright_N
+
+
+def unusual(light_N: NDArray[np.float64]) -> Unusual:
+    """Return which patterns are empty, or much darker or brighter than the median of those that are not empty."""
+    empty_N = light_N == 0
+    median = 0.0 if empty_N.all() else float(np.median(light_N[~empty_N]))
+    return Unusual(empty_N, (light_N < _DIM * median) & ~empty_N, light_N > BRIGHT * median)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from trainkit import DataError, bytes_in_words, free_host_memory, shape_in_words
 from trainkit_ptychography.physics.optics import aperture_probe
-from trainkit_ptychography.scans.light import light
+from trainkit_ptychography.scans.light import BRIGHT, light, unusual
 from trainkit_ptychography.scans.near_field import near_field
 from trainkit_ptychography.scans.paste import Lines
 from trainkit_ptychography.scans.patterns import SHARE_OF_MEMORY, PreparedPatterns, pieces
@@ -35,7 +35,6 @@ from trainkit_ptychography.scans.scan import Checked
 _LEAST_OVERLAP = 0.5  # of the diameter; simulated scans with 56 % reconstruct well
 _LEAST_MAGNIFICATION = 1.0  # pixels/Å; with 1 to 3, success depends on the areal oversampling
 _LONGEST_ELECTRON_WAVE = 0.12  # Å, 10 keV
-_DIM, _BRIGHT = 0.05, 5.0  # of the median total
 _COMPLEX_ARRAYS = 7  # of a batch and a mode that are alive at once in the backward pass
 
 
@@ -192,7 +191,7 @@ def _doubts_of_patterns(checked: Checked, lines: Lines) -> Iterator[str]:
     light_N = survey.totals_N
     if scan.frame_masks:
         light_N = light((each for _, each in pieces(patterns)), light_N, survey.mean_YX)
-    empty_N = light_N == 0
+    empty_N, dim_N, bright_N = unusual(light_N)
     if empty_N.any():
         first = scan.number(int(np.flatnonzero(empty_N)[0]))
         where = " where they count" if scan.frame_masks else ""
@@ -200,10 +199,9 @@ def _doubts_of_patterns(checked: Checked, lines: Lines) -> Iterator[str]:
             f"{int(empty_N.sum())} of {len(patterns)} patterns are all zero{where}, the first is pattern {first}: "
             f"leave them out, {lines.leave_out(below=0.1)}"
         )
-    median = float(np.median(light_N[~empty_N]))
     for those_N, what, limit in (
-        ((light_N < _DIM * median) & ~empty_N, "less than a twentieth of", {"below": 0.1}),
-        (light_N > _BRIGHT * median, f"more than {_BRIGHT:.0f} times", {"above": _BRIGHT}),
+        (dim_N, "less than a twentieth of", {"below": 0.1}),
+        (bright_N, f"more than {BRIGHT:.0f} times", {"above": BRIGHT}),
     ):
         if those_N.any():
             numbers = [scan.number(each) for each in np.flatnonzero(those_N)[:8].tolist()]
