@@ -65,7 +65,7 @@ SCHEDULES: Mapping[str, str] = {
 WITH_A_HORIZON = ("cosine", "one_cycle", "polynomial")  # for the others, a longer run needs no choice
 HALF_A_DECADE = math.sqrt(10)
 FIRST_LRS = (1e-3, 3.16e-3, 1e-2)
-PATIENCE, OTHER_PATIENCE = 2, 1
+PATIENCE, OTHER_PATIENCE = 1, 0  # of plateau, in epochs; with 2, it never acted before the end of a trial
 NOT_COMPLETE = 75
 LEVEL = 0.95
 
@@ -172,7 +172,7 @@ class Job(NamedTuple):
         stage: "tuning", "final", "half" or "extended".
         schedule: The schedule.
         lr: Learning rate; of one_cycle, the peak.
-        patience: Patience of plateau, in epochs.
+        patience: Patience of plateau, in epochs; None: it is another schedule.
         seed: Seed of the weights and batches.
         fold: Which cases are held out; 0: those for tuning.
         choice: How an extended run continues; else "".
@@ -181,7 +181,7 @@ class Job(NamedTuple):
     stage: str
     schedule: str
     lr: float
-    patience: int
+    patience: int | None
     seed: int
     fold: int
     choice: Choice | Literal[""] = ""
@@ -189,8 +189,9 @@ class Job(NamedTuple):
     @property
     def name(self) -> str:
         """The name of its run."""
-        tried = f"{self.lr:g}-{self.patience}" if self.stage == "tuning" else str(self.seed)
-        return "-".join(part for part in (self.stage, self.schedule, self.choice, tried) if part)
+        patience = "" if self.patience is None else f"patience{self.patience}"
+        tried = (f"{self.lr:g}", patience) if self.stage == "tuning" else (str(self.seed),)
+        return "-".join(part for part in (self.stage, self.schedule, self.choice, *tried) if part)
 
 
 # ---- the runs -------------------------------------------------------------------------------------------------------
@@ -302,7 +303,7 @@ class Runs:
     def _prepare(self) -> None:
         """Divide the cases, import everything, and fill the cache, so that no run has to."""
         began = time.process_time()
-        job = Job("set-up", "none", 1e-3, 0, 0, 0)
+        job = Job("set-up", "none", 1e-3, None, 0, 0)
         resolved = self.recipe(job)
         data: Any = resolved.recipe.data
         names = sorted(case.name for case in data.cases().cases)
@@ -365,7 +366,8 @@ def measured(folder: Path) -> dict[str, Any]:
 
 def tune(runs: Runs, schedule: str, trials: int) -> list[dict[str, Any]]:
     """Return the trials of a schedule, each chosen after those before it."""
-    done = [runs.do(Job("tuning", schedule, lr, PATIENCE, 0, 0)) for lr in FIRST_LRS]
+    patience = PATIENCE if schedule == "plateau" else None
+    done = [runs.do(Job("tuning", schedule, lr, patience, 0, 0)) for lr in FIRST_LRS]
     for number in range(len(FIRST_LRS), trials):
         best = Job(**best_trial(done)["job"])
         if schedule == "plateau" and number == len(FIRST_LRS):
@@ -540,7 +542,7 @@ class Results:
             row: dict[str, Any] = {
                 "schedule": schedule,
                 "lr": job["lr"],
-                "patience": job["patience"] if schedule == "plateau" else None,
+                "patience": job["patience"],
                 "trials": [[each["job"]["lr"], each["job"]["patience"], round(last_dice(each), 4)] for each in tried],
                 "failed": sum("failed" in each for each in self.records if _is(each, "final", schedule)),
                 "dice_last": self.scores("final", schedule),
