@@ -14,17 +14,19 @@ from PIL import Image
 from same import differences
 from torch import Tensor
 
-from trainkit import Batch, DataError, RecipeError, read_checkpoint
+from trainkit import Batch, DataError, Problem, RecipeError, read_checkpoint
 from trainkit.console import Console
 from trainkit.engine.resume import resume
 from trainkit.engine.start import ExitCode, RunOutcome, start
 from trainkit.recipe.resolve import resolve_text
 from trainkit_segmentation.data.kind import SegmentationData
+from trainkit_segmentation.data.synthetic import SyntheticSegmentation
 from trainkit_segmentation.hooks.overlays import Overlays
 from trainkit_segmentation.inference.sliding_window import SlidingWindow
 from trainkit_segmentation.losses.kind import SegmentationLoss
 from trainkit_segmentation.metrics.kind import SegmentationMetric
 from trainkit_segmentation.models.kind import SegmentationModel
+from trainkit_segmentation.preparing.cache import Cache
 
 RECIPE = """
 trainkit = 1
@@ -155,6 +157,27 @@ def test_windows_of_the_patch_size_cover_a_volume_of_any_size(size: tuple[int, .
     assert model.sizes == {(8, 8, 8)}
     SlidingWindow(window_size=(4, 8, 4)).build(data)(other := Everywhere(), {"image": image})
     assert other.sizes == {(4, 8, 4)}
+
+
+def test_windows_with_more_padding_than_patches_are_doubted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data: Any = SimpleNamespace(patch_size=(8, 8, 8))
+    windows = SlidingWindow(window_size=(12, 8, 8))
+    for size in ((12, 5, 5), (16, 5, 8)):  # smaller than windows only where patches are padded alike
+        windows.build(data)(Everywhere(), {"image": torch.randn(1, 1, *size)})
+    assert not caplog.messages
+    infer = windows.build(data)
+    for size in ((11, 8, 8), (10, 8, 8)):
+        infer(Everywhere(), {"image": torch.randn(1, 1, *size)})
+    (told,) = caplog.messages
+    assert "windows of 12 × 8 × 8 are larger than the volume of 11 × 8 × 8 voxels" in told
+
+    made_up = SyntheticSegmentation(num_cases=3, size=(11, 8, 8), patch_size=(8, 8, 8), cache=Cache(folder=tmp_path))
+    recipe: Any = SimpleNamespace(data=made_up)
+    (doubt,) = windows.inspect(recipe, "headers")
+    assert isinstance(doubt, Problem)
+    assert "and 2 others" in doubt.message
+    assert list(SlidingWindow(window_size=(10, 8, 8)).inspect(recipe, "headers")) == []
+    assert list(SlidingWindow().inspect(recipe, "headers")) == []
 
 
 @pytest.mark.slow
