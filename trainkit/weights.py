@@ -51,6 +51,18 @@ class Weights(NamedTuple):
     facts: Mapping[str, Any]
 
 
+class Loaded(NamedTuple):
+    """What was loaded into a model.
+
+    Attributes:
+        lines: Sentences that say what was loaded, and what was not.
+        anew: Names of the weights that are not, or not wholly, from the file.
+    """
+
+    lines: list[str]
+    anew: tuple[str, ...]
+
+
 Adapt = Callable[[Mapping[str, Tensor], Mapping[str, Any]], tuple[Mapping[str, Tensor], Sequence[str]]]
 """Fits weights to a model of other sizes, see `Model.adapt_weights`."""
 
@@ -61,7 +73,7 @@ def load_weights(
     settings: InitialWeights,
     group_of: Callable[[str], str],
     adapt: Adapt = lambda weights, facts: (weights, ()),
-) -> list[str]:
+) -> Loaded:
     """Load weights that were read from a file into a model.
 
     Args:
@@ -70,9 +82,6 @@ def load_weights(
         settings: Which weights are taken, and how they are called here.
         group_of: Returns the parameter group of a name.
         adapt: Fits weights to the sizes of this model.
-
-    Returns:
-        Sentences that say what was loaded, and what was not.
 
     Raises:
         DataError: The weights do not fit this model.
@@ -115,10 +124,12 @@ def load_weights(
     broken = [name for name, tensor in chosen.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
         raise DataError(f"{path}: the weights hold values that are not finite: {_some(broken)}")
-    model.load_state_dict({name: chosen.get(name, here[name]) for name in here})
     rest = [name for name in here if name not in chosen]
+    adapted = [name for name in chosen if chosen[name] is not there[name]]
+    partly = [name for name in adapted if (chosen[name] == here[name].to(chosen[name])).any()]
+    model.load_state_dict({name: chosen.get(name, here[name]) for name in here})
     summary = f"{len(chosen)} of {len(here)} weights were loaded from {path}"
-    return [f"{summary}; not loaded: {_some(rest)}" if rest else summary, *lines]
+    return Loaded([f"{summary}; not loaded: {_some(rest)}" if rest else summary, *lines], (*rest, *partly))
 
 
 def read_weights(path: Path) -> Weights:

@@ -56,6 +56,12 @@ def test_the_phases_of_a_group_are_shown_with_what_they_change(tmp_path: Path) -
     ]
 
 
+def test_a_group_that_is_meant_to_stay_frozen_is_shown_without_advice(tmp_path: Path) -> None:
+    lines = planned(tmp_path, GOOD + "[groups.head]\nstart_epoch = 0\n[groups.body]\nstop_epoch = 0\n")
+    assert lines[1].split() == ["0", "-", "0.001"]
+    assert lines[-1] == "frozen for the whole run: body"
+
+
 def test_a_run_in_steps_is_shown_in_epochs_of_so_many_steps_as_are_assumed(tmp_path: Path) -> None:
     in_steps = GOOD.replace("epochs = 10", "steps = 450")
     lines = planned(tmp_path, in_steps)

@@ -77,6 +77,15 @@ NNUNET = of_volumes(
     "validation.every_epochs=1",
     "pictures.every_epochs=1",
 )
+
+
+def fine_tuning(folder: Path) -> tuple[str, ...]:
+    sets = HIPPOCAMPUS(folder)
+    before = (*sets, "run.name=before", "run.epochs=1", "run.device=cpu")
+    start(resolve(shipped()["msd_hippocampus_unet"], before), Console(quiet=True))
+    return (*sets, "initial_weights.path=before", "groups.encoder.start_epoch=1")
+
+
 LIVER = of_volumes(segmentation_cases.msd, "data.workers=0")
 BRATS = of_volumes(segmentation_cases.brats, "data.workers=0")
 ORGANS = of_volumes(
@@ -89,6 +98,7 @@ ORGANS = of_volumes(
 MADE_UP: dict[str, Callable[[Path], tuple[str, ...]]] = {
     "brats_unet": BRATS,
     "brats_unet_static": BRATS,
+    "fine_tune": fine_tuning,
     "msd_hippocampus_unet": HIPPOCAMPUS,
     "msd_hippocampus_unet_static": HIPPOCAMPUS,
     "msd_liver_unet": LIVER,
@@ -153,7 +163,7 @@ def test_another_schedule_is_one_word(name: str, use: str) -> None:
     assert registry.name_of(type(recipe.scheduler)) == use
 
 
-@pytest.mark.parametrize("name", ["ptycho_mos2", "ptycho_mos2_hash", "ptycho_siemens", *unet_recipes()])
+@pytest.mark.parametrize("name", ["fine_tune", "ptycho_mos2", "ptycho_mos2_hash", "ptycho_siemens", *unet_recipes()])
 def test_a_recipe_without_its_data_says_what_to_set(name: str) -> None:
     from trainkit import RecipeError
 

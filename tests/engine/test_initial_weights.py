@@ -64,6 +64,18 @@ def test_a_run_is_named_and_its_best_checkpoint_is_taken_as_for_a_prediction() -
         assert printable(f"{len(weights)} of {len(weights)} weights were loaded from {best}") in log
 
 
+def test_a_group_that_is_frozen_with_weights_that_are_not_from_the_file_is_named() -> None:
+    run(text=FIRST)
+    last = ("groups.first.parameters=['0.*']", "groups.last.parameters='rest'")
+    late = ("run.name=second", *last, "groups.first.start_epoch=2")
+    _, log = begins_with(*late)
+    assert "does not train" not in log
+    _, log = begins_with(*late, "initial_weights.skip=['first']")
+    assert "group first does not train before epoch 2, and not all of its weights are from the file: 0.weight" in log
+    _, log = begins_with(*late, "initial_weights.skip=['last']")
+    assert "does not train" not in log
+
+
 def test_a_run_of_the_same_name_is_the_one_before_and_not_the_one_that_begins() -> None:
     first = run(text=FIRST).run.state.folder
     _, log = begins_with()

@@ -258,6 +258,14 @@ def test_a_group_that_stops_stands_still_from_then_on(tmp_path: Path) -> None:
     assert stopped == [(2, 1.0)]
 
 
+def test_a_group_whose_stop_epoch_is_zero_never_trains(tmp_path: Path) -> None:
+    trained = train(NETWORK + "\n[groups.encoder]\nstop_epoch = 0\n", tmp_path, "run.epochs=2")
+    for name, tensor in trained.run.state.model.state_dict().items():
+        assert torch.equal(tensor, trained.before[name]) == name.startswith("encoder."), name
+    assert [seen.rates["encoder"] for seen in trained.seen.epochs] == [0.0, 0.0]
+    assert not any(mode for modes in trained.seen.modes for name, mode in modes.items() if name.startswith("encoder"))
+
+
 IDLE = "\n[groups.encoder]\nstart_epoch = 3\n[groups.head]\nstop_epoch = 2\n"
 
 

@@ -322,12 +322,14 @@ def test_a_group_with_settings_but_no_start_stays_frozen_and_a_note_says_so() ->
     assert noted(GOOD + "[groups.head]\nlr = 1e-3\n") == [frozen]
     assert noted(GOOD + "[groups.head]\nlr = 1e-3\nstart_epoch = 0\n") == []
     assert noted(GOOD + "[groups.body]\nlr = 1e-3\n") == []
+    assert noted(GOOD + "[groups.head]\nstart_epoch = 0\n[groups.body]\nstop_epoch = 0\n") == []
 
 
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        ("[groups.body]\nstop_epoch = 0", "groups.body.stop_epoch: must come after the start: it starts at 0"),
+        ("[groups.body]\nstop_epoch = 0", "groups: no parameter group trains in epochs 0 to 9"),
+        ("[groups.body]\nstart_epoch = 4\nstop_epoch = 0", "must come after the start: its start_epoch is 4"),
         ("[groups.body]\nstart_epoch = 4\nstop_epoch = 4", "must come after the start: its start_epoch is 4"),
         ("[groups.body]\nstart_epoch = -1", "groups.body.start_epoch: must be at least 0, got -1"),
         ("[groups.body]\nstart_epoch = 1", "groups.body.start_epoch: no parameter group trains in epoch 0"),

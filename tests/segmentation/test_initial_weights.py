@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -53,7 +54,7 @@ def load(model: torch.nn.Module, path: Path, own: SegmentationFacts | None = Non
     def adapt(weights, saved):
         return NETWORK.adapt_weights(weights, model, saved, own or facts())
 
-    return load_weights(model, read_weights(path), InitialWeights(path=FileOrRun(path), **which), group_of, adapt)
+    return load_weights(model, read_weights(path), InitialWeights(path=FileOrRun(path), **which), group_of, adapt).lines
 
 
 def same(one: torch.nn.Module, other: torch.nn.Module) -> set[str]:
@@ -236,6 +237,33 @@ def test_new_channels_and_classes_begin_anew_and_unused_ones_are_named() -> None
     assert 'channel "FLAIR": begins anew' in lines
     assert 'class "vessel": begins anew' in lines
     assert "not used from the file: class tumour" in lines
+
+
+def test_images_that_were_prepared_otherwise_are_named() -> None:
+    before = attrs.evolve(facts(), preprocessing={"normalization": "foreground", "spacing_mm": None, "gone": 1})
+    now = attrs.evolve(facts(), preprocessing={"normalization": "zscore", "spacing_mm": None, "nan_as_zero": True})
+    state = built(1).state_dict()
+    assert NETWORK.adapt_weights(state, built(2), before.to_json(), now) == (
+        state,
+        ['the weights were trained with data.preprocessing.normalization = "foreground", and here it is "zscore"'],
+    )
+    assert NETWORK.adapt_weights(state, built(2), now.to_json(), now)[1] == []
+
+
+def test_weights_that_are_not_wholly_from_the_file_are_told_apart(tmp_path: Path) -> None:
+    before, now = facts(), facts("FLAIR T1", "tumour liver")
+    source, target = built(1, before), built(2, now)
+    save_file(source.state_dict(), path := tmp_path / "w.safetensors")
+
+    def adapt(weights, _):
+        return NETWORK.adapt_weights(weights, target, before.to_json(), now)
+
+    settings = InitialWeights(path=FileOrRun(path), skip=("*.2.1.*",))
+    anew = set(load_weights(target, read_weights(path), settings, group_of, adapt).anew)
+    assert {name for name in anew if ".2.1." not in name} == {
+        "network.model.0.conv.unit0.conv.weight",  # a channel of it is new; the classes only have another order
+        "network.model.0.residual.weight",
+    }
 
 
 def test_a_name_that_is_there_exactly_is_not_taken_for_one_in_other_letters() -> None:

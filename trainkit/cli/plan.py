@@ -95,7 +95,9 @@ def table(recipe: Recipe, plans: Mapping[str, GroupPlan], length: RunLength, ste
     if any(phase.scheduler.by == "step" for plan in plans.values() for phase in plan.phases):
         yield f"schedules by step are shown at the start of each epoch, for {steps_per_epoch} steps an epoch"
     if frozen := [name for name, plan in plans.items() if plan.epochs.start is None]:
-        yield f"frozen for the whole run: {', '.join(frozen)} (set groups.<name>.start_epoch to train one of them)"
+        meant = all(name in recipe.groups and recipe.groups[name].stop_epoch == 0 for name in frozen)
+        hint = "" if meant else " (set groups.<name>.start_epoch to train one of them)"
+        yield f"frozen for the whole run: {', '.join(frozen)}{hint}"
 
 
 def _rate(name: str, plan: GroupPlan, epoch: int, steps_per_epoch: int) -> str:

@@ -50,6 +50,8 @@ def active_epochs(recipe: Recipe, trains: Mapping[str, bool], num_epochs: int) -
         stop = settings.stop_epoch if settings else None
         if start is None and trains_at_once:
             start = 0
+        if stop == 0:
+            start = stop = None
         found[name] = ActiveEpochs(start, num_epochs if stop is None else min(stop, num_epochs))
     return found
 

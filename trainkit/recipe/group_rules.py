@@ -57,9 +57,8 @@ def _start_and_stop(recipe: Recipe, name: str) -> Iterator[Finding]:
     if start is not None and start >= epochs:
         yield Finding(f"the run ends before: it has {_epochs_in_words(recipe)}", (*where, "start_epoch"))
     stop = group.stop_epoch
-    if stop is not None and stop <= (start or 0):
-        begin = f"its start_epoch is {start}" if start else "it starts at 0"
-        yield Finding(f"must come after the start: {begin}", (*where, "stop_epoch"))
+    if stop is not None and start and stop <= start:
+        yield Finding(f"must come after the start: its start_epoch is {start}", (*where, "stop_epoch"))
     elif stop is not None and stop > epochs and recipe.run.steps is None:
         yield Finding(f"the run ends before, at epoch {epochs}", (*where, "stop_epoch"), "note")
     declared = declared_groups(recipe)
@@ -167,4 +166,4 @@ def _epochs_in_words(recipe: Recipe) -> str:
 
 def _wrong_times(group: GroupSettings, epochs: int) -> bool:
     start = group.start_epoch or 0
-    return start >= epochs or (group.stop_epoch is not None and group.stop_epoch <= start)
+    return start >= epochs or (group.stop_epoch is not None and 0 < start >= group.stop_epoch)

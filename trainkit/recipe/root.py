@@ -332,7 +332,8 @@ class GroupSettings:
         lr: Its learning rate.
         lr_factor: Its learning rate as a multiple of the optimizer's ``lr``, instead of ``lr``.
         start_epoch: First epoch in which it trains, counted from 0. Not given: the model decides, epoch 0 or never.
-        stop_epoch: First epoch in which it no longer trains. Not given: it trains to the end of the run.
+        stop_epoch: First epoch in which it no longer trains; 0: it never trains. Not given: it trains to the end of
+            the run.
         optimizer: Its own optimizer. Not given: it shares [optimizer] with all groups that have none of their own.
         scheduler: Its schedule, on its own clock.
         then: What changes for it at later epochs, by names of your choice: ``[groups.object.then.finish]``.

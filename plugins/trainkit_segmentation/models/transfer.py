@@ -6,6 +6,7 @@ each score. Which weights do is seen by making the network with one channel or c
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import attrs
 import torch
 
 from trainkit import DataError, some_of
-from trainkit_segmentation.data.facts import SegmentationFacts
+from trainkit_segmentation.data.facts import SegmentationFacts, json_value
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from trainkit_segmentation.models.kind import SegmentationModel
 
 _BACKGROUND = "background"
+_SEEN_BY_NETWORK = ("orientation", "spacing_mm", "normalization", "intensities", "window")
+"""Settings of the preprocessing that decide what a network sees."""
 
 
 @attrs.frozen
@@ -60,10 +63,11 @@ def adapt_weights(
     own = data if isinstance(data, SegmentationFacts) else SegmentationFacts.from_json(data.facts())
     now = _Names.of(own.channels, own.classes, own.exclusive)
     before = _names_in(facts)
+    prepared = list(_other_preprocessing(facts, own))
     channel_axes, score_axes = _axes(settings, own)
     touched = [name for name in weights if name in channel_axes or name in score_axes]
     if not touched or before == now:
-        return weights, []
+        return weights, prepared
     if before is None:
         return weights, [
             "the file does not say what its channels and classes are; they are taken to be, in this order, "
@@ -93,7 +97,20 @@ def adapt_weights(
         lines += _lines("class", scores, now.scores, before.scores)
     if gone := [name for name in touched if name not in fitted]:
         lines.append(f"not loaded, since channels and other things share an axis in them: {some_of(gone)}")
-    return fitted, lines
+    return fitted, lines + prepared
+
+
+def _other_preprocessing(facts: Mapping[str, Any], own: SegmentationFacts) -> Iterable[str]:
+    """Yield a sentence for each setting of the preprocessing that the images of the file's network had otherwise."""
+    there = facts.get("preprocessing")
+    if facts.get("kind") != own.to_json()["kind"] or not isinstance(there, Mapping):
+        return
+    for key, here in json_value(own.preprocessing).items():
+        if key in there and there[key] != here and key in _SEEN_BY_NETWORK:
+            yield (
+                f"the weights were trained with data.preprocessing.{key} = {json.dumps(there[key])}, "
+                f"and here it is {json.dumps(here)}"
+            )
 
 
 def _fits(there: Tensor, here: Tensor, axes: Sequence[tuple[int, Sequence[int | None], int]]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import attrs
@@ -11,6 +11,7 @@ import attrs
 from trainkit.engine.trained_checkpoints import Choice, find_checkpoints
 from trainkit.errors import DataError, blame
 from trainkit.weights import load_weights, read_weights, weights_of
+from trainkit.words import some_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from trainkit.contracts import Model
     from trainkit.recipe.root import InitialWeights
-    from trainkit.state import State
+    from trainkit.state import Group, State
     from trainkit.weights import Weights
 
 _LOGGER = logging.getLogger("trainkit")
@@ -52,8 +53,30 @@ class BeginWithWeights:
             except Exception as error:
                 blame(error, "model, in adapt_weights")
 
-        for line in load_weights(network, _read(self.settings.path, state.folder), self.settings, self.group_of, adapt):
+        loaded = load_weights(network, _read(self.settings.path, state.folder), self.settings, self.group_of, adapt)
+        for line in loaded.lines:
             _LOGGER.info("%s", line)
+        for line in _frozen_without_training(state.groups, loaded.anew, self.group_of):
+            _LOGGER.warning("%s", line)
+
+
+def _frozen_without_training(
+    groups: Mapping[str, Group], anew: Iterable[str], group_of: Callable[[str], str]
+) -> Iterator[str]:
+    """Yield a sentence for each group that does not train at first, though some of its weights are not from the file.
+
+    Args:
+        groups: Group -> its state.
+        anew: Names of the weights that are not, or not wholly, from the file.
+        group_of: Returns the parameter group of a name.
+    """
+    for name, group in groups.items():
+        if not group.trains_in(0) and (its := [each for each in anew if group_of(each) == name]):
+            until = "in this run" if group.start_epoch is None else f"before epoch {group.start_epoch}"
+            yield (
+                f"group {name} does not train {until}, and not all of its weights are from the file: "
+                f"{some_of(its)}; if these have random values, let it train from the start"
+            )
 
 
 def _read(path: Path, own: Path) -> Weights:
