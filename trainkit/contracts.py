@@ -305,6 +305,16 @@ class Data(Component):
         """
         raise RecipeError(f"--folds: {type(self).__name__} cannot be divided into folds; it is trained on as a whole")
 
+    def against_waiting(self, context: Context) -> str | None:
+        """Return which settings would let steps wait less for this data, as an instruction; None: none would.
+
+        A run says it at its end if its steps waited for a considerable share of their time.
+
+        Args:
+            context: Where the run takes place.
+        """
+        return None
+
     @abstractmethod
     def build(self, context: Context) -> LiveData:
         """Open the data."""

@@ -25,6 +25,20 @@ _LOGGER = logging.getLogger("trainkit")
 _FOLD = 256  # number of values of one name that are kept on the device before they are summed
 
 
+def share_of_waiting(seconds: Mapping[str, float]) -> float:
+    """Return the share of the time of the steps that was spent waiting for their batches.
+
+    Args:
+        seconds: ``State.seconds``, in which "steps" does not include the waiting.
+
+    Example:
+        >>> share_of_waiting({"data": 1.0, "steps": 3.0, "validation": 5.0})
+        0.25
+    """
+    both = seconds["data"] + seconds["steps"]
+    return seconds["data"] / both if both > 0 else 0.0
+
+
 @attrs.define
 class Group:
     """A named parameter group of a run.

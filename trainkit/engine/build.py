@@ -26,6 +26,7 @@ from trainkit.engine.every_run.progress_chart import ProgressChart
 from trainkit.engine.every_run.saving import SaveByTime, Saver, facts_of
 from trainkit.engine.every_run.skipped_steps import SkippedSteps
 from trainkit.engine.every_run.time_limit import TimeLimit
+from trainkit.engine.every_run.waiting import Waiting
 from trainkit.engine.every_run.watched_values import WatchedValues
 from trainkit.engine.fingerprint import data_fingerprint
 from trainkit.engine.identity import identity_of
@@ -138,6 +139,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
         "metrics_file": MetricsFile(),
         "cases_file": CasesFile(metrics.values(), recipe.evaluated_splits()),
         "progress_chart": ProgressChart(),
+        "waiting": Waiting(recipe.data),
         "outcome": Outcome(resolved.resume_options + _options_of_a_longer_run(plans.values(), length.epochs, steps)),
     }
     tolerated: dict[str, type[Exception]] = {name: Exception for name, hook in hooks.items() if hook.phase == "log"}

@@ -9,6 +9,7 @@ import attrs
 from trainkit.contracts import Context, Logger, component
 from trainkit.events import Live
 from trainkit.loggers import event_files
+from trainkit.state import share_of_waiting
 
 if TYPE_CHECKING:
     from trainkit.state import State
@@ -21,6 +22,7 @@ class TensorBoard(Logger):
     There is one writer per split, and the x-axis is the epoch, so that ``train/loss`` and ``val/loss`` share a chart.
     Values of single steps have a writer of their own, ``steps``, and the x-axis is the step of the run. To see all
     pictures, use ``tensorboard --logdir … --samples_per_plugin=images=200``; by default it keeps 10 random ones.
+    ``share_of_waiting_for_data`` is the share of the time of an epoch's steps that was spent waiting for their batches.
 
     Attributes:
         every_steps: Optimizer steps between two values of single steps; 0: none are written.
@@ -92,6 +94,9 @@ class LiveTensorBoard(Live):
                 self._writer("train", state).add_scalar(name, value, state.epoch)
             else:
                 self._writer(split, state).add_scalar(rest, value, state.epoch)
+        self._writer("train", state).add_scalar(
+            "share_of_waiting_for_data", share_of_waiting(state.seconds), state.epoch
+        )
         self._pictures(state, state.epoch)
 
     def on_checkpoint(self, state: State) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -42,6 +43,10 @@ def _each_has_values(
 def _are_positive(instance: object, attribute: attrs.Attribute[Any], value: tuple[float, ...] | None) -> None:
     if value is not None and not all(0 < each < float("inf") for each in value):
         raise ValueError(f"{attribute.name} must be positive, got {list(value)}")
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @component
@@ -172,6 +177,13 @@ class SegmentationData(Data):
             f"all cases are one voxel thick, but a patch is not, so nearly all of it is padding: set data.patch_size = "
             f"{fitting}; the network is then one of planes"
         )
+
+    def against_waiting(self, context: Context) -> str | None:
+        """Advise more processes as long as there are CPUs for them."""
+        cpus = _cpus() // context.world
+        if self.workers + 1 < cpus:
+            return f"raise data.workers, which is {self.workers}, to up to {cpus - 1}: this process may use {cpus} CPUs"
+        return f"data.workers = {self.workers} keeps all {cpus} CPUs busy: leave out changes of data.augmentation"
 
     def inspect(self, recipe: Recipe, depth: Depth) -> Iterable[str | Problem | Progress]:
         """Read all cases that a run would use into the cache, or only their headers, and summarise them."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from trainkit.events import Live
 from trainkit.printable import printable
+from trainkit.state import share_of_waiting
 
 if TYPE_CHECKING:
     from trainkit.console import Console
@@ -29,7 +31,7 @@ class Progress(Live):
     def __init__(self, console: Console) -> None:
         self._console = console
         self._task: Any = None
-        self._next = 0.0
+        self._began = self._next = time.perf_counter()
         self._epochs: deque[float] = deque(maxlen=20)  # seconds of the last epochs
 
     def on_run_start(self, state: State) -> None:
@@ -59,7 +61,8 @@ class Progress(Live):
 
     def on_epoch_start(self, state: State) -> None:
         """Set the time of the epoch's first update."""
-        self._next = time.perf_counter() + (_REFRESH_SECONDS if self._console.live else _PLAIN_SECONDS)
+        self._began = time.perf_counter()
+        self._next = self._began + (_REFRESH_SECONDS if self._console.live else _PLAIN_SECONDS)
 
     def on_step_end(self, state: State) -> None:
         """Show the progress of the epoch from time to time; only then is the loss read from the device."""
@@ -69,11 +72,12 @@ class Progress(Live):
             self._next = now + (_REFRESH_SECONDS if live else _PLAIN_SECONDS)
             assert state.loss is not None
             loss = f"loss {state.loss.item():.4g}"
+            so_far = state.seconds | {"steps": now - self._began - state.seconds["data"] - state.seconds["validation"]}
             if live:
-                self._update(state, loss)
+                self._update(state, f"{loss}  {_waiting(so_far)}")
             else:
                 where = f"epoch {state.epoch + 1}/{state.epochs}  step {state.steps_in_epoch}/{state.steps_per_epoch}"
-                self._console.say(f"{where}  {loss}")
+                self._console.say(f"{where}  {loss}  {_waiting(so_far)}")
 
     def on_checkpoint(self, state: State) -> None:
         """Print values and times of an epoch that is finished, with its checkpoint, and bring the log to the disk."""
@@ -92,13 +96,14 @@ class Progress(Live):
         values = [f"{name} {value:.4g}" for name, value in state.metrics.items() if not name.startswith("lr/")]
         text = "  ".join([*values, "lr " + " ".join(rates)])
         spent = ", ".join(f"{what} {seconds:.2f}" for what, seconds in state.seconds.items())
+        spent += f"; {_waiting(state.seconds)}"
         seconds = sum(state.seconds.values())
         self._epochs.append(seconds)
         left = timedelta(seconds=round(sum(self._epochs) / len(self._epochs) * (state.epochs - state.epoch)))
         line = f"epoch {state.epoch}/{state.epochs}  {text}  {seconds:.2f} s ({spent})  remaining {left}"
         self._console.say(line, shown=self._console.live is None)
         if self._console.live:
-            self._update(state, text)
+            self._update(state, f"{text}  {_waiting(state.seconds)}")
 
     def _update(self, state: State, values: str) -> None:
         live = self._console.live
@@ -108,3 +113,7 @@ class Progress(Live):
         )  # otherwise rich shrinks the bar
         live.update(self._task, completed=state.step, description=description, values=printable(values)[: max(room, 0)])
         live.refresh()
+
+
+def _waiting(seconds: Mapping[str, float]) -> str:
+    return f"waits for data {100 * share_of_waiting(seconds):.0f} %"
