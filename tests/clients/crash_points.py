@@ -227,6 +227,10 @@ def runs(folder: Path) -> list[Path]:
     return newest_first((folder / "runs" / "toy").glob("*"))
 
 
+WAITING = "share_of_waiting_for_data"
+"""The only chart of TensorBoard whose values are times, so that no two runs have the same."""
+
+
 def _silent(*_: object) -> None:
     pass
 
@@ -243,7 +247,9 @@ def outcome(folder: Path) -> dict[str, Any]:
         events = EventAccumulator(str(writer), {"scalars": 0, "images": 0})
         events.Reload()
         tags = events.Tags()
-        points[writer.name] = {tag: [(e.step, e.value) for e in events.Scalars(tag)] for tag in tags["scalars"]}
+        points[writer.name] = {
+            tag: [(e.step, 0.0 if tag == WAITING else e.value) for e in events.Scalars(tag)] for tag in tags["scalars"]
+        }
         points[f"{writer.name}, images"] = {tag: [e.step for e in events.Images(tag)] for tag in tags["images"]}
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     starts = json.loads((folder / "environment.json").read_text(encoding="utf-8"))["starts"]

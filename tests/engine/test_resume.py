@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from clients.crash_points import WAITING
 from clients.killer import ARMED
 from clients.warm import Warm
 from same import differences, trained
@@ -225,12 +226,12 @@ def test_every_schedule_moved_its_learning_rate(pair: Pair) -> None:
 
 
 def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """What TensorBoard shows: writer/tag -> (step, value), after its own purging."""
+    """What TensorBoard shows: writer/tag -> (step, value), after its own purging; no times."""
     found = {}
     for writer in sorted((run / "tensorboard").iterdir()):
         events = EventAccumulator(str(writer), size_guidance={"scalars": 0}).Reload()
         for tag in events.Tags()["scalars"]:
-            found[f"{writer.name}/{tag}"] = [(event.step, event.value) for event in events.Scalars(tag)]
+            found[f"{writer.name}/{tag}"] = [(e.step, 0.0 if tag == WAITING else e.value) for e in events.Scalars(tag)]
     return found
 
 
