@@ -73,6 +73,9 @@ from trainkit.state import Group, State
 if TYPE_CHECKING:
     from trainkit.curvature import curvature_of, set_curvature
     from trainkit.drafting import RecipeText
+    from trainkit.drawing.palette import SAFE_ON_DARK, SAFE_ON_WHITE
+    from trainkit.drawing.scale_bar import ScaleBar, scale_bar
+    from trainkit.drawing.text import picture_font
     from trainkit.files.facts import FileFacts
     from trainkit.files.guard import guarded_reading
     from trainkit.files.sharing import make_shared, share
@@ -94,6 +97,9 @@ else:  # hidden from type checkers, which would accept any name from a module th
         {
             ".curvature": ("curvature_of", "set_curvature"),
             ".drafting": ("RecipeText",),
+            ".drawing.palette": ("SAFE_ON_DARK", "SAFE_ON_WHITE"),
+            ".drawing.scale_bar": ("ScaleBar", "scale_bar"),
+            ".drawing.text": ("picture_font",),
             ".files.facts": ("FileFacts",),
             ".files.guard": ("guarded_reading",),
             ".files.sharing": ("make_shared", "share"),
@@ -115,6 +121,8 @@ __all__ = [
     "HARMLESS",
     "INPUT_PATH",
     "KEEPS_VALUES",
+    "SAFE_ON_DARK",
+    "SAFE_ON_WHITE",
     "Argument",
     "Batch",
     "BuiltModel",
@@ -165,6 +173,7 @@ __all__ = [
     "RecipeText",
     "RegisteredComponent",
     "RunSettings",
+    "ScaleBar",
     "Scheduler",
     "State",
     "SummedLoss",
@@ -184,6 +193,7 @@ __all__ = [
     "in_batches",
     "lazy_names",
     "make_shared",
+    "picture_font",
     "process_share",
     "random_seed",
     "read_arguments",
@@ -192,6 +202,7 @@ __all__ = [
     "recompute",
     "registered",
     "remove_unfinished",
+    "scale_bar",
     "set_curvature",
     "shape_in_words",
     "share",

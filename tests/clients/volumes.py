@@ -76,11 +76,20 @@ class LiveVolumes(LiveSegmentation):
     def to_original(self, scores_KXYZ: Tensor, case: str) -> Tensor:
         return interpolate(scores_KXYZ[None], size=(self._size,) * 3, mode="trilinear")[0]
 
+    def plane_to_original(self, image_XYZ: Tensor, case: str, axis: int, index: int) -> Tensor:
+        return self.to_original(image_XYZ[None], case)[0].select(axis, index)
+
     def truth(self, case: str) -> Tensor:
         return labels(case, self._size, self.exclusive)
 
     def spacing_mm(self, case: str) -> tuple[float, float, float]:
         return SPACING_MM
+
+    def has_form(self, case: str) -> bool:
+        return True
+
+    def has_spacing(self, case: str) -> bool:
+        return True
 
     def affine(self, case: str) -> np.ndarray[Any, np.dtype[np.float64]]:
         return np.diag([*SPACING_MM, 1.0])

@@ -11,15 +11,12 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from trainkit import Context, DataError, Monitor, State
 from trainkit_ptychography.models.single_slice import SingleSlice
 from trainkit_ptychography.models.single_slice_live import SingleSliceModule
 from trainkit_ptychography.output import pictures
 from trainkit_ptychography.output.imagej_tiff import write_imagej_tiff
-from trainkit_ptychography.output.scale_bar import scale_bar
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.probes.from_file import ProbeFromFile
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
@@ -33,29 +30,6 @@ def made(modes: int = 1) -> tuple[Any, SingleSliceModule]:
     model = SingleSlice(probe=Aperture(modes=modes)).build(data)
     assert isinstance(model, SingleSliceModule)
     return data, model
-
-
-# ---- scale bars -----------------------------------------------------------------------------------------------------
-
-
-@given(width=st.integers(2, 20000), size=st.one_of(st.none(), st.floats(1e-3, 1e5)))
-def test_a_scale_bar_is_1_2_or_5_times_a_power_of_ten_and_takes_a_good_part_of_the_width(width, size):
-    bar = scale_bar(width, size)
-    number, unit = bar.label.split(" ")
-    assert f"{float(number):.0e}"[0] in "125"
-    assert float(number) == pytest.approx(float(f"{float(number):.0e}"))
-    in_pixels = float(number) if size is None else float(number) * {"Å": 1, "nm": 10, "µm": 1e4}[unit] / size
-    assert bar.pixels == pytest.approx(in_pixels)
-    if size is not None or width > 4:
-        assert 0.3 * width / 2.5 * (1 - 1e-9) <= bar.pixels <= 0.3 * width * (1 + 1e-9)
-
-
-@pytest.mark.parametrize(
-    ("width", "size", "label"),
-    [(200, 0.4, "2 nm"), (64, 0.1, "1 Å"), (64, 0.02, "0.2 Å"), (500, 300.0, "2 µm"), (100, None, "20 pixels")],
-)
-def test_scale_bars_are_labelled_as_people_would(width, size, label):
-    assert scale_bar(width, size).label == label
 
 
 # ---- pictures -------------------------------------------------------------------------------------------------------

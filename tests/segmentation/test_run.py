@@ -188,7 +188,7 @@ def test_a_case_that_is_not_held_out_cannot_be_shown(tmp_path: Path, caplog: pyt
     assert 'there is no held-out case "val_7"; there are 2 others' in told
     ending = run(tmp_path, hook='cases = ["val_0", "val_1"]')
     shown = {path.name for path in (ending.run.state.folder / "figures").iterdir()}
-    assert shown == {"overlay_val_0-0002.png", "overlay_val_1-0002.png"}
+    assert shown == {"overlay-0002.png"}
     with pytest.raises(DataError, match=r"channel = 1, but the images have 1"):
         run(tmp_path, hook="channel = 1")
 

@@ -5,14 +5,12 @@ Shapes: N = scan points, M = probe modes, H, W = rows and columns of an image, C
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit_ptychography.output.scale_bar import Bar, scale_bar
+from trainkit import SAFE_ON_WHITE, ScaleBar, picture_font, scale_bar
 
 _SMALLEST = 384  # pixels along the longer side; smaller arrays are enlarged by whole factors
 _NARROWEST = 384  # so that there is room for the caption of a narrow array
@@ -51,7 +49,7 @@ def grey(array_HW: NDArray[np.floating], pixel_size_angstrom: float | None, unit
     factor = _factor(array_HW.shape)
     image_HWC = _enlarged(np.repeat(_bytes(shade_HW)[:, :, None], 3, axis=2), factor)
     caption = f"{low:.3g} … {high:.3g} {unit}".replace("-", "−").strip()
-    return _with_footer(image_HWC, scale_bar(array_HW.shape[1], pixel_size_angstrom), factor, caption, wheel=False)
+    return _with_footer(image_HWC, _bar(array_HW.shape[1], pixel_size_angstrom), factor, caption, wheel=False)
 
 
 def complex_arrays(
@@ -80,7 +78,7 @@ def complex_arrays(
         grid_HWC[top : top + height, left : left + width] = _hue_and_brightness(
             array_HW, float(np.percentile(np.abs(array_HW), brightest_percent))
         )
-    bar = scale_bar(width, pixel_size_angstrom)
+    bar = _bar(width, pixel_size_angstrom)
     return _with_footer(_enlarged(grid_HWC, factor), bar, factor, caption, wheel=True)
 
 
@@ -95,9 +93,11 @@ def positions(
     canvas: Any = FigureCanvasAgg(figure)
     axes = figure.add_subplot(aspect="equal", xlabel="column / pixels", ylabel="row / pixels")
     if true_N2 is not None:
-        axes.plot(true_N2[:, 1], true_N2[:, 0], "o", color="tab:green", markersize=5, fillstyle="none", label="true")
+        axes.plot(
+            true_N2[:, 1], true_N2[:, 0], "o", color=SAFE_ON_WHITE[0], markersize=5, fillstyle="none", label="true"
+        )
     axes.plot(nominal_N2[:, 1], nominal_N2[:, 0], "+", color="0.6", markersize=4, label="nominal")
-    axes.plot(now_N2[:, 1], now_N2[:, 0], ".", color="tab:red", markersize=3, label="now")
+    axes.plot(now_N2[:, 1], now_N2[:, 0], ".", color=SAFE_ON_WHITE[1], markersize=3, label="now")
     axes.invert_yaxis()
     axes.legend(loc="upper right")
     canvas.draw()
@@ -124,10 +124,14 @@ def _enlarged(image_HWC: Image, factor: int) -> Image:
     return image_HWC.repeat(factor, axis=0).repeat(factor, axis=1)
 
 
-def _with_footer(image_HWC: Image, bar: Bar, factor: int, caption: str, wheel: bool) -> Image:
+def _bar(width: int, pixel_size_angstrom: float | None) -> ScaleBar:
+    return scale_bar(width, None if pixel_size_angstrom is None else 1e-10 * pixel_size_angstrom)
+
+
+def _with_footer(image_HWC: Image, bar: ScaleBar, factor: int, caption: str, wheel: bool) -> Image:
     """Put a black strip under an image, which stays as it is: scale bar on the left, caption, wheel on the right."""
     from PIL import Image as Pillow
-    from PIL import ImageDraw, ImageFont
+    from PIL import ImageDraw
 
     height, width = image_HWC.shape[:2]
     strip = _WHEEL + 2 * _GAP if wheel else _STRIP
@@ -137,7 +141,7 @@ def _with_footer(image_HWC: Image, bar: Bar, factor: int, caption: str, wheel: b
         canvas_HWC[height + _GAP : height + _GAP + _WHEEL, -_WHEEL - 3 * _GAP : -3 * _GAP] = _colour_wheel(_WHEEL)
     canvas = Pillow.fromarray(canvas_HWC)
     draw = ImageDraw.Draw(canvas)
-    font = ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", _FONT)
+    font = picture_font(_FONT)
     middle, length = height + strip // 2, round(bar.pixels * factor)
     draw.rectangle((_GAP, middle - 3, _GAP + length - 1, middle + 2), fill="white")
     draw.text((2 * _GAP + length, middle), bar.label, fill="white", font=font, anchor="lm")

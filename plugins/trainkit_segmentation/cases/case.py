@@ -50,6 +50,8 @@ class Volume:
             column more, that of ignored voxels, if there may be any.
         affine: (4, 4), from voxels to mm (right, anterior, superior).
         label_off: How far a label value was off a whole number at most, before it was rounded.
+        has_form: Whether the image's header says how its axes lie in space.
+        has_spacing: Whether the image's header, or the recipe, says how large a voxel is.
     """
 
     image_CXYZ: Array
@@ -57,6 +59,8 @@ class Volume:
     class_table: Array | None
     affine: Array
     label_off: float = 0.0
+    has_form: bool = True
+    has_spacing: bool = True
 
 
 @attrs.frozen
@@ -255,8 +259,15 @@ class FileCase:
             label_codes_XYZ, class_table = encode_values(values_XYZ, labels)
         else:
             label_codes_XYZ, class_table = encode_masks([each[0] != 0 for each in values], labels)
-        off = max(each.off for each in targets)
-        return Volume(image_CXYZ, label_codes_XYZ, class_table, headers[0].affine, off)
+        return Volume(
+            image_CXYZ,
+            label_codes_XYZ,
+            class_table,
+            headers[0].affine,
+            label_off=max(each.off for each in targets),
+            has_form=not headers[0].has_no_form,
+            has_spacing=not headers[0].has_no_spacing,
+        )
 
     def read_image(self, *, nan_as_zero: bool = False) -> tuple[Array, Header]:
         """Read the image alone, for a prediction.

@@ -70,7 +70,7 @@ class SyntheticCase:
         codes[organ], codes[organ & lesion] = 1, 2
         image[organ] += 1.0
         image[organ & lesion] += 1.0
-        return Volume(image[None].astype(np.float32), *encode_values(codes, labels), np.eye(4))
+        return Volume(image[None].astype(np.float32), *encode_values(codes, labels), np.eye(4), has_form=False)
 
 
 def find(settings: SyntheticSegmentation) -> CaseList:

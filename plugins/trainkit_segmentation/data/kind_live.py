@@ -27,7 +27,7 @@ from trainkit_segmentation.patches.batches import PatchBatches
 from trainkit_segmentation.preparing.cache_filling import digest_of, prepare_all
 from trainkit_segmentation.preparing.cache_live import CaseStore
 from trainkit_segmentation.preparing.cached_cases import OpenCase, open_case, rounded_in_words
-from trainkit_segmentation.preparing.grid import left_right_axes
+from trainkit_segmentation.preparing.grid import left_right_axes, plane_to_own
 from trainkit_segmentation.splits.shared_subjects import doubts_about_subjects
 
 if TYPE_CHECKING:
@@ -191,6 +191,17 @@ class LiveSegmentation:
         """
         return self._case(case).grid.to_own(scores_KXYZ, background=0 if self.exclusive else None)
 
+    def plane_to_original(self, image_XYZ: Tensor, case: str, axis: int, index: int) -> Tensor:
+        """Resample one plane of a preprocessed image onto the case's own voxel grid; low where voxels were cropped.
+
+        Args:
+            image_XYZ: A channel of the image.
+            case: Name of the case.
+            axis: The axis of the case's own grid that the plane lies across.
+            index: Voxel of the case's own grid along this axis.
+        """
+        return plane_to_own(self._case(case).grid, image_XYZ, axis, index)
+
     def prediction(self, outputs: Outputs, batch: Batch) -> Tensor:
         """Return what a network found in a batch of evaluation, on the case's own voxel grid.
 
@@ -242,6 +253,14 @@ class LiveSegmentation:
     def affine(self, case: str) -> Array:
         """Return the (4, 4) matrix from voxels of the case's own grid to mm (right, anterior, superior)."""
         return self._case(case).grid.affine
+
+    def has_form(self, case: str) -> bool:
+        """Return whether the image of a case says how its axes lie in space, so that `affine` is not a guess."""
+        return self._case(case).has_form
+
+    def has_spacing(self, case: str) -> bool:
+        """Return whether the image of a case, or the recipe, says how large a voxel is."""
+        return self._case(case).has_spacing
 
     def _row_of_annotated(self, case: str) -> Tensor:
         """Return whether each class was annotated in a case (1, K)."""

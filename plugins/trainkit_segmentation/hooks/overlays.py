@@ -15,22 +15,28 @@ from trainkit_segmentation.data.kind import SegmentationData
 class Overlays(Hook):
     """Draws truth and prediction over the image in three planes of held-out cases, as often as ``[pictures]`` sets.
 
-    The planes pass through the largest areas of the truth, in the usual radiological view: front or head up, the
-    patient's left on the right.
+    Truth is filled, the prediction is a line; both in colours that stay apart for people who see fewer of them. With
+    more than eight classes colours recur, and numbers tell classes apart. Planes pass through the largest areas of the
+    truth, all classes counting alike, and have the file's true proportions and a scale bar. They are shown in the
+    radiological view: the patient's front or head is up, the patient's right is on the left of the picture. Letters say
+    so, if the file does. A plane's position is its distance from the origin in mm and its voxel along the file's axis
+    i, j or k, counted from 0.
 
     Attributes:
-        cases: Names of held-out cases. Not given: the case with the most foreground.
+        cases: Names of held-out cases. Not given: ``num_cases`` of them, evenly spread by their mean Dice.
+        num_cases: Number of cases if none is named. 3: the worst, the median and the best; 1: the median.
         channel: Channel of the image that is shown, counted from 0.
     """
 
     accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]
-    requires: ClassVar[tuple[str, ...]] = ("nibabel",)
+    requires: ClassVar[tuple[str, ...]] = ("nibabel", "scipy")
 
     cases: tuple[str, ...] = ()
+    num_cases: int = attrs.field(default=3, validator=ge(1))
     channel: int = attrs.field(default=0, validator=ge(0))
 
     def build(self, context: Context) -> object:
         """Make the live part."""
         from trainkit_segmentation.hooks.overlays_live import LiveOverlays
 
-        return LiveOverlays(self.cases, self.channel)
+        return LiveOverlays(self.cases, self.num_cases, self.channel)

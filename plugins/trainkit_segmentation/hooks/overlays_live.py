@@ -1,6 +1,7 @@
 """Pictures of predictions: chooses cases, and keeps the planes that will be drawn.
 
-Shapes: L = 1 or classes, X, Y, Z = voxels along the file's axes; after turning, to the right, the front and the top.
+Shapes: L = 1 or classes, K = classes, X, Y, Z = voxels along the file's axes, N = voxels along one of them, H, W = rows
+and columns of a plane as it is shown.
 """
 
 from __future__ import annotations
@@ -10,39 +11,34 @@ from typing import Any
 import attrs
 import numpy as np
 import torch
-from nibabel import orientations
 from numpy.typing import NDArray
 from torch import Tensor
 
 from trainkit import DataError, Live, State
-from trainkit_segmentation.hooks.overlay_picture import Plane, draw
+from trainkit_segmentation.hooks.overlay_panel import Image, Plane, packed
+from trainkit_segmentation.hooks.overlay_picture import ShownCase, draw
+from trainkit_segmentation.hooks.views import View, views
 from trainkit_segmentation.metrics.overlap import counts, dice
-from trainkit_segmentation.spelling import safe_name, spelled_alike
+from trainkit_segmentation.spelling import spelled_alike
 
-_PLANES = ("axial", "coronal", "sagittal")
-_ACROSS = (2, 1, 0)  # the axis that each plane lies across
-
-
-@attrs.frozen
-class _Shown:
-    planes: list[Plane]
-    dice_K: list[float]
-    annotated_K: list[bool] | None
-    foreground: int
+_MOST_LOOKED_AT = 1_000_000  # voxels whose values decide what is black and what is white
+_EMPTY_SHARE = 0.1  # of all voxels: if as many have the value of the corner, that is the value of empty surroundings
 
 
 class LiveOverlays(Live):
-    """Keeps three planes of each case to be drawn, when validation reaches the case.
+    """Keeps three planes of each case that may be drawn, when validation reaches the case.
 
     Args:
-        cases: Names of held-out cases; empty: the case with the most foreground.
+        cases: Names of held-out cases; empty: the worst, the best, and cases between them.
+        num_cases: Number of these.
         channel: Channel of the image that is shown.
     """
 
-    def __init__(self, cases: tuple[str, ...], channel: int) -> None:
+    def __init__(self, cases: tuple[str, ...], num_cases: int, channel: int) -> None:
         self._wanted = cases
+        self._num_cases = num_cases
         self._channel = channel
-        self._shown: dict[str, _Shown] = {}
+        self._kept: dict[str, dict[str, ShownCase]] = {}  # split -> name of the case
         self._seen: set[str] = set()
 
     def on_run_start(self, state: State) -> None:
@@ -55,26 +51,21 @@ class LiveOverlays(Live):
 
     def on_validation_start(self, state: State) -> None:
         """Forget the cases of the last validation."""
-        self._shown, self._seen = {}, set()
+        assert state.split is not None
+        self._kept[state.split] = {}
 
     def on_validation_step_end(self, state: State) -> None:
         """Keep the planes of a case if it may be drawn."""
-        data: Any = state.data
         assert state.batch is not None
+        assert state.split is not None
         case = state.batch["case"]
         self._seen.add(case)
-        if self._wanted and case not in self._wanted:
-            return
-        true_LXYZ = data.truth(case).cpu()
-        foreground = int((true_LXYZ > 0).any(0).sum())
-        if not self._wanted:
-            if any(shown.foreground >= foreground for shown in self._shown.values()):
-                return
-            self._shown = {}
-        self._shown[case] = self._planes(state, case, true_LXYZ, foreground)
+        if not self._wanted or case in self._wanted:
+            self._kept[state.split][case] = _kept(state, case, self._channel)
 
     def on_picture(self, state: State) -> None:
         """Draw the planes of the last validation."""
+        kept, self._kept = self._kept, {}
         if self._seen and (unknown := set(self._wanted) - self._seen):
             alike = spelled_alike(min(unknown), self._seen)
             raise DataError(
@@ -82,68 +73,106 @@ class LiveOverlays(Live):
                 + (f'there is "{alike[0]}"' if alike else f"there are {len(self._seen)} others")
             )
         data: Any = state.data
-        for case, shown in self._shown.items():
-            name = "overlay" if len(self._shown) == 1 and not self._wanted else f"overlay_{safe_name(case)}"
-            caption = f"{case}, {state.epoch + 1} epoch{'s' * (state.epoch > 0)}"
-            state.picture(name, draw(shown.planes, data.classes, shown.dice_K, caption, shown.annotated_K))
-        self._shown = {}
+        when = f"{state.epoch + 1} epoch{'s' * (state.epoch > 0)}" if state.closing else f"step {state.step}"
+        for split, cases in kept.items():
+            chosen = self._chosen(cases)
+            if chosen:
+                channel = data.facts()["channels"][self._channel]
+                title = f"{state.folder.parent.name}, {when}, {split}: {channel}"
+                name = "overlay" if len(kept) == 1 else f"overlay_{split}"
+                state.picture(name, draw(chosen, data.classes, title))
 
-    def _planes(self, state: State, case: str, true_LXYZ: Tensor, foreground: int) -> _Shown:
-        data: Any = state.data
-        assert state.batch is not None
-        assert state.outputs is not None
-        found_LXYZ = data.prediction(state.outputs, state.batch).cpu()
-        ignored_XYZ = data.ignored(case)
-        counted_LXYZ = found_LXYZ if ignored_XYZ is None else found_LXYZ.masked_fill(ignored_XYZ, 0)
-        image_XYZ, black, white = _shades(state.batch["image"][0, self._channel])
-        # Resampled like scores: cropped voxels become background, channel 0, so the other channel is lowest there.
-        image_1XYZ = data.to_original(torch.stack([torch.zeros_like(image_XYZ), image_XYZ]), case)[1:]
-        dice_K = dice(counts(counted_LXYZ, true_LXYZ, len(data.classes), data.exclusive)).tolist()
+    def _chosen(self, cases: dict[str, ShownCase]) -> list[ShownCase]:
+        """Return the cases to draw, the worst first."""
+        ranked = sorted(cases.values(), key=lambda case: (case.score, case.name))
+        if self._wanted or len(ranked) <= self._num_cases:
+            return ranked
+        if self._num_cases == 1:
+            places = [(len(ranked) - 1) // 2]
+        else:
+            places = [place * (len(ranked) - 1) // (self._num_cases - 1) for place in range(self._num_cases)]
+        return [attrs.evolve(ranked[place], standing=_standing(place, len(ranked))) for place in places]
 
-        affine = np.asarray(data.affine(case))
-        turn = orientations.io_orientation(affine)  # type: ignore[no-untyped-call]
-        spacing = np.linalg.norm(affine[:3, :3], axis=0)[np.argsort(turn[:, 0])]
 
-        def turned(array_LXYZ: Tensor) -> Tensor:
-            apply: Any = orientations.apply_orientation
-            return torch.from_numpy(np.stack([apply(each, turn) for each in array_LXYZ.cpu().numpy()]))
+def _standing(place: int, number: int) -> str:
+    """Return what a case is shown for.
 
-        image_1XYZ, found_LXYZ, true_LXYZ = turned(image_1XYZ), turned(found_LXYZ), turned(true_LXYZ)
-        if ignored_XYZ is not None:
-            ignored_XYZ = turned(ignored_XYZ[None])[0]
-        inside_XYZ = (true_LXYZ > 0).any(0)
-        flat = [axis for axis in range(3) if inside_XYZ.shape[axis] == 1]
-        planes = []
-        for title, across in zip(_PLANES, _ACROSS, strict=True):
-            if len(flat) == 1 and across != flat[0]:
-                continue  # of a case of one slice, the other planes are lines
-            others = tuple(axis for axis in range(3) if axis != across)
-            index = int(inside_XYZ.sum(others).argmax()) if inside_XYZ.any() else inside_XYZ.shape[across] // 2
-            right, up = others
-            planes.append(
-                Plane(
-                    title=f"{title}, slice {index}",
-                    image_HW=_as_seen(image_1XYZ[0].select(across, index)),
-                    found_KHW=np.stack([*map(_as_seen, data.masks(found_LXYZ.select(across + 1, index)))]),
-                    true_KHW=np.stack([*map(_as_seen, data.masks(true_LXYZ.select(across + 1, index)))]),
-                    aspect=float(spacing[up] / spacing[right]),
-                    grey=(black, white),
-                    ignored_HW=None if ignored_XYZ is None else _as_seen(ignored_XYZ.select(across, index)),
-                )
+    Args:
+        place: Its place, 0 for the worst.
+        number: Number of cases.
+    """
+    if place in (0, number - 1):
+        return f"the {'best' if place else 'worst'} of {number}"
+    return f"the median of {number}" if place == (number - 1) // 2 else f"{place + 1} of {number} from the worst"
+
+
+def _kept(state: State, case: str, channel: int) -> ShownCase:
+    data: Any = state.data
+    assert state.batch is not None
+    assert state.outputs is not None
+    true_LXYZ, found_LXYZ = data.truth(case).cpu(), data.prediction(state.outputs, state.batch).cpu()
+    ignored_XYZ = data.ignored(case)
+    counted_LXYZ = found_LXYZ if ignored_XYZ is None else found_LXYZ.masked_fill(ignored_XYZ, 0)
+    dice_K = dice(counts(counted_LXYZ, true_LXYZ, len(data.classes), data.exclusive)).tolist()
+    looked_at_LXYZ = true_LXYZ if true_LXYZ.any() else counted_LXYZ
+
+    image_XYZ, black, white = _shades(state.batch["image"][0, channel])
+    affine = np.asarray(data.affine(case))
+    planes = []
+    for view in _with_area(views(affine, data.has_form(case)), true_LXYZ.shape[1:]):
+        index = _fullest(looked_at_LXYZ, len(data.classes), data.exclusive, view.across)
+        image_HW = data.plane_to_original(image_XYZ, case, view.across, index).cpu().numpy()
+        planes.append(
+            Plane(
+                view,
+                view.position(index, affine, data.has_form(case)),
+                view.seen(_grey(image_HW, black, white)),
+                packed(view.seen(each.numpy()) for each in data.masks(true_LXYZ.select(view.across + 1, index))),
+                packed(view.seen(each.numpy()) for each in data.masks(found_LXYZ.select(view.across + 1, index))),
+                None if ignored_XYZ is None else view.seen(ignored_XYZ.cpu().select(view.across, index).numpy()),
             )
-        annotated_K = state.batch["annotated"][0].tolist() if "annotated" in state.batch else None
-        return _Shown(planes, dice_K, annotated_K, foreground)
+        )
+    annotated_K = state.batch["annotated"][0].tolist() if "annotated" in state.batch else None
+    return ShownCase(case, "", planes, dice_K, annotated_K, data.has_spacing(case))
+
+
+def _with_area(seen: tuple[View, ...], shape: tuple[int, ...]) -> list[View]:
+    """Return the views that are not lines: of a case of one slice, only that slice."""
+    flat = [view for view in seen if shape[view.across] == 1]
+    return flat[:1] or list(seen)
+
+
+def _fullest(labels_LXYZ: Tensor, num_classes: int, exclusive: bool, across: int) -> int:
+    """Return the plane across an axis that shows most of the classes, all of which count alike."""
+    areas_NK = _areas(labels_LXYZ, num_classes, exclusive, across).double()
+    largest_K = areas_NK.amax(0)
+    if not largest_K.any():
+        return len(areas_NK) // 2
+    return int((areas_NK / largest_K.clamp(min=1)).sum(1).argmax())
+
+
+def _areas(labels_LXYZ: Tensor, num_classes: int, exclusive: bool, across: int) -> Tensor:
+    """Return the number of voxels of each class in each plane across an axis, (N, K)."""
+    if not exclusive:
+        others = tuple(axis for axis in range(3) if axis != across)
+        return torch.from_numpy(np.stack([np.count_nonzero(each, axis=others) for each in labels_LXYZ.numpy()], axis=1))
+    planes_NHW = labels_LXYZ[0].movedim(across, 0)
+    counted = [torch.bincount(plane_HW.reshape(-1).long(), minlength=num_classes + 1)[1:] for plane_HW in planes_NHW]
+    return torch.stack(counted)
 
 
 def _shades(image_XYZ: Tensor) -> tuple[Tensor, float, float]:
     """Return an image whose empty surroundings are black, and the values for black and white."""
+    every = max(1, round((image_XYZ.numel() / _MOST_LOOKED_AT) ** (1 / 3)))
+    few_XYZ = image_XYZ[::every, ::every, ::every]
     # Around a skull-stripped head all voxels have one value, which normalisation may have changed.
-    empty_XYZ = image_XYZ == image_XYZ[0, 0, 0]
-    seen = image_XYZ[~empty_XYZ].cpu().numpy()
-    black, white = np.percentile(seen, (1, 99.5)).tolist() if len(seen) else (0.0, 1.0)
-    return image_XYZ.masked_fill(empty_XYZ, black), black, white
+    corner = image_XYZ[0, 0, 0]
+    is_empty = bool((few_XYZ == corner).float().mean() > _EMPTY_SHARE) and bool(corner < few_XYZ.max())
+    seen = (few_XYZ[few_XYZ != corner] if is_empty else few_XYZ).cpu().numpy()
+    black, white = np.percentile(seen, (1, 99.5)).tolist()
+    return image_XYZ.masked_fill(image_XYZ == corner, black) if is_empty else image_XYZ, black, white
 
 
-def _as_seen(plane: Tensor) -> NDArray[Any]:
-    """Return a plane (right or front, front or top) for display: the second axis up, the first to the left."""
-    return np.ascontiguousarray(plane.numpy()[::-1, ::-1].T)
+def _grey(image_HW: NDArray[Any], black: float, white: float) -> Image:
+    shade_HW = np.clip((image_HW - black) / max(white - black, 1e-12), 0.0, 1.0)
+    return np.asarray(np.rint(255 * shade_HW), dtype=np.uint8)

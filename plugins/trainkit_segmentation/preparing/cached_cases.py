@@ -40,6 +40,8 @@ class OpenCase(NamedTuple):
         own_ignored: Number of ignored voxels on the case's own grid.
         ranges: Lowest and highest intensity of each channel, as read from the files.
         label_off: How far a label value was off a whole number at most, before it was rounded.
+        has_form: Whether the image's header says how its axes lie in space.
+        has_spacing: Whether the image's header, or the recipe, says how large a voxel is.
     """
 
     tensors: Mapping[str, Tensor]
@@ -48,6 +50,8 @@ class OpenCase(NamedTuple):
     own_ignored: int
     ranges: tuple[tuple[float, float], ...]
     label_off: float
+    has_form: bool
+    has_spacing: bool
 
     def label(self, label_codes_XYZ: Tensor) -> Tensor:
         """Return the `target` of label codes of this case, or of a part of it."""
@@ -75,6 +79,8 @@ def open_case(path: Path) -> OpenCase:
             raise ValueError("its arrays do not fit each other")
         ranges = tuple((low, high) for low, high in about["ranges"])
         own_voxels, own_ignored = tuple(about["own_voxels"]), int(about["own_ignored"])
-        return OpenCase(tensors, grid, own_voxels, own_ignored, ranges, float(about["label_off"]))
+        has_form, has_spacing = bool(about["has_form"]), bool(about["has_spacing"])
+        off = float(about["label_off"])
+        return OpenCase(tensors, grid, own_voxels, own_ignored, ranges, off, has_form, has_spacing)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{path}: this entry of the cache is damaged ({error}); delete it and start again") from error

@@ -113,6 +113,43 @@ class Grid:
         return own.flip([1 + axis for axis in range(3) if self.flipped[axis]]).contiguous()
 
 
+def plane_to_own(grid: Grid, volume_XYZ: Tensor, axis: int, index: int) -> Tensor:
+    """Return one plane of what `Grid.to_own` makes of a volume, for a small part of the work.
+
+    Args:
+        grid: The grid of the volume.
+        volume_XYZ: A channel of a preprocessed image, floating point.
+        axis: The axis of the case's own grid that the plane lies across.
+        index: Voxel of the case's own grid along this axis.
+
+    Returns:
+        The plane with the other two axes of the case's own grid, in their order; low where voxels were cropped.
+    """
+    place = grid.axes.index(axis)
+    index = grid.own_shape[axis] - 1 - index if grid.flipped[axis] else index
+    start, stop = grid.box[place]
+    length = grid.shape[place]
+    at = min(max((index - start + 0.5) * length / (stop - start) - 0.5, 0.0), length - 1.0)
+    below = int(at)
+    above = min(below + 1, length - 1)
+    slab_XYZ = torch.lerp(
+        volume_XYZ.narrow(place, below, 1).float(), volume_XYZ.narrow(place, above, 1).float(), at - below
+    )
+    if not start <= index < stop:
+        slab_XYZ = torch.full_like(slab_XYZ, -_FAR)
+
+    def with_one(lengths: Sequence[Any], at_axis: int, one: Any) -> tuple[Any, Any, Any]:
+        return _three([one if each == at_axis else length for each, length in enumerate(lengths)])
+
+    thin = attrs.evolve(
+        grid,
+        own_shape=with_one(grid.own_shape, axis, 1),
+        box=with_one(grid.box, place, (0, 1)),
+        shape=with_one(grid.shape, place, 1),
+    )
+    return thin.to_own(slab_XYZ[None], background=None)[0].select(axis, 0)
+
+
 def stretch(volume_CXYZ: Tensor, shape: Sequence[int]) -> Tensor:
     """Resample linearly to another number of voxels over the same extent, in at least float32; the dtype is kept."""
     if tuple(volume_CXYZ.shape[1:]) == tuple(shape):

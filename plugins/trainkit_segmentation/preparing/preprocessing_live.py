@@ -43,6 +43,8 @@ class Prepared:
         own_ignored: Number of ignored voxels on the case's own grid.
         ranges: Lowest and highest intensity of each channel, as read.
         label_off: How far a label value was off a whole number at most, before it was rounded.
+        has_form: Whether the image's header says how its axes lie in space.
+        has_spacing: Whether the image's header, or the recipe, says how large a voxel is.
     """
 
     image_CXYZ: Array
@@ -57,6 +59,8 @@ class Prepared:
     own_ignored: int
     ranges: tuple[tuple[float, float], ...]
     label_off: float
+    has_form: bool
+    has_spacing: bool
 
 
 def prepare(volume: Volume, settings: Preprocessing, num_classes: int) -> Prepared:
@@ -83,6 +87,8 @@ def prepare(volume: Volume, settings: Preprocessing, num_classes: int) -> Prepar
         own_ignored=int(ignored_voxels(volume.label_codes_XYZ, volume.class_table, num_classes).sum()),
         ranges=ranges,
         label_off=volume.label_off,
+        has_form=volume.has_form,
+        has_spacing=volume.has_spacing,
     )
 
 
@@ -205,6 +211,8 @@ def to_tensors(prepared: Prepared) -> tuple[dict[str, Array], dict[str, Any]]:
         "own_voxels": prepared.own_voxels,
         "own_ignored": prepared.own_ignored,
         "ranges": prepared.ranges,
+        "label_off": prepared.label_off,
+        "has_form": prepared.has_form,
+        "has_spacing": prepared.has_spacing,
     }
-    about["label_off"] = prepared.label_off
     return {name: array for name, array in arrays.items() if array is not None}, about

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from trainkit.drawing.palette import SAFE_ON_WHITE
 from trainkit.engine.every_run import metrics_file
 from trainkit.events import Live
 from trainkit.files.writing import written_whole
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 _NOT_VALUES = ("epoch", "step", "seconds")
 _MOST_MARKED = 500  # largest number of points of a curve that are marked one by one
 _MOST_NAMED = 12  # largest number of curves in a panel's legend
+_STYLES = ("-", "--", ":")  # of the first curves of a panel, of those after all colours are used once, and so on
 
 
 class ProgressChart(Live):
@@ -101,8 +103,13 @@ def draw(state: State, curves: Mapping[str, Curve]) -> None:
                 points = [(epoch, value) for epoch, value in points if value > 0]
             if points:
                 smallest = min(smallest, *(value for _, value in points))
-                marker = "." if len(points) <= _MOST_MARKED else ""
-                ax.plot(*zip(*points, strict=True), marker=marker, label=name if i < _MOST_NAMED else None)
+                ax.plot(
+                    *zip(*points, strict=True),
+                    marker="." if len(points) <= _MOST_MARKED else "",
+                    color=SAFE_ON_WHITE[i % len(SAFE_ON_WHITE)],
+                    linestyle=_STYLES[i // len(SAFE_ON_WHITE) % len(_STYLES)],
+                    label=name if i < _MOST_NAMED else None,
+                )
         if title in ("loss", "learning rate") and 0 < smallest < math.inf:
             ax.set_yscale("log")
             ax.yaxis.set_major_formatter(LogFormatter())

@@ -1,15 +1,15 @@
-"""How long a scale bar is, and what stands beside it. Plain numbers; `pictures` draws it."""
+"""How long a scale bar is, and what stands beside it. Plain numbers; whoever makes a picture draws it."""
 
 from __future__ import annotations
 
 from math import floor, log10
 from typing import NamedTuple
 
-_UNITS = ((1e4, "µm"), (10.0, "nm"), (1.0, "Å"))  # in Å, the largest first
+_UNITS = ((1e-3, "mm"), (1e-6, "µm"), (1e-9, "nm"), (1e-10, "Å"))  # in m, the largest first
 _SHARE = 0.3  # of the picture's width, at most
 
 
-class Bar(NamedTuple):
+class ScaleBar(NamedTuple):
     """A scale bar.
 
     Attributes:
@@ -21,23 +21,23 @@ class Bar(NamedTuple):
     label: str
 
 
-def scale_bar(width: int, pixel_size_angstrom: float | None) -> Bar:
+def scale_bar(width: float, pixel_size_m: float | None) -> ScaleBar:
     """Return the longest bar of 1, 2 or 5 times a power of ten that takes no more than 0.3 of a width.
 
     Args:
         width: Pixels of the array.
-        pixel_size_angstrom: Size of a pixel; None if unknown.
+        pixel_size_m: Size of a pixel; None if unknown.
 
     Example:
-        >>> scale_bar(200, 0.4)
-        Bar(pixels=50.0, label='2 nm')
+        >>> scale_bar(200, 0.4e-10).label
+        '2 nm'
     """
-    if pixel_size_angstrom is None:
+    if pixel_size_m is None:
         pixels = max(1.0, _one_two_five(_SHARE * width))
-        return Bar(pixels, f"{pixels:g} pixel{'s' if pixels > 1 else ''}")
-    length = _one_two_five(_SHARE * width * pixel_size_angstrom)
-    size, unit = next((each for each in _UNITS if length >= each[0]), _UNITS[-1])
-    return Bar(length / pixel_size_angstrom, f"{length / size:g} {unit}")
+        return ScaleBar(pixels, f"{pixels:g} pixel{'s' if pixels > 1 else ''}")
+    length = _one_two_five(_SHARE * width * pixel_size_m)
+    size, unit = next((each for each in _UNITS if length >= each[0] * (1 - 1e-9)), _UNITS[-1])
+    return ScaleBar(length / pixel_size_m, f"{length / size:.10g} {unit}")
 
 
 def _one_two_five(limit: float) -> float:
