@@ -15,6 +15,7 @@ imports torch or numpy at run time, so that a recipe can be checked in an instan
     Hook, Logger     ───────────────▶     anything with on_<event>(state)
     Predictor        ───────────────▶     LivePredictor: items(inputs), predict(item, folder)
     Evaluator        ───────────────▶     LiveEvaluator: evaluate(predictions, truth)
+    Calibrator       (is its own live part: it fits settings of a prediction to held-out items)
     Exporter         (is its own live part: it writes a trained model to a file)
 
 Any live part may also have ``on_<event>(state)`` methods (see `trainkit.events`, whose `Live` is a typed base for them)
@@ -272,6 +273,8 @@ class Data(Component):
     """The `Predictor` (its ``use``) of models trained on it, unless [predict] names another; None: there is none."""
     evaluator: ClassVar[str | None] = None
     """The `Evaluator` (its ``use``) that compares predictions for such data with the truth; None: there is none."""
+    calibrator: ClassVar[str | None] = None
+    """The `Calibrator` (its ``use``) of models trained on it; None: there is none."""
 
     @classmethod
     def recognise(cls, path: Path) -> Mapping[str, Any] | None:
@@ -695,6 +698,10 @@ class Predictor(Component):
 
     entry_points: ClassVar[str] = "trainkit.predictors"
 
+    def takes_calibration(self) -> bool:
+        """Return whether results depend on what a `Calibrator` fits and none of it is set; by default, they do not."""
+        return False
+
     @abstractmethod
     def build(self, members: tuple[Member, ...], device: device, tell: Callable[[Progress], None]) -> LivePredictor:
         """Make the live part.
@@ -902,6 +909,69 @@ class Evaluator(Component):
         return HeldOutEvaluation()
 
 
+# ---- calibration ----------------------------------------------------------------------------------------------------
+
+
+class OpenedRun(NamedTuple):
+    """A trained model, and its training data, opened again.
+
+    Attributes:
+        member: The model.
+        data: The opened data, which is the same as in the training.
+        held_out: The names of the splits that the model was not trained on.
+    """
+
+    member: Member
+    data: Any
+    held_out: tuple[str, ...]
+
+
+class Calibration(NamedTuple):
+    """What held-out items say of the confidence of a prediction.
+
+    Attributes:
+        predict: Settings of [predict] that were fitted, as JSON values; empty: none is better than what is there.
+        depends_on: The keys of [predict] for other values of which the fit does not hold.
+        results: What was measured, as JSON values.
+        rows: The lines of ``cases.csv``, as in `Evaluation`.
+        lines: What is printed.
+        doubts: A sentence for each reason why the result is doubtful.
+        pictures: Name of a PNG file -> a function that draws it into the file at a path.
+    """
+
+    predict: Mapping[str, Any]
+    depends_on: tuple[str, ...]
+    results: Mapping[str, Any]
+    rows: tuple[Mapping[str, str | float | None], ...]
+    lines: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
+    pictures: Mapping[str, Callable[[Path], None]] = {}
+
+
+@component
+class Calibrator(Component):
+    """Fits settings of a prediction to held-out items, so that what it says of its confidence is true."""
+
+    entry_points: ClassVar[str] = "trainkit.calibrators"
+
+    @abstractmethod
+    def calibrate(
+        self, runs: tuple[OpenedRun, ...], predictor: Predictor, device: device, tell: Callable[[Progress], None]
+    ) -> Calibration:
+        """Fit on some of the held-out items, and measure on the others.
+
+        Args:
+            runs: The models that predict together, each with its data.
+            predictor: How they predict.
+            device: The device that the models are on.
+            tell: Shows how far it is.
+
+        Raises:
+            RecipeError: The settings do not fit the models.
+            DataError: There are too few held-out items.
+        """
+
+
 # ---- planners --------------------------------------------------------------------------------------------------------
 
 
@@ -946,5 +1016,6 @@ KINDS: tuple[type[Component], ...] = (
     Logger,
     Predictor,
     Evaluator,
+    Calibrator,
     Planner,
 )

@@ -46,6 +46,13 @@ from trainkit.engine.signals import ending_the_program
 @click.option(
     "--probabilities", is_flag=True, help="Write probabilities too; short for --set predict.probabilities=true."
 )
+@click.option("--entropy", is_flag=True, help="Write the uncertainty too; short for --set predict.entropy=true.")
+@click.option(
+    "--temperature",
+    metavar="none|VALUE",
+    help="What logits are divided by for probabilities and entropy; short for --set predict.temperature=VALUE. If not "
+    "given, it is what `trainkit calibrate` fitted for this prediction; none is 1.",
+)
 @click.option(
     "--set",
     "sets",
@@ -78,6 +85,8 @@ def command(
     epoch: int | None,
     last: bool,
     probabilities: bool,
+    entropy: bool,
+    temperature: str | None,
     sets: tuple[str, ...],
     device: str,
     go_on: bool,
@@ -102,13 +111,17 @@ def command(
         from trainkit.engine.trained_checkpoints import Choice
 
         share = Share() if part is None else Share.parse(part)
+        short = ["predict.probabilities=true"] if probabilities else []
+        short += ["predict.entropy=true"] if entropy else []
+        if temperature is not None:
+            short.append(f"predict.temperature={'1.0' if temperature == 'none' else temperature}")
         code = predict(
             (run, *others),
             inputs,
             out,
             Console(quiet),
             choice=Choice(epoch, last),
-            sets=(*(["predict.probabilities=true"] if probabilities else []), *sets),
+            sets=(*short, *sets),
             device=device,
             go_on=go_on,
             share=share,

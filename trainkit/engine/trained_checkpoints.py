@@ -44,10 +44,12 @@ class Ensemble:
     Attributes:
         files: Each checkpoint and its content.
         settings: Settings of [predict] that the ensemble brings along, and the name of their source.
+        folders: The folder of each path that was given: of a run, or of an ensemble.
     """
 
     files: tuple[tuple[Path, dict[str, Any]], ...]
     settings: tuple[Mapping[str, Any], str] = ({}, "")
+    folders: tuple[Path, ...] = ()
 
 
 def find_checkpoints(
@@ -65,12 +67,15 @@ def find_checkpoints(
         CheckpointError: There is no such checkpoint, or it is damaged.
     """
     files: list[tuple[Path, dict[str, Any]]] = []
+    folders: list[Path] = []
     brought: tuple[Mapping[str, Any], str] = ({}, "")
     for path in paths:
         ensemble = next((each for each in _candidates(path) if each.is_file()), None)
         if ensemble is None:
             files.append(_checkpoint(path, choice, say, besides))
+            folders.append(_folder_of(files[-1][0]))
             continue
+        folders.append(ensemble.parent)
         members, settings = _read_ensemble(ensemble)
         files += [_checkpoint(each, choice, say, besides) for each in members]
         if settings and len(paths) == 1:
@@ -79,7 +84,12 @@ def find_checkpoints(
             say(f"{ensemble}: several runs are given, so its {', '.join(settings)} is not used")
     if twice := sorted({str(file) for file, _ in files if [each for each, _ in files].count(file) > 1}):
         raise RecipeError(f"these checkpoints are given twice: {', '.join(twice)}")
-    return Ensemble(tuple(files), brought)
+    return Ensemble(tuple(files), brought, tuple(folders))
+
+
+def _folder_of(file: Path) -> Path:
+    """Return the run folder of a checkpoint; of one that was copied elsewhere, the folder that it is in."""
+    return file.parent.parent if file.parent.name == CHECKPOINTS else file.parent
 
 
 def _candidates(path: Path) -> tuple[Path, ...]:

@@ -50,11 +50,13 @@ class LoadedMembers:
         members: The models.
         weights: Digest of the weights of each, and of all else that decides what it gives.
         settings: How they predict.
+        trained_on: The settings of the training data of each, and the seed of its run.
     """
 
     members: tuple[Member, ...]
     weights: tuple[str, ...]
     settings: Predictor
+    trained_on: tuple[tuple[Data, int], ...]
 
 
 def load_members(ensemble: Ensemble, sets: Sequence[str], device: torch.device, allow_code: AllowCode) -> LoadedMembers:
@@ -70,18 +72,19 @@ def load_members(ensemble: Ensemble, sets: Sequence[str], device: torch.device, 
         RecipeError: The settings are wrong, or nothing is predicted from such data.
         CheckpointError: A checkpoint lacks what is needed.
     """
-    members, weights = [], []
+    members, weights, trained_on = [], [], []
     settings: Predictor | None = None
     for file, saved in ensemble.files:
         parts = _parts(file, saved, ensemble.settings, sets, allow_code)
         members.append(_member(file, saved, parts, device))
         weights.append(_digest(saved, parts))
+        trained_on.append((parts["data"], parts["run"].seed))
         if settings is None:
             settings = parts["predict"]
         elif type(settings) is not type(parts["predict"]):
             raise CheckpointError(f"{file} and {members[0].name} do not predict the same kind of thing")
     assert settings is not None
-    return LoadedMembers(tuple(members), tuple(weights), settings)
+    return LoadedMembers(tuple(members), tuple(weights), settings, tuple(trained_on))
 
 
 def read_parts(file: Path, saved: Mapping[str, Any], allow_code: AllowCode) -> dict[str, Any]:

@@ -86,6 +86,7 @@ class SegmentationData(Data):
     requires: ClassVar[tuple[str, ...]] = ("nibabel", "safetensors", "scipy")
     predictor: ClassVar[str | None] = "segmentation"
     evaluator: ClassVar[str | None] = "segmentation"
+    calibrator: ClassVar[str | None] = "segmentation"
 
     batch_size: int = attrs.field(default=2, validator=attrs.validators.ge(1), metadata=KEEPS_VALUES)
     steps_per_epoch: int | None = attrs.field(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from math import ceil
 from typing import TYPE_CHECKING, Any, cast
@@ -27,7 +27,7 @@ from trainkit_segmentation.patches.batches import PatchBatches
 from trainkit_segmentation.preparing.cache_filling import digest_of, prepare_all
 from trainkit_segmentation.preparing.cache_live import CaseStore
 from trainkit_segmentation.preparing.cached_cases import OpenCase, open_case, rounded_in_words
-from trainkit_segmentation.preparing.grid import left_right_axes, plane_to_own
+from trainkit_segmentation.preparing.grid import Grid, left_right_axes, plane_to_own
 from trainkit_segmentation.splits.shared_subjects import doubts_about_subjects
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class LiveSegmentation:
 
         subjects = {case.name: case.subject for case in listing.cases}
         self._division = settings.split.divide_listed(subjects, listing.folds)
+        self._subjects = subjects
         self._annotated = annotated_classes(listing, settings.annotated)
         self._index = {case.name: number for number, case in enumerate(listing.cases)}
         used = {name for names in self._division.values() for name in names}
@@ -177,6 +178,29 @@ class LiveSegmentation:
                 **({"ignored": case.ignored(case.tensors["label_codes"])[None, None]} if self._may_ignore else {}),
             }
 
+    @property
+    def division(self) -> Mapping[str, Sequence[str]]:
+        """The names of the cases of each split."""
+        return self._division
+
+    def subject(self, case: str) -> str:
+        """Return the name of the subject that a case is of."""
+        return self._subjects[case]
+
+    def image(self, case: str) -> Tensor:
+        """Return the preprocessed image of a case (C, X, Y, Z), float32."""
+        return self._case(case).tensors["image"].float()
+
+    def grid(self, case: str) -> Grid:
+        """Return the position of the preprocessed volume of a case in its own voxel grid."""
+        return self._case(case).grid
+
+    def annotated(self, case: str) -> tuple[bool, ...]:
+        """Return whether each class was annotated in a case."""
+        if self._annotated is None:
+            return (True,) * len(self.classes)
+        return tuple(name in self._annotated[case] for name in self.classes)
+
     def to_original(self, scores_KXYZ: Tensor, case: str) -> Tensor:
         """Resample class scores of a preprocessed volume onto the case's own voxel grid.
 
@@ -264,8 +288,7 @@ class LiveSegmentation:
 
     def _row_of_annotated(self, case: str) -> Tensor:
         """Return whether each class was annotated in a case (1, K)."""
-        assert self._annotated is not None
-        return torch.tensor([[name in self._annotated[case] for name in self.classes]])
+        return torch.tensor([self.annotated(case)])
 
     def _classes_of_cases(self, labels: Labels, source: str) -> dict[str, dict[str, int]]:
         """Return case -> class -> number of its voxels on the case's own grid.

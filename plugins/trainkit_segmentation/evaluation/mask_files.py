@@ -11,6 +11,7 @@ import attrs
 from trainkit import DataError, some_of
 from trainkit_segmentation.data.msd_live import DATASET_JSON
 from trainkit_segmentation.files.images import readable_endings
+from trainkit_segmentation.prediction.results import ADDED
 from trainkit_segmentation.spelling import composed, safe_name, spelled_alike, stem_of
 
 _SEGMENTATION = re.compile(r"[-_]seg$", re.IGNORECASE)
@@ -121,7 +122,7 @@ def _in_folder(folder: Path, classes: Sequence[str]) -> Iterator[MaskFiles]:
                 yield masks
         elif _is_image(each):
             name = _case_of(each)
-            if not (name.endswith("_probabilities") and name.removesuffix("_probabilities") in names):
+            if not any(name.endswith(f"_{what}") and name.removesuffix(f"_{what}") in names for what in ADDED):
                 yield MaskFiles(name, each)
 
 

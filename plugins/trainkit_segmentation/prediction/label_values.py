@@ -21,8 +21,7 @@ from torch import Tensor
 
 from trainkit_segmentation.data.label_maps import most_likely
 from trainkit_segmentation.files.header import Array
-
-_LEAST = 1e-7  # a probability is taken to be at least this far from 0 and 1
+from trainkit_segmentation.prediction.confidence import logits_of
 
 
 @attrs.frozen
@@ -62,7 +61,7 @@ class LabelValues:
             place_of = [self.members.index(()), *(self.members.index((k,)) for k in range(len(self.classes)))]
             found_PUV = most_likely(scores_PKUV.unbind(1), exclusive=True)
             return np.asarray(values_N[place_of][found_PUV.cpu().numpy()])
-        logits_PKUV = scores_PKUV if are_logits else scores_PKUV.clamp(_LEAST, 1 - _LEAST).logit()
+        logits_PKUV = logits_of(scores_PKUV, exclusive=False, are_logits=are_logits)
         logits = logits_PKUV.unbind(1)
         zero = torch.zeros_like(logits[0])
         sums = (sum((logits[k] for k in of), start=zero) for of in self.members)

@@ -22,10 +22,13 @@ from trainkit_segmentation.files.header import Array, Header, voxel_volume_ml
 from trainkit_segmentation.files.nifti_writing import write_nifti
 from trainkit_segmentation.prediction.cleaning import Cleaning
 from trainkit_segmentation.prediction.cleaning_live import unlikely_parts
+from trainkit_segmentation.prediction.confidence import entropy_of, most_entropy, probabilities_at
 from trainkit_segmentation.prediction.label_values import LabelValues
-from trainkit_segmentation.prediction.members import probabilities_of
 from trainkit_segmentation.preparing.grid import Grid
 from trainkit_segmentation.spelling import safe_name
+
+ADDED = ("probabilities", "entropy")
+"""What can be written beside the mask of a case, ``case_probabilities.nii.gz``: settings have these names."""
 
 _ONE = 65535  # a probability of 1, as it is stored in 16 bits
 
@@ -46,6 +49,8 @@ class Results:
         folder: The folder for the files.
         name: Name of the image.
         probabilities: Whether probabilities are written as well.
+        entropy: Whether the entropy is written as well.
+        temperature: What logits are divided by for these two.
         cleaning: Class -> what is removed from its mask.
     """
 
@@ -60,6 +65,8 @@ class Results:
     folder: Path
     name: str
     probabilities: bool
+    entropy: bool
+    temperature: float
     cleaning: Mapping[str, Cleaning]
 
     def write(self, planes_PKUV: Iterable[Tensor]) -> str:
@@ -72,22 +79,13 @@ class Results:
                 if found is None:
                     found = self._empty(part)
                 found[(slice(None), *self._place(begin, len(part[0])))] = np.moveaxis(part, 1, 1 + self.axis)
-                if self.probabilities:
+                if self.probabilities or self.entropy:
                     stored.write(self._quantised(scores_PKUV).tobytes())
                 begin += len(part[0])
             assert found is not None
             removed = [name for name, cleaning in self.cleaning.items() if self._clean(found, name, cleaning)]
             self._write_masks(found)
-            if self.probabilities:
-                number = len(self.classes) + self.exclusive
-                write_nifti(
-                    self.folder / f"{self.name}_probabilities.nii.gz",
-                    (self._to_own(self._read_back(stored, k, number)) for k in range(number)),
-                    self.header,
-                    np.dtype(np.uint16),
-                    num_volumes=number,
-                    slope=1 / _ONE,
-                )
+            self._write_added(stored)
         voxels = zip(self.classes, self._count(found), strict=True)
         volumes = some_of([f"{name} {_rounded(n * self._voxel_ml)} ml" for name, n in voxels if n])
         note = f"; post-processing removed all of {some_of(removed)}" if removed else ""
@@ -170,18 +168,45 @@ class Results:
         own = turned.transpose(np.argsort(self.grid.axes))
         return np.asarray(np.flip(own, tuple(axis for axis in range(3) if self.grid.flipped[axis])))
 
-    def _quantised(self, scores_PKUV: Tensor) -> Array:
-        probabilities = probabilities_of(scores_PKUV, self.exclusive) if self.are_logits else scores_PKUV
-        return np.asarray((probabilities * _ONE).round_().cpu().numpy().astype(np.uint16))
+    @property
+    def _num_probabilities(self) -> int:
+        return (len(self.classes) + self.exclusive) if self.probabilities else 0
 
-    def _read_back(self, stored: Any, k: int, number: int) -> Array:
-        """Return the probabilities of a class on the turned grid; outside of the box, there is background."""
-        certain = _ONE if self.exclusive and k == 0 else 0
+    def _quantised(self, scores_PKUV: Tensor) -> Array:
+        """Return what is written beside the mask (P, N, U, V): probabilities, and the share of the most entropy."""
+        probabilities_PKUV = probabilities_at(
+            scores_PKUV, self.temperature, exclusive=self.exclusive, are_logits=self.are_logits
+        )
+        shares = [probabilities_PKUV] if self.probabilities else []
+        if self.entropy:
+            nats_PUV = entropy_of(probabilities_PKUV, exclusive=self.exclusive)
+            shares.append((nats_PUV / self._most_entropy).clamp_max(1)[:, None])
+        return np.asarray((torch.cat(shares, 1) * _ONE).round_().cpu().numpy().astype(np.uint16))
+
+    @property
+    def _most_entropy(self) -> float:
+        return most_entropy(len(self.classes), exclusive=self.exclusive)
+
+    def _write_added(self, stored: Any) -> None:
+        """Write the files beside the mask from what was stored."""
+        number, kind = self._num_probabilities, np.dtype(np.uint16)
+        if self.probabilities:
+            path = self.folder / f"{self.name}_probabilities.nii.gz"
+            volumes = (self._to_own(self._read_back(stored, n)) for n in range(number))
+            write_nifti(path, volumes, self.header, kind, num_volumes=number, slope=1 / _ONE)
+        if self.entropy:
+            path = self.folder / f"{self.name}_entropy.nii.gz"
+            volume = self._to_own(self._read_back(stored, number))
+            write_nifti(path, [volume], self.header, kind, slope=self._most_entropy / _ONE)
+
+    def _read_back(self, stored: Any, n: int) -> Array:
+        """Return the n-th of the stored volumes on the turned grid; outside of the box, there is background."""
+        certain = _ONE if self.exclusive and n == 0 and self.probabilities else 0
         full = np.full(tuple(self.grid.own_shape[axis] for axis in self.grid.axes), certain, np.uint16)
         inside = np.moveaxis(full[tuple(slice(start, stop) for start, stop in self.grid.box)], self.axis, 0)
         plane = inside[0].size * 2
         for p in range(len(inside)):
-            stored.seek((p * number + k) * plane)
+            stored.seek((p * (self._num_probabilities + self.entropy) + n) * plane)
             inside[p] = np.frombuffer(stored.read(plane), np.uint16).reshape(inside[0].shape)
         return full
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
-from attrs.validators import ge, lt, optional
+from attrs.validators import ge, gt, lt, optional
 
 from trainkit import HARMLESS, Data, Member, Predictor, Progress, component
 from trainkit_segmentation.data.kind import SegmentationData
@@ -52,6 +52,12 @@ class SegmentationPredictor(Predictor):
             ``flips``; else logits, as in validation.
         probabilities: Whether to write ``case_probabilities.nii.gz`` too: a volume for each class, the background
             first where classes exclude each other.
+        entropy: Whether to write ``case_entropy.nii.gz`` too, the uncertainty of each voxel in nats: 0 where the
+            probabilities are certain, at most the logarithm of the number of classes with the background. Where classes
+            overlap, it is the sum over classes of the entropy of being it or not, at most log 2 each.
+        temperature: What logits are divided by before they become probabilities: above 1, these are less certain. Masks
+            stay the same. It acts after all averaging; where probabilities are averaged, on their logarithms. Not
+            given: what ``trainkit calibrate`` fitted for this prediction, or else 1.
         nan_as_zero: Whether voxels that are NaN are taken as 0, instead of refusing the image; not given: as in
             training.
         files: "labels" writes one file with a value for each class, "per_class" the mask of each class as
@@ -70,9 +76,15 @@ class SegmentationPredictor(Predictor):
     flips: tuple[Axis, ...] = attrs.field(default=(), validator=_each_once)
     combine: Literal["auto", "logits", "probabilities"] = "auto"
     probabilities: bool = False
+    entropy: bool = False
+    temperature: float | None = attrs.field(default=None, validator=optional([gt(0.0), lt(float("inf"))]))
     nan_as_zero: bool | None = None
     files: Literal["auto", "labels", "per_class"] = "auto"
     post_processing: Mapping[str, Cleaning] = attrs.Factory(dict)
+
+    def takes_calibration(self) -> bool:
+        """Return whether probabilities or entropies are written, at a temperature that is not set."""
+        return self.temperature is None and (self.probabilities or self.entropy)
 
     def build(
         self, members: tuple[Member, ...], device: torch.device, tell: Callable[[Progress], None]

@@ -17,6 +17,7 @@ import torch
 
 from trainkit.contracts import HARMLESS, PredictionItem, Predictor
 from trainkit.engine.build import choose_device
+from trainkit.engine.fitted_settings import with_fitted_settings
 from trainkit.engine.prediction.finished_inputs import FinishedInputs, Origin, origin_of
 from trainkit.engine.prediction.progress import PredictionProgress
 from trainkit.engine.start import ExitCode
@@ -111,6 +112,7 @@ def predict(
         chosen = choose_device(device)
         ensemble = find_checkpoints(runs, choice, console.say)
         loaded = load_members(ensemble, sets, chosen, allow_code)
+        loaded = attrs.evolve(loaded, settings=with_fitted_settings(loaded, ensemble, console.say))
         progress = PredictionProgress(console)
         try:
             live = loaded.settings.build(loaded.members, chosen, progress.within)

@@ -1,0 +1,1 @@
+"""Calibration: makes probabilities say how often they are right, and measures whether they do."""

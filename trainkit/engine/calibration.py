@@ -1,0 +1,164 @@
+"""Fits settings of a prediction to the held-out items of runs (``trainkit calibrate``), and keeps what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trainkit import registry
+from trainkit.contracts import Calibration, Calibrator, Context, OpenedRun, Progress
+from trainkit.engine.build import choose_device
+from trainkit.engine.comparison import CASES
+from trainkit.engine.fitted_settings import FILE, FOLDER, Fitted, prediction_of
+from trainkit.engine.resume_report import other_facts
+from trainkit.engine.run_folder import short_path
+from trainkit.engine.start import ExitCode
+from trainkit.engine.trained_checkpoints import Choice, find_checkpoints
+from trainkit.engine.trained_models import load_members
+from trainkit.errors import DataError, RecipeError, blame
+from trainkit.files.tables import write_json, write_table
+from trainkit.files.writing import make_folder, written_whole
+from trainkit.recipe.problems import InvalidRecipe
+from trainkit.recipe.rules import missing_modules
+from trainkit.recipe.source import read_settings
+from trainkit.recipe.structure import Structurer
+from trainkit.version import __version__
+
+if TYPE_CHECKING:
+    from trainkit.console import Console
+    from trainkit.engine.trained_checkpoints import Ensemble
+    from trainkit.engine.trained_models import LoadedMembers
+    from trainkit.recipe.structure import AllowCode
+
+_TABLE = "calibrate"
+
+
+def calibrate(
+    run: Path,
+    console: Console,
+    *,
+    choice: Choice = Choice(),  # noqa: B008 (it is frozen)
+    sets: Sequence[str] = (),
+    device: str = "auto",
+    allow_code: AllowCode = False,
+    tell: Callable[[Progress], None] = lambda progress: None,
+    told: Callable[[], None] = lambda: None,
+) -> ExitCode:
+    """Fit settings of [predict] to held-out items of a run, and write them where ``predict`` finds them.
+
+    Args:
+        run: The run, checkpoint or ensemble.
+        console: Prints the messages.
+        choice: Which checkpoint of a run.
+        sets: Changes to the settings: ``calibrate.key=value``, or as for a prediction.
+        device: The device, as in ``run.device``.
+        allow_code: Which classes that a recipe names as ``module:Class`` may be imported.
+        tell: Shows how far it is.
+        told: Called when nothing more is told.
+
+    Returns:
+        FINISHED, or DOUBTFUL if what was fitted is not better on other held-out items.
+
+    Raises:
+        RecipeError: The command line is wrong, or nothing is calibrated for such data.
+        CheckpointError: A checkpoint cannot be used.
+        DataError: The data are not those of the training, there are too few held-out items, or the folder cannot be
+            written.
+    """
+    console.log_to(None)
+    with console.capture_logging():
+        own = [each for each in sets if each.partition("=")[0].strip().partition(".")[0] == _TABLE]
+        chosen = choose_device(device)
+        ensemble = find_checkpoints([run], choice, console.say)
+        loaded = load_members(ensemble, [each for each in sets if each not in own], chosen, allow_code)
+        settings = _settings(own, loaded)
+        with torch.inference_mode():
+            try:
+                runs = tuple(_opened(loaded, ensemble, chosen))
+                found = settings.calibrate(runs, loaded.settings, chosen, tell)
+            except Exception as error:
+                blame(error, _TABLE)
+            finally:
+                told()
+        return _keep(found, loaded, ensemble, console)
+
+
+def _opened(loaded: LoadedMembers, ensemble: Ensemble, device: torch.device) -> Iterator[OpenedRun]:
+    """Yield the models with the data that they were trained on.
+
+    Raises:
+        DataError: They are other data.
+    """
+    for (file, saved), member, (data, seed) in zip(ensemble.files, loaded.members, loaded.trained_on, strict=True):
+        opened = data.build(Context(seed, device, rank=0, world=1, folder=file.parent))
+        if news := list(other_facts(saved["facts"], opened.facts())):
+            lines = "\n  ".join(each.removeprefix("warning: ") for each in news)
+            raise DataError(
+                f"{file}: the data are not those of the training, so it is not known what was held out:\n  {lines}"
+            )
+        yield OpenedRun(member, opened, tuple(split for split in data.splits() if split != "train"))
+
+
+def _settings(sets: Sequence[str], loaded: LoadedMembers) -> Calibrator:
+    """Return the calibrator with its settings.
+
+    Raises:
+        RecipeError: The settings are wrong, or there is no calibrator for such data.
+    """
+    layer, found = read_settings(sets)
+    table = layer.tree.get(_TABLE, {})
+    data = type(loaded.trained_on[0][0])
+    if data.calibrator is None and "use" not in table:
+        raise RecipeError(f"nothing is calibrated with {data.__name__}: it has no calibrator")
+    registry.find(Calibrator.entry_points, table.get("use", data.calibrator))
+    texts = {where: origin.text for where, origin in layer.origins.items() if origin.text is not None}
+    structurer = Structurer(True, texts)
+    settings = structurer.value({"use": data.calibrator} | table, Calibrator, (_TABLE,))
+    found += structurer.findings
+    if not found:
+        found += missing_modules((_TABLE,), settings)
+    if found:
+        raise InvalidRecipe(each.located(layer.origins, "the command line") for each in found)
+    calibrator: Calibrator = settings
+    return calibrator
+
+
+def _keep(found: Calibration, loaded: LoadedMembers, ensemble: Ensemble, console: Console) -> ExitCode:
+    """Print and write what was found."""
+    for line in found.lines:
+        console.say(line)
+    folder = ensemble.folders[0] / FOLDER
+    of = prediction_of(loaded, ensemble, found.depends_on)
+    fitted = Fitted(found.predict, of.weights, of.checkpoints, of.settings)
+    content: Mapping[str, Any] = {
+        **fitted.to_json(),
+        "trainkit": __version__,
+        "doubts": list(found.doubts),
+        "results": found.results,
+    }
+    try:
+        make_folder(folder)
+        for name, draw in found.pictures.items():
+            _draw(folder / name, draw, console)
+        if found.rows:
+            write_table(folder / CASES, found.rows)
+        write_json(folder / FILE, content)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written: {error.strerror or error}") from error
+    shown = short_path(folder)
+    console.say(f"written: {', '.join([str(shown / FILE), *([CASES] if found.rows else []), *found.pictures])}")
+    for doubt in found.doubts:
+        console.say(f"doubtful: {doubt}")
+    return ExitCode.DOUBTFUL if found.doubts else ExitCode.FINISHED
+
+
+def _draw(path: Path, draw: Callable[[Path], None], console: Console) -> None:
+    """Draw a picture; that it fails changes nothing else."""
+    try:
+        with written_whole(path) as new:
+            draw(new)
+    except Exception as error:  # the code of a plugin may raise anything
+        console.say(f"warning: {path.name} cannot be drawn: {type(error).__name__}: {error}")
