@@ -32,8 +32,8 @@ class ProbeFromFile(Probe):
             ``.mat`` of Matlab 7.3).
         name: Array or dataset: complex, (rows, columns) or (modes, rows, columns); more axes before only if they are of
             length 1. Ignored for ``.npy``. In our own results it is called "probe".
-        axes: Order of the array's axes if it differs: "m" modes, "y" and "x" rows and columns. "xym" suits files
-            written by Matlab, and "yxm" arrays whose modes come last.
+        axes: Order of the array's axes if it differs: "m" modes, "y" and "x" rows and columns. "mxy" suits files
+            in which Matlab wrote (rows, columns, modes), and "yxm" NumPy arrays whose modes come last.
         centre: Where the probe's middle is: "centre" for pixel (rows//2, columns//2), "corner" for [0, 0].
         modes: Number of modes to take, from the first. If left out, all.
     """
@@ -49,7 +49,7 @@ class ProbeFromFile(Probe):
         if self.path.suffix not in SUFFIXES:
             yield Problem(f'"{self.path.name}" is none of {", ".join(SUFFIXES)}', "path")
         if self.axes is not None and sorted(self.axes) not in (list("xy"), list("mxy")):
-            yield Problem('must have each of the letters y, x once, and m if there are modes: "myx" or "xym"', "axes")
+            yield Problem('must have each of the letters y, x once, and m if there are modes: "myx" or "mxy"', "axes")
 
     def inspect(self, recipe: Recipe, depth: Depth) -> Iterable[str | Problem]:
         """Read the file, and say how its axes are taken."""

@@ -65,7 +65,7 @@ def inspect_probe(settings: ProbeFromFile) -> Iterator[str | Problem]:
         if by_matlab:
             yield Problem(
                 f"{where} was written by Matlab, which reverses the order of axes, so the probe may be transposed: say "
-                'it, axes = "xym" if Matlab held (rows, columns, modes), axes = "myx" if the order is right',
+                'it, axes = "mxy" if Matlab held (rows, columns, modes), axes = "myx" if the order is right',
                 "path",
                 "warning",
             )

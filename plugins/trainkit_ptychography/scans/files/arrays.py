@@ -25,7 +25,7 @@ def as_points(array: NDArray[Any], name: str) -> NDArray[np.float64]:
 
 
 def as_probe(array: NDArray[Any], name: str, axes: str | None = None) -> NDArray[np.complexfloating]:
-    """Return modes (M, Y, X) out of (…, Y, X), or of axes in the order that ``axes`` says, for example "xym".
+    """Return modes (M, Y, X) out of (…, Y, X), or of axes in the order that ``axes`` says, for example "mxy".
 
     Raises:
         DataError: It is not complex, or has other axes.

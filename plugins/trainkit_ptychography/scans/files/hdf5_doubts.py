@@ -40,7 +40,7 @@ def _doubts(recording: Recording, settings: FileDiffraction, file: HDF5File, loo
     if settings.probe is not None and settings.probe_axes is None and file.is_matlab(settings.probe):
         yield (
             f"{without_controls(settings.probe)} was written by Matlab, which reverses the order of axes, so the "
-            'probe may be transposed: say it, probe_axes = "xym" if Matlab held (rows, columns, modes), "myx" if the '
+            'probe may be transposed: say it, probe_axes = "mxy" if Matlab held (rows, columns, modes), "myx" if the '
             "order is right"
         )
     known, _ = file.datasets()

@@ -39,7 +39,7 @@ def _positive_pair(
 def _axes_of_probe(instance: object, attribute: attrs.Attribute[Any], value: str | None) -> None:
     if value is not None and sorted(value) not in (list("xy"), list("mxy")):
         raise ValueError(
-            f'must have each of the letters y, x once, and m if there are modes: "myx" or "xym"; got "{value}"'
+            f'must have each of the letters y, x once, and m if there are modes: "myx" or "mxy"; got "{value}"'
         )
 
 
@@ -99,8 +99,8 @@ class FileDiffraction(DiffractionData):
         defocus_angstrom: Underfocus, likewise.
         probe: Array of a guess of the probe: complex, (…, rows, columns), centred at (rows//2, columns//2); flipped,
             cropped, binned and padded as the patterns are.
-        probe_axes: Order of the axes of that array if it differs: "m" modes, "y" and "x" rows and columns. "xym" suits
-            files written by Matlab.
+        probe_axes: Order of the axes of that array if it differs: "m" modes, "y" and "x" rows and columns. "mxy" suits
+            files in which Matlab wrote (rows, columns, modes).
         truth_phase: Array of the object's true phase in rad, if it is known: pixel [i, j] at position (i, j) pixels.
         truth_positions: Array of the true positions, if they are known, in the form of ``positions``.
         prepare: What is done to patterns: background, bad pixels, cropping, binning, padding.
