@@ -348,6 +348,8 @@ class Model(Component):
     entry_points: ClassVar[str] = "trainkit.models"
     computes_complex: ClassVar[bool] = False
     """True if the forward pass computes complex numbers. Some settings of [run] then have no effect, or are refused."""
+    facts_of_weights: ClassVar[Mapping[str, type]] = {}
+    """Facts that `adapt_weights` reads, and ``initial_weights.facts`` may give: name -> ``list`` (of names) or bool."""
 
     def groups(self) -> Mapping[str, bool] | None:
         """Return parameter group -> whether it trains if no ``start_epoch`` is set; None: known only after building."""
@@ -394,7 +396,8 @@ class Model(Component):
             weights: Name in the model's state -> value that was read.
             model: The built model, with random weights.
             facts: What the file says of the data that the weights were trained with: ``LiveData.facts`` in a checkpoint
-                of trainkit, the other values of a torch file; may be empty.
+                of trainkit, the other values of a torch file; may be empty. Those of ``initial_weights.facts`` replace
+                them.
             data: The opened data.
 
         Returns:

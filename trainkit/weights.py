@@ -33,6 +33,9 @@ _NUMPY = [np.dtype, np.ndarray, np._core.multiarray.scalar, np._core.multiarray.
 _NUMPY += [type(np.dtype(each)) for each in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")]
 """What NumPy's numbers in a torch file are made of. None of it runs code."""
 
+_FEW = 4
+"""So many names of weights are listed in the advice to leave them out; for more, their groups are."""
+
 _some = partial(some_of, most=6)
 
 
@@ -112,14 +115,19 @@ def load_weights(
             f"{path}: the weights belong to another model: {' and '.join(reasons)}; leave weights out with "
             "initial_weights.take or .skip, or say with initial_weights.rename how they are called here"
         )
-    chosen, lines = adapt({name: there[name] for name in here if name in taken}, found.facts)
+    facts = {**found.facts, **settings.facts}
+    chosen, lines = adapt({name: there[name] for name in here if name in taken}, facts)
     other = [name for name in chosen if chosen[name].shape != here[name].shape]
     if other:
         shapes = [f"{name} {tuple(chosen[name].shape)}, here {tuple(here[name].shape)}" for name in other]
-        groups = ", ".join(f'"{group}"' for group in dict.fromkeys(map(group_of, other)) if group)
+        if 2 * len(other) > len(chosen):
+            hint = "give the model the settings with which the weights were trained"
+        else:
+            left_out = other if len(other) <= _FEW else [each for each in dict.fromkeys(map(group_of, other)) if each]
+            skip = ", ".join(f'"{each}"' for each in left_out)
+            hint = f"set initial_weights.skip = [{skip}] to initialise these anew instead of loading them"
         raise DataError(
-            f"{path}: the weights belong to a model of other sizes (classes, channels): {_some(shapes)}; "
-            f"set initial_weights.skip = [{groups}] to initialise these anew instead of loading them"
+            f"{path}: the weights belong to a model of other sizes (classes, channels): {_some(shapes)}; {hint}"
         )
     broken = [name for name, tensor in chosen.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
     if broken:
@@ -129,6 +137,7 @@ def load_weights(
     partly = [name for name in adapted if (chosen[name] == here[name].to(chosen[name])).any()]
     model.load_state_dict({name: chosen.get(name, here[name]) for name in here})
     summary = f"{len(chosen)} of {len(here)} weights were loaded from {path}"
+    summary += f", {len(partly)} of them in part" if partly else ""
     return Loaded([f"{summary}; not loaded: {_some(rest)}" if rest else summary, *lines], (*rest, *partly))
 
 

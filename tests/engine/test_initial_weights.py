@@ -105,6 +105,11 @@ def test_a_name_that_no_run_has_is_found_before_the_run(tmp_path: Path) -> None:
         refuse_missing_inputs([resolve_text(BEGUN, tmp_path)])
 
 
+def test_facts_that_the_model_does_not_read_are_mistakes(tmp_path: Path) -> None:
+    with pytest.raises(InvalidRecipe, match=r"initial_weights\.facts\.channels: the model reads no such fact"):
+        resolve_text(BEGUN, tmp_path, ["initial_weights.facts.channels=['T1']"])
+
+
 def test_a_folder_without_a_run_is_found_before_the_run(tmp_path: Path) -> None:
     (tmp_path / "runs" / "first").mkdir(parents=True)
     for path in ("first", ""):

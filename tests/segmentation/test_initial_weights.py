@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -108,7 +109,8 @@ def test_a_checkpoint_of_nnunet_is_read_and_says_its_channels_and_classes(tmp_pa
     with torch.no_grad():
         one, other = target({"image": image})["logits"], source({"image": image[:, [1, 0]]})["logits"]
     assert torch.allclose(one, other, atol=1e-5)
-    nnunet_file(tmp_path / "regions.pth", source, {"background": 0, "liver": [1, 2], "tumour": 2})
+    regions = built(1, facts(exclusive=False))
+    nnunet_file(tmp_path / "regions.pth", regions, {"background": 0, "liver": [1, 2], "tumour": 2})
     said = load(before, tmp_path / "regions.pth")
     assert "those of the file may overlap, those of this run exclude each other" in " ".join(said)
 
@@ -271,9 +273,55 @@ def test_a_name_that_is_there_exactly_is_not_taken_for_one_in_other_letters() ->
     assert _sources(["Liver"], ["Liver", "liver"]) == [0]
 
 
-def test_sizes_that_nothing_explains_are_refused_with_the_line_to_paste(tmp_path: Path) -> None:
+def test_names_that_a_file_does_not_tell_are_asked_for_and_can_be_given(tmp_path: Path) -> None:
+    source = built(1, facts("T2 FLAIR T1 T1c", "edema liver"))
+    save_file(source.state_dict(), path := tmp_path / "four.safetensors")
+    target, before = built(2), built(2)
+    with pytest.raises(
+        DataError, match=r"reads 4 channels, and this one T1, T2: name those of the file.*facts = \{ ch"
+    ):
+        load(target, path)
+    with pytest.raises(DataError, match=r"reads 4 channels, and its names are T1, T2, T1c"):
+        load(target, path, facts={"channels": ["T1", "T2", "T1c"]})
+    assert same(before, target) == set(target.state_dict())
+    named = {"channels": ["T2", "FLAIR", "T1", "T1c"], "classes": ["edema", "liver"]}
+    said = load(target, path, facts=named)
+    assert said[1:] == [
+        'channel "T1": from number 2 of the file',
+        'channel "T2": from number 0 of the file',
+        "not used from the file: channel FLAIR, T1c",
+        'class "background": from number 0 of the file',
+        'class "liver": from number 2 of the file',
+        'class "tumour": begins anew',
+        "not used from the file: class edema",
+    ]
+    assert "of them in part" in said[0]
+    first = "network.model.0.conv.unit0.conv.weight"
+    assert torch.equal(target.state_dict()[first], source.state_dict()[first][:, [2, 0]])
+
+
+def test_names_that_are_given_count_before_those_of_the_file(tmp_path: Path) -> None:
+    source, target = built(1), built(2)
+    nnunet_file(tmp_path / "w.pth", source, {"background": 0, "lesion": 1, "liver": 2})
+    said = load(target, tmp_path / "w.pth", facts={"classes": ["tumour", "liver"], "channels": ["T1", "T2"]})
+    assert said[1:] == [
+        f'class "{name}": from number {place} of the file'
+        for name, place in (("background", 0), ("liver", 2), ("tumour", 1))
+    ]
+
+
+def test_weights_of_another_number_of_classes_are_refused_with_the_line_to_paste(tmp_path: Path) -> None:
     save_file(built(1, facts(classes="a b c d")).state_dict(), path := tmp_path / "five.safetensors")
     target, before = built(2), built(2)
-    with pytest.raises(DataError, match=r'other sizes \(classes, channels\): .*set initial_weights.skip = \["head"\]'):
+    with pytest.raises(DataError, match=r"tells apart 4 classes, and this one liver, tumour: name those") as caught:
         load(target, path)
     assert same(before, target) == set(target.state_dict())
+    skip = str(caught.value).partition("initial_weights.skip = ")[2]
+    said = load(target, path, skip=tuple(json.loads(skip)))
+    assert "not loaded: network.model.2.0.conv.weight" in said[0]
+
+
+def test_a_network_of_other_sizes_throughout_is_told_from_one_with_other_channels_or_classes(tmp_path: Path) -> None:
+    save_file(built(1, settings=UNet(channels=(4, 8, 16))).state_dict(), path := tmp_path / "wide.safetensors")
+    with pytest.raises(DataError, match="give the model the settings with which the weights were trained"):
+        load(built(2), path)

@@ -56,7 +56,7 @@ def refuse_missing_inputs(recipes: Iterable[Resolved]) -> None:
 
 def _hints(path: Path, may_be_run: bool) -> Iterator[str]:
     """Yield what is there instead: the nearest name beside the path, or the folder that ends the way to it."""
-    if may_be_run:
+    if may_be_run and path.parent != Path("runs").absolute():
         runs = sorted(each.name for each in Path("runs").glob("*"))
         yield "runs/ has no run of this name either" + (f"; {did_you_mean(path.name, runs)}" if runs else "")
     folder = path.parent

@@ -234,12 +234,16 @@ class InitialWeights:
         skip: Patterns of those among them that are not loaded.
         rename: Beginning of a name in the file -> the beginning of that name in the model, for example
             ``{ "unet." = "network." }``. Not given: common prefixes such as "module." are recognised.
+        facts: What the file does not say of the data that the weights were trained with, or says in other words. Which
+            facts there are, the model says; a segmentation network reads ``channels`` and ``classes``, lists of names
+            in the order of the file (without the background), and ``exclusive``, whether a voxel has at most one class.
     """
 
     path: FileOrRun = attrs.field(metadata=INPUT_PATH)
     take: tuple[str, ...] = ("*",)
     skip: tuple[str, ...] = ()
     rename: Mapping[str, str] = attrs.Factory(dict)
+    facts: Mapping[str, Any] = attrs.Factory(dict)
 
 
 def _nothing_reacts_to_values(recipe: Recipe) -> bool:

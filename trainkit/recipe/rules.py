@@ -35,7 +35,14 @@ def findings(recipe: Recipe, complete: bool) -> list[Finding]:
         recipe: The settings.
         complete: Whether the whole recipe could be read.
     """
-    rules: list[Rule] = [*group_rules(recipe), _levers, _rare_validation, _clashing_values, _metric_names]
+    rules: list[Rule] = [
+        *group_rules(recipe),
+        _levers,
+        _rare_validation,
+        _clashing_values,
+        _metric_names,
+        _facts_of_weights,
+    ]
     rules.append(never_acting)
     components = [(where, each) for where, each, _ in walk_settings(recipe) if isinstance(each, Component)]
     rules += [_missing_modules(where, each) for where, each in components]
@@ -98,6 +105,31 @@ def _levers(recipe: Recipe) -> Iterator[Finding]:
             f"{type(recipe.model).__name__} does not say which of its parts can be computed again",
             ("run", "activation_checkpointing"),
         )
+
+
+def _facts_of_weights(recipe: Recipe) -> Iterator[Finding]:
+    """Find facts of initial weights that the model does not read, or cannot."""
+    if recipe.initial_weights is None:
+        return
+    known = recipe.model.facts_of_weights
+    for name, value in recipe.initial_weights.facts.items():
+        where = ("initial_weights", "facts", name)
+        if name not in known:
+            hint = did_you_mean(name, known) if known else ""
+            yield Finding("the model reads no such fact", where, at="key", hint=hint)
+        elif known[name] is bool and not isinstance(value, bool):
+            yield Finding("must be true or false", where)
+        elif known[name] is list and not _are_names(value):
+            yield Finding('must be a list of names, each once, such as ["T1", "T2"]', where)
+
+
+def _are_names(value: object) -> bool:
+    return (
+        isinstance(value, list | tuple)
+        and bool(value)
+        and all(isinstance(each, str) and each for each in value)
+        and len(set(value)) == len(value)
+    )
 
 
 # ---- names of values ------------------------------------------------------------------------------------------------

@@ -59,21 +59,25 @@ def adapt_weights(
 
     Returns:
         The weights to load, and a sentence for each channel and class that differs.
+
+    Raises:
+        DataError: The file's network has another number of channels or classes than it has names for.
     """
     own = data if isinstance(data, SegmentationFacts) else SegmentationFacts.from_json(data.facts())
     now = _Names.of(own.channels, own.classes, own.exclusive)
-    before = _names_in(facts)
+    before = _names_in(facts, now)
     prepared = list(_other_preprocessing(facts, own))
     channel_axes, score_axes = _axes(settings, own)
     touched = [name for name in weights if name in channel_axes or name in score_axes]
+    here = model.state_dict()
+    _check_numbers(_Sizes(weights, here, channel_axes), _Sizes(weights, here, score_axes), before, now)
     if not touched or before == now:
         return weights, prepared
     if before is None:
         return weights, [
             "the file does not say what its channels and classes are; they are taken to be, in this order, "
-            f"{', '.join(now.channels)} and {', '.join(now.scores)}"
+            f"{', '.join(now.channels)} and {', '.join(now.scores)} (initial_weights.facts can say otherwise)"
         ]
-    here = model.state_dict()
     channels = _sources(now.channels, before.channels)
     scores = _sources(now.scores, before.scores if before.exclusive == now.exclusive else ())
     fitted = dict(weights)
@@ -111,6 +115,57 @@ def _other_preprocessing(facts: Mapping[str, Any], own: SegmentationFacts) -> It
                 f"the weights were trained with data.preprocessing.{key} = {json.dumps(there[key])}, "
                 f"and here it is {json.dumps(here)}"
             )
+
+
+@attrs.frozen
+class _Sizes:
+    """How large the axes of some weights are that count channels, or scores.
+
+    Attributes:
+        there: The weights of the file.
+        here: Those of the network.
+        axes: Name of a weight -> these axes.
+    """
+
+    there: Mapping[str, Tensor]
+    here: Mapping[str, Tensor]
+    axes: Mapping[str, tuple[int, ...]]
+
+    def number(self) -> int | None:
+        """Return the size of these axes in the file, if it is one, and the weights are otherwise of equal sizes."""
+        found = set()
+        for name, axes in self.axes.items():
+            if name in self.there and axes:
+                there, here = list(self.there[name].shape), list(self.here[name].shape)
+                if len(there) != len(here):
+                    return None
+                found |= {there[axis] for axis in axes}
+        return found.pop() if len(found) == 1 else None
+
+    def names(self) -> list[str]:
+        """Return the names of the weights of the file that have such axes."""
+        return [name for name in self.axes if name in self.there]
+
+
+def _check_numbers(channels: _Sizes, scores: _Sizes, before: _Names | None, now: _Names) -> None:
+    """Raise an error if the file's network has another number of channels or scores than there are names for."""
+    named = before or now
+    background = int(named.exclusive)
+    for key, sizes, names, extra in (
+        ("channels", channels, named.channels, 0),
+        ("classes", scores, named.scores[background:], background),
+    ):
+        number = sizes.number()
+        if number is None or number - extra == len(names):
+            continue
+        does = {"channels": "reads", "classes": "tells apart"}[key]
+        skip = ", ".join(f'"{name}"' for name in sizes.names())
+        raise DataError(
+            f"the network in the file {does} {number - extra} {key}, and "
+            f"{'its names are' if before else 'this one'} {some_of(names)}: name those of the file, in its order, with "
+            f'initial_weights.facts = {{ {key} = ["…", …] }}, or leave out what depends on them with '
+            f"initial_weights.skip = [{skip}]"
+        )
 
 
 def _fits(there: Tensor, here: Tensor, axes: Sequence[tuple[int, Sequence[int | None], int]]) -> bool:
@@ -204,8 +259,27 @@ def _shapes(
     return None
 
 
-def _names_in(facts: Mapping[str, Any]) -> _Names | None:
-    """Return the names that a file tells: trainkit's facts, or what nnU-Net writes into its checkpoints."""
+def _names_in(facts: Mapping[str, Any], now: _Names) -> _Names | None:
+    """Return the names of the channels and scores of a file; None: it does not tell them.
+
+    They are those in trainkit's facts, or in what nnU-Net writes into its checkpoints, or else those of ``now``; and
+    before all, those that `initial_weights.facts` gives.
+    """
+    told = _told_names(facts)
+    given = {key: facts[key] for key in ("channels", "classes", "exclusive") if _is_fact(facts.get(key))}
+    if told is None and not given:
+        return None
+    names = told or now
+    classes = given.get("classes", names.scores[int(names.exclusive) :])
+    return _Names.of(given.get("channels", names.channels), classes, given.get("exclusive", names.exclusive))
+
+
+def _is_fact(value: Any) -> bool:
+    """Return whether a value of a file is the fact that its name says, and not something of another program."""
+    return isinstance(value, bool) or (isinstance(value, list | tuple) and all(isinstance(each, str) for each in value))
+
+
+def _told_names(facts: Mapping[str, Any]) -> _Names | None:
     if "kind" in facts:
         try:
             found = SegmentationFacts.from_json(facts)
