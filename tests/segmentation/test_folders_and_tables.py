@@ -12,6 +12,8 @@ from clients.dicom_series import ARRAY, series
 from clients.opened_data import AS_IN_FILES, opened, volumes
 from inspected import inspected, refusal
 
+from trainkit import RecipeError
+from trainkit.recipe.recognised import recognised
 from trainkit_segmentation.data.image_folder import ImageFolder
 from trainkit_segmentation.data.image_table import ImageTable
 from trainkit_segmentation.preparing.cache import Cache
@@ -121,6 +123,30 @@ def test_the_rows_of_a_table_are_cases_with_their_names_persons_and_folds(tmp_pa
     assert list(found) == ["v2", "v3"]
     assert np.array_equal(found["v3"]["label"][0, 0], made_up.shells(3, 2))
     assert {case.name: case.subject for case in data.cases().cases}["v1"] == "anna0"
+
+
+def test_the_columns_of_a_table_are_recognised_by_their_names(tmp_path):
+    path = table(tmp_path, [row(number) for number in range(4)], ";")
+    found = ImageTable.recognise(path)
+    assert found == {
+        **{"path": path, "channels": ("flair",), "label": "seg", "labels": {"class_1": 1, "class_2": 2}},
+        **{"case": "visit", "fold": "fold"},
+    }
+    assert list(ImageTable(**found).cases().folds.values()) == [0, 0, 1, 1]
+    path.write_text(path.read_text(encoding="utf-8-sig").replace("who", "Patient").replace("seg;", "core_mask;"))
+    assert ImageTable.recognise(path) == found | {"label": "core_mask", "subject": "Patient"}
+    path.write_text("flair;mask_a;mask_b;id\n" + "\n".join(f"{3 * f'scans/{n}/seg.nii.gz;'}same" for n in range(2)))
+    assert ImageTable.recognise(path) == {"path": path, "channels": ("flair",), "masks": ("mask_a", "mask_b")}
+
+
+def test_a_table_whose_columns_say_nothing_is_not_guessed_at(tmp_path):
+    path = table(tmp_path, [row(number) for number in range(4)])
+    path.write_text(path.read_text(encoding="utf-8-sig").replace("seg,", "second,"))
+    with pytest.raises(RecipeError, match=r"the columns of paths are flair, second, and their names do not tell"):
+        recognised(path, None)
+    path.write_text("epoch,loss\n1,0.5\n")
+    assert ImageTable.recognise(path) is None
+    assert ImageTable.recognise(tmp_path) is None
 
 
 def test_without_a_column_of_names_cases_are_named_after_their_files(tmp_path, cache):

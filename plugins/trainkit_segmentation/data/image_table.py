@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -43,6 +43,15 @@ class ImageTable(SegmentationData):
     case: str | None = None
     subject: str | None = None
     fold: str | None = None
+
+    @classmethod
+    def recognise(cls, path: Path) -> Mapping[str, Any] | None:
+        """Recognise a CSV or TSV file with columns of paths; what columns are for is told by their names."""
+        if path.suffix.lower() not in (".csv", ".tsv") or not path.is_file():
+            return None
+        from trainkit_segmentation.data.image_table_live import columns_of
+
+        return columns_of(path)
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Yield settings that exclude each other."""

@@ -6,7 +6,7 @@ import csv
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -14,13 +14,18 @@ from trainkit import DataError, did_you_mean
 from trainkit_segmentation.cases.case import CaseList, FileCase
 from trainkit_segmentation.cases.labels import Labels, one_value_each
 from trainkit_segmentation.cases.naming import CaseNames, by_shared_names, name_cases
-from trainkit_segmentation.data.meanings import number_of_channels, proposed_labels
+from trainkit_segmentation.data.meanings import number_of_channels, proposed_classes, proposed_labels
 from trainkit_segmentation.spelling import Folders, composed, stem_of
 
 if TYPE_CHECKING:
     from trainkit_segmentation.data.image_table import ImageTable
 
 _Row = Mapping[str, str]
+_MOST_LOOKED_AT = 20  # rows whose files are looked for, to find the columns of paths
+_OF_LABELS = {"label", "labels", "seg", "segmentation", "mask", "masks", "target", "truth", "gt", "annotation"}
+_OF_CASES = ("case", "case_id", "case_name", "id", "name", "visit", "scan", "scan_id")
+_OF_SUBJECTS = ("subject", "subject_id", "patient", "patient_id", "person", "participant_id")
+_OF_FOLDS = ("fold", "split")
 _WHOLE = re.compile(r"\d+(\.0*)?")  # a spreadsheet or pandas may write 0 as 0.0
 
 
@@ -77,6 +82,47 @@ def find(settings: ImageTable) -> CaseList:
         problems=tuple(problems),
         folds=folds,
     )
+
+
+def columns_of(path: Path) -> dict[str, Any] | None:
+    """Return the settings that read a table whose columns are named as usual; None: it has no columns of paths.
+
+    Raises:
+        DataError: It has columns of paths, but which are of labels is not told by their names.
+    """
+    rows = _rows(path)
+    folders = Folders()
+    looked_at = rows[:_MOST_LOOKED_AT]
+    of_paths = [
+        column
+        for column in rows[0]
+        if all(row[column] for row in looked_at)
+        and all(folders.find(path.parent / row[column].replace("\\", "/")).exists() for row in looked_at)
+    ]
+    if not of_paths:
+        return None
+    labels = [column for column in of_paths if _OF_LABELS & set(re.findall(r"[a-z]+", column.lower()))]
+    channels = tuple(column for column in of_paths if column not in labels)
+    if not labels or not channels:
+        raise DataError(
+            f"the columns of paths are {', '.join(of_paths)}, and their names do not tell images from labels: call the "
+            "column of labels label, or write a recipe with data.channels and data.label"
+        )
+    settings: dict[str, Any] = {"path": path, "channels": channels}
+    if len(labels) > 1:
+        settings["masks"] = tuple(labels)
+    else:
+        files = [folders.find(path.parent / row[labels[0]].replace("\\", "/")) for row in rows]
+        settings |= {"label": labels[0], "labels": proposed_classes(files)}
+    for setting, names in (("case", _OF_CASES), ("subject", _OF_SUBJECTS), ("fold", _OF_FOLDS)):
+        column = next((each for each in rows[0] if each.lower() in names and each not in of_paths), None)
+        values = [row[column] for row in rows] if column is not None else []
+        usable = all(values) and (setting != "case" or len(set(values)) == len(values))
+        if setting == "fold":
+            usable = all(not value or _WHOLE.fullmatch(value) or value in ("train", "val") for value in values)
+        if column is not None and usable:
+            settings[setting] = column
+    return settings
 
 
 def _rows(path: Path) -> list[_Row]:
