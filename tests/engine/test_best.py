@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import math
 import random
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from clients.toy_run import TOY, lines, resume, run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainkit import Monitor, State
+from trainkit import Batch, Metric, Monitor, Outputs, State, component
 from trainkit.checkpoint.folder import Best, BestValues
 from trainkit.console import Console
 from trainkit.engine.resume import resume as resume_from
@@ -30,6 +31,30 @@ def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     recorder.ACTIONS.clear()
     yield
     recorder.ACTIONS.clear()
+
+
+class Items:
+    """A metric whose table has one item."""
+
+    def update(self, outputs: Outputs, batch: Batch) -> None:
+        """Take in nothing."""
+
+    def compute(self) -> dict[str, float]:
+        return {"one": 1.0}
+
+    def rows(self) -> Iterator[dict[str, str | float]]:
+        yield {"item": "only", "one": 1.0}
+
+
+@component
+class OneItem(Metric):
+    """Has a table of one item."""
+
+    def names(self) -> tuple[str, ...]:
+        return ("one",)
+
+    def build(self, data: Any) -> Items:
+        return Items()
 
 
 class Killed(BaseException):
@@ -74,7 +99,7 @@ def test_whatever_the_values_and_wherever_it_is_killed_the_best_finite_one_is_on
     kills = [(draw.choice(["epoch_start", "validation_end", "epoch_end", "checkpoint"]), e) for e in range(1, epochs)]
     show(values, kills[0])
     with pytest.raises(Killed):
-        run(*sets)
+        run(*sets, text=f'{TOY}\n[metrics.items]\nuse = "{__name__}:OneItem"\n')
     (folder,) = Path("runs/toy").iterdir()
     for kill in [*kills[1:], None]:
         show(values, kill)
@@ -91,6 +116,10 @@ def test_whatever_the_values_and_wherever_it_is_killed_the_best_finite_one_is_on
         assert (folder / "checkpoints" / outcome.best.file_name).is_file()
         step = outcome.best.step or 4 * outcome.best.epoch
         assert values[(step - 1) // EVERY] == best
+        (row,) = csv.DictReader((folder / "cases_best.csv").read_text().splitlines())
+        assert row == {"item": "only", "one": "1", "epochs": str(outcome.best.epoch), "steps": str(step)}
+    (last,) = csv.DictReader((folder / "cases.csv").read_text().splitlines())
+    assert (last["epochs"], last["steps"]) == (str(epochs), str(4 * epochs))
 
 
 @given(st.lists(st.floats()), st.sampled_from(["min", "max"]), st.integers(0, 4))
@@ -115,6 +144,18 @@ def test_the_best_epoch_is_kept_although_checkpoints_are_written_more_rarely() -
     assert outcome.best == (1.0, 4, None)
     kept = sorted(path.stem for path in (outcome.run.state.folder / "checkpoints").iterdir())
     assert kept == ["epoch-0004", "epoch-0006"]
+
+
+def test_where_the_best_checkpoint_was_not_evaluated_no_table_is_called_that_of_the_best() -> None:
+    text = f'{TOY}\n[metrics.items]\nuse = "{__name__}:OneItem"\n'
+    sets = ("run.epochs=4", "monitor.metric=train/loss", "monitor.mode=max", "validation.every_epochs=2")
+    for losses, epochs in (([1.0, 2.0, 1.5, 1.0], "2"), ([1.0, 2.0, 3.0, 1.0], None)):
+        recorder.ACTIONS["epoch_end"] = lambda state, losses=losses: state.metrics.update(
+            {"train/loss": losses[state.epoch]}
+        )
+        path = run(*sets, text=text).run.state.folder / "cases_best.csv"
+        assert path.is_file() == (epochs is not None)
+        assert epochs is None or next(csv.DictReader(path.read_text().splitlines()))["epochs"] == epochs
 
 
 def test_the_value_of_an_earlier_step_is_not_that_of_the_epochs_end() -> None:

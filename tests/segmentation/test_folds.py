@@ -85,17 +85,16 @@ def test_every_case_is_held_out_once_and_its_scores_are_those_of_its_fold(ensemb
     together = {(row["case"], row["class"]): row for row in rows(ensemble / "cases.csv")}
     assert len(together) == 8
     for member in members:
-        lines = [json.loads(line) for line in (member / "metrics.jsonl").read_text().splitlines()]
-        best = max(line["val/dice"] for line in lines)
-        of_run = rows(member / "cases.csv")
-        assert {(row["case"], row["class"]) for row in of_run} <= together.keys()
-        mean = np.mean([float(row["dice"]) for row in of_run])
-        assert mean == pytest.approx(lines[-1]["val/dice"])
-        if best == lines[-1]["val/dice"]:
-            for row in of_run:
-                other = together[row["case"], row["class"]]
-                for column in ("dice", "true_ml", "predicted_ml"):
-                    assert float(row[column]) == pytest.approx(float(other[column]))
+        values = [json.loads(line)["val/dice"] for line in (member / "metrics.jsonl").read_text().splitlines()]
+        for file, value in (("cases.csv", values[-1]), ("cases_best.csv", max(values))):
+            of_run = rows(member / file)
+            assert {(row["case"], row["class"]) for row in of_run} <= together.keys()
+            assert np.mean([float(row["dice"]) for row in of_run]) == pytest.approx(value)
+            assert values[int(of_run[0]["epochs"]) - 1] == value
+        for row in of_run:  # the best checkpoint is the one that the fold predicts with
+            other = together[row["case"], row["class"]]
+            for column in ("dice", "true_ml", "predicted_ml"):
+                assert float(row[column]) == pytest.approx(float(other[column]))
 
 
 @pytest.mark.slow

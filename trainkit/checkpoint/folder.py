@@ -353,6 +353,10 @@ class BestValues:
         """Return whether a value would be among the best."""
         return self._place(value) < self._num
 
+    def would_lead(self, value: float) -> bool:
+        """Return whether a value would be the best."""
+        return self._num > 0 and self._place(value) == 0
+
     def take_in(self, new: Best) -> None:
         """Rank a new checkpoint; it is ignored if its value is not finite."""
         if self.would_rank(new.value):

@@ -137,13 +137,12 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
         "watched_values": WatchedValues(recipe),
         "figures": Figures(),
         "metrics_file": MetricsFile(),
-        "cases_file": CasesFile(metrics.values(), recipe.evaluated_splits()),
         "progress_chart": ProgressChart(),
         "waiting": Waiting(recipe.data),
         "outcome": Outcome(resolved.resume_options + _options_of_a_longer_run(plans.values(), length.epochs, steps)),
     }
     tolerated: dict[str, type[Exception]] = {name: Exception for name, hook in hooks.items() if hook.phase == "log"}
-    tolerated |= {"figures": Exception, "progress_chart": Exception, "metrics_file": OSError, "cases_file": Exception}
+    tolerated |= {"figures": Exception, "progress_chart": Exception, "metrics_file": OSError}
     run = Run(
         resolved=resolved,
         state=state,
@@ -165,7 +164,10 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
     run.fingerprint = data_fingerprint(recipe, data, data_name)
     run.variables = marks(resolved.tree, run.identity.id)
     facts_of(run)  # a failure is said now, not when the first checkpoint is written
-    run.add("saver", Saver(run))
+    saver = Saver(run)
+    cases_file = CasesFile(metrics.values(), recipe.evaluated_splits(), saver.becomes_best)
+    run.add("cases_file", cases_file, tolerated=Exception)  # before the checkpoint that its tables belong to
+    run.add("saver", saver)
     return run
 
 

@@ -1,8 +1,8 @@
-"""Writes ``cases.csv``: the values of single items, for example of each case and class, at the last evaluation."""
+"""Writes ``cases.csv`` and ``cases_best.csv``: the values of single items, for example of each case and class."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from trainkit.events import Live
@@ -11,28 +11,46 @@ from trainkit.files.tables import write_table
 if TYPE_CHECKING:
     from trainkit.state import State
 
-NAME = "cases.csv"
-
 Row = Mapping[str, str | float | None]
 
 
 class CasesFile(Live):
-    """Part of every run. If several splits are evaluated, each has a file of its own, ``cases-<split>.csv``.
+    """Part of every run: ``cases.csv`` is of the last evaluation, ``cases_best.csv`` of the best checkpoint.
+
+    If several splits are evaluated, each has files of its own, ``cases-<split>.csv`` and ``cases-<split>_best.csv``.
+    The columns "epochs" and "steps" say after how many of them the evaluation was.
 
     Args:
         metrics: The metrics; those with a method ``rows`` have values of single items.
         splits: The splits that are evaluated.
+        becomes_best: Returns whether the checkpoint that will be written next is the best.
     """
 
-    def __init__(self, metrics: Iterable[object], splits: Iterable[str]) -> None:
+    def __init__(self, metrics: Iterable[object], splits: Iterable[str], becomes_best: Callable[[], bool]) -> None:
         self._tables = [metric.rows for metric in metrics if hasattr(metric, "rows")]
         self._several = len(set(splits)) > 1
+        self._becomes_best = becomes_best
+        self._last: dict[str, list[dict[str, str | float | None]]] = {}  # name of the file of the best -> its rows
 
     def on_validation_end(self, state: State) -> None:
         """Write the values of the split."""
-        rows = joined(row for rows in self._tables for row in rows())
+        where = {"epochs": state.epoch + state.closing, "steps": state.step}
+        rows = [row | where for row in joined(row for rows in self._tables for row in rows())]
         if rows:
-            write_table(state.folder / (f"cases-{state.split}.csv" if self._several else NAME), rows)
+            name, best = (
+                f"cases-{state.split}{end}.csv" if self._several else f"cases{end}.csv" for end in ("", "_best")
+            )
+            write_table(state.folder / name, rows)
+            self._last[best] = rows
+
+    def on_checkpoint(self, state: State) -> None:
+        """Write the same values as those of the best checkpoint, before that is written."""
+        if self._tables and self._becomes_best():
+            for name, rows in self._last.items():
+                if rows[0]["steps"] == state.step:
+                    write_table(state.folder / name, rows)
+                else:  # a value of training is monitored, and there was no evaluation now
+                    (state.folder / name).unlink(missing_ok=True)
 
 
 def joined(rows: Iterable[Row]) -> list[dict[str, str | float | None]]:

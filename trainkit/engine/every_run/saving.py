@@ -213,6 +213,11 @@ class Saver(Live):
         self._folder.prune(settings.keep_last, settings.keep_every, self.all_best, self.newest)
         state.seconds["checkpoint"] = perf_counter() - began
 
+    def becomes_best(self) -> bool:
+        """Return whether the checkpoint that is written now, after the other parts are told, will be the best."""
+        value = _monitored_now(self._run)
+        return value is not None and self._best.would_lead(value)
+
     @property
     def best(self) -> Best | None:
         """The checkpoint with the best monitored value; None: there is none."""
