@@ -88,7 +88,7 @@ def test_patterns_that_vary_and_fit_nothing_are_a_doubt(tmp_path: Path, specimen
     recipe = simulated(tmp_path, **SPECIMENS[specimen])
     (doubt,), (line,) = said(spoiled(recipe, tmp_path, lambda each: each.reshape(196, 40, 40)[order]), *sets)
     assert re.search(r"differ from each other \([\d.]+ times as much as by noise alone\)", doubt)
-    assert "not as told" in line
+    assert "not judged: nothing that was tried explains" in line
 
 
 def test_a_few_empty_or_bright_patterns_do_not_spoil_the_trial(right: str, tmp_path: Path) -> None:

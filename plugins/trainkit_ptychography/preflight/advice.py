@@ -63,24 +63,25 @@ def advise(found: Found, sample: Sample, data: Data, probe_is_trained: bool) -> 
     fits_nothing = _fits_nothing(found, sample)
     doubts = tuple(_doubts(found, sample, data, probe_is_trained, fits_nothing))
     num = len(sample.points_N)
-    if fits_nothing and not doubts and (times := sample.variation()) > _VARIED:
-        doubts = (
-            _doubt(
-                f"{num} patterns differ from each other ({times:.2g} times as much as by noise alone), but no geometry "
-                f"that was tried explains how (misfit of held-out patterns {found.best.misfit:.3g}, "
-                f"{found.best.empty:.3g} for an empty object): check the order of the scan points (positions, raster, "
-                "pattern_axes), their step, and the probe"
-            ),
-        )
     if doubts:
         line = f"not as told, by a trial with {num} patterns"
-    elif fits_nothing:
-        line = f"not judged: {num} patterns hardly differ from those of an empty object"
-    else:
+    elif not fits_nothing:
         line = (
             f"as told, by a trial with {num} patterns: misfit {found.told.misfit:.3g} of those that were held out, "
             f"{found.told.empty:.3g} of an empty object"
         )
+    elif (times := sample.variation()) > _VARIED:
+        line = f"not judged: nothing that was tried explains {num} patterns"
+        doubts = (
+            _doubt(
+                f"{num} patterns differ from each other ({times:.2g} times as much as by noise alone), but no geometry "
+                f"that was tried explains how (misfit of held-out patterns {found.best.misfit:.3g}, "
+                f"{found.best.empty:.3g} for an empty object): check the probe (its aberrations, the order of its "
+                "axes), the order of the scan points (positions, raster, pattern_axes), and their step"
+            ),
+        )
+    else:
+        line = f"not judged: {num} patterns hardly differ from those of an empty object"
     return Advice(doubts, f"geometry     {line}")
 
 
