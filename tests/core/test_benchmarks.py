@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import nibabel
 import numpy as np
 import pytest
 from scipy import stats
@@ -173,3 +174,41 @@ def test_the_next_learning_rate_lies_beyond_an_outermost_best_one_and_else_besid
     assert learning_rate_study.next_lr({1e-3: 0.8, 3.16e-3: 0.75, 1e-2: 0.7}) == 3.16e-4
     assert learning_rate_study.next_lr({1e-3: 0.7, 3.16e-3: 0.8, 1e-2: 0.75}) == 5.62e-3
     assert learning_rate_study.next_lr({1e-3: 0.76, 3.16e-3: 0.8, 1e-2: 0.75}) == 1.78e-3
+
+
+@pytest.fixture(scope="module")
+def segmentation_quality() -> ModuleType:
+    return benchmark("segmentation_quality")
+
+
+def test_dice_is_computed_on_files_and_a_class_that_is_nowhere_counts_as_found(
+    segmentation_quality: ModuleType, tmp_path: Path
+) -> None:
+    found, true = np.zeros((2, 4, 4, 4), dtype=np.uint8)
+    found[0, :3], true[0, 1:] = 1, 1  # 12 voxels each, of which 8 are in both
+    for name, mask in (("found", found), ("true", true)):
+        (tmp_path / name).mkdir()
+        nibabel.save(nibabel.Nifti1Image(mask, np.eye(4)), tmp_path / name / "case.nii.gz")
+    scores = segmentation_quality.dice(tmp_path / "found", tmp_path / "true", ["case"], [1, 2])
+    assert scores == pytest.approx([2 * 8 / 24, 1.0])
+
+
+def test_quality_is_held_to_its_aims_and_to_the_peer(
+    segmentation_quality: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "dataset.json").write_text('{"labels": {"0": "background", "1": "a"}}')
+    base = {"seed": 0, "parameters": 5, "cpu_minutes": 2.0}
+    runs = [
+        {**base, "tool": "trainkit", "work": "3 min", "dice": 0.84, "cpu_minutes": 3.5},
+        {**base, "tool": "trainkit", "work": "equal", "dice": 0.85, "seconds_per_step": 1.0, "megabytes": 700},
+        {**base, "tool": "nnU-Net", "work": "equal", "dice": 0.855, "seconds_per_step": 1.0, "megabytes": 1000},
+    ]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(each) + "\n" for each in runs))
+    study = segmentation_quality.Study(tmp_path, tmp_path, None)
+    late = list(segmentation_quality.short_of_time(study, 3, [0]))
+    assert [each.split(": ")[1] for each in late] == ["3.50 CPU minutes were used", "Dice 0.8400 is below 0.865"]
+    assert not list(segmentation_quality.short_of_peer(study, "equal", [0]))
+    assert "Dice -0.0050, a step 1.00×, memory 0.70× of nnU-Net's" in capsys.readouterr().out
+    for worse in ({"dice": 0.84}, {"seconds_per_step": 1.06}, {"megabytes": 810}, {"parameters": 6}, {"dice": 0.79}):
+        study.done["trainkit", "equal", 0] = runs[1] | worse
+        assert list(segmentation_quality.short_of_peer(study, "equal", [0])), worse

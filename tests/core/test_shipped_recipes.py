@@ -16,6 +16,7 @@ from clients import segmentation_cases
 from trainkit import registry
 from trainkit.console import Console
 from trainkit.engine.start import ExitCode, start
+from trainkit.groups.plan import RunLength, plan_groups
 from trainkit.recipe.resolve import resolve
 from trainkit.recipe.shipped import shipped
 
@@ -145,14 +146,29 @@ def unet_recipes() -> list[str]:
 def test_a_static_twin_is_the_same_but_for_its_schedule(name: str) -> None:
     there = ("data.path=somewhere",)
     adaptive, static = (resolve(shipped()[each], there).recipe for each in (name, f"{name}_static"))
-    assert (adaptive.run.epochs, adaptive.checkpoint.every_epochs) == (50, 1)
-    schedule: Any = adaptive.scheduler
-    assert (schedule.mode, schedule.factor, schedule.patience) == ("max", 0.5, 10)
-    assert (adaptive.monitor.metric, schedule.metric) == ("val/dice", None)
     assert type(static.scheduler).__name__ == "NoSchedule"
     renamed = attrs.evolve(adaptive.run, name=static.run.name)
     assert static.run.name == f"{name}_static"
     assert attrs.evolve(adaptive, run=renamed, scheduler=static.scheduler) == static
+
+
+@pytest.mark.parametrize("name", ["brats_unet", "msd_liver_unet", "totalsegmentator_unet"])
+def test_a_long_recipe_lowers_its_rate_on_a_plateau(name: str) -> None:
+    recipe = resolve(shipped()[name], ("data.path=somewhere",)).recipe
+    assert (recipe.run.epochs, recipe.checkpoint.every_epochs) == (50, 1)
+    schedule: Any = recipe.scheduler
+    assert (schedule.mode, schedule.factor, schedule.patience) == ("max", 0.5, 10)
+    assert (recipe.monitor.metric, schedule.metric) == ("val/dice", None)
+
+
+def test_the_hippocampus_recipe_has_one_cycle_whatever_its_length() -> None:
+    for epochs in (1, 12, 40):
+        found = resolve(shipped()["msd_hippocampus_unet"], ("data.path=somewhere", f"run.epochs={epochs}"))
+        assert not found.notes
+        plan = plan_groups(found.recipe, {"all": True}, RunLength(epochs))["all"].phases[0]
+        rates = [plan.rate(step // 100, step, 100, {}).lr for step in range(100 * epochs)]
+        assert max(rates) == pytest.approx(found.recipe.optimizer.lr, rel=1e-3)
+        assert rates[-1] < 1e-4 * max(rates)
 
 
 @pytest.mark.parametrize("name", [*unet_recipes(), "segmentation_synthetic"])

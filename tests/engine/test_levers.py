@@ -16,6 +16,7 @@ from same import differences, trained
 from trainkit import DeviceError, State
 from trainkit.checkpoint import file as checkpoint
 from trainkit.engine.batches import to_device
+from trainkit.engine.build import slow_precision
 from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.resolve import resolve_text
 
@@ -136,6 +137,30 @@ def test_a_run_that_is_killed_between_the_batches_of_a_step_ends_with_the_same_b
     (killed,) = set(whole.folder.parent.iterdir()) - {whole.folder}
     assert [each.name for each in (killed / "checkpoints").glob("epoch-*")] == ["epoch-0001.safetensors"]
     assert differences(ended(resume(killed).run.state), ended(whole)) == []
+
+
+@pytest.mark.parametrize(
+    ("precision", "has", "slow"),
+    [
+        ("bf16", {}, True),
+        ("bf16", {"avx512_fp16": True}, True),
+        ("bf16", {"avx512_bf16": True}, False),
+        ("bf16", {"amx_bf16": True}, False),
+        ("fp16", {"avx512_bf16": True}, True),
+        ("fp32", {}, False),
+    ],
+)
+def test_a_cpu_without_instructions_for_a_precision_is_said_with_what_to_set(
+    precision: str, has: dict[str, bool], slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "x86_64", **has}, raising=False)
+    found = slow_precision(precision, torch.device("cpu"))
+    assert (found is not None) == slow
+    if slow:
+        assert f'run.precision = "{precision}": this CPU has no instructions' in str(found)
+    assert slow_precision(precision, torch.device("cuda")) is None
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "aarch64"}, raising=False)
+    assert slow_precision(precision, torch.device("cpu")) is None  # not known
 
 
 def test_a_model_that_names_no_blocks_and_settings_that_exclude_each_other_are_refused() -> None:

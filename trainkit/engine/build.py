@@ -54,6 +54,9 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("trainkit")
 
+_NATIVE = ("avx512", "amx")
+"""Sets of instructions of a CPU that may have some for 16 bits."""
+
 _NOT_SCALED = (torch.float16, torch.bfloat16, torch.complex32, torch.complex64, torch.complex128)
 
 
@@ -89,6 +92,8 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
         _check_built("model", model, isinstance(model, torch.nn.Module), "a torch.nn.Module")
         model = model.to(context.device)
     _apply_levers(recipe, model)
+    if slow := slow_precision(recipe.run.precision, context.device):
+        _LOGGER.warning(slow)
     parameters, trains = assign(recipe, recipe.model, model)
     steps = ceil(num_batches / recipe.run.accumulate)
     length = RunLength.of(recipe.run, steps, *finished)
@@ -258,6 +263,23 @@ def repeatability_doubt(device: torch.device, deterministic: bool) -> str | None
     if device.type == "mps":
         return "on MPS, a run that is repeated or resumed may not be the same bit for bit"
     return None
+
+
+def slow_precision(precision: str, device: torch.device) -> str | None:
+    """Return why a precision makes a run slower instead of faster; None: it is not known that it does.
+
+    Convolutions of a CPU without instructions for bfloat16 take 2 to 9 times as long as in fp32, depending on the CPU.
+    """
+    if device.type != "cpu" or precision == "fp32":
+        return None
+    known = getattr(torch.cpu, "get_capabilities", dict)  # not in every version of torch that we support
+    capabilities: dict[str, Any] = known()
+    if capabilities.get("architecture") != "x86_64" or any(capabilities.get(f"{each}_{precision}") for each in _NATIVE):
+        return None
+    return (
+        f'run.precision = "{precision}": this CPU has no instructions for it, and is several times slower with it; '
+        'set run.precision = "fp32"'
+    )
 
 
 def _apply_levers(recipe: Recipe, model: torch.nn.Module) -> None:
