@@ -91,9 +91,12 @@ def test_weights_are_loaded_from(kind: str, tmp_path: Path) -> None:
     assert "the file does not say" in said[1]
 
 
-def nnunet_file(path: Path, model: torch.nn.Module, labels: dict[str, Any]) -> None:
+def nnunet_file(
+    path: Path, model: torch.nn.Module, labels: dict[str, Any], forward: tuple[int, ...] = (0, 1, 2)
+) -> None:
     """Write what nnU-Net's trainer writes, with NumPy's numbers as it has them."""
     about = {"dataset_json": {"channel_names": {"0": "T2", "1": "T1"}, "labels": labels}, "fold": 0}
+    about |= {"plans": {"transpose_forward": forward}, "device": torch.device("cpu")}
     logs = {"mean_fg_dice": [np.float64(0.5), np.float32(0.6)], "dice_per_class": np.array([0.5, 0.6])}
     weights = {key.removeprefix("network."): value for key, value in model.state_dict().items()}
     content = {"network_weights": weights, "logging": logs, "_best_ema": np.float64(0.7), "init_args": about}
@@ -102,13 +105,17 @@ def nnunet_file(path: Path, model: torch.nn.Module, labels: dict[str, Any]) -> N
 
 def test_a_checkpoint_of_nnunet_is_read_and_says_its_channels_and_classes(tmp_path: Path) -> None:
     source, target, before = built(1), built(2), built(2)
-    nnunet_file(tmp_path / "checkpoint_final.pth", source, {"tumour": 2, "background": 0, "liver": 1})
-    said = load(target, tmp_path / "checkpoint_final.pth")
-    assert said[1:] == ['channel "T1": from number 1 of the file', 'channel "T2": from number 0 of the file']
-    image = torch.randn(1, 2, 16, 16, 16)
-    with torch.no_grad():
-        one, other = target({"image": image})["logits"], source({"image": image[:, [1, 0]]})["logits"]
-    assert torch.allclose(one, other, atol=1e-5)
+    image = torch.randn(1, 2, 16, 24, 32)
+    for forward in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
+        nnunet_file(tmp_path / "checkpoint_final.pth", source, {"tumour": 2, "background": 0, "liver": 1}, forward)
+        said = load(target, tmp_path / "checkpoint_final.pth")
+        assert said[1:3] == ['channel "T1": from number 1 of the file', 'channel "T2": from number 0 of the file']
+        read = image[:, [1, 0]].numpy().transpose(0, 1, 4, 3, 2)  # as nnU-Net's readers give it: z, y, x
+        moved = torch.from_numpy(read.transpose(0, 1, *(2 + axis for axis in forward)).copy())
+        with torch.no_grad():
+            one, other = target({"image": image})["logits"].numpy(), source({"image": moved})["logits"].numpy()
+        back = other.transpose(0, 1, *(2 + axis for axis in np.argsort(forward))).transpose(0, 1, 4, 3, 2)
+        assert np.allclose(one, back, atol=1e-5)
     regions = built(1, facts(exclusive=False))
     nnunet_file(tmp_path / "regions.pth", regions, {"background": 0, "liver": [1, 2], "tumour": 2})
     said = load(before, tmp_path / "regions.pth")
@@ -304,7 +311,7 @@ def test_names_that_are_given_count_before_those_of_the_file(tmp_path: Path) -> 
     source, target = built(1), built(2)
     nnunet_file(tmp_path / "w.pth", source, {"background": 0, "lesion": 1, "liver": 2})
     said = load(target, tmp_path / "w.pth", facts={"classes": ["tumour", "liver"], "channels": ["T1", "T2"]})
-    assert said[1:] == [
+    assert said[1:4] == [
         f'class "{name}": from number {place} of the file'
         for name, place in (("background", 0), ("liver", 2), ("tumour", 1))
     ]

@@ -17,6 +17,8 @@ from trainkit_segmentation.models.dynunet import DynUNet
 from trainkit_segmentation.models.kind import SegmentationModel
 from trainkit_segmentation.models.monai_network import MONAINetwork
 from trainkit_segmentation.models.monai_source import networks
+from trainkit_segmentation.models.plain_unet import PlainUNet
+from trainkit_segmentation.models.planned_unet import PlannedUNet
 from trainkit_segmentation.models.resenc_unet import ResEncUNet
 from trainkit_segmentation.models.segresnet import SegResNet
 from trainkit_segmentation.models.swin_unetr import SwinUNETR
@@ -29,6 +31,7 @@ SMALL: dict[str, SegmentationModel] = {
     "unet without residual units": UNet(channels=(2, 4, 4), num_res_units=0),
     "dynunet": DynUNet(channels=(2, 4, 4, 4), deep_supervision=2),
     "anisotropic dynunet": DynUNet(channels=(2, 4, 4), strides=((2, 2, 1), (2, 2, 2)), residual=True),
+    "plain_unet": PlainUNet(channels=(2, 4, 4), strides=((2, 2, 1), (2, 2, 2)), convolutions=1),
     "resenc_unet": ResEncUNet(channels=(2, 4, 4, 4), blocks=(1, 2, 1, 1), deep_supervision=1),
     "anisotropic resenc_unet": ResEncUNet(channels=(2, 4, 4), strides=((2, 2, 1), (2, 2, 2)), blocks=(1, 1, 1)),
     "segresnet": SegResNet(init_filters=8, blocks_down=(1, 1), blocks_up=(1,)),
@@ -106,26 +109,36 @@ def test_deep_supervision_gives_more_scores_while_training_only() -> None:
     assert coarse.shape == (2, 3, 16, 16, 16)
 
 
-def test_the_residual_encoder_is_nnunets_own() -> None:
-    from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
+LEVELS: dict[str, Any] = {"channels": (2, 4, 4), "kernel_sizes": ((3, 3, 1), (3, 3, 3), (3, 3, 3))}
+
+
+@pytest.mark.parametrize(
+    ("settings", "theirs_is", "arguments"),
+    [
+        (ResEncUNet(**LEVELS), "ResidualEncoderUNet", {"n_blocks_per_stage": [1, 3, 4], "n_conv_per_stage_decoder": 1}),
+        (PlainUNet(**LEVELS), "PlainConvUNet", {"n_conv_per_stage": 2, "n_conv_per_stage_decoder": 2}),
+    ],
+)
+def test_a_network_of_nnunet_is_its_own_with_the_numbers_of_layers_that_it_plans(
+    settings: PlannedUNet, theirs_is: str, arguments: dict[str, Any]
+) -> None:
+    from dynamic_network_architectures.architectures import unet
     from torch import nn
 
-    settings = ResEncUNet(channels=(2, 4, 4), kernel_sizes=((3, 3, 1), (3, 3, 3), (3, 3, 3)))
     ours = settings.build(volumes(16)).network.eval()
-    theirs = ResidualEncoderUNet(
+    theirs = getattr(unet, theirs_is)(
         input_channels=1,
         n_stages=3,
         features_per_stage=[2, 4, 4],
         conv_op=nn.Conv3d,
         kernel_sizes=[[3, 3, 1], [3, 3, 3], [3, 3, 3]],
         strides=[1, 2, 2],
-        n_blocks_per_stage=[1, 3, 4],  # those of nnU-Net's ResEnc plans
         num_classes=3,
-        n_conv_per_stage_decoder=1,
         conv_bias=True,
         norm_op=nn.InstanceNorm3d,
         norm_op_kwargs={"eps": 1e-5, "affine": True},
         nonlin=nn.LeakyReLU,
+        **arguments,
     ).eval()
     weights = theirs.state_dict()
     unused = {key for key in weights if key.startswith("decoder.seg_layers.0")}

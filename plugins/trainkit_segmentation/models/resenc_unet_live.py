@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from dynamic_network_architectures.architectures.unet import ResidualEncoderUNet
 from torch import Tensor, nn
 
+from trainkit_segmentation.models.finest_scores import finest, remove_coarse_layers
+
 if TYPE_CHECKING:
     from trainkit_segmentation.models.resenc_unet import ResEncUNet
 
@@ -22,14 +24,11 @@ class Network(ResidualEncoderUNet):  # type: ignore[misc]  # the package has no 
     def __init__(self, heads: int, **settings: Any) -> None:
         super().__init__(deep_supervision=heads > 1, **settings)
         self._heads = heads
-        layers = self.decoder.seg_layers  # the coarsest first
-        for place in range(len(layers) - heads):
-            layers[place] = nn.Identity()  # a layer that nothing trains is none
+        remove_coarse_layers(self.decoder.seg_layers, heads)
 
     def forward(self, image_BCXYZ: Tensor) -> Tensor | list[Tensor]:
         """Return the scores of the finest level, or a list of those of several levels."""
-        found: Tensor | list[Tensor] = super().forward(image_BCXYZ)
-        return found if isinstance(found, Tensor) else found[: self._heads]
+        return finest(super().forward(image_BCXYZ), self._heads)
 
 
 def make(settings: ResEncUNet, in_channels: int, out_channels: int) -> nn.Module:

@@ -67,6 +67,9 @@ def adapt_weights(
     now = _Names.of(own.channels, own.classes, own.exclusive)
     before = _names_in(facts, now)
     prepared = list(_other_preprocessing(facts, own))
+    if order := _axes_of_nnunet(facts):
+        weights = {name: _turned(weight, order) for name, weight in weights.items()}
+        prepared.append("the weights of convolutions were turned from nnU-Net's order of axes to x, y, z")
     channel_axes, score_axes = _axes(settings, own)
     touched = [name for name in weights if name in channel_axes or name in score_axes]
     here = model.state_dict()
@@ -102,6 +105,26 @@ def adapt_weights(
     if gone := [name for name in touched if name not in fitted]:
         lines.append(f"not loaded, since channels and other things share an axis in them: {some_of(gone)}")
     return fitted, lines + prepared
+
+
+def _axes_of_nnunet(facts: Mapping[str, Any]) -> tuple[int, int, int] | None:
+    """Return which axes of nnU-Net's volumes are x, y and z, if the file is a checkpoint of nnU-Net.
+
+    It reads volumes as z, y, x, and its plan may then move the axis of thick slices to the front.
+    """
+    about = facts.get("init_args")
+    if not isinstance(about, Mapping) or "dataset_json" not in about:
+        return None
+    plans = about.get("plans")
+    moved = plans.get("transpose_forward") if isinstance(plans, Mapping) else None
+    if not isinstance(moved, list | tuple) or sorted(moved) != [0, 1, 2]:
+        moved = (0, 1, 2)
+    return (moved.index(2), moved.index(1), moved.index(0))
+
+
+def _turned(weight: Tensor, order: tuple[int, int, int]) -> Tensor:
+    """Return the weight of a convolution of volumes with its axes along x, y, z; another weight as it is."""
+    return weight.permute(0, 1, *(2 + axis for axis in order)).contiguous() if weight.ndim == 5 else weight
 
 
 def _other_preprocessing(facts: Mapping[str, Any], own: SegmentationFacts) -> Iterable[str]:
