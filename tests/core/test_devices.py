@@ -65,6 +65,16 @@ OTHERWISE = [
     *[("segmentation_synthetic", f'losses.only={{ use = "{use}" }}') for use in ("dice", "focal", "tversky")],
     ("segmentation_synthetic", 'hooks.clip={ use = "clip_gradients", max_norm = 1.0 }', "run.accumulate=2"),
     ("segmentation_synthetic", "optimizer.use=adamw", 'scheduler={ use = "one_cycle", by = "step" }'),
+    (
+        "nnunet_like",
+        "data.augmentation.on=device",
+        "data.augmentation.affine.probability=1.0",
+        "data.augmentation.elastic={ probability = 1.0 }",
+        *[
+            f"data.augmentation.{name}.probability=1.0"
+            for name in ("noise", "blur", "contrast", "low_resolution", "inverted_gamma")
+        ],
+    ),
     ("ptycho_staged", "losses.data.use=poisson", 'losses.tv={ use = "tv" }', "model.probe.modes=3"),
     ("ptycho_staged", "losses.data.use=intensity", 'losses.near={ use = "position_anchor", sigma_pixels = 1.0 }'),
     ("ptycho_staged", "groups.scan={ lr = 1e-4, start_epoch = 0 }", "optimizer.use=sgd"),

@@ -97,6 +97,7 @@ steps_per_epoch = 2
 num_cases = 5
 size = [20, 20, 20]
 [data.augmentation]
+on = "device"
 flip = {}
 noise = {}
 elastic = {}

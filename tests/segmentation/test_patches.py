@@ -32,16 +32,29 @@ from trainkit_segmentation.patches.augmentation import (
     LowResolution,
     Noise,
 )
-from trainkit_segmentation.patches.augmentation_live import change_intensity, fill_patch
+from trainkit_segmentation.patches.augmentation_live import Source, augment, cut_patches
 from trainkit_segmentation.patches.cutting import choose_start, cut
 from trainkit_segmentation.patches.deformation import (
+    Deformation,
+    bounds,
+    displacements,
     draw_affine,
-    draw_displacements,
+    draw_bending,
     resample,
     rotation_and_scale,
     source_coordinates,
 )
-from trainkit_segmentation.patches.intensities import blur, draw_exponents, lower_resolution, raise_to_power
+from trainkit_segmentation.patches.intensities import (
+    blur,
+    blur_weights,
+    change_intensities,
+    draw_exponents,
+    draw_intensities,
+    lower_resolution,
+    of_a_batch,
+    raise_to_power,
+)
+from trainkit_segmentation.patches.numbers import moved
 from trainkit_segmentation.preparing.cache import Cache
 from trainkit_segmentation.preparing.preprocessing import Preprocessing
 from trainkit_segmentation.preparing.preprocessing_live import normalise, prepare
@@ -72,6 +85,21 @@ def synthetic(tmp_path):
         return SyntheticSegmentation(**(small | settings))
 
     return make
+
+
+CPU = torch.device("cpu")
+
+
+def bent(settings, size, spacing, rng):
+    """Return a field of displacements as an array."""
+    return displacements(moved(draw_bending(settings, size, spacing, rng), CPU)).numpy()
+
+
+def changed(image, settings, rng):
+    """Return an image (C, X, Y, Z) with its intensities changed."""
+    rows = torch.from_numpy(image.copy())
+    change_intensities(rows, of_a_batch([draw_intensities(settings, len(image), rng)], len(image)), settings)
+    return rows.numpy()
 
 
 def same(batches, others) -> bool:
@@ -276,8 +304,7 @@ def test_a_volume_smaller_than_the_patch_lies_in_its_middle():
 def test_a_quarter_turn_about_z_is_rot90():
     matrix = rotation_and_scale(np.radians([0.0, 0.0, 90.0]), np.ones(3), (1.0, 1.0, 1.0))
     volume = torch.rand(2, 9, 9, 5, generator=torch.Generator().manual_seed(0))
-    out = torch.empty(2, 9, 9, 5)
-    resample(volume, source_coordinates((0, 0, 0), (9, 9, 5), matrix, None), out, nearest=False)
+    out = resample(volume, source_coordinates((0, 0, 0), (9, 9, 5), matrix, None, CPU), nearest=False)
     turns = [torch.rot90(volume, k, (1, 2)) for k in (1, 3)]
     assert any(torch.allclose(out, turned, atol=1e-5) for turned in turns)
 
@@ -333,11 +360,16 @@ def test_deformed_patches_show_the_ramp_where_they_come_from():
     size, start = (10, 9, 8), (9, 8, 7)
     rng = np.random.default_rng(6)
     matrix = draw_affine(Affine(probability=1.0, rotation_degrees=(20.0, 20.0, 20.0)), (1, 1, 2), rng)
-    field = draw_displacements(Elastic(displacement_mm=1.0, node_distance_mm=5.0), size, (1, 1, 2), rng)
-    out = torch.empty(3, *size)
-    places = source_coordinates(start, size, matrix, field)
-    resample(torch.from_numpy(ramp), places, out, nearest=False)
+    bending = draw_bending(Elastic(displacement_mm=1.0, node_distance_mm=5.0), size, (1, 1, 2), rng)
+    field = displacements(moved(bending, CPU)).numpy()
+    places = source_coordinates(start, size, matrix, torch.from_numpy(field), CPU).numpy()
+    out = resample(torch.from_numpy(ramp), torch.from_numpy(places), nearest=False)
     assert np.allclose(out.numpy(), places, atol=2e-4)
+    lowest, highest = bounds(start, size, Deformation(matrix, bending))
+    found = places.reshape(3, -1).min(axis=1), places.reshape(3, -1).max(axis=1)
+    assert (lowest <= found[0] + 1e-5).all()
+    assert (highest >= found[1] - 1e-5).all()
+    assert (highest - lowest <= (found[1] - found[0]) * 2).all()  # no more of the case is read than is needed
     grid = in_space(size, np.eye(4)) - (np.array(size) - 1).reshape(3, 1, 1, 1) / 2
     centre = (np.array(start) + (np.array(size) - 1) / 2).reshape(3, 1, 1, 1)
     assert np.allclose(places, np.einsum("ij,j...->i...", matrix, grid) + centre + field, atol=1e-4)
@@ -345,9 +377,7 @@ def test_deformed_patches_show_the_ramp_where_they_come_from():
 
 def test_bending_is_smooth_and_of_the_strength_that_is_said():
     settings = Elastic(displacement_mm=3.0, node_distance_mm=12.0)
-    fields = [
-        draw_displacements(settings, (48, 48, 24), (1.0, 1.0, 2.0), np.random.default_rng(seed)) for seed in range(12)
-    ]
+    fields = [bent(settings, (48, 48, 24), (1.0, 1.0, 2.0), np.random.default_rng(seed)) for seed in range(12)]
     in_mm = np.stack(fields) * np.array([1.0, 1.0, 2.0]).reshape(1, 3, 1, 1, 1)
     assert in_mm.std() == pytest.approx(3.0, rel=0.2)
     second = np.diff(in_mm, n=2, axis=2)
@@ -355,13 +385,13 @@ def test_bending_is_smooth_and_of_the_strength_that_is_said():
 
 
 def test_labels_follow_the_image():
-    codes = torch.from_numpy(made_up.shells(1, 2, (30, 30, 30)).astype(np.int64))
+    codes = torch.from_numpy(made_up.shells(1, 2, (30, 30, 30)).astype(np.uint8))
     settings = Augmentation(affine=Affine(probability=1.0), elastic=Elastic(probability=1.0), flip=Flip())
     for seed in range(4):
-        image, label = torch.empty(1, 16, 16, 16), torch.empty(16, 16, 16, dtype=torch.int64)
         rng = np.random.default_rng(seed)
-        fill_patch(codes[None].float(), codes, (7, 7, 7), (1, 1, 1), settings, rng, image, label)
-        near = (image[0] - label).abs()
+        source = Source(codes[None].float(), codes, (7, 7, 7), (1, 1, 1), rng)
+        image, label = augment(cut_patches([source], (16, 16, 16), settings), settings)
+        near = (image[0, 0] - label[0]).abs()
         assert near.mean() < 0.2
         assert (near <= 1).float().mean() > 0.98
         assert set(label.unique().tolist()) <= {0, 1, 2}
@@ -369,12 +399,12 @@ def test_labels_follow_the_image():
 
 def test_flips_mirror_the_axes_that_are_named():
     volume = torch.rand(2, 8, 8, 8, generator=torch.Generator().manual_seed(1))
-    codes = (volume[0] > 0.5).long()
-    image, label = torch.empty(2, 8, 8, 8), torch.empty(8, 8, 8, dtype=torch.int64)
+    codes = (volume[0] > 0.5).to(torch.uint8)
     settings = Augmentation(flip=Flip(probability=1.0, axes=(0, 2)))
-    fill_patch(volume, codes, (0, 0, 0), (1, 1, 1), settings, np.random.default_rng(0), image, label)
-    assert torch.equal(image, volume.flip(1, 3))
-    assert torch.equal(label, codes.flip(0, 2))
+    source = Source(volume, codes, (0, 0, 0), (1, 1, 1), np.random.default_rng(0))
+    image, label = augment(cut_patches([source], (8, 8, 8), settings), settings)
+    assert torch.equal(image[0], volume.flip(1, 3))
+    assert torch.equal(label[0], codes.flip(0, 2))
 
 
 def test_intensity_changes_are_monais():
@@ -389,8 +419,7 @@ def test_intensity_changes_are_monais():
             lambda channel: np.clip((channel - channel.mean()) * 1.3 + channel.mean(), channel.min(), channel.max()),
         ),
     ):
-        ours = image.copy()
-        change_intensity(ours, settings, np.random.default_rng(1))
+        ours = changed(image, settings, np.random.default_rng(1))
         for channel in range(2):
             assert np.allclose(ours[channel], np.asarray(theirs(image[channel])), atol=1e-5)
 
@@ -398,12 +427,23 @@ def test_intensity_changes_are_monais():
 def test_blur_is_a_convolution_with_a_gaussian():
     image = np.zeros((25, 21, 23), np.float32)
     image[12, 10, 11] = 1
-    blur(image, (0.5, 0.8, 1.0))
+    sigmas = np.array([(1.0, 1.0, 1.0), (0.5, 0.8, 1.0)])
+    rows = torch.from_numpy(image).expand(2, -1, -1, -1)
+    blurred = blur(rows, torch.from_numpy(blur_weights(sigmas, 1.0)))[1].numpy()
     lines = [
         np.exp(-0.5 * ((np.arange(n) - n // 2) / s) ** 2) for n, s in zip(image.shape, (0.5, 0.8, 1.0), strict=True)
     ]
     x, y, z = (line / line.sum() for line in lines)
-    assert np.allclose(image, x[:, None, None] * y[:, None] * z, atol=1e-6)
+    assert np.allclose(blurred, x[:, None, None] * y[:, None] * z, atol=1e-6)
+
+
+def test_blur_takes_a_patch_as_mirrored_at_its_edges_as_scipy_does_however_thin_it_is():
+    from scipy.ndimage import gaussian_filter
+
+    image = np.random.default_rng(0).random((9, 3, 1), dtype=np.float32)
+    ours = blur(torch.from_numpy(image)[None], torch.from_numpy(blur_weights(np.full((1, 3), 1.5), 1.5)))
+    theirs = gaussian_filter(image.astype(np.float64), 1.5, mode="mirror", truncate=6.0)
+    assert np.allclose(ours[0].numpy(), theirs, atol=1e-6)
 
 
 def test_a_coarser_scan_is_torchs_nearest_then_linear_interpolation():
@@ -414,9 +454,8 @@ def test_a_coarser_scan_is_torchs_nearest_then_linear_interpolation():
         shape = [round(n * scale) if axis in axes else n for axis, n in enumerate(volume.shape[2:])]
         coarse = interpolate(volume, size=shape, mode="nearest-exact")
         theirs = interpolate(coarse, size=volume.shape[2:], mode="trilinear", align_corners=False)
-        ours = volume[0, 0].numpy().copy()
-        lower_resolution(ours, scale, axes)
-        assert np.allclose(ours, theirs[0, 0].numpy(), atol=1e-5), scale
+        ours = lower_resolution(volume[0, 0], scale, axes)
+        assert np.allclose(ours.numpy(), theirs[0, 0].numpy(), atol=1e-5), scale
 
 
 def test_powers_of_the_inverted_image_keep_its_mean_and_deviation():
@@ -425,8 +464,9 @@ def test_powers_of_the_inverted_image_keep_its_mean_and_deviation():
     low, span = inverted.min(), np.ptp(inverted)
     expected = -(((inverted - low) / span) ** 1.3 * span + low)  # the formula of nnU-Net's GammaTransform
     expected = (expected - expected.mean()) / expected.std() * image.std() + image.mean()
-    raise_to_power(image, 1.3, Gamma(keep_mean_and_deviation=True), inverted=True)
-    assert np.allclose(image, expected, atol=1e-4)
+    rows = torch.from_numpy(image)[None]
+    found = raise_to_power(rows, torch.full((1, 1, 1, 1), 1.3), Gamma(keep_mean_and_deviation=True), inverted=True)
+    assert np.allclose(found[0].numpy(), expected, atol=1e-4)
 
 
 def test_balanced_exponents_are_below_1_as_often_as_above():
@@ -442,25 +482,20 @@ def test_channels_are_blurred_and_coarsened_as_often_as_it_is_said():
     settings = Augmentation(blur=Blur(probability=0.4), low_resolution=LowResolution(probability=0.5))
     image = np.random.default_rng(0).random((2, 4, 4, 4), dtype=np.float32)
     rng = np.random.default_rng(3)
-    changed = []
-    for _ in range(1200):
-        patch = image.copy()
-        change_intensity(patch, settings, rng)
-        changed.append((patch != image).any(axis=(1, 2, 3)))
+    differs = [(changed(image, settings, rng) != image).any(axis=(1, 2, 3)) for _ in range(1200)]
     # Each change reaches a channel with half of its probability; coarsening four voxels to four changes nothing.
     no_coarser = 0.25  # scales of 0.875 … 1
-    assert np.mean(changed) == pytest.approx(1 - (1 - 0.2) * (1 - 0.25 * (1 - no_coarser)), abs=0.03)
+    assert np.mean(differs) == pytest.approx(1 - (1 - 0.2) * (1 - 0.25 * (1 - no_coarser)), abs=0.03)
 
 
 def test_noise_has_its_deviation_and_a_constant_image_survives_gamma():
     image = np.ones((1, 30, 30, 30), np.float32)
     stretched = Augmentation(gamma=Gamma(probability=1.0), contrast=Contrast(probability=1.0))
-    change_intensity(image, stretched, np.random.default_rng(0))
-    assert (image == 1).all()
-    change_intensity(image, Augmentation(noise=Noise(probability=1.0, deviation=0.5)), np.random.default_rng(3))
+    assert (changed(image, stretched, np.random.default_rng(0)) == 1).all()
+    noisy = changed(image, Augmentation(noise=Noise(probability=1.0, deviation=0.5)), np.random.default_rng(3))
     drawn = np.random.default_rng(3)
     drawn.random()
-    assert image.std() == pytest.approx(drawn.uniform(0, 0.5), rel=0.02)
+    assert noisy.std() == pytest.approx(drawn.uniform(0, 0.5), rel=0.02)
 
 
 # ---- batches --------------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from trainkit_segmentation.models.segresnet import SegResNet
 from trainkit_segmentation.models.unet import UNet
 from trainkit_segmentation.models.unetr import UNETR
 from trainkit_segmentation.patches.augmentation import Affine, Augmentation, Elastic
-from trainkit_segmentation.patches.augmentation_live import fill_patch
+from trainkit_segmentation.patches.augmentation_live import Source, augment, cut_patches
 from trainkit_segmentation.preparing.cache import Cache
 from trainkit_segmentation.preparing.preprocessing import Preprocessing
 from trainkit_segmentation.splits.same_cases import SameCases
@@ -153,10 +153,8 @@ def test_a_plane_is_rotated_and_bent_within_itself():
         elastic=Elastic(probability=1.0, displacement_mm=0.5),
     )
     for seed in range(5):
-        patch, patch_label = torch.empty(1, 20, 20, 1), torch.empty(20, 20, 1, dtype=torch.uint8)
-        fill_patch(
-            image, label, (10, 10, 0), (1.0, 1.0, 1.0), settings, np.random.default_rng(seed), patch, patch_label
-        )
+        source = Source(image, label, (10, 10, 0), (1.0, 1.0, 1.0), np.random.default_rng(seed))
+        _, patch_label = augment(cut_patches([source], (20, 20, 1), settings), settings)
         assert bool((patch_label == 1).all())
 
 

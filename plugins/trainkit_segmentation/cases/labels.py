@@ -152,6 +152,16 @@ def ignored_voxels(label_codes: Array, class_table: Array | None, num_classes: i
     return voxels_of_class(label_codes, class_table, num_classes)
 
 
+def not_counted(label_codes: Tensor, class_table: Tensor | None, num_classes: int) -> Tensor:
+    """Return what `ignored_voxels` returns, for tensors on any device."""
+    if class_table is None:
+        return label_codes == num_classes + 1
+    if class_table.shape[1] == num_classes:
+        return torch.zeros_like(label_codes, dtype=torch.bool)
+    ignored = class_table[:, num_classes].bool()
+    return ignored.index_select(0, label_codes.reshape(-1).long()).reshape(label_codes.shape)
+
+
 def target(label_codes_XYZ: Tensor, class_table: Tensor | None, num_classes: int) -> Tensor:
     """Return what a network learns. Voxels that are ignored are background.
 

@@ -126,7 +126,8 @@ class LiveSegmentation:
         if self._annotated is not None:
             annotated = {self._index[name]: self._row_of_annotated(name) for name in train}
         self._batches = PatchBatches(settings, context, entries, annotated, self._may_ignore)
-        on_gpu = torch.device(context.device).type == "cuda"
+        self._device = torch.device(context.device)
+        on_gpu = self._device.type == "cuda"
         if settings.workers:
             advice = "lower data.workers or data.patch_size"
             self._workers = Workers(self._batches, settings.workers, on_gpu, advice)
@@ -134,11 +135,9 @@ class LiveSegmentation:
     def train(self, epoch: int, start: int) -> Iterator[dict[str, Any]]:
         """Yield the batches ``start``… of an epoch, a function of (seed, epoch, rank) alone."""
         places = [(epoch, step) for step in range(start, self.batches_per_epoch)]
-        if self._workers is not None:
-            yield from self._workers(places)
-        else:
-            for place in places:
-                yield self._batches[place]
+        batches = map(self._batches.__getitem__, places) if self._workers is None else self._workers(places)
+        for batch in batches:
+            yield self._batches.finished(batch, self._device)
 
     def on_run_start(self, state: State) -> None:
         """Write ``splits.json``, in the form of nnU-Net's ``splits_final.json``: a list with one division."""

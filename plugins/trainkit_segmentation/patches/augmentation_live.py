@@ -1,102 +1,253 @@
-"""Random changes of a training patch. Each patch has its own random generator.
+"""Random changes of training patches, in two parts.
 
-Shapes: C = channels, X, Y, Z = voxels.
+Where cases are, each patch is drawn and cut: its random numbers are a function of (seed, epoch, sample), and only the
+block of the case that it shows is read. The changes are then applied to the whole batch, by torch, on any device: in
+the process that cut the patches, or on the device of the run. There is one implementation for both.
 
-Means and powers are computed by numpy in one thread, so their bits do not depend on torch's number of threads.
+Shapes: B = patches of a batch, C = channels, X, Y, Z = voxels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
+import attrs
 import numpy as np
+import torch
 from torch import Tensor
 
 from trainkit_segmentation.files.header import Array
 from trainkit_segmentation.patches.augmentation import Augmentation
 from trainkit_segmentation.patches.cutting import cut
 from trainkit_segmentation.patches.deformation import (
+    Deformation,
+    bounds,
+    displacements,
     draw_affine,
-    draw_displacements,
+    draw_bending,
     resample,
     source_coordinates,
 )
-from trainkit_segmentation.patches.intensities import blur, draw_exponents, lower_resolution, raise_to_power
+from trainkit_segmentation.patches.intensities import Drawn, change_intensities, draw_intensities, of_a_batch
+from trainkit_segmentation.patches.numbers import moved
 
 
-def fill_patch(
-    image_CXYZ: Tensor,
-    label_codes_XYZ: Tensor,
-    start: Sequence[int],
-    spacing_mm: Sequence[float],
+@attrs.frozen(eq=False)
+class Changes:
+    """What was drawn for a patch.
+
+    Attributes:
+        deformation: Where its voxels come from; None: it is cut as it is.
+        flipped: The axes along which it is mirrored.
+        intensities: What `draw_intensities` returned.
+    """
+
+    deformation: Deformation | None
+    flipped: tuple[int, ...]
+    intensities: Mapping[str, Drawn]
+
+
+def draw_changes(
     settings: Augmentation,
+    size: Sequence[int],
+    volume_shape: Sequence[int],
+    spacing_mm: Sequence[float],
     rng: np.random.Generator,
-    out_image_CXYZ: Tensor,
-    out_label_codes_XYZ: Tensor,
-) -> None:
-    """Cut a patch out of a volume and change it at random.
+) -> Changes:
+    """Draw the changes of a patch.
 
     Args:
-        image_CXYZ: The case's image.
-        label_codes_XYZ: The case's label codes.
-        start: First voxel of the patch.
-        spacing_mm: Size of a voxel of the volume.
         settings: The changes that may be applied.
+        size: Voxels of the patch.
+        volume_shape: Channels and voxels of the case.
+        spacing_mm: Size of a voxel of the case.
         rng: Generator of the patch.
-        out_image_CXYZ: The image of the patch is written here, float32.
-        out_label_codes_XYZ: The label codes of the patch are written here.
     """
-    size = tuple(out_label_codes_XYZ.shape)
     affine, elastic, flip = settings.affine, settings.elastic, settings.flip
-    flat = [axis for axis in range(3) if label_codes_XYZ.shape[axis] == 1]
+    flat = [axis for axis in range(3) if volume_shape[1 + axis] == 1]
     matrix = None if affine is None else draw_affine(affine, spacing_mm, rng, flat)
-    field = draw_displacements(elastic, size, spacing_mm, rng) if elastic and _happens(elastic, rng) else None
-    if field is not None:
-        field[flat] = 0  # nothing is beyond a plane
-    flipped = [axis for axis in flip.axes if rng.random() < flip.probability] if flip else []
-    if matrix is None and field is None:
-        cut(image_CXYZ, start, out_image_CXYZ)
-        cut(label_codes_XYZ[None], start, out_label_codes_XYZ[None])
-    else:
-        places = source_coordinates(start, size, matrix, field)
-        resample(image_CXYZ, places, out_image_CXYZ, nearest=False)
-        resample(label_codes_XYZ[None], places, out_label_codes_XYZ[None], nearest=True)
-    if flipped:
-        out_image_CXYZ.copy_(out_image_CXYZ.flip([1 + axis for axis in flipped]))
-        out_label_codes_XYZ.copy_(out_label_codes_XYZ.flip(flipped))
-    change_intensity(out_image_CXYZ.numpy(), settings, rng)
+    bending: dict[str, Array] = {}
+    if elastic is not None and rng.random() < elastic.probability:
+        bending = draw_bending(elastic, size, spacing_mm, rng, flat)
+    deformation = None
+    if matrix is not None or bending:
+        deformation = Deformation(np.eye(3) if matrix is None else matrix, bending)
+    flipped = tuple(axis for axis in flip.axes if rng.random() < flip.probability) if flip else ()
+    return Changes(deformation, flipped, draw_intensities(settings, volume_shape[0], rng))
 
 
-def change_intensity(image_CXYZ: Array, settings: Augmentation, rng: np.random.Generator) -> None:
-    """Change the intensities of a patch, in place."""
-    channels = len(image_CXYZ)
-    per_channel = (channels, 1, 1, 1)
-    if (noise := settings.noise) and _happens(noise, rng):
-        deviation = np.float32(rng.uniform(0, noise.deviation))
-        image_CXYZ += deviation * rng.standard_normal(image_CXYZ.shape, dtype=np.float32)
-    if (smooth := settings.blur) and _happens(smooth, rng):
-        chosen = rng.random(channels) < smooth.channel_probability
-        sigmas = rng.uniform(*smooth.sigma_voxels, (channels, 3))
-        for k in np.flatnonzero(chosen):
-            blur(image_CXYZ[k], sigmas[k])
-    if (brightness := settings.brightness) and _happens(brightness, rng):
-        image_CXYZ *= rng.uniform(*brightness.factor, per_channel).astype(np.float32)
-    if (contrast := settings.contrast) and _happens(contrast, rng):
-        factor = rng.uniform(*contrast.factor, per_channel).astype(np.float32)
-        for channel, each in zip(image_CXYZ, factor, strict=True):
-            lowest, highest, mean = channel.min(), channel.max(), channel.mean()
-            np.clip((channel - mean) * each + mean, lowest, highest, out=channel)
-    if (coarse := settings.low_resolution) and _happens(coarse, rng):
-        chosen = rng.random(channels) < coarse.channel_probability
-        scales = rng.uniform(*coarse.scale, channels)
-        for k in np.flatnonzero(chosen):
-            lower_resolution(image_CXYZ[k], float(scales[k]), coarse.axes)
-    for gamma, inverted in ((settings.inverted_gamma, True), (settings.gamma, False)):
-        if gamma and _happens(gamma, rng):
-            for channel, exponent in zip(image_CXYZ, draw_exponents(gamma, channels, rng), strict=True):
-                raise_to_power(channel, exponent, gamma, inverted=inverted)
+@attrs.frozen(eq=False)
+class Block:
+    """The part of a case that a deformed patch shows.
+
+    Attributes:
+        patch: Number of the patch in the batch.
+        image_CXYZ: The image there.
+        codes_1XYZ: The label codes there.
+        start: First voxel of the patch without deformation, counted from that of the block.
+        deformation: Where its voxels come from.
+    """
+
+    patch: int
+    image_CXYZ: Tensor
+    codes_1XYZ: Tensor
+    start: tuple[float, float, float]
+    deformation: Deformation
 
 
-def _happens(settings: Any, rng: np.random.Generator) -> bool:
-    return bool(rng.random() < settings.probability)
+def cut_block(
+    patch: int,
+    image_CXYZ: Tensor,
+    codes_XYZ: Tensor,
+    start: Sequence[int],
+    size: Sequence[int],
+    deformation: Deformation,
+    dtype: torch.dtype,
+) -> Block:
+    """Cut the part of a case that a deformed patch shows; what is outside of the case is left out.
+
+    Args:
+        patch: Number of the patch in the batch.
+        image_CXYZ: The case's image.
+        codes_XYZ: The case's label codes.
+        start: First voxel of the patch without deformation.
+        size: Voxels of the patch.
+        deformation: Where its voxels come from.
+        dtype: That of the block of the image.
+    """
+    lowest, highest = bounds(start, size, deformation)
+    last = np.asarray(codes_XYZ.shape) - 1
+    first = np.clip(np.floor(lowest - 0.01).astype(int), 0, last)
+    end = np.clip(np.ceil(highest + 0.01).astype(int), first, last) + 1
+    shape = np.maximum(end - first, 2).tolist()  # grid_sample divides by the number of steps
+    image = torch.empty((len(image_CXYZ), *shape), dtype=dtype)
+    codes = torch.empty((1, *shape), dtype=codes_XYZ.dtype)
+    cut(image_CXYZ, first.tolist(), image)
+    cut(codes_XYZ[None], first.tolist(), codes)
+    x, y, z = (float(one - other) for one, other in zip(start, first, strict=True))
+    return Block(patch, image, codes, (x, y, z), deformation)
+
+
+class Source(NamedTuple):
+    """Where a patch comes from.
+
+    Attributes:
+        image_CXYZ: The case's image.
+        codes_XYZ: The case's label codes.
+        start: First voxel of the patch; may be negative.
+        spacing_mm: Size of a voxel of the case.
+        rng: Generator of the patch.
+        class_table: The case's class table; None where classes exclude each other.
+    """
+
+    image_CXYZ: Tensor
+    codes_XYZ: Tensor
+    start: Sequence[int]
+    spacing_mm: Sequence[float]
+    rng: np.random.Generator
+    class_table: Tensor | None = None
+
+
+@attrs.frozen(eq=False)
+class CutPatches:
+    """Patches of a batch before they are changed, and what was drawn for them.
+
+    Attributes:
+        image_BCXYZ: The images; where a patch is deformed, anything.
+        codes_BXYZ: The label codes; where a patch is deformed, anything.
+        blocks: What the deformed patches show.
+        flipped: The axes along which each patch is mirrored.
+        intensities: The changes of the batch's rows, which are the channels of all patches.
+        class_tables: The class table of each patch's case; None where classes exclude each other.
+    """
+
+    image_BCXYZ: Tensor
+    codes_BXYZ: Tensor
+    blocks: tuple[Block, ...]
+    flipped: tuple[tuple[int, ...], ...]
+    intensities: Mapping[str, Drawn]
+    class_tables: tuple[Tensor | None, ...]
+
+    def pin_memory(self) -> CutPatches:
+        """Return the same patches in page-locked memory."""
+        return self._with(lambda tensor: tensor.pin_memory())
+
+    def to(self, device: torch.device) -> CutPatches:
+        """Return the same patches on a device."""
+        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def _with(self, change: Callable[[Tensor], Tensor]) -> CutPatches:
+        return attrs.evolve(
+            self,
+            image_BCXYZ=change(self.image_BCXYZ),
+            codes_BXYZ=change(self.codes_BXYZ),
+            blocks=tuple(
+                attrs.evolve(block, image_CXYZ=change(block.image_CXYZ), codes_1XYZ=change(block.codes_1XYZ))
+                for block in self.blocks
+            ),
+            class_tables=tuple(None if table is None else change(table) for table in self.class_tables),
+        )
+
+
+def cut_patches(sources: Sequence[Source], size: Sequence[int], settings: Augmentation) -> CutPatches:
+    """Draw the changes of a batch, and cut its patches.
+
+    Args:
+        sources: Where each patch comes from.
+        size: Voxels of a patch.
+        settings: The changes that may be applied.
+    """
+    channels = len(sources[0].image_CXYZ)
+    as_stored = settings.on == "device" and all(each.image_CXYZ.dtype == torch.float16 for each in sources)
+    dtype = torch.float16 if as_stored else torch.float32  # half as much to copy to the device
+    is_small = all(each.codes_XYZ.dtype == torch.uint8 for each in sources)
+    image_BCXYZ = torch.empty((len(sources), channels, *size), dtype=dtype)
+    codes_BXYZ = torch.empty((len(sources), *size), dtype=torch.uint8 if is_small else torch.int32)
+    blocks, changes = [], []
+    for b, (image_CXYZ, codes_XYZ, start, spacing_mm, rng, _) in enumerate(sources):
+        drawn = draw_changes(settings, size, image_CXYZ.shape, spacing_mm, rng)
+        changes.append(drawn)
+        if drawn.deformation is not None:
+            blocks.append(cut_block(b, image_CXYZ, codes_XYZ, start, size, drawn.deformation, dtype))
+        else:
+            cut(image_CXYZ, start, image_BCXYZ[b])
+            cut(codes_XYZ[None], start, codes_BXYZ[b : b + 1])
+    return CutPatches(
+        image_BCXYZ,
+        codes_BXYZ,
+        tuple(blocks),
+        tuple(each.flipped for each in changes),
+        of_a_batch([each.intensities for each in changes], channels),
+        tuple(each.class_table for each in sources),
+    )
+
+
+@torch.no_grad()
+def augment(patches: CutPatches, settings: Augmentation) -> tuple[Tensor, Tensor]:
+    """Apply the changes that were drawn.
+
+    Args:
+        patches: The patches, on any device. They may be changed.
+        settings: The changes that may be applied.
+
+    Returns:
+        The images (B, C, X, Y, Z), float32, and the label codes (B, X, Y, Z), in the dtype of the cases.
+    """
+    image_BCXYZ, codes_BXYZ = patches.image_BCXYZ.float(), patches.codes_BXYZ
+    device, size = image_BCXYZ.device, codes_BXYZ.shape[1:]
+    bending = moved(
+        {(block.patch, n): array for block in patches.blocks for n, array in block.deformation.numbers.items()}, device
+    )
+    for block in patches.blocks:
+        names = block.deformation.numbers
+        field = displacements({n: bending[block.patch, n] for n in names}) if names else None
+        places = source_coordinates(block.start, size, block.deformation.matrix, field, device)
+        image_BCXYZ[block.patch] = resample(block.image_CXYZ, places, nearest=False)
+        codes_BXYZ[block.patch] = resample(block.codes_1XYZ, places, nearest=True)[0]
+    for b, axes in enumerate(patches.flipped):
+        if axes:
+            image_BCXYZ[b] = image_BCXYZ[b].flip([1 + axis for axis in axes])
+            codes_BXYZ[b] = codes_BXYZ[b].flip(axes)
+    change_intensities(image_BCXYZ.flatten(0, 1), patches.intensities, settings)
+    return image_BCXYZ, codes_BXYZ

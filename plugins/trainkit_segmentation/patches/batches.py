@@ -5,24 +5,28 @@ Shapes: B = patches of a batch, C = channels, K = classes, X, Y, Z = voxels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from trainkit import random_seed
-from trainkit_segmentation.patches.augmentation_live import fill_patch
+from trainkit_segmentation.cases.labels import not_counted, target
+from trainkit_segmentation.patches.augmentation_live import CutPatches, Source, augment, cut_patches
 from trainkit_segmentation.patches.cutting import choose_start
-from trainkit_segmentation.preparing.cached_cases import open_case
+from trainkit_segmentation.preparing.cached_cases import OpenCase, open_case
 
 if TYPE_CHECKING:
     from trainkit import Context
     from trainkit_segmentation.data.kind import SegmentationData
 
 _ORDER, _PATCH = 0x0DE5, 0x9A7C  # separate the random order of cases from the random numbers of patches
+
+_CUT = "cut"  # in a batch whose patches are still to be changed
 
 
 class PatchBatches:
@@ -49,39 +53,50 @@ class PatchBatches:
         self._batch_size, self._size = settings.batch_size, settings.patch_size
         self._foreground_probability, self._augmentation = settings.foreground_probability, settings.augmentation
         self._is_share = settings.foreground_sampling == "share"
+        self._num_classes = len(open_case(entries[0][1]).own_voxels)
         self._epoch_order: tuple[int, int, list[int]] = (-1, -1, [])
 
-    def __getitem__(self, place: tuple[int, int]) -> dict[str, Tensor]:
-        """Return the batch of (epoch, step of the epoch)."""
+    def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
+        """Return the batch of (epoch, step of the epoch), which `finished` still has to see."""
         epoch, step = place
         first = (step * self._world + self._rank) * self._batch_size
         chosen = [self._case(epoch, number) for number in range(first, first + self._batch_size)]
         cases = [open_case(path) for _, path in chosen]
-        channels = len(cases[0].tensors["image"])
-        image = torch.empty((self._batch_size, channels, *self._size), dtype=torch.float32)
-        codes = torch.empty((self._batch_size, 1, *self._size), dtype=torch.int64)
-        for b, case in enumerate(cases):
-            rng = np.random.Generator(np.random.PCG64(random_seed(self._seed, _PATCH, epoch, first + b)))
-            start = choose_start(case.tensors, self._size, self._probability_of_foreground(b), rng)
-            fill_patch(
-                case.tensors["image"],
-                case.tensors["label_codes"],
-                start,
-                case.grid.spacing_mm,
-                self._augmentation,
-                rng,
-                image[b],
-                codes[b, 0],
-            )
-        label = codes
-        if "class_table" in cases[0].tensors or self._may_ignore:
-            label = torch.stack([case.label(codes[b, 0]) for b, case in enumerate(cases)])
-        batch = {"index": torch.tensor([number for number, _ in chosen]), "image": image, "label": label}
-        if self._may_ignore:
-            batch["ignored"] = torch.stack([case.ignored(codes[b]) for b, case in enumerate(cases)])
+        batch: dict[str, Any] = {"index": torch.tensor([number for number, _ in chosen])}
         if self._annotated is not None:
             batch["annotated"] = torch.cat([self._annotated[number] for number, _ in chosen])
+        sources = [self._source(case, b, epoch, first + b) for b, case in enumerate(cases)]
+        batch[_CUT] = cut_patches(sources, self._size, self._augmentation)
+        if self._augmentation.on == "workers":
+            with _one_thread():
+                self._finish(batch)
         return batch
+
+    def finished(self, batch: dict[str, Any], device: torch.device) -> dict[str, Tensor]:
+        """Return the batch of a training step, changed on a device if it was not changed where it was cut."""
+        if _CUT in batch:
+            batch[_CUT] = batch[_CUT].to(device)
+            self._finish(batch)
+        return batch
+
+    def _source(self, case: OpenCase, b: int, epoch: int, number: int) -> Source:
+        """Return where patch b of the batch comes from, which is a sample of the epoch."""
+        rng = np.random.Generator(np.random.PCG64(random_seed(self._seed, _PATCH, epoch, number)))
+        start = choose_start(case.tensors, self._size, self._probability_of_foreground(b), rng)
+        image_CXYZ, codes_XYZ = case.tensors["image"], case.tensors["label_codes"]
+        return Source(image_CXYZ, codes_XYZ, start, case.grid.spacing_mm, rng, case.tensors.get("class_table"))
+
+    def _finish(self, batch: dict[str, Any]) -> None:
+        patches: CutPatches = batch.pop(_CUT)
+        batch["image"], codes_BXYZ = augment(patches, self._augmentation)
+        of_each = list(zip(codes_BXYZ, patches.class_tables, strict=True))
+        if self._may_ignore or any(table is not None for table in patches.class_tables):
+            batch["label"] = torch.stack([target(codes_XYZ, table, self._num_classes) for codes_XYZ, table in of_each])
+        else:
+            batch["label"] = codes_BXYZ[:, None].long()
+        if self._may_ignore:
+            ignored = [not_counted(codes_XYZ, table, self._num_classes) for codes_XYZ, table in of_each]
+            batch["ignored"] = torch.stack(ignored)[:, None]
 
     def _probability_of_foreground(self, b: int) -> float:
         """Return the probability that a patch of the batch is centred on a class; 0 or 1 where a share is guaranteed.
@@ -100,3 +115,17 @@ class PatchBatches:
             rng = np.random.Generator(np.random.PCG64(random_seed(self._seed, _ORDER, epoch, lap)))
             self._epoch_order = (epoch, lap, rng.permutation(len(self._entries)).tolist())
         return self._entries[self._epoch_order[2][place]]
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let torch compute in one thread, as in a worker: powers are rounded otherwise where two threads meet."""
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield
+        return
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

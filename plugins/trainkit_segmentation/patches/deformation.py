@@ -1,13 +1,14 @@
 """Rotating, scaling and bending patches by one resampling of the volume, so that the border shows real tissue.
 
-Shapes: C = channels, X, Y, Z = voxels of the patch. Everything is computed element by element or in one thread, so the
-bits do not depend on the number of threads.
+Shapes: C = channels, X, Y, Z = voxels of the patch, I, J, K = nodes. What is random is drawn by numpy, and everything
+else is computed element by element on the device of the volume, so the bits do not depend on the number of threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
+import attrs
 import numpy as np
 import torch
 from torch import Tensor
@@ -15,9 +16,22 @@ from torch.nn import functional
 
 from trainkit_segmentation.files.header import Array
 from trainkit_segmentation.patches.augmentation import Affine, Elastic
-from trainkit_segmentation.patches.cutting import cut
 
 _UNIT_AT_NODES = 0.5**-1.5  # Σ w² of a cubic B-spline at a node is 1/2 along each axis
+_AXES = "xyz"
+
+
+@attrs.frozen(eq=False)
+class Deformation:
+    """Where the voxels of a patch come from.
+
+    Attributes:
+        matrix: (3, 3), maps a displacement from the patch's centre, in voxels, to the displacement in the volume.
+        numbers: What `displacements` needs; empty: the patch is not bent.
+    """
+
+    matrix: Array
+    numbers: Mapping[str, Array] = attrs.Factory(dict)
 
 
 def draw_affine(
@@ -65,76 +79,126 @@ def rotation_and_scale(angles: Array, factors: Array, spacing_mm: Sequence[float
     return in_voxels
 
 
-def draw_displacements(
-    settings: Elastic, size: Sequence[int], spacing_mm: Sequence[float], rng: np.random.Generator
-) -> Array:
-    """Draw a smooth field of displacements (3, X, Y, Z), in voxels: cubic B-splines of independent nodes."""
+def draw_bending(
+    settings: Elastic,
+    size: Sequence[int],
+    spacing_mm: Sequence[float],
+    rng: np.random.Generator,
+    flat: Sequence[int] = (),
+) -> dict[str, Array]:
+    """Draw a smooth field of displacements: cubic B-splines of independent nodes.
+
+    Args:
+        settings: Strength and distance of the nodes.
+        size: Voxels of the patch.
+        spacing_mm: Size of a voxel.
+        rng: The generator.
+        flat: Axes along which nothing is displaced, because the volume is one voxel thick.
+
+    Returns:
+        ``nodes`` (3, I, J, K), float32 in voxels; and for each axis, the first of the four nodes that a voxel depends
+        on, and their weights: ``first_x`` (X,) int64 and ``weights_x`` (X, 4) float32, and so on.
+    """
     splines = [_spline(n, settings.node_distance_mm / mm) for n, mm in zip(size, spacing_mm, strict=True)]
-    nodes = rng.standard_normal((3, *(spline.shape[1] for spline in splines)), dtype=np.float32)
+    nodes = rng.standard_normal((3, *(count for _, _, count in splines)), dtype=np.float32)
     nodes *= _UNIT_AT_NODES * settings.displacement_mm / np.asarray(spacing_mm, dtype=np.float32)[:, None, None, None]
-    x, y, z = splines
-    field: Array = np.einsum("xi,cijk->cxjk", x, nodes, optimize=False)
-    field = np.einsum("yj,cxjk->cxyk", y, field, optimize=False)
-    field = np.einsum("zk,cxyk->cxyz", z, field, optimize=False)
+    nodes[list(flat)] = 0
+    numbers: dict[str, Array] = {"nodes": nodes}
+    for axis, (first, weights, _) in zip(_AXES, splines, strict=True):
+        numbers |= {f"first_{axis}": first, f"weights_{axis}": weights}
+    return numbers
+
+
+def displacements(numbers: Mapping[str, Tensor]) -> Tensor:
+    """Return the field of displacements (3, X, Y, Z), in voxels, of what `draw_bending` returned."""
+    field = numbers["nodes"]
+    for place in (3, 2, 1):  # x last: its slices lie together in memory
+        first, weights = (numbers[f"{name}_{_AXES[place - 1]}"] for name in ("first", "weights"))
+        shape = [-1 if each == place else 1 for each in range(4)]
+        longer = field.index_select(place, first).mul_(weights[:, 0].reshape(shape))
+        for k in (1, 2, 3):
+            longer += field.index_select(place, first + k).mul_(weights[:, k].reshape(shape))
+        field = longer
     return field
 
 
-def source_coordinates(start: Sequence[int], size: Sequence[int], matrix: Array | None, field: Array | None) -> Array:
-    """Return the position in the volume of each voxel of the patch, (3, X, Y, Z) in voxels, float32.
+def bounds(start: Sequence[int], size: Sequence[int], deformation: Deformation) -> tuple[Array, Array]:
+    """Return the smallest and largest position in the volume, along each axis, that a deformed patch may show."""
+    half = (np.asarray(size) - 1) / 2
+    reach = np.abs(deformation.matrix) @ half
+    lowest, highest = np.asarray(start) + half - reach, np.asarray(start) + half + reach
+    if deformation.numbers:
+        # A spline lies between the least and the greatest of its nodes, and the closer the denser they are.
+        nodes = _denser(_denser(deformation.numbers["nodes"])).reshape(3, -1)
+        lowest, highest = lowest + nodes.min(axis=1), highest + nodes.max(axis=1)
+    return lowest, highest
+
+
+def source_coordinates(
+    start: Sequence[float], size: Sequence[int], matrix: Array, field_3XYZ: Tensor | None, device: torch.device
+) -> Tensor:
+    """Return the position in a volume of each voxel of the patch, (3, X, Y, Z) in voxels, float32.
 
     Args:
         start: First voxel of the patch without deformation.
         size: Voxels of the patch.
-        matrix: (3, 3), applied about the patch's centre; None: none.
-        field: (3, X, Y, Z), displacements in voxels that are added; None: none.
+        matrix: (3, 3), applied about the patch's centre.
+        field_3XYZ: Displacements in voxels that are added; None: none.
+        device: Where the positions are computed.
     """
-    centre = (np.asarray(size) - 1) / 2
+    centre = [(n - 1) / 2 for n in size]
     x, y, z = (
-        (np.arange(n) - middle).astype(np.float32).reshape([-1 if axis == own else 1 for axis in range(3)])
-        for own, (n, middle) in enumerate(zip(size, centre, strict=True))
+        (torch.arange(n, dtype=torch.float32, device=device) - middle).reshape([-1 if a == axis else 1 for a in _AXES])
+        for axis, n, middle in zip(_AXES, size, centre, strict=True)
     )
-    turned = (np.eye(3) if matrix is None else matrix).astype(np.float32)
-    origin = (np.asarray(start) + centre).astype(np.float32)
-    found = np.empty((3, *size), dtype=np.float32)
+    found = torch.empty((3, *size), dtype=torch.float32, device=device)
     for axis in range(3):
-        found[axis] = (turned[axis, 0] * x + origin[axis]) + turned[axis, 1] * y + turned[axis, 2] * z
-    if field is not None:
-        found += field
+        along_x, along_y, along_z = matrix[axis].tolist()
+        plane = (x * along_x + float(start[axis] + centre[axis])) + y * along_y
+        torch.add(plane, z * along_z, out=found[axis])
+    if field_3XYZ is not None:
+        found += field_3XYZ
     return found
 
 
-def resample(volume_CXYZ: Tensor, sources_3XYZ: Array, out_CXYZ: Tensor, *, nearest: bool) -> None:
-    """Fill a patch with the volume's values at given positions; outside the volume they are 0.
+def resample(volume_CXYZ: Tensor, sources_3XYZ: Tensor, *, nearest: bool) -> Tensor:
+    """Return the volume's values at given positions, float32; outside the volume they are 0.
 
     Args:
-        volume_CXYZ: A whole volume; only the block that is needed is read.
+        volume_CXYZ: A volume, at least two voxels long along each axis.
         sources_3XYZ: Position of each voxel of the patch, in voxels of the volume.
-        out_CXYZ: The patch; float32, or a dtype that can hold the values.
         nearest: Whether to take the nearest voxel instead of interpolating between eight.
     """
-    flat = sources_3XYZ.reshape(3, -1)
-    first = np.floor(flat.min(axis=1)).astype(int)
-    shape = np.ceil(flat.max(axis=1)).astype(int) - first + 1
-    shape = np.maximum(shape, 2)  # grid_sample divides by the number of steps
-    block = torch.empty((len(volume_CXYZ), *shape.tolist()), dtype=torch.float32)
-    cut(volume_CXYZ, first.tolist(), block)
-    places = np.empty((*sources_3XYZ.shape[1:], 3), dtype=np.float32)
-    for axis in range(3):  # grid_sample wants the last axis first, from −1 to 1
-        step = np.float32(2 / (shape[axis] - 1))
-        places[..., 2 - axis] = (sources_3XYZ[axis] - np.float32(first[axis])) * step - 1
-    found = functional.grid_sample(
-        block[None], torch.from_numpy(places)[None], mode="nearest" if nearest else "bilinear", align_corners=True
-    )
-    out_CXYZ.copy_(found[0])
+    places = torch.empty((*sources_3XYZ.shape[1:], 3), dtype=torch.float32, device=volume_CXYZ.device)
+    for axis, n in enumerate(volume_CXYZ.shape[1:]):  # grid_sample wants the last axis first, from −1 to 1
+        torch.mul(sources_3XYZ[axis], 2 / (n - 1), out=places[..., 2 - axis]).sub_(1)
+    mode = "nearest" if nearest else "bilinear"
+    return functional.grid_sample(volume_CXYZ.float()[None], places[None], mode=mode, align_corners=True)[0]
 
 
-def _spline(n: int, distance: float) -> Array:
-    """Return the weights (n, nodes) of cubic B-splines whose nodes are ``distance`` voxels apart, centred."""
-    span = (n - 1) / distance
-    count = int(np.ceil(span)) + 4
+def _spline(n: int, distance: float) -> tuple[Array, Array, int]:
+    """Return cubic B-splines whose nodes are ``distance`` voxels apart, centred.
+
+    Returns:
+        For each voxel, the first of the four nodes that it depends on (n,) and their weights (n, 4); the number of
+        nodes.
+    """
+    count = int(np.ceil((n - 1) / distance)) + 4
     place = (np.arange(n) - (n - 1) / 2) / distance + (count - 1) / 2
-    apart = np.abs(place[:, None] - np.arange(count)[None, :])
+    first = np.clip(np.floor(place).astype(np.int64) - 1, 0, count - 4)
+    apart = np.abs(place[:, None] - (first[:, None] + np.arange(4)))
     near = 2 / 3 - apart**2 + apart**3 / 2
     far = np.clip(2 - apart, 0, None) ** 3 / 6
-    weights: Array = np.where(apart < 1, near, far).astype(np.float32)
-    return weights
+    return first, np.where(apart < 1, near, far).astype(np.float32), count
+
+
+def _denser(nodes_3IJK: Array) -> Array:
+    """Return the nodes of the same cubic B-spline at half the distance, where the spline is defined."""
+    for axis in range(1, 4):
+        nodes = np.moveaxis(nodes_3IJK, axis, 0)
+        at = (nodes[:-2] + 6 * nodes[1:-1] + nodes[2:]) / 8
+        between = (nodes[:-1] + nodes[1:]) / 2
+        denser = np.empty((len(at) + len(between), *nodes.shape[1:]), np.float32)
+        denser[0::2], denser[1::2] = between, at
+        nodes_3IJK = np.moveaxis(denser, 0, axis)
+    return nodes_3IJK

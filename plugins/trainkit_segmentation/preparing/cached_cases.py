@@ -7,12 +7,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from trainkit import DataError, some_of
-from trainkit_segmentation.cases.labels import ignored_voxels, target
+from trainkit_segmentation.cases.labels import not_counted, target
 from trainkit_segmentation.preparing.cache_live import read_entry
 from trainkit_segmentation.preparing.grid import Grid
 
@@ -59,9 +57,7 @@ class OpenCase(NamedTuple):
 
     def ignored(self, label_codes: Tensor) -> Tensor:
         """Return where label codes of this case, of any shape, say that a voxel does not count."""
-        table = self.tensors.get("class_table")
-        found = ignored_voxels(label_codes.numpy(), None if table is None else table.numpy(), len(self.own_voxels))
-        return torch.from_numpy(np.asarray(found))
+        return not_counted(label_codes, self.tensors.get("class_table"), len(self.own_voxels))
 
 
 @lru_cache(maxsize=_MOST)
