@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from trainkit import registry
 from trainkit.contracts import Calibration, Calibrator, Context, OpenedRun, Progress
 from trainkit.engine.build import choose_device
 from trainkit.engine.comparison import CASES
@@ -113,7 +112,6 @@ def _settings(sets: Sequence[str], loaded: LoadedMembers) -> Calibrator:
     data = type(loaded.trained_on[0][0])
     if data.calibrator is None and "use" not in table:
         raise RecipeError(f"nothing is calibrated with {data.__name__}: it has no calibrator")
-    registry.find(Calibrator.entry_points, table.get("use", data.calibrator))
     texts = {where: origin.text for where, origin in layer.origins.items() if origin.text is not None}
     structurer = Structurer(True, texts)
     settings = structurer.value({"use": data.calibrator} | table, Calibrator, (_TABLE,))

@@ -14,10 +14,11 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from trainkit import Calibration, DataError, OpenedRun, Progress, random_seed, some_of
 from trainkit_segmentation.calibration.diagram import draw_reliability
@@ -168,11 +169,7 @@ class _Scoring:
         image_CXYZ = torch.cat([images[start].image(case) for start in sorted(images)])
         axis, planes_PKUV = networks.planes(image_CXYZ, grid)
         with tempfile.TemporaryFile() as file:
-            shape: tuple[int, ...] = ()
-            for some_PKUV in planes_PKUV:
-                shape = tuple(some_PKUV.shape[1:])
-                file.write(some_PKUV.cpu().contiguous().numpy().tobytes())
-            file.flush()
+            shape = _store(planes_PKUV, file, case)
             num_planes = grid.box[axis][1] - grid.box[axis][0]
             scores_PKUV = np.memmap(file, np.float32, "r", shape=(num_planes, *shape))
             order = (axis, *(other for other in range(3) if other != axis))
@@ -194,6 +191,26 @@ class _Scoring:
                 spacing_mm=spacing_mm,
             )
             del scores_PKUV
+
+
+def _store(planes_PKUV: Iterator[Tensor], file: IO[bytes], case: str) -> tuple[int, ...]:
+    """Write planes of scores to a file, and return the shape (K, U, V) of one.
+
+    Raises:
+        DataError: The disk is full.
+    """
+    shape: tuple[int, ...] = ()
+    try:
+        for some_PKUV in planes_PKUV:
+            shape = tuple(some_PKUV.shape[1:])
+            file.write(some_PKUV.cpu().contiguous().numpy().tobytes())
+        file.flush()
+    except OSError as error:
+        raise DataError(
+            f"{case}: the scores of its voxels cannot be written to {tempfile.gettempdir()} "
+            f"({error.strerror or error}); the environment variable TMPDIR names another folder"
+        ) from error
+    return shape
 
 
 def _empty(bins: int, variants: Mapping[str, float]) -> Measures:
