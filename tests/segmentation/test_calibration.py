@@ -23,7 +23,7 @@ from trainkit.cli.predict import command as predict
 from trainkit.cli.run import command as run
 from trainkit.inference.plain import Plain
 from trainkit.recipe.resolve import resolve
-from trainkit_segmentation.calibration import boundaries
+from trainkit_segmentation.calibration import boundaries, labellings, segmentation_live
 from trainkit_segmentation.calibration.boundaries import beside_boundaries, within
 from trainkit_segmentation.calibration.halves import deal
 from trainkit_segmentation.calibration.labellings import ScoredCase
@@ -31,6 +31,7 @@ from trainkit_segmentation.calibration.likelihood import Voxels, fit_temperature
 from trainkit_segmentation.calibration.reliability import Reliability
 from trainkit_segmentation.calibration.report import AFTER, ALL, BEFORE, NEAR, Report
 from trainkit_segmentation.calibration.segmentation import SegmentationCalibrator
+from trainkit_segmentation.calibration.uncertainty import draw_uncertainty, uncertain_plane
 from trainkit_segmentation.data.facts import SegmentationFacts
 from trainkit_segmentation.data.msd import MSD
 from trainkit_segmentation.losses.annotated import annotated_parts
@@ -219,6 +220,39 @@ def test_voxels_that_are_ignored_or_were_cropped_count_as_what_they_are() -> Non
     assert labelling.outside(near=False) == (20, int((case.true_LPUV[0, 5] == 0).sum()))
 
 
+def test_nothing_depends_on_how_many_planes_are_worked_on_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for most_values in (1, 1 << 22):
+        monkeypatch.setattr(labellings, "_MOST_VALUES", most_values)
+        (labelling,) = scored(True, (True, False)).labellings(1.0)
+        measures = segmentation_live._empty(15, {BEFORE: 1.0, AFTER: 2.0})
+        segmentation_live._measure(labelling, {BEFORE: 1.0, AFTER: 2.0}, measures)
+        found.append({key: each.measures() | {"number": each.number} for key, each in measures.items()})
+    for key, of in found[0].items():
+        assert of == pytest.approx(found[1][key], rel=1e-6), key
+    assert found[0][ALL, BEFORE]["number"] == 6 * 5 * 4
+
+
+def test_a_part_of_the_voxels_stands_for_all_of_them() -> None:
+    rng = np.random.default_rng(5)
+    shape = (20, 20, 20)
+    scores_PKUV = (3 * rng.normal(size=(shape[0], 3, *shape[1:]))).astype(np.float32)
+    log_PKUV = log_probabilities(torch.from_numpy(scores_PKUV), 1.7)
+    torch.manual_seed(0)
+    true_PUV = torch.distributions.Categorical(logits=log_PKUV.movedim(1, -1)).sample().numpy().astype(np.uint8)
+    everything = (slice(None),) * 3
+    case = scored(True, (True, True), scores_PKUV=scores_PKUV, true_LPUV=true_PUV[None], box=everything)
+    (labelling,) = case.labellings(1.0)
+    assert labelling.num_near > 7000
+    few, all_of_them = (
+        list(segmentation_live._sample(labelling, most, torch.Generator().manual_seed(0))) for most in (2000, 1 << 20)
+    )
+    assert sum(len(each.label_N) for each in all_of_them) == labelling.num_near
+    assert sum(len(each.label_N) for each in few) == pytest.approx(2000, rel=0.1)
+    assert sum(each.weight * len(each.label_N) for each in few) == pytest.approx(labelling.num_near, rel=0.1)
+    assert fit_temperature(few).value == pytest.approx(fit_temperature(all_of_them).value, rel=0.1)
+
+
 def report(drawn_at: float, fitted: float, **changes: Any) -> Report:
     torch.manual_seed(0)
     voxels = drawn(drawn_at, 4000)
@@ -255,6 +289,23 @@ def test_a_temperature_that_helps_is_no_doubt_and_one_that_does_not_is_not_appli
     (doubt,) = end.doubts()
     assert "is at an end of the range from 0.05 to 20" in doubt
     assert any(line.split()[:4] == ["certain", "of", "everything", "inf"] for line in good.lines())
+
+
+@pytest.mark.parametrize("exclusive", [True, False])
+def test_the_plane_that_is_shown_is_the_one_with_most_of_the_true_classes(exclusive: bool, tmp_path: Path) -> None:
+    case = scored(exclusive, (True, True))
+    plane = uncertain_plane(case, {"raw": 1.0, "soft": 2.0})
+    number = int((case.true_LPUV[0, 1:5] > 0).sum(axis=(1, 2)).argmax())
+    assert np.array_equal(plane.true_LUV, case.true_LPUV[:, 1 + number])
+    scores = case.scores_PKUV[number]
+    found = scores.argmax(0)[None] if exclusive else scores > 0
+    assert np.array_equal(plane.found_LUV, found)
+    z = scores / 2
+    p = np.exp(z) / np.exp(z).sum(0) if exclusive else 1 / (1 + np.exp(-z))
+    entropy = -(p * np.log(p)).sum(0) - (0 if exclusive else ((1 - p) * np.log(1 - p)).sum(0))
+    assert np.allclose(plane.entropy_UV["soft"], entropy, atol=1e-5)
+    draw_uncertainty({"a": plane}, tmp_path / "a.png")
+    assert (tmp_path / "a.png").stat().st_size > 5000
 
 
 # ---- a prediction with a temperature ---------------------------------------------------------------------------------
@@ -441,7 +492,8 @@ def test_the_numbers_are_those_of_a_plain_computation_on_whole_volumes(site: Pat
     assert {row["case"]: row["half"] for row in rows} == {
         case: half for half in ("fitted", "measured") for case in results[f"{half}_on"]
     }
-    assert (folder.parent / "calibration" / "reliability.png").read_bytes().startswith(b"\x89PNG")
+    for picture in ("reliability.png", "entropy.png"):
+        assert (folder.parent / "calibration" / picture).read_bytes().startswith(b"\x89PNG")
 
 
 def volumes(out: str, *options: str, name: str = "small") -> tuple[str, dict[str, Array]]:

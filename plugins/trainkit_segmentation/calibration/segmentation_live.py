@@ -27,6 +27,7 @@ from trainkit_segmentation.calibration.labellings import Labelling, ScoredCase
 from trainkit_segmentation.calibration.likelihood import Temperature, Voxels, fit_temperature, log_probabilities
 from trainkit_segmentation.calibration.reliability import Reliability
 from trainkit_segmentation.calibration.report import AFTER, ALL, BEFORE, NEAR, Measures, Report, case_row
+from trainkit_segmentation.calibration.uncertainty import UncertainPlane, draw_uncertainty, uncertain_plane
 from trainkit_segmentation.prediction.confidence import LEAST
 from trainkit_segmentation.prediction.images import ImagePreparation
 from trainkit_segmentation.prediction.members import common_facts
@@ -60,6 +61,7 @@ def calibrate(
     samples: dict[str, list[Voxels]] = {case: [] for case in cases}
     measured: dict[str, Measures] = {}
     fitted = None
+    shown = _Shown()
     for number, case in enumerate(cases):
         tell(Progress(number, len(cases), "cases"))
         if number == len(halves[0]):
@@ -71,6 +73,8 @@ def calibrate(
             for labelling in opened.labellings(settings.boundary_mm):
                 _measure(labelling, temperatures, measures)
                 samples[case] += _sample(labelling, max(1, most), generator)
+            if AFTER in temperatures:
+                shown.offer(opened, case, measures[NEAR, BEFORE].nll, temperatures)
     assert fitted is not None
     whole = _empty(settings.bins, {BEFORE: 1.0, AFTER: fitted.value})
     for case in halves[1]:
@@ -94,8 +98,40 @@ def calibrate(
         rows=tuple(case_row(case, half_of[case], len(holders[case]), measured[case]) for case in sorted(cases)),
         lines=tuple(report.lines()),
         doubts=tuple(report.doubts()),
-        pictures={"reliability.png": partial(draw_reliability, whole, settings.boundary_mm, fitted.value)},
+        pictures={
+            "reliability.png": partial(draw_reliability, whole, settings.boundary_mm, fitted.value),
+            **({"entropy.png": partial(draw_uncertainty, shown.planes())} if shown.planes() else {}),
+        },
     )
+
+
+class _Shown:
+    """Keeps a plane of the case that is predicted best, and of the one that is predicted worst."""
+
+    def __init__(self) -> None:
+        self._best: tuple[float, str, UncertainPlane] | None = None
+        self._worst: tuple[float, str, UncertainPlane] | None = None
+
+    def offer(self, opened: ScoredCase, case: str, nll: float, temperatures: Mapping[str, float]) -> None:
+        """Look at a case.
+
+        Args:
+            opened: The case.
+            case: Its name.
+            nll: How well it is predicted, near boundaries; NaN: it has none.
+            temperatures: Those that are shown.
+        """
+        is_best = not math.isnan(nll) and (self._best is None or nll < self._best[0])
+        is_worst = not math.isnan(nll) and (self._worst is None or nll > self._worst[0])
+        if is_best or is_worst:
+            kept = nll, case, uncertain_plane(opened, temperatures)
+            self._best, self._worst = kept if is_best else self._best, kept if is_worst else self._worst
+
+    def planes(self) -> dict[str, UncertainPlane]:
+        """Return title -> plane."""
+        titles = (("lowest NLL", self._best), ("highest NLL", self._worst))
+        found = {each[1]: (f"{each[1]} ({title})", each[2]) for title, each in titles if each is not None}
+        return dict(found.values())
 
 
 def _fit(cases: Sequence[str], samples: Mapping[str, Sequence[Voxels]]) -> Temperature:
