@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 
 import nibabel
 import numpy as np
 import pytest
+from clients import segmentation_cases
 from scipy import stats
 
 ROOT = Path(__file__).parents[2]
@@ -212,3 +213,67 @@ def test_quality_is_held_to_its_aims_and_to_the_peer(
     for worse in ({"dice": 0.84}, {"seconds_per_step": 1.06}, {"megabytes": 810}, {"parameters": 6}, {"dice": 0.79}):
         study.done["trainkit", "equal", 0] = runs[1] | worse
         assert list(segmentation_quality.short_of_peer(study, "equal", [0])), worse
+
+
+@pytest.fixture(scope="module")
+def fine_tuning() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield benchmark("fine_tuning")
+
+
+def test_no_case_of_the_study_of_fine_tuning_is_for_two_things(fine_tuning: ModuleType) -> None:
+    effort = fine_tuning.Effort()
+    division = fine_tuning.Division.of([f"case_{number:02d}" for number in range(80)], effort)
+    draws = [*division.tuning, *division.final]
+    assert [len(draw) for draw in draws] == [4] * (effort.tuning + effort.final)
+    used = [*division.source, *division.test, *(case for draw in draws for case in draw)]
+    assert len(set(used)) == len(used)
+    assert (len(division.source), len(division.test)) == (32, 16)
+    assert set(division.choosing) <= {case for draw in division.final for case in draw}
+
+
+def test_the_study_of_fine_tuning_chooses_rates_by_other_cases_and_goes_on_where_it_was_interrupted(
+    fine_tuning: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done: list[tuple[str, ...]] = []
+
+    def run(out: Path, dataset: str, cases: dict[str, list[str]], sets: Sequence[str]) -> list[dict[str, float]]:
+        done.append(tuple(sets))
+        rate = next(float(each.partition("=")[2]) for each in sets if each.startswith("optimizer.lr"))
+        frozen = sum("stop_epoch=0" in each for each in sets)
+        value = 0.8 - rate * (1 + frozen) + 0.01 * int(cases["train"][0][-1])
+        return [{"step": 2, "dice": value, "dice_Anterior": value, "dice_Posterior": value}]
+
+    monkeypatch.setattr(fine_tuning, "run", run)
+    data = segmentation_cases.msd(tmp_path / "data", cases=8)
+    quick = ["--quick", "--data", str(data), "--out", str(tmp_path / "out"), "--targets", "as before"]
+    fine_tuning.main(quick)
+    number = len(done)
+    assert number == 1 + 5 * (2 + 2)  # the source; two rates and two draws of each way
+    rows = {row["way"]: row for row in json.loads((tmp_path / "out" / "fine_tuning.json").read_text())}
+    assert {row["lr"] for row in rows.values()} == {1e-3}
+    said = capsys.readouterr().out
+    assert "| as before | head alone | 0.001 |" in said
+    assert "| -0.002 ± 0.000 |" in said
+    assert (tmp_path / "out" / "fine_tuning.png").stat().st_size > 10_000
+
+    runs = tmp_path / "out" / "runs.jsonl"
+    kept = runs.read_text().splitlines(keepends=True)
+    runs.write_text("".join(kept[:-1]) + kept[-1][:40])
+    fine_tuning.main(quick)
+    assert len(done) == number + 1
+
+
+@pytest.mark.slow
+def test_a_run_of_the_study_of_fine_tuning_begins_with_the_weights_of_the_source(
+    fine_tuning: ModuleType, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    cases = fine_tuning.write_data(tmp_path, segmentation_cases.msd(tmp_path / "data", cases=6))
+    division = fine_tuning.Division.of(cases, fine_tuning.QUICK)
+    fine_tuning.train_source(tmp_path, division, fine_tuning.QUICK)
+    study = fine_tuning.Study(tmp_path, division, fine_tuning.QUICK)
+    with caplog.at_level("INFO", "trainkit"):
+        found = study.job("final", "upside down", "encoder frozen for a quarter, then at a tenth", 0, 1e-3)
+    assert [each["step"] for each in found["curve"]] == [2, 4, 6, 8]
+    assert 'class "Posterior": begins anew' in caplog.text
