@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from clients import segmentation_cases as made
+from clients.dicom_series import series
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -292,6 +293,18 @@ def test_channels_are_found_by_the_names_of_the_training_data(tmp_path: Path) ->
         "p": ["p_0000.nii.gz"],
         "q": ["q.nii.gz"],
     }
+
+
+def test_a_channel_may_be_a_folder_of_slices(tmp_path: Path) -> None:
+    for name in ("B_1/B_1_t1", "B_1/B_1_flair", "B.2/t1", "B.2/flair", "other/v1.5"):
+        series(tmp_path / name)
+    first = {"B_1": ["B_1_t1", "B_1_flair"]}
+    assert found(BRATS, tmp_path / "B_1") == found(BRATS, tmp_path / "B_1" / "B_1_flair") == first
+    assert found(PLAIN, tmp_path / "B.2") == {"B.2": ["t1", "flair"]}
+    assert found(CT, tmp_path / "other") == {"v1.5": ["v1.5"]}
+    (tmp_path / "B_1/B_1_t1").rename(tmp_path / "ct")
+    assert "the channel t1 is missing" in found(BRATS, tmp_path / "B_1")["B_1"]
+    assert found(CT, tmp_path / "ct")[tmp_path.name] == ["ct"]
 
 
 @pytest.mark.parametrize(

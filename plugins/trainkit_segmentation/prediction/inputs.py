@@ -1,7 +1,8 @@
 """Finds the images of new cases in the files and folders that a user names, by the names of the training data's files.
 
 An image is one file with all channels, or a file for each channel, whose names end as in the training data
-(``…_0000``, ``…_flair``). Files of single channels that differ in nothing but that ending are one case.
+(``…_0000``, ``…_flair``). Files of single channels that differ in nothing but that ending are one case. A folder that
+is one image, such as the slices of a scan, counts as a file.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class ImageFinder:
         inputs = list(inputs)
         items: dict[str, FoundImage] = {}
         left: list[Path] = []
-        for are_folders, paths in itertools.groupby(inputs, key=Path.is_dir):
+        for are_folders, paths in itertools.groupby(inputs, key=_is_folder):
             of_folders = (item for path in paths for item in self._in_folder(path, left))
             for item in of_folders if are_folders else self._of_named(list(paths)):
                 known = items.setdefault(item.name, item)
@@ -71,12 +72,9 @@ class ImageFinder:
 
     def _in_folder(self, folder: Path, left: list[Path]) -> Iterator[FoundImage]:
         """Yield the cases of a folder: those whose files lie in it, and those that are folders in it."""
-        for each in (folder, *(path for path in _listed(folder) if path.is_dir())):
-            if _is_image(each):  # such as the slices of a scan
-                yield self._whole(composed(each.resolve().name), each)
-                continue
-            files = [path for path in _listed(each) if _is_image(path) and not path.is_dir()]
-            whole = [path for path in files if stem_of(path.name) in self.names.whole]
+        for each in (folder, *(path for path in _listed(folder) if _is_folder(path))):
+            files = [path for path in _listed(each) if _is_image(path)]
+            whole = [path for path in files if _stem(path) in self.names.whole]
             if whole:
                 yield self._whole(composed(each.resolve().name), whole[0])
             elif each is folder or not self.names.whole:
@@ -93,7 +91,7 @@ class ImageFinder:
         for (folder, base), there in channels.items():
             yield self._of_channels(folder, base, there)
         for path in others:
-            is_in_case = stem_of(path.name) in self.names.whole
+            is_in_case = _stem(path) in self.names.whole
             yield self._whole(composed(path.resolve().parent.name) if is_in_case else _name(path), path)
         for path in files:
             if not _is_image(path):
@@ -174,7 +172,7 @@ class ImageFinder:
 
     def _by_ending(self, path: Path) -> tuple[str, int] | None:
         """Return the name of a file without the ending of a channel, and its channel; None: it has no such ending."""
-        stem = stem_of(path.name)
+        stem = _stem(path)
         several = len(self.channels) > 1
         endings = [(ending, k) for k, some in enumerate(self._endings) for ending in some]
         for ending, k in sorted(endings, key=lambda each: -len(each[0])):
@@ -186,14 +184,14 @@ class ImageFinder:
 
     def _has_siblings(self, path: Path) -> bool:
         """Return whether files beside an image with one channel differ in their last number alone."""
-        stem = stem_of(path.name)
+        stem = _stem(path)
         bare = re.sub(r"\d{4}$", "", stem)
         rest = path.name[len(stem) :]
         return bare != stem and any(path.with_name(f"{bare}{n:04d}{rest}").exists() for n in (1, 2))
 
     def _named_in(self, path: Path, k: int) -> str | None:
         """Return the channel that the words of a file's name say, if it is another one than ``k``."""
-        words = set(re.split(r"[\s._-]+", stem_of(path.name).lower()))
+        words = set(re.split(r"[\s._-]+", _stem(path).lower()))
         said = [channel for channel in self.channels if channel.lower() in words and not channel.isdigit()]
         return said[0] if said and self.channels[k] not in said else None
 
@@ -216,8 +214,18 @@ def _is_image(path: Path) -> bool:
     return can_be_read(path)
 
 
+def _is_folder(path: Path) -> bool:
+    """Return whether there may be images in a folder, which is none itself."""
+    return path.is_dir() and not _is_image(path)
+
+
+def _stem(path: Path) -> str:
+    """Return the name of an image without its ending; that of a folder, which has none, as it is."""
+    return path.resolve().name if path.is_dir() else stem_of(path.name)
+
+
 def _name(path: Path) -> str:
-    return composed(stem_of(path.name))
+    return composed(_stem(path))
 
 
 def _num_channels(path: Path) -> int | None:
