@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import tomllib
 from fnmatch import fnmatchcase
@@ -31,6 +32,7 @@ from trainkit_segmentation.losses.dice_ce import DiceCE
 from trainkit_segmentation.losses.focal import Focal
 from trainkit_segmentation.losses.tversky import Tversky
 from trainkit_segmentation.metrics.case_scores import CaseScores
+from trainkit_segmentation.metrics.dice_live import LiveDice
 from trainkit_segmentation.patches.augmentation import Augmentation, Flip
 from trainkit_segmentation.preparing.cache import Cache
 from trainkit_segmentation.splits.fraction import Fraction
@@ -302,6 +304,46 @@ def test_a_cohort_without_a_class_is_trained_without_it_as_the_message_says(tmp_
     data = BraTS(path=folder, cache=cache, patch_size=(16, 16, 16), classes=("whole_tumor", "tumor_core"))
     assert next(iter(opened(data).train(0, 0)))["label"].shape[1] == 2
     assert not [line for line in inspected(data) if line.startswith("warning")]
+    kept = attrs.evolve(data, classes=None, may_be_absent=("enhancing_tumor",))
+    assert next(iter(opened(kept).train(0, 0)))["label"].shape[1] == 3
+    assert not [line for line in inspected(kept) if line.startswith("warning")]
+
+
+@pytest.mark.parametrize("looked_for", [True, False])
+def test_a_class_that_no_case_has_can_keep_its_output_and_counts_in_no_mean(
+    tmp_path: Path, cache: Cache, caplog: pytest.LogCaptureFixture, looked_for: bool
+) -> None:
+    folder = made_up.msd(tmp_path, cases=4)
+    content = json.loads((folder / "dataset.json").read_text())
+    content["labels"]["3"] = "Vessel"
+    (folder / "dataset.json").write_text(json.dumps(content))
+    others = None if looked_for else {"*": ("Anterior", "Posterior")}
+    data = MSD(path=folder, cache=cache, patch_size=(16, 16, 16), may_be_absent=("Vessel",), annotated=others)
+    lines = inspected(data)
+    assert not [line for line in lines if line.startswith("warning")]
+    assert any(line.startswith("Vessel is in no case, and an output of the network all the same") for line in lines)
+    with caplog.at_level("INFO", "trainkit"):
+        live = opened(data)
+    assert any("Vessel is in no case" in message for message in caplog.messages)
+    assert live.facts()["classes"] == ["Anterior", "Posterior", "Vessel"]
+    metric = LiveDice(live)
+    for batch in live.evaluate("val"):
+        scores = one_hot(batch["label"][:, 0].long(), 4).movedim(-1, 1).float()
+        scores[:, 3, :2] = 9.0  # some of it is found
+        metric.update({"logits": scores}, batch)
+    found = metric.compute()
+    assert set(found) == {"dice", "dice_Anterior", "dice_Posterior"}
+    batch = next(iter(live.train(0, 0)))
+    logits = torch.zeros(2, 4, 16, 16, 16, requires_grad=True)
+    DiceCE().build(live)({"logits": logits}, batch, torch.nn.Identity()).backward()
+    assert logits.grad is not None
+    pushed = (logits.grad[:, 3] - logits.grad[:, 0])[batch["label"][:, 0] == 0]
+    if looked_for:
+        assert (pushed > 0).all()  # away from the class, towards the background
+    else:
+        torch.testing.assert_close(pushed, torch.zeros_like(pushed))  # voxels without label may be of it
+    with pytest.raises(DataError, match=r'data.may_be_absent: there is no class "vessels"'):
+        attrs.evolve(data, may_be_absent=("vessels",)).cases()
 
 
 def test_regions_combine_the_values_of_any_data_set(tmp_path: Path, cache: Cache) -> None:

@@ -24,7 +24,7 @@ def only_classes(listing: CaseList, classes: Sequence[str] | None) -> CaseList:
     """
     if classes is None:
         return listing
-    _check_known(listing, classes, "data.classes")
+    check_known(listing, classes, "data.classes")
     chosen = [listing.labels.classes.index(name) for name in classes]
     return attrs.evolve(
         listing,
@@ -97,7 +97,7 @@ def annotated_classes(
     found = {case.name: every for case in listing.cases}
     pattern_of: dict[str, str] = {}
     for pattern, classes in patterns.items():
-        _check_known(listing, classes, f'data.annotated."{pattern}"')
+        check_known(listing, classes, f'data.annotated."{pattern}"')
         fitting = [name for name in found if fnmatchcase(name, pattern)]
         if not fitting:
             raise DataError(f'data.annotated: "{pattern}" fits no case; {did_you_mean(pattern, found)}')
@@ -123,7 +123,12 @@ def contradictions(annotated: Mapping[str, frozenset[str]], present: Mapping[str
     ]
 
 
-def _check_known(listing: CaseList, classes: Sequence[str], setting: str) -> None:
+def check_known(listing: CaseList, classes: Sequence[str], setting: str) -> None:
+    """Check that a setting names classes that there are.
+
+    Raises:
+        DataError: There is no such class.
+    """
     for name in classes:
         if name not in listing.labels.classes:
             raise DataError(f'{setting}: there is no class "{name}"; {did_you_mean(name, listing.labels.classes)}')

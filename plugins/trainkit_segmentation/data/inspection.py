@@ -20,7 +20,12 @@ from trainkit_segmentation.cases.case import Case, CaseList, CaseReport
 from trainkit_segmentation.data.chosen_classes import annotated_classes, contradictions
 from trainkit_segmentation.data.ignored import doubts_about_ignored, ignored_in_words
 from trainkit_segmentation.data.intensities import with_intensities
-from trainkit_segmentation.data.missing_classes import advice_without, doubts_about_classes, doubts_about_sources
+from trainkit_segmentation.data.missing_classes import (
+    doubts_about_classes,
+    doubts_about_sources,
+    note_on_absent,
+    problem_of_absent,
+)
 from trainkit_segmentation.files.header import spacing_of
 from trainkit_segmentation.preparing.cache_filling import PreparedCase, mended_in_words, prepare_each
 from trainkit_segmentation.preparing.cache_live import CaseStore
@@ -101,9 +106,8 @@ def inspect(settings: SegmentationData, depth: Depth) -> Iterator[str | Problem 
     annotated = annotated_classes(listing, settings.annotated)
     if annotated is not None:
         problems += contradictions(annotated, present)
-    for k in classes if seen and len(seen) == len(used) else ():
-        if not any(voxels[k] for voxels in present.values()):
-            problems.append(f'class "{k}" is in no case: {advice_without(k, classes)}')
+    if seen and len(seen) == len(used) and (absent := problem_of_absent(classes, present, settings.may_be_absent)):
+        problems.append(absent)
     if problems:
         where = f" in {_cases(len(reports))}" if reports else ""
         count = f"{len(problems)} problem{'s' * (len(problems) > 1)}{where}"
@@ -118,7 +122,8 @@ def inspect(settings: SegmentationData, depth: Depth) -> Iterator[str | Problem 
         yield f"{_cases(len(reports) - len(used))} in no split: {some_of(sorted(set(reports) - used))}"
     yield from _classes(listing, reports, seen)
     opened = {name: open_case(store.path(each.key)) for name, each in prepared.items()}
-    yield from (line for line in (ignored_in_words(opened), rounded_in_words(opened)) if line)
+    absent = note_on_absent(classes, present) if seen else None
+    yield from (line for line in (absent, ignored_in_words(opened), rounded_in_words(opened)) if line)
     yield from _geometry(reports)
     yield from _by_case({name: each.notes for name, each in reports.items()})
     yield from _needs(settings, listing, reports, division, store)

@@ -69,6 +69,10 @@ class SegmentationData(Data):
             may overlap. Not given: the classes that the data has.
         classes: The classes to train, some of those that the data has; voxels of others count as background. Not given:
             all.
+        may_be_absent: Classes that no case must have, such as the enhancing tumour in cases without one: so that the
+            network keeps an output for them, for fine-tuning or for use beside other networks. Without such cases it
+            learns not to find them; where nobody looked for them, ``annotated`` leaves them out. No mean of scores
+            counts a class that no case has.
         annotated: Where some classes were annotated in some cases only: pattern of case names (with ``*``, ``?`` and
             ``[0-9]``) -> the classes that were annotated in these cases. The others count there neither in losses nor
             in metrics. In cases that no pattern fits, all were annotated.
@@ -102,6 +106,7 @@ class SegmentationData(Data):
     workers: int = attrs.field(default=0, validator=attrs.validators.ge(0), metadata=HARMLESS)
     regions: Mapping[str, tuple[int, ...]] | None = attrs.field(default=None, validator=_each_has_values)
     classes: tuple[str, ...] | None = attrs.field(default=None, validator=each_once)
+    may_be_absent: tuple[str, ...] = ()
     annotated: Mapping[str, tuple[str, ...]] | None = attrs.field(default=None, validator=_each_names_some)
     ignored_values: tuple[int, ...] = ()
     labels_on_image_grid: bool = False
@@ -134,7 +139,7 @@ class SegmentationData(Data):
             DataError: No case can be listed, two have one name, or there is no such class.
         """
         from trainkit_segmentation.cases.case import read_as
-        from trainkit_segmentation.data.chosen_classes import only_classes, with_regions
+        from trainkit_segmentation.data.chosen_classes import check_known, only_classes, with_regions
         from trainkit_segmentation.data.ignored import with_ignored_values
         from trainkit_segmentation.data.listed_folds import with_listed_folds_named
         from trainkit_segmentation.data.one_hot import with_classes_in_channels
@@ -149,6 +154,7 @@ class SegmentationData(Data):
         if self.file_spacing_mm is not None:
             listing = read_as(listing, spacing_mm=self.file_spacing_mm)
         listing = only_classes(with_regions(listing, self.regions), self.classes)
+        check_known(listing, self.may_be_absent, "data.may_be_absent")
         return with_ignored_values(with_shared_files_doubted(listing), self.ignored_values)
 
     def doubt_about_batches(self, num_train: int) -> str | None:

@@ -22,7 +22,12 @@ from trainkit_segmentation.data.facts import SegmentationFacts
 from trainkit_segmentation.data.ignored import doubts_about_ignored
 from trainkit_segmentation.data.intensities import with_intensities
 from trainkit_segmentation.data.label_maps import class_masks, compact, each_on_own_grid, most_likely
-from trainkit_segmentation.data.missing_classes import advice_without, doubts_about_classes, doubts_about_sources
+from trainkit_segmentation.data.missing_classes import (
+    doubts_about_classes,
+    doubts_about_sources,
+    note_on_absent,
+    problem_of_absent,
+)
 from trainkit_segmentation.patches.batches import PatchBatches
 from trainkit_segmentation.preparing.cache_filling import digest_of, prepare_all
 from trainkit_segmentation.preparing.cache_live import CaseStore
@@ -87,7 +92,9 @@ class LiveSegmentation:
 
         if rounded := rounded_in_words({name: self._case(name) for name in self._prepared}):
             _log.info("%s", rounded)
-        present = self._classes_of_cases(labels, listing.source)
+        present = self._classes_of_cases(labels, listing.source, settings.may_be_absent)
+        if absent := note_on_absent(labels.classes, present):
+            _log.info("%s", absent)
         if self._annotated is not None and (wrong := contradictions(self._annotated, present)):
             raise DataError("\n  ".join([f"{listing.source}: {len(wrong)} contradictions", *wrong]))
         self._division = settings.split.balance(self._division, subjects, present)
@@ -289,7 +296,7 @@ class LiveSegmentation:
         """Return whether each class was annotated in a case (1, K)."""
         return torch.tensor([self.annotated(case)])
 
-    def _classes_of_cases(self, labels: Labels, source: str) -> dict[str, dict[str, int]]:
+    def _classes_of_cases(self, labels: Labels, source: str, may_be_absent: Sequence[str]) -> dict[str, dict[str, int]]:
         """Return case -> class -> number of its voxels on the case's own grid.
 
         Raises:
@@ -298,10 +305,10 @@ class LiveSegmentation:
         cases = {name: self._case(name) for name in self._prepared}
         found = {name: dict(zip(labels.classes, case.own_voxels, strict=True)) for name, case in cases.items()}
         kept_K = torch.stack([case.tensors["place_counts"] for case in cases.values()]).sum(dim=0).tolist()
+        if problem := problem_of_absent(labels.classes, found, may_be_absent):
+            raise DataError(f"{source}: {problem}")
         for name, kept in zip(labels.classes, kept_K, strict=True):
-            if not any(voxels[name] for voxels in found.values()):
-                raise DataError(f'{source}: class "{name}" is in no case: {advice_without(name, labels.classes)}')
-            if not kept:
+            if not kept and any(voxels[name] for voxels in found.values()):
                 raise DataError(f'{source}: class "{name}" is lost in preprocessing: lower preprocessing.spacing_mm')
         return found
 

@@ -12,12 +12,43 @@ from trainkit import some_of
 _LEAST_CASES = 3  # of a source; with fewer, a class may well be absent from all
 
 
-def advice_without(name: str, classes: Sequence[str]) -> str:
-    """Return how to train without a class that is in no case."""
-    others = [each for each in classes if each != name]
-    if not others:
-        return "check the label values"
-    return f"check the label values, or train without it: data.classes = [{_quoted(others)}]"
+def problem_of_absent(
+    classes: Sequence[str], present: Mapping[str, Mapping[str, int]], may_be_absent: Sequence[str]
+) -> str | None:
+    """Return a sentence on the classes that are in no case although they must be; None: there are none.
+
+    Args:
+        classes: All classes.
+        present: Case -> class -> number of voxels.
+        may_be_absent: The classes that no case must have.
+    """
+    absent = [k for k in absent_classes(classes, present) if k not in may_be_absent]
+    if not absent:
+        return None
+    one = len(absent) == 1
+    which = f"class {_quoted(absent)} is" if one else f"classes {_quoted(absent)} are"
+    it, output = ("it", "its output") if one else ("them", "their outputs")
+    rest = [each for each in classes if each not in absent]
+    without = f", train without {it}: data.classes = [{_quoted(rest)}]" if rest else ""
+    kept = _quoted([*may_be_absent, *absent])
+    return f"{which} in no case: check the label values{without}, or keep {output}: data.may_be_absent = [{kept}]"
+
+
+def note_on_absent(classes: Sequence[str], present: Mapping[str, Mapping[str, int]]) -> str | None:
+    """Return a sentence on the classes that are in no case, and are kept; None: there are none."""
+    absent = absent_classes(classes, present)
+    if not absent:
+        return None
+    verb, output, them = ("is", "an output", "it") if len(absent) == 1 else ("are", "outputs", "them")
+    return (
+        f"{some_of(absent)} {verb} in no case, and {output} of the network all the same (data.may_be_absent): it "
+        f"learns not to find {them}, except where data.annotated leaves {them} out, and no mean of scores counts {them}"
+    )
+
+
+def absent_classes(classes: Sequence[str], present: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """Return the classes that are in no case."""
+    return [k for k in classes if not any(voxels[k] for voxels in present.values())]
 
 
 def doubts_about_classes(
@@ -30,8 +61,9 @@ def doubts_about_classes(
         division: Split -> names of its cases.
         present: Case -> class -> number of voxels.
     """
+    kept = absent_classes(classes, present)  # on purpose, see `problem_of_absent`
     for split, cases in division.items():
-        if absent := [k for k in classes if not any(present[name][k] for name in cases)]:
+        if absent := [k for k in classes if k not in kept and not any(present[name][k] for name in cases)]:
             one = len(absent) == 1
             consequence = "cannot be learned" if split == "train" else f"{'has' if one else 'have'} no score there"
             alone = all(sum(bool(voxels[k]) for voxels in present.values()) == 1 for k in absent)
