@@ -289,6 +289,9 @@ def test_a_temperature_that_helps_is_no_doubt_and_one_that_does_not_is_not_appli
     (doubt,) = end.doubts()
     assert "is at an end of the range from 0.05 to 20" in doubt
     assert any(line.split()[:4] == ["certain", "of", "everything", "inf"] for line in good.lines())
+    assert not any("everywhere the NLL rises" in line for line in good.lines())
+    measures = good.measures | {(ALL, AFTER): bad.measures[ALL, AFTER]}
+    assert any("everywhere the NLL rises" in line for line in report(2.0, 2.0, measures=measures).lines())
 
 
 @pytest.mark.parametrize("exclusive", [True, False])

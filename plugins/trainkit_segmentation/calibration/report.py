@@ -84,8 +84,9 @@ class Report:
             some = sorted(set(self.num_networks.values()))
             yield (
                 f"each held-out case is predicted by {' or '.join(map(str, some))} of the {self.of} networks, those "
-                f"not trained on it; a new case is predicted by all {self.of}, which are less certain together, and "
-                "this was not measured"
+                f"not trained on it; a new case is predicted by all {self.of}, whose mean was not measured. If "
+                'probabilities are averaged, it is less certain than one network; with predict.combine = "logits", it '
+                "is nearly as certain"
             )
         titles = ("", "NLL", "Brier", "ECE", "accuracy", "confidence")
         rows: list[tuple[str, ...]] = [titles]
@@ -101,6 +102,12 @@ class Report:
         before, after = (self.measures[NEAR, variant].ece for variant in (BEFORE, AFTER))
         if before > 0:
             yield f"within {self._mm} mm of a boundary the ECE is {after / before:.2f} of what it was"
+        before, after = (self.measures[ALL, variant].nll for variant in (BEFORE, AFTER))
+        if self.is_better and after > before * (1 + _SLACK):
+            yield (
+                f"everywhere the NLL rises ({before:.4f} -> {after:.4f}): far from boundaries the network is certain "
+                "and right, and the temperature takes some of that certainty away"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Return all as JSON values."""
