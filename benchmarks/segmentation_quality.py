@@ -41,7 +41,7 @@ from trainkit import Context, Hook, State, component
 HERE = Path(__file__).resolve()
 RECIPES = HERE.parents[1] / "recipes"
 RECIPE = "msd_hippocampus_unet"
-EPOCHS_PER_MINUTE = 4.3
+EPOCHS_PER_MINUTE = 3.9
 AIMS = {3: 0.865, 10: 0.885}
 LEAST_DICE, LOWER_DICE, MOST_STEP, MOST_MEMORY = 0.8, 0.01, 1.05, 0.8  # of equal work
 FEATURES, LR = (16, 32, 64, 128), 2e-3
