@@ -372,6 +372,18 @@ def test_regions_of_masks_without_values_are_refused(tmp_path: Path, cache: Cach
         attrs.evolve(data, regions={"a": ()})
 
 
+def test_a_mask_that_is_called_ignore_is_doubted_since_it_is_a_class(tmp_path: Path, cache: Cache) -> None:
+    folder = made_up.totalsegmentator(tmp_path / "total", cases=2)
+    first, *others = made_up.STRUCTURES
+    for subject in folder.iterdir():
+        masks = subject / "segmentations"
+        (masks / f"{first}.nii.gz").rename(masks / "ignore.nii.gz")
+    plain = TotalSegmentator(path=folder, structures=tuple(others), cache=cache)
+    doubted = attrs.evolve(plain, structures=("ignore", *others))
+    said = [[each for each in data.cases().doubts if "is trained as a class" in each] for data in (plain, doubted)]
+    assert [len(each) for each in said] == [0, 1]
+
+
 def test_a_class_that_is_not_trained_is_background() -> None:
     def label(classes: tuple[str, ...] | None) -> torch.Tensor:
         data = SyntheticSegmentation(num_cases=2, size=(16, 16, 16), patch_size=(16, 16, 16), classes=classes)

@@ -12,6 +12,7 @@ from trainkit import DataError, some_of
 from trainkit_segmentation.cases.case import CaseList
 from trainkit_segmentation.data.chosen_classes import check_has_values
 from trainkit_segmentation.preparing.cached_cases import OpenCase
+from trainkit_segmentation.spelling import IGNORE
 
 if TYPE_CHECKING:
     from trainkit_segmentation.data.kind import SegmentationData
@@ -28,6 +29,12 @@ def with_ignored_values(listing: CaseList, values: Sequence[int]) -> CaseList:
         DataError: A value is that of a class, or labels have no values.
     """
     labels = listing.labels
+    if IGNORE in labels.classes:
+        doubt = (
+            f'the mask "{IGNORE}" is trained as a class: where each class has a mask of its own, no mask can say that '
+            "voxels do not count. Leave it out, or write labels of values, of which data.ignored_values names some"
+        )
+        listing = attrs.evolve(listing, doubts=(*listing.doubts, doubt))
     if not values:
         return listing
     check_has_values(listing, "data.ignored_values")
