@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -574,6 +576,20 @@ def test_cases_that_the_network_was_trained_on_are_never_fitted_to(site: Path) -
     msd(site / "more", cases=9)
     assert "the data are not those of the training" in refused("--set", "data.path=more")
     assert "training.digest" in said
+
+
+@pytest.mark.slow
+def test_the_benchmark_behind_the_page_runs(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path(__file__).parents[2] / "benchmarks" / "calibration.py"
+    spec = importlib.util.spec_from_file_location("calibration_benchmark", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.main([str(next(Path("runs/small").iterdir())), "--dealings", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines[-9:]] == ["one"] * 3 + ["all 2"] * 6
+    assert all(re.search(r"\d\.\d{4} -> \d\.\d{4}", line) for line in lines[-9:])
 
 
 def test_a_calibrator_is_found_by_the_data() -> None:

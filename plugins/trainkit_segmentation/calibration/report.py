@@ -65,7 +65,8 @@ class Report:
             before, after = (self.measures[NEAR, variant].nll for variant in (BEFORE, AFTER))
             yield (
                 f"at the temperature {self.temperature:.3g} the NLL of the cases that were not fitted to does not fall "
-                f"within {self._mm} mm of a boundary ({before:.4f} -> {after:.4f}), so it is not applied"
+                f"within {self._mm} mm of a boundary ({before:.4f} -> {after:.4f}), so it is not applied; without it, "
+                f"the ECE there is {self.measures[NEAR, BEFORE].ece:.3f}"
             )
         ece = self.measures[NEAR, AFTER].ece
         if ece > self.settings.largest_ece:
@@ -84,9 +85,8 @@ class Report:
             some = sorted(set(self.num_networks.values()))
             yield (
                 f"each held-out case is predicted by {' or '.join(map(str, some))} of the {self.of} networks, those "
-                f"not trained on it; a new case is predicted by all {self.of}, whose mean was not measured. If "
-                'probabilities are averaged, it is less certain than one network; with predict.combine = "logits", it '
-                "is nearly as certain"
+                f"not trained on it; a new case is predicted by all {self.of}, whose mean is less certain, so that the "
+                "temperature is a little too high for it; by how much was not measured"
             )
         titles = ("", "NLL", "Brier", "ECE", "accuracy", "confidence")
         rows: list[tuple[str, ...]] = [titles]

@@ -9,6 +9,7 @@ two axes, N = voxels.
 
 from __future__ import annotations
 
+import logging
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from trainkit_segmentation.calibration.segmentation import SegmentationCalibrator
     from trainkit_segmentation.prediction.segmentation import SegmentationPredictor
 
+_LOGGER = logging.getLogger("trainkit.segmentation")
+
 DEPENDS_ON = ("window_size", "overlap", "blending", "flips", "combine", "nan_as_zero")
 _MOST_SAMPLED = 1 << 24  # logits of all cases that are kept to fit on
 
@@ -53,6 +56,13 @@ def calibrate(
     holders = _holders(runs)
     subjects = {case: runs[of[0]].data.subject(case) for case, of in holders.items()}
     halves = deal(subjects, settings.seed)
+    if unsized := [case for case, of in holders.items() if not runs[of[0]].data.has_spacing(case)]:
+        _LOGGER.warning(
+            "files do not say how large a voxel is, so %g mm are %g voxels of 1 mm: %s",
+            settings.boundary_mm,
+            settings.boundary_mm,
+            some_of(unsized),
+        )
     scored = _Scoring(runs, predictor, device)
     labellings = 1 if facts.exclusive else len(facts.classes)
     scores = len(facts.classes) + 1 if facts.exclusive else 2
