@@ -4,7 +4,7 @@ The network is trained on 32 cases of the hippocampus with one class. Then, on f
 front from the back: on images like those it knows, and on the same with grey values upside down, as T2 is to T1. Each
 way has the same number of steps and the same trials: three learning rates on a draw of four cases. The one with the
 highest Dice on sixteen other cases is run on six new draws, which have no case in common, and measured on sixteen
-cases that nothing else has seen.
+cases that nothing else has seen. The findings are in docs/fine_tuning.md.
 
 Every finished run is a line in FOLDER/runs.jsonl; if the script is started again, it does only the missing runs.
 
