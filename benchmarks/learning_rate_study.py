@@ -417,14 +417,14 @@ def study(runs: Runs, effort: Effort) -> Iterable[dict[str, Any]]:
         trials = tune(runs, schedule, effort.trials)
         yield from trials
         chosen[schedule] = Job(**best_trial(trials)["job"])
-    with_a_horizon = [each for each in effort.schedules if each in WITH_A_HORIZON]
-    for seeds in (range(1, effort.extended + 1), range(effort.extended + 1, effort.seeds + 1)):
-        for seed in seeds:
-            for schedule in effort.schedules:
-                yield runs.do(of_seed(chosen[schedule], "final", seed, effort))
-        for seed in seeds if seeds.start == 1 else ():
-            for schedule in with_a_horizon:
-                half = of_seed(chosen[schedule], "half", seed, effort)
+    for seed in range(1, effort.seeds + 1):
+        for schedule in effort.schedules:
+            yield runs.do(of_seed(chosen[schedule], "final", seed, effort))
+        if seed != effort.extended:
+            continue
+        for extended in (each for each in effort.schedules if each in WITH_A_HORIZON):
+            for again in range(1, seed + 1):
+                half = of_seed(chosen[extended], "half", again, effort)
                 yield runs.do(half)
                 for choice in CHOICES:
                     yield runs.do(half._replace(stage="extended", choice=choice))
@@ -704,7 +704,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--data is needed, or --quick")
     out = chosen.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
-    effort = QUICK if chosen.quick else Effort(seeds=chosen.seeds)
+    effort = QUICK if chosen.quick else Effort(seeds=chosen.seeds, extended=min(chosen.seeds, Effort().extended))
     data = MADE_UP if chosen.quick else REAL.format(path=chosen.data.absolute())
     runs = Runs(out, data, effort, chosen.hours * 3600)
     records: list[dict[str, Any]] = []
