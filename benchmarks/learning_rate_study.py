@@ -78,6 +78,7 @@ COLOURS = {
     "polynomial": "#009E73",
 }
 MARKS: Mapping[str, str] = {"stretch": "o", "hold": "s", "restart": "^"}
+LINES: Mapping[str, str] = {"stretch": "-", "hold": "--", "restart": ":"}
 
 RECIPE = """
 trainkit = 1
@@ -660,47 +661,63 @@ def _with_interval(found: Mapping[str, Any] | None) -> str:
 
 def draw(path: Path, results: Results, summary: Mapping[str, Any]) -> None:
     """Draw learning rates, Dice over epochs, and differences seed by seed."""
-    figure = Figure(figsize=(11, 8), dpi=100, layout="constrained")
+    figure = Figure(figsize=(14, 8), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
-    (rates, dice), (differences, extended) = figure.subplots(2, 2)
-    for schedule in results.schedules:
-        finals = results.of("final", schedule).values()
-        epochs = range(1, len(next(iter(finals))["dice"]) + 1)
-        style = {"color": COLOURS[schedule], "label": schedule}
-        mean_rates = [math.exp(mean(map(math.log, each))) for each in zip(*(run["lr"] for run in finals), strict=True)]
-        rates.plot(epochs, mean_rates, **style)
-        curves = [each["dice"] for each in finals]
-        dice.plot(epochs, [mean(each) for each in zip(*curves, strict=True)], **style)
-    rates.set(yscale="log", xlabel="epoch", ylabel="learning rate at the end of the epoch", title="Learning rates")
-    lowest = [mean(each) for each in zip(*curves, strict=True)][len(epochs) // 4]
-    dice.set(xlabel="epoch", ylabel="Dice of held-out cases, mean over seeds", title="Held-out cases")
-    dice.set_ylim(bottom=lowest - 0.05)
-    for ax in (rates, dice):
-        ax.legend(fontsize=8)
+    (rates, dice, extended_dice), (differences, scatter, extended) = figure.subplots(2, 3)
     reference = summary["reference"]
-    compared = summary["schedules"][1:]
-    for place, row in enumerate(compared):
+    for place, row in enumerate(summary["schedules"]):
+        schedule = row["schedule"]
+        finals = results.of("final", schedule).values()
+        style: dict[str, Any] = {"color": COLOURS[schedule], "label": schedule}
+        _curve(rates, [each["lr"] for each in finals], **style)
+        _curve(dice, [each["dice"] for each in finals], **style)
+        scatter.plot([place] * len(row["scatter"]), row["scatter"], "o", color=COLOURS[schedule], fillstyle="none")
         for shift, which, mark in ((-0.15, "last", "o"), (0.15, "best", "D")):
-            found = row[f"minus_{reference}_{which}"]
-            _dots(differences, place + shift, found, COLOURS[row["schedule"]], mark)
-    differences.set_xticks(range(len(compared)), [row["schedule"] for row in compared])
-    differences.set(title=f"Dice minus that of {reference}: last network (○), best network (◇)", ylabel="difference")
-    for place, schedule in enumerate(results.extended):
-        for shift, choice in zip((-0.25, 0.0, 0.25), CHOICES, strict=True):
-            row = next(each for each in summary["extended"] if (each["schedule"], each["choice"]) == (schedule, choice))
-            _dots(extended, place + shift, row["minus_whole"], COLOURS[schedule], MARKS[choice])
-    extended.set_xticks(range(len(results.extended)), results.extended)
-    extended.set(title="Half the length, extended, minus the whole at once: stretch (○), hold (□), restart (△)")
+            if schedule != reference:
+                found = row[f"minus_{reference}_{which}"]
+                _dots(differences, place + shift, found, COLOURS[schedule], mark, which if place == 1 else "")
+    rates.set(yscale="log", ylim=(1e-5, 2 * max(FIRST_LRS)), title="Learning rate at the end of an epoch")
+    dice.set(title="Dice of held-out cases, mean over seeds")
+    differences.set(title=f"Dice minus that of {reference}, same seeds")
+    scatter.set(title="Scatter of Dice in the last quarter of a run", ylim=(0, None))
+    for row in summary["extended"]:
+        schedule, choice = row["schedule"], row["choice"]
+        place, shift = results.extended.index(schedule), 0.25 * (CHOICES.index(choice) - 1)
+        _dots(extended, place + shift, row["minus_whole"], COLOURS[schedule], MARKS[choice], "" if place else choice)
+        curves = [each["dice"] for each in results.of("extended", schedule, choice).values()]
+        label = {"label": f"{schedule}, {choice}"} if place == 0 else {}
+        _curve(extended_dice, curves, color=COLOURS[schedule], linestyle=LINES[choice], **label)
+    extended.set(title="Extended from half, minus the whole at once")
+    extended_dice.set(title="Extended from half the length")
+    for ax in (rates, dice, extended_dice):
+        ax.set_xlabel("epoch")
+    middle = min(each["dice"][len(each["dice"]) // 2] for each in results.records if _drawn(each))
+    for ax in (dice, extended_dice):
+        ax.set_ylim(bottom=middle - 0.05)
+    for ax, names in ((differences, results.schedules), (scatter, results.schedules), (extended, results.extended)):
+        ax.set_xticks(range(len(names)), names)
     for ax in (differences, extended):
         ax.axhline(0.0, color="grey", linewidth=0.8)
+    for ax in figure.axes:
         ax.title.set_fontsize(10)
+        if ax.get_legend_handles_labels()[0]:
+            ax.legend(fontsize=8)
     figure.savefig(path)
 
 
-def _dots(ax: Any, place: float, found: Mapping[str, Any], colour: str, mark: str) -> None:
+def _drawn(record: Mapping[str, Any]) -> bool:
+    return "dice" in record and record["job"]["stage"] == "final"
+
+
+def _curve(ax: Any, runs: Iterable[Sequence[float]], **style: Any) -> None:
+    means = [mean(each) for each in zip(*runs, strict=True)]
+    ax.plot(range(1, len(means) + 1), means, **style)
+
+
+def _dots(ax: Any, place: float, found: Mapping[str, Any], colour: str, mark: str, label: str) -> None:
     values = found["values"]
     ax.plot([place - 0.03] * len(values), values, mark, color=colour, markersize=3.5, alpha=0.5, fillstyle="none")
-    ax.errorbar(place + 0.03, found["mean"], found["half_width"], color=colour, marker=mark, capsize=3)
+    ax.errorbar(place + 0.03, found["mean"], found["half_width"], color=colour, marker=mark, capsize=3, label=label)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
