@@ -380,6 +380,16 @@ def test_mirroring_from_left_to_right_is_doubted_where_classes_differ_in_their_s
     assert "shows kidney_left and kidney_right the wrong way round" in caplog.text
 
 
+def test_flips_along_axes_that_training_never_mirrored_are_doubted(caplog):
+    known = attrs.evolve(facts(), mirrored_axes=(0,))
+    assert SegmentationFacts.from_json(known.to_json()).mirrored_axes == (0,)
+    predictor(known, flips=("x",))
+    predictor(facts(), flips=("y",))  # of an older version, which did not say it
+    assert "never saw" not in caplog.text
+    predictor(known, flips=("x", "y", "z"))
+    assert "mirrors along y and z, along which no patch was mirrored in training" in caplog.text
+
+
 def test_without_an_orientation_the_images_say_which_flip_goes_from_left_to_right(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

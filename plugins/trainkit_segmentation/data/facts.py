@@ -31,6 +31,7 @@ class SegmentationFacts:
         image_names: How the files of an image are named; None: an older version did not save it.
         file_spacing_mm: Size of a voxel in files that do not say it.
         ignored_values: Values of a label file that say that a voxel does not count.
+        mirrored_axes: The axes along which training patches are mirrored; None: an older version did not save it.
     """
 
     channels: tuple[str, ...]
@@ -44,6 +45,7 @@ class SegmentationFacts:
     image_names: ImageNames | None = None
     file_spacing_mm: tuple[float, float, float] | None = None
     ignored_values: tuple[int, ...] = ()
+    mirrored_axes: tuple[int, ...] | None = None
 
     @property
     def num_channels(self) -> int:
@@ -71,7 +73,8 @@ class SegmentationFacts:
         if self.image_names is None:
             return {}
         spacing = {} if self.file_spacing_mm is None else {"file_spacing_mm": list(self.file_spacing_mm)}
-        return {"inputs": self.image_names.to_json() | spacing}
+        mirrored = {} if self.mirrored_axes is None else {"mirrored_axes": list(self.mirrored_axes)}
+        return {"inputs": self.image_names.to_json() | spacing | mirrored}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> SegmentationFacts:
@@ -96,6 +99,7 @@ class SegmentationFacts:
                 image_names=ImageNames.from_json(content["inputs"]) if "inputs" in content else None,
                 file_spacing_mm=_spacing(content.get("inputs", {}).get("file_spacing_mm")),
                 ignored_values=tuple(_of_type(int, value) for value in content.get("ignored_values", [])),
+                mirrored_axes=_axes(content.get("inputs", {}).get("mirrored_axes")),
             )
             if not facts.channels or not facts.classes:
                 raise ValueError("there must be at least one channel and one class")
@@ -124,6 +128,10 @@ def _spacing(values: Any) -> tuple[float, float, float] | None:
         return None
     x, y, z = (_of_type(float, value) for value in values)
     return x, y, z
+
+
+def _axes(values: Any) -> tuple[int, ...] | None:
+    return None if values is None else tuple(_of_type(int, value) for value in _of_type(list, values))
 
 
 def _names(values: Any) -> tuple[str, ...]:

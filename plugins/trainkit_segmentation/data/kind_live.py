@@ -125,6 +125,7 @@ class LiveSegmentation:
             image_names=listing.image_names,
             file_spacing_mm=settings.file_spacing_mm,
             ignored_values=labels.ignored,
+            mirrored_axes=settings.augmentation.mirrored_axes(),
         )
         self.batches_per_epoch = settings.steps_per_epoch or ceil(len(train) / (settings.batch_size * context.world))
         self._rank, self._world = context.rank, context.world

@@ -211,3 +211,7 @@ class Augmentation:
     low_resolution: LowResolution | None = None
     inverted_gamma: Gamma | None = None
     gamma: Gamma | None = None
+
+    def mirrored_axes(self) -> tuple[int, ...]:
+        """Return the axes along which patches are mirrored."""
+        return () if self.flip is None or self.flip.probability == 0 else tuple(sorted({*self.flip.axes}))

@@ -74,6 +74,13 @@ class LiveSegmentationPredictor:
             if name not in facts.classes:
                 near = did_you_mean(name, facts.classes)
                 raise RecipeError(f'predict.post_processing: there is no class "{name}"; {near}')
+        if new := [axis for axis in settings.flips if _never_mirrored("xyz".index(axis), members)]:
+            _LOGGER.warning(
+                "predict.flips mirrors along %s, along which no patch was mirrored in training, so the network never "
+                "saw such images: leave %s out",
+                " and ".join(new),
+                "it" if len(new) == 1 else "them",
+            )
         self._doubts_flips = bool(settings.flips)
         self._doubt_flips(())
         files = [safe_name(name) for name in facts.classes]
@@ -161,3 +168,9 @@ class LiveSegmentationPredictor:
                 "predict.flips mirrors from left to right, which shows %s the wrong way round: leave that axis out",
                 some_of([f"{one} and {other}" for one, other in pairs], most=3),
             )
+
+
+def _never_mirrored(axis: int, members: Sequence[Member]) -> bool:
+    """Return whether a network is known not to have seen patches that are mirrored along an axis."""
+    known = [member.data.mirrored_axes for member in members]
+    return any(axes is not None and axis not in axes for axes in known)
