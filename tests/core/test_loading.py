@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 from itertools import chain
@@ -79,6 +80,12 @@ def test_workers_give_the_batches_of_any_places_in_their_order_from_processes_th
     assert [int(batch["square"]) for batch in second] == [49, 64]
     assert {batch["pid"] for batch in second} <= {batch["pid"] for batch in first}
     assert os.getpid() not in {batch["pid"] for batch in first}
+
+
+def test_places_may_have_no_end(workers):
+    some = itertools.islice(workers(itertools.count(20)), 5)
+    assert [int(batch["square"]) for batch in some] == [400, 441, 484, 529, 576]
+    assert [int(batch["square"]) for batch in workers([1, 2])] == [1, 4]
 
 
 def test_an_error_of_a_worker_is_the_same_error_here(workers):

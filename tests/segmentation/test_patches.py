@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -545,6 +546,24 @@ def test_a_share_of_every_batch_is_centred_on_a_class(tmp_path, batch_size, shar
     others = torch.stack(centred[0])[:, : batch_size - expected]
     assert last.all()
     assert others.float().mean() < 0.3
+
+
+def test_the_workers_go_on_with_the_next_epoch_and_begin_anew_elsewhere(synthetic):
+    data = synthetic(workers=1, steps_per_epoch=3).build(context())
+    begun, asked = data._workers, []
+
+    def workers(places):
+        places = list(itertools.islice(places, 9))
+        asked.append(places[:4])
+        return begun(places)
+
+    data._workers = workers
+    alone = synthetic(steps_per_epoch=3).build(context())
+    assert same([*data.train(0, 1), *data.train(1, 0)], [*alone.train(0, 1), *alone.train(1, 0)])
+    assert same(data.train(0, 2), alone.train(0, 2))
+    assert same(data.train(1, 0), alone.train(1, 0))
+    assert asked == [[(0, 1), (0, 2), (1, 0), (1, 1)], [(0, 2), (1, 0), (1, 1), (1, 2)]]
+    begun.end()
 
 
 def test_an_epoch_that_is_broken_off_leaves_nothing_behind_in_the_workers(synthetic):

@@ -6,7 +6,7 @@ import atexit
 import contextlib
 import signal
 import weakref
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
@@ -57,8 +57,8 @@ class Workers(Generic[_Place]):
             generator=torch.Generator().manual_seed(0),
         )
 
-    def __call__(self, places: Sequence[_Place]) -> Iterator[dict[str, Any]]:
-        """Yield the batches for these places, in this order.
+    def __call__(self, places: Iterable[_Place]) -> Iterator[dict[str, Any]]:
+        """Yield the batches for these places, in this order. There may be places without end.
 
         Raises:
             DataError: A batch cannot be made, or a process was killed.
@@ -95,13 +95,10 @@ class _Places(Sampler[_Place]):
     """The places of the next pass over the loader; changed between two passes."""
 
     def __init__(self) -> None:
-        self.places: Sequence[_Place] = ()
+        self.places: Iterable[_Place] = ()
 
     def __iter__(self) -> Iterator[_Place]:
         return iter(self.places)
-
-    def __len__(self) -> int:
-        return len(self.places)
 
 
 class _Quiet:

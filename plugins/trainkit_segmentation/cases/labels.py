@@ -162,20 +162,26 @@ def not_counted(label_codes: Tensor, class_table: Tensor | None, num_classes: in
     return ignored.index_select(0, label_codes.reshape(-1).long()).reshape(label_codes.shape)
 
 
-def target(label_codes_XYZ: Tensor, class_table: Tensor | None, num_classes: int) -> Tensor:
+def target(
+    label_codes_XYZ: Tensor, class_table: Tensor | None, num_classes: int, out_KXYZ: Tensor | None = None
+) -> Tensor:
     """Return what a network learns. Voxels that are ignored are background.
 
     Args:
         label_codes_XYZ: Label codes of a case, or of a part of it.
         class_table: The case's class table; None where classes exclude each other.
         num_classes: Number K of classes.
+        out_KXYZ: Where to write it if there is a class table. Not given: into a new tensor.
 
     Returns:
         (1, X, Y, Z) int64 where classes exclude each other, else (K, X, Y, Z) float32.
     """
     if class_table is None:
-        codes_1XYZ = label_codes_XYZ[None].long()
-        return codes_1XYZ * (codes_1XYZ <= num_classes)
+        return (label_codes_XYZ * (label_codes_XYZ <= num_classes))[None].long()
     # Four times as fast as indexing.
-    chosen = torch.index_select(class_table[:, :num_classes].T.float(), 1, label_codes_XYZ.reshape(-1).long())
-    return chosen.reshape(-1, *label_codes_XYZ.shape)
+    if out_KXYZ is None:
+        shape = (num_classes, *label_codes_XYZ.shape)
+        out_KXYZ = torch.empty(shape, dtype=torch.float32, device=label_codes_XYZ.device)
+    codes = label_codes_XYZ.reshape(-1).long()
+    torch.index_select(class_table[:, :num_classes].T.float(), 1, codes, out=out_KXYZ.view(num_classes, -1))
+    return out_KXYZ

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("trainkit.segmentation")
 
+_Place = tuple[int, int]  # of a batch: the epoch, and its number there
+
 
 class LiveSegmentation:
     """Preprocessed cases.
@@ -61,7 +63,8 @@ class LiveSegmentation:
         batches_per_epoch: Batches of an epoch, on this process.
     """
 
-    _workers: Workers[tuple[int, int]] | None = None
+    _workers: Workers[_Place] | None = None
+    _ahead: tuple[_Place, Iterator[dict[str, Any]]] | None = None  # what comes next from the workers, and from where
     _may_ignore = False
     _last_prediction: tuple[weakref.ref[Tensor], Tensor] | None = None
 
@@ -142,10 +145,21 @@ class LiveSegmentation:
 
     def train(self, epoch: int, start: int) -> Iterator[dict[str, Any]]:
         """Yield the batches ``start``… of an epoch, a function of (seed, epoch, rank) alone."""
-        places = [(epoch, step) for step in range(start, self.batches_per_epoch)]
-        batches = map(self._batches.__getitem__, places) if self._workers is None else self._workers(places)
-        for batch in batches:
+        for step in range(start, self.batches_per_epoch):
+            workers = self._workers
+            batch = self._batches[epoch, step] if workers is None else self._from_workers(workers, epoch, step)
             yield self._batches.finished(batch, self._device)
+
+    def _from_workers(self, workers: Workers[_Place], epoch: int, step: int) -> dict[str, Any]:
+        """Return a batch from the workers. They go on beyond the epoch's end, so that no epoch begins with waiting."""
+        place, ahead = self._ahead or ((-1, -1), iter(()))
+        if place != (epoch, step):
+            ahead = workers(_places_from(epoch, step, self.batches_per_epoch))
+        self._ahead = None  # an error ends what they are preparing
+        batch = next(ahead)
+        is_last = step + 1 == self.batches_per_epoch
+        self._ahead = ((epoch + 1, 0) if is_last else (epoch, step + 1), ahead)
+        return batch
 
     def on_run_start(self, state: State) -> None:
         """Write ``splits.json``, in the form of nnU-Net's ``splits_final.json``: a list with one division."""
@@ -156,6 +170,7 @@ class LiveSegmentation:
 
     def on_run_end(self, state: State) -> None:
         """End the processes that prepare batches, so that they do not outlive the run."""
+        self._ahead = None
         if self._workers is not None:
             self._workers.end()
 
@@ -324,3 +339,13 @@ class LiveSegmentation:
         if name not in self._prepared:
             raise DataError(f'there is no case "{name}"; {did_you_mean(name, self._prepared)}')
         return open_case(self._store.path(self._prepared[name].key))
+
+
+def _places_from(epoch: int, step: int, batches_per_epoch: int) -> Iterator[_Place]:
+    """Yield the places of batches from one on, without end.
+
+    It knows nothing of the data: the data holds the workers, which hold these places, and ends them when it is freed.
+    """
+    while True:
+        yield from ((epoch, each) for each in range(step, batches_per_epoch))
+        epoch, step = epoch + 1, 0

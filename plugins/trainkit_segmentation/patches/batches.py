@@ -90,10 +90,13 @@ class PatchBatches:
         patches: CutPatches = batch.pop(_CUT)
         batch["image"], codes_BXYZ = augment(patches, self._augmentation)
         of_each = list(zip(codes_BXYZ, patches.class_tables, strict=True))
-        if self._may_ignore or any(table is not None for table in patches.class_tables):
-            batch["label"] = torch.stack([target(codes_XYZ, table, self._num_classes) for codes_XYZ, table in of_each])
+        if patches.class_tables[0] is None:  # as of all cases
+            batch["label"] = target(codes_BXYZ, None, self._num_classes)[0][:, None]
         else:
-            batch["label"] = codes_BXYZ[:, None].long()
+            shape = (len(codes_BXYZ), self._num_classes, *self._size)
+            batch["label"] = torch.empty(shape, dtype=torch.float32, device=codes_BXYZ.device)
+            for (codes_XYZ, table), label_KXYZ in zip(of_each, batch["label"], strict=True):
+                target(codes_XYZ, table, self._num_classes, label_KXYZ)
         if self._may_ignore:
             ignored = [not_counted(codes_XYZ, table, self._num_classes) for codes_XYZ, table in of_each]
             batch["ignored"] = torch.stack(ignored)[:, None]
