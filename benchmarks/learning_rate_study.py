@@ -749,7 +749,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return NOT_COMPLETE
     summary = results.summary()
     summary = {"cpu_hours": round(runs.spent / 3600, 3), "effort": effort._asdict(), **summary, "runs": records}
-    (out / "learning_rates.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    lines = ",\n".join(f"{json.dumps(name)}: {json.dumps(part)}" for name, part in summary.items())
+    (out / "learning_rates.json").write_text(f"{{\n{lines}\n}}\n", encoding="utf-8")
     draw(out / "learning_rates.png", results, summary)
     print(tables(summary))
     if missing:
