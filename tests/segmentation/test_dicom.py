@@ -43,7 +43,7 @@ def test_the_geometry_of_all_orientations_and_of_oblique_ones_is_that_of_itk(tmp
 
 def test_slices_are_in_the_order_of_their_positions_and_intensities_are_rescaled(tmp_path):
     even = ARRAY // 2 * 2
-    folder = series(tmp_path / "scan", even, tags={"0028|1052": "-1024", "0028|1053": "2"})
+    folder = series(tmp_path / "scan", even, tags={"0008|0060": "CT", "0028|1052": "-1024", "0028|1053": "2"})
     header, voxels_CXYZ = read_voxels(folder)
     assert np.array_equal(voxels_CXYZ[0].T, even)
     assert header.spacing_mm == pytest.approx(SPACING)
