@@ -46,6 +46,20 @@ def test_a_plateau_that_can_never_reduce_is_said_with_numbers_and_with_what_to_p
     assert said(PLATEAU, "run.epochs=6") == []
 
 
+def test_numbers_beyond_every_run_are_not_counted_one_by_one() -> None:
+    looked_at = []
+
+    def patience(hook: EarlyStopping, epochs: Iterator[int], first_epoch: int) -> None:
+        looked_at.append(sum(1 for _ in epochs))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EarlyStopping, "first_end", patience)
+        (text,) = said(EARLY, "run.epochs=5", f"hooks.early.patience={2**63 - 1}")
+        assert said(EARLY, "run.epochs=1000000", f"hooks.early.patience={2**63 - 1}") == []
+    assert "needs more values of val/loss before the last epoch" in text
+    assert max(looked_at) <= 20_000
+
+
 def test_check_shows_it_at_the_line_of_the_setting() -> None:
     text = GOOD.replace('use = "flat"', 'use = "reduce_on_plateau"\npatience = 30')
     (note,) = resolve_text(text, Path.cwd()).notes

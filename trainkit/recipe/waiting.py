@@ -21,11 +21,14 @@ from trainkit.recipe.group_epochs import ActiveEpochs, active_epochs, declared_g
 from trainkit.recipe.group_rules import schedules
 from trainkit.recipe.positions import Where
 from trainkit.recipe.problems import Finding
-from trainkit.recipe.root import MOST_EPOCHS, Recipe
+from trainkit.recipe.root import Recipe
 from trainkit.recipe.tables import walk_settings
 
 _Watching = tuple[Where, Component, dict[str, ActiveEpochs]]
 """A part, its place, and the epochs in which it can act: for a schedule those of each group, else all, under ""."""
+
+_MOST_EPOCHS = 20_000
+"""How many epochs are looked at, in some milliseconds; what needs more is taken to be able to act."""
 
 _MOST_TRIES = 1000
 """How many smaller settings are tried for one with which a part could act."""
@@ -101,6 +104,9 @@ class _Watch:
 
     def action(self, wait: Wait) -> int | None:
         """Return the epoch after which a part acts while something is left to act on; None: it cannot."""
+        start = self.span.start or 0
+        if self.span.stop - start > _MOST_EPOCHS:
+            return start
         epoch = wait.acts(self.epochs())
         return epoch if epoch is not None and epoch + 1 < self.span.stop else None
 
@@ -165,12 +171,13 @@ def _within(span: ActiveEpochs, wait: Wait) -> ActiveEpochs:
 
 def _values_needed(wait: Wait, recipe: Recipe, metric: str, start: int | None) -> str:
     """Return how many values a part would have to see, in words."""
-    longer = _lasting(recipe, MOST_EPOCHS)
+    stop = (start or 0) + _MOST_EPOCHS
+    longer = _lasting(recipe, stop)
     seen = 0
 
     def counted() -> Iterator[int]:
         nonlocal seen
-        for epoch in _Watch(longer, metric, ActiveEpochs(start, MOST_EPOCHS), None).epochs():
+        for epoch in _Watch(longer, metric, ActiveEpochs(start, stop), None).epochs():
             seen += 1
             yield epoch
 
@@ -240,9 +247,9 @@ def _long_enough(recipe: Recipe, where: Where, number: int, steps_per_epoch: int
     """Return the fewest epochs of a run in which a part can act."""
     short, long = recipe.run.num_epochs(), recipe.run.num_epochs()
     while not _acts(_lasting(recipe, long), where, number, steps_per_epoch):
-        if long == MOST_EPOCHS:
+        if long == _MOST_EPOCHS:
             return None
-        short, long = long, min(2 * long + 1, MOST_EPOCHS)
+        short, long = long, min(2 * long + 1, _MOST_EPOCHS)
     while long - short > 1:
         middle = (short + long) // 2
         if _acts(_lasting(recipe, middle), where, number, steps_per_epoch):
