@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from trainkit.cli.options import QUIET
+from trainkit.cli.options import ALLOW_CODE, EPOCH, LAST, QUIET, refuse_both
 from trainkit.cli.output import clear_progress, show_progress
 from trainkit.engine.processes import refuse_several_processes
 from trainkit.engine.signals import ending_the_program
@@ -25,8 +25,8 @@ from trainkit.engine.signals import ending_the_program
     "    3  fitted, but the result is doubtful; the output says why"
 )
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--epoch", type=click.IntRange(min=0), metavar="N", help="Take the checkpoint after N finished epochs.")
-@click.option("--last", is_flag=True, help="Take the newest checkpoint, even if another one is the best.")
+@EPOCH
+@LAST
 @click.option(
     "--set",
     "sets",
@@ -36,11 +36,7 @@ from trainkit.engine.signals import ending_the_program
     "if the training data are elsewhere now. Can be given several times.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 or mps.")
-@click.option(
-    "--allow-code",
-    is_flag=True,
-    help="Import classes that the checkpoint names as module:Class, which runs their code.",
-)
+@ALLOW_CODE
 @QUIET
 def command(
     run: Path, epoch: int | None, last: bool, sets: tuple[str, ...], device: str, allow_code: bool, quiet: bool
@@ -57,8 +53,7 @@ def command(
     """
     with ending_the_program():
         refuse_several_processes()
-        if epoch is not None and last:
-            raise click.UsageError("--epoch and --last exclude each other")
+        refuse_both(epoch, last)
         from trainkit.console import Console
         from trainkit.engine.calibration import calibrate
         from trainkit.engine.trained_checkpoints import Choice

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from trainkit.cli.options import QUIET
+from trainkit.cli.options import ALLOW_CODE, EPOCH, LAST, QUIET, refuse_both
 from trainkit.engine.processes import refuse_several_processes
 from trainkit.engine.signals import ending_the_program
 
@@ -37,14 +37,10 @@ from trainkit.engine.signals import ending_the_program
     metavar="PATH",
     help="The file, or the folder of a bundle; if not given, it is called after the run, in the working directory.",
 )
-@click.option("--epoch", type=click.IntRange(min=0), metavar="N", help="Take the checkpoint after N finished epochs.")
-@click.option("--last", is_flag=True, help="Take the newest checkpoint, even if another one is the best.")
+@EPOCH
+@LAST
 @click.option("--force", is_flag=True, help="Replace what is at PATH; a folder that is there is kept beside it.")
-@click.option(
-    "--allow-code",
-    is_flag=True,
-    help="Import classes that the checkpoint names as module:Class, which runs their code.",
-)
+@ALLOW_CODE
 @QUIET
 def command(
     run: Path,
@@ -66,8 +62,7 @@ def command(
     """
     with ending_the_program():
         refuse_several_processes()
-        if epoch is not None and last:
-            raise click.UsageError("--epoch and --last exclude each other")
+        refuse_both(epoch, last)
         from trainkit.console import Console
         from trainkit.engine.export import export
         from trainkit.engine.trained_checkpoints import Choice

@@ -33,7 +33,9 @@ def command(path: Path, as_json: bool) -> None:
     """
     inspection = inspect(path)
     if as_json:
-        echo(json.dumps(_finite(attrs.asdict(inspection)), indent=2))
+        from trainkit.files.tables import finite
+
+        echo(json.dumps(finite(attrs.asdict(inspection)), indent=2))
     else:
         for heading, text in _lines(inspection):
             echo(styled(f"{heading + ':' if heading else '':<13}", bold=True), text)
@@ -222,12 +224,3 @@ def _lines(found: Inspection) -> Iterator[tuple[str, str]]:
         yield "reads", f"the environment variable {name}, for {where}"
     if found.code:
         yield "imports", f"{some_of(found.code)}, only with --allow-code"
-
-
-def _finite(value: Any) -> Any:
-    """Return a value that any reader of JSON takes: null in place of NaN and infinities."""
-    if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

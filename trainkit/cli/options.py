@@ -11,6 +11,15 @@ SETS = click.option(
     multiple=True,
     help="Change a setting, for example --set run.epochs=60. Can be given several times.",
 )
+ALLOW_CODE = click.option(
+    "--allow-code",
+    is_flag=True,
+    help="Import classes that the checkpoint names as module:Class, which runs their code.",
+)
+EPOCH = click.option(
+    "--epoch", type=click.IntRange(min=0), metavar="N", help="Take the checkpoint after N finished epochs."
+)
+LAST = click.option("--last", is_flag=True, help="Take the newest checkpoint, even if another one is the best.")
 QUIET = click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors; log.txt holds the output.")
 EXIT_CODES = (
     "\b\nExit codes:\n"
@@ -22,3 +31,13 @@ EXIT_CODES = (
     "  130  stopped at once by a second signal"
 )
 """What `run` and `resume` tell the shell, for their help."""
+
+
+def refuse_both(epoch: int | None, last: bool) -> None:
+    """Refuse --epoch together with --last.
+
+    Raises:
+        click.UsageError: Both are given.
+    """
+    if epoch is not None and last:
+        raise click.UsageError("--epoch and --last exclude each other")

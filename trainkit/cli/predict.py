@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from trainkit.cli.options import ALLOW_CODE, EPOCH, LAST, refuse_both
 from trainkit.engine.processes import refuse_several_processes
 from trainkit.engine.signals import ending_the_program
 
@@ -41,8 +42,8 @@ from trainkit.engine.signals import ending_the_program
     metavar="RUN",
     help="Another run whose model predicts too; the outputs are averaged. Can be given several times.",
 )
-@click.option("--epoch", type=click.IntRange(min=0), metavar="N", help="Take the checkpoint after N finished epochs.")
-@click.option("--last", is_flag=True, help="Take the newest checkpoint, even if another one is the best.")
+@EPOCH
+@LAST
 @click.option(
     "--probabilities", is_flag=True, help="Write probabilities too; short for --set predict.probabilities=true."
 )
@@ -71,11 +72,7 @@ from trainkit.engine.signals import ending_the_program
 @click.option(
     "--part", metavar="i/n", help="Predict the i-th of n parts of the inputs, for n jobs that share a folder."
 )
-@click.option(
-    "--allow-code",
-    is_flag=True,
-    help="Import classes that the checkpoint names as module:Class, which runs their code.",
-)
+@ALLOW_CODE
 @click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors; DIR/.trainkit/log.txt holds the output.")
 def command(
     run: Path,
@@ -104,8 +101,7 @@ def command(
     """
     with ending_the_program():
         refuse_several_processes()
-        if epoch is not None and last:
-            raise click.UsageError("--epoch and --last exclude each other")
+        refuse_both(epoch, last)
         from trainkit.console import Console
         from trainkit.engine.prediction.predict import Share, predict
         from trainkit.engine.trained_checkpoints import Choice

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trainkit.cli.options import EXIT_CODES, QUIET, SETS
+from trainkit.cli.options import ALLOW_CODE, EXIT_CODES, QUIET, SETS
 from trainkit.engine.processes import refuse_several_processes
 from trainkit.engine.signals import ending_the_program
 
@@ -35,11 +35,7 @@ if TYPE_CHECKING:
 )
 @click.option("--recipe", type=click.Path(path_type=Path), help="Use this recipe instead of the one in the checkpoint.")
 @SETS
-@click.option(
-    "--allow-code",
-    is_flag=True,
-    help="Import classes that the checkpoint names as module:Class, which runs their code.",
-)
+@ALLOW_CODE
 @QUIET
 def command(
     path: Path,

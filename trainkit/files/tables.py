@@ -37,14 +37,15 @@ def write_table(path: Path, rows: Sequence[Mapping[str, str | float | None]]) ->
 
 def write_json(path: Path, content: Any) -> None:
     """Write JSON, with null for a number that is not finite. The file is on the disk when this returns."""
-    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = json.dumps(finite(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     with written_whole(path) as new:
         new.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """Return a value that any reader of JSON takes: null in place of NaN and infinities."""
     if isinstance(value, Mapping):
-        return {key: _finite(each) for key, each in value.items()}
+        return {key: finite(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(each) for each in value]
+        return [finite(each) for each in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
