@@ -13,7 +13,6 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from trainkit_ptychography.output.pictures import complex_arrays
 from trainkit_ptychography.physics.optics import aperture_probe, electron_wavelength
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.scans.positions import oriented
@@ -37,10 +36,16 @@ def probe(defocus_angstrom: float, **aberrations: float) -> np.ndarray:
 
 
 def middle(*probes_YX: np.ndarray) -> np.ndarray:
-    """A picture of the middles of some probes."""
+    """A picture of the middles of some probes, side by side: phase as hue, red for 0, and magnitude as brightness."""
     inner = slice(SIZE // 2 - 16, SIZE // 2 + 16)
-    modes = np.stack([probe_YX[inner, inner] for probe_YX in probes_YX])
-    return complex_arrays(modes, PIXEL_ANGSTROM, brightest_percent=98.0)
+    pictures = []
+    for probe_YX in probes_YX:
+        magnitude_YX = np.abs(probe_YX[inner, inner])
+        brightness_YX = np.minimum(magnitude_YX / np.percentile(magnitude_YX, 98.0), 1.0)
+        turns_C = np.arange(3) * 2 * np.pi / 3
+        hue_YXC = 0.5 + 0.5 * np.cos(np.angle(probe_YX[inner, inner])[:, :, None] - turns_C)
+        pictures.append(brightness_YX[:, :, None] * hue_YXC)
+    return np.concatenate(pictures, axis=1)
 
 
 def main() -> None:

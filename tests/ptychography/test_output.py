@@ -1,4 +1,4 @@
-"""What a run leaves for others: pictures with scale bars, TIFFs for ImageJ, a probe for the next run to begin with."""
+"""What a run leaves for others: TIFFs for ImageJ, a probe for the next run to begin with, residuals."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import tifffile
 import torch
 
 from trainkit import Context, DataError, Monitor, State
+from trainkit_ptychography.models import output
+from trainkit_ptychography.models.output import finish, show_residuals
+from trainkit_ptychography.models.residuals import poor_fits, residuals
 from trainkit_ptychography.models.single_slice import SingleSlice
 from trainkit_ptychography.models.single_slice_live import SingleSliceModule
-from trainkit_ptychography.output import pictures
 from trainkit_ptychography.output.imagej_tiff import write_imagej_tiff
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.probes.from_file import ProbeFromFile
@@ -25,83 +27,17 @@ SMALL = SimulatedDiffraction(scan_shape=(6, 5), detector_size=24)
 GENERATOR = np.random.default_rng(2)
 
 
+def finish_with_pictures(model: SingleSliceModule, data: Any, state: State) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(output, "show_residuals", show_residuals)  # tests draw nothing unless they ask for it
+        finish(model.reconstruction(), data, state, model)
+
+
 def made(modes: int = 1) -> tuple[Any, SingleSliceModule]:
     data = SMALL.build(Context(0, torch.device("cpu"), 0, 1, Path()))
     model = SingleSlice(probe=Aperture(modes=modes)).build(data)
     assert isinstance(model, SingleSliceModule)
     return data, model
-
-
-# ---- pictures -------------------------------------------------------------------------------------------------------
-
-
-def test_pictures_show_the_object_the_probe_and_the_positions():
-    data, model = made(modes=2)
-    with torch.no_grad():
-        model.object.maps[0] = torch.linspace(0, 1, model.object.maps.shape[2])
-    state = State(Context(0, torch.device("cpu"), 0, 1, Path()), 2, model, data, {}, Monitor())
-    model.on_picture(state)
-    assert set(state.pictures) == {"object_phase", "object_amplitude", "object", "probe", "positions"}
-    phase = state.pictures["object_phase"].astype(int)
-    shown = phase[0, : np.flatnonzero(phase[0, :, 0])[-1] + 1, 0]  # what is narrow stands on black
-    assert (np.diff(shown) >= 0).all()  # brighter where the phase is larger
-    assert phase.min() == 0
-    assert phase.max() == 255
-
-
-@pytest.mark.parametrize("shape", [(7, 5), (24, 24), (30, 90), (700, 400)])
-def test_small_arrays_are_enlarged_by_a_whole_factor_so_pixels_stay_square_and_nothing_is_hidden(shape):
-    values = GENERATOR.random(shape)
-    image = pictures.grey(values, 0.4, "rad")
-    factor = max(1, round(384 / max(shape)))
-    shown = image[: factor * shape[0], : factor * shape[1], 0].reshape(shape[0], factor, shape[1], factor)
-    assert (shown == shown[:, :1, :, :1]).all()  # every pixel is a square of one shade
-    order = values.argsort(axis=None)
-    assert (np.diff(shown[:, 0, :, 0].ravel()[order].astype(int)) >= 0).all()
-    assert min(image.shape[:2]) >= 380 or factor == 1 or shape == (30, 90)
-
-
-def longest_run(row_X: np.ndarray) -> int:
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], row_X.astype(int), [0]])))
-    return max((stop - start for start, stop in zip(edges[::2], edges[1::2], strict=True)), default=0)
-
-
-@pytest.mark.parametrize(("size", "expected"), [(0.4, 25.0), (None, 20.0)])
-def test_the_bar_that_is_drawn_has_the_length_that_is_written(size, expected):
-    image = pictures.grey(GENERATOR.random((96, 96)), size, "")  # 4 times enlarged; 10 Å are 25 pixels of 0.4 Å
-    footer = (image[4 * 96 :] == 255).all(axis=2)
-    assert max(longest_run(row) for row in footer) == 4 * expected
-
-
-def test_hue_is_the_phase_and_brightness_the_magnitude():
-    phases = np.exp(2j * np.pi * np.array([[0.0, 1 / 3, 2 / 3, 0.0]])) * np.array([[1.0, 1.0, 1.0, 0.5]])
-    image = pictures.complex_arrays(phases[None], None)
-    red, green, blue, dim = (image[0, 96 * place] for place in range(4))
-    assert red.argmax() == 0
-    assert green.argmax() == 1
-    assert blue.argmax() == 2
-    np.testing.assert_allclose(dim, red / 2.0, atol=1)
-    assert (image[0, 0] == [255, 64, 64]).all()
-
-
-def test_the_wheel_shows_the_phase_from_the_right_counterclockwise():
-    image = pictures.complex_arrays(np.zeros((1, 96, 96), complex), None)
-    height, width = image.shape[:2]
-    centre = np.array([height - 8 - 30, width - 24 - 30])
-    right, above, left, below = (
-        image[tuple(centre + 24 * np.array(way))].astype(int) for way in ((0, 1), (-1, 0), (0, -1), (1, 0))
-    )
-    assert right.argmax() == 0  # phase 0 is red
-    assert left.argmin() == 0  # and π its complement
-    assert above[1] > above[2]  # π/2 lies towards green, at 2π/3
-    assert below[2] > below[1]
-
-
-@pytest.mark.parametrize(("count", "rows", "columns"), [(1, 1, 1), (3, 1, 3), (4, 1, 4), (6, 2, 4)])
-def test_modes_stand_four_in_a_row(count, rows, columns):
-    image = pictures.complex_arrays(GENERATOR.random((count, 192, 192)) + 0j, None)
-    assert image.shape[0] == rows * 384 + 76
-    assert image.shape[1] == columns * 384
 
 
 # ---- TIFF -----------------------------------------------------------------------------------------------------------
@@ -198,3 +134,60 @@ def test_a_probe_file_that_is_missing_damaged_or_of_another_kind_is_one_message(
     (problem,) = ProbeFromFile(path=Path("probe.tif")).problems(None)  # type: ignore[arg-type]
     assert "probe.tif" in str(problem)
     assert attrs.fields_dict(ProbeFromFile)["name"].default == "probe"
+
+
+# ---- residuals ------------------------------------------------------------------------------------------------------
+
+
+def test_a_residual_is_the_share_that_numpy_finds_over_the_pixels_that_count():
+    data, model = made()
+    masked = torch.ones(data.detector_shape, dtype=torch.bool)
+    masked[3:9, 4:11] = False
+    for mask_YX in (None, masked):
+        data.mask_YX = mask_YX
+        found_N = residuals(model, data)
+        (batch,) = data.some(torch.tensor([7]))
+        measured = batch["amplitudes"][0].double().numpy() ** 2
+        modelled = model(batch)["intensities"][0].detach().double().numpy()
+        off = (np.sqrt(measured) - np.sqrt(modelled)) * (1 if mask_YX is None else mask_YX.numpy())
+        assert found_N[7] == pytest.approx(np.sqrt((off**2).sum() / measured.sum()), rel=1e-5)
+
+
+def test_the_only_pattern_that_another_place_gave_is_named_and_stands_in_the_result(tmp_path, caplog):
+    data, model = made()
+    model.object.maps.requires_grad_(False)
+    with torch.no_grad():  # the model is right, except for one pattern, which shows another place
+        for batch in data.some(torch.arange(30)):
+            made_NYX = model(batch)["intensities"].sqrt()
+    noise = torch.from_numpy(GENERATOR.normal(0, 0.002, made_NYX.shape)).float()
+    made_NYX = (made_NYX + noise).clamp_min(0)
+    made_NYX[12] = made_NYX[12].roll((5, 3), (0, 1))
+    data.some = lambda index: iter([{"index": index, "amplitudes": made_NYX[index]}])
+    state = State(Context(0, torch.device("cpu"), 0, 1, tmp_path), 2, model, data, {}, Monitor(), ended="finished")
+    with caplog.at_level("WARNING", logger="trainkit"):
+        finish_with_pictures(model, data, state)
+    assert "1 of 30 patterns are fitted far worse than the others (12;" in caplog.text
+    assert set(state.pictures) == {"residuals"}
+    with h5py.File(tmp_path / "result.h5") as file:
+        assert int(np.argmax(file["residual"])) == 12
+        assert file["residual"].shape == (30,)
+
+
+def test_a_result_is_written_even_if_its_residuals_cannot_be_computed(tmp_path, caplog):
+    data, model = made()
+
+    def broken(index: torch.Tensor) -> Any:
+        raise RuntimeError("out of memory")
+
+    data.some = broken
+    state = State(Context(0, torch.device("cpu"), 0, 1, tmp_path), 2, model, data, {}, Monitor(), ended="finished")
+    finish(model.reconstruction(), data, state, model)
+    assert "has no residuals: RuntimeError: out of memory" in caplog.text
+    with h5py.File(tmp_path / "result.h5") as file:
+        assert "object" in file
+        assert "residual" not in file
+
+
+def test_noise_alone_makes_no_pattern_stand_out():
+    for shape in (6.0, 40.0):  # skewed, and nearly normal
+        assert poor_fits(0.1 + 0.02 * GENERATOR.gamma(shape, size=20000) / np.sqrt(shape)) == []

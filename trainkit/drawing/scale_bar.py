@@ -21,23 +21,26 @@ class ScaleBar(NamedTuple):
     label: str
 
 
-def scale_bar(width: float, pixel_size_m: float | None) -> ScaleBar:
+def scale_bar(width: float, pixel_size: float | None, unit: str = "m") -> ScaleBar:
     """Return the longest bar of 1, 2 or 5 times a power of ten that takes no more than 0.3 of a width.
 
     Args:
         width: Pixels of the array.
-        pixel_size_m: Size of a pixel; None if unknown.
+        pixel_size: Size of a pixel; None if unknown.
+        unit: Its unit. The bar is labelled in it, and if it is "m" in the decimal unit that suits the length.
 
     Example:
         >>> scale_bar(200, 0.4e-10).label
         '2 nm'
     """
-    if pixel_size_m is None:
+    if pixel_size is None:
         pixels = max(1.0, _one_two_five(_SHARE * width))
         return ScaleBar(pixels, f"{pixels:g} pixel{'s' if pixels > 1 else ''}")
-    length = _one_two_five(_SHARE * width * pixel_size_m)
-    size, unit = next((each for each in _UNITS if length >= each[0] * (1 - 1e-9)), _UNITS[-1])
-    return ScaleBar(length / pixel_size_m, f"{length / size:.10g} {unit}")
+    length = _one_two_five(_SHARE * width * pixel_size)
+    if unit != "m":
+        return ScaleBar(length / pixel_size, f"{length:.10g} {unit}")
+    size, name = next((each for each in _UNITS if length >= each[0] * (1 - 1e-9)), _UNITS[-1])
+    return ScaleBar(length / pixel_size, f"{length / size:.10g} {name}")
 
 
 def _one_two_five(limit: float) -> float:

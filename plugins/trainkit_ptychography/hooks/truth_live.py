@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import cast
 
 from trainkit import DataError, Live, RecipeError, State
-from trainkit_ptychography.models.output import Reconstructs
-from trainkit_ptychography.physics.quality import PhaseAgreement, phase_agreement, position_rmse
+from trainkit_ptychography.models.output import Reconstructs, agreement_with_truth
+from trainkit_ptychography.physics.quality import PhaseAgreement, position_rmse
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.scan import Truth
-
-_EDGE = 2.0  # pixels at the edge of the scan that are not compared: few patterns see them
 
 
 class TruthComparison(Live):
@@ -58,11 +56,10 @@ def agreement(data: LiveDiffraction, model: Reconstructs) -> PhaseAgreement:
     Raises:
         DataError: The truth or the pixel size is not known.
     """
-    truth, _ = _known_truth(data)
-    found, nominal_N2 = model.reconstruction(), data.scan.positions_N2
-    low_2, high_2 = nominal_N2.min(axis=0) + _EDGE, nominal_N2.max(axis=0) - _EDGE
-    box = ((low_2[0], high_2[0]), (low_2[1], high_2[1]))
-    return phase_agreement(found.projected_phase(), found.origin_2, truth.phase_KL, box)
+    _known_truth(data)
+    found = agreement_with_truth(model.reconstruction(), data)
+    assert found is not None
+    return found
 
 
 def position_errors(data: LiveDiffraction, model: Reconstructs) -> tuple[float, float]:

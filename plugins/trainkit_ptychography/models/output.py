@@ -6,6 +6,7 @@ the detector.
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -15,11 +16,19 @@ import torch
 from numpy.typing import NDArray
 
 from trainkit import State
-from trainkit_ptychography.output import pictures
+from trainkit_ptychography.models.residuals import Predicts, poor_fits, residuals, some_patterns
+from trainkit_ptychography.output import object_pictures, probe_picture, scan_pictures
+from trainkit_ptychography.output.frame import angle_bar
+from trainkit_ptychography.output.illumination import illumination, lit, scanned_part
 from trainkit_ptychography.output.imagej_tiff import write_imagej_tiff
 from trainkit_ptychography.output.result import Result, write_result
 from trainkit_ptychography.physics.geometry import affine_part
+from trainkit_ptychography.physics.quality import PhaseAgreement, phase_agreement
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
+
+_LOGGER = logging.getLogger("trainkit")
+_NAMED = 8  # patterns that a message names
+_EDGE = 2.0  # pixels at the edge of the scan that are not compared: few patterns see them
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -32,6 +41,7 @@ class Reconstruction:
         probe_MYX: Complex modes, centred at pixel (Y//2, X//2).
         positions_N2: Where the probe's centre is for each pattern, in pixels, in the data's coordinates.
         origin_2: Position, in the data's coordinates, of the object's pixel [0, 0].
+        slice_spacing_angstrom: Distance from one slice to the next; None: there is one slice, or it is not known.
     """
 
     phase_SHW: NDArray[np.floating]
@@ -39,6 +49,7 @@ class Reconstruction:
     probe_MYX: NDArray[np.complexfloating]
     positions_N2: NDArray[np.float64]
     origin_2: NDArray[np.float64]
+    slice_spacing_angstrom: float | None = None
 
     def projected_phase(self) -> NDArray[np.floating]:
         """Return the phase (H, W) of all slices together, in rad."""
@@ -60,8 +71,24 @@ class Reconstructs(Protocol):
         ...
 
 
-def result(found: Reconstruction, data: LiveDiffraction) -> Result:
-    """Return a reconstruction as ``result.h5`` holds it."""
+def agreement_with_truth(found: Reconstruction, data: LiveDiffraction) -> PhaseAgreement | None:
+    """Return how near the phase is to the true one over the scanned part; None if the truth is not known."""
+    truth, nominal_N2 = data.scan.truth, data.scan.positions_N2
+    if truth is None:
+        return None
+    low_2, high_2 = nominal_N2.min(axis=0) + _EDGE, nominal_N2.max(axis=0) - _EDGE
+    box = ((low_2[0], high_2[0]), (low_2[1], high_2[1]))
+    return phase_agreement(found.projected_phase(), found.origin_2, truth.phase_KL, box)
+
+
+def result(found: Reconstruction, data: LiveDiffraction, residual_N: NDArray[np.float64] | None = None) -> Result:
+    """Return a reconstruction as ``result.h5`` holds it.
+
+    Args:
+        found: The reconstruction.
+        data: The data.
+        residual_N: How far each modelled pattern is from the measured one; None: not known.
+    """
     nominal_N2, trained = data.scan.positions_N2, data.train_index.numpy()
     moved_N2 = found.positions_N2 - nominal_N2
     _, matrix_23 = affine_part(torch.from_numpy(moved_N2[trained]), torch.from_numpy(nominal_N2[trained]))
@@ -77,28 +104,111 @@ def result(found: Reconstruction, data: LiveDiffraction) -> Result:
         wavelength_angstrom=data.scan.wavelength_angstrom,
         source=data.scan.source,
         points_N=data.scan.points_N,
+        residual_N=residual_N,
     )
 
 
-def show(found: Reconstruction, data: LiveDiffraction, state: State) -> None:
-    """Show phase, amplitude, probe and positions as pictures."""
-    scan, size = data.scan, data.scan.pixel_size_angstrom
+def show(found: Reconstruction, data: LiveDiffraction, state: State, model: Predicts) -> None:
+    """Show object, probe, positions and some patterns as pictures.
+
+    Args:
+        found: What was reconstructed so far.
+        data: The data.
+        state: The run, whose pictures they become.
+        model: Gives the patterns.
+    """
+    scan, size, under = data.scan, data.scan.pixel_size_angstrom, _subtitle(found, data, state)
     phase_HW, amplitude_HW = found.projected_phase(), found.projected_amplitude()
-    seen = pictures.scanned_part(scan.positions_N2 - found.origin_2, (phase_HW.shape[0], phase_HW.shape[1]))
-    phase_HW, amplitude_HW = phase_HW[seen], amplitude_HW[seen]
-    state.picture("object_phase", pictures.grey(phase_HW, size, "rad"))
-    state.picture("object_amplitude", pictures.grey(amplitude_HW, size, ""))
-    object_HW = amplitude_HW * np.exp(1j * phase_HW)
-    state.picture("object", pictures.complex_arrays(object_HW[None], size, brightest_percent=99.0))
-    powers_M = (np.abs(found.probe_MYX) ** 2).sum((1, 2))
-    shares = " ".join(f"{share:.1%}" for share in powers_M / powers_M.sum()) if len(powers_M) > 1 else ""
-    state.picture("probe", pictures.complex_arrays(found.probe_MYX, size, shares))
+    shape_HW = (phase_HW.shape[0], phase_HW.shape[1])
+    in_object_N2 = found.positions_N2 - found.origin_2
+    lit_HW = lit(illumination(found.probe_MYX, in_object_N2, shape_HW), in_object_N2)
+    seen = scanned_part(scan.positions_N2 - found.origin_2, shape_HW)
+    phase_HW, amplitude_HW, lit_HW = phase_HW[seen], amplitude_HW[seen], lit_HW[seen]
+    state.picture("object_phase", object_pictures.phase(phase_HW, lit_HW, size, under))
+    if (picture := object_pictures.amplitude(amplitude_HW, lit_HW, size, under)) is not None:
+        state.picture("object_amplitude", picture)
+    state.picture("object", object_pictures.both(phase_HW, amplitude_HW, lit_HW, size, under))
+    if len(found.phase_SHW) > 1:
+        slices_SHW = found.phase_SHW[:, *seen]
+        spacing = found.slice_spacing_angstrom
+        state.picture("object_slices", object_pictures.slices(slices_SHW, lit_HW, size, spacing, under))
+        state.picture("object_depth", object_pictures.depth(slices_SHW, lit_HW, size, spacing, under))
+    state.picture("probe", probe_picture.probe(found.probe_MYX, size, scan.wavelength_angstrom, under))
     true_N2 = None if scan.truth is None else scan.truth.positions_N2
-    state.picture("positions", pictures.positions(scan.positions_N2, found.positions_N2, true_N2))
+    state.picture(
+        "positions",
+        scan_pictures.displacements(
+            scan.positions_N2, found.positions_N2, true_N2, data.held_out_index.numpy(), size, under
+        ),
+    )
+    shown = some_patterns(model, data)
+    captions = [f"pattern {scan.number(point)}" for point in shown.points]
+    arrays = (shown.measured_KYX, shown.modelled_KYX, shown.mask_KYX)
+    bar = angle_bar(data.detector_shape[1], size, scan.wavelength_angstrom)
+    state.picture("patterns", scan_pictures.patterns(*arrays, captions, bar, under))
 
 
-def write_files(found: Reconstruction, data: LiveDiffraction, folder: Path) -> None:
-    """Write ``result.h5``, and phase and amplitude for ImageJ, into a folder."""
-    write_result(folder / "result.h5", result(found, data))
+def finish(found: Reconstruction, data: LiveDiffraction, state: State, model: Predicts) -> None:
+    """Leave the files of a run that ends, and show how well each pattern is fitted.
+
+    Patterns that are fitted far worse than the others are named in a message. An interrupted run leaves the files
+    alone, without residuals: its machine may be taken away.
+
+    Args:
+        found: What was reconstructed.
+        data: The data.
+        state: The run.
+        model: Gives the patterns.
+    """
+    if state.interrupted:
+        write_files(found, data, state.folder)
+        return
+    residual_N = None
+    try:
+        residual_N = residuals(model, data)
+    except Exception as error:  # whatever a device raises: the result does not depend on it
+        _LOGGER.warning("result.h5 has no residuals: %s: %s", type(error).__name__, error)
+    write_files(found, data, state.folder, residual_N)
+    if residual_N is not None:
+        try:
+            show_residuals(residual_N, found, data, state)
+        except Exception as error:  # a picture never ends a run
+            _LOGGER.warning("the residuals cannot be drawn: %s: %s", type(error).__name__, error)
+
+
+def show_residuals(residual_N: NDArray[np.float64], found: Reconstruction, data: LiveDiffraction, state: State) -> None:
+    """Show how well each pattern is fitted, and name those that are fitted far worse than the others."""
+    poor = poor_fits(residual_N)
+    scan, size = data.scan, data.scan.pixel_size_angstrom
+    under = _subtitle(found, data, state)
+    state.picture("residuals", scan_pictures.residuals(scan.positions_N2, residual_N, poor, scan.points_N, size, under))
+    if poor:
+        numbers = ", ".join(str(scan.number(each)) for each in poor[:_NAMED]) + (" …" if len(poor) > _NAMED else "")
+        median = float(np.nanmedian(residual_N))
+        _LOGGER.warning(
+            "%d of %d patterns are fitted far worse than the others (%s; the worst has a residual of %.3g, the median "
+            "is %.3g): look at them (figures/residuals, and residual in result.h5), and leave them out if the beam or "
+            "the detector failed (data.leave_out)",
+            len(poor),
+            len(residual_N),
+            numbers,
+            residual_N[poor[0]],
+            median,
+        )
+
+
+def _subtitle(found: Reconstruction, data: LiveDiffraction, state: State) -> str:
+    finished = state.epoch + 1 if state.closing else state.epoch
+    when = f"{finished} epoch{'s' * (finished != 1)}" if state.closing or state.ended else f"step {state.step}"
+    agreement = agreement_with_truth(found, data)
+    against = "" if agreement is None else f", r = {agreement.pearson:.3f} with the truth"
+    return f"{state.folder.parent.name} / {state.folder.name}, {when}{against}"
+
+
+def write_files(
+    found: Reconstruction, data: LiveDiffraction, folder: Path, residual_N: NDArray[np.float64] | None = None
+) -> None:
+    """Write ``result.h5``, and phase and amplitude for ImageJ, into a folder; arguments as for `result`."""
+    write_result(folder / "result.h5", result(found, data, residual_N))
     for name, map_HW in (("phase", found.projected_phase()), ("amplitude", found.projected_amplitude())):
         write_imagej_tiff(folder / f"object_{name}.tif", map_HW, data.scan.pixel_size_angstrom)

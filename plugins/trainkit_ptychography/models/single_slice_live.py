@@ -181,14 +181,14 @@ class SingleSliceModule(nn.Module):
         )
 
     def on_picture(self, state: State) -> None:
-        """Show phase, amplitude, probe and positions."""
+        """Show object, probe, positions and some patterns."""
         self._order_positions(state.epoch)
-        output.show(self.reconstruction(), self._data, state)
+        output.show(self.reconstruction(), self._data, state, self)
 
     def on_run_end(self, state: State) -> None:
         """Write ``result.h5``, and phase and amplitude for ImageJ, and judge the result, unless the run failed."""
         if state.context.rank == 0 and not state.failed:
-            output.write_files(self.reconstruction(), self._data, state.folder)
+            output.finish(self.reconstruction(), self._data, state, self)
             if not state.interrupted:
                 self._watch.judge(state, self._with_and_without_object)
 

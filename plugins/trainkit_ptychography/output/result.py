@@ -33,6 +33,7 @@ class Result:
         wavelength_angstrom: None if unknown.
         source: Where the patterns came from.
         points_N: Numbers of the patterns in their file, if some were left out; else None.
+        residual_N: How far each modelled pattern is from the measured one, as a share; None: not known.
     """
 
     object_HW: NDArray[np.complexfloating]
@@ -46,6 +47,7 @@ class Result:
     wavelength_angstrom: float | None
     source: str
     points_N: NDArray[np.int64] | None = None
+    residual_N: NDArray[np.float64] | None = None
 
 
 def write_result(path: Path, result: Result) -> None:
@@ -77,6 +79,13 @@ def _datasets(result: Result) -> Iterator[tuple[str, NDArray[Any], str, str]]:
     )
     if result.points_N is not None:
         yield "points", result.points_N, "1", "number of each pattern in its file; the others were left out"
+    if result.residual_N is not None:
+        yield (
+            "residual",
+            result.residual_N,
+            "1",
+            "of each pattern: sqrt(sum (sqrt(measured) - sqrt(modelled))^2 / sum measured); NaN where it is dark",
+        )
     yield (
         "affine",
         result.affine_23,

@@ -1,0 +1,166 @@
+"""What the pictures of this plugin have in common: a frame with headings, images with scale bars, colour bars.
+
+A frame is 12 inches, that is 1,440 pixels wide. Places in it are in inches, counted from its upper left corner: an
+automatic layout takes longer than all the rest.
+
+Shapes: H, W = rows and columns of an image, C = its three colours.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainkit import ScaleBar, scale_bar
+
+WIDTH = 12.0  # inches
+MARGIN = 0.35
+HEAD = 0.95  # height of the headings
+FOOT = 0.5  # below an image, for its scale bar
+_DPI = 120
+_SUBTITLE = "0.35"  # grey
+_THINNEST = 1.5  # inches, of an image that is long and narrow
+
+Image = NDArray[np.uint8]
+
+
+class Box(NamedTuple):
+    """A place in a frame, in inches from its upper left corner."""
+
+    left: float
+    top: float
+    width: float
+    height: float
+
+
+class Limits(NamedTuple):
+    """The values that are shown in the first and in the last colour."""
+
+    low: float
+    high: float
+
+
+class Frame:
+    """An empty picture with headings.
+
+    Args:
+        height: Its height in inches.
+        title: What is shown.
+        subtitle: Of which run, and when.
+    """
+
+    def __init__(self, height: float, title: str, subtitle: str) -> None:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
+        self.height = height
+        self.figure = Figure(figsize=(WIDTH, height), dpi=_DPI, facecolor="white")
+        self._canvas: Any = FigureCanvasAgg(self.figure)
+        self.text(MARGIN, 0.42, title, fontsize=17, weight="bold")
+        self.text(MARGIN, 0.72, subtitle, fontsize=11, color=_SUBTITLE)
+
+    def text(self, left: float, top: float, words: str, **style: Any) -> None:
+        """Write words, whose base line begins at a place."""
+        self.figure.text(left / WIDTH, 1 - top / self.height, words, **({"va": "baseline", "ha": "left"} | style))
+
+    def axes(self, box: Box, **settings: Any) -> Any:
+        """Return axes that fill a box."""
+        across, down = 1 / WIDTH, 1 / self.height
+        place = (box.left * across, 1 - (box.top + box.height) * down, box.width * across, box.height * down)
+        return self.figure.add_axes(place, **settings)
+
+    def image(self, box: Box, values_HW: NDArray[Any], bad: str = "none", **colours: Any) -> Any:
+        """Show an image in a box, and return what is shown.
+
+        It is no axes of matplotlib, whose ticks would take most of the time, seen or not.
+
+        Args:
+            box: The place.
+            values_HW: Values, or colours (H, W, 3); what is masked is shown in the colour ``bad``.
+            bad: That colour.
+            colours: The colour map and its limits, as for matplotlib's ``imshow``.
+        """
+        from matplotlib import colormaps
+        from matplotlib.colors import Normalize
+        from matplotlib.image import BboxImage
+        from matplotlib.patches import Rectangle
+        from matplotlib.transforms import Bbox, TransformedBbox
+
+        left, bottom = box.left / WIDTH, 1 - (box.top + box.height) / self.height
+        place = Bbox.from_bounds(left, bottom, box.width / WIDTH, box.height / self.height)
+        shown = BboxImage(
+            TransformedBbox(place, self.figure.transFigure),
+            cmap=colormaps[colours.get("cmap", "gray")].with_extremes(bad=bad),
+            norm=colours.get("norm") or Normalize(colours.get("vmin"), colours.get("vmax")),
+            interpolation="antialiased",
+            origin="upper",
+        )
+        shown.set_data(values_HW)
+        self.figure.add_artist(shown)
+        outline = Rectangle(place.p0, place.width, place.height, fill=False, linewidth=0.6, edgecolor="black")
+        self.figure.add_artist(outline)
+        return shown
+
+    def bar(self, box: Box, num_columns: int, bar: ScaleBar) -> None:
+        """Draw a scale bar below an image of so many columns, where it hides nothing."""
+        from matplotlib.patches import Rectangle
+
+        length = bar.pixels / num_columns * box.width
+        top = box.top + box.height + 0.14
+        corner = (box.left / WIDTH, 1 - (top + 0.07) / self.height)
+        self.figure.add_artist(
+            Rectangle(corner, length / WIDTH, 0.07 / self.height, facecolor="black", edgecolor="none")
+        )
+        self.text(box.left + length + 0.1, top + 0.035, bar.label, fontsize=11, va="center")
+
+    def colours(self, beside: Box, shown: Any, label: str, **settings: Any) -> None:
+        """Draw a colour bar with its unit to the right of an image."""
+        axes = self.axes(Box(beside.left + beside.width + 0.15, beside.top, 0.2, beside.height))
+        bar = self.figure.colorbar(shown, cax=axes, **settings)
+        bar.set_label(label, fontsize=11)
+        bar.outline.set_linewidth(0.6)
+
+    def pixels(self) -> Image:
+        """Return the picture (height, width, 3)."""
+        self._canvas.draw()
+        return np.array(self._canvas.buffer_rgba(), dtype=np.uint8)[:, :, :3]
+
+
+def fitted(shape_HW: tuple[int, ...], width: float, height: float) -> tuple[float, float]:
+    """Return width and height of an image with square pixels that fits into a width and a height, in inches.
+
+    What is so long that its other side could not be seen is stretched across.
+    """
+    scale = min(width / shape_HW[1], height / shape_HW[0])
+    return max(scale * shape_HW[1], min(_THINNEST, width)), max(scale * shape_HW[0], min(_THINNEST, height))
+
+
+def length_bar(num_columns: int, pixel_size_angstrom: float | None) -> ScaleBar:
+    """Return the scale bar of an image, in units of length, or in pixels if their size is unknown."""
+    return scale_bar(num_columns, None if pixel_size_angstrom is None else 1e-10 * pixel_size_angstrom)
+
+
+def angle_bar(num_x: int, pixel_size_angstrom: float | None, wavelength_angstrom: float | None) -> ScaleBar:
+    """Return the scale bar of Fourier space: in mrad or 1/Å if that is known, else in pixels."""
+    if pixel_size_angstrom is None:
+        return scale_bar(num_x, None)
+    per_angstrom = 1.0 / (num_x * pixel_size_angstrom)
+    if wavelength_angstrom is None:
+        return scale_bar(num_x, per_angstrom, "1/Å")
+    return scale_bar(num_x, 1e3 * wavelength_angstrom * per_angstrom, "mrad")
+
+
+def limits_of(values: NDArray[np.floating], least: float, percent: float = 0.5) -> Limits:
+    """Return limits that leave out so many per cent of the values at either end.
+
+    Args:
+        values: The values; those that are not finite do not count.
+        least: How far apart the limits are at least, so that rounding errors are not stretched into a picture.
+        percent: How many per cent are left out.
+    """
+    finite = values[np.isfinite(values)]
+    low, high = (float(each) for each in np.percentile(finite, (percent, 100 - percent))) if finite.size else (0.0, 0.0)
+    beyond = max(least - (high - low), 0.0) / 2
+    return Limits(low - beyond, high + beyond)

@@ -1,0 +1,261 @@
+"""Pictures about the scan points: how far they moved, how well each pattern is fitted, and some of the patterns.
+
+Shapes: N = scan points, K = chosen points, Y, X = rows and columns of the detector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainkit import SAFE_ON_WHITE, ScaleBar
+from trainkit_ptychography.output.frame import FOOT, HEAD, MARGIN, WIDTH, Box, Frame, Image, fitted
+from trainkit_ptychography.scans.sampling import neighbour_distances
+
+_BLUE, _VERMILION, _GREEN = SAFE_ON_WHITE[:3]
+_LONGER = 10  # times, so that arrows can be seen
+_MOST_ARROWS = 1500
+_CROWDED = 0.8  # of their median length: arrows stand no nearer than this on average, so that each can be followed
+_GOLDEN = (5**0.5 - 1) / 2
+_MOST_NAMED = 12  # points whose number is written beside them
+_GAMMA = 0.35
+_HIDDEN = "0.6"  # grey, of pixels that do not count
+_BINS = 41
+_MAP = 7.0  # inches across, of a map of the scan
+
+
+def displacements(
+    nominal_N2: NDArray[np.float64],
+    now_N2: NDArray[np.float64],
+    true_N2: NDArray[np.float64] | None,
+    held_out_index: NDArray[np.int64],
+    pixel_size_angstrom: float | None,
+    subtitle: str,
+) -> Image:
+    """Return a picture of how far scan points have moved: arrows ten times as long as they are, and a histogram.
+
+    If the true positions are known, a second histogram shows the errors before and now. A mean over all points is not
+    shown: nothing can tell it from a shift of the object.
+
+    Args:
+        nominal_N2: Where the points were said to be, (row, column) in pixels.
+        now_N2: Where they are now.
+        true_N2: Where they were, if that is known.
+        held_out_index: Points that were held out, which are drawn in another colour.
+        pixel_size_angstrom: Size of a pixel; None if unknown: everything is in pixels.
+        subtitle: Of which run it is, and when.
+    """
+    size, unit = (1.0, "pixels") if pixel_size_angstrom is None else (pixel_size_angstrom, "Å")
+    places_N2 = size * (nominal_N2 - nominal_N2.mean(axis=0))
+    moved_N2 = size * (now_N2 - nominal_N2)
+    moved_N2 = moved_N2 - moved_N2.mean(axis=0)
+    length_N = np.hypot(*moved_N2.T)
+    frame = Frame(HEAD + _MAP + 0.8, "Displacements of the scan points", subtitle)
+    axes = _map_axes(frame, places_N2, unit)
+    shown_N = _few(places_N2, _LONGER * float(np.median(length_N)))
+    held_N = np.isin(np.arange(len(places_N2)), held_out_index)
+    for chosen_N, colour, label in ((~held_N, _BLUE, "trained on"), (held_N, _VERMILION, "held out")):
+        if not chosen_N.any():
+            continue
+        at_K2, from_K2, by_K2 = (
+            each_N2[mask_N]
+            for each_N2, mask_N in (
+                (places_N2, chosen_N),
+                (places_N2, chosen_N & shown_N),
+                (moved_N2, chosen_N & shown_N),
+            )
+        )
+        axes.plot(at_K2[:, 1], at_K2[:, 0], ".", color=colour, markersize=2.5, label=f"{label} ({len(at_K2)})")
+        axes.quiver(
+            from_K2[:, 1],
+            from_K2[:, 0],
+            _LONGER * by_K2[:, 1],
+            _LONGER * by_K2[:, 0],
+            angles="xy",
+            scale_units="xy",
+            scale=1.0,
+            color=colour,
+            width=0.003,
+        )
+    share = "" if shown_N.all() else f", drawn at {shown_N.sum()} of {len(shown_N)} points"
+    axes.set_title(f"arrows are {_LONGER} times as long as the displacements{share}", fontsize=11, loc="left")
+    axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.09), ncols=2, fontsize=10, frameon=False, borderaxespad=0.0)
+
+    both = true_N2 is not None
+    left, height = MARGIN + 0.7 + _MAP + 0.75, (_MAP - 0.9) / 2 if both else _MAP
+    upper = frame.axes(Box(left, HEAD + 0.3, WIDTH - MARGIN - left, height - 0.3))
+    rms = float(np.sqrt((moved_N2**2).mean()))
+    edge = max(float(np.percentile(np.abs(moved_N2), 99.5)) * 1.1, 1e-6)
+    upper.hist(np.clip(length_N, 0, 1.5 * edge), bins=np.linspace(0, 1.5 * edge, _BINS), color=_BLUE)
+    upper.set_title(f"rms of a coordinate {rms:.3g} {unit}", fontsize=11, loc="left")
+    upper.set_xlabel(f"displacement / {unit}", fontsize=11)
+    upper.set_ylabel("scan points", fontsize=11)
+    if true_N2 is not None:
+        lower = frame.axes(Box(left, HEAD + 0.9 + height + 0.3, WIDTH - MARGIN - left, height - 0.3))
+        errors = [size * (each_N2 - true_N2)[~held_N] for each_N2 in (nominal_N2, now_N2)]
+        errors = [(each_N2 - each_N2.mean(axis=0)).ravel() for each_N2 in errors]
+        edge = max(float(np.percentile(np.abs(np.concatenate(errors)), 99.5)) * 1.1, 1e-6)
+        for values, label, colour in zip(errors, ("as given", "now"), ("0.7", _GREEN), strict=True):
+            named = f"{label}: rms {np.sqrt((values**2).mean()):.3g} {unit}"
+            style = {"alpha": 0.85} if label == "now" else {}
+            lower.hist(
+                np.clip(values, -edge, edge), bins=np.linspace(-edge, edge, _BINS), color=colour, label=named, **style
+            )
+        lower.set_title("trained on, against the true positions", fontsize=11, loc="left")
+        lower.set_xlabel(f"error of a coordinate / {unit}", fontsize=11)
+        lower.set_ylabel("coordinates", fontsize=11)
+        lower.set_ylim(0, 1.3 * lower.get_ylim()[1])
+        lower.legend(fontsize=9, loc="upper left")
+    return frame.pixels()
+
+
+def residuals(
+    positions_N2: NDArray[np.float64],
+    residual_N: NDArray[np.float64],
+    poor_index: Sequence[int],
+    numbers_N: NDArray[np.int64] | None,
+    pixel_size_angstrom: float | None,
+    subtitle: str,
+) -> Image:
+    """Return a map of how far each modelled pattern is from the measured one, and a histogram.
+
+    Args:
+        positions_N2: Where the points were said to be, (row, column) in pixels.
+        residual_N: The residual of each pattern, 0 for a perfect fit; NaN where there is none.
+        poor_index: Points that are fitted much worse than the others, the worst first; they are ringed.
+        numbers_N: Numbers of the patterns in their file; None: 0, 1, 2, …
+        pixel_size_angstrom: Size of a pixel; None if unknown.
+        subtitle: Of which run it is, and when.
+    """
+    size, unit = (1.0, "pixels") if pixel_size_angstrom is None else (pixel_size_angstrom, "Å")
+    places_N2 = size * (positions_N2 - positions_N2.mean(axis=0))
+    known_N = np.isfinite(residual_N)
+    low, high = np.percentile(residual_N[known_N], (1, 99)) if known_N.any() else (0.0, 1.0)
+    frame = Frame(HEAD + _MAP + 0.8, "Residual of each pattern", subtitle)
+    axes = _map_axes(frame, places_N2, unit, _MAP - 0.9)
+    edge = 72 * min(max(0.97 * _inches_apart(axes, places_N2), 0.03), 0.5)  # in points
+    order_N = np.argsort(np.where(known_N, residual_N, -np.inf), kind="stable")  # the worst on top
+    points = axes.scatter(
+        places_N2[order_N, 1],
+        places_N2[order_N, 0],
+        c=residual_N[order_N],
+        s=edge**2,
+        marker="s",
+        linewidths=0,
+        cmap="viridis",
+        vmin=low,
+        vmax=max(high, low + 1e-12),
+        plotnonfinite=True,
+    )
+    for place in poor_index[:_MOST_ARROWS]:
+        axes.plot(*places_N2[place, ::-1], "o", color=_VERMILION, markersize=10, fillstyle="none", markeredgewidth=1.6)
+    for place in poor_index[:_MOST_NAMED]:
+        number = place if numbers_N is None else int(numbers_N[place])
+        style = {"xytext": (6, 6), "textcoords": "offset points", "fontsize": 9, "color": _VERMILION, "weight": "bold"}
+        axes.annotate(str(number), places_N2[place, ::-1], **style)
+    ringed = f"{len(poor_index)} far above the others are ringed" if len(poor_index) else "none is far above the others"
+    axes.set_title(ringed, fontsize=11, loc="left")
+    frame.colours(
+        Box(MARGIN + 0.7, HEAD + 0.3, _MAP - 0.9, _MAP - 0.3),
+        points,
+        "√( Σ(√measured − √modelled)² / Σ measured )",
+        extend="both",
+    )
+    left = MARGIN + 0.7 + _MAP + 1.15
+    right = frame.axes(Box(left, HEAD + 0.3, WIDTH - MARGIN - left, _MAP - 0.3))
+    if known_N.any():
+        right.hist(residual_N[known_N], bins=_BINS, color=_BLUE)
+        median = float(np.median(residual_N[known_N]))
+        right.axvline(median, color="black", linewidth=1)
+        right.set_title(f"median {median:.3g}", fontsize=11, loc="left")
+    right.set_xlabel("residual", fontsize=11)
+    right.set_ylabel("patterns", fontsize=11)
+    return frame.pixels()
+
+
+def patterns(
+    measured_KYX: NDArray[np.floating],
+    modelled_KYX: NDArray[np.floating],
+    mask_KYX: NDArray[np.bool_] | None,
+    captions: Sequence[str],
+    bar: ScaleBar,
+    subtitle: str,
+) -> Image:
+    """Return a picture of measured patterns over modelled ones, with one scale of colours.
+
+    Colours follow the 0.35th power of an intensity, so that the dark field is seen beside the bright one. Below is the
+    difference of the square roots, whose noise has the standard deviation 0.5 where intensities are counts above 3.
+
+    Args:
+        measured_KYX: Measured intensities, zero frequency at [0, 0].
+        modelled_KYX: Modelled ones.
+        mask_KYX: Which pixels count; None: all.
+        captions: What is written over each pattern.
+        bar: The scale bar of a pattern.
+        subtitle: Of which run it is, and when.
+    """
+    from matplotlib.colors import PowerNorm
+
+    columns, side, gap, over = len(captions), 0.95, 0.12, 0.35
+    room = (WIDTH - 2 * MARGIN - side - 1.25 - (columns - 1) * gap) / columns
+    width, height = fitted(measured_KYX.shape[1:], room, 3.2)
+    frame = Frame(
+        HEAD + over + 3 * (height + gap) + FOOT, f"Measured and modelled patterns (gamma {_GAMMA:g})", subtitle
+    )
+    counted_KYX = np.ones(measured_KYX.shape, dtype=bool) if mask_KYX is None else mask_KYX
+    difference_KYX = np.sqrt(measured_KYX) - np.sqrt(np.maximum(modelled_KYX, 0.0))
+    full = max(float(np.percentile(measured_KYX[counted_KYX], 99.9)), 1e-12) if counted_KYX.any() else 1.0
+    edge = max(float(np.percentile(np.abs(difference_KYX[counted_KYX]), 99.5)), 1e-12) if counted_KYX.any() else 1.0
+    norm = PowerNorm(_GAMMA, vmin=0.0, vmax=full)
+    for row, (name, values_KYX) in enumerate(
+        (("measured", measured_KYX), ("modelled", modelled_KYX), ("√measured\n− √modelled", difference_KYX))
+    ):
+        top = HEAD + over + row * (height + gap)
+        frame.text(MARGIN + side - 0.12, top + height / 2, name, fontsize=10, ha="right", va="center")
+        for place, caption in enumerate(captions):
+            box = Box(MARGIN + side + place * (width + gap), top, width, height)
+            values_YX, hidden_YX = np.fft.fftshift(values_KYX[place]), np.fft.fftshift(~counted_KYX[place])
+            if row == 0:
+                frame.text(box.left, top - 0.08, caption, fontsize=10)
+            style: dict[str, Any] = {"cmap": "RdBu_r", "vmin": -edge, "vmax": edge}
+            if row < 2:
+                style = {"cmap": "magma", "norm": norm}
+            shown = frame.image(box, np.ma.array(values_YX, mask=hidden_YX), bad=_HIDDEN, **style)
+        last = Box(MARGIN + side + (columns - 1) * (width + gap), top, width, height)
+        frame.colours(last, shown, "intensity" if row < 2 else "√intensity", extend="max" if row < 2 else "both")
+    frame.bar(Box(MARGIN + side, top, width, height), measured_KYX.shape[2], bar)
+    return frame.pixels()
+
+
+def _few(places_N2: NDArray[np.float64], length: float) -> NDArray[np.bool_]:
+    """Return at which points arrows of a length are drawn: evenly spread, so few that they do not hide each other."""
+    num = len(places_N2)
+    room = float(np.ptp(places_N2, axis=0).prod()) / max((_CROWDED * length) ** 2, 1e-30)
+    most = min(_MOST_ARROWS, room if room > 0 else num)
+    chosen_N: NDArray[np.bool_] = (np.arange(num) * _GOLDEN) % 1.0 < most / num
+    return chosen_N
+
+
+def _map_axes(frame: Frame, places_N2: NDArray[np.float64], unit: str, width: float = _MAP) -> Any:
+    """Return axes for a map of the scan, of the same scale along both."""
+    box = Box(MARGIN + 0.7, HEAD + 0.3, width, _MAP - 0.3)
+    axes = frame.axes(box)
+    axes.set_xlabel(f"column / {unit}", fontsize=11)
+    axes.set_ylabel(f"row / {unit}", fontsize=11)
+    low_2, high_2 = places_N2.min(axis=0), places_N2.max(axis=0)
+    scale = max(float(((high_2 - low_2) / (box.height, box.width)).max()), 1e-9) * 1.12  # units in an inch
+    down, across = scale * box.height / 2, scale * box.width / 2
+    row, column = (low_2 + high_2) / 2
+    axes.set_xlim(column - across, column + across)
+    axes.set_ylim(row + down, row - down)
+    return axes
+
+
+def _inches_apart(axes: Any, places_N2: NDArray[np.float64]) -> float:
+    """Return the typical distance from one point of a map to the nearest other, in inches."""
+    inches_a_unit = axes.get_window_extent().width / axes.figure.dpi / abs(np.subtract(*axes.get_xlim()))
+    distances = neighbour_distances(places_N2)
+    return float(np.median(distances) * inches_a_unit) if np.isfinite(distances).all() else _MAP
