@@ -49,15 +49,24 @@ def crop(array_HW: Tensor, corner_B2: Tensor, shape: tuple[int, int]) -> Tensor:
         (…, B, Y, X).
     """
     *leading, height, width = array_HW.shape
-    places_BYX = _places(corner_B2, shape, width)
+    places_BYX = places(corner_B2, shape, width)
     # A single map is indexed in one dimension: together with its gradient this took 0.4 instead of 0.5 ms on a CPU.
     flat = array_HW.reshape(-1, height * width).squeeze(0)
     patches: Tensor = flat.index_select(-1, places_BYX.flatten())
     return patches.reshape(*leading, *places_BYX.shape)
 
 
-def _places(corner_B2: Tensor, shape: tuple[int, int], width: int) -> Tensor:
-    """Return where the pixels of patches (B, Y, X) are in a flattened array of this many columns."""
+def places(corner_B2: Tensor, shape: tuple[int, int], width: int) -> Tensor:
+    """Return where the pixels of patches are in a flattened array.
+
+    Args:
+        corner_B2: First row and column of each patch, integers.
+        shape: Rows and columns of a patch.
+        width: Columns of the array.
+
+    Returns:
+        Integers (B, Y, X).
+    """
     rows_BY = corner_B2[:, 0, None] + torch.arange(shape[0], device=corner_B2.device)
     columns_BX = corner_B2[:, 1, None] + torch.arange(shape[1], device=corner_B2.device)
     places_BYX: Tensor = rows_BY[:, :, None] * width + columns_BX[:, None, :]
@@ -72,7 +81,7 @@ def add_patches(array_HW: Tensor, patch_YX: Tensor, corner_B2: Tensor) -> None:
         patch_YX: What is added.
         corner_B2: First row and column of each place, integers; the patch lies within the array.
     """
-    places_BYX = _places(corner_B2, (patch_YX.shape[0], patch_YX.shape[1]), array_HW.shape[1])
+    places_BYX = places(corner_B2, (patch_YX.shape[0], patch_YX.shape[1]), array_HW.shape[1])
     values_BYX = patch_YX.expand_as(places_BYX)
     array_HW.view(-1).index_add_(0, places_BYX.flatten(), values_BYX.flatten())
 
@@ -95,6 +104,31 @@ def intensities(probe_MYX: Tensor, shift_B2: Tensor, patch_BYX: Tensor) -> Tenso
     """
     result: Tensor = _Intensities.apply(probe_MYX, shift_B2, patch_BYX)  # type: ignore[no-untyped-call]
     return result
+
+
+def adjoint_of_shift(
+    back_MBYX: Tensor, spectrum_MYX: Tensor, ramp_BYX: Tensor, wants_probe: bool, wants_shift: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Return the gradients of the probe (M, Y, X) and of its shift (B, 2), each where it is wanted.
+
+    Args:
+        back_MBYX: The complex conjugate of torch's gradient of the shifted probes; its memory may be used.
+        spectrum_MYX: Fourier transform of the probe.
+        ramp_BYX: The factor that shifted it.
+        wants_probe: Whether the first is wanted.
+        wants_shift: Whether the second is wanted.
+    """
+    for_probe = for_shift = None
+    back_MBYX = torch.fft.ifft2(back_MBYX).mul_(ramp_BYX)
+    if wants_probe:
+        for_probe = torch.fft.fft2(back_MBYX.sum(1)).conj_physical()
+    if wants_shift:
+        # d ramp / d shift = −2πi f · ramp, and the real part of −i z is the imaginary part of z.
+        slope_BYX = 2 * pi * back_MBYX.mul_(spectrum_MYX[:, None]).sum(0).imag
+        along_rows_B = slope_BYX.sum(2) @ _frequencies(slope_BYX.shape[1], slope_BYX)
+        along_columns_B = slope_BYX.sum(1) @ _frequencies(slope_BYX.shape[2], slope_BYX)
+        for_shift = torch.stack((along_rows_B, along_columns_B), dim=1)
+    return for_probe, for_shift
 
 
 def _frequencies(num: int, like: Tensor) -> Tensor:
@@ -132,13 +166,7 @@ class _Intensities(torch.autograd.Function):
         if wants_patch:
             for_patch = (shifted_MBYX * back_MBYX).sum(0).conj_physical()
         if wants_probe or wants_shift:
-            back_MBYX = torch.fft.ifft2(back_MBYX.mul_(patch_BYX)).mul_(ramp_BYX)
-        if wants_probe:
-            for_probe = torch.fft.fft2(back_MBYX.sum(1)).conj_physical()
-        if wants_shift:
-            # d ramp / d shift = −2πi f · ramp, and the real part of −i z is the imaginary part of z.
-            slope_BYX = 2 * pi * back_MBYX.mul_(spectrum_MYX[:, None]).sum(0).imag
-            along_rows_B = slope_BYX.sum(2) @ _frequencies(slope_BYX.shape[1], slope_BYX)
-            along_columns_B = slope_BYX.sum(1) @ _frequencies(slope_BYX.shape[2], slope_BYX)
-            for_shift = torch.stack((along_rows_B, along_columns_B), dim=1)
+            for_probe, for_shift = adjoint_of_shift(
+                back_MBYX.mul_(patch_BYX), spectrum_MYX, ramp_BYX, wants_probe, wants_shift
+            )
         return for_probe, for_shift, for_patch

@@ -49,6 +49,19 @@ def propagate(wave_YX: Tensor, kernel_YX: Tensor) -> Tensor:
     return propagated
 
 
+def within_band(shape: tuple[int, int], share: float, like: Tensor) -> Tensor:
+    """Return 1 for frequencies within a circle, else 0; (Y, X), zero frequency at [0, 0].
+
+    Args:
+        shape: Rows and columns.
+        share: Radius of the circle, as a share of the highest frequency along an axis.
+        like: Gives dtype and device.
+    """
+    along_Y, along_X = (2 * _frequencies(size, 1.0, like) for size in shape)
+    within_YX: Tensor = along_Y[:, None].square() + along_X[None, :].square() <= share**2
+    return within_YX.to(like)
+
+
 def _frequencies(num: int, pixel_size: float, like: Tensor) -> Tensor:
     frequencies: Tensor = torch.fft.fftfreq(num, pixel_size, dtype=like.dtype, device=like.device)
     return frequencies

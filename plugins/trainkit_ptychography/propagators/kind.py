@@ -44,6 +44,13 @@ class Propagator(Component):
 
     entry_points: ClassVar[str] = "trainkit.ptychography.propagators"
 
+    def takes_no_power(self) -> bool:
+        """Return whether |factor| = 1 everywhere, so that a wave can be propagated backwards without loss.
+
+        A model then computes waves again from the exit wave, instead of keeping some of them for the way back.
+        """
+        return False
+
     @abstractmethod
     def build(self, geometry: WaveGeometry) -> LivePropagator:
         """Make the propagator for waves of one shape, pixel size and wavelength."""
