@@ -50,6 +50,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "trainkit.segmentation.splits/file": {"path": Path("splits.json")},
     "trainkit.models/single_slice_ptychography": {"probe": Aperture()},
     "trainkit.ptychography.probes/from_file": {"path": Path("probe.npy")},
+    "trainkit.ptychography.probes/vacuum": {"path": Path("vacuum.npy")},
     "trainkit.optimizers/torch": {"name": "RMSprop", "arguments": {"alpha": 0.9}},
     "trainkit.schedulers/torch": {"name": "StepLR", "arguments": {"step_size": 3}},
 }

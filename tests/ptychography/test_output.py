@@ -110,7 +110,6 @@ def test_the_probe_of_an_earlier_result_begins_the_next_run(tmp_path):
         (np.ones((24, 24)), {}, "must be complex"),
         (np.zeros((24, 24), complex), {}, "is zero"),
         (np.full((24, 24), np.nan + 0j), {}, "not finite"),
-        (np.ones((2, 24, 24), complex), {"modes": 3}, r"has 2 modes; model\.probe\.modes = 3"),
         (np.ones((2, 3, 24, 24), complex), {}, "more than one axis before"),
         (np.ones((24, 24), complex), {"name": "prob"}, 'did you mean "probe"'),
     ],

@@ -39,8 +39,15 @@ TERMS: Mapping[str, Term] = {
     "C30": Term(3, 0),
     "C32": Term(3, 2),
     "C34": Term(3, 4),
+    "C41": Term(4, 1),
+    "C43": Term(4, 3),
+    "C45": Term(4, 5),
+    "C50": Term(5, 0),
+    "C52": Term(5, 2),
+    "C54": Term(5, 4),
+    "C56": Term(5, 6),
 }
-"""Aberrations to third order, by their names in Krivanek's notation."""
+"""Aberrations to fifth order, by their names in Krivanek's notation."""
 
 
 def electron_wavelength(energy_kev: float) -> float:

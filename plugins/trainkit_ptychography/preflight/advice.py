@@ -15,7 +15,6 @@ from trainkit_ptychography.preflight.geometry import BOTH_AXES, ORIENTATIONS, Ge
 from trainkit_ptychography.preflight.sample import Sample
 from trainkit_ptychography.preflight.search import Change, Found, defocus_step_angstrom, sureness, unit_factors
 from trainkit_ptychography.preflight.walks import Walk
-from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.scans.files.kind import FileDiffraction
 
 _SEEN = 4.5  # standard errors by which a specimen must show, before anything is said; noise reached 3
@@ -361,7 +360,7 @@ def _axes(swapped: bool, flips: frozenset[str] | tuple[str, ...]) -> np.ndarray[
 
 def _place(sample: Sample, name: str) -> str:
     """Return the table of the recipe in which a setting of the probe is told."""
-    in_probe = isinstance(sample.told, Aperture) and getattr(sample.told, name) is not None
+    in_probe = getattr(sample.told, name, None) is not None
     return "[model.probe]" if in_probe else "[data]"
 
 

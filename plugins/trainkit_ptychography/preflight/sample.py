@@ -20,6 +20,7 @@ from trainkit_ptychography.preflight.geometry import Geometry
 from trainkit_ptychography.preflight.variation import variation
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.probes.kind import Probe
+from trainkit_ptychography.probes.lens import Lens
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.light import light, unusual
 from trainkit_ptychography.scans.prepare_live import prepared_probe
@@ -64,10 +65,11 @@ class Sample:
 
     def told_defocus(self) -> float | None:
         """Return the underfocus in Å that the recipe tells; None: the probe is not made from one."""
-        if not isinstance(self.told, Aperture):
-            return None
-        told = self.told.defocus_angstrom
-        return told if told is not None else self.scan.defocus_angstrom or 0.0
+        return self.told.told_defocus(self.scan) if isinstance(self.told, Lens) else None
+
+    def has_aperture(self) -> bool:
+        """Return whether the probe's extent in the far field follows from a half opening angle."""
+        return isinstance(self.told, Aperture)
 
     def told_semiangle(self) -> float | None:
         """Return the aperture's half opening angle in mrad that the recipe tells; None: it tells none."""
@@ -95,14 +97,11 @@ class Sample:
     def _probe(self, geometry: Geometry) -> NDArray[np.complexfloating]:
         scan = geometry.scan(self.scan)
         probe = self.told
-        if isinstance(probe, Aperture):
-            defocus, semiangle = self.told_defocus(), self.told_semiangle()
-            assert defocus is not None
-            probe = attrs.evolve(  # type: ignore[misc]  # mypy does not know what @component makes
-                probe,
-                defocus_angstrom=defocus + geometry.defocus_change_angstrom,
-                semiangle_mrad=None if semiangle is None else semiangle * geometry.semiangle_factor,
-            )
+        if isinstance(probe, Lens):
+            probe = probe.with_defocus(probe.told_defocus(self.scan) + geometry.defocus_change_angstrom)
+        if isinstance(probe, Aperture) and (semiangle := self.told_semiangle()) is not None:
+            semiangle *= geometry.semiangle_factor
+            probe = attrs.evolve(probe, semiangle_mrad=semiangle)  # type: ignore[misc]  # mypy does not know @component
         return probe.build(_live(self.part._replace(scan=scan), self.seed))
 
 

@@ -160,7 +160,7 @@ class Search:
     def _disc(self, best: Geometry) -> Geometry:
         """Make the aperture as large as the bright disc, by the size of a detector pixel or by the angle."""
         semiangle, scan = self.sample.told_semiangle(), self.sample.scan
-        if semiangle is None or self.sample.told_defocus() is None:
+        if semiangle is None or not self.sample.has_aperture():
             return best
         if scan.wavelength_angstrom is None or scan.pixel_size_angstrom is None:
             return best

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @component
 class ProbeFromData(Probe):
-    """The guess that the data file holds, with all its modes: for X-rays, whose optics are seldom a plain aperture."""
+    """The guess that the data file holds: for X-rays, whose optics are seldom a plain aperture."""
 
-    def build(self, data: LiveDiffraction) -> NDArray[np.complexfloating]:
+    def guess(self, data: LiveDiffraction) -> NDArray[np.complexfloating]:
         """Return the guess."""
         if data.scan.probe_MYX is None:
             raise DataError(

@@ -10,6 +10,7 @@ import attrs
 
 from trainkit import INPUT_PATH, Problem, component
 from trainkit_ptychography.probes.kind import Probe
+from trainkit_ptychography.scans.files.suffixes import ARRAY_SUFFIXES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,14 +19,12 @@ if TYPE_CHECKING:
     from trainkit import Depth, Recipe
     from trainkit_ptychography.scans.kind_live import LiveDiffraction
 
-SUFFIXES = (".npy", ".npz", ".h5", ".hdf5", ".mat", ".cxi", ".nxs")
-
 
 @component
 class ProbeFromFile(Probe):
     """A probe from a file of its own, with all its modes, for example ``result.h5`` of an earlier run.
 
-    Its pixels must be those of this run: as many, and of the same size. The modes' powers are kept in proportion.
+    Its pixels must be those of this run: as many, and of the same size.
 
     Attributes:
         path: An ``.npy`` or ``.npz`` file, or an HDF5 file (``.h5``, ``.hdf5``, ``.cxi``, ``.nxs``, or
@@ -35,19 +34,18 @@ class ProbeFromFile(Probe):
         axes: Order of the array's axes if it differs: "m" modes, "y" and "x" rows and columns. "mxy" suits files
             in which Matlab wrote (rows, columns, modes), and "yxm" NumPy arrays whose modes come last.
         centre: Where the probe's middle is: "centre" for pixel (rows//2, columns//2), "corner" for [0, 0].
-        modes: Number of modes to take, from the first. If left out, all.
     """
 
     path: Path = attrs.field(metadata=INPUT_PATH)
     name: str = "probe"
     axes: str | None = None
     centre: Literal["centre", "corner"] = "centre"
-    modes: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(1)))
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Check the suffix of the file."""
-        if self.path.suffix not in SUFFIXES:
-            yield Problem(f'"{self.path.name}" is none of {", ".join(SUFFIXES)}', "path")
+        """Check the suffix of the file, and the modes."""
+        yield from super().problems(recipe)
+        if self.path.suffix not in ARRAY_SUFFIXES:
+            yield Problem(f'"{self.path.name}" is none of {", ".join(ARRAY_SUFFIXES)}', "path")
         if self.axes is not None and sorted(self.axes) not in (list("xy"), list("mxy")):
             yield Problem('must have each of the letters y, x once, and m if there are modes: "myx" or "mxy"', "axes")
 
@@ -57,7 +55,7 @@ class ProbeFromFile(Probe):
 
         yield from inspect_probe(self)
 
-    def build(self, data: LiveDiffraction) -> NDArray[np.complexfloating]:
+    def guess(self, data: LiveDiffraction) -> NDArray[np.complexfloating]:
         """Read the file."""
         from trainkit_ptychography.probes.from_file_live import read_probe
 

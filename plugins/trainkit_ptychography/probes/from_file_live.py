@@ -6,13 +6,15 @@ Shapes: M = probe modes, Y, X = rows and columns of the detector.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit import DataError, Problem, did_you_mean, guarded_reading
+from trainkit import DataError, Problem
+from trainkit_ptychography.probes.doubts import doubts_of_guess
 from trainkit_ptychography.scans.files.arrays import as_probe
+from trainkit_ptychography.scans.files.single_array import read_array
 
 if TYPE_CHECKING:
     from trainkit_ptychography.probes.from_file import ProbeFromFile
@@ -39,10 +41,11 @@ def read_probe(settings: ProbeFromFile, shape_YX: tuple[int, int]) -> NDArray[np
         )
     if not (np.isfinite(probe_MYX).all() and probe_MYX.any()):
         raise DataError(f"{where} is zero or holds values that are not finite")
-    if settings.modes is not None:
-        if settings.modes > len(probe_MYX):
-            raise DataError(f"{where} has {len(probe_MYX)} modes; model.probe.modes = {settings.modes} asks for more")
-        probe_MYX = probe_MYX[: settings.modes]
+    return centred(settings, probe_MYX)
+
+
+def centred(settings: ProbeFromFile, probe_MYX: NDArray[np.complexfloating]) -> NDArray[np.complexfloating]:
+    """Return the modes with their middle at pixel (Y//2, X//2)."""
     return np.fft.fftshift(probe_MYX, axes=(1, 2)) if settings.centre == "corner" else probe_MYX
 
 
@@ -55,6 +58,7 @@ def inspect_probe(settings: ProbeFromFile) -> Iterator[str | Problem]:
     probe_MYX, where = _modes(settings)
     num, rows, columns = probe_MYX.shape
     order = "the order of its axes is said" if settings.axes else "its axes are taken as (modes, rows, columns)"
+    yield from (Problem(each, "path", "warning") for each in doubts_of_guess(centred(settings, probe_MYX), where))
     yield f"guess        {num} mode{'s' if num > 1 else ''} of {rows} × {columns} pixels in {where}; {order}"
     if settings.axes is None and settings.path.suffix not in (".npy", ".npz"):
         from trainkit_ptychography.scans.files.hdf5_live import HDF5File
@@ -72,7 +76,7 @@ def inspect_probe(settings: ProbeFromFile) -> Iterator[str | Problem]:
 
 
 def _modes(settings: ProbeFromFile) -> tuple[NDArray[np.complexfloating], str]:
-    array, where = _array(settings)
+    array, where = read_array(settings.path, settings.name, _SETTING)
     if settings.axes is None and sum(size > 1 for size in array.shape[:-2]) > 1:
         raise DataError(
             f"{where} has the shape {array.shape}: more than one axis before the probe's is not of length 1"
@@ -85,22 +89,3 @@ def _modes(settings: ProbeFromFile) -> tuple[NDArray[np.complexfloating], str]:
             "rows and columns are exchanged too"
         )
     return as_probe(array, where, settings.axes), where
-
-
-def _array(settings: ProbeFromFile) -> tuple[NDArray[Any], str]:
-    path = settings.path
-    if path.suffix == ".npy":
-        with guarded_reading(path, "a NumPy file", _SETTING):
-            return np.load(path, allow_pickle=False), str(path)
-    where = f"{path}: {settings.name}"
-    if path.suffix == ".npz":
-        with guarded_reading(path, "a NumPy archive", _SETTING), np.load(path, allow_pickle=False) as archive:
-            if settings.name not in archive:
-                known = f"{did_you_mean(settings.name, archive)}\nIt holds {', '.join(archive)}."
-                raise DataError(f'{path} has no array "{settings.name}"; {known}')
-            return archive[settings.name], where
-    from trainkit_ptychography.scans.files.hdf5_live import HDF5File
-
-    file = HDF5File(path, _SETTING)
-    with file.reading():
-        return file.array(settings.name), where

@@ -3,27 +3,77 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, ClassVar
 
-from trainkit import Component, component
+import attrs
+
+from trainkit import Component, Problem, component
+from trainkit_ptychography.probes.made_power import POWER_OF_A_MADE_MODE
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from trainkit import Recipe
     from trainkit_ptychography.scans.kind_live import LiveDiffraction
 
 
 @component
 class Probe(Component):
-    """What illuminates the specimen, as it is known before the run."""
+    """What illuminates the specimen, as it is known before the run.
+
+    More than one mode can account for a partly coherent source, for vibrations, or for a scan that moves during an
+    exposure.
+
+    Attributes:
+        modes: Number of mutually incoherent modes. If left out, those of the guess, which most often is one. Modes that
+            the guess does not have are made from its first one, orthogonal to it and to each other: its derivatives
+            along rows and columns, which is what a source of some size adds.
+        powers: Share of the total power of each mode after the first. If left out, modes of the guess keep their
+            proportions, and those that are made have 0.02 each.
+    """
 
     entry_points: ClassVar[str] = "trainkit.ptychography.probes"
 
+    modes: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(1)))
+    powers: tuple[float, ...] | None = None
+
+    def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
+        """Check the modes' powers."""
+        if self.powers is not None and len(self.powers) != (self.modes or 1) - 1:
+            told = f"modes = {self.modes}" if self.modes else "a guess of one mode (modes is not said)"
+            yield Problem(
+                f"{told} needs {(self.modes or 1) - 1} powers, one for each mode after the first; got "
+                f"{len(self.powers)}",
+                "powers",
+            )
+        if self.powers is not None and (any(not power > 0 for power in self.powers) or sum(self.powers) >= 1):
+            yield Problem(
+                f"powers of the modes after the first must be above 0 and sum to less than 1; they are {self.powers}",
+                "powers",
+            )
+        if self.powers is None and POWER_OF_A_MADE_MODE * ((self.modes or 1) - 1) >= 1:
+            yield Problem(
+                f"{self.modes} modes, with {POWER_OF_A_MADE_MODE} of the power each, leave nothing for the first: say "
+                "powers",
+                "modes",
+            )
+
     @abstractmethod
-    def build(self, data: LiveDiffraction) -> NDArray[np.complexfloating]:
-        """Return the modes, complex (M, Y, X), centred at pixel (Y//2, X//2); only their ratios matter.
+    def guess(self, data: LiveDiffraction) -> NDArray[np.complexfloating]:
+        """Return the modes that are known, complex (M, Y, X), centred at pixel (Y//2, X//2); only their ratios matter.
 
         Raises:
             DataError: The data does not tell what is needed.
         """
+
+    def build(self, data: LiveDiffraction) -> NDArray[np.complexfloating]:
+        """Return all modes, as `guess` does, with the powers that these settings ask for.
+
+        Raises:
+            DataError: The data does not tell what is needed, or the modes cannot be made.
+        """
+        from trainkit_ptychography.probes.mode_making import with_modes
+
+        return with_modes(self.guess(data), self.modes, self.powers)
