@@ -25,7 +25,6 @@ from trainkit_segmentation.data.brats import BraTS
 from trainkit_segmentation.data.missing_classes import doubts_about_sources
 from trainkit_segmentation.data.msd import MSD
 from trainkit_segmentation.data.synthetic import SyntheticSegmentation
-from trainkit_segmentation.data.totalsegmentator import TotalSegmentator
 from trainkit_segmentation.losses.cross_entropy import cross_entropy as summed
 from trainkit_segmentation.losses.dice import DiceLoss
 from trainkit_segmentation.losses.dice_ce import DiceCE
@@ -358,30 +357,6 @@ def test_regions_combine_the_values_of_any_data_set(tmp_path: Path, cache: Cache
     made = SyntheticSegmentation(num_cases=2, size=(16, 16, 16), patch_size=(16, 16, 16), regions={"both": (1, 2)})
     known = opened(attrs.evolve(made, regions=None)).truth("synthetic_001")
     assert torch.equal(opened(made).truth("synthetic_001"), known > 0)
-
-
-def test_regions_of_masks_without_values_are_refused(tmp_path: Path, cache: Cache) -> None:
-    folder = made_up.totalsegmentator(tmp_path / "cases")
-    structures = tuple(path.name.removesuffix(".nii.gz") for path in sorted(folder.glob("*/segmentations/*")))
-    data = TotalSegmentator(path=folder, structures=tuple(dict.fromkeys(structures)), cache=cache, regions={"a": (1,)})
-    with pytest.raises(DataError, match=r"data.regions: .* has a mask for each class"):
-        data.cases()
-    with pytest.raises(DataError, match=r"data.ignored_values: .* has a mask for each class"):
-        attrs.evolve(data, regions=None, ignored_values=(9,)).cases()
-    with pytest.raises(ValueError, match="each must have a label value"):
-        attrs.evolve(data, regions={"a": ()})
-
-
-def test_a_mask_that_is_called_ignore_is_doubted_since_it_is_a_class(tmp_path: Path, cache: Cache) -> None:
-    folder = made_up.totalsegmentator(tmp_path / "total", cases=2)
-    first, *others = made_up.STRUCTURES
-    for subject in folder.iterdir():
-        masks = subject / "segmentations"
-        (masks / f"{first}.nii.gz").rename(masks / "ignore.nii.gz")
-    plain = TotalSegmentator(path=folder, structures=tuple(others), cache=cache)
-    doubted = attrs.evolve(plain, structures=("ignore", *others))
-    said = [[each for each in data.cases().doubts if "is trained as a class" in each] for data in (plain, doubted)]
-    assert [len(each) for each in said] == [0, 1]
 
 
 def test_a_class_that_is_not_trained_is_background() -> None:

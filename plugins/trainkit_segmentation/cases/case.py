@@ -16,6 +16,7 @@ import numpy as np
 from trainkit import DataError
 from trainkit_segmentation.cases.image_names import ImageNames
 from trainkit_segmentation.cases.labels import Labels, encode_masks, encode_values
+from trainkit_segmentation.cases.missing_masks import MissingMasks
 from trainkit_segmentation.cases.segments import declared_values
 from trainkit_segmentation.files.header import Array, Header, grid_difference, with_spacing
 from trainkit_segmentation.files.images import (
@@ -134,6 +135,9 @@ class CaseList:
         problems: What is wrong with single cases, each with the name of its case.
         doubts: What is probably not meant, for example images that are left out because they have no label.
         folds: Name of a case -> the fold that a list gives to it, or "train" or "val", where it gives any.
+        missing: Name of a case -> number of a mask that has no file -> a sentence that says so.
+        missing_masks: What such masks mean, see `MissingMasks`.
+        unannotated: Name of a case -> the classes that are not known there, since masks have no file.
         image_names: How the files of an image are named.
     """
 
@@ -145,6 +149,9 @@ class CaseList:
     problems: tuple[str, ...] = ()
     doubts: tuple[str, ...] = ()
     folds: Mapping[str, int | str] = attrs.field(factory=dict)
+    missing: Mapping[str, Mapping[int, str]] = attrs.field(factory=dict)
+    missing_masks: MissingMasks = "error"
+    unannotated: Mapping[str, frozenset[str]] = attrs.field(factory=dict)
     image_names: ImageNames = attrs.Factory(ImageNames)
 
 
@@ -157,11 +164,12 @@ class FileCase:
         subject: Person that the case is of.
         images: One file with all channels, or one file for each channel.
         label: The file of label values; None if there are masks instead.
-        masks: A mask file for each class, if there is no label file.
+        masks: Files of masks, if there is no label file.
         channels: Number of channels that the image must have.
         label_channels: Number of channels that the label must have.
-        class_channels: If each channel of the label is the mask of a class: the channel of each class.
-        has_background_channel: Whether channel 0 of such a label is the mask of what is of no class.
+        mask_values: The number of each mask in ``masks``, or of each channel of a label whose channels are masks; 0:
+            that of what is in no other.
+        unknown_masks: Numbers of masks that nobody made for this case.
         label_on_image_grid: Whether the label is on the image's voxels, whatever its header says.
         spacing_mm: Size of a voxel of files that do not say it.
     """
@@ -173,8 +181,8 @@ class FileCase:
     masks: tuple[Path, ...] = ()
     channels: int = 1
     label_channels: int = 1
-    class_channels: tuple[int, ...] = ()
-    has_background_channel: bool = False
+    mask_values: tuple[int, ...] = ()
+    unknown_masks: tuple[int, ...] = ()
     label_on_image_grid: bool = False
     spacing_mm: tuple[float, float, float] | None = None
 
@@ -192,8 +200,10 @@ class FileCase:
         """Return how the files are put together."""
         grid = {"label_on_image_grid": True} if self.label_on_image_grid else {}
         others: dict[str, Any] = {"readers": names} if (names := readers_of_others(self.paths)) else {}
-        if self.class_channels:
-            others |= {"class_channels": list(self.class_channels), "label_channels": self.label_channels}
+        if self.mask_values != tuple(range(1, len(self.masks) + 1)):
+            others |= {"mask_values": list(self.mask_values)}
+        if self.unknown_masks:
+            others |= {"unknown_masks": list(self.unknown_masks)}
         if self.spacing_mm is not None:
             others["spacing_mm"] = list(self.spacing_mm)
         return {"images": len(self.images), "masks": len(self.masks), "channels": self.channels} | grid | others
@@ -247,24 +257,24 @@ class FileCase:
             each.values_CXYZ if self.label_on_image_grid else _onto(headers[0], header, each.values_CXYZ)
             for header, each in zip(headers[len(images) :], targets, strict=True)
         ]
-        if self.class_channels:
-            _check_masks(targets[0].header.path, values[0])
-            masks_CXYZ = values[0] != 0
-            if self.has_background_channel:
-                _check_background(targets[0].header.path, masks_CXYZ)
-            masks = [masks_CXYZ[channel] for channel in self.class_channels]
-            label_codes_XYZ, class_table = encode_masks(masks, labels)
-        elif self.label:
+        if self.mask_values or self.label is None:
+            if self.label:
+                _check_masks(targets[0].header.path, values[0])
+            masks_XYZ = [mask_XYZ != 0 for each_CXYZ in values for mask_XYZ in each_CXYZ]
+            if 0 in self.mask_values:
+                _check_background(targets[0].header.path, np.stack(masks_XYZ))
+            masks = dict(zip(self.mask_values, masks_XYZ, strict=True))
+            shape, known = image_CXYZ.shape[1:], labels.without_unknown(self.unknown_masks)
+            label_codes_XYZ, class_table = encode_masks(masks, shape, known)
+        else:
             values_XYZ = declared_values(self.label, values[0][0], targets[0].header.names, labels)
             label_codes_XYZ, class_table = encode_values(values_XYZ, labels)
-        else:
-            label_codes_XYZ, class_table = encode_masks([each[0] != 0 for each in values], labels)
         return Volume(
             image_CXYZ,
             label_codes_XYZ,
             class_table,
             headers[0].affine,
-            label_off=max(each.off for each in targets),
+            label_off=max((each.off for each in targets), default=0.0),
             has_form=not headers[0].has_no_form,
             has_spacing=not headers[0].has_no_spacing,
         )

@@ -33,15 +33,33 @@ class Labels:
     Attributes:
         classes: The foreground classes.
         exclusive: Whether a voxel has at most one class.
-        members: Value of a label file -> the classes that it belongs to, as positions in ``classes``. Empty where each
-            class has a mask file of its own.
-        ignored: Values of a label file that say that a voxel does not count.
+        members: Value of a label file, or number of a mask -> the classes that it belongs to, as positions in
+            ``classes``. The background is 0.
+        ignored: Values or numbers that say that a voxel does not count.
+        masks: Number -> name of its mask, where a voxel may be in several masks, or each mask is a file. Empty: a label
+            file gives one value to each voxel.
     """
 
     classes: tuple[str, ...]
     exclusive: bool
     members: Mapping[int, tuple[int, ...]]
     ignored: tuple[int, ...] = ()
+    masks: Mapping[int, str] = attrs.field(factory=dict)
+
+    def values_of(self, name: str) -> tuple[int, ...]:
+        """Return the values, or numbers of masks, that belong to a class."""
+        k = self.classes.index(name)
+        return tuple(value for value, of in self.members.items() if k in of)
+
+    def is_used(self, value: int) -> bool:
+        """Return whether voxels of a value, or in a mask of this number, are of a class or ignored."""
+        return bool(self.members.get(value)) or value in self.ignored
+
+    def without_unknown(self, unknown: Sequence[int]) -> Labels:
+        """Return the labels of a case in which some masks are not known: no voxel is of a class that they belong to."""
+        lost = {k for value in unknown for k in self.members.get(value, ())}
+        members = {value: tuple(k for k in of if k not in lost) for value, of in self.members.items()}
+        return attrs.evolve(self, members=members) if lost else self
 
     def only(self, classes: Sequence[str]) -> Labels:
         """Return the same labels with some of the classes; voxels of the others become background."""
@@ -60,6 +78,20 @@ def one_value_each(values: Mapping[str, int]) -> Labels:
     classes = tuple(name for name, value in values.items() if value != 0 and name != IGNORE)
     ignored = tuple(value for name, value in values.items() if name == IGNORE)
     return Labels(classes, True, {0: ()} | {values[name]: (k,) for k, name in enumerate(classes)}, ignored)
+
+
+def one_mask_each(names: Sequence[str], exclusive: bool) -> Labels:
+    """Return the labels of masks, which are numbered from 1 on. The mask "ignore" marks voxels that do not count.
+
+    Args:
+        names: Name of each mask.
+        exclusive: Whether a voxel is in at most one of them.
+    """
+    masks = dict(enumerate(names, start=1))
+    values = [value for value, name in masks.items() if name != IGNORE]
+    members = {0: (), **{value: (k,) for k, value in enumerate(values)}}
+    ignored = tuple(value for value in masks if value not in values)
+    return Labels(tuple(masks[value] for value in values), exclusive, members, ignored, masks)
 
 
 def encode_values(values_XYZ: Array, labels: Labels) -> tuple[Array, Array | None]:
@@ -94,33 +126,59 @@ def _places(values_XYZ: Array, present: Sequence[int], place_of: Mapping[int, in
     return found
 
 
-def encode_masks(masks: Sequence[Array], labels: Labels) -> tuple[Array, Array | None]:
-    """Return the label codes of one mask (X, Y, Z) for each class, and the class table if classes may overlap.
+def encode_masks(masks: Mapping[int, Array], shape: tuple[int, ...], labels: Labels) -> tuple[Array, Array | None]:
+    """Return the label codes of masks (X, Y, Z), and the class table if classes may overlap.
+
+    Args:
+        masks: Number -> its mask. The background need not be there.
+        shape: Voxels of each mask.
+        labels: What the numbers mean.
 
     Raises:
         DataError: Masks overlap although classes exclude each other.
     """
-    dtype = np.uint8 if len(masks) < 256 else np.int32
+    used = {value: mask for value, mask in masks.items() if labels.is_used(value)}
+    ignored_XYZ = _union([used.pop(value) for value in labels.ignored if value in used], shape)
     if labels.exclusive:
-        label_codes_XYZ = np.zeros(masks[0].shape, dtype=dtype)
-        for k, mask in enumerate(masks):
-            before: Array = label_codes_XYZ[mask]
-            if before.any():
-                other = labels.classes[int(before[before > 0][0]) - 1]
-                raise DataError(
-                    f"the masks {other} and {labels.classes[k]} overlap in {int((before > 0).sum())} voxels: leave one "
-                    'out, or let a voxel be of several classes with data.overlap = "multi_label"'
-                )
-            label_codes_XYZ[mask] = k + 1
-        return label_codes_XYZ, None
+        return encode_values(_values_of_masks(used, ignored_XYZ, shape, labels), labels)
+    of_classes = [
+        _union([mask for value, mask in used.items() if k in labels.members[value]], shape)
+        for k in range(len(labels.classes))
+    ]
+    if labels.ignored:
+        of_classes = [*(mask & ~ignored_XYZ for mask in of_classes), ignored_XYZ]
     # Class by class, each set of classes that occurs gets the next free number.
-    label_codes_XYZ = np.zeros(masks[0].shape, dtype=np.int32)
-    rows = [[0] * len(masks)]
-    for k, mask in enumerate(masks):
+    label_codes_XYZ = np.zeros(shape, dtype=np.int32)
+    rows = [[0] * len(of_classes)]
+    for k, mask in enumerate(of_classes):
         for code in np.unique(label_codes_XYZ[mask]).tolist():
             label_codes_XYZ[mask & (label_codes_XYZ == code)] = len(rows)
             rows.append([*rows[code][:k], 1, *rows[code][k + 1 :]])
     return label_codes_XYZ.astype(np.uint8 if len(rows) <= 256 else np.int32), np.array(rows, dtype=np.uint8)
+
+
+def _union(masks: Sequence[Array], shape: tuple[int, ...]) -> Array:
+    """Return the voxels that are in any of some masks."""
+    if len(masks) == 1:
+        return masks[0]
+    return np.asarray(np.logical_or.reduce(masks)) if masks else np.zeros(shape, dtype=bool)
+
+
+def _values_of_masks(masks: Mapping[int, Array], ignored_XYZ: Array, shape: tuple[int, ...], labels: Labels) -> Array:
+    """Return the number of the mask that each voxel is in, 0 for none."""
+    values_XYZ = np.zeros(shape, dtype=np.int32)
+    for value, mask in masks.items():
+        before: Array = values_XYZ[mask]
+        if before.any():
+            one, other = (labels.classes[labels.members[each][0]] for each in (int(before[before > 0][0]), value))
+            raise DataError(
+                f"the masks {one} and {other} overlap in {int((before > 0).sum())} voxels: leave one out, or let a "
+                'voxel be of several classes with data.overlap = "multi_label"'
+            )
+        values_XYZ[mask] = value
+    if labels.ignored:
+        values_XYZ[ignored_XYZ] = labels.ignored[0]
+    return values_XYZ
 
 
 def check_values(present: Mapping[int, int], labels: Labels) -> None:

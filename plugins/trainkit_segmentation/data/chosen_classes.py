@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
-from typing import Any
 
 import attrs
 
 from trainkit import DataError, did_you_mean, some_of
 from trainkit_segmentation.cases.case import CaseList
+from trainkit_segmentation.spelling import IGNORE
+
+_IGNORED = "data.ignored_values"
 
 
 def only_classes(listing: CaseList, classes: Sequence[str] | None) -> CaseList:
@@ -25,58 +28,69 @@ def only_classes(listing: CaseList, classes: Sequence[str] | None) -> CaseList:
     if classes is None:
         return listing
     check_known(listing, classes, "data.classes")
-    chosen = [listing.labels.classes.index(name) for name in classes]
-    return attrs.evolve(
-        listing,
-        labels=listing.labels.only(classes),
-        cases=tuple(_with_masks(case, chosen) for case in listing.cases),
-    )
+    return attrs.evolve(listing, labels=listing.labels.only(classes))
 
 
-def with_regions(listing: CaseList, regions: Mapping[str, Sequence[int]] | None) -> CaseList:
-    """Return a list of cases with classes that combine label values.
+def with_regions(listing: CaseList, regions: Mapping[str, Sequence[int | str]] | None) -> CaseList:
+    """Return a list of cases with classes that combine others, or label values.
 
     Args:
         listing: The cases.
-        regions: Class -> its label values; None: the classes that the data has.
+        regions: Class -> its label values or numbers of masks, or the classes that it is made of; None: the classes
+            that the data has.
 
     Raises:
-        DataError: There is no such value, two regions are the same, or labels have no values.
+        DataError: There is no such value or class, or two regions are the same.
     """
     if regions is None:
         return listing
-    check_has_values(listing, "data.regions")
+    if IGNORE in regions:
+        wanted = json.dumps(list(regions[IGNORE]), ensure_ascii=False)
+        raise DataError(f'data.regions: "{IGNORE}" would be a class; voxels that do not count: {_IGNORED} = {wanted}')
     labels = listing.labels
-    declared = sorted({*labels.members} - {0})
+    values = {name: values_named(listing, wanted, f"data.regions.{name}") for name, wanted in regions.items()}
+    what = "the masks" if labels.masks else "the label values"
     alike: dict[tuple[int, ...], str] = {}
-    for name, wanted in regions.items():
-        if unknown := [value for value in wanted if value not in declared]:
-            raise DataError(
-                f"data.regions.{name}: {listing.source} declares no label value {unknown[0]}, only {declared}"
-            )
-        other = alike.setdefault(tuple(sorted(set(wanted))), name)
+    for name, of in values.items():
+        other = alike.setdefault(of, name)
         if other != name:
-            raise DataError(f"data.regions: {other} and {name} are two names for the label values {list(wanted)}")
-    members = {value: tuple(k for k, of in enumerate(regions.values()) if value in of) for value in labels.members}
+            raise DataError(f"data.regions: {other} and {name} are two names for {what} {_in_words(listing, of)}")
+    members = {value: tuple(k for k, of in enumerate(values.values()) if value in of) for value in labels.members}
     return attrs.evolve(listing, labels=attrs.evolve(labels, classes=tuple(regions), exclusive=False, members=members))
 
 
-def check_has_values(listing: CaseList, setting: str) -> None:
-    """Check that labels have values, which a setting names.
+def values_named(listing: CaseList, wanted: Sequence[int | str], setting: str) -> tuple[int, ...]:
+    """Return the label values, or numbers of masks, that a setting names by number or by class.
+
+    Args:
+        listing: The cases, with the classes that the data has.
+        wanted: Numbers, and names of classes.
+        setting: The setting, for messages.
 
     Raises:
-        DataError: Each class has a mask of its own.
+        DataError: There is no such value or class.
     """
-    if not listing.labels.members or any(getattr(case, "class_channels", ()) for case in listing.cases):
-        raise DataError(f"{setting}: {listing.source} has a mask for each class, so its labels have no values to name")
+    labels = listing.labels
+    found: set[int] = set()
+    for each in wanted:
+        if isinstance(each, str):
+            check_known(listing, [each], setting)
+            found.update(labels.values_of(each))
+        elif each not in labels.members or each == 0:
+            declared = [value for value in labels.members if value != 0]
+            raise DataError(
+                f"{setting}: {listing.source} declares no {'mask' if labels.masks else 'label value'} {each}, only "
+                f"{_in_words(listing, declared)}"
+            )
+        else:
+            found.add(each)
+    return tuple(sorted(found))
 
 
-def _with_masks(case: Any, chosen: Sequence[int]) -> Any:
-    """Return a case with the masks of some classes, if it has a mask for each class."""
-    for of_each_class in ("masks", "class_channels"):
-        if masks := getattr(case, of_each_class, ()):
-            return attrs.evolve(case, **{of_each_class: tuple(masks[k] for k in chosen)})
-    return case
+def _in_words(listing: CaseList, values: Sequence[int]) -> str:
+    """Return label values as a list, and masks with their names."""
+    masks = listing.labels.masks
+    return some_of([f"{value} ({masks[value]})" for value in sorted(values)]) if masks else f"{sorted(values)}"
 
 
 def annotated_classes(
@@ -86,17 +100,18 @@ def annotated_classes(
 
     Args:
         listing: The cases, with the classes that are trained.
-        patterns: Pattern of case names -> classes; None: all classes were annotated in all cases.
+        patterns: Pattern of case names -> classes; None: all classes were annotated in all cases, but where masks are
+            missing.
 
     Raises:
         DataError: A pattern fits no case, two fit the same one, or there is no such class.
     """
-    if patterns is None:
+    if patterns is None and not listing.unannotated:
         return None
     every = frozenset(listing.labels.classes)
     found = {case.name: every for case in listing.cases}
     pattern_of: dict[str, str] = {}
-    for pattern, classes in patterns.items():
+    for pattern, classes in (patterns or {}).items():
         check_known(listing, classes, f'data.annotated."{pattern}"')
         fitting = [name for name in found if fnmatchcase(name, pattern)]
         if not fitting:
@@ -106,7 +121,7 @@ def annotated_classes(
                 raise DataError(f'data.annotated: "{pattern_of[name]}" and "{pattern}" both fit the case {name}')
             pattern_of[name] = pattern
             found[name] = frozenset(classes)
-    return found
+    return {name: classes - listing.unannotated.get(name, frozenset()) for name, classes in found.items()}
 
 
 def contradictions(annotated: Mapping[str, frozenset[str]], present: Mapping[str, Mapping[str, int]]) -> list[str]:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import attrs
 
 from trainkit import DataError
 from trainkit_segmentation.cases.image_names import ImageNames
+from trainkit_segmentation.cases.missing_masks import MissingMasks
 from trainkit_segmentation.sizes import Size
+from trainkit_segmentation.spelling import IGNORE
+
+if TYPE_CHECKING:
+    from trainkit_segmentation.cases.labels import Labels
 
 _KIND = "segmentation"
 
@@ -31,6 +36,10 @@ class SegmentationFacts:
         image_names: How the files of an image are named; None: an older version did not save it.
         file_spacing_mm: Size of a voxel in files that do not say it.
         ignored_values: Values of a label file that say that a voxel does not count.
+        masks: Name of a mask -> the classes that voxels in it belong to, or "ignore", in the order of the masks. Empty:
+            there are none, or each class has one of its name, in the order of the classes.
+        missing_masks: What it means if a case has no file for a mask.
+        annotated: Pattern of case names -> the classes that were annotated in these cases; empty: all in all.
         mirrored_axes: The axes along which training patches are mirrored; None: an older version did not save it.
     """
 
@@ -46,6 +55,9 @@ class SegmentationFacts:
     file_spacing_mm: tuple[float, float, float] | None = None
     ignored_values: tuple[int, ...] = ()
     mirrored_axes: tuple[int, ...] | None = None
+    masks: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
+    missing_masks: MissingMasks = "error"
+    annotated: Mapping[str, tuple[str, ...]] = attrs.field(factory=dict)
 
     @property
     def num_channels(self) -> int:
@@ -61,6 +73,9 @@ class SegmentationFacts:
             "exclusive": self.exclusive,
             "label_values": {str(value): list(classes) for value, classes in self.label_values.items()},
             **({"ignored_values": list(self.ignored_values)} if self.ignored_values else {}),
+            **({"masks": [[name, list(of)] for name, of in self.masks.items()]} if self.masks else {}),
+            **({"missing_masks": self.missing_masks} if self.missing_masks != "error" else {}),
+            **({"annotated": json_value(self.annotated)} if self.annotated else {}),
             "patch_size": list(self.patch_size),
             "preprocessing": json_value(self.preprocessing),
             # Labels were once resampled otherwise: a run of that time is told that its labels have changed.
@@ -100,6 +115,9 @@ class SegmentationFacts:
                 file_spacing_mm=_spacing(content.get("inputs", {}).get("file_spacing_mm")),
                 ignored_values=tuple(_of_type(int, value) for value in content.get("ignored_values", [])),
                 mirrored_axes=_axes(content.get("inputs", {}).get("mirrored_axes")),
+                masks={_of_type(str, name): _names(of) for name, of in content.get("masks", [])},
+                missing_masks=_missing_masks(content.get("missing_masks", "error")),
+                annotated={_of_type(str, name): _names(of) for name, of in content.get("annotated", {}).items()},
             )
             if not facts.channels or not facts.classes:
                 raise ValueError("there must be at least one channel and one class")
@@ -108,6 +126,28 @@ class SegmentationFacts:
         except (TypeError, ValueError, AttributeError) as error:
             raise DataError(f"the facts of the segmentation data cannot be read: {error}") from error
         return facts
+
+
+def meaning_of_masks(labels: Labels) -> dict[str, tuple[str, ...]]:
+    """Return `SegmentationFacts.masks` of the labels of a data set."""
+    if not labels.masks or list(labels.masks.values()) == list(labels.classes) == _own_names(labels):
+        return {}
+    return {
+        name: (IGNORE,) if value in labels.ignored else tuple(labels.classes[k] for k in labels.members[value])
+        for value, name in labels.masks.items()
+    }
+
+
+def _own_names(labels: Labels) -> list[str]:
+    """Return the name of the class of each mask, where it has just one."""
+    return [labels.classes[of[0]] for value, of in sorted(labels.members.items()) if len(of) == 1]
+
+
+def _missing_masks(value: Any) -> MissingMasks:
+    if value not in get_args(MissingMasks):
+        raise ValueError(f"missing_masks is {value!r}")
+    found: MissingMasks = value
+    return found
 
 
 def _of_type(kind: type[Any], value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Applies the setting that says which label values mark voxels that do not count."""
+"""Applies the setting that says which label values or masks mark voxels that do not count."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from trainkit import DataError, some_of
 from trainkit_segmentation.cases.case import CaseList
-from trainkit_segmentation.data.chosen_classes import check_has_values
+from trainkit_segmentation.data.chosen_classes import values_named
 from trainkit_segmentation.preparing.cached_cases import OpenCase
 from trainkit_segmentation.spelling import IGNORE
 
@@ -18,31 +18,41 @@ if TYPE_CHECKING:
     from trainkit_segmentation.data.kind import SegmentationData
 
 
+def ignored_named(listing: CaseList, wanted: Sequence[int | str]) -> tuple[int, ...]:
+    """Return the label values or numbers of masks that a setting names by number or by class.
+
+    Args:
+        listing: The cases, with the classes that the data has.
+        wanted: Numbers, and names of classes.
+
+    Raises:
+        DataError: There is no such class.
+    """
+    numbers = tuple(each for each in wanted if not isinstance(each, str))
+    names = [each for each in wanted if isinstance(each, str) and not (each == IGNORE and listing.labels.ignored)]
+    return (*numbers, *values_named(listing, names, "data.ignored_values"))
+
+
 def with_ignored_values(listing: CaseList, values: Sequence[int]) -> CaseList:
-    """Return a list of cases in which voxels of some label values do not count.
+    """Return a list of cases in which some label values, or masks, say that voxels do not count.
 
     Args:
         listing: The cases, with the classes that are trained.
-        values: The label values, beside those that the data set itself declares to be ignored.
+        values: Label values or numbers of masks, beside those that the data set itself declares to be ignored.
 
     Raises:
-        DataError: A value is that of a class, or labels have no values.
+        DataError: A value is that of a class, or there is no such mask.
     """
     labels = listing.labels
-    if IGNORE in labels.classes:
-        doubt = (
-            f'the mask "{IGNORE}" is trained as a class: where each class has a mask of its own, no mask can say that '
-            "voxels do not count. Leave it out, or write labels of values, of which data.ignored_values names some"
-        )
-        listing = attrs.evolve(listing, doubts=(*listing.doubts, doubt))
-    if not values:
-        return listing
-    check_has_values(listing, "data.ignored_values")
     for value in values:
         if of := [labels.classes[k] for k in labels.members.get(value, ())]:
             rest = ", ".join(f'"{name}"' for name in labels.classes if name not in of)
             hint = f": to ignore its voxels, train without it: data.classes = [{rest}]" if rest else ""
-            raise DataError(f"data.ignored_values: the label value {value} is {some_of(of)}{hint}")
+            what = "mask" if labels.masks else "label value"
+            raise DataError(f"data.ignored_values: the {what} {value} is {some_of(of)}{hint}")
+        if labels.masks and value not in labels.masks:
+            known = some_of([f"{number} ({name})" for number, name in labels.masks.items()])
+            raise DataError(f"data.ignored_values: {listing.source} has no mask {value}, only {known}")
     ignored = tuple(sorted({*labels.ignored, *values}))
     members = {value: of for value, of in labels.members.items() if value not in ignored}
     return attrs.evolve(listing, labels=attrs.evolve(labels, members=members, ignored=ignored))

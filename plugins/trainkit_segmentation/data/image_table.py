@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from trainkit import INPUT_PATH, Problem, component
+from trainkit_segmentation.cases.missing_masks import MissingMasks
 from trainkit_segmentation.data.kind import SegmentationData
 from trainkit_segmentation.data.named import each_once, each_value_once
 
@@ -29,6 +30,9 @@ class ImageTable(SegmentationData):
         channels: The columns of images, which name the channels. Files of a single column may have several channels.
         label: The column of labels.
         masks: The columns of masks, one for each class, which name the classes: in place of ``label``.
+        missing_masks: What an empty cell of these columns means. "error": the case is refused, unless ``annotated``
+            says that the class was not annotated there. "not_annotated": nobody looked for it, and the classes that it
+            belongs to do not count there. "empty": it is not there.
         labels: Name of a class -> its label value, for example ``{ liver = 1, tumour = 2 }``.
         case: The column of names of cases. Not given: cases are named after their files.
         subject: The column of the person that a case is of. Not given: each case is of another person.
@@ -39,6 +43,7 @@ class ImageTable(SegmentationData):
     channels: tuple[str, ...] = attrs.field(default=("image",), validator=each_once)
     label: str = "label"
     masks: tuple[str, ...] | None = attrs.field(default=None, validator=each_once)
+    missing_masks: MissingMasks = "error"
     labels: Mapping[str, int] | None = attrs.field(default=None, validator=each_value_once)
     case: str | None = None
     subject: str | None = None

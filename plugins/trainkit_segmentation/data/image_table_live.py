@@ -12,7 +12,7 @@ import attrs
 
 from trainkit import DataError, did_you_mean
 from trainkit_segmentation.cases.case import CaseList, FileCase
-from trainkit_segmentation.cases.labels import Labels, one_value_each
+from trainkit_segmentation.cases.labels import one_mask_each, one_value_each
 from trainkit_segmentation.cases.naming import CaseNames, by_shared_names, name_cases
 from trainkit_segmentation.data.meanings import number_of_channels, proposed_classes, proposed_labels
 from trainkit_segmentation.spelling import Folders, composed, stem_of
@@ -50,20 +50,37 @@ def find(settings: ImageTable) -> CaseList:
     cases, problems, folds = [], [], {}
     columns = (*settings.channels, *targets)
     complete = {}
+    labels = one_mask_each(settings.masks, exclusive=False) if settings.masks else one_value_each(settings.labels or {})
+    missing: dict[str, dict[int, str]] = {}
+    optional_files = settings.masks or ()
     for number, row in enumerate(rows, start=2):
-        if empty := [column for column in columns if not row[column]]:
+        if empty := [column for column in columns if not row[column] and column not in optional_files]:
             problems.append(f"row {number} of {settings.path.name}: no {', '.join(empty)} is given")
         else:
             complete[number] = row
-    named = _names(settings, list(complete.values()), columns)
+    of_all = [column for column in columns if all(row[column] for row in complete.values())]
+    named = _names(settings, list(complete.values()), of_all)
     for (number, row), name, subject in zip(complete.items(), named.names, named.subjects, strict=True):
-        files = [folders.find(settings.path.parent / row[column].replace("\\", "/")) for column in columns]
-        if absent := [str(file) for file in files if not file.exists()]:
+        files = {
+            column: folders.find(settings.path.parent / row[column].replace("\\", "/"))
+            for column in columns
+            if row[column]
+        }
+        if absent := [str(file) for file in files.values() if not file.exists()]:
             problems.append(f"{name}: there is no {absent[0]} (row {number} of {settings.path.name})")
             continue
-        images, others = tuple(files[: len(settings.channels)]), tuple(files[len(settings.channels) :])
-        label, masks = (None, others) if settings.masks else (others[0], ())
-        cases.append(FileCase(name, subject, images, label, masks, channels=len(images)))
+        images = tuple(files[column] for column in settings.channels)
+        case = FileCase(name, subject, images, files.get(settings.label), channels=len(images))
+        if settings.masks:
+            masks = {value: files[column] for value, column in labels.masks.items() if column in files}
+            case = attrs.evolve(case, label=None, masks=tuple(masks.values()), mask_values=tuple(masks))
+            if len(masks) < len(settings.masks):
+                missing[name] = {
+                    value: f"no {column} is given; row {number} of {settings.path.name} has an empty cell there"
+                    for value, column in labels.masks.items()
+                    if value not in masks
+                }
+        cases.append(case)
         if settings.fold and (fold := row[settings.fold]):
             folds[name] = int(fold.split(".")[0]) if _WHOLE.fullmatch(fold) else fold
     channels = settings.channels
@@ -77,10 +94,12 @@ def find(settings: ImageTable) -> CaseList:
         str(settings.path),
         tuple(sorted(cases, key=lambda case: case.name)),
         channels,
-        Labels(settings.masks, False, {}) if settings.masks else one_value_each(settings.labels or {}),
+        labels,
         notes=(named.note,) if named.note else (),
         problems=tuple(problems),
         folds=folds,
+        missing=missing,
+        missing_masks=settings.missing_masks,
     )
 
 
@@ -96,8 +115,8 @@ def columns_of(path: Path) -> dict[str, Any] | None:
     of_paths = [
         column
         for column in rows[0]
-        if all(row[column] for row in looked_at)
-        and all(folders.find(path.parent / row[column].replace("\\", "/")).exists() for row in looked_at)
+        if any(row[column] for row in looked_at)
+        and all(folders.find(path.parent / row[column].replace("\\", "/")).exists() for row in looked_at if row[column])
     ]
     if not of_paths:
         return None
@@ -112,7 +131,7 @@ def columns_of(path: Path) -> dict[str, Any] | None:
     if len(labels) > 1:
         settings["masks"] = tuple(labels)
     else:
-        files = [folders.find(path.parent / row[labels[0]].replace("\\", "/")) for row in rows]
+        files = [folders.find(path.parent / row[labels[0]].replace("\\", "/")) for row in rows if row[labels[0]]]
         settings |= {"label": labels[0], "labels": proposed_classes(files)}
     for setting, names in (("case", _OF_CASES), ("subject", _OF_SUBJECTS), ("fold", _OF_FOLDS)):
         column = next((each for each in rows[0] if each.lower() in names and each not in of_paths), None)

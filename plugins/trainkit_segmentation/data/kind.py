@@ -34,7 +34,7 @@ def _each_names_some(
 
 
 def _each_has_values(
-    instance: object, attribute: attrs.Attribute[Any], value: Mapping[str, tuple[int, ...]] | None
+    instance: object, attribute: attrs.Attribute[Any], value: Mapping[str, tuple[int | str, ...]] | None
 ) -> None:
     if value is not None and (not value or not all(value.values())):
         raise ValueError(f"{attribute.name} must name at least one class, and each must have a label value")
@@ -66,7 +66,9 @@ class SegmentationData(Data):
         workers: Processes that prepare batches; their number does not change the batches. 0: the training process
             prepares them.
         regions: Classes that combine several label values, for example ``{ tumour = [2, 3], liver = [1, 2, 3] }``; they
-            may overlap. Not given: the classes that the data has.
+            may overlap. In place of values, classes can be named. Masks of single classes are numbered from 1 on, in
+            the order in which they are named, or by the values that the data set gives them. Not given: the classes
+            that the data has.
         classes: The classes to train, some of those that the data has; voxels of others count as background. Not given:
             all.
         may_be_absent: Classes that no case must have, such as the enhancing tumour in cases without one: so that the
@@ -77,7 +79,8 @@ class SegmentationData(Data):
             ``[0-9]``) -> the classes that were annotated in these cases. The others count there neither in losses nor
             in metrics. In cases that no pattern fits, all were annotated.
         ignored_values: Label values whose voxels count neither in losses nor in metrics, for example of slices that
-            nobody annotated. The value that a data set, or ``labels``, calls "ignore" is ignored anyway.
+            nobody annotated; or numbers of masks, see ``regions``. A class that is named is ignored in place of being
+            trained. The value or mask that a data set, or ``labels``, calls "ignore" is ignored anyway.
         labels_on_image_grid: Whether labels are taken to be on the voxels of their images, whatever their headers say:
             for labels that a tool wrote without geometry. The number of voxels must be the same along each axis.
         file_spacing_mm: Size of a voxel along x, y, z in files that do not say it, such as PNG. Not given: 1 mm each.
@@ -104,11 +107,11 @@ class SegmentationData(Data):
     )
     foreground_sampling: Literal["probability", "share"] = attrs.field(default="probability", metadata=KEEPS_VALUES)
     workers: int = attrs.field(default=0, validator=attrs.validators.ge(0), metadata=HARMLESS)
-    regions: Mapping[str, tuple[int, ...]] | None = attrs.field(default=None, validator=_each_has_values)
+    regions: Mapping[str, tuple[int | str, ...]] | None = attrs.field(default=None, validator=_each_has_values)
     classes: tuple[str, ...] | None = attrs.field(default=None, validator=each_once)
     may_be_absent: tuple[str, ...] = ()
     annotated: Mapping[str, tuple[str, ...]] | None = attrs.field(default=None, validator=_each_names_some)
-    ignored_values: tuple[int, ...] = ()
+    ignored_values: tuple[int | str, ...] = ()
     labels_on_image_grid: bool = False
     file_spacing_mm: tuple[float, float, float] | None = attrs.field(default=None, validator=_are_positive)
     split: Split = Fraction()
@@ -140,12 +143,13 @@ class SegmentationData(Data):
         """
         from trainkit_segmentation.cases.case import read_as
         from trainkit_segmentation.data.chosen_classes import check_known, only_classes, with_regions
-        from trainkit_segmentation.data.ignored import with_ignored_values
+        from trainkit_segmentation.data.ignored import ignored_named, with_ignored_values
         from trainkit_segmentation.data.listed_folds import with_listed_folds_named
-        from trainkit_segmentation.data.one_hot import with_classes_in_channels
+        from trainkit_segmentation.data.masks_in_use import with_masks_in_use
+        from trainkit_segmentation.data.one_hot import with_masks_in_channels
         from trainkit_segmentation.data.shared_files import with_shared_files_doubted
 
-        listing = with_listed_folds_named(with_classes_in_channels(self.find()), self.split)
+        listing = with_listed_folds_named(with_masks_in_channels(self.find()), self.split)
         names = [case.name for case in listing.cases]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise DataError(f"{listing.source}: several cases have one name: {some_of(twice)}")
@@ -153,9 +157,16 @@ class SegmentationData(Data):
             listing = read_as(listing, label_on_image_grid=True)
         if self.file_spacing_mm is not None:
             listing = read_as(listing, spacing_mm=self.file_spacing_mm)
-        listing = only_classes(with_regions(listing, self.regions), self.classes)
+        ignored = ignored_named(listing, self.ignored_values)
+        classes = self.classes
+        if classes is None and self.regions is None and set(self.ignored_values) & set(listing.labels.classes):
+            classes = tuple(name for name in listing.labels.classes if name not in self.ignored_values)
+        listing = only_classes(with_regions(listing, self.regions), classes)
         check_known(listing, self.may_be_absent, "data.may_be_absent")
-        return with_ignored_values(with_shared_files_doubted(listing), self.ignored_values)
+        listing = with_masks_in_use(with_ignored_values(listing, ignored), self.annotated)
+        if not listing.labels.classes:
+            raise DataError(f"{listing.source}: all classes are ignored, and none is left to train")
+        return with_shared_files_doubted(listing)
 
     def doubt_about_batches(self, num_train: int) -> str | None:
         """Return a doubt if the only batch of an epoch holds some cases several times; None: no doubt.

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from trainkit import Batch, Context, DataError, Outputs, State, Workers, did_you_mean, process_share, write_json
 from trainkit_segmentation.data.chosen_classes import annotated_classes, contradictions
-from trainkit_segmentation.data.facts import SegmentationFacts
+from trainkit_segmentation.data.facts import SegmentationFacts, meaning_of_masks
 from trainkit_segmentation.data.ignored import doubts_about_ignored
 from trainkit_segmentation.data.intensities import with_intensities
 from trainkit_segmentation.data.label_maps import class_masks, compact, each_on_own_grid, most_likely
@@ -114,20 +114,22 @@ class LiveSegmentation:
         ):
             _log.warning("%s", doubt)
         train = self._division["train"]
+        meant = {value: tuple(labels.classes[k] for k in of) for value, of in sorted(labels.members.items())}
         self._facts = SegmentationFacts(
             channels=listing.channels,
             classes=labels.classes,
             exclusive=labels.exclusive,
-            label_values={
-                value: tuple(labels.classes[k] for k in members) for value, members in sorted(labels.members.items())
-            },
+            label_values={} if labels.masks else meant,
             patch_size=settings.patch_size,
             preprocessing=attrs.asdict(cast(Any, preprocessing)),
             num_training_cases=len(train),
             training_digest=digest_of([[name, self._prepared[name].content] for name in train]),
             image_names=listing.image_names,
             file_spacing_mm=settings.file_spacing_mm,
-            ignored_values=labels.ignored,
+            ignored_values=() if labels.masks else labels.ignored,
+            masks=meaning_of_masks(labels),
+            missing_masks=listing.missing_masks,
+            annotated=settings.annotated or {},
             mirrored_axes=settings.augmentation.mirrored_axes(),
         )
         self.batches_per_epoch = settings.steps_per_epoch or ceil(len(train) / (settings.batch_size * context.world))

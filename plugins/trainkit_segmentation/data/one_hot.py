@@ -1,4 +1,4 @@
-"""Recognises labels in which each channel is the mask of a class."""
+"""Recognises labels in which each channel is a mask."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ from trainkit import DataError, some_of
 from trainkit_segmentation.cases.case import CaseList, FileCase
 from trainkit_segmentation.cases.labels import Labels
 from trainkit_segmentation.files.images import read_header
+from trainkit_segmentation.spelling import IGNORE
 
 
-def with_classes_in_channels(listing: CaseList) -> CaseList:
-    """Return a list of cases, with a class in each channel of a label if labels have several channels.
+def with_masks_in_channels(listing: CaseList) -> CaseList:
+    """Return a list of cases, with a mask in each channel of a label if labels have several channels.
 
-    The first label that can be read decides. With a channel more than there are classes, the first is the background.
+    The first label that can be read decides. Masks are in the order of their label values. With a channel more than
+    there are classes and ignored values, the first is the background.
     """
     header = None
     for case in listing.cases:
@@ -26,33 +28,43 @@ def with_classes_in_channels(listing: CaseList) -> CaseList:
             continue
     if header is None or header.channels == 1:
         return listing
-    classes = listing.labels.classes
-    if listing.labels.ignored:
-        problem = f"{header.path}: each channel of the label is the mask of a class, so no label value can be ignored"
-        return attrs.evolve(listing, problems=(*listing.problems, problem))
-    first = header.channels - len(classes)
-    if first not in (0, 1):
+    masks = _numbered(listing.labels)
+    has_background = header.channels == len(masks) + 1
+    problem = None
+    if not has_background and header.channels != len(masks):
         problem = (
-            f"{header.path}: the label has {header.channels} channels, but the data set names {len(classes)} classes, "
-            f"{some_of(classes)}: where each channel is the mask of a class, it must have one for each"
+            f"{header.path}: the label has {header.channels} channels, but the data set names {len(masks)} classes, "
+            f"{some_of(list(masks.values()))}: where each channel is the mask of a class, it must have one for each"
         )
-        cases = tuple(
-            attrs.evolve(case, label_channels=header.channels) for case in listing.cases if isinstance(case, FileCase)
+    elif 0 in listing.labels.ignored:
+        problem = (
+            f'{header.path}: each channel of the label is a mask, and "{IGNORE}" has the value 0, which is that of no '
+            "mask: give it the value that its channel has in order"
         )
-        return attrs.evolve(listing, cases=cases, problems=(*listing.problems, problem))
-    value_of = {of[0]: value for value, of in listing.labels.members.items() if of and listing.labels.exclusive}
-    by_value = sorted(range(len(classes)), key=lambda k: (value_of.get(k, 0), k))
-    channels = tuple(first + by_value.index(k) for k in range(len(classes)))
-    named = ", ".join(f"{channel} is {name}" for channel, name in sorted(zip(channels, classes, strict=True)))
-    how = "a voxel may be of several classes" if first == 0 else "channel 0 is the background"
+    values = (0, *masks) if has_background else tuple(masks)
     cases = tuple(
-        attrs.evolve(case, label_channels=header.channels, class_channels=channels, has_background_channel=first == 1)
+        attrs.evolve(case, label_channels=header.channels, mask_values=values if problem is None else ())
         for case in listing.cases
         if isinstance(case, FileCase)
     )
-    return attrs.evolve(
-        listing,
-        cases=cases,
-        labels=Labels(classes, first == 1, members=listing.labels.members if first == 1 else {}),
-        notes=(*listing.notes, f"each channel of a label is the mask of a class: channel {named}; {how}"),
+    if problem is not None:
+        return attrs.evolve(listing, cases=cases, problems=(*listing.problems, problem))
+    named = ", ".join(
+        f"{channel} is {masks[value]}" for channel, value in enumerate(values) if not (has_background and channel == 0)
     )
+    how = "channel 0 is the background" if has_background else "a voxel may be of several classes"
+    classes = listing.labels.classes
+    value_of = {name: value for value, name in masks.items()}
+    members = {0: (), **{value_of[name]: (k,) for k, name in enumerate(classes)}}
+    labels = Labels(classes, has_background, members, listing.labels.ignored, {} if has_background else masks)
+    note = f"each channel of a label is the mask of a class: channel {named}; {how}"
+    return attrs.evolve(listing, cases=cases, labels=labels, notes=(*listing.notes, note))
+
+
+def _numbered(labels: Labels) -> dict[int, str]:
+    """Return label value -> class, or "ignore", in order; where classes share values, they are numbered as listed."""
+    if labels.exclusive:
+        named = {value: labels.classes[of[0]] for value, of in labels.members.items() if of}
+    else:
+        named = dict(enumerate(labels.classes, start=1))
+    return dict(sorted((named | dict.fromkeys(labels.ignored, IGNORE)).items()))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import attrs
 
 from trainkit import INPUT_PATH, component
+from trainkit_segmentation.cases.missing_masks import MissingMasks
 from trainkit_segmentation.data.kind import SegmentationData
 from trainkit_segmentation.data.named import each_once
 
@@ -25,12 +26,17 @@ class TotalSegmentator(SegmentationData):
         structures: The classes: names of mask files without their ending, for example ``["liver", "spleen"]``.
         image: File name of the image in a subject's folder; ``mri.nii.gz`` in the MR data set.
         overlap: If masks share voxels, "error" refuses the case; "multi_label" lets a voxel belong to several classes.
+            Masks that ``regions`` combine may share voxels in any case.
+        missing_masks: What it means if a subject has no file for a structure. "error": the subject is refused, unless
+            ``annotated`` says that the class was not annotated there. "not_annotated": nobody looked for it, and the
+            classes that it belongs to do not count there. "empty": it is not there.
     """
 
     path: Path = attrs.field(metadata=INPUT_PATH)
     structures: tuple[str, ...] = attrs.field(validator=each_once)
     image: str = "ct.nii.gz"
     overlap: Literal["error", "multi_label"] = "error"
+    missing_masks: MissingMasks = "error"
 
     @classmethod
     def recognise(cls, path: Path) -> Mapping[str, Any] | None:

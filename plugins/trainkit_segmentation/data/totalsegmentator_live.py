@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainkit import DataError, did_you_mean, some_of
 from trainkit_segmentation.cases.case import CaseList, FileCase
 from trainkit_segmentation.cases.image_names import ImageNames
-from trainkit_segmentation.cases.labels import Labels
+from trainkit_segmentation.cases.labels import one_mask_each
 from trainkit_segmentation.spelling import Folders, composed, stem_of
 
 if TYPE_CHECKING:
@@ -47,40 +47,57 @@ def find(settings: TotalSegmentator) -> CaseList:
     names = Folders()
     folders = [path] if (path / "segmentations").is_dir() else sorted(p for p in path.iterdir() if p.is_dir())
     folders = [folder for folder in folders if not folder.name.startswith(".")]
+    labels = one_mask_each(settings.structures, settings.overlap == "error")
     cases, problems = [], []
+    missing: dict[str, dict[int, str]] = {}
     subjects = [
         folder for folder in folders if (folder / "segmentations").is_dir() or (folder / settings.image).exists()
     ]
     for folder in subjects:
-        masks = {name: names.find(folder / "segmentations" / f"{name}.nii.gz") for name in settings.structures}
+        files = {
+            value: names.find(folder / "segmentations" / f"{name}{_ENDING}") for value, name in labels.masks.items()
+        }
+        masks = {value: file for value, file in files.items() if file.exists()}
         subject = composed(folder.name)
-        missing = [name for name, mask in masks.items() if not mask.exists()]
         image = names.find(folder / settings.image)
         if not image.exists():
             problems.append(f"{subject}: there is no {image}; set data.image to the name of the image file")
-        elif missing:
-            there = [stem_of(name) for name in names.names(folder / "segmentations") if name.endswith(".nii.gz")]
-            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            near = did_you_mean(missing[0], [name for name in there if name not in settings.structures])
-            hint = near if near.startswith("did") else f"it has {len(there)} masks"
-            problems.append(f"{subject}: there is no mask of {missing[0]}{more}; {hint}")
-        else:
-            cases.append(FileCase(subject, subject, (image,), None, tuple(masks.values())))
+            continue
+        cases.append(FileCase(subject, subject, (image,), None, tuple(masks.values()), mask_values=tuple(masks)))
+        if len(masks) < len(files):
+            there = [stem_of(name) for name in names.names(folder / "segmentations") if name.endswith(_ENDING)]
+            others = [name for name in there if name not in settings.structures]
+            missing[subject] = {
+                value: _missing(name, there, others) for value, name in labels.masks.items() if value not in masks
+            }
     others = [folder.name for folder in folders if folder not in subjects]
     if not subjects:
         raise DataError(
             f"{path}: there are no subjects, folders with {settings.image} and segmentations/; data.path is the folder "
             "that holds them"
         )
-    exclusive = settings.overlap == "error"
     return CaseList(
         source=str(path),
         cases=tuple(cases),
         channels=(settings.image.partition(".")[0],),
-        labels=Labels(settings.structures, exclusive, members={}),
+        labels=labels,
+        missing=missing,
+        missing_masks=settings.missing_masks,
         problems=tuple(problems),
         doubts=(f"folders without {settings.image} and segmentations/ are left out: {some_of(others)}",)
         if others
         else (),
         image_names=ImageNames(whole=(stem_of(settings.image),)),
     )
+
+
+def _missing(name: str, there: Sequence[str], others: Sequence[str]) -> str:
+    """Return a sentence on a mask that a subject does not have, with a hint.
+
+    Args:
+        name: Name of the mask.
+        there: The masks that it has.
+        others: Those among them that are no structures of the recipe.
+    """
+    near = did_you_mean(name, others)
+    return f"there is no mask of {name}; {near if near.startswith('did') else f'it has {len(there)} masks'}"

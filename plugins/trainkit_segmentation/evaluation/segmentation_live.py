@@ -30,11 +30,12 @@ class LiveSegmentationEvaluator:
 
     def __init__(self, settings: SegmentationEvaluator, meaning: Meaning, tell: Callable[[Progress], None]) -> None:
         self._settings, self._meaning, self._tell = settings, meaning, tell
+        self._unknown: dict[str, int] = {}  # class -> the number of cases in which it was not annotated
 
     def evaluate(self, predictions: Path, truth: Path) -> Evaluation:
         """Compare two folders, or two files."""
         refuse_other_values(self._meaning, predictions)
-        pairs = pair(predictions, truth, self._meaning.classes)
+        pairs = pair(predictions, truth, self._meaning.names_of_files)
         rows: list[Row] = []
         failed: dict[str, str] = {}
         doubts: dict[str, list[str]] = {}
@@ -68,7 +69,8 @@ class LiveSegmentationEvaluator:
 
     def _rows_of_case(self, found: MaskFiles, true: MaskFiles, doubts: dict[str, list[str]]) -> list[Row]:
         """Return the lines of a case, and add its name to those of each sentence of doubt that concerns it."""
-        of_found, of_true = open_masks(found, self._meaning), open_masks(true, self._meaning)
+        of_found = open_masks(found, self._meaning, are_true=False)
+        of_true = open_masks(true, self._meaning, are_true=True)
         place = placement(of_true.header, of_found.header)
         difference = grid_difference(of_true.header, of_found.header)
         if difference and not (place and place.is_whole):
@@ -79,6 +81,9 @@ class LiveSegmentationEvaluator:
         rows = list(self._rows(true.name, of_found, of_true, place if difference else None))
         for doubt in _doubts(of_found, of_true):
             doubts.setdefault(doubt, []).append(true.name)
+        for name in self._meaning.classes:
+            if not of_true.is_known(name):
+                self._unknown[name] = self._unknown.get(name, 0) + 1
         return rows
 
     def _rows(self, name: str, found: Masks, true: Masks, place: Placement | None) -> Iterator[Row]:
@@ -86,6 +91,8 @@ class LiveSegmentationEvaluator:
         voxel_ml = voxel_volume_ml(header.affine)
         ignored_XYZ = true.ignored()
         for each in self._meaning.classes:
+            if not true.is_known(each):
+                continue
             found_XYZ, true_XYZ = found.mask(each), true.mask(each)
             if place is not None:  # the same voxels, with other axes
                 found_XYZ = place.apply(found_XYZ[None])[0]
@@ -98,9 +105,13 @@ class LiveSegmentationEvaluator:
 
     def _notes(self, absent: list[Row], doubts: dict[str, list[str]]) -> Iterator[str]:
         values = ", ".join(
-            f"{name} ({'+'.join(map(str, of))})" if of else name for name, of in self._meaning.values.items()
+            f"{name} ({'+'.join(map(str, made_of))})" if (made_of := of or self._meaning.masks.get(name)) else name
+            for name, of in self._meaning.values.items()
         )
         yield f"classes and their label values, from {self._meaning.source}: {values}"
+        if self._unknown:
+            lacking = some_of([f"{name} in {number}" for name, number in self._unknown.items()])
+            yield f"classes that were not annotated have no score; number of such cases: {lacking}"
         for doubt, names in doubts.items():
             yield f"warning: {doubt}: {some_of(names)}"
         neither = sum(row["true_ml"] == 0 and row["predicted_ml"] == 0 for row in absent)
@@ -122,7 +133,7 @@ class LiveSegmentationEvaluator:
 def _doubts(found: Masks, true: Masks) -> Iterator[str]:
     for value in sorted(found.undeclared | true.undeclared):
         yield f"the label value {value} means no class and counts as background"
-    if true.meaning.ignored and true.values_XYZ is None:
+    if true.meaning.ignored and true.files.label is None:
         yield "each class has a file of its own, which does not say which voxels to ignore: all count"
     if true.header.has_no_spacing:
         yield (
