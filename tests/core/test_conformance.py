@@ -41,6 +41,7 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "trainkit.data/diffraction_numpy": {"path": Path("scan.npz")},
     "trainkit.hooks/stop_group": {"group": "probe"},
     "trainkit.models/monai_network": {"name": "BasicUNet"},
+    "trainkit.ptychography.readers/raw": {"frame_shape": (128, 128), "dtype": "uint16"},
     "trainkit.data/brats": {"path": Path("cases")},
     "trainkit.data/msd": {"path": Path("Task04_Hippocampus")},
     "trainkit.data/datalist": {"path": Path("datalist.json")},

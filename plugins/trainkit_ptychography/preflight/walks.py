@@ -57,7 +57,7 @@ class Walk:
         step = f"{self.step[0]:.6g}" if self.step[0] == self.step[1] else f"[{self.step[0]:.6g}, {self.step[1]:.6g}]"
         snake = ", snake = true" if self.snake else ""
         line = f"paste [data] raster = {{ step = {step}, shape = [{self.shape[0]}, {self.shape[1]}]{snake} }}"
-        if data.positions is not None:
+        if data.raster is None:
             line += " in place of positions"
         if self.unit != data.positions_unit:
             line += f', [data] positions_unit = "{self.unit}"'

@@ -6,7 +6,7 @@ and columns of a frame as it is stored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from math import prod
 from typing import Any, Protocol
@@ -144,6 +144,49 @@ class Frames:
         return part.transpose([self._axes.index(letter) for letter in order])
 
 
+class JoinedFrames:
+    """Frames of several arrays, one after the other.
+
+    Args:
+        parts: The arrays; one or more.
+        names: What messages call them.
+
+    Raises:
+        DataError: Their frames differ in shape.
+    """
+
+    def __init__(self, parts: Sequence[Frames], names: Sequence[str]) -> None:
+        self._parts = parts
+        for part, name in zip(parts, names, strict=True):
+            if part.shape[1:] != parts[0].shape[1:]:
+                raise DataError(
+                    f"{name} has frames of {part.shape[1]} × {part.shape[2]} pixels, but {names[0]}, to which it is "
+                    f"joined, has {parts[0].shape[1]} × {parts[0].shape[2]}"
+                )
+        self.dtype: np.dtype[Any] = np.result_type(*(part.dtype for part in parts))
+        self._ends = np.cumsum([len(part) for part in parts])
+        self.shape = (int(self._ends[-1]), *parts[0].shape[1:])
+        widths = {part.scan_shape[1:] for part in parts}
+        (width,) = widths if len(widths) == 1 else ((),)
+        self.scan_shape: tuple[int, ...] = (sum(part.scan_shape[0] for part in parts), *width)
+        if prod(self.scan_shape) != self.shape[0]:
+            self.scan_shape = self.shape[:1]
+
+    def __getitem__(self, points: slice | NDArray[np.int64]) -> NDArray[Any]:
+        """Return frames (B, V, U), of any real dtype."""
+        points_B = np.arange(*points.indices(len(self))[:2]) if isinstance(points, slice) else np.asarray(points)
+        found_BVU = np.empty((len(points_B), *self.shape[1:]), self.dtype)
+        part_B = np.searchsorted(self._ends, points_B, side="right")
+        for number, part in enumerate(self._parts):
+            of_part_B = part_B == number
+            if of_part_B.any():
+                found_BVU[of_part_B] = part[points_B[of_part_B] - (self._ends[number] - len(part))]
+        return found_BVU
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+
 class Exposures:
     """The frames of a file that are used, each with the pixels that do not count in it.
 
@@ -157,9 +200,9 @@ class Exposures:
 
     def __init__(
         self,
-        frames: Frames,
+        frames: Frames | JoinedFrames,
         used_N: NDArray[np.int64] | None = None,
-        masks: Frames | None = None,
+        masks: Frames | JoinedFrames | None = None,
         marks_good: bool = False,
         ignored_bits: int = 0,
     ) -> None:

@@ -31,7 +31,8 @@ class Prepare:
             columns). What falls below 0 becomes 0; so ``0.0`` clips the negative half of a noise around 0. It is not
             for values that mark a pixel, such as -1: these would become measured zeros.
         mask: Name of an array that marks bad pixels: (rows, columns), or one such mask for each pattern, with the axes
-            of the patterns. They do not count in the loss, and may be NaN.
+            of the patterns; then several names are joined as those of patterns are. They do not count in the loss, and
+            may be NaN.
         mask_marks: Whether the mask is non-zero at "bad" pixels, or at "good" ones.
         bad_pixels: Further bad pixels, [row, column] each.
         bad_rows: Rows that are bad as a whole.
@@ -47,7 +48,7 @@ class Prepare:
     """
 
     background: float | str | None = None
-    mask: str | None = None
+    mask: str | tuple[str, ...] | None = None
     mask_marks: Literal["bad", "good"] = "bad"
     bad_pixels: tuple[tuple[int, int], ...] = attrs.field(default=(), validator=attrs.validators.deep_iterable(_places))
     bad_rows: tuple[int, ...] = attrs.field(default=(), validator=_places)

@@ -30,10 +30,12 @@ class AnyFormatDiffraction(FileDiffraction):
         """Check what the file's format leaves to the recipe."""
         yield from super().problems(recipe)
         if not self.reader.says_geometry:
-            if self.patterns is None:
+            if self.patterns is None and self.reader.names_arrays:
                 yield "patterns must name the array of the patterns: files of this format do not say it"
             yield from needs_size(self)
             yield from needs_positions(self)
+        if self.more_files and not self.reader.joins_files:
+            yield Problem("files of this format are not joined: name one", "more_files")
 
     def read(self) -> Recording:
         """Read the file."""

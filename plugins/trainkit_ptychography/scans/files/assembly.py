@@ -5,8 +5,8 @@ Shapes: N = scan points, V, U = rows and columns of a frame as it is stored, M =
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from math import prod
 from typing import Any, NamedTuple, Protocol
 
@@ -18,10 +18,11 @@ from trainkit import DataError
 from trainkit_ptychography.physics.optics import electron_wavelength, photon_wavelength
 from trainkit_ptychography.scans.files.arrays import as_points, as_probe
 from trainkit_ptychography.scans.files.kind import FileDiffraction
+from trainkit_ptychography.scans.files.points_file import read_points
 from trainkit_ptychography.scans.leave_out_live import Selection, by_light, by_name
 from trainkit_ptychography.scans.light import light
 from trainkit_ptychography.scans.paste import Lines
-from trainkit_ptychography.scans.patterns import Exposures, Frames, PreparedPatterns, Stored
+from trainkit_ptychography.scans.patterns import Exposures, Frames, JoinedFrames, PreparedPatterns, Stored
 from trainkit_ptychography.scans.positions import ANGSTROM, oriented, raster
 from trainkit_ptychography.scans.prepare_live import Axis, Preparation, axis, beam_by_centre_of_mass, prepared_probe
 from trainkit_ptychography.scans.scan import Recording, Scan, Truth
@@ -76,23 +77,34 @@ class ReaderHints(NamedTuple):
     positions_dtype: np.dtype[Any] | None = None
 
 
-def read_scan(settings: FileDiffraction, file: ArrayFile, hints: ReaderHints | None = None) -> Recording:
+def read_scan(
+    settings: FileDiffraction, file: ArrayFile, hints: ReaderHints | None = None, more: Sequence[ArrayFile] = ()
+) -> Recording:
     """Read what the settings name; patterns are read when they are indexed.
+
+    Args:
+        settings: The settings.
+        file: The file.
+        hints: What it says itself.
+        more: Files that continue the scan, for a reader that reads those of `FileDiffraction.more_files`.
 
     Raises:
         DataError: Something is missing, unsafe, or not of the shape that it must have.
     """
-    with file.reading():
-        return _read_scan(settings, file, hints or ReaderHints())
+    with ExitStack() as guards:
+        for each in (*reversed(more), file):
+            guards.enter_context(each.reading())
+        return _read_scan(settings, [file, *more], hints or ReaderHints())
 
 
-def _read_scan(settings: FileDiffraction, file: ArrayFile, hints: ReaderHints) -> Recording:
+def _read_scan(settings: FileDiffraction, files: Sequence[ArrayFile], hints: ReaderHints) -> Recording:
     assert settings.patterns is not None  # each reader names them by now
+    file = files[0]
     source, prepare = file.source, settings.prepare
-    frames = Frames(file.stored(settings.patterns), settings.pattern_axes, f"{source}: {settings.patterns}")
-    points_N2, dtype = _points(settings, file, frames, hints)
-    selection = _selection(settings, file, len(frames), points_N2)
-    masks = _frame_masks(settings, file, frames, hints)
+    frames = _frames(settings.patterns, files, settings.pattern_axes)
+    points_N2, dtype, of_points, doubts = _points(settings, files, frames, hints)
+    selection = _selection(settings, files, len(frames), points_N2)
+    masks = _frame_masks(settings, files, frames, hints)
     exposures = _exposures(settings, frames, masks, hints.mask_ignores, selection, source)
     preparation = _preparation(settings, file, exposures, None if masks is not None else hints.bad_VU)
     if settings.leave_out.below is not None or settings.leave_out.above is not None:
@@ -100,18 +112,18 @@ def _read_scan(settings: FileDiffraction, file: ArrayFile, hints: ReaderHints) -
         exposures = _exposures(settings, frames, masks, hints.mask_ignores, selection, source)
     if not len(exposures):
         raise DataError(f"{source}: leave_out leaves none of {selection.num} patterns")
-    scale, sizes, wavelength = _geometry(settings, frames.shape[1:], preparation.shape, source)
+    scale, sizes, wavelength = _geometry(of_points, frames.shape[1:], preparation.shape, source)
     pixel_2, distance_m, fresnel = _pair(settings.detector_pixel_um), settings.detector_distance_m, None
     if pixel_2 is not None and distance_m is not None and wavelength is not None:
         fresnel = float(wavelength * 1e-10 * distance_m / (pixel_2.max() * 1e-6) ** 2)
 
-    def in_pixels(points_N2: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+    def in_pixels(points_N2: NDArray[np.float64], name: str, as_told: FileDiffraction) -> NDArray[np.float64]:
         places = selection.places(len(points_N2))
         if places is None:
             raise DataError(f"{source}: {name}: {_do_not_match(settings, selection, len(frames), len(points_N2))}")
-        swapped = settings.positions_order == "column_row"
-        turned_N2 = oriented(points_N2[places], swapped, settings.positions_flip, settings.positions_rotation_deg)
-        return turned_N2 * scale
+        swapped = as_told.positions_order == "column_row"
+        turned_N2 = oriented(points_N2[places], swapped, as_told.positions_flip, as_told.positions_rotation_deg)
+        return turned_N2 * _geometry(as_told, frames.shape[1:], preparation.shape, source)[0]
 
     probe_MYX = None
     if settings.probe is not None:
@@ -124,11 +136,11 @@ def _read_scan(settings: FileDiffraction, file: ArrayFile, hints: ReaderHints) -
         phase_KL = file.array(settings.truth_phase)
         if phase_KL.ndim != 2:
             raise DataError(f"{source}: {settings.truth_phase} must be 2-D, it has the shape {phase_KL.shape}")
-        true_N2 = _named_points(settings.truth_positions, file)
-        truth = Truth(phase_KL=phase_KL, positions_N2=in_pixels(true_N2, "truth_positions"))
+        true_N2 = _named_points(settings.truth_positions, [file])
+        truth = Truth(phase_KL=phase_KL, positions_N2=in_pixels(true_N2, "truth_positions", settings))
 
     scan = Scan(
-        positions_N2=in_pixels(points_N2, "positions"),
+        positions_N2=in_pixels(points_N2, "positions", of_points),
         source=source,
         pixel_size_angstrom=sizes,
         wavelength_angstrom=wavelength,
@@ -141,7 +153,8 @@ def _read_scan(settings: FileDiffraction, file: ArrayFile, hints: ReaderHints) -
         points_N=None if selection.is_all else selection.used_K,
         left_out=selection.reasons,
         detector_pixels=fresnel,
-        positions_unit=settings.positions_unit,
+        doubts=tuple(doubts),
+        positions_unit=of_points.unit,
         positions_dtype="float64" if dtype is None else dtype.name,
         positions_rounding=_rounding(points_N2, dtype) * float(np.max(scale)),
         prepare=prepare,
@@ -153,27 +166,107 @@ def _read_scan(settings: FileDiffraction, file: ArrayFile, hints: ReaderHints) -
 # ---- which patterns, and where they were taken ----------------------------------------------------------------------
 
 
+def _several(names: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else names
+
+
+def _in_words(names: str | tuple[str, ...] | None) -> str:
+    return ", ".join(_several(names or ""))
+
+
+def _frames(names: str | tuple[str, ...], files: Sequence[ArrayFile], axes: str | None) -> Frames | JoinedFrames:
+    """Return the frames of an array, or of several of them one after the other."""
+    places = [(file, name) for file in files for name in _several(names)]
+    titles = [f"{file.source}: {name}" for file, name in places]
+    parts = [Frames(file.stored(name), axes, title) for (file, name), title in zip(places, titles, strict=True)]
+    return parts[0] if len(parts) == 1 else JoinedFrames(parts, titles)
+
+
+class _Points(NamedTuple):
+    """Positions.
+
+    Attributes:
+        points_N2: All of them, as their file has them.
+        dtype: The dtype in which it holds them.
+        settings: The settings, as they hold for these positions.
+        doubts: What is not certain about them.
+    """
+
+    points_N2: NDArray[np.float64]
+    dtype: np.dtype[Any] | None
+    settings: FileDiffraction
+    doubts: Sequence[str] = ()
+
+
 def _points(
-    settings: FileDiffraction, file: ArrayFile, frames: Frames, hints: ReaderHints
-) -> tuple[NDArray[np.float64], np.dtype[Any] | None]:
-    """Return all positions of the file, as it has them, and the dtype in which it holds them."""
+    settings: FileDiffraction, files: Sequence[ArrayFile], frames: Frames | JoinedFrames, hints: ReaderHints
+) -> _Points:
+    """Return the positions, from wherever the settings say."""
+    if settings.positions_path is not None:
+        return _points_of_another_file(settings, len(frames))
     if hints.points_N2 is not None:
-        return hints.points_N2, hints.positions_dtype
+        return _Points(hints.points_N2, hints.positions_dtype, settings)
     if settings.raster is not None:
-        return _raster(settings, frames, file.source), None
+        return _Points(_raster(settings, frames, files[0].source), None, settings)
     assert settings.positions is not None  # each reader names them by now
-    names = (settings.positions,) if isinstance(settings.positions, str) else settings.positions
-    dtypes = [file.stored(name).dtype for name in names]
-    return _named_points(settings.positions, file), min(dtypes, key=lambda each: each.itemsize)
+    dtypes = [file.stored(name).dtype for file in files for name in _several(settings.positions)]
+    points_N2 = _named_points(settings.positions, files, len(_several(settings.patterns or "")))
+    return _Points(points_N2, min(dtypes, key=lambda each: each.itemsize), settings)
 
 
-def _named_points(names: str | tuple[str, str], file: ArrayFile) -> NDArray[np.float64]:
-    if isinstance(names, str):
-        return as_points(file.array(names), f"{file.source}: {names}")
-    parts = [file.array(name).ravel() for name in names]
-    if len(parts[0]) != len(parts[1]):
-        raise DataError(f"{file.source}: {names[0]} has {len(parts[0])} values, {names[1]} has {len(parts[1])}")
-    return np.stack(parts, axis=1).astype(np.float64)
+def _points_of_another_file(settings: FileDiffraction, num_frames: int) -> _Points:
+    assert settings.positions_path is not None  # only asked for then
+    found = read_points(settings.positions_path, settings.positions, settings.positions_unit)
+    changed: Any = settings
+    doubts = []
+    if found.unit is not None:
+        changed = attrs.evolve(changed, positions_unit=found.unit)
+    elif settings.positions_unit is None:
+        doubts.append(
+            f"{settings.positions_path} does not say the unit of its positions, so they are taken as {settings.unit}: "
+            f'say it, positions_unit = "{settings.unit}" if that is right'
+        )
+    if found.is_oriented:
+        changed = attrs.evolve(changed, positions_order="row_column", positions_flip=(), positions_rotation_deg=0.0)
+        prepare = settings.prepare
+        if found.unit == "pixels" and (prepare.crop is not None or prepare.pad is not None or prepare.bin != 1):
+            raise DataError(
+                f"{settings.positions_path} holds positions in pixels of its object alone, and the patterns are "
+                "cropped, binned or padded, which changes pixels: give the data's pixel size in both runs"
+            )
+    points_N2 = found.points_N2
+    if found.numbers_N is not None:
+        if int(found.numbers_N.max(initial=-1)) >= num_frames:
+            raise DataError(
+                f"{settings.positions_path} has the position of pattern {found.numbers_N.max()}, but there are "
+                f"{num_frames} (0 to {num_frames - 1}): it is that of another scan"
+            )
+        points_N2 = np.full((num_frames, 2), np.nan)
+        points_N2[found.numbers_N] = found.points_N2
+    return _Points(points_N2, found.dtype, changed, doubts)
+
+
+def _named_points(
+    names: str | tuple[str, ...], files: Sequence[ArrayFile], num_patterns: int = 1
+) -> NDArray[np.float64]:
+    """Return the points of one array, of as many arrays as there are of patterns, or of [rows, columns]."""
+    named, found = _several(names), []
+    for file in files:
+        arrays = [file.array(name) for name in named]
+        if len(named) == 1 or (len(named) == num_patterns and all(2 in each.shape[-1:] for each in arrays)):
+            found += [as_points(array, f"{file.source}: {name}") for array, name in zip(arrays, named, strict=True)]
+            continue
+        if len(named) != 2:
+            of = f" (for {num_patterns} of patterns)" if num_patterns > 1 else ""
+            raise DataError(
+                f"{file.source}: positions names {len(named)} arrays{of}: name one of (row, column) for each pattern, "
+                "or one for each array of patterns, or two, [rows, columns]"
+            )
+        rows, columns = (array.ravel() for array in arrays)
+        if len(rows) != len(columns):
+            raise DataError(f"{file.source}: {named[0]} has {len(rows)} values, {named[1]} has {len(columns)}")
+        found.append(np.stack([rows, columns], axis=1).astype(np.float64))
+    return np.concatenate(found)
 
 
 def _rounding(points_N2: NDArray[np.float64], dtype: np.dtype[Any] | None) -> float:
@@ -185,11 +278,11 @@ def _rounding(points_N2: NDArray[np.float64], dtype: np.dtype[Any] | None) -> fl
 
 
 def _selection(
-    settings: FileDiffraction, file: ArrayFile, num_frames: int, points_N2: NDArray[np.float64]
+    settings: FileDiffraction, files: Sequence[ArrayFile], num_frames: int, points_N2: NDArray[np.float64]
 ) -> Selection:
     """Return which patterns are used, as far as their names and positions say."""
-    given = settings.leave_out
-    marks_N = None if given.marks is None else file.array(given.marks)
+    given, file = settings.leave_out, files[0]
+    marks_N = None if given.marks is None else np.concatenate([each.array(given.marks).ravel() for each in files])
     selection = by_name(given, max(num_frames, len(points_N2)), marks_N, file.source)
     for length in (num_frames, len(points_N2)):
         if selection.places(length) is None:
@@ -214,8 +307,8 @@ def _do_not_match(settings: FileDiffraction, selection: Selection, num_frames: i
 
 def _exposures(
     settings: FileDiffraction,
-    frames: Frames,
-    masks: Frames | None,
+    frames: Frames | JoinedFrames,
+    masks: Frames | JoinedFrames | None,
     ignored: int,
     selection: Selection,
     source: str,
@@ -251,15 +344,15 @@ def _light(exposures: Exposures, preparation: Preparation) -> NDArray[np.float64
     return light(pieces(), totals_N, mean_YX)
 
 
-def _raster(settings: FileDiffraction, frames: Frames, source: str) -> NDArray[np.float64]:
+def _raster(settings: FileDiffraction, frames: Frames | JoinedFrames, source: str) -> NDArray[np.float64]:
     given = settings.raster
     assert given is not None  # only asked for then
     shape = given.shape
     if shape is None:
         if len(frames.scan_shape) != 2:
             raise DataError(
-                f"{source}: {settings.patterns} has one scan axis ({frames.shape[0]} points), so the raster needs its "
-                "shape = [slow, fast]"
+                f"{source}: {_in_words(settings.patterns)} has one scan axis ({frames.shape[0]} points), so the raster "
+                "needs its shape = [slow, fast]"
             )
         shape = (frames.scan_shape[0], frames.scan_shape[1])
     if shape[0] * shape[1] != frames.shape[0] and not settings.leave_out.names_any():
@@ -357,8 +450,9 @@ def _bad_pixels(
 ) -> NDArray[np.bool_] | None:
     prepare, source = settings.prepare, file.source
     bad_VU = np.zeros(frame, bool)
-    if prepare.mask is not None and _is_single(file.stored(prepare.mask).shape):
-        marked_VU = _of_frame(file.array(prepare.mask), frame, prepare.mask, "mask", source) != 0
+    masks = _several(prepare.mask or ())
+    if len(masks) == 1 and _is_single(file.stored(masks[0]).shape):
+        marked_VU = _of_frame(file.array(masks[0]), frame, masks[0], "mask", source) != 0
         bad_VU |= marked_VU if prepare.mask_marks == "bad" else ~marked_VU
     elif hinted_VU is not None:
         bad_VU |= _of_frame(hinted_VU, frame, "its mask", "mask", source)
@@ -377,17 +471,19 @@ def _bad_pixels(
     return bad_VU if bad_VU.any() else None
 
 
-def _frame_masks(settings: FileDiffraction, file: ArrayFile, frames: Frames, hints: ReaderHints) -> Frames | None:
+def _frame_masks(
+    settings: FileDiffraction, files: Sequence[ArrayFile], frames: Frames | JoinedFrames, hints: ReaderHints
+) -> Frames | JoinedFrames | None:
     """Return the masks of single patterns; None: there is one for all, or none."""
-    name = settings.prepare.mask or hints.mask
-    if name is None or _is_single(file.stored(name).shape):
+    names = _several(settings.prepare.mask or hints.mask or ())
+    if not names or (len(names) == 1 and _is_single(files[0].stored(names[0]).shape)):
         return None
-    masks = Frames(file.stored(name), settings.pattern_axes, f"{file.source}: {name}")
+    masks = _frames(names, files, settings.pattern_axes)
     if masks.shape[1:] != frames.shape[1:]:
         raise DataError(
-            f"{file.source}: {name} (prepare.mask) holds masks of {masks.shape[1]} × {masks.shape[2]} pixels, but a "
-            f"pattern has {frames.shape[1]} × {frames.shape[2]}; there must be one (rows, columns) for all "
-            "patterns, or one for each"
+            f"{files[0].source}: {_in_words(names)} (prepare.mask) holds masks of {masks.shape[1]} × {masks.shape[2]} "
+            f"pixels, but a pattern has {frames.shape[1]} × {frames.shape[2]}; there must be one (rows, columns) for "
+            "all patterns, or one for each"
         )
     return masks
 
@@ -426,7 +522,7 @@ def _beam(
             if whole.may_fail or exposures.has_masks:
                 intensities_BVU = np.nan_to_num(intensities_BVU, copy=False, nan=0.0, posinf=np.inf)
             total_VU += intensities_BVU.sum(axis=0, dtype=np.float64)
-        return beam_by_centre_of_mass(total_VU, f"{source}: {settings.patterns}")
+        return beam_by_centre_of_mass(total_VU, f"{source}: {_in_words(settings.patterns)}")
     row, column = round(said[0]), round(said[1])
     if not (0 <= row < frame[0] and 0 <= column < frame[1]):
         raise DataError(
@@ -468,15 +564,15 @@ def _geometry(
             f"{sizes_2[1]:.4g} Å (rows × columns), which must be square: set prepare.pad = {to}, or prepare.crop"
         )
     size = None if sizes_2 is None else float(sizes_2.mean()) if sizes_2[0] != sizes_2[1] else float(sizes_2[0])
-    if settings.positions_unit == "pixels":
+    if settings.unit == "pixels":
         return finer_2, size, wavelength
     if size is None:
         raise DataError(
-            f"{source}: positions in {settings.positions_unit} need the size of an object pixel: set "
+            f"{source}: positions in {settings.unit} need the size of an object pixel: set "
             "data.pixel_size_angstrom, or data.dk_per_angstrom, or the energy, data.detector_pixel_um and "
             'data.detector_distance_m; or positions_unit = "pixels"'
         )
-    return np.full(2, ANGSTROM[settings.positions_unit] / size), size, wavelength
+    return np.full(2, ANGSTROM[settings.unit] / size), size, wavelength
 
 
 def _pair(value: float | tuple[float, float] | None) -> NDArray[np.float64] | None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from trainkit import component
+from trainkit import Problem, component
 from trainkit_ptychography.scans.files.foreign import is_hdf5
 from trainkit_ptychography.scans.files.kind import FileDiffraction, LengthUnit
 
 if TYPE_CHECKING:
+    from trainkit import Recipe
     from trainkit_ptychography.scans.scan import Recording
 
 
@@ -30,7 +31,8 @@ class CXIDiffraction(FileDiffraction):
     Source: Maia, Nature Methods 9 (2012) 854; CXI file format 1.6; NeXus NXcxi_ptycho.
 
     Attributes:
-        positions_unit: Unit of a raster, or of ``positions`` where the recipe names them; these are (row, column).
+        positions_unit: Unit of a raster, or of ``positions`` where the recipe names them; these are (row, column). If
+            left out, "m".
         radiation: Whether the energy is that of "photons" or of "electrons".
         linked_files: Other files that links and virtual datasets may lead to, for example the data files of a master
             file.
@@ -39,8 +41,8 @@ class CXIDiffraction(FileDiffraction):
 
     requires: ClassVar[tuple[str, ...]] = ("h5py",)
     says_geometry: ClassVar[bool] = True
+    unsaid_unit: ClassVar[LengthUnit] = "m"
 
-    positions_unit: LengthUnit = "m"
     radiation: Literal["electrons", "photons"] = "photons"
     linked_files: tuple[Path, ...] = ()
     use_mask: bool = True
@@ -53,6 +55,14 @@ class CXIDiffraction(FileDiffraction):
         from trainkit_ptychography.scans.files.cxi_live import has_patterns
 
         return {"path": path} if has_patterns(path) else None
+
+    def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
+        """Check what files of this kind cannot have too."""
+        yield from super().problems(recipe)
+        if self.more_files:
+            yield Problem(
+                'these files say themselves what is in them: join others with "diffraction_hdf5"', "more_files"
+            )
 
     def read(self) -> Recording:
         """Open the file."""

@@ -133,7 +133,7 @@ def _positions(settings: CXIDiffraction, file: HDF5File) -> tuple[CXIDiffraction
     hints = _mask(settings, file)
     if settings.raster is not None:
         return settings, hints
-    if settings.positions is not None:
+    if settings.positions is not None or settings.positions_path is not None:
         return settings, hints
     places = ["sample_1/geometry_1/translation", "instrument_1/detector_1/translation", "data_1/translation"]
     settings = _changed(settings, positions_unit="m")

@@ -81,8 +81,8 @@ _KINDS = (
         "raw numbers without a header",
         None,
         (".raw", ".bin", ".dat", ".gtg", ".vgd", ".tvips", ".tpx3"),
-        "read it with numpy.fromfile(path, dtype).reshape(points, rows, columns), cut off rows that hold no counts "
-        f"(EMPAD: 128 of 130), and {_SAVE}",
+        'say use = "diffraction_file" and reader = { use = "empad" }, or for another detector reader = { use = "raw", '
+        'frame_shape = [rows, columns], dtype = "uint16" }',
     ),
     _Kind("a file of a Velox or TIA microscope", None, (".emi", ".dm3", ".dm4"), f"{_ROSETTA}; {_SAVE}"),
 )

@@ -32,7 +32,7 @@ class HDF5Diffraction(FileDiffraction):
 
     requires: ClassVar[tuple[str, ...]] = HDF5Reader.requires
 
-    patterns: str
+    patterns: str | tuple[str, ...]
     linked_files: tuple[Path, ...] = ()
 
     @classmethod

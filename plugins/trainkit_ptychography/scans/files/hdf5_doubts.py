@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
 
 from trainkit import without_controls
 from trainkit_ptychography.scans.files.hdf5_live import HDF5File
+from trainkit_ptychography.scans.files.points_file import unit_named
 from trainkit_ptychography.scans.patterns import PreparedPatterns
 from trainkit_ptychography.scans.scan import Recording
 
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
 _MASKS = ("mask", "pixel_mask", "bad_pixels", "badpixels", "bad_pixel_mask")
 _PROPAGATION = ("propagation", "propagation_type", "propagation_mode")
 _NEAR = ("near", "fresnel")
+_PART = re.compile(r"(chunk|part|block|data|frame|pattern)s?[\W_]*#?$", re.IGNORECASE)
+_MOST_LISTED = 8
 
 
 def with_doubts(
@@ -26,11 +30,14 @@ def with_doubts(
     """Return a recording with the doubts that its file raises."""
     with file.reading():
         found = tuple(_doubts(recording, settings, file, look_for_masks))
-    return recording._replace(scan=attrs.evolve(recording.scan, doubts=found)) if found else recording
+    if not found:
+        return recording
+    return recording._replace(scan=attrs.evolve(recording.scan, doubts=(*recording.scan.doubts, *found)))
 
 
 def _doubts(recording: Recording, settings: FileDiffraction, file: HDF5File, look_for_masks: bool) -> Iterator[str]:
-    patterns = settings.patterns
+    named = (settings.patterns,) if isinstance(settings.patterns, str) else settings.patterns or ()
+    patterns = named[0] if named else None
     if patterns is not None and settings.pattern_axes is None and file.is_matlab(patterns):
         yield (
             f"{without_controls(patterns)} was written by Matlab, which reverses the order of axes, so patterns may be "
@@ -44,6 +51,10 @@ def _doubts(recording: Recording, settings: FileDiffraction, file: HDF5File, loo
             "order is right"
         )
     known, _ = file.datasets()
+    if named and not settings.says_geometry:
+        yield from _others_of_the_scan(named, known)
+    if settings.positions_path is None:
+        yield from _other_unit(settings, file)
     for name, shape in known.items():
         leaf = name.rsplit("/", 1)[-1].lower()
         if (
@@ -57,6 +68,55 @@ def _doubts(recording: Recording, settings: FileDiffraction, file: HDF5File, loo
             )
         if look_for_masks and leaf in _MASKS and settings.prepare.mask is None and name != patterns:
             yield from _unused_mask(recording, name, shape, file)
+
+
+def _others_of_the_scan(named: Sequence[str], known: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
+    """Yield whether patterns seem to go on in arrays whose names differ by the number of a part alone."""
+    used = [each.strip("/") for each in named]
+    shape = known.get(used[0])
+    if shape is None:
+        return
+    others = [
+        name
+        for name, other in known.items()
+        if name not in used and other[-2:] == shape[-2:] and len(other) == len(shape) and _is_next_part(used[0], name)
+    ]
+    if others:
+        whole = sorted({*used, *others}, key=lambda name: [int(each) for each in re.findall(r"\d+", name)])
+        listed = ", ".join(f'"{without_controls(each)}"' for each in whole[:_MOST_LISTED])
+        more = ", …" if len(whole) > _MOST_LISTED else ""
+        yield (
+            f"{without_controls(used[0])} may be a part of the scan: the file has {len(others)} more like it, for "
+            f"example {without_controls(others[0])}; name all in order, and their positions and masks: "
+            f"patterns = [{listed}{more}]"
+        )
+
+
+def _is_next_part(name: str, other: str) -> bool:
+    """Return whether two names differ in one number, of what is called a part: "chunks/0/data", "data_000002"."""
+    ways, other_ways = name.split("/"), other.split("/")
+    if len(ways) != len(other_ways):
+        return False
+    differ = [place for place, (one, two) in enumerate(zip(ways, other_ways, strict=True)) if one != two]
+    if len(differ) != 1:
+        return False
+    (place,) = differ
+    one, two = (re.sub(r"\d+", "#", each[place]) for each in (ways, other_ways))
+    around = ways[place - 1] if one == "#" and place else one
+    return one == two and bool(_PART.match(around))
+
+
+def _other_unit(settings: FileDiffraction, file: HDF5File) -> Iterator[str]:
+    """Yield whether the file says another unit of its positions than the recipe takes."""
+    names = (settings.positions,) if isinstance(settings.positions, str) else settings.positions or ()
+    for name in names[:1]:
+        said = unit_named(file.units(name) or "")
+        if said is not None and said != settings.unit:
+            taken = "as the recipe says" if settings.positions_unit else "since the recipe says none"
+            yield (
+                f'{without_controls(name)} has the unit "{said}" in the file, but is taken in {settings.unit}, '
+                f'{taken}: positions_unit = "{said}"'
+            )
 
 
 def _unused_mask(recording: Recording, name: str, shape: tuple[int, ...], file: HDF5File) -> Iterator[str]:

@@ -66,8 +66,10 @@ class FileDiffraction(DiffractionData):
 
     Attributes:
         path: The file.
+        more_files: Files that continue the scan: patterns, positions, masks and marks of each, under the same names,
+            are joined to those of ``path``, in this order. All else is that of ``path``.
         patterns: Array of the patterns: (points, rows, columns), or (scan rows, scan columns, rows, columns). Leading
-            axes of length 1 are dropped.
+            axes of length 1 are dropped. Several arrays, in a list, are joined in this order.
         pattern_axes: Order of the axes of that array if it differs, one letter each: "n" points, or "r" and "c" rows
             and columns of the scan; "y" and "x" rows and columns of the detector. "nxy" transposes patterns, "xyn"
             suits files written by Matlab.
@@ -76,10 +78,16 @@ class FileDiffraction(DiffractionData):
         zero_frequency: Where the undiffracted beam is: "centre" for pixel (rows//2, columns//2), "corner" for [0, 0],
             "centre_of_mass" of the mean pattern (a background pulls it to the middle: subtract that), or [row,
             column]. The last two are rounded to whole pixels.
-        positions: Array of the probe's positions, (row, column) for each pattern; or two arrays, [rows, columns].
+        positions: Array of the probe's positions, (row, column) for each pattern; or two arrays, [rows, columns]; or,
+            if ``patterns`` are in several arrays, as many arrays of positions.
+        positions_path: Another file with the positions: a table (``.csv``, ``.tsv``, ``.txt``), ``.npy``, ``.npz``, or
+            an HDF5 file, for example ``result.h5`` of an earlier run. ``positions`` then names an array in it, or two
+            columns of a table, [rows, columns]; it may be left out where names tell. Units that the file says, for
+            example in the heading "y_nm" of a column, take precedence over ``positions_unit``. Positions of earlier
+            results are taken as they are, not flipped or turned again.
         raster: A regular scan, instead of positions.
-        positions_unit: Unit of positions and raster. "pixels" are object pixels as patterns have them before they are
-            cropped or padded.
+        positions_unit: Unit of positions and raster; if left out, "angstrom". "pixels" are object pixels as patterns
+            have them before they are cropped or padded.
         positions_order: Whether the array holds "row_column" or "column_row" (x, y).
         positions_flip: Axes that run the other way: "rows", "columns".
         positions_rotation_deg: By how much the scan is turned against the detector: from the column axis (right)
@@ -110,15 +118,20 @@ class FileDiffraction(DiffractionData):
     says_geometry: ClassVar[bool] = False
     """Whether files say themselves where patterns and positions are, and how large a pixel is."""
 
+    unsaid_unit: ClassVar[LengthUnit] = "angstrom"
+    """The unit of positions and raster if ``positions_unit`` does not say one."""
+
     path: Path = attrs.field(metadata=INPUT_PATH)
-    patterns: str | None = None
+    more_files: tuple[Path, ...] = attrs.field(default=(), metadata=INPUT_PATH)
+    patterns: str | tuple[str, ...] | None = None
     pattern_axes: str | None = None
     pattern_flip: tuple[Literal["rows", "columns"], ...] = ()
     values: Literal["intensity", "amplitude"] = "intensity"
     zero_frequency: Literal["centre", "corner", "centre_of_mass"] | tuple[float, float] = "centre"
-    positions: str | tuple[str, str] | None = None
+    positions: str | tuple[str, ...] | None = None
+    positions_path: Path | None = attrs.field(default=None, metadata=INPUT_PATH)
     raster: Raster | None = None
-    positions_unit: LengthUnit = "angstrom"
+    positions_unit: LengthUnit | None = None
     positions_order: Literal["row_column", "column_row"] = "row_column"
     positions_flip: tuple[Literal["rows", "columns"], ...] = ()
     positions_rotation_deg: float = 0.0
@@ -137,6 +150,11 @@ class FileDiffraction(DiffractionData):
     truth_positions: str | None = None
     prepare: Prepare = Prepare()
     leave_out: LeaveOut = LeaveOut()
+
+    @property
+    def unit(self) -> LengthUnit:
+        """The unit of positions and raster."""
+        return self.positions_unit or self.unsaid_unit
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Check what is given twice, or not at all."""
@@ -198,7 +216,7 @@ class FileDiffraction(DiffractionData):
 
 def needs_size(settings: FileDiffraction) -> Iterable[Problem]:
     """Yield what is missing where only the recipe can tell the pixel size."""
-    if settings.positions_unit == "pixels":
+    if settings.unit == "pixels":
         return
     if settings.detector_distance_m is not None or settings.detector_pixel_um is not None:
         if settings.detector_pixel_um is None or settings.detector_distance_m is None:
@@ -207,7 +225,7 @@ def needs_size(settings: FileDiffraction) -> Iterable[Problem]:
             yield Problem("detector_distance_m needs energy_kev or wavelength_angstrom", "detector_distance_m")
     elif settings.pixel_size_angstrom is None and settings.dk_per_angstrom is None:
         yield Problem(
-            f"positions in {settings.positions_unit} need pixel_size_angstrom or dk_per_angstrom (or "
+            f"positions in {settings.unit} need pixel_size_angstrom or dk_per_angstrom (or "
             'detector_pixel_um and detector_distance_m); or say "pixels"',
             "positions_unit",
         )
@@ -215,5 +233,6 @@ def needs_size(settings: FileDiffraction) -> Iterable[Problem]:
 
 def needs_positions(settings: FileDiffraction) -> Iterable[Problem]:
     """Yield what is wrong where only the recipe can tell where the positions are."""
-    if (settings.positions is None) == (settings.raster is None):
+    named = settings.positions is not None or settings.positions_path is not None
+    if named == (settings.raster is not None):
         yield Problem("either positions names a dataset, or raster = { step = …, shape = […] } says where they are")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+import attrs
 
 from trainkit import Problem, component
 from trainkit_ptychography.scans.files.kind import FileDiffraction, LengthUnit, needs_size
+from trainkit_ptychography.scans.files.readers.empad import EMPADReader
 from trainkit_ptychography.scans.files.readers.numpy import NumPyReader
 
 if TYPE_CHECKING:
@@ -24,17 +27,18 @@ class NumPyDiffraction(FileDiffraction):
 
     Arrays are named as in the archive. For an ``.npy`` file, which holds the patterns alone, all other arrays are files
     beside it. Objects (pickles) are never read. Packed archives are read into memory as a whole; ``.npy``, and ``.npz``
-    of np.savez, can be streamed.
+    of np.savez, can be streamed. A ``.raw`` file is taken to be an EMPAD's, as with the reader "empad".
 
     Attributes:
         patterns: Array of the patterns; ignored for ``.npy``.
-        positions: Array of positions, (row, column) for each pattern; ignored if there is a raster.
-        positions_unit: Unit of positions and raster; object pixels by default.
+        positions: Array of positions, (row, column) for each pattern. If left out, and if there is neither a raster nor
+            another file with positions, "scan".
+        positions_unit: Unit of positions and raster; if left out, object pixels.
     """
 
-    patterns: str = "data"
-    positions: str | tuple[str, str] = "scan"
-    positions_unit: LengthUnit = "pixels"
+    unsaid_unit: ClassVar[LengthUnit] = "pixels"
+
+    patterns: str | tuple[str, ...] = "data"
 
     @classmethod
     def recognise(cls, path: Path) -> Mapping[str, Any] | None:
@@ -61,11 +65,23 @@ class NumPyDiffraction(FileDiffraction):
         """Check the suffix of the file too."""
         yield from super().problems(recipe)
         yield from needs_size(self)
-        if not self.path.name.endswith((".npy", ".npz", ".npz.bz2")):
-            yield Problem(f'"{self.path.name}" is no .npy, .npz or .npz.bz2 file', "path")
+        if not self.path.name.endswith((".npy", ".npz", ".npz.bz2", ".raw")):
+            yield Problem(f'"{self.path.name}" is no .npy, .npz, .npz.bz2 or .raw file', "path")
+        if self.path.suffix == ".raw" and self.more_files:
+            yield Problem("files of this format are not joined: name one", "more_files")
+        if self.raster is not None and self.positions_unit is None:
+            yield Problem(
+                "raster.step is taken in object pixels, since positions_unit does not say its unit: say "
+                'positions_unit = "angstrom", or "pixels" if that is right',
+                "raster",
+                "warning",
+            )
         if self.path.name.endswith(".bz2") and self.patterns_on == "disk":
             yield Problem("a packed file cannot be streamed: unpack it (bunzip2)", "patterns_on")
 
     def read(self) -> Recording:
         """Open the file."""
-        return NumPyReader().read(self)
+        settings = self
+        if self.positions is None and self.positions_path is None and self.raster is None:
+            settings = attrs.evolve(cast(Any, self), positions="scan")
+        return (EMPADReader() if self.path.suffix == ".raw" else NumPyReader()).read(settings)

@@ -81,16 +81,17 @@ class NumPyFile:
 
     Args:
         path: The file.
+        setting: The setting that names it.
 
     Raises:
         DataError: It is not there, or is no NumPy file.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.source, self._path = str(path), path
+    def __init__(self, path: Path, setting: str = "data.path") -> None:
+        self.source, self._path, self._setting = str(path), path, setting
         self._alone = path.suffix == ".npy"
         self._unpacked: io.BytesIO | None = None
-        refuse_foreign(path, "numpy", "data.path")
+        refuse_foreign(path, "numpy", setting)
         with self.reading():
             if path.suffix == ".bz2":
                 self._unpacked = _unpacked(path)
@@ -100,11 +101,13 @@ class NumPyFile:
 
     def reading(self) -> AbstractContextManager[None]:
         """Make a context that turns what a damaged file raises into a DataError."""
-        return guarded_reading(self._path, "a NumPy file" if self._alone else "a NumPy archive")
+        return guarded_reading(self._path, "a NumPy file" if self._alone else "a NumPy archive", self._setting)
 
     def stored(self, name: str) -> Any:
         """Return an array, which stays in the file if that is possible."""
         if self._alone:
+            if name.endswith(".npy") and name != self._path.name:
+                return array_beside(self._path, name)
             # The name of the patterns is ignored: the path names them.
             return self._kept(self._path, 0, self._path.stat().st_size, self.source)
         with self._archive() as archive:
@@ -117,10 +120,7 @@ class NumPyFile:
     def array(self, name: str) -> NDArray[Any]:
         """Return a whole array."""
         if self._alone:
-            path = self._path.parent / name
-            refuse_foreign(path, "numpy", f"data: {name}")
-            with guarded_reading(path, "a NumPy file", f"data: {name}"), path.open("rb") as stream:
-                return _read(stream, path.stat().st_size, str(path))
+            return array_beside(self._path, name)
         with self._archive() as archive:
             return self._read_member(archive, self._member(archive, name), name)
 
@@ -171,6 +171,22 @@ class NumPyFile:
                 stream.seek(offset)
                 return _read(stream, size, name)
         return OnDisk(path, values, header)
+
+
+def array_beside(path: Path, name: str) -> NDArray[Any]:
+    """Read an ``.npy`` file that lies beside another file.
+
+    Args:
+        path: The other file.
+        name: The name of the ``.npy`` file, from there.
+
+    Raises:
+        DataError: It is not there, or cannot be read.
+    """
+    beside = path.parent / name
+    refuse_foreign(beside, "numpy", f"data: {name}")
+    with guarded_reading(beside, "a NumPy file", f"data: {name}"), beside.open("rb") as stream:
+        return _read(stream, beside.stat().st_size, str(beside))
 
 
 def _header(stream: IO[bytes], size: int, name: str) -> Header:

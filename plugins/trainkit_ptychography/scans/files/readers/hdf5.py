@@ -23,6 +23,7 @@ class HDF5Reader(Reader):
     """
 
     requires: ClassVar[tuple[str, ...]] = ("h5py",)
+    joins_files: ClassVar[bool] = True
 
     linked_files: tuple[Path, ...] = ()
 
@@ -33,4 +34,5 @@ class HDF5Reader(Reader):
         from trainkit_ptychography.scans.files.hdf5_live import HDF5File
 
         file = HDF5File(settings.path, linked=self.linked_files)
-        return with_doubts(read_scan(settings, file), settings, file)
+        more = [HDF5File(path, "data.more_files", self.linked_files) for path in settings.more_files]
+        return with_doubts(read_scan(settings, file, more=more), settings, file)

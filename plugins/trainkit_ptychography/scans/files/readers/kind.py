@@ -25,6 +25,12 @@ class Reader(Component):
     says_geometry: ClassVar[bool] = False
     """Whether files say themselves where patterns and positions are, and how large a pixel is."""
 
+    names_arrays: ClassVar[bool] = True
+    """Whether files hold arrays under names, so that ``patterns`` must name one of them."""
+
+    joins_files: ClassVar[bool] = False
+    """Whether the files of ``more_files`` are read too."""
+
     @abstractmethod
     def read(self, settings: FileDiffraction) -> Recording:
         """Read the scan that settings describe, in the conventions of `Recording`; settings take precedence.
