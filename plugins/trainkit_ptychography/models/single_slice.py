@@ -15,6 +15,8 @@ from trainkit_ptychography.probes.kind import Probe
 from trainkit_ptychography.scans.kind import DiffractionData
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import nn
 
     from trainkit import Depth, Problem, Progress, Recipe
@@ -75,6 +77,10 @@ class SingleSlice(Model):
 
         if isinstance(recipe.data, DiffractionData):
             yield from inspect_geometry(recipe.data, self.probe, recipe)
+            if isinstance(self.object, Pixels) and self.object.path is not None:
+                from trainkit_ptychography.preflight.earlier_object import inspect_earlier_object
+
+                yield from inspect_earlier_object(recipe.data, self.object, self.probe, self.object_margin, recipe)
 
     def timeline(self, epochs: int) -> Iterable[tuple[int, str]]:
         """Yield what object, probe and constraints do in the course of a run."""
@@ -97,11 +103,13 @@ class SingleSlice(Model):
     def build(self, data: Any) -> nn.Module:
         """Make the network."""
         from trainkit_ptychography.models.single_slice_live import SingleSliceModule
-        from trainkit_ptychography.objects.kind import ObjectGeometry
+        from trainkit_ptychography.objects.kind import ObjectGeometry, ObjectPlacement
         from trainkit_ptychography.probes.modes import ProbeModes
 
-        def make_object(shape: tuple[int, int]) -> nn.Module:
-            return self.object.build(ObjectGeometry(shape, data.detector_shape, data.dtype, data.device, data.seed))
+        def make_object(shape: tuple[int, int], origin_2: NDArray[np.float64]) -> nn.Module:
+            placed = ObjectPlacement(origin_2, data.scan.positions_N2, data.scan.pixel_size_angstrom)
+            geometry = ObjectGeometry(shape, data.detector_shape, data.dtype, data.device, data.seed, placed)
+            return self.object.build(geometry)
 
         probe = ProbeModes(self.probe.build(data), data.dtype, data.device)
         constraints = tuple(self.constraints.values())

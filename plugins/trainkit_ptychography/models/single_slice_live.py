@@ -44,7 +44,7 @@ class SingleSliceModule(nn.Module):
     def __init__(
         self,
         data: LiveDiffraction,
-        make_object: Callable[[tuple[int, int]], nn.Module],
+        make_object: Callable[[tuple[int, int], NDArray[np.float64]], nn.Module],
         probe: ProbeModes,
         object_margin: int,
         project_affine: bool,
@@ -53,7 +53,7 @@ class SingleSliceModule(nn.Module):
         super().__init__()
         self._data, self._project_affine = data, project_affine
         self.motion = Motion(data, object_margin)
-        self.object = make_object(self.motion.shape_HW)
+        self.object = make_object(self.motion.shape_HW, self.motion.origin_2)
         self.probe = probe
         num = len(data.scan.positions_N2)
         self.dr = nn.Parameter(torch.zeros(num, 2, dtype=data.dtype, device=data.device))

@@ -10,8 +10,24 @@ from trainkit import Component, component
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
     from torch import Tensor, nn
+
+
+class ObjectPlacement(NamedTuple):
+    """Where the pixels of an object are in the data's coordinates.
+
+    Attributes:
+        origin_2: Position, in the data's coordinates, of pixel [0, 0], in pixels.
+        positions_N2: Where the probe's centre was for each pattern, in pixels, in the data's coordinates.
+        pixel_size_angstrom: Size of a pixel; None if unknown.
+    """
+
+    origin_2: NDArray[np.float64]
+    positions_N2: NDArray[np.float64]
+    pixel_size_angstrom: float | None
 
 
 class ObjectGeometry(NamedTuple):
@@ -23,6 +39,7 @@ class ObjectGeometry(NamedTuple):
         dtype: Real dtype to compute in.
         device: Device of its parameters.
         seed: The run's seed, for a private generator.
+        placement: Where its pixels are; None: nobody asked.
     """
 
     shape: tuple[int, int]
@@ -30,6 +47,7 @@ class ObjectGeometry(NamedTuple):
     dtype: torch.dtype
     device: torch.device
     seed: int
+    placement: ObjectPlacement | None = None
 
 
 class LiveObject(Protocol):

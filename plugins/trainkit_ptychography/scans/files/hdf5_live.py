@@ -155,6 +155,14 @@ class HDF5File:
             if value.size == 1 and value.dtype.kind in "iuf"
         }
 
+    def vector(self, name: str) -> tuple[float, ...] | None:
+        """Return an attribute of the file itself that is a few numbers; None: it has none."""
+        attributes = self._file.attrs
+        if name not in attributes or attributes.get_id(name).get_storage_size() > 2**10:
+            return None
+        value = np.asarray(attributes[name])
+        return tuple(value.ravel().astype(np.float64).tolist()) if value.dtype.kind in "iuf" else None
+
     def is_matlab(self, name: str) -> bool:
         """Return whether Matlab wrote a dataset: then the order of its axes is reversed."""
         names = self._follow(name)[1].dtype.names
