@@ -16,6 +16,7 @@ imports torch or numpy at run time, so that a recipe can be checked in an instan
     Predictor        ───────────────▶     LivePredictor: items(inputs), predict(item, folder)
     Evaluator        ───────────────▶     LiveEvaluator: evaluate(predictions, truth)
     Calibrator       (is its own live part: it fits settings of a prediction to held-out items)
+    Halver           (is its own live part: it compares two runs, each with half of the evidence)
     Exporter         (is its own live part: it writes a trained model to a file)
 
 Any live part may also have ``on_<event>(state)`` methods (see `trainkit.events`, whose `Live` is a typed base for them)
@@ -275,6 +276,8 @@ class Data(Component):
     """The `Evaluator` (its ``use``) that compares predictions for such data with the truth; None: there is none."""
     calibrator: ClassVar[str | None] = None
     """The `Calibrator` (its ``use``) of models trained on it; None: there is none."""
+    halver: ClassVar[str | None] = None
+    """The `Halver` (its ``use``) of models trained on it; None: there is none."""
 
     @classmethod
     def recognise(cls, path: Path) -> Mapping[str, Any] | None:
@@ -975,6 +978,62 @@ class Calibrator(Component):
         """
 
 
+# ---- halves ---------------------------------------------------------------------------------------------------------
+
+
+class Agreement(NamedTuple):
+    """What two results from halves of the same evidence have in common.
+
+    Attributes:
+        name: Of what they are halves; files of it are called so.
+        results: What was measured, as JSON values.
+        rows: The lines of a table.
+        lines: What is printed.
+        doubts: A sentence for each reason why the result is doubtful.
+        pictures: Name of a PNG file -> a function that draws it into the file at a path.
+    """
+
+    name: str
+    results: Mapping[str, Any]
+    rows: tuple[Mapping[str, str | float | None], ...]
+    lines: tuple[str, ...]
+    doubts: tuple[str, ...] = ()
+    pictures: Mapping[str, Callable[[Path], None]] = {}
+
+
+@component
+class Halver(Component):
+    """Says how a run is repeated with each half of its evidence, and how far both results agree."""
+
+    entry_points: ClassVar[str] = "trainkit.halvers"
+
+    @abstractmethod
+    def changes(self, recipe: Recipe, checkpoint: Path, half: int) -> Mapping[str, Any]:
+        """Return what to change in the recipe of a run, as nested tables; ``drop`` lists settings to take out.
+
+        Args:
+            recipe: The recipe.
+            checkpoint: The checkpoint of the run.
+            half: 1 or 2.
+
+        Raises:
+            RecipeError: The run cannot be repeated with a half.
+        """
+
+    @abstractmethod
+    def compare(self, recipe: Recipe, one: Path, other: Path) -> Agreement:
+        """Compare the results of both halves.
+
+        Args:
+            recipe: The recipe of the whole run.
+            one: Its run folder with the first half.
+            other: The one with the second half.
+
+        Raises:
+            DataError: The results cannot be compared.
+        """
+
+
 # ---- planners --------------------------------------------------------------------------------------------------------
 
 
@@ -1020,5 +1079,6 @@ KINDS: tuple[type[Component], ...] = (
     Predictor,
     Evaluator,
     Calibrator,
+    Halver,
     Planner,
 )

@@ -12,7 +12,7 @@ import torch
 from trainkit import Context, Monitor, State
 from trainkit_ptychography.models.output import show
 from trainkit_ptychography.models.single_slice import SingleSlice
-from trainkit_ptychography.output import object_pictures, probe_picture, scan_pictures
+from trainkit_ptychography.output import object_pictures, probe_picture, resolution_picture, scan_pictures
 from trainkit_ptychography.output.frame import angle_bar, limits_of
 from trainkit_ptychography.output.illumination import illumination, lit, scanned_part
 from trainkit_ptychography.probes.aperture import Aperture
@@ -159,9 +159,8 @@ def test_probes_of_any_number_of_modes_fit_on_a_slide(modes):
 def test_maps_of_a_point_a_line_and_an_area_are_drawn(extent):
     places = GENERATOR.random((40, 2)) * extent
     moved = places + GENERATOR.normal(0, 0.1, places.shape)
-    held_out = np.array([3, 8])
-    assert scan_pictures.displacements(places, moved, places, held_out, 0.4, UNDER).shape[1] == 1440
-    assert scan_pictures.displacements(places, places, None, held_out[:0], None, UNDER).shape[1] == 1440
+    assert scan_pictures.displacements(places, moved, places, np.arange(35), 0.4, UNDER).shape[1] == 1440
+    assert scan_pictures.displacements(places, places, None, np.arange(40), None, UNDER).shape[1] == 1440
     residual = GENERATOR.random(40)
     residual[5] = np.nan
     assert scan_pictures.residuals(places, residual, [7], None, None, UNDER).shape[1] == 1440
@@ -176,3 +175,15 @@ def test_pixels_that_do_not_count_are_grey_in_a_pattern():
     top, left = int(120 * (0.95 + 0.35) + step / 2), int(120 * (0.35 + 0.95) + step / 2)
     assert image[top, left].tolist() == [153, 153, 153]
     assert image[top, left + int(step)].max() < 10
+
+
+def test_a_resolution_is_drawn_with_and_without_a_crossing_and_a_truth():
+    frequency = np.arange(1, 11) / 20
+    phases = (GENERATOR.random((20, 24)), GENERATOR.random((20, 24)))
+    limits = {"1 bit": np.full(10, 0.3), "1/2 bit": np.full(10, 0.2)}
+    for size, periods, true in (
+        (0.4, {"1 bit": 4.0, "1/2 bit": 3.0}, (frequency, frequency)),
+        (None, {"1 bit": None, "1/2 bit": None}, None),
+    ):
+        curve = resolution_picture.Curve(frequency, 1 - frequency, limits, true)
+        assert resolution_picture.resolution(curve, periods, phases, size, "FRC", UNDER).shape[1] == 1440

@@ -21,6 +21,7 @@ _COMMANDS = {
     "resume": "Continue a run from its folder or from a checkpoint.",
     "predict": "Apply the model of a run to new inputs.",
     "calibrate": "Fit the confidence of a trained model to held-out items.",
+    "resolution": "Repeat a run with each half of its data, and say how far both agree.",
     "export": "Write a trained model for another program, such as ONNX Runtime.",
     "evaluate": "Compare predictions with the truth.",
     "check": "Find every mistake in recipes without running them.",

@@ -10,6 +10,7 @@ import torch
 
 from trainkit.contracts import Calibration, Calibrator, Context, OpenedRun, Progress
 from trainkit.engine.build import choose_device
+from trainkit.engine.command_settings import command_settings, draw_picture, settings_of
 from trainkit.engine.comparison import CASES
 from trainkit.engine.fitted_settings import FILE, FOLDER, Fitted, prediction_of
 from trainkit.engine.resume_report import other_facts
@@ -17,13 +18,9 @@ from trainkit.engine.run_folder import short_path
 from trainkit.engine.start import ExitCode
 from trainkit.engine.trained_checkpoints import Choice, find_checkpoints
 from trainkit.engine.trained_models import load_members
-from trainkit.errors import DataError, RecipeError, blame
+from trainkit.errors import DataError, blame
 from trainkit.files.tables import write_json, write_table
-from trainkit.files.writing import make_folder, written_whole
-from trainkit.recipe.problems import InvalidRecipe
-from trainkit.recipe.rules import missing_modules
-from trainkit.recipe.source import read_settings
-from trainkit.recipe.structure import Structurer
+from trainkit.files.writing import make_folder
 from trainkit.version import __version__
 
 if TYPE_CHECKING:
@@ -69,7 +66,7 @@ def calibrate(
     """
     console.log_to(None)
     with console.capture_logging():
-        own = [each for each in sets if each.partition("=")[0].strip().partition(".")[0] == _TABLE]
+        own = settings_of(_TABLE, sets)
         chosen = choose_device(device)
         ensemble = find_checkpoints([run], choice, console.say)
         loaded = load_members(ensemble, [each for each in sets if each not in own], chosen, allow_code)
@@ -107,21 +104,9 @@ def _settings(sets: Sequence[str], loaded: LoadedMembers) -> Calibrator:
     Raises:
         RecipeError: The settings are wrong, or there is no calibrator for such data.
     """
-    layer, found = read_settings(sets)
-    table = layer.tree.get(_TABLE, {})
     data = type(loaded.trained_on[0][0])
-    if data.calibrator is None and "use" not in table:
-        raise RecipeError(f"nothing is calibrated with {data.__name__}: it has no calibrator")
-    texts = {where: origin.text for where, origin in layer.origins.items() if origin.text is not None}
-    structurer = Structurer(True, texts)
-    settings = structurer.value({"use": data.calibrator} | table, Calibrator, (_TABLE,))
-    found += structurer.findings
-    if not found:
-        found += missing_modules((_TABLE,), settings)
-    if found:
-        raise InvalidRecipe(each.located(layer.origins, "the command line") for each in found)
-    calibrator: Calibrator = settings
-    return calibrator
+    missing = f"nothing is calibrated with {data.__name__}: it has no calibrator"
+    return command_settings(_TABLE, sets, Calibrator, data.calibrator, missing)  # type: ignore[type-abstract]
 
 
 def _keep(found: Calibration, loaded: LoadedMembers, ensemble: Ensemble, console: Console) -> ExitCode:
@@ -140,7 +125,7 @@ def _keep(found: Calibration, loaded: LoadedMembers, ensemble: Ensemble, console
     try:
         make_folder(folder)
         for name, draw in found.pictures.items():
-            _draw(folder / name, draw, console)
+            draw_picture(folder / name, draw, console)
         if found.rows:
             write_table(folder / CASES, found.rows)
         write_json(folder / FILE, content)
@@ -151,12 +136,3 @@ def _keep(found: Calibration, loaded: LoadedMembers, ensemble: Ensemble, console
     for doubt in found.doubts:
         console.say(f"doubtful: {doubt}")
     return ExitCode.DOUBTFUL if found.doubts else ExitCode.FINISHED
-
-
-def _draw(path: Path, draw: Callable[[Path], None], console: Console) -> None:
-    """Draw a picture; that it fails changes nothing else."""
-    try:
-        with written_whole(path) as new:
-            draw(new)
-    except Exception as error:  # the code of a plugin may raise anything
-        console.say(f"warning: {path.name} cannot be drawn: {type(error).__name__}: {error}")

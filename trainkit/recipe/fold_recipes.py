@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 
 from trainkit.recipe.references import escaped
 from trainkit.recipe.resolve import Resolved, resolve
+from trainkit.recipe.source import as_sets
 
 
 @attrs.frozen
@@ -45,13 +44,5 @@ def fold_recipes(recipe: Path, sets: Sequence[str], number: int) -> Folds:
             "run": {"dir": escaped(str(folder)), "name": f"fold_{fold}"},
             "data": whole.data.settings_of_fold(fold, number),
         }
-        recipes.append(resolve(recipe, [*sets, *_as_sets(own)]))
+        recipes.append(resolve(recipe, [*sets, *as_sets(own)]))
     return Folds(folder, tuple(recipes))
-
-
-def _as_sets(table: Mapping[str, Any], above: str = "") -> Iterator[str]:
-    for key, value in table.items():
-        if isinstance(value, Mapping):
-            yield from _as_sets(value, f"{above}{key}.")
-        else:
-            yield f"{above}{key}={json.dumps(value)}"

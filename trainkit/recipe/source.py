@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -138,6 +139,20 @@ def read_settings(settings: Sequence[str]) -> tuple[Layer, list[Finding]]:
         del tree["extends"]
         findings.append(Finding("extends can stand in a recipe file only", origin=origins["extends",]))
     return _layer(tree, origins, Path.cwd()), findings
+
+
+def as_sets(table: Mapping[str, Any], above: str = "") -> Iterator[str]:
+    """Yield the values of ``--set`` that say what nested tables say.
+
+    Example:
+        >>> list(as_sets({"run": {"epochs": 3}, "drop": ["hooks.images"]}))
+        ['run.epochs=3', 'drop=["hooks.images"]']
+    """
+    for key, value in table.items():
+        if isinstance(value, Mapping):
+            yield from as_sets(value, f"{above}{key}.")
+        else:
+            yield f"{above}{key}={json.dumps(value)}"
 
 
 def _places(value: Any, where: Where) -> Iterator[Where]:

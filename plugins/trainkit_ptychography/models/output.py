@@ -138,7 +138,7 @@ def show(found: Reconstruction, data: LiveDiffraction, state: State, model: Pred
     state.picture(
         "positions",
         scan_pictures.displacements(
-            scan.positions_N2, found.positions_N2, true_N2, data.held_out_index.numpy(), size, under
+            scan.positions_N2, found.positions_N2, true_N2, data.train_index.numpy(), size, under
         ),
     )
     shown = some_patterns(model, data)

@@ -31,7 +31,7 @@ def displacements(
     nominal_N2: NDArray[np.float64],
     now_N2: NDArray[np.float64],
     true_N2: NDArray[np.float64] | None,
-    held_out_index: NDArray[np.int64],
+    train_index: NDArray[np.int64],
     pixel_size_angstrom: float | None,
     subtitle: str,
 ) -> Image:
@@ -44,7 +44,7 @@ def displacements(
         nominal_N2: Where the points were said to be, (row, column) in pixels.
         now_N2: Where they are now.
         true_N2: Where they were, if that is known.
-        held_out_index: Points that were held out, which are drawn in another colour.
+        train_index: Points that are trained on; the others are drawn in another colour.
         pixel_size_angstrom: Size of a pixel; None if unknown: everything is in pixels.
         subtitle: Of which run it is, and when.
     """
@@ -56,8 +56,8 @@ def displacements(
     frame = Frame(HEAD + _MAP + 0.8, "Displacements of the scan points", subtitle)
     axes = _map_axes(frame, places_N2, unit)
     shown_N = _few(places_N2, _LONGER * float(np.median(length_N)))
-    held_N = np.isin(np.arange(len(places_N2)), held_out_index)
-    for chosen_N, colour, label in ((~held_N, _BLUE, "trained on"), (held_N, _VERMILION, "held out")):
+    trained_N = np.isin(np.arange(len(places_N2)), train_index)
+    for chosen_N, colour, label in ((trained_N, _BLUE, "trained on"), (~trained_N, _VERMILION, "not trained on")):
         if not chosen_N.any():
             continue
         at_K2, from_K2, by_K2 = (
@@ -95,7 +95,7 @@ def displacements(
     upper.set_ylabel("scan points", fontsize=11)
     if true_N2 is not None:
         lower = frame.axes(Box(left, HEAD + 0.9 + height + 0.3, WIDTH - MARGIN - left, height - 0.3))
-        errors = [size * (each_N2 - true_N2)[~held_N] for each_N2 in (nominal_N2, now_N2)]
+        errors = [size * (each_N2 - true_N2)[trained_N] for each_N2 in (nominal_N2, now_N2)]
         errors = [(each_N2 - each_N2.mean(axis=0)).ravel() for each_N2 in errors]
         edge = max(float(np.percentile(np.abs(np.concatenate(errors)), 99.5)) * 1.1, 1e-6)
         for values, label, colour in zip(errors, ("as given", "now"), ("0.7", _GREEN), strict=True):

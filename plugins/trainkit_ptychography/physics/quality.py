@@ -62,11 +62,8 @@ def phase_agreement(
     spectrum_KL = np.fft.fft2(np.asarray(truth_KL, dtype=np.float64))
 
     def agreement(shift: tuple[float, float]) -> PhaseAgreement:
-        waves = [
-            np.exp(2j * np.pi * np.outer(places + origin + moved, np.fft.fftfreq(size))) / size
-            for places, origin, moved, size in zip((rows_R, columns_C), origin_2, shift, spectrum_KL.shape, strict=True)
-        ]
-        truth_RC = _without_mean((waves[0] @ spectrum_KL @ waves[1].T).real)
+        down, right = origin_2[0] + shift[0], origin_2[1] + shift[1]
+        truth_RC = _without_mean(_interpolated(spectrum_KL, rows_R + down, columns_C + right))
         common, power = float((part_RC * truth_RC).sum()), float((truth_RC**2).sum())
         return PhaseAgreement(common / float(np.sqrt((part_RC**2).sum() * power)), common / power)
 
@@ -81,6 +78,24 @@ def phase_agreement(
             if (found := agreement(shift)).pearson > best.pearson:
                 best, at = found, shift
     return best
+
+
+def truth_at(
+    truth_KL: NDArray[np.floating], rows_R: NDArray[np.floating], columns_C: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Return a true phase, which is periodic, at any rows and columns, by Fourier interpolation (R, C)."""
+    return _interpolated(np.fft.fft2(np.asarray(truth_KL, dtype=np.float64)), rows_R, columns_C)
+
+
+def _interpolated(
+    spectrum_KL: NDArray[np.complexfloating], rows_R: NDArray[np.floating], columns_C: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    waves = [
+        np.exp(2j * np.pi * np.outer(places, np.fft.fftfreq(size))) / size
+        for places, size in zip((rows_R, columns_C), spectrum_KL.shape, strict=True)
+    ]
+    values_RC: NDArray[np.float64] = (waves[0] @ spectrum_KL @ waves[1].T).real
+    return values_RC
 
 
 def position_rmse(positions_N2: NDArray[np.floating], true_N2: NDArray[np.floating]) -> float:

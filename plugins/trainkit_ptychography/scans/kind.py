@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 
 from trainkit import HARMLESS, KEEPS_VALUES, Context, Data, DataError, Problem, component
+from trainkit_ptychography.scans.half import Half
 
 if TYPE_CHECKING:
     from trainkit import Depth, Progress, Recipe
@@ -30,7 +31,10 @@ class DiffractionData(Data):
         patterns_on: Where patterns are kept during a run: "device", "host" (memory), or "disk" (they are read from
             their file in batches, ahead of time). "auto" is the first of these where they fit. The results are the
             same bits in all cases.
+        half: Half of the evidence, for ``trainkit resolution``; not given: all of it.
     """
+
+    halver: ClassVar[str | None] = "fourier_ring"
 
     batch_size: int = attrs.field(default=32, validator=attrs.validators.ge(1), metadata=KEEPS_VALUES)
     batches: Literal["random", "compact", "sparse"] = attrs.field(default="random", metadata=KEEPS_VALUES)
@@ -39,6 +43,7 @@ class DiffractionData(Data):
     )
 
     patterns_on: Literal["auto", "device", "host", "disk"] = attrs.field(default="auto", metadata=HARMLESS)
+    half: Half | None = None
 
     def splits(self) -> tuple[str, ...]:
         """Return "train", and "val" where points are held out."""
@@ -75,6 +80,7 @@ class DiffractionData(Data):
 
     def build(self, context: Context) -> LiveDiffraction:
         """Open the scan, and bring its patterns to where they are kept."""
+        from trainkit_ptychography.scans.half_live import HalfOfCounts
         from trainkit_ptychography.scans.inspection import doubt_about_batches
         from trainkit_ptychography.scans.kind_live import LiveDiffraction
         from trainkit_ptychography.scans.patterns import PreparedPatterns
@@ -87,10 +93,21 @@ class DiffractionData(Data):
         patterns = recording.intensities_NYX
         pixels = look_at_pixels(patterns, every=False) if isinstance(patterns, PreparedPatterns) else None
         storage = choose_storage(recording, self.patterns_on, context.device)
-        scan = checked(read_if_it_fits(recording, storage), stored=patterns)
+        recording = read_if_it_fits(recording, storage)
+        if self.half is not None and self.half.of == "counts":
+            halved = HalfOfCounts(recording.intensities_NYX, recording.scan, self.half.part, context.seed)
+            recording = recording._replace(intensities_NYX=halved)
+        scan = checked(recording, stored=patterns)
         of_batches = doubt_about_batches(len(patterns), self.batch_size, self.validation_fraction)
         for doubt in (*([of_batches] if of_batches else []), *doubts(scan, pixels)):
             logging.getLogger("trainkit").warning("%s: %s", scan.scan.source, doubt)
+        every_second = self.half.part if self.half is not None and self.half.of == "points" else None
         return LiveDiffraction(
-            scan, context, self.batch_size, self.validation_fraction, storage=storage, batches=self.batches
+            scan,
+            context,
+            self.batch_size,
+            self.validation_fraction,
+            storage=storage,
+            batches=self.batches,
+            every_second=every_second,
         )

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from trainkit import Context, DataError, hold_out, in_batches, process_share, random_seed, shuffled
 from trainkit_ptychography.scans.batch_order import BatchOrder, arrange
+from trainkit_ptychography.scans.half_live import alternating
 from trainkit_ptychography.scans.scan import Checked
 from trainkit_ptychography.scans.storage import Storage, keep
 
@@ -36,7 +37,7 @@ class LiveDiffraction:
         scan: What is known besides the patterns, on the CPU.
         mask_YX: Which pixels of a pattern count (bool, on the device); None: all. The others are 0.
         train_index: The scan points that are trained on; on the CPU.
-        held_out_index: The others; on the CPU; empty where none are held out.
+        held_out_index: Those that are held out; on the CPU; empty where none are.
         mean_counts: Counts that correspond to a total of 1.
         dtype: Dtype of the amplitudes, and so of everything that is computed from them.
         detector_shape: Rows and columns of a pattern.
@@ -54,6 +55,7 @@ class LiveDiffraction:
         dtype: torch.dtype = torch.float32,
         storage: Storage = "device",
         batches: BatchOrder = "random",
+        every_second: int | None = None,
     ) -> None:
         patterns, self.scan, survey = checked
         self.seed, self.device = context.seed, torch.device(context.device)
@@ -72,6 +74,9 @@ class LiveDiffraction:
 
         self._positions_N2 = torch.from_numpy(self.scan.positions_N2)
         self.train_index, self.held_out_index = hold_out(num, validation_fraction, self.seed, _HOLD_OUT)
+        if every_second is not None:
+            halves_N = torch.from_numpy(alternating(self.scan.positions_N2[self.train_index.numpy()]))
+            self.train_index = self.train_index[halves_N == every_second - 1]
         if len(self.train_index) < self._world:
             raise DataError(
                 f"{self.scan.source}: of {num} patterns {len(self.held_out_index)} are held out, which leaves too few "

@@ -1,0 +1,1 @@
+"""How far the reconstructions from two halves of a scan agree."""

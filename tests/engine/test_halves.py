@@ -1,0 +1,86 @@
+"""A run is repeated with each half of its evidence, and what both have in common is kept beside it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from clients import toy_run
+
+from trainkit import RecipeError
+from trainkit.console import Console
+from trainkit.engine.halves import compare_halves
+from trainkit.engine.start import ExitCode, no_report
+
+TEXT = """
+trainkit = 1
+[run]
+name = "points"
+epochs = 2
+device = "cpu"
+[data]
+use = "clients.halving:Halves"
+[model]
+use = "clients.toy:Perceptron"
+[losses.squares]
+use = "clients.toy:Squares"
+[ema]
+decay = 0.9
+"""
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run, and what comparing its halves said."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        toy_run.run(text=TEXT).run.state.folder.rename(folder / "whole")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _there(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(trained)
+
+
+def compare(capsys: pytest.CaptureFixture[str], *sets: str, **options: Any) -> tuple[ExitCode, str]:
+    settings: dict[str, Any] = {"allow_code": True, "report": no_report} | options
+    code = compare_halves(Path("whole"), Console(), sets=sets, **settings)
+    return code, capsys.readouterr().out
+
+
+def test_both_halves_are_trained_once_and_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    code, said = compare(capsys)
+    assert code is ExitCode.FINISHED
+    assert "both have lines in metrics.jsonl: 2 and 2" in said
+    folder = Path("whole/resolution")
+    assert sorted(each.name for each in folder.iterdir()) == ["half_1", "half_2", "toys.csv", "toys.json", "toys.png"]
+    content = json.loads((folder / "toys.json").read_text())
+    assert content["batch_sizes"] == [2, 4]  # each half has a recipe of its own
+    runs = sorted(folder.glob("half_*/*"))
+    assert len(runs) == 2
+
+    code, said = compare(capsys)  # again: nothing is trained anew
+    assert said.count("skipped") == 2
+    assert sorted(folder.glob("half_*/*")) == runs
+
+    code, said = compare(capsys, "resolution.doubtful=true")  # a setting of the comparison changes no run
+    assert (code, said.count("skipped")) == (ExitCode.DOUBTFUL, 2)
+    assert "doubtful: they are toys" in said
+
+    code, said = compare(capsys, "run.epochs=1")  # one of the recipe makes other runs
+    assert "metrics.jsonl: 1 and 1" in said
+    assert len(sorted(folder.glob("half_*/*"))) == 4
+
+
+def test_mistakes_are_one_message(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RecipeError, match=r"resolution\.nix: unknown key"):
+        compare(capsys, "resolution.nix=1")
+    with pytest.raises(RecipeError, match="epochs"):
+        compare(capsys, "run.epochs=-1")
+    monkeypatch.setattr("clients.halving.Halves.halver", None)
+    with pytest.raises(RecipeError, match="no resolution is measured with Halves: it has no halver"):
+        compare(capsys)
