@@ -36,8 +36,9 @@ if TYPE_CHECKING:
     from trainkit_ptychography.probes.modes import ProbeModes
     from trainkit_ptychography.propagators.kind import LivePropagator, Propagator, WaveGeometry
     from trainkit_ptychography.scans.files.assembly import ArrayFile, ReaderHints, read_scan
-    from trainkit_ptychography.scans.files.kind import FileDiffraction
+    from trainkit_ptychography.scans.files.kind import FileDiffraction, Raster
     from trainkit_ptychography.scans.files.readers.kind import Reader
+    from trainkit_ptychography.scans.files.trial_process import survives
     from trainkit_ptychography.scans.kind import DiffractionData
     from trainkit_ptychography.scans.kind_live import LiveDiffraction
     from trainkit_ptychography.scans.patterns import Frames, Patterns, Stored
@@ -53,8 +54,9 @@ else:  # hidden from type checkers, which would take every name of a module that
             ".probes.modes": ("ProbeModes",),
             ".propagators.kind": ("LivePropagator", "Propagator", "WaveGeometry"),
             ".scans.files.assembly": ("ArrayFile", "ReaderHints", "read_scan"),
-            ".scans.files.kind": ("FileDiffraction",),
+            ".scans.files.kind": ("FileDiffraction", "Raster"),
             ".scans.files.readers.kind": ("Reader",),
+            ".scans.files.trial_process": ("survives",),
             ".scans.kind": ("DiffractionData",),
             ".scans.kind_live": ("LiveDiffraction",),
             ".scans.patterns": ("Frames", "Patterns", "Stored"),
@@ -78,6 +80,7 @@ __all__ = [
     "Probe",
     "ProbeModes",
     "Propagator",
+    "Raster",
     "Reader",
     "ReaderHints",
     "Reconstruction",
@@ -88,4 +91,5 @@ __all__ = [
     "Truth",
     "WaveGeometry",
     "read_scan",
+    "survives",
 ]

@@ -6,9 +6,11 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+import setuptools
 
 ROOT = Path(__file__).parents[2]
 FIND = """
@@ -58,3 +60,15 @@ def test_the_third_partys_recipe_learns_what_it_is_to_learn(toy_site: Path, tmp_
 def test_the_third_party_is_one_file_of_some_hundred_lines() -> None:
     example = ROOT / "examples" / "third_party" / "trainkit_example.py"
     assert len(example.read_text().splitlines()) <= 110
+
+
+def test_a_package_under_another_licence_is_in_no_wheel_of_trainkit() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]
+    for folder in settings["where"]:
+        found = setuptools.find_namespace_packages(str(ROOT / folder), settings["exclude"], settings["include"])
+        assert found
+        assert not [name for name in found if "rosettasciio" in name]
+    own = tomllib.loads((ROOT / "plugins" / "trainkit_rosettasciio" / "pyproject.toml").read_text())["project"]
+    assert own["license"] == "GPL-3.0-or-later"
+    whole = (ROOT / "plugins" / "trainkit_rosettasciio" / "LICENSE").read_text()
+    assert "GNU GENERAL PUBLIC LICENSE" in whole

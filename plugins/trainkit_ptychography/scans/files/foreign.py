@@ -14,8 +14,11 @@ from typing import Literal, NamedTuple
 from trainkit import DataError
 
 _HDF5 = b"\x89HDF\r\n\x1a\n"
-_ROSETTA = "RosettaSciIO (rsciio) or HyperSpy reads it"
-_LIBERTEM = "LiberTEM or RosettaSciIO (rsciio) reads it"
+_ROSETTA = (
+    'the package trainkit-rosettasciio reads it, use = "diffraction_file" and reader = { use = "rosettasciio" }; or '
+    "open it with RosettaSciIO (rsciio) or HyperSpy"
+)
+_LIBERTEM = "LiberTEM reads it"
 _SAVE = "save patterns (points, rows, columns) with h5py, or with numpy.save as .npy"
 
 
@@ -48,7 +51,7 @@ _KINDS = (
         f"read it with scipy.io.loadmat, and {_SAVE}",
     ),
     _Kind("a Gatan DigitalMicrograph file", rb"\x00\x00\x00[\x03\x04]", (".dm3", ".dm4"), f"{_ROSETTA}; {_SAVE}"),
-    _Kind("a Merlin/Medipix file (.mib)", rb"(MQ1|HDR),", (".mib",), f"{_LIBERTEM}; {_SAVE}"),
+    _Kind("a Merlin/Medipix file (.mib)", rb"(MQ1|HDR),", (".mib",), f"{_ROSETTA}; {_SAVE}"),
     _Kind("a file of TIA (.ser)", rb"II\x97\x01", (".ser", ".emi"), f"{_ROSETTA}; {_SAVE}"),
     _Kind("a TIFF image or stack", rb"II[\x2a\x2b]\x00|MM\x00[\x2a\x2b]", (), f"tifffile reads it; {_SAVE}"),
     _Kind("a NumPy file (.npy)", rb"\x93NUMPY", (), 'say use = "diffraction_numpy"'),
@@ -80,11 +83,11 @@ _KINDS = (
     _Kind(
         "raw numbers without a header",
         None,
-        (".raw", ".bin", ".dat", ".gtg", ".vgd", ".tvips", ".tpx3"),
+        (".raw", ".bin", ".dat", ".gtg", ".vgd", ".tpx3"),
         'say use = "diffraction_file" and reader = { use = "empad" }, or for another detector reader = { use = "raw", '
         'frame_shape = [rows, columns], dtype = "uint16" }',
     ),
-    _Kind("a file of a Velox or TIA microscope", None, (".emi", ".dm3", ".dm4"), f"{_ROSETTA}; {_SAVE}"),
+    _Kind("a file of a microscope", None, (".emi", ".dm3", ".dm4", ".mrc", ".tvips"), f"{_ROSETTA}; {_SAVE}"),
 )
 
 _OWN: dict[str, Callable[[bytes], bool]] = {
