@@ -30,6 +30,9 @@ class SingleSlice(Model):
     ``start_epoch``, so that the object can be reconstructed first. ``dr`` are the displacements of the scan points in
     pixels; ``scan`` is the rotation, scale and shear of the whole scan, in pixels at its edge. ``other`` is empty.
 
+    If the probe's ``trained_aberrations`` names some, group ``aberrations`` trains them, with an optimizer that asks
+    for no curvature, such as "adam".
+
     While ``probe`` trains, its power is kept and its modes are made orthogonal once an epoch. While ``dr`` trains, the
     affine part of the displacements is taken out once an epoch: patterns hardly tell a scaled or rotated scan from a
     changed object and probe, and without this the positions drift while the loss still falls. Train ``scan`` only if
@@ -94,7 +97,8 @@ class SingleSlice(Model):
 
     def groups(self) -> Mapping[str, bool]:
         """Return the groups: only the object trains without a ``start_epoch``."""
-        return {"object": True, "probe": False, "dr": False, "scan": False, "other": False}
+        lens = {"aberrations": False} if self.probe.trained_aberrations else {}
+        return {"object": True, "probe": False, **lens, "dr": False, "scan": False, "other": False}
 
     def groups_with_curvature(self) -> tuple[str, ...]:
         """Return all groups; the object only if its parameters are its pixels."""
@@ -105,13 +109,16 @@ class SingleSlice(Model):
         from trainkit_ptychography.models.single_slice_live import SingleSliceModule
         from trainkit_ptychography.objects.kind import ObjectGeometry, ObjectPlacement
         from trainkit_ptychography.probes.modes import ProbeModes
+        from trainkit_ptychography.probes.wave_sampling import WaveSampling
 
         def make_object(shape: tuple[int, int], origin_2: NDArray[np.float64]) -> nn.Module:
             placed = ObjectPlacement(origin_2, data.scan.positions_N2, data.scan.pixel_size_angstrom)
             geometry = ObjectGeometry(shape, data.detector_shape, data.dtype, data.device, data.seed, placed)
             return self.object.build(geometry)
 
-        probe = ProbeModes(self.probe.build(data), data.dtype, data.device)
+        sampling = WaveSampling.of(data.scan)
+        modes_MYX, trained = self.probe.build(data), self.probe.trained_aberrations
+        probe = ProbeModes(modes_MYX, data.dtype, data.device, sampling, trained)
         constraints = tuple(self.constraints.values())
         return SingleSliceModule(data, make_object, probe, self.object_margin, self.project_affine, constraints)
 
@@ -119,7 +126,8 @@ class SingleSlice(Model):
         """Return the parameters of each group; "other" is empty, and kept for recipes and checkpoints that name it."""
         return {
             "object": model.object.parameters(),
-            "probe": model.probe.parameters(),
+            "probe": [model.probe.modes],
+            **({} if model.probe.lens is None else {"aberrations": model.probe.lens.parameters()}),
             "dr": [model.dr],
             "scan": [model.scan],
             "other": [],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import attrs
 
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
     from trainkit import Recipe
     from trainkit_ptychography.scans.kind_live import LiveDiffraction
+
+Aberration = Literal[
+    "C10", "C12", "C21", "C23", "C30", "C32", "C34", "C41", "C43", "C45", "C50", "C52", "C54", "C56"
+]  # fmt: skip
+"""Aberrations to fifth order, by their names in Krivanek's notation."""
 
 
 @component
@@ -32,12 +37,16 @@ class Probe(Component):
             along rows and columns, which is what a source of some size adds.
         powers: Share of the total power of each mode after the first. If left out, modes of the guess keep their
             proportions, and those that are made have 0.02 each.
+        trained_aberrations: Which aberrations of the lens group ``aberrations`` trains, for example ["C10", "C12"]:
+            changes that all modes have in common, whatever the probe is made from. Its learning rate is in rad of phase
+            at the edge of the aperture (0.05 with "adam"). C10 is overfocus, −defocus.
     """
 
     entry_points: ClassVar[str] = "trainkit.ptychography.probes"
 
     modes: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(1)))
     powers: tuple[float, ...] | None = None
+    trained_aberrations: tuple[Aberration, ...] = ()
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Check the modes' powers."""
@@ -59,6 +68,9 @@ class Probe(Component):
                 "powers",
                 "modes",
             )
+        twice = sorted({name for name in self.trained_aberrations if self.trained_aberrations.count(name) > 1})
+        if twice:
+            yield Problem(f"names {', '.join(twice)} more than once", "trained_aberrations")
 
     @abstractmethod
     def guess(self, data: LiveDiffraction) -> NDArray[np.complexfloating]:

@@ -5,34 +5,53 @@ Shapes: M = modes, Y, X = rows and columns of the detector.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from trainkit_ptychography.probes.lens_change import LensChange
+from trainkit_ptychography.probes.wave_sampling import WaveSampling
 
 
 class ProbeModes(nn.Module):
     """Modes whose total power is 1, like the mean total of the patterns.
 
     Attributes:
+        sampling: What turns its pixels into lengths and angles.
+        lens: Aberrations that are trained, and change all modes; None: there are none.
         modes: (M, Y, X, 2), real and imaginary parts, scaled so that at first the largest magnitude is 1. So a
             learning rate is a share of the probe's peak, whatever its size (1e-3 is a good one).
     """
 
     scale: Tensor
 
-    def __init__(self, modes_MYX: NDArray[np.complexfloating], dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(
+        self,
+        modes_MYX: NDArray[np.complexfloating],
+        dtype: torch.dtype,
+        device: torch.device,
+        sampling: WaveSampling | None = None,
+        aberrations: Sequence[str] = (),
+    ) -> None:
         super().__init__()
+        self.sampling = WaveSampling() if sampling is None else sampling
         normal_MYX = np.asarray(modes_MYX, dtype=np.complex128)
         normal_MYX = normal_MYX / np.sqrt((np.abs(normal_MYX) ** 2).sum())
         scale = float(np.abs(normal_MYX).max())
         scaled_MYX = torch.from_numpy(normal_MYX / scale)
         self.modes = nn.Parameter(torch.view_as_real(scaled_MYX).to(device, dtype, copy=True))
         self.register_buffer("scale", torch.tensor(scale, dtype=dtype, device=device), persistent=False)
+        self.lens = None
+        if aberrations:
+            self.lens = LensChange(normal_MYX, aberrations, self.sampling, dtype, device)
 
     def forward(self) -> Tensor:
         """Return the modes, complex (M, Y, X), centred at pixel (Y//2, X//2)."""
-        return torch.view_as_complex(self.modes) * self.scale
+        modes_MYX = torch.view_as_complex(self.modes) * self.scale
+        return modes_MYX if self.lens is None else self.lens(modes_MYX)
 
     @torch.no_grad()
     def keep_power(self) -> None:

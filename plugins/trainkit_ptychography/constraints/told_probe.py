@@ -1,0 +1,44 @@
+"""The probe as a recipe tells it, to see before a run what a constraint would take from it.
+
+Shapes: M = modes, Y, X = rows and columns of the detector.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+import numpy as np
+import torch
+
+from trainkit import Context
+from trainkit_ptychography.probes.kind import Probe
+from trainkit_ptychography.probes.modes import ProbeModes
+from trainkit_ptychography.probes.wave_sampling import WaveSampling
+from trainkit_ptychography.scans.kind import DiffractionData
+from trainkit_ptychography.scans.kind_live import LiveDiffraction
+from trainkit_ptychography.scans.scan import Recording, checked
+
+if TYPE_CHECKING:
+    from trainkit import Recipe
+
+_PATTERNS = 32
+
+
+def told_probe(recipe: Recipe) -> ProbeModes | None:
+    """Return the probe with which a run would begin; None: the recipe has none.
+
+    Raises:
+        DataError: The scan or the probe cannot be read.
+    """
+    probe = getattr(recipe.model, "probe", None)
+    if not isinstance(probe, Probe) or not isinstance(recipe.data, DiffractionData):
+        return None
+    patterns, scan = recipe.data.read()
+    some = np.unique(np.linspace(0, len(patterns) - 1, _PATTERNS).round().astype(int))
+    numbers_N = some if scan.points_N is None else scan.points_N[some]
+    few = attrs.evolve(scan, positions_N2=scan.positions_N2[some], points_N=numbers_N, truth=None)
+    context = Context(recipe.run.seed, torch.device("cpu"), 0, 1, Path())
+    live = LiveDiffraction(checked(Recording(patterns[some], few)), context, len(some), 0.0)
+    return ProbeModes(probe.build(live), live.dtype, live.device, WaveSampling.of(live.scan))
