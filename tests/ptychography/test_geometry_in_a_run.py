@@ -79,6 +79,17 @@ def test_a_run_that_ends_no_better_than_an_empty_object_is_doubtful() -> None:
     assert "no better than an empty object" in ending.run.state.doubts[0]
 
 
+@pytest.mark.slow
+def test_a_run_with_few_electrons_is_not_doubted_when_it_is_right() -> None:
+    # The mean of √n is far below √(mean of n) there: the misfit of amplitudes prefers an empty object.
+    ending, _ = run(
+        *("data.dose_per_square_angstrom=800", "data.position_error_angstrom=0.0", "losses.data.use=poisson"),
+        *("optimizer.use=scaled_steps", "groups.object.lr=0.5", "run.epochs=10", "hooks.truth.use=ptychography_truth"),
+    )
+    assert ending.run.state.metrics["truth/phase_pearson"] > 0.6
+    assert ending.code is ExitCode.FINISHED
+
+
 def test_a_run_that_has_hardly_begun_to_fit_is_not_doubted() -> None:
     ending, _ = run("run.epochs=1", "groups.object.lr=1e-3")
     assert ending.code is ExitCode.FINISHED

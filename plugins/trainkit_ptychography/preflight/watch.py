@@ -21,6 +21,7 @@ from trainkit_ptychography.scans.kind_live import LiveDiffraction
 _LOGGER = logging.getLogger("trainkit")
 _ENOUGH_HELD_OUT = 8
 _MOST_POINTS = 256
+_BRIGHT = 0.05  # of the brightest pixel
 _SURE = 2.0  # standard errors by which a result must be better than an empty object
 
 Predict = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -59,23 +60,38 @@ class GeometryWatch:
         if not held_out:
             points_P = self._data.train_index
         points_P = points_P[torch.linspace(0, len(points_P) - 1, min(_MOST_POINTS, len(points_P))).round().long()]
-        misfit_P, empty_P = self._misfits(points_P, predict)
+        misfit_P, empty_P, likelier_P = self._misfits(points_P, predict)
         kind = f"{len(points_P)} {'held-out ' if held_out else ''}patterns"
-        if text := _no_better(misfit_P, empty_P, kind):
-            state.doubt(text)
+        if not _is_positive(empty_P - misfit_P) and not _is_positive(likelier_P):
+            state.doubt(
+                f"the reconstruction fits {kind} no better than an empty object does with the same probe (misfit "
+                f"{misfit_P.mean():.3g}, empty {empty_P.mean():.3g}): check the geometry with check --data, the "
+                "learning rates, and whether the patterns show a specimen at all"
+            )
         found = self._compare()
         if found is not None and (text := _worse_than_mirror(misfit_P, found, kind)):
             state.doubt(text)
 
     @torch.no_grad()
-    def _misfits(self, points_P: Tensor, predict: Predict) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def _misfits(
+        self, points_P: Tensor, predict: Predict
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        """Return of each pattern the misfit of amplitudes, that of an empty object, and how much likelier it is.
+
+        With a count or less in a pixel, the mean of the amplitudes that are measured is far below the amplitude of the
+        mean, so a model without contrast can have the smaller misfit even if another one is right. So the logarithm of
+        the likelihood of counts is compared as well, up to a factor, where an empty object is bright: elsewhere it
+        depends on what little light an empty object has.
+        """
         found: list[Tensor] = []
         pairs: list[tuple[Tensor, Tensor]] = []
+        likelier: list[Tensor] = []
         for batch in self._data.some(points_P):
             mask = batch.get("mask", self._data.mask_YX)
             mask = torch.ones_like(batch["amplitudes"]) if mask is None else mask.to(batch["amplitudes"])
             expected_BYX, empty_BYX = (each.clamp_min(0).sqrt() * mask for each in predict(batch["index"]))
             measured_BYX = batch["amplitudes"] * mask
+            likelier.append(_log_likelihood_ratio(measured_BYX, expected_BYX, empty_BYX))
             found.append((expected_BYX - measured_BYX).square().sum((1, 2)))
             products = [(empty_BYX * other).sum((1, 2)) for other in (empty_BYX, measured_BYX)]
             pairs.append((torch.stack(products), measured_BYX.square().sum((1, 2))))
@@ -85,19 +101,27 @@ class GeometryWatch:
         )
         scale = overlap_P.sum() / max(float(power_P.sum()), 1e-30)  # an empty object's amplitude that fits best
         empty_P = scale**2 * power_P - 2 * scale * overlap_P + measured_P
-        return torch.cat(found).double().cpu().numpy(), empty_P
+        return torch.cat(found).double().cpu().numpy(), empty_P, torch.cat(likelier).cpu().numpy()
 
 
-def _no_better(misfit_P: NDArray[np.float64], empty_P: NDArray[np.float64], kind: str) -> str | None:
-    better_P = empty_P - misfit_P
-    error = float(better_P.std()) / np.sqrt(len(better_P))
-    if better_P.mean() > _SURE * error and better_P.mean() > 0:
-        return None
-    return (
-        f"the reconstruction fits {kind} no better than an empty object does with the same probe (misfit "
-        f"{misfit_P.mean():.3g}, empty {empty_P.mean():.3g}): check the geometry with check --data, the learning "
-        "rates, and whether the patterns show a specimen at all"
-    )
+def _log_likelihood_ratio(measured_BYX: Tensor, expected_BYX: Tensor, empty_BYX: Tensor) -> Tensor:
+    """Return Σ m log(e / e₀) − (e − e₀) of each pattern, where e₀ is bright; its arguments are the square roots."""
+    measured_BYX, expected_BYX, empty_BYX = (each.double().square() for each in (measured_BYX, expected_BYX, empty_BYX))
+    bright_BYX = empty_BYX > _BRIGHT * empty_BYX.amax((1, 2), keepdim=True)
+    if not bright_BYX.any():
+        return torch.zeros(len(measured_BYX), dtype=torch.float64)
+    measured_BYX, expected_BYX, empty_BYX = (each * bright_BYX for each in (measured_BYX, expected_BYX, empty_BYX))
+    empty_BYX = empty_BYX * (measured_BYX.sum() / empty_BYX.sum())
+    smallest = torch.finfo(torch.float32).tiny
+    ratio_BYX = expected_BYX.clamp_min(smallest) / empty_BYX.clamp_min(smallest)
+    terms_BYX = torch.where(bright_BYX, measured_BYX * ratio_BYX.log() - (expected_BYX - empty_BYX), 0.0)
+    return terms_BYX.sum((1, 2))
+
+
+def _is_positive(difference_P: NDArray[np.float64]) -> bool:
+    """Return whether the mean of differences is surely above 0."""
+    error = float(difference_P.std()) / np.sqrt(len(difference_P))
+    return bool(difference_P.mean() > max(_SURE * error, 0.0))
 
 
 def _worse_than_mirror(misfit_P: NDArray[np.float64], found: Comparison, kind: str) -> str | None:

@@ -29,7 +29,8 @@ class FourierRing(Halver):
 
     It says how far noise, and with ``of = "points"`` the sampling of the scan, leave the result in doubt. What is wrong
     with both halves alike agrees in both: a pixel that is too large, a wrong geometry or distance, a model that lacks
-    something. Halves that begin with the probe and positions of the run share their errors too, and cost less.
+    something. Halves that begin with the probe and positions of the run cost less, and share their errors too, which
+    follow the noise of both halves: with few electrons, the figure is too good.
 
     Attributes:
         of: "points": every second scan point, on a grid like the fields of a chessboard; each half sees the specimen

@@ -241,7 +241,8 @@ def _lines(
         shown = f"{period:.3g} {unit}" if period is not None else finest if reached.is_above else "none"
         yield f"  truth    {shown} (where the mean of both halves correlates with the truth by {_TRUE:.2f}: 1 bit)"
     if settings.begin == "finished":
-        yield "  both halves have the probe and positions of the run, and share their errors"
+        yield "  both halves have the probe and positions of the run, which were fitted to the noise of both: with few"
+        yield "  electrons the figure is too good (docs/resolution.md); resolution.begin=nothing does without them"
 
 
 def _doubts(found: Measured) -> Iterator[str]:
