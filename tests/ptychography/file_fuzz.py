@@ -1,4 +1,4 @@
-"""Damaged HDF5, CXI and NumPy files: each is read, or refused in one sentence, within seconds of CPU time.
+"""Damaged files of each format: each is read, or refused in one sentence, within seconds of CPU time.
 
     python tests/ptychography/file_fuzz.py                      # 10,000 of each kind
     python tests/ptychography/file_fuzz.py hdf5 --number 500 --first 2000
@@ -33,7 +33,7 @@ _MEMORY = 4 * 2**30
 _HEADER = 3000  # bytes at the beginning (and end), where most damage is done
 
 
-_ENDINGS = {"hdf5": "h5", "cxi": "cxi", "npz": "npz"}
+ENDINGS = {"hdf5": "h5", "cxi": "cxi", "npz": "npz", "ptyd": "ptyd", "matlab": "mat", "table": "csv", "empad": "xml"}
 
 
 class Failure(NamedTuple):
@@ -58,6 +58,12 @@ def originals(kind: str, folder: Path) -> list[bytes]:
     points = generator.uniform(0, 20, (12, 2))
     if kind == "npz":
         return _archives(patterns, points)
+    if kind == "matlab":
+        return _of_matlab(patterns, points)
+    if kind == "table":
+        return _tables(points)
+    if kind == "empad":
+        return [_EMPAD]
     import h5py
 
     found = []
@@ -69,6 +75,15 @@ def originals(kind: str, folder: Path) -> list[bytes]:
     for number, (libver, layout) in enumerate((libver, each) for libver in ("earliest", "latest") for each in layouts):
         path = folder / f"original_{number}.h5"
         with h5py.File(path, "w", libver=libver) as file:
+            if kind == "ptyd":
+                file["meta/energy"], file["meta/distance"] = 6.2, 2.0
+                file["meta/psize"], file["meta/center"] = np.full(2, 1e-4), np.full(2, 4.0)
+                for chunk, part in enumerate((slice(5), slice(5, 12))):
+                    file.create_dataset(f"chunks/{chunk}/data", data=patterns[part], **layout)
+                    file[f"chunks/{chunk}/positions"] = points[part] * 1e-6
+                    file[f"chunks/{chunk}/weights"] = np.ones((len(patterns[part]), 8, 8), bool)
+                found.append(path)
+                continue
             if kind == "cxi":
                 detector = file.create_group("entry_1/instrument_1/detector_1")
                 detector.create_dataset("data", data=patterns, **layout)
@@ -102,6 +117,30 @@ def _archives(patterns: np.ndarray, points: np.ndarray) -> list[bytes]:
             np.save(one, array)
             archive.writestr(f"{name}.npy", one.getvalue())
     return [*found, buffer.getvalue()]
+
+
+_EMPAD = b"""<root><raw_file filename="scan.raw"/><pix_x>4</pix_x><pix_y>3</pix_y><iom_measurements>
+<high_voltage>80000</high_voltage><full_scan_field_of_view><x>4e-10</x><scale_factor>0.72</scale_factor>
+</full_scan_field_of_view></iom_measurements></root>"""
+
+
+def _of_matlab(patterns: np.ndarray, points: np.ndarray) -> list[bytes]:
+    import scipy.io
+
+    found = []
+    for compressed in (False, True):
+        buffer = io.BytesIO()
+        arrays = {"data": patterns.transpose(1, 2, 0), "points": points, "probe": np.ones((8, 8), complex)}
+        scipy.io.savemat(buffer, arrays, do_compression=compressed)
+        found.append(buffer.getvalue())
+    return found
+
+
+def _tables(points: np.ndarray) -> list[bytes]:
+    rows = [f"{row:.6f},{column:.6f}" for row, column in points]
+    heads = ("y_nm,x_nm\n", "# y [nm], x [nm]\n", "y,x\nnm,nm\n")
+    semicolons = "Pos. Y;Pos. X\n" + "\n".join(row.replace(",", ";").replace(".", ",") for row in rows)
+    return [*((head + "\n".join(rows)).encode() for head in heads), semicolons.encode()]
 
 
 def damaged(original: bytes, number: int) -> bytes:
@@ -141,9 +180,20 @@ def is_refused(kind: str, path: Path) -> bool:
     Whatever is raised but a `TrainkitError` is a fault.
     """
     from trainkit import TrainkitError
+    from trainkit_ptychography.scans.files.any_format import AnyFormatDiffraction
     from trainkit_ptychography.scans.files.cxi import CXIDiffraction
     from trainkit_ptychography.scans.files.hdf5 import HDF5Diffraction
+    from trainkit_ptychography.scans.files.kind import Raster
     from trainkit_ptychography.scans.files.numpy import NumPyDiffraction
+    from trainkit_ptychography.scans.files.readers.empad import EMPADReader
+    from trainkit_ptychography.scans.files.readers.matlab import MATLABReader
+    from trainkit_ptychography.scans.files.readers.ptyd import PtydReader
+
+    beside = path.parent / "patterns.npy"
+    if kind == "table" and not beside.exists():
+        np.save(beside, np.random.default_rng(1).poisson(9.0, (12, 8, 8)))
+    if kind == "empad" and not (path.parent / "scan.raw").exists():
+        np.ones((12, 130, 128), "<f4").tofile(path.parent / "scan.raw")
 
     made: dict[str, Callable[[], list[Any]]] = {
         "hdf5": lambda: [
@@ -152,6 +202,22 @@ def is_refused(kind: str, path: Path) -> bool:
         ],
         "cxi": lambda: [CXIDiffraction(path=path)],
         "npz": lambda: [NumPyDiffraction(path=path)],
+        "ptyd": lambda: [AnyFormatDiffraction(path=path, reader=PtydReader())],
+        "matlab": lambda: [
+            AnyFormatDiffraction(
+                path=path,
+                reader=MATLABReader(),
+                patterns="data",
+                pattern_axes="yxn",
+                positions="points",
+                positions_unit="pixels",
+                probe="probe",
+            )
+        ],
+        "table": lambda: [NumPyDiffraction(path=beside, positions_path=path, pixel_size_angstrom=10.0)],
+        "empad": lambda: [
+            AnyFormatDiffraction(path=path, reader=EMPADReader(), raster=Raster(step=1.0), dk_per_angstrom=0.04)
+        ],
     }
     refused = False
     for data in made[kind]():
@@ -173,17 +239,17 @@ def child(kind: str, first: int, last: int, trials: bool) -> None:
         last: The number after that of the last file.
         trials: Whether trainkit tries each step on a file in a process of its own first, as it does for users.
     """
-    from trainkit_ptychography.scans.files import hdf5_live
+    from trainkit_ptychography.scans.files import hdf5_live, matlab_live
 
     if not trials:
-        hdf5_live.survives = lambda action, cpu_seconds: True
+        hdf5_live.survives = matlab_live.survives = lambda action, cpu_seconds: True
     for number in (signal.SIGPROF, signal.SIGALRM):
         signal.signal(number, signal.SIG_DFL)  # ends the process, even within the HDF5 library
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     with tempfile.TemporaryDirectory() as folder:
         whole = originals(kind, Path(folder))
         for number in range(first, last):
-            path = Path(folder) / f"{number}.{_ENDINGS[kind]}"
+            path = Path(folder) / f"{number}.{ENDINGS[kind]}"
             path.write_bytes(damaged(whole[number % len(whole)], number))
             print(number, flush=True)
             signal.setitimer(signal.ITIMER_PROF, _SECONDS if trials else _SECONDS_WITHOUT_TRIALS)
@@ -233,18 +299,18 @@ def fuzz(kind: str, number: int, first: int = 0) -> Outcome:
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kinds", nargs="*", metavar="hdf5|cxi|npz")
+    parser.add_argument("kinds", nargs="*", metavar="|".join(ENDINGS))
     parser.add_argument("--number", type=int, default=10_000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--child", type=int, nargs=2)
     parser.add_argument("--trials", action="store_true")
     given = parser.parse_args()
-    if unknown := [kind for kind in given.kinds if kind not in _ENDINGS]:
-        parser.error(f"there are the kinds {', '.join(_ENDINGS)}, and no {unknown[0]}")
+    if unknown := [kind for kind in given.kinds if kind not in ENDINGS]:
+        parser.error(f"there are the kinds {', '.join(ENDINGS)}, and no {unknown[0]}")
     if given.child:
         child(given.kinds[0], *given.child, given.trials)
         return
-    outcomes = [fuzz(kind, given.number, given.first) for kind in given.kinds or _ENDINGS]
+    outcomes = [fuzz(kind, given.number, given.first) for kind in given.kinds or ENDINGS]
     failures = [failure for outcome in outcomes for failure in outcome.failures]
     for failure in failures:
         print(f"{failure.kind} {failure.number}: {failure.what}")

@@ -6,21 +6,21 @@ import subprocess
 
 import pytest
 
-from .file_fuzz import Failure, fuzz, is_refused, originals
+from .file_fuzz import ENDINGS, Failure, fuzz, is_refused, originals
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["hdf5", "cxi", "npz"])
+@pytest.mark.parametrize("kind", ["hdf5", "cxi", "npz", "ptyd", "matlab", "table", "empad"])
 def test_damaged_files_are_read_or_refused(kind):
     outcome = fuzz(kind, 150)
     assert outcome.failures == []
     assert outcome.refused > 30
 
 
-@pytest.mark.parametrize("kind", ["hdf5", "cxi", "npz"])
+@pytest.mark.parametrize("kind", ["hdf5", "cxi", "npz", "ptyd", "matlab", "table", "empad"])
 def test_without_damage_each_of_them_is_read(kind, tmp_path):
     for number, content in enumerate(originals(kind, tmp_path)):
-        path = tmp_path / f"{number}.{kind}"
+        path = tmp_path / f"{number}.{ENDINGS[kind]}"
         path.write_bytes(content)
         assert not is_refused(kind, path)
 

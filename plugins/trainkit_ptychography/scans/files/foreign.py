@@ -47,8 +47,8 @@ _KINDS = (
         "a Matlab file of before version 7.3",
         rb"MATLAB 5\.0 MAT-file",
         (),
-        "save it anew in Matlab with save(name, '-v7.3'), which is HDF5 (axes are reversed then: pattern_axes), or "
-        f"read it with scipy.io.loadmat, and {_SAVE}",
+        'say use = "diffraction_file" and reader = { use = "matlab" }; or save it anew in Matlab with save(name, '
+        "'-v7.3'), which is HDF5 (axes are reversed then: pattern_axes)",
     ),
     _Kind("a Gatan DigitalMicrograph file", rb"\x00\x00\x00[\x03\x04]", (".dm3", ".dm4"), f"{_ROSETTA}; {_SAVE}"),
     _Kind("a Merlin/Medipix file (.mib)", rb"(MQ1|HDR),", (".mib",), f"{_ROSETTA}; {_SAVE}"),
@@ -137,6 +137,14 @@ def _has_user_block(file: object) -> bool:
         if file.read(8) == b"\x89HDF\r\n\x1a\n":  # type: ignore[attr-defined]
             return True
     return False
+
+
+def holds_hdf5(path: Path) -> bool:
+    """Return whether a file is an HDF5 file, also one with another program's block before it, as MATLAB 7.3 writes."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_HDF5)) == _HDF5 or _has_user_block(file)
 
 
 def _of_folder(path: Path, setting: str) -> str:

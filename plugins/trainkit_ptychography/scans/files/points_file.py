@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from trainkit import DataError, bytes_in_words, did_you_mean, guarded_reading, without_controls
 from trainkit_ptychography.scans.files.arrays import as_points
-from trainkit_ptychography.scans.files.foreign import is_hdf5
+from trainkit_ptychography.scans.files.foreign import holds_hdf5
 from trainkit_ptychography.scans.files.numpy_live import NumPyFile
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def read_points(path: Path, names: str | tuple[str, ...] | None, told_unit: Leng
         raise DataError(f"{path} ({_SETTING}): positions must name one array, or two, [rows, columns]")
     if path.suffix in (".npy", ".npz"):
         found = _of_numpy(path, named)
-    elif is_hdf5(path):
+    elif holds_hdf5(path):
         found = _of_hdf5(path, named)
     else:
         found = _of_table(path, named)
