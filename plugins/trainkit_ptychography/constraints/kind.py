@@ -25,6 +25,7 @@ class Constraint(Component):
         start_epoch: The first epoch in which it is imposed.
         stop_epoch: The first epoch in which it is no longer imposed. If left out, it is imposed until the run ends.
         every_steps: It is imposed after every so many optimizer steps of the run.
+        every_epochs: If it is given, it is imposed at the end of every so many epochs instead, before validation.
     """
 
     entry_points: ClassVar[str] = "trainkit.ptychography.constraints"
@@ -32,12 +33,15 @@ class Constraint(Component):
     start_epoch: int = attrs.field(default=0, validator=ge(0))
     stop_epoch: int | None = attrs.field(default=None, validator=optional(ge(1)))
     every_steps: int = attrs.field(default=1, validator=ge(1))
+    every_epochs: int | None = attrs.field(default=None, validator=optional(ge(1)))
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Check the epochs in which it is imposed."""
         epochs = recipe.run.num_epochs()
         if self.stop_epoch is not None and self.stop_epoch <= self.start_epoch:
             yield Problem(f"must come after the start, epoch {self.start_epoch}", "stop_epoch")
+        elif self.every_epochs is not None and self.every_steps != 1:
+            yield Problem("every_epochs is given, too: give only one of them", "every_steps")
         elif self.start_epoch >= epochs:
             yield Problem(f"the run has {epochs} epochs, so this is never imposed", "start_epoch", "warning")
 
@@ -52,6 +56,18 @@ class Constraint(Component):
         """
         in_time = self.start_epoch <= epoch and (self.stop_epoch is None or epoch < self.stop_epoch)
         return in_time and step % self.every_steps == 0
+
+    def imposed_after(self, epoch: int) -> bool:
+        """Return whether it is imposed at the end of an epoch (from 0).
+
+        Example:
+            >>> from trainkit_ptychography.constraints.limits import Limits
+            >>> limits = Limits(start_epoch=1, stop_epoch=6, every_epochs=2, max_amplitude=1.0)
+            >>> [epoch for epoch in range(9) if limits.imposed_after(epoch)]
+            [1, 3, 5]
+        """
+        in_time = self.start_epoch <= epoch and (self.stop_epoch is None or epoch < self.stop_epoch)
+        return in_time and self.every_epochs is not None and (epoch + 1) % self.every_epochs == 0
 
     @abstractmethod
     def build(self, live_object: LiveObject, probe: ProbeModes) -> Callable[[], None]:

@@ -3,8 +3,9 @@
 A loss that compares intensities has, at its minimum, a curvature along the amplitude in a detector pixel: 2 for squared
 differences of amplitudes, 4 times the mean counts for Poisson statistics. It is measured from the gradient, so that any
 loss with any weight will do. The transforms between specimen and detector are orthonormal. So along the transmission of
-an object pixel the curvature is this number times the light that fell on the pixel, along the probe it is this number
-times the patterns of the step; both are upper bounds, because a change of the far field's phase is not seen. Along a
+an object pixel the curvature is this number times the light that fell on the pixel (of a slice, times the number of
+slices, because all of them move at once, and patterns see their sum best), along the probe it is this number times the
+patterns of the step; both are upper bounds, because a change of the far field's phase is not seen. Along a
 position it is this number times the change of the exit wave, of which half is seen in the mean. What counts of the
 change is what the object causes, because the far field of a probe in vacuum does not change when the probe moves.
 
@@ -14,6 +15,7 @@ N = scan points.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
@@ -32,8 +34,9 @@ class Part(NamedTuple):
     Attributes:
         index_B: Scan points.
         corner_B2: First row and column of each patch.
-        patch_BYX: The object's complex transmission.
+        patch: Computes the object's complex transmission (B, Y, X), of all slices together.
         probe_MYX: The probe's modes.
+        light: Computes the light that falls on each slice in a pattern (S, Y, X).
         intensities_BYX: What the model expects.
         amplitudes_BYX: What was measured.
         mask: Which pixels count, (Y, X) or (B, Y, X); None: all.
@@ -41,8 +44,9 @@ class Part(NamedTuple):
 
     index_B: Tensor
     corner_B2: Tensor
-    patch_BYX: Tensor
+    patch: Callable[[], Tensor]
     probe_MYX: Tensor
+    light: Callable[[], Tensor]
     intensities_BYX: Tensor
     amplitudes_BYX: Tensor
     mask: Tensor | None
@@ -75,19 +79,18 @@ class Curvature:
         """Record a batch of the step. Its intensities must still have their graph."""
         keep = partial(self._gradients.__setitem__, len(self._parts))
         part.intensities_BYX.register_hook(keep)  # type: ignore[no-untyped-call]
-        patch_BYX, probe_MYX, expected_BYX = (
-            each.detach() for each in (part.patch_BYX, part.probe_MYX, part.intensities_BYX)
-        )
-        self._parts.append(part._replace(patch_BYX=patch_BYX, probe_MYX=probe_MYX, intensities_BYX=expected_BYX))
+        probe_MYX, expected_BYX = part.probe_MYX.detach(), part.intensities_BYX.detach()
+        self._parts.append(part._replace(probe_MYX=probe_MYX, intensities_BYX=expected_BYX))
 
     # ---- along the parameters ---------------------------------------------------------------------------------------
 
-    def along_object(self, shape_HW: tuple[int, int]) -> Tensor:
-        """Return the curvature along each pixel's phase, or absorption (H, W)."""
-        light_HW = torch.zeros(shape_HW, dtype=self._last.amplitudes_BYX.dtype, device=self._last.corner_B2.device)
+    def along_object(self, shape_SHW: tuple[int, int, int]) -> Tensor:
+        """Return the curvature along each pixel's phase, or absorption (S, H, W)."""
+        light_SHW = torch.zeros(shape_SHW, dtype=self._last.amplitudes_BYX.dtype, device=self._last.corner_B2.device)
         for part in self._parts:
-            add_patches(light_HW, _power(part.probe_MYX).sum(0), part.corner_B2)
-        return light_HW * self.along_amplitude()
+            for light_HW, light_YX in zip(light_SHW, part.light(), strict=True):
+                add_patches(light_HW, light_YX, part.corner_B2)
+        return light_SHW * (shape_SHW[0] * self.along_amplitude())
 
     def along_probe(self, unit: Tensor) -> Tensor:
         """Return the curvature along real and imaginary part of each of the probe's pixels, a scalar.
@@ -135,8 +138,13 @@ class Curvature:
     @property
     def _last(self) -> Part:
         if not self._gradients:
-            raise PartError("single_slice_ptychography: the curvature is known only between backward pass and update")
+            raise PartError("ptychography: the curvature is known only between backward pass and update")
         return self._parts[-1]
+
+
+def light_of(probe_MYX: Tensor) -> Tensor:
+    """Return the power of all modes together (Y, X)."""
+    return _power(probe_MYX).sum(0)
 
 
 def _power(probe_MYX: Tensor) -> Tensor:
@@ -148,7 +156,7 @@ def _change_of_exit_wave(part: Part) -> Tensor:
 
     Of the object, only its deviation from its mean under the probe counts.
     """
-    spectrum_MYX = torch.fft.fft2(part.probe_MYX)
+    spectrum_MYX, patch_BYX = torch.fft.fft2(part.probe_MYX), part.patch()
     changes = []
     for axis in (1, 2):
         size = spectrum_MYX.shape[axis]
@@ -156,7 +164,7 @@ def _change_of_exit_wave(part: Part) -> Tensor:
         ramp = 2 * torch.pi * frequency.reshape([-1 if each == axis else 1 for each in range(3)])
         slope_YX = _power(torch.fft.ifft2(spectrum_MYX * ramp)).sum(0)
         weight_P = slope_YX.flatten() / slope_YX.sum()
-        patch_BP = part.patch_BYX.flatten(1)
+        patch_BP = patch_BYX.flatten(1)
         power_B = (patch_BP.real.square() + patch_BP.imag.square()) @ weight_P
         mean_B2 = torch.view_as_real(patch_BP).mT @ weight_P
         changes.append((power_B - mean_B2.square().sum(1)).clamp_min(0) * slope_YX.sum())

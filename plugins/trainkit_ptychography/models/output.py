@@ -42,6 +42,8 @@ class Reconstruction:
         positions_N2: Where the probe's centre is for each pattern, in pixels, in the data's coordinates.
         origin_2: Position, in the data's coordinates, of the object's pixel [0, 0].
         slice_spacing_angstrom: Distance from one slice to the next; None: there is one slice, or it is not known.
+        tilt_mrad: Direction of the beam through the slices (2,), or at each scan point (N, 2), in mrad; None: there is
+            one slice.
     """
 
     phase_SHW: NDArray[np.floating]
@@ -50,6 +52,7 @@ class Reconstruction:
     positions_N2: NDArray[np.float64]
     origin_2: NDArray[np.float64]
     slice_spacing_angstrom: float | None = None
+    tilt_mrad: NDArray[np.float64] | None = None
 
     def projected_phase(self) -> NDArray[np.floating]:
         """Return the phase (H, W) of all slices together, in rad."""
@@ -105,6 +108,9 @@ def result(found: Reconstruction, data: LiveDiffraction, residual_N: NDArray[np.
         source=data.scan.source,
         points_N=data.scan.points_N,
         residual_N=residual_N,
+        slices_SHW=found.amplitude_SHW * np.exp(1j * found.phase_SHW) if len(found.phase_SHW) > 1 else None,
+        slice_spacing_angstrom=found.slice_spacing_angstrom,
+        tilt_mrad=found.tilt_mrad,
     )
 
 

@@ -1,17 +1,20 @@
-"""Single-slice ptychography: the settings."""
+"""Ptychography: the settings of the model."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
+from attrs.validators import ge, gt, optional
 
-from trainkit import Data, Model, component
+from trainkit import Data, Model, Problem, component
 from trainkit_ptychography.constraints.kind import Constraint
 from trainkit_ptychography.objects.kind import Object
 from trainkit_ptychography.objects.pixels import Pixels
 from trainkit_ptychography.probes.kind import Probe
+from trainkit_ptychography.propagators.fresnel import Fresnel
+from trainkit_ptychography.propagators.kind import Propagator
 from trainkit_ptychography.scans.kind import DiffractionData
 
 if TYPE_CHECKING:
@@ -19,16 +22,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from trainkit import Depth, Problem, Progress, Recipe
+    from trainkit import Depth, Progress, Recipe
+    from trainkit_ptychography.physics.multislice import Waves
 
 
 @component
 class SingleSlice(Model):
-    """A thin specimen: the far field of the probe times the object's transmission; positions can be trained too.
+    """The far field of the probe behind a specimen, of one slice or of several with free space between them.
+
+    A thin specimen is one slice. In a thick one the probe spreads, and is scattered again and again: with
+    ``thickness_angstrom`` and several ``slices``, the wave passes from slice to slice (multislice), and the slices show
+    what lies at which depth, as far as patterns tell: to about wavelength / semiangle². A slice much thicker than
+    that is too thick for the model; thinner slices than a third of it cost time and show no more.
 
     Parameter groups: ``object`` trains from the start; ``probe``, ``dr`` and ``scan`` train only if they are given a
     ``start_epoch``, so that the object can be reconstructed first. ``dr`` are the displacements of the scan points in
-    pixels; ``scan`` is the rotation, scale and shear of the whole scan, in pixels at its edge. ``other`` is empty.
+    pixels; ``scan`` is the rotation, scale and shear of the whole scan, in pixels at its edge. ``other`` is empty. With
+    several slices there are ``thickness`` (Å), ``tilt`` (mrad, of the beam through the slices) and ``point_tilts``
+    (mrad, by how much the tilt differs at each scan point), which train only with a ``start_epoch`` as well, with
+    Adam: a learning rate is about what a step changes, in their unit.
 
     If the probe's ``trained_aberrations`` names some, group ``aberrations`` trains them, with an optimizer that asks
     for no curvature, such as "adam".
@@ -43,7 +55,7 @@ class SingleSlice(Model):
     it was given. So ``val/loss`` shows a better object despite errors of positions, and it shows a scan that drifts.
 
     Source: Maiden, Humphry, Sarahan, Kraus, Rodenburg, Ultramicroscopy 120 (2012) 64 (positions); Thibault, Menzel,
-    Nature 494 (2013) 68 (modes).
+    Nature 494 (2013) 68 (modes); Maiden, Humphry, Rodenburg, J. Opt. Soc. Am. A 29 (2012) 1606 (slices).
 
     Attributes:
         object: How the specimen's transmission is parametrised.
@@ -51,6 +63,13 @@ class SingleSlice(Model):
         object_margin: Pixels of object around the outermost patches, for positions that move.
         project_affine: Whether displacements are kept free of shift, rotation, scale and shear of the whole scan.
         constraints: What is imposed on object and probe between steps, by name: ``[model.constraints.NAME]``.
+        slices: Number of slices. The beam meets slice 0 first; the probe is the wave there.
+        thickness_angstrom: Thickness of the whole specimen; each slice stands for an equal share of it.
+        tilt_mrad: Direction of the beam through the slices (rows, columns): with depth, it moves towards larger rows
+            and columns by the tangent of it.
+        propagator: How waves get from one slice to the next.
+        waves: "recomputed": memory hardly grows with the slices, because waves are computed again for the way back;
+            "stored": all are kept, which saves a quarter of the time.
     """
 
     accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
@@ -59,27 +78,45 @@ class SingleSlice(Model):
 
     probe: Probe
     object: Object = Pixels()
-    object_margin: int = attrs.field(default=4, validator=attrs.validators.ge(1))
+    object_margin: int = attrs.field(default=4, validator=ge(1))
     project_affine: bool = True
     constraints: Mapping[str, Constraint] = attrs.Factory(dict)
+    slices: int = attrs.field(default=1, validator=ge(1))
+    thickness_angstrom: float | None = attrs.field(default=None, validator=optional(gt(0.0)))
+    tilt_mrad: tuple[float, float] = (0.0, 0.0)
+    propagator: Propagator = Fresnel()
+    waves: Literal["recomputed", "stored"] = "recomputed"
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
-        """Refuse an average of the weights, because validation changes some of them."""
+        """Refuse an average of the weights, because validation changes some of them, and check the slices."""
         if recipe.ema is not None:
             yield (
                 "cannot be used with [ema]: validation fits the positions of held-out patterns, and would change the "
                 "average instead of the positions"
             )
+        if self.slices > 1 and self.thickness_angstrom is None:
+            yield Problem(f"say how thick the specimen of {self.slices} slices is", "thickness_angstrom")
+        if self.slices > 1 and not self.object.takes_slices:
+            yield Problem('cannot have several slices yet: use = "pixels" can', "object")
+        if self.slices == 1:
+            for key in ("thickness_angstrom", "tilt_mrad"):
+                if getattr(self, key) not in (None, (0.0, 0.0)):
+                    yield Problem("has no effect on a single slice: raise model.slices, or leave it out", key)
 
     def inspect(self, recipe: Recipe, depth: Depth) -> Iterable[str | Problem | Progress]:
         """Compare the geometry that is told with what a few hundred patterns show."""
+        if depth != "headers" and self.slices > 1 and isinstance(recipe.data, DiffractionData):
+            from trainkit_ptychography.preflight.thick import inspect_slices
+
+            assert self.thickness_angstrom is not None
+            yield from inspect_slices(recipe.data, self.probe, self.slices, self.thickness_angstrom)
         if depth == "headers":
             yield "geometry     not compared with the patterns; check --data does that"
             return
         from trainkit_ptychography.preflight.inspection import inspect_geometry
 
         if isinstance(recipe.data, DiffractionData):
-            yield from inspect_geometry(recipe.data, self.probe, recipe)
+            yield from inspect_geometry(recipe.data, self.probe, recipe, 0.5 * (self.thickness_angstrom or 0.0))
             if isinstance(self.object, Pixels) and self.object.path is not None:
                 from trainkit_ptychography.preflight.earlier_object import inspect_earlier_object
 
@@ -98,7 +135,10 @@ class SingleSlice(Model):
     def groups(self) -> Mapping[str, bool]:
         """Return the groups: only the object trains without a ``start_epoch``."""
         lens = {"aberrations": False} if self.probe.trained_aberrations else {}
-        return {"object": True, "probe": False, **lens, "dr": False, "scan": False, "other": False}
+        groups = {"object": True, "probe": False, **lens, "dr": False, "scan": False, "other": False}
+        if self.slices > 1:
+            groups |= {"thickness": False, "tilt": False, "point_tilts": False}
+        return groups
 
     def groups_with_curvature(self) -> tuple[str, ...]:
         """Return all groups; the object only if its parameters are its pixels."""
@@ -106,25 +146,36 @@ class SingleSlice(Model):
 
     def build(self, data: Any) -> nn.Module:
         """Make the network."""
+        from trainkit_ptychography.models.propagation import Propagation
         from trainkit_ptychography.models.single_slice_live import SingleSliceModule
         from trainkit_ptychography.objects.kind import ObjectGeometry, ObjectPlacement
         from trainkit_ptychography.probes.modes import ProbeModes
         from trainkit_ptychography.probes.wave_sampling import WaveSampling
 
+        spacing = None if self.thickness_angstrom is None else self.thickness_angstrom / self.slices
+
         def make_object(shape: tuple[int, int], origin_2: NDArray[np.float64]) -> nn.Module:
             placed = ObjectPlacement(origin_2, data.scan.positions_N2, data.scan.pixel_size_angstrom)
             geometry = ObjectGeometry(shape, data.detector_shape, data.dtype, data.device, data.seed, placed)
-            return self.object.build(geometry)
+            return self.object.build(geometry._replace(slices=self.slices, slice_thickness_angstrom=spacing))
 
         sampling = WaveSampling.of(data.scan)
         modes_MYX, trained = self.probe.build(data), self.probe.trained_aberrations
         probe = ProbeModes(modes_MYX, data.dtype, data.device, sampling, trained)
+        propagation = None
+        if self.slices > 1:
+            assert self.thickness_angstrom is not None  # `problems` refuses it
+            propagation = Propagation(data, self.propagator, self.slices, self.thickness_angstrom, self.tilt_mrad)
+        recomputed: Waves = "inverted" if self.propagator.takes_no_power() else "checkpointed"
+        waves: Waves = "stored" if self.waves == "stored" else recomputed
         constraints = tuple(self.constraints.values())
-        return SingleSliceModule(data, make_object, probe, self.object_margin, self.project_affine, constraints)
+        return SingleSliceModule(
+            data, make_object, probe, self.object_margin, self.project_affine, constraints, propagation, waves
+        )
 
     def parameter_groups(self, model: Any) -> Mapping[str, Iterable[nn.Parameter]]:
         """Return the parameters of each group; "other" is empty, and kept for recipes and checkpoints that name it."""
-        return {
+        groups: dict[str, Iterable[nn.Parameter]] = {
             "object": model.object.parameters(),
             "probe": [model.probe.modes],
             **({} if model.probe.lens is None else {"aberrations": model.probe.lens.parameters()}),
@@ -132,3 +183,6 @@ class SingleSlice(Model):
             "scan": [model.scan],
             "other": [],
         }
+        if model.propagation is not None:
+            groups |= {name: [getattr(model.propagation, name)] for name in ("thickness", "tilt", "point_tilts")}
+        return groups

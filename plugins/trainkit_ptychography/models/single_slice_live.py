@@ -1,11 +1,13 @@
-"""Single-slice ptychography: the network, composed of object, probe, positions and the forward model.
+"""Ptychography: the network, composed of object, probe, positions, propagation between slices and the forward model.
 
-Shapes: N = scan points, B = patterns of a batch, M = probe modes, Y, X = rows and columns of the detector.
+Shapes: N = scan points, B = patterns of a batch, M = probe modes, S = slices, H, W = rows and columns of the object, Y,
+X = those of the detector.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from math import degrees, sqrt
 from typing import cast
 
@@ -17,11 +19,14 @@ from torch import Tensor, nn
 from trainkit import Batch, RecipeError, State, set_curvature
 from trainkit_ptychography.constraints.kind import Constraint
 from trainkit_ptychography.models import output
-from trainkit_ptychography.models.curvature import Curvature, Part
+from trainkit_ptychography.models.curvature import Curvature, Part, light_of
 from trainkit_ptychography.models.mask_watch import MaskWatch
 from trainkit_ptychography.models.motion import Motion
-from trainkit_ptychography.objects.kind import LiveObject, PixelwiseObject
-from trainkit_ptychography.physics.forward import intensities
+from trainkit_ptychography.models.propagation import Propagation
+from trainkit_ptychography.objects.kind import LiveObject, PixelwiseObject, SlicedObject
+from trainkit_ptychography.physics.forward import crop, intensities
+from trainkit_ptychography.physics.multislice import Waves, multislice_intensities
+from trainkit_ptychography.physics.propagation import propagate
 from trainkit_ptychography.preflight.watch import GeometryWatch
 from trainkit_ptychography.probes.modes import ProbeModes
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
@@ -33,6 +38,7 @@ class SingleSliceModule(nn.Module):
     Attributes:
         object: The transmission, a `LiveObject`.
         probe: The modes.
+        propagation: Thickness and tilt of a specimen of several slices; None: there is one slice.
         motion: The geometry of the scan; it turns ``dr`` and ``scan`` into patches and shifts of the probe.
         dr: (N, 2) displacement of each scan point, in pixels (row, column).
         scan: (2, 2) linear motion of all points about the middle of the scan, in pixels at the point farthest from it.
@@ -49,17 +55,21 @@ class SingleSliceModule(nn.Module):
         object_margin: int,
         project_affine: bool,
         constraints: Sequence[Constraint] = (),
+        propagation: Propagation | None = None,
+        waves: Waves = "inverted",
     ) -> None:
         super().__init__()
         self._data, self._project_affine = data, project_affine
         self.motion = Motion(data, object_margin)
         self.object = make_object(self.motion.shape_HW, self.motion.origin_2)
+        self.propagation, self._waves = propagation, waves
         self.probe = probe
         num = len(data.scan.positions_N2)
         self.dr = nn.Parameter(torch.zeros(num, 2, dtype=data.dtype, device=data.device))
         self.scan = nn.Parameter(torch.zeros(2, 2, dtype=data.dtype, device=data.device))
         self._constraints = [(each, each.build(cast(LiveObject, self.object), probe)) for each in constraints]
-        self._watch = GeometryWatch(data, probe())
+        with torch.no_grad():  # a thick specimen is judged as if it were a thin one in its middle
+            self._watch = GeometryWatch(data, probe() if propagation is None else propagation.in_the_middle(probe()))
         self._curvature = Curvature()
         self._mask_watch = MaskWatch()
         self._declare_curvature()
@@ -70,26 +80,59 @@ class SingleSliceModule(nn.Module):
         """Return ``intensities`` (B, Y, X) for the scan points ``batch["index"]``; a mean pattern's total is 1."""
         index_B = batch["index"]
         corner_B2, shift_B2 = self.motion.split(index_B, self.dr.index_select(0, index_B), self.scan)
-        probe_MYX, patch_BYX = self.probe(), self.object(corner_B2).squeeze(0)  # of one slice
-        expected_BYX = intensities(probe_MYX, shift_B2, patch_BYX)
+        probe_MYX = self.probe()
+        expected_BYX, patch = self._expected(index_B, corner_B2, shift_B2, probe_MYX)
         if self._curvature.recording and expected_BYX.requires_grad:
             mask = batch.get("mask", self._data.mask_YX)  # of each pattern, where they differ
             if mask is not None:
                 self._mask_watch.look(expected_BYX, mask)
             amplitudes_BYX = batch["amplitudes"]
-            self._curvature.record(Part(index_B, corner_B2, patch_BYX, probe_MYX, expected_BYX, amplitudes_BYX, mask))
+            light = partial(self._light, probe_MYX.detach())
+            self._curvature.record(
+                Part(index_B, corner_B2, patch, probe_MYX, light, expected_BYX, amplitudes_BYX, mask)
+            )
         return {"intensities": expected_BYX}
+
+    def _expected(
+        self, index_B: Tensor, corner_B2: Tensor, shift_B2: Tensor, probe_MYX: Tensor
+    ) -> tuple[Tensor, Callable[[], Tensor]]:
+        """Return intensities (B, Y, X), and what computes the transmission of all slices together."""
+        if self.propagation is None:
+            patch_BYX = self.object(corner_B2).squeeze(0)
+            return intensities(probe_MYX, shift_B2, patch_BYX), patch_BYX.detach
+        maps_KSHW = cast(SlicedObject, self.object).slices(corner_B2)
+        kernel_BYX = self.propagation.kernel(index_B)
+        expected_BYX = multislice_intensities(probe_MYX, shift_B2, maps_KSHW, corner_B2, kernel_BYX, self._waves)
+        return expected_BYX, partial(self._projected, maps_KSHW.detach(), corner_B2)
+
+    def _projected(self, maps_KSHW: Tensor, corner_B2: Tensor) -> Tensor:
+        """Return the transmission of the patches (B, Y, X) as if all slices were one."""
+        maps_KBYX = crop(maps_KSHW.sum(1), corner_B2, self._data.detector_shape)
+        amplitude_BYX = torch.exp(-maps_KBYX[1]) if len(maps_KBYX) == 2 else torch.ones_like(maps_KBYX[0])
+        return torch.polar(amplitude_BYX, maps_KBYX[0])
+
+    @torch.no_grad()
+    def _light(self, probe_MYX: Tensor) -> Tensor:
+        """Return the light on each slice (S, Y, X) if there were no others."""
+        if self.propagation is None:
+            return light_of(probe_MYX)[None]
+        kernel_1YX, lights = self.propagation.common_kernel(), [light_of(probe_MYX)]
+        while len(lights) < self.propagation.slices:
+            probe_MYX = propagate(probe_MYX, kernel_1YX)
+            lights.append(light_of(probe_MYX))
+        return torch.stack(lights)
 
     def _intensities(self, index_B: Tensor, displacement_B2: Tensor) -> Tensor:
         corner_B2, shift_B2 = self.motion.split(index_B, displacement_B2, self.scan)
-        return intensities(self.probe(), shift_B2, self.object(corner_B2).squeeze(0))
+        return self._expected(index_B, corner_B2, shift_B2, self.probe())[0]
 
     def _declare_curvature(self) -> None:
         """Let optimizers know the curvature of the loss, except along parameters on which many pixels depend."""
         curvature = self._curvature
         if isinstance(self.object, PixelwiseObject):
+            shape_SHW = (1 if self.propagation is None else self.propagation.slices, *self.motion.shape_HW)
             for parameter in self.object.parameters():
-                set_curvature(parameter, lambda: curvature.along_object(self.motion.shape_HW))
+                set_curvature(parameter, lambda: curvature.along_object(shape_SHW))
         set_curvature(self.probe.modes, lambda: curvature.along_probe(self.probe.scale))
         set_curvature(self.dr, lambda: curvature.along_displacements(len(self.dr)))
         set_curvature(self.scan, lambda: curvature.along_scan(self.motion.arm_N2))
@@ -126,19 +169,19 @@ class SingleSliceModule(nn.Module):
         if self.probe.modes.requires_grad:
             self.probe.keep_power()
         for constraint, impose in self._constraints:
-            if constraint.imposed_at(state.epoch, state.step):
+            if constraint.every_epochs is None and constraint.imposed_at(state.epoch, state.step):
                 impose()
 
     def on_validation_start(self, state: State) -> None:
         """Put positions in order, and fit those of held-out points, before they are used."""
-        first = self._order_positions(state.epoch)
+        first = self._put_in_order(state.epoch)
         if first and self.dr.requires_grad and state.split == "val":
             self.motion.fit_held_out(self.dr, self._intensities)
 
     def on_epoch_end(self, state: State) -> None:
-        """Put positions in order if that was not done yet, and make the probe's modes orthogonal."""
+        """Put in order what was not yet, and make the probe's modes orthogonal."""
         self._tell_object("on_epoch_end", state)
-        self._order_positions(state.epoch)
+        self._put_in_order(state.epoch)
         if self.probe.modes.requires_grad:
             self.probe.orthogonalise()
         if self.probe.lens is not None and self.probe.lens.numbers_T.requires_grad:
@@ -147,14 +190,16 @@ class SingleSliceModule(nn.Module):
             found = self.motion.distortion(self.scan)
             state.metrics["scan/rotation_deg"] = degrees(found.rotation_rad)
             state.metrics["scan/scale"] = sqrt(found.scale_rows * found.scale_columns)
+        if self.propagation is not None:
+            state.metrics.update(self.propagation.metrics())
 
     def _tell_object(self, event: str, state: State) -> None:
         listener = getattr(self.object, event, None)
         if listener is not None:
             listener(state)
 
-    def _order_positions(self, epoch: int) -> bool:
-        """Put positions in order, once an epoch; return whether this call did it."""
+    def _put_in_order(self, epoch: int) -> bool:
+        """Put positions in order and impose constraints on whole epochs, once; return whether this call did it."""
         if int(self.ordered_epoch) == epoch:
             return False
         self.ordered_epoch.fill_(epoch)
@@ -162,6 +207,11 @@ class SingleSliceModule(nn.Module):
             self.motion.project_affine(self.dr, self.scan if self.scan.requires_grad else None)
         if self.dr.requires_grad or self.scan.requires_grad:
             self.motion.check_patches(self.dr, self.scan)
+        if self.propagation is not None:
+            self.propagation.check()
+        for constraint, impose in self._constraints:
+            if constraint.imposed_after(epoch):
+                impose()
         return True
 
     # ---- what it shows ----------------------------------------------------------------------------------------------
@@ -180,11 +230,13 @@ class SingleSliceModule(nn.Module):
             probe_MYX=self.probe().cpu().numpy().copy(),
             positions_N2=self.positions(),
             origin_2=self.motion.origin_2,
+            slice_spacing_angstrom=None if self.propagation is None else float(self.propagation.distance),
+            tilt_mrad=None if self.propagation is None else self.propagation.tilts(),
         )
 
     def on_picture(self, state: State) -> None:
         """Show object, probe, positions and some patterns."""
-        self._order_positions(state.epoch)
+        self._put_in_order(state.epoch)
         output.show(self.reconstruction(), self._data, state, self)
 
     def on_run_end(self, state: State) -> None:
@@ -196,6 +248,6 @@ class SingleSliceModule(nn.Module):
 
     def _with_and_without_object(self, index_B: Tensor) -> tuple[Tensor, Tensor]:
         corner_B2, shift_B2 = self.motion.split(index_B, self.dr.index_select(0, index_B), self.scan)
-        patch_BYX = self.object(corner_B2).squeeze(0)
-        probe_MYX, empty_BYX = self.probe(), torch.ones_like(patch_BYX)
-        return intensities(probe_MYX, shift_B2, patch_BYX), intensities(probe_MYX, shift_B2, empty_BYX)
+        probe_MYX = self.probe()
+        expected_BYX, patch = self._expected(index_B, corner_B2, shift_B2, probe_MYX)
+        return expected_BYX, intensities(probe_MYX, shift_B2, torch.ones_like(patch()))

@@ -40,6 +40,8 @@ class ObjectGeometry(NamedTuple):
         device: Device of its parameters.
         seed: The run's seed, for a private generator.
         placement: Where its pixels are; None: nobody asked.
+        slices: Number of slices of the specimen.
+        slice_thickness_angstrom: Distance from one slice to the next as the recipe tells it; None for a thin specimen.
     """
 
     shape: tuple[int, int]
@@ -48,6 +50,8 @@ class ObjectGeometry(NamedTuple):
     device: torch.device
     seed: int
     placement: ObjectPlacement | None = None
+    slices: int = 1
+    slice_thickness_angstrom: float | None = None
 
 
 class LiveObject(Protocol):
@@ -80,6 +84,24 @@ class LiveObject(Protocol):
 
 
 @runtime_checkable
+class SlicedObject(LiveObject, Protocol):
+    """A `LiveObject` that can have several slices. Its patches are cut out slice by slice, within the forward model."""
+
+    @property
+    def geometry(self) -> ObjectGeometry:
+        """What the object was made for."""
+        ...
+
+    def slices(self, corner_B2: Tensor | None = None) -> Tensor:
+        """Return phase in rad and, if the object absorbs, absorption, −log(amplitude), of all slices (K, S, H, W).
+
+        Args:
+            corner_B2: First rows and columns of patches: only their pixels need to be right. None: all.
+        """
+        ...
+
+
+@runtime_checkable
 class PixelwiseObject(LiveObject, Protocol):
     """A `LiveObject` whose pixels are its parameters, so that constraints can change them."""
 
@@ -98,6 +120,8 @@ class Object(Component):
     entry_points: ClassVar[str] = "trainkit.ptychography.objects"
     has_pixels: ClassVar[bool] = False
     """Whether ``build`` makes a `PixelwiseObject`."""
+    takes_slices: ClassVar[bool] = False
+    """Whether ``build`` makes a `SlicedObject`, of as many slices as the geometry says."""
 
     @abstractmethod
     def build(self, geometry: ObjectGeometry) -> nn.Module:

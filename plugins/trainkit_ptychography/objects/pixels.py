@@ -40,6 +40,7 @@ class Pixels(Object):
     """
 
     has_pixels: ClassVar[bool] = True
+    takes_slices: ClassVar[bool] = True
 
     kind: Literal["phase_and_amplitude", "phase_only"] = "phase_and_amplitude"
     path: Path | None = attrs.field(default=None, metadata=INPUT_PATH)

@@ -1,6 +1,6 @@
 """``result.h5``: what was reconstructed, with units, for people who do not have trainkit.
 
-Shapes: N = scan points, M = probe modes, H, W = rows and columns of the object, Y, X = those of the detector.
+Shapes: N = scan points, M = probe modes, S = slices, H, W = rows and columns of the object, Y, X = those of the detector.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Result:
     """A reconstruction.
 
     Attributes:
-        object_HW: Complex transmission.
+        object_HW: Complex transmission, of all slices together.
         probe_MYX: Complex modes, centred at pixel (Y//2, X//2).
         positions_N2: Where the probe's centre ended up, in pixels of the object.
         nominal_N2: Where the data says that it was, in pixels of the object.
@@ -34,6 +34,9 @@ class Result:
         source: Where the patterns came from.
         points_N: Numbers of the patterns in their file, if some were left out; else None.
         residual_N: How far each modelled pattern is from the measured one, as a share; None: not known.
+        slices_SHW: Complex transmission of each slice, the one that the beam meets first in front; None: one slice.
+        slice_spacing_angstrom: Distance from one slice to the next; None: one slice.
+        tilt_mrad: Direction of the beam through the slices (2,), or at each scan point (N, 2); None: one slice.
     """
 
     object_HW: NDArray[np.complexfloating]
@@ -48,6 +51,9 @@ class Result:
     source: str
     points_N: NDArray[np.int64] | None = None
     residual_N: NDArray[np.float64] | None = None
+    slices_SHW: NDArray[np.complexfloating] | None = None
+    slice_spacing_angstrom: float | None = None
+    tilt_mrad: NDArray[np.float64] | None = None
 
 
 def write_result(path: Path, result: Result) -> None:
@@ -62,12 +68,31 @@ def write_result(path: Path, result: Result) -> None:
             file.attrs["pixel_size_angstrom"] = result.pixel_size_angstrom
         if result.wavelength_angstrom is not None:
             file.attrs["wavelength_angstrom"] = result.wavelength_angstrom
+        if result.slices_SHW is not None and result.slice_spacing_angstrom is not None:
+            file.attrs["slice_spacing_angstrom"] = result.slice_spacing_angstrom
+            file.attrs["thickness_angstrom"] = result.slice_spacing_angstrom * len(result.slices_SHW)
         for name, value, unit, description in _datasets(result):
             file.create_dataset(name, data=value).attrs.update({"unit": unit, "description": description})
 
 
 def _datasets(result: Result) -> Iterator[tuple[str, NDArray[Any], str, str]]:
-    yield "object", result.object_HW, "1", "complex transmission; its angle is the phase in rad"
+    of_all = "" if result.slices_SHW is None else " of all slices together"
+    yield "object", result.object_HW, "1", f"complex transmission{of_all}; its angle is the phase in rad"
+    if result.slices_SHW is not None:
+        yield (
+            "object_slices",
+            result.slices_SHW,
+            "1",
+            "complex transmission (slice, row, column), the slice that the beam meets first in front; slice s is at "
+            "(s + 1/2) · slice_spacing_angstrom below the entrance of the specimen",
+        )
+    if result.tilt_mrad is not None:
+        yield (
+            "tilt",
+            result.tilt_mrad,
+            "mrad",
+            "direction of the beam: with depth it moves towards larger rows and columns by its tangent",
+        )
     yield "probe", result.probe_MYX, "1", "complex modes (mode, row, column), centred at pixel (Y//2, X//2)"
     yield "positions_px", result.positions_N2, "pixel", "where the probe's centre ended up in the object"
     yield "positions_nominal_px", result.nominal_N2, "pixel", "where it was said to be in the object"

@@ -35,13 +35,16 @@ def _pixel_doubts(recording: Recording) -> Iterator[str]:
         yield from doubts_of_pixels(look_at_pixels(patterns, every=False), scan.lines())
 
 
-def inspect_geometry(data: DiffractionData, probe: Probe, recipe: Recipe) -> Iterator[str | Problem | Progress]:
+def inspect_geometry(
+    data: DiffractionData, probe: Probe, recipe: Recipe, depth_angstrom: float = 0.0
+) -> Iterator[str | Problem | Progress]:
     """Yield a line about the geometry, and a doubt for each property that the patterns contradict.
 
     Args:
         data: The scan's settings.
         probe: The probe's settings.
         recipe: The whole recipe.
+        depth_angstrom: How deep in the specimen its middle is: there it is tried out as if it were thin.
     """
     recording = data.read()
     if len(recording.intensities_NYX) >= _FEWEST and any(_pixel_doubts(recording)):
@@ -51,7 +54,7 @@ def inspect_geometry(data: DiffractionData, probe: Probe, recipe: Recipe) -> Ite
     if len(points_N) < _FEWEST:
         yield f"geometry     not compared with the patterns: fewer than {_FEWEST} tell too little"
         return
-    part = sample(recording, points_N, probe, recipe.run.seed)
+    part = sample(recording, points_N, probe, recipe.run.seed, depth_angstrom)
     search = Search(part)
     if isinstance(data, FileDiffraction) and (advice := _advice_to_walk(recording, data, search)):
         yield advice.line
@@ -78,7 +81,7 @@ def _advice_to_walk(recording: Recording, data: FileDiffraction, told: Search) -
     for walk in other_walks(recording):
         walked = recording._replace(scan=attrs.evolve(recording.scan, positions_N2=walk.positions_N2))
         points_N = middle_points(walked, _PATTERNS)
-        search = Search(sample(walked, points_N, told.sample.told, told.sample.seed))
+        search = Search(sample(walked, points_N, told.sample.told, told.sample.seed, told.sample.depth_angstrom))
         trial = max((search.trial(each) for each in geometries), key=lambda each: each.gain)
         if best is None or trial.gain > best[2].gain:
             best = walk, search, trial

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainkit import Context
+from trainkit_ptychography.physics.propagation import fresnel_kernel, propagate
 from trainkit_ptychography.physics.trial import Trial, try_out
 from trainkit_ptychography.preflight.geometry import Geometry
 from trainkit_ptychography.preflight.variation import variation
@@ -49,6 +50,7 @@ class Sample:
         seed: The run's seed, which some probes depend on.
         amplitudes_NVU: Square roots of the intensities where there is light; their mean total is 1.
         mask_NVU: Which pixels count; None: all.
+        depth_angstrom: How deep in the specimen its middle is, where the object of a trial is.
     """
 
     points_N: NDArray[np.int64]
@@ -57,6 +59,7 @@ class Sample:
     seed: int
     amplitudes_NVU: Tensor
     mask_NVU: Tensor | None
+    depth_angstrom: float = 0.0
 
     @property
     def scan(self) -> Scan:
@@ -102,7 +105,13 @@ class Sample:
         if isinstance(probe, Aperture) and (semiangle := self.told_semiangle()) is not None:
             semiangle *= geometry.semiangle_factor
             probe = attrs.evolve(probe, semiangle_mrad=semiangle)  # type: ignore[misc]  # mypy does not know @component
-        return probe.build(_live(self.part._replace(scan=scan), self.seed))
+        modes_MYX = probe.build(_live(self.part._replace(scan=scan), self.seed))
+        size, wavelength = scan.pixel_size_angstrom, scan.wavelength_angstrom
+        if self.depth_angstrom == 0.0 or size is None or wavelength is None:
+            return modes_MYX
+        depth_1 = torch.tensor([self.depth_angstrom], dtype=torch.float64)
+        shape_YX = (modes_MYX.shape[1], modes_MYX.shape[2])
+        return propagate(torch.from_numpy(modes_MYX), fresnel_kernel(shape_YX, size, wavelength, depth_1)).numpy()
 
 
 def middle_points(recording: Recording, num: int) -> NDArray[np.int64]:
@@ -138,7 +147,9 @@ def _away(scan: Scan) -> NDArray[np.float64]:
     return away_N
 
 
-def sample(recording: Recording, points_N: NDArray[np.int64], probe: Probe, seed: int) -> Sample:
+def sample(
+    recording: Recording, points_N: NDArray[np.int64], probe: Probe, seed: int, depth_angstrom: float = 0.0
+) -> Sample:
     """Take some patterns of a scan, or those of them that are nearest to its middle.
 
     Args:
@@ -146,6 +157,7 @@ def sample(recording: Recording, points_N: NDArray[np.int64], probe: Probe, seed
         points_N: Which of its points, in order.
         probe: The probe's settings.
         seed: The run's seed.
+        depth_angstrom: How deep in the specimen its middle is.
 
     Raises:
         DataError: The patterns or the positions cannot be those of a scan.
@@ -171,7 +183,8 @@ def sample(recording: Recording, points_N: NDArray[np.int64], probe: Probe, seed
         measured &= part.scan.mask_YX[rows[:, None], columns]
     amplitudes_NVU = np.sqrt(np.where(measured, intensities_NVU, 0) / max(part.survey.mean_total, 1e-30))
     mask_NVU = None if measured.all() else torch.from_numpy(measured)
-    return Sample(points_N, part, probe, seed, torch.from_numpy(amplitudes_NVU.astype(np.float32)), mask_NVU)
+    amplitudes_NVU = amplitudes_NVU.astype(np.float32)
+    return Sample(points_N, part, probe, seed, torch.from_numpy(amplitudes_NVU), mask_NVU, depth_angstrom)
 
 
 def _some(recording: Recording, points_N: NDArray[np.int64]) -> Checked:

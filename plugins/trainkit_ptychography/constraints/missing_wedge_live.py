@@ -1,0 +1,45 @@
+"""What patterns cannot show along the beam is taken out: the live part.
+
+Shapes: S = slices, H, W = rows and columns of the object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import pi
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from trainkit_ptychography.constraints.along_beam import imposing
+from trainkit_ptychography.objects.kind import LiveObject, SlicedObject
+
+if TYPE_CHECKING:
+    from trainkit_ptychography.constraints.missing_wedge import MissingWedge
+
+_EPSILON = 1e-3  # 1/Å², so that the mean over each slice is weakened as well
+
+
+def filtering(settings: MissingWedge, live_object: LiveObject) -> Callable[[], None]:
+    """Return the function that filters an object.
+
+    Raises:
+        RecipeError: The object has no slices of pixels.
+    """
+
+    @torch.no_grad()
+    def filtered(values_SHW: Tensor, sliced: SlicedObject) -> Tensor:
+        spacing, size = sliced.geometry.slice_thickness_angstrom, sliced.geometry.pixel_size_angstrom
+        assert spacing is not None
+        assert size is not None
+        squared_S, squared_H, squared_W = (
+            torch.fft.fftfreq(num, step, dtype=values_SHW.dtype, device=values_SHW.device).square()
+            for num, step in zip(values_SHW.shape, (spacing, size, size), strict=True)
+        )
+        across_HW = squared_H[:, None] + squared_W[None, :] + _EPSILON
+        keep_SHW = 1 - 2 / pi * torch.atan(settings.weight**2 * squared_S[:, None, None] / across_HW)
+        result: Tensor = torch.fft.ifftn(torch.fft.fftn(values_SHW) * keep_SHW).real
+        return result
+
+    return imposing(live_object, "missing_wedge", filtered)
