@@ -39,6 +39,13 @@ def as_mos2(folder: Path) -> tuple[str, ...]:
     return (f"data.path={folder / 'scan.h5'}", "data.dk_per_angstrom=0.156", "groups.dr.start_epoch=1")
 
 
+def as_thick(folder: Path) -> tuple[str, ...]:
+    path = as_mos2(folder)[0]
+    with h5py.File(folder / "scan.h5", "a") as file:
+        file["gt/phase_slices_rad"] = GENERATOR.random((6, 64, 64)).astype(np.float32)
+    return (path, "data.dk_per_angstrom=0.25", "groups.dr.start_epoch=1")
+
+
 def as_siemens(folder: Path) -> tuple[str, ...]:
     generator = np.random.default_rng(0)
     where_N2 = generator.integers(0, 10, (16, 2))
@@ -110,6 +117,7 @@ MADE_UP: dict[str, Callable[[Path], tuple[str, ...]]] = {
     "ptycho_mos2_hash": of_patterns(as_mos2),
     "ptycho_siemens": of_patterns(as_siemens),
     "ptycho_staged": of_patterns(nothing),
+    "ptycho_thick": of_patterns(as_thick),
     "segmentation_synthetic": of_volumes(None, "data.num_cases=4", "data.size=[20, 20, 20]"),
     "totalsegmentator_unet": ORGANS,
     "totalsegmentator_unet_static": ORGANS,

@@ -606,6 +606,6 @@ def test_the_hook_speaks_when_it_is_asked_to_and_at_the_last_epoch():
     for epoch in range(5):
         state.epoch, state.metrics = epoch, {}
         hook.on_epoch_end(state)
-        assert set(state.metrics) in ({*NAMES}, set())
+        assert set(state.metrics) in ({*NAMES} - {"truth/depth_pearson"}, set())
         spoken.append(bool(state.metrics))
     assert spoken == [False, True, False, True, True]

@@ -38,9 +38,8 @@ def imposing(
     """
     if not isinstance(live_object, PixelwiseObject) or not isinstance(live_object, SlicedObject):
         raise RecipeError(f"{name} needs an object of pixels in slices; {type(live_object).__name__} is none")
-    geometry = live_object.geometry
-    if geometry.slice_thickness_angstrom is None or geometry.pixel_size_angstrom is None:
-        raise RecipeError(f"{name} needs to know the thickness of the slices and the size of the pixels in Å")
+    if live_object.geometry.slice_thickness_angstrom is None:
+        raise RecipeError(f"{name} needs to know how thick the slices are: model.thickness_angstrom")
     pixels, sliced = cast(PixelwiseObject, live_object), cast(SlicedObject, live_object)
 
     def impose() -> None:

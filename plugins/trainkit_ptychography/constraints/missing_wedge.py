@@ -43,4 +43,4 @@ class MissingWedge(Constraint):
         """Make the function that filters the object."""
         from trainkit_ptychography.constraints.missing_wedge_live import filtering
 
-        return filtering(self, live_object)
+        return filtering(self, live_object, probe)

@@ -12,27 +12,33 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from trainkit import DataError
 from trainkit_ptychography.constraints.along_beam import imposing
 from trainkit_ptychography.objects.kind import LiveObject, SlicedObject
 
 if TYPE_CHECKING:
     from trainkit_ptychography.constraints.missing_wedge import MissingWedge
+    from trainkit_ptychography.probes.modes import ProbeModes
 
 _EPSILON = 1e-3  # 1/Å², so that the mean over each slice is weakened as well
 
 
-def filtering(settings: MissingWedge, live_object: LiveObject) -> Callable[[], None]:
+def filtering(settings: MissingWedge, live_object: LiveObject, probe: ProbeModes) -> Callable[[], None]:
     """Return the function that filters an object.
 
     Raises:
         RecipeError: The object has no slices of pixels.
+        DataError: The size of its pixels is not known.
     """
+
+    size = probe.sampling.pixel_size_angstrom
+    if size is None:
+        raise DataError("missing_wedge needs the size of the object's pixels: say it in [data]")
 
     @torch.no_grad()
     def filtered(values_SHW: Tensor, sliced: SlicedObject) -> Tensor:
-        spacing, size = sliced.geometry.slice_thickness_angstrom, sliced.geometry.pixel_size_angstrom
+        spacing = sliced.geometry.slice_thickness_angstrom
         assert spacing is not None
-        assert size is not None
         squared_S, squared_H, squared_W = (
             torch.fft.fftfreq(num, step, dtype=values_SHW.dtype, device=values_SHW.device).square()
             for num, step in zip(values_SHW.shape, (spacing, size, size), strict=True)

@@ -18,6 +18,7 @@ NAMES = (
     "truth/phase_gain",
     "truth/position_rmse_angstrom",
     "truth/position_rmse_start_angstrom",
+    "truth/depth_pearson",
 )
 
 
@@ -28,7 +29,9 @@ class CompareWithTruth(Hook):
     Adds ``truth/phase_pearson``, the correlation of the phase with the true one over the scanned part, at the best
     global shift; ``truth/phase_gain``, its strength as a share of the true one, which a correlation does not see;
     ``truth/position_rmse_angstrom``, the root mean square error of a coordinate of the scan points that are trained on,
-    without their mean offset; and ``truth/position_rmse_start_angstrom``, the same at the start.
+    without their mean offset; ``truth/position_rmse_start_angstrom``, the same at the start; and, where the true slices
+    of a thick specimen are known, ``truth/depth_pearson``, the correlation of the first third in depth less the last
+    one, which is 0 for an object that does not tell depths apart.
 
     Attributes:
         every_epochs: Epochs from one comparison to the next; the last epoch always has one.
@@ -39,7 +42,7 @@ class CompareWithTruth(Hook):
     every_epochs: int = attrs.field(default=1, validator=attrs.validators.ge(1))
 
     def names(self) -> tuple[str, ...]:
-        """Return the four names."""
+        """Return the names."""
         return NAMES
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:

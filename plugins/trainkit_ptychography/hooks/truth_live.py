@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from trainkit import DataError, Live, RecipeError, State
-from trainkit_ptychography.models.output import Reconstructs, agreement_with_truth
+from trainkit_ptychography.models.output import Reconstructs, agreement_with_truth, depth_agreement_with_truth
 from trainkit_ptychography.physics.quality import PhaseAgreement, position_rmse
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.scan import Truth
@@ -38,7 +38,9 @@ class TruthComparison(Live):
             return
         data, model = cast(LiveDiffraction, state.data), cast(Reconstructs, state.model)
         found = (*agreement(data, model), *position_errors(data, model))
-        state.metrics.update(zip(self._names, found, strict=True))
+        state.metrics.update(zip(self._names[: len(found)], found, strict=True))
+        if (depth := depth_agreement_with_truth(model.reconstruction(), data)) is not None:
+            state.metrics[self._names[-1]] = depth
 
 
 def compare(data: LiveDiffraction, model: Reconstructs) -> tuple[float, float, float]:

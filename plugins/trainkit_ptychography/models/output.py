@@ -23,11 +23,12 @@ from trainkit_ptychography.output.illumination import illumination, lit, scanned
 from trainkit_ptychography.output.imagej_tiff import write_imagej_tiff
 from trainkit_ptychography.output.result import Result, write_result
 from trainkit_ptychography.physics.geometry import affine_part
-from trainkit_ptychography.physics.quality import PhaseAgreement, phase_agreement
+from trainkit_ptychography.physics.quality import PhaseAgreement, phase_agreement, thirds
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 
 _LOGGER = logging.getLogger("trainkit")
 _NAMED = 8  # patterns that a message names
+_THIRDS = 3  # slices, from which on a first third differs from a last one
 _EDGE = 2.0  # pixels at the edge of the scan that are not compared: few patterns see them
 
 
@@ -79,9 +80,27 @@ def agreement_with_truth(found: Reconstruction, data: LiveDiffraction) -> PhaseA
     truth, nominal_N2 = data.scan.truth, data.scan.positions_N2
     if truth is None:
         return None
+    return phase_agreement(found.projected_phase(), found.origin_2, truth.phase_KL, _scanned_box(nominal_N2))
+
+
+def depth_agreement_with_truth(found: Reconstruction, data: LiveDiffraction) -> float | None:
+    """Return Pearson's r of the phase's first third in depth less its last, which no object blind to depth can have.
+
+    None: the truth of slices is not known, or fewer than three were reconstructed.
+    """
+    truth = data.scan.truth
+    if truth is None or truth.slices_SKL is None or len(found.phase_SHW) < _THIRDS:
+        return None
+    of_found_3HW, of_truth_3KL = thirds(found.phase_SHW), thirds(truth.slices_SKL)
+    box = _scanned_box(data.scan.positions_N2)
+    differences = (each[0] - each[2] for each in (of_found_3HW, of_truth_3KL))
+    found_HW, truth_KL = differences
+    return phase_agreement(found_HW, found.origin_2, truth_KL, box).pearson
+
+
+def _scanned_box(nominal_N2: NDArray[np.float64]) -> tuple[tuple[float, float], tuple[float, float]]:
     low_2, high_2 = nominal_N2.min(axis=0) + _EDGE, nominal_N2.max(axis=0) - _EDGE
-    box = ((low_2[0], high_2[0]), (low_2[1], high_2[1]))
-    return phase_agreement(found.projected_phase(), found.origin_2, truth.phase_KL, box)
+    return (low_2[0], high_2[0]), (low_2[1], high_2[1])
 
 
 def result(found: Reconstruction, data: LiveDiffraction, residual_N: NDArray[np.float64] | None = None) -> Result:

@@ -53,7 +53,8 @@ class Propagation(nn.Module):
         self.thickness = parameter(torch.tensor(thickness_angstrom))
         self.tilt = parameter(torch.tensor(tilt_mrad))
         self.point_tilts = parameter(torch.zeros(len(data.scan.positions_N2), 2))
-        self._known: tuple[tuple[object, ...], bool, Tensor | None] | None = None
+        self._known: tuple[tuple[object, ...], Tensor] | None = None  # what the kernel depends on, and the kernel
+        self._seen: tuple[tuple[object, ...], bool] | None = None
 
     @property
     def slices(self) -> int:
@@ -73,28 +74,32 @@ class Propagation(nn.Module):
         Args:
             index_B: Scan points.
         """
-        parameters = (self.thickness, self.tilt, self.point_tilts)
-        known_by = (torch.is_grad_enabled(), *((each._version, each.requires_grad) for each in parameters))
-        if self._known is None or self._known[0] != known_by:
-            trains = torch.is_grad_enabled() and any(each.requires_grad for each in parameters)
-            differ = self.point_tilts.requires_grad or bool(self.point_tilts.any())
-            self._known = (known_by, differ, None if trains or differ else self.common_kernel())
-        _, differ, kernel_1YX = self._known
-        if kernel_1YX is not None:
-            return kernel_1YX
-        if not differ:
+        if self._points_differ():
+            return self._kernel(self.tilt + self.point_tilts.index_select(0, index_B))
+        parameters = (self.thickness, self.tilt)
+        if torch.is_grad_enabled() and any(each.requires_grad for each in parameters):
             return self.common_kernel()
-        return self._kernel(self.tilt + self.point_tilts.index_select(0, index_B))
+        known_by = tuple((id(each), each._version) for each in parameters)
+        if self._known is None or self._known[0] != known_by:
+            self._known = (known_by, self.common_kernel().detach())
+        return self._known[1]
+
+    def _points_differ(self) -> bool:
+        """Return whether there are tilts of single points; they are looked at only where they may have changed."""
+        if self.point_tilts.requires_grad:
+            return True
+        seen = (id(self.point_tilts), self.point_tilts._version)
+        if self._seen is None or self._seen[0] != seen:
+            self._seen = (seen, bool(self.point_tilts.any()))
+        return self._seen[1]
 
     def common_kernel(self) -> Tensor:
         """Return the factor without the tilts of single points (1, Y, X)."""
         return self._kernel(self.tilt[None])
 
     def _kernel(self, tilt_B2: Tensor) -> Tensor:
-        kernel_1YX = self._propagator(self.distance[None])
-        if not tilt_B2.requires_grad and not bool(tilt_B2.any()):
-            return kernel_1YX
-        return kernel_1YX * fourier_ramp(self.distance * torch.tan(1e-3 * tilt_B2) / self._size, self._shape)
+        moved_B2 = self.distance * torch.tan(1e-3 * tilt_B2) / self._size  # from one slice to the next, in pixels
+        return self._propagator(self.distance[None]) * fourier_ramp(moved_B2, self._shape)
 
     @torch.no_grad()
     def in_the_middle(self, probe_MYX: Tensor) -> Tensor:
@@ -115,9 +120,7 @@ class Propagation(nn.Module):
         if self.thickness.requires_grad:
             found["specimen/thickness_angstrom"] = float(self.thickness)
         if self.tilt.requires_grad:
-            found.update(
-                zip(("specimen/tilt_rows_mrad", "specimen/tilt_columns_mrad"), self.tilt.tolist(), strict=True)
-            )
+            found["specimen/tilt_rows_mrad"], found["specimen/tilt_columns_mrad"] = self.tilt.tolist()
         if self.point_tilts.requires_grad:
             found["specimen/point_tilts_rms_mrad"] = float(self.point_tilts.square().mean().sqrt())
         return found

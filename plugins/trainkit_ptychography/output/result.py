@@ -1,6 +1,7 @@
 """``result.h5``: what was reconstructed, with units, for people who do not have trainkit.
 
-Shapes: N = scan points, M = probe modes, S = slices, H, W = rows and columns of the object, Y, X = those of the detector.
+Shapes: N = scan points, M = probe modes, S = slices, H, W = rows and columns of the object, Y, X = those of the
+detector.
 """
 
 from __future__ import annotations

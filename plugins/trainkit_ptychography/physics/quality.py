@@ -98,6 +98,17 @@ def _interpolated(
     return values_RC
 
 
+def thirds(stack_SHW: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return the sums over the first, second and last third of the depth of equally thick slices (3, H, W)."""
+    num = len(stack_SHW)
+    running = np.concatenate([np.zeros_like(stack_SHW[:1], dtype=np.float64), np.cumsum(stack_SHW, 0, np.float64)])
+    depths = np.linspace(0, num, 4)
+    below = np.minimum(depths.astype(int), num - 1)
+    share = (depths - below)[:, None, None]
+    at_depths: NDArray[np.float64] = (1 - share) * running[below] + share * running[below + 1]
+    return np.diff(at_depths, axis=0)
+
+
 def position_rmse(positions_N2: NDArray[np.floating], true_N2: NDArray[np.floating]) -> float:
     """Return the root mean square error of a coordinate, after the mean offset is taken out; in the given unit."""
     error_N2 = np.asarray(positions_N2, dtype=np.float64) - np.asarray(true_N2, dtype=np.float64)

@@ -1,4 +1,4 @@
-"""What ``check --data`` says of a specimen of several slices: whether they are too thick, too thin, or leave the grid."""
+"""What ``check --data`` says of several slices: whether they are too thick or too thin, or the beam leaves the grid."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from trainkit import Problem, bytes_in_words, free_host_memory
 from trainkit_ptychography.physics.geometry import place
 from trainkit_ptychography.probes.aperture import Aperture
+from trainkit_ptychography.probes.lens import Lens
 
 if TYPE_CHECKING:
     from trainkit_ptychography.probes.kind import Probe
@@ -92,5 +93,4 @@ def _semiangle_rad(probe: Probe, scan: Scan) -> float | None:
 
 
 def _defocus_angstrom(probe: Probe, scan: Scan) -> float:
-    told = probe.defocus_angstrom if isinstance(probe, Aperture) else None
-    return (scan.defocus_angstrom or 0.0) if told is None else told
+    return probe.told_defocus(scan) if isinstance(probe, Lens) else scan.defocus_angstrom or 0.0

@@ -35,10 +35,13 @@ class Truth:
     Attributes:
         phase_KL: The object's phase in rad; pixel [i, j] is at position (i, j).
         positions_N2: Where the patterns were really taken, in pixels.
+        slices_SKL: The phase of each slice of a thick specimen, all equally thick, the one that the beam meets first in
+            front; None: it is thin, or this is not known.
     """
 
     phase_KL: NDArray[np.floating]
     positions_N2: NDArray[np.float64]
+    slices_SKL: NDArray[np.floating] | None = None
 
 
 @attrs.frozen(kw_only=True, eq=False)

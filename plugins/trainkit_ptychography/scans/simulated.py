@@ -35,6 +35,9 @@ class SimulatedDiffraction(DiffractionData):
         position_error_angstrom: Standard deviation of the error of the given positions, along each axis.
         dose_per_square_angstrom: Electrons per Å².
         atom_spacing_angstrom: Least distance between atoms.
+        slices: Number of slices of the specimen. With several, the upper half holds columns of atoms at other places
+            than the lower half.
+        thickness_angstrom: Thickness of a specimen of several slices.
         seed: Seed of atoms, position errors and noise; it is not the run's seed, so that runs can use the same data.
     """
 
@@ -50,6 +53,8 @@ class SimulatedDiffraction(DiffractionData):
     position_error_angstrom: float = attrs.field(default=0.1, validator=attrs.validators.ge(0.0))
     dose_per_square_angstrom: float = attrs.field(default=1e5, validator=_positive)
     atom_spacing_angstrom: float = attrs.field(default=1.4, validator=_positive)
+    slices: int = attrs.field(default=1, validator=attrs.validators.ge(1))
+    thickness_angstrom: float = attrs.field(default=100.0, validator=_positive)
     seed: int = attrs.field(default=0, validator=attrs.validators.ge(0))
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:

@@ -1,6 +1,6 @@
 """Simulates a scan in plain numpy and double precision, independently of the model that reconstructs it.
 
-Shapes: N = scan points, A = atoms, K, L = rows and columns of the specimen, Y, X = those of the detector.
+Shapes: N = scan points, A = atoms, S = slices, K, L = rows and columns of the specimen, Y, X = those of the detector.
 """
 
 from __future__ import annotations
@@ -36,10 +36,17 @@ def simulate(settings: SimulatedDiffraction) -> Recording:
     true_N2 = nominal_N2 + generator.normal(0.0, settings.position_error_angstrom / pixel, nominal_N2.shape)
     true_N2 = np.clip(true_N2, size // 2 + 1, np.array(shape_KL) - (size - size // 2) - 1)
 
-    phase_KL = atoms(shape_KL, settings.atom_spacing_angstrom / pixel, _ATOM_RADIUS / pixel, generator)
+    lengths = (settings.atom_spacing_angstrom / pixel, _ATOM_RADIUS / pixel)
+    slices_SKL = atoms(shape_KL, *lengths, generator)[None]
+    if settings.slices > 1:
+        upper = (settings.slices + 1) // 2
+        grains = [(slices_SKL[0], upper), (atoms(shape_KL, *lengths, generator), settings.slices - upper)]
+        slices_SKL = np.stack([phase_KL / num for phase_KL, num in grains for _ in range(num)])
     coefficients = {"C10": (-settings.defocus_angstrom, 0.0)}
     probe_YX = aperture_probe((size, size), pixel, wavelength, settings.semiangle_mrad, coefficients)
-    expected_NYX = patterns(np.exp(1j * phase_KL), probe_YX, true_N2)
+    distance = settings.thickness_angstrom / settings.slices
+    between_YX = np.exp(-1j * np.pi * wavelength * distance * _squared_frequencies((size, size), pixel))
+    expected_NYX = patterns_of_slices(np.exp(1j * slices_SKL), probe_YX, true_N2, between_YX)
     counts = settings.dose_per_square_angstrom * settings.step_angstrom**2
     intensities_NYX = generator.poisson(counts * expected_NYX).astype(np.float32)
     scan = Scan(
@@ -49,7 +56,11 @@ def simulate(settings: SimulatedDiffraction) -> Recording:
         wavelength_angstrom=wavelength,
         semiangle_mrad=settings.semiangle_mrad,
         defocus_angstrom=settings.defocus_angstrom,
-        truth=Truth(phase_KL=phase_KL, positions_N2=true_N2),
+        truth=Truth(
+            phase_KL=slices_SKL.sum(axis=0),
+            positions_N2=true_N2,
+            slices_SKL=slices_SKL if settings.slices > 1 else None,
+        ),
     )
     return Recording(intensities_NYX, scan)
 
@@ -75,6 +86,23 @@ def patterns(
     object_KL: NDArray[np.complex128], probe_YX: NDArray[np.complex128], positions_N2: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return the intensities that a probe makes at positions (of its centre, in pixels); zero frequency at [0, 0]."""
+    return patterns_of_slices(object_KL[None], probe_YX, positions_N2, np.ones_like(probe_YX))
+
+
+def patterns_of_slices(
+    slices_SKL: NDArray[np.complex128],
+    probe_YX: NDArray[np.complex128],
+    positions_N2: NDArray[np.float64],
+    between_YX: NDArray[np.complex128],
+) -> NDArray[np.float64]:
+    """Return the intensities that a probe makes; zero frequency at [0, 0].
+
+    Args:
+        slices_SKL: Transmission of each slice, in the order in which the wave passes through them.
+        probe_YX: The probe.
+        positions_N2: Where its centre is, in pixels.
+        between_YX: By what the wave's Fourier transform is multiplied between slices.
+    """
     height, width = probe_YX.shape
     spectrum_YX = np.fft.fft2(probe_YX)
     frequency_Y, frequency_X = np.fft.fftfreq(height), np.fft.fftfreq(width)
@@ -83,6 +111,15 @@ def patterns(
         top, left = round(row) - height // 2, round(column) - width // 2
         off = (row - round(row), column - round(column))
         ramp_YX = np.exp(-2j * np.pi * (frequency_Y[:, None] * off[0] + frequency_X[None, :] * off[1]))
-        exit_YX = np.fft.ifft2(spectrum_YX * ramp_YX) * object_KL[top : top + height, left : left + width]
+        exit_YX = np.fft.ifft2(spectrum_YX * ramp_YX) * slices_SKL[0, top : top + height, left : left + width]
+        for slice_KL in slices_SKL[1:]:
+            wave_YX = np.fft.ifft2(np.fft.fft2(exit_YX) * between_YX)
+            exit_YX = wave_YX * slice_KL[top : top + height, left : left + width]
         intensities_NYX[point] = np.abs(np.fft.fft2(exit_YX, norm="ortho")) ** 2
     return intensities_NYX
+
+
+def _squared_frequencies(shape: tuple[int, int], pixel_size: float) -> NDArray[np.float64]:
+    along_Y, along_X = (np.fft.fftfreq(size, pixel_size) for size in shape)
+    squared_YX: NDArray[np.float64] = along_Y[:, None] ** 2 + along_X[None, :] ** 2
+    return squared_YX

@@ -133,11 +133,16 @@ def _read_scan(settings: FileDiffraction, files: Sequence[ArrayFile], hints: Rea
             probe_MYX = prepared_probe(probe_MYX, preparation.shape, prepare.bin, flips)
     truth = None
     if settings.truth_phase is not None and settings.truth_positions is not None:
-        phase_KL = file.array(settings.truth_phase)
-        if phase_KL.ndim != 2:
-            raise DataError(f"{source}: {settings.truth_phase} must be 2-D, it has the shape {phase_KL.shape}")
+        phase = file.array(settings.truth_phase)
+        if phase.ndim not in (2, 3):
+            raise DataError(
+                f"{source}: {settings.truth_phase} must be 2-D, or 3-D of slices; its shape is {phase.shape}"
+            )
+        slices_SKL = phase if phase.ndim == 3 else None
+        phase_KL = phase if slices_SKL is None else slices_SKL.sum(axis=0, dtype=np.float64)
         true_N2 = _named_points(settings.truth_positions, [file])
-        truth = Truth(phase_KL=phase_KL, positions_N2=in_pixels(true_N2, "truth_positions", settings))
+        positions_N2 = in_pixels(true_N2, "truth_positions", settings)
+        truth = Truth(phase_KL=phase_KL, positions_N2=positions_N2, slices_SKL=slices_SKL)
 
     scan = Scan(
         positions_N2=in_pixels(points_N2, "positions", of_points),

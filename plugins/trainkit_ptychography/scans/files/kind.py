@@ -109,7 +109,8 @@ class FileDiffraction(DiffractionData):
             cropped, binned and padded as the patterns are.
         probe_axes: Order of the axes of that array if it differs: "m" modes, "y" and "x" rows and columns. "mxy" suits
             files in which Matlab wrote (rows, columns, modes).
-        truth_phase: Array of the object's true phase in rad, if it is known: pixel [i, j] at position (i, j) pixels.
+        truth_phase: Array of the object's true phase in rad, if it is known: pixel [i, j] at position (i, j) pixels. Of
+            a thick specimen (slice, row, column): equally thick slices, the one that the beam meets first in front.
         truth_positions: Array of the true positions, if they are known, in the form of ``positions``.
         prepare: What is done to patterns: background, bad pixels, cropping, binning, padding.
         leave_out: Which patterns are not used.

@@ -1,0 +1,319 @@
+"""The model of several slices: what it trains, keeps, shows and doubts; and constraints along the beam."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import attrs
+import h5py
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from trainkit import Context, DataError, Monitor, Problem, State
+from trainkit.console import Console
+from trainkit.curvature import curvature_of
+from trainkit.engine.start import start
+from trainkit.recipe.resolve import resolve_text
+from trainkit_ptychography.constraints.kind import Constraint
+from trainkit_ptychography.constraints.missing_wedge import MissingWedge
+from trainkit_ptychography.constraints.slice_coupling import SliceCoupling
+from trainkit_ptychography.losses.amplitude import Amplitude
+from trainkit_ptychography.losses.l1 import L1
+from trainkit_ptychography.models.single_slice import SingleSlice
+from trainkit_ptychography.models.single_slice_live import SingleSliceModule
+from trainkit_ptychography.objects.hash_encoding import HashEncoding
+from trainkit_ptychography.objects.pixels import Pixels
+from trainkit_ptychography.physics.quality import thirds
+from trainkit_ptychography.preflight.thick import inspect_slices
+from trainkit_ptychography.probes.aperture import Aperture
+from trainkit_ptychography.scans.kind_live import LiveDiffraction
+from trainkit_ptychography.scans.scan import Recording, checked
+from trainkit_ptychography.scans.simulated import SimulatedDiffraction
+
+CONTEXT = Context(0, torch.device("cpu"), 0, 1, Path())
+THICK = SimulatedDiffraction(
+    scan_shape=(4, 5), detector_size=32, pixel_size_angstrom=0.3, position_error_angstrom=0.0, slices=4
+)
+RECIPE = """
+trainkit = 1
+run = { name = "thick", epochs = 2, device = "cpu" }
+model = { use = "ptychography", slices = 3, thickness_angstrom = 100.0, probe = { use = "aperture" } }
+losses.data = { use = "amplitude" }
+optimizer = { use = "adam" }
+groups.thickness = { start_epoch = 0, lr = 0.5 }
+groups.tilt = { start_epoch = 0, lr = 0.1 }
+groups.point_tilts = { start_epoch = 1, lr = 0.1 }
+groups.dr = { start_epoch = 1, lr = 1e-2 }
+hooks.truth = { use = "ptychography_truth" }
+[data]
+use = "diffraction_simulated"
+scan_shape = [5, 5]
+detector_size = 24
+slices = 3
+batch_size = 8
+validation_fraction = 0.2
+"""
+
+
+def live(settings: SimulatedDiffraction = THICK, dtype: torch.dtype = torch.float32, **changes: Any) -> LiveDiffraction:
+    intensities, scan = settings.read()
+    recording = checked(Recording(intensities, attrs.evolve(scan, **changes)))
+    return LiveDiffraction(recording, CONTEXT, settings.batch_size, 0.0, dtype)
+
+
+def made(data: LiveDiffraction, slices: int = 4, **settings: Any) -> SingleSliceModule:
+    named = {"probe": Aperture(), "thickness_angstrom": 100.0, **settings}
+    model = SingleSlice(slices=slices, **named).build(data)
+    assert isinstance(model, SingleSliceModule)
+    return model
+
+
+def give_truth(model: SingleSliceModule, data: LiveDiffraction) -> None:
+    truth = data.scan.truth
+    assert truth is not None
+    assert truth.slices_SKL is not None
+    height, width = model.motion.shape_HW
+    top, left = np.rint(model.motion.origin_2).astype(int)
+    padded_SKL = np.pad(truth.slices_SKL, ((0, 0), (20, 20), (20, 20)), mode="edge")
+    with torch.no_grad():
+        part = padded_SKL[:, 20 + top : 20 + top + height, 20 + left : 20 + left + width]
+        model.object.maps[0] = torch.from_numpy(part)
+
+
+def misfit(model: SingleSliceModule, data: LiveDiffraction) -> float:
+    """Return the mean of (√I − √I_measured)² over the scan, summed over the detector."""
+    with torch.no_grad():
+        batches = list(data.evaluate("train"))
+        terms = [(model(b)["intensities"].sqrt() - b["amplitudes"]).square().sum((1, 2)) for b in batches]
+    return float(torch.cat(terms).mean())
+
+
+# ---- patterns -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("waves", ["recomputed", "stored"])
+def test_the_true_object_makes_the_patterns_of_a_simulation_in_numpy(waves):
+    data = live(attrs.evolve(THICK, dose_per_square_angstrom=1e9))
+    model = made(data, waves=waves)
+    give_truth(model, data)
+    right = misfit(model, data)
+    assert right < 1e-4
+    with torch.no_grad():
+        model.object.maps.copy_(model.object.maps.flip(1))
+    assert misfit(model, data) > 30 * right  # upside down
+    give_truth(model, data)
+    with torch.no_grad():
+        model.propagation.thickness.mul_(1.5)
+    assert misfit(model, data) > 10 * right
+
+
+def test_gradients_of_all_parameters_are_those_of_finite_differences():
+    small = SimulatedDiffraction(scan_shape=(2, 2), detector_size=16, semiangle_mrad=20.0, slices=3)
+    data = live(small, torch.float64)
+    model = made(data, slices=3, object_margin=1, tilt_mrad=(3.0, -2.0))
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in (model.object.maps, model.propagation.point_tilts):
+            parameter += 0.3 * torch.rand(parameter.shape, generator=generator, dtype=torch.float64)
+    batch = next(iter(data.evaluate("train")))
+    weight = torch.rand(batch["amplitudes"].shape, generator=generator, dtype=torch.float64)
+
+    def loss() -> Tensor:
+        return (weight * model(batch)["intensities"]).sum()
+
+    loss().backward()
+    parameters = dict(model.named_parameters())
+    assert {"propagation.thickness", "propagation.tilt", "propagation.point_tilts"} <= set(parameters)
+    for parameter in parameters.values():
+        direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        differences = []
+        with torch.no_grad():
+            for step in (1e-5, -2e-5, 1e-5):
+                parameter += step * direction
+                differences.append(float(loss()))
+        assert parameter.grad is not None
+        expected = (differences[0] - differences[1]) / 2e-5
+        assert float((parameter.grad * direction).sum()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_tilted_beam_moves_towards_larger_rows_and_columns_with_depth():
+    """Atoms in the last slice of two are met as if they lay at smaller rows and columns by the tangent."""
+    data = live()
+    tilted = made(data, slices=2, tilt_mrad=(6.0, -12.0))  # 50 Å · 6 mrad are 1 pixel of 0.3 Å; columns −2
+    image = torch.rand(tilted.object.maps.shape[2:], generator=torch.Generator().manual_seed(0))
+
+    def patterns(model: SingleSliceModule, rolled: tuple[int, int]) -> Tensor:
+        with torch.no_grad():
+            model.object.maps[0, 1] = image.roll(rolled, (0, 1))
+            return model({"index": torch.arange(20)})["intensities"]
+
+    found = patterns(tilted, (0, 0))
+    right, wrong = ((found - patterns(made(data, slices=2), rolled)).abs().max() for rolled in ((-1, 2), (1, -2)))
+    assert right < 0.1 * wrong  # what is left is where the wave passes the edge of the patch
+
+
+def test_the_kernel_is_computed_again_where_thickness_or_tilt_changed_and_else_kept():
+    data = live()
+    propagation = made(data).propagation
+    propagation.requires_grad_(False)
+    index_B = torch.tensor([3, 5])
+    first = propagation.kernel(index_B)
+    assert propagation.kernel(index_B) is first
+    with torch.no_grad():
+        propagation.thickness += 8.0
+    assert not torch.equal(propagation.kernel(index_B), first)
+    with torch.no_grad():
+        propagation.point_tilts[5] = 2.0
+    of_points = propagation.kernel(index_B)
+    torch.testing.assert_close(of_points[0], propagation.kernel(index_B[:1])[0])
+    assert not torch.allclose(of_points[0], of_points[1])
+
+
+# ---- training -------------------------------------------------------------------------------------------------------
+
+
+def test_the_curvature_of_slices_bounds_a_step_of_all_of_them():
+    """A Newton step of all slices at once must not raise the loss."""
+    data = live(attrs.evolve(THICK, dose_per_square_angstrom=1e8))
+    model = made(data, object=Pixels(kind="phase_only"))
+    model.on_step_start(State(CONTEXT, 1, model, data, {}, Monitor()))
+    batch = next(iter(data.evaluate("train")))
+    loss = Amplitude().build(data)
+    before = loss(model(batch), batch, model)
+    before.backward()
+    before = before.detach()
+    curvature = curvature_of(model.object.maps)
+    assert curvature.shape == model.object.maps.shape[1:]
+    with torch.no_grad():
+        model.object.maps -= model.object.maps.grad / (curvature + 0.1 * curvature.max())
+        after = loss(model(batch), batch, model)
+    assert 0.1 * float(before) < float(after) < 0.9 * float(before)
+
+
+@pytest.mark.slow
+def test_thickness_and_tilt_train_from_their_epochs_and_a_run_leaves_slices(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = start(resolve_text(RECIPE, tmp_path), Console(quiet=True)).run
+    model = run.state.model.requires_grad_(False)
+    assert float(model.propagation.thickness) != 100.0
+    assert model.propagation.point_tilts.any()
+    assert run.state.metrics["specimen/thickness_angstrom"] == float(model.propagation.thickness)
+    assert -1 <= run.state.metrics["truth/depth_pearson"] <= 1
+    with h5py.File(run.state.folder / "result.h5") as file:
+        slices_SHW = file["object_slices"][()]
+        assert slices_SHW.shape == (3, *model.motion.shape_HW)
+        np.testing.assert_allclose(np.prod(slices_SHW, axis=0), file["object"][()], atol=1e-5)
+        assert file.attrs["slice_spacing_angstrom"] == pytest.approx(float(model.propagation.thickness) / 3)
+        assert file["tilt"].shape == (25, 2)
+
+
+def test_a_thickness_that_is_trained_below_zero_is_an_error():
+    model = made(live())
+    with torch.no_grad():
+        model.propagation.thickness.fill_(-1.0)
+    with pytest.raises(DataError, match="lower the learning rate of group thickness"):
+        model.propagation.check()
+
+
+# ---- constraints ----------------------------------------------------------------------------------------------------
+
+
+def imposed(constraint: Constraint, phase_SHW: np.ndarray) -> np.ndarray:
+    """Return the phase of an object, 20 Å from slice to slice, after an epoch with a constraint."""
+    data = live()
+    model = made(data, slices=5, constraints={"it": constraint})
+    with torch.no_grad():
+        model.object.maps[0] = torch.from_numpy(phase_SHW)
+    model.on_epoch_end(State(CONTEXT, 4, model, data, {}, Monitor()))
+    return model.reconstruction().phase_SHW
+
+
+def random_phase() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(5, *made(live(), slices=5).motion.shape_HW))
+
+
+def test_coupled_slices_are_smoothed_by_a_gaussian_and_keep_what_is_alike():
+    phase_SHW = random_phase()
+    found_SHW = imposed(SliceCoupling(sigma_angstrom=15.0, every_epochs=1), phase_SHW)
+    weights = np.exp(-0.5 * (np.arange(-3, 4) * 20.0 / 15.0) ** 2)
+    padded = np.pad(phase_SHW, ((3, 3), (0, 0), (0, 0)), mode="edge")
+    expected = sum(w * padded[i : i + 5] for i, w in enumerate(weights / weights.sum()))
+    np.testing.assert_allclose(found_SHW, expected, atol=1e-5)
+    alike_SHW = np.repeat(phase_SHW[:1], 5, axis=0)
+    np.testing.assert_allclose(
+        imposed(SliceCoupling(sigma_angstrom=15.0, every_epochs=1), alike_SHW), alike_SHW, atol=1e-5
+    )
+
+
+def test_the_missing_wedge_keeps_the_sum_of_slices_and_weakens_what_varies_along_the_beam():
+    phase_SHW = random_phase()
+    found_SHW = imposed(MissingWedge(weight=3.0, every_epochs=1), phase_SHW)
+    np.testing.assert_allclose(found_SHW.sum(0), phase_SHW.sum(0), atol=1e-4)
+    columns = phase_SHW.shape[2]
+    wave = np.cos(2 * np.pi * np.arange(5) / 5)[:, None, None] * np.cos(2 * np.pi * 3 * np.arange(columns) / columns)
+    wave_SHW = np.broadcast_to(wave, phase_SHW.shape).copy()
+    along, across = 1 / (5 * 20.0), 3 / (columns * 0.3)
+    share = 1 - 2 / np.pi * np.arctan(9 * along**2 / (across**2 + 1e-3))
+    np.testing.assert_allclose(imposed(MissingWedge(weight=3.0, every_epochs=1), wave_SHW), share * wave_SHW, atol=1e-5)
+
+
+def test_l1_is_the_mean_phase_and_absorption():
+    model = made(live())
+    with torch.no_grad():
+        model.object.maps[0], model.object.maps[1] = -0.25, 0.5
+    assert L1().build(None)({}, {}, model).item() == pytest.approx(0.75)
+
+
+def test_thirds_of_slices_that_three_does_not_divide_share_slices():
+    stack_SHW = np.arange(1.0, 5.0)[:, None, None]
+    np.testing.assert_allclose(thirds(stack_SHW).ravel(), [1 + 2 / 3, 4 / 3 + 6 / 3, 3 / 3 + 4])
+
+
+# ---- what settings are refused or doubted ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "key"),
+    [
+        ({"slices": 3}, "thickness_angstrom"),
+        ({"slices": 3, "thickness_angstrom": 50.0, "object": HashEncoding()}, "object"),
+        ({"thickness_angstrom": 50.0}, "thickness_angstrom"),
+        ({"tilt_mrad": (1.0, 0.0)}, "tilt_mrad"),
+    ],
+)
+def test_settings_of_slices_that_do_not_fit_are_refused(settings, key, tmp_path):
+    recipe = resolve_text(RECIPE, tmp_path).recipe
+    problems = list(SingleSlice(probe=Aperture(), **settings).problems(recipe))
+    assert [each.key for each in problems if isinstance(each, Problem)] == [key]
+
+
+def test_groups_of_slices_exist_only_where_there_are_several():
+    assert "thickness" not in SingleSlice(probe=Aperture()).groups()
+    thick = SingleSlice(probe=Aperture(), slices=2, thickness_angstrom=50.0)
+    model = made(live(), slices=2)
+    assert set(thick.groups()) == set(thick.parameter_groups(model))
+
+
+def doubts(slices: int, thickness_angstrom: float, **changes: Any) -> list[str]:
+    """Return the keys that are doubted for 300 Å³ of a defocused probe of 25 mrad at 80 keV."""
+    data = attrs.evolve(SimulatedDiffraction(detector_size=64), **changes)
+    found = inspect_slices(data, Aperture(), slices, thickness_angstrom)
+    return [each.key for each in found if isinstance(each, Problem)]
+
+
+def test_slices_that_are_right_are_not_doubted():
+    assert doubts(6, 100.0) == []
+
+
+def test_slices_that_are_too_thick_too_thin_or_spread_beyond_the_grid_are_doubted():
+    assert doubts(1 + 1, 300.0) == ["slices"]
+    assert doubts(3, 10.0) == ["thickness_angstrom"]  # nm, taken for Å
+    assert doubts(40, 1000.0) == ["thickness_angstrom"]  # the other way round
+
+
+def test_without_a_wavelength_slices_are_refused():
+    with pytest.raises(DataError, match="energy_kev"):
+        made(live(wavelength_angstrom=None), probe=Aperture())
