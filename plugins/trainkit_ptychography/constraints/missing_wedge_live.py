@@ -30,7 +30,6 @@ def filtering(settings: MissingWedge, live_object: LiveObject, probe: ProbeModes
         RecipeError: The object has no slices of pixels.
         DataError: The size of its pixels is not known.
     """
-
     size = probe.sampling.pixel_size_angstrom
     if size is None:
         raise DataError("missing_wedge needs the size of the object's pixels: say it in [data]")
