@@ -268,3 +268,13 @@ def test_a_half_is_not_halved_again():
     recipe = resolve_text(RECIPE, Path(), ["data.half.part=2"]).recipe
     with pytest.raises(RecipeError, match="one with half of the data already"):
         FourierRing().changes(recipe, Path("x"), 1)
+
+
+def test_halves_that_begin_with_the_run_share_all_of_its_model_but_the_object():
+    recipe = resolve_text(RECIPE, Path()).recipe
+    changes = FourierRing(begin="finished", of="counts").changes(recipe, Path("/x.safetensors"), 2)
+    assert changes == {
+        "data": {"half": {"of": "counts", "part": 2}},
+        "initial_weights": {"path": "/x.safetensors", "take": ["probe", "dr", "scan"]},
+        "drop": ["groups.probe", "groups.dr"],
+    }

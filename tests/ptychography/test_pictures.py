@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 
 from trainkit import Context, Monitor, State
 from trainkit_ptychography.models.output import show
@@ -165,6 +166,17 @@ def test_maps_of_a_point_a_line_and_an_area_are_drawn(extent):
     residual[5] = np.nan
     assert scan_pictures.residuals(places, residual, [7], None, None, UNDER).shape[1] == 1440
     assert scan_pictures.residuals(places, np.full(40, np.nan), [], np.arange(40), 0.4, UNDER).shape[1] == 1440
+
+
+@pytest.mark.parametrize(("moved", "times"), [(0.1, "10"), (0.01, "100"), (1e-5, "100,000"), (0.0, "10")])
+def test_arrows_are_ten_times_as_long_or_longer_where_they_could_not_be_seen(moved, times, monkeypatch):
+    places = np.stack(np.meshgrid(np.arange(6.0), np.arange(6.0), indexing="ij"), -1).reshape(-1, 2)
+    titles = []
+    original = Axes.set_title
+    monkeypatch.setattr(Axes, "set_title", lambda axes, text, **style: titles.append(text) or original(axes, text))
+    way = np.where(np.arange(36) % 2, moved, -moved)[:, None] * [1.0, 0.0]
+    scan_pictures.displacements(places, places + way, None, np.arange(36), 1.0, UNDER)
+    assert titles[0] == f"arrows are {times} times as long as the displacements"
 
 
 def test_pixels_that_do_not_count_are_grey_in_a_pattern():

@@ -16,7 +16,9 @@ from trainkit_ptychography.output.frame import FOOT, HEAD, MARGIN, WIDTH, Box, F
 from trainkit_ptychography.scans.sampling import neighbour_distances
 
 _BLUE, _VERMILION, _GREEN = SAFE_ON_WHITE[:3]
-_LONGER = 10  # times, so that arrows can be seen
+_LONGER = 10  # times, so that arrows can be seen; or a further power of ten
+_VISIBLE = 0.2  # of the distance between points: the median arrow is as long at least
+_LONGEST = 100_000  # times
 _MOST_ARROWS = 1500
 _CROWDED = 0.8  # of their median length: arrows stand no nearer than this on average, so that each can be followed
 _GOLDEN = (5**0.5 - 1) / 2
@@ -35,10 +37,11 @@ def displacements(
     pixel_size_angstrom: float | None,
     subtitle: str,
 ) -> Image:
-    """Return a picture of how far scan points have moved: arrows ten times as long as they are, and a histogram.
+    """Return a picture of how far scan points have moved: arrows ten times as long, and a histogram.
 
-    If the true positions are known, a second histogram shows the errors before and now. A mean over all points is not
-    shown: nothing can tell it from a shift of the object.
+    Where such arrows would be too short to be seen, they are a hundred times as long, or a thousand; the picture says
+    it. If the true positions are known, a second histogram shows the errors before and now. A mean over all points is
+    not shown: nothing can tell it from a shift of the object.
 
     Args:
         nominal_N2: Where the points were said to be, (row, column) in pixels.
@@ -55,7 +58,8 @@ def displacements(
     length_N = np.hypot(*moved_N2.T)
     frame = Frame(HEAD + _MAP + 0.8, "Displacements of the scan points", subtitle)
     axes = _map_axes(frame, places_N2, unit)
-    shown_N = _few(places_N2, _LONGER * float(np.median(length_N)))
+    longer = _times_longer(float(np.median(length_N)), places_N2)
+    shown_N = _few(places_N2, longer * float(np.median(length_N)))
     trained_N = np.isin(np.arange(len(places_N2)), train_index)
     for chosen_N, colour, label in ((trained_N, _BLUE, "trained on"), (~trained_N, _VERMILION, "not trained on")):
         if not chosen_N.any():
@@ -72,8 +76,8 @@ def displacements(
         axes.quiver(
             from_K2[:, 1],
             from_K2[:, 0],
-            _LONGER * by_K2[:, 1],
-            _LONGER * by_K2[:, 0],
+            longer * by_K2[:, 1],
+            longer * by_K2[:, 0],
             angles="xy",
             scale_units="xy",
             scale=1.0,
@@ -81,7 +85,7 @@ def displacements(
             width=0.003,
         )
     share = "" if shown_N.all() else f", drawn at {shown_N.sum()} of {len(shown_N)} points"
-    axes.set_title(f"arrows are {_LONGER} times as long as the displacements{share}", fontsize=11, loc="left")
+    axes.set_title(f"arrows are {longer:,} times as long as the displacements{share}", fontsize=11, loc="left")
     axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.09), ncols=2, fontsize=10, frameon=False, borderaxespad=0.0)
 
     both = true_N2 is not None
@@ -228,6 +232,15 @@ def patterns(
         frame.colours(last, shown, "intensity" if row < 2 else "√intensity", extend="max" if row < 2 else "both")
     frame.bar(Box(MARGIN + side, top, width, height), measured_KYX.shape[2], bar)
     return frame.pixels()
+
+
+def _times_longer(length: float, places_N2: NDArray[np.float64]) -> int:
+    """Return how many times arrows of a typical length are drawn longer."""
+    apart = float(np.median(neighbour_distances(places_N2)))
+    longer = _LONGER
+    while np.isfinite(apart) and 0 < longer * length < _VISIBLE * apart and longer < _LONGEST:
+        longer *= 10
+    return longer
 
 
 def _few(places_N2: NDArray[np.float64], length: float) -> NDArray[np.bool_]:

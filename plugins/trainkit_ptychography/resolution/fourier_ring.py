@@ -15,8 +15,7 @@ from trainkit_ptychography.scans.kind import DiffractionData
 if TYPE_CHECKING:
     from trainkit import Recipe
 
-SHARED = ("probe", "dr", "scan")
-"""Parameter groups that both halves may share."""
+_OF_A_HALF = ("object", "other")  # groups that a half reconstructs, or that are empty
 
 
 @component
@@ -36,7 +35,7 @@ class FourierRing(Halver):
         of: "points": every second scan point, on a grid like the fields of a chessboard; each half sees the specimen
             half as densely. "counts": every count falls to one of the halves by chance; the patterns must be counts.
         begin: "nothing": each half is reconstructed as the run was, with a probe and positions of its own. "finished":
-            both keep the probe and the positions of the run, and reconstruct the object alone.
+            both keep the probe, the positions and all else of the run but the object, and reconstruct that alone.
         epochs: Epochs of each half; as many as the run has if not given.
     """
 
@@ -61,9 +60,9 @@ class FourierRing(Halver):
         if self.epochs is not None:
             changes["run"] = {"epochs": self.epochs}
         if self.begin == "finished":
-            shared = [name for name in SHARED if name in recipe.groups]
-            changes["initial_weights"] = {"path": str(checkpoint), "take": list(SHARED)}
-            changes["drop"] = [f"groups.{name}" for name in shared]
+            shared = [name for name in recipe.model.groups() or () if name not in _OF_A_HALF]
+            changes["initial_weights"] = {"path": str(checkpoint), "take": shared}
+            changes["drop"] = [f"groups.{name}" for name in shared if name in recipe.groups]
         return changes
 
     def compare(self, recipe: Recipe, one: Path, other: Path) -> Agreement:
