@@ -21,10 +21,12 @@ from trainkit_ptychography.output import object_pictures, probe_picture, scan_pi
 from trainkit_ptychography.output.frame import angle_bar
 from trainkit_ptychography.output.illumination import illumination, lit, scanned_part
 from trainkit_ptychography.output.imagej_tiff import write_imagej_tiff
+from trainkit_ptychography.output.provenance import provenance
 from trainkit_ptychography.output.result import Result, write_result
 from trainkit_ptychography.physics.geometry import affine_part
 from trainkit_ptychography.physics.quality import PhaseAgreement, phase_agreement, thirds
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
+from trainkit_ptychography.scans.sampling import scanned_area
 
 _LOGGER = logging.getLogger("trainkit")
 _NAMED = 8  # patterns that a message names
@@ -130,7 +132,16 @@ def result(found: Reconstruction, data: LiveDiffraction, residual_N: NDArray[np.
         slices_SHW=found.amplitude_SHW * np.exp(1j * found.phase_SHW) if len(found.phase_SHW) > 1 else None,
         slice_spacing_angstrom=found.slice_spacing_angstrom,
         tilt_mrad=found.tilt_mrad,
+        energy_kev=data.scan.energy_kev,
+        dose=dose(data),
     )
+
+
+def dose(data: LiveDiffraction) -> float | None:
+    """Return the counts per Å² of the scanned area; None: the pixel size is not known, or there is no area."""
+    size, points_N2 = data.scan.pixel_size_angstrom, data.scan.positions_N2
+    area = 0.0 if size is None else scanned_area(points_N2) * size**2
+    return float(data.mean_counts * len(points_N2) / area) if area > 0 else None
 
 
 def show(found: Reconstruction, data: LiveDiffraction, state: State, model: Predicts) -> None:
@@ -234,6 +245,6 @@ def write_files(
     found: Reconstruction, data: LiveDiffraction, folder: Path, residual_N: NDArray[np.float64] | None = None
 ) -> None:
     """Write ``result.h5``, and phase and amplitude for ImageJ, into a folder; arguments as for `result`."""
-    write_result(folder / "result.h5", result(found, data, residual_N))
+    write_result(folder / "result.h5", result(found, data, residual_N), provenance(folder))
     for name, map_HW in (("phase", found.projected_phase()), ("amplitude", found.projected_amplitude())):
         write_imagej_tiff(folder / f"object_{name}.tif", map_HW, data.scan.pixel_size_angstrom)

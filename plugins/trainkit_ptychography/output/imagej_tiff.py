@@ -1,4 +1,4 @@
-"""A map as a TIFF file that ImageJ, Fiji and Gwyddion open with its true values and pixel size.
+"""A map, or a stack, as a TIFF file that ImageJ, Fiji and Gwyddion open with its true values and pixel size.
 
 ImageJ's convention: the description begins with "ImageJ=" and names the unit of length, and the resolution tags hold
 pixels per that unit, with no unit of their own.
@@ -18,24 +18,34 @@ _DESCRIPTION, _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 270, 282, 283, 29
 _NO_UNIT = 1
 
 
-def write_imagej_tiff(path: Path, map_HW: NDArray[np.floating], pixel_size_angstrom: float | None) -> None:
-    """Write one 32-bit floating-point image: whole, or not at all.
+def write_imagej_tiff(
+    path: Path, map_SHW: NDArray[np.floating], pixel_size_angstrom: float | None, spacing_angstrom: float | None = None
+) -> None:
+    """Write 32-bit floating-point images, a page each: whole, or not at all.
 
     Args:
         path: The file.
-        map_HW: Values; the first row is at the top.
+        map_SHW: Values (H, W), or of a stack (S, H, W); the first row is at the top.
         pixel_size_angstrom: Size of a pixel; None if unknown: the file is then in pixels.
+        spacing_angstrom: Distance from one page to the next; None if there is none, or if it is not known.
 
     Source:
         ImageJ, ij/io/FileSaver.java (getDescriptionString) and TiffEncoder.java.
     """
-    low, high = (float(each) for each in np.percentile(map_HW, (0.5, 99.5)))  # the contrast that it opens with
+    low, high = (float(each) for each in np.percentile(map_SHW, (0.5, 99.5)))  # the contrast that it opens with
     unit = "pixel" if pixel_size_angstrom is None else "angstrom"
+    whole_SHW = np.asarray(map_SHW, dtype=np.float32)
+    pages = [Image.fromarray(page_HW) for page_HW in (whole_SHW if whole_SHW.ndim == 3 else whole_SHW[None])]
+    # No "images=…": with it, ImageJ expects the pages to lie one right after the other, which Pillow does not write.
+    stack = f"slices={len(pages)}\n" if len(pages) > 1 else ""
+    if spacing_angstrom is not None and pixel_size_angstrom is not None:
+        stack += f"spacing={spacing_angstrom}\n"
     tags: dict[int, str | float] = {
-        _DESCRIPTION: f"ImageJ=1.53t\nunit={unit}\nmin={low}\nmax={high}\n",
+        _DESCRIPTION: f"ImageJ=1.53t\n{stack}unit={unit}\nmin={low}\nmax={high}\n",
         _X_RESOLUTION: 1.0 / (pixel_size_angstrom or 1.0),
         _Y_RESOLUTION: 1.0 / (pixel_size_angstrom or 1.0),
         _RESOLUTION_UNIT: _NO_UNIT,
     }
     with written_whole(path) as new:
-        Image.fromarray(np.asarray(map_HW, dtype=np.float32)).save(new, format="TIFF", tiffinfo=tags)
+        first, *others = pages
+        first.save(new, format="TIFF", tiffinfo=tags, save_all=True, append_images=others)

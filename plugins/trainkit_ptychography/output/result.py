@@ -6,9 +6,9 @@ detector.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 import numpy as np
@@ -38,6 +38,8 @@ class Result:
         slices_SHW: Complex transmission of each slice, the one that the beam meets first in front; None: one slice.
         slice_spacing_angstrom: Distance from one slice to the next; None: one slice.
         tilt_mrad: Direction of the beam through the slices (2,), or at each scan point (N, 2); None: one slice.
+        energy_kev: Energy of the radiation; None if unknown.
+        dose: Counts per Å² of the scanned area; None if unknown. The detector's counts are those of its own unit.
     """
 
     object_HW: NDArray[np.complexfloating]
@@ -55,10 +57,34 @@ class Result:
     slices_SHW: NDArray[np.complexfloating] | None = None
     slice_spacing_angstrom: float | None = None
     tilt_mrad: NDArray[np.float64] | None = None
+    energy_kev: float | None = None
+    dose: float | None = None
 
 
-def write_result(path: Path, result: Result) -> None:
-    """Write the file: whole, or not at all."""
+class Stored(NamedTuple):
+    """An array of a result.
+
+    Attributes:
+        name: Its name in files.
+        values: Its values.
+        unit: Their unit.
+        description: What they are.
+    """
+
+    name: str
+    values: NDArray[Any]
+    unit: str
+    description: str
+
+
+def write_result(path: Path, result: Result, origin: Mapping[str, str] | None = None) -> None:
+    """Write the file: whole, or not at all.
+
+    Args:
+        path: The file.
+        result: The reconstruction.
+        origin: Where it comes from, as `provenance` returns it; these texts are datasets of the group "provenance".
+    """
     import h5py
 
     with written_whole(path) as new, h5py.File(new, "w") as file:
@@ -72,11 +98,24 @@ def write_result(path: Path, result: Result) -> None:
         if result.slices_SHW is not None and result.slice_spacing_angstrom is not None:
             file.attrs["slice_spacing_angstrom"] = result.slice_spacing_angstrom
             file.attrs["thickness_angstrom"] = result.slice_spacing_angstrom * len(result.slices_SHW)
-        for name, value, unit, description in _datasets(result):
-            file.create_dataset(name, data=value).attrs.update({"unit": unit, "description": description})
+        if result.energy_kev is not None:
+            file.attrs["energy_kev"] = result.energy_kev
+        if result.dose is not None:
+            file.attrs["dose_counts_per_square_angstrom"] = result.dose
+        low_2, high_2 = result.nominal_N2.min(axis=0), result.nominal_N2.max(axis=0)
+        file.attrs["scanned_box_px"] = [*low_2, *high_2]  # first row and column, last row and column, in the object
+        for name, values, unit, description in arrays(result):
+            file.create_dataset(name, data=values).attrs.update({"unit": unit, "description": description})
+        for name, text in (origin or {}).items():
+            file[f"provenance/{name}"] = text
 
 
-def _datasets(result: Result) -> Iterator[tuple[str, NDArray[Any], str, str]]:
+def arrays(result: Result) -> Iterator[Stored]:
+    """Yield the arrays of a result, as files hold them."""
+    yield from (Stored(*each) for each in _arrays(result))
+
+
+def _arrays(result: Result) -> Iterator[tuple[str, NDArray[Any], str, str]]:
     of_all = "" if result.slices_SHW is None else " of all slices together"
     yield "object", result.object_HW, "1", f"complex transmission{of_all}; its angle is the phase in rad"
     if result.slices_SHW is not None:

@@ -15,6 +15,14 @@ _ASKED = 256  # points whose neighbours are searched
 _SAME = 1e-6  # pixels, within which two places are the same
 
 
+def scanned_area(positions_N2: NDArray[np.float64]) -> float:
+    """Return the area of a scan in the unit of its positions squared: its extent and a step more along both axes."""
+    distances = neighbour_distances(positions_N2)
+    step = float(np.median(distances)) if len(distances) else 0.0
+    extent_2 = np.ptp(positions_N2, axis=0)
+    return float(np.prod(extent_2 + step)) if np.isfinite(step) and extent_2.min() > 0 else 0.0
+
+
 def neighbour_distances(positions_N2: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the distance from points to the nearest other place that was visited, for 256 points, evenly spread.
 

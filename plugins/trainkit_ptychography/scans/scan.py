@@ -53,6 +53,7 @@ class Scan:
         source: What it was read from, as messages call it.
         pixel_size_angstrom: Size of an object pixel; None if unknown.
         wavelength_angstrom: None if unknown.
+        energy_kev: Energy of the radiation; None if unknown.
         semiangle_mrad: The aperture's half opening angle; None if unknown.
         defocus_angstrom: Underfocus; None if unknown.
         probe_MYX: A guess of the probe that came with the data, centred at (Y//2, X//2).
@@ -75,6 +76,7 @@ class Scan:
     source: str
     pixel_size_angstrom: float | None = None
     wavelength_angstrom: float | None = None
+    energy_kev: float | None = None
     semiangle_mrad: float | None = None
     defocus_angstrom: float | None = None
     probe_MYX: NDArray[np.complexfloating] | None = None

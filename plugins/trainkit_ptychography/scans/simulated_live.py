@@ -54,6 +54,7 @@ def simulate(settings: SimulatedDiffraction) -> Recording:
         source="diffraction_simulated",
         pixel_size_angstrom=pixel,
         wavelength_angstrom=wavelength,
+        energy_kev=settings.energy_kev,
         semiangle_mrad=settings.semiangle_mrad,
         defocus_angstrom=settings.defocus_angstrom,
         truth=Truth(

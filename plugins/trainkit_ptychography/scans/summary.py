@@ -29,6 +29,7 @@ from trainkit_ptychography.scans.sampling import (
     neighbour_distances,
     oversampling,
     probe_diameter,
+    scanned_area,
 )
 from trainkit_ptychography.scans.scan import Checked
 
@@ -91,7 +92,7 @@ def summary(checked: Checked, batch_size: int) -> Iterator[str]:
             f"{sampling.ronchigram_magnification:.3g} pixels/Å"
         )
     if size is not None and min(extent_2) > 0:
-        area = prod(float(each) + step for each in extent_2) * size**2
+        area = scanned_area(scan.positions_N2) * size**2
         yield f"dose         {totals_N.sum() / area:.4g} counts/Å²"
     whole = [int(np.ceil(each)) + pixels + 2 for each, pixels in zip(extent_2, shape, strict=True)]
     yield f"object       about {_lengths(whole[0], whole[1], size)}"

@@ -149,6 +149,7 @@ def _read_scan(settings: FileDiffraction, files: Sequence[ArrayFile], hints: Rea
         source=source,
         pixel_size_angstrom=sizes,
         wavelength_angstrom=wavelength,
+        energy_kev=settings.energy_kev,
         semiangle_mrad=settings.semiangle_mrad,
         defocus_angstrom=settings.defocus_angstrom,
         probe_MYX=probe_MYX,
