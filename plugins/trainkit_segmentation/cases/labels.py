@@ -240,6 +240,6 @@ def target(
     if out_KXYZ is None:
         shape = (num_classes, *label_codes_XYZ.shape)
         out_KXYZ = torch.empty(shape, dtype=torch.float32, device=label_codes_XYZ.device)
-    codes = label_codes_XYZ.reshape(-1).long()
+    codes = label_codes_XYZ.reshape(-1).int()
     torch.index_select(class_table[:, :num_classes].T.float(), 1, codes, out=out_KXYZ.view(num_classes, -1))
     return out_KXYZ

@@ -58,11 +58,11 @@ class IntensityChange(NamedTuple):
 
     Attributes:
         draw: From settings, number of channels and a generator, draws which channels are changed, and the numbers.
-        apply: From rows (R, X, Y, Z), numbers and settings, makes the changed rows.
+        apply: From rows (R, X, Y, Z), numbers and settings: changes the rows in place.
     """
 
     draw: Callable[[Any, int, np.random.Generator], Drawn]
-    apply: Callable[[Tensor, Numbers, Any], Tensor]
+    apply: Callable[[Tensor, Numbers, Any], None]
 
 
 def draw_intensities(settings: Augmentation, channels: int, rng: np.random.Generator) -> dict[str, Drawn]:
@@ -112,8 +112,9 @@ def change_intensities(
         own, drawn = getattr(settings, name), changes[name]
         if at_once:
             numbers = Numbers(drawn.numbers, {n: there[name, n] for n in drawn.numbers})
-            rows = there[name, ""]
-            rows_RXYZ.index_copy_(0, rows, change.apply(rows_RXYZ.index_select(0, rows), numbers, own))
+            some_RXYZ = rows_RXYZ.index_select(0, there[name, ""])
+            change.apply(some_RXYZ, numbers, own)
+            rows_RXYZ.index_copy_(0, there[name, ""], some_RXYZ)
             continue
         for place, row in enumerate(drawn.rows.tolist()):
             this = slice(place, place + 1)
@@ -121,7 +122,7 @@ def change_intensities(
                 {n: array[this] for n, array in drawn.numbers.items()},
                 {n: there[name, n][this] for n in drawn.numbers},
             )
-            rows_RXYZ[row : row + 1] = change.apply(rows_RXYZ[row : row + 1], numbers, own)
+            change.apply(rows_RXYZ[row : row + 1], numbers, own)
 
 
 # ---- the changes ----------------------------------------------------------------------------------------------------
@@ -132,9 +133,9 @@ def _draw_noise(settings: Noise, channels: int, rng: np.random.Generator) -> Dra
     return Drawn(np.arange(channels), {"deviation": deviation, "keys": draw_keys(channels, rng)})
 
 
-def _add_noise(rows_RXYZ: Tensor, numbers: Numbers, settings: Noise) -> Tensor:
+def _add_noise(rows_RXYZ: Tensor, numbers: Numbers, settings: Noise) -> None:
     x, y, z = rows_RXYZ.shape[1:]
-    return gaussian_noise(numbers.there["keys"], (x, y, z)).mul_(numbers.per_voxel("deviation")).add_(rows_RXYZ)
+    rows_RXYZ.add_(gaussian_noise(numbers.there["keys"], (x, y, z)).mul_(numbers.per_voxel("deviation")))
 
 
 def _draw_blur(settings: Blur, channels: int, rng: np.random.Generator) -> Drawn:
@@ -156,9 +157,10 @@ def blur_weights(sigmas_R3: Array, largest: float) -> Array:
     return np.asarray(weights / (2 * weights.sum(axis=-1, keepdims=True) - 1), dtype=np.float32)
 
 
-def blur(rows_RXYZ: Tensor, weights_R3T: Tensor) -> Tensor:
-    """Return rows blurred with Gaussians. Beyond its edge, a row is taken as mirrored."""
+def blur(rows_RXYZ: Tensor, weights_R3T: Tensor) -> None:
+    """Blur rows with Gaussians, in place. Beyond its edge, a row is taken as mirrored."""
     radius = weights_R3T.shape[-1] - 1
+    both = torch.empty_like(rows_RXYZ)
     for axis in range(1, 4):
         n = rows_RXYZ.shape[axis]
         if n == 1:
@@ -166,25 +168,26 @@ def blur(rows_RXYZ: Tensor, weights_R3T: Tensor) -> Tensor:
         beyond = torch.arange(-radius, n + radius, device=rows_RXYZ.device).abs_() % (2 * n - 2)
         padded = rows_RXYZ.index_select(axis, torch.minimum(beyond, 2 * n - 2 - beyond))
         weights = weights_R3T[:, axis - 1].T.reshape(radius + 1, -1, 1, 1, 1)
-        rows_RXYZ = padded.narrow(axis, radius, n) * weights[0]
+        torch.mul(padded.narrow(axis, radius, n), weights[0], out=rows_RXYZ)
         for k in range(1, radius + 1):
-            both = padded.narrow(axis, radius - k, n) + padded.narrow(axis, radius + k, n)
+            torch.add(padded.narrow(axis, radius - k, n), padded.narrow(axis, radius + k, n), out=both)
             rows_RXYZ.addcmul_(both, weights[k])
-    return rows_RXYZ
 
 
 def _draw_factors(settings: Brightness | Contrast, channels: int, rng: np.random.Generator) -> Drawn:
     return Drawn(np.arange(channels), {"factor": rng.uniform(*settings.factor, channels).astype(np.float32)})
 
 
-def _brighten(rows_RXYZ: Tensor, numbers: Numbers, settings: Brightness) -> Tensor:
-    return rows_RXYZ * numbers.per_voxel("factor")
+def _brighten(rows_RXYZ: Tensor, numbers: Numbers, settings: Brightness) -> None:
+    rows_RXYZ.mul_(numbers.per_voxel("factor"))
 
 
-def _change_contrast(rows_RXYZ: Tensor, numbers: Numbers, settings: Contrast) -> Tensor:
+def _change_contrast(rows_RXYZ: Tensor, numbers: Numbers, settings: Contrast) -> None:
     mean = _mean(rows_RXYZ)
-    changed = (rows_RXYZ - mean).mul_(numbers.per_voxel("factor")).add_(mean)
-    return changed.clamp_(_least(rows_RXYZ), _greatest(rows_RXYZ))
+    lowest, highest = _range(rows_RXYZ)
+    rows_RXYZ.sub_(mean).mul_(numbers.per_voxel("factor")).add_(mean)
+    torch.maximum(rows_RXYZ, lowest, out=rows_RXYZ)  # with tensors as limits, clamp_ takes twice as long
+    torch.minimum(rows_RXYZ, highest, out=rows_RXYZ)
 
 
 def _draw_low_resolution(settings: LowResolution, channels: int, rng: np.random.Generator) -> Drawn:
@@ -193,15 +196,13 @@ def _draw_low_resolution(settings: LowResolution, channels: int, rng: np.random.
     return Drawn(np.flatnonzero(chosen), {"scale": scales[chosen]})
 
 
-def _lower_resolutions(rows_RXYZ: Tensor, numbers: Numbers, settings: LowResolution) -> Tensor:
-    changed = torch.empty_like(rows_RXYZ)
+def _lower_resolutions(rows_RXYZ: Tensor, numbers: Numbers, settings: LowResolution) -> None:
     for row, scale in enumerate(numbers.host["scale"].tolist()):  # each has a coarser grid of its own
-        changed[row] = lower_resolution(rows_RXYZ[row], scale, settings.axes)
-    return changed
+        lower_resolution(rows_RXYZ[row], scale, settings.axes)
 
 
-def lower_resolution(row_XYZ: Tensor, scale: float, axes: Sequence[int]) -> Tensor:
-    """Return a row as a coarser scan would show it.
+def lower_resolution(row_XYZ: Tensor, scale: float, axes: Sequence[int]) -> None:
+    """Change a row to what a coarser scan would show, in place.
 
     Args:
         row_XYZ: The row.
@@ -215,19 +216,27 @@ def lower_resolution(row_XYZ: Tensor, scale: float, axes: Sequence[int]) -> Tens
         centres = (2 * torch.arange(count, device=row_XYZ.device) + 1) * n  # in units of 1 / (2 count) of a voxel
         coarse = coarse.index_select(axis, centres.div_(2 * count, rounding_mode="floor"))
     for axis in sorted(axes, reverse=True):  # the first one last: its slices lie together in memory
-        coarse = _stretched(coarse, row_XYZ.shape[axis], axis)
-    return coarse
+        coarse = _stretched(coarse, row_XYZ.shape[axis], axis, row_XYZ if axis == min(axes) else None)
 
 
-def _stretched(volume_XYZ: Tensor, n: int, axis: int) -> Tensor:
-    """Interpolate linearly to ``n`` voxels over the same extent, along one axis."""
+def _stretched(volume_XYZ: Tensor, n: int, axis: int, out_XYZ: Tensor | None) -> Tensor:
+    """Interpolate linearly to ``n`` voxels over the same extent, along one axis.
+
+    Args:
+        volume_XYZ: The volume.
+        n: Number of voxels.
+        axis: The axis.
+        out_XYZ: Where the result is written; None: to a new tensor.
+    """
     old = volume_XYZ.shape[axis]
     place = ((2 * torch.arange(n, device=volume_XYZ.device) + 1) * old - n).clamp_(0, 2 * n * (old - 1))
     below = place.div(2 * n, rounding_mode="floor")
     weight = ((place - below * (2 * n)).float() / (2 * n)).reshape([-1 if each == axis else 1 for each in range(3)])
-    one = volume_XYZ.index_select(axis, below)
-    other = volume_XYZ.index_select(axis, (below + 1).clamp_(max=old - 1))
-    return one.lerp_(other, weight)
+    if out_XYZ is None:
+        out_XYZ = volume_XYZ.index_select(axis, below)
+    else:
+        torch.index_select(volume_XYZ, axis, below, out=out_XYZ)
+    return out_XYZ.lerp_(volume_XYZ.index_select(axis, (below + 1).clamp_(max=old - 1)), weight)
 
 
 def _draw_gamma(settings: Gamma, channels: int, rng: np.random.Generator) -> Drawn:
@@ -243,16 +252,16 @@ def draw_exponents(settings: Gamma, number: int, rng: np.random.Generator) -> Ar
     return np.where(below, rng.uniform(low, 1, number), rng.uniform(1, high, number)).astype(np.float32)
 
 
-def _gamma(rows_RXYZ: Tensor, numbers: Numbers, settings: Gamma) -> Tensor:
-    return raise_to_power(rows_RXYZ, numbers.per_voxel("exponent"), settings, inverted=False)
+def _gamma(rows_RXYZ: Tensor, numbers: Numbers, settings: Gamma) -> None:
+    raise_to_power(rows_RXYZ, numbers.per_voxel("exponent"), settings, inverted=False)
 
 
-def _inverted_gamma(rows_RXYZ: Tensor, numbers: Numbers, settings: Gamma) -> Tensor:
-    return raise_to_power(rows_RXYZ, numbers.per_voxel("exponent"), settings, inverted=True)
+def _inverted_gamma(rows_RXYZ: Tensor, numbers: Numbers, settings: Gamma) -> None:
+    raise_to_power(rows_RXYZ, numbers.per_voxel("exponent"), settings, inverted=True)
 
 
-def raise_to_power(rows_RXYZ: Tensor, exponent_R111: Tensor, settings: Gamma, *, inverted: bool) -> Tensor:
-    """Return rows raised to a power, with the range of each taken as 0 … 1. A constant row stays as it is.
+def raise_to_power(rows_RXYZ: Tensor, exponent_R111: Tensor, settings: Gamma, *, inverted: bool) -> None:
+    """Raise rows to a power in place, with the range of each taken as 0 … 1. A constant row stays as it is.
 
     Args:
         rows_RXYZ: The rows.
@@ -260,25 +269,25 @@ def raise_to_power(rows_RXYZ: Tensor, exponent_R111: Tensor, settings: Gamma, *,
         settings: Whether mean and standard deviation are kept.
         inverted: Whether the brightest value is taken as 0.
     """
-    lowest, highest = _least(rows_RXYZ), _greatest(rows_RXYZ)
+    lowest, highest = _range(rows_RXYZ)
     span = highest - lowest
     nonzero = span.clamp(min=torch.finfo(span.dtype).tiny)
-    from_zero = highest - rows_RXYZ if inverted else rows_RXYZ - lowest
-    changed = from_zero.div_(nonzero).pow_(exponent_R111).mul_(-span if inverted else span)
-    changed += highest if inverted else lowest
-    if settings.keep_mean_and_deviation:
-        changed -= _mean(changed)
-        ratio = _deviation(rows_RXYZ) / changed.square().mean((1, 2, 3), keepdim=True).sqrt_().clamp_(min=1e-7)
-        changed = changed.mul_(ratio).add_(_mean(rows_RXYZ))
-    return torch.where(span > 0, changed, rows_RXYZ)
+    kept = settings.keep_mean_and_deviation
+    mean, deviation = (_mean(rows_RXYZ), _deviation(rows_RXYZ)) if kept else (span, span)
+    from_zero = rows_RXYZ.neg_().add_(highest) if inverted else rows_RXYZ.sub_(lowest)
+    # Logarithms take half the time of pow_; that of 0 is -inf, which becomes 0 again.
+    from_zero.div_(nonzero).log2_().mul_(exponent_R111).exp2_().mul_(-span if inverted else span)
+    rows_RXYZ += highest if inverted else lowest
+    if kept:
+        changes = span > 0
+        rows_RXYZ -= _mean(rows_RXYZ) * changes
+        ratio = deviation / rows_RXYZ.square().mean((1, 2, 3), keepdim=True).sqrt_().clamp_(min=1e-7)
+        rows_RXYZ.mul_(torch.where(changes, ratio, 1.0)).add_(mean * changes)
 
 
-def _least(rows_RXYZ: Tensor) -> Tensor:
-    return rows_RXYZ.amin((1, 2, 3), keepdim=True)
-
-
-def _greatest(rows_RXYZ: Tensor) -> Tensor:
-    return rows_RXYZ.amax((1, 2, 3), keepdim=True)
+def _range(rows_RXYZ: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the lowest and the highest value of each row, (R, 1, 1, 1)."""
+    return rows_RXYZ.amin((1, 2, 3), keepdim=True), rows_RXYZ.amax((1, 2, 3), keepdim=True)
 
 
 def _mean(rows_RXYZ: Tensor) -> Tensor:
