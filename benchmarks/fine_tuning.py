@@ -366,7 +366,8 @@ def draw(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         right.axvline(0, color="grey", linewidth=0.8)
         right.set_yticks(range(len(here)), [row["way"] for row in here], fontsize=7)
         right.invert_yaxis()
-        right.set_xlabel("difference in Dice to all at once, mean and 95 % interval")
+        right.locator_params(axis="x", nbins=5)
+        right.set_xlabel("Dice − that of all at once (95 % interval)")
     axes[0, 0].legend(fontsize=6)
     figure.savefig(path)
 

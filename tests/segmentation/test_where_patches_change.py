@@ -6,6 +6,7 @@ The tests of devices run on the CPU, and on CUDA too where there is a GPU.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import attrs
 import numpy as np
@@ -16,8 +17,10 @@ from scipy import stats
 
 from segmentation.test_patches import EVERYTHING, same
 from trainkit import Context
+from trainkit_segmentation.data import kind
 from trainkit_segmentation.data.brats import BraTS
 from trainkit_segmentation.data.synthetic import SyntheticSegmentation
+from trainkit_segmentation.patches.augmentation import Augmentation, Noise
 from trainkit_segmentation.patches.intensities import CHANGES, change_intensities, draw_intensities, of_a_batch
 from trainkit_segmentation.patches.numbers import gaussian_noise, moved
 from trainkit_segmentation.preparing.cache import Cache
@@ -149,3 +152,18 @@ def test_numbers_are_moved_in_one_copy_for_each_dtype(monkeypatch: pytest.Monkey
     assert len(copies) == 2
     assert all(np.array_equal(there[name].numpy(), array) for name, array in arrays.items())
     assert moved({}, torch.device("cpu")) == {}
+
+
+def test_the_device_is_advised_where_it_waits_for_workers_that_keep_all_cpus_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kind, "_cpus", lambda: 4)
+
+    def advice(workers: int, device: str, on: Any) -> str | None:
+        data = SyntheticSegmentation(workers=workers, augmentation=Augmentation(on=on, noise=Noise()))
+        return data.against_waiting(Context(0, torch.device(device), 0, 1, Path()))
+
+    assert "raise data.workers" in str(advice(2, "cuda", "workers"))
+    assert 'data.augmentation.on = "device"' in str(advice(3, "cuda:1", "workers"))
+    for device, on in (("cpu", "workers"), ("cuda", "device")):  # a CPU would only do the same work itself
+        assert "leave out changes" in str(advice(3, device, on))

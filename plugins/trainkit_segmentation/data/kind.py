@@ -197,11 +197,14 @@ class SegmentationData(Data):
         )
 
     def against_waiting(self, context: Context) -> str | None:
-        """Advise more processes as long as there are CPUs for them."""
+        """Advise more processes as long as there are CPUs for them, and then to change patches on the GPU, if any."""
         cpus = _cpus() // context.world
         if self.workers + 1 < cpus:
             return f"raise data.workers, which is {self.workers}, to up to {cpus - 1}: this process may use {cpus} CPUs"
-        return f"data.workers = {self.workers} keeps all {cpus} CPUs busy: leave out changes of data.augmentation"
+        busy = f"data.workers = {self.workers} keeps all {cpus} CPUs busy"
+        if str(context.device) != "cpu" and self.augmentation.on == "workers":
+            return f'{busy}: data.augmentation.on = "device" leaves only the cutting of patches to them'
+        return f"{busy}: leave out changes of data.augmentation"
 
     def inspect(self, recipe: Recipe, depth: Depth) -> Iterable[str | Problem | Progress]:
         """Read all cases that a run would use into the cache, or only their headers, and summarise them."""
