@@ -55,7 +55,7 @@ def test_the_share_is_in_every_epochs_line_and_chart_and_at_the_end_with_advice_
     assert len(told) == len(drawn) == 2
     for (data, steps, percent), share in zip(told, drawn, strict=True):
         assert float(data) >= 0.08
-        assert share == pytest.approx(float(data) / (float(data) + float(steps)), abs=0.05)
+        assert share == pytest.approx(float(data) / (float(data) + float(steps)), abs=0.1)  # the line has hundredths
         assert abs(float(percent) - 100 * share) <= 0.5
     sentence = r"steps waited for data for .* % of their time \(.* s\); set data\.quick = true on cpu"
     assert bool(re.search(sentence, caplog.text)) is says

@@ -234,7 +234,7 @@ def shown_of(
     )
     context = Context(0, torch.device("cpu"), 0, 1, folder / "runs" / "a" / "b")
     data: Any = settings.build(context)
-    live = LiveOverlays(**{"cases": (), "num_cases": 3, "channel": 0} | (hook or {}))
+    live = LiveOverlays(**{"cases": (), "num_cases": 3, "channel": 0, "ranked_by": "mean"} | (hook or {}))
     state = State(context, 1, SimpleNamespace(), data, {}, Monitor())  # type: ignore[arg-type]
     state.split = "val"
     live.on_run_start(state)
@@ -293,6 +293,32 @@ def test_the_worst_the_median_and_the_best_case_are_drawn_and_named_ones_on_requ
     assert [each.name for each in live._chosen(live._kept["val"])] == ["2"]
     live, state = shown_of(tmp_path, images, worse, {"cases": ("3", "0")})
     assert [(each.name, each.standing) for each in live._chosen(live._kept["val"])] == [("3", ""), ("0", "")]
+
+
+def test_the_worst_case_of_each_class_is_drawn_on_request(tmp_path: Path) -> None:
+    def files(n: int) -> tuple[Any, Any]:
+        label = np.zeros((10, 4, 3), np.uint8)
+        label[:8] = 1
+        label[8:] = 0 if n == 3 else 2
+        return tuple(nibabel.Nifti1Image(each, np.eye(4)) for each in (label.astype(np.float32), label))
+
+    def worse(name: str, logits: torch.Tensor) -> torch.Tensor:
+        logits = logits.clone()
+        missed = {"0": slice(9, 10), "1": slice(0, 5), "2": slice(0, 2)}
+        logits[0, missed.get(name, slice(0))] = 9.0
+        if name == "3":
+            logits[2, 9] = 99.0  # finds a class that is not there, which is not a case of this class
+        return logits
+
+    images = {f"{n}.nii.gz": files(n) for n in range(4)}
+    for most, expected in (
+        (3, [("0", "the worst of right"), ("1", "the worst of left")]),
+        (1, [("1", "the worst of left")]),
+    ):
+        live, _ = shown_of(tmp_path, images, worse, {"ranked_by": "class", "num_cases": most})
+        found = [(each.name, each.standing) for each in live._chosen(live._kept["val"])]
+        assert sorted(found) == expected
+    assert live._kept["val"]["0"].score < live._kept["val"]["2"].score
 
 
 def test_a_picture_is_shown_as_it_is_with_a_bar_in_voxels(tmp_path: Path) -> None:

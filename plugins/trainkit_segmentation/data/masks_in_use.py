@@ -52,8 +52,8 @@ def with_masks_in_use(listing: CaseList, patterns: Mapping[str, Sequence[str]] |
         values, paths = tuple(value for value, _ in pairs), tuple(path for _, path in pairs)
         cases.append(attrs.evolve(case, mask_values=values, masks=paths, unknown_masks=unknown))
     if problems and listing.missing_masks == "error":
-        problems.append(
-            "if nobody looked for what has no mask, say so: data.missing_masks = "
+        problems[-1] += (
+            "; if nobody looked for what has no mask, say so: data.missing_masks = "
             '"not_annotated"; if somebody did, and it is not there: data.missing_masks = "empty"'
         )
     if all_lack := [labels.masks[value] for value in labels.ignored if lacking_in.get(value) == len(listing.cases)]:

@@ -34,6 +34,7 @@ class ShownCase:
         dice_K: Dice of each class over the whole volume; NaN if neither truth nor prediction has it.
         annotated_K: Whether each class was annotated in the case; None: all were.
         has_spacing: Whether the size of a voxel is known.
+        in_truth_K: Whether the truth has each class; None: it is not known.
     """
 
     name: str
@@ -42,6 +43,11 @@ class ShownCase:
     dice_K: Sequence[float]
     annotated_K: Sequence[bool] | None = None
     has_spacing: bool = True
+    in_truth_K: Sequence[bool] | None = None
+
+    def has_truth_of(self, k: int) -> bool:
+        """Return whether class k was annotated, and found by whoever did."""
+        return (self.annotated_K is None or self.annotated_K[k]) and (self.in_truth_K is None or self.in_truth_K[k])
 
     @property
     def score(self) -> float:

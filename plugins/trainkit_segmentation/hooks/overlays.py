@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import attrs
 from attrs.validators import ge
@@ -23,8 +23,11 @@ class Overlays(Hook):
     i, j or k, counted from 0.
 
     Attributes:
-        cases: Names of held-out cases. Not given: ``num_cases`` of them, evenly spread by their mean Dice.
-        num_cases: Number of cases if none is named. 3: the worst, the median and the best; 1: the median.
+        cases: Names of held-out cases. Not given: ``num_cases`` of them, as ``ranked_by`` says.
+        num_cases: Number of cases if none is named.
+        ranked_by: "mean": evenly spread by their mean Dice; 3 cases are the worst, the median and the best, 1 is the
+            median. "class": the worst case of each class that is in the truth; at most ``num_cases``, of the classes
+            with the lowest Dice. A class that fails in a few cases hardly shows in the mean of many classes.
         channel: Channel of the image that is shown, counted from 0.
     """
 
@@ -33,10 +36,11 @@ class Overlays(Hook):
 
     cases: tuple[str, ...] = ()
     num_cases: int = attrs.field(default=3, validator=ge(1))
+    ranked_by: Literal["mean", "class"] = "mean"
     channel: int = attrs.field(default=0, validator=ge(0))
 
     def build(self, context: Context) -> object:
         """Make the live part."""
         from trainkit_segmentation.hooks.overlays_live import LiveOverlays
 
-        return LiveOverlays(self.cases, self.num_cases, self.channel)
+        return LiveOverlays(self.cases, self.num_cases, self.channel, self.ranked_by)

@@ -6,7 +6,8 @@ and columns of a plane as it is shown.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, Literal
 
 import attrs
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainkit import DataError, Live, State
+from trainkit import DataError, Live, State, some_of
 from trainkit_segmentation.hooks.overlay_panel import Image, Plane, packed
 from trainkit_segmentation.hooks.overlay_picture import ShownCase, draw
 from trainkit_segmentation.hooks.views import View, views
@@ -29,21 +30,27 @@ class LiveOverlays(Live):
     """Keeps three planes of each case that may be drawn, when validation reaches the case.
 
     Args:
-        cases: Names of held-out cases; empty: the worst, the best, and cases between them.
+        cases: Names of held-out cases; empty: they are chosen.
         num_cases: Number of these.
         channel: Channel of the image that is shown.
+        ranked_by: Whether they are spread by their mean Dice, or the worst of single classes.
     """
 
-    def __init__(self, cases: tuple[str, ...], num_cases: int, channel: int) -> None:
+    def __init__(
+        self, cases: tuple[str, ...], num_cases: int, channel: int, ranked_by: Literal["mean", "class"]
+    ) -> None:
         self._wanted = cases
+        self._ranked_by = ranked_by
         self._num_cases = num_cases
         self._channel = channel
         self._kept: dict[str, dict[str, ShownCase]] = {}  # split -> name of the case
         self._seen: set[str] = set()
+        self._classes: tuple[str, ...] = ()
 
     def on_run_start(self, state: State) -> None:
         """Check that the images have the channel that will be shown."""
         data: Any = state.data
+        self._classes = tuple(data.classes)
         if self._channel >= data.num_channels:
             raise DataError(
                 f"segmentation_overlays: channel = {self._channel}, but the images have {data.num_channels}, from 0 on"
@@ -85,6 +92,8 @@ class LiveOverlays(Live):
     def _chosen(self, cases: dict[str, ShownCase]) -> list[ShownCase]:
         """Return the cases to draw, the worst first."""
         ranked = sorted(cases.values(), key=lambda case: (case.score, case.name))
+        if self._ranked_by == "class" and not self._wanted:
+            return _worst_of_classes(cases.values(), self._classes)[: self._num_cases]
         if self._wanted or len(ranked) <= self._num_cases:
             return ranked
         if self._num_cases == 1:
@@ -92,6 +101,23 @@ class LiveOverlays(Live):
         else:
             places = [place * (len(ranked) - 1) // (self._num_cases - 1) for place in range(self._num_cases)]
         return [attrs.evolve(ranked[place], standing=_standing(place, len(ranked))) for place in places]
+
+
+def _worst_of_classes(cases: Collection[ShownCase], classes: Sequence[str]) -> list[ShownCase]:
+    """Return the case with the lowest Dice of each class, those of the lowest first, each case once."""
+    worst: dict[str, list[str]] = {}
+    lowest = []
+    for k, name in enumerate(classes):
+        known = [(case.dice_K[k], case.name) for case in cases if case.has_truth_of(k)]
+        if known:
+            score, case = min(known)
+            lowest.append((score, case))
+            worst.setdefault(case, []).append(name)
+    by_name = {case.name: case for case in cases}
+    return [
+        attrs.evolve(by_name[name], standing=f"the worst of {some_of(worst[name])}")
+        for name in dict.fromkeys(name for _, name in sorted(lowest))
+    ]
 
 
 def _standing(place: int, number: int) -> str:
@@ -133,7 +159,8 @@ def _kept(state: State, case: str, channel: int) -> ShownCase:
             )
         )
     annotated_K = state.batch["annotated"][0].tolist() if "annotated" in state.batch else None
-    return ShownCase(case, "", planes, dice_K, annotated_K, data.has_spacing(case))
+    in_truth_K = [bool(mask.any()) for mask in data.masks(true_LXYZ)]
+    return ShownCase(case, "", planes, dice_K, annotated_K, data.has_spacing(case), in_truth_K)
 
 
 def _with_area(seen: tuple[View, ...], shape: tuple[int, ...]) -> list[View]:
