@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,6 +37,13 @@ def test_halves_of_any_scan_are_equal_in_number_and_spread(points):
     for axis in (0, 1):
         means = [points[halves == each, axis].mean() for each in (0, 1)]
         assert abs(means[0] - means[1]) <= 0.06 * max(np.ptp(points[:, axis]), 1.0)
+
+
+def test_scans_of_the_same_places_are_halved_one_by_one():
+    places, number = np.concatenate([grid(8, 8), grid(8, 8)]), np.repeat([0, 1], 64)
+    halves = alternating(places, number)
+    assert [int(halves[number == each].sum()) for each in (0, 1)] == [32, 32]
+    assert (halves[:64] == alternating(grid(8, 8))).all()
 
 
 def opened(half: Half | None) -> object:
@@ -91,6 +100,19 @@ def test_pixels_that_were_not_measured_stay_so():
 def test_what_is_no_count_is_refused_in_one_message(values, said):
     with pytest.raises(DataError, match=said):
         HalfOfCounts(values, SCAN, 1, 0)
+
+
+def test_check_with_data_says_that_values_are_no_counts():
+    weighed = SimulatedDiffraction(scan_shape=(4, 4), detector_size=24, half=Half(of="counts"))
+    recording = weighed.read()
+    changed = recording._replace(intensities_NYX=np.asarray(recording.intensities_NYX) * 0.5)
+    recipe: Any = SimpleNamespace(run=SimpleNamespace(seed=0))
+    list(weighed.inspect(recipe, "all"))  # these are counts
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SimulatedDiffraction, "read", lambda _: changed)
+        list(weighed.inspect(recipe, "headers"))
+        with pytest.raises(DataError, match="no counts"):
+            list(weighed.inspect(recipe, "all"))
 
 
 def test_a_value_that_is_no_count_is_found_in_any_pattern():

@@ -63,6 +63,8 @@ class FourierRing(Halver):
             shared = [name for name in recipe.model.groups() or () if name not in _OF_A_HALF]
             changes["initial_weights"] = {"path": str(checkpoint), "take": shared}
             changes["drop"] = [f"groups.{name}" for name in shared if name in recipe.groups]
+            if recipe.initial_weights is not None:
+                changes["drop"].append("initial_weights")
         return changes
 
     def compare(self, recipe: Recipe, one: Path, other: Path) -> Agreement:

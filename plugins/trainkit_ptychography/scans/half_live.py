@@ -19,12 +19,22 @@ _COIN = 0xC01  # keeps these draws apart from others of the same seed
 _LOOKED_AT = 64  # patterns in which a common divisor of the values is looked for
 
 
-def alternating(positions_N2: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return 0 or 1 for each point: they alternate along a Hilbert curve through all of them.
+def alternating(positions_N2: NDArray[np.float64], scan_N: NDArray[np.int64] | None = None) -> NDArray[np.int64]:
+    """Return 0 or 1 for each point: they alternate along a Hilbert curve through all points of a scan.
 
     Neighbours on the curve are neighbours in the plane, so both halves cover every place equally well. On a square
     grid of 2, 4, 8, … points along each side they are the fields of a chessboard.
+
+    Args:
+        positions_N2: The points.
+        scan_N: Which of several scans each belongs to; None: there is one. Each scan is halved by itself: scans of the
+            same places would otherwise become the halves.
     """
+    if scan_N is not None:
+        halves_N = np.empty(len(positions_N2), dtype=np.int64)
+        for each in np.unique(scan_N):
+            halves_N[scan_N == each] = alternating(positions_N2[scan_N == each])
+        return halves_N
     low_2, high_2 = positions_N2.min(axis=0), positions_N2.max(axis=0)
     largest = 2**_LEVELS - 1
     cells_N2 = ((positions_N2 - low_2) / np.maximum(high_2 - low_2, 1e-300).max() * largest).astype(np.int64)

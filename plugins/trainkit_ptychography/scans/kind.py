@@ -74,9 +74,13 @@ class DiffractionData(Data):
 
     def inspect(self, recipe: Recipe, depth: Depth) -> Iterable[str | Problem | Progress]:
         """Yield a summary of the scan, and doubts about it."""
+        from trainkit_ptychography.scans.half_live import HalfOfCounts
         from trainkit_ptychography.scans.inspection import inspect
 
-        yield from inspect(self.read(), self.batch_size, self.validation_fraction, depth)
+        recording = self.read()
+        yield from inspect(recording, self.batch_size, self.validation_fraction, depth)
+        if self.half is not None and self.half.of == "counts" and depth != "headers":
+            HalfOfCounts(recording.intensities_NYX, recording.scan, self.half.part, recipe.run.seed)  # or raises
 
     def build(self, context: Context) -> LiveDiffraction:
         """Open the scan, and bring its patterns to where they are kept."""
