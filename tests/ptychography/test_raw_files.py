@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,20 @@ def test_arrays_beside_raw_numbers_and_npy_files_are_read_by_their_name(tmp_path
         assert found.scan.mask_YX is not None
         np.testing.assert_array_equal(found.scan.mask_YX, mask == 0)
         assert not found.scan.frame_masks
+
+
+def test_an_archive_of_nion_swift_is_read(tmp_path):
+    buffer = io.BytesIO()
+    np.save(buffer, PATTERNS.reshape(3, 4, 6, 8))
+    with zipfile.ZipFile(tmp_path / "scan.ndata1", "w") as archive:
+        archive.writestr("data.npy", buffer.getvalue())
+        archive.writestr("metadata.json", "{}")
+    told = {"raster": Raster(step=2.0), "positions_unit": "pixels", "zero_frequency": "corner"}
+    settings = NumPyDiffraction(path=tmp_path / "scan.ndata1", **told)
+    assert not list(settings.problems(None))  # type: ignore[arg-type]
+    found = settings.read()
+    np.testing.assert_array_equal(found.intensities_NYX[:], PATTERNS)
+    np.testing.assert_array_equal(found.scan.positions_N2, 2.0 * np.stack(np.divmod(np.arange(12), 4), axis=1))
 
 
 # ---- EMPAD ----------------------------------------------------------------------------------------------------------

@@ -165,6 +165,68 @@ def mrc(path: Path) -> None:
     path.write_bytes(bytes(header) + FLAT.astype("<u2").tobytes())
 
 
+def _dm4_tag(name: str, content: bytes, is_group: bool) -> bytes:
+    head = bytes([20 if is_group else 21]) + struct.pack(">H", len(name)) + name.encode()
+    return head + struct.pack(">q", len(content)) + content
+
+
+def _dm4_group(tags: dict[str, Any]) -> bytes:
+    parts = []
+    for name, value in tags.items():
+        name = "" if name.startswith("#") else name
+        if isinstance(value, dict):
+            parts.append(_dm4_tag(name, _dm4_group(value), True))
+            continue
+        if isinstance(value, str):  # an array of 16-bit characters
+            info, data = (20, 4, len(value)), value.encode("utf-16-le")
+        elif isinstance(value, np.ndarray):
+            info, data = (20, 4, value.size), value.astype("<u2").tobytes()
+        elif isinstance(value, float):
+            info, data = (7,), struct.pack("<d", value)
+        else:
+            info, data = (5,), struct.pack("<L", value)
+        parts.append(_dm4_tag(name, b"%%%%" + struct.pack(f">{len(info) + 1}q", len(info), *info) + data, False))
+    return bytes([0, 0]) + struct.pack(">q", len(parts)) + b"".join(parts)
+
+
+def dm4(path: Path) -> None:
+    """Write what DigitalMicrograph 3 calls an image of four dimensions: its sizes are those of x, y, and the scan's."""
+    pixel, step = {"Origin": 0.0, "Scale": 0.5, "Units": "1/nm"}, {"Origin": 0.0, "Scale": 0.11, "Units": "nm"}
+    dimensions = {"#0": 16, "#1": 16, "#2": 4, "#3": 3}
+    calibrations = {
+        "Brightness": {"Origin": 0.0, "Scale": 1.0, "Units": ""},
+        "Dimension": {"#0": pixel, "#1": pixel, "#2": step, "#3": step},
+    }
+    data = {"Calibrations": calibrations, "Data": PATTERNS, "DataType": 10, "Dimensions": dimensions, "PixelDepth": 2}
+    tags = {"Microscope Info": {"Voltage": 80000.0}}
+    image = {"ImageData": data, "ImageTags": tags, "Name": "scan"}
+    root = _dm4_group({"ImageList": {"#0": image}})
+    path.write_bytes(struct.pack(">iqi", 4, len(root), 1) + root + bytes(8))
+
+
+def test_dm4_is_read_with_its_steps_pixels_and_energy(tmp_path):
+    dm4(tmp_path / "scan.dm4")
+    found = read(tmp_path / "scan.dm4")
+    np.testing.assert_array_equal(found.intensities_NYX[:], FLAT)
+    assert found.scan.pixel_size_angstrom == pytest.approx(1 / (16 * 0.05))
+    assert found.scan.wavelength_angstrom == pytest.approx(WAVELENGTH, rel=1e-5)
+    step = np.ptp(found.scan.positions_N2, axis=0) * found.scan.pixel_size_angstrom
+    np.testing.assert_allclose(step, [2 * 1.1, 3 * 1.1], rtol=1e-6)
+
+
+def test_blo_is_read(tmp_path):
+    from rsciio.blockfile._api import get_default_header
+
+    header = get_default_header()
+    header["NX"], header["NY"], header["DP_SZ"], header["SX"], header["SY"], header["SDP"] = 4, 3, 16, 1.1, 1.1, 1000
+    header["Data_offset_2"] = header["Data_offset_1"] + 12
+    frames = [struct.pack("<HI", 0x55AA, number) + frame.astype("u1").tobytes() for number, frame in enumerate(FLAT)]
+    content = header.tobytes().ljust(int(header["Data_offset_1"][0]), b"\0") + bytes(12) + b"".join(frames)
+    (tmp_path / "scan.blo").write_bytes(content)
+    found = read(tmp_path / "scan.blo", raster=Raster(step=1.1), dk_per_angstrom=0.05)
+    np.testing.assert_array_equal(found.intensities_NYX[:], FLAT)
+
+
 def test_mib_is_read_with_the_shape_that_the_recipe_says(tmp_path):
     mib(tmp_path / "scan.mib")
     told = {"raster": Raster(step=1.1, shape=(3, 4)), "dk_per_angstrom": 0.05, "pattern_flip": ("rows",)}

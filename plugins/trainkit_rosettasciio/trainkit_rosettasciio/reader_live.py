@@ -39,6 +39,7 @@ _FORMATS = {
 }
 _PATTERNS = "patterns"
 _FEWEST_POINTS, _SMALLEST = 4, 8  # scan points, and pixels along a detector's edge, of what can be a scan
+_ENERGY = "Acquisition_instrument.TEM.beam_energy"
 _DIFFERS = 0.05
 _SECONDS_TO_OPEN = 1.5  # of computing; real files take tens of milliseconds, since no values are read
 _LENGTHS = {"å": 1.0, "a": 1.0, "ang": 1.0, "angstrom": 1.0, "pm": 1e-2, "nm": 10.0, "µm": 1e4, "μm": 1e4, "um": 1e4}
@@ -194,7 +195,7 @@ def _taken(
     """Return what the recipe leaves to the file, and doubts where both say something else."""
     changes: dict[str, Any] = {}
     doubts: list[str] = []
-    energy_kev = _energy_kev(signal.get("metadata", {}))
+    energy_kev = _energy_kev(signal)
     if energy_kev is not None and settings.wavelength_angstrom is None:
         if settings.energy_kev is None:
             changes["energy_kev"] = energy_kev
@@ -262,11 +263,25 @@ def _electron_wavelength(energy_kev: float) -> float:
     return 12398.41984 / float(np.sqrt(ev * (ev + 2 * 510998.95)))
 
 
-def _energy_kev(metadata: Mapping[str, Any]) -> float | None:
-    energy: Any = metadata
-    for name in ("Acquisition_instrument", "TEM", "beam_energy"):
-        energy = energy.get(name) if isinstance(energy, Mapping) else None
-    return float(energy) if isinstance(energy, int | float) and 5 <= energy <= 1000 else None
+def _energy_kev(signal: Mapping[str, Any]) -> float | None:
+    """Return the energy, from the metadata, or from where the format keeps what would become metadata."""
+    energy = _within(signal.get("metadata"), _ENERGY)
+    for place, (meaning, convert) in (signal.get("mapping") or {}).items():
+        if (
+            energy is None
+            and meaning == _ENERGY
+            and (found := _within(signal.get("original_metadata"), place)) is not None
+        ):
+            energy = found if convert is None else convert(found)
+    is_number = isinstance(energy, int | float | np.number) and not isinstance(energy, bool)
+    return float(energy) if is_number and 5 <= energy <= 1000 else None
+
+
+def _within(tree: Any, place: str) -> Any:
+    """Return what a path of names leads to; None: nothing."""
+    for name in place.split("."):
+        tree = tree.get(name) if isinstance(tree, Mapping) else None
+    return tree
 
 
 def _length(axis: Mapping[str, Any]) -> float | None:

@@ -27,7 +27,8 @@ class NumPyDiffraction(FileDiffraction):
 
     Arrays are named as in the archive. For an ``.npy`` file, which holds the patterns alone, all other arrays are files
     beside it. Objects (pickles) are never read. Packed archives are read into memory as a whole; ``.npy``, and ``.npz``
-    of np.savez, can be streamed. A ``.raw`` file is taken to be an EMPAD's, as with the reader "empad".
+    of np.savez, can be streamed. Nion Swift's ``.ndata1`` is such an archive, with the array "data"; its calibrations
+    are not read. A ``.raw`` file is taken to be an EMPAD's, as with the reader "empad".
 
     Attributes:
         patterns: Array of the patterns; ignored for ``.npy``.
@@ -65,8 +66,8 @@ class NumPyDiffraction(FileDiffraction):
         """Check the suffix of the file too."""
         yield from super().problems(recipe)
         yield from needs_size(self)
-        if not self.path.name.endswith((".npy", ".npz", ".npz.bz2", ".raw")):
-            yield Problem(f'"{self.path.name}" is no .npy, .npz, .npz.bz2 or .raw file', "path")
+        if not self.path.name.endswith((".npy", ".npz", ".npz.bz2", ".ndata1", ".raw")):
+            yield Problem(f'"{self.path.name}" is no .npy, .npz, .npz.bz2, .ndata1 or .raw file', "path")
         if self.path.suffix == ".raw" and self.more_files:
             yield Problem("files of this format are not joined: name one", "more_files")
         if self.raster is not None and self.positions_unit is None:
