@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import attrs
 import numpy as np
 import torch
 
@@ -36,9 +35,7 @@ def told_probe(recipe: Recipe) -> ProbeModes | None:
     if not isinstance(probe, Probe) or not isinstance(recipe.data, DiffractionData):
         return None
     patterns, scan = recipe.data.read()
-    some = np.unique(np.linspace(0, len(patterns) - 1, _PATTERNS).round().astype(int))
-    numbers_N = some if scan.points_N is None else scan.points_N[some]
-    few = attrs.evolve(scan, positions_N2=scan.positions_N2[some], points_N=numbers_N, truth=None)
+    some = np.unique(np.linspace(0, len(patterns) - 1, _PATTERNS * scan.num_scans).round().astype(int))
     context = Context(recipe.run.seed, torch.device("cpu"), 0, 1, Path())
-    live = LiveDiffraction(checked(Recording(patterns[some], few)), context, len(some), 0.0)
+    live = LiveDiffraction(checked(Recording(patterns[some], scan.some(some))), context, len(some), 0.0)
     return ProbeModes(probe.build(live), live.dtype, live.device, WaveSampling.of(live.scan))

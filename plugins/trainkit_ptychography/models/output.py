@@ -42,6 +42,7 @@ class Reconstruction:
         phase_SHW: Phase of each slice of the object in rad.
         amplitude_SHW: Amplitude of each slice's transmission, 1 for vacuum.
         probe_MYX: Complex modes, centred at pixel (Y//2, X//2).
+        num_scans: Number of scans that have probes of their own; their modes follow each other.
         positions_N2: Where the probe's centre is for each pattern, in pixels, in the data's coordinates.
         origin_2: Position, in the data's coordinates, of the object's pixel [0, 0].
         slice_spacing_angstrom: Distance from one slice to the next; None: there is one slice, or it is not known.
@@ -52,6 +53,7 @@ class Reconstruction:
     phase_SHW: NDArray[np.floating]
     amplitude_SHW: NDArray[np.floating]
     probe_MYX: NDArray[np.complexfloating]
+    num_scans: int = 1
     positions_N2: NDArray[np.float64]
     origin_2: NDArray[np.float64]
     slice_spacing_angstrom: float | None = None
@@ -119,6 +121,7 @@ def result(found: Reconstruction, data: LiveDiffraction, residual_N: NDArray[np.
     return Result(
         object_HW=found.projected_amplitude() * np.exp(1j * found.projected_phase()),
         probe_MYX=found.probe_MYX,
+        num_scans=found.num_scans,
         positions_N2=found.positions_N2 - found.origin_2,
         nominal_N2=nominal_N2 - found.origin_2,
         held_out_index=data.held_out_index.numpy(),

@@ -98,6 +98,8 @@ class SingleSlice(Model):
             yield Problem(f"say how thick the specimen of {self.slices} slices is", "thickness_angstrom")
         if self.slices > 1 and not self.object.takes_slices:
             yield Problem('cannot have several slices yet: use = "pixels" can', "object")
+        if self.slices > 1 and self.probe.num_scans() > 1:
+            yield Problem("has one probe for each scan, which a specimen of several slices cannot have yet", "probe")
         if self.slices == 1:
             for key in ("thickness_angstrom", "tilt_mrad"):
                 if getattr(self, key) not in (None, (0.0, 0.0)):
@@ -141,7 +143,9 @@ class SingleSlice(Model):
         return groups
 
     def groups_with_curvature(self) -> tuple[str, ...]:
-        """Return all groups; the object only if its parameters are its pixels."""
+        """Return all groups; the object only if it has pixels; none if scans have probes of their own."""
+        if self.probe.num_scans() > 1:
+            return ()
         return (*(("object",) if self.object.has_pixels else ()), "probe", "dr", "scan", "other")
 
     def build(self, data: Any) -> nn.Module:
@@ -161,7 +165,8 @@ class SingleSlice(Model):
 
         sampling = WaveSampling.of(data.scan)
         modes_MYX, trained = self.probe.build(data), self.probe.trained_aberrations
-        probe = ProbeModes(modes_MYX, data.dtype, data.device, sampling, trained)
+        powers = data.scan_powers if self.probe.num_scans() > 1 else (1.0,)
+        probe = ProbeModes(modes_MYX, data.dtype, data.device, sampling, trained, powers)
         propagation = None
         if self.slices > 1:
             assert self.thickness_angstrom is not None  # `problems` refuses it

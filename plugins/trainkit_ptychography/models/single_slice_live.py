@@ -42,10 +42,12 @@ class SingleSliceModule(nn.Module):
         motion: The geometry of the scan; it turns ``dr`` and ``scan`` into patches and shifts of the probe.
         dr: (N, 2) displacement of each scan point, in pixels (row, column).
         scan: (2, 2) linear motion of all points about the middle of the scan, in pixels at the point farthest from it.
+        scan_N: Which scan each point belongs to, if scans have probes of their own; else None.
         ordered_epoch: The last epoch at whose end positions were put in order.
     """
 
     ordered_epoch: Tensor
+    scan_N: Tensor | None
 
     def __init__(
         self,
@@ -68,8 +70,15 @@ class SingleSliceModule(nn.Module):
         self.dr = nn.Parameter(torch.zeros(num, 2, dtype=data.dtype, device=data.device))
         self.scan = nn.Parameter(torch.zeros(2, 2, dtype=data.dtype, device=data.device))
         self._constraints = [(each, each.build(cast(LiveObject, self.object), probe)) for each in constraints]
-        with torch.no_grad():  # a thick specimen is judged as if it were a thin one in its middle
-            self._watch = GeometryWatch(data, probe() if propagation is None else propagation.in_the_middle(probe()))
+        scan_N = None
+        if probe.num_scans > 1:
+            self._watch = GeometryWatch(data, None)
+            scan_N = torch.from_numpy(np.asarray(data.scan.scan_N)).to(data.device)
+        else:
+            with torch.no_grad():  # a thick specimen is judged as if it were a thin one in its middle
+                told_MYX = probe() if propagation is None else propagation.in_the_middle(probe())
+            self._watch = GeometryWatch(data, told_MYX)
+        self.register_buffer("scan_N", scan_N, persistent=False)
         self._curvature = Curvature()
         self._mask_watch = MaskWatch()
         self._declare_curvature()
@@ -80,12 +89,14 @@ class SingleSliceModule(nn.Module):
         """Return ``intensities`` (B, Y, X) for the scan points ``batch["index"]``; a mean pattern's total is 1."""
         index_B = batch["index"]
         corner_B2, shift_B2 = self.motion.split(index_B, self.dr.index_select(0, index_B), self.scan)
-        probe_MYX = self.probe()
+        probe_MYX = self._probe_of(index_B)
         expected_BYX, patch = self._expected(index_B, corner_B2, shift_B2, probe_MYX)
         if self._curvature.recording and expected_BYX.requires_grad:
             mask = batch.get("mask", self._data.mask_YX)  # of each pattern, where they differ
             if mask is not None:
                 self._mask_watch.look(expected_BYX, mask)
+            if self.scan_N is not None:
+                return {"intensities": expected_BYX}
             amplitudes_BYX = batch["amplitudes"]
             light = partial(self._light, probe_MYX.detach())
             self._curvature.record(
@@ -124,10 +135,16 @@ class SingleSliceModule(nn.Module):
 
     def _intensities(self, index_B: Tensor, displacement_B2: Tensor) -> Tensor:
         corner_B2, shift_B2 = self.motion.split(index_B, displacement_B2, self.scan)
-        return self._expected(index_B, corner_B2, shift_B2, self.probe())[0]
+        return self._expected(index_B, corner_B2, shift_B2, self._probe_of(index_B))[0]
+
+    def _probe_of(self, index_B: Tensor) -> Tensor:
+        """Return the probe's modes (M, Y, X); or (M, B, Y, X), if scans have probes of their own."""
+        return self.probe.of_patterns(None if self.scan_N is None else self.scan_N.index_select(0, index_B))
 
     def _declare_curvature(self) -> None:
         """Let optimizers know the curvature of the loss, except along parameters on which many pixels depend."""
+        if self.scan_N is not None:
+            return  # the light on an object pixel would be that of several probes
         curvature = self._curvature
         if isinstance(self.object, PixelwiseObject):
             shape_SHW = (1 if self.propagation is None else self.propagation.slices, *self.motion.shape_HW)
@@ -228,6 +245,7 @@ class SingleSliceModule(nn.Module):
             phase_SHW=live.phase().cpu().numpy().copy(),  # training goes on
             amplitude_SHW=live.amplitude().cpu().numpy().copy(),
             probe_MYX=self.probe().cpu().numpy().copy(),
+            num_scans=self.probe.num_scans,
             positions_N2=self.positions(),
             origin_2=self.motion.origin_2,
             slice_spacing_angstrom=None if self.propagation is None else float(self.propagation.distance),
@@ -248,6 +266,6 @@ class SingleSliceModule(nn.Module):
 
     def _with_and_without_object(self, index_B: Tensor) -> tuple[Tensor, Tensor]:
         corner_B2, shift_B2 = self.motion.split(index_B, self.dr.index_select(0, index_B), self.scan)
-        probe_MYX = self.probe()
+        probe_MYX = self._probe_of(index_B)
         expected_BYX, patch = self._expected(index_B, corner_B2, shift_B2, probe_MYX)
         return expected_BYX, intensities(probe_MYX, shift_B2, torch.ones_like(patch()))

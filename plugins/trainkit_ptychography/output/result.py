@@ -34,6 +34,7 @@ class Result:
         wavelength_angstrom: None if unknown.
         source: Where the patterns came from.
         points_N: Numbers of the patterns in their file, if some were left out; else None.
+        num_scans: Number of scans that have probes of their own; their modes follow each other.
         residual_N: How far each modelled pattern is from the measured one, as a share; None: not known.
         slices_SHW: Complex transmission of each slice, the one that the beam meets first in front; None: one slice.
         slice_spacing_angstrom: Distance from one slice to the next; None: one slice.
@@ -53,6 +54,7 @@ class Result:
     wavelength_angstrom: float | None
     source: str
     points_N: NDArray[np.int64] | None = None
+    num_scans: int = 1
     residual_N: NDArray[np.float64] | None = None
     slices_SHW: NDArray[np.complexfloating] | None = None
     slice_spacing_angstrom: float | None = None
@@ -134,6 +136,9 @@ def _arrays(result: Result) -> Iterator[tuple[str, NDArray[Any], str, str]]:
             "direction of the beam: with depth it moves towards larger rows and columns by its tangent",
         )
     yield "probe", result.probe_MYX, "1", "complex modes (mode, row, column), centred at pixel (Y//2, X//2)"
+    if result.num_scans > 1:
+        scan_M = np.repeat(np.arange(result.num_scans), len(result.probe_MYX) // result.num_scans)
+        yield "probe_scan", scan_M, "1", "the scan, from 0, that each mode of the probe belongs to"
     yield "positions_px", result.positions_N2, "pixel", "where the probe's centre ended up in the object"
     yield "positions_nominal_px", result.nominal_N2, "pixel", "where it was said to be in the object"
     yield (

@@ -92,7 +92,7 @@ def intensities(probe_MYX: Tensor, shift_B2: Tensor, patch_BYX: Tensor) -> Tenso
     I = Σ_m |F(F⁻¹(F(probe_m) · ramp) · patch)|²
 
     Args:
-        probe_MYX: The probe's modes, complex.
+        probe_MYX: The probe's modes, complex; or (M, B, Y, X), those of each pattern.
         shift_B2: Distance of the probe from the centre of its patch, in pixels (row, column).
         patch_BYX: The object's complex transmission where each pattern was taken.
 
@@ -109,11 +109,11 @@ def intensities(probe_MYX: Tensor, shift_B2: Tensor, patch_BYX: Tensor) -> Tenso
 def adjoint_of_shift(
     back_MBYX: Tensor, spectrum_MYX: Tensor, ramp_BYX: Tensor, wants_probe: bool, wants_shift: bool
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Return the gradients of the probe (M, Y, X) and of its shift (B, 2), each where it is wanted.
+    """Return the gradients of the probe, with the spectrum's axes, and of its shift (B, 2), each where it is wanted.
 
     Args:
         back_MBYX: The complex conjugate of torch's gradient of the shifted probes; its memory may be used.
-        spectrum_MYX: Fourier transform of the probe.
+        spectrum_MYX: Fourier transform of the probe; or (M, B, Y, X), of the probe of each pattern.
         ramp_BYX: The factor that shifted it.
         wants_probe: Whether the first is wanted.
         wants_shift: Whether the second is wanted.
@@ -121,14 +121,19 @@ def adjoint_of_shift(
     for_probe = for_shift = None
     back_MBYX = torch.fft.ifft2(back_MBYX).mul_(ramp_BYX)
     if wants_probe:
-        for_probe = torch.fft.fft2(back_MBYX.sum(1)).conj_physical()
+        for_probe = torch.fft.fft2(back_MBYX if spectrum_MYX.ndim == 4 else back_MBYX.sum(1)).conj_physical()
     if wants_shift:
         # d ramp / d shift = −2πi f · ramp, and the real part of −i z is the imaginary part of z.
-        slope_BYX = 2 * pi * back_MBYX.mul_(spectrum_MYX[:, None]).sum(0).imag
+        slope_BYX = 2 * pi * back_MBYX.mul_(_of_patterns(spectrum_MYX)).sum(0).imag
         along_rows_B = slope_BYX.sum(2) @ _frequencies(slope_BYX.shape[1], slope_BYX)
         along_columns_B = slope_BYX.sum(1) @ _frequencies(slope_BYX.shape[2], slope_BYX)
         for_shift = torch.stack((along_rows_B, along_columns_B), dim=1)
     return for_probe, for_shift
+
+
+def _of_patterns(spectrum_MYX: Tensor) -> Tensor:
+    """Return a spectrum (M, 1, Y, X) for all patterns, or (M, B, Y, X) if each has its own."""
+    return spectrum_MYX if spectrum_MYX.ndim == 4 else spectrum_MYX[:, None]
 
 
 def _frequencies(num: int, like: Tensor) -> Tensor:
@@ -149,7 +154,7 @@ class _Intensities(torch.autograd.Function):
         shape = (patch_BYX.shape[1], patch_BYX.shape[2])
         ramp_BYX = fourier_ramp(shift_B2, shape)
         spectrum_MYX = torch.fft.fft2(probe_MYX)
-        shifted_MBYX = torch.fft.ifft2(spectrum_MYX[:, None] * ramp_BYX)
+        shifted_MBYX = torch.fft.ifft2(_of_patterns(spectrum_MYX) * ramp_BYX)
         far_MBYX = torch.fft.fft2(shifted_MBYX * patch_BYX, norm="ortho")
         ctx.save_for_backward(spectrum_MYX, ramp_BYX, shifted_MBYX, patch_BYX, far_MBYX)
         counts_BYX: Tensor = (far_MBYX.real.square() + far_MBYX.imag.square()).sum(0)

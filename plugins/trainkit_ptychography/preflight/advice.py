@@ -19,6 +19,8 @@ from trainkit_ptychography.scans.files.kind import FileDiffraction
 
 _SEEN = 4.5  # standard errors by which a specimen must show, before anything is said; noise reached 3
 _SURE = 4.5
+_MUCH = 0.4  # of the misfit of vacuum, that a geometry explains
+_HALF = 0.5  # of what the right order explains
 _VARIED = 1.5  # times what noise alone does; noise reached 1.05, and weak specimens that are still judged 1.5
 _LARGEST_SHARE = {  # of the gain with a change that is left without it, for the change to matter
     "orientation": 0.8,
@@ -71,6 +73,10 @@ def advise(found: Found, sample: Sample, data: Data, probe_is_trained: bool) -> 
         )
     elif (times := sample.variation()) > _VARIED:
         line = f"not judged: nothing that was tried explains {num} patterns"
+        if explains_much(found, sample):  # but the patterns are too few, or too unlike each other, to be sure
+            line = f"probably as told, by a trial with {num} patterns, which are too few to be sure: misfit "
+            line += f"{found.best.misfit:.3g}, {found.best.empty:.3g} of an empty object"
+            return Advice((), f"geometry     {line}")
         doubts = (
             _doubt(
                 f"{num} patterns differ from each other ({times:.2g} times as much as by noise alone), but no geometry "
@@ -109,6 +115,17 @@ def advise_to_walk(walk: Walk, found: Found, told: Trial, sample: Sample, data: 
         f"{found.best.misfit:.3g} so, {found.best.empty:.3g} for an empty object): {', '.join(lines)}; then check again"
     )
     return Advice((doubt,), f"geometry     not as told, by a trial with {len(sample.points_N)} patterns")
+
+
+def explains_much(found: Found, sample: Sample) -> bool:
+    """Return whether the best fit explains much of what vacuum does not, and a random order far less.
+
+    With few patterns that can be so although no number of standard errors says it.
+    """
+    best = found.best
+    if best.gain < _MUCH * best.empty:
+        return False
+    return sample.in_disorder().try_out(found.geometry).gain < _HALF * best.gain
 
 
 def _fits_nothing(found: Found, sample: Sample) -> bool:

@@ -18,6 +18,7 @@ from trainkit_ptychography.objects.kind import LiveObject, ObjectGeometry, Objec
 from trainkit_ptychography.physics.forward import intensities
 from trainkit_ptychography.physics.geometry import place
 from trainkit_ptychography.preflight.sample import middle_points
+from trainkit_ptychography.preflight.single_scans import one_scan
 from trainkit_ptychography.probes.modes import ProbeModes
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.scan import checked
@@ -41,6 +42,8 @@ def inspect_earlier_object(
         DataError: The file cannot be read, or its object has no place in this scan.
     """
     recording = data.read()
+    if probe.num_scans() > 1 and recording.scan.num_scans > 1:
+        recording, probe = one_scan(recording, 0), probe.of_scan(0)
     live = LiveDiffraction(
         checked(recording), Context(recipe.run.seed, torch.device("cpu"), 0, 1, Path()), _PATTERNS, 0.0
     )

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import attrs
+import numpy as np
 
 from trainkit import Problem, Progress
-from trainkit_ptychography.preflight.advice import Advice, advise, advise_to_walk
+from trainkit_ptychography.preflight.advice import Advice, advise, advise_to_walk, explains_much
 from trainkit_ptychography.preflight.geometry import ORIENTATIONS, Geometry
 from trainkit_ptychography.preflight.sample import middle_points, sample
-from trainkit_ptychography.preflight.search import Search, clearly_better, visibility
+from trainkit_ptychography.preflight.search import Search, clearly_better, defocus_step_angstrom, visibility
+from trainkit_ptychography.preflight.single_scans import one_scan, subset, visits
 from trainkit_ptychography.preflight.walks import other_walks
 from trainkit_ptychography.scans.files.kind import FileDiffraction
 from trainkit_ptychography.scans.patterns import PreparedPatterns
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 _PATTERNS = 256
 _FEWEST = 25
+_MOST_SCANS = 8  # more arrays than this are parts of one scan
 _CLEAR = 12.0  # standard errors by which what is told is better than vacuum: then orientations are not tried out, too
 
 
@@ -50,6 +53,57 @@ def inspect_geometry(
     if len(recording.intensities_NYX) >= _FEWEST and any(_pixel_doubts(recording)):
         yield "geometry     not compared with the patterns: some of their pixels did not measure"
         return
+    num = recording.scan.num_scans
+    if probe.num_scans() == 1:
+        yield from _inspect_scan(recording, data, probe, recipe, depth_angstrom)
+        yield from _of_other_defoci(recording, probe, recipe, depth_angstrom)
+    elif probe.num_scans() != num:
+        yield Problem(f"the data joins {num} scans, and there are {probe.num_scans()} probes", "probe.scans")
+    else:
+        for number in range(num):
+            scan = one_scan(recording, number)
+            for seen in _inspect_scan(scan, data, probe.of_scan(number), recipe, depth_angstrom):
+                if isinstance(seen, Problem):
+                    yield seen._replace(message=f"scan {number} of {num}, counted from 0: {seen.message}")
+                else:
+                    yield f"{seen} (scan {number})" if isinstance(seen, str) else seen
+
+
+def _of_other_defoci(recording: Recording, probe: Probe, recipe: Recipe, depth_angstrom: float) -> Iterator[Problem]:
+    """Yield a doubt if scans that have one probe, or the times that each place was scanned, fit different defoci."""
+    scan_N, what = recording.scan.scan_N, "scans"
+    if scan_N is None:
+        scan_N, what = visits(recording.scan.positions_N2), "times that each place was scanned"
+    if scan_N is None or scan_N.max() >= _MOST_SCANS:
+        return
+    defoci, steps = [], []
+    for number in range(int(scan_N.max()) + 1):
+        part = subset(recording, np.flatnonzero(scan_N == number))
+        points_N = middle_points(part, _PATTERNS)
+        if len(points_N) < _FEWEST:
+            return
+        told = sample(part, points_N, probe, recipe.run.seed, depth_angstrom)
+        defocus, step = told.told_defocus(), defocus_step_angstrom(told)
+        if defocus is None or step is None:
+            return
+        found = Search(told)()
+        if not explains_much(found, told):
+            return
+        defoci.append(defocus + found.geometry.defocus_change_angstrom)
+        steps.append(step)
+    if len(defoci) > 1 and max(defoci) - min(defoci) > max(steps):
+        yield Problem(
+            f"the {len(defoci)} {what} fit different defoci ({', '.join(f'{each:.0f}' for each in defoci)} Å), and one "
+            'probe is used for all: keep the scans in arrays or files of their own (patterns = ["…", "…"]), and give '
+            'each its probe, probe = { use = "per_scan", scans = { first = { use = "aperture", defocus_angstrom = '
+            f"{defoci[0]:.0f} }}, … }} }}",
+            severity="warning",
+        )
+
+
+def _inspect_scan(
+    recording: Recording, data: DiffractionData, probe: Probe, recipe: Recipe, depth_angstrom: float
+) -> Iterator[str | Problem | Progress]:
     points_N = middle_points(recording, _PATTERNS)
     if len(points_N) < _FEWEST:
         yield f"geometry     not compared with the patterns: fewer than {_FEWEST} tell too little"

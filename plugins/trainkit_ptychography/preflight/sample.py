@@ -189,10 +189,7 @@ def sample(
 
 def _some(recording: Recording, points_N: NDArray[np.int64]) -> Checked:
     """Return some of the patterns as a scan of their own."""
-    scan = recording.scan
-    numbers_N = points_N if scan.points_N is None else scan.points_N[points_N]
-    few = attrs.evolve(scan, positions_N2=scan.positions_N2[points_N], points_N=numbers_N, truth=None)
-    return checked(Recording(recording.intensities_NYX[points_N], few))
+    return checked(Recording(recording.intensities_NYX[points_N], recording.scan.some(points_N)))
 
 
 def _live(part: Checked, seed: int) -> LiveDiffraction:

@@ -33,14 +33,14 @@ class GeometryWatch:
 
     Args:
         data: The opened scan.
-        probe_MYX: The probe as it is told, before it is trained; it is copied.
+        probe_MYX: The probe as it is told, before it is trained; it is copied. None: there are several.
     """
 
-    def __init__(self, data: LiveDiffraction, probe_MYX: Tensor) -> None:
-        self._data, self._probe_MYX = data, probe_MYX.detach().clone()
+    def __init__(self, data: LiveDiffraction, probe_MYX: Tensor | None) -> None:
+        self._data, self._probe_MYX = data, None if probe_MYX is None else probe_MYX.detach().clone()
 
     def _compare(self) -> Comparison | None:
-        return compare(self._data, self._probe_MYX.cpu().numpy())
+        return None if self._probe_MYX is None else compare(self._data, self._probe_MYX.cpu().numpy())
 
     def warn(self) -> None:
         """Warn if the patterns fit the mirrored geometry better."""

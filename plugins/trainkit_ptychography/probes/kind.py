@@ -72,6 +72,14 @@ class Probe(Component):
         if twice:
             yield Problem(f"names {', '.join(twice)} more than once", "trained_aberrations")
 
+    def num_scans(self) -> int:
+        """Return for how many scans of one specimen it has probes; 1: one for all."""
+        return 1
+
+    def of_scan(self, number: int) -> Probe:
+        """Return the probe of one of the scans, counted from 0."""
+        return self
+
     @abstractmethod
     def guess(self, data: LiveDiffraction) -> NDArray[np.complexfloating]:
         """Return the modes that are known, complex (M, Y, X), centred at pixel (Y//2, X//2); only their ratios matter.

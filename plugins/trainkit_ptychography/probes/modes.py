@@ -19,6 +19,9 @@ from trainkit_ptychography.probes.wave_sampling import WaveSampling
 class ProbeModes(nn.Module):
     """Modes whose total power is 1, like the mean total of the patterns.
 
+    If several scans have probes of their own, the modes of the first come first, and the power of each is the mean
+    total of the patterns of its scan.
+
     Attributes:
         sampling: What turns its pixels into lengths and angles.
         lens: Aberrations that are trained, and change all modes; None: there are none.
@@ -35,11 +38,13 @@ class ProbeModes(nn.Module):
         device: torch.device,
         sampling: WaveSampling | None = None,
         aberrations: Sequence[str] = (),
+        scan_powers: Sequence[float] = (1.0,),
     ) -> None:
         super().__init__()
+        self._scan_powers = tuple(scan_powers)
         self.sampling = WaveSampling() if sampling is None else sampling
         normal_MYX = np.asarray(modes_MYX, dtype=np.complex128)
-        normal_MYX = normal_MYX / np.sqrt((np.abs(normal_MYX) ** 2).sum())
+        normal_MYX = normal_MYX * np.sqrt(sum(scan_powers) / (np.abs(normal_MYX) ** 2).sum())
         scale = float(np.abs(normal_MYX).max())
         scaled_MYX = torch.from_numpy(normal_MYX / scale)
         self.modes = nn.Parameter(torch.view_as_real(scaled_MYX).to(device, dtype, copy=True))
@@ -48,16 +53,34 @@ class ProbeModes(nn.Module):
         if aberrations:
             self.lens = LensChange(normal_MYX, aberrations, self.sampling, dtype, device)
 
+    @property
+    def num_scans(self) -> int:
+        """Number of scans that have probes of their own; 1: one probe for all."""
+        return len(self._scan_powers)
+
     def forward(self) -> Tensor:
         """Return the modes, complex (M, Y, X), centred at pixel (Y//2, X//2)."""
         modes_MYX = torch.view_as_complex(self.modes) * self.scale
         return modes_MYX if self.lens is None else self.lens(modes_MYX)
 
+    def of_patterns(self, scan_B: Tensor | None) -> Tensor:
+        """Return the modes with which patterns were taken: complex (M, Y, X), or (M, B, Y, X) if each has its own.
+
+        Args:
+            scan_B: Which scan each pattern belongs to; not used if there is one probe for all.
+        """
+        modes_MYX: Tensor = self()
+        if len(self._scan_powers) == 1 or scan_B is None:
+            return modes_MYX
+        modes_PMYX = modes_MYX.view(len(self._scan_powers), -1, *modes_MYX.shape[1:])
+        return modes_PMYX.index_select(0, scan_B).transpose(0, 1)
+
     @torch.no_grad()
     def keep_power(self) -> None:
-        """Scale the total power back to 1: the object's amplitude could make up for any other."""
-        power = (self.modes * self.scale).square().sum()
-        self.modes.mul_(power.rsqrt())
+        """Scale the power of each scan's probe back: the object's amplitude could make up for any other."""
+        for modes, wanted in zip(self.modes.chunk(len(self._scan_powers)), self._scan_powers, strict=True):
+            power = (modes * self.scale).square().sum()
+            modes.mul_(power.rsqrt() if wanted == 1 else wanted**0.5 * power.rsqrt())
 
     @torch.no_grad()
     def orthogonalise(self) -> None:
@@ -71,12 +94,17 @@ class ProbeModes(nn.Module):
         Source:
             Thibault, Menzel, Nature 494 (2013) 68; Odstrčil et al., Optics Express 24 (2016) 8360.
         """
-        if len(self.modes) == 1:
+        for modes in self.modes.chunk(len(self._scan_powers)):
+            self._orthogonalise(modes)
+
+    @staticmethod
+    def _orthogonalise(modes: Tensor) -> None:
+        if len(modes) == 1:
             return
-        modes_MS = torch.view_as_complex(self.modes).flatten(1)
+        modes_MS = torch.view_as_complex(modes).flatten(1)
         gram_MM = (modes_MS @ modes_MS.conj().T).cpu().to(torch.complex128)
         rotation_MM = torch.linalg.eigh(gram_MM).eigenvectors.flip(1).conj().T  # a row for each new mode
         own_M = rotation_MM.diagonal()
         rotation_MM = rotation_MM * torch.where(own_M.abs() > 0, own_M.conj().sgn(), 1)[:, None]
         turned_MS = rotation_MM.to(modes_MS) @ modes_MS
-        self.modes.copy_(torch.view_as_real(turned_MS).view_as(self.modes))
+        modes.copy_(torch.view_as_real(turned_MS).view_as(modes))

@@ -39,6 +39,7 @@ class LiveDiffraction:
         train_index: The scan points that are trained on; on the CPU.
         held_out_index: Those that are held out; on the CPU; empty where none are.
         mean_counts: Counts that correspond to a total of 1.
+        scan_powers: The mean total of the patterns of each scan that was joined; (1,) if there is one.
         dtype: Dtype of the amplitudes, and so of everything that is computed from them.
         detector_shape: Rows and columns of a pattern.
         seed: The run's seed.
@@ -65,6 +66,10 @@ class LiveDiffraction:
 
         num = len(patterns)
         self.mean_counts = survey.mean_total if self.scan.frame_masks else float(survey.totals_N.mean())
+        self.scan_powers: tuple[float, ...] = (1.0,)
+        if self.scan.scan_N is not None:
+            of_scans = [survey.totals_N[self.scan.scan_N == number] for number in range(self.scan.num_scans)]
+            self.scan_powers = tuple(float(each.mean()) / self.mean_counts if len(each) else 1.0 for each in of_scans)
         self._fingerprint = _fingerprint(self.scan.positions_N2, survey.totals_N)
         self.dtype = dtype
         self.detector_shape = (patterns.shape[1], patterns.shape[2])

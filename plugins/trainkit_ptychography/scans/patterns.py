@@ -172,11 +172,15 @@ class JoinedFrames:
         if prod(self.scan_shape) != self.shape[0]:
             self.scan_shape = self.shape[:1]
 
+    def part(self, points_B: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return which of the arrays frames are in, from 0."""
+        return np.searchsorted(self._ends, points_B, side="right")
+
     def __getitem__(self, points: slice | NDArray[np.int64]) -> NDArray[Any]:
         """Return frames (B, V, U), of any real dtype."""
         points_B = np.arange(*points.indices(len(self))[:2]) if isinstance(points, slice) else np.asarray(points)
         found_BVU = np.empty((len(points_B), *self.shape[1:]), self.dtype)
-        part_B = np.searchsorted(self._ends, points_B, side="right")
+        part_B = self.part(points_B)
         for number, part in enumerate(self._parts):
             of_part_B = part_B == number
             if of_part_B.any():

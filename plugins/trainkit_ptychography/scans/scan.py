@@ -61,6 +61,8 @@ class Scan:
         mask_YX: Which pixels of a pattern count, zero frequency at [0, 0]; None: all. The others are 0.
         frame_masks: Whether pixels that were not measured in a single pattern are NaN there. Otherwise NaN is an error.
         points_N: Numbers of the patterns in their file; None: 0, 1, 2, …
+        scan_N: Which of several scans of one specimen each pattern belongs to, from 0: the number of its array or file;
+            None: there is one.
         left_out: Patterns that were left out, by reason.
         detector_pixels: Width of the far field's probe array in pixels of the detector, λ · distance / pixel²; None if
             the distance is not known.
@@ -84,6 +86,7 @@ class Scan:
     mask_YX: NDArray[np.bool_] | None = None
     frame_masks: bool = False
     points_N: NDArray[np.int64] | None = None
+    scan_N: NDArray[np.int64] | None = None
     left_out: Mapping[str, int] = {}
     detector_pixels: float | None = None
     doubts: tuple[str, ...] = ()
@@ -96,6 +99,21 @@ class Scan:
     def lines(self) -> Lines:
         """Return what writes lines that add to the recipe's settings."""
         return Lines(self.prepare, self.leave_out)
+
+    @property
+    def num_scans(self) -> int:
+        """Number of scans that were joined."""
+        return 1 if self.scan_N is None else int(self.scan_N.max()) + 1
+
+    def some(self, points_N: NDArray[np.int64]) -> Scan:
+        """Return what is known about some of the patterns alone; the truth is left out."""
+        return attrs.evolve(
+            self,
+            positions_N2=self.positions_N2[points_N],
+            points_N=points_N if self.points_N is None else self.points_N[points_N],
+            scan_N=None if self.scan_N is None else self.scan_N[points_N],
+            truth=None,
+        )
 
     def number(self, point: int) -> int:
         """Return the number of a pattern in its file."""

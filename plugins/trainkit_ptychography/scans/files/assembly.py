@@ -157,6 +157,7 @@ def _read_scan(settings: FileDiffraction, files: Sequence[ArrayFile], hints: Rea
         mask_YX=preparation.mask(),
         frame_masks=preparation.may_fail or masks is not None,
         points_N=None if selection.is_all else selection.used_K,
+        scan_N=_scans(frames, selection),
         left_out=selection.reasons,
         detector_pixels=fresnel,
         doubts=tuple(doubts),
@@ -186,6 +187,14 @@ def _frames(names: str | tuple[str, ...], files: Sequence[ArrayFile], axes: str 
     titles = [f"{file.source}: {name}" for file, name in places]
     parts = [Frames(file.stored(name), axes, title) for (file, name), title in zip(places, titles, strict=True)]
     return parts[0] if len(parts) == 1 else JoinedFrames(parts, titles)
+
+
+def _scans(frames: Frames | JoinedFrames, selection: Selection) -> NDArray[np.int64] | None:
+    """Return which of the arrays each pattern that is used is from; None: there is one array."""
+    if not isinstance(frames, JoinedFrames):
+        return None
+    places = selection.places(len(frames))
+    return frames.part(np.arange(len(frames)) if places is None else places)
 
 
 class _Points(NamedTuple):
