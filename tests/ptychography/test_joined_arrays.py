@@ -80,8 +80,15 @@ def test_two_arrays_of_positions_are_rows_and_columns_unless_there_are_as_many_o
     with h5py.File(tmp_path / "scan.h5", "w") as file:
         for name, part in (("a", slice(6)), ("b", slice(6, 12))):
             file[f"data_{name}"], file[f"points_{name}"] = PATTERNS[part], POINTS[part]
+            file[f"turned_{name}"] = POINTS[part].T  # as Matlab 7.3 writes them
         file["rows"], file["columns"] = POINTS.T
-    for positions in (("points_a", "points_b"), ("rows", "columns")):
+        file["rows_of_raster"], file["columns_of_raster"] = POINTS.T.reshape(2, 3, 4)
+    for positions in (
+        ("points_a", "points_b"),
+        ("turned_a", "turned_b"),
+        ("rows", "columns"),
+        ("rows_of_raster", "columns_of_raster"),
+    ):
         found = hdf5(tmp_path / "scan.h5", patterns=("data_a", "data_b"), positions=positions).read()
         np.testing.assert_array_equal(found.scan.positions_N2, POINTS)
     with pytest.raises(DataError, match=r"positions names 3 arrays \(for 2 of patterns\)"):

@@ -117,6 +117,11 @@ class Frames:
     def __len__(self) -> int:
         return self.shape[0]
 
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Number of frames in each array that they are stored in: here one."""
+        return self.shape[:1]
+
     def _joined(self, parts: Iterable[NDArray[Any]]) -> NDArray[Any]:
         found = list(parts)
         return found[0] if len(found) == 1 else np.concatenate([np.empty((0, *self.shape[1:]), self.dtype), *found])
@@ -189,6 +194,11 @@ class JoinedFrames:
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    @property
+    def lengths(self) -> tuple[int, ...]:
+        """Number of frames in each array that they are stored in."""
+        return tuple(len(part) for part in self._parts)
 
 
 class Exposures:

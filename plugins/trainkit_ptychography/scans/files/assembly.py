@@ -225,7 +225,7 @@ def _points(
         return _Points(_raster(settings, frames, files[0].source), None, settings)
     assert settings.positions is not None  # each reader names them by now
     dtypes = [file.stored(name).dtype for file in files for name in _several(settings.positions)]
-    points_N2 = _named_points(settings.positions, files, len(_several(settings.patterns or "")))
+    points_N2 = _named_points(settings.positions, files, frames.lengths)
     return _Points(points_N2, min(dtypes, key=lambda each: each.itemsize), settings)
 
 
@@ -262,13 +262,21 @@ def _points_of_another_file(settings: FileDiffraction, num_frames: int) -> _Poin
 
 
 def _named_points(
-    names: str | tuple[str, ...], files: Sequence[ArrayFile], num_patterns: int = 1
+    names: str | tuple[str, ...], files: Sequence[ArrayFile], lengths: Sequence[int] = ()
 ) -> NDArray[np.float64]:
-    """Return the points of one array, of as many arrays as there are of patterns, or of [rows, columns]."""
+    """Return the points of one array, of as many arrays as there are of patterns, or of [rows, columns].
+
+    Args:
+        names: The arrays.
+        files: The files, each of which has all of them.
+        lengths: Number of patterns in each array of patterns, of all files.
+    """
     named, found = _several(names), []
-    for file in files:
+    num_patterns = len(lengths) // len(files)
+    for place, file in enumerate(files):
         arrays = [file.array(name) for name in named]
-        if len(named) == 1 or (len(named) == num_patterns and all(2 in each.shape[-1:] for each in arrays)):
+        of_each = lengths[place * num_patterns : (place + 1) * num_patterns]
+        if len(named) == 1 or (len(named) == num_patterns and _are_points(arrays, of_each)):
             found += [as_points(array, f"{file.source}: {name}") for array, name in zip(arrays, named, strict=True)]
             continue
         if len(named) != 2:
@@ -282,6 +290,13 @@ def _named_points(
             raise DataError(f"{file.source}: {named[0]} has {len(rows)} values, {named[1]} has {len(columns)}")
         found.append(np.stack([rows, columns], axis=1).astype(np.float64))
     return np.concatenate(found)
+
+
+def _are_points(arrays: Sequence[NDArray[Any]], lengths: Sequence[int]) -> bool:
+    """Return whether each of several arrays holds (row, column) of so many points, and none rows or columns alone."""
+    if all(array.ndim > 1 and array.shape[-1] == 2 for array in arrays):
+        return True
+    return all(array.shape == (2, length) for array, length in zip(arrays, lengths, strict=True))
 
 
 def _rounding(points_N2: NDArray[np.float64], dtype: np.dtype[Any] | None) -> float:
