@@ -187,6 +187,24 @@ def test_a_result_is_written_even_if_its_residuals_cannot_be_computed(tmp_path, 
         assert "residual" not in file
 
 
+def raster(rows: int, columns: int) -> np.ndarray:
+    return np.stack(np.meshgrid(np.arange(rows), np.arange(columns), indexing="ij"), -1).reshape(-1, 2).astype(float)
+
+
 def test_noise_alone_makes_no_pattern_stand_out():
     for shape in (6.0, 40.0):  # skewed, and nearly normal
-        assert poor_fits(0.1 + 0.02 * GENERATOR.gamma(shape, size=20000) / np.sqrt(shape)) == []
+        residual = 0.1 + 0.02 * GENERATOR.gamma(shape, size=20000) / np.sqrt(shape)
+        assert poor_fits(residual, raster(100, 200)) == []
+
+
+def test_a_frame_that_failed_stands_out_and_an_atom_that_is_hard_to_fit_does_not():
+    rows, columns = np.indices((20, 20))
+    atom = 0.3 * np.exp(-((rows - 5) ** 2 + (columns - 12) ** 2) / 8)
+    residual = (0.1 + atom + 0.003 * GENERATOR.normal(size=(20, 20))).ravel()
+    assert residual[5 * 20 + 12] > 0.35
+    assert poor_fits(residual, raster(20, 20)) == []
+    residual[[77, 300, 301, 302]] = 0.5, 0.4, 0.41, 0.42  # one frame, and some of a line
+    residual[120] = np.nan
+    assert poor_fits(residual, raster(20, 20)) == [77, 302, 301, 300]
+    assert poor_fits(np.full(400, np.nan), raster(20, 20)) == []
+    assert poor_fits(np.array([0.1]), np.zeros((1, 2))) == []

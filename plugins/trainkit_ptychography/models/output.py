@@ -217,8 +217,8 @@ def finish(found: Reconstruction, data: LiveDiffraction, state: State, model: Pr
 
 def show_residuals(residual_N: NDArray[np.float64], found: Reconstruction, data: LiveDiffraction, state: State) -> None:
     """Show how well each pattern is fitted, and name those that are fitted far worse than the others."""
-    poor = poor_fits(residual_N)
     scan, size = data.scan, data.scan.pixel_size_angstrom
+    poor = poor_fits(residual_N, scan.positions_N2)
     under = _subtitle(found, data, state)
     state.picture("residuals", scan_pictures.residuals(scan.positions_N2, residual_N, poor, scan.points_N, size, under))
     if poor:

@@ -17,6 +17,8 @@ from trainkit_ptychography.scans.kind_live import LiveDiffraction
 
 _FAR = 8.0  # robust standard deviations above the median, from which on a pattern is fitted poorly
 _MUCH = 1.5  # times the median, at least
+_MOST = 1000  # patterns that are compared with their neighbours
+_NEIGHBOURS = 8
 _SHOWN = 4  # patterns
 
 
@@ -82,21 +84,31 @@ def residuals(model: Predicts, data: LiveDiffraction) -> NDArray[np.float64]:
     return found_N
 
 
-def poor_fits(residual_N: NDArray[np.float64]) -> list[int]:
-    """Return the points whose residual is far above the others', the worst first.
+def poor_fits(residual_N: NDArray[np.float64], positions_N2: NDArray[np.float64]) -> list[int]:
+    """Return the points whose residual is far above all others' and their neighbours', the worst first.
 
-    That is more than eight robust standard deviations (1.48 times the median of the deviations from the median) above
-    the median, and more than 1.5 times the median.
+    That is: above the median by eight robust standard deviations (1.48 times the median of the deviations from the
+    median) and by half, and above three quarters of the eight nearest points by half. Where a specimen is hard to fit,
+    neighbours, which see nearly the same of it, are fitted badly as well; a frame that failed stands alone.
 
-    Example:
-        >>> poor_fits(np.array([0.10, 0.11, 0.09, 0.10, 0.40, 0.10, np.nan, 0.60]))
-        [7, 4]
+    Args:
+        residual_N: The residuals; NaN where there is none.
+        positions_N2: Where the points are.
     """
     known_N = np.isfinite(residual_N)
     if not known_N.any():
         return []
     median = float(np.median(residual_N[known_N]))
     spread = 1.4826 * float(np.median(np.abs(residual_N[known_N] - median)))
-    limit = max(median + _FAR * spread, _MUCH * median)
-    far = np.flatnonzero(known_N & (residual_N > limit))
-    return [int(each) for each in far[np.argsort(-residual_N[far], kind="stable")]]
+    far = np.flatnonzero(known_N & (residual_N > max(median + _FAR * spread, _MUCH * median)))
+    worst = far[np.argsort(-residual_N[far], kind="stable")][:_MOST]
+    return [int(point) for point in worst if residual_N[point] > _MUCH * _around(int(point), residual_N, positions_N2)]
+
+
+def _around(point: int, residual_N: NDArray[np.float64], positions_N2: NDArray[np.float64]) -> float:
+    """Return what three quarters of the residuals of the nearest points are below."""
+    away_N = np.hypot(*(positions_N2 - positions_N2[point]).T)
+    away_N[point] = np.inf
+    away_N[~np.isfinite(residual_N)] = np.inf
+    nearest = np.argsort(away_N, kind="stable")[: min(_NEIGHBOURS, len(away_N) - 1)]
+    return float(np.percentile(residual_N[nearest], 75)) if len(nearest) else 0.0

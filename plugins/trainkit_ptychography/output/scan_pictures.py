@@ -134,6 +134,8 @@ def residuals(
         pixel_size_angstrom: Size of a pixel; None if unknown.
         subtitle: Of which run it is, and when.
     """
+    from matplotlib import colormaps
+
     size, unit = (1.0, "pixels") if pixel_size_angstrom is None else (pixel_size_angstrom, "Å")
     places_N2 = size * (positions_N2 - positions_N2.mean(axis=0))
     known_N = np.isfinite(residual_N)
@@ -149,7 +151,7 @@ def residuals(
         s=edge**2,
         marker="s",
         linewidths=0,
-        cmap="viridis",
+        cmap=colormaps["viridis"].with_extremes(bad=_VERMILION),
         vmin=low,
         vmax=max(high, low + 1e-12),
         plotnonfinite=True,
@@ -161,7 +163,8 @@ def residuals(
         style = {"xytext": (6, 6), "textcoords": "offset points", "fontsize": 9, "color": _VERMILION, "weight": "bold"}
         axes.annotate(str(number), places_N2[place, ::-1], **style)
     ringed = f"{len(poor_index)} far above the others are ringed" if len(poor_index) else "none is far above the others"
-    axes.set_title(ringed, fontsize=11, loc="left")
+    dark = f"; {np.count_nonzero(~known_N)} without light are red" if not known_N.all() else ""
+    axes.set_title(ringed + dark, fontsize=11, loc="left")
     frame.colours(
         Box(MARGIN + 0.7, HEAD + 0.3, _MAP - 0.9, _MAP - 0.3),
         points,
