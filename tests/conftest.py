@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PLUGINS = ("ptychography", "segmentation")  # rooms of tests/
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores, and torch is not imported yet: one thread for each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -41,8 +42,13 @@ def _no_charts() -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)  # before -m is looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark by one rule each: `data` takes the fixture `shared_data`, `fast` is what is not `slow`."""
+    """Mark by one rule each: `data` takes the fixture `shared_data`, `fast` is what is not `slow`.
+
+    The coverage that is asked for is that of the core. What plugins do to it is not counted: it would double their time.
+    """
     for item in items:
+        if item.path.is_relative_to(ROOT / "tests") and item.path.relative_to(ROOT / "tests").parts[0] in PLUGINS:
+            item.add_marker("no_cover")  # of pytest-cov
         if "shared_data" in getattr(item, "fixturenames", ()):
             item.add_marker("data")
         if item.get_closest_marker("slow") is None:
