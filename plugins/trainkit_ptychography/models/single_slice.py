@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from trainkit import Depth, Progress, Recipe
     from trainkit_ptychography.physics.multislice import Waves
 
+_WIDE_BLUR = 3.0
+
 
 @component
 class SingleSlice(Model):
@@ -68,6 +70,9 @@ class SingleSlice(Model):
         tilt_mrad: Direction of the beam through the slices (rows, columns): with depth, it moves towards larger rows
             and columns by the tangent of it.
         propagator: How waves get from one slice to the next.
+        detector_blur_pixels: Standard deviation of the Gaussian by which the detector spreads the light that falls on a
+            pixel, in pixels of the patterns as they are used (after binning). Without it, the blur becomes part of the
+            probe, as if that were partly coherent.
         waves: "recomputed": memory hardly grows with the slices, because waves are computed again for the way back;
             "stored": all are kept, which saves a quarter of the time.
     """
@@ -85,6 +90,7 @@ class SingleSlice(Model):
     thickness_angstrom: float | None = attrs.field(default=None, validator=optional(gt(0.0)))
     tilt_mrad: tuple[float, float] = (0.0, 0.0)
     propagator: Propagator = Fresnel()
+    detector_blur_pixels: float = attrs.field(default=0.0, validator=ge(0.0))
     waves: Literal["recomputed", "stored"] = "recomputed"
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
@@ -93,6 +99,13 @@ class SingleSlice(Model):
             yield (
                 "cannot be used with [ema]: validation fits the positions of held-out patterns, and would change the "
                 "average instead of the positions"
+            )
+        if self.detector_blur_pixels > _WIDE_BLUR:
+            yield Problem(
+                f"= {self.detector_blur_pixels:g} is wider than that of any detector in use (up to about "
+                f"{_WIDE_BLUR:g} pixels): is it in pixels of the detector?",
+                "detector_blur_pixels",
+                "warning",
             )
         if self.slices > 1 and self.thickness_angstrom is None:
             yield Problem(f"say how thick the specimen of {self.slices} slices is", "thickness_angstrom")
@@ -175,7 +188,15 @@ class SingleSlice(Model):
         waves: Waves = "stored" if self.waves == "stored" else recomputed
         constraints = tuple(self.constraints.values())
         return SingleSliceModule(
-            data, make_object, probe, self.object_margin, self.project_affine, constraints, propagation, waves
+            data,
+            make_object,
+            probe,
+            self.object_margin,
+            self.project_affine,
+            constraints,
+            propagation,
+            waves,
+            self.detector_blur_pixels,
         )
 
     def parameter_groups(self, model: Any) -> Mapping[str, Iterable[nn.Parameter]]:

@@ -24,6 +24,7 @@ from trainkit_ptychography.models.mask_watch import MaskWatch
 from trainkit_ptychography.models.motion import Motion
 from trainkit_ptychography.models.propagation import Propagation
 from trainkit_ptychography.objects.kind import LiveObject, PixelwiseObject, SlicedObject
+from trainkit_ptychography.physics.detector import blurred, transfer
 from trainkit_ptychography.physics.forward import crop, intensities
 from trainkit_ptychography.physics.multislice import Waves, multislice_intensities
 from trainkit_ptychography.physics.propagation import propagate
@@ -59,12 +60,16 @@ class SingleSliceModule(nn.Module):
         constraints: Sequence[Constraint] = (),
         propagation: Propagation | None = None,
         waves: Waves = "inverted",
+        detector_blur_pixels: float = 0.0,
     ) -> None:
         super().__init__()
         self._data, self._project_affine = data, project_affine
         self.motion = Motion(data, object_margin)
         self.object = make_object(self.motion.shape_HW, self.motion.origin_2)
         self.propagation, self._waves = propagation, waves
+        self._transfer_YX = None
+        if detector_blur_pixels > 0:
+            self._transfer_YX = transfer(data.detector_shape, detector_blur_pixels, data.dtype, data.device)
         self.probe = probe
         num = len(data.scan.positions_N2)
         self.dr = nn.Parameter(torch.zeros(num, 2, dtype=data.dtype, device=data.device))
@@ -110,11 +115,15 @@ class SingleSliceModule(nn.Module):
         """Return intensities (B, Y, X), and what computes the transmission of all slices together."""
         if self.propagation is None:
             patch_BYX = self.object(corner_B2).squeeze(0)
-            return intensities(probe_MYX, shift_B2, patch_BYX), patch_BYX.detach
+            return self._counted(intensities(probe_MYX, shift_B2, patch_BYX)), patch_BYX.detach
         maps_KSHW = cast(SlicedObject, self.object).slices(corner_B2)
         kernel_BYX = self.propagation.kernel(index_B)
         expected_BYX = multislice_intensities(probe_MYX, shift_B2, maps_KSHW, corner_B2, kernel_BYX, self._waves)
-        return expected_BYX, partial(self._projected, maps_KSHW.detach(), corner_B2)
+        return self._counted(expected_BYX), partial(self._projected, maps_KSHW.detach(), corner_B2)
+
+    def _counted(self, intensities_BYX: Tensor) -> Tensor:
+        """Return what the detector counts."""
+        return intensities_BYX if self._transfer_YX is None else blurred(intensities_BYX, self._transfer_YX)
 
     def _projected(self, maps_KSHW: Tensor, corner_B2: Tensor) -> Tensor:
         """Return the transmission of the patches (B, Y, X) as if all slices were one."""
@@ -268,4 +277,4 @@ class SingleSliceModule(nn.Module):
         corner_B2, shift_B2 = self.motion.split(index_B, self.dr.index_select(0, index_B), self.scan)
         probe_MYX = self._probe_of(index_B)
         expected_BYX, patch = self._expected(index_B, corner_B2, shift_B2, probe_MYX)
-        return expected_BYX, intensities(probe_MYX, shift_B2, torch.ones_like(patch()))
+        return expected_BYX, self._counted(intensities(probe_MYX, shift_B2, torch.ones_like(patch())))

@@ -1,0 +1,43 @@
+"""What a detector does to intensities: light that falls on a pixel is partly counted in its neighbours.
+
+Shapes: B = patterns of a batch, Y, X = rows and columns of the detector.
+"""
+
+from __future__ import annotations
+
+from math import erf, sqrt
+
+import torch
+from torch import Tensor
+
+
+def transfer(shape: tuple[int, int], sigma_pixels: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Return the modulation transfer function (Y, X//2 + 1) of a Gaussian that is integrated over each pixel, real.
+
+    Unlike a Gaussian that is sampled, it stands for a kernel that is nowhere below 0 and sums up to 1, however narrow.
+
+    Args:
+        shape: Rows and columns of the detector.
+        sigma_pixels: Standard deviation of the Gaussian, above 0.
+        dtype: Real dtype.
+        device: Device.
+    """
+    along_Y, along_X = (_along(size, sigma_pixels) for size in shape)
+    return (along_Y[:, None] * along_X[None, : shape[1] // 2 + 1]).to(device, dtype)
+
+
+def _along(size: int, sigma: float) -> Tensor:
+    """Return the transfer function along an axis, in the order of an FFT."""
+    width = sigma * sqrt(2)
+    kernel = torch.zeros(size, dtype=torch.float64)
+    for offset in range(-size, size + 1):  # light that leaves at one edge comes in at the other, as an FFT has it
+        kernel[offset % size] += 0.5 * (erf((offset + 0.5) / width) - erf((offset - 0.5) / width))
+    along: Tensor = torch.fft.fft(kernel / kernel.sum()).real
+    return along
+
+
+def blurred(intensities_BYX: Tensor, transfer_YX: Tensor) -> Tensor:
+    """Return what a detector counts of intensities, differentiable in them; totals stay, and nothing is below 0."""
+    shape = (intensities_BYX.shape[1], intensities_BYX.shape[2])
+    result: Tensor = torch.fft.irfft2(torch.fft.rfft2(intensities_BYX) * transfer_YX, s=shape)
+    return result.clamp_min(0)  # rounding
