@@ -44,7 +44,8 @@ def _no_charts() -> Iterator[None]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark by one rule each: `data` takes the fixture `shared_data`, `fast` is what is not `slow`.
 
-    The coverage that is asked for is that of the core. What plugins do to it is not counted: it would double their time.
+    The coverage that is asked for is that of the core. What plugins do to it is not counted: it would double their
+    time.
     """
     for item in items:
         if item.path.is_relative_to(ROOT / "tests") and item.path.relative_to(ROOT / "tests").parts[0] in PLUGINS:
