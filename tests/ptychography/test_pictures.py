@@ -156,6 +156,17 @@ def test_probes_of_any_number_of_modes_fit_on_a_slide(modes):
     assert probe_picture.probe(probe, 0.4, 0.04, UNDER).shape[1] == 1440
 
 
+def test_powers_are_shares_of_the_scan_that_a_mode_belongs_to(monkeypatch):
+    probe = np.sqrt([3.0, 1.0, 8.0, 2.0])[:, None, None] * np.ones((4, 16, 16)) + 0j
+    written = []
+    monkeypatch.setattr(probe_picture.Frame, "text", lambda _, left, top, words, **style: written.append(words))
+    probe_picture.probe(probe, 0.4, 0.04, UNDER, num_scans=2)
+    assert [each for each in written if "%" in each] == [
+        *("scan 1, mode 1: 75 %", "scan 1, mode 2: 25 %", "scan 2, mode 1: 80 %", "scan 2, mode 2: 20 %"),
+    ]
+    assert written[0] == "Probes of 2 scans, 2 modes with their shares of the power"
+
+
 @pytest.mark.parametrize("extent", [(0.0, 0.0), (0.0, 30.0), (20.0, 30.0)])
 def test_maps_of_a_point_a_line_and_an_area_are_drawn(extent):
     places = GENERATOR.random((40, 2)) * extent

@@ -133,6 +133,13 @@ def test_the_scan_of_a_pattern_is_known_after_some_were_left_out(folder):
     assert few.points_N.tolist() == [2, 80, 81]
 
 
+def test_each_half_of_the_points_has_half_of_every_scan(folder):
+    for part in (1, 2):
+        _, data = built(recipe(folder, more=f"half = {{ part = {part} }}\n"))
+        trained = data.scan.scan_N[data.train_index.numpy()]
+        assert abs(int((trained == 0).sum()) - int((trained == 1).sum())) <= 5  # the same places, seen by both
+
+
 def test_the_result_says_to_which_scan_a_mode_belongs(folder, tmp_path):
     model, data = built(recipe(folder))
     found = model.reconstruction()

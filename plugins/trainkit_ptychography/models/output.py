@@ -172,7 +172,8 @@ def show(found: Reconstruction, data: LiveDiffraction, state: State, model: Pred
         spacing = found.slice_spacing_angstrom
         state.picture("object_slices", object_pictures.slices(slices_SHW, lit_HW, size, spacing, under))
         state.picture("object_depth", object_pictures.depth(slices_SHW, lit_HW, size, spacing, under))
-    state.picture("probe", probe_picture.probe(found.probe_MYX, size, scan.wavelength_angstrom, under))
+    optics = (size, scan.wavelength_angstrom)
+    state.picture("probe", probe_picture.probe(found.probe_MYX, *optics, under, found.num_scans))
     true_N2 = None if scan.truth is None else scan.truth.positions_N2
     state.picture(
         "positions",

@@ -33,17 +33,21 @@ def probe(
     pixel_size_angstrom: float | None,
     wavelength_angstrom: float | None,
     subtitle: str,
+    num_scans: int = 1,
 ) -> Image:
-    """Return a picture of the first six modes with their shares of the power.
+    """Return a picture of the first six modes with their shares of the power of their scan.
 
     Args:
         probe_MYX: Complex modes, centred at pixel (Y//2, X//2).
         pixel_size_angstrom: Size of a pixel; None if unknown.
         wavelength_angstrom: For angles in Fourier space; None if unknown.
         subtitle: Of which run it is, and when.
+        num_scans: Number of scans that have probes of their own; their modes follow each other.
     """
     powers_M = (np.abs(probe_MYX) ** 2).sum((1, 2))
-    shares_M = powers_M / max(float(powers_M.sum()), 1e-30)
+    powers_SM = powers_M.reshape(num_scans, -1)
+    shares_M = (powers_SM / np.maximum(powers_SM.sum(axis=1, keepdims=True), 1e-30)).ravel()
+    modes = powers_SM.shape[1]  # of each scan
     shown_MYX = probe_MYX[:_MOST_MODES]
     far_MYX = np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(shown_MYX, axes=(1, 2)), norm="ortho"), axes=(1, 2))
     num, (num_y, num_x) = len(shown_MYX), probe_MYX.shape[1:]
@@ -54,10 +58,11 @@ def probe(
     bars = (length_bar(num_x, pixel_size_angstrom), angle_bar(num_x, pixel_size_angstrom, wavelength_angstrom))
 
     hidden = len(probe_MYX) - num
-    title = "Probe" if len(probe_MYX) == 1 else f"Probe, {len(probe_MYX)} modes"
+    title = "Probe" if num_scans == 1 else f"Probes of {num_scans} scans"
+    title += f", {modes} modes with their shares of the power" if modes > 1 else ""
     frame = Frame(
         HEAD + _OVER + rows * (height + _GAP) + 2 * FOOT,
-        title + (f", of which the first {num} are shown" if hidden else ""),
+        title + (f" (the first {num} are shown)" if hidden else ""),
         subtitle,
     )
 
@@ -76,7 +81,8 @@ def probe(
             phases = frame.image(box(space, 1, mode), phase_YX, bad=_NO_PHASE, **turn)
             if space == 0 and len(probe_MYX) > 1:
                 at = box(0, 0, mode)
-                words = f"mode {mode + 1}: {100 * shares_M[mode]:.3g} % of power"
+                scan = f"scan {mode // modes + 1}, " if num_scans > 1 else ""
+                words = f"{scan}mode {mode % modes + 1}: {100 * shares_M[mode]:.3g} %"
                 frame.text(at.left, at.top - 0.08, words, fontsize=10)
         frame.colours(box(space, 0, num - 1), amplitudes, "amplitude / its largest")
         frame.colours(box(space, 1, num - 1), phases, "phase / rad", ticks=[-np.pi, 0, np.pi], format=_in_pi)

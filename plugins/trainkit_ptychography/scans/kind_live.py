@@ -80,7 +80,9 @@ class LiveDiffraction:
         self._positions_N2 = torch.from_numpy(self.scan.positions_N2)
         self.train_index, self.held_out_index = hold_out(num, validation_fraction, self.seed, _HOLD_OUT)
         if every_second is not None:
-            halves_N = torch.from_numpy(alternating(self.scan.positions_N2[self.train_index.numpy()]))
+            trained, scan_N = self.train_index.numpy(), self.scan.scan_N
+            of_scan_N = None if scan_N is None else scan_N[trained]
+            halves_N = torch.from_numpy(alternating(self.scan.positions_N2[trained], of_scan_N))
             self.train_index = self.train_index[halves_N == every_second - 1]
         if len(self.train_index) < self._world:
             raise DataError(
