@@ -172,6 +172,21 @@ def test_the_kernel_is_computed_again_where_thickness_or_tilt_changed_and_else_k
     assert not torch.allclose(of_points[0], of_points[1])
 
 
+def test_the_kernel_follows_an_optimizer_that_changes_parameters_without_a_new_version():
+    data = live()
+    model = made(data)
+    batch = next(iter(data.evaluate("train")))
+    model.propagation.point_tilts.requires_grad_(False)
+    optimizer = torch.optim.Adam([model.propagation.thickness], lr=5.0, fused=True)
+    for _ in range(2):
+        with torch.no_grad():
+            before = model(batch)["intensities"]
+        model(batch)["intensities"].max().backward()
+        optimizer.step()
+        with torch.no_grad():
+            assert not torch.equal(model(batch)["intensities"], before)
+
+
 # ---- training -------------------------------------------------------------------------------------------------------
 
 

@@ -78,6 +78,7 @@ class Propagation(nn.Module):
             return self._kernel(self.tilt + self.point_tilts.index_select(0, index_B))
         parameters = (self.thickness, self.tilt)
         if torch.is_grad_enabled() and any(each.requires_grad for each in parameters):
+            self._known = None  # torch's fused optimizers change parameters without a new version
             return self.common_kernel()
         known_by = tuple((id(each), each._version) for each in parameters)
         if self._known is None or self._known[0] != known_by:
@@ -87,6 +88,7 @@ class Propagation(nn.Module):
     def _points_differ(self) -> bool:
         """Return whether there are tilts of single points; they are looked at only where they may have changed."""
         if self.point_tilts.requires_grad:
+            self._seen = None
             return True
         seen = (id(self.point_tilts), self.point_tilts._version)
         if self._seen is None or self._seen[0] != seen:
