@@ -94,7 +94,7 @@ def misfit(model: SingleSliceModule, data: LiveDiffraction) -> float:
 # ---- patterns -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("waves", ["recomputed", "stored"])
+@pytest.mark.parametrize("waves", ["auto", "recomputed", "stored"])
 def test_the_true_object_makes_the_patterns_of_a_simulation_in_numpy(waves):
     data = live(attrs.evolve(THICK, dose_per_square_angstrom=1e9))
     model = made(data, waves=waves)
@@ -288,6 +288,23 @@ def test_thirds_of_slices_that_three_does_not_divide_share_slices():
 
 
 # ---- what settings are refused or doubted ---------------------------------------------------------------------------
+
+
+def test_a_coupling_that_reaches_no_neighbour_is_doubted(tmp_path):
+    recipe = resolve_text(RECIPE, tmp_path).recipe  # slices are 33 Å apart
+    for sigma, keys in ((5.0, ["sigma_angstrom"]), (12.0, [])):
+        problems = SliceCoupling(sigma_angstrom=sigma).problems(recipe)
+        assert [each.key for each in problems if isinstance(each, Problem)] == keys
+
+
+def test_the_summary_of_a_scan_counts_all_slices_of_the_object(tmp_path):
+    def memory(slices: int) -> str:
+        recipe = resolve_text(RECIPE.replace("slices = 3, thick", f"slices = {slices}, thick"), tmp_path).recipe
+        lines = [each for each in recipe.data.inspect(recipe, "all") if str(each).startswith("memory")]
+        return str(lines[0]).split("object ")[1].split(",")[0]
+
+    assert memory(2).split()[1] == memory(4).split()[1] == "KiB"
+    assert float(memory(4).split()[0]) == pytest.approx(2 * float(memory(2).split()[0]), rel=0.01)
 
 
 @pytest.mark.parametrize(

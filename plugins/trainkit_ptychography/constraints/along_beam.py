@@ -19,8 +19,18 @@ def problems_along_beam(recipe: Recipe) -> Iterable[Problem | str]:
     settings = getattr(recipe.model, "object", None)
     if isinstance(settings, Object) and not settings.has_pixels:
         yield 'needs an object made of pixels: object = { use = "pixels" }, or leave this constraint out'
-    if getattr(recipe.model, "slices", 1) == 1:
+    if _slices(recipe) == 1:
         yield "has no effect on a single slice: raise model.slices, or leave it out"
+
+
+def spacing_angstrom(recipe: Recipe) -> float | None:
+    """Return the distance from one slice to the next; None: the model has one slice, or does not say it."""
+    thickness = getattr(recipe.model, "thickness_angstrom", None)
+    return None if thickness is None or _slices(recipe) == 1 else thickness / _slices(recipe)
+
+
+def _slices(recipe: Recipe) -> int:
+    return int(getattr(recipe.model, "slices", 1))
 
 
 def imposing(

@@ -9,13 +9,15 @@ import attrs
 from attrs.validators import gt
 
 from trainkit import Problem, component
-from trainkit_ptychography.constraints.along_beam import problems_along_beam
+from trainkit_ptychography.constraints.along_beam import problems_along_beam, spacing_angstrom
 from trainkit_ptychography.constraints.kind import Constraint
 
 if TYPE_CHECKING:
     from trainkit import Recipe
     from trainkit_ptychography.objects.kind import LiveObject
     from trainkit_ptychography.probes.modes import ProbeModes
+
+_LEAST = 0.25  # of the distance between slices: a neighbour then counts for 0.03 %
 
 
 @component
@@ -38,6 +40,14 @@ class SliceCoupling(Constraint):
         """Check that there are slices of pixels."""
         yield from super().problems(recipe)
         yield from problems_along_beam(recipe)
+        spacing = spacing_angstrom(recipe)
+        if spacing is not None and self.sigma_angstrom < _LEAST * spacing:
+            yield Problem(
+                f"has next to no effect on slices that are {spacing:.3g} Å apart: it must be above "
+                f"{_LEAST * spacing:.2g} Å",
+                "sigma_angstrom",
+                "warning",
+            )
 
     def build(self, live_object: LiveObject, probe: ProbeModes) -> Callable[[], None]:
         """Make the function that smooths along the beam."""

@@ -73,8 +73,9 @@ class SingleSlice(Model):
         detector_blur_pixels: Standard deviation of the Gaussian by which the detector spreads the light that falls on a
             pixel, in pixels of the patterns as they are used (after binning). Without it, the blur becomes part of the
             probe, as if that were partly coherent.
-        waves: "recomputed": memory hardly grows with the slices, because waves are computed again for the way back;
-            "stored": all are kept, which saves a quarter of the time.
+        waves: "stored": the waves behind all slices are kept for the way back; "recomputed": they are computed again,
+            which takes a third more time, but memory hardly grows with the slices; "auto": they are kept if those of a
+            batch take no more than 256 MiB.
     """
 
     accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
@@ -91,7 +92,7 @@ class SingleSlice(Model):
     tilt_mrad: tuple[float, float] = (0.0, 0.0)
     propagator: Propagator = Fresnel()
     detector_blur_pixels: float = attrs.field(default=0.0, validator=ge(0.0))
-    waves: Literal["recomputed", "stored"] = "recomputed"
+    waves: Literal["auto", "recomputed", "stored"] = "auto"
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Refuse an average of the weights, because validation changes some of them, and check the slices."""
@@ -185,7 +186,7 @@ class SingleSlice(Model):
             assert self.thickness_angstrom is not None  # `problems` refuses it
             propagation = Propagation(data, self.propagator, self.slices, self.thickness_angstrom, self.tilt_mrad)
         recomputed: Waves = "inverted" if self.propagator.takes_no_power() else "checkpointed"
-        waves: Waves = "stored" if self.waves == "stored" else recomputed
+        most = {"auto": 2**28, "recomputed": 0, "stored": None}[self.waves]
         constraints = tuple(self.constraints.values())
         return SingleSliceModule(
             data,
@@ -195,7 +196,8 @@ class SingleSlice(Model):
             self.project_affine,
             constraints,
             propagation,
-            waves,
+            recomputed,
+            most,
             self.detector_blur_pixels,
         )
 

@@ -59,14 +59,15 @@ class SingleSliceModule(nn.Module):
         project_affine: bool,
         constraints: Sequence[Constraint] = (),
         propagation: Propagation | None = None,
-        waves: Waves = "inverted",
+        recomputed: Waves = "inverted",
+        most_bytes_of_waves: int | None = None,
         detector_blur_pixels: float = 0.0,
     ) -> None:
         super().__init__()
         self._data, self._project_affine = data, project_affine
         self.motion = Motion(data, object_margin)
         self.object = make_object(self.motion.shape_HW, self.motion.origin_2)
-        self.propagation, self._waves = propagation, waves
+        self.propagation, self._recomputed, self._most_bytes = propagation, recomputed, most_bytes_of_waves
         self._transfer_YX = None
         if detector_blur_pixels > 0:
             self._transfer_YX = transfer(data.detector_shape, detector_blur_pixels, data.dtype, data.device)
@@ -118,7 +119,10 @@ class SingleSliceModule(nn.Module):
             return self._counted(intensities(probe_MYX, shift_B2, patch_BYX)), patch_BYX.detach
         maps_KSHW = cast(SlicedObject, self.object).slices(corner_B2)
         kernel_BYX = self.propagation.kernel(index_B)
-        expected_BYX = multislice_intensities(probe_MYX, shift_B2, maps_KSHW, corner_B2, kernel_BYX, self._waves)
+        needed = probe_MYX.nbytes * len(index_B) * self.propagation.slices
+        stored = self._most_bytes is None or needed <= self._most_bytes
+        waves: Waves = "stored" if stored else self._recomputed
+        expected_BYX = multislice_intensities(probe_MYX, shift_B2, maps_KSHW, corner_B2, kernel_BYX, waves)
         return self._counted(expected_BYX), partial(self._projected, maps_KSHW.detach(), corner_B2)
 
     def _counted(self, intensities_BYX: Tensor) -> Tensor:

@@ -44,10 +44,7 @@ def inspect_slices(
     semiangle = _semiangle_rad(probe, scan)
     resolved = None if not semiangle else wavelength / semiangle**2
     in_depth = "" if resolved is None else f"; patterns resolve about {resolved:.3g} Å in depth"
-    yield (
-        f"slices       {slices}, {spacing:.3g} Å apart, {thickness_angstrom:.4g} Å in all{in_depth}; object "
-        f"{bytes_in_words(needed)}"
-    )
+    yield f"slices       {slices}, {spacing:.3g} Å apart, {thickness_angstrom:.4g} Å in all{in_depth}"
     if needed > (free := free_host_memory()):
         yield _doubt(
             f"an object of {slices} slices takes {bytes_in_words(needed)} while it is trained, and "

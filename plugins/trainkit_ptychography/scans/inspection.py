@@ -29,7 +29,7 @@ def doubt_about_batches(num: int, batch_size: int, validation_fraction: float) -
 
 
 def inspect(
-    recording: Recording, batch_size: int, validation_fraction: float, depth: Depth
+    recording: Recording, batch_size: int, validation_fraction: float, depth: Depth, slices: int = 1
 ) -> Iterator[str | Problem | Progress]:
     """Yield a summary of a scan, and doubts about it.
 
@@ -38,6 +38,7 @@ def inspect(
         batch_size: Patterns in a step.
         validation_fraction: Share of the patterns that is held out.
         depth: With "headers", the values of patterns are not looked at.
+        slices: Slices of the object.
 
     Raises:
         DataError: A run would refuse the scan.
@@ -54,7 +55,7 @@ def inspect(
     num = len(patterns)
     yield Progress(0, num, "patterns")
     seen = checked(recording)
-    yield from summary(seen, batch_size)
+    yield from summary(seen, batch_size, slices)
     yield Progress(num // 2, num, "patterns")  # each is read twice
     yield from of_batches
     found = look_at_pixels(patterns, every=True) if isinstance(patterns, PreparedPatterns) else None

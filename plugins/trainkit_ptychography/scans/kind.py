@@ -78,7 +78,8 @@ class DiffractionData(Data):
         from trainkit_ptychography.scans.inspection import inspect
 
         recording = self.read()
-        yield from inspect(recording, self.batch_size, self.validation_fraction, depth)
+        slices = getattr(getattr(recipe, "model", None), "slices", 1)  # of the models that have some
+        yield from inspect(recording, self.batch_size, self.validation_fraction, depth, slices)
         if self.half is not None and self.half.of == "counts" and depth != "headers":
             HalfOfCounts(recording.intensities_NYX, recording.scan, self.half.part, recipe.run.seed)  # or raises
 

@@ -39,8 +39,14 @@ _LONGEST_ELECTRON_WAVE = 0.12  # Å, 10 keV
 _COMPLEX_ARRAYS = 7  # of a batch and a mode that are alive at once in the backward pass
 
 
-def summary(checked: Checked, batch_size: int) -> Iterator[str]:
-    """Yield lines by which people recognise their experiment."""
+def summary(checked: Checked, batch_size: int, slices: int = 1) -> Iterator[str]:
+    """Yield lines by which people recognise their experiment.
+
+    Args:
+        checked: The scan.
+        batch_size: Patterns in a step.
+        slices: Slices of the object.
+    """
     patterns, scan, survey = checked
     num, shape = len(patterns), (patterns.shape[1], patterns.shape[2])
     size, extent_2 = scan.pixel_size_angstrom, np.ptp(scan.positions_N2, axis=0)
@@ -97,9 +103,9 @@ def summary(checked: Checked, batch_size: int) -> Iterator[str]:
     whole = [int(np.ceil(each)) + pixels + 2 for each, pixels in zip(extent_2, shape, strict=True)]
     yield f"object       about {_lengths(whole[0], whole[1], size)}"
     stored, batch = 4 * num * prod(shape), 8 * _COMPLEX_ARRAYS * batch_size * prod(shape)
-    free = free_host_memory()
+    free, of_object = free_host_memory(), 32 * slices * prod(whole)
     yield (
-        f"memory       patterns {bytes_in_words(stored)}, object {bytes_in_words(32 * prod(whole))}, a batch of "
+        f"memory       patterns {bytes_in_words(stored)}, object {bytes_in_words(of_object)}, a batch of "
         f"{batch_size} about {bytes_in_words(batch)} a probe mode ({bytes_in_words(free)} are free here)"
     )
     if isinstance(patterns, PreparedPatterns) and patterns.in_file and stored > SHARE_OF_MEMORY * free:
