@@ -22,11 +22,12 @@ from trainkit_ptychography.constraints.missing_wedge import MissingWedge
 from trainkit_ptychography.constraints.slice_coupling import SliceCoupling
 from trainkit_ptychography.losses.amplitude import Amplitude
 from trainkit_ptychography.losses.l1 import L1
+from trainkit_ptychography.models.output import write_files
 from trainkit_ptychography.models.single_slice import SingleSlice
 from trainkit_ptychography.models.single_slice_live import SingleSliceModule
 from trainkit_ptychography.objects.hash_encoding import HashEncoding
 from trainkit_ptychography.objects.pixels import Pixels
-from trainkit_ptychography.physics.quality import thirds
+from trainkit_ptychography.physics.quality import rebinned
 from trainkit_ptychography.preflight.thick import inspect_slices
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
@@ -284,7 +285,22 @@ def test_l1_is_the_mean_phase_and_absorption():
 
 def test_thirds_of_slices_that_three_does_not_divide_share_slices():
     stack_SHW = np.arange(1.0, 5.0)[:, None, None]
-    np.testing.assert_allclose(thirds(stack_SHW).ravel(), [1 + 2 / 3, 4 / 3 + 6 / 3, 3 / 3 + 4])
+    np.testing.assert_allclose(rebinned(stack_SHW, 3).ravel(), [1 + 2 / 3, 4 / 3 + 6 / 3, 3 / 3 + 4])
+
+
+def test_an_object_of_a_file_is_merged_or_split_into_as_many_slices(tmp_path):
+    data = live()
+    coarse = made(data, slices=2)
+    with torch.no_grad():
+        coarse.object.maps.uniform_(0.0, 0.3, generator=torch.Generator().manual_seed(0))
+    write_files(coarse.reconstruction(), data, tmp_path)
+    earlier = Pixels(path=tmp_path / "result.h5", name="object_slices")
+    before_2HW = coarse.object.maps.detach()[0]
+    split_4HW = made(data, slices=4, object=earlier).object.maps.detach()[0]
+    torch.testing.assert_close(split_4HW, before_2HW.repeat_interleave(2, 0) / 2, rtol=0, atol=1e-5)
+    thirds_3HW = made(data, slices=3, object=earlier).object.maps.detach()[0]
+    parts = torch.stack((before_2HW[0] * 2 / 3, before_2HW.sum(0) / 3, before_2HW[1] * 2 / 3))
+    torch.testing.assert_close(thirds_3HW, parts, rtol=0, atol=1e-5)
 
 
 # ---- what settings are refused or doubted ---------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from trainkit_ptychography.output.imagej_tiff import write_imagej_tiff
 from trainkit_ptychography.output.provenance import provenance
 from trainkit_ptychography.output.result import Result, write_result
 from trainkit_ptychography.physics.geometry import affine_part
-from trainkit_ptychography.physics.quality import PhaseAgreement, phase_agreement, thirds
+from trainkit_ptychography.physics.quality import PhaseAgreement, phase_agreement, rebinned
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.sampling import scanned_area
 
@@ -95,7 +95,7 @@ def depth_agreement_with_truth(found: Reconstruction, data: LiveDiffraction) -> 
     truth = data.scan.truth
     if truth is None or truth.slices_SKL is None or len(found.phase_SHW) < _THIRDS:
         return None
-    of_found_3HW, of_truth_3KL = thirds(found.phase_SHW), thirds(truth.slices_SKL)
+    of_found_3HW, of_truth_3KL = (rebinned(each, _THIRDS) for each in (found.phase_SHW, truth.slices_SKL))
     box = _scanned_box(data.scan.positions_N2)
     differences = (each[0] - each[2] for each in (of_found_3HW, of_truth_3KL))
     found_HW, truth_KL = differences

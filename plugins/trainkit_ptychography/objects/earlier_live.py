@@ -17,6 +17,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from trainkit import DataError
+from trainkit_ptychography.physics.quality import rebinned
 from trainkit_ptychography.scans.files.hdf5_live import HDF5File
 from trainkit_ptychography.scans.files.single_array import read_array
 
@@ -94,16 +95,25 @@ def begin_with(pixels: Mapping[str, Tensor], settings: Pixels, geometry: ObjectG
             (np.abs(turned_HW) ** (1 / wanted) * np.exp(1j * phase_HW / wanted))[None], wanted, 0
         )
     elif len(transmission_SHW) != wanted:
-        raise DataError(
-            f"{settings.path} ({_SETTING}) has {len(transmission_SHW)} slices and this run {wanted}: begin with one "
-            "slice, or with as many"
-        )
+        transmission_SHW = _merged_or_split(transmission_SHW, wanted)
     for to_HW, phase_HW in zip(pixels["phase"], transmission_SHW, strict=True):
         turned_HW, angle = _from_mean(phase_HW)
         to_HW.copy_(torch.from_numpy(np.angle(turned_HW) + angle))
     if "absorption" in pixels:
         amplitude_SHW = np.maximum(np.abs(transmission_SHW), _SMALLEST_AMPLITUDE)
         pixels["absorption"].copy_(torch.from_numpy(-np.log(amplitude_SHW)))
+
+
+def _merged_or_split(transmission_SHW: NDArray[np.complex128], wanted: int) -> NDArray[np.complex128]:
+    """Return the same specimen in another number of slices, all equally thick."""
+    phases, logarithms = [], []
+    for transmission_HW in transmission_SHW:
+        turned_HW, angle = _from_mean(transmission_HW)
+        phases.append(np.angle(turned_HW) + angle)
+        logarithms.append(np.log(np.maximum(np.abs(transmission_HW), _SMALLEST_AMPLITUDE)))
+    phase_SHW, logarithm_SHW = (rebinned(np.stack(each), wanted) for each in (phases, logarithms))
+    merged_SHW: NDArray[np.complex128] = np.exp(logarithm_SHW + 1j * phase_SHW)
+    return merged_SHW
 
 
 def _from_mean(transmission_HW: NDArray[np.complex128]) -> tuple[NDArray[np.complex128], float]:

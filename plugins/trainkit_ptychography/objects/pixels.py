@@ -25,7 +25,8 @@ class Pixels(Object):
 
     Learning rates of about 1e-3 to 1e-2 (rad) suit both. The object begins as vacuum, or with that of a file: our own
     ``result.h5``, a result of PtyRAD or Pty-Chi (HDF5), or any array. It is laid where its file says that it was, of
-    another crop or margin too, and resampled if its pixels have another size. Outside of it is vacuum.
+    another crop or margin too, and resampled if its pixels have another size. Outside of it is vacuum. Slices
+    (``name = "object_slices"`` in our results) are merged or split into as many as this run has.
 
     Attributes:
         kind: "phase_and_amplitude", or "phase_only" for a specimen that absorbs nothing.

@@ -98,11 +98,11 @@ def _interpolated(
     return values_RC
 
 
-def thirds(stack_SHW: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return the sums over the first, second and last third of the depth of equally thick slices (3, H, W)."""
+def rebinned(stack_SHW: NDArray[np.floating], wanted: int) -> NDArray[np.float64]:
+    """Return the sums over equal parts of the depth of equally thick slices (wanted, H, W)."""
     num = len(stack_SHW)
     running = np.concatenate([np.zeros_like(stack_SHW[:1], dtype=np.float64), np.cumsum(stack_SHW, 0, np.float64)])
-    depths = np.linspace(0, num, 4)
+    depths = np.linspace(0, num, wanted + 1)
     below = np.minimum(depths.astype(int), num - 1)
     share = (depths - below)[:, None, None]
     at_depths: NDArray[np.float64] = (1 - share) * running[below] + share * running[below + 1]
