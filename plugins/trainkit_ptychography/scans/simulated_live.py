@@ -33,8 +33,12 @@ def simulate(settings: SimulatedDiffraction) -> Recording:
     grids = np.meshgrid(*(first + step * np.arange(num) for num in settings.scan_shape), indexing="ij")
     nominal_N2 = np.stack(grids, axis=-1).reshape(-1, 2)
     shape_KL = tuple(int(np.ceil(step * (num - 1))) + size + 2 * margin for num in settings.scan_shape)
-    true_N2 = nominal_N2 + generator.normal(0.0, settings.position_error_angstrom / pixel, nominal_N2.shape)
-    true_N2 = np.clip(true_N2, size // 2 + 1, np.array(shape_KL) - (size - size // 2) - 1)
+
+    def displaced() -> NDArray[np.float64]:
+        true_N2 = nominal_N2 + generator.normal(0.0, settings.position_error_angstrom / pixel, nominal_N2.shape)
+        return np.clip(true_N2, size // 2 + 1, np.array(shape_KL) - (size - size // 2) - 1)
+
+    true_N2 = displaced()
 
     lengths = (settings.atom_spacing_angstrom / pixel, _ATOM_RADIUS / pixel)
     slices_SKL = atoms(shape_KL, *lengths, generator)[None]
@@ -42,15 +46,24 @@ def simulate(settings: SimulatedDiffraction) -> Recording:
         upper = (settings.slices + 1) // 2
         grains = [(slices_SKL[0], upper), (atoms(shape_KL, *lengths, generator), settings.slices - upper)]
         slices_SKL = np.stack([phase_KL / num for phase_KL, num in grains for _ in range(num)])
-    coefficients = {"C10": (-settings.defocus_angstrom, 0.0)}
-    probe_YX = aperture_probe((size, size), pixel, wavelength, settings.semiangle_mrad, coefficients)
     distance = settings.thickness_angstrom / settings.slices
     between_YX = np.exp(-1j * np.pi * wavelength * distance * _squared_frequencies((size, size), pixel))
-    expected_NYX = patterns_of_slices(np.exp(1j * slices_SKL), probe_YX, true_N2, between_YX)
     counts = settings.dose_per_square_angstrom * settings.step_angstrom**2
-    intensities_NYX = generator.poisson(counts * expected_NYX).astype(np.float32)
+
+    def scanned(defocus_angstrom: float, true_N2: NDArray[np.float64]) -> NDArray[np.float32]:
+        coefficients = {"C10": (-defocus_angstrom, 0.0)}
+        probe_YX = aperture_probe((size, size), pixel, wavelength, settings.semiangle_mrad, coefficients)
+        expected_NYX = patterns_of_slices(np.exp(1j * slices_SKL), probe_YX, true_N2, between_YX)
+        return generator.poisson(counts * expected_NYX).astype(np.float32)
+
+    places, frames = [true_N2], [scanned(settings.defocus_angstrom, true_N2)]
+    for defocus_angstrom in settings.further_defoci_angstrom:
+        places.append(displaced())
+        frames.append(scanned(defocus_angstrom, places[-1]))
+    intensities_NYX, true_N2 = np.concatenate(frames), np.concatenate(places)
     scan = Scan(
-        positions_N2=nominal_N2,
+        positions_N2=np.concatenate([nominal_N2] * len(places)),
+        scan_N=np.repeat(np.arange(len(places)), len(nominal_N2)) if len(places) > 1 else None,
         source="diffraction_simulated",
         pixel_size_angstrom=pixel,
         wavelength_angstrom=wavelength,
