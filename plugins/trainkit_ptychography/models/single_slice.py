@@ -74,8 +74,8 @@ class SingleSlice(Model):
             pixel, in pixels of the patterns as they are used (after binning). Without it, the blur becomes part of the
             probe, as if that were partly coherent.
         waves: "stored": the waves behind all slices are kept for the way back; "recomputed": they are computed again,
-            which takes a third more time, but memory hardly grows with the slices; "auto": they are kept if those of a
-            batch take no more than 256 MiB.
+            which takes nearly half as much time again, but memory hardly grows with the slices; "auto": they are kept
+            if those of a batch take no more than 256 MiB.
     """
 
     accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
