@@ -82,7 +82,7 @@ truth_phase = "truth/phase"
 truth_positions = "truth/positions"
 
 [model]
-use = "single_slice_ptychography"
+use = "ptychography"
 object = {object}
 object_margin = {object_margin}
 probe = {{ use = "aperture" }}

@@ -142,9 +142,9 @@ def test_the_command_says_where_the_file_is(site):
 def test_a_model_that_computes_complex_numbers_is_refused_for_onnx_with_the_reason(tmp_path):
     pytest.importorskip("onnxruntime")
     from trainkit.export.onnx import ONNX
-    from trainkit_ptychography.models.single_slice import SingleSlice
+    from trainkit_ptychography.models.ptychography import Ptychography
     from trainkit_ptychography.probes.aperture import Aperture
 
-    scan = SimpleNamespace(name="a scan", weights={}, about={}, settings=lambda: SingleSlice(probe=Aperture()))
-    with pytest.raises(RecipeError, match="SingleSlice computes complex numbers, for which ONNX has no"):
+    scan = SimpleNamespace(name="a scan", weights={}, about={}, settings=lambda: Ptychography(probe=Aperture()))
+    with pytest.raises(RecipeError, match="Ptychography computes complex numbers, for which ONNX has no"):
         ONNX().export(scan, tmp_path / "a.onnx")

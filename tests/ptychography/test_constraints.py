@@ -14,8 +14,8 @@ from trainkit.console import Console
 from trainkit.engine.start import start
 from trainkit.recipe.resolve import resolve_text
 from trainkit_ptychography.constraints.limits import Limits
-from trainkit_ptychography.models.single_slice import SingleSlice
-from trainkit_ptychography.models.single_slice_live import SingleSliceModule
+from trainkit_ptychography.models.ptychography import Ptychography
+from trainkit_ptychography.models.ptychography_live import PtychographyModule
 from trainkit_ptychography.objects.hash_encoding import HashEncoding
 from trainkit_ptychography.objects.pixels import Pixels
 from trainkit_ptychography.probes.aperture import Aperture
@@ -25,10 +25,10 @@ CONTEXT = Context(0, torch.device("cpu"), 0, 1, Path())
 DATA = SimulatedDiffraction(scan_shape=(4, 4), detector_size=24)
 
 
-def made(limits: Limits, **settings: Any) -> tuple[SingleSliceModule, State]:
+def made(limits: Limits, **settings: Any) -> tuple[PtychographyModule, State]:
     data = DATA.build(CONTEXT)
-    model = SingleSlice(probe=Aperture(), constraints={"limits": limits}, **settings).build(data)
-    assert isinstance(model, SingleSliceModule)
+    model = Ptychography(probe=Aperture(), constraints={"limits": limits}, **settings).build(data)
+    assert isinstance(model, PtychographyModule)
     state = State(CONTEXT, 4, model, data, {}, Monitor())
     state.step = 1
     with torch.no_grad():
@@ -37,7 +37,7 @@ def made(limits: Limits, **settings: Any) -> tuple[SingleSliceModule, State]:
     return model, state
 
 
-def maps(model: SingleSliceModule) -> tuple[np.ndarray, np.ndarray]:
+def maps(model: PtychographyModule) -> tuple[np.ndarray, np.ndarray]:
     found = model.reconstruction()
     return found.phase_SHW, found.amplitude_SHW
 
@@ -141,7 +141,7 @@ def test_what_makes_no_sense_is_found_before_anything_is_built(more, said, tmp_p
 
 def test_the_plan_says_when_a_constraint_starts_and_stops():
     constraints = {"early": Limits(max_amplitude=1.0, stop_epoch=2), "late": Limits(max_amplitude=1.0, start_epoch=3)}
-    said = list(SingleSlice(probe=Aperture(), constraints=constraints).timeline(5))
+    said = list(Ptychography(probe=Aperture(), constraints=constraints).timeline(5))
     assert said == [(2, "constraint early stops"), (3, "constraint late starts")]
 
 

@@ -16,8 +16,8 @@ import pytest
 import torch
 
 from trainkit import Context
-from trainkit_ptychography.models.single_slice import SingleSlice
-from trainkit_ptychography.models.single_slice_live import SingleSliceModule
+from trainkit_ptychography.models.ptychography import Ptychography
+from trainkit_ptychography.models.ptychography_live import PtychographyModule
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.scans.files.hdf5 import HDF5Diffraction
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
@@ -115,8 +115,8 @@ def known(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 def misfit(known: Known, *, sign: float = 1.0, transposed: bool = False, defocus: float = 1.0, **changes: Any) -> float:
     """Return Σ(√I − √I_measured)² / Σ I_measured of the true object at the true positions, read with some settings."""
     data = attrs.evolve(known.settings, **changes).build(Context(0, torch.device("cpu"), 0, 1, Path()))
-    model = SingleSlice(probe=Aperture(defocus_angstrom=defocus * known.defocus_angstrom)).build(data)
-    assert isinstance(model, SingleSliceModule)
+    model = Ptychography(probe=Aperture(defocus_angstrom=defocus * known.defocus_angstrom)).build(data)
+    assert isinstance(model, PtychographyModule)
     assert data.scan.truth is not None
     phase_KL = data.scan.truth.phase_KL.T if transposed else data.scan.truth.phase_KL
     rows, columns = (

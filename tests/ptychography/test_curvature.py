@@ -19,8 +19,8 @@ from trainkit.recipe.resolve import resolve
 from trainkit_ptychography.losses.amplitude import Amplitude
 from trainkit_ptychography.losses.intensity import Intensity
 from trainkit_ptychography.losses.poisson import Poisson
-from trainkit_ptychography.models.single_slice import SingleSlice
-from trainkit_ptychography.models.single_slice_live import SingleSliceModule
+from trainkit_ptychography.models.ptychography import Ptychography
+from trainkit_ptychography.models.ptychography_live import PtychographyModule
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.scan import Recording, checked
@@ -41,8 +41,8 @@ def a_step(loss: Any, dose: float = 1e6, modes: int = 1, parts: int = 1, weight:
         patterns[np.random.default_rng(3).random(patterns.shape) < unmeasured] = np.nan
         recording = Recording(patterns, attrs.evolve(recording.scan, frame_masks=True))
     data = LiveDiffraction(checked(recording), Context(0, torch.device("cpu"), 0, 1, Path()), 36, 0.0)
-    model = SingleSlice(probe=Aperture(modes=modes)).build(data)
-    assert isinstance(model, SingleSliceModule)
+    model = Ptychography(probe=Aperture(modes=modes)).build(data)
+    assert isinstance(model, PtychographyModule)
     truth = data.scan.truth
     assert truth is not None
     top, left = np.rint(model.motion.origin_2).astype(int)

@@ -11,7 +11,7 @@ from scipy import ndimage, special
 
 from trainkit import Context, Problem
 from trainkit.recipe.resolve import resolve_text
-from trainkit_ptychography.models.single_slice import SingleSlice
+from trainkit_ptychography.models.ptychography import Ptychography
 from trainkit_ptychography.physics.detector import blurred, transfer
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
@@ -46,8 +46,8 @@ def test_a_single_lit_pixel_makes_no_negative_neighbour_and_gradients_are_those_
 def test_a_model_with_blur_expects_blurred_patterns_and_none_by_default():
     data = SimulatedDiffraction(scan_shape=(4, 4), detector_size=24).build(Context(0, CPU, 0, 1, Path()))
     batch = {"index": torch.arange(5)}
-    sharp = SingleSlice(probe=Aperture()).build(data)(batch)["intensities"].detach()
-    blur = SingleSlice(probe=Aperture(), detector_blur_pixels=0.9).build(data)(batch)["intensities"].detach()
+    sharp = Ptychography(probe=Aperture()).build(data)(batch)["intensities"].detach()
+    blur = Ptychography(probe=Aperture(), detector_blur_pixels=0.9).build(data)(batch)["intensities"].detach()
     expected = blurred(sharp, transfer((24, 24), 0.9, torch.float32, CPU))
     torch.testing.assert_close(blur, expected)
     assert float((blur - sharp).abs().max()) > 0.05 * float(sharp.max())

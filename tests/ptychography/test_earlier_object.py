@@ -13,7 +13,7 @@ import torch
 
 from trainkit import Context, DataError, Problem
 from trainkit.recipe.resolve import resolve_text
-from trainkit_ptychography.models.single_slice import SingleSlice
+from trainkit_ptychography.models.ptychography import Ptychography
 from trainkit_ptychography.objects.kind import ObjectGeometry, ObjectPlacement
 from trainkit_ptychography.objects.pixels import Pixels
 from trainkit_ptychography.output.result import Result, write_result
@@ -175,7 +175,7 @@ def test_the_true_object_begins_below_vacuum_and_nothing_is_doubted(true_phase, 
     np.save(tmp_path / "true.npy", np.exp(1j * true_phase))
     (line,) = looked(tmp_path / "true.npy")
     assert "begins with" in str(line)
-    model = SingleSlice(probe=Aperture(), object=Pixels(path=tmp_path / "true.npy")).build(
+    model = Ptychography(probe=Aperture(), object=Pixels(path=tmp_path / "true.npy")).build(
         DATA.build(Context(0, torch.device("cpu"), 0, 1, Path()))
     )
     found = model.reconstruction()

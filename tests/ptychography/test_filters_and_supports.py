@@ -18,8 +18,8 @@ from trainkit_ptychography.constraints.probe_aperture import ProbeAperture
 from trainkit_ptychography.constraints.probe_support import ProbeSupport
 from trainkit_ptychography.constraints.tv import TotalVariationStep
 from trainkit_ptychography.constraints.tv_live import denoised
-from trainkit_ptychography.models.single_slice import SingleSlice
-from trainkit_ptychography.models.single_slice_live import SingleSliceModule
+from trainkit_ptychography.models.ptychography import Ptychography
+from trainkit_ptychography.models.ptychography_live import PtychographyModule
 from trainkit_ptychography.objects.hash_encoding import HashEncoding
 from trainkit_ptychography.objects.pixels import Pixels
 from trainkit_ptychography.probes.aperture import Aperture
@@ -32,9 +32,9 @@ PIXEL = DATA.scan.pixel_size_angstrom
 assert PIXEL is not None
 
 
-def made(constraint: Constraint, **settings: Any) -> tuple[SingleSliceModule, State]:
-    model = SingleSlice(probe=Aperture(modes=2), constraints={"it": constraint}, **settings).build(DATA)
-    assert isinstance(model, SingleSliceModule)
+def made(constraint: Constraint, **settings: Any) -> tuple[PtychographyModule, State]:
+    model = Ptychography(probe=Aperture(modes=2), constraints={"it": constraint}, **settings).build(DATA)
+    assert isinstance(model, PtychographyModule)
     state = State(CONTEXT, 4, model, DATA, {}, Monitor())
     state.step = 1
     return model, state
@@ -116,7 +116,7 @@ def test_an_object_that_does_not_train_stays_and_one_without_pixels_is_refused(c
 # ---- the probe ------------------------------------------------------------------------------------------------------
 
 
-def spoiled(constraint: Constraint) -> tuple[SingleSliceModule, State]:
+def spoiled(constraint: Constraint) -> tuple[PtychographyModule, State]:
     """A model that trains its probe, whose modes have noise everywhere."""
     model, state = made(constraint)
     with torch.no_grad():

@@ -18,7 +18,7 @@ from trainkit_ptychography.losses.intensity import Intensity
 from trainkit_ptychography.losses.poisson import Poisson
 from trainkit_ptychography.losses.position_anchor import PositionAnchor
 from trainkit_ptychography.losses.tv import TotalVariation
-from trainkit_ptychography.models.single_slice import SingleSlice
+from trainkit_ptychography.models.ptychography import Ptychography
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.scans.kind import DiffractionData
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
@@ -160,7 +160,7 @@ def test_losses_of_patterns_are_for_diffraction_data_alone():
 def built() -> tuple[Any, Any]:
     settings = SimulatedDiffraction(scan_shape=(4, 4), detector_size=24)
     data = settings.build(Context(0, torch.device("cpu"), 0, 1, Path()))
-    return data, SingleSlice(probe=Aperture()).build(data)
+    return data, Ptychography(probe=Aperture()).build(data)
 
 
 def test_the_anchor_is_a_gaussian_in_pixels_or_in_angstrom():

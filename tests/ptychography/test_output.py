@@ -15,9 +15,9 @@ import torch
 from trainkit import Context, DataError, Monitor, State
 from trainkit_ptychography.models import output
 from trainkit_ptychography.models.output import finish, show_residuals
+from trainkit_ptychography.models.ptychography import Ptychography
+from trainkit_ptychography.models.ptychography_live import PtychographyModule
 from trainkit_ptychography.models.residuals import poor_fits, residuals
-from trainkit_ptychography.models.single_slice import SingleSlice
-from trainkit_ptychography.models.single_slice_live import SingleSliceModule
 from trainkit_ptychography.output.imagej_tiff import write_imagej_tiff
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.probes.from_file import ProbeFromFile
@@ -27,16 +27,16 @@ SMALL = SimulatedDiffraction(scan_shape=(6, 5), detector_size=24)
 GENERATOR = np.random.default_rng(2)
 
 
-def finish_with_pictures(model: SingleSliceModule, data: Any, state: State) -> None:
+def finish_with_pictures(model: PtychographyModule, data: Any, state: State) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(output, "show_residuals", show_residuals)  # tests draw nothing unless they ask for it
         finish(model.reconstruction(), data, state, model)
 
 
-def made(modes: int = 1) -> tuple[Any, SingleSliceModule]:
+def made(modes: int = 1) -> tuple[Any, PtychographyModule]:
     data = SMALL.build(Context(0, torch.device("cpu"), 0, 1, Path()))
-    model = SingleSlice(probe=Aperture(modes=modes)).build(data)
-    assert isinstance(model, SingleSliceModule)
+    model = Ptychography(probe=Aperture(modes=modes)).build(data)
+    assert isinstance(model, PtychographyModule)
     return data, model
 
 
@@ -87,8 +87,8 @@ def test_a_probe_comes_out_of_a_file_with_its_modes_and_their_powers(kind, tmp_p
     assert np.array_equal(ProbeFromFile(path=path, modes=2).build(data), probe[:2])
     cornered = saved(tmp_path, kind, np.fft.ifftshift(probe, axes=(1, 2)))
     assert np.array_equal(ProbeFromFile(path=cornered, centre="corner").build(data), probe)
-    model = SingleSlice(probe=ProbeFromFile(path=path)).build(data)
-    assert isinstance(model, SingleSliceModule)
+    model = Ptychography(probe=ProbeFromFile(path=path)).build(data)
+    assert isinstance(model, PtychographyModule)
     powers = (np.abs(probe) ** 2).sum((1, 2))
     np.testing.assert_allclose(
         (np.abs(model.reconstruction().probe_MYX) ** 2).sum((1, 2)), powers / powers.sum(), rtol=1e-5

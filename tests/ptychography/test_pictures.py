@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 
 from trainkit import Context, Monitor, State
 from trainkit_ptychography.models.output import show
-from trainkit_ptychography.models.single_slice import SingleSlice
+from trainkit_ptychography.models.ptychography import Ptychography
 from trainkit_ptychography.output import object_pictures, probe_picture, resolution_picture, scan_pictures
 from trainkit_ptychography.output.frame import angle_bar, limits_of
 from trainkit_ptychography.output.illumination import illumination, lit, scanned_part
@@ -28,7 +28,7 @@ def drawn() -> tuple[State, dict[str, Any], torch.Tensor, torch.Tensor]:
     """The pictures of a run, and the random states before and after."""
     small = SimulatedDiffraction(scan_shape=(6, 5), detector_size=24)
     data = small.build(Context(0, torch.device("cpu"), 0, 1, Path()))
-    model: Any = SingleSlice(probe=Aperture(modes=2)).build(data)
+    model: Any = Ptychography(probe=Aperture(modes=2)).build(data)
     with torch.no_grad():
         model.object.maps[0] = torch.linspace(0, 1, model.object.maps.shape[2])
         model.object.maps[1, 20:24, 20:24] = 0.2

@@ -16,8 +16,8 @@ from trainkit.console import Console
 from trainkit.engine.start import start
 from trainkit.recipe.resolve import resolve_text
 from trainkit_ptychography.models.held_out_positions import fit_displacement
-from trainkit_ptychography.models.single_slice import SingleSlice
-from trainkit_ptychography.models.single_slice_live import SingleSliceModule
+from trainkit_ptychography.models.ptychography import Ptychography
+from trainkit_ptychography.models.ptychography_live import PtychographyModule
 from trainkit_ptychography.physics.geometry import distortion
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
@@ -37,19 +37,19 @@ def live(settings: SimulatedDiffraction = SMALL, dtype: torch.dtype = torch.floa
     return LiveDiffraction(recording, context(), settings.batch_size, settings.validation_fraction, dtype)
 
 
-def made(data: LiveDiffraction, **settings: Any) -> SingleSliceModule:
-    model = SingleSlice(**{"probe": Aperture(), **settings}).build(data)
-    assert isinstance(model, SingleSliceModule)
+def made(data: LiveDiffraction, **settings: Any) -> PtychographyModule:
+    model = Ptychography(**{"probe": Aperture(), **settings}).build(data)
+    assert isinstance(model, PtychographyModule)
     return model
 
 
-def validating(model: SingleSliceModule, data: LiveDiffraction) -> State:
+def validating(model: PtychographyModule, data: LiveDiffraction) -> State:
     state = State(context(), 2, model, data, {}, Monitor())
     state.split = "val"
     return state
 
 
-def with_the_true_object(data: LiveDiffraction, **settings: Any) -> SingleSliceModule:
+def with_the_true_object(data: LiveDiffraction, **settings: Any) -> PtychographyModule:
     model = made(data, **settings)
     truth = data.scan.truth
     assert truth is not None

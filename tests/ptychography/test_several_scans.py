@@ -11,8 +11,8 @@ import torch
 
 from trainkit import Context, DataError, Problem, RecipeError
 from trainkit.recipe.resolve import Resolved, resolve_text
-from trainkit_ptychography.models.single_slice import SingleSlice
-from trainkit_ptychography.models.single_slice_live import SingleSliceModule
+from trainkit_ptychography.models.ptychography import Ptychography
+from trainkit_ptychography.models.ptychography_live import PtychographyModule
 from trainkit_ptychography.physics.forward import intensities
 from trainkit_ptychography.preflight.inspection import inspect_geometry
 from trainkit_ptychography.preflight.single_scans import visits
@@ -103,10 +103,10 @@ def recipe(folder: Path, probe: str = OWN, data: str = BOTH, more: str = "") -> 
     return resolve_text(text + '[optimizer]\nuse = "adam"\nlr = 1e-3\n', folder)
 
 
-def built(resolved: Resolved) -> tuple[SingleSliceModule, object]:
+def built(resolved: Resolved) -> tuple[PtychographyModule, object]:
     data = resolved.recipe.data.build(CONTEXT)
     model = resolved.recipe.model.build(data)
-    assert isinstance(model, SingleSliceModule)
+    assert isinstance(model, PtychographyModule)
     return model, data
 
 
@@ -165,7 +165,7 @@ def test_probes_that_do_not_fit_the_scans_are_refused(folder):
         recipe(folder, OWN.replace("scans =", "modes = 2, scans ="))
     with pytest.raises(RecipeError, match="cannot have yet"):
         recipe(folder, OWN + "\nslices = 3\nthickness_angstrom = 30.0")
-    assert SingleSlice(probe=ProbePerScan(scans={"a": Aperture(), "b": Aperture()})).groups_with_curvature() == ()
+    assert Ptychography(probe=ProbePerScan(scans={"a": Aperture(), "b": Aperture()})).groups_with_curvature() == ()
 
 
 def test_visits_count_how_often_a_place_had_been_scanned():

@@ -23,8 +23,8 @@ from trainkit_ptychography.constraints.slice_coupling import SliceCoupling
 from trainkit_ptychography.losses.amplitude import Amplitude
 from trainkit_ptychography.losses.l1 import L1
 from trainkit_ptychography.models.output import write_files
-from trainkit_ptychography.models.single_slice import SingleSlice
-from trainkit_ptychography.models.single_slice_live import SingleSliceModule
+from trainkit_ptychography.models.ptychography import Ptychography
+from trainkit_ptychography.models.ptychography_live import PtychographyModule
 from trainkit_ptychography.objects.hash_encoding import HashEncoding
 from trainkit_ptychography.objects.pixels import Pixels
 from trainkit_ptychography.physics.quality import rebinned
@@ -65,14 +65,14 @@ def live(settings: SimulatedDiffraction = THICK, dtype: torch.dtype = torch.floa
     return LiveDiffraction(recording, CONTEXT, settings.batch_size, 0.0, dtype)
 
 
-def made(data: LiveDiffraction, slices: int = 4, **settings: Any) -> SingleSliceModule:
+def made(data: LiveDiffraction, slices: int = 4, **settings: Any) -> PtychographyModule:
     named = {"probe": Aperture(), "thickness_angstrom": 100.0, **settings}
-    model = SingleSlice(slices=slices, **named).build(data)
-    assert isinstance(model, SingleSliceModule)
+    model = Ptychography(slices=slices, **named).build(data)
+    assert isinstance(model, PtychographyModule)
     return model
 
 
-def give_truth(model: SingleSliceModule, data: LiveDiffraction) -> None:
+def give_truth(model: PtychographyModule, data: LiveDiffraction) -> None:
     truth = data.scan.truth
     assert truth is not None
     assert truth.slices_SKL is not None
@@ -84,7 +84,7 @@ def give_truth(model: SingleSliceModule, data: LiveDiffraction) -> None:
         model.object.maps[0] = torch.from_numpy(part)
 
 
-def misfit(model: SingleSliceModule, data: LiveDiffraction) -> float:
+def misfit(model: PtychographyModule, data: LiveDiffraction) -> float:
     """Return the mean of (√I − √I_measured)² over the scan, summed over the detector."""
     with torch.no_grad():
         batches = list(data.evaluate("train"))
@@ -146,7 +146,7 @@ def test_a_tilted_beam_moves_towards_larger_rows_and_columns_with_depth():
     tilted = made(data, slices=2, tilt_mrad=(6.0, -12.0))  # 50 Å · 6 mrad are 1 pixel of 0.3 Å; columns −2
     image = torch.rand(tilted.object.maps.shape[2:], generator=torch.Generator().manual_seed(0))
 
-    def patterns(model: SingleSliceModule, rolled: tuple[int, int]) -> Tensor:
+    def patterns(model: PtychographyModule, rolled: tuple[int, int]) -> Tensor:
         with torch.no_grad():
             model.object.maps[0, 1] = image.roll(rolled, (0, 1))
             return model({"index": torch.arange(20)})["intensities"]
@@ -334,13 +334,13 @@ def test_the_summary_of_a_scan_counts_all_slices_of_the_object(tmp_path):
 )
 def test_settings_of_slices_that_do_not_fit_are_refused(settings, key, tmp_path):
     recipe = resolve_text(RECIPE, tmp_path).recipe
-    problems = list(SingleSlice(probe=Aperture(), **settings).problems(recipe))
+    problems = list(Ptychography(probe=Aperture(), **settings).problems(recipe))
     assert [each.key for each in problems if isinstance(each, Problem)] == [key]
 
 
 def test_groups_of_slices_exist_only_where_there_are_several():
-    assert "thickness" not in SingleSlice(probe=Aperture()).groups()
-    thick = SingleSlice(probe=Aperture(), slices=2, thickness_angstrom=50.0)
+    assert "thickness" not in Ptychography(probe=Aperture()).groups()
+    thick = Ptychography(probe=Aperture(), slices=2, thickness_angstrom=50.0)
     model = made(live(), slices=2)
     assert set(thick.groups()) == set(thick.parameter_groups(model))
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from trainkit import Context, DataError, Problem
-from trainkit_ptychography.models.single_slice import SingleSlice
-from trainkit_ptychography.models.single_slice_live import SingleSliceModule
+from trainkit_ptychography.models.ptychography import Ptychography
+from trainkit_ptychography.models.ptychography_live import PtychographyModule
 from trainkit_ptychography.objects.pixels import Pixels
 from trainkit_ptychography.physics.optics import TERMS, aberration_phase, aperture_probe, scattering_angles
 from trainkit_ptychography.probes.aperture import Aperture
@@ -54,14 +54,14 @@ def test_gradients_of_the_numbers_are_those_of_finite_differences():
     assert torch.autograd.gradcheck(total, torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64, requires_grad=True))
 
 
-def model_of(trained: tuple[str, ...], folder: Path, **probe: float) -> tuple[SingleSliceModule, object]:
+def model_of(trained: tuple[str, ...], folder: Path, **probe: float) -> tuple[PtychographyModule, object]:
     """A model whose object is the true one, so that only the lens is unknown."""
     settings = SimulatedDiffraction(scan_shape=(6, 6), detector_size=32, dose_per_square_angstrom=1e6, batch_size=36)
     data = settings.build(Context(0, CPU, 0, 1, Path()))
     np.save(folder / "true.npy", np.exp(1j * np.asarray(data.scan.truth.phase_KL)))
     aperture = Aperture(trained_aberrations=trained, **probe)
-    model = SingleSlice(probe=aperture, object=Pixels(path=folder / "true.npy")).build(data)
-    assert isinstance(model, SingleSliceModule)
+    model = Ptychography(probe=aperture, object=Pixels(path=folder / "true.npy")).build(data)
+    assert isinstance(model, PtychographyModule)
     return model, data
 
 
@@ -86,15 +86,15 @@ def test_a_defocus_and_an_astigmatism_that_were_told_wrongly_are_found(tmp_path)
 
 
 def test_the_group_exists_only_where_the_recipe_names_aberrations_and_holds_nothing_else(tmp_path):
-    settings = SingleSlice(probe=Aperture(trained_aberrations=("C10",)))
+    settings = Ptychography(probe=Aperture(trained_aberrations=("C10",)))
     assert settings.groups()["aberrations"] is False
-    assert "aberrations" not in SingleSlice(probe=Aperture()).groups()
+    assert "aberrations" not in Ptychography(probe=Aperture()).groups()
     model, _ = model_of(("C10", "C21"), tmp_path)
     groups = {name: list(each) for name, each in settings.parameter_groups(model).items()}
     assert [each.shape for each in groups["aberrations"]] == [(3,)]
     assert len(groups["probe"]) == 1
     assert "probe.lens.numbers_T" in model.state_dict()
-    plain = SingleSlice(probe=Aperture()).build(
+    plain = Ptychography(probe=Aperture()).build(
         SimulatedDiffraction(scan_shape=(4, 4)).build(Context(0, CPU, 0, 1, Path()))
     )
     assert not any("lens" in key for key in plain.state_dict())

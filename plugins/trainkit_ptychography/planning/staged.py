@@ -39,7 +39,7 @@ def _recipe(use: str, says_geometry: bool, settings: Mapping[str, Any]) -> Recip
     text.value("seed", 0)
     _write_data(text, use, says_geometry, settings)
     text.table("model")
-    text.value("use", "single_slice_ptychography")
+    text.value("use", "ptychography")
     if "probe" in settings:
         text.value("probe", {"use": "from_data"}, "the guess that is in the file")
     else:

@@ -29,7 +29,7 @@ _WIDE_BLUR = 3.0
 
 
 @component
-class SingleSlice(Model):
+class Ptychography(Model):
     """The far field of the probe behind a specimen, of one slice or of several with free space between them.
 
     A thin specimen is one slice. In a thick one the probe spreads, and is scattered again and again: with
@@ -165,7 +165,7 @@ class SingleSlice(Model):
     def build(self, data: Any) -> nn.Module:
         """Make the network."""
         from trainkit_ptychography.models.propagation import Propagation
-        from trainkit_ptychography.models.single_slice_live import SingleSliceModule
+        from trainkit_ptychography.models.ptychography_live import PtychographyModule
         from trainkit_ptychography.objects.kind import ObjectGeometry, ObjectPlacement
         from trainkit_ptychography.probes.modes import ProbeModes
         from trainkit_ptychography.probes.wave_sampling import WaveSampling
@@ -188,7 +188,7 @@ class SingleSlice(Model):
         recomputed: Waves = "inverted" if self.propagator.takes_no_power() else "checkpointed"
         most = {"auto": 2**28, "recomputed": 0, "stored": None}[self.waves]
         constraints = tuple(self.constraints.values())
-        return SingleSliceModule(
+        return PtychographyModule(
             data,
             make_object,
             probe,

@@ -33,7 +33,7 @@ from trainkit_ptychography.probes.modes import ProbeModes
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 
 
-class SingleSliceModule(nn.Module):
+class PtychographyModule(nn.Module):
     """Object, probe and positions, and the patterns they make.
 
     Attributes:

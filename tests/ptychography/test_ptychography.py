@@ -20,8 +20,8 @@ from trainkit_ptychography.hooks.truth_live import compare
 from trainkit_ptychography.losses.amplitude import Amplitude
 from trainkit_ptychography.losses.tv import TotalVariation
 from trainkit_ptychography.models.output import Reconstruction
-from trainkit_ptychography.models.single_slice import SingleSlice
-from trainkit_ptychography.models.single_slice_live import SingleSliceModule
+from trainkit_ptychography.models.ptychography import Ptychography
+from trainkit_ptychography.models.ptychography_live import PtychographyModule
 from trainkit_ptychography.objects.hash_encoding import HashEncoding
 from trainkit_ptychography.objects.pixels import Pixels
 from trainkit_ptychography.probes.aperture import Aperture
@@ -47,17 +47,17 @@ def live(
     return LiveDiffraction(recording, context(seed=seed), settings.batch_size, settings.validation_fraction, dtype)
 
 
-def made(data: LiveDiffraction, **settings: Any) -> SingleSliceModule:
-    model = SingleSlice(**{"probe": Aperture(), **settings}).build(data)
-    assert isinstance(model, SingleSliceModule)
+def made(data: LiveDiffraction, **settings: Any) -> PtychographyModule:
+    model = Ptychography(**{"probe": Aperture(), **settings}).build(data)
+    assert isinstance(model, PtychographyModule)
     return model
 
 
-def state_of(model: SingleSliceModule, data: LiveDiffraction, folder: Path = Path()) -> State:
+def state_of(model: PtychographyModule, data: LiveDiffraction, folder: Path = Path()) -> State:
     return State(context(folder), 2, model, data, {}, Monitor())
 
 
-def train_group(model: SingleSliceModule, *groups: str) -> None:
+def train_group(model: PtychographyModule, *groups: str) -> None:
     named = {"object": model.object, "probe": model.probe}
     for name, module in named.items():
         module.requires_grad_(name in groups)
@@ -304,7 +304,7 @@ def test_several_processes_do_not_fit_held_out_positions_each_for_itself():
         model.on_run_start(harmless)
 
 
-def a_group(model: SingleSliceModule, start_epoch: int | None) -> Group:
+def a_group(model: PtychographyModule, start_epoch: int | None) -> Group:
     return Group({"dr": model.dr}, 0.0, False, start_epoch, 2)
 
 
@@ -461,7 +461,7 @@ def test_a_probe_that_the_data_cannot_give_is_asked_for_by_key():
 
 
 def test_every_parameter_is_in_one_group_and_only_the_object_trains_unasked():
-    settings = SingleSlice(probe=Aperture())
+    settings = Ptychography(probe=Aperture())
     model = settings.build(live())
     groups = {name: list(parameters) for name, parameters in settings.parameter_groups(model).items()}
     assert {id(p) for each in groups.values() for p in each} == {id(p) for p in model.parameters()}
