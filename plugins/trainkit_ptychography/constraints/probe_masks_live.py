@@ -69,7 +69,6 @@ def _falling(radius_YX: Tensor, middle: float, width: float) -> Tensor:
 
 @torch.no_grad()
 def _masked(modes_MYX: Tensor, mask_YX: Tensor, plane: Plane) -> Tensor:
-    mask_YX = mask_YX.to(modes_MYX.real)
     if plane == "specimen":
         return modes_MYX * mask_YX
     masked_MYX: Tensor = torch.fft.ifft2(torch.fft.fft2(modes_MYX) * mask_YX)
@@ -115,19 +114,20 @@ def masking(probe: ProbeModes, mask_YX: Tensor, plane: Plane) -> Callable[[], No
     Raises:
         DataError: Next to nothing would be left of the probe.
     """
-    share = kept_share(probe, mask_YX, plane)
-    if share < _LEAST:
-        raise DataError(f"a constraint of the probe ({plane}) {_of_loss(share)}")
-    if share < 1 - _MOST_LOST:
-        _LOGGER.warning("a constraint of the probe (%s) %s", plane, _of_loss(share))
+    if not probe.modes.is_meta:  # such tensors have no values, only shapes
+        share = kept_share(probe, mask_YX, plane)
+        if share < _LEAST:
+            raise DataError(f"a constraint of the probe ({plane}) {_of_loss(share)}")
+        if share < 1 - _MOST_LOST:
+            _LOGGER.warning("a constraint of the probe (%s) %s", plane, _of_loss(share))
+    mask_YX = mask_YX.to(probe.modes)
 
     @torch.no_grad()
     def impose() -> None:
         if not probe.modes.requires_grad:
             return
         modes_MYX = torch.view_as_complex(probe.modes)
-        here_YX = mask_YX.to(probe.modes)
-        probe.modes.copy_(torch.view_as_real(_masked(modes_MYX, here_YX, plane)))
+        probe.modes.copy_(torch.view_as_real(_masked(modes_MYX, mask_YX, plane)))
         probe.keep_power()
 
     return impose

@@ -54,7 +54,8 @@ class Propagation(nn.Module):
         self.tilt = parameter(torch.tensor(tilt_mrad))
         self.point_tilts = parameter(torch.zeros(len(data.scan.positions_N2), 2))
         self._known: tuple[tuple[object, ...], Tensor] | None = None  # what the kernel depends on, and the kernel
-        self._seen: tuple[tuple[object, ...], bool] | None = None
+        self._points_differ = False  # whether tilts of single points train, or have trained
+        self.register_load_state_dict_post_hook(_restored)  # type: ignore[no-untyped-call]
 
     @property
     def slices(self) -> int:
@@ -74,7 +75,9 @@ class Propagation(nn.Module):
         Args:
             index_B: Scan points.
         """
-        if self._points_differ():
+        # Not seen from the values: looking at them would wait for the device in each step.
+        self._points_differ = self._points_differ or self.point_tilts.requires_grad
+        if self._points_differ:
             return self._kernel(self.tilt + self.point_tilts.index_select(0, index_B))
         parameters = (self.thickness, self.tilt)
         if torch.is_grad_enabled() and any(each.requires_grad for each in parameters):
@@ -84,16 +87,6 @@ class Propagation(nn.Module):
         if self._known is None or self._known[0] != known_by:
             self._known = (known_by, self.common_kernel().detach())
         return self._known[1]
-
-    def _points_differ(self) -> bool:
-        """Return whether there are tilts of single points; they are looked at only where they may have changed."""
-        if self.point_tilts.requires_grad:
-            self._seen = None
-            return True
-        seen = (id(self.point_tilts), self.point_tilts._version)
-        if self._seen is None or self._seen[0] != seen:
-            self._seen = (seen, bool(self.point_tilts.any()))
-        return self._seen[1]
 
     def common_kernel(self) -> Tensor:
         """Return the factor without the tilts of single points (1, Y, X)."""
@@ -139,3 +132,7 @@ class Propagation(nn.Module):
                 f"the thickness has become {float(self.thickness):.4g} Å: lower the learning rate of group thickness "
                 "(Adam changes it by about that many Å a step), or do not train it"
             )
+
+
+def _restored(propagation: Propagation, _: object) -> None:
+    propagation._points_differ = bool(propagation.point_tilts.any())
