@@ -22,7 +22,7 @@ from same import bits, same
 
 from trainkit import CheckpointError
 from trainkit.checkpoint import file as checkpoint
-from trainkit.checkpoint.folder import CheckpointFolder
+from trainkit.checkpoint.folder import Best, CheckpointFolder
 
 DTYPES = [
     torch.bool,
@@ -378,6 +378,24 @@ def test_a_folder_without_a_good_checkpoint_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no good checkpoint"):
         CheckpointFolder(tmp_path).newest_good(said.append)
     assert len(said) == 1
+
+
+def test_what_was_adopted_goes_when_it_is_no_longer_the_best_and_nothing_else_goes(tmp_path: Path) -> None:
+    inside = tmp_path / "checkpoints"
+    inside.mkdir()
+    places = {"epoch_0001": inside, "epoch_0002": inside, "epoch_0003": inside, "epoch_0004": tmp_path}
+    for number, (name, folder) in enumerate(places.items(), 1):
+        ran = "own" if name == "epoch_0003" else "another"
+        path = folder / f"{name.replace('_', '-')}.safetensors"
+        checkpoint.write(path, {"step": number, "epoch": number, "run": {"id": ran}})
+    checkpoints = CheckpointFolder(inside, "own")
+    first, second, third = (path.name for path in checkpoints.files())
+    checkpoints.keep_while_best([first, second, third, "../epoch-0004.safetensors"], [Best(0.1, 2)])
+    assert checkpoints.adopted == {second}
+    assert [path.name for path in checkpoints.files()] == [second, third]
+    assert (tmp_path / "epoch-0004.safetensors").is_file()
+    checkpoints.prune(1, 0, [], inside / third)
+    assert [path.name for path in checkpoints.files()] == [third]
 
 
 def flip(path: Path, place: int, bit: int) -> None:

@@ -78,11 +78,15 @@ class CheckpointFolder:
     Args:
         path: The folder.
         run_id: The run whose checkpoints it holds; None: unknown, so that checkpoints of every run count.
+
+    Attributes:
+        adopted: Names of checkpoints that another run wrote, and that are here only as long as they are among the best.
     """
 
     def __init__(self, path: Path, run_id: str | None = None) -> None:
         self.path = path
         self._run_id = run_id
+        self.adopted: set[str] = set()
         self._cleaned = self._failed_to_remove = False
         self._last: list[str] | None = None  # names of the newest checkpoints, the newest at the end
         self._removable: set[str] = set()  # names of older ones that are kept only as long as they are among the best
@@ -140,13 +144,16 @@ class CheckpointFolder:
             return False
         return isinstance(metrics, Mapping) and best.value in metrics.values()
 
-    def keep_while_best(self, best: Iterable[Best]) -> None:
-        """Let `prune` remove those that another run wrote, and that were adopted, once they are no longer the best.
+    def keep_while_best(self, names: Iterable[str], best: Sequence[Best]) -> None:
+        """Remove adopted checkpoints that are not among the best; `prune` removes the others once they are not.
 
         Args:
-            best: The best checkpoints so far, which `holds` found here.
+            names: Of checkpoints that may have been adopted, by this process or an earlier one.
+            best: The best checkpoints, which are kept.
         """
-        self._removable |= {each.file_name for each in best if not self._is_ours(self.path / each.file_name)}
+        paths = {name: self.path / name for name in names if _NAME.fullmatch(name)}  # no file of another folder
+        self.adopted = {name for name, path in paths.items() if path.is_file() and not self._is_ours(path)}
+        self._remove(self.adopted - {each.file_name for each in best})
 
     def newest_good(
         self,
@@ -249,8 +256,12 @@ class CheckpointFolder:
             name = self._last.pop(0)
             if not is_regular(name):
                 self._removable.add(name)
-        for name in self._removable - {each.file_name for each in best} - {newest.name}:
+        self._remove((self._removable | self.adopted) - {each.file_name for each in best} - {newest.name})
+
+    def _remove(self, names: Iterable[str]) -> None:
+        for name in names:
             self._removable.discard(name)
+            self.adopted.discard(name)
             try:
                 (self.path / name).unlink(missing_ok=True)
             except OSError as error:

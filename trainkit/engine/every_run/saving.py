@@ -169,6 +169,7 @@ class Saver(Live):
         self._folder = CheckpointFolder(run.state.folder / CHECKPOINTS, run.identity.id)
         self._best = BestValues(run.state.monitor, run.recipe.checkpoint.best)
         self._best_before: list[Best] = []
+        self._adopted: list[str] = []  # as the checkpoint says from which the run was resumed
         self._ranked_by = [run.state.monitor.metric, run.state.monitor.mode]
         self.newest: Path | None = None
 
@@ -180,7 +181,6 @@ class Saver(Live):
         """
         gone = [each for each in self._best.ranked if not self._folder.holds(each)]
         self._best.ranked = [each for each in self._best.ranked if each not in gone]
-        self._folder.keep_while_best(self._best.ranked)
         now, why = [state.monitor.metric, state.monitor.mode], state.redefined(state.monitor.metric)
         if self._ranked_by != now:
             why = f"{now[0]} ({now[1]}) is now monitored instead of {self._ranked_by[0]} ({self._ranked_by[1]})"
@@ -190,6 +190,7 @@ class Saver(Live):
             kept = ", ".join(each.file_name for each in self._best.ranked)
             self._best.ranked = []
             _LOGGER.warning("what is best begins anew, because %s; the best before is kept: %s", why, kept)
+        self._folder.keep_while_best([each.file_name for each in self.all_best] + self._adopted, self.all_best)
         if gone:
             names = ", ".join(each.file_name for each in gone)
             _LOGGER.warning("the best so far is not in %s: %s; what is best begins anew", self._folder.path, names)
@@ -231,13 +232,19 @@ class Saver(Live):
     def state_dict(self) -> dict[str, Any]:
         """Return the ranking of the best checkpoints."""
         before = [list(each) for each in self._best_before]
-        return {"best": self._best.state(), "best_before": before, "ranked_by": self._ranked_by}
+        return {
+            "best": self._best.state(),
+            "best_before": before,
+            "ranked_by": self._ranked_by,
+            "adopted": sorted(self._folder.adopted),  # also what is to be removed when this checkpoint is written
+        }
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Restore the ranking of the best checkpoints."""
         self._best.restore(saved["best"])
         self._best_before = [Best(*each) for each in saved.get("best_before", [])]
         self._ranked_by = saved.get("ranked_by", self._ranked_by)
+        self._adopted = [str(name) for name in saved.get("adopted", [])]
 
 
 def _monitored_now(run: Run) -> float | None:
