@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from trainkit_ptychography.constraints.across_beam import imposing_across_beam
+from trainkit_ptychography.constraints.across_beam import pixel_size_for
+from trainkit_ptychography.constraints.on_pixels import imposing_on_pixels
 from trainkit_ptychography.objects.kind import LiveObject
 from trainkit_ptychography.probes.modes import ProbeModes
 
@@ -32,9 +33,8 @@ def low_pass(settings: LowPass, live_object: LiveObject, probe: ProbeModes) -> C
     def keep(squared_HW: Tensor) -> Tensor:
         return 1 / (1 + (squared_HW * settings.shortest_period_angstrom**2) ** settings.order)
 
-    return imposing_across_beam(
-        live_object, probe, "low_pass", lambda values_SHW, size: _filtered(values_SHW, size, keep)
-    )
+    size = pixel_size_for("low_pass", probe)
+    return imposing_on_pixels(live_object, "low_pass", lambda values_SHW: _filtered(values_SHW, size, keep))
 
 
 def gaussian(settings: Gaussian, live_object: LiveObject, probe: ProbeModes) -> Callable[[], None]:
@@ -49,9 +49,8 @@ def gaussian(settings: Gaussian, live_object: LiveObject, probe: ProbeModes) -> 
         smoothed_HW = torch.exp(-2 * pi**2 * settings.sigma_angstrom**2 * squared_HW)
         return 1 - settings.weight * (1 - smoothed_HW)
 
-    return imposing_across_beam(
-        live_object, probe, "gaussian", lambda values_SHW, size: _filtered(values_SHW, size, keep)
-    )
+    size = pixel_size_for("gaussian", probe)
+    return imposing_on_pixels(live_object, "gaussian", lambda values_SHW: _filtered(values_SHW, size, keep))
 
 
 @torch.no_grad()

@@ -10,7 +10,7 @@ from attrs.validators import gt, optional
 
 from trainkit import Problem, component
 from trainkit_ptychography.constraints.kind import Constraint
-from trainkit_ptychography.objects.kind import Object
+from trainkit_ptychography.constraints.on_pixels import problems_of_pixels
 from trainkit_ptychography.objects.pixels import Pixels
 
 if TYPE_CHECKING:
@@ -51,9 +51,8 @@ class Limits(Constraint):
                 yield Problem(f"must be above {key.replace('max', 'min')} = {low:g}, got {high:g}", key)
         if all(limit is None for pair in pairs.values() for limit in pair):
             yield "give at least one limit: min_phase_rad, max_phase_rad, min_amplitude or max_amplitude"
+        yield from problems_of_pixels(recipe)
         settings = getattr(recipe.model, "object", None)
-        if isinstance(settings, Object) and not settings.has_pixels:
-            yield 'needs an object made of pixels: object = { use = "pixels" }, or leave this constraint out'
         if isinstance(settings, Pixels) and settings.kind == "phase_only":
             for key in ("min_amplitude", "max_amplitude"):
                 if getattr(self, key) is not None:

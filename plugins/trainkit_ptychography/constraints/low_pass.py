@@ -9,8 +9,9 @@ import attrs
 from attrs.validators import gt
 
 from trainkit import Problem, component
-from trainkit_ptychography.constraints.across_beam import doubts_of_length, problems_across_beam
+from trainkit_ptychography.constraints.across_beam import doubts_of_length
 from trainkit_ptychography.constraints.kind import Constraint
+from trainkit_ptychography.constraints.on_pixels import problems_of_pixels
 
 if TYPE_CHECKING:
     from trainkit import Depth, Recipe
@@ -36,7 +37,7 @@ class LowPass(Constraint):
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Check that the object is made of pixels."""
         yield from super().problems(recipe)
-        yield from problems_across_beam(recipe)
+        yield from problems_of_pixels(recipe)
 
     def inspect(self, recipe: Recipe, depth: Depth) -> Iterable[Problem]:
         """Compare the period with the size of the pixels."""

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from trainkit import DataError
-from trainkit_ptychography.constraints.along_beam import imposing
-from trainkit_ptychography.objects.kind import LiveObject, SlicedObject
+from trainkit_ptychography.constraints.across_beam import pixel_size_for
+from trainkit_ptychography.constraints.along_beam import known_spacing_angstrom
+from trainkit_ptychography.constraints.on_pixels import imposing_on_pixels
+from trainkit_ptychography.objects.kind import LiveObject
 
 if TYPE_CHECKING:
     from trainkit_ptychography.constraints.missing_wedge import MissingWedge
@@ -30,14 +31,11 @@ def filtering(settings: MissingWedge, live_object: LiveObject, probe: ProbeModes
         RecipeError: The object has no slices of pixels.
         DataError: The size of its pixels is not known.
     """
-    size = probe.sampling.pixel_size_angstrom
-    if size is None:
-        raise DataError("missing_wedge needs the size of the object's pixels: say it in [data]")
+    size = pixel_size_for("missing_wedge", probe)
+    spacing = known_spacing_angstrom(live_object, "missing_wedge")
 
     @torch.no_grad()
-    def filtered(values_SHW: Tensor, sliced: SlicedObject) -> Tensor:
-        spacing = sliced.geometry.slice_thickness_angstrom
-        assert spacing is not None
+    def filtered(values_SHW: Tensor) -> Tensor:
         squared_S, squared_H, squared_W = (
             torch.fft.fftfreq(num, step, dtype=values_SHW.dtype, device=values_SHW.device).square()
             for num, step in zip(values_SHW.shape, (spacing, size, size), strict=True)
@@ -47,4 +45,4 @@ def filtering(settings: MissingWedge, live_object: LiveObject, probe: ProbeModes
         result: Tensor = torch.fft.ifftn(torch.fft.fftn(values_SHW) * keep_SHW).real
         return result
 
-    return imposing(live_object, "missing_wedge", filtered)
+    return imposing_on_pixels(live_object, "missing_wedge", filtered)

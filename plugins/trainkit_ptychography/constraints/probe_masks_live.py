@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from trainkit import DataError, Problem
+from trainkit_ptychography.constraints.across_beam import pixel_size_for
 from trainkit_ptychography.constraints.told_probe import told_probe
 from trainkit_ptychography.probes.modes import ProbeModes
 
@@ -35,9 +36,7 @@ def support(settings: ProbeSupport, probe: ProbeModes) -> Tensor:
     Raises:
         DataError: The pixel size is not known.
     """
-    size = probe.sampling.pixel_size_angstrom
-    if size is None:
-        raise DataError("probe_support needs the size of the object's pixels: say it in [data]")
+    size = pixel_size_for("probe_support", probe)
     rows_Y1, columns_1X = ((torch.arange(num, dtype=torch.float64) - num // 2) * size for num in probe.modes.shape[1:3])
     return _falling(
         torch.hypot(rows_Y1[:, None], columns_1X[None]), settings.radius_angstrom, settings.edge_angstrom or 2 * size

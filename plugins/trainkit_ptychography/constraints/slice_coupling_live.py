@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from trainkit_ptychography.constraints.along_beam import imposing
-from trainkit_ptychography.objects.kind import LiveObject, SlicedObject
+from trainkit_ptychography.constraints.along_beam import known_spacing_angstrom
+from trainkit_ptychography.constraints.on_pixels import imposing_on_pixels
+from trainkit_ptychography.objects.kind import LiveObject
 
 if TYPE_CHECKING:
     from trainkit_ptychography.constraints.slice_coupling import SliceCoupling
@@ -25,15 +26,14 @@ def coupling(settings: SliceCoupling, live_object: LiveObject) -> Callable[[], N
     Raises:
         RecipeError: The object has no slices of pixels.
     """
+    sigma = settings.sigma_angstrom / known_spacing_angstrom(live_object, "slice_coupling")
 
     @torch.no_grad()
-    def smoothed(values_SHW: Tensor, sliced: SlicedObject) -> Tensor:
-        spacing = sliced.geometry.slice_thickness_angstrom
-        assert spacing is not None
-        weights_SS = gaussian_weights(len(values_SHW), settings.sigma_angstrom / spacing).to(values_SHW)
+    def smoothed(values_SHW: Tensor) -> Tensor:
+        weights_SS = gaussian_weights(len(values_SHW), sigma).to(values_SHW)
         return (weights_SS @ values_SHW.flatten(1)).view_as(values_SHW)
 
-    return imposing(live_object, "slice_coupling", smoothed)
+    return imposing_on_pixels(live_object, "slice_coupling", smoothed)
 
 
 def gaussian_weights(num: int, sigma: float) -> Tensor:

@@ -9,8 +9,8 @@ import attrs
 from attrs.validators import ge, gt
 
 from trainkit import Problem, component
-from trainkit_ptychography.constraints.across_beam import problems_across_beam
 from trainkit_ptychography.constraints.kind import Constraint
+from trainkit_ptychography.constraints.on_pixels import problems_of_pixels
 
 if TYPE_CHECKING:
     from trainkit import Recipe
@@ -39,10 +39,10 @@ class TotalVariationStep(Constraint):
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Check that the object is made of pixels."""
         yield from super().problems(recipe)
-        yield from problems_across_beam(recipe)
+        yield from problems_of_pixels(recipe)
 
     def build(self, live_object: LiveObject, probe: ProbeModes) -> Callable[[], None]:
         """Make the function that lowers the total variation."""
         from trainkit_ptychography.constraints.tv_live import lowering
 
-        return lowering(self, live_object, probe)
+        return lowering(self, live_object)

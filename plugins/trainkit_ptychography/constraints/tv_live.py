@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from trainkit_ptychography.constraints.across_beam import imposing_across_beam
+from trainkit_ptychography.constraints.on_pixels import imposing_on_pixels
 from trainkit_ptychography.objects.kind import LiveObject
-from trainkit_ptychography.probes.modes import ProbeModes
 
 if TYPE_CHECKING:
     from trainkit_ptychography.constraints.tv import TotalVariationStep
@@ -21,15 +20,14 @@ if TYPE_CHECKING:
 _STEP = 0.125  # the largest with which Chambolle's algorithm converges
 
 
-def lowering(settings: TotalVariationStep, live_object: LiveObject, probe: ProbeModes) -> Callable[[], None]:
+def lowering(settings: TotalVariationStep, live_object: LiveObject) -> Callable[[], None]:
     """Return the function that lowers the total variation of an object.
 
     Raises:
         RecipeError: The object is not made of pixels.
-        DataError: The size of its pixels is not known.
     """
-    return imposing_across_beam(
-        live_object, probe, "tv", lambda values_SHW, _: denoised(values_SHW, settings.weight_rad, settings.iterations)
+    return imposing_on_pixels(
+        live_object, "tv", lambda values_SHW: denoised(values_SHW, settings.weight_rad, settings.iterations)
     )
 
 
