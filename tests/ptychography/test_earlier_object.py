@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import attrs
 import h5py
 import numpy as np
 import pytest
@@ -53,7 +52,6 @@ def of_file(path: Path, size: float, origin_2: np.ndarray, shape: tuple[int, int
             pixel_size_angstrom=size,
             wavelength_angstrom=0.04,
             source="made up",
-            **({"residuals_N": np.zeros(1)} if "residuals_N" in attrs.fields_dict(Result) else {}),
         ),
     )
     return smooth(rows, columns)

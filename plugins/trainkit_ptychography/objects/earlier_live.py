@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from math import log
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -85,41 +86,23 @@ def begin_with(pixels: Mapping[str, Tensor], settings: Pixels, geometry: ObjectG
     share = _share_of_scan(laid.covered_HW, geometry)
     if share < _COVERED:
         _LOGGER.warning("model.object.path: %s; the rest begins as vacuum", _of_share(share, settings.path))
-    wanted, transmission_SHW = len(pixels["phase"]), laid.transmission_SHW
-    if wanted == 1:
-        transmission_SHW = transmission_SHW.prod(axis=0, keepdims=True)
-    elif len(transmission_SHW) == 1:  # the slices share it
-        turned_HW, angle = _from_mean(transmission_SHW[0])
-        phase_HW = np.angle(turned_HW) + angle
-        transmission_SHW = np.repeat(
-            (np.abs(turned_HW) ** (1 / wanted) * np.exp(1j * phase_HW / wanted))[None], wanted, 0
-        )
-    elif len(transmission_SHW) != wanted:
-        transmission_SHW = _merged_or_split(transmission_SHW, wanted)
-    for to_HW, phase_HW in zip(pixels["phase"], transmission_SHW, strict=True):
-        turned_HW, angle = _from_mean(phase_HW)
-        to_HW.copy_(torch.from_numpy(np.angle(turned_HW) + angle))
-    if "absorption" in pixels:
-        amplitude_SHW = np.maximum(np.abs(transmission_SHW), _SMALLEST_AMPLITUDE)
-        pixels["absorption"].copy_(torch.from_numpy(-np.log(amplitude_SHW)))
+    most = -log(_SMALLEST_AMPLITUDE)
+    values = {
+        "phase": np.stack([_phase(each_HW) for each_HW in laid.transmission_SHW]),
+        "absorption": -np.log(np.maximum(np.abs(laid.transmission_SHW), _SMALLEST_AMPLITUDE)),
+    }
+    for name, to_SHW in pixels.items():
+        values_SHW = values[name]
+        if len(values_SHW) != len(to_SHW):
+            values_SHW = rebinned(values_SHW, len(to_SHW))
+        to_SHW.copy_(torch.from_numpy(np.minimum(values_SHW, most) if name == "absorption" else values_SHW))
 
 
-def _merged_or_split(transmission_SHW: NDArray[np.complex128], wanted: int) -> NDArray[np.complex128]:
-    """Return the same specimen in another number of slices, all equally thick."""
-    phases, logarithms = [], []
-    for transmission_HW in transmission_SHW:
-        turned_HW, angle = _from_mean(transmission_HW)
-        phases.append(np.angle(turned_HW) + angle)
-        logarithms.append(np.log(np.maximum(np.abs(transmission_HW), _SMALLEST_AMPLITUDE)))
-    phase_SHW, logarithm_SHW = (rebinned(np.stack(each), wanted) for each in (phases, logarithms))
-    merged_SHW: NDArray[np.complex128] = np.exp(logarithm_SHW + 1j * phase_SHW)
-    return merged_SHW
-
-
-def _from_mean(transmission_HW: NDArray[np.complex128]) -> tuple[NDArray[np.complex128], float]:
-    """Return a transmission turned to a mean phase of 0, so that few phases wrap, and by which angle it was turned."""
-    angle = float(np.angle(transmission_HW.mean()))
-    return transmission_HW * np.exp(-1j * angle), angle
+def _phase(transmission_HW: NDArray[np.complex128]) -> NDArray[np.float64]:
+    """Return the phase in rad, within π of the mean one, so that few pixels wrap."""
+    mean = float(np.angle(transmission_HW.mean()))
+    phase_HW: NDArray[np.float64] = np.angle(transmission_HW * np.exp(-1j * mean)) + mean
+    return phase_HW
 
 
 # ---- what the file holds --------------------------------------------------------------------------------------------
