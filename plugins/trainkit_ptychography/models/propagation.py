@@ -53,7 +53,6 @@ class Propagation(nn.Module):
         self.thickness = parameter(torch.tensor(thickness_angstrom))
         self.tilt = parameter(torch.tensor(tilt_mrad))
         self.point_tilts = parameter(torch.zeros(len(data.scan.positions_N2), 2))
-        self._known: tuple[tuple[object, ...], Tensor] | None = None  # what the kernel depends on, and the kernel
         self._points_differ = False  # whether tilts of single points train, or have trained
         self.register_load_state_dict_post_hook(_restored)  # type: ignore[no-untyped-call]
 
@@ -70,8 +69,6 @@ class Propagation(nn.Module):
     def kernel(self, index_B: Tensor) -> Tensor:
         """Return the factor of a wave's Fourier transform from one slice to the next: (1, Y, X), or (B, Y, X).
 
-        It is computed anew only where thickness or tilt changed, or train.
-
         Args:
             index_B: Scan points.
         """
@@ -79,14 +76,7 @@ class Propagation(nn.Module):
         self._points_differ = self._points_differ or self.point_tilts.requires_grad
         if self._points_differ:
             return self._kernel(self.tilt + self.point_tilts.index_select(0, index_B))
-        parameters = (self.thickness, self.tilt)
-        if torch.is_grad_enabled() and any(each.requires_grad for each in parameters):
-            self._known = None  # torch's fused optimizers change parameters without a new version
-            return self.common_kernel()
-        known_by = tuple((id(each), each._version) for each in parameters)
-        if self._known is None or self._known[0] != known_by:
-            self._known = (known_by, self.common_kernel().detach())
-        return self._known[1]
+        return self.common_kernel()
 
     def common_kernel(self) -> Tensor:
         """Return the factor without the tilts of single points (1, Y, X)."""
