@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from trainkit import Context, DataError, Problem
+from trainkit.recipe.resolve import resolve_text
 from trainkit_ptychography.models.ptychography import Ptychography
 from trainkit_ptychography.models.ptychography_live import PtychographyModule
 from trainkit_ptychography.objects.pixels import Pixels
@@ -112,3 +113,12 @@ def test_aberrations_without_a_wavelength_are_refused_and_names_twice_too():
     (problem,) = Aperture(trained_aberrations=("C10", "C10")).problems(None)
     assert isinstance(problem, Problem)
     assert "C10 more than once" in problem.message
+
+
+def test_aberrations_that_are_to_be_trained_and_have_no_group_are_doubted(tmp_path):
+    text = 'trainkit = 1\n[run]\nepochs = 1\n[data]\nuse = "diffraction_simulated"\n[model]\nuse = "ptychography"\n'
+    text += 'probe = { use = "aperture", trained_aberrations = ["C10"] }\n[losses.data]\nuse = "amplitude"\n'
+    text += '[optimizer]\nuse = "adam"\nlr = 1e-3\n'
+    for more, keys in (("", ["probe.trained_aberrations"]), ("[groups.aberrations]\nstart_epoch = 0\n", [])):
+        recipe = resolve_text(text + more, tmp_path).recipe
+        assert [each.key for each in recipe.model.problems(recipe) if isinstance(each, Problem)] == keys

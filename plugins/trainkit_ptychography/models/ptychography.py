@@ -108,6 +108,12 @@ class Ptychography(Model):
                 "detector_blur_pixels",
                 "warning",
             )
+        if self.probe.trained_aberrations and recipe.groups.get("aberrations") is None:
+            yield Problem(
+                "has no effect: group aberrations never trains. Say when it does: [groups.aberrations] start_epoch = 0",
+                "probe.trained_aberrations",
+                "warning",
+            )
         if self.slices > 1 and self.thickness_angstrom is None:
             yield Problem(f"say how thick the specimen of {self.slices} slices is", "thickness_angstrom")
         if self.slices > 1 and not self.object.takes_slices:
@@ -174,8 +180,8 @@ class Ptychography(Model):
 
         def make_object(shape: tuple[int, int], origin_2: NDArray[np.float64]) -> nn.Module:
             placed = ObjectPlacement(origin_2, data.scan.positions_N2, data.scan.pixel_size_angstrom)
-            geometry = ObjectGeometry(shape, data.detector_shape, data.dtype, data.device, data.seed, placed)
-            return self.object.build(geometry._replace(slices=self.slices, slice_thickness_angstrom=spacing))
+            like = (data.detector_shape, data.dtype, data.device, data.seed)
+            return self.object.build(ObjectGeometry(shape, *like, placed, self.slices, spacing))
 
         sampling = WaveSampling.of(data.scan)
         modes_MYX, trained = self.probe.build(data), self.probe.trained_aberrations
@@ -187,18 +193,17 @@ class Ptychography(Model):
             propagation = Propagation(data, self.propagator, self.slices, self.thickness_angstrom, self.tilt_mrad)
         recomputed: Waves = "inverted" if self.propagator.takes_no_power() else "checkpointed"
         most = {"auto": 2**28, "recomputed": 0, "stored": None}[self.waves]
-        constraints = tuple(self.constraints.values())
         return PtychographyModule(
             data,
             make_object,
             probe,
             self.object_margin,
             self.project_affine,
-            constraints,
-            propagation,
-            recomputed,
-            most,
-            self.detector_blur_pixels,
+            constraints=tuple(self.constraints.values()),
+            propagation=propagation,
+            recomputed=recomputed,
+            most_bytes_of_waves=most,
+            detector_blur_pixels=self.detector_blur_pixels,
         )
 
     def parameter_groups(self, model: Any) -> Mapping[str, Iterable[nn.Parameter]]:

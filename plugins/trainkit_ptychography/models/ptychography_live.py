@@ -101,13 +101,11 @@ class PtychographyModule(nn.Module):
             mask = batch.get("mask", self._data.mask_YX)  # of each pattern, where they differ
             if mask is not None:
                 self._mask_watch.look(expected_BYX, mask)
-            if self.scan_N is not None:
-                return {"intensities": expected_BYX}
-            amplitudes_BYX = batch["amplitudes"]
-            light = partial(self._light, probe_MYX.detach())
-            self._curvature.record(
-                Part(index_B, corner_B2, patch, probe_MYX, light, expected_BYX, amplitudes_BYX, mask)
-            )
+            if self.scan_N is None:
+                light, amplitudes_BYX = partial(self._light, probe_MYX.detach()), batch["amplitudes"]
+                self._curvature.record(
+                    Part(index_B, corner_B2, patch, probe_MYX, light, expected_BYX, amplitudes_BYX, mask)
+                )
         return {"intensities": expected_BYX}
 
     def _expected(

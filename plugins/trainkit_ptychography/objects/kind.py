@@ -39,7 +39,7 @@ class ObjectGeometry(NamedTuple):
         dtype: Real dtype to compute in.
         device: Device of its parameters.
         seed: The run's seed, for a private generator.
-        placement: Where its pixels are; None: nobody asked.
+        placement: Where its pixels are; None: not known, so it cannot begin with the object of a file.
         slices: Number of slices of the specimen.
         slice_thickness_angstrom: Distance from one slice to the next as the recipe tells it; None for a thin specimen.
     """
