@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
-from clients import toy_run
+from clients import recorder, toy_run
 
 from trainkit import RecipeError
 from trainkit.console import Console
@@ -28,6 +27,8 @@ use = "clients.toy:Perceptron"
 use = "clients.toy:Squares"
 [ema]
 decay = 0.9
+[hooks.recorder]
+use = "clients.recorder:Recorder"
 """
 
 
@@ -46,9 +47,8 @@ def _there(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(trained)
 
 
-def compare(capsys: pytest.CaptureFixture[str], *sets: str, **options: Any) -> tuple[ExitCode, str]:
-    settings: dict[str, Any] = {"allow_code": True, "report": no_report} | options
-    code = compare_halves(Path("whole"), Console(), sets=sets, **settings)
+def compare(capsys: pytest.CaptureFixture[str], *sets: str, quiet: bool = False) -> tuple[ExitCode, str]:
+    code = compare_halves(Path("whole"), Console(quiet), sets=sets, allow_code=True, report=no_report)
     return code, capsys.readouterr().out
 
 
@@ -57,7 +57,8 @@ def test_both_halves_are_trained_once_and_compared(capsys: pytest.CaptureFixture
     assert code is ExitCode.FINISHED
     assert "both have lines in metrics.jsonl: 2 and 2" in said
     folder = Path("whole/resolution")
-    assert sorted(each.name for each in folder.iterdir()) == ["half_1", "half_2", "toys.csv", "toys.json", "toys.png"]
+    beside = ["log.txt", "toys.csv", "toys.json", "toys.png"]
+    assert sorted(each.name for each in folder.iterdir()) == ["half_1", "half_2", *beside]
     content = json.loads((folder / "toys.json").read_text())
     assert content["batch_sizes"] == [2, 4]  # each half has a recipe of its own
     runs = sorted(folder.glob("half_*/*"))
@@ -74,6 +75,33 @@ def test_both_halves_are_trained_once_and_compared(capsys: pytest.CaptureFixture
     code, said = compare(capsys, "run.epochs=1")  # one of the recipe makes other runs
     assert "metrics.jsonl: 1 and 1" in said
     assert len(sorted(folder.glob("half_*/*"))) == 4
+
+
+def test_what_is_dropped_on_the_command_line_is_dropped_beside_what_the_halves_lack(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    compare(capsys, 'drop=["hooks.recorder"]')
+    recipes = [each.read_text() for each in Path("whole/resolution").glob("half_*/*/recipe.toml")]
+    assert sum("[ema]" not in text and "[hooks.recorder]" not in text for text in recipes) == 2
+
+
+def test_a_doubtful_half_makes_the_comparison_doubtful(capsys: pytest.CaptureFixture[str]) -> None:
+    recorder.ACTIONS["step_end"] = lambda state: state.doubt("the toy is upside down")
+    try:
+        code, said = compare(capsys, "run.seed=7")
+    finally:
+        recorder.ACTIONS.clear()
+    assert code is ExitCode.DOUBTFUL
+    expected = [f"half_{half}: the toy is upside down" for half in (1, 2)]
+    assert json.loads(Path("whole/resolution/toys.json").read_text())["doubts"] == expected
+    assert f"doubtful: {expected[0]}" in said
+
+
+def test_a_quiet_comparison_is_in_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    log = Path("whole/resolution/log.txt")
+    log.unlink(missing_ok=True)
+    assert compare(capsys, quiet=True) == (ExitCode.FINISHED, "")
+    assert "both have lines in metrics.jsonl: 2 and 2" in log.read_text()
 
 
 def test_mistakes_are_one_message(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

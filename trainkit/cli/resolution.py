@@ -41,7 +41,7 @@ def command(run: Path, epoch: int | None, sets: tuple[str, ...], allow_code: boo
 
     RUN is a run folder, the name of a run below runs/, or a checkpoint. Both runs together take about as long as RUN.
     They are in RUN/resolution, with the numbers and a picture. If the command is interrupted, repeat it: what is
-    finished is not trained again.
+    finished is not trained again. An earlier checkpoint does not shorten the halves; --set resolution.epochs=N does.
 
     Both halves share what is systematically wrong, so they agree more than either does with the truth; see
     docs/resolution.md. Run `trainkit show halvers/fourier_ring` for the settings of ptychography.

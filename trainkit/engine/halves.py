@@ -2,18 +2,19 @@
 
 RUN/resolution/half_1/…, half_2/…   the two runs, as of any other recipe
 RUN/resolution/NAME.json, .csv, .png  what they have in common; NAME says of what they are halves
+RUN/resolution/log.txt                what was printed about it
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainkit.contracts import Agreement, Halver
 from trainkit.engine.command_settings import command_settings, draw_picture, settings_of
 from trainkit.engine.queue import earlier_run, run_all
-from trainkit.engine.run_folder import is_finished, short_path
+from trainkit.engine.run_folder import LOG, doubts, is_finished, short_path
 from trainkit.engine.saved_recipe import resolve_saved
 from trainkit.engine.start import ExitCode, Report
 from trainkit.engine.trained_checkpoints import Choice, find_checkpoints
@@ -21,6 +22,7 @@ from trainkit.errors import DataError, RecipeError, blame
 from trainkit.files.tables import write_json, write_table
 from trainkit.files.writing import make_folder
 from trainkit.recipe.references import escaped
+from trainkit.recipe.resolve import write
 from trainkit.recipe.source import as_sets
 from trainkit.version import __version__
 
@@ -68,13 +70,12 @@ def compare_halves(
             raise RecipeError(f"{run} is an ensemble; name one of its runs")
         (file, saved), folder = ensemble.files[0], ensemble.folders[0] / TABLE
         own = settings_of(TABLE, sets)
-        others = [each for each in sets if each not in own]
 
-        def resolved(*more: str) -> Resolved:
-            source = f"the recipe in {file}"
-            return resolve_saved(saved["recipe"], saved["components"], source, [*others, *more], allow_code)
+        def resolved(text: str, changes: Iterable[str]) -> Resolved:
+            return resolve_saved(text, saved["components"], f"the recipe in {file}", [*changes], allow_code)
 
-        recipe = resolved().recipe
+        whole = resolved(saved["recipe"], (each for each in sets if each not in own))
+        recipe = whole.recipe
         data = type(recipe.data)
         nothing = f"no resolution is measured with {data.__name__}: it has no halver"
         halver = command_settings(TABLE, own, Halver, data.halver, nothing)  # type: ignore[type-abstract]
@@ -82,19 +83,20 @@ def compare_halves(
         for half in (1, 2):
             place = {"run": {"dir": escaped(str(folder.resolve())), "name": f"half_{half}"}}
             changes = halver.changes(recipe, file.resolve(), half)
-            recipes.append(resolved(*as_sets(changes), *as_sets(place)))
+            recipes.append(resolved(write(whole.tree), (*as_sets(changes), *as_sets(place))))
     code = run_all(recipes, console, continue_unfinished=True, report=report)
     found = [each for each in map(earlier_run, recipes) if each is not None and is_finished(each)]
     if code is ExitCode.STOPPED or len(found) < len(recipes):
         console.say("not both halves are finished, so nothing is compared; the same command finishes them")
         return code
-    console.log_to(None)
+    console.log_to(folder / LOG)
     with console.capture_logging():
         try:
             agreement = halver.compare(recipe, *found)
         except Exception as error:
             blame(error, TABLE)
-        return _keep(agreement, folder, console)
+        of_halves = [f"{each.parent.name}: {doubt}" for each in found for doubt in doubts(each)]
+        return _keep(agreement._replace(doubts=(*agreement.doubts, *of_halves)), folder, console)
 
 
 def _keep(found: Agreement, folder: Path, console: Console) -> ExitCode:
