@@ -10,14 +10,14 @@ from .file_fuzz import ENDINGS, Failure, fuzz, is_refused, originals
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", ["hdf5", "cxi", "npz", "ptyd", "matlab", "table", "empad"])
+@pytest.mark.parametrize("kind", ENDINGS)
 def test_damaged_files_are_read_or_refused(kind):
     outcome = fuzz(kind, 150)
     assert outcome.failures == []
     assert outcome.refused > 30
 
 
-@pytest.mark.parametrize("kind", ["hdf5", "cxi", "npz", "ptyd", "matlab", "table", "empad"])
+@pytest.mark.parametrize("kind", ENDINGS)
 def test_without_damage_each_of_them_is_read(kind, tmp_path):
     for number, content in enumerate(originals(kind, tmp_path)):
         path = tmp_path / f"{number}.{ENDINGS[kind]}"
