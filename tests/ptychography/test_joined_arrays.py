@@ -131,7 +131,6 @@ def test_lines_of_a_raster_in_files_of_their_own_keep_its_shape(tmp_path):
         with h5py.File(tmp_path / f"{line}.h5", "w") as file:
             file["data"] = PATTERNS[4 * line : 4 * line + 4][None].reshape(1, 4, 6, 8)
     more = (tmp_path / "1.h5", tmp_path / "2.h5")
-    settings = hdf5(tmp_path / "0.h5", patterns="data", positions=None, raster=Raster(step=2.0), more_files=more)
     settings = hdf5(
         tmp_path / "0.h5",
         patterns="data",
@@ -143,6 +142,47 @@ def test_lines_of_a_raster_in_files_of_their_own_keep_its_shape(tmp_path):
     found = settings.read()
     np.testing.assert_array_equal(found.intensities_NYX[:], PATTERNS)
     np.testing.assert_array_equal(found.scan.positions_N2, 2.0 * np.stack(np.divmod(np.arange(12), 4), axis=1))
+
+
+def test_rasters_that_follow_each_other_are_doubted_unless_the_recipe_says_the_shape_of_all(tmp_path):
+    for number in range(2):
+        with h5py.File(tmp_path / f"{number}.h5", "w") as file:
+            file["data"] = PATTERNS.reshape(3, 4, 6, 8)
+    told = {"patterns": "data", "positions": None, "more_files": (tmp_path / "1.h5",)}
+    (doubt,) = hdf5(tmp_path / "0.h5", raster=Raster(step=2.0), **told).read().scan.doubts
+    assert doubt.startswith("2 rasters are taken as one of 6 × 4 points, each below the one before")
+    assert not hdf5(tmp_path / "0.h5", raster=Raster(step=2.0, shape=(6, 4)), **told).read().scan.doubts
+
+
+def test_what_belongs_to_patterns_must_fit_each_array_of_them_and_not_only_all_together(tmp_path):
+    for number, ((first, last), (start, stop)) in enumerate((((0, 5), (0, 6)), ((5, 12), (6, 12)))):
+        with h5py.File(tmp_path / f"{number}.h5", "w") as file:
+            file["data"], file["points"] = PATTERNS[first:last], POINTS[first:last]
+            file["shifted"], file["masks"], file["marks"] = (
+                POINTS[start:stop],
+                MASKS[start:stop],
+                np.zeros(stop - start),
+            )
+    told = {"patterns": "data", "positions": "points", "more_files": (tmp_path / "1.h5",)}
+    assert hdf5(tmp_path / "0.h5", **told).read().intensities_NYX.shape == (12, 6, 8)
+    for what, changed in (
+        ("positions", {"positions": "shifted"}),
+        (r"masks \(prepare.mask\)", {"prepare": Prepare(mask="masks")}),
+        (r"marks \(marks\)", {"leave_out": LeaveOut(marks="marks")}),
+    ):
+        with pytest.raises(DataError, match=f"hold 5, 7 patterns, but 6, 6 {what}: in each there must be as many"):
+            hdf5(tmp_path / "0.h5", **{**told, **changed}).read()
+
+
+def test_a_file_or_an_array_that_is_named_twice_is_refused(tmp_path):
+    told = {"patterns": "data", "positions": "points"}
+    for key, changed in (
+        ("more_files", {"more_files": (tmp_path / "b.h5", tmp_path / "a.h5")}),
+        ("patterns", {"patterns": ("data", "data")}),
+    ):
+        (problem,) = hdf5(tmp_path / "a.h5", **{**told, **changed}).problems(None)  # type: ignore[arg-type]
+        assert isinstance(problem, Problem)
+        assert (problem.key, "twice" in problem.message) == (key, True)
 
 
 def test_frames_that_differ_in_shape_are_not_joined(tmp_path):
@@ -180,3 +220,9 @@ def test_a_unit_that_the_file_says_and_the_recipe_does_not_take_is_doubted(tmp_p
     assert "warning: points has the unit" in "\n".join(
         inspected(hdf5(tmp_path / "scan.h5", **told, positions_unit="angstrom"))
     )
+    with h5py.File(tmp_path / "more.h5", "w") as file:
+        file["data"], file["points"] = PATTERNS, POINTS
+        file["points"].attrs["units"] = "m"
+    more = {"more_files": (tmp_path / "more.h5",)}
+    (doubt,) = hdf5(tmp_path / "scan.h5", **told, **more, positions_unit="nm").read().scan.doubts
+    assert f'points has the unit "m" in {tmp_path / "more.h5"}, but is taken in nm' in doubt

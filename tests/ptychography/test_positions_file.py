@@ -86,6 +86,16 @@ def test_columns_can_be_named_by_heading_or_by_number(tmp_path):
         assert found.unit == "nm"
 
 
+def test_an_order_that_exchanges_what_headings_say_is_doubted(tmp_path):
+    (tmp_path / "points.csv").write_text("x_nm,y_nm\n" + "\n".join(f"{x},{y}" for y, x in NM))
+    exchanged = {"positions_path": tmp_path / "points.csv", "positions_order": "column_row"}
+    (doubt,) = scan(tmp_path, **exchanged).read().scan.doubts
+    assert 'says itself which numbers are rows, and positions_order = "column_row" exchanges them' in doubt
+    found = scan(tmp_path, **exchanged, positions=("x", "y")).read()
+    np.testing.assert_allclose(found.scan.positions_N2, NM * 10 / 0.5)
+    assert not found.scan.doubts
+
+
 def test_numpy_files_hold_positions_too(tmp_path):
     np.save(tmp_path / "points.npy", NM)
     np.savez(tmp_path / "points.npz", positions=NM, temperature=np.zeros(12))

@@ -80,3 +80,14 @@ def test_a_chunk_that_is_missing_is_not_passed_over(tmp_path):
         del file["chunks/0"]
     with pytest.raises(DataError, match="no prepared data of ptypy"):
         ptyd(path).read()
+
+
+def test_fewer_patterns_than_the_file_announces_are_doubted(tmp_path):
+    path = write(tmp_path)
+    with h5py.File(path, "a") as file:
+        file["meta/num_frames"] = 12
+    assert not ptyd(path).read().scan.doubts
+    with h5py.File(path, "a") as file:
+        del file["chunks/2"]
+    (doubt,) = ptyd(path).read().scan.doubts
+    assert doubt.startswith("meta/num_frames says 12 patterns, but its chunks hold 6: the last ones are missing")

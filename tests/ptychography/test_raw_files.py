@@ -130,6 +130,17 @@ def test_a_file_name_says_the_shape_of_the_scan_columns_first(tmp_path):
         read_empad(tmp_path / "plain.raw")
 
 
+def test_an_xml_file_of_another_number_of_patterns_is_doubted_and_never_says_the_shape(tmp_path):
+    empad(tmp_path / "scan.raw")
+    (tmp_path / "scan.xml").write_text(XML.replace("<pix_y>2<", "<pix_y>3<"))
+    (doubt,) = read_empad(tmp_path / "scan.raw", shape=(2, 3)).scan.doubts
+    assert doubt.startswith("scan.xml says 3 rows of 3 points, but there are 6 patterns")
+    with pytest.raises(
+        DataError, match=r"3 rows of 3 points, but there are 6 patterns.* raster.shape = \[rows, columns"
+    ):
+        read_empad(tmp_path / "scan.raw")
+
+
 def test_what_the_recipe_says_otherwise_than_the_xml_file_is_doubted(tmp_path):
     empad(tmp_path / "scan.raw")
     (tmp_path / "scan.xml").write_text(XML)
@@ -181,3 +192,11 @@ def test_a_raster_in_numpy_files_without_a_unit_is_asked_for_it():
     assert "taken in object pixels" in problem.message
     said = NumPyDiffraction(path=Path("scan.npy"), raster=Raster(step=1.1, shape=(2, 3)), positions_unit="pixels")
     assert not list(said.problems(None))  # type: ignore[arg-type]
+
+
+def test_positions_and_a_raster_are_not_given_at_once():
+    told = {"raster": Raster(step=1.1, shape=(2, 3)), "positions_unit": "pixels"}
+    for more in ({"positions": "scan"}, {"positions_path": Path("points.csv")}):
+        (problem,) = NumPyDiffraction(path=Path("scan.npz"), **told, **more).problems(None)  # type: ignore[arg-type]
+        assert isinstance(problem, Problem)
+        assert (problem.key, problem.message) == ("raster", "give positions or a raster, not both")

@@ -5,7 +5,7 @@ Shapes: N = scan points, Y, X = rows and columns of the detector, M = probe mode
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -130,6 +130,10 @@ class Recording(NamedTuple):
 
     intensities_NYX: Patterns
     scan: Scan
+
+    def with_doubts(self, doubts: Iterable[str]) -> Recording:
+        """Return the same recording with further doubts."""
+        return self._replace(scan=attrs.evolve(self.scan, doubts=(*self.scan.doubts, *doubts)))
 
 
 class Survey(NamedTuple):

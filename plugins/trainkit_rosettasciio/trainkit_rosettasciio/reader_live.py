@@ -79,8 +79,7 @@ def read(reader: RosettaSciIOReader, settings: FileDiffraction) -> Recording:
     changed: Any = attrs.evolve(settings, patterns=_PATTERNS, pattern_axes=letters, **changes)  # type: ignore[misc]
     recording = read_scan(changed, _SignalFile(path, signal["data"]))
     doubts += [f"RosettaSciIO says: {without_controls(str(each.message))[:300]}" for each in said[:5] if _matters(each)]
-    scan = attrs.evolve(recording.scan, doubts=(*recording.scan.doubts, *doubts))
-    return Recording(recording.intensities_NYX, scan)
+    return recording.with_doubts(doubts)
 
 
 def _matters(warning: warnings.WarningMessage) -> bool:

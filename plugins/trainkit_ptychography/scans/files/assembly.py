@@ -29,6 +29,7 @@ from trainkit_ptychography.scans.scan import Recording, Scan, Truth
 
 _LOOKED_AT = 512  # patterns, evenly spread, whose mean shows where the beam is
 _TOTALLED_AT_ONCE = 2**21  # pixels
+_MOST_LISTED = 10
 
 
 class ArrayFile(Protocol):
@@ -103,7 +104,7 @@ def _read_scan(settings: FileDiffraction, files: Sequence[ArrayFile], hints: Rea
     source, prepare = file.source, settings.prepare
     frames = _frames(settings.patterns, files, settings.pattern_axes)
     points_N2, dtype, of_points, doubts = _points(settings, files, frames, hints)
-    selection = _selection(settings, files, len(frames), points_N2)
+    selection = _selection(settings, files, frames, points_N2)
     masks = _frame_masks(settings, files, frames, hints)
     exposures = _exposures(settings, frames, masks, hints.mask_ignores, selection, source)
     preparation = _preparation(settings, file, exposures, None if masks is not None else hints.bad_VU)
@@ -222,7 +223,8 @@ def _points(
     if hints.points_N2 is not None:
         return _Points(hints.points_N2, hints.positions_dtype, settings)
     if settings.raster is not None:
-        return _Points(_raster(settings, frames, files[0].source), None, settings)
+        points_N2 = _raster(settings, frames, files[0].source)
+        return _Points(points_N2, None, settings, _doubts_about_joined_rasters(settings, frames))
     assert settings.positions is not None  # each reader names them by now
     dtypes = [file.stored(name).dtype for file in files for name in _several(settings.positions)]
     points_N2 = _named_points(settings.positions, files, frames.lengths)
@@ -240,6 +242,12 @@ def _points_of_another_file(settings: FileDiffraction, num_frames: int) -> _Poin
         doubts.append(
             f"{settings.positions_path} does not say the unit of its positions, so they are taken as {settings.unit}: "
             f'say it, positions_unit = "{settings.unit}" if that is right'
+        )
+    if found.tells_rows and settings.positions_order == "column_row":
+        doubts.append(
+            f"{settings.positions_path} says itself which numbers are rows, and positions_order = "
+            '"column_row" exchanges them: leave that out, or name the two that are to be taken, positions = '
+            "[rows, columns]"
         )
     if found.is_oriented:
         changed = attrs.evolve(changed, positions_order="row_column", positions_flip=(), positions_rotation_deg=0.0)
@@ -271,13 +279,14 @@ def _named_points(
         files: The files, each of which has all of them.
         lengths: Number of patterns in each array of patterns, of all files.
     """
-    named, found = _several(names), []
+    named, found, wanted = _several(names), [], list[int]()
     num_patterns = len(lengths) // len(files)
     for place, file in enumerate(files):
         arrays = [file.array(name) for name in named]
         of_each = lengths[place * num_patterns : (place + 1) * num_patterns]
         if len(named) == 1 or (len(named) == num_patterns and _are_points(arrays, of_each)):
             found += [as_points(array, f"{file.source}: {name}") for array, name in zip(arrays, named, strict=True)]
+            wanted += of_each if len(named) == num_patterns else [sum(of_each)]
             continue
         if len(named) != 2:
             of = f" (for {num_patterns} of patterns)" if num_patterns > 1 else ""
@@ -289,7 +298,26 @@ def _named_points(
         if len(rows) != len(columns):
             raise DataError(f"{file.source}: {named[0]} has {len(rows)} values, {named[1]} has {len(columns)}")
         found.append(np.stack([rows, columns], axis=1).astype(np.float64))
+        wanted.append(sum(of_each))
+    _check_partners("positions", [len(each) for each in found], wanted, files[0].source)
     return np.concatenate(found)
+
+
+def _check_partners(what: str, held: Sequence[int], patterns: Sequence[int], source: str) -> None:
+    """Check that what belongs to joined patterns fits them array by array, and not only in all.
+
+    Raises:
+        DataError: The sums alone agree, so that some patterns would get what belongs to others.
+    """
+    if len(held) == len(patterns) and list(held) != list(patterns) and sum(held) == sum(patterns):
+        raise DataError(
+            f"{source}: the arrays that are joined hold {_listed(patterns)} patterns, but {_listed(held)} {what}: in "
+            "each there must be as many as patterns"
+        )
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return ", ".join(str(number) for number in numbers[:_MOST_LISTED]) + ", …" * (len(numbers) > _MOST_LISTED)
 
 
 def _are_points(arrays: Sequence[NDArray[Any]], lengths: Sequence[int]) -> bool:
@@ -308,11 +336,19 @@ def _rounding(points_N2: NDArray[np.float64], dtype: np.dtype[Any] | None) -> fl
 
 
 def _selection(
-    settings: FileDiffraction, files: Sequence[ArrayFile], num_frames: int, points_N2: NDArray[np.float64]
+    settings: FileDiffraction,
+    files: Sequence[ArrayFile],
+    frames: Frames | JoinedFrames,
+    points_N2: NDArray[np.float64],
 ) -> Selection:
     """Return which patterns are used, as far as their names and positions say."""
-    given, file = settings.leave_out, files[0]
-    marks_N = None if given.marks is None else np.concatenate([each.array(given.marks).ravel() for each in files])
+    given, file, num_frames = settings.leave_out, files[0], len(frames)
+    marks_N = None
+    if given.marks is not None:
+        marks = [each.array(given.marks).ravel() for each in files]
+        of_files = np.reshape(frames.lengths, (len(files), -1)).sum(axis=1).tolist()
+        _check_partners(f"marks ({given.marks})", [len(each) for each in marks], of_files, file.source)
+        marks_N = np.concatenate(marks)
     selection = by_name(given, max(num_frames, len(points_N2)), marks_N, file.source)
     for length in (num_frames, len(points_N2)):
         if selection.places(length) is None:
@@ -348,6 +384,8 @@ def _exposures(
             f"{source}: there are {len(masks)} masks (prepare.mask) for {len(frames)} patterns; there must be one for "
             "each pattern of the file, or one for all"
         )
+    if masks is not None:
+        _check_partners("masks (prepare.mask)", masks.lengths, frames.lengths, source)
     places = None if selection.is_all and len(frames) == selection.num else selection.places(len(frames))
     if places is not None and len(places) == len(frames):
         places = None
@@ -394,6 +432,18 @@ def _raster(settings: FileDiffraction, frames: Frames | JoinedFrames, source: st
         )
     step = given.step if isinstance(given.step, tuple) else (given.step, given.step)
     return raster(shape, step, given.snake)
+
+
+def _doubts_about_joined_rasters(settings: FileDiffraction, frames: Frames | JoinedFrames) -> Sequence[str]:
+    """Return the doubt whether several rasters follow each other, if nothing but their shapes says so."""
+    assert settings.raster is not None  # only asked for then
+    if len(frames.lengths) == 1 or settings.raster.shape is not None or min(frames.lengths) <= frames.scan_shape[1]:
+        return ()
+    rows, columns = frames.scan_shape
+    return (
+        f"{len(frames.lengths)} rasters are taken as one of {rows} × {columns} points, each below the one before: say "
+        f"it if that is right, raster.shape = [{rows}, {columns}]; scans of the same place need positions instead",
+    )
 
 
 # ---- the detector ---------------------------------------------------------------------------------------------------

@@ -61,9 +61,7 @@ def read_empad(settings: FileDiffraction) -> Recording:
     file = RawFile(raw, _LAYOUT)
     changes, found = _taken(settings, told, file.num_frames)
     changed: Any = attrs.evolve(cast(Any, settings), path=raw, **changes)
-    recording = read_raw(changed, file)
-    scan = attrs.evolve(recording.scan, doubts=(*recording.scan.doubts, *doubts, *found))
-    return recording._replace(scan=scan)
+    return read_raw(changed, file).with_doubts([*doubts, *found])
 
 
 def _taken(settings: FileDiffraction, told: _Told, num_frames: int) -> tuple[dict[str, Any], list[str]]:
@@ -76,17 +74,25 @@ def _taken(settings: FileDiffraction, told: _Told, num_frames: int) -> tuple[dic
         elif abs(settings.energy_kev / told.energy_kev - 1) > 0.02:
             doubts.append(f"energy_kev is {settings.energy_kev:g}, but {told.by} says {told.energy_kev:.6g}")
     raster = settings.raster
+    if told.shape is not None and (raster is None or raster.shape != told.shape):
+        rows, columns = told.shape
+        if rows * columns != num_frames:
+            doubt = (
+                f"{told.by} says {rows} rows of {columns} points, but there are {num_frames} patterns: is it that of"
+            )
+            doubt += " another scan, or was this one cut off?"
+            if raster is not None and raster.shape is None:
+                raise DataError(f"{doubt} Say what is right, raster.shape = [rows, columns]")
+            doubts.append(doubt)
+        elif raster is not None and raster.shape is None:
+            changes["raster"] = attrs.evolve(cast(Any, raster), shape=told.shape)
+        elif raster is not None and raster.shape is not None:
+            doubts.append(
+                f"raster.shape is {list(raster.shape)} (rows, columns), but {told.by} says {rows} rows of {columns} "
+                f"points: shape = {list(told.shape)}"
+            )
     if raster is None:
         return changes, doubts
-    shape, fits = raster.shape, told.shape is not None and told.shape[0] * told.shape[1] == num_frames
-    if shape is None and fits:
-        shape = told.shape
-        changes["raster"] = attrs.evolve(cast(Any, raster), shape=shape)
-    elif shape is not None and fits and shape != told.shape and told.shape is not None:
-        doubts.append(
-            f"raster.shape is {list(shape)} (rows, columns), but {told.by} says {told.shape[0]} rows of "
-            f"{told.shape[1]} points: shape = {list(told.shape)}"
-        )
     unit = ANGSTROM.get(settings.unit)
     steps = raster.step if isinstance(raster.step, tuple) else (raster.step, raster.step)
     if told.step_angstrom is not None and unit is not None:

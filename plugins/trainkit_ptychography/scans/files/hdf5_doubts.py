@@ -6,8 +6,6 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import attrs
-
 from trainkit import without_controls
 from trainkit_ptychography.scans.files.hdf5_live import HDF5File
 from trainkit_ptychography.scans.files.points_file import unit_named
@@ -25,14 +23,20 @@ _MOST_LISTED = 8
 
 
 def with_doubts(
-    recording: Recording, settings: FileDiffraction, file: HDF5File, look_for_masks: bool = True
+    recording: Recording,
+    settings: FileDiffraction,
+    file: HDF5File,
+    look_for_masks: bool = True,
+    more: Sequence[HDF5File] = (),
 ) -> Recording:
-    """Return a recording with the doubts that its file raises."""
+    """Return a recording with the doubts that its file raises, and those about units that files of ``more`` raise."""
     with file.reading():
-        found = tuple(_doubts(recording, settings, file, look_for_masks))
-    if not found:
-        return recording
-    return recording._replace(scan=attrs.evolve(recording.scan, doubts=(*recording.scan.doubts, *found)))
+        found = list(_doubts(recording, settings, file, look_for_masks))
+    if settings.positions_path is None:
+        for each in (file, *more):
+            with each.reading():
+                found += _other_unit(settings, each, "the file" if each is file else each.source)
+    return recording.with_doubts(found)
 
 
 def _doubts(recording: Recording, settings: FileDiffraction, file: HDF5File, look_for_masks: bool) -> Iterator[str]:
@@ -53,8 +57,6 @@ def _doubts(recording: Recording, settings: FileDiffraction, file: HDF5File, loo
     known, _ = file.datasets()
     if named and not settings.says_geometry:
         yield from _others_of_the_scan(named, known)
-    if settings.positions_path is None:
-        yield from _other_unit(settings, file)
     for name, shape in known.items():
         leaf = name.rsplit("/", 1)[-1].lower()
         if (
@@ -106,17 +108,18 @@ def _is_next_part(name: str, other: str) -> bool:
     return one == two and bool(_PART.match(around))
 
 
-def _other_unit(settings: FileDiffraction, file: HDF5File) -> Iterator[str]:
-    """Yield whether the file says another unit of its positions than the recipe takes."""
+def _other_unit(settings: FileDiffraction, file: HDF5File, where: str) -> Iterator[str]:
+    """Yield whether a file says another unit of its positions than the recipe takes."""
     names = (settings.positions,) if isinstance(settings.positions, str) else settings.positions or ()
-    for name in names[:1]:
+    for name in names:
         said = unit_named(file.units(name) or "")
         if said is not None and said != settings.unit:
             taken = "as the recipe says" if settings.positions_unit else "since the recipe says none"
             yield (
-                f'{without_controls(name)} has the unit "{said}" in the file, but is taken in {settings.unit}, '
+                f'{without_controls(name)} has the unit "{said}" in {where}, but is taken in {settings.unit}, '
                 f'{taken}: positions_unit = "{said}"'
             )
+            return
 
 
 def _unused_mask(recording: Recording, name: str, shape: tuple[int, ...], file: HDF5File) -> Iterator[str]:

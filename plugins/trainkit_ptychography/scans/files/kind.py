@@ -202,6 +202,14 @@ class FileDiffraction(DiffractionData):
                 'must have each of the letters n, y, x once, or each of r, c, y, x, for example "xyn" or "rcyx"',
                 "pattern_axes",
             )
+        if self.raster is not None and (self.positions is not None or self.positions_path is not None):
+            yield Problem("give positions or a raster, not both", "raster")
+        files = (self.path, *self.more_files)
+        if len(set(files)) < len(files):
+            twice = next(each for each in self.more_files if files.count(each) > 1)
+            yield Problem(f'"{twice.name}" is named twice, so its patterns would be too', "more_files")
+        if isinstance(self.patterns, tuple) and len(set(self.patterns)) < len(self.patterns):
+            yield Problem("names an array twice", "patterns")
         crop, pad = self.prepare.crop, self.prepare.pad
         if crop is not None and any(each % self.prepare.bin for each in crop):
             yield Problem(f"must be multiples of bin = {self.prepare.bin}", "prepare.crop")
@@ -233,7 +241,6 @@ def needs_size(settings: FileDiffraction) -> Iterable[Problem]:
 
 
 def needs_positions(settings: FileDiffraction) -> Iterable[Problem]:
-    """Yield what is wrong where only the recipe can tell where the positions are."""
-    named = settings.positions is not None or settings.positions_path is not None
-    if named == (settings.raster is not None):
+    """Yield what is missing where only the recipe can tell where the positions are."""
+    if settings.positions is None and settings.positions_path is None and settings.raster is None:
         yield Problem("either positions names a dataset, or raster = { step = …, shape = […] } says where they are")

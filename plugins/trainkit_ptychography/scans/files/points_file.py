@@ -44,6 +44,7 @@ class FoundPoints(NamedTuple):
         dtype: The dtype in which the file holds them.
         unit: Their unit; None: the file does not say it.
         numbers_N: Numbers of the patterns that they belong to; None: 0, 1, 2, …
+        tells_rows: Whether the file's own names say which of the two numbers is the row.
         is_oriented: Whether they are along the detector's axes already, and (row, column).
     """
 
@@ -51,6 +52,7 @@ class FoundPoints(NamedTuple):
     dtype: np.dtype[Any] | None = None
     unit: LengthUnit | None = None
     numbers_N: NDArray[np.int64] | None = None
+    tells_rows: bool = False
     is_oriented: bool = False
 
 
@@ -134,7 +136,8 @@ def _of_hdf5(path: Path, names: Sequence[str]) -> FoundPoints:
             return FoundPoints((corners_N2 + shifts_N2) * size, np.dtype(np.float32), "angstrom")
         pty_chi = ("probe_position_y_m", "probe_position_x_m")  # Pty-Chi and Ptychodus
         if all(name in shapes for name in pty_chi):
-            return _of_arrays(path, pty_chi, [file.array(name) for name in pty_chi])._replace(unit="m")
+            found = _of_arrays(path, pty_chi, [file.array(name) for name in pty_chi])
+            return found._replace(unit="m", tells_rows=True)
         likely = [name for name, shape in shapes.items() if len(shape) == 2 and shape[1] == 2 and shape[0] > 2]
         if len(likely) != 1:
             raise file.missing(f"({_SETTING}) does not say which array holds positions; say it: positions = …")
@@ -181,7 +184,7 @@ def _of_table(path: Path, names: Sequence[str]) -> FoundPoints:
     units = {parts[each][1] for each in chosen} if heading else {None}
     if len(units) > 1:
         raise DataError(f"{path} ({_SETTING}): its columns of positions are in different units; convert one of them")
-    return FoundPoints(values_NC[:, chosen], np.dtype(np.float64), units.pop())
+    return FoundPoints(values_NC[:, chosen], np.dtype(np.float64), units.pop(), tells_rows=not names)
 
 
 def _parsed(path: Path, text: str) -> tuple[list[str], NDArray[np.float64]]:

@@ -39,8 +39,14 @@ def read_ptyd(settings: FileDiffraction, linked: Sequence[Path]) -> Recording:
             prepare = attrs.evolve(cast(Any, settings.prepare), mask=tuple(weights), mask_marks="good")
             changes["prepare"] = prepare
         changes |= _geometry(settings, file)
+        announced = _numbers(file, "meta/num_frames", 1)
+        num = sum(file.stored(f"{chunk}/data").shape[0] for chunk in chunks)
     changed: Any = attrs.evolve(cast(Any, settings), **changes)
-    return with_doubts(read_scan(changed, file), changed, file, look_for_masks=False)
+    recording = with_doubts(read_scan(changed, file), changed, file, look_for_masks=False)
+    if announced is None or announced[0] <= num:
+        return recording
+    said = f"meta/num_frames says {announced[0]:.0f} patterns, but its chunks hold {num}: the last ones are missing"
+    return recording.with_doubts([f"{said}, so the file may have been written in part"])
 
 
 def _chunks(file: HDF5File) -> list[str]:

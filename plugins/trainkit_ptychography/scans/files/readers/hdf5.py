@@ -35,4 +35,4 @@ class HDF5Reader(Reader):
 
         file = HDF5File(settings.path, linked=self.linked_files)
         more = [HDF5File(path, "data.more_files", self.linked_files) for path in settings.more_files]
-        return with_doubts(read_scan(settings, file, more=more), settings, file)
+        return with_doubts(read_scan(settings, file, more=more), settings, file, more=more)
