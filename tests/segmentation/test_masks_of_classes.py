@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,8 @@ def test_settings_that_name_no_mask_or_a_class_are_refused(folder: Path) -> None
     assert 'data.ignored_values = ["unsure"]' in refused(regions={"ignore": ("unsure",)})
     assert "has no mask 9" in refused(ignored_values=(9,))
     assert "the mask 4 is unsure: to ignore its voxels, train without it" in refused(ignored_values=(4,))
-    assert "the mask 4 is all" in refused(regions={"all": (1, 4)}, ignored_values=("unsure",))
+    belongs = "the mask 4 belongs to all: to ignore its voxels, take it out of data.regions.all"
+    assert belongs in refused(regions={"all": (1, 4)}, ignored_values=("unsure",))
     assert "none is left to train" in refused(ignored_values=NAMES)
 
 
@@ -222,6 +224,20 @@ def test_a_case_without_any_mask_is_empty_or_left_out(tmp_path: Path) -> None:
     assert "no class is known there" in refusal(attrs.evolve(empty, missing_masks="not_annotated"))
 
 
+def test_masks_that_should_say_what_to_ignore_but_are_empty_are_said(tmp_path: Path) -> None:
+    as_files(tmp_path / "files")
+    for path in (tmp_path / "files").glob("*/segmentations/unsure.nii.gz"):
+        made_up.save(path, np.zeros(made_up.SIZE, np.uint8))
+        made_up.save(path.with_name("ignore.nii.gz"), np.zeros(made_up.SIZE, np.uint8))
+    said = inspected(data_of("files", tmp_path, ignored_values=("unsure",)))
+    doubt = "data.ignored_values names unsure, but no case has such a voxel, so nothing is ignored"
+    assert f"warning: {doubt}" in said
+    of_the_data_set = attrs.evolve(data_of("files", tmp_path), structures=(*NAMES[:3], "ignore"))
+    said = inspected(of_the_data_set)
+    assert "ignored: no voxel of any case, although ignore says what to ignore" in said
+    assert not [line for line in said if line.startswith("warning") and "ignore" in line]
+
+
 # ---- evaluation -----------------------------------------------------------------------------------------------------
 
 
@@ -258,6 +274,21 @@ def test_evaluate_compares_regions_of_masks_where_they_count(form: str, folder: 
             found, true = masks["outer"].sum(), (masks["middle"] | masks["outer"]).sum()
             assert scores[f"s{number}", "core"] == 1
             assert scores[f"s{number}", "rim"] == pytest.approx(2 * found / (found + true))
+
+
+def test_evaluate_says_where_no_mask_says_what_to_ignore(folder: Path, tmp_path: Path) -> None:
+    for number in range(CASES):
+        as_predicted(tmp_path / "found", number, {"inner": masks_of(number)["inner"]})
+    shutil.copytree(folder / "files", tmp_path / "true")
+    (tmp_path / "true/s0/segmentations/unsure.nii.gz").unlink()
+
+    def said(ignored: str) -> str:
+        options = ["--classes", f"inner, ignore={ignored}"]
+        return CliRunner().invoke(command, [str(tmp_path / "found"), str(tmp_path / "true"), *options]).output
+
+    lacking = "nothing is ignored where there is no mask that says so: "
+    assert f"\n{lacking}unsure in 1 of 2 cases" in said("unsure")
+    assert f"warning: {lacking}unsuer in 2 of 2 cases" in said("unsuer")
 
 
 def test_evaluate_leaves_out_what_was_not_annotated(incomplete: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import attrs
@@ -15,6 +15,7 @@ from trainkit_segmentation.preparing.cached_cases import OpenCase
 from trainkit_segmentation.spelling import IGNORE
 
 if TYPE_CHECKING:
+    from trainkit_segmentation.cases.labels import Labels
     from trainkit_segmentation.data.kind import SegmentationData
 
 
@@ -33,12 +34,13 @@ def ignored_named(listing: CaseList, wanted: Sequence[int | str]) -> tuple[int, 
     return (*numbers, *values_named(listing, names, "data.ignored_values"))
 
 
-def with_ignored_values(listing: CaseList, values: Sequence[int]) -> CaseList:
+def with_ignored_values(listing: CaseList, values: Sequence[int], regions: Collection[str] = ()) -> CaseList:
     """Return a list of cases in which some label values, or masks, say that voxels do not count.
 
     Args:
         listing: The cases, with the classes that are trained.
         values: Label values or numbers of masks, beside those that the data set itself declares to be ignored.
+        regions: Names of the classes that ``data.regions`` makes.
 
     Raises:
         DataError: A value is that of a class, or there is no such mask.
@@ -48,8 +50,11 @@ def with_ignored_values(listing: CaseList, values: Sequence[int]) -> CaseList:
         if of := [labels.classes[k] for k in labels.members.get(value, ())]:
             rest = ", ".join(f'"{name}"' for name in labels.classes if name not in of)
             hint = f": to ignore its voxels, train without it: data.classes = [{rest}]" if rest else ""
-            what = "mask" if labels.masks else "label value"
-            raise DataError(f"data.ignored_values: the {what} {value} is {some_of(of)}{hint}")
+            what, meaning = "mask" if labels.masks else "label value", f"is {some_of(of)}"
+            if made := [name for name in of if name in regions]:
+                meaning = f"belongs to {some_of(made)}"
+                hint = f": to ignore its voxels, take it out of data.regions.{made[0]}"
+            raise DataError(f"data.ignored_values: the {what} {value} {meaning}{hint}")
         if labels.masks and value not in labels.masks:
             known = some_of([f"{number} ({name})" for number, name in labels.masks.items()])
             raise DataError(f"data.ignored_values: {listing.source} has no mask {value}, only {known}")
@@ -58,17 +63,26 @@ def with_ignored_values(listing: CaseList, values: Sequence[int]) -> CaseList:
     return attrs.evolve(listing, labels=attrs.evolve(labels, members=members, ignored=ignored))
 
 
-def ignored_in_words(cases: Mapping[str, OpenCase]) -> str | None:
-    """Return a sentence on how much is ignored; None: nothing is."""
+def ignored_in_words(labels: Labels, cases: Mapping[str, OpenCase]) -> str | None:
+    """Return a sentence on how much is ignored; None: nothing says what to ignore, or no voxels were read."""
+    if not labels.ignored or not cases:
+        return None
     some = {name: case for name, case in cases.items() if case.own_ignored}
     if not some:
-        return None
+        named = some_of([labels.masks.get(value, str(value)) for value in labels.ignored])
+        return f"ignored: no voxel of any case, although {named} says what to ignore"
     share = sum(case.own_ignored for case in some.values()) / sum(_voxels(case) for case in cases.values())
     return f"ignored: {share:.3%} of all voxels, in {len(some)} of {len(cases)} cases; they count nowhere"
 
 
 def doubts_about_ignored(settings: SegmentationData, cases: Mapping[str, OpenCase]) -> Iterator[str]:
-    """Yield which cases have nothing but ignored voxels, and along which axis the others count in fixed places."""
+    """Yield whether what a person ignores is in no case, and where too much is ignored.
+
+    That is in cases that have nothing but ignored voxels, and along an axis along which only fixed places count.
+    """
+    if settings.ignored_values and cases and not any(case.own_ignored for case in cases.values()):
+        named = some_of([str(each) for each in settings.ignored_values])
+        yield f"data.ignored_values names {named}, but no case has such a voxel, so nothing is ignored"
     if whole := sorted(name for name, case in cases.items() if case.own_ignored == _voxels(case)):
         have = "case has" if len(whole) == 1 else "cases have"
         yield f"{len(whole)} {have} nothing but ignored voxels, and so nothing can be learned there: {some_of(whole)}"

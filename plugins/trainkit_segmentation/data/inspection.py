@@ -123,7 +123,7 @@ def inspect(settings: SegmentationData, depth: Depth) -> Iterator[str | Problem 
     yield from _classes(listing, reports, seen)
     opened = {name: open_case(store.path(each.key)) for name, each in prepared.items()}
     absent = note_on_absent(classes, present) if seen else None
-    yield from (line for line in (absent, ignored_in_words(opened), rounded_in_words(opened)) if line)
+    yield from (line for line in (absent, ignored_in_words(listing.labels, opened), rounded_in_words(opened)) if line)
     yield from _geometry(reports)
     yield from _by_case({name: each.notes for name, each in reports.items()})
     yield from _needs(settings, listing, reports, division, store)

@@ -163,7 +163,7 @@ class SegmentationData(Data):
             classes = tuple(name for name in listing.labels.classes if name not in self.ignored_values)
         listing = only_classes(with_regions(listing, self.regions), classes)
         check_known(listing, self.may_be_absent, "data.may_be_absent")
-        listing = with_masks_in_use(with_ignored_values(listing, ignored), self.annotated)
+        listing = with_masks_in_use(with_ignored_values(listing, ignored, self.regions or ()), self.annotated)
         if not listing.labels.classes:
             raise DataError(f"{listing.source}: all classes are ignored, and none is left to train")
         return with_shared_files_doubted(listing)

@@ -78,6 +78,12 @@ class Masks:
         paths = [self.files.masks[mask] for mask in self.meaning.ignored_masks if mask in self.files.masks]
         return np.logical_or.reduce([self._read(path) for path in paths]) if paths else None
 
+    def lacking_ignored(self) -> list[str]:
+        """Return the masks that say which voxels do not count, and that are not there."""
+        if self.files.label is not None:
+            return []
+        return [mask for mask in self.meaning.ignored_masks if mask not in self.files.masks]
+
     def _masks_of(self, name: str) -> tuple[str, ...]:
         if not self.are_true and name in self.files.masks:
             return (name,)

@@ -31,6 +31,7 @@ class LiveSegmentationEvaluator:
     def __init__(self, settings: SegmentationEvaluator, meaning: Meaning, tell: Callable[[Progress], None]) -> None:
         self._settings, self._meaning, self._tell = settings, meaning, tell
         self._unknown: dict[str, int] = {}  # class -> the number of cases in which it was not annotated
+        self._unmarked: dict[str, int] = {}  # mask that says what to ignore -> the number of cases without it
 
     def evaluate(self, predictions: Path, truth: Path) -> Evaluation:
         """Compare two folders, or two files."""
@@ -63,7 +64,7 @@ class LiveSegmentationEvaluator:
         }
         lines = (
             *summary_table(classes, self._settings.tolerance_mm),
-            *self._notes(absent, doubts),
+            *self._notes(absent, doubts, len(pairs.both) - len(failed)),
         )
         return Evaluation(tuple(rows), summary, lines if rows else (), failed, unpaired)
 
@@ -84,6 +85,8 @@ class LiveSegmentationEvaluator:
         for name in self._meaning.classes:
             if not of_true.is_known(name):
                 self._unknown[name] = self._unknown.get(name, 0) + 1
+        for mask in of_true.lacking_ignored():
+            self._unmarked[mask] = self._unmarked.get(mask, 0) + 1
         return rows
 
     def _rows(self, name: str, found: Masks, true: Masks, place: Placement | None) -> Iterator[Row]:
@@ -103,7 +106,7 @@ class LiveSegmentationEvaluator:
             )
             yield as_row(name, each, scores)
 
-    def _notes(self, absent: list[Row], doubts: dict[str, list[str]]) -> Iterator[str]:
+    def _notes(self, absent: list[Row], doubts: dict[str, list[str]], cases: int) -> Iterator[str]:
         values = ", ".join(
             f"{name} ({'+'.join(map(str, made_of))})" if (made_of := of or self._meaning.masks.get(name)) else name
             for name, of in self._meaning.values.items()
@@ -112,6 +115,10 @@ class LiveSegmentationEvaluator:
         if self._unknown:
             lacking = some_of([f"{name} in {number}" for name, number in self._unknown.items()])
             yield f"classes that were not annotated have no score; number of such cases: {lacking}"
+        if self._unmarked:
+            lacking = some_of([f"{name} in {number} of {cases} cases" for name, number in self._unmarked.items()])
+            nowhere = "warning: " if cases in self._unmarked.values() else ""
+            yield f"{nowhere}nothing is ignored where there is no mask that says so: {lacking}"
         for doubt, names in doubts.items():
             yield f"warning: {doubt}: {some_of(names)}"
         neither = sum(row["true_ml"] == 0 and row["predicted_ml"] == 0 for row in absent)
