@@ -26,7 +26,7 @@ from trainkit_ptychography.physics.fourier_ring import (
     threshold,
 )
 from trainkit_ptychography.resolution.fourier_ring import FourierRing
-from trainkit_ptychography.resolution.fourier_ring_live import Half, measure, read_half
+from trainkit_ptychography.resolution.fourier_ring_live import Half, doubts, measure, read_half
 
 GENERATOR = np.random.default_rng(5)
 
@@ -183,6 +183,13 @@ def test_results_of_different_scans_and_small_scans_are_one_message(tmp_path: Pa
         read_half(tmp_path / "result.h5")
 
 
+def test_halves_that_are_shifted_further_than_is_looked_for_are_doubtful():
+    phase = 0.3 * smooth((72, 72), 0.1)
+    said = [list(doubts(measure(half(phase), half(np.roll(phase, by, axis=0))))) for by in (2, 5)]
+    assert said[0] == []
+    assert "shifted against each other by 3 pixels or more" in said[1][0]
+
+
 # ---- the command ----------------------------------------------------------------------------------------------------
 
 RECIPE = """
@@ -200,7 +207,7 @@ detector_size = 32
 batch_size = 16
 dose_per_square_angstrom = 1e6
 [model]
-use = "single_slice_ptychography"
+use = "ptychography"
 probe = { use = "aperture" }
 [losses.data]
 use = "amplitude"

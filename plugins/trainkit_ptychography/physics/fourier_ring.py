@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 ONE_BIT, HALF_BIT = 1.0, 0.5  # of information in a Fourier pixel of both halves together
 _TAPER = 0.25  # of the width, at either edge of a window
 _REAL = 0.5  # of the Fourier pixels of a ring are independent; the others mirror them if the object only shifts phases
-_MOST_SHIFT = 3.0  # pixels that one image may be shifted against the other
+MOST_SHIFT = 3.0  # pixels that one image may be shifted against the other
 _MOST_TURNS = 3.0  # turns of the phase from one edge to the other that one image may have more
 _ROUNDS = 3
 _COARSE = 0.5  # step of the first search for a maximum
@@ -213,7 +213,7 @@ def aligned(
         shift = _brightest(
             target_spectrum_HW * np.conj(spectrum_HW),
             [-each for each in frequencies],
-            _MOST_SHIFT,
+            MOST_SHIFT,
             weight_spectrum_HW * np.conj(power_HW),
         )
         wave_HW = np.exp(-2j * np.pi * (shift[0] * frequencies[0][:, None] + shift[1] * frequencies[1]))

@@ -22,6 +22,7 @@ from trainkit_ptychography.output.illumination import illumination
 from trainkit_ptychography.output.resolution_picture import Curve
 from trainkit_ptychography.physics.fourier_ring import (
     HALF_BIT,
+    MOST_SHIFT,
     ONE_BIT,
     Alignment,
     Crossing,
@@ -122,7 +123,7 @@ def compare(settings: FourierRing, recipe: Recipe, one: Path, other: Path) -> Ag
         results=_results(settings, found, resolutions, unit, (one, other)),
         rows=tuple(_rows(found, true, size)),
         lines=tuple(_lines(settings, found, true, resolutions, unit, size)),
-        doubts=tuple(_doubts(found)),
+        doubts=tuple(doubts(found)),
         pictures={f"{settings.of}.png": partial(_write, draw, subtitle)},
     )
 
@@ -245,7 +246,14 @@ def _lines(
         yield "  electrons the figure is too good (docs/resolution.md); resolution.begin=nothing does without them"
 
 
-def _doubts(found: Measured) -> Iterator[str]:
+def doubts(found: Measured) -> Iterator[str]:
+    """Yield why the figure is doubtful."""
+    if max(map(abs, found.alignment.shift_2)) >= MOST_SHIFT:
+        yield (
+            f"the halves are shifted against each other by {MOST_SHIFT:g} pixels or more, and no larger shift is "
+            "looked for, so they may agree better than this says; look at the positions of both, or let them share "
+            "those of the run, --set resolution.begin=finished"
+        )
     if found.crossings[ONE_BIT] == Crossing(None, False):
         yield (
             "the halves agree at no period: each has too little data to be reconstructed alone; give them the probe "
