@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from trainkit.console import Console
 from trainkit.engine.resume import resume as resume_from
 from trainkit.engine.start import RunOutcome, start
@@ -35,6 +37,13 @@ device = "cpu"
 def run(*sets: str, text: str = TOY) -> RunOutcome:
     """Start the recipe in the working directory."""
     return start(resolve_text(text, Path.cwd(), sets), Console(quiet=True))
+
+
+def kept(folder: Path, name: str, *sets: str, text: str) -> None:
+    """Start a recipe in a folder, and give the run folder a short name there."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run(*sets, text=text).run.state.folder.rename(folder / name)
 
 
 def resume(path: Path, *sets: str, quiet: bool = True, **options: Any) -> RunOutcome:

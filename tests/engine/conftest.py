@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -34,9 +33,6 @@ best = 1
 def points(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the runs seed-0 and seed-1 of three epochs."""
     folder = tmp_path_factory.mktemp("points")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for seed in (0, 1):
-            ending = toy_run.run(f"run.seed={seed}", "optimizer.lr=0.05", text=POINTS)
-            shutil.move(ending.run.state.folder, folder / f"seed-{seed}")
+    for seed in (0, 1):
+        toy_run.kept(folder, f"seed-{seed}", f"run.seed={seed}", "optimizer.lr=0.05", text=POINTS)
     return folder

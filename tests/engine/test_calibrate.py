@@ -39,11 +39,8 @@ keep_last = 9
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the runs seed-0 and seed-1."""
     folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for seed in (0, 1):
-            ending = toy_run.run(f"run.seed={seed}", text=TEXT)
-            shutil.move(ending.run.state.folder, folder / f"seed-{seed}")
+    for seed in (0, 1):
+        toy_run.kept(folder, f"seed-{seed}", f"run.seed={seed}", text=TEXT)
     return folder
 
 

@@ -36,9 +36,7 @@ use = "clients.recorder:Recorder"
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a run, and what comparing its halves said."""
     folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        toy_run.run(text=TEXT).run.state.folder.rename(folder / "whole")
+    toy_run.kept(folder, "whole", text=TEXT)
     return folder
 
 
