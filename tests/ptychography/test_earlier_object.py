@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import h5py
@@ -162,11 +163,14 @@ def true_phase() -> np.ndarray:
     return np.asarray(DATA.read().scan.truth.phase_KL)
 
 
-def looked(path: Path, **settings: Any) -> list[str | Problem]:
+def looked(
+    path: Path, data: SimulatedDiffraction = DATA, holds: Any = MappingProxyType({}), **settings: Any
+) -> list[str | Problem]:
     text = 'trainkit = 1\n[run]\nepochs = 1\n[data]\nuse = "diffraction_simulated"\n[model]\n'
     text += 'use = "single_slice_ptychography"\nprobe = { use = "aperture" }\n[losses.data]\nuse = "amplitude"\n'
     recipe = resolve_text(text + '[optimizer]\nuse = "adam"\nlr = 1e-3\n', path.parent).recipe
-    return list(inspect_earlier_object(DATA, Pixels(path=path, **settings), Aperture(), 4, recipe))
+    model = Ptychography(probe=Aperture(), object=Pixels(path=path, **holds), **settings)
+    return list(inspect_earlier_object(data, path, model.build, recipe))
 
 
 def test_the_true_object_begins_below_vacuum_and_nothing_is_doubted(true_phase, tmp_path):
@@ -195,3 +199,17 @@ def test_an_object_of_another_sign_or_place_is_doubted(change, said, true_phase,
     _, doubt = looked(tmp_path / "wrong.npy")
     assert isinstance(doubt, Problem)
     assert said in doubt.message
+
+
+def test_true_slices_of_a_thick_specimen_are_not_doubted_and_their_reverse_order_is(tmp_path):
+    data = SimulatedDiffraction(scan_shape=(8, 8), detector_size=48, slices=6)
+    truth = data.read().scan.truth
+    assert truth.slices_SKL is not None
+    thick = {"data": data, "holds": {"holds": "phase"}, "slices": 6, "thickness_angstrom": data.thickness_angstrom}
+    np.save(tmp_path / "true.npy", truth.slices_SKL)
+    np.save(tmp_path / "reversed.npy", truth.slices_SKL[::-1])
+    (line,) = looked(tmp_path / "true.npy", **thick)
+    assert "begins with" in str(line)
+    _, doubt = looked(tmp_path / "reversed.npy", **thick)
+    assert isinstance(doubt, Problem)
+    assert "better in the reverse order" in doubt.message

@@ -131,7 +131,9 @@ class Ptychography(Model):
             from trainkit_ptychography.preflight.thick import inspect_slices
 
             assert self.thickness_angstrom is not None
-            yield from inspect_slices(recipe.data, self.probe, self.slices, self.thickness_angstrom)
+            yield from inspect_slices(
+                recipe.data, self.probe, self.slices, self.thickness_angstrom, self.tilt_mrad, recipe.run.seed
+            )
         if depth == "headers":
             yield "geometry     not compared with the patterns; check --data does that"
             return
@@ -142,7 +144,8 @@ class Ptychography(Model):
             if isinstance(self.object, Pixels) and self.object.path is not None:
                 from trainkit_ptychography.preflight.earlier_object import inspect_earlier_object
 
-                yield from inspect_earlier_object(recipe.data, self.object, self.probe, self.object_margin, recipe)
+                begun = attrs.evolve(self, constraints={})  # type: ignore[misc]  # mypy does not know @component
+                yield from inspect_earlier_object(recipe.data, self.object.path, begun.build, recipe)
 
     def timeline(self, epochs: int) -> Iterable[tuple[int, str]]:
         """Yield what object, probe and constraints do in the course of a run."""

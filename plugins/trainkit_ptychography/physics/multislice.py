@@ -61,6 +61,8 @@ def multislice_intensities(
         Cowley, Moodie, Acta Cryst. 10 (1957) 609 (multislice); Maiden, Humphry, Rodenburg, J. Opt. Soc. Am. A 29 (2012)
         1606 (ptychography with it).
     """
+    if not torch.is_grad_enabled():
+        waves = "inverted"  # keeps none, and nobody goes back
     result: Tensor = _Multislice.apply(  # type: ignore[no-untyped-call]
         probe_MYX, shift_B2, maps_KSHW, kernel_BYX, corner_B2, waves
     )
