@@ -271,6 +271,14 @@ def test_what_would_be_silently_wrong_with_a_vacuum_pattern_is_doubted(tmp_path)
     assert any("bright to the edge" in each for each in said(pattern_YX + 0.3 * pattern_YX.max()))
     told = scanned(pattern_YX, semiangle_mrad=35.0)
     assert "semiangle_mrad is 35" in said(pattern_YX, told)[0]
+    notched_YX = pattern_YX.copy()  # an aperture that is cut on one side, which the patterns of the scan show as well
+    notched_YX[1:7, -3:], upside_down = 0, -np.arange(SHAPE[0]) % SHAPE[0]
+    noise_YX = 0.1 * pattern_YX.max() * np.random.default_rng(1).random(SHAPE)
+    assert not any("turned" in each for each in said(notched_YX, scanned(notched_YX + noise_YX)))
+    assert not any("turned" in each for each in said(pattern_YX, scanned(notched_YX + noise_YX)))
+    (wrong,) = (each for each in said(notched_YX[upside_down], scanned(notched_YX + noise_YX)) if "turned" in each)
+    assert 'say flip = ["rows"]' in wrong
+    assert said(notched_YX[upside_down], scanned(notched_YX), flip=("rows",)) == said(notched_YX, scanned(notched_YX))
 
 
 def test_a_real_array_where_a_probe_is_expected_names_the_probe_for_vacuum_patterns(tmp_path):

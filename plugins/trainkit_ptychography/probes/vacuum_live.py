@@ -6,7 +6,7 @@ scan points, B = some of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -34,6 +34,7 @@ _PATTERNS = 64  # of the scan, that the vacuum pattern is held against
 _ALIKE = 1.15  # radii of two discs of the same aperture
 _BRIGHT, _DARK = 0.4, 0.15  # share of the disc's brightness
 _HOLE = 0.02  # of the disc's pixels
+_ASYMMETRIC = 0.01  # what the correlation of a pattern with itself turned around lacks of 1
 _FAINT = 0.05  # of the disc's brightness: what would pull its centre of mass
 
 
@@ -79,7 +80,7 @@ def inspect_vacuum(settings: VacuumProbe, recording: Recording) -> Iterator[str 
     row, column = vacuum.beam_2
     yield f"vacuum       {vacuum.where}: a disc of radius {radius:.3g} pixels{angle}, around pixel ({row}, {column})"
     yield f"             with a defocus of {settings.told_defocus(scan):g} Å"
-    yield from (Problem(each, "path", "warning") for each in _doubts(vacuum, mean_YX, scan))
+    yield from (Problem(each, "path", "warning") for each in _doubts(vacuum, mean_YX, scan, settings.flip))
 
 
 class _Vacuum(NamedTuple):
@@ -163,7 +164,7 @@ def _brightness(intensity_YX: NDArray[np.float64]) -> float:
     return float((intensity_YX**2).sum() / intensity_YX.sum())
 
 
-def _doubts(vacuum: _Vacuum, mean_YX: NDArray[np.float64], scan: Scan) -> Iterator[str]:
+def _doubts(vacuum: _Vacuum, mean_YX: NDArray[np.float64], scan: Scan, flip: Sequence[str]) -> Iterator[str]:
     """Yield what looks wrong with a vacuum pattern next to the mean pattern of the scan, zero frequency at [0, 0]."""
     shape_YX = (mean_YX.shape[0], mean_YX.shape[1])
     if not mean_YX.any():
@@ -191,6 +192,12 @@ def _doubts(vacuum: _Vacuum, mean_YX: NDArray[np.float64], scan: Scan) -> Iterat
             "it is, zero_frequency = [row, column]"
         )
     hidden_YX = np.zeros(shape_YX, bool) if scan.mask_YX is None else ~scan.mask_YX
+    if (better := _better_flipped(vacuum.intensity_YX, seen_YX, hidden_YX)) is not None:
+        wanted = ", ".join(f'"{name}"' for name in ("rows", "columns") if (name in flip) != (name in better))
+        yield (
+            f"the vacuum pattern is more like the scan's patterns when it is turned around along its "
+            f"{' and '.join(better)}: say flip = [{wanted}], as pattern_flip of the data turns those of the scan"
+        )
     frequencies = (np.fft.fftfreq(size, 1 / size) for size in shape_YX)
     rows, columns = frequencies
     disc_YX = np.hypot(rows[:, None], columns) < 0.85 * own
@@ -208,3 +215,28 @@ def _doubts(vacuum: _Vacuum, mean_YX: NDArray[np.float64], scan: Scan) -> Iterat
             "the vacuum pattern is bright to the edge of the detector: the detector does not cover the aperture, or "
             "there is a background, which would become part of the probe"
         )
+
+
+def _better_flipped(
+    vacuum_YX: NDArray[np.float64], seen_YX: NDArray[np.float64], hidden_YX: NDArray[np.bool_]
+) -> tuple[str, ...] | None:
+    """Return along which axes a pattern that is not symmetric has to be turned around to be like another; None: none.
+
+    The gain of the correlation must be half of what an exact copy of the pattern would gain.
+    """
+
+    def alike(one_YX: NDArray[np.float64], other_YX: NDArray[np.float64]) -> float:
+        return float(np.corrcoef(one_YX[~hidden_YX], other_YX[~hidden_YX])[0, 1])
+
+    gains: dict[tuple[str, ...], float] = {}
+    for axes in (("rows",), ("columns",), ("rows", "columns")):
+        turned = (
+            -np.arange(size) % size if name in axes else np.arange(size)
+            for name, size in zip(("rows", "columns"), vacuum_YX.shape, strict=True)
+        )
+        flipped_YX = vacuum_YX[np.ix_(*turned)]
+        asymmetry = 1 - alike(vacuum_YX, flipped_YX)
+        gain = alike(flipped_YX, seen_YX) - alike(vacuum_YX, seen_YX)
+        if asymmetry > _ASYMMETRIC and gain > 0.5 * asymmetry:
+            gains[axes] = gain
+    return max(gains, key=lambda axes: gains[axes]) if gains else None
