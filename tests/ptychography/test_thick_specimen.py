@@ -30,6 +30,7 @@ from trainkit_ptychography.objects.pixels import Pixels
 from trainkit_ptychography.physics.quality import rebinned
 from trainkit_ptychography.preflight.thick import inspect_slices
 from trainkit_ptychography.probes.aperture import Aperture
+from trainkit_ptychography.probes.from_file import ProbeFromFile
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.scan import Recording, checked
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
@@ -57,6 +58,14 @@ slices = 3
 batch_size = 8
 validation_fraction = 0.2
 """
+
+
+class Unknown(SimulatedDiffraction):
+    """A scan that tells no optics, as that of most files."""
+
+    def read(self) -> Recording:
+        intensities, scan = super().read()
+        return Recording(intensities, attrs.evolve(scan, semiangle_mrad=None, defocus_angstrom=None))
 
 
 def live(settings: SimulatedDiffraction = THICK, dtype: torch.dtype = torch.float32, **changes: Any) -> LiveDiffraction:
@@ -346,6 +355,25 @@ def test_slices_that_are_too_thick_too_thin_or_spread_beyond_the_grid_are_doubte
     assert doubts(1 + 1, 300.0) == ["slices"]
     assert doubts(3, 10.0) == ["thickness_angstrom"]  # nm, taken for Å
     assert doubts(40, 1000.0) == ["thickness_angstrom"]  # the other way round
+
+
+def test_a_tilt_that_moves_the_beam_off_its_patch_is_doubted():
+    """For example degrees · 1000, or an angle of the stage."""
+    for tilt_mrad, keys in (((5.0, 0.0), []), ((0.0, -150.0), ["tilt_mrad"])):
+        found = inspect_slices(SimulatedDiffraction(detector_size=64), Aperture(), 6, 100.0, tilt_mrad)
+        assert [each.key for each in found if isinstance(each, Problem)] == keys
+
+
+def test_the_depth_that_a_probe_of_a_file_resolves_is_that_of_its_own_disc(tmp_path):
+    data = SimulatedDiffraction(detector_size=64)
+    np.save(tmp_path / "probe.npy", Aperture().build(live(data)))
+    unknown = Unknown(detector_size=64)
+    for thickness, keys in ((100.0, []), (10.0, ["thickness_angstrom"])):  # the second in nm
+        found = list(inspect_slices(unknown, ProbeFromFile(path=tmp_path / "probe.npy"), 6, thickness))
+        assert [each.key for each in found if isinstance(each, Problem)] == keys
+    (exact, *_), (from_disc, *_) = inspect_slices(data, Aperture(), 6, 100.0), found
+    angstrom = [float(str(each).split("about ")[1].split()[0]) for each in (exact, from_disc)]
+    assert angstrom[1] == pytest.approx(angstrom[0], rel=0.1)
 
 
 def test_without_a_wavelength_slices_are_refused():

@@ -34,8 +34,17 @@ def told_probe(recipe: Recipe) -> ProbeModes | None:
     probe = getattr(recipe.model, "probe", None)
     if not isinstance(probe, Probe) or not isinstance(recipe.data, DiffractionData):
         return None
-    patterns, scan = recipe.data.read()
+    return probe_at_start(recipe.data, probe, recipe.run.seed)
+
+
+def probe_at_start(data: DiffractionData, probe: Probe, seed: int) -> ProbeModes:
+    """Return the modes that a probe's settings make for a scan, of which only some patterns are read.
+
+    Raises:
+        DataError: The scan or the probe cannot be read.
+    """
+    patterns, scan = data.read()
     some = np.unique(np.linspace(0, len(patterns) - 1, _PATTERNS * scan.num_scans).round().astype(int))
-    context = Context(recipe.run.seed, torch.device("cpu"), 0, 1, Path())
+    context = Context(seed, torch.device("cpu"), 0, 1, Path())
     live = LiveDiffraction(checked(Recording(patterns[some], scan.some(some))), context, len(some), 0.0)
     return ProbeModes(probe.build(live), live.dtype, live.device, WaveSampling.of(live.scan))

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from math import ceil, prod
+from math import ceil, prod, tan
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from trainkit import Problem, bytes_in_words, free_host_memory
+from trainkit_ptychography.constraints.told_probe import probe_at_start
 from trainkit_ptychography.physics.geometry import place
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.probes.lens import Lens
+from trainkit_ptychography.scans.sampling import bright_radius, disc_radius
 
 if TYPE_CHECKING:
     from trainkit_ptychography.probes.kind import Probe
+    from trainkit_ptychography.probes.modes import ProbeModes
     from trainkit_ptychography.scans.kind import DiffractionData
-    from trainkit_ptychography.scans.scan import Scan
 
 _BYTES = 32  # of an object pixel in each slice: phase and absorption, their gradients, and two moments of each
 _WITHIN = 0.9  # of half the grid, which the beam should not leave
@@ -22,7 +26,12 @@ _USUAL = 3  # slices within the depth that patterns resolve
 
 
 def inspect_slices(
-    data: DiffractionData, probe: Probe, slices: int, thickness_angstrom: float
+    data: DiffractionData,
+    probe: Probe,
+    slices: int,
+    thickness_angstrom: float,
+    tilt_mrad: tuple[float, float] = (0.0, 0.0),
+    seed: int = 0,
 ) -> Iterator[str | Problem]:
     """Yield a line about the slices, and what is doubtful about them.
 
@@ -31,6 +40,11 @@ def inspect_slices(
         probe: The probe's settings.
         slices: Number of slices, at least 2.
         thickness_angstrom: Thickness of the specimen.
+        tilt_mrad: Direction of the beam through the slices.
+        seed: The run's seed, which some probes depend on.
+
+    Raises:
+        DataError: The scan or the probe cannot be read.
     """
     patterns, scan = data.read()
     shape = (patterns.shape[1], patterns.shape[2])
@@ -41,18 +55,22 @@ def inspect_slices(
         yield Problem(f"waves cannot be propagated from slice to slice: [data] does not tell {lacking}", "slices")
         return
     needed = _BYTES * slices * prod(place(scan.positions_N2, shape, margin=4).shape_HW)
-    semiangle = _semiangle_rad(probe, scan)
-    resolved = None if not semiangle else wavelength / semiangle**2
-    in_depth = "" if resolved is None else f"; patterns resolve about {resolved:.3g} Å in depth"
-    yield f"slices       {slices}, {spacing:.3g} Å apart, {thickness_angstrom:.4g} Å in all{in_depth}"
+    told = probe.semiangle_mrad if isinstance(probe, Aperture) else None
+    told = scan.semiangle_mrad if told is None else told
+    semiangle = 1e-3 * (_bright_semiangle_mrad(probe_at_start(data, probe, seed)) if told is None else told)
+    resolved = wavelength / semiangle**2
+    waves = bytes_in_words(8 * slices * data.batch_size * prod(shape))
+    yield (
+        f"slices       {slices}, {spacing:.3g} Å apart, {thickness_angstrom:.4g} Å in all; patterns resolve about "
+        f"{resolved:.3g} Å in depth"
+    )
+    yield f'             waves = "stored" takes {waves} for a batch and a probe mode'
     if needed > (free := free_host_memory()):
         yield _doubt(
             f"an object of {slices} slices takes {bytes_in_words(needed)} while it is trained, and "
             f"{bytes_in_words(free)} are free here: lower slices",
             "slices",
         )
-    if resolved is None or semiangle is None:
-        return
     if spacing > resolved:
         enough = ceil(_USUAL * thickness_angstrom / resolved)
         yield _doubt(
@@ -67,15 +85,18 @@ def inspect_slices(
             "not nm)",
             "thickness_angstrom",
         )
-    defocus = _defocus_angstrom(probe, scan)
-    radius = semiangle * max(abs(defocus), abs(defocus - thickness_angstrom))
-    if radius > _WITHIN * (half := min(shape) * size / 2):
-        where = "entrance" if abs(defocus) > abs(defocus - thickness_angstrom) else "exit"
+    defocus = probe.told_defocus(scan) if isinstance(probe, Lens) else scan.defocus_angstrom
+    if defocus is None:
+        return
+    sideways = thickness_angstrom * max(abs(tan(1e-3 * each)) for each in tilt_mrad)
+    at_entrance, at_exit = semiangle * abs(defocus), semiangle * abs(defocus - thickness_angstrom) + sideways
+    if max(at_entrance, at_exit) > _WITHIN * (half := min(shape) * size / 2):
+        where = "entrance" if at_entrance > at_exit else "exit"
         yield _doubt(
-            f"at the {where} of the specimen the beam is {2 * radius:.3g} Å wide, but a patch only {2 * half:.3g} Å: "
-            "what leaves it on one side comes back on the other, and slices there are wrong; check the thickness and "
-            "the defocus (Å, not nm), or bin the detector less",
-            "thickness_angstrom",
+            f"at the {where} of the specimen the beam reaches {max(at_entrance, at_exit):.3g} Å from the middle of its "
+            f"patch, which ends at {half:.3g} Å: what leaves it on one side comes back on the other, and slices there "
+            "are wrong; check the thickness and the defocus (Å, not nm) and tilt_mrad, or bin the detector less",
+            "tilt_mrad" if sideways > 0.5 * at_exit and where == "exit" else "thickness_angstrom",
         )
 
 
@@ -83,11 +104,10 @@ def _doubt(text: str, key: str) -> Problem:
     return Problem(text, key, "warning")
 
 
-def _semiangle_rad(probe: Probe, scan: Scan) -> float | None:
-    told = probe.semiangle_mrad if isinstance(probe, Aperture) else None
-    told = scan.semiangle_mrad if told is None else told
-    return None if told is None else 1e-3 * told
-
-
-def _defocus_angstrom(probe: Probe, scan: Scan) -> float:
-    return probe.told_defocus(scan) if isinstance(probe, Lens) else scan.defocus_angstrom or 0.0
+def _bright_semiangle_mrad(probe: ProbeModes) -> float:
+    """Return the half opening angle of the disc of light of a probe whose pixel size and wavelength are known."""
+    size, wavelength = probe.sampling
+    assert size is not None
+    assert wavelength is not None
+    light_YX = (np.abs(np.fft.fft2(probe().detach().numpy())) ** 2).sum(axis=0)
+    return bright_radius(light_YX) / disc_radius(light_YX.shape, size, wavelength, 1.0)
