@@ -278,6 +278,9 @@ def test_a_half_is_not_halved_again():
 
 
 def test_halves_that_begin_with_the_run_share_all_of_its_model_but_the_object():
+    thick = resolve_text(RECIPE, Path(), ["model.slices=3", "model.thickness_angstrom=30.0"]).recipe
+    taken = FourierRing(begin="finished").changes(thick, Path("/x.safetensors"), 1)["initial_weights"]["take"]
+    assert taken == ["probe", "dr", "scan", "thickness", "tilt", "point_tilts"]
     recipe = resolve_text(RECIPE, Path()).recipe
     changes = FourierRing(begin="finished", of="counts").changes(recipe, Path("/x.safetensors"), 2)
     assert changes == {

@@ -57,7 +57,11 @@ def lit(light_HW: NDArray[np.float64], positions_N2: NDArray[np.float64]) -> NDA
         light_HW: The light that reached each pixel.
         positions_N2: The scan points, in pixels of the object.
     """
-    last = np.array(light_HW.shape) - 1
-    places_N2 = np.clip(np.rint(positions_N2).astype(np.int64), 0, last)
-    lit_HW: NDArray[np.bool_] = light_HW >= _LIT * np.median(light_HW[tuple(places_N2.T)])
+    lit_HW: NDArray[np.bool_] = light_HW >= _LIT * typical_light(light_HW, positions_N2)
     return lit_HW
+
+
+def typical_light(light_HW: NDArray[np.float64], positions_N2: NDArray[np.float64]) -> float:
+    """Return the light at a typical scan point: the median. Arguments as for `lit`."""
+    places_N2 = np.clip(np.rint(positions_N2).astype(np.int64), 0, np.array(light_HW.shape) - 1)
+    return float(np.median(light_HW[tuple(places_N2.T)]))

@@ -6,7 +6,7 @@ rings.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from math import sqrt
 from pathlib import Path
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from trainkit import Agreement, DataError
 from trainkit_ptychography.output import resolution_picture
-from trainkit_ptychography.output.illumination import illumination
+from trainkit_ptychography.output.illumination import illumination, typical_light
 from trainkit_ptychography.output.resolution_picture import Curve
 from trainkit_ptychography.physics.fourier_ring import (
     HALF_BIT,
@@ -39,6 +39,7 @@ from trainkit_ptychography.scans.kind import DiffractionData
 
 if TYPE_CHECKING:
     from trainkit import Recipe
+    from trainkit_ptychography.output.frame import Image as Picture
     from trainkit_ptychography.resolution.fourier_ring import FourierRing
 
 _SMALLEST = 16  # pixels along each side of the part that is compared
@@ -109,7 +110,6 @@ def compare(settings: FourierRing, recipe: Recipe, one: Path, other: Path) -> Ag
     resolutions = {bits: _period(each, size) for bits, each in found.crossings.items()}
     title = f"Fourier ring correlation between halves of the {_WHAT[settings.of]}"
     shared = "of their own" if settings.begin == "nothing" else "of the run"
-    subtitle = f"{recipe.run.name}, probe and positions {shared}"
     draw = partial(
         resolution_picture.resolution,
         _curve(found, true, size),
@@ -117,6 +117,7 @@ def compare(settings: FourierRing, recipe: Recipe, one: Path, other: Path) -> Ag
         tuple(np.angle(part_HW) for part_HW in found.parts),
         size,
         title,
+        f"{recipe.run.name}, probe and positions {shared}",
     )
     return Agreement(
         name=settings.of,
@@ -124,7 +125,7 @@ def compare(settings: FourierRing, recipe: Recipe, one: Path, other: Path) -> Ag
         rows=tuple(_rows(found, true, size)),
         lines=tuple(_lines(settings, found, true, resolutions, unit, size)),
         doubts=tuple(doubts(found)),
-        pictures={f"{settings.of}.png": partial(_write, draw, subtitle)},
+        pictures={f"{settings.of}.png": partial(_write, draw)},
     )
 
 
@@ -146,8 +147,7 @@ def measure(one: Half, other: Half) -> Measured:
         )
     shape = (one.object_HW.shape[0], one.object_HW.shape[1])
     light_HW = illumination(one.probe_MYX, one.positions_N2, shape)
-    places_N2 = np.clip(np.rint(one.positions_N2).astype(int), 0, np.array(shape) - 1)
-    typical = float(np.median(light_HW[tuple(places_N2.T)]))
+    typical = typical_light(light_HW, one.positions_N2)
     part = (slice(corner[0], corner[0] + size[0]), slice(corner[1], corner[1] + size[1]))
     window_HW = tapered(size) * np.minimum(light_HW[part] / (_LIT * typical), 1.0)
     target_HW = one.object_HW[part]
@@ -308,7 +308,7 @@ def _curve(found: Measured, true: RingCorrelation | None, size: float | None) ->
     )
 
 
-def _write(draw: Any, subtitle: str, path: Path) -> None:
+def _write(draw: Callable[[], Picture], path: Path) -> None:
     from PIL import Image
 
-    Image.fromarray(draw(subtitle)).save(path, format="png")
+    Image.fromarray(draw()).save(path, format="png")
