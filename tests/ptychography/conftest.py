@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def _no_pictures() -> Iterator[None]:
     """Let runs in the process of the tests draw nothing: it takes longer than all else in a small run.
 
