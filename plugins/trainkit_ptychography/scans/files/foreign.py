@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 from trainkit import DataError
 
@@ -55,7 +55,7 @@ _KINDS = (
     _Kind("a file of TIA (.ser)", rb"II\x97\x01", (".ser", ".emi"), f"{_ROSETTA}; {_SAVE}"),
     _Kind("a TIFF image or stack", rb"II[\x2a\x2b]\x00|MM\x00[\x2a\x2b]", (), f"tifffile reads it; {_SAVE}"),
     _Kind("a NumPy file (.npy)", rb"\x93NUMPY", (), 'say use = "diffraction_numpy"'),
-    _Kind("an HDF5 file", rb"\x89HDF\r\n\x1a\n", (), 'say use = "diffraction_hdf5" (or "diffraction_cxi")'),
+    _Kind("an HDF5 file", re.escape(_HDF5), (), 'say use = "diffraction_hdf5" (or "diffraction_cxi")'),
     _Kind("a StreamPix sequence (.seq)", rb"\xed\xfe\x00\x00", (".seq",), f"{_LIBERTEM}; {_SAVE}"),
     _Kind("a NanoMegas blockfile (.blo)", rb"IMGBLO", (".blo",), f"{_ROSETTA}; {_SAVE}"),
     _Kind(
@@ -91,7 +91,7 @@ _KINDS = (
 )
 
 _OWN: dict[str, Callable[[bytes], bool]] = {
-    "hdf5": lambda start: start.startswith(b"\x89HDF\r\n\x1a\n"),
+    "hdf5": lambda start: start.startswith(_HDF5),
     "numpy": lambda start: start.startswith((b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06", b"BZh")),
 }
 _USER_BLOCKS = tuple(512 * 2**power for power in range(12))  # where the signature of HDF5 may stand too
@@ -131,10 +131,10 @@ def refuse_foreign(path: Path, wanted: Literal["hdf5", "numpy"], setting: str) -
         )
 
 
-def _has_user_block(file: object) -> bool:
+def _has_user_block(file: IO[bytes]) -> bool:
     for place in _USER_BLOCKS:
-        file.seek(place)  # type: ignore[attr-defined]
-        if file.read(8) == b"\x89HDF\r\n\x1a\n":  # type: ignore[attr-defined]
+        file.seek(place)
+        if file.read(len(_HDF5)) == _HDF5:
             return True
     return False
 
