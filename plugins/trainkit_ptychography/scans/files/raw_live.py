@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from trainkit import DataError, guarded_reading
 from trainkit_ptychography.scans.files.assembly import read_scan
-from trainkit_ptychography.scans.files.numpy_live import array_beside
+from trainkit_ptychography.scans.files.numpy_live import Header, OnDisk, array_beside
 
 if TYPE_CHECKING:
     from trainkit_ptychography.scans.files.kind import FileDiffraction
@@ -61,23 +61,19 @@ class RawFrames:
     """
 
     def __init__(self, path: Path, layout: RawLayout, num: int) -> None:
-        self._path, self._layout = path, layout
         self.shape: tuple[int, ...] = (num, *layout.frame_shape)
         self.dtype = layout.numbers()
+        self._gap_bytes = layout.gap_bytes
+        as_bytes = Header((num, layout.frame_bytes()), False, np.dtype(np.uint8))
+        self._bytes_NB = OnDisk(path, layout.header_bytes, as_bytes)
 
     def __getitem__(self, key: Any, /) -> NDArray[Any]:
         """Return a part, by a tuple of numbers and slices of step 1."""
         first, *rest = key
-        start, stop = (first, first + 1) if isinstance(first, int) else first.indices(self.shape[0])[:2]
-        num, frame_bytes = max(0, stop - start), self._layout.frame_bytes()
-        with self._path.open("rb") as file:
-            file.seek(self._layout.header_bytes + start * frame_bytes)
-            bytes_NB = np.fromfile(file, np.uint8, num * frame_bytes)
-        if len(bytes_NB) < num * frame_bytes:
-            raise DataError(f"{self._path} ends too early; it was cut off, or changed while it was read")
-        counted = frame_bytes - self._layout.gap_bytes
-        numbers = np.ascontiguousarray(bytes_NB.reshape(num, frame_bytes)[:, :counted]).view(self.dtype)
-        part: NDArray[Any] = numbers.reshape(num, *self.shape[1:])[(slice(None), *rest)]
+        bytes_NB = np.atleast_2d(self._bytes_NB[(first,)])
+        counted = bytes_NB.shape[1] - self._gap_bytes
+        numbers = np.ascontiguousarray(bytes_NB[:, :counted]).view(self.dtype)
+        part: NDArray[Any] = numbers.reshape(-1, *self.shape[1:])[(slice(None), *rest)]
         return part[0] if isinstance(first, int) else part
 
 
