@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from trainkit_ptychography.probes.kind import Probe
     from trainkit_ptychography.probes.modes import ProbeModes
     from trainkit_ptychography.propagators.kind import LivePropagator, Propagator, WaveGeometry
-    from trainkit_ptychography.scans.files.assembly import ArrayFile, ReaderHints, read_scan
+    from trainkit_ptychography.scans.files.array_file import ArrayFile, ReaderHints
+    from trainkit_ptychography.scans.files.assembly import read_scan
     from trainkit_ptychography.scans.files.kind import FileDiffraction, Raster
     from trainkit_ptychography.scans.files.readers.kind import Reader
     from trainkit_ptychography.scans.files.trial_process import survives
@@ -53,7 +54,8 @@ else:  # hidden from type checkers, which would take every name of a module that
             ".probes.kind": ("Probe",),
             ".probes.modes": ("ProbeModes",),
             ".propagators.kind": ("LivePropagator", "Propagator", "WaveGeometry"),
-            ".scans.files.assembly": ("ArrayFile", "ReaderHints", "read_scan"),
+            ".scans.files.array_file": ("ArrayFile", "ReaderHints"),
+            ".scans.files.assembly": ("read_scan",),
             ".scans.files.kind": ("FileDiffraction", "Raster"),
             ".scans.files.readers.kind": ("Reader",),
             ".scans.files.trial_process": ("survives",),

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit import DataError
-from trainkit_ptychography.scans.files.assembly import ReaderHints, read_scan
+from trainkit_ptychography.scans.files.array_file import ReaderHints
+from trainkit_ptychography.scans.files.assembly import read_scan
 from trainkit_ptychography.scans.files.hdf5_doubts import with_doubts
 from trainkit_ptychography.scans.files.hdf5_live import HDF5File, NotNamedError
 from trainkit_ptychography.scans.scan import Recording
