@@ -77,8 +77,8 @@ def _taken(settings: FileDiffraction, told: _Told, num_frames: int) -> tuple[dic
     if told.shape is not None and (raster is None or raster.shape != told.shape):
         rows, columns = told.shape
         if rows * columns != num_frames:
-            said = f"{told.by} says {rows} rows of {columns} points, but there are {num_frames} patterns"
-            doubt = f"{said}: is it that of another scan, or was this one cut off?"
+            what = f"{told.by} says {rows} rows of {columns} points, but there are {num_frames} patterns"
+            doubt = f"{what}: is it that of another scan, or was this one cut off?"
             if raster is not None and raster.shape is None:
                 raise DataError(f"{doubt} Say what is right, raster.shape = [rows, columns]")
             doubts.append(doubt)
