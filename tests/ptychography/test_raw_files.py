@@ -199,4 +199,4 @@ def test_positions_and_a_raster_are_not_given_at_once():
     for more in ({"positions": "scan"}, {"positions_path": Path("points.csv")}):
         (problem,) = NumPyDiffraction(path=Path("scan.npz"), **told, **more).problems(None)  # type: ignore[arg-type]
         assert isinstance(problem, Problem)
-        assert (problem.key, problem.message) == ("raster", "give positions or a raster, not both")
+        assert problem.message == "give positions or a raster, not both"

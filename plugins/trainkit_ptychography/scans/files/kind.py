@@ -203,7 +203,7 @@ class FileDiffraction(DiffractionData):
                 "pattern_axes",
             )
         if self.raster is not None and (self.positions is not None or self.positions_path is not None):
-            yield Problem("give positions or a raster, not both", "raster")
+            yield Problem("give positions or a raster, not both")
         files = (self.path, *self.more_files)
         if len(set(files)) < len(files):
             twice = next(each for each in self.more_files if files.count(each) > 1)
