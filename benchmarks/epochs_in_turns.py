@@ -1,0 +1,87 @@
+"""What the benchmarks of epochs of ptychography share: the engine and a loop written by hand take turns."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainkit import State
+from trainkit.engine.build import build
+from trainkit.engine.every_run.saving import Saver
+from trainkit.engine.loop import train
+from trainkit.engine.run import Run
+from trainkit.engine.run_folder import created
+
+
+class Turns:
+    """Times an epoch of the engine with its checkpoint, and then one of the loop; called after all other parts."""
+
+    def __init__(self, plain: Iterator[float]) -> None:
+        self.plain, self.engine_seconds, self.plain_seconds = plain, list[float](), list[float]()
+
+    def on_epoch_start(self, state: State) -> None:
+        self.began = time.process_time()
+
+    def on_checkpoint(self, state: State) -> None:
+        self.engine_seconds.append(time.process_time() - self.began)
+        with torch.enable_grad():
+            self.plain_seconds.append(next(self.plain))
+
+
+def in_turns(resolved: Any, plain_epochs: Callable[[Run], Iterator[float]]) -> Turns:
+    """Return the CPU seconds of all epochs of a run, and of as many of a plain loop.
+
+    Args:
+        resolved: The recipe of the run.
+        plain_epochs: Yields the CPU seconds of each epoch of a loop that starts from the same state.
+    """
+    with contextlib.ExitStack() as stack:
+        run = build(resolved, stack.enter_context(created(resolved)))
+        turns = Turns(plain_epochs(run))
+        run.add("saver", Saver(run))
+        run.add("turns", turns)
+        train(run)
+        run.emit("run_end")
+    return turns
+
+
+class ByHand:
+    """Patterns, probe and positions of a run as a loop written by hand has them: plain tensors and autograd."""
+
+    def __init__(self, run: Run) -> None:
+        model: Any = run.state.model
+        data: Any = run.state.data
+        batches = list(data.evaluate("train"))
+        self.amplitudes_NYX = torch.cat([batch["amplitudes"] for batch in batches])
+        index_N = torch.cat([batch["index"] for batch in batches])
+        self._corner_N2, self._remainder_N2 = model.motion.corner_N2[index_N], model.motion.remainder_N2[index_N]
+        self.probe = torch.view_as_real(torch.from_numpy(model.reconstruction().probe_MYX)).clone().requires_grad_()
+        self._peak = float(self.probe.detach().norm(dim=-1).max())
+        self.probe.data /= self._peak
+        self.dr_N2 = torch.zeros(len(index_N), 2, requires_grad=True)
+        size = self.amplitudes_NYX.shape[1]
+        self._frequency, self._along = torch.fft.fftfreq(size), torch.arange(size)
+
+    def wave(self, place: Tensor) -> Tensor:
+        """Return the probe where it meets the specimen (M, B, Y, X)."""
+        shift, frequency = self._remainder_N2[place] + self.dr_N2[place], self._frequency
+        turns = frequency[None, :, None] * shift[:, 0, None, None] + frequency[None, None, :] * shift[:, 1, None, None]
+        ramp = torch.exp(-2j * torch.pi * turns)
+        return torch.fft.ifft2(torch.fft.fft2(torch.view_as_complex(self.probe) * self._peak)[:, None] * ramp)
+
+    def patches(self, maps: Tensor, place: Tensor) -> Tensor:
+        """Return the part of each map that each pattern shows (maps, B, Y, X)."""
+        rows = self._corner_N2[place, 0, None, None] + self._along[None, :, None]
+        columns = self._corner_N2[place, 1, None, None] + self._along[None, None, :]
+        return maps[:, rows, columns]
+
+    def misfit(self, exit_wave: Tensor, place: Tensor) -> Tensor:
+        """Return the mean over patterns of the squared differences of amplitudes."""
+        far = torch.fft.fft2(exit_wave, norm="ortho")
+        intensity = (far.real**2 + far.imag**2).sum(0)
+        return ((intensity + 1e-9).sqrt() - self.amplitudes_NYX[place]).pow(2).sum() / len(place)
