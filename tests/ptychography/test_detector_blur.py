@@ -16,6 +16,8 @@ from trainkit_ptychography.physics.detector import blurred, transfer
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 
+from .small_recipe import small_recipe
+
 CPU = torch.device("cpu")
 
 
@@ -54,10 +56,7 @@ def test_a_model_with_blur_expects_blurred_patterns_and_none_by_default():
 
 
 def test_a_blur_wider_than_that_of_any_detector_is_pointed_out(tmp_path):
-    text = 'trainkit = 1\n[run]\nepochs = 1\n[data]\nuse = "diffraction_simulated"\n[model]\n'
-    text += 'use = "single_slice_ptychography"\nprobe = { use = "aperture" }\ndetector_blur_pixels = 30.0\n'
-    text += '[losses.data]\nuse = "amplitude"\n[optimizer]\nuse = "adam"\nlr = 1e-3\n'
-    recipe = resolve_text(text, tmp_path).recipe
+    recipe = resolve_text(small_recipe("detector_blur_pixels = 30.0"), tmp_path).recipe
     (warning,) = [each for each in recipe.model.problems(recipe) if isinstance(each, Problem)]
     assert warning.severity == "warning"
     assert "pixels of the detector" in warning.message

@@ -21,6 +21,8 @@ from trainkit_ptychography.preflight.earlier_object import inspect_earlier_objec
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 
+from .small_recipe import small_recipe
+
 POSITIONS_N2 = np.argwhere(np.ones((6, 7))) * 2.0 + np.array([40.0, 30.0])
 ORIGIN_2, SHAPE = np.array([28.0, 18.0]), (36, 38)
 
@@ -166,9 +168,7 @@ def true_phase() -> np.ndarray:
 def looked(
     path: Path, data: SimulatedDiffraction = DATA, holds: Any = MappingProxyType({}), **settings: Any
 ) -> list[str | Problem]:
-    text = 'trainkit = 1\n[run]\nepochs = 1\n[data]\nuse = "diffraction_simulated"\n[model]\n'
-    text += 'use = "single_slice_ptychography"\nprobe = { use = "aperture" }\n[losses.data]\nuse = "amplitude"\n'
-    recipe = resolve_text(text + '[optimizer]\nuse = "adam"\nlr = 1e-3\n', path.parent).recipe
+    recipe = resolve_text(small_recipe(), path.parent).recipe
     model = Ptychography(probe=Aperture(), object=Pixels(path=path, **holds), **settings)
     return list(inspect_earlier_object(data, path, model.build, recipe))
 

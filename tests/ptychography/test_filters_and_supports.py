@@ -25,6 +25,8 @@ from trainkit_ptychography.objects.pixels import Pixels
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 
+from .small_recipe import small_recipe
+
 CONTEXT = Context(0, torch.device("cpu"), 0, 1, Path())
 SIMULATED = SimulatedDiffraction(scan_shape=(4, 4), detector_size=24)
 DATA = SIMULATED.build(CONTEXT)
@@ -161,25 +163,6 @@ def test_a_mask_that_takes_most_of_the_probe_is_said_and_one_that_leaves_nothing
         made(ProbeAperture(semiangle_mrad=0.01, edge_mrad=0.001))
 
 
-RECIPE = """
-trainkit = 1
-[run]
-epochs = 2
-[data]
-use = "diffraction_simulated"
-scan_shape = [4, 4]
-detector_size = 24
-[model]
-use = "single_slice_ptychography"
-probe = { use = "aperture" }
-[losses.data]
-use = "amplitude"
-[optimizer]
-use = "adam"
-lr = 1e-3
-"""
-
-
 @pytest.mark.parametrize(
     ("constraint", "said"),
     [
@@ -194,13 +177,13 @@ lr = 1e-3
     ],
 )
 def test_the_look_at_the_data_doubts_what_takes_too_much_or_nothing(constraint, said, tmp_path):
-    seen = list(constraint.inspect(resolve_text(RECIPE, tmp_path).recipe, "all"))
+    seen = list(constraint.inspect(resolve_text(small_recipe(), tmp_path).recipe, "all"))
     doubts = [each.message for each in seen if isinstance(each, Problem)]
     assert (len(doubts) == 0) == (said is None), doubts
     assert said is None or said in doubts[0]
 
 
 def test_a_central_stop_larger_than_the_aperture_is_refused(tmp_path):
-    text = RECIPE + "[model.constraints.a]\nuse = 'probe_aperture'\nsemiangle_mrad = 20.0\ninner_mrad = 25.0\n"
+    text = small_recipe(more="[model.constraints.a]\nuse = 'probe_aperture'\nsemiangle_mrad = 20.0\ninner_mrad = 25.0")
     with pytest.raises(RecipeError, match="must be below semiangle_mrad = 20"):
         resolve_text(text, tmp_path)

@@ -20,6 +20,8 @@ from trainkit_ptychography.probes.lens_change import LensChange
 from trainkit_ptychography.probes.wave_sampling import WaveSampling
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 
+from .small_recipe import small_recipe
+
 PIXEL, WAVELENGTH, SHAPE = 0.4, 0.0418, (32, 30)
 CPU = torch.device("cpu")
 
@@ -116,9 +118,7 @@ def test_aberrations_without_a_wavelength_are_refused_and_names_twice_too():
 
 
 def test_aberrations_that_are_to_be_trained_and_have_no_group_are_doubted(tmp_path):
-    text = 'trainkit = 1\n[run]\nepochs = 1\n[data]\nuse = "diffraction_simulated"\n[model]\nuse = "ptychography"\n'
-    text += 'probe = { use = "aperture", trained_aberrations = ["C10"] }\n[losses.data]\nuse = "amplitude"\n'
-    text += '[optimizer]\nuse = "adam"\nlr = 1e-3\n'
     for more, keys in (("", ["probe.trained_aberrations"]), ("[groups.aberrations]\nstart_epoch = 0\n", [])):
-        recipe = resolve_text(text + more, tmp_path).recipe
+        text = small_recipe(more=more, probe='trained_aberrations = ["C10"]')
+        recipe = resolve_text(text, tmp_path).recipe
         assert [each.key for each in recipe.model.problems(recipe) if isinstance(each, Problem)] == keys
