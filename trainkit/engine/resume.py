@@ -234,6 +234,7 @@ def _restored(
     forgotten = dict(forgotten_memories(old, plans, redefined, then.monitor))
     groups = resumed_groups(plans, {**old, **forgotten}, point_of(run, saved), asked.on_extend)
     loaded = restore(run, saved, groups)
+    saver_of(run).take_over(_adopted(saved))
     run.state.redefined = redefined.why
     if not begin.in_place:
         _adopt_best(run, begin.file.parent)
@@ -288,6 +289,13 @@ def _how_to_continue(recipe: Recipe, saved: Mapping[str, Any]) -> str:
     run = recipe.run
     longer = f"--epochs {run.num_epochs() + 10}" if run.steps is None else f"--steps {2 * run.steps}"
     return f". To continue in spite of that, change a setting, for example with {longer}"
+
+
+def _adopted(saved: Mapping[str, Any]) -> list[str]:
+    """Return the names of the checkpoints of other runs beside a checkpoint, as it says; older versions say none."""
+    written_by = saved.get("run")
+    names = written_by.get("adopted") if isinstance(written_by, Mapping) else None
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def _adopt_best(run: Run, checkpoints: Path) -> None:

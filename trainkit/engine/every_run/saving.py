@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -33,8 +33,13 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger("trainkit")
 
 
-def checkpoint_content(run: Run) -> dict[str, Any]:
-    """Return everything that is needed to resume a run, as JSON values and tensors."""
+def checkpoint_content(run: Run, adopted: Iterable[str] = ()) -> dict[str, Any]:
+    """Return everything that is needed to resume a run, as JSON values and tensors.
+
+    Args:
+        run: The run.
+        adopted: Names of checkpoints in its folder that another run wrote.
+    """
     state, parameters = run.state, _parameters(run)
     states = run.before_evaluation or run.states()
     return {
@@ -48,7 +53,7 @@ def checkpoint_content(run: Run) -> dict[str, Any]:
         "doubts": list(state.doubts),
         "facts": facts_of(run),
         "fingerprint": run.fingerprint,
-        "run": run.identity.in_checkpoint(write(run.resolved.tree), run.variables),
+        "run": run.identity.in_checkpoint(write(run.resolved.tree), run.variables) | {"adopted": sorted(adopted)},
         "recipe": write(run.resolved.tree),
         "components": [attrs.asdict(used) for used in run.resolved.used],
         "conditions": conditions(state.context.device, run.recipe),
@@ -169,9 +174,16 @@ class Saver(Live):
         self._folder = CheckpointFolder(run.state.folder / CHECKPOINTS, run.identity.id)
         self._best = BestValues(run.state.monitor, run.recipe.checkpoint.best)
         self._best_before: list[Best] = []
-        self._adopted: list[str] = []  # as the checkpoint says from which the run was resumed
+        self._adopted_before: list[str] = []
         self._ranked_by = [run.state.monitor.metric, run.state.monitor.mode]
         self.newest: Path | None = None
+
+    def take_over(self, adopted: Sequence[str]) -> None:
+        """Take over what the checkpoint says that the run was resumed from: which ones in its folder others wrote.
+
+        Those that are not removed yet when that checkpoint is written are among them, as the run may be killed then.
+        """
+        self._adopted_before = list(adopted)
 
     def on_resume(self, state: State) -> None:
         """Begin the ranking anew if the values to come cannot be compared with those before, and keep its checkpoints.
@@ -190,7 +202,7 @@ class Saver(Live):
             kept = ", ".join(each.file_name for each in self._best.ranked)
             self._best.ranked = []
             _LOGGER.warning("what is best begins anew, because %s; the best before is kept: %s", why, kept)
-        self._folder.keep_while_best([each.file_name for each in self.all_best] + self._adopted, self.all_best)
+        self._folder.keep_while_best([each.file_name for each in self.all_best] + self._adopted_before, self.all_best)
         if gone:
             names = ", ".join(each.file_name for each in gone)
             _LOGGER.warning("the best so far is not in %s: %s; what is best begins anew", self._folder.path, names)
@@ -210,7 +222,7 @@ class Saver(Live):
         check_finite(self._run)
         if value is not None:
             self._best.take_in(Best(value, state.epoch, state.step if inside else None))
-        self.newest = self._folder.write(checkpoint_content(self._run))
+        self.newest = self._folder.write(checkpoint_content(self._run, self._folder.adopted))
         self._folder.prune(settings.keep_last, settings.keep_every, self.all_best, self.newest)
         state.seconds["checkpoint"] = perf_counter() - began
 
@@ -232,19 +244,13 @@ class Saver(Live):
     def state_dict(self) -> dict[str, Any]:
         """Return the ranking of the best checkpoints."""
         before = [list(each) for each in self._best_before]
-        return {
-            "best": self._best.state(),
-            "best_before": before,
-            "ranked_by": self._ranked_by,
-            "adopted": sorted(self._folder.adopted),  # also what is to be removed when this checkpoint is written
-        }
+        return {"best": self._best.state(), "best_before": before, "ranked_by": self._ranked_by}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Restore the ranking of the best checkpoints."""
         self._best.restore(saved["best"])
         self._best_before = [Best(*each) for each in saved.get("best_before", [])]
         self._ranked_by = saved.get("ranked_by", self._ranked_by)
-        self._adopted = [str(name) for name in saved.get("adopted", [])]
 
 
 def _monitored_now(run: Run) -> float | None:
