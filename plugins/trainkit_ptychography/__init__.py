@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from trainkit_ptychography.scans.files.array_file import ArrayFile, ReaderHints
     from trainkit_ptychography.scans.files.assembly import read_scan
     from trainkit_ptychography.scans.files.kind import FileDiffraction, Raster
+    from trainkit_ptychography.scans.files.numpy_live import array_beside
     from trainkit_ptychography.scans.files.readers.kind import Reader
     from trainkit_ptychography.scans.files.trial_process import survives
     from trainkit_ptychography.scans.kind import DiffractionData
@@ -57,6 +58,7 @@ else:  # hidden from type checkers, which would take every name of a module that
             ".scans.files.array_file": ("ArrayFile", "ReaderHints"),
             ".scans.files.assembly": ("read_scan",),
             ".scans.files.kind": ("FileDiffraction", "Raster"),
+            ".scans.files.numpy_live": ("array_beside",),
             ".scans.files.readers.kind": ("Reader",),
             ".scans.files.trial_process": ("survives",),
             ".scans.kind": ("DiffractionData",),
@@ -92,6 +94,7 @@ __all__ = [
     "Stored",
     "Truth",
     "WaveGeometry",
+    "array_beside",
     "read_scan",
     "survives",
 ]

@@ -15,6 +15,7 @@ import pytest
 
 from trainkit import DataError
 from trainkit_ptychography.scans.files.numpy_live import NumPyFile
+from trainkit_ptychography.scans.files.single_array import read_array
 
 
 def header(text: bytes, version: int = 1) -> bytes:
@@ -99,3 +100,13 @@ def test_escape_codes_in_names_do_not_reach_the_terminal(tmp_path):
     with pytest.raises(DataError, match="has no array") as caught:
         NumPyFile(tmp_path / "scan.npz").array("data")
     assert "\x1b" not in str(caught.value)
+
+
+def test_a_file_of_one_array_is_read_with_the_same_care(tmp_path):
+    text = b"{'descr': '<f4', 'fortran_order': False, 'shape': (1073741824, 1024), }"
+    (tmp_path / "probe.npy").write_bytes(header(text) + bytes(64))
+    with pytest.raises(DataError, match="declares 4,398,046,511,104 bytes, but only"):
+        read_array(tmp_path / "probe.npy", "", "model.probe.path")
+    path = archive(tmp_path / "odd.npz", [header(text), bytes(64)], zipfile.ZIP_STORED)
+    with pytest.raises(DataError, match="declares 4,398,046,511,104 bytes, but only"):
+        read_array(path, "data", "model.probe.path")

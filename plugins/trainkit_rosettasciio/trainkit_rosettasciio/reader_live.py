@@ -19,10 +19,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit import DataError, guarded_reading, shape_in_words, without_controls
-from trainkit_ptychography import Raster, Recording, read_scan, survives
+from trainkit_ptychography import Raster, array_beside, read_scan, survives
 
 if TYPE_CHECKING:
-    from trainkit_ptychography import FileDiffraction, Stored
+    from trainkit_ptychography import FileDiffraction, Recording, Stored
     from trainkit_rosettasciio.reader import RosettaSciIOReader
 
 _FORMATS = {
@@ -113,10 +113,7 @@ class _SignalFile:
         return _Lazy(self._data) if name == _PATTERNS else self.array(name)
 
     def array(self, name: str) -> NDArray[Any]:
-        beside = self._path.parent / name
-        with guarded_reading(beside, "a NumPy file (.npy) beside the scan", f"data: {name}"):
-            array: NDArray[Any] = np.load(beside, allow_pickle=False)
-        return array
+        return array_beside(self._path, name)
 
 
 def _refuse_links(path: Path) -> None:

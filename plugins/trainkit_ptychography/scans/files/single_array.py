@@ -5,10 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
-from trainkit import DataError, did_you_mean, guarded_reading
+from trainkit_ptychography.scans.files.numpy_live import NumPyFile
 
 
 class FoundArray(NamedTuple):
@@ -29,18 +28,14 @@ def read_array(path: Path, name: str, setting: str) -> FoundArray:
     Raises:
         DataError: The file or the array is missing or damaged.
     """
-    if path.suffix == ".npy":
-        with guarded_reading(path, "a NumPy file", setting):
-            return FoundArray(np.load(path, allow_pickle=False), str(path))
-    where = f"{path}: {name}"
-    if path.suffix == ".npz":
-        with guarded_reading(path, "a NumPy archive", setting), np.load(path, allow_pickle=False) as archive:
-            if name not in archive:
-                known = f"{did_you_mean(name, archive)}\nIt holds {', '.join(archive)}."
-                raise DataError(f'{path} has no array "{name}"; {known}')
-            return FoundArray(archive[name], where)
+    if path.suffix in (".npy", ".npz"):
+        archive = NumPyFile(path, setting)
+        with archive.reading():
+            if path.suffix == ".npy":
+                return FoundArray(archive.array(path.name), str(path))
+            return FoundArray(archive.array(name), f"{path}: {name}")
     from trainkit_ptychography.scans.files.hdf5_live import HDF5File
 
     file = HDF5File(path, setting)
     with file.reading():
-        return FoundArray(file.array(name), where)
+        return FoundArray(file.array(name), f"{path}: {name}")
