@@ -74,7 +74,8 @@ def test_what_was_fitted_is_applied_until_the_prediction_is_another_one(capsys: 
     assert (code, "the scale is 10" in said) == (ExitCode.FINISHED, True)
     assert "warning: bad.png cannot be drawn: RuntimeError: no ink" in said
     folder = Path("seed-0/calibration")
-    assert sorted(each.name for each in folder.iterdir()) == ["calibration.json", "cases.csv", "good.png"]
+    assert sorted(each.name for each in folder.iterdir()) == ["calibration.json", "cases.csv", "good.png", "log.txt"]
+    assert "the scale is 10" in (folder / "log.txt").read_text()
     content = json.loads((folder / "calibration.json").read_text())
     assert (content["predict"], content["results"]) == ({"scale": 10.0}, {"held_out": [1]})
     found, said = apply(capsys, "fitted")

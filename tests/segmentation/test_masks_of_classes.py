@@ -276,6 +276,23 @@ def test_evaluate_compares_regions_of_masks_where_they_count(form: str, folder: 
             assert scores[f"s{number}", "rim"] == pytest.approx(2 * found / (found + true))
 
 
+def test_evaluate_refuses_channels_of_classes_where_it_would_read_channels_of_masks(
+    folder: Path, tmp_path: Path
+) -> None:
+    masks = masks_of(0)
+    rim = masks["middle"] | masks["outer"]
+    nested = [masks["inner"] | rim, rim, masks["outer"], masks["unsure"]]
+    regions = {"all": ("inner", "middle", "outer"), "rim": ("middle", "outer"), "crust": ("outer",)}
+    for name, channels in (("nested", nested), ("as_labels", list(masks.values()))):
+        made_up.save(tmp_path / name / "s0.nii.gz", np.stack(channels, axis=-1).astype(np.uint8))
+        for more in ({"unsure": ("unsure",)}, {}):  # without which there are fewer classes than masks
+            facts = opened(data_of("channels", folder, regions=regions | more)).facts()
+            evaluator = data_evaluator(SegmentationFacts.from_json(json.loads(json.dumps(facts))))
+            failed = evaluator.evaluate(tmp_path / name, folder / "channels").failed
+            refused = "its channels lie within each other as all, rim, crust" in str(failed.get("s0"))
+            assert refused == (name == "nested" and bool(more)), failed
+
+
 def test_evaluate_says_where_no_mask_says_what_to_ignore(folder: Path, tmp_path: Path) -> None:
     for number in range(CASES):
         as_predicted(tmp_path / "found", number, {"inner": masks_of(number)["inner"]})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from trainkit.engine.command_settings import command_settings, draw_picture, set
 from trainkit.engine.comparison import CASES
 from trainkit.engine.fitted_settings import FILE, FOLDER, Fitted, prediction_of
 from trainkit.engine.resume_report import other_facts
-from trainkit.engine.run_folder import short_path
+from trainkit.engine.run_folder import LOG, short_path
 from trainkit.engine.start import ExitCode
 from trainkit.engine.trained_checkpoints import Choice, find_checkpoints
 from trainkit.engine.trained_models import load_members
@@ -110,10 +111,13 @@ def _settings(sets: Sequence[str], loaded: LoadedMembers) -> Calibrator:
 
 
 def _keep(found: Calibration, loaded: LoadedMembers, ensemble: Ensemble, console: Console) -> ExitCode:
-    """Print and write what was found."""
+    """Print and write what was found; its folder has a ``log.txt`` of all that is printed."""
+    folder = ensemble.folders[0] / FOLDER
+    with contextlib.suppress(OSError):  # which is said below
+        make_folder(folder)
+        console.log_to(folder / LOG)
     for line in found.lines:
         console.say(line)
-    folder = ensemble.folders[0] / FOLDER
     of = prediction_of(loaded, ensemble, found.depends_on)
     fitted = Fitted(found.predict, of.weights, of.checkpoints, of.settings)
     content: Mapping[str, Any] = {

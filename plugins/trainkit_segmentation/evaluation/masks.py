@@ -124,6 +124,11 @@ def open_masks(files: MaskFiles, meaning: Meaning, *, are_true: bool) -> Masks:
     header, values_CXYZ = _read_values(files.label, meaning)
     if len(values_CXYZ) > 1:
         channels = _by_channel(files.label, values_CXYZ, meaning)
+        if not are_true and _are_regions(list(channels.values()), meaning):
+            raise DataError(
+                f"{files.label}: its channels lie within each other as {some_of(meaning.classes)} do, but they would "
+                f"be read as {some_of(list(map(str, meaning.channels)))}: write a file for each class, named after it"
+            )
         return Masks(header, None, channels, files, meaning, {}, are_true)
     values_XYZ = values_CXYZ[0]
     if lacking := [name for name, of in meaning.values.items() if not of]:
@@ -159,6 +164,19 @@ def _by_channel(path: Path, values_CXYZ: Array, meaning: Meaning) -> Mapping[int
             f"names{known}, but this file has {len(masks_CXYZ)} channels"
         )
     return dict(zip(meaning.channels, masks_CXYZ, strict=True))
+
+
+def _are_regions(masks: Sequence[Mask], meaning: Meaning) -> bool:
+    """Return whether channels seem to be the classes, where there are as many classes as values or masks.
+
+    They do if each channel whose class is a part of other classes lies within the channels of these.
+    """
+    if not len(meaning.classes) == len(meaning.channels) == len(masks):
+        return False
+    made_of = [set(of or meaning.masks.get(name, (name,))) for name, of in meaning.values.items()]
+    parts = [(one, other) for one, a in enumerate(made_of) for other, b in enumerate(made_of) if a < b]
+    lie_inside = all(not (masks[one] & ~masks[other]).any() for one, other in parts)
+    return lie_inside and any(masks[one].any() for one, _ in parts)
 
 
 def _read_values(path: Path, meaning: Meaning) -> tuple[Header, Array]:
