@@ -11,6 +11,7 @@ import pytest
 import torch
 from clients import recorder
 from same import differences, trained
+from without_pictures import no_pictures_of_ptychography
 
 from trainkit import State
 from trainkit.checkpoint import file as checkpoint
@@ -170,7 +171,8 @@ def _saved_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     recorder.ACTIONS.clear()
     recorder.ACTIONS["step_end"] = lambda state: state.save("every step")
-    yield
+    with no_pictures_of_ptychography():
+        yield
     recorder.ACTIONS.clear()
 
 
