@@ -9,6 +9,8 @@ and ``x_live`` what they build:
     objects/           how the specimen's transmission is parametrised: a kind that other packages can extend
     objects/encoding/  what a hash encoding is made of: levels, grids, a small network, and the backends for them
     probes/            what illuminates the specimen: a kind that other packages can extend, and the trained modes
+    detector_propagations/
+                       how the exit wave reaches the detector: a kind that other packages can extend
     propagators/       how a wave gets from slice to slice: a kind that other packages can extend
     constraints/       what is imposed on object and probe between steps: a kind that other packages can extend
     losses/            losses of diffraction patterns, and regularisers of object and positions
@@ -30,6 +32,7 @@ from trainkit import lazy_names
 
 if TYPE_CHECKING:
     from trainkit_ptychography.constraints.kind import Constraint
+    from trainkit_ptychography.detector_propagations.kind import DetectorPropagation, ExitWave
     from trainkit_ptychography.models.output import Reconstruction, Reconstructs
     from trainkit_ptychography.objects.kind import LiveObject, Object, ObjectGeometry, PixelwiseObject
     from trainkit_ptychography.probes.kind import Probe
@@ -50,6 +53,7 @@ else:  # hidden from type checkers, which would take every name of a module that
         __name__,
         {
             ".constraints.kind": ("Constraint",),
+            ".detector_propagations.kind": ("DetectorPropagation", "ExitWave"),
             ".models.output": ("Reconstruction", "Reconstructs"),
             ".objects.kind": ("LiveObject", "Object", "ObjectGeometry", "PixelwiseObject"),
             ".probes.kind": ("Probe",),
@@ -71,7 +75,9 @@ else:  # hidden from type checkers, which would take every name of a module that
 __all__ = [
     "ArrayFile",
     "Constraint",
+    "DetectorPropagation",
     "DiffractionData",
+    "ExitWave",
     "FileDiffraction",
     "Frames",
     "LiveDiffraction",

@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 import h5py
 import numpy as np
 import pytest
 
 from trainkit import DataError
+from trainkit_ptychography.detector_propagations.near_field import NearField
 from trainkit_ptychography.scans.files.cxi import CXIDiffraction
 from trainkit_ptychography.scans.files.kind import Raster
 from trainkit_ptychography.scans.prepare import Prepare
+from trainkit_ptychography.scans.prepare_live import prepared_probe
 from trainkit_ptychography.scans.scan import Scan, checked
 
 GENERATOR = np.random.default_rng(21)
@@ -175,3 +178,36 @@ def test_a_cxi_file_that_lacks_or_says_something_impossible_is_refused(tmp_path,
     with pytest.raises(DataError, match=said) as caught:
         checked(write(tmp_path / "scan.cxi", content, units).read())
     assert "scan.cxi" in str(caught.value)
+
+
+def near(settings: CXIDiffraction, **prepare: Any) -> Scan:
+    propagation = NearField(focus_distance_mm=500.0)
+    return attrs.evolve(settings, detector_propagation=propagation, prepare=Prepare(**prepare)).read().scan
+
+
+@pytest.mark.parametrize(
+    ("prepare", "larger"), [({}, 1), ({"crop": (8, 8)}, 1), ({"pad": (24, 24)}, 1), ({"bin": 2}, 2)]
+)
+def test_in_the_near_field_an_object_pixel_is_the_magnified_detector_s(tmp_path, prepare, larger):
+    scan = near(write(tmp_path / "scan.cxi", CXI), **prepare)
+    pixel = larger * 75e4 / 5  # Å: 500 mm from a focus, and 2 m on to the detector
+    assert scan.pixel_size_angstrom == pytest.approx(pixel, rel=1e-6)
+    np.testing.assert_allclose(scan.positions_N2, TRANSLATIONS[:, [1, 0]] * 1e10 / pixel, rtol=1e-6)
+
+
+def test_in_the_near_field_the_distance_counts_even_if_the_recipe_tells_the_pixel(tmp_path):
+    scan = near(attrs.evolve(write(tmp_path / "scan.cxi", CXI), pixel_size_angstrom=1e5))
+    assert scan.pixel_size_angstrom == 1e5
+    assert scan.detector_distance_m == 2.0
+
+
+def test_a_probe_of_the_near_field_is_cropped_where_patterns_are_and_coarser_where_they_are_binned():
+    rows, columns = np.meshgrid(np.arange(32) - 16, np.arange(32) - 16, indexing="ij")
+    beam = np.exp(-((rows - 1) ** 2 + (columns + 2) ** 2) / 18).astype(complex)[None]
+    cropped = prepared_probe(beam, (24, 24), 1, (False, False), images=True)
+    np.testing.assert_array_equal(cropped, beam[:, 4:28, 4:28])
+    padded = prepared_probe(beam, (36, 36), 1, (False, False), images=True)
+    np.testing.assert_array_equal(padded[:, 2:34, 2:34], beam)
+    assert padded.sum() == pytest.approx(beam.sum())
+    binned = prepared_probe(beam, (16, 16), 2, (False, False), images=True)
+    np.testing.assert_allclose(binned, 4 * beam[:, ::2, ::2], atol=1e-3)

@@ -120,6 +120,12 @@ class Ptychography(Model):
             yield Problem('cannot have several slices yet: use = "pixels" can', "object")
         if self.slices > 1 and self.probe.num_scans() > 1:
             yield Problem("has one probe for each scan, which a specimen of several slices cannot have yet", "probe")
+        data = recipe.data
+        if self.slices > 1 and isinstance(data, DiffractionData) and data.propagation_to_detector().patterns_are_images:
+            yield Problem(
+                "several slices are for the far field: set slices = 1 for the near field (data.detector_propagation)",
+                "slices",
+            )
         if self.slices == 1:
             for key in ("thickness_angstrom", "tilt_mrad"):
                 if getattr(self, key) not in (None, (0.0, 0.0)):

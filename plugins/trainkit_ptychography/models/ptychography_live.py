@@ -71,19 +71,21 @@ class PtychographyModule(nn.Module):
         self._transfer_YX = None
         if detector_blur_pixels > 0:
             self._transfer_YX = transfer(data.detector_shape, detector_blur_pixels, data.dtype, data.device)
+        transfer_YX = data.scan.detector_propagation.transfer(data.scan.exit_wave(data.detector_shape))
+        complex_dtype = torch.complex64 if data.dtype == torch.float32 else torch.complex128
+        self._near_field_YX = None if transfer_YX is None else transfer_YX.to(data.device, complex_dtype)
         self.probe = probe
         num = len(data.scan.positions_N2)
         self.dr = nn.Parameter(torch.zeros(num, 2, dtype=data.dtype, device=data.device))
         self.scan = nn.Parameter(torch.zeros(2, 2, dtype=data.dtype, device=data.device))
         self._constraints = [(each, each.build(cast(LiveObject, self.object), probe)) for each in constraints]
-        scan_N = None
+        scan_N = told_MYX = None
         if probe.num_scans > 1:
-            self._watch = GeometryWatch(data, None)
             scan_N = torch.from_numpy(np.asarray(data.scan.scan_N)).to(data.device)
-        else:
+        elif not data.scan.detector_propagation.patterns_are_images:  # trials are of the far field
             with torch.no_grad():  # a thick specimen is judged as if it were a thin one in its middle
                 told_MYX = probe() if propagation is None else propagation.in_the_middle(probe())
-            self._watch = GeometryWatch(data, told_MYX)
+        self._watch = GeometryWatch(data, told_MYX)
         self.register_buffer("scan_N", scan_N, persistent=False)
         self._curvature = Curvature()
         self._mask_watch = MaskWatch()
@@ -114,7 +116,7 @@ class PtychographyModule(nn.Module):
         """Return intensities (B, Y, X), and what computes the transmission of all slices together."""
         if self.propagation is None:
             patch_BYX = self.object(corner_B2).squeeze(0)
-            return self._counted(intensities(probe_MYX, shift_B2, patch_BYX)), patch_BYX.detach
+            return self._intensities_behind(probe_MYX, shift_B2, patch_BYX), patch_BYX.detach
         maps_KSHW = cast(SlicedObject, self.object).slices(corner_B2)
         kernel_BYX = self.propagation.kernel(index_B)
         needed = probe_MYX.nbytes * len(index_B) * self.propagation.slices
@@ -122,6 +124,10 @@ class PtychographyModule(nn.Module):
         waves: Waves = "stored" if stored else self._recomputed
         expected_BYX = multislice_intensities(probe_MYX, shift_B2, maps_KSHW, corner_B2, kernel_BYX, waves)
         return self._counted(expected_BYX), partial(self._projected, maps_KSHW.detach(), corner_B2)
+
+    def _intensities_behind(self, probe_MYX: Tensor, shift_B2: Tensor, patch_BYX: Tensor) -> Tensor:
+        """Return what the detector counts behind one slice."""
+        return self._counted(intensities(probe_MYX, shift_B2, patch_BYX, self._near_field_YX))
 
     def _counted(self, intensities_BYX: Tensor) -> Tensor:
         """Return what the detector counts."""
@@ -279,4 +285,4 @@ class PtychographyModule(nn.Module):
         corner_B2, shift_B2 = self.motion.split(index_B, self.dr.index_select(0, index_B), self.scan)
         probe_MYX = self._probe_of(index_B)
         expected_BYX, patch = self._expected(index_B, corner_B2, shift_B2, probe_MYX)
-        return expected_BYX, self._counted(intensities(probe_MYX, shift_B2, torch.ones_like(patch())))
+        return expected_BYX, self._intensities_behind(probe_MYX, shift_B2, torch.ones_like(patch()))

@@ -1,10 +1,11 @@
 """The forward model: from probe, object and position to the intensities on the detector. It stands here alone.
 
     probe ──ramp──▶ shifted probe ──× object patch──▶ exit wave ──fft2──▶ far field ──Σ|·|²──▶ intensities
+                                                                └─fft2, × transfer, ifft2──▶ near field ──┘
 
 Shapes: B = patterns of a batch, M = probe modes, Y, X = rows and columns of the detector, H, W = those of the object.
 Every transform of the far field is orthonormal (``norm="ortho"``: what leaves the specimen arrives, Parseval), and has
-its zero frequency at [0, 0].
+its zero frequency at [0, 0]. In the near field, the middle of the patch is at [0, 0].
 """
 
 from __future__ import annotations
@@ -86,23 +87,27 @@ def add_patches(array_HW: Tensor, patch_YX: Tensor, corner_B2: Tensor) -> None:
     array_HW.view(-1).index_add_(0, places_BYX.flatten(), values_BYX.flatten())
 
 
-def intensities(probe_MYX: Tensor, shift_B2: Tensor, patch_BYX: Tensor) -> Tensor:
-    """Return what the detector counts, differentiable in all three arguments.
+def intensities(probe_MYX: Tensor, shift_B2: Tensor, patch_BYX: Tensor, transfer_YX: Tensor | None = None) -> Tensor:
+    """Return what the detector counts, differentiable in the first three arguments.
 
-    I = Σ_m |F(F⁻¹(F(probe_m) · ramp) · patch)|²
+    The exit wave is ψ_m = F⁻¹(F(probe_m) · ramp) · patch. Far field: I = Σ_m |F(ψ_m)|². Near field: I = Σ_m |F⁻¹(F(ψ_m)
+    · transfer · ramp*)|², where the conjugate of the ramp moves the wave back: the detector rests with the beam, and
+    what moves is the specimen.
 
     Args:
         probe_MYX: The probe's modes, complex; or (M, B, Y, X), those of each pattern.
         shift_B2: Distance of the probe from the centre of its patch, in pixels (row, column).
         patch_BYX: The object's complex transmission where each pattern was taken.
+        transfer_YX: Factor of the exit wave's Fourier transform on its way to a detector in the near field, zero
+            frequency at [0, 0]; it also moves pixel (Y//2, X//2) to [0, 0]. None: the far field.
 
     Returns:
-        Real (B, Y, X), zero frequency at [0, 0]. Its sum is the power of the exit wave.
+        Real (B, Y, X), zero frequency at [0, 0]. Its sum is the power of the exit wave, if the transfer takes none.
 
     Source:
         Thibault, Menzel, Nature 494 (2013) 68 (mixed states); Odstrčil et al., Optics Express 26 (2018) 3108.
     """
-    result: Tensor = _Intensities.apply(probe_MYX, shift_B2, patch_BYX)  # type: ignore[no-untyped-call]
+    result: Tensor = _Intensities.apply(probe_MYX, shift_B2, patch_BYX, transfer_YX)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -123,12 +128,22 @@ def adjoint_of_shift(
     if wants_probe:
         for_probe = torch.fft.fft2(back_MBYX if spectrum_MYX.ndim == 4 else back_MBYX.sum(1)).conj_physical()
     if wants_shift:
-        # d ramp / d shift = −2πi f · ramp, and the real part of −i z is the imaginary part of z.
-        slope_BYX = 2 * pi * back_MBYX.mul_(_of_patterns(spectrum_MYX)).sum(0).imag
-        along_rows_B = slope_BYX.sum(2) @ _frequencies(slope_BYX.shape[1], slope_BYX)
-        along_columns_B = slope_BYX.sum(1) @ _frequencies(slope_BYX.shape[2], slope_BYX)
-        for_shift = torch.stack((along_rows_B, along_columns_B), dim=1)
+        for_shift = _slope_along_shift(back_MBYX.mul_(_of_patterns(spectrum_MYX)))
     return for_probe, for_shift
+
+
+def _slope_along_shift(product_MBYX: Tensor) -> Tensor:
+    """Return the gradient (B, 2) of a shift by a ramp.
+
+    d ramp / d shift = −2πi f · ramp, and the real part of −i z is the imaginary part of z.
+
+    Args:
+        product_MBYX: A spectrum behind the ramp, times the complex conjugate of its gradient.
+    """
+    slope_BYX = 2 * pi * product_MBYX.sum(0).imag
+    along_rows_B = slope_BYX.sum(2) @ _frequencies(slope_BYX.shape[1], slope_BYX)
+    along_columns_B = slope_BYX.sum(1) @ _frequencies(slope_BYX.shape[2], slope_BYX)
+    return torch.stack((along_rows_B, along_columns_B), dim=1)
 
 
 def _of_patterns(spectrum_MYX: Tensor) -> Tensor:
@@ -150,28 +165,41 @@ class _Intensities(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, probe_MYX: Tensor, shift_B2: Tensor, patch_BYX: Tensor) -> Tensor:
+    def forward(ctx: Any, probe_MYX: Tensor, shift_B2: Tensor, patch_BYX: Tensor, transfer_YX: Tensor | None) -> Tensor:
         shape = (patch_BYX.shape[1], patch_BYX.shape[2])
         ramp_BYX = fourier_ramp(shift_B2, shape)
         spectrum_MYX = torch.fft.fft2(probe_MYX)
         shifted_MBYX = torch.fft.ifft2(_of_patterns(spectrum_MYX) * ramp_BYX)
-        far_MBYX = torch.fft.fft2(shifted_MBYX * patch_BYX, norm="ortho")
-        ctx.save_for_backward(spectrum_MYX, ramp_BYX, shifted_MBYX, patch_BYX, far_MBYX)
-        counts_BYX: Tensor = (far_MBYX.real.square() + far_MBYX.imag.square()).sum(0)
+        wave_MBYX = torch.fft.fft2(shifted_MBYX * patch_BYX, norm="ortho")
+        arriving_MBYX = None
+        if transfer_YX is not None:
+            wave_MBYX *= transfer_YX * ramp_BYX.conj()
+            arriving_MBYX = wave_MBYX if ctx.needs_input_grad[1] else None
+            wave_MBYX = torch.fft.ifft2(wave_MBYX, norm="ortho")
+        ctx.save_for_backward(spectrum_MYX, ramp_BYX, shifted_MBYX, patch_BYX, wave_MBYX, transfer_YX, arriving_MBYX)
+        counts_BYX: Tensor = (wave_MBYX.real.square() + wave_MBYX.imag.square()).sum(0)
         return counts_BYX
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient_BYX,) = gradients
-        spectrum_MYX, ramp_BYX, shifted_MBYX, patch_BYX, far_MBYX = ctx.saved_tensors
-        wants_probe, wants_shift, wants_patch = ctx.needs_input_grad
-        for_probe = for_shift = for_patch = None
+        spectrum_MYX, ramp_BYX, shifted_MBYX, patch_BYX, wave_MBYX, transfer_YX, arriving_MBYX = ctx.saved_tensors
+        wants_probe, wants_shift, wants_patch = ctx.needs_input_grad[:3]
+        for_probe = for_shift = for_patch = moved_back = None
 
-        back_MBYX = torch.fft.fft2(far_MBYX.conj_physical().mul_(2 * gradient_BYX), norm="ortho")
+        back_MBYX = wave_MBYX.conj_physical().mul_(2 * gradient_BYX)
+        if transfer_YX is not None:
+            back_MBYX = torch.fft.ifft2(back_MBYX, norm="ortho")
+            if wants_shift:
+                moved_back = _slope_along_shift(back_MBYX * arriving_MBYX)
+            back_MBYX *= transfer_YX * ramp_BYX.conj()
+        back_MBYX = torch.fft.fft2(back_MBYX, norm="ortho")
         if wants_patch:
             for_patch = (shifted_MBYX * back_MBYX).sum(0).conj_physical()
         if wants_probe or wants_shift:
             for_probe, for_shift = adjoint_of_shift(
                 back_MBYX.mul_(patch_BYX), spectrum_MYX, ramp_BYX, wants_probe, wants_shift
             )
-        return for_probe, for_shift, for_patch
+        if for_shift is not None and moved_back is not None:
+            for_shift = for_shift - moved_back  # by the conjugate of the ramp
+        return for_probe, for_shift, for_patch, None

@@ -43,6 +43,23 @@ def fresnel_kernel(
     return kernel_SYX
 
 
+def middle_to_corner(shape: tuple[int, int]) -> Tensor:
+    """Return the factor of a Fourier transform that moves an array's pixel (Y//2, X//2) to [0, 0].
+
+    Args:
+        shape: Rows and columns.
+
+    Returns:
+        Complex (Y, X) in double precision, zero frequency at [0, 0].
+    """
+    moved_Y, moved_X = (
+        torch.polar(torch.ones_like(angle), angle)
+        for angle in (2 * pi / size * (torch.arange(size, dtype=torch.float64) * (size // 2) % size) for size in shape)
+    )
+    moved_YX: Tensor = moved_Y[:, None] * moved_X[None, :]
+    return moved_YX
+
+
 def propagate(wave_YX: Tensor, kernel_YX: Tensor) -> Tensor:
     """Return waves after their Fourier transforms were multiplied by a kernel; further axes may stand before Y."""
     propagated: Tensor = torch.fft.ifft2(torch.fft.fft2(wave_YX) * kernel_YX)

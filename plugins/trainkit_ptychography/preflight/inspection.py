@@ -49,6 +49,9 @@ def inspect_geometry(
         recipe: The whole recipe.
         depth_angstrom: How deep in the specimen its middle is: there it is tried out as if it were thin.
     """
+    if data.propagation_to_detector().patterns_are_images:
+        yield "geometry     not compared with the patterns: this is for the far field"
+        return
     recording = data.read()
     if len(recording.intensities_NYX) >= _FEWEST and any(_pixel_doubts(recording)):
         yield "geometry     not compared with the patterns: some of their pixels did not measure"

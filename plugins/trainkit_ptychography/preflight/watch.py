@@ -33,7 +33,8 @@ class GeometryWatch:
 
     Args:
         data: The opened scan.
-        probe_MYX: The probe as it is told, before it is trained; it is copied. None: there are several.
+        probe_MYX: The probe as it is told, before it is trained; it is copied. None: there are several, or
+            trials, which are of the far field, tell nothing.
     """
 
     def __init__(self, data: LiveDiffraction, probe_MYX: Tensor | None) -> None:

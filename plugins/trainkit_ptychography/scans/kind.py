@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import attrs
 
 from trainkit import HARMLESS, KEEPS_VALUES, Context, Data, DataError, Problem, component
+from trainkit_ptychography.detector_propagations.far_field import FarField
+from trainkit_ptychography.detector_propagations.kind import DetectorPropagation
 from trainkit_ptychography.scans.half import Half
 
 if TYPE_CHECKING:
@@ -48,6 +50,10 @@ class DiffractionData(Data):
     def splits(self) -> tuple[str, ...]:
         """Return "train", and "val" where points are held out."""
         return ("train", "val") if self.validation_fraction > 0 else ("train",)
+
+    def propagation_to_detector(self) -> DetectorPropagation:
+        """Return how the wave behind the specimen reaches the detector."""
+        return FarField()
 
     def knows_truth(self) -> bool:
         """Return whether these settings give the true phase and positions, to compare a reconstruction with."""

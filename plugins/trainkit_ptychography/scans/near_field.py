@@ -62,9 +62,10 @@ def near_field(
     if detector_pixels is not None and detector_pixels > 1:
         signs.append(f"λ · distance is {detector_pixels:.3g} times a detector pixel squared (below 1 in the far field)")
     return (
-        f"these look like near-field patterns ({'; '.join(signs)}). The models here are for the far field, where a "
-        "pattern is the Fourier transform of the exit wave; near-field data is not supported, and a reconstruction of "
-        "it would be wrong"
+        f"these look like near-field patterns ({'; '.join(signs)}), but they are taken as patterns of the far field, "
+        "Fourier transforms of the exit wave, and a reconstruction would be wrong. If they are images of the specimen, "
+        'say so in [data]: detector_propagation = { use = "near_field" }, with focus_distance_mm = … in it (from the '
+        'focus to the specimen) for a diverging beam; and begin with [model] probe = { use = "mean_pattern" }'
     )
 
 

@@ -217,20 +217,36 @@ def beam_by_centre_of_mass(mean_VU: NDArray[np.floating], name: str) -> tuple[in
 
 
 def prepared_probe(
-    modes_MVU: NDArray[np.complexfloating], shape_YX: tuple[int, int], binned: int, flips: tuple[bool, bool]
+    modes_MVU: NDArray[np.complexfloating],
+    shape_YX: tuple[int, int],
+    binned: int,
+    flips: tuple[bool, bool],
+    images: bool = False,
 ) -> NDArray[np.complexfloating]:
     """Return a probe that fits patterns which were flipped, cropped, binned and padded.
 
     Cropped patterns mean larger object pixels, so the probe's spectrum is cropped too; padded ones mean smaller pixels,
-    so it is padded. Binned patterns mean a smaller field of view, so the probe's array is cropped.
+    so it is padded. Binned patterns mean a smaller field of view, so the probe's array is cropped. Where patterns are
+    images it is the other way round: its array is cropped and padded as they are, and binning crops its spectrum.
 
     Args:
         modes_MVU: Centred at pixel (V//2, U//2).
         shape_YX: Rows and columns of a pattern.
         binned: Stored pixels to a pattern's pixel.
         flips: Whether rows, and columns, are turned around.
+        images: Whether pixels of patterns stand for places, not for frequencies.
     """
     modes = modes_MVU
+    if images:
+        for place, (size, flipped) in enumerate(zip(shape_YX, flips, strict=True)):
+            along = place + 1
+            centred = np.fft.ifftshift(modes, axes=along)
+            if size * binned != modes.shape[along] or flipped:
+                centred = _chosen(centred, size * binned, along, flipped)
+            if binned > 1:
+                centred = np.fft.ifft(_chosen(np.fft.fft(centred, axis=along), size, along, False), axis=along)
+            modes = np.fft.fftshift(centred, axes=along)
+        return modes.astype(modes_MVU.dtype)
     for place, (size, flipped) in enumerate(zip(shape_YX, flips, strict=True)):
         along = place + 1
         if size * binned != modes.shape[along] or flipped:

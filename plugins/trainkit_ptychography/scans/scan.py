@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit import DataError, bytes_in_words, free_host_memory, shape_in_words
+from trainkit_ptychography.detector_propagations.far_field import FarField
+from trainkit_ptychography.detector_propagations.kind import DetectorPropagation, ExitWave
 from trainkit_ptychography.scans.leave_out import LeaveOut
 from trainkit_ptychography.scans.near_field import near_field
 from trainkit_ptychography.scans.paste import Lines
@@ -64,6 +66,8 @@ class Scan:
         scan_N: Which of several scans of one specimen each pattern belongs to, from 0: the number of its array or file;
             None: there is one.
         left_out: Patterns that were left out, by reason.
+        detector_propagation: How the wave behind the specimen reaches the detector.
+        detector_distance_m: Distance from specimen to detector; None if unknown.
         detector_pixels: Width of the far field's probe array in pixels of the detector, λ · distance / pixel²; None if
             the distance is not known.
         doubts: What looks wrong to the reader.
@@ -88,6 +92,8 @@ class Scan:
     points_N: NDArray[np.int64] | None = None
     scan_N: NDArray[np.int64] | None = None
     left_out: Mapping[str, int] = {}
+    detector_propagation: DetectorPropagation = attrs.field(factory=FarField)
+    detector_distance_m: float | None = None
     detector_pixels: float | None = None
     doubts: tuple[str, ...] = ()
     positions_unit: str = "pixels"
@@ -95,6 +101,12 @@ class Scan:
     positions_rounding: float = 0.0
     prepare: Prepare | None = None
     leave_out: LeaveOut | None = None
+
+    def exit_wave(self, shape: tuple[int, int]) -> ExitWave:
+        """Return what is known of the wave behind the specimen, for patterns of a shape."""
+        return ExitWave(
+            shape, self.pixel_size_angstrom, self.wavelength_angstrom, self.detector_distance_m, self.source
+        )
 
     def lines(self) -> Lines:
         """Return what writes lines that add to the recipe's settings."""
@@ -237,7 +249,7 @@ def _check_positions(patterns: Patterns, scan: Scan) -> None:
         )
     step = float(np.median(neighbour_distances(positions_N2)))
     if step > max(shape):
-        if near := near_field(patterns, scan.positions_N2, scan.mask_YX, scan.detector_pixels):
+        if near := unsaid_near_field(patterns, scan):
             raise DataError(f"{scan.source}: {near}")
         if scan.positions_rounding > 0.1 * step:
             raise DataError(
@@ -261,6 +273,13 @@ def _check_positions(patterns: Patterns, scan: Scan) -> None:
             f"{scan.lines().leave_out(points=[scan.number(furthest)])}, or check positions_unit (now {unit})"
             f"{hint_for(step)}"
         )
+
+
+def unsaid_near_field(patterns: Patterns, scan: Scan) -> str | None:
+    """Return why these look like near-field patterns, if nobody said that they are; None: they do not."""
+    if scan.detector_propagation.patterns_are_images:
+        return None
+    return near_field(patterns, scan.positions_N2, scan.mask_YX, scan.detector_pixels)
 
 
 def _surveyed(patterns: Patterns, scan: Scan, stored: Patterns) -> tuple[Scan, Survey]:

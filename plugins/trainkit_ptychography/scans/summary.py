@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from trainkit import DataError, bytes_in_words, free_host_memory, shape_in_words
 from trainkit_ptychography.physics.optics import aperture_probe
 from trainkit_ptychography.scans.light import BRIGHT, light, unusual
-from trainkit_ptychography.scans.near_field import near_field
 from trainkit_ptychography.scans.paste import Lines
 from trainkit_ptychography.scans.patterns import SHARE_OF_MEMORY, PreparedPatterns, pieces
 from trainkit_ptychography.scans.pixels import Pixels, doubts_of_pixels, impossible_values
@@ -31,7 +30,7 @@ from trainkit_ptychography.scans.sampling import (
     probe_diameter,
     scanned_area,
 )
-from trainkit_ptychography.scans.scan import Checked
+from trainkit_ptychography.scans.scan import Checked, unsaid_near_field
 
 _LEAST_OVERLAP = 0.5  # of the diameter; simulated scans with 56 % reconstruct well
 _LEAST_MAGNIFICATION = 1.0  # pixels/Å; with 1 to 3, success depends on the areal oversampling
@@ -50,6 +49,7 @@ def summary(checked: Checked, batch_size: int, slices: int = 1) -> Iterator[str]
     patterns, scan, survey = checked
     num, shape = len(patterns), (patterns.shape[1], patterns.shape[2])
     size, extent_2 = scan.pixel_size_angstrom, np.ptp(scan.positions_N2, axis=0)
+    images = scan.detector_propagation.patterns_are_images
     step = typical_step(checked)
     raster = made_of = ""
     if isinstance(patterns, PreparedPatterns):
@@ -71,10 +71,12 @@ def summary(checked: Checked, batch_size: int, slices: int = 1) -> Iterator[str]
     totals_N = survey.totals_N
     yield f"counts       {totals_N.mean():.4g} a pattern ({totals_N.min():.4g} to {totals_N.max():.4g})"
     if size is not None and scan.wavelength_angstrom is not None:
-        reach = 1e3 * scan.wavelength_angstrom / (2 * size)
-        a_pixel = " × ".join(dict.fromkeys(f"{2 * reach / pixels:.4g}" for pixels in shape))
         yield f"wavelength   {scan.wavelength_angstrom:.5g} Å"
-        yield f"detector     to ±{reach:.4g} mrad, {a_pixel} mrad a pixel"
+        if not images:
+            reach = 1e3 * scan.wavelength_angstrom / (2 * size)
+            a_pixel = " × ".join(dict.fromkeys(f"{2 * reach / pixels:.4g}" for pixels in shape))
+            yield f"detector     to ±{reach:.4g} mrad, {a_pixel} mrad a pixel"
+    yield from scan.detector_propagation.lines(scan.exit_wave(shape))
     if size is None:
         yield "pixel size   not known: everything is in pixels"
     else:
@@ -82,7 +84,10 @@ def summary(checked: Checked, batch_size: int, slices: int = 1) -> Iterator[str]
     yield f"step         {_length(step, size)}"
     yield f"scanned      {_lengths(extent_2[0], extent_2[1], size)}"
     diameter = known_probe_diameter(checked)
-    if diameter is None:
+    if images:
+        field = min(counted_size(shape, scan.mask_YX))
+        yield f"overlap      {max(0.0, 100 * (1 - step / field)):.0f} % of the detector, from one point to the next"
+    elif diameter is None:
         yield (
             "overlap      not known: that needs a probe in the file (probe = …), or energy, pixel size, semiangle_mrad "
             "and defocus_angstrom in [data]"
@@ -127,6 +132,8 @@ def known_probe_diameter(checked: Checked) -> float | None:
         DataError: The aperture does not fit on the detector.
     """
     scan = checked.scan
+    if scan.detector_propagation.patterns_are_images:
+        return None  # it fills its array, or more
     if scan.probe_MYX is not None:
         return probe_diameter((np.abs(scan.probe_MYX) ** 2).sum(axis=0))
     intensity_YX = _aperture_intensity(checked)
@@ -140,7 +147,12 @@ def known_oversampling(checked: Checked) -> Oversampling | None:
         DataError: The aperture does not fit on the detector.
     """
     scan, intensity_YX, step = checked.scan, _aperture_intensity(checked), typical_step(checked)
-    if intensity_YX is None or step <= 0 or (scan.wavelength_angstrom or 1.0) > _LONGEST_ELECTRON_WAVE:
+    if (
+        scan.detector_propagation.patterns_are_images
+        or intensity_YX is None
+        or step <= 0
+        or (scan.wavelength_angstrom or 1.0) > _LONGEST_ELECTRON_WAVE
+    ):
         return None
     size, wavelength, semiangle = scan.pixel_size_angstrom, scan.wavelength_angstrom, scan.semiangle_mrad
     assert size is not None
@@ -149,6 +161,13 @@ def known_oversampling(checked: Checked) -> Oversampling | None:
     radius = disc_radius((min(intensity_YX.shape),) * 2, size, wavelength, semiangle)  # where pixels are coarsest
     shadow = 1e-3 * semiangle * abs(scan.defocus_angstrom or 0.0) / size
     return oversampling(intensity_YX, step, size, radius, shadow)
+
+
+def counted_size(shape: tuple[int, int], mask_YX: NDArray[np.bool_] | None) -> tuple[int, int]:
+    """Return how many rows and columns of a pattern have pixels that count."""
+    if mask_YX is None:
+        return shape
+    return int(mask_YX.any(axis=1).sum()), int(mask_YX.any(axis=0).sum())
 
 
 def _aperture_intensity(checked: Checked) -> NDArray[np.float64] | None:
@@ -179,7 +198,7 @@ def doubts(checked: Checked, pixels: Pixels | None = None) -> Iterator[str]:
     """
     patterns, scan, _ = checked
     yield from scan.doubts
-    if near := near_field(patterns, scan.positions_N2, scan.mask_YX, scan.detector_pixels):
+    if near := unsaid_near_field(patterns, scan):
         yield near
         return  # what follows would be about a far field
     lines = scan.lines()
@@ -187,7 +206,9 @@ def doubts(checked: Checked, pixels: Pixels | None = None) -> Iterator[str]:
     of_pixels = [] if pixels is None else list(doubts_of_pixels(pixels, lines, scan.number))
     yield from of_pixels
     yield from _doubts_of_patterns(checked, lines)
-    if not of_pixels:  # otherwise these would be about the wrong pixels
+    if scan.detector_propagation.patterns_are_images:
+        yield from scan.detector_propagation.doubts(scan.exit_wave((patterns.shape[1], patterns.shape[2])))
+    elif not of_pixels:  # otherwise these would be about the wrong pixels
         yield from _doubts_of_light(checked)
     yield from _doubts_of_positions(checked)
 

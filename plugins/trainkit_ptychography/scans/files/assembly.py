@@ -83,7 +83,8 @@ def _read_scan(settings: FileDiffraction, files: Sequence[ArrayFile], hints: Rea
         probe_MYX = as_probe(file.array(settings.probe), f"{source}: {settings.probe}", settings.probe_axes)
         if probe_MYX.shape[1:] == frames.shape[1:]:
             flips = ("rows" in settings.pattern_flip, "columns" in settings.pattern_flip)
-            probe_MYX = prepared_probe(probe_MYX, preparation.shape, prepare.bin, flips)
+            images = settings.detector_propagation.patterns_are_images
+            probe_MYX = prepared_probe(probe_MYX, preparation.shape, prepare.bin, flips, images)
     truth = None
     if settings.truth_phase is not None and settings.truth_positions is not None:
         phase = file.array(settings.truth_phase)
@@ -112,6 +113,8 @@ def _read_scan(settings: FileDiffraction, files: Sequence[ArrayFile], hints: Rea
         points_N=None if selection.is_all else selection.used_K,
         scan_N=_scans(frames, selection),
         left_out=selection.reasons,
+        detector_propagation=settings.detector_propagation,
+        detector_distance_m=distance_m,
         detector_pixels=fresnel,
         doubts=tuple(doubts),
         positions_unit=of_points.unit,

@@ -116,7 +116,8 @@ def _energy(settings: CXIDiffraction, file: HDF5File) -> dict[str, float]:
 
 
 def _detector(settings: CXIDiffraction, file: HDF5File) -> dict[str, Any]:
-    if settings.pixel_size_angstrom is not None or settings.dk_per_angstrom is not None:
+    far_field = not settings.detector_propagation.patterns_are_images  # the others need the distance in any case
+    if far_field and (settings.pixel_size_angstrom is not None or settings.dk_per_angstrom is not None):
         return {}
     found: dict[str, Any] = {}
     if settings.detector_distance_m is None and (name := file.first(_in_detector("distance"))):

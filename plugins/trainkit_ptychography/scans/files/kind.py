@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import attrs
 
 from trainkit import INPUT_PATH, Problem, component
+from trainkit_ptychography.detector_propagations.far_field import FarField
+from trainkit_ptychography.detector_propagations.kind import DetectorPropagation
 from trainkit_ptychography.scans.kind import DiffractionData
 from trainkit_ptychography.scans.leave_out import LeaveOut
 from trainkit_ptychography.scans.prepare import Prepare, pair_of_counts
@@ -100,6 +102,9 @@ class FileDiffraction(DiffractionData):
             (rows · dk).
         detector_pixel_um: Size of a detector pixel, before binning, or [rows, columns]; needs the wavelength too.
         detector_distance_m: Distance from specimen to detector.
+        detector_propagation: How the wave behind the specimen reaches the detector: ``{ use = "near_field" }`` for
+            patterns that are images of the specimen. A pixel size that is given is then that of whole frames as well,
+            which cropping and padding do not change.
         energy_kev: Energy of the radiation. Either this, or wavelength_angstrom, or none if nothing needs it.
         radiation: Whether energy_kev is that of "electrons" or of "photons".
         wavelength_angstrom: Wavelength, instead of the energy.
@@ -140,6 +145,7 @@ class FileDiffraction(DiffractionData):
     dk_per_angstrom: float | tuple[float, float] | None = attrs.field(default=None, validator=_positive_pair)
     detector_pixel_um: float | tuple[float, float] | None = attrs.field(default=None, validator=_positive_pair)
     detector_distance_m: float | None = attrs.field(default=None, validator=_positive)
+    detector_propagation: DetectorPropagation = FarField()
     energy_kev: float | None = attrs.field(default=None, validator=_positive)
     radiation: Literal["electrons", "photons"] = "electrons"
     wavelength_angstrom: float | None = attrs.field(default=None, validator=_positive)
@@ -167,11 +173,13 @@ class FileDiffraction(DiffractionData):
                 "truth_phase" if self.truth_positions is None else "truth_positions",
             )
         elif self.truth_phase is not None:
+            images = self.detector_propagation.patterns_are_images
             changed = [
                 name
                 for name, value in (
-                    ("prepare.crop", self.prepare.crop),
-                    ("prepare.pad", self.prepare.pad),
+                    ("prepare.crop", self.prepare.crop and not images),
+                    ("prepare.pad", self.prepare.pad and not images),
+                    ("prepare.bin", self.prepare.bin > 1 and images),
                     ("positions_flip", self.positions_flip),
                     ("positions_rotation_deg", self.positions_rotation_deg),
                     ("positions_order", self.positions_order == "column_row"),
@@ -191,7 +199,14 @@ class FileDiffraction(DiffractionData):
             for name in ("pixel_size_angstrom", "dk_per_angstrom", "detector_distance_m")
             if getattr(self, name) is not None
         ]
-        if len(sizes) > 1:
+        if self.detector_propagation.patterns_are_images:
+            if self.dk_per_angstrom is not None:
+                yield Problem("is of the far field: give pixel_size_angstrom or detector_pixel_um", "dk_per_angstrom")
+            if self.zero_frequency != "centre":
+                yield Problem(
+                    'patterns that are images have no undiffracted beam: leave it out ("centre")', "zero_frequency"
+                )
+        elif len(sizes) > 1:
             yield Problem(f"give {' or '.join(sizes)}, not both", sizes[1])
         if self.energy_kev is not None and self.wavelength_angstrom is not None:
             yield Problem("give energy_kev or wavelength_angstrom, not both", "wavelength_angstrom")
@@ -217,6 +232,10 @@ class FileDiffraction(DiffractionData):
             kept = tuple(each // self.prepare.bin for each in crop)
             if any(to < size for to, size in zip(pad, kept, strict=True)):
                 yield Problem(f"is smaller than what is cropped and binned, {kept[0]} × {kept[1]}", "prepare.pad")
+
+    def propagation_to_detector(self) -> DetectorPropagation:
+        """Return what the recipe says."""
+        return self.detector_propagation
 
     def knows_truth(self) -> bool:
         """Return whether both truths are named."""

@@ -25,18 +25,36 @@ def object_pixels(
         wavelength = of_energy(settings.energy_kev)
     # Object pixels along each axis: 1 / (detector pixels · dk), where binning makes dk larger and their number smaller.
     finer_2 = np.array([shape[which] * settings.prepare.bin / frame[which] for which in (0, 1)])
+    propagation = settings.detector_propagation
+    if propagation.patterns_are_images:
+        finer_2 = np.full(2, 1 / settings.prepare.bin)
     sizes_2: NDArray[np.float64] | None = None
     dk_2 = as_pair(settings.dk_per_angstrom)
     pixel_2 = as_pair(settings.detector_pixel_um)
+    whole_2: NDArray[np.float64] | None = None
     if settings.detector_distance_m is not None and pixel_2 is not None and wavelength is not None:
-        dk_2 = pixel_2 * 1e4 / (wavelength * settings.detector_distance_m * 1e10)
-    if settings.pixel_size_angstrom is not None:
-        sizes_2 = _said_sizes(settings.pixel_size_angstrom, frame, finer_2, source) / finer_2
+        whole_2 = np.array(
+            [
+                propagation.object_pixel_angstrom(pixel, num, wavelength, settings.detector_distance_m)
+                for pixel, num in zip(pixel_2.tolist(), frame, strict=True)
+            ]
+        )
     elif dk_2 is not None:
-        sizes_2 = 1.0 / (np.array(frame) * dk_2 * finer_2)
+        whole_2 = 1.0 / (np.array(frame) * dk_2)
+    if settings.pixel_size_angstrom is not None:
+        said, images = settings.pixel_size_angstrom, propagation.patterns_are_images
+        said_2 = as_pair(said) if images else _said_sizes(said, frame, finer_2, source)
+        assert said_2 is not None
+        sizes_2 = said_2 / finer_2
+    elif whole_2 is not None:
+        sizes_2 = whole_2 / finer_2
     if sizes_2 is not None and abs(sizes_2[0] / sizes_2[1] - 1) > 1e-3:
-        whole_2 = sizes_2 * np.array(shape)
-        to = [round(float(each)) for each in whole_2 / sizes_2.min()]
+        if propagation.patterns_are_images:
+            raise DataError(
+                f"{source}: object pixels of {sizes_2[0]:.4g} × {sizes_2[1]:.4g} Å (rows × columns) must be square, so "
+                "patterns that are images must have square pixels"
+            )
+        to = [round(float(each)) for each in sizes_2 * np.array(shape) / sizes_2.min()]
         raise DataError(
             f"{source}: patterns of {shape[0]} × {shape[1]} pixels have object pixels of {sizes_2[0]:.4g} × "
             f"{sizes_2[1]:.4g} Å (rows × columns), which must be square: set prepare.pad = {to}, or prepare.crop"

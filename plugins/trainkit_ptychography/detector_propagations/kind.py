@@ -1,0 +1,73 @@
+"""The kind "detector propagation": how the wave behind the specimen reaches the detector. Other packages add theirs."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, ClassVar, NamedTuple
+
+from trainkit import Component, component
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class ExitWave(NamedTuple):
+    """The wave behind the specimen, and the detector.
+
+    Attributes:
+        shape: Rows and columns of a pattern, and of the wave.
+        pixel_size_angstrom: Size of an object pixel; None if unknown.
+        wavelength_angstrom: None if unknown.
+        detector_distance_m: Distance from specimen to detector; None if unknown.
+        source: What the scan was read from, as messages call it.
+    """
+
+    shape: tuple[int, int]
+    pixel_size_angstrom: float | None
+    wavelength_angstrom: float | None
+    detector_distance_m: float | None
+    source: str
+
+
+@component
+class DetectorPropagation(Component):
+    """How the wave behind the specimen reaches the detector."""
+
+    entry_points: ClassVar[str] = "trainkit.ptychography.detector_propagations"
+    patterns_are_images: ClassVar[bool] = False
+    """Whether a detector pixel stands for a place in the object, not for an angle. Then a larger detector sees more of
+    the object, and binning makes object pixels larger."""
+
+    @abstractmethod
+    def object_pixel_angstrom(
+        self, detector_pixel_um: float, num_pixels: int, wavelength_angstrom: float, detector_distance_m: float
+    ) -> float:
+        """Return the size of an object pixel, for patterns as they were recorded.
+
+        Args:
+            detector_pixel_um: Size of a detector pixel, along an axis.
+            num_pixels: Number of detector pixels along this axis.
+            wavelength_angstrom: The wavelength.
+            detector_distance_m: Distance from specimen to detector.
+        """
+
+    @abstractmethod
+    def transfer(self, wave: ExitWave) -> Tensor | None:
+        """Return the factor of the wave's Fourier transform on its way to the detector; None: it goes to the far field.
+
+        Returns:
+            Complex (Y, X) in double precision, zero frequency at [0, 0]. It also moves the wave's pixel (Y//2, X//2) to
+            [0, 0], where patterns have the middle of the detector.
+
+        Raises:
+            DataError: Something that it needs is not known.
+        """
+
+    def lines(self, wave: ExitWave) -> Iterable[str]:
+        """Yield lines by which people recognise their experiment."""
+        return ()
+
+    def doubts(self, wave: ExitWave) -> Iterable[str]:
+        """Yield what looks wrong with it, each with what to change."""
+        return ()
