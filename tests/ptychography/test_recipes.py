@@ -41,6 +41,15 @@ def test_a_staged_reconstruction_halves_the_position_error_and_finds_the_phase(s
 
 
 @pytest.mark.slow
+def test_a_defocus_that_was_told_wrong_is_found() -> None:
+    values = run("ptycho_unknown_geometry", "data.scan_shape=[16, 16]", "run.epochs=20").metrics
+    told, true = 20.0, 60.0
+    assert values["aberration_change/C10_angstrom"] == pytest.approx(told - true, abs=3)  # C10 = -defocus
+    assert values["truth/phase_pearson"] >= 0.98
+    assert values["truth/phase_gain"] == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.slow
 def test_mos2_is_reconstructed_as_well_as_by_any_peer(shared_data: Path) -> None:
     path = shared_data / "ptychography" / "mos2_sim.h5"
     state = run("ptycho_mos2", f"data.path={path}")

@@ -219,7 +219,7 @@ class PtychographyModule(nn.Module):
         if self.probe.modes.requires_grad:
             self.probe.orthogonalise()
         if self.probe.lens is not None and self.probe.lens.numbers_T.requires_grad:
-            state.metrics.update((f"aberrations/{name}", each) for name, each in self.probe.lens.change().items())
+            state.metrics.update((f"aberration_change/{name}", each) for name, each in self.probe.lens.change().items())
         if self.scan.requires_grad:
             found = self.motion.distortion(self.scan)
             state.metrics["scan/rotation_deg"] = degrees(found.rotation_rad)

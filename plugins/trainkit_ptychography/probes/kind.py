@@ -40,8 +40,8 @@ class Probe(Component):
         trained_aberrations: Which aberrations of the lens group ``aberrations`` trains, for example ["C10", "C12"]:
             changes that all modes have in common, whatever the probe is made from. Its learning rate is in rad of phase
             at the edge of the aperture (0.05 with "adam"). C10 is overfocus, −defocus. If group ``probe`` trains as
-            well, each of the two can make the same change of the probe, and metrics ``aberrations/…`` are only one part
-            of it: start ``probe`` later, or not at all, to measure aberrations.
+            well, each of the two can make the same change of the probe, and metrics ``aberration_change/…`` are only
+            one part of it: start ``probe`` later, or not at all, to measure aberrations.
     """
 
     entry_points: ClassVar[str] = "trainkit.ptychography.probes"

@@ -1,0 +1,49 @@
+"""Roots of few counts, which the amplitude loss compares: what they lose, held against random numbers and a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ptychography.small_recipe import small_recipe
+from trainkit import Problem
+from trainkit.recipe.resolve import resolve_text
+from trainkit_ptychography.scans.few_counts import variance_of_root
+
+
+def test_the_variance_of_a_root_is_that_of_random_counts() -> None:
+    expected = np.array([0.02, 0.1, 1.0, 3.0, 15.0, 40.0])
+    drawn = np.random.default_rng(0).poisson(expected, (400_000, len(expected)))
+    assert variance_of_root(expected) == pytest.approx(np.sqrt(drawn).var(axis=0), rel=0.04)
+
+
+def doubts(*sets: str) -> list[str]:
+    recipe = resolve_text(small_recipe(), Path.cwd(), ("data.scan_shape=[8, 8]", *sets)).recipe
+    seen = recipe.losses["data"].inspect(recipe, "all")
+    return [each.message for each in seen if isinstance(each, Problem)]
+
+
+def test_the_amplitude_loss_is_doubted_where_counts_are_few_and_no_other_loss_is() -> None:
+    (doubt,) = doubts("data.dose_per_square_angstrom=1e5")
+    assert 'use = "poisson"' in doubt
+    assert doubts("data.dose_per_square_angstrom=1e7") == []
+    assert doubts("losses.data.use=poisson") == []
+
+
+@pytest.mark.slow
+def test_by_as_much_as_it_says_the_phase_is_too_weak() -> None:
+    from trainkit.console import Console
+    from trainkit.engine.start import start
+    from trainkit.recipe.resolve import resolve
+
+    recipe = Path(__file__).parents[2] / "recipes" / "ptycho_unknown_geometry.toml"
+    small = ("data.scan_shape=[14, 14]", "run.device=cpu", "run.threads=1", "model.probe.defocus_angstrom=60")
+    gains = {}
+    for loss in ("amplitude", "poisson"):
+        state = start(resolve(recipe, (*small, f"losses.data.use={loss}")), Console(quiet=True)).run.state
+        gains[loss] = state.metrics["truth/phase_gain"]
+    (doubt,) = doubts("data.dose_per_square_angstrom=1e5", "data.detector_size=48")
+    said = float(doubt.partition("would be about ")[2].split(" %")[0]) / 100
+    assert gains["amplitude"] / gains["poisson"] == pytest.approx(1 - said, abs=0.06)
