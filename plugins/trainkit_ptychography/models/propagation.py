@@ -1,9 +1,12 @@
-"""How waves get from slice to slice in a model: thickness and tilt, which can be trained.
+"""How waves get from slice to slice in a model: thickness and tilt, which can be trained, and how many slices count.
 
-Shapes: N = scan points, B = patterns of a batch, Y, X = rows and columns of the detector.
+Shapes: N = scan points, B = patterns of a batch, M = probe modes, K = 2 (phase, absorption) or 1 (phase), S = slices,
+C = slices that the wave passes now, H, W = rows and columns of the object, Y, X = those of the detector.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -13,12 +16,15 @@ from torch import Tensor, nn
 from trainkit import DataError
 from trainkit_ptychography.physics.forward import fourier_ramp
 from trainkit_ptychography.physics.propagation import propagate
+from trainkit_ptychography.propagators.coarse_slices import CoarseSlices, slices_in
 from trainkit_ptychography.propagators.kind import Propagator, WaveGeometry
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 
 
 class Propagation(nn.Module):
     """Equally spaced slices, and the direction of the beam through them.
+
+    In a coarse stage the wave passes fewer slices, each of which is the sum of neighbours and lies in their middle.
 
     Attributes:
         thickness: Of the whole specimen in Å, of which each slice has the same share.
@@ -34,6 +40,7 @@ class Propagation(nn.Module):
         slices: int,
         thickness_angstrom: float,
         tilt_mrad: tuple[float, float],
+        coarse: Mapping[str, CoarseSlices] | None = None,
     ) -> None:
         super().__init__()
         size, wavelength = data.scan.pixel_size_angstrom, data.scan.wavelength_angstrom
@@ -43,7 +50,9 @@ class Propagation(nn.Module):
                 f"{data.scan.source}: {lacking} is not known, and without it waves cannot be propagated through "
                 f"{slices} slices: say it in [data], or set model.slices = 1"
             )
-        self._slices, self._size = slices, size
+        self._slices, self._size, self._coarse = slices, size, coarse or {}
+        self._like = torch.empty(0, dtype=data.dtype, device=data.device)
+        self.enter_epoch(0)
         self._propagator = propagator.build(WaveGeometry(data.detector_shape, size, wavelength))
         self._shape = data.detector_shape
 
@@ -63,28 +72,66 @@ class Propagation(nn.Module):
 
     @property
     def distance(self) -> Tensor:
-        """The distance from one slice to the next in Å."""
+        """The distance from one slice of the object to the next in Å."""
         return self.thickness / self._slices
 
+    @property
+    def passed(self) -> int:
+        """The number of slices that the wave passes now."""
+        return self._passed
+
+    def enter_epoch(self, epoch: int) -> None:
+        """Let the wave pass as many slices as the stages say for an epoch."""
+        self._passed = slices_in(epoch, self._coarse, self._slices)
+        self._shares_CS = None
+        if self._passed < self._slices:
+            self._shares_CS = shares(self._passed, self._slices).to(self._like)
+
+    def merged(self, maps_KSHW: Tensor) -> Tensor:
+        """Return the maps of the slices that the wave passes now (K, C, H, W): sums of neighbours."""
+        if self._shares_CS is None:
+            return maps_KSHW
+        merged_KCP: Tensor = self._shares_CS @ maps_KSHW.flatten(2)
+        return merged_KCP.reshape(-1, self._passed, *maps_KSHW.shape[2:])
+
+    def at_first_slice(self, probe_MYX: Tensor, shift_B2: Tensor, index_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the probe at the first slice that the wave passes, and by how much it is shifted there (B, 2).
+
+        Args:
+            probe_MYX: The probe at the first slice of the object.
+            shift_B2: By how much it is shifted there, in pixels.
+            index_B: Scan points.
+        """
+        if self._shares_CS is None:
+            return probe_MYX, shift_B2
+        way = 0.5 * (self.thickness / self._passed - self.distance)
+        return propagate(probe_MYX, self._propagator(way[None])), shift_B2 + self._moved(way, self._tilts(index_B))
+
     def kernel(self, index_B: Tensor) -> Tensor:
-        """Return the factor of a wave's Fourier transform from one slice to the next: (1, Y, X), or (B, Y, X).
+        """Return the factor of a wave's Fourier transform from one passed slice to the next: (1, Y, X), or (B, Y, X).
 
         Args:
             index_B: Scan points.
         """
-        # Not seen from the values: looking at them would wait for the device in each step.
-        self._points_differ = self._points_differ or self.point_tilts.requires_grad
-        if self._points_differ:
-            return self._kernel(self.tilt + self.point_tilts.index_select(0, index_B))
-        return self.common_kernel()
+        return self._kernel(self._passed, self._tilts(index_B))
 
     def common_kernel(self) -> Tensor:
-        """Return the factor without the tilts of single points (1, Y, X)."""
-        return self._kernel(self.tilt[None])
+        """Return the factor from one slice of the object to the next, without tilts of single points (1, Y, X)."""
+        return self._kernel(self._slices, self.tilt[None])
 
-    def _kernel(self, tilt_B2: Tensor) -> Tensor:
-        moved_B2 = self.distance * torch.tan(1e-3 * tilt_B2) / self._size  # from one slice to the next, in pixels
-        return self._propagator(self.distance[None]) * fourier_ramp(moved_B2, self._shape)
+    def _tilts(self, index_B: Tensor) -> Tensor:
+        """Return the tilt at scan points (B, 2), or (1, 2) if it is the same at all."""
+        # Not seen from the values: looking at them would wait for the device in each step.
+        self._points_differ = self._points_differ or self.point_tilts.requires_grad
+        return self.tilt + self.point_tilts.index_select(0, index_B) if self._points_differ else self.tilt[None]
+
+    def _kernel(self, slices: int, tilt_B2: Tensor) -> Tensor:
+        ramp_BYX = fourier_ramp(self._moved(self.thickness / slices, tilt_B2), self._shape)
+        return self._propagator((self.thickness / slices)[None]) * ramp_BYX
+
+    def _moved(self, distance: Tensor, tilt_B2: Tensor) -> Tensor:
+        """Return by how many pixels a tilted beam moves on its way (B, 2)."""
+        return distance * torch.tan(1e-3 * tilt_B2) / self._size
 
     @torch.no_grad()
     def in_the_middle(self, probe_MYX: Tensor) -> Tensor:
@@ -122,6 +169,19 @@ class Propagation(nn.Module):
                 f"the thickness has become {float(self.thickness):.4g} Å: lower the learning rate of group thickness "
                 "(Adam changes it by about that many Å a step), or do not train it"
             )
+
+
+def shares(passed: int, slices: int) -> Tensor:
+    """Return which share of each slice belongs to each of fewer, thicker ones (C, S).
+
+    Example:
+        >>> shares(2, 3).tolist()
+        [[1.0, 0.5, 0.0], [0.0, 0.5, 1.0]]
+    """
+    edges = torch.arange(passed + 1, dtype=torch.float64) * slices / passed
+    below_S = torch.arange(slices, dtype=torch.float64)
+    within_CS = torch.minimum(edges[1:, None], below_S + 1) - torch.maximum(edges[:-1, None], below_S)
+    return within_CS.clamp_min(0)
 
 
 def _restored(propagation: Propagation, _: object) -> None:

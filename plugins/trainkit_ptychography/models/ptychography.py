@@ -13,6 +13,7 @@ from trainkit_ptychography.constraints.kind import Constraint
 from trainkit_ptychography.objects.kind import Object
 from trainkit_ptychography.objects.pixels import Pixels
 from trainkit_ptychography.probes.kind import Probe
+from trainkit_ptychography.propagators.coarse_slices import CoarseSlices, in_order, problems_of_stages, timeline
 from trainkit_ptychography.propagators.fresnel import Fresnel
 from trainkit_ptychography.propagators.kind import Propagator
 from trainkit_ptychography.scans.kind import DiffractionData
@@ -67,6 +68,10 @@ class Ptychography(Model):
         constraints: What is imposed on object and probe between steps, by name: ``[model.constraints.NAME]``.
         slices: Number of slices. The beam meets slice 0 first; the probe is the wave there.
         thickness_angstrom: Thickness of the whole specimen; each slice stands for an equal share of it.
+        coarse: Coarse to fine: stages of the run in which the wave passes fewer slices, by name, for example
+            ``[model.coarse.one]`` with ``slices = 1`` and ``stop_epoch = 3``. The object keeps all its slices; those
+            that count together get the same gradient, and so their sum, positions and optimizer state go on where a
+            stage ends. Such epochs take less time, as many times as there are fewer slices.
         tilt_mrad: Direction of the beam through the slices (rows, columns): with depth, it moves towards larger rows
             and columns by the tangent of it.
         propagator: How waves get from one slice to the next.
@@ -89,6 +94,7 @@ class Ptychography(Model):
     constraints: Mapping[str, Constraint] = attrs.Factory(dict)
     slices: int = attrs.field(default=1, validator=ge(1))
     thickness_angstrom: float | None = attrs.field(default=None, validator=optional(gt(0.0)))
+    coarse: Mapping[str, CoarseSlices] = attrs.Factory(dict)
     tilt_mrad: tuple[float, float] = (0.0, 0.0)
     propagator: Propagator = Fresnel()
     detector_blur_pixels: float = attrs.field(default=0.0, validator=ge(0.0))
@@ -126,6 +132,7 @@ class Ptychography(Model):
                 "several slices are for the far field: set slices = 1 for the near field (data.detector_propagation)",
                 "slices",
             )
+        yield from problems_of_stages(self.coarse, self.slices, recipe.run.num_epochs())
         if self.slices == 1:
             for key in ("thickness_angstrom", "tilt_mrad"):
                 if getattr(self, key) not in (None, (0.0, 0.0)):
@@ -138,7 +145,13 @@ class Ptychography(Model):
 
             assert self.thickness_angstrom is not None
             yield from inspect_slices(
-                recipe.data, self.probe, self.slices, self.thickness_angstrom, self.tilt_mrad, recipe.run.seed
+                recipe.data,
+                self.probe,
+                self.slices,
+                self.thickness_angstrom,
+                self.tilt_mrad,
+                recipe.run.seed,
+                in_order(self.coarse),
             )
         if depth == "headers":
             yield "geometry     not compared with the patterns; check --data does that"
@@ -154,7 +167,8 @@ class Ptychography(Model):
                 yield from inspect_earlier_object(recipe.data, self.object.path, begun.build, recipe)
 
     def timeline(self, epochs: int) -> Iterable[tuple[int, str]]:
-        """Yield what object, probe and constraints do in the course of a run."""
+        """Yield what slices, object, probe and constraints do in the course of a run."""
+        yield from timeline(self.coarse, self.slices, epochs)
         yield from self.object.timeline(epochs)
         yield from self.probe.timeline(epochs)
         for name, constraint in self.constraints.items():
@@ -199,7 +213,9 @@ class Ptychography(Model):
         propagation = None
         if self.slices > 1:
             assert self.thickness_angstrom is not None  # `problems` refuses it
-            propagation = Propagation(data, self.propagator, self.slices, self.thickness_angstrom, self.tilt_mrad)
+            propagation = Propagation(
+                data, self.propagator, self.slices, self.thickness_angstrom, self.tilt_mrad, self.coarse
+            )
         recomputed: Waves = "inverted" if self.propagator.takes_no_power() else "checkpointed"
         most = {"auto": 2**28, "recomputed": 0, "stored": None}[self.waves]
         return PtychographyModule(

@@ -119,10 +119,12 @@ class PtychographyModule(nn.Module):
             return self._intensities_behind(probe_MYX, shift_B2, patch_BYX), patch_BYX.detach
         maps_KSHW = cast(SlicedObject, self.object).slices(corner_B2)
         kernel_BYX = self.propagation.kernel(index_B)
-        needed = probe_MYX.nbytes * len(index_B) * self.propagation.slices
+        needed = probe_MYX.nbytes * len(index_B) * self.propagation.passed
         stored = self._most_bytes is None or needed <= self._most_bytes
         waves: Waves = "stored" if stored else self._recomputed
-        expected_BYX = multislice_intensities(probe_MYX, shift_B2, maps_KSHW, corner_B2, kernel_BYX, waves)
+        first_MYX, shift_B2 = self.propagation.at_first_slice(probe_MYX, shift_B2, index_B)
+        passed_KCHW = self.propagation.merged(maps_KSHW)
+        expected_BYX = multislice_intensities(first_MYX, shift_B2, passed_KCHW, corner_B2, kernel_BYX, waves)
         return self._counted(expected_BYX), partial(self._projected, maps_KSHW.detach(), corner_B2)
 
     def _intensities_behind(self, probe_MYX: Tensor, shift_B2: Tensor, patch_BYX: Tensor) -> Tensor:
@@ -176,6 +178,8 @@ class PtychographyModule(nn.Module):
     def on_run_start(self, state: State) -> None:
         """Check that positions of held-out points can be fitted, and compare the geometry with its mirror.
 
+        Slices count as in the epoch that is to be trained, or in the last one if none is left.
+
         Raises:
             RecipeError: Several processes would each fit the held-out points of their own share alone.
         """
@@ -185,12 +189,17 @@ class PtychographyModule(nn.Module):
                 "positions of held-out patterns cannot be fitted by several processes yet: run one process, set "
                 "data.validation_fraction = 0, or do not train group dr"
             )
+        if self.propagation is not None:  # a run that resumes inside an epoch does not start it again
+            over = not state.steps_in_epoch and (state.stop_reason is not None or state.epoch == state.epochs)
+            self.propagation.enter_epoch(state.epoch - over)
         if state.step == 0 and state.context.rank == 0:
             self._watch.warn()
 
     def on_epoch_start(self, state: State) -> None:
-        """Pass the event on to the object."""
+        """Pass the event on to object and propagation."""
         self._tell_object("on_epoch_start", state)
+        if self.propagation is not None:
+            self.propagation.enter_epoch(state.epoch)
 
     def on_step_start(self, state: State) -> None:
         """Record what the curvature of the step's loss depends on."""

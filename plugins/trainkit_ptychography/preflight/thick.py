@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import ceil, prod, tan
 from typing import TYPE_CHECKING
 
@@ -18,6 +18,7 @@ from trainkit_ptychography.scans.sampling import bright_radius, disc_radius
 if TYPE_CHECKING:
     from trainkit_ptychography.probes.kind import Probe
     from trainkit_ptychography.probes.modes import ProbeModes
+    from trainkit_ptychography.propagators.coarse_slices import CoarseSlices
     from trainkit_ptychography.scans.kind import DiffractionData
 
 _BYTES = 32  # of an object pixel in each slice: phase and absorption, their gradients, and two moments of each
@@ -32,6 +33,7 @@ def inspect_slices(
     thickness_angstrom: float,
     tilt_mrad: tuple[float, float] = (0.0, 0.0),
     seed: int = 0,
+    coarse: Sequence[CoarseSlices] = (),
 ) -> Iterator[str | Problem]:
     """Yield a line about the slices, and what is doubtful about them.
 
@@ -42,6 +44,7 @@ def inspect_slices(
         thickness_angstrom: Thickness of the specimen.
         tilt_mrad: Direction of the beam through the slices.
         seed: The run's seed, which some probes depend on.
+        coarse: Stages with fewer slices, in order.
 
     Raises:
         DataError: The scan or the probe cannot be read.
@@ -59,12 +62,15 @@ def inspect_slices(
     told = scan.semiangle_mrad if told is None else told
     semiangle = 1e-3 * (_bright_semiangle_mrad(probe_at_start(data, probe, seed)) if told is None else told)
     resolved = wavelength / semiangle**2
-    waves = bytes_in_words(8 * slices * data.batch_size * prod(shape))
     yield (
         f"slices       {slices}, {spacing:.3g} Å apart, {thickness_angstrom:.4g} Å in all; patterns resolve about "
         f"{resolved:.3g} Å in depth"
     )
-    yield f'             waves = "stored" takes {waves} for a batch and a probe mode'
+    of_slice = 8 * data.batch_size * prod(shape)
+    yield f'             waves = "stored" takes {bytes_in_words(slices * of_slice)} for a batch and a probe mode'
+    for stage in coarse:
+        thick = f"{stage.slices} × {thickness_angstrom / stage.slices:.3g} Å"
+        yield f"             before epoch {stage.stop_epoch}: {thick}, {bytes_in_words(stage.slices * of_slice)}"
     if needed > (free := free_host_memory()):
         yield _doubt(
             f"an object of {slices} slices takes {bytes_in_words(needed)} while it is trained, and "
