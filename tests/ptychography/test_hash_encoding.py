@@ -327,3 +327,56 @@ def test_it_reconstructs_a_monolayer_at_least_as_well_as_asked(shared_data: Path
     state = start(resolve(recipe, (*sets, "run.device=cpu", "run.threads=1")), Console(quiet=True)).run.state
     assert state.metrics["truth/phase_pearson"] >= 0.98  # measured: 0.989; a rough loop of others: 0.935
     assert state.metrics["truth/position_rmse_angstrom"] <= 0.032  # measured: 0.027 Å; that loop: 0.043 Å
+
+
+# ---- several slices -------------------------------------------------------------------------------------------------
+
+
+def thick(shape: tuple[int, int] = (30, 24)) -> ObjectGeometry:
+    return geometry(shape)._replace(slices=5, slice_thickness_angstrom=8.0)
+
+
+def test_a_thick_object_is_the_encoding_at_depth_row_and_column_of_each_pixel():
+    """The neighbour of a pixel is the next slice, row or column: all coordinates have the same unit."""
+    live = roughen(made(thick()))
+    assert live.maps().shape == (2, 5, 30, 24)
+    places = ((0, 0, 0), (4, 29, 23), (2, 17, 3))
+    positions_ND = torch.tensor([[(column + 0.5) / 30, (row + 0.5) / 30, (s + 0.5) / 30] for s, row, column in places])
+    grids = HashEncoding(levels=5, base_resolution=4, log2_hashmap_size=8).grids((29.5 / 4) ** 0.25, 3)
+    hidden = encode(positions_ND.double(), list(live.tables), grids).T.detach().numpy()
+    for number, (weight, bias) in enumerate(zip(live.weights, live.biases, strict=True)):
+        hidden = weight.detach().numpy() @ hidden + bias.detach().numpy()
+        if number < 2:
+            hidden = np.maximum(hidden, 0)
+    found = np.stack([live.maps()[:, s, row, column].detach().numpy() for s, row, column in places], axis=1)
+    np.testing.assert_allclose(found, hidden, atol=1e-12)
+
+
+@pytest.mark.parametrize("places", [((0, 0), (4, 3)), ((18, 14),)])
+def test_patches_of_a_thick_object_are_those_of_its_maps_with_the_same_gradients(places):
+    """A few pixels are evaluated one by one, more of them as a grid."""
+    live, corner_B2 = roughen(made(thick())), corners(*places)
+    parameters = list(live.parameters())
+    seen = crop(live.slices(corner_B2), corner_B2, (12, 10))
+    whole = crop(live.maps(), corner_B2, (12, 10))
+    torch.testing.assert_close(seen, whole, rtol=0, atol=1e-12)
+    weight = torch.rand(seen.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    for one, other in zip(
+        torch.autograd.grad((weight * seen).sum(), parameters),
+        torch.autograd.grad((weight * whole).sum(), parameters),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
+
+
+def test_a_run_trains_a_thick_object_of_a_hash_encoding_and_leaves_its_slices(tmp_path):
+    sets = (
+        *("data.scan_shape=[4, 4]", "data.detector_size=24", "data.slices=4", "run.epochs=2", "run.device=cpu"),
+        *("model.slices=4", "model.thickness_angstrom=100.0", "model.coarse={one={slices=1,stop_epoch=1}}"),
+        *("groups.probe.start_epoch=1", "groups.dr.start_epoch=1", "model.object.levels=4"),
+    )
+    sets = (*sets, "model.object.fine_from={start_epoch=0,stop_epoch=1,coarse_levels=2}")
+    state = start(resolve(RECIPE, sets), Console(quiet=True)).run.state
+    phase_SHW = state.model.reconstruction().phase_SHW
+    assert np.abs(np.diff(phase_SHW, axis=0)).max() > 1e-4
+    assert (state.folder / "result.h5").exists()

@@ -25,7 +25,6 @@ from trainkit_ptychography.losses.l1 import L1
 from trainkit_ptychography.models.output import write_files
 from trainkit_ptychography.models.ptychography import Ptychography
 from trainkit_ptychography.models.ptychography_live import PtychographyModule
-from trainkit_ptychography.objects.hash_encoding import HashEncoding
 from trainkit_ptychography.objects.pixels import Pixels
 from trainkit_ptychography.physics.quality import rebinned
 from trainkit_ptychography.preflight.thick import inspect_slices
@@ -58,6 +57,12 @@ slices = 3
 batch_size = 8
 validation_fraction = 0.2
 """
+
+
+class Flat(Pixels):
+    """An object of another package that can have one slice only."""
+
+    takes_slices = False
 
 
 class Unknown(SimulatedDiffraction):
@@ -322,7 +327,7 @@ def test_the_summary_of_a_scan_counts_all_slices_of_the_object(tmp_path):
     ("settings", "key"),
     [
         ({"slices": 3}, "thickness_angstrom"),
-        ({"slices": 3, "thickness_angstrom": 50.0, "object": HashEncoding()}, "object"),
+        ({"slices": 3, "thickness_angstrom": 50.0, "object": Flat()}, "object"),
         ({"thickness_angstrom": 50.0}, "thickness_angstrom"),
         ({"tilt_mrad": (1.0, 0.0)}, "tilt_mrad"),
     ],

@@ -123,7 +123,7 @@ class Ptychography(Model):
         if self.slices > 1 and self.thickness_angstrom is None:
             yield Problem(f"say how thick the specimen of {self.slices} slices is", "thickness_angstrom")
         if self.slices > 1 and not self.object.takes_slices:
-            yield Problem('cannot have several slices yet: use = "pixels" can', "object")
+            yield Problem('cannot have several slices: use = "pixels" or "hash_encoding" can', "object")
         if self.slices > 1 and self.probe.num_scans() > 1:
             yield Problem("has one probe for each scan, which a specimen of several slices cannot have yet", "probe")
         data = recipe.data

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import attrs
 from attrs.validators import ge, gt, in_, instance_of, le, optional
@@ -58,6 +58,9 @@ class HashEncoding(Object):
     With few electrons it is far better than pixels alone, but no better than pixels with the loss "tv". Fewer or
     coarser levels suppress noise and detail alike. Learning rates of 1e-3 (1e5 electrons per Å²) to 1e-2 (1e3) suit it.
 
+    With several slices, grids are three-dimensional, and a slice counts like a pixel: coarse grids join neighbouring
+    slices. Tables for that many pixels are larger: ``log2_hashmap_size`` of about 17.
+
     Source: Müller, Evans, Schied, Keller, ACM Trans. Graph. 41 (2022) 102.
 
     Attributes:
@@ -80,6 +83,8 @@ class HashEncoding(Object):
             a run that is repeated or resumed does not give the same bits.
     """
 
+    takes_slices: ClassVar[bool] = True
+
     levels: int = attrs.field(default=16, validator=[ge(1), le(32)])
     features: int = attrs.field(default=2, validator=in_((1, 2, 4, 8)))
     log2_hashmap_size: int = attrs.field(default=15, validator=[ge(3), le(30)])
@@ -95,7 +100,7 @@ class HashEncoding(Object):
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Check the grids, the epochs in which they join, and the backend."""
-        yield from self._problems_of_scale()
+        yield from self._problems_of_scale(2 if getattr(recipe.model, "slices", 1) == 1 else 3)
         yield from self._problems_of_backend(recipe.run)
         fine = self.fine_from
         if fine is None:
@@ -113,7 +118,7 @@ class HashEncoding(Object):
                 f"there are {self.levels} levels in all, so none would be left to join", "fine_from.coarse_levels"
             )
 
-    def _problems_of_scale(self) -> Iterable[Problem]:
+    def _problems_of_scale(self, dimensions: int) -> Iterable[Problem]:
         scale = self.per_level_scale
         if scale is None:
             return  # no table then has more entries than the object has pixels
@@ -134,7 +139,7 @@ class HashEncoding(Object):
                 "per_level_scale",
             )
         else:
-            needed = memory_needed(self.grids(scale), self.features)
+            needed = memory_needed(self.grids(scale, dimensions), self.features)
             if needed > (free := free_host_memory()):
                 yield Problem(too_large(needed, free, "here"), "log2_hashmap_size")
 
@@ -162,9 +167,9 @@ class HashEncoding(Object):
                 yield epoch, f"object: {now} of {self.levels} levels"
             before = now
 
-    def grids(self, per_level_scale: float) -> tuple[Level, ...]:
-        """Return the grids for a scale between them."""
-        return levels(self.levels, self.base_resolution, per_level_scale, self.log2_hashmap_size)
+    def grids(self, per_level_scale: float, dimensions: int = 2) -> tuple[Level, ...]:
+        """Return the grids for a scale between them; of several slices, they have three dimensions."""
+        return levels(self.levels, self.base_resolution, per_level_scale, self.log2_hashmap_size, dimensions)
 
     def build(self, geometry: ObjectGeometry) -> nn.Module:
         """Make the encoding and the network, which begin as nearly vacuum.

@@ -1,7 +1,7 @@
 """The object as a multiresolution hash encoding: features of each pixel -> small network -> phase and absorption.
 
 Shapes: S = slices, B = patterns of a batch, H, W = rows and columns of the object, Y, X = those of a patch, L = levels,
-F = features of a level, P = pixels that are evaluated, K = 2 (phase, absorption) or 1 (phase).
+F = features of a level, P = pixels that are evaluated, of all slices, K = 2 (phase, absorption) or 1 (phase).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from trainkit import RecipeError, State
-from trainkit_ptychography.objects.encoding.backend import choose_encoder
+from trainkit_ptychography.objects.encoding.backend import choose_encoder, grid_shape
 from trainkit_ptychography.objects.encoding.levels import Level, memory_needed, scale_that_ends_at, too_large
 from trainkit_ptychography.objects.encoding.pointwise_network import pointwise_network
 from trainkit_ptychography.objects.kind import ObjectGeometry
@@ -34,6 +34,7 @@ class HashObject(nn.Module):
     """A `LiveObject`: transmission = exp(i·phase − absorption), both computed by a network from encoded pixels.
 
     Attributes:
+        geometry: What the object was made for.
         tables: For each level (entries, F).
         weights: Of each layer of the network (out, in).
         biases: Of each layer (out, 1).
@@ -44,9 +45,10 @@ class HashObject(nn.Module):
 
     def __init__(self, settings: HashEncoding, geometry: ObjectGeometry) -> None:
         super().__init__()
-        self._settings, self._patch_shape, self._shape = settings, geometry.patch_shape, geometry.shape
-        per_level_scale = _scale(settings, max(geometry.shape))
-        grids = settings.grids(per_level_scale)
+        self.geometry, self._settings = geometry, settings
+        shape = grid_shape(geometry)
+        per_level_scale = _scale(settings, max(shape))
+        grids = settings.grids(per_level_scale, len(shape))
         _check_memory(settings, grids, geometry.device)
         self._encode = choose_encoder(settings, per_level_scale, grids, geometry)
         self._dtype = str(geometry.dtype).removeprefix("torch.")
@@ -72,12 +74,17 @@ class HashObject(nn.Module):
 
     def forward(self, corner_B2: Tensor) -> Tensor:
         """Return the transmission of patches, complex (S, B, Y, X)."""
+        return transmission_of_patches(self.slices(corner_B2), corner_B2, self.geometry.patch_shape)
+
+    def slices(self, corner_B2: Tensor | None = None) -> Tensor:
+        """Return phase in rad and absorption of all slices (K, S, H, W); of pixels in no patch they may be 0."""
+        if corner_B2 is None:
+            return self.maps()
         pixels_P = None
         if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters()):
             self._known = None  # maps that were kept before belong to another graph
             pixels_P = self._touched(corner_B2)
-        maps_KSHW = self.maps() if pixels_P is None else self._evaluate(pixels_P)
-        return transmission_of_patches(maps_KSHW, corner_B2, self._patch_shape)
+        return self.maps() if pixels_P is None else self._evaluate(pixels_P)
 
     def maps(self) -> Tensor:
         """Return phase in rad and absorption (minus the logarithm of the amplitude) of all pixels, (K, S, H, W)."""
@@ -134,21 +141,24 @@ class HashObject(nn.Module):
         """Return the pixels that lie in a patch; None: all, or so many that leaving the others out would not pay."""
         if corner_B2.device.type != "cpu":
             return None  # reading the corners would wait for the device
-        height, width = self._patch_shape
-        touched_HW = torch.zeros(self._shape, dtype=torch.bool)
+        height, width = self.geometry.patch_shape
+        touched_HW = torch.zeros(self.geometry.shape, dtype=torch.bool)
         for row, column in corner_B2.tolist():
             touched_HW[row : row + height, column : column + width] = True
         pixels_P = touched_HW.flatten().nonzero()[:, 0]
-        return pixels_P if len(pixels_P) < _WHOLE_ABOVE * touched_HW.numel() else None
+        if len(pixels_P) >= _WHOLE_ABOVE * touched_HW.numel():
+            return None
+        first_S = touched_HW.numel() * torch.arange(self.geometry.slices)
+        return (first_S[:, None] + pixels_P).flatten()
 
     def _evaluate(self, pixels_P: Tensor | None) -> Tensor:
-        """Return the maps (K, S, H, W), of one slice; with pixels given, zero elsewhere."""
+        """Return the maps (K, S, H, W); with pixels given, zero elsewhere."""
         with _full_precision(self.tables[0].device):
             maps_KP = self._network(self._encode(list(self.tables)[: self._enabled], pixels_P))
         if pixels_P is not None:
-            num_pixels = self._shape[0] * self._shape[1]
+            num_pixels = math.prod(grid_shape(self.geometry))
             maps_KP = maps_KP.new_zeros(len(maps_KP), num_pixels).index_copy(1, pixels_P, maps_KP)
-        return maps_KP.reshape(-1, 1, *self._shape)
+        return maps_KP.reshape(-1, self.geometry.slices, *self.geometry.shape)
 
     def _network(self, values_CP: Tensor) -> Tensor:
         # Levels that do not take part are zero: their columns of the first layer need not be multiplied.

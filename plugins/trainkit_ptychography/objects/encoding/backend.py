@@ -1,6 +1,7 @@
 """What evaluates the encoding at an object's pixels: torch or tinycudann, and which of them a run gets.
 
-Shapes: P = pixels, L = levels, E = entries of a level, F = features of an entry, C = L·F.
+Shapes: P = pixels of all slices, D = 2 dimensions, or 3 of several slices, L = levels, E = entries of a level, F =
+features of an entry, C = L·F.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ class Encoder(Protocol):
 
         Args:
             tables: One table (E, F) for each level that takes part, from the coarsest.
-            pixels_P: Which pixels, counted row by row; None: all.
+            pixels_P: Which pixels, counted slice by slice and row by row; None: all.
         """
         ...
 
@@ -61,14 +62,14 @@ class TorchEncoder:
     def __init__(self, levels: Sequence[Level], how: Interpolation, geometry: ObjectGeometry) -> None:
         self._levels, self._how = levels, how
         axes = _axes(geometry)
-        self._positions_P2 = _positions(axes)
+        self._positions_PD = _positions(axes)
         self._plans = [plan_grid(axes, level, how, geometry.dtype, geometry.device) for level in levels]
 
     def __call__(self, tables: Sequence[Tensor], pixels_P: Tensor | None) -> Tensor:
         """Return the features (C, P)."""
         num = len(tables)
-        if pixels_P is not None and len(pixels_P) < _DIRECT_BELOW * len(self._positions_P2):
-            return encode(self._positions_P2[pixels_P], tables, self._levels[:num], self._how).T
+        if pixels_P is not None and len(pixels_P) < _DIRECT_BELOW * len(self._positions_PD):
+            return encode(self._positions_PD[pixels_P], tables, self._levels[:num], self._how).T
         features_CP = encode_grid(tables, self._plans[:num]).flatten(1)
         return features_CP if pixels_P is None else features_CP.index_select(1, pixels_P)
 
@@ -84,11 +85,11 @@ class TinyCudaEncoder:
     def __init__(self, encoding: TinyCudaEncoding, geometry: ObjectGeometry) -> None:
         self.name = f"tinycudann {version()}"
         self._encoding = encoding
-        self._positions_P2 = _positions(_axes(geometry)).to(geometry.device)
+        self._positions_PD = _positions(_axes(geometry)).to(geometry.device)
 
     def __call__(self, tables: Sequence[Tensor], pixels_P: Tensor | None) -> Tensor:
         """Return the features (C, P)."""
-        return self._encoding(self._positions_P2 if pixels_P is None else self._positions_P2[pixels_P], tables).T
+        return self._encoding(self._positions_PD if pixels_P is None else self._positions_PD[pixels_P], tables).T
 
 
 def choose_encoder(
@@ -122,7 +123,7 @@ def choose_encoder(
         len(levels),
         levels[0].resolution,
         levels[-1].resolution,
-        max(geometry.shape),
+        max(grid_shape(geometry)),
     )
     if isinstance(found, TinyCudaEncoding):
         _LOGGER.warning(
@@ -138,22 +139,28 @@ def _tried(
     """Return an encoding by tinycudann that was tried out, or why there is none."""
     if reason := why_not(geometry.device, geometry.dtype):
         return reason
-    encoding = TinyCudaEncoding(settings, per_level_scale)
+    encoding = TinyCudaEncoding(settings, per_level_scale, len(grid_shape(geometry)))
     return try_out(encoding, levels, settings.features, settings.interpolation, geometry.device) or encoding
 
 
-def _axes(geometry: ObjectGeometry) -> tuple[Tensor, Tensor]:
-    """Return where the centres of rows and columns are in the unit square that covers the longer side.
+def grid_shape(geometry: ObjectGeometry) -> tuple[int, ...]:
+    """Return the object's slices, if there are several, rows and columns: the axes of its encoding."""
+    return geometry.shape if geometry.slices == 1 else (geometry.slices, *geometry.shape)
+
+
+def _axes(geometry: ObjectGeometry) -> list[Tensor]:
+    """Return where the centres of slices, rows and columns are in the unit square or cube that covers the longest side.
+
+    A slice is as far from the next one as a pixel is. So a vertex of a coarse grid stands for many pixels across and as
+    many slices along the beam, which is the long and thin shape of what patterns resolve.
 
     They are rounded to the run's dtype, which tinycudann takes, so that both backends interpolate at the same points.
     """
-    rows, columns = (
-        ((torch.arange(n) + 0.5).double() / max(geometry.shape)).to(geometry.dtype) for n in geometry.shape
-    )
-    return rows, columns
+    shape = grid_shape(geometry)
+    return [((torch.arange(n) + 0.5).double() / max(shape)).to(geometry.dtype) for n in shape]
 
 
-def _positions(axes: tuple[Tensor, Tensor]) -> Tensor:
-    """Return the positions (P, 2) of all pixels, row by row; columns are the first coordinate."""
-    rows, columns = torch.meshgrid(*axes, indexing="ij")
-    return torch.stack((columns.flatten(), rows.flatten()), dim=1)
+def _positions(axes: Sequence[Tensor]) -> Tensor:
+    """Return the positions (P, D) of all pixels, slice by slice and row by row; columns are the first coordinate."""
+    spread = torch.meshgrid(*axes, indexing="ij")
+    return torch.stack([along.flatten() for along in reversed(spread)], dim=1)

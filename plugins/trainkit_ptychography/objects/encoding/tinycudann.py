@@ -7,7 +7,7 @@ an encoding with n levels.
 
 Gradients are added up by atomic operations, in the order in which threads arrive, so bits differ from run to run.
 
-Shapes: N = positions, L = levels, E = entries of a level, F = features of an entry.
+Shapes: N = positions, D = dimensions, L = levels, E = entries of a level, F = features of an entry.
 
 Source: tiny-cuda-nn 2.0, https://github.com/NVlabs/tiny-cuda-nn.
 """
@@ -73,9 +73,11 @@ class TinyCudaEncoding:
     Args:
         settings: Settings of the encoding.
         per_level_scale: How much finer each grid is than the one before.
+        dimensions: Dimensions of space.
     """
 
-    def __init__(self, settings: HashEncoding, per_level_scale: float) -> None:
+    def __init__(self, settings: HashEncoding, per_level_scale: float, dimensions: int = 2) -> None:
+        self.dimensions = dimensions
         self._config = {
             "otype": "HashGrid",
             "n_features_per_level": settings.features,
@@ -86,20 +88,20 @@ class TinyCudaEncoding:
         }
         self._modules: dict[int, nn.Module] = {}  # by number of levels: the package evaluates all of them
 
-    def __call__(self, positions_N2: Tensor, tables: Sequence[Tensor]) -> Tensor:
+    def __call__(self, positions_ND: Tensor, tables: Sequence[Tensor]) -> Tensor:
         """Return the features (N, L·F), all of the coarsest level first; differentiable in the tables.
 
         Args:
-            positions_N2: 0 … 1, float32, first the axis whose vertices are neighbours in a table.
+            positions_ND: 0 … 1, float32, first the axis whose vertices are neighbours in a table.
             tables: One table (E, F) for each of the first levels.
 
         Raises:
             RuntimeError: The kernels fail, or expect another number of parameters.
         """
         flat = flat_from_tables(tables)
-        with torch.cuda.device_of(positions_N2):  # type: ignore[no-untyped-call]
+        with torch.cuda.device_of(positions_ND):  # type: ignore[no-untyped-call]
             module = self._module(len(tables), len(flat))
-            found: Tensor = torch.func.functional_call(module, {"params": flat}, (positions_N2,))
+            found: Tensor = torch.func.functional_call(module, {"params": flat}, (positions_ND,))
         if found.requires_grad:
             found.register_hook(_whole_rows)  # type: ignore[no-untyped-call]
         return found
@@ -107,7 +109,7 @@ class TinyCudaEncoding:
     def _module(self, num_levels: int, num_parameters: int) -> nn.Module:
         if num_levels not in self._modules:
             package = importlib.import_module("tinycudann")
-            made = package.Encoding(2, {**self._config, "n_levels": num_levels}, dtype=torch.float32)
+            made = package.Encoding(self.dimensions, {**self._config, "n_levels": num_levels}, dtype=torch.float32)
             if made.params.numel() != num_parameters:
                 raise RuntimeError(
                     f"{num_levels} levels have {made.params.numel()} parameters in tinycudann, {num_parameters} here"
@@ -138,19 +140,19 @@ def try_out(
         device: Where to try it.
     """
     generator = torch.Generator().manual_seed(0)
-    positions_N2 = torch.rand(_TRIED_POSITIONS, 2, generator=generator).to(device)
+    positions_ND = torch.rand(_TRIED_POSITIONS, encoding.dimensions, generator=generator).to(device)
     tables = [(torch.rand(e.entries, num_features, generator=generator) * 2 - 1).to(device) for e in levels]
     try:
         with torch.no_grad():
-            theirs_NLF = encoding(positions_N2, tables).reshape(-1, len(levels), num_features)
+            theirs_NLF = encoding(positions_ND, tables).reshape(-1, len(levels), num_features)
     except RuntimeError as error:
         return f"it fails: {error}"
-    ours_NLF = encode(positions_N2, tables, levels, how).reshape(-1, len(levels), num_features)
+    ours_NLF = encode(positions_ND, tables, levels, how).reshape(-1, len(levels), num_features)
     for number, level in enumerate(levels):
         within = _SCALE_WITHIN * level.scale  # cells
         difference_N = (theirs_NLF[:, number] - ours_NLF[:, number]).abs().amax(1)
         if how == "nearest":  # on the edge of a cell either side is right
-            difference_N = difference_N[_inside(positions_N2, level, within)]
+            difference_N = difference_N[_inside(positions_ND, level, within)]
         allowed = _ROUNDING + 2 * _STEEPEST[how] * within
         if not bool((difference_N <= allowed).all()):  # NaN differs too
             return (
@@ -161,7 +163,7 @@ def try_out(
     return None
 
 
-def _inside(positions_N2: Tensor, level: Level, margin: float) -> Tensor:
+def _inside(positions_ND: Tensor, level: Level, margin: float) -> Tensor:
     """Return which positions are further than this many cells from the edge of their cell."""
-    above_N2 = cell(positions_N2, level, "linear", torch.float32)[1]
-    return ((above_N2 > margin) & (above_N2 < 1 - margin)).all(1)
+    above_ND = cell(positions_ND, level, "linear", torch.float32)[1]
+    return ((above_ND > margin) & (above_ND < 1 - margin)).all(1)
