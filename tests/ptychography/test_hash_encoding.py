@@ -341,9 +341,9 @@ def test_a_thick_object_is_the_encoding_at_depth_row_and_column_of_each_pixel():
     live = roughen(made(thick()))
     assert live.maps().shape == (2, 5, 30, 24)
     places = ((0, 0, 0), (4, 29, 23), (2, 17, 3))
-    positions_ND = torch.tensor([[(column + 0.5) / 30, (row + 0.5) / 30, (s + 0.5) / 30] for s, row, column in places])
+    positions_ND = (torch.tensor(places, dtype=torch.float64).flip(1) + 0.5) / 30
     grids = HashEncoding(levels=5, base_resolution=4, log2_hashmap_size=8).grids((29.5 / 4) ** 0.25, 3)
-    hidden = encode(positions_ND.double(), list(live.tables), grids).T.detach().numpy()
+    hidden = encode(positions_ND, list(live.tables), grids).T.detach().numpy()
     for number, (weight, bias) in enumerate(zip(live.weights, live.biases, strict=True)):
         hidden = weight.detach().numpy() @ hidden + bias.detach().numpy()
         if number < 2:

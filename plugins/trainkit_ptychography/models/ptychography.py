@@ -163,7 +163,7 @@ class Ptychography(Model):
             if isinstance(self.object, Pixels) and self.object.path is not None:
                 from trainkit_ptychography.preflight.earlier_object import inspect_earlier_object
 
-                begun = attrs.evolve(self, constraints={})  # type: ignore[misc]  # mypy does not know @component
+                begun = attrs.evolve(self, constraints={}, coarse={})  # type: ignore[misc]  # mypy does not know @component
                 yield from inspect_earlier_object(recipe.data, self.object.path, begun.build, recipe)
 
     def timeline(self, epochs: int) -> Iterable[tuple[int, str]]:
