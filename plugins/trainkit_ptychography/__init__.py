@@ -6,6 +6,7 @@ and ``x_live`` what they build:
     physics/           optics, the forward model, geometry and quality: pure functions of arrays
     scans/             diffraction data: their kind, what a reader returns, its checks, and the batches of a run
     scans/files/       scans in files of any layout, none of which is trusted; readers: a kind that others can extend
+    direct/            an object from the patterns in one go: a kind that other packages can extend
     objects/           how the specimen's transmission is parametrised: a kind that other packages can extend
     objects/encoding/  what a hash encoding is made of: levels, grids, a small network, and the backends for them
     probes/            what illuminates the specimen: a kind that other packages can extend, and the trained modes
@@ -33,6 +34,8 @@ from trainkit import lazy_names
 if TYPE_CHECKING:
     from trainkit_ptychography.constraints.kind import Constraint
     from trainkit_ptychography.detector_propagations.kind import DetectorPropagation, ExitWave
+    from trainkit_ptychography.direct.evidence import Evidence
+    from trainkit_ptychography.direct.kind import Blurred, DirectMethod, LiveDirectMethod
     from trainkit_ptychography.models.output import Reconstruction, Reconstructs
     from trainkit_ptychography.objects.kind import LiveObject, Object, ObjectGeometry, PixelwiseObject
     from trainkit_ptychography.probes.kind import Probe
@@ -54,6 +57,8 @@ else:  # hidden from type checkers, which would take every name of a module that
         {
             ".constraints.kind": ("Constraint",),
             ".detector_propagations.kind": ("DetectorPropagation", "ExitWave"),
+            ".direct.evidence": ("Evidence",),
+            ".direct.kind": ("Blurred", "DirectMethod", "LiveDirectMethod"),
             ".models.output": ("Reconstruction", "Reconstructs"),
             ".objects.kind": ("LiveObject", "Object", "ObjectGeometry", "PixelwiseObject"),
             ".probes.kind": ("Probe",),
@@ -74,13 +79,17 @@ else:  # hidden from type checkers, which would take every name of a module that
 
 __all__ = [
     "ArrayFile",
+    "Blurred",
     "Constraint",
     "DetectorPropagation",
     "DiffractionData",
+    "DirectMethod",
+    "Evidence",
     "ExitWave",
     "FileDiffraction",
     "Frames",
     "LiveDiffraction",
+    "LiveDirectMethod",
     "LiveObject",
     "LivePropagator",
     "Object",

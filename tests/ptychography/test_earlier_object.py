@@ -170,7 +170,7 @@ def looked(
 ) -> list[str | Problem]:
     recipe = resolve_text(small_recipe(), path.parent).recipe
     model = Ptychography(probe=Aperture(), object=Pixels(path=path, **holds), **settings)
-    return list(inspect_earlier_object(data, path, model.build, recipe))
+    return list(inspect_earlier_object(data, model.object, model.build, recipe))
 
 
 def test_the_true_object_begins_below_vacuum_and_nothing_is_doubted(true_phase, tmp_path):

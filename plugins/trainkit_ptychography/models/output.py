@@ -188,6 +188,19 @@ def show(found: Reconstruction, data: LiveDiffraction, state: State, model: Pred
     state.picture("patterns", scan_pictures.patterns(*arrays, captions, bar, under))
 
 
+def show_beginning(phase_HW: NDArray[np.float64], found: Reconstruction, data: LiveDiffraction, state: State) -> None:
+    """Show the phase that an object began with; arguments as for `show`."""
+    began = attrs.evolve(found, phase_SHW=phase_HW[None], amplitude_SHW=np.ones_like(phase_HW)[None])
+    in_object_N2 = data.scan.positions_N2 - found.origin_2
+    shape_HW = (phase_HW.shape[0], phase_HW.shape[1])
+    lit_HW = lit(illumination(found.probe_MYX, in_object_N2, shape_HW), in_object_N2)
+    seen, agreement = scanned_part(in_object_N2, shape_HW), agreement_with_truth(began, data)
+    against = "" if agreement is None else f", r = {agreement.pearson:.3f} with the truth"
+    under = f"{state.folder.parent.name} / {state.folder.name}, before training{against}"
+    size = data.scan.pixel_size_angstrom
+    state.picture("object_beginning", object_pictures.phase(phase_HW[seen], lit_HW[seen], size, under))
+
+
 def finish(found: Reconstruction, data: LiveDiffraction, state: State, model: Predicts) -> None:
     """Leave the files of a run that ends, and show how well each pattern is fitted.
 

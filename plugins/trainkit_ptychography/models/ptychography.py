@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
@@ -160,11 +161,11 @@ class Ptychography(Model):
 
         if isinstance(recipe.data, DiffractionData):
             yield from inspect_geometry(recipe.data, self.probe, recipe, 0.5 * (self.thickness_angstrom or 0.0))
-            if isinstance(self.object, Pixels) and self.object.path is not None:
+            if self.object.begins_with() is not None:
                 from trainkit_ptychography.preflight.earlier_object import inspect_earlier_object
 
                 begun = attrs.evolve(self, constraints={}, coarse={})  # type: ignore[misc]  # mypy does not know @component
-                yield from inspect_earlier_object(recipe.data, self.object.path, begun.build, recipe)
+                yield from inspect_earlier_object(recipe.data, self.object, begun.build, recipe)
 
     def timeline(self, epochs: int) -> Iterable[tuple[int, str]]:
         """Yield what slices, object, probe and constraints do in the course of a run."""
@@ -193,6 +194,7 @@ class Ptychography(Model):
 
     def build(self, data: Any) -> nn.Module:
         """Make the network."""
+        from trainkit_ptychography.models.direct_start import seen_by
         from trainkit_ptychography.models.propagation import Propagation
         from trainkit_ptychography.models.ptychography_live import PtychographyModule
         from trainkit_ptychography.objects.kind import ObjectGeometry, ObjectPlacement
@@ -200,12 +202,6 @@ class Ptychography(Model):
         from trainkit_ptychography.probes.wave_sampling import WaveSampling
 
         spacing = None if self.thickness_angstrom is None else self.thickness_angstrom / self.slices
-
-        def make_object(shape: tuple[int, int], origin_2: NDArray[np.float64]) -> nn.Module:
-            placed = ObjectPlacement(origin_2, data.scan.positions_N2, data.scan.pixel_size_angstrom)
-            like = (data.detector_shape, data.dtype, data.device, data.seed)
-            return self.object.build(ObjectGeometry(shape, *like, placed, self.slices, spacing))
-
         sampling = WaveSampling.of(data.scan)
         modes_MYX, trained = self.probe.build(data), self.probe.trained_aberrations
         powers = data.scan_powers if self.probe.num_scans() > 1 else (1.0,)
@@ -216,6 +212,13 @@ class Ptychography(Model):
             propagation = Propagation(
                 data, self.propagator, self.slices, self.thickness_angstrom, self.tilt_mrad, self.coarse
             )
+
+        def make_object(shape: tuple[int, int], origin_2: NDArray[np.float64]) -> nn.Module:
+            placed = ObjectPlacement(origin_2, data.scan.positions_N2, data.scan.pixel_size_angstrom)
+            like = (data.detector_shape, data.dtype, data.device, data.seed)
+            seen = partial(seen_by, data, probe, propagation, origin_2, shape)
+            return self.object.build(ObjectGeometry(shape, *like, placed, self.slices, spacing, seen))
+
         recomputed: Waves = "inverted" if self.propagator.takes_no_power() else "checkpointed"
         most = {"auto": 2**28, "recomputed": 0, "stored": None}[self.waves]
         return PtychographyModule(
@@ -229,6 +232,7 @@ class Ptychography(Model):
             recomputed=recomputed,
             most_bytes_of_waves=most,
             detector_blur_pixels=self.detector_blur_pixels,
+            begins_with=self.object.begins_with(),
         )
 
     def parameter_groups(self, model: Any) -> Mapping[str, Iterable[nn.Parameter]]:

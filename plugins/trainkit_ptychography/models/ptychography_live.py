@@ -23,6 +23,7 @@ from trainkit_ptychography.models.curvature import Curvature, Part, light_of
 from trainkit_ptychography.models.mask_watch import MaskWatch
 from trainkit_ptychography.models.motion import Motion
 from trainkit_ptychography.models.propagation import Propagation
+from trainkit_ptychography.objects.from_data_live import DirectObject
 from trainkit_ptychography.objects.kind import LiveObject, PixelwiseObject, SlicedObject
 from trainkit_ptychography.physics.detector import blurred, transfer
 from trainkit_ptychography.physics.forward import crop, intensities
@@ -62,9 +63,10 @@ class PtychographyModule(nn.Module):
         recomputed: Waves = "inverted",
         most_bytes_of_waves: int | None = None,
         detector_blur_pixels: float = 0.0,
+        begins_with: str | None = None,
     ) -> None:
         super().__init__()
-        self._data, self._project_affine = data, project_affine
+        self._data, self._project_affine, self._begins_with = data, project_affine, begins_with
         self.motion = Motion(data, object_margin)
         self.object = make_object(self.motion.shape_HW, self.motion.origin_2)
         self.propagation, self._recomputed, self._most_bytes = propagation, recomputed, most_bytes_of_waves
@@ -194,6 +196,9 @@ class PtychographyModule(nn.Module):
             self.propagation.enter_epoch(state.epoch - over)
         if state.step == 0 and state.context.rank == 0:
             self._watch.warn()
+            if self._begins_with is not None:
+                negated = self._negated_and_without_object if isinstance(self.object, DirectObject) else None
+                self._watch.judge_beginning(self._begins_with, self._with_and_without_object, negated)
 
     def on_epoch_start(self, state: State) -> None:
         """Pass the event on to object and propagation."""
@@ -224,6 +229,8 @@ class PtychographyModule(nn.Module):
     def on_epoch_end(self, state: State) -> None:
         """Put in order what was not yet, and make the probe's modes orthogonal."""
         self._tell_object("on_epoch_end", state)
+        if state.epoch == 0 and isinstance(self.object, DirectObject):
+            output.show_beginning(self.object.start.phase_HW, self.reconstruction(), self._data, state)
         self._put_in_order(state.epoch)
         if self.probe.modes.requires_grad:
             self.probe.orthogonalise()
@@ -289,6 +296,14 @@ class PtychographyModule(nn.Module):
             output.finish(self.reconstruction(), self._data, state, self)
             if not state.interrupted:
                 self._watch.judge(state, self._with_and_without_object)
+
+    def _negated_and_without_object(self, index_B: Tensor) -> tuple[Tensor, Tensor]:
+        phase_SHW = cast(PixelwiseObject, self.object).pixels()["phase"]
+        phase_SHW.neg_()
+        try:
+            return self._with_and_without_object(index_B)
+        finally:
+            phase_SHW.neg_()
 
     def _with_and_without_object(self, index_B: Tensor) -> tuple[Tensor, Tensor]:
         corner_B2, shift_B2 = self.motion.split(index_B, self.dr.index_select(0, index_B), self.scan)

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, Protocol, runtime_checka
 from trainkit import Component, component
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import numpy as np
     import torch
     from numpy.typing import NDArray
     from torch import Tensor, nn
+
+    from trainkit_ptychography.direct.evidence import Evidence
 
 
 class ObjectPlacement(NamedTuple):
@@ -42,6 +44,8 @@ class ObjectGeometry(NamedTuple):
         placement: Where its pixels are; None: not known, so it cannot begin with the object of a file.
         slices: Number of slices of the specimen.
         slice_thickness_angstrom: Distance from one slice to the next as the recipe tells it; None for a thin specimen.
+        seen: Returns what an object can be made from in one go: patterns and probe, for each scan that has a probe of
+            its own; None: the model does not give it.
     """
 
     shape: tuple[int, int]
@@ -52,6 +56,7 @@ class ObjectGeometry(NamedTuple):
     placement: ObjectPlacement | None = None
     slices: int = 1
     slice_thickness_angstrom: float | None = None
+    seen: Callable[[], Sequence[Evidence]] | None = None
 
 
 class LiveObject(Protocol):
@@ -122,6 +127,13 @@ class Object(Component):
     """Whether ``build`` makes a `PixelwiseObject`."""
     takes_slices: ClassVar[bool] = False
     """Whether ``build`` makes a `SlicedObject`, of as many slices as the geometry says."""
+
+    made_from_patterns: ClassVar[bool] = False
+    """Whether it begins with what the patterns show that are trained on; so only others can tell how well it fits."""
+
+    def begins_with(self) -> str | None:
+        """Return what it begins with, in words; None: it is vacuum."""
+        return None
 
     @abstractmethod
     def build(self, geometry: ObjectGeometry) -> nn.Module:

@@ -59,6 +59,10 @@ class Pixels(Object):
         elif self.path.suffix not in ARRAY_SUFFIXES:
             yield Problem(f'"{self.path.name}" is none of {", ".join(ARRAY_SUFFIXES)}', "path")
 
+    def begins_with(self) -> str | None:
+        """Return the file that it begins with; None: it is vacuum."""
+        return None if self.path is None else str(self.path)
+
     def build(self, geometry: ObjectGeometry) -> nn.Module:
         """Make the pixels: vacuum, or the object of a file.
 

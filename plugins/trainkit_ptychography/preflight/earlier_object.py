@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trainkit import Context, Problem
-from trainkit_ptychography.objects.kind import PixelwiseObject
+from trainkit_ptychography.objects.kind import Object, PixelwiseObject
 from trainkit_ptychography.preflight.sample import middle_points
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.scan import checked
@@ -25,18 +25,23 @@ if TYPE_CHECKING:
 
 _PATTERNS = 128
 _BATCH = 16
+_SEED = 0x0B1
 _SURE = 2.0  # standard errors
+_HELD_OUT = 0.1  # of the patterns, if the object is made from the others
 
 
 def inspect_earlier_object(
-    data: DiffractionData, path: Path, build: Callable[[LiveDiffraction], nn.Module], recipe: Recipe
+    data: DiffractionData, begun: Object, build: Callable[[LiveDiffraction], nn.Module], recipe: Recipe
 ) -> Iterator[str | Problem]:
     """Yield how well the object fits, and a doubt if vacuum fits as well, or the same slices in the reverse order.
 
+    An object that is made from patterns is doubted as well if its negative also fits better than vacuum: whatever
+    scatters a little light beside the bright field does.
+
     Args:
         data: The scan's settings.
-        path: The file of the object.
-        build: Makes the model, whose object is that of the file.
+        begun: The object's settings, that begin with something.
+        build: Makes the model, whose object is that.
         recipe: The whole recipe.
 
     Raises:
@@ -44,8 +49,13 @@ def inspect_earlier_object(
     """
     recording = data.read()
     context = Context(recipe.run.seed, torch.device("cpu"), 0, 1, Path())
-    live = LiveDiffraction(checked(recording), context, _BATCH, 0.0)
+    num, kind, held_out = len(recording.intensities_NYX), "", 0.0
+    if begun.made_from_patterns:
+        kind, held_out = "held-out ", max(data.validation_fraction, min(_HELD_OUT, _PATTERNS / num))
+    live = LiveDiffraction(checked(recording), context, _BATCH, held_out)
     points_B = torch.from_numpy(middle_points(recording, _PATTERNS))
+    if begun.made_from_patterns:
+        points_B = live.held_out_index[torch.randperm(len(live.held_out_index), generator=_generator())[:_PATTERNS]]
     model = build(live)
     pixels = cast(PixelwiseObject, model.object).pixels()
     with torch.no_grad():
@@ -60,11 +70,23 @@ def inspect_earlier_object(
         for values_SHW in pixels.values():
             values_SHW.zero_()
         empty_B = _misfits(model, live, points_B)
-    figures = f"misfit of {len(points_B)} patterns {fitted_B.mean():.3g}, {empty_B.mean():.3g} of an empty object"
-    yield f"object       begins with {path}: {figures}"
+    figures = f"misfit of {len(points_B)} {kind}patterns {fitted_B.mean():.3g}, {empty_B.mean():.3g} of an empty object"
+    begins_with = begun.begins_with()
+    if begun.made_from_patterns:
+        figures += f", {negated_B.mean():.3g} with its phase negated"
+        yield f"object       begins with {begins_with}: {figures}"
+        if not (_is_larger(empty_B, fitted_B) and negated_B.mean() > empty_B.mean()):
+            yield Problem(
+                f"{begins_with}, with which the object begins, does not explain held-out patterns ({figures}): check "
+                'geometry and probe, or take another method, or begin with vacuum, object = { use = "pixels" }',
+                "object.method",
+                "warning",
+            )
+        return
+    yield f"object       begins with {begins_with}: {figures}"
     if _is_larger(fitted_B, reversed_B):
         yield Problem(
-            f"the slices of {path} fit the patterns better in the reverse order ({reversed_B.mean():.3g} "
+            f"the slices of {begins_with} fit the patterns better in the reverse order ({reversed_B.mean():.3g} "
             f"instead of {fitted_B.mean():.3g}): the beam must meet slice 0 first, so reverse them in the file, or "
             "check the defocus, which is that at the first slice",
             "object.path",
@@ -78,10 +100,14 @@ def inspect_earlier_object(
             "and the probe"
         )
         yield Problem(
-            f"the object of {path} fits the patterns no better than vacuum ({figures}); {why}",
+            f"the object of {begins_with} fits the patterns no better than vacuum ({figures}); {why}",
             "object.path",
             "warning",
         )
+
+
+def _generator() -> torch.Generator:
+    return torch.Generator().manual_seed(_SEED)
 
 
 def _misfits(model: nn.Module, live: LiveDiffraction, points_B: Tensor) -> Tensor:

@@ -54,15 +54,44 @@ class GeometryWatch:
                 *(found.mirrored, found.told, found.empty),
             )
 
-    def judge(self, state: State, predict: Predict) -> None:
-        """Report it if the result is no better than an empty object, or worse than a trial with the mirror."""
+    def judge_beginning(self, begins_with: str, predict: Predict, negated: Predict | None) -> None:
+        """Say how well an object fits at the beginning, and warn if an empty one, or its negative, fits well too.
+
+        Args:
+            begins_with: What it begins with, in words.
+            predict: Gives the patterns.
+            negated: Gives those of the same object with its phase negated; None: that is no question.
+        """
+        points_P, kind = self._points_to_judge_by()
+        misfit_P, empty_P, likelier_P = self._misfits(points_P, predict)
+        figures = f"misfit of {kind} {misfit_P.mean():.3g}, {empty_P.mean():.3g} of an empty object"
+        explains = _is_positive(empty_P - misfit_P) or _is_positive(likelier_P)
+        if negated is not None:
+            negated_P = self._misfits(points_P, negated)[0]
+            figures += f", {negated_P.mean():.3g} with its phase negated"
+            explains = explains and bool(negated_P.mean() > empty_P.mean())  # whatever scatters light beats vacuum
+        if explains:
+            _LOGGER.info("the object begins with %s: %s", begins_with, figures)
+        else:
+            _LOGGER.warning(
+                "the object begins with %s, which does not explain patterns: %s. Begin with vacuum (object = { use = "
+                '"pixels" }), or check the geometry with check --data',
+                *(begins_with, figures),
+            )
+
+    def _points_to_judge_by(self) -> tuple[Tensor, str]:
+        """Return held-out points, or others if there are few, and what messages call them."""
         points_P = self._data.held_out_index
         held_out = len(points_P) >= _ENOUGH_HELD_OUT
         if not held_out:
             points_P = self._data.train_index
         points_P = points_P[torch.linspace(0, len(points_P) - 1, min(_MOST_POINTS, len(points_P))).round().long()]
+        return points_P, f"{len(points_P)} {'held-out ' if held_out else ''}patterns"
+
+    def judge(self, state: State, predict: Predict) -> None:
+        """Report it if the result is no better than an empty object, or worse than a trial with the mirror."""
+        points_P, kind = self._points_to_judge_by()
         misfit_P, empty_P, likelier_P = self._misfits(points_P, predict)
-        kind = f"{len(points_P)} {'held-out ' if held_out else ''}patterns"
         if not _is_positive(empty_P - misfit_P) and not _is_positive(likelier_P):
             state.doubt(
                 f"the reconstruction fits {kind} no better than an empty object does with the same probe (misfit "
