@@ -127,6 +127,9 @@ def masking(probe: ProbeModes, mask_YX: Tensor, plane: Plane) -> Callable[[], No
             return
         modes_MYX = torch.view_as_complex(probe.modes)
         probe.modes.copy_(torch.view_as_real(_masked(modes_MYX, mask_YX, plane)))
+        if probe.opr is not None and probe.opr.modes.requires_grad:  # what it changes by stays within, too
+            changes_MKYX = torch.view_as_complex(probe.opr.modes)
+            probe.opr.modes.copy_(torch.view_as_real(_masked(changes_MKYX, mask_YX, plane)))
         probe.keep_power()
 
     return impose

@@ -101,6 +101,30 @@ class Curvature:
         num = sum(len(part.index_B) for part in self._parts)
         return self.along_amplitude() * num * unit.square()
 
+    def along_opr_modes(self, weights_NK: Tensor, unit: Tensor) -> Tensor:
+        """Return the curvature along real and imaginary part of each pixel of OPR modes (1, K, 1, 1, 1).
+
+        Args:
+            weights_NK: How strong each mode is at each scan point.
+            unit: What a parameter of 1 stands for.
+        """
+        squares_K = torch.stack([weights_NK.index_select(0, part.index_B).square().sum(0) for part in self._parts]).sum(
+            0
+        )
+        return (self.along_amplitude() * unit.square() * squares_K)[None, :, None, None, None]
+
+    def along_opr_weights(self, num_points: int, power_K: Tensor) -> Tensor:
+        """Return the curvature along the weights of OPR modes (N, K); 0 outside the step.
+
+        Args:
+            num_points: Number of scan points.
+            power_K: Power of each mode.
+        """
+        light_NK = torch.zeros(num_points, len(power_K), dtype=power_K.dtype, device=power_K.device)
+        for part in self._parts:
+            light_NK[part.index_B] = power_K
+        return light_NK * self.along_amplitude()
+
     def along_displacements(self, num_points: int) -> Tensor:
         """Return the curvature along the displacement of each scan point (N, 2), in 1/pixel²; 0 outside the step."""
         change_N2 = torch.zeros(num_points, 2, dtype=self._last.amplitudes_BYX.dtype, device=self._last.index_B.device)

@@ -43,6 +43,8 @@ class Reconstruction:
         amplitude_SHW: Amplitude of each slice's transmission, 1 for vacuum.
         probe_MYX: Complex modes, centred at pixel (Y//2, X//2).
         num_scans: Number of scans that have probes of their own; their modes follow each other.
+        opr_modes_KMYX: Modes by which the probe changes over the scan; None: it does not.
+        opr_weights_NK: Their weights at each scan point.
         positions_N2: Where the probe's centre is for each pattern, in pixels, in the data's coordinates.
         origin_2: Position, in the data's coordinates, of the object's pixel [0, 0].
         slice_spacing_angstrom: Distance from one slice to the next; None: there is one slice, or it is not known.
@@ -54,6 +56,8 @@ class Reconstruction:
     amplitude_SHW: NDArray[np.floating]
     probe_MYX: NDArray[np.complexfloating]
     num_scans: int = 1
+    opr_modes_KMYX: NDArray[np.complexfloating] | None = None
+    opr_weights_NK: NDArray[np.floating] | None = None
     positions_N2: NDArray[np.float64]
     origin_2: NDArray[np.float64]
     slice_spacing_angstrom: float | None = None
@@ -122,6 +126,8 @@ def result(found: Reconstruction, data: LiveDiffraction, residual_N: NDArray[np.
         object_HW=found.projected_amplitude() * np.exp(1j * found.projected_phase()),
         probe_MYX=found.probe_MYX,
         num_scans=found.num_scans,
+        opr_modes_KMYX=found.opr_modes_KMYX,
+        opr_weights_NK=found.opr_weights_NK,
         positions_N2=found.positions_N2 - found.origin_2,
         nominal_N2=nominal_N2 - found.origin_2,
         held_out_index=data.held_out_index.numpy(),
@@ -174,6 +180,11 @@ def show(found: Reconstruction, data: LiveDiffraction, state: State, model: Pred
         state.picture("object_depth", object_pictures.depth(slices_SHW, lit_HW, size, spacing, under))
     optics = (size, scan.wavelength_angstrom)
     state.picture("probe", probe_picture.probe(found.probe_MYX, *optics, under, found.num_scans))
+    if found.opr_weights_NK is not None and found.opr_weights_NK.any():
+        weights = scan_pictures.opr_weights(
+            scan.positions_N2, found.opr_weights_NK, data.train_index.numpy(), size, under
+        )
+        state.picture("probe_over_scan", weights)
     true_N2 = None if scan.truth is None else scan.truth.positions_N2
     state.picture(
         "positions",

@@ -49,6 +49,8 @@ class Ptychography(Model):
     If the probe's ``trained_aberrations`` names some, group ``aberrations`` trains them, with an optimizer that asks
     for no curvature, such as "adam".
 
+    If the probe's ``opr_modes`` is above 0, the probe changes over the scan: groups ``opr_modes`` and ``opr_weights``.
+
     While ``probe`` trains, its power is kept and its modes are made orthogonal once an epoch. While ``dr`` trains, the
     affine part of the displacements is taken out once an epoch: patterns hardly tell a scaled or rotated scan from a
     changed object and probe, and without this the positions drift while the loss still falls. Train ``scan`` only if
@@ -121,6 +123,8 @@ class Ptychography(Model):
                 "probe.trained_aberrations",
                 "warning",
             )
+        if self.probe.opr_modes:
+            yield from self._opr_problems(recipe)
         if self.slices > 1 and self.thickness_angstrom is None:
             yield Problem(f"say how thick the specimen of {self.slices} slices is", "thickness_angstrom")
         if self.slices > 1 and not self.object.takes_slices:
@@ -138,6 +142,24 @@ class Ptychography(Model):
             for key in ("thickness_angstrom", "tilt_mrad"):
                 if getattr(self, key) not in (None, (0.0, 0.0)):
                     yield Problem("has no effect on a single slice: raise model.slices, or leave it out", key)
+
+    def _opr_problems(self, recipe: Recipe) -> Iterable[Problem]:
+        """Yield a warning if a probe that may change over the scan never does."""
+        weights = recipe.groups.get("opr_weights")
+        if weights is None or weights.start_epoch is None:
+            yield Problem(
+                "has no effect: group opr_weights never trains. Say when: [groups.opr_weights] start_epoch = 10, "
+                "and likewise for group opr_modes",
+                "probe.opr_modes",
+                "warning",
+            )
+        elif weights.start_epoch == 0:
+            yield Problem(
+                "begin as what patterns ask of their probes, and at epoch 0 there is no object to tell that from: let "
+                "[groups.opr_weights] start later",
+                "probe.opr_modes",
+                "warning",
+            )
 
     def inspect(self, recipe: Recipe, depth: Depth) -> Iterable[str | Problem | Progress]:
         """Compare the geometry that is told with what a few hundred patterns show."""
@@ -181,7 +203,8 @@ class Ptychography(Model):
     def groups(self) -> Mapping[str, bool]:
         """Return the groups: only the object trains without a ``start_epoch``."""
         lens = {"aberrations": False} if self.probe.trained_aberrations else {}
-        groups = {"object": True, "probe": False, **lens, "dr": False, "scan": False, "other": False}
+        opr = {"opr_modes": False, "opr_weights": False} if self.probe.opr_modes else {}
+        groups = {"object": True, "probe": False, **lens, **opr, "dr": False, "scan": False, "other": False}
         if self.slices > 1:
             groups |= {"thickness": False, "tilt": False, "point_tilts": False}
         return groups
@@ -190,7 +213,8 @@ class Ptychography(Model):
         """Return all groups; the object only if it has pixels; none if scans have probes of their own."""
         if self.probe.num_scans() > 1:
             return ()
-        return (*(("object",) if self.object.has_pixels else ()), "probe", "dr", "scan", "other")
+        opr = ("opr_modes", "opr_weights") if self.probe.opr_modes else ()
+        return (*(("object",) if self.object.has_pixels else ()), "probe", *opr, "dr", "scan", "other")
 
     def build(self, data: Any) -> nn.Module:
         """Make the network."""
@@ -199,13 +223,17 @@ class Ptychography(Model):
         from trainkit_ptychography.models.ptychography_live import PtychographyModule
         from trainkit_ptychography.objects.kind import ObjectGeometry, ObjectPlacement
         from trainkit_ptychography.probes.modes import ProbeModes
+        from trainkit_ptychography.probes.opr import OPRChoice
         from trainkit_ptychography.probes.wave_sampling import WaveSampling
 
         spacing = None if self.thickness_angstrom is None else self.thickness_angstrom / self.slices
         sampling = WaveSampling.of(data.scan)
         modes_MYX, trained = self.probe.build(data), self.probe.trained_aberrations
         powers = data.scan_powers if self.probe.num_scans() > 1 else (1.0,)
-        probe = ProbeModes(modes_MYX, data.dtype, data.device, sampling, trained, powers)
+        opr = None
+        if self.probe.opr_modes:
+            opr = OPRChoice(self.probe.opr_modes, len(data.scan.positions_N2), data.train_index, data.seed)
+        probe = ProbeModes(modes_MYX, data.dtype, data.device, sampling, trained, powers, opr)
         propagation = None
         if self.slices > 1:
             assert self.thickness_angstrom is not None  # `problems` refuses it
@@ -237,10 +265,12 @@ class Ptychography(Model):
 
     def parameter_groups(self, model: Any) -> Mapping[str, Iterable[nn.Parameter]]:
         """Return the parameters of each group; "other" is empty, and kept for recipes and checkpoints that name it."""
+        opr = model.probe.opr
         groups: dict[str, Iterable[nn.Parameter]] = {
             "object": model.object.parameters(),
             "probe": [model.probe.modes],
             **({} if model.probe.lens is None else {"aberrations": model.probe.lens.parameters()}),
+            **({} if opr is None else {"opr_modes": [opr.modes], "opr_weights": [opr.weights]}),
             "dr": [model.dr],
             "scan": [model.scan],
             "other": [],

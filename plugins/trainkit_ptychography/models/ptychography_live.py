@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from trainkit import Batch, RecipeError, State, set_curvature
 from trainkit_ptychography.constraints.kind import Constraint
 from trainkit_ptychography.models import output
+from trainkit_ptychography.models.changes_of_probe import fit_changes
 from trainkit_ptychography.models.curvature import Curvature, Part, light_of
 from trainkit_ptychography.models.mask_watch import MaskWatch
 from trainkit_ptychography.models.motion import Motion
@@ -106,9 +107,10 @@ class PtychographyModule(nn.Module):
             if mask is not None:
                 self._mask_watch.look(expected_BYX, mask)
             if self.scan_N is None:
-                light, amplitudes_BYX = partial(self._light, probe_MYX.detach()), batch["amplitudes"]
+                mean_MYX = probe_MYX if probe_MYX.ndim == 3 else self.probe()  # it changes little over a scan
+                light, amplitudes_BYX = partial(self._light, mean_MYX.detach()), batch["amplitudes"]
                 self._curvature.record(
-                    Part(index_B, corner_B2, patch, probe_MYX, light, expected_BYX, amplitudes_BYX, mask)
+                    Part(index_B, corner_B2, patch, mean_MYX, light, expected_BYX, amplitudes_BYX, mask)
                 )
         return {"intensities": expected_BYX}
 
@@ -121,7 +123,8 @@ class PtychographyModule(nn.Module):
             return self._intensities_behind(probe_MYX, shift_B2, patch_BYX), patch_BYX.detach
         maps_KSHW = cast(SlicedObject, self.object).slices(corner_B2)
         kernel_BYX = self.propagation.kernel(index_B)
-        needed = probe_MYX.nbytes * len(index_B) * self.propagation.passed
+        of_all = probe_MYX.nbytes * (len(index_B) if probe_MYX.ndim == 3 else 1)
+        needed = of_all * self.propagation.passed
         stored = self._most_bytes is None or needed <= self._most_bytes
         waves: Waves = "stored" if stored else self._recomputed
         first_MYX, shift_B2 = self.propagation.at_first_slice(probe_MYX, shift_B2, index_B)
@@ -159,8 +162,8 @@ class PtychographyModule(nn.Module):
         return self._expected(index_B, corner_B2, shift_B2, self._probe_of(index_B))[0]
 
     def _probe_of(self, index_B: Tensor) -> Tensor:
-        """Return the probe's modes (M, Y, X); or (M, B, Y, X), if scans have probes of their own."""
-        return self.probe.of_patterns(None if self.scan_N is None else self.scan_N.index_select(0, index_B))
+        """Return the probe's modes (M, Y, X); or (M, B, Y, X), if those of patterns differ."""
+        return self.probe.of_patterns(None if self.scan_N is None else self.scan_N.index_select(0, index_B), index_B)
 
     def _declare_curvature(self) -> None:
         """Let optimizers know the curvature of the loss, except along parameters on which many pixels depend."""
@@ -172,6 +175,9 @@ class PtychographyModule(nn.Module):
             for parameter in self.object.parameters():
                 set_curvature(parameter, lambda: curvature.along_object(shape_SHW))
         set_curvature(self.probe.modes, lambda: curvature.along_probe(self.probe.scale))
+        if (opr := self.probe.opr) is not None:
+            set_curvature(opr.modes, lambda: curvature.along_opr_modes(opr.weights.detach(), self.probe.scale))
+            set_curvature(opr.weights, lambda: curvature.along_opr_weights(len(self.dr), self.probe.opr_powers()))
         set_curvature(self.dr, lambda: curvature.along_displacements(len(self.dr)))
         set_curvature(self.scan, lambda: curvature.along_scan(self.motion.arm_N2))
 
@@ -201,10 +207,13 @@ class PtychographyModule(nn.Module):
                 self._watch.judge_beginning(self._begins_with, self._with_and_without_object, negated)
 
     def on_epoch_start(self, state: State) -> None:
-        """Pass the event on to object and propagation."""
+        """Pass the event on to object and propagation, and begin with a probe that changes over the scan."""
         self._tell_object("on_epoch_start", state)
         if self.propagation is not None:
             self.propagation.enter_epoch(state.epoch)
+        opr = self.probe.opr
+        if opr is not None and opr.weights.requires_grad and not bool(opr.begun):
+            opr.begin(self.probe.modes.detach(), self._fit_changes, self._shifts_belong_to_points(state))
 
     def on_step_start(self, state: State) -> None:
         """Record what the curvature of the step's loss depends on."""
@@ -236,6 +245,8 @@ class PtychographyModule(nn.Module):
             self.probe.orthogonalise()
         if self.probe.lens is not None and self.probe.lens.numbers_T.requires_grad:
             state.metrics.update((f"aberration_change/{name}", each) for name, each in self.probe.lens.change().items())
+        if (opr := self.probe.opr) is not None and opr.weights.requires_grad:
+            state.metrics |= {f"probe/opr_mode_{number}": each for number, each in enumerate(opr.strengths(), 1)}
         if self.scan.requires_grad:
             found = self.motion.distortion(self.scan)
             state.metrics["scan/rotation_deg"] = degrees(found.rotation_rad)
@@ -257,12 +268,38 @@ class PtychographyModule(nn.Module):
             self.motion.project_affine(self.dr, self.scan if self.scan.requires_grad else None)
         if self.dr.requires_grad or self.scan.requires_grad:
             self.motion.check_patches(self.dr, self.scan)
+        if (opr := self.probe.opr) is not None and opr.weights.requires_grad:
+            opr.put_in_order(self.probe.modes.detach(), self.probe.modes.requires_grad, self.dr.requires_grad)
         if self.propagation is not None:
             self.propagation.check()
         for constraint, impose in self._constraints:
             if constraint.imposed_after(epoch):
                 impose()
         return True
+
+    @staticmethod
+    def _shifts_belong_to_points(state: State) -> bool:
+        group = state.groups.get("dr")
+        return group is not None and group.start_epoch is not None
+
+    @torch.no_grad()
+    def _fit_changes(self, directions_JMYX: Tensor, points_P: Tensor) -> Tensor:
+        """Return by how much the probe of each of some points changes along directions (P, J), by least squares."""
+        probe_MYX = torch.view_as_complex(self.probe.modes) * self.probe.scale
+        directions_JMYX = directions_JMYX.to(probe_MYX)
+        found = []
+        for batch in self._data.some(points_P):
+            index_B = batch["index"]
+            corner_B2, shift_B2 = self.motion.split(index_B, self.dr.index_select(0, index_B), self.scan)
+
+            def amplitudes(
+                probe_MYX: Tensor, index_B: Tensor = index_B, at: tuple[Tensor, Tensor] = (corner_B2, shift_B2)
+            ) -> Tensor:
+                return self._expected(index_B, *at, self.probe.lensed(probe_MYX))[0].clamp_min(0).sqrt()
+
+            mask = batch.get("mask", self._data.mask_YX)
+            found.append(fit_changes(amplitudes, probe_MYX, directions_JMYX, batch["amplitudes"], mask))
+        return torch.cat(found)
 
     # ---- what it shows ----------------------------------------------------------------------------------------------
 
@@ -274,11 +311,14 @@ class PtychographyModule(nn.Module):
     def reconstruction(self) -> output.Reconstruction:
         """Return what was reconstructed so far."""
         live = cast(LiveObject, self.object)
+        changes = self.probe.changes()
         return output.Reconstruction(
             phase_SHW=live.phase().cpu().numpy().copy(),  # training goes on
             amplitude_SHW=live.amplitude().cpu().numpy().copy(),
             probe_MYX=self.probe().cpu().numpy().copy(),
             num_scans=self.probe.num_scans,
+            opr_modes_KMYX=None if changes is None else changes[0].cpu().numpy().copy(),
+            opr_weights_NK=None if changes is None else changes[1].cpu().numpy().copy(),
             positions_N2=self.positions(),
             origin_2=self.motion.origin_2,
             slice_spacing_angstrom=None if self.propagation is None else float(self.propagation.distance),

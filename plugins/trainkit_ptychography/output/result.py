@@ -35,6 +35,8 @@ class Result:
         source: Where the patterns came from.
         points_N: Numbers of the patterns in their file, if some were left out; else None.
         num_scans: Number of scans that have probes of their own; their modes follow each other.
+        opr_modes_KMYX: Modes by which the probe changes over the scan; None: it does not.
+        opr_weights_NK: Their weights at each scan point.
         residual_N: How far each modelled pattern is from the measured one, as a share; None: not known.
         slices_SHW: Complex transmission of each slice, the one that the beam meets first in front; None: one slice.
         slice_spacing_angstrom: Distance from one slice to the next; None: one slice.
@@ -55,6 +57,8 @@ class Result:
     source: str
     points_N: NDArray[np.int64] | None = None
     num_scans: int = 1
+    opr_modes_KMYX: NDArray[np.complexfloating] | None = None
+    opr_weights_NK: NDArray[np.floating] | None = None
     residual_N: NDArray[np.float64] | None = None
     slices_SHW: NDArray[np.complexfloating] | None = None
     slice_spacing_angstrom: float | None = None
@@ -139,6 +143,20 @@ def _arrays(result: Result) -> Iterator[tuple[str, NDArray[Any], str, str]]:
     if result.num_scans > 1:
         scan_M = np.repeat(np.arange(result.num_scans), len(result.probe_MYX) // result.num_scans)
         yield "probe_scan", scan_M, "1", "the scan, from 0, that each mode of the probe belongs to"
+    if result.opr_modes_KMYX is not None and result.opr_weights_NK is not None:
+        yield (
+            "opr_modes",
+            result.opr_modes_KMYX,
+            "1",
+            "modes (OPR mode, mode, row, column) by which the probe changes over the scan: that of scan point j is "
+            "probe + sum over k of opr_weights[j, k] * opr_modes[k]",
+        )
+        yield (
+            "opr_weights",
+            result.opr_weights_NK,
+            "1",
+            "weights (scan point, OPR mode); those of held-out points are interpolated in the order of the measurement",
+        )
     yield "positions_px", result.positions_N2, "pixel", "where the probe's centre ended up in the object"
     yield "positions_nominal_px", result.nominal_N2, "pixel", "where it was said to be in the object"
     yield (

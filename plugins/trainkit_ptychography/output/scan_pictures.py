@@ -26,6 +26,8 @@ _MOST_NAMED = 12  # points whose number is written beside them
 _GAMMA = 0.35
 _HIDDEN = "0.6"  # grey, of pixels that do not count
 _BINS = 41
+_MOST_OPR = 3
+_COURSE = 2.2  # inches
 _MAP = 7.0  # inches across, of a map of the scan
 
 
@@ -183,6 +185,56 @@ def residuals(
     return frame.pixels()
 
 
+def opr_weights(
+    positions_N2: NDArray[np.float64],
+    weights_NK: NDArray[np.floating],
+    train_index: NDArray[np.int64],
+    pixel_size_angstrom: float | None,
+    subtitle: str,
+) -> Image:
+    """Return how the probe changes over the scan: a map of the weights of each OPR mode, and their course.
+
+    Args:
+        positions_N2: Where the points were said to be, (row, column) in pixels.
+        weights_NK: The weights; of the modes, the first three are shown.
+        train_index: Points that are trained on; weights of the others are interpolated, and not drawn.
+        pixel_size_angstrom: Size of a pixel; None if unknown.
+        subtitle: Of which run it is, and when.
+    """
+    size, unit = (1.0, "pixels") if pixel_size_angstrom is None else (pixel_size_angstrom, "Å")
+    places_N2, trained = size * (positions_N2 - positions_N2.mean(axis=0)), np.sort(train_index)
+    num = min(weights_NK.shape[1], _MOST_OPR)
+    across = (WIDTH - 2 * MARGIN - 0.7) / max(num, 2)
+    frame = Frame(HEAD + across + _COURSE + 1.2, "Change of the probe over the scan (OPR)", subtitle)
+    for mode in range(num):
+        weights_T = weights_NK[trained, mode]
+        left, wide = MARGIN + 0.7 + mode * across, across - 1.4
+        axes = _map_axes(frame, places_N2, unit, wide, left, wide)
+        edge = 72 * min(max(0.97 * _inches_apart(axes, places_N2), 0.03), 0.5)  # in points
+        most = max(float(np.percentile(np.abs(weights_T), 99)), 1e-12)
+        points = axes.scatter(
+            places_N2[trained, 1],
+            places_N2[trained, 0],
+            c=weights_T,
+            s=edge**2,
+            marker="s",
+            linewidths=0,
+            cmap="RdBu_r",
+            vmin=-most,
+            vmax=most,
+        )
+        rms = float(np.sqrt((weights_T**2).mean()))
+        axes.set_title(f"mode {mode + 1}: rms {100 * rms:.3g} % of the probe", fontsize=11, loc="left")
+        frame.colours(Box(left, HEAD + 0.3, wide, wide), points, "weight", extend="both")
+    below = frame.axes(Box(MARGIN + 0.7, HEAD + across + 0.1, WIDTH - 2 * MARGIN - 0.7, _COURSE))
+    for mode, colour in zip(range(num), SAFE_ON_WHITE, strict=False):
+        below.plot(trained, weights_NK[trained, mode], color=colour, linewidth=0.9, label=f"mode {mode + 1}")
+    below.set_xlabel("pattern, in the order of the measurement", fontsize=11)
+    below.set_ylabel("weight", fontsize=11)
+    below.legend(loc="best", fontsize=10, frameon=False, ncols=num)
+    return frame.pixels()
+
+
 def patterns(
     measured_KYX: NDArray[np.floating],
     modelled_KYX: NDArray[np.floating],
@@ -255,9 +307,16 @@ def _few(places_N2: NDArray[np.float64], length: float) -> NDArray[np.bool_]:
     return chosen_N
 
 
-def _map_axes(frame: Frame, places_N2: NDArray[np.float64], unit: str, width: float = _MAP) -> Any:
+def _map_axes(
+    frame: Frame,
+    places_N2: NDArray[np.float64],
+    unit: str,
+    width: float = _MAP,
+    left: float = MARGIN + 0.7,
+    height: float = _MAP - 0.3,
+) -> Any:
     """Return axes for a map of the scan, of the same scale along both."""
-    box = Box(MARGIN + 0.7, HEAD + 0.3, width, _MAP - 0.3)
+    box = Box(left, HEAD + 0.3, width, height)
     axes = frame.axes(box)
     axes.set_xlabel(f"column / {unit}", fontsize=11)
     axes.set_ylabel(f"row / {unit}", fontsize=11)

@@ -128,7 +128,7 @@ def adjoint_of_shift(
     if wants_probe:
         for_probe = torch.fft.fft2(back_MBYX if spectrum_MYX.ndim == 4 else back_MBYX.sum(1)).conj_physical()
     if wants_shift:
-        for_shift = _slope_along_shift(back_MBYX.mul_(_of_patterns(spectrum_MYX)))
+        for_shift = _slope_along_shift(back_MBYX.mul_(of_patterns(spectrum_MYX)))
     return for_probe, for_shift
 
 
@@ -146,7 +146,7 @@ def _slope_along_shift(product_MBYX: Tensor) -> Tensor:
     return torch.stack((along_rows_B, along_columns_B), dim=1)
 
 
-def _of_patterns(spectrum_MYX: Tensor) -> Tensor:
+def of_patterns(spectrum_MYX: Tensor) -> Tensor:
     """Return a spectrum (M, 1, Y, X) for all patterns, or (M, B, Y, X) if each has its own."""
     return spectrum_MYX if spectrum_MYX.ndim == 4 else spectrum_MYX[:, None]
 
@@ -169,7 +169,7 @@ class _Intensities(torch.autograd.Function):
         shape = (patch_BYX.shape[1], patch_BYX.shape[2])
         ramp_BYX = fourier_ramp(shift_B2, shape)
         spectrum_MYX = torch.fft.fft2(probe_MYX)
-        shifted_MBYX = torch.fft.ifft2(_of_patterns(spectrum_MYX) * ramp_BYX)
+        shifted_MBYX = torch.fft.ifft2(of_patterns(spectrum_MYX) * ramp_BYX)
         wave_MBYX = torch.fft.fft2(shifted_MBYX * patch_BYX, norm="ortho")
         arriving_MBYX = None
         if transfer_YX is not None:

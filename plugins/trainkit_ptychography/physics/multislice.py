@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from trainkit import PartError
-from trainkit_ptychography.physics.forward import adjoint_of_shift, fourier_ramp, places
+from trainkit_ptychography.physics.forward import adjoint_of_shift, fourier_ramp, of_patterns, places
 
 Waves = Literal["inverted", "checkpointed", "stored"]
 
@@ -45,7 +45,7 @@ def multislice_intensities(
     I = Σ_m |F(χ_{S−1})|². There is no propagation after the last slice, of which a far field would show nothing.
 
     Args:
-        probe_MYX: The probe's modes at the first slice, complex.
+        probe_MYX: The probe's modes at the first slice, complex; or (M, B, Y, X), those of each pattern.
         shift_B2: Distance of the probe from the centre of its patch, in pixels (row, column).
         maps_KSHW: The object's phase in rad; and its absorption, minus the logarithm of the amplitude. The wave meets
             slice 0 first.
@@ -138,10 +138,10 @@ class _Multislice(torch.autograd.Function):
         corner_B2: Tensor,
         waves: Waves,
     ) -> Tensor:
-        shape = (probe_MYX.shape[1], probe_MYX.shape[2])
+        shape = (probe_MYX.shape[-2], probe_MYX.shape[-1])
         slices = _Slices(maps_KSHW, corner_B2, shape)
         spectrum_MYX = torch.fft.fft2(probe_MYX)
-        wave_MBYX = torch.fft.ifft2(spectrum_MYX[:, None] * fourier_ramp(shift_B2, shape))
+        wave_MBYX = torch.fft.ifft2(of_patterns(spectrum_MYX) * fourier_ramp(shift_B2, shape))
         every = _kept_every(len(slices), waves)
         kept: list[Tensor] = []
         for number in range(len(slices)):

@@ -42,6 +42,12 @@ class Probe(Component):
             at the edge of the aperture (0.05 with "adam"). C10 is overfocus, −defocus. If group ``probe`` trains as
             well, each of the two can make the same change of the probe, and metrics ``aberration_change/…`` are only
             one part of it: start ``probe`` later, or not at all, to measure aberrations.
+        opr_modes: Number of modes by which the probe changes over the scan (orthogonal probe relaxation, OPR), for
+            example because the lens drifts or charges: the probe of a scan point is the mean probe plus these modes
+            with the point's own weights. Group ``opr_weights`` trains the weights (shares of the probe's amplitude),
+            group ``opr_modes`` the modes (shares of its peak); both need a ``start_epoch``, at which there should be an
+            object, because the modes begin as what patterns then ask of their own probes. One or two are enough for a
+            slow drift. Weights of held-out patterns are interpolated between those measured before and after them.
     """
 
     entry_points: ClassVar[str] = "trainkit.ptychography.probes"
@@ -49,6 +55,7 @@ class Probe(Component):
     modes: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(1)))
     powers: tuple[float, ...] | None = None
     trained_aberrations: tuple[Aberration, ...] = ()
+    opr_modes: int = attrs.field(default=0, validator=attrs.validators.ge(0))
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Check the modes' powers."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from trainkit_ptychography.probes.lens_change import LensChange
+from trainkit_ptychography.probes.opr import OPR, OPRChoice
 from trainkit_ptychography.probes.wave_sampling import WaveSampling
 
 
@@ -25,6 +26,7 @@ class ProbeModes(nn.Module):
     Attributes:
         sampling: What turns its pixels into lengths and angles.
         lens: Aberrations that are trained, and change all modes; None: there are none.
+        opr: By what the probe changes over the scan; None: it does not.
         modes: (M, Y, X, 2), real and imaginary parts, scaled so that at first the largest magnitude is 1. So a
             learning rate is a share of the probe's peak, whatever its size (1e-3 is a good one).
     """
@@ -39,6 +41,7 @@ class ProbeModes(nn.Module):
         sampling: WaveSampling | None = None,
         aberrations: Sequence[str] = (),
         scan_powers: Sequence[float] = (1.0,),
+        opr: OPRChoice | None = None,
     ) -> None:
         super().__init__()
         self._scan_powers = tuple(scan_powers)
@@ -52,6 +55,7 @@ class ProbeModes(nn.Module):
         self.lens = None
         if aberrations:
             self.lens = LensChange(normal_MYX, aberrations, self.sampling, dtype, device)
+        self.opr = None if opr is None else OPR(opr, normal_MYX, scale, dtype, device)
 
     @property
     def num_scans(self) -> int:
@@ -60,24 +64,51 @@ class ProbeModes(nn.Module):
 
     def forward(self) -> Tensor:
         """Return the modes, complex (M, Y, X), centred at pixel (Y//2, X//2)."""
-        modes_MYX = torch.view_as_complex(self.modes) * self.scale
-        return modes_MYX if self.lens is None else self.lens(modes_MYX)
+        return self.lensed(torch.view_as_complex(self.modes) * self.scale)
 
-    def of_patterns(self, scan_B: Tensor | None) -> Tensor:
+    def lensed(self, waves_MYX: Tensor) -> Tensor:
+        """Return waves (…, Y, X) as the changed lens makes them."""
+        return waves_MYX if self.lens is None else self.lens(waves_MYX)
+
+    def of_patterns(self, scan_B: Tensor | None, index_B: Tensor) -> Tensor:
         """Return the modes with which patterns were taken: complex (M, Y, X), or (M, B, Y, X) if each has its own.
 
         Args:
             scan_B: Which scan each pattern belongs to; not used if there is one probe for all.
+            index_B: Scan points.
         """
         modes_MYX: Tensor = self()
+        if self.opr is not None and self.opr.varies():
+            return self.opr.of_patterns(modes_MYX, self._opr_modes(), index_B)
         if len(self._scan_powers) == 1 or scan_B is None:
             return modes_MYX
         modes_PMYX = modes_MYX.view(len(self._scan_powers), -1, *modes_MYX.shape[1:])
         return modes_PMYX.index_select(0, scan_B).transpose(0, 1)
 
+    def _opr_modes(self) -> Tensor:
+        """Return the OPR modes, complex (M, K, Y, X)."""
+        assert self.opr is not None
+        return self.lensed(torch.view_as_complex(self.opr.modes) * self.scale)
+
+    @torch.no_grad()
+    def opr_powers(self) -> Tensor:
+        """Return the power of each OPR mode (K,)."""
+        assert self.opr is not None
+        return (self.opr.modes * self.scale).square().sum((0, 2, 3, 4))
+
+    @torch.no_grad()
+    def changes(self) -> tuple[Tensor, Tensor] | None:
+        """Return OPR modes (K, M, Y, X) and their weights (N, K); None: the probe does not change."""
+        return None if self.opr is None else (self._opr_modes().transpose(0, 1), self.opr.weights.detach())
+
     @torch.no_grad()
     def keep_power(self) -> None:
         """Scale the power of each scan's probe back: the object's amplitude could make up for any other."""
+        if self.opr is not None and self.opr.varies():  # the mean power over the scan
+            factor = (self.opr.mean_power(self.modes) * self.scale.square()).rsqrt()
+            self.modes.mul_(factor)
+            self.opr.modes.mul_(factor)
+            return
         for modes, wanted in zip(self.modes.chunk(len(self._scan_powers)), self._scan_powers, strict=True):
             power = (modes * self.scale).square().sum()
             modes.mul_(power.rsqrt() if wanted == 1 else wanted**0.5 * power.rsqrt())
@@ -97,8 +128,7 @@ class ProbeModes(nn.Module):
         for modes in self.modes.chunk(len(self._scan_powers)):
             self._orthogonalise(modes)
 
-    @staticmethod
-    def _orthogonalise(modes: Tensor) -> None:
+    def _orthogonalise(self, modes: Tensor) -> None:
         if len(modes) == 1:
             return
         modes_MS = torch.view_as_complex(modes).flatten(1)
@@ -106,5 +136,7 @@ class ProbeModes(nn.Module):
         rotation_MM = torch.linalg.eigh(gram_MM).eigenvectors.flip(1).conj().T  # a row for each new mode
         own_M = rotation_MM.diagonal()
         rotation_MM = rotation_MM * torch.where(own_M.abs() > 0, own_M.conj().sgn(), 1)[:, None]
-        turned_MS = rotation_MM.to(modes_MS) @ modes_MS
-        modes.copy_(torch.view_as_real(turned_MS).view_as(modes))
+        turning = [modes] if self.opr is None else [modes, self.opr.modes]  # what changes over the scan turns as well
+        for each in turning:
+            turned_MS = rotation_MM.to(modes_MS) @ torch.view_as_complex(each).flatten(1)
+            each.copy_(torch.view_as_real(turned_MS.view(each.shape[:-1])))

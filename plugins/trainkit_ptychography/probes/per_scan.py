@@ -40,6 +40,10 @@ class ProbePerScan(Probe):
         for key in ("modes", "powers"):
             if getattr(self, key) is not None:
                 yield Problem("belongs to the single probes: scans.NAME", key)
+        if self.opr_modes or any(probe.opr_modes for probe in self.scans.values()):
+            yield Problem(
+                "a probe that changes over the scan cannot have scans of its own yet: take one of both", "opr_modes"
+            )
         for name, probe in self.scans.items():
             if isinstance(probe, ProbePerScan):
                 yield Problem("cannot have scans of its own", f"scans.{name}")

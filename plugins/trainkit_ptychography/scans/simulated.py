@@ -32,6 +32,7 @@ class SimulatedDiffraction(DiffractionData):
         energy_kev: Energy of the electrons.
         semiangle_mrad: Half opening angle of the aperture.
         defocus_angstrom: Underfocus.
+        defocus_drift_angstrom: By how much the defocus changes from the first pattern of a scan to the last, evenly.
         further_defoci_angstrom: The same specimen is scanned once more with each of these, for probes "per_scan".
         position_error_angstrom: Standard deviation of the error of the given positions, along each axis.
         dose_per_square_angstrom: Electrons per Å².
@@ -51,6 +52,7 @@ class SimulatedDiffraction(DiffractionData):
     energy_kev: float = attrs.field(default=80.0, validator=_positive)
     semiangle_mrad: float = attrs.field(default=25.0, validator=_positive)
     defocus_angstrom: float = 60.0
+    defocus_drift_angstrom: float = 0.0
     further_defoci_angstrom: tuple[float, ...] = ()
     position_error_angstrom: float = attrs.field(default=0.1, validator=attrs.validators.ge(0.0))
     dose_per_square_angstrom: float = attrs.field(default=1e5, validator=_positive)

@@ -51,9 +51,12 @@ def simulate(settings: SimulatedDiffraction) -> Recording:
     counts = settings.dose_per_square_angstrom * settings.step_angstrom**2
 
     def scanned(defocus_angstrom: float, true_N2: NDArray[np.float64]) -> NDArray[np.float32]:
-        coefficients = {"C10": (-defocus_angstrom, 0.0)}
-        probe_YX = aperture_probe((size, size), pixel, wavelength, settings.semiangle_mrad, coefficients)
-        expected_NYX = patterns_of_slices(np.exp(1j * slices_SKL), probe_YX, true_N2, between_YX)
+        drift_N = settings.defocus_drift_angstrom * np.linspace(-0.5, 0.5, len(true_N2))
+        probes_NYX = (
+            aperture_probe((size, size), pixel, wavelength, settings.semiangle_mrad, {"C10": (-each, 0.0)})
+            for each in defocus_angstrom + (drift_N if drift_N.any() else np.zeros(1))
+        )
+        expected_NYX = patterns_of_slices(np.exp(1j * slices_SKL), np.stack([*probes_NYX]), true_N2, between_YX)
         return generator.poisson(counts * expected_NYX).astype(np.float32)
 
     places, frames = [true_N2], [scanned(settings.defocus_angstrom, true_N2)]
@@ -100,12 +103,12 @@ def patterns(
     object_KL: NDArray[np.complex128], probe_YX: NDArray[np.complex128], positions_N2: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """Return the intensities that a probe makes at positions (of its centre, in pixels); zero frequency at [0, 0]."""
-    return patterns_of_slices(object_KL[None], probe_YX, positions_N2, np.ones_like(probe_YX))
+    return patterns_of_slices(object_KL[None], probe_YX[None], positions_N2, np.ones_like(probe_YX))
 
 
 def patterns_of_slices(
     slices_SKL: NDArray[np.complex128],
-    probe_YX: NDArray[np.complex128],
+    probes_NYX: NDArray[np.complex128],
     positions_N2: NDArray[np.float64],
     between_YX: NDArray[np.complex128],
 ) -> NDArray[np.float64]:
@@ -113,18 +116,19 @@ def patterns_of_slices(
 
     Args:
         slices_SKL: Transmission of each slice, in the order in which the wave passes through them.
-        probe_YX: The probe.
+        probes_NYX: The probe at each position, or (1, Y, X) at all.
         positions_N2: Where its centre is, in pixels.
         between_YX: By what the wave's Fourier transform is multiplied between slices.
     """
-    height, width = probe_YX.shape
-    spectrum_YX = np.fft.fft2(probe_YX)
+    height, width = probes_NYX.shape[1:]
+    spectra_NYX = np.fft.fft2(probes_NYX)
     frequency_Y, frequency_X = np.fft.fftfreq(height), np.fft.fftfreq(width)
     intensities_NYX = np.empty((len(positions_N2), height, width))
     for point, (row, column) in enumerate(positions_N2):
         top, left = round(row) - height // 2, round(column) - width // 2
         off = (row - round(row), column - round(column))
         ramp_YX = np.exp(-2j * np.pi * (frequency_Y[:, None] * off[0] + frequency_X[None, :] * off[1]))
+        spectrum_YX = spectra_NYX[point if len(spectra_NYX) > 1 else 0]
         exit_YX = np.fft.ifft2(spectrum_YX * ramp_YX) * slices_SKL[0, top : top + height, left : left + width]
         for slice_KL in slices_SKL[1:]:
             wave_YX = np.fft.ifft2(np.fft.fft2(exit_YX) * between_YX)
