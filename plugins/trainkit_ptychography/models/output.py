@@ -43,6 +43,7 @@ class Reconstruction:
         amplitude_SHW: Amplitude of each slice's transmission, 1 for vacuum.
         probe_MYX: Complex modes, centred at pixel (Y//2, X//2).
         num_scans: Number of scans that have probes of their own; their modes follow each other.
+        defocus_spread_angstrom: Standard deviation of the defocus with which each mode is seen; None: there is none.
         opr_modes_KMYX: Modes by which the probe changes over the scan; None: it does not.
         opr_weights_NK: Their weights at each scan point.
         positions_N2: Where the probe's centre is for each pattern, in pixels, in the data's coordinates.
@@ -56,6 +57,7 @@ class Reconstruction:
     amplitude_SHW: NDArray[np.floating]
     probe_MYX: NDArray[np.complexfloating]
     num_scans: int = 1
+    defocus_spread_angstrom: float | None = None
     opr_modes_KMYX: NDArray[np.complexfloating] | None = None
     opr_weights_NK: NDArray[np.floating] | None = None
     positions_N2: NDArray[np.float64]
@@ -126,6 +128,7 @@ def result(found: Reconstruction, data: LiveDiffraction, residual_N: NDArray[np.
         object_HW=found.projected_amplitude() * np.exp(1j * found.projected_phase()),
         probe_MYX=found.probe_MYX,
         num_scans=found.num_scans,
+        defocus_spread_angstrom=found.defocus_spread_angstrom,
         opr_modes_KMYX=found.opr_modes_KMYX,
         opr_weights_NK=found.opr_weights_NK,
         positions_N2=found.positions_N2 - found.origin_2,

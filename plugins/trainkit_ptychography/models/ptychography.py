@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
@@ -182,6 +183,10 @@ class Ptychography(Model):
         from trainkit_ptychography.preflight.inspection import inspect_geometry
 
         if isinstance(recipe.data, DiffractionData):
+            if self.probe.defocus_spread_angstrom:
+                from trainkit_ptychography.preflight.spread import inspect_spread
+
+                yield from inspect_spread(recipe.data, self.probe, recipe.run.seed)
             yield from inspect_geometry(recipe.data, self.probe, recipe, 0.5 * (self.thickness_angstrom or 0.0))
             if self.object.begins_with() is not None:
                 from trainkit_ptychography.preflight.earlier_object import inspect_earlier_object
@@ -204,7 +209,8 @@ class Ptychography(Model):
         """Return the groups: only the object trains without a ``start_epoch``."""
         lens = {"aberrations": False} if self.probe.trained_aberrations else {}
         opr = {"opr_modes": False, "opr_weights": False} if self.probe.opr_modes else {}
-        groups = {"object": True, "probe": False, **lens, **opr, "dr": False, "scan": False, "other": False}
+        spread = {"defocus_spread": False} if self.probe.defocus_spread_angstrom else {}
+        groups = {"object": True, "probe": False, **lens, **spread, **opr, "dr": False, "scan": False, "other": False}
         if self.slices > 1:
             groups |= {"thickness": False, "tilt": False, "point_tilts": False}
         return groups
@@ -222,6 +228,7 @@ class Ptychography(Model):
         from trainkit_ptychography.models.propagation import Propagation
         from trainkit_ptychography.models.ptychography_live import PtychographyModule
         from trainkit_ptychography.objects.kind import ObjectGeometry, ObjectPlacement
+        from trainkit_ptychography.probes.defocus_spread import doubt_of_nodes
         from trainkit_ptychography.probes.modes import ProbeModes
         from trainkit_ptychography.probes.opr import OPRChoice
         from trainkit_ptychography.probes.wave_sampling import WaveSampling
@@ -233,7 +240,10 @@ class Ptychography(Model):
         opr = None
         if self.probe.opr_modes:
             opr = OPRChoice(self.probe.opr_modes, len(data.scan.positions_N2), data.train_index, data.seed)
-        probe = ProbeModes(modes_MYX, data.dtype, data.device, sampling, trained, powers, opr)
+        spread = (self.probe.defocus_spread_angstrom, self.probe.defocus_spread_nodes)
+        if spread[0] > 0 and (doubt := doubt_of_nodes(spread[1], modes_MYX, sampling, spread[0])):
+            logging.getLogger("trainkit").warning("model.probe.defocus_spread_nodes: %s", doubt)
+        probe = ProbeModes(modes_MYX, data.dtype, data.device, sampling, trained, powers, opr, *spread)
         propagation = None
         if self.slices > 1:
             assert self.thickness_angstrom is not None  # `problems` refuses it
@@ -270,6 +280,7 @@ class Ptychography(Model):
             "object": model.object.parameters(),
             "probe": [model.probe.modes],
             **({} if model.probe.lens is None else {"aberrations": model.probe.lens.parameters()}),
+            **({} if model.probe.spread is None else {"defocus_spread": [model.probe.spread.spread]}),
             **({} if opr is None else {"opr_modes": [opr.modes], "opr_weights": [opr.weights]}),
             "dr": [model.dr],
             "scan": [model.scan],

@@ -245,6 +245,8 @@ class PtychographyModule(nn.Module):
             self.probe.orthogonalise()
         if self.probe.lens is not None and self.probe.lens.numbers_T.requires_grad:
             state.metrics.update((f"aberration_change/{name}", each) for name, each in self.probe.lens.change().items())
+        if self.probe.spread is not None and self.probe.spread.spread.requires_grad:
+            state.metrics["probe/defocus_spread_angstrom"] = abs(float(self.probe.spread.spread.detach()))
         if (opr := self.probe.opr) is not None and opr.weights.requires_grad:
             state.metrics |= {f"probe/opr_mode_{number}": each for number, each in enumerate(opr.strengths(), 1)}
         if self.scan.requires_grad:
@@ -295,7 +297,11 @@ class PtychographyModule(nn.Module):
             def amplitudes(
                 probe_MYX: Tensor, index_B: Tensor = index_B, at: tuple[Tensor, Tensor] = (corner_B2, shift_B2)
             ) -> Tensor:
-                return self._expected(index_B, *at, self.probe.lensed(probe_MYX))[0].clamp_min(0).sqrt()
+                return (
+                    self._expected(index_B, *at, self.probe.spread_out(self.probe.lensed(probe_MYX)))[0]
+                    .clamp_min(0)
+                    .sqrt()
+                )
 
             mask = batch.get("mask", self._data.mask_YX)
             found.append(fit_changes(amplitudes, probe_MYX, directions_JMYX, batch["amplitudes"], mask))
@@ -317,6 +323,7 @@ class PtychographyModule(nn.Module):
             amplitude_SHW=live.amplitude().cpu().numpy().copy(),
             probe_MYX=self.probe().cpu().numpy().copy(),
             num_scans=self.probe.num_scans,
+            defocus_spread_angstrom=None if self.probe.spread is None else abs(float(self.probe.spread.spread)),
             opr_modes_KMYX=None if changes is None else changes[0].cpu().numpy().copy(),
             opr_weights_NK=None if changes is None else changes[1].cpu().numpy().copy(),
             positions_N2=self.positions(),

@@ -35,6 +35,7 @@ class Result:
         source: Where the patterns came from.
         points_N: Numbers of the patterns in their file, if some were left out; else None.
         num_scans: Number of scans that have probes of their own; their modes follow each other.
+        defocus_spread_angstrom: Standard deviation of the defocus with which each mode is seen; None: there is none.
         opr_modes_KMYX: Modes by which the probe changes over the scan; None: it does not.
         opr_weights_NK: Their weights at each scan point.
         residual_N: How far each modelled pattern is from the measured one, as a share; None: not known.
@@ -57,6 +58,7 @@ class Result:
     source: str
     points_N: NDArray[np.int64] | None = None
     num_scans: int = 1
+    defocus_spread_angstrom: float | None = None
     opr_modes_KMYX: NDArray[np.complexfloating] | None = None
     opr_weights_NK: NDArray[np.floating] | None = None
     residual_N: NDArray[np.float64] | None = None
@@ -104,6 +106,8 @@ def write_result(path: Path, result: Result, origin: Mapping[str, str] | None = 
         if result.slices_SHW is not None and result.slice_spacing_angstrom is not None:
             file.attrs["slice_spacing_angstrom"] = result.slice_spacing_angstrom
             file.attrs["thickness_angstrom"] = result.slice_spacing_angstrom * len(result.slices_SHW)
+        if result.defocus_spread_angstrom is not None:
+            file.attrs["defocus_spread_angstrom"] = result.defocus_spread_angstrom  # of each mode of the probe
         if result.energy_kev is not None:
             file.attrs["energy_kev"] = result.energy_kev
         if result.dose is not None:

@@ -42,6 +42,12 @@ class Probe(Component):
             at the edge of the aperture (0.05 with "adam"). C10 is overfocus, −defocus. If group ``probe`` trains as
             well, each of the two can make the same change of the probe, and metrics ``aberration_change/…`` are only
             one part of it: start ``probe`` later, or not at all, to measure aberrations.
+        defocus_spread_angstrom: Standard deviation of the defocus that a spread of energies and of the lens current
+            makes (chromatic aberration times relative energy spread): partial temporal coherence. Each mode is then seen as
+            ``defocus_spread_nodes`` of them, which takes as many times the transforms. Group ``defocus_spread`` trains
+            it (in Å, with an optimizer that asks for no curvature, such as "adam"), if it is given a ``start_epoch``.
+        defocus_spread_nodes: Number of defoci that stand for the spread (nodes of a Gauss-Hermite quadrature); check
+            --data says if they are too few.
         opr_modes: Number of modes by which the probe changes over the scan (orthogonal probe relaxation, OPR), for
             example because the lens drifts or charges: the probe of a scan point is the mean probe plus these modes
             with the point's own weights. Group ``opr_weights`` trains the weights (shares of the probe's amplitude),
@@ -55,6 +61,8 @@ class Probe(Component):
     modes: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(1)))
     powers: tuple[float, ...] | None = None
     trained_aberrations: tuple[Aberration, ...] = ()
+    defocus_spread_angstrom: float = attrs.field(default=0.0, validator=attrs.validators.ge(0.0))
+    defocus_spread_nodes: int = attrs.field(default=5, validator=attrs.validators.ge(2))
     opr_modes: int = attrs.field(default=0, validator=attrs.validators.ge(0))
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from trainkit_ptychography.probes.defocus_spread import DefocusSpread
 from trainkit_ptychography.probes.lens_change import LensChange
 from trainkit_ptychography.probes.opr import OPR, OPRChoice
 from trainkit_ptychography.probes.wave_sampling import WaveSampling
@@ -27,6 +28,7 @@ class ProbeModes(nn.Module):
         sampling: What turns its pixels into lengths and angles.
         lens: Aberrations that are trained, and change all modes; None: there are none.
         opr: By what the probe changes over the scan; None: it does not.
+        spread: The spread of the defocus, by which each mode becomes several where they are seen; None: there is none.
         modes: (M, Y, X, 2), real and imaginary parts, scaled so that at first the largest magnitude is 1. So a
             learning rate is a share of the probe's peak, whatever its size (1e-3 is a good one).
     """
@@ -42,6 +44,8 @@ class ProbeModes(nn.Module):
         aberrations: Sequence[str] = (),
         scan_powers: Sequence[float] = (1.0,),
         opr: OPRChoice | None = None,
+        defocus_spread_angstrom: float = 0.0,
+        defocus_spread_nodes: int = 1,
     ) -> None:
         super().__init__()
         self._scan_powers = tuple(scan_powers)
@@ -56,6 +60,11 @@ class ProbeModes(nn.Module):
         if aberrations:
             self.lens = LensChange(normal_MYX, aberrations, self.sampling, dtype, device)
         self.opr = None if opr is None else OPR(opr, normal_MYX, scale, dtype, device)
+        self.spread = None
+        if defocus_spread_angstrom > 0:
+            shape = (normal_MYX.shape[1], normal_MYX.shape[2])
+            choice = (defocus_spread_angstrom, defocus_spread_nodes)
+            self.spread = DefocusSpread(*choice, shape, self.sampling, dtype, device)
 
     @property
     def num_scans(self) -> int:
@@ -70,6 +79,10 @@ class ProbeModes(nn.Module):
         """Return waves (…, Y, X) as the changed lens makes them."""
         return waves_MYX if self.lens is None else self.lens(waves_MYX)
 
+    def spread_out(self, modes_MYX: Tensor) -> Tensor:
+        """Return modes (M, Y, X) or (M, B, Y, X) as they are seen, that is with the spread of the defocus."""
+        return modes_MYX if self.spread is None else self.spread(modes_MYX)
+
     def of_patterns(self, scan_B: Tensor | None, index_B: Tensor) -> Tensor:
         """Return the modes with which patterns were taken: complex (M, Y, X), or (M, B, Y, X) if each has its own.
 
@@ -79,7 +92,8 @@ class ProbeModes(nn.Module):
         """
         modes_MYX: Tensor = self()
         if self.opr is not None and self.opr.varies():
-            return self.opr.of_patterns(modes_MYX, self._opr_modes(), index_B)
+            return self.spread_out(self.opr.of_patterns(modes_MYX, self._opr_modes(), index_B))
+        modes_MYX = self.spread_out(modes_MYX)
         if len(self._scan_powers) == 1 or scan_B is None:
             return modes_MYX
         modes_PMYX = modes_MYX.view(len(self._scan_powers), -1, *modes_MYX.shape[1:])

@@ -47,10 +47,9 @@ class ProbePerScan(Probe):
         for name, probe in self.scans.items():
             if isinstance(probe, ProbePerScan):
                 yield Problem("cannot have scans of its own", f"scans.{name}")
-            elif probe.trained_aberrations:
-                yield Problem(
-                    "is for all scans: say trained_aberrations beside scans", f"scans.{name}.trained_aberrations"
-                )
+            for key in ("trained_aberrations", "defocus_spread_angstrom"):
+                if getattr(probe, key):
+                    yield Problem(f"is for all scans: say {key} beside scans", f"scans.{name}.{key}")
 
     def num_scans(self) -> int:
         """Return the number of probes."""
