@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 from attrs.validators import ge, gt, optional
 
-from trainkit import Data, Model, Problem, component
+from trainkit import INPUT_PATH, Data, Model, Problem, component
 from trainkit_ptychography.constraints.kind import Constraint
 from trainkit_ptychography.objects.kind import Object
 from trainkit_ptychography.objects.pixels import Pixels
@@ -23,10 +24,12 @@ from trainkit_ptychography.scans.kind import DiffractionData
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-    from torch import nn
+    from torch import Tensor, nn
 
     from trainkit import Depth, Progress, Recipe
+    from trainkit_ptychography.models.measured_mtf import MeasuredMTF
     from trainkit_ptychography.physics.multislice import Waves
+    from trainkit_ptychography.scans.kind_live import LiveDiffraction
 
 _WIDE_BLUR = 3.0
 
@@ -82,6 +85,11 @@ class Ptychography(Model):
         detector_blur_pixels: Standard deviation of the Gaussian by which the detector spreads the light that falls on a
             pixel, in pixels of the patterns as they are used (after binning). Without it, the blur becomes part of the
             probe, as if that were partly coherent.
+        detector_mtf: The modulation transfer function of the detector as it was measured, instead of a Gaussian blur: a
+            text file of two columns, spatial frequency and value, or an array (``.npy``, or "mtf" in ``.npz`` or
+            HDF5): (frequencies, 2), or (rows, columns) for all frequencies. It is divided by its value at frequency 0.
+        detector_mtf_unit: Of the frequencies: "cycles_per_pixel" of the patterns as they are used (after binning; 0.5
+            is the Nyquist frequency), or "nyquist".
         waves: "stored": the waves behind all slices are kept for the way back; "recomputed": they are computed again,
             which takes nearly half as much time again, but memory hardly grows with the slices; "auto": they are kept
             if those of a batch take no more than 256 MiB.
@@ -102,6 +110,8 @@ class Ptychography(Model):
     tilt_mrad: tuple[float, float] = (0.0, 0.0)
     propagator: Propagator = Fresnel()
     detector_blur_pixels: float = attrs.field(default=0.0, validator=ge(0.0))
+    detector_mtf: Path | None = attrs.field(default=None, metadata=INPUT_PATH)
+    detector_mtf_unit: Literal["cycles_per_pixel", "nyquist"] = "cycles_per_pixel"
     waves: Literal["auto", "recomputed", "stored"] = "auto"
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
@@ -111,6 +121,7 @@ class Ptychography(Model):
                 "cannot be used with [ema]: validation fits the positions of held-out patterns, and would change the "
                 "average instead of the positions"
             )
+        yield from self._mtf_problems(recipe)
         if self.detector_blur_pixels > _WIDE_BLUR:
             yield Problem(
                 f"= {self.detector_blur_pixels:g} is wider than that of any detector in use (up to about "
@@ -143,6 +154,23 @@ class Ptychography(Model):
             for key in ("thickness_angstrom", "tilt_mrad"):
                 if getattr(self, key) not in (None, (0.0, 0.0)):
                     yield Problem("has no effect on a single slice: raise model.slices, or leave it out", key)
+
+    def _mtf_problems(self, recipe: Recipe) -> Iterable[Problem]:
+        """Yield what contradicts a measured transfer function of the detector."""
+        if self.detector_mtf is None:
+            if self.detector_mtf_unit != "cycles_per_pixel":
+                yield Problem("has no effect without detector_mtf", "detector_mtf_unit")
+            return
+        if self.detector_blur_pixels:
+            yield Problem("a measured MTF takes the place of detector_blur_pixels: give one of them", "detector_mtf")
+        binned = getattr(getattr(recipe.data, "prepare", None), "bin", 1)
+        if binned > 1:
+            yield Problem(
+                f"patterns are binned by {binned}: frequencies that were measured in cycles per pixel of the detector "
+                f"must be multiplied by {binned}",
+                "detector_mtf",
+                "note",
+            )
 
     def _opr_problems(self, recipe: Recipe) -> Iterable[Problem]:
         """Yield a warning if a probe that may change over the scan never does."""
@@ -177,6 +205,10 @@ class Ptychography(Model):
                 recipe.run.seed,
                 in_order(self.coarse),
             )
+        if self.detector_mtf is not None:
+            mtf = self._mtf()
+            yield f"detector     MTF of {mtf.at_nyquist():.3g} at the Nyquist frequency ({mtf.where})"
+            yield from (Problem(each, "detector_mtf", "warning") for each in mtf.doubts(self.detector_mtf_unit))
         if depth == "headers":
             yield "geometry     not compared with the patterns; check --data does that"
             return
@@ -193,6 +225,12 @@ class Ptychography(Model):
 
                 begun = attrs.evolve(self, constraints={}, coarse={})  # type: ignore[misc]  # mypy does not know @component
                 yield from inspect_earlier_object(recipe.data, self.object, begun.build, recipe)
+
+    def _mtf(self) -> MeasuredMTF:
+        from trainkit_ptychography.models.measured_mtf import read_mtf
+
+        assert self.detector_mtf is not None
+        return read_mtf(self.detector_mtf, self.detector_mtf_unit)
 
     def timeline(self, epochs: int) -> Iterable[tuple[int, str]]:
         """Yield what slices, object, probe and constraints do in the course of a run."""
@@ -269,9 +307,22 @@ class Ptychography(Model):
             propagation=propagation,
             recomputed=recomputed,
             most_bytes_of_waves=most,
-            detector_blur_pixels=self.detector_blur_pixels,
+            detector_transfer_YX=self._transfer(data),
             begins_with=self.object.begins_with(),
         )
+
+    def _transfer(self, data: LiveDiffraction) -> Tensor | None:
+        """Return what the detector does to the Fourier transform of intensities; None: nothing."""
+        from trainkit_ptychography.physics.detector import transfer
+
+        like = (data.dtype, data.device)
+        if self.detector_mtf is None:
+            sigma = self.detector_blur_pixels
+            return transfer(data.detector_shape, sigma, *like) if sigma > 0 else None
+        mtf = self._mtf()
+        for doubt in mtf.doubts(self.detector_mtf_unit):
+            logging.getLogger("trainkit").warning("model.detector_mtf: %s", doubt)
+        return mtf.transfer(data.detector_shape, *like)
 
     def parameter_groups(self, model: Any) -> Mapping[str, Iterable[nn.Parameter]]:
         """Return the parameters of each group; "other" is empty, and kept for recipes and checkpoints that name it."""

@@ -26,7 +26,7 @@ from trainkit_ptychography.models.motion import Motion
 from trainkit_ptychography.models.propagation import Propagation
 from trainkit_ptychography.objects.from_data_live import DirectObject
 from trainkit_ptychography.objects.kind import LiveObject, PixelwiseObject, SlicedObject
-from trainkit_ptychography.physics.detector import blurred, transfer
+from trainkit_ptychography.physics.detector import blurred
 from trainkit_ptychography.physics.forward import crop, intensities
 from trainkit_ptychography.physics.multislice import Waves, multislice_intensities
 from trainkit_ptychography.physics.propagation import propagate
@@ -63,7 +63,7 @@ class PtychographyModule(nn.Module):
         propagation: Propagation | None = None,
         recomputed: Waves = "inverted",
         most_bytes_of_waves: int | None = None,
-        detector_blur_pixels: float = 0.0,
+        detector_transfer_YX: Tensor | None = None,
         begins_with: str | None = None,
     ) -> None:
         super().__init__()
@@ -71,9 +71,7 @@ class PtychographyModule(nn.Module):
         self.motion = Motion(data, object_margin)
         self.object = make_object(self.motion.shape_HW, self.motion.origin_2)
         self.propagation, self._recomputed, self._most_bytes = propagation, recomputed, most_bytes_of_waves
-        self._transfer_YX = None
-        if detector_blur_pixels > 0:
-            self._transfer_YX = transfer(data.detector_shape, detector_blur_pixels, data.dtype, data.device)
+        self._transfer_YX = detector_transfer_YX
         transfer_YX = data.scan.detector_propagation.transfer(data.scan.exit_wave(data.detector_shape))
         complex_dtype = torch.complex64 if data.dtype == torch.float32 else torch.complex128
         self._near_field_YX = None if transfer_YX is None else transfer_YX.to(data.device, complex_dtype)

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from math import erf, sqrt
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -34,6 +36,26 @@ def _along(size: int, sigma: float) -> Tensor:
         kernel[offset % size] += 0.5 * (erf((offset + 0.5) / width) - erf((offset - 0.5) / width))
     along: Tensor = torch.fft.fft(kernel / kernel.sum()).real
     return along
+
+
+def radial_transfer(
+    shape: tuple[int, int],
+    frequency_F: NDArray[np.float64],
+    value_F: NDArray[np.float64],
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """Return a modulation transfer function (Y, X//2 + 1) that depends on the size of the frequency alone.
+
+    Args:
+        shape: Rows and columns of the detector.
+        frequency_F: Cycles per pixel, rising from 0.
+        value_F: The function there; between, it is interpolated linearly, and beyond, it keeps its last value.
+        dtype: Real dtype.
+        device: Device.
+    """
+    size_YX = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1]))
+    return torch.from_numpy(np.interp(size_YX, frequency_F, value_F)).to(device, dtype)
 
 
 def blurred(intensities_BYX: Tensor, transfer_YX: Tensor) -> Tensor:

@@ -43,9 +43,10 @@ class Probe(Component):
             well, each of the two can make the same change of the probe, and metrics ``aberration_change/…`` are only
             one part of it: start ``probe`` later, or not at all, to measure aberrations.
         defocus_spread_angstrom: Standard deviation of the defocus that a spread of energies and of the lens current
-            makes (chromatic aberration times relative energy spread): partial temporal coherence. Each mode is then seen as
-            ``defocus_spread_nodes`` of them, which takes as many times the transforms. Group ``defocus_spread`` trains
-            it (in Å, with an optimizer that asks for no curvature, such as "adam"), if it is given a ``start_epoch``.
+            makes (chromatic aberration times relative energy spread): partial temporal coherence. Each mode is then
+            seen as ``defocus_spread_nodes`` of them, which takes as many times the transforms. Group
+            ``defocus_spread`` trains it (in Å, with an optimizer that asks for no curvature, such as "adam"), if it is
+            given a ``start_epoch``.
         defocus_spread_nodes: Number of defoci that stand for the spread (nodes of a Gauss-Hermite quadrature); check
             --data says if they are too few.
         opr_modes: Number of modes by which the probe changes over the scan (orthogonal probe relaxation, OPR), for
