@@ -48,8 +48,9 @@ from trainkit.console import Console
 from trainkit.engine import run_folder
 from trainkit.engine.build import build
 from trainkit.engine.every_run import metrics_file
-from trainkit.engine.queue import earlier_run, run_all
+from trainkit.engine.queue import run_all
 from trainkit.engine.resume import resume
+from trainkit.engine.run_folder import earlier_run
 from trainkit.engine.signals import StoppedEarly
 from trainkit.engine.start import ExitCode, RunOutcome, no_report
 from trainkit.errors import NonFiniteError

@@ -423,8 +423,12 @@ class Inference(Component):
 # ---- losses and metrics ---------------------------------------------------------------------------------------------
 
 
-def _finite(instance: object, attribute: attrs.Attribute[float], value: float) -> None:
-    if not math.isfinite(value):
+AUTO: Literal["auto"] = "auto"
+"""The weight of a regulariser that ``trainkit run`` chooses by held-out data (see `Loss.weight`)."""
+
+
+def _weight(instance: object, attribute: attrs.Attribute[Any], value: float | Literal["auto"]) -> None:
+    if value != AUTO and not math.isfinite(value):
         raise ValueError(f"must be a finite number, got {value!r}")
 
 
@@ -458,7 +462,9 @@ class Loss(Component):
     """A term of the training loss, which is the weighted sum of all terms.
 
     Attributes:
-        weight: Factor of this term in the total; any finite number.
+        weight: Factor of this term in the total; any finite number. Of a regulariser also "auto": ``trainkit run``
+            tries weights in short runs, and goes on with the one that predicts held-out data best; see
+            [weight_search].
     """
 
     entry_points: ClassVar[str] = "trainkit.losses"
@@ -469,7 +475,15 @@ class Loss(Component):
         """Return how the losses of a step's parts are combined, see `Combine`."""
         return "mean"
 
-    weight: float = attrs.field(default=1.0, validator=_finite)
+    def usual_weights(self, recipe: Recipe) -> tuple[float, float]:
+        """Return the smallest and the largest weight that are usual, between which ``weight = "auto"`` begins.
+
+        Args:
+            recipe: The whole recipe; what is usual may depend on the other losses.
+        """
+        return 1e-4, 1.0
+
+    weight: float | Literal["auto"] = attrs.field(default=1.0, validator=_weight)
 
     @abstractmethod
     def build(self, data: Any) -> Callable[[Outputs, Batch, nn.Module], Tensor]:

@@ -157,6 +157,8 @@ class State:
         save_reason: Why a checkpoint is written after this step (`save`); None: it was not requested.
         means: Name -> mean over the current epoch, still being computed (`log`).
         doubts: Why the result is doubtful (`doubt`), one sentence each.
+        is_trial: Whether the run is one of several that are compared, and only its values are used: no pictures are
+            made, and parts write no results.
         failures: Part and method -> how often it failed without ending the run.
         redefined: Returns, for the full name of a value, what has changed in its meaning since it was computed before
             this resume, in words; None: nothing, so that values can be compared.
@@ -190,6 +192,7 @@ class State:
     save_reason: str | None = None
     means: dict[str, EpochMean] = attrs.Factory(dict)
     doubts: list[str] = attrs.Factory(list)
+    is_trial: bool = False
     failures: dict[str, int] = attrs.Factory(dict)
     redefined: Callable[[str], str | None] = _still_means_the_same
     ended: str = ""

@@ -37,6 +37,7 @@ import attrs
 
 from trainkit import registry
 from trainkit.contracts import (
+    AUTO,
     KINDS,
     Combine,
     Component,
@@ -326,7 +327,7 @@ def states_its_groups(model: Model) -> None:
 
 def has_a_sound_weight(loss: Loss) -> None:
     """Check that a loss has a finite weight, and that it says whether it is a regulariser and how it combines."""
-    assert math.isfinite(loss.weight), f"weight is {loss.weight}"
+    assert loss.weight == AUTO or math.isfinite(loss.weight), f"weight is {loss.weight}"
     assert loss.combine() in typing.get_args(Combine), f"combine() is {loss.combine()!r}, none of {Combine}"
     assert isinstance(loss.on_validation, bool), f"on_validation is {loss.on_validation!r}"
 

@@ -90,7 +90,7 @@ x.toml:11:7: error: model.use: no component "lin" is registered in trainkit.mode
     use = "lin"
           ^^^^^
     did you mean "line"?
-x.toml:14:10: error: losses.data.weight: must be a number, got true
+x.toml:14:10: error: losses.data.weight: must be a number or "auto", got true
     weight = true
              ^^^^
 x.toml:15:9: error: losses.smooth: has no "use", which names the component

@@ -12,6 +12,7 @@ from trainkit.cli.options import SETS
 from trainkit.cli.output import echo
 from trainkit.errors import RecipeError
 from trainkit.recipe.root import ASSUMED_STEPS_PER_EPOCH, MOST_EPOCHS
+from trainkit.recipe.weight_search import cost_in_words
 
 if TYPE_CHECKING:
     from trainkit.groups.plan import GroupPlan, RunLength
@@ -84,6 +85,7 @@ def table(recipe: Recipe, plans: Mapping[str, GroupPlan], length: RunLength, ste
             yield from (f"epoch {epoch}: {name}: {text}" for epoch, text in scheduler.timeline(length.epochs))
     for part in (recipe.data, recipe.model, recipe.optimizer, *recipe.losses.values(), *recipe.hooks.values()):
         yield from (f"epoch {epoch}: {text}" for epoch, text in part.timeline(length.epochs))
+    yield from cost_in_words(recipe, length.epochs)
     if recipe.ema is not None:
         yield f"validation uses the moving average over about the last {1 / (1 - recipe.ema.decay):.4g} updates"
     if recipe.run.accumulate > 1:

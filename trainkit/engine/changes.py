@@ -200,13 +200,14 @@ class Redefinitions:
             return is_evaluated
         if table not in ("losses", "metrics", "hooks"):
             return False
-        sources = self._sources(name, short)
+        sources = self._sources(name, short, is_evaluated)
         return (table, change.where[1]) in sources or not sources
 
-    def _sources(self, name: str, short: str) -> set[tuple[str, str]]:
+    def _sources(self, name: str, short: str, is_evaluated: bool) -> set[tuple[str, str]]:
         """Return what computes a value, as far as the settings tell: tables and the keys in them."""
         recipe = self.recipe
-        found = {("losses", key) for key in recipe.losses if short in ("loss", key)}
+        losses = {key: loss for key, loss in recipe.losses.items() if loss.on_validation or not is_evaluated}
+        found = {("losses", key) for key in losses if short in ("loss", key)}
         for key, metric in recipe.metrics.items():
             if any(fnmatchcase(short, each) for each in metric.names() or ()):
                 found.add(("metrics", key))

@@ -25,7 +25,7 @@ from trainkit.engine.batches import to_device
 from trainkit.engine.build import choose_device
 from trainkit.engine.comparison import CASES, SUMMARY
 from trainkit.engine.every_run import metrics_file
-from trainkit.engine.queue import earlier_run, run_all
+from trainkit.engine.queue import run_all
 from trainkit.engine.start import ExitCode, Report
 from trainkit.engine.trained_checkpoints import ENSEMBLE, Choice, find_checkpoints
 from trainkit.engine.trained_models import load_members
@@ -56,7 +56,7 @@ def run_folds(folds: Folds, console: Console, *, continue_unfinished: bool, repo
     code = run_all(folds.recipes, console, continue_unfinished=continue_unfinished, report=report)
     if code is ExitCode.STOPPED:
         return code
-    found = [earlier_run(each) for each in folds.recipes]
+    found = [run_folder.earlier_run(each) for each in folds.recipes]
     finished = [each for each in found if each is not None and run_folder.is_finished(each)]
     if len(finished) < len(found):
         console.say(

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from trainkit.contracts import Agreement, Halver
 from trainkit.engine.command_settings import command_settings, draw_picture, settings_of
-from trainkit.engine.queue import earlier_run, run_all
-from trainkit.engine.run_folder import LOG, doubts, is_finished, short_path
+from trainkit.engine.queue import run_all
+from trainkit.engine.run_folder import LOG, doubts, earlier_run, is_finished, short_path
 from trainkit.engine.saved_recipe import resolve_saved
 from trainkit.engine.start import ExitCode, Report
 from trainkit.engine.trained_checkpoints import Choice, find_checkpoints

@@ -23,7 +23,7 @@
                     validation_step_end
                 validation_end
         schedules observe the metrics
-        picture                                    every few epochs, and at the end
+        picture                                    every few epochs, and at the end; not in a trial
         epoch_end
         checkpoint
     run_end                                        always, also after an error
@@ -161,7 +161,7 @@ def _every_few_steps(run: Run) -> bool:
         if not _evaluate(run):
             return False
         run.groups.train_mode()
-    if _is_due(recipe.pictures.every_steps, state.step):
+    if _is_due(recipe.pictures.every_steps, state.step) and not state.is_trial:
         run.emit("picture")
         state.pictures = {}
     return True
@@ -201,7 +201,7 @@ def _close_epoch(run: Run) -> bool:
         return True
     state.metrics |= {f"lr/{name}": lr for name, lr in state.learning_rates().items()}
     run.groups.observe(state.epoch, state.updates, state.metrics)
-    if is_due(recipe.pictures):
+    if is_due(recipe.pictures) and not state.is_trial:
         run.emit("picture")
     run.emit("epoch_end")
     state.pictures = {}

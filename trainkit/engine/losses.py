@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from trainkit.contracts import Combine
-from trainkit.errors import PartError, blame
+from trainkit.errors import PartError, RecipeError, blame
 
 if TYPE_CHECKING:
     from torch import nn
@@ -89,6 +89,10 @@ class Losses:
         """Build the losses of a recipe for the opened data."""
         terms = []
         for name, loss in settings.items():
+            if isinstance(loss.weight, str):
+                raise RecipeError(
+                    f'losses.{name}.weight = "{loss.weight}", which trainkit run chooses; here it must be a number'
+                )
             try:
                 function, combine = loss.build(data), loss.combine()
             except Exception as error:

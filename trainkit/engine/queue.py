@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from trainkit.engine import run_folder
-from trainkit.engine.identity import newest_first
 from trainkit.engine.resume import resume
 from trainkit.engine.start import ExitCode, Report, RunOutcome, finished_before, start
+from trainkit.engine.weight_search import run_with_chosen_weights
 from trainkit.errors import TrainkitError
 from trainkit.recipe.inputs import refuse_missing_inputs
+from trainkit.recipe.weight_search import searched
 
 if TYPE_CHECKING:
     from trainkit.console import Console
@@ -124,12 +125,14 @@ def _run_one(
     resolved: Resolved, console: Console, continue_unfinished: bool, report: Report
 ) -> tuple[RunOutcome | ExitCode, Path | None]:
     """Start or resume a run; return how it ended, or the code of one that had ended, and an earlier start's folder."""
+    if searched(resolved.recipe):
+        return run_with_chosen_weights(resolved, console, continue_unfinished=continue_unfinished, report=report)
     if not continue_unfinished:
         refuse_missing_inputs([resolved])
         return start(resolved, console, report=report), None
     with contextlib.ExitStack() as choosing:  # until the run folder is locked, no other process may choose
         choosing.enter_context(run_folder.choosing(resolved))
-        before = earlier_run(resolved)
+        before = run_folder.earlier_run(resolved)
         if before is None:
             refuse_missing_inputs([resolved])
             return start(resolved, console, locked=choosing.close, report=report), None
@@ -140,15 +143,6 @@ def _run_one(
         named = [used.use for used in resolved.used if ":" in used.use]
         resumed = resume(before, console, recipe=resolved, allow_code=named, locked=choosing.close, report=report)
         return resumed, before
-
-
-def earlier_run(resolved: Resolved) -> Path | None:
-    """Return the newest run folder of the same resolved recipe, by what its newest checkpoint or last start says."""
-    settings = resolved.recipe.run
-    for folder in newest_first((settings.dir / settings.name).glob("*")):
-        if run_folder.goes_on_with(folder, resolved):
-            return run_folder.short_path(folder)
-    return None
 
 
 def _table(done: Sequence[QueueResult], names: Sequence[str]) -> Iterator[str]:

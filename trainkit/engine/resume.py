@@ -29,7 +29,9 @@ from trainkit.engine.resumed_groups import (
 )
 from trainkit.engine.saved_recipe import other_packages, recipe_then, resolve_saved
 from trainkit.engine.start import (
+    NOTHING_MORE,
     ExitCode,
+    Extra,
     Report,
     RunOutcome,
     execute,
@@ -66,7 +68,8 @@ def resume(
     epoch: int | None = None,
     on_extend: Choice | None = None,
     allow_code: AllowCode = False,
-    extra: Mapping[str, object] | None = None,
+    extra: Extra = NOTHING_MORE,
+    branch: bool = False,
     locked: Callable[[], None] = lambda: None,
     report: Report = no_report,
 ) -> RunOutcome | ExitCode:
@@ -85,7 +88,8 @@ def resume(
         on_extend: How learning rates continue if the run's length or a schedule has changed.
         allow_code: Which of the classes that the checkpoint's recipe names as ``module:Class`` may be imported: all,
             none, or those listed.
-        extra: Further live parts, which are called last.
+        extra: Further live parts.
+        branch: Whether the run continues in a new folder even from the newest checkpoint.
         locked: Called when the run folder is locked.
         report: Called with the outcome, unless the run failed.
 
@@ -99,6 +103,8 @@ def resume(
     console.log_to(None)
     with console.capture_logging(), contextlib.ExitStack() as locks:
         begin = choose(path, epoch, console, locks)
+        if branch:
+            begin = attrs.evolve(begin, in_place=False, unsaved=None)
         locked()
         resolved = _resolve(recipe, begin, sets, allow_code)
         for name, at in variables(resolved.tree).items():  # said before any part is built and can use the value
@@ -111,8 +117,8 @@ def resume(
             on_extend = on_extend or begin.unsaved.on_extend
         if begin.saved is None or begin.file is None:
             assert begin.folder is not None
-            return start_in(begin.folder, resolved, console, is_new=False, report=report)
-        asked = _Request(resolved, on_extend, allow_code, extra or {}, report)
+            return start_in(begin.folder, resolved, console, is_new=False, report=report, extra=extra)
+        asked = _Request(resolved, on_extend, allow_code, extra, report)
         return _resume_from(begin, asked, console, locks)
 
 
@@ -123,7 +129,7 @@ class _Request:
     resolved: Resolved
     on_extend: Choice | None
     allow_code: AllowCode
-    extra: Mapping[str, object]
+    extra: Extra
     report: Report
 
 
@@ -223,8 +229,8 @@ def _restored(
     assert begin.saved is not None
     saved, recipe = begin.saved, asked.resolved.recipe
     run = build(asked.resolved, folder, finished=(saved["epoch"], saved["epoch_step"]))
-    for name, part in asked.extra.items():
-        run.add(name, part)
+    for name, make in asked.extra.items():
+        run.add(name, make(run))
     plans = run.groups.plans
     old = saved_groups(then, saved, {name: name_then(name, run, saved) for name in plans})
     fingerprint = saved.get("fingerprint") or {}

@@ -39,6 +39,7 @@ from trainkit.engine.identity import (
     Origin,
     digest,
     identity_of,
+    newest_first,
     parsed_time,
 )
 from trainkit.engine.variables import changed_since
@@ -278,6 +279,15 @@ def goes_on_with(folder: Path, resolved: Resolved) -> bool:
             return not any(makes_another_run(each, resolved.recipe) for each in changes)
     unsaved = unsaved_start(folder, newest)
     return unsaved is not None and unsaved.recipe is not None and digest(unsaved.recipe) == wanted
+
+
+def earlier_run(resolved: Resolved) -> Path | None:
+    """Return the newest run folder of the same resolved recipe, by what its newest checkpoint or last start says."""
+    settings = resolved.recipe.run
+    for folder in newest_first((settings.dir / settings.name).glob("*")):
+        if goes_on_with(folder, resolved):
+            return short_path(folder)
+    return None
 
 
 def doubts(folder: Path) -> list[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import attrs
@@ -60,6 +61,11 @@ class RunOutcome:
     signal: str | None = None
 
 
+Extra = Mapping[str, Callable[["Run"], object]]
+"""Further live parts of a run, which are called last: name -> makes the part for the run."""
+
+NOTHING_MORE: Extra = MappingProxyType({})
+
 Report = Callable[[RunOutcome, "Console"], None]
 """Prints how a run ended. A signal that arrives meanwhile waits, as for the results."""
 
@@ -69,7 +75,11 @@ def no_report(outcome: RunOutcome, console: Console) -> None:
 
 
 def start(
-    resolved: Resolved, console: Console, locked: Callable[[], None] = lambda: None, report: Report = no_report
+    resolved: Resolved,
+    console: Console,
+    locked: Callable[[], None] = lambda: None,
+    report: Report = no_report,
+    extra: Extra = NOTHING_MORE,
 ) -> RunOutcome:
     """Run a recipe from the beginning, in a new run folder.
 
@@ -78,6 +88,7 @@ def start(
         console: Prints the messages.
         locked: Called when the new folder is locked.
         report: Called with the outcome, unless the run failed.
+        extra: Further live parts.
 
     Raises:
         TrainkitError: The run cannot start, or failed.
@@ -86,11 +97,17 @@ def start(
     console.log_to(None)
     with signals.ending_the_program(), console.capture_logging(), run_folder.created(resolved) as folder:
         locked()
-        return start_in(folder, resolved, console, is_new=True, report=report)
+        return start_in(folder, resolved, console, is_new=True, report=report, extra=extra)
 
 
 def start_in(
-    folder: Path, resolved: Resolved, console: Console, *, is_new: bool, report: Report = no_report
+    folder: Path,
+    resolved: Resolved,
+    console: Console,
+    *,
+    is_new: bool,
+    report: Report = no_report,
+    extra: Extra = NOTHING_MORE,
 ) -> RunOutcome:
     """Run a recipe from the beginning in a run folder that this process has locked.
 
@@ -100,12 +117,15 @@ def start_in(
         console: Prints the messages.
         is_new: Whether the folder was just made; otherwise a run was killed in it before its first checkpoint.
         report: Called with the outcome, unless the run failed.
+        extra: Further live parts.
 
     Raises:
         TrainkitError: The run cannot start, or failed.
     """
     try:
         run = build(resolved, folder)
+        for name, make in extra.items():
+            run.add(name, make(run))
     except BaseException:
         if is_new:
             run_folder.discard(folder)  # nothing has run in it

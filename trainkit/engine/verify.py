@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,14 @@ from trainkit.engine.build import build
 from trainkit.engine.every_run import metrics_file
 from trainkit.engine.identity import CHECKPOINTS
 from trainkit.engine.resume import resume
-from trainkit.engine.start import RunOutcome, execute
+from trainkit.engine.start import Extra, RunOutcome, execute
 from trainkit.errors import TrainkitError
 from trainkit.events import Live
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from trainkit.engine.run import Run
     from trainkit.recipe.resolve import Resolved
     from trainkit.state import State
 
@@ -124,7 +126,7 @@ def differences(one: Any, other: Any, name: str = "") -> Iterator[str]:
 
 def resume_until(file: str, epochs: str) -> None:
     """Resume from a checkpoint until ``epochs`` epochs are finished, and print the run folder as the last line."""
-    outcome = resume(Path(file), Console(quiet=True), allow_code=True, extra={"verify": _StopAfter(int(epochs))})
+    outcome = resume(Path(file), Console(quiet=True), allow_code=True, extra=_stopping(epochs))
     if not isinstance(outcome, RunOutcome):
         raise TrainkitError(f"{file}: there is nothing left to run")
     _print_result(outcome.run.state.folder, "")
@@ -141,7 +143,7 @@ def interrupt_in_each_event(file: str, epochs: str) -> None:
     place, met = Path(file), []
     for event in _EVENTS:
         part = _interruption(event)
-        extra = {"verify": _StopAfter(int(epochs)), "interruption": part}
+        extra: Extra = {**_stopping(epochs), "interruption": partial(_itself, part)}
         outcome = resume(place, Console(quiet=True), allow_code=True, extra=extra)
         assert isinstance(outcome, RunOutcome)
         place = outcome.run.state.folder
@@ -149,8 +151,16 @@ def interrupt_in_each_event(file: str, epochs: str) -> None:
             break
         met.append(event)
     else:
-        outcome = resume(place, Console(quiet=True), allow_code=True, extra={"verify": _StopAfter(int(epochs))})
+        outcome = resume(place, Console(quiet=True), allow_code=True, extra=_stopping(epochs))
     _print_result(place, ", ".join(met))
+
+
+def _stopping(epochs: str) -> Extra:
+    return {"verify": lambda run: _StopAfter(int(epochs))}
+
+
+def _itself(part: Live, run: Run) -> Live:
+    return part
 
 
 def _interruption(event: str) -> Live:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import attrs
 
+from trainkit.errors import RecipeError
 from trainkit.recipe.references import escaped
 from trainkit.recipe.resolve import Resolved, resolve
 from trainkit.recipe.source import as_sets
+from trainkit.recipe.weight_search import searched
 
 
 @attrs.frozen
@@ -37,6 +39,11 @@ def fold_recipes(recipe: Path, sets: Sequence[str], number: int) -> Folds:
         RecipeError: The recipe is wrong, or its data cannot be divided into folds.
     """
     whole = resolve(recipe, sets).recipe
+    if names := searched(whole):
+        raise RecipeError(
+            f'--folds: losses.{names[0]}.weight is "auto", and each fold would choose another; run once without '
+            f"--folds, and give the folds the weight that it chose, with --set losses.{names[0]}.weight=…"
+        )
     folder = whole.run.dir / f"{whole.run.name}_{number}folds"
     recipes = []
     for fold in range(number):

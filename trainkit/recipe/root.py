@@ -24,6 +24,7 @@ from trainkit.contracts import (
     Logger,
     Loss,
     Metric,
+    MetricName,
     Model,
     Monitor,
     Optimizer,
@@ -359,6 +360,44 @@ class GroupSettings:
     options: Mapping[str, Any] = attrs.Factory(dict)
 
 
+def _range(instance: object, attribute: attrs.Attribute[Any], value: tuple[float, float]) -> None:
+    low, high = value
+    if not 0 < low < high < inf:
+        raise ValueError(f"must be two positive numbers, the smaller one first, got [{low:g}, {high:g}]")
+
+
+@component
+class WeightSearch:
+    """How a weight "auto" of a regulariser is chosen: by short runs (branches) that differ in that weight alone.
+
+    The run begins with the weight 0. Its last epochs are repeated, as branches, with several weights: 0, both ends of a
+    range and one between them, and then by golden section, on a logarithmic scale. If the best is at an end of the
+    range, the range is widened. The weight with which held-out data are predicted best is that of the run. With
+    several weights "auto", one is chosen after the other.
+
+    Attributes:
+        between: The smallest and the largest weight to begin with. Not given: what is usual for the loss.
+        branches: Number of branches for each weight, at least 5.
+        epochs: Length of a branch. Not given: a quarter of the run.
+        metric: The value of held-out data that decides. Not given: that of [monitor].
+        mode: Whether smaller ("min") or larger ("max") is better. Not given: that of [monitor].
+    """
+
+    between: tuple[float, float] | None = attrs.field(default=None, validator=optional(_range))
+    branches: int = attrs.field(default=7, validator=_at_least(5))
+    epochs: int | None = attrs.field(default=None, validator=optional(_at_least(1)))
+    metric: MetricName | None = None
+    mode: Literal["min", "max"] | None = None
+
+    def watched(self, monitor: Monitor) -> Monitor:
+        """Return which value decides, and whether it should be small or large.
+
+        Args:
+            monitor: The recipe's ``[monitor]``.
+        """
+        return Monitor(metric=self.metric or monitor.metric, mode=self.mode or monitor.mode)
+
+
 @component
 class Recipe:
     """A whole training run.
@@ -373,6 +412,7 @@ class Recipe:
         model: The model that is trained.
         initial_weights: Weights that the model begins with; if not given, they are random or the model's own.
         losses: The losses; their weighted sum is minimised.
+        weight_search: How a weight "auto" of a loss is chosen.
         metrics: Further values that are computed on the splits other than "train".
         inference: How validation computes outputs from a batch.
         predict: How ``trainkit predict`` predicts new inputs; if not given, as is usual for the data.
@@ -394,6 +434,7 @@ class Recipe:
     model: Model
     initial_weights: InitialWeights | None = None
     losses: Mapping[str, Loss] = attrs.field(validator=_not_empty)
+    weight_search: WeightSearch | None = None
     metrics: Mapping[str, Metric] = attrs.Factory(dict)
     inference: Inference
     predict: Predictor | None = attrs.field(default=None, metadata=HARMLESS)

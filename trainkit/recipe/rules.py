@@ -26,6 +26,7 @@ from trainkit.recipe.problems import Finding
 from trainkit.recipe.root import Recipe, exclusive_pair
 from trainkit.recipe.tables import walk_settings
 from trainkit.recipe.waiting import never_acting
+from trainkit.recipe.weight_search import search_rules
 
 
 def findings(recipe: Recipe, complete: bool) -> list[Finding]:
@@ -42,6 +43,7 @@ def findings(recipe: Recipe, complete: bool) -> list[Finding]:
         _clashing_values,
         _metric_names,
         _facts_of_weights,
+        search_rules,
     ]
     rules.append(never_acting)
     components = [(where, each) for where, each, _ in walk_settings(recipe) if isinstance(each, Component)]

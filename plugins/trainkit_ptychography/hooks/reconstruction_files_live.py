@@ -35,8 +35,8 @@ class ReconstructionWriter(Live):
             )
 
     def on_run_end(self, state: State) -> None:
-        """Write them, unless the run failed."""
-        if state.context.rank != 0 or state.failed:
+        """Write them, unless the run failed or is a trial."""
+        if state.context.rank != 0 or state.failed or state.is_trial:
             return
         data, found = cast(LiveDiffraction, state.data), cast(Reconstructs, state.model).reconstruction()
         whole = result(found, data)

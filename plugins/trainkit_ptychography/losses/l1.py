@@ -6,10 +6,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainkit import Batch, Combine, Data, Loss, Outputs, component
+from trainkit_ptychography.losses.poisson import uses_poisson
 from trainkit_ptychography.scans.kind import DiffractionData
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from trainkit import Recipe
 
 
 @component
@@ -27,6 +30,10 @@ class L1(Loss):
     def combine(self) -> Combine:
         """Return "once": it does not depend on the batch."""
         return "once"
+
+    def usual_weights(self, recipe: Recipe) -> tuple[float, float]:
+        """Return a range about what is usual beside the data's loss, for patterns of some hundreds of counts."""
+        return (1.0, 100.0) if uses_poisson(recipe) else (3e-3, 3e-1)
 
     def build(self, data: Any) -> Callable[[Outputs, Batch, nn.Module], Tensor]:
         """Make the function."""

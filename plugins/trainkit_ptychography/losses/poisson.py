@@ -14,6 +14,8 @@ from trainkit_ptychography.scans.kind import DiffractionData
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from trainkit import Recipe
+
 _MOST_COUNTS = 1e-2
 _SHARE = 3e-3  # of the mean count; from 1e5 to 1e3 e/Å², held-out patterns chose 0.2 to 0.8 % (docs/hash_or_pixels.md)
 
@@ -61,3 +63,12 @@ class Poisson(Loss):
             return total
 
         return loss
+
+
+def uses_poisson(recipe: Recipe) -> bool:
+    """Return whether a recipe's loss sums up counts, beside which weights of regularisers are hundreds of times larger.
+
+    Args:
+        recipe: The recipe.
+    """
+    return any(isinstance(loss, Poisson) for loss in recipe.losses.values())

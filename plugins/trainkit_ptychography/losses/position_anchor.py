@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import attrs
 
 from trainkit import Batch, Data, DataError, Loss, Outputs, Problem, component
+from trainkit_ptychography.losses.poisson import uses_poisson
 from trainkit_ptychography.scans.kind import DiffractionData
 
 if TYPE_CHECKING:
@@ -42,6 +43,10 @@ class PositionAnchor(Loss):
             yield "give either sigma_pixels or sigma_angstrom: by how much positions are likely to be wrong"
         if "dr" not in recipe.groups or recipe.groups["dr"].start_epoch is None:
             yield Problem("group dr never trains, so there is nothing to anchor", severity="warning")
+
+    def usual_weights(self, recipe: Recipe) -> tuple[float, float]:
+        """Return a range about the weight of the prior; beside the amplitude loss, for hundreds to 1e5 counts."""
+        return (0.1, 10.0) if uses_poisson(recipe) else (1e-5, 1e-2)
 
     def build(self, data: Any) -> Callable[[Outputs, Batch, nn.Module], Tensor]:
         """Make the function."""

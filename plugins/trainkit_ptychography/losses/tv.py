@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import attrs
 
 from trainkit import Batch, Combine, Data, Loss, Outputs, component
+from trainkit_ptychography.losses.poisson import uses_poisson
 from trainkit_ptychography.scans.kind import DiffractionData
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+    from trainkit import Recipe
 
 
 @component
@@ -19,7 +22,8 @@ class TotalVariation(Loss):
     """Isotropic total variation of the object's phase and amplitude: the mean of the local slope over its pixels.
 
     It smooths noise and keeps edges: for few counts, or little overlap. Usual weights are 1e-3 to 1e-1 with the
-    amplitude loss, and 100 to 400 with the Poisson loss, which sums up counts.
+    amplitude loss, and 100 to 400 with the Poisson loss, which sums up counts; ``weight = "auto"`` lets held-out
+    patterns choose.
 
     Source: Rudin, Osher, Fatemi, Physica D 60 (1992) 259.
 
@@ -35,6 +39,10 @@ class TotalVariation(Loss):
     def combine(self) -> Combine:
         """Return "once": the variation of the object does not depend on the batch."""
         return "once"
+
+    def usual_weights(self, recipe: Recipe) -> tuple[float, float]:
+        """Return a range about what is usual beside the data's loss."""
+        return (10.0, 1e3) if uses_poisson(recipe) else (1e-3, 1e-1)
 
     def build(self, data: Any) -> Callable[[Outputs, Batch, nn.Module], Tensor]:
         """Make the function."""

@@ -336,8 +336,8 @@ class PtychographyModule(nn.Module):
         output.show(self.reconstruction(), self._data, state, self)
 
     def on_run_end(self, state: State) -> None:
-        """Write ``result.h5``, and phase and amplitude for ImageJ, and judge the result, unless the run failed."""
-        if state.context.rank == 0 and not state.failed:
+        """Write ``result.h5``, and phase and amplitude for ImageJ; judge the result, unless it failed or is a trial."""
+        if state.context.rank == 0 and not (state.failed or state.is_trial):
             output.finish(self.reconstruction(), self._data, state, self)
             if not state.interrupted:
                 self._watch.judge(state, self._with_and_without_object)

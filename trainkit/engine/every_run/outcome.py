@@ -55,7 +55,7 @@ class Outcome(Live):
 
     def on_run_end(self, state: State) -> None:
         """Report what is doubtful, and a value that still improved."""
-        if state.failed or state.interrupted:
+        if state.failed or state.interrupted or state.is_trial:
             return
         first = self._first_epochs
         lines = [

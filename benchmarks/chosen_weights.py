@@ -1,0 +1,138 @@
+"""Compares the weight of total variation that held-out patterns choose with the one that the truth calls best.
+
+A multislice simulation of a MoS2 monolayer (`mos2_sim.h5`) is drawn anew with Poisson noise at each dose. The recipe is
+recipes/ptycho_mos2.toml with a tenth of the patterns held out. It runs once with each weight of a grid, and r, the
+correlation with the true phase, tells which is best. Then it runs with weight = "auto", which never sees the truth.
+
+Every finished run is a line in FOLDER/runs.jsonl; if the script is started again, it does only what is missing. The
+findings are in docs/chosen_weights.md.
+
+    python benchmarks/chosen_weights.py --mos2 mos2_sim.h5 --out FOLDER [--doses 1e5 1e4 2e3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import h5py
+import numpy as np
+
+from trainkit.console import Console
+from trainkit.engine.every_run import metrics_file
+from trainkit.engine.queue import run_all
+from trainkit.engine.start import no_report, start
+from trainkit.recipe.resolve import Resolved, resolve
+
+RECIPE = Path(__file__).parent.parent / "recipes/ptycho_mos2.toml"
+GRID = (0.0, 100.0, 30.0, 300.0, 10.0, 1000.0, 3.0)
+R, HELD_OUT = "truth/phase_pearson", "val/data"
+
+
+def write_scan(mos2: Path, dose: float, path: Path) -> None:
+    """Draw the counts of a dose in e/Å², and write them as a file that the recipe reads."""
+    with h5py.File(mos2) as old, h5py.File(path, "w") as new:
+        expected = old["intensity_noiseless"][()].astype(np.float64) / float(old.attrs["electrons_per_pattern"])
+        counts = np.random.default_rng(0).poisson(expected * dose * float(old.attrs["scan_step_A"]) ** 2)
+        new["intensity"] = counts.astype(np.float32)
+        for name in ("positions_nominal_A", "positions_true_A", "gt/phase_rad"):
+            new[name] = old[name][()]
+
+
+def recipe(scan: Path, out: Path, name: str, weight: float | str) -> Resolved:
+    """Return the recipe of a run."""
+    return resolve(
+        RECIPE,
+        [
+            f"data.path={scan}",
+            "data.validation_fraction=0.1",
+            *("run.device=cpu", "run.threads=1", f"run.dir={out / 'runs'}", f"run.name={name}"),
+            *("hooks.truth.every_epochs=1", "pictures.every_epochs=0", 'drop=["loggers"]'),
+            *("losses.tv.use=tv", f"losses.tv.weight={weight}"),
+        ],
+    )
+
+
+def result(folder: Path) -> dict[str, float]:
+    """Return r and the held-out loss at the end of a run."""
+    last = [line for line in metrics_file.read(folder) if R in line][-1]
+    return {"r": last[R], "held_out": last[HELD_OUT]}
+
+
+def run_weight(scan: Path, out: Path, dose: float, weight: float) -> dict[str, Any]:
+    """Run with a weight."""
+    began = time.process_time()
+    outcome = start(recipe(scan, out, f"dose_{dose:.0e}", weight), Console(quiet=True))
+    row = {"dose": dose, "weight": weight, "cpu_s": time.process_time() - began}
+    return row | result(outcome.run.state.folder)
+
+
+def run_auto(scan: Path, out: Path, dose: float) -> dict[str, Any]:
+    """Run with the weight that held-out patterns choose."""
+    began = time.process_time()
+    searching = recipe(scan, out, f"auto_{dose:.0e}", "auto")
+    run_all([searching], Console(quiet=True), continue_unfinished=True, report=no_report)
+    folder = max((out / "runs" / f"auto_{dose:.0e}").glob("*/weight_search.json")).parent
+    found = json.loads((folder / "weight_search.json").read_text())["weights"]["tv"]
+    cpu_s = time.process_time() - began
+    return {"dose": dose, "weight": "auto", "cpu_s": cpu_s, "found": found} | result(folder)
+
+
+def table(rows: list[dict[str, Any]], doses: list[float]) -> list[str]:
+    """Return the lines of the table in the docs."""
+    lines = [
+        "| e/Å² | r without TV | r at the best weight by the truth | r at the weight chosen by held-out patterns "
+        "| below the best | equal within the scatter | CPU time, in runs |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for dose in doses:
+        grid = {row["weight"]: row for row in rows if row["dose"] == dose and row["weight"] != "auto"}
+        auto = next((row for row in rows if row["dose"] == dose and row["weight"] == "auto"), None)
+        if not grid or auto is None:
+            continue
+        best = max(grid.values(), key=lambda row: row["r"])
+        low, high = auto["found"]["equal_within_scatter"]
+        ratio = auto["cpu_s"] / (sum(row["cpu_s"] for row in grid.values()) / len(grid))
+        lines.append(
+            f"| {dose:.0e} | {grid[0.0]['r']:.4f} | {best['r']:.4f} ({best['weight']:g}) | {auto['r']:.4f} "
+            f"({auto['found']['chosen']:g}) | {best['r'] - auto['r']:+.4f} | {low:g} to {high:g} | {ratio:.1f} × |"
+        )
+    return lines
+
+
+def main() -> None:
+    """Run what is missing, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--mos2", type=Path, required=True, help="the simulated scan, mos2_sim.h5")
+    parser.add_argument("--out", type=Path, required=True, help="the folder of scans, runs and results")
+    parser.add_argument("--doses", type=float, nargs="+", default=[1e5, 1e4, 2e3], help="in e/Å²")
+    parser.add_argument("--grid", type=float, nargs="*", default=GRID, help="weights that the truth compares")
+    parser.add_argument("--no-auto", action="store_true", help="only the grid")
+    given = parser.parse_args()
+    out: Path = given.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    record = out / "runs.jsonl"
+    rows = [json.loads(line) for line in record.read_text().splitlines()] if record.is_file() else []
+    for dose in given.doses:
+        scan = out / f"scan_{dose:.0e}.h5"
+        if not scan.is_file():
+            write_scan(given.mos2, dose, scan)
+        for weight in (*given.grid, *(() if given.no_auto else ("auto",))):
+            if any((row["dose"], row["weight"]) == (dose, weight) for row in rows):
+                continue
+            row = run_auto(scan, out, dose) if weight == "auto" else run_weight(scan, out, dose, weight)
+            rows.append(row)
+            with record.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(row, flush=True)
+    print("\n".join(table(rows, given.doses)))
+
+
+if __name__ == "__main__":
+    main()
