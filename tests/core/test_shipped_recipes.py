@@ -118,6 +118,8 @@ MADE_UP: dict[str, Callable[[Path], tuple[str, ...]]] = {
     "ptycho_siemens": of_patterns(as_siemens),
     "ptycho_staged": of_patterns(nothing),
     "ptycho_thick": of_patterns(as_thick),
+    "ptycho_thick_simulated": of_patterns(nothing),
+    "ptycho_tilted": of_patterns(nothing),
     "ptycho_two_scans": of_patterns(lambda folder: (*nothing(folder), "groups.aberrations.start_epoch=1")),
     "ptycho_unknown_geometry": of_patterns(nothing),
     "segmentation_synthetic": of_volumes(None, "data.num_cases=4", "data.size=[20, 20, 20]"),

@@ -88,6 +88,16 @@ def compared(phase_HW: np.ndarray, positions_N2: np.ndarray, truth: h5py.File) -
 
 
 @pytest.mark.slow
+def test_tilt_and_thickness_that_are_told_wrong_are_found() -> None:
+    wrong = ("model.thickness_angstrom=90.0", "groups.thickness={start_epoch=1, lr=0.5}")
+    stages = ("run.epochs=6", "groups.tilt.stop_epoch=6", "groups.dr.start_epoch=5")
+    values = run("ptycho_tilted", *stages, *wrong).metrics
+    assert values["specimen/tilt_rows_mrad"] == pytest.approx(6.0, abs=0.7)  # told: 0; 0.7 mrad of 100 Å are 0.2 pixels
+    assert values["specimen/tilt_columns_mrad"] == pytest.approx(-4.0, abs=0.7)
+    assert values["specimen/thickness_angstrom"] == pytest.approx(100.0, abs=6.0)  # told: 10 % less
+
+
+@pytest.mark.slow
 def test_the_siemens_star_shows_its_spokes(shared_data: Path) -> None:
     path = shared_data / "ptychography" / "siemens-star-small.npz.bz2"
     state = run("ptycho_siemens", f"data.path={path}")

@@ -17,6 +17,8 @@ from trainkit.console import Console
 from trainkit.curvature import curvature_of
 from trainkit.engine.start import start
 from trainkit.recipe.resolve import resolve_text
+from trainkit_ptychography.constraints.depth_centre import DepthCentre
+from trainkit_ptychography.constraints.depth_centre_live import moved
 from trainkit_ptychography.constraints.kind import Constraint
 from trainkit_ptychography.constraints.missing_wedge import MissingWedge
 from trainkit_ptychography.constraints.slice_coupling import SliceCoupling
@@ -27,6 +29,7 @@ from trainkit_ptychography.models.ptychography import Ptychography
 from trainkit_ptychography.models.ptychography_live import PtychographyModule
 from trainkit_ptychography.objects.pixels import Pixels
 from trainkit_ptychography.physics.quality import rebinned
+from trainkit_ptychography.preflight.inspection import inspect_geometry
 from trainkit_ptychography.preflight.thick import inspect_slices
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.probes.from_file import ProbeFromFile
@@ -303,6 +306,64 @@ def test_an_object_of_a_file_is_merged_or_split_into_as_many_slices(tmp_path):
     torch.testing.assert_close(thirds_3HW, parts, rtol=0, atol=1e-5)
 
 
+# ---- the specimen in the middle of its slices -----------------------------------------------------------------------
+
+
+def test_an_object_beside_the_middle_moves_with_the_probe_and_makes_the_same_patterns():
+    data = live(attrs.evolve(THICK, slices=5), torch.float64)
+    model = made(data, slices=5, constraints={"it": DepthCentre(every_epochs=1)})
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        model.object.maps[:, 3:4].uniform_(0.0, 0.4, generator=generator)  # one slice, of five: 1 behind the middle
+        before = model.object.maps.clone()
+    batch = next(iter(data.evaluate("train")))
+    with torch.no_grad():
+        seen, probe_MYX = model(batch)["intensities"], model.probe().clone()
+        model.on_epoch_end(State(CONTEXT, 4, model, data, {}, Monitor()))
+        torch.testing.assert_close(model.object.maps, before.roll(-1, 1), rtol=0, atol=0)
+        torch.testing.assert_close(model(batch)["intensities"], seen, rtol=0, atol=1e-10 * float(seen.max()))
+        assert not torch.allclose(model.probe(), probe_MYX)
+        model.on_epoch_end(State(CONTEXT, 5, model, data, {}, Monitor()))
+        torch.testing.assert_close(model.object.maps, before.roll(-1, 1), rtol=0, atol=0)  # it is in the middle
+
+
+def test_what_leaves_at_one_end_is_added_to_the_last_slice_there():
+    values_SHW = torch.arange(1.0, 5.0)[:, None, None]
+    assert moved(values_SHW, 1).flatten().tolist() == [0.0, 1.0, 2.0, 7.0]
+    assert moved(values_SHW, -1).flatten().tolist() == [3.0, 3.0, 4.0, 0.0]
+
+
+def test_an_object_that_is_centred_needs_a_probe_that_trains(tmp_path):
+    for more, expected in (("", 1), ("groups.probe = { start_epoch = 0, lr = 1e-3 }\n", 0)):
+        recipe = resolve_text(RECIPE.replace("hooks.truth", f"{more}hooks.truth"), tmp_path).recipe
+        assert len(list(DepthCentre(every_epochs=1).problems(recipe))) == expected
+
+
+def test_the_slices_of_a_file_keep_their_thickness_between_vacuum(tmp_path, caplog):
+    data = live()
+    earlier = made(data, slices=2)
+    with torch.no_grad():
+        earlier.object.maps[0].uniform_(0.0, 0.3, generator=torch.Generator().manual_seed(0))
+    write_files(earlier.reconstruction(), data, tmp_path)
+    named = {"path": tmp_path / "result.h5", "name": "object_slices"}
+
+    def begun(**settings: Any) -> Tensor:
+        caplog.clear()
+        into = {"slices": 6, "thickness_angstrom": 150.0, "object": Pixels(**named, **settings)}
+        return made(data, **into).object.maps.detach()[0]
+
+    within_6HW = begun(vacuum_angstrom=(25.0, 25.0))  # slices of 25 Å, of which two make one of the file
+    before_2HW = earlier.object.maps.detach()[0]
+    torch.testing.assert_close(within_6HW[1:5], before_2HW.repeat_interleave(2, 0) / 2, rtol=0, atol=1e-5)
+    assert within_6HW[[0, 5]].abs().max() < 1e-12
+    assert not caplog.messages
+    begun()
+    assert "100 Å thick together, and are stretched to 150 Å here" in caplog.text
+    assert "vacuum_angstrom = [25, 25]" in caplog.text
+    with pytest.raises(DataError, match="leaves nothing of the 150 Å"):
+        begun(vacuum_angstrom=(100.0, 50.0))
+
+
 # ---- what settings are refused or doubted ---------------------------------------------------------------------------
 
 
@@ -367,6 +428,34 @@ def test_a_tilt_that_moves_the_beam_off_its_patch_is_doubted():
     for tilt_mrad, keys in (((5.0, 0.0), []), ((0.0, -150.0), ["tilt_mrad"])):
         found = inspect_slices(SimulatedDiffraction(detector_size=64), Aperture(), 6, 100.0, tilt_mrad)
         assert [each.key for each in found if isinstance(each, Problem)] == keys
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("defocus", "is_doubted"), [(80.0, False), (-80.0, True)])
+def test_a_defocus_is_doubted_only_if_no_depth_of_the_specimen_explains_it(defocus, is_doubted, tmp_path):
+    """One slice fits best in the lower grain, at three quarters of the thickness, and not in the middle."""
+    data = SimulatedDiffraction(
+        scan_shape=(18, 18), step_angstrom=0.6, pixel_size_angstrom=0.3, energy_kev=200.0, semiangle_mrad=30.0
+    )
+    data = attrs.evolve(data, defocus_angstrom=80.0, dose_per_square_angstrom=1e6, slices=8, thickness_angstrom=80.0)
+    recipe = resolve_text(RECIPE, tmp_path).recipe
+    found = inspect_geometry(data, Aperture(defocus_angstrom=defocus), recipe, 40.0)
+    assert any(isinstance(each, Problem) for each in found) == is_doubted
+
+
+def test_a_simulation_of_a_tilted_crystal_is_what_a_tilted_model_says():
+    """Columns go through the whole specimen; the simulation is in numpy."""
+    crystal = attrs.evolve(THICK, grains=1, dose_per_square_angstrom=1e9, tilt_mrad=(8.0, -5.0))
+    data = live(crystal)
+    truth_SKL = data.scan.truth.slices_SKL
+    assert (truth_SKL == truth_SKL[0]).all()
+    misfits = []
+    for tilt_mrad in ((8.0, -5.0), (0.0, 0.0), (-8.0, 5.0)):
+        model = made(data, tilt_mrad=tilt_mrad)
+        give_truth(model, data)
+        misfits.append(misfit(model, data))
+    assert misfits[0] < 1e-4
+    assert min(misfits[1:]) > 10 * misfits[0]
 
 
 def test_the_depth_that_a_probe_of_a_file_resolves_is_that_of_its_own_disc(tmp_path):

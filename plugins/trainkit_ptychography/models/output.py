@@ -31,6 +31,7 @@ from trainkit_ptychography.scans.sampling import scanned_area
 _LOGGER = logging.getLogger("trainkit")
 _NAMED = 8  # patterns that a message names
 _THIRDS = 3  # slices, from which on a first third differs from a last one
+_DIFFER = 1e-6  # share of the largest phase, below which depths do not differ
 _EDGE = 2.0  # pixels at the edge of the scan that are not compared: few patterns see them
 
 
@@ -96,7 +97,7 @@ def agreement_with_truth(found: Reconstruction, data: LiveDiffraction) -> PhaseA
 def depth_agreement_with_truth(found: Reconstruction, data: LiveDiffraction) -> float | None:
     """Return Pearson's r of the phase's first third in depth less its last, which no object blind to depth can have.
 
-    None: the truth of slices is not known, or fewer than three were reconstructed.
+    None: the truth of slices is not known, or is the same in all depths, or fewer than three were reconstructed.
     """
     truth = data.scan.truth
     if truth is None or truth.slices_SKL is None or len(found.phase_SHW) < _THIRDS:
@@ -105,6 +106,8 @@ def depth_agreement_with_truth(found: Reconstruction, data: LiveDiffraction) -> 
     box = _scanned_box(data.scan.positions_N2)
     differences = (each[0] - each[2] for each in (of_found_3HW, of_truth_3KL))
     found_HW, truth_KL = differences
+    if np.abs(truth_KL).max() < _DIFFER * np.abs(truth.slices_SKL).max():
+        return None
     return phase_agreement(found_HW, found.origin_2, truth_KL, box).pearson
 
 

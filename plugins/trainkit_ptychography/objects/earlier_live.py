@@ -33,6 +33,7 @@ _SAME_SIZE = 1e-4  # relative difference of two pixel sizes that are the same
 _SIZES = (0.1, 10.0)  # the file's pixel over this run's: beyond that, a unit is wrong
 _STRAY = 2.0  # pixels (root mean square) by which the file's positions may differ from this scan's, after a shift
 _COVERED = 0.9
+_AS_THICK = 0.02  # relative difference of two thicknesses that are the same
 _SMALLEST_AMPLITUDE = 1e-3
 _PTYRAD = ("optimizable_tensors/objp", "optimizable_tensors/obja")
 
@@ -46,6 +47,7 @@ class EarlierObject(NamedTuple):
         pixel_size_angstrom: None if the file does not say it.
         origin_2: Position of pixel [0, 0] in its own run's pixels and the data's coordinates; None if it is not said.
         positions_N2: Where its patterns were taken, in its pixels; None if the file does not say that.
+        thickness_angstrom: Of all slices together; None if the file does not say it.
     """
 
     transmission_SKL: NDArray[np.complex128]
@@ -53,6 +55,7 @@ class EarlierObject(NamedTuple):
     pixel_size_angstrom: float | None = None
     origin_2: NDArray[np.float64] | None = None
     positions_N2: NDArray[np.float64] | None = None
+    thickness_angstrom: float | None = None
 
 
 class Laid(NamedTuple):
@@ -82,10 +85,12 @@ def begin_with(pixels: Mapping[str, Tensor], settings: Pixels, geometry: ObjectG
         DataError: The file cannot be read, or its object has no place in this scan.
     """
     assert geometry.placement is not None  # `build` of the model gives it
-    laid = lay(read_earlier(settings), settings, geometry.placement, geometry.shape)
+    found = read_earlier(settings)
+    laid = lay(found, settings, geometry.placement, geometry.shape)
     share = _share_of_scan(laid.covered_HW, geometry)
     if share < _COVERED:
         _LOGGER.warning("model.object.path: %s; the rest begins as vacuum", _of_share(share, settings.path))
+    ends = _ends_in_depth(found, settings, geometry)
     most = -log(_SMALLEST_AMPLITUDE)
     values = {
         "phase": np.stack([_phase(each_HW) for each_HW in laid.transmission_SHW]),
@@ -93,9 +98,40 @@ def begin_with(pixels: Mapping[str, Tensor], settings: Pixels, geometry: ObjectG
     }
     for name, to_SHW in pixels.items():
         values_SHW = values[name]
-        if len(values_SHW) != len(to_SHW):
-            values_SHW = rebinned(values_SHW, len(to_SHW))
+        if len(values_SHW) != len(to_SHW) or ends != (0.0, 1.0):
+            values_SHW = rebinned(values_SHW, len(to_SHW), ends)
         to_SHW.copy_(torch.from_numpy(np.minimum(values_SHW, most) if name == "absorption" else values_SHW))
+
+
+def _ends_in_depth(found: EarlierObject, settings: Pixels, geometry: ObjectGeometry) -> tuple[float, float]:
+    """Return where a file's slices begin and end in the new object, as shares of its thickness.
+
+    Raises:
+        DataError: Nothing is left between the vacuum in front and that behind.
+    """
+    if geometry.slice_thickness_angstrom is None:
+        return 0.0, 1.0
+    thickness = geometry.slices * geometry.slice_thickness_angstrom
+    front, behind = settings.vacuum_angstrom
+    within = thickness - front - behind
+    if within <= 0:
+        raise DataError(
+            f"model.object.vacuum_angstrom = [{front:g}, {behind:g}] leaves nothing of the {thickness:.4g} Å "
+            "(model.thickness_angstrom) for the object of the file"
+        )
+    theirs = found.thickness_angstrom
+    if theirs is not None and len(found.transmission_SKL) > 1 and abs(theirs / within - 1) > _AS_THICK:
+        vacuum = max(0.5 * (thickness - theirs), 0.0)
+        _LOGGER.warning(
+            "model.object.path: the slices of %s are %.4g Å thick together, and are stretched to %.4g Å here; %s",
+            settings.path,
+            theirs,
+            within,
+            f"model.object.vacuum_angstrom = [{vacuum:.3g}, {vacuum:.3g}] keeps them as they are"
+            if vacuum
+            else "check model.thickness_angstrom",
+        )
+    return front / thickness, 1 - behind / thickness
 
 
 def _phase(transmission_HW: NDArray[np.complex128]) -> NDArray[np.float64]:
@@ -128,6 +164,7 @@ def read_earlier(settings: Pixels) -> EarlierObject:
         where = f"{settings.path}: {name}"
         found = EarlierObject(_as_transmission(file.array(name), where, settings), where)
         size = file.numbers().get("pixel_size_angstrom")
+        found = found._replace(thickness_angstrom=file.numbers().get("thickness_angstrom"))
         origin = file.vector("object_origin_px")
         if origin is not None and len(origin) == 2:
             return found._replace(pixel_size_angstrom=size, origin_2=np.array(origin))

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import attrs
-from attrs.validators import gt, optional
+from attrs.validators import deep_iterable, ge, gt, optional
 
 from trainkit import INPUT_PATH, Problem, component
 from trainkit_ptychography.objects.kind import Object, ObjectGeometry
@@ -37,6 +37,9 @@ class Pixels(Object):
         origin_pixels: Position of the array's pixel [0, 0] in the coordinates of the data, in pixels of this run. If
             left out, what the file says (our own results do, and others by the positions of their patterns), else
             [0, 0]: pixel [i, j] is at position (i, j), as ``truth_phase`` of the data.
+        vacuum_angstrom: Vacuum in front of the file's slices, and behind them, within this run's thickness: room for a
+            specimen that turns out to be thicker, or to lie elsewhere. The defocus is that where the beam enters this
+            run's first slice.
         file_pixel_size_angstrom: Size of the array's pixels. If left out, what the file says, else that of this run.
     """
 
@@ -48,6 +51,7 @@ class Pixels(Object):
     name: str | None = None
     holds: Literal["transmission", "phase"] = "transmission"
     origin_pixels: tuple[float, float] | None = None
+    vacuum_angstrom: tuple[float, float] = attrs.field(default=(0.0, 0.0), validator=deep_iterable(ge(0.0)))
     file_pixel_size_angstrom: float | None = attrs.field(default=None, validator=optional(gt(0.0)))
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
@@ -56,7 +60,11 @@ class Pixels(Object):
             for key in ("name", "origin_pixels", "file_pixel_size_angstrom"):
                 if getattr(self, key) is not None:
                     yield Problem("has no effect without path, the file to begin with", key)
-        elif self.path.suffix not in ARRAY_SUFFIXES:
+            if any(self.vacuum_angstrom):
+                yield Problem("has no effect without path, the file to begin with", "vacuum_angstrom")
+        elif any(self.vacuum_angstrom) and getattr(recipe.model, "slices", 1) == 1:
+            yield Problem("has no effect on a single slice: raise model.slices, or leave it out", "vacuum_angstrom")
+        if self.path is not None and self.path.suffix not in ARRAY_SUFFIXES:
             yield Problem(f'"{self.path.name}" is none of {", ".join(ARRAY_SUFFIXES)}', "path")
 
     def begins_with(self) -> str | None:

@@ -98,11 +98,19 @@ def _interpolated(
     return values_RC
 
 
-def rebinned(stack_SHW: NDArray[np.floating], wanted: int) -> NDArray[np.float64]:
-    """Return the sums over equal parts of the depth of equally thick slices (wanted, H, W)."""
+def rebinned(
+    stack_SHW: NDArray[np.floating], wanted: int, ends: tuple[float, float] = (0.0, 1.0)
+) -> NDArray[np.float64]:
+    """Return the sums over equal parts of a depth (wanted, H, W).
+
+    Args:
+        stack_SHW: Equally thick slices.
+        wanted: Number of parts.
+        ends: Where the first slice begins and the last one ends, as shares of the depth; outside is nothing.
+    """
     num = len(stack_SHW)
     running = np.concatenate([np.zeros_like(stack_SHW[:1], dtype=np.float64), np.cumsum(stack_SHW, 0, np.float64)])
-    depths = np.linspace(0, num, wanted + 1)
+    depths = np.clip((np.linspace(0, num, wanted + 1) - num * ends[0]) / (ends[1] - ends[0]), 0, num)
     below = np.minimum(depths.astype(int), num - 1)
     share = (depths - below)[:, None, None]
     at_depths: NDArray[np.float64] = (1 - share) * running[below] + share * running[below + 1]

@@ -195,7 +195,10 @@ def _matters(change: Change, found: Found, sample: Sample, probe_is_trained: boo
     if change.name == "defocus_change_angstrom":
         step = defocus_step_angstrom(sample)
         assert step is not None
-        steps = abs(found.geometry.defocus_change_angstrom) / step
+        change_angstrom = abs(found.geometry.defocus_change_angstrom)
+        if change_angstrom <= sample.depth_angstrom:
+            return False  # a trial's one slice fits best where most of a thick specimen is, which may not be its middle
+        steps = change_angstrom / step
         return steps > (_REPAIRED if probe_is_trained else _NOT_REPAIRED)
     return True
 

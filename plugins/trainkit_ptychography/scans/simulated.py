@@ -37,9 +37,12 @@ class SimulatedDiffraction(DiffractionData):
         position_error_angstrom: Standard deviation of the error of the given positions, along each axis.
         dose_per_square_angstrom: Electrons per Å².
         atom_spacing_angstrom: Least distance between atoms.
-        slices: Number of slices of the specimen. With several, the upper half holds columns of atoms at other places
-            than the lower half.
+        slices: Number of slices of the specimen. With several, atoms form columns along the beam.
+        grains: With several slices: 2: the upper half holds columns at other places than the lower half; 1: columns go
+            through the whole specimen.
         thickness_angstrom: Thickness of a specimen of several slices.
+        tilt_mrad: Direction of the beam through several slices (rows, columns): with depth, it moves towards larger
+            rows and columns by the tangent of it.
         seed: Seed of atoms, position errors and noise; it is not the run's seed, so that runs can use the same data.
     """
 
@@ -58,7 +61,9 @@ class SimulatedDiffraction(DiffractionData):
     dose_per_square_angstrom: float = attrs.field(default=1e5, validator=_positive)
     atom_spacing_angstrom: float = attrs.field(default=1.4, validator=_positive)
     slices: int = attrs.field(default=1, validator=attrs.validators.ge(1))
+    grains: int = attrs.field(default=2, validator=attrs.validators.in_((1, 2)))
     thickness_angstrom: float = attrs.field(default=100.0, validator=_positive)
+    tilt_mrad: tuple[float, float] = (0.0, 0.0)
     seed: int = attrs.field(default=0, validator=attrs.validators.ge(0))
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:

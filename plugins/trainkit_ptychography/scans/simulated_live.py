@@ -43,11 +43,16 @@ def simulate(settings: SimulatedDiffraction) -> Recording:
     lengths = (settings.atom_spacing_angstrom / pixel, _ATOM_RADIUS / pixel)
     slices_SKL = atoms(shape_KL, *lengths, generator)[None]
     if settings.slices > 1:
-        upper = (settings.slices + 1) // 2
-        grains = [(slices_SKL[0], upper), (atoms(shape_KL, *lengths, generator), settings.slices - upper)]
+        upper = settings.slices if settings.grains == 1 else (settings.slices + 1) // 2
+        grains = [(slices_SKL[0], upper)]
+        if upper < settings.slices:
+            grains.append((atoms(shape_KL, *lengths, generator), settings.slices - upper))
         slices_SKL = np.stack([phase_KL / num for phase_KL, num in grains for _ in range(num)])
     distance = settings.thickness_angstrom / settings.slices
     between_YX = np.exp(-1j * np.pi * wavelength * distance * _squared_frequencies((size, size), pixel))
+    down, right = distance * np.tan(1e-3 * np.array(settings.tilt_mrad)) / pixel  # from one slice to the next
+    frequency_K = np.fft.fftfreq(size)
+    between_YX *= np.exp(-2j * np.pi * (frequency_K[:, None] * down + frequency_K * right))
     counts = settings.dose_per_square_angstrom * settings.step_angstrom**2
 
     def scanned(defocus_angstrom: float, true_N2: NDArray[np.float64]) -> NDArray[np.float32]:
