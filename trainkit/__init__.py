@@ -91,6 +91,7 @@ if TYPE_CHECKING:
     from trainkit.memory import free_host_memory
     from trainkit.printable import without_controls
     from trainkit.recipe.root import Recipe, RunSettings
+    from trainkit.recipe.structure import structure_settings
     from trainkit.recomputing import recompute
     from trainkit.signatures import Argument, argument_problems, derives_from, read_arguments, read_classes
     from trainkit.words import bytes_in_words, shape_in_words, some_of
@@ -115,6 +116,7 @@ else:  # hidden from type checkers, which would accept any name from a module th
             ".memory": ("free_host_memory",),
             ".recomputing": ("recompute",),
             ".recipe.root": ("Recipe", "RunSettings"),
+            ".recipe.structure": ("structure_settings",),
             ".signatures": ("Argument", "argument_problems", "derives_from", "read_arguments", "read_classes"),
             ".version": ("__version__",),
             ".printable": ("without_controls",),
@@ -218,6 +220,7 @@ __all__ = [
     "share",
     "shuffled",
     "some_of",
+    "structure_settings",
     "without_controls",
     "write_json",
     "written_whole",

@@ -1058,21 +1058,31 @@ class Planner(Component):
     Attributes:
         memory_gb: Memory of the device that training may take, in 10⁹ bytes.
         network: The network to plan; None: the planner's choice.
+        calibrate: Whether to find out by trials what the data do not say, such as the geometry of a scan. Only if it
+            ``calibrates``.
+        picture: Where to draw what the trials found; None: nowhere.
     """
 
     entry_points: ClassVar[str] = "trainkit.planners"
+    calibrates: ClassVar[bool] = False
+    """Whether it can find out something by trials."""
 
     memory_gb: float = attrs.field(default=8.0, validator=positive)
     network: str | None = None
+    calibrate: bool = False
+    picture: Path | None = None
 
     @abstractmethod
-    def draft(self, use: str, data: type[Any], settings: Mapping[str, Any]) -> Iterator[str | Progress]:
+    def draft(self, use: str, data: type[Any], settings: Mapping[str, Any]) -> Iterator[str | Progress | Problem]:
         """Look at the data, and yield progress, then the lines of a recipe (see `RecipeText`).
+
+        A `Problem` says why the recipe is doubtful; it is written all the same.
 
         Args:
             use: The name of the component that reads the data.
             data: Its class.
-            settings: The settings with which it recognised the data (`Data.recognise`).
+            settings: The settings with which it recognised the data (`Data.recognise`), and what the user added; see
+                `structure_settings`.
 
         Raises:
             DataError: The data cannot be read.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +30,16 @@ class RecipeText:
 
     def __init__(self) -> None:
         self._lines: list[str] = []
+        self.placeholders: dict[str, str] = {}
+        """Keys that the user has to fill in -> with what."""
 
     def comment(self, text: str) -> None:
         """Add a comment, on lines of its own."""
         self._lines += [f"# {line}" for line in textwrap.wrap(text, _WIDTH - 2, break_on_hyphens=False)]
+
+    def listing(self, lines: Iterable[str]) -> None:
+        """Add lines as a comment, as they are: a table of figures."""
+        self._lines += [f"#   {line}".rstrip() for line in lines]
 
     def table(self, name: str, why: str = "") -> None:
         """Begin a table, for example "data.preprocessing"; "": the top of the recipe, before any table."""
@@ -48,6 +54,7 @@ class RecipeText:
 
     def placeholder(self, key: str, example: str, why: str) -> None:
         """Add a line that the user has to fill in: the recipe is refused until then."""
+        self.placeholders[key] = example
         self._add(f'{_key(key)} = "<{example}>"', why)
 
     def __str__(self) -> str:

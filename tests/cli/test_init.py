@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import pytest
 from click.testing import CliRunner
 
-from trainkit import ComponentError, Data, Planner, Progress, RecipeError, RecipeText, component, registry
+from trainkit import ComponentError, Data, Planner, Problem, Progress, RecipeError, RecipeText, component, registry
 from trainkit.cli.init import command
 from trainkit.recipe.recognised import recognised
 
@@ -112,6 +112,47 @@ def test_a_file_is_written_whole_and_never_over_another(letters: Path, monkeypat
     assert isinstance(again.exception, RecipeError)
     assert "nothing is overwritten" in str(again.exception)
     assert out.read_text() == written
+
+
+def test_what_a_user_knows_is_told_beside_what_was_recognised(letters: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    register(monkeypatch, Letters)
+    other = letters.with_name("b.letters")
+    done = CliRunner().invoke(command, [str(letters), "--set", f"data.path={other}"])
+    assert f'path = "{other}"' in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--set", "run.epochs=3"], "says what is known about the data"),
+        (["--set", "data.paht=x"], "paht"),
+        (["--calibrate"], "nothing about data of this kind is found out by trials"),
+        (["--picture", "a.png"], "--picture is what --calibrate draws"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(
+    letters: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], said: str
+) -> None:
+    register(monkeypatch, Letters)
+    done = CliRunner().invoke(command, [str(letters), *options])
+    assert isinstance(done.exception, RecipeError)
+    assert said in str(done.exception)
+
+
+def test_a_doubtful_recipe_is_written_and_the_exit_code_says_it(letters: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Doubtful(Scribe):
+        """Is never sure."""
+
+        def draft(self, use: str, data: type[Any], settings: Mapping[str, Any]) -> Iterator[str | Progress | Problem]:
+            yield Problem("the letters may be numbers", severity="warning")
+            yield from super().draft(use, data, settings)
+
+    monkeypatch.setattr("trainkit.cli.init._planners", lambda cls: [Doubtful])
+    monkeypatch.setattr("trainkit.cli.init.recognised", lambda path, use: ("letters", Letters, {"path": path}))
+    done = CliRunner().invoke(command, [str(letters)])
+    assert done.exit_code == 3
+    assert done.stdout.startswith("[data]")
+    assert "warning: the letters may be numbers" in done.stderr
 
 
 def test_what_nobody_knows_is_refused_with_who_was_asked_and_where_data_are(

@@ -15,10 +15,10 @@ from pathlib import Path
 import click
 
 from trainkit import registry
-from trainkit.cli.output import clear_progress, echo, show_progress
-from trainkit.contracts import Data, Planner, Progress
+from trainkit.cli.output import clear_progress, echo, show_progress, styled
+from trainkit.contracts import Data, Planner, Problem, Progress
 from trainkit.errors import RecipeError
-from trainkit.recipe.recognised import recognised
+from trainkit.recipe.recognised import recognised, with_sets
 
 _SECONDS_BETWEEN = 10.0
 _UNITS = {"": 1.0, "g": 1.0, "gb": 1.0, "gib": 2**30 / 1e9, "m": 1e-3, "mb": 1e-3, "mib": 2**20 / 1e9, "tb": 1e3}
@@ -28,31 +28,72 @@ _UNITS = {"": 1.0, "g": 1.0, "gb": 1.0, "gib": 2**30 / 1e9, "m": 1e-3, "mb": 1e-
     epilog="\b\nExamples:\n"
     "  trainkit init Task04_Hippocampus > my.toml\n"
     "  trainkit init BraTS2021 --memory 12GB --network resenc --out my.toml\n"
-    "  trainkit init scan.h5 --out scan.toml\n\n"
+    "  trainkit init scan.h5 --out scan.toml\n"
+    "  trainkit init scan.h5 --calibrate --set data.energy_kev=80 --set data.semiangle_mrad=25 --out scan.toml\n\n"
     "Exit codes: 0 a recipe was written, 1 the data cannot be read, 2 nothing recognises it or the command line is "
-    "wrong."
+    "wrong, 3 a recipe was written, but it is doubtful; the output says why."
 )
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--memory", default="8GB", show_default=True, help="Memory of the device that training may take.")
 @click.option("--network", help="The network to plan, for example resenc.")
 @click.option("--data", "use", metavar="NAME", help="The component that reads the data, if several could.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="A new file for the recipe.")
-def command(path: Path, memory: str, network: str | None, use: str | None, out: Path | None) -> None:
+@click.option(
+    "--set",
+    "sets",
+    metavar="data.KEY=VALUE",
+    multiple=True,
+    help="Say what the data do not, for example --set data.energy_kev=80. Can be given several times.",
+)
+@click.option(
+    "--calibrate",
+    is_flag=True,
+    help="Find out by trials how the data were taken: for a scan, how it lies against the detector, defocus, rotation "
+    "and step.",
+)
+@click.option(
+    "--picture",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where --calibrate draws what it found, as PNG; if left out, beside the file that --out names.",
+)
+@click.pass_context
+def command(
+    context: click.Context,
+    path: Path,
+    memory: str,
+    network: str | None,
+    use: str | None,
+    out: Path | None,
+    sets: tuple[str, ...],
+    calibrate: bool,
+    picture: Path | None,
+) -> None:
     """Look at the data at PATH and print a recipe for it.
 
     PATH is a folder of cases, or a file. Every value of the recipe has a comment that says why. What the data do not
     say is a placeholder, which check refuses. Progress goes to standard error, and the recipe to standard output.
+
+    With --calibrate, what the data do not say is found out by trials as far as that is possible, and the recipe holds
+    the evidence as a table. Where trials cannot decide, recipe and output say so.
     """
-    if out is not None and out.exists():
-        raise RecipeError(f"{out} exists, and nothing is overwritten: give another name after --out")
+    if picture is not None and not calibrate:
+        raise RecipeError("--picture is what --calibrate draws: give that too")
+    if calibrate and picture is None and out is not None:
+        picture = out.with_suffix(".png")
+    for new in (out, picture):
+        if new is not None and new.exists():
+            raise RecipeError(f"{new} exists, and nothing is overwritten: give another name after --out or --picture")
     if not path.exists():
         raise RecipeError(f"{path}: there is no such file or folder")
     named, cls, settings = recognised(path.absolute(), use)
-    planner = _planner(cls, _gigabytes(memory), network)
-    lines = []
+    settings = with_sets(cls, settings, sets)
+    planner = _planner(cls, _gigabytes(memory), network, calibrate, picture)
+    lines, doubts = list[str](), list[Problem]()
     shown = time.monotonic()
     for each in planner.draft(named, cls, settings):
-        if not isinstance(each, Progress):
+        if isinstance(each, Problem):
+            doubts.append(each)
+        elif not isinstance(each, Progress):
             lines.append(each)
         elif sys.stderr.isatty():
             show_progress(each)
@@ -63,20 +104,28 @@ def command(path: Path, memory: str, network: str | None, use: str | None, out: 
     text = "\n".join(lines) + "\n"
     if out is None:
         echo(text, nl=False)
-        return
-    from trainkit.files.writing import written_whole
+    else:
+        from trainkit.files.writing import written_whole
 
-    with written_whole(out) as new:
-        new.write_text(text, encoding="utf-8")
-    echo(f"wrote {out}; next: trainkit check --data {out}", err=True)
+        with written_whole(out) as file:
+            file.write_text(text, encoding="utf-8")
+    for doubt in doubts:
+        echo(styled("warning: ", fg="yellow", bold=True), doubt.message, err=True)
+    if picture is not None and picture.exists():
+        echo(f"wrote {picture}", err=True)
+    if out is not None:
+        echo(f"wrote {out}; next: trainkit check --data {out}", err=True)
+    context.exit(3 if doubts else 0)
 
 
-def _planner(cls: type[Data], memory_gb: float, network: str | None) -> Planner:
+def _planner(cls: type[Data], memory_gb: float, network: str | None, calibrate: bool, picture: Path | None) -> Planner:
     fitting = list(_planners(cls))
     if not fitting:
         raise RecipeError(f"no planner is installed for data of the kind {cls.__name__}")
+    if calibrate and not fitting[0].calibrates:
+        raise RecipeError("--calibrate: nothing about data of this kind is found out by trials")
     try:
-        planner: Planner = fitting[0](memory_gb=memory_gb, network=network)
+        planner: Planner = fitting[0](memory_gb=memory_gb, network=network, calibrate=calibrate, picture=picture)
     except ValueError as error:
         raise RecipeError(f"{error}") from error
     return planner

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from trainkit import registry
 from trainkit.contracts import Data
 from trainkit.errors import ComponentError, RecipeError, TrainkitError, did_you_mean
+from trainkit.recipe.problems import InvalidRecipe
+from trainkit.recipe.source import read_settings
+from trainkit.recipe.structure import Structurer, as_tables
+from trainkit.recipe.tables import to_tables
 from trainkit.words import some_of
 
 _MOST_FOLDERS = 50  # that are looked into for data, where there is none in the folder itself
@@ -39,6 +43,44 @@ def recognised(path: Path, use: str | None) -> tuple[str, type[Data], Mapping[st
         f"{path} is recognised by no component of data; asked: {', '.join(each.name for each in known)}{reasons}"
         f"{_elsewhere(path, known)}"
     )
+
+
+def with_sets(cls: type[Data], settings: Mapping[str, Any], sets: Sequence[str]) -> Mapping[str, Any]:
+    """Return settings of a component of data together with those that a user says, which take precedence.
+
+    Args:
+        cls: The component.
+        settings: With which it recognised the data.
+        sets: The values of ``--set``, such as "data.energy_kev=80".
+
+    Raises:
+        RecipeError: They are wrong, or not about [data].
+    """
+    if not sets:
+        return settings
+    layer, found = read_settings(sets)
+    if others := [table for table in layer.tree if table != "data"]:
+        raise RecipeError(
+            f"--set {others[0]}…: says what is known about the data, data.KEY=VALUE; change all else in the recipe"
+        )
+    texts = {where: origin.text for where, origin in layer.origins.items() if origin.text is not None}
+    structurer = Structurer(True, texts)
+    merged = _over(as_tables(settings), layer.tree.get("data", {}))
+    made = structurer.settings(merged, cls, ("data",))
+    found += structurer.findings
+    if found:
+        raise InvalidRecipe(each.located(layer.origins, "the command line") for each in found)
+    tables = to_tables(made)
+    return {**settings, **{key: tables[key] for key in merged if key not in settings or merged[key] != settings[key]}}
+
+
+def _over(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        below = merged.get(key)
+        both = isinstance(value, Mapping) and isinstance(below, dict)
+        merged[key] = _over(below, value) if both and isinstance(below, dict) else value
+    return merged
 
 
 def _asked(

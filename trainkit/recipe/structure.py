@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import attrs
 
@@ -41,11 +41,13 @@ from trainkit.recipe.fields import (
 )
 from trainkit.recipe.limits import MOST_MISTAKES
 from trainkit.recipe.positions import Where
-from trainkit.recipe.problems import Finding
+from trainkit.recipe.problems import Finding, InvalidRecipe
 from trainkit.recipe.root import GroupSettings, Recipe
 from trainkit.recipe.source import PathString, toml_value
 from trainkit.recipe.tables import plain
 from trainkit.recipe.wording import exception_text, reword_validator
+
+Settings = TypeVar("Settings", bound=Component)
 
 AllowCode = bool | Collection[str]
 """Which ``use = "module:Class"`` may be imported: any (True), none (False), or those that are listed."""
@@ -93,6 +95,34 @@ def structure(
     """
     structurer = Structurer(allow_code, texts)
     return structurer.settings(tree, Recipe, ()), structurer.findings
+
+
+def structure_settings(cls: type[Settings], values: Mapping[str, Any], table: str) -> Settings:
+    """Return a component with settings that are given as values, for example as `Data.recognise` returns them.
+
+    Args:
+        cls: Its class.
+        values: Its settings; paths may be paths or text.
+        table: The table of a recipe that they would stand in, for messages.
+
+    Raises:
+        InvalidRecipe: The settings are wrong.
+    """
+    structurer = Structurer(True)
+    made = structurer.settings(as_tables(values), cls, (table,))
+    if structurer.findings:
+        raise InvalidRecipe(each.located({}, table) for each in structurer.findings)
+    settings: Settings = made
+    return settings
+
+
+def as_tables(value: Any) -> Any:
+    """Return values as a recipe holds them: tables, lists, text, numbers."""
+    if isinstance(value, Mapping):
+        return {str(key): as_tables(each) for key, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [as_tables(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 class Structurer:

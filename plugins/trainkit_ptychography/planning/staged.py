@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
-from trainkit import Data, Planner, Progress, RecipeError, RecipeText, component
+from trainkit import Data, Planner, Problem, Progress, RecipeError, RecipeText, component
+from trainkit_ptychography.planning.evidence import Evidence
 from trainkit_ptychography.scans.files.kind import FileDiffraction
 
 _SIZES = ("pixel_size_angstrom", "dk_per_angstrom", "detector_pixel_um")
@@ -15,29 +16,62 @@ _SIZES = ("pixel_size_angstrom", "dk_per_angstrom", "detector_pixel_um")
 class StagedPlanner(Planner):
     """A single-slice reconstruction in stages. What the file does not say is a placeholder, which ``check`` refuses.
 
+    With ``calibrate``, orientation, defocus, rotation and step are found by trials with a few hundred patterns; energy,
+    aperture and the size of a detector pixel must be known.
+
     ``memory_gb`` decides whether the patterns are streamed when the run begins, and is not needed here; there is one
     network, so ``network`` has no effect and is refused.
     """
 
     accepts: ClassVar[type[Data]] = FileDiffraction  # type: ignore[type-abstract]
+    calibrates: ClassVar[bool] = True
 
-    def draft(self, use: str, data: type[Any], settings: Mapping[str, Any]) -> Iterator[str | Progress]:
+    def draft(self, use: str, data: type[Any], settings: Mapping[str, Any]) -> Iterator[str | Progress | Problem]:
         """Write the recipe."""
         if self.network is not None:
             raise RecipeError("--network: a reconstruction has no network to choose")
-        yield from str(_recipe(use, data.says_geometry, settings)).split("\n")
+        evidence = Evidence()
+        if self.calibrate:
+            from trainkit_ptychography.planning.staged_live import calibrate
+
+            _refuse_what_is_missing(use, data.says_geometry, settings)
+            for each in calibrate(data, settings, self.picture):
+                if isinstance(each, Evidence):
+                    evidence = each
+                else:
+                    yield each
+        settings = {**settings, **evidence.settings}
+        yield from str(_recipe(use, data.says_geometry, settings, evidence)).split("\n")
 
 
-def _recipe(use: str, says_geometry: bool, settings: Mapping[str, Any]) -> RecipeText:
+def _refuse_what_is_missing(use: str, says_geometry: bool, settings: Mapping[str, Any]) -> None:
+    """Refuse to begin with trials if something is not told that these cannot find out.
+
+    Raises:
+        RecipeError: Says what, and how to tell it.
+    """
+    text = _recipe(use, says_geometry, settings, Evidence())
+    missing = {key: why for key, why in text.placeholders.items() if key != "defocus_angstrom"}
+    if missing:
+        lines = [f"  --set data.{key}=…    {why}" for key, why in missing.items()]
+        if "positions" in missing:
+            lines.append("  (or --set data.raster.step=… for a scan of rows and columns, or data.positions_path=…)")
+        raise RecipeError("\n".join(["--calibrate needs to be told what it does not find in the file:", *lines]))
+
+
+def _recipe(use: str, says_geometry: bool, settings: Mapping[str, Any], evidence: Evidence) -> RecipeText:
     text = RecipeText()
     text.comment(
         "Found by names and shapes; trainkit check --data holds geometry, orientation and defocus against the patterns."
     )
+    for comment in evidence.comments:
+        text.comment(comment)
+    text.listing(evidence.table)
     text.value("trainkit", 1)
     text.table("run")
     text.value("epochs", 30, "of all patterns; a longer run follows a slow decrease of val/loss")
     text.value("seed", 0)
-    _write_data(text, use, says_geometry, settings)
+    _write_data(text, use, says_geometry, settings, evidence.reasons)
     text.table("model")
     text.value("use", "ptychography")
     if "probe" in settings:
@@ -65,7 +99,9 @@ def _recipe(use: str, says_geometry: bool, settings: Mapping[str, Any]) -> Recip
     return text
 
 
-def _write_data(text: RecipeText, use: str, says_geometry: bool, settings: Mapping[str, Any]) -> None:
+def _write_data(
+    text: RecipeText, use: str, says_geometry: bool, settings: Mapping[str, Any], found: Mapping[str, str]
+) -> None:
     text.table("data")
     text.value("use", use)
     reasons = {
@@ -76,6 +112,7 @@ def _write_data(text: RecipeText, use: str, says_geometry: bool, settings: Mappi
         "positions_unit": "by the end of the array's name",
         "values": "by the array's name",
         "zero_frequency": "where a few patterns are brightest",
+        **found,
     }
     for key, value in settings.items():
         why = reasons.get(key, "" if key == "path" else "an attribute of the file says it")

@@ -61,12 +61,12 @@ def advise(found: Found, sample: Sample, data: Data, probe_is_trained: bool) -> 
         data: The settings that tell the geometry.
         probe_is_trained: Whether the run will make up for a probe that is slightly wrong.
     """
-    fits_nothing = _fits_nothing(found, sample)
-    doubts = tuple(_doubts(found, sample, data, probe_is_trained, fits_nothing))
+    nothing_fits = fits_nothing(found, sample)
+    doubts = tuple(_doubts(found, sample, data, probe_is_trained, nothing_fits))
     num = len(sample.points_N)
     if doubts:
         line = f"not as told, by a trial with {num} patterns"
-    elif not fits_nothing:
+    elif not nothing_fits:
         line = (
             f"as told, by a trial with {num} patterns: misfit {found.told.misfit:.3g} of those that were held out, "
             f"{found.told.empty:.3g} of an empty object"
@@ -101,7 +101,7 @@ def advise_to_walk(walk: Walk, found: Found, told: Trial, sample: Sample, data: 
         data: The settings that tell the raster.
     """
     lines = [walk.line(data)]
-    chosen = _Pair.choose(found, sample)
+    chosen = Pair.choose(found, sample)
     turned = any(
         each.name in ("orientation", "rotation_deg") and _matters(each, found, sample, True) for each in found.changes
     )
@@ -128,7 +128,7 @@ def explains_much(found: Found, sample: Sample) -> bool:
     return sample.in_disorder().try_out(found.geometry).gain < _HALF * best.gain
 
 
-def _fits_nothing(found: Found, sample: Sample) -> bool:
+def fits_nothing(found: Found, sample: Sample) -> bool:
     """Return whether the best fit is hardly better than vacuum, or than with the patterns in a random order.
 
     Vacuum alone is no measure if the probe is not quite right: an object makes up for some of that in any order.
@@ -136,13 +136,13 @@ def _fits_nothing(found: Found, sample: Sample) -> bool:
     return found.seen < _SEEN or sureness(sample.in_disorder().try_out(found.geometry), found.best) < _SURE
 
 
-def _doubts(found: Found, sample: Sample, data: Data, probe_is_trained: bool, fits_nothing: bool) -> Iterator[Problem]:
+def _doubts(found: Found, sample: Sample, data: Data, probe_is_trained: bool, nothing_fits: bool) -> Iterator[Problem]:
     changes = {each.name: each for each in found.changes if _matters(each, found, sample, probe_is_trained)}
-    if fits_nothing and not changes.keys() & {"detector_factor", "semiangle_factor"}:
+    if nothing_fits and not changes.keys() & {"detector_factor", "semiangle_factor"}:
         return
     if not changes:
         yield from _of_all_together(found, sample, data)
-    chosen = _Pair.choose(found, sample)
+    chosen = Pair.choose(found, sample)
     turned = changes.get("orientation") or changes.get("rotation_deg")
     if turned is not None or chosen.both_reversed:
         yield from _of_orientation(chosen, found, turned, sample, data)
@@ -152,10 +152,13 @@ def _doubts(found: Found, sample: Sample, data: Data, probe_is_trained: bool, fi
         factor = found.geometry.step_factor
         near = [unit for unit, each in unit_factors(sample).items() if abs(each / factor - 1) < _NEAR_A_UNIT]
         unit = f'paste [data] positions_unit = "{near[0]}"; or ' if near and isinstance(data, FileDiffraction) else ""
+        scale = ""
+        if isinstance(data, FileDiffraction) and not unit:
+            scale = f"paste [data] positions_scale = {data.positions_scale * factor:.3g}; or "
         yield _doubt(
             f"patterns fit better if scan points are {factor:.3g} times as far apart as told "
-            f"({_figures(changes['step_factor'], found)}): {unit}check the scan's step and positions_unit, or pixel "
-            "size and semiangle_mrad together"
+            f"({_figures(changes['step_factor'], found)}): {unit}{scale}check the scan's step and positions_unit, or "
+            "pixel size and semiangle_mrad together"
         )
     if "detector_factor" in changes:
         yield _of_detector(found, changes["detector_factor"], sample, data)
@@ -203,7 +206,7 @@ def _matters(change: Change, found: Found, sample: Sample, probe_is_trained: boo
     return True
 
 
-class _Pair(NamedTuple):
+class Pair(NamedTuple):
     """One of two geometries that no loss can tell apart.
 
     The detector turned by 180°, with the probe conjugated (which is the other sign of the defocus) and the object
@@ -214,15 +217,17 @@ class _Pair(NamedTuple):
         reversed_defocus: Whether this one has the other sign of the defocus than the one that was found.
         both_reversed: Whether the geometry fits as it is told, but phases are negative.
         reason: Why this one was chosen.
+        is_decided: Whether phases decided; otherwise it is the slip that is made more often.
     """
 
     geometry: Geometry
     reversed_defocus: bool
     both_reversed: bool
     reason: str
+    is_decided: bool
 
     @classmethod
-    def choose(cls, found: Found, sample: Sample) -> _Pair:
+    def choose(cls, found: Found, sample: Sample) -> Pair:
         """Choose the one in which phases are positive, as those of atoms are for electrons."""
         geometry, skewness, wavelength = found.geometry, found.best.phase_skewness, sample.scan.wavelength_angstrom
         electrons = wavelength is not None and wavelength < _LONGEST_ELECTRON_WAVE
@@ -233,16 +238,15 @@ class _Pair(NamedTuple):
             # Of the two, the other sign of the defocus is the slip that is made more often.
             sign_alone = set(geometry.flips) == set(BOTH_AXES) and not geometry.swapped and defocus != 0
             reason = "the phases do not decide between the two"
-            return cls(other, True, False, reason) if sign_alone else cls(geometry, False, False, reason)
+            return cls(other, True, False, reason, False) if sign_alone else cls(geometry, False, False, reason, False)
         reason = f"that phases are then positive, as those of atoms are, decided (skewness {abs(skewness):.2g})"
         if skewness > 0:
-            return cls(geometry, False, False, reason)
-        return cls(other, defocus != 0, as_told and skewness < -_CLEARLY_SKEWED and found.seen > _SEEN, reason)
+            return cls(geometry, False, False, reason, True)
+        both = as_told and skewness < -_CLEARLY_SKEWED and found.seen > _SEEN
+        return cls(other, defocus != 0, both, reason, True)
 
 
-def _of_orientation(
-    chosen: _Pair, found: Found, change: Change | None, sample: Sample, data: Data
-) -> Iterator[Problem]:
+def _of_orientation(chosen: Pair, found: Found, change: Change | None, sample: Sample, data: Data) -> Iterator[Problem]:
     defocus = (sample.told_defocus() or 0.0) + found.geometry.defocus_change_angstrom
     told = sample.told_defocus()
     lines = list(orientation_lines(chosen.geometry, data))
@@ -263,7 +267,7 @@ def _of_orientation(
     yield _doubt(f"{text}: paste {', '.join(lines)}. {_pair_in_words(chosen, sample)}")
 
 
-def _pair_in_words(chosen: _Pair, sample: Sample) -> str:
+def _pair_in_words(chosen: Pair, sample: Sample) -> str:
     if sample.told_defocus() is None:
         return f"With the probe conjugated, the detector turned by 180° gives the same patterns; {chosen.reason}"
     return (

@@ -31,7 +31,7 @@ _MOST_SCANS = 8  # more arrays than this are parts of one scan
 _CLEAR = 12.0  # standard errors by which what is told is better than vacuum: then orientations are not tried out, too
 
 
-def _pixel_doubts(recording: Recording) -> Iterator[str]:
+def pixel_doubts(recording: Recording) -> Iterator[str]:
     """Yield what is wrong with pixels, which would be taken for light of another geometry."""
     patterns, scan = recording
     if isinstance(patterns, PreparedPatterns):
@@ -53,7 +53,7 @@ def inspect_geometry(
         yield "geometry     not compared with the patterns: this is for the far field"
         return
     recording = data.read()
-    if len(recording.intensities_NYX) >= _FEWEST and any(_pixel_doubts(recording)):
+    if len(recording.intensities_NYX) >= _FEWEST and any(pixel_doubts(recording)):
         yield "geometry     not compared with the patterns: some of their pixels did not measure"
         return
     num = recording.scan.num_scans

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainkit import Context
+from trainkit_ptychography.physics.geometry_fit import fit_geometry
 from trainkit_ptychography.physics.propagation import fresnel_kernel, propagate
 from trainkit_ptychography.physics.trial import Trial, try_out
 from trainkit_ptychography.preflight.geometry import Geometry
@@ -91,11 +92,46 @@ class Sample:
 
     def try_out(self, geometry: Geometry) -> Trial:
         """Reconstruct an object as if a geometry were the right one."""
-        shape_YX = (self.part.intensities_NYX.shape[1], self.part.intensities_NYX.shape[2])
-        shape_VU = (self.amplitudes_NVU.shape[1], self.amplitudes_NVU.shape[2])
-        probe_MVU = prepared_probe(self._probe(geometry)[:_MOST_MODES], shape_VU, 1, (False, False))
-        positions_N2 = geometry.positions(self.scan) * np.array(shape_VU) / np.array(shape_YX)
+        probe_MVU, positions_N2 = self._cut_down(geometry), geometry.positions(self.scan) * self._scale()
         return try_out(self.amplitudes_NVU, self.mask_NVU, probe_MVU, positions_N2)
+
+    def fit(self, geometry: Geometry) -> Geometry:
+        """Return the geometry nearby that patterns fit best: its rotation, and of an aperture's probe defocus and step.
+
+        A rough guess of a probe fits better at any other distance of the points.
+        """
+        is_lens, chirp_VU = isinstance(self.told, Lens), None
+        scan = geometry.scan(self.scan)
+        size, wavelength = scan.pixel_size_angstrom, scan.wavelength_angstrom
+        if is_lens and size is not None and wavelength is not None:
+            whole, used = self.part.intensities_NYX.shape[1:], self.amplitudes_NVU.shape[1:]
+            along_V, along_U = (np.fft.fftfreq(n, size * all_n / n) for n, all_n in zip(used, whole, strict=True))
+            chirp_VU = np.pi * wavelength * (along_V[:, None] ** 2 + along_U[None, :] ** 2)
+        found = fit_geometry(
+            self.amplitudes_NVU.square(),
+            self.mask_NVU,
+            self._cut_down(geometry),
+            chirp_VU,
+            geometry.positions(self.scan),
+            self._scale(),
+            step_is_free=chirp_VU is not None,
+        )
+        return attrs.evolve(
+            geometry,
+            defocus_change_angstrom=geometry.defocus_change_angstrom + found.defocus_angstrom,
+            rotation_deg=geometry.rotation_deg + found.rotation_deg,
+            step_factor=geometry.step_factor * found.step_factor,
+        )
+
+    def _scale(self) -> NDArray[np.float64]:
+        """Return pixels of a trial's object for a pixel of the scan's, along rows and columns."""
+        whole_2, used_2 = np.array(self.part.intensities_NYX.shape[1:]), np.array(self.amplitudes_NVU.shape[1:])
+        scale_2: NDArray[np.float64] = used_2 / whole_2
+        return scale_2
+
+    def _cut_down(self, geometry: Geometry) -> NDArray[np.complexfloating]:
+        shape_VU = (self.amplitudes_NVU.shape[1], self.amplitudes_NVU.shape[2])
+        return prepared_probe(self._probe(geometry)[:_MOST_MODES], shape_VU, 1, (False, False))
 
     def _probe(self, geometry: Geometry) -> NDArray[np.complexfloating]:
         scan = geometry.scan(self.scan)

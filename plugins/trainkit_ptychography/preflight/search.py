@@ -136,6 +136,11 @@ class Search:
             self._tried(len(self._known))
         return self._known[geometry]
 
+    @property
+    def num_trials(self) -> int:
+        """Number of geometries that were tried so far."""
+        return len(self._known)
+
     def __call__(self) -> Found:
         """Return what was found."""
         told = self.trial(Geometry())

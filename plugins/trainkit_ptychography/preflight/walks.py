@@ -54,7 +54,8 @@ class Walk:
         """Return the lines to paste, or what to do where no setting does it."""
         if self.exchanged and not self.is_stored_as_raster:
             return "reverse every second column in the file"
-        step = f"{self.step[0]:.6g}" if self.step[0] == self.step[1] else f"[{self.step[0]:.6g}, {self.step[1]:.6g}]"
+        slow, fast = (each / data.positions_scale for each in self.step)
+        step = f"{slow:.6g}" if slow == fast else f"[{slow:.6g}, {fast:.6g}]"
         snake = ", snake = true" if self.snake else ""
         line = f"paste [data] raster = {{ step = {step}, shape = [{self.shape[0]}, {self.shape[1]}]{snake} }}"
         if data.raster is None:

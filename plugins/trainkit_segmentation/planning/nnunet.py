@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, cast
 
-from trainkit import Data, Planner, Progress, RecipeError, component, did_you_mean
+from trainkit import Data, Planner, Progress, RecipeError, component, did_you_mean, structure_settings
 from trainkit_segmentation.data.kind import SegmentationData
 from trainkit_segmentation.planning.topology import Kind
 
@@ -32,4 +32,10 @@ class NNUNetPlanner(Planner):
         name = self.network or "plain"
         if name not in _KINDS:
             raise RecipeError(f'no network "{name}" can be planned; {did_you_mean(name, _KINDS)}')
-        yield from draft(use, cast(SegmentationData, data(**settings)), settings, _KINDS[name], self.memory_gb)
+        yield from draft(
+            use,
+            cast(SegmentationData, structure_settings(data, settings, "data")),
+            settings,
+            _KINDS[name],
+            self.memory_gb,
+        )

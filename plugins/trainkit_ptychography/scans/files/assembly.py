@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from math import prod
+from typing import Any, cast
 
+import attrs
 import numpy as np
 from numpy.typing import NDArray
 
@@ -76,7 +78,9 @@ def _read_scan(settings: FileDiffraction, files: Sequence[ArrayFile], hints: Rea
             raise DataError(f"{source}: {name}: {_do_not_match(settings, selection, len(frames), len(points_N2))}")
         swapped = as_told.positions_order == "column_row"
         turned_N2 = oriented(points_N2[places], swapped, as_told.positions_flip, as_told.positions_rotation_deg)
-        return turned_N2 * object_pixels(as_told, frames.shape[1:], preparation.shape, source)[0]
+        return (
+            as_told.positions_scale * turned_N2 * object_pixels(as_told, frames.shape[1:], preparation.shape, source)[0]
+        )
 
     probe_MYX = None
     if settings.probe is not None:
@@ -95,7 +99,8 @@ def _read_scan(settings: FileDiffraction, files: Sequence[ArrayFile], hints: Rea
         slices_SKL = phase if phase.ndim == 3 else None
         phase_KL = phase if slices_SKL is None else slices_SKL.sum(axis=0, dtype=np.float64)
         true_N2 = named_points(settings.truth_positions, [file])
-        positions_N2 = in_pixels(true_N2, "truth_positions", settings)
+        unscaled: Any = attrs.evolve(cast(Any, settings), positions_scale=1.0)  # a truth is not in the scan's units
+        positions_N2 = in_pixels(true_N2, "truth_positions", unscaled)
         truth = Truth(phase_KL=phase_KL, positions_N2=positions_N2, slices_SKL=slices_SKL)
 
     scan = Scan(

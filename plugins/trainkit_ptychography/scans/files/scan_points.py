@@ -76,7 +76,9 @@ def _points_of_another_file(settings: FileDiffraction, num_frames: int) -> ScanP
             "[rows, columns]"
         )
     if found.is_oriented:
-        changed = attrs.evolve(changed, positions_order="row_column", positions_flip=(), positions_rotation_deg=0.0)
+        changed = attrs.evolve(
+            changed, positions_order="row_column", positions_flip=(), positions_rotation_deg=0.0, positions_scale=1.0
+        )
         prepare = settings.prepare
         if found.unit == "pixels" and (prepare.crop is not None or prepare.pad is not None or prepare.bin != 1):
             raise DataError(

@@ -1,0 +1,285 @@
+"""Finds how a scan lies against the detector, its defocus, rotation and step, if nobody wrote them down.
+
+There are three steps: trials on a grid that covers all orientations and defoci, with few patterns; from the best of
+them a fit of the exact values (`physics.geometry_fit`); and trials around the result, which are the evidence. What
+decides is always the misfit of held-out patterns.
+
+The detector turned by 180°, with the other sign of the defocus, gives the same patterns if the probe is round. So the
+grid covers half a turn, and which of the two is right is decided at the end.
+
+Shapes: N = scan points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import attrs
+
+from trainkit import Progress
+from trainkit_ptychography.physics.trial import Trial
+from trainkit_ptychography.preflight.advice import Pair, fits_nothing
+from trainkit_ptychography.preflight.geometry import BOTH_AXES, ORIENTATIONS, Geometry
+from trainkit_ptychography.preflight.sample import Sample
+from trainkit_ptychography.preflight.search import (
+    Found,
+    Search,
+    defocus_step_angstrom,
+    largest_defocus_angstrom,
+    sureness,
+    visibility,
+)
+
+_TURN_DEG = 22.5  # patterns still fit half as well when a scan is turned by 20° too much
+_FIRST, _MOST = 3, 12  # steps of defocus to either side
+_BEYOND_DOUBT = 6.0  # standard errors by which a specimen shows in the best of a hundred trials
+_FITTED = 3  # of the best on the grid
+_WORTH_IT = 0.4  # of the best gain on the grid, to be fitted
+SURE = 4.5  # standard errors by which patterns have to fit worse, for it to be beyond doubt
+_ALIKE = 0.25  # steps of defocus
+_ANGSTROM = (5.0, 10.0, 20.0, 40.0, 80.0)
+_DEGREES = (2.0, 5.0, 10.0, 20.0)
+_FACTORS = (1.02, 1.05, 1.1, 1.25)
+
+
+@attrs.frozen
+class Profile:
+    """Trials in which one property alone differs from what was found.
+
+    Attributes:
+        values: Its values, in order.
+        trials: A trial of each.
+        found: The value that was found, which is among them.
+    """
+
+    values: tuple[float, ...]
+    trials: tuple[Trial, ...]
+    found: float
+
+    def excluded(self) -> tuple[float | None, float | None]:
+        """Return the nearest values below and above that patterns fit worse beyond doubt; None: none was tried."""
+        best = self.trials[self.values.index(self.found)]
+        worse = [value for value, each in zip(self.values, self.trials, strict=True) if sureness(each, best) > SURE]
+        below, above = (each for each in worse if each < self.found), (each for each in worse if each > self.found)
+        return max(below, default=None), min(above, default=None)
+
+
+@attrs.frozen
+class Cell:
+    """A trial of one of the eight orientations with one sign of the defocus; all else is as it was found.
+
+    Attributes:
+        geometry: The geometry.
+        trial: The trial.
+        worse_by: By how many standard errors patterns fit what was found better.
+    """
+
+    geometry: Geometry
+    trial: Trial
+    worse_by: float
+
+
+@attrs.frozen
+class Calibrated:
+    """What was found, and the evidence for it.
+
+    Attributes:
+        geometry: The geometry, with a rotation within ±45°.
+        best: How well patterns fit it.
+        fits_nothing: Whether nothing that was tried is better beyond doubt than a specimen that is not there.
+        undecided: Why nothing decides between the geometry and its `conjugate`; "": something does.
+        reason: What decided; "": the conjugate fits worse.
+        cells: The eight orientations with the defocus that was found; then, if there is one, with its negative.
+        profiles: Name of a property (of `Geometry`) -> trials around what was found.
+        defocus_angstrom: The underfocus; None: the probe is not made from one.
+        num_patterns: Patterns that it was fitted to.
+        num_trials: Trials.
+    """
+
+    geometry: Geometry
+    best: Trial
+    fits_nothing: bool
+    undecided: str
+    reason: str
+    cells: tuple[Cell, ...]
+    profiles: dict[str, Profile]
+    defocus_angstrom: float | None
+    num_patterns: int
+    num_trials: int
+
+    def equal(self) -> tuple[Cell, ...]:
+        """Return the cells, besides the geometry and its conjugate, that patterns do not fit worse beyond doubt."""
+        return tuple(each for each in self.cells if each.worse_by <= SURE)
+
+
+def conjugate(geometry: Geometry, told_angstrom: float) -> Geometry:
+    """Return the geometry with the same patterns: turned by 180°, with the other sign of the defocus.
+
+    Args:
+        geometry: A geometry.
+        told_angstrom: The underfocus that trials are told.
+    """
+    flips = tuple(each for each in BOTH_AXES if each not in geometry.flips)
+    change = -geometry.defocus_change_angstrom - 2 * told_angstrom
+    return attrs.evolve(geometry, flips=flips, defocus_change_angstrom=change)
+
+
+def calibrated(large: Sample, small: Sample, sign_told: float) -> Iterator[Progress | Calibrated]:
+    """Yield progress, and at last what was found.
+
+    Args:
+        large: Patterns.
+        small: Fewer of them, for the grid.
+        sign_told: A number with the sign of the defocus that is told, which chooses where nothing else does; 0: it is
+            not told, and underfocus is chosen.
+    """
+    calibration = _Calibration(large, small, sign_told)
+    yield from calibration.tried(calibration.first_grid())
+    yield from calibration.tried(calibration.wider_grid())
+    fitted = []
+    starts = calibration.starts()
+    for number, each in enumerate(starts):
+        yield Progress(number, len(starts), "fits of defocus, rotation and step")
+        fitted.append(large.fit(each))
+    best = calibration.best(fitted)
+    best = calibration.best([best, large.fit(best)]).folded()
+    yield from calibration.evidence(best)
+
+
+class _Calibration:
+    """The steps of `calibrated`, which are its methods in order; the arguments are the same."""
+
+    def __init__(self, large: Sample, small: Sample, sign_told: float) -> None:
+        self._grid, self._search, self._sign_told = Search(small), Search(large), sign_told
+        self._step, self._told = defocus_step_angstrom(large), large.told_defocus() or 0.0
+        self._geometries: list[Geometry] = []
+
+    def first_grid(self) -> list[Geometry]:
+        """Return geometries of all orientations and small defoci."""
+        return self._of_defoci(range(-_FIRST, _FIRST + 1))
+
+    def wider_grid(self) -> list[Geometry]:
+        """Return geometries of all orientations and large defoci, if the small ones do not suffice."""
+        best = min(self._geometries, key=lambda each: self._grid.trial(each).misfit)
+        if self._step is None:
+            return []
+        inside = abs(self._told + best.defocus_change_angstrom) < (_FIRST - 0.5) * self._step
+        if inside and visibility(self._grid.trial(best)) > _BEYOND_DOUBT:
+            return []
+        most = min(_MOST, int(largest_defocus_angstrom(self._grid.sample) / self._step))
+        return self._of_defoci(each for each in range(-most, most + 1) if abs(each) > _FIRST)
+
+    def _of_defoci(self, numbers: Iterable[int]) -> list[Geometry]:
+        changes, turns = [0.0], range(-8, 8)
+        if self._step is not None:
+            changes, turns = [number * self._step - self._told for number in numbers], range(-4, 4)
+        return [
+            Geometry(swapped=swapped, rotation_deg=_TURN_DEG * turn, defocus_change_angstrom=change)
+            for swapped in (False, True)
+            for turn in turns
+            for change in changes
+        ]
+
+    def tried(self, geometries: list[Geometry]) -> Iterator[Progress]:
+        """Try out geometries with few patterns."""
+        for number, each in enumerate(geometries):
+            self._grid.trial(each)
+            yield Progress(number + 1, len(geometries), "orientations and defoci")
+        self._geometries += geometries
+
+    def starts(self) -> list[Geometry]:
+        """Return the best of the grid that are not neighbours of a better one."""
+        found: list[Geometry] = []
+        ranked = sorted(self._geometries, key=lambda each: self._grid.trial(each).misfit)
+        for each in ranked:
+            worth = self._grid.trial(each).gain >= _WORTH_IT * self._grid.trial(ranked[0]).gain
+            if len(found) < _FITTED and worth and not any(self._are_neighbours(each, other) for other in found):
+                found.append(each)
+        return found
+
+    def _are_neighbours(self, one: Geometry, other: Geometry) -> bool:
+        if one.swapped != other.swapped:
+            return False
+        for same in (other, conjugate(other, self._told)) if self._step is not None else (other,):
+            turned = abs(one.rotation_deg - same.rotation_deg - 180.0 * (set(same.flips) == set(BOTH_AXES)))
+            apart = abs(one.defocus_change_angstrom - same.defocus_change_angstrom)
+            if min(turned % 360, -turned % 360) < 1.5 * _TURN_DEG and apart < 1.5 * (self._step or 1.0):
+                return True
+        return False
+
+    def best(self, geometries: list[Geometry]) -> Geometry:
+        """Return the geometry that patterns fit best."""
+        return min(geometries, key=lambda each: self._search.trial(each).misfit)
+
+    def evidence(self, best: Geometry) -> Iterator[Progress | Calibrated]:
+        """Try out what is around a geometry, and yield the result, in which phases are positive."""
+        trial, sample = self._search.trial(best), self._search.sample
+        found = Found(trial, best, trial, (), visibility(trial))
+        undecided = reason = ""
+        if self._step is not None:
+            pair = Pair.choose(found, sample)
+            other = conjugate(best, self._told)
+            if pair.is_decided:
+                best = other if pair.geometry != best else best
+                reason = pair.reason
+            else:
+                undecided = pair.reason
+                if (self._told + best.defocus_change_angstrom) * (self._sign_told or 1.0) < 0:
+                    best = other
+        around = {name: self._around(best, name) for name in ("defocus_change_angstrom", "rotation_deg", "step_factor")}
+        if self._step is None:
+            around = {"rotation_deg": around["rotation_deg"]}
+        ways = [attrs.evolve(best, swapped=swapped, flips=flips) for swapped, flips in ORIENTATIONS]
+        if self._step is not None:
+            ways += [attrs.evolve(each, defocus_change_angstrom=self._reversed(best)) for each in ways]
+        wanted = [*ways, *(each for geometries in around.values() for each in geometries)]
+        for number, each in enumerate(wanted):
+            self._search.trial(each)
+            yield Progress(number + 1, len(wanted), "trials around what was found")
+        trial = self._search.trial(best)
+        profiles = {
+            name: Profile(
+                tuple(getattr(each, name) for each in geometries),
+                tuple(self._search.trial(each) for each in geometries),
+                getattr(best, name),
+            )
+            for name, geometries in around.items()
+        }
+        yield Calibrated(
+            best,
+            trial,
+            fits_nothing(found, sample),
+            undecided,
+            reason,
+            tuple(Cell(each, self._search.trial(each), self._worse_by(each, best)) for each in ways),
+            profiles,
+            None if self._step is None else self._told + best.defocus_change_angstrom,
+            len(sample.points_N),
+            self._grid.num_trials + self._search.num_trials,
+        )
+
+    def _reversed(self, geometry: Geometry) -> float:
+        return -geometry.defocus_change_angstrom - 2 * self._told
+
+    def _worse_by(self, geometry: Geometry, best: Geometry) -> float:
+        """Return by how many standard errors patterns fit a geometry worse; infinite for the best and its conjugate."""
+        same = (best,) if self._step is None else (best, conjugate(best, self._told))
+        near = _ALIKE * (self._step or 1.0)
+        for each in same:
+            apart = abs(each.defocus_change_angstrom - geometry.defocus_change_angstrom)
+            if (each.swapped, set(each.flips)) == (geometry.swapped, set(geometry.flips)) and apart <= near:
+                return float("inf")
+        return sureness(self._search.trial(geometry), self._search.trial(best))
+
+    def _around(self, best: Geometry, name: str) -> list[Geometry]:
+        """Return a geometry with other values of a property, in order."""
+        here = getattr(best, name)
+        if name == "step_factor":
+            values = [here / each for each in _FACTORS[::-1]] + [here] + [here * each for each in _FACTORS]
+        else:
+            away = _DEGREES if name == "rotation_deg" else _ANGSTROM
+            values = [here - each for each in away[::-1]] + [here] + [here + each for each in away]
+        if name == "defocus_change_angstrom":
+            largest = max(largest_defocus_angstrom(self._search.sample), abs(self._told + here))
+            values = [each for each in values if abs(self._told + each) <= largest]
+        return [attrs.evolve(best, **{name: each}) for each in values]
