@@ -29,6 +29,11 @@ def nothing(folder: Path) -> tuple[str, ...]:
     return (*small, "groups.probe.start_epoch=1", "groups.dr.start_epoch=1")
 
 
+def near_field(folder: Path) -> tuple[str, ...]:
+    small = ("data.num_points=25", "data.detector_size=24", "data.range_pixels=16.0")
+    return (*small, "groups.probe.start_epoch=1", "groups.dr.start_epoch=1")
+
+
 def as_mos2(folder: Path) -> tuple[str, ...]:
     grid = np.stack(np.meshgrid(*(5.0 + 0.9 * np.arange(4),) * 2, indexing="ij"), -1).reshape(-1, 2)
     with h5py.File(folder / "scan.h5", "w") as file:
@@ -115,6 +120,7 @@ MADE_UP: dict[str, Callable[[Path], tuple[str, ...]]] = {
     "ptycho_hash": of_patterns(nothing),
     "ptycho_mos2": of_patterns(as_mos2),
     "ptycho_mos2_hash": of_patterns(as_mos2),
+    "ptycho_near_field": of_patterns(near_field),
     "ptycho_siemens": of_patterns(as_siemens),
     "ptycho_staged": of_patterns(nothing),
     "ptycho_thick": of_patterns(as_thick),

@@ -211,3 +211,19 @@ def test_a_probe_of_the_near_field_is_cropped_where_patterns_are_and_coarser_whe
     assert padded.sum() == pytest.approx(beam.sum())
     binned = prepared_probe(beam, (16, 16), 2, (False, False), images=True)
     np.testing.assert_allclose(binned, 4 * beam[:, ::2, ::2], atol=1e-3)
+
+
+@pytest.mark.parametrize("across", [False, True])
+def test_a_detector_at_an_angle_to_the_beam_is_refused_as_bragg_geometry(tmp_path, across):
+    angle = np.radians(40.0)
+    vectors = 75e-6 * np.array([[0, -1, 0], [-np.cos(angle), 0, np.sin(angle)]])
+    content = CXI | {f"{DETECTOR}/basis_vectors": vectors.T if across else vectors}
+    settings = write(tmp_path / "scan.cxi", content)
+    with pytest.raises(DataError, match=r"at 40° to the beam, as in Bragg"):
+        settings.read()
+    assert attrs.evolve(settings, pixel_size_angstrom=100.0).read().scan.pixel_size_angstrom == 100.0
+
+
+def test_a_detector_across_the_beam_is_not(tmp_path):
+    vectors = 75e-6 * np.array([[0, -1, 0.02], [-1, 0, 0]])
+    is_the_scan(write(tmp_path / "scan.cxi", CXI | {f"{DETECTOR}/basis_vectors": vectors}).read().scan)

@@ -68,6 +68,11 @@ class DetectorPropagation(Component):
         """Yield lines by which people recognise their experiment."""
         return ()
 
-    def doubts(self, wave: ExitWave) -> Iterable[str]:
-        """Yield what looks wrong with it, each with what to change."""
+    def doubts(self, wave: ExitWave, counted_shape: tuple[int, int]) -> Iterable[str]:
+        """Yield what looks wrong with it, each with what to change.
+
+        Args:
+            wave: The wave.
+            counted_shape: Rows and columns of a pattern that the detector measured.
+        """
         return ()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _positive = optional(gt(0.0))
+_SPREAD = 2.0  # widths of a Fresnel zone
 
 
 @component
@@ -87,7 +88,7 @@ class NearField(DetectorPropagation):
             f"{0.5 * square:.3g}"
         )
 
-    def doubts(self, wave: ExitWave) -> Iterable[str]:
+    def doubts(self, wave: ExitWave, counted_shape: tuple[int, int]) -> Iterable[str]:
         """Yield a doubt if the array cannot hold what spreads."""
         square = _squared_pixels(*self._known(wave))
         if square > min(wave.shape):
@@ -97,6 +98,15 @@ class NearField(DetectorPropagation):
                 f"coarsely: pad patterns to more than {ceil(square)} pixels (prepare.pad), or bin them; if the "
                 "distances are right, these may be patterns of the far field (detector_propagation = { use = "
                 '"far_field" })'
+            )
+            return
+        spread = ceil(_SPREAD * square**0.5)
+        if any(wave.shape[axis] - counted_shape[axis] < 2 * spread for axis in (0, 1)):
+            to = [size + 2 * spread for size in counted_shape]
+            yield (
+                f"light spreads over about {spread} pixels ({_SPREAD:g} Fresnel zones), and what leaves the array at "
+                "one edge returns at the opposite one, so the edges of patterns, and the object there, are wrong: pad "
+                f"patterns by so many pixels on each side, prepare.pad = {to}"
             )
 
     def _known(self, wave: ExitWave) -> tuple[float, float, float]:

@@ -143,12 +143,19 @@ class Ptychography(Model):
             yield Problem('cannot have several slices: use = "pixels" or "hash_encoding" can', "object")
         if self.slices > 1 and self.probe.num_scans() > 1:
             yield Problem("has one probe for each scan, which a specimen of several slices cannot have yet", "probe")
-        data = recipe.data
-        if self.slices > 1 and isinstance(data, DiffractionData) and data.propagation_to_detector().patterns_are_images:
-            yield Problem(
-                "several slices are for the far field: set slices = 1 for the near field (data.detector_propagation)",
-                "slices",
-            )
+        if isinstance(recipe.data, DiffractionData) and recipe.data.propagation_to_detector().patterns_are_images:
+            if self.slices > 1:
+                yield Problem(
+                    "several slices are for the far field: set slices = 1 for the near field "
+                    "(data.detector_propagation)",
+                    "slices",
+                )
+            if self.object.made_from_patterns:
+                yield Problem(
+                    "direct methods are for patterns of the far field, and these are images (data.detector_propagation)"
+                    ': use = "pixels"',
+                    "object",
+                )
         yield from problems_of_stages(self.coarse, self.slices, recipe.run.num_epochs())
         if self.slices == 1:
             for key in ("thickness_angstrom", "tilt_mrad"):
@@ -281,7 +288,10 @@ class Ptychography(Model):
         spread = (self.probe.defocus_spread_angstrom, self.probe.defocus_spread_nodes)
         if spread[0] > 0 and (doubt := doubt_of_nodes(spread[1], modes_MYX, sampling, spread[0])):
             logging.getLogger("trainkit").warning("model.probe.defocus_spread_nodes: %s", doubt)
-        probe = ProbeModes(modes_MYX, data.dtype, data.device, sampling, trained, powers, opr, *spread)
+        counted_YX = data.mask_YX if data.scan.detector_propagation.patterns_are_images else None
+        if counted_YX is not None:
+            counted_YX = counted_YX.roll([size // 2 for size in data.detector_shape], (0, 1))
+        probe = ProbeModes(modes_MYX, data.dtype, data.device, sampling, trained, powers, opr, *spread, counted_YX)
         propagation = None
         if self.slices > 1:
             assert self.thickness_angstrom is not None  # `problems` refuses it

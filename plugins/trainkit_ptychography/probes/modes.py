@@ -22,7 +22,8 @@ class ProbeModes(nn.Module):
     """Modes whose total power is 1, like the mean total of the patterns.
 
     If several scans have probes of their own, the modes of the first come first, and the power of each is the mean
-    total of the patterns of its scan.
+    total of the patterns of its scan. In the near field, where a pixel of the detector shows a place of the probe, the
+    power is that on pixels that count: what lies beyond the detector has more.
 
     Attributes:
         sampling: What turns its pixels into lengths and angles.
@@ -46,12 +47,17 @@ class ProbeModes(nn.Module):
         opr: OPRChoice | None = None,
         defocus_spread_angstrom: float = 0.0,
         defocus_spread_nodes: int = 1,
+        counted_YX: Tensor | None = None,
     ) -> None:
         super().__init__()
         self._scan_powers = tuple(scan_powers)
+        self._counted_YX1 = None if counted_YX is None else counted_YX[..., None].to(device, dtype)
         self.sampling = WaveSampling() if sampling is None else sampling
         normal_MYX = np.asarray(modes_MYX, dtype=np.complex128)
-        normal_MYX = normal_MYX * np.sqrt(sum(scan_powers) / (np.abs(normal_MYX) ** 2).sum())
+        power_MYX = np.abs(normal_MYX) ** 2
+        if counted_YX is not None:
+            power_MYX = power_MYX * counted_YX.cpu().numpy()
+        normal_MYX = normal_MYX * np.sqrt(sum(scan_powers) / power_MYX.sum())
         scale = float(np.abs(normal_MYX).max())
         scaled_MYX = torch.from_numpy(normal_MYX / scale)
         self.modes = nn.Parameter(torch.view_as_real(scaled_MYX).to(device, dtype, copy=True))
@@ -119,12 +125,13 @@ class ProbeModes(nn.Module):
     def keep_power(self) -> None:
         """Scale the power of each scan's probe back: the object's amplitude could make up for any other."""
         if self.opr is not None and self.opr.varies():  # the mean power over the scan
-            factor = (self.opr.mean_power(self.modes) * self.scale.square()).rsqrt()
+            factor = (self.opr.mean_power(self.modes, self._counted_YX1) * self.scale.square()).rsqrt()
             self.modes.mul_(factor)
             self.opr.modes.mul_(factor)
             return
         for modes, wanted in zip(self.modes.chunk(len(self._scan_powers)), self._scan_powers, strict=True):
-            power = (modes * self.scale).square().sum()
+            power_MYX2 = (modes * self.scale).square()
+            power = (power_MYX2 if self._counted_YX1 is None else power_MYX2 * self._counted_YX1).sum()
             modes.mul_(power.rsqrt() if wanted == 1 else wanted**0.5 * power.rsqrt())
 
     @torch.no_grad()

@@ -106,10 +106,16 @@ class OPR(nn.Module):
         return torch.view_as_complex(probe_MBD.view(len(mean_MYX), len(index_B), *mean_MYX.shape[1:], 2))
 
     @torch.no_grad()
-    def mean_power(self, probe_MYX2: Tensor) -> Tensor:
-        """Return the power of the probe, in the mean over the points that are trained on, in the unit of `modes`."""
-        weights_NK, modes_KD = self._trained_weights(), self.modes.movedim(0, 1).flatten(1)
-        probe_D = probe_MYX2.flatten()
+    def mean_power(self, probe_MYX2: Tensor, counted_YX1: Tensor | None = None) -> Tensor:
+        """Return the power of the probe, in the mean over the points that are trained on, in the unit of `modes`.
+
+        Args:
+            probe_MYX2: The mean probe.
+            counted_YX1: 1 for pixels that count, else 0; None: all do.
+        """
+        counted = probe_MYX2.new_ones(()) if counted_YX1 is None else counted_YX1
+        weights_NK, modes_KD = self._trained_weights(), (self.modes * counted).movedim(0, 1).flatten(1)
+        probe_D = (probe_MYX2 * counted).flatten()
         second_KK = weights_NK.T @ weights_NK / len(weights_NK)
         cross_K = modes_KD @ probe_D
         return probe_D.square().sum() + 2 * weights_NK.mean(0) @ cross_K + (second_KK * (modes_KD @ modes_KD.T)).sum()

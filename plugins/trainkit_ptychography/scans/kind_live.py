@@ -39,6 +39,7 @@ class LiveDiffraction:
         train_index: The scan points that are trained on; on the CPU.
         held_out_index: Those that are held out; on the CPU; empty where none are.
         mean_counts: Counts that correspond to a total of 1.
+        mean_YX: The mean pattern, of total 1, on the CPU; zero frequency at [0, 0].
         scan_powers: The mean total of the patterns of each scan that was joined; (1,) if there is one.
         dtype: Dtype of the amplitudes, and so of everything that is computed from them.
         detector_shape: Rows and columns of a pattern.
@@ -66,6 +67,7 @@ class LiveDiffraction:
 
         num = len(patterns)
         self.mean_counts = survey.mean_total if self.scan.frame_masks else float(survey.totals_N.mean())
+        self.mean_YX = survey.mean_YX / self.mean_counts
         self.scan_powers: tuple[float, ...] = (1.0,)
         if self.scan.scan_N is not None:
             of_scans = [survey.totals_N[self.scan.scan_N == number] for number in range(self.scan.num_scans)]

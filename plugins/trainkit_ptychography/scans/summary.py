@@ -207,7 +207,8 @@ def doubts(checked: Checked, pixels: Pixels | None = None) -> Iterator[str]:
     yield from of_pixels
     yield from _doubts_of_patterns(checked, lines)
     if scan.detector_propagation.patterns_are_images:
-        yield from scan.detector_propagation.doubts(scan.exit_wave((patterns.shape[1], patterns.shape[2])))
+        shape = (patterns.shape[1], patterns.shape[2])
+        yield from scan.detector_propagation.doubts(scan.exit_wave(shape), counted_size(shape, scan.mask_YX))
     elif not of_pixels:  # otherwise these would be about the wrong pixels
         yield from _doubts_of_light(checked)
     yield from _doubts_of_positions(checked)

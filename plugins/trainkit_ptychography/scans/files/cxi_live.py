@@ -28,6 +28,7 @@ _METRES = {"m": 1.0, "metre": 1.0, "meter": 1.0, "meters": 1.0, "mm": 1e-3, "um"
 _METRES |= {"micron": 1e-6, "microns": 1e-6, "nm": 1e-9, "angstrom": 1e-10, "å": 1e-10, "cm": 1e-2}
 _KEV = {"j": 1 / 1.602176634e-16, "joule": 1 / 1.602176634e-16, "ev": 1e-3, "kev": 1.0}
 _MOST_KEV = 2000.0
+_STANDS_ACROSS_DEG = 5.0  # at that angle, lengths along the detector are wrong by 0.4 %
 _HAS_SIGNAL = 0x1000  # the one bit of a CXI mask that does not make a pixel bad
 
 _ENTRY = ("entry_1", "entry")
@@ -119,6 +120,8 @@ def _detector(settings: CXIDiffraction, file: HDF5File) -> dict[str, Any]:
     far_field = not settings.detector_propagation.patterns_are_images  # the others need the distance in any case
     if far_field and (settings.pixel_size_angstrom is not None or settings.dk_per_angstrom is not None):
         return {}
+    if settings.pixel_size_angstrom is None:
+        _check_in_transmission(file)
     found: dict[str, Any] = {}
     if settings.detector_distance_m is None and (name := file.first(_in_detector("distance"))):
         found["detector_distance_m"] = abs(_length(file, name))
@@ -129,6 +132,27 @@ def _detector(settings: CXIDiffraction, file: HDF5File) -> dict[str, Any]:
         elif sizes:
             found["detector_pixel_um"] = sizes[0] * 1e6
     return found
+
+
+def _check_in_transmission(file: HDF5File) -> None:
+    """Check that the detector stands across the beam, if the file says how it stands.
+
+    Raises:
+        DataError: It stands at an angle, as in Bragg and reflection geometry.
+    """
+    name = file.first(_in_detector("basis_vectors"))
+    vectors = None if name is None else file.array(name).astype(np.float64)
+    if vectors is None or vectors.shape not in ((2, 3), (3, 2)):
+        return
+    normal_3 = np.cross(*(vectors if vectors.shape == (2, 3) else vectors.T))
+    length = float(np.linalg.norm(normal_3))
+    angle = float(np.degrees(np.arccos(min(1.0, abs(normal_3[2]) / length)))) if length > 0 else 0.0
+    if angle > _STANDS_ACROSS_DEG:
+        raise DataError(
+            f"{file.source}: by {name} the detector stands at {angle:.3g}° to the beam, as in Bragg and reflection "
+            "geometry, which are not supported: the object is taken to be flat and across the beam, and the detector "
+            "to see it in transmission. If it does, give data.pixel_size_angstrom, that of the object"
+        )
 
 
 def _positions(settings: CXIDiffraction, file: HDF5File) -> tuple[CXIDiffraction, ReaderHints]:

@@ -1,0 +1,149 @@
+"""Near-field scans: the first probe, its power, how images move along with the scan, and what the array must hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import attrs
+import numpy as np
+import pytest
+import torch
+
+from trainkit import Context, RecipeError
+from trainkit.recipe.resolve import resolve
+from trainkit_ptychography.detector_propagations.kind import ExitWave
+from trainkit_ptychography.detector_propagations.near_field import NearField
+from trainkit_ptychography.physics.forward import intensities
+from trainkit_ptychography.preflight.geometry import BOTH_AXES, ORIENTATIONS
+from trainkit_ptychography.preflight.images import geometry_of, inspect_motion
+from trainkit_ptychography.probes.mean_pattern import MeanPattern
+from trainkit_ptychography.probes.modes import ProbeModes
+from trainkit_ptychography.scans.kind_live import LiveDiffraction
+from trainkit_ptychography.scans.positions import oriented
+from trainkit_ptychography.scans.scan import Recording, checked
+from trainkit_ptychography.scans.simulated_near_field import SimulatedNearField
+from trainkit_ptychography.scans.simulated_near_field_live import Spheres
+from trainkit_ptychography.scans.summary import doubts, summary
+
+ROOT = Path(__file__).parents[2]
+SETTINGS = SimulatedNearField(num_points=40)
+
+
+@pytest.fixture(scope="module")
+def recording() -> Recording:
+    return SETTINGS.read()
+
+
+@pytest.fixture(scope="module")
+def data(recording: Recording, tmp_path_factory: pytest.TempPathFactory) -> LiveDiffraction:
+    context = Context(0, torch.device("cpu"), 0, 1, tmp_path_factory.mktemp("run"))
+    return LiveDiffraction(checked(recording), context, 8, 0.0, torch.float64)
+
+
+def test_the_first_probe_makes_the_mean_pattern_on_the_detector(data):
+    probe = torch.from_numpy(MeanPattern().guess(data))
+    shape = data.detector_shape
+    transfer = data.scan.detector_propagation.transfer(data.scan.exit_wave(shape))
+    empty, still = torch.ones(1, *shape, dtype=torch.complex128), torch.zeros(1, 2, dtype=torch.float64)
+    found = intensities(probe, still, empty, transfer)[0].numpy()
+    mask = data.scan.mask_YX
+    np.testing.assert_allclose(found[mask], data.mean_YX[mask], rtol=1e-9)
+    assert found[~mask].mean() == pytest.approx(found[mask].mean(), rel=0.5)  # the beam goes on beyond the detector
+
+
+def test_a_probe_has_power_one_on_the_pixels_that_the_detector_measures():
+    modes = np.random.default_rng(0).normal(size=(2, 8, 8)).astype(complex)
+    counted = torch.zeros(8, 8, dtype=torch.bool)
+    counted[2:6, 2:6] = True
+    probe = ProbeModes(modes, torch.float64, torch.device("cpu"), counted_YX=counted)
+    for _ in range(2):
+        power = probe().abs().square().sum(0)
+        assert float(power[counted].detach().sum()) == pytest.approx(1.0, rel=1e-12)
+        assert float(power.detach().sum()) > 2
+        with torch.no_grad():
+            probe.modes.mul_(1.7)
+        probe.keep_power()
+
+
+def test_what_the_simulation_tells_is_not_doubted(recording):
+    seen = checked(recording)
+    assert list(doubts(seen)) == []
+    assert any("effective distance 200 mm, magnified 5 times" in line for line in summary(seen, 10))
+    (line,) = inspect_motion(SETTINGS)
+    assert "as told" in line
+
+
+@attrs.frozen
+class Told:
+    """Settings that tell a scan otherwise than it is."""
+
+    recording: Recording
+
+    def read(self) -> Recording:
+        return self.recording
+
+
+@pytest.mark.parametrize(("swapped", "flips"), ORIENTATIONS[1:])
+def test_a_scan_that_lies_otherwise_than_told_is_seen_by_how_images_move(recording, swapped, flips):
+    wrong_N2 = oriented(recording.scan.positions_N2, swapped, flips, 0.0)
+    found = list(inspect_motion(Told(recording._replace(scan=attrs.evolve(recording.scan, positions_N2=wrong_N2)))))
+    assert found[0].startswith("geometry     not as told")
+    assert "not in the directions that are told" in found[1].message
+
+
+def test_a_wrong_magnification_is_seen_and_the_right_focus_named(recording):
+    told = NearField(focus_distance_mm=300.0)  # truly 250: images move 5 / 4.333 times as far
+    scan = attrs.evolve(
+        recording.scan,
+        positions_N2=recording.scan.positions_N2 * 4.3333 / 5,
+        pixel_size_angstrom=recording.scan.pixel_size_angstrom * 5 / 4.3333,
+        detector_propagation=told,
+        positions_unit="m",
+    )
+    _, problem = inspect_motion(Told(recording._replace(scan=scan)))
+    assert "move 1.1" in problem.message
+    assert float(problem.message.split("focus_distance_mm = ")[1].split(" ")[0]) == pytest.approx(250.0, rel=0.05)
+
+
+@pytest.mark.parametrize(("swapped", "flips"), ORIENTATIONS)
+@pytest.mark.parametrize("angle", [-20.0, 0.0, 31.0])
+def test_a_motion_is_taken_apart_into_what_it_is_made_of(swapped, flips, angle):
+    matrix = 1.3 * oriented(np.eye(2), swapped, flips, angle)
+    found = geometry_of(matrix)
+    assert found.step_factor == pytest.approx(1.3)
+    np.testing.assert_allclose(
+        1.3 * oriented(np.eye(2), found.swapped, found.flips, found.rotation_deg), matrix, atol=1e-12
+    )
+    assert set(found.flips) <= set(BOTH_AXES)
+
+
+@pytest.mark.parametrize(
+    ("padded", "distance_m", "said"),
+    [(80, 0.1, None), (64, 0.1, "prepare.pad = [76, 76]"), (80, 1.5, "sampled too coarsely"), (64, 1e-6, "[66, 66]")],
+)
+def test_an_array_in_which_light_would_come_back_is_doubted(padded, distance_m, said):
+    wave = ExitWave((padded, padded), 13000.0, 1.24, distance_m, "a scan")
+    found = list(NearField().doubts(wave, (64, 64)))
+    assert (found == []) if said is None else (said in found[0])
+
+
+def test_a_sphere_is_as_thick_as_its_chord():
+    spheres = Spheres(64, 12.0, np.random.default_rng(0))
+    spheres._radius_A, spheres._middle_A2 = np.array([12.0]), np.array([[30.0, 33.0]])
+    phase = spheres.phase(np.arange(64), np.arange(64))
+    assert phase.min() == pytest.approx(-1.2, rel=0.02)
+    assert phase[30, 33 + 6] / phase[30, 33] == pytest.approx(np.sqrt(1 - 0.25), rel=0.02)
+    assert phase[30, 50] == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("model.slices=4", "several slices are for the far field"),
+        ('model.object={use="from_data"}', "direct methods are for patterns of the far field"),
+        ('data.detector_propagation={use="far_field"}', 'is simulated by "diffraction_simulated"'),
+    ],
+)
+def test_what_is_for_the_far_field_is_refused(setting, said):
+    with pytest.raises(RecipeError, match=said):
+        resolve(ROOT / "recipes" / "ptycho_near_field.toml", (setting, "model.thickness_angstrom=100.0"))
