@@ -15,12 +15,14 @@ from trainkit_ptychography.detector_propagations.kind import ExitWave
 from trainkit_ptychography.detector_propagations.near_field import NearField
 from trainkit_ptychography.physics.forward import intensities
 from trainkit_ptychography.preflight.geometry import BOTH_AXES, ORIENTATIONS
-from trainkit_ptychography.preflight.images import geometry_of, inspect_motion
+from trainkit_ptychography.preflight.images import geometry_of, inspect_beam, inspect_motion
+from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.probes.mean_pattern import MeanPattern
 from trainkit_ptychography.probes.modes import ProbeModes
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.positions import oriented
 from trainkit_ptychography.scans.scan import Recording, checked
+from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 from trainkit_ptychography.scans.simulated_near_field import SimulatedNearField
 from trainkit_ptychography.scans.simulated_near_field_live import Spheres
 from trainkit_ptychography.scans.summary import doubts, summary
@@ -147,3 +149,18 @@ def test_a_sphere_is_as_thick_as_its_chord():
 def test_what_is_for_the_far_field_is_refused(setting, said):
     with pytest.raises(RecipeError, match=said):
         resolve(ROOT / "recipes" / "ptycho_near_field.toml", (setting, "model.thickness_angstrom=100.0"))
+
+
+def test_a_probe_that_is_nothing_like_the_beam_is_doubted(recording):
+    told = Told(recording)
+    assert list(inspect_beam(told, MeanPattern(), 0)) == []
+    (doubt,) = inspect_beam(told, Aperture(semiangle_mrad=0.01, defocus_angstrom=0.0), 0)
+    assert 'begin with probe = { use = "mean_pattern" }' in doubt.message
+
+
+def test_patterns_of_the_far_field_are_doubted_if_the_near_field_is_told():
+    patterns, scan = SimulatedDiffraction(scan_shape=(6, 6), detector_size=32).read()
+    near = attrs.evolve(scan, detector_propagation=NearField(effective_distance_mm=1e-6))
+    line, doubt = inspect_motion(Told(Recording(patterns, near)))
+    assert "not compared" in line
+    assert "take data.detector_propagation out" in doubt.message

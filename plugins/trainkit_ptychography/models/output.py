@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from trainkit import State
 from trainkit_ptychography.models.residuals import Predicts, poor_fits, residuals, some_patterns
 from trainkit_ptychography.output import object_pictures, probe_picture, scan_pictures
-from trainkit_ptychography.output.frame import angle_bar
+from trainkit_ptychography.output.frame import angle_bar, length_bar
 from trainkit_ptychography.output.illumination import illumination, lit, scanned_part
 from trainkit_ptychography.output.imagej_tiff import write_imagej_tiff
 from trainkit_ptychography.output.provenance import provenance
@@ -201,7 +201,11 @@ def show(found: Reconstruction, data: LiveDiffraction, state: State, model: Pred
     shown = some_patterns(model, data)
     captions = [f"pattern {scan.number(point)}" for point in shown.points]
     arrays = (shown.measured_KYX, shown.modelled_KYX, shown.mask_KYX)
-    bar = angle_bar(data.detector_shape[1], size, scan.wavelength_angstrom)
+    columns = data.detector_shape[1]
+    if scan.detector_propagation.patterns_are_images:
+        bar = length_bar(columns, size)
+    else:
+        bar = angle_bar(columns, size, scan.wavelength_angstrom)
     state.picture("patterns", scan_pictures.patterns(*arrays, captions, bar, under))
 
 

@@ -1,4 +1,7 @@
-"""Compares the scan that is told with how patterns of the near field move: they are images, and move along with it."""
+"""Compares scan and probe that are told with images of the near field, which move along with the scan.
+
+Shapes: M = probe modes, Y, X = rows and columns of the detector.
+"""
 
 from __future__ import annotations
 
@@ -7,19 +10,28 @@ from math import atan2, degrees, sqrt
 
 import attrs
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from trainkit import Problem
+from trainkit_ptychography.constraints.told_probe import probe_at_start
 from trainkit_ptychography.detector_propagations.near_field import NearField
+from trainkit_ptychography.physics.propagation import propagate
 from trainkit_ptychography.preflight.advice import orientation_lines
 from trainkit_ptychography.preflight.geometry import ORIENTATIONS, Geometry
+from trainkit_ptychography.probes.kind import Probe
 from trainkit_ptychography.scans.kind import DiffractionData
 from trainkit_ptychography.scans.near_field import motion_of_images
+from trainkit_ptychography.scans.patterns import Patterns
 from trainkit_ptychography.scans.positions import oriented
+from trainkit_ptychography.scans.sampling import edge_share
 from trainkit_ptychography.scans.scan import Scan
 
 _SCALED = 0.05  # by which images may move too far, or not far enough
 _TURNED_DEG = 3.0
+_FILLS = 0.5  # the detector's edge, against the brightest light
+_LIKE_THE_BEAM = 0.7  # overlap of amplitudes; that of a flat beam with strong speckles is 0.89
+_LOOKED_AT = 64  # patterns
 
 
 def inspect_motion(data: DiffractionData) -> Iterator[str | Problem]:
@@ -32,6 +44,13 @@ def inspect_motion(data: DiffractionData) -> Iterator[str | Problem]:
     motion = motion_of_images(patterns, scan.positions_N2, scan.mask_YX)
     if motion is None:
         yield "geometry     not compared with the patterns: how they move from point to point is not seen"
+        if (share := edge_share(_mean(patterns), scan.mask_YX)) < _FILLS:
+            yield Problem(
+                "patterns do not move along with the scan, and light does not fill the detector (its edge is "
+                f"{100 * share:.0f} % as bright as the rest), as it does in the near field: if these are of the far "
+                "field, take data.detector_propagation out",
+                severity="warning",
+            )
         return
     seen = geometry_of(-motion.matrix_22)  # images move against the beam
     turned = attrs.evolve(seen, rotation_deg=seen.rotation_deg if abs(seen.rotation_deg) > _TURNED_DEG else 0.0)
@@ -58,7 +77,39 @@ def inspect_motion(data: DiffractionData) -> Iterator[str | Problem]:
         )
 
 
-def geometry_of(matrix_22: NDArray[np.float64]) -> Geometry:
+def inspect_beam(data: DiffractionData, probe: Probe, seed: int) -> Iterator[Problem]:
+    """Yield a doubt if the probe that is told makes an image that is nothing like the mean pattern.
+
+    Raises:
+        DataError: The scan or the probe cannot be read.
+    """
+    patterns, scan = data.read()
+    modes_MYX = probe_at_start(data, probe, seed)().detach().to(torch.complex128)
+    transfer_YX = scan.detector_propagation.transfer(scan.exit_wave((patterns.shape[1], patterns.shape[2])))
+    if transfer_YX is None or len(modes_MYX) < 1:
+        return
+    image_YX = propagate(modes_MYX, transfer_YX).abs().square().sum(0).numpy()
+    counted_YX = np.ones(image_YX.shape, bool) if scan.mask_YX is None else scan.mask_YX
+    told, seen = (np.sqrt(np.maximum(each_YX[counted_YX], 0)) for each_YX in (image_YX, _mean(patterns)))
+    lengths = float(np.linalg.norm(told) * np.linalg.norm(seen))
+    alike = float(told @ seen) / lengths if lengths > 0 else 0.0
+    if alike < _LIKE_THE_BEAM:
+        yield Problem(
+            f"the image of the probe that is told is unlike the mean pattern (overlap of amplitudes {alike:.2f} of 1), "
+            'which shows the beam: begin with probe = { use = "mean_pattern" }',
+            "probe",
+            "warning",
+        )
+
+
+def _mean(patterns: Patterns) -> NDArray[np.float64]:
+    """Return the mean of a few dozen patterns (Y, X)."""
+    some = np.unique(np.linspace(0, len(patterns) - 1, _LOOKED_AT).round().astype(np.int64))
+    mean_YX: NDArray[np.float64] = np.nan_to_num(np.asarray(patterns[some], np.float64)).mean(axis=0)
+    return mean_YX
+
+
+def geometry_of(matrix_22: NDArray[np.floating]) -> Geometry:
     """Return the orientation, rotation (within ±45°) and step of a scan whose steps (row, column) @ matrix are seen."""
 
     def left(way: tuple[bool, tuple[str, ...]]) -> NDArray[np.float64]:

@@ -11,7 +11,7 @@ import numpy as np
 from trainkit import Problem, Progress
 from trainkit_ptychography.preflight.advice import Advice, advise, advise_to_walk, explains_much
 from trainkit_ptychography.preflight.geometry import ORIENTATIONS, Geometry
-from trainkit_ptychography.preflight.images import inspect_motion
+from trainkit_ptychography.preflight.images import inspect_beam, inspect_motion
 from trainkit_ptychography.preflight.sample import middle_points, sample
 from trainkit_ptychography.preflight.search import Search, clearly_better, defocus_step_angstrom, visibility
 from trainkit_ptychography.preflight.single_scans import one_scan, subset, visits
@@ -52,6 +52,8 @@ def inspect_geometry(
     """
     if data.propagation_to_detector().patterns_are_images:
         yield from inspect_motion(data)
+        if probe.num_scans() == 1:
+            yield from inspect_beam(data, probe, recipe.run.seed)
         return
     recording = data.read()
     if len(recording.intensities_NYX) >= _FEWEST and any(pixel_doubts(recording)):

@@ -68,7 +68,7 @@ class Motion(NamedTuple):
         num_pairs: Pairs of patterns that show it.
     """
 
-    matrix_22: NDArray[np.float64]
+    matrix_22: NDArray[np.floating]
     num_pairs: int
 
 
@@ -122,7 +122,7 @@ class _Pairs(NamedTuple):
         if found_B.sum() < 6 or found_B.mean() <= 0.5:
             return None
         scanned_B2, moved_B2 = self.scanned_B2[found_B], moved_B2[found_B]
-        matrix_22 = np.linalg.lstsq(scanned_B2, moved_B2, rcond=None)[0]
+        matrix_22: NDArray[np.floating] = np.linalg.lstsq(scanned_B2, moved_B2, rcond=None)[0]
         off_B = np.hypot(*(scanned_B2 @ matrix_22 - moved_B2).T)
         near_B = off_B <= 3 * max(float(np.median(off_B)), 0.5)  # without pairs that were matched wrongly
         if near_B.sum() >= 6:

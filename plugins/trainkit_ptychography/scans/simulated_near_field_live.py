@@ -70,7 +70,7 @@ def simulate(settings: SimulatedNearField) -> Recording:
         detector_propagation=settings.detector_propagation,
         detector_distance_m=settings.detector_distance_m,
         mask_YX=_mask(size, settings.margin_pixels),
-        truth=Truth(phase_KL=spheres.phase(np.arange(whole), np.arange(whole)), positions_N2=true_N2),
+        truth=Truth(phase_KL=spheres.phase(np.arange(float(whole)), np.arange(float(whole))), positions_N2=true_N2),
     )
     return Recording(counts_NYX, scan)
 
