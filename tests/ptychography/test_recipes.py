@@ -135,3 +135,10 @@ def test_a_hook_for_the_truth_is_refused_where_data_has_none(tmp_path: Path) -> 
 def test_a_file_that_is_not_there_is_one_message() -> None:
     with pytest.raises(DataError, match=r"there is no file .*nix\.h5"):
         run("ptycho_mos2", "data.path=nix.h5")
+
+
+@pytest.mark.slow
+def test_the_near_field_recipe_finds_phase_and_positions() -> None:
+    values = run("ptycho_near_field", "run.epochs=60").metrics
+    assert values["truth/phase_pearson"] >= 0.9  # measured: 0.916; 0.964 after 120 epochs
+    assert values["truth/position_rmse_angstrom"] <= 0.25 * values["truth/position_rmse_start_angstrom"]

@@ -51,7 +51,7 @@ class SimulatedNearField(DiffractionData):
     energy_kev: float = attrs.field(default=10.0, validator=gt(0.0))
     photons_per_pixel: float = attrs.field(default=2000.0, validator=gt(0.0))
     position_error_pixels: float = attrs.field(default=0.3, validator=ge(0.0))
-    radius_pixels: float = attrs.field(default=12.0, validator=gt(0.0))
+    radius_pixels: float = attrs.field(default=8.0, validator=gt(0.0))
     seed: int = attrs.field(default=0, validator=ge(0))
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
