@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -13,6 +14,7 @@ from attrs.validators import ge, gt, optional
 
 from trainkit import INPUT_PATH, Data, Model, Problem, component
 from trainkit_ptychography.constraints.kind import Constraint
+from trainkit_ptychography.constraints.slice_coupling import SliceCoupling
 from trainkit_ptychography.objects.kind import Object
 from trainkit_ptychography.objects.pixels import Pixels
 from trainkit_ptychography.probes.kind import Probe
@@ -157,6 +159,7 @@ class Ptychography(Model):
                     "object",
                 )
         yield from problems_of_stages(self.coarse, self.slices, recipe.run.num_epochs())
+        yield from self._problems_of_tilt(recipe)
         if self.slices == 1:
             for key in ("thickness_angstrom", "tilt_mrad"):
                 if getattr(self, key) not in (None, (0.0, 0.0)):
@@ -194,6 +197,24 @@ class Ptychography(Model):
                 "begin as what patterns ask of their probes, and at epoch 0 there is no object to tell that from: let "
                 "[groups.opr_weights] start later",
                 "probe.opr_modes",
+                "warning",
+            )
+
+    def _problems_of_tilt(self, recipe: Recipe) -> Iterable[Problem]:
+        """Doubt a tilt that trains while slices of pixels are free to lean instead."""
+        group = recipe.groups.get("tilt")
+        if self.slices == 1 or not self.object.has_pixels or group is None or group.start_epoch is None:
+            return
+        couplings = [each for each in self.constraints.values() if isinstance(each, SliceCoupling)]
+        if not any(
+            each.every_epochs is None and each.start_epoch <= group.start_epoch < (each.stop_epoch or inf)
+            for each in couplings
+        ):
+            yield Problem(
+                "group tilt trains while each slice may shift against the next one, which makes the same patterns: it "
+                "will hardly be found. Keep columns straight in each step: [model.constraints.straight] with "
+                'use = "slice_coupling", a sigma_angstrom of about half the thickness, and a stop_epoch',
+                "constraints",
                 "warning",
             )
 
