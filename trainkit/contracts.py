@@ -463,8 +463,8 @@ class Loss(Component):
 
     Attributes:
         weight: Factor of this term in the total; any finite number. Of a regulariser also "auto": ``trainkit run``
-            tries weights in short runs, and goes on with the one that predicts held-out data best; see
-            [weight_search].
+            repeats the end of the run with several weights, and takes the one that predicts held-out data best; see
+            docs/chosen_weights.md.
     """
 
     entry_points: ClassVar[str] = "trainkit.losses"

@@ -122,6 +122,8 @@ use = "clients.ridge:Squares"
 [losses.ridge]
 use = "clients.ridge:Ridge"
 weight = "auto"
+[weight_search]
+branches = 7
 [optimizer]
 use = "sgd"
 lr = 0.1

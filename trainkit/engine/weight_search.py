@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from trainkit.checkpoint.content import read_run
+from trainkit.checkpoint.file import read_header
 from trainkit.checkpoint.folder import CheckpointFolder
 from trainkit.engine import run_folder
 from trainkit.engine.branches import BRANCHING, Branching, HeldOutItems, SearchRecord, branch_start
@@ -34,7 +35,7 @@ from trainkit.recipe.inputs import refuse_missing_inputs
 from trainkit.recipe.references import escaped
 from trainkit.recipe.resolve import resolve_text, write
 from trainkit.recipe.source import as_sets
-from trainkit.recipe.weight_search import between, cost, search_settings, searched, watched
+from trainkit.recipe.weight_search import between, branch_epochs, search_settings, searched, watched
 
 if TYPE_CHECKING:
     from trainkit.console import Console
@@ -77,7 +78,7 @@ def run_with_chosen_weights(
         doubts: list[str] = []
         for name in searched(resolved.recipe):
             tried = whole.tries(begin, name, chosen)
-            found = judge(tried, whole.facts(name))
+            found = judge(tried, whole.facts(begin, name))
             chosen[name] = found.weight
             records[name] = found.record
             doubts += found.doubts
@@ -217,11 +218,11 @@ class _Search:
                 "a run is not the same every time"
             )
 
-    def facts(self, name: str) -> Facts:
+    def facts(self, begin: Path, name: str) -> Facts:
         """Return what a search is judged by."""
         recipe = self.resolved.recipe
-        decides = watched(recipe)
-        return Facts(name, decides.metric, decides.mode, cost(recipe, recipe.run.num_epochs()).branch_epochs)
+        decides, epochs = watched(recipe), recipe.run.num_epochs(read_header(begin)["steps_per_epoch"])
+        return Facts(name, decides.metric, decides.mode, branch_epochs(recipe, epochs))
 
     def _recipe(self, weights: Mapping[str, float], name: str | None) -> Resolved:
         """Return the recipe with weights; with a name, that of a run of the search."""

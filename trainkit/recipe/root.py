@@ -384,7 +384,7 @@ class WeightSearch:
     """
 
     between: tuple[float, float] | None = attrs.field(default=None, validator=optional(_range))
-    branches: int = attrs.field(default=7, validator=_at_least(5))
+    branches: int = attrs.field(default=6, validator=_at_least(5))
     epochs: int | None = attrs.field(default=None, validator=optional(_at_least(1)))
     metric: MetricName | None = None
     mode: Literal["min", "max"] | None = None
