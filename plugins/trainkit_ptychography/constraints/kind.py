@@ -30,6 +30,9 @@ class Constraint(Component):
 
     entry_points: ClassVar[str] = "trainkit.ptychography.constraints"
 
+    of_object: ClassVar[bool] = True
+    """Whether it changes the object; of an object of several modes, it is then imposed on each of them."""
+
     start_epoch: int = attrs.field(default=0, validator=ge(0))
     stop_epoch: int | None = attrs.field(default=None, validator=optional(ge(1)))
     every_steps: int = attrs.field(default=1, validator=ge(1))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 from attrs.validators import gt
@@ -29,6 +29,8 @@ class ProbeAperture(Constraint):
         inner_mrad: Angle of a central stop, as zone plates have it.
         edge_mrad: Width of the edge. If left out, two pixels of the detector.
     """
+
+    of_object: ClassVar[bool] = False
 
     semiangle_mrad: float = attrs.field(validator=gt(0.0))
     inner_mrad: float = attrs.field(default=0.0, validator=attrs.validators.ge(0.0))

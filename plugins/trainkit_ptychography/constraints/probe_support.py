@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import attrs
 from attrs.validators import gt
@@ -28,6 +28,8 @@ class ProbeSupport(Constraint):
         radius_angstrom: Radius of the circle.
         edge_angstrom: Width of its edge. If left out, two pixels.
     """
+
+    of_object: ClassVar[bool] = False
 
     radius_angstrom: float = attrs.field(validator=gt(0.0))
     edge_angstrom: float | None = attrs.field(default=None, validator=attrs.validators.optional(gt(0.0)))

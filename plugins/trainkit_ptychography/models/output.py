@@ -42,6 +42,8 @@ class Reconstruction:
     Attributes:
         phase_SHW: Phase of each slice of the object in rad.
         amplitude_SHW: Amplitude of each slice's transmission, 1 for vacuum.
+        object_modes_OSHW: Complex transmission of each mode of the object, of which phase and amplitude are the means;
+            None: it has one.
         probe_MYX: Complex modes, centred at pixel (Y//2, X//2).
         num_scans: Number of scans that have probes of their own; their modes follow each other.
         defocus_spread_angstrom: Standard deviation of the defocus with which each mode is seen; None: there is none.
@@ -56,6 +58,7 @@ class Reconstruction:
 
     phase_SHW: NDArray[np.floating]
     amplitude_SHW: NDArray[np.floating]
+    object_modes_OSHW: NDArray[np.complexfloating] | None = None
     probe_MYX: NDArray[np.complexfloating]
     num_scans: int = 1
     defocus_spread_angstrom: float | None = None
@@ -129,6 +132,7 @@ def result(found: Reconstruction, data: LiveDiffraction, residual_N: NDArray[np.
     _, matrix_23 = affine_part(torch.from_numpy(moved_N2[trained]), torch.from_numpy(nominal_N2[trained]))
     return Result(
         object_HW=found.projected_amplitude() * np.exp(1j * found.projected_phase()),
+        object_modes_OSHW=found.object_modes_OSHW,
         probe_MYX=found.probe_MYX,
         num_scans=found.num_scans,
         defocus_spread_angstrom=found.defocus_spread_angstrom,

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from trainkit_ptychography.scans.kind_live import LiveDiffraction
 
 _WIDE_BLUR = 3.0
+_MODES_DIFFER_RAD = 0.02
 
 
 @component
@@ -83,6 +84,10 @@ class Ptychography(Model):
             stage ends. Such epochs take less time, as many times as there are fewer slices.
         tilt_mrad: Direction of the beam through the slices (rows, columns): with depth, it moves towards larger rows
             and columns by the tangent of it.
+        object_modes: Number of states of the specimen whose patterns are averaged (object modes, frozen phonons): for
+            atoms that move while a pattern is taken. Time and memory of the object grow as the number does. Phase and
+            amplitude in results are means over the modes; ``object_modes`` in result.h5 holds each.
+        object_modes_differ_rad: Standard deviation of the phase by which pixels of the modes differ at the beginning.
         propagator: How waves get from one slice to the next.
         detector_blur_pixels: Standard deviation of the Gaussian by which the detector spreads the light that falls on a
             pixel, in pixels of the patterns as they are used (after binning). Without it, the blur becomes part of the
@@ -110,6 +115,8 @@ class Ptychography(Model):
     thickness_angstrom: float | None = attrs.field(default=None, validator=optional(gt(0.0)))
     coarse: Mapping[str, CoarseSlices] = attrs.Factory(dict)
     tilt_mrad: tuple[float, float] = (0.0, 0.0)
+    object_modes: int = attrs.field(default=1, validator=ge(1))
+    object_modes_differ_rad: float = attrs.field(default=_MODES_DIFFER_RAD, validator=gt(0.0))
     propagator: Propagator = Fresnel()
     detector_blur_pixels: float = attrs.field(default=0.0, validator=ge(0.0))
     detector_mtf: Path | None = attrs.field(default=None, metadata=INPUT_PATH)
@@ -124,6 +131,8 @@ class Ptychography(Model):
                 "average instead of the positions"
             )
         yield from self._mtf_problems(recipe)
+        if self.object_modes == 1 and self.object_modes_differ_rad != _MODES_DIFFER_RAD:
+            yield Problem("has no effect on a single object mode: raise object_modes", "object_modes_differ_rad")
         if self.detector_blur_pixels > _WIDE_BLUR:
             yield Problem(
                 f"= {self.detector_blur_pixels:g} is wider than that of any detector in use (up to about "
@@ -237,6 +246,10 @@ class Ptychography(Model):
             mtf = self._mtf()
             yield f"detector     MTF of {mtf.at_nyquist():.3g} at the Nyquist frequency ({mtf.where})"
             yield from (Problem(each, "detector_mtf", "warning") for each in mtf.doubts(self.detector_mtf_unit))
+        if depth != "headers" and self.object_modes > 1 and isinstance(recipe.data, DiffractionData):
+            from trainkit_ptychography.preflight.object_memory import inspect_object_memory
+
+            yield from inspect_object_memory(recipe.data, self.object_modes, self.slices, self.object_margin)
         if depth == "headers":
             yield "geometry     not compared with the patterns; check --data does that"
             return
@@ -263,6 +276,8 @@ class Ptychography(Model):
     def timeline(self, epochs: int) -> Iterable[tuple[int, str]]:
         """Yield what slices, object, probe and constraints do in the course of a run."""
         yield from timeline(self.coarse, self.slices, epochs)
+        if self.object_modes > 1:
+            yield 0, f"{self.object_modes} object modes: {self.object_modes} times the time and memory of one object"
         yield from self.object.timeline(epochs)
         yield from self.probe.timeline(epochs)
         for name, constraint in self.constraints.items():
@@ -294,6 +309,7 @@ class Ptychography(Model):
         from trainkit_ptychography.models.propagation import Propagation
         from trainkit_ptychography.models.ptychography_live import PtychographyModule
         from trainkit_ptychography.objects.kind import ObjectGeometry, ObjectPlacement
+        from trainkit_ptychography.objects.modes_live import ObjectModes, make_different
         from trainkit_ptychography.probes.defocus_spread import doubt_of_nodes
         from trainkit_ptychography.probes.modes import ProbeModes
         from trainkit_ptychography.probes.opr import OPRChoice
@@ -324,7 +340,13 @@ class Ptychography(Model):
             placed = ObjectPlacement(origin_2, data.scan.positions_N2, data.scan.pixel_size_angstrom)
             like = (data.detector_shape, data.dtype, data.device, data.seed)
             seen = partial(seen_by, data, probe, propagation, origin_2, shape)
-            return self.object.build(ObjectGeometry(shape, *like, placed, self.slices, spacing, seen))
+            geometry = ObjectGeometry(shape, *like, placed, self.slices, spacing, seen)
+            if self.object_modes == 1:
+                return self.object.build(geometry)
+            modes = [self.object.build(geometry._replace(seed=data.seed + each)) for each in range(self.object_modes)]
+            for number, mode in enumerate(modes):
+                make_different(mode, number, self.object_modes_differ_rad, data.seed)
+            return ObjectModes(modes)
 
         recomputed: Waves = "inverted" if self.propagator.takes_no_power() else "checkpointed"
         most = {"auto": 2**28, "recomputed": 0, "stored": None}[self.waves]

@@ -26,6 +26,7 @@ from trainkit_ptychography.models.motion import Motion
 from trainkit_ptychography.models.propagation import Propagation
 from trainkit_ptychography.objects.from_data_live import DirectObject
 from trainkit_ptychography.objects.kind import LiveObject, PixelwiseObject, SlicedObject
+from trainkit_ptychography.objects.modes_live import modes_of
 from trainkit_ptychography.physics.detector import blurred
 from trainkit_ptychography.physics.forward import crop, intensities
 from trainkit_ptychography.physics.multislice import Waves, multislice_intensities
@@ -79,7 +80,12 @@ class PtychographyModule(nn.Module):
         num = len(data.scan.positions_N2)
         self.dr = nn.Parameter(torch.zeros(num, 2, dtype=data.dtype, device=data.device))
         self.scan = nn.Parameter(torch.zeros(2, 2, dtype=data.dtype, device=data.device))
-        self._constraints = [(each, each.build(cast(LiveObject, self.object), probe)) for each in constraints]
+        self._object_modes = modes_of(self.object)
+        self._constraints = [
+            (each, each.build(mode, probe))
+            for each in constraints
+            for mode in (self._object_modes if each.of_object else self._object_modes[:1])
+        ]
         scan_N = told_MYX = None
         if probe.num_scans > 1:
             scan_N = torch.from_numpy(np.asarray(data.scan.scan_N)).to(data.device)
@@ -116,19 +122,32 @@ class PtychographyModule(nn.Module):
         self, index_B: Tensor, corner_B2: Tensor, shift_B2: Tensor, probe_MYX: Tensor
     ) -> tuple[Tensor, Callable[[], Tensor]]:
         """Return intensities (B, Y, X), and what computes the transmission of all slices together."""
+        if len(self._object_modes) == 1:
+            arriving_BYX, patch = self._arriving(self._object_modes[0], index_B, corner_B2, shift_B2, probe_MYX)
+            return self._counted(arriving_BYX), patch
+        each_mode = [
+            self._arriving(mode, index_B, corner_B2, shift_B2, probe_MYX) for mode in self._object_modes
+        ]  # specimens that the beam meets one after the other: their patterns add up
+        mean_BYX = torch.stack([arriving_BYX for arriving_BYX, _ in each_mode]).mean(0)
+        return self._counted(mean_BYX), lambda: torch.stack([patch() for _, patch in each_mode]).mean(0)
+
+    def _arriving(
+        self, mode: LiveObject, index_B: Tensor, corner_B2: Tensor, shift_B2: Tensor, probe_MYX: Tensor
+    ) -> tuple[Tensor, Callable[[], Tensor]]:
+        """Return what `_expected` does, of one mode of the object and before the detector."""
         if self.propagation is None:
-            patch_BYX = self.object(corner_B2).squeeze(0)
-            return self._intensities_behind(probe_MYX, shift_B2, patch_BYX), patch_BYX.detach
-        maps_KSHW = cast(SlicedObject, self.object).slices(corner_B2)
+            patch_BYX = mode(corner_B2).squeeze(0)
+            return intensities(probe_MYX, shift_B2, patch_BYX, self._near_field_YX), patch_BYX.detach
+        maps_KSHW = cast(SlicedObject, mode).slices(corner_B2)
         kernel_BYX = self.propagation.kernel(index_B)
         of_all = probe_MYX.nbytes * (len(index_B) if probe_MYX.ndim == 3 else 1)
-        needed = of_all * self.propagation.passed
+        needed = of_all * self.propagation.passed * len(self._object_modes)
         stored = self._most_bytes is None or needed <= self._most_bytes
         waves: Waves = "stored" if stored else self._recomputed
         first_MYX, shift_B2 = self.propagation.at_first_slice(probe_MYX, shift_B2, index_B)
         passed_KCHW = self.propagation.merged(maps_KSHW)
         expected_BYX = multislice_intensities(first_MYX, shift_B2, passed_KCHW, corner_B2, kernel_BYX, waves)
-        return self._counted(expected_BYX), partial(self._projected, maps_KSHW.detach(), corner_B2)
+        return expected_BYX, partial(self._projected, maps_KSHW.detach(), corner_B2)
 
     def _intensities_behind(self, probe_MYX: Tensor, shift_B2: Tensor, patch_BYX: Tensor) -> Tensor:
         """Return what the detector counts behind one slice."""
@@ -168,10 +187,12 @@ class PtychographyModule(nn.Module):
         if self.scan_N is not None:
             return  # the light on an object pixel would be that of several probes
         curvature = self._curvature
-        if isinstance(self.object, PixelwiseObject):
-            shape_SHW = (1 if self.propagation is None else self.propagation.slices, *self.motion.shape_HW)
-            for parameter in self.object.parameters():
-                set_curvature(parameter, lambda: curvature.along_object(shape_SHW))
+        num = len(self._object_modes)
+        shape_SHW = (1 if self.propagation is None else self.propagation.slices, *self.motion.shape_HW)
+        for mode in self._object_modes:
+            if isinstance(mode, PixelwiseObject):
+                for parameter in mode.parameters():
+                    set_curvature(parameter, lambda: curvature.along_object(shape_SHW) / num)
         set_curvature(self.probe.modes, lambda: curvature.along_probe(self.probe.scale))
         if (opr := self.probe.opr) is not None:
             set_curvature(opr.modes, lambda: curvature.along_opr_modes(opr.weights.detach(), self.probe.scale))
@@ -201,7 +222,7 @@ class PtychographyModule(nn.Module):
         if state.step == 0 and state.context.rank == 0:
             self._watch.warn()
             if self._begins_with is not None:
-                negated = self._negated_and_without_object if isinstance(self.object, DirectObject) else None
+                negated = self._negated_and_without_object if isinstance(self._object_modes[0], DirectObject) else None
                 self._watch.judge_beginning(self._begins_with, self._with_and_without_object, negated)
 
     def on_epoch_start(self, state: State) -> None:
@@ -236,8 +257,8 @@ class PtychographyModule(nn.Module):
     def on_epoch_end(self, state: State) -> None:
         """Put in order what was not yet, and make the probe's modes orthogonal."""
         self._tell_object("on_epoch_end", state)
-        if state.epoch == 0 and isinstance(self.object, DirectObject):
-            output.show_beginning(self.object.start.phase_HW, self.reconstruction(), self._data, state)
+        if state.epoch == 0 and isinstance(direct := self._object_modes[0], DirectObject):
+            output.show_beginning(direct.start.phase_HW, self.reconstruction(), self._data, state)
         self._put_in_order(state.epoch)
         if self.probe.modes.requires_grad:
             self.probe.orthogonalise()
@@ -314,11 +335,14 @@ class PtychographyModule(nn.Module):
     @torch.no_grad()
     def reconstruction(self) -> output.Reconstruction:
         """Return what was reconstructed so far."""
-        live = cast(LiveObject, self.object)
+        phase_OSHW = np.stack([mode.phase().cpu().numpy() for mode in self._object_modes])  # copies: training goes on
+        amplitude_OSHW = np.stack([mode.amplitude().cpu().numpy() for mode in self._object_modes])
+        several = len(self._object_modes) > 1
         changes = self.probe.changes()
         return output.Reconstruction(
-            phase_SHW=live.phase().cpu().numpy().copy(),  # training goes on
-            amplitude_SHW=live.amplitude().cpu().numpy().copy(),
+            phase_SHW=phase_OSHW.mean(axis=0) if several else phase_OSHW[0],
+            amplitude_SHW=amplitude_OSHW.mean(axis=0) if several else amplitude_OSHW[0],
+            object_modes_OSHW=amplitude_OSHW * np.exp(1j * phase_OSHW) if several else None,
             probe_MYX=self.probe().cpu().numpy().copy(),
             num_scans=self.probe.num_scans,
             defocus_spread_angstrom=None if self.probe.spread is None else abs(float(self.probe.spread.spread)),
@@ -343,12 +367,14 @@ class PtychographyModule(nn.Module):
                 self._watch.judge(state, self._with_and_without_object)
 
     def _negated_and_without_object(self, index_B: Tensor) -> tuple[Tensor, Tensor]:
-        phase_SHW = cast(PixelwiseObject, self.object).pixels()["phase"]
-        phase_SHW.neg_()
+        phases = [cast(PixelwiseObject, mode).pixels()["phase"] for mode in self._object_modes]
+        for phase_SHW in phases:
+            phase_SHW.neg_()
         try:
             return self._with_and_without_object(index_B)
         finally:
-            phase_SHW.neg_()
+            for phase_SHW in phases:
+                phase_SHW.neg_()
 
     def _with_and_without_object(self, index_B: Tensor) -> tuple[Tensor, Tensor]:
         corner_B2, shift_B2 = self.motion.split(index_B, self.dr.index_select(0, index_B), self.scan)

@@ -23,6 +23,7 @@ class Result:
 
     Attributes:
         object_HW: Complex transmission, of all slices together.
+        object_modes_OSHW: Complex transmission of each mode of the object and each slice; None: the object has one.
         probe_MYX: Complex modes, centred at pixel (Y//2, X//2).
         positions_N2: Where the probe's centre ended up, in pixels of the object.
         nominal_N2: Where the data says that it was, in pixels of the object.
@@ -47,6 +48,7 @@ class Result:
     """
 
     object_HW: NDArray[np.complexfloating]
+    object_modes_OSHW: NDArray[np.complexfloating] | None = None
     probe_MYX: NDArray[np.complexfloating]
     positions_N2: NDArray[np.float64]
     nominal_N2: NDArray[np.float64]
@@ -135,6 +137,14 @@ def _arrays(result: Result) -> Iterator[tuple[str, NDArray[Any], str, str]]:
             "1",
             "complex transmission (slice, row, column), the slice that the beam meets first in front; slice s is at "
             "(s + 1/2) · slice_spacing_angstrom below the entrance of the specimen",
+        )
+    if result.object_modes_OSHW is not None:
+        yield (
+            "object_modes",
+            result.object_modes_OSHW,
+            "1",
+            "complex transmission (mode, slice, row, column) of each mode of the object: patterns are the mean of "
+            "theirs; phase and amplitude of object are means over the modes",
         )
     if result.tilt_mrad is not None:
         yield (
