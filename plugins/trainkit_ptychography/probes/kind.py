@@ -23,6 +23,8 @@ Aberration = Literal[
 ]  # fmt: skip
 """Aberrations to fifth order, by their names in Krivanek's notation."""
 
+_MOST_OPR_MODES = 16  # as many as the changes with which they begin can tell apart
+
 
 @component
 class Probe(Component):
@@ -64,7 +66,7 @@ class Probe(Component):
     trained_aberrations: tuple[Aberration, ...] = ()
     defocus_spread_angstrom: float = attrs.field(default=0.0, validator=attrs.validators.ge(0.0))
     defocus_spread_nodes: int = attrs.field(default=5, validator=attrs.validators.ge(2))
-    opr_modes: int = attrs.field(default=0, validator=attrs.validators.ge(0))
+    opr_modes: int = attrs.field(default=0, validator=[attrs.validators.ge(0), attrs.validators.le(_MOST_OPR_MODES)])
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Check the modes' powers."""
