@@ -25,12 +25,14 @@ SIZE, PIXEL, KEV, MRAD, POINTS = 32, 0.4, 80.0, 25.0, 11
 DEFOCUS, ROTATION, STEP = -45.0, 12.0, 0.5
 
 
-def counts(points_N2: NDArray[np.float64], defocus: float, per_pattern: float) -> NDArray[np.float64]:
+def counts(
+    points_N2: NDArray[np.float64], defocus: float, per_pattern: float, has_specimen: bool = True
+) -> NDArray[np.float64]:
     """Simulate patterns at positions in pixels, zero frequency at [0, 0]."""
     rng = np.random.default_rng(1)
     points_N2 = points_N2 - points_N2.min(axis=0) + SIZE // 2 + 3
     shape = tuple(int(each) + SIZE // 2 + 4 for each in points_N2.max(axis=0))
-    phase_KL = atoms(shape, 1.6 / PIXEL, 0.45 / PIXEL, rng)
+    phase_KL = has_specimen * atoms(shape, 1.6 / PIXEL, 0.45 / PIXEL, rng)
     coefficients = {"C10": (-defocus, 0.0)}
     probe_YX = aperture_probe((SIZE, SIZE), PIXEL, electron_wavelength(KEV), MRAD, coefficients)
     expected_NYX = patterns(np.exp(1j * phase_KL), probe_YX.astype(np.complex128), points_N2)
@@ -100,8 +102,7 @@ def test_the_picture_is_large_enough_for_a_slide(found: tuple[str, list[str], Pa
 
 @pytest.mark.slow
 def test_patterns_without_a_specimen_are_not_calibrated(tmp_path: Path) -> None:
-    flat_NYX = counts(np.zeros((1, 2)), 30.0, 1e4).repeat(POINTS**2, axis=0)
-    path = write(tmp_path / "scan.h5", np.random.default_rng(0).poisson(flat_NYX).astype(np.float64))
+    path = write(tmp_path / "scan.h5", counts(raster(STEP) / PIXEL, 30.0, 2e4, has_specimen=False))
     text, doubts = drafted(path)
     assert "nothing fits" in doubts[0]
     assert "# Not calibrated: nothing fits" in text

@@ -9,6 +9,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import scipy.io
 
 from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.recognised import recognised
@@ -131,3 +132,24 @@ def test_the_simulated_scan_is_read_as_the_shipped_recipe_reads_it(shared_data: 
     assert (data.patterns, data.positions, data.positions_unit) == ("intensity", "positions_nominal_A", "angstrom")
     assert (data.energy_kev, data.dk_per_angstrom) == (80.0, 0.0390625)
     assert (data.semiangle_mrad, data.defocus_angstrom) == (25.0, 60.0)
+
+
+def test_files_of_detectors_and_other_programs_are_recognised(tmp_path: Path) -> None:
+    (tmp_path / "scan_x2_y2.raw").write_bytes(bytes(4 * 130 * 128 * 4))
+    np.save(tmp_path / "scan.npy", np.ones((4, 16, 16)))
+    with h5py.File(tmp_path / "scan.ptyd", "w") as file:
+        file["chunks/0/data"], file["chunks/0/positions"] = np.ones((4, 16, 16)), np.zeros((4, 2))
+    scipy.io.savemat(tmp_path / "scan.mat", {"patterns": np.ones((16, 16, 4)), "points": np.ones((4, 2))})
+    asked = {}
+    for name in ("scan_x2_y2.raw", "scan.npy", "scan.ptyd", "scan.mat"):
+        text = drafted(tmp_path / name)
+        asked[name] = (
+            text.split("\nuse = ")[1].split("\n")[0],
+            [x.split(" =")[0] for x in text.split("\n") if '"<' in x],
+        )
+    sizes = ["semiangle_mrad", "defocus_angstrom"]
+    unknown = ["positions_unit", "dk_per_angstrom", "energy_kev", *sizes]
+    assert asked["scan.ptyd"] == ('"diffraction_file"', sizes)
+    assert asked["scan_x2_y2.raw"] == ('"diffraction_file"', ["zero_frequency", "raster", *unknown])
+    assert asked["scan.npy"] == ('"diffraction_numpy"', ["zero_frequency", "raster", *unknown])
+    assert asked["scan.mat"] == ('"diffraction_file"', ["zero_frequency", "pattern_axes", "positions", *unknown])

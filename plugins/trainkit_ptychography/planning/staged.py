@@ -54,7 +54,7 @@ def _refuse_what_is_missing(use: str, says_geometry: bool, settings: Mapping[str
     missing = {key: why for key, why in text.placeholders.items() if key != "defocus_angstrom"}
     if missing:
         lines = [f"  --set data.{key}=…    {why}" for key, why in missing.items()]
-        if "positions" in missing:
+        if {"positions", "raster"} & missing.keys():
             lines.append("  (or --set data.raster.step=… for a scan of rows and columns, or data.positions_path=…)")
         raise RecipeError("\n".join(["--calibrate needs to be told what it does not find in the file:", *lines]))
 
@@ -119,14 +119,22 @@ def _write_data(
         text.value(key, value, why)
     text.value("batch_size", 32)
     text.value("validation_fraction", 0.02, "held-out patterns, whose loss tells when to stop")
-    if says_geometry:
+    if says_geometry or settings.get("reader", {}).get("use") == "ptyd":
         for key in ("semiangle_mrad", "defocus_angstrom"):
             _ask(text, key, settings)
         return
     if "zero_frequency" not in settings:
         text.placeholder("zero_frequency", "centre, corner or [row, column]", "patterns do not show where the beam is")
-    if not {"positions", "raster"} & settings.keys():
-        text.placeholder("positions", "name of the array of positions", "several arrays may be, or none: else raster")
+    reader = settings.get("reader", {}).get("use")
+    if reader == "matlab" and "pattern_axes" not in settings:
+        text.placeholder("pattern_axes", "order of the axes, such as yxn", "MATLAB's files do not say it")
+    if not {"positions", "raster", "positions_path"} & settings.keys():
+        if reader in ("empad", "raw") or str(settings.get("path", "")).endswith(".npy"):
+            text.placeholder(
+                "raster", "{ step = distance of scan points }", "or positions_path: a file with the points"
+            )
+        else:
+            text.placeholder("positions", "name of the array of positions", "several may be, or none: else raster")
     if "positions_unit" not in settings:
         text.placeholder("positions_unit", "angstrom, nm, um, mm, m or pixels", "the file does not say it")
     if settings.get("positions_unit") != "pixels" and not any(key in settings for key in _SIZES):

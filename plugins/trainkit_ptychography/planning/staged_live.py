@@ -163,9 +163,11 @@ def _evidence(found: Calibrated, data: FileDiffraction) -> Evidence:
         settings["defocus_angstrom"] = round(found.defocus_angstrom, 1) + 0.0
         around = _between(found.profiles["defocus_change_angstrom"], told)
         reasons["defocus_angstrom"] = f"underfocus; calibrated{around}"
-        settings |= _step(found, data)
-        around = _between(found.profiles["step_factor"], 0.0)
-        why = f"calibrated: {geometry.step_factor:.4g} times the step that is told{around}"
+        why = "as told, which the patterns do not contradict"
+        if geometry.step_factor != 1.0:
+            settings |= _step(found, data)
+            around = _between(found.profiles["step_factor"], 0.0)
+            why = f"calibrated: {geometry.step_factor:.4g} times the step that is told{around}"
         reasons |= {"raster": why, "positions_scale": why}
     comments = [
         f"Calibrated with {found.num_patterns} patterns and {found.num_trials} trials. The figures are misfits of "

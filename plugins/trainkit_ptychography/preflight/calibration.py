@@ -36,6 +36,8 @@ _BEYOND_DOUBT = 6.0  # standard errors by which a specimen shows in the best of 
 _FITTED = 3  # of the best on the grid
 _WORTH_IT = 0.4  # of the best gain on the grid, to be fitted
 SURE = 4.5  # standard errors by which patterns have to fit worse, for it to be beyond doubt
+_MUCH, _LOST = 0.1, 0.25  # of the misfit of an empty object; of what is explained
+_SURE_OF_STEP = 6.0  # a step that was right was contradicted by 5.2, steps that were 4 to 10 % off by 5.4 to 9.7
 _ALIKE = 0.25  # steps of defocus
 _ANGSTROM = (5.0, 10.0, 20.0, 40.0, 80.0)
 _DEGREES = (2.0, 5.0, 10.0, 20.0)
@@ -142,8 +144,17 @@ def calibrated(large: Sample, small: Sample, sign_told: float) -> Iterator[Progr
         yield Progress(number, len(starts), "fits of defocus, rotation and step")
         fitted.append(large.fit(each))
     best = calibration.best(fitted)
-    best = calibration.best([best, large.fit(best)]).folded()
-    yield from calibration.evidence(best)
+    best = calibration.best([best, large.fit(best)])
+    yield from calibration.evidence(calibration.with_step_as_told(best).folded())
+
+
+def _explains(found: Found, sample: Sample) -> bool:
+    """Return whether the best fit explains much that is lost if the patterns are exchanged with each other.
+
+    Where few places scatter most, patterns differ so much that standard errors alone hide it.
+    """
+    gain = found.best.gain
+    return gain > _MUCH * found.best.empty and sample.in_disorder().try_out(found.geometry).gain < _LOST * gain
 
 
 class _Calibration:
@@ -211,6 +222,15 @@ class _Calibration:
         """Return the geometry that patterns fit best."""
         return min(geometries, key=lambda each: self._search.trial(each).misfit)
 
+    def with_step_as_told(self, best: Geometry) -> Geometry:
+        """Return a geometry with the step that is told, if patterns do not fit that worse beyond doubt.
+
+        What a fit finds is a few percent too large: object, probe and positions trade a scale among them.
+        """
+        told = self._search.sample.fit(attrs.evolve(best, step_factor=1.0), step_is_free=False)
+        contradicted = sureness(self._search.trial(told), self._search.trial(best)) > _SURE_OF_STEP
+        return best if contradicted else told
+
     def evidence(self, best: Geometry) -> Iterator[Progress | Calibrated]:
         """Try out what is around a geometry, and yield the result, in which phases are positive."""
         trial, sample = self._search.trial(best), self._search.sample
@@ -248,7 +268,7 @@ class _Calibration:
         yield Calibrated(
             best,
             trial,
-            fits_nothing(found, sample),
+            fits_nothing(found, sample) and not _explains(found, sample),
             undecided,
             reason,
             tuple(Cell(each, self._search.trial(each), self._worse_by(each, best)) for each in ways),

@@ -95,10 +95,14 @@ class Sample:
         probe_MVU, positions_N2 = self._cut_down(geometry), geometry.positions(self.scan) * self._scale()
         return try_out(self.amplitudes_NVU, self.mask_NVU, probe_MVU, positions_N2)
 
-    def fit(self, geometry: Geometry) -> Geometry:
+    def fit(self, geometry: Geometry, step_is_free: bool = True) -> Geometry:
         """Return the geometry nearby that patterns fit best: its rotation, and of an aperture's probe defocus and step.
 
         A rough guess of a probe fits better at any other distance of the points.
+
+        Args:
+            geometry: Where to begin.
+            step_is_free: Whether the step is fitted too.
         """
         is_lens, chirp_VU = isinstance(self.told, Lens), None
         scan = geometry.scan(self.scan)
@@ -114,7 +118,7 @@ class Sample:
             chirp_VU,
             geometry.positions(self.scan),
             self._scale(),
-            step_is_free=chirp_VU is not None,
+            step_is_free=step_is_free and chirp_VU is not None,
         )
         return attrs.evolve(
             geometry,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from trainkit import Problem, component
+from trainkit import Problem, component, registered
 from trainkit_ptychography.scans.files.kind import FileDiffraction, needs_positions, needs_size
 from trainkit_ptychography.scans.files.readers.kind import Reader
 
@@ -25,6 +26,19 @@ class AnyFormatDiffraction(FileDiffraction):
     """
 
     reader: Reader
+
+    @classmethod
+    def recognise(cls, path: Path) -> Mapping[str, Any] | None:
+        """Ask the readers; a file that two of them know is not recognised."""
+        if not path.is_file():
+            return None
+        found = []
+        for each in registered(Reader.entry_points):
+            reader = each.load()
+            settings = reader.recognise(path)
+            if settings is not None:
+                found.append({"path": path, "reader": {"use": each.name}, **settings})
+        return found[0] if len(found) == 1 else None
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Check what the file's format leaves to the recipe."""

@@ -64,6 +64,22 @@ def read_empad(settings: FileDiffraction) -> Recording:
     return read_raw(changed, file).with_doubts([*doubts, *found])
 
 
+def recognised(path: Path) -> dict[str, Any] | None:
+    """Return what these files say themselves, as settings; None: they are none of this detector.
+
+    Their step is not taken: its scale differs from microscope to microscope.
+    """
+    if path.suffix.lower() not in (".raw", ".xml"):
+        return None
+    try:
+        raw, xml = _paths(path)
+        RawFile(raw, _LAYOUT)  # or its size is not that of whole frames
+        told = _Told(raw.name) if xml is None else _from_xml(xml)
+    except DataError:
+        return None
+    return {"path": path} | ({} if told.energy_kev is None else {"energy_kev": told.energy_kev})
+
+
 def _taken(settings: FileDiffraction, told: _Told, num_frames: int) -> tuple[dict[str, Any], list[str]]:
     """Return what the recipe leaves to the files, and where it differs from them."""
     changes: dict[str, Any] = {}

@@ -11,6 +11,7 @@ from trainkit_ptychography.scans.files.cxi import CXIDiffraction
 from trainkit_ptychography.scans.files.foreign import is_hdf5
 from trainkit_ptychography.scans.files.kind import FileDiffraction, needs_positions, needs_size
 from trainkit_ptychography.scans.files.readers.hdf5 import HDF5Reader
+from trainkit_ptychography.scans.files.readers.ptyd import PtydReader
 
 if TYPE_CHECKING:
     from trainkit import Recipe
@@ -38,7 +39,8 @@ class HDF5Diffraction(FileDiffraction):
     @classmethod
     def recognise(cls, path: Path) -> Mapping[str, Any] | None:
         """Recognise an HDF5 file with an array that looks like patterns, and what else names and shapes tell."""
-        if not is_hdf5(path) or CXIDiffraction.recognise(path) is not None:
+        others = (CXIDiffraction, PtydReader)
+        if not is_hdf5(path) or any(each.recognise(path) is not None for each in others):
             return None
         from trainkit_ptychography.scans.files.layout_live import settings_for
 

@@ -98,6 +98,13 @@ class MATFile:
         """
         return self._known(name)[0]
 
+    def largest(self) -> str | None:
+        """Return the largest array of numbers with three axes or more, as patterns have; None: there is none."""
+        likely = {
+            name: prod(shape) for name, (shape, kind) in self._held.items() if len(shape) > 2 and kind in _CLASSES
+        }
+        return max(likely, key=lambda name: likely[name], default=None)
+
     def stored(self, name: str) -> Stored:
         """Return an array."""
         return self.array(name)

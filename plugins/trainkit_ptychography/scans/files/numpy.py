@@ -44,10 +44,13 @@ class NumPyDiffraction(FileDiffraction):
     @classmethod
     def recognise(cls, path: Path) -> Mapping[str, Any] | None:
         """Recognise an archive of NumPy with an array of patterns, by the names in it."""
-        if not path.is_file() or not path.name.endswith((".npz", ".npz.bz2")):
+        if not path.is_file() or not path.name.endswith((".npz", ".npz.bz2", ".npy")):
             return None
         from trainkit_ptychography.scans.files.numpy_live import NumPyFile
 
+        if path.suffix == ".npy":
+            shape = NumPyFile(path).stored(path.name).shape
+            return {"path": path, "patterns": path.name} if len(shape) in (3, 4) else None
         names = NumPyFile(path).names()
         patterns = next((name for name in _PATTERNS if name in names), None)
         positions = next((name for name in _POSITIONS if name in names), None)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainkit import component
 from trainkit_ptychography.scans.files.readers.kind import Reader
@@ -26,6 +28,13 @@ class EMPADReader(Reader):
     """
 
     names_arrays: ClassVar[bool] = False
+
+    @classmethod
+    def recognise(cls, path: Path) -> Mapping[str, Any] | None:
+        """Recognise a ``.raw`` file of whole frames of this detector, or the ``.xml`` file beside it."""
+        from trainkit_ptychography.scans.files.empad_live import recognised
+
+        return recognised(path)
 
     def read(self, settings: FileDiffraction) -> Recording:
         """Open the file, and the ``.xml`` file beside it."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainkit import Component, component
 
@@ -30,6 +32,15 @@ class Reader(Component):
 
     joins_files: ClassVar[bool] = False
     """Whether the files of ``more_files`` are read too."""
+
+    @classmethod
+    def recognise(cls, path: Path) -> Mapping[str, Any] | None:
+        """Return what is certain about a file that this reader reads, as settings; None: it is of another format.
+
+        Args:
+            path: A file.
+        """
+        return None
 
     @abstractmethod
     def read(self, settings: FileDiffraction) -> Recording:

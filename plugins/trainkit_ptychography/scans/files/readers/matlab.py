@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainkit import component
 from trainkit_ptychography.scans.files.readers.kind import Reader
@@ -22,6 +24,20 @@ class MATLABReader(Reader):
     """
 
     requires: ClassVar[tuple[str, ...]] = ("h5py", "scipy")
+
+    @classmethod
+    def recognise(cls, path: Path) -> Mapping[str, Any] | None:
+        """Recognise a ``.mat`` file with one array that can be patterns."""
+        from trainkit_ptychography.scans.files.foreign import holds_hdf5
+        from trainkit_ptychography.scans.files.layout_live import settings_for
+        from trainkit_ptychography.scans.files.matlab_live import MATFile
+
+        if path.suffix.lower() != ".mat":
+            return None
+        if holds_hdf5(path):
+            return settings_for(path)
+        patterns = MATFile(path).largest()
+        return None if patterns is None else {"path": path, "patterns": patterns}
 
     def read(self, settings: FileDiffraction) -> Recording:
         """Open the file."""

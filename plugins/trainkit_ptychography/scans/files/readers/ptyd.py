@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from trainkit import component
 from trainkit_ptychography.scans.files.readers.kind import Reader
@@ -31,6 +32,18 @@ class PtydReader(Reader):
     names_arrays: ClassVar[bool] = False
 
     linked_files: tuple[Path, ...] = ()
+
+    @classmethod
+    def recognise(cls, path: Path) -> Mapping[str, Any] | None:
+        """Recognise an HDF5 file with ptypy's chunks."""
+        from trainkit_ptychography.scans.files.foreign import holds_hdf5
+        from trainkit_ptychography.scans.files.hdf5_live import HDF5File
+
+        if not holds_hdf5(path):
+            return None
+        file = HDF5File(path)
+        with file.reading():
+            return {"path": path} if file.first(["chunks/0/data"]) else None
 
     def read(self, settings: FileDiffraction) -> Recording:
         """Open the file."""
