@@ -76,6 +76,7 @@ def test_orientation_defocus_rotation_and_step_are_found(found: tuple[str, list[
     assert data.defocus_angstrom == pytest.approx(DEFOCUS, abs=5)
     assert data.positions_rotation_deg == pytest.approx(ROTATION, abs=2)
     assert data.positions_scale == pytest.approx(1.05, abs=0.03)
+    assert 'use = "poisson"' in text  # the patterns are counts
     assert not doubts
 
 

@@ -81,7 +81,10 @@ def _recipe(use: str, says_geometry: bool, settings: Mapping[str, Any], evidence
     text.table("losses.data")
     is_amplitude = settings.get("values") == "amplitude"
     why = "the file holds amplitudes" if is_amplitude else '"poisson" for counts, if the detector counts'
-    text.value("use", "amplitude", why)
+    if evidence.are_counts:
+        text.value("use", "poisson", "the patterns hold counts: whole numbers")
+    else:
+        text.value("use", "amplitude", why)
     text.table("optimizer")
     text.value("use", "scaled_steps", "gradients divided by the loss's curvature: one rate suits every specimen")
     text.table("scheduler")

@@ -70,7 +70,7 @@ def calibrate(
     if found.fits_nothing:
         yield from _of_nothing(found)
         return
-    evidence = _evidence(found, data)
+    evidence = attrs.evolve(_evidence(found, data), are_counts=_are_counts(large))
     for comment in evidence.comments:
         if "annot tell" in comment:
             yield Problem(comment, severity="warning")
@@ -117,6 +117,12 @@ def _refuse_another_disc(large: Sample, source: str) -> None:
             f"{semiangle * measured:.4g}, with an object pixel of {size:.4g} Å (of the detector as it is trained on), "
             "or with another energy all would agree"
         )
+
+
+def _are_counts(large: Sample) -> bool:
+    """Return whether patterns hold whole numbers, some of them above 1."""
+    patterns_NYX = large.part.intensities_NYX[np.arange(len(large.points_N))]
+    return bool((patterns_NYX == np.rint(patterns_NYX)).all() and patterns_NYX.max() > 1)
 
 
 def _of_nothing(found: Calibrated) -> Iterator[Problem | Evidence]:
