@@ -192,14 +192,16 @@ def inspected(data: Any, **probe: float) -> list[str | Problem]:
 
 
 def test_check_says_how_well_held_out_patterns_fit():
-    (line,) = inspected(SETTINGS)
+    line, geometry = inspected(SETTINGS)
     assert isinstance(line, str)
     assert "begins with a phase by single side bands: misfit of" in line
     assert "held-out patterns" in line
+    assert isinstance(geometry, str)
+    assert "the scan lies as told" in geometry
 
 
 def test_check_doubts_an_object_whose_negative_fits_better_than_vacuum():
-    _, doubt = inspected(SETTINGS, defocus_angstrom=-60.0)
+    *_, doubt = inspected(SETTINGS, defocus_angstrom=-60.0)
     assert isinstance(doubt, Problem)
     assert "does not explain held-out patterns" in doubt.message
 
@@ -208,6 +210,6 @@ def test_check_doubts_an_object_of_patterns_in_disorder():
     of = recording()
     order_N = np.random.default_rng(0).permutation(len(of.intensities_NYX))
     shuffled = of._replace(intensities_NYX=of.intensities_NYX[order_N])
-    _, doubt = inspected(SimpleNamespace(read=lambda: shuffled, validation_fraction=0.05))
+    *_, doubt = inspected(SimpleNamespace(read=lambda: shuffled, validation_fraction=0.05))
     assert isinstance(doubt, Problem)
     assert "does not explain held-out patterns" in doubt.message

@@ -135,3 +135,13 @@ def test_a_cache_that_cannot_be_written_keeps_no_run_from_going_on(tmp_path: Pat
         Context(0, torch.device("cpu"), 0, 1, tmp_path)
     )
     assert compare(data, torch.rand(1, 24, 24).numpy() + 0j) is not None
+
+
+@pytest.mark.slow
+def test_a_run_that_begins_with_its_patterns_says_what_they_show_and_draws_it() -> None:
+    ending, log = run("run.epochs=1", 'model.object={use="from_data", method="parallax"}')
+    assert ending.code is ExitCode.FINISHED
+    assert "without a reconstruction: " in log
+    assert "the object begins with a phase by parallax: misfit of " in log
+    figures = ending.run.state.folder / "figures"
+    assert {"object_beginning-0001.png", "geometry-0001.png"} <= {each.name for each in figures.iterdir()}

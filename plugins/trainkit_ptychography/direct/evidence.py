@@ -32,6 +32,7 @@ class Evidence:
         probe_MYX: The probe's modes in the middle of the specimen, of total power 1, centred at (Y//2, X//2).
         origin_2: Position, in the data's coordinates, of the object's pixel [0, 0], in pixels.
         shape_HW: Rows and columns of the object.
+        told_defocus_angstrom: Underfocus of the probe as it is told; None: nothing is told.
     """
 
     data: LiveDiffraction
@@ -39,6 +40,7 @@ class Evidence:
     probe_MYX: Tensor
     origin_2: NDArray[np.float64]
     shape_HW: tuple[int, int]
+    told_defocus_angstrom: float | None = None
 
     @cached_property
     def aperture(self) -> NDArray[np.complex128]:

@@ -24,6 +24,7 @@ def seen_by(
     propagation: Propagation | None,
     origin_2: NDArray[np.float64],
     shape_HW: tuple[int, int],
+    told_defocus_angstrom: Sequence[float | None] = (None,),
 ) -> Sequence[Evidence]:
     """Return the patterns that are trained on, with the probe that made them, for each scan that has its own.
 
@@ -33,6 +34,7 @@ def seen_by(
         propagation: How it gets through a thick specimen; None: there is one slice.
         origin_2: Position, in the data's coordinates, of the object's pixel [0, 0].
         shape_HW: Rows and columns of the object.
+        told_defocus_angstrom: Underfocus of the probe of each scan; None: nothing is told.
     """
     modes_MYX = probe() if propagation is None else propagation.in_the_middle(probe())
     found = []
@@ -42,5 +44,6 @@ def seen_by(
             assert data.scan.scan_N is not None
             points_N = points_N[torch.from_numpy(data.scan.scan_N[points_N.numpy()] == number)]
         power = of_scan_MYX.abs().square().sum()
-        found.append(Evidence(data, points_N, of_scan_MYX / power.sqrt(), origin_2, shape_HW))
+        told = told_defocus_angstrom[number]
+        found.append(Evidence(data, points_N, of_scan_MYX / power.sqrt(), origin_2, shape_HW, told))
     return [each for each in found if len(each.points_N)]

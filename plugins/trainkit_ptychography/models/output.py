@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 
 from trainkit import State
+from trainkit_ptychography.direct.geometry import DirectGeometry
 from trainkit_ptychography.models.residuals import Predicts, poor_fits, residuals, some_patterns
-from trainkit_ptychography.output import object_pictures, probe_picture, scan_pictures
+from trainkit_ptychography.output import geometry_picture, object_pictures, probe_picture, scan_pictures
 from trainkit_ptychography.output.frame import angle_bar, length_bar
 from trainkit_ptychography.output.illumination import illumination, lit, scanned_part
 from trainkit_ptychography.output.imagej_tiff import write_imagej_tiff
@@ -224,6 +225,12 @@ def show_beginning(phase_HW: NDArray[np.float64], found: Reconstruction, data: L
     under = f"{state.folder.parent.name} / {state.folder.name}, before training{against}"
     size = data.scan.pixel_size_angstrom
     state.picture("object_beginning", object_pictures.phase(phase_HW[seen], lit_HW[seen], size, under))
+
+
+def show_geometry(geometry: DirectGeometry, state: State) -> None:
+    """Show what patterns tell of the geometry without a reconstruction."""
+    under = f"{state.folder.parent.name} / {state.folder.name}, before training"
+    state.picture("geometry", geometry_picture.geometry(geometry, under))
 
 
 def finish(found: Reconstruction, data: LiveDiffraction, state: State, model: Predicts) -> None:

@@ -18,6 +18,7 @@ from trainkit_ptychography.constraints.slice_coupling import SliceCoupling
 from trainkit_ptychography.objects.kind import Object
 from trainkit_ptychography.objects.pixels import Pixels
 from trainkit_ptychography.probes.kind import Probe
+from trainkit_ptychography.probes.lens import Lens
 from trainkit_ptychography.propagators.coarse_slices import CoarseSlices, in_order, problems_of_stages, timeline
 from trainkit_ptychography.propagators.fresnel import Fresnel
 from trainkit_ptychography.propagators.kind import Propagator
@@ -339,7 +340,9 @@ class Ptychography(Model):
         def make_object(shape: tuple[int, int], origin_2: NDArray[np.float64]) -> nn.Module:
             placed = ObjectPlacement(origin_2, data.scan.positions_N2, data.scan.pixel_size_angstrom)
             like = (data.detector_shape, data.dtype, data.device, data.seed)
-            seen = partial(seen_by, data, probe, propagation, origin_2, shape)
+            probes = [self.probe.of_scan(number) for number in range(self.probe.num_scans())]
+            defoci = [each.told_defocus(data.scan) if isinstance(each, Lens) else None for each in probes]
+            seen = partial(seen_by, data, probe, propagation, origin_2, shape, defoci)
             geometry = ObjectGeometry(shape, *like, placed, self.slices, spacing, seen)
             if self.object_modes == 1:
                 return self.object.build(geometry)

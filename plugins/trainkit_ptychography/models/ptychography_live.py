@@ -6,6 +6,7 @@ X = those of the detector.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import degrees, sqrt
@@ -34,6 +35,8 @@ from trainkit_ptychography.physics.propagation import propagate
 from trainkit_ptychography.preflight.watch import GeometryWatch
 from trainkit_ptychography.probes.modes import ProbeModes
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
+
+_LOGGER = logging.getLogger("trainkit")
 
 
 class PtychographyModule(nn.Module):
@@ -222,7 +225,10 @@ class PtychographyModule(nn.Module):
         if state.step == 0 and state.context.rank == 0:
             self._watch.warn()
             if self._begins_with is not None:
-                negated = self._negated_and_without_object if isinstance(self._object_modes[0], DirectObject) else None
+                direct = self._object_modes[0]
+                negated = self._negated_and_without_object if isinstance(direct, DirectObject) else None
+                if isinstance(direct, DirectObject):
+                    _LOGGER.info("without a reconstruction: %s", direct.geometry_seen.in_words())
                 self._watch.judge_beginning(self._begins_with, self._with_and_without_object, negated)
 
     def on_epoch_start(self, state: State) -> None:
@@ -259,6 +265,7 @@ class PtychographyModule(nn.Module):
         self._tell_object("on_epoch_end", state)
         if state.epoch == 0 and isinstance(direct := self._object_modes[0], DirectObject):
             output.show_beginning(direct.start.phase_HW, self.reconstruction(), self._data, state)
+            output.show_geometry(direct.geometry_seen, state)
         self._put_in_order(state.epoch)
         if self.probe.modes.requires_grad:
             self.probe.orthogonalise()

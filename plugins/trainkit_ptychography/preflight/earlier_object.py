@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from trainkit import Context, Problem
+from trainkit_ptychography.objects.from_data_live import DirectObject
 from trainkit_ptychography.objects.kind import Object, PixelwiseObject
 from trainkit_ptychography.preflight.sample import middle_points
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
@@ -75,6 +76,8 @@ def inspect_earlier_object(
     if begun.made_from_patterns:
         figures += f", {negated_B.mean():.3g} with its phase negated"
         yield f"object       begins with {begins_with}: {figures}"
+        if isinstance(model.object, DirectObject):
+            yield f"directly     {model.object.geometry_seen.in_words()}"
         if not (_is_larger(empty_B, fitted_B) and negated_B.mean() > empty_B.mean()):
             yield Problem(
                 f"{begins_with}, with which the object begins, does not explain held-out patterns ({figures}): check "
