@@ -100,6 +100,30 @@ def test_a_scan_without_positions_is_a_raster_if_the_file_says_its_step(tmp_path
     assert "positions" not in settings
 
 
+@pytest.mark.parametrize(
+    ("first", "units", "steps", "dk"),
+    [
+        (0, ("A", "A", "A^-1", "A^-1"), 0.5, 0.04),  # py4DSTEM
+        (1, ("[n_m]", "[n_m]", "[n_m^-1]", "[n_m^-1]"), 5.0, 0.004),  # the first version of EMD
+        (0, ("pixels", "pixels", "A^-1", "mrad"), None, None),
+    ],
+)
+def test_axes_that_lie_beside_the_patterns_say_the_steps(
+    first: int, units: tuple[str, ...], steps: float | None, dk: float | None, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(0)
+    spot = 40 * np.exp(-((np.mgrid[:16, :16] - 8) ** 2).sum(axis=0) / 18)
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["root/datacube/data"] = rng.poisson(np.tile(spot, (5, 6, 1, 1))).astype(np.uint16)
+        for axis, (unit, step) in enumerate(zip(units, (0.5, 0.5, 0.04, 0.04), strict=True)):
+            file[f"root/datacube/dim{first + axis}"] = np.array([0.0, step])
+            file[f"root/datacube/dim{first + axis}"].attrs["units"] = unit
+    found = recognised(tmp_path / "scan.h5", None)[2]
+    raster = {} if steps is None else {"raster": {"step": steps}, "positions_unit": "angstrom"}
+    size = {} if dk is None else {"dk_per_angstrom": dk}
+    assert {key: found[key] for key in ("raster", "positions_unit", "dk_per_angstrom") if key in found} == raster | size
+
+
 def test_a_file_without_patterns_is_not_recognised(tmp_path: Path) -> None:
     from trainkit import RecipeError
 

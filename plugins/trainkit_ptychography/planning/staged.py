@@ -111,14 +111,14 @@ def _write_data(
         "patterns": "what looks most like patterns, by shape and name",
         "probe": "a guess, by its name",
         "positions": "two numbers for each pattern",
-        "raster": "no array of positions, but a scan of rows and columns, and an attribute for its step",
-        "positions_unit": "by the end of the array's name",
+        "raster": "no array of positions, but a scan of rows and columns, whose step the file says",
+        "positions_unit": "the name of the array ends in it, or the file says it",
         "values": "by the array's name",
         "zero_frequency": "where a few patterns are brightest",
         **found,
     }
     for key, value in settings.items():
-        why = reasons.get(key, "" if key == "path" else "an attribute of the file says it")
+        why = reasons.get(key, "" if key == "path" else "the file says it")
         text.value(key, value, why)
     text.value("batch_size", 32)
     text.value("validation_fraction", 0.02, "held-out patterns, whose loss tells when to stop")

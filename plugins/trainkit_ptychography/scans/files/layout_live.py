@@ -43,6 +43,10 @@ _NUMBERS: Mapping[str, tuple[str, float]] = {
     "defocus_angstrom": ("defocus_angstrom", 1.0),
 }
 """Attributes of the file whose names say their unit: in lower case -> setting, and factor."""
+_LENGTHS = {"a": 1.0, "å": 1.0, "angstrom": 1.0, "nm": 10.0, "[n_m]": 10.0, "um": 1e4, "[u_m]": 1e4}
+"""Units of axes of the scan, in lower case -> Å."""
+_PER_LENGTH = {"a^-1": 1.0, "å^-1": 1.0, "1/a": 1.0, "1/å": 1.0, "nm^-1": 0.1, "1/nm": 0.1, "[n_m^-1]": 0.1}
+"""Units of axes of the detector, in lower case -> 1/Å."""
 _STEPS = ("scan_step_a", "step_a", "step_size_a", "scan_step_angstrom", "step_angstrom")
 _INSTEAD = (("energy_kev", "wavelength_angstrom"), ("dk_per_angstrom", "pixel_size_angstrom"))
 
@@ -57,6 +61,7 @@ def settings_for(path: Path) -> Mapping[str, Any] | None:
             return None
         numbers = file.numbers()
         beam = _beam(file.stored(patterns))
+        axes = _axes(file, shapes, patterns)
     found: dict[str, Any] = {"path": path, "patterns": patterns}
     if beam is not None:
         found["zero_frequency"] = beam
@@ -72,10 +77,14 @@ def settings_for(path: Path) -> Mapping[str, Any] | None:
         steps = [value for name, value in numbers.items() if name.lower() in _STEPS]
         if steps:
             found |= {"raster": {"step": steps[0]}, "positions_unit": "angstrom"}
+        elif "raster" in axes:
+            found |= {"raster": axes["raster"], "positions_unit": "angstrom"}
     for name, value in numbers.items():
         if name.lower() in _NUMBERS:
             key, factor = _NUMBERS[name.lower()]
             found.setdefault(key, round(value * factor, 12))
+    if "dk_per_angstrom" in axes and "pixel_size_angstrom" not in found:
+        found.setdefault("dk_per_angstrom", axes["dk_per_angstrom"])
     for first, second in _INSTEAD:
         if first in found:
             found.pop(second, None)
@@ -93,6 +102,32 @@ def _patterns(shapes: Mapping[str, Sequence[int]]) -> str | None:
     return max(
         likely, key=lambda name: (bool(_MEASURED.search(name)), prod(shapes[name]), -len(name), name), default=None
     )
+
+
+def _axes(file: HDF5File, shapes: Mapping[str, Sequence[int]], patterns: str) -> dict[str, Any]:
+    """Return the steps of scan and detector, where arrays beside the patterns place their axes, as in EMD files.
+
+    The arrays are called dim0 to dim3 (py4DSTEM) or dim1 to dim4, and hold a place for each index, or the first two.
+    """
+    above = patterns.rpartition("/")[0]
+    for first in (0, 1):
+        names = [f"{above}/dim{first + axis}".lstrip("/") for axis in range(4)]
+        if len(shapes[patterns]) == 4 and all(len(shapes.get(name, ())) == 1 and shapes[name][0] > 1 for name in names):
+            break
+    else:
+        return {}
+    steps = []
+    for name, known in zip(names, (_LENGTHS, _LENGTHS, _PER_LENGTH, _PER_LENGTH), strict=True):
+        places, factor = file.array(name), known.get(file.units(name) or "", 0.0)
+        steps.append(
+            round(factor * abs(float(places[1]) - float(places[0])), 12) if places.dtype.kind in "iuf" else 0.0
+        )
+    found: dict[str, Any] = {}
+    if min(steps[:2]) > 0:
+        found["raster"] = {"step": steps[0] if steps[0] == steps[1] else steps[:2]}
+    if steps[2] == steps[3] > 0:
+        found["dk_per_angstrom"] = steps[2]
+    return found
 
 
 def _beam(patterns: Any) -> str | None:
