@@ -47,6 +47,6 @@ def geometry(found: DirectGeometry, subtitle: str) -> Image:
         axes.set_ylabel("share of changes that a weak phase explains", fontsize=11)
         axes.set_ylim(0.0, 1.1 * float(max(np.max(defocus.explained_D), defocus.explained)))
         axes.legend(fontsize=9)
-    for number, words in enumerate(found.in_words().split("; ")):
+    for number, words in enumerate(found.in_words().rsplit("; ", 1)):
         frame.text(left, HEAD + _HEIGHT + 1.0 + 0.25 * number, words, fontsize=10)
     return frame.pixels()
