@@ -61,9 +61,9 @@ def drafted(path: Path, **settings: Any) -> tuple[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[str], Path]:
-    """Calibrate a scan with exchanged axes, turned, with a step that is 5 % longer than the file says."""
+    """Calibrate a scan with exchanged axes, turned, with a step that is 10 % longer than the file says."""
     folder = tmp_path_factory.mktemp("calibrated")
-    points_N2 = oriented(1.05 * raster(STEP) / PIXEL, True, ("rows",), ROTATION)
+    points_N2 = oriented(1.1 * raster(STEP) / PIXEL, True, ("rows",), ROTATION)
     path = write(folder / "scan.h5", counts(points_N2, DEFOCUS, 2e4))
     return *drafted(path, picture=folder / "scan.png"), folder
 
@@ -75,7 +75,7 @@ def test_orientation_defocus_rotation_and_step_are_found(found: tuple[str, list[
     assert (data.positions_order, data.positions_flip) == ("column_row", ("rows",))
     assert data.defocus_angstrom == pytest.approx(DEFOCUS, abs=5)
     assert data.positions_rotation_deg == pytest.approx(ROTATION, abs=2)
-    assert data.positions_scale == pytest.approx(1.05, abs=0.03)
+    assert data.positions_scale == pytest.approx(1.1, abs=0.03)
     assert 'use = "poisson"' in text  # the patterns are counts
     assert not doubts
 

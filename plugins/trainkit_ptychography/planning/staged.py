@@ -118,7 +118,7 @@ def _write_data(
         **found,
     }
     for key, value in settings.items():
-        why = reasons.get(key, "" if key == "path" else "the file says it")
+        why = reasons.get(key, "" if key == "path" else "the file says it, or --set")
         text.value(key, value, why)
     text.value("batch_size", 32)
     text.value("validation_fraction", 0.02, "held-out patterns, whose loss tells when to stop")

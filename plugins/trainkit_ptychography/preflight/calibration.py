@@ -37,7 +37,8 @@ _FITTED = 3  # of the best on the grid
 _WORTH_IT = 0.4  # of the best gain on the grid, to be fitted
 SURE = 4.5  # standard errors by which patterns have to fit worse, for it to be beyond doubt
 _MUCH, _LOST = 0.1, 0.25  # of the misfit of an empty object; of what is explained
-_SURE_OF_STEP = 6.0  # a step that was right was contradicted by 5.2, steps that were 4 to 10 % off by 5.4 to 9.7
+_SURE_OF_STEP = 6.0  # steps that were told 4 to 10 % wrong were contradicted by 5.4 to 9.7, and a right one by 5 to 7
+_TOO_LARGE = 1.08  # a fitted step may be larger by this factor although the told one is right
 _ALIKE = 0.25  # steps of defocus
 _ANGSTROM = (5.0, 10.0, 20.0, 40.0, 80.0)
 _DEGREES = (2.0, 5.0, 10.0, 20.0)
@@ -225,10 +226,12 @@ class _Calibration:
     def with_step_as_told(self, best: Geometry) -> Geometry:
         """Return a geometry with the step that is told, if patterns do not fit that worse beyond doubt.
 
-        What a fit finds is a few percent too large: object, probe and positions trade a scale among them.
+        What a fit finds is some percent too large, since object, probe and positions trade a scale among them. So a
+        step that is larger by a few percent contradicts nothing.
         """
         told = self._search.sample.fit(attrs.evolve(best, step_factor=1.0), step_is_free=False)
-        contradicted = sureness(self._search.trial(told), self._search.trial(best)) > _SURE_OF_STEP
+        worse = sureness(self._search.trial(told), self._search.trial(best))
+        contradicted = worse > _SURE_OF_STEP and not 1.0 <= best.step_factor <= _TOO_LARGE
         return best if contradicted else told
 
     def evidence(self, best: Geometry) -> Iterator[Progress | Calibrated]:
