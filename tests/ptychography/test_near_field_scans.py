@@ -55,7 +55,7 @@ def test_the_first_probe_makes_the_mean_pattern_on_the_detector(data):
 
 def test_a_probe_has_power_one_on_the_pixels_that_the_detector_measures():
     modes = np.random.default_rng(0).normal(size=(2, 8, 8)).astype(complex)
-    counted = torch.zeros(8, 8, dtype=torch.bool)
+    counted = np.zeros((8, 8), dtype=bool)
     counted[2:6, 2:6] = True
     probe = ProbeModes(modes, torch.float64, torch.device("cpu"), counted_YX=counted)
     for _ in range(2):

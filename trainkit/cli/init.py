@@ -29,7 +29,7 @@ _UNITS = {"": 1.0, "g": 1.0, "gb": 1.0, "gib": 2**30 / 1e9, "m": 1e-3, "mb": 1e-
     "  trainkit init Task04_Hippocampus > my.toml\n"
     "  trainkit init BraTS2021 --memory 12GB --network resenc --out my.toml\n"
     "  trainkit init scan.h5 --out scan.toml\n"
-    "  trainkit init scan.h5 --calibrate --set data.energy_kev=80 --set data.semiangle_mrad=25 --out scan.toml\n\n"
+    "  trainkit init scan.h5 --calibrate --set data.energy_kev=80 --out scan.toml\n\n"
     "Exit codes: 0 a recipe was written, 1 the data cannot be read, 2 nothing recognises it or the command line is "
     "wrong, 3 a recipe was written, but it is doubtful; the output says why."
 )

@@ -306,6 +306,8 @@ class Ptychography(Model):
 
     def build(self, data: Any) -> nn.Module:
         """Make the network."""
+        from numpy.fft import fftshift
+
         from trainkit_ptychography.models.direct_start import seen_by
         from trainkit_ptychography.models.propagation import Propagation
         from trainkit_ptychography.models.ptychography_live import PtychographyModule
@@ -326,9 +328,9 @@ class Ptychography(Model):
         spread = (self.probe.defocus_spread_angstrom, self.probe.defocus_spread_nodes)
         if spread[0] > 0 and (doubt := doubt_of_nodes(spread[1], modes_MYX, sampling, spread[0])):
             logging.getLogger("trainkit").warning("model.probe.defocus_spread_nodes: %s", doubt)
-        counted_YX = data.mask_YX if data.scan.detector_propagation.patterns_are_images else None
+        counted_YX = data.scan.mask_YX if data.scan.detector_propagation.patterns_are_images else None
         if counted_YX is not None:
-            counted_YX = counted_YX.roll([size // 2 for size in data.detector_shape], (0, 1))
+            counted_YX = fftshift(counted_YX)
         probe = ProbeModes(modes_MYX, data.dtype, data.device, sampling, trained, powers, opr, *spread, counted_YX)
         propagation = None
         if self.slices > 1:

@@ -47,16 +47,17 @@ class ProbeModes(nn.Module):
         opr: OPRChoice | None = None,
         defocus_spread_angstrom: float = 0.0,
         defocus_spread_nodes: int = 1,
-        counted_YX: Tensor | None = None,
+        counted_YX: NDArray[np.bool_] | None = None,
     ) -> None:
         super().__init__()
         self._scan_powers = tuple(scan_powers)
-        self._counted_YX1 = None if counted_YX is None else counted_YX[..., None].to(device, dtype)
+        self._counted_YX1: Tensor | None = None
         self.sampling = WaveSampling() if sampling is None else sampling
         normal_MYX = np.asarray(modes_MYX, dtype=np.complex128)
         power_MYX = np.abs(normal_MYX) ** 2
         if counted_YX is not None:
-            power_MYX = power_MYX * counted_YX.cpu().numpy()
+            power_MYX = power_MYX * counted_YX
+            self._counted_YX1 = torch.from_numpy(counted_YX).to(device, dtype)[..., None]
         normal_MYX = normal_MYX * np.sqrt(sum(scan_powers) / power_MYX.sum())
         scale = float(np.abs(normal_MYX).max())
         scaled_MYX = torch.from_numpy(normal_MYX / scale)
