@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from trainkit import Recipe
 
 _WEAKER = 0.33  # by which the phase is, over the light that roots lose; measured on four simulated scans
-_TOO_WEAK = 0.05
+_SAID, _DOUBTED = 0.05, 0.2  # by which the phase is too weak
 
 
 @component
@@ -39,7 +39,7 @@ class Amplitude(Loss):
     epsilon: float = attrs.field(default=1e-9, validator=attrs.validators.gt(0.0))
 
     def inspect(self, recipe: Recipe, depth: Depth) -> Iterable[str | Problem | Progress]:
-        """Doubt roots of few counts, which make the phase too weak."""
+        """Say where roots of few counts make the phase too weak, and doubt them where that is much."""
         others = recipe.losses.values()
         if depth == "headers" or not isinstance(recipe.data, DiffractionData):
             return
@@ -48,15 +48,15 @@ class Amplitude(Loss):
         from trainkit_ptychography.scans.few_counts import few_counts
 
         found = few_counts(recipe.data.read())
-        if found is None or _WEAKER * found.lost < _TOO_WEAK:
+        weaker = 0.0 if found is None else _WEAKER * found.lost
+        if found is None or weaker < _SAID:
             return
-        yield Problem(
-            f"pixels outside the bright disc hold {found.mean:.2g} counts on average, and roots of so few, which "
-            f"the amplitude loss compares, are too small: the phase would be about {100 * _WEAKER * found.lost:.0f} % "
-            f'too weak. Take use = "poisson", which compares counts',
-            "use",
-            "warning",
+        message = (
+            f"pixels outside the bright disc hold {found.mean:.2g} counts on average, and roots of so few, which the "
+            f"amplitude loss compares, are too small: the phase would be about {100 * weaker:.0f} % too weak. Take "
+            'use = "poisson", which compares counts'
         )
+        yield Problem(message, "use", "warning") if weaker > _DOUBTED else f"loss         {message}"
 
     def build(self, data: Any) -> Callable[[Outputs, Batch, nn.Module], Tensor]:
         """Make the function."""
