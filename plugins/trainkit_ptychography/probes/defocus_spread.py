@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainkit import DataError
 from trainkit_ptychography.physics.propagation import fresnel_kernel
 from trainkit_ptychography.probes.wave_sampling import WaveSampling
 
@@ -47,13 +46,8 @@ class DefocusSpread(nn.Module):
         device: torch.device,
     ) -> None:
         super().__init__()
-        size, wavelength = sampling
-        if size is None or wavelength is None:
-            raise DataError(
-                "a spread of the defocus needs the energy and the pixel size: say them in [data], or leave out "
-                "model.probe.defocus_spread_angstrom"
-            )
-        self._shape, self._size, self._wavelength = shape, size, wavelength
+        self._shape = shape
+        self._size, self._wavelength = sampling.known("a spread of the defocus", "model.probe.defocus_spread_angstrom")
         self.spread = nn.Parameter(torch.tensor(spread_angstrom, dtype=dtype, device=device))
         nodes_Q, weights_Q = quadrature(num_nodes)
         for name, values_Q in (("nodes_Q", nodes_Q), ("weights_Q", weights_Q)):

@@ -13,7 +13,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainkit import DataError
 from trainkit_ptychography.physics.optics import TERMS, scattering_angles
 from trainkit_ptychography.probes.wave_sampling import WaveSampling
 
@@ -46,12 +45,7 @@ class LensChange(nn.Module):
         device: torch.device,
     ) -> None:
         super().__init__()
-        size, wavelength = sampling
-        if size is None or wavelength is None:
-            raise DataError(
-                "aberrations are trained only where the energy and the pixel size are known: say them in [data], or "
-                "leave out model.probe.trained_aberrations"
-            )
+        size, wavelength = sampling.known("the training of aberrations", "model.probe.trained_aberrations")
         polar_YX, azimuth_YX = scattering_angles((modes_MYX.shape[1], modes_MYX.shape[2]), size, wavelength)
         light_YX = (np.abs(np.fft.fft2(modes_MYX)) ** 2).sum(axis=0)
         self.edge_rad = sqrt(2 * float((light_YX * polar_YX**2).sum() / light_YX.sum()))
