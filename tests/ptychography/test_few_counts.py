@@ -10,7 +10,8 @@ import pytest
 from ptychography.small_recipe import small_recipe
 from trainkit import Problem
 from trainkit.recipe.resolve import resolve_text
-from trainkit_ptychography.scans.few_counts import variance_of_root
+from trainkit_ptychography.scans.few_counts import few_counts, variance_of_root
+from trainkit_ptychography.scans.scan import Recording, Scan
 
 
 def test_the_variance_of_a_root_is_that_of_random_counts() -> None:
@@ -33,6 +34,18 @@ def test_the_amplitude_loss_is_doubted_where_counts_are_few_and_no_other_loss_is
     assert 'use = "poisson"' in line
     assert said("data.dose_per_square_angstrom=1e7") == []
     assert said("losses.data.use=poisson") == []
+
+
+def test_a_gain_that_makes_each_electron_several_counts_hides_nothing() -> None:
+    generator = np.random.default_rng(0)
+    expected_YX = np.full((16, 16), 0.1)
+    expected_YX[4:12, 4:12] = 20.0
+    counts_NYX = generator.poisson(expected_YX, (40, 16, 16)).astype(np.float32)
+    scan = Scan(positions_N2=np.zeros((40, 2)), source="here")
+    plain, gained = (few_counts(Recording(gain * counts_NYX, scan)) for gain in (1, 37))
+    assert plain is not None
+    assert plain == gained
+    assert few_counts(Recording(0.5 * counts_NYX, scan)) is None
 
 
 @pytest.mark.slow

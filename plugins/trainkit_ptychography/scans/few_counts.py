@@ -43,6 +43,8 @@ def few_counts(recording: Recording) -> FewCounts | None:
     patterns_BYX = np.where(measured_BYX, patterns_BYX, 0)
     if not (patterns_BYX >= 0).all() or not (patterns_BYX == np.round(patterns_BYX)).all():
         return None
+    unit = int(np.gcd.reduce(patterns_BYX.astype(np.int64), axis=None))  # of one electron, where a detector has a gain
+    patterns_BYX /= max(unit, 1)
     mean_YX = patterns_BYX.sum(axis=0) / np.maximum(measured_BYX.sum(axis=0), 1)
     mask_YX = measured_BYX.any(axis=0)
     if recording.scan.mask_YX is not None:
