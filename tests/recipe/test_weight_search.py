@@ -10,7 +10,7 @@ from clients.ridge import RECIPE
 from trainkit.errors import RecipeError
 from trainkit.recipe.fold_recipes import fold_recipes
 from trainkit.recipe.problems import InvalidRecipe
-from trainkit.recipe.resolve import Resolved, resolve_text
+from trainkit.recipe.resolve import Resolved, resolve, resolve_text
 from trainkit.recipe.weight_search import cost, cost_in_words, searched
 
 
@@ -66,4 +66,4 @@ def test_the_plan_says_what_the_search_costs() -> None:
 def test_folds_do_not_each_choose_a_weight(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text(RECIPE)
     with pytest.raises(RecipeError, match=r"--set losses\.ridge\.weight=…"):
-        fold_recipes(tmp_path / "r.toml", (), 3)
+        fold_recipes(resolve(tmp_path / "r.toml"), 3)

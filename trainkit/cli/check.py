@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from textwrap import indent
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from trainkit.cli.options import SETS
 from trainkit.cli.output import Styled, clear_progress, echo, joined, show_progress, styled
+from trainkit.words import some_of
 
 if TYPE_CHECKING:
     from trainkit.contracts import Depth
@@ -58,7 +60,8 @@ def command(
 ) -> None:
     """Check recipes without running them.
 
-    Every mistake is shown with its file, line and column.
+    Every mistake is shown with its file, line and column. Of a recipe with a table [sweep], every run is checked, and
+    the runs are listed.
 
     A class that a recipe names as module:Class is imported to check its settings, and importing runs the code of its
     module. With --no-code, such a class is a mistake instead: use it to look at a recipe that you do not trust.
@@ -66,14 +69,14 @@ def command(
     from trainkit.recipe.inputs import refuse_missing_inputs
     from trainkit.recipe.limits import MOST_MISTAKES
     from trainkit.recipe.problems import InvalidRecipe
-    from trainkit.recipe.resolve import resolve
+    from trainkit.recipe.resolve import resolve_each
     from trainkit.recipe.structure import NO_CODE
 
     code = 0
     for recipe in recipes:
         try:
-            found = resolve(recipe, sets, allow_code=NO_CODE if no_code else True)
-            refuse_missing_inputs([found])
+            found = resolve_each(recipe, sets, allow_code=NO_CODE if no_code else True)
+            refuse_missing_inputs(found)
         except InvalidRecipe as error:
             for finding in error.findings[:MOST_MISTAKES]:
                 echo(_coloured(finding))
@@ -83,34 +86,75 @@ def command(
             continue
         text, good = _report(found, depth)
         echo(Styled(indent(text, "# ")) if resolved else text)
-        if resolved:
-            echo(_with_origins(found), nl=False)
+        for each in found if resolved else ():
+            echo(*([f"\n# the run {each.recipe.run.name}\n\n"] if each.point else []), _with_origins(each), nl=False)
         if not good:
             code = max(code, 1)
     context.exit(code)
 
 
-def _report(found: Resolved, depth: Depth | None) -> tuple[Styled, bool]:
-    """Return what is said about a recipe without mistakes, and whether a run would start."""
+def _report(found: Sequence[Resolved], depth: Depth | None) -> tuple[Styled, bool]:
+    """Return what is said about a recipe without mistakes, or the runs of a sweep, and whether all would start."""
     from trainkit.recipe.inspection import Inspection, inspect
+    from trainkit.recipe.sweep import sweep_table
 
-    seen = inspect(found, depth, show_progress) if depth else Inspection((), ())
-    clear_progress()
-    lines: list[str] = [_coloured(finding) for finding in (*found.notes, *seen.findings)]
-    if seen.failure is not None:
-        lines += [*seen.lines, joined([f"{found.source}: ", _label("error"), seen.failure])]
-        if seen.num_errors == 1:
-            return joined(lines, "\n"), False
-    doubts = seen.num_doubts + sum(note.severity == "warning" for note in found.notes)
-    if seen.num_errors:
-        verdict = f"{_count(seen.num_errors, 'reason')} to refuse the data"
+    source = found[0].source
+    notes = list(dict.fromkeys(note for each in found for note in each.notes))
+    lines: list[str] = [_coloured(note) for note in notes]
+    summaries: list[str] = []
+    errors, doubts, is_complete = 0, sum(note.severity == "warning" for note in notes), True
+    for same in _alike(found):
+        seen = inspect(same[0], depth, show_progress) if depth else Inspection((), ())
+        clear_progress()
+        shown: list[str] = [_coloured(finding) for finding in seen.findings]
+        if seen.failure is not None:
+            shown += [*seen.lines, joined([f"{source}: ", _label("error"), seen.failure])]
+            is_complete &= seen.num_errors > 1
+        else:
+            summaries += [*([_of_runs(same)] if seen.lines and len(same) < len(found) else []), *seen.lines]
+        if shown and len(same) < len(found):
+            lines.append(_of_runs(same))
+        lines += shown
+        errors, doubts = errors + seen.num_errors, doubts + seen.num_doubts
+    if not is_complete:
+        return joined(lines, "\n"), False
+    if errors:
+        verdict = f"{_count(errors, 'reason')} to refuse the data"
         verdict += f", {_count(doubts, 'doubt')}" if doubts else ""
     else:
         verdict = _count(doubts, "doubt") if doubts else "fine"
-    lines.append(f"{found.source}: {verdict}")
-    if seen.failure is None:
-        lines += seen.lines
-    return joined(lines, "\n"), not seen.num_errors
+    if found[0].point is None:
+        lines.append(f"{source}: {verdict}")
+    else:
+        lines.append(f"{source}: a sweep of {_count(len(found), 'run')}: {verdict}")
+        lines += sweep_table([(each.recipe.run.name, each.point.values) for each in found if each.point])
+    return joined([*lines, *summaries], "\n"), not errors
+
+
+_NO_MATTER = ("scheduler", "checkpoint", "loggers", "pictures", "name", "dir", "lr", "lr_factor")
+"""Tables, and keys of [run], [optimizer] and [groups], that change nothing of what is seen of the data."""
+
+
+def _alike(found: Sequence[Resolved]) -> list[list[Resolved]]:
+    """Return the runs of a sweep in groups, within each of which looking at the data gives the same."""
+    groups: dict[str, list[Resolved]] = {}
+    for each in found:
+        tables = _without(each.tree, _NO_MATTER)
+        for name in ("run", "optimizer", "groups"):
+            if isinstance(table := tables.get(name), dict):
+                tables[name] = _without(table, _NO_MATTER)
+        for name, table in tables.get("groups", {}).items():
+            tables["groups"][name] = _without(table, _NO_MATTER)
+        groups.setdefault(repr(tables), []).append(each)
+    return list(groups.values())
+
+
+def _without(table: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    return {key: value for key, value in table.items() if key not in names}
+
+
+def _of_runs(runs: Sequence[Resolved]) -> str:
+    return f"in the runs {some_of([each.recipe.run.name for each in runs], 4)}:"
 
 
 def _count(number: int, what: str) -> str:

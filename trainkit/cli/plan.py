@@ -13,6 +13,7 @@ from trainkit.cli.output import echo
 from trainkit.errors import RecipeError
 from trainkit.recipe.root import ASSUMED_STEPS_PER_EPOCH, MOST_EPOCHS
 from trainkit.recipe.weight_search import cost_in_words
+from trainkit.words import some_of
 
 if TYPE_CHECKING:
     from trainkit.groups.plan import GroupPlan, RunLength
@@ -38,25 +39,44 @@ def command(recipe: Path, sets: tuple[str, ...], steps: int) -> None:
     """Show for every epoch of RECIPE which groups train, and at which learning rate.
 
     An epoch in which nothing changes is left out. A schedule that depends on metrics is shown as if it never reduced
-    the learning rate.
+    the learning rate. Of a recipe with a table [sweep], the runs are listed, and each plan is shown once.
+    """
+    from trainkit.recipe.resolve import resolve_each
+    from trainkit.recipe.sweep import sweep_table
+
+    runs = resolve_each(recipe, sets)
+    plans: dict[str, list[str]] = {}  # a plan -> the runs that have it
+    for each in runs:
+        plans.setdefault("\n".join(_planned(each.recipe, steps)), []).append(each.recipe.run.name)
+    if runs[0].point is not None:
+        for line in sweep_table([(each.recipe.run.name, each.point.values) for each in runs if each.point]):
+            echo(line)
+        echo()
+    for text, names in plans.items():
+        if len(plans) > 1:
+            echo(f"{some_of(names, 4)}:")
+        echo(text)
+    for note in dict.fromkeys(str(note) for each in runs for note in each.notes):
+        echo(note)
+
+
+def _planned(recipe: Recipe, steps: int) -> Iterator[str]:
+    """Yield the lines of the plan of a run.
+
+    Raises:
+        RecipeError: The plan cannot be made.
     """
     from trainkit.groups.plan import RunLength, plan_groups
     from trainkit.recipe.group_epochs import declared_groups
-    from trainkit.recipe.resolve import resolve
 
-    resolved = resolve(recipe, sets)
-    names = declared_groups(resolved.recipe)
+    names = declared_groups(recipe)
     if names is None:
-        echo("the plan cannot be shown, because the groups of this model are known only after it is built")
+        yield "the plan cannot be shown, because the groups of this model are known only after it is built"
         return
-    length = RunLength.of(resolved.recipe.run, steps)
+    length = RunLength.of(recipe.run, steps)
     if length.epochs > MOST_EPOCHS:
         raise RecipeError(f"{length.epochs} epochs are too many to show; give more --steps-per-epoch")
-    plans = plan_groups(resolved.recipe, names, length)
-    for line in list(table(resolved.recipe, plans, length, steps)):  # all lines, or a mistake alone
-        echo(line)
-    for note in resolved.notes:
-        echo(str(note))
+    yield from table(recipe, plan_groups(recipe, names, length), length, steps)
 
 
 def table(recipe: Recipe, plans: Mapping[str, GroupPlan], length: RunLength, steps_per_epoch: int) -> Iterator[str]:

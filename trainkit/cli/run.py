@@ -16,6 +16,7 @@ from trainkit.engine.signals import ending_the_program
 if TYPE_CHECKING:
     from trainkit.console import Console
     from trainkit.engine.start import RunOutcome
+    from trainkit.recipe.resolve import Resolved
 
 
 @click.command(
@@ -52,28 +53,27 @@ def command(recipes: tuple[Path, ...], sets: tuple[str, ...], unfinished: bool, 
         from trainkit.recipe.inputs import refuse_missing_inputs
         from trainkit.recipe.resolve import resolve_all
 
-        if folds is not None:
-            sys.exit(_run_folds(recipes, sets, folds, unfinished, quiet))
         resolved = resolve_all(recipes, sets)  # before torch is imported, so that a mistake is reported at once
+        if folds is not None:
+            sys.exit(_run_folds(resolved, folds, unfinished, quiet))
         if not unfinished:  # a run that is continued may not need all of them, for example the weights it began with
             refuse_missing_inputs(resolved)
         from trainkit.console import Console
         from trainkit.engine.queue import run_all
 
         console = Console(quiet)
-        for each in resolved:
-            for note in each.notes:
-                console.say(str(note))
+        for note in dict.fromkeys(str(note) for each in resolved for note in each.notes):
+            console.say(note)
         code = run_all(resolved, console, continue_unfinished=unfinished, report=report)
     sys.exit(code)
 
 
-def _run_folds(recipes: tuple[Path, ...], sets: tuple[str, ...], number: int, unfinished: bool, quiet: bool) -> int:
+def _run_folds(recipes: list[Resolved], number: int, unfinished: bool, quiet: bool) -> int:
     """Run the folds of each recipe, and return the exit code."""
     from trainkit.recipe.fold_recipes import fold_recipes
     from trainkit.recipe.inputs import refuse_missing_inputs
 
-    divided = [fold_recipes(each, sets, number) for each in recipes]  # before torch is imported
+    divided = [fold_recipes(each, number) for each in recipes]  # before torch is imported
     if not unfinished:
         refuse_missing_inputs([each for folds in divided for each in folds.recipes])
     from trainkit.console import Console
@@ -82,10 +82,10 @@ def _run_folds(recipes: tuple[Path, ...], sets: tuple[str, ...], number: int, un
     from trainkit.engine.start import ExitCode
 
     console = Console(quiet)
+    for note in dict.fromkeys(str(note) for each in recipes for note in each.notes):
+        console.say(note)
     codes = []
     for folds in divided:
-        for note in folds.recipes[0].notes:
-            console.say(str(note))
         codes.append(run_folds(folds, console, continue_unfinished=unfinished, report=report))
         if codes[-1] is ExitCode.STOPPED:
             break

@@ -3,44 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
-from datetime import timedelta
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
+
+import attrs
 
 from trainkit.engine import run_folder
+from trainkit.engine.identity import newest_first
+from trainkit.engine.queue_table import SWEEP_FILE, QueueResult, table, write_sweeps
 from trainkit.engine.resume import resume
 from trainkit.engine.start import ExitCode, Report, RunOutcome, finished_before, start
+from trainkit.engine.trained_checkpoints import best_of
 from trainkit.engine.weight_search import run_with_chosen_weights
 from trainkit.errors import TrainkitError
 from trainkit.recipe.inputs import refuse_missing_inputs
+from trainkit.recipe.resolve import changed
 from trainkit.recipe.weight_search import searched
 
 if TYPE_CHECKING:
     from trainkit.console import Console
     from trainkit.recipe.resolve import Resolved
 
+_LOGGER = logging.getLogger("trainkit")
 _FROM_BEST_TO_WORST = (ExitCode.FINISHED, ExitCode.DOUBTFUL, ExitCode.FAILED, ExitCode.STOPPED)
-
-
-class QueueResult(NamedTuple):
-    """What happened to one recipe.
-
-    Attributes:
-        name: Name of the run.
-        what: "finished", "skipped: …", "stopped: …" or "failed: …", and whether the result is doubtful.
-        best: The best monitored value; None: there is none.
-        seconds: How long it took this time.
-        folder: The run folder; None: there is none.
-    """
-
-    name: str
-    what: str
-    best: float | None
-    seconds: float
-    folder: Path | None
 
 
 def run_all(
@@ -64,48 +53,72 @@ def run_all(
     """
     done: list[QueueResult] = []
     code = ExitCode.FINISHED
+    if continue_unfinished:
+        recipes = [_under_earlier_name(each, recipes) for each in recipes]
+    _keep(done, recipes)
     for number, resolved in enumerate(recipes, start=1):
-        name = resolved.recipe.run.name
         if len(recipes) > 1:
-            console.say(f"\nrun {number} of {len(recipes)}: {name}")
+            console.say(f"\nrun {number} of {len(recipes)}: {resolved.recipe.run.name}")
         began = time.perf_counter()
         try:
             outcome, folder = _run_one(resolved, console, continue_unfinished, report)
         except Exception as error:
             if len(recipes) == 1:
                 raise
-            message = str(error) if isinstance(error, TrainkitError) else traceback.format_exc()
-            console.say(f"failed: {message}")
-            done.append(
-                QueueResult(
-                    name,
-                    f"failed: {(str(error).splitlines() or [type(error).__name__])[0]}",
-                    None,
-                    time.perf_counter() - began,
-                    None,
-                )
-            )
-            code = ExitCode.FAILED
+            console.say(f"failed: {error if isinstance(error, TrainkitError) else traceback.format_exc()}")
+            what = f"failed: {(str(error).splitlines() or [type(error).__name__])[0]}"
+            done.append(QueueResult(resolved, what, seconds=time.perf_counter() - began))
+            code = _worse(code, ExitCode.FAILED)
+            _keep(done, recipes)
             continue
         if not isinstance(outcome, RunOutcome):
             what = _with_doubts("skipped: finished already", outcome is ExitCode.DOUBTFUL)
-            done.append(QueueResult(name, what, None, 0.0, folder))
+            best = None if folder is None else best_of(folder)
+            done.append(QueueResult(resolved, what, best, folder=folder))
             code = _worse(code, outcome)
+            _keep(done, recipes)
             continue
         state = outcome.run.state
-        best = outcome.best[0] if outcome.best else None
         what = _with_doubts(state.ended, bool(state.doubts))
-        done.append(QueueResult(name, what, best, time.perf_counter() - began, state.folder))
+        done.append(QueueResult(resolved, what, outcome.best, time.perf_counter() - began, state.folder))
         code = _worse(code, outcome.code)
+        _keep(done, recipes)
         if outcome.signal is not None and number < len(recipes):
             code = _worse(code, ExitCode.STOPPED)
             break
         if outcome.code is ExitCode.STOPPED:
             break
     if len(recipes) > 1:
-        for line in _table(done, [each.recipe.run.name for each in recipes]):
+        for line in table(done, recipes):
             console.say(line)
     return code
+
+
+def _keep(done: Sequence[QueueResult], recipes: Sequence[Resolved]) -> None:
+    try:
+        write_sweeps(done, recipes)
+    except OSError as error:
+        _LOGGER.warning("%s cannot be written: %s", SWEEP_FILE, error.strerror or error)
+
+
+def _under_earlier_name(resolved: Resolved, recipes: Sequence[Resolved]) -> Resolved:
+    """Return the recipe of a point, under the name that it had before the sweep was extended by other keys.
+
+    Names tell what differs within a sweep, so they change with the keys that it has.
+
+    Args:
+        resolved: The recipe.
+        recipes: All recipes of the queue, whose names are not those of earlier points.
+    """
+    if resolved.point is None or run_folder.earlier_run(resolved) is not None:
+        return resolved
+    names = {each.recipe.run.name for each in recipes}
+    for folder in newest_first(resolved.point.folder.glob("*/*")):
+        if (name := folder.parent.name) not in names:
+            renamed = attrs.evolve(changed(resolved, {"run": {"name": name}}), point=resolved.point)
+            if run_folder.goes_on_with(folder, renamed):
+                return renamed
+    return resolved
 
 
 def worst_of(codes: Iterable[ExitCode]) -> ExitCode:
@@ -143,15 +156,3 @@ def _run_one(
         named = [used.use for used in resolved.used if ":" in used.use]
         resumed = resume(before, console, recipe=resolved, allow_code=named, locked=choosing.close, report=report)
         return resumed, before
-
-
-def _table(done: Sequence[QueueResult], names: Sequence[str]) -> Iterator[str]:
-    width = max(len(name) for name in names)
-    yield ""
-    yield f"{'run':{width}}  {'took':>9}  {'best':>10}  what"
-    for name, what, best, seconds, folder in done:
-        took = str(timedelta(seconds=round(seconds)))
-        shown = "-" if best is None else f"{best:.5g}"
-        yield f"{name:{width}}  {took:>9}  {shown:>10}  {what}" + (f"  ({folder})" if folder else "")
-    for name in names[len(done) :]:
-        yield f"{name:{width}}  {'-':>9}  {'-':>10}  not started"

@@ -150,6 +150,16 @@ def _checkpoint(
         raise CheckpointError(f"{error}. It is the best checkpoint of the run; --last takes the newest one") from error
 
 
+def best_of(folder: Path) -> Best | None:
+    """Return what the newest checkpoint of a run folder says of the best one; None: nothing."""
+    header = CheckpointFolder(folder / CHECKPOINTS, identity_of(folder).id).newest_header()
+    try:
+        ranked = [] if header is None else _ranked(folder, header)
+    except CheckpointError:
+        return None
+    return ranked[0] if ranked else None
+
+
 def _ranked(file: Path, content: Mapping[str, Any]) -> list[Best]:
     try:
         ranked = [Best(*each) for each in content["parts"].get("saver", {}).get("best", [])]

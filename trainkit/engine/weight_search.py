@@ -33,8 +33,7 @@ from trainkit.engine.weight_judgement import Facts, Tried, judge
 from trainkit.errors import NonFiniteError, TrainkitError
 from trainkit.recipe.inputs import refuse_missing_inputs
 from trainkit.recipe.references import escaped
-from trainkit.recipe.resolve import resolve_text, write
-from trainkit.recipe.source import as_sets
+from trainkit.recipe.resolve import changed
 from trainkit.recipe.weight_search import between, branch_epochs, search_settings, searched, watched
 
 if TYPE_CHECKING:
@@ -233,10 +232,7 @@ class _Search:
             tables |= {"run": {"dir": escaped(str(above)), "name": name}, "checkpoint": _ONE_FILE}
         if whole.recipe.weight_search is not None:
             tables["drop"] = ["weight_search"]
-        named = [used.use for used in whole.used if ":" in used.use]
-        return resolve_text(
-            write(whole.tree), Path.cwd(), [*as_sets(tables)], source=whole.source, allow_code=named, resolved=True
-        )
+        return changed(whole, tables)
 
     def _run(
         self, resolved: Resolved, before: Path | None, begin: Path | None, extra: Extra, report: Report

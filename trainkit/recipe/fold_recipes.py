@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
 
 from trainkit.errors import RecipeError
 from trainkit.recipe.references import escaped
-from trainkit.recipe.resolve import Resolved, resolve
-from trainkit.recipe.source import as_sets
+from trainkit.recipe.resolve import Resolved, changed
 from trainkit.recipe.weight_search import searched
 
 
@@ -27,29 +25,28 @@ class Folds:
     recipes: tuple[Resolved, ...]
 
 
-def fold_recipes(recipe: Path, sets: Sequence[str], number: int) -> Folds:
+def fold_recipes(whole: Resolved, number: int) -> Folds:
     """Return the recipe of each fold.
 
     Args:
-        recipe: The recipe.
-        sets: The values of ``--set``.
+        whole: The recipe.
         number: Number of folds.
 
     Raises:
-        RecipeError: The recipe is wrong, or its data cannot be divided into folds.
+        RecipeError: The data of the recipe cannot be divided into folds, or a weight is "auto".
     """
-    whole = resolve(recipe, sets).recipe
-    if names := searched(whole):
+    recipe = whole.recipe
+    if names := searched(recipe):
         raise RecipeError(
             f'--folds: losses.{names[0]}.weight is "auto", and each fold would choose another; run once without '
             f"--folds, and give the folds the weight that it chose, with --set losses.{names[0]}.weight=…"
         )
-    folder = whole.run.dir / f"{whole.run.name}_{number}folds"
+    folder = recipe.run.dir / f"{recipe.run.name}_{number}folds"
     recipes = []
     for fold in range(number):
         own = {
             "run": {"dir": escaped(str(folder)), "name": f"fold_{fold}"},
-            "data": whole.data.settings_of_fold(fold, number),
+            "data": recipe.data.settings_of_fold(fold, number),
         }
-        recipes.append(resolve(recipe, [*sets, *as_sets(own)]))
+        recipes.append(changed(whole, own))
     return Folds(folder, tuple(recipes))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import attrs
 import tomli_w
@@ -20,8 +20,9 @@ from trainkit.recipe.positions import Where
 from trainkit.recipe.problems import Finding, InvalidRecipe, in_order
 from trainkit.recipe.references import interpolate
 from trainkit.recipe.root import Recipe, defaults
-from trainkit.recipe.source import Layer, PathString, read, read_settings
+from trainkit.recipe.source import Layer, PathString, as_sets, read, read_settings
 from trainkit.recipe.structure import AllowCode, structure
+from trainkit.recipe.sweep import SWEEP, SweepPoint, equal_runs, in_which, points
 from trainkit.recipe.tables import to_tables, walk_settings
 
 _LIST = re.compile(r"\[\n((?: {4}[^\n\[\]{}]*,\n)+)\]")
@@ -58,6 +59,7 @@ class Resolved:
         notes: Warnings and notes.
         used: The components.
         source: The name of the recipe in messages.
+        point: What tells it apart from the other runs of its sweep; None: it is of no sweep.
     """
 
     recipe: Recipe
@@ -66,6 +68,7 @@ class Resolved:
     notes: tuple[Finding, ...]
     used: tuple[UsedComponent, ...]
     source: str
+    point: SweepPoint | None = None
 
     def origin(self, where: Where) -> Origin:
         """Return where a setting comes from."""
@@ -88,29 +91,71 @@ def resolve(path: Path | str, sets: Sequence[str] = (), *, allow_code: AllowCode
     Raises:
         InvalidRecipe: The recipe has mistakes; the message shows all of them with their places.
     """
+    return _resolved(_of_file(Path(path)), str(path), Path(path).stem, sets, allow_code)
+
+
+def resolve_each(path: Path | str, sets: Sequence[str] = (), *, allow_code: AllowCode = True) -> list[Resolved]:
+    """Resolve a recipe file that may have a table ``[sweep]``, and return the recipe of each of its runs.
+
+    Args:
+        path: The file.
+        sets: The values of ``--set``, for example "a.b=c".
+        allow_code: Which ``use = "module:Class"`` may be imported: all, none, or those listed.
+
+    Raises:
+        InvalidRecipe: A run has mistakes; the message shows all mistakes of all runs.
+    """
     path = Path(path)
-
-    def own() -> Layer:
-        return merge_parents(load(path, str(path)), (path.resolve(),))
-
-    return _resolved(own, str(path), path.stem, sets, allow_code)
+    layers = _merged(_of_file(path), path.stem, sets)
+    if SWEEP not in layers.whole.tree:
+        return [_checked(layers.whole, layers.found, str(path), allow_code)]
+    made, found = points(layers.whole, layers.sets, path.stem)
+    found = [*layers.found, *(each.located(layers.whole.origins, str(path)) for each in found)]
+    without = attrs.evolve(layers.whole, tree={k: each for k, each in layers.whole.tree.items() if k != SWEEP})
+    if not made:  # the rest of the recipe is checked all the same
+        try:
+            _checked(without, found, str(path), allow_code)
+        except InvalidRecipe as error:
+            found = error.findings
+        raise InvalidRecipe(each for each in found if each.severity == "error")
+    runs: list[Resolved] = []
+    seen = [(point.name, each) for each in found for point in made]
+    for point in made:
+        try:
+            run = _checked(merge(without, point.layer), [], str(path), allow_code)
+            runs.append(attrs.evolve(run, point=SweepPoint(run.recipe.run.dir, point.values)))
+            seen += [(point.name, note) for note in run.notes]
+        except InvalidRecipe as error:
+            seen += [(point.name, mistake) for mistake in error.findings]
+    said = in_which(seen, len(made))
+    mistakes = [each for each in said.values() if each.severity == "error"]
+    equal = equal_runs((each.recipe.run.name, each.tree) for each in runs)
+    mistakes += [each.located(layers.whole.origins, str(path)) for each in equal]
+    if mistakes:
+        raise InvalidRecipe(mistakes)
+    return [attrs.evolve(run, notes=tuple(said[str(each)] for each in (*found, *run.notes))) for run in runs]
 
 
 def resolve_all(paths: Iterable[Path | str], sets: Sequence[str] = ()) -> list[Resolved]:
-    """Resolve several recipe files.
+    """Resolve several recipe files, each of which may have a table ``[sweep]``.
 
     Raises:
         InvalidRecipe: A recipe has mistakes; the message shows all mistakes of all recipes.
     """
-    resolved, findings = [], []
+    resolved: list[Resolved] = []
+    findings: list[Finding] = []
     for path in paths:
         try:
-            resolved.append(resolve(path, sets))
+            resolved += resolve_each(path, sets)
         except InvalidRecipe as error:
             findings += error.findings
     if findings:
         raise InvalidRecipe(findings)
     return resolved
+
+
+def _of_file(path: Path) -> Callable[[], Layer]:
+    return lambda: merge_parents(load(path, str(path)), (path.resolve(),))
 
 
 def resolve_text(
@@ -144,6 +189,21 @@ def resolve_text(
     return _resolved(own, source, name, sets, allow_code, resolved)
 
 
+def changed(whole: Resolved, tables: Mapping[str, Any]) -> Resolved:
+    """Return a recipe with other values of some settings, for a run that is derived from the run of the recipe.
+
+    Args:
+        whole: The recipe.
+        tables: The settings that differ, as ``--set`` would give them; "drop" is a list of keys.
+
+    Raises:
+        InvalidRecipe: A setting is wrong.
+    """
+    named = [used.use for used in whole.used if ":" in used.use]
+    sets = tuple(as_sets(tables))
+    return resolve_text(write(whole.tree), Path.cwd(), sets, source=whole.source, allow_code=named, resolved=True)
+
+
 def write(tree: Mapping[str, Any]) -> str:
     """Return a recipe's tree as TOML, with short lists of plain values on one line."""
 
@@ -155,16 +215,45 @@ def write(tree: Mapping[str, Any]) -> str:
     return _LIST.sub(on_one_line, tomli_w.dumps(tree))
 
 
+class _Layers(NamedTuple):
+    """The layers of a recipe, merged.
+
+    Attributes:
+        whole: All of them, before references are replaced.
+        sets: That of ``--set``.
+        found: What is wrong with ``--set``.
+    """
+
+    whole: Layer
+    sets: Layer
+    found: list[Finding]
+
+
 def _resolved(
     own: Callable[[], Layer], source: str, name: str, sets: Sequence[str], allow_code: AllowCode, resolved: bool = False
 ) -> Resolved:
+    whole, _, found = _merged(own, name, sets)
+    if SWEEP in whole.tree:
+        hint = f"trainkit run, check and plan take sweeps; --set 'drop=[\"{SWEEP}\"]' leaves it out"
+        several = Finding("describes several runs, and this command takes the recipe of one", (SWEEP,), at="key")
+        raise InvalidRecipe([*found, attrs.evolve(several, hint=hint).located(whole.origins, source)])
+    return _checked(whole, found, source, allow_code, resolved)
+
+
+def _merged(own: Callable[[], Layer], name: str, sets: Sequence[str]) -> _Layers:
     settings, found = read_settings(sets)
     try:
         merged = merge(Layer(defaults(name), {}), own())
     except InvalidRecipe as error:
         raise InvalidRecipe([*found, *error.findings]) from error
-    merged, circular = interpolate(merge(merged, settings))
-    found += circular
+    return _Layers(merge(merged, settings), settings, found)
+
+
+def _checked(
+    layer: Layer, before: Sequence[Finding], source: str, allow_code: AllowCode, resolved: bool = False
+) -> Resolved:
+    merged, circular = interpolate(layer)
+    found = [*before, *circular]
     texts = {where: origin.text for where, origin in merged.origins.items() if origin.text is not None}
     recipe, mistakes = structure(merged.tree, allow_code, texts)
     found += mistakes
