@@ -27,6 +27,7 @@ _COMMANDS = {
     "check": "Find every mistake in recipes without running them.",
     "plan": "Show when each parameter group trains, and its learning rate.",
     "inspect": "Show what a checkpoint or a run holds, and whether it is whole.",
+    "slurm": "Write the batch script of a Slurm job that trains recipes, and submit it.",
     "verify-resume": "Test that a resumed run ends with the same bits.",
     "recipes": "List the recipes that come with trainkit, or print one.",
     "plugins": "List all installed components.",
