@@ -49,7 +49,7 @@ def settings(data: Path | None, modes: int, epochs: int, folder: Path) -> Any:
     sets = (*COMMON, f"model.probe.modes={modes}", f"run.epochs={epochs}", f"run.dir={folder}")
     if data is None:
         return resolve(RECIPES / "ptycho_staged.toml", (*sets, *SIMULATED))
-    return resolve(RECIPES / "ptycho_mos2.toml", (*sets, f"data.path={data}", 'drop=["hooks.truth"]'))
+    return resolve(RECIPES / "ptycho_mos2.toml", (*sets, f"data.path={data}", 'drop=["hooks.truth", "losses.near"]'))
 
 
 def plain_epochs(run: Run) -> Iterator[float]:

@@ -21,7 +21,7 @@ from trainkit_ptychography.objects.encoding.hash_grid import encode
 from trainkit_ptychography.objects.hash_encoding import FineFrom, HashEncoding
 from trainkit_ptychography.objects.hash_encoding_live import HashObject
 from trainkit_ptychography.objects.kind import ObjectGeometry
-from trainkit_ptychography.physics.forward import crop
+from trainkit_ptychography.physics.patches import crop
 
 ROOT = Path(__file__).parents[2]
 RECIPE = ROOT / "recipes" / "ptycho_hash.toml"

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from trainkit import PartError
-from trainkit_ptychography.physics.forward import crop, fourier_ramp, intensities
+from trainkit_ptychography.physics.forward import fourier_ramp, intensities
 from trainkit_ptychography.physics.multislice import Waves, multislice_intensities
 from trainkit_ptychography.physics.optics import aperture_probe, electron_wavelength
+from trainkit_ptychography.physics.patches import crop
 from trainkit_ptychography.physics.propagation import fresnel_kernel, propagate
 from trainkit_ptychography.propagators.fresnel import Fresnel
 from trainkit_ptychography.propagators.kind import WaveGeometry

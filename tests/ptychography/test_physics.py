@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from trainkit import DataError
-from trainkit_ptychography.physics.forward import crop, fourier_ramp, intensities
+from trainkit_ptychography.physics.forward import fourier_ramp, intensities
 from trainkit_ptychography.physics.geometry import affine_part, place
 from trainkit_ptychography.physics.optics import aperture, aperture_probe, electron_wavelength, scattering_angles
 from trainkit_ptychography.physics.quality import phase_agreement, phase_pearson, position_rmse
@@ -173,19 +173,6 @@ def test_a_shift_by_whole_pixels_is_exact():
     array = random_complex(6, 9)
     ramp = fourier_ramp(torch.tensor([[2.0, -3.0]], dtype=torch.float64), (6, 9)).numpy()[0]
     np.testing.assert_allclose(np.fft.ifft2(np.fft.fft2(array) * ramp), np.roll(array, (2, -3), (0, 1)), atol=1e-13)
-
-
-def test_patches_are_those_that_slicing_gives_and_send_their_gradients_back_there():
-    array = torch.from_numpy(random_complex(9, 11)).requires_grad_()
-    corners = [(0, 0), (3, 4), (5, 8), (3, 4)]
-    patches = crop(array, torch.tensor(corners), (4, 3))
-    weights = torch.from_numpy(random_complex(4, 4, 3))
-    expected = torch.zeros_like(array)
-    for patch, (row, column), weight in zip(patches, corners, weights, strict=True):
-        assert torch.equal(patch, array[row : row + 4, column : column + 3])
-        expected[row : row + 4, column : column + 3] += weight
-    (patches * weights.conj()).real.sum().backward()
-    torch.testing.assert_close(array.grad, expected.detach())
 
 
 # ---- geometry -------------------------------------------------------------------------------------------------------

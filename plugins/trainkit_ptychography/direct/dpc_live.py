@@ -18,7 +18,7 @@ from torch import Tensor
 
 from trainkit_ptychography.direct.evidence import Evidence
 from trainkit_ptychography.direct.kind import Blurred
-from trainkit_ptychography.physics.forward import places
+from trainkit_ptychography.physics.patches import places
 
 
 def centres_of_mass(evidence: Evidence, points_N: Tensor) -> Tensor:

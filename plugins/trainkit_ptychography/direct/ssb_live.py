@@ -17,7 +17,7 @@ from torch import Tensor
 
 from trainkit_ptychography.direct.evidence import Evidence
 from trainkit_ptychography.direct.kind import Blurred
-from trainkit_ptychography.physics.forward import places
+from trainkit_ptychography.physics.patches import places
 from trainkit_ptychography.physics.weak_phase import transferred_power
 
 

@@ -19,7 +19,8 @@ from trainkit import DataError
 from trainkit_ptychography.direct.evidence import Evidence
 from trainkit_ptychography.direct.kind import Blurred, DirectMethod
 from trainkit_ptychography.direct.spectrum import on_frequencies_of
-from trainkit_ptychography.physics.forward import crop, intensities
+from trainkit_ptychography.physics.forward import intensities
+from trainkit_ptychography.physics.patches import crop
 
 _FEWEST = 9  # scan points
 _STRENGTHS = (5e-3, 1e-2, 2e-2, 5e-2, 1e-1, 2e-1, 5e-1)  # of the Wiener filter, as shares of the largest transfer

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from trainkit import PartError
-from trainkit_ptychography.physics.forward import add_patches
+from trainkit_ptychography.physics.patches import add_patches
 
 _SEEN = 0.5  # share of a change of the exit wave that changes amplitudes in the far field, in the mean
 

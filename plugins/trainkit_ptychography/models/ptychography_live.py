@@ -29,8 +29,9 @@ from trainkit_ptychography.objects.from_data_live import DirectObject
 from trainkit_ptychography.objects.kind import LiveObject, PixelwiseObject, SlicedObject
 from trainkit_ptychography.objects.modes_live import modes_of
 from trainkit_ptychography.physics.detector import blurred
-from trainkit_ptychography.physics.forward import crop, intensities
+from trainkit_ptychography.physics.forward import intensities
 from trainkit_ptychography.physics.multislice import Waves, multislice_intensities
+from trainkit_ptychography.physics.patches import crop
 from trainkit_ptychography.physics.propagation import propagate
 from trainkit_ptychography.preflight.watch import GeometryWatch
 from trainkit_ptychography.probes.modes import ProbeModes

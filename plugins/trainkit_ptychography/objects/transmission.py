@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from trainkit_ptychography.physics.forward import crop
+from trainkit_ptychography.physics.patches import crop
 
 
 def amplitude(maps_KSHW: Tensor) -> Tensor:

@@ -38,55 +38,6 @@ def fourier_ramp(shift_B2: Tensor, shape: tuple[int, int]) -> Tensor:
     return ramp_BYX
 
 
-def crop(array_HW: Tensor, corner_B2: Tensor, shape: tuple[int, int]) -> Tensor:
-    """Cut patches out of an array.
-
-    Args:
-        array_HW: Any dtype; further axes may stand before H.
-        corner_B2: First row and column of each patch, integers; each patch lies within the array.
-        shape: Rows and columns of a patch.
-
-    Returns:
-        (…, B, Y, X).
-    """
-    *leading, height, width = array_HW.shape
-    places_BYX = places(corner_B2, shape, width)
-    # A single map is indexed in one dimension: together with its gradient this took 0.4 instead of 0.5 ms on a CPU.
-    flat = array_HW.reshape(-1, height * width).squeeze(0)
-    patches: Tensor = flat.index_select(-1, places_BYX.flatten())
-    return patches.reshape(*leading, *places_BYX.shape)
-
-
-def places(corner_B2: Tensor, shape: tuple[int, int], width: int) -> Tensor:
-    """Return where the pixels of patches are in a flattened array.
-
-    Args:
-        corner_B2: First row and column of each patch, integers.
-        shape: Rows and columns of a patch.
-        width: Columns of the array.
-
-    Returns:
-        Integers (B, Y, X).
-    """
-    rows_BY = corner_B2[:, 0, None] + torch.arange(shape[0], device=corner_B2.device)
-    columns_BX = corner_B2[:, 1, None] + torch.arange(shape[1], device=corner_B2.device)
-    places_BYX: Tensor = rows_BY[:, :, None] * width + columns_BX[:, None, :]
-    return places_BYX
-
-
-def add_patches(array_HW: Tensor, patch_YX: Tensor, corner_B2: Tensor) -> None:
-    """Add the same patch to an array, in place, at each of several places: the adjoint of `crop`.
-
-    Args:
-        array_HW: The array.
-        patch_YX: What is added.
-        corner_B2: First row and column of each place, integers; the patch lies within the array.
-    """
-    places_BYX = places(corner_B2, (patch_YX.shape[0], patch_YX.shape[1]), array_HW.shape[1])
-    values_BYX = patch_YX.expand_as(places_BYX)
-    array_HW.view(-1).index_add_(0, places_BYX.flatten(), values_BYX.flatten())
-
-
 def intensities(probe_MYX: Tensor, shift_B2: Tensor, patch_BYX: Tensor, transfer_YX: Tensor | None = None) -> Tensor:
     """Return what the detector counts, differentiable in the first three arguments.
 
@@ -109,6 +60,15 @@ def intensities(probe_MYX: Tensor, shift_B2: Tensor, patch_BYX: Tensor, transfer
     """
     result: Tensor = _Intensities.apply(probe_MYX, shift_B2, patch_BYX, transfer_YX)  # type: ignore[no-untyped-call]
     return result
+
+
+def power(wave_MBYX: Tensor) -> Tensor:
+    """Return Σ_m |wave|² (B, Y, X)."""
+    # Twice as fast on a CPU as real and imaginary parts by themselves; a sum over both axes takes ten times as long.
+    squares = torch.view_as_real(wave_MBYX).square()
+    squares_BYX2 = squares[0] if len(squares) == 1 else squares.sum(0)
+    total_BYX: Tensor = squares_BYX2[..., 0] + squares_BYX2[..., 1]
+    return total_BYX
 
 
 def adjoint_of_shift(

@@ -18,7 +18,8 @@ columns of the detector, H, W = those of the object.
 
 from __future__ import annotations
 
-from math import ceil, sqrt
+from collections.abc import Sequence
+from math import ceil, log2, sqrt
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -26,7 +27,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from trainkit import PartError
-from trainkit_ptychography.physics.forward import adjoint_of_shift, fourier_ramp, of_patterns, places
+from trainkit_ptychography.physics.forward import adjoint_of_shift, fourier_ramp, of_patterns, power
+from trainkit_ptychography.physics.patches import Patches, patches_at
 
 Waves = Literal["inverted", "checkpointed", "stored"]
 
@@ -74,25 +76,32 @@ class _Slices:
 
     def __init__(self, maps_KSHW: Tensor, corner_B2: Tensor, shape_YX: tuple[int, int]) -> None:
         self._maps_KSHW = maps_KSHW
-        self._places_BYX = places(corner_B2, shape_YX, maps_KSHW.shape[3])
-        # Exponentials are dear: take them where there are fewer pixels, in the whole slice or in all patches.
-        self._whole = maps_KSHW[0, 0].numel() <= self._places_BYX.numel()
+        self._patches_of = patches_at(corner_B2, shape_YX, maps_KSHW.shape[3])
+        # Exponentials are dear: take them where there are fewer pixels, in the whole slice or in all patches. Patches
+        # of the arrays for a whole slice are found once, and their memory is used for each slice.
+        num_pixels = len(corner_B2) * shape_YX[0] * shape_YX[1]
+        self._transmission: Patches | None = None
+        self._product: Patches | None = None
+        if maps_KSHW[0, 0].numel() <= num_pixels:
+            like_HW = torch.empty_like(maps_KSHW[0, 0], dtype=maps_KSHW.dtype.to_complex())
+            self._transmission, self._product = (self._patches_of(torch.empty_like(like_HW)) for _ in range(2))
 
     def __len__(self) -> int:
         return self._maps_KSHW.shape[1]
 
     def transmission(self, number: int) -> Tensor:
         """Return exp(i·phase − absorption) of a slice, complex (B, Y, X)."""
-        maps_KP = self._maps_KSHW[:, number].flatten(1)
-        if self._whole:
-            return self._gathered(_transmission(maps_KP))
-        return _transmission(torch.stack([self._gathered(map_P) for map_P in maps_KP]))
+        maps = self._maps_KSHW[:, number]
+        if self._transmission is None:
+            return _transmission([self._patches_of(map_HW).cut() for map_HW in maps])
+        _transmission(maps.unbind(0), out=self._transmission.array_HW)
+        return self._transmission.cut()
 
     def gain(self, number: int) -> Tensor | None:
         """Return 1 / |transmission|² of a slice (B, Y, X); None: it is 1 everywhere."""
         if len(self._maps_KSHW) == 1:
             return None
-        return self._gathered(self._maps_KSHW[1, number].flatten()).mul(2).exp_()
+        return self._patches_of(self._maps_KSHW[1, number]).cut().mul_(2).exp_()
 
     def add_gradient(self, gradient_KSHW: Tensor, number: int, product_MBYX: Tensor) -> None:
         """Add a slice's part to the gradient of the maps.
@@ -100,32 +109,41 @@ class _Slices:
         Args:
             gradient_KSHW: What it is added to.
             number: The slice.
-            product_MBYX: The gradient of the wave behind the slice, times the conjugate of that wave.
+            product_MBYX: The wave behind the slice, times the conjugate of its gradient.
         """
         product_BYX = product_MBYX[0] if len(product_MBYX) == 1 else product_MBYX.sum(0)
-        product_P = product_BYX.flatten()  # d exp(i·phase − absorption) = (i d phase − d absorption) · itself
-        into_P = self._places_BYX.flatten()
-        gradient_KSHW[0, number].view(-1).scatter_add_(0, into_P, product_P.imag)
-        if len(gradient_KSHW) == 2:
-            gradient_KSHW[1, number].view(-1).scatter_add_(0, into_P, product_P.real.neg())
+        # d exp(i·phase − absorption) = (i d phase − d absorption) · itself, and the real part of i z is −imag(z).
+        if self._product is None:
+            for gradient_HW, part_BYX in zip(gradient_KSHW[:, number], _parts(product_BYX), strict=False):
+                self._patches_of(gradient_HW).add(part_BYX.neg())
+            return
+        self._product.array_HW.zero_()
+        self._product.add(product_BYX)
+        for gradient_HW, part_HW in zip(gradient_KSHW[:, number], _parts(self._product.array_HW), strict=False):
+            gradient_HW.sub_(part_HW)
 
-    def _gathered(self, map_P: Tensor) -> Tensor:
-        gathered: Tensor = map_P.index_select(0, self._places_BYX.flatten())
-        return gathered.view_as(self._places_BYX)
+
+def _transmission(maps: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
+    real, imaginary = torch.cos(maps[0]), torch.sin(maps[0])  # torch.polar takes half as long again
+    if len(maps) == 2:
+        amplitude = torch.exp(-maps[1])
+        real.mul_(amplitude)
+        imaginary.mul_(amplitude)
+    return torch.complex(real, imaginary, out=out)
 
 
-def _transmission(maps_KP: Tensor) -> Tensor:
-    amplitude = torch.exp(-maps_KP[1]) if len(maps_KP) == 2 else torch.ones_like(maps_KP[0])
-    return torch.polar(amplitude, maps_KP[0])
+def _parts(values: Tensor) -> tuple[Tensor, Tensor]:
+    return values.imag, values.real
 
 
 class _Multislice(torch.autograd.Function):
     """`multislice_intensities` with its adjoint.
 
-    Gradients are torch's: the derivative of a real loss by the real part, plus i times that by the imaginary part. The
-    way back through a linear map is its adjoint. The adjoint of propagation without loss is propagation backwards,
-    which carries the wave back as well as the gradient; and the adjoint of a slice, the product with the conjugate of
-    its transmission, is the division by it but for a positive factor. So "inverted" carries both back as one array.
+    As in `intensities`, the way back carries ḡ, the complex conjugate of torch's gradient, through the transposed maps.
+    Fourier transforms and products are symmetric, so a slice and the propagation F⁻¹ K F become the same slice and
+    F K F⁻¹. These carry back the conjugate of the wave as well: conj(F⁻¹ K F χ) becomes conj(χ) if |K| = 1, and
+    conj(χ) · transmission is the conjugate of the wave in front of the slice, but for a positive factor. So "inverted"
+    carries both back as one array.
     """
 
     @staticmethod
@@ -140,55 +158,53 @@ class _Multislice(torch.autograd.Function):
     ) -> Tensor:
         shape = (probe_MYX.shape[-2], probe_MYX.shape[-1])
         slices = _Slices(maps_KSHW, corner_B2, shape)
+        between = _Propagations(kernel_BYX, len(slices) - 1)
         spectrum_MYX = torch.fft.fft2(probe_MYX)
-        wave_MBYX = torch.fft.ifft2(of_patterns(spectrum_MYX) * fourier_ramp(shift_B2, shape))
+        wave_MBYX = torch.fft.ifft2(of_patterns(spectrum_MYX / between.gain) * fourier_ramp(shift_B2, shape))
         every = _kept_every(len(slices), waves)
         kept: list[Tensor] = []
         for number in range(len(slices)):
             if number:
-                wave_MBYX = _propagated(wave_MBYX, kernel_BYX)
+                wave_MBYX = between.propagated(wave_MBYX, number - 1)
             wave_MBYX *= slices.transmission(number)
             if every and number % every == 0:
                 kept.append(wave_MBYX)
-        # Not by save_for_backward, which would hold all waves until the way back has ended.
-        ctx.every, ctx.kept, ctx.exit_MBYX = every, kept, wave_MBYX
-        ctx.save_for_backward(spectrum_MYX, shift_B2, maps_KSHW, kernel_BYX, corner_B2)
         far_MBYX = torch.fft.fft2(wave_MBYX, norm="ortho")
-        counts_BYX: Tensor = torch.view_as_real(far_MBYX).square_().sum((0, -1))
-        return counts_BYX
+        # Not by save_for_backward, which would hold all waves until the way back has ended.
+        ctx.every, ctx.kept, ctx.exit_MBYX, ctx.far_MBYX = every, kept, None if every else wave_MBYX, far_MBYX
+        ctx.save_for_backward(spectrum_MYX, shift_B2, maps_KSHW, kernel_BYX, corner_B2)
+        return power(far_MBYX)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient_BYX: Tensor) -> tuple[Tensor | None, ...]:
         spectrum_MYX, shift_B2, maps_KSHW, kernel_BYX, corner_B2 = ctx.saved_tensors
-        exit_MBYX, kept = ctx.exit_MBYX, ctx.kept
-        ctx.exit_MBYX = ctx.kept = None
-        if exit_MBYX is None:
+        far_MBYX, exit_MBYX, kept = ctx.far_MBYX, ctx.exit_MBYX, ctx.kept
+        ctx.far_MBYX = ctx.exit_MBYX = ctx.kept = None
+        if far_MBYX is None:
             raise PartError("multislice: gradients can flow back only once, because waves are forgotten on the way")
         wants_probe, wants_shift, wants_maps, wants_kernel = ctx.needs_input_grad[:4]
         gradients = _Gradients(
-            torch.zeros_like(maps_KSHW) if wants_maps else None,
+            torch.zeros_like(maps_KSHW, memory_format=torch.contiguous_format) if wants_maps else None,
             torch.zeros_like(kernel_BYX) if wants_kernel else None,
         )
-        # The far field is computed again, which is cheaper than to keep it.
-        back_MBYX = torch.fft.fft2(exit_MBYX, norm="ortho").mul_(2 * gradient_BYX)
-        back_MBYX = torch.fft.ifft2(back_MBYX, norm="ortho")
+        back_MBYX = torch.fft.fft2(far_MBYX.conj_physical_().mul_(2 * gradient_BYX), norm="ortho")
+        del far_MBYX
         shape = (gradient_BYX.shape[1], gradient_BYX.shape[2])
-        slices = _Slices(maps_KSHW, corner_B2, shape)
+        slices, gain = _Slices(maps_KSHW, corner_B2, shape), 1.0
         if ctx.every:
-            del exit_MBYX
-            back_MBYX = _back_from_kept(kept, ctx.every, back_MBYX, slices, kernel_BYX, gradients)
+            between = _Propagations(kernel_BYX, len(slices) - 1)
+            gain = between.gain
+            back_MBYX = _back_from_kept(kept, ctx.every, back_MBYX, slices, between, gradients)
         else:
-            both_2MBYX = torch.stack((exit_MBYX, back_MBYX))
+            both_2MBYX = torch.stack((exit_MBYX.conj_physical_(), back_MBYX))
             del exit_MBYX, back_MBYX
             back_MBYX = _back_by_inversion(both_2MBYX, slices, kernel_BYX, gradients)
         del slices  # its memory is needed
         for_probe = for_shift = None
         if wants_probe or wants_shift:
-            ramp_BYX = fourier_ramp(shift_B2, shape)
-            for_probe, for_shift = adjoint_of_shift(
-                back_MBYX.conj_physical_(), spectrum_MYX, ramp_BYX, wants_probe, wants_shift
-            )
+            ramp_BYX = fourier_ramp(shift_B2, shape) / gain
+            for_probe, for_shift = adjoint_of_shift(back_MBYX, spectrum_MYX, ramp_BYX, wants_probe, wants_shift)
         return for_probe, for_shift, gradients.maps_KSHW, gradients.kernel_BYX, None, None
 
 
@@ -198,11 +214,14 @@ class _Gradients(NamedTuple):
     maps_KSHW: Tensor | None
     kernel_BYX: Tensor | None
 
-    def add_to_kernel(self, wave_MBYX: Tensor, back_MBYX: Tensor) -> None:
-        """Add the part of one propagation: conj(spectrum of the wave) · (spectrum of the gradient behind it)."""
+    def add_to_kernel(self, product_MBYX: Tensor) -> None:
+        """Add the part of one propagation.
+
+        Args:
+            product_MBYX: The spectrum of the wave in front of it, times F⁻¹ ḡ behind it.
+        """
         assert self.kernel_BYX is not None
-        part_BYX = (wave_MBYX.conj() * back_MBYX).sum(0) / wave_MBYX[0, 0].numel()
-        self.kernel_BYX.add_(part_BYX.sum_to_size(self.kernel_BYX.shape))
+        self.kernel_BYX.add_(product_MBYX.sum(0).conj_physical_().sum_to_size(self.kernel_BYX.shape))
 
 
 def _kept_every(num: int, waves: Waves) -> int:
@@ -210,64 +229,86 @@ def _kept_every(num: int, waves: Waves) -> int:
     return {"inverted": 0, "checkpointed": ceil(sqrt(num)), "stored": 1}[waves]
 
 
-def _propagated(wave_MBYX: Tensor, kernel_BYX: Tensor) -> Tensor:
-    propagated: Tensor = torch.fft.ifft2(torch.fft.fft2(wave_MBYX).mul_(kernel_BYX))
-    return propagated
+class _Propagations:
+    """Propagations between slices, by Fourier transforms that are not normalised: that would be a pass over all waves.
+
+    Instead, the kernel of each is divided by a power of two, which leaves it exact to the last bit.
+
+    Attributes:
+        divisors: The power of two of each propagation.
+        gain: By what all of them together enlarge a wave, in excess of what they should: between 1/√2 and √2.
+    """
+
+    def __init__(self, kernel_BYX: Tensor, num: int) -> None:
+        pixels = kernel_BYX[0].numel()
+        self.divisors, self.gain = list[float](), 1.0
+        for _ in range(num):
+            self.divisors.append(2.0 ** round(log2(self.gain * pixels)))
+            self.gain *= pixels / self.divisors[-1]
+        self._kernels = {divisor: kernel_BYX / divisor for divisor in set(self.divisors)}
+
+    def propagated(self, wave_MBYX: Tensor, number: int) -> Tensor:
+        """Return waves behind a propagation."""
+        propagated: Tensor = torch.fft.ifft2(torch.fft.fft2(wave_MBYX).mul_(self.kernel(number)), norm="forward")
+        return propagated
+
+    def kernel(self, number: int) -> Tensor:
+        """Return what spectra are multiplied by in a propagation."""
+        return self._kernels[self.divisors[number]]
 
 
 def _back_by_inversion(both_2MBYX: Tensor, slices: _Slices, kernel_BYX: Tensor, gradients: _Gradients) -> Tensor:
-    """Return the gradient of the wave in front of the first slice, and add those of slices and kernel.
+    """Return ḡ in front of the first slice, and add the gradients of slices and kernel.
 
     Args:
-        both_2MBYX: The exit wave, and its gradient; its memory is used.
+        both_2MBYX: The conjugate of the exit wave, and ḡ; its memory is used.
         slices: The slices.
         kernel_BYX: The propagation between them.
         gradients: What is added to.
     """
-    backwards_BYX = kernel_BYX.conj_physical()
     for number in reversed(range(len(slices))):
         if gradients.maps_KSHW is not None:
             slices.add_gradient(gradients.maps_KSHW, number, both_2MBYX[0].conj_physical().mul_(both_2MBYX[1]))
-        both_2MBYX *= slices.transmission(number).conj_physical_()
+        both_2MBYX *= slices.transmission(number)
         if (gain_BYX := slices.gain(number)) is not None:
             both_2MBYX[0] *= gain_BYX
         if number == 0:
             break
-        both_2MBYX = torch.fft.fft2(both_2MBYX).mul_(backwards_BYX)
-        if gradients.kernel_BYX is not None:  # of the wave in front of it, and the gradient behind it
-            gradients.add_to_kernel(both_2MBYX[0], both_2MBYX[1] * kernel_BYX)
-        both_2MBYX = torch.fft.ifft2(both_2MBYX)
+        both_2MBYX = torch.fft.ifft2(both_2MBYX).mul_(kernel_BYX)
+        if gradients.kernel_BYX is not None:  # of the wave in front of it, and ḡ behind it
+            product_MBYX = both_2MBYX[0].conj_physical().mul_(both_2MBYX[1]).mul_(kernel_BYX.conj())
+            gradients.add_to_kernel(product_MBYX.mul_(kernel_BYX[0].numel()))
+        both_2MBYX = torch.fft.fft2(both_2MBYX)
     return both_2MBYX[1]
 
 
 def _back_from_kept(
-    kept: list[Tensor], every: int, back_MBYX: Tensor, slices: _Slices, kernel_BYX: Tensor, gradients: _Gradients
+    kept: list[Tensor], every: int, back_MBYX: Tensor, slices: _Slices, between: _Propagations, gradients: _Gradients
 ) -> Tensor:
-    """Return the gradient of the wave in front of the first slice, and add those of slices and kernel.
+    """Return ḡ in front of the first slice, and add the gradients of slices and kernel.
 
     Args:
         kept: The waves behind the slices 0, ``every``, 2·``every``, …; they are taken out, and their memory is used.
         every: From one kept wave to the next.
-        back_MBYX: The gradient of the exit wave; its memory is used.
+        back_MBYX: ḡ of the exit wave; its memory is used.
         slices: The slices.
-        kernel_BYX: The propagation between them.
+        between: The propagations between them.
         gradients: What is added to.
     """
-    backwards_BYX = kernel_BYX.conj_physical()
     while kept:
         first = every * (len(kept) - 1)
         waves = [kept.pop()]  # behind the slices first, first + 1, …
         for number in range(first + 1, min(first + every, len(slices))):
-            waves.append(_propagated(waves[-1], kernel_BYX).mul_(slices.transmission(number)))
+            waves.append(between.propagated(waves[-1], number - 1).mul_(slices.transmission(number)))
         for number in reversed(range(first, first + len(waves))):
             wave_MBYX = waves.pop()
             if number < len(slices) - 1:
-                back_MBYX = torch.fft.fft2(back_MBYX)
+                back_MBYX = torch.fft.ifft2(back_MBYX, norm="forward")
                 if gradients.kernel_BYX is not None:
-                    gradients.add_to_kernel(torch.fft.fft2(wave_MBYX), back_MBYX)
-                back_MBYX = torch.fft.ifft2(back_MBYX.mul_(backwards_BYX))
+                    gradients.add_to_kernel(torch.fft.fft2(wave_MBYX).mul_(back_MBYX).div_(between.divisors[number]))
+                back_MBYX = torch.fft.fft2(back_MBYX.mul_(between.kernel(number)))
             if gradients.maps_KSHW is not None:
-                slices.add_gradient(gradients.maps_KSHW, number, wave_MBYX.conj_physical_().mul_(back_MBYX))
+                slices.add_gradient(gradients.maps_KSHW, number, wave_MBYX.mul_(back_MBYX))
             del wave_MBYX
-            back_MBYX *= slices.transmission(number).conj_physical_()
+            back_MBYX *= slices.transmission(number)
     return back_MBYX

@@ -1,0 +1,55 @@
+"""Patches of arrays, by views and by places, held against slices in numpy."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+
+from trainkit_ptychography.physics.patches import PatchesByPlace, PatchesByView, add_patches, crop, patches_at, places
+
+CORNERS = torch.tensor([[0, 0], [1, 2], [3, 4], [1, 2]])  # two are the same, and all overlap
+SHAPE = (4, 3)
+FINDERS = {
+    "views": patches_at(CORNERS, SHAPE, 7),
+    "places": partial(PatchesByPlace, places_BYX=places(CORNERS, SHAPE, 7)),
+}
+
+
+def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).normal(size=(*shape, 2)) @ [1, 1j])
+
+
+@pytest.mark.parametrize("finder", FINDERS)
+@pytest.mark.parametrize("leading", [(), (2, 3)])
+def test_patches_are_cut_out_and_added_to_where_their_corners_are(finder, leading):
+    array, values = numbers(*leading, 8, 7), numbers(*leading, 4, *SHAPE, seed=1)
+    expected = array.numpy().copy()
+    cut = [expected[..., row : row + 4, column : column + 3].copy() for row, column in CORNERS.tolist()]
+    patches = FINDERS[finder](array)
+    np.testing.assert_array_equal(patches.cut().numpy(), np.stack(cut, axis=-3))
+    patches.add(values)
+    for number, (row, column) in enumerate(CORNERS.tolist()):
+        expected[..., row : row + 4, column : column + 3] += values.numpy()[..., number, :, :]
+    np.testing.assert_allclose(array.numpy(), expected, rtol=0, atol=1e-14)
+    array.zero_()
+    assert not patches.cut().any()  # they show the array as it is now
+
+
+def test_on_a_cpu_patches_are_views():
+    assert isinstance(FINDERS["views"](numbers(8, 7)), PatchesByView)
+
+
+def test_the_same_patch_is_added_at_each_corner():
+    array, patch = torch.zeros(8, 7, dtype=torch.complex128), numbers(*SHAPE)
+    add_patches(array, patch, CORNERS)
+    light = torch.zeros(8, 7, dtype=torch.complex128)
+    FINDERS["places"](light).add(torch.stack([patch] * 4))
+    torch.testing.assert_close(array, light)
+
+
+def test_the_gradient_of_a_crop_is_that_of_slicing():
+    array = numbers(2, 8, 7).requires_grad_()
+    assert torch.autograd.gradcheck(lambda array: crop(array, CORNERS, SHAPE), array)
