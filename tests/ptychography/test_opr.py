@@ -137,7 +137,7 @@ def test_a_shift_of_the_probe_is_left_to_positions():
 def test_weights_between_points_that_are_trained_on_are_interpolated_and_the_others_stay():
     weights_NK = torch.from_numpy(GENERATOR.normal(size=(12, 2)))
     trained = torch.tensor([9, 1, 2, 5])
-    found = interpolated(weights_NK, trained)
+    found = interpolated(weights_NK, torch.arange(12), trained)
     for column in range(2):
         expected = np.interp(np.arange(12), [1, 2, 5, 9], weights_NK[[1, 2, 5, 9], column])
         np.testing.assert_allclose(found[:, column], expected, rtol=1e-14)
@@ -259,6 +259,6 @@ def test_groups_exist_only_where_the_probe_may_change_and_settings_without_effec
     ):
         recipe = resolve_text(small_recipe(more=more, probe="opr_modes = 1"), tmp_path).recipe
         assert [each.key for each in recipe.model.problems(recipe) if isinstance(each, Problem)] == keys
-    scans = '"per_scan", opr_modes = 1, scans = { a = { use = "aperture" }, b = { use = "aperture" } }'
-    with pytest.raises(RecipeError, match="cannot have scans of its own yet"):
+    scans = '"per_scan", scans = { a = { use = "aperture", opr_modes = 1 }, b = { use = "aperture" } }'
+    with pytest.raises(RecipeError, match="is for all scans: say opr_modes beside scans"):
         resolve_text(small_recipe().replace('"aperture"', scans), tmp_path)

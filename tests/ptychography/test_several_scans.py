@@ -163,8 +163,6 @@ def test_probes_that_do_not_fit_the_scans_are_refused(folder):
         recipe(folder, 'probe = { use = "per_scan", scans = { a = { use = "aperture" } } }')
     with pytest.raises(RecipeError, match="belongs to the single probes"):
         recipe(folder, OWN.replace("scans =", "modes = 2, scans ="))
-    with pytest.raises(RecipeError, match="cannot have yet"):
-        recipe(folder, OWN + "\nslices = 3\nthickness_angstrom = 30.0")
     assert Ptychography(probe=ProbePerScan(scans={"a": Aperture(), "b": Aperture()})).groups_with_curvature() == ()
 
 

@@ -193,7 +193,12 @@ def show(found: Reconstruction, data: LiveDiffraction, state: State, model: Pred
     state.picture("probe", probe_picture.probe(found.probe_MYX, *optics, under, found.num_scans))
     if found.opr_weights_NK is not None and found.opr_weights_NK.any():
         weights = scan_pictures.opr_weights(
-            scan.positions_N2, found.opr_weights_NK, data.train_index.numpy(), size, under
+            scan.positions_N2,
+            found.opr_weights_NK,
+            data.train_index.numpy(),
+            size,
+            under,
+            scan.scan_N if found.num_scans > 1 else None,
         )
         state.picture("probe_over_scan", weights)
     true_N2 = None if scan.truth is None else scan.truth.positions_N2

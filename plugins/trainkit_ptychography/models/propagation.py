@@ -1,12 +1,13 @@
 """How waves get from slice to slice in a model: thickness and tilt, which can be trained, and how many slices count.
 
 Shapes: N = scan points, B = patterns of a batch, M = probe modes, K = 2 (phase, absorption) or 1 (phase), S = slices,
-C = slices that the wave passes now, H, W = rows and columns of the object, Y, X = those of the detector.
+C = slices that the wave passes now, R = scans that were joined, H, W = rows and columns of the object, Y, X = those of
+the detector.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -30,8 +31,12 @@ class Propagation(nn.Module):
         thickness: Of the whole specimen in Å, of which each slice has the same share.
         tilt: (2,) direction of the beam in mrad (row, column): from one slice to the next, it moves towards larger rows
             and columns by the tangent of it, times their distance.
-        point_tilts: (N, 2) by how much the direction differs from it at each scan point, in mrad.
+        scan_tilts: (R, 2) by how much the direction differs from it in each of several scans, in mrad; None: it does
+            not.
+        point_tilts: (N, 2) by how much the direction differs from these at each scan point, in mrad.
     """
+
+    scan_N: Tensor | None
 
     def __init__(
         self,
@@ -41,6 +46,7 @@ class Propagation(nn.Module):
         thickness_angstrom: float,
         tilt_mrad: tuple[float, float],
         coarse: Mapping[str, CoarseSlices] | None = None,
+        scan_tilts_mrad: Sequence[tuple[float, float]] = (),
     ) -> None:
         super().__init__()
         size, wavelength = data.scan.pixel_size_angstrom, data.scan.wavelength_angstrom
@@ -61,6 +67,16 @@ class Propagation(nn.Module):
 
         self.thickness = parameter(torch.tensor(thickness_angstrom))
         self.tilt = parameter(torch.tensor(tilt_mrad))
+        scan_N = None
+        if scan_tilts_mrad:
+            if data.scan.scan_N is None or data.scan.num_scans != len(scan_tilts_mrad):
+                raise DataError(
+                    f"{data.scan.source} is made of {data.scan.num_scans} scans, and model.scan_tilts_mrad has "
+                    f'{len(scan_tilts_mrad)} tilts: join as many scans, patterns = ["…", "…"], as there are tilts'
+                )
+            scan_N = torch.from_numpy(data.scan.scan_N).to(data.device)
+        self.scan_tilts = parameter(torch.tensor(scan_tilts_mrad)) if scan_tilts_mrad else None
+        self.register_buffer("scan_N", scan_N, persistent=False)
         self.point_tilts = parameter(torch.zeros(len(data.scan.positions_N2), 2))
         self._points_differ = False  # whether tilts of single points train, or have trained
         self.register_load_state_dict_post_hook(_restored)  # type: ignore[no-untyped-call]
@@ -116,14 +132,17 @@ class Propagation(nn.Module):
         return self._kernel(self._passed, self._tilts(index_B))
 
     def common_kernel(self) -> Tensor:
-        """Return the factor from one slice of the object to the next, without tilts of single points (1, Y, X)."""
+        """Return the factor from one slice to the next, without tilts of single scans and points (1, Y, X)."""
         return self._kernel(self._slices, self.tilt[None])
 
     def _tilts(self, index_B: Tensor) -> Tensor:
         """Return the tilt at scan points (B, 2), or (1, 2) if it is the same at all."""
         # Not seen from the values: looking at them would wait for the device in each step.
         self._points_differ = self._points_differ or self.point_tilts.requires_grad
-        return self.tilt + self.point_tilts.index_select(0, index_B) if self._points_differ else self.tilt[None]
+        tilt_B2 = self.tilt[None]
+        if self.scan_tilts is not None and self.scan_N is not None:
+            tilt_B2 = tilt_B2 + self.scan_tilts.index_select(0, self.scan_N.index_select(0, index_B))
+        return tilt_B2 + self.point_tilts.index_select(0, index_B) if self._points_differ else tilt_B2
 
     def _kernel(self, slices: int, tilt_B2: Tensor) -> Tensor:
         ramp_BYX = fourier_ramp(self._moved(self.thickness / slices, tilt_B2), self._shape)
@@ -141,9 +160,20 @@ class Propagation(nn.Module):
     @torch.no_grad()
     def tilts(self) -> NDArray[np.float64]:
         """Return the direction of the beam at each scan point (N, 2), or at all (2,), in mrad."""
-        differ = bool(self.point_tilts.any())
-        tilts: NDArray[np.float64] = (self.tilt + self.point_tilts if differ else self.tilt).cpu().double().numpy()
-        return tilts.copy()
+        tilts: Tensor = self.tilt
+        if self.scan_tilts is not None and self.scan_N is not None:
+            tilts = tilts + self.scan_tilts[self.scan_N]
+        if bool(self.point_tilts.any()):
+            tilts = tilts + self.point_tilts
+        return tilts.cpu().double().numpy().copy()
+
+    @torch.no_grad()
+    def put_in_order(self) -> None:
+        """Leave what all scans have in common to the tilt, if both train: patterns stay as they are."""
+        if self.scan_tilts is not None and self.scan_tilts.requires_grad and self.tilt.requires_grad:
+            common_2 = self.scan_tilts.mean(0)
+            self.scan_tilts.sub_(common_2)
+            self.tilt.add_(common_2)
 
     @torch.no_grad()
     def metrics(self) -> dict[str, float]:
@@ -153,6 +183,10 @@ class Propagation(nn.Module):
             found["specimen/thickness_angstrom"] = float(self.thickness)
         if self.tilt.requires_grad:
             found["specimen/tilt_rows_mrad"], found["specimen/tilt_columns_mrad"] = self.tilt.tolist()
+        if self.scan_tilts is not None and self.scan_tilts.requires_grad:
+            for number, (rows, columns) in enumerate((self.tilt + self.scan_tilts).tolist(), 1):
+                found[f"specimen/tilt_of_scan_{number}_rows_mrad"] = rows
+                found[f"specimen/tilt_of_scan_{number}_columns_mrad"] = columns
         if self.point_tilts.requires_grad:
             found["specimen/point_tilts_rms_mrad"] = float(self.point_tilts.square().mean().sqrt())
         return found

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 _WIDE_BLUR = 3.0
 _MODES_DIFFER_RAD = 0.02
+_TILTS = ("tilt", "scan_tilts", "point_tilts")
 
 
 @component
@@ -52,7 +53,8 @@ class Ptychography(Model):
     pixels; ``scan`` is the rotation, scale and shear of the whole scan, in pixels at its edge. ``other`` is empty. With
     several slices there are ``thickness`` (Å), ``tilt`` (mrad, of the beam through the slices) and ``point_tilts``
     (mrad, by how much the tilt differs at each scan point), which train only with a ``start_epoch`` as well, with
-    Adam: a learning rate is about what a step changes, in their unit.
+    Adam: a learning rate is about what a step changes, in their unit. So does ``scan_tilts`` (mrad), if
+    ``scan_tilts_mrad`` is given; what all scans have in common is left to ``tilt``, if that trains, too.
 
     If the probe's ``trained_aberrations`` names some, group ``aberrations`` trains them, with an optimizer that asks
     for no curvature, such as "adam".
@@ -85,6 +87,9 @@ class Ptychography(Model):
             stage ends. Such epochs take less time, as many times as there are fewer slices.
         tilt_mrad: Direction of the beam through the slices (rows, columns): with depth, it moves towards larger rows
             and columns by the tangent of it.
+        scan_tilts_mrad: For several scans of a specimen that was tilted between them (tilt pairs, tilt series): by how
+            much this direction differs in each scan, [[rows, columns], …] in the order of the scans. The probe may be
+            one for all, or one for each ("per_scan"). Positions are where the beam enters the specimen, at slice 0.
         object_modes: Number of states of the specimen whose patterns are averaged (object modes, frozen phonons): for
             atoms that move while a pattern is taken. Time and memory of the object grow as the number does. Phase and
             amplitude in results are means over the modes; ``object_modes`` in result.h5 holds each.
@@ -116,6 +121,7 @@ class Ptychography(Model):
     thickness_angstrom: float | None = attrs.field(default=None, validator=optional(gt(0.0)))
     coarse: Mapping[str, CoarseSlices] = attrs.Factory(dict)
     tilt_mrad: tuple[float, float] = (0.0, 0.0)
+    scan_tilts_mrad: tuple[tuple[float, float], ...] = ()
     object_modes: int = attrs.field(default=1, validator=ge(1))
     object_modes_differ_rad: float = attrs.field(default=_MODES_DIFFER_RAD, validator=gt(0.0))
     propagator: Propagator = Fresnel()
@@ -153,8 +159,6 @@ class Ptychography(Model):
             yield Problem(f"say how thick the specimen of {self.slices} slices is", "thickness_angstrom")
         if self.slices > 1 and not self.object.takes_slices:
             yield Problem('cannot have several slices: use = "pixels" or "hash_encoding" can', "object")
-        if self.slices > 1 and self.probe.num_scans() > 1:
-            yield Problem("has one probe for each scan, which a specimen of several slices cannot have yet", "probe")
         if isinstance(recipe.data, DiffractionData) and recipe.data.propagation_to_detector().patterns_are_images:
             if self.slices > 1:
                 yield Problem(
@@ -171,8 +175,8 @@ class Ptychography(Model):
         yield from problems_of_stages(self.coarse, self.slices, recipe.run.num_epochs())
         yield from self._problems_of_tilt(recipe)
         if self.slices == 1:
-            for key in ("thickness_angstrom", "tilt_mrad"):
-                if getattr(self, key) not in (None, (0.0, 0.0)):
+            for key in ("thickness_angstrom", "tilt_mrad", "scan_tilts_mrad"):
+                if getattr(self, key) not in (None, (0.0, 0.0), ()):
                     yield Problem("has no effect on a single slice: raise model.slices, or leave it out", key)
 
     def _mtf_problems(self, recipe: Recipe) -> Iterable[Problem]:
@@ -242,6 +246,7 @@ class Ptychography(Model):
                 self.tilt_mrad,
                 recipe.run.seed,
                 in_order(self.coarse),
+                self.scan_tilts_mrad,
             )
         if self.detector_mtf is not None:
             mtf = self._mtf()
@@ -261,7 +266,8 @@ class Ptychography(Model):
                 from trainkit_ptychography.preflight.spread import inspect_spread
 
                 yield from inspect_spread(recipe.data, self.probe, recipe.run.seed)
-            yield from inspect_geometry(recipe.data, self.probe, recipe, 0.5 * (self.thickness_angstrom or 0.0))
+            middle = 0.5 * (self.thickness_angstrom or 0.0)
+            yield from inspect_geometry(recipe.data, self.probe, recipe, middle, bool(self.scan_tilts_mrad))
             if self.object.begins_with() is not None:
                 from trainkit_ptychography.preflight.earlier_object import inspect_earlier_object
 
@@ -294,7 +300,8 @@ class Ptychography(Model):
         spread = {"defocus_spread": False} if self.probe.defocus_spread_angstrom else {}
         groups = {"object": True, "probe": False, **lens, **spread, **opr, "dr": False, "scan": False, "other": False}
         if self.slices > 1:
-            groups |= {"thickness": False, "tilt": False, "point_tilts": False}
+            scans = {"scan_tilts": False} if self.scan_tilts_mrad else {}
+            groups |= {"thickness": False, "tilt": False, **scans, "point_tilts": False}
         return groups
 
     def groups_with_curvature(self) -> tuple[str, ...]:
@@ -306,6 +313,7 @@ class Ptychography(Model):
 
     def build(self, data: Any) -> nn.Module:
         """Make the network."""
+        import torch
         from numpy.fft import fftshift
 
         from trainkit_ptychography.models.direct_start import seen_by
@@ -324,7 +332,8 @@ class Ptychography(Model):
         powers = data.scan_powers if self.probe.num_scans() > 1 else (1.0,)
         opr = None
         if self.probe.opr_modes:
-            opr = OPRChoice(self.probe.opr_modes, len(data.scan.positions_N2), data.train_index, data.seed)
+            scan_N = torch.from_numpy(data.scan.scan_N) if self.probe.num_scans() > 1 else None
+            opr = OPRChoice(self.probe.opr_modes, len(data.scan.positions_N2), data.train_index, data.seed, scan_N)
         spread = (self.probe.defocus_spread_angstrom, self.probe.defocus_spread_nodes)
         if spread[0] > 0 and (doubt := doubt_of_nodes(spread[1], modes_MYX, sampling, spread[0])):
             logging.getLogger("trainkit").warning("model.probe.defocus_spread_nodes: %s", doubt)
@@ -336,7 +345,13 @@ class Ptychography(Model):
         if self.slices > 1:
             assert self.thickness_angstrom is not None  # `problems` refuses it
             propagation = Propagation(
-                data, self.propagator, self.slices, self.thickness_angstrom, self.tilt_mrad, self.coarse
+                data,
+                self.propagator,
+                self.slices,
+                self.thickness_angstrom,
+                self.tilt_mrad,
+                self.coarse,
+                self.scan_tilts_mrad,
             )
 
         def make_object(shape: tuple[int, int], origin_2: NDArray[np.float64]) -> nn.Module:
@@ -396,5 +411,6 @@ class Ptychography(Model):
             "other": [],
         }
         if model.propagation is not None:
-            groups |= {name: [getattr(model.propagation, name)] for name in ("thickness", "tilt", "point_tilts")}
+            tilts = ("tilt", "point_tilts") if model.propagation.scan_tilts is None else _TILTS
+            groups |= {name: [getattr(model.propagation, name)] for name in ("thickness", *tilts)}
         return groups

@@ -93,6 +93,8 @@ class PtychographyModule(nn.Module):
         scan_N = told_MYX = None
         if probe.num_scans > 1:
             scan_N = torch.from_numpy(np.asarray(data.scan.scan_N)).to(data.device)
+        elif propagation is not None and propagation.scan_tilts is not None:
+            pass  # a thin specimen looks the same from all sides, and trials are of one
         elif not data.scan.detector_propagation.patterns_are_images:  # trials are of the far field
             with torch.no_grad():  # a thick specimen is judged as if it were a thin one in its middle
                 told_MYX = probe() if propagation is None else propagation.in_the_middle(probe())
@@ -300,6 +302,7 @@ class PtychographyModule(nn.Module):
         if (opr := self.probe.opr) is not None and opr.weights.requires_grad:
             opr.put_in_order(self.probe.modes.detach(), self.probe.modes.requires_grad, self.dr.requires_grad)
         if self.propagation is not None:
+            self.propagation.put_in_order()
             self.propagation.check()
         for constraint, impose in self._constraints:
             if constraint.imposed_after(epoch):
@@ -312,9 +315,15 @@ class PtychographyModule(nn.Module):
         return group is not None and group.start_epoch is not None
 
     @torch.no_grad()
-    def _fit_changes(self, directions_JMYX: Tensor, points_P: Tensor) -> Tensor:
-        """Return by how much the probe of each of some points changes along directions (P, J), by least squares."""
-        probe_MYX = torch.view_as_complex(self.probe.modes) * self.probe.scale
+    def _fit_changes(self, directions_JMYX: Tensor, points_P: Tensor, scan: int = 0) -> Tensor:
+        """Return by how much the probe of each of some points of a scan changes along directions (P, J).
+
+        Args:
+            directions_JMYX: The directions.
+            points_P: The points.
+            scan: Which of the scans that have probes of their own they belong to.
+        """
+        probe_MYX = torch.view_as_complex(self.probe.modes.chunk(self.probe.num_scans)[scan]) * self.probe.scale
         directions_JMYX = directions_JMYX.to(probe_MYX)
         found = []
         for batch in self._data.some(points_P):

@@ -163,7 +163,8 @@ def _arrays(result: Result) -> Iterator[tuple[str, NDArray[Any], str, str]]:
             result.opr_modes_KMYX,
             "1",
             "modes (OPR mode, mode, row, column) by which the probe changes over the scan: that of scan point j is "
-            "probe + sum over k of opr_weights[j, k] * opr_modes[k]",
+            "probe + sum over k of opr_weights[j, k] * opr_modes[k]"
+            + (", both of the modes of its scan (probe_scan)" if result.num_scans > 1 else ""),
         )
         yield (
             "opr_weights",

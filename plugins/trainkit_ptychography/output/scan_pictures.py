@@ -191,6 +191,7 @@ def opr_weights(
     train_index: NDArray[np.int64],
     pixel_size_angstrom: float | None,
     subtitle: str,
+    scan_N: NDArray[np.int64] | None = None,
 ) -> Image:
     """Return how the probe changes over the scan: a map of the weights of each OPR mode, and their course.
 
@@ -200,21 +201,26 @@ def opr_weights(
         train_index: Points that are trained on; weights of the others are interpolated, and not drawn.
         pixel_size_angstrom: Size of a pixel; None if unknown.
         subtitle: Of which run it is, and when.
+        scan_N: Which scan each point belongs to, if scans have modes of their own, each of which has maps of its own;
+            None: there is one.
     """
     size, unit = (1.0, "pixels") if pixel_size_angstrom is None else (pixel_size_angstrom, "Å")
     places_N2, trained = size * (positions_N2 - positions_N2.mean(axis=0)), np.sort(train_index)
-    num = min(weights_NK.shape[1], _MOST_OPR)
-    across = (WIDTH - 2 * MARGIN - 0.7) / max(num, 2)
+    scans = [trained] if scan_N is None else [trained[scan_N[trained] == scan] for scan in range(int(scan_N.max()) + 1)]
+    num = min(weights_NK.shape[1], max(_MOST_OPR // len(scans), 1))
+    shown = [(scan, mode) for scan in range(len(scans)) for mode in range(num)][:_MOST_OPR]
+    across = (WIDTH - 2 * MARGIN - 0.7) / max(len(shown), 2)
     frame = Frame(HEAD + across + _COURSE + 1.2, "Change of the probe over the scan (OPR)", subtitle)
-    for mode in range(num):
-        weights_T = weights_NK[trained, mode]
-        left, wide = MARGIN + 0.7 + mode * across, across - 1.4
+    for panel, (scan, mode) in enumerate(shown):
+        of_scan = scans[scan]
+        weights_T = weights_NK[of_scan, mode]
+        left, wide = MARGIN + 0.7 + panel * across, across - 1.4
         axes = _map_axes(frame, places_N2, unit, wide, left, wide)
         edge = 72 * min(max(0.97 * _inches_apart(axes, places_N2), 0.03), 0.5)  # in points
         most = max(float(np.percentile(np.abs(weights_T), 99)), 1e-12)
         points = axes.scatter(
-            places_N2[trained, 1],
-            places_N2[trained, 0],
+            places_N2[of_scan, 1],
+            places_N2[of_scan, 0],
             c=weights_T,
             s=edge**2,
             marker="s",
@@ -224,7 +230,8 @@ def opr_weights(
             vmax=most,
         )
         rms = float(np.sqrt((weights_T**2).mean()))
-        axes.set_title(f"mode {mode + 1}: rms {100 * rms:.3g} % of the probe", fontsize=11, loc="left")
+        name = f"mode {mode + 1}" if len(scans) == 1 else f"scan {scan + 1}, mode {mode + 1}"
+        axes.set_title(f"{name}: rms {100 * rms:.3g} % of the probe", fontsize=11, loc="left")
         frame.colours(Box(left, HEAD + 0.3, wide, wide), points, "weight", extend="both")
     below = frame.axes(Box(MARGIN + 0.7, HEAD + across + 0.1, WIDTH - 2 * MARGIN - 0.7, _COURSE))
     for mode, colour in zip(range(num), SAFE_ON_WHITE, strict=False):

@@ -40,7 +40,7 @@ def pixel_doubts(recording: Recording) -> Iterator[str]:
 
 
 def inspect_geometry(
-    data: DiffractionData, probe: Probe, recipe: Recipe, depth_angstrom: float = 0.0
+    data: DiffractionData, probe: Probe, recipe: Recipe, depth_angstrom: float = 0.0, tilts_differ: bool = False
 ) -> Iterator[str | Problem | Progress]:
     """Yield a line about the geometry, and a doubt for each property that the patterns contradict.
 
@@ -49,6 +49,8 @@ def inspect_geometry(
         probe: The probe's settings.
         recipe: The whole recipe.
         depth_angstrom: How deep in the specimen its middle is: there it is tried out as if it were thin.
+        tilts_differ: Whether the specimen was tilted between the scans that the data joins: then each is looked at
+            alone.
     """
     if data.propagation_to_detector().patterns_are_images:
         yield from inspect_motion(data)
@@ -60,10 +62,10 @@ def inspect_geometry(
         yield "geometry     not compared with the patterns: some of their pixels did not measure"
         return
     num = recording.scan.num_scans
-    if probe.num_scans() == 1:
+    if probe.num_scans() == 1 and not (tilts_differ and num > 1):
         yield from _inspect_scan(recording, data, probe, recipe, depth_angstrom)
         yield from _of_other_defoci(recording, probe, recipe, depth_angstrom)
-    elif probe.num_scans() != num:
+    elif probe.num_scans() not in (1, num):
         yield Problem(f"the data joins {num} scans, and there are {probe.num_scans()} probes", "probe.scans")
     else:
         for number in range(num):

@@ -34,6 +34,7 @@ def inspect_slices(
     tilt_mrad: tuple[float, float] = (0.0, 0.0),
     seed: int = 0,
     coarse: Sequence[CoarseSlices] = (),
+    scan_tilts_mrad: Sequence[tuple[float, float]] = (),
 ) -> Iterator[str | Problem]:
     """Yield a line about the slices, and what is doubtful about them.
 
@@ -45,6 +46,7 @@ def inspect_slices(
         tilt_mrad: Direction of the beam through the slices.
         seed: The run's seed, which some probes depend on.
         coarse: Stages with fewer slices, in order.
+        scan_tilts_mrad: By how much the direction differs in each of several scans.
 
     Raises:
         DataError: The scan or the probe cannot be read.
@@ -71,6 +73,14 @@ def inspect_slices(
     for stage in coarse:
         thick = f"{stage.slices} × {thickness_angstrom / stage.slices:.3g} Å"
         yield f"             before epoch {stage.stop_epoch}: {thick}, {bytes_in_words(stage.slices * of_slice)}"
+    if scan_tilts_mrad:
+        yield "             tilts of the scans: " + "; ".join(
+            f"{rows + tilt_mrad[0]:.3g}, {columns + tilt_mrad[1]:.3g} mrad" for rows, columns in scan_tilts_mrad
+        )
+        if scan.num_scans != len(scan_tilts_mrad):
+            yield Problem(
+                f"the data joins {scan.num_scans} scans, and there are {len(scan_tilts_mrad)} tilts", "scan_tilts_mrad"
+            )
     if needed > (free := free_host_memory()):
         yield _doubt(
             f"an object of {slices} slices takes {bytes_in_words(needed)} while it is trained, and "
@@ -94,15 +104,17 @@ def inspect_slices(
     defocus = probe.told_defocus(scan) if isinstance(probe, Lens) else scan.defocus_angstrom
     if defocus is None:
         return
-    sideways = thickness_angstrom * max(abs(tan(1e-3 * each)) for each in tilt_mrad)
+    tilts_mrad = [[one + own for one, own in zip(tilt_mrad, each, strict=True)] for each in scan_tilts_mrad or [(0, 0)]]
+    sideways = thickness_angstrom * max(abs(tan(1e-3 * each)) for both in tilts_mrad for each in both)
+    tilt_key = "scan_tilts_mrad" if scan_tilts_mrad else "tilt_mrad"
     at_entrance, at_exit = semiangle * abs(defocus), semiangle * abs(defocus - thickness_angstrom) + sideways
     if max(at_entrance, at_exit) > _WITHIN * (half := min(shape) * size / 2):
         where = "entrance" if at_entrance > at_exit else "exit"
         yield _doubt(
             f"at the {where} of the specimen the beam reaches {max(at_entrance, at_exit):.3g} Å from the middle of its "
             f"patch, which ends at {half:.3g} Å: what leaves it on one side comes back on the other, and slices there "
-            "are wrong; check the thickness and the defocus (Å, not nm) and tilt_mrad, or bin the detector less",
-            "tilt_mrad" if sideways > 0.5 * at_exit and where == "exit" else "thickness_angstrom",
+            "are wrong; check the thickness and the defocus (Å, not nm) and {tilt_key}, or bin the detector less",
+            tilt_key if sideways > 0.5 * at_exit and where == "exit" else "thickness_angstrom",
         )
 
 

@@ -99,7 +99,7 @@ class ProbeModes(nn.Module):
         """
         modes_MYX: Tensor = self()
         if self.opr is not None and self.opr.varies():
-            return self.spread_out(self.opr.of_patterns(modes_MYX, self._opr_modes(), index_B))
+            return self.spread_out(self.opr.of_patterns(modes_MYX, self._opr_modes(), index_B, scan_B))
         modes_MYX = self.spread_out(modes_MYX)
         if len(self._scan_powers) == 1 or scan_B is None:
             return modes_MYX
@@ -125,12 +125,15 @@ class ProbeModes(nn.Module):
     @torch.no_grad()
     def keep_power(self) -> None:
         """Scale the power of each scan's probe back: the object's amplitude could make up for any other."""
-        if self.opr is not None and self.opr.varies():  # the mean power over the scan
-            factor = (self.opr.mean_power(self.modes, self._counted_YX1) * self.scale.square()).rsqrt()
-            self.modes.mul_(factor)
-            self.opr.modes.mul_(factor)
-            return
-        for modes, wanted in zip(self.modes.chunk(len(self._scan_powers)), self._scan_powers, strict=True):
+        for scan, (modes, wanted) in enumerate(
+            zip(self.modes.chunk(len(self._scan_powers)), self._scan_powers, strict=True)
+        ):
+            if self.opr is not None and self.opr.varies():  # the mean power over the scan
+                power = self.opr.mean_power(modes, scan, self._counted_YX1) * self.scale.square()
+                factor = power.rsqrt() if wanted == 1 else wanted**0.5 * power.rsqrt()
+                modes.mul_(factor)
+                self.opr.scale_modes(factor, scan)
+                continue
             power_MYX2 = (modes * self.scale).square()
             power = (power_MYX2 if self._counted_YX1 is None else power_MYX2 * self._counted_YX1).sum()
             modes.mul_(power.rsqrt() if wanted == 1 else wanted**0.5 * power.rsqrt())
@@ -147,10 +150,12 @@ class ProbeModes(nn.Module):
         Source:
             Thibault, Menzel, Nature 494 (2013) 68; Odstrčil et al., Optics Express 24 (2016) 8360.
         """
-        for modes in self.modes.chunk(len(self._scan_powers)):
-            self._orthogonalise(modes)
+        num = len(self._scan_powers)
+        changes = [None] * num if self.opr is None else self.opr.modes.chunk(num)
+        for modes, of_scan in zip(self.modes.chunk(num), changes, strict=True):
+            self._orthogonalise(modes, of_scan)
 
-    def _orthogonalise(self, modes: Tensor) -> None:
+    def _orthogonalise(self, modes: Tensor, changes: Tensor | None) -> None:
         if len(modes) == 1:
             return
         modes_MS = torch.view_as_complex(modes).flatten(1)
@@ -158,7 +163,7 @@ class ProbeModes(nn.Module):
         rotation_MM = torch.linalg.eigh(gram_MM).eigenvectors.flip(1).conj().T  # a row for each new mode
         own_M = rotation_MM.diagonal()
         rotation_MM = rotation_MM * torch.where(own_M.abs() > 0, own_M.conj().sgn(), 1)[:, None]
-        turning = [modes] if self.opr is None else [modes, self.opr.modes]  # what changes over the scan turns as well
+        turning = [modes] if changes is None else [modes, changes]  # what changes over the scan turns as well
         for each in turning:
             turned_MS = rotation_MM.to(modes_MS) @ torch.view_as_complex(each).flatten(1)
             each.copy_(torch.view_as_real(turned_MS.view(each.shape[:-1])))

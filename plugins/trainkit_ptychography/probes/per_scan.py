@@ -23,8 +23,10 @@ class ProbePerScan(Probe):
     """Several scans of one specimen, for example with two defoci, in one run: one object, and a probe for each scan.
 
     The scans are the arrays or files that the data joins (``patterns = ["a/dp", "b/dp"]``); their positions must be in
-    one frame. Each probe keeps the mean power of its own scan. All must have as many modes. Optimizers that ask for the
-    curvature, such as "scaled_steps", cannot be used yet.
+    one frame. Each probe keeps the mean power of its own scan. All must have as many modes. With ``opr_modes`` beside
+    ``scans``, the probe of each scan changes by modes of its own. The specimen may have several slices, and a tilt for
+    each scan (``model.scan_tilts_mrad``). Optimizers that ask for the curvature, such as "scaled_steps", cannot be used
+    yet.
 
     Attributes:
         scans: The probes, by any names, in the order of the scans: ``[model.probe.scans.NAME]``.
@@ -40,14 +42,10 @@ class ProbePerScan(Probe):
         for key in ("modes", "powers"):
             if getattr(self, key) is not None:
                 yield Problem("belongs to the single probes: scans.NAME", key)
-        if self.opr_modes or any(probe.opr_modes for probe in self.scans.values()):
-            yield Problem(
-                "a probe that changes over the scan cannot have scans of its own yet: take one of both", "opr_modes"
-            )
         for name, probe in self.scans.items():
             if isinstance(probe, ProbePerScan):
                 yield Problem("cannot have scans of its own", f"scans.{name}")
-            for key in ("trained_aberrations", "defocus_spread_angstrom"):
+            for key in ("trained_aberrations", "defocus_spread_angstrom", "opr_modes"):
                 if getattr(probe, key):
                     yield Problem(f"is for all scans: say {key} beside scans", f"scans.{name}.{key}")
 

@@ -34,6 +34,8 @@ class SimulatedDiffraction(DiffractionData):
         defocus_angstrom: Underfocus.
         defocus_drift_angstrom: By how much the defocus changes from the first pattern of a scan to the last, evenly.
         further_defoci_angstrom: The same specimen is scanned once more with each of these, for probes "per_scan".
+        further_tilts_mrad: Likewise with each of these directions of the beam instead of ``tilt_mrad``, for a specimen
+            of several slices (tilt pairs). If both are given, there must be as many.
         position_error_angstrom: Standard deviation of the error of the given positions, along each axis.
         dose_per_square_angstrom: Electrons per Å².
         atom_spacing_angstrom: Least distance between atoms.
@@ -57,6 +59,7 @@ class SimulatedDiffraction(DiffractionData):
     defocus_angstrom: float = 60.0
     defocus_drift_angstrom: float = 0.0
     further_defoci_angstrom: tuple[float, ...] = ()
+    further_tilts_mrad: tuple[tuple[float, float], ...] = ()
     position_error_angstrom: float = attrs.field(default=0.1, validator=attrs.validators.ge(0.0))
     dose_per_square_angstrom: float = attrs.field(default=1e5, validator=_positive)
     atom_spacing_angstrom: float = attrs.field(default=1.4, validator=_positive)
@@ -70,6 +73,14 @@ class SimulatedDiffraction(DiffractionData):
         """Check that patterns are not to be read from a file."""
         if self.patterns_on == "disk":
             yield Problem("simulated patterns are in no file", "patterns_on")
+        num_defoci, num_tilts = len(self.further_defoci_angstrom), len(self.further_tilts_mrad)
+        if num_defoci and num_tilts and num_defoci != num_tilts:
+            yield Problem(
+                f"are {num_tilts}, and further_defoci_angstrom are {num_defoci}: give as many of both, or one of them",
+                "further_tilts_mrad",
+            )
+        if num_tilts and self.slices == 1:
+            yield Problem("have no effect on a single slice: raise data.slices", "further_tilts_mrad")
 
     def knows_truth(self) -> bool:
         """Return True: it is a simulation."""

@@ -49,13 +49,15 @@ def simulate(settings: SimulatedDiffraction) -> Recording:
             grains.append((atoms(shape_KL, *lengths, generator), settings.slices - upper))
         slices_SKL = np.stack([phase_KL / num for phase_KL, num in grains for _ in range(num)])
     distance = settings.thickness_angstrom / settings.slices
-    between_YX = np.exp(-1j * np.pi * wavelength * distance * _squared_frequencies((size, size), pixel))
-    down, right = distance * np.tan(1e-3 * np.array(settings.tilt_mrad)) / pixel  # from one slice to the next
+    straight_YX = np.exp(-1j * np.pi * wavelength * distance * _squared_frequencies((size, size), pixel))
     frequency_K = np.fft.fftfreq(size)
-    between_YX *= np.exp(-2j * np.pi * (frequency_K[:, None] * down + frequency_K * right))
     counts = settings.dose_per_square_angstrom * settings.step_angstrom**2
 
-    def scanned(defocus_angstrom: float, true_N2: NDArray[np.float64]) -> NDArray[np.float32]:
+    def scanned(
+        defocus_angstrom: float, tilt_mrad: tuple[float, float], true_N2: NDArray[np.float64]
+    ) -> NDArray[np.float32]:
+        down, right = distance * np.tan(1e-3 * np.array(tilt_mrad)) / pixel  # from one slice to the next
+        between_YX = straight_YX * np.exp(-2j * np.pi * (frequency_K[:, None] * down + frequency_K * right))
         drift_N = settings.defocus_drift_angstrom * np.linspace(-0.5, 0.5, len(true_N2))
         probes_NYX = (
             aperture_probe((size, size), pixel, wavelength, settings.semiangle_mrad, {"C10": (-each, 0.0)})
@@ -64,10 +66,13 @@ def simulate(settings: SimulatedDiffraction) -> Recording:
         expected_NYX = patterns_of_slices(np.exp(1j * slices_SKL), np.stack([*probes_NYX]), true_N2, between_YX)
         return generator.poisson(counts * expected_NYX).astype(np.float32)
 
-    places, frames = [true_N2], [scanned(settings.defocus_angstrom, true_N2)]
-    for defocus_angstrom in settings.further_defoci_angstrom:
+    num = max(len(settings.further_defoci_angstrom), len(settings.further_tilts_mrad))
+    defoci_angstrom = settings.further_defoci_angstrom or (settings.defocus_angstrom,) * num
+    tilts_mrad = settings.further_tilts_mrad or (settings.tilt_mrad,) * num
+    places, frames = [true_N2], [scanned(settings.defocus_angstrom, settings.tilt_mrad, true_N2)]
+    for defocus_angstrom, tilt_mrad in zip(defoci_angstrom, tilts_mrad, strict=True):
         places.append(displaced())
-        frames.append(scanned(defocus_angstrom, places[-1]))
+        frames.append(scanned(defocus_angstrom, tilt_mrad, places[-1]))
     intensities_NYX, true_N2 = np.concatenate(frames), np.concatenate(places)
     scan = Scan(
         positions_N2=np.concatenate([nominal_N2] * len(places)),
