@@ -71,6 +71,7 @@ from trainkit.errors import (
 )
 from trainkit.events import Live
 from trainkit.lazy import lazy_names
+from trainkit.processes.exchange import Exchange
 from trainkit.randomness import random_seed
 from trainkit.registry import RegisteredComponent, registered
 from trainkit.state import Group, State
@@ -86,7 +87,7 @@ if TYPE_CHECKING:
     from trainkit.files.sharing import make_shared, share
     from trainkit.files.tables import write_json
     from trainkit.files.writing import remove_unfinished, written_whole
-    from trainkit.loading.order import hold_out, in_batches, process_share, shuffled
+    from trainkit.loading.order import hold_out, in_batches, part_of, shuffled
     from trainkit.loading.workers import Workers
     from trainkit.memory import free_host_memory
     from trainkit.printable import without_controls
@@ -111,7 +112,7 @@ else:  # hidden from type checkers, which would accept any name from a module th
             ".files.sharing": ("make_shared", "share"),
             ".files.tables": ("write_json",),
             ".files.writing": ("remove_unfinished", "written_whole"),
-            ".loading.order": ("hold_out", "in_batches", "process_share", "shuffled"),
+            ".loading.order": ("hold_out", "in_batches", "part_of", "shuffled"),
             ".loading.workers": ("Workers",),
             ".memory": ("free_host_memory",),
             ".recomputing": ("recompute",),
@@ -148,6 +149,7 @@ __all__ = [
     "Evaluation",
     "Evaluator",
     "ExampleBatch",
+    "Exchange",
     "Exporter",
     "FileFacts",
     "Group",
@@ -205,8 +207,8 @@ __all__ = [
     "in_batches",
     "lazy_names",
     "make_shared",
+    "part_of",
     "picture_font",
-    "process_share",
     "random_seed",
     "read_arguments",
     "read_checkpoint",

@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, NewType, P
 import attrs
 
 from trainkit.errors import DataError, RecipeError
+from trainkit.processes.exchange import Exchange
 
 if TYPE_CHECKING:
     from torch import Tensor, device, nn, optim
@@ -137,9 +138,10 @@ class Context(NamedTuple):
     Attributes:
         seed: Seed of the run.
         device: Device of the model and the batches.
-        rank: Number of this process, from 0.
+        rank: Number of this process, from 0. Only the first one, 0, writes files.
         world: Number of processes.
         folder: The run folder.
+        exchange: Which parts of each whole batch this process computes, and what it tells the other processes.
     """
 
     seed: int
@@ -147,6 +149,7 @@ class Context(NamedTuple):
     rank: int
     world: int
     folder: Path
+    exchange: Exchange = Exchange()
 
 
 @component
@@ -234,20 +237,24 @@ class LiveData(Protocol):
     """An opened data set."""
 
     batches_per_epoch: int
-    """Number of batches in an epoch, on this process. ``train(epoch, 0)`` yields exactly this many."""
+    """Number of whole batches in an epoch, those of all processes together."""
 
     def train(self, epoch: int, start: int) -> Iterator[Batch]:
         """Yield the batches of an epoch from number ``start`` on.
 
-        They depend on (seed, epoch, rank) alone, never on global state.
+        They depend on (seed, epoch, number of the batch, part) alone, never on global state.
+
+        With several processes or shards (`Data.divides_batches`), each whole batch is divided into
+        ``context.exchange.num_parts`` parts by `part_of`. Of each whole batch, those in ``context.exchange.parts`` are
+        yielded, one after the other.
         """
         ...
 
     def evaluate(self, split: str) -> Iterator[Batch]:
         """Yield this process's share of a split in a fixed order, for example held-out patterns or whole volumes.
 
-        With several processes, the shares are disjoint, differ in size by at most one item, and together make up the
-        split. ``batch["index"]`` holds the numbers of the items.
+        With several processes or shards, the split is divided by `part_of`, and the parts in ``context.exchange.parts``
+        are yielded, one after the other. ``batch["index"]`` holds the numbers of the items.
         """
         ...
 
@@ -278,6 +285,8 @@ class Data(Component):
     """The `Calibrator` (its ``use``) of models trained on it; None: there is none."""
     halver: ClassVar[str | None] = None
     """The `Halver` (its ``use``) of models trained on it; None: there is none."""
+    divides_batches: ClassVar[bool] = False
+    """Whether batches and splits are divided into parts (see `LiveData`). Several processes and shards need it."""
 
     @classmethod
     def recognise(cls, path: Path) -> Mapping[str, Any] | None:
@@ -493,6 +502,10 @@ class Loss(Component):
 class LiveMetric(Protocol):
     """Accumulates a metric over a split.
 
+    In a run of several processes or shards, two further methods are needed. ``share()`` returns what was added since
+    the last ``compute``, as an object that can be pickled, without tensors on a device. ``merge(shares)`` replaces it
+    by that of all processes: ``shares`` is a list of what their ``share`` returned, in the order of the parts.
+
     An optional method ``rows()`` yields the values of single items behind what ``compute`` returned last, as mappings
     of column -> value, such as ``{"case": "p1", "class": "liver", "dice": 0.9}``. The run folder gets them as
     ``cases.csv``, in which rows with the same texts are one line.
@@ -503,7 +516,7 @@ class LiveMetric(Protocol):
         ...
 
     def compute(self) -> dict[str, float]:
-        """Return name -> value over all batches that were added, on all ranks, and reset."""
+        """Return name -> value over all batches that were added or merged, and reset."""
         ...
 
 

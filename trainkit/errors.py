@@ -45,6 +45,10 @@ class DeviceError(TrainkitError):
     """The device has too little memory, or does not support an operation."""
 
 
+class ProcessError(TrainkitError):
+    """Another process of the run ended, or did not answer in time."""
+
+
 class PartError(TrainkitError):
     """A part of a run (a hook, loss, metric, model, data, …) raised an exception that is not a `TrainkitError`.
 

@@ -163,6 +163,8 @@ class State:
         redefined: Returns, for the full name of a value, what has changed in its meaning since it was computed before
             this resume, in words; None: nothing, so that values can be compared.
         ended: At ``run_end``, how the run ended: "finished", "stopped: …" or "failed: …".
+        requests: With several processes, what this one asked for and all have not agreed on yet: "stop", "interrupt" or
+            "save" -> the reason. They agree after each step, and before anything follows from it.
     """
 
     context: Context
@@ -196,6 +198,7 @@ class State:
     failures: dict[str, int] = attrs.Factory(dict)
     redefined: Callable[[str], str | None] = _still_means_the_same
     ended: str = ""
+    requests: dict[str, str] = attrs.Factory(dict)
 
     def learning_rates(self) -> dict[str, float]:
         """Return the current learning rate of every group; 0.0 if the group does not train now."""
@@ -244,7 +247,9 @@ class State:
 
     def stop(self, reason: str) -> None:
         """Ask the run to end after this step. Its epoch is closed first: validation, metrics, pictures, checkpoint."""
-        if self.stop_reason is None:
+        if self.context.world > 1:
+            self.requests.setdefault("stop", reason)
+        elif self.stop_reason is None:
             self.stop_reason = reason
 
     def stop_group(self, name: str, reason: str) -> None:
@@ -264,11 +269,17 @@ class State:
         Unlike after `stop`, the run is not finished and its epoch is not closed. An evaluation that is under way is
         abandoned, and is repeated on resume.
         """
-        self.interrupt_reason = reason
+        if self.context.world > 1:
+            self.requests["interrupt"] = reason
+        else:
+            self.interrupt_reason = reason
 
     def save(self, reason: str) -> None:
         """Ask for a checkpoint after this step."""
-        self.save_reason = reason
+        if self.context.world > 1:
+            self.requests["save"] = reason
+        else:
+            self.save_reason = reason
 
     def doubt(self, text: str) -> None:
         """Say that the result of the run is doubtful. The run goes on, and ends as finished with exit code 3.

@@ -97,7 +97,7 @@ def test_a_step_stays_on_its_device_and_never_waits_for_it(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     made_up = MADE_UP[name](tmp_path)  # may train weights to begin with
-    monkeypatch.setattr(engine, "choose_device", lambda name: torch.device("meta"))
+    monkeypatch.setattr(engine, "choose_device", lambda *_: torch.device("meta"))
     monkeypatch.setattr(GeometryWatch, "warn", lambda watch: None)  # looks at values before the first step
     monkeypatch.setattr(MaskWatch, "judge", lambda watch, state: None)  # looks at values once, after the first step
     at_once = ALL_AT_ONCE if name.startswith("ptycho") else ()

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainkit import DataError, RecipeError, Workers, hold_out, in_batches, process_share, random_seed, shuffled
+from trainkit import DataError, RecipeError, Workers, hold_out, in_batches, part_of, random_seed, shuffled
 
 
 @given(num=st.integers(0, 300), seed=st.integers(0, 2**40), epoch=st.integers(0, 1000))
@@ -40,10 +40,10 @@ def test_what_is_held_out_and_the_rest_are_everything_once_in_ascending_order(nu
 
 @given(num=st.integers(0, 100), world=st.integers(1, 9))
 def test_shares_are_disjoint_complete_and_differ_by_at_most_one(num, world):
-    shares = [process_share(torch.arange(num), rank, world).tolist() for rank in range(world)]
+    shares = [part_of(torch.arange(num), rank, world).tolist() for rank in range(world)]
     assert sorted(chain(*shares)) == list(range(num))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
-    assert process_share(list(range(num)), world - 1, world) == shares[-1]
+    assert part_of(list(range(num)), world - 1, world) == shares[-1]
 
 
 @given(num=st.integers(0, 100), size=st.integers(1, 20))

@@ -16,9 +16,9 @@ from trainkit.cli.run import report
 from trainkit.console import Console
 from trainkit.engine import signals
 from trainkit.engine import start as engine_start
-from trainkit.engine.processes import refuse_several_processes
 from trainkit.engine.queue import run_all
 from trainkit.engine.start import ExitCode
+from trainkit.processes.place import refuse_several_processes
 from trainkit.recipe.resolve import resolve_all, resolve_text
 
 WATCHED = [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2]

@@ -182,6 +182,8 @@ class Content:
         groups: Name -> state of a parameter group.
         metrics: The values of the last epoch.
         running: Name -> mean over the epoch that was not finished.
+        running_of_each: The same for values that processes logged of their own shares of the data: name -> the mean of
+            each process.
         parts: Name -> state of another part of the run.
     """
 
@@ -207,6 +209,7 @@ class Content:
     groups: Mapping[str, SavedGroupContent]
     metrics: Mapping[str, float]
     running: Mapping[str, SavedMean]
+    running_of_each: Mapping[str, tuple[SavedMean, ...]] = attrs.Factory(dict)
     parts: Mapping[str, Any]
 
 

@@ -11,6 +11,7 @@ from traceback import format_exc
 import click
 
 from trainkit.cli.output import echo
+from trainkit.cli.several import is_first_process, is_reported, let_others_go
 from trainkit.console import discard_output
 from trainkit.engine.signals import StoppedAtOnce, StoppedEarly, ignore_from_now_on
 from trainkit.errors import PartError, TrainkitError
@@ -87,20 +88,23 @@ def main() -> None:
         discard_output()
         sys.exit(1)
     except StoppedEarly as error:
-        echo(f"{error}: stopped; nothing was being trained, so nothing is lost", err=True)
+        if is_first_process():
+            echo(f"{error}: stopped; nothing was being trained, so nothing is lost", err=True)
         sys.exit(75)
     except (click.Abort, KeyboardInterrupt) as error:
         trained = isinstance(error, StoppedAtOnce)
-        echo("stopped at once; the last checkpoint is complete" if trained else "stopped", err=True)
+        if is_first_process():
+            echo("stopped at once; the last checkpoint is complete" if trained else "stopped", err=True)
         sys.exit(130)
     except Exception as error:
         if context is not None and context.obj and context.obj["traceback"]:
             echo(format_exc(), nl=False, err=True)
-        else:
+        elif not is_reported(error):
             echo(_message(error), err=True)
         sys.exit(error.exit_code if isinstance(error, TrainkitError) else 1)
     finally:
         ignore_from_now_on()
+        let_others_go()
 
 
 def _message(error: Exception) -> str:

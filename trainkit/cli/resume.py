@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from trainkit.cli.options import ALLOW_CODE, EXIT_CODES, QUIET, SETS
-from trainkit.engine.processes import refuse_several_processes
+from trainkit.cli.several import only_first_process_continues
 from trainkit.engine.signals import ending_the_program
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def command(
     is printed. If PATH is an earlier checkpoint, the run continues in a new folder; nothing is overwritten.
     """
     with ending_the_program():
-        refuse_several_processes()
+        only_first_process_continues()
         from trainkit.cli.run import report
         from trainkit.console import Console
         from trainkit.engine.resume import resume

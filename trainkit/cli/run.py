@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from trainkit.cli.options import EXIT_CODES, QUIET, SETS
-from trainkit.engine.processes import refuse_several_processes
+from trainkit.cli.several import only_first_process_continues
 from trainkit.engine.signals import ending_the_program
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def command(recipes: tuple[Path, ...], sets: tuple[str, ...], unfinished: bool, 
     `trainkit predict NAME_5folds` averages what its models predict.
     """
     with ending_the_program():
-        refuse_several_processes()
+        only_first_process_continues()
         from trainkit.recipe.inputs import refuse_missing_inputs
         from trainkit.recipe.resolve import resolve_all
 

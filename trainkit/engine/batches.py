@@ -27,16 +27,17 @@ class BatchSource:
     Args:
         data: The opened data.
         name: Name of the data in messages, for example "data (msd)".
-        num: Number of batches in an epoch.
-        per_step: Number of batches in an optimizer step; the last step of an epoch may have fewer.
+        num: Number of whole batches in an epoch.
+        per_step: Number of whole batches in an optimizer step; the last step of an epoch may have fewer.
+        parts: In how many pieces this process gets each whole batch, see `LiveData`.
     """
 
-    def __init__(self, data: Any, name: str, num: int, per_step: int) -> None:
-        self._data, self._name, self._num, self._per_step = data, name, num, per_step
+    def __init__(self, data: Any, name: str, num: int, per_step: int, parts: int = 1) -> None:
+        self._data, self._name, self._num, self._per_step, self._parts = data, name, num, per_step, parts
         self._looked_for_more = False
 
     def steps(self, epoch: int, first_step: int, seconds: dict[str, float]) -> Iterator[list[Batch]]:
-        """Yield the batches of each step of an epoch.
+        """Yield the batches of each step of an epoch, or this process's parts of them, batch by batch.
 
         Args:
             epoch: Number of the epoch.
@@ -52,18 +53,20 @@ class BatchSource:
             return
         batches = batches_of(lambda: self._data.train(epoch, start), self._name, "train")
         step: list[Batch] = []
-        number, began = start, perf_counter()
-        for number, batch in zip(range(start + 1, self._num + 1), batches):  # noqa: B905 (asks for no batch too many)
+        first, announced = start * self._parts, self._num * self._parts
+        number, began = first, perf_counter()
+        for number, batch in zip(range(first + 1, announced + 1), batches):  # noqa: B905 (asks for no batch too many)
             step.append(batch)
-            if len(step) == self._per_step or number == self._num:
+            if len(step) == self._per_step * self._parts or number == announced:
                 seconds["data"] += perf_counter() - began
                 yield step
                 step = []
                 began = perf_counter()
-        if number < self._num:
+        if number < announced:
+            of_parts = "" if self._parts == 1 else f", in {self._parts} parts each"
             raise DataError(
-                f"{self._name} yielded {number} of the {self._num} batches that it announced for epoch {epoch}\n"
-                "batches_per_epoch must be the number of batches that train yields"
+                f"{self._name} yielded {number} of the {announced} batches that it announced for epoch {epoch}"
+                f"{of_parts}\nbatches_per_epoch must be the number of batches that train yields"
             )
         if not self._looked_for_more:  # only once, because it may make another batch
             self._looked_for_more = True
@@ -71,7 +74,7 @@ class BatchSource:
                 _LOGGER.warning(
                     "%s yields more than the %d batches that it announced for an epoch; the others are not used",
                     self._name,
-                    self._num,
+                    announced,
                 )
 
 

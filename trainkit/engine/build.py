@@ -23,7 +23,7 @@ from trainkit.engine.every_run.initial_weights import BeginWithWeights, group_of
 from trainkit.engine.every_run.metrics_file import MetricsFile
 from trainkit.engine.every_run.outcome import Outcome
 from trainkit.engine.every_run.progress_chart import ProgressChart
-from trainkit.engine.every_run.saving import SaveByTime, Saver, facts_of
+from trainkit.engine.every_run.saving import SaveByTime, Saver, SavingByFirst, facts_of
 from trainkit.engine.every_run.skipped_steps import SkippedSteps
 from trainkit.engine.every_run.time_limit import TimeLimit
 from trainkit.engine.every_run.waiting import Waiting
@@ -39,6 +39,8 @@ from trainkit.groups.assignment import assign
 from trainkit.groups.live import GroupController
 from trainkit.groups.optimizers import build_optimizers
 from trainkit.groups.plan import GroupPlan, RunLength, plan_groups
+from trainkit.processes.exchange import Exchange
+from trainkit.processes.place import ALONE
 from trainkit.randomness import seed_everything
 from trainkit.recipe.root import seconds_of
 from trainkit.recomputing import recompute
@@ -48,7 +50,8 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from trainkit.contracts import LiveData
+    from trainkit.contracts import LiveData, LiveMetric
+    from trainkit.processes.place import Place
     from trainkit.recipe.resolve import Resolved
     from trainkit.recipe.root import Recipe
 
@@ -60,13 +63,17 @@ _NATIVE = ("avx512", "amx")
 _NOT_SCALED = (torch.float16, torch.bfloat16, torch.complex32, torch.complex64, torch.complex128)
 
 
-def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) -> Run:
+def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), place: Place = ALONE) -> Run:
     """Build the live parts of a run.
+
+    A process that is not the first of several has no parts that write something: no loggers, no hooks of the phases
+    "log" and "persist", and nothing that fills the run folder.
 
     Args:
         resolved: The checked recipe.
         folder: The run folder.
         finished: Number of finished epochs and of their steps, if the run is resumed from a checkpoint.
+        place: Which of the processes of the run this one is.
 
     Raises:
         RecipeError: The recipe has a mistake that can be found only after the data and the model are built.
@@ -74,7 +81,10 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
         PartError: A part cannot be built; the message names it.
     """
     recipe = resolved.recipe
-    context = Context(recipe.run.seed, choose_device(recipe.run.device), rank=0, world=1, folder=folder)
+    exchange = Exchange(place).with_shards(recipe.run.shards)
+    device = choose_device(recipe.run.device, place)
+    context = Context(recipe.run.seed, device, place.rank, place.world, folder, exchange)
+    _check_divided(recipe, exchange)
     torch.set_num_threads(recipe.run.threads or _default_threads())
     if recipe.run.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch requires it for matrix products on CUDA
@@ -108,6 +118,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
             metrics[name] = live = metric.build(data)
             complete = hasattr(live, "update") and hasattr(live, "compute")
             _check_built(f"metrics.{name}", live, complete, "a part with the methods update and compute")
+            _check_metric(name, live, exchange)
     with _building("inference"):
         inference = recipe.inference.build(data)
         _check_built("inference", inference, callable(inference), "a function (model, batch) -> outputs")
@@ -122,6 +133,8 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
     parts |= {f"metrics.{name}": metric for name, metric in metrics.items()}
     hooks = {f"hooks.{name}": hook for name, hook in recipe.hooks.items()}
     hooks |= {f"loggers.{name}": logger for name, logger in recipe.loggers.items()}
+    if not place.is_first:
+        hooks = {name: hook for name, hook in hooks.items() if hook.phase in ("mutate", "observe")}
     for name in order(hooks):
         with _building(name):
             parts[name] = part = hooks[name].build(context)
@@ -138,21 +151,24 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
         parts["time_limit"] = TimeLimit(recipe.run.time_limit, seconds_of(recipe.run.time_limit) or 0.0)
     if recipe.checkpoint.every_steps or recipe.checkpoint.every_minutes:
         parts["save_by_time"] = SaveByTime(recipe.checkpoint.every_steps, recipe.checkpoint.every_minutes)
-    parts |= {
-        "watched_values": WatchedValues(recipe),
-        "figures": Figures(),
-        "metrics_file": MetricsFile(),
-        "progress_chart": ProgressChart(),
-        "waiting": Waiting(recipe.data),
-        "outcome": Outcome(resolved.resume_options + _options_of_a_longer_run(plans.values(), length.epochs, steps)),
-    }
+    if place.is_first:
+        parts |= {
+            "watched_values": WatchedValues(recipe),
+            "figures": Figures(),
+            "metrics_file": MetricsFile(),
+            "progress_chart": ProgressChart(),
+            "waiting": Waiting(recipe.data),
+            "outcome": Outcome(
+                resolved.resume_options + _options_of_a_longer_run(plans.values(), length.epochs, steps)
+            ),
+        }
     tolerated: dict[str, type[Exception]] = {name: Exception for name, hook in hooks.items() if hook.phase == "log"}
     tolerated |= {"figures": Exception, "progress_chart": Exception, "metrics_file": OSError}
     run = Run(
         resolved=resolved,
         state=state,
         length=length,
-        batches=BatchSource(data, data_name, num_batches, recipe.run.accumulate),
+        batches=BatchSource(data, data_name, num_batches, recipe.run.accumulate, len(exchange.parts)),
         data_name=data_name,
         optimizers=optimizers,
         groups=groups,
@@ -169,6 +185,9 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0)) 
     run.fingerprint = data_fingerprint(recipe, data, data_name)
     run.variables = marks(resolved.tree, run.identity.id)
     facts_of(run)  # a failure is said now, not when the first checkpoint is written
+    if not place.is_first:
+        run.add("saver", SavingByFirst(run))
+        return run
     saver = Saver(run)
     cases_file = CasesFile(metrics.values(), recipe.evaluated_splits(), saver.becomes_best)
     run.add("cases_file", cases_file, tolerated=Exception)  # before the checkpoint that its tables belong to
@@ -203,6 +222,32 @@ def _check_built(part: str, built: object, as_promised: bool, wanted: str) -> No
         raise PartError(f"{part} must build {wanted}; it built {built!r}")
 
 
+def _check_divided(recipe: Recipe, exchange: Exchange) -> None:
+    """Make sure that all components can work in a run whose batches are divided.
+
+    Raises:
+        RecipeError: One cannot; the message names it.
+    """
+    if exchange.num_parts > 1 and not recipe.data.divides_batches:
+        raise RecipeError(
+            f"data: {type(recipe.data).__name__} does not say that it divides batches among processes or shards "
+            "(divides_batches), so each would train on the same batches; run one process, without run.shards"
+        )
+
+
+def _check_metric(name: str, metric: LiveMetric, exchange: Exchange) -> None:
+    """Make sure that what the processes accumulate in a metric can be brought together.
+
+    Raises:
+        RecipeError: It cannot.
+    """
+    if exchange.num_parts > 1 and not (hasattr(metric, "share") and hasattr(metric, "merge")):
+        raise RecipeError(
+            f"metrics.{name} has no methods share and merge, so it cannot be computed by several processes or shards; "
+            "leave it out, or run one process, without run.shards"
+        )
+
+
 def _num_batches(data: LiveData, name: str) -> int:
     """Return the number of batches in an epoch that the opened data announces.
 
@@ -227,12 +272,28 @@ def _default_threads() -> int:
     return torch.get_num_threads()
 
 
-def choose_device(name: str) -> torch.device:
+def choose_device(name: str, place: Place = ALONE) -> torch.device:
     """Return the device that a recipe names; "auto" is CUDA or MPS if one is available, else the CPU.
+
+    Of several processes on a machine, each has a CUDA device of its own.
 
     Raises:
         RecipeError: The device is not available on this machine.
     """
+    if place.world > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
+        if place.local_rank >= torch.cuda.device_count():
+            raise RecipeError(
+                f"process {place.rank} is number {place.local_rank} on its machine, which has "
+                f"{torch.cuda.device_count()} CUDA devices, and each process needs one of its own: start fewer "
+                'processes, or set run.device = "cpu"'
+            )
+        device = torch.device("cuda", place.local_rank)
+        torch.cuda.set_device(device)
+        return device
+    if place.world > 1 and name.startswith("cuda:"):
+        raise RecipeError(
+            f'run.device = "{name}" names one device for {place.world} processes; with "cuda", each has one of its own'
+        )
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")

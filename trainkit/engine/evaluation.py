@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from fnmatch import fnmatchcase
 from numbers import Real
 from typing import TYPE_CHECKING
 
 import torch
 
+from trainkit.engine.agreement import agree, shared_means
 from trainkit.engine.batches import batches_of, to_device
 from trainkit.errors import PartError, blame
 from trainkit.randomness import generator_states, restore_generators
 
 if TYPE_CHECKING:
-    from trainkit.contracts import LiveMetric, Metric
+    from trainkit.contracts import Batch, LiveMetric, Metric
     from trainkit.engine.run import Run
+    from trainkit.processes.exchange import Exchange
 
 _LOGGER = logging.getLogger("trainkit")
 
@@ -36,6 +38,7 @@ def evaluate(run: Run) -> bool:
     state = run.state
     before, means, metrics = generator_states(), state.means, dict(state.metrics)
     run.before_evaluation = saved = run.states(copy=True)
+    is_divided = state.context.exchange.num_parts > 1
     try:
         for name, split in run.recipe.evaluated_splits().items():
             state.means = {}  # values that hooks log now are averaged over this split
@@ -45,6 +48,8 @@ def evaluate(run: Run) -> bool:
                 if run.recipe.run.compile:  # whole volumes have other shapes than patches, and would all be compiled
                     around.enter_context(torch.compiler.set_stance("force_eager"))
                 done = _evaluate_split(run, name, split)
+            if is_divided:  # each process may have drawn other random numbers
+                restore_generators(before)
             if not done:
                 restore_generators(before)
                 state.metrics = metrics
@@ -65,11 +70,12 @@ def _evaluate_split(run: Run, name: str, split: str) -> bool:
     state.split = name
     state.model.eval()
     run.emit("validation_start")
-    totals: dict[str, torch.Tensor] = {}
-    items = 0
-    for batch in batches_of(lambda: state.data.evaluate(split), run.data_name, "evaluate"):
+    totals = _Totals(state.context.exchange)
+    for batch in _until_all_are_done(run, batches_of(lambda: state.data.evaluate(split), run.data_name, "evaluate")):
         if state.interrupted:
             return False
+        if batch is None:
+            continue
         state.batch = batch = to_device(batch, state.context.device, channels_last=run.recipe.run.channels_last)
         with run.autocast():
             try:
@@ -77,27 +83,69 @@ def _evaluate_split(run: Run, name: str, split: str) -> bool:
             except Exception as error:
                 blame(error, "inference")
             values = run.losses.on_validation(outputs, batch, state.model)
-        number = len(batch["index"])
-        items += number
-        for key, value in values.items():
-            totals[key] = totals.get(key, 0.0) + value.double() * number
+        totals.add(values, len(batch["index"]))
         for each, metric in run.metrics.items():
             try:
                 metric.update(outputs, batch)
             except Exception as error:
                 blame(error, f"metrics.{each}, in update")
         run.emit("validation_step_end")
-    if items == 0:
+    means = totals.means()
+    if not means:
         _LOGGER.warning('%s has no batch in the split "%s": no value is computed for it', run.data_name, split)
-    state.metrics |= {f"{name}/{key}": float(total) / items for key, total in totals.items()}
+    state.metrics |= {f"{name}/{key}": mean for key, mean in means.items()}
     for each, metric in run.metrics.items():
         state.metrics |= {f"{name}/{key}": value for key, value in _computed(run, each, metric).items()}
-    state.metrics |= {key: mean.mean() for key, mean in state.means.items()}
+    state.metrics |= shared_means(run, state.means)
     run.emit("validation_end")
-    state.metrics |= {
-        key: mean.mean() for key, mean in state.means.items()
-    }  # includes values that were logged during validation_end
+    state.metrics |= shared_means(run, state.means)  # includes values that were logged during validation_end
     return True
+
+
+def _until_all_are_done(run: Run, batches: Iterator[Batch]) -> Iterator[Batch | None]:
+    """Yield the batches of this process, then None until all processes are done; requests are agreed on meanwhile."""
+    exchange = run.state.context.exchange
+    if exchange.world == 1:
+        yield from batches
+        return
+    waiting = next(batches, None)
+    while exchange.largest([waiting is not None])[0]:
+        agree(run.state)
+        yield waiting
+        if waiting is not None:
+            waiting = next(batches, None)
+
+
+class _Totals:
+    """The losses over a split.
+
+    Args:
+        exchange: What the processes exchange.
+    """
+
+    def __init__(self, exchange: Exchange) -> None:
+        self._exchange = exchange
+        self._names: tuple[str, ...] = ()
+        self._rows: list[torch.Tensor] = []
+        self._items: list[int] = []
+
+    def add(self, values: Mapping[str, torch.Tensor], items: int) -> None:
+        """Add the means over the items of a batch, without reading them from the device."""
+        self._names = tuple(values)
+        self._rows.append(torch.stack([each.double() for each in values.values()]))
+        self._items.append(items)
+
+    def means(self) -> dict[str, float]:
+        """Return the means over all items of all processes, added up in an order that does not depend on these."""
+        own = (self._names, torch.stack(self._rows).cpu().tolist() if self._rows else [], self._items)
+        gathered = self._exchange.gather(own)
+        names = next((names for names, *_ in gathered if names), ())
+        rows = [(row, items) for _, rows, sizes in gathered for row, items in zip(rows, sizes, strict=True)]
+        all_items = sum(items for _, items in rows)
+        return {
+            name: sum((row[place] * items for row, items in rows), start=0.0) / all_items
+            for place, name in enumerate(names)
+        }
 
 
 def _computed(run: Run, name: str, metric: LiveMetric) -> dict[str, float]:
@@ -106,7 +154,10 @@ def _computed(run: Run, name: str, metric: LiveMetric) -> dict[str, float]:
     Raises:
         PartError: The metric fails, or does not return a dict of numbers with the names that it states.
     """
+    exchange = run.state.context.exchange
     try:
+        if exchange.num_parts > 1:  # a run of several parts was refused if it has a metric without these methods
+            metric.merge(exchange.gather(metric.share()))  # type: ignore[attr-defined]
         found = metric.compute()
     except Exception as error:
         blame(error, f"metrics.{name}, in compute")

@@ -30,6 +30,9 @@
 
 Everything else (logging, checkpoints, early stopping, progress, a model's constraints) listens to these events. During
 the steps nothing is read from the device: values are accumulated there and read at the epoch's end.
+
+With several processes, each runs this loop. They add up what each computed of a step, and agree on requests to stop or
+to save before anything follows from them (`trainkit.engine.agreement`), so all make the same steps.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from trainkit.engine.agreement import agree, shared_means
 from trainkit.engine.batches import to_device
 from trainkit.engine.evaluation import evaluate
 from trainkit.events import fire
@@ -59,6 +63,7 @@ def train(run: Run) -> None:
     if run.resumed:
         run.emit("resume")
     run.emit("run_start")
+    agree(state)
     if run.generators is not None:
         restore_generators(run.generators)
     if state.stop_reason is not None and not state.steps_in_epoch:
@@ -81,6 +86,7 @@ def _train_epoch(run: Run) -> bool:
     state.seconds = dict.fromkeys(("data", "steps", "validation", "checkpoint"), 0.0)
     began = perf_counter()
     groups.enter_epoch(state.epoch, state.updates_before_epoch, state.updates - state.updated)
+    step.enter_epoch()
     if not state.steps_in_epoch:
         _start_epoch(run)
     else:  # the run resumes inside the epoch
@@ -108,8 +114,10 @@ def _train_epoch(run: Run) -> bool:
             loss.add(state.loss.detach())
             if step_end:
                 fire(step_end, state)
+            agree(state)
             if by_steps and state.steps_in_epoch < state.steps_per_epoch and not _is_last_step(state):
                 _every_few_steps(run)
+                agree(state)
             interrupted = state.interrupt_reason is not None
             if interrupted or state.save_reason is not None or (by_steps and state.evaluated_step == state.step):
                 run.emit("checkpoint")
@@ -188,7 +196,7 @@ def _close_epoch(run: Run) -> bool:
     """Evaluate, make pictures and save; return whether the run was interrupted, with a checkpoint."""
     state, recipe = run.state, run.recipe
     state.closing = True
-    means = {name: mean.mean() for name, mean in state.means.items()}
+    means = shared_means(run, state.means)
     state.metrics = means | {name: value for name, value in state.metrics.items() if name not in means}
     finished = state.epoch + 1
     last = finished == state.epochs or state.stop_reason is not None
@@ -200,10 +208,13 @@ def _close_epoch(run: Run) -> bool:
         run.emit("checkpoint")  # of the state after the epoch's last step
         return True
     state.metrics |= {f"lr/{name}": lr for name, lr in state.learning_rates().items()}
+    state.metrics = state.context.exchange.from_first(state.metrics)
     run.groups.observe(state.epoch, state.updates, state.metrics)
     if is_due(recipe.pictures) and not state.is_trial:
         run.emit("picture")
     run.emit("epoch_end")
+    state.metrics = state.context.exchange.from_first(state.metrics)
+    agree(state)
     state.pictures = {}
     state.epoch, state.epoch_step, state.closing = finished, state.step, False
     interrupted = state.interrupted  # after this, the next epoch makes its first step and is saved

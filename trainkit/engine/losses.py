@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import torch
@@ -46,20 +46,32 @@ class Term(NamedTuple):
             blame(error, f"losses.{self.name}")
         return value if type(value) is Tensor and value.ndim == 0 else self.checked(value)
 
-    def value_of_sums(self, parts: Sequence[tuple[Outputs, Batch]], model: nn.Module) -> Tensor:
-        """Return the value for all parts of a step together, a function of sums that are added up over them.
+    def sums(self, outputs: Outputs, batch: Batch, model: nn.Module) -> Tensor:
+        """Return what a loss of sums adds up over the parts of a step, for one of them.
+
+        Raises:
+            PartError: The loss fails.
+        """
+        try:
+            sums: Tensor = self.function.sums(outputs, batch, model)
+        except Exception as error:
+            blame(error, f"losses.{self.name}")
+        return sums
+
+    def of_sums(self, total: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the value of a loss of sums that were added up over all parts, and its gradient for the sums.
 
         Raises:
             PartError: The loss fails, or returns something other than a scalar tensor.
         """
+        total = total.detach().requires_grad_()
         try:
-            total = self.function.sums(*parts[0], model)
-            for part in parts[1:]:
-                total = total + self.function.sums(*part, model)
             value = self.function.value(total)
         except Exception as error:
             blame(error, f"losses.{self.name}")
-        return self.checked(value)
+        self.checked(value)
+        (slope,) = torch.autograd.grad(value, total)
+        return value.detach(), slope
 
     def checked(self, value: Any) -> Tensor:
         """Return a value after checking that it is a scalar tensor.
@@ -71,6 +83,18 @@ class Term(NamedTuple):
             return value
         given = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else repr(value)
         raise PartError(f"losses.{self.name} must return a scalar tensor, the mean over the batch; it returned {given}")
+
+
+class SumsOfStep(NamedTuple):
+    """A loss of sums in a step.
+
+    Attributes:
+        value: Its value.
+        slope: Its gradient for the sums.
+    """
+
+    value: Tensor
+    slope: Tensor
 
 
 class Losses:
@@ -110,44 +134,60 @@ class Losses:
         values = {term.name: term.value(outputs, batch, model) for term in self.terms}
         return self._total(values), values
 
+    def sums(self, outputs: Outputs, batch: Batch, model: nn.Module) -> dict[str, Tensor]:
+        """Return what the losses of sums add up, for one of the parts of a step."""
+        return {term.name: term.sums(outputs, batch, model) for term in self.terms if term.combine == "sums"}
+
+    def of_sums(self, totals: Mapping[str, Tensor]) -> dict[str, SumsOfStep]:
+        """Return the losses of sums, from what `sums` returned, added up over all parts of a step."""
+        return {term.name: SumsOfStep(*term.of_sums(totals[term.name])) for term in self.terms if term.name in totals}
+
     def of_part(
-        self, outputs: Outputs, batch: Batch, model: nn.Module, share: float, first: bool
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return what one of several batches contributes to a step's total, and to each term's value.
+        self,
+        outputs: Outputs,
+        batch: Batch,
+        model: nn.Module,
+        share: float,
+        first: bool,
+        sums: Mapping[str, Tensor],
+        of_step: Mapping[str, SumsOfStep],
+    ) -> tuple[Tensor | None, dict[str, Tensor]]:
+        """Return what one of several parts contributes to a step.
 
         Args:
             outputs: The model's outputs.
             batch: The batch.
             model: The model.
             share: Its share of the step's items, 0 … 1.
-            first: Whether it is the step's first batch, which includes the terms that count once per step.
-        """
-        values = {
-            term.name: term.value(outputs, batch, model) * (1.0 if term.combine == "once" else share)
-            for term in self.terms
-            if first or term.combine != "once"
-        }
-        return self._total(values), values
+            first: Whether it is the step's first part, which includes what counts once per step.
+            sums: What `sums` returned for it.
+            of_step: What `of_sums` returned for the step.
 
-    def of_parts(
-        self, parts: Sequence[tuple[Outputs, Batch]], model: nn.Module, shares: Sequence[float]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the total for a step of several batches if a term needs sums over all of them, and each value."""
+        Returns:
+            What is differentiated: the sum over all parts has the gradient of the step's loss; None: nothing. And what
+            it contributes to the value of each loss.
+        """
+        pieces: list[Tensor] = []
         values: dict[str, Tensor] = {}
         for term in self.terms:
             if term.combine == "sums":
-                values[term.name] = term.value_of_sums(parts, model)
-            elif term.combine == "once":
-                values[term.name] = term.value(*parts[0], model)
-            else:
-                each = [term.value(*part, model) * share for part, share in zip(parts, shares, strict=True)]
-                values[term.name] = torch.stack(each).sum()
-        return self._total(values), values
+                pieces.append(term.weight * (sums[term.name] * of_step[term.name].slope).sum())
+                if first:
+                    values[term.name] = of_step[term.name].value
+            elif first or term.combine != "once":
+                value = term.value(outputs, batch, model) * (1.0 if term.combine == "once" else share)
+                pieces.append(term.weight * value)
+                values[term.name] = value.detach()
+        return (torch.stack(pieces).sum() if len(pieces) > 1 else pieces[0]) if pieces else None, values
+
+    def total(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Return the weighted sum of the values of all losses."""
+        return torch.as_tensor(self._total(values))
 
     def on_validation(self, outputs: Outputs, batch: Batch, model: nn.Module) -> dict[str, Tensor]:
         """Return the total ("loss") of the terms for held-out data, and the value of each if there are several."""
         values = {term.name: term.value(outputs, batch, model) for term in self.terms if term.on_validation}
-        return {"loss": torch.as_tensor(self._total(values))} | (values if len(self.terms) > 1 else {})
+        return {"loss": self.total(values)} | (values if len(self.terms) > 1 else {})
 
     def _total(self, values: Mapping[str, Tensor]) -> Any:
         """Return the weighted sum of the values that there are."""

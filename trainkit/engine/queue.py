@@ -19,7 +19,8 @@ from trainkit.engine.resume import resume
 from trainkit.engine.start import ExitCode, Report, RunOutcome, finished_before, start
 from trainkit.engine.trained_checkpoints import best_of
 from trainkit.engine.weight_search import run_with_chosen_weights
-from trainkit.errors import TrainkitError
+from trainkit.errors import RecipeError, TrainkitError
+from trainkit.processes.meeting import meeting
 from trainkit.recipe.inputs import refuse_missing_inputs
 from trainkit.recipe.resolve import changed
 from trainkit.recipe.weight_search import searched
@@ -63,7 +64,7 @@ def run_all(
         try:
             outcome, folder = _run_one(resolved, console, continue_unfinished, report)
         except Exception as error:
-            if len(recipes) == 1:
+            if len(recipes) == 1 or meeting().is_busy:  # then the other processes of that run cannot go on
                 raise
             console.say(f"failed: {error if isinstance(error, TrainkitError) else traceback.format_exc()}")
             what = f"failed: {(str(error).splitlines() or [type(error).__name__])[0]}"
@@ -139,6 +140,8 @@ def _run_one(
 ) -> tuple[RunOutcome | ExitCode, Path | None]:
     """Start or resume a run; return how it ended, or the code of one that had ended, and an earlier start's folder."""
     if searched(resolved.recipe):
+        if meeting().place.world > 1:
+            raise RecipeError('weight = "auto" is searched by one process; choose a number, or start one process')
         return run_with_chosen_weights(resolved, console, continue_unfinished=continue_unfinished, report=report)
     if not continue_unfinished:
         refuse_missing_inputs([resolved])

@@ -42,6 +42,7 @@ from trainkit.engine.start import (
     warn_of_repeats,
 )
 from trainkit.engine.variables import changed_since
+from trainkit.processes.meeting import meeting
 from trainkit.recipe.origin import dotted
 from trainkit.recipe.references import variables
 from trainkit.recipe.resolve import resolve
@@ -228,7 +229,7 @@ def _restored(
     assert begin.file is not None
     assert begin.saved is not None
     saved, recipe = begin.saved, asked.resolved.recipe
-    run = build(asked.resolved, folder, finished=(saved["epoch"], saved["epoch_step"]))
+    run = build(asked.resolved, folder, finished=(saved["epoch"], saved["epoch_step"]), place=meeting().place)
     for name, make in asked.extra.items():
         run.add(name, make(run))
     plans = run.groups.plans

@@ -58,6 +58,7 @@ class Run:
         fingerprint: What tells the data from other data.
         variables: Marks of the values of environment variables that the recipe reads.
         resumed: Whether the run continues in place of another process, which has ended.
+        saved_means: Means of the current epoch as the checkpoint holds them that the run was resumed from.
         before_evaluation: What `states` returned before the evaluation that is under way or was interrupted.
     """
 
@@ -83,6 +84,7 @@ class Run:
     fingerprint: Mapping[str, Any] = attrs.Factory(dict)
     variables: Mapping[str, str] = attrs.Factory(dict)
     resumed: bool = False
+    saved_means: Mapping[str, Any] = attrs.Factory(lambda: {"running": {}})
     before_evaluation: Mapping[str, Any] | None = None
 
     def __attrs_post_init__(self) -> None:

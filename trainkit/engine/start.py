@@ -20,8 +20,10 @@ from trainkit.engine.every_run.progress import Progress
 from trainkit.engine.every_run.saving import Saver
 from trainkit.engine.identity import identity_of
 from trainkit.engine.loop import train
-from trainkit.errors import DeviceError, NonFiniteError, PartError, TrainkitError, exit_in_words
+from trainkit.engine.several import call_others
+from trainkit.errors import DeviceError, NonFiniteError, PartError, ProcessError, TrainkitError, exit_in_words
 from trainkit.events import fire
+from trainkit.processes.meeting import meeting
 
 if TYPE_CHECKING:
     from trainkit.checkpoint.folder import Best
@@ -123,7 +125,7 @@ def start_in(
         TrainkitError: The run cannot start, or failed.
     """
     try:
-        run = build(resolved, folder)
+        run = build(resolved, folder, place=meeting().place)
         for name, make in extra.items():
             run.add(name, make(run))
     except BaseException:
@@ -159,12 +161,18 @@ def execute(run: Run, console: Console, report: Report = no_report) -> RunOutcom
     stopping = _Stopping(state, console)
     with signals.handled(stopping.on_signal):
         try:
+            call_others(run)
             train(run)
+            meeting().is_busy = False
             reason = state.interrupt_reason or state.stop_reason
             state.ended = f"stopped: {reason}" if reason else "finished"
-        except NonFiniteError as error:
+        except NonFiniteError as error:  # in every process
+            meeting().is_busy = False
             state.ended = f"failed: {error}"
             raise NonFiniteError(_explain(run, error)) from error
+        except ProcessError as error:
+            state.ended = f"failed: {type(error).__name__}"
+            raise _explain_process(run, error) from error
         except SystemExit as error:
             state.ended = "failed: SystemExit"
             console.say(traceback.format_exc(), shown=False)
@@ -297,6 +305,15 @@ def _trouble(run: Run, error: BaseException) -> str | None:
     newest = saver_of(run).newest
     there = f"last good checkpoint: {newest}" if newest else "no checkpoint was written yet"
     return f"epoch {run.state.epoch}: {what}\n{advice}\n{there}"
+
+
+def _explain_process(run: Run, error: ProcessError) -> ProcessError:
+    """Return the error with what the process says that failed, and what can be done."""
+    said = meeting().failure()
+    why = said or f"another process ended without a word, or did not answer within {run.recipe.run.patience}: {error}"
+    newest = saver_of(run).newest
+    there = f"last good checkpoint: {newest}" if newest else "no checkpoint was written yet"
+    return ProcessError(f"epoch {run.state.epoch}, step {run.state.step}: {why}\n{there}")
 
 
 def _explain(run: Run, error: NonFiniteError) -> str:

@@ -1,4 +1,4 @@
-"""Chooses the items of each step: shuffled order, held-out part, share of each process, and batches.
+"""Chooses the items of each step: shuffled order, held-out part, parts of a batch, and batches.
 
 All functions depend on their arguments alone: random choices follow from numbers such as (seed, epoch), never from a
 global generator, so a run can be resumed exactly from any step.
@@ -55,16 +55,16 @@ def hold_out(num: int, fraction: float, *place: int) -> tuple[Tensor, Tensor]:
     return order[num_held_out:].sort().values, order[:num_held_out].sort().values
 
 
-def process_share(items: _Sliceable[_T_co], rank: int, world: int) -> _T_co:
-    """Return the share of one of ``world`` processes: every ``world``-th item, from number ``rank`` on.
+def part_of(items: _Sliceable[_T_co], part: int, num_parts: int) -> _T_co:
+    """Return one of ``num_parts`` parts of some items: every ``num_parts``-th item, from number ``part`` on.
 
-    The shares of all ranks are disjoint, differ in size by at most one item, and together contain all items.
+    The parts are disjoint, differ in size by at most one item, and together contain all items.
 
     Example:
-        >>> process_share(["a", "b", "c", "d", "e"], rank=1, world=2)
+        >>> part_of(["a", "b", "c", "d", "e"], part=1, num_parts=2)
         ['b', 'd']
     """
-    return items[rank::world]
+    return items[part::num_parts]
 
 
 def in_batches(index: Tensor, batch_size: int) -> Sequence[Tensor]:

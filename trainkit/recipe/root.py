@@ -112,6 +112,11 @@ def _duration(instance: object, attribute: attrs.Attribute[str], value: str) -> 
         raise ValueError(f'must be a duration such as "11h45m" or "90s", got "{value}"')
 
 
+def _power_of_two(instance: object, attribute: attrs.Attribute[int], value: int) -> None:
+    if value < 0 or value & (value - 1):
+        raise ValueError(f"must be a power of two, or 0 for no shards, got {value}")
+
+
 def _folder_name(instance: object, attribute: attrs.Attribute[str], value: str) -> None:
     if (
         not value.strip()
@@ -167,6 +172,11 @@ class RunSettings:
             each shape of batch takes up to minutes; evaluation is not compiled. What cannot be compiled is said.
         time_limit: How long the process may run, for example "11h45m" or "90s". It writes a checkpoint and stops
             before that time.
+        shards: Number of parts into which each batch is divided, a power of two, or 0. With shards, 1, 2, 4, … up to so
+            many processes train to the same bits, also if their number changes on a resume: each part has random
+            numbers of its own, and what parts computed is added up in a fixed order. Layers that compute statistics of
+            a batch, such as BatchNorm, compute those of a part.
+        patience: How long a process waits for the others before the run is given up, for example "30m".
         dir: The folder that holds the run folders. Default: "runs" below the working directory.
     """
 
@@ -183,6 +193,8 @@ class RunSettings:
     activation_checkpointing: bool = False
     compile: bool = False
     time_limit: str | None = attrs.field(default=None, validator=optional(_duration), metadata=HARMLESS)
+    shards: int = attrs.field(default=0, validator=_power_of_two)
+    patience: str = attrs.field(default="30m", validator=_duration, metadata=HARMLESS)
     dir: Path = attrs.field(default=Path("runs"), metadata=HARMLESS)
 
     def num_epochs(self, steps_per_epoch: int = ASSUMED_STEPS_PER_EPOCH) -> int:

@@ -15,14 +15,14 @@ N = scan points.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from trainkit import PartError
+from trainkit import Exchange, PartError
 from trainkit_ptychography.physics.patches import add_patches
 
 _SEEN = 0.5  # share of a change of the exit wave that changes amplitudes in the far field, in the mean
@@ -62,11 +62,17 @@ class Curvature:
     def __init__(self) -> None:
         self._parts: list[Part] = []
         self._gradients: dict[int, Tensor] = {}  # number of the part -> (B, Y, X)
+        self._exchange = Exchange()
         self.recording = False
 
-    def start_step(self) -> None:
-        """Forget the last step, and record the next one."""
+    def start_step(self, exchange: Exchange) -> None:
+        """Forget the last step, and record the next one.
+
+        Args:
+            exchange: Adds up what the parts of the step are on all processes.
+        """
         self.end_step()
+        self._exchange = exchange
         self.recording = True
 
     def end_step(self) -> None:
@@ -86,11 +92,16 @@ class Curvature:
 
     def along_object(self, shape_SHW: tuple[int, int, int]) -> Tensor:
         """Return the curvature along each pixel's phase, or absorption (S, H, W)."""
-        light_SHW = torch.zeros(shape_SHW, dtype=self._last.amplitudes_BYX.dtype, device=self._last.corner_B2.device)
-        for part in self._parts:
-            for light_HW, light_YX in zip(light_SHW, part.light(), strict=True):
-                add_patches(light_HW, light_YX, part.corner_B2)
-        return light_SHW * (shape_SHW[0] * self.along_amplitude())
+
+        def light(parts: Sequence[Part]) -> Tensor:
+            dtype, device = self._last.amplitudes_BYX.dtype, self._last.corner_B2.device
+            light_SHW = torch.zeros(shape_SHW, dtype=dtype, device=device)
+            for part in parts:
+                for light_HW, light_YX in zip(light_SHW, part.light(), strict=True):
+                    add_patches(light_HW, light_YX, part.corner_B2)
+            return light_SHW
+
+        return self._summed(light) * (shape_SHW[0] * self.along_amplitude())
 
     def along_probe(self, unit: Tensor) -> Tensor:
         """Return the curvature along real and imaginary part of each of the probe's pixels, a scalar.
@@ -98,7 +109,7 @@ class Curvature:
         Args:
             unit: What a parameter of 1 stands for.
         """
-        num = sum(len(part.index_B) for part in self._parts)
+        num = self._exchange.total(sum(len(part.index_B) for part in self._parts))
         return self.along_amplitude() * num * unit.square()
 
     def along_opr_modes(self, weights_NK: Tensor, unit: Tensor) -> Tensor:
@@ -108,9 +119,11 @@ class Curvature:
             weights_NK: How strong each mode is at each scan point.
             unit: What a parameter of 1 stands for.
         """
-        squares_K = torch.stack([weights_NK.index_select(0, part.index_B).square().sum(0) for part in self._parts]).sum(
-            0
-        )
+
+        def squares(parts: Sequence[Part]) -> Tensor:
+            return torch.stack([weights_NK.index_select(0, part.index_B).square().sum(0) for part in parts]).sum(0)
+
+        squares_K = self._summed(squares)
         return (self.along_amplitude() * unit.square() * squares_K)[None, :, None, None, None]
 
     def along_opr_weights(self, num_points: int, power_K: Tensor) -> Tensor:
@@ -120,17 +133,26 @@ class Curvature:
             num_points: Number of scan points.
             power_K: Power of each mode.
         """
-        light_NK = torch.zeros(num_points, len(power_K), dtype=power_K.dtype, device=power_K.device)
-        for part in self._parts:
-            light_NK[part.index_B] = power_K
-        return light_NK * self.along_amplitude()
+
+        def light(parts: Sequence[Part]) -> Tensor:
+            light_NK = torch.zeros(num_points, len(power_K), dtype=power_K.dtype, device=power_K.device)
+            for part in parts:
+                light_NK[part.index_B] = power_K
+            return light_NK
+
+        return self._summed(light) * self.along_amplitude()
 
     def along_displacements(self, num_points: int) -> Tensor:
         """Return the curvature along the displacement of each scan point (N, 2), in 1/pixel²; 0 outside the step."""
-        change_N2 = torch.zeros(num_points, 2, dtype=self._last.amplitudes_BYX.dtype, device=self._last.index_B.device)
-        for part in self._parts:
-            change_N2.index_copy_(0, part.index_B, _change_of_exit_wave(part))
-        return change_N2 * (_SEEN * self.along_amplitude())
+
+        def change(parts: Sequence[Part]) -> Tensor:
+            dtype, device = self._last.amplitudes_BYX.dtype, self._last.index_B.device
+            change_N2 = torch.zeros(num_points, 2, dtype=dtype, device=device)
+            for part in parts:
+                change_N2.index_copy_(0, part.index_B, _change_of_exit_wave(part))
+            return change_N2
+
+        return self._summed(change) * (_SEEN * self.along_amplitude())
 
     def along_scan(self, arm_N2: Tensor) -> Tensor:
         """Return the curvature along the linear motion of the whole scan (2, 2), in 1/pixel².
@@ -147,17 +169,30 @@ class Curvature:
         gradient that is proportional to the misfit. Where counts are far above what the model expects, the Poisson loss
         is steeper than that, and so is this slope: data that no object explains make steps smaller.
         """
-        slope = misfit = self._last.intensities_BYX.new_zeros(())
-        for number, gradient_BYX in self._gradients.items():
-            part = self._parts[number]
-            amplitudes_BYX = part.intensities_BYX.sqrt()
-            misfit_BYX = amplitudes_BYX - part.amplitudes_BYX
-            if part.mask is not None:
-                misfit_BYX = misfit_BYX * part.mask
-            slope = slope + (2 * amplitudes_BYX * gradient_BYX * misfit_BYX).sum()
-            misfit = misfit + misfit_BYX.square().sum()
+        gradients = {id(self._parts[number]): gradient_BYX for number, gradient_BYX in self._gradients.items()}
+
+        def slope_and_misfit(parts: Sequence[Part]) -> Tensor:
+            slope = misfit = self._last.intensities_BYX.new_zeros(())
+            for part in parts:
+                if (gradient_BYX := gradients.get(id(part))) is None:
+                    continue
+                amplitudes_BYX = part.intensities_BYX.sqrt()
+                misfit_BYX = amplitudes_BYX - part.amplitudes_BYX
+                if part.mask is not None:
+                    misfit_BYX = misfit_BYX * part.mask
+                slope = slope + (2 * amplitudes_BYX * gradient_BYX * misfit_BYX).sum()
+                misfit = misfit + misfit_BYX.square().sum()
+            return torch.stack([slope, misfit])
+
+        slope, misfit = self._summed(slope_and_misfit).unbind()
         smallest = torch.finfo(misfit.dtype).tiny  # of a fit without misfit, whose gradient is 0 as well
         return (slope / misfit.clamp_min(smallest)).clamp_min(0)
+
+    def _summed(self, compute: Callable[[Sequence[Part]], Tensor]) -> Tensor:
+        """Return the sum over all parts of the step, on all processes, of what is computed of some of them."""
+        of_each = len(self._parts) // len(self._exchange.parts)
+        starts = range(0, len(self._parts), of_each)
+        return self._exchange.sum_of_parts([compute(self._parts[start : start + of_each]) for start in starts])
 
     @property
     def _last(self) -> Part:

@@ -115,7 +115,7 @@ class Motion(nn.Module):
             intensities: The model: scan points (B,) and their displacements (B, 2) to patterns (B, Y, X).
         """
         _, matrix_23 = self._affine_part(dr_N2)
-        for batch in self._data.evaluate("val"):
+        for batch in self._data.some(self._data.held_out_index):  # every process fits all of them
             index_B = batch["index"].to(dr_N2.device)
             positions_B2 = torch.from_numpy(self._data.scan.positions_N2)[index_B.cpu()]
             motion_B2 = (positions_B2 @ matrix_23[:, :2].T + matrix_23[:, 2]).to(dr_N2)

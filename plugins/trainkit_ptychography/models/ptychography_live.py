@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from trainkit import Batch, RecipeError, State, set_curvature
+from trainkit import Batch, State, set_curvature
 from trainkit_ptychography.constraints.kind import Constraint
 from trainkit_ptychography.models import output
 from trainkit_ptychography.models.changes_of_probe import fit_changes
@@ -209,19 +209,7 @@ class PtychographyModule(nn.Module):
     # ---- what is kept in order while training -----------------------------------------------------------------------
 
     def on_run_start(self, state: State) -> None:
-        """Check that positions of held-out points can be fitted, and compare the geometry with its mirror.
-
-        Slices count as in the epoch that is to be trained, or in the last one if none is left.
-
-        Raises:
-            RecipeError: Several processes would each fit the held-out points of their own share alone.
-        """
-        moves = any("dr" in each.parameters and each.start_epoch is not None for each in state.groups.values())
-        if moves and state.context.world > 1 and len(self._data.held_out_index):
-            raise RecipeError(
-                "positions of held-out patterns cannot be fitted by several processes yet: run one process, set "
-                "data.validation_fraction = 0, or do not train group dr"
-            )
+        """Compare the geometry with its mirror. Slices count as in the epoch to be trained, or in the last one."""
         if self.propagation is not None:  # a run that resumes inside an epoch does not start it again
             over = not state.steps_in_epoch and (state.stop_reason is not None or state.epoch == state.epochs)
             self.propagation.enter_epoch(state.epoch - over)
@@ -245,7 +233,7 @@ class PtychographyModule(nn.Module):
 
     def on_step_start(self, state: State) -> None:
         """Record what the curvature of the step's loss depends on."""
-        self._curvature.start_step()
+        self._curvature.start_step(state.context.exchange)
 
     def on_step_end(self, state: State) -> None:
         """Keep the power of a probe that trains, and impose the constraints."""

@@ -37,6 +37,7 @@ class DiffractionData(Data):
     """
 
     halver: ClassVar[str | None] = "fourier_ring"
+    divides_batches: ClassVar[bool] = True
 
     batch_size: int = attrs.field(default=32, validator=attrs.validators.ge(1), metadata=KEEPS_VALUES)
     batches: Literal["random", "compact", "sparse"] = attrs.field(default="random", metadata=KEEPS_VALUES)

@@ -15,7 +15,7 @@ import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trainkit import Context, DataError, hold_out, in_batches, process_share, random_seed, shuffled
+from trainkit import Context, DataError, hold_out, in_batches, part_of, random_seed, shuffled
 from trainkit_ptychography.scans.batch_order import BatchOrder, arrange
 from trainkit_ptychography.scans.half_live import alternating
 from trainkit_ptychography.scans.scan import Checked
@@ -45,7 +45,7 @@ class LiveDiffraction:
         detector_shape: Rows and columns of a pattern.
         seed: The run's seed.
         device: Device of the batches.
-        batches_per_epoch: Batches of an epoch, on this process.
+        batches_per_epoch: Whole batches of an epoch.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class LiveDiffraction:
     ) -> None:
         patterns, self.scan, survey = checked
         self.seed, self.device = context.seed, torch.device(context.device)
-        self._rank, self._world = context.rank, context.world
+        self._exchange = context.exchange
         self._batch_size = batch_size
         self._batches = batches
 
@@ -86,21 +86,36 @@ class LiveDiffraction:
             of_scan_N = None if scan_N is None else scan_N[trained]
             halves_N = torch.from_numpy(alternating(self.scan.positions_N2[trained], of_scan_N))
             self.train_index = self.train_index[halves_N == every_second - 1]
-        if len(self.train_index) < self._world:
+        if not len(self.train_index):
             raise DataError(
                 f"{self.scan.source}: of {num} patterns {len(self.held_out_index)} are held out, which leaves too few "
                 "to train on: lower data.validation_fraction"
             )
-        self.batches_per_epoch = ceil(len(self.train_index) // self._world / batch_size)
+        self.batches_per_epoch = ceil(len(self.train_index) / batch_size)
+        self._check_size_of_parts()
 
     def train(self, epoch: int, start: int) -> Iterator[dict[str, Tensor]]:
-        """Yield the batches ``start``… of an epoch, shuffled by (seed, epoch)."""
-        num = len(self.train_index) // self._world * self._world  # as many for each process
-        order = shuffled(len(self.train_index), self.seed, epoch)
-        mine = self.train_index[process_share(order[:num], self._rank, self._world)]
+        """Yield this process's parts of the batches ``start``… of an epoch, shuffled by (seed, epoch)."""
+        index = self.train_index[shuffled(len(self.train_index), self.seed, epoch)]
         generator = torch.Generator().manual_seed(random_seed(self.seed, epoch, _ORDER))
-        batches = arrange(self._batches, self._positions_N2[mine], self.batches_per_epoch, generator)
-        yield from self._loaded([mine[places] for places in batches[start:]])
+        batches = arrange(self._batches, self._positions_N2[index], self.batches_per_epoch, generator)
+        yield from self._loaded([part for places in batches[start:] for part in self._parts_of(index[places])])
+
+    def _parts_of(self, index: Tensor) -> list[Tensor]:
+        return [part_of(index, part, self._exchange.num_parts) for part in self._exchange.parts]
+
+    def _check_size_of_parts(self) -> None:
+        """Make sure that each part of each batch has a scan point.
+
+        Raises:
+            DataError: One has none.
+        """
+        smallest, parts = len(self.train_index) // self.batches_per_epoch, self._exchange.num_parts
+        if smallest < parts:
+            raise DataError(
+                f"{self.scan.source}: a batch of {smallest} patterns cannot be divided into {parts} parts, one for "
+                "each process or shard: raise data.batch_size, or use fewer of them"
+            )
 
     def facts(self) -> dict[str, Any]:
         """Return what a model has to know of the data, as JSON values.
@@ -121,8 +136,8 @@ class LiveDiffraction:
         known = {"train": self.train_index, "val": self.held_out_index}
         if split not in known:
             raise DataError(f'diffraction data has no split "{split}"; it has {", ".join(known)}')
-        mine = process_share(known[split], self._rank, self._world)
-        yield from self._loaded(in_batches(mine, self._batch_size))
+        size = ceil(self._batch_size / self._exchange.num_parts)
+        yield from self._loaded([each for part in self._parts_of(known[split]) for each in in_batches(part, size)])
 
     def some(self, index: Tensor) -> Iterator[dict[str, Tensor]]:
         """Yield batches of chosen scan points (N,), whose numbers are on the CPU."""

@@ -94,6 +94,7 @@ class SegmentationData(Data):
     predictor: ClassVar[str | None] = "segmentation"
     evaluator: ClassVar[str | None] = "segmentation"
     calibrator: ClassVar[str | None] = "segmentation"
+    divides_batches: ClassVar[bool] = True
 
     batch_size: int = attrs.field(default=2, validator=attrs.validators.ge(1), metadata=KEEPS_VALUES)
     steps_per_epoch: int | None = attrs.field(

@@ -9,6 +9,7 @@ import logging
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from math import ceil
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,7 +17,7 @@ import attrs
 import torch
 from torch import Tensor
 
-from trainkit import Batch, Context, DataError, Outputs, State, Workers, did_you_mean, process_share, write_json
+from trainkit import Batch, Context, DataError, Outputs, State, Workers, did_you_mean, part_of, write_json
 from trainkit_segmentation.data.chosen_classes import annotated_classes, contradictions
 from trainkit_segmentation.data.facts import SegmentationFacts, meaning_of_masks
 from trainkit_segmentation.data.ignored import doubts_about_ignored
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("trainkit.segmentation")
 
-_Place = tuple[int, int]  # of a batch: the epoch, and its number there
+_Place = tuple[int, int, int]  # of a batch, or a part of one: the epoch, its number there, and the part
 
 
 class LiveSegmentation:
@@ -60,7 +61,7 @@ class LiveSegmentation:
         exclusive: Whether a voxel has at most one class. A network then gives ``len(classes) + 1`` scores (softmax),
             otherwise ``len(classes)`` (sigmoid).
         patch_size: Voxels of a training patch along x, y, z of the preprocessed grid.
-        batches_per_epoch: Batches of an epoch, on this process.
+        batches_per_epoch: Whole batches of an epoch.
     """
 
     _workers: Workers[_Place] | None = None
@@ -132,8 +133,13 @@ class LiveSegmentation:
             annotated=settings.annotated or {},
             mirrored_axes=settings.augmentation.mirrored_axes(),
         )
-        self.batches_per_epoch = settings.steps_per_epoch or ceil(len(train) / (settings.batch_size * context.world))
-        self._rank, self._world = context.rank, context.world
+        self.batches_per_epoch = settings.steps_per_epoch or ceil(len(train) / settings.batch_size)
+        self._exchange = context.exchange
+        if settings.batch_size < context.exchange.num_parts:
+            raise DataError(
+                f"a batch of {settings.batch_size} patches cannot be divided into {context.exchange.num_parts} parts, "
+                "one for each process or shard: raise data.batch_size, or use fewer of them"
+            )
         entries = [(self._index[name], self._store.path(self._prepared[name].key)) for name in train]
         annotated = None
         if self._annotated is not None:
@@ -146,21 +152,21 @@ class LiveSegmentation:
             self._workers = Workers(self._batches, settings.workers, on_gpu, advice)
 
     def train(self, epoch: int, start: int) -> Iterator[dict[str, Any]]:
-        """Yield the batches ``start``… of an epoch, a function of (seed, epoch, rank) alone."""
+        """Yield this process's parts of the batches ``start``… of an epoch, a function of (seed, epoch, part) alone."""
         for step in range(start, self.batches_per_epoch):
-            workers = self._workers
-            batch = self._batches[epoch, step] if workers is None else self._from_workers(workers, epoch, step)
-            yield self._batches.finished(batch, self._device)
+            for part in self._exchange.parts:
+                place, workers = (epoch, step, part), self._workers
+                batch = self._batches[place] if workers is None else self._from_workers(workers, place)
+                yield self._batches.finished(batch, self._device)
 
-    def _from_workers(self, workers: Workers[_Place], epoch: int, step: int) -> dict[str, Any]:
+    def _from_workers(self, workers: Workers[_Place], place: _Place) -> dict[str, Any]:
         """Return a batch from the workers. They go on beyond the epoch's end, so that no epoch begins with waiting."""
-        place, ahead = self._ahead or ((-1, -1), iter(()))
-        if place != (epoch, step):
-            ahead = workers(_places_from(epoch, step, self.batches_per_epoch))
+        expected, ahead = self._ahead or (None, iter(()))
+        if expected != place:
+            ahead = workers(_places_from(place, self.batches_per_epoch, self._exchange.parts))
         self._ahead = None  # an error ends what they are preparing
         batch = next(ahead)
-        is_last = step + 1 == self.batches_per_epoch
-        self._ahead = ((epoch + 1, 0) if is_last else (epoch, step + 1), ahead)
+        self._ahead = (_following(place, self.batches_per_epoch, self._exchange.parts), ahead)
         return batch
 
     def on_run_start(self, state: State) -> None:
@@ -191,7 +197,8 @@ class LiveSegmentation:
         """Yield each whole case of this process's share of a split, in alphabetical order."""
         if split not in self._division:
             raise DataError(f'there is no split "{split}"; {did_you_mean(split, self._division)}')
-        for name in process_share(self._division[split], self._rank, self._world):
+        parts = (part_of(self._division[split], part, self._exchange.num_parts) for part in self._exchange.parts)
+        for name in chain.from_iterable(parts):
             case = self._case(name)
             yield {
                 "index": torch.tensor([self._index[name]]),
@@ -343,11 +350,19 @@ class LiveSegmentation:
         return open_case(self._store.path(self._prepared[name].key))
 
 
-def _places_from(epoch: int, step: int, batches_per_epoch: int) -> Iterator[_Place]:
+def _places_from(place: _Place, batches_per_epoch: int, parts: range) -> Iterator[_Place]:
     """Yield the places of batches from one on, without end.
 
     It knows nothing of the data: the data holds the workers, which hold these places, and ends them when it is freed.
     """
     while True:
-        yield from ((epoch, each) for each in range(step, batches_per_epoch))
-        epoch, step = epoch + 1, 0
+        yield place
+        place = _following(place, batches_per_epoch, parts)
+
+
+def _following(place: _Place, batches_per_epoch: int, parts: range) -> _Place:
+    """Return the place of what this process trains on after that of a place."""
+    epoch, step, part = place
+    if part + 1 in parts:
+        return epoch, step, part + 1
+    return (epoch, step + 1, parts[0]) if step + 1 < batches_per_epoch else (epoch + 1, 0, parts[0])

@@ -6,7 +6,8 @@ Shapes: N = cases, K = classes.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -15,6 +16,22 @@ from trainkit import Batch, DataError, State
 from trainkit_segmentation.spelling import safe_name
 
 _LOGGER = logging.getLogger("trainkit")
+
+
+class CasesOfProcess(NamedTuple):
+    """The cases that one of several processes has scored.
+
+    Attributes:
+        cases: Their names.
+        indices: Their numbers.
+        scores_NK: Score of each class; None: there is no case.
+        in_truth_NK: Whether the truth has the class; None: there is no case.
+    """
+
+    cases: list[str]
+    indices: list[int]
+    scores_NK: Tensor | None
+    in_truth_NK: Tensor | None
 
 
 class CaseScores:
@@ -60,6 +77,23 @@ class CaseScores:
         self._indices.append(batch["index"])
         self._scores.append(scores_K)
         self._in_truth.append(in_truth_K)
+
+    def share(self) -> CasesOfProcess:
+        """Return the cases that were added since the last means."""
+        tensors = (torch.stack(each).cpu() if each else None for each in (self._scores, self._in_truth))
+        indices = [int(each) for each in torch.cat(self._indices)] if self._indices else []
+        return CasesOfProcess(list(self._cases), indices, *tensors)
+
+    def merge(self, shares: Iterable[CasesOfProcess]) -> None:
+        """Replace the cases by those of all processes."""
+        self._cases, self._indices, self._scores, self._in_truth = [], [], [], []
+        for cases, indices, scores_NK, in_truth_NK in shares:
+            if scores_NK is None or in_truth_NK is None:
+                continue
+            self._cases += cases
+            self._indices += [torch.tensor([each]) for each in indices]
+            self._scores += list(scores_NK)
+            self._in_truth += list(in_truth_NK)
 
     def means(self) -> dict[str, float]:
         """Return the mean of each class over the cases that have it, and the mean of these means; then start anew.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from trainkit import Batch, Outputs, State
 from trainkit_segmentation.data.kind_live import LiveSegmentation
 from trainkit_segmentation.files.header import voxel_volume_ml
-from trainkit_segmentation.metrics.case_scores import CaseScores
+from trainkit_segmentation.metrics.case_scores import CaseScores, CasesOfProcess
 from trainkit_segmentation.metrics.overlap import counts, dice
 
 
@@ -32,6 +32,15 @@ class LiveDice:
         volume_ml = voxel_volume_ml(data.affine(batch["case"]))
         for scores, column in zip(self._volumes, (2, 1), strict=True):
             scores.add(batch, counts_K3[:, column].double() * volume_ml)
+
+    def share(self) -> list[CasesOfProcess]:
+        """Return what was taken in since the last means."""
+        return [each.share() for each in (self._scores, *self._volumes)]
+
+    def merge(self, shares: Sequence[list[CasesOfProcess]]) -> None:
+        """Take in what all processes took in, instead of what this one did."""
+        for place, scores in enumerate((self._scores, *self._volumes)):
+            scores.merge(each[place] for each in shares)
 
     def compute(self) -> dict[str, float]:
         """Return the means, and start anew."""

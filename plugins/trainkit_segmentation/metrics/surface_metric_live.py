@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 
 from trainkit import Batch, Outputs, State
 from trainkit_segmentation.data.kind_live import LiveSegmentation
-from trainkit_segmentation.metrics.case_scores import CaseScores
+from trainkit_segmentation.metrics.case_scores import CaseScores, CasesOfProcess
 
 
 class LiveSurfaceMetric:
@@ -56,6 +56,14 @@ class LiveSurfaceMetric:
             ]
             in_truth_K = torch.stack([true_XYZ.any() for true_XYZ in each_true])
             self._scores.add(batch, torch.tensor(scores, dtype=torch.float64), in_truth_K)
+
+    def share(self) -> CasesOfProcess:
+        """Return what was taken in since the last means."""
+        return self._scores.share()
+
+    def merge(self, shares: Sequence[CasesOfProcess]) -> None:
+        """Take in what all processes took in, instead of what this one did."""
+        self._scores.merge(shares)
 
     def compute(self) -> dict[str, float]:
         """Return the means, and start anew; empty if this validation was not measured."""

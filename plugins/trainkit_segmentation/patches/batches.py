@@ -1,4 +1,4 @@
-"""Batches of training patches, each a function of (seed, epoch, step, rank).
+"""Batches of training patches, each a function of (seed, epoch, step, part).
 
 Shapes: B = patches of a batch, C = channels, K = classes, X, Y, Z = voxels.
 """
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trainkit import random_seed
+from trainkit import part_of, random_seed
 from trainkit_segmentation.cases.labels import not_counted, target
 from trainkit_segmentation.patches.augmentation_live import CutPatches, Source, augment, cut_patches
 from trainkit_segmentation.patches.cutting import choose_start
@@ -30,11 +30,11 @@ _CUT = "cut"  # in a batch whose patches are still to be changed
 
 
 class PatchBatches:
-    """Makes the batch of any place (epoch, step) in a run; can be sent to another process.
+    """Makes the batch, or part of a batch, of any place (epoch, step, part) in a run; can be sent to another process.
 
     Args:
         settings: How patches are cut and changed.
-        context: Seed, rank and world.
+        context: Seed, and number of parts.
         entries: Index and preprocessed file of each training case.
         annotated: Index -> whether each class was annotated (1, K); None: all were.
         may_ignore: Whether cases may have ignored voxels.
@@ -48,7 +48,7 @@ class PatchBatches:
         annotated: Mapping[int, Tensor] | None = None,
         may_ignore: bool = False,
     ) -> None:
-        self._seed, self._rank, self._world = context.seed, context.rank, context.world
+        self._seed, self._num_parts = context.seed, context.exchange.num_parts
         self._entries, self._annotated, self._may_ignore = entries, annotated, may_ignore
         self._batch_size, self._size = settings.batch_size, settings.patch_size
         self._foreground_probability, self._augmentation = settings.foreground_probability, settings.augmentation
@@ -56,16 +56,17 @@ class PatchBatches:
         self._num_classes = len(open_case(entries[0][1]).own_voxels)
         self._epoch_order: tuple[int, int, list[int]] = (-1, -1, [])
 
-    def __getitem__(self, place: tuple[int, int]) -> dict[str, Any]:
-        """Return the batch of (epoch, step of the epoch), which `finished` still has to see."""
-        epoch, step = place
-        first = (step * self._world + self._rank) * self._batch_size
-        chosen = [self._case(epoch, number) for number in range(first, first + self._batch_size)]
+    def __getitem__(self, place: tuple[int, int, int]) -> dict[str, Any]:
+        """Return the part of the batch of (epoch, step of the epoch, part), which `finished` still has to see."""
+        epoch, step, part = place
+        first = step * self._batch_size
+        in_batch = part_of(range(self._batch_size), part, self._num_parts)
+        chosen = [self._case(epoch, first + b) for b in in_batch]
         cases = [open_case(path) for _, path in chosen]
         batch: dict[str, Any] = {"index": torch.tensor([number for number, _ in chosen])}
         if self._annotated is not None:
             batch["annotated"] = torch.cat([self._annotated[number] for number, _ in chosen])
-        sources = [self._source(case, b, epoch, first + b) for b, case in enumerate(cases)]
+        sources = [self._source(case, b, epoch, first + b) for b, case in zip(in_batch, cases, strict=True)]
         batch[_CUT] = cut_patches(sources, self._size, self._augmentation)
         if self._augmentation.on == "workers":
             with _one_thread():
@@ -104,12 +105,11 @@ class PatchBatches:
     def _probability_of_foreground(self, b: int) -> float:
         """Return the probability that a patch of the batch is centred on a class; 0 or 1 where a share is guaranteed.
 
-        As in nnU-Net, the last patches of a batch are centred, and a batch is that of all processes together.
+        As in nnU-Net, the last patches of a whole batch are centred.
         """
         if not self._is_share:
             return self._foreground_probability
-        whole = self._batch_size * self._world
-        return float(self._rank * self._batch_size + b >= round(whole * (1 - self._foreground_probability)))
+        return float(b >= round(self._batch_size * (1 - self._foreground_probability)))
 
     def _case(self, epoch: int, number: int) -> tuple[int, Path]:
         """Return the case of a sample of an epoch. Each pass over all cases has its own random order."""

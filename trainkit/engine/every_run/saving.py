@@ -13,6 +13,7 @@ import torch
 
 from trainkit.checkpoint.folder import Best, BestValues, CheckpointFolder
 from trainkit.checkpoint.optimizer_state import LoadReport, class_name, load_optimizer_state, optimizer_state
+from trainkit.engine.agreement import check_replicas, restore_means, running_means
 from trainkit.engine.environment import conditions
 from trainkit.engine.identity import CHECKPOINTS
 from trainkit.errors import CheckpointError, NonFiniteError, blame
@@ -20,7 +21,6 @@ from trainkit.events import Live
 from trainkit.groups.plan import SHARED
 from trainkit.randomness import generator_states
 from trainkit.recipe.resolve import write
-from trainkit.state import EpochMean
 from trainkit.words import some_of
 
 if TYPE_CHECKING:
@@ -33,12 +33,13 @@ if TYPE_CHECKING:
 _LOGGER = logging.getLogger("trainkit")
 
 
-def checkpoint_content(run: Run, adopted: Iterable[str] = ()) -> dict[str, Any]:
+def checkpoint_content(run: Run, adopted: Iterable[str] = (), means: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Return everything that is needed to resume a run, as JSON values and tensors.
 
     Args:
         run: The run.
         adopted: Names of checkpoints in its folder that another run wrote.
+        means: What `running_means` returned; None: it is called, which all processes have to do.
     """
     state, parameters = run.state, _parameters(run)
     states = run.before_evaluation or run.states()
@@ -66,7 +67,7 @@ def checkpoint_content(run: Run, adopted: Iterable[str] = ()) -> dict[str, Any]:
         },
         "groups": {name: _group_content(run, name) for name in run.groups.plans},
         "metrics": dict(state.metrics),
-        "running": {name: attrs.asdict(mean, recurse=False) for name, mean in state.means.items()},
+        **(running_means(state) if means is None else means),
         "parts": states["parts"],
     }
 
@@ -115,10 +116,8 @@ def restore(run: Run, saved: Mapping[str, Any], groups: Mapping[str, ResumedGrou
     state.doubts = list(saved.get("doubts", ()))
     if state.steps_in_epoch:  # a stop may have been requested when the epoch was not closed yet
         state.stop_reason = saved.get("stop_reason")
-    state.means = {
-        name: EpochMean(**running | {"values": [value.to(state.context.device) for value in running["values"]]})
-        for name, running in saved["running"].items()
-    }
+    restore_means(state, saved)
+    run.saved_means = {key: saved[key] for key in ("running", "running_of_each") if key in saved}
     for name, part in run.parts_with_state.items():
         if name in saved["parts"]:
             try:
@@ -215,9 +214,10 @@ class Saver(Live):
         by_epochs = not inside and settings.every_epochs > 0 and state.epoch % settings.every_epochs == 0
         value = _monitored_now(self._run)
         is_best = value is not None and self._best.would_rank(value)
-        if not (state.save_reason is not None or leaving or by_epochs or is_best):
+        if not state.context.exchange.from_first(state.save_reason is not None or leaving or by_epochs or is_best):
             return
         state.save_reason = None
+        check_replicas(self._run)
         began = perf_counter()
         check_finite(self._run)
         if value is not None:
@@ -260,6 +260,25 @@ def _monitored_now(run: Run) -> float | None:
     if metric not in state.metrics or ((by_evaluation or state.steps_in_epoch) and state.evaluated_step != state.step):
         return None
     return float(state.metrics[metric])
+
+
+class SavingByFirst(Live):
+    """Part of runs of several processes, on all but the first: does what is needed for the checkpoints of that one.
+
+    Args:
+        run: The run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+
+    def on_checkpoint(self, state: State) -> None:
+        """Take part in a checkpoint if one is due."""
+        if state.context.exchange.from_first(False):
+            state.save_reason = None
+            check_replicas(self._run)
+            check_finite(self._run)
+            running_means(state)
 
 
 class SaveByTime(Live):

@@ -1,0 +1,212 @@
+"""Runs of several processes: the same course as one process, the same bits with shards, one end for all."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from trainkit import RecipeError
+from trainkit.checkpoint.folder import CheckpointFolder
+from trainkit.engine.verify import differences
+
+pytestmark = pytest.mark.slow
+
+RECIPE = """
+trainkit = 1
+[run]
+name = "{name}"
+epochs = 4
+device = "cpu"
+accumulate = 2
+threads = 1
+[data]
+use = "clients.divided:Points"
+[model]
+use = "clients.divided:Network"
+[losses.squares]
+use = "clients.divided:Squares"
+[losses.overlap]
+use = "clients.divided:Overlap"
+weight = 0.5
+[losses.small]
+use = "clients.divided:Small"
+weight = 1e-3
+[metrics.error]
+use = "clients.divided:Error"
+[optimizer]
+use = "{optimizer}"
+lr = {lr}
+[groups.body]
+stop_epoch = 3
+[groups.head]
+start_epoch = 1
+[monitor]
+metric = "val/loss"
+[checkpoint]
+keep_last = 99
+[pictures]
+every_epochs = 0
+"""
+SGD, ADAM = {"optimizer": "sgd", "lr": 0.5}, {"optimizer": "adam", "lr": 0.01}
+SHARDS = '[run]\nshards = 4\n[model]\ndropout = 0.3\nuse = "clients.divided:Network"\n[ema]\ndecay = 0.9\n'
+WORLDS = (1, 2, 3, 4)
+
+
+def written(folder: Path, name: str, changes: Sequence[str] = (), kind: Mapping[str, Any] = SGD) -> str:
+    """Write a recipe below a folder; changes are further tables, which come over those of the recipe."""
+    (folder / f"{name}-base.toml").write_text(RECIPE.format(name=name, **kind))
+    (folder / f"{name}.toml").write_text(f'extends = ["{name}-base.toml"]\n' + "\n".join(changes))
+    return f"{name}.toml"
+
+
+def together(world: int, folder: Path, *command: str, code: int = 0, seconds: float = 120) -> str:
+    """Start a command in several processes, as torchrun does; return what all of them printed."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
+    tests = str(Path(__file__).parents[1])
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "trainkit", *command],
+            cwd=folder,
+            env=os.environ | meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank), "PYTHONPATH": tests},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(world)
+    ]
+    try:
+        said = [started[0].communicate(timeout=seconds)[0]]
+    finally:
+        for each in started[1:] if started[0].returncode != 0 else ():  # as torchrun does
+            each.kill()
+    said += [each.communicate(timeout=seconds)[0] for each in started[1:]]
+    assert started[0].returncode == code, said
+    return "".join(said)
+
+
+def newest(folder: Path, name: str) -> dict[str, Any]:
+    (run,) = (folder / "runs" / name).iterdir()
+    content = CheckpointFolder(run / "checkpoints").newest_good(lambda _: None)[1]
+    return {key: each for key, each in content.items() if key not in ("run", "recipe")}
+
+
+def logged(folder: Path, name: str) -> list[dict[str, Any]]:
+    (run,) = (folder / "runs" / name).iterdir()
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Mapping[int, Path]:
+    """The folder of each number of processes, in which the same recipes were run."""
+    folders = {world: tmp_path_factory.mktemp(f"world{world}") for world in WORLDS}
+    fp16 = '[run]\nprecision = "fp16"\n'
+    for world, folder in folders.items():
+        recipes = [
+            written(folder, "plain"),
+            written(folder, "norm", ['[model]\nuse = "clients.divided:Network"\nnorm = true']),
+        ]
+        if world != 3:
+            recipes.append(written(folder, "shards", [SHARDS], ADAM))
+            recipes.append(written(folder, "shards16", [SHARDS.replace("[run]", fp16)], ADAM))
+            other = SHARDS + '[hooks.trouble]\nuse = "clients.divided:Trouble"\nwhat = "interrupt"\nrank = 0'
+            recipes.append(written(folder, "cut", [other], ADAM))
+        code = 75 if world != 3 else 0
+        together(world, folder, "run", *recipes, "-q", code=code)
+    return folders
+
+
+@pytest.mark.parametrize("world", WORLDS[1:])
+def test_several_processes_follow_the_course_of_one(finished: Mapping[int, Path], world: int) -> None:
+    one, several = (newest(finished[each], "plain") for each in (1, world))
+    for name, value in one["model"].items():
+        torch.testing.assert_close(several["model"][name], value, rtol=1e-4, atol=1e-6)
+    for mine, its in zip(logged(finished[1], "plain"), logged(finished[world], "plain"), strict=True):
+        assert its["val/points"] == mine["val/points"] == 41
+        for name in ("train/loss", "train/squares", "train/overlap", "val/loss", "val/wrong"):
+            np.testing.assert_allclose(its[name], mine[name], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["shards", "shards16"])
+@pytest.mark.parametrize("world", [2, 4])
+def test_with_shards_the_number_of_processes_changes_no_bit(
+    finished: Mapping[int, Path], world: int, name: str
+) -> None:
+    assert list(differences(newest(finished[1], name), newest(finished[world], name))) == []
+    mine, its = (
+        [{key: each for key, each in line.items() if key != "seconds"} for line in logged(finished[of], name)]
+        for of in (1, world)
+    )
+    assert mine == its
+
+
+def test_the_number_of_processes_can_change_in_mid_run_without_a_bit(finished: Mapping[int, Path]) -> None:
+    folder = finished[4]
+    together(2, folder, "resume", "cut", "--allow-code", "-q", "--set", "drop=['hooks.trouble']")
+    assert list(differences(newest(finished[1], "shards")["model"], newest(folder, "cut")["model"])) == []
+
+
+@pytest.mark.parametrize("world", WORLDS[1:])
+def test_running_statistics_are_the_mean_of_those_of_all_processes(finished: Mapping[int, Path], world: int) -> None:
+    one, several = (newest(finished[each], "norm")["model"] for each in (1, world))
+    assert several["body.1.num_batches_tracked"] == one["body.1.num_batches_tracked"]
+    # The mean of a batch is that of its parts, where these are equally large; here they nearly are.
+    torch.testing.assert_close(several["body.1.running_mean"], one["body.1.running_mean"], rtol=0.3, atol=0.1)
+
+
+def trouble(folder: Path, what: str, *more: str) -> str:
+    return written(folder, "trouble", [f'[hooks.trouble]\nuse = "clients.divided:Trouble"\nwhat = "{what}"', *more])
+
+
+@pytest.mark.parametrize(("what", "code"), [("interrupt", 75), ("stop", 0)])
+def test_what_one_process_asks_for_all_do_after_the_same_step(tmp_path: Path, what: str, code: int) -> None:
+    said = together(2, tmp_path, "run", trouble(tmp_path, what), code=code)
+    assert "stopped: by process 1" in said
+    content = newest(tmp_path, "trouble")
+    assert content["step"] == 5
+    if what == "interrupt":  # each process has logged its own rank, and the mean is over both
+        assert [each["values"] for each in content["running_of_each"]["train/rank"]] == [[0.0], [1.0]]
+    else:
+        assert logged(tmp_path, "trouble")[-1]["train/rank"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("what", "told"),
+    [
+        ("fail", "process 1 of 2: hooks.trouble, in on_step_end: ValueError: of process 1"),
+        ("kill", "another process ended without a word"),
+        ("hang", "did not answer within 15s"),
+        ("diverge", "has another model than process"),
+    ],
+)
+def test_one_process_that_fails_ends_all_with_one_message(tmp_path: Path, what: str, told: str) -> None:
+    recipe = trouble(tmp_path, what, '[run]\npatience = "15s"')
+    said = together(2, tmp_path, "run", recipe, "-q", code=1, seconds=60)
+    assert said.count(told) == 1, said
+    assert "last good checkpoint" in said or what == "diverge"
+    assert "Traceback" not in said
+
+
+def test_what_cannot_be_divided_is_refused(tmp_path: Path) -> None:
+    from trainkit.console import Console
+    from trainkit.engine.start import start
+    from trainkit.recipe.resolve import resolve
+
+    lonely = written(tmp_path, "lonely", ['[metrics.error]\nuse = "clients.divided:LonelyError"', "[run]\nshards = 2"])
+    with pytest.raises(RecipeError, match=r"metrics.error has no methods share and merge"):
+        start(resolve(tmp_path / lonely), Console(quiet=True))
+    toy = ['[data]\nuse = "clients.toy:Line"', "[run]\nshards = 2"]
+    with pytest.raises(RecipeError, match=r"Line does not say that it divides batches"):
+        start(resolve(tmp_path / written(tmp_path, "toy", toy)), Console(quiet=True))

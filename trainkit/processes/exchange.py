@@ -1,0 +1,172 @@
+"""What the processes of a run tell each other: sums of what each computed, decisions, and why one of them failed.
+
+Every whole batch is divided into parts, of which each process computes some: as many parts as there are processes, or
+``[run] shards`` of them. With shards, all sums over parts are added up in one fixed binary tree, so that their bits do
+not depend on the number of processes.
+
+Tensors of a device are added up by its own backend (NCCL on CUDA, gloo on the CPU); everything else, which is small, is
+exchanged over gloo, so that no process has to wait for its device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from trainkit.errors import ProcessError, RecipeError
+from trainkit.processes.place import ALONE, Place
+from trainkit.processes.tree import TreeSum
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_T = TypeVar("_T")
+
+
+class Exchange:
+    """What one process of a run exchanges with the others.
+
+    Args:
+        place: Which of the processes this one is.
+        shards: Number of parts of each whole batch; 0: as many as there are processes.
+
+    Attributes:
+        place: Which of the processes this one is.
+        shards: As given.
+    """
+
+    def __init__(self, place: Place = ALONE, shards: int = 0) -> None:
+        self.place, self.shards = place, shards
+
+    def with_shards(self, shards: int) -> Exchange:
+        """Return the exchange of the same processes for a run with so many shards.
+
+        Raises:
+            RecipeError: The shards cannot be divided evenly among the processes.
+        """
+        if shards and shards % self.world:
+            powers = ", ".join(str(2**k) for k in range(shards.bit_length()) if shards % 2**k == 0)
+            raise RecipeError(
+                f"run.shards = {shards} cannot be divided among {self.world} processes; possible are {powers}"
+            )
+        return Exchange(self.place, shards)
+
+    @property
+    def rank(self) -> int:
+        """The number of this process, from 0."""
+        return self.place.rank
+
+    @property
+    def world(self) -> int:
+        """Number of processes."""
+        return self.place.world
+
+    @property
+    def num_parts(self) -> int:
+        """Number of parts of each whole batch."""
+        return self.shards or self.world
+
+    @property
+    def parts(self) -> range:
+        """The parts that this process computes."""
+        each = self.num_parts // self.world
+        return range(self.rank * each, (self.rank + 1) * each)
+
+    # ---- sums -------------------------------------------------------------------------------------------------------
+
+    def sum_of_parts(self, tensors: Sequence[Tensor]) -> Tensor:
+        """Return a sum over all parts of a step, on every process.
+
+        Args:
+            tensors: What this process contributes, part by part, all of one shape: the same number for each of its
+                parts, those of the first part first.
+        """
+        each = len(tensors) // len(self.parts)
+        if self.num_parts == 1 and each == 1:
+            return tensors[0]
+        total = TreeSum()
+        for start in range(0, len(tensors), each):
+            whole = tensors[start]
+            for tensor in tensors[start + 1 : start + each]:
+                whole = whole + tensor
+            total.add(whole.clone() if each == 1 else whole)
+        return self.sum_of_processes(total.total())
+
+    def sum_of_processes(self, own: Tensor) -> Tensor:
+        """Return the sum over all processes of what each has summed up over its parts; ``own`` may be changed."""
+        if self.world == 1:
+            return own
+        import torch.distributed as dist
+
+        with _blaming_others():
+            if not self.shards:
+                dist.all_reduce(own)
+                return own
+            distance = 1
+            while distance < self.world:  # a + b has the bits of b + a: both processes of a pair get the same sum
+                other, peer = own.new_empty(own.shape), self.rank ^ distance
+                sending = [dist.P2POp(dist.isend, own, peer), dist.P2POp(dist.irecv, other, peer)]
+                for work in dist.batch_isend_irecv(sending):
+                    work.wait()
+                own = own + other
+                distance *= 2
+        return own
+
+    def total(self, number: int) -> int:
+        """Return the sum of a whole number over all processes."""
+        return self._reduced([number], "SUM")[0]
+
+    def largest(self, numbers: Sequence[int]) -> list[int]:
+        """Return the largest of each of some whole numbers over all processes."""
+        return self._reduced(numbers, "MAX")
+
+    def _reduced(self, numbers: Sequence[int], how: str) -> list[int]:
+        if self.world == 1:
+            return list(numbers)
+        import torch
+        import torch.distributed as dist
+
+        tensor = torch.tensor(numbers)
+        with _blaming_others():
+            dist.all_reduce(tensor, op=getattr(dist.ReduceOp, how))
+        found: list[int] = tensor.tolist()
+        return found
+
+    # ---- objects ----------------------------------------------------------------------------------------------------
+
+    def gather(self, value: _T) -> list[_T]:
+        """Return the values of all processes, in the order of their ranks, on every process."""
+        if self.world == 1:
+            return [value]
+        import torch.distributed as dist
+
+        found: list[Any] = [None] * self.world
+        with _blaming_others():
+            dist.all_gather_object(found, value)
+        return found
+
+    def from_first(self, value: _T) -> _T:
+        """Return the value of the first process, on every process."""
+        if self.world == 1:
+            return value
+        import torch.distributed as dist
+
+        box: list[Any] = [value]
+        with _blaming_others():
+            dist.broadcast_object_list(box, src=0)
+        found: _T = box[0]
+        return found
+
+
+@contextlib.contextmanager
+def _blaming_others() -> Iterator[None]:
+    """Turn an error of the connection into one that says that another process is gone.
+
+    Raises:
+        ProcessError: Another process ended, or did not answer in time.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # DistBackendError among them
+        raise ProcessError(str(error).splitlines()[0]) from error

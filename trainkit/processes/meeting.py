@@ -1,0 +1,160 @@
+"""Where the processes of a run meet: the first one calls the others to a training, and each says why it failed.
+
+They find each other by the store of the launcher (torchrun), or by one that the first process opens under MASTER_ADDR.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from datetime import timedelta
+from functools import cache
+from typing import Any
+
+from trainkit.processes.exchange import Exchange
+from trainkit.processes.place import Place, place_of_process
+
+_FAILURE, _HEARD, _TASK, _END, _GONE = "failure", "heard", "task", "end", "gone"  # names in the store
+_TO_BE_HEARD = 30.0  # seconds that a process which failed waits for the first one to report it
+_TO_GO = 10.0  # seconds that the first process waits for the others at the end
+
+
+@cache
+def meeting() -> Meeting:
+    """Return where this process meets the others that a launcher started with it.
+
+    Raises:
+        RecipeError: The launcher does not say all that is needed.
+    """
+    return Meeting(place_of_process())
+
+
+class Meeting:
+    """Where the processes of a run meet before, between and after the trainings that they take part in.
+
+    The first process does everything that a command does. The others wait here for what they are to take part in.
+
+    Args:
+        place: Which of the processes this one is.
+
+    Attributes:
+        place: Which of the processes this one is.
+        is_busy: Whether the others take part in something.
+    """
+
+    def __init__(self, place: Place) -> None:
+        self.place, self.is_busy = place, False
+        self._store: Any = None
+        self._number = 0
+        self._is_open = self._is_gone = False
+
+    def call(self, task: Any, timeout_seconds: float) -> None:
+        """Tell all other processes what they are to take part in now.
+
+        Args:
+            task: What it is; it can be pickled.
+            timeout_seconds: How long a process may wait for the others.
+        """
+        if self.place.world == 1:
+            return
+        self._connect()
+        self.is_busy = True
+        self._store.set(f"{_TASK}{self._number}", str(timeout_seconds))
+        self._number += 1
+        self._open(timeout_seconds)
+        Exchange(self.place).from_first(task)
+
+    def wait(self) -> Any:
+        """Return what this process is to take part in next; None: nothing any more."""
+        self._connect()
+        name = f"{_TASK}{self._number}"
+        while not (self._has(name) or self._has(_END)):
+            time.sleep(0.02 if self._number else 0.2)
+        if not self._has(name):
+            return None
+        self._number += 1
+        self._open(float(self._store.get(name)))
+        return Exchange(self.place).from_first(None)
+
+    def end(self) -> None:
+        """Let the other processes go; call it on the first process when its command ends, however it ends."""
+        if self.place.world == 1:
+            return
+        with contextlib.suppress(Exception):
+            self._connect()
+            self._store.set(_END, "")
+            self._close()
+            until = time.monotonic() + _TO_GO  # the store may live in this process
+            while self._store.add(_GONE, 0) < self.place.world - 1 and time.monotonic() < until:
+                time.sleep(0.02)
+
+    def go(self) -> None:
+        """Say that this process is about to end; call it on the others."""
+        if self._store is not None and not self._is_gone:
+            self._is_gone = True
+            with contextlib.suppress(Exception):
+                self._close()
+                self._store.add(_GONE, 1)
+
+    def fail(self, message: str) -> bool:
+        """Tell why this process failed, and return whether the first process has reported it."""
+        if self._store is None:
+            return False
+        with contextlib.suppress(Exception):
+            self._store.set(_FAILURE, f"process {self.place.rank} of {self.place.world}: {message}")
+            self._close()  # whoever waits for this process notices
+            until = time.monotonic() + _TO_BE_HEARD
+            while time.monotonic() < until:
+                if self._has(_HEARD) or self._has(_END):
+                    return True
+                time.sleep(0.05)
+        return False
+
+    def failure(self, patience: float = 5.0) -> str | None:
+        """Return why another process failed; None: it did not say, for example because it was killed."""
+        if self._store is None:
+            return None
+        until = time.monotonic() + patience
+        with contextlib.suppress(Exception):
+            while time.monotonic() < until:
+                if self._has(_FAILURE):
+                    self._store.set(_HEARD, "")
+                    text: str = self._store.get(_FAILURE).decode()
+                    return text
+                time.sleep(0.05)
+        return None
+
+    def _has(self, name: str) -> bool:
+        found: bool = self._store.check([name])
+        return found
+
+    def _connect(self) -> None:
+        if self._store is None:
+            from torch.distributed.rendezvous import rendezvous
+
+            self._store, _, _ = next(rendezvous("env://", timeout=timedelta(minutes=30)))
+
+    def _open(self, timeout_seconds: float) -> None:
+        """Connect the processes to each other, unless they are."""
+        if self._is_open:
+            return
+        import torch
+        import torch.distributed as dist
+        from torch.distributed.distributed_c10d import PrefixStore
+
+        cuda = torch.cuda.is_available() and dist.is_nccl_available()
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if cuda else "gloo",
+            store=PrefixStore(f"group{self._number}", self._store),
+            rank=self.place.rank,
+            world_size=self.place.world,
+            timeout=timedelta(seconds=timeout_seconds),
+        )
+        self._is_open = True
+
+    def _close(self) -> None:
+        if self._is_open:
+            import torch.distributed as dist
+
+            self._is_open = False
+            dist.destroy_process_group()
