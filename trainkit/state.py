@@ -163,8 +163,8 @@ class State:
         redefined: Returns, for the full name of a value, what has changed in its meaning since it was computed before
             this resume, in words; None: nothing, so that values can be compared.
         ended: At ``run_end``, how the run ended: "finished", "stopped: …" or "failed: …".
-        requests: With several processes, what this one asked for and all have not agreed on yet: "stop", "interrupt" or
-            "save" -> the reason. They agree after each step, and before anything follows from it.
+        requests: With several processes, what this one asked for and all have not agreed on yet: "stop", "interrupt",
+            "save" or "stop group …" -> the reason. They agree after each step, and before anything follows from it.
     """
 
     context: Context
@@ -247,10 +247,7 @@ class State:
 
     def stop(self, reason: str) -> None:
         """Ask the run to end after this step. Its epoch is closed first: validation, metrics, pictures, checkpoint."""
-        if self.context.world > 1:
-            self.requests.setdefault("stop", reason)
-        elif self.stop_reason is None:
-            self.stop_reason = reason
+        self._request("stop", reason)
 
     def stop_group(self, name: str, reason: str) -> None:
         """Stop training a parameter group from the next epoch on. If no group is left to train, the run ends.
@@ -258,10 +255,9 @@ class State:
         Raises:
             KeyError: There is no such group.
         """
-        following = self.epoch + 1
-        self.groups[name].stop_epoch = min(self.groups[name].stop_epoch, following)
-        if not any(group.trains_in(following) for group in self.groups.values()) and following < self.epochs:
-            self.stop(f"no group is left to train: {reason}")
+        if name not in self.groups:
+            raise KeyError(name)
+        self._request(f"stop group {name}", reason)
 
     def interrupt(self, reason: str) -> None:
         """Ask the run to end after this step, with a checkpoint, because the machine will not be available any longer.
@@ -269,17 +265,36 @@ class State:
         Unlike after `stop`, the run is not finished and its epoch is not closed. An evaluation that is under way is
         abandoned, and is repeated on resume.
         """
-        if self.context.world > 1:
-            self.requests["interrupt"] = reason
-        else:
-            self.interrupt_reason = reason
+        self._request("interrupt", reason)
 
     def save(self, reason: str) -> None:
         """Ask for a checkpoint after this step."""
+        self._request("save", reason)
+
+    def _request(self, what: str, reason: str) -> None:
         if self.context.world > 1:
-            self.requests["save"] = reason
+            self.requests.setdefault(what, reason)
         else:
+            self.grant(what, reason)
+
+    def grant(self, what: str, reason: str) -> None:
+        """Let a request take effect, on which all processes have agreed; the engine calls this.
+
+        Args:
+            what: "stop", "interrupt", "save" or "stop group …".
+            reason: Why.
+        """
+        if what == "interrupt":
+            self.interrupt_reason = reason
+        elif what == "save":
             self.save_reason = reason
+        elif what == "stop":
+            self.stop_reason = self.stop_reason or reason
+        else:
+            group, following = self.groups[what.removeprefix("stop group ")], self.epoch + 1
+            group.stop_epoch = min(group.stop_epoch, following)
+            if not any(group.trains_in(following) for group in self.groups.values()) and following < self.epochs:
+                self.grant("stop", f"no group is left to train: {reason}")
 
     def doubt(self, text: str) -> None:
         """Say that the result of the run is doubtful. The run goes on, and ends as finished with exit code 3.

@@ -196,7 +196,7 @@ class Trouble(Hook):
     """Does something in one process, after a step.
 
     Attributes:
-        what: "interrupt", "stop", "fail", "kill", "hang" or "diverge".
+        what: "interrupt", "stop", "stop a group", "fail", "kill", "hang" or "diverge".
         rank: The process.
         step: Number of finished steps.
     """
@@ -222,6 +222,8 @@ class LiveTrouble(Live):
                 state.interrupt("by process 1")
             case "stop":
                 state.stop("by process 1")
+            case "stop a group":
+                state.stop_group("body", "by process 1")
             case "fail":
                 raise ValueError("of process 1")
             case "kill":

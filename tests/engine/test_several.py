@@ -170,11 +170,15 @@ def trouble(folder: Path, what: str, *more: str) -> str:
     return written(folder, "trouble", [f'[hooks.trouble]\nuse = "clients.divided:Trouble"\nwhat = "{what}"', *more])
 
 
-@pytest.mark.parametrize(("what", "code"), [("interrupt", 75), ("stop", 0)])
+@pytest.mark.parametrize(("what", "code"), [("interrupt", 75), ("stop", 0), ("stop a group", 0)])
 def test_what_one_process_asks_for_all_do_after_the_same_step(tmp_path: Path, what: str, code: int) -> None:
-    said = together(2, tmp_path, "run", trouble(tmp_path, what), code=code)
-    assert "stopped: by process 1" in said
+    recipe = trouble(tmp_path, what, "step = 3" if what == "stop a group" else "")
+    said = together(2, tmp_path, "run", recipe, code=code)
     content = newest(tmp_path, "trouble")
+    if what == "stop a group":
+        assert content["groups"]["body"]["stopped_at"] == 2
+        return
+    assert "stopped: by process 1" in said
     assert content["step"] == 5
     if what == "interrupt":  # each process has logged its own rank, and the mean is over both
         assert [each["values"] for each in content["running_of_each"]["train/rank"]] == [[0.0], [1.0]]

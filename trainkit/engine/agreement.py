@@ -18,22 +18,19 @@ if TYPE_CHECKING:
     from trainkit.state import State
 
 _NOTHING: Mapping[str, Any] = {"values": [], "sum": 0.0, "count": 0, "must_be_finite": False}
-_REQUESTS = ("interrupt", "stop", "save")
 
 
 def agree(state: State) -> None:
-    """Let what any process asked for hold on all of them: an interruption, a stop, or a checkpoint."""
+    """Let what any process asked for hold on all of them, such as a stop, an interruption or a checkpoint."""
     exchange = state.context.exchange
-    if exchange.world == 1:
+    if exchange.world == 1 or not exchange.largest([len(state.requests)])[0]:
         return
-    if not any(exchange.largest([name in state.requests for name in _REQUESTS])):
-        return
-    asked = exchange.gather(dict(state.requests))
-    state.requests.clear()
-    first = {name: next((each[name] for each in asked if name in each), None) for name in _REQUESTS}
-    state.interrupt_reason = state.interrupt_reason or first["interrupt"]
-    state.stop_reason = state.stop_reason or first["stop"]
-    state.save_reason = first["save"] or state.save_reason
+    own = dict(state.requests)
+    asked = exchange.gather(own)
+    for what in own:  # a signal may have added another one meanwhile
+        del state.requests[what]
+    for what in dict.fromkeys(what for each in asked for what in each):
+        state.grant(what, next(each[what] for each in asked if what in each))
 
 
 def shared_means(run: Run, means: Mapping[str, EpochMean]) -> dict[str, float]:
