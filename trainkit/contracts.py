@@ -300,6 +300,25 @@ class Data(Component):
         """
         return None
 
+    @classmethod
+    def contents(cls, settings: Mapping[str, Any]) -> Iterator[Any]:
+        """Open what was recognised, and yield progress, and at last what planners need to know of what is in it.
+
+        Settings say how data are read, and contents what was found when they were: whether values are counts, how
+        large cases are. Of which class the contents are, each kind of data says; planners of any package get them.
+
+        Yields:
+            `Progress`; a `Problem` for each reason why the recipe will be doubtful; and once, unless nothing can be
+            said, the contents.
+
+        Args:
+            settings: With which `recognise` recognised the data, and what the user added. Some may be missing.
+
+        Raises:
+            DataError: The data cannot be read, so nothing can be planned.
+        """
+        return iter(())
+
     def splits(self) -> tuple[str, ...]:
         """Return the names of the splits, "train" first; all others are evaluated in validation."""
         return ("train",)
@@ -1064,6 +1083,23 @@ class Halver(Component):
 # ---- planners --------------------------------------------------------------------------------------------------------
 
 
+class Recognised(NamedTuple):
+    """Data that a component knows.
+
+    Attributes:
+        use: The name of the component.
+        data: Its class.
+        settings: The settings with which it reads the data: those with which it recognised them (`Data.recognise`), and
+            what the user added; see `structure_settings`.
+        contents: What is in the data (`Data.contents`); None: nothing can be said, or they were not looked into.
+    """
+
+    use: str
+    data: type[Data]
+    settings: Mapping[str, Any]
+    contents: Any = None
+
+
 @component
 class Planner(Component):
     """Writes a recipe for data of a kind that it ``accepts``, for ``trainkit init``.
@@ -1086,16 +1122,13 @@ class Planner(Component):
     picture: Path | None = None
 
     @abstractmethod
-    def draft(self, use: str, data: type[Any], settings: Mapping[str, Any]) -> Iterator[str | Progress | Problem]:
-        """Look at the data, and yield progress, then the lines of a recipe (see `RecipeText`).
+    def draft(self, found: Recognised) -> Iterator[str | Progress | Problem]:
+        """Yield the lines of a recipe (see `RecipeText`), and before them progress, if that takes long.
 
         A `Problem` says why the recipe is doubtful; it is written all the same.
 
         Args:
-            use: The name of the component that reads the data.
-            data: Its class.
-            settings: The settings with which it recognised the data (`Data.recognise`), and what the user added; see
-                `structure_settings`.
+            found: The data, with what is in them.
 
         Raises:
             DataError: The data cannot be read.

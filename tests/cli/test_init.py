@@ -9,7 +9,18 @@ from typing import Any, ClassVar
 import pytest
 from click.testing import CliRunner
 
-from trainkit import ComponentError, Data, Planner, Problem, Progress, RecipeError, RecipeText, component, registry
+from trainkit import (
+    ComponentError,
+    Data,
+    Planner,
+    Problem,
+    Progress,
+    RecipeError,
+    RecipeText,
+    Recognised,
+    component,
+    registry,
+)
 from trainkit.cli.init import command
 from trainkit.recipe.recognised import recognised
 
@@ -24,6 +35,15 @@ class Letters(Data):
     def recognise(cls, path: Path) -> Mapping[str, Any] | None:
         """Recognise a file by its ending."""
         return {"path": path} if path.suffix == ".letters" else None
+
+    @classmethod
+    def contents(cls, settings: Mapping[str, Any]) -> Iterator[Progress | Problem | str]:
+        """Read the letters."""
+        yield Progress(1, 2, "letters read")
+        letters = Path(settings["path"]).read_text()
+        if "?" in letters:
+            yield Problem("some letters are not known", severity="warning")
+        yield letters
 
     def build(self, context: Any) -> Any:
         """Nothing is built here."""
@@ -52,13 +72,12 @@ class Scribe(Planner):
 
     accepts: ClassVar[type[Data]] = Letters
 
-    def draft(self, use: str, data: type[Any], settings: Mapping[str, Any]) -> Iterator[str | Progress]:
+    def draft(self, found: Recognised) -> Iterator[str | Progress | Problem]:
         """Write what was asked."""
-        yield Progress(1, 2, "letters read")
         text = RecipeText()
         text.table("data")
-        text.value("use", use)
-        text.value("path", settings["path"], f"for {self.memory_gb:g} GB")
+        text.value("use", found.use)
+        text.value("path", found.settings["path"], f"{len(found.contents)} letters, for {self.memory_gb:g} GB")
         yield from str(text).split("\n")
 
 
@@ -96,7 +115,7 @@ def test_the_recipe_is_on_standard_output_alone(letters: Path, monkeypatch: pyte
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
     assert lines[0] == "[data]"
-    assert lines[-1].endswith("# for 11.5 GB")
+    assert lines[-1].endswith("# 3 letters, for 11.5 GB")
     assert str(letters) in done.stdout
 
 
@@ -117,8 +136,21 @@ def test_a_file_is_written_whole_and_never_over_another(letters: Path, monkeypat
 def test_what_a_user_knows_is_told_beside_what_was_recognised(letters: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     register(monkeypatch, Letters)
     other = letters.with_name("b.letters")
+    other.write_text("abcde")
     done = CliRunner().invoke(command, [str(letters), "--set", f"data.path={other}"])
     assert f'path = "{other}"' in done.stdout
+    assert "5 letters" in done.stdout  # contents are those of the data that the user says
+
+
+def test_a_doubt_about_what_is_in_the_data_is_said_beside_the_recipe(
+    letters: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    register(monkeypatch, Letters)
+    letters.write_text("ab?")
+    done = CliRunner().invoke(command, [str(letters)])
+    assert done.exit_code == 3
+    assert "3 letters" in done.stdout
+    assert "warning: some letters are not known" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -143,12 +175,14 @@ def test_a_doubtful_recipe_is_written_and_the_exit_code_says_it(letters: Path, m
     class Doubtful(Scribe):
         """Is never sure."""
 
-        def draft(self, use: str, data: type[Any], settings: Mapping[str, Any]) -> Iterator[str | Progress | Problem]:
+        def draft(self, found: Recognised) -> Iterator[str | Progress | Problem]:
             yield Problem("the letters may be numbers", severity="warning")
-            yield from super().draft(use, data, settings)
+            yield from super().draft(found)
 
     monkeypatch.setattr("trainkit.cli.init._planners", lambda cls: [Doubtful])
-    monkeypatch.setattr("trainkit.cli.init.recognised", lambda path, use: ("letters", Letters, {"path": path}))
+    monkeypatch.setattr(
+        "trainkit.cli.init.recognised", lambda path, use: Recognised("letters", Letters, {"path": path})
+    )
     done = CliRunner().invoke(command, [str(letters)])
     assert done.exit_code == 3
     assert done.stdout.startswith("[data]")

@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from clients.planned import planned
 from numpy.typing import NDArray
 
 from trainkit import Problem, RecipeError
@@ -54,7 +55,7 @@ def write(path: Path, counts_NYX: NDArray[np.float64], **attributes: float) -> P
 
 def drafted(path: Path, **settings: Any) -> tuple[str, list[str]]:
     """Return a calibrated recipe, and what is doubtful about it."""
-    said = list(StagedPlanner(calibrate=True, **settings).draft(*recognised(path, None)))
+    said = list(planned(StagedPlanner(calibrate=True, **settings), recognised(path, None)))
     text = "\n".join(each for each in said if isinstance(each, str))
     return text, [each.message for each in said if isinstance(each, Problem)]
 
@@ -106,6 +107,7 @@ def test_patterns_without_a_specimen_are_not_calibrated(tmp_path: Path) -> None:
     path = write(tmp_path / "scan.h5", counts(raster(STEP) / PIXEL, 30.0, 2e4, has_specimen=False))
     text, doubts = drafted(path)
     assert "nothing fits" in doubts[0]
+    assert "hardly more than by noise" in doubts[0]
     assert "# Not calibrated: nothing fits" in text
     assert 'defocus_angstrom = "<' in text
     assert "positions_rotation_deg" not in text
@@ -130,7 +132,7 @@ def test_a_disc_that_contradicts_the_aperture_is_refused(tmp_path: Path) -> None
 
 def test_distances_of_scan_points_are_scaled(tmp_path: Path) -> None:
     path = write(tmp_path / "scan.h5", np.ones((POINTS**2, SIZE, SIZE)))
-    use, cls, settings = recognised(path, None)
+    use, cls, settings, _ = recognised(path, None)
     told = cls(**settings)
     scaled: Any = attrs.evolve(told, positions_scale=1.1)  # type: ignore[misc]
     assert np.allclose(scaled.read().scan.positions_N2, 1.1 * told.read().scan.positions_N2)  # type: ignore[attr-defined]

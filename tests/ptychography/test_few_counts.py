@@ -10,7 +10,7 @@ import pytest
 from ptychography.small_recipe import small_recipe
 from trainkit import Problem
 from trainkit.recipe.resolve import resolve_text
-from trainkit_ptychography.scans.few_counts import few_counts, variance_of_root
+from trainkit_ptychography.scans.few_counts import counts_in, variance_of_root
 from trainkit_ptychography.scans.scan import Recording, Scan
 
 
@@ -42,10 +42,13 @@ def test_a_gain_that_makes_each_electron_several_counts_hides_nothing() -> None:
     expected_YX[4:12, 4:12] = 20.0
     counts_NYX = generator.poisson(expected_YX, (40, 16, 16)).astype(np.float32)
     scan = Scan(positions_N2=np.zeros((40, 2)), source="here")
-    plain, gained = (few_counts(Recording(gain * counts_NYX, scan)) for gain in (1, 37))
+    plain, gained = (counts_in(Recording(gain * counts_NYX, scan)) for gain in (1, 37))
     assert plain is not None
-    assert plain == gained
-    assert few_counts(Recording(0.5 * counts_NYX, scan)) is None
+    assert gained is not None
+    assert (plain.unit, gained.unit) == (1, 37)
+    assert plain[1:] == gained[1:]
+    assert plain.per_pattern == pytest.approx(expected_YX.sum(), rel=0.02)
+    assert counts_in(Recording(0.5 * counts_NYX, scan)) is None
 
 
 @pytest.mark.slow

@@ -10,7 +10,9 @@ import h5py
 import numpy as np
 import pytest
 import scipy.io
+from clients.planned import planned
 
+from trainkit import Problem
 from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.recognised import recognised
 from trainkit.recipe.resolve import resolve_text
@@ -18,7 +20,7 @@ from trainkit_ptychography.planning.staged import StagedPlanner
 
 
 def drafted(path: Path) -> str:
-    return "\n".join(str(line) for line in StagedPlanner().draft(*recognised(path, None)))
+    return "\n".join(line for line in planned(StagedPlanner(), recognised(path, None)) if isinstance(line, str))
 
 
 def scan(path: Path, positions: str = "positions_nominal_A", beam: str = "centre", **attributes: Any) -> Path:
@@ -74,8 +76,80 @@ def test_what_it_does_not_say_is_refused_by_check_until_it_is_written(tmp_path: 
 
 def test_the_beam_is_looked_for_in_the_patterns(tmp_path: Path) -> None:
     for beam in ("centre", "corner"):
-        assert recognised(scan(tmp_path / f"{beam}.h5", beam=beam), None)[2]["zero_frequency"] == beam
+        assert f'zero_frequency = "{beam}"' in drafted(scan(tmp_path / f"{beam}.h5", beam=beam))
     assert 'zero_frequency = "<' in drafted(scan(tmp_path / "flat.h5", beam="none"))
+
+
+def spots(num: int, dose: float, hot: bool = False) -> np.ndarray:
+    """Return counts of a bright disc with a weak background of light around it."""
+    row, column = np.mgrid[:24, :24] - 12
+    expected = np.where(np.hypot(row, column) < 6, 1.0, 0.02) * dose
+    counts = np.random.default_rng(1).poisson(expected, (num, 24, 24))
+    if hot:
+        counts[:, 3, 20] = np.random.default_rng(2).poisson(20 * dose, num)
+    return counts.astype(np.uint16)
+
+
+@pytest.mark.parametrize(("dose", "loss"), [(5.0, "poisson"), (2000.0, "amplitude")])
+def test_where_counts_are_few_they_are_compared_and_not_their_roots(dose: float, loss: str, tmp_path: Path) -> None:
+    np.savez(tmp_path / "scan.npz", data=spots(64, dose), scan=4 * np.random.default_rng(0).random((64, 2)))
+    text = drafted(tmp_path / "scan.npz").replace("\n# ", " ")
+    assert f'use = "{loss}"' in text
+    assert ("roots of so few" in text) == (loss == "poisson")
+    assert ("counts are many" in text) == (loss == "amplitude")
+
+
+def test_counts_are_seen_before_anybody_says_where_the_points_are(tmp_path: Path) -> None:
+    np.save(tmp_path / "scan.npy", spots(64, 5.0))
+    text = drafted(tmp_path / "scan.npy")
+    assert 'raster = "<' in text
+    assert 'use = "poisson"' in text
+    np.save(tmp_path / "scaled.npy", 0.3 * spots(64, 5.0))
+    assert "the patterns hold no counts" in drafted(tmp_path / "scaled.npy")
+
+
+def test_pixels_that_did_not_measure_are_left_out_and_the_recipe_says_why(tmp_path: Path) -> None:
+    np.savez(tmp_path / "scan.npz", data=spots(64, 30.0, hot=True), scan=4 * np.random.default_rng(0).random((64, 2)))
+    text = drafted(tmp_path / "scan.npz")
+    line = next(line for line in text.split("\n") if line.startswith("prepare = "))
+    assert line == "prepare = { bad_pixels = [[3, 20]] }"
+    assert "# 1 pixel is hot" in text
+    np.savez(tmp_path / "scan.npz", data=spots(64, 30.0), scan=4 * np.random.default_rng(0).random((64, 2)))
+    assert "prepare" not in drafted(tmp_path / "scan.npz")
+
+
+def test_patterns_that_cannot_be_opened_make_the_recipe_doubtful(tmp_path: Path) -> None:
+    np.savez(tmp_path / "scan.npz", data=spots(64, 5.0), scan=np.random.default_rng(0).random((63, 2)))
+    said = list(planned(StagedPlanner(), recognised(tmp_path / "scan.npz", None)))
+    (doubt,) = (each.message for each in said if isinstance(each, Problem))
+    assert "could not be looked into" in doubt
+    assert "64 patterns but positions of shape (63, 2)" in doubt
+    assert any(isinstance(each, str) and "patterns could not be looked into yet" in each for each in said)
+
+
+def test_a_specimen_that_the_file_calls_thick_gets_slices(tmp_path: Path) -> None:
+    known = {"energy_kev": 300.0, "dk_invA": 0.05, "semiangle_mrad": 30.0, "defocus_A": 60.0}
+    thick = resolve_text(drafted(scan(tmp_path / "thick.h5", thickness_nm=11.7, **known)), tmp_path).recipe
+    model: Any = thick.model
+    # Three within λ/α² = 0.0197 Å / (30 mrad)² = 21.9 Å.
+    assert (model.slices, model.thickness_angstrom) == (16, 117.0)
+    assert set(model.constraints) == {"coupling", "positive"}
+    thin = resolve_text(drafted(scan(tmp_path / "thin.h5", thickness_A=6.0, **known)), tmp_path).recipe
+    one: Any = thin.model
+    assert one.slices == 1
+
+
+@pytest.mark.slow  # trials of the geometry of two scans
+def test_what_is_written_for_scans_that_say_all_raises_no_doubt(shared_data: Path) -> None:
+    for name, loss in (("mos2_sim.h5", "poisson"), ("thick_sto_sim.h5", "amplitude")):
+        recipe = resolve_text(drafted(shared_data / "ptychography" / name), shared_data).recipe
+        assert type(recipe.losses["data"]).__name__.lower() == loss
+        said = [
+            each
+            for part in (recipe.data, recipe.model, *recipe.losses.values())
+            for each in part.inspect(recipe, "all")
+        ]
+        assert not [each for each in said if isinstance(each, Problem)]
 
 
 def test_a_file_with_patterns_in_the_places_of_cxi_needs_its_path_and_the_probe(tmp_path: Path) -> None:
@@ -135,7 +209,7 @@ def test_a_file_without_patterns_is_not_recognised(tmp_path: Path) -> None:
 
 def test_archives_of_numpy_are_recognised_by_the_names_in_them(tmp_path: Path) -> None:
     np.savez(tmp_path / "scan.npz", data=np.ones((9, 16, 16)), scan=np.ones((9, 2)))
-    name, _, settings = recognised(tmp_path / "scan.npz", None)
+    name, _, settings, _ = recognised(tmp_path / "scan.npz", None)
     assert (name, settings["patterns"], settings["positions"]) == ("diffraction_numpy", "data", "scan")
 
 

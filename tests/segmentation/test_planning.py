@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from clients import segmentation_cases as made_up
+from clients.planned import planned
 from torch import nn
 
-from trainkit import Progress, RecipeError
+from trainkit import Progress, Recognised
 from trainkit.recipe.resolve import resolve_text
 from trainkit_segmentation.data.image_folder import ImageFolder
 from trainkit_segmentation.data.msd import MSD
@@ -64,7 +65,7 @@ def test_a_folder_of_planes_is_planned_with_numbered_classes(tmp_path: Path, mon
     settings = ImageFolder.recognise(tmp_path / "cases")
     assert settings == {"path": tmp_path / "cases", "labels": {"class_1": 1, "class_2": 2}}
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    lines = NNUNetPlanner().draft("image_folder", ImageFolder, settings)
+    lines = planned(NNUNetPlanner(), Recognised("image_folder", ImageFolder, settings))
     found = resolve_text("\n".join(each for each in lines if isinstance(each, str)), tmp_path)
     assert found.recipe.data.patch_size == (40, 40, 1)
     assert found.recipe.data.labels == {"class_1": 1, "class_2": 2}
@@ -120,7 +121,7 @@ def test_the_spacing_is_the_median_and_along_thick_slices_the_tenth_percentile()
 
 def drafted(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **wishes: object) -> str:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    found = list(NNUNetPlanner(**wishes).draft("msd", MSD, {"path": folder}))
+    found = list(planned(NNUNetPlanner(**wishes), Recognised("msd", MSD, {"path": folder})))
     assert any(isinstance(each, Progress) for each in found)
     return "\n".join(each for each in found if isinstance(each, str))
 
@@ -159,5 +160,5 @@ def test_ct_is_normalised_by_its_classes_and_a_class_of_no_case_is_left_out(
 
 
 def test_a_network_that_cannot_be_planned_is_refused() -> None:
-    with pytest.raises(RecipeError, match=r'no network "resnet" can be planned; did you mean "resenc_unet"'):
-        list(NNUNetPlanner(network="resnet").draft("msd", MSD, {"path": Path("nowhere")}))
+    with pytest.raises(ValueError, match=r'no network "resnet" can be planned; did you mean "resenc_unet"'):
+        NNUNetPlanner(network="resnet")

@@ -1,7 +1,7 @@
 """``trainkit init``: looks at data, and writes a recipe for it with a comment at each value that says why.
 
-Which component reads the data, and which planner plans for it, the components say themselves (`Data.recognise`,
-`Planner`).
+Which component reads the data, what is in them, and which planner plans for them, the components say themselves
+(`Data.recognise`, `Data.contents`, `Planner`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ import click
 
 from trainkit import registry
 from trainkit.cli.output import clear_progress, echo, show_progress, styled
-from trainkit.contracts import Data, Planner, Problem, Progress
+from trainkit.contracts import Data, Planner, Problem, Progress, Recognised
 from trainkit.errors import RecipeError
-from trainkit.recipe.recognised import recognised, with_sets
+from trainkit.recipe.recognised import looked_into, recognised, with_sets
 
 _SECONDS_BETWEEN = 10.0
 _UNITS = {"": 1.0, "g": 1.0, "gb": 1.0, "gib": 2**30 / 1e9, "m": 1e-3, "mb": 1e-3, "mib": 2**20 / 1e9, "tb": 1e3}
@@ -85,12 +85,12 @@ def command(
             raise RecipeError(f"{new} exists, and nothing is overwritten: give another name after --out or --picture")
     if not path.exists():
         raise RecipeError(f"{path}: there is no such file or folder")
-    named, cls, settings = recognised(path.absolute(), use)
-    settings = with_sets(cls, settings, sets)
-    planner = _planner(cls, _gigabytes(memory), network, calibrate, picture)
+    found = recognised(path.absolute(), use)
+    found = found._replace(settings=with_sets(found.data, found.settings, sets))
+    planner = _planner(found.data, _gigabytes(memory), network, calibrate, picture)
     lines, doubts = list[str](), list[Problem]()
     shown = time.monotonic()
-    for each in planner.draft(named, cls, settings):
+    for each in _drafted(found, planner):
         if isinstance(each, Problem):
             doubts.append(each)
         elif not isinstance(each, Progress):
@@ -116,6 +116,15 @@ def command(
     if out is not None:
         echo(f"wrote {out}; next: trainkit check --data {out}", err=True)
     context.exit(3 if doubts else 0)
+
+
+def _drafted(found: Recognised, planner: Planner) -> Iterator[str | Progress | Problem]:
+    for each in looked_into(found):
+        if isinstance(each, Recognised):
+            found = each
+        else:
+            yield each
+    yield from planner.draft(found)
 
 
 def _planner(cls: type[Data], memory_gb: float, network: str | None, calibrate: bool, picture: Path | None) -> Planner:

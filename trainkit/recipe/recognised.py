@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from trainkit import registry
-from trainkit.contracts import Data
+from trainkit.contracts import Data, Problem, Progress, Recognised
 from trainkit.errors import ComponentError, RecipeError, TrainkitError, did_you_mean
 from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.source import read_settings
@@ -18,8 +18,8 @@ from trainkit.words import some_of
 _MOST_FOLDERS = 50  # that are looked into for data, where there is none in the folder itself
 
 
-def recognised(path: Path, use: str | None) -> tuple[str, type[Data], Mapping[str, Any]]:
-    """Return the component of data that knows what is at a path: its name, its class, and its settings.
+def recognised(path: Path, use: str | None) -> Recognised:
+    """Return the component of data that knows what is at a path, and its settings.
 
     Args:
         path: A folder or a file.
@@ -36,13 +36,30 @@ def recognised(path: Path, use: str | None) -> tuple[str, type[Data], Mapping[st
     if len(asked) == 1:
         return asked[0]
     if asked:
-        several = [name for name, _, _ in asked]
+        several = [each.use for each in asked]
         raise RecipeError(f"{path} is recognised by {some_of(several)}: say which with --data {several[0]}")
     reasons = "".join(f"\n  {name}: {reason}" for name, reason in failed.items())
     raise RecipeError(
         f"{path} is recognised by no component of data; asked: {', '.join(each.name for each in known)}{reasons}"
         f"{_elsewhere(path, known)}"
     )
+
+
+def looked_into(found: Recognised) -> Iterator[Progress | Problem | Recognised]:
+    """Yield progress and doubts of a look at what was recognised, and at last the same with what is in it.
+
+    Args:
+        found: What was recognised.
+
+    Raises:
+        DataError: The data cannot be read.
+    """
+    for each in found.data.contents(found.settings):
+        if isinstance(each, Progress | Problem):
+            yield each
+        else:
+            found = found._replace(contents=each)
+    yield found
 
 
 def with_sets(cls: type[Data], settings: Mapping[str, Any], sets: Sequence[str]) -> Mapping[str, Any]:
@@ -83,11 +100,9 @@ def _over(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _asked(
-    path: Path, known: list[registry.RegisteredComponent]
-) -> tuple[list[tuple[str, type[Data], Mapping[str, Any]]], dict[str, str]]:
+def _asked(path: Path, known: list[registry.RegisteredComponent]) -> tuple[list[Recognised], dict[str, str]]:
     """Ask components whether they recognise what is at a path; return those that do, and why others could not say."""
-    found: list[tuple[str, type[Data], Mapping[str, Any]]] = []
+    found = list[Recognised]()
     failed = {}
     for each in known:
         try:
@@ -99,7 +114,7 @@ def _asked(
             failed[each.name] = str(error) if isinstance(error, TrainkitError) else f"{type(error).__name__}: {error}"
         else:
             if settings is not None:
-                found.append((registry.name_of(cls), cls, settings))
+                found.append(Recognised(registry.name_of(cls), cls, settings))
     return found, failed
 
 
@@ -108,5 +123,5 @@ def _elsewhere(path: Path, known: list[registry.RegisteredComponent]) -> str:
     if not path.is_dir():
         return ""
     below = sorted(each for each in path.iterdir() if each.is_dir() and not each.name.startswith("."))
-    hits = [f"{each.name} ({name})" for each in below[:_MOST_FOLDERS] for name, _, _ in _asked(each, known)[0]]
+    hits = [f"{each.name} ({name})" for each in below[:_MOST_FOLDERS] for name, *_ in _asked(each, known)[0]]
     return f"\n  but there are data in it: {some_of(hits)}" if hits else ""

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
     from trainkit import Recipe
 
-_WEAKER = 0.33  # by which the phase is, over the light that roots lose; measured on four simulated scans
-_SAID, _DOUBTED = 0.05, 0.2  # by which the phase is too weak
-
 
 @component
 class Amplitude(Loss):
@@ -45,18 +42,13 @@ class Amplitude(Loss):
             return
         if any(isinstance(each, Poisson) for each in others):
             return
-        from trainkit_ptychography.scans.few_counts import few_counts
+        from trainkit_ptychography.scans.few_counts import counts_in
 
-        found = few_counts(recipe.data.read())
-        weaker = 0.0 if found is None else _WEAKER * found.lost
-        if found is None or weaker < _SAID:
+        counts = counts_in(recipe.data.read())
+        if counts is None or not counts.are_few:
             return
-        message = (
-            f"pixels outside the bright disc hold {found.mean:.2g} counts on average, and roots of so few, which the "
-            f"amplitude loss compares, are too small: the phase would be about {100 * weaker:.0f} % too weak. Take "
-            'use = "poisson", which compares counts'
-        )
-        yield Problem(message, "use", "warning") if weaker > _DOUBTED else f"loss         {message}"
+        message = f'{counts.in_words()}. Take use = "poisson", which compares counts'
+        yield Problem(message, "use", "warning") if counts.are_very_few else f"loss         {message}"
 
     def build(self, data: Any) -> Callable[[Outputs, Batch, nn.Module], Tensor]:
         """Make the function."""

@@ -17,11 +17,9 @@ class Evidence:
         reasons: Of these, why.
         comments: What is said at the top of the recipe.
         table: Lines with figures, which follow.
-        are_counts: Whether the patterns were seen to hold whole numbers.
     """
 
     settings: Mapping[str, Any] = attrs.Factory(dict)
     reasons: Mapping[str, str] = attrs.Factory(dict)
     comments: tuple[str, ...] = ()
     table: tuple[str, ...] = ()
-    are_counts: bool = False

@@ -3,18 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from trainkit import Data, Planner, Problem, Progress, RecipeError, RecipeText, component
+import attrs
+
+from trainkit import (
+    Data,
+    Planner,
+    Problem,
+    Progress,
+    RecipeError,
+    RecipeText,
+    Recognised,
+    component,
+    structure_settings,
+)
 from trainkit_ptychography.planning.evidence import Evidence
 from trainkit_ptychography.scans.files.kind import FileDiffraction
 
+if TYPE_CHECKING:
+    from trainkit_ptychography.scans.files.contents_live import ScanContents
+
 _SIZES = ("pixel_size_angstrom", "dk_per_angstrom", "detector_pixel_um")
+_EPOCHS = 30
+_THICK = 0.5  # of the depth that patterns resolve: a thinner specimen is explained by one slice as well
+_SLICES = 3  # within that depth
+_COUPLED = 0.8  # of the epochs
+
+
+def _is_none(instance: object, attribute: attrs.Attribute[Any], value: str | None) -> None:
+    if value is not None:
+        raise ValueError("--network: a reconstruction has no network to choose")
 
 
 @component
 class StagedPlanner(Planner):
-    """A single-slice reconstruction in stages. What the file does not say is a placeholder, which ``check`` refuses.
+    """A reconstruction in stages. What the file does not say is a placeholder, which ``check`` refuses.
+
+    A few dozen patterns are looked into: they show where the beam is; where counts are few, counts are compared and not
+    their roots; and pixels that did not measure are left out. The object has slices if the file says that the specimen
+    is thick, else one.
 
     With ``calibrate``, orientation, defocus, rotation and step are found by trials with a few hundred patterns; energy,
     aperture and the size of a detector pixel must be known.
@@ -26,31 +54,36 @@ class StagedPlanner(Planner):
     accepts: ClassVar[type[Data]] = FileDiffraction  # type: ignore[type-abstract]
     calibrates: ClassVar[bool] = True
 
-    def draft(self, use: str, data: type[Any], settings: Mapping[str, Any]) -> Iterator[str | Progress | Problem]:
+    network: str | None = attrs.field(default=None, validator=_is_none)
+
+    def draft(self, found: Recognised) -> Iterator[str | Progress | Problem]:
         """Write the recipe."""
-        if self.network is not None:
-            raise RecipeError("--network: a reconstruction has no network to choose")
+        contents: ScanContents | None = found.contents
+        if contents is not None:
+            seen = {"zero_frequency": contents.beam, "prepare": contents.prepare}
+            found = found._replace(settings={**found.settings, **{key: each for key, each in seen.items() if each}})
         evidence = Evidence()
         if self.calibrate:
             from trainkit_ptychography.planning.staged_live import calibrate
 
-            _refuse_what_is_missing(use, data.says_geometry, settings)
-            for each in calibrate(data, settings, self.picture):
+            _refuse_what_is_missing(found)
+            data = cast(FileDiffraction, structure_settings(found.data, found.settings, "data"))
+            for each in calibrate(data, self.picture):
                 if isinstance(each, Evidence):
                     evidence = each
                 else:
                     yield each
-        settings = {**settings, **evidence.settings}
-        yield from str(_recipe(use, data.says_geometry, settings, evidence)).split("\n")
+        found = found._replace(settings={**found.settings, **evidence.settings})
+        yield from str(_recipe(found, evidence, self.calibrate)).split("\n")
 
 
-def _refuse_what_is_missing(use: str, says_geometry: bool, settings: Mapping[str, Any]) -> None:
+def _refuse_what_is_missing(found: Recognised) -> None:
     """Refuse to begin with trials if something is not told that these cannot find out.
 
     Raises:
         RecipeError: Says what, and how to tell it.
     """
-    text = _recipe(use, says_geometry, settings, Evidence())
+    text = _recipe(found, Evidence(), True)
     missing = {key: why for key, why in text.placeholders.items() if key != "defocus_angstrom"}
     if missing:
         lines = [f"  --set data.{key}=…    {why}" for key, why in missing.items()]
@@ -59,7 +92,8 @@ def _refuse_what_is_missing(use: str, says_geometry: bool, settings: Mapping[str
         raise RecipeError("\n".join(["--calibrate needs to be told what it does not find in the file:", *lines]))
 
 
-def _recipe(use: str, says_geometry: bool, settings: Mapping[str, Any], evidence: Evidence) -> RecipeText:
+def _recipe(found: Recognised, evidence: Evidence, is_calibrated: bool) -> RecipeText:
+    contents: ScanContents | None = found.contents
     text = RecipeText()
     text.comment(
         "Found by names and shapes; trainkit check --data holds geometry, orientation and defocus against the patterns."
@@ -69,31 +103,17 @@ def _recipe(use: str, says_geometry: bool, settings: Mapping[str, Any], evidence
     text.listing(evidence.table)
     text.value("trainkit", 1)
     text.table("run")
-    text.value("epochs", 30, "of all patterns; a longer run follows a slow decrease of val/loss")
+    text.value("epochs", _EPOCHS, "of all patterns; a longer run follows a slow decrease of val/loss")
     text.value("seed", 0)
-    _write_data(text, use, says_geometry, settings, evidence.reasons)
-    text.table("model")
-    text.value("use", "ptychography")
-    if "probe" in settings:
-        text.value("probe", {"use": "from_data"}, "the guess that is in the file")
+    _write_data(text, found, evidence.reasons)
+    slices = _slices(contents)
+    if is_calibrated and slices > 1:
+        _write_model(text, found, 1)
+        text.comment(f"Of a thick specimen this defocus is that of the middle: {_told_thickness(contents, slices)}.")
     else:
-        text.value("probe", {"use": "aperture"}, "made from semiangle and defocus; modes = 4 for partial coherence")
-    text.table("losses.data")
-    is_amplitude = settings.get("values") == "amplitude"
-    why = "the file holds amplitudes" if is_amplitude else '"poisson" for counts, if the detector counts'
-    if evidence.are_counts:
-        text.value("use", "poisson", "the patterns hold counts: whole numbers")
-    else:
-        text.value("use", "amplitude", why)
-    text.table("optimizer")
-    text.value("use", "scaled_steps", "gradients divided by the loss's curvature: one rate suits every specimen")
-    text.table("scheduler")
-    text.value("use", "cosine", "what has settled stops following the noise")
-    text.table("groups.probe")
-    text.value("start_epoch", 1, "from the start, a wrong probe and an empty object would be mixed up")
-    text.value("optimizer", {"use": "scaled_steps", "momentum": 0.9})
-    text.table("groups.dr")
-    text.value("start_epoch", 5, "positions wait until there is an object to hold them against")
+        _write_model(text, found, slices)
+    _write_loss(text, found)
+    _write_training(text, is_thick=slices > 1 and not is_calibrated)
     text.table("checkpoint")
     text.value("every_epochs", 1)
     text.value("keep_last", 3)
@@ -102,11 +122,98 @@ def _recipe(use: str, says_geometry: bool, settings: Mapping[str, Any], evidence
     return text
 
 
-def _write_data(
-    text: RecipeText, use: str, says_geometry: bool, settings: Mapping[str, Any], found: Mapping[str, str]
-) -> None:
+def _slices(contents: ScanContents | None) -> int:
+    """Return into how many slices the object is divided."""
+    if contents is None or contents.thickness_angstrom is None or contents.depth_resolution_angstrom is None:
+        return 1
+    resolved = contents.thickness_angstrom / contents.depth_resolution_angstrom
+    return max(2, round(_SLICES * resolved)) if resolved > _THICK else 1
+
+
+def _told_thickness(contents: ScanContents | None, slices: int) -> str:
+    assert contents is not None  # it says the thickness
+    thickness = contents.thickness_angstrom or 0.0
+    return (
+        f"slices = {slices} and thickness_angstrom = {thickness:g} tell depths apart, with a defocus_angstrom that is "
+        f"{thickness / 2:g} larger, as it is where the beam enters; recipes/ptycho_thick.toml shows the rest"
+    )
+
+
+def _write_model(text: RecipeText, found: Recognised, slices: int) -> None:
+    contents: ScanContents | None = found.contents
+    text.table("model")
+    text.value("use", "ptychography")
+    if slices > 1:
+        assert contents is not None  # it says the thickness
+        depth = contents.depth_resolution_angstrom
+        text.value("slices", slices, f"{_SLICES} within wavelength / semiangle², {depth:.3g} Å, which patterns resolve")
+        text.value("thickness_angstrom", contents.thickness_angstrom, "the file says it")
+        text.value("object", {"use": "pixels", "kind": "phase_only"}, "atoms hardly absorb electrons")
+    if "probe" in found.settings:
+        text.value("probe", {"use": "from_data"}, "the guess that is in the file")
+    else:
+        text.value("probe", {"use": "aperture"}, "made from semiangle and defocus; modes = 4 for partial coherence")
+    if slices == 1:
+        return
+    assert contents is not None
+    text.table("model.constraints.coupling", "what differs from slice to slice is noise at first")
+    text.value("use", "slice_coupling")
+    text.value("sigma_angstrom", float(f"{(contents.depth_resolution_angstrom or 0.0) / 7:.2g}"))
+    text.value("every_epochs", 1)
+    text.value("stop_epoch", round(_COUPLED * _EPOCHS), "the last fifth makes slices as sharp as patterns can")
+    text.table("model.constraints.positive", "atoms delay electrons; so the mean phase of each slice is known, too")
+    text.value("use", "limits")
+    text.value("min_phase_rad", 0.0)
+    text.value("every_epochs", 1)
+
+
+def _write_loss(text: RecipeText, found: Recognised) -> None:
+    contents: ScanContents | None = found.contents
+    text.table("losses.data")
+    if found.settings.get("values") == "amplitude":
+        text.value("use", "amplitude", "the file holds amplitudes")
+    elif contents is None:
+        text.value(
+            "use", "amplitude", 'patterns could not be looked into yet; "poisson" for counts, where these are few'
+        )
+    elif contents.counts is None:
+        text.value("use", "amplitude", "the patterns hold no counts: some values are negative or have fractions")
+    elif contents.counts.are_few:
+        text.value("use", "poisson", f"compares counts: {contents.counts.in_words()}")
+    else:
+        why = f"counts are many, {contents.counts.per_pattern:.3g} in a pattern: roots make their noise even"
+        text.value("use", "amplitude", why)
+
+
+def _write_training(text: RecipeText, is_thick: bool) -> None:
+    text.table("optimizer")
+    if is_thick:
+        text.value("use", "adam", "slices change together, and Adam learns how far each pixel may go")
+    else:
+        text.value("use", "scaled_steps", "gradients divided by the loss's curvature: one rate suits every specimen")
+    text.table("scheduler")
+    text.value("use", "cosine", "what has settled stops following the noise")
+    if is_thick:
+        text.table("groups.object")
+        text.value("lr", 2e-2, "rad")
+        text.table("groups.probe")
+        text.value("lr", 1e-3)
+        text.value("start_epoch", 0)
+        text.table("groups.dr")
+        text.value("lr", 2e-2, "pixels")
+        text.value("start_epoch", 2, "positions wait until there is an object to hold them against")
+        return
+    text.table("groups.probe")
+    text.value("start_epoch", 1, "from the start, a wrong probe and an empty object would be mixed up")
+    text.value("optimizer", {"use": "scaled_steps", "momentum": 0.9})
+    text.table("groups.dr")
+    text.value("start_epoch", 5, "positions wait until there is an object to hold them against")
+
+
+def _write_data(text: RecipeText, found: Recognised, calibrated: Mapping[str, str]) -> None:
+    settings, contents = found.settings, found.contents
     text.table("data")
-    text.value("use", use)
+    text.value("use", found.use)
     reasons = {
         "patterns": "what looks most like patterns, by shape and name",
         "probe": "a guess, by its name",
@@ -115,14 +222,17 @@ def _write_data(
         "positions_unit": "the name of the array ends in it, or the file says it",
         "values": "by the array's name",
         "zero_frequency": "where a few patterns are brightest",
-        **found,
+        **calibrated,
     }
     for key, value in settings.items():
-        why = reasons.get(key, "" if key == "path" else "the file says it, or --set")
+        if key == "prepare" and contents is not None:
+            for sentence in contents.pixels:
+                text.comment(sentence)
+        why = reasons.get(key, "" if key in ("path", "prepare") else "the file says it, or --set")
         text.value(key, value, why)
     text.value("batch_size", 32)
     text.value("validation_fraction", 0.02, "held-out patterns, whose loss tells when to stop")
-    if says_geometry or settings.get("reader", {}).get("use") == "ptyd":
+    if getattr(found.data, "says_geometry", False) or settings.get("reader", {}).get("use") == "ptyd":
         for key in ("semiangle_mrad", "defocus_angstrom"):
             _ask(text, key, settings)
         return

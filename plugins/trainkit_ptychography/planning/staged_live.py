@@ -5,17 +5,17 @@ Shapes: N = scan points.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import attrs
 import numpy as np
 
-from trainkit import DataError, Problem, Progress, RecipeError, structure_settings, written_whole
+from trainkit import DataError, Problem, Progress, RecipeError, written_whole
 from trainkit_ptychography.output.calibration_picture import Panel, calibration_picture
 from trainkit_ptychography.planning.evidence import Evidence
-from trainkit_ptychography.preflight.advice import combined
+from trainkit_ptychography.preflight.advice import VARIED, combined
 from trainkit_ptychography.preflight.calibration import SURE, Calibrated, Cell, Profile, calibrated
 from trainkit_ptychography.preflight.geometry import BOTH_AXES, Geometry
 from trainkit_ptychography.preflight.inspection import pixel_doubts
@@ -36,21 +36,17 @@ _PROPERTIES = {
 }
 
 
-def calibrate(
-    cls: type[FileDiffraction], settings: Mapping[str, Any], picture: Path | None
-) -> Iterator[Progress | Problem | Evidence]:
+def calibrate(data: FileDiffraction, picture: Path | None) -> Iterator[Progress | Problem | Evidence]:
     """Yield progress, then what is doubtful, and what was found.
 
     Args:
-        cls: The component that reads the scan.
-        settings: Its settings.
+        data: The settings that read the scan.
         picture: Where to draw the evidence; None: nowhere.
 
     Raises:
         DataError: The scan cannot be read, or trials with it would tell nothing.
         RecipeError: The settings are wrong.
     """
-    data = structure_settings(cls, settings, "data")
     recording = data.read()
     source = recording.scan.source
     _refuse(recording, source)
@@ -68,9 +64,9 @@ def calibrate(
     if picture is not None:
         yield from _drawn(found, source, picture)
     if found.fits_nothing:
-        yield from _of_nothing(found)
+        yield from _of_nothing(found, large)
         return
-    evidence = attrs.evolve(_evidence(found, data), are_counts=_are_counts(large))
+    evidence = _evidence(found, data)
     for comment in evidence.comments:
         if "annot tell" in comment:
             yield Problem(comment, severity="warning")
@@ -119,18 +115,19 @@ def _refuse_another_disc(large: Sample, source: str) -> None:
         )
 
 
-def _are_counts(large: Sample) -> bool:
-    """Return whether patterns hold whole numbers, some of them above 1."""
-    patterns_NYX = large.part.intensities_NYX[np.arange(len(large.points_N))]
-    return bool((patterns_NYX == np.rint(patterns_NYX)).all() and patterns_NYX.max() > 1)
-
-
-def _of_nothing(found: Calibrated) -> Iterator[Problem | Evidence]:
+def _of_nothing(found: Calibrated, large: Sample) -> Iterator[Problem | Evidence]:
+    times = large.variation()
+    causes = "Check that there is a specimen, the order of the scan points (raster, snake, pattern_axes), and energy, "
+    causes += "aperture and detector"
+    if times < VARIED:
+        causes = (
+            f"These patterns differ from each other hardly more than by noise ({times:.3g} times as much), so either "
+            "there are too few counts in them to tell, or there is no specimen"
+        )
     text = (
         f"nothing fits: {found.num_trials} trials with orientations, defoci, rotations and steps explain the patterns "
         f"no better than no specimen does (misfit of held-out patterns {found.best.misfit:.4g}, "
-        f"{found.best.empty:.4g} of an empty object). Check that there is a specimen, the order of the scan points "
-        "(raster, snake, pattern_axes), and energy, aperture and detector; what could not be found out is left open"
+        f"{found.best.empty:.4g} of an empty object). {causes}; what could not be found out is left open"
     )
     yield Problem(text, severity="warning")
     yield Evidence(comments=(f"Not calibrated: {text}.",))

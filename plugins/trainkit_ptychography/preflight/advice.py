@@ -21,7 +21,7 @@ _SEEN = 4.5  # standard errors by which a specimen must show, before anything is
 _SURE = 4.5
 _MUCH = 0.4  # of the misfit of vacuum, that a geometry explains
 _HALF = 0.5  # of what the right order explains
-_VARIED = 1.5  # times what noise alone does; noise reached 1.05, and weak specimens that are still judged 1.5
+VARIED = 1.5  # times what noise alone does; noise reached 1.05, and weak specimens that are still judged 1.5
 _LARGEST_SHARE = {  # of the gain with a change that is left without it, for the change to matter
     "orientation": 0.8,
     "rotation_deg": 0.9,
@@ -71,7 +71,7 @@ def advise(found: Found, sample: Sample, data: Data, probe_is_trained: bool) -> 
             f"as told, by a trial with {num} patterns: misfit {found.told.misfit:.3g} of those that were held out, "
             f"{found.told.empty:.3g} of an empty object"
         )
-    elif (times := sample.variation()) > _VARIED:
+    elif (times := sample.variation()) > VARIED:
         line = f"not judged: nothing that was tried explains {num} patterns"
         if explains_much(found, sample):  # but the patterns are too few, or too unlike each other, to be sure
             line = f"probably as told, by a trial with {num} patterns, which are too few to be sure: misfit "

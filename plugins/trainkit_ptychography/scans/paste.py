@@ -24,6 +24,11 @@ class Lines:
     def __init__(self, prepare: Prepare | None = None, leave_out: LeaveOut | None = None) -> None:
         self._prepare, self._leave_out = prepare or Prepare(), leave_out or LeaveOut()
 
+    @property
+    def changed_preparation(self) -> dict[str, Any]:
+        """Settings of ``prepare`` that are not the default, after all that was added."""
+        return _said(self._prepare)
+
     def prepare(self, **new: Any) -> str:
         """Return ``prepare = { … }`` with new settings; what is new in a list is added to it."""
         self._prepare = _added(self._prepare, new)
@@ -50,12 +55,13 @@ def _together(old: Any, new: Any) -> Any:
     return (*old, *(each for each in new if _written(each) not in known))
 
 
+def _said(settings: Prepare | LeaveOut) -> dict[str, Any]:
+    fields = attrs.fields(cast(Any, type(settings)))
+    return {each.name: value for each in fields if (value := getattr(settings, each.name)) != each.default}
+
+
 def _line(key: str, settings: Prepare | LeaveOut) -> str:
-    said = [
-        f"{field.name} = {_written(value)}"
-        for field in attrs.fields(cast(Any, type(settings)))
-        if (value := getattr(settings, field.name)) != field.default
-    ]
+    said = [f"{name} = {_written(value)}" for name, value in _said(settings).items()]
     return f"{key} = {{ {', '.join(said)} }}"
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 
-from trainkit import HARMLESS, KEEPS_VALUES, Context, Data, DataError, component, some_of
+from trainkit import HARMLESS, KEEPS_VALUES, Context, Data, DataError, component, some_of, structure_settings
 from trainkit_segmentation.data.facts import SegmentationFacts
 from trainkit_segmentation.data.named import each_once
 from trainkit_segmentation.patches.augmentation import Augmentation
@@ -119,6 +119,17 @@ class SegmentationData(Data):
     preprocessing: Preprocessing = Preprocessing()
     augmentation: Augmentation = attrs.field(default=Augmentation(), metadata=KEEPS_VALUES)
     cache: Cache = attrs.field(default=Cache(), metadata=HARMLESS)
+
+    @classmethod
+    def contents(cls, settings: Mapping[str, Any]) -> Iterator[Any]:
+        """Look at all cases, and yield progress, then `CaseContents`.
+
+        Raises:
+            DataError: Some cases cannot be read; the message names all of them.
+        """
+        from trainkit_segmentation.data.contents_live import contents_of
+
+        yield from contents_of(structure_settings(cls, settings, "data"))
 
     def splits(self) -> tuple[str, ...]:
         """Return the names of the splits, "train" first."""

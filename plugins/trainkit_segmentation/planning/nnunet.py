@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
-from trainkit import Data, Planner, Progress, RecipeError, component, did_you_mean, structure_settings
+import attrs
+
+from trainkit import Data, Planner, Recognised, component, did_you_mean
 from trainkit_segmentation.data.kind import SegmentationData
 from trainkit_segmentation.planning.topology import Kind
 
 _KINDS: Mapping[str, Kind] = {"plain": "plain", "dynunet": "plain", "resenc": "resenc", "resenc_unet": "resenc"}
+
+
+def _can_be_planned(instance: object, attribute: attrs.Attribute[Any], value: str | None) -> None:
+    if value is not None and value not in _KINDS:
+        raise ValueError(f'no network "{value}" can be planned; {did_you_mean(value, _KINDS)}')
 
 
 @component
@@ -25,17 +32,10 @@ class NNUNetPlanner(Planner):
 
     accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]
 
-    def draft(self, use: str, data: type[Data], settings: Mapping[str, Any]) -> Iterator[str | Progress]:
-        """Look at all cases, and yield progress, then the recipe."""
+    network: str | None = attrs.field(default=None, validator=_can_be_planned)
+
+    def draft(self, found: Recognised) -> Iterator[str]:
+        """Write the recipe."""
         from trainkit_segmentation.planning.nnunet_live import draft
 
-        name = self.network or "plain"
-        if name not in _KINDS:
-            raise RecipeError(f'no network "{name}" can be planned; {did_you_mean(name, _KINDS)}')
-        yield from draft(
-            use,
-            cast(SegmentationData, structure_settings(data, settings, "data")),
-            settings,
-            _KINDS[name],
-            self.memory_gb,
-        )
+        yield from draft(found.use, found.contents, found.settings, _KINDS[self.network or "plain"], self.memory_gb)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import attrs
 import numpy as np
 
-from trainkit import DataError, Progress, RecipeText, shape_in_words
+from trainkit import RecipeText, shape_in_words
 from trainkit_segmentation.cases.case import CaseList
+from trainkit_segmentation.data.contents_live import CaseContents
 from trainkit_segmentation.data.facts import SegmentationFacts
 from trainkit_segmentation.losses.dice_ce import DiceCE
 from trainkit_segmentation.models.dynunet import DynUNet
@@ -19,12 +20,8 @@ from trainkit_segmentation.models.resenc_unet import ResEncUNet
 from trainkit_segmentation.patches.augmentation import Flip
 from trainkit_segmentation.planning.data_fingerprint import DataFingerprint, fingerprint_of, target_spacing
 from trainkit_segmentation.planning.topology import Kind, Plan, Topology, plan, shrunk
-from trainkit_segmentation.preparing.cache_live import CaseStore
-from trainkit_segmentation.preparing.fingerprints import Fingerprint, look_at_each
+from trainkit_segmentation.preparing.fingerprints import Fingerprint
 from trainkit_segmentation.preparing.foreground import pooled
-
-if TYPE_CHECKING:
-    from trainkit_segmentation.data.kind import SegmentationData
 
 _FEWEST_TO_SPLIT = 5  # subjects; of fewer, none is held out
 _LOW_RESOLUTION = 0.25  # share of the median case; below, nnU-Net plans a network of lower resolution too
@@ -77,41 +74,23 @@ class _Planned:
         return [round(float(n)) for n in np.median(self.found.sizes_at(self.spacing_mm), axis=0)]
 
 
-def draft(
-    use: str, data: SegmentationData, settings: Mapping[str, Any], kind: Kind, memory_gb: float
-) -> Iterator[str | Progress]:
-    """Yield progress, then the lines of a recipe.
+def draft(use: str, contents: CaseContents, settings: Mapping[str, Any], kind: Kind, memory_gb: float) -> Iterator[str]:
+    """Yield the lines of a recipe.
 
     Args:
         use: Name of the component that reads the data.
-        data: The data, with defaults for all that is planned.
+        contents: What is in the data.
         settings: The settings that it was recognised with.
         kind: The kind of the network's blocks.
         memory_gb: The memory that training may take.
-
-    Raises:
-        DataError: Some cases cannot be read; the message names all of them.
     """
-    listing = data.cases()
-    problems = list(listing.problems)
-    seen: dict[str, Fingerprint] = {}
-    looks = look_at_each(listing.cases, listing.labels, False, CaseStore(data.cache))
-    for done, (name, outcome) in enumerate(looks, start=1):
-        yield Progress(done, len(listing.cases), "cases looked at")
-        if isinstance(outcome, DataError):
-            problems.append(f"{name}: {outcome}")
-        else:
-            seen[name] = outcome
-    if problems or not seen:
-        count = f"{len(problems)} problem{'s' * (len(problems) != 1)}"
-        raise DataError("\n  ".join([f"{listing.source}: {count}", *problems, *listing.doubts]))
-    seen = {case.name: seen[case.name] for case in listing.cases}
+    listing, seen = contents.listing, contents.fingerprints
     classes = listing.labels.classes
     present = [k for k in range(len(classes)) if any(each.own_voxels[k] for each in seen.values())]
     if present and len(present) < len(classes):
         chosen = {"classes": tuple(classes[k] for k in present)}
         settings = {**settings, **chosen}
-        listing = attrs.evolve(cast(Any, data), **chosen).cases()
+        listing = attrs.evolve(cast(Any, contents.data), **chosen).cases()
         # All else that was seen stays the same without classes that have no voxels.
         seen = {
             name: each._replace(own_voxels=tuple(each.own_voxels[k] for k in present)) for name, each in seen.items()

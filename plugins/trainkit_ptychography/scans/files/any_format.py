@@ -40,6 +40,14 @@ class AnyFormatDiffraction(FileDiffraction):
                 found.append({"path": path, "reader": {"use": each.name}, **settings})
         return found[0] if len(found) == 1 else None
 
+    def file_says_geometry(self) -> bool:
+        """Return whether files of this format say themselves where patterns and positions are."""
+        return self.reader.says_geometry
+
+    def knows_axes(self) -> bool:
+        """Return whether the settings, or files of this format, say which axes are those of the detector."""
+        return self.reader.orders_axes or self.pattern_axes is not None
+
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Check what the file's format leaves to the recipe."""
         yield from super().problems(recipe)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from trainkit import Problem, component
+from trainkit import Problem, component, structure_settings
 from trainkit_ptychography.scans.files.cxi import CXIDiffraction
 from trainkit_ptychography.scans.files.foreign import is_hdf5
 from trainkit_ptychography.scans.files.kind import FileDiffraction, needs_positions, needs_size
@@ -45,6 +45,15 @@ class HDF5Diffraction(FileDiffraction):
         from trainkit_ptychography.scans.files.layout_live import settings_for
 
         return settings_for(path)
+
+    @classmethod
+    def contents(cls, settings: Mapping[str, Any]) -> Iterator[Any]:
+        """Look into a few dozen patterns, and for the thickness of the specimen."""
+        from trainkit_ptychography.scans.files.contents_live import contents_of
+        from trainkit_ptychography.scans.files.layout_live import thickness_in
+
+        data = structure_settings(cls, settings, "data")
+        yield from contents_of(data, "zero_frequency" in settings, thickness_in(data.path))
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Check what is given twice, or not at all."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import attrs
 
-from trainkit import INPUT_PATH, Problem, component
+from trainkit import INPUT_PATH, Problem, component, structure_settings
 from trainkit_ptychography.detector_propagations.far_field import FarField
 from trainkit_ptychography.detector_propagations.kind import DetectorPropagation
 from trainkit_ptychography.scans.kind import DiffractionData
@@ -58,6 +58,11 @@ class Raster:
     step: float | tuple[float, float] = attrs.field(validator=_step)
     shape: tuple[int, int] | None = attrs.field(default=None, validator=pair_of_counts)
     snake: bool = False
+
+
+@component
+class UntoldPoints(Raster):
+    """Stands in for the points of a scan that nobody has told yet, where patterns alone are looked at."""
 
 
 @component
@@ -159,6 +164,33 @@ class FileDiffraction(DiffractionData):
     truth_positions: str | None = None
     prepare: Prepare = Prepare()
     leave_out: LeaveOut = LeaveOut()
+
+    @classmethod
+    def contents(cls, settings: Mapping[str, Any]) -> Iterator[Any]:
+        """Look into a few dozen patterns, and yield `ScanContents`, or a doubt where they cannot be opened."""
+        from trainkit_ptychography.scans.files.contents_live import contents_of
+
+        data = structure_settings(cls, settings, "data")
+        yield from contents_of(data, "zero_frequency" in settings)
+
+    def file_says_geometry(self) -> bool:
+        """Return whether the file says itself where patterns and positions are, and how large a pixel is."""
+        return self.says_geometry
+
+    def with_points(self) -> FileDiffraction:
+        """Return the same, with something in place of points and units that nobody told: to look at patterns alone."""
+        changed: Any = self
+        if self.file_says_geometry():
+            return self
+        if self.positions is None and self.positions_path is None and self.raster is None:
+            changed = attrs.evolve(changed, raster=UntoldPoints(step=1.0))
+        if any(needs_size(changed)):
+            changed = attrs.evolve(changed, positions_unit="pixels")
+        return cast(FileDiffraction, changed)
+
+    def knows_axes(self) -> bool:
+        """Return whether the settings, or the file, say which axes of the patterns are those of the detector."""
+        return True
 
     @property
     def unit(self) -> LengthUnit:

@@ -11,14 +11,10 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from trainkit_ptychography.scans.files.hdf5_live import HDF5File
 
 _SMALLEST = 8  # pixels of a detector, along each edge
 _FEWEST = 4  # patterns
-_LOOKED_AT = 16  # patterns, to find the beam
-_BRIGHTER = 1.5
 _MEASURED = re.compile(r"intensit|pattern|diffract|amplitude|data|cbed|frames|4d", re.I)
 _NOT_MEASURED = re.compile(r"noiseless|clean|true|truth|(^|/)gt(/|$)|mask|background|object|probe|mean", re.I)
 _POSITIONS = re.compile(r"pos|scan|coord|translation|points", re.I)
@@ -43,6 +39,8 @@ _NUMBERS: Mapping[str, tuple[str, float]] = {
     "defocus_angstrom": ("defocus_angstrom", 1.0),
 }
 """Attributes of the file whose names say their unit: in lower case -> setting, and factor."""
+_THICKNESS = {"thickness_a": 1.0, "thickness_angstrom": 1.0, "thickness_nm": 10.0}
+"""The same of the specimen's thickness -> Å."""
 _LENGTHS = {"a": 1.0, "å": 1.0, "angstrom": 1.0, "nm": 10.0, "[n_m]": 10.0, "um": 1e4, "[u_m]": 1e4}
 """Units of axes of the scan, in lower case -> Å."""
 _PER_LENGTH = {"a^-1": 1.0, "å^-1": 1.0, "1/a": 1.0, "1/å": 1.0, "nm^-1": 0.1, "1/nm": 0.1, "[n_m^-1]": 0.1}
@@ -60,11 +58,8 @@ def settings_for(path: Path) -> Mapping[str, Any] | None:
         if patterns is None:
             return None
         numbers = file.numbers()
-        beam = _beam(file.stored(patterns))
         axes = _axes(file, shapes, patterns)
     found: dict[str, Any] = {"path": path, "patterns": patterns}
-    if beam is not None:
-        found["zero_frequency"] = beam
     if re.search("amplitude", patterns, re.I):
         found["values"] = "amplitude"
     points = prod(shapes[patterns][:-2])
@@ -89,6 +84,15 @@ def settings_for(path: Path) -> Mapping[str, Any] | None:
         if first in found:
             found.pop(second, None)
     return found
+
+
+def thickness_in(path: Path) -> float | None:
+    """Return the thickness of the specimen in Å that an HDF5 file says; None: it says none."""
+    file = HDF5File(path)
+    with file.reading():
+        numbers = {name.lower(): value for name, value in file.numbers().items()}
+    told = [round(numbers[name] * factor, 12) for name, factor in _THICKNESS.items() if numbers.get(name, 0.0) > 0]
+    return told[0] if told else None
 
 
 def _patterns(shapes: Mapping[str, Sequence[int]]) -> str | None:
@@ -128,21 +132,6 @@ def _axes(file: HDF5File, shapes: Mapping[str, Sequence[int]], patterns: str) ->
     if steps[2] == steps[3] > 0:
         found["dk_per_angstrom"] = steps[2]
     return found
-
-
-def _beam(patterns: Any) -> str | None:
-    """Return whether a few patterns are brightest around their "centre" or their "corner"; None: around neither."""
-    lines = patterns[patterns.shape[0] // 2] if patterns.ndim == 4 else patterns
-    step = max(1, len(lines) // _LOOKED_AT)
-    mean_VU = np.abs(np.asarray(lines[::step][:_LOOKED_AT], dtype=np.float64)).mean(axis=0)
-    near_VU = np.ones(mean_VU.shape, bool)
-    for axis, n in enumerate(mean_VU.shape):
-        inner = np.abs(np.arange(n) - n // 2) < n / 4
-        near_VU &= inner[:, None] if axis == 0 else inner[None, :]
-    centre, corner = (mean_VU[mask].mean() for mask in (near_VU, np.fft.ifftshift(near_VU)))
-    if max(centre, corner) < _BRIGHTER * min(centre, corner):
-        return None
-    return "centre" if centre > corner else "corner"
 
 
 def _array_of_points(shapes: Mapping[str, Sequence[int]], points: int) -> str | None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from trainkit import DataError
 from trainkit_ptychography.scans.files.array_file import ArrayFile, ReaderHints, in_words, several
 from trainkit_ptychography.scans.files.arrays import as_points
-from trainkit_ptychography.scans.files.kind import FileDiffraction
+from trainkit_ptychography.scans.files.kind import FileDiffraction, UntoldPoints
 from trainkit_ptychography.scans.files.points_file import read_points
 from trainkit_ptychography.scans.paste import Lines
 from trainkit_ptychography.scans.patterns import Frames, JoinedFrames
@@ -141,6 +141,8 @@ def _are_points(arrays: Sequence[NDArray[Any]], lengths: Sequence[int]) -> bool:
 def _raster(settings: FileDiffraction, frames: Frames | JoinedFrames, source: str) -> NDArray[np.float64]:
     given = settings.raster
     assert given is not None  # only asked for then
+    if isinstance(given, UntoldPoints):
+        return raster((1, frames.shape[0]), (1.0, 1.0), False)
     shape = given.shape
     if shape is None:
         if len(frames.scan_shape) != 2:

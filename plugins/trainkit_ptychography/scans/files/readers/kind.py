@@ -30,6 +30,9 @@ class Reader(Component):
     names_arrays: ClassVar[bool] = True
     """Whether files hold arrays under names, so that ``patterns`` must name one of them."""
 
+    orders_axes: ClassVar[bool] = True
+    """Whether the axes of patterns are in one order in all files; otherwise ``pattern_axes`` must say it."""
+
     joins_files: ClassVar[bool] = False
     """Whether the files of ``more_files`` are read too."""
 

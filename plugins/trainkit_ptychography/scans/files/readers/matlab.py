@@ -24,6 +24,7 @@ class MATLABReader(Reader):
     """
 
     requires: ClassVar[tuple[str, ...]] = ("h5py", "scipy")
+    orders_axes: ClassVar[bool] = False
 
     @classmethod
     def recognise(cls, path: Path) -> Mapping[str, Any] | None:
