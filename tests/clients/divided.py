@@ -193,7 +193,7 @@ class LonelyError(Error):
 
 @component
 class Trouble(Hook):
-    """Does something in one process, after a step.
+    """Does something in one process, after a step; and keeps the number of the process to itself.
 
     Attributes:
         what: "interrupt", "stop", "stop a group", "fail", "kill", "hang" or "diverge".
@@ -233,3 +233,6 @@ class LiveTrouble(Live):
             case "diverge":
                 with torch.no_grad():
                     next(state.model.parameters()).add_(1e-3)
+
+    def on_epoch_end(self, state):
+        state.metrics["own/rank"] = float(state.context.rank)

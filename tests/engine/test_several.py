@@ -184,6 +184,7 @@ def test_what_one_process_asks_for_all_do_after_the_same_step(tmp_path: Path, wh
         assert [each["values"] for each in content["running_of_each"]["train/rank"]] == [[0.0], [1.0]]
     else:
         assert logged(tmp_path, "trouble")[-1]["train/rank"] == 0.5
+        assert said.count("own/rank: this value is of the first process's share of the data alone") == 1
 
 
 @pytest.mark.parametrize(

@@ -243,6 +243,7 @@ def shown_of(
         one_hot = torch.nn.functional.one_hot(batch["label"][0, 0].long(), 3).movedim(-1, 0).float()
         state.batch, state.outputs = batch, {"logits": predict(batch["case"], one_hot)[None]}
         live.on_validation_step_end(state)
+    live.on_validation_end(state)
     return live, state
 
 
@@ -258,7 +259,7 @@ def test_the_patients_left_is_on_the_right_whatever_the_preprocessing(tmp_path: 
         lambda _, logits: logits,
         preprocessing=Preprocessing(orientation="PIR", spacing_mm=(1.5, 4.0, 1.0)),
     )
-    (shown,) = live._kept["val"].values()
+    (shown,) = live._shown["val"]
     assert shown.score == 1.0
     for plane in shown.planes[:2]:
         assert (np.diff(plane.image_HW.astype(int), axis=1) < 0).all()  # brighter towards the patient's right
@@ -283,16 +284,15 @@ def test_the_worst_the_median_and_the_best_case_are_drawn_and_named_ones_on_requ
     live, state = shown_of(tmp_path, images, worse)
     live.on_picture(state)
     assert set(state.pictures) == {"overlay"}
-    chosen = live._chosen(live._kept.get("val", {}))
-    assert chosen == []  # a picture is drawn once
+    assert live._shown == {}  # a picture is drawn once
     live, state = shown_of(tmp_path, images, worse)
-    assert [(each.name, each.standing) for each in live._chosen(live._kept["val"])] == [
+    assert [(each.name, each.standing) for each in live._shown["val"]] == [
         *(("4", "the worst of 5"), ("2", "the median of 5"), ("0", "the best of 5")),
     ]
     live, state = shown_of(tmp_path, images, worse, {"num_cases": 1})
-    assert [each.name for each in live._chosen(live._kept["val"])] == ["2"]
+    assert [each.name for each in live._shown["val"]] == ["2"]
     live, state = shown_of(tmp_path, images, worse, {"cases": ("3", "0")})
-    assert [(each.name, each.standing) for each in live._chosen(live._kept["val"])] == [("3", ""), ("0", "")]
+    assert [(each.name, each.standing) for each in live._shown["val"]] == [("3", ""), ("0", "")]
 
 
 def test_the_worst_case_of_each_class_is_drawn_on_request(tmp_path: Path) -> None:
@@ -316,9 +316,8 @@ def test_the_worst_case_of_each_class_is_drawn_on_request(tmp_path: Path) -> Non
         (1, [("1", "the worst of left")]),
     ):
         live, _ = shown_of(tmp_path, images, worse, {"ranked_by": "class", "num_cases": most})
-        found = [(each.name, each.standing) for each in live._chosen(live._kept["val"])]
+        found = [(each.name, each.standing) for each in live._shown["val"]]
         assert sorted(found) == expected
-    assert live._kept["val"]["0"].score < live._kept["val"]["2"].score
 
 
 def test_a_picture_is_shown_as_it_is_with_a_bar_in_voxels(tmp_path: Path) -> None:
@@ -327,7 +326,7 @@ def test_a_picture_is_shown_as_it_is_with_a_bar_in_voxels(tmp_path: Path) -> Non
     files = {"a.png": (Image.fromarray(pixels), Image.fromarray(label))}
     for known in (None, (0.5, 0.5, 1.0)):
         live, state = shown_of(tmp_path, files, lambda _, logits: logits, file_spacing_mm=known)
-        (shown,) = live._kept["val"].values()
+        (shown,) = live._shown["val"]
         (plane,) = shown.planes
         assert (np.diff(plane.image_HW.astype(int).ravel()) >= 0).all()
         np.testing.assert_array_equal(plane.mask(plane.true[0]), label == 1)

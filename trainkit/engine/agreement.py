@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from math import fsum
 from typing import TYPE_CHECKING, Any
@@ -12,10 +13,13 @@ import xxhash
 
 from trainkit.errors import ProcessError
 from trainkit.state import EpochMean
+from trainkit.words import some_of
 
 if TYPE_CHECKING:
     from trainkit.engine.run import Run
     from trainkit.state import State
+
+_LOGGER = logging.getLogger("trainkit")
 
 _NOTHING: Mapping[str, Any] = {"values": [], "sum": 0.0, "count": 0, "must_be_finite": False}
 
@@ -55,6 +59,29 @@ def shared_means(run: Run, means: Mapping[str, EpochMean]) -> dict[str, float]:
         count = sum(count for _, count in parts)
         found[name] = fsum(total for total, _ in parts) / count if count else float("nan")
     return found
+
+
+def metrics_of_first(run: Run) -> dict[str, float]:
+    """Return the metrics of the first process, by which all go on; say once which of them other processes do not share.
+
+    A part that writes to ``state.metrics`` what it saw of its own share of the data knows that of no other process.
+    """
+    state = run.state
+    first, *others = state.context.exchange.gather(state.metrics)
+    of_share = [
+        name
+        for name, value in first.items()
+        if name not in run.of_first_share
+        and any(name in each and repr(each[name]) != repr(value) for each in others)  # NaN is like NaN
+    ]
+    if of_share:
+        run.of_first_share.update(of_share)
+        _LOGGER.warning(
+            "%s: this value is of the first process's share of the data alone, and others have another one; a part "
+            "that calls state.log before the end of the epoch logs the mean over all",
+            some_of(of_share),
+        )
+    return first
 
 
 def running_means(state: State) -> dict[str, Any]:

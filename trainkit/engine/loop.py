@@ -40,7 +40,7 @@ from __future__ import annotations
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-from trainkit.engine.agreement import agree, shared_means
+from trainkit.engine.agreement import agree, metrics_of_first, shared_means
 from trainkit.engine.batches import to_device
 from trainkit.engine.evaluation import evaluate
 from trainkit.events import fire
@@ -208,12 +208,12 @@ def _close_epoch(run: Run) -> bool:
         run.emit("checkpoint")  # of the state after the epoch's last step
         return True
     state.metrics |= {f"lr/{name}": lr for name, lr in state.learning_rates().items()}
-    state.metrics = state.context.exchange.from_first(state.metrics)
+    state.metrics = metrics_of_first(run)
     run.groups.observe(state.epoch, state.updates, state.metrics)
     if is_due(recipe.pictures) and not state.is_trial:
         run.emit("picture")
     run.emit("epoch_end")
-    state.metrics = state.context.exchange.from_first(state.metrics)
+    state.metrics = metrics_of_first(run)
     agree(state)
     state.pictures = {}
     state.epoch, state.epoch_step, state.closing = finished, state.step, False

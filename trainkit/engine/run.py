@@ -60,6 +60,7 @@ class Run:
         resumed: Whether the run continues in place of another process, which has ended.
         saved_means: Means of the current epoch as the checkpoint holds them that the run was resumed from.
         before_evaluation: What `states` returned before the evaluation that is under way or was interrupted.
+        of_first_share: Names of values of which it was said that they are of the first process's share of the data.
     """
 
     resolved: Resolved
@@ -86,6 +87,7 @@ class Run:
     resumed: bool = False
     saved_means: Mapping[str, Any] = attrs.Factory(lambda: {"running": {}})
     before_evaluation: Mapping[str, Any] | None = None
+    of_first_share: set[str] = attrs.Factory(set)
 
     def __attrs_post_init__(self) -> None:
         last = self.recipe.run.channels_last

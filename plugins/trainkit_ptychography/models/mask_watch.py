@@ -31,9 +31,9 @@ class MaskWatch:
         intensities_BYX.register_hook(keep)  # type: ignore[no-untyped-call]
 
     def judge(self, state: State) -> None:
-        """Report it, after a step."""
+        """Report it, after a step; what all processes saw is added up."""
         leaks, self._leaks = self._leaks, None
-        if leaks and (num := int(torch.stack(leaks).sum())):
+        if leaks and (num := state.context.exchange.total(int(torch.stack(leaks).sum()))):
             state.doubt(
                 f"a loss counts pixels that were not measured: its gradient is not 0 at {num} of them in the first "
                 'step; it must leave out what batch["mask"], or data.mask_YX where there is none, hides'

@@ -43,7 +43,8 @@ class LiveOverlays(Live):
         self._ranked_by = ranked_by
         self._num_cases = num_cases
         self._channel = channel
-        self._kept: dict[str, dict[str, ShownCase]] = {}  # split -> name of the case
+        self._kept: dict[str, ShownCase] = {}  # by name: those that this process has evaluated of the current split
+        self._shown: dict[str, list[ShownCase]] = {}  # split -> what is drawn of its last validation
         self._seen: set[str] = set()
         self._classes: tuple[str, ...] = ()
 
@@ -58,21 +59,32 @@ class LiveOverlays(Live):
 
     def on_validation_start(self, state: State) -> None:
         """Forget the cases of the last validation."""
-        assert state.split is not None
-        self._kept[state.split] = {}
+        self._kept = {}
 
     def on_validation_step_end(self, state: State) -> None:
         """Keep the planes of a case if it may be drawn."""
         assert state.batch is not None
-        assert state.split is not None
         case = state.batch["case"]
         self._seen.add(case)
         if not self._wanted or case in self._wanted:
-            self._kept[state.split][case] = _kept(state, case, self._channel)
+            self._kept[case] = _kept(state, case, self._channel)
+
+    def on_validation_end(self, state: State) -> None:
+        """Choose among the cases of all processes; of the chosen ones alone, planes are kept and exchanged."""
+        assert state.split is not None
+        exchange, own, self._kept = state.context.exchange, self._kept, {}
+        self._seen = set().union(*exchange.gather(self._seen))
+        candidates = exchange.gather([attrs.evolve(case, planes=()) for case in own.values()])
+        chosen = self._chosen([case for each in candidates for case in each])
+        planes = exchange.gather({case.name: own[case.name].planes for case in chosen if case.name in own})
+        of_case = {name: each for of_process in planes for name, each in of_process.items()}
+        self._shown[state.split] = [attrs.evolve(case, planes=of_case[case.name]) for case in chosen]
 
     def on_picture(self, state: State) -> None:
-        """Draw the planes of the last validation."""
-        kept, self._kept = self._kept, {}
+        """Draw the cases that were chosen in the last validation."""
+        shown, self._shown = self._shown, {}
+        if state.context.rank != 0:
+            return
         if self._seen and (unknown := set(self._wanted) - self._seen):
             alike = spelled_alike(min(unknown), self._seen)
             raise DataError(
@@ -81,19 +93,18 @@ class LiveOverlays(Live):
             )
         data: Any = state.data
         when = f"{state.epoch + 1} epoch{'s' * (state.epoch > 0)}" if state.closing else f"step {state.step}"
-        for split, cases in kept.items():
-            chosen = self._chosen(cases)
+        for split, chosen in shown.items():
             if chosen:
                 channel = data.facts()["channels"][self._channel]
                 title = f"{state.folder.parent.name}, {when}, {split}: {channel}"
-                name = "overlay" if len(kept) == 1 else f"overlay_{split}"
+                name = "overlay" if len(shown) == 1 else f"overlay_{split}"
                 state.picture(name, draw(chosen, data.classes, title))
 
-    def _chosen(self, cases: dict[str, ShownCase]) -> list[ShownCase]:
+    def _chosen(self, cases: Collection[ShownCase]) -> list[ShownCase]:
         """Return the cases to draw, the worst first."""
-        ranked = sorted(cases.values(), key=lambda case: (case.score, case.name))
+        ranked = sorted(cases, key=lambda case: (case.score, case.name))
         if self._ranked_by == "class" and not self._wanted:
-            return _worst_of_classes(cases.values(), self._classes)[: self._num_cases]
+            return _worst_of_classes(cases, self._classes)[: self._num_cases]
         if self._wanted or len(ranked) <= self._num_cases:
             return ranked
         if self._num_cases == 1:
