@@ -40,6 +40,8 @@ class Points(Data):
         validated: Whether some are held out.
     """
 
+    divides_batches: ClassVar[bool] = True
+
     path: Path | None = attrs.field(default=None, metadata=INPUT_PATH)
     batch_size: int = attrs.field(default=4, validator=attrs.validators.ge(1))
     noise: float = 0.5

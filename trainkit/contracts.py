@@ -128,6 +128,47 @@ class Wait(NamedTuple):
     stop: int | None = None
 
 
+class EpochSize(NamedTuple):
+    """How long an epoch is, as far as settings and headers say (`Data.epoch_size`).
+
+    Attributes:
+        batches: Number of batches.
+        items: Number of different items that are trained on.
+        what: What an item is, in the plural, for example "scan points".
+    """
+
+    batches: int
+    items: int
+    what: str
+
+
+class StepMemory(NamedTuple):
+    """What training takes on the device of one process, known before it runs (`Model.step_memory`). All in bytes.
+
+    Attributes:
+        weights: The parameters and buffers.
+        average: The averaged weights; 0: there are none.
+        optimizer: The optimizer's state.
+        data: What the data keep on the device.
+        step: Everything else that a step takes at once: batch, activations, gradients.
+        how: How the figure was found, in words.
+        batch_statistics: Whether layers compute statistics of the batch, as BatchNorm does.
+    """
+
+    weights: int
+    average: int
+    optimizer: int
+    data: int
+    step: int
+    how: str
+    batch_statistics: bool = False
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.average + self.optimizer + self.data + self.step
+
+
 Depth = Literal["headers", "all"]
 """How closely ``check --data`` looks: only at what files declare, within seconds, or at all that training will see."""
 
@@ -323,6 +364,16 @@ class Data(Component):
         """Return the names of the splits, "train" first; all others are evaluated in validation."""
         return ("train",)
 
+    def epoch_size(self) -> EpochSize | None:
+        """Return how long an epoch is, without reading more than headers; None: it is known only when it runs.
+
+        ``trainkit plan --processes`` asks for it.
+
+        Raises:
+            DataError: The data cannot be found or read.
+        """
+        return None
+
     def settings_of_fold(self, fold: int, number: int) -> Mapping[str, Any]:
         """Return the settings that make this data that of one fold of a cross-validation.
 
@@ -405,6 +456,20 @@ class Model(Component):
         Args:
             data: The opened data, of the kind that the model ``accepts``, or its stand-in (`Data.recall`).
         """
+
+    def step_memory(self, recipe: Recipe, batch_size: int) -> StepMemory | None:
+        """Return what training takes, without reading more of the data than headers; None: it is not known.
+
+        ``trainkit plan --processes`` asks for it.
+
+        Args:
+            recipe: The recipe.
+            batch_size: Number of items whose gradient is computed at once: the share of a process.
+
+        Raises:
+            DataError: The data cannot be found or read.
+        """
+        return None
 
     def example(self, data: Any) -> ExampleBatch | None:
         """Return an example of what the built model takes, for export; None: it is not known (the default).

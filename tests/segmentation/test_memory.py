@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import attrs
 import nibabel
 import numpy as np
 import pytest
@@ -31,6 +32,7 @@ from trainkit_segmentation.preparing.preprocessing import Preprocessing
 from trainkit_segmentation.splits.same_cases import SameCases
 
 PATCH = (32, 32, 32)
+replaced = attrs.evolve
 RECIPE = """
 trainkit = 1
 [run]
@@ -107,6 +109,21 @@ def test_a_step_without_values_takes_what_a_step_takes(task, tmp_path, optimizer
     assert found.network == size
     assert found.optimizer == pytest.approx(state)
     assert found.step == pytest.approx(step.peak, rel=0.01)
+
+
+def test_plan_knows_the_epoch_and_the_memory_of_a_share_before_anything_is_opened(task, tmp_path):
+    text = RECIPE.format(path=task, device="cpu") + "[data.preprocessing]\n"
+    recipe = resolve_text(text, Path.cwd(), ["data.batch_size=3"]).recipe
+    live = opened(recipe.data)
+    found = recipe.data.epoch_size()
+    assert (found.batches, found.items) == (live.batches_per_epoch, 2)
+    assert replaced(recipe.data, steps_per_epoch=7).epoch_size().batches == 7
+    whole, share = (recipe.model.step_memory(recipe, items) for items in (2, 1))
+    assert (share.weights, share.optimizer) == (whole.weights, whole.optimizer)
+    assert whole.step == pytest.approx(2 * share.step, rel=0.1)
+    assert not share.batch_statistics
+    with_statistics = replaced(recipe, model=replaced(recipe.model, norm="batch"))
+    assert with_statistics.model.step_memory(with_statistics, 1).batch_statistics
 
 
 def test_check_counts_the_average_of_the_weights_once_more(task):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trainkit.cli.options import SETS
+from trainkit.cli.options import GPU_MEMORY, PROCESSES, SETS
 from trainkit.cli.output import Styled, clear_progress, echo, joined, show_progress, styled
 from trainkit.words import some_of
 
@@ -48,6 +48,8 @@ class _Check(click.Command):
     "--data=headers takes seconds, and says what it did not look at.",
 )
 @click.option("--data-headers", "depth", flag_value="headers", hidden=True)
+@PROCESSES
+@GPU_MEMORY
 @click.option("--no-code", is_flag=True, help="Import no class that a recipe names as module:Class.")
 @click.pass_context
 def command(
@@ -56,6 +58,8 @@ def command(
     sets: tuple[str, ...],
     resolved: bool,
     depth: Depth | None,
+    processes: int | None,
+    gpu_memory: float | None,
     no_code: bool,
 ) -> None:
     """Check recipes without running them.
@@ -77,6 +81,9 @@ def command(
         try:
             found = resolve_each(recipe, sets, allow_code=NO_CODE if no_code else True)
             refuse_missing_inputs(found)
+            shared = (
+                [_shared(each, processes or 1, gpu_memory, depth) for each in found] if processes or gpu_memory else []
+            )
         except InvalidRecipe as error:
             for finding in error.findings[:MOST_MISTAKES]:
                 echo(_coloured(finding))
@@ -84,7 +91,7 @@ def command(
             echo(f"{recipe}: {_count(count, 'mistake')}")
             code = 2
             continue
-        text, good = _report(found, depth)
+        text, good = _report(found, depth, [note for notes in shared for note in notes])
         echo(Styled(indent(text, "# ")) if resolved else text)
         for each in found if resolved else ():
             echo(*([f"\n# the run {each.recipe.run.name}\n\n"] if each.point else []), _with_origins(each), nl=False)
@@ -93,13 +100,13 @@ def command(
     context.exit(code)
 
 
-def _report(found: Sequence[Resolved], depth: Depth | None) -> tuple[Styled, bool]:
+def _report(found: Sequence[Resolved], depth: Depth | None, more: Sequence[Finding] = ()) -> tuple[Styled, bool]:
     """Return what is said about a recipe without mistakes, or the runs of a sweep, and whether all would start."""
     from trainkit.recipe.inspection import Inspection, inspect
     from trainkit.recipe.sweep import sweep_table
 
     source = found[0].source
-    notes = list(dict.fromkeys(note for each in found for note in each.notes))
+    notes = list(dict.fromkeys([*(note for each in found for note in each.notes), *more]))
     lines: list[str] = [_coloured(note) for note in notes]
     summaries: list[str] = []
     errors, doubts, is_complete = 0, sum(note.severity == "warning" for note in notes), True
@@ -129,6 +136,19 @@ def _report(found: Sequence[Resolved], depth: Depth | None) -> tuple[Styled, boo
         lines.append(f"{source}: a sweep of {_count(len(found), 'run')}: {verdict}")
         lines += sweep_table([(each.recipe.run.name, each.point.values) for each in found if each.point])
     return joined([*lines, *summaries], "\n"), not errors
+
+
+def _shared(found: Resolved, processes: int, limit: float | None, depth: Depth | None) -> Sequence[Finding]:
+    """Return what is doubtful about a run of several processes; the data are looked at if that, or a memory, is asked.
+
+    Raises:
+        InvalidRecipe: The recipe cannot be run in so many.
+    """
+    from trainkit.recipe.sharing_inspection import check_sharing, inspect_sharing
+
+    if limit is None and depth is None:
+        return check_sharing(found, processes)
+    return inspect_sharing(found, processes, limit).findings
 
 
 _NO_MATTER = ("scheduler", "checkpoint", "loggers", "pictures", "name", "dir", "lr", "lr_factor")

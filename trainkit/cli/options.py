@@ -16,6 +16,34 @@ ALLOW_CODE = click.option(
     is_flag=True,
     help="Import classes that the checkpoint names as module:Class, which runs their code.",
 )
+PROCESSES = click.option(
+    "--processes",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Say what N processes make of it: the batch, the memory and the steps of each.",
+)
+
+
+class _MemorySize(click.ParamType):  # type: ignore[type-arg]  # it takes arguments in some versions of click
+    """A size such as "24GB", in bytes."""
+
+    name = "SIZE"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the number of bytes."""
+        from trainkit.recipe.sharing import memory_size
+
+        size = value if isinstance(value, float) else memory_size(value)
+        if size is None:
+            self.fail(f'"{value}" is no size of memory; write, for example, 24GB', param, ctx)
+        return size
+
+
+GPU_MEMORY = click.option(
+    "--gpu-memory",
+    type=_MemorySize(),
+    help="Memory of the GPU of each process, for example 24GB: doubt a step that does not fit.",
+)
 EPOCH = click.option(
     "--epoch", type=click.IntRange(min=0), metavar="N", help="Take the checkpoint after N finished epochs."
 )

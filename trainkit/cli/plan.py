@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from trainkit.cli.options import SETS
+from trainkit.cli.options import GPU_MEMORY, PROCESSES, SETS
 from trainkit.cli.output import echo
 from trainkit.errors import RecipeError
 from trainkit.recipe.root import ASSUMED_STEPS_PER_EPOCH, MOST_EPOCHS
@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 @click.command(
     epilog="\b\nExamples:\n"
     "  trainkit plan recipes/ptycho_staged.toml\n"
-    "  trainkit plan my_recipe.toml --set run.steps=5000 --steps-per-epoch 250"
+    "  trainkit plan my_recipe.toml --set run.steps=5000 --steps-per-epoch 250\n"
+    "  trainkit plan my_recipe.toml --processes 8 --gpu-memory 24GB"
 )
 @click.argument("recipe", type=click.Path(path_type=Path))
 @SETS
@@ -31,32 +32,53 @@ if TYPE_CHECKING:
     "--steps-per-epoch",
     "steps",
     type=click.IntRange(min=1),
-    default=ASSUMED_STEPS_PER_EPOCH,
-    show_default=True,
+    show_default=f"{ASSUMED_STEPS_PER_EPOCH}; with --processes, what the data say",
     help="Optimizer steps of an epoch to assume, since the data is not opened.",
 )
-def command(recipe: Path, sets: tuple[str, ...], steps: int) -> None:
+@PROCESSES
+@GPU_MEMORY
+def command(
+    recipe: Path, sets: tuple[str, ...], steps: int | None, processes: int | None, gpu_memory: float | None
+) -> None:
     """Show for every epoch of RECIPE which groups train, and at which learning rate.
 
     An epoch in which nothing changes is left out. A schedule that depends on metrics is shown as if it never reduced
     the learning rate. Of a recipe with a table [sweep], the runs are listed, and each plan is shown once.
+
+    With --processes or --gpu-memory, headers of the data are read, and the share of each process is shown: its batch,
+    an estimate of its memory, and the steps of an epoch.
     """
     from trainkit.recipe.resolve import resolve_each
     from trainkit.recipe.sweep import sweep_table
 
     runs = resolve_each(recipe, sets)
+    shares: dict[str, list[str]] = {}  # what each process gets -> the runs that have it
+    notes = [str(note) for each in runs for note in each.notes]
+    known: dict[str, int] = {}
+    if processes is not None or gpu_memory is not None:
+        from trainkit.recipe.sharing_inspection import inspect_sharing
+
+        for each in runs:
+            found = inspect_sharing(each, processes or 1, gpu_memory)
+            shares.setdefault("\n".join(found.lines), []).append(each.recipe.run.name)
+            notes += map(str, found.findings)
+            if found.steps_per_epoch is not None:
+                known[each.recipe.run.name] = found.steps_per_epoch
     plans: dict[str, list[str]] = {}  # a plan -> the runs that have it
     for each in runs:
-        plans.setdefault("\n".join(_planned(each.recipe, steps)), []).append(each.recipe.run.name)
+        name = each.recipe.run.name
+        assumed = steps or known.get(name, ASSUMED_STEPS_PER_EPOCH)
+        plans.setdefault("\n".join(_planned(each.recipe, assumed)), []).append(name)
     if runs[0].point is not None:
         for line in sweep_table([(each.recipe.run.name, each.point.values) for each in runs if each.point]):
             echo(line)
         echo()
-    for text, names in plans.items():
-        if len(plans) > 1:
-            echo(f"{some_of(names, 4)}:")
-        echo(text)
-    for note in dict.fromkeys(str(note) for each in runs for note in each.notes):
+    for told in (shares, plans):
+        for text, names in told.items():
+            if len(told) > 1:
+                echo(f"{some_of(names, 4)}:")
+            echo(text)
+    for note in dict.fromkeys(notes):
         echo(note)
 
 

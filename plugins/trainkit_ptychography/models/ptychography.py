@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from trainkit import Depth, Progress, Recipe
+    from trainkit import Depth, Progress, Recipe, StepMemory
     from trainkit_ptychography.models.measured_mtf import MeasuredMTF
     from trainkit_ptychography.physics.multislice import Waves
     from trainkit_ptychography.scans.kind_live import LiveDiffraction
@@ -279,6 +279,14 @@ class Ptychography(Model):
 
         assert self.detector_mtf is not None
         return read_mtf(self.detector_mtf, self.detector_mtf_unit)
+
+    def step_memory(self, recipe: Recipe, batch_size: int) -> StepMemory | None:
+        """Return what training takes, by the sizes of what a step computes."""
+        if not isinstance(recipe.data, DiffractionData):
+            return None
+        from trainkit_ptychography.models.step_memory import step_memory
+
+        return step_memory(self, recipe.data, recipe, batch_size)
 
     def timeline(self, epochs: int) -> Iterable[tuple[int, str]]:
         """Yield what slices, object, probe and constraints do in the course of a run."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from math import ceil
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 
-from trainkit import HARMLESS, KEEPS_VALUES, Context, Data, DataError, Problem, component
+from trainkit import HARMLESS, KEEPS_VALUES, Context, Data, DataError, EpochSize, Problem, component
 from trainkit_ptychography.detector_propagations.far_field import FarField
 from trainkit_ptychography.detector_propagations.kind import DetectorPropagation
 from trainkit_ptychography.scans.half import Half
@@ -51,6 +52,18 @@ class DiffractionData(Data):
     def splits(self) -> tuple[str, ...]:
         """Return "train", and "val" where points are held out."""
         return ("train", "val") if self.validation_fraction > 0 else ("train",)
+
+    def epoch_size(self) -> EpochSize | None:
+        """Return how long an epoch is, by the number of patterns.
+
+        Raises:
+            DataError: The scan cannot be read.
+        """
+        if self.half is not None and self.half.of == "points":
+            return None
+        number = len(self.read().intensities_NYX)
+        trained = number - (max(1, round(number * self.validation_fraction)) if self.validation_fraction else 0)
+        return EpochSize(ceil(trained / self.batch_size), trained, "scan points")
 
     def propagation_to_detector(self) -> DetectorPropagation:
         """Return how the wave behind the specimen reaches the detector."""

@@ -5,11 +5,22 @@ from __future__ import annotations
 import os
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from math import ceil
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import attrs
 
-from trainkit import HARMLESS, KEEPS_VALUES, Context, Data, DataError, component, some_of, structure_settings
+from trainkit import (
+    HARMLESS,
+    KEEPS_VALUES,
+    Context,
+    Data,
+    DataError,
+    EpochSize,
+    component,
+    some_of,
+    structure_settings,
+)
 from trainkit_segmentation.data.facts import SegmentationFacts
 from trainkit_segmentation.data.named import each_once
 from trainkit_segmentation.patches.augmentation import Augmentation
@@ -138,6 +149,17 @@ class SegmentationData(Data):
     def settings_of_fold(self, fold: int, number: int) -> Mapping[str, Any]:
         """Return the settings of the split that holds out one fold of a cross-validation."""
         return {"split": self.split.settings_of_fold(fold, number, lambda: self.cases().folds)}
+
+    def epoch_size(self) -> EpochSize:
+        """Return how long an epoch is, by the list of cases.
+
+        Raises:
+            DataError: The cases cannot be listed or divided.
+        """
+        listing = self.cases()
+        subjects = {case.name: case.subject for case in listing.cases}
+        number = len(self.split.divide_listed(subjects, listing.folds)["train"])
+        return EpochSize(self.steps_per_epoch or ceil(number / self.batch_size), number, "cases")
 
     @abstractmethod
     def find(self) -> CaseList:

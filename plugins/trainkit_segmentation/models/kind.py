@@ -15,7 +15,7 @@ from trainkit_segmentation.sizes import Size
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from trainkit import Depth, ExampleBatch, Progress, Recipe
+    from trainkit import Depth, ExampleBatch, Progress, Recipe, StepMemory
     from trainkit_segmentation.data.kind_live import LiveSegmentation
     from trainkit_segmentation.models.kind_live import SegmentationNetwork
 
@@ -97,6 +97,14 @@ class SegmentationModel(Model):
             from trainkit_segmentation.models.memory import memory_needs
 
             yield from memory_needs(self, recipe.data, recipe, depth)
+
+    def step_memory(self, recipe: Recipe, batch_size: int) -> StepMemory | None:
+        """Return what training takes, measured on tensors without values."""
+        if not isinstance(recipe.data, SegmentationData):
+            return None
+        from trainkit_segmentation.models.memory import step_memory
+
+        return step_memory(self, recipe.data, recipe, batch_size)
 
     @abstractmethod
     def network(self, in_channels: int, out_channels: int, patch_size: Size) -> nn.Module:

@@ -1,15 +1,16 @@
-"""What ``check --data`` says about memory: of a training step, and of the validation of the largest case."""
+"""What ``check --data`` and ``plan`` say about memory: of a training step, and of validating the largest case."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
+from torch import nn
 
-from trainkit import Depth, Problem, Recipe, bytes_in_words, free_host_memory, recompute, shape_in_words
+from trainkit import Depth, Problem, Recipe, StepMemory, bytes_in_words, free_host_memory, recompute, shape_in_words
 from trainkit_segmentation.cases.case import CaseList
 from trainkit_segmentation.data.facts import SegmentationFacts
 from trainkit_segmentation.data.inspection import grid_of
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from trainkit import Batch, Outputs
     from trainkit_segmentation.data.kind import SegmentationData
     from trainkit_segmentation.models.kind import SegmentationModel
+    from trainkit_segmentation.models.kind_live import SegmentationNetwork
 
 _SHARE = 0.9  # of the free memory: the estimates know neither the work space of convolutions nor what is fragmented
 
@@ -37,28 +39,9 @@ def memory_needs(
         RecipeError: The network cannot be made for the data.
     """
     listing = data.cases()
-    labels = listing.labels
-    facts = SegmentationFacts(listing.channels, labels.classes, labels.exclusive, {}, data.patch_size, {}, 1, "")
-    built = model.build(facts)
-    if recipe.run.activation_checkpointing:
-        recompute(model.recomputed_blocks(built))
-    network = built.network
-    losses: dict[str, Callable[..., Tensor]] = {name: loss.build(facts) for name, loss in recipe.losses.items()}
-    # A loss of sums keeps the activations of all batches of a step until one backward pass.
-    together = recipe.run.accumulate if any(each.combine() == "sums" for each in recipe.losses.values()) else 1
+    made = _Made.of(model, data, listing, recipe)
     try:
-        found = footprint(
-            network,
-            facts.num_channels,
-            len(facts.classes),
-            facts.exclusive,
-            data.patch_size,
-            data.batch_size * together,
-            losses,
-            recipe.optimizer,
-            recipe.run.precision,
-            averaged=recipe.ema is not None,
-        )
+        found = made.footprint(data.batch_size, recipe)
     except Exception as error:  # an operation of the network or a loss depends on values
         yield f"memory for training: known only when it runs ({type(error).__name__}: {str(error).splitlines()[0]})"
         return
@@ -67,10 +50,13 @@ def memory_needs(
     if free is not None and found.training > _SHARE * free:
         yield Problem(
             f"a training step takes about {bytes_in_words(found.training)}, and {bytes_in_words(free)} are free: lower "
-            f"{'run.accumulate, ' * (together > 1)}data.batch_size or data.patch_size, or choose a smaller network",
+            f"{'run.accumulate, ' * (made.together > 1)}data.batch_size or data.patch_size, or choose a smaller "
+            "network",
             severity="warning",
         )
-    on_volumes = [partial(loss, model=built) for name, loss in losses.items() if recipe.losses[name].on_validation]
+    on_volumes = [
+        partial(loss, model=made.model) for name, loss in made.losses.items() if recipe.losses[name].on_validation
+    ]
     if (largest := _largest(data, listing, bool(recipe.metrics), depth == "all", on_volumes)) is None:
         return
     case, shape, num_bytes = largest
@@ -81,6 +67,75 @@ def memory_needs(
             f"the validation of {case} takes about {bytes_in_words(validation)}, and {bytes_in_words(free)} are free: "
             "hold out smaller cases, or crop them",
             severity="warning",
+        )
+
+
+def step_memory(model: SegmentationModel, data: SegmentationData, recipe: Recipe, batch_size: int) -> StepMemory | None:
+    """Return what training takes on the device of a process; None: a part of it depends on values.
+
+    Args:
+        model: The network.
+        data: The data.
+        recipe: The recipe.
+        batch_size: Number of patches whose gradient is computed at once.
+
+    Raises:
+        DataError: The cases cannot be listed.
+        RecipeError: The network cannot be made for the data.
+    """
+    made = _Made.of(model, data, data.cases(), recipe)
+    try:
+        found = made.footprint(batch_size, recipe)
+    except Exception:  # an operation of the network or a loss depends on values
+        return None
+    how = f"a step of {batch_size} patch{'es' * (batch_size != 1)} on tensors without values"
+    if made.together > 1:
+        how += f", {made.together} batches of which are kept for a loss of sums"
+    statistics = any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in made.model.modules())
+    return StepMemory(found.network, found.average, found.optimizer or 0, 0, found.step, how, statistics)
+
+
+class _Made(NamedTuple):
+    """A network and its losses.
+
+    Attributes:
+        model: The network; a footprint takes its values.
+        losses: The losses by name.
+        facts: What the network was made for.
+        together: Batches whose activations are kept until one backward pass.
+    """
+
+    model: SegmentationNetwork
+    losses: Mapping[str, Callable[..., Tensor]]
+    facts: SegmentationFacts
+    together: int
+
+    @classmethod
+    def of(cls, model: SegmentationModel, data: SegmentationData, listing: CaseList, recipe: Recipe) -> _Made:
+        labels = listing.labels
+        facts = SegmentationFacts(listing.channels, labels.classes, labels.exclusive, {}, data.patch_size, {}, 1, "")
+        built = model.build(facts)
+        if recipe.run.activation_checkpointing:
+            recompute(model.recomputed_blocks(built))
+        losses = {name: loss.build(cast(Any, facts)) for name, loss in recipe.losses.items()}
+        # A loss of sums keeps the activations of all batches of a step until one backward pass.
+        sums = any(each.combine() == "sums" for each in recipe.losses.values())
+        return cls(built, losses, facts, recipe.run.accumulate if sums else 1)
+
+    def footprint(self, batch_size: int, recipe: Recipe) -> Footprint:
+        """Return what training takes."""
+        facts = self.facts
+        return footprint(
+            self.model.network,
+            facts.num_channels,
+            len(facts.classes),
+            facts.exclusive,
+            facts.patch_size,
+            batch_size * self.together,
+            self.losses,
+            recipe.optimizer,
+            recipe.run.precision,
+            averaged=recipe.ema is not None,
         )
 
 

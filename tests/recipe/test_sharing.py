@@ -1,0 +1,140 @@
+"""What several processes make of a recipe, and what of it cannot work, before anything is started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from recipe_toys import GOOD, toys
+
+from trainkit.cli.check import command as check
+from trainkit.cli.plan import command as plan
+from trainkit.contracts import EpochSize, StepMemory
+from trainkit.recipe.problems import Finding
+from trainkit.recipe.resolve import resolve_text
+from trainkit.recipe.root import Recipe
+from trainkit.recipe.sharing import Sharing, memory_size, rules_of_data, rules_of_memory, sharing, sharing_rules
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _toys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with toys(tmp_path_factory.mktemp("toys")):
+        yield
+
+
+def recipe(batch_size: int, **run: Any) -> Recipe:
+    sets = [f"data.batch_size={batch_size}", *(f"run.{key}={value}" for key, value in run.items())]
+    return resolve_text(GOOD, Path.cwd(), sets).recipe
+
+
+def said(found: Iterator[Finding]) -> list[tuple[str, str]]:
+    return [(each.severity, each.message) for each in found]
+
+
+@pytest.mark.parametrize("size", [4, 7, 10, 64])
+@pytest.mark.parametrize(("processes", "parts"), [(1, 1), (3, 3), (4, 4), (2, 4), (1, 8)])
+def test_shares_are_those_of_dealing_out_one_item_after_the_other(size: int, processes: int, parts: int) -> None:
+    dealt: dict[int, list[int]] = {part: [] for part in range(parts)}
+    for item in range(size):
+        dealt[item % parts].append(item)
+    per_process = parts // processes
+    found = Sharing(processes, size, parts)
+    assert list(found.shares) == [
+        sum(len(dealt[part]) for part in range(rank * per_process, (rank + 1) * per_process))
+        for rank in range(processes)
+    ]
+    assert found.at_once == max(map(len, dealt.values()))
+
+
+def test_a_batch_that_is_too_small_for_the_processes_is_refused() -> None:
+    ((severity, message),) = said(sharing_rules(recipe(4), 8))
+    assert severity == "error"
+    assert "a batch of 4 cannot be divided among 8 processes" in message
+    assert "at most 4 processes" in message
+
+
+def test_a_batch_that_is_divided_unevenly_is_noted_with_sizes_that_are_not() -> None:
+    (found,) = sharing_rules(recipe(10), 4)
+    assert (found.severity, found.hint) == ("note", "batch_size = 8 and 12 are divided evenly")
+    assert "the 2 with 3 items make the others, with 2, wait" in found.message
+    assert not list(sharing_rules(recipe(12), 4))
+
+
+def test_data_that_do_not_divide_batches_and_shards_that_do_not_fit_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ((_, message),) = said(sharing_rules(recipe(12, shards=4), 3))
+    assert message == "4 shards cannot be divided among 3 processes; possible are 1, 2, 4"
+    assert not list(sharing_rules(recipe(12, shards=4), 2))
+    monkeypatch.setattr(type(recipe(12).data), "divides_batches", False)
+    ((_, message),) = said(sharing_rules(recipe(12), 2))
+    assert "does not divide batches among processes" in message
+    assert not list(sharing_rules(recipe(12), 1))
+
+
+def test_fewer_items_than_a_batch_has_parts_are_refused() -> None:
+    eight = recipe(8)
+    assert said(rules_of_data(eight, 4, EpochSize(1, 3, "scan points")))[0][0] == "error"
+    assert not list(rules_of_data(eight, 4, EpochSize(2, 9, "scan points")))
+    assert not list(rules_of_data(eight, 4, EpochSize(250, 3, "cases")))  # of which many patches are drawn
+
+
+def memory(at_once: int) -> StepMemory:
+    return StepMemory(1000, 0, 2000, 0, 500 * at_once, "counting")
+
+
+def takes(items: int) -> int:
+    return memory(items).total + 1000  # and the sums of gradients
+
+
+@pytest.mark.parametrize(("limit", "fits"), [(7000, 4), (6000, 2), (5100, 1)])
+def test_what_does_not_fit_is_doubted_with_the_batch_that_does(limit: int, fits: int) -> None:
+    (found,) = rules_of_memory(recipe(64), 8, memory(8), limit, memory)
+    assert found.severity == "warning"
+    assert takes(fits) <= 0.9 * limit < takes(2 * fits)
+    assert f"batch_size = {fits * 8} in [data] fits; accumulate = {8 // fits} in [run]" in found.hint
+    assert f"{64 // fits} processes fit with the batch as it is" in found.hint
+
+
+def test_what_fits_is_not_doubted_and_what_never_fits_is_said() -> None:
+    assert not list(rules_of_memory(recipe(64), 8, memory(8), 8889, memory))
+    (found,) = rules_of_memory(recipe(64), 8, memory(8), 4900, memory)
+    assert "not even one item at once fits" in found.hint
+    (found,) = rules_of_memory(recipe(64), 8, memory(8), 4400, memory)
+    assert "what is there all the time does not fit" in found.hint
+    assert not list(rules_of_memory(recipe(64), 8, None, 1, memory))
+
+
+def test_statistics_of_a_batch_are_doubted_only_where_shares_are_small() -> None:
+    statistics = memory(2)._replace(batch_statistics=True)
+    (found,) = rules_of_memory(recipe(16), 8, statistics, None, memory)
+    assert "BatchNorm, whose statistics are those of the 2 items" in found.message
+    assert not list(rules_of_memory(recipe(256), 8, statistics, None, memory))
+    assert not list(rules_of_memory(recipe(2), 1, statistics, None, memory))
+
+
+def test_sizes_of_memory_are_read_in_both_kinds_of_units() -> None:
+    assert [memory_size(text) for text in ("24GB", "24gib", "80 G", "512M", "1e9", "GB", "0GB")] == [
+        24e9,
+        24 * 2**30,
+        80e9,
+        512e6,
+        None,
+        None,
+        None,
+    ]
+
+
+def test_check_refuses_and_plan_shows_the_shares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("x.toml").write_text(GOOD)
+    refused = CliRunner().invoke(check, ["x.toml", "--processes", "8"], catch_exceptions=False)
+    assert refused.exit_code == 2
+    assert "data.batch_size: a batch of 4 cannot be divided among 8 processes" in refused.output
+    lines = CliRunner().invoke(plan, ["x.toml", "--processes", "2"], catch_exceptions=False).output.splitlines()
+    assert lines[0].split(maxsplit=1) == ["batch", "4 items of the whole run: 2 for each process"]
+    assert "known only when it runs" in lines[2]
+    assert sharing(resolve_text(GOOD, tmp_path).recipe, 2) == Sharing(2, 4, 2)
