@@ -7,12 +7,16 @@ import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import nibabel
 import numpy as np
 import pytest
+import torch
 from clients import segmentation_cases
 from scipy import stats
+
+from trainkit.recipe.resolve import resolve
 
 ROOT = Path(__file__).parents[2]
 
@@ -277,3 +281,82 @@ def test_a_run_of_the_study_of_fine_tuning_begins_with_the_weights_of_the_source
         found = study.job("final", "upside down", "encoder frozen for a quarter, then at a tenth", 0, 1e-3)
     assert [each["step"] for each in found["curve"]] == [2, 4, 6, 8]
     assert 'class "Posterior": begins anew' in caplog.text
+
+
+@pytest.fixture(scope="module")
+def on_paper() -> ModuleType:
+    return benchmark("several_processes_model")
+
+
+@pytest.mark.parametrize("processes", [2, 3, 8])
+def test_a_ring_sends_what_the_formula_says(on_paper: ModuleType, processes: int) -> None:
+    pieces = [np.arange(processes * 6.0) + 100 * rank for rank in range(processes)]
+    whole, sent = sum(pieces), np.zeros(processes)
+    chunks = [np.split(each.copy(), processes) for each in pieces]
+    for add, first in ((True, 0), (False, 1)):  # add up around the ring, then pass the sums on
+        for turn in range(processes - 1):
+            moving = [(rank, (rank + first - turn) % processes) for rank in range(processes)]
+            values = [chunks[rank][chunk].copy() for rank, chunk in moving]
+            for (rank, chunk), value in zip(moving, values, strict=True):
+                to = (rank + 1) % processes
+                chunks[to][chunk] = chunks[to][chunk] + value if add else value
+                sent[rank] += value.nbytes
+    assert all(np.array_equal(np.concatenate(each), whole) for each in chunks)
+    assert sent == pytest.approx(on_paper.ring_volume(pieces[0].nbytes, processes))
+
+
+@pytest.mark.parametrize("processes", [2, 4, 16])
+def test_recursive_doubling_sends_what_the_formula_says(on_paper: ModuleType, processes: int) -> None:
+    values, sent, distance = [float(rank) for rank in range(processes)], 0, 1
+    while distance < processes:
+        values = [value + values[rank ^ distance] for rank, value in enumerate(values)]
+        sent, distance = sent + 8, 2 * distance
+    assert values == [sum(range(processes))] * processes
+    assert on_paper.tree_volume(8, processes) == sent
+
+
+def test_operations_of_a_transform_are_those_of_its_butterflies(on_paper: ModuleType) -> None:
+    def butterflies(num: int) -> int:
+        return 0 if num == 1 else 2 * butterflies(num // 2) + num // 2
+
+    for num in (2, 8, 256**2):
+        assert on_paper.fft_flops(num) == 10 * butterflies(num)  # a complex product (6) and two sums (4)
+
+
+def test_times_on_paper_are_those_worked_out_by_hand(on_paper: ModuleType) -> None:
+    links = on_paper.Links(8, 100e9, 10e9, 1e-6, 10e-6)
+    assert on_paper.ring_seconds(8e8, 1, links) == 0
+    assert on_paper.ring_seconds(8e8, 8, links) == pytest.approx(14e-6 + 14e8 / 100e9)
+    assert on_paper.ring_seconds(8e8, 16, links) == pytest.approx(300e-6 + 15e8 / 10e9)
+    assert on_paper.tree_seconds(8e8, 16, links) == pytest.approx(3e-6 + 24e8 / 100e9 + 10e-6 + 8e8 / 10e9)
+    assert on_paper.hierarchical_seconds(8e8, 8, links) == on_paper.ring_seconds(8e8, 8, links)
+    between = 2 * 10e-6 + 1e8 / 10e9  # two nodes: an eighth of the array, once
+    assert on_paper.hierarchical_seconds(8e8, 16, links) == pytest.approx(14e-6 + 14e8 / 100e9 + between)
+    gpu = on_paper.GPU(1e12, 1e11, 1e10, 1e-5)
+    assert on_paper.Work(2e12, 1e11, 1e9, 10).seconds(gpu) == (3.0, "operations")
+    assert on_paper.Work(0, 0, 1e10, 10).seconds(gpu) == (1.0, "memory")
+
+
+@pytest.mark.slow
+def test_operations_of_the_network_are_those_of_its_convolutions(on_paper: ModuleType) -> None:
+    (work, parameters) = on_paper.counted(1)
+    recipe = resolve(on_paper.RECIPE, ("data.path=.",)).recipe
+    with torch.device("meta"):
+        network: Any = recipe.model.network(4, 3, (128, 128, 128))  # type: ignore[attr-defined]
+    assert parameters == 4 * sum(each.numel() for each in network.parameters())
+    forward: list[int] = []
+
+    def count(layer: Any, given: tuple[torch.Tensor], made: torch.Tensor) -> None:
+        places = given[0] if layer.transposed else made  # each of which meets the whole kernel once
+        forward.append(2 * layer.weight.numel() * places[0, 0].numel())
+
+    for layer in network.modules():
+        if isinstance(layer, torch.nn.Conv3d | torch.nn.ConvTranspose3d):
+            layer.register_forward_hook(count)
+    network(torch.empty(1, 4, 128, 128, 128, device="meta"))
+    of_the_image = sum(  # no gradient goes back to the image, which meets the first layer and its shortcut
+        2 * layer.weight.numel() * 64**3
+        for layer in network.modules()
+        if isinstance(layer, torch.nn.Conv3d) and layer.in_channels == 4
+    )
+    assert work.tensor_flops == 3 * sum(forward) - of_the_image

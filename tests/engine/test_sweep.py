@@ -16,7 +16,7 @@ from clients.toy_run import TOY
 from trainkit import Data, State
 from trainkit.cli.run import command
 from trainkit.engine.every_run import metrics_file
-from trainkit.recipe.resolve import resolve
+from trainkit.recipe.resolve import resolve, resolve_all
 
 SWEEP = "\n[sweep]\noptimizer.lr = [1e-2, 1e-3]\n"
 
@@ -117,11 +117,30 @@ def test_nothing_starts_while_one_point_has_a_mistake() -> None:
     assert not Path("runs").exists()
 
 
-def test_runs_of_several_files_with_one_name_are_told_apart_by_file_and_by_what_differs() -> None:
+def test_runs_of_several_files_with_one_name_are_told_apart_and_found_again_under_either_name() -> None:
     for number in (1, 2):
         Path(f"file_{number}.toml").write_text(f"{TOY}\n[optimizer]\nlr = 0.0{number}\n")
-    result = run(recipes=("file_1.toml", "file_2.toml"))
-    assert [line[:3] for line in table(result)] == [["toy", "file_1.toml", "0.01"], ["toy", "file_2.toml", "0.02"]]
+    assert run(recipes=("file_1.toml",)).exit_code == 0
+    both = ("file_1.toml", "file_2.toml")
+    result = run("--continue", recipes=both)
+    assert epochs_run() == 2  # the run of the first file was made alone, as "toy"
+    assert [line[:3] for line in table(result)] == [
+        ["toy", "file_1.toml", "0.01"],
+        ["toy-file_2", "file_2.toml", "0.02"],
+    ]
+    assert "2 of the recipes have the name toy; this one is called toy-file_2" in result.output
+    for names in (both, ("file_2.toml",)):
+        run("--continue", recipes=names)
+        assert epochs_run() == 0
+    assert run(recipes=both).exit_code == 0
+    assert sorted(each.name for each in Path("runs").iterdir()) == ["toy", "toy-file_1", "toy-file_2"]
+
+
+def test_sweeps_of_several_files_with_one_name_have_folders_of_their_own() -> None:
+    Path("t.toml").write_text(TOY + "\n[sweep]\nrun.seed = [1, 2]\n")
+    found = resolve_all(["s.toml", "t.toml"])
+    assert [each.recipe.run.dir.name for each in found] == 2 * ["toy-s_sweep"] + 2 * ["toy-t_sweep"]
+    assert {each.point.folder.name for each in found if each.point} == {"toy-s_sweep", "toy-t_sweep"}
 
 
 @pytest.mark.slow

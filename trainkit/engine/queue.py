@@ -22,6 +22,7 @@ from trainkit.engine.weight_search import run_with_chosen_weights
 from trainkit.errors import RecipeError, TrainkitError
 from trainkit.processes.meeting import meeting
 from trainkit.recipe.inputs import refuse_missing_inputs
+from trainkit.recipe.references import escaped
 from trainkit.recipe.resolve import changed
 from trainkit.recipe.weight_search import searched
 
@@ -103,22 +104,27 @@ def _keep(done: Sequence[QueueResult], recipes: Sequence[Resolved]) -> None:
 
 
 def _under_earlier_name(resolved: Resolved, recipes: Sequence[Resolved]) -> Resolved:
-    """Return the recipe of a point, under the name that it had before the sweep was extended by other keys.
+    """Return a recipe under the name of its earlier run, if that had another one.
 
-    Names tell what differs within a sweep, so they change with the keys that it has.
+    Names tell what differs within a sweep, or among recipe files of one name: so they change when further keys or files
+    are added.
 
     Args:
         resolved: The recipe.
         recipes: All recipes of the queue, whose names are not those of earlier points.
     """
-    if resolved.point is None or run_folder.earlier_run(resolved) is not None:
+    if run_folder.earlier_run(resolved) is not None:
         return resolved
-    names = {each.recipe.run.name for each in recipes}
-    for folder in newest_first(resolved.point.folder.glob("*/*")):
-        if (name := folder.parent.name) not in names:
-            renamed = attrs.evolve(changed(resolved, {"run": {"name": name}}), point=resolved.point)
-            if run_folder.goes_on_with(folder, renamed):
-                return renamed
+    if resolved.point is None:
+        names: Iterable[str] = resolved.other_names
+    else:
+        present = {each.recipe.run.name for each in recipes}
+        earlier = (folder.parent.name for folder in newest_first(resolved.point.folder.glob("*/*")))
+        names = (name for name in dict.fromkeys(earlier) if name not in present)
+    for name in names:
+        renamed = attrs.evolve(changed(resolved, {"run": {"name": escaped(name)}}), point=resolved.point)
+        if run_folder.earlier_run(renamed) is not None:
+            return renamed
     return resolved
 
 

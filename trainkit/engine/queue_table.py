@@ -1,7 +1,7 @@
 """Sums up a queue of runs: a table for people, and ``sweep.csv`` in the folder of each sweep.
 
 Runs are told apart by their names; those of a sweep also by the settings that it changes; and those of several files
-that have one name, by the file and by the settings that differ.
+that gave one name, by the settings that differ.
 """
 
 from __future__ import annotations
@@ -89,8 +89,9 @@ def _winner(results: Sequence[QueueResult]) -> Iterator[str]:
 
 def told_apart(recipes: Sequence[Resolved]) -> dict[str, list[str]]:
     """Return the columns that tell recipes apart besides their names: title -> a cell for each recipe."""
-    names = [each.recipe.run.name for each in recipes]
-    alike = [each for each in recipes if each.point is None and names.count(each.recipe.run.name) > 1]
+    names = [{each.recipe.run.name, *each.other_names} for each in recipes]
+    alike = [each for each, own in zip(recipes, names, strict=True) if sum(bool(own & other) for other in names) > 1]
+    alike = [each for each in alike if each.point is None]
     columns: dict[str, list[str]] = {}
     if len({each.source for each in alike}) > 1:
         columns["recipe"] = [each.source for each in recipes]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,11 +18,11 @@ from trainkit.recipe.layers import load, merge, merge_parents
 from trainkit.recipe.origin import DEFAULT, Origin, dotted
 from trainkit.recipe.positions import Where
 from trainkit.recipe.problems import Finding, InvalidRecipe, in_order
-from trainkit.recipe.references import interpolate
+from trainkit.recipe.references import escaped, interpolate
 from trainkit.recipe.root import Recipe, defaults
 from trainkit.recipe.source import Layer, PathString, as_sets, read, read_settings
 from trainkit.recipe.structure import AllowCode, structure
-from trainkit.recipe.sweep import SWEEP, SweepPoint, equal_runs, in_which, points
+from trainkit.recipe.sweep import SWEEP, SweepPoint, distinct_stems, equal_runs, in_which, points
 from trainkit.recipe.tables import to_tables, walk_settings
 
 _LIST = re.compile(r"\[\n((?: {4}[^\n\[\]{}]*,\n)+)\]")
@@ -60,6 +60,7 @@ class Resolved:
         used: The components.
         source: The name of the recipe in messages.
         point: What tells it apart from the other runs of its sweep; None: it is of no sweep.
+        other_names: Names that the run has where it is started with other recipe files, or alone (`resolve_all`).
     """
 
     recipe: Recipe
@@ -69,6 +70,7 @@ class Resolved:
     used: tuple[UsedComponent, ...]
     source: str
     point: SweepPoint | None = None
+    other_names: tuple[str, ...] = ()
 
     def origin(self, where: Where) -> Origin:
         """Return where a setting comes from."""
@@ -136,22 +138,45 @@ def resolve_each(path: Path | str, sets: Sequence[str] = (), *, allow_code: Allo
     return [attrs.evolve(run, notes=tuple(said[str(each)] for each in (*found, *run.notes))) for run in runs]
 
 
-def resolve_all(paths: Iterable[Path | str], sets: Sequence[str] = ()) -> list[Resolved]:
+def resolve_all(paths: Sequence[Path | str], sets: Sequence[str] = ()) -> list[Resolved]:
     """Resolve several recipe files, each of which may have a table ``[sweep]``.
+
+    Files that give their runs, or their sweeps, one name get names that say from which file they are: NAME-FILE.
 
     Raises:
         InvalidRecipe: A recipe has mistakes; the message shows all mistakes of all recipes.
     """
-    resolved: list[Resolved] = []
+    resolved: dict[Path, list[Resolved]] = {}
     findings: list[Finding] = []
-    for path in paths:
+    for path in dict.fromkeys(map(Path, paths)):
         try:
-            resolved += resolve_each(path, sets)
+            resolved[path] = resolve_each(path, sets)
         except InvalidRecipe as error:
             findings += error.findings
     if findings:
         raise InvalidRecipe(findings)
-    return resolved
+    named: dict[tuple[Path, str], list[Path]] = {}
+    for path, runs in resolved.items():
+        named.setdefault(_place_and_name(runs[0]), []).append(path)
+    for (_, name), files in named.items():
+        own = dict(zip(files, (f"{name}-{each}" for each in distinct_stems(files)), strict=True))
+        for path in files:
+            if len(files) > 1:
+                runs = resolve_each(path, [*sets, *as_sets({"run": {"name": escaped(own[path])}})])
+                said = f"{len(files)} of the recipes have the name {name}; this one is called {own[path]}"
+                note = Finding(said, ("run", "name"), "note", origin=Origin(str(path)))
+                resolved[path] = [attrs.evolve(each, notes=(*each.notes, note)) for each in runs]
+            if resolved[path][0].point is None:
+                other = name if len(files) > 1 else own[path]
+                resolved[path] = [attrs.evolve(each, other_names=(other,)) for each in resolved[path]]
+    return [each for path in paths for each in resolved[Path(path)]]
+
+
+def _place_and_name(run: Resolved) -> tuple[Path, str]:
+    """Return the folder and the name that a recipe file gives to its run, or to its sweep."""
+    if run.point is None:
+        return run.recipe.run.dir, run.recipe.run.name
+    return run.point.folder.parent, run.point.folder.name.removesuffix(f"_{SWEEP}")
 
 
 def _of_file(path: Path) -> Callable[[], Layer]:

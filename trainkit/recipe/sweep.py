@@ -363,6 +363,21 @@ def _distinct(labels: Sequence[tuple[str, str]]) -> list[str]:
     return names
 
 
+def distinct_stems(files: Sequence[Path]) -> list[str]:
+    """Return names of files that differ: without suffixes, with as many of their folders as that takes.
+
+    Example:
+        >>> distinct_stems([Path("a/lr.toml"), Path("b/lr.toml")])
+        ['a_lr', 'b_lr']
+    """
+    parts = [(*each.absolute().parts[1:-1], each.stem) for each in files]
+    for number in range(1, max(map(len, parts)) + 1):
+        names = [re.sub(r"[^\w.+-]+", "_", "_".join(each[-number:])).strip("._") or "recipe" for each in parts]
+        if len({each.casefold() for each in names}) == len(names):
+            return names
+    return [f"{each.stem}_{number}" for number, each in enumerate(files, start=1)]
+
+
 def in_which(found: Iterable[tuple[str, Finding]], number: int) -> dict[str, Finding]:
     """Return each finding once, and say in which points it was made unless that is in all of them.
 
