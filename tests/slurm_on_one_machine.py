@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -128,6 +129,7 @@ def main() -> None:
     if lacking := missing():
         print(f"skipped: this machine has no Slurm ({', '.join(lacking)} not found)")
         return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # then Slurm is ended too
     recipe = Path(__file__).parents[1] / "recipes" / "segmentation_synthetic.toml"
     with tempfile.TemporaryDirectory(prefix="slurm-") as place, contextlib.chdir(place):
         (Path(place) / "daemons").mkdir()

@@ -46,7 +46,11 @@ class DeviceError(TrainkitError):
 
 
 class ProcessError(TrainkitError):
-    """Another process of the run ended, or did not answer in time."""
+    """Another process of the run failed."""
+
+
+class LostProcessError(ProcessError):
+    """Another process of the run ended without a word, or did not answer in time."""
 
 
 class PartError(TrainkitError):

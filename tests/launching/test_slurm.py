@@ -33,7 +33,7 @@ printf '%s\\n' "$@" >srun.txt
 exit "$SRUN_CODE"
 """
 SCONTROL = """#!/bin/bash
-printf '%s\\n' "$*" >>scontrol.txt
+case $1 in show) printf "$HOSTS" ;; *) printf '%s\\n' "$*" >>scontrol.txt ;; esac
 """
 
 
@@ -82,6 +82,29 @@ def test_a_cancelled_job_and_one_that_was_requeued_often_are_not_requeued(tmp_pa
 def test_the_signal_before_the_limit_does_not_end_the_script(tmp_path: Path) -> None:
     assert run_script(tmp_path, JOB, 75, ENDED_BY="USR1") == 75
     assert (tmp_path / "scontrol.txt").read_text() == "requeue 7\n"
+
+
+def test_launchers_of_several_nodes_meet_at_the_first_one(tmp_path: Path) -> None:
+    several = attrs.evolve(JOB, nodes="1-2", gpus_per_node=4, processes_per_node=4)
+    run_script(tmp_path, several, 0, SLURM_NNODES="2", SLURM_JOB_NAME="a b", HOSTS="gpu7\ngpu9")
+    words = (tmp_path / "srun.txt").read_text().splitlines()
+    assert words[words.index("--continue") + 1 :] == [
+        *(
+            "--processes",
+            "4",
+            "--restarts",
+            "0",
+            "--logs",
+            "a b-7.processes",
+            "--nodes",
+            "2",
+            "--meet-at",
+            "gpu7:20007",
+        ),
+    ]
+    one = attrs.evolve(JOB, gpus_per_node=4, processes_per_node=4)
+    run_script(tmp_path, one, 0, SLURM_JOB_NAME="a")
+    assert "--nodes" not in (tmp_path / "srun.txt").read_text()
 
 
 def test_directives_stand_before_the_first_command_and_hold_what_was_asked_for() -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from trainkit.cli.launching import can_launch
 from trainkit.cli.options import ALLOW_CODE, EXIT_CODES, QUIET, SETS
 from trainkit.cli.several import only_first_process_continues
 from trainkit.engine.signals import ending_the_program
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 @SETS
 @ALLOW_CODE
 @QUIET
+@can_launch()
 def command(
     path: Path,
     epoch: int | None,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from shlex import quote
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from trainkit.cli.launching import can_launch
 from trainkit.cli.options import EXIT_CODES, QUIET, SETS
 from trainkit.cli.several import only_first_process_continues
 from trainkit.engine.signals import ending_the_program
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     "  trainkit run recipes/ptycho_staged.toml\n"
     "  trainkit run my_recipe.toml --set run.epochs=60 --set groups.dr.lr=5e-3\n"
     "  trainkit run a.toml b.toml c.toml --continue\n"
-    "  trainkit run brats.toml --folds 5 --continue\n\n" + EXIT_CODES
+    "  trainkit run brats.toml --folds 5 --continue\n"
+    "  trainkit run brats.toml --processes 4 --restarts 3\n\n" + EXIT_CODES
 )
 @click.argument("recipes", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="RECIPE...")
 @SETS
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     help="Cross-validation: divide the cases into N folds, and train N runs, each of which holds one fold out.",
 )
 @QUIET
+@can_launch(lambda *given: _refuse_mistakes(*given))
 def command(recipes: tuple[Path, ...], sets: tuple[str, ...], unfinished: bool, folds: int | None, quiet: bool) -> None:
     """Train what each RECIPE describes, one after the other.
 
@@ -47,6 +50,9 @@ def command(recipes: tuple[Path, ...], sets: tuple[str, ...], unfinished: bool, 
     With --folds, the run of each fold is in runs/NAME_5folds/fold_0, …, and can be resumed like any other. When all are
     finished, their values are shown with means and standard deviations, and runs/NAME_5folds becomes an ensemble:
     `trainkit predict NAME_5folds` averages what its models predict.
+
+    With --processes, the run is one run all the same: one folder, one output, one exit code. The settings of a recipe
+    are of the whole run, whatever the number of processes. See docs/clusters.md.
     """
     with ending_the_program():
         only_first_process_continues()
@@ -66,6 +72,19 @@ def command(recipes: tuple[Path, ...], sets: tuple[str, ...], unfinished: bool, 
             console.say(note)
         code = run_all(resolved, console, continue_unfinished=unfinished, report=report)
     sys.exit(code)
+
+
+def _refuse_mistakes(options: dict[str, Any], processes: int) -> None:
+    """Find the mistakes of recipes before several processes do."""
+    from trainkit.launching.division import refuse_division
+    from trainkit.recipe.inputs import refuse_missing_inputs
+    from trainkit.recipe.resolve import resolve_all
+
+    resolved = resolve_all(options["recipes"], options["sets"])
+    if not options["unfinished"]:
+        refuse_missing_inputs(resolved)
+    for each in resolved:
+        refuse_division(each, [processes])
 
 
 def _run_folds(recipes: list[Resolved], number: int, unfinished: bool, quiet: bool) -> int:

@@ -13,8 +13,10 @@ import click
 from trainkit.cli.options import SETS
 from trainkit.cli.output import echo
 from trainkit.errors import RecipeError
+from trainkit.launching.division import refuse_division
 
 if TYPE_CHECKING:
+    from trainkit.launching.slurm_script import SlurmJob
     from trainkit.recipe.resolve import Resolved
 
 
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
     epilog="\b\nExamples:\n"
     "  trainkit slurm brats.toml --gpus-per-node 1 --time 04:00:00 > job.sh\n"
     "  trainkit slurm brats.toml --gpus-per-node 1 --time 4h --submit\n"
-    '  trainkit slurm a.toml --time 1-00 --setup "module load cuda" --submit\n\n'
+    '  trainkit slurm a.toml --time 1-00 --setup "module load cuda" --submit\n'
+    "  trainkit slurm a.toml --time 4h --nodes 1-4 --gpus-per-node 4 --submit\n\n"
     "Exit codes: 0 the script was printed or submitted, 1 Slurm refuses it,\n"
     "2 a recipe has a mistake or the job is not possible."
 )
@@ -31,7 +34,18 @@ if TYPE_CHECKING:
 @click.option(
     "--time", "limit", required=True, metavar="TIME", help="Time limit of one portion: HH:MM:SS, D-HH, 4h, 1d12h."
 )
+@click.option("--nodes", default="1", show_default=True, metavar="N", help="Number of nodes, or a range such as 1-4.")
 @click.option("--gpus-per-node", type=click.IntRange(min=0), metavar="N", help="Default: 1; 0 for a recipe on the CPU.")
+@click.option(
+    "--processes-per-node", type=click.IntRange(min=1), metavar="N", help="Default: one for each GPU, or one."
+)
+@click.option(
+    "--restarts",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="If a process dies, start all again within the job, up to N times.",
+)
 @click.option(
     "--cpus-per-process",
     type=click.IntRange(min=1),
@@ -73,7 +87,10 @@ def command(
     recipes: tuple[Path, ...],
     sets: tuple[str, ...],
     limit: str,
+    nodes: str,
     gpus_per_node: int | None,
+    processes_per_node: int | None,
+    restarts: int,
     cpus_per_process: int | None,
     memory: str,
     partition: str,
@@ -111,7 +128,10 @@ def command(
         folder=Path.cwd(),
         python=(python or Path(sys.executable)).absolute(),
         seconds=read_time(limit),
+        nodes=nodes,
         gpus_per_node=num_gpus,
+        processes_per_node=processes_per_node or max(num_gpus, 1),
+        restarts=restarts,
         cpus_per_process=cpus_per_process or 1 + max(getattr(each.recipe.data, "workers", 0) for each in resolved),
         memory=memory,
         partition=partition,
@@ -123,6 +143,8 @@ def command(
         log=log,
         command=" ".join(shlex.quote(each) for each in ("trainkit", *sys.argv[1:])).replace("\n", " "),
     )
+    for doubt in _doubts(resolved, job):
+        echo(f"warning: {doubt}", err=True)
     for note in dict.fromkeys(str(note) for each in resolved for note in each.notes):
         echo(note, err=True)
     echo(f"job {job.name}: {job.in_words()}, requeued until finished, at most {requeues} times", err=True)
@@ -145,13 +167,21 @@ def _num_gpus(resolved: Sequence[Resolved], wanted: int | None) -> int:
     for source, device in devices.items():
         if device.startswith("cuda") and not num_gpus:
             raise RecipeError(f'{source}: run.device = "{device}", but the job has no GPU; give --gpus-per-node')
-    for line in _doubts(devices, num_gpus):
-        echo(f"warning: {line}", err=True)
     return num_gpus
 
 
-def _doubts(devices: dict[str, str], num_gpus: int) -> Iterator[str]:
-    if num_gpus and all(device == "cpu" for device in devices.values()):
-        yield f'every recipe has run.device = "cpu", so {num_gpus} GPU{"s" * (num_gpus != 1)} would wait for nothing'
-    if num_gpus > 1:
-        yield f"a run is one process, which uses one of the {num_gpus} GPUs"
+def _doubts(resolved: Sequence[Resolved], job: SlurmJob) -> Iterator[str]:
+    """Yield what of the job will hardly be of use to the recipes.
+
+    Raises:
+        RecipeError: The batch of a recipe cannot be divided among the processes.
+    """
+    gpus, processes = job.gpus_per_node, job.processes_per_node
+    if gpus and all(each.recipe.run.device == "cpu" for each in resolved):
+        yield f'every recipe has run.device = "cpu", so {gpus} GPU{"s" * (gpus != 1)} of each node would be idle'
+    if gpus > processes:
+        yield f"each process uses one GPU, so {gpus - processes} of the {gpus} GPUs of each node would be idle"
+    if 0 < gpus < processes:
+        yield f"{processes} processes share {gpus} GPU{'s' * (gpus != 1)} on each node, which NCCL does not allow"
+    for each in resolved:
+        refuse_division(each, job.possible_processes)

@@ -42,6 +42,7 @@ from trainkit.engine.identity import (
     newest_first,
     parsed_time,
 )
+from trainkit.engine.launched import may_continue, note_folder
 from trainkit.engine.variables import changed_since
 from trainkit.errors import TrainkitError
 from trainkit.files.reading import read_small
@@ -104,6 +105,7 @@ def created(
         except BaseException:
             shutil.rmtree(new, ignore_errors=True)
             raise
+        note_folder(folder)
         yield folder
 
 
@@ -285,7 +287,7 @@ def earlier_run(resolved: Resolved) -> Path | None:
     """Return the newest run folder of the same resolved recipe, by what its newest checkpoint or last start says."""
     settings = resolved.recipe.run
     for folder in newest_first((settings.dir / settings.name).glob("*")):
-        if goes_on_with(folder, resolved):
+        if may_continue(folder) and goes_on_with(folder, resolved):
             return short_path(folder)
     return None
 

@@ -19,6 +19,7 @@ from trainkit.engine.every_run import metrics_file
 from trainkit.engine.every_run.progress import Progress
 from trainkit.engine.every_run.saving import Saver
 from trainkit.engine.identity import identity_of
+from trainkit.engine.launched import is_launched
 from trainkit.engine.loop import train
 from trainkit.engine.several import call_others
 from trainkit.errors import DeviceError, NonFiniteError, PartError, ProcessError, TrainkitError, exit_in_words
@@ -235,6 +236,8 @@ class _Stopping:
         Raises:
             StoppedAtOnce: It is the second one.
         """
+        if self.signalled and is_launched():
+            return  # a queue may signal every process and the launcher, which passes it on; at a second one, it kills
         if self.signalled:
             raise signals.StoppedAtOnce(name)
         self.signalled = True
@@ -313,7 +316,8 @@ def _explain_process(run: Run, error: ProcessError) -> ProcessError:
     why = said or f"another process ended without a word, or did not answer within {run.recipe.run.patience}: {error}"
     newest = saver_of(run).newest
     there = f"last good checkpoint: {newest}" if newest else "no checkpoint was written yet"
-    return ProcessError(f"epoch {run.state.epoch}, step {run.state.step}: {why}\n{there}")
+    kind = ProcessError if said else type(error)
+    return kind(f"epoch {run.state.epoch}, step {run.state.step}: {why}\n{there}")
 
 
 def _explain(run: Run, error: NonFiniteError) -> str:

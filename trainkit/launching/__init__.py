@@ -1,1 +1,1 @@
-"""How runs get onto machines: Slurm jobs."""
+"""How runs get onto machines: several processes by torchrun, and jobs of Slurm."""

@@ -28,6 +28,8 @@ MOST_SIGNAL_SECONDS = 65535
 class SlurmJob:
     """What a job needs from Slurm, and what it runs.
 
+    On each node, one task of Slurm starts all processes.
+
     Attributes:
         name: Name of the job, and of its log.
         recipes: The recipes, relative to ``folder``.
@@ -38,6 +40,7 @@ class SlurmJob:
         nodes: Number of nodes, or the least and the most: "2", "1-4".
         gpus_per_node: GPUs of each node; 0: none.
         processes_per_node: Processes that train on each node.
+        restarts: How often all processes are started again within the job if one dies.
         cpus_per_process: CPUs of each process.
         memory: Memory of each node as Slurm writes it ("64G"); "": the cluster's default.
         partition: Partition; "": the cluster's default.
@@ -59,6 +62,7 @@ class SlurmJob:
     nodes: str = "1"
     gpus_per_node: int = 0
     processes_per_node: int = 1
+    restarts: int = 0
     cpus_per_process: int = 1
     memory: str = ""
     partition: str = ""
@@ -102,9 +106,15 @@ class SlurmJob:
         return int(found[1]), int(found[2] or found[1])
 
     @property
-    def most_processes(self) -> int:
-        """The number of processes on the most nodes."""
-        return self.num_nodes[1] * self.processes_per_node
+    def has_one_node(self) -> bool:
+        """Whether the job gets one node in any case."""
+        return self.num_nodes[1] == 1
+
+    @property
+    def possible_processes(self) -> list[int]:
+        """The numbers of processes that train the run, from the least to the most nodes."""
+        least, most = self.num_nodes
+        return [nodes * self.processes_per_node for nodes in range(least, most + 1)]
 
     def in_words(self) -> str:
         """Return what the job needs in one sentence."""
@@ -177,10 +187,20 @@ class SlurmJob:
         yield "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK # srun does not take it from the job by itself"
         recipes = [f"./{each}" if str(each).startswith("-") else str(each) for each in self.recipes]
         words = ["run", *recipes, *(word for each in self.sets for word in ("--set", each)), "--continue"]
+        several = self.possible_processes[-1] > 1
+        if not self.has_one_node:
+            yield 'nodes=$(scontrol show hostnames "$SLURM_JOB_NODELIST")'
+            yield "meet_at=${nodes%%$'\\n'*}:$((20000 + SLURM_JOB_ID % 10000)) # on the first node"
+            yield "# Where one node ends, the others have ten minutes; then srun ends them."
         yield "code=0"
-        yield "srun --ntasks-per-node=1 \\"
+        yield f"srun --ntasks-per-node=1 {'' if self.has_one_node else '--label --wait=600 '}\\"
         yield '  "$python" -P -m trainkit \\'
         yield f"  {' '.join(map(shlex.quote, words))} \\"
+        if several:
+            yield f"  --processes {self.processes_per_node} --restarts {self.restarts} \\"
+            yield '  --logs "$SLURM_JOB_NAME-$SLURM_JOB_ID.processes" \\'
+        if not self.has_one_node:
+            yield '  --nodes "$SLURM_NNODES" --meet-at "$meet_at" \\'
         yield "  || code=$?"
         yield ""
 

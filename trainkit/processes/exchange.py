@@ -14,7 +14,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from trainkit.errors import ProcessError, RecipeError
+from trainkit.errors import LostProcessError, RecipeError
 from trainkit.processes.place import ALONE, Place
 from trainkit.processes.tree import TreeSum
 
@@ -164,9 +164,9 @@ def _blaming_others() -> Iterator[None]:
     """Turn an error of the connection into one that says that another process is gone.
 
     Raises:
-        ProcessError: Another process ended, or did not answer in time.
+        LostProcessError: Another process ended, or did not answer in time.
     """
     try:
         yield
     except RuntimeError as error:  # DistBackendError among them
-        raise ProcessError(str(error).splitlines()[0]) from error
+        raise LostProcessError(str(error).splitlines()[0]) from error

@@ -6,6 +6,7 @@ They find each other by the store of the launcher (torchrun), or by one that the
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from datetime import timedelta
 from functools import cache
@@ -130,9 +131,12 @@ class Meeting:
 
     def _connect(self) -> None:
         if self._store is None:
+            from torch.distributed.distributed_c10d import PrefixStore
             from torch.distributed.rendezvous import rendezvous
 
-            self._store, _, _ = next(rendezvous("env://", timeout=timedelta(minutes=30)))
+            store, _, _ = next(rendezvous("env://", timeout=timedelta(minutes=30)))
+            # If torchrun starts all processes again, its store still has what the earlier ones left there.
+            self._store = PrefixStore(f"start{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
 
     def _open(self, timeout_seconds: float) -> None:
         """Connect the processes to each other, unless they are."""

@@ -1,0 +1,219 @@
+"""`trainkit run --processes`: several processes that torchrun starts are to their user what one process is."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+from clients.toy_run import TOY
+from same import differences, trained
+
+from trainkit import RecipeError
+from trainkit.checkpoint.folder import CheckpointFolder
+from trainkit.cli import cli
+from trainkit.cli.launching import words_of
+from trainkit.cli.worker import after_restart
+from trainkit.engine import launched
+from trainkit.launching import endings
+from trainkit.launching.division import refuse_division
+from trainkit.launching.endings import Ending, clear_endings, read_ending, write_ending
+from trainkit.launching.launcher import threads_of_each
+from trainkit.recipe.resolve import resolve_text
+
+RECIPE = """
+trainkit = 1
+[run]
+name = "many"
+epochs = 8
+device = "cpu"
+threads = 1
+shards = 2
+[data]
+use = "clients.divided:Points"
+[model]
+use = "clients.divided:Network"
+[losses.squares]
+use = "clients.divided:Squares"
+[checkpoint]
+every_steps = 3
+keep_last = 99
+[pictures]
+every_epochs = 0
+[hooks.slow]
+use = "clients.slow:Slow"
+seconds = 0.0
+"""
+
+
+def start(folder: Path, *words: str) -> subprocess.Popen[str]:
+    """Start a command line in a folder."""
+    (folder / "many.toml").write_text(RECIPE)
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "trainkit", *words],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def processes_of(launcher: subprocess.Popen[str]) -> dict[int, int]:
+    """Return rank -> number of the process, for those that a launcher has started."""
+    children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
+    of_each = {int(each): Path(f"/proc/{each}/environ").read_bytes().split(b"\0") for each in children}
+    ranks = {pid: [each for each in variables if each.startswith(b"RANK=")] for pid, variables in of_each.items()}
+    return {int(rank[0].partition(b"=")[2]): pid for pid, rank in ranks.items() if rank}
+
+
+def when_it_trains(folder: Path, launcher: subprocess.Popen[str], act: Callable[[dict[int, int]], None]) -> str:
+    """Do something to the processes when they have saved something; return all that was printed."""
+    until = time.monotonic() + 60
+    while not list(folder.glob("runs/many/*/checkpoints/step-*")) and time.monotonic() < until:
+        time.sleep(0.05)
+    act(processes_of(launcher))
+    return launcher.communicate(timeout=120)[0]
+
+
+def state(folder: Path) -> dict[str, object]:
+    """Return what the newest checkpoint of the only run holds, without what the hook that slows it down changes."""
+    (run,) = (folder / "runs" / "many").iterdir()
+    return trained(CheckpointFolder(run / "checkpoints").newest_good(lambda _: None)[1])
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    """The state after a run of one process that nothing has stopped."""
+    folder = tmp_path_factory.mktemp("straight")
+    launcher = start(folder, "run", "many.toml", "--processes", "1")
+    said = launcher.communicate(timeout=120)[0]
+    assert launcher.returncode == 0, said
+    return state(folder)
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="finds the processes by /proc")
+
+
+@needs_proc
+@pytest.mark.slow
+def test_a_process_that_is_killed_is_replaced_and_the_run_ends_with_the_same_bits(
+    tmp_path: Path, straight: dict[str, object]
+) -> None:
+    launcher = start(
+        *(tmp_path, "run", "many.toml", "--set", "hooks.slow.seconds=0.2", "--processes", "2", "--restarts", "1")
+    )
+    said = when_it_trains(tmp_path, launcher, lambda pids: os.kill(pids[1], signal.SIGKILL))
+    assert launcher.returncode == 0, said
+    assert "process 1 was killed by SIGKILL" in said
+    assert said.count("resuming from runs/many/") == 1
+    assert not [each for each in differences(straight, state(tmp_path)) if "environment" not in each]
+
+
+@needs_proc
+@pytest.mark.slow
+def test_a_signal_to_the_launcher_and_all_processes_stops_the_run_once_with_a_checkpoint(tmp_path: Path) -> None:
+    launcher = start(tmp_path, "run", "many.toml", "--set", "hooks.slow.seconds=0.2", "--processes", "2")
+
+    def as_slurm_does(pids: dict[int, int]) -> None:
+        for pid in (launcher.pid, *pids.values()):
+            os.kill(pid, signal.SIGUSR1)
+
+    said = when_it_trains(tmp_path, launcher, as_slurm_does)
+    assert launcher.returncode == 75, said
+    assert said.count("SIGUSR1: finishing this step, then saving") == 1
+    assert "stopped at once" not in said
+
+
+@pytest.mark.slow
+def test_one_process_that_fails_is_told_of_once_and_without_torchruns_report(tmp_path: Path) -> None:
+    trouble = ["--set", 'hooks.trouble.use="clients.divided:Trouble"', "--set", 'hooks.trouble.what="fail"']
+    launcher = start(tmp_path, "run", "many.toml", *trouble, "--processes", "2", "--restarts", "3")
+    said = launcher.communicate(timeout=120)[0]
+    assert launcher.returncode == 1
+    assert said.count("error:") == 1, said
+    assert "process 1 of 2" in said
+    assert not [word for word in ("Traceback", "ChildFailedError", "closing signal", "start again") if word in said]
+
+
+# ---- what needs no processes ----------------------------------------------------------------------------------------
+
+
+def words(*given: str) -> list[str]:
+    parent = click.Context(cli, info_name="trainkit", obj={"traceback": False})
+    command = cli.get_command(parent, given[0])
+    assert command is not None
+    return words_of(command.make_context(given[0], list(given[1:]), parent=parent))
+
+
+def test_processes_get_the_command_without_the_options_that_start_them() -> None:
+    given = ["run", "--processes=4", "a b.toml", "--set", "run.epochs=3", "--logs", "x", "--set", "a='--nodes 2'", "-q"]
+    assert words(*given) == [
+        *("run", "--set", "run.epochs=3", "--set", "a='--nodes 2'", "--quiet", "--", "a b.toml"),
+    ]
+    assert words("resume", "run", "--epoch", "0", "--restarts", "2", "--allow-code") == [
+        *("resume", "--epoch", "0", "--allow-code", "--", "run"),
+    ]
+    again = words("run", "--", "-x.toml")
+    assert again == ["run", "--", "-x.toml"]
+
+
+def test_after_a_restart_only_what_this_launch_began_is_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = ["run", "--quiet", "--", "a.toml"]
+    resume = ["--traceback", "resume", "--epoch", "3", "--allow-code", "--", "run"]
+    assert after_restart(run) == run
+    assert after_restart(resume) == resume
+    monkeypatch.setenv(endings.START, "1")
+    monkeypatch.setenv(launched.LAUNCH, str(tmp_path))
+    monkeypatch.setenv(launched.ONLY_NOTED, "")
+    assert after_restart(resume) == resume  # it was killed before it made a folder
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    mine.mkdir()
+    launched.note_folder(mine)
+    launched.note_folder(tmp_path / "discarded")
+    assert after_restart(resume) == ["--traceback", "resume", "--allow-code", "--", str(mine)]
+    assert launched.may_continue(other)
+    assert after_restart(["run", "--continue", "--", "a.toml"]) == ["run", "--continue", "--", "a.toml"]
+    assert launched.may_continue(other)
+    assert after_restart(run) == ["run", "--continue", "--quiet", "--", "a.toml"]
+    assert launched.may_continue(mine)
+    assert not launched.may_continue(other)
+
+
+def test_how_a_process_ended_is_known_only_if_it_ended_by_itself(tmp_path: Path) -> None:
+    write_ending(tmp_path, 1, Ending(75))
+    assert read_ending(tmp_path, 1) == Ending(75)
+    assert read_ending(tmp_path, 0) is None
+    clear_endings(tmp_path)
+    assert read_ending(tmp_path, 1) is None
+
+
+def test_the_cpus_are_divided_among_the_processes_unless_the_user_has_divided_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    assert [threads_of_each(number) for number in (2, 3, 8, 9)] == [4, 2, 1, 1]
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert threads_of_each(2) == 3
+
+
+def test_a_batch_or_shards_that_cannot_be_divided_are_refused_before_anything_starts() -> None:
+    resolved = resolve_text(TOY, Path.cwd(), ["data.batch_size=4"])
+    refuse_division(resolved, [1, 2, 3, 4])
+    with pytest.raises(RecipeError, match="cannot be divided among 5 processes"):
+        refuse_division(resolved, [1, 5])
+    shards = resolve_text(TOY, Path.cwd(), ["data.batch_size=8", "run.shards=4"])
+    refuse_division(shards, [1, 2, 4])
+    with pytest.raises(RecipeError, match="among 3 processes; possible are 1, 2, 4"):
+        refuse_division(shards, [3])
+    with pytest.raises(RecipeError, match="among 8 processes"):
+        refuse_division(shards, [8])
