@@ -1,10 +1,11 @@
-"""What the benchmarks of epochs of ptychography share: the engine and a loop written by hand take turns."""
+"""What the benchmarks of epochs of ptychography share: the engine and other programs take turns."""
 
 from __future__ import annotations
 
 import contextlib
+import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -19,35 +20,43 @@ from trainkit.engine.run_folder import created
 
 
 class Turns:
-    """Times an epoch of the engine with its checkpoint, and then one of the loop; called after all other parts."""
+    """Times an epoch of the engine with its checkpoint, and then one of each other; called after all other parts."""
 
-    def __init__(self, plain: Iterator[float]) -> None:
-        self.plain, self.engine_seconds, self.plain_seconds = plain, list[float](), list[float]()
+    def __init__(self, others: Mapping[str, Iterator[float]]) -> None:
+        self.others = others
+        self.seconds: dict[str, list[float]] = {name: [] for name in ("engine", *others)}
 
     def on_epoch_start(self, state: State) -> None:
         self.began = time.process_time()
 
     def on_checkpoint(self, state: State) -> None:
-        self.engine_seconds.append(time.process_time() - self.began)
+        self.seconds["engine"].append(time.process_time() - self.began)
         with torch.enable_grad():
-            self.plain_seconds.append(next(self.plain))
+            for name, epochs in self.others.items():
+                self.seconds[name].append(next(epochs))
 
 
-def in_turns(resolved: Any, plain_epochs: Callable[[Run], Iterator[float]]) -> Turns:
-    """Return the CPU seconds of all epochs of a run, and of as many of a plain loop.
+def in_turns(resolved: Any, others: Mapping[str, Callable[[Run], Iterator[float]]]) -> dict[str, list[float]]:
+    """Return the CPU seconds of all epochs of a run ("engine"), and of as many of each other program.
 
     Args:
         resolved: The recipe of the run.
-        plain_epochs: Yields the CPU seconds of each epoch of a loop that starts from the same state.
+        others: Name -> what yields the CPU seconds of each epoch, for example of a plain loop from the same state.
     """
     with contextlib.ExitStack() as stack:
         run = build(resolved, stack.enter_context(created(resolved)))
-        turns = Turns(plain_epochs(run))
+        turns = Turns({name: epochs(run) for name, epochs in others.items()})
         run.add("saver", Saver(run))
         run.add("turns", turns)
         train(run)
         run.emit("run_end")
-    return turns
+    return turns.seconds
+
+
+def shown(seconds: Mapping[str, list[float]], digits: int) -> str:
+    """Return the minimum and the median of each program's epochs."""
+    each = (f"{name} {min(s):.{digits}f} ({statistics.median(s):.{digits}f})" for name, s in seconds.items())
+    return "  ".join(each)
 
 
 class ByHand:
