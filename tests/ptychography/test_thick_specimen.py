@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -284,6 +285,9 @@ def test_l1_is_the_mean_phase_and_absorption():
     with torch.no_grad():
         model.object.maps[0], model.object.maps[1] = -0.25, 0.5
     assert L1().build(None)({}, {}, model).item() == pytest.approx(0.75)
+    phase, amplitude = torch.full((2, 3, 3), -0.25), torch.full((2, 3, 3), np.exp(-0.5))
+    tells_no_slices = SimpleNamespace(phase=lambda: phase, amplitude=lambda: amplitude)
+    assert L1().build(None)({}, {}, SimpleNamespace(object=tells_no_slices)).item() == pytest.approx(0.75)
 
 
 def test_thirds_of_slices_that_three_does_not_divide_share_slices():

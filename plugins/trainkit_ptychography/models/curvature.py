@@ -21,6 +21,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 from trainkit import Exchange, PartError
 from trainkit_ptychography.physics.patches import add_patches
@@ -63,6 +64,7 @@ class Curvature:
         self._parts: list[Part] = []
         self._gradients: dict[int, Tensor] = {}  # number of the part -> (B, Y, X)
         self._exchange = Exchange()
+        self._along_amplitude: Tensor | None = None  # several parameters ask for it
         self.recording = False
 
     def start_step(self, exchange: Exchange) -> None:
@@ -79,14 +81,18 @@ class Curvature:
         """Forget the step: its parts take memory."""
         self._parts.clear()
         self._gradients.clear()
+        self._along_amplitude = None
         self.recording = False
 
     def record(self, part: Part) -> None:
         """Record a batch of the step. Its intensities must still have their graph."""
-        keep = partial(self._gradients.__setitem__, len(self._parts))
+        keep = partial(self._keep, len(self._parts))
         part.intensities_BYX.register_hook(keep)  # type: ignore[no-untyped-call]
         probe_MYX, expected_BYX = part.probe_MYX.detach(), part.intensities_BYX.detach()
         self._parts.append(part._replace(probe_MYX=probe_MYX, intensities_BYX=expected_BYX))
+
+    def _keep(self, number: int, gradient_BYX: Tensor) -> None:
+        self._gradients[number], self._along_amplitude = gradient_BYX, None
 
     # ---- along the parameters ---------------------------------------------------------------------------------------
 
@@ -169,6 +175,8 @@ class Curvature:
         gradient that is proportional to the misfit. Where counts are far above what the model expects, the Poisson loss
         is steeper than that, and so is this slope: data that no object explains make steps smaller.
         """
+        if self._along_amplitude is not None:
+            return self._along_amplitude
         gradients = {id(self._parts[number]): gradient_BYX for number, gradient_BYX in self._gradients.items()}
 
         def slope_and_misfit(parts: Sequence[Part]) -> Tensor:
@@ -186,7 +194,8 @@ class Curvature:
 
         slope, misfit = self._summed(slope_and_misfit).unbind()
         smallest = torch.finfo(misfit.dtype).tiny  # of a fit without misfit, whose gradient is 0 as well
-        return (slope / misfit.clamp_min(smallest)).clamp_min(0)
+        self._along_amplitude = (slope / misfit.clamp_min(smallest)).clamp_min(0)
+        return self._along_amplitude
 
     def _summed(self, compute: Callable[[Sequence[Part]], Tensor]) -> Tensor:
         """Return the sum over all parts of the step, on all processes, of what is computed of some of them."""
@@ -216,15 +225,17 @@ def _change_of_exit_wave(part: Part) -> Tensor:
     Of the object, only its deviation from its mean under the probe counts.
     """
     spectrum_MYX, patch_BYX = torch.fft.fft2(part.probe_MYX), part.patch()
-    changes = []
+    slopes = []
     for axis in (1, 2):
         size = spectrum_MYX.shape[axis]
         frequency = torch.fft.fftfreq(size, dtype=part.amplitudes_BYX.dtype, device=spectrum_MYX.device)
         ramp = 2 * torch.pi * frequency.reshape([-1 if each == axis else 1 for each in range(3)])
-        slope_YX = _power(torch.fft.ifft2(spectrum_MYX * ramp)).sum(0)
-        weight_P = slope_YX.flatten() / slope_YX.sum()
-        patch_BP = patch_BYX.flatten(1)
-        power_B = (patch_BP.real.square() + patch_BP.imag.square()) @ weight_P
-        mean_B2 = torch.view_as_real(patch_BP).mT @ weight_P
-        changes.append((power_B - mean_B2.square().sum(1)).clamp_min(0) * slope_YX.sum())
-    return torch.stack(changes, dim=1)
+        slopes.append(_power(torch.fft.ifft2(spectrum_MYX * ramp)).sum(0).flatten())
+    slope_2P = torch.stack(slopes)
+    total_2 = slope_2P.sum(1)
+    weight_2P, patch_BP = slope_2P / total_2[:, None], patch_BYX.flatten(1)
+    # Real and imaginary parts side by side, as they lie in memory: to take them apart would be most of the time.
+    parts_BP = torch.view_as_real(patch_BP).flatten(1)
+    power_B2 = linear(parts_BP.square(), weight_2P.repeat_interleave(2, dim=1))
+    mean_B2 = linear(patch_BP, weight_2P.to(patch_BP))
+    return (power_B2 - torch.view_as_real(mean_B2).square().sum(2)).clamp_min(0) * total_2

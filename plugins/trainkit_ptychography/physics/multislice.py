@@ -27,7 +27,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from trainkit import PartError
-from trainkit_ptychography.physics.forward import adjoint_of_shift, fourier_ramp, of_patterns, power
+from trainkit_ptychography.physics.forward import adjoint_of_shift, fourier_ramp, of_patterns, power, sum_of_modes
 from trainkit_ptychography.physics.patches import Patches, patches_at
 
 Waves = Literal["inverted", "checkpointed", "stored"]
@@ -111,7 +111,7 @@ class _Slices:
             number: The slice.
             product_MBYX: The wave behind the slice, times the conjugate of its gradient.
         """
-        product_BYX = product_MBYX[0] if len(product_MBYX) == 1 else product_MBYX.sum(0)
+        product_BYX = sum_of_modes(product_MBYX)
         # d exp(i·phase − absorption) = (i d phase − d absorption) · itself, and the real part of i z is −imag(z).
         if self._product is None:
             for gradient_HW, part_BYX in zip(gradient_KSHW[:, number], _parts(product_BYX), strict=False):
