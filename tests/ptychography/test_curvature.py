@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from trainkit import Context, PartError, State
+from trainkit import Context, Exchange, PartError, State
 from trainkit.console import Console
 from trainkit.curvature import curvature_of
 from trainkit.engine.start import start
@@ -26,7 +26,7 @@ from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.scan import Recording, checked
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 
-EVENT: Any = SimpleNamespace(epoch=0, step=0)
+EVENT: Any = SimpleNamespace(epoch=0, step=0, context=SimpleNamespace(exchange=Exchange()))
 
 
 def a_step(loss: Any, dose: float = 1e6, modes: int = 1, parts: int = 1, weight: float = 1.0, unmeasured: float = 0.0):

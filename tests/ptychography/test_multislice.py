@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import get_args
 
 import h5py
@@ -12,10 +13,11 @@ import torch
 from torch import Tensor
 
 from trainkit import PartError
+from trainkit_ptychography.physics import multislice
 from trainkit_ptychography.physics.forward import fourier_ramp, intensities
 from trainkit_ptychography.physics.multislice import Waves, multislice_intensities
 from trainkit_ptychography.physics.optics import aperture_probe, electron_wavelength
-from trainkit_ptychography.physics.patches import crop
+from trainkit_ptychography.physics.patches import PatchesByPlace, crop, places
 from trainkit_ptychography.physics.propagation import fresnel_kernel, propagate
 from trainkit_ptychography.propagators.fresnel import Fresnel
 from trainkit_ptychography.propagators.kind import WaveGeometry
@@ -136,6 +138,16 @@ def test_gradients_are_those_of_autograd(waves, maps, modes, kernels):
         assert len(found) == 5
         for one, other in zip(found, expected, strict=True):
             assert (one - other).abs().max() <= 1e-12 * other.abs().max()
+
+
+def test_gradients_are_the_same_where_patches_are_found_by_place_as_on_a_gpu(monkeypatch):
+    for maps, margin in ((1, 0), (2, 9)):
+        specimen = Specimen(maps, margin=margin)
+        expected = specimen.gradients(multislice_intensities)
+        with monkeypatch.context() as patch:
+            patch.setattr(multislice, "patches_at", lambda *where: partial(PatchesByPlace, places_BYX=places(*where)))
+            found = specimen.gradients(multislice_intensities)
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-15)
 
 
 @pytest.mark.parametrize("waves", WAVES)

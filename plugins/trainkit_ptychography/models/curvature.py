@@ -199,15 +199,19 @@ class Curvature:
 
     def _summed(self, compute: Callable[[Sequence[Part]], Tensor]) -> Tensor:
         """Return the sum over all parts of the step, on all processes, of what is computed of some of them."""
+        self._check_known()
         of_each = len(self._parts) // len(self._exchange.parts)
         starts = range(0, len(self._parts), of_each)
         return self._exchange.sum_of_parts([compute(self._parts[start : start + of_each]) for start in starts])
 
     @property
     def _last(self) -> Part:
+        self._check_known()
+        return self._parts[-1]
+
+    def _check_known(self) -> None:
         if not self._gradients:
             raise PartError("ptychography: the curvature is known only between backward pass and update")
-        return self._parts[-1]
 
 
 def light_of(probe_MYX: Tensor) -> Tensor:
