@@ -10,7 +10,7 @@ import pytest
 from ptychography.small_recipe import small_recipe
 from trainkit import Problem
 from trainkit.recipe.resolve import resolve_text
-from trainkit_ptychography.scans.few_counts import counts_in, variance_of_root
+from trainkit_ptychography.scans.few_counts import counts_in, misfit_of_noise, variance_of_root
 from trainkit_ptychography.scans.scan import Recording, Scan
 
 
@@ -18,6 +18,8 @@ def test_the_variance_of_a_root_is_that_of_random_counts() -> None:
     expected = np.array([0.02, 0.1, 1.0, 3.0, 15.0, 40.0])
     drawn = np.random.default_rng(0).poisson(expected, (400_000, len(expected)))
     assert variance_of_root(expected) == pytest.approx(np.sqrt(drawn).var(axis=0), rel=0.04)
+    far = np.square(np.sqrt(drawn) - np.sqrt(expected)).mean(axis=0)
+    assert misfit_of_noise(expected) == pytest.approx(far, rel=0.04)
 
 
 def said(*sets: str) -> list[str | Problem]:

@@ -26,7 +26,7 @@ from trainkit_ptychography.physics.fourier_ring import (
     threshold,
 )
 from trainkit_ptychography.resolution.fourier_ring import FourierRing
-from trainkit_ptychography.resolution.fourier_ring_live import Half, doubts, measure, read_half
+from trainkit_ptychography.resolution.fourier_ring_live import Half, doubts, measure, misfit_in_words, read_half
 
 GENERATOR = np.random.default_rng(5)
 
@@ -173,6 +173,39 @@ def test_the_resolution_is_where_signal_and_noise_are_equally_strong():
     assert np.mean(found) == pytest.approx(0.2, abs=0.015)
 
 
+@pytest.mark.parametrize("size", [18, 24, 40])
+def test_strong_coarse_structure_does_not_pass_for_agreement_at_fine_periods(size: int) -> None:
+    # The power of the signal is exp(−2·(f/0.1)²), that of the noise 9e-6: the ratio is 1 bit's 1/2 at f = 0.249.
+    true, found = np.sqrt(-0.5 * np.log(0.5 * 9e-6)) * 0.1, []
+    frequency = np.hypot(np.fft.fftfreq(96)[:, None], np.fft.fftfreq(96))
+    part = (slice(20, 20 + size), slice(20, 20 + size))
+    for _ in range(20):
+        signal = np.fft.ifft2(np.fft.fft2(noise(96, 96)) * np.exp(-((frequency / 0.1) ** 2)))
+        rings = ring_correlation(*((signal + 3e-3 * noise(96, 96))[part] for _ in range(2)), tapered((size, size)))
+        found.append(crossing(rings, threshold(rings.number_R, 1.0)).frequency or 0.5)
+    assert true == pytest.approx(0.249, abs=1e-3)
+    assert np.median(found) == pytest.approx(true, rel=0.08)
+    assert np.median(found) < 1.05 * true  # no finer than it is
+
+
+def test_a_single_fine_ring_that_agrees_is_no_resolution() -> None:
+    frequency, limit = np.arange(1, 11) / 20, np.full(10, 0.5)
+    alone = np.zeros(10)
+    alone[7] = 0.9
+    assert crossing(RingCorrelation(frequency, alone, np.ones(10)), limit) == (None, False, None)
+    fine = np.arange(1, 41) / 80  # of a large scan, whose first six rings are hardly transferred
+    late = np.where((fine > 0.08) & (fine < 0.3), 0.9, 0.0)
+    assert crossing(RingCorrelation(fine, late, np.ones(40)), np.full(40, 0.5)).frequency == pytest.approx(
+        0.3, abs=0.01
+    )
+
+
+def test_how_much_worse_than_noise_halves_fit_is_said_with_what_follows() -> None:
+    assert list(misfit_in_words(None)) == []
+    assert [each.split()[:2] for each in misfit_in_words(1.2)] == [["fit", "1.20"]]
+    assert "in both halves alike" in "".join(misfit_in_words(1.43))
+
+
 def test_results_of_different_scans_and_small_scans_are_one_message(tmp_path: Path):
     whole = half(np.zeros((72, 72)))
     with pytest.raises(DataError, match="not of the same scan"):
@@ -250,6 +283,7 @@ def test_halves_of_a_run_are_reconstructed_and_compared(
     assert "resolution by Fourier ring correlation between halves of the scan points:" in said
     assert "truth " in said
     assert (content["halves_of"], content["begin"], content["unit"]) == ("points", "nothing", "Å")
+    assert content["misfit_over_noise"] > 1.3  # three epochs at a high dose
     assert (small / "resolution" / "points.png").is_file()
     with (small / "resolution" / "points.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 ONE_BIT, HALF_BIT = 1.0, 0.5  # of information in a Fourier pixel of both halves together
-_TAPER = 0.25  # of the width, at either edge of a window
+_FIRST_RINGS, _COARSE_PERIODS = 3, 0.125  # rings, or cycles per pixel, within which halves have to begin to agree
 _REAL = 0.5  # of the Fourier pixels of a ring are independent; the others mirror them if the object only shifts phases
 MOST_SHIFT = 3.0  # pixels that one image may be shifted against the other
 _MOST_TURNS = 3.0  # turns of the phase from one edge to the other that one image may have more
@@ -39,8 +39,8 @@ class Crossing(NamedTuple):
     """Up to which frequency a correlation is above a threshold.
 
     Attributes:
-        frequency: Where it first falls below, in cycles per pixel, interpolated between rings; None: it is above in no
-            ring, or nowhere below.
+        frequency: Where it first falls below, in cycles per pixel, interpolated between rings; None: it is above in
+            none of the inner rings, or nowhere below.
         is_above: Whether it is above in all rings from the first on in which it is above.
         again: The last ring in which it is above once more, in cycles per pixel, as beyond a gap between reflections of
             a crystal; None: there is none.
@@ -66,15 +66,19 @@ class Alignment(NamedTuple):
 
 
 def tapered(shape_HW: tuple[int, int]) -> NDArray[np.float64]:
-    """Return a window that falls to 0 at the edges as a cosine, over a quarter of the width at either side."""
+    """Return a window that falls to 0 from its middle to its edges as a cosine (Hann).
+
+    A window that is flat in its middle and steeper at its edges leaks more: part of the strong coarse structure appears
+    at fine periods, in both halves alike, and is taken for agreement there. With a taper over a quarter of the width,
+    18 pixels of an image with a resolution of 4.0 pixels had one of 2.9, and with this one 3.9.
+    """
     rows_H, columns_W = (_tapered_line(size) for size in shape_HW)
     window_HW: NDArray[np.float64] = rows_H[:, None] * columns_W
     return window_HW
 
 
 def _tapered_line(size: int) -> NDArray[np.float64]:
-    from_edge = np.minimum(np.arange(size) + 0.5, size - 0.5 - np.arange(size)) / (_TAPER * size)
-    line: NDArray[np.float64] = 0.5 - 0.5 * np.cos(np.pi * np.minimum(from_edge, 1.0))
+    line: NDArray[np.float64] = 0.5 - 0.5 * np.cos(2 * np.pi * (np.arange(size) + 0.5) / size)
     return line
 
 
@@ -139,15 +143,18 @@ def threshold(number_R: NDArray[np.float64], bits: float) -> NDArray[np.float64]
 def crossing(rings: RingCorrelation, limit_R: NDArray[np.float64]) -> Crossing:
     """Return where a correlation first falls below a threshold, from the first ring on in which it is above it.
 
+    That ring must be one of the innermost, or of a coarse period: halves that begin to agree at a fine period agree by
+    chance. But the innermost ring itself, which is hardly transferred, is often below.
+
     Args:
         rings: The correlation.
         limit_R: The threshold of each ring.
     """
     over_R = rings.correlation_R - limit_R
     above_R = over_R >= 0
-    if not above_R.any():
-        return Crossing(None, False)
     first = int(above_R.argmax())
+    if not above_R.any() or (first >= _FIRST_RINGS and rings.frequency_R[first] > _COARSE_PERIODS):
+        return Crossing(None, False)
     below = np.flatnonzero(~above_R[first:])
     if not len(below):
         return Crossing(None, True)

@@ -16,7 +16,7 @@ from trainkit import DataError, Problem, Progress, RecipeError, written_whole
 from trainkit_ptychography.output.calibration_picture import Panel, calibration_picture
 from trainkit_ptychography.planning.evidence import Evidence
 from trainkit_ptychography.preflight.advice import VARIED, combined
-from trainkit_ptychography.preflight.calibration import SURE, Calibrated, Cell, Profile, calibrated
+from trainkit_ptychography.preflight.calibration import SURE, Calibrated, Cell, calibrated
 from trainkit_ptychography.preflight.geometry import BOTH_AXES, Geometry
 from trainkit_ptychography.preflight.inspection import pixel_doubts
 from trainkit_ptychography.preflight.sample import Sample, middle_points, sample
@@ -32,7 +32,7 @@ _SEED = 0
 _PROPERTIES = {
     "defocus_change_angstrom": ("defocus", "Å"),
     "rotation_deg": ("rotation", "°"),
-    "step_factor": ("step, over the told one", ""),
+    "step_factor": ("step (and defocus), over the told one", ""),
 }
 
 
@@ -155,21 +155,21 @@ def _evidence(found: Calibrated, data: FileDiffraction) -> Evidence:
         "positions_flip": list(flips),
         "positions_rotation_deg": angle,
     }
-    around = _between(found.profiles["rotation_deg"], angle - geometry.rotation_deg)
+    around = _between(found.profiles["rotation_deg"].excluded(), angle - geometry.rotation_deg)
     reasons = {
         "positions_order": "calibrated, see above: how the scan lies against the detector",
         "positions_flip": "calibrated",
         "positions_rotation_deg": f"calibrated{around}",
     }
     if found.defocus_angstrom is not None:
-        told = found.defocus_angstrom - geometry.defocus_change_angstrom
         settings["defocus_angstrom"] = round(found.defocus_angstrom, 1) + 0.0
-        around = _between(found.profiles["defocus_change_angstrom"], told)
-        reasons["defocus_angstrom"] = f"underfocus; calibrated{around}"
-        why = "as told, which the patterns do not contradict"
+        around = _between(found.excluded_defoci(), 0.0)
+        around = around and f"{around}, whatever the step"
+        reasons["defocus_angstrom"] = f"underfocus; calibrated, and some percent off if the step is{around}"
+        around = _between(found.profiles["step_factor"].excluded(), 0.0)
+        why = f"as told, which the patterns do not contradict{around and around + ' times this step and defocus'}"
         if geometry.step_factor != 1.0:
             settings |= _step(found, data)
-            around = _between(found.profiles["step_factor"], 0.0)
             why = f"calibrated: {geometry.step_factor:.4g} times the step that is told{around}"
         reasons |= {"raster": why, "positions_scale": why}
     comments = [
@@ -190,10 +190,9 @@ def _step(found: Calibrated, data: FileDiffraction) -> dict[str, Any]:
     return {"raster": {**table, "step": scaled if isinstance(step, tuple) else scaled[0]}}
 
 
-def _between(profile: Profile, offset: float) -> str:
+def _between(excluded: tuple[float | None, float | None], offset: float) -> str:
     """Return between which values a property is, as a comment goes on."""
-    below, above = profile.excluded()
-    ends = [f"{each + offset:.4g}" for each in (below, above) if each is not None]
+    ends = [f"{each + offset:.4g}" for each in excluded if each is not None]
     return f"; patterns fit worse beyond doubt at {' and '.join(ends)}" if ends else ""
 
 

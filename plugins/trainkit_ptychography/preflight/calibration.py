@@ -47,7 +47,10 @@ _FACTORS = (1.02, 1.05, 1.1, 1.25)
 
 @attrs.frozen
 class Profile:
-    """Trials in which one property alone differs from what was found.
+    """Trials in which one property differs from what was found; with the step, the defocus differs as much.
+
+    Step and defocus together make the shadow of the specimen in the bright disc as large as it is, so patterns tell
+    their ratio far better than either.
 
     Attributes:
         values: Its values, in order.
@@ -109,6 +112,23 @@ class Calibrated:
     defocus_angstrom: float | None
     num_patterns: int
     num_trials: int
+
+    def excluded_defoci(self) -> tuple[float | None, float | None]:
+        """Return the nearest underfoci below and above that patterns fit worse beyond doubt, whatever the step is.
+
+        A step that is wrong by some percent is made up for by a defocus that is wrong by as many.
+        """
+        if self.defocus_angstrom is None:
+            return None, None
+        found, told = self.defocus_angstrom, self.defocus_angstrom - self.geometry.defocus_change_angstrom
+        changes, steps = (self.profiles[name].excluded() for name in ("defocus_change_angstrom", "step_factor"))
+        below, above = (None if each is None else each + told for each in changes)
+        scaled = [None if each is None else found * each / self.geometry.step_factor for each in steps]
+        lower, upper = scaled if found > 0 else scaled[::-1]
+        return (
+            None if below is None or lower is None else min(below, lower),
+            None if above is None or upper is None else max(above, upper),
+        )
 
     def equal(self) -> tuple[Cell, ...]:
         """Return the cells, besides the geometry and its conjugate, that patterns do not fit worse beyond doubt."""
@@ -305,4 +325,12 @@ class _Calibration:
         if name == "defocus_change_angstrom":
             largest = max(largest_defocus_angstrom(self._search.sample), abs(self._told + here))
             values = [each for each in values if abs(self._told + each) <= largest]
+        if name == "step_factor" and self._step is not None:
+            defoci = [(self._told + best.defocus_change_angstrom) * each / here for each in values]
+            most = max(largest_defocus_angstrom(self._search.sample), abs(self._told + best.defocus_change_angstrom))
+            return [
+                attrs.evolve(best, step_factor=each, defocus_change_angstrom=defocus - self._told)
+                for each, defocus in zip(values, defoci, strict=True)
+                if abs(defocus) <= most
+            ]
         return [attrs.evolve(best, **{name: each}) for each in values]

@@ -35,14 +35,17 @@ from trainkit_ptychography.physics.fourier_ring import (
     threshold,
 )
 from trainkit_ptychography.physics.quality import truth_at
+from trainkit_ptychography.scans.few_counts import counts_in
 from trainkit_ptychography.scans.kind import DiffractionData
 
 if TYPE_CHECKING:
     from trainkit import Recipe
     from trainkit_ptychography.output.frame import Image as Picture
     from trainkit_ptychography.resolution.fourier_ring import FourierRing
+    from trainkit_ptychography.scans.scan import Recording
 
 _SMALLEST = 16  # pixels along each side of the part that is compared
+_MISFIT = 1.3  # times that of noise; in simulations whose model was right and that had converged, it was 0.9 to 1.2
 _LIT = 0.5  # of the light of a typical scan point: what has less counts less
 _WHAT = {"points": "scan points", "counts": "counts"}
 _TRUE = sqrt(0.5)  # the correlation with the truth of what holds one bit in a Fourier pixel
@@ -60,6 +63,7 @@ class Half:
         nominal_N2: Where it was said to be.
         origin_2: Position of the object's pixel [0, 0] in the data, in pixels.
         pixel_size_angstrom: None if unknown.
+        misfit: Σ(√measured − √modelled)² / Σ measured of a pattern, on average; None: the file does not say it.
     """
 
     object_HW: NDArray[np.complexfloating]
@@ -68,6 +72,7 @@ class Half:
     nominal_N2: NDArray[np.float64]
     origin_2: NDArray[np.float64]
     pixel_size_angstrom: float | None
+    misfit: float | None = None
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -102,10 +107,12 @@ def compare(settings: FourierRing, recipe: Recipe, one: Path, other: Path) -> Ag
     first, second = (read_half(folder / "result.h5") for folder in (one, other))
     found = measure(first, second)
     size = first.pixel_size_angstrom
-    true = None
-    if isinstance(recipe.data, DiffractionData) and recipe.data.knows_truth():
-        truth = recipe.data.read().scan.truth
+    true, times = None, None
+    if isinstance(recipe.data, DiffractionData):
+        recording = recipe.data.read()
+        truth = recording.scan.truth
         true = None if truth is None else with_truth(found, first, truth.phase_KL)
+        times = _over_noise(recording, (first, second), settings.of == "counts")
     unit = "pixels" if size is None else "Å"
     resolutions = {bits: _period(each, size) for bits, each in found.crossings.items()}
     title = f"Fourier ring correlation between halves of the {_WHAT[settings.of]}"
@@ -121,9 +128,9 @@ def compare(settings: FourierRing, recipe: Recipe, one: Path, other: Path) -> Ag
     )
     return Agreement(
         name=settings.of,
-        results=_results(settings, found, resolutions, unit, (one, other)),
+        results=_results(settings, found, resolutions, unit, (one, other)) | {"misfit_over_noise": times},
         rows=tuple(_rows(found, true, size)),
-        lines=tuple(_lines(settings, found, true, resolutions, unit, size)),
+        lines=(*_lines(settings, found, true, resolutions, unit, size), *misfit_in_words(times)),
         doubts=tuple(doubts(found)),
         pictures={f"{settings.of}.png": partial(_write, draw)},
     )
@@ -202,6 +209,7 @@ def read_half(path: Path) -> Half:
                 nominal_N2=file["positions_nominal_px"][()],
                 origin_2=np.asarray(file.attrs["object_origin_px"]),
                 pixel_size_angstrom=None if size is None else float(size),
+                misfit=float(np.nanmean(np.square(file["residual"][()]))) if "residual" in file else None,
             )
     except (OSError, KeyError) as error:
         raise DataError(f"{path} cannot be read as the result of a reconstruction: {error}") from error
@@ -259,6 +267,29 @@ def doubts(found: Measured) -> Iterator[str]:
             "the halves agree at no period: each has too little data to be reconstructed alone; give them the probe "
             "and positions of the run, --set resolution.begin=finished, or more epochs, --set resolution.epochs=N"
         )
+
+
+def _over_noise(recording: Recording, halves: tuple[Half, Half], are_thinned: bool) -> float | None:
+    """Return how many times worse halves fit their patterns than counting noise does; None: these are no counts."""
+    if are_thinned:
+        return None  # the noise of half the counts is another
+    counts = counts_in(recording)
+    misfits = [each.misfit for each in halves if each.misfit is not None]
+    return float(np.mean(misfits)) / counts.noise if counts is not None and counts.noise > 0 and misfits else None
+
+
+def misfit_in_words(times: float | None) -> Iterator[str]:
+    """Yield how well halves fit their patterns, and what follows if that is worse than noise.
+
+    Args:
+        times: How many times worse than counting noise does; None: it is not known.
+    """
+    if times is None:
+        return
+    yield f"  fit      {times:.2f} times the misfit that counting noise alone makes"
+    if times > _MISFIT:
+        yield "  what the model lacks or has wrong, or has not reached yet, may be in both halves alike: the object"
+        yield "  can be less true than it is reproducible (docs/resolution.md)"
 
 
 def _results(

@@ -28,12 +28,14 @@ class Counts(NamedTuple):
         per_pattern: Electrons in a pattern, on average.
         outside: Electrons in a pixel outside the bright disc, on average; 0: there is no light.
         lost: Share of the light there that the squared mean of the roots of counts lacks.
+        noise: What counting noise alone makes of Σ(√measured − √modelled)² / Σ measured of a pattern, on average.
     """
 
     unit: int
     per_pattern: float
     outside: float
     lost: float
+    noise: float
 
     @property
     def weaker(self) -> float:
@@ -79,18 +81,33 @@ def counts_in(recording: Recording) -> Counts | None:
     total = float(mean_YX[mask_YX].sum())
     outside_YX = mask_YX & (mean_YX < _BRIGHT * np.percentile(mean_YX[mask_YX], 99)) if mask_YX.any() else mask_YX
     light = float(mean_YX[outside_YX].sum())
+    noise = float(misfit_of_noise(mean_YX[mask_YX]).sum()) / max(total, 1e-300)
     if light <= _LEAST_SHARE * total:
-        return Counts(unit, total, 0.0, 0.0)
+        return Counts(unit, total, 0.0, 0.0, noise)
     lost = float(variance_of_root(mean_YX[outside_YX]).sum()) / light
-    return Counts(unit, total, float(mean_YX[outside_YX].mean()), lost)
+    return Counts(unit, total, float(mean_YX[outside_YX].mean()), lost, noise)
 
 
 def variance_of_root(expected_P: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the variance of the root of a Poisson-distributed count: almost the count itself where it is few."""
-    table = np.linspace(0, _FEW, 401)
+    table, mean = _mean_of_root()
+    variance = table - mean**2
+    return np.asarray(np.where(expected_P > _FEW, 0.25, np.interp(expected_P, table, variance)))
+
+
+def misfit_of_noise(expected_P: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far the root of a Poisson-distributed count is from that of the expected one: the mean square."""
+    table, mean = _mean_of_root()
+    # E(√n − √μ)² = 2μ − 2√μ·E√n; for many counts 1/4, as the variance.
+    misfit = 2 * table - 2 * np.sqrt(table) * mean
+    return np.asarray(np.where(expected_P > _FEW, 0.25, np.interp(expected_P, table, misfit)))
+
+
+def _mean_of_root() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return expected counts, and the mean of the root of a count for each."""
+    table = _FEW * np.linspace(0, 1, 401) ** 2
     counts_K = np.arange(120)
     logarithms_K = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, 120)))])
     with np.errstate(divide="ignore", invalid="ignore"):
         weights = np.exp(np.where(counts_K > 0, counts_K * np.log(table[:, None]), 0) - table[:, None] - logarithms_K)
-    variance = table - (weights @ np.sqrt(counts_K)) ** 2
-    return np.asarray(np.where(expected_P > _FEW, 0.25, np.interp(expected_P, table, variance)))
+    return table, weights @ np.sqrt(counts_K)
