@@ -316,3 +316,25 @@ def test_a_signal_that_is_not_there_is_answered_with_those_there_are(tmp_path):
     path = hspy(tmp_path / "scan.hspy")
     with pytest.raises(DataError, match=r"has no signal 3; it holds:\n  0: 3 × 4 × 16 × 16"):
         read(path, signal=3)
+
+
+def test_a_signal_that_cannot_be_patterns_is_refused_with_what_there_is(tmp_path):
+    image = signal()
+    image["data"], image["axes"] = image["data"][0, 0], image["axes"][2:]
+    from rsciio.hspy import file_writer
+
+    file_writer(str(tmp_path / "image.hspy"), image, show_progressbar=False)
+    with pytest.raises(DataError, match=r"signal 0 has 2 axes, .*holds:\n  0: 16 × 16"):
+        read(tmp_path / "image.hspy", signal=0)
+
+
+def test_a_package_that_is_missing_is_not_called_damage(tmp_path, monkeypatch):
+    import rsciio.hspy
+
+    def without(*_: Any, **__: Any) -> None:
+        raise ModuleNotFoundError("The 'sparse' library was not found")
+
+    path = hspy(tmp_path / "scan.hspy")
+    monkeypatch.setattr(rsciio.hspy, "file_reader", without)
+    with pytest.raises(DataError, match="RosettaSciIO lacks a package: The 'sparse' library was not found"):
+        read(path)

@@ -66,12 +66,17 @@ def read(reader: RosettaSciIOReader, settings: FileDiffraction) -> Recording:
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("always")
             file_reader = import_module(f"rsciio.{file_format}").file_reader
-            if not survives(lambda: file_reader(str(path), lazy=True), _SECONDS_TO_OPEN):
+            # A Velox file can hold spectra beside its images, which take packages and memory to read.
+            wanted = {"select_type": "images"} if file_format == "emd" else {}
+            if not survives(lambda: file_reader(str(path), lazy=True, **wanted), _SECONDS_TO_OPEN):
                 raise DataError(
                     f"{path} is damaged, or made to do harm: RosettaSciIO crashes, or does not come to an end, when it "
                     "opens this file"
                 )
-            signals = file_reader(str(path), lazy=True)
+            try:
+                signals = file_reader(str(path), lazy=True, **wanted)
+            except ImportError as error:
+                raise DataError(f"{path} cannot be read here, because RosettaSciIO lacks a package: {error}") from error
         signal = _chosen(signals, reader.signal, path)
         axes = sorted(signal["axes"], key=lambda axis: axis.get("index_in_array", 0))
         letters = _letters(axes, settings.pattern_axes, path)
@@ -148,6 +153,11 @@ def _chosen(signals: Sequence[Mapping[str, Any]], number: int | None, path: Path
     if number is not None:
         if number >= len(signals):
             raise DataError(f"{path} has no signal {number}; it holds:\n{listed}")
+        if len(held[number]) not in (3, 4):
+            raise DataError(
+                f"{path}: signal {number} has {len(held[number])} axes, and patterns of a scan have three or four; the "
+                f"file holds:\n{listed}"
+            )
         return signals[number]
     likely = [place for place, shape in enumerate(held) if _is_scan(shape)]
     if len(likely) != 1:
