@@ -19,6 +19,7 @@ from trainkit.errors import PartError, TrainkitError
 _COMMANDS = {
     "init": "Look at data, and write a recipe for it.",
     "run": "Train what one or more recipes describe.",
+    "tune": "Search the best values of a recipe's keys, in many trials.",
     "resume": "Continue a run from its folder or from a checkpoint.",
     "predict": "Apply the model of a run to new inputs.",
     "calibrate": "Fit the confidence of a trained model to held-out items.",

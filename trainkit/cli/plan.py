@@ -12,6 +12,7 @@ from trainkit.cli.options import GPU_MEMORY, PROCESSES, SETS
 from trainkit.cli.output import echo
 from trainkit.errors import RecipeError
 from trainkit.recipe.root import ASSUMED_STEPS_PER_EPOCH, MOST_EPOCHS
+from trainkit.recipe.search import cost_in_words as search_cost
 from trainkit.recipe.weight_search import cost_in_words
 from trainkit.words import some_of
 
@@ -78,6 +79,9 @@ def command(
             if len(told) > 1:
                 echo(f"{some_of(names, 4)}:")
             echo(text)
+    for each in runs:
+        for line in search_cost(each.search, each.recipe, steps) if each.search is not None else ():
+            echo(line)
     for note in dict.fromkeys(notes):
         echo(note)
 

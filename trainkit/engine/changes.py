@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 import attrs
 import tomli
 
-from trainkit.contracts import HARMLESS, KEEPS_VALUES, MetricName, Scheduler
+from trainkit.contracts import MetricName, Scheduler
+from trainkit.recipe.declarations import descent, is_harmless, keeps_values
 from trainkit.recipe.fields import field_types, settings_fields
 from trainkit.recipe.origin import DEFAULT, dotted
 from trainkit.recipe.references import readers
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from trainkit.recipe.positions import Where
     from trainkit.recipe.resolve import Resolved
     from trainkit.recipe.root import Recipe
-
-(_HARMLESS,), (_KEEPS_VALUES,) = HARMLESS, KEEPS_VALUES
 
 
 class SettingChange(NamedTuple):
@@ -71,8 +70,9 @@ def setting_changes(recipe: str, resolved: Resolved, variables: Collection[str] 
         same_name = where[-1] == "use" and str(was).rpartition("/")[2] == str(now).rpartition("/")[2]
         is_same = repr(was) == repr(now) or was == now
         if where in reads_another if is_same else not is_new_setting and not same_name:
-            declared = _declared(resolved.recipe, where)
-            changes.append(SettingChange(where, was, now, _HARMLESS in declared, _KEEPS_VALUES in declared))
+            recipe_now = resolved.recipe
+            harmless, keeps = is_harmless(recipe_now, where), keeps_values(recipe_now, where)
+            changes.append(SettingChange(where, was, now, harmless, keeps))
     return changes
 
 
@@ -89,37 +89,9 @@ def makes_another_run(change: SettingChange, recipe: Recipe) -> bool:
     return not change.is_harmless and not _is_path(recipe, change.where)
 
 
-def _declared(recipe: Recipe, where: Where) -> set[str]:
-    """Return what a setting, or a table around it, declares about its change."""
-    found: set[str] = set()
-    for declared, _ in _descent(recipe, where):
-        for name in (_HARMLESS, _KEEPS_VALUES):
-            holds = declared.get(name, False)
-            if holds(recipe) if callable(holds) else holds:
-                found.add(name)
-    return found
-
-
 def _is_path(recipe: Recipe, where: Where) -> bool:
-    value = [None, *(value for _, value in _descent(recipe, where))][-1]
+    value = [None, *(value for _, value in descent(recipe, where))][-1]
     return any(isinstance(each, Path) for each in (value if isinstance(value, list | tuple) else [value]))
-
-
-def _descent(recipe: Recipe, where: Where) -> Iterator[tuple[Mapping[str, Any], Any]]:
-    """Yield what is declared of each table around a setting, and of the setting, and its value; as far as it is set."""
-    node: Any = recipe
-    for key in where:
-        if attrs.has(type(node)):
-            field = settings_fields(type(node)).get(str(key))
-            if field is None:
-                return
-            node = getattr(node, field.name)
-            yield field.metadata, node
-        elif isinstance(node, Mapping) and key in node:
-            node = node[key]
-            yield {}, node
-        else:
-            return
 
 
 def without_moves(

@@ -27,7 +27,7 @@ import attrs
 
 from trainkit.errors import TrainkitError
 from trainkit.files.reading import read_small
-from trainkit.files.writing import written_whole
+from trainkit.files.writing import make_folder, written_whole
 
 _LOGGER = logging.getLogger("trainkit")
 
@@ -94,6 +94,24 @@ def lock(folder: Path) -> Iterator[Locked]:
             file.write(json.dumps(_this_process()) + "\n")
             file.flush()
             yield locked
+
+
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Make a folder, and let no other process of this machine into such a block for it; it waits for its turn.
+
+    Where the file system has no lock, nothing is kept out.
+    """
+    make_folder(folder)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 _LOCKED: set[TextIO] = set()

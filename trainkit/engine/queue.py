@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import attrs
 
@@ -16,7 +16,7 @@ from trainkit.engine import run_folder
 from trainkit.engine.identity import newest_first
 from trainkit.engine.queue_table import SWEEP_FILE, QueueResult, table, write_sweeps
 from trainkit.engine.resume import resume
-from trainkit.engine.start import ExitCode, Report, RunOutcome, finished_before, start
+from trainkit.engine.start import NOTHING_MORE, ExitCode, Report, RunOutcome, finished_before, start
 from trainkit.engine.trained_checkpoints import best_of
 from trainkit.engine.weight_search import run_with_chosen_weights
 from trainkit.errors import RecipeError, TrainkitError
@@ -28,6 +28,7 @@ from trainkit.recipe.weight_search import searched
 
 if TYPE_CHECKING:
     from trainkit.console import Console
+    from trainkit.engine.start import Extra
     from trainkit.recipe.resolve import Resolved
 
 _LOGGER = logging.getLogger("trainkit")
@@ -63,7 +64,7 @@ def run_all(
             console.say(f"\nrun {number} of {len(recipes)}: {resolved.recipe.run.name}")
         began = time.perf_counter()
         try:
-            outcome, folder = _run_one(resolved, console, continue_unfinished, report)
+            outcome, folder = run_one(resolved, console, continue_unfinished=continue_unfinished, report=report)
         except Exception as error:
             if len(recipes) == 1 or meeting().is_busy:  # then the other processes of that run cannot go on
                 raise
@@ -141,27 +142,41 @@ def _with_doubts(what: str, is_doubtful: bool) -> str:
     return f"{what}, but doubtful" if is_doubtful else what
 
 
-def _run_one(
-    resolved: Resolved, console: Console, continue_unfinished: bool, report: Report
+def run_one(
+    resolved: Resolved, console: Console, *, continue_unfinished: bool, report: Report, extra: Extra = NOTHING_MORE
 ) -> tuple[RunOutcome | ExitCode, Path | None]:
-    """Start or resume a run; return how it ended, or the code of one that had ended, and an earlier start's folder."""
+    """Start or resume a run.
+
+    Args:
+        resolved: The recipe.
+        console: Prints the messages.
+        continue_unfinished: Do nothing if its run is finished already, and resume it if it was started before.
+        report: Prints how it ended.
+        extra: Further live parts; not for a recipe whose weights are searched.
+
+    Returns:
+        How the run ended, or the exit code of one that had ended; and an earlier start's folder.
+
+    Raises:
+        TrainkitError: The run cannot start, or failed.
+    """
     if searched(resolved.recipe):
         if meeting().place.world > 1:
             raise RecipeError('weight = "auto" is searched by one process; choose a number, or start one process')
         return run_with_chosen_weights(resolved, console, continue_unfinished=continue_unfinished, report=report)
     if not continue_unfinished:
         refuse_missing_inputs([resolved])
-        return start(resolved, console, report=report), None
+        return start(resolved, console, report=report, extra=extra), None
     with contextlib.ExitStack() as choosing:  # until the run folder is locked, no other process may choose
         choosing.enter_context(run_folder.choosing(resolved))
         before = run_folder.earlier_run(resolved)
         if before is None:
             refuse_missing_inputs([resolved])
-            return start(resolved, console, locked=choosing.close, report=report), None
+            return start(resolved, console, locked=choosing.close, report=report, extra=extra), None
         if run_folder.is_finished(before):
             console.say(f"{before}: finished already")
             return finished_before(run_folder.doubts(before), console), before
         # Anybody may have put the checkpoint there, so it may only name code that this recipe names.
         named = [used.use for used in resolved.used if ":" in used.use]
-        resumed = resume(before, console, recipe=resolved, allow_code=named, locked=choosing.close, report=report)
-        return resumed, before
+        common: dict[str, Any] = {"locked": choosing.close, "report": report, "extra": extra}
+        return resume(before, console, recipe=resolved, allow_code=named, **common), before

@@ -30,7 +30,7 @@ from trainkit.checkpoint.folder import CheckpointFolder
 from trainkit.engine.changes import makes_another_run, setting_changes
 from trainkit.engine.environment import environment
 from trainkit.engine.every_run.metrics_file import NAME as METRICS
-from trainkit.engine.folder_lock import LOCK, FolderInUseError, Locked, lock
+from trainkit.engine.folder_lock import LOCK, FolderInUseError, Locked, alone_in, lock
 from trainkit.engine.identity import (
     CHECKPOINTS,
     IDENTITY,
@@ -66,17 +66,8 @@ _UNFINISHED = ".new-"
 def choosing(resolved: Resolved) -> Iterator[None]:
     """Let no other process choose or make a folder for a run of this name while the block runs."""
     settings = resolved.recipe.run
-    above = settings.dir / settings.name
-    make_folder(above)
-    descriptor = os.open(above, os.O_RDONLY)
-    try:
-        with contextlib.suppress(ImportError, OSError):
-            import fcntl
-
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with alone_in(settings.dir / settings.name):
         yield
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager

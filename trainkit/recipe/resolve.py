@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import attrs
@@ -20,7 +21,9 @@ from trainkit.recipe.positions import Where
 from trainkit.recipe.problems import Finding, InvalidRecipe, in_order
 from trainkit.recipe.references import escaped, interpolate
 from trainkit.recipe.root import Recipe, defaults
-from trainkit.recipe.source import Layer, PathString, as_sets, read, read_settings
+from trainkit.recipe.search import SEARCH, Parameter, SearchSpace, chosen
+from trainkit.recipe.search_reading import read_search
+from trainkit.recipe.source import Layer, PathString, as_sets, layer_of_tables, read, read_settings
 from trainkit.recipe.structure import AllowCode, structure
 from trainkit.recipe.sweep import SWEEP, SweepPoint, distinct_stems, equal_runs, in_which, points
 from trainkit.recipe.tables import to_tables, walk_settings
@@ -59,8 +62,10 @@ class Resolved:
         notes: Warnings and notes.
         used: The components.
         source: The name of the recipe in messages.
+        layer: The recipe before its references were replaced, without ``[search]``.
         point: What tells it apart from the other runs of its sweep; None: it is of no sweep.
         other_names: Names that the run has where it is started with other recipe files, or alone (`resolve_all`).
+        search: What ``trainkit tune`` searches; None: the recipe has no ``[search]``.
     """
 
     recipe: Recipe
@@ -69,8 +74,10 @@ class Resolved:
     notes: tuple[Finding, ...]
     used: tuple[UsedComponent, ...]
     source: str
+    layer: Layer
     point: SweepPoint | None = None
     other_names: tuple[str, ...] = ()
+    search: SearchSpace | None = None
 
     def origin(self, where: Where) -> Origin:
         """Return where a setting comes from."""
@@ -112,8 +119,11 @@ def resolve_each(path: Path | str, sets: Sequence[str] = (), *, allow_code: Allo
     if SWEEP not in layers.whole.tree:
         return [_checked(layers.whole, layers.found, str(path), allow_code)]
     made, found = points(layers.whole, layers.sets, path.stem)
+    if SEARCH in layers.whole.tree:
+        found.append(Finding("a recipe has either [sweep] or [search]", (SEARCH,), at="key"))
+        made = []
     found = [*layers.found, *(each.located(layers.whole.origins, str(path)) for each in found)]
-    without = attrs.evolve(layers.whole, tree={k: each for k, each in layers.whole.tree.items() if k != SWEEP})
+    without = attrs.evolve(layers.whole, tree={k: each for k, each in layers.whole.tree.items() if k not in (SWEEP, SEARCH)})
     if not made:  # the rest of the recipe is checked all the same
         try:
             _checked(without, found, str(path), allow_code)
@@ -229,6 +239,29 @@ def changed(whole: Resolved, tables: Mapping[str, Any]) -> Resolved:
     return resolve_text(write(whole.tree), Path.cwd(), sets, source=whole.source, allow_code=named, resolved=True)
 
 
+def varied(
+    resolved: Resolved,
+    parameters: tuple[Parameter, ...],
+    choose: Callable[[Parameter], Any],
+    own: Mapping[str, Any] = MappingProxyType({}),
+) -> tuple[Resolved, dict[str, str]]:
+    """Return a recipe with values of searched keys, and these values in words.
+
+    Args:
+        resolved: The recipe.
+        parameters: The searched keys, in order.
+        choose: Returns the value of a key; for one with choices, the number of its choice.
+        own: Further settings, as nested tables.
+
+    Raises:
+        InvalidRecipe: With these values, the recipe has mistakes.
+    """
+    layer, values = chosen(resolved.layer, parameters, choose)
+    layer = merge(layer, layer_of_tables(own, f"[{SEARCH}]"))
+    words = {each.name: each.value_in_words(values[each.name]) for each in parameters if each.name in values}
+    return _checked(layer, [], resolved.source, True), words
+
+
 def write(tree: Mapping[str, Any]) -> str:
     """Return a recipe's tree as TOML, with short lists of plain values on one line."""
 
@@ -277,19 +310,40 @@ def _merged(own: Callable[[], Layer], name: str, sets: Sequence[str]) -> _Layers
 def _checked(
     layer: Layer, before: Sequence[Finding], source: str, allow_code: AllowCode, resolved: bool = False
 ) -> Resolved:
-    merged, circular = interpolate(layer)
-    found = [*before, *circular]
+    base = attrs.evolve(layer, tree={key: each for key, each in layer.tree.items() if key != SEARCH})
+    recipe, written, found = _structured(base, allow_code, resolved)
+    found = [*before, *found]
+    tree = None if any(each.severity == "error" for each in found) else to_tables(recipe, written)
+    search = None
+    if SEARCH in layer.tree:
+        merged, circular = interpolate(layer)
+        found += [each for each in circular if each.where[:1] == (SEARCH,)]
+        search, mistakes = read_search(
+            layer,
+            base,
+            merged.tree[SEARCH],
+            recipe,
+            tree,
+            lambda variant: [e for e in _structured(variant, allow_code, resolved)[2] if e.severity == "error"],
+        )
+        found += mistakes
+    found = in_order(finding.located(layer.origins, source) for finding in found)
+    if mistakes := [finding for finding in found if finding.severity == "error"]:
+        raise InvalidRecipe(mistakes)
+    assert tree is not None
+    return Resolved(recipe, tree, base.origins, tuple(found), _used(recipe, tree), source, base, search=search)
+
+
+def _structured(layer: Layer, allow_code: AllowCode, resolved: bool) -> tuple[Recipe, dict[str, Any], list[Finding]]:
+    """Return the settings of a recipe, its tables with references replaced, and what is wrong with it."""
+    merged, found = interpolate(layer)
     texts = {where: origin.text for where, origin in merged.origins.items() if origin.text is not None}
     recipe, mistakes = structure(merged.tree, allow_code, texts)
     found += mistakes
     if not resolved:
         found += _secret_names(merged.tree)
     found += rules.findings(recipe, complete=not found)
-    found = in_order(finding.located(merged.origins, source) for finding in found)
-    if mistakes := [finding for finding in found if finding.severity == "error"]:
-        raise InvalidRecipe(mistakes)
-    tree = to_tables(recipe, merged.tree)
-    return Resolved(recipe, tree, merged.origins, tuple(found), _used(recipe, tree), source)
+    return recipe, merged.tree, found
 
 
 def _secret_names(tree: Mapping[str, Any]) -> Iterator[Finding]:

@@ -155,6 +155,17 @@ def as_sets(table: Mapping[str, Any], above: str = "") -> Iterator[str]:
             yield f"{above}{key}={json.dumps(value)}"
 
 
+def layer_of_tables(tables: Mapping[str, Any], source: str) -> Layer:
+    """Return settings as a layer.
+
+    Args:
+        tables: The settings, as nested tables; relative paths in them start from the working directory.
+        source: Where they come from, for messages.
+    """
+    tree = _with_folder(dict(tables), Path.cwd(), False)
+    return Layer(tree, dict.fromkeys((where for key in tree for where in _places(tree[key], (key,))), Origin(source)))
+
+
 def _places(value: Any, where: Where) -> Iterator[Where]:
     """Yield the place of a value, and those of all keys in it if it is a table."""
     yield where

@@ -1,0 +1,1 @@
+"""A search for the best values of a recipe's keys (``trainkit tune``)."""
