@@ -123,7 +123,9 @@ def resolve_each(path: Path | str, sets: Sequence[str] = (), *, allow_code: Allo
         found.append(Finding("a recipe has either [sweep] or [search]", (SEARCH,), at="key"))
         made = []
     found = [*layers.found, *(each.located(layers.whole.origins, str(path)) for each in found)]
-    without = attrs.evolve(layers.whole, tree={k: each for k, each in layers.whole.tree.items() if k not in (SWEEP, SEARCH)})
+    without = attrs.evolve(
+        layers.whole, tree={k: each for k, each in layers.whole.tree.items() if k not in (SWEEP, SEARCH)}
+    )
     if not made:  # the rest of the recipe is checked all the same
         try:
             _checked(without, found, str(path), allow_code)
