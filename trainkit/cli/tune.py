@@ -15,15 +15,15 @@ from trainkit.engine.signals import ending_the_program
 
 @click.command(
     epilog="\b\nExamples:\n"
-    "  trainkit check my_recipe.toml      # what is searched, and what is wrong with it\n"
-    "  trainkit tune  my_recipe.toml\n"
-    "  trainkit tune  my_recipe.toml --trials 80      # goes on with more trials\n\n"
+    "  trainkit check my_recipe.toml\n"
+    "  trainkit tune my_recipe.toml\n"
+    "  trainkit tune my_recipe.toml --trials 80\n\n"
     "\b\nExit codes:\n"
     "    0  searched; the best recipe is written\n"
     "    1  no trial has succeeded\n"
     "    2  the recipe or the command line is wrong; nothing was started\n"
-    "    3  searched, but the result of the best trial is doubtful; the output says why\n"
-    "   75  stopped by a signal or a time limit, with a checkpoint; the same command goes on\n"
+    "    3  searched, but the best result is doubtful; the output says why\n"
+    "   75  stopped by a signal, with a checkpoint; the same command goes on\n"
     "  130  stopped at once by a second signal; the same command goes on"
 )
 @click.argument("recipe", type=click.Path(path_type=Path))
@@ -36,8 +36,8 @@ def command(recipe: Path, sets: tuple[str, ...], trials: int | None, quiet: bool
     Each trial is a run with values that Optuna proposes, in runs/NAME_search. Poor trials end early. A trial that fails
     does not end the search.
 
-    The same command goes on with a search that was stopped or killed. Started several times, also on several machines
-    that share the folder, the processes share its trials.
+    The same command goes on with a search that was stopped or killed, and with --trials with one that is finished.
+    Started several times, also on several machines that share the folder, the processes share its trials.
 
     In the end, runs/NAME_search has a table of all trials, pictures, and the recipe of the best one, best.toml. See
     docs/search.md for the settings of [search].
