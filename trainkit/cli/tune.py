@@ -15,7 +15,6 @@ from trainkit.engine.signals import ending_the_program
 
 @click.command(
     epilog="\b\nExamples:\n"
-    "  trainkit check my_recipe.toml\n"
     "  trainkit tune my_recipe.toml\n"
     "  trainkit tune my_recipe.toml --trials 80\n\n"
     "\b\nExit codes:\n"
