@@ -117,6 +117,12 @@ def test_each_trial_is_a_run_folder_and_the_best_is_written_as_a_recipe(whole: R
     assert f"best: trial {best['trial']}, val/loss" in whole.output
 
 
+def test_what_a_run_says_is_said_once(whole: Result) -> None:
+    lines = [line for line in whole.output.splitlines() if "had not converged" in line or line.startswith("epoch")]
+    assert lines
+    assert len(set(lines)) == len(lines)
+
+
 def test_pictures_are_large_enough(whole: Result) -> None:
     for name in ("history", "slices", "parallel"):
         assert width(f"{name}.png") >= 1200

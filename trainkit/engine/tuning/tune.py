@@ -75,10 +75,11 @@ def tune(resolved: Resolved, console: Console) -> ExitCode:
         raise RecipeError(f"{resolved.source} has no [search], which says what is searched; see docs/search.md")
     console.log_to(None)
     search = _Tuning.of(resolved, resolved.search, console)
+    refuse_missing_inputs([resolved])
     with console.capture_logging():
-        refuse_missing_inputs([resolved])
         search.open()
-        stopped = search.run_trials()
+    stopped = search.run_trials()  # each run captures messages itself
+    with console.capture_logging():
         return search.stop(stopped) if stopped is not None else search.conclude()
 
 
