@@ -9,8 +9,8 @@ from pathlib import Path
 import click
 
 from trainkit.cli.options import QUIET, SETS
-from trainkit.engine.processes import refuse_several_processes
 from trainkit.engine.signals import ending_the_program
+from trainkit.processes.place import refuse_several_processes
 
 
 @click.command(
