@@ -123,6 +123,12 @@ def test_what_a_run_says_is_said_once(whole: Result) -> None:
     assert len(set(lines)) == len(lines)
 
 
+def test_the_first_trial_has_the_values_of_the_recipe_where_they_are_searched(whole: Result) -> None:
+    first = table()[0]
+    assert float(first["optimizer.lr"]) == 0.1  # that of the recipe; its weight is none of the choices
+    assert first["losses.ridge.weight"] in ("0", "0.3")
+
+
 def test_pictures_are_large_enough(whole: Result) -> None:
     for name in ("history", "slices", "parallel"):
         assert width(f"{name}.png") >= 1200
@@ -287,6 +293,15 @@ def test_two_processes_share_a_search() -> None:
     assert [each["what"] for each in trials] == ["finished"] * 6
     assert all(len(list((FOLDER / f"trial_{n:04d}").glob("2*"))) == 1 for n in range(6))
     assert len(set(proposals())) == 6
+
+
+def test_after_its_time_limit_a_process_begins_no_further_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter(range(0, 1000, 40))
+    monkeypatch.setattr("trainkit.engine.tuning.tune.time", type("Clock", (), {"monotonic": lambda: next(clock)}))
+    found = tune("--set", "search.time_limit=1m", "--set", "run.epochs=1")
+    assert found.exit_code == 0, found.output
+    assert "the time limit of 1m is over" in found.output
+    assert len(table()) == 1
 
 
 @pytest.mark.parametrize("storage", ["journal", "sqlite"])

@@ -12,7 +12,7 @@ from recipe_toys import GOOD, toys
 
 from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.resolve import Resolved, resolve, varied
-from trainkit.recipe.search import Parameter, cost_in_words
+from trainkit.recipe.search import Parameter, cost_in_words, own_values
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -153,6 +153,28 @@ def test_a_trial_is_the_recipe_with_the_values_over_it() -> None:
     values["model.shape"] = 0
     trial, words = varied(found, found.search.parameters, lambda each: values[each.name])
     assert trial.tree["model"]["shape"]["radius_metres"] == 1.5
+
+
+def test_values_of_the_recipe_are_recognised_among_those_that_are_searched() -> None:
+    found = resolved(
+        "[search.keys]\n"
+        'model.shape = { choices = [{ use = "pair", first = { use = "round" } }, { use = "round" }] }\n'
+        "optimizer.lr = { low = 1e-4, high = 1e-1, log = true }\n"
+        "run.epochs = { low = 4, high = 16, step = 4 }\n"
+        "run.deterministic = { choices = [true, false] }\n"
+    )
+    assert found.search is not None
+    own = own_values(found.search.parameters, found.tree)
+    assert own == {
+        "model.shape": '{ use = "round" }',
+        "optimizer.lr": found.recipe.optimizer.lr,
+        "run.deterministic": False,
+    }
+
+
+def test_a_table_that_is_damaged_is_refused_where_it_is() -> None:
+    (found,) = said('metric = 3\nmode = "min"\n' + RANGE)
+    assert found == "must be a string, got 3"
 
 
 def test_relative_paths_in_choices_start_from_the_recipe() -> None:

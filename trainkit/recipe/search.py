@@ -195,6 +195,21 @@ class Parameter:
         """Return a value of the key, or the number of its choice, in words."""
         return shown(self.labels[value] if self.kind == "choice" else value)
 
+    def own_label(self, value: Any) -> Any:
+        """Return a value of the recipe as a number, or as the label of its choice; None: it is not searched.
+
+        Args:
+            value: The value that the recipe has; of a table, with all of its settings.
+        """
+        if self.kind == "choice":
+            same = (label for label, each in zip(self.labels, self.choices, strict=True) if _says(each, value))
+            return next(same, None)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not self.low <= value <= self.high:
+            return None
+        step = self.step or (1 if self.kind == "int" else None)
+        steps = 0.0 if step is None else (value - self.low) / step
+        return value if abs(steps - round(steps)) < 1e-9 else None
+
     def applies(self, tree: Mapping[str, Any]) -> bool:
         """Return whether the key is searched, given the other values.
 
@@ -202,6 +217,13 @@ class Parameter:
             tree: The recipe with the values of all keys before this one.
         """
         return all(has(tree, key) and plain(value_at(tree, key)) in values for key, values in self.when.items())
+
+
+def _says(choice: Any, value: Any) -> bool:
+    """Return whether a choice says what a recipe has; a table may leave out settings."""
+    if isinstance(choice, Mapping):
+        return isinstance(value, Mapping) and all(key in value and _says(choice[key], value[key]) for key in choice)
+    return isinstance(choice, bool) == isinstance(value, bool) and bool(plain(choice) == value)
 
 
 def shown(value: Any) -> str:
@@ -326,6 +348,17 @@ def layer_of(parameter: Parameter, value: Any, base: Layer, number: Any = None) 
             if len(place) > len(item) and place[: len(item)] == item:
                 origins[(*parameter.where, *place[len(item) :])] = origin
     return Layer(tree, origins)
+
+
+def own_values(parameters: tuple[Parameter, ...], tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those values of searched keys that a recipe has itself, as numbers or labels of choices.
+
+    Args:
+        parameters: The searched keys.
+        tree: The recipe, as complete tables.
+    """
+    found = {each.name: each.own_label(value_at(tree, each.where)) for each in parameters if has(tree, each.where)}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 # ---- the cost -------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ table with choices, or has conditions, is tried with each choice on which it dep
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
@@ -17,7 +18,7 @@ from typing import Any, Literal
 import attrs
 import tomli_w
 
-from trainkit.contracts import AUTO, Monitor
+from trainkit.contracts import AUTO
 from trainkit.errors import did_you_mean
 from trainkit.recipe.declarations import is_harmless, keeps_values
 from trainkit.recipe.fields import display_value, settings_fields
@@ -83,8 +84,7 @@ def read_search(
     leaves, found = _leaves(table.get("keys", {}))
     settings = structurer.settings({k: v for k, v in table.items() if k != "keys"}, Search, (SEARCH,))
     found += structurer.findings
-    if hasattr(settings, "objectives"):
-        found += _objective_mistakes(settings, recipe)
+    found += _as_far_as_read(_objective_mistakes(settings, recipe))
     tree = resolved if resolved is not None else base.tree
     parameters: dict[str, Parameter] = {}
     for where, place, value in leaves:
@@ -122,6 +122,12 @@ def read_search(
     space = SearchSpace(attrs.evolve(settings, keys={}), tuple(done))
     found += [*_incomparable(space, recipe), *_notes(space, recipe)]
     return (None if any(each.severity == "error" for each in found) else space), found
+
+
+def _as_far_as_read(findings: Iterator[Finding]) -> Iterator[Finding]:
+    """Yield findings, up to the first one that would need settings that could not be read."""
+    with contextlib.suppress(AttributeError):
+        yield from findings
 
 
 # ---- the keys -------------------------------------------------------------------------------------------------------
@@ -461,7 +467,6 @@ def _as_said(finding: Finding) -> tuple[str, Where, str]:
 
 
 def _objective_mistakes(settings: Search, recipe: Recipe) -> Iterator[Finding]:
-    monitor = getattr(recipe, "monitor", Monitor())
     given = getattr(settings, "metric", None)
     if settings.objectives:
         for name in ("metric", "mode"):
@@ -478,7 +483,7 @@ def _objective_mistakes(settings: Search, recipe: Recipe) -> Iterator[Finding]:
         for name, metric in zip(settings.objectives, metrics, strict=True):
             if metric is not None and metrics.count(metric) > 1:
                 yield Finding(f'"{metric}" is named twice', (SEARCH, "objectives", name, "metric"))
-    elif given is not None and given != monitor.metric and getattr(settings, "mode", None) is None:
+    elif given is not None and given != recipe.monitor.metric and settings.mode is None:
         yield Finding(
             f'is missing, since "{given}" is not the value of [monitor]: mode = "min" or "max"', (SEARCH, "metric")
         )
@@ -492,10 +497,7 @@ def _unknown_values(settings: Search, recipe: Recipe) -> Iterator[Finding]:
         (SEARCH, "objectives", key, "metric"): getattr(each, "metric", None)
         for key, each in settings.objectives.items()
     }
-    try:
-        known, all_known = known_names(recipe)
-    except AttributeError:  # a part of the recipe could not be read
-        return
+    known, all_known = known_names(recipe)
     for where, name in named.items():
         is_known = name is None or any(name == each or fnmatchcase(name, each) for each in known)
         if not is_known and (all_known or name.startswith("train/")):

@@ -25,6 +25,12 @@ _MAP = "cividis"  # looks nearly the same to people who see fewer colours
 _DECADES = 30.0  # a ratio of values from which on an axis is logarithmic
 _MOST_PANELS = 12
 _SLANTED = {"rotation": 20, "ha": "right", "rotation_mode": "anchor"}  # of names below an axis
+_BESIDE: dict[str, Any] = {
+    "textcoords": "offset points",
+    "fontsize": 8,
+    "va": "center",
+    "bbox": {"boxstyle": "square,pad=0.1", "facecolor": "white", "alpha": 0.75, "linewidth": 0},
+}
 _LONGEST = 22  # characters of a choice beside an axis
 
 
@@ -187,7 +193,7 @@ def _slices(
     columns = min(4 if len(shown_keys) > 3 else 3, len(shown_keys))
     rows = math.ceil(len(shown_keys) / columns) * len(judged_by)
     figure = _figure(1.1 + 2.9 * rows, right=1.1, hspace=0.55, wspace=0.12, bottom=0.9)
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=len(judged_by) == 1)
+    axes = figure.subplots(rows, columns, squeeze=False, sharey="row")
     names = short_names([each.name for each in parameters])
     best = {each.number for each in best_trials(finished, judged_by)}
     used, points = set(), None
@@ -270,12 +276,12 @@ def _parallel(
     for place, parameter in enumerate(parameters):
         ax.axvline(place, color="grey", linewidth=0.8, zorder=1)
         for height, label in _ticks(parameter):
-            ax.annotate(label, (place, height), (4, 0), textcoords="offset points", fontsize=8, va="center", zorder=4)
+            ax.annotate(label, (place, height), (4, 0), zorder=4, **_BESIDE)
     for place, (low, high, is_log) in enumerate(spans, start=len(parameters)):
         ax.axvline(place, color=_BLACK, linewidth=1.2, zorder=1)
         middle = math.sqrt(low * high) if is_log else (low + high) / 2
         for height, value in ((0.0, low), (0.5, middle), (1.0, high)):
-            ax.annotate(f"{value:.4g}", (place, height), (4, 0), textcoords="offset points", fontsize=8, va="center")
+            ax.annotate(f"{value:.4g}", (place, height), (4, 0), **_BESIDE)
     slanted: dict[str, Any] = _SLANTED if len(names) > 4 else {}
     ax.set_xticks(range(len(names)), names, fontsize=9, **slanted)
     ax.set_yticks([])
@@ -344,7 +350,7 @@ def _pareto(path: Path, finished: Sequence[TrialRecord], judged_by: Sequence[Mon
             _scale(axis, values)
         others = [point for number, point in points.items() if number not in best]
         if others:
-            ax.plot(*zip(*others, strict=True), "o", color=_SKY, markersize=6, label="beaten in all values")
+            ax.plot(*zip(*others, strict=True), "o", color=_SKY, markersize=6, label="beaten by another trial")
         front = sorted(point for number, point in points.items() if number in best)
         line = {"drawstyle": "default", "linestyle": "-" if len(judged_by) == 2 else "none"}
         ax.plot(*zip(*front, strict=True), "o", color=_VERMILION, markersize=8, label="on the Pareto front", **line)

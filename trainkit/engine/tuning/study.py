@@ -13,6 +13,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -65,9 +66,17 @@ class Study:
         settings: The table ``[search]``.
         judged_by: The values by which trials are judged.
         length: The number of epochs, or steps, at which validations end; None: not known.
+        first: Values of the first trial, of some or all keys: numbers, or what choices are called.
     """
 
-    def __init__(self, folder: Path, settings: Search, judged_by: Sequence[Monitor], length: int | None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        settings: Search,
+        judged_by: Sequence[Monitor],
+        length: int | None,
+        first: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.folder = folder.absolute()
         self._settings = settings
@@ -81,10 +90,13 @@ class Study:
                 directions=["minimize" if each.mode == "min" else "maximize" for each in judged_by],
                 load_if_exists=True,
             )
+            if first and not self._study.get_trials(deepcopy=False):
+                self._study.enqueue_trial(dict(first))
 
     def records(self) -> list[TrialRecord]:
         """Return what is known of all trials, in order."""
-        return [_record(each) for each in self._study.get_trials(deepcopy=False)]
+        known = self._study.get_trials(deepcopy=False)
+        return [_record(each) for each in known if each.state != TrialState.WAITING]
 
     def next(self, most: int, held: contextlib.ExitStack) -> Claim | None:
         """Return a trial to run: one whose process is gone, or a new one.
@@ -102,7 +114,7 @@ class Study:
                 if (found := self._orphan(held)) is not None:
                     self._looked_for_orphans = False  # there may be more
                     return found
-            while len(self._study.get_trials(deepcopy=False)) < most:
+            while sum(each.state != TrialState.WAITING for each in self._study.get_trials(deepcopy=False)) < most:
                 trial: Any = self._study.ask()
                 if self._locked(trial.number, held):
                     return Claim(trial.number, trial, TrialRecord(trial.number, "running", {}))
@@ -232,7 +244,7 @@ def _record(trial: FrozenTrial) -> TrialRecord:
     facts = trial.user_attrs
     failed = facts.get("failed")
     became: Became = "finished" if trial.state == TrialState.COMPLETE else "ended early"
-    if trial.state in (TrialState.RUNNING, TrialState.WAITING):
+    if trial.state == TrialState.RUNNING:
         became = "running"
     elif failed is not None or trial.state == TrialState.FAIL:
         became = "failed"

@@ -10,6 +10,7 @@ from trainkit.engine.tuning.records import Became, TrialRecord, best_trials
 from trainkit.recipe.search import Parameter, shown_in_short
 
 _MOST_SHOWN = 30  # lines on the terminal; the file has all
+_LONGEST_REASON = 100  # characters; the file has all
 _WIDEST = 40  # characters of a value
 _ORDER: tuple[Became, ...] = ("finished", "running", "ended early", "failed")
 
@@ -88,7 +89,8 @@ def _what(each: TrialRecord) -> str:
     if each.same_as is not None:
         return f"{each.became}, as trial {each.same_as}"
     if each.became == "failed":
-        return f"failed: {each.reason}"
+        reason = each.reason if len(each.reason) <= _LONGEST_REASON else f"{each.reason[:_LONGEST_REASON]}…"
+        return f"failed: {reason}"
     return f"{each.became}, but doubtful" if each.doubts else each.became
 
 

@@ -19,7 +19,7 @@ from trainkit.engine.every_run import metrics_file
 from trainkit.engine.identity import CHECKPOINTS, identity_of
 from trainkit.engine.queue import run_one
 from trainkit.engine.start import RunOutcome, no_report
-from trainkit.errors import DeviceError, NonFiniteError, TrainkitError
+from trainkit.errors import CheckpointError, PartError, TrainkitError
 from trainkit.events import Live
 
 if TYPE_CHECKING:
@@ -42,7 +42,8 @@ class TrialEnd:
     Attributes:
         became: What became of it; "stopped": it was interrupted, and its run can be resumed.
         reason: Why it ended early, failed or was stopped.
-        by_values: Whether it failed because of its values: it diverged, or needs too much memory.
+        by_values: Whether it may have failed because of its values, such as a rate with which it diverged;
+            not if a part has a bug, or nothing can be written.
         folder: Its run folder; None: there is none.
         doubts: Why its result is doubtful.
         signal: The signal that arrived while it ended; None: there was none.
@@ -116,7 +117,7 @@ def run_trial(
         if not isinstance(error, TrainkitError):
             console.say(traceback.format_exc(), shown=False)
         console.say(f"failed: {error if isinstance(error, TrainkitError) else f'{type(error).__name__}: {error}'}")
-        by_values = isinstance(error, DeviceError | NonFiniteError)
+        by_values = isinstance(error, TrainkitError) and not isinstance(error, PartError | CheckpointError)
         return TrialEnd("failed", _first_line(error), by_values, run_folder.earlier_run(resolved))
     finally:
         console.log_to(None)

@@ -43,7 +43,7 @@ from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.references import escaped
 from trainkit.recipe.resolve import varied, write
 from trainkit.recipe.root import seconds_of
-from trainkit.recipe.search import Parameter, SearchSpace
+from trainkit.recipe.search import Parameter, SearchSpace, own_values
 from trainkit.recipe.tables import plain
 from trainkit.words import some_of
 
@@ -122,7 +122,8 @@ class _Tuning:
         recipe = self.resolved.recipe
         by_steps = bool(recipe.validation.every_steps)
         length = recipe.run.steps if by_steps else recipe.run.epochs
-        self.study = Study(self.folder, self.space.settings, self.judged_by, length)
+        own = own_values(self.space.parameters, self.resolved.tree)
+        self.study = Study(self.folder, self.space.settings, self.judged_by, length, own)
         known = in_short(self.study.records())
         self.console.say(f"search: {self.folder}, {self.space.settings.trials} trials{known and f'; so far {known}'}")
 
