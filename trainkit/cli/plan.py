@@ -80,7 +80,8 @@ def command(
                 echo(f"{some_of(names, 4)}:")
             echo(text)
     for each in runs:
-        for line in search_cost(each.search, each.recipe, steps) if each.search is not None else ():
+        assumed = steps or known.get(each.recipe.run.name, ASSUMED_STEPS_PER_EPOCH)
+        for line in search_cost(each.search, each.recipe, assumed) if each.search is not None else ():
             echo(line)
     for note in dict.fromkeys(notes):
         echo(note)
