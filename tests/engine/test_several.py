@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from clients import toy_run
 
 from trainkit import RecipeError
 from trainkit.checkpoint.folder import CheckpointFolder
@@ -166,25 +167,27 @@ def test_running_statistics_are_the_mean_of_those_of_all_processes(finished: Map
     torch.testing.assert_close(several["body.1.running_mean"], one["body.1.running_mean"], rtol=0.3, atol=0.1)
 
 
-def trouble(folder: Path, what: str, *more: str) -> str:
-    return written(folder, "trouble", [f'[hooks.trouble]\nuse = "clients.divided:Trouble"\nwhat = "{what}"', *more])
+def trouble(folder: Path, name: str, hook: str, *more: str) -> str:
+    """Write the recipe of a run in which process 1 does something after a step."""
+    return written(folder, name, [f'[hooks.trouble]\nuse = "clients.divided:Trouble"\n{hook}', *more])
 
 
-@pytest.mark.parametrize(("what", "code"), [("interrupt", 75), ("stop", 0), ("stop a group", 0)])
-def test_what_one_process_asks_for_all_do_after_the_same_step(tmp_path: Path, what: str, code: int) -> None:
-    recipe = trouble(tmp_path, what, "step = 3" if what == "stop a group" else "")
-    said = together(2, tmp_path, "run", recipe, code=code)
-    content = newest(tmp_path, "trouble")
-    if what == "stop a group":
-        assert content["groups"]["body"]["stopped_at"] == 2
-        return
-    assert "stopped: by process 1" in said
-    assert content["step"] == 5
-    if what == "interrupt":  # each process has logged its own rank, and the mean is over both
-        assert [each["values"] for each in content["running_of_each"]["train/rank"]] == [[0.0], [1.0]]
-    else:
-        assert logged(tmp_path, "trouble")[-1]["train/rank"] == 0.5
-        assert said.count("own/rank: this value is of the first process's share of the data alone") == 1
+def test_what_one_process_asks_for_all_do_after_the_same_step(tmp_path: Path) -> None:
+    recipes = [
+        trouble(tmp_path, "group", 'what = "stop a group"\nstep = 3'),
+        trouble(tmp_path, "stop", 'what = "stop"'),
+        trouble(tmp_path, "interrupt", 'what = "interrupt"'),
+    ]
+    said = together(2, tmp_path, "run", *recipes, code=75)
+    assert newest(tmp_path, "group")["groups"]["body"]["stopped_at"] == 2
+    assert said.count("stopped: by process 1 after") == 2
+    assert newest(tmp_path, "stop")["step"] == newest(tmp_path, "interrupt")["step"] == 5
+    # Each process has logged its own rank: the mean is over both, and the means of both are saved inside an epoch.
+    assert logged(tmp_path, "stop")[-1]["train/rank"] == 0.5
+    # Each of the three runs says once that a value of the hook is of one process's share.
+    assert said.count("own/rank: this value is of the first process's share of the data alone") == 3
+    of_each = newest(tmp_path, "interrupt")["running_of_each"]["train/rank"]
+    assert [each["values"] for each in of_each] == [[0.0], [1.0]]
 
 
 @pytest.mark.parametrize(
@@ -197,14 +200,14 @@ def test_what_one_process_asks_for_all_do_after_the_same_step(tmp_path: Path, wh
     ],
 )
 def test_one_process_that_fails_ends_all_with_one_message(tmp_path: Path, what: str, told: str) -> None:
-    recipe = trouble(tmp_path, what, '[run]\npatience = "15s"')
+    recipe = trouble(tmp_path, "trouble", f'what = "{what}"', '[run]\npatience = "15s"')
     said = together(2, tmp_path, "run", recipe, "-q", code=1, seconds=60)
     assert said.count(told) == 1, said
     assert "last good checkpoint" in said or what == "diverge"
     assert "Traceback" not in said
 
 
-def test_what_cannot_be_divided_is_refused(tmp_path: Path) -> None:
+def test_what_cannot_be_divided_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from trainkit.console import Console
     from trainkit.engine.start import start
     from trainkit.recipe.resolve import resolve
@@ -212,6 +215,6 @@ def test_what_cannot_be_divided_is_refused(tmp_path: Path) -> None:
     lonely = written(tmp_path, "lonely", ['[metrics.error]\nuse = "clients.divided:LonelyError"', "[run]\nshards = 2"])
     with pytest.raises(RecipeError, match=r"metrics.error has no methods share and merge"):
         start(resolve(tmp_path / lonely), Console(quiet=True))
-    toy = ['[data]\nuse = "clients.toy:Line"', "[run]\nshards = 2"]
+    monkeypatch.chdir(tmp_path)
     with pytest.raises(RecipeError, match=r"Line does not say that it divides batches"):
-        start(resolve(tmp_path / written(tmp_path, "toy", toy)), Console(quiet=True))
+        toy_run.run("run.shards=2")

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 import torch
 
-from trainkit import Context, DataError, Group, Monitor, Problem, RecipeError, State
+from trainkit import Context, DataError, Exchange, Monitor, Problem, State
+from trainkit.processes.place import Place
 from trainkit_ptychography.hooks.truth import NAMES, CompareWithTruth
 from trainkit_ptychography.hooks.truth_live import compare
 from trainkit_ptychography.losses.amplitude import Amplitude
@@ -236,17 +237,18 @@ def test_held_out_points_are_never_trained_on_and_change_with_the_seed():
     assert attrs.evolve(SMALL, validation_fraction=0.0).splits() == ("train",)
 
 
-def test_processes_share_an_epoch_without_overlap():
-    settings = attrs.evolve(SMALL, batch_size=4)
-    recording = checked(settings.read())
-    seen = []
-    for rank in range(3):
-        data = LiveDiffraction(recording, context()._replace(rank=rank, world=3), 4, 0.1)
-        batches = [batch["index"].tolist() for batch in data.train(0, 0)]
-        assert len(batches) == data.batches_per_epoch
-        seen.append(list(chain(*batches)))
-    assert len({len(each) for each in seen}) == 1
-    assert len(set(chain(*seen))) == 3 * len(seen[0])
+def test_processes_share_every_batch_without_overlap():
+    recording = checked(SMALL.read())
+    alone, *shares = (list(live_of(recording, *place, 0.1).train(0, 0)) for place in ((0, 1), (0, 3), (1, 3), (2, 3)))
+    for whole, *parts in zip(alone, *shares, strict=True):
+        indices = [part["index"].tolist() for part in parts]
+        assert sorted(chain(*indices)) == sorted(whole["index"].tolist())
+        assert max(map(len, indices)) - min(map(len, indices)) <= 1
+
+
+def test_a_batch_too_small_to_be_divided_is_refused():
+    with pytest.raises(DataError, match="a batch of 3 patterns cannot be divided into 5 parts"):
+        live_of(checked(SMALL.read()), 0, 5)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -259,13 +261,14 @@ def test_processes_share_a_split_evenly_and_each_goes_in_the_order_of_the_scan(s
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def live_of(recording: Checked, rank: int, world: int) -> LiveDiffraction:
-    return LiveDiffraction(recording, context()._replace(rank=rank, world=world), 4, 0.25)
+def live_of(recording: Checked, rank: int, world: int, validation_fraction: float = 0.25) -> LiveDiffraction:
+    divided = context()._replace(rank=rank, world=world, exchange=Exchange(Place(rank, world)))
+    return LiveDiffraction(recording, divided, 4, validation_fraction)
 
 
 def test_a_process_without_a_share_of_a_split_yields_nothing():
     recording = checked(SMALL.read())
-    data = [LiveDiffraction(recording, context()._replace(rank=rank, world=3), 4, 0.03) for rank in range(3)]
+    data = [live_of(recording, rank, 3, 0.03) for rank in range(3)]
     assert [sum(len(batch["index"]) for batch in each.evaluate("val")) for each in data] == [1, 0, 0]
 
 
@@ -291,21 +294,18 @@ def test_a_model_is_not_built_without_its_scan():
         SMALL.recall(live().facts())
 
 
-def test_several_processes_do_not_fit_held_out_positions_each_for_itself():
-    data = live()
-    model = made(data)
-    state = State(context()._replace(world=2), 2, model, data, {"dr": a_group(model, start_epoch=1)}, Monitor())
-    with pytest.raises(RecipeError, match="validation_fraction = 0"):
-        model.on_run_start(state)
-    for harmless in (
-        attrs.evolve(state, context=context()),
-        attrs.evolve(state, groups={"dr": a_group(model, start_epoch=None)}),
-    ):
-        model.on_run_start(harmless)
-
-
-def a_group(model: PtychographyModule, start_epoch: int | None) -> Group:
-    return Group({"dr": model.dr}, 0.0, False, start_epoch, 2)
+def test_every_process_fits_all_held_out_positions_alike():
+    recording = checked(SMALL.read())
+    fitted = []
+    for place in ((0, 1), (0, 2), (1, 2)):
+        model = made(live_of(recording, *place))
+        model.dr.requires_grad_()
+        with torch.no_grad():
+            model.motion.fit_held_out(model.dr, model._intensities)
+        fitted.append(model.dr.detach().clone())
+    assert fitted[0].abs().amax() > 0
+    assert torch.equal(fitted[0], fitted[1])
+    assert torch.equal(fitted[0], fitted[2])
 
 
 def test_the_simulation_is_the_same_for_the_same_seed_and_its_errors_have_the_size_asked_for():

@@ -15,8 +15,9 @@ import pytest
 import torch
 from clients import segmentation_cases as made_up
 
-from trainkit import Context, DataError
+from trainkit import Context, DataError, Exchange
 from trainkit.console import Console
+from trainkit.processes.place import Place
 from trainkit_segmentation.cases.case import Volume
 from trainkit_segmentation.data.brats import BraTS
 from trainkit_segmentation.data.msd import MSD
@@ -76,7 +77,7 @@ EVERYTHING = Augmentation(
 
 
 def context(seed: int = 3, rank: int = 0, world: int = 1) -> Context:
-    return Context(seed=seed, device=torch.device("cpu"), rank=rank, world=world, folder=Path())
+    return Context(seed, torch.device("cpu"), rank, world, Path(), Exchange(Place(rank, world)))
 
 
 @pytest.fixture
@@ -536,7 +537,7 @@ def test_a_share_of_every_batch_is_centred_on_a_class(tmp_path, batch_size, shar
             num_cases=4,
             size=(30, 30, 30),
             patch_size=(1, 1, 1),
-            batch_size=batch_size // world,
+            batch_size=batch_size,
             steps_per_epoch=40,
             foreground_probability=share,
             foreground_sampling="share",
@@ -565,8 +566,9 @@ def test_the_workers_go_on_with_the_next_epoch_and_begin_anew_elsewhere(syntheti
     assert same([*data.train(0, 1), *data.train(1, 0)], [*alone.train(0, 1), *alone.train(1, 0)])
     assert same(data.train(0, 2), alone.train(0, 2))
     assert same(data.train(1, 0), alone.train(1, 0))
-    assert asked == [[(0, 1), (0, 2), (1, 0), (1, 1)], [(0, 2), (1, 0), (1, 1), (1, 2)]]
     begun.end()
+    places = [[(0, 1), (0, 2), (1, 0), (1, 1)], [(0, 2), (1, 0), (1, 1), (1, 2)]]
+    assert asked == [[(*place, 0) for place in each] for each in places]
 
 
 def test_an_epoch_that_is_broken_off_leaves_nothing_behind_in_the_workers(synthetic):
@@ -670,7 +672,7 @@ def test_a_pass_draws_each_case_once_and_the_last_batch_is_full(synthetic):
 def test_the_processes_of_a_run_share_what_one_alone_would_draw(synthetic):
     settings = {"num_cases": 8, "split": SameCases(), "augmentation": EVERYTHING}
     alone = list(synthetic(batch_size=2, **settings).build(context()).train(0, 0))
-    ranks = [list(synthetic(batch_size=1, **settings).build(context(rank=r, world=2)).train(0, 0)) for r in (0, 1)]
+    ranks = [list(synthetic(batch_size=2, **settings).build(context(rank=r, world=2)).train(0, 0)) for r in (0, 1)]
     assert len(alone) == len(ranks[0]) == len(ranks[1])
     for whole, first, second in zip(alone, *ranks, strict=True):
         assert torch.equal(whole["image"], torch.cat([first["image"], second["image"]]))
@@ -679,7 +681,7 @@ def test_the_processes_of_a_run_share_what_one_alone_would_draw(synthetic):
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_the_shares_of_a_split_are_disjoint_of_one_size_and_together_the_split(synthetic, world, split):
-    settings = synthetic(num_cases=8, split=SameCases())
+    settings = synthetic(num_cases=8, split=SameCases(), batch_size=3)
     shares = [
         [
             (int(batch["index"]), batch["case"])
