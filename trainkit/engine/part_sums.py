@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import ceil
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,12 +16,17 @@ from trainkit.processes.tree import TreeSum
 if TYPE_CHECKING:
     from trainkit.processes.exchange import Exchange
 
+_ALIGNED = 16  # numbers: gradients begin at addresses that vector instructions like
+
 
 class PartSums:
     """Adds up the gradients and the values of a step's parts.
 
     Which parameters have gradients follows from the groups that train, so it is the same in every process. A model may
     leave some of them out; the first step of an epoch decides which, in all parts together.
+
+    Gradients are copied once, side by side into memory that is kept from step to step. There they are added up, among
+    processes too, and there the optimizers find them.
 
     Args:
         exchange: What the processes exchange.
@@ -30,12 +36,14 @@ class PartSums:
         self._exchange = exchange
         self._parameters: dict[str, nn.Parameter] = {}
         self._used: frozenset[str] | None = None
-        self._sums: dict[torch.dtype, TreeSum] = {}
         self._seen: set[str] = set()
+        self._values = TreeSum()
+        self._waiting: list[tuple[int, _Gradients]] = []  # (level of the tree, sum), levels fall
+        self._free: list[_Gradients] = []
 
     def enter_epoch(self, parameters: Mapping[str, nn.Parameter]) -> None:
         """Set which parameters train in this epoch."""
-        self._parameters, self._used = dict(parameters), None
+        self._parameters, self._used, self._free = dict(parameters), None, []
 
     def take(self, values: Tensor) -> None:
         """Take the gradients of a part from the parameters, together with values (V,) of it.
@@ -45,37 +53,41 @@ class PartSums:
         """
         grads = [each.grad for each in self._parameters.values()]
         self._seen |= {name for name, grad in zip(self._parameters, grads, strict=True) if grad is not None}
-        pieces = [
-            torch.zeros_like(each) if grad is None else grad
-            for each, grad in zip(self._parameters.values(), grads, strict=True)
-        ]
-        for dtype, flat in _flattened([*pieces, values]).items():
-            self._sums.setdefault(dtype, TreeSum()).add(flat)
+        self._values.add(values)
+        level = 0
+        if self._waiting and self._waiting[-1][0] == 0:
+            _, sums = self._waiting.pop()
+            sums.add(grads)
+            level = 1
+            while self._waiting and self._waiting[-1][0] == level:
+                _, earlier = self._waiting.pop()
+                sums = self._added(earlier, sums)
+                level += 1
+        else:
+            sums = self._free.pop() if self._free else _Gradients(list(self._parameters.values()))
+            sums.set(grads)
+        self._waiting.append((level, sums))
         for each in self._parameters.values():
             each.grad = None
 
-    def finish(self, num_values: int, dtype: torch.dtype) -> Tensor:
-        """Give the parameters the gradients of the whole step, and return the sums of the values (V,).
-
-        Args:
-            num_values: How many values each part had.
-            dtype: Their dtype.
-        """
-        totals = {kind: self._exchange.sum_of_processes(each.total()) for kind, each in self._sums.items()}
-        self._sums = {}
+    def finish(self) -> Tensor:
+        """Give the parameters the gradients of the whole step, and return the sums of the values (V,)."""
+        _, sums = self._waiting.pop()
+        while self._waiting:
+            sums = self._added(self._waiting.pop()[1], sums)
+        for row in sums.rows:
+            self._exchange.sum_of_processes(row)
         used = self._agreed()
-        places = dict.fromkeys(totals, 0)
-        for name, parameter in self._parameters.items():
-            kind, number = _real(parameter.dtype), parameter.numel() * (2 if parameter.is_complex() else 1)
-            flat = totals[kind][places[kind] : places[kind] + number]
-            places[kind] += number
-            if name in used:
-                grad = torch.empty_like(parameter)  # lies in memory like the parameter
-                (torch.view_as_real(grad) if grad.is_complex() else grad).copy_(
-                    flat.view(*parameter.shape, 2) if grad.is_complex() else flat.view(parameter.shape)
-                )
-                parameter.grad = grad
-        return totals[dtype][places[dtype] : places[dtype] + num_values]
+        for (name, parameter), grad in zip(self._parameters.items(), sums.of_parameters, strict=True):
+            parameter.grad = grad if name in used else None
+        self._free.append(sums)  # in the next step, when the gradients of this one are not needed any more
+        return self._exchange.sum_of_processes(self._values.total())
+
+    def _added(self, sums: _Gradients, others: _Gradients) -> _Gradients:
+        for row, other in zip(sums.rows, others.rows, strict=True):
+            row.add_(other)
+        self._free.append(others)
+        return sums
 
     def _agreed(self) -> frozenset[str]:
         """Return which parameters had a gradient in a part of the epoch's first step, on any process."""
@@ -108,13 +120,13 @@ class NormStatistics:
             each for each in model.modules() if isinstance(each, _NormBase) and each.running_mean is not None
         ]
         self._before: list[Tensor] = []
-        self._counts: list[int] = []
+        self._counts: list[Tensor] = []
         self._after: list[list[Tensor]] = []
 
     def start_step(self) -> None:
         """Remember the statistics."""
         self._before = [each.clone() for each in self._statistics()]
-        self._counts = [int(each) for each in self._numbers()]
+        self._counts = [each.clone() for each in self._numbers()]
         self._after = []
 
     def end_part(self) -> None:
@@ -139,8 +151,7 @@ class NormStatistics:
             each.data.copy_(total[place : place + each.numel()].view(each.shape))
             place += each.numel()
         for number, before in zip(self._numbers(), self._counts, strict=True):
-            if int(number) > before:
-                number.fill_(before + batches_per_part)
+            number.copy_(torch.where(number > before, before + batches_per_part, number))
 
     def _statistics(self) -> list[Tensor]:
         return [each for layer in self.layers for each in (layer.running_mean, layer.running_var) if each is not None]
@@ -149,14 +160,38 @@ class NormStatistics:
         return [layer.num_batches_tracked for layer in self.layers if layer.num_batches_tracked is not None]
 
 
-def _real(dtype: torch.dtype) -> torch.dtype:
-    return dtype.to_real() if dtype.is_complex else dtype
+class _Gradients:
+    """Memory for the gradients of some parameters, side by side.
 
+    Attributes:
+        rows: All numbers of each dtype; complex numbers are two real ones.
+        of_parameters: The gradient of each parameter, a view, which lies in memory like the parameter.
+    """
 
-def _flattened(tensors: Sequence[Tensor]) -> dict[torch.dtype, Tensor]:
-    """Return the numbers of all tensors of each dtype in a row; complex numbers are two real ones."""
-    of_dtype: dict[torch.dtype, list[Tensor]] = {}
-    for tensor in tensors:
-        real = torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
-        of_dtype.setdefault(real.dtype, []).append(real.reshape(-1))
-    return {dtype: torch.cat(each) for dtype, each in of_dtype.items()}
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        length: dict[torch.dtype, int] = {}
+        places = []
+        for each in parameters:
+            kind = each.dtype.to_real() if each.is_complex() else each.dtype
+            places.append((kind, length.get(kind, 0)))
+            number = each.numel() * (2 if each.is_complex() else 1)
+            length[kind] = places[-1][1] + _ALIGNED * ceil(number / _ALIGNED)
+        device = parameters[0].device if parameters else None
+        of_kind = {kind: torch.zeros(number, dtype=kind, device=device) for kind, number in length.items()}
+        self.rows = list(of_kind.values())
+        self.of_parameters = []
+        for each, (kind, start) in zip(parameters, places, strict=True):
+            row = of_kind[kind][start:]
+            numbers = torch.view_as_complex(row.view(-1, 2)) if each.is_complex() else row
+            dense = torch.empty_like(each, device="meta")
+            self.of_parameters.append(numbers.as_strided(each.shape, dense.stride()))
+
+    def set(self, grads: Sequence[Tensor | None]) -> None:
+        """Copy gradients; None: it is 0."""
+        for own, grad in zip(self.of_parameters, grads, strict=True):
+            own.zero_() if grad is None else own.copy_(grad)
+
+    def add(self, grads: Sequence[Tensor | None]) -> None:
+        """Add gradients; None: it is 0."""
+        for own, grad in zip(self.of_parameters, grads, strict=True):
+            own.add_(0.0 if grad is None else grad)  # 0 is added too: it makes 0 of -0, as in the sum of processes

@@ -156,7 +156,7 @@ class Step:
         if not self._is_divided:
             return values[0]
         self._norms.end_step(per_part)
-        row = self._sums.finish(len(losses.terms), self._dtype)
+        row = self._sums.finish()
         return {term.name: row[place] for place, term in enumerate(losses.terms)}
 
     def _forwards(self, own: Sequence[Batch], per_part: int) -> Iterator[tuple[Outputs, Batch, dict[str, Tensor]]]:

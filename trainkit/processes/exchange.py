@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
+_FEW = 1 << 14  # numbers, of which it costs more to send them twice than to send them all
+
 
 class Exchange:
     """What one process of a run exchanges with the others.
@@ -94,7 +96,11 @@ class Exchange:
         return self.sum_of_processes(total.total())
 
     def sum_of_processes(self, own: Tensor) -> Tensor:
-        """Return the sum over all processes of what each has summed up over its parts; ``own`` may be changed."""
+        """Return the sum over all processes of what each has summed up over its parts, in place of ``own``.
+
+        With shards, element by element in the order of the tree, whatever the way: in a pair, the bits of a + b are
+        those of b + a.
+        """
         if self.world == 1:
             return own
         import torch.distributed as dist
@@ -102,16 +108,42 @@ class Exchange:
         with _blaming_others():
             if not self.shards:
                 dist.all_reduce(own)
-                return own
-            distance = 1
-            while distance < self.world:  # a + b has the bits of b + a: both processes of a pair get the same sum
-                other, peer = own.new_empty(own.shape), self.rank ^ distance
-                sending = [dist.P2POp(dist.isend, own, peer), dist.P2POp(dist.irecv, other, peer)]
-                for work in dist.batch_isend_irecv(sending):
-                    work.wait()
-                own = own + other
-                distance *= 2
+            elif own.numel() < _FEW or not own.is_contiguous():
+                for level in range(self.world.bit_length() - 1):
+                    other = own.new_empty(own.shape)
+                    self._swap(own, other, self.rank ^ (1 << level))
+                    own.add_(other)
+            else:
+                self._sum_in_pieces(own.view(-1))
         return own
+
+    def _sum_in_pieces(self, own: Tensor) -> None:
+        """Let each process of a pair add one half, then a quarter with the next one, and so on; then send them back.
+
+        In this way a process sends less than two times its numbers, however many processes there are.
+        """
+        start, stop = 0, len(own)
+        halves: list[tuple[int, Tensor, Tensor]] = []
+        spare = own.new_empty((len(own) + 1) // 2)
+        for level in range(self.world.bit_length() - 1):
+            peer, middle = self.rank ^ (1 << level), (start + stop) // 2
+            pieces = own[start:middle], own[middle:stop]
+            kept, sent = pieces if self.rank < peer else pieces[::-1]
+            received = spare[: len(kept)]
+            self._swap(sent, received, peer)
+            kept.add_(received)
+            start, stop = (start, middle) if self.rank < peer else (middle, stop)
+            halves.append((peer, kept, sent))
+        for peer, kept, missing in reversed(halves):
+            self._swap(kept, missing, peer)
+
+    def _swap(self, sent: Tensor, received: Tensor, peer: int) -> None:
+        """Send a tensor to a process, which sends one as well."""
+        import torch.distributed as dist
+
+        ways = [dist.P2POp(dist.isend, sent, peer), dist.P2POp(dist.irecv, received, peer)]
+        for work in dist.batch_isend_irecv(ways):
+            work.wait()
 
     def total(self, number: int) -> int:
         """Return the sum of a whole number over all processes."""
