@@ -88,6 +88,25 @@ def test_gradients_are_those_of_autograd(frozen):
             assert (found - expected).abs().max() <= 1e-12 * expected.abs().max()
 
 
+def test_the_gradient_along_the_distance_is_that_of_autograd_and_of_finite_differences():
+    values = (random_complex(2, 9, 8), GENERATOR.uniform(-0.5, 0.5, (3, 2)), random_complex(3, 9, 8))
+    arguments = [torch.from_numpy(each) for each in values]
+    weight = torch.from_numpy(GENERATOR.normal(size=(3, 9, 8)))
+    wave = ExitWave((9, 8), PIXEL, WAVELENGTH, 5e-3, "a scan")
+
+    def misfit(model, stretched: torch.Tensor) -> torch.Tensor:
+        return (model(*arguments, NearField().transfer(wave, stretched)) * weight).sum()
+
+    one = torch.ones((), dtype=torch.float64, requires_grad=True)
+    slopes = [torch.autograd.grad(misfit(model, one), one)[0] for model in (intensities, plain)]
+    assert float(slopes[0]) == pytest.approx(float(slopes[1]), rel=1e-10)
+    step = 1e-5
+    difference = (misfit(intensities, one.detach() + step) - misfit(intensities, one.detach() - step)) / (2 * step)
+    assert float(slopes[0]) == pytest.approx(float(difference), rel=1e-6)
+    longer = ExitWave((9, 8), PIXEL, WAVELENGTH, 5.5e-3, "a scan")
+    torch.testing.assert_close(NearField().transfer(wave, 1.1 * one), NearField().transfer(longer))
+
+
 def test_a_gaussian_beam_spreads_as_the_formula_says():
     """Saleh, Teich, "Fundamentals of Photonics", section 3.1."""
     size, waist, distance_m = 128, 8 * PIXEL, 0.25

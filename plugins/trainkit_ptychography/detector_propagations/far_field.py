@@ -24,6 +24,6 @@ class FarField(DetectorPropagation):
         """Return λ · distance / (width of the detector)."""
         return wavelength_angstrom * detector_distance_m / (num_pixels * detector_pixel_um * 1e-6)
 
-    def transfer(self, wave: ExitWave) -> Tensor | None:
+    def transfer(self, wave: ExitWave, stretched: Tensor | None = None) -> Tensor | None:
         """Return None."""
         return None

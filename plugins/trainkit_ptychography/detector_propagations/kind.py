@@ -38,6 +38,8 @@ class DetectorPropagation(Component):
     patterns_are_images: ClassVar[bool] = False
     """Whether a detector pixel stands for a place in the object, not for an angle. Then a larger detector sees more of
     the object, and binning makes object pixels larger."""
+    distance_trains: ClassVar[bool] = False
+    """Whether ``transfer`` can be asked for another distance, and is differentiable in it."""
 
     @abstractmethod
     def object_pixel_angstrom(
@@ -53,8 +55,13 @@ class DetectorPropagation(Component):
         """
 
     @abstractmethod
-    def transfer(self, wave: ExitWave) -> Tensor | None:
+    def transfer(self, wave: ExitWave, stretched: Tensor | None = None) -> Tensor | None:
         """Return the factor of the wave's Fourier transform on its way to the detector; None: it goes to the far field.
+
+        Args:
+            wave: The wave.
+            stretched: Factor of the (effective) distance, a scalar: the result is differentiable in it, and has its
+                precision and device. None: the distance as it is told. Given only if ``distance_trains``.
 
         Returns:
             Complex (Y, X) in double precision, zero frequency at [0, 0]. It also moves the wave's pixel (Y//2, X//2) to

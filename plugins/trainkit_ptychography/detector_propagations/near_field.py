@@ -45,6 +45,7 @@ class NearField(DetectorPropagation):
     """
 
     patterns_are_images: ClassVar[bool] = True
+    distance_trains: ClassVar[bool] = True
 
     focus_distance_mm: float | None = attrs.field(default=None, validator=_positive)
     effective_distance_mm: float | None = attrs.field(default=None, validator=_positive)
@@ -65,15 +66,16 @@ class NearField(DetectorPropagation):
         """Return the detector's pixel over the magnification."""
         return detector_pixel_um * 1e4 / self.magnification(detector_distance_m)
 
-    def transfer(self, wave: ExitWave) -> Tensor:
-        """Return Fresnel's."""
+    def transfer(self, wave: ExitWave, stretched: Tensor | None = None) -> Tensor:
+        """Return Fresnel's; the size of object pixels stays when the distance is stretched."""
         import torch
 
         from trainkit_ptychography.physics.propagation import fresnel_kernel, middle_to_corner
 
         size, wavelength, distance_m = self._known(wave)
-        distance_1 = torch.tensor([1e10 * distance_m], dtype=torch.float64)
-        return fresnel_kernel(wave.shape, size, wavelength, distance_1)[0] * middle_to_corner(wave.shape)
+        stretched = torch.ones((), dtype=torch.float64) if stretched is None else stretched
+        kernel_YX = fresnel_kernel(wave.shape, size, wavelength, (1e10 * distance_m * stretched)[None])[0]
+        return kernel_YX * middle_to_corner(wave.shape).to(kernel_YX)
 
     def lines(self, wave: ExitWave) -> Iterable[str]:
         """Yield the distance, the magnification, and how far light spreads."""

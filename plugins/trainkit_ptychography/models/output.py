@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from trainkit import State
 from trainkit_ptychography.direct.geometry import DirectGeometry
 from trainkit_ptychography.models.residuals import Predicts, poor_fits, residuals, some_patterns
-from trainkit_ptychography.output import geometry_picture, object_pictures, probe_picture, scan_pictures
+from trainkit_ptychography.output import (
+    background_picture,
+    geometry_picture,
+    object_pictures,
+    probe_picture,
+    scan_pictures,
+)
 from trainkit_ptychography.output.frame import angle_bar, length_bar
 from trainkit_ptychography.output.illumination import illumination, lit, scanned_part
 from trainkit_ptychography.output.imagej_tiff import write_imagej_tiff
@@ -50,6 +56,10 @@ class Reconstruction:
         defocus_spread_angstrom: Standard deviation of the defocus with which each mode is seen; None: there is none.
         opr_modes_KMYX: Modes by which the probe changes over the scan; None: it does not.
         opr_weights_NK: Their weights at each scan point.
+        background_YX: Light that all patterns have in common, of which a mean pattern has 1, zero frequency at [0, 0];
+            None: there is none.
+        pattern_intensities_N: Factor of the light of each pattern; None: they are not modelled.
+        distance_change_percent: By how much the effective distance differs from what was told; None: it cannot.
         positions_N2: Where the probe's centre is for each pattern, in pixels, in the data's coordinates.
         origin_2: Position, in the data's coordinates, of the object's pixel [0, 0].
         slice_spacing_angstrom: Distance from one slice to the next; None: there is one slice, or it is not known.
@@ -65,6 +75,9 @@ class Reconstruction:
     defocus_spread_angstrom: float | None = None
     opr_modes_KMYX: NDArray[np.complexfloating] | None = None
     opr_weights_NK: NDArray[np.floating] | None = None
+    background_YX: NDArray[np.floating] | None = None
+    pattern_intensities_N: NDArray[np.floating] | None = None
+    distance_change_percent: float | None = None
     positions_N2: NDArray[np.float64]
     origin_2: NDArray[np.float64]
     slice_spacing_angstrom: float | None = None
@@ -139,6 +152,9 @@ def result(found: Reconstruction, data: LiveDiffraction, residual_N: NDArray[np.
         defocus_spread_angstrom=found.defocus_spread_angstrom,
         opr_modes_KMYX=found.opr_modes_KMYX,
         opr_weights_NK=found.opr_weights_NK,
+        background_YX=background_in_counts(found, data),
+        pattern_intensities_N=found.pattern_intensities_N,
+        distance_change_percent=found.distance_change_percent,
         positions_N2=found.positions_N2 - found.origin_2,
         nominal_N2=nominal_N2 - found.origin_2,
         held_out_index=data.held_out_index.numpy(),
@@ -155,6 +171,14 @@ def result(found: Reconstruction, data: LiveDiffraction, residual_N: NDArray[np.
         energy_kev=data.scan.energy_kev,
         dose=dose(data),
     )
+
+
+def background_in_counts(found: Reconstruction, data: LiveDiffraction) -> NDArray[np.floating] | None:
+    """Return the background in the unit of the patterns, the middle of the detector at (Y//2, X//2); None: none."""
+    if found.background_YX is None:
+        return None
+    centred_YX: NDArray[np.floating] = np.fft.fftshift(data.mean_counts * found.background_YX)
+    return centred_YX
 
 
 def dose(data: LiveDiffraction) -> float | None:
@@ -201,6 +225,17 @@ def show(found: Reconstruction, data: LiveDiffraction, state: State, model: Pred
             scan.scan_N if found.num_scans > 1 else None,
         )
         state.picture("probe_over_scan", weights)
+    columns = data.detector_shape[1]
+    if scan.detector_propagation.patterns_are_images:
+        bar = length_bar(columns, size)
+    else:
+        bar = angle_bar(columns, size, scan.wavelength_angstrom)
+    if (background_YX := background_in_counts(found, data)) is not None:
+        share = float(background_YX.sum()) / data.mean_counts
+        state.picture("background", background_picture.background(background_YX, share, bar, under))
+    if found.pattern_intensities_N is not None:
+        factors = (scan.positions_N2, found.pattern_intensities_N, data.train_index.numpy())
+        state.picture("pattern_intensities", scan_pictures.intensities(*factors, size, under))
     true_N2 = None if scan.truth is None else scan.truth.positions_N2
     state.picture(
         "positions",
@@ -211,11 +246,6 @@ def show(found: Reconstruction, data: LiveDiffraction, state: State, model: Pred
     shown = some_patterns(model, data)
     captions = [f"pattern {scan.number(point)}" for point in shown.points]
     arrays = (shown.measured_KYX, shown.modelled_KYX, shown.mask_KYX)
-    columns = data.detector_shape[1]
-    if scan.detector_propagation.patterns_are_images:
-        bar = length_bar(columns, size)
-    else:
-        bar = angle_bar(columns, size, scan.wavelength_angstrom)
     state.picture("patterns", scan_pictures.patterns(*arrays, captions, bar, under))
 
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import attrs
 from attrs.validators import ge, gt, optional
 
-from trainkit import INPUT_PATH, Data, Model, Problem, component
+from trainkit import INPUT_PATH, Data, Model, Problem, RecipeError, component
 from trainkit_ptychography.constraints.kind import Constraint
 from trainkit_ptychography.constraints.slice_coupling import SliceCoupling
+from trainkit_ptychography.models.background import Background
 from trainkit_ptychography.objects.kind import Object
 from trainkit_ptychography.objects.pixels import Pixels
 from trainkit_ptychography.probes.kind import Probe
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from trainkit import Depth, Progress, Recipe, StepMemory
+    from trainkit_ptychography.models.detector_live import Detector
     from trainkit_ptychography.models.measured_mtf import MeasuredMTF
     from trainkit_ptychography.physics.multislice import Waves
     from trainkit_ptychography.scans.kind_live import LiveDiffraction
 
 _WIDE_BLUR = 3.0
 _MODES_DIFFER_RAD = 0.02
+_OF_DETECTOR = ("background", "pattern_intensities", "distance")
 _TILTS = ("tilt", "scan_tilts", "point_tilts")
 
 
@@ -58,6 +61,11 @@ class Ptychography(Model):
 
     If the probe's ``trained_aberrations`` names some, group ``aberrations`` trains them, with an optimizer that asks
     for no curvature, such as "adam".
+
+    Three groups are for what a detector adds to the physics; each exists if its setting asks for it, and trains with a
+    ``start_epoch``, with Adam. ``background``: light that all patterns have in common, in roots of a mean pixel's light
+    (1e-2 is a good learning rate). ``pattern_intensities``: the factor of each pattern's light (1e-3). ``distance``: by
+    how many percent the effective distance of the near field differs from what is told (0.1).
 
     If the probe's ``opr_modes`` is above 0, the probe changes over the scan: groups ``opr_modes`` and ``opr_weights``.
 
@@ -103,6 +111,14 @@ class Ptychography(Model):
             HDF5): (frequencies, 2), or (rows, columns) for all frequencies. It is divided by its value at frequency 0.
         detector_mtf_unit: Of the frequencies: "cycles_per_pixel" of the patterns as they are used (after binning; 0.5
             is the Nyquist frequency), or "nyquist".
+        background: Light on the detector that all patterns have in common and no wave explains: ``[model.background]``,
+            also without a line in it. Group ``background`` trains it. None: there is none.
+        pattern_intensities: Whether the light of each pattern has a factor of its own, for a beam whose current varies
+            from pattern to pattern (group ``pattern_intensities``). The mean over a scan stays 1. The factor of a
+            held-out pattern is fitted to its total.
+        trained_distance: Near field: whether group ``distance`` trains the effective distance, which patterns tell to
+            about a tenth: start it late, and not at all if it is known better. The size of object pixels stays; if that
+            is in doubt as well, group ``scan`` trains the scale of the scan.
         waves: "stored": the waves behind all slices are kept for the way back; "recomputed": they are computed again,
             which takes nearly half as much time again, but memory hardly grows with the slices; "auto": they are kept
             if those of a batch take no more than 256 MiB.
@@ -128,6 +144,9 @@ class Ptychography(Model):
     detector_blur_pixels: float = attrs.field(default=0.0, validator=ge(0.0))
     detector_mtf: Path | None = attrs.field(default=None, metadata=INPUT_PATH)
     detector_mtf_unit: Literal["cycles_per_pixel", "nyquist"] = "cycles_per_pixel"
+    background: Background | None = None
+    pattern_intensities: bool = False
+    trained_distance: bool = False
     waves: Literal["auto", "recomputed", "stored"] = "auto"
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
@@ -155,6 +174,7 @@ class Ptychography(Model):
             )
         if self.probe.opr_modes:
             yield from self._opr_problems(recipe)
+        yield from self._detector_problems(recipe)
         if self.slices > 1 and self.thickness_angstrom is None:
             yield Problem(f"say how thick the specimen of {self.slices} slices is", "thickness_angstrom")
         if self.slices > 1 and not self.object.takes_slices:
@@ -194,6 +214,30 @@ class Ptychography(Model):
                 f"must be multiplied by {binned}",
                 "detector_mtf",
                 "note",
+            )
+
+    def _detector_problems(self, recipe: Recipe) -> Iterable[Problem]:
+        """Yield a problem if what a detector adds never trains, or there is nothing that could."""
+        asked = {
+            "background": self.background is not None,
+            "pattern_intensities": self.pattern_intensities,
+            "trained_distance": self.trained_distance,
+        }
+        for key, group in zip(asked, _OF_DETECTOR, strict=True):
+            settings = recipe.groups.get(group)
+            if asked[key] and (settings is None or settings.start_epoch is None):
+                yield Problem(
+                    f"has no effect: group {group} never trains. Say when it does: [groups.{group}] start_epoch = 0",
+                    key,
+                    "warning",
+                )
+        if not isinstance(recipe.data, DiffractionData):
+            return
+        if self.trained_distance and not recipe.data.propagation_to_detector().distance_trains:
+            yield Problem(
+                "is for the near field (data.detector_propagation): in the far field, another distance is another size "
+                "of object pixels, that is another scale of the scan (group scan)",
+                "trained_distance",
             )
 
     def _opr_problems(self, recipe: Recipe) -> Iterable[Problem]:
@@ -248,6 +292,13 @@ class Ptychography(Model):
                 in_order(self.coarse),
                 self.scan_tilts_mrad,
             )
+        if depth != "headers" and isinstance(recipe.data, DiffractionData):
+            from trainkit_ptychography.preflight.background import inspect_background, inspect_intensities
+
+            if self.background is not None:
+                yield from inspect_background(recipe.data, self.background.start_share)
+            if self.pattern_intensities:
+                yield from inspect_intensities(recipe.data)
         if self.detector_mtf is not None:
             mtf = self._mtf()
             yield f"detector     MTF of {mtf.at_nyquist():.3g} at the Nyquist frequency ({mtf.where})"
@@ -306,7 +357,10 @@ class Ptychography(Model):
         lens = {"aberrations": False} if self.probe.trained_aberrations else {}
         opr = {"opr_modes": False, "opr_weights": False} if self.probe.opr_modes else {}
         spread = {"defocus_spread": False} if self.probe.defocus_spread_angstrom else {}
-        groups = {"object": True, "probe": False, **lens, **spread, **opr, "dr": False, "scan": False, "other": False}
+        asked = (self.background is not None, self.pattern_intensities, self.trained_distance)
+        detector = {name: False for name, exists in zip(_OF_DETECTOR, asked, strict=True) if exists}
+        of_probe = {"probe": False, **lens, **spread, **opr}
+        groups = {"object": True, **of_probe, "dr": False, "scan": False, **detector, "other": False}
         if self.slices > 1:
             scans = {"scan_tilts": False} if self.scan_tilts_mrad else {}
             groups |= {"thickness": False, "tilt": False, **scans, "point_tilts": False}
@@ -388,9 +442,23 @@ class Ptychography(Model):
             propagation=propagation,
             recomputed=recomputed,
             most_bytes_of_waves=most,
-            detector_transfer_YX=self._transfer(data),
+            detector=self._detector(data),
             begins_with=self.object.begins_with(),
         )
+
+    def _detector(self, data: LiveDiffraction) -> Detector:
+        """Make the detector.
+
+        Raises:
+            RecipeError: The distance of the data cannot be trained.
+        """
+        from trainkit_ptychography.models.detector_live import Detector
+
+        if self.trained_distance and not data.scan.detector_propagation.distance_trains:
+            raise RecipeError(
+                "model.trained_distance is for the near field: take it out, or say data.detector_propagation"
+            )
+        return Detector(data, self._transfer(data), self.background, self.pattern_intensities, self.trained_distance)
 
     def _transfer(self, data: LiveDiffraction) -> Tensor | None:
         """Return what the detector does to the Fourier transform of intensities; None: nothing."""
@@ -416,6 +484,7 @@ class Ptychography(Model):
             **({} if opr is None else {"opr_modes": [opr.modes], "opr_weights": [opr.weights]}),
             "dr": [model.dr],
             "scan": [model.scan],
+            **{name: [parameter] for name in _OF_DETECTOR if (parameter := getattr(model.detector, name)) is not None},
             "other": [],
         }
         if model.propagation is not None:

@@ -22,13 +22,13 @@ from trainkit_ptychography.constraints.kind import Constraint
 from trainkit_ptychography.models import output
 from trainkit_ptychography.models.changes_of_probe import fit_changes
 from trainkit_ptychography.models.curvature import Curvature, Part, light_of
+from trainkit_ptychography.models.detector_live import Detector
 from trainkit_ptychography.models.mask_watch import MaskWatch
 from trainkit_ptychography.models.motion import Motion
 from trainkit_ptychography.models.propagation import Propagation
 from trainkit_ptychography.objects.from_data_live import DirectObject
 from trainkit_ptychography.objects.kind import LiveObject, PixelwiseObject, SlicedObject
 from trainkit_ptychography.objects.modes_live import modes_of
-from trainkit_ptychography.physics.detector import blurred
 from trainkit_ptychography.physics.forward import intensities
 from trainkit_ptychography.physics.multislice import Waves, multislice_intensities
 from trainkit_ptychography.physics.patches import crop
@@ -47,6 +47,7 @@ class PtychographyModule(nn.Module):
         object: The transmission, a `LiveObject`.
         probe: The modes.
         propagation: Thickness and tilt of a specimen of several slices; None: there is one slice.
+        detector: What the detector makes of the light that arrives.
         motion: The geometry of the scan; it turns ``dr`` and ``scan`` into patches and shifts of the probe.
         dr: (N, 2) displacement of each scan point, in pixels (row, column).
         scan: (2, 2) linear motion of all points about the middle of the scan, in pixels at the point farthest from it.
@@ -68,7 +69,7 @@ class PtychographyModule(nn.Module):
         propagation: Propagation | None = None,
         recomputed: Waves = "inverted",
         most_bytes_of_waves: int | None = None,
-        detector_transfer_YX: Tensor | None = None,
+        detector: Detector | None = None,
         begins_with: str | None = None,
     ) -> None:
         super().__init__()
@@ -76,10 +77,7 @@ class PtychographyModule(nn.Module):
         self.motion = Motion(data, object_margin)
         self.object = make_object(self.motion.shape_HW, self.motion.origin_2)
         self.propagation, self._recomputed, self._most_bytes = propagation, recomputed, most_bytes_of_waves
-        self._transfer_YX = detector_transfer_YX
-        transfer_YX = data.scan.detector_propagation.transfer(data.scan.exit_wave(data.detector_shape))
-        complex_dtype = torch.complex64 if data.dtype == torch.float32 else torch.complex128
-        self._near_field_YX = None if transfer_YX is None else transfer_YX.to(data.device, complex_dtype)
+        self.detector = Detector(data) if detector is None else detector
         self.probe = probe
         num = len(data.scan.positions_N2)
         self.dr = nn.Parameter(torch.zeros(num, 2, dtype=data.dtype, device=data.device))
@@ -130,12 +128,14 @@ class PtychographyModule(nn.Module):
         """Return intensities (B, Y, X), and what computes the transmission of all slices together."""
         if len(self._object_modes) == 1:
             arriving_BYX, patch = self._arriving(self._object_modes[0], index_B, corner_B2, shift_B2, probe_MYX)
-            return self._counted(arriving_BYX), patch
+            return self.detector.counted(arriving_BYX, index_B), patch
         each_mode = [
             self._arriving(mode, index_B, corner_B2, shift_B2, probe_MYX) for mode in self._object_modes
         ]  # specimens that the beam meets one after the other: their patterns add up
         mean_BYX = torch.stack([arriving_BYX for arriving_BYX, _ in each_mode]).mean(0)
-        return self._counted(mean_BYX), lambda: torch.stack([patch() for _, patch in each_mode]).mean(0)
+        return self.detector.counted(mean_BYX, index_B), lambda: torch.stack([patch() for _, patch in each_mode]).mean(
+            0
+        )
 
     def _arriving(
         self, mode: LiveObject, index_B: Tensor, corner_B2: Tensor, shift_B2: Tensor, probe_MYX: Tensor
@@ -143,7 +143,7 @@ class PtychographyModule(nn.Module):
         """Return what `_expected` does, of one mode of the object and before the detector."""
         if self.propagation is None:
             patch_BYX = mode(corner_B2).squeeze(0)
-            return intensities(probe_MYX, shift_B2, patch_BYX, self._near_field_YX), patch_BYX.detach
+            return intensities(probe_MYX, shift_B2, patch_BYX, self.detector.transfer()), patch_BYX.detach
         maps_KSHW = cast(SlicedObject, mode).slices(corner_B2)
         kernel_BYX = self.propagation.kernel(index_B)
         of_all = probe_MYX.nbytes * (len(index_B) if probe_MYX.ndim == 3 else 1)
@@ -154,14 +154,6 @@ class PtychographyModule(nn.Module):
         passed_KCHW = self.propagation.merged(maps_KSHW)
         expected_BYX = multislice_intensities(first_MYX, shift_B2, passed_KCHW, corner_B2, kernel_BYX, waves)
         return expected_BYX, partial(self._projected, maps_KSHW.detach(), corner_B2)
-
-    def _intensities_behind(self, probe_MYX: Tensor, shift_B2: Tensor, patch_BYX: Tensor) -> Tensor:
-        """Return what the detector counts behind one slice."""
-        return self._counted(intensities(probe_MYX, shift_B2, patch_BYX, self._near_field_YX))
-
-    def _counted(self, intensities_BYX: Tensor) -> Tensor:
-        """Return what the detector counts."""
-        return intensities_BYX if self._transfer_YX is None else blurred(intensities_BYX, self._transfer_YX)
 
     def _projected(self, maps_KSHW: Tensor, corner_B2: Tensor) -> Tensor:
         """Return the transmission of the patches (B, Y, X) as if all slices were one."""
@@ -248,8 +240,23 @@ class PtychographyModule(nn.Module):
     def on_validation_start(self, state: State) -> None:
         """Put positions in order, and fit those of held-out points, before they are used."""
         first = self._put_in_order(state.epoch)
-        if first and self.dr.requires_grad and state.split == "val":
+        if not first or state.split != "val":
+            return
+        self._fit_held_out_intensities()
+        if self.dr.requires_grad:
             self.motion.fit_held_out(self.dr, self._intensities)
+            self._fit_held_out_intensities()
+
+    @torch.no_grad()
+    def _fit_held_out_intensities(self) -> None:
+        factors = self.detector.pattern_intensities
+        if factors is None or not factors.requires_grad:
+            return
+        for batch in self._data.some(self._data.held_out_index):  # every process fits all of them
+            index_B = batch["index"]
+            expected_BYX = self._intensities(index_B, self.dr.index_select(0, index_B))
+            mask = batch.get("mask", self._data.mask_YX)
+            self.detector.fit_held_out(index_B, expected_BYX, batch["amplitudes"].square(), mask)
 
     def on_epoch_end(self, state: State) -> None:
         """Put in order what was not yet, and make the probe's modes orthogonal."""
@@ -270,6 +277,7 @@ class PtychographyModule(nn.Module):
             found = self.motion.distortion(self.scan)
             state.metrics["scan/rotation_deg"] = degrees(found.rotation_rad)
             state.metrics["scan/scale"] = sqrt(found.scale_rows * found.scale_columns)
+        state.metrics.update(self.detector.metrics())
         if self.propagation is not None:
             state.metrics.update(self.propagation.metrics())
 
@@ -289,6 +297,7 @@ class PtychographyModule(nn.Module):
             self.motion.check_patches(self.dr, self.scan)
         if (opr := self.probe.opr) is not None and opr.weights.requires_grad:
             opr.put_in_order(self.probe.modes.detach(), self.probe.modes.requires_grad, self.dr.requires_grad)
+        self.detector.put_in_order()
         if self.propagation is not None:
             self.propagation.put_in_order()
             self.propagation.check()
@@ -344,6 +353,7 @@ class PtychographyModule(nn.Module):
         amplitude_OSHW = np.stack([mode.amplitude().cpu().numpy() for mode in self._object_modes])
         several = len(self._object_modes) > 1
         changes = self.probe.changes()
+        factors = self.detector.pattern_intensities
         return output.Reconstruction(
             phase_SHW=phase_OSHW.mean(axis=0) if several else phase_OSHW[0],
             amplitude_SHW=amplitude_OSHW.mean(axis=0) if several else amplitude_OSHW[0],
@@ -353,6 +363,9 @@ class PtychographyModule(nn.Module):
             defocus_spread_angstrom=None if self.probe.spread is None else abs(float(self.probe.spread.spread)),
             opr_modes_KMYX=None if changes is None else changes[0].cpu().numpy().copy(),
             opr_weights_NK=None if changes is None else changes[1].cpu().numpy().copy(),
+            background_YX=None if self.detector.background is None else self.detector.added().cpu().numpy(),
+            pattern_intensities_N=None if factors is None else factors.cpu().numpy().copy(),
+            distance_change_percent=None if self.detector.distance is None else float(self.detector.distance),
             positions_N2=self.positions(),
             origin_2=self.motion.origin_2,
             slice_spacing_angstrom=None if self.propagation is None else float(self.propagation.distance),
@@ -385,4 +398,5 @@ class PtychographyModule(nn.Module):
         corner_B2, shift_B2 = self.motion.split(index_B, self.dr.index_select(0, index_B), self.scan)
         probe_MYX = self._probe_of(index_B)
         expected_BYX, patch = self._expected(index_B, corner_B2, shift_B2, probe_MYX)
-        return expected_BYX, self._intensities_behind(probe_MYX, shift_B2, torch.ones_like(patch()))
+        behind_BYX = intensities(probe_MYX, shift_B2, torch.ones_like(patch()), self.detector.transfer())
+        return expected_BYX, self.detector.counted(behind_BYX, index_B)

@@ -39,6 +39,11 @@ class Result:
         defocus_spread_angstrom: Standard deviation of the defocus with which each mode is seen; None: there is none.
         opr_modes_KMYX: Modes by which the probe changes over the scan; None: it does not.
         opr_weights_NK: Their weights at each scan point.
+        background_YX: Light that all patterns have in common, in the unit of the patterns, the middle of the detector
+            at pixel (Y//2, X//2); None: there is none.
+        pattern_intensities_N: Factor of the light of each pattern; None: they are not modelled.
+        distance_change_percent: By how much the effective distance of the near field differs from what was told; None:
+            it was not trained.
         residual_N: How far each modelled pattern is from the measured one, as a share; None: not known.
         slices_SHW: Complex transmission of each slice, the one that the beam meets first in front; None: one slice.
         slice_spacing_angstrom: Distance from one slice to the next; None: one slice.
@@ -63,6 +68,9 @@ class Result:
     defocus_spread_angstrom: float | None = None
     opr_modes_KMYX: NDArray[np.complexfloating] | None = None
     opr_weights_NK: NDArray[np.floating] | None = None
+    background_YX: NDArray[np.floating] | None = None
+    pattern_intensities_N: NDArray[np.floating] | None = None
+    distance_change_percent: float | None = None
     residual_N: NDArray[np.float64] | None = None
     slices_SHW: NDArray[np.complexfloating] | None = None
     slice_spacing_angstrom: float | None = None
@@ -110,6 +118,8 @@ def write_result(path: Path, result: Result, origin: Mapping[str, str] | None = 
             file.attrs["thickness_angstrom"] = result.slice_spacing_angstrom * len(result.slices_SHW)
         if result.defocus_spread_angstrom is not None:
             file.attrs["defocus_spread_angstrom"] = result.defocus_spread_angstrom  # of each mode of the probe
+        if result.distance_change_percent is not None:
+            file.attrs["distance_change_percent"] = result.distance_change_percent  # of the effective distance
         if result.energy_kev is not None:
             file.attrs["energy_kev"] = result.energy_kev
         if result.dose is not None:
@@ -180,6 +190,20 @@ def _arrays(result: Result) -> Iterator[tuple[str, NDArray[Any], str, str]]:
         "1",
         "patterns kept for validation; each position was fitted to its own alone",
     )
+    if result.background_YX is not None:
+        yield (
+            "background",
+            result.background_YX,
+            "counts",
+            "light that all patterns have in common, the middle of the detector at pixel (Y//2, X//2)",
+        )
+    if result.pattern_intensities_N is not None:
+        yield (
+            "pattern_intensities",
+            result.pattern_intensities_N,
+            "1",
+            "factor of the light of each pattern; those of held-out patterns were fitted to their totals",
+        )
     if result.points_N is not None:
         yield "points", result.points_N, "1", "number of each pattern in its file; the others were left out"
     if result.residual_N is not None:

@@ -6,7 +6,7 @@ Shapes: N = scan points, K = chosen points, Y, X = rows and columns of the detec
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -204,24 +204,76 @@ def opr_weights(
         scan_N: Which scan each point belongs to, if scans have modes of their own, each of which has maps of its own;
             None: there is one.
     """
-    size, unit = (1.0, "pixels") if pixel_size_angstrom is None else (pixel_size_angstrom, "Å")
-    places_N2, trained = size * (positions_N2 - positions_N2.mean(axis=0)), np.sort(train_index)
+    trained = np.sort(train_index)
     scans = [trained] if scan_N is None else [trained[scan_N[trained] == scan] for scan in range(int(scan_N.max()) + 1)]
     num = min(weights_NK.shape[1], max(_MOST_OPR // len(scans), 1))
     shown = [(scan, mode) for scan in range(len(scans)) for mode in range(num)][:_MOST_OPR]
-    across = (WIDTH - 2 * MARGIN - 0.7) / max(len(shown), 2)
-    frame = Frame(HEAD + across + _COURSE + 1.2, "Change of the probe over the scan (OPR)", subtitle)
-    for panel, (scan, mode) in enumerate(shown):
-        of_scan = scans[scan]
-        weights_T = weights_NK[of_scan, mode]
-        left, wide = MARGIN + 0.7 + panel * across, across - 1.4
+    panels = []
+    for scan, mode in shown:
+        weights_P = weights_NK[scans[scan], mode]
+        name = f"mode {mode + 1}" if len(scans) == 1 else f"scan {scan + 1}, mode {mode + 1}"
+        rms = float(np.sqrt((weights_P**2).mean()))
+        panels.append(_Panel(scans[scan], weights_P, f"{name}: rms {100 * rms:.3g} % of the probe", name))
+    return _over_scan(
+        panels, positions_N2, pixel_size_angstrom, ("Change of the probe over the scan (OPR)", subtitle), "weight"
+    )
+
+
+def intensities(
+    positions_N2: NDArray[np.float64],
+    factors_N: NDArray[np.floating],
+    train_index: NDArray[np.int64],
+    pixel_size_angstrom: float | None,
+    subtitle: str,
+) -> Image:
+    """Return how the light of patterns varies: a map, and its course.
+
+    Args:
+        positions_N2: Where the points were said to be, (row, column) in pixels.
+        factors_N: Factor of the light of each pattern.
+        train_index: Points that are trained on; the others are not drawn.
+        pixel_size_angstrom: Size of a pixel; None if unknown.
+        subtitle: Of which run it is, and when.
+    """
+    trained = np.sort(train_index)
+    percent_P = 100 * (factors_N[trained] - 1)
+    rms = float(np.sqrt((percent_P**2).mean()))
+    panel = _Panel(trained, percent_P, f"rms {rms:.3g} %", "")
+    headings = ("Light of the patterns against their mean", subtitle)
+    return _over_scan([panel], positions_N2, pixel_size_angstrom, headings, "difference in %")
+
+
+class _Panel(NamedTuple):
+    """Values of some scan points, what is written over their map, and beside the line of their course."""
+
+    points_P: NDArray[np.int64]
+    values_P: NDArray[np.floating]
+    title: str
+    name: str
+
+
+def _over_scan(
+    panels: Sequence[_Panel],
+    positions_N2: NDArray[np.float64],
+    pixel_size_angstrom: float | None,
+    headings: tuple[str, str],
+    label: str,
+) -> Image:
+    """Return maps of values about 0 beside each other, and below them their course."""
+    size, unit = (1.0, "pixels") if pixel_size_angstrom is None else (pixel_size_angstrom, "Å")
+    places_N2 = size * (positions_N2 - positions_N2.mean(axis=0))
+    across = (WIDTH - 2 * MARGIN - 0.7) / max(len(panels), 2)
+    frame = Frame(HEAD + across + _COURSE + 1.2, *headings)
+    below = frame.axes(Box(MARGIN + 0.7, HEAD + across + 0.1, WIDTH - 2 * MARGIN - 0.7, _COURSE))
+    for number, panel in enumerate(panels):
+        left, wide = MARGIN + 0.7 + number * across, across - 1.4
         axes = _map_axes(frame, places_N2, unit, wide, left, wide)
-        edge = 72 * min(max(0.97 * _inches_apart(axes, places_N2), 0.03), 0.5)  # in points
-        most = max(float(np.percentile(np.abs(weights_T), 99)), 1e-12)
+        edge = 72 * min(max(0.97 * _inches_apart(axes, places_N2[panel.points_P]), 0.03), 0.5)  # in points
+        most = max(float(np.percentile(np.abs(panel.values_P), 99)), 1e-12)
         points = axes.scatter(
-            places_N2[of_scan, 1],
-            places_N2[of_scan, 0],
-            c=weights_T,
+            places_N2[panel.points_P, 1],
+            places_N2[panel.points_P, 0],
+            c=panel.values_P,
             s=edge**2,
             marker="s",
             linewidths=0,
@@ -229,16 +281,13 @@ def opr_weights(
             vmin=-most,
             vmax=most,
         )
-        rms = float(np.sqrt((weights_T**2).mean()))
-        name = f"mode {mode + 1}" if len(scans) == 1 else f"scan {scan + 1}, mode {mode + 1}"
-        axes.set_title(f"{name}: rms {100 * rms:.3g} % of the probe", fontsize=11, loc="left")
-        frame.colours(Box(left, HEAD + 0.3, wide, wide), points, "weight", extend="both")
-    below = frame.axes(Box(MARGIN + 0.7, HEAD + across + 0.1, WIDTH - 2 * MARGIN - 0.7, _COURSE))
-    for mode, colour in zip(range(num), SAFE_ON_WHITE, strict=False):
-        below.plot(trained, weights_NK[trained, mode], color=colour, linewidth=0.9, label=f"mode {mode + 1}")
+        axes.set_title(panel.title, fontsize=11, loc="left")
+        frame.colours(Box(left, HEAD + 0.3, wide, wide), points, label, extend="both")
+        below.plot(panel.points_P, panel.values_P, color=SAFE_ON_WHITE[number], linewidth=0.9, label=panel.name or None)
     below.set_xlabel("pattern, in the order of the measurement", fontsize=11)
-    below.set_ylabel("weight", fontsize=11)
-    below.legend(loc="best", fontsize=10, frameon=False, ncols=num)
+    below.set_ylabel(label, fontsize=11)
+    if any(panel.name for panel in panels):
+        below.legend(loc="best", fontsize=10, frameon=False, ncols=len(panels))
     return frame.pixels()
 
 

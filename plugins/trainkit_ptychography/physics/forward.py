@@ -39,7 +39,7 @@ def fourier_ramp(shift_B2: Tensor, shape: tuple[int, int]) -> Tensor:
 
 
 def intensities(probe_MYX: Tensor, shift_B2: Tensor, patch_BYX: Tensor, transfer_YX: Tensor | None = None) -> Tensor:
-    """Return what the detector counts, differentiable in the first three arguments.
+    """Return what the detector counts, differentiable in all arguments.
 
     The exit wave is ψ_m = F⁻¹(F(probe_m) · ramp) · patch. Far field: I = Σ_m |F(ψ_m)|². Near field: I = Σ_m |F⁻¹(F(ψ_m)
     · transfer · ramp*)|², where the conjugate of the ramp moves the wave back: the detector rests with the beam, and
@@ -134,27 +134,30 @@ class _Intensities(torch.autograd.Function):
         spectrum_MYX = torch.fft.fft2(probe_MYX)
         shifted_MBYX = torch.fft.ifft2(of_patterns(spectrum_MYX) * ramp_BYX)
         wave_MBYX = torch.fft.fft2(shifted_MBYX * patch_BYX, norm="ortho")
-        arriving_MBYX = None
+        leaving_MBYX = None
         if transfer_YX is not None:
-            wave_MBYX *= transfer_YX * ramp_BYX.conj()
-            arriving_MBYX = wave_MBYX if ctx.needs_input_grad[1] else None
-            wave_MBYX = torch.fft.ifft2(wave_MBYX, norm="ortho")
-        ctx.save_for_backward(spectrum_MYX, ramp_BYX, shifted_MBYX, patch_BYX, wave_MBYX, transfer_YX, arriving_MBYX)
+            wave_MBYX *= ramp_BYX.conj()
+            leaving_MBYX = wave_MBYX if ctx.needs_input_grad[1] or ctx.needs_input_grad[3] else None
+            wave_MBYX = torch.fft.ifft2(wave_MBYX * transfer_YX, norm="ortho")
+        ctx.save_for_backward(spectrum_MYX, ramp_BYX, shifted_MBYX, patch_BYX, wave_MBYX, transfer_YX, leaving_MBYX)
         return power(wave_MBYX)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (gradient_BYX,) = gradients
-        spectrum_MYX, ramp_BYX, shifted_MBYX, patch_BYX, wave_MBYX, transfer_YX, arriving_MBYX = ctx.saved_tensors
-        wants_probe, wants_shift, wants_patch = ctx.needs_input_grad[:3]
-        for_probe = for_shift = for_patch = moved_back = None
+        spectrum_MYX, ramp_BYX, shifted_MBYX, patch_BYX, wave_MBYX, transfer_YX, leaving_MBYX = ctx.saved_tensors
+        wants_probe, wants_shift, wants_patch, wants_transfer = ctx.needs_input_grad
+        for_probe = for_shift = for_patch = for_transfer = moved_back = None
 
         back_MBYX = wave_MBYX.conj_physical().mul_(2 * gradient_BYX)
         if transfer_YX is not None:
             back_MBYX = torch.fft.ifft2(back_MBYX, norm="ortho")
+            if wants_transfer:
+                for_transfer = (back_MBYX * leaving_MBYX).sum((0, 1)).conj_physical()
+            back_MBYX *= transfer_YX
             if wants_shift:
-                moved_back = _slope_along_shift(back_MBYX * arriving_MBYX)
-            back_MBYX *= transfer_YX * ramp_BYX.conj()
+                moved_back = _slope_along_shift(back_MBYX * leaving_MBYX)
+            back_MBYX *= ramp_BYX.conj()
         back_MBYX = torch.fft.fft2(back_MBYX, norm="ortho")
         if wants_patch:
             for_patch = sum_of_modes(shifted_MBYX * back_MBYX).conj_physical_()
@@ -164,4 +167,4 @@ class _Intensities(torch.autograd.Function):
             )
         if for_shift is not None and moved_back is not None:
             for_shift = for_shift - moved_back  # by the conjugate of the ramp
-        return for_probe, for_shift, for_patch, None
+        return for_probe, for_shift, for_patch, for_transfer
