@@ -170,6 +170,7 @@ def test_a_fit_ends_at_the_truth_from_a_start_that_is_off() -> None:
     [
         (1, (0.9, 1.1), (90.0, 120.0)),  # steps 10 % off are excluded with defoci 10 % off, and those are not closer
         (-1, (0.8, 1.05), (-120.0, -80.0)),
+        (1, (0.98, 1.1), (100 / 1.08, 120.0)),  # misfits lean towards steps that are up to 8 % too large
         (1, (0.9, None), (90.0, None)),
         (-1, (0.9, None), (None, -90.0)),
     ],

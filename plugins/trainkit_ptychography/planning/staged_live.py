@@ -166,7 +166,7 @@ def _evidence(found: Calibrated, data: FileDiffraction) -> Evidence:
         around = _between(found.excluded_defoci(), 0.0)
         around = around and f"{around}, whatever the step"
         reasons["defocus_angstrom"] = f"underfocus; calibrated, and some percent off if the step is{around}"
-        around = _between(found.profiles["step_factor"].excluded(), 0.0)
+        around = _between(found.excluded_steps(), 0.0)
         why = f"as told, which the patterns do not contradict{around and around + ' times this step and defocus'}"
         if geometry.step_factor != 1.0:
             settings |= _step(found, data)

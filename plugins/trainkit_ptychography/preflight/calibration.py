@@ -113,6 +113,14 @@ class Calibrated:
     num_patterns: int
     num_trials: int
 
+    def excluded_steps(self) -> tuple[float | None, float | None]:
+        """Return the nearest excluded steps below and above, over the told one, with the defocus in proportion.
+
+        Misfits lean towards larger steps, so one that is smaller by a few percent is not excluded by a worse misfit.
+        """
+        below, above = self.profiles["step_factor"].excluded()
+        return None if below is None else min(below, self.geometry.step_factor / _TOO_LARGE), above
+
     def excluded_defoci(self) -> tuple[float | None, float | None]:
         """Return the nearest underfoci below and above that patterns fit worse beyond doubt, whatever the step is.
 
@@ -121,9 +129,9 @@ class Calibrated:
         if self.defocus_angstrom is None:
             return None, None
         found, told = self.defocus_angstrom, self.defocus_angstrom - self.geometry.defocus_change_angstrom
-        changes, steps = (self.profiles[name].excluded() for name in ("defocus_change_angstrom", "step_factor"))
+        changes = self.profiles["defocus_change_angstrom"].excluded()
         below, above = (None if each is None else each + told for each in changes)
-        scaled = [None if each is None else found * each / self.geometry.step_factor for each in steps]
+        scaled = [None if each is None else found * each / self.geometry.step_factor for each in self.excluded_steps()]
         lower, upper = scaled if found > 0 else scaled[::-1]
         return (
             None if below is None or lower is None else min(below, lower),
