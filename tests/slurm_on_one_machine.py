@@ -26,7 +26,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 from clients.one_machine_slurm import missing, slurm
 from same import differences, trained
 
-from trainkit.checkpoint import file as checkpoint
 from trainkit.checkpoint.folder import CheckpointFolder
 
 RECIPE = "a $HOME recipe's copy.toml"
@@ -84,7 +83,7 @@ def wait_for(environment: Mapping[str, str], job: str, states: Sequence[str], se
 def newest(runs: str) -> dict[str, object]:
     """Return what a run's newest checkpoint holds, without what tells runs apart."""
     (folder,) = Path(runs).glob("*/*/checkpoints")
-    return trained(checkpoint.read(CheckpointFolder(folder).files()[-1]))
+    return trained(CheckpointFolder(folder).newest_good(lambda _: None)[1])
 
 
 def requeued_job_ends_with_the_same_bits(environment: Mapping[str, str], portions: int) -> list[str]:
