@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from clients import recorder
 from clients.toy import Line
 from clients.toy_run import TOY, resume, run
 
-from trainkit import component
+from trainkit import Context, component
 from trainkit.checkpoint.file import read_header
 from trainkit.console import Console
 from trainkit.engine import environment
@@ -105,7 +105,7 @@ def test_another_machine_and_other_versions_are_said_once_each(
     known = environment.conditions
     monkeypatch.setattr(
         "trainkit.engine.resume_report.conditions",
-        lambda device, recipe: known(device, recipe) | {"instruction set of the CPU": "OTHER", "numpy": "0.1"},
+        lambda context, recipe: known(context, recipe) | {"instruction set of the CPU": "OTHER", "numpy": "0.1"},
     )
     resume(first.folder, "run.epochs=3", quiet=False)
     said = [line for line in capsys.readouterr().out.splitlines() if "bit for bit" in line]
@@ -114,12 +114,46 @@ def test_another_machine_and_other_versions_are_said_once_each(
     assert any("numpy is 0.1, was" in line for line in said)
 
 
+@pytest.mark.parametrize(("then", "now"), [(None, 2), (2, 1), (None, 1), (2, 2)])
+def test_without_shards_another_number_of_processes_is_said(
+    then: int | None, now: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = environment.conditions
+
+    def of(world: int | None) -> Callable[..., dict[str, Any]]:
+        def conditions(context: Context, recipe: Any) -> dict[str, Any]:
+            found = known(context._replace(world=world or 1), recipe)
+            if world is None:  # as of a version that had no several processes
+                del found["number of processes"]
+            return found
+
+        return conditions
+
+    monkeypatch.setattr("trainkit.engine.every_run.saving.conditions", of(then))
+    first = run().run.state
+    monkeypatch.setattr("trainkit.engine.resume_report.conditions", of(now))
+    resume(first.folder, "run.epochs=3", quiet=False)
+    said = [line for line in capsys.readouterr().out.splitlines() if "bit for bit" in line]
+    was = then or 1
+    is_said = [f"  warning: number of processes is {now}, was {was}: the run may not be the same bit for bit"]
+    assert said == (is_said if now != was else [])
+
+
+def test_with_shards_the_number_of_processes_is_no_condition() -> None:
+    import torch
+
+    recipe = resolve_text(TOY, Path.cwd(), ["run.shards=2"]).recipe
+    one, two = (Context(0, torch.device("cpu"), rank=0, world=world, folder=Path.cwd()) for world in (1, 2))
+    assert environment.conditions(one, recipe) == environment.conditions(two, recipe)
+
+
 def test_versions_of_what_the_components_need_are_among_the_conditions() -> None:
     import torch
 
     text = TOY.replace('"clients.toy:Line"', '"segmentation_synthetic"').replace('"clients.toy:Perceptron"', '"unet"')
     text = text.replace('"clients.toy:Squares"', '"dice"')
-    found = environment.conditions(torch.device("cpu"), resolve_text(text, Path.cwd()).recipe)
+    context = Context(0, torch.device("cpu"), rank=0, world=1, folder=Path.cwd())
+    found = environment.conditions(context, resolve_text(text, Path.cwd()).recipe)
     assert {"monai", "nibabel", "torch", "numpy", "threads", "instruction set of the CPU"} <= found.keys()
 
 

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from clients.toy_run import PARTS
 
+from trainkit import RecipeError
 from trainkit.engine.verify import verify
-from trainkit.recipe.resolve import resolve
+from trainkit.engine.verify_processes import verify_processes
+from trainkit.recipe.resolve import resolve, resolve_text
 
 TOY = f"""
 trainkit = 1
@@ -55,3 +57,50 @@ def test_a_run_whose_length_is_given_in_steps_is_compared_for_as_many_epochs_as_
     said: list[str] = []
     assert verify(resolve("toy.toml"), epochs=5, num_stops=0, say=said.append)
     assert said[0].startswith("2 epochs of 4 steps")  # the second is cut short
+
+
+DIVIDED = """
+trainkit = 1
+[run]
+epochs = 3
+device = "cpu"
+threads = 1
+[data]
+use = "clients.divided:Points"
+[model]
+use = "clients.divided:Network"
+dropout = 0.3
+[losses.squares]
+use = "clients.divided:Squares"
+[metrics.error]
+use = "clients.divided:Error"
+[pictures]
+every_epochs = 0
+"""
+
+
+@pytest.mark.slow  # seven processes start, one after the other
+def test_it_proves_that_the_number_of_processes_changes_no_bit() -> None:
+    said: list[str] = []
+    recipe = resolve_text(DIVIDED, Path.cwd(), ["run.shards=2"])
+    assert verify_processes(recipe, [1, 2], epochs=2, say=said.append)
+    assert said[0].startswith("2 epochs of 4 steps in 1 process: ")
+    assert said[1:] == [
+        "2 processes: the same, to the bit",
+        "1, then 2, then 1 process, changed after steps 3 and 5: the same, to the bit",
+    ]
+
+
+@pytest.mark.slow  # seven processes start, one after the other
+def test_without_shards_it_says_by_how_much_runs_differ() -> None:
+    said: list[str] = []
+    assert not verify_processes(resolve_text(DIVIDED, Path.cwd()), [1, 2], epochs=1, say=said.append)
+    assert "With [run] shards = 2, they would be the same" in said[0]
+    assert all("of the model's norm, train/loss 0." in line for line in said[2:])
+    assert len({line.partition("train/loss")[2] for line in said[2:]}) == 2
+
+
+def test_numbers_of_processes_that_do_not_divide_the_shards_are_refused_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"run\.shards = 4 cannot be divided among 3 processes; possible are 1, 2, 4"):
+        verify_processes(resolve_text(DIVIDED, tmp_path, ["run.shards=4"]), [1, 3], epochs=1, say=print)
+    assert not (tmp_path / "runs").exists()

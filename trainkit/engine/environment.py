@@ -16,8 +16,7 @@ from trainkit.contracts import Component, Logger
 from trainkit.recipe.tables import walk_settings
 
 if TYPE_CHECKING:
-    import torch
-
+    from trainkit.contracts import Context
     from trainkit.recipe.resolve import Resolved
     from trainkit.recipe.root import Recipe
 
@@ -37,19 +36,27 @@ def environment(resolved: Resolved) -> dict[str, Any]:
     }
 
 
-def conditions(device: torch.device, recipe: Recipe) -> dict[str, Any]:
+PROCESSES = "number of processes"
+"""The condition that a run without shards depends on; a checkpoint without it is of one process, or has shards."""
+
+
+def conditions(context: Context, recipe: Recipe) -> dict[str, Any]:
     """Return the conditions on which equality to the bit depends: versions, processor, device, number of threads.
 
     Versions are those of the packages that compute in every run, and of the modules that the recipe's components need.
+    The number of processes is a condition only without shards.
     """
     import torch
 
+    device = context.device
     known: dict[str, Any] = {**versions(), **_versions_of_modules(_needed_modules(recipe))}
     known |= {"device": device.type, "threads": torch.get_num_threads(), "machine": platform.machine()}
     known["instruction set of the CPU"] = torch.backends.cpu.get_cpu_capability()
     if device.type == "cuda":
         known |= {"GPU": torch.cuda.get_device_name(device), "CUDA": torch.version.cuda}
         known["cuDNN"] = torch.backends.cudnn.version()  # type: ignore[no-untyped-call]
+    if not recipe.run.shards:
+        known[PROCESSES] = context.world
     return known
 
 

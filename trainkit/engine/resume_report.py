@@ -7,8 +7,10 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import tomli
+
 from trainkit.engine.changes import flat
-from trainkit.engine.environment import conditions
+from trainkit.engine.environment import PROCESSES, conditions
 from trainkit.engine.resumed_groups import name_then, point_of
 from trainkit.groups.resuming import rates_per_epoch
 from trainkit.recipe.origin import dotted
@@ -32,11 +34,15 @@ def run_changes(
             yield f"warning: {part.where}: {part.use} is from {part.package} {part.version}, was from {was['package']}"
     before = {used["package"]: used["version"] for used in saved["components"]}
     now = {used.package: used.version for used in run.resolved.used}
-    before |= saved["conditions"]
-    now |= conditions(run.state.context.device, run.recipe)
+    before |= ({} if _has_shards(saved["recipe"]) else {PROCESSES: 1}) | saved["conditions"]
+    now |= conditions(run.state.context, run.recipe)
     for name, value in before.items():
         if name in now and now[name] != value:
             yield f"warning: {name} is {now[name]}, was {value}: the run may not be the same bit for bit"
+
+
+def _has_shards(recipe: str) -> bool:
+    return bool(tomli.loads(recipe).get("run", {}).get("shards"))
 
 
 def _plain_name(use: str) -> str:

@@ -31,18 +31,28 @@ if TYPE_CHECKING:
     from trainkit.state import State
 
 
-class _StopAfter(Live):
-    """Stops a run after a number of epochs, and requests checkpoints after given steps."""
+class StopAfter(Live):
+    """Stops a run after a number of epochs, and requests checkpoints or interruptions after given steps.
 
-    def __init__(self, epochs: int, steps: Sequence[int] = ()) -> None:
+    Args:
+        epochs: The number of epochs.
+        steps: Numbers of finished steps after which a checkpoint is written.
+        interruptions: Numbers of finished steps after which the run is interrupted.
+    """
+
+    def __init__(self, epochs: int, steps: Sequence[int] = (), interruptions: Sequence[int] = ()) -> None:
         self._epochs = epochs
-        self._steps = frozenset(steps)
+        self._steps, self._interruptions = frozenset(steps), frozenset(interruptions)
 
     def on_step_end(self, state: State) -> None:
+        """Request what is due after this step."""
         if state.step in self._steps:
             state.save("to resume from")
+        if state.step in self._interruptions:
+            state.interrupt("to resume with another number of processes")
 
     def on_epoch_end(self, state: State) -> None:
+        """Stop the run if this is the last epoch."""
         if state.epoch + 1 == self._epochs:
             state.stop("the epochs to compare are finished")
 
@@ -66,23 +76,13 @@ def verify(resolved: Resolved, epochs: int, num_stops: int, say: Callable[[str],
         run = build(resolved, folder)
         per_epoch, epochs = run.state.steps_per_epoch, min(epochs, run.length.epochs)
         steps = _places(epochs * per_epoch, per_epoch, num_stops)
-        run.add("verify", _StopAfter(epochs, steps))
+        run.add("verify", StopAfter(epochs, steps))
         execute(run, Console(quiet=True))
-    whole = _trained(folder, say)
     places = {file: read_header(file) for file in CheckpointFolder(folder / CHECKPOINTS).files()}
     say(f"{epochs} epochs of {per_epoch} steps without a stop: {folder}")
 
     def compare(place: str, resumed: Path) -> bool:
-        found = list(differences(whole, _trained(resumed, say)))
-        logged = list(_lines_that_differ(folder, resumed))
-        say(f"{place}: {'DIFFERENT' if found or logged else 'the same, to the bit'}")
-        for line in logged[:1]:
-            say(f"  first in {line}")
-        for line in found[:8]:
-            say(f"  {line}")
-        if len(found) > 8:
-            say(f"  … and {len(found) - 8} more")
-        return not found and not logged
+        return say_differences(place, folder, resumed, say)
 
     same = True
     ordered = sorted(places, key=lambda file: (places[file]["epoch"], places[file]["step"]))
@@ -97,7 +97,31 @@ def verify(resolved: Resolved, epochs: int, num_stops: int, say: Callable[[str],
     return same
 
 
-def _trained(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
+def say_differences(place: str, whole: Path, resumed: Path, say: Callable[[str], None]) -> bool:
+    """Say where the newest checkpoint of a resumed run and its metrics differ from those of the whole run.
+
+    Args:
+        place: What is compared with the whole run.
+        whole: The folder of the run without a stop.
+        resumed: The folder of the other run.
+        say: Called with each message.
+
+    Returns:
+        Whether they are the same to the bit.
+    """
+    found = list(differences(trained(whole, say), trained(resumed, say)))
+    logged = list(_lines_that_differ(whole, resumed))
+    say(f"{place}: {'DIFFERENT' if found or logged else 'the same, to the bit'}")
+    for line in logged[:1]:
+        say(f"  first in {line}")
+    for line in found[:8]:
+        say(f"  {line}")
+    if len(found) > 8:
+        say(f"  … and {len(found) - 8} more")
+    return not found and not logged
+
+
+def trained(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
     """Return the content of a run's newest checkpoint, without the identity of the run."""
     content = CheckpointFolder(folder / CHECKPOINTS).newest_good(say)[1]
     return {name: value for name, value in content.items() if name != "run"}
@@ -156,7 +180,7 @@ def interrupt_in_each_event(file: str, epochs: str) -> None:
 
 
 def _stopping(epochs: str) -> Extra:
-    return {"verify": lambda run: _StopAfter(int(epochs))}
+    return {"verify": lambda run: StopAfter(int(epochs))}
 
 
 def _itself(part: Live, run: Run) -> Live:
@@ -200,7 +224,10 @@ def _places(steps: int, per_epoch: int, number: int) -> list[int]:
 
 
 def _lines_that_differ(folder: Path, other: Path) -> Iterator[str]:
-    for mine, its in zip(metrics_file.read(folder), metrics_file.read(other), strict=False):
+    lines, others = metrics_file.read(folder), metrics_file.read(other)
+    if len(lines) != len(others):
+        yield f"the number of lines of metrics: {len(lines)}, {len(others)}"
+    for mine, its in zip(lines, others, strict=False):
         for name in dict.fromkeys([*mine, *its]):
             if name != "seconds" and repr(mine.get(name)) != repr(its.get(name)):
                 yield f"epoch {mine['epoch']}: {name} {mine.get(name)}, {its.get(name)}"

@@ -11,6 +11,7 @@ exchanged over gloo, so that no process has to wait for its device.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -201,4 +202,10 @@ def _blaming_others() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # DistBackendError among them
-        raise LostProcessError(str(error).splitlines()[0]) from error
+        raise LostProcessError(_in_short(str(error))) from error
+
+
+def _in_short(text: str) -> str:
+    """Return what a library says of a connection, without the place in its source and its advice."""
+    line = (text.splitlines() or [""])[0]
+    return re.sub(r"^\[\S*:\d+\]\s*", "", line).partition(". This is typically")[0]

@@ -1,21 +1,27 @@
 """Where the processes of a run meet: the first one calls the others to a training, and each says why it failed.
 
-They find each other by the store of the launcher (torchrun), or by one that the first process opens under MASTER_ADDR.
+They meet in a store that the first process opens: under MASTER_ADDR and MASTER_PORT, or, if torchrun started them, at a
+place that it writes into torchrun's store. That one outlives the processes, and still holds what was said before when
+torchrun starts all of them again; a store of the first process ends with it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import secrets
+import socket
 import time
 from datetime import timedelta
 from functools import cache
 from typing import Any
 
+from trainkit.errors import LostProcessError
 from trainkit.processes.exchange import Exchange
 from trainkit.processes.place import Place, place_of_process
 
 _FAILURE, _HEARD, _TASK, _END, _GONE = "failure", "heard", "task", "end", "gone"  # names in the store
+_ADDRESS = "trainkit"  # name in torchrun's store of where the first process's store is
 _TO_BE_HEARD = 30.0  # seconds that a process which failed waits for the first one to report it
 _TO_GO = 10.0  # seconds that the first process waits for the others at the end
 
@@ -47,7 +53,7 @@ class Meeting:
         self.place, self.is_busy = place, False
         self._store: Any = None
         self._number = 0
-        self._is_open = self._is_gone = False
+        self._is_open = self._is_gone = self._lacks_one = False
 
     def call(self, task: Any, timeout_seconds: float) -> None:
         """Tell all other processes what they are to take part in now.
@@ -66,15 +72,22 @@ class Meeting:
         Exchange(self.place).from_first(task)
 
     def wait(self) -> Any:
-        """Return what this process is to take part in next; None: nothing any more."""
+        """Return what this process is to take part in next; None: nothing any more.
+
+        Raises:
+            LostProcessError: The first process is gone.
+        """
         self._connect()
         name = f"{_TASK}{self._number}"
-        while not (self._has(name) or self._has(_END)):
-            time.sleep(0.02 if self._number else 0.2)
-        if not self._has(name):
-            return None
-        self._number += 1
-        self._open(float(self._store.get(name)))
+        try:
+            while not (self._has(name) or self._has(_END)):
+                time.sleep(0.02 if self._number else 0.2)
+            if not self._has(name):
+                return None
+            self._number += 1
+            self._open(float(self._store.get(name)))
+        except RuntimeError as error:  # DistNetworkError among them: the store is gone
+            raise LostProcessError(f"the first process ended without a word: {str(error).splitlines()[0]}") from error
         return Exchange(self.place).from_first(None)
 
     def end(self) -> None:
@@ -85,7 +98,7 @@ class Meeting:
             self._connect()
             self._store.set(_END, "")
             self._close()
-            until = time.monotonic() + _TO_GO  # the store may live in this process
+            until = time.monotonic() + (0 if self._lacks_one else _TO_GO)  # the store may live in this process
             while self._store.add(_GONE, 0) < self.place.world - 1 and time.monotonic() < until:
                 time.sleep(0.02)
 
@@ -111,7 +124,7 @@ class Meeting:
                 time.sleep(0.05)
         return False
 
-    def failure(self, patience: float = 5.0) -> str | None:
+    def failure(self, patience: float = 2.0) -> str | None:
         """Return why another process failed; None: it did not say, for example because it was killed."""
         if self._store is None:
             return None
@@ -123,6 +136,7 @@ class Meeting:
                     text: str = self._store.get(_FAILURE).decode()
                     return text
                 time.sleep(0.05)
+        self._lacks_one = True
         return None
 
     def _has(self, name: str) -> bool:
@@ -131,12 +145,33 @@ class Meeting:
 
     def _connect(self) -> None:
         if self._store is None:
-            from torch.distributed.distributed_c10d import PrefixStore
             from torch.distributed.rendezvous import rendezvous
 
             store, _, _ = next(rendezvous("env://", timeout=timedelta(minutes=30)))
-            # If torchrun starts all processes again, its store still has what the earlier ones left there.
-            self._store = PrefixStore(f"start{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", store)
+            outlives = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+            self._store = self._store_of_first(store) if outlives else store
+
+    def _store_of_first(self, of_launcher: Any) -> Any:
+        """Return the store of the first process; the launcher's tells where it is, or where an earlier one was."""
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+        machine, patience = os.environ["MASTER_ADDR"], timedelta(minutes=30)
+        if self.place.is_first:
+            own = TCPStore(machine, 0, is_master=True, wait_for_workers=False, timeout=patience)
+            token = secrets.token_hex(8)
+            own.set(token, "")
+            of_launcher.set(_ADDRESS, f"{own.port} {token}")
+            return own
+        while True:
+            if of_launcher.check([_ADDRESS]):
+                port, token = of_launcher.get(_ADDRESS).decode().split()
+                with contextlib.suppress(OSError, RuntimeError):
+                    socket.create_connection((machine, int(port)), timeout=1).close()
+                    own = TCPStore(machine, int(port), is_master=False, timeout=timedelta(seconds=30))
+                    if own.check([token]):
+                        own.set_timeout(patience)
+                        return own
+            time.sleep(0.1)
 
     def _open(self, timeout_seconds: float) -> None:
         """Connect the processes to each other, unless they are."""

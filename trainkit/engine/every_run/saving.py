@@ -57,7 +57,7 @@ def checkpoint_content(run: Run, adopted: Iterable[str] = (), means: Mapping[str
         "run": run.identity.in_checkpoint(write(run.resolved.tree), run.variables) | {"adopted": sorted(adopted)},
         "recipe": write(run.resolved.tree),
         "components": [attrs.asdict(used) for used in run.resolved.used],
-        "conditions": conditions(state.context.device, run.recipe),
+        "conditions": conditions(state.context, run.recipe),
         "generators": generator_states(),
         "model": states["model"],
         "average": None if run.average is None else run.average.content(),
