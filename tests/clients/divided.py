@@ -196,7 +196,8 @@ class Trouble(Hook):
     """Does something in one process, after a step; and keeps the number of the process to itself.
 
     Attributes:
-        what: "interrupt", "stop", "stop a group", "fail", "kill", "hang" or "diverge".
+        what: "interrupt", "stop", "stop a group", "fail", "kill", "hang" or "diverge"; or "missing",
+            which fails before any step.
         rank: The process.
         step: Number of finished steps.
     """
@@ -206,6 +207,8 @@ class Trouble(Hook):
     step: int = 5
 
     def build(self, context):
+        if (self.what, self.rank) == ("missing", context.rank):
+            raise FileNotFoundError("not on this machine")
         return LiveTrouble(self)
 
 

@@ -215,6 +215,12 @@ def test_a_group_that_was_frozen_can_be_let_go(capsys: pytest.CaptureFixture[str
     assert rates(ending.run.state.folder, "second") == [1e-3] * 6
 
 
+def test_a_group_that_stays_frozen_has_no_news(capsys: pytest.CaptureFixture[str]) -> None:
+    folder = run("groups.second.stop_epoch=2", "scheduler.use=none", text=TOY + GROUPS)
+    resume(folder, "run.epochs=6", quiet=False)
+    assert "group second:" not in capsys.readouterr().out
+
+
 def test_settings_that_do_not_matter_are_told_from_those_that_do(capsys: pytest.CaptureFixture[str]) -> None:
     folder = run("scheduler.use=none")
     resume(folder, "run.epochs=5", "checkpoint.keep_last=7", "losses.squares.weight=2.0", quiet=False)

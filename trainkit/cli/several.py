@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 
 from trainkit.errors import ProcessError, RecipeError
@@ -13,6 +14,8 @@ def only_first_process_continues() -> None:
     """In the first process, or if there is one only, return; any other takes part in its trainings, and then ends."""
     if meeting().place.is_first:
         return
+    # If the first process is killed, torch would print a trace of its own for each value that is asked for.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from trainkit.console import Console
     from trainkit.engine.several import take_part
 

@@ -22,7 +22,7 @@ from trainkit.processes.place import Place, place_of_process
 
 _FAILURE, _HEARD, _TASK, _END, _GONE = "failure", "heard", "task", "end", "gone"  # names in the store
 _ADDRESS = "trainkit"  # name in torchrun's store of where the first process's store is
-_TO_BE_HEARD = 30.0  # seconds that a process which failed waits for the first one to report it
+_TO_BE_HEARD = 3.0  # seconds that a process which failed waits for the first one, before its end tells that one
 _TO_GO = 10.0  # seconds that the first process waits for the others at the end
 
 
@@ -111,7 +111,7 @@ class Meeting:
                 self._store.add(_GONE, 1)
 
     def fail(self, message: str) -> bool:
-        """Tell why this process failed, and return whether the first process has reported it."""
+        """Tell why this process failed, and return whether the first process can report it."""
         if self._store is None:
             return False
         with contextlib.suppress(Exception):
@@ -120,8 +120,9 @@ class Meeting:
             until = time.monotonic() + _TO_BE_HEARD
             while time.monotonic() < until:
                 if self._has(_HEARD) or self._has(_END):
-                    return True
+                    break
                 time.sleep(0.05)
+            return True
         return False
 
     def failure(self, patience: float = 2.0) -> str | None:
