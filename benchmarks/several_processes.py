@@ -42,7 +42,7 @@ from trainkit.processes.place import ALONE, Place
 
 AIM = 1.3  # times the time of DDP, with shards
 WORLD, BATCH = 2, 4
-NETWORKS = {"small unet": ((16, 32, 64, 128), 48), "large unet": ((32, 64, 128, 256, 512), 48)}
+NETWORKS = {"small unet": ((16, 32, 64, 128), 32), "large unet": ((32, 64, 128, 256, 512), 32)}
 SHIPPED = {
     "segmentation_synthetic": ("data.batch_size=4", "data.steps_per_epoch=100000"),
     "ptycho_staged": ("groups.probe.start_epoch=0", "groups.dr.start_epoch=0", "run.epochs=1000"),
