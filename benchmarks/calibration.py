@@ -49,7 +49,7 @@ def predicted(runs: Sequence[Path], sets: Sequence[str], flips: str) -> list[Cas
     """Return the held-out cases with the logits of each network and mirrored form."""
     loaded = [load_members(find_checkpoints([run], Choice(), print), sets, CPU, False) for run in runs]
     settings, seed = loaded[0].trained_on[0]
-    data: Any = settings.build(Context(seed, CPU, rank=0, world=1, folder=runs[0]))
+    data: Any = settings.build(Context(seed, CPU, folder=runs[0]))
     ways = [[2 + "xyz".index(axis) for axis in some] for n in range(len(flips) + 1) for some in _some(flips, n)]
     forms = []
     for each, dims in itertools.product(loaded, ways):

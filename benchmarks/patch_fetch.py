@@ -61,7 +61,7 @@ def ours(path, size, folder):
             preprocessing=Preprocessing(normalization="zscore_nonzero"),
             cache=Cache(folder=folder / "cache"),
             **settings,
-        ).build(Context(0, torch.device("cpu"), 0, 1, folder))
+        ).build(Context(0, torch.device("cpu"), folder))
 
     data()
     (entry,) = (folder / "cache" / "entries").glob("*/*")

@@ -179,18 +179,24 @@ class Context(NamedTuple):
     Attributes:
         seed: Seed of the run.
         device: Device of the model and the batches.
-        rank: Number of this process, from 0. Only the first one, 0, writes files.
-        world: Number of processes.
         folder: The run folder.
         exchange: Which parts of each whole batch this process computes, and what it tells the other processes.
     """
 
     seed: int
     device: device
-    rank: int
-    world: int
     folder: Path
     exchange: Exchange = Exchange()
+
+    @property
+    def rank(self) -> int:
+        """The number of this process, from 0. Only the first one, 0, writes files."""
+        return self.exchange.rank
+
+    @property
+    def world(self) -> int:
+        """Number of processes."""
+        return self.exchange.world
 
 
 @component

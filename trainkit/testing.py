@@ -283,7 +283,7 @@ def builds_a_listener(hook: Hook) -> None:
     names = hook.names()
     assert names is None or all(map(_is_full_name, names)), f"names() returns {names}; full names are <split>/<name>"
     with tempfile.TemporaryDirectory() as folder:
-        part = hook.build(Context(seed=0, device=torch.device("cpu"), rank=0, world=1, folder=Path(folder)))
+        part = hook.build(Context(seed=0, device=torch.device("cpu"), folder=Path(folder)))
         try:
             called = listeners({type(part).__name__: part})
         except ComponentError as error:

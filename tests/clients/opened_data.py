@@ -17,7 +17,7 @@ AS_IN_FILES = Preprocessing(orientation=None, normalization="none")
 
 def opened(data: SegmentationData, seed: int = 3) -> LiveSegmentation:
     """Open data on the CPU, for a run that is one process."""
-    live: LiveSegmentation = data.build(Context(seed, torch.device("cpu"), 0, 1, Path()))
+    live: LiveSegmentation = data.build(Context(seed, torch.device("cpu"), Path()))
     return live
 
 

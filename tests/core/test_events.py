@@ -13,7 +13,7 @@ import torch
 from trainkit import ComponentError, Context, Hook, Logger, component
 from trainkit.events import fire, listeners, order
 
-CONTEXT = Context(seed=0, device=torch.device("cpu"), rank=0, world=1, folder=Path())
+CONTEXT = Context(seed=0, device=torch.device("cpu"), folder=Path())
 
 
 @component

@@ -21,7 +21,7 @@ from trainkit.hooks.clip_gradients import ClipGradients
 from trainkit.hooks.early_stopping import EarlyStopping
 from trainkit.inference.plain import Plain
 
-CONTEXT = Context(seed=0, device=torch.device("cpu"), rank=0, world=1, folder=Path("nowhere"))
+CONTEXT = Context(seed=0, device=torch.device("cpu"), folder=Path("nowhere"))
 
 
 class Sky(torch.nn.Module):

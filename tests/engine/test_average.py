@@ -94,7 +94,7 @@ def test_training_does_not_notice_the_average() -> None:
 def loss_of(weights: Any) -> float:
     """The toy's loss on its held-out points, for a new network with these weights."""
     recipe = resolve_text(TOY, Path.cwd()).recipe
-    data = recipe.data.build(Context(0, torch.device("cpu"), 0, 1, Path()))
+    data = recipe.data.build(Context(0, torch.device("cpu"), Path()))
     model = recipe.model.build(data)
     model.load_state_dict(weights)
     (batch,) = data.evaluate("val")

@@ -252,7 +252,7 @@ def test_accumulated_gradients_are_those_of_one_large_batch() -> None:
     assert ending.run.state.step == 1
 
     torch.manual_seed(0)
-    data = Line().build(Context(0, torch.device("cpu"), 0, 1, Path()))
+    data = Line().build(Context(0, torch.device("cpu"), Path()))
     model = ending.run.recipe.model.build(data)
     batches = list(data.train(0, 0))
     together = {key: torch.cat([batch[key] for batch in batches]) for key in ("x", "y")}

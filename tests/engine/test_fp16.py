@@ -31,7 +31,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 
 def by_hand(model: Any, clip: float | None, accumulate: int) -> tuple[list[int], Any]:
     """Four epochs of four batches, as the documentation of torch.amp writes them; return the skipped steps."""
-    data = Line().build(Context(0, torch.device("cpu"), 0, 1, Path()))
+    data = Line().build(Context(0, torch.device("cpu"), Path()))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
     schedule = torch.optim.lr_scheduler.PolynomialLR(optimizer, total_iters=16 // accumulate, power=1.0)
     scaler = torch.amp.GradScaler("cpu")

@@ -15,12 +15,13 @@ from clients import recorder
 from clients.toy import Line
 from clients.toy_run import TOY, resume, run
 
-from trainkit import Context, component
+from trainkit import Context, Exchange, component
 from trainkit.checkpoint.file import read_header
 from trainkit.console import Console
 from trainkit.engine import environment
 from trainkit.engine.fingerprint import data_fingerprint, other_data
 from trainkit.engine.queue import run_all
+from trainkit.processes.place import Place
 from trainkit.recipe.resolve import resolve_text
 
 FOLDER = TOY.replace('use = "clients.toy:Line"', 'use = "engine.test_other_conditions:Filed"\npath = "points"')
@@ -122,7 +123,7 @@ def test_without_shards_another_number_of_processes_is_said(
 
     def of(world: int | None) -> Callable[..., dict[str, Any]]:
         def conditions(context: Context, recipe: Any) -> dict[str, Any]:
-            found = known(context._replace(world=world or 1), recipe)
+            found = known(context._replace(exchange=Exchange(Place(0, world or 1))), recipe)
             if world is None:  # as of a version that had no several processes
                 del found["number of processes"]
             return found
@@ -143,7 +144,7 @@ def test_with_shards_the_number_of_processes_is_no_condition() -> None:
     import torch
 
     recipe = resolve_text(TOY, Path.cwd(), ["run.shards=2"]).recipe
-    one, two = (Context(0, torch.device("cpu"), rank=0, world=world, folder=Path.cwd()) for world in (1, 2))
+    one, two = (Context(0, torch.device("cpu"), Path.cwd(), Exchange(Place(0, world))) for world in (1, 2))
     assert environment.conditions(one, recipe) == environment.conditions(two, recipe)
 
 
@@ -152,7 +153,7 @@ def test_versions_of_what_the_components_need_are_among_the_conditions() -> None
 
     text = TOY.replace('"clients.toy:Line"', '"segmentation_synthetic"').replace('"clients.toy:Perceptron"', '"unet"')
     text = text.replace('"clients.toy:Squares"', '"dice"')
-    context = Context(0, torch.device("cpu"), rank=0, world=1, folder=Path.cwd())
+    context = Context(0, torch.device("cpu"), folder=Path.cwd())
     found = environment.conditions(context, resolve_text(text, Path.cwd()).recipe)
     assert {"monai", "nibabel", "torch", "numpy", "threads", "instruction set of the CPU"} <= found.keys()
 

@@ -70,7 +70,7 @@ def batches() -> list[dict[str, torch.Tensor]]:
 
 def step(names: tuple[str, ...], given: list[dict[str, torch.Tensor]]) -> State:
     model = Line()
-    context = Context(0, torch.device("cpu"), 0, 1, Path())
+    context = Context(0, torch.device("cpu"), Path())
     state = State(context, 1, model, SimpleNamespace(), {}, Monitor())  # type: ignore[arg-type]
     losses = Losses(TERMS[name] for name in names)
     optimizers = Optimizers({"all": torch.optim.SGD(model.parameters(), lr=0.0)})

@@ -211,7 +211,7 @@ def test_starting_late_is_the_same_as_being_added_to_the_optimizer_late(tmp_path
     trained = train(text, tmp_path, f"run.epochs={epochs}", "run.seed=5")
 
     seed_everything(5)
-    data = Line().build(Context(seed=5, device=torch.device("cpu"), rank=0, world=1, folder=tmp_path))
+    data = Line().build(Context(seed=5, device=torch.device("cpu"), folder=tmp_path))
     model = Normed().build(data)
     loss = Squares().build(data)
     options: dict[str, Any] = {"lr": 1e-3, "weight_decay": 0.1, "fused": True}

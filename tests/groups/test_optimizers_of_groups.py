@@ -63,7 +63,7 @@ def by_hand(epochs: int = 5, change: int = 2) -> dict[str, torch.Tensor]:
     """The same training in plain torch: SGD for the first layer, later AdamW; Adam for the second."""
     torch.manual_seed(0)
     recipe = resolve_text(TEXT, Path.cwd()).recipe
-    data = recipe.data.build(Context(0, torch.device("cpu"), 0, 1, Path()))
+    data = recipe.data.build(Context(0, torch.device("cpu"), Path()))
     model = recipe.model.build(data)
     first, second = ([p for n, p in model.named_parameters() if n.startswith(each)] for each in ("0.", "2."))
     theirs: torch.optim.Optimizer = torch.optim.SGD(first, lr=0.02, momentum=0.9, fused=True)

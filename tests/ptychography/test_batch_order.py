@@ -63,7 +63,7 @@ def test_compact_batches_hold_neighbours_and_sparse_ones_keep_their_distance():
 def test_batches_differ_from_epoch_to_epoch_and_can_begin_anywhere(order):
     def live() -> object:
         settings = attrs.evolve(SMALL, batches=order, validation_fraction=0.1)
-        return settings.build(Context(0, torch.device("cpu"), 0, 1, Path()))
+        return settings.build(Context(0, torch.device("cpu"), Path()))
 
     def indices(data, epoch: int, start: int) -> list[list[int]]:
         return [batch["index"].tolist() for batch in data.train(epoch, start)]

@@ -33,7 +33,7 @@ from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 
 from .small_recipe import small_recipe
 
-CONTEXT = Context(0, torch.device("cpu"), 0, 1, Path())
+CONTEXT = Context(0, torch.device("cpu"), Path())
 SCAN = SimulatedDiffraction(scan_shape=(2, 2), detector_size=20, semiangle_mrad=20.0, position_error_angstrom=0.0)
 STAGED = """
 slices = 4

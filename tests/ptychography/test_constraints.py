@@ -21,7 +21,7 @@ from trainkit_ptychography.objects.pixels import Pixels
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 
-CONTEXT = Context(0, torch.device("cpu"), 0, 1, Path())
+CONTEXT = Context(0, torch.device("cpu"), Path())
 DATA = SimulatedDiffraction(scan_shape=(4, 4), detector_size=24)
 
 

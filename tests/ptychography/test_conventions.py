@@ -114,7 +114,7 @@ def known(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 def misfit(known: Known, *, sign: float = 1.0, transposed: bool = False, defocus: float = 1.0, **changes: Any) -> float:
     """Return Σ(√I − √I_measured)² / Σ I_measured of the true object at the true positions, read with some settings."""
-    data = attrs.evolve(known.settings, **changes).build(Context(0, torch.device("cpu"), 0, 1, Path()))
+    data = attrs.evolve(known.settings, **changes).build(Context(0, torch.device("cpu"), Path()))
     model = Ptychography(probe=Aperture(defocus_angstrom=defocus * known.defocus_angstrom)).build(data)
     assert isinstance(model, PtychographyModule)
     assert data.scan.truth is not None

@@ -40,7 +40,7 @@ def a_step(loss: Any, dose: float = 1e6, modes: int = 1, parts: int = 1, weight:
         patterns = np.array(recording.intensities_NYX)
         patterns[np.random.default_rng(3).random(patterns.shape) < unmeasured] = np.nan
         recording = Recording(patterns, attrs.evolve(recording.scan, frame_masks=True))
-    data = LiveDiffraction(checked(recording), Context(0, torch.device("cpu"), 0, 1, Path()), 36, 0.0)
+    data = LiveDiffraction(checked(recording), Context(0, torch.device("cpu"), Path()), 36, 0.0)
     model = Ptychography(probe=Aperture(modes=modes)).build(data)
     assert isinstance(model, PtychographyModule)
     truth = data.scan.truth

@@ -25,7 +25,7 @@ from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 from .small_recipe import small_recipe
 
 CPU = torch.device("cpu")
-CONTEXT = Context(0, CPU, 0, 1, Path())
+CONTEXT = Context(0, CPU, Path())
 SPREAD = 40.0  # Å
 SETTINGS = SimulatedDiffraction(
     scan_shape=(6, 6), detector_size=32, dose_per_square_angstrom=1e6, position_error_angstrom=0.0, batch_size=36

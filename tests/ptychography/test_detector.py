@@ -31,7 +31,7 @@ from trainkit_ptychography.scans.simulated_near_field import SimulatedNearField
 
 from .small_recipe import small_recipe
 
-CONTEXT = Context(0, torch.device("cpu"), 0, 1, Path())
+CONTEXT = Context(0, torch.device("cpu"), Path())
 SETTINGS = SimulatedDiffraction(
     scan_shape=(6, 6), detector_size=32, position_error_angstrom=0.0, dose_per_square_angstrom=1e7
 )

@@ -46,7 +46,7 @@ def test_a_single_lit_pixel_makes_no_negative_neighbour_and_gradients_are_those_
 
 
 def test_a_model_with_blur_expects_blurred_patterns_and_none_by_default():
-    data = SimulatedDiffraction(scan_shape=(4, 4), detector_size=24).build(Context(0, CPU, 0, 1, Path()))
+    data = SimulatedDiffraction(scan_shape=(4, 4), detector_size=24).build(Context(0, CPU, Path()))
     batch = {"index": torch.arange(5)}
     sharp = Ptychography(probe=Aperture()).build(data)(batch)["intensities"].detach()
     blur = Ptychography(probe=Aperture(), detector_blur_pixels=0.9).build(data)(batch)["intensities"].detach()

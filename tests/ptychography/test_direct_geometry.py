@@ -25,7 +25,7 @@ SETTINGS = SimulatedDiffraction(scan_shape=(20, 20), detector_size=32, pixel_siz
 
 
 def found(of: Recording, told_angstrom: float) -> DirectGeometry:
-    data = LiveDiffraction(checked(of), Context(0, torch.device("cpu"), 0, 1, Path()), 32, 0.05)
+    data = LiveDiffraction(checked(of), Context(0, torch.device("cpu"), Path()), 32, 0.05)
     probe_1YX = Aperture(defocus_angstrom=told_angstrom).build(data)
     placement = place(data.scan.positions_N2, data.detector_shape, 4)
     wave_1YX = torch.from_numpy(probe_1YX).to(torch.complex64)

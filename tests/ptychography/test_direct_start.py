@@ -45,7 +45,7 @@ def recording(**changes: Any) -> Recording:
 
 
 def opened(of: Recording, held_out: float = 0.05) -> LiveDiffraction:
-    return LiveDiffraction(checked(of), Context(0, torch.device("cpu"), 0, 1, Path()), 32, held_out)
+    return LiveDiffraction(checked(of), Context(0, torch.device("cpu"), Path()), 32, held_out)
 
 
 def built(of: LiveDiffraction, method: str, probe: Any = None, **model: Any) -> PtychographyModule:

@@ -178,7 +178,7 @@ def test_the_true_object_begins_below_vacuum_and_nothing_is_doubted(true_phase, 
     (line,) = looked(tmp_path / "true.npy")
     assert "begins with" in str(line)
     model = Ptychography(probe=Aperture(), object=Pixels(path=tmp_path / "true.npy")).build(
-        DATA.build(Context(0, torch.device("cpu"), 0, 1, Path()))
+        DATA.build(Context(0, torch.device("cpu"), Path()))
     )
     found = model.reconstruction()
     rows, columns = (np.rint(origin).astype(int) for origin in found.origin_2)

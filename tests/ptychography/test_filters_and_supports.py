@@ -27,7 +27,7 @@ from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 
 from .small_recipe import small_recipe
 
-CONTEXT = Context(0, torch.device("cpu"), 0, 1, Path())
+CONTEXT = Context(0, torch.device("cpu"), Path())
 SIMULATED = SimulatedDiffraction(scan_shape=(4, 4), detector_size=24)
 DATA = SIMULATED.build(CONTEXT)
 PIXEL = DATA.scan.pixel_size_angstrom

@@ -97,7 +97,7 @@ def test_a_run_that_has_hardly_begun_to_fit_is_not_doubted() -> None:
 
 def test_the_comparison_with_the_mirror_is_remembered_for_the_same_patterns_and_probe(tmp_path: Path) -> None:
     settings = SimulatedDiffraction(scan_shape=(6, 6), detector_size=24)
-    data = settings.build(Context(0, torch.device("cpu"), 0, 1, tmp_path))
+    data = settings.build(Context(0, torch.device("cpu"), tmp_path))
     probe_MYX = torch.rand(1, 24, 24).numpy() + 0j
     found = compare(data, probe_MYX)
     (file,) = Path(os.environ["XDG_CACHE_HOME"]).rglob("*.json")
@@ -117,7 +117,7 @@ def test_the_comparison_with_the_mirror_is_remembered_for_the_same_patterns_and_
 def test_patterns_that_are_turned_around_are_compared_anew(tmp_path: Path) -> None:
     recording = SimulatedDiffraction(scan_shape=(6, 6), detector_size=24).read()
     turned_NYX = np.roll(np.asarray(recording.intensities_NYX)[:, ::-1, ::-1], 1, axis=(1, 2))  # totals are the same
-    context = Context(0, torch.device("cpu"), 0, 1, tmp_path)
+    context = Context(0, torch.device("cpu"), tmp_path)
     probe_MYX = torch.rand(1, 24, 24).numpy() + 0j
     found, turned = (
         compare(LiveDiffraction(checked(each), context, 36, 0.0), probe_MYX)
@@ -131,9 +131,7 @@ def test_patterns_that_are_turned_around_are_compared_anew(tmp_path: Path) -> No
 
 def test_a_cache_that_cannot_be_written_keeps_no_run_from_going_on(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file, not a folder")
-    data = SimulatedDiffraction(scan_shape=(6, 6), detector_size=24).build(
-        Context(0, torch.device("cpu"), 0, 1, tmp_path)
-    )
+    data = SimulatedDiffraction(scan_shape=(6, 6), detector_size=24).build(Context(0, torch.device("cpu"), tmp_path))
     assert compare(data, torch.rand(1, 24, 24).numpy() + 0j) is not None
 
 

@@ -48,7 +48,7 @@ def test_scans_of_the_same_places_are_halved_one_by_one():
 
 def opened(half: Half | None) -> object:
     data = SimulatedDiffraction(scan_shape=(8, 8), detector_size=24, half=half, batch_size=8)
-    return data.build(Context(0, torch.device("cpu"), 0, 1, Path()))
+    return data.build(Context(0, torch.device("cpu"), Path()))
 
 
 def test_both_halves_of_the_points_hold_out_the_same_and_train_on_all_others():

@@ -159,7 +159,7 @@ def test_losses_of_patterns_are_for_diffraction_data_alone():
 
 def built() -> tuple[Any, Any]:
     settings = SimulatedDiffraction(scan_shape=(4, 4), detector_size=24)
-    data = settings.build(Context(0, torch.device("cpu"), 0, 1, Path()))
+    data = settings.build(Context(0, torch.device("cpu"), Path()))
     return data, Ptychography(probe=Aperture()).build(data)
 
 

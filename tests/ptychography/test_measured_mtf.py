@@ -104,12 +104,12 @@ def test_what_looks_wrong_is_doubted_by_check_and_said_by_a_run(text, said, tmp_
     recipe = resolve_text(small_recipe(f'detector_mtf = "{path}"'), tmp_path).recipe
     seen = [each for each in recipe.model.inspect(recipe, "headers") if isinstance(each, Problem)]
     assert [said in each.message for each in seen] == [True]
-    recipe.model.build(recipe.data.build(Context(0, CPU, 0, 1, Path())))
+    recipe.model.build(recipe.data.build(Context(0, CPU, Path())))
     assert said in caplog.text
 
 
 def test_a_model_with_a_measured_mtf_expects_patterns_blurred_by_it(tmp_path):
-    data = SimulatedDiffraction(scan_shape=(4, 4), detector_size=24).build(Context(0, CPU, 0, 1, Path()))
+    data = SimulatedDiffraction(scan_shape=(4, 4), detector_size=24).build(Context(0, CPU, Path()))
     batch, path = {"index": torch.arange(5)}, written(tmp_path / "mtf.csv", "0,1\n0.5,0.4\n0.75,0.2\n")
     sharp = Ptychography(probe=Aperture()).build(data)(batch)["intensities"].detach()
     found = Ptychography(probe=Aperture(), detector_mtf=path).build(data)(batch)["intensities"].detach()

@@ -38,7 +38,7 @@ def recording() -> Recording:
 
 @pytest.fixture(scope="module")
 def data(recording: Recording, tmp_path_factory: pytest.TempPathFactory) -> LiveDiffraction:
-    context = Context(0, torch.device("cpu"), 0, 1, tmp_path_factory.mktemp("run"))
+    context = Context(0, torch.device("cpu"), tmp_path_factory.mktemp("run"))
     return LiveDiffraction(checked(recording), context, 8, 0.0, torch.float64)
 
 

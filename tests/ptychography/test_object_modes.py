@@ -26,7 +26,7 @@ from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 from trainkit_ptychography.scans.simulated_live import patterns
 
 CPU = torch.device("cpu")
-CONTEXT = Context(0, CPU, 0, 1, Path())
+CONTEXT = Context(0, CPU, Path())
 SETTINGS = SimulatedDiffraction(scan_shape=(5, 5), detector_size=24, position_error_angstrom=0.0, batch_size=25)
 THICK: dict[str, Any] = {"slices": 3, "thickness_angstrom": 60.0}
 

@@ -156,7 +156,7 @@ def scanned(drift_angstrom: float, **probe: int) -> tuple[PtychographyModule, Li
         defocus_drift_angstrom=drift_angstrom,
         validation_fraction=0.1,
     )
-    data = settings.build(Context(0, CPU, 0, 1, Path()))
+    data = settings.build(Context(0, CPU, Path()))
     model = Ptychography(probe=Aperture(**probe)).build(data)
     assert isinstance(model, PtychographyModule)
     phase_KL = torch.from_numpy(data.scan.truth.phase_KL)

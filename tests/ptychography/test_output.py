@@ -34,7 +34,7 @@ def finish_with_pictures(model: PtychographyModule, data: Any, state: State) -> 
 
 
 def made(modes: int = 1) -> tuple[Any, PtychographyModule]:
-    data = SMALL.build(Context(0, torch.device("cpu"), 0, 1, Path()))
+    data = SMALL.build(Context(0, torch.device("cpu"), Path()))
     model = Ptychography(probe=Aperture(modes=modes)).build(data)
     assert isinstance(model, PtychographyModule)
     return data, model
@@ -97,7 +97,7 @@ def test_a_probe_comes_out_of_a_file_with_its_modes_and_their_powers(kind, tmp_p
 
 def test_the_probe_of_an_earlier_result_begins_the_next_run(tmp_path):
     data, model = made(modes=2)
-    state = State(Context(0, torch.device("cpu"), 0, 1, tmp_path), 2, model, data, {}, Monitor(), ended="finished")
+    state = State(Context(0, torch.device("cpu"), tmp_path), 2, model, data, {}, Monitor(), ended="finished")
     model.on_run_end(state)
     again = ProbeFromFile(path=tmp_path / "result.h5").build(data)
     np.testing.assert_allclose(again, model.reconstruction().probe_MYX)
@@ -162,7 +162,7 @@ def test_the_only_pattern_that_another_place_gave_is_named_and_stands_in_the_res
     made_NYX = (made_NYX + noise).clamp_min(0)
     made_NYX[12] = made_NYX[12].roll((5, 3), (0, 1))
     data.some = lambda index: iter([{"index": index, "amplitudes": made_NYX[index]}])
-    state = State(Context(0, torch.device("cpu"), 0, 1, tmp_path), 2, model, data, {}, Monitor(), ended="finished")
+    state = State(Context(0, torch.device("cpu"), tmp_path), 2, model, data, {}, Monitor(), ended="finished")
     with caplog.at_level("WARNING", logger="trainkit"):
         finish_with_pictures(model, data, state)
     assert "1 of 30 patterns are fitted far worse than the others (12;" in caplog.text
@@ -179,7 +179,7 @@ def test_a_result_is_written_even_if_its_residuals_cannot_be_computed(tmp_path, 
         raise RuntimeError("out of memory")
 
     data.some = broken
-    state = State(Context(0, torch.device("cpu"), 0, 1, tmp_path), 2, model, data, {}, Monitor(), ended="finished")
+    state = State(Context(0, torch.device("cpu"), tmp_path), 2, model, data, {}, Monitor(), ended="finished")
     finish(model.reconstruction(), data, state, model)
     assert "has no residuals: RuntimeError: out of memory" in caplog.text
     with h5py.File(tmp_path / "result.h5") as file:

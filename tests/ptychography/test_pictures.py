@@ -27,12 +27,12 @@ UNDER = "a run"
 def drawn() -> tuple[State, dict[str, Any], torch.Tensor, torch.Tensor]:
     """The pictures of a run, and the random states before and after."""
     small = SimulatedDiffraction(scan_shape=(6, 5), detector_size=24)
-    data = small.build(Context(0, torch.device("cpu"), 0, 1, Path()))
+    data = small.build(Context(0, torch.device("cpu"), Path()))
     model: Any = Ptychography(probe=Aperture(modes=2)).build(data)
     with torch.no_grad():
         model.object.maps[0] = torch.linspace(0, 1, model.object.maps.shape[2])
         model.object.maps[1, 20:24, 20:24] = 0.2
-    context = Context(0, torch.device("cpu"), 0, 1, Path("runs/name/2026-id"))
+    context = Context(0, torch.device("cpu"), Path("runs/name/2026-id"))
     state = State(context, 2, model, data, {}, Monitor(), closing=True)
     before, random_before = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
     np.random.seed(3)

@@ -66,7 +66,7 @@ def line_of(text: str) -> dict[str, Any]:
 
 
 def live(data: HDF5Diffraction) -> LiveDiffraction:
-    return data.build(Context(0, torch.device("cpu"), 0, 1, Path()))
+    return data.build(Context(0, torch.device("cpu"), Path()))
 
 
 HOT = [[1, 20], [5, 5], [16, 17], [16, 18], [31, 2]]

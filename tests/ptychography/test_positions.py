@@ -28,7 +28,7 @@ SMALL = SimulatedDiffraction(scan_shape=(6, 5), detector_size=24)
 
 
 def context() -> Context:
-    return Context(0, torch.device("cpu"), 0, 1, Path())
+    return Context(0, torch.device("cpu"), Path())
 
 
 def live(settings: SimulatedDiffraction = SMALL, dtype: torch.dtype = torch.float32, **changes: Any) -> LiveDiffraction:

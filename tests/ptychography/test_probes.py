@@ -56,7 +56,7 @@ def test_every_kind_of_probe_makes_modes_of_the_powers_asked_for_and_begins_with
     guess_YX = lens(C10=-80.0)
     np.save(tmp_path / "guess.npy", guess_YX)
     recording = scanned(far_field(guess_YX), probe_MYX=guess_YX[None])
-    data = LiveDiffraction(checked(recording), Context(0, torch.device("cpu"), 0, 1, Path()), 4, 0.0)
+    data = LiveDiffraction(checked(recording), Context(0, torch.device("cpu"), Path()), 4, 0.0)
     settings = {"modes": 4, "powers": (0.2, 0.1, 0.05)}
     probe = {
         "aperture": Aperture(defocus_angstrom=80.0, **settings),
@@ -160,7 +160,7 @@ def test_every_aberration_that_abtem_names_is_a_setting_and_enters_as_its_formul
     fifth += p["C56"] * np.cos(6 * (phi - p["phi56"]))
     path += 1 / 4 * alpha**4 * third + 1 / 5 * alpha**5 * fourth + 1 / 6 * alpha**6 * fifth
     recording = scanned(far_field(lens(C10=-60.0)))
-    data = LiveDiffraction(checked(recording), Context(0, torch.device("cpu"), 0, 1, Path()), 4, 0.0)
+    data = LiveDiffraction(checked(recording), Context(0, torch.device("cpu"), Path()), 4, 0.0)
     (probe_YX,) = Aperture(**keys).build(data)
     spectrum_YX = np.fft.fft2(np.fft.ifftshift(probe_YX))
     spectrum_YX /= spectrum_YX[0, 0]

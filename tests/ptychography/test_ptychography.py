@@ -37,7 +37,7 @@ SMALL = SimulatedDiffraction(scan_shape=(6, 5), detector_size=24, semiangle_mrad
 
 
 def context(folder: Path = Path(), seed: int = 0) -> Context:
-    return Context(seed, torch.device("cpu"), 0, 1, folder)
+    return Context(seed, torch.device("cpu"), folder)
 
 
 def live(
@@ -262,7 +262,7 @@ def test_processes_share_a_split_evenly_and_each_goes_in_the_order_of_the_scan(s
 
 
 def live_of(recording: Checked, rank: int, world: int, validation_fraction: float = 0.25) -> LiveDiffraction:
-    divided = context()._replace(rank=rank, world=world, exchange=Exchange(Place(rank, world)))
+    divided = context()._replace(exchange=Exchange(Place(rank, world)))
     return LiveDiffraction(recording, divided, 4, validation_fraction)
 
 

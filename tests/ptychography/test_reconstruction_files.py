@@ -38,7 +38,7 @@ class Model(torch.nn.Module):
         )
 
 
-DATA = SETTINGS.build(Context(0, torch.device("cpu"), 0, 1, Path()))
+DATA = SETTINGS.build(Context(0, torch.device("cpu"), Path()))
 SIZE = SETTINGS.pixel_size_angstrom
 
 
@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     starts = [{"versions": {"trainkit": "0.0"}}, {"versions": {"trainkit": "0.1.0", "torch": "2.13"}}]
     (folder / "environment.json").write_text(json.dumps({"starts": starts}))
     write_files(Model().reconstruction(), DATA, folder)
-    context = Context(0, torch.device("cpu"), 0, 1, folder)
+    context = Context(0, torch.device("cpu"), folder)
     live: Any = ReconstructionFiles().build(context)
     state = State(context, 2, Model(), DATA, {}, Monitor(), ended="finished")
     live.on_run_start(state)
@@ -133,7 +133,7 @@ def test_imagej_opens_stacks_a_page_for_each_slice(folder, tmp_path):
 
 
 def test_only_the_forms_that_are_named_are_written(tmp_path):
-    context = Context(0, torch.device("cpu"), 0, 1, tmp_path)
+    context = Context(0, torch.device("cpu"), tmp_path)
     live: Any = ReconstructionFiles(forms=("numpy",)).build(context)
     live.on_run_end(State(context, 2, Model(), DATA, {}, Monitor(), ended="finished"))
     assert [path.name for path in tmp_path.iterdir()] == ["result.npz"]

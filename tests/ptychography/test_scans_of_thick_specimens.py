@@ -32,7 +32,7 @@ from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 from .small_recipe import small_recipe
 
 CPU = torch.device("cpu")
-CONTEXT = Context(0, CPU, 0, 1, Path())
+CONTEXT = Context(0, CPU, Path())
 GENERATOR = np.random.default_rng(11)
 PAIR = SimulatedDiffraction(
     scan_shape=(4, 5),

@@ -22,7 +22,7 @@ from trainkit_ptychography.probes.per_scan import ProbePerScan
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 
 CPU = torch.device("cpu")
-CONTEXT = Context(0, CPU, 0, 1, Path())
+CONTEXT = Context(0, CPU, Path())
 GENERATOR = np.random.default_rng(3)
 
 

@@ -68,8 +68,8 @@ def npz(folder: Path, **more: Any) -> NumPyDiffraction:
     return NumPyDiffraction(path=folder / "scan.npz", patterns="patterns", positions="points", **COMMON, **more)
 
 
-def built(settings: FileDiffraction, rank: int = 0, world: int = 1) -> LiveDiffraction:
-    return settings.build(Context(3, CPU, rank, world, Path()))
+def built(settings: FileDiffraction) -> LiveDiffraction:
+    return settings.build(Context(3, CPU, Path()))
 
 
 # ---- the same everywhere --------------------------------------------------------------------------------------------
@@ -96,7 +96,7 @@ def test_batches_are_the_same_bits_wherever_patterns_are(tmp_path, written):
 def test_a_pattern_in_host_memory_comes_to_the_device_the_same(tmp_path):
     """As with an accelerator: not gathered on the device, but brought there."""
     scan = checked(hdf5(tmp_path).read())
-    one = LiveDiffraction(scan, Context(3, CPU, 0, 1, Path()), 8, 0.05, storage="device")
+    one = LiveDiffraction(scan, Context(3, CPU, Path()), 8, 0.05, storage="device")
     host = Streamed(np.asarray(scan.intensities_NYX), one._amplitudes, CPU)
     for batch, (_, amplitudes) in zip(
         one.train(0, 0), host.batches([b["index"] for b in one.train(0, 0)]), strict=True
@@ -286,7 +286,7 @@ if path.suffix == ".h5":
     data = HDF5Diffraction(patterns="data", **common)
 else:
     data = NumPyDiffraction(**common)
-live = data.build(Context(0, torch.device("cpu"), 0, 1, Path()))
+live = data.build(Context(0, torch.device("cpu"), Path()))
 seen = sum(float(batch["amplitudes"].double().square().sum()) for batch in live.train(0, 0))
 seen += sum(float(batch["amplitudes"].double().square().sum()) for batch in live.evaluate("val"))
 print(type(live._patterns).__name__, round(seen, 3), live.mean_counts)

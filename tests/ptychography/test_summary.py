@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[2]
 PIXEL, WAVELENGTH, SIZE = 0.4, electron_wavelength(80.0), 48
 PROBE = aperture_probe((SIZE, SIZE), PIXEL, WAVELENGTH, 25.0, {"C10": (-60.0, 0.0)})
 VACUUM = 1e4 * patterns(np.ones((64, 64), complex), PROBE, np.array([[32.0, 32.0]]))[0]
-CONTEXT = Context(0, torch.device("cpu"), 0, 1, Path())
+CONTEXT = Context(0, torch.device("cpu"), Path())
 STEP = 1.25  # pixels: 0.5 Å
 
 

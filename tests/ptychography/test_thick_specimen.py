@@ -38,7 +38,7 @@ from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.scan import Recording, checked
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 
-CONTEXT = Context(0, torch.device("cpu"), 0, 1, Path())
+CONTEXT = Context(0, torch.device("cpu"), Path())
 THICK = SimulatedDiffraction(
     scan_shape=(4, 5), detector_size=32, pixel_size_angstrom=0.3, position_error_angstrom=0.0, slices=4
 )

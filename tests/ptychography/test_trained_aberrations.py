@@ -60,7 +60,7 @@ def test_gradients_of_the_numbers_are_those_of_finite_differences():
 def model_of(trained: tuple[str, ...], folder: Path, **probe: float) -> tuple[PtychographyModule, object]:
     """A model whose object is the true one, so that only the lens is unknown."""
     settings = SimulatedDiffraction(scan_shape=(6, 6), detector_size=32, dose_per_square_angstrom=1e6, batch_size=36)
-    data = settings.build(Context(0, CPU, 0, 1, Path()))
+    data = settings.build(Context(0, CPU, Path()))
     np.save(folder / "true.npy", np.exp(1j * np.asarray(data.scan.truth.phase_KL)))
     aperture = Aperture(trained_aberrations=trained, **probe)
     model = Ptychography(probe=aperture, object=Pixels(path=folder / "true.npy")).build(data)
@@ -97,9 +97,7 @@ def test_the_group_exists_only_where_the_recipe_names_aberrations_and_holds_noth
     assert [each.shape for each in groups["aberrations"]] == [(3,)]
     assert len(groups["probe"]) == 1
     assert "probe.lens.numbers_T" in model.state_dict()
-    plain = Ptychography(probe=Aperture()).build(
-        SimulatedDiffraction(scan_shape=(4, 4)).build(Context(0, CPU, 0, 1, Path()))
-    )
+    plain = Ptychography(probe=Aperture()).build(SimulatedDiffraction(scan_shape=(4, 4)).build(Context(0, CPU, Path())))
     assert not any("lens" in key for key in plain.state_dict())
 
 

@@ -456,7 +456,7 @@ def test_the_numbers_are_those_of_a_plain_computation_on_whole_volumes(site: Pat
     results = written()["results"]
     (folder,) = Path("runs/small").glob("*/checkpoints")
     recipe = resolve(folder.parent / "recipe.toml").recipe
-    data = recipe.data.build(Context(0, CPU, rank=0, world=1, folder=site))
+    data = recipe.data.build(Context(0, CPU, folder=site))
     model = recipe.model.build(data)
     model.load_state_dict(read_checkpoint(folder / "epoch-0004.safetensors")["model"])
     infer = recipe.inference.build(data)

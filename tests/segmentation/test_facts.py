@@ -30,7 +30,7 @@ from .test_models import SMALL, patch_for
 
 
 def context(folder: Path) -> Context:
-    return Context(seed=3, device=torch.device("cpu"), rank=0, world=1, folder=folder)
+    return Context(seed=3, device=torch.device("cpu"), folder=folder)
 
 
 def facts_of(settings: SegmentationData) -> dict[str, Any]:

@@ -96,7 +96,7 @@ def test_a_class_in_one_mask_alone_is_as_wrong_as_can_be_and_one_in_neither_coun
 
 
 def state_of(data: LiveVolumes, epoch: int = 0) -> State:
-    context = Context(seed=0, device=torch.device("cpu"), rank=0, world=1, folder=Path("nowhere"))
+    context = Context(seed=0, device=torch.device("cpu"), folder=Path("nowhere"))
     state = State(context, 10, torch.nn.Identity(), data, {}, Monitor())
     state.split, state.epoch = "val", epoch
     return state
@@ -272,7 +272,7 @@ def test_what_preprocessing_cropped_is_background(tmp_path: Path, regions: bool)
         preprocessing=Preprocessing(crop_to_nonzero=True, spacing_mm=(2.0, 2.0, 2.0)),
         cache=Cache(folder=tmp_path / "cache"),
     )
-    data = settings.build(Context(0, torch.device("cpu"), 0, 1, tmp_path))
+    data = settings.build(Context(0, torch.device("cpu"), tmp_path))
     batch = next(iter(data.evaluate("val")))
     scores = 5.0 + torch.rand(1, len(data.classes) + data.exclusive, *batch["image"].shape[2:])
     scores[:, 0] += 0.0 if regions else -5.0  # everywhere some class

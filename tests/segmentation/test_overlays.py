@@ -232,7 +232,7 @@ def shown_of(
         cache=Cache(folder=folder / "cache"),
         **how,
     )
-    context = Context(0, torch.device("cpu"), 0, 1, folder / "runs" / "a" / "b")
+    context = Context(0, torch.device("cpu"), folder / "runs" / "a" / "b")
     data: Any = settings.build(context)
     live = LiveOverlays(**{"cases": (), "num_cases": 3, "channel": 0, "ranked_by": "mean"} | (hook or {}))
     state = State(context, 1, SimpleNamespace(), data, {}, Monitor())  # type: ignore[arg-type]

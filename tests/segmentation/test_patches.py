@@ -77,7 +77,7 @@ EVERYTHING = Augmentation(
 
 
 def context(seed: int = 3, rank: int = 0, world: int = 1) -> Context:
-    return Context(seed, torch.device("cpu"), rank, world, Path(), Exchange(Place(rank, world)))
+    return Context(seed, torch.device("cpu"), Path(), Exchange(Place(rank, world)))
 
 
 @pytest.fixture
@@ -621,7 +621,7 @@ if __name__ == "__main__":
     cache = Cache(folder=Path(sys.argv[1]))
     small = {"size": (16, 16, 16), "patch_size": (8, 8, 8)}
     settings = SyntheticSegmentation(workers=2, steps_per_epoch=50, cache=cache, **small)
-    data = settings.build(Context(seed=3, device=torch.device("cpu"), rank=0, world=1, folder=Path()))
+    data = settings.build(Context(seed=3, device=torch.device("cpu"), folder=Path()))
     batches = data.train(0, 0)
     next(batches)
     if sys.argv[2] == "failing":

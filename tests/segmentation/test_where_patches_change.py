@@ -31,7 +31,7 @@ ON_DEVICE = attrs.evolve(EVERYTHING, on="device")
 
 
 def context(device: str = "cpu") -> Context:
-    return Context(seed=3, device=torch.device(device), rank=0, world=1, folder=Path())
+    return Context(seed=3, device=torch.device(device), folder=Path())
 
 
 def blobs(folder: Path, **settings) -> SyntheticSegmentation:
@@ -161,7 +161,7 @@ def test_the_device_is_advised_where_it_waits_for_workers_that_keep_all_cpus_bus
 
     def advice(workers: int, device: str, on: Any) -> str | None:
         data = SyntheticSegmentation(workers=workers, augmentation=Augmentation(on=on, noise=Noise()))
-        return data.against_waiting(Context(0, torch.device(device), 0, 1, Path()))
+        return data.against_waiting(Context(0, torch.device(device), Path()))
 
     assert "raise data.workers" in str(advice(2, "cuda", "workers"))
     assert 'data.augmentation.on = "device"' in str(advice(3, "cuda:1", "workers"))

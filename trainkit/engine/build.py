@@ -83,7 +83,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), 
     recipe = resolved.recipe
     exchange = Exchange(place).with_shards(recipe.run.shards)
     device = choose_device(recipe.run.device, place)
-    context = Context(recipe.run.seed, device, place.rank, place.world, folder, exchange)
+    context = Context(recipe.run.seed, device, folder, exchange)
     _check_divided(recipe, exchange)
     torch.set_num_threads(recipe.run.threads or _default_threads())
     if recipe.run.deterministic:

@@ -90,7 +90,7 @@ def _opened(loaded: LoadedMembers, ensemble: Ensemble, device: torch.device) -> 
         DataError: They are other data.
     """
     for (file, saved), member, (data, seed) in zip(ensemble.files, loaded.members, loaded.trained_on, strict=True):
-        opened = data.build(Context(seed, device, rank=0, world=1, folder=file.parent))
+        opened = data.build(Context(seed, device, folder=file.parent))
         if news := list(other_facts(saved["facts"], opened.facts())):
             lines = "\n  ".join(each.removeprefix("warning: ") for each in news)
             raise DataError(

@@ -148,7 +148,7 @@ def _held_out(folds: Folds, runs: Sequence[Path], console: Console) -> Iterator[
         device = choose_device(recipe.run.device)
         named = [used.use for used in resolved.used if ":" in used.use]
         member = load_members(_checkpoint(run), (), device, named).members[0]
-        data = recipe.data.build(Context(recipe.run.seed, device, rank=0, world=1, folder=run))
+        data = recipe.data.build(Context(recipe.run.seed, device, folder=run))
         infer = member.inference.build(data)
         for split in recipe.data.splits():
             for batch in data.evaluate(split) if split != "train" else ():

@@ -45,6 +45,6 @@ def probe_at_start(data: DiffractionData, probe: Probe, seed: int) -> ProbeModes
     """
     patterns, scan = data.read()
     some = np.unique(np.linspace(0, len(patterns) - 1, _PATTERNS * scan.num_scans).round().astype(int))
-    context = Context(seed, torch.device("cpu"), 0, 1, Path())
+    context = Context(seed, torch.device("cpu"), Path())
     live = LiveDiffraction(checked(Recording(patterns[some], scan.some(some))), context, len(some), 0.0)
     return ProbeModes(probe.build(live), live.dtype, live.device, WaveSampling.of(live.scan))

@@ -49,7 +49,7 @@ def inspect_earlier_object(
         DataError: The file cannot be read, or its object has no place in this scan.
     """
     recording = data.read()
-    context = Context(recipe.run.seed, torch.device("cpu"), 0, 1, Path())
+    context = Context(recipe.run.seed, torch.device("cpu"), Path())
     num, kind, held_out = len(recording.intensities_NYX), "", 0.0
     if begun.made_from_patterns:
         kind, held_out = "held-out ", max(data.validation_fraction, min(_HELD_OUT, _PATTERNS / num))

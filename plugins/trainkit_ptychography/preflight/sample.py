@@ -234,7 +234,7 @@ def _some(recording: Recording, points_N: NDArray[np.int64]) -> Checked:
 
 def _live(part: Checked, seed: int) -> LiveDiffraction:
     """Return patterns as a probe's ``build`` is given them."""
-    return LiveDiffraction(part, Context(seed, torch.device("cpu"), 0, 1, Path()), len(part.intensities_NYX), 0.0)
+    return LiveDiffraction(part, Context(seed, torch.device("cpu"), Path()), len(part.intensities_NYX), 0.0)
 
 
 def lit_part(mean_YX: NDArray[np.float64]) -> tuple[int, int]:
