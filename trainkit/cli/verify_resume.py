@@ -25,7 +25,7 @@ def _numbers(context: click.Context, option: click.Parameter, text: str | None) 
 @click.command(
     epilog="\b\nExamples:\n"
     "  trainkit verify-resume recipes/ptycho_staged.toml --epochs 12\n"
-    "  trainkit verify-resume recipes/segmentation_synthetic.toml --set run.shards=4 --processes 1,2,4"
+    "  trainkit verify-resume my_recipe.toml --set run.shards=4 --processes 1,2,4"
 )
 @click.argument("recipe", type=click.Path(path_type=Path))
 @click.option("--epochs", type=click.IntRange(min=1), default=2, show_default=True, help="Number of epochs to compare.")
