@@ -127,7 +127,7 @@ def test_the_curvature_along_a_mode_is_that_of_one_object_over_the_number_of_mod
                     0.1 * torch.randn(model.motion.shape_HW, generator=torch.Generator().manual_seed(1))
                 )
         (batch,) = data.some(torch.arange(25))
-        model.on_step_start(None)  # type: ignore[arg-type]
+        model.on_step_start(State(CONTEXT, 1, model, data, {}, Monitor()))
         (model(batch)["intensities"].clamp_min(1e-12).sqrt() - batch["amplitudes"]).square().mean().backward()
         found[num] = curvature_of(next(model.object.parameters()))
     torch.testing.assert_close(found[2], found[1] / 2)
