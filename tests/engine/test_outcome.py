@@ -40,6 +40,7 @@ CommandLine = Callable[..., tuple[int, str]]
 @pytest.fixture
 def trainkit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> CommandLine:
     """Runs the command line, and returns its exit code and its output."""
+    monkeypatch.setattr("trainkit.cli.ignore_from_now_on", lambda: None)  # signals of the tests themselves
 
     def call(*arguments: str) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["trainkit", *arguments])

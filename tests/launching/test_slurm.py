@@ -50,9 +50,9 @@ def run_script(folder: Path, job: SlurmJob, code: int, **variables: str) -> int:
         "SLURM_CPUS_PER_TASK": "1",
     }
     script = attrs.evolve(job, folder=folder).script()
-    return subprocess.run(
-        ["bash", "-c", script], env=environment | variables, check=False, capture_output=True
-    ).returncode
+    # Signals that this process ignores, as after a test of the program's end, cannot be trapped by its children.
+    begin = ["env", "--default-signal=TERM,USR1", "bash", "-c"]
+    return subprocess.run([*begin, script], env=environment | variables, check=False, capture_output=True).returncode
 
 
 def test_names_with_blanks_quotes_and_dollars_reach_the_command_line_as_they_are(tmp_path: Path) -> None:

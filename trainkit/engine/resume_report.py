@@ -98,8 +98,8 @@ def _rate_changes(name: str, old: SavedGroup | None, resumed: ResumedGroup, poin
     if phase.name != old.phase.name:
         yield f"group {name}: phase {phase.name} starts now, lr {now:.6g}"
         return
-    trained = point.epoch in old.phase.epochs
-    was = old.phase.rate(point.epoch, point.epoch_step, point.steps_per_epoch, old.memory).lr if trained else 0.0
+    trains = point.epoch in old.phase.epochs or point.epoch in phase.epochs  # the old plan may end before this epoch
+    was = old.phase.rate(point.epoch, point.epoch_step, point.steps_per_epoch, old.memory).lr if trains else 0.0
     schedules = [type(each.scheduler).__name__ for each in (old.phase, phase)]
     if not math.isclose(was, now, rel_tol=1e-9) or schedules[0] != schedules[1]:
         change = f", {schedules[0]} -> {schedules[1]}" if schedules[0] != schedules[1] else ""
