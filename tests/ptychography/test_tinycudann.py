@@ -391,6 +391,7 @@ def test_asked_for_where_it_cannot_be_it_is_an_error_that_says_what_would_be_tak
 def test_asked_for_and_not_installed_the_command_says_how_to_get_it(
     command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setattr("trainkit.cli.ignore_from_now_on", lambda: None)  # signals of the tests themselves
     monkeypatch.setattr("trainkit_ptychography.objects.hash_encoding.is_installed", lambda: False)
     monkeypatch.setattr(sys, "argv", ["trainkit", command, str(RECIPE), "--set", "model.object.backend=tinycudann"])
     with pytest.raises(SystemExit) as ended:
