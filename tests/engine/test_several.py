@@ -202,8 +202,10 @@ def test_what_one_process_asks_for_all_do_after_the_same_step(tmp_path: Path) ->
 )
 def test_one_process_that_fails_ends_all_with_one_message(tmp_path: Path, what: str, told: str) -> None:
     recipe = trouble(tmp_path, "trouble", f'what = "{what}"', '[run]\npatience = "15s"')
-    said = together(2, tmp_path, "run", recipe, "-q", code=1, seconds=60)
+    further = [written(tmp_path, "further")] if what == "fail" else ["-q"]
+    said = together(2, tmp_path, "run", recipe, *further, code=1, seconds=60)
     assert said.count(told) == 1, said
+    assert ("the runs after this one are not started" in said) == (what == "fail")
     assert "last good checkpoint" in said or what in ("diverge", "missing")
     assert "Traceback" not in said
 

@@ -66,6 +66,11 @@ def run_all(
         try:
             outcome, folder = run_one(resolved, console, continue_unfinished=continue_unfinished, report=report)
         except Exception as error:
+            if meeting().is_busy and number < len(recipes):
+                console.say(
+                    "the runs after this one are not started, because its processes have ended; start the command "
+                    "again with --continue"
+                )
             if len(recipes) == 1 or meeting().is_busy:  # then the other processes of that run cannot go on
                 raise
             console.say(f"failed: {error if isinstance(error, TrainkitError) else traceback.format_exc()}")
