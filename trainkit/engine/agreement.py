@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import fsum
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,14 @@ import attrs
 import torch
 import xxhash
 
-from trainkit.errors import ProcessError
+from trainkit.errors import DataError, ProcessError
 from trainkit.state import EpochMean
 from trainkit.words import some_of
 
 if TYPE_CHECKING:
+    from trainkit.contracts import Batch
     from trainkit.engine.run import Run
+    from trainkit.processes.exchange import Exchange
     from trainkit.state import State
 
 _LOGGER = logging.getLogger("trainkit")
@@ -140,6 +142,32 @@ def check_replicas(run: Run) -> None:
                 f"process {rank} has another model than process {exchange.rank} after step {run.state.step}: "
                 f"{wrong[0]} differs. A part changes it by what it saw of its own share of the data; it must do the "
                 "same in every process"
+            )
+
+
+def check_divided(exchange: Exchange, batches: Sequence[Batch]) -> None:
+    """Make sure that no two processes have the same batches, as if the data were not divided among them.
+
+    Args:
+        exchange: What the processes exchange.
+        batches: Those of a step, or the first of an evaluation, on this process; it may have none.
+
+    Raises:
+        DataError: Two have the same.
+    """
+    if exchange.world == 1:
+        return
+    own = [
+        [_digest(value) for _, value in sorted(batch.items()) if isinstance(value, torch.Tensor)] for batch in batches
+    ]
+    seen: dict[str, int] = {}
+    for rank, each in enumerate(map(repr, exchange.gather(own))):
+        if each == repr([]):
+            continue
+        if (other := seen.setdefault(each, rank)) != rank:
+            raise DataError(
+                f"processes {other} and {rank} were given the same batches; data that divide batches "
+                "(divides_batches) must yield the parts in context.exchange.parts alone"
             )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from trainkit.engine.agreement import agree, shared_means
+from trainkit.engine.agreement import agree, check_divided, shared_means
 from trainkit.engine.batches import batches_of, to_device
 from trainkit.errors import PartError, blame
 from trainkit.randomness import generator_states, restore_generators
@@ -109,6 +109,8 @@ def _until_all_are_done(run: Run, batches: Iterator[Batch]) -> Iterator[Batch | 
         yield from batches
         return
     waiting = next(batches, None)
+    if run.state.evaluated_step < 0:  # in the run's first evaluation
+        check_divided(exchange, [] if waiting is None else [waiting])
     while exchange.largest([waiting is not None])[0]:
         agree(run.state)
         yield waiting

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from trainkit.engine.agreement import check_divided
 from trainkit.engine.batches import to_device
 from trainkit.engine.part_sums import NormStatistics, PartSums
 from trainkit.errors import NonFiniteError, blame
@@ -63,6 +64,7 @@ class Step:
         self._scaler, self._channels_last = scaler, channels_last
         self._exchange = state.context.exchange
         self._is_divided = self._exchange.num_parts > 1
+        self._is_checked = False
         self._dtype = torch.float32 if state.context.device.type == "mps" else torch.float64  # of values
         self._sums = PartSums(self._exchange)
         self._norms = NormStatistics(state.model, self._exchange)
@@ -126,6 +128,9 @@ class Step:
         num_parts = len(exchange.parts)
         own = [batch for part in range(num_parts) for batch in batches[part::num_parts]]  # part by part
         per_part = len(own) // num_parts
+        if not self._is_checked:
+            check_divided(exchange, own)
+            self._is_checked = True
         sizes = [len(batch["index"]) for batch in own]
         items = exchange.total(sum(sizes))
         shares = [size / items for size in sizes]
