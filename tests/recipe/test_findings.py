@@ -1,25 +1,15 @@
 """What a person reads: bad recipes, and exactly what is said about them."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from recipe_toys import GOOD, distribution, toys
+from recipe_toys import GOOD, distribution
 
 from trainkit import registry
 from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.resolve import Resolved, resolve
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _toys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with toys(tmp_path_factory.mktemp("toys")):
-        yield
-
-
-@pytest.fixture(autouse=True)
-def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("toys_installed", "in_own_folder")
 
 
 def resolved(text: str, *sets: str) -> Resolved:

@@ -9,7 +9,7 @@ import pytest
 import tomli
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from recipe_toys import GOOD, toys
+from recipe_toys import GOOD
 
 from trainkit.contracts import Problem
 from trainkit.recipe.fields import field_types
@@ -18,16 +18,7 @@ from trainkit.recipe.problems import Finding, InvalidRecipe
 from trainkit.recipe.resolve import resolve, resolve_text, write
 from trainkit.recipe.root import Recipe
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _toys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with toys(tmp_path_factory.mktemp("toys")):
-        yield
-
-
-@pytest.fixture(autouse=True)
-def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("toys_installed", "in_own_folder")
 
 
 def put(name: str, text: str) -> Path:

@@ -4,26 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from recipe_toys import GOOD, toys
+from recipe_toys import GOOD
 
 from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.resolve import Resolved, resolve, varied
 from trainkit.recipe.search import Parameter, cost_in_words, own_values
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _toys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with toys(tmp_path_factory.mktemp("toys")):
-        yield
-
-
-@pytest.fixture(autouse=True)
-def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("toys_installed", "in_own_folder")
 
 
 def resolved(search: str, text: str = GOOD) -> Resolved:

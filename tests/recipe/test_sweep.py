@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from recipe_toys import GOOD, toys
+from recipe_toys import GOOD
 
 from trainkit.cli.check import command as check
 from trainkit.cli.plan import command as plan
@@ -17,16 +16,7 @@ from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.resolve import Resolved, resolve, resolve_all, resolve_each, resolve_text, write
 from trainkit.recipe.sweep import short_names
 
-
-@pytest.fixture(scope="module", autouse=True)
-def _toys(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with toys(tmp_path_factory.mktemp("toys")):
-        yield
-
-
-@pytest.fixture(autouse=True)
-def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+pytestmark = pytest.mark.usefixtures("toys_installed", "in_own_folder")
 
 
 GRID = """

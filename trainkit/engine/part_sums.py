@@ -16,7 +16,7 @@ from trainkit.processes.tree import TreeSum
 if TYPE_CHECKING:
     from trainkit.processes.exchange import Exchange
 
-_ALIGNED = 16  # numbers: gradients begin at addresses that vector instructions like
+_ALIGNED = 16  # numbers: each gradient begins at an address for vector instructions
 
 
 class PartSums:
