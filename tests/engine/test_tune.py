@@ -144,8 +144,54 @@ def test_the_same_command_adds_nothing_to_a_finished_search(whole: Result) -> No
 def test_another_recipe_is_not_mixed_into_a_search(whole: Result) -> None:
     again = tune("--set", "run.epochs=3")
     assert isinstance(again.exception, RecipeError)
-    assert "holds the search of another recipe: run.epochs differs" in str(again.exception)
+    assert "holds the search of another recipe: run.epochs (4 -> 3) differs from" in str(again.exception)
     assert "--set run.name=ridge_2" in str(again.exception)
+
+
+def test_a_search_of_an_older_version_is_gone_on_with_and_new_settings_are_named(
+    whole: Result,
+) -> None:
+    file = FOLDER / "recipe.toml"
+    now = file.read_text()
+    older = now.replace("shards = 0\n", "").replace("deterministic = false\n", "").replace('value = "best"\n', "")
+    assert len(older.splitlines()) == len(now.splitlines()) - 3
+    try:
+        file.write_text(older)
+        again = tune()
+        assert again.exit_code == 0, again.output
+        assert 'run.deterministic = false, run.shards = 0, search.value = "best" (their defaults)' in again.output
+        assert "so far 4 finished" in again.output
+        another = tune("--set", "run.deterministic=true")
+        assert "holds the search of another recipe: run.deterministic (false -> true) differs from" in str(
+            another.exception
+        )
+        last = tune("--set", "search.value=last")
+        assert 'search.value ("best" -> "last") differs from' in str(last.exception)
+        file.write_text(now.replace("shards = 0", "split = 0"))
+        gone = tune()
+        assert "run.split (0 -> not set), run.shards (not set -> 0) differ from" in str(gone.exception)
+    finally:
+        file.write_text(now)
+
+
+def test_a_trial_of_an_older_version_is_not_trained_again() -> None:
+    search = '[search]\ntrials = 2\n[search.keys]\n"losses.ridge.weight" = { choices = [0.0, 0.3] }\n'
+    assert tune(search=search).exit_code == 0
+    journal = FOLDER / "study.journal"
+    lines = journal.read_text()
+    marks = {
+        each["user_attr"]["recipe"]
+        for each in map(json.loads, lines.splitlines())
+        if "recipe" in each.get("user_attr", {})
+    }
+    assert marks
+    for mark in marks:  # the text of the recipe was another one then
+        lines = lines.replace(mark, "0" * len(mark))
+    journal.write_text(lines)
+    again = tune("--trials", "6", search=search)
+    assert again.exit_code == 0, again.output
+    trials = table()
+    assert len({each["losses.ridge.weight"] for each in trials}) == sum(not each["same_as"] for each in trials)
 
 
 @pytest.mark.slow  # a whole search, with a stop

@@ -177,9 +177,13 @@ def run_one(
         before = run_folder.earlier_run(resolved)
         if before is None:
             refuse_missing_inputs([resolved])
+            if (other := run_folder.of_another_recipe(resolved)) is not None:
+                console.say(f"{other[0]} is a run of another recipe, which differs in {other[1]}; a new run starts")
             return start(resolved, console, locked=choosing.close, report=report, extra=extra), None
         if run_folder.is_finished(before):
             console.say(f"{before}: finished already")
+            if news := run_folder.compared_with(before, resolved).news:
+                console.say(f"  {news}")
             return finished_before(run_folder.doubts(before), console), before
         # Anybody may have put the checkpoint there, so it may only name code that this recipe names.
         named = [used.use for used in resolved.used if ":" in used.use]

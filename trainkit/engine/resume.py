@@ -18,6 +18,7 @@ from trainkit.engine.every_run import metrics_file
 from trainkit.engine.every_run.saving import facts_of, restore
 from trainkit.engine.fingerprint import other_data
 from trainkit.engine.identity import CHECKPOINTS, Origin, identity_of
+from trainkit.engine.older_recipe import completed, news_of
 from trainkit.engine.resume_report import group_changes, other_facts, run_changes
 from trainkit.engine.resumed_groups import (
     ask_early,
@@ -163,7 +164,8 @@ def _resume_from(
     assert begin.file is not None
     assert begin.saved is not None
     file, saved, resolved = begin.file, begin.saved, asked.resolved
-    changes = setting_changes(saved["recipe"], resolved, changed_since(saved, resolved.tree))
+    known, new = completed(saved["recipe"], resolved, saved["components"])
+    changes = setting_changes(known, resolved, changed_since(saved, resolved.tree))
     has_ended = not begin.in_place or begin.folder is None or run_folder.is_finished(begin.folder)
     if has_ended and (why := _nothing_left(resolved, saved, changes)) is not None:
         console.say(f"{file}: {why}; nothing is left to do{_how_to_continue(resolved.recipe, saved)}")
@@ -196,6 +198,8 @@ def _resume_from(
     console.log_to(folder / run_folder.LOG)
     console.say(f"run folder: {folder}")
     console.say(f"resuming from {file}: {saved['epoch']} epochs, {saved['step']} steps finished")
+    if news := news_of(new):
+        console.say(f"  {news}")
     _say_what_differs(restored, saved, console)
     return execute(run, console, asked.report)
 

@@ -43,12 +43,15 @@ from trainkit.engine.identity import (
     parsed_time,
 )
 from trainkit.engine.launched import may_continue, note_folder
+from trainkit.engine.older_recipe import RecipeComparison, compare
 from trainkit.engine.variables import changed_since
 from trainkit.errors import TrainkitError
 from trainkit.files.reading import read_small
 from trainkit.files.writing import make_folder, remove_unfinished, set_aside, sync_folder, written_whole
 from trainkit.printable import show_as
+from trainkit.recipe.origin import dotted
 from trainkit.recipe.resolve import write
+from trainkit.words import some_of
 
 if TYPE_CHECKING:
     from trainkit.groups.resuming import Choice
@@ -260,25 +263,55 @@ def unsaved_start(folder: Path, newest: Mapping[str, Any] | None) -> Identity | 
     return identity if nothing_since and known and "ended" not in known[-1] else None
 
 
-def goes_on_with(folder: Path, resolved: Resolved) -> bool:
-    """Return whether a run goes on with a recipe: that of its newest checkpoint, or of a start that saved nothing."""
-    wanted = digest(write(resolved.tree))
+def compared_with(folder: Path, resolved: Resolved) -> RecipeComparison:
+    """Compare a recipe with that with which a run goes on: of its newest checkpoint, or of a start that saved nothing.
+
+    An older version may have written it, which did not have all settings of today.
+    """
+    wanted = write(resolved.tree)
     newest = CheckpointFolder(folder / CHECKPOINTS, identity_of(folder).id).newest_header()
+    differ: RecipeComparison | None = None
     if newest is not None:
         said = newest.get("run")
         known = said.get("recipe") if isinstance(said, Mapping) else None
-        if wanted == (known if isinstance(known, str) else digest(str(newest.get("recipe")))):
-            changes = setting_changes(write(resolved.tree), resolved, changed_since(newest, resolved.tree))
-            return not any(makes_another_run(each, resolved.recipe) for each in changes)
+        text = str(newest.get("recipe"))
+        is_equal = digest(wanted) == (known if isinstance(known, str) else digest(text))
+        found = RecipeComparison() if is_equal else compare(text, resolved, newest.get("components") or ())
+        if found.is_same:
+            changes = setting_changes(wanted, resolved, changed_since(newest, resolved.tree))
+            others = [dotted(each.where) for each in changes if makes_another_run(each, resolved.recipe)]
+            if not others:
+                return found
+            found = RecipeComparison(differences=tuple(f"{each} (an environment variable)" for each in others))
+        differ = found
     unsaved = unsaved_start(folder, newest)
-    return unsaved is not None and unsaved.recipe is not None and digest(unsaved.recipe) == wanted
+    if unsaved is not None and unsaved.recipe is not None:
+        found = RecipeComparison() if unsaved.recipe == wanted else compare(unsaved.recipe, resolved)
+        if found.is_same or differ is None:
+            return found
+    return differ or RecipeComparison(differences=("its recipe is not known",))
+
+
+def of_another_recipe(resolved: Resolved) -> tuple[Path, str] | None:
+    """Return the newest run folder of a recipe's name, and in what its recipe differs; None: there is none.
+
+    Args:
+        resolved: A recipe of which there is no `earlier_run`.
+    """
+    settings = resolved.recipe.run
+    for folder in newest_first((settings.dir / settings.name).glob("*")):
+        if not may_continue(folder):
+            return None
+        differences = compared_with(folder, resolved).differences
+        return (short_path(folder), some_of(differences)) if differences else None
+    return None
 
 
 def earlier_run(resolved: Resolved) -> Path | None:
     """Return the newest run folder of the same resolved recipe, by what its newest checkpoint or last start says."""
     settings = resolved.recipe.run
     for folder in newest_first((settings.dir / settings.name).glob("*")):
-        if may_continue(folder) and goes_on_with(folder, resolved):
+        if may_continue(folder) and compared_with(folder, resolved).is_same:
             return short_path(folder)
     return None
 

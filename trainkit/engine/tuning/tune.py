@@ -17,17 +17,16 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import attrs
-import tomli
 
 from trainkit.engine import run_folder
-from trainkit.engine.changes import flat
 from trainkit.engine.identity import digest
+from trainkit.engine.older_recipe import compare
 from trainkit.engine.start import ExitCode
 from trainkit.engine.tuning.best_recipe import best_recipe
 from trainkit.engine.tuning.records import TrialRecord, best_trials
@@ -43,16 +42,18 @@ from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.references import escaped
 from trainkit.recipe.resolve import varied, write
 from trainkit.recipe.root import seconds_of
-from trainkit.recipe.search import Parameter, SearchSpace, own_values
+from trainkit.recipe.search import SEARCH, Parameter, SearchSpace, own_values
 from trainkit.recipe.tables import plain
 from trainkit.words import some_of
 
 if TYPE_CHECKING:
     from trainkit.console import Console
     from trainkit.contracts import Monitor
+    from trainkit.recipe.positions import Where
     from trainkit.recipe.resolve import Resolved
 
 TABLE = "trials.csv"
+_DEFAULTS: Mapping[Where, Any] = {(SEARCH, "value"): "best", (SEARCH, "storage"): "journal"}  # of `_in_common`
 _MOST_STARTS = 3  # of a trial whose process is killed again and again before it gets any further
 
 
@@ -135,9 +136,11 @@ class _Tuning:
             with written_whole(path) as new:
                 new.write_text(text, encoding="utf-8")
             return
-        then, now = dict(flat(tomli.loads(path.read_text(encoding="utf-8")))), dict(flat(tomli.loads(text)))
-        differ = [dotted(where) for where in {**then, **now} if then.get(where) != now.get(where)]
-        if differ:
+        before = path.read_text(encoding="utf-8")
+        found = compare(before, self.resolved, defaults=_DEFAULTS, now=self._in_common())
+        if news := found.news:
+            self.console.say(news)
+        if differ := found.differences:
             raise RecipeError(
                 f"{self.folder} holds the search of another recipe: {some_of(differ)} differ{'s' * (len(differ) == 1)} "
                 f"from {path}\nStart another search under another name, for example with --set "
@@ -231,7 +234,8 @@ class _Tuning:
             self.study.note(claim, recipe=mark)
         for each in self.study.records():
             has_ended = each.became in ("finished", "ended early")
-            if has_ended and each.number < claim.number and self.study.facts(each.number).get("recipe") == mark:
+            is_same = self.study.facts(each.number).get("recipe") == mark or each.parameters == dict(claim.trial.params)
+            if has_ended and each.number < claim.number and is_same:
                 return each
         return None
 
