@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     from trainkit.files.sharing import make_shared, share
     from trainkit.files.tables import write_json
     from trainkit.files.writing import remove_unfinished, written_whole
+    from trainkit.interactive.run import Run, open_run
     from trainkit.loading.order import hold_out, in_batches, part_of, shuffled
     from trainkit.loading.workers import Workers
     from trainkit.memory import free_host_memory
@@ -115,6 +116,7 @@ else:  # hidden from type checkers, which would accept any name from a module th
             ".files.sharing": ("make_shared", "share"),
             ".files.tables": ("write_json",),
             ".files.writing": ("remove_unfinished", "written_whole"),
+            ".interactive.run": ("Run", "open_run"),
             ".loading.order": ("hold_out", "in_batches", "part_of", "shuffled"),
             ".loading.workers": ("Workers",),
             ".memory": ("free_host_memory",),
@@ -191,6 +193,7 @@ __all__ = [
     "RecipeText",
     "Recognised",
     "RegisteredComponent",
+    "Run",
     "RunSettings",
     "ScaleBar",
     "Scheduler",
@@ -213,6 +216,7 @@ __all__ = [
     "in_batches",
     "lazy_names",
     "make_shared",
+    "open_run",
     "part_of",
     "picture_font",
     "random_seed",

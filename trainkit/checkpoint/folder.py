@@ -215,6 +215,10 @@ class CheckpointFolder:
             return read_header(path)
         return None
 
+    def in_order(self) -> list[Path]:
+        """Return the checkpoints whose headers can be read, the one with the most finished steps at the end."""
+        return [path for path, _ in self._newest_first(lambda path, error: None)][::-1]
+
     def at_epoch(self, epoch: int) -> Path:
         """Return the checkpoint after ``epoch`` finished epochs.
 
