@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import io
 import os
 import sys
 from traceback import format_exc
+from typing import NoReturn
 
 import click
 
-from trainkit.cli.output import echo
+from trainkit.cli.output import echo, echo_json
 from trainkit.cli.several import is_first_process, is_reported, let_others_go
 from trainkit.console import discard_output
 from trainkit.engine.signals import StoppedAtOnce, StoppedEarly, ignore_from_now_on
@@ -83,29 +85,33 @@ def main() -> None:
     except click.ClickException as error:
         said = io.StringIO()
         error.show(said)
-        echo(said.getvalue(), nl=False, err=True)
-        sys.exit(error.exit_code)
+        _tell(said.getvalue().rstrip("\n"), error.exit_code)
     except BrokenPipeError:  # the reader of our output has closed it, for example `head`
         discard_output()
         sys.exit(1)
     except StoppedEarly as error:
-        if is_first_process():
-            echo(f"{error}: stopped; nothing was being trained, so nothing is lost", err=True)
-        sys.exit(75)
+        _tell(f"{error}: stopped; nothing was being trained, so nothing is lost", 75, is_first_process())
     except (click.Abort, KeyboardInterrupt) as error:
         trained = isinstance(error, StoppedAtOnce)
-        if is_first_process():
-            echo("stopped at once; the last checkpoint is complete" if trained else "stopped", err=True)
-        sys.exit(130)
+        _tell("stopped at once; the last checkpoint is complete" if trained else "stopped", 130, is_first_process())
     except Exception as error:
-        if context is not None and context.obj and context.obj["traceback"]:
-            echo(format_exc(), nl=False, err=True)
-        elif not is_reported(error):
-            echo(_message(error), err=True)
-        sys.exit(error.exit_code if isinstance(error, TrainkitError) else 1)
+        wants_traceback = context is not None and context.obj and context.obj["traceback"]
+        text = format_exc().rstrip("\n") if wants_traceback else _message(error)
+        code = error.exit_code if isinstance(error, TrainkitError) else 1
+        _tell(text, code, shown=bool(wants_traceback) or not is_reported(error))
     finally:
         ignore_from_now_on()
         let_others_go()
+
+
+def _tell(text: str, code: int, shown: bool = True) -> NoReturn:
+    """End the program with a message on standard error, and with ``--json`` also as an object on standard output."""
+    if shown:
+        echo(text, err=True)
+        if "--json" in sys.argv:  # also where click has refused the command line before it read the option
+            with contextlib.suppress(OSError):
+                echo_json("error", message=text, exit_code=code)
+    sys.exit(code)
 
 
 def _message(error: Exception) -> str:

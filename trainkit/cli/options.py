@@ -49,6 +49,13 @@ EPOCH = click.option(
 )
 LAST = click.option("--last", is_flag=True, help="Take the newest checkpoint, even if another one is the best.")
 QUIET = click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors; log.txt holds the output.")
+
+JSON = click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object a line, for programs; docs/json.md says what they hold.",
+)
 EXIT_CODES = (
     "\b\nExit codes:\n"
     "    0  finished\n"

@@ -5,12 +5,14 @@ Names come from files that somebody else may have written, so text is made safe 
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from trainkit.json_lines import json_line
 from trainkit.printable import printable
 
 if TYPE_CHECKING:
@@ -24,8 +26,8 @@ class Styled(str):
 
 
 def styled(text: str, **style: Any) -> Styled:
-    """Return a text with colours, as `click.style` has them."""
-    return Styled(click.style(printable(text), **style))
+    """Return a text with colours, as `click.style` has them; without them if the user has set ``NO_COLOR``."""
+    return Styled(printable(text) if os.environ.get("NO_COLOR") else click.style(printable(text), **style))
 
 
 def joined(parts: Iterable[str], between: str = "") -> Styled:
@@ -42,6 +44,19 @@ def echo(*parts: str, nl: bool = True, err: bool = False) -> None:
         err: Print on standard error instead of standard output.
     """
     click.echo(joined(parts), nl=nl, err=err)
+
+
+def echo_json(type_: str, **fields: Any) -> None:
+    """Print one JSON object in a line of its own, and hand it to the reader at once.
+
+    What objects there are is documented in ``docs/json.md``: names stay as they are, and new ones may be added.
+
+    Args:
+        type_: What the object is about, for example "epoch".
+        fields: Its other keys, with values of JSON, paths, or iterables of such values.
+    """
+    click.echo(json_line(type_, fields))
+    sys.stdout.flush()
 
 
 def show_progress(progress: Progress) -> None:

@@ -11,19 +11,26 @@ import attrs
 import click
 
 from trainkit import registry
-from trainkit.cli.output import echo, styled
+from trainkit.cli.options import JSON
+from trainkit.cli.output import echo, echo_json, styled
 from trainkit.errors import RecipeError, did_you_mean
 
 
 @click.command(epilog="\b\nExamples:\n  trainkit show cosine\n  trainkit show losses/amplitude")
 @click.argument("name")
-def command(name: str) -> None:
+@JSON
+def command(name: str, as_json: bool) -> None:
     """Explain the component NAME: what it does, and its settings.
 
     NAME is the name that a recipe gives after `use`. If components of several kinds have this name, all of them are
     shown; put the kind before the name to see one of them.
     """
     for number, (group, found) in enumerate(_matching(name)):
+        if as_json:
+            facts = {"kind": group, "name": found.name, "package": found.package, "version": found.version}
+            cls = found.load()
+            echo_json("component", **facts, source=found.value, text=_sections(cls)[0], settings=_facts(cls, ""))
+            continue
         if number:
             echo()
         echo(styled(f"{group}/{found.name}", bold=True), f"  ({found.package} {found.version}, {found.value})")
@@ -49,13 +56,51 @@ def explain(cls: type[Any]) -> str:
     return "\n".join([text, "", heading, *_settings(cls, "")])
 
 
+def _facts(cls: type[Any], table: str) -> Iterator[dict[str, Any]]:
+    """Yield each setting of a class as values of JSON, with ``table`` before its key."""
+    from trainkit.recipe.fields import field_types, is_kind, settings_fields
+
+    meanings = _meanings(cls)
+    for key, field in settings_fields(cls).items():
+        wanted = field_types(cls)[field.name]
+        inner = [each for each in (wanted, *getattr(wanted, "__args__", ())) if attrs.has(each)]
+        kind: Any = next((each for each in inner if is_kind(each)), None)
+        yield {
+            "key": f"{table}{key}",
+            "value_type": _type_text(field, wanted),
+            "required": field.default is attrs.NOTHING,
+            "default": _default_value(field),
+            "text": meanings.get(field.name),
+            "components_of": kind.entry_points if kind is not None else None,
+        }
+        for each in inner:
+            if not is_kind(each):
+                yield from _facts(each, f"{table}{key}.")
+                break
+
+
+def _default_value(field: attrs.Attribute[Any]) -> Any:
+    """Return the default of a setting; None: it has none, or none that JSON can hold."""
+    made = getattr(field.default, "factory", None)
+    if field.default is attrs.NOTHING or (made is not None and field.default.takes_self):  # type: ignore[union-attr]
+        return None
+    value = field.default if made is None else made()
+    return None if attrs.has(type(value)) or callable(value) else value
+
+
+def _meanings(cls: type[Any]) -> dict[str, str]:
+    """Return what the docstring of a class and those of its parents say about each setting."""
+    meanings: dict[str, str] = {}
+    for each in reversed(cls.__mro__):
+        meanings |= _sections(each)[1]
+    return meanings
+
+
 def _settings(cls: type[Any], table: str) -> Iterator[str]:
     """Yield the lines about the settings of a class, with ``table`` before their names."""
     from trainkit.recipe.fields import field_types, is_kind, settings_fields
 
-    meanings: dict[str, str] = {}
-    for each in reversed(cls.__mro__):
-        meanings |= _sections(each)[1]
+    meanings = _meanings(cls)
     for key, field in settings_fields(cls).items():
         wanted = field_types(cls)[field.name]
         inner = [each for each in (wanted, *getattr(wanted, "__args__", ())) if attrs.has(each)]

@@ -1,0 +1,87 @@
+"""With ``--json``, each line of the output is one object, with the keys that docs/json.md names."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import trainkit.cli
+from trainkit.cli import cli
+from trainkit.cli.output import styled
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "json.md"
+
+
+def documented(heading: str) -> dict[str, set[str]]:
+    """Return type -> keys, as the tables below a heading of the document say."""
+    (text,) = re.findall(rf"^## `{re.escape(heading)}`\n(.*?)(?=^## |\Z)", DOCUMENT.read_text(), re.M | re.S)
+    found: dict[str, set[str]] = {}
+    name = ""
+    for type_, keys in re.findall(r"^\| (?:`(\w+)`)? *\| (`[^|]*`) \|", text, re.M):
+        name = type_ or name
+        found.setdefault(name, set()).update(re.findall(r"`(\w+)`", keys))
+    return found
+
+
+def objects(*words: str, code: int = 0) -> list[dict[str, Any]]:
+    result = CliRunner().invoke(cli, [*words, "--json"])
+    assert result.exit_code == code, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def assert_as_documented(heading: str, said: Sequence[dict[str, Any]]) -> None:
+    known = documented(heading)
+    for each in said:
+        assert set(each) == known[each["type"]] | {"type"}, each["type"]
+
+
+def test_plugins_are_an_object_each() -> None:
+    said = objects("plugins")
+    assert_as_documented("trainkit plugins --json", said)
+    assert {"kind": "trainkit.optimizers", "name": "adam", "error": None}.items() <= next(
+        each for each in said if each["name"] == "adam"
+    ).items()
+
+
+def test_a_component_is_shown_with_its_settings() -> None:
+    (said,) = objects("show", "cosine")
+    assert_as_documented("trainkit show NAME --json", [said])
+    factor = next(each for each in said["settings"] if each["key"] == "final_factor")
+    assert (factor["value_type"], factor["required"], factor["default"]) == ("float", False, 0.01)
+    assert all(each["text"] for each in said["settings"])
+
+
+@pytest.mark.parametrize("words", [("show", "cosin"), ("show", "cosine", "--bad")])
+def test_a_mistake_is_an_object_too(
+    words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(trainkit.cli, "ignore_from_now_on", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["trainkit", *words, "--json"])
+    with pytest.raises(SystemExit) as ended:
+        trainkit.cli.main()
+    said = capsys.readouterr()
+    (line,) = said.out.splitlines()
+    assert json.loads(line) == {"type": "error", "message": said.err.rstrip("\n"), "exit_code": ended.value.code}
+    assert ended.value.code == 2
+
+
+def test_no_colours_are_printed_for_who_wants_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert styled("x", fg="red") == click.style("x", fg="red") != "x"
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert styled("x", fg="red") == "x"
+
+
+def test_torch_is_not_imported_for_it() -> None:
+    code = "import sys; from trainkit.cli import cli; cli(['show', 'adam', '--json'], standalone_mode=False); "
+    code += "assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
