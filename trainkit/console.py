@@ -1,19 +1,29 @@
-"""Prints the messages of a run on standard output, unless it is quiet, and writes them to the run's ``log.txt``."""
+"""Prints the messages of a run on standard output, unless it is quiet, and writes them to the run's ``log.txt``.
+
+On standard output they are lines for people, or objects of JSON for programs. In the log, each line has a clock.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
 import os
+import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from trainkit.json_lines import json_line
+from trainkit.live_line import LiveLine
 from trainkit.printable import printable
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+_NARROWEST = 20
 
 
 class Console:
@@ -21,22 +31,42 @@ class Console:
 
     Args:
         quiet: Write to ``log.txt`` only.
+        as_json: Print objects of JSON, one a line.
 
     Attributes:
-        live: The progress bar, while there is one on the terminal.
+        live: The line that is kept up to date below all others, while there is one.
     """
 
-    def __init__(self, quiet: bool = False) -> None:
-        self.quiet = quiet
-        self.live: Any = None
+    def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
+        self.quiet, self.as_json = quiet, as_json
+        self.live: LiveLine | None = None
         self._log: Path | None = None
         self._unkept: list[str] = []
         self._log_failed = False
 
     @property
-    def is_terminal(self) -> bool:
-        """Whether a progress bar can be shown."""
-        return not self.quiet and sys.stdout.isatty()
+    def can_be_live(self) -> bool:
+        """Whether a line can be written anew in its place: on a terminal that knows how to."""
+        is_read_by_people = not self.quiet and not self.as_json and sys.stdout is not None and sys.stdout.isatty()
+        return is_read_by_people and os.environ.get("TERM", "dumb") != "dumb"
+
+    @property
+    def width(self) -> int:
+        """Columns of the terminal; where there is none, 80, or what the environment variable ``COLUMNS`` says."""
+        return max(shutil.get_terminal_size().columns, _NARROWEST)
+
+    def begin_live(self) -> None:
+        """Begin the live line, if there can be one."""
+        if self.live is None and self.can_be_live:
+            self.live = LiveLine(sys.stdout, lambda: self.width)
+            self.live.__enter__()
+
+    def end_live(self) -> None:
+        """Remove the live line."""
+        if self.live is not None:
+            live, self.live = self.live, None
+            with contextlib.suppress(OSError, ValueError):  # the terminal is gone
+                live.__exit__(None, None, None)
 
     def log_to(self, path: Path | None) -> None:
         """Write all messages to a file too.
@@ -72,8 +102,24 @@ class Console:
         """
         text = printable(text)
         self._keep(text)
-        if shown:
-            self._show(text)
+        if shown and (text or not self.as_json):
+            self._show(json_line("message", {"text": text}) if self.as_json else text)
+
+    def tell(self, type_: str, facts: Mapping[str, Any], *lines: str, shown: str | None = None) -> None:
+        """Print what has both a form for people and one for programs, and write the one for people to the log.
+
+        Args:
+            type_: What it is about, for programs.
+            facts: The keys and values for programs, see `json_line`.
+            lines: The lines for people.
+            shown: What to print for people instead; None: the lines.
+        """
+        text = printable("\n".join(lines))
+        self._keep(text)
+        if self.as_json:
+            self._show(json_line(type_, facts))
+        elif lines:
+            self._show(text if shown is None else printable(shown))
 
     def sync(self) -> None:
         """Bring what was written to the log to the disk."""
@@ -87,7 +133,8 @@ class Console:
             return
         try:
             with self._log.open("a", encoding="utf-8") as file:
-                file.write(text + "\n")
+                clock = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%SZ}"
+                file.write("".join(f"{clock}  {line}".rstrip() + "\n" for line in text.split("\n")))
         except OSError as error:
             if not self._log_failed:
                 self._log_failed = True
@@ -98,14 +145,15 @@ class Console:
             return
         try:
             if self.live is not None:
-                self.live.console.print(text, markup=False, highlight=False, soft_wrap=True)
+                self.live.print_above(text)
             else:
                 sys.stdout.write(text + "\n")
                 sys.stdout.flush()
         except RuntimeError:
             pass  # a signal arrived while Python was writing to the same stream, and this is what its handler says
         except (OSError, ValueError, AttributeError) as error:  # AttributeError: never opened, None
-            self.quiet, self.live = True, None
+            self.quiet = True
+            self.end_live()
             discard_output()
             if not isinstance(error, BrokenPipeError):  # then the reader, for example `head`, has seen enough
                 self._keep(f"warning: standard output cannot be written ({error}); the run goes on without it")

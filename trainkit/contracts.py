@@ -314,6 +314,9 @@ class LiveData(Protocol):
         Another optional method is ``fingerprint()``. It returns what tells the data from other data, as JSON values,
         for example a digest of each split. Without it, trainkit looks at the files in the folders that settings name.
 
+        A third one is ``summary()``, which returns in one phrase what was opened, for the first lines of a run, for
+        example "1,024 patterns of 64 × 64 pixels, 51 of them held out".
+
         What stands under ``"inputs"`` says how the inputs of a prediction are found; it may change on a resume.
         """
         ...

@@ -148,8 +148,9 @@ class State:
         group: The group that a ``group_start`` or ``group_stop`` is about.
         split: The split that a validation event is about.
         pictures: Name -> image (height, width, 3) uint8, made since the epoch began.
-        seconds: Wall-clock seconds of this epoch that were spent on "data" (waiting for batches), "steps",
-            "validation" and "checkpoint".
+        seconds: Wall-clock seconds since the last ``epoch_end`` event, by what they were spent on: "steps", "data"
+            (waiting for batches), "validation", "pictures", "hooks", "logging", "checkpoint" and "rest". Together they
+            are all the time that has passed. The checkpoint that is written after an epoch counts to the next one.
         closing: Whether the epoch's steps are finished and it is being closed: validation, pictures, ``epoch_end``.
         evaluated_step: Value of ``step`` at the last evaluation; -1: there was none.
         stop_reason: Why the run ends after its current epoch is closed (`stop`); None: it was not requested.

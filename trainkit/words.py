@@ -27,6 +27,26 @@ def shape_in_words(shape: Iterable[int]) -> str:
     return " × ".join(map(str, shape))
 
 
+def number_of(number: int, what: str) -> str:
+    """Return a number with its noun in the singular or plural.
+
+    Example:
+        >>> number_of(1, "epoch"), number_of(2000, "step")
+        ('1 epoch', '2,000 steps')
+    """
+    return f"{number:,} {what}{'s' * (number != 1)}"
+
+
+def after_epochs(number: int) -> str:
+    """Return when something happens, as all messages count epochs: by how many are finished.
+
+    Example:
+        >>> after_epochs(10), after_epochs(0)
+        ('after 10 epochs', 'at the start')
+    """
+    return f"after {number_of(number, 'epoch')}" if number else "at the start"
+
+
 def some_of(names: Sequence[str], most: int = 8) -> str:
     """Return the first ``most`` names of a list, and how many there are in all if these are not all.
 

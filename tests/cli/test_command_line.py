@@ -41,7 +41,7 @@ def recipe(tmp_path: Path) -> Path:
 def test_a_run_says_a_line_an_epoch_and_where_everything_is(recipe: Path, tmp_path: Path) -> None:
     done = trainkit("run", recipe, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert len(re.findall(r"^epoch \d/2  train/loss ", done.stdout, re.M)) == 2
+    assert len(re.findall(r"^epoch \d/2  val/loss ", done.stdout, re.M)) == 2
     (folder,) = (tmp_path / "runs" / "toy").iterdir()
     shown = folder.relative_to(tmp_path)
     assert f"tensorboard --logdir {shown}/tensorboard --samples_per_plugin=images=200" in done.stdout

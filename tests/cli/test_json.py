@@ -13,10 +13,16 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
+from clients.toy_run import TOY, lines
 
 import trainkit.cli
 from trainkit.cli import cli
 from trainkit.cli.output import styled
+from trainkit.cli.run import report
+from trainkit.console import Console
+from trainkit.engine.every_run import progress
+from trainkit.engine.start import start
+from trainkit.recipe.resolve import resolve_text
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "json.md"
 
@@ -85,3 +91,27 @@ def test_torch_is_not_imported_for_it() -> None:
     code = "import sys; from trainkit.cli import cli; cli(['show', 'adam', '--json'], standalone_mode=False); "
     code += "assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_a_run_says_what_is_documented(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(progress, "_PLAIN_SECONDS", 0.0)
+    start(resolve_text(TOY, tmp_path, ("run.epochs=2",)), Console(as_json=True), report=report)
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    kinds = [each["type"] for each in said]
+    assert (kinds[0], kinds[-1], kinds.count("epoch")) == ("start", "end", 2)
+    assert "progress" in kinds
+    heading = "trainkit run RECIPE --json"
+    known = documented(heading)
+    steps = known["progress"] - {"split", "batch"}
+    for each in said:
+        if each["type"] == "progress":
+            assert set(each) - {"type"} in (steps, known["progress"] - {"loss", "share_of_waiting"})
+        else:
+            assert_as_documented(heading, [each])
+    folder = Path(said[0]["run_folder"])
+    for line, epoch in zip(lines(folder), (each for each in said if each["type"] == "epoch"), strict=True):
+        assert epoch["epoch"] == line["epoch"] + 1
+        assert epoch["values"]["train/loss"] == line["train/loss"]

@@ -17,6 +17,7 @@ from trainkit.cli.run import report
 from trainkit.console import Console
 from trainkit.engine.batches import BatchSource, to_device
 from trainkit.engine.start import start
+from trainkit.engine.stopwatch import Stopwatch
 from trainkit.events import EVENTS, listeners
 from trainkit.recipe.resolve import resolve_text
 
@@ -419,7 +420,7 @@ class Stream:
 
 
 def taken(source: BatchSource, epoch: int = 0) -> list[int]:
-    return [len(batches) for batches in source.steps(epoch, 0, {"data": 0.0})]
+    return [len(batches) for batches in source.steps(epoch, 0, Stopwatch())]
 
 
 @pytest.mark.parametrize(("per_step", "steps"), [(1, [1] * 10), (4, [4, 4, 2])])

@@ -49,11 +49,11 @@ def test_the_share_is_in_every_epochs_line_and_chart_and_at_the_end_with_advice_
     monkeypatch.setattr(waiting, "_SECONDS", seconds)
     with caplog.at_level(logging.WARNING, logger="trainkit"):
         folder = run(text=SLOW).run.state.folder
-    told = re.findall(r"data ([\d.]+), steps ([\d.]+),.*; waits for data (\d+) %", (folder / "log.txt").read_text())
+    told = re.findall(r"steps ([\d.]+), data ([\d.]+),.*; waits for data (\d+) %", (folder / "log.txt").read_text())
     events = EventAccumulator(str(folder / "tensorboard" / "train")).Reload()
     drawn = [event.value for event in events.Scalars("share_of_waiting_for_data")]
     assert len(told) == len(drawn) == 2
-    for (data, steps, percent), share in zip(told, drawn, strict=True):
+    for (steps, data, percent), share in zip(told, drawn, strict=True):
         assert float(data) >= 0.08
         assert share == pytest.approx(float(data) / (float(data) + float(steps)), abs=0.1)  # the line has hundredths
         assert abs(float(percent) - 100 * share) <= 0.5

@@ -62,7 +62,8 @@ def can_launch(
                 raise click.UsageError("--nodes needs --meet-at, where the machines meet")
             if before is not None:
                 before(options, launching["nodes"] * (launching["processes"] or 1))
-            context.exit(_launch(context, launching, bool(options.get("quiet"))))
+            is_silent = bool(options.get("quiet") or options.get("as_json"))
+            context.exit(_launch(context, launching, is_silent))
 
         for option in reversed(_OPTIONS):
             launch_or_do = option(launch_or_do)

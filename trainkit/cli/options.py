@@ -56,6 +56,18 @@ JSON = click.option(
     is_flag=True,
     help="Print one JSON object a line, for programs; docs/json.md says what they hold.",
 )
+
+
+def refuse_json_and_quiet(as_json: bool, quiet: bool) -> None:
+    """Refuse --json together with --quiet.
+
+    Raises:
+        click.UsageError: Both are given.
+    """
+    if as_json and quiet:
+        raise click.UsageError("--json and --quiet exclude each other")
+
+
 EXIT_CODES = (
     "\b\nExit codes:\n"
     "    0  finished\n"

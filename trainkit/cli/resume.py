@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from trainkit.cli.launching import can_launch
-from trainkit.cli.options import ALLOW_CODE, EXIT_CODES, QUIET, SETS
+from trainkit.cli.options import ALLOW_CODE, EXIT_CODES, JSON, QUIET, SETS, refuse_json_and_quiet
 from trainkit.cli.several import only_first_process_continues
 from trainkit.engine.signals import ending_the_program
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 @SETS
 @ALLOW_CODE
 @QUIET
+@JSON
 @can_launch()
 def command(
     path: Path,
@@ -49,6 +50,7 @@ def command(
     sets: tuple[str, ...],
     allow_code: bool,
     quiet: bool,
+    as_json: bool,
 ) -> None:
     """Continue the run at PATH.
 
@@ -58,6 +60,7 @@ def command(
     The run continues bit for bit from where it was, with the recipe in the checkpoint. Before it starts, every change
     is printed. If PATH is an earlier checkpoint, the run continues in a new folder; nothing is overwritten.
     """
+    refuse_json_and_quiet(as_json, quiet)
     with ending_the_program():
         only_first_process_continues()
         from trainkit.cli.run import report
@@ -65,7 +68,7 @@ def command(
         from trainkit.engine.resume import resume
         from trainkit.engine.start import RunOutcome
 
-        console = Console(quiet)
+        console = Console(quiet, as_json)
         lengths = {"run.epochs": epochs, "run.steps": steps}
         sets += tuple(f"{key}={length}" for key, length in lengths.items() if length is not None)
         ending = resume(

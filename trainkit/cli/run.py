@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trainkit.cli.launching import can_launch
-from trainkit.cli.options import EXIT_CODES, QUIET, SETS
+from trainkit.cli.options import EXIT_CODES, JSON, QUIET, SETS, refuse_json_and_quiet
 from trainkit.cli.several import only_first_process_continues
 from trainkit.engine.signals import ending_the_program
 
@@ -38,8 +39,16 @@ if TYPE_CHECKING:
     help="Cross-validation: divide the cases into N folds, and train N runs, each of which holds one fold out.",
 )
 @QUIET
+@JSON
 @can_launch(lambda *given: _refuse_mistakes(*given))
-def command(recipes: tuple[Path, ...], sets: tuple[str, ...], unfinished: bool, folds: int | None, quiet: bool) -> None:
+def command(
+    recipes: tuple[Path, ...],
+    sets: tuple[str, ...],
+    unfinished: bool,
+    folds: int | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
     """Train what each RECIPE describes, one after the other.
 
     Each run gets a new folder below runs/. If one run fails, the others are run all the same.
@@ -54,20 +63,22 @@ def command(recipes: tuple[Path, ...], sets: tuple[str, ...], unfinished: bool, 
     With --processes, the run is one run all the same: one folder, one output, one exit code. The settings of a recipe
     are of the whole run, whatever the number of processes. See docs/clusters.md.
     """
+    refuse_json_and_quiet(as_json, quiet)
     with ending_the_program():
         only_first_process_continues()
         from trainkit.recipe.inputs import refuse_missing_inputs
         from trainkit.recipe.resolve import resolve_all
 
         resolved = resolve_all(recipes, sets)  # before torch is imported, so that a mistake is reported at once
+        from trainkit.console import Console
+
         if folds is not None:
-            sys.exit(_run_folds(resolved, folds, unfinished, quiet))
+            sys.exit(_run_folds(resolved, folds, unfinished, Console(quiet, as_json)))
         if not unfinished:  # a run that is continued may not need all of them, for example the weights it began with
             refuse_missing_inputs(resolved)
-        from trainkit.console import Console
         from trainkit.engine.queue import run_all
 
-        console = Console(quiet)
+        console = Console(quiet, as_json)
         for note in dict.fromkeys(str(note) for each in resolved for note in each.notes):
             console.say(note)
         code = run_all(resolved, console, continue_unfinished=unfinished, report=report)
@@ -87,7 +98,7 @@ def _refuse_mistakes(options: dict[str, Any], processes: int) -> None:
         refuse_division(each, [processes])
 
 
-def _run_folds(recipes: list[Resolved], number: int, unfinished: bool, quiet: bool) -> int:
+def _run_folds(recipes: list[Resolved], number: int, unfinished: bool, console: Console) -> int:
     """Run the folds of each recipe, and return the exit code."""
     from trainkit.recipe.fold_recipes import fold_recipes
     from trainkit.recipe.inputs import refuse_missing_inputs
@@ -95,12 +106,10 @@ def _run_folds(recipes: list[Resolved], number: int, unfinished: bool, quiet: bo
     divided = [fold_recipes(each, number) for each in recipes]  # before torch is imported
     if not unfinished:
         refuse_missing_inputs([each for folds in divided for each in folds.recipes])
-    from trainkit.console import Console
     from trainkit.engine.folds import run_folds
     from trainkit.engine.queue import worst_of
     from trainkit.engine.start import ExitCode
 
-    console = Console(quiet)
     for note in dict.fromkeys(str(note) for each in recipes for note in each.notes):
         console.say(note)
     codes = []
@@ -112,34 +121,66 @@ def _run_folds(recipes: list[Resolved], number: int, unfinished: bool, quiet: bo
 
 
 def report(ending: RunOutcome, console: Console) -> None:
-    """Print how a run ended, the values it reached, and where its files are."""
+    """Print how a run ended, the values it reached, what its time went to, and where its files are."""
+    from trainkit.engine.every_run.progress import time_in_words
+
+    seconds = ending.run.watch.totals()
+    console.say("")
+    console.tell("end", _facts(ending, seconds), *_in_words(ending, time_in_words(seconds)))
+
+
+def _in_words(ending: RunOutcome, time: str) -> Iterator[str]:
     state = ending.run.state
     folder = state.folder
-    say = console.say
-    say("")
     if state.steps is None:
-        say(f"{state.ended} after {state.epoch} of {state.epochs} epochs, {state.step} steps")
+        yield f"{state.ended} after {state.epoch} of {state.epochs} epochs, {state.step} steps"
     else:
-        say(f"{state.ended} after {state.step} of {state.steps} steps, {state.epoch} epochs")
+        yield f"{state.ended} after {state.step} of {state.steps} steps, {state.epoch} epochs"
     losses = {name: value for name, value in state.metrics.items() if name.endswith("/loss")}
     others = {n: v for n, v in state.metrics.items() if n not in losses and not n.startswith("lr/")}
     if losses:
-        say("losses:         " + "  ".join(f"{name} {value:.5g}" for name, value in losses.items()))
+        yield "losses:         " + "  ".join(f"{name} {value:.5g}" for name, value in losses.items())
     if others:
-        say("values:         " + "  ".join(f"{name} {value:.4g}" for name, value in others.items()))
+        yield "values:         " + "  ".join(f"{name} {value:.4g}" for name, value in others.items())
     groups = {name: group for name, group in state.groups.items() if group.parameters}
     rates = [f"{name} {group.lr:.4g}" if group.active else f"{name} frozen" for name, group in groups.items()]
-    say("learning rates: " + "  ".join(rates))
+    yield "learning rates: " + "  ".join(rates)
     if ending.best:
         best = ending.best
         where = f"{best.epoch} epoch{'s' if best.epoch != 1 else ''}" if best.step is None else f"{best.step} steps"
-        say(f"best:           {state.monitor.metric} {best.value:.5g} after {where}")
+        yield f"best:           {state.monitor.metric} {best.value:.5g} after {where}"
+    yield f"time:           {time}"
     for text in state.doubts:
-        say(f"doubtful:       {text}")
+        yield f"doubtful:       {text}"
     if ending.newest:
-        say(f"checkpoint:     {ending.newest}")
-    say(f"run folder:     {folder}")
+        yield f"checkpoint:     {ending.newest}"
+    yield f"run folder:     {folder}"
     if (folder / "tensorboard").is_dir():
-        say(f"view it with:   tensorboard --logdir {folder / 'tensorboard'} --samples_per_plugin=images=200")
+        yield f"view it with:   tensorboard --logdir {folder / 'tensorboard'} --samples_per_plugin=images=200"
+    if (more := _continued_with(ending)) is not None:
+        yield f"continue with:  {more}"
+
+
+def _continued_with(ending: RunOutcome) -> str | None:
+    """Return the command that continues a run; None: nothing is left to do."""
+    state = ending.run.state
     if state.epoch < state.epochs or (state.steps is not None and state.step < state.steps):
-        say(f"continue with:  trainkit resume {quote(str(folder))}{ending.run.resolved.resume_options}")
+        return f"trainkit resume {quote(str(state.folder))}{ending.run.resolved.resume_options}"
+    return None
+
+
+def _facts(ending: RunOutcome, seconds: Mapping[str, float]) -> dict[str, Any]:
+    state, best = ending.run.state, ending.best
+    return {
+        "ended": state.ended,
+        "exit_code": int(ending.code),
+        "epoch": state.epoch,
+        "step": state.step,
+        "values": {name: value for name, value in state.metrics.items() if not name.startswith("lr/")},
+        "best": None if best is None else {"value": best.value, "epoch": best.epoch, "step": best.step},
+        "doubts": state.doubts,
+        "checkpoint": ending.newest,
+        "run_folder": state.folder,
+        "seconds": {activity: round(each, 6) for activity, each in seconds.items()},
+        "continue_with": _continued_with(ending),
+    }

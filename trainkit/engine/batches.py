@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,6 +12,7 @@ from trainkit.errors import DataError, blame
 
 if TYPE_CHECKING:
     from trainkit.contracts import Batch
+    from trainkit.engine.stopwatch import Stopwatch
 
 _LOGGER = logging.getLogger("trainkit")
 
@@ -36,13 +36,13 @@ class BatchSource:
         self._data, self._name, self._num, self._per_step, self._parts = data, name, num, per_step, parts
         self._looked_for_more = False
 
-    def steps(self, epoch: int, first_step: int, seconds: dict[str, float]) -> Iterator[list[Batch]]:
+    def steps(self, epoch: int, first_step: int, watch: Stopwatch) -> Iterator[list[Batch]]:
         """Yield the batches of each step of an epoch, or this process's parts of them, batch by batch.
 
         Args:
             epoch: Number of the epoch.
             first_step: Number of finished steps of the epoch.
-            seconds: The time spent waiting for batches is added to ``seconds["data"]``.
+            watch: The time spent waiting for batches is counted to "data".
 
         Raises:
             DataError: The data yields fewer batches than announced, or one that `check_batch` refuses.
@@ -54,14 +54,14 @@ class BatchSource:
         batches = batches_of(lambda: self._data.train(epoch, start), self._name, "train")
         step: list[Batch] = []
         first, announced = start * self._parts, self._num * self._parts
-        number, began = first, perf_counter()
+        number, before = first, watch.switch("data")
         for number, batch in zip(range(first + 1, announced + 1), batches):  # noqa: B905 (asks for no batch too many)
             step.append(batch)
             if len(step) == self._per_step * self._parts or number == announced:
-                seconds["data"] += perf_counter() - began
+                watch.switch(before)
                 yield step
                 step = []
-                began = perf_counter()
+                watch.switch("data")
         if number < announced:
             of_parts = "" if self._parts == 1 else f", in {self._parts} parts each"
             raise DataError(
@@ -76,6 +76,7 @@ class BatchSource:
                     self._name,
                     announced,
                 )
+        watch.switch(before)
 
 
 def batches_of(make: Callable[[], Iterable[Batch]], name: str, method: str) -> Iterator[Batch]:

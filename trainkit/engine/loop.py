@@ -37,7 +37,6 @@ to save before anything follows from them (`trainkit.engine.agreement`), so all 
 
 from __future__ import annotations
 
-from time import perf_counter
 from typing import TYPE_CHECKING
 
 from trainkit.engine.agreement import agree, metrics_of_first, shared_means
@@ -66,6 +65,7 @@ def train(run: Run) -> None:
     agree(state)
     if run.generators is not None:
         restore_generators(run.generators)
+    run.watch.lap()
     if state.stop_reason is not None and not state.steps_in_epoch:
         return  # it was stopped before, and only its end is made up for
     while state.epoch < state.epochs:
@@ -83,8 +83,7 @@ def _train_epoch(run: Run) -> bool:
     device, by_steps = state.context.device, run.recurs_by_steps
     channels_last = run.recipe.run.channels_last
 
-    state.seconds = dict.fromkeys(("data", "steps", "validation", "checkpoint"), 0.0)
-    began = perf_counter()
+    run.watch.switch("steps")
     groups.enter_epoch(state.epoch, state.updates_before_epoch, state.updates - state.updated)
     step.enter_epoch()
     if not state.steps_in_epoch:
@@ -100,7 +99,7 @@ def _train_epoch(run: Run) -> bool:
 
     interrupted = False
     if not _is_last_step(state):
-        for batches in run.batches.steps(state.epoch, state.steps_in_epoch, state.seconds):
+        for batches in run.batches.steps(state.epoch, state.steps_in_epoch, run.watch):
             state.batch = to_device(batches[0], device, channels_last=channels_last)
             if step_start:
                 fire(step_start, state)
@@ -125,7 +124,7 @@ def _train_epoch(run: Run) -> bool:
                 break
     state.batch = state.outputs = state.loss = None
     run.optimizers.zero_grad()  # frees memory for the evaluation, which needs no gradients
-    state.seconds["steps"] = perf_counter() - began - state.seconds["data"] - state.seconds["validation"]
+    run.watch.switch("rest")
     return interrupted
 
 
@@ -186,17 +185,16 @@ def _evaluate(run: Run) -> bool:
         return True
     if state.interrupted:
         return False
-    began = perf_counter()
-    done = evaluate(run)
-    state.seconds["validation"] += perf_counter() - began
-    return done
+    with run.watch.during("validation"):
+        return evaluate(run)
 
 
 def _close_epoch(run: Run) -> bool:
     """Evaluate, make pictures and save; return whether the run was interrupted, with a checkpoint."""
     state, recipe = run.state, run.recipe
     state.closing = True
-    means = shared_means(run, state.means)
+    with run.watch.during("steps"):  # whose results a device may still be computing
+        means = shared_means(run, state.means)
     state.metrics = means | {name: value for name, value in state.metrics.items() if name not in means}
     finished = state.epoch + 1
     last = finished == state.epochs or state.stop_reason is not None
@@ -213,6 +211,7 @@ def _close_epoch(run: Run) -> bool:
     if is_due(recipe.pictures) and not state.is_trial:
         run.emit("picture")
     run.emit("epoch_end")
+    run.watch.lap()
     state.metrics = metrics_of_first(run)
     agree(state)
     state.pictures = {}

@@ -9,8 +9,12 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from trainkit.engine.step import Step
+from trainkit.engine.stopwatch import Stopwatch
 from trainkit.errors import blame
 from trainkit.events import Listener, fire, listeners
+
+PROGRESS = "progress"
+"""Name of the part that shows the progress; it changes nothing."""
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
@@ -52,6 +56,7 @@ class Run:
         parts: Name -> live part, which may have a state of its own, in calling order.
         tolerated: Name of a part that only writes something to look at -> exceptions of it that do not end the run.
         step: Makes one optimizer step.
+        watch: Divides the time among what it is spent on; ``State.seconds`` is its present lap.
         events: Event -> its listeners.
         average: The moving average of the weights; None: there is none.
         generators: States of the global random generators to start from; None: they stay as they are.
@@ -77,6 +82,7 @@ class Run:
     identity: Identity
     parts: dict[str, object]
     tolerated: dict[str, type[Exception]]
+    watch: Stopwatch = attrs.Factory(Stopwatch)
     step: Step = attrs.field(init=False)
     events: Mapping[str, tuple[Listener, ...]] = attrs.field(init=False, factory=dict)
     scaler: GradScaler | None = None
@@ -91,6 +97,7 @@ class Run:
 
     def __attrs_post_init__(self) -> None:
         last = self.recipe.run.channels_last
+        self.state.seconds = self.watch.seconds
         self.step = Step(self.state, self.losses, self.optimizers, self.autocast, self.scaler, channels_last=last)
 
     @property
@@ -128,7 +135,10 @@ class Run:
         self.parts[name] = part
         if tolerated is not None:
             self.tolerated[name] = tolerated
-        self.events = listeners(self.parts, self.tolerated)
+        found = listeners(self.parts, self.tolerated)
+        self.events = {
+            event: tuple(self.watch.counting(event, each) for each in listening) for event, listening in found.items()
+        }
 
     def states(self, *, copy: bool = False) -> dict[str, Any]:
         """Return what the model and the parts with a state want to have saved, under "model" and "parts".
@@ -140,7 +150,8 @@ class Run:
         Raises:
             PartError: A part failed; the message names it.
         """
-        listens = any(self.events[event] for event in ("validation_start", "validation_step_end"))
+        during = (each for event in ("validation_start", "validation_step_end") for each in self.events[event])
+        listens = any(not each.where.startswith(f"{PROGRESS},") for each in during)
         model = self.state.model.state_dict()
         parts = {}
         for name, part in self.parts_with_state.items():

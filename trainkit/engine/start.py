@@ -19,12 +19,15 @@ from trainkit.engine.every_run import metrics_file
 from trainkit.engine.every_run.progress import Progress
 from trainkit.engine.every_run.saving import Saver
 from trainkit.engine.identity import identity_of
+from trainkit.engine.introduction import in_words, introduction
 from trainkit.engine.launched import is_launched
 from trainkit.engine.loop import train
+from trainkit.engine.run import PROGRESS
 from trainkit.engine.several import call_others
 from trainkit.errors import DeviceError, NonFiniteError, PartError, ProcessError, TrainkitError, exit_in_words
 from trainkit.events import fire
 from trainkit.processes.meeting import meeting
+from trainkit.words import after_epochs, number_of
 
 if TYPE_CHECKING:
     from trainkit.checkpoint.folder import Best
@@ -139,7 +142,7 @@ def start_in(
             warn_of_repeats(run, console)
         run.resumed = True
     console.log_to(folder / run_folder.LOG)
-    console.say(f"run folder: {folder}")
+    console.say(f"run folder: {folder}", shown=not console.as_json)
     return execute(run, console, report)
 
 
@@ -158,7 +161,9 @@ def execute(run: Run, console: Console, report: Report = no_report) -> RunOutcom
         TrainkitError: The run failed; everything up to the last checkpoint is on the disk.
     """
     state = run.state
-    run.add("progress", Progress(console), tolerated=Exception)
+    run.add(PROGRESS, Progress(console, run, saver_of(run).best), tolerated=Exception)
+    facts = introduction(run)
+    console.tell("start", facts, *in_words(facts))
     stopping = _Stopping(state, console)
     with signals.handled(stopping.on_signal):
         try:
@@ -291,6 +296,11 @@ def saver_of(run: Run) -> Saver:
     return saver
 
 
+def _when(run: Run) -> str:
+    """Return how far a run is that has failed."""
+    return f"{after_epochs(run.state.epoch)} and {number_of(run.state.step, 'step')}"
+
+
 def _trouble(run: Run, error: BaseException) -> str | None:
     """Return a message for an error of the device that a user can fix; None if it is another error."""
     cause = error.__cause__ or error if isinstance(error, PartError) else error
@@ -307,7 +317,7 @@ def _trouble(run: Run, error: BaseException) -> str | None:
         return None
     newest = saver_of(run).newest
     there = f"last good checkpoint: {newest}" if newest else "no checkpoint was written yet"
-    return f"epoch {run.state.epoch}: {what}\n{advice}\n{there}"
+    return f"{_when(run)}: {what}\n{advice}\n{there}"
 
 
 def _explain_process(run: Run, error: ProcessError) -> ProcessError:
@@ -317,7 +327,7 @@ def _explain_process(run: Run, error: ProcessError) -> ProcessError:
     newest = saver_of(run).newest
     there = f"last good checkpoint: {newest}" if newest else "no checkpoint was written yet"
     kind = ProcessError if said else type(error)
-    return kind(f"epoch {run.state.epoch}, step {run.state.step}: {why}\n{there}")
+    return kind(f"{_when(run)}: {why}\n{there}")
 
 
 def _explain(run: Run, error: NonFiniteError) -> str:
@@ -345,7 +355,7 @@ def _explain(run: Run, error: NonFiniteError) -> str:
     else:
         next_step = "no checkpoint was written yet; start again with a smaller learning rate"
     return (
-        f"epoch {state.epoch}: the loss, a gradient or a parameter is not finite: {error}\n{overflow}"
+        f"{_when(run)}: the loss, a gradient or a parameter is not finite: {error}\n{overflow}"
         f"groups that train: {rates}\n"
         f"groups with parameters that are not finite: {where}\n{next_step}"
     )

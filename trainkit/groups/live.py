@@ -17,6 +17,7 @@ from trainkit.contracts import Memory, Monitor
 from trainkit.errors import RecipeError
 from trainkit.groups.schedule import observe_epoch
 from trainkit.state import Group
+from trainkit.words import after_epochs
 
 if TYPE_CHECKING:
     from torch import nn
@@ -149,7 +150,8 @@ class GroupController:
             self.plans[name] = self.plans[name].with_phase(phase)
             if phase.name:
                 self.memories[name] = {}
-                _LOGGER.info("epoch %d: group %s starts phase %s: %s", epoch, name, phase.name, _phase_in_words(phase))
+                when = after_epochs(epoch)
+                _LOGGER.info("%s: group %s starts phase %s: %s", when, name, phase.name, _phase_in_words(phase))
         self.groups[name].lr_by = phase.scheduler.by
         self._now[name] = (phase, self._optimizers.settings_of(phase.optimizer_name, name))
         self._set(name, epoch, max(epoch_step, step))

@@ -17,7 +17,18 @@ import attrs
 import torch
 from torch import Tensor
 
-from trainkit import Batch, Context, DataError, Outputs, State, Workers, did_you_mean, part_of, write_json
+from trainkit import (
+    Batch,
+    Context,
+    DataError,
+    Outputs,
+    State,
+    Workers,
+    did_you_mean,
+    part_of,
+    shape_in_words,
+    write_json,
+)
 from trainkit_segmentation.data.chosen_classes import annotated_classes, contradictions
 from trainkit_segmentation.data.facts import SegmentationFacts, meaning_of_masks
 from trainkit_segmentation.data.ignored import doubts_about_ignored
@@ -188,6 +199,12 @@ class LiveSegmentation:
             f"the cases of {split}": digest_of([[name, self._prepared[name].content] for name in names])
             for split, names in self._division.items()
         }
+
+    def summary(self) -> str:
+        """Return in one phrase what was opened."""
+        number = len({name for names in self._division.values() for name in names})
+        splits = ", ".join(f"{len(names):,} in {split}" for split, names in self._division.items())
+        return f"{number:,} cases ({splits}), patches of {shape_in_words(self.patch_size)} voxels"
 
     def facts(self) -> dict[str, Any]:
         """Return what a model has to know of the data, as JSON values; see `SegmentationFacts`."""

@@ -1,83 +1,95 @@
-"""Shows the progress of a run: a progress bar on a terminal, plain lines elsewhere."""
+"""Shows the progress of a run: a lasting line for each epoch, and below it, on a terminal, one that is live."""
 
 from __future__ import annotations
 
+import math
 import time
-from collections import deque
 from collections.abc import Mapping
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from trainkit.engine.every_run.epoch_line import EpochLine, all_values, counted
+from trainkit.engine.every_run.time_left import Estimator, duration
+from trainkit.engine.stopwatch import shares_in_words
 from trainkit.events import Live
-from trainkit.printable import printable
 from trainkit.state import share_of_waiting
+from trainkit.words import after_epochs
 
 if TYPE_CHECKING:
+    from trainkit.checkpoint.folder import Best
     from trainkit.console import Console
+    from trainkit.engine.run import Run
     from trainkit.state import State
 
 _REFRESH_SECONDS = 0.25
 _PLAIN_SECONDS = 30.0
-_BAR_WIDTH = 20
+_WORTH_A_WORD = 0.05  # share of the time of the steps that is spent waiting for data
 
 
 class Progress(Live):
     """Part of every run, called after all others: shows its progress.
 
     Args:
-        console: Prints the lines and holds the progress bar.
+        console: Prints the lines and holds the live line.
+        run: The run.
+        best: The best monitored value so far; None: there is none.
     """
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._task: Any = None
-        self._began = self._next = time.perf_counter()
-        self._epochs: deque[float] = deque(maxlen=20)  # seconds of the last epochs
+    def __init__(self, console: Console, run: Run, best: Best | None) -> None:
+        self._console, self._watch = console, run.watch
+        self._best = None if best is None else best.value
+        self._line, self._estimator = EpochLine(), Estimator(run.recipe)
+        self._next = 0.0
+        self._evaluated = 0  # batches of the evaluation that is under way
+        self._first_step = 0  # step at which the epoch began, or the run was resumed within it
+        self._before: Mapping[str, float] = {}
 
     def on_run_start(self, state: State) -> None:
-        """Open the progress bar on a terminal."""
-        if self._console.is_terminal:
-            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-            from rich.progress import Progress as Bar
-
-            bar = BarColumn(bar_width=_BAR_WIDTH)
-            values = TextColumn("{task.fields[values]}", markup=False)
-            live = Bar("{task.description}", bar, TimeRemainingColumn(), values, auto_refresh=False, transient=True)
-            left = (state.epochs - state.epoch) * state.steps_per_epoch - state.steps_in_epoch
-            total = state.step + left if state.steps is None else state.steps
-            self._task = live.add_task("", total=total, completed=state.step, values="")
-            live.start()
-            self._console.live = live
+        """Begin the live line on a terminal."""
+        self._first_step = state.step
+        self._console.begin_live()
+        self._next = time.perf_counter() + self._pause
 
     def on_group_start(self, state: State) -> None:
         """Print that a group starts."""
         if state.group is not None and state.epoch:
             lr = state.groups[state.group].lr
-            self._console.say(f"epoch {state.epoch}: group {state.group} starts, lr {lr:.3g}")
+            facts = {"group": state.group, "epoch": state.epoch, "lr": lr}
+            self._console.tell(
+                "group_start", facts, f"{after_epochs(state.epoch)}: group {state.group} starts, lr {lr:.3g}"
+            )
 
     def on_group_stop(self, state: State) -> None:
         """Print that a group stops."""
-        self._console.say(f"epoch {state.epoch}: group {state.group} stops")
+        facts = {"group": state.group, "epoch": state.epoch}
+        self._console.tell("group_stop", facts, f"{after_epochs(state.epoch)}: group {state.group} stops")
 
     def on_epoch_start(self, state: State) -> None:
-        """Set the time of the epoch's first update."""
-        self._began = time.perf_counter()
-        self._next = self._began + (_REFRESH_SECONDS if self._console.live else _PLAIN_SECONDS)
+        """Remember what was spent before the first epoch."""
+        if not self._before:
+            self._before = dict(self._watch.laps)
 
     def on_step_end(self, state: State) -> None:
         """Show the progress of the epoch from time to time; only then is the loss read from the device."""
-        now = time.perf_counter()
-        if now >= self._next:
-            live = self._console.live
-            self._next = now + (_REFRESH_SECONDS if live else _PLAIN_SECONDS)
+        if time.perf_counter() < self._next:
+            return
+        with self._watch.during("logging"):
             assert state.loss is not None
-            loss = f"loss {state.loss.item():.4g}"
-            so_far = state.seconds | {"steps": now - self._began - state.seconds["data"] - state.seconds["validation"]}
-            if live:
-                self._update(state, f"{loss}  {_waiting(so_far)}")
-            else:
-                where = f"epoch {state.epoch + 1}/{state.epochs}  step {state.steps_in_epoch}/{state.steps_per_epoch}"
-                self._console.say(f"{where}  {loss}  {_waiting(so_far)}")
+            loss, waiting = state.loss.item(), share_of_waiting(state.seconds)
+            parts = [f"step {state.steps_in_epoch}/{state.steps_per_epoch}", f"loss {loss:.4g}"]
+            if waiting >= _WORTH_A_WORD:
+                parts.append(f"waits for data {100 * waiting:.0f} %")
+            self._show(state, parts, {"loss": loss, "share_of_waiting": round(waiting, 4)})
+
+    def on_validation_start(self, state: State) -> None:
+        """Begin to count the batches of a split."""
+        self._evaluated = 0
+
+    def on_validation_step_end(self, state: State) -> None:
+        """Show the progress of an evaluation from time to time."""
+        self._evaluated += 1
+        if time.perf_counter() >= self._next:
+            facts = {"split": state.split, "batch": self._evaluated}
+            self._show(state, [f"evaluates {state.split}, batch {self._evaluated}"], facts)
 
     def on_checkpoint(self, state: State) -> None:
         """Print values and times of an epoch that is finished, with its checkpoint, and bring the log to the disk."""
@@ -86,34 +98,64 @@ class Progress(Live):
         self._console.sync()
 
     def on_run_end(self, state: State) -> None:
-        """Close the progress bar."""
+        """Remove the live line."""
+        self._console.end_live()
+
+    @property
+    def _pause(self) -> float:
+        return _REFRESH_SECONDS if self._console.live else _PLAIN_SECONDS
+
+    def _show(self, state: State, parts: list[str], more: Mapping[str, Any]) -> None:
+        left = self._estimator.left(state)
+        epoch = counted(state, min(state.epoch + 1, state.epochs))
+        text = "  ".join([f"in {epoch}", *parts, *([] if left is None else [str(left)])])
         if self._console.live:
-            self._console.live.stop()
-            self._console.live = None
+            self._console.live.show(text)
+        else:
+            seconds = None if left is None else round(left.seconds, 3)
+            facts = {"epoch": state.epoch, "step": state.step, "seconds_left": seconds, **more}
+            self._console.tell("progress", facts, text)
+        self._next = time.perf_counter() + self._pause
 
     def _report_epoch(self, state: State) -> None:
-        rates = [f"{name} {lr:.3g}" for name, lr in state.learning_rates().items() if state.groups[name].active]
-        values = [f"{name} {value:.4g}" for name, value in state.metrics.items() if not name.startswith("lr/")]
-        text = "  ".join([*values, "lr " + " ".join(rates)])
-        spent = ", ".join(f"{what} {seconds:.2f}" for what, seconds in state.seconds.items())
-        spent += f"; {_waiting(state.seconds)}"
-        seconds = sum(state.seconds.values())
-        self._epochs.append(seconds)
-        left = timedelta(seconds=round(sum(self._epochs) / len(self._epochs) * (state.epochs - state.epoch)))
-        line = f"epoch {state.epoch}/{state.epochs}  {text}  {seconds:.2f} s ({spent})  remaining {left}"
-        self._console.say(line, shown=self._console.live is None)
-        if self._console.live:
-            self._update(state, f"{text}  {_waiting(state.seconds)}")
+        now = self._watch.totals()
+        self._before = self._before or {"starting": now["starting"]}  # if the run was resumed within an epoch
+        spent = {activity: seconds - self._before.get(activity, 0.0) for activity, seconds in now.items()}
+        self._before = now
+        self._estimator.take_in(state, spent, self._first_step)
+        self._first_step = state.step
+        left = self._estimator.left(state) if state.epoch < state.epochs else None
+        is_best = self._becomes_best(state)
+        seconds = sum(spent.values())
+        in_full = ", ".join(f"{activity} {each:.2f}" for activity, each in spent.items() if activity != "starting")
+        full = f"{counted(state)}  {all_values(state)}{'  best' if is_best else ''}  {seconds:.2f} s ({in_full}; "
+        full += f"waits for data {100 * share_of_waiting(spent):.0f} %)" + (f"  {left}" if left else "")
+        took, words = duration(seconds), "" if left is None else str(left)
+        shown = self._line.text(state, is_best=is_best, took=took, left=words, width=self._console.width)
+        facts = {
+            "epoch": state.epoch,
+            "epochs": state.epochs,
+            "step": state.step,
+            "values": {name: value for name, value in state.metrics.items() if not name.startswith("lr/")},
+            "lr": {name: lr for name, lr in state.learning_rates().items() if state.groups[name].active},
+            "is_best": is_best,
+            "seconds": {activity: round(each, 6) for activity, each in spent.items() if activity != "starting"},
+            "seconds_left": None if left is None else round(left.seconds, 3),
+            "takes_longer": None if left is None else left.is_least,
+        }
+        self._console.tell("epoch", facts, full, shown=shown)
 
-    def _update(self, state: State, values: str) -> None:
-        live = self._console.live
-        description = f"epoch {min(state.epoch + 1, state.epochs)}/{state.epochs}"
-        room = (
-            live.console.width - len(description) - _BAR_WIDTH - len(" 0:00:00 ") - 3
-        )  # otherwise rich shrinks the bar
-        live.update(self._task, completed=state.step, description=description, values=printable(values)[: max(room, 0)])
-        live.refresh()
+    def _becomes_best(self, state: State) -> bool:
+        value = state.metrics.get(state.monitor.metric)
+        if value is None or not math.isfinite(value):
+            return False
+        sign = -1.0 if state.monitor.mode == "min" else 1.0
+        if self._best is not None and sign * value <= sign * self._best:
+            return False
+        self._best = value
+        return True
 
 
-def _waiting(seconds: Mapping[str, float]) -> str:
-    return f"waits for data {100 * share_of_waiting(seconds):.0f} %"
+def time_in_words(seconds: Mapping[str, float]) -> str:
+    """Return how long a run took, and which share of it each activity had."""
+    return f"{duration(sum(seconds.values()))}: {shares_in_words(seconds)}"

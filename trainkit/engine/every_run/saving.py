@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from time import monotonic, perf_counter
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -218,13 +218,11 @@ class Saver(Live):
             return
         state.save_reason = None
         check_replicas(self._run)
-        began = perf_counter()
         check_finite(self._run)
         if value is not None:
             self._best.take_in(Best(value, state.epoch, state.step if inside else None))
         self.newest = self._folder.write(checkpoint_content(self._run, self._folder.adopted))
         self._folder.prune(settings.keep_last, settings.keep_every, self.all_best, self.newest)
-        state.seconds["checkpoint"] = perf_counter() - began
 
     def becomes_best(self) -> bool:
         """Return whether the checkpoint that is written now, after the other parts are told, will be the best."""

@@ -1,11 +1,9 @@
-"""Shows the progress of a prediction: a bar on a terminal, a line for each input elsewhere."""
+"""Shows the progress of a prediction: a line for each input, and on a terminal how far the present one is."""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
-
-from trainkit.printable import printable
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -18,46 +16,34 @@ _PLAIN_SECONDS = 60.0
 
 
 class PredictionProgress:
-    """Prints a line when an input is finished. On a terminal, a bar shows how far the present one is.
+    """Prints a line when an input is finished. On a terminal, a live line shows how far the present one is.
 
     Args:
-        console: Prints the lines and holds the bar.
+        console: Prints the lines and holds the live line.
     """
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._task: Any = None
         self._place = ""
         self._next = 0.0
 
     def __enter__(self) -> PredictionProgress:
-        """Open the bar, on a terminal."""
-        if self._console.is_terminal:
-            from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
-            from rich.progress import Progress as Bar
-
-            what = TextColumn("{task.description}", markup=False)
-            bar = Bar(what, BarColumn(bar_width=20), TimeRemainingColumn(), auto_refresh=False, transient=True)
-            self._task = bar.add_task("", total=None)
-            bar.start()
-            self._console.live = bar
+        """Begin the live line, on a terminal."""
+        self._console.begin_live()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Close the bar."""
-        if self._console.live is not None:
-            self._console.live.stop()
-            self._console.live = None
+        """Remove the live line."""
+        self._console.end_live()
 
     def begin(self, number: int, total: int, name: str) -> None:
         """Show that an input begins."""
         self._place = f"[{number}/{total}] {name}"
         self._next = time.perf_counter() + (0.0 if self._console.live else _PLAIN_SECONDS)
         if self._console.live is not None:
-            self._console.live.reset(self._task, total=None, description=printable(self._place))
-            self._console.live.refresh()
+            self._console.live.show(self._place)
 
     def within(self, progress: Progress) -> None:
         """Show how far the present input is, from time to time."""
@@ -66,11 +52,11 @@ class PredictionProgress:
             return
         live = self._console.live
         self._next = now + (_REFRESH_SECONDS if live else _PLAIN_SECONDS)
+        text = f"{self._place}: {progress.done} of {progress.total} {progress.what}"
         if live is None:
-            self._console.say(f"{self._place}: {progress.done} of {progress.total} {progress.what}")
+            self._console.say(text)
         else:
-            live.update(self._task, total=progress.total, completed=progress.done)
-            live.refresh()
+            live.show(text)
 
     def end(self, what: str, seconds: float | None) -> None:
         """Print what came of the present input."""
