@@ -23,6 +23,7 @@ from trainkit import (
 )
 from trainkit.cli.init import command
 from trainkit.recipe.recognised import recognised
+from trainkit.recipe.schema import DIRECTIVE
 
 
 @component
@@ -114,7 +115,7 @@ def test_the_recipe_is_on_standard_output_alone(letters: Path, monkeypatch: pyte
     done = CliRunner().invoke(command, [str(letters), "--memory", "11.5GB"])
     assert done.exit_code == 0
     lines = done.stdout.splitlines()
-    assert lines[0] == "[data]"
+    assert lines[:2] == [DIRECTIVE, "[data]"]
     assert lines[-1].endswith("# 3 letters, for 11.5 GB")
     assert str(letters) in done.stdout
 
@@ -126,7 +127,7 @@ def test_a_file_is_written_whole_and_never_over_another(letters: Path, monkeypat
     assert done.stdout == ""
     assert f"trainkit check --data {out}" in done.stderr
     written = out.read_text()
-    assert written.startswith("[data]")
+    assert written.startswith(f"{DIRECTIVE}\n[data]")
     again = CliRunner().invoke(command, [str(letters), "--out", str(out)])
     assert isinstance(again.exception, RecipeError)
     assert "nothing is overwritten" in str(again.exception)
@@ -185,7 +186,7 @@ def test_a_doubtful_recipe_is_written_and_the_exit_code_says_it(letters: Path, m
     )
     done = CliRunner().invoke(command, [str(letters)])
     assert done.exit_code == 3
-    assert done.stdout.startswith("[data]")
+    assert done.stdout.startswith(f"{DIRECTIVE}\n[data]")
     assert "warning: the letters may be numbers" in done.stderr
 
 

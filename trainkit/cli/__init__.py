@@ -34,6 +34,7 @@ _COMMANDS = {
     "slurm": "Write the batch script of a Slurm job that trains recipes, and submit it.",
     "verify-resume": "Test that a resumed run ends with the same bits.",
     "recipes": "List the recipes that come with trainkit, or print one.",
+    "schema": "Write the JSON Schema with which editors complete and check recipes.",
     "plugins": "List all installed components.",
     "show": "Explain a component and its settings.",
 }

@@ -19,6 +19,7 @@ from trainkit.cli.output import clear_progress, echo, show_progress, styled
 from trainkit.contracts import Data, Planner, Problem, Progress, Recognised
 from trainkit.errors import RecipeError
 from trainkit.recipe.recognised import looked_into, recognised, with_sets
+from trainkit.recipe.schema import DIRECTIVE
 
 _SECONDS_BETWEEN = 10.0
 _UNITS = {"": 1.0, "g": 1.0, "gb": 1.0, "gib": 2**30 / 1e9, "m": 1e-3, "mb": 1e-3, "mib": 2**20 / 1e9, "tb": 1e3}
@@ -101,7 +102,7 @@ def command(
             shown = time.monotonic()
             echo(f"{each.done} of {each.total} {each.what}", err=True)
     clear_progress()
-    text = "\n".join(lines) + "\n"
+    text = "\n".join([DIRECTIVE, *lines]) + "\n"
     if out is None:
         echo(text, nl=False)
     else:
