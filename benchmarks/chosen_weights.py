@@ -8,7 +8,9 @@ among those of the grid and those of the branches.
 Every finished run is a line in FOLDER/runs.jsonl; if the script is started again, it does only what is missing. The
 findings are in docs/chosen_weights.md.
 
-    python benchmarks/chosen_weights.py --mos2 mos2_sim.h5 --out FOLDER [--doses 1e5 1e4 2e3]
+    python benchmarks/chosen_weights.py --mos2 mos2_sim.h5 --out FOLDER [--doses 1e5 1e4 2e3] [--seeds 0 1 2]
+
+A seed is that of the noise, and of the run: start, held-out patterns and their order.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import argparse
 import json
 import os
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -36,17 +39,17 @@ GRID = (0.0, 100.0, 30.0, 300.0, 10.0, 1000.0, 3.0)
 R, HELD_OUT = "truth/phase_pearson", "val/data"
 
 
-def write_scan(mos2: Path, dose: float, path: Path) -> None:
+def write_scan(mos2: Path, dose: float, seed: int, path: Path) -> None:
     """Draw the counts of a dose in e/Å², and write them as a file that the recipe reads."""
     with h5py.File(mos2) as old, h5py.File(path, "w") as new:
         expected = old["intensity_noiseless"][()].astype(np.float64) / float(old.attrs["electrons_per_pattern"])
-        counts = np.random.default_rng(0).poisson(expected * dose * float(old.attrs["scan_step_A"]) ** 2)
+        counts = np.random.default_rng(seed).poisson(expected * dose * float(old.attrs["scan_step_A"]) ** 2)
         new["intensity"] = counts.astype(np.float32)
         for name in ("positions_nominal_A", "positions_true_A", "gt/phase_rad"):
             new[name] = old[name][()]
 
 
-def recipe(scan: Path, out: Path, name: str, weight: float | str) -> Resolved:
+def recipe(scan: Path, out: Path, name: str, weight: float | str, seed: int) -> Resolved:
     """Return the recipe of a run."""
     return resolve(
         RECIPE,
@@ -54,6 +57,7 @@ def recipe(scan: Path, out: Path, name: str, weight: float | str) -> Resolved:
             f"data.path={scan}",
             "data.validation_fraction=0.1",
             *("run.device=cpu", "run.threads=1", f"run.dir={out / 'runs'}", f"run.name={name}"),
+            *((f"run.seed={seed}",) if seed else ()),
             *("hooks.truth.every_epochs=1", "pictures.every_epochs=0", 'drop=["loggers"]'),
             *("losses.tv.use=tv", f"losses.tv.weight={weight}"),
         ],
@@ -66,36 +70,43 @@ def result(folder: Path) -> dict[str, float]:
     return {"r": last[R], "held_out": last[HELD_OUT]}
 
 
-def run_weight(scan: Path, out: Path, dose: float, weight: float) -> dict[str, Any]:
+def run_weight(scan: Path, out: Path, dose: float, seed: int, weight: float) -> dict[str, Any]:
     """Run with a weight."""
     began = time.process_time()
-    outcome = start(recipe(scan, out, f"dose_{dose:.0e}", weight), Console(quiet=True))
-    row = {"dose": dose, "weight": weight, "cpu_s": time.process_time() - began}
+    outcome = start(recipe(scan, out, named("dose", dose, seed), weight, seed), Console(quiet=True))
+    row = {"dose": dose, "seed": seed, "weight": weight, "cpu_s": time.process_time() - began}
     return row | result(outcome.run.state.folder)
 
 
-def run_auto(scan: Path, out: Path, dose: float) -> dict[str, Any]:
+def run_auto(scan: Path, out: Path, dose: float, seed: int) -> dict[str, Any]:
     """Run with the weight that held-out patterns choose."""
     began = time.process_time()
-    searching = recipe(scan, out, f"auto_{dose:.0e}", "auto")
+    name = named("auto", dose, seed)
+    searching = recipe(scan, out, name, "auto", seed)
     run_all([searching], Console(quiet=True), continue_unfinished=True, report=no_report)
-    folder = max((out / "runs" / f"auto_{dose:.0e}").glob("*/weight_search.json")).parent
+    folder = max((out / "runs" / name).glob("*/weight_search.json")).parent
     found = json.loads((folder / "weight_search.json").read_text())["weights"]["tv"]
-    row = {"dose": dose, "weight": "auto", "cpu_s": time.process_time() - began, "found": found}
+    row = {"dose": dose, "seed": seed, "weight": "auto", "cpu_s": time.process_time() - began, "found": found}
     branches = {each["weight"]: result(Path(each["run"]))["r"] for each in found["tried"] if each["run"] is not None}
     return row | {"branches": sorted(branches.items())} | result(folder)
 
 
-def table(rows: list[dict[str, Any]], doses: list[float]) -> list[str]:
+def named(what: str, dose: float, seed: int) -> str:
+    """Return the name of files and runs."""
+    return f"{what}_{dose:.0e}" + (f"_seed_{seed}" if seed else "")
+
+
+def table(rows: list[dict[str, Any]], doses: list[float], seeds: list[int]) -> list[str]:
     """Return the lines of the table in the docs."""
     lines = [
-        "| e/Å² | r without TV | best full run by the truth | best branch by the truth | chosen by held-out patterns "
-        "| below the best | equal within the scatter | CPU time, in runs |",
-        "|---|---|---|---|---|---|---|---|",
+        "| e/Å² | seed | r without TV | best full run by the truth | best branch by the truth "
+        "| chosen by held-out patterns | below the best | equal within the scatter | CPU time, in runs |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
-    for dose in doses:
-        grid = {row["weight"]: row for row in rows if row["dose"] == dose and row["weight"] != "auto"}
-        auto = next((row for row in rows if row["dose"] == dose and row["weight"] == "auto"), None)
+    for dose, seed in product(doses, seeds):
+        of_both = [row for row in rows if (row["dose"], row["seed"]) == (dose, seed)]
+        grid = {row["weight"]: row for row in of_both if row["weight"] != "auto"}
+        auto = next((row for row in of_both if row["weight"] == "auto"), None)
         if not grid or auto is None:
             continue
         best = max(grid.values(), key=lambda row: row["r"])
@@ -103,9 +114,9 @@ def table(rows: list[dict[str, Any]], doses: list[float]) -> list[str]:
         low, high = auto["found"]["equal_within_scatter"]
         ratio = auto["cpu_s"] / (sum(row["cpu_s"] for row in grid.values()) / len(grid))
         lines.append(
-            f"| {dose:.0e} | {grid[0.0]['r']:.4f} | {best['r']:.4f} ({best['weight']:g}) | {r:.4f} ({weight:g}) "
-            f"| {auto['r']:.4f} ({auto['found']['chosen']:g}) | {max(best['r'], r) - auto['r']:.4f} "
-            f"| {low:g} to {high:g} | {ratio:.1f} |"
+            f"| {dose:.0e} | {seed} | {grid[0.0]['r']:.4f} | {best['r']:.4f} ({best['weight']:g}) "
+            f"| {r:.4f} ({weight:g}) | {auto['r']:.4f} ({auto['found']['chosen']:g}) "
+            f"| {max(best['r'], r) - auto['r']:.4f} | {low:g} to {high:g} | {ratio:.1f} |"
         )
     return lines
 
@@ -116,6 +127,7 @@ def main() -> None:
     parser.add_argument("--mos2", type=Path, required=True, help="the simulated scan, mos2_sim.h5")
     parser.add_argument("--out", type=Path, required=True, help="the folder of scans, runs and results")
     parser.add_argument("--doses", type=float, nargs="+", default=[1e5, 1e4, 2e3], help="in e/Å²")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of noise and run")
     parser.add_argument("--grid", type=float, nargs="*", default=GRID, help="weights that the truth compares")
     parser.add_argument("--no-auto", action="store_true", help="only the grid")
     given = parser.parse_args()
@@ -123,19 +135,19 @@ def main() -> None:
     out.mkdir(parents=True, exist_ok=True)
     record = out / "runs.jsonl"
     rows = [json.loads(line) for line in record.read_text().splitlines()] if record.is_file() else []
-    for dose in given.doses:
-        scan = out / f"scan_{dose:.0e}.h5"
+    for dose, seed in product(given.doses, given.seeds):
+        scan = out / f"{named('scan', dose, seed)}.h5"
         if not scan.is_file():
-            write_scan(given.mos2, dose, scan)
+            write_scan(given.mos2, dose, seed, scan)
         for weight in (*given.grid, *(() if given.no_auto else ("auto",))):
-            if any((row["dose"], row["weight"]) == (dose, weight) for row in rows):
+            if any((row["dose"], row["seed"], row["weight"]) == (dose, seed, weight) for row in rows):
                 continue
-            row = run_auto(scan, out, dose) if weight == "auto" else run_weight(scan, out, dose, weight)
+            row = run_auto(scan, out, dose, seed) if weight == "auto" else run_weight(scan, out, dose, seed, weight)
             rows.append(row)
             with record.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(row, flush=True)
-    print("\n".join(table(rows, given.doses)))
+    print("\n".join(table(rows, given.doses, given.seeds)))
 
 
 if __name__ == "__main__":
