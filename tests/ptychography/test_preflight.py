@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import h5py
 import numpy as np
@@ -16,8 +17,9 @@ from trainkit import Problem, random_seed
 from trainkit.recipe.resolve import resolve, resolve_text
 from trainkit_ptychography.physics.optics import aperture_probe, electron_wavelength
 from trainkit_ptychography.physics.trial import try_out
-from trainkit_ptychography.preflight.advice import combined
+from trainkit_ptychography.preflight.advice import Pair, combined
 from trainkit_ptychography.preflight.geometry import ORIENTATIONS, Geometry
+from trainkit_ptychography.preflight.search import Found
 from trainkit_ptychography.scans.positions import oriented
 from trainkit_ptychography.scans.simulated_live import atoms, patterns
 
@@ -207,6 +209,35 @@ def test_a_detector_turned_by_180_degrees_with_the_conjugated_probe_fits_equally
     np.testing.assert_allclose(one.misfit_T, other.misfit_T, rtol=1e-3)
     assert one.phase_skewness == pytest.approx(-other.phase_skewness, rel=1e-2)
     assert one.misfit < 0.6 * one.empty
+
+
+def chosen_for(phase_KL: np.ndarray[Any, Any]) -> Pair:
+    """Return which of the pair is chosen for a scan of a specimen, whose geometry is as it is told."""
+    points_N2 = np.stack(np.meshgrid(*(np.arange(14.0),) * 2, indexing="ij"), -1).reshape(-1, 2)
+    probe_YX = aperture_probe((24, 24), 0.4, electron_wavelength(80.0), 25.0, {"C10": (-60.0, 0.0)})
+    counts_NYX = patterns(np.exp(1j * phase_KL), probe_YX, points_N2 + 16)
+    trial = try_out(torch.from_numpy(np.sqrt(counts_NYX)).float(), None, probe_YX[None], points_N2)
+    assert trial.misfit < 0.6 * trial.empty
+    scan = SimpleNamespace(wavelength_angstrom=electron_wavelength(80.0))
+    sample = SimpleNamespace(scan=scan, told_defocus=lambda: 60.0)
+    return Pair.choose(Found(trial, Geometry(), trial, (), 10.0), cast(Any, sample))
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_phases_choose_between_the_pair_where_they_are_those_of_atoms(sign: float) -> None:
+    chosen = chosen_for(sign * atoms((48, 48), 5, 1.2, np.random.default_rng(3)))
+    assert chosen.is_decided
+    assert chosen.both_reversed == (sign < 0)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_phases_do_not_choose_where_holes_of_a_honeycomb_look_as_atoms_do(sign: float) -> None:
+    rows_K1, columns_1L = np.ogrid[:48, :48]
+    turns = 2 * np.pi / 5.5 * np.array([[np.cos(each), np.sin(each)] for each in 2 * np.pi / 3 * np.arange(3)])
+    phase_KL = 0.1 * sum(np.cos(row * rows_K1 + column * columns_1L) for row, column in turns)  # three waves
+    chosen = chosen_for(sign * phase_KL)
+    assert not chosen.is_decided
+    assert not chosen.both_reversed
 
 
 def test_a_trial_leaves_the_global_random_generator_as_it_was() -> None:

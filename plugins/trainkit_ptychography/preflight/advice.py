@@ -33,8 +33,7 @@ _LARGEST_SHARE = {  # of the gain with a change that is left without it, for the
 _LARGEST_SHARE_OF_ALL = 0.5
 _REPAIRED = 1.2  # steps of 2 rad at the aperture's edge that a probe makes up for if it is trained
 _NOT_REPAIRED = 0.5
-_SKEWED = 0.3  # skewness from which the sign of a phase is taken to be known
-_CLEARLY_SKEWED = 0.6
+_SKEWED = 1.0  # skewness from which the sign of a phase is taken to be known: see `Pair`
 _LONGEST_ELECTRON_WAVE = 0.12  # Å, 10 keV
 _NEAR_A_UNIT = 0.02
 _SNAP_DEG = 2.5  # an angle is not known better than that
@@ -212,6 +211,9 @@ class Pair(NamedTuple):
     The detector turned by 180°, with the probe conjugated (which is the other sign of the defocus) and the object
     conjugated, gives the same patterns.
 
+    Phases decide where few places have large ones, as atoms have. A lattice of three waves does not: the holes of a
+    honeycomb, seen at the limit of resolution, look as atoms do, and its skewness is 0.82 = sqrt(2/3) with either sign.
+
     Attributes:
         geometry: The one of the two in which phases are positive; the one that was found if that is not known.
         reversed_defocus: Whether this one has the other sign of the defocus than the one that was found.
@@ -242,7 +244,7 @@ class Pair(NamedTuple):
         reason = f"that phases are then positive, as those of atoms are, decided (skewness {abs(skewness):.2g})"
         if skewness > 0:
             return cls(geometry, False, False, reason, True)
-        both = as_told and skewness < -_CLEARLY_SKEWED and found.seen > _SEEN
+        both = as_told and found.seen > _SEEN
         return cls(other, defocus != 0, both, reason, True)
 
 
