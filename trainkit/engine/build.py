@@ -88,7 +88,8 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), 
     torch.set_num_threads(recipe.run.threads or _default_threads())
     if recipe.run.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch requires it for matrix products on CUDA
-    torch.use_deterministic_algorithms(recipe.run.deterministic)
+    if recipe.run.deterministic != torch.are_deterministic_algorithms_enabled():  # the call imports a compiler
+        torch.use_deterministic_algorithms(recipe.run.deterministic)
     seed_everything(recipe.run.seed)
     if doubt := repeatability_doubt(context.device, recipe.run.deterministic):
         _LOGGER.info(doubt)
