@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from clients.warm import Warm
 
 ROOT = Path(__file__).parents[1]
 PLUGINS = ("ptychography", "segmentation")  # rooms of tests/
@@ -54,6 +55,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("data")
         if item.get_closest_marker("slow") is None:
             item.add_marker("fast")
+
+
+@pytest.fixture(scope="session")
+def warm() -> Iterator[Warm]:
+    """Starts trainkit in new processes that need not import torch."""
+    process = Warm()
+    yield process
+    process.close()
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from clients.toy_run import PARTS
+from clients.warm import Warm
 
 from trainkit.recipe.shipped import shipped
 
@@ -76,9 +77,8 @@ def test_a_training_outlives_whoever_read_along(recipe: Path, tmp_path: Path) ->
 
 
 @pytest.mark.slow
-def test_quiet_is_silent(recipe: Path, tmp_path: Path) -> None:
-    done = trainkit("run", recipe, "--quiet", folder=tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+def test_quiet_is_silent(recipe: Path, tmp_path: Path, warm: Warm) -> None:
+    assert warm.trainkit("run", str(recipe), "--quiet", folder=tmp_path) == (0, "")
 
 
 @pytest.mark.slow
@@ -100,10 +100,10 @@ def test_quiet_is_silent(recipe: Path, tmp_path: Path) -> None:
     ],
 )
 def test_a_mistake_gets_one_message_and_no_traceback(
-    recipe: Path, tmp_path: Path, arguments: tuple[str, ...], code: int, said: str
+    recipe: Path, tmp_path: Path, arguments: tuple[str, ...], code: int, said: str, warm: Warm
 ) -> None:
-    done = trainkit(*arguments, folder=tmp_path)
-    assert done.returncode == code, done.stderr
+    done = warm.start(*arguments, folder=tmp_path, apart=True)
+    assert done.wait() == code, done.stderr
     assert said in done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs" / "toy").iterdir())
@@ -134,12 +134,12 @@ def test_a_plan_of_schedules_by_step_takes_as_many_steps_as_it_is_told(tmp_path:
     assert "for 500 steps an epoch" in many.stdout
 
 
-def test_every_command_of_the_readme_exists(tmp_path: Path) -> None:
+def test_every_command_of_the_readme_exists(tmp_path: Path, warm: Warm) -> None:
     readme = (ROOT / "README.md").read_text()
     commands = set(re.findall(r"^(?:\.venv/bin/)?trainkit +([a-z-]+)", readme, re.M))
     assert commands >= {"check", "plan", "run", "resume", "recipes", "plugins", "show"}
     for command in commands:
-        assert trainkit(command, "--help", folder=tmp_path).returncode == 0
+        assert warm.trainkit(command, "--help", folder=tmp_path)[0] == 0
 
 
 def test_shipped_recipes_are_listed_and_printed(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """trainkit's command line in new processes that need not import torch: they are forked from one that has done so.
 
 That process only imports. What a run makes or draws, no other run sees; and two of these processes can differ in the
-order of sets (``PYTHONHASHSEED``), as two calls of the command do.
+order of sets (``PYTHONHASHSEED``), as two calls of the command do. A start takes a tenth of a second, and not three.
+Tests of the start itself (what is imported, how pipes end) and of torchrun start the real command.
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ import gc
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,41 +28,124 @@ IMPORTS = (
     "matplotlib.backends.backend_agg",
     "trainkit.cli.run",
     "trainkit.cli.resume",
+    "trainkit.engine.queue",
+    "trainkit.engine.verify",
 )
+
+
+class WarmProcess:
+    """A call of trainkit in a process of its own.
+
+    Args:
+        pid: Number of the process.
+        files: What its files begin with: what it printed, and its exit code.
+    """
+
+    def __init__(self, pid: int, files: str) -> None:
+        self.pid = pid
+        self._out, self._err, self._code = (Path(files + end) for end in (".out", ".err", ".code"))
+
+    def poll(self) -> int | None:
+        """Return the exit code; None: it has not ended."""
+        return int(self._code.read_text()) if self._code.is_file() else None
+
+    def wait(self, timeout: float = 120.0) -> int:
+        """Wait until it has ended, and return its exit code.
+
+        Raises:
+            TimeoutExpired: It has not ended after so many seconds; it is killed.
+        """
+        until = time.monotonic() + timeout
+        while (code := self.poll()) is None:
+            if time.monotonic() > until:
+                self.send_signal(signal.SIGKILL)
+                raise subprocess.TimeoutExpired("trainkit", timeout, output=self.stdout + self.stderr)
+            time.sleep(0.01)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """Kill it, unless it has ended."""
+        self.send_signal(signal.SIGKILL)
+
+    @property
+    def stdout(self) -> str:
+        """What it has printed so far."""
+        return self._out.read_text()
+
+    @property
+    def stderr(self) -> str:
+        """What it has printed to stderr so far, if that is kept apart."""
+        return self._err.read_text() if self._err.is_file() else ""
 
 
 class Warm:
     """A process that has imported everything.
 
     Args:
-        path: Folders from which it imports, besides what is installed.
-        hash_seed: What the order of its sets depends on.
+        path: Folders from which it imports, besides what is installed and ``tests``.
+        hash_seed: What the order of its sets depends on; None: on chance.
     """
 
-    def __init__(self, path: list[Path], hash_seed: int) -> None:
+    def __init__(self, path: Sequence[Path] = (), hash_seed: int | None = None) -> None:
         paths = [Path(__file__).parents[1], *path, *filter(None, [os.environ.get("PYTHONPATH")])]
-        environment = {
+        self._environment = {
             "PYTHONPATH": os.pathsep.join(map(str, paths)),
-            "PYTHONHASHSEED": str(hash_seed),
+            "PYTHONHASHSEED": "random" if hash_seed is None else str(hash_seed),
             "OMP_NUM_THREADS": "1",
         }
-        command = [sys.executable, "-m", "clients.warm"]
+        self._files = tempfile.TemporaryDirectory()
+        self._number = 0
         self._process = subprocess.Popen(
-            command, env=os.environ | environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, "-m", "clients.warm"],
+            env=os.environ | self._environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
 
-    def trainkit(self, *arguments: str, folder: Path, environment: Mapping[str, str]) -> tuple[int, str]:
-        """Call trainkit in ``folder``; return its exit code and what it has printed."""
-        said = folder / "said.txt"
-        asked = {"arguments": arguments, "folder": str(folder), "environment": dict(environment), "said": str(said)}
+    def start(
+        self, *arguments: str, folder: Path, environment: Mapping[str, str] | None = None, apart: bool = False
+    ) -> WarmProcess:
+        """Call trainkit in a folder, and do not wait for its end.
+
+        Args:
+            arguments: The words after ``trainkit``; or after ``python``, if the first one is ``-c``.
+            folder: Its working directory.
+            environment: Variables, besides those of this process.
+            apart: Whether stderr is kept apart from stdout.
+        """
+        self._number += 1
+        files = f"{self._files.name}/{self._number}"
+        variables = {**os.environ, **self._environment, **(environment or {})}
+        asked = {"arguments": arguments, "folder": str(folder), "environment": variables, "files": files}
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        print(json.dumps(asked), file=self._process.stdin, flush=True)
-        return int(self._process.stdout.readline()), said.read_text()
+        print(json.dumps(asked | {"apart": apart}), file=self._process.stdin, flush=True)
+        return WarmProcess(int(self._process.stdout.readline()), files)
+
+    def trainkit(self, *arguments: str, folder: Path, environment: Mapping[str, str] | None = None) -> tuple[int, str]:
+        """Call trainkit in ``folder``; return its exit code and what it has printed."""
+        called = self.start(*arguments, folder=folder, environment=environment)
+        return called.wait(600), called.stdout
+
+    def run(self, command: Sequence[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        """Run ``[python, "-P", "-c", code, …]`` as `subprocess.run` does, and keep what it prints."""
+        called = self.start(*command[2:], folder=Path.cwd(), apart=True)
+        return subprocess.CompletedProcess(command, called.wait(), called.stdout, called.stderr)
+
+    def Popen(self, command: Sequence[str], *, env: Mapping[str, str], **_: Any) -> WarmProcess:  # noqa: N802
+        """Start ``[python, "-P", "-c", code, …]`` as `subprocess.Popen` does."""
+        return self.start(*command[2:], folder=Path.cwd(), environment=env)
 
     def close(self) -> None:
         """End the process."""
         self._process.communicate()
+        self._files.cleanup()
 
 
 def _serve() -> None:
@@ -66,23 +153,45 @@ def _serve() -> None:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()  # else each child's collector writes to, and so copies, all that was imported
+    files: dict[int, str] = {}
+
+    def note_ends(*_: object) -> None:
+        while files:
+            pid, status = os.waitpid(-1, os.WNOHANG)
+            if not pid:
+                return
+            code = Path(files.pop(pid) + ".code")
+            code.with_suffix(".new").write_text(str(os.waitstatus_to_exitcode(status)))
+            code.with_suffix(".new").rename(code)
+
+    signal.signal(signal.SIGCHLD, note_ends)
     for line in sys.stdin:
+        asked = json.loads(line)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # its end is not noted before its files are known
         child = os.fork()
         if child == 0:
-            _call(**json.loads(line))
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+            _call(**asked)
+        files[child] = asked["files"]
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
+        print(child, flush=True)
 
 
-def _call(arguments: list[str], folder: str, environment: dict[str, str], said: str) -> Any:
+def _call(arguments: list[str], folder: str, environment: dict[str, str], files: str, apart: bool) -> Any:
     from trainkit.cli import main
 
     os.chdir(folder)
+    os.environ.clear()
     os.environ.update(environment)
-    to = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(to, 1)
-    os.dup2(to, 2)
+    out = os.open(f"{files}.out", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(out, 1)
+    os.dup2(os.open(f"{files}.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND) if apart else out, 2)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    if arguments[0] == "-c":
+        sys.argv = ["-c", *arguments[2:]]
+        exec(arguments[1], {"__name__": "__main__"})
+        sys.exit()
     sys.argv = ["trainkit", *arguments]
     sys.exit(main())
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from clients.warm import Warm
 from segmentation.test_models import SMALL, volumes
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -122,8 +123,9 @@ def test_on_cuda_a_run_computes_what_it_does_on_the_cpu_and_resumes_to_the_same_
 
 
 @pytest.mark.slow
-def test_what_is_asked_of_cuda_holds_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_asked_of_cuda_holds_on_the_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, warm: Warm) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("trainkit.engine.verify.subprocess", warm)  # new processes that need not import torch
     ends_as_on_the_cpu_and_resumes("ptycho_staged", tmp_path, "cpu")
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 from clients import toy_run
+from clients.together import Together
+from clients.warm import Warm
 
 POINTS = """
 trainkit = 1
@@ -36,3 +38,9 @@ def points(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in (0, 1):
         toy_run.kept(folder, f"seed-{seed}", f"run.seed={seed}", "optimizer.lr=0.05", text=POINTS)
     return folder
+
+
+@pytest.fixture(scope="session")
+def together(warm: Warm) -> Together:
+    """Starts a command in several processes that meet."""
+    return Together(warm)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -129,13 +127,13 @@ def test_a_package_that_is_missing_is_named_with_the_command_that_installs_it(si
 
 
 @pytest.mark.slow
-def test_the_command_says_where_the_file_is(site):
-    command = [sys.executable, "-m", "trainkit", "export", "run", "--to", "safetensors"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+def test_the_command_says_where_the_file_is(site, warm):
+    command = ("export", "run", "--to", "safetensors")
+    done = warm.start(*command, folder=Path.cwd(), apart=True)
+    assert (done.wait(), done.stderr) == (0, "")
     assert "exported: points.safetensors" in done.stdout
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
+    done = warm.start(*command, folder=Path.cwd(), apart=True)
+    assert done.wait() == 2
     assert "--force" in done.stderr
 
 

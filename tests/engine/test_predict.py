@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -278,25 +276,24 @@ def test_a_checkpoint_without_facts_says_what_it_lacks(site, capsys):
 
 
 @pytest.mark.slow
-def test_the_command_as_a_person_types_it(site):
-    def trainkit(*arguments: str) -> subprocess.CompletedProcess[str]:
-        path = {"PYTHONPATH": str(Path(__file__).parents[1]), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "trainkit", "predict", *arguments]
-        return subprocess.run(command, env={**os.environ, **path}, capture_output=True, text=True, check=False)
+def test_the_command_as_a_person_types_it(site, warm):
+    def trainkit(*arguments: str) -> tuple[int, str, str]:
+        called = warm.start("predict", *arguments, folder=Path.cwd(), apart=True)
+        return called.wait(), called.stdout, called.stderr
 
     (site / "in" / "bad.txt").write_text("unreadable")
-    done = trainkit(
+    code, out, err = trainkit(
         "seed-0", "in", "--with", "seed-1", "--out", "out", "--allow-code", "--last", "--set", "predict.scale=2"
     )
-    assert (done.returncode, done.stderr) == (1, "")
-    assert "[1/4] a: sum " in done.stdout
-    assert "  bad: it cannot be read" in done.stdout
+    assert (code, err) == (1, "")
+    assert "[1/4] a: sum " in out
+    assert "  bad: it cannot be read" in out
     for arguments, said in (
         (("seed-0", "gone", "--out", "o"), "error: gone: there is no such file or folder"),
         (("seed-0", "in", "--out", "o", "--part", "3/2"), "error: --part must be i/n"),
         (("seed-0", "in", "--out", "o", "--epoch", "1", "--last"), "--epoch and --last exclude each other"),
         (("seed-0", "in"), "Missing option '--out'"),
     ):
-        done = trainkit(*arguments)
-        assert done.returncode == 2
-        assert said in done.stderr
+        code, _, err = trainkit(*arguments)
+        assert code == 2
+        assert said in err

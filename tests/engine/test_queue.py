@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +12,7 @@ from pathlib import Path
 import pytest
 from clients import recorder
 from clients.toy_run import PARTS, RECORDER
+from clients.warm import Warm, WarmProcess
 
 from trainkit import State
 from trainkit.checkpoint import file as checkpoint
@@ -26,7 +24,6 @@ from trainkit.engine.start import ExitCode
 from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.resolve import resolve_all
 
-ROOT = Path(__file__).parents[2]
 TOY = f"""
 trainkit = 1
 [run]
@@ -50,22 +47,17 @@ def run(*names: str, unfinished: bool = False) -> ExitCode:
 
 
 @pytest.fixture
-def started() -> Iterator[Callable[..., subprocess.Popen[str]]]:
+def started(warm: Warm) -> Iterator[Callable[..., WarmProcess]]:
     """Starts a run in a process of its own, which does not outlive the test."""
     with contextlib.ExitStack() as processes:
 
-        def start(seconds: float = 0.05) -> subprocess.Popen[str]:
+        def start(seconds: float = 0.05) -> WarmProcess:
             Path("slow.toml").write_text(SLOW + f"seconds = {seconds}\n")
-            environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
-            command = [sys.executable, "-m", "trainkit", "run", "slow.toml"]
-            process = subprocess.Popen(
-                command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-            )
-            processes.enter_context(process)
-            processes.callback(process.kill)
+            process = warm.start("run", "slow.toml", folder=Path.cwd(), apart=True)
+            processes.callback(process.send_signal, signal.SIGKILL)
             until = time.monotonic() + 60
             while not Path("began").is_file():
-                assert process.poll() is None, process.communicate()
+                assert process.poll() is None, process.stderr
                 assert time.monotonic() < until
                 time.sleep(0.05)
             return process
@@ -174,23 +166,21 @@ SLOW = TOY.replace("epochs = 3", "epochs = 100000").replace("recorder:Recorder",
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
 def test_a_signal_ends_the_process_with_a_checkpoint_and_the_code_for_it(
-    number: signal.Signals, started: Callable[..., subprocess.Popen[str]]
+    number: signal.Signals, started: Callable[..., WarmProcess]
 ) -> None:
     process = started()
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 75, err
-    assert f"{number.name}: finishing this step" in out
+    assert process.wait(60) == 75, process.stderr
+    assert f"{number.name}: finishing this step" in process.stdout
     assert list(Path("runs/slow").glob("*/checkpoints/step-*.safetensors"))
 
 
 @pytest.mark.slow
-def test_a_second_signal_ends_it_at_once(started: Callable[..., subprocess.Popen[str]]) -> None:
+def test_a_second_signal_ends_it_at_once(started: Callable[..., WarmProcess]) -> None:
     process = started(seconds=30)
     process.send_signal(signal.SIGTERM)
     time.sleep(1.0)
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=20)
-    assert process.returncode == 130
-    assert "the last checkpoint is complete" in err
-    assert "Traceback" not in err
+    assert process.wait(20) == 130
+    assert "the last checkpoint is complete" in process.stderr
+    assert "Traceback" not in process.stderr

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from clients import toy_run
+from clients.together import Together
 
 from trainkit import RecipeError
 from trainkit.checkpoint.folder import CheckpointFolder
@@ -70,34 +67,6 @@ def written(folder: Path, name: str, changes: Sequence[str] = (), kind: Mapping[
     return f"{name}.toml"
 
 
-def together(world: int, folder: Path, *command: str, code: int = 0, seconds: float = 120) -> str:
-    """Start a command in several processes, as torchrun does; return what all of them printed."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(world), "OMP_NUM_THREADS": "1"}
-    tests = str(Path(__file__).parents[1])
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "trainkit", *command],
-            cwd=folder,
-            env=os.environ | meeting | {"RANK": str(rank), "LOCAL_RANK": str(rank), "PYTHONPATH": tests},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(world)
-    ]
-    try:
-        said = [started[0].communicate(timeout=seconds)[0]]
-    finally:
-        for each in started[1:] if started[0].returncode != 0 else ():  # as torchrun does
-            each.kill()
-    said += [each.communicate(timeout=seconds)[0] for each in started[1:]]
-    assert started[0].returncode == code, said
-    return "".join(said)
-
-
 def newest(folder: Path, name: str) -> dict[str, Any]:
     (run,) = (folder / "runs" / name).iterdir()
     content = CheckpointFolder(run / "checkpoints").newest_good(lambda _: None)[1]
@@ -110,7 +79,7 @@ def logged(folder: Path, name: str) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Mapping[int, Path]:
+def finished(tmp_path_factory: pytest.TempPathFactory, together: Together) -> Mapping[int, Path]:
     """The folder of each number of processes, in which the same recipes were run."""
     folders = {world: tmp_path_factory.mktemp(f"world{world}") for world in WORLDS}
     fp16 = '[run]\nprecision = "fp16"\n'
@@ -153,7 +122,9 @@ def test_with_shards_the_number_of_processes_changes_no_bit(
     assert mine == its
 
 
-def test_the_number_of_processes_can_change_in_mid_run_without_a_bit(finished: Mapping[int, Path]) -> None:
+def test_the_number_of_processes_can_change_in_mid_run_without_a_bit(
+    finished: Mapping[int, Path], together: Together
+) -> None:
     folder = finished[4]
     together(2, folder, "resume", "cut", "--allow-code", "-q", "--set", "drop=['hooks.trouble']")
     assert list(differences(newest(finished[1], "shards")["model"], newest(folder, "cut")["model"])) == []
@@ -172,7 +143,7 @@ def trouble(folder: Path, name: str, hook: str, *more: str) -> str:
     return written(folder, name, [f'[hooks.trouble]\nuse = "clients.divided:Trouble"\n{hook}', *more])
 
 
-def test_what_one_process_asks_for_all_do_after_the_same_step(tmp_path: Path) -> None:
+def test_what_one_process_asks_for_all_do_after_the_same_step(tmp_path: Path, together: Together) -> None:
     recipes = [
         trouble(tmp_path, "group", 'what = "stop a group"\nstep = 3'),
         trouble(tmp_path, "stop", 'what = "stop"'),
@@ -200,7 +171,9 @@ def test_what_one_process_asks_for_all_do_after_the_same_step(tmp_path: Path) ->
         ("diverge", "has another model than process"),
     ],
 )
-def test_one_process_that_fails_ends_all_with_one_message(tmp_path: Path, what: str, told: str) -> None:
+def test_one_process_that_fails_ends_all_with_one_message(
+    tmp_path: Path, what: str, told: str, together: Together
+) -> None:
     recipe = trouble(tmp_path, "trouble", f'what = "{what}"', '[run]\npatience = "15s"')
     further = [written(tmp_path, "further")] if what == "fail" else ["-q"]
     said = together(2, tmp_path, "run", recipe, *further, code=1, seconds=60)

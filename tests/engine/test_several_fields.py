@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 from clients import segmentation_cases as made_up
+from clients.together import Together
 
-from engine.test_several import logged, newest, together
+from engine.test_several import logged, newest
 from trainkit.engine.verify import differences
 
 pytestmark = pytest.mark.slow
@@ -140,7 +141,7 @@ PLAIN, SHARDS = ("patches", "scan"), ("patches_shards", "scan_shards")
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Mapping[int, Path]:
+def finished(tmp_path_factory: pytest.TempPathFactory, together: Together) -> Mapping[int, Path]:
     """The folder of one and of two processes, in which the same recipes were run."""
     folders = {world: tmp_path_factory.mktemp(f"world{world}") for world in (1, 2)}
     for world, folder in folders.items():

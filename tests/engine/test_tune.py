@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +14,7 @@ import torch
 from click.testing import CliRunner, Result
 from clients import recorder
 from clients.ridge import RECIPE as RIDGE
+from clients.warm import Warm
 from PIL import Image
 
 from trainkit import RecipeError, State
@@ -33,7 +31,6 @@ from trainkit.engine.every_run import progress_chart
 from trainkit.engine.tuning import pictures
 from trainkit.engine.tuning import study as studies
 
-ROOT = Path(__file__).parents[2]
 BASE = RIDGE.replace('weight = "auto"', "weight = 0.1").replace("[weight_search]\nbranches = 7\n", "")
 SEARCH = """
 [search]
@@ -43,6 +40,12 @@ trials = 4
 "losses.ridge.weight" = { choices = [0.0, 0.3] }
 """
 FOLDER = Path("runs/ridge_search")
+NO_PICTURES = """
+from trainkit.engine.every_run import progress_chart
+from trainkit.engine.tuning import pictures
+progress_chart.draw = lambda *_: None  # pictures take longer than all else
+pictures.draw_study = lambda *_: []
+"""
 
 
 def tune(*options: str, search: str = SEARCH) -> Result:
@@ -220,19 +223,16 @@ def test_proposals_depend_on_the_seed_and_not_on_where_a_search_was_stopped(
 
 @pytest.mark.slow  # a process of its own
 def test_a_trial_whose_process_is_killed_is_resumed(
-    searched: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch
+    searched: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch, warm: Warm
 ) -> None:
     Path("r.toml").write_text(BASE + SEARCH)
     code = (
-        "import os, signal, sys\nfrom clients import recorder\n"
-        "def kill(state):\n"
+        "import os, signal, sys\nfrom clients import recorder\n" + NO_PICTURES + "def kill(state):\n"
         "    if state.folder.parent.name == 'trial_0002' and state.step == 90: os.kill(os.getpid(), signal.SIGKILL)\n"
         "recorder.ACTIONS['step_end'] = kill\nsys.argv = ['trainkit', 'tune', 'r.toml']\n"
         "from trainkit.cli import main\nmain()\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
-    killed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
-    assert killed.returncode == -signal.SIGKILL
+    assert warm.start("-c", code, folder=Path.cwd()).wait() == -signal.SIGKILL
     resumed = tune()
     assert resumed.exit_code == 0, resumed.output
     assert "trial 2 (3 of 4), resumed" in resumed.output
@@ -328,13 +328,13 @@ mode = "min"
 
 
 @pytest.mark.slow  # two processes
-def test_two_processes_share_a_search() -> None:
+def test_two_processes_share_a_search(warm: Warm) -> None:
     Path("r.toml").write_text(BASE + SEARCH.replace("trials = 4", "trials = 6"))
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
-    command_line = [sys.executable, "-m", "trainkit", "tune", "r.toml", "--set", "run.threads=1"]
-    both = [subprocess.Popen(command_line, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    said = [each.communicate()[0] for each in both]
-    assert [each.returncode for each in both] == [0, 0], said
+    code = NO_PICTURES + "import sys; from trainkit.cli import main; sys.argv[0] = 'trainkit'; main()"
+    command_line = ("-c", code, "tune", "r.toml", "--set", "run.threads=1")
+    both = [warm.start(*command_line, folder=Path.cwd()) for _ in range(2)]
+    codes = [each.wait() for each in both]
+    assert codes == [0, 0], [each.stdout for each in both]
     trials = table()
     assert [each["what"] for each in trials] == ["finished"] * 6
     assert all(len(list((FOLDER / f"trial_{n:04d}").glob("2*"))) == 1 for n in range(6))

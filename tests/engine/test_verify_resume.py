@@ -4,10 +4,11 @@ from pathlib import Path
 
 import pytest
 from clients.toy_run import PARTS
+from clients.warm import Warm
 
 from trainkit import RecipeError
-from trainkit.engine.verify import verify
-from trainkit.engine.verify_processes import verify_processes
+from trainkit.engine.verify import differences, trained, verify
+from trainkit.engine.verify_processes import _run, verify_processes
 from trainkit.recipe.resolve import resolve, resolve_text
 
 TOY = f"""
@@ -28,6 +29,13 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
 
 
+@pytest.fixture
+def _warm_processes(warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let new processes be forked from one that has imported torch."""
+    monkeypatch.setattr("trainkit.engine.verify.subprocess", warm)
+    monkeypatch.setattr("trainkit.engine.verify_processes.subprocess", warm)
+
+
 @pytest.mark.slow
 def test_it_proves_a_recipe_that_resumes_exactly() -> None:
     Path("toy.toml").write_text(TOY)
@@ -41,6 +49,7 @@ def test_it_proves_a_recipe_that_resumes_exactly() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_warm_processes")
 def test_it_says_where_a_part_that_forgets_makes_the_runs_differ() -> None:
     Path("toy.toml").write_text(TOY.replace("clients.toy:Count", "clients.forgetful:Forgetful"))
     said: list[str] = []
@@ -52,6 +61,7 @@ def test_it_says_where_a_part_that_forgets_makes_the_runs_differ() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("_warm_processes")
 def test_a_run_whose_length_is_given_in_steps_is_compared_for_as_many_epochs_as_it_has() -> None:
     Path("toy.toml").write_text(TOY.replace("epochs = 4", "steps = 6"))
     said: list[str] = []
@@ -79,11 +89,15 @@ every_epochs = 0
 """
 
 
-@pytest.mark.slow  # seven processes start, one after the other
-def test_it_proves_that_the_number_of_processes_changes_no_bit() -> None:
+@pytest.mark.slow  # nine processes start
+def test_it_proves_that_the_number_of_processes_changes_no_bit(warm: Warm) -> None:
     said: list[str] = []
     recipe = resolve_text(DIVIDED, Path.cwd(), ["run.shards=2"])
-    assert verify_processes(recipe, [1, 2], epochs=2, say=said.append)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trainkit.engine.verify_processes.subprocess", warm)
+        assert verify_processes(recipe, [1, 2], epochs=2, say=said.append)
+        here = _run(recipe, 1, epochs=1)
+    assert list(differences(*(trained(each, said.append) for each in (here, _run(recipe, 2, epochs=1))))) == []
     assert said[0].startswith("2 epochs of 4 steps in 1 process: ")
     assert said[1:] == [
         "2 processes: the same, to the bit",
@@ -92,6 +106,7 @@ def test_it_proves_that_the_number_of_processes_changes_no_bit() -> None:
 
 
 @pytest.mark.slow  # seven processes start, one after the other
+@pytest.mark.usefixtures("_warm_processes")
 def test_without_shards_it_says_by_how_much_runs_differ() -> None:
     said: list[str] = []
     assert not verify_processes(resolve_text(DIVIDED, Path.cwd()), [1, 2], epochs=1, say=said.append)

@@ -6,8 +6,6 @@ import itertools
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -634,10 +632,9 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["in an epoch", "after an epoch", "failing"])
-def test_a_process_with_workers_comes_to_its_end(tmp_path, how):
-    command = [sys.executable, "-c", LEAVING, str(tmp_path), how]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert ended.returncode == (1 if how == "failing" else 0), ended.stderr
+def test_a_process_with_workers_comes_to_its_end(tmp_path, how, warm):
+    ended = warm.start("-c", LEAVING, str(tmp_path), how, folder=tmp_path, apart=True)
+    assert ended.wait(60) == (1 if how == "failing" else 0), ended.stderr
     assert ("on purpose" in ended.stderr) if how == "failing" else not ended.stderr
 
 
