@@ -128,6 +128,7 @@ MADE_UP: dict[str, Callable[[Path], tuple[str, ...]]] = {
     "ptycho_tilted": of_patterns(nothing),
     "ptycho_two_scans": of_patterns(lambda folder: (*nothing(folder), "groups.aberrations.start_epoch=1")),
     "ptycho_unknown_geometry": of_patterns(nothing),
+    "segmentation_search": of_volumes(None, "data.num_cases=4", "data.size=[20, 20, 20]"),
     "segmentation_synthetic": of_volumes(None, "data.num_cases=4", "data.size=[20, 20, 20]"),
     "totalsegmentator_unet": ORGANS,
     "totalsegmentator_unet_static": ORGANS,
@@ -145,15 +146,29 @@ def test_it_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [0, 1]
     assert lines[1]["train/loss"] < lines[0]["train/loss"]
-    figures = {path.name for path in (folder / "figures").iterdir()}
+    figures = {path.name for path in folder.glob("figures/*")}
     if name.startswith("ptycho"):
         assert {"object_phase-0002.png", "probe-0002.png"} <= figures
         with h5py.File(folder / "result.h5") as result:
             assert len(result) > 0
     else:
-        assert "overlay-0002.png" in figures
+        assert ("overlay-0002.png" in figures) is ("overlays" in ending.run.resolved.recipe.hooks)
         assert 0.0 <= lines[1]["val/dice"] <= 1.0
         assert sum(key.startswith("val/dice_") for key in lines[1]) == len(ending.run.state.data.classes)
+
+
+@pytest.mark.slow  # two trials
+def test_the_shipped_search_finds_a_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("optuna", reason="Optuna, which trainkit tune needs (the extra tune), is not installed")
+    from trainkit.engine.tuning import tune
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("trainkit.engine.tuning.pictures.draw_study", lambda *_: [])  # has tests of its own
+    sets = (*MADE_UP["segmentation_search"](tmp_path), "run.epochs=2", "run.device=cpu", "search.trials=2")
+    assert tune.tune(resolve(shipped()["segmentation_search"], sets), Console(quiet=True)) == ExitCode.FINISHED
+    best = resolve(tmp_path / "runs/segmentation_search/best.toml")
+    assert best.recipe.run.name == "segmentation"
+    assert best.search is None
 
 
 def unet_recipes() -> list[str]:

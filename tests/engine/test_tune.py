@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import signal
@@ -23,6 +24,7 @@ from trainkit.engine.tuning.records import TrialRecord, best_trials
 from trainkit.engine.tuning.trial_run import values_of
 from trainkit.errors import NonFiniteError
 from trainkit.recipe.resolve import resolve
+from trainkit.recipe.search import Parameter, Search
 
 pytest.importorskip("optuna", reason="Optuna, which trainkit tune needs (the extra tune), is not installed")
 
@@ -385,6 +387,46 @@ def test_a_process_that_is_killed_again_and_again_at_one_point_fails_its_trial(m
     found = tune("--trials", "1")
     assert found.exit_code == 1, found.output
     assert "its process was killed 3 times at the same point" in table()[0]["reason"]
+
+
+# ---- samplers -------------------------------------------------------------------------------------------------------
+
+RATE = Parameter("rate", ("rate",), (), "float", 0.0, 1.0)
+WIDTH = Parameter("width", ("width",), (), "int", 1, 8)
+KIND = Parameter("kind", ("kind",), (), "choice", choices=("x", "y"), labels=("x", "y"))
+
+
+def proposed(folder: Path, sampler: Any, trials: int, *keys: Parameter, anew_after: int = -1) -> list[list[Any]]:
+    """Return what a sampler proposes where the value of a trial is the squared distance of each key from 0.3."""
+    made = []
+    for number in range(trials):
+        if number in (0, anew_after):
+            study = studies.Study(folder, Search(sampler=sampler, trials=trials), [Monitor()], 3)
+        with contextlib.ExitStack() as held:
+            claim = study.next(trials, held)
+            assert claim is not None
+            made.append([studies.proposed(claim)(key) for key in keys])
+            study.finish(claim, [sum((value - 0.3) ** 2 for value in made[-1])])
+    return made
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "qmc", "random"])
+def test_every_sampler_goes_on_in_another_process_as_it_would_have_in_this_one(tmp_path: Path, sampler: str) -> None:
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    straight.mkdir()
+    stopped.mkdir()
+    keys = RATE, WIDTH, KIND
+    assert proposed(straight, sampler, 13, *keys) == proposed(stopped, sampler, 13, *keys, anew_after=6)
+
+
+def test_a_gaussian_process_finds_the_minimum_of_a_parabola(tmp_path: Path) -> None:
+    found = [rate for (rate,) in proposed(tmp_path, "gp", 15, RATE)]
+    assert min(abs(rate - 0.3) for rate in found[10:]) < 1e-3 < min(abs(rate - 0.3) for rate in found[:10])
+
+
+def test_a_sobol_sequence_visits_each_sixteenth_of_a_range_once(tmp_path: Path) -> None:
+    found = [rate for (rate,) in proposed(tmp_path, "qmc", 17, RATE)]
+    assert sorted(int(16 * rate) for rate in found[1:]) == list(range(16))  # the first trial tells which keys there are
 
 
 # ---- values and fronts ----------------------------------------------------------------------------------------------

@@ -60,7 +60,7 @@ def test_keys_may_be_quoted_or_not_and_have_the_type_of_their_setting() -> None:
         ("trials = 3", "nothing is searched: add [search.keys]"),
         ("trails = 3\n" + RANGE, 'unknown key | did you mean "trials"?'),
         ("trials = 0\n" + RANGE, "must be at least 1, got 0"),
-        ('sampler = "tqe"\n' + RANGE, 'must be one of "tpe", "random", got "tqe" | did you mean "tpe"?'),
+        ('sampler = "tqe"\n' + RANGE, 'must be one of "tpe", "gp", "qmc", "random", got "tqe" | did you mean "tpe"?'),
         ('time_limit = "soon"\n' + RANGE, 'must be a duration such as "8h" or "90m", got "soon"'),
         ("[search.keys]\noptimizer.lrr = { low = 1e-3, high = 1.0 }", 'unknown key | did you mean "lr"?'),
         ("[search.keys]\noptimiser.lr = { low = 1e-3, high = 1.0 }", 'no [optimiser] | did you mean "optimizer"?'),

@@ -37,7 +37,7 @@ _TABLE = re.compile(r'\{ use = "([^"]+)"(?:, (.*))? \}')
 SEARCH = "search"
 KEYS = (SEARCH, "keys")
 RANDOM_TRIALS = 10
-"""Number of finished trials before TPE begins to learn from them; until then, it draws at random."""
+"""Number of finished trials before a sampler begins to learn from them; until then, it draws at random."""
 
 
 def _duration(instance: object, attribute: attrs.Attribute[str], value: str) -> None:
@@ -93,8 +93,10 @@ class Search:
             and mode. Those trials are best that no other one beats in all of them (Pareto).
         value: Which value of a run counts: the "best" of all epochs, which the best checkpoint has, or the "last" one.
             With several objectives, it is always the last, since all of them must belong to the same weights.
-        sampler: What proposes values. "tpe": a tree-structured Parzen estimator, which learns from all trials before.
-            "random": evenly drawn values.
+        sampler: What proposes values. "tpe": a tree-structured Parzen estimator, which learns from all trials before,
+            also from those that ended early or diverged. "gp": a Gaussian process, which learns from finished trials
+            alone; for few keys, mostly numbers, and few but long trials. "qmc": a scrambled Sobol sequence, which
+            covers the ranges more evenly than draws at random. "random": evenly drawn values.
         pruner: What ends poor trials early, after a validation. "median": a trial whose best value so far is worse than
             the median of the others at the same point. "successive_halving" and "hyperband": trials that are not among
             the best third at points that lie ever further apart. "none". Not given: "median"; with several objectives,
@@ -113,7 +115,7 @@ class Search:
     mode: Literal["min", "max"] | None = None
     objectives: Mapping[str, Objective] = attrs.Factory(dict)
     value: Literal["best", "last"] | None = None
-    sampler: Literal["tpe", "random"] = "tpe"
+    sampler: Literal["tpe", "gp", "qmc", "random"] = "tpe"
     pruner: Literal["median", "successive_halving", "hyperband", "none"] | None = None
     prune_after_trials: int = attrs.field(default=5, validator=ge(0))
     prune_after: int = attrs.field(default=1, validator=ge(0))
@@ -130,6 +132,11 @@ class Search:
         if self.objectives:
             return tuple(Monitor(metric=each.metric, mode=each.mode) for each in self.objectives.values())
         return (Monitor(metric=self.metric or monitor.metric, mode=self.mode or monitor.mode),)
+
+    @property
+    def learns(self) -> bool:
+        """Whether the sampler learns from trials, after the first `RANDOM_TRIALS`."""
+        return self.sampler in ("tpe", "gp")
 
     @property
     def takes_best(self) -> bool:
@@ -385,7 +392,7 @@ def cost_in_words(space: SearchSpace, recipe: Recipe, steps_per_epoch: int) -> I
         f"a whole trial takes {length} steps{told}; all {settings.trials} take at most {settings.trials * most:,}"
         f"{_early_in_words(settings)}"
     )
-    if settings.sampler == "tpe" and settings.trials > RANDOM_TRIALS:
+    if settings.learns and settings.trials > RANDOM_TRIALS:
         yield f"the first {RANDOM_TRIALS} trials are drawn at random, and the sampler learns from then on"
 
 

@@ -574,6 +574,6 @@ def _notes(space: SearchSpace, recipe: Recipe) -> Iterator[Finding]:
     if space.num_points < settings.trials:
         message = f"there are only {space.num_points:.0f} different trials; a repeated one is not trained again"
         yield Finding(message, (SEARCH, "trials"), "note")
-    if settings.sampler == "tpe" and settings.trials <= RANDOM_TRIALS:
+    if settings.learns and settings.trials <= RANDOM_TRIALS:
         message = f"the first {RANDOM_TRIALS} trials are drawn at random, so in so few the sampler learns nothing"
         yield Finding(message, (SEARCH, "trials"), "note")

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.pruners import BasePruner, HyperbandPruner, MedianPruner, NopPruner, SuccessiveHalvingPruner
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler, GPSampler, QMCSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -313,6 +314,15 @@ def _sampler(settings: Search, number: int) -> BaseSampler:
     seed = random_seed(settings.seed, number) % 2**32
     if settings.sampler == "random":
         return RandomSampler(seed=seed)
+    if settings.sampler == "gp":
+        return GPSampler(seed=seed, n_startup_trials=RANDOM_TRIALS, warn_independent_sampling=False)
+    if settings.sampler == "qmc":  # one sequence for all trials, of which the study counts the members
+        conditional = RandomSampler(seed=seed)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)  # Optuna may change its arguments
+            return QMCSampler(
+                seed=settings.seed, scramble=True, independent_sampler=conditional, warn_independent_sampling=False
+            )
     return TPESampler(seed=seed, n_startup_trials=RANDOM_TRIALS)
 
 
