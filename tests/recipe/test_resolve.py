@@ -15,8 +15,9 @@ from trainkit.contracts import Problem
 from trainkit.recipe.fields import field_types
 from trainkit.recipe.group_epochs import ActiveEpochs, active_epochs, declared_groups, idle_stretches
 from trainkit.recipe.problems import Finding, InvalidRecipe
-from trainkit.recipe.resolve import resolve, resolve_text, write
+from trainkit.recipe.resolve import resolve, resolve_each, resolve_text, write
 from trainkit.recipe.root import Recipe
+from trainkit.recipe.shipped import shipped
 
 pytestmark = pytest.mark.usefixtures("toys_installed", "in_own_folder")
 
@@ -431,3 +432,25 @@ def test_written_recipes_are_toml_of_the_same_values(values: dict[str, Any]) -> 
 
 def test_short_lists_are_written_on_one_line() -> None:
     assert write({"a": [1, 2], "b": ["x, y"], "c": []}) == 'a = [1, 2]\nb = ["x, y"]\nc = []\n'
+
+
+def test_a_bare_name_is_a_file_of_the_working_directory_else_a_recipe_that_comes_with_trainkit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sets = ("run.name=mine",)
+    (tmp_path / "ptycho_staged").mkdir()  # a folder is no recipe
+    coming = resolve("ptycho_staged", sets)
+    assert coming.source == str(shipped()["ptycho_staged"])
+    assert [str(note) for note in coming.notes if "is taken for" in str(note)] == [
+        f'{coming.source}: note: "ptycho_staged" is taken for this recipe, which comes with trainkit'
+    ]
+    Path("ptycho_staged.toml").write_text('extends = ["more.toml"]')
+    Path("more.toml").write_bytes(shipped()["ptycho_staged"].read_bytes())
+    for own in (resolve("ptycho_staged", sets), *resolve_each("ptycho_staged", sets)):
+        assert own.source == "ptycho_staged.toml"
+        (said,) = (str(note) for note in own.notes if "is taken for" in str(note))
+        assert said.endswith(f"of the working directory; the one that comes with trainkit is {coming.source}")
+    assert not [note for note in resolve("ptycho_staged.toml", sets).notes if "is taken for" in str(note)]
+    with pytest.raises(InvalidRecipe, match='there is no such file\n    did you mean "ptycho_siemens"'):
+        resolve("ptycho_simens")

@@ -18,6 +18,7 @@ from trainkit.recipe.positions import Where, dotted_key
 from trainkit.recipe.problems import Finding, InvalidRecipe
 from trainkit.recipe.references import has, places
 from trainkit.recipe.root import exclusive_pair
+from trainkit.recipe.shipped import shipped
 from trainkit.recipe.source import Layer, PathString, forget, read
 
 
@@ -38,7 +39,10 @@ def load(path: Path, source: str) -> Layer:
         near = {
             short_path(each) for folder in folders for each in folder.glob("*.toml") if each.name != "pyproject.toml"
         }
-        hint = did_you_mean(source, near) if near else f"there is no recipe in {path.parent.resolve()}"
+        names = set() if path.suffix or path.parent != Path() else set(shipped())  # a bare name, as of those that come
+        hint = f"there is no recipe in {path.parent.resolve()}"
+        if near or names:
+            hint = did_you_mean(source, names or near)
         raise InvalidRecipe([Finding("there is no such file", hint=hint, origin=Origin(source))]) from error
     except OSError as error:
         raise InvalidRecipe([Finding(f"cannot be read: {error.strerror}", origin=Origin(source))]) from error

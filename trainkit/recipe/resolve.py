@@ -23,6 +23,7 @@ from trainkit.recipe.references import escaped, interpolate
 from trainkit.recipe.root import Recipe, defaults
 from trainkit.recipe.search import SEARCH, Parameter, SearchSpace, chosen
 from trainkit.recipe.search_reading import read_search
+from trainkit.recipe.shipped import named_recipe
 from trainkit.recipe.source import Layer, PathString, as_sets, layer_of_tables, read, read_settings
 from trainkit.recipe.structure import AllowCode, structure
 from trainkit.recipe.sweep import SWEEP, SweepPoint, distinct_stems, equal_runs, in_which, points
@@ -93,29 +94,32 @@ def resolve(path: Path | str, sets: Sequence[str] = (), *, allow_code: AllowCode
     """Read, merge, structure and check a recipe file.
 
     Args:
-        path: The file.
+        path: The file, or the name of a recipe (`named_recipe`).
         sets: The values of ``--set``, for example "a.b=c".
         allow_code: Which ``use = "module:Class"`` may be imported: all, none, or those listed.
 
     Raises:
         InvalidRecipe: The recipe has mistakes; the message shows all of them with their places.
     """
-    return _resolved(_of_file(Path(path)), str(path), Path(path).stem, sets, allow_code)
+    path, said = named_recipe(path)
+    found = _resolved(_of_file(path), str(path), path.stem, sets, allow_code)
+    return attrs.evolve(found, notes=(*_notes_of_choice(path, said), *found.notes))
 
 
 def resolve_each(path: Path | str, sets: Sequence[str] = (), *, allow_code: AllowCode = True) -> list[Resolved]:
     """Resolve a recipe file that may have a table ``[sweep]``, and return the recipe of each of its runs.
 
     Args:
-        path: The file.
+        path: The file, or the name of a recipe (`named_recipe`).
         sets: The values of ``--set``, for example "a.b=c".
         allow_code: Which ``use = "module:Class"`` may be imported: all, none, or those listed.
 
     Raises:
         InvalidRecipe: A run has mistakes; the message shows all mistakes of all runs.
     """
-    path = Path(path)
+    path, said_of_choice = named_recipe(path)
     layers = _merged(_of_file(path), path.stem, sets)
+    layers = layers._replace(found=[*_notes_of_choice(path, said_of_choice), *layers.found])
     if SWEEP not in layers.whole.tree:
         return [_checked(layers.whole, layers.found, str(path), allow_code)]
     made, found = points(layers.whole, layers.sets, path.stem)
@@ -189,6 +193,10 @@ def _place_and_name(run: Resolved) -> tuple[Path, str]:
     if run.point is None:
         return run.recipe.run.dir, run.recipe.run.name
     return run.point.folder.parent, run.point.folder.name.removesuffix(f"_{SWEEP}")
+
+
+def _notes_of_choice(path: Path, said: str | None) -> list[Finding]:
+    return [] if said is None else [Finding(said, severity="note", origin=Origin(str(path)))]
 
 
 def _of_file(path: Path) -> Callable[[], Layer]:
