@@ -113,7 +113,7 @@ def test_a_plan_shows_the_stages_without_torch(tmp_path: Path) -> None:
     done = trainkit("plan", ROOT / "recipes" / "ptycho_staged.toml", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     rows = [line.split() for line in done.stdout.splitlines()]
-    assert rows[0][:4] == ["epoch", "object", "probe", "dr"]
+    assert rows[0][:4] == ["finished", "object", "probe", "dr"]
     by_epoch = {row[0]: row[1:4] for row in rows[1:] if row[0].isdigit()}
     assert by_epoch["0"][1:] == ["-", "-"]
     assert by_epoch["10"][1] != "-"

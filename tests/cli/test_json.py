@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 import pytest
+import tomli
 from click.testing import CliRunner
 from clients.toy_run import TOY, lines
 
@@ -115,3 +116,34 @@ def test_a_run_says_what_is_documented(
     for line, epoch in zip(lines(folder), (each for each in said if each["type"] == "epoch"), strict=True):
         assert epoch["epoch"] == line["epoch"] + 1
         assert epoch["values"]["train/loss"] == line["train/loss"]
+
+
+def test_each_mistake_of_a_recipe_is_an_object_with_its_place(tmp_path: Path) -> None:
+    wrong, right = tmp_path / "wrong.toml", tmp_path / "right.toml"
+    wrong.write_text(TOY.replace("epochs = 2", "epochs = 2.5"))
+    right.write_text(TOY)
+    said = objects("check", str(wrong), str(right), "--resolved", code=2)
+    assert_as_documented("trainkit check RECIPE… --json", said)
+    finding = next(each for each in said if each["severity" if "severity" in each else "type"] == "error")
+    line = TOY.splitlines().index("epochs = 2") + 1
+    assert (finding["key"], finding["file"], finding["line"], finding["column"]) == ("run.epochs", str(wrong), line, 10)
+    verdicts = [each for each in said if each["type"] == "recipe"]
+    assert [(each["recipe"], each["errors"], each["runs"]) for each in verdicts] == [
+        (str(wrong), 1, []),
+        (str(right), 0, ["toy"]),
+    ]
+    (text,) = verdicts[1]["resolved"]
+    assert tomli.loads(text)["run"]["epochs"] == 2
+
+
+def test_a_plan_is_an_object_for_each_epoch_in_which_something_changes() -> None:
+    said = objects("plan", "ptycho_staged")
+    assert_as_documented("trainkit plan RECIPE --json", said)
+    plan = said[0]
+    assert {name: group["start_epoch"] for name, group in plan["groups"].items()} == {
+        "object": 0, "probe": 10, "dr": 20, "scan": None, "other": None
+    }  # fmt: skip
+    rates = {each["epoch"]: each["lr"] for each in said if each["type"] == "epoch"}
+    assert rates[9]["probe"] is None
+    assert rates[10]["probe"] == 1.0
+    assert rates[30]["object"] == 3e-3

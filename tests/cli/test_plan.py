@@ -41,17 +41,17 @@ scheduler = { use = "none", warmup = 2 }
 
 def test_the_phases_of_a_group_are_shown_with_what_they_change(tmp_path: Path) -> None:
     assert planned(tmp_path, GOOD + PHASES) == [
-        "epoch        body        head",
-        "    0         0.2           -",  # half of 0.4
-        "    3       0.003           -",
-        "    5      0.0001           -",  # a third of a tenth of 0.003: warm-up over two epochs
-        "    6      0.0002           -",
-        "    7      0.0003           -",
-        "    9      0.0003           -",
+        "finished        body        head",
+        "       0         0.2           -",  # half of 0.4
+        "       3       0.003           -",
+        "       5      0.0001           -",  # a third of a tenth of 0.003: warm-up over two epochs
+        "       6      0.0002           -",
+        "       7      0.0003           -",
+        "       9      0.0003           -",
         "head: optimizer steep",
         "body: its own optimizer hasty",
-        "epoch 3: body: then finish: optimizer steep, lr 0.003",
-        "epoch 5: body: then end: lr 0.0003, scheduler none",
+        "after 3 epochs: body: then finish: optimizer steep, lr 0.003",
+        "after 5 epochs: body: then end: lr 0.0003, scheduler none",
         "frozen for the whole run: head (set groups.<name>.start_epoch to train one of them)",
     ]
 

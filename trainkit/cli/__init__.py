@@ -11,33 +11,47 @@ from traceback import format_exc
 from typing import NoReturn
 
 import click
+from click.shell_completion import CompletionItem
 
+from trainkit.cli.completion import complete_if_asked, install_script, show_script
 from trainkit.cli.output import echo, echo_json
 from trainkit.cli.several import is_first_process, is_reported, let_others_go
+from trainkit.cli.suggestions import command_meant, option_meant
 from trainkit.console import discard_output
 from trainkit.engine.signals import StoppedAtOnce, StoppedEarly, ignore_from_now_on
 from trainkit.errors import PartError, TrainkitError
 
-_COMMANDS = {
-    "init": "Look at data, and write a recipe for it.",
-    "run": "Train what one or more recipes describe.",
-    "tune": "Search the best values of a recipe's keys, in many trials.",
-    "resume": "Continue a run from its folder or from a checkpoint.",
-    "predict": "Apply the model of a run to new inputs.",
-    "calibrate": "Fit the confidence of a trained model to held-out items.",
-    "resolution": "Repeat a run with each half of its data, and say how far both agree.",
-    "export": "Write a trained model for another program, such as ONNX Runtime.",
-    "evaluate": "Compare predictions with the truth.",
-    "check": "Find every mistake in recipes without running them.",
-    "plan": "Show when each parameter group trains, and its learning rate.",
-    "inspect": "Show what a checkpoint or a run holds, and whether it is whole.",
-    "slurm": "Write the batch script of a Slurm job that trains recipes, and submit it.",
-    "verify-resume": "Test that a resumed run ends with the same bits.",
-    "recipes": "List the recipes that come with trainkit, or print one.",
-    "schema": "Write the JSON Schema with which editors complete and check recipes.",
-    "plugins": "List all installed components.",
-    "show": "Explain a component and its settings.",
+_SECTIONS = {
+    "Train": {
+        "init": "Look at data, and write a recipe for it.",
+        "run": "Train what one or more recipes describe.",
+        "resume": "Continue a run from its folder or from a checkpoint.",
+        "tune": "Search the best values of a recipe's keys, in many trials.",
+        "slurm": "Write the batch script of a Slurm job that trains recipes, and submit it.",
+        "verify-resume": "Test that a resumed run ends with the same bits.",
+    },
+    "Look": {
+        "check": "Find every mistake in recipes without running them.",
+        "plan": "Show when each parameter group trains, and its learning rate.",
+        "inspect": "Show what a checkpoint or a run holds, and whether it is whole.",
+    },
+    "Use and share": {
+        "predict": "Apply the model of a run to new inputs.",
+        "evaluate": "Compare predictions with the truth.",
+        "calibrate": "Fit the confidence of a trained model to held-out items.",
+        "resolution": "Repeat a run with each half of its data, and say how far both agree.",
+        "export": "Write a trained model for another program, such as ONNX Runtime.",
+    },
+    "Build": {
+        "recipes": "List the recipes that come with trainkit, or print one.",
+        "schema": "Write the JSON Schema with which editors complete and check recipes.",
+        "plugins": "List all installed components.",
+        "show": "Explain a component and its settings.",
+    },
 }
+"""Commands by what they are for, each with what it does."""
+
+_COMMANDS = {name: text for commands in _SECTIONS.values() for name, text in commands.items()}
 
 
 class _Lazy(click.Group):
@@ -52,9 +66,23 @@ class _Lazy(click.Group):
         command: click.Command = importlib.import_module(f"trainkit.cli.{cmd_name.replace('-', '_')}").command
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in _COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            ctx.fail(f'No such command "{args[0]}"; {command_meant(args[0], list(_COMMANDS))}')
+        return super().resolve_command(ctx, args)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        if incomplete.startswith("-"):
+            return click.Command.shell_complete(self, ctx, incomplete)
+        return [CompletionItem(name, help=text) for name, text in _COMMANDS.items() if name.startswith(incomplete)]
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(_COMMANDS.items()))
+        width = max(map(len, _COMMANDS))
+        for title, commands in _SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(f"{name:<{width}}", text) for name, text in commands.items()])
 
 
 @click.group(
@@ -65,6 +93,26 @@ class _Lazy(click.Group):
 )
 @click.version_option(package_name="trainkit")
 @click.option("--traceback", is_flag=True, help="Print the Python traceback of an error.")
+@click.option(
+    "--show-completion",
+    is_flag=False,
+    flag_value="auto",
+    metavar="[SHELL]",
+    is_eager=True,
+    expose_value=False,
+    callback=show_script,
+    help="Print the script that makes bash, zsh or fish complete commands and names.",
+)
+@click.option(
+    "--install-completion",
+    is_flag=False,
+    flag_value="auto",
+    metavar="[SHELL]",
+    is_eager=True,
+    expose_value=False,
+    callback=install_script,
+    help="Write this script where the shell finds it.",
+)
 @click.pass_context
 def cli(ctx: click.Context, traceback: bool) -> None:
     """Train models as recipes describe them. A recipe is one TOML file that describes a whole training run."""
@@ -76,6 +124,7 @@ def main() -> None:
     here = os.getcwd()
     if here not in sys.path:
         sys.path.append(here)  # for use = "my_module:MyClass"; last, so that nothing installed is hidden by it
+    complete_if_asked(cli)
     context: click.Context | None = None
     try:
         with cli.make_context("trainkit", sys.argv[1:]) as context:
@@ -84,6 +133,8 @@ def main() -> None:
     except click.exceptions.Exit as error:
         sys.exit(error.exit_code)
     except click.ClickException as error:
+        if isinstance(error, click.NoSuchOption) and (hint := option_meant(error)) is not None:
+            error = click.UsageError(f'No such option "{error.option_name}"; {hint}', error.ctx)
         said = io.StringIO()
         error.show(said)
         _tell(said.getvalue().rstrip("\n"), error.exit_code)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from trainkit.cli import completion
 from trainkit.cli.options import ALLOW_CODE, EPOCH, LAST, QUIET, refuse_both
 from trainkit.cli.output import clear_progress, show_progress
 from trainkit.engine.signals import ending_the_program
@@ -24,7 +25,7 @@ from trainkit.processes.place import refuse_several_processes
     "    2  the command line or a setting is wrong\n"
     "    3  fitted, but the result is doubtful; the output says why"
 )
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path), shell_complete=completion.runs)
 @EPOCH
 @LAST
 @click.option(

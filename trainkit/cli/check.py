@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from trainkit.cli.options import GPU_MEMORY, PROCESSES, SETS
-from trainkit.cli.output import Styled, clear_progress, echo, joined, show_progress, styled
+from trainkit.cli import completion
+from trainkit.cli.options import GPU_MEMORY, JSON, PROCESSES, SETS
+from trainkit.cli.output import Styled, clear_progress, echo, echo_json, joined, show_progress, styled
+from trainkit.recipe.origin import dotted
 from trainkit.words import some_of
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ class _Check(click.Command):
     "Exit codes: 0 no mistake (there may be doubts), 1 a run would refuse the data,\n"
     "2 a recipe has a mistake.",
 )
-@click.argument("recipes", metavar="RECIPE...", nargs=-1, required=True)
+@click.argument("recipes", metavar="RECIPE...", nargs=-1, required=True, shell_complete=completion.recipes)
 @SETS
 @click.option("--resolved", is_flag=True, help="Print the complete recipe as TOML, and where each value comes from.")
 @click.option(
@@ -51,6 +53,7 @@ class _Check(click.Command):
 @PROCESSES
 @GPU_MEMORY
 @click.option("--no-code", is_flag=True, help="Import no class that a recipe names as module:Class.")
+@JSON
 @click.pass_context
 def command(
     context: click.Context,
@@ -61,6 +64,7 @@ def command(
     processes: int | None,
     gpu_memory: float | None,
     no_code: bool,
+    as_json: bool,
 ) -> None:
     """Check recipes without running them.
 
@@ -85,19 +89,69 @@ def command(
                 [_shared(each, processes or 1, gpu_memory, depth) for each in found] if processes or gpu_memory else []
             )
         except InvalidRecipe as error:
-            for finding in error.findings[:MOST_MISTAKES]:
-                echo(_coloured(finding))
             count = len(error.findings)
-            echo(f"{recipe}: {_count(count, 'mistake')}")
+            for finding in error.findings[:MOST_MISTAKES]:
+                if as_json:
+                    _tell_finding(recipe, finding)
+                else:
+                    echo(_coloured(finding))
+            if as_json:
+                echo_json("recipe", recipe=recipe, runs=[], errors=count, doubts=0, lines=[], resolved=None)
+            else:
+                echo(f"{recipe}: {_count(count, 'mistake')}")
             code = 2
             continue
-        text, good = _report(found, depth, [note for notes in shared for note in notes])
+        more = [note for notes in shared for note in notes]
+        if as_json:
+            if not _report_as_json(recipe, found, depth, more, resolved):
+                code = max(code, 1)
+            continue
+        text, good = _report(found, depth, more)
         echo(Styled(indent(text, "# ")) if resolved else text)
         for each in found if resolved else ():
             echo(*([f"\n# the run {each.recipe.run.name}\n\n"] if each.point else []), _with_origins(each), nl=False)
         if not good:
             code = max(code, 1)
     context.exit(code)
+
+
+def _tell_finding(recipe: str, finding: Finding) -> None:
+    """Print a finding as an object."""
+    mark = finding.mark
+    echo_json(
+        "finding",
+        recipe=recipe,
+        severity=finding.severity,
+        message=finding.message,
+        hint=finding.hint or None,
+        key=dotted(finding.where) if finding.where else None,
+        file=finding.origin.source if finding.origin else None,
+        line=mark.line if mark else None,
+        column=mark.column if mark else None,
+    )
+
+
+def _report_as_json(
+    recipe: str, found: Sequence[Resolved], depth: Depth | None, more: Sequence[Finding], resolved: bool
+) -> bool:
+    """Print what is said about a recipe without mistakes as objects, and return whether all its runs would start."""
+    from trainkit.recipe.inspection import Inspection, inspect
+
+    notes = list(dict.fromkeys([*(note for each in found for note in each.notes), *more]))
+    errors, doubts, lines = 0, sum(note.severity == "warning" for note in notes), []
+    for note in notes:
+        _tell_finding(recipe, note)
+    for same in _alike(found):
+        seen = inspect(same[0], depth, show_progress) if depth else Inspection((), ())
+        clear_progress()
+        for finding in seen.findings:
+            _tell_finding(recipe, finding)
+        lines += [*map(str, seen.lines), *([] if seen.failure is None else [seen.failure])]
+        errors, doubts = errors + seen.num_errors, doubts + seen.num_doubts
+    names = [each.recipe.run.name for each in found]
+    whole = [_with_origins(each) for each in found] if resolved else None
+    echo_json("recipe", recipe=recipe, runs=names, errors=errors, doubts=doubts, lines=lines, resolved=whole)
+    return not errors
 
 
 def _report(found: Sequence[Resolved], depth: Depth | None, more: Sequence[Finding] = ()) -> tuple[Styled, bool]:

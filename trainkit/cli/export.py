@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from trainkit.cli import completion
 from trainkit.cli.options import ALLOW_CODE, EPOCH, LAST, QUIET, refuse_both
 from trainkit.engine.signals import ending_the_program
 from trainkit.processes.place import refuse_several_processes
@@ -22,7 +23,7 @@ from trainkit.processes.place import refuse_several_processes
     "    1  the checkpoint cannot be used, or the file cannot be written\n"
     "    2  the command line is wrong, or the form cannot hold such a model"
 )
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path), shell_complete=completion.runs)
 @click.option(
     "--to",
     "form",

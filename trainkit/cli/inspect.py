@@ -12,6 +12,7 @@ from typing import Any
 import attrs
 import click
 
+from trainkit.cli import completion
 from trainkit.cli.output import echo, styled
 from trainkit.errors import CheckpointError
 from trainkit.words import bytes_in_words, shape_in_words, some_of
@@ -23,7 +24,7 @@ from trainkit.words import bytes_in_words, shape_in_words, some_of
     "  trainkit inspect epoch-0030.safetensors --json\n\n"
     "Exit codes: 0 the checkpoint is whole, undamaged and of a run, 1 it is not."
 )
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=click.Path(path_type=Path), shell_complete=completion.runs)
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def command(path: Path, as_json: bool) -> None:
     """Show what the checkpoint or run at PATH holds.

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from trainkit.cli.options import GPU_MEMORY, PROCESSES, SETS
-from trainkit.cli.output import echo
+from trainkit.cli import completion
+from trainkit.cli.options import GPU_MEMORY, JSON, PROCESSES, SETS
+from trainkit.cli.output import echo, echo_json
 from trainkit.errors import RecipeError
 from trainkit.recipe.root import ASSUMED_STEPS_PER_EPOCH, MOST_EPOCHS
 from trainkit.recipe.search import cost_in_words as search_cost
 from trainkit.recipe.weight_search import cost_in_words
-from trainkit.words import some_of
+from trainkit.words import after_epochs, some_of
 
 if TYPE_CHECKING:
     from trainkit.groups.plan import GroupPlan, RunLength
+    from trainkit.recipe.resolve import Resolved
     from trainkit.recipe.root import Recipe
 
 
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     "  trainkit plan my_recipe.toml --set run.steps=5000 --steps-per-epoch 250\n"
     "  trainkit plan my_recipe.toml --processes 8 --gpu-memory 24GB"
 )
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=click.Path(path_type=Path), shell_complete=completion.recipes)
 @SETS
 @click.option(
     "--steps-per-epoch",
@@ -38,12 +40,19 @@ if TYPE_CHECKING:
 )
 @PROCESSES
 @GPU_MEMORY
+@JSON
 def command(
-    recipe: Path, sets: tuple[str, ...], steps: int | None, processes: int | None, gpu_memory: float | None
+    recipe: Path,
+    sets: tuple[str, ...],
+    steps: int | None,
+    processes: int | None,
+    gpu_memory: float | None,
+    as_json: bool,
 ) -> None:
     """Show for every epoch of RECIPE which groups train, and at which learning rate.
 
-    An epoch in which nothing changes is left out. A schedule that depends on metrics is shown as if it never reduced
+    A row says what holds when so many epochs are finished, as `start_epoch` counts them. An epoch in which nothing
+    changes is left out. A schedule that depends on metrics is shown as if it never reduced
     the learning rate. Of a recipe with a table [sweep], the runs are listed, and each plan is shown once.
 
     With --processes or --gpu-memory, headers of the data are read, and the share of each process is shown: its batch,
@@ -65,6 +74,14 @@ def command(
             notes += map(str, found.findings)
             if found.steps_per_epoch is not None:
                 known[each.recipe.run.name] = found.steps_per_epoch
+    if as_json:
+        for text, sharing in shares.items():
+            echo_json("shares", runs=sharing, lines=text.split("\n"))
+        names = [each.recipe.run.name for each in runs]
+        _tell(runs, {name: steps or known.get(name, ASSUMED_STEPS_PER_EPOCH) for name in names})
+        for note in dict.fromkeys(notes):
+            echo_json("note", run=None, text=note)
+        return
     plans: dict[str, list[str]] = {}  # a plan -> the runs that have it
     for each in runs:
         name = each.recipe.run.name
@@ -87,8 +104,41 @@ def command(
         echo(note)
 
 
-def _planned(recipe: Recipe, steps: int) -> Iterator[str]:
-    """Yield the lines of the plan of a run.
+def _tell(runs: Sequence[Resolved], steps_of: Mapping[str, int]) -> None:
+    """Print the plan of each run as objects: one for the whole, and one for each epoch in which something changes."""
+    from trainkit.registry import name_of
+
+    for each in runs:
+        recipe, steps = each.recipe, steps_of[each.recipe.run.name]
+        found = _plans(recipe, steps)
+        if found is None:
+            echo_json("note", run=recipe.run.name, text=_UNKNOWN)
+            continue
+        plans, length = found
+        groups = {
+            name: {
+                "start_epoch": plan.epochs.start,
+                "stop_epoch": plan.epochs.stop if plan.epochs.start is not None else None,
+                "optimizer": name_of(type(plan.phases[0].optimizer)),
+                "scheduler": name_of(type(plan.phases[0].scheduler)),
+                "phases": {phase.name: phase.epochs.start for phase in plan.phases[1:]},
+            }
+            for name, plan in plans.items()
+        }
+        numbers = {"epochs": length.epochs, "steps": length.steps, "steps_per_epoch": steps}
+        echo_json("plan", run=recipe.run.name, **numbers, groups=groups)
+        for epoch, rates in _rows(plans, length, steps):
+            echo_json("epoch", run=recipe.run.name, epoch=epoch, lr=rates)
+        cost = search_cost(each.search, recipe, steps) if each.search is not None else ()
+        for text in (*_remarks(recipe, plans, length, steps), *cost):
+            echo_json("note", run=recipe.run.name, text=text)
+
+
+_UNKNOWN = "the plan cannot be shown, because the groups of this model are known only after it is built"
+
+
+def _plans(recipe: Recipe, steps: int) -> tuple[Mapping[str, GroupPlan], RunLength] | None:
+    """Return the plan of each group, and the length of the run; None: the groups are not known yet.
 
     Raises:
         RecipeError: The plan cannot be made.
@@ -98,12 +148,24 @@ def _planned(recipe: Recipe, steps: int) -> Iterator[str]:
 
     names = declared_groups(recipe)
     if names is None:
-        yield "the plan cannot be shown, because the groups of this model are known only after it is built"
-        return
+        return None
     length = RunLength.of(recipe.run, steps)
     if length.epochs > MOST_EPOCHS:
         raise RecipeError(f"{length.epochs} epochs are too many to show; give more --steps-per-epoch")
-    yield from table(recipe, plan_groups(recipe, names, length), length, steps)
+    return plan_groups(recipe, names, length), length
+
+
+def _planned(recipe: Recipe, steps: int) -> Iterator[str]:
+    """Yield the lines of the plan of a run.
+
+    Raises:
+        RecipeError: The plan cannot be made.
+    """
+    found = _plans(recipe, steps)
+    if found is None:
+        yield _UNKNOWN
+    else:
+        yield from table(recipe, *found, steps)
 
 
 def table(recipe: Recipe, plans: Mapping[str, GroupPlan], length: RunLength, steps_per_epoch: int) -> Iterator[str]:
@@ -119,19 +181,37 @@ def table(recipe: Recipe, plans: Mapping[str, GroupPlan], length: RunLength, ste
         RecipeError: A warm-up leaves nothing for its schedule in so few steps.
     """
     width = max(12, *(len(name) + 2 for name in plans))
-    yield "epoch" + "".join(name.rjust(width) for name in plans)
+    yield _FINISHED + "".join(name.rjust(width) for name in plans)
+    for epoch, rates in _rows(plans, length, steps_per_epoch):
+        cells = ("-" if lr is None else f"{lr:.4g}" for lr in rates.values())
+        yield str(epoch).rjust(len(_FINISHED)) + "".join(cell.rjust(width) for cell in cells)
+    yield from _remarks(recipe, plans, length, steps_per_epoch)
+
+
+_FINISHED = "finished"  # epochs; what stands in this column is also a start_epoch
+
+
+def _rows(
+    plans: Mapping[str, GroupPlan], length: RunLength, steps_per_epoch: int
+) -> Iterator[tuple[int, dict[str, float | None]]]:
+    """Yield the epochs in which something changes that is seen in four digits, and the last one, with their rates."""
     previous: list[str] = []
     for epoch in range(length.epochs):
-        row = [_rate(name, plan, epoch, steps_per_epoch) for name, plan in plans.items()]
+        rates = {name: _rate(name, plan, epoch, steps_per_epoch) for name, plan in plans.items()}
+        row = [f"{lr:.4g}" if lr is not None else "-" for lr in rates.values()]
         if row != previous or epoch == length.epochs - 1:
-            yield str(epoch).rjust(5) + "".join(cell.rjust(width) for cell in row)
+            yield epoch, rates
         previous = row
+
+
+def _remarks(recipe: Recipe, plans: Mapping[str, GroupPlan], length: RunLength, steps_per_epoch: int) -> Iterator[str]:
+    """Yield what else there is to say about a plan."""
     yield from _phases(recipe, plans)
     for name, plan in plans.items():
         for scheduler in {id(phase.scheduler): phase.scheduler for phase in plan.phases}.values():
-            yield from (f"epoch {epoch}: {name}: {text}" for epoch, text in scheduler.timeline(length.epochs))
+            yield from (f"{after_epochs(epoch)}: {name}: {text}" for epoch, text in scheduler.timeline(length.epochs))
     for part in (recipe.data, recipe.model, recipe.optimizer, *recipe.losses.values(), *recipe.hooks.values()):
-        yield from (f"epoch {epoch}: {text}" for epoch, text in part.timeline(length.epochs))
+        yield from (f"{after_epochs(epoch)}: {text}" for epoch, text in part.timeline(length.epochs))
     yield from cost_in_words(recipe, length.epochs)
     if recipe.ema is not None:
         yield f"validation uses the moving average over about the last {1 / (1 - recipe.ema.decay):.4g} updates"
@@ -149,11 +229,12 @@ def table(recipe: Recipe, plans: Mapping[str, GroupPlan], length: RunLength, ste
         yield f"frozen for the whole run: {', '.join(frozen)}{hint}"
 
 
-def _rate(name: str, plan: GroupPlan, epoch: int, steps_per_epoch: int) -> str:
+def _rate(name: str, plan: GroupPlan, epoch: int, steps_per_epoch: int) -> float | None:
+    """Return the learning rate of a group in an epoch; None: it does not train."""
     if epoch not in plan.epochs:
-        return "-"
+        return None
     try:
-        return f"{plan.phase_at(epoch).rate(epoch, epoch * steps_per_epoch, steps_per_epoch, {}).lr:.4g}"
+        return plan.phase_at(epoch).rate(epoch, epoch * steps_per_epoch, steps_per_epoch, {}).lr
     except RecipeError as error:
         raise RecipeError(
             f"group {name}: {error} (for {steps_per_epoch} steps an epoch; --steps-per-epoch changes that)"
@@ -175,5 +256,5 @@ def _phases(recipe: Recipe, plans: Mapping[str, GroupPlan]) -> Iterator[str]:
             changes = [f"optimizer {name_of(type(phase.optimizer))}"] if phase.optimizer is not optimizer else []
             changes.append(f"lr {phase.lr:.4g}")
             changes += [f"scheduler {name_of(type(phase.scheduler))}"] if phase.scheduler != scheduler else []
-            yield f"epoch {phase.epochs.start}: {name}: then {phase.name}: {', '.join(changes)}"
+            yield f"{after_epochs(phase.epochs.start or 0)}: {name}: then {phase.name}: {', '.join(changes)}"
             optimizer, scheduler = phase.optimizer, phase.scheduler

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from trainkit.cli import completion
 from trainkit.cli.options import ALLOW_CODE, EPOCH, LAST, refuse_both
 from trainkit.engine.signals import ending_the_program
 from trainkit.processes.place import refuse_several_processes
@@ -25,7 +26,7 @@ from trainkit.processes.place import refuse_several_processes
     "   75  stopped by a signal; --continue predicts what is missing\n"
     "  130  stopped by Ctrl-C; --continue predicts what is missing"
 )
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path), shell_complete=completion.runs)
 @click.argument("inputs", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="INPUT...")
 @click.option(
     "--out",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
+from trainkit.cli import completion
 from trainkit.cli.output import echo
 from trainkit.errors import RecipeError, did_you_mean
 
 
 @click.command(epilog="\b\nExamples:\n  trainkit recipes\n  trainkit recipes ptycho_staged > my_recipe.toml")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completion.recipes)
 def command(name: str | None) -> None:
     """List the recipes that come with trainkit, or print the recipe NAME."""
     from trainkit.recipe.shipped import shipped

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from trainkit.cli import completion
 from trainkit.cli.options import ALLOW_CODE, EPOCH, QUIET
 from trainkit.engine.signals import ending_the_program
 from trainkit.processes.place import refuse_several_processes
@@ -24,7 +25,7 @@ from trainkit.processes.place import refuse_several_processes
     "    3  measured, but the result is doubtful; the output says why\n"
     "   75  stopped by a signal, with a checkpoint; the same command continues"
 )
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path), shell_complete=completion.runs)
 @EPOCH
 @click.option(
     "--set",

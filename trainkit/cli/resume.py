@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from trainkit.cli import completion
 from trainkit.cli.launching import can_launch
 from trainkit.cli.options import ALLOW_CODE, EXIT_CODES, JSON, QUIET, SETS, refuse_json_and_quiet
 from trainkit.cli.several import only_first_process_continues
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     "  trainkit resume runs/ptycho_staged/2026-11-21T10-00-00-1a2b\n"
     "  trainkit resume ptycho_staged --epoch 30 --epochs 100 --on-extend hold\n\n" + EXIT_CODES
 )
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=click.Path(path_type=Path), shell_complete=completion.runs)
 @click.option(
     "--epoch", type=int, metavar="N", help="Continue from the checkpoint of N finished epochs, not from the newest."
 )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trainkit.cli import completion
 from trainkit.cli.launching import can_launch
 from trainkit.cli.options import EXIT_CODES, JSON, QUIET, SETS, refuse_json_and_quiet
 from trainkit.cli.several import only_first_process_continues
@@ -29,7 +30,14 @@ if TYPE_CHECKING:
     "  trainkit run brats.toml --folds 5 --continue\n"
     "  trainkit run brats.toml --processes 4 --restarts 3\n\n" + EXIT_CODES
 )
-@click.argument("recipes", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="RECIPE...")
+@click.argument(
+    "recipes",
+    type=click.Path(path_type=Path),
+    nargs=-1,
+    required=True,
+    metavar="RECIPE...",
+    shell_complete=completion.recipes,
+)
 @SETS
 @click.option("--continue", "unfinished", is_flag=True, help="Skip finished runs, and resume unfinished ones.")
 @click.option(

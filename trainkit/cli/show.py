@@ -11,13 +11,14 @@ import attrs
 import click
 
 from trainkit import registry
+from trainkit.cli import completion
 from trainkit.cli.options import JSON
 from trainkit.cli.output import echo, echo_json, styled
 from trainkit.errors import RecipeError, did_you_mean
 
 
 @click.command(epilog="\b\nExamples:\n  trainkit show cosine\n  trainkit show losses/amplitude")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.components)
 @JSON
 def command(name: str, as_json: bool) -> None:
     """Explain the component NAME: what it does, and its settings.

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from trainkit.cli import completion
 from trainkit.cli.options import SETS
 from trainkit.cli.output import echo
 from trainkit.errors import RecipeError
@@ -29,7 +30,14 @@ if TYPE_CHECKING:
     "Exit codes: 0 the script was printed or submitted, 1 Slurm refuses it,\n"
     "2 a recipe has a mistake or the job is not possible."
 )
-@click.argument("recipes", type=click.Path(path_type=Path), nargs=-1, required=True, metavar="RECIPE...")
+@click.argument(
+    "recipes",
+    type=click.Path(path_type=Path),
+    nargs=-1,
+    required=True,
+    metavar="RECIPE...",
+    shell_complete=completion.recipes,
+)
 @SETS
 @click.option(
     "--time", "limit", required=True, metavar="TIME", help="Time limit of one portion: HH:MM:SS, D-HH, 4h, 1d12h."

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from trainkit.cli import completion
 from trainkit.cli.options import QUIET, SETS
 from trainkit.engine.signals import ending_the_program
 from trainkit.processes.place import refuse_several_processes
@@ -25,7 +26,7 @@ from trainkit.processes.place import refuse_several_processes
     "   75  stopped by a signal, with a checkpoint; the same command goes on\n"
     "  130  stopped at once by a second signal; the same command goes on"
 )
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=click.Path(path_type=Path), shell_complete=completion.recipes)
 @SETS
 @click.option("--trials", type=click.IntRange(min=1), metavar="N", help="Short for --set search.trials=N.")
 @QUIET

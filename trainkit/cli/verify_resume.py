@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from trainkit.cli import completion
 from trainkit.cli.options import SETS
 from trainkit.cli.output import echo
 
@@ -27,7 +28,7 @@ def _numbers(context: click.Context, option: click.Parameter, text: str | None) 
     "  trainkit verify-resume recipes/ptycho_staged.toml --epochs 12\n"
     "  trainkit verify-resume my_recipe.toml --set run.shards=4 --processes 1,2,4"
 )
-@click.argument("recipe", type=click.Path(path_type=Path))
+@click.argument("recipe", type=click.Path(path_type=Path), shell_complete=completion.recipes)
 @click.option("--epochs", type=click.IntRange(min=1), default=2, show_default=True, help="Number of epochs to compare.")
 @click.option(
     "--stops",
