@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from trainkit import DataError, Exchange
+from trainkit import DataError, Exchange, part_of
 from trainkit.engine.agreement import check_divided
 from trainkit.processes.place import Place
 
@@ -45,3 +45,10 @@ def test_processes_that_were_given_the_same_batches_are_told_apart_from_those_wi
     check_divided(OfThree(sent(), sent()), mine)  # of a split with fewer items than processes
     with pytest.raises(DataError, match="processes 0 and 2 were given the same batches"):
         check_divided(OfThree(sent(*its), sent(*mine)), mine)
+
+
+def test_one_number_that_was_taken_out_of_others_is_compared_too() -> None:
+    of_several = part_of(torch.arange(4), 1, 4)
+    assert of_several.stride() == (4,)
+    assert sent({"index": of_several}) == sent({"index": torch.tensor([1])})
+    assert sent({"index": of_several}) != sent({"index": torch.tensor([5])})
