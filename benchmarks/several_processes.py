@@ -1,18 +1,19 @@
 """Measures what it costs to divide a run among processes, and what it gains.
 
 - The overhead of the reduction of gradients, without and with shards, over a hand-written loop with torch's
-  DistributedDataParallel, which is wrapped once: two processes train a 3-D U-Net of about 1e6, and of about 2e7
-  parameters.
-- Steps per second of one and of two processes, for segmentation_synthetic and the stages of ptycho_staged together.
+  DistributedDataParallel, which is wrapped once: two processes train a 3-D U-Net of 1.2e6, and of 1.9e7 parameters, on
+  patches of 32^3, in batches of several sizes, so that a shard has one patch or more.
+- Steps per second of one and of two processes, for these and for shipped recipes.
 - The cost of shards in one process.
 
 Two processes with one thread each, over gloo. All variants of a network or recipe are built in the same two processes,
-each in a thread of its own, and take turns: a block of a few steps, then the next one, in an order that rotates. The
-time of a block is that of the clock, between two barriers; while a variant of one process has its turn, the other
-process waits. Other jobs on the machine disturb single blocks, so the results are medians: of the times, and of the
-ratios to the first variant's time in the same round.
+each in a thread of its own, and take turns: a block of a few steps, then the next one, in an order that rotates. Each
+block is timed by the clock, between two barriers, and by the CPU time of both processes together, in which waiting does
+not count, nor what other jobs of the machine do. While a variant of one process has its turn, the other process waits.
+Other jobs still disturb single blocks, so the results are medians of the ratios to the first variant in the same round,
+and least times.
 
-    python benchmarks/several_processes.py [--rounds 15] [--block 2] [--only "small unet" …]
+    python benchmarks/several_processes.py [--rounds 15] [--block 2] [--only "small unet" ...] [--batches 4 8]
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
@@ -41,10 +42,11 @@ from trainkit import Batch, Context, Data, Exchange, Loss, Model, State, compone
 from trainkit.processes.place import ALONE, Place
 
 AIM = 1.3  # times the time of DDP, with shards
-WORLD, BATCH = 2, 4
+WORLD = 2
 NETWORKS = {"small unet": ((16, 32, 64, 128), 32), "large unet": ((32, 64, 128, 256, 512), 32)}
-SHIPPED = {
+SHIPPED = {  # the recipe -> settings that differ from it
     "segmentation_synthetic": ("data.batch_size=4", "data.steps_per_epoch=100000"),
+    "msd_hippocampus_unet": ("data.batch_size=4", "data.steps_per_epoch=100000", "run.precision=fp32"),
     "ptycho_staged": ("groups.probe.start_epoch=0", "groups.dr.start_epoch=0", "run.epochs=1000"),
 }
 RECIPE = """
@@ -57,6 +59,7 @@ metric = "train/loss"
 [data]
 use = "{module}:Volumes"
 size = {size}
+batch_size = {batch}
 [model]
 use = "{module}:Network"
 channels = {channels}
@@ -74,10 +77,10 @@ QUIET = "[pictures]\nevery_epochs = 0\n[validation]\nevery_epochs = 0\n[checkpoi
 class LiveVolumes:
     batches_per_epoch = 1_000_000
 
-    def __init__(self, size: int, exchange: Exchange) -> None:
-        shape, generator = (BATCH, 1, size, size, size), torch.Generator().manual_seed(0)
+    def __init__(self, size: int, batch_size: int, exchange: Exchange) -> None:
+        shape, generator = (batch_size, 1, size, size, size), torch.Generator().manual_seed(0)
         image, label = torch.randn(shape, generator=generator), torch.randint(0, 3, shape, generator=generator)
-        whole = {"index": torch.arange(BATCH), "image": image, "label": label[:, 0]}
+        whole = {"index": torch.arange(batch_size), "image": image, "label": label[:, 0]}
         self.parts = [
             {name: part_of(each, part, exchange.num_parts).contiguous() for name, each in whole.items()}
             for part in exchange.parts
@@ -95,9 +98,10 @@ class LiveVolumes:
 class Volumes(Data):
     divides_batches = True
     size: int
+    batch_size: int
 
     def build(self, context: Context) -> LiveVolumes:
-        return LiveVolumes(self.size, context.exchange)
+        return LiveVolumes(self.size, self.batch_size, context.exchange)
 
 
 class LiveNetwork(nn.Module):
@@ -195,16 +199,16 @@ def ours(path: Path, place: Place, changes: tuple[str, ...]) -> Callable[[Callab
     return training
 
 
-def ddp(channels: tuple[int, ...], size: int, place: Place) -> Callable[[Callable[[], None]], None]:
+def ddp(channels: tuple[int, ...], size: int, batch: int, place: Place) -> Callable[[Callable[[], None]], None]:
     """Return a hand-written loop with DistributedDataParallel."""
 
     def training(after_step: Callable[[], None]) -> None:
-        data = LiveVolumes(size, Exchange(place))
+        data = LiveVolumes(size, batch, Exchange(place))
         network = DistributedDataParallel(LiveNetwork(channels))
         optimizer = torch.optim.Adam(network.parameters(), 1e-3, fused=True)  # as ours
-        for batch in data.train(0, 0):
+        for each in data.train(0, 0):
             optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(network(batch)["logits"], batch["label"])
+            loss = nn.functional.cross_entropy(network(each)["logits"], each["label"])
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             after_step()
@@ -212,17 +216,18 @@ def ddp(channels: tuple[int, ...], size: int, place: Place) -> Callable[[Callabl
     return training
 
 
-def variants_of(name: str, place: Place, block: int, folder: Path) -> dict[str, Variant | None]:
+def variants_of(name: str, batch: int, place: Place, block: int, folder: Path, data: str) -> dict[str, Variant | None]:
     """Return the variants to compare; None: this process only waits."""
     found: dict[str, Variant | None] = {}
     if name in NETWORKS:
         channels, size = NETWORKS[name]
         path = folder / f"{place.rank}.toml"
-        path.write_text(RECIPE.format(module=__name__, size=size, channels=list(channels)) + QUIET)
-        found["DDP, 2 processes"] = Variant(ddp(channels, size, place), block)
+        path.write_text(RECIPE.format(module=__name__, size=size, batch=batch, channels=list(channels)) + QUIET)
+        found["DDP, 2 processes"] = Variant(ddp(channels, size, batch, place), block)
         changes: tuple[str, ...] = ()
     else:
         path, changes = Path(__file__).parents[1] / "recipes" / f"{name}.toml", SHIPPED[name]
+        changes += (f"data.path={data}",) if name == "msd_hippocampus_unet" else ()
         changes += (
             "validation.every_epochs=1000",
             "pictures.every_epochs=0",
@@ -242,51 +247,70 @@ def variants_of(name: str, place: Place, block: int, folder: Path) -> dict[str, 
     return found
 
 
-def measured(variants: Mapping[str, Variant | None], rounds: int, block: int) -> dict[str, list[float]]:
-    """Return the seconds per step of each variant in each round."""
-    seconds: dict[str, list[float]] = {name: [] for name in variants}
+class Times(NamedTuple):
+    """How long a step took, in seconds.
+
+    Attributes:
+        clock: By the clock.
+        cpu: CPU time of both processes together.
+    """
+
+    clock: float
+    cpu: float
+
+
+def measured(variants: Mapping[str, Variant | None], rounds: int, block: int) -> dict[str, list[Times]]:
+    """Return the times of a step of each variant in each round."""
+    found: dict[str, list[Times]] = {name: [] for name in variants}
     names = list(variants)
     for turn in range(-1, rounds):  # the first round is not counted
         for title in names[turn % len(names) :] + names[: turn % len(names)]:
             dist.barrier()
-            began = time.perf_counter()
+            began, worked = time.perf_counter(), time.process_time()
             if (variant := variants[title]) is not None:
                 variant.turn()
+            cpu = torch.tensor(time.process_time() - worked, dtype=torch.float64)
             dist.barrier()
+            clock = time.perf_counter() - began
+            dist.all_reduce(cpu)
             if turn >= 0:
-                seconds[title].append((time.perf_counter() - began) / block)
-    return seconds
+                found[title].append(Times(clock / block, cpu.item() / block))
+    return found
 
 
-def work(rank: int, names: list[str], rounds: int, block: int) -> None:
+def work(rank: int, given: argparse.Namespace) -> None:
     """Be one of the two processes."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo", rank=rank, world_size=WORLD)
     place = Place(rank, WORLD, rank, "benchmark")
-    for name in names:
-        with tempfile.TemporaryDirectory() as folder:
-            seconds = measured(variants_of(name, place, block, Path(folder)), rounds, block)
-        if rank == 0:
-            report(name, seconds, rounds)
+    for name in given.only:
+        for batch in given.batches if name in NETWORKS else [0]:
+            with tempfile.TemporaryDirectory() as folder:
+                variants = variants_of(name, batch, place, given.block, Path(folder), given.hippocampus)
+                found = measured(variants, given.rounds, given.block)
+            if rank == 0:
+                report(f"{name}, batches of {batch}" if batch else name, found)
     os._exit(0)  # threads wait for turns that do not come
 
 
-def report(name: str, seconds: Mapping[str, list[float]], rounds: int) -> None:
+def report(name: str, found: Mapping[str, list[Times]]) -> None:
     """Print the times."""
-    base, *_ = seconds
-    print(
-        f"{name}: milliseconds a step by the clock, and ratio to {base} in the same round; medians of {rounds} rounds"
-    )
-    for title, each in seconds.items():
-        ratios = sorted(mine / its for mine, its in zip(each, seconds[base], strict=True))
-        low, high = ratios[len(ratios) // 4], ratios[(3 * len(ratios)) // 4]
-        print(
-            f"  {title:26s}{1e3 * statistics.median(each):9.1f}   {statistics.median(ratios):5.2f} ×   "
-            f"middle half {low:.2f} … {high:.2f}",
-            flush=True,
-        )
-    if name in NETWORKS:
-        print(f"  aim: shards at most {AIM} × DDP", flush=True)
+    base, *_ = found
+    print(f"{name}: milliseconds a step, and ratio to {base} in the same round")
+    print(f"{'':28s}{'CPU time of both processes':>40s}{'by the clock':>40s}")
+    head = f"{'least':>8s}{'median':>8s}{'ratio':>8s}{'middle half':>16s}"
+    print(f"{'':28s}{head}{head}")
+    for title, times in found.items():
+        line = f"  {title:26s}"
+        for kind in ("cpu", "clock"):
+            each = [getattr(time, kind) for time in times]
+            ratios = sorted(mine / getattr(its, kind) for mine, its in zip(each, found[base], strict=True))
+            low, high = ratios[len(ratios) // 4], ratios[(3 * len(ratios)) // 4]
+            line += f"{1e3 * min(each):8.0f}{1e3 * statistics.median(each):8.0f}{statistics.median(ratios):8.2f}"
+            line += f"{f'{low:.2f} ... {high:.2f}':>16s}"
+        print(line, flush=True)
+    if "DDP" in base:
+        print(f"  aim: shards at most {AIM} times DDP", flush=True)
 
 
 def main() -> None:
@@ -295,9 +319,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--block", type=int, default=2)
     parser.add_argument("--only", nargs="+", choices=[*NETWORKS, *SHIPPED], default=[*NETWORKS, *SHIPPED])
+    parser.add_argument("--batches", nargs="+", type=int, default=[4, 8], help="patches of a step of the U-Nets")
+    parser.add_argument("--hippocampus", metavar="DIR", help="folder of Task04_Hippocampus; without it, left out")
     given = parser.parse_args()
+    if given.hippocampus is None:
+        given.only = [name for name in given.only if name != "msd_hippocampus_unet"]
     if "RANK" in os.environ:
-        work(int(os.environ["RANK"]), given.only, given.rounds, given.block)
+        work(int(os.environ["RANK"]), given)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

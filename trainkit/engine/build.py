@@ -44,6 +44,7 @@ from trainkit.processes.place import ALONE
 from trainkit.randomness import seed_everything
 from trainkit.recipe.root import seconds_of
 from trainkit.recomputing import recompute
+from trainkit.single_volumes import convolve_single_volumes
 from trainkit.state import State
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), 
         model = recipe.model.build(data)
         _check_built("model", model, isinstance(model, torch.nn.Module), "a torch.nn.Module")
         model = model.to(context.device)
-    _apply_levers(recipe, model)
+    _apply_levers(recipe, model, context.device)
     if slow := slow_precision(recipe.run.precision, context.device):
         _LOGGER.warning(slow)
     parameters, trains = assign(recipe, recipe.model, model)
@@ -344,8 +345,8 @@ def slow_precision(precision: str, device: torch.device) -> str | None:
     )
 
 
-def _apply_levers(recipe: Recipe, model: torch.nn.Module) -> None:
-    """Set how the model lies in memory and is computed, as ``[run]`` says.
+def _apply_levers(recipe: Recipe, model: torch.nn.Module, device: torch.device) -> None:
+    """Set how the model lies in memory and is computed, as ``[run]`` and the device say.
 
     Raises:
         RecipeError: A setting cannot be applied to the model.
@@ -358,6 +359,8 @@ def _apply_levers(recipe: Recipe, model: torch.nn.Module) -> None:
             )
         for tensor in placed:
             tensor.data = with_channels_last(tensor.data)
+    if device.type == "cpu" and not recipe.run.compile:
+        convolve_single_volumes(model)
     if recipe.run.activation_checkpointing and not recompute(recipe.model.recomputed_blocks(model)):
         raise RecipeError(
             "run.activation_checkpointing = true, but the model names no block whose activations can be computed again"
