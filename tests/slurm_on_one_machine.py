@@ -3,9 +3,10 @@
     python tests/slurm_on_one_machine.py [--portions N]
 
 A job that `trainkit slurm --submit` wrote hits its time limit several times: each time it is signalled, saves, is
-requeued and continues. At its end it has to have the same bits as a run without a stop. A job that is cancelled must
-save, and not come back. Debian's packages slurmctld, slurmd, slurm-client and munge are needed; where they are not
-installed, this says so, and its exit code is 0.
+requeued and continues. At its end it has to have the same bits as a run without a stop. So has a job of two processes,
+beside one process with as many shards; and so has each fold of a cross-validation, which is an array of jobs. A job
+that is cancelled must save, and not come back. Debian's packages slurmctld, slurmd, slurm-client and munge are needed;
+where they are not installed, this says so, and its exit code is 0.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from trainkit.checkpoint.folder import CheckpointFolder
 
 RECIPE = "a $HOME recipe's copy.toml"
 LOG = "%x-%j.log"
+ENDS = ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED")
 SIGNAL_BEFORE = 5
 PORTION_SECONDS = 40  # of a minute: Slurm looks at time limits twice a minute, and signals 25 to 55 s after the start
 _SHORT = (
@@ -57,32 +59,32 @@ def sets(*values: str) -> list[str]:
     return [word for value in (*_SHORT, *values) for word in ("--set", value)]
 
 
-def submit(environment: Mapping[str, str], *values: str) -> str:
+def submit(environment: Mapping[str, str], *values: str, options: Sequence[str] = (), log: str = LOG) -> str:
     """Submit a job for the recipe, and return its number."""
-    job = ["--time", "1", "--signal-before", str(SIGNAL_BEFORE), "--log", LOG, "--gpus-per-node", "0", "--submit"]
-    return trainkit(environment, "slurm", RECIPE, *sets(*values), *job)
+    job = ["--time", "1", "--signal-before", str(SIGNAL_BEFORE), "--log", log, "--gpus-per-node", "0", "--submit"]
+    return trainkit(environment, "slurm", RECIPE, *sets(*values), *job, *options)
 
 
-def state(environment: Mapping[str, str], job: str) -> str:
-    """Return the state that Slurm says a job is in."""
+def states(environment: Mapping[str, str], job: str) -> list[str]:
+    """Return the states that Slurm says a job is in, or the jobs of an array."""
     command = ["scontrol", "--oneliner", "show", "job", job]
     words = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
-    return next(word.partition("=")[2] for word in words if word.startswith("JobState="))
+    return [word.partition("=")[2] for word in words if word.startswith("JobState=")]
 
 
-def wait_for(environment: Mapping[str, str], job: str, states: Sequence[str], seconds: float) -> str:
-    """Wait until a job is in one of several states, and return it."""
+def wait_for(environment: Mapping[str, str], job: str, wanted: Sequence[str], seconds: float) -> str:
+    """Wait until a job, or each job of an array, is in one of several states, and return them."""
     until = time.monotonic() + seconds
-    while (now := state(environment, job)) not in states:
+    while not set(now := states(environment, job)) <= set(wanted):
         if time.monotonic() > until:
-            raise RuntimeError(f"job {job} is still {now} after {seconds:.0f} s")
+            raise RuntimeError(f"job {job} is still {' and '.join(now)} after {seconds:.0f} s")
         time.sleep(0.5)
-    return now
+    return " and ".join(sorted(set(now)))
 
 
 def newest(runs: str) -> dict[str, object]:
-    """Return what a run's newest checkpoint holds, without what tells runs apart."""
-    (folder,) = Path(runs).glob("*/*/checkpoints")
+    """Return what the newest checkpoint of the run in a folder holds, without what tells runs apart."""
+    (folder,) = Path(runs).glob("*/checkpoints")
     return trained(CheckpointFolder(folder).newest_good(lambda _: None)[1])
 
 
@@ -91,33 +93,76 @@ def requeued_job_ends_with_the_same_bits(environment: Mapping[str, str], portion
     trainkit(environment, "run", RECIPE, *sets("hooks.slow.seconds=0", 'run.dir="straight"', 'run.name="one"'))
     pause = portions * PORTION_SECONDS / (12 * 4)
     job = submit(environment, f"hooks.slow.seconds={pause}", 'run.dir="requeued"', 'run.name="it\'s $one"')
-    ended = wait_for(environment, job, ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED"), 120 + portions * 120)
+    ended = wait_for(environment, job, ENDS, 120 + portions * 120)
     log = Path(f"it's $one-{job}.log").read_text()
     starts = log.count(f"job {job}, start ")
     print(f"job {job}: {ended.lower()} after {starts} starts", flush=True)
     found = [] if ended == "COMPLETED" else [f"the job is {ended}:\n{log}"]
     found += [] if starts > 1 and starts >= portions - 1 else [f"the job started only {starts} times:\n{log}"]
     if not found:
-        here, there = newest("straight"), newest("requeued")
+        here, there = newest("straight/one"), newest("requeued/it's $one")
         found += [f"{each} differs from the straight run's" for each in differences(here, there)]
+    return found
+
+
+def requeued_job_of_two_processes_ends_with_the_bits_of_one(environment: Mapping[str, str]) -> list[str]:
+    """Return what is wrong with a job of two processes that needs two portions of time."""
+    same = ("run.shards=2", 'run.name="two"')
+    trainkit(environment, "run", RECIPE, *sets(*same, "hooks.slow.seconds=0", 'run.dir="straight"'))
+    pause = f"hooks.slow.seconds={2 * PORTION_SECONDS / (12 * 4)}"
+    job = submit(environment, *same, pause, 'run.dir="requeued"', options=["--processes-per-node", "2"])
+    ended = wait_for(environment, job, ENDS, 400)
+    log = Path(f"two-{job}.log").read_text()
+    starts = log.count(f"job {job}, start ")
+    print(f"job {job} of two processes: {ended.lower()} after {starts} starts", flush=True)
+    if ended != "COMPLETED" or starts < 2 or "2 processes, each with 1 CPU thread" not in log:
+        return [f"the job of two processes is {ended} after {starts} starts:\n{log}"]
+    here, there = newest("straight/two"), newest("requeued/two")
+    return [f"{each} differs between one process and two" for each in differences(here, there)]
+
+
+def requeued_folds_end_with_the_same_bits_and_an_ensemble(environment: Mapping[str, str]) -> list[str]:
+    """Return what is wrong with an array of two folds that need two portions of time."""
+    folds = ["--folds", "2"]
+    straight = sets("hooks.slow.seconds=0", 'run.dir="straight"', 'run.name="folds"')
+    trainkit(environment, "run", RECIPE, *straight, *folds)
+    pause = f"hooks.slow.seconds={2 * PORTION_SECONDS / (12 * 4)}"
+    log = "%x-%A_%a.log"
+    job = submit(environment, pause, 'run.dir="requeued"', 'run.name="folds"', options=folds, log=log)
+    ended = wait_for(environment, job, ENDS, 400)
+    logs = [Path(f"folds-{job}_{fold}.log").read_text() for fold in (0, 1)]
+    starts = [log.count(f"job {job}_{fold}, start ") for fold, log in enumerate(logs)]
+    print(f"array {job}: {ended.lower()} after {starts[0]} and {starts[1]} starts", flush=True)
+    if ended != "COMPLETED" or min(starts) < 2:
+        return [f"the array is {ended} after {starts} starts:\n" + "\n".join(logs)]
+    found = [
+        f"{each} of fold {fold} differs from the straight run's"
+        for fold in (0, 1)
+        for each in differences(
+            newest(f"straight/folds_2folds/fold_{fold}"), newest(f"requeued/folds_2folds/fold_{fold}")
+        )
+    ]
+    tables = [Path(runs, "folds_2folds", "folds.csv") for runs in ("straight", "requeued")]
+    if not tables[1].exists() or tables[0].read_text() != tables[1].read_text():
+        found.append("the folds have no ensemble, or another one:\n" + "\n".join(logs))
     return found
 
 
 def cancelled_job_saves_and_does_not_come_back(environment: Mapping[str, str]) -> list[str]:
     """Return what is wrong with a job that is cancelled while it trains."""
     Path("began").unlink(missing_ok=True)
-    job = submit(environment, "hooks.slow.seconds=0.3", 'run.dir="cancelled"', 'run.name="two"')
+    job = submit(environment, "hooks.slow.seconds=0.3", 'run.dir="cancelled"', 'run.name="gone"')
     until = time.monotonic() + 60
     while not Path("began").exists() and time.monotonic() < until:
         time.sleep(0.2)
     subprocess.run(["scancel", job], env=environment, check=True)
     ended = wait_for(environment, job, ("CANCELLED", "PENDING", "FAILED", "COMPLETED"), 60)
     time.sleep(8)  # time in which it would come back
-    ended = state(environment, job)
+    ended = " and ".join(states(environment, job))
     print(f"job {job}: {ended.lower()} by scancel", flush=True)
-    found = [] if ended == "CANCELLED" else [f"a cancelled job is {ended}:\n{Path(f'two-{job}.log').read_text()}"]
-    if "finishing this step, then saving" not in Path(f"two-{job}.log").read_text():
-        found.append(f"a cancelled job does not save:\n{Path(f'two-{job}.log').read_text()}")
+    found = [] if ended == "CANCELLED" else [f"a cancelled job is {ended}:\n{Path(f'gone-{job}.log').read_text()}"]
+    if "finishing this step, then saving" not in Path(f"gone-{job}.log").read_text():
+        found.append(f"a cancelled job does not save:\n{Path(f'gone-{job}.log').read_text()}")
     return found
 
 
@@ -140,6 +185,8 @@ def main() -> None:
                 Path(RECIPE).write_text(recipe.read_text(encoding="utf-8"), encoding="utf-8")
                 found = cancelled_job_saves_and_does_not_come_back(environment)
                 found += requeued_job_ends_with_the_same_bits(environment, given.portions)
+                found += requeued_job_of_two_processes_ends_with_the_bits_of_one(environment)
+                found += requeued_folds_end_with_the_same_bits_and_an_ensemble(environment)
     for each in found:
         print(each)
     sys.exit(1 if found else 0)

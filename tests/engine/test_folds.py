@@ -82,6 +82,31 @@ def test_a_fold_that_was_resumed_on_its_own_is_not_trained_again() -> None:
     assert epochs_run() == 2 + 2
 
 
+def test_folds_that_are_trained_one_by_one_are_those_of_one_command_and_the_last_one_makes_the_ensemble() -> None:
+    assert run("--set", 'run.dir="at_once"').exit_code == 0
+    for number, fold in enumerate("201"):
+        result = run("--fold", fold)
+        assert result.exit_code == 0, result.output
+        assert (f"{2 - number} of 3 folds are not finished" in result.output) == (number < 2)
+        assert Path("runs/toy_3folds/ensemble.json").exists() == (number == 2)
+    assert len(members()) == 3
+    assert Path("runs/toy_3folds/folds.csv").read_text() == Path("at_once/toy_3folds/folds.csv").read_text()
+    recorder.SEEN.clear()
+    assert run("--fold", "0", "--fold", "2", "--continue").exit_code == 0
+    assert not epochs_run()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [(["--fold", "3"], "the last is 2"), (["--fold", "-1"], "-1 is not in the")]
+)
+def test_a_fold_that_there_is_not_is_refused(options: list[str], said: str) -> None:
+    result = run(*options)
+    assert (result.exit_code, said in result.output) == (2, True)
+    alone = CliRunner().invoke(command, ["r.toml", "--fold", "0"])
+    assert (alone.exit_code, "--fold needs --folds" in alone.output) == (2, True)
+    assert not Path("runs").exists()
+
+
 def test_there_is_no_ensemble_while_a_fold_has_failed() -> None:
     def fail(state: object) -> None:
         if "fold_1" in str(getattr(state, "folder", "")):

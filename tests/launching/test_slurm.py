@@ -12,6 +12,7 @@ from pathlib import Path
 import attrs
 import pytest
 from click.testing import CliRunner, Result
+from clients.toy import Line
 from clients.toy_run import TOY
 
 from trainkit.cli import cli
@@ -107,6 +108,18 @@ def test_launchers_of_several_nodes_meet_at_the_first_one(tmp_path: Path) -> Non
     assert "--nodes" not in (tmp_path / "srun.txt").read_text()
 
 
+def test_each_fold_is_a_job_of_an_array_that_is_requeued_by_itself(tmp_path: Path) -> None:
+    job = attrs.evolve(JOB, folds=5, processes_per_node=2)
+    of_array = {"SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "4", "SLURM_JOB_NAME": "a"}
+    assert run_script(tmp_path, job, 75, **of_array) == 75
+    words = (tmp_path / "srun.txt").read_text().splitlines()
+    assert words[words.index("--continue") + 1 :] == [
+        *("--folds", "5", "--fold", "4", "--processes", "2", "--restarts", "0", "--logs", "a-7_4.processes")
+    ]
+    assert (tmp_path / "scontrol.txt").read_text() == "requeue 7_4\n"  # 7 would be all of them
+    assert "#SBATCH --array=0-4\n" in job.script()
+
+
 def test_directives_stand_before_the_first_command_and_hold_what_was_asked_for() -> None:
     job = attrs.evolve(
         JOB, gpus_per_node=2, cpus_per_process=6, memory="64G", partition="gpu", directives=["--qos=a b", "--exclusive"]
@@ -196,6 +209,17 @@ def test_a_recipe_for_the_cpu_asks_for_no_gpu_and_standard_output_is_the_script_
 def test_a_recipe_that_names_a_gpu_is_not_queued_without_one(recipe: str) -> None:
     failed = ask(recipe, "--time", "4h", "--set", 'run.device="cuda"', "--gpus-per-node", "0")
     assert "the job has no GPU" in str(failed.exception)
+
+
+def test_folds_are_checked_before_they_are_queued_and_have_logs_of_their_own(
+    recipe: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "cannot be divided into folds" in str(ask(recipe, "--time", "4h", "--folds", "5").exception)
+    monkeypatch.setattr(Line, "settings_of_fold", lambda self, fold, number: {"batch_size": 8 + fold})
+    done = ask(recipe, "--time", "4h", "--folds", "5")
+    assert "#SBATCH --output=%x-%A_%a.log\n" in done.stdout
+    assert "job toy: 5 jobs, one for each fold, each with 1 node with no GPU" in done.stderr
+    assert "#SBATCH --output=mine\n" in ask(recipe, "--time", "4h", "--folds", "5", "--log", "mine").stdout
 
 
 def test_what_slurm_says_is_passed_on(recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -46,6 +46,14 @@ if TYPE_CHECKING:
     metavar="N",
     help="Cross-validation: divide the cases into N folds, and train N runs, each of which holds one fold out.",
 )
+@click.option(
+    "--fold",
+    "only",
+    type=click.IntRange(min=0),
+    multiple=True,
+    metavar="K",
+    help="With --folds: train fold K alone (0 is the first), as in a job of its own. Can be given several times.",
+)
 @QUIET
 @JSON
 @can_launch(lambda *given: _refuse_mistakes(*given))
@@ -54,6 +62,7 @@ def command(
     sets: tuple[str, ...],
     unfinished: bool,
     folds: int | None,
+    only: tuple[int, ...],
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -66,12 +75,14 @@ def command(
 
     With --folds, the run of each fold is in runs/NAME_5folds/fold_0, …, and can be resumed like any other. When all are
     finished, their values are shown with means and standard deviations, and runs/NAME_5folds becomes an ensemble:
-    `trainkit predict NAME_5folds` averages what its models predict.
+    `trainkit predict NAME_5folds` averages what its models predict. With --fold, the folds can be trained at the same
+    time, for example by `trainkit slurm --folds`; the command that finishes the last one makes the ensemble.
 
     With --processes, the run is one run all the same: one folder, one output, one exit code. The settings of a recipe
     are of the whole run, whatever the number of processes. See docs/clusters.md.
     """
     refuse_json_and_quiet(as_json, quiet)
+    _refuse_no_fold(folds, only)
     with ending_the_program():
         only_first_process_continues()
         from trainkit.recipe.inputs import refuse_missing_inputs
@@ -81,7 +92,7 @@ def command(
         from trainkit.console import Console
 
         if folds is not None:
-            sys.exit(_run_folds(resolved, folds, unfinished, Console(quiet, as_json)))
+            sys.exit(_run_folds(resolved, folds, only, unfinished, Console(quiet, as_json)))
         if not unfinished:  # a run that is continued may not need all of them, for example the weights it began with
             refuse_missing_inputs(resolved)
         from trainkit.engine.queue import run_all
@@ -99,6 +110,7 @@ def _refuse_mistakes(options: dict[str, Any], processes: int) -> None:
     from trainkit.recipe.inputs import refuse_missing_inputs
     from trainkit.recipe.resolve import resolve_all
 
+    _refuse_no_fold(options["folds"], options["only"])
     resolved = resolve_all(options["recipes"], options["sets"])
     if not options["unfinished"]:
         refuse_missing_inputs(resolved)
@@ -106,14 +118,26 @@ def _refuse_mistakes(options: dict[str, Any], processes: int) -> None:
         refuse_division(each, [processes])
 
 
-def _run_folds(recipes: list[Resolved], number: int, unfinished: bool, console: Console) -> int:
-    """Run the folds of each recipe, and return the exit code."""
+def _refuse_no_fold(folds: int | None, only: tuple[int, ...]) -> None:
+    """Refuse --fold without --folds, and folds that there are not.
+
+    Raises:
+        click.UsageError: One is not possible.
+    """
+    if only and folds is None:
+        raise click.UsageError("--fold needs --folds N, which says into how many folds the cases are divided")
+    if folds is not None and any(fold >= folds for fold in only):
+        raise click.UsageError(f"--fold {max(only)}: of {folds} folds, the first is 0 and the last is {folds - 1}")
+
+
+def _run_folds(recipes: list[Resolved], number: int, only: tuple[int, ...], unfinished: bool, console: Console) -> int:
+    """Run the folds of each recipe, or some of them, and return the exit code."""
     from trainkit.recipe.fold_recipes import fold_recipes
     from trainkit.recipe.inputs import refuse_missing_inputs
 
     divided = [fold_recipes(each, number) for each in recipes]  # before torch is imported
     if not unfinished:
-        refuse_missing_inputs([each for folds in divided for each in folds.recipes])
+        refuse_missing_inputs([each for folds in divided for each in folds.chosen(only)])
     from trainkit.engine.folds import run_folds
     from trainkit.engine.queue import worst_of
     from trainkit.engine.start import ExitCode
@@ -122,7 +146,7 @@ def _run_folds(recipes: list[Resolved], number: int, unfinished: bool, console: 
         console.say(note)
     codes = []
     for folds in divided:
-        codes.append(run_folds(folds, console, continue_unfinished=unfinished, report=report))
+        codes.append(run_folds(folds, console, only=only, continue_unfinished=unfinished, report=report))
         if codes[-1] is ExitCode.STOPPED:
             break
     return worst_of(codes)

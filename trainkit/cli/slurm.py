@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     "  trainkit slurm brats.toml --gpus-per-node 1 --time 04:00:00 > job.sh\n"
     "  trainkit slurm brats.toml --gpus-per-node 1 --time 4h --submit\n"
     '  trainkit slurm a.toml --time 1-00 --setup "module load cuda" --submit\n'
-    "  trainkit slurm a.toml --time 4h --nodes 1-4 --gpus-per-node 4 --submit\n\n"
+    "  trainkit slurm a.toml --time 4h --nodes 1-4 --gpus-per-node 4 --submit\n"
+    "  trainkit slurm a.toml --time 4h --folds 5 --submit\n\n"
     "Exit codes: 0 the script was printed or submitted, 1 Slurm refuses it,\n"
     "2 a recipe has a mistake or the job is not possible."
 )
@@ -41,6 +42,12 @@ if TYPE_CHECKING:
 @SETS
 @click.option(
     "--time", "limit", required=True, metavar="TIME", help="Time limit of one portion: HH:MM:SS, D-HH, 4h, 1d12h."
+)
+@click.option(
+    "--folds",
+    type=click.IntRange(min=2),
+    metavar="N",
+    help="Cross-validation as by `trainkit run --folds N`: an array of N jobs, one for each fold.",
 )
 @click.option("--nodes", default="1", show_default=True, metavar="N", help="Number of nodes, or a range such as 1-4.")
 @click.option("--gpus-per-node", type=click.IntRange(min=0), metavar="N", help="Default: 1; 0 for a recipe on the CPU.")
@@ -71,7 +78,12 @@ if TYPE_CHECKING:
     "--setup", metavar="LINE", multiple=True, help="A line of shell to run first. Can be given several times."
 )
 @click.option("--python", type=click.Path(path_type=Path), help="The Python to use on the nodes. Default: this one.")
-@click.option("--log", default="%x-%j.log", show_default=True, help="The log; %x: the job's name, %j: its number.")
+@click.option(
+    "--log",
+    metavar="FILE",
+    help="The log; %x: the job's name, %j: its number. Default: %x-%j.log; with --folds "
+    "%x-%A_%a.log, where %A is the number of the array and %a the fold.",
+)
 @click.option(
     "--signal-before",
     type=int,
@@ -95,6 +107,7 @@ def command(
     recipes: tuple[Path, ...],
     sets: tuple[str, ...],
     limit: str,
+    folds: int | None,
     nodes: str,
     gpus_per_node: int | None,
     processes_per_node: int | None,
@@ -107,7 +120,7 @@ def command(
     directives: tuple[str, ...],
     setup: tuple[str, ...],
     python: Path | None,
-    log: str,
+    log: str | None,
     signal_before: int,
     requeues: int,
     submit: bool,
@@ -117,17 +130,24 @@ def command(
     The job may need many portions of TIME. Before one is over, the training saves and the job goes back into the
     queue, where it continues. The recipes are checked first; a job with a mistake is not queued.
 
+    With --folds, each fold is a job of its own, which trains that fold of each RECIPE, and is requeued by itself. The
+    last one to finish makes the ensemble.
+
     The script holds all that happens, with comments: read it, change it, keep it. On standard error stands what the
     job will need.
     """
     from trainkit.launching.sbatch import submit as hand_over
     from trainkit.launching.slurm_script import SlurmJob
     from trainkit.launching.slurm_time import read_time
+    from trainkit.recipe.fold_recipes import fold_recipes
     from trainkit.recipe.inputs import refuse_missing_inputs
     from trainkit.recipe.resolve import resolve_all
 
     resolved = resolve_all(recipes, sets)
     refuse_missing_inputs(resolved)
+    if folds is not None:
+        for each in resolved:
+            refuse_missing_inputs(fold_recipes(each, folds).recipes)
     num_gpus = _num_gpus(resolved, gpus_per_node)
     job = SlurmJob(
         name=job_name or (resolved[0].recipe.run.name if len(resolved) == 1 else recipes[0].stem),
@@ -148,7 +168,8 @@ def command(
         setup=setup,
         signal_seconds=signal_before,
         most_requeues=requeues,
-        log=log,
+        folds=folds or 0,
+        log=log or ("%x-%A_%a.log" if folds else "%x-%j.log"),
         command=" ".join(shlex.quote(each) for each in ("trainkit", *sys.argv[1:])).replace("\n", " "),
     )
     for doubt in _doubts(resolved, job):

@@ -25,6 +25,7 @@ from trainkit.engine.batches import to_device
 from trainkit.engine.build import choose_device
 from trainkit.engine.comparison import CASES, SUMMARY
 from trainkit.engine.every_run import metrics_file
+from trainkit.engine.folder_lock import alone_in
 from trainkit.engine.queue import run_all
 from trainkit.engine.start import ExitCode, Report
 from trainkit.engine.trained_checkpoints import ENSEMBLE, Choice, find_checkpoints
@@ -41,32 +42,36 @@ _TABLE = "folds.csv"
 _NO_VALUES = ("epoch", "step", "seconds")
 
 
-def run_folds(folds: Folds, console: Console, *, continue_unfinished: bool, report: Report) -> ExitCode:
+def run_folds(
+    folds: Folds, console: Console, *, only: Sequence[int] = (), continue_unfinished: bool, report: Report
+) -> ExitCode:
     """Train every fold, and make the ensemble when all are finished.
 
     Args:
         folds: The cross-validation.
         console: Prints the messages.
+        only: The folds to train here, if not all; others are trained by other commands, perhaps at the same time.
         continue_unfinished: Skip finished folds, and resume those that were started before.
         report: Prints how the run of a fold ended.
 
     Returns:
         The exit code of the command line, as of any queue of runs.
     """
-    code = run_all(folds.recipes, console, continue_unfinished=continue_unfinished, report=report)
+    code = run_all(folds.chosen(only), console, continue_unfinished=continue_unfinished, report=report)
     if code is ExitCode.STOPPED:
         return code
-    found = [run_folder.earlier_run(each) for each in folds.recipes]
-    finished = [each for each in found if each is not None and run_folder.is_finished(each)]
-    if len(finished) < len(found):
-        console.say(
-            f"{len(found) - len(finished)} of {len(found)} folds are not finished, so there is no ensemble yet; the "
-            "same command with --continue trains what is missing"
-        )
-        return code
-    console.log_to(folds.folder / run_folder.LOG)
-    with console.capture_logging():
-        _make_ensemble(folds, finished, console)
+    with alone_in(folds.folder):  # of several commands that train folds, the last one to finish sees that it is
+        found = [run_folder.earlier_run(each) for each in folds.recipes]
+        finished = [each for each in found if each is not None and run_folder.is_finished(each)]
+        if missing := len(found) - len(finished):
+            how = "the same command with --continue trains what is missing"
+            if only:
+                how = "the command that finishes the last one makes it"
+            console.say(f"{missing} of {len(found)} folds are not finished, so there is no ensemble yet; {how}")
+            return code
+        console.log_to(folds.folder / run_folder.LOG)
+        with console.capture_logging():
+            _make_ensemble(folds, finished, console)
     return code
 
 

@@ -49,6 +49,7 @@ class SlurmJob:
         setup: Lines of shell to run before the training, such as "module load cuda".
         signal_seconds: How long before the time limit Slurm signals the training.
         most_requeues: How often the job goes back into the queue by itself.
+        folds: Number of folds of a cross-validation, each of which is a job of its own of an array; 0: there is none.
         log: The log, with Slurm's patterns: "%x" is the name, "%j" the number of the job.
         command: The command line that writes the script.
     """
@@ -71,6 +72,7 @@ class SlurmJob:
     setup: Sequence[str] = ()
     signal_seconds: int = 120
     most_requeues: int = 100
+    folds: int = 0
     log: str = "%x-%j.log"
     command: str = "trainkit slurm"
 
@@ -125,7 +127,8 @@ class SlurmJob:
         has += [f"{self.memory} of memory"] if self.memory else []
         count = f"{self.processes_per_node} process{'es' * (self.processes_per_node != 1)}"
         count += " on each" if self.nodes != "1" else ""
-        return f"{nodes} with {', '.join(has)}; {count}; {write_time(self.seconds)} at a time"
+        jobs = f"{self.folds} jobs, one for each fold, each with " if self.folds else ""
+        return f"{jobs}{nodes} with {', '.join(has)}; {count}; {write_time(self.seconds)} at a time"
 
     def script(self) -> str:
         """Return the batch script."""
@@ -143,12 +146,15 @@ class SlurmJob:
             "0, or with 3 if a result is doubtful; with 1 if a run failed. To submit the script again continues what "
             "is not finished, and trains nothing twice."
         )
+        if self.folds:
+            yield from _comment("Each fold is a job of its own of an array. The last one to finish makes the ensemble.")
         yield ""
 
     def _directives(self) -> Iterator[str]:
         cpus = self.cpus_per_process * self.processes_per_node
         options = {
             "job-name": self.name,
+            "array": f"0-{self.folds - 1}" if self.folds else "",
             "partition": self.partition,
             "account": self.account,
             "nodes": self.nodes,
@@ -175,7 +181,9 @@ class SlurmJob:
         yield f"cd -- {shlex.quote(str(self.folder))}"
         yield f"python={shlex.quote(str(self.python))}  # of the environment that has trainkit"
         yield from self.setup
-        yield 'echo "job $SLURM_JOB_ID, start ${SLURM_RESTART_COUNT:-0}, on $SLURM_JOB_NODELIST: $(date)"'
+        # One job of an array has the number of the array too, under which scontrol would requeue all of them.
+        yield f"job={'${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID' if self.folds else '$SLURM_JOB_ID'}"
+        yield 'echo "job $job, start ${SLURM_RESTART_COUNT:-0}, on $SLURM_JOB_NODELIST: $(date)"'
         yield ""
 
     def _training(self) -> Iterator[str]:
@@ -187,6 +195,7 @@ class SlurmJob:
         yield "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK # srun does not take it from the job by itself"
         recipes = [f"./{each}" if str(each).startswith("-") else str(each) for each in self.recipes]
         words = ["run", *recipes, *(word for each in self.sets for word in ("--set", each)), "--continue"]
+        folds = f'--folds {self.folds} --fold "$SLURM_ARRAY_TASK_ID" ' if self.folds else ""
         several = self.possible_processes[-1] > 1
         if not self.has_one_node:
             yield 'nodes=$(scontrol show hostnames "$SLURM_JOB_NODELIST")'
@@ -195,10 +204,10 @@ class SlurmJob:
         yield "code=0"
         yield f"srun --ntasks-per-node=1 {'' if self.has_one_node else '--label --wait=600 '}\\"
         yield '  "$python" -P -m trainkit \\'
-        yield f"  {' '.join(map(shlex.quote, words))} \\"
+        yield f"  {' '.join(map(shlex.quote, words))} {folds}\\"
         if several:
             yield f"  --processes {self.processes_per_node} --restarts {self.restarts} \\"
-            yield '  --logs "$SLURM_JOB_NAME-$SLURM_JOB_ID.processes" \\'
+            yield '  --logs "$SLURM_JOB_NAME-$job.processes" \\'
         if not self.has_one_node:
             yield '  --nodes "$SLURM_NNODES" --meet-at "$meet_at" \\'
         yield "  || code=$?"
@@ -208,8 +217,8 @@ class SlurmJob:
         yield 'if [ "$code" -eq 75 ] && [ "$cancelled" = no ]; then # stopped and saved'
         yield f'  if [ "${{SLURM_RESTART_COUNT:-0}}" -ge {self.most_requeues} ]; then'
         yield f'    echo "the job was requeued {self.most_requeues} times; to go on, submit the script again"'
-        yield '  elif scontrol requeue "$SLURM_JOB_ID"; then'
-        yield '    echo "job $SLURM_JOB_ID continues when it is its turn again"'
+        yield '  elif scontrol requeue "$job"; then'
+        yield '    echo "job $job continues when it is its turn again"'
         yield "  else"
         yield '    echo "Slurm does not requeue the job; to go on, submit the script again"'
         yield "  fi"

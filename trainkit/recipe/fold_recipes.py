@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
@@ -23,6 +24,10 @@ class Folds:
 
     folder: Path
     recipes: tuple[Resolved, ...]
+
+    def chosen(self, only: Sequence[int]) -> list[Resolved]:
+        """Return the recipes of some folds; of none: of all."""
+        return [each for fold, each in enumerate(self.recipes) if fold in only or not only]
 
 
 def fold_recipes(whole: Resolved, number: int) -> Folds:
