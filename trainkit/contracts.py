@@ -313,6 +313,8 @@ class LiveData(Protocol):
 
         Another optional method is ``fingerprint()``. It returns what tells the data from other data, as JSON values,
         for example a digest of each split. Without it, trainkit looks at the files in the folders that settings name.
+        Data that divide their items into splits, for example by the run's seed, may have ``split_fingerprint()``: split
+        -> what tells its items from others. It says whether values of two runs are of the same items.
 
         A third one is ``summary()``, which returns in one phrase what was opened, for the first lines of a run, for
         example "1,024 patterns of 64 × 64 pixels, 51 of them held out".

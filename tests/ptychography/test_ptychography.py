@@ -289,6 +289,15 @@ def test_facts_are_json_and_their_fingerprint_tells_scans_apart_wherever_pattern
     assert len({facts["fingerprint"], *(other.facts()["fingerprint"] for other in others)}) == 3
 
 
+def test_another_seed_holds_out_other_points_and_the_data_say_so():
+    recording = checked(SMALL.read())
+    made = [LiveDiffraction(recording, context()._replace(seed=seed), 4, 0.25) for seed in (0, 0, 1)]
+    held_out = [sorted(int(i) for batch in each.evaluate("val") for i in batch["index"]) for each in made]
+    divisions = [each.split_fingerprint() for each in made]
+    assert held_out[0] == held_out[1] != held_out[2]
+    assert divisions[0] == divisions[1] != divisions[2]
+
+
 def test_a_model_is_not_built_without_its_scan():
     with pytest.raises(DataError, match="reconstruction of one scan"):
         SMALL.recall(live().facts())

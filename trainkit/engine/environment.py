@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import platform
 import sys
 from datetime import UTC, datetime
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import attrs
 
 from trainkit.contracts import Component, Logger
+from trainkit.engine.changes import flat
+from trainkit.recipe.origin import dotted
 from trainkit.recipe.tables import walk_settings
 
 if TYPE_CHECKING:
@@ -22,17 +25,26 @@ if TYPE_CHECKING:
 
 
 def environment(resolved: Resolved) -> dict[str, Any]:
-    """Return a description of this start of a run: time, command, versions, machine, threads, components."""
+    """Return a description of this start of a run: time, command, host, versions, threads, components.
+
+    ``versions`` has the packages that compute in every run, and those of the modules that the recipe's components need.
+    ``origins`` says of each setting that is no default where it comes from.
+    """
     import torch
 
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
-        "versions": versions(),
+        "host": platform.node(),
+        "process": os.getpid(),
+        "versions": versions() | _versions_of_modules(_needed_modules(resolved.recipe)),
         "platform": platform.platform(),
         "threads": torch.get_num_threads(),
         "cuda_devices": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
         "components": [attrs.asdict(used) for used in resolved.used],
+        "origins": {
+            dotted(where): str(resolved.origins[where]) for where, _ in flat(resolved.tree) if where in resolved.origins
+        },
     }
 
 

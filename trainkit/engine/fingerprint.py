@@ -25,6 +25,9 @@ from trainkit.words import some_of
 if TYPE_CHECKING:
     from trainkit.recipe.root import Recipe
 
+OF_SPLIT = "the items of {}"
+"""What a part of a fingerprint is called that tells the items of a split from others."""
+
 _BLOCK = 1 << 16
 _BLOCKS = 64  # of a larger file, this many are read, spread evenly
 _WHOLE = 1 << 26  # a file of at most so many bytes is read to its end
@@ -37,6 +40,8 @@ def data_fingerprint(recipe: Recipe, data: Any, data_name: str) -> dict[str, Any
 
     Data may have a method ``fingerprint() -> Mapping[str, JSON value]``, for example a digest of the cases of each
     split. It then stands in for what is computed here of folders, in which there may be files that are not used.
+    Data that divide their own items into splits may have ``split_fingerprint() -> Mapping[str, JSON value]``: split ->
+    what tells its items from others. Without both, nobody can tell whether values of two runs are of the same items.
 
     Args:
         recipe: The recipe.
@@ -44,15 +49,17 @@ def data_fingerprint(recipe: Recipe, data: Any, data_name: str) -> dict[str, Any
         data_name: Name of the data, for messages.
 
     Raises:
-        PartError: The method ``fingerprint`` of the data failed, or did not return JSON values.
+        PartError: A method of the data failed, or did not return JSON values.
     """
     found: dict[str, Any] = {}
-    own = getattr(data, "fingerprint", None)
-    if own is not None:
-        try:
-            found = json.loads(json.dumps(dict(own())))
-        except Exception as error:
-            blame(error, f"{data_name}, in fingerprint")
+    own, splits = (getattr(data, name, None) for name in ("fingerprint", "split_fingerprint"))
+    for name, method, called in (("fingerprint", own, "{}"), ("split_fingerprint", splits, OF_SPLIT)):
+        if method is not None:
+            try:
+                said = json.loads(json.dumps(dict(method())))
+            except Exception as error:
+                blame(error, f"{data_name}, in {name}")
+            found |= {called.format(key): value for key, value in said.items()}
     for where, settings, _ in walk_settings(recipe.data, ("data",)):
         for key, field in settings_fields(type(settings)).items():
             value = getattr(settings, field.name)

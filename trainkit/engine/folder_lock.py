@@ -33,6 +33,7 @@ _LOGGER = logging.getLogger("trainkit")
 
 LOCK = ".lock"
 HEARTBEAT = ".heartbeat"
+_ATTEMPTS, _BETWEEN_ATTEMPTS_SECONDS = 4, 0.02
 BEAT_SECONDS = 10.0
 """Time between two beats."""
 
@@ -145,19 +146,88 @@ def _take_lock_of_system(file: TextIO, folder: Path) -> bool:
     """
     try:
         import fcntl
-
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except ImportError:
         return False
-    except OSError as error:
-        if error.errno not in (errno.EAGAIN, errno.EACCES):
-            return False  # for example ENOLCK or ENOTSUP
-        file.seek(0)
-        raise FolderInUseError(
-            f"{folder} is in use by another trainkit process: {_in_words(_parsed(file.read()))}; "
-            "wait until it ends, or stop it"
-        ) from error
+    for attempts_left in reversed(range(_ATTEMPTS)):
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                return False  # for example ENOLCK or ENOTSUP
+            if attempts_left:
+                time.sleep(_BETWEEN_ATTEMPTS_SECONDS)  # somebody may only be looking (`holder`)
+                continue
+            file.seek(0)
+            raise FolderInUseError(
+                f"{folder} is in use by another trainkit process: {_in_words(_parsed(file.read()))}; "
+                "wait until it ends, or stop it"
+            ) from error
+        break
     return True
+
+
+@attrs.frozen
+class Holder:
+    """The process that has locked a run folder, as far as it is known.
+
+    Attributes:
+        process: Its id; None: unknown.
+        host: The machine that it runs on; "": unknown.
+        user: Who started it; "": unknown.
+        since: When it locked the folder (ISO 8601); "": unknown.
+        is_certain: Whether the lock was seen; otherwise only its heartbeat was, which another machine writes.
+    """
+
+    process: int | None = None
+    host: str = ""
+    user: str = ""
+    since: str = ""
+    is_certain: bool = True
+
+
+def holder(folder: Path) -> Holder | None:
+    """Return which process has locked a run folder; None: none has.
+
+    Nothing is written, and no other process is kept from locking the folder.
+    """
+    owner, is_locked = _looked_at(folder / LOCK)
+    if is_locked:
+        return _holder(owner)
+    try:
+        beat = folder / HEARTBEAT
+        silent = time.time() - beat.stat().st_mtime
+    except OSError:
+        return None
+    owner = _read(beat)
+    if owner.get("host") == platform.node() or silent > 2 * SILENT_SECONDS:
+        return None  # a process of this machine would have the lock
+    return attrs.evolve(_holder(owner), is_certain=False)
+
+
+def _looked_at(path: Path) -> tuple[dict[str, Any], bool]:
+    """Return what a lock's file says, and whether a process has the lock."""
+    try:
+        import fcntl
+
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except (ImportError, OSError):
+        return {}, False
+    with open(descriptor, encoding="utf-8", errors="replace") as file:
+        try:
+            fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.EACCES):
+                return {}, False
+            with contextlib.suppress(OSError):
+                return _parsed(file.read(1 << 16)), True
+            return {}, True
+        return {}, False
+
+
+def _holder(owner: dict[str, Any]) -> Holder:
+    process = owner.get("process")
+    host, user, since = (str(owner.get(key, ""))[:80] for key in ("host", "user", "since"))
+    return Holder(process if type(process) is int else None, host, user, since)
 
 
 def _this_process() -> dict[str, Any]:

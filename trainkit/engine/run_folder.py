@@ -1,6 +1,7 @@
 """Manages a run's folder: how it is made, the run's identity, and the record of each start.
 
     recipe.toml            the resolved recipe of the last start, for people
+    recipe-1.toml, …       that of the first start, and so on, if a later one had another recipe
     run.json               the run's id, its parent, and what the last start began from
     environment.json       each start and its end
     checkpoints/, …
@@ -61,8 +62,9 @@ _LOGGER = logging.getLogger("trainkit")
 
 RECIPE = "recipe.toml"
 LOG = "log.txt"
-_ENVIRONMENT = "environment.json"
+ENVIRONMENT = "environment.json"
 _UNFINISHED = ".new-"
+_KEPT = re.compile(r"recipe-([1-9]\d{0,5})\.toml")
 
 
 @contextlib.contextmanager
@@ -189,16 +191,42 @@ def describe(
     on_extend: Choice | None = None,
 ) -> None:
     """Write down a start of a run: its recipe, what it begins from, and where it runs."""
-    recipe = write(resolved.tree)
+    recipe, before = write(resolved.tree), starts(folder)
+    _keep_earlier_recipe(folder, recipe, len(before))
     _write(folder / RECIPE, recipe)
     is_first = begun_from is not None and begun_from == identity.parent
     started = environment(resolved) | ({"parent": begun_from.checkpoint} if begun_from and is_first else {})
-    _write_starts(folder, [*starts(folder), started])
+    _write_starts(folder, [*before, started])
     identity = attrs.evolve(identity, recipe=recipe, begun_from=begun_from, on_extend=on_extend)
     _write(folder / IDENTITY, json.dumps(attrs.asdict(identity), indent=2) + "\n")
 
 
-def note_end(folder: Path, ended: str, *, finished: bool, doubts: Sequence[str] = ()) -> None:
+def recipe_of_start(folder: Path, number: int) -> Path:
+    """Return the file of the resolved recipe of a start; the first start has number 1."""
+    kept = (int(found[1]) for path in folder.glob("recipe-*.toml") if (found := _KEPT.fullmatch(path.name)))
+    later = [each for each in kept if each >= number]
+    return folder / (f"recipe-{min(later)}.toml" if later else RECIPE)
+
+
+def _keep_earlier_recipe(folder: Path, recipe: str, number: int) -> None:
+    """Keep the recipe of the last start, which was the start ``number``, if the next one has another."""
+    try:
+        before = read_small(folder / RECIPE, "a recipe", MOST_BYTES).decode(errors="surrogateescape")
+    except (OSError, ValueError):
+        return  # there is none
+    if before != recipe and number > 0:
+        with written_whole(folder / f"recipe-{number}.toml") as new:
+            new.write_bytes(before.encode(errors="surrogateescape"))
+
+
+def note_built(folder: Path, known: Mapping[str, Any]) -> None:
+    """Record of the last start what is known once its parts are built: on what it computes, and with which data."""
+    before = starts(folder) or [{}]
+    before[-1] |= known
+    _write_starts(folder, before)
+
+
+def note_end(folder: Path, ended: str, *, finished: bool, doubts: Sequence[str] = (), error: str = "") -> None:
     """Record how the last start ended.
 
     Args:
@@ -206,16 +234,18 @@ def note_end(folder: Path, ended: str, *, finished: bool, doubts: Sequence[str] 
         ended: How it ended, in words.
         finished: Whether nothing is left to do.
         doubts: Why the result is doubtful.
+        error: The message of the error with which it ended; "": it ended with none.
     """
     before = starts(folder) or [{}]
     before[-1] |= {"ended": ended, "finished": finished, "doubts": list(doubts)}
+    before[-1] |= {"ended_at": datetime.now(UTC).isoformat(timespec="seconds")} | ({"error": error} if error else {})
     _write_starts(folder, before)
 
 
 def starts(folder: Path) -> list[dict[str, Any]]:
     """Return the record of each start of a run, with its end if that could be recorded; none if it cannot be read."""
     try:
-        found = json.loads(read_small(folder / _ENVIRONMENT, "the record of a run", MOST_BYTES))["starts"]
+        found = json.loads(read_small(folder / ENVIRONMENT, "the record of a run", MOST_BYTES))["starts"]
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return []
     return found if isinstance(found, list) and all(isinstance(each, dict) for each in found) else []
@@ -228,11 +258,11 @@ def tidy(folder: Path) -> None:
     """
     for place in (folder, *(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())):
         remove_unfinished(place)
-    for name in (RECIPE, LOG, METRICS, _ENVIRONMENT, IDENTITY):
+    for name in (RECIPE, LOG, METRICS, ENVIRONMENT, IDENTITY):
         path = folder / name
         if os.path.lexists(path) and not path.is_file():
             _LOGGER.warning("%s is no file; it is kept as %s, out of the way", path, set_aside(path).name)
-    for name, is_good in ((_ENVIRONMENT, bool(starts(folder))), (IDENTITY, identity_of(folder).recipe is not None)):
+    for name, is_good in ((ENVIRONMENT, bool(starts(folder))), (IDENTITY, identity_of(folder).recipe is not None)):
         if not is_good and os.path.lexists(folder / name):
             aside = set_aside(folder / name)
             _LOGGER.warning(
@@ -323,7 +353,7 @@ def doubts(folder: Path) -> list[str]:
 
 
 def _write_starts(folder: Path, entries: list[dict[str, Any]]) -> None:
-    _write(folder / _ENVIRONMENT, json.dumps({"starts": entries}, indent=2) + "\n")
+    _write(folder / ENVIRONMENT, json.dumps({"starts": entries}, indent=2) + "\n")
 
 
 def _write(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
@@ -15,9 +16,10 @@ import torch
 from trainkit.engine import run_folder, signals
 from trainkit.engine.build import build
 from trainkit.engine.compiling import compiler_trouble
+from trainkit.engine.environment import conditions
 from trainkit.engine.every_run import metrics_file
 from trainkit.engine.every_run.progress import Progress
-from trainkit.engine.every_run.saving import Saver
+from trainkit.engine.every_run.saving import Saver, facts_of
 from trainkit.engine.identity import identity_of
 from trainkit.engine.introduction import in_words, introduction
 from trainkit.engine.launched import is_launched
@@ -26,6 +28,7 @@ from trainkit.engine.run import PROGRESS
 from trainkit.engine.several import call_others
 from trainkit.errors import DeviceError, NonFiniteError, PartError, ProcessError, TrainkitError, exit_in_words
 from trainkit.events import fire
+from trainkit.printable import printable
 from trainkit.processes.meeting import meeting
 from trainkit.words import after_epochs, number_of
 
@@ -35,6 +38,9 @@ if TYPE_CHECKING:
     from trainkit.engine.run import Run
     from trainkit.recipe.resolve import Resolved
     from trainkit.state import State
+
+
+_LONGEST_ERROR = 4000  # characters of a message that are recorded
 
 
 class ExitCode(IntEnum):
@@ -165,6 +171,7 @@ def execute(run: Run, console: Console, report: Report = no_report) -> RunOutcom
     facts = introduction(run)
     console.tell("start", facts, *in_words(facts))
     stopping = _Stopping(state, console)
+    _note_built(run, console)
     with signals.handled(stopping.on_signal):
         try:
             call_others(run)
@@ -254,6 +261,20 @@ class _Stopping:
         self.console.say(f"{name}: {first}; a second signal stops the run at once")
 
 
+def _note_built(run: Run, console: Console) -> None:
+    """Record on what the run computes, and with which data."""
+    context = run.state.context
+    known = {
+        "device": str(context.device),
+        "computes_on": conditions(context, run.recipe),
+        "data": {"fingerprint": dict(run.fingerprint), "facts": facts_of(run)},
+    }
+    try:
+        run_folder.note_built(run.state.folder, known)
+    except OSError as error:
+        console.say(f"warning: {run.state.folder} cannot be written ({error.strerror or error}); the run goes on")
+
+
 def _end(run: Run, console: Console) -> None:
     """Call ``run_end`` of every part, even if another one fails, and record how the run ended.
 
@@ -276,8 +297,9 @@ def _end(run: Run, console: Console) -> None:
     if first is not None:
         state.ended = f"failed: {type(first).__name__}"
     finished = not (state.interrupted or state.failed)
+    error_in_words = _in_words(first or sys.exception())
     try:
-        run_folder.note_end(state.folder, state.ended, finished=finished, doubts=state.doubts)
+        run_folder.note_end(state.folder, state.ended, finished=finished, doubts=state.doubts, error=error_in_words)
     except OSError as error:  # what ended the run first, such as a full disk, is what is reported
         console.say(
             f"warning: how the run ended cannot be recorded in {state.folder} ({error.strerror or error}); "
@@ -287,6 +309,14 @@ def _end(run: Run, console: Console) -> None:
         if isinstance(first, PartError):
             first.log = state.folder / run_folder.LOG
         raise first
+
+
+def _in_words(error: BaseException | None) -> str:
+    """Return the message of an error, without secrets; "" for none."""
+    if error is None:
+        return ""
+    text = str(error) if isinstance(error, TrainkitError) else f"{type(error).__name__}: {error}"
+    return printable(text)[:_LONGEST_ERROR]
 
 
 def saver_of(run: Run) -> Saver:

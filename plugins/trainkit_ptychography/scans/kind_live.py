@@ -137,6 +137,10 @@ class LiveDiffraction:
             "fingerprint": self._fingerprint,
         }
 
+    def split_fingerprint(self) -> dict[str, str]:
+        """Return a digest of the numbers of the held-out scan points, which the run's seed chooses."""
+        return {"val": xxhash.xxh3_128_hexdigest(self.held_out_index.numpy().astype("<i8").tobytes())}
+
     def evaluate(self, split: str) -> Iterator[dict[str, Tensor]]:
         """Yield this process's share of a split, in the order of the scan."""
         known = {"train": self.train_index, "val": self.held_out_index}
