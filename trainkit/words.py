@@ -55,3 +55,19 @@ def some_of(names: Sequence[str], most: int = 8) -> str:
         'a, b, … (3 in all)'
     """
     return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
+
+
+def duration_in_words(seconds: float) -> str:
+    """Return a time in at most two units.
+
+    Example:
+        >>> duration_in_words(7.84), duration_in_words(3725), duration_in_words(200_000)
+        ('7.8s', '1h02m', '2d07h')
+    """
+    if seconds < 9.95:
+        return f"{seconds:.1f}s"
+    total = round(seconds)
+    for size, unit, smaller, name in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
+        if total >= size:
+            return f"{total // size}{unit}{total % size // smaller:02d}{name}"
+    return f"{total}s"

@@ -33,6 +33,7 @@ _SECTIONS = {
     "Look": {
         "check": "Find every mistake in recipes without running them.",
         "plan": "Show when each parameter group trains, and its learning rate.",
+        "runs": "List runs, with their state, best value and what differs.",
         "inspect": "Show what a checkpoint or a run holds, and whether it is whole.",
     },
     "Use and share": {
