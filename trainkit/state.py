@@ -156,6 +156,7 @@ class State:
         stop_reason: Why the run ends after its current epoch is closed (`stop`); None: it was not requested.
         interrupt_reason: Why the run ends without closing its epoch (`interrupt`); None: it was not requested.
         save_reason: Why a checkpoint is written after this step (`save`); None: it was not requested.
+        pictures_reason: Why pictures are made at the end of this epoch (`show_pictures`); None: not requested.
         means: Name -> mean over the current epoch, still being computed (`log`).
         doubts: Why the result is doubtful (`doubt`), one sentence each.
         is_trial: Whether the run is one of several that are compared, and only its values are used: no pictures are
@@ -193,6 +194,7 @@ class State:
     stop_reason: str | None = None
     interrupt_reason: str | None = None
     save_reason: str | None = None
+    pictures_reason: str | None = None
     means: dict[str, EpochMean] = attrs.Factory(dict)
     doubts: list[str] = attrs.Factory(list)
     is_trial: bool = False
@@ -272,6 +274,10 @@ class State:
         """Ask for a checkpoint after this step."""
         self._request("save", reason)
 
+    def show_pictures(self, reason: str) -> None:
+        """Ask for pictures at the end of this epoch, even if they are not due."""
+        self._request("pictures", reason)
+
     def _request(self, what: str, reason: str) -> None:
         if self.context.world > 1:
             self.requests.setdefault(what, reason)
@@ -282,13 +288,15 @@ class State:
         """Let a request take effect, on which all processes have agreed; the engine calls this.
 
         Args:
-            what: "stop", "interrupt", "save" or "stop group …".
+            what: "stop", "interrupt", "save", "pictures" or "stop group …".
             reason: Why.
         """
         if what == "interrupt":
             self.interrupt_reason = reason
         elif what == "save":
             self.save_reason = reason
+        elif what == "pictures":
+            self.pictures_reason = reason
         elif what == "stop":
             self.stop_reason = self.stop_reason or reason
         else:

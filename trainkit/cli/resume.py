@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -66,19 +66,23 @@ def command(
         only_first_process_continues()
         from trainkit.cli.run import report
         from trainkit.console import Console
+        from trainkit.engine.edited import with_edits
         from trainkit.engine.resume import resume
         from trainkit.engine.start import RunOutcome
 
         console = Console(quiet, as_json)
         lengths = {"run.epochs": epochs, "run.steps": steps}
         sets += tuple(f"{key}={length}" for key, length in lengths.items() if length is not None)
-        ending = resume(
-            path,
+        asked: dict[str, Any] = {
+            "sets": sets,
+            "recipe": recipe,
+            "epoch": epoch,
+            "on_extend": on_extend,
+            "allow_code": allow_code,
+        }
+        ending = with_edits(
+            lambda reported: resume(path, console, report=reported, **asked),
             console,
-            sets=sets,
-            recipe=recipe,
-            epoch=epoch,
-            on_extend=on_extend,
             allow_code=allow_code,
             report=report,
         )

@@ -54,6 +54,13 @@ if TYPE_CHECKING:
     metavar="K",
     help="With --folds: train fold K alone (0 is the first), as in a job of its own. Can be given several times.",
 )
+@click.option(
+    "--journal",
+    type=click.Path(path_type=Path),
+    metavar="RUN",
+    help="Repeat the edits and stops of an earlier run of the RECIPE, at the same steps: its folder, or its "
+    "journal.jsonl. The new run ends with the same bits.",
+)
 @QUIET
 @JSON
 @can_launch(lambda *given: _refuse_mistakes(*given))
@@ -63,6 +70,7 @@ def command(
     unfinished: bool,
     folds: int | None,
     only: tuple[int, ...],
+    journal: Path | None,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -90,7 +98,11 @@ def command(
 
         resolved = resolve_all(recipes, sets)  # before torch is imported, so that a mistake is reported at once
         from trainkit.console import Console
+        from trainkit.engine.journal import to_replay
 
+        if journal is not None and (folds is not None or len(resolved) > 1):
+            raise click.UsageError("--journal repeats one run: give one recipe, without --folds and [sweep]")
+        replay = [] if journal is None else to_replay(journal)
         if folds is not None:
             sys.exit(_run_folds(resolved, folds, only, unfinished, Console(quiet, as_json)))
         if not unfinished:  # a run that is continued may not need all of them, for example the weights it began with
@@ -100,7 +112,7 @@ def command(
         console = Console(quiet, as_json)
         for note in dict.fromkeys(str(note) for each in resolved for note in each.notes):
             console.say(note)
-        code = run_all(resolved, console, continue_unfinished=unfinished, report=report)
+        code = run_all(resolved, console, continue_unfinished=unfinished, report=report, replay=replay)
     sys.exit(code)
 
 

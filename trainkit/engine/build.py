@@ -23,6 +23,7 @@ from trainkit.engine.every_run.initial_weights import BeginWithWeights, group_of
 from trainkit.engine.every_run.metrics_file import MetricsFile
 from trainkit.engine.every_run.outcome import Outcome
 from trainkit.engine.every_run.progress_chart import ProgressChart
+from trainkit.engine.every_run.requests import Requests
 from trainkit.engine.every_run.saving import SaveByTime, Saver, SavingByFirst, facts_of
 from trainkit.engine.every_run.skipped_steps import SkippedSteps
 from trainkit.engine.every_run.time_limit import TimeLimit
@@ -155,6 +156,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), 
         parts["save_by_time"] = SaveByTime(recipe.checkpoint.every_steps, recipe.checkpoint.every_minutes)
     if place.is_first:
         parts |= {
+            "requests": Requests(folder),
             "watched_values": WatchedValues(recipe),
             "figures": Figures(),
             "metrics_file": MetricsFile(),

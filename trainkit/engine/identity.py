@@ -60,6 +60,7 @@ class Identity:
         recipe: The resolved recipe of the last start; None: unknown, because an older version made the folder.
         begun_from: The checkpoint from which the last start began; None: the beginning.
         on_extend: The ``--on-extend`` of the last start.
+        asked: The recipe as a person started the run with it, if edits have changed it since; None: it is ``recipe``.
     """
 
     id: str
@@ -68,6 +69,7 @@ class Identity:
     recipe: str | None = None
     begun_from: Origin | None = None
     on_extend: Choice | None = None
+    asked: str | None = None
 
     def in_checkpoint(self, recipe: str, variables: Mapping[str, str]) -> dict[str, Any]:
         """Return what each checkpoint says of the run that wrote it.
@@ -135,7 +137,10 @@ def _structured(found: Mapping[str, Any]) -> Identity:
         ValueError, TypeError, KeyError: It is not what `describe` writes.
     """
     known = Identity(**{**found, "parent": _origin(found["parent"]), "begun_from": _origin(found["begun_from"])})
-    if not all(isinstance(text, str) for text in (known.id, known.created)) or not isinstance(known.recipe, str | None):
+    texts_if_any = (known.recipe, known.asked)
+    if not all(isinstance(text, str) for text in (known.id, known.created)):
+        raise TypeError("a text is expected")
+    if not all(isinstance(text, str | None) for text in texts_if_any):
         raise TypeError("a text is expected")
     if known.on_extend not in (None, "stretch", "hold", "restart") or parsed_time(known.created) is None:
         raise ValueError("an unknown choice or time")

@@ -208,13 +208,13 @@ def _close_epoch(run: Run) -> bool:
     state.metrics |= {f"lr/{name}": lr for name, lr in state.learning_rates().items()}
     state.metrics = metrics_of_first(run)
     run.groups.observe(state.epoch, state.updates, state.metrics)
-    if is_due(recipe.pictures) and not state.is_trial:
+    if (is_due(recipe.pictures) or state.pictures_reason is not None) and not state.is_trial:
         run.emit("picture")
     run.emit("epoch_end")
     run.watch.lap()
     state.metrics = metrics_of_first(run)
     agree(state)
-    state.pictures = {}
+    state.pictures, state.pictures_reason = {}, None
     state.epoch, state.epoch_step, state.closing = finished, state.step, False
     interrupted = state.interrupted  # after this, the next epoch makes its first step and is saved
     run.emit("checkpoint")

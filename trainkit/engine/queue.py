@@ -6,13 +6,15 @@ import contextlib
 import logging
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
 
 from trainkit.engine import run_folder
+from trainkit.engine.edited import replaying, with_edits
 from trainkit.engine.identity import newest_first
 from trainkit.engine.queue_table import SWEEP_FILE, QueueResult, table, write_sweeps
 from trainkit.engine.resume import resume
@@ -28,6 +30,7 @@ from trainkit.recipe.weight_search import searched
 
 if TYPE_CHECKING:
     from trainkit.console import Console
+    from trainkit.engine.journal import Request
     from trainkit.engine.start import Extra
     from trainkit.recipe.resolve import Resolved
 
@@ -41,6 +44,7 @@ def run_all(
     *,
     continue_unfinished: bool,
     report: Report,
+    replay: Sequence[Request] = (),
 ) -> ExitCode:
     """Run recipes one after the other; if one fails, the others are still run.
 
@@ -49,6 +53,7 @@ def run_all(
         console: Prints the messages.
         continue_unfinished: Skip recipes whose run is finished already, and resume runs that were started before.
         report: Prints how a run ended.
+        replay: Edits and stops of an earlier run that are repeated, in a queue of one recipe.
 
     Returns:
         The exit code of the command line: STOPPED if a run was interrupted; else FAILED if one failed; else DOUBTFUL
@@ -64,7 +69,9 @@ def run_all(
             console.say(f"\nrun {number} of {len(recipes)}: {resolved.recipe.run.name}")
         began = time.perf_counter()
         try:
-            outcome, folder = run_one(resolved, console, continue_unfinished=continue_unfinished, report=report)
+            outcome, folder = run_one(
+                resolved, console, continue_unfinished=continue_unfinished, report=report, replay=replay
+            )
         except Exception as error:
             if meeting().is_busy and number < len(recipes):
                 console.say(
@@ -148,7 +155,13 @@ def _with_doubts(what: str, is_doubtful: bool) -> str:
 
 
 def run_one(
-    resolved: Resolved, console: Console, *, continue_unfinished: bool, report: Report, extra: Extra = NOTHING_MORE
+    resolved: Resolved,
+    console: Console,
+    *,
+    continue_unfinished: bool,
+    report: Report,
+    extra: Extra = NOTHING_MORE,
+    replay: Sequence[Request] = (),
 ) -> tuple[RunOutcome | ExitCode, Path | None]:
     """Start or resume a run.
 
@@ -158,6 +171,7 @@ def run_one(
         continue_unfinished: Do nothing if its run is finished already, and resume it if it was started before.
         report: Prints how it ended.
         extra: Further live parts; not for a recipe whose weights are searched.
+        replay: Edits and stops of an earlier run that a new run repeats.
 
     Returns:
         How the run ended, or the exit code of one that had ended; and an earlier start's folder.
@@ -169,23 +183,28 @@ def run_one(
         if meeting().place.world > 1:
             raise RecipeError('weight = "auto" is searched by one process; choose a number, or start one process')
         return run_with_chosen_weights(resolved, console, continue_unfinished=continue_unfinished, report=report)
-    if not continue_unfinished:
+    # Anybody may have put a checkpoint there, so it may only name code that this recipe names.
+    named = [used.use for used in resolved.used if ":" in used.use]
+    through_edits = partial(with_edits, console=console, allow_code=named, report=report, extra=extra)
+    begin_with = {**extra, **replaying(replay)}
+
+    def anew(report: Report, locked: Callable[[], None] = lambda: None) -> RunOutcome:
         refuse_missing_inputs([resolved])
-        return start(resolved, console, report=report, extra=extra), None
+        return start(resolved, console, locked=locked, report=report, extra=begin_with)
+
+    if not continue_unfinished:
+        return through_edits(anew), None
     with contextlib.ExitStack() as choosing:  # until the run folder is locked, no other process may choose
         choosing.enter_context(run_folder.choosing(resolved))
         before = run_folder.earlier_run(resolved)
         if before is None:
-            refuse_missing_inputs([resolved])
             if (other := run_folder.of_another_recipe(resolved)) is not None:
                 console.say(f"{other[0]} is a run of another recipe, which differs in {other[1]}; a new run starts")
-            return start(resolved, console, locked=choosing.close, report=report, extra=extra), None
+            return through_edits(partial(anew, locked=choosing.close)), None
         if run_folder.is_finished(before):
             console.say(f"{before}: finished already")
             if news := run_folder.compared_with(before, resolved).news:
                 console.say(f"  {news}")
             return finished_before(run_folder.doubts(before), console), before
-        # Anybody may have put the checkpoint there, so it may only name code that this recipe names.
-        named = [used.use for used in resolved.used if ":" in used.use]
-        common: dict[str, Any] = {"locked": choosing.close, "report": report, "extra": extra}
-        return resume(before, console, recipe=resolved, allow_code=named, **common), before
+        common: dict[str, Any] = {"locked": choosing.close, "recipe": resolved, "allow_code": named, "extra": extra}
+        return through_edits(lambda report: resume(before, console, report=report, **common)), before

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from trainkit.checkpoint.folder import CheckpointFolder, run_id_of
-from trainkit.engine import run_folder
+from trainkit.checkpoint.folder import CheckpointFolder, Position, run_id_of
+from trainkit.engine import journal, run_folder
 from trainkit.engine.beginning import choose, is_history_of
 from trainkit.engine.build import build
 from trainkit.engine.changes import Redefinitions, setting_changes, without_moves
 from trainkit.engine.every_run import metrics_file
+from trainkit.engine.every_run.requests import Requests
 from trainkit.engine.every_run.saving import facts_of, restore
 from trainkit.engine.fingerprint import other_data
 from trainkit.engine.identity import CHECKPOINTS, Origin, identity_of
@@ -46,7 +47,7 @@ from trainkit.engine.variables import changed_since
 from trainkit.processes.meeting import meeting
 from trainkit.recipe.origin import dotted
 from trainkit.recipe.references import variables
-from trainkit.recipe.resolve import resolve
+from trainkit.recipe.resolve import Resolved, resolve
 from trainkit.words import some_of
 
 if TYPE_CHECKING:
@@ -54,9 +55,9 @@ if TYPE_CHECKING:
     from trainkit.console import Console
     from trainkit.engine.beginning import Beginning
     from trainkit.engine.changes import SettingChange
+    from trainkit.engine.journal import Request
     from trainkit.engine.run import Run
     from trainkit.groups.resuming import Choice, ResumedGroup, SavedGroup
-    from trainkit.recipe.resolve import Resolved
     from trainkit.recipe.root import Recipe
     from trainkit.recipe.structure import AllowCode
 
@@ -108,7 +109,12 @@ def resume(
         if branch:
             begin = attrs.evolve(begin, in_place=False, unsaved=None)
         locked()
-        resolved = _resolve(recipe, begin, sets, allow_code)
+        edits = _edits_at_beginning(begin)
+        if isinstance(recipe, Resolved) and (edits or _is_asked(begin, recipe)):
+            recipe = None  # that of the run, which its checkpoint has with all edits so far
+        by_person = bool(sets) or recipe is not None
+        resolved = _resolve(recipe, begin, (*journal.sets_of(edits), *sets), allow_code)
+        on_extend = on_extend or next((each.on_extend for each in reversed(edits) if each.on_extend), None)
         for name, at in variables(resolved.tree).items():  # said before any part is built and can use the value
             console.say(f"the environment variable {name} is read for {dotted(at)}")
         if begin.unsaved is not None:
@@ -120,7 +126,7 @@ def resume(
         if begin.saved is None or begin.file is None:
             assert begin.folder is not None
             return start_in(begin.folder, resolved, console, is_new=False, report=report, extra=extra)
-        asked = _Request(resolved, on_extend, allow_code, extra, report)
+        asked = _Request(resolved, on_extend, allow_code, extra, report, edits, by_person)
         return _resume_from(begin, asked, console, locks)
 
 
@@ -133,6 +139,8 @@ class _Request:
     allow_code: AllowCode
     extra: Extra
     report: Report
+    edits: Sequence[Request]
+    by_person: bool
 
 
 @attrs.frozen
@@ -185,12 +193,20 @@ def _resume_from(
             run_folder.discard(folder)  # nothing was run in it
         raise
     run = restored.run
+    requests = run.parts["requests"]
+    assert isinstance(requests, Requests)
+    requests.applied += [each.id for each in asked.edits]
     if begin.in_place and (why := _nothing_left(resolved, saved, restored.changes)) is not None:
         console.say(f"{file}: {why}; the end of the run is made up for")
         run.state.stop_reason = saved.get("stop_reason")
     saver_of(run).newest = file
     if begin.in_place:
-        run_folder.describe(folder, resolved, run.identity, origin, asked.on_extend)
+        identity = run.identity
+        if asked.by_person:
+            identity = attrs.evolve(identity, asked=None)
+        elif asked.edits and identity.asked is None:
+            identity = attrs.evolve(identity, asked=identity.recipe)
+        run_folder.describe(folder, resolved, identity, origin, asked.on_extend)
     if file.parent.name == CHECKPOINTS and is_history_of(saved, file.parent.parent):
         is_cut = metrics_file.cut_back(file.parent.parent, saved["epoch"], run.state.evaluated_step, into=folder)
         if is_cut and begin.in_place:
@@ -250,6 +266,21 @@ def _restored(
     if not begin.in_place:
         _adopt_best(run, begin.file.parent)
     return _Restored(run, changes, news_of_data, old, groups, list(forgotten), loaded)
+
+
+def _is_asked(begin: Beginning, recipe: Resolved) -> bool:
+    """Return whether a run that continues in its folder is that of a recipe which edits have changed since."""
+    return begin.in_place and begin.folder is not None and run_folder.is_asked(begin.folder, recipe)
+
+
+def _edits_at_beginning(begin: Beginning) -> list[Request]:
+    """Return the edits that took effect where a run begins, and that its checkpoint does not have yet."""
+    if begin.folder is None or begin.saved is None or not begin.in_place:
+        return []
+    saved = begin.saved
+    state = saved["parts"].get("requests")
+    applied = state.get("applied", ()) if isinstance(state, Mapping) else ()
+    return journal.edits_at(journal.read(begin.folder), Position(saved["step"], saved["epoch"]), applied)
 
 
 def _say_what_differs(restored: _Restored, saved: Mapping[str, Any], console: Console) -> None:

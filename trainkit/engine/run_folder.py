@@ -293,12 +293,20 @@ def unsaved_start(folder: Path, newest: Mapping[str, Any] | None) -> Identity | 
     return identity if nothing_since and known and "ended" not in known[-1] else None
 
 
+def is_asked(folder: Path, resolved: Resolved) -> bool:
+    """Return whether a person started the run with this recipe, and edits have changed it since."""
+    asked = identity_of(folder).asked
+    return asked is not None and (asked == write(resolved.tree) or compare(asked, resolved).is_same)
+
+
 def compared_with(folder: Path, resolved: Resolved) -> RecipeComparison:
     """Compare a recipe with that with which a run goes on: of its newest checkpoint, or of a start that saved nothing.
 
     An older version may have written it, which did not have all settings of today.
     """
     wanted = write(resolved.tree)
+    if is_asked(folder, resolved):
+        return RecipeComparison()
     newest = CheckpointFolder(folder / CHECKPOINTS, identity_of(folder).id).newest_header()
     differ: RecipeComparison | None = None
     if newest is not None:
