@@ -60,7 +60,7 @@ def run(*sets: str) -> tuple[RunOutcome, str]:
 
 @pytest.mark.slow
 def test_a_run_with_the_right_geometry_says_nothing() -> None:
-    ending, log = run()
+    ending, log = run("run.epochs=5")  # from then on, other geometries are tried at the end
     assert ending.code is ExitCode.FINISHED
     assert "geometry" not in log
 
@@ -71,6 +71,13 @@ def test_a_run_with_the_wrong_sign_of_the_defocus_warns_and_ends_as_doubtful() -
     assert log.count("warning: the patterns contradict the geometry that is told") == 1
     assert ending.code is ExitCode.DOUBTFUL
     assert "the geometry is wrong by all appearance" in ending.run.state.doubts[-1]
+
+
+@pytest.mark.slow
+def test_a_run_whose_defocus_is_told_much_too_large_ends_as_doubtful() -> None:
+    ending, _ = run("model.probe.defocus_angstrom=192.0", "run.epochs=5")
+    assert ending.code is ExitCode.DOUBTFUL
+    assert "another geometry does" in ending.run.state.doubts[-1]
 
 
 def test_a_run_that_ends_no_better_than_an_empty_object_is_doubtful() -> None:

@@ -129,6 +129,15 @@ def test_positions_in_another_unit_are_named(right: str, unit: str) -> None:
 
 
 @pytest.mark.slow
+def test_a_step_that_is_told_much_too_large_is_named_although_a_larger_defocus_hides_it(right: str) -> None:
+    (doubt,), _ = said(right, "data.positions_scale=1.25")
+    assert "times as far apart as told" in doubt
+    assert (
+        abs(setting(doubt.replace(";", "\n"), "paste [data] positions_scale") - 1) < 0.11
+    )  # told about as well as that
+
+
+@pytest.mark.slow
 def test_the_pair_that_no_loss_tells_apart_is_named_by_its_negative_phases(right: str) -> None:
     defocus = setting(right, "defocus_angstrom")
     (doubt,), _ = said(right, 'data.pattern_flip=["rows", "columns"]', f"data.defocus_angstrom={-defocus}")

@@ -383,6 +383,7 @@ class Ptychography(Model):
         from trainkit_ptychography.models.ptychography_live import PtychographyModule
         from trainkit_ptychography.objects.kind import ObjectGeometry, ObjectPlacement
         from trainkit_ptychography.objects.modes_live import ObjectModes, make_different
+        from trainkit_ptychography.preflight.watch import Told
         from trainkit_ptychography.probes.defocus_spread import doubt_of_nodes
         from trainkit_ptychography.probes.modes import ProbeModes
         from trainkit_ptychography.probes.opr import OPRChoice
@@ -444,6 +445,7 @@ class Ptychography(Model):
             most_bytes_of_waves=most,
             detector=self._detector(data),
             begins_with=self.object.begins_with(),
+            told=Told(self.probe, 0.5 * (self.thickness_angstrom or 0.0), bool(self.scan_tilts_mrad)),
         )
 
     def _detector(self, data: LiveDiffraction) -> Detector:

@@ -33,7 +33,8 @@ from trainkit_ptychography.physics.forward import intensities
 from trainkit_ptychography.physics.multislice import Waves, multislice_intensities
 from trainkit_ptychography.physics.patches import crop
 from trainkit_ptychography.physics.propagation import propagate
-from trainkit_ptychography.preflight.watch import GeometryWatch
+from trainkit_ptychography.preflight.ending import Ending
+from trainkit_ptychography.preflight.watch import GeometryWatch, Told
 from trainkit_ptychography.probes.modes import ProbeModes
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 
@@ -71,6 +72,7 @@ class PtychographyModule(nn.Module):
         most_bytes_of_waves: int | None = None,
         detector: Detector | None = None,
         begins_with: str | None = None,
+        told: Told | None = None,
     ) -> None:
         super().__init__()
         self._data, self._project_affine, self._begins_with = data, project_affine, begins_with
@@ -96,7 +98,7 @@ class PtychographyModule(nn.Module):
         elif not data.scan.detector_propagation.patterns_are_images:  # trials are of the far field
             with torch.no_grad():  # a thick specimen is judged as if it were a thin one in its middle
                 told_MYX = probe() if propagation is None else propagation.in_the_middle(probe())
-        self._watch = GeometryWatch(data, told_MYX)
+        self._watch = GeometryWatch(data, told_MYX, told)
         self.register_buffer("scan_N", scan_N, persistent=False)
         self._curvature = Curvature()
         self._mask_watch = MaskWatch()
@@ -380,9 +382,11 @@ class PtychographyModule(nn.Module):
     def on_run_end(self, state: State) -> None:
         """Write ``result.h5``, and phase and amplitude for ImageJ; judge the result, unless it failed or is a trial."""
         if state.context.rank == 0 and not (state.failed or state.is_trial):
-            output.finish(self.reconstruction(), self._data, state, self)
+            found = self.reconstruction()
+            output.finish(found, self._data, state, self)
             if not state.interrupted:
                 self._watch.judge(state, self._with_and_without_object)
+                self._watch.judge_ending(state, Ending(found.probe_MYX, found.positions_N2))
 
     def _negated_and_without_object(self, index_B: Tensor) -> tuple[Tensor, Tensor]:
         phases = [cast(PixelwiseObject, mode).pixels()["phase"] for mode in self._object_modes]

@@ -45,19 +45,21 @@ class Advice(NamedTuple):
     Attributes:
         doubts: What the patterns contradict.
         line: A line of the summary.
+        is_judged: Whether the patterns tell one geometry from another.
     """
 
     doubts: tuple[Problem, ...]
     line: str
+    is_judged: bool = True
 
 
-def advise(found: Found, sample: Sample, data: Data, probe_is_trained: bool) -> Advice:
+def advise(found: Found, sample: Sample, data: Data | None, probe_is_trained: bool) -> Advice:
     """Put the outcome of a search into words.
 
     Args:
         found: The outcome.
         sample: What geometries were tried out on.
-        data: The settings that tell the geometry.
+        data: The settings that tell the geometry; None: they are not known, so no line of theirs can be named.
         probe_is_trained: Whether the run will make up for a probe that is slightly wrong.
     """
     nothing_fits = fits_nothing(found, sample)
@@ -75,7 +77,7 @@ def advise(found: Found, sample: Sample, data: Data, probe_is_trained: bool) -> 
         if explains_much(found, sample):  # but the patterns are too few, or too unlike each other, to be sure
             line = f"probably as told, by a trial with {num} patterns, which are too few to be sure: misfit "
             line += f"{found.best.misfit:.3g}, {found.best.empty:.3g} of an empty object"
-            return Advice((), f"geometry     {line}")
+            return Advice((), f"geometry     {line}", is_judged=False)
         doubts = (
             _doubt(
                 f"{num} patterns differ from each other ({times:.2g} times as much as by noise alone), but no geometry "
@@ -86,7 +88,7 @@ def advise(found: Found, sample: Sample, data: Data, probe_is_trained: bool) -> 
         )
     else:
         line = f"not judged: {num} patterns hardly differ from those of an empty object"
-    return Advice(doubts, f"geometry     {line}")
+    return Advice(doubts, f"geometry     {line}", is_judged=not nothing_fits)
 
 
 def advise_to_walk(walk: Walk, found: Found, told: Trial, sample: Sample, data: FileDiffraction) -> Advice:
@@ -135,7 +137,9 @@ def fits_nothing(found: Found, sample: Sample) -> bool:
     return found.seen < _SEEN or sureness(sample.in_disorder().try_out(found.geometry), found.best) < _SURE
 
 
-def _doubts(found: Found, sample: Sample, data: Data, probe_is_trained: bool, nothing_fits: bool) -> Iterator[Problem]:
+def _doubts(
+    found: Found, sample: Sample, data: Data | None, probe_is_trained: bool, nothing_fits: bool
+) -> Iterator[Problem]:
     changes = {each.name: each for each in found.changes if _matters(each, found, sample, probe_is_trained)}
     if nothing_fits and not changes.keys() & {"detector_factor", "semiangle_factor"}:
         return
@@ -173,7 +177,7 @@ def _doubts(found: Found, sample: Sample, data: Data, probe_is_trained: bool, no
         )
 
 
-def _of_all_together(found: Found, sample: Sample, data: Data) -> Iterator[Problem]:
+def _of_all_together(found: Found, sample: Sample, data: Data | None) -> Iterator[Problem]:
     """Yield a doubt if no single change matters, but all together do."""
     share = found.told.gain / found.best.gain if found.best.gain > 0 else 1.0
     if len(found.changes) < 2 or share > _LARGEST_SHARE_OF_ALL or sureness(found.told, found.best) < _SURE:
@@ -248,7 +252,9 @@ class Pair(NamedTuple):
         return cls(other, defocus != 0, both, reason, True)
 
 
-def _of_orientation(chosen: Pair, found: Found, change: Change | None, sample: Sample, data: Data) -> Iterator[Problem]:
+def _of_orientation(
+    chosen: Pair, found: Found, change: Change | None, sample: Sample, data: Data | None
+) -> Iterator[Problem]:
     defocus = (sample.told_defocus() or 0.0) + found.geometry.defocus_change_angstrom
     told = sample.told_defocus()
     lines = list(orientation_lines(chosen.geometry, data))
@@ -300,7 +306,7 @@ def _is_near(value: float, other: float) -> bool:
     return other != 0 and abs(value / other - 1) < 0.25
 
 
-def _of_detector(found: Found, change: Change, sample: Sample, data: Data) -> Problem:
+def _of_detector(found: Found, change: Change, sample: Sample, data: Data | None) -> Problem:
     factor, told = found.geometry.detector_factor, sample.told_semiangle()
     assert told is not None
     paste = " or ".join(f"paste {line}" for line in _detector_lines(factor, data)) or "check the pixel size"
@@ -311,7 +317,7 @@ def _of_detector(found: Found, change: Change, sample: Sample, data: Data) -> Pr
     )
 
 
-def _detector_lines(factor: float, data: Data) -> Iterator[str]:
+def _detector_lines(factor: float, data: Data | None) -> Iterator[str]:
     """Yield the setting that makes a detector pixel so many times as large."""
     powers = {"dk_per_angstrom": 1, "pixel_size_angstrom": -1, "detector_distance_m": -1}
     for name, power in powers.items():
@@ -320,7 +326,7 @@ def _detector_lines(factor: float, data: Data) -> Iterator[str]:
             yield f"[data] {name} = {told * factor**power:.4g}"
 
 
-def orientation_lines(geometry: Geometry, data: Data, walk: Walk | None = None) -> Iterator[str]:
+def orientation_lines(geometry: Geometry, data: Data | None, walk: Walk | None = None) -> Iterator[str]:
     """Yield settings that give this orientation, of a raster that is walked otherwise; empty if they are as told."""
     told = (False, frozenset[str](), 0.0)
     if isinstance(data, FileDiffraction):

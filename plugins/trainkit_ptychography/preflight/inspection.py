@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import attrs
 import numpy as np
 
 from trainkit import Problem, Progress
-from trainkit_ptychography.preflight.advice import Advice, advise, advise_to_walk, explains_much
-from trainkit_ptychography.preflight.geometry import ORIENTATIONS, Geometry
+from trainkit_ptychography.preflight.advice import explains_much
 from trainkit_ptychography.preflight.images import inspect_beam, inspect_motion
+from trainkit_ptychography.preflight.look import FEWEST, PATTERNS, look_at_scan
 from trainkit_ptychography.preflight.sample import middle_points, sample
-from trainkit_ptychography.preflight.search import Search, clearly_better, defocus_step_angstrom, visibility
+from trainkit_ptychography.preflight.search import Search, defocus_step_angstrom
 from trainkit_ptychography.preflight.single_scans import one_scan, subset, visits
-from trainkit_ptychography.preflight.walks import other_walks
-from trainkit_ptychography.scans.files.kind import FileDiffraction
 from trainkit_ptychography.scans.patterns import PreparedPatterns
 from trainkit_ptychography.scans.pixels import doubts_of_pixels, look_at_pixels
 from trainkit_ptychography.scans.scan import Recording
@@ -26,10 +23,13 @@ if TYPE_CHECKING:
     from trainkit_ptychography.probes.kind import Probe
     from trainkit_ptychography.scans.kind import DiffractionData
 
-_PATTERNS = 256
-_FEWEST = 25
 _MOST_SCANS = 8  # more arrays than this are parts of one scan
-_CLEAR = 12.0  # standard errors by which what is told is better than vacuum: then orientations are not tried out, too
+
+
+def trains_probe(recipe: Recipe) -> bool:
+    """Return whether a run makes up for a probe that is slightly wrong."""
+    group = recipe.groups.get("probe")
+    return group is not None and group.start_epoch is not None
 
 
 def pixel_doubts(recording: Recording) -> Iterator[str]:
@@ -58,7 +58,7 @@ def inspect_geometry(
             yield from inspect_beam(data, probe, recipe.run.seed)
         return
     recording = data.read()
-    if len(recording.intensities_NYX) >= _FEWEST and any(pixel_doubts(recording)):
+    if len(recording.intensities_NYX) >= FEWEST and any(pixel_doubts(recording)):
         yield "geometry     not compared with the patterns: some of their pixels did not measure"
         return
     num = recording.scan.num_scans
@@ -87,8 +87,8 @@ def _of_other_defoci(recording: Recording, probe: Probe, recipe: Recipe, depth_a
     defoci, steps = [], []
     for number in range(int(scan_N.max()) + 1):
         part = subset(recording, np.flatnonzero(scan_N == number))
-        points_N = middle_points(part, _PATTERNS)
-        if len(points_N) < _FEWEST:
+        points_N = middle_points(part, PATTERNS)
+        if len(points_N) < FEWEST:
             return
         told = sample(part, points_N, probe, recipe.run.seed, depth_angstrom)
         defocus, step = told.told_defocus(), defocus_step_angstrom(told)
@@ -112,42 +112,9 @@ def _of_other_defoci(recording: Recording, probe: Probe, recipe: Recipe, depth_a
 def _inspect_scan(
     recording: Recording, data: DiffractionData, probe: Probe, recipe: Recipe, depth_angstrom: float
 ) -> Iterator[str | Problem | Progress]:
-    points_N = middle_points(recording, _PATTERNS)
-    if len(points_N) < _FEWEST:
-        yield f"geometry     not compared with the patterns: fewer than {_FEWEST} tell too little"
+    look = look_at_scan(recording, data, probe, recipe.run.seed, depth_angstrom, trains_probe(recipe))
+    if look is None:
+        yield f"geometry     not compared with the patterns: fewer than {FEWEST} tell too little"
         return
-    part = sample(recording, points_N, probe, recipe.run.seed, depth_angstrom)
-    search = Search(part)
-    if isinstance(data, FileDiffraction) and (advice := _advice_to_walk(recording, data, search)):
-        yield advice.line
-        yield from advice.doubts
-        return
-    group = recipe.groups.get("probe")
-    trained = group is not None and group.start_epoch is not None
-    advice = advise(search(), part, data, trained)
-    yield advice.line
-    yield from advice.doubts
-
-
-def _advice_to_walk(recording: Recording, data: FileDiffraction, told: Search) -> Advice | None:
-    """Return advice if the patterns fit clearly better with the points of a raster in another order; None: they do not.
-
-    This is tried out before anything else, because in a wrong order no geometry fits.
-    """
-    as_told = told.trial(Geometry())
-    geometries = [Geometry()]
-    if visibility(as_told) < _CLEAR:
-        geometries = [Geometry(swapped=swapped, flips=flips) for swapped, flips in ORIENTATIONS]
-    best_told = max((told.trial(each) for each in geometries), key=lambda each: each.gain)
-    best = None
-    for walk in other_walks(recording):
-        walked = recording._replace(scan=attrs.evolve(recording.scan, positions_N2=walk.positions_N2))
-        points_N = middle_points(walked, _PATTERNS)
-        search = Search(sample(walked, points_N, told.sample.told, told.sample.seed, told.sample.depth_angstrom))
-        trial = max((search.trial(each) for each in geometries), key=lambda each: each.gain)
-        if best is None or trial.gain > best[2].gain:
-            best = walk, search, trial
-    if best is None or not clearly_better(best_told, best[2]):
-        return None
-    walk, search, _ = best
-    return advise_to_walk(walk, search(), as_told, search.sample, data)
+    yield look.advice.line
+    yield from look.advice.doubts

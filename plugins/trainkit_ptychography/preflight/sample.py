@@ -52,6 +52,7 @@ class Sample:
         amplitudes_NVU: Square roots of the intensities where there is light; their mean total is 1.
         mask_NVU: Which pixels count; None: all.
         depth_angstrom: How deep in the specimen its middle is, where the object of a trial is.
+        beam_2: By how many rows and columns the beam lies off the detector's middle; it is put there.
     """
 
     points_N: NDArray[np.int64]
@@ -61,6 +62,7 @@ class Sample:
     amplitudes_NVU: Tensor
     mask_NVU: Tensor | None
     depth_angstrom: float = 0.0
+    beam_2: tuple[int, int] = (0, 0)
 
     @property
     def scan(self) -> Scan:
@@ -224,7 +226,9 @@ def sample(
     amplitudes_NVU = np.sqrt(np.where(measured, intensities_NVU, 0) / max(part.survey.mean_total, 1e-30))
     mask_NVU = None if measured.all() else torch.from_numpy(measured)
     amplitudes_NVU = amplitudes_NVU.astype(np.float32)
-    return Sample(points_N, part, probe, seed, torch.from_numpy(amplitudes_NVU), mask_NVU, depth_angstrom)
+    return Sample(
+        points_N, part, probe, seed, torch.from_numpy(amplitudes_NVU), mask_NVU, depth_angstrom, (beam_2[0], beam_2[1])
+    )
 
 
 def _some(recording: Recording, points_N: NDArray[np.int64]) -> Checked:

@@ -263,7 +263,29 @@ class Search:
         wide, near = (
             tuple(attrs.evolve(best, step_factor=each) for each in some) for some in (_WIDE_STEPS, _NEAR_STEPS)
         )
-        return best if self._stands(best, *wide) else self._better(best, *wide, *near)
+        if not self._stands(best, *wide):
+            best = self._better(best, *wide, *near)
+        return self._step_and_defocus(best)
+
+    def _step_and_defocus(self, best: Geometry) -> Geometry:
+        """Change both in proportion, which leaves the shadow of the specimen in the bright disc as large as it is.
+
+        A defocus that was fitted to a wrong step is wrong by as much, and then no change of one alone is better.
+        """
+        for factors in (_WIDE_STEPS, _NEAR_STEPS):
+            found = self._better(best, *(self._scaled(best, each) for each in factors))
+            if found == best or sureness(self.trial(best), self.trial(found)) < _SURE:
+                return best
+            best = found
+        return best
+
+    def _scaled(self, geometry: Geometry, factor: float) -> Geometry:
+        told = self.sample.told_defocus()
+        assert told is not None
+        defocus = told + geometry.defocus_change_angstrom
+        wanted = np.sign(defocus) * min(abs(factor * defocus), largest_defocus_angstrom(self.sample))
+        step = geometry.step_factor * factor
+        return attrs.evolve(geometry, step_factor=step, defocus_change_angstrom=float(wanted) - told)
 
     def _changes(self, best: Geometry) -> Iterator[Change]:
         taken_back = {

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,8 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainkit import State
+from trainkit_ptychography.preflight.ending import Ending, GeometryJudge
+from trainkit_ptychography.preflight.live_patterns import LivePatterns
 from trainkit_ptychography.preflight.mirror import Comparison, compare
+from trainkit_ptychography.probes.kind import Probe
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
+from trainkit_ptychography.scans.scan import Recording
 
 _LOGGER = logging.getLogger("trainkit")
 _ENOUGH_HELD_OUT = 8
@@ -24,8 +29,24 @@ _MOST_POINTS = 256
 _BRIGHT = 0.05  # of the brightest pixel
 _SURE = 2.0  # standard errors by which a result must be better than an empty object
 
+_FIRST_LOOK = 5  # epochs before which a result is preliminary, and the seconds of a search are not spent on it
+
 Predict = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Scan points (B,) -> the intensities (B, Y, X) that the model expects, and those of an empty object with its probe."""
+
+
+class Told(NamedTuple):
+    """What a recipe tells of the geometry.
+
+    Attributes:
+        probe: The probe's settings.
+        depth_angstrom: How deep in the specimen its middle is.
+        tilts_differ: Whether the specimen was tilted between the scans that the data joins.
+    """
+
+    probe: Probe
+    depth_angstrom: float = 0.0
+    tilts_differ: bool = False
 
 
 class GeometryWatch:
@@ -35,10 +56,12 @@ class GeometryWatch:
         data: The opened scan.
         probe_MYX: The probe as it is told, before it is trained; it is copied. None: there are several, or
             trials, which are of the far field, tell nothing.
+        told: What the recipe tells, to hold the result against other geometries; None: nothing.
     """
 
-    def __init__(self, data: LiveDiffraction, probe_MYX: Tensor | None) -> None:
+    def __init__(self, data: LiveDiffraction, probe_MYX: Tensor | None, told: Told | None = None) -> None:
         self._data, self._probe_MYX = data, None if probe_MYX is None else probe_MYX.detach().clone()
+        self._told = told
 
     def _compare(self) -> Comparison | None:
         return None if self._probe_MYX is None else compare(self._data, self._probe_MYX.cpu().numpy())
@@ -101,6 +124,30 @@ class GeometryWatch:
         found = self._compare()
         if found is not None and (text := _worse_than_mirror(misfit_P, found, kind)):
             state.doubt(text)
+
+    def judge_ending(self, state: State, ending: Ending) -> None:
+        """Report it if another geometry than that of the result explains the patterns better.
+
+        This takes seconds, so it is left out after a few epochs, and in halves of a scan, whose comparison does it.
+        """
+        told, scan = self._told, self._data.scan
+        if told is None or self._data.is_half or state.doubts or state.epoch < _FIRST_LOOK:
+            return
+        if scan.detector_propagation.patterns_are_images:
+            return
+        group = state.groups.get("probe")
+        judge = GeometryJudge(
+            Recording(LivePatterns(self._data), scan),
+            None,
+            told.probe,
+            self._data.seed,
+            depth_angstrom=told.depth_angstrom,
+            tilts_differ=told.tilts_differ,
+            probe_is_trained=group is not None and group.start_epoch is not None,
+        )
+        for verdict in judge.judge(ending):
+            if verdict.doubt is not None:
+                state.doubt(f"{verdict.doubt}; check --data on this recipe tells which line to change")
 
     @torch.no_grad()
     def _misfits(

@@ -16,7 +16,8 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit import Agreement, DataError
+from trainkit import Agreement, DataError, Problem
+from trainkit_ptychography.models.ptychography import Ptychography
 from trainkit_ptychography.output import resolution_picture
 from trainkit_ptychography.output.illumination import illumination, typical_light
 from trainkit_ptychography.output.resolution_picture import Curve
@@ -35,6 +36,9 @@ from trainkit_ptychography.physics.fourier_ring import (
     threshold,
 )
 from trainkit_ptychography.physics.quality import truth_at
+from trainkit_ptychography.preflight.ending import Ending, GeometryJudge, Verdict
+from trainkit_ptychography.preflight.images import inspect_motion
+from trainkit_ptychography.preflight.inspection import pixel_doubts, trains_probe
 from trainkit_ptychography.scans.few_counts import counts_in
 from trainkit_ptychography.scans.kind import DiffractionData
 
@@ -107,9 +111,10 @@ def compare(settings: FourierRing, recipe: Recipe, one: Path, other: Path) -> Ag
     first, second = (read_half(folder / "result.h5") for folder in (one, other))
     found = measure(first, second)
     size = first.pixel_size_angstrom
-    true, times = None, None
+    true, times, verdicts = None, None, list[Verdict]()
     if isinstance(recipe.data, DiffractionData):
         recording = recipe.data.read()
+        verdicts = list(_verdicts(recipe, recipe.data, recording, (first, second)))
         truth = recording.scan.truth
         true = None if truth is None else with_truth(found, first, truth.phase_KL)
         times = _over_noise(recording, (first, second), settings.of == "counts")
@@ -128,10 +133,15 @@ def compare(settings: FourierRing, recipe: Recipe, one: Path, other: Path) -> Ag
     )
     return Agreement(
         name=settings.of,
-        results=_results(settings, found, resolutions, unit, (one, other)) | {"misfit_over_noise": times},
+        results=_results(settings, found, resolutions, unit, (one, other))
+        | {"misfit_over_noise": times, "geometry": [each.line for each in verdicts]},
         rows=tuple(_rows(found, true, size)),
-        lines=(*_lines(settings, found, true, resolutions, unit, size), *misfit_in_words(times)),
-        doubts=tuple(doubts(found)),
+        lines=(
+            *_lines(settings, found, true, resolutions, unit, size),
+            *misfit_in_words(times),
+            *(f"  geometry {each.line}" for each in verdicts),
+        ),
+        doubts=(*doubts(found), *doubts_of_geometry(verdicts)),
         pictures={f"{settings.of}.png": partial(_write, draw)},
     )
 
@@ -267,6 +277,44 @@ def doubts(found: Measured) -> Iterator[str]:
             "the halves agree at no period: each has too little data to be reconstructed alone; give them the probe "
             "and positions of the run, --set resolution.begin=finished, or more epochs, --set resolution.epochs=N"
         )
+
+
+def _verdicts(
+    recipe: Recipe, data: DiffractionData, recording: Recording, halves: tuple[Half, Half]
+) -> Iterator[Verdict]:
+    """Yield what patterns say of the geometry with which each half ended."""
+    if data.propagation_to_detector().patterns_are_images:
+        for seen in inspect_motion(data):
+            if isinstance(seen, Problem):
+                yield Verdict(True, "not as told, by how images move", seen.message)
+            else:
+                yield Verdict(True, " ".join(seen.split()[1:]))
+        return
+    model = recipe.model
+    if not isinstance(model, Ptychography):
+        return
+    if any(pixel_doubts(recording)):
+        yield Verdict(False, "not judged: some pixels did not measure")
+        return
+    geometry = GeometryJudge(
+        recording,
+        data,
+        model.probe,
+        recipe.run.seed,
+        depth_angstrom=0.5 * (model.thickness_angstrom or 0.0),
+        tilts_differ=bool(model.scan_tilts_mrad),
+        probe_is_trained=trains_probe(recipe),
+    )
+    for number, half in enumerate(halves, 1):
+        for each in geometry.judge(Ending(half.probe_MYX, half.positions_N2)):
+            yield each._replace(line=f"of half {number}: {each.line}")
+
+
+def doubts_of_geometry(verdicts: list[Verdict]) -> Iterator[str]:
+    """Yield one doubt if halves have a wrong geometry: they share it, and so they agree on a wrong object."""
+    wrong = [each.doubt for each in verdicts if each.doubt is not None]
+    if wrong:
+        yield f"both halves share a geometry, so they can agree on a wrong object, and {wrong[0]}"
 
 
 def _over_noise(recording: Recording, halves: tuple[Half, Half], are_thinned: bool) -> float | None:

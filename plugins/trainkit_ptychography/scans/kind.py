@@ -135,4 +135,5 @@ class DiffractionData(Data):
             storage=storage,
             batches=self.batches,
             every_second=every_second,
+            is_half=self.half is not None,
         )

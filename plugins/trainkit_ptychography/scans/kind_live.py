@@ -46,6 +46,7 @@ class LiveDiffraction:
         seed: The run's seed.
         device: Device of the batches.
         batches_per_epoch: Whole batches of an epoch.
+        is_half: Whether this is half of the evidence.
     """
 
     def __init__(
@@ -58,8 +59,10 @@ class LiveDiffraction:
         storage: Storage = "device",
         batches: BatchOrder = "random",
         every_second: int | None = None,
+        is_half: bool = False,
     ) -> None:
         patterns, self.scan, survey = checked
+        self.is_half = is_half
         self.seed, self.device = context.seed, torch.device(context.device)
         self._exchange = context.exchange
         self._batch_size = batch_size

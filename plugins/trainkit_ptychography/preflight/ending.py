@@ -1,0 +1,161 @@
+"""Holds the geometry with which a reconstruction ended against what patterns fit best.
+
+A run may repair what it was told wrong: a probe that trains makes up for a wrong defocus, and displacements for wrong
+positions. So the probe and the positions of its result are tried out as those of a recipe are. A wrong geometry that
+was not repaired fits held-out patterns worse than another one does, although the run may have fitted them all to noise.
+
+Shapes: N = scan points, M = probe modes, Y, X = rows and columns of the detector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from trainkit_ptychography.physics.trial import Trial
+from trainkit_ptychography.preflight.geometry import Geometry
+from trainkit_ptychography.preflight.look import Look, look_at_scan
+from trainkit_ptychography.preflight.search import clearly_better, sureness, visibility
+from trainkit_ptychography.preflight.single_scans import one_scan
+from trainkit_ptychography.probes.kind import Probe
+from trainkit_ptychography.scans.scan import Recording
+
+if TYPE_CHECKING:
+    from trainkit_ptychography.scans.kind import DiffractionData
+    from trainkit_ptychography.scans.kind_live import LiveDiffraction
+
+_SURE = 4.5  # standard errors
+_LARGEST_SHARE = 0.93  # of what the best geometry explains; of right and of repaired ones it was 0.99 and more
+_SEEN = 4.5  # standard errors by which a specimen must show in the best trial
+
+
+class Ending(NamedTuple):
+    """The geometry with which a reconstruction ended.
+
+    Attributes:
+        probe_MYX: The probe's modes, centred at pixel (Y//2, X//2); those of scans with probes of their own one after
+            the other.
+        positions_N2: Where the probe's centre was for each pattern of the data, in pixels; any origin.
+    """
+
+    probe_MYX: NDArray[np.complexfloating]
+    positions_N2: NDArray[np.float64]
+
+
+class Verdict(NamedTuple):
+    """What patterns say of the geometry with which a reconstruction ended.
+
+    Attributes:
+        is_judged: Whether they tell one geometry from another.
+        line: What they say.
+        doubt: Why the reconstruction is wrong by all appearance; None: it is not.
+    """
+
+    is_judged: bool
+    line: str
+    doubt: str | None = None
+
+
+@attrs.frozen(eq=False)
+class _Ended(Probe):
+    """A probe with which a reconstruction ended."""
+
+    modes_MYX: NDArray[np.complexfloating] = attrs.field(kw_only=True)
+
+    def guess(self, data: LiveDiffraction) -> NDArray[np.complexfloating]:
+        return self.modes_MYX
+
+
+class GeometryJudge:
+    """Knows what the patterns of a recipe's data fit best, so that endings can be held against it.
+
+    Args:
+        recording: The data.
+        data: Its settings; None: they are not known, so no line of theirs can be named.
+        probe: The probe's settings.
+        seed: The run's seed.
+        depth_angstrom: How deep in the specimen its middle is.
+        tilts_differ: Whether the specimen was tilted between the scans that the data joins.
+        probe_is_trained: Whether the run made up for a probe that is slightly wrong.
+    """
+
+    def __init__(
+        self,
+        recording: Recording,
+        data: DiffractionData | None,
+        probe: Probe,
+        seed: int,
+        *,
+        depth_angstrom: float = 0.0,
+        tilts_differ: bool = False,
+        probe_is_trained: bool = False,
+    ) -> None:
+        self._num_probes, scan = probe.num_scans(), recording.scan
+        self._points: list[NDArray[np.int64]] = [np.arange(len(scan.positions_N2))]
+        recordings = [recording]
+        if scan.num_scans > 1 and (self._num_probes > 1 or tilts_differ):
+            assert scan.scan_N is not None
+            recordings = [one_scan(recording, number) for number in range(scan.num_scans)]
+            self._points = [np.flatnonzero(scan.scan_N == number) for number in range(scan.num_scans)]
+        self._looks = [
+            look_at_scan(each, data, probe.of_scan(number), seed, depth_angstrom, probe_is_trained)
+            for number, each in enumerate(recordings)
+        ]
+
+    def judge(self, ending: Ending) -> Iterator[Verdict]:
+        """Yield what patterns say of a geometry, for each scan that is looked at alone."""
+        num = len(self._looks)
+        probes = np.split(ending.probe_MYX, self._num_probes)
+        for number, (look, points_N) in enumerate(zip(self._looks, self._points, strict=True)):
+            if look is None:
+                yield Verdict(False, "not judged: too few patterns")
+                continue
+            own = Ending(probes[number if self._num_probes > 1 else 0], ending.positions_N2[points_N])
+            verdict = judge(look, own)
+            if num > 1:
+                scan = f"scan {number} of {num}, counted from 0: "
+                doubt = None if verdict.doubt is None else scan + verdict.doubt
+                verdict = Verdict(verdict.is_judged, scan + verdict.line, doubt)
+            yield verdict
+
+
+def judge(look: Look, ending: Ending) -> Verdict:
+    """Return what the patterns of one scan say of the geometry with which a reconstruction of it ended."""
+    ended, found = _tried_out(look, ending), look.found
+    num = len(look.sample.points_N)
+    # In a thick specimen, a trial's one slice may fit best at another depth, which is no contradiction.
+    best = found.best if look.advice.doubts or look.sample.depth_angstrom == 0 else found.told
+    figures = (
+        f"misfit of held-out patterns {ended.misfit:.3g}, {best.misfit:.3g} at best, {best.empty:.3g} of an empty "
+    )
+    figures += "object"
+    if not look.advice.is_judged or visibility(best) < _SEEN:
+        unexplained = look.advice.doubts and visibility(ended) < _SEEN
+        doubt = look.advice.doubts[0].message if unexplained else None
+        return Verdict(False, f"not judged: {num} patterns tell no geometry from another", doubt)
+    share = (best.empty - ended.misfit) / max(best.gain, 1e-30)
+    surely = clearly_better(ended, best) if look.walks_otherwise else sureness(ended, best) > _SURE
+    if share > _LARGEST_SHARE or not surely:
+        told = found.told.misfit > best.misfit and any(look.advice.doubts)
+        words = "the run has repaired what it was told wrong" if told else "nothing that was tried fits clearly better"
+        return Verdict(True, f"{words}, by trials with {num} patterns ({figures})")
+    because = f": {look.advice.doubts[0].message}" if look.advice.doubts else ""
+    return Verdict(
+        True,
+        f"wrong by all appearance, by trials with {num} patterns ({figures})",
+        "the geometry is wrong by all appearance: a trial with the probe and the positions of the result fits held-out "
+        f"patterns worse than another geometry does ({figures}){because}",
+    )
+
+
+def _tried_out(look: Look, ending: Ending) -> Trial:
+    """Reconstruct an object with the probe and the positions with which a reconstruction ended."""
+    part = look.sample.part
+    scan = attrs.evolve(part.scan, positions_N2=ending.positions_N2[look.sample.points_N])
+    spectrum_MYX = np.roll(np.fft.fft2(ending.probe_MYX), [-each for each in look.sample.beam_2], axis=(1, 2))
+    told = _Ended(modes_MYX=np.fft.ifft2(spectrum_MYX))
+    return attrs.evolve(look.sample, part=part._replace(scan=scan), told=told).try_out(Geometry())

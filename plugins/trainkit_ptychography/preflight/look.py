@@ -1,0 +1,93 @@
+"""A look at the geometry of one scan: trials of the one that is told and of others, and what follows from them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import attrs
+
+from trainkit_ptychography.preflight.advice import Advice, advise, advise_to_walk
+from trainkit_ptychography.preflight.geometry import ORIENTATIONS, Geometry
+from trainkit_ptychography.preflight.sample import Sample, middle_points, sample
+from trainkit_ptychography.preflight.search import Found, Search, clearly_better, visibility
+from trainkit_ptychography.preflight.walks import other_walks
+from trainkit_ptychography.scans.files.kind import FileDiffraction
+from trainkit_ptychography.scans.scan import Recording
+
+if TYPE_CHECKING:
+    from trainkit_ptychography.probes.kind import Probe
+    from trainkit_ptychography.scans.kind import DiffractionData
+
+PATTERNS = 256
+FEWEST = 25
+_CLEAR = 12.0  # standard errors by which what is told is better than vacuum: then orientations are not tried out, too
+
+
+class Look(NamedTuple):
+    """What a look at a scan found.
+
+    Attributes:
+        advice: What is said of it.
+        found: How well the patterns fit what is told, and what they fit best.
+        sample: The patterns of the scan as it is told.
+        walks_otherwise: Whether what was found is of the points in another order, and so of other patterns.
+    """
+
+    advice: Advice
+    found: Found
+    sample: Sample
+    walks_otherwise: bool = False
+
+
+def look_at_scan(
+    recording: Recording,
+    data: DiffractionData | None,
+    probe: Probe,
+    seed: int,
+    depth_angstrom: float,
+    probe_is_trained: bool,
+) -> Look | None:
+    """Return what the patterns of a scan say of its geometry; None: there are too few.
+
+    Args:
+        recording: The scan.
+        data: Its settings; None: they are not known, so no line of theirs can be named.
+        probe: The probe's settings.
+        seed: The run's seed.
+        depth_angstrom: How deep in the specimen its middle is: there it is tried out as if it were thin.
+        probe_is_trained: Whether the run will make up for a probe that is slightly wrong.
+    """
+    points_N = middle_points(recording, PATTERNS)
+    if len(points_N) < FEWEST:
+        return None
+    part = sample(recording, points_N, probe, seed, depth_angstrom)
+    search = Search(part)
+    if isinstance(data, FileDiffraction) and (look := _look_at_walks(recording, data, search)):
+        return look
+    found = search()
+    return Look(advise(found, part, data, probe_is_trained), found, part)
+
+
+def _look_at_walks(recording: Recording, data: FileDiffraction, told: Search) -> Look | None:
+    """Return a look if the patterns fit clearly better with the points of a raster in another order; None: they do not.
+
+    This is tried out before anything else, because in a wrong order no geometry fits.
+    """
+    as_told = told.trial(Geometry())
+    geometries = [Geometry()]
+    if visibility(as_told) < _CLEAR:
+        geometries = [Geometry(swapped=swapped, flips=flips) for swapped, flips in ORIENTATIONS]
+    best_told = max((told.trial(each) for each in geometries), key=lambda each: each.gain)
+    best = None
+    for walk in other_walks(recording):
+        walked = recording._replace(scan=attrs.evolve(recording.scan, positions_N2=walk.positions_N2))
+        points_N = middle_points(walked, PATTERNS)
+        search = Search(sample(walked, points_N, told.sample.told, told.sample.seed, told.sample.depth_angstrom))
+        trial = max((search.trial(each) for each in geometries), key=lambda each: each.gain)
+        if best is None or trial.gain > best[2].gain:
+            best = walk, search, trial
+    if best is None or not clearly_better(best_told, best[2]):
+        return None
+    walk, search, _ = best
+    found = search()
+    return Look(advise_to_walk(walk, found, as_told, search.sample, data), found, told.sample, True)
