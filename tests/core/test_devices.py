@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,13 @@ from core.test_shipped_recipes import MADE_UP
 from trainkit.console import Console
 from trainkit.engine import build as engine
 from trainkit.engine import run_folder
+from trainkit.engine import step as engine_step
 from trainkit.engine.loop import _train_epoch
+from trainkit.engine.run import Run
 from trainkit.engine.start import start
 from trainkit.engine.verify import verify
+from trainkit.processes.exchange import Exchange
+from trainkit.processes.place import ALONE, Place
 from trainkit.recipe.resolve import resolve
 from trainkit.recipe.shipped import shipped
 from trainkit_ptychography.models.mask_watch import MaskWatch
@@ -97,20 +102,66 @@ def test_a_step_stays_on_its_device_and_never_waits_for_it(
     name: str, sets: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    made_up = MADE_UP[name](tmp_path)  # may train weights to begin with
+    run, watcher = epoch_without_values(name, sets, tmp_path, monkeypatch)
+    assert run.state.step == run.state.steps_per_epoch
+    assert not watcher.unrepeatable
+
+
+def epoch_without_values(
+    name: str, sets: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPatch, place: Place = ALONE
+) -> tuple[Run, Watcher]:
+    """Train an epoch of a recipe on the device without values, and return the run and who watched it."""
+    made_up = MADE_UP[name](folder)  # may train weights to begin with
     monkeypatch.setattr(engine, "choose_device", lambda *_: torch.device("meta"))
     monkeypatch.setattr(GeometryWatch, "warn", lambda watch: None)  # looks at values before the first step
     monkeypatch.setattr(MaskWatch, "judge", lambda watch, state: None)  # looks at values once, after the first step
     at_once = ALL_AT_ONCE if name.startswith("ptycho") else ()
     in_fp32 = "run.precision=fp32"  # torch has no autocast for this device
     resolved = resolve(shipped()[name], (*made_up, *at_once, in_fp32, *sets))
-    with run_folder.created(resolved) as folder:
-        run = engine.build(resolved, folder)
+    with run_folder.created(resolved) as into:
+        run = engine.build(resolved, into, place=place)
     run.emit("run_start")
     with Watcher() as watcher:
         _train_epoch(run)
-    assert run.state.step == run.state.steps_per_epoch
-    assert not watcher.unrepeatable
+    return run, watcher
+
+
+FOUR = "data.batch_size=4"
+DICE = 'losses.only={ use = "dice", batch_dice = true }'  # needs sums of all parts before its gradient
+
+
+@pytest.mark.filterwarnings("ignore:.*to a meta parameter in the current model:UserWarning")
+@pytest.mark.slow
+@pytest.mark.parametrize("shards", [0, 4])
+@pytest.mark.parametrize(
+    ("name", "sets"),
+    [
+        ("segmentation_synthetic", (FOUR, "data.steps_per_epoch=4")),
+        ("segmentation_synthetic", (FOUR, "data.steps_per_epoch=4", DICE)),
+        ("ptycho_staged", ("data.batch_size=6",)),
+        ("ptycho_hash", ("data.batch_size=6",)),
+    ],
+)
+def test_a_step_of_two_processes_waits_for_no_value_and_adds_up_once_whatever_it_accumulates(
+    name: str, sets: tuple[str, ...], shards: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    sent: list[torch.Tensor] = []
+    monkeypatch.setattr(Exchange, "sum_of_processes", lambda exchange, own: sent.append(own) or own)
+    monkeypatch.setattr(Exchange, "_reduced", lambda exchange, numbers, how: list(numbers))  # among hosts
+    monkeypatch.setattr(Exchange, "gather", lambda exchange, value: [value, value])
+    monkeypatch.setattr(engine_step, "check_divided", lambda *_: None)  # looks at values once, in the first step
+    numbers = set()
+    for accumulate in (1, 2):
+        sent.clear()
+        given = (*sets, f"run.shards={shards}", f"run.accumulate={accumulate}")
+        run, watcher = epoch_without_values(name, given, tmp_path, monkeypatch, Place(0, 2, 0, "torchrun"))
+        assert run.state.step == run.state.steps_per_epoch
+        assert run.state.context.exchange.num_parts == max(shards, 2)
+        assert not watcher.unrepeatable
+        assert {each.device.type for each in sent} == {"meta"}
+        numbers.add((len(sent) / run.state.step, sum(each.numel() for each in sent) / run.state.step))
+    assert len(numbers) == 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

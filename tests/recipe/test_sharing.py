@@ -13,10 +13,19 @@ from recipe_toys import GOOD, toys
 from trainkit.cli.check import command as check
 from trainkit.cli.plan import command as plan
 from trainkit.contracts import EpochSize, StepMemory
+from trainkit.processes.cuda_devices import num_cuda_devices
 from trainkit.recipe.problems import Finding
 from trainkit.recipe.resolve import resolve_text
 from trainkit.recipe.root import Recipe
-from trainkit.recipe.sharing import Sharing, memory_size, rules_of_data, rules_of_memory, sharing, sharing_rules
+from trainkit.recipe.sharing import (
+    Sharing,
+    memory_size,
+    rules_of_data,
+    rules_of_devices,
+    rules_of_memory,
+    sharing,
+    sharing_rules,
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -73,6 +82,29 @@ def test_data_that_do_not_divide_batches_and_shards_that_do_not_fit_are_refused(
     ((_, message),) = said(sharing_rules(recipe(12), 2))
     assert "does not divide batches among processes" in message
     assert not list(sharing_rules(recipe(12), 1))
+
+
+def test_each_process_needs_a_device_of_its_own_and_check_says_where_it_has_none() -> None:
+    def found(device: str, processes: int, num_devices: int) -> list[str]:
+        return [s for s, _ in said(rules_of_devices(recipe(12, device=device), processes, num_devices))]
+
+    assert found("cuda:1", 2, 8) == ["error"]
+    assert (found("cuda", 4, 2), found("auto", 4, 2)) == (["warning"], ["warning"])
+    assert (found("cuda", 4, 0), found("auto", 4, 0)) == (["note"], [])
+    for device in ("auto", "cuda", "cpu"):
+        assert found(device, 2, 2) == found(device, 1, 0) == []
+    assert found("cpu", 4, 2) == []
+
+
+@pytest.mark.parametrize(
+    ("visible", "number"),
+    [(None, 3), ("", 0), ("-1", 0), ("0,2", 2), ("2,7,1", 2), ("1,-1,0", 1), ("GPU-8932f937", 1), ("MIG-a, MIG-b", 2)],
+)
+def test_devices_are_counted_as_cuda_shows_them(tmp_path: Path, visible: str | None, number: int) -> None:
+    for bus in range(3):
+        (tmp_path / f"0000:{bus:02}:00.0").mkdir()
+    assert num_cuda_devices({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}, tmp_path) == number
+    assert num_cuda_devices({}, tmp_path / "no driver") == 0
 
 
 def test_fewer_items_than_a_batch_has_parts_are_refused() -> None:
@@ -134,6 +166,11 @@ def test_check_refuses_and_plan_shows_the_shares(tmp_path: Path, monkeypatch: py
     refused = CliRunner().invoke(check, ["x.toml", "--processes", "8"], catch_exceptions=False)
     assert refused.exit_code == 2
     assert "data.batch_size: a batch of 4 cannot be divided among 8 processes" in refused.output
+    one = CliRunner().invoke(
+        check, ["x.toml", "--processes", "2", "--set", "run.device=cuda:1"], catch_exceptions=False
+    )
+    assert one.exit_code == 2
+    assert 'run.device: "cuda:1" names one device for 2 processes' in one.output
     lines = CliRunner().invoke(plan, ["x.toml", "--processes", "2"], catch_exceptions=False).output.splitlines()
     assert lines[0].split(maxsplit=1) == ["batch", "4 items of the whole run: 2 for each process"]
     assert "known only when it runs" in lines[2]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from trainkit.recipe.problems import InvalidRecipe
-from trainkit.recipe.sharing import sharing_rules
+from trainkit.recipe.sharing import rules_of_devices, sharing_rules
 
 if TYPE_CHECKING:
     from trainkit.recipe.resolve import Resolved
@@ -22,6 +22,9 @@ def refuse_division(resolved: Resolved, numbers: Iterable[int]) -> None:
     Raises:
         InvalidRecipe: It cannot.
     """
-    found = [each for number in numbers for each in sharing_rules(resolved.recipe, number) if each.severity == "error"]
-    if found:
-        raise InvalidRecipe(each.located(resolved.origins, resolved.source) for each in found)
+    recipe = resolved.recipe
+    found = [
+        each for number in numbers for each in (*sharing_rules(recipe, number), *rules_of_devices(recipe, number, 0))
+    ]
+    if mistakes := [each for each in found if each.severity == "error"]:
+        raise InvalidRecipe(each.located(resolved.origins, resolved.source) for each in mistakes)

@@ -117,6 +117,38 @@ def sharing_rules(recipe: Recipe, processes: int) -> Iterator[Finding]:
         yield Finding(message, place, "note", hint=f"batch_size = {low} and {high} are divided evenly")
 
 
+def rules_of_devices(recipe: Recipe, processes: int, num_devices: int) -> Iterator[Finding]:
+    """Find a device that so many processes cannot have, or may not have here.
+
+    Args:
+        recipe: The recipe.
+        processes: Number of processes.
+        num_devices: CUDA devices of this machine; 0: none, or not known.
+    """
+    device, place = recipe.run.device, ("run", "device")
+    if processes == 1:
+        return
+    if device.startswith("cuda:"):
+        yield Finding(
+            f'"{device}" names one device for {processes} processes; with "cuda", each has one of its own', place
+        )
+    elif device in ("auto", "cuda") and 0 < num_devices < processes:
+        yield Finding(
+            f"each of {processes} processes needs a CUDA device of its own, and this machine has {num_devices}: here, "
+            "they are refused",
+            place,
+            "warning",
+            hint=f'at most {num_devices} on this machine, several machines, or run.device = "cpu"',
+        )
+    elif device == "cuda" and not num_devices:
+        yield Finding(
+            f"each of {processes} processes needs a CUDA device of its own, and none is seen here; where it runs, a "
+            "machine must have as many as it has processes",
+            place,
+            "note",
+        )
+
+
 def rules_of_data(recipe: Recipe, processes: int, epoch: EpochSize | None) -> Iterator[Finding]:
     """Find batches of an epoch that are too small for so many processes."""
     divided = sharing(recipe, processes)

@@ -9,10 +9,19 @@ import attrs
 
 from trainkit.contracts import EpochSize, StepMemory
 from trainkit.errors import TrainkitError
+from trainkit.processes.cuda_devices import num_cuda_devices
 from trainkit.recipe.problems import Finding, InvalidRecipe, in_order
 from trainkit.recipe.resolve import Resolved
 from trainkit.recipe.root import Recipe
-from trainkit.recipe.sharing import USABLE, Sharing, rules_of_data, rules_of_memory, sharing, sharing_rules
+from trainkit.recipe.sharing import (
+    USABLE,
+    Sharing,
+    rules_of_data,
+    rules_of_devices,
+    rules_of_memory,
+    sharing,
+    sharing_rules,
+)
 from trainkit.words import bytes_in_words
 
 
@@ -37,7 +46,9 @@ def check_sharing(resolved: Resolved, processes: int) -> tuple[Finding, ...]:
     Raises:
         InvalidRecipe: It cannot be run in so many.
     """
-    return _sorted_out(resolved, list(sharing_rules(resolved.recipe, processes)))
+    recipe = resolved.recipe
+    found = [*sharing_rules(recipe, processes), *rules_of_devices(recipe, processes, num_cuda_devices())]
+    return _sorted_out(resolved, found)
 
 
 def inspect_sharing(resolved: Resolved, processes: int, limit: float | None) -> SharingInspection:
