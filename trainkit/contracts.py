@@ -317,7 +317,7 @@ class LiveData(Protocol):
         -> what tells its items from others. It says whether values of two runs are of the same items.
 
         A third one is ``summary()``, which returns in one phrase what was opened, for the first lines of a run, for
-        example "1,024 patterns of 64 × 64 pixels, 51 of them held out".
+        example "1,024 patterns of 64 × 64 pixels, 51 held out".
 
         What stands under ``"inputs"`` says how the inputs of a prediction are found; it may change on a resume.
         """

@@ -24,11 +24,14 @@ class LiveLine:
     Args:
         stream: The terminal.
         width: Returns its present number of columns.
+
+    Attributes:
+        text: What the line says when it is written the next time.
     """
 
     def __init__(self, stream: TextIO, width: Callable[[], int]) -> None:
         self._stream, self._width = stream, width
-        self._text = ""
+        self.text = ""
         self._lock = RLock()
         self._replaced: dict[str, Any] = {}
 
@@ -54,9 +57,9 @@ class LiveLine:
     def show(self, text: str) -> None:
         """Show another text, made safe, and cut to the width of the terminal; "": none."""
         with self._lock:
-            if text == self._text == "":
+            if text == self.text == "":
                 return
-            self._text = printable(text).replace("\n", " ").replace("\t", " ")
+            self.text = printable(text).replace("\n", " ").replace("\t", " ")
             self._stream.write(_BEGIN + self._cut())
             self._stream.flush()
 
@@ -68,7 +71,7 @@ class LiveLine:
 
     def _cut(self) -> str:
         width = self._width() - 1  # a full line would make some terminals begin the next one
-        text = self._text if len(self._text) <= width else self._text[: max(width - 1, 0)] + "…"
+        text = self.text if len(self.text) <= width else self.text[: max(width - 1, 0)] + "…"
         return text + "\r" if text else ""
 
 

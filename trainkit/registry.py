@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import tomli
 
+from trainkit.aliases import known_as
 from trainkit.errors import ComponentError, did_you_mean
 
 
@@ -71,7 +72,8 @@ def find(group: str, use: str) -> type[Any]:
 
     Args:
         group: The kind's entry-point group, for example "trainkit.losses".
-        use: ``name``, ``package/name`` if two packages have the name, or ``module:Class`` for any importable class.
+        use: ``name``, ``package/name`` if two packages have the name, or ``module:Class`` for any importable class. A
+            name that people know from another program stands for the one here, see `alias_of`.
 
     Raises:
         ComponentError: The component is unknown, ambiguous or cannot be imported; the message names the nearest name,
@@ -90,6 +92,7 @@ def locate(group: str, use: str) -> RegisteredComponent:
     """
     package, _, name = use.rpartition("/")
     known = registered(group)
+    name = alias_of(group, name) or name
     matches = [f for f in known if f.name == name and (not package or _same(f.package, package))]
     if len(matches) == 1:
         return matches[0]
@@ -97,6 +100,15 @@ def locate(group: str, use: str) -> RegisteredComponent:
         ways = " or ".join(f'use = "{f.package}/{f.name}"' for f in matches)
         raise ComponentError(f'"{name}" is registered in {group} by {len(matches)} packages; say which: {ways}')
     raise NotRegisteredError(f'no component "{use}" is registered in {group}', _instead(group, use, name))
+
+
+def alias_of(group: str, name: str) -> str | None:
+    """Return the registered name that one from another program stands for, such as ``UNet``; None: it stands for none.
+
+    A name that is registered itself is no alias.
+    """
+    known = {each.name for each in registered(group)}
+    return None if name in known else known_as(name, known)
 
 
 def name_of(cls: type[Any]) -> str:
@@ -114,19 +126,6 @@ def name_of(cls: type[Any]) -> str:
             alone = [each.name for each in known].count(found.name) == 1
             return found.name if alone else f"{found.package}/{found.name}"
     return value
-
-
-def kind_of(group: str) -> type[Any] | None:
-    """Return the abstract class of the components of an entry-point group; None: none of them can be imported."""
-    for found in registered(group):
-        try:
-            cls = found.load()
-        except ComponentError:
-            continue
-        for each in cls.__mro__:
-            if vars(each).get("entry_points") == group:
-                return each
-    return None
 
 
 def _instead(group: str, use: str, name: str) -> str:

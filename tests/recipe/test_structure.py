@@ -11,9 +11,10 @@ import pytest
 from attrs import validators
 from recipe_toys import GOOD, toys
 
-from trainkit import Context, Hook, MetricName, Scheduler, component
+from trainkit import Context, Hook, MetricName, Scheduler, aliases, component, registry
 from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.resolve import Resolved, resolve_text, write
+from trainkit.recipe.shipped import shipped
 from trainkit.recipe.source import PathString
 from trainkit.recipe.tables import walk_settings
 from trainkit.recipe.wording import reword_validator
@@ -252,3 +253,24 @@ def test_rules_speak_about_all_else() -> None:
         "groups.hed: the model has no such group",
         "hooks.h.lower: must not be above upper (5), got 9",
     ]
+
+
+@pytest.mark.parametrize("name", ["ReduceLROnPlateau", "plateau", "reduce-on-plateau"])
+def test_a_name_from_another_program_is_taken_for_the_one_here_and_that_is_said(name: str, tmp_path: Path) -> None:
+    text = shipped()["segmentation_synthetic"].read_text().replace('use = "unet"', 'use = "UNet"')
+    found = resolve_text(text, tmp_path, (f"scheduler.use={name}",))
+    assert registry.name_of(type(found.recipe.scheduler)) == "reduce_on_plateau"
+    assert registry.name_of(type(found.recipe.model)) == "unet"
+    said = "\n".join(str(note) for note in found.notes)
+    assert f'scheduler.use: "{name}" is taken for "reduce_on_plateau"' in said
+    assert 'model.use: "UNet" is taken for "unet"' in said
+    again = resolve_text(write(found.tree), tmp_path, (), resolved=True)
+    assert again.recipe == found.recipe
+    with pytest.raises(InvalidRecipe, match="did you mean"):
+        resolve_text(text, tmp_path, ("scheduler.use=reduce_on_platoon",))
+
+
+def test_every_alias_means_a_component_that_there_is() -> None:
+    known = {each.name for group in registry.entry_point_groups() for each in registry.registered(group)}
+    assert set(aliases._ALIASES.values()) <= known
+    assert not set(aliases._ALIASES) & known

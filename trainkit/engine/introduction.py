@@ -68,7 +68,7 @@ def in_words(facts: Mapping[str, Any]) -> Iterator[str]:
     length = number_of(facts["epochs"], "epoch") + f" of {per_epoch}"
     yield f"length:     {length if facts['steps'] is None else number_of(facts['steps'], 'step') + f', {length}'}"
     better = "lower" if facts["mode"] == "min" else "higher"
-    yield f"monitor:    {facts['monitor']}, {better} is better; {BEST} marks the best so far"
+    yield f"monitor:    {facts['monitor']}, {better} is better: {BEST} marks it"
     if facts["step"]:
         yield f"continues:  after {number_of(facts['epoch'], 'epoch')}, {number_of(facts['step'], 'step')}"
 

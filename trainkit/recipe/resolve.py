@@ -352,7 +352,7 @@ def _structured(layer: Layer, allow_code: AllowCode, resolved: bool) -> tuple[Re
     found += mistakes
     if not resolved:
         found += _secret_names(merged.tree)
-    found += rules.findings(recipe, complete=not found)
+    found += rules.findings(recipe, complete=all(each.severity == "note" for each in found))
     return recipe, merged.tree, found
 
 

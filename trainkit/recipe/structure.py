@@ -91,10 +91,11 @@ def structure(
         texts: How values of ``--set`` were written, which are taken as strings where strings are wanted.
 
     Returns:
-        The settings, and all mistakes. If there are mistakes, the settings lack what could not be read.
+        The settings, and all mistakes and notes. If there are mistakes, the settings lack what could not be read.
     """
     structurer = Structurer(allow_code, texts)
-    return structurer.settings(tree, Recipe, ()), structurer.findings
+    recipe = structurer.settings(tree, Recipe, ())
+    return recipe, structurer.findings + structurer.notes
 
 
 def structure_settings(cls: type[Settings], values: Mapping[str, Any], table: str) -> Settings:
@@ -137,6 +138,7 @@ class Structurer:
 
     def __init__(self, allow_code: AllowCode, texts: Mapping[Where, str] = NO_TEXTS) -> None:
         self.findings: list[Finding] = []
+        self.notes: list[Finding] = []
         self._allow_code = allow_code
         self._texts = texts
         self._optimizer: type | None = None  # the class of [optimizer], which is read before [groups]
@@ -298,6 +300,8 @@ class Structurer:
                 lacking = ", ".join(sorted(cls.__abstractmethods__))
                 return self._mistake(where, f'"{use}" is unfinished: {path} lacks {lacking}')
             field_types(cls)
+            if alias := registry.alias_of(group, use.rpartition("/")[2]) if ":" not in use else None:
+                self.notes.append(Finding(printable(f'"{use}" is taken for "{alias}"'), where, "note"))
         except registry.NotRegisteredError as error:
             return self._mistake(where, error.message, error.hint)
         except ComponentError as error:

@@ -124,7 +124,7 @@ class LiveDiffraction:
         """Return in one phrase what was opened."""
         count, held_out = len(self.scan.positions_N2), len(self.held_out_index)
         height, width = self.detector_shape
-        return f"{count:,} patterns of {height} × {width} pixels, {held_out:,} of them held out"
+        return f"{count:,} patterns of {height} × {width} pixels, {held_out:,} held out"
 
     def facts(self) -> dict[str, Any]:
         """Return what a model has to know of the data, as JSON values.

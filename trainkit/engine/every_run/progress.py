@@ -143,6 +143,8 @@ class Progress(Live):
             "seconds_left": None if left is None else round(left.seconds, 3),
             "takes_longer": None if left is None else left.is_least,
         }
+        if self._console.live:  # what it said of the epoch is over
+            self._console.live.text = "" if left is None else f"in {counted(state, state.epoch + 1)}  {left}"
         self._console.tell("epoch", facts, full, shown=shown)
 
     def _becomes_best(self, state: State) -> bool:
