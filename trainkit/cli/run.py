@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog="\b\nExamples:\n"
-    "  trainkit run recipes/ptycho_staged.toml\n"
+    "  trainkit run ptycho_staged\n"
+    "  trainkit run my_recipe.toml --smoke\n"
     "  trainkit run my_recipe.toml --set run.epochs=60 --set groups.dr.lr=5e-3\n"
     "  trainkit run a.toml b.toml c.toml --continue\n"
     "  trainkit run brats.toml --folds 5 --continue\n"
@@ -61,6 +62,11 @@ if TYPE_CHECKING:
     help="Repeat the edits and stops of an earlier run of the RECIPE, at the same steps: its folder, or its "
     "journal.jsonl. The new run ends with the same bits.",
 )
+@click.option(
+    "--smoke",
+    is_flag=True,
+    help="Try the recipe: two steps of each stage of the groups, validation, saving, resuming; in a temporary folder.",
+)
 @QUIET
 @JSON
 @can_launch(lambda *given: _refuse_mistakes(*given))
@@ -71,6 +77,7 @@ def command(
     folds: int | None,
     only: tuple[int, ...],
     journal: Path | None,
+    smoke: bool,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -86,11 +93,16 @@ def command(
     `trainkit predict NAME_5folds` averages what its models predict. With --fold, the folds can be trained at the same
     time, for example by `trainkit slurm --folds`; the command that finishes the last one makes the ensemble.
 
+    With --smoke, nothing of this is done: each recipe is tried in a few steps, which take every group through its
+    start, and a line says whether all parts work. What is changed for that is printed.
+
     With --processes, the run is one run all the same: one folder, one output, one exit code. The settings of a recipe
     are of the whole run, whatever the number of processes. See docs/clusters.md.
     """
     refuse_json_and_quiet(as_json, quiet)
     _refuse_no_fold(folds, only)
+    if smoke and (unfinished or folds is not None or journal is not None):
+        raise click.UsageError("--smoke excludes --continue, --folds and --journal")
     with ending_the_program():
         only_first_process_continues()
         from trainkit.recipe.inputs import refuse_missing_inputs
@@ -107,11 +119,15 @@ def command(
             sys.exit(_run_folds(resolved, folds, only, unfinished, Console(quiet, as_json)))
         if not unfinished:  # a run that is continued may not need all of them, for example the weights it began with
             refuse_missing_inputs(resolved)
-        from trainkit.engine.queue import run_all
+        from trainkit.engine.queue import run_all, worst_of
 
         console = Console(quiet, as_json)
         for note in dict.fromkeys(str(note) for each in resolved for note in each.notes):
             console.say(note)
+        if smoke:
+            from trainkit.engine.smoke import smoke as try_out
+
+            sys.exit(worst_of([try_out(each, console) for each in resolved]))
         code = run_all(resolved, console, continue_unfinished=unfinished, report=report, replay=replay)
     sys.exit(code)
 
@@ -183,12 +199,12 @@ def _in_words(ending: RunOutcome, time: str) -> Iterator[str]:
     losses = {name: value for name, value in state.metrics.items() if name.endswith("/loss")}
     others = {n: v for n, v in state.metrics.items() if n not in losses and not n.startswith("lr/")}
     if losses:
-        yield "losses:         " + "  ".join(f"{name} {value:.5g}" for name, value in losses.items())
+        yield from _listed("losses:", [f"{name} {value:.5g}" for name, value in losses.items()])
     if others:
-        yield "values:         " + "  ".join(f"{name} {value:.4g}" for name, value in others.items())
+        yield from _listed("values:", [f"{name} {value:.4g}" for name, value in others.items()])
     groups = {name: group for name, group in state.groups.items() if group.parameters}
     rates = [f"{name} {group.lr:.4g}" if group.active else f"{name} frozen" for name, group in groups.items()]
-    yield "learning rates: " + "  ".join(rates)
+    yield from _listed("learning rates:", rates)
     if ending.best:
         best = ending.best
         where = f"{best.epoch} epoch{'s' if best.epoch != 1 else ''}" if best.step is None else f"{best.step} steps"
@@ -203,6 +219,17 @@ def _in_words(ending: RunOutcome, time: str) -> Iterator[str]:
         yield f"view it with:   tensorboard --logdir {folder / 'tensorboard'} --samples_per_plugin=images=200"
     if (more := _continued_with(ending)) is not None:
         yield f"continue with:  {more}"
+
+
+def _listed(title: str, items: Iterable[str]) -> Iterator[str]:
+    """Yield lines of 80 columns with items, none of which is broken in two."""
+    line = f"{title:<16}"
+    for item in items:
+        if len(line) > 16 and len(line) + len(item) > 80:
+            yield line.rstrip()
+            line = " " * 16
+        line += f"{item}  "
+    yield line.rstrip()
 
 
 def _continued_with(ending: RunOutcome) -> str | None:

@@ -30,11 +30,12 @@ class BatchSource:
         num: Number of whole batches in an epoch.
         per_step: Number of whole batches in an optimizer step; the last step of an epoch may have fewer.
         parts: In how many pieces this process gets each whole batch, see `LiveData`.
+        is_cut: Whether the data has more batches in an epoch, which are not used.
     """
 
-    def __init__(self, data: Any, name: str, num: int, per_step: int, parts: int = 1) -> None:
+    def __init__(self, data: Any, name: str, num: int, per_step: int, parts: int = 1, *, is_cut: bool = False) -> None:
         self._data, self._name, self._num, self._per_step, self._parts = data, name, num, per_step, parts
-        self._looked_for_more = False
+        self._looked_for_more = is_cut
 
     def steps(self, epoch: int, first_step: int, watch: Stopwatch) -> Iterator[list[Batch]]:
         """Yield the batches of each step of an epoch, or this process's parts of them, batch by batch.

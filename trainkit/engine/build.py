@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trainkit.contracts import Context
-from trainkit.engine.about import about
 from trainkit.engine.average import WeightAverage
 from trainkit.engine.batches import BatchSource, with_channels_last
 from trainkit.engine.compiling import Compilation, compile_model
@@ -110,13 +109,15 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), 
         _LOGGER.warning(slow)
     parameters, trains = assign(recipe, recipe.model, model)
     steps = ceil(num_batches / recipe.run.accumulate)
+    most = recipe.run.most_steps_per_epoch
+    if is_cut := most is not None and most < steps:
+        assert most is not None
+        steps, num_batches = most, most * recipe.run.accumulate
     length = RunLength.of(recipe.run, steps, *finished)
     plans = plan_groups(recipe, trains, length)
     optimizers = build_optimizers(plans, parameters)
     groups = GroupController(plans, parameters, model, optimizers, steps, recipe.monitor)
     state = State(context, length.epochs, model, data, groups.groups, recipe.monitor, steps, length.steps)
-    identity = identity_of(folder)
-    state.about = about(resolved, identity)
     losses = Losses.build(recipe.losses, data)
     metrics = {}
     for name, metric in recipe.metrics.items():
@@ -175,7 +176,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), 
         resolved=resolved,
         state=state,
         length=length,
-        batches=BatchSource(data, data_name, num_batches, recipe.run.accumulate, len(exchange.parts)),
+        batches=BatchSource(data, data_name, num_batches, recipe.run.accumulate, len(exchange.parts), is_cut=is_cut),
         data_name=data_name,
         optimizers=optimizers,
         groups=groups,
@@ -185,7 +186,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), 
         autocast=autocast_of(recipe.run.precision, context.device),
         scaler=scaler,
         average=average,
-        identity=identity,
+        identity=identity_of(folder),
         parts=parts,
         tolerated=tolerated,
     )

@@ -155,6 +155,8 @@ class RunSettings:
         epochs: Length of the run in passes over the training data. At most 1,000,000. Exactly one of ``epochs`` and
             ``steps`` is given.
         steps: Length of the run in optimizer steps, including those that fp16 skips.
+        most_steps_per_epoch: Number of optimizer steps after which an epoch ends even if the data has more batches, for
+            example to validate more often. Not given: an epoch is a pass over the training data.
         seed: Seed of everything random.
         device: "auto" (the first available of cuda, mps and cpu), "cpu", "cuda", "cuda:N" or "mps".
         precision: "fp32"; or "bf16" or "fp16" for autocast to bfloat16 or float16. With "fp16", the loss is scaled so
@@ -183,6 +185,7 @@ class RunSettings:
     name: str = attrs.field(validator=_folder_name, metadata=HARMLESS)
     epochs: int | None = attrs.field(default=None, validator=optional(_at_least(1, MOST_EPOCHS)))
     steps: int | None = attrs.field(default=None, validator=optional(_at_least(1, 10**12)))
+    most_steps_per_epoch: int | None = attrs.field(default=None, validator=optional(_at_least(1)))
     seed: int = attrs.field(default=0, validator=_at_least(0))
     device: str = attrs.field(default="auto", validator=_device)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
