@@ -61,9 +61,9 @@ def plain_epochs(run: Run) -> Iterator[float]:
         weights_SS = gaussian_weights(len(phase_SHW), SIGMA / float(model.propagation.distance)).float()
     optimizer = torch.optim.Adam(
         [
-            {"params": [phase_SHW], "lr": 2e-2},
+            {"params": [phase_SHW], "lr": 3e-2},
             {"params": [by_hand.probe], "lr": 1e-3},
-            {"params": [by_hand.dr_N2], "lr": 2e-2},
+            {"params": [by_hand.dr_N2], "lr": 4e-2},
         ]
     )
     while True:

@@ -195,13 +195,13 @@ def _write_training(text: RecipeText, is_thick: bool) -> None:
     text.value("use", "cosine", "what has settled stops following the noise")
     if is_thick:
         text.table("groups.object")
-        text.value("lr", 2e-2, "rad")
+        text.value("lr", 3e-2, "rad")
         text.table("groups.probe")
         text.value("lr", 1e-3)
         text.value("start_epoch", 0)
         text.table("groups.dr")
-        text.value("lr", 2e-2, "pixels")
-        text.value("start_epoch", 2, "positions wait until there is an object to hold them against")
+        text.value("lr", 4e-2, "pixels")
+        text.value("start_epoch", 1, "positions wait until there is an object to hold them against")
         return
     text.table("groups.probe")
     text.value("start_epoch", 1, "from the start, a wrong probe and an empty object would be mixed up")
