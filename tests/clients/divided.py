@@ -96,6 +96,9 @@ class Network(Model):
 
         return Live(self)
 
+    def recomputed_blocks(self, model):
+        return model.body, model.head
+
     def parameter_groups(self, model):
         return {"body": model.body.parameters(), "head": model.head.parameters()}
 

@@ -82,15 +82,17 @@ def logged(folder: Path, name: str) -> list[dict[str, Any]]:
 def finished(tmp_path_factory: pytest.TempPathFactory, together: Together) -> Mapping[int, Path]:
     """The folder of each number of processes, in which the same recipes were run."""
     folders = {world: tmp_path_factory.mktemp(f"world{world}") for world in WORLDS}
-    fp16 = '[run]\nprecision = "fp16"\n'
     for world, folder in folders.items():
         recipes = [
             written(folder, "plain"),
+            written(folder, "levers", ["[run]\nactivation_checkpointing = true\n[ema]\ndecay = 0.9"]),
             written(folder, "norm", ['[model]\nuse = "clients.divided:Network"\nnorm = true']),
         ]
         if world != 3:
             recipes.append(written(folder, "shards", [SHARDS], ADAM))
-            recipes.append(written(folder, "shards16", [SHARDS.replace("[run]", fp16)], ADAM))
+            for precision in ("fp16", "bf16"):
+                levers = f'[run]\nprecision = "{precision}"\nactivation_checkpointing = true\n'
+                recipes.append(written(folder, precision, [SHARDS.replace("[run]\n", levers)], ADAM))
             other = SHARDS + '[hooks.trouble]\nuse = "clients.divided:Trouble"\nwhat = "interrupt"\nrank = 0'
             recipes.append(written(folder, "cut", [other], ADAM))
         code = 75 if world != 3 else 0
@@ -98,18 +100,19 @@ def finished(tmp_path_factory: pytest.TempPathFactory, together: Together) -> Ma
     return folders
 
 
+@pytest.mark.parametrize("recipe", ["plain", "levers"])
 @pytest.mark.parametrize("world", WORLDS[1:])
-def test_several_processes_follow_the_course_of_one(finished: Mapping[int, Path], world: int) -> None:
-    one, several = (newest(finished[each], "plain") for each in (1, world))
+def test_several_processes_follow_the_course_of_one(finished: Mapping[int, Path], world: int, recipe: str) -> None:
+    one, several = (newest(finished[each], recipe) for each in (1, world))
     for name, value in one["model"].items():
         torch.testing.assert_close(several["model"][name], value, rtol=1e-4, atol=1e-6)
-    for mine, its in zip(logged(finished[1], "plain"), logged(finished[world], "plain"), strict=True):
+    for mine, its in zip(logged(finished[1], recipe), logged(finished[world], recipe), strict=True):
         assert its["val/points"] == mine["val/points"] == 41
         for name in ("train/loss", "train/squares", "train/overlap", "val/loss", "val/wrong"):
             np.testing.assert_allclose(its[name], mine[name], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["shards", "shards16"])
+@pytest.mark.parametrize("name", ["shards", "fp16", "bf16"])
 @pytest.mark.parametrize("world", [2, 4])
 def test_with_shards_the_number_of_processes_changes_no_bit(
     finished: Mapping[int, Path], world: int, name: str
