@@ -32,8 +32,8 @@ from trainkit.checkpoint.folder import CheckpointFolder
 RECIPE = "a $HOME recipe's copy.toml"
 LOG = "%x-%j.log"
 ENDS = ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED")
-SIGNAL_BEFORE = 5
-PORTION_SECONDS = 40  # of a minute: Slurm looks at time limits twice a minute, and signals 25 to 55 s after the start
+SIGNAL_BEFORE = 15  # more than a step and a checkpoint take on a busy machine
+PORTION_SECONDS = 30  # of a minute: Slurm looks at time limits twice a minute, and signals 15 to 45 s after the start
 _SHORT = (
     "run.epochs=12",
     "data.patch_size=[16, 16, 16]",
@@ -93,7 +93,7 @@ def requeued_job_ends_with_the_same_bits(environment: Mapping[str, str], portion
     trainkit(environment, "run", RECIPE, *sets("hooks.slow.seconds=0", 'run.dir="straight"', 'run.name="one"'))
     pause = portions * PORTION_SECONDS / (12 * 4)
     job = submit(environment, f"hooks.slow.seconds={pause}", 'run.dir="requeued"', 'run.name="it\'s $one"')
-    ended = wait_for(environment, job, ENDS, 120 + portions * 120)
+    ended = wait_for(environment, job, ENDS, 300 + portions * 300)
     log = Path(f"it's $one-{job}.log").read_text()
     starts = log.count(f"job {job}, start ")
     print(f"job {job}: {ended.lower()} after {starts} starts", flush=True)
@@ -111,7 +111,7 @@ def requeued_job_of_two_processes_ends_with_the_bits_of_one(environment: Mapping
     trainkit(environment, "run", RECIPE, *sets(*same, "hooks.slow.seconds=0", 'run.dir="straight"'))
     pause = f"hooks.slow.seconds={2 * PORTION_SECONDS / (12 * 4)}"
     job = submit(environment, *same, pause, 'run.dir="requeued"', options=["--processes-per-node", "2"])
-    ended = wait_for(environment, job, ENDS, 400)
+    ended = wait_for(environment, job, ENDS, 900)
     log = Path(f"two-{job}.log").read_text()
     starts = log.count(f"job {job}, start ")
     print(f"job {job} of two processes: {ended.lower()} after {starts} starts", flush=True)
@@ -129,7 +129,7 @@ def requeued_folds_end_with_the_same_bits_and_an_ensemble(environment: Mapping[s
     pause = f"hooks.slow.seconds={2 * PORTION_SECONDS / (12 * 4)}"
     log = "%x-%A_%a.log"
     job = submit(environment, pause, 'run.dir="requeued"', 'run.name="folds"', options=folds, log=log)
-    ended = wait_for(environment, job, ENDS, 400)
+    ended = wait_for(environment, job, ENDS, 900)
     logs = [Path(f"folds-{job}_{fold}.log").read_text() for fold in (0, 1)]
     starts = [log.count(f"job {job}_{fold}, start ") for fold, log in enumerate(logs)]
     print(f"array {job}: {ended.lower()} after {starts[0]} and {starts[1]} starts", flush=True)
