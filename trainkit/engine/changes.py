@@ -141,11 +141,13 @@ class Redefinitions:
         changes: The settings that have changed.
         other_data: What tells that the data has changed although its settings may be the same, in words.
         recipe: The recipe from now on.
+        before: The recipe before, as far as it is known: a loss that it has and ``recipe`` has not was in the values.
     """
 
     changes: Sequence[SettingChange]
     other_data: Sequence[str]
     recipe: Recipe
+    before: Recipe | None = None
 
     def why(self, name: str) -> str | None:
         """Return what has changed in the meaning of a value; None: nothing.
@@ -177,15 +179,18 @@ class Redefinitions:
 
     def _sources(self, name: str, short: str, is_evaluated: bool) -> set[tuple[str, str]]:
         """Return what computes a value, as far as the settings tell: tables and the keys in them."""
-        recipe = self.recipe
-        losses = {key: loss for key, loss in recipe.losses.items() if loss.on_validation or not is_evaluated}
-        found = {("losses", key) for key in losses if short in ("loss", key)}
-        for key, metric in recipe.metrics.items():
-            if any(fnmatchcase(short, each) for each in metric.names() or ()):
-                found.add(("metrics", key))
-        for key, hook in recipe.hooks.items():
-            if any(fnmatchcase(name, each) for each in hook.names() or ()):
-                found.add(("hooks", key))
+        found: set[tuple[str, str]] = set()
+        for recipe in (self.recipe, self.before):
+            if recipe is None:
+                continue
+            losses = {key: loss for key, loss in recipe.losses.items() if loss.on_validation or not is_evaluated}
+            found |= {("losses", key) for key in losses if short in ("loss", key)}
+            for key, metric in recipe.metrics.items():
+                if any(fnmatchcase(short, each) for each in metric.names() or ()):
+                    found.add(("metrics", key))
+            for key, hook in recipe.hooks.items():
+                if any(fnmatchcase(name, each) for each in hook.names() or ()):
+                    found.add(("hooks", key))
         return found
 
 

@@ -257,7 +257,7 @@ def _restored(
     fingerprint = saved.get("fingerprint") or {}
     changes = without_moves(changes, recipe, fingerprint, run.fingerprint)
     news_of_data = [*other_facts(saved.get("facts"), facts_of(run)), *other_data(fingerprint, run.fingerprint)]
-    redefined = Redefinitions(changes, news_of_data, recipe)
+    redefined = Redefinitions(changes, news_of_data, recipe, then)
     forgotten = dict(forgotten_memories(old, plans, redefined, then.monitor))
     groups = resumed_groups(plans, {**old, **forgotten}, point_of(run, saved), asked.on_extend)
     loaded = restore(run, saved, groups)
