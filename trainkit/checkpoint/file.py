@@ -83,6 +83,27 @@ class _Header(NamedTuple):
     entries: list[_Entry]
 
 
+class StoredTensor(NamedTuple):
+    """A tensor as it lies in a checkpoint's file.
+
+    Attributes:
+        dtype: Its type, as the safetensors format names it; of a complex tensor that of its real pairs.
+        shape: Its shape, with two values in the last axis for a complex one.
+        begin: Where its bytes begin in the file.
+        num_bytes: Number of its bytes.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    num_bytes: int
+
+    @property
+    def form(self) -> tuple[str, tuple[int, ...]]:
+        """Type and shape."""
+        return self.dtype, self.shape
+
+
 # ---- writing --------------------------------------------------------------------------------------------------------
 
 
@@ -270,6 +291,27 @@ def read_verified_header(path: Path) -> dict[str, Any]:
         if digest.hexdigest() != header.digest:
             raise _damaged(path, "its digest differs from its content's")
         return header.content
+
+
+def stored_tensors(path: Path) -> dict[str, StoredTensor]:
+    """Return the tensors of a checkpoint by name, and where they lie in the file; tied ones have one place.
+
+    The digest is not verified. torch is not imported.
+
+    Raises:
+        CheckpointError: The file is missing, its header is damaged, or it has another format.
+    """
+    codes = {dtype: code for code, dtype in _DTYPES.items()}
+    with _opened(path) as file:
+        header = _read_header(file, path)
+    data = len(header.raw)
+    found = {
+        each.name: StoredTensor(codes[each.dtype], each.shape, data + each.begin, each.end - each.begin)
+        for each in header.entries
+    }
+    if any(other not in found for other in header.tied.values()):
+        raise _damaged(path, "its tensors do not fit its content")
+    return found | {name: found[other] for name, other in header.tied.items()}
 
 
 @contextlib.contextmanager

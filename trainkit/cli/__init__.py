@@ -39,6 +39,7 @@ _SECTIONS = {
         "check": "Find every mistake in recipes without running them.",
         "plan": "Show when each parameter group trains, and its learning rate.",
         "runs": "List runs, with their state, best value and what differs.",
+        "compare": "Compare runs: settings, values, and where they begin to differ.",
         "inspect": "Show what a checkpoint or a run holds, and whether it is whole.",
     },
     "Use and share": {

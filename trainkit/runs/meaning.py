@@ -78,7 +78,7 @@ def _by_declarations(
     changes = [each for each in changes if each.where[0] != "ema"]  # the weights that a run yields are its own affair
     facts = (each.get("facts") if isinstance(each.get("facts"), Mapping) else None for each in (data, more))
     news = [*other_facts(*facts), *other_data(data["fingerprint"], more["fingerprint"])]
-    settings = Redefinitions(changes, (), second.recipe).why(name)
+    settings = Redefinitions(changes, (), second.recipe, first.recipe).why(name)
     return [_as_difference(each) for each in (*([] if settings is None else [settings]), *news)]
 
 
