@@ -20,8 +20,9 @@ from trainkit_ptychography.physics.geometry_fit import fit_geometry
 from trainkit_ptychography.physics.optics import aperture_probe, electron_wavelength
 from trainkit_ptychography.physics.trial import Trial
 from trainkit_ptychography.planning.staged import StagedPlanner
-from trainkit_ptychography.preflight.calibration import Calibrated, Profile
+from trainkit_ptychography.preflight.calibration import SURE, Calibrated, Profile, worse_by
 from trainkit_ptychography.preflight.geometry import Geometry
+from trainkit_ptychography.preflight.search import rank_sureness, sureness
 from trainkit_ptychography.scans.positions import oriented
 from trainkit_ptychography.scans.simulated_live import atoms, patterns
 
@@ -190,3 +191,22 @@ def test_a_step_that_may_be_wrong_leaves_as_much_of_the_defocus_open(
     }
     found = Calibrated(best, good, False, "", "", (), profiles, told + best.defocus_change_angstrom, 9, 9)
     assert found.excluded_defoci() == pytest.approx(excluded)
+
+
+def test_orientations_that_all_patterns_fit_worse_are_no_second_answer_although_some_patterns_tell_much_more() -> None:
+    explained_T = np.random.default_rng(0).pareto(1.5, 64)  # a few strong places
+    found = Trial(np.full(64, 1.0), 1.0 + explained_T, 0.0)
+    other = Trial(1.0 + 0.7 * explained_T, found.empty_T, 0.0)
+    assert sureness(other, found) < SURE < worse_by(other, found)
+    near = Trial(1.0 + 0.1 * explained_T, found.empty_T, 0.0)  # explains nine tenths of it: it may be right
+    assert worse_by(near, found) == sureness(near, found) < SURE
+    noise_T = np.random.default_rng(1).normal(0.0, 0.1, 64)
+    assert abs(worse_by(Trial(1.0 + noise_T, found.empty_T, 0.0), found)) < SURE
+
+
+def test_ranks_are_those_of_wilcoxon() -> None:
+    stats = pytest.importorskip("scipy.stats")
+    one_T, other_T = np.random.default_rng(2).normal([[0.0], [0.3]], 1.0, (2, 40))
+    trials = [Trial(each, np.full(40, 9.0), 0.0) for each in (other_T, one_T)]
+    known = stats.wilcoxon(other_T, one_T, alternative="greater", correction=False, method="asymptotic").zstatistic
+    assert rank_sureness(*trials) == pytest.approx(known)

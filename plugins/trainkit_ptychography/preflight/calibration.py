@@ -26,6 +26,7 @@ from trainkit_ptychography.preflight.search import (
     Search,
     defocus_step_angstrom,
     largest_defocus_angstrom,
+    rank_sureness,
     sureness,
     visibility,
 )
@@ -36,6 +37,7 @@ _BEYOND_DOUBT = 6.0  # standard errors by which a specimen shows in the best of 
 _FITTED = 3  # of the best on the grid
 _WORTH_IT = 0.4  # of the best gain on the grid, to be fitted
 SURE = 4.5  # standard errors by which patterns have to fit worse, for it to be beyond doubt
+_HALF = 0.5  # of what is explained: what explains less is not another answer
 _MUCH, _LOST = 0.1, 0.25  # of the misfit of an empty object; of what is explained
 _SURE_OF_STEP = 6.0  # steps that were told 4 to 10 % wrong were contradicted by 5.4 to 9.7, and a right one by 5 to 7
 _TOO_LARGE = 1.08  # a fitted step may be larger by this factor although the told one is right
@@ -141,6 +143,16 @@ class Calibrated:
     def equal(self) -> tuple[Cell, ...]:
         """Return the cells, besides the geometry and its conjugate, that patterns do not fit worse beyond doubt."""
         return tuple(each for each in self.cells if each.worse_by <= SURE)
+
+
+def worse_by(other: Trial, found: Trial) -> float:
+    """Return by how many standard errors patterns fit another orientation worse than what was found.
+
+    Ranks count as well, if the other one explains less than half as much: then it is no second answer, and what they
+    add is only that its being worse is not that of a few patterns.
+    """
+    ranks = rank_sureness(other, found) if other.gain < _HALF * found.gain else -float("inf")
+    return max(sureness(other, found), ranks)
 
 
 def conjugate(geometry: Geometry, told_angstrom: float) -> Geometry:
@@ -320,7 +332,7 @@ class _Calibration:
             apart = abs(each.defocus_change_angstrom - geometry.defocus_change_angstrom)
             if (each.swapped, set(each.flips)) == (geometry.swapped, set(geometry.flips)) and apart <= near:
                 return float("inf")
-        return sureness(self._search.trial(geometry), self._search.trial(best))
+        return worse_by(self._search.trial(geometry), self._search.trial(best))
 
     def _around(self, best: Geometry, name: str) -> list[Geometry]:
         """Return a geometry with other values of a property, in order."""

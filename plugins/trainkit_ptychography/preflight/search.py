@@ -73,6 +73,21 @@ def sureness(worse: Trial, better: Trial) -> float:
     return _standard_errors(worse.misfit_T - better.misfit_T)
 
 
+def rank_sureness(worse: Trial, better: Trial) -> float:
+    """Return the same from the ranks of the differences: a few patterns that differ most do not make it small.
+
+    Where few places scatter strongly, the scatter of the differences is large because some patterns tell much more than
+    others, and not because patterns disagree: of 64 patterns that all fit ``better`` better, `sureness` made 4.3, and
+    ranks make 7.
+
+    Source:
+        Wilcoxon, Biometrics Bulletin 1 (1945) 80 (signed ranks, in their normal approximation).
+    """
+    difference_T = worse.misfit_T - better.misfit_T
+    rank_T = np.abs(difference_T).argsort().argsort() + 1.0
+    return float((np.sign(difference_T) * rank_T).sum() / np.sqrt(np.square(rank_T).sum()))
+
+
 def visibility(trial: Trial) -> float:
     """Return by how many standard errors the held-out patterns fit a reconstruction better than vacuum."""
     return _standard_errors(trial.empty_T - trial.misfit_T)
