@@ -40,6 +40,7 @@ _SECTIONS = {
         "plan": "Show when each parameter group trains, and its learning rate.",
         "runs": "List runs, with their state, best value and what differs.",
         "compare": "Compare runs: settings, values, and where they begin to differ.",
+        "report": "Write a page about a run: curves, pictures, recipe, environment.",
         "inspect": "Show what a checkpoint or a run holds, and whether it is whole.",
     },
     "Use and share": {
