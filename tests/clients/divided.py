@@ -200,7 +200,7 @@ class Trouble(Hook):
 
     Attributes:
         what: "interrupt", "stop", "stop a group", "fail", "kill", "hang" or "diverge"; or "missing",
-            which fails before any step.
+            which fails before any step; or "signal", which a queue sends before any step.
         rank: The process.
         step: Number of finished steps.
     """
@@ -212,6 +212,8 @@ class Trouble(Hook):
     def build(self, context):
         if (self.what, self.rank) == ("missing", context.rank):
             raise FileNotFoundError("not on this machine")
+        if (self.what, self.rank) == ("signal", context.rank):
+            os.kill(os.getpid(), signal.SIGUSR1)
         return LiveTrouble(self)
 
 

@@ -164,6 +164,14 @@ def test_what_one_process_asks_for_all_do_after_the_same_step(tmp_path: Path, to
     assert [each["values"] for each in of_each] == [[0.0], [1.0]]
 
 
+def test_a_signal_that_comes_while_a_process_is_built_stops_all_with_a_checkpoint(
+    tmp_path: Path, together: Together
+) -> None:
+    said = together(2, tmp_path, "run", trouble(tmp_path, "early", 'what = "signal"'), code=75)
+    assert "stopped: signal SIGUSR1 after 0 of 4 epochs, 1 steps" in said
+    assert newest(tmp_path, "early")["step"] == 1
+
+
 @pytest.mark.parametrize(
     ("what", "told"),
     [

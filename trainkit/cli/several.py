@@ -6,6 +6,7 @@ import contextlib
 import os
 import sys
 
+from trainkit.engine.signals import KeptSignals, handled
 from trainkit.errors import ProcessError, RecipeError
 from trainkit.processes.meeting import meeting
 
@@ -16,10 +17,12 @@ def only_first_process_continues() -> None:
         return
     # If the first process is killed, torch would print a trace of its own for each value that is asked for.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from trainkit.console import Console
-    from trainkit.engine.several import take_part
+    kept = KeptSignals()
+    with handled(kept.on_signal):
+        from trainkit.console import Console
+        from trainkit.engine.several import take_part
 
-    take_part(Console(quiet=True))
+        take_part(Console(quiet=True), kept)
     sys.exit(0)
 
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from trainkit.engine import signals
 from trainkit.engine.build import build
 from trainkit.engine.every_run.saving import checkpoint_content, restore
 from trainkit.engine.loop import train
@@ -26,6 +25,7 @@ from trainkit.recipe.root import seconds_of
 if TYPE_CHECKING:
     from trainkit.console import Console
     from trainkit.engine.run import Run
+    from trainkit.engine.signals import KeptSignals
     from trainkit.groups.plan import GroupPlan
 
 
@@ -83,20 +83,24 @@ def call_others(run: Run) -> None:
     meeting().call(task, seconds_of(run.recipe.run.patience) or 0.0)
 
 
-def take_part(console: Console) -> None:
+def take_part(console: Console, kept: KeptSignals) -> None:
     """Take part in the trainings to which the first process calls, until it has no more.
+
+    Args:
+        console: Prints the messages.
+        kept: The signals that this process gets.
 
     Raises:
         TrainkitError: A training failed here, and nobody else reports it.
     """
     meet = meeting()
-    with console.capture_logging(), signals.ending_the_program():
+    with console.capture_logging():
         while (task := meet.wait()) is not None:
-            _take_part(task, console)
+            _take_part(task, console, kept)
     meet.go()
 
 
-def _take_part(task: _Task, console: Console) -> None:
+def _take_part(task: _Task, console: Console, kept: KeptSignals) -> None:
     resolved = resolve_text(task.recipe, Path("/"), source=task.source, resolved=True)
     run = build(resolved, task.folder, task.finished, meeting().place)
     for name, plan in task.plans.items():
@@ -105,7 +109,7 @@ def _take_part(task: _Task, console: Console) -> None:
     state = run.state
     state.stop_reason, state.is_trial, state.redefined = task.stop_reason, task.is_trial, task.redefined
     run.resumed = task.resumed
-    with signals.handled(lambda name: state.interrupt(f"signal {name}")):
+    with kept.given_to(lambda name: state.interrupt(f"signal {name}")):
         try:
             train(run)
             reason = state.interrupt_reason or state.stop_reason

@@ -6,6 +6,8 @@ import contextlib
 import signal
 from collections.abc import Callable, Iterator
 
+from trainkit.engine.launched import is_launched
+
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # SIGHUP and the last two do not exist on Windows
 
 
@@ -42,6 +44,41 @@ def handled(act: Callable[[str], None]) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+class KeptSignals:
+    """Keeps a signal of a process beside the first one for the training that it is called to.
+
+    The first process may be in that training already, and wait for this one: ending now would make the training fail.
+    If there is none, the first process has got the signal too, or has ended, and this one ends when it sees that.
+    """
+
+    def __init__(self) -> None:
+        self._name: str | None = None
+        self._act: Callable[[str], None] | None = None
+
+    def on_signal(self, name: str) -> None:
+        """Act on a signal, or keep it.
+
+        Raises:
+            StoppedEarly: It is the second one, nothing is being trained, and no launcher kills at a second one.
+        """
+        is_second, self._name = self._name is not None, self._name or name
+        if self._act is not None:
+            self._act(name)
+        elif is_second and not is_launched():
+            raise StoppedEarly(name)
+
+    @contextlib.contextmanager
+    def given_to(self, act: Callable[[str], None]) -> Iterator[None]:
+        """In the block, call a function with the name of each signal, and of one that was kept."""
+        self._act = act
+        try:
+            if self._name is not None:
+                act(self._name)
+            yield
+        finally:
+            self._act = None
 
 
 def ignore_from_now_on() -> None:

@@ -19,6 +19,7 @@ from trainkit.console import Console
 from trainkit.engine.every_run import metrics_file
 from trainkit.engine.resume import resume
 from trainkit.engine.several import take_part
+from trainkit.engine.signals import KeptSignals, handled
 from trainkit.engine.start import RunOutcome, start
 from trainkit.engine.verify import StopAfter, say_differences, trained
 from trainkit.errors import ProcessError, RecipeError, TrainkitError
@@ -204,7 +205,9 @@ def run_as_one_of_several(place: str) -> None:
         if is_first:
             _write_result(folder, {"folder": str(_first_process(json.loads((folder / "task.json").read_text())))})
         else:
-            take_part(Console(quiet=True))
+            kept = KeptSignals()
+            with handled(kept.on_signal):
+                take_part(Console(quiet=True), kept)
     except Exception as error:
         if is_first or not (isinstance(error, ProcessError) or meet.fail(str(error))):
             _write_result(folder, {"error": str(error) or type(error).__name__})
