@@ -200,7 +200,7 @@ def _write_training(text: RecipeText, is_thick: bool) -> None:
         text.value("lr", 1e-3)
         text.value("start_epoch", 0)
         text.table("groups.dr")
-        text.value("lr", 4e-2, "pixels: about a tenth of how far positions may be off")
+        text.value("lr", 4e-2, "pixels")
         text.value("start_epoch", 1, "positions wait until there is an object to hold them against")
         return
     text.table("groups.probe")
