@@ -61,6 +61,16 @@ def test_imagej_opens_a_map_with_its_values_and_its_pixel_size(tmp_path):
         assert file.imagej_metadata["unit"] == "pixel"
 
 
+def test_the_file_of_a_map_says_which_part_of_it_was_scanned(tmp_path):
+    points = np.array([[2.0, 3.0], [4.0, 9.0], [3.0, 5.0]])
+    write_imagej_tiff(tmp_path / "map.tif", np.zeros((7, 11), np.float32), 0.4, scanned_N2=points)
+    with tifffile.TiffFile(tmp_path / "map.tif") as file:
+        found = file.imagej_metadata
+        assert found is not None
+        assert (found["scanned_rows_px"], found["scanned_columns_px"]) == ("2.0 to 4.0", "3.0 to 9.0")
+        assert found["unit"] == "angstrom"
+
+
 # ---- a probe from a file --------------------------------------------------------------------------------------------
 
 

@@ -56,9 +56,10 @@ def _write_numpy(state: State, whole: Result) -> None:
 
 def _write_stacks(state: State, found: Reconstruction, data: LiveDiffraction) -> None:
     size, spacing = data.scan.pixel_size_angstrom, found.slice_spacing_angstrom
-    for name, stack_SHW, apart in (
-        ("object_phase_slices", found.phase_SHW, spacing),
-        ("object_amplitude_slices", found.amplitude_SHW, spacing),
-        ("probe_amplitude_modes", np.abs(found.probe_MYX), None),
+    scanned_N2 = data.scan.positions_N2 - found.origin_2
+    for name, stack_SHW, apart, points_N2 in (
+        ("object_phase_slices", found.phase_SHW, spacing, scanned_N2),
+        ("object_amplitude_slices", found.amplitude_SHW, spacing, scanned_N2),
+        ("probe_amplitude_modes", np.abs(found.probe_MYX), None, None),
     ):
-        write_imagej_tiff(state.folder / f"{name}.tif", stack_SHW, size, apart)
+        write_imagej_tiff(state.folder / f"{name}.tif", stack_SHW, size, apart, points_N2)

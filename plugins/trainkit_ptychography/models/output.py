@@ -330,5 +330,6 @@ def write_files(
 ) -> None:
     """Write ``result.h5``, and phase and amplitude for ImageJ, into a folder; arguments as for `result`."""
     write_result(folder / "result.h5", result(found, data, residual_N), provenance(folder))
+    scanned_N2 = data.scan.positions_N2 - found.origin_2
     for name, map_HW in (("phase", found.projected_phase()), ("amplitude", found.projected_amplitude())):
-        write_imagej_tiff(folder / f"object_{name}.tif", map_HW, data.scan.pixel_size_angstrom)
+        write_imagej_tiff(folder / f"object_{name}.tif", map_HW, data.scan.pixel_size_angstrom, scanned_N2=scanned_N2)

@@ -19,7 +19,11 @@ _NO_UNIT = 1
 
 
 def write_imagej_tiff(
-    path: Path, map_SHW: NDArray[np.floating], pixel_size_angstrom: float | None, spacing_angstrom: float | None = None
+    path: Path,
+    map_SHW: NDArray[np.floating],
+    pixel_size_angstrom: float | None,
+    spacing_angstrom: float | None = None,
+    scanned_N2: NDArray[np.floating] | None = None,
 ) -> None:
     """Write 32-bit floating-point images, a page each: whole, or not at all.
 
@@ -28,6 +32,8 @@ def write_imagej_tiff(
         map_SHW: Values (H, W), or of a stack (S, H, W); the first row is at the top.
         pixel_size_angstrom: Size of a pixel; None if unknown: the file is then in pixels.
         spacing_angstrom: Distance from one page to the next; None if there is none, or if it is not known.
+        scanned_N2: Scan points (row, column), in pixels of the map; the description says in which rows and columns they
+            lie, because what is outside of them was hardly seen, or not at all. None: nothing is said.
 
     Source:
         ImageJ, ij/io/FileSaver.java (getDescriptionString) and TiffEncoder.java.
@@ -41,7 +47,7 @@ def write_imagej_tiff(
     if spacing_angstrom is not None and pixel_size_angstrom is not None:
         stack += f"spacing={spacing_angstrom}\n"
     tags: dict[int, str | float] = {
-        _DESCRIPTION: f"ImageJ=1.53t\n{stack}unit={unit}\nmin={low}\nmax={high}\n",
+        _DESCRIPTION: f"ImageJ=1.53t\n{stack}unit={unit}\nmin={low}\nmax={high}\n{_scanned(scanned_N2)}",
         _X_RESOLUTION: 1.0 / (pixel_size_angstrom or 1.0),
         _Y_RESOLUTION: 1.0 / (pixel_size_angstrom or 1.0),
         _RESOLUTION_UNIT: _NO_UNIT,
@@ -49,3 +55,14 @@ def write_imagej_tiff(
     with written_whole(path) as new:
         first, *others = pages
         first.save(new, format="TIFF", tiffinfo=tags, save_all=True, append_images=others)
+
+
+def _scanned(points_N2: NDArray[np.floating] | None) -> str:
+    """Return what the description says of the scanned part; ImageJ shows it under Image > Show Info."""
+    if points_N2 is None:
+        return ""
+    (top, left), (bottom, right) = points_N2.min(axis=0), points_N2.max(axis=0)
+    return (
+        f"scanned_rows_px={top:.1f} to {bottom:.1f}\nscanned_columns_px={left:.1f} to {right:.1f}\n"
+        "not_scanned=values outside of these rows and columns are of no use\n"
+    )
