@@ -3,7 +3,8 @@
     python tests/edit_sweep.py --scripts 100
 
 Each script asks a run for edits at random steps (for the end of the epoch, the next step, or a later epoch), and for
-stops, saves and pictures. The run is also interrupted and continued in between.
+stops, saves and pictures. The run is also interrupted and continued in between; at the end, it may be resumed with
+other settings, or a branch of it is compared.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ from same import differences, trained
 from trainkit import State, read_checkpoint
 from trainkit.checkpoint.folder import CheckpointFolder
 from trainkit.console import Console
-from trainkit.engine import journal
+from trainkit.engine import journal, run_folder
 from trainkit.engine.every_run import requests
 from trainkit.engine.queue import run_one
+from trainkit.engine.resume import resume
 from trainkit.engine.start import RunOutcome, no_report
 from trainkit.recipe.resolve import resolve_text
 
@@ -35,7 +37,12 @@ STEPS = 20
 
 
 def train(
-    folder: Path, asked: dict[int, dict[str, Any]], replay: Any = (), *, interrupt: frozenset[int] = frozenset()
+    folder: Path,
+    asked: dict[int, dict[str, Any]],
+    replay: Any = (),
+    *,
+    interrupt: frozenset[int] = frozenset(),
+    text: str = RECIPE,
 ) -> Path:
     """Train the recipe below a folder, ask for things after the given steps, and return the run folder.
 
@@ -44,6 +51,7 @@ def train(
         asked: Step -> what is asked then.
         replay: What is repeated of another run.
         interrupt: Steps after which the run is interrupted, and continued.
+        text: The recipe.
     """
     left, stops = dict(asked), set(interrupt)
 
@@ -58,14 +66,14 @@ def train(
         patch.chdir(folder)
         patch.setattr(requests, "_BETWEEN_LOOKS_SECONDS", 0.0)
         patch.setattr(recorder, "ACTIONS", {"step_end": act})
-        resolved = resolve_text(RECIPE, folder)
+        resolved = resolve_text(text, folder, (f"run.dir={folder / 'runs'}",))
         for _ in range(len(interrupt) + 1):
             outcome, _ = run_one(
                 resolved, Console(quiet=True), continue_unfinished=True, report=no_report, replay=replay
             )
             if isinstance(outcome, RunOutcome) and not outcome.run.state.interrupted:
                 return outcome.run.state.folder.absolute()
-    raise AssertionError("the run does not end")
+    raise AssertionError(f"the run does not end: {outcome}")
 
 
 def script(rng: random.Random) -> tuple[dict[int, dict[str, Any]], frozenset[int]]:
@@ -97,13 +105,37 @@ def script(rng: random.Random) -> tuple[dict[int, dict[str, Any]], frozenset[int
 
 def trial(seed: int, folder: Path) -> tuple[int, list[str]]:
     """Edit a run by a random script, repeat it, and return how many edits took effect, and what differs at the end."""
-    asked, interrupt = script(random.Random(seed))
+    rng = random.Random(seed)
+    asked, interrupt = script(rng)
     (folder / "edited").mkdir()
     (folder / "repeated").mkdir()
     edited = train(folder / "edited", asked, interrupt=interrupt)
-    repeated = train(folder / "repeated", {}, journal.to_replay(edited))
+    if (more := rng.choice(["nothing", "resume", "branch"])) != "nothing":
+        edited = _by_hand(edited, more, rng)
+    first = run_folder.first_recipe(edited)
+    assert first is not None
+    repeated = train(folder / "repeated", {}, journal.to_replay(edited), text=first)
     taken = sum(each.do == "edit" and each.taken is not None for each in journal.read(edited))
     return taken, differences(_end(edited), _end(repeated)) + _values(edited, repeated)
+
+
+def _by_hand(folder: Path, what: str, rng: random.Random) -> Path:
+    """Resume a run with other settings, or branch from it, and return the folder in which it went on."""
+    sets = [f"run.epochs={rng.randint(8, 9)}", f"losses.squares.weight={rng.uniform(0.5, 2):.4g}"]
+    epoch = rng.randint(1, 2) if what == "branch" else None
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder.parents[2])
+        patch.setattr(recorder, "ACTIONS", {})
+        outcome = resume(
+            *(folder, Console(quiet=True)),
+            sets=sets,
+            epoch=epoch,
+            branch=what == "branch",
+            on_extend=rng.choice(["stretch", "hold", "restart"]),
+            allow_code=True,
+        )
+        assert isinstance(outcome, RunOutcome)
+        return outcome.run.state.folder.absolute()
 
 
 def _end(folder: Path) -> dict[str, Any]:

@@ -6,6 +6,7 @@ took effect, which the run writes:
     {"id": "5f2c…", "do": "edit", "sets": ["groups.dr.lr=1e-3"], "at": {"epoch": 40}, "by": "ann@lab", "time": "…"}
     {"id": "5f2c…", "taken": {"epoch": 40, "step": 2440}}
 
+A resume with other settings is written down as an edit, too, and a branch begins with what its parent was asked.
 A recipe and the journal of its run describe that run completely: replayed, they give the same bits
 (``trainkit run --journal``). A position is a number of finished epochs and a number of finished steps; after 3 epochs
 of 10 steps, it is (3, 30) once the third epoch is closed, and (2, 30) before.
@@ -163,6 +164,22 @@ def to_replay(path: Path) -> list[Request]:
         for each in found.values()
         if each.taken is not None and not each.refused and each.do in REPLAYED
     ]
+
+
+def inherit(folder: Path, parent: Path, until: Position, applied: Iterable[str]) -> None:
+    """Write what led a run's parent to the checkpoint that the run begins from into the run's journal.
+
+    Args:
+        folder: The new run's folder.
+        parent: The run folder of its parent.
+        until: The position of the checkpoint.
+        applied: Ids of the edits that its recipe has.
+    """
+    known = set(applied)
+    for request in read(parent):
+        if request.taken is not None and (request.id in known or (request.do == "stop" and request.taken < until)):
+            _append(folder, request)
+            note_taken(folder, request, request.taken)
 
 
 def write_replay(folder: Path, requests: Iterable[Request]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import tomli
 
 from trainkit.checkpoint.folder import CheckpointFolder, Position, run_id_of
 from trainkit.engine import journal, run_folder
@@ -45,6 +46,7 @@ from trainkit.engine.start import (
 )
 from trainkit.engine.variables import changed_since
 from trainkit.processes.meeting import meeting
+from trainkit.recipe.differing import sets_between
 from trainkit.recipe.origin import dotted
 from trainkit.recipe.references import variables
 from trainkit.recipe.resolve import Resolved, resolve
@@ -196,6 +198,13 @@ def _resume_from(
     requests = run.parts["requests"]
     assert isinstance(requests, Requests)
     requests.applied += [each.id for each in asked.edits]
+    if not begin.in_place and begin.folder is not None:
+        run_folder.inherit(folder, begin.folder)
+        journal.inherit(folder, begin.folder, Position(saved["step"], saved["epoch"]), _applied(saved))
+    if asked.by_person and (sets := _sets_of_changes(known, resolved, restored.changes)):
+        request = journal.ask(folder, "edit", sets=sets, on_extend=asked.on_extend)
+        journal.note_taken(folder, request, Position(saved["step"], saved["epoch"]))
+        requests.applied.append(request.id)
     if begin.in_place and (why := _nothing_left(resolved, saved, restored.changes)) is not None:
         console.say(f"{file}: {why}; the end of the run is made up for")
         run.state.stop_reason = saved.get("stop_reason")
@@ -268,6 +277,20 @@ def _restored(
     return _Restored(run, changes, news_of_data, old, groups, list(forgotten), loaded)
 
 
+def _sets_of_changes(known: str, resolved: Resolved, changes: Sequence[SettingChange]) -> tuple[str, ...]:
+    """Return what a person has changed of a checkpoint's recipe, without what is harmless, as values of ``--set``.
+
+    Args:
+        known: The text of the checkpoint's recipe.
+        resolved: The recipe of the resumed run.
+        changes: What is said of the changes.
+    """
+    harmless = {each.where for each in changes if each.is_harmless}
+    if not any(not each.is_harmless and each.before != each.after for each in changes):
+        return ()
+    return tuple(sets_between(tomli.loads(known), resolved.tree, harmless))
+
+
 def _is_asked(begin: Beginning, recipe: Resolved) -> bool:
     """Return whether a run that continues in its folder is that of a recipe which edits have changed since."""
     return begin.in_place and begin.folder is not None and run_folder.is_asked(begin.folder, recipe)
@@ -277,10 +300,14 @@ def _edits_at_beginning(begin: Beginning) -> list[Request]:
     """Return the edits that took effect where a run begins, and that its checkpoint does not have yet."""
     if begin.folder is None or begin.saved is None or not begin.in_place:
         return []
-    saved = begin.saved
+    here = Position(begin.saved["step"], begin.saved["epoch"])
+    return journal.edits_at(journal.read(begin.folder), here, _applied(begin.saved))
+
+
+def _applied(saved: Mapping[str, Any]) -> Sequence[str]:
+    """Return the ids of the edits that the recipe of a checkpoint has; an older version wrote none."""
     state = saved["parts"].get("requests")
-    applied = state.get("applied", ()) if isinstance(state, Mapping) else ()
-    return journal.edits_at(journal.read(begin.folder), Position(saved["step"], saved["epoch"]), applied)
+    return state.get("applied", ()) if isinstance(state, Mapping) else ()
 
 
 def _say_what_differs(restored: _Restored, saved: Mapping[str, Any], console: Console) -> None:

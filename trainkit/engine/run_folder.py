@@ -2,6 +2,7 @@
 
     recipe.toml            the resolved recipe of the last start, for people
     recipe-1.toml, …       that of the first start, and so on, if a later one had another recipe
+    recipe-0.toml          of a branch: that of the first start of the run with which its line of runs began
     run.json               the run's id, its parent, and what the last start began from
     environment.json       each start and its end
     checkpoints/, …
@@ -64,6 +65,7 @@ RECIPE = "recipe.toml"
 LOG = "log.txt"
 ENVIRONMENT = "environment.json"
 _UNFINISHED = ".new-"
+_OF_FIRST_RUN = "recipe-0.toml"
 _KEPT = re.compile(r"recipe-([1-9]\d{0,5})\.toml")
 
 
@@ -206,6 +208,29 @@ def recipe_of_start(folder: Path, number: int) -> Path:
     kept = (int(found[1]) for path in folder.glob("recipe-*.toml") if (found := _KEPT.fullmatch(path.name)))
     later = [each for each in kept if each >= number]
     return folder / (f"recipe-{min(later)}.toml" if later else RECIPE)
+
+
+def inherit(folder: Path, parent: Path) -> None:
+    """Keep in the folder of a branch the recipe with which the first run of its line began, if it is known."""
+    if (first := first_recipe(parent)) is not None:
+        _write(folder / _OF_FIRST_RUN, first)
+
+
+def first_recipe(folder: Path) -> str | None:
+    """Return the resolved recipe with which a run began, or for a branch, the first run of its line; None: unknown.
+
+    With the journal, it describes the whole run.
+    """
+    if (folder / _OF_FIRST_RUN).is_file():
+        file = folder / _OF_FIRST_RUN
+    elif identity_of(folder).parent is None:
+        file = recipe_of_start(folder, 1)
+    else:
+        return None
+    try:
+        return read_small(file, "a recipe", MOST_BYTES).decode()
+    except (OSError, ValueError):
+        return None
 
 
 def _keep_earlier_recipe(folder: Path, recipe: str, number: int) -> None:
