@@ -143,7 +143,9 @@ def test_what_was_asked_of_a_run_that_had_ended_is_left_out():
     (folder / journal.NAME).write_text(lines)
     longer = toy_run.resume(folder, "run.epochs=7", on_extend="stretch")
     assert longer.run.state.epoch == 7
-    assert [each.refused for each in journal.read(folder)] == ["the run had ended when it was asked"]
+    stop, longer_run = journal.read(folder)
+    assert stop.refused == "the run had ended when it was asked"
+    assert longer_run.sets == ("run.epochs=7",)  # the resume is written down, too
 
 
 def test_a_save_writes_a_checkpoint_after_the_step_and_pictures_come_at_the_end_of_the_epoch():

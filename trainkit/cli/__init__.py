@@ -49,6 +49,8 @@ _SECTIONS = {
         "calibrate": "Fit the confidence of a trained model to held-out items.",
         "resolution": "Repeat a run with each half of its data, and say how far both agree.",
         "export": "Write a trained model for another program, such as ONNX Runtime.",
+        "archive": "Pack a run into one file, from which others can look at it and repeat it.",
+        "reproduce": "Repeat the run of an archive, and compare it bit for bit.",
     },
     "Build": {
         "recipes": "List the recipes that come with trainkit, or print one.",

@@ -137,6 +137,15 @@ def read(folder: Path) -> list[Request]:
     return list(found.values())
 
 
+def all_to_replay(path: Path) -> list[Request]:
+    """Return the requests of a journal that was written to be repeated (`write_replay`), as `to_replay` returns them.
+
+    Raises:
+        RecipeError: A line of it cannot be read.
+    """
+    return [each for each in _whole(path) if each.step is not None and each.do in REPLAYED]
+
+
 def to_replay(path: Path) -> list[Request]:
     """Return what a journal says to repeat: the edits and stops that took effect, each for the same place.
 
@@ -146,7 +155,19 @@ def to_replay(path: Path) -> list[Request]:
     Raises:
         RecipeError: There is no journal, or a line of it cannot be read.
     """
-    file = path / NAME if path.is_dir() else path
+    return [
+        attrs.evolve(each, epoch=each.taken.epoch, step=each.taken.step, taken=None)
+        for each in _whole(path / NAME if path.is_dir() else path)
+        if each.taken is not None and not each.refused and each.do in REPLAYED
+    ]
+
+
+def _whole(file: Path) -> list[Request]:
+    """Return all requests of a journal.
+
+    Raises:
+        RecipeError: There is no journal, or a line of it cannot be read.
+    """
     try:
         lines = [line for line in file.read_text(encoding="utf-8").split("\n") if line]
     except (OSError, ValueError) as error:
@@ -159,11 +180,7 @@ def to_replay(path: Path) -> list[Request]:
             raise RecipeError(
                 f"{file}: line {number} is no line of a journal, so the run cannot be repeated: {line[:80]}"
             ) from error
-    return [
-        attrs.evolve(each, epoch=each.taken.epoch, step=each.taken.step, taken=None)
-        for each in found.values()
-        if each.taken is not None and not each.refused and each.do in REPLAYED
-    ]
+    return list(found.values())
 
 
 def inherit(folder: Path, parent: Path, until: Position, applied: Iterable[str]) -> None:

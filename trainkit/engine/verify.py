@@ -97,7 +97,9 @@ def verify(resolved: Resolved, epochs: int, num_stops: int, say: Callable[[str],
     return same
 
 
-def say_differences(place: str, whole: Path, resumed: Path, say: Callable[[str], None]) -> bool:
+def say_differences(
+    place: str, whole: Path, resumed: Path, say: Callable[[str], None], without: Sequence[str] = ("run",)
+) -> bool:
     """Say where the newest checkpoint of a resumed run and its metrics differ from those of the whole run.
 
     Args:
@@ -105,11 +107,12 @@ def say_differences(place: str, whole: Path, resumed: Path, say: Callable[[str],
         whole: The folder of the run without a stop.
         resumed: The folder of the other run.
         say: Called with each message.
+        without: Keys of the checkpoints that are not compared.
 
     Returns:
         Whether they are the same to the bit.
     """
-    found = list(differences(trained(whole, say), trained(resumed, say)))
+    found = list(differences(trained(whole, say, without), trained(resumed, say, without)))
     logged = list(_lines_that_differ(whole, resumed))
     say(f"{place}: {'DIFFERENT' if found or logged else 'the same, to the bit'}")
     for line in logged[:1]:
@@ -121,10 +124,10 @@ def say_differences(place: str, whole: Path, resumed: Path, say: Callable[[str],
     return not found and not logged
 
 
-def trained(folder: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """Return the content of a run's newest checkpoint, without the identity of the run."""
+def trained(folder: Path, say: Callable[[str], None], without: Sequence[str] = ("run",)) -> dict[str, Any]:
+    """Return the content of a run's newest checkpoint, without the identity of the run, or without other keys."""
     content = CheckpointFolder(folder / CHECKPOINTS).newest_good(say)[1]
-    return {name: value for name, value in content.items() if name != "run"}
+    return {name: value for name, value in content.items() if name not in without}
 
 
 def differences(one: Any, other: Any, name: str = "") -> Iterator[str]:
