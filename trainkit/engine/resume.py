@@ -197,7 +197,7 @@ def _resume_from(
     run = restored.run
     requests = run.parts["requests"]
     assert isinstance(requests, Requests)
-    requests.applied += [each.id for each in asked.edits]
+    requests.applied = [*_applied(saved), *(each.id for each in asked.edits)]
     if not begin.in_place and begin.folder is not None:
         run_folder.inherit(folder, begin.folder)
         journal.inherit(folder, begin.folder, Position(saved["step"], saved["epoch"]), _applied(saved))
@@ -306,8 +306,9 @@ def _edits_at_beginning(begin: Beginning) -> list[Request]:
 
 def _applied(saved: Mapping[str, Any]) -> Sequence[str]:
     """Return the ids of the edits that the recipe of a checkpoint has; an older version wrote none."""
-    state = saved["parts"].get("requests")
-    return state.get("applied", ()) if isinstance(state, Mapping) else ()
+    written_by = saved.get("run")
+    edits = written_by.get("edits") if isinstance(written_by, Mapping) else None
+    return [each for each in edits if isinstance(each, str)] if isinstance(edits, list) else []
 
 
 def _say_what_differs(restored: _Restored, saved: Mapping[str, Any], console: Console) -> None:

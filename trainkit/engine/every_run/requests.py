@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from trainkit.checkpoint.folder import Position
 from trainkit.engine import journal
@@ -16,6 +15,7 @@ from trainkit.events import Live
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from trainkit.engine.run import Run
     from trainkit.state import State
 
 _LOGGER = logging.getLogger("trainkit")
@@ -35,7 +35,7 @@ class Requests(Live):
 
     Attributes:
         edits: The edits for which the run is being interrupted.
-        applied: Ids of the edits that the recipe of the run has.
+        applied: Ids of the edits that the recipe of the run has; each checkpoint says so, beside the run's id.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -67,14 +67,6 @@ class Requests(Live):
         self._look(state)
         if self._open:
             self._take(state, Position(state.step, state.epoch + 1), closed=True)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return which edits the recipe has."""
-        return {"applied": list(self.applied)}
-
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` returned."""
-        self.applied = [str(each) for each in saved["applied"]]
 
     def _look(self, state: State) -> None:
         """Read the journal if it has grown."""
@@ -128,6 +120,12 @@ class Requests(Live):
                 state.show_pictures(request.in_words)
         if self.edits and not state.interrupted:
             state.interrupt("; ".join(each.in_words for each in self.edits))
+
+
+def edits_of(run: Run) -> list[str]:
+    """Return the ids of the edits that the recipe of a run has."""
+    requests = run.parts.get("requests")  # which only the first process of a run has
+    return list(requests.applied) if isinstance(requests, Requests) else []
 
 
 def _is_due(request: Request, here: Position, *, closed: bool) -> bool:

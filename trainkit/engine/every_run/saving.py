@@ -15,6 +15,7 @@ from trainkit.checkpoint.folder import Best, BestValues, CheckpointFolder
 from trainkit.checkpoint.optimizer_state import LoadReport, class_name, load_optimizer_state, optimizer_state
 from trainkit.engine.agreement import check_replicas, restore_means, running_means
 from trainkit.engine.environment import conditions
+from trainkit.engine.every_run.requests import edits_of
 from trainkit.engine.identity import CHECKPOINTS
 from trainkit.errors import CheckpointError, NonFiniteError, blame
 from trainkit.events import Live
@@ -54,7 +55,8 @@ def checkpoint_content(run: Run, adopted: Iterable[str] = (), means: Mapping[str
         "doubts": list(state.doubts),
         "facts": facts_of(run),
         "fingerprint": run.fingerprint,
-        "run": run.identity.in_checkpoint(write(run.resolved.tree), run.variables) | {"adopted": sorted(adopted)},
+        "run": run.identity.in_checkpoint(write(run.resolved.tree), run.variables)
+        | {"adopted": sorted(adopted), "edits": edits_of(run)},
         "recipe": write(run.resolved.tree),
         "components": [attrs.asdict(used) for used in run.resolved.used],
         "conditions": conditions(state.context, run.recipe),
