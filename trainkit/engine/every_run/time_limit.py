@@ -18,8 +18,8 @@ _IMPORTED = time.monotonic()
 class TimeLimit(Live):
     """Part of runs with ``[run] time_limit``: interrupts the run, with a checkpoint, early enough.
 
-    The remaining time is enough for one more step, one validation and one checkpoint, each as long as the longest so
-    far.
+    The remaining time is enough for what follows the last step of an epoch (validation, pictures, a checkpoint), one
+    more step and its checkpoint, each as long as the longest so far.
 
     Args:
         written: The limit as it is written in the recipe.
@@ -30,25 +30,23 @@ class TimeLimit(Live):
         self._written = written
         self._end = time.monotonic() - process_seconds() + seconds
         self._last_step: float | None = None
-        self._longest = {"step": 0.0, "validation": 0.0, "checkpoint": 0.0}
+        self._longest_step = self._longest_closing = self._longest_saving = 0.0
 
     def on_epoch_start(self, state: State) -> None:
-        """Do not count the time between two epochs as a step."""
+        """Record how long the last epoch was being closed, which does not count as a step."""
+        if self._last_step is not None:
+            self._longest_closing = max(self._longest_closing, time.monotonic() - self._last_step)
         self._last_step = None
 
     def on_step_end(self, state: State) -> None:
         """Interrupt the run if there is no time for another step."""
         now = time.monotonic()
         if self._last_step is not None:
-            self._longest["step"] = max(self._longest["step"], now - self._last_step)
+            self._longest_step = max(self._longest_step, now - self._last_step)
         self._last_step = now
-        if now + sum(self._longest.values()) >= self._end:
+        self._longest_saving = max(self._longest_saving, state.seconds["checkpoint"])
+        if now + self._longest_step + self._longest_closing + self._longest_saving >= self._end:
             state.interrupt(f"time limit {self._written}")
-
-    def on_checkpoint(self, state: State) -> None:
-        """Record how long validation and the checkpoint took."""
-        for what in ("validation", "checkpoint"):
-            self._longest[what] = max(self._longest[what], state.seconds[what])
 
 
 def process_seconds() -> float:
