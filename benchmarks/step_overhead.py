@@ -158,7 +158,7 @@ def ours(extra: str, *, quiet: bool) -> Callable[[int], float]:
             run = build(resolved, run_folder)
             stopwatch = Stopwatch()
             if not quiet:
-                run.add("progress", Progress(console))
+                run.add("progress", Progress(console, run, None))
             run.add("stopwatch", stopwatch)
             train(run)
             run.emit("run_end")

@@ -277,7 +277,7 @@ def test_a_resume_says_what_differs_in_numbers(capsys: pytest.CaptureFixture[str
     resume(ending.run.state.folder, "run.epochs=3", "optimizer.lr=1e-2", quiet=False)
     said = capsys.readouterr().out
     assert "changed: optimizer.lr: 0.001 -> 0.01" in said
-    assert "group other: lr in epoch 2: 0.001 -> 0.01" in said
+    assert "group other: lr after 2 epochs: 0.001 -> 0.01" in said
 
 
 def test_a_resume_from_an_earlier_checkpoint_opens_a_new_folder_that_names_its_parent() -> None:

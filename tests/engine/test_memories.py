@@ -60,7 +60,7 @@ def test_what_is_best_patience_and_plateau_begin_anew_when_a_loss_changes(capsys
     assert "what is best begins anew, because losses.squares.weight has changed; the best before is kept" in said
     assert "EarlyStopping: the best value so far and the patience begin anew, because losses.squares.weight" in said
     assert "group other: its schedule forgets the values so far" in said
-    assert "lr in epoch 3" not in said, "the learning rate stays as it is"
+    assert "lr after 3 epochs" not in said, "the learning rate stays as it is"
     assert outcome.best == (40.0, 6, None)
     kept = sorted(path.stem for path in (first.run.state.folder / "checkpoints").iterdir())
     assert kept == ["epoch-0001", "epoch-0006"]

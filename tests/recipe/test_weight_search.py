@@ -59,7 +59,7 @@ def test_the_plan_says_what_the_search_costs() -> None:
     assert cost(recipe, 40) == (7, 10, 40 + 7 * 10, 110 / 40)
     first, second = cost_in_words(recipe, 40)
     assert first == "losses.ridge.weight is chosen by val/loss (min) among 0 and 0.1 to 10"
-    assert second.startswith("7 branches begin at epoch 30, and then the best once more: at most 110 epochs")
+    assert second.startswith("7 branches begin after 30 epochs, and then the best once more: at most 110 epochs")
     assert not list(cost_in_words(resolved("losses.ridge.weight=0.1").recipe, 40))
 
 

@@ -14,6 +14,7 @@ from trainkit.engine.environment import PROCESSES, conditions
 from trainkit.engine.resumed_groups import name_then, point_of
 from trainkit.groups.resuming import rates_per_epoch
 from trainkit.recipe.origin import dotted
+from trainkit.words import after_epochs
 
 if TYPE_CHECKING:
     from trainkit.engine.changes import SettingChange
@@ -103,4 +104,4 @@ def _rate_changes(name: str, old: SavedGroup | None, resumed: ResumedGroup, poin
     schedules = [type(each.scheduler).__name__ for each in (old.phase, phase)]
     if not math.isclose(was, now, rel_tol=1e-9) or schedules[0] != schedules[1]:
         change = f", {schedules[0]} -> {schedules[1]}" if schedules[0] != schedules[1] else ""
-        yield f"group {name}: lr in epoch {point.epoch}: {was:.6g} -> {now:.6g}{change}"
+        yield f"group {name}: lr {after_epochs(point.epoch)}: {was:.6g} -> {now:.6g}{change}"

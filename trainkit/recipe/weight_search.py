@@ -16,6 +16,7 @@ from typing import NamedTuple
 from trainkit.contracts import AUTO, Monitor
 from trainkit.recipe.problems import Finding
 from trainkit.recipe.root import Recipe, WeightSearch
+from trainkit.words import after_epochs
 
 _SHARE = 4  # a branch is this part of the run, unless the recipe says how long it is
 
@@ -87,9 +88,10 @@ def cost_in_words(recipe: Recipe, num_epochs: int) -> Iterator[str]:
     for name in names:
         low, high = between(recipe, name)
         yield f"losses.{name}.weight is chosen by {decides.metric} ({decides.mode}) among 0 and {low:g} to {high:g}"
+    when = after_epochs(num_epochs - most.branch_epochs)
     yield (
-        f"{most.branches} branches begin at epoch {num_epochs - most.branch_epochs}, and then the best once more: at "
-        f"most {most.epochs} epochs of training in all, {most.runs:.2g} times those of one run"
+        f"{most.branches} branches begin {when}, and then the best once more: at most {most.epochs} epochs of "
+        f"training in all, {most.runs:.2g} times those of one run"
     )
 
 
