@@ -210,6 +210,12 @@ def test_a_resumed_run_is_equal_to_where_it_began_and_then_differs(toys: list[Ru
     assert "it began from a checkpoint of A, after 2 epochs" in text
 
 
+def test_runs_without_a_common_value_are_not_called_equal(tmp_path: Path) -> None:
+    one = written(tmp_path / "one", values=[{"val/loss": 0.3, "lr/a": 0.1}])
+    other = written(tmp_path / "other", values=[{"train/loss": 0.3, "lr/a": 0.1}])
+    assert str(value_divergence(one, other)) == "no epoch is equal, then they have no value in common at epoch 1"
+
+
 def test_checkpoints_are_compared_bit_for_bit_as_another_reader_finds_them(toys: list[RunRecord]) -> None:
     _, whole, resumed = toys
     found = checkpoint_divergence(whole, resumed)

@@ -136,6 +136,7 @@ def test_a_run_that_is_going_on_is_shown_with_its_process_and_is_not_disturbed(r
     with lock(runs[0]):
         assert f"in process {os.getpid()} on {os.uname().nodename}" in " ".join(listed().output.split())
         assert next(each for each in objects() if each["id"] == runs[0].name)["state"] == "running"
+        assert "" not in listed().output.splitlines()
     assert RunRecord(runs[0]).state.name == "finished"
 
 

@@ -57,6 +57,8 @@ def value_divergence(one: RunRecord, other: RunRecord) -> ValueDivergence:
         if place[:3] != there[:3]:
             return ValueDivergence(equal_to, place, why=f"the next values are of {place} and of {there}")
         names = [name for name in first if "/" in name and name in second and not name.startswith(_TIMES)]
+        if all(name.startswith("lr/") for name in names):
+            return ValueDivergence(equal_to, place, why=f"they have no value in common at {place}")
         differing = [name for name in names if repr(first[name]) != repr(second[name])]
         if differing:
             differing.sort(key=lambda name: (not name.endswith("/loss"), name.startswith("lr/")))

@@ -31,6 +31,7 @@ class Line(NamedTuple):
 
 class _Row(NamedTuple):
     cells: tuple[str, ...]
+    settings: str
     more: list[str]
     branch: Branch
 
@@ -74,9 +75,10 @@ def flat_lines(runs: Sequence[RunRecord], differing: Sequence[str], width: int) 
 def _lines(row: _Row, widths: Sequence[int], width: int) -> Iterator[Line]:
     text = _joined(row.cells, widths)
     more = row.more
-    settings = more[0] if more else ""
-    if settings and len(text) + 2 + len(settings) <= width:
-        text, more = f"{text}  {settings}", more[1:]
+    if row.settings and len(text) + 2 + len(row.settings) <= width:
+        text = f"{text}  {row.settings}"
+    elif row.settings:
+        more = [row.settings, *more]
     run = row.branch.run
     yield Line(_shortened(text, width), "run", run)
     indent = "  " + row.branch.below
@@ -106,15 +108,10 @@ def _row(branch: Branch, family: Family, with_name: bool) -> _Row:
         "" if best is None else str(best.place.steps if best.place.inside else best.place.epochs),
         duration_in_words(run.seconds),
     )
-    return _Row(cells, list(_more(run, family)), branch)
+    return _Row(cells, differences(run, family.told_apart_by(run)), list(_more(run, family)), branch)
 
 
 def _more(run: RunRecord, family: Family) -> Iterator[str]:
-    told_apart_by = family.told_apart_by(run)
-    if told_apart_by:
-        yield differences(run, told_apart_by)
-    elif run.state.why or run.state.holder or run.problems:
-        yield ""
     if run.parent is not None and all(each.id != run.parent.run for each in family.runs):
         yield f"from {run.parent.run or run.parent.checkpoint}, epoch {run.parent.epoch}"
     if (holder := run.state.holder) is not None:
