@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import attrs
 from attrs.validators import ge, gt, optional
 
-from trainkit import INPUT_PATH, Data, Model, Problem, RecipeError, component
+from trainkit import INPUT_PATH, Data, DataError, Model, Problem, RecipeError, component
 from trainkit_ptychography.constraints.kind import Constraint
 from trainkit_ptychography.constraints.slice_coupling import SliceCoupling
 from trainkit_ptychography.models.background import Background
@@ -67,6 +67,9 @@ class Ptychography(Model):
     (1e-2 is a good learning rate). ``pattern_intensities``: the factor of each pattern's light (1e-3). ``distance``: by
     how many percent the effective distance of the near field differs from what is told (0.1).
 
+    With ``scan_shifts``, group ``scan_shifts`` shifts each of several scans as a whole against the first, in pixels; it
+    trains with a ``start_epoch`` and Adam (0.05).
+
     If the probe's ``opr_modes`` is above 0, the probe changes over the scan: groups ``opr_modes`` and ``opr_weights``.
 
     While ``probe`` trains, its power is kept and its modes are made orthogonal once an epoch. While ``dr`` trains, the
@@ -116,6 +119,9 @@ class Ptychography(Model):
         pattern_intensities: Whether the light of each pattern has a factor of its own, for a beam whose current varies
             from pattern to pattern (group ``pattern_intensities``). The mean over a scan stays 1. The factor of a
             held-out pattern is fitted to its total.
+        scan_shifts: For several scans of one specimen: whether each scan after the first can be shifted as a whole
+            against the first (group ``scan_shifts``, in pixels), as where the specimen moved in between. It has to be
+            known roughly, to about the width of an atom: ``data.scan_shifts_angstrom``; ``check --data`` proposes it.
         trained_distance: Near field: whether group ``distance`` trains the effective distance, which patterns tell to
             about a tenth: start it late, and not at all if it is known better. The size of object pixels stays; if that
             is in doubt as well, group ``scan`` trains the scale of the scan.
@@ -146,6 +152,7 @@ class Ptychography(Model):
     detector_mtf_unit: Literal["cycles_per_pixel", "nyquist"] = "cycles_per_pixel"
     background: Background | None = None
     pattern_intensities: bool = False
+    scan_shifts: bool = False
     trained_distance: bool = False
     waves: Literal["auto", "recomputed", "stored"] = "auto"
 
@@ -172,6 +179,14 @@ class Ptychography(Model):
                 "probe.trained_aberrations",
                 "warning",
             )
+        if self.scan_shifts:
+            shifts = recipe.groups.get("scan_shifts")
+            if shifts is None or shifts.start_epoch is None:
+                yield Problem(
+                    "has no effect: group scan_shifts never trains. Say when: [groups.scan_shifts] start_epoch = 1",
+                    "scan_shifts",
+                    "warning",
+                )
         if self.probe.opr_modes:
             yield from self._opr_problems(recipe)
         yield from self._detector_problems(recipe)
@@ -360,7 +375,8 @@ class Ptychography(Model):
         asked = (self.background is not None, self.pattern_intensities, self.trained_distance)
         detector = {name: False for name, exists in zip(_OF_DETECTOR, asked, strict=True) if exists}
         of_probe = {"probe": False, **lens, **spread, **opr}
-        groups = {"object": True, **of_probe, "dr": False, "scan": False, **detector, "other": False}
+        shifts = {"scan_shifts": False} if self.scan_shifts else {}
+        groups = {"object": True, **of_probe, "dr": False, "scan": False, **shifts, **detector, "other": False}
         if self.slices > 1:
             scans = {"scan_tilts": False} if self.scan_tilts_mrad else {}
             groups |= {"thickness": False, "tilt": False, **scans, "point_tilts": False}
@@ -381,6 +397,7 @@ class Ptychography(Model):
         from trainkit_ptychography.models.direct_start import seen_by
         from trainkit_ptychography.models.propagation import Propagation
         from trainkit_ptychography.models.ptychography_live import PtychographyModule
+        from trainkit_ptychography.models.scan_shifts import ScanShifts
         from trainkit_ptychography.objects.kind import ObjectGeometry, ObjectPlacement
         from trainkit_ptychography.objects.modes_live import ObjectModes, make_different
         from trainkit_ptychography.preflight.watch import Told
@@ -404,6 +421,14 @@ class Ptychography(Model):
         if counted_YX is not None:
             counted_YX = fftshift(counted_YX)
         probe = ProbeModes(modes_MYX, data.dtype, data.device, sampling, trained, powers, opr, *spread, counted_YX)
+        shifts = None
+        if self.scan_shifts:
+            if data.scan.scan_N is None:
+                raise DataError(
+                    f"{data.scan.source} is one scan, and model.scan_shifts is for several: join them, patterns = "
+                    '["…", "…"], or leave it out'
+                )
+            shifts = ScanShifts(data)
         propagation = None
         if self.slices > 1:
             assert self.thickness_angstrom is not None  # `problems` refuses it
@@ -445,6 +470,7 @@ class Ptychography(Model):
             most_bytes_of_waves=most,
             detector=self._detector(data),
             begins_with=self.object.begins_with(),
+            scan_shifts=shifts,
             told=Told(self.probe, 0.5 * (self.thickness_angstrom or 0.0), bool(self.scan_tilts_mrad)),
         )
 
@@ -486,6 +512,7 @@ class Ptychography(Model):
             **({} if opr is None else {"opr_modes": [opr.modes], "opr_weights": [opr.weights]}),
             "dr": [model.dr],
             "scan": [model.scan],
+            **({} if model.scan_shifts is None else {"scan_shifts": [model.scan_shifts.further]}),
             **{name: [parameter] for name in _OF_DETECTOR if (parameter := getattr(model.detector, name)) is not None},
             "other": [],
         }

@@ -26,6 +26,7 @@ from trainkit_ptychography.models.detector_live import Detector
 from trainkit_ptychography.models.mask_watch import MaskWatch
 from trainkit_ptychography.models.motion import Motion
 from trainkit_ptychography.models.propagation import Propagation
+from trainkit_ptychography.models.scan_shifts import ScanShifts
 from trainkit_ptychography.objects.from_data_live import DirectObject
 from trainkit_ptychography.objects.kind import LiveObject, PixelwiseObject, SlicedObject
 from trainkit_ptychography.objects.modes_live import modes_of
@@ -51,6 +52,7 @@ class PtychographyModule(nn.Module):
         detector: What the detector makes of the light that arrives.
         motion: The geometry of the scan; it turns ``dr`` and ``scan`` into patches and shifts of the probe.
         dr: (N, 2) displacement of each scan point, in pixels (row, column).
+        scan_shifts: Shifts of whole scans against the first one; None: there are none.
         scan: (2, 2) linear motion of all points about the middle of the scan, in pixels at the point farthest from it.
         scan_N: Which scan each point belongs to, if scans have probes of their own; else None.
         ordered_epoch: The last epoch at whose end positions were put in order.
@@ -73,6 +75,7 @@ class PtychographyModule(nn.Module):
         detector: Detector | None = None,
         begins_with: str | None = None,
         told: Told | None = None,
+        scan_shifts: ScanShifts | None = None,
     ) -> None:
         super().__init__()
         self._data, self._project_affine, self._begins_with = data, project_affine, begins_with
@@ -80,7 +83,7 @@ class PtychographyModule(nn.Module):
         self.object = make_object(self.motion.shape_HW, self.motion.origin_2)
         self.propagation, self._recomputed, self._most_bytes = propagation, recomputed, most_bytes_of_waves
         self.detector = Detector(data) if detector is None else detector
-        self.probe = probe
+        self.probe, self.scan_shifts = probe, scan_shifts
         num = len(data.scan.positions_N2)
         self.dr = nn.Parameter(torch.zeros(num, 2, dtype=data.dtype, device=data.device))
         self.scan = nn.Parameter(torch.zeros(2, 2, dtype=data.dtype, device=data.device))
@@ -109,7 +112,9 @@ class PtychographyModule(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return ``intensities`` (B, Y, X) for the scan points ``batch["index"]``; a mean pattern's total is 1."""
         index_B = batch["index"]
-        corner_B2, shift_B2 = self.motion.split(index_B, self.dr.index_select(0, index_B), self.scan)
+        corner_B2, shift_B2 = self.motion.split(
+            index_B, self._displacements(index_B, self.dr.index_select(0, index_B)), self.scan
+        )
         probe_MYX = self._probe_of(index_B)
         expected_BYX, patch = self._expected(index_B, corner_B2, shift_B2, probe_MYX)
         if self._curvature.recording and expected_BYX.requires_grad:
@@ -175,8 +180,19 @@ class PtychographyModule(nn.Module):
         return torch.stack(lights)
 
     def _intensities(self, index_B: Tensor, displacement_B2: Tensor) -> Tensor:
+        displacement_B2 = self._displacements(index_B, displacement_B2)
         corner_B2, shift_B2 = self.motion.split(index_B, displacement_B2, self.scan)
         return self._expected(index_B, corner_B2, shift_B2, self._probe_of(index_B))[0]
+
+    def _displacements(self, index_B: Tensor, displacement_B2: Tensor) -> Tensor:
+        """Return by how much points are displaced, the shifts of their scans included (B, 2)."""
+        if self.scan_shifts is None:
+            return displacement_B2
+        return displacement_B2 + self.scan_shifts.of_points(index_B)
+
+    @torch.no_grad()
+    def _all_displacements(self) -> Tensor:
+        return self.dr if self.scan_shifts is None else self.dr + self.scan_shifts.of_all()
 
     def _probe_of(self, index_B: Tensor) -> Tensor:
         """Return the probe's modes (M, Y, X); or (M, B, Y, X), if those of patterns differ."""
@@ -279,6 +295,8 @@ class PtychographyModule(nn.Module):
             found = self.motion.distortion(self.scan)
             state.metrics["scan/rotation_deg"] = degrees(found.rotation_rad)
             state.metrics["scan/scale"] = sqrt(found.scale_rows * found.scale_columns)
+        if self.scan_shifts is not None and self.scan_shifts.further.requires_grad:
+            state.metrics.update(self.scan_shifts.metrics())
         state.metrics.update(self.detector.metrics())
         if self.propagation is not None:
             state.metrics.update(self.propagation.metrics())
@@ -295,8 +313,11 @@ class PtychographyModule(nn.Module):
         self.ordered_epoch.fill_(epoch)
         if self.dr.requires_grad and self._project_affine:
             self.motion.project_affine(self.dr, self.scan if self.scan.requires_grad else None)
-        if self.dr.requires_grad or self.scan.requires_grad:
-            self.motion.check_patches(self.dr, self.scan)
+        shifts = self.scan_shifts
+        if shifts is not None and self.dr.requires_grad and shifts.further.requires_grad:
+            shifts.receive(self.dr)
+        if self.dr.requires_grad or self.scan.requires_grad or shifts is not None:
+            self.motion.check_patches(self._all_displacements(), self.scan)
         if (opr := self.probe.opr) is not None and opr.weights.requires_grad:
             opr.put_in_order(self.probe.modes.detach(), self.probe.modes.requires_grad, self.dr.requires_grad)
         self.detector.put_in_order()
@@ -327,7 +348,9 @@ class PtychographyModule(nn.Module):
         found = []
         for batch in self._data.some(points_P):
             index_B = batch["index"]
-            corner_B2, shift_B2 = self.motion.split(index_B, self.dr.index_select(0, index_B), self.scan)
+            corner_B2, shift_B2 = self.motion.split(
+                index_B, self._displacements(index_B, self.dr.index_select(0, index_B)), self.scan
+            )
 
             def amplitudes(
                 probe_MYX: Tensor, index_B: Tensor = index_B, at: tuple[Tensor, Tensor] = (corner_B2, shift_B2)
@@ -346,7 +369,7 @@ class PtychographyModule(nn.Module):
 
     def positions(self) -> NDArray[np.float64]:
         """Return where the probe's centre is for each pattern, in pixels, in the data's coordinates."""
-        return self.motion.positions(self.dr, self.scan)
+        return self.motion.positions(self._all_displacements(), self.scan)
 
     @torch.no_grad()
     def reconstruction(self) -> output.Reconstruction:
@@ -399,7 +422,9 @@ class PtychographyModule(nn.Module):
                 phase_SHW.neg_()
 
     def _with_and_without_object(self, index_B: Tensor) -> tuple[Tensor, Tensor]:
-        corner_B2, shift_B2 = self.motion.split(index_B, self.dr.index_select(0, index_B), self.scan)
+        corner_B2, shift_B2 = self.motion.split(
+            index_B, self._displacements(index_B, self.dr.index_select(0, index_B)), self.scan
+        )
         probe_MYX = self._probe_of(index_B)
         expected_BYX, patch = self._expected(index_B, corner_B2, shift_B2, probe_MYX)
         behind_BYX = intensities(probe_MYX, shift_B2, torch.ones_like(patch()), self.detector.transfer())

@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainkit_ptychography.physics.displacement import Shown
 from trainkit_ptychography.physics.forward import fourier_ramp
 from trainkit_ptychography.physics.geometry import place
 
@@ -42,11 +43,13 @@ class Trial:
         empty_T: The same for vacuum, of the amplitude that fits best.
         phase_skewness: Skewness of the phase where the object is seen well: above 0 if few places have a large phase,
             as atoms have.
+        found: The object; None: it was not kept.
     """
 
     misfit_T: NDArray[np.float64]
     empty_T: NDArray[np.float64]
     phase_skewness: float
+    found: Shown | None = None
 
     @property
     def misfit(self) -> float:
@@ -145,7 +148,14 @@ def try_out(
             if epoch == 0:
                 light_S += power_S
     weakened = [misfits(empty_S + share * (object_S - empty_S)) for share in _SHARES]
-    return Trial(min(weakened, key=np.mean), empty_T, _phase_skewness(object_S, light_S))
+    seen_S = light_S > _SEEN * light_S.max()
+    phase_S = _phase(object_S, seen_S)
+    return Trial(
+        min(weakened, key=np.mean),
+        empty_T,
+        _skewness(phase_S[seen_S]),
+        Shown(phase_S.reshape(height, width).numpy(), seen_S.reshape(height, width).numpy(), placement.origin_2),
+    )
 
 
 def _misfit(expected_BYX: Tensor, amplitudes_BYX: Tensor, mask_BYX: Tensor | None) -> Tensor:
@@ -163,9 +173,12 @@ def _best_scale(expected_BYX: Tensor, amplitudes_BYX: Tensor, mask_BYX: Tensor |
     return float((expected_BYX * amplitudes_BYX).sum() / expected_BYX.square().sum().clamp_min(1e-30))
 
 
-def _phase_skewness(object_S: Tensor, light_S: Tensor) -> float:
-    seen_S = object_S[light_S > _SEEN * light_S.max()]
-    phase_S = torch.angle(seen_S * seen_S.sum().conj()).double()
-    phase_S = phase_S - phase_S.mean()
-    spread = float(phase_S.square().mean().sqrt())
-    return float((phase_S**3).mean()) / spread**3 if spread > 0 else 0.0
+def _phase(object_S: Tensor, seen_S: Tensor) -> Tensor:
+    """Return the phase, with a mean of 0 where the object is seen well."""
+    phase_S = torch.angle(object_S * object_S[seen_S].sum().conj()).double()
+    return phase_S - phase_S[seen_S].mean()
+
+
+def _skewness(values_S: Tensor) -> float:
+    spread = float(values_S.square().mean().sqrt())
+    return float((values_S**3).mean()) / spread**3 if spread > 0 else 0.0

@@ -12,6 +12,7 @@ from trainkit_ptychography.preflight.advice import explains_much
 from trainkit_ptychography.preflight.images import inspect_beam, inspect_motion
 from trainkit_ptychography.preflight.look import FEWEST, PATTERNS, look_at_scan
 from trainkit_ptychography.preflight.sample import middle_points, sample
+from trainkit_ptychography.preflight.scan_offsets import inspect_offsets
 from trainkit_ptychography.preflight.search import Search, defocus_step_angstrom
 from trainkit_ptychography.preflight.single_scans import one_scan, subset, visits
 from trainkit_ptychography.scans.patterns import PreparedPatterns
@@ -62,6 +63,8 @@ def inspect_geometry(
         yield "geometry     not compared with the patterns: some of their pixels did not measure"
         return
     num = recording.scan.num_scans
+    if 1 < num <= _MOST_SCANS and probe.num_scans() in (1, num):
+        yield from inspect_offsets(recording, data, probe, recipe.run.seed, depth_angstrom)
     if probe.num_scans() == 1 and not (tilts_differ and num > 1):
         yield from _inspect_scan(recording, data, probe, recipe, depth_angstrom)
         yield from _of_other_defoci(recording, probe, recipe, depth_angstrom)

@@ -36,6 +36,11 @@ class SimulatedDiffraction(DiffractionData):
         further_defoci_angstrom: The same specimen is scanned once more with each of these, for probes "per_scan".
         further_tilts_mrad: Likewise with each of these directions of the beam instead of ``tilt_mrad``, for a specimen
             of several slices (tilt pairs). If both are given, there must be as many.
+        further_offsets_angstrom: By how much each further scan was really taken elsewhere, (rows, columns), than its
+            positions tell, as where the specimen moved in between. Without further defoci or tilts, the scans differ in
+            this alone.
+        scan_shifts_angstrom: By how much each scan is moved to make up for that, [[rows, columns], …] in the order of
+            the scans; group ``scan_shifts`` (``model.scan_shifts``) trains what is left.
         position_error_angstrom: Standard deviation of the error of the given positions, along each axis.
         dose_per_square_angstrom: Electrons per Å².
         atom_spacing_angstrom: Least distance between atoms.
@@ -60,6 +65,8 @@ class SimulatedDiffraction(DiffractionData):
     defocus_drift_angstrom: float = 0.0
     further_defoci_angstrom: tuple[float, ...] = ()
     further_tilts_mrad: tuple[tuple[float, float], ...] = ()
+    further_offsets_angstrom: tuple[tuple[float, float], ...] = ()
+    scan_shifts_angstrom: tuple[tuple[float, float], ...] = ()
     position_error_angstrom: float = attrs.field(default=0.1, validator=attrs.validators.ge(0.0))
     dose_per_square_angstrom: float = attrs.field(default=1e5, validator=_positive)
     atom_spacing_angstrom: float = attrs.field(default=1.4, validator=_positive)
@@ -78,6 +85,12 @@ class SimulatedDiffraction(DiffractionData):
             yield Problem(
                 f"are {num_tilts}, and further_defoci_angstrom are {num_defoci}: give as many of both, or one of them",
                 "further_tilts_mrad",
+            )
+        num_offsets = len(self.further_offsets_angstrom)
+        if num_offsets and num_offsets != (max(num_defoci, num_tilts) or num_offsets):
+            yield Problem(
+                f"are {num_offsets}, and there are {max(num_defoci, num_tilts)} further scans: give as many",
+                "further_offsets_angstrom",
             )
         if num_tilts and self.slices == 1:
             yield Problem("have no effect on a single slice: raise data.slices", "further_tilts_mrad")

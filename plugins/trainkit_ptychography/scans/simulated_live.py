@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from trainkit import random_seed
 from trainkit_ptychography.physics.optics import aperture_probe, electron_wavelength
 from trainkit_ptychography.scans.scan import Recording, Scan, Truth
+from trainkit_ptychography.scans.shifts import shifts_of_points
 
 if TYPE_CHECKING:
     from trainkit_ptychography.scans.simulated import SimulatedDiffraction
@@ -28,14 +29,16 @@ def simulate(settings: SimulatedDiffraction) -> Recording:
     wavelength = electron_wavelength(settings.energy_kev)
 
     # The specimen is as large as all patches together, so that nothing wraps around.
-    step, margin = settings.step_angstrom / pixel, 4
+    offsets_angstrom = settings.further_offsets_angstrom
+    step, margin = settings.step_angstrom / pixel, 4 + int(np.ceil(np.abs([*offsets_angstrom, (0, 0)]).max() / pixel))
     first = size // 2 + margin
     grids = np.meshgrid(*(first + step * np.arange(num) for num in settings.scan_shape), indexing="ij")
     nominal_N2 = np.stack(grids, axis=-1).reshape(-1, 2)
     shape_KL = tuple(int(np.ceil(step * (num - 1))) + size + 2 * margin for num in settings.scan_shape)
 
-    def displaced() -> NDArray[np.float64]:
-        true_N2 = nominal_N2 + generator.normal(0.0, settings.position_error_angstrom / pixel, nominal_N2.shape)
+    def displaced(offset_angstrom: tuple[float, float] = (0.0, 0.0)) -> NDArray[np.float64]:
+        true_N2 = nominal_N2 + np.array(offset_angstrom) / pixel
+        true_N2 = true_N2 + generator.normal(0.0, settings.position_error_angstrom / pixel, nominal_N2.shape)
         return np.clip(true_N2, size // 2 + 1, np.array(shape_KL) - (size - size // 2) - 1)
 
     true_N2 = displaced()
@@ -66,18 +69,22 @@ def simulate(settings: SimulatedDiffraction) -> Recording:
         expected_NYX = patterns_of_slices(np.exp(1j * slices_SKL), np.stack([*probes_NYX]), true_N2, between_YX)
         return generator.poisson(counts * expected_NYX).astype(np.float32)
 
-    num = max(len(settings.further_defoci_angstrom), len(settings.further_tilts_mrad))
+    num = max(map(len, (settings.further_defoci_angstrom, settings.further_tilts_mrad, offsets_angstrom)))
     defoci_angstrom = settings.further_defoci_angstrom or (settings.defocus_angstrom,) * num
     tilts_mrad = settings.further_tilts_mrad or (settings.tilt_mrad,) * num
     places, frames = [true_N2], [scanned(settings.defocus_angstrom, settings.tilt_mrad, true_N2)]
-    for defocus_angstrom, tilt_mrad in zip(defoci_angstrom, tilts_mrad, strict=True):
-        places.append(displaced())
+    offsets_angstrom = offsets_angstrom or ((0.0, 0.0),) * num
+    for defocus_angstrom, tilt_mrad, offset in zip(defoci_angstrom, tilts_mrad, offsets_angstrom, strict=True):
+        places.append(displaced(offset))
         frames.append(scanned(defocus_angstrom, tilt_mrad, places[-1]))
     intensities_NYX, true_N2 = np.concatenate(frames), np.concatenate(places)
+    scan_N = np.repeat(np.arange(len(places)), len(nominal_N2)) if len(places) > 1 else None
+    source = "diffraction_simulated"
     scan = Scan(
-        positions_N2=np.concatenate([nominal_N2] * len(places)),
-        scan_N=np.repeat(np.arange(len(places)), len(nominal_N2)) if len(places) > 1 else None,
-        source="diffraction_simulated",
+        positions_N2=np.concatenate([nominal_N2] * len(places))
+        + shifts_of_points(settings.scan_shifts_angstrom, scan_N, pixel, source),
+        scan_N=scan_N,
+        source=source,
         pixel_size_angstrom=pixel,
         wavelength_angstrom=wavelength,
         energy_kev=settings.energy_kev,

@@ -28,6 +28,7 @@ from trainkit_ptychography.scans.patterns import Exposures, Frames, JoinedFrames
 from trainkit_ptychography.scans.positions import oriented
 from trainkit_ptychography.scans.prepare_live import Preparation, prepared_probe
 from trainkit_ptychography.scans.scan import Recording, Scan, Truth
+from trainkit_ptychography.scans.shifts import shifts_of_points
 
 _TOTALLED_AT_ONCE = 2**21  # pixels
 
@@ -103,8 +104,10 @@ def _read_scan(settings: FileDiffraction, files: Sequence[ArrayFile], hints: Rea
         positions_N2 = in_pixels(true_N2, "truth_positions", unscaled)
         truth = Truth(phase_KL=phase_KL, positions_N2=positions_N2, slices_SKL=slices_SKL)
 
+    scan_N = _scans(frames, selection)
+    shifts_N2 = shifts_of_points(settings.scan_shifts_angstrom, scan_N, sizes, source)
     scan = Scan(
-        positions_N2=in_pixels(points_N2, "positions", of_points),
+        positions_N2=in_pixels(points_N2, "positions", of_points) + shifts_N2,
         source=source,
         pixel_size_angstrom=sizes,
         wavelength_angstrom=wavelength,
@@ -116,7 +119,7 @@ def _read_scan(settings: FileDiffraction, files: Sequence[ArrayFile], hints: Rea
         mask_YX=preparation.mask(),
         frame_masks=preparation.may_fail or masks is not None,
         points_N=None if selection.is_all else selection.used_K,
-        scan_N=_scans(frames, selection),
+        scan_N=scan_N,
         left_out=selection.reasons,
         detector_propagation=settings.detector_propagation,
         detector_distance_m=distance_m,

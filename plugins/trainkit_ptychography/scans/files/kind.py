@@ -100,6 +100,10 @@ class FileDiffraction(DiffractionData):
         positions_rotation_deg: By how much the scan is turned against the detector: from the column axis (right)
             towards the row axis (down).
         positions_scale: By what distances of scan points are multiplied, if the scan's scale is not calibrated.
+        scan_shifts_angstrom: For several scans of one specimen whose positions are not in one frame: by how much each
+            scan is moved, [[rows, columns], …] in the order of the scans, along the axes of the object. ``check
+            --data`` says by how much scans look shifted, and group ``scan_shifts`` (``model.scan_shifts``) trains what
+            is left.
         pixel_size_angstrom: Size of an object pixel, for patterns before they are cropped or padded; [rows, columns]
             if the two differ. One number for a rectangular detector is that of the side that is neither cropped nor
             padded. Either this, or dk_per_angstrom, or detector_pixel_um and detector_distance_m; or none if positions
@@ -148,6 +152,7 @@ class FileDiffraction(DiffractionData):
     positions_flip: tuple[Literal["rows", "columns"], ...] = ()
     positions_rotation_deg: float = 0.0
     positions_scale: float = attrs.field(default=1.0, validator=attrs.validators.gt(0.0))
+    scan_shifts_angstrom: tuple[tuple[float, float], ...] = ()
     pixel_size_angstrom: float | tuple[float, float] | None = attrs.field(default=None, validator=_positive_pair)
     dk_per_angstrom: float | tuple[float, float] | None = attrs.field(default=None, validator=_positive_pair)
     detector_pixel_um: float | tuple[float, float] | None = attrs.field(default=None, validator=_positive_pair)
