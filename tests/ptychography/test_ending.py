@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import attrs
 import numpy as np
 import pytest
 import torch
@@ -69,11 +70,20 @@ def test_a_result_that_left_a_geometry_that_was_told_rightly_is_doubted(recordin
     for defocus, positions_N2 in (
         (1.6 * TRUE_DEFOCUS, scan.positions_N2),
         (TRUE_DEFOCUS, turned(scan, 12.0)),
-        (TRUE_DEFOCUS, 1.25 * scan.positions_N2),
     ):
         assert judged(judge, scan, defocus, positions_N2).doubt is not None
     # A step and a defocus that are wrong by the same 10 % make nearly the same patterns, of a larger specimen.
     assert judged(judge, scan, 1.1 * TRUE_DEFOCUS, 1.1 * scan.positions_N2).doubt is None
+
+
+@pytest.mark.slow
+def test_a_step_that_was_told_much_too_large_is_doubted_however_well_the_result_fits(recording: Recording) -> None:
+    told = recording._replace(scan=attrs.evolve(recording.scan, positions_N2=1.25 * recording.scan.positions_N2))
+    judge = GeometryJudge(told, SETTINGS, Aperture(defocus_angstrom=TRUE_DEFOCUS), 0, probe_is_trained=True)
+    kept = judged(judge, told.scan, 1.25 * TRUE_DEFOCUS, told.scan.positions_N2)  # a probe that makes up for it
+    assert kept.doubt is not None
+    assert "times as far apart as told" in kept.doubt
+    assert judged(judge, told.scan, TRUE_DEFOCUS, recording.scan.positions_N2).doubt is None  # group scan repaired it
 
 
 def test_patterns_that_tell_nothing_raise_no_doubt() -> None:

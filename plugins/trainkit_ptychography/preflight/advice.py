@@ -104,7 +104,7 @@ def advise_to_walk(walk: Walk, found: Found, told: Trial, sample: Sample, data: 
     lines = [walk.line(data)]
     chosen = Pair.choose(found, sample)
     turned = any(
-        each.name in ("orientation", "rotation_deg") and _matters(each, found, sample, True) for each in found.changes
+        each.name in ("orientation", "rotation_deg") and matters(each, found, sample, True) for each in found.changes
     )
     lies_otherwise = turned or chosen.both_reversed
     lines += orientation_lines(chosen.geometry if lies_otherwise else Geometry(), data, walk)
@@ -140,7 +140,7 @@ def fits_nothing(found: Found, sample: Sample) -> bool:
 def _doubts(
     found: Found, sample: Sample, data: Data | None, probe_is_trained: bool, nothing_fits: bool
 ) -> Iterator[Problem]:
-    changes = {each.name: each for each in found.changes if _matters(each, found, sample, probe_is_trained)}
+    changes = {each.name: each for each in found.changes if matters(each, found, sample, probe_is_trained)}
     if nothing_fits and not changes.keys() & {"detector_factor", "semiangle_factor"}:
         return
     if not changes:
@@ -195,7 +195,8 @@ def _of_all_together(found: Found, sample: Sample, data: Data | None) -> Iterato
     )
 
 
-def _matters(change: Change, found: Found, sample: Sample, probe_is_trained: bool) -> bool:
+def matters(change: Change, found: Found, sample: Sample, probe_is_trained: bool) -> bool:
+    """Return whether a property that is not as told is worth a word."""
     if change.sureness < _SURE or change.share > _LARGEST_SHARE[change.name]:
         return False
     if change.name == "defocus_change_angstrom":

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit_ptychography.physics.trial import Trial
+from trainkit_ptychography.preflight.advice import matters
 from trainkit_ptychography.preflight.geometry import Geometry
 from trainkit_ptychography.preflight.look import Look, look_at_scan
 from trainkit_ptychography.preflight.search import clearly_better, sureness, visibility
@@ -29,7 +30,10 @@ if TYPE_CHECKING:
     from trainkit_ptychography.scans.kind_live import LiveDiffraction
 
 _SURE = 4.5  # standard errors
-_LARGEST_SHARE = 0.93  # of what the best geometry explains; of right and of repaired ones it was 0.99 and more
+_LARGEST_SHARE = (
+    0.8  # of what the best geometry explains; that of right ones was 0.88 and more, of wrong ones up to 0.74
+)
+_STEP = 0.1  # by which a step may be wrong without a word: patterns hardly tell
 _SEEN = 4.5  # standard errors by which a specimen must show in the best trial
 
 
@@ -139,7 +143,7 @@ def judge(look: Look, ending: Ending) -> Verdict:
         return Verdict(False, f"not judged: {num} patterns tell no geometry from another", doubt)
     share = (best.empty - ended.misfit) / max(best.gain, 1e-30)
     surely = clearly_better(ended, best) if look.walks_otherwise else sureness(ended, best) > _SURE
-    if share > _LARGEST_SHARE or not surely:
+    if (share > _LARGEST_SHARE or not surely) and not _keeps_a_wrong_step(look, ending):
         told = found.told.misfit > best.misfit and any(look.advice.doubts)
         words = "the run has repaired what it was told wrong" if told else "nothing that was tried fits clearly better"
         return Verdict(True, f"{words}, by trials with {num} patterns ({figures})")
@@ -150,6 +154,22 @@ def judge(look: Look, ending: Ending) -> Verdict:
         "the geometry is wrong by all appearance: a trial with the probe and the positions of the result fits held-out "
         f"patterns worse than another geometry does ({figures}){because}",
     )
+
+
+def _keeps_a_wrong_step(look: Look, ending: Ending) -> bool:
+    """Return whether points are as far apart as was told, and patterns contradict that.
+
+    A larger defocus and a larger specimen make up for much of a step that is too large, so the misfit hardly tells.
+    """
+    if not look.advice.is_judged or look.walks_otherwise:
+        return False
+    if not any(
+        each.name == "step_factor" and matters(each, look.found, look.sample, True) for each in look.found.changes
+    ):
+        return False
+    told_N2 = look.sample.part.scan.positions_N2
+    spreads = [float((each - each.mean(axis=0)).std()) for each in (told_N2, ending.positions_N2[look.sample.points_N])]
+    return abs(look.found.geometry.step_factor * spreads[0] / spreads[1] - 1) > _STEP
 
 
 def _tried_out(look: Look, ending: Ending) -> Trial:
