@@ -23,6 +23,7 @@ from trainkit.recipe.sharing import (
     rules_of_data,
     rules_of_devices,
     rules_of_memory,
+    rules_of_single_items,
     sharing,
     sharing_rules,
 )
@@ -105,6 +106,13 @@ def test_devices_are_counted_as_cuda_shows_them(tmp_path: Path, visible: str | N
         (tmp_path / f"0000:{bus:02}:00.0").mkdir()
     assert num_cuda_devices({} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}, tmp_path) == number
     assert num_cuda_devices({}, tmp_path / "no driver") == 0
+
+
+def test_shards_of_one_item_are_noted_where_the_device_is_known_to_be_a_cpu() -> None:
+    (found,) = rules_of_single_items(recipe(4, shards=4, device="cpu"), 2)
+    assert (found.severity, found.hint) == ("note", "batch_size = 8 gives each two; so does shards = 2")
+    for size, shards, processes, device in ((8, 4, 2, "cpu"), (4, 4, 4, "cpu"), (4, 4, 2, "auto"), (4, 0, 4, "cpu")):
+        assert not list(rules_of_single_items(recipe(size, shards=shards, device=device), processes))
 
 
 def test_fewer_items_than_a_batch_has_parts_are_refused() -> None:

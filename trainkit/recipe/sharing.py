@@ -117,6 +117,21 @@ def sharing_rules(recipe: Recipe, processes: int) -> Iterator[Finding]:
         yield Finding(message, place, "note", hint=f"batch_size = {low} and {high} are divided evenly")
 
 
+def rules_of_single_items(recipe: Recipe, processes: int) -> Iterator[Finding]:
+    """Find shards of one item, which a CPU computes more slowly than several at once (docs/several_processes.md)."""
+    divided = sharing(recipe, processes)
+    if divided is None or recipe.run.device != "cpu" or divided.parts == divided.processes:
+        return
+    if divided.at_once == 1 and divided.batch_size >= divided.parts:
+        yield Finding(
+            f"each of {divided.parts} shards has one item of a batch: if items are small, a step takes up to half as "
+            "long again as with two or more in each",
+            ("run", "shards"),
+            "note",
+            hint=f"batch_size = {2 * divided.parts} gives each two; so does shards = {divided.parts // 2}",
+        )
+
+
 def rules_of_devices(recipe: Recipe, processes: int, num_devices: int) -> Iterator[Finding]:
     """Find a device that so many processes cannot have, or may not have here.
 

@@ -19,6 +19,7 @@ from trainkit.recipe.sharing import (
     rules_of_data,
     rules_of_devices,
     rules_of_memory,
+    rules_of_single_items,
     sharing,
     sharing_rules,
 )
@@ -47,7 +48,8 @@ def check_sharing(resolved: Resolved, processes: int) -> tuple[Finding, ...]:
         InvalidRecipe: It cannot be run in so many.
     """
     recipe = resolved.recipe
-    found = [*sharing_rules(recipe, processes), *rules_of_devices(recipe, processes, num_cuda_devices())]
+    found = [*sharing_rules(recipe, processes), *rules_of_single_items(recipe, processes)]
+    found += rules_of_devices(recipe, processes, num_cuda_devices())
     return _sorted_out(resolved, found)
 
 
