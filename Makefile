@@ -20,7 +20,8 @@ test:  ## all tests, with branch coverage of the core
 fuzz:  ## thousands of damaged files and changed recipes
 	BIN=$(BIN) bash .ci/fuzz
 
-docs:  ## the pictures of docs/, made by the functions that train, and the JSON Schema of recipes/
+docs:  ## the reference and the pictures of docs/, made by the functions that train, and the JSON Schema of recipes/
+	$(BIN)/python docs/make_reference.py
 	$(BIN)/trainkit schema --out recipes/recipe.schema.json
 	$(BIN)/python docs/make_learning_rate_traces.py
 	$(BIN)/python docs/make_ptychography_conventions.py

@@ -128,6 +128,19 @@ def name_of(cls: type[Any]) -> str:
     return value
 
 
+def kind_of(group: str) -> type[Any] | None:
+    """Return the abstract class of the components of an entry-point group; None: none of them can be imported."""
+    for found in registered(group):
+        try:
+            cls = found.load()
+        except ComponentError:
+            continue
+        for each in cls.__mro__:
+            if vars(each).get("entry_points") == group:
+                return each
+    return None
+
+
 def _instead(group: str, use: str, name: str) -> str:
     if unregistered := _pyproject_that_has(group, name):
         return f'"{name}" is in {unregistered} but not installed: run pip install -e . there to register it'

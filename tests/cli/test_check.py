@@ -200,7 +200,7 @@ They are made up.
 Settings
   path: Path | None, optional
       Where they are.
-  batch_size: int = 4
+  batch_size: int = 4, ≥ 1
       So many at once.
   noise: float = 0.5
       Standard deviation, in metres.
@@ -224,3 +224,32 @@ def test_show_of_an_unknown_component_names_the_nearest() -> None:
         error = CliRunner().invoke(show, [name]).exception
         assert isinstance(error, RecipeError)
         assert f"did you mean {near}?" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("run", ["[run]", "  epochs: int | None, optional, ≥ 1 and ≤ 1e+06", "  name: str"]),
+        ("[groups]", ["  start_epoch: int | None, optional, ≥ 0", "  then.NAME.start_epoch: int, required, ≥ 1"]),
+        ("checkpoint", ["  keep_last: int = 3, ≥ 1", "      Number of newest checkpoints to keep."]),
+        ("extends", ["extends, drop", "  drop: tuple[str, ...] = ()"]),
+        ("sweep", ["[sweep]"]),
+        ("search", ["  trials: int = 40, ≥ 1 and ≤ 100000"]),
+        ("losses", ['[losses]  a table with "use": a component of trainkit.losses', "Components"]),
+        ("toy.shapes", ['trainkit.toy.shapes  a table with "use": a component of trainkit.toy.shapes']),
+    ],
+)
+def test_show_explains_tables_and_kinds(name: str, shown: list[str]) -> None:
+    result = CliRunner().invoke(show, [name], catch_exceptions=False)
+    assert result.exit_code == 0
+    for line in shown:
+        assert line in result.output.splitlines(), line
+
+
+def test_show_without_a_name_lists_all_tables_of_a_recipe() -> None:
+    listed = [line.split()[0] for line in CliRunner().invoke(show, [], catch_exceptions=False).output.splitlines()]
+    assert {"run", "monitor", "validation", "pictures", "checkpoint", "groups", "ema", "initial_weights"} <= {*listed}
+    assert {"extends", "drop", "sweep", "search", "data", "losses", "predict", "loggers"} <= {*listed}
+    assert len(listed) == len(set(listed))
+    for name in listed:
+        assert CliRunner().invoke(show, [name]).exit_code == 0

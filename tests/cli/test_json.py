@@ -67,6 +67,18 @@ def test_a_component_is_shown_with_its_settings() -> None:
     assert all(each["text"] for each in said["settings"])
 
 
+@pytest.mark.parametrize("name", ["run", "groups", "extends", "search", "losses", "ptychography.objects"])
+def test_a_table_or_a_kind_is_shown(name: str) -> None:
+    (said,) = objects("show", name)
+    assert_as_documented("trainkit show NAME --json", [said])
+
+
+def test_all_tables_are_listed() -> None:
+    said = objects("show")
+    assert_as_documented("trainkit show --json", said)
+    assert {each["name"]: each["components_of"] for each in said}["losses"] == "trainkit.losses"
+
+
 @pytest.mark.parametrize("words", [("show", "cosin"), ("show", "cosine", "--bad")])
 def test_a_mistake_is_an_object_too(
     words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

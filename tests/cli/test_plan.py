@@ -1,14 +1,21 @@
 """``trainkit plan`` of groups with optimizers and phases of their own, held against rates worked out by hand."""
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from recipe_toys import GOOD, toys
 
 from trainkit.cli.plan import command as plan
 from trainkit.errors import RecipeError
+from trainkit.groups import plan_picture
+from trainkit.groups.plan import RunLength, plan_groups
+from trainkit.recipe.group_epochs import declared_groups
+from trainkit.recipe.resolve import resolve_text
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -75,3 +82,56 @@ def test_a_run_in_steps_is_shown_in_epochs_of_so_many_steps_as_are_assumed(tmp_p
 def test_an_epoch_without_a_group_in_the_assumed_length_is_a_message(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="no parameter group trains in epoch 2"):
         planned(tmp_path, GOOD.replace("epochs = 10", "steps = 450") + "[groups.body]\nstop_epoch = 2\n")
+
+
+# ---- as a picture ---------------------------------------------------------------------------------------------------
+
+
+def curves(text: str, epochs: int, steps: int = 100) -> dict[str, tuple[list[float], list[float]]]:
+    recipe = resolve_text(text, Path.cwd()).recipe
+    names = declared_groups(recipe)
+    assert names is not None
+    plans = plan_groups(recipe, names, RunLength(epochs))
+    drawn = plan_picture.DrawnPlan("", recipe, plans, RunLength(epochs), steps)
+    return {name: plan_picture.rates(each, drawn) for name, each in plans.items()}
+
+
+def test_the_picture_draws_the_rates_that_the_table_shows(tmp_path: Path) -> None:
+    text = GOOD + PHASES
+    _, *rows = planned(tmp_path, text)
+    shown = {int(row.split()[0]): row.split()[1:] for row in rows if row.split()[0].isdigit()}
+    epochs = max(shown) + 1
+    for column, (x, y) in enumerate(curves(text, epochs).values()):
+        assert x == list(range(epochs + 1))
+        for epoch, cells in shown.items():
+            cell = cells[column]
+            assert math.isnan(y[epoch]) if cell == "-" else f"{y[epoch]:.4g}" == cell
+
+
+def test_stages_are_marked_where_groups_start_stop_and_change(tmp_path: Path) -> None:
+    recipe = resolve_text(GOOD + PHASES, tmp_path).recipe
+    names = declared_groups(recipe)
+    assert names is not None
+    found = plan_picture.stages(plan_groups(recipe, names, RunLength(8)), 8)
+    assert found[3] == ["body: finish"]
+    assert found[5] == ["body: end"]
+
+
+@pytest.mark.slow
+def test_a_picture_is_written_whatever_the_plan_and_the_table_is_printed_all_the_same(tmp_path: Path) -> None:
+    sweep = GOOD + "\n[sweep]\noptimizer.lr = [1e-2, 1e-3]\n"
+    for text in (GOOD, GOOD + PHASES, sweep):
+        lines = planned(tmp_path, text, "--png", str(tmp_path / "plan.png"))
+        assert any(line.split()[:1] == ["finished"] for line in lines)
+        assert f"wrote {tmp_path / 'plan.png'}: {2 if text is sweep else 1} plan{'s' * (text is sweep)}" in lines
+        with Image.open(tmp_path / "plan.png") as picture:
+            assert picture.size[0] == 990
+            colours = len(set(np.asarray(picture.convert("RGB").resize((200, 100))).reshape(-1, 3).sum(1).tolist()))
+        assert colours > 50
+    many = GOOD + f"\n[sweep]\noptimizer.lr = {[0.01 / n for n in range(1, 9)]}\n"
+    (tmp_path / "many.toml").write_text(many)
+    result = CliRunner().invoke(plan, [str(tmp_path / "many.toml"), "--png", str(tmp_path / "many.png")])
+    assert isinstance(result.exception, RecipeError)
+    assert "8 different plans" in str(result.exception)
+    result = CliRunner().invoke(plan, [str(tmp_path / "x.toml"), "--png", str(tmp_path / "no" / "x.png")])
+    assert "cannot be written" in str(result.exception)

@@ -526,7 +526,7 @@ def test_settings_that_cannot_go_together_are_found_without_the_file(settings, k
 def test_show_lists_the_settings_of_a_table_within_a_table():
     lines = CliRunner().invoke(show, ["diffraction_hdf5"]).output.splitlines()
     assert "  prepare: Prepare, a table" in lines
-    assert "  prepare.bin: int = 1" in lines
+    assert "  prepare.bin: int = 1, ≥ 1" in lines
     assert "  raster.step: float | tuple[float, float], required" in lines
 
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     epilog="\b\nExamples:\n"
     "  trainkit plan recipes/ptycho_staged.toml\n"
     "  trainkit plan my_recipe.toml --set run.steps=5000 --steps-per-epoch 250\n"
-    "  trainkit plan my_recipe.toml --processes 8 --gpu-memory 24GB"
+    "  trainkit plan my_recipe.toml --processes 8 --gpu-memory 24GB\n"
+    "  trainkit plan my_recipe.toml --png plan.png"
 )
 @click.argument("recipe", type=click.Path(path_type=Path), shell_complete=completion.recipes)
 @SETS
@@ -40,6 +41,12 @@ if TYPE_CHECKING:
 )
 @PROCESSES
 @GPU_MEMORY
+@click.option(
+    "--png",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Draw the learning rate of each group over the epochs, and when it trains.",
+)
 @JSON
 def command(
     recipe: Path,
@@ -47,6 +54,7 @@ def command(
     steps: int | None,
     processes: int | None,
     gpu_memory: float | None,
+    png: Path | None,
     as_json: bool,
 ) -> None:
     """Show for every epoch of RECIPE which groups train, and at which learning rate.
@@ -74,6 +82,9 @@ def command(
             notes += map(str, found.findings)
             if found.steps_per_epoch is not None:
                 known[each.recipe.run.name] = found.steps_per_epoch
+    if png is not None:
+        plans_drawn = _draw(png, [(each.recipe, _steps_per_epoch(each, steps, known)) for each in runs])
+        echo(f"wrote {png}: {plans_drawn}", err=True)
     if as_json:
         for text, sharing in shares.items():
             echo_json("shares", runs=sharing, lines=text.split("\n"))
@@ -107,6 +118,30 @@ def _steps_per_epoch(run: Resolved, given: int | None, known: Mapping[str, int])
     """Return the steps of an epoch: as they are given, else as the data say, else as they are assumed."""
     steps = given or known.get(run.recipe.run.name, ASSUMED_STEPS_PER_EPOCH)
     return min(steps, run.recipe.run.most_steps_per_epoch or steps)
+
+
+def _draw(png: Path, runs: Sequence[tuple[Recipe, int]]) -> str:
+    """Draw the plans of runs into a picture, each plan once, and return what was drawn in words.
+
+    Args:
+        png: The file.
+        runs: The recipe of each, and the steps of its epochs.
+
+    Raises:
+        RecipeError: A plan is not known before the model is built, or there are too many.
+    """
+    from trainkit.groups.plan_picture import DrawnPlan, draw
+
+    drawn: dict[str, tuple[list[str], DrawnPlan]] = {}
+    for recipe, steps in runs:
+        found = _plans(recipe, steps)
+        if found is None:
+            raise RecipeError("--png: the groups of this model are known only after it is built")
+        plans, length = found
+        text = "\n".join(_planned(recipe, steps))
+        drawn.setdefault(text, ([], DrawnPlan("", recipe, plans, length, steps)))[0].append(recipe.run.name)
+    draw(png, [plan._replace(title=some_of(names, 4)) for names, plan in drawn.values()])
+    return f"{len(drawn)} plan{'s' * (len(drawn) > 1)}"
 
 
 def _tell(runs: Sequence[Resolved], steps_of: Mapping[str, int]) -> None:

@@ -1,13 +1,10 @@
-"""``trainkit show``: explains what a component does, and its settings."""
+"""``trainkit show``: explains a component, or a table of a recipe, and its settings."""
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Iterator
 from typing import Any
 
-import attrs
 import click
 
 from trainkit import registry
@@ -17,135 +14,173 @@ from trainkit.cli.output import echo, echo_json, styled
 from trainkit.errors import RecipeError, did_you_mean
 
 
-@click.command(epilog="\b\nExamples:\n  trainkit show cosine\n  trainkit show losses/amplitude")
-@click.argument("name", shell_complete=completion.components)
+@click.command(
+    epilog="\b\nExamples:\n"
+    "  trainkit show run\n"
+    "  trainkit show scheduler\n"
+    "  trainkit show cosine\n"
+    "  trainkit show losses/amplitude"
+)
+@click.argument("name", required=False, shell_complete=completion.components)
 @JSON
-def command(name: str, as_json: bool) -> None:
-    """Explain the component NAME: what it does, and its settings.
+def command(name: str | None, as_json: bool) -> None:
+    """Explain NAME: a table or key of a recipe, such as run, groups or extends, or a component.
 
-    NAME is the name that a recipe gives after `use`. If components of several kinds have this name, all of them are
-    shown; put the kind before the name to see one of them.
+    A component has the name that a recipe gives after `use`. If components of several kinds have this name, all of them
+    are shown; put the kind before the name to see one of them. Without NAME, the tables of a recipe are listed.
     """
-    for number, (group, found) in enumerate(_matching(name)):
+    from trainkit.recipe.docstrings import docstring
+    from trainkit.recipe.language import kinds_of_tables, tables
+
+    if name is None:
+        _list_tables(as_json)
+        return
+    known, kinds = tables(), kinds_of_tables()
+    table = name.strip("[]").partition(".")[0]
+    groups = {each.removeprefix("trainkit."): each for each in registry.entry_point_groups()}
+    kind: Any = kinds.get(table)
+    group = kind.entry_points if kind is not None else groups.get(name.removeprefix("trainkit."))
+    matches = _matching(name)
+    if not matches and table not in known and group is None:
+        raise _unknown(name, [*known, *kinds, *groups])
+    number = 0
+    if not matches and table in known:
+        number += 1
+        if as_json:
+            echo_json("table", name=table, text=docstring(known[table]).text, settings=_facts(known[table]))
+        else:
+            echo(styled(f"[{table}]" if known[table] is not known["extends"] else "extends, drop", bold=True))
+            echo(explain(known[table]))
+    elif group is not None:
+        number += 1
+        _show_kind(table if table in kinds else "", group, as_json)
+    for group, found in matches:
         if as_json:
             facts = {"kind": group, "name": found.name, "package": found.package, "version": found.version}
             cls = found.load()
-            echo_json("component", **facts, source=found.value, text=_sections(cls)[0], settings=_facts(cls, ""))
+            echo_json("component", **facts, source=found.value, text=docstring(cls).text, settings=_facts(cls))
             continue
         if number:
             echo()
+        number += 1
         echo(styled(f"{group}/{found.name}", bold=True), f"  ({found.package} {found.version}, {found.value})")
         echo(explain(found.load()))
 
 
+def _list_tables(as_json: bool) -> None:
+    """List the tables and keys of a recipe, each with its meaning."""
+    from trainkit.recipe.docstrings import first_sentence, meanings
+    from trainkit.recipe.language import kinds_of_tables, tables
+    from trainkit.recipe.root import Recipe
+
+    known, kinds = tables(), kinds_of_tables()
+    texts = meanings(Recipe)
+    said = {name: texts.get(name) or meanings(known[name]).get(name) or first_sentence(known[name]) for name in known}
+    said |= {name: texts.get(name) or first_sentence(kinds[name]) for name in kinds}
+    order = [*(key for key in texts if key in said), *(key for key in said if key not in texts)]
+    width = max(map(len, said))
+    for name in order:
+        if as_json:
+            kind = kinds[name].entry_points if name in kinds else None  # type: ignore[attr-defined]
+            echo_json("table", name=name, text=said[name], components_of=kind)
+        else:
+            echo(styled(f"{name:<{width}}", bold=True), f"  {said[name]}")
+
+
+def _show_kind(table: str, group: str, as_json: bool) -> None:
+    """Print what the components of an entry-point group have in common, and list them.
+
+    Args:
+        table: The table of a recipe that holds them; empty: they stand in tables of other components.
+        group: The entry-point group.
+        as_json: Whether to print an object.
+    """
+    from trainkit.recipe.docstrings import docstring
+    from trainkit.recipe.fields import settings_fields
+
+    known = registry.registered(group)
+    kind = registry.kind_of(group)
+    text = docstring(kind).text if kind is not None else ""
+    if as_json:
+        names = [each.name for each in known]
+        echo_json("kind", name=table or None, kind=group, text=text, components=names)
+        return
+    echo(styled(f"[{table}]" if table else group, bold=True), f'  a table with "use": a component of {group}')
+    echo(text)
+    if kind is not None and settings_fields(kind):
+        echo("\nSettings of all of them")
+        for line in _settings(kind):
+            echo(line)
+    echo("\nComponents")
+    width = max((len(each.name) for each in known), default=0)
+    for each in known:
+        echo(f"  {each.name:<{width}}  {_sentence(each)}")
+
+
+def _sentence(found: registry.RegisteredComponent) -> str:
+    from trainkit.errors import ComponentError
+    from trainkit.recipe.docstrings import first_sentence
+
+    try:
+        return first_sentence(found.load())
+    except ComponentError as error:
+        return str(error)
+
+
 def _matching(name: str) -> list[tuple[str, registry.RegisteredComponent]]:
     kind, _, use = name.rpartition("/")
+    return [
+        (group, found)
+        for group in registry.entry_point_groups()
+        for found in registry.registered(group)
+        if found.name == use and kind in ("", group, group.removeprefix("trainkit."), found.package)
+    ]
+
+
+def _unknown(name: str, tables: list[str]) -> RecipeError:
     known = [(group, found) for group in registry.entry_point_groups() for found in registry.registered(group)]
-    matches = [(g, f) for g, f in known if f.name == use and kind in ("", g, g.removeprefix("trainkit."), f.package)]
-    if not matches:
-        near = did_you_mean(name, {f"{g.removeprefix('trainkit.')}/{f.name}" if kind else f.name for g, f in known})
-        raise RecipeError(f'no component "{name}" is installed; {near}')
-    return matches
+    qualified = "/" in name
+    names = {f"{g.removeprefix('trainkit.')}/{f.name}" if qualified else f.name for g, f in known}
+    near = did_you_mean(name, names | (set() if qualified else set(tables)))
+    return RecipeError(f'no component "{name}" is installed, and no table of a recipe has this name; {near}')
 
 
 def explain(cls: type[Any]) -> str:
-    """Return a component's docstring, then each setting with its type, default and meaning."""
+    """Return a component's docstring, then each setting with its type, default, range and meaning."""
+    from trainkit.recipe.docstrings import docstring
     from trainkit.recipe.fields import settings_fields
 
-    text, _ = _sections(cls)
     heading = "Settings" if settings_fields(cls) else "It has no settings."
-    return "\n".join([text, "", heading, *_settings(cls, "")])
+    return "\n".join([docstring(cls).text, "", heading, *_settings(cls)])
 
 
-def _facts(cls: type[Any], table: str) -> Iterator[dict[str, Any]]:
-    """Yield each setting of a class as values of JSON, with ``table`` before its key."""
-    from trainkit.recipe.fields import field_types, is_kind, settings_fields
+def _facts(cls: type[Any]) -> Iterator[dict[str, Any]]:
+    """Yield each setting of a class as values of JSON."""
+    from trainkit.recipe.explanation import settings_of
 
-    meanings = _meanings(cls)
-    for key, field in settings_fields(cls).items():
-        wanted = field_types(cls)[field.name]
-        inner = [each for each in (wanted, *getattr(wanted, "__args__", ())) if attrs.has(each)]
-        kind: Any = next((each for each in inner if is_kind(each)), None)
+    for each in settings_of(cls):
         yield {
-            "key": f"{table}{key}",
-            "value_type": _type_text(field, wanted),
-            "required": field.default is attrs.NOTHING,
-            "default": _default_value(field),
-            "text": meanings.get(field.name),
-            "components_of": kind.entry_points if kind is not None else None,
+            "key": each.key,
+            "value_type": each.annotation,
+            "required": each.required,
+            "default": each.default,
+            "range": each.range or None,
+            "text": each.text or None,
+            "components_of": each.components_of,
         }
-        for each in inner:
-            if not is_kind(each):
-                yield from _facts(each, f"{table}{key}.")
-                break
 
 
-def _default_value(field: attrs.Attribute[Any]) -> Any:
-    """Return the default of a setting; None: it has none, or none that JSON can hold."""
-    made = getattr(field.default, "factory", None)
-    if field.default is attrs.NOTHING or (made is not None and field.default.takes_self):  # type: ignore[union-attr]
-        return None
-    value = field.default if made is None else made()
-    return None if attrs.has(type(value)) or callable(value) else value
+def _settings(cls: type[Any]) -> Iterator[str]:
+    """Yield the lines about the settings of a class."""
+    from trainkit.recipe.explanation import settings_of
 
-
-def _meanings(cls: type[Any]) -> dict[str, str]:
-    """Return what the docstring of a class and those of its parents say about each setting."""
-    meanings: dict[str, str] = {}
-    for each in reversed(cls.__mro__):
-        meanings |= _sections(each)[1]
-    return meanings
-
-
-def _settings(cls: type[Any], table: str) -> Iterator[str]:
-    """Yield the lines about the settings of a class, with ``table`` before their names."""
-    from trainkit.recipe.fields import field_types, is_kind, settings_fields
-
-    meanings = _meanings(cls)
-    for key, field in settings_fields(cls).items():
-        wanted = field_types(cls)[field.name]
-        inner = [each for each in (wanted, *getattr(wanted, "__args__", ())) if attrs.has(each)]
-        kind: Any = next((each for each in inner if is_kind(each)), None)
-        own_table = next((each for each in inner if not is_kind(each)), None)
-        default = ", a table" if own_table and field.default is not attrs.NOTHING else _default(field)
-        yield f"  {table}{key}: {_type_text(field, wanted)}{default}"
-        if field.name in meanings:
-            yield f"      {meanings[field.name]}"
-        if kind is not None:
-            names = ", ".join(found.name for found in registry.registered(kind.entry_points))
-            yield f"      components of {kind.entry_points}: {names or 'none is installed'}"
-        if own_table is not None:
-            yield from _settings(own_table, f"{table}{key}.")
-
-
-def _sections(cls: type[Any]) -> tuple[str, dict[str, str]]:
-    """Return a class's docstring without its "Attributes:" section, and that section: name -> text."""
-    own = vars(cls).get("__doc__") or ""
-    before, heading, rest = inspect.cleandoc(own).partition("\nAttributes:\n")
-    if not heading:
-        return before.strip(), {}
-    section = re.match(r"(?:[ \t]+\S.*(?:\n|$)|\n(?=[ \t]))*", rest)
-    taken = section[0] if section else ""
-    meanings: dict[str, str] = {}
-    name = ""
-    for line in inspect.cleandoc("\n" + taken).splitlines():
-        entry = re.match(r"(\w+)(?: \([^)]*\))?: *(.*)", line)
-        if entry and not line.startswith(" "):
-            name = entry[1]
-            meanings[name] = entry[2]
-        elif name:
-            meanings[name] = f"{meanings[name]} {line.strip()}".strip()
-    return f"{before.strip()}\n\n{rest[len(taken) :].strip()}".strip(), meanings
-
-
-def _type_text(field: attrs.Attribute[Any], wanted: Any) -> str:
-    return field.type if isinstance(field.type, str) else getattr(wanted, "__name__", str(wanted))
-
-
-def _default(field: attrs.Attribute[Any]) -> str:
-    if field.default is attrs.NOTHING:
-        return ", required"
-    made = getattr(field.default, "factory", None)
-    if made is None:
-        return f" = {field.default!r}" if field.default is not None else ", optional"
-    return "" if field.default.takes_self else f" = {made()!r}"  # type: ignore[union-attr]
+    for each in settings_of(cls):
+        default = ", required" if each.required else ", a table" if each.is_table else ""
+        if not default and each.has_default:
+            default = f" = {each.default!r}" if each.default is not None else ", optional"
+        yield f"  {each.key}: {each.annotation}{default}{', ' * bool(each.range)}{each.range}"
+        if each.text:
+            yield f"      {each.text}"
+        if each.components_of is not None:
+            names = ", ".join(found.name for found in registry.registered(each.components_of))
+            yield f"      components of {each.components_of}: {names or 'none is installed'}"

@@ -21,9 +21,13 @@ class Docstring(NamedTuple):
     settings: MappingProxyType[str, str]
 
 
-@cache
 def docstring(cls: Any) -> Docstring:
     """Return the docstring that a class itself has, and no base class."""
+    return _docstring(cls)
+
+
+@cache
+def _docstring(cls: Any) -> Docstring:
     own = vars(cls).get("__doc__") or ""
     before, heading, rest = inspect.cleandoc(own).partition("\nAttributes:\n")
     if not heading:
@@ -43,9 +47,13 @@ def docstring(cls: Any) -> Docstring:
     return Docstring(text, MappingProxyType(meanings))
 
 
-@cache
 def meanings(cls: Any) -> MappingProxyType[str, str]:
     """Return what a class and its base classes say of each setting: name of the field -> text."""
+    return _meanings(cls)
+
+
+@cache
+def _meanings(cls: Any) -> MappingProxyType[str, str]:
     found: dict[str, str] = {}
     for each in reversed(cls.__mro__):
         found |= docstring(each).settings
@@ -61,5 +69,5 @@ def first_sentence(cls: Any) -> str:
         'The value that plateau schedules, the best checkpoint and early stopping watch by default.'
     """
     paragraph = " ".join(docstring(cls).text.partition("\n\n")[0].split())
-    found = re.match(r".*?[.:!?](?=\s|$)", paragraph)
-    return found[0] if found else paragraph
+    found = re.match(r".*?[.!?](?=\s|$)", paragraph)
+    return (found[0] if found else paragraph).rstrip(":")
