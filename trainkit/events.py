@@ -75,7 +75,10 @@ class Live:
         """``state.batch`` is set."""
 
     def on_backward_end(self, state: State) -> None:
-        """The gradients of the step are set, and may be changed."""
+        """The gradients of the step are set, and may be changed.
+
+        Hooks come last here, whatever their phase, so that loggers see the gradients before they are clipped.
+        """
 
     def on_step_end(self, state: State) -> None:
         """The parameters are updated, and ``state.step`` counts the step."""
@@ -143,6 +146,7 @@ def listeners(
             if own is not None and own is not getattr(Live, method):
                 allowed = Exception if event == "picture" else (tolerated or {}).get(name, ())
                 found[event].append(Listener(getattr(part, method), f"{name}, in {method}", allowed))
+    found["backward_end"].sort(key=lambda each: each.where.startswith("hooks."))
     return {event: tuple(methods) for event, methods in found.items()}
 
 

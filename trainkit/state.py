@@ -118,6 +118,33 @@ def _still_means_the_same(name: str) -> str | None:
 
 
 @attrs.define
+class About:
+    """What is known of a run before it trains, for those who write it down.
+
+    Attributes:
+        id: The run's id.
+        parent: The id of the run from whose checkpoint it began; None: there is none, or it is unknown.
+        settings: Setting, for example "optimizer.lr" -> its value, of all settings whose change would change the
+            training, first those that the recipe sets. A reference to an environment variable stays one.
+        losses: Names of the losses.
+        splits: Names of what is evaluated, which come before the "/" of its values, for example "val".
+        values: Full names of the values that the recipe is known to compute; some may be patterns, with "*".
+        resume_plan: What a start that continues a run said before it began: from where, and what is not as it was.
+        continues: The run folder in which the values so far were logged: this one, or, where a run continues in a new
+            folder, that of its parent; None: the run is new, or the values so far are not known.
+    """
+
+    id: str = ""
+    parent: str | None = None
+    settings: Mapping[str, Any] = attrs.Factory(dict)
+    losses: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
+    values: tuple[str, ...] = ()
+    resume_plan: tuple[str, ...] = ()
+    continues: Path | None = None
+
+
+@attrs.define
 class State:
     """The state of a run, which hooks and other live parts receive at every event.
 
@@ -167,6 +194,8 @@ class State:
         ended: At ``run_end``, how the run ended: "finished", "stopped: …" or "failed: …".
         requests: With several processes, what this one asked for and all have not agreed on yet: "stop", "interrupt",
             "save" or "stop group …" -> the reason. They agree after each step, and before anything follows from it.
+        about: What is known of the run before it trains.
+        ranks: Picture -> its place among the pictures (`picture`).
     """
 
     context: Context
@@ -202,6 +231,8 @@ class State:
     redefined: Callable[[str], str | None] = _still_means_the_same
     ended: str = ""
     requests: dict[str, str] = attrs.Factory(dict)
+    about: About = attrs.Factory(About)
+    ranks: dict[str, int] = attrs.Factory(dict)
 
     def learning_rates(self) -> dict[str, float]:
         """Return the current learning rate of every group; 0.0 if the group does not train now."""
@@ -236,17 +267,18 @@ class State:
         if self.closing and self.split is None:  # the epoch's means have been read already
             self.metrics[name] = mean.mean()
 
-    def picture(self, name: str, image_HWC: np.ndarray[Any, Any]) -> None:
+    def picture(self, name: str, image_HWC: np.ndarray[Any, Any], rank: int = 50) -> None:
         """Show a picture: it is written to ``figures/`` and passed to every logger.
 
         Args:
             name: Name of the picture, for example "object_phase".
             image_HWC: (height, width, 3) uint8.
+            rank: Its place where pictures are sorted by what they are worth, 1 to 99: 10 is a result, 90 a detail.
         """
         if image_HWC.ndim != 3 or image_HWC.shape[2] != 3 or image_HWC.dtype.name != "uint8":
             given = f"{image_HWC.shape} {image_HWC.dtype}"
             raise ValueError(f'picture "{name}" must be (height, width, 3) uint8, got {given}')
-        self.pictures[name] = image_HWC
+        self.pictures[name], self.ranks[name] = image_HWC, rank
 
     def stop(self, reason: str) -> None:
         """Ask the run to end after this step. Its epoch is closed first: validation, metrics, pictures, checkpoint."""

@@ -229,10 +229,6 @@ def runs(folder: Path) -> list[Path]:
     return newest_first((folder / "runs" / "toy").glob("*"))
 
 
-WAITING = "share_of_waiting_for_data"
-"""The only chart of TensorBoard whose values are times, so that no two runs have the same."""
-
-
 def _silent(*_: object) -> None:
     pass
 
@@ -250,7 +246,8 @@ def outcome(folder: Path) -> dict[str, Any]:
         events.Reload()
         tags = events.Tags()
         points[writer.name] = {
-            tag: [(e.step, 0.0 if tag == WAITING else e.value) for e in events.Scalars(tag)] for tag in tags["scalars"]
+            tag: [(e.step, 0.0 if tag.startswith("time/") else e.value) for e in events.Scalars(tag)]
+            for tag in tags["scalars"]
         }
         points[f"{writer.name}, images"] = {tag: [e.step for e in events.Images(tag)] for tag in tags["images"]}
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]

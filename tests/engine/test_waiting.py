@@ -51,7 +51,7 @@ def test_the_share_is_in_every_epochs_line_and_chart_and_at_the_end_with_advice_
         folder = run(text=SLOW).run.state.folder
     told = re.findall(r"steps ([\d.]+), data ([\d.]+),.*; waits for data (\d+) %", (folder / "log.txt").read_text())
     events = EventAccumulator(str(folder / "tensorboard" / "train")).Reload()
-    drawn = [event.value for event in events.Scalars("share_of_waiting_for_data")]
+    drawn = [event.value for event in events.Scalars("time/share_of_waiting_for_data")]
     assert len(told) == len(drawn) == 2
     for (steps, data, percent), share in zip(told, drawn, strict=True):
         assert float(data) >= 0.08

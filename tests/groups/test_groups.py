@@ -181,14 +181,14 @@ def test_tensorboard_has_every_start_and_the_learning_rates_of_every_epoch(three
     folder = three_stages.run.state.folder / "tensorboard" / "train"
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0}).Reload()
     for group, start in zip(names_in_order(three_stages), (0, SECOND, THIRD), strict=True):
-        started = [(event.step, event.value) for event in events.Scalars(f"{group}_optimization_started")]
+        started = [(event.step, event.value) for event in events.Scalars(f"stages/{group}_optimization_started")]
         assert started == [(start, 1.0)]
         rates = events.Scalars(f"lr/{group}")
-        assert [event.step for event in rates] == list(range(EPOCHS))
+        assert [event.step for event in rates] == list(range(1, EPOCHS + 1))  # finished epochs
         expected = [seen.rates[group] for seen in three_stages.seen.epochs]
         assert [event.value for event in rates] == pytest.approx(expected)  # TensorBoard keeps 32 bits
     known = {tag for tag in events.Tags()["scalars"] if "_optimization_" in tag}
-    assert known == {f"{group}_optimization_started" for group in names_in_order(three_stages)}
+    assert known == {f"stages/{group}_optimization_started" for group in names_in_order(three_stages)}
 
 
 def test_frozen_submodules_are_in_eval_mode_and_their_statistics_stand_still(tmp_path: Path) -> None:
@@ -254,7 +254,7 @@ def test_a_group_that_stops_stands_still_from_then_on(tmp_path: Path) -> None:
     assert [seen.rates["head"] > 0 for seen in trained.seen.epochs] == [True, True, False, False]
     assert [modes["head"] for modes in trained.seen.modes] == [True, True, False, False]
     events = EventAccumulator(str(trained.run.state.folder / "tensorboard" / "train")).Reload()
-    stopped = [(event.step, event.value) for event in events.Scalars("head_optimization_stopped")]
+    stopped = [(event.step, event.value) for event in events.Scalars("stages/head_optimization_stopped")]
     assert stopped == [(2, 1.0)]
 
 

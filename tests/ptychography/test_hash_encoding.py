@@ -238,9 +238,9 @@ def test_levels_join_epoch_by_epoch_as_the_plan_says_and_the_metrics_show() -> N
     folder = start(resolved, Console(quiet=True)).run.state.folder
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["object/levels"] for line in lines] == [4.0, 8.0, 12.0, 16.0, 16.0]
-    events = EventAccumulator(str(folder / "tensorboard" / "object"))
+    events = EventAccumulator(str(folder / "tensorboard" / "train"))
     events.Reload()
-    assert [event.value for event in events.Scalars("levels")] == [4.0, 8.0, 12.0, 16.0, 16.0]
+    assert [event.value for event in events.Scalars("values/object/levels")] == [4.0, 8.0, 12.0, 16.0, 16.0]
     with h5py.File(folder / "result.h5") as file:
         assert np.iscomplexobj(file["object"][()])
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trainkit.contracts import Context
+from trainkit.engine.about import about
 from trainkit.engine.average import WeightAverage
 from trainkit.engine.batches import BatchSource, with_channels_last
 from trainkit.engine.compiling import Compilation, compile_model
@@ -118,6 +119,8 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), 
     optimizers = build_optimizers(plans, parameters)
     groups = GroupController(plans, parameters, model, optimizers, steps, recipe.monitor)
     state = State(context, length.epochs, model, data, groups.groups, recipe.monitor, steps, length.steps)
+    identity = identity_of(folder)
+    state.about = about(resolved, identity)
     losses = Losses.build(recipe.losses, data)
     metrics = {}
     for name, metric in recipe.metrics.items():
@@ -186,7 +189,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), 
         autocast=autocast_of(recipe.run.precision, context.device),
         scaler=scaler,
         average=average,
-        identity=identity_of(folder),
+        identity=identity,
         parts=parts,
         tolerated=tolerated,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -217,15 +217,18 @@ def _resume_from(
             identity = attrs.evolve(identity, asked=identity.recipe)
         run_folder.describe(folder, resolved, identity, origin, asked.on_extend)
     if file.parent.name == CHECKPOINTS and is_history_of(saved, file.parent.parent):
+        run.state.about.continues = file.parent.parent
         is_cut = metrics_file.cut_back(file.parent.parent, saved["epoch"], run.state.evaluated_step, into=folder)
         if is_cut and begin.in_place:
             warn_of_repeats(run, console)
     console.log_to(folder / run_folder.LOG)
     console.say(f"run folder: {folder}")
-    console.say(f"resuming from {file}: {saved['epoch']} epochs, {saved['step']} steps finished")
-    if news := news_of(new):
-        console.say(f"  {news}")
-    _say_what_differs(restored, saved, console)
+    began = f"resuming from {file}: {saved['epoch']} epochs, {saved['step']} steps finished"
+    differences = [*filter(None, (news_of(new),)), *_what_differs(restored, saved)]
+    run.state.about.resume_plan = (began, *differences)
+    console.say(began)
+    for line in differences:
+        console.say(f"  {line}")
     return execute(run, console, asked.report)
 
 
@@ -311,18 +314,18 @@ def _applied(saved: Mapping[str, Any]) -> Sequence[str]:
     return [each for each in edits if isinstance(each, str)] if isinstance(edits, list) else []
 
 
-def _say_what_differs(restored: _Restored, saved: Mapping[str, Any], console: Console) -> None:
+def _what_differs(restored: _Restored, saved: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of a resume plan."""
     run = restored.run
-    news = run_changes(saved, run, restored.changes, restored.news_of_data)
-    forgetting = (f"group {name}: its schedule forgets the values so far" for name in restored.forgotten)
-    for line in (*news, *forgetting, *group_changes(run, saved, restored.old, restored.groups)):
-        console.say(f"  {line}")
+    yield from run_changes(saved, run, restored.changes, restored.news_of_data)
+    yield from (f"group {name}: its schedule forgets the values so far" for name in restored.forgotten)
+    yield from group_changes(run, saved, restored.old, restored.groups)
     for names, what in (
         (restored.loaded.fresh, "start without optimizer state"),
         (restored.loaded.unused, "no longer exist"),
     ):
         if names:
-            console.say(f"  parameters that {what}: {some_of(names)}")
+            yield f"parameters that {what}: {some_of(names)}"
 
 
 def _resolve(recipe: Path | Resolved | None, begin: Beginning, sets: Sequence[str], allow_code: AllowCode) -> Resolved:

@@ -147,6 +147,7 @@ def start_in(
         if metrics_file.cut_back(folder, 0, -1):
             warn_of_repeats(run, console)
         run.resumed = True
+        run.state.about.continues = folder
     console.log_to(folder / run_folder.LOG)
     console.say(f"run folder: {folder}", shown=not console.as_json)
     return execute(run, console, report)

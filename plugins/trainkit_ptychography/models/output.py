@@ -204,17 +204,17 @@ def show(found: Reconstruction, data: LiveDiffraction, state: State, model: Pred
     lit_HW = lit(illumination(found.probe_MYX, in_object_N2, shape_HW), in_object_N2)
     seen = scanned_part(scan.positions_N2 - found.origin_2, shape_HW)
     phase_HW, amplitude_HW, lit_HW = phase_HW[seen], amplitude_HW[seen], lit_HW[seen]
-    state.picture("object_phase", object_pictures.phase(phase_HW, lit_HW, size, under))
+    state.picture("object_phase", object_pictures.phase(phase_HW, lit_HW, size, under), rank=10)
     if (picture := object_pictures.amplitude(amplitude_HW, lit_HW, size, under)) is not None:
-        state.picture("object_amplitude", picture)
-    state.picture("object", object_pictures.both(phase_HW, amplitude_HW, lit_HW, size, under))
+        state.picture("object_amplitude", picture, rank=20)
+    state.picture("object", object_pictures.both(phase_HW, amplitude_HW, lit_HW, size, under), rank=15)
     if len(found.phase_SHW) > 1:
         slices_SHW = found.phase_SHW[:, *seen]
         spacing = found.slice_spacing_angstrom
-        state.picture("object_slices", object_pictures.slices(slices_SHW, lit_HW, size, spacing, under))
-        state.picture("object_depth", object_pictures.depth(slices_SHW, lit_HW, size, spacing, under))
+        state.picture("object_slices", object_pictures.slices(slices_SHW, lit_HW, size, spacing, under), rank=25)
+        state.picture("object_depth", object_pictures.depth(slices_SHW, lit_HW, size, spacing, under), rank=26)
     optics = (size, scan.wavelength_angstrom)
-    state.picture("probe", probe_picture.probe(found.probe_MYX, *optics, under, found.num_scans))
+    state.picture("probe", probe_picture.probe(found.probe_MYX, *optics, under, found.num_scans), rank=30)
     if found.opr_weights_NK is not None and found.opr_weights_NK.any():
         weights = scan_pictures.opr_weights(
             scan.positions_N2,
@@ -224,7 +224,7 @@ def show(found: Reconstruction, data: LiveDiffraction, state: State, model: Pred
             under,
             scan.scan_N if found.num_scans > 1 else None,
         )
-        state.picture("probe_over_scan", weights)
+        state.picture("probe_over_scan", weights, rank=60)
     columns = data.detector_shape[1]
     if scan.detector_propagation.patterns_are_images:
         bar = length_bar(columns, size)
@@ -232,21 +232,22 @@ def show(found: Reconstruction, data: LiveDiffraction, state: State, model: Pred
         bar = angle_bar(columns, size, scan.wavelength_angstrom)
     if (background_YX := background_in_counts(found, data)) is not None:
         share = float(background_YX.sum()) / data.mean_counts
-        state.picture("background", background_picture.background(background_YX, share, bar, under))
+        state.picture("background", background_picture.background(background_YX, share, bar, under), rank=70)
     if found.pattern_intensities_N is not None:
         factors = (scan.positions_N2, found.pattern_intensities_N, data.train_index.numpy())
-        state.picture("pattern_intensities", scan_pictures.intensities(*factors, size, under))
+        state.picture("pattern_intensities", scan_pictures.intensities(*factors, size, under), rank=75)
     true_N2 = None if scan.truth is None else scan.truth.positions_N2
     state.picture(
         "positions",
         scan_pictures.displacements(
             scan.positions_N2, found.positions_N2, true_N2, data.train_index.numpy(), size, under
         ),
+        rank=40,
     )
     shown = some_patterns(model, data)
     captions = [f"pattern {scan.number(point)}" for point in shown.points]
     arrays = (shown.measured_KYX, shown.modelled_KYX, shown.mask_KYX)
-    state.picture("patterns", scan_pictures.patterns(*arrays, captions, bar, under))
+    state.picture("patterns", scan_pictures.patterns(*arrays, captions, bar, under), rank=50)
 
 
 def show_beginning(phase_HW: NDArray[np.float64], found: Reconstruction, data: LiveDiffraction, state: State) -> None:
@@ -259,13 +260,13 @@ def show_beginning(phase_HW: NDArray[np.float64], found: Reconstruction, data: L
     against = "" if agreement is None else f", r = {agreement.pearson:.3f} with the truth"
     under = f"{state.folder.parent.name} / {state.folder.name}, before training{against}"
     size = data.scan.pixel_size_angstrom
-    state.picture("object_beginning", object_pictures.phase(phase_HW[seen], lit_HW[seen], size, under))
+    state.picture("object_beginning", object_pictures.phase(phase_HW[seen], lit_HW[seen], size, under), rank=90)
 
 
 def show_geometry(geometry: DirectGeometry, state: State) -> None:
     """Show what patterns tell of the geometry without a reconstruction."""
     under = f"{state.folder.parent.name} / {state.folder.name}, before training"
-    state.picture("geometry", geometry_picture.geometry(geometry, under))
+    state.picture("geometry", geometry_picture.geometry(geometry, under), rank=91)
 
 
 def finish(found: Reconstruction, data: LiveDiffraction, state: State, model: Predicts) -> None:
@@ -301,7 +302,9 @@ def show_residuals(residual_N: NDArray[np.float64], found: Reconstruction, data:
     scan, size = data.scan, data.scan.pixel_size_angstrom
     poor = poor_fits(residual_N, scan.positions_N2)
     under = _subtitle(found, data, state)
-    state.picture("residuals", scan_pictures.residuals(scan.positions_N2, residual_N, poor, scan.points_N, size, under))
+    state.picture(
+        "residuals", scan_pictures.residuals(scan.positions_N2, residual_N, poor, scan.points_N, size, under), rank=50
+    )
     if poor:
         numbers = ", ".join(str(scan.number(each)) for each in poor[:_NAMED]) + (" …" if len(poor) > _NAMED else "")
         median = float(np.nanmedian(residual_N))

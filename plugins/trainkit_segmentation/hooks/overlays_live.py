@@ -98,7 +98,7 @@ class LiveOverlays(Live):
                 channel = data.facts()["channels"][self._channel]
                 title = f"{state.folder.parent.name}, {when}, {split}: {channel}"
                 name = "overlay" if len(shown) == 1 else f"overlay_{split}"
-                state.picture(name, draw(chosen, data.classes, title))
+                state.picture(name, draw(chosen, data.classes, title), rank=10)
 
     def _chosen(self, cases: Collection[ShownCase]) -> list[ShownCase]:
         """Return the cases to draw, the worst first."""

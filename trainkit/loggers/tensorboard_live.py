@@ -1,0 +1,227 @@
+"""Writes what a run logs into TensorBoard's event files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Any
+
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
+from torch.utils.tensorboard import SummaryWriter
+
+from trainkit.loggers import event_files
+from trainkit.loggers.recorder import Place, Recorder
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import numpy as np
+
+    from trainkit.loggers.tensorboard import TensorBoard
+    from trainkit.state import About, State
+
+FOLDER = "tensorboard"
+_TRAIN = "train"
+_OF_STEPS = "steps"  # the writer of earlier versions for values of single steps
+_OWN = ("lr", "grad_norm", "stages", "time")
+_HPARAMS, _AT_END = "_hparams_/", "at_end/"
+_TEXTS = ("recipe/text_summary", "resume/text_summary")
+
+
+class LiveTensorBoard(Recorder):
+    """The open writers of a run, one for each split.
+
+    Args:
+        settings: The settings.
+    """
+
+    def __init__(self, settings: TensorBoard) -> None:
+        super().__init__(settings.every_steps, settings.gradient_norm_every_steps)
+        self._writers: dict[str, Any] = {}
+        self._about: About
+        self._folder: Path
+
+    def begin(self, state: State) -> None:
+        """Keep of the event files what belongs to the steps that are finished, and write the hyperparameters."""
+        self._about, self._folder = state.about, state.folder / FOLDER
+        source = (state.about.continues or state.folder) / FOLDER
+
+        def keeps(writer: str, tag: str, at: int) -> bool:
+            return _keeps(writer, tag, at, state.epoch, state.step)
+
+        event_files.carry_over(source, self._folder, keeps)
+        for split in self._about.splits:
+            self._writer(split)  # not opened during a step
+        self._add(_session_start(self._about, state))
+        self._add(_experiment(self._about, state))
+
+    def write_values(self, values: Mapping[str, float], place: Place) -> None:
+        """Write values into the charts of epochs or of steps."""
+        for name, value in values.items():
+            writer, tag = _place_of(name, values, self._about)
+            if place.by == "step":
+                tag = f"step/{tag}"
+            elif writer in self._about.splits and any(name == each for each in self._about.values):
+                self._writer(_TRAIN).add_scalar(f"hparams/{name}", value, place.at)
+            self._writer(writer).add_scalar(tag, value, place.at)
+
+    def write_text(self, name: str, markdown: str, place: Place) -> None:
+        """Write a text over the step."""
+        self._writer(_TRAIN).add_text(name, markdown, place.step)
+
+    def write_pictures(
+        self,
+        pictures: Mapping[str, np.ndarray[Any, Any]],
+        ranks: Mapping[str, int],
+        place: Place,
+        *,
+        of_end: bool = False,
+    ) -> None:
+        """Write pictures under names that sort by what they are worth."""
+        above = _AT_END if of_end else "step/pictures/" if place.by == "step" else "pictures/"
+        for name, image_HWC in pictures.items():
+            tag = f"{above}{ranks.get(name, 50):02d} {name}"
+            self._writer(_TRAIN).add_image(tag, image_HWC, place.at, dataformats="HWC")
+
+    def flush(self, state: State) -> None:
+        """Bring everything to the disk."""
+        for name, writer in self._writers.items():
+            writer.flush()
+            event_files.sync(self._folder / name)
+
+    def close(self, state: State) -> None:
+        """Say how the run ended, and close the writers."""
+        if self._writers:  # the run began
+            self._add(_session_end(state))
+        for writer in self._writers.values():
+            writer.close()
+        self._writers.clear()
+
+    def _add(self, summary: Summary) -> None:
+        self._writer(_TRAIN).file_writer.add_summary(summary)
+
+    def _writer(self, name: str) -> Any:
+        if name not in self._writers:
+            folder = self._folder / name
+            event_files.order_before_now(folder)
+            self._writers[name] = SummaryWriter(str(folder))
+        return self._writers[name]
+
+
+def _keeps(writer: str, tag: str, at: int, epoch: int, step: int) -> bool:
+    """Return whether what was written belongs to a run of which some epochs and steps are finished.
+
+    Args:
+        writer: The name of the writer.
+        tag: The tag.
+        at: Its place on its axis.
+        epoch: Number of finished epochs.
+        step: Number of finished steps.
+    """
+    if tag.startswith((_HPARAMS, _AT_END)):
+        return False  # every start writes the first anew, and every end the second
+    if tag in _TEXTS:
+        return at < step
+    if writer == _OF_STEPS or tag.startswith("step/"):
+        return at <= step
+    return at < epoch or (at == epoch and not tag.startswith("stages/"))  # these marks are written again
+
+
+def _place_of(name: str, names: Collection[str], about: About) -> tuple[str, str]:
+    """Return the writer and the tag of a value.
+
+    Args:
+        name: Its full name.
+        names: The names of all values that are written with it.
+        about: What the run computes.
+
+    Example:
+        >>> from trainkit.state import About
+        >>> about, names = About(losses=("overlap",), splits=("val",)), ["val/dice", "val/dice_liver"]
+        >>> [_place_of(each, names, about) for each in ("train/loss", *names, "lr/encoder", "scan/scale")]
+        ... # doctest: +NORMALIZE_WHITESPACE
+        [('train', 'loss/total'), ('val', 'metrics/dice'), ('val', 'metrics_dice/liver'), ('train', 'lr/encoder'),
+         ('train', 'values/scan/scale')]
+    """
+    split, _, short = name.partition("/")
+    if split in _OWN and short:
+        return _TRAIN, name
+    if split != _TRAIN and split not in about.splits:
+        return _TRAIN, f"values/{name}"
+    if short == "loss":
+        return split, "loss/total"
+    if short in about.losses:
+        return split, f"loss/{short}" if short != "total" else "loss/total (one of the losses)"
+    own = [each.partition("/")[2] for each in names if each.startswith(f"{split}/")]
+    above = min((each for each in own if each and short.startswith(f"{each}_")), key=len, default=None)
+    if above is None or above in about.losses or above == "loss":
+        return split, f"metrics/{short}"
+    return split, f"metrics_{above}/{short[len(above) + 1 :]}"
+
+
+# ---- the page of hyperparameters ------------------------------------------------------------------------------------
+
+
+def _hyperparameters(about: About, state: State) -> Iterator[tuple[str, bool | float | str]]:
+    """Yield the settings, those that the recipe sets first, then how each group trains, then the defaults.
+
+    TensorBoard takes the columns of its table from one run. So that they are the same in runs of one recipe, every run
+    has those of all groups and of all defaults.
+    """
+    effective: dict[str, Any] = {}
+    for name, group in state.groups.items():
+        effective[f"groups.{name}.start_epoch"] = -1 if group.start_epoch is None else group.start_epoch
+        effective[f"groups.{name}.stop_epoch"] = group.stop_epoch
+    settings = dict(about.settings)
+    rates = {
+        f"groups.{name}.lr": settings.get(f"groups.{name}.lr", settings.get("optimizer.lr")) for name in state.groups
+    }
+    for name, value in {**settings, **effective, **rates}.items():
+        if isinstance(value, bool | int | float | str):
+            yield name, value
+        elif isinstance(value, list | tuple):
+            yield name, str(list(value))
+
+
+def _summary(tag: str, **content: Any) -> Summary:
+    data = plugin_data_pb2.HParamsPluginData(version=metadata.PLUGIN_DATA_VERSION, **content)
+    return Summary(
+        value=[Summary.Value(tag=tag, metadata=metadata.create_summary_metadata(data), tensor=metadata.NULL_TENSOR)]
+    )
+
+
+def _session_start(about: About, state: State) -> Summary:
+    """Return the record of a run's hyperparameters."""
+    info = plugin_data_pb2.SessionStartInfo(start_time_secs=time.time())
+    for name, value in _hyperparameters(about, state):
+        if isinstance(value, bool):
+            info.hparams[name].bool_value = value
+        elif isinstance(value, int | float):
+            info.hparams[name].number_value = value
+        else:
+            info.hparams[name].string_value = value
+    return _summary(metadata.SESSION_START_INFO_TAG, session_start_info=info)
+
+
+def _experiment(about: About, state: State) -> Summary:
+    """Return the record of the table's columns: hyperparameters, and values of the training and of held-out data."""
+    types = {bool: "DATA_TYPE_BOOL", int: "DATA_TYPE_FLOAT64", float: "DATA_TYPE_FLOAT64", str: "DATA_TYPE_STRING"}
+    columns = [
+        api_pb2.HParamInfo(name=name, type=api_pb2.DataType.Value(types[type(value)]))
+        for name, value in _hyperparameters(about, state)
+    ]
+    held_out = [each for each in about.values if "*" not in each and each.partition("/")[0] in about.splits]
+    wanted = state.monitor.metric
+    held_out.sort(key=lambda name: not fnmatchcase(name, wanted))
+    tags = {name: f"hparams/{name}" for name in held_out} | {"train/loss": "loss/total"}
+    metrics = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=name) for name, tag in tags.items()]
+    experiment = api_pb2.Experiment(hparam_infos=columns, metric_infos=metrics, time_created_secs=time.time())
+    return _summary(metadata.EXPERIMENT_TAG, experiment=experiment)
+
+
+def _session_end(state: State) -> Summary:
+    status = "STATUS_FAILURE" if state.failed else "STATUS_SUCCESS"
+    info = plugin_data_pb2.SessionEndInfo(status=api_pb2.Status.Value(status), end_time_secs=time.time())
+    return _summary(metadata.SESSION_END_INFO_TAG, session_end_info=info)
