@@ -5,6 +5,7 @@ What is logged is decided here, once; a logger says where it goes. Every value h
     value                                        named like                     place
     of a finished epoch                          train/loss, val/dice, lr/probe finished epochs
     mean norm of a group's gradient in it        grad_norm/probe                finished epochs
+    held-out values of the best epoch so far     best/val/dice                  finished epochs
     its times                                    time/epoch_seconds             finished epochs
     a group starts or stops to train             stages/probe_optimization_started, always 1.0
                                                                                 finished epochs
@@ -16,6 +17,7 @@ So values of epochs and of steps never share an axis, and a name means the same 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -65,13 +67,17 @@ class Recorder(Live):
         self._norm_every = gradient_norm_every_steps
         self._norms = GradientNorms()
         self._evaluated: dict[str, float] = {}  # inside an epoch, until all splits are evaluated
-        self._first_step = 0  # of those whose time is in state.seconds
+        self._best: dict[str, float] = {}  # the values of the best epoch so far
+
+    def on_resume(self, state: State) -> None:
+        """Forget what was best, if the values to come cannot be compared with it."""
+        if state.redefined(state.monitor.metric):
+            self._best = {}
 
     def on_run_start(self, state: State) -> None:
         """Begin, or continue where the run continues."""
         if state.step:
             self._next = (state.step // self._every_steps + 1) * self._every_steps
-        self._first_step = state.step
         self.begin(state)
         for name, text in _texts(state):
             self.write_text(name, text, _inside(state))
@@ -90,7 +96,6 @@ class Recorder(Live):
     def on_epoch_start(self, state: State) -> None:
         """Forget the last epoch."""
         self._norms.start_epoch()
-        self._first_step = state.step
 
     def on_backward_end(self, state: State) -> None:
         """Compute the gradient's norms once in a while; they stay on the device."""
@@ -123,18 +128,18 @@ class Recorder(Live):
         """Write the epoch's values and pictures."""
         place = Place("epoch", state.epoch + 1, state.epoch + 1, state.step)
         norms = {f"grad_norm/{name}": norm for name, norm in self._norms.means().items()}
-        self.write_values({**state.metrics, **norms, **self._times(state)}, place)
+        self.write_values({**state.metrics, **norms, **self._best_so_far(state), **_times(state)}, place)
         if state.pictures:
             self.write_pictures(state.pictures, state.ranks, place)
 
-    def _times(self, state: State) -> Mapping[str, float]:
-        """Return the times of an epoch; after a resume inside it, those since then."""
-        spent = {f"time/{what}_seconds": seconds for what, seconds in state.seconds.items() if seconds > 0}
-        times = {"time/epoch_seconds": sum(state.seconds.values()), **spent}
-        if steps := state.step - self._first_step:
-            times["time/seconds_per_step"] = (state.seconds["data"] + state.seconds["steps"]) / steps
-        times["time/share_of_waiting_for_data"] = share_of_waiting(state.seconds)
-        return times
+    def _best_so_far(self, state: State) -> Mapping[str, float]:
+        """Return the held-out values of the epoch whose monitored value is the best so far."""
+        name, sign = state.monitor.metric, -1.0 if state.monitor.mode == "min" else 1.0
+        value, best = state.metrics.get(name, math.nan), self._best.get(name, -sign * math.inf)
+        if math.isfinite(value) and sign * value > sign * best:
+            wanted = [each for each in state.about.values if each.partition("/")[0] in state.about.splits]
+            self._best = {each: state.metrics[each] for each in [name, *wanted] if each in state.metrics}
+        return {f"best/{each}": value for each, value in self._best.items()}
 
     def on_checkpoint(self, state: State) -> None:
         """Write the values of a whole evaluation inside an epoch over the step, and bring everything to its place."""
@@ -151,12 +156,13 @@ class Recorder(Live):
         self.close(state)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the norms that were added up in the current epoch."""
-        return {"gradient_norms": self._norms.state_dict()}
+        """Return the norms that were added up in the current epoch, and the values of the best one so far."""
+        return {"gradient_norms": self._norms.state_dict(), "best": dict(self._best)}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
         self._norms.load_state_dict(saved["gradient_norms"])
+        self._best = {str(name): float(value) for name, value in saved["best"].items()}
 
     # ---- what a logger does with it ---------------------------------------------------------------------------------
 
@@ -199,6 +205,19 @@ class Recorder(Live):
 
     def close(self, state: State) -> None:
         """Close; ``state.ended`` says how the run ended."""
+
+
+def _times(state: State) -> Mapping[str, float]:
+    """Return the times of an epoch; after a resume inside it, those since then.
+
+    That of its checkpoint, which is yet to be written, is not known.
+    """
+    parts = {what: seconds for what, seconds in state.seconds.items() if what != "checkpoint"}
+    return {
+        "time/epoch_seconds": sum(parts.values()),
+        **{f"time/{what}_seconds": seconds for what, seconds in parts.items()},
+        "time/share_of_waiting_for_data": share_of_waiting(state.seconds),
+    }
 
 
 def _inside(state: State) -> Place:

@@ -24,8 +24,9 @@ class TensorBoard(Logger):
         time/…                      seconds of an epoch, and the share of the steps' time spent waiting for data
         values/<full name>          what parts log under other names
         step/…                      the same over steps: single steps, and evaluations inside an epoch
-        hparams/<split>/<name>      what the page of hyperparameters shows of held-out data
+        best/<full name>            held-out values of the best epoch so far, by [monitor]
 
+    The page of hyperparameters shows the settings of all runs below ``--logdir``, first those in which they differ.
     Pictures are sorted by what they are worth. The recipe and what each resume changed are texts. To see all pictures,
     use ``tensorboard --logdir … --samples_per_plugin=images=200``; by default it keeps 10 random ones of each name.
 

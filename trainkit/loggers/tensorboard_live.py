@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from tensorboard.compat.proto.summary_pb2 import Summary
@@ -25,8 +24,8 @@ if TYPE_CHECKING:
 FOLDER = "tensorboard"
 _TRAIN = "train"
 _OF_STEPS = "steps"  # the writer of earlier versions for values of single steps
-_OWN = ("lr", "grad_norm", "stages", "time")
-_HPARAMS, _AT_END = "_hparams_/", "at_end/"
+_OWN = ("lr", "grad_norm", "stages", "time", "best")
+_HPARAMS, _AT_END = "_hparams_/", "pictures_at_end/"
 _TEXTS = ("recipe/text_summary", "resume/text_summary")
 
 
@@ -55,7 +54,6 @@ class LiveTensorBoard(Recorder):
         for split in self._about.splits:
             self._writer(split)  # not opened during a step
         self._add(_session_start(self._about, state))
-        self._add(_experiment(self._about, state))
 
     def write_values(self, values: Mapping[str, float], place: Place) -> None:
         """Write values into the charts of epochs or of steps."""
@@ -63,8 +61,6 @@ class LiveTensorBoard(Recorder):
             writer, tag = _place_of(name, values, self._about)
             if place.by == "step":
                 tag = f"step/{tag}"
-            elif writer in self._about.splits and any(name == each for each in self._about.values):
-                self._writer(_TRAIN).add_scalar(f"hparams/{name}", value, place.at)
             self._writer(writer).add_scalar(tag, value, place.at)
 
     def write_text(self, name: str, markdown: str, place: Place) -> None:
@@ -165,20 +161,18 @@ def _place_of(name: str, names: Collection[str], about: About) -> tuple[str, str
 
 
 def _hyperparameters(about: About, state: State) -> Iterator[tuple[str, bool | float | str]]:
-    """Yield the settings, those that the recipe sets first, then how each group trains, then the defaults.
+    """Yield the settings, and when and at which rate each group trains.
 
-    TensorBoard takes the columns of its table from one run. So that they are the same in runs of one recipe, every run
-    has those of all groups and of all defaults.
+    No run says which columns the table has, because TensorBoard would take those of one run for all. So it gathers
+    them from all runs, and shows those first in which the runs differ. Its values are those of the train writer: the
+    first ones are named ``best/…``.
     """
-    effective: dict[str, Any] = {}
-    for name, group in state.groups.items():
-        effective[f"groups.{name}.start_epoch"] = -1 if group.start_epoch is None else group.start_epoch
-        effective[f"groups.{name}.stop_epoch"] = group.stop_epoch
     settings = dict(about.settings)
-    rates = {
-        f"groups.{name}.lr": settings.get(f"groups.{name}.lr", settings.get("optimizer.lr")) for name in state.groups
-    }
-    for name, value in {**settings, **effective, **rates}.items():
+    for name, group in state.groups.items():
+        settings.setdefault(f"groups.{name}.lr", settings.get("optimizer.lr"))
+        settings[f"groups.{name}.start_epoch"] = "never" if group.start_epoch is None else str(group.start_epoch)
+        settings[f"groups.{name}.stop_epoch"] = group.stop_epoch
+    for name, value in settings.items():
         if isinstance(value, bool | int | float | str):
             yield name, value
         elif isinstance(value, list | tuple):
@@ -203,22 +197,6 @@ def _session_start(about: About, state: State) -> Summary:
         else:
             info.hparams[name].string_value = value
     return _summary(metadata.SESSION_START_INFO_TAG, session_start_info=info)
-
-
-def _experiment(about: About, state: State) -> Summary:
-    """Return the record of the table's columns: hyperparameters, and values of the training and of held-out data."""
-    types = {bool: "DATA_TYPE_BOOL", int: "DATA_TYPE_FLOAT64", float: "DATA_TYPE_FLOAT64", str: "DATA_TYPE_STRING"}
-    columns = [
-        api_pb2.HParamInfo(name=name, type=api_pb2.DataType.Value(types[type(value)]))
-        for name, value in _hyperparameters(about, state)
-    ]
-    held_out = [each for each in about.values if "*" not in each and each.partition("/")[0] in about.splits]
-    wanted = state.monitor.metric
-    held_out.sort(key=lambda name: not fnmatchcase(name, wanted))
-    tags = {name: f"hparams/{name}" for name in held_out} | {"train/loss": "loss/total"}
-    metrics = [api_pb2.MetricInfo(name=api_pb2.MetricName(tag=tag), display_name=name) for name, tag in tags.items()]
-    experiment = api_pb2.Experiment(hparam_infos=columns, metric_infos=metrics, time_created_secs=time.time())
-    return _summary(metadata.EXPERIMENT_TAG, experiment=experiment)
 
 
 def _session_end(state: State) -> Summary:
