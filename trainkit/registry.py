@@ -5,7 +5,10 @@ Therefore a broken plugin is reported with its reason, and all others can still 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
+import sys
 from functools import cache
 from importlib.metadata import Distribution, EntryPoints, distributions
 from operator import attrgetter
@@ -164,7 +167,7 @@ def import_class(path: str, what: str) -> type[Any]:
     if not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
         raise ComponentError(f'{what} names no class; write use = "module:Class"')
     try:
-        found = attrgetter(name)(importlib.import_module(module))
+        found = attrgetter(name)(_imported(module))
     except (Exception, SystemExit) as error:  # a foreign module may raise anything; it is reported, not hidden
         reason = f"{type(error).__name__}: {error}"
         file = Path(module.partition(".")[0]).with_suffix(".py")
@@ -176,25 +179,99 @@ def import_class(path: str, what: str) -> type[Any]:
     return found
 
 
+_SIDE_EFFECTS: dict[str, list[str]] = {}
+"""Module -> what its first import did to the whole process."""
+
+
+def side_effects(module: str) -> tuple[str, ...]:
+    """Return what the import of a module of components printed, and changed for all: a sentence each."""
+    return tuple(_SIDE_EFFECTS.get(module, ()))
+
+
+def _imported(module: str) -> Any:
+    """Import a module; keep what it prints from the output, and remember that it did."""
+    if module in sys.modules:
+        return sys.modules[module]
+    before = _default_dtype()
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        imported = importlib.import_module(module)
+    if printed.getvalue().strip():
+        _SIDE_EFFECTS.setdefault(module, []).append(f"the import of {module} prints something, which is left out here")
+    if (after := _default_dtype()) != before:
+        change = f"changes torch's default dtype from {before} to {after}, for all parts of a run"
+        _SIDE_EFFECTS.setdefault(module, []).append(f"the import of {module} {change}")
+    return imported
+
+
+def _default_dtype() -> str:
+    torch: Any = sys.modules.get("torch")
+    return str(torch.get_default_dtype()) if hasattr(torch, "get_default_dtype") else "torch.float32"
+
+
+class DamagedPackage(NamedTuple):
+    """A distribution whose entry points cannot be read.
+
+    Attributes:
+        package: Its name.
+        version: Its version.
+        reason: What is wrong.
+    """
+
+    package: str
+    version: str
+    reason: str
+
+
+def damaged() -> tuple[DamagedPackage, ...]:
+    """Return the distributions whose entry points for trainkit cannot be read; their components are not registered."""
+    return tuple(sorted(each for each in _scan_all() if isinstance(each, DamagedPackage)))
+
+
 @cache
 def _scan() -> tuple[tuple[str, RegisteredComponent], ...]:
     found: dict[tuple[str, str, str], RegisteredComponent] = {}
+    for each in _scan_all():
+        if not isinstance(each, DamagedPackage):
+            group, component = each
+            # A source tree with an egg-info beside an installed copy shows one distribution twice.
+            found.setdefault((_normal(component.package), group, component.name), component)
+    return tuple((group, each) for (_, group, _), each in found.items())
+
+
+@cache
+def _scan_all() -> tuple[DamagedPackage | tuple[str, RegisteredComponent], ...]:
+    found: list[DamagedPackage | tuple[str, RegisteredComponent]] = []
     for distribution in distributions():
-        points = [point for point in _entry_points(distribution) if point.group.startswith("trainkit.")]
+        try:
+            points = [point for point in _entry_points(distribution) if point.group.startswith("trainkit.")]
+        except Exception as error:  # a damaged entry_points.txt makes importlib.metadata raise anything
+            reason = f"its entry_points.txt cannot be read ({type(error).__name__}: {error})"
+            found.append(DamagedPackage(*_name_and_version(distribution), reason))
+            continue
         if not points:
             continue  # before the name is asked for: it stands in a file that takes long to parse
-        name, version = distribution.name or "unknown", distribution.version or "unknown"
-        for point in points:
-            # A source tree with an egg-info beside an installed copy shows one distribution twice.
-            key = (_normal(name), point.group, point.name)
-            found.setdefault(key, RegisteredComponent(point.name, point.value, name, version))
-    return tuple((group, each) for (_, group, _), each in found.items())
+        name, version = _name_and_version(distribution)
+        found += [(point.group, RegisteredComponent(point.name, point.value, name, version)) for point in points]
+    return tuple(found)
+
+
+def _name_and_version(distribution: Distribution) -> tuple[str, str]:
+    try:
+        return distribution.name or "unknown", distribution.version or "unknown"
+    except Exception:  # damaged metadata
+        return "unknown", "unknown"
 
 
 def _entry_points(distribution: Distribution) -> EntryPoints:
     # Most distributions have no entry points for trainkit: their text is not parsed.
     text = distribution.read_text("entry_points.txt") or ""
-    return distribution.entry_points if "trainkit." in text else EntryPoints()
+    if "trainkit." not in text:
+        return EntryPoints()
+    for line in map(str.strip, text.splitlines()):
+        if line and not line.startswith(("#", ";", "[")) and "=" not in line:
+            raise ValueError(f'the line "{line}" has no "="')
+    return distribution.entry_points
 
 
 def _pyproject_that_has(group: str, name: str) -> Path | None:
@@ -223,3 +300,4 @@ def forget() -> None:
     """Make the next look-up read the entry points again (after something was installed or a path was added)."""
     registered.cache_clear()
     _scan.cache_clear()
+    _scan_all.cache_clear()

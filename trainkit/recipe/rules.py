@@ -48,6 +48,7 @@ def findings(recipe: Recipe, complete: bool) -> list[Finding]:
     rules.append(never_acting)
     components = [(where, each) for where, each, _ in walk_settings(recipe) if isinstance(each, Component)]
     rules += [_missing_modules(where, each) for where, each in components]
+    rules.append(lambda _: _side_effects(components))
     found = list(_exclusive_settings(recipe))
     complete = complete and not found
     for rule in rules:
@@ -212,6 +213,16 @@ def named_values(recipe: Recipe) -> Iterator[tuple[Where, str]]:
 
 
 # ---- components -----------------------------------------------------------------------------------------------------
+
+
+def _side_effects(components: Iterable[tuple[Where, Component]]) -> Iterator[Finding]:
+    """Yield a warning for each component whose import printed something, or changed something for all parts."""
+    said: set[str] = set()
+    for where, part in components:
+        for effect in registry.side_effects(type(part).__module__):
+            if effect not in said:
+                said.add(effect)
+                yield Finding(effect, (*where, "use"), "warning")
 
 
 def _missing_modules(where: Where, part: Component) -> Rule:
