@@ -93,6 +93,9 @@ if TYPE_CHECKING:
     from trainkit.interactive.run import Run, open_run
     from trainkit.loading.order import hold_out, in_batches, part_of, shuffled
     from trainkit.loading.workers import Workers
+    from trainkit.loggers.in_background import InBackground
+    from trainkit.loggers.recorder import Place
+    from trainkit.loggers.sink import Sink, Start
     from trainkit.memory import free_host_memory
     from trainkit.printable import without_controls
     from trainkit.recipe.root import Recipe, RunSettings
@@ -117,6 +120,9 @@ else:  # hidden from type checkers, which would accept any name from a module th
             ".files.tables": ("write_json",),
             ".files.writing": ("remove_unfinished", "written_whole"),
             ".interactive.run": ("Run", "open_run"),
+            ".loggers.in_background": ("InBackground",),
+            ".loggers.recorder": ("Place",),
+            ".loggers.sink": ("Sink", "Start"),
             ".loading.order": ("hold_out", "in_batches", "part_of", "shuffled"),
             ".loading.workers": ("Workers",),
             ".memory": ("free_host_memory",),
@@ -163,6 +169,7 @@ __all__ = [
     "HeldOut",
     "HeldOutEvaluation",
     "Hook",
+    "InBackground",
     "Inference",
     "Live",
     "LiveData",
@@ -182,6 +189,7 @@ __all__ = [
     "Optimizer",
     "Outputs",
     "PartError",
+    "Place",
     "Planner",
     "Point",
     "PredictionItem",
@@ -197,6 +205,8 @@ __all__ = [
     "RunSettings",
     "ScaleBar",
     "Scheduler",
+    "Sink",
+    "Start",
     "State",
     "StepMemory",
     "SummedLoss",
