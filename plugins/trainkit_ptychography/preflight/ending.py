@@ -34,6 +34,8 @@ _LARGEST_SHARE = (
     0.8  # of what the best geometry explains; that of right ones was 0.88 and more, of wrong ones up to 0.74
 )
 _STEP = 0.1  # by which a step may be wrong without a word: patterns hardly tell
+_LARGEST_SHARE_LEFT = 0.75
+"""The same, where nothing is wrong with what was told: a short run, whose probe is on its way, had 0.87."""
 _SEEN = 4.5  # standard errors by which a specimen must show in the best trial
 
 
@@ -147,12 +149,17 @@ def judge(look: Look, ending: Ending) -> Verdict:
         told = found.told.misfit > best.misfit and any(look.advice.doubts)
         words = "the run has repaired what it was told wrong" if told else "nothing that was tried fits clearly better"
         return Verdict(True, f"{words}, by trials with {num} patterns ({figures})")
-    because = f": {look.advice.doubts[0].message}" if look.advice.doubts else ""
+    if not look.advice.doubts:
+        where = "what was told fits better than the probe and the positions with which the run ended"
+        if share > _LARGEST_SHARE_LEFT:
+            return Verdict(True, f"{where}: it has not converged (trials with {num} patterns: {figures})")
+        left = f"{where} ({figures}): lower the learning rates of the probe and the positions, or start them later"
+        return Verdict(True, f"left by the run, by trials with {num} patterns ({figures})", left)
     return Verdict(
         True,
         f"wrong by all appearance, by trials with {num} patterns ({figures})",
         "the geometry is wrong by all appearance: a trial with the probe and the positions of the result fits held-out "
-        f"patterns worse than another geometry does ({figures}){because}",
+        f"patterns worse than another geometry does ({figures}): {look.advice.doubts[0].message}",
     )
 
 
