@@ -10,7 +10,7 @@ A plugin's tests run it over the plugin's components like this:
         case.check()
 
 Each check is a plain function that raises AssertionError with a sentence, so it can also be called on its own. Nothing
-here needs pytest, data or a GPU.
+here needs pytest, data or a GPU. Data are opened if they can be: give those that need a file a small one in `samples`.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from trainkit.contracts import (
     Scheduler,
 )
 from trainkit.curvature import set_curvature
-from trainkit.errors import ComponentError, PartError, did_you_mean
+from trainkit.errors import ComponentError, PartError, TrainkitError, did_you_mean
 from trainkit.events import PHASES, listeners
 from trainkit.groups.schedule import observe_epoch, point
 
@@ -302,13 +302,118 @@ def builds_a_function(inference: Inference) -> None:
 
 
 def states_its_splits(data: Data) -> None:
-    """Check that data names its splits, "train" first."""
+    """Check that data names its splits, "train" first, and yields batches of each, if it can be opened."""
     splits = data.splits()
     assert splits, "splits() is empty"
     assert splits[0] == "train", f'splits() begins with "{splits[0]}"; "train" must come first'
     assert len(set(splits)) == len(splits), f"splits() contains a name twice: {splits}"
     odd = [split for split in splits if not re.fullmatch(r"\w+", split)]
     assert not odd, f"names of splits must be words (letters, digits, _), got {odd}"
+    with tempfile.TemporaryDirectory() as folder:
+        if (live := _opened(data, Path(folder))) is None:
+            return
+        number = getattr(live, "batches_per_epoch", None)
+        assert isinstance(number, int), (
+            f"{type(live).__name__} must have batches_per_epoch, a whole number, not {number}"
+        )
+        for split in splits[1:]:
+            assert next(iter(live.evaluate(split)), None) is not None, f'evaluate("{split}") yields nothing'
+
+
+def yields_batches_by_seed_epoch_and_number(data: Data) -> None:
+    """Check that batches depend on seed, epoch and number alone, hold ``index``, and are as many as announced.
+
+    The data are opened twice, with other states of the global random numbers, which have to stay as they are.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        first, second = (_opened(data, Path(folder)) for _ in range(2))
+        if first is None or second is None:
+            raise SkipTest(f"{_name(type(data))} cannot be opened here; give a sample of its settings")
+        made = type(first).__name__
+        _seed_everything(1)
+        before = _global_randomness()
+        batches = list(first.train(0, 0))
+        assert _global_randomness() == before, (
+            f"{made}.train draws from the global random numbers of Python, numpy or torch; use a generator of its own, "
+            "seeded by trainkit.random_seed(context.seed, epoch, number)"
+        )
+        number = getattr(first, "batches_per_epoch", None)
+        assert number == len(batches), f"{made} announces {number} batches an epoch, and train yields {len(batches)}"
+        size = data.epoch_size()
+        announced = size.batches if size is not None else number
+        assert announced == len(batches), f"epoch_size() says {announced} batches, and train yields {len(batches)}"
+        _seed_everything(2)
+        list(second.train(1, 0))  # another epoch before: what was drawn there must not matter
+        again = list(second.train(0, 0))
+        _are_the_same(batches, again, f"{made}.train(0, 0) yields other batches when the data are opened again")
+        start = len(batches) // 2
+        rest = list(first.train(0, start))
+        _are_the_same(batches[start:], rest, f"{made}.train(0, {start}) is not the end of train(0, 0)")
+        for split in data.splits()[1:]:
+            evaluated = list(first.evaluate(split))
+            _have_an_index(evaluated, f'evaluate("{split}")')
+            items = [int(item) for batch in evaluated for item in batch["index"]]
+            assert len(set(items)) == len(items), f'evaluate("{split}") yields items {sorted(items)}: one of them twice'
+            said = f'evaluate("{split}") yields other batches the second time'
+            _are_the_same(evaluated, list(second.evaluate(split)), said)
+        _have_an_index(batches, "train")
+
+
+def _opened(data: Data, folder: Path) -> Any:
+    """Return the opened data; None: they are not here, or their modules are not installed."""
+    import torch
+
+    if any(find_spec(module) is None for module in data.requires):
+        return None
+    try:
+        return data.build(Context(seed=5, device=torch.device("cpu"), folder=folder))
+    except (TrainkitError, OSError):
+        return None
+
+
+def _seed_everything(seed: int) -> None:
+    import random
+
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def _global_randomness() -> tuple[str, ...]:
+    import random
+
+    import numpy as np
+    import torch
+
+    states = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())  # type: ignore[index]
+    return tuple(repr(state) for state in states)
+
+
+def _are_the_same(one: list[Any], other: list[Any], said: str) -> None:
+    """Check that batches have the same names and the same bits."""
+    import torch
+
+    assert len(one) == len(other), f"{said}: {len(other)}, not {len(one)}"
+    for number, (batch, twin) in enumerate(zip(one, other, strict=True)):
+        assert batch.keys() == twin.keys(), f"{said}: batch {number} has {sorted(twin)}, not {sorted(batch)}"
+        for name, value in batch.items():
+            if isinstance(value, torch.Tensor):
+                same = value.dtype == twin[name].dtype and torch.equal(value, twin[name])
+                assert same, f'{said}: "{name}" of batch {number} differs'
+
+
+def _have_an_index(batches: list[Any], what: str) -> None:
+    """Check that each batch has the numbers of its items, one for each."""
+    import torch
+
+    for batch in batches:
+        assert isinstance(batch, Mapping), f"{what} yields {type(batch).__name__}, not a mapping"
+        index = batch.get("index")
+        sound = isinstance(index, torch.Tensor) and index.ndim == 1 and not index.is_floating_point()
+        assert sound, f'a batch of {what} must have "index", a tensor (B,) of whole numbers; it has {sorted(batch)}'
 
 
 def states_its_groups(model: Model) -> None:
@@ -345,6 +450,7 @@ def states_its_names(metric: Metric) -> None:
 ON_SETTINGS: tuple[tuple[type[Component], Callable[[Any], None]], ...] = (
     (Component, states_modules_and_timeline),
     (Data, states_its_splits),
+    (Data, yields_batches_by_seed_epoch_and_number),
     (Model, states_its_groups),
     (Loss, has_a_sound_weight),
     (Metric, states_its_names),

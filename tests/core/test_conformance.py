@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from unittest import SkipTest
 
 import pytest
+import torch
 
 from trainkit import (
     ComponentError,
     Data,
+    DataError,
     Hook,
     Loss,
     Memory,
@@ -39,6 +41,9 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "trainkit.data/diffraction_file": {"path": Path("scan.h5"), "reader": HDF5Reader()},
     "trainkit.data/diffraction_hdf5": {"path": Path("scan.h5"), "patterns": "patterns", "positions": "positions"},
     "trainkit.data/diffraction_numpy": {"path": Path("scan.npz")},
+    "trainkit.data/diffraction_simulated": {"scan_shape": (4, 4), "detector_size": 24, "batch_size": 6},
+    "trainkit.data/diffraction_simulated_near_field": {"num_points": 9, "detector_size": 24, "batch_size": 4},
+    "trainkit.data/segmentation_synthetic": {"num_cases": 4, "size": (16, 16, 16), "patch_size": (8, 8, 8)},
     "trainkit.hooks/stop_group": {"group": "probe"},
     "trainkit.models/monai_network": {"name": "BasicUNet"},
     "trainkit.ptychography.readers/raw": {"frame_shape": (128, 128), "dtype": "uint16"},
@@ -369,3 +374,75 @@ def test_required_settings_without_a_sample_are_asked_for():
     without = {str(case): case for case in testing.cases("trainkit")}
     with pytest.raises(AssertionError, match=r'no default for name: give samples=\{"trainkit.schedulers/torch"'):
         without["trainkit.schedulers/torch states modules and timeline"].check()
+
+
+# ---- data that are opened -------------------------------------------------------------------------------------------
+
+
+class LiveNumbers:
+    """Batches of numbers, with one fault."""
+
+    def __init__(self, fault: str, seed: int) -> None:
+        self.fault, self.seed = fault, seed
+        self.batches_per_epoch = 5 if fault == "count" else 4
+
+    def train(self, epoch, start):
+        for number in range(start, 4):
+            generator = None if self.fault == "global" else torch.Generator().manual_seed(100 * epoch + number)
+            if self.fault == "opened":
+                generator = torch.Generator().manual_seed(id(self) % 2**31)
+            if self.fault == "start" and start:
+                generator = torch.Generator().manual_seed(7)
+            batch = {"index": torch.arange(3) + 3 * number, "x": torch.rand(3, generator=generator)}
+            yield {"x": batch["x"]} if self.fault == "no index" else batch
+
+    def evaluate(self, split):
+        last = 0 if self.fault == "twice" else 3
+        if self.fault != "empty":
+            yield {"index": torch.arange(3), "x": torch.ones(3)}
+            yield {"index": torch.arange(3) + last, "x": torch.ones(3)}
+
+
+@component
+class Numbers(Data):
+    """Numbers.
+
+    Attributes:
+        fault: What is wrong with them.
+    """
+
+    fault: str = ""
+
+    def splits(self):
+        return "train", "val"
+
+    def build(self, context):
+        if self.fault == "missing":
+            raise DataError("there is no file")
+        return LiveNumbers(self.fault, context.seed)
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        ("count", "announces 5 batches an epoch, and train yields 4"),
+        ("global", "draws from the global random numbers"),
+        ("opened", '"x" of batch 0 differs'),
+        ("start", r"train\(0, 2\) is not the end"),
+        ("no index", 'must have "index"'),
+        ("twice", "one of them twice"),
+    ],
+)
+def test_data_whose_batches_are_no_function_of_seed_epoch_and_number_are_found(fault: str, said: str) -> None:
+    with pytest.raises(AssertionError, match=said):
+        testing.yields_batches_by_seed_epoch_and_number(Numbers(fault=fault))
+
+
+def test_sound_data_pass_and_data_that_are_not_here_are_left_out() -> None:
+    testing.states_its_splits(Numbers())
+    testing.yields_batches_by_seed_epoch_and_number(Numbers())
+    testing.states_its_splits(Numbers(fault="missing"))
+    with pytest.raises(SkipTest, match="cannot be opened here"):
+        testing.yields_batches_by_seed_epoch_and_number(Numbers(fault="missing"))
+    with pytest.raises(AssertionError, match="yields nothing"):
+        testing.states_its_splits(Numbers(fault="empty"))
