@@ -125,7 +125,7 @@ def rules_of_single_items(recipe: Recipe, processes: int) -> Iterator[Finding]:
     if divided.at_once == 1 and divided.batch_size >= divided.parts:
         yield Finding(
             f"each of {divided.parts} shards has one item of a batch: if items are small, a step takes up to half as "
-            "long again as with two or more in each",
+            "long again as without shards",
             ("run", "shards"),
             "note",
             hint=f"batch_size = {2 * divided.parts} gives each two; so does shards = {divided.parts // 2}",
