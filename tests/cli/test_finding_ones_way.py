@@ -98,7 +98,7 @@ def completed(*words: str, folder: Path) -> list[str]:
 def test_the_shell_completes_commands_options_recipes_components_and_runs(tmp_path: Path) -> None:
     (tmp_path / "runs" / "ptycho_mine").mkdir(parents=True)
     (tmp_path / "ptycho_own.toml").touch()
-    assert completed("trainkit", "re", folder=tmp_path) == ["resume", "resolution", "recipes"]
+    assert completed("trainkit", "re", folder=tmp_path) == ["resume", "report", "resolution", "reproduce", "recipes"]
     found = completed("trainkit", "run", "ptycho_", folder=tmp_path)
     assert {"ptycho_staged", "ptycho_own.toml"} <= set(found)
     assert completed("trainkit", "run", "x", "--qu", folder=tmp_path) == ["--quiet"]
