@@ -143,8 +143,16 @@ class Warm:
         return self.start(*command[2:], folder=Path.cwd(), environment=env)
 
     def close(self) -> None:
-        """End the process."""
-        self._process.communicate()
+        """End the process. A loader's worker that a test has forked may hold its pipe open, so it is not waited for."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process.stdout.close()
         self._files.cleanup()
 
 
