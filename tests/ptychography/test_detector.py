@@ -224,7 +224,7 @@ def test_a_run_with_all_of_it_resumes_to_the_bit_and_leaves_files_and_pictures(t
         assert file.attrs["distance_change_percent"] == metrics["detector/distance_change_percent"] != 0
     pictures = []
     state = run.state
-    monkeypatch.setattr(type(state), "picture", lambda self, name, image: pictures.append((name, image.shape[1])))
+    monkeypatch.setattr(type(state), "picture", lambda self, name, image, rank: pictures.append((name, image.shape[1])))
     show(state.model.reconstruction(), state.data, state, state.model)
     assert {("background", 1440), ("pattern_intensities", 1440), ("patterns", 1440)} <= {*pictures}
 

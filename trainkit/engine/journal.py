@@ -95,14 +95,31 @@ def ask(folder: Path, do: Action, **more: Any) -> Request:
     Raises:
         OSError: The journal cannot be written.
     """
+    request = drafted(do, **more)
+    _append(folder, request)
+    return request
+
+
+def drafted(do: Action, **more: Any) -> Request:
+    """Return a request of this user, which stands in no journal yet.
+
+    Args:
+        do: What to do.
+        more: Further attributes of the `Request`.
+    """
     try:
         user = getpass.getuser()
     except (KeyError, OSError, ImportError):  # a container without a name for its user
         user = "unknown"
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    request = Request(secrets.token_hex(6), do, by=f"{user}@{platform.node()}", time=now, **more)
+    return Request(secrets.token_hex(6), do, by=f"{user}@{platform.node()}", time=now, **more)
+
+
+def write_taken(folder: Path, request: Request) -> None:
+    """Write a request that has taken effect into a journal."""
+    assert request.taken is not None
     _append(folder, request)
-    return request
+    note_taken(folder, request, request.taken)
 
 
 def note_taken(folder: Path, request: Request, position: Position) -> None:
@@ -195,8 +212,7 @@ def inherit(folder: Path, parent: Path, until: Position, applied: Iterable[str])
     known = set(applied)
     for request in read(parent):
         if request.taken is not None and (request.id in known or (request.do == "stop" and request.taken < until)):
-            _append(folder, request)
-            note_taken(folder, request, request.taken)
+            write_taken(folder, request)
 
 
 def write_replay(folder: Path, requests: Iterable[Request]) -> None:

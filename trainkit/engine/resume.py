@@ -201,10 +201,10 @@ def _resume_from(
     if not begin.in_place and begin.folder is not None:
         run_folder.inherit(folder, begin.folder)
         journal.inherit(folder, begin.folder, Position(saved["step"], saved["epoch"]), _applied(saved))
-    if asked.by_person and (sets := _sets_of_changes(known, resolved, restored.changes)):
-        request = journal.ask(folder, "edit", sets=sets, on_extend=asked.on_extend)
-        journal.note_taken(folder, request, Position(saved["step"], saved["epoch"]))
-        requests.applied.append(request.id)
+    is_asked_again = begin.unsaved is not None and not asked.edits
+    if (asked.by_person or is_asked_again) and (sets := _sets_of_changes(known, resolved, restored.changes)):
+        here = Position(saved["step"], saved["epoch"])
+        requests.by_resume = journal.drafted("edit", sets=sets, on_extend=asked.on_extend, taken=here)
     if begin.in_place and (why := _nothing_left(resolved, saved, restored.changes)) is not None:
         console.say(f"{file}: {why}; the end of the run is made up for")
         run.state.stop_reason = saved.get("stop_reason")

@@ -35,7 +35,7 @@ _REPAIRED = 1.2  # steps of 2 rad at the aperture's edge that a probe makes up f
 _NOT_REPAIRED = 0.5
 _SKEWED = 1.0  # skewness from which the sign of a phase is taken to be known: see `Pair`
 _LONGEST_ELECTRON_WAVE = 0.12  # Å, 10 keV
-_NEAR_A_UNIT = 0.02
+_NEAR_A_UNIT = 0.1  # a larger defocus makes up for some of a step that is too large; units differ by far more
 _SNAP_DEG = 2.5  # an angle is not known better than that
 
 
@@ -146,14 +146,15 @@ def _doubts(
     if not changes:
         yield from _of_all_together(found, sample, data)
     chosen = Pair.choose(found, sample)
+    factor = found.geometry.step_factor
+    near = [unit for unit, each in unit_factors(sample).items() if abs(each / factor - 1) < _NEAR_A_UNIT]
+    is_unit = "step_factor" in changes and bool(near)  # of the trial's defocus nothing can be said before that is right
     turned = changes.get("orientation") or changes.get("rotation_deg")
     if turned is not None or chosen.both_reversed:
         yield from _of_orientation(chosen, found, turned, sample, data)
-    elif "defocus_change_angstrom" in changes:
+    elif "defocus_change_angstrom" in changes and not is_unit:
         yield _of_defocus(found, changes["defocus_change_angstrom"], sample)
     if "step_factor" in changes:
-        factor = found.geometry.step_factor
-        near = [unit for unit, each in unit_factors(sample).items() if abs(each / factor - 1) < _NEAR_A_UNIT]
         unit = f'paste [data] positions_unit = "{near[0]}"; or ' if near and isinstance(data, FileDiffraction) else ""
         scale = ""
         if isinstance(data, FileDiffraction) and not unit:

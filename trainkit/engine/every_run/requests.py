@@ -36,6 +36,8 @@ class Requests(Live):
     Attributes:
         edits: The edits for which the run is being interrupted.
         applied: Ids of the edits that the recipe of the run has; each checkpoint says so, beside the run's id.
+        by_resume: What the resume has changed with which the run goes on. It is written down when the run has got as
+            far as its first checkpoint, since a start that fails before that is taken back.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -46,6 +48,7 @@ class Requests(Live):
         self._open: list[Request] = []
         self.edits: list[Request] = []
         self.applied: list[str] = []
+        self.by_resume: Request | None = None
 
     def on_run_start(self, state: State) -> None:
         """Read what has been asked for. A stop or a save that was asked of an earlier start is for nobody any more."""
@@ -67,6 +70,13 @@ class Requests(Live):
         self._look(state)
         if self._open:
             self._take(state, Position(state.step, state.epoch + 1), closed=True)
+
+    def on_checkpoint(self, state: State) -> None:
+        """Write down what the resume has changed, before the first checkpoint has it."""
+        if self.by_resume is not None:
+            journal.write_taken(state.folder, self.by_resume)
+            self.applied.append(self.by_resume.id)
+            self.by_resume = None
 
     def _look(self, state: State) -> None:
         """Read the journal if it has grown."""
