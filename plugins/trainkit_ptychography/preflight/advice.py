@@ -35,7 +35,10 @@ _REPAIRED = 1.2  # steps of 2 rad at the aperture's edge that a probe makes up f
 _NOT_REPAIRED = 0.5
 _SKEWED = 1.0  # skewness from which the sign of a phase is taken to be known: see `Pair`
 _LONGEST_ELECTRON_WAVE = 0.12  # Å, 10 keV
-_NEAR_A_UNIT = 0.1  # a larger defocus makes up for some of a step that is too large; units differ by far more
+_LEAST_OF_A_UNIT = 1.5
+_NEAR_A_UNIT = (
+    2.0  # a factor: with few electrons a wrong defocus makes up for much of a wrong step; units differ by more
+)
 _SNAP_DEG = 2.5  # an angle is not known better than that
 
 
@@ -147,7 +150,9 @@ def _doubts(
         yield from _of_all_together(found, sample, data)
     chosen = Pair.choose(found, sample)
     factor = found.geometry.step_factor
-    near = [unit for unit, each in unit_factors(sample).items() if abs(each / factor - 1) < _NEAR_A_UNIT]
+    near = [unit for unit, each in unit_factors(sample).items() if max(each / factor, factor / each) < _NEAR_A_UNIT]
+    if max(factor, 1 / factor) < _LEAST_OF_A_UNIT:
+        near = []
     is_unit = "step_factor" in changes and bool(near)  # of the trial's defocus nothing can be said before that is right
     turned = changes.get("orientation") or changes.get("rotation_deg")
     if turned is not None or chosen.both_reversed:
