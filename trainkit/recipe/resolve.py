@@ -328,14 +328,19 @@ def _checked(
     if SEARCH in layer.tree:
         merged, circular = interpolate(layer)
         found += [each for each in circular if each.where[:1] == (SEARCH,)]
-        search, mistakes = read_search(
-            layer,
-            base,
-            merged.tree[SEARCH],
-            recipe,
-            tree,
-            lambda variant: [e for e in _structured(variant, allow_code, resolved)[2] if e.severity == "error"],
-        )
+        try:
+            search, mistakes = read_search(
+                layer,
+                base,
+                merged.tree[SEARCH],
+                recipe,
+                tree,
+                lambda variant: [e for e in _structured(variant, allow_code, resolved)[2] if e.severity == "error"],
+            )
+        except Exception:  # of a recipe with mistakes, parts are missing, as for any other rule
+            if tree is not None:
+                raise
+            mistakes = []
         found += mistakes
     found = in_order(finding.located(layer.origins, source) for finding in found)
     if mistakes := [finding for finding in found if finding.severity == "error"]:
