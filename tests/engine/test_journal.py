@@ -89,7 +89,8 @@ def test_an_edit_of_a_run_that_was_killed_before_it_went_on_is_made_up_for(by, t
     straight = train(tmp_path / "edited", {6: RATE})
     asking({6: RATE})
     resolved = resolve_text(RECIPE, Path.cwd())
-    stopped = start(resolved, Console(quiet=True))  # which, unlike a command, does not go on
+    go_on = {"can": lambda run: setattr(run.parts["requests"], "can_go_on", True)}  # said, but not done: it is killed
+    stopped = start(resolved, Console(quiet=True), extra=go_on)
     assert stopped.code is ExitCode.STOPPED
     folder = stopped.run.state.folder
     if by == "resume":
@@ -108,6 +109,45 @@ def test_a_queue_knows_an_edited_run_by_the_recipe_that_a_person_gave(tmp_path):
     assert run_folder.earlier_run(resolve_text(RECIPE, Path.cwd())) == run_folder.short_path(edited)
     other = resolve_text(RECIPE, Path.cwd(), ("optimizer.lr=0.5",))
     assert run_folder.earlier_run(other) is None
+
+
+def test_an_edit_of_a_run_that_nobody_resumes_is_refused_and_the_run_ends_as_it_was(tmp_path, caplog):
+    (tmp_path / "plain").mkdir()
+    asking({6: RATE})
+    outcome = start(resolve_text(RECIPE, Path.cwd()), Console(quiet=True))  # as a search starts its runs
+    assert outcome.code is ExitCode.FINISHED
+    (request,) = journal.read(outcome.run.state.folder)
+    assert request.refused.startswith("the run is one of a search or a test")
+    assert same(end_of(outcome.run.state.folder)["model"], end_of(train(tmp_path / "plain", {}))["model"])
+
+
+@pytest.mark.parametrize("trouble", ["is a folder", "is too large", "cannot be written"])
+def test_trouble_with_the_journal_ends_no_training(trouble, tmp_path, monkeypatch, caplog):
+    def act(state: State) -> None:
+        path = state.folder / journal.NAME
+        if state.step == 3 and trouble == "is a folder":
+            path.mkdir()
+        elif state.step == 3:
+            journal.ask(state.folder, **RATE)
+        elif state.step == 4 and trouble == "is too large":
+            monkeypatch.setattr(journal, "MOST_BYTES", 10)
+            journal.ask(state.folder, "save")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    if trouble == "cannot be written":
+        monkeypatch.setattr(journal, "note_taken", full)
+    ACTIONS["step_end"] = act
+    with caplog.at_level(logging.WARNING):
+        outcome, _ = run_one(
+            resolve_text(RECIPE, Path.cwd()), Console(quiet=True), continue_unfinished=False, report=no_report
+        )
+    assert isinstance(outcome, RunOutcome)
+    assert outcome.code is ExitCode.FINISHED
+    assert outcome.run.recipe.optimizer.lr != 0.07  # what is not on the disk has not happened
+    text = (outcome.run.state.folder / "log.txt").read_text()
+    assert ("No space left" if trouble == "cannot be written" else "cannot be read, so what is asked") in text
 
 
 def test_a_stop_closes_the_epoch_and_finishes_the_run_and_a_resume_is_not_stopped_by_it():

@@ -93,6 +93,23 @@ def test_an_interrupted_fit_says_so_and_the_next_one_ends_with_the_same_bits():
     assert same(content(run), content(straight))
 
 
+def test_a_run_that_is_resumed_from_python_goes_on_after_an_edit(monkeypatch):
+    from trainkit.engine import journal
+    from trainkit.engine.every_run import requests
+
+    monkeypatch.setattr(requests, "_BETWEEN_LOOKS_SECONDS", 0.0)
+    run = started()
+
+    def edit(state: trainkit.State) -> None:
+        if state.step == 9:
+            journal.ask(state.folder, "edit", sets=("optimizer.lr=0.07",))
+
+    ACTIONS["step_end"] = edit
+    run.resume(epochs=4)
+    assert (run.state, run.metrics[-1]["epoch"]) == ("finished", 3)
+    assert run.metrics["lr/other"][-1] == 0.07
+
+
 def test_a_branch_has_a_folder_of_its_own_and_names_its_parent():
     run = started({"run.epochs": 3})
     before = content(run)

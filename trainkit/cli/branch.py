@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trainkit.cli.launching import can_launch
-from trainkit.cli.options import ALLOW_CODE, EXIT_CODES, JSON, QUIET, SETS, refuse_json_and_quiet
+from trainkit.cli.options import ALLOW_CODE, EXIT_CODES, JSON, ON_EXTEND, QUIET, SETS, refuse_json_and_quiet
 from trainkit.cli.several import only_first_process_continues
 from trainkit.engine.signals import ending_the_program
 
@@ -24,11 +24,7 @@ if TYPE_CHECKING:
 )
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--epoch", type=click.IntRange(min=0), metavar="N", help="Begin after N finished epochs.")
-@click.option(
-    "--on-extend",
-    type=click.Choice(["stretch", "hold", "restart"]),
-    help="How the learning rates continue if the run's length or a schedule has changed; see trainkit resume --help.",
-)
+@ON_EXTEND
 @SETS
 @ALLOW_CODE
 @QUIET
@@ -60,7 +56,7 @@ def command(
         console = Console(quiet, as_json)
         asked: dict[str, Any] = {"sets": sets, "epoch": epoch, "on_extend": on_extend, "allow_code": allow_code}
         ending = with_edits(
-            lambda reported: resume(path, console, report=reported, branch=True, **asked),
+            lambda reported, extra: resume(path, console, report=reported, extra=extra, branch=True, **asked),
             console,
             allow_code=allow_code,
             report=report,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from trainkit.cli.asking import RUN, ask, running_folder
-from trainkit.cli.options import ALLOW_CODE
+from trainkit.cli.options import ALLOW_CODE, ON_EXTEND
 
 if TYPE_CHECKING:
     from trainkit.engine.journal import OnExtend
@@ -24,11 +24,7 @@ if TYPE_CHECKING:
 @click.argument("sets", nargs=-1, required=True, metavar="KEY=VALUE...")
 @click.option("--at-epoch", "epoch", type=click.IntRange(min=1), metavar="N", help="After N finished epochs.")
 @click.option("--now", is_flag=True, help="After the next step, not at the end of the epoch.")
-@click.option(
-    "--on-extend",
-    type=click.Choice(["stretch", "hold", "restart"]),
-    help="How the learning rates continue if the run's length or a schedule changes; see trainkit resume --help.",
-)
+@ON_EXTEND
 @ALLOW_CODE
 def command(
     run: Path, sets: tuple[str, ...], epoch: int | None, now: bool, on_extend: OnExtend | None, allow_code: bool

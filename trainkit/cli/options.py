@@ -44,6 +44,12 @@ GPU_MEMORY = click.option(
     type=_MemorySize(),
     help="Memory of the GPU of each process, for example 24GB: doubt a step that does not fit.",
 )
+ON_EXTEND = click.option(
+    "--on-extend",
+    type=click.Choice(["stretch", "hold", "restart"]),
+    help="How the learning rates continue if the run's length or a schedule has changed. stretch: as if it had always "
+    "been so. hold: the old curve, then its last value. restart: the schedule starts again. Needed only if it matters.",
+)
 EPOCH = click.option(
     "--epoch", type=click.IntRange(min=0), metavar="N", help="Take the checkpoint after N finished epochs."
 )

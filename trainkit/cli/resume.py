@@ -10,7 +10,7 @@ import click
 
 from trainkit.cli import completion
 from trainkit.cli.launching import can_launch
-from trainkit.cli.options import ALLOW_CODE, EXIT_CODES, JSON, QUIET, SETS, refuse_json_and_quiet
+from trainkit.cli.options import ALLOW_CODE, EXIT_CODES, JSON, ON_EXTEND, QUIET, SETS, refuse_json_and_quiet
 from trainkit.cli.several import only_first_process_continues
 from trainkit.engine.signals import ending_the_program
 
@@ -29,12 +29,7 @@ if TYPE_CHECKING:
 )
 @click.option("--epochs", type=int, metavar="N", help="Train for N epochs in all; short for --set run.epochs=N.")
 @click.option("--steps", type=int, metavar="N", help="Train for N steps in all; short for --set run.steps=N.")
-@click.option(
-    "--on-extend",
-    type=click.Choice(["stretch", "hold", "restart"]),
-    help="How the learning rates continue if the run's length or a schedule has changed. stretch: as if it had always "
-    "been so. hold: the old curve, then its last value. restart: the schedule starts again. Needed only if it matters.",
-)
+@ON_EXTEND
 @click.option("--recipe", type=click.Path(path_type=Path), help="Use this recipe instead of the one in the checkpoint.")
 @SETS
 @ALLOW_CODE
@@ -81,7 +76,7 @@ def command(
             "allow_code": allow_code,
         }
         ending = with_edits(
-            lambda reported: resume(path, console, report=reported, **asked),
+            lambda reported, extra: resume(path, console, report=reported, extra=extra, **asked),
             console,
             allow_code=allow_code,
             report=report,

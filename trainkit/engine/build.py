@@ -174,7 +174,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), 
             ),
         }
     tolerated: dict[str, type[Exception]] = {name: Exception for name, hook in hooks.items() if hook.phase == "log"}
-    tolerated |= {"figures": Exception, "progress_chart": Exception, "metrics_file": OSError}
+    tolerated |= {"figures": Exception, "progress_chart": Exception, "metrics_file": OSError, "requests": OSError}
     run = Run(
         resolved=resolved,
         state=state,

@@ -38,7 +38,7 @@ def reported_unless_edited(report: Report) -> Report:
 
 
 def with_edits(
-    trained: Callable[[Report], RunOutcome | ExitCode],
+    trained: Callable[[Report, Extra], RunOutcome | ExitCode],
     console: Console,
     *,
     allow_code: AllowCode,
@@ -48,7 +48,7 @@ def with_edits(
     """Train a run to its end, through all edits.
 
     Args:
-        trained: Starts or resumes the run, reports how it ended, and returns that.
+        trained: Starts or resumes the run with further live parts, reports how it ended, and returns that.
         console: Prints the messages.
         allow_code: Which classes that the recipe names as ``module:Class`` may be imported.
         report: Called with the outcome at the end.
@@ -57,8 +57,8 @@ def with_edits(
     Raises:
         TrainkitError: The run cannot start, or failed.
     """
-    report = reported_unless_edited(report)
-    outcome = trained(report)
+    report, extra = reported_unless_edited(report), _editable(extra)
+    outcome = trained(report, extra)
     while is_edited(outcome):
         assert isinstance(outcome, RunOutcome)
         folder, requests = outcome.run.state.folder, outcome.run.parts["requests"]
@@ -73,6 +73,18 @@ def with_edits(
                 journal.note_refused(folder, edit, str(error))
             outcome = resume(folder, console, allow_code=allow_code, report=report, extra=extra)
     return outcome
+
+
+def _editable(extra: Extra) -> Extra:
+    """Return further live parts of a run that is resumed after an edit."""
+
+    def allow(run: Run) -> object:
+        requests = run.parts["requests"]
+        assert isinstance(requests, Requests)
+        requests.can_go_on = True
+        return object()
+
+    return {**extra, "editable": allow}
 
 
 def replaying(requests: Sequence[Request]) -> Extra:

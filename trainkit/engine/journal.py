@@ -17,6 +17,7 @@ from __future__ import annotations
 import getpass
 import json
 import logging
+import os
 import platform
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -134,13 +135,17 @@ def note_refused(folder: Path, request: Request, why: str) -> None:
 
 
 def read(folder: Path) -> list[Request]:
-    """Return the requests of a run's journal in order. A line that cannot be read is named in a warning."""
+    """Return the requests of a run's journal in order. What cannot be read of it is named in a warning."""
     path = folder / NAME
-    if not path.is_file():
+    if not os.path.lexists(path):
+        return []
+    try:
+        lines = read_small(path, "the journal of a run", MOST_BYTES).split(b"\n")
+    except (OSError, ValueError) as error:
+        _LOGGER.warning("%s cannot be read, so what is asked there is left out: %s", path, error)
         return []
     found: dict[str, Request] = {}
     damaged = []
-    lines = read_small(path, "the journal of a run", MOST_BYTES).split(b"\n")
     for number, line in enumerate(lines, start=1):
         if not line:
             continue

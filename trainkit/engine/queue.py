@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -186,11 +186,10 @@ def run_one(
     # Anybody may have put a checkpoint there, so it may only name code that this recipe names.
     named = [used.use for used in resolved.used if ":" in used.use]
     through_edits = partial(with_edits, console=console, allow_code=named, report=report, extra=extra)
-    begin_with = {**extra, **replaying(replay)}
 
-    def anew(report: Report, locked: Callable[[], None] = lambda: None) -> RunOutcome:
+    def anew(report: Report, extra: Extra, locked: Callable[[], None] = lambda: None) -> RunOutcome:
         refuse_missing_inputs([resolved])
-        return start(resolved, console, locked=locked, report=report, extra=begin_with)
+        return start(resolved, console, locked=locked, report=report, extra={**extra, **replaying(replay)})
 
     if not continue_unfinished:
         return through_edits(anew), None
@@ -206,5 +205,5 @@ def run_one(
             if news := run_folder.compared_with(before, resolved).news:
                 console.say(f"  {news}")
             return finished_before(run_folder.doubts(before), console), before
-        common: dict[str, Any] = {"locked": choosing.close, "recipe": resolved, "allow_code": named, "extra": extra}
-        return through_edits(lambda report: resume(before, console, report=report, **common)), before
+        again = partial(resume, before, console, recipe=resolved, allow_code=named, locked=choosing.close)
+        return through_edits(lambda report, extra: again(report=report, extra=extra)), before

@@ -44,6 +44,7 @@ from trainkit.engine.identity import (
     newest_first,
     parsed_time,
 )
+from trainkit.engine.journal import NAME as JOURNAL
 from trainkit.engine.launched import may_continue, note_folder
 from trainkit.engine.older_recipe import RecipeComparison, compare
 from trainkit.engine.variables import changed_since
@@ -283,7 +284,7 @@ def tidy(folder: Path) -> None:
     """
     for place in (folder, *(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())):
         remove_unfinished(place)
-    for name in (RECIPE, LOG, METRICS, ENVIRONMENT, IDENTITY):
+    for name in (RECIPE, LOG, METRICS, ENVIRONMENT, IDENTITY, JOURNAL):
         path = folder / name
         if os.path.lexists(path) and not path.is_file():
             _LOGGER.warning("%s is no file; it is kept as %s, out of the way", path, set_aside(path).name)

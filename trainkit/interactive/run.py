@@ -300,22 +300,23 @@ class Run:
         _raise_if_interrupted(outcome)
 
     def _resume(self, changes: Changes, epoch: int | None, on_extend: Choice | None, *, branch: bool) -> Run:
+        from trainkit.engine.edited import with_edits
         from trainkit.engine.resume import resume
         from trainkit.engine.start import RunOutcome
         from trainkit.processes.place import refuse_several_processes
 
         refuse_several_processes()
         target = _opened(self.folder, self._resolved, self._allow_code, self._quiet)
-        outcome = resume(
-            self.folder,
-            self._console(),
-            sets=_as_sets(changes),
-            epoch=epoch,
-            on_extend=on_extend,
+        asked: dict[str, Any] = {"sets": _as_sets(changes), "epoch": epoch, "on_extend": on_extend, "branch": branch}
+        console = self._console()
+        outcome = with_edits(
+            lambda report, extra: resume(
+                self.folder, console, allow_code=self._allow_code, report=report, extra=extra, **asked
+            ),
+            console,
             allow_code=self._allow_code,
-            extra=dict(self._extra(target._remember)),
-            branch=branch,
             report=_say_doubts,
+            extra=dict(self._extra(target._remember)),
         )
         if not isinstance(outcome, RunOutcome):
             return self

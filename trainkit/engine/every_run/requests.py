@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("trainkit")
 _BETWEEN_LOOKS_SECONDS = 0.5
+_CANNOT_GO_ON = "the run is one of a search or a test, whose settings cannot change meanwhile"
 EDIT = "edit"
 """How the reason for an interruption begins after which the run goes on with other settings."""
 
@@ -34,6 +35,8 @@ class Requests(Live):
         folder: The run folder.
 
     Attributes:
+        can_go_on: Whether who started the run resumes it after an edit. A search, or a test, does not: an edit is
+            refused there.
         edits: The edits for which the run is being interrupted.
         applied: Ids of the edits that the recipe of the run has; each checkpoint says so, beside the run's id.
         by_resume: What the resume has changed with which the run goes on. It is written down when the run has got as
@@ -46,6 +49,7 @@ class Requests(Live):
         self._size = -1
         self._next_look = 0.0
         self._open: list[Request] = []
+        self.can_go_on = False
         self.edits: list[Request] = []
         self.applied: list[str] = []
         self.by_resume: Request | None = None
@@ -113,10 +117,15 @@ class Requests(Live):
         due = [each for each in self._open if _is_due(each, here, closed=closed)]
         if not due:
             return
-        self._open = [each for each in self._open if each not in due]
         for request in due:
-            if request.taken != here:
-                journal.note_taken(state.folder, request, here)
+            if request.do == "edit" and not self.can_go_on:
+                journal.note_refused(state.folder, request, _CANNOT_GO_ON)
+            elif request.taken != here:
+                journal.note_taken(state.folder, request, here)  # if that fails, the request stays open
+            self._open.remove(request)
+            if request.do == "edit" and not self.can_go_on:
+                _LOGGER.warning("%s: refused, since %s", request.in_words, _CANNOT_GO_ON)
+                continue
             _LOGGER.info("%s", request.in_words)
             if request.do == "edit":
                 self.edits.append(request)
