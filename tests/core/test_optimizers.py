@@ -19,6 +19,7 @@ from trainkit.optimizers.scaled_steps import ScaledSteps
 from trainkit.optimizers.sgd import SGD
 from trainkit.optimizers.torch import TorchOptimizer
 from trainkit.recipe.resolve import resolve
+from trainkit.recipe.shipped import shipped
 
 PAIRS = [(Adam, torch.optim.Adam), (AdamW, torch.optim.AdamW), (SGD, torch.optim.SGD)]
 CHOSEN: list[tuple[Optimizer, dict[str, Any]]] = [
@@ -324,3 +325,9 @@ def test_check_names_the_groups_whose_curvature_the_model_does_not_tell(tmp_path
             resolve(tmp_path / "recipe.toml", sets)
     else:
         resolve(tmp_path / "recipe.toml", sets)
+
+
+def test_a_group_that_the_model_does_not_have_is_one_mistake():
+    with pytest.raises(RecipeError, match="has no such group") as found:
+        resolve(shipped()["ptycho_staged"], ("groups.prob.lr=1",))
+    assert "curvature" not in str(found.value)

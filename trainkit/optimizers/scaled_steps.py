@@ -57,8 +57,9 @@ class ScaledSteps(Optimizer):
         """Yield the model's own groups that train with this optimizer, in one of their phases at least."""
         if any(settings.parameters is not None for settings in recipe.groups.values()):
             return  # which parameters a pattern takes is known only when the model is built
-        declared = recipe.model.groups() or {}
-        for name in dict.fromkeys([*declared, *recipe.groups]):
+        told = recipe.model.groups()
+        declared = told or {}
+        for name in recipe.groups if told is None else declared:  # a group that the model lacks is another mistake
             settings = recipe.groups.get(name)
             if settings is None:
                 if declared[name] and recipe.optimizer is self:
