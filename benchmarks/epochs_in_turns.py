@@ -14,8 +14,8 @@ from torch import Tensor
 from trainkit import State
 from trainkit.engine.build import build
 from trainkit.engine.every_run.saving import Saver
+from trainkit.engine.live_run import LiveRun
 from trainkit.engine.loop import train
-from trainkit.engine.run import Run
 from trainkit.engine.run_folder import created
 
 
@@ -36,7 +36,7 @@ class Turns:
                 self.seconds[name].append(next(epochs))
 
 
-def in_turns(resolved: Any, others: Mapping[str, Callable[[Run], Iterator[float]]]) -> dict[str, list[float]]:
+def in_turns(resolved: Any, others: Mapping[str, Callable[[LiveRun], Iterator[float]]]) -> dict[str, list[float]]:
     """Return the CPU seconds of all epochs of a run ("engine"), and of as many of each other program.
 
     Args:
@@ -62,7 +62,7 @@ def shown(seconds: Mapping[str, list[float]], digits: int) -> str:
 class ByHand:
     """Patterns, probe and positions of a run as a loop written by hand has them: plain tensors and autograd."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: LiveRun) -> None:
         model: Any = run.state.model
         data: Any = run.state.data
         batches = list(data.evaluate("train"))

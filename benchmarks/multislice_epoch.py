@@ -30,7 +30,7 @@ import torch
 from epochs_in_turns import ByHand, in_turns, shown
 from ptyrad_peer import SECONDS
 
-from trainkit.engine.run import Run
+from trainkit.engine.live_run import LiveRun
 from trainkit.recipe.resolve import resolve
 from trainkit_ptychography.constraints.slice_coupling_live import gaussian_weights
 
@@ -52,7 +52,7 @@ def settings(data: Path | None, waves: str, epochs: int, folder: Path) -> Any:
     return resolve(RECIPES / "ptycho_thick.toml", (*sets, 'drop=["hooks.truth"]'))
 
 
-def plain_epochs(run: Run) -> Iterator[float]:
+def plain_epochs(run: LiveRun) -> Iterator[float]:
     """Yield the CPU seconds of each epoch of a loop written by hand, which starts from the same state."""
     by_hand, model = ByHand(run), cast(Any, run.state.model)
     phase_SHW = torch.zeros_like(model.object.maps[0]).requires_grad_()
@@ -83,10 +83,10 @@ def plain_epochs(run: Run) -> Iterator[float]:
         yield time.process_time() - began
 
 
-def ptyrad_epochs(python: Path, data: Path, iterations: int) -> Callable[[Run], Iterator[float]]:
+def ptyrad_epochs(python: Path, data: Path, iterations: int) -> Callable[[LiveRun], Iterator[float]]:
     """Return what yields the CPU seconds of each of PtyRAD's iterations, over all patterns."""
 
-    def epochs(run: Run) -> Iterator[float]:
+    def epochs(run: LiveRun) -> Iterator[float]:
         slices = cast(Any, run.state.model).propagation.slices
         command = [python, Path(__file__).with_name("ptyrad_peer.py"), "--data", data, "--slices", slices]
         with tempfile.TemporaryDirectory() as folder:
@@ -122,7 +122,7 @@ def main() -> None:
     parser.add_argument("--waves", nargs="+", default=["stored", "recomputed"])
     arguments = parser.parse_args()
     data = None if arguments.data is None else arguments.data.resolve()
-    others: dict[str, Callable[[Run], Iterator[float]]] = {"plain loop": plain_epochs}
+    others: dict[str, Callable[[LiveRun], Iterator[float]]] = {"plain loop": plain_epochs}
     if (why := why_no_ptyrad(arguments.ptyrad, data)) is None:
         others["PtyRAD"] = ptyrad_epochs(arguments.ptyrad, cast(Path, data), arguments.rounds)
     else:

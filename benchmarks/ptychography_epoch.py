@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from epochs_in_turns import ByHand, in_turns, shown
 
-from trainkit.engine.run import Run
+from trainkit.engine.live_run import LiveRun
 from trainkit.recipe.resolve import resolve
 
 AIM = 1.0
@@ -51,7 +51,7 @@ def settings(data: Path | None, modes: int, epochs: int, folder: Path) -> Any:
     return resolve(RECIPES / "ptycho_mos2.toml", (*sets, f"data.path={data}", 'drop=["hooks.truth", "losses.near"]'))
 
 
-def plain_epochs(run: Run) -> Iterator[float]:
+def plain_epochs(run: LiveRun) -> Iterator[float]:
     """Yield the CPU seconds of each epoch of a loop written by hand, which starts from the same state."""
     by_hand = ByHand(run)
     maps = torch.zeros_like(cast(Any, run.state.model).object.maps).requires_grad_()

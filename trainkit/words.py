@@ -57,17 +57,14 @@ def some_of(names: Sequence[str], most: int = 8) -> str:
     return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
 
 
-def duration_in_words(seconds: float) -> str:
-    """Return a time in at most two units.
+def duration(seconds: float) -> str:
+    """Return a duration as text: tenths below ten seconds, seconds below a minute, else hours, minutes and seconds.
 
     Example:
-        >>> duration_in_words(7.84), duration_in_words(3725), duration_in_words(200_000)
-        ('7.8s', '1h02m', '2d07h')
+        >>> duration(4.25), duration(42.4), duration(3723)
+        ('4.2 s', '42 s', '1:02:03')
     """
     if seconds < 9.95:
-        return f"{seconds:.1f}s"
-    total = round(seconds)
-    for size, unit, smaller, name in ((86400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s")):
-        if total >= size:
-            return f"{total // size}{unit}{total % size // smaller:02d}{name}"
-    return f"{total}s"
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    return f"{whole} s" if whole < 60 else f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

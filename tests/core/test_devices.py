@@ -26,8 +26,8 @@ from trainkit.console import Console
 from trainkit.engine import build as engine
 from trainkit.engine import run_folder
 from trainkit.engine import step as engine_step
+from trainkit.engine.live_run import LiveRun
 from trainkit.engine.loop import _train_epoch
-from trainkit.engine.run import Run
 from trainkit.engine.start import start
 from trainkit.engine.verify import verify
 from trainkit.processes.exchange import Exchange
@@ -109,7 +109,7 @@ def test_a_step_stays_on_its_device_and_never_waits_for_it(
 
 def epoch_without_values(
     name: str, sets: Sequence[str], folder: Path, monkeypatch: pytest.MonkeyPatch, place: Place = ALONE
-) -> tuple[Run, Watcher]:
+) -> tuple[LiveRun, Watcher]:
     """Train an epoch of a recipe on the device without values, and return the run and who watched it."""
     made_up = MADE_UP[name](folder)  # may train weights to begin with
     monkeypatch.setattr(engine, "choose_device", lambda *_: torch.device("meta"))

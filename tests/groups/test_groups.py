@@ -18,7 +18,7 @@ from torch import Tensor
 from trainkit import Context, RecipeError, State, component
 from trainkit.console import Console
 from trainkit.engine.build import build
-from trainkit.engine.run import Run
+from trainkit.engine.live_run import LiveRun
 from trainkit.engine.run_folder import created
 from trainkit.engine.start import execute
 from trainkit.randomness import seed_everything
@@ -109,7 +109,7 @@ class Watch:
 
 
 class Trained(NamedTuple):
-    run: Run
+    run: LiveRun
     before: dict[str, Tensor]
     seen: Watch
 
@@ -122,7 +122,7 @@ class Trained(NamedTuple):
         return [not torch.equal(one, other) for one, other in pairwise(values)]
 
 
-def prepared(text: str, folder: Path, *sets: str) -> Run:
+def prepared(text: str, folder: Path, *sets: str) -> LiveRun:
     (folder / "recipe.toml").write_text(COMMON + text)
     resolved = resolve(folder / "recipe.toml", [f"run.dir={folder / 'runs'}", *sets])
     with created(resolved) as run_folder:

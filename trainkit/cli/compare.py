@@ -151,7 +151,7 @@ def _settings(found: Comparison, letters: Sequence[str]) -> Iterator[tuple[str, 
 
 
 def _values(found: Comparison, letters: Sequence[str]) -> Iterator[tuple[str, str]]:
-    from trainkit.words import duration_in_words
+    from trainkit.words import duration
 
     letter_of = {id(run): letter for letter, run in zip(letters, found.runs, strict=True)}
     for members, _ in found.blocks:
@@ -169,7 +169,7 @@ def _values(found: Comparison, letters: Sequence[str]) -> Iterator[tuple[str, st
                 "",
                 f"  {letter_of[id(run)]:<3}{_number(last):>12}{_number(best):>12}"
                 f"{'' if best is None else _place(best):>8}{run.values.epochs:>8}"
-                f"{duration_in_words(_seconds(run)):>8}{_reached(reached, found)}",
+                f"{duration(_seconds(run)):>8}{_reached(reached, found)}",
             )
         ranked = found.ranked(members)
         if len(ranked) > 1:
@@ -208,13 +208,13 @@ def _seconds(run: RunRecord) -> float:
 
 
 def _reached(value: Value | None, found: Comparison) -> str:
-    from trainkit.words import duration_in_words
+    from trainkit.words import duration
 
     if found.target is None:
         return ""
     if value is None:
         return "   never"
-    return f"   {value.place}, {duration_in_words(value.place.seconds)}"
+    return f"   {value.place}, {duration(value.place.seconds)}"
 
 
 def _as_json(found: Comparison, picture: Path | None) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from trainkit.words import some_of
 
 if TYPE_CHECKING:
     from trainkit.contracts import Batch
-    from trainkit.engine.run import Run
+    from trainkit.engine.live_run import LiveRun
     from trainkit.processes.exchange import Exchange
     from trainkit.state import State
 
@@ -39,7 +39,7 @@ def agree(state: State) -> None:
         state.grant(what, next(each[what] for each in asked if what in each))
 
 
-def shared_means(run: Run, means: Mapping[str, EpochMean]) -> dict[str, float]:
+def shared_means(run: LiveRun, means: Mapping[str, EpochMean]) -> dict[str, float]:
     """Return the mean of each value that was logged, over what all processes logged.
 
     Doubts of all processes become those of each.
@@ -63,7 +63,7 @@ def shared_means(run: Run, means: Mapping[str, EpochMean]) -> dict[str, float]:
     return found
 
 
-def metrics_of_first(run: Run) -> dict[str, float]:
+def metrics_of_first(run: LiveRun) -> dict[str, float]:
     """Return the metrics of the first process, by which all go on; say once which of them other processes do not share.
 
     A part that writes to ``state.metrics`` what it saw of its own share of the data knows that of no other process.
@@ -126,7 +126,7 @@ def restore_means(state: State, saved: Mapping[str, Any]) -> None:
     }
 
 
-def check_replicas(run: Run) -> None:
+def check_replicas(run: LiveRun) -> None:
     """Make sure that all processes have the same model.
 
     Raises:

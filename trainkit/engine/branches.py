@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from trainkit.contracts import Batch
-    from trainkit.engine.run import Run
+    from trainkit.engine.live_run import LiveRun
     from trainkit.recipe.root import Recipe
     from trainkit.state import State
 
@@ -47,7 +47,7 @@ class Trial(Live):
         run: The run.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: LiveRun) -> None:
         run.state.is_trial = True
 
 
@@ -59,7 +59,7 @@ class Branching(Trial):
         recipe: The recipe with the weights that are searched.
     """
 
-    def __init__(self, run: Run, recipe: Recipe) -> None:
+    def __init__(self, run: LiveRun, recipe: Recipe) -> None:
         super().__init__(run)
         self._recipe = recipe
         self._split = watched(recipe).metric.partition("/")[0]
@@ -95,7 +95,7 @@ class HeldOutItems(Trial):
         metric: The value that decides.
     """
 
-    def __init__(self, run: Run, metric: str) -> None:
+    def __init__(self, run: LiveRun, metric: str) -> None:
         super().__init__(run)
         self._run, self._metric = run, metric
         self.losses: list[float] = []
@@ -128,7 +128,7 @@ class HeldOutItems(Trial):
 
 
 @torch.no_grad()
-def _losses_of_items(run: Run, split: str, name: str) -> Iterator[float]:
+def _losses_of_items(run: LiveRun, split: str, name: str) -> Iterator[float]:
     """Yield a loss of each item of a split, in the order of the data."""
     state, last = run.state, run.recipe.run.channels_last
     state.model.eval()

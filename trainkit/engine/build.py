@@ -32,8 +32,8 @@ from trainkit.engine.every_run.waiting import Waiting
 from trainkit.engine.every_run.watched_values import WatchedValues
 from trainkit.engine.fingerprint import data_fingerprint
 from trainkit.engine.identity import identity_of
+from trainkit.engine.live_run import LiveRun
 from trainkit.engine.losses import Losses
-from trainkit.engine.run import Run
 from trainkit.engine.variables import marks
 from trainkit.errors import DataError, PartError, RecipeError, blame, exit_in_words
 from trainkit.events import order
@@ -66,7 +66,7 @@ _NATIVE = ("avx512", "amx")
 _NOT_SCALED = (torch.float16, torch.bfloat16, torch.complex32, torch.complex64, torch.complex128)
 
 
-def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), place: Place = ALONE) -> Run:
+def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), place: Place = ALONE) -> LiveRun:
     """Build the live parts of a run.
 
     A process that is not the first of several has no parts that write something: no loggers, no hooks of the phases
@@ -175,7 +175,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), 
         }
     tolerated: dict[str, type[Exception]] = {name: Exception for name, hook in hooks.items() if hook.phase == "log"}
     tolerated |= {"figures": Exception, "progress_chart": Exception, "metrics_file": OSError, "requests": OSError}
-    run = Run(
+    run = LiveRun(
         resolved=resolved,
         state=state,
         length=length,

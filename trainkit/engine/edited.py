@@ -14,7 +14,7 @@ from trainkit.errors import RecipeError
 if TYPE_CHECKING:
     from trainkit.console import Console
     from trainkit.engine.journal import Request
-    from trainkit.engine.run import Run
+    from trainkit.engine.live_run import LiveRun
     from trainkit.recipe.structure import AllowCode
 
 
@@ -78,7 +78,7 @@ def with_edits(
 def _editable(extra: Extra) -> Extra:
     """Return further live parts of a run that is resumed after an edit."""
 
-    def allow(run: Run) -> object:
+    def allow(run: LiveRun) -> object:
         requests = run.parts["requests"]
         assert isinstance(requests, Requests)
         requests.can_go_on = True
@@ -90,7 +90,7 @@ def _editable(extra: Extra) -> Extra:
 def replaying(requests: Sequence[Request]) -> Extra:
     """Return what makes a new run repeat at the same places what an earlier one was asked (`journal.to_replay`)."""
 
-    def write(run: Run) -> object:
+    def write(run: LiveRun) -> object:
         journal.write_replay(run.state.folder, requests)
         return object()
 

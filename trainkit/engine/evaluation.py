@@ -18,13 +18,13 @@ from trainkit.randomness import generator_states, restore_generators
 
 if TYPE_CHECKING:
     from trainkit.contracts import Batch, LiveMetric, Metric
-    from trainkit.engine.run import Run
+    from trainkit.engine.live_run import LiveRun
     from trainkit.processes.exchange import Exchange
 
 _LOGGER = logging.getLogger("trainkit")
 
 
-def evaluate(run: Run) -> bool:
+def evaluate(run: LiveRun) -> bool:
     """Evaluate every split except "train", and put the values into ``state.metrics``.
 
     With ``[ema]``, the model has the averaged weights meanwhile, and its own again afterwards. The model is then in
@@ -64,7 +64,7 @@ def evaluate(run: Run) -> bool:
 
 
 @torch.no_grad()
-def _evaluate_split(run: Run, name: str, split: str) -> bool:
+def _evaluate_split(run: LiveRun, name: str, split: str) -> bool:
     """Evaluate a split of the data, whose values begin with ``name``; return False if the run was interrupted."""
     state = run.state
     state.split = name
@@ -102,7 +102,7 @@ def _evaluate_split(run: Run, name: str, split: str) -> bool:
     return True
 
 
-def _until_all_are_done(run: Run, batches: Iterator[Batch]) -> Iterator[Batch | None]:
+def _until_all_are_done(run: LiveRun, batches: Iterator[Batch]) -> Iterator[Batch | None]:
     """Yield the batches of this process, then None until all processes are done; requests are agreed on meanwhile."""
     exchange = run.state.context.exchange
     if exchange.world == 1:
@@ -150,7 +150,7 @@ class _Totals:
         }
 
 
-def _computed(run: Run, name: str, metric: LiveMetric) -> dict[str, float]:
+def _computed(run: LiveRun, name: str, metric: LiveMetric) -> dict[str, float]:
     """Return a metric's values as floats.
 
     Raises:

@@ -11,11 +11,11 @@ from trainkit.engine.every_run.epoch_line import BEST
 from trainkit.words import after_epochs, number_of
 
 if TYPE_CHECKING:
-    from trainkit.engine.run import Run
+    from trainkit.engine.live_run import LiveRun
     from trainkit.state import Group
 
 
-def introduction(run: Run) -> dict[str, Any]:
+def introduction(run: LiveRun) -> dict[str, Any]:
     """Return what a run runs on, as values of JSON."""
     state, recipe = run.state, run.recipe
     device = state.context.device

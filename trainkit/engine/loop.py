@@ -47,12 +47,12 @@ from trainkit.randomness import restore_generators
 from trainkit.state import EpochMean
 
 if TYPE_CHECKING:
-    from trainkit.engine.run import Run
+    from trainkit.engine.live_run import LiveRun
     from trainkit.recipe.root import Pictures, Validation
     from trainkit.state import State
 
 
-def train(run: Run) -> None:
+def train(run: LiveRun) -> None:
     """Run the rest of a training, from the point that ``run.state`` describes.
 
     Raises:
@@ -76,7 +76,7 @@ def train(run: Run) -> None:
             return
 
 
-def _train_epoch(run: Run) -> bool:
+def _train_epoch(run: LiveRun) -> bool:
     """Make the steps of an epoch; return whether the run was interrupted, with a checkpoint, before they were over."""
     state, groups, step, events = run.state, run.groups, run.step, run.events
     step_start, backward_end, step_end = events["step_start"], events["backward_end"], events["step_end"]
@@ -128,7 +128,7 @@ def _train_epoch(run: Run) -> bool:
     return interrupted
 
 
-def _start_epoch(run: Run) -> None:
+def _start_epoch(run: LiveRun) -> None:
     state = run.state
     state.metrics, state.pictures = {}, {}
     state.means = {"train/loss": EpochMean(must_be_finite=True)}
@@ -136,7 +136,7 @@ def _start_epoch(run: Run) -> None:
     run.emit("epoch_start")
 
 
-def _emit_group_events(run: Run, to: str = "") -> None:
+def _emit_group_events(run: LiveRun, to: str = "") -> None:
     """Tell the parts whose name begins with ``to`` which groups stop and start in this epoch.
 
     When a run resumes inside an epoch, only loggers are told again: what they wrote of the epoch was cut back.
@@ -154,14 +154,14 @@ def _is_last_step(state: State) -> bool:
     return state.step == state.steps or state.stop_reason is not None
 
 
-def _was_kept_from_evaluating(run: Run) -> bool:
+def _was_kept_from_evaluating(run: LiveRun) -> bool:
     """Return whether an evaluation inside the epoch was interrupted."""
     state = run.state
     inside = 0 < state.steps_in_epoch < state.steps_per_epoch
     return inside and _is_due(run.recipe.validation.every_steps, state.step) and state.evaluated_step != state.step
 
 
-def _every_few_steps(run: Run) -> bool:
+def _every_few_steps(run: LiveRun) -> bool:
     """Evaluate and make pictures after a step inside an epoch, if they are due; return False if interrupted."""
     state, recipe = run.state, run.recipe
     if _is_due(recipe.validation.every_steps, state.step):
@@ -178,7 +178,7 @@ def _is_due(every: int, number: int) -> bool:
     return every > 0 and number % every == 0
 
 
-def _evaluate(run: Run) -> bool:
+def _evaluate(run: LiveRun) -> bool:
     """Evaluate unless that was already done after this step; return False if the run was interrupted before its end."""
     state = run.state
     if state.evaluated_step == state.step:
@@ -189,7 +189,7 @@ def _evaluate(run: Run) -> bool:
         return evaluate(run)
 
 
-def _close_epoch(run: Run) -> bool:
+def _close_epoch(run: LiveRun) -> bool:
     """Evaluate, make pictures and save; return whether the run was interrupted, with a checkpoint."""
     state, recipe = run.state, run.recipe
     state.closing = True

@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from trainkit.engine.beginning import Beginning
     from trainkit.engine.changes import SettingChange
     from trainkit.engine.journal import Request
-    from trainkit.engine.run import Run
+    from trainkit.engine.live_run import LiveRun
     from trainkit.groups.resuming import Choice, ResumedGroup, SavedGroup
     from trainkit.recipe.root import Recipe
     from trainkit.recipe.structure import AllowCode
@@ -159,7 +159,7 @@ class _Restored:
         loaded: Which parameters have no saved optimizer state, and the reverse.
     """
 
-    run: Run
+    run: LiveRun
     changes: Sequence[SettingChange]
     news_of_data: Sequence[str]
     old: Mapping[str, SavedGroup | None]
@@ -371,7 +371,7 @@ def _adopted(saved: Mapping[str, Any]) -> list[str]:
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
-def _adopt_best(run: Run, checkpoints: Path) -> None:
+def _adopt_best(run: LiveRun, checkpoints: Path) -> None:
     """Bring the best checkpoints so far into the new folder of a run that is resumed from an earlier checkpoint."""
     before, folder = CheckpointFolder(checkpoints), CheckpointFolder(run.state.folder / CHECKPOINTS)
     for best in saver_of(run).all_best:

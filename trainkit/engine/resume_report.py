@@ -18,12 +18,12 @@ from trainkit.words import after_epochs
 
 if TYPE_CHECKING:
     from trainkit.engine.changes import SettingChange
-    from trainkit.engine.run import Run
+    from trainkit.engine.live_run import LiveRun
     from trainkit.groups.resuming import ResumedGroup, ResumePoint, SavedGroup
 
 
 def run_changes(
-    saved: Mapping[str, Any], run: Run, changes: Sequence[SettingChange], news_of_data: Sequence[str]
+    saved: Mapping[str, Any], run: LiveRun, changes: Sequence[SettingChange], news_of_data: Sequence[str]
 ) -> Iterator[str]:
     """Yield a line for each setting, version, fact of the data and condition that has changed."""
     yield from map(str, changes)
@@ -61,7 +61,7 @@ def other_facts(before: Mapping[str, Any] | None, now: Mapping[str, Any] | None)
 
 
 def group_changes(
-    run: Run,
+    run: LiveRun,
     saved: Mapping[str, Any],
     old: Mapping[str, SavedGroup | None],
     groups: Mapping[str, ResumedGroup],

@@ -24,7 +24,7 @@ from trainkit.recipe.group_epochs import declared_groups
 if TYPE_CHECKING:
     from trainkit.contracts import Monitor
     from trainkit.engine.changes import Redefinitions
-    from trainkit.engine.run import Run
+    from trainkit.engine.live_run import LiveRun
     from trainkit.recipe.root import Recipe
 
 
@@ -61,7 +61,7 @@ def resumed_groups(
     return {name: resume_group(plan, old[name], point, choice) for name, plan in new.items()}
 
 
-def point_of(run: Run, saved: Mapping[str, Any]) -> ResumePoint:
+def point_of(run: LiveRun, saved: Mapping[str, Any]) -> ResumePoint:
     """Return where a run continues from a checkpoint."""
     return ResumePoint.of(saved, run.state.steps_per_epoch)
 
@@ -84,7 +84,7 @@ def saved_groups(
     }
 
 
-def name_then(name: str, run: Run, saved: Mapping[str, Any]) -> str | None:
+def name_then(name: str, run: LiveRun, saved: Mapping[str, Any]) -> str | None:
     """Return a group's name in the checkpoint; a group with the same parameters is the same group."""
     if name in saved["groups"]:
         return name

@@ -24,7 +24,7 @@ from trainkit.recipe.root import seconds_of
 
 if TYPE_CHECKING:
     from trainkit.console import Console
-    from trainkit.engine.run import Run
+    from trainkit.engine.live_run import LiveRun
     from trainkit.engine.signals import KeptSignals
     from trainkit.groups.plan import GroupPlan
 
@@ -60,7 +60,7 @@ class _Task:
     redefined: Callable[[str], str | None]
 
 
-def call_others(run: Run) -> None:
+def call_others(run: LiveRun) -> None:
     """Send the other processes, if there are any, what they need to take part in a training from where it is now."""
     state = run.state
     if state.context.world == 1:

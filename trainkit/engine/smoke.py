@@ -10,16 +10,15 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from trainkit.engine.every_run.time_left import duration
 from trainkit.engine.resume import resume
 from trainkit.engine.start import ExitCode, Extra, RunOutcome, start
 from trainkit.events import Live
 from trainkit.recipe.smoke_recipe import STEPS, SmokeRecipe, smoke_recipe
-from trainkit.words import number_of, some_of
+from trainkit.words import duration, number_of, some_of
 
 if TYPE_CHECKING:
     from trainkit.console import Console
-    from trainkit.engine.run import Run
+    from trainkit.engine.live_run import LiveRun
     from trainkit.recipe.resolve import Resolved
     from trainkit.state import State
 
@@ -92,7 +91,7 @@ def _changes(tried: SmokeRecipe, folder: Path) -> Iterator[str]:
 
 
 def _extra(watch: _Watch) -> Extra:
-    def make(run: Run) -> _Watch:
+    def make(run: LiveRun) -> _Watch:
         run.state.data = _FirstBatches(run.state.data)
         return watch
 

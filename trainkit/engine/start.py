@@ -23,8 +23,8 @@ from trainkit.engine.every_run.saving import Saver, facts_of
 from trainkit.engine.identity import identity_of
 from trainkit.engine.introduction import in_words, introduction
 from trainkit.engine.launched import is_launched
+from trainkit.engine.live_run import PROGRESS
 from trainkit.engine.loop import train
-from trainkit.engine.run import PROGRESS
 from trainkit.engine.several import call_others
 from trainkit.errors import DeviceError, NonFiniteError, PartError, ProcessError, TrainkitError, exit_in_words
 from trainkit.events import fire
@@ -35,7 +35,7 @@ from trainkit.words import after_epochs, number_of
 if TYPE_CHECKING:
     from trainkit.checkpoint.folder import Best
     from trainkit.console import Console
-    from trainkit.engine.run import Run
+    from trainkit.engine.live_run import LiveRun
     from trainkit.recipe.resolve import Resolved
     from trainkit.state import State
 
@@ -66,14 +66,14 @@ class RunOutcome:
         signal: The signal that arrived while the run ended, and changed nothing of it; None: there was none.
     """
 
-    run: Run
+    run: LiveRun
     code: ExitCode
     newest: Path | None
     best: Best | None
     signal: str | None = None
 
 
-Extra = Mapping[str, Callable[["Run"], object]]
+Extra = Mapping[str, Callable[["LiveRun"], object]]
 """Further live parts of a run, which are called last: name -> makes the part for the run."""
 
 NOTHING_MORE: Extra = MappingProxyType({})
@@ -153,7 +153,7 @@ def start_in(
     return execute(run, console, report)
 
 
-def execute(run: Run, console: Console, report: Report = no_report) -> RunOutcome:
+def execute(run: LiveRun, console: Console, report: Report = no_report) -> RunOutcome:
     """Train a built run to its end.
 
     The first signal stops the run after its step; at the end of the run, it waits until the results are written and
@@ -211,7 +211,7 @@ def execute(run: Run, console: Console, report: Report = no_report) -> RunOutcom
     return attrs.evolve(outcome, signal=stopping.at_the_end)
 
 
-def warn_of_repeats(run: Run, console: Console) -> None:
+def warn_of_repeats(run: LiveRun, console: Console) -> None:
     """Name the loggers that will write again what a killed process wrote after its last checkpoint."""
     for name in run.not_told_where_it_continues():
         console.say(
@@ -262,7 +262,7 @@ class _Stopping:
         self.console.say(f"{name}: {first}; a second signal stops the run at once")
 
 
-def _note_built(run: Run, console: Console) -> None:
+def _note_built(run: LiveRun, console: Console) -> None:
     """Record on what the run computes, and with which data."""
     context = run.state.context
     known = {
@@ -276,7 +276,7 @@ def _note_built(run: Run, console: Console) -> None:
         console.say(f"warning: {run.state.folder} cannot be written ({error.strerror or error}); the run goes on")
 
 
-def _end(run: Run, console: Console) -> None:
+def _end(run: LiveRun, console: Console) -> None:
     """Call ``run_end`` of every part, even if another one fails, and record how the run ended.
 
     Raises:
@@ -320,19 +320,19 @@ def _in_words(error: BaseException | None) -> str:
     return printable(text)[:_LONGEST_ERROR]
 
 
-def saver_of(run: Run) -> Saver:
+def saver_of(run: LiveRun) -> Saver:
     """Return the part of a run that writes its checkpoints."""
     saver = run.parts["saver"]
     assert isinstance(saver, Saver)
     return saver
 
 
-def _when(run: Run) -> str:
+def _when(run: LiveRun) -> str:
     """Return how far a run is that has failed."""
     return f"{after_epochs(run.state.epoch)} and {number_of(run.state.step, 'step')}"
 
 
-def _trouble(run: Run, error: BaseException) -> str | None:
+def _trouble(run: LiveRun, error: BaseException) -> str | None:
     """Return a message for an error of the device that a user can fix; None if it is another error."""
     cause = error.__cause__ or error if isinstance(error, PartError) else error
     message = (str(cause).splitlines() or [""])[0]
@@ -351,7 +351,7 @@ def _trouble(run: Run, error: BaseException) -> str | None:
     return f"{_when(run)}: {what}\n{advice}\n{there}"
 
 
-def _explain_process(run: Run, error: ProcessError) -> ProcessError:
+def _explain_process(run: LiveRun, error: ProcessError) -> ProcessError:
     """Return the error with what the process says that failed, and what can be done."""
     said = meeting().failure()
     why = said or f"another process ended without a word, or did not answer within {run.recipe.run.patience}: {error}"
@@ -361,7 +361,7 @@ def _explain_process(run: Run, error: ProcessError) -> ProcessError:
     return kind(f"{_when(run)}: {why}\n{there}")
 
 
-def _explain(run: Run, error: NonFiniteError) -> str:
+def _explain(run: LiveRun, error: NonFiniteError) -> str:
     state, saver = run.state, saver_of(run)
     broken = [
         name

@@ -26,7 +26,7 @@ from trainkit.events import Live
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trainkit.engine.run import Run
+    from trainkit.engine.live_run import LiveRun
     from trainkit.recipe.resolve import Resolved
     from trainkit.state import State
 
@@ -186,7 +186,7 @@ def _stopping(epochs: str) -> Extra:
     return {"verify": lambda run: StopAfter(int(epochs))}
 
 
-def _itself(part: Live, run: Run) -> Live:
+def _itself(part: Live, run: LiveRun) -> Live:
     return part
 
 

@@ -10,7 +10,7 @@ from trainkit.recipe.sweep import value_in_words
 from trainkit.runs.families import Branch, Family
 from trainkit.runs.record import RunRecord
 from trainkit.runs.settings import NOT_SET
-from trainkit.words import duration_in_words
+from trainkit.words import duration
 
 _LONGEST_VALUE = 60
 
@@ -106,7 +106,7 @@ def _row(branch: Branch, family: Family, with_name: bool) -> _Row:
         _progress(run),
         "" if best is None else f"{best.value:.5g}",
         "" if best is None else str(best.place.steps if best.place.inside else best.place.epochs),
-        duration_in_words(run.seconds),
+        duration(run.seconds),
     )
     return _Row(cells, differences(run, family.told_apart_by(run)), list(_more(run, family)), branch)
 

@@ -8,16 +8,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from trainkit.engine.every_run.epoch_line import EpochLine, all_values, counted
-from trainkit.engine.every_run.time_left import Estimator, duration
+from trainkit.engine.every_run.time_left import Estimator
 from trainkit.engine.stopwatch import shares_in_words
 from trainkit.events import Live
 from trainkit.state import share_of_waiting
-from trainkit.words import after_epochs
+from trainkit.words import after_epochs, duration
 
 if TYPE_CHECKING:
     from trainkit.checkpoint.folder import Best
     from trainkit.console import Console
-    from trainkit.engine.run import Run
+    from trainkit.engine.live_run import LiveRun
     from trainkit.state import State
 
 _REFRESH_SECONDS = 0.25
@@ -34,7 +34,7 @@ class Progress(Live):
         best: The best monitored value so far; None: there is none.
     """
 
-    def __init__(self, console: Console, run: Run, best: Best | None) -> None:
+    def __init__(self, console: Console, run: LiveRun, best: Best | None) -> None:
         self._console, self._watch = console, run.watch
         self._best = None if best is None else best.value
         self._line, self._estimator = EpochLine(), Estimator(run.recipe)

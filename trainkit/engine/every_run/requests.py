@@ -15,7 +15,7 @@ from trainkit.events import Live
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trainkit.engine.run import Run
+    from trainkit.engine.live_run import LiveRun
     from trainkit.state import State
 
 _LOGGER = logging.getLogger("trainkit")
@@ -141,7 +141,7 @@ class Requests(Live):
             state.interrupt("; ".join(each.in_words for each in self.edits))
 
 
-def edits_of(run: Run) -> list[str]:
+def edits_of(run: LiveRun) -> list[str]:
     """Return the ids of the edits that the recipe of a run has."""
     requests = run.parts.get("requests")  # which only the first process of a run has
     return list(requests.applied) if isinstance(requests, Requests) else []

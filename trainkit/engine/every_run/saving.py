@@ -27,14 +27,16 @@ from trainkit.words import some_of
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from trainkit.engine.run import Run
+    from trainkit.engine.live_run import LiveRun
     from trainkit.groups.resuming import ResumedGroup
     from trainkit.state import State
 
 _LOGGER = logging.getLogger("trainkit")
 
 
-def checkpoint_content(run: Run, adopted: Iterable[str] = (), means: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def checkpoint_content(
+    run: LiveRun, adopted: Iterable[str] = (), means: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return everything that is needed to resume a run, as JSON values and tensors.
 
     Args:
@@ -74,7 +76,7 @@ def checkpoint_content(run: Run, adopted: Iterable[str] = (), means: Mapping[str
     }
 
 
-def restore(run: Run, saved: Mapping[str, Any], groups: Mapping[str, ResumedGroup]) -> LoadReport:
+def restore(run: LiveRun, saved: Mapping[str, Any], groups: Mapping[str, ResumedGroup]) -> LoadReport:
     """Restore the state of a checkpoint in a newly built run.
 
     Args:
@@ -130,7 +132,7 @@ def restore(run: Run, saved: Mapping[str, Any], groups: Mapping[str, ResumedGrou
     return report
 
 
-def _load_optimizers(run: Run, saved: Mapping[str, Any]) -> LoadReport:
+def _load_optimizers(run: LiveRun, saved: Mapping[str, Any]) -> LoadReport:
     """Load each optimizer's state: what it saved itself, or else what another optimizer of its class saved."""
     kept: Mapping[str, Any] = saved["optimizers"] if "optimizers" in saved else {SHARED: saved["optimizer"]}
     parameters = _parameters(run)
@@ -150,7 +152,7 @@ def _load_optimizers(run: Run, saved: Mapping[str, Any]) -> LoadReport:
     return LoadReport(tuple(fresh), tuple(unused))
 
 
-def check_finite(run: Run) -> None:
+def check_finite(run: LiveRun) -> None:
     """Check that the model's state is finite.
 
     Raises:
@@ -170,7 +172,7 @@ class Saver(Live):
         run: The run.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: LiveRun) -> None:
         self._run = run
         self._folder = CheckpointFolder(run.state.folder / CHECKPOINTS, run.identity.id)
         self._best = BestValues(run.state.monitor, run.recipe.checkpoint.best)
@@ -253,7 +255,7 @@ class Saver(Live):
         self._ranked_by = saved.get("ranked_by", self._ranked_by)
 
 
-def _monitored_now(run: Run) -> float | None:
+def _monitored_now(run: LiveRun) -> float | None:
     """Return the monitored value of the model as it is now; None: there is none, or it is that of an earlier step."""
     state, metric = run.state, run.state.monitor.metric
     by_evaluation = metric.partition("/")[0] in run.recipe.evaluated_splits()
@@ -269,7 +271,7 @@ class SavingByFirst(Live):
         run: The run.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: LiveRun) -> None:
         self._run = run
 
     def on_checkpoint(self, state: State) -> None:
@@ -333,7 +335,7 @@ def _shape(value: object) -> str:
     return str(tuple(value.shape)) if isinstance(value, torch.Tensor) else f"a {type(value).__name__}"
 
 
-def facts_of(run: Run) -> dict[str, Any] | None:
+def facts_of(run: LiveRun) -> dict[str, Any] | None:
     """Return the facts of the opened data; None if it has none.
 
     Raises:
@@ -350,7 +352,7 @@ def facts_of(run: Run) -> dict[str, Any] | None:
     return found
 
 
-def _group_content(run: Run, name: str) -> dict[str, Any]:
+def _group_content(run: LiveRun, name: str) -> dict[str, Any]:
     group, plan = run.state.groups[name], run.groups.plans[name]
     phase = plan.phase_at(run.state.epoch if run.state.steps_in_epoch else run.state.epoch - 1)
     return {
@@ -368,7 +370,7 @@ def earlier_stop(now: int, planned: int) -> int | None:
     return now if now < planned else None
 
 
-def _parameters(run: Run) -> dict[str, torch.nn.Parameter]:
+def _parameters(run: LiveRun) -> dict[str, torch.nn.Parameter]:
     return {name: parameter for group in run.state.groups.values() for name, parameter in group.parameters.items()}
 
 

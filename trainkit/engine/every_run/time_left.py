@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+from trainkit.words import duration
+
 if TYPE_CHECKING:
     from trainkit.recipe.root import Recipe
     from trainkit.state import State
@@ -154,16 +156,3 @@ class Estimator:
 
 def _stage(state: State, epoch: int) -> Stage:
     return frozenset(name for name, group in state.groups.items() if group.parameters and group.trains_in(epoch))
-
-
-def duration(seconds: float) -> str:
-    """Return a duration as text: tenths below ten seconds, seconds below a minute, else hours, minutes and seconds.
-
-    Example:
-        >>> duration(4.25), duration(42.4), duration(3723)
-        ('4.2 s', '42 s', '1:02:03')
-    """
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    return f"{whole} s" if whole < 60 else f"{whole // 3600}:{whole // 60 % 60:02}:{whole % 60:02}"

@@ -25,7 +25,7 @@ from trainkit.events import Live
 if TYPE_CHECKING:
     from trainkit.console import Console
     from trainkit.contracts import Monitor
-    from trainkit.engine.run import Run
+    from trainkit.engine.live_run import LiveRun
     from trainkit.recipe.resolve import Resolved
     from trainkit.state import State
 
@@ -108,7 +108,7 @@ def run_trial(
         judged_by: The value by which trials are judged.
     """
     by_steps = bool(resolved.recipe.validation.every_steps)
-    extra: dict[str, Callable[[Run], object]] = {}
+    extra: dict[str, Callable[[LiveRun], object]] = {}
     if should_end is not None:
         extra["search"] = lambda run: EndEarly(should_end, judged_by, by_steps)
     try:

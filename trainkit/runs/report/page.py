@@ -26,7 +26,7 @@ from trainkit.runs.report.charts import Curve, chart, timeline
 from trainkit.runs.report.markup import Markup, joined, table, tag, text
 from trainkit.runs.report.pictures import Picture, Pictures, pictures_of
 from trainkit.version import __version__
-from trainkit.words import bytes_in_words, duration_in_words
+from trainkit.words import bytes_in_words, duration
 
 _SAID = re.compile(r"(?:^|\s)((?:warning|doubtful): .*)")
 _MOST_SAID = 100
@@ -97,7 +97,7 @@ def _header(run: RunRecord) -> Iterator[Markup]:
     if run.monitor is not None:
         name = f"best {run.monitor.metric} ({run.monitor.mode})"
         facts.append((name, "none" if run.best is None else f"{run.best.value:.6g} at {run.best.place}"))
-    facts.append(("time", duration_in_words(run.seconds)))
+    facts.append(("time", duration(run.seconds)))
     if run.created is not None:
         facts.append(("created (UTC)", f"{run.created.astimezone(UTC):%Y-%m-%d %H:%M}"))
     yield tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts), class_="facts")

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 @attrs.define
-class Run:
+class LiveRun:
     """Everything that the loop needs.
 
     Attributes:
