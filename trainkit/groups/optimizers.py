@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from trainkit.errors import PartError, blame
 
 if TYPE_CHECKING:
@@ -27,10 +29,19 @@ class Optimizers:
     def __init__(self, members: Mapping[str, optim.Optimizer]) -> None:
         self.members = dict(members)
         self._stepped: tuple[optim.Optimizer, ...] = tuple(self.members.values())
+        self._parameters = self._with_plain_gradients()
 
     def choose(self, names: Collection[str]) -> None:
         """Set which optimizers `step` updates from now on."""
         self._stepped = tuple(optimizer for name, optimizer in self.members.items() if name in names)
+        self._parameters = self._with_plain_gradients()
+
+    def _with_plain_gradients(self) -> list[nn.Parameter]:
+        """Return all parameters; none, if an optimizer removes gradients in a way of its own."""
+        if any(type(each).zero_grad is not torch.optim.Optimizer.zero_grad for each in self.members.values()):
+            return []
+        groups = [group for each in self.members.values() for group in each.param_groups]
+        return list(dict.fromkeys(each for group in groups for each in group["params"]))
 
     @property
     def param_groups(self) -> list[dict[str, Any]]:
@@ -50,8 +61,11 @@ class Optimizers:
 
     def zero_grad(self) -> None:
         """Set the gradients of all parameters to None."""
-        for optimizer in self.members.values():
-            optimizer.zero_grad(set_to_none=True)
+        for parameter in self._parameters:  # as torch's method does, which notes each call for the profiler: 12 µs
+            parameter.grad = None
+        if not self._parameters:
+            for optimizer in self.members.values():
+                optimizer.zero_grad(set_to_none=True)
 
     def settings_of(self, name: str, group: str) -> dict[str, Any]:
         """Return the entry of a parameter group in ``param_groups`` of one of the optimizers."""

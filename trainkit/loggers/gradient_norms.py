@@ -1,8 +1,9 @@
-"""Norms of the gradients of parameter groups, computed and added up on the device."""
+"""Norms of the gradients of parameter groups, computed on the device and read rarely."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -13,38 +14,54 @@ if TYPE_CHECKING:
     from trainkit.state import State
 
 
+_FOLD = 64  # norms of one group that are kept on the device before they are read
+
+
 @attrs.define
 class GradientNorms:
     """The norms of the gradients of those groups that train, and their means over an epoch.
 
-    Nothing is read from the device until a mean or the last norm is wanted. A norm that is not finite, as in a step
-    that fp16 skips, is left out of the mean.
+    A norm that is not finite, as in a step that fp16 skips, is left out of the mean. Norms are added one after the
+    other, so that a mean has the same bits however many were read at a time.
 
     Attributes:
+        unread: Group -> norms that were computed and not read from the device yet.
         latest: Group -> norm of the gradient that was added last.
-        sums: Group -> sum of the finite norms in this epoch, and their number, as one tensor (2,).
+        sums: Group -> sum of the finite norms that were read in this epoch, and their number.
     """
 
+    unread: dict[str, list[Tensor]] = attrs.Factory(dict)
     latest: dict[str, Tensor] = attrs.Factory(dict)
-    sums: dict[str, Tensor] = attrs.Factory(dict)
+    sums: dict[str, tuple[float, float]] = attrs.Factory(dict)
 
     def start_epoch(self) -> None:
         """Forget the last epoch."""
-        self.latest, self.sums = {}, {}
+        self.unread, self.latest, self.sums = {}, {}, {}
 
     def add(self, state: State) -> None:
         """Add the norms of the present gradients."""
-        import torch
+        from torch import stack
+        from torch.linalg import vector_norm
 
         self.latest = {}
         for name, group in state.groups.items():
             gradients = [each.grad for each in group.parameters.values() if each.grad is not None]
             if group.active and gradients:
-                norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(each) for each in gradients]))
-                self.latest[name] = norm
-                is_finite = norm.isfinite()
-                both = torch.stack((norm.where(is_finite, 0.0), is_finite.to(norm.dtype)))
-                self.sums[name] = both + self.sums[name].to(both) if name in self.sums else both
+                self.latest[name] = norm = vector_norm(stack([vector_norm(each) for each in gradients]))
+                self.unread.setdefault(name, []).append(norm)
+                if len(self.unread[name]) == _FOLD:
+                    self._read()
+
+    def _read(self) -> None:
+        import torch
+
+        for name, norms in self.unread.items():
+            total, count = self.sums.get(name, (0.0, 0.0))
+            for norm in torch.stack(norms).tolist() if norms else ():
+                if isfinite(norm):
+                    total, count = total + norm, count + 1
+            self.sums[name] = total, count
+            norms.clear()
 
     def last(self) -> dict[str, float]:
         """Return the norms of the gradients that were added last; this waits for the device."""
@@ -52,15 +69,15 @@ class GradientNorms:
 
     def means(self) -> dict[str, float]:
         """Return the mean norms of the epoch; this waits for the device."""
-        read = {name: both.tolist() for name, both in self.sums.items()}
-        return {name: total / count for name, (total, count) in read.items() if count}
+        self._read()
+        return {name: total / count for name, (total, count) in self.sums.items() if count}
 
     def state_dict(self) -> dict[str, Any]:
         """Return the sums of the epoch."""
-        return {name: both.tolist() for name, both in self.sums.items()}
+        self._read()
+        return {name: list(both) for name, both in self.sums.items()}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned."""
-        import torch
-
-        self.sums = {str(name): torch.tensor([float(each) for each in both]) for name, both in saved.items()}
+        self.unread, self.latest = {}, {}
+        self.sums = {str(name): (float(total), float(count)) for name, (total, count) in saved.items()}

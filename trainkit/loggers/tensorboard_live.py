@@ -57,11 +57,13 @@ class LiveTensorBoard(Recorder):
 
     def write_values(self, values: Mapping[str, float], place: Place) -> None:
         """Write values into the charts of epochs or of steps."""
+        of_writers: dict[str, list[Summary.Value]] = {}
         for name, value in values.items():
             writer, tag = _place_of(name, values, self._about)
-            if place.by == "step":
-                tag = f"step/{tag}"
-            self._writer(writer).add_scalar(tag, value, place.at)
+            tag = f"step/{tag}" if place.by == "step" else tag
+            of_writers.setdefault(writer, []).append(Summary.Value(tag=tag, simple_value=value))
+        for writer, each in of_writers.items():  # one record: each has a time, a checksum and a place in the queue
+            self._writer(writer).file_writer.add_summary(Summary(value=each), place.at)
 
     def write_text(self, name: str, markdown: str, place: Place) -> None:
         """Write a text over the step."""
