@@ -57,6 +57,7 @@ _SECTIONS = {
         "schema": "Write the JSON Schema with which editors complete and check recipes.",
         "plugins": "List all installed components.",
         "show": "Explain a component and its settings.",
+        "new-plugin": "Write a package with parts of your own, to begin from.",
     },
 }
 """Commands by what they are for, each with what it does."""

@@ -1,7 +1,6 @@
-"""trainkit's own suite, over the components of this package."""
+"""trainkit's own suite, over all parts of this package."""
 
 import pytest
-
 from trainkit.testing import cases
 
 
