@@ -42,5 +42,6 @@ class ScaledStepsOptimizer(optim.Optimizer):
 
 def _scaled(gradient: Tensor, curvature: Tensor, damping: float) -> Tensor:
     """Return the Newton step; zero where nothing is measured at all."""
-    damped = curvature + damping * curvature.amax()
-    return torch.where(damped == 0, 0, gradient / damped)
+    largest = curvature.amax()
+    added = torch.where(largest == 0, torch.inf, damping * largest)
+    return gradient / (curvature + added)

@@ -52,15 +52,12 @@ class Amplitude(Loss):
 
     def build(self, data: Any) -> Callable[[Outputs, Batch, nn.Module], Tensor]:
         """Make the function."""
+        from trainkit_ptychography.losses.statistics_live import squared_amplitudes
+
         mask_YX: Tensor | None = data.mask_YX
 
         def loss(outputs: Outputs, batch: Batch, model: nn.Module) -> Tensor:
-            intensities_BYX: Tensor = outputs["intensities"]
-            residual_BYX = (intensities_BYX + self.epsilon).sqrt() - batch["amplitudes"]
             mask = batch.get("mask", mask_YX)  # of each pattern, where they differ
-            if mask is not None:
-                residual_BYX = residual_BYX * mask
-            total: Tensor = residual_BYX.square().sum() / len(intensities_BYX)
-            return total
+            return squared_amplitudes(outputs["intensities"], batch["amplitudes"], mask, self.epsilon)
 
         return loss

@@ -43,24 +43,17 @@ class Poisson(Loss):
 
     def build(self, data: Any) -> Callable[[Outputs, Batch, nn.Module], Tensor]:
         """Make the function."""
-        import torch
+        from trainkit_ptychography.losses.statistics_live import deviance
 
         mask_YX: Tensor | None = data.mask_YX
         mean_counts: float = data.mean_counts
         given = self.epsilon_counts
 
         def loss(outputs: Outputs, batch: Batch, model: nn.Module) -> Tensor:
-            expected_BYX = outputs["intensities"] * mean_counts
-            expected_BYX = expected_BYX + (given or min(_MOST_COUNTS, _SHARE * mean_counts / expected_BYX[0].numel()))
-            counts_BYX = batch["amplitudes"].square() * mean_counts
-            # xlogy is 0 where there is no count. One logarithm of the ratio, so that large counts do not cancel.
-            ratio_BYX = expected_BYX / counts_BYX.clamp_min(1e-30)
-            deviance_BYX = expected_BYX - counts_BYX - torch.xlogy(counts_BYX, ratio_BYX)
+            intensities_BYX = outputs["intensities"]
+            epsilon = given or min(_MOST_COUNTS, _SHARE * mean_counts / intensities_BYX[0].numel())
             mask = batch.get("mask", mask_YX)  # of each pattern, where they differ
-            if mask is not None:
-                deviance_BYX = deviance_BYX * mask
-            total: Tensor = deviance_BYX.sum() / len(expected_BYX)
-            return total
+            return deviance(intensities_BYX, batch["amplitudes"], mask, mean_counts, epsilon)
 
         return loss
 

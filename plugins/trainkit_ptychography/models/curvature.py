@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from trainkit import Exchange, PartError
+from trainkit_ptychography.physics.grids import angular_frequencies
 from trainkit_ptychography.physics.patches import add_patches
 
 _SEEN = 0.5  # share of a change of the exit wave that changes amplitudes in the far field, in the mean
@@ -187,9 +188,9 @@ class Curvature:
                 amplitudes_BYX = part.intensities_BYX.sqrt()
                 misfit_BYX = amplitudes_BYX - part.amplitudes_BYX
                 if part.mask is not None:
-                    misfit_BYX = misfit_BYX * part.mask
-                slope = slope + (2 * amplitudes_BYX * gradient_BYX * misfit_BYX).sum()
-                misfit = misfit + misfit_BYX.square().sum()
+                    misfit_BYX *= part.mask
+                slope = slope + 2 * amplitudes_BYX.mul_(gradient_BYX).mul_(misfit_BYX).sum()
+                misfit = misfit + misfit_BYX.square_().sum()
             return torch.stack([slope, misfit])
 
         slope, misfit = self._summed(slope_and_misfit).unbind()
@@ -219,8 +220,9 @@ def light_of(probe_MYX: Tensor) -> Tensor:
     return _power(probe_MYX).sum(0)
 
 
-def _power(probe_MYX: Tensor) -> Tensor:
-    return probe_MYX.real.square() + probe_MYX.imag.square()
+def _power(waves: Tensor) -> Tensor:
+    squares = torch.view_as_real(waves).square()
+    return squares[..., 0] + squares[..., 1]
 
 
 def _change_of_exit_wave(part: Part) -> Tensor:
@@ -229,17 +231,14 @@ def _change_of_exit_wave(part: Part) -> Tensor:
     Of the object, only its deviation from its mean under the probe counts.
     """
     spectrum_MYX, patch_BYX = torch.fft.fft2(part.probe_MYX), part.patch()
-    slopes = []
-    for axis in (1, 2):
-        size = spectrum_MYX.shape[axis]
-        frequency = torch.fft.fftfreq(size, dtype=part.amplitudes_BYX.dtype, device=spectrum_MYX.device)
-        ramp = 2 * torch.pi * frequency.reshape([-1 if each == axis else 1 for each in range(3)])
-        slopes.append(_power(torch.fft.ifft2(spectrum_MYX * ramp)).sum(0).flatten())
-    slope_2P = torch.stack(slopes)
+    down_Y, right_X = (angular_frequencies(size, part.amplitudes_BYX) for size in spectrum_MYX.shape[1:])
+    moved_2MYX = torch.fft.ifft2(torch.stack((spectrum_MYX * down_Y[:, None], spectrum_MYX * right_X)))
+    slope_2P = _power(moved_2MYX).sum(1).flatten(1)
     total_2 = slope_2P.sum(1)
-    weight_2P, patch_BP = slope_2P / total_2[:, None], patch_BYX.flatten(1)
+    weight_2P = slope_2P / total_2[:, None]
     # Real and imaginary parts side by side, as they lie in memory: to take them apart would be most of the time.
-    parts_BP = torch.view_as_real(patch_BP).flatten(1)
-    power_B2 = linear(parts_BP.square(), weight_2P.repeat_interleave(2, dim=1))
-    mean_B2 = linear(patch_BP, weight_2P.to(patch_BP))
-    return (power_B2 - torch.view_as_real(mean_B2).square().sum(2)).clamp_min(0) * total_2
+    parts_BQ = torch.view_as_real(patch_BYX.flatten(1)).flatten(1)
+    of_each_part_22P2 = weight_2P[:, None, :, None] * torch.eye(2).to(weight_2P)[:, None, :]
+    power_B2 = linear(parts_BQ.square(), weight_2P.repeat_interleave(2, dim=1))
+    mean_B22 = linear(parts_BQ, of_each_part_22P2.flatten(2).flatten(0, 1)).view(-1, 2, 2)
+    return (power_B2 - mean_B22.square().sum(2)).clamp_min(0) * total_2

@@ -10,16 +10,12 @@ import torch
 from torch import Tensor
 
 from trainkit_ptychography.physics.patches import crop
+from trainkit_ptychography.physics.transmission import transmission
 
 
 def amplitude(maps_KSHW: Tensor) -> Tensor:
     """Return the amplitude (S, H, W), 1 for vacuum."""
     return torch.exp(-maps_KSHW[1]) if len(maps_KSHW) == 2 else torch.ones_like(maps_KSHW[0])
-
-
-def transmission(maps_KSHW: Tensor) -> Tensor:
-    """Return the transmission, complex (S, H, W)."""
-    return torch.polar(amplitude(maps_KSHW), maps_KSHW[0])
 
 
 def transmission_of_patches(maps_KSHW: Tensor, corner_B2: Tensor, shape_YX: tuple[int, int]) -> Tensor:

@@ -10,11 +10,12 @@ its zero frequency at [0, 0]. In the near field, the middle of the patch is at [
 
 from __future__ import annotations
 
-from math import pi
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from trainkit_ptychography.physics.grids import angular_frequencies
 
 
 def fourier_ramp(shift_B2: Tensor, shape: tuple[int, int]) -> Tensor:
@@ -27,10 +28,11 @@ def fourier_ramp(shift_B2: Tensor, shape: tuple[int, int]) -> Tensor:
     Returns:
         Complex (B, Y, X), made as an outer product: B·(Y + X) exponentials instead of B·Y·X.
     """
+    back_B2 = -shift_B2
     ramp_BY, ramp_BX = (
         torch.polar(torch.ones_like(angle), angle)
         for angle in (
-            -2 * pi * shift_B2[:, axis, None] * _frequencies(shape[axis], shift_B2)  # (B, Y), (B, X)
+            back_B2[:, axis, None] * angular_frequencies(shape[axis], shift_B2)  # (B, Y), (B, X)
             for axis in (0, 1)
         )
     )
@@ -106,17 +108,12 @@ def _slope_along_shift(product_MBYX: Tensor) -> Tensor:
     """
     product_BYX = sum_of_modes(product_MBYX)
     slopes = [product_BYX.sum(axis).imag for axis in (2, 1)]  # sums of complex numbers lie well in memory
-    return torch.stack([2 * pi * slope @ _frequencies(slope.shape[1], slope) for slope in slopes], dim=1)
+    return torch.stack([slope @ angular_frequencies(slope.shape[1], slope) for slope in slopes], dim=1)
 
 
 def of_patterns(spectrum_MYX: Tensor) -> Tensor:
     """Return a spectrum (M, 1, Y, X) for all patterns, or (M, B, Y, X) if each has its own."""
     return spectrum_MYX if spectrum_MYX.ndim == 4 else spectrum_MYX[:, None]
-
-
-def _frequencies(num: int, like: Tensor) -> Tensor:
-    frequencies: Tensor = torch.fft.fftfreq(num, dtype=like.dtype, device=like.device)
-    return frequencies
 
 
 class _Intensities(torch.autograd.Function):
@@ -149,7 +146,7 @@ class _Intensities(torch.autograd.Function):
         wants_probe, wants_shift, wants_patch, wants_transfer = ctx.needs_input_grad
         for_probe = for_shift = for_patch = for_transfer = moved_back = None
 
-        back_MBYX = wave_MBYX.conj_physical().mul_(2 * gradient_BYX)
+        back_MBYX = torch.mul(wave_MBYX, 2 * gradient_BYX).conj_physical_()
         if transfer_YX is not None:
             back_MBYX = torch.fft.ifft2(back_MBYX, norm="ortho")
             if wants_transfer:

@@ -18,7 +18,6 @@ columns of the detector, H, W = those of the object.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import ceil, log2, sqrt
 from typing import Any, Literal, NamedTuple
 
@@ -29,6 +28,7 @@ from torch.autograd.function import once_differentiable
 from trainkit import PartError
 from trainkit_ptychography.physics.forward import adjoint_of_shift, fourier_ramp, of_patterns, power, sum_of_modes
 from trainkit_ptychography.physics.patches import Patches, patches_at
+from trainkit_ptychography.physics.transmission import exponential
 
 Waves = Literal["inverted", "checkpointed", "stored"]
 
@@ -93,8 +93,8 @@ class _Slices:
         """Return exp(i·phase − absorption) of a slice, complex (B, Y, X)."""
         maps = self._maps_KSHW[:, number]
         if self._transmission is None:
-            return _transmission([self._patches_of(map_HW).cut() for map_HW in maps])
-        _transmission(maps.unbind(0), out=self._transmission.array_HW)
+            return exponential([self._patches_of(map_HW).cut() for map_HW in maps])
+        exponential(maps.unbind(0), out=self._transmission.array_HW)
         return self._transmission.cut()
 
     def gain(self, number: int) -> Tensor | None:
@@ -121,15 +121,6 @@ class _Slices:
         self._product.add(product_BYX)
         for gradient_HW, part_HW in zip(gradient_KSHW[:, number], _parts(self._product.array_HW), strict=False):
             gradient_HW.sub_(part_HW)
-
-
-def _transmission(maps: Sequence[Tensor], out: Tensor | None = None) -> Tensor:
-    real, imaginary = torch.cos(maps[0]), torch.sin(maps[0])  # torch.polar takes half as long again
-    if len(maps) == 2:
-        amplitude = torch.exp(-maps[1])
-        real.mul_(amplitude)
-        imaginary.mul_(amplitude)
-    return torch.complex(real, imaginary, out=out)
 
 
 def _parts(values: Tensor) -> tuple[Tensor, Tensor]:

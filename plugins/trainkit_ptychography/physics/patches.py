@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from trainkit_ptychography.physics.grids import places_in_patch
+
 
 class Patches(Protocol):
     """Patches of an array, which may change meanwhile.
@@ -45,9 +47,22 @@ def patches_at(corner_B2: Tensor, shape: tuple[int, int], width: int) -> Callabl
     """
     if corner_B2.device.type != "cpu":
         return partial(PatchesByPlace, places_BYX=places(corner_B2, shape, width))
-    rows, columns = shape
-    windows = [(..., slice(row, row + rows), slice(column, column + columns)) for row, column in corner_B2.tolist()]
-    return lambda array_HW: PatchesByView(array_HW, [array_HW[window] for window in windows])
+    corners: list[tuple[int, int]] = corner_B2.tolist()
+    first, last = (
+        tuple(extreme(corner[axis] for corner in corners) for axis in (0, 1)) if corners else (0, 0)
+        for extreme in (min, max)
+    )
+
+    def views(array_HW: Tensor) -> Patches:
+        if min(first) < 0 or any(last[axis] + shape[axis] > array_HW.shape[axis - 2] for axis in (0, 1)):
+            raise IndexError(f"patches of {shape} at {first} to {last} leave an array of {tuple(array_HW.shape[-2:])}")
+        *others, along_H, along_W = array_HW.stride()
+        size, stride = (*array_HW.shape[:-2], *shape), (*others, along_H, along_W)
+        origin = array_HW.storage_offset()
+        starts = [origin + row * along_H + column * along_W for row, column in corners]
+        return PatchesByView(array_HW, [array_HW.as_strided(size, stride, start) for start in starts])
+
+    return views
 
 
 class PatchesByView:
@@ -94,10 +109,8 @@ def places(corner_B2: Tensor, shape: tuple[int, int], width: int) -> Tensor:
     Returns:
         Integers (B, Y, X).
     """
-    rows_BY = corner_B2[:, 0, None] + torch.arange(shape[0], device=corner_B2.device)
-    columns_BX = corner_B2[:, 1, None] + torch.arange(shape[1], device=corner_B2.device)
-    places_BYX: Tensor = rows_BY[:, :, None] * width + columns_BX[:, None, :]
-    return places_BYX
+    first_B: Tensor = corner_B2[:, 0] * width + corner_B2[:, 1]
+    return first_B[:, None, None] + places_in_patch(shape, width, corner_B2.device)
 
 
 def crop(array_HW: Tensor, corner_B2: Tensor, shape: tuple[int, int]) -> Tensor:
