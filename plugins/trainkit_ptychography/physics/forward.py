@@ -4,8 +4,8 @@
                                                                 └─fft2, × transfer, ifft2──▶ near field ──┘
 
 Shapes: B = patterns of a batch, M = probe modes, Y, X = rows and columns of the detector, H, W = those of the object.
-Every transform of the far field is orthonormal (``norm="ortho"``: what leaves the specimen arrives, Parseval), and has
-its zero frequency at [0, 0]. In the near field, the middle of the patch is at [0, 0].
+Every transform of the far field is orthonormal (what leaves the specimen arrives, Parseval; the factors are gathered in
+`spectrum_to_shift`), and has its zero frequency at [0, 0]. In the near field, the middle of the patch is at [0, 0].
 """
 
 from __future__ import annotations
@@ -77,22 +77,39 @@ def sum_of_modes(values_MBYX: Tensor) -> Tensor:
     return values_MBYX[0] if len(values_MBYX) == 1 else values_MBYX.sum(0)
 
 
+def spectrum_to_shift(probe_MYX: Tensor) -> tuple[Tensor, float]:
+    """Return the Fourier transform of a probe, times a factor, and that factor.
+
+    Transforms that normalise their result go over it once more. So none of a step does: F⁻¹ of this without a factor is
+    the probe over √pixels, and the far field of that without a factor is what it should be. On the way back, the same
+    two have the factors √pixels and pixels, which this one takes away again.
+
+    Args:
+        probe_MYX: The probe's modes; or (M, B, Y, X), those of each pattern.
+    """
+    factor = float(probe_MYX.shape[-2] * probe_MYX.shape[-1]) ** -1.5
+    spectrum_MYX: Tensor = torch.fft.fft2(probe_MYX)
+    return spectrum_MYX.mul_(factor), factor
+
+
 def adjoint_of_shift(
-    back_MBYX: Tensor, spectrum_MYX: Tensor, ramp_BYX: Tensor, wants_probe: bool, wants_shift: bool
+    back_MBYX: Tensor, spectrum_MYX: Tensor, factor: float, ramp_BYX: Tensor, wants_probe: bool, wants_shift: bool
 ) -> tuple[Tensor | None, Tensor | None]:
     """Return the gradients of the probe, with the spectrum's axes, and of its shift (B, 2), each where it is wanted.
 
     Args:
-        back_MBYX: The complex conjugate of torch's gradient of the shifted probes; its memory may be used.
-        spectrum_MYX: Fourier transform of the probe; or (M, B, Y, X), of the probe of each pattern.
+        back_MBYX: √pixels times the complex conjugate of torch's gradient of the shifted probes; is changed.
+        spectrum_MYX: What `spectrum_to_shift` returned for the probe.
+        factor: Its factor.
         ramp_BYX: The factor that shifted it.
         wants_probe: Whether the first is wanted.
         wants_shift: Whether the second is wanted.
     """
     for_probe = for_shift = None
-    back_MBYX = torch.fft.ifft2(back_MBYX).mul_(ramp_BYX)
+    back_MBYX = torch.fft.ifft2(back_MBYX, norm="forward").mul_(ramp_BYX)
     if wants_probe:
-        for_probe = torch.fft.fft2(back_MBYX if spectrum_MYX.ndim == 4 else back_MBYX.sum(1)).conj_physical()
+        for_probe = torch.fft.fft2(back_MBYX if spectrum_MYX.ndim == 4 else back_MBYX.sum(1))
+        for_probe = for_probe.mul_(factor).conj_physical_()
     if wants_shift:
         for_shift = _slope_along_shift(back_MBYX.mul_(of_patterns(spectrum_MYX)))
     return for_probe, for_shift
@@ -128,9 +145,9 @@ class _Intensities(torch.autograd.Function):
     def forward(ctx: Any, probe_MYX: Tensor, shift_B2: Tensor, patch_BYX: Tensor, transfer_YX: Tensor | None) -> Tensor:
         shape = (patch_BYX.shape[1], patch_BYX.shape[2])
         ramp_BYX = fourier_ramp(shift_B2, shape)
-        spectrum_MYX = torch.fft.fft2(probe_MYX)
-        shifted_MBYX = torch.fft.ifft2(of_patterns(spectrum_MYX) * ramp_BYX)
-        wave_MBYX = torch.fft.fft2(shifted_MBYX * patch_BYX, norm="ortho")
+        spectrum_MYX, ctx.factor = spectrum_to_shift(probe_MYX)
+        shifted_MBYX = torch.fft.ifft2(of_patterns(spectrum_MYX) * ramp_BYX, norm="forward")  # over √pixels
+        wave_MBYX = torch.fft.fft2(shifted_MBYX * patch_BYX)
         leaving_MBYX = None
         if transfer_YX is not None:
             wave_MBYX *= ramp_BYX.conj()
@@ -155,12 +172,12 @@ class _Intensities(torch.autograd.Function):
             if wants_shift:
                 moved_back = _slope_along_shift(back_MBYX * leaving_MBYX)
             back_MBYX *= ramp_BYX.conj()
-        back_MBYX = torch.fft.fft2(back_MBYX, norm="ortho")
+        back_MBYX = torch.fft.fft2(back_MBYX)  # √pixels too large
         if wants_patch:
             for_patch = sum_of_modes(shifted_MBYX * back_MBYX).conj_physical_()
         if wants_probe or wants_shift:
             for_probe, for_shift = adjoint_of_shift(
-                back_MBYX.mul_(patch_BYX), spectrum_MYX, ramp_BYX, wants_probe, wants_shift
+                back_MBYX.mul_(patch_BYX), spectrum_MYX, ctx.factor, ramp_BYX, wants_probe, wants_shift
             )
         if for_shift is not None and moved_back is not None:
             for_shift = for_shift - moved_back  # by the conjugate of the ramp

@@ -26,7 +26,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from trainkit import PartError
-from trainkit_ptychography.physics.forward import adjoint_of_shift, fourier_ramp, of_patterns, power, sum_of_modes
+from trainkit_ptychography.physics.forward import (
+    adjoint_of_shift,
+    fourier_ramp,
+    of_patterns,
+    power,
+    spectrum_to_shift,
+    sum_of_modes,
+)
 from trainkit_ptychography.physics.patches import Patches, patches_at
 from trainkit_ptychography.physics.transmission import exponential
 
@@ -150,8 +157,10 @@ class _Multislice(torch.autograd.Function):
         shape = (probe_MYX.shape[-2], probe_MYX.shape[-1])
         slices = _Slices(maps_KSHW, corner_B2, shape)
         between = _Propagations(kernel_BYX, len(slices) - 1)
-        spectrum_MYX = torch.fft.fft2(probe_MYX)
-        wave_MBYX = torch.fft.ifft2(of_patterns(spectrum_MYX / between.gain) * fourier_ramp(shift_B2, shape))
+        spectrum_MYX, ctx.factor = spectrum_to_shift(probe_MYX)
+        first_MBYX = of_patterns(spectrum_MYX / between.gain) * fourier_ramp(shift_B2, shape)
+        wave_MBYX = torch.fft.ifft2(first_MBYX, norm="forward")  # all waves are over √pixels
+        del first_MBYX
         every = _kept_every(len(slices), waves)
         kept: list[Tensor] = []
         for number in range(len(slices)):
@@ -160,7 +169,7 @@ class _Multislice(torch.autograd.Function):
             wave_MBYX *= slices.transmission(number)
             if every and number % every == 0:
                 kept.append(wave_MBYX)
-        far_MBYX = torch.fft.fft2(wave_MBYX, norm="ortho")
+        far_MBYX = torch.fft.fft2(wave_MBYX)
         # Not by save_for_backward, which would hold all waves until the way back has ended.
         ctx.every, ctx.kept, ctx.exit_MBYX, ctx.far_MBYX = every, kept, None if every else wave_MBYX, far_MBYX
         ctx.save_for_backward(spectrum_MYX, shift_B2, maps_KSHW, kernel_BYX, corner_B2)
@@ -179,7 +188,7 @@ class _Multislice(torch.autograd.Function):
             torch.zeros_like(maps_KSHW, memory_format=torch.contiguous_format) if wants_maps else None,
             torch.zeros_like(kernel_BYX) if wants_kernel else None,
         )
-        back_MBYX = torch.fft.fft2(far_MBYX.conj_physical_().mul_(2 * gradient_BYX), norm="ortho")
+        back_MBYX = torch.fft.fft2(far_MBYX.conj_physical_().mul_(2 * gradient_BYX))  # √pixels too large, as all ḡ
         del far_MBYX
         shape = (gradient_BYX.shape[1], gradient_BYX.shape[2])
         slices, gain = _Slices(maps_KSHW, corner_B2, shape), 1.0
@@ -195,7 +204,9 @@ class _Multislice(torch.autograd.Function):
         for_probe = for_shift = None
         if wants_probe or wants_shift:
             ramp_BYX = fourier_ramp(shift_B2, shape) / gain
-            for_probe, for_shift = adjoint_of_shift(back_MBYX, spectrum_MYX, ramp_BYX, wants_probe, wants_shift)
+            for_probe, for_shift = adjoint_of_shift(
+                back_MBYX, spectrum_MYX, ctx.factor, ramp_BYX, wants_probe, wants_shift
+            )
         return for_probe, for_shift, gradients.maps_KSHW, gradients.kernel_BYX, None, None
 
 
