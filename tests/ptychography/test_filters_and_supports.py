@@ -148,6 +148,20 @@ def test_the_probe_has_no_light_beyond_its_aperture_or_within_a_central_stop():
     assert np.abs(spectrum_MYX[:, dark]).max() < 1e-5 * np.abs(spectrum_MYX).max()
 
 
+@pytest.mark.parametrize(
+    "constraint", [ProbeSupport(radius_angstrom=2.0, edge_angstrom=2.0), ProbeAperture(semiangle_mrad=25.0)]
+)
+def test_a_limit_of_the_probe_that_holds_does_not_move_inwards_when_it_is_imposed_again(constraint):
+    model, state = spoiled(constraint)
+    before = model.probe.modes.detach().clone()
+    model.on_step_end(state)
+    once = model.probe.modes.detach().clone()
+    assert not torch.allclose(once, before, atol=1e-3)
+    for _ in range(300):
+        model.on_step_end(state)
+    torch.testing.assert_close(model.probe.modes.detach(), once, rtol=0, atol=1e-4)
+
+
 def test_a_probe_that_does_not_train_stays_as_it_is():
     model, state = spoiled(ProbeSupport(radius_angstrom=3.0))
     model.probe.requires_grad_(False)

@@ -22,7 +22,7 @@ class ProbeAperture(Constraint):
     """Keeps the probe within the angles that the optics let through; its total power stays.
 
     Light at larger angles comes from the specimen, so it belongs to the object. The edge of the aperture falls over
-    ``edge_mrad`` around its angle.
+    ``edge_mrad`` around its angle: there, amplitudes are at most so large a share of the largest one.
 
     Attributes:
         semiangle_mrad: Half opening angle; choose it slightly larger than the real one, whose edge is not sharp.
