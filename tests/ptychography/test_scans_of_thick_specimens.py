@@ -298,7 +298,7 @@ def test_tilts_that_do_not_fit_the_scans_are_refused(tmp_path):
 def test_scans_of_two_tilts_are_looked_at_one_by_one(tmp_path):
     pair = attrs.evolve(PAIR, scan_shape=(8, 8), detector_size=32, further_defoci_angstrom=())
     recipe = resolve_text(RECIPE, tmp_path).recipe
-    seen = list(inspect_geometry(pair, Aperture(), recipe, 45.0, tilts_differ=True))
+    seen = list(inspect_geometry(pair, Aperture(), recipe, 45.0, (0.0, 0.0), TILTS))
     assert [each for each in seen if isinstance(each, Problem)] == []
     lines = [each for each in seen if isinstance(each, str)]
     assert [each[-9:] for each in lines if each.startswith("geometry")] == [" (scan 0)", " (scan 1)"]

@@ -333,7 +333,7 @@ class Ptychography(Model):
 
                 yield from inspect_spread(recipe.data, self.probe, recipe.run.seed)
             middle = 0.5 * (self.thickness_angstrom or 0.0)
-            yield from inspect_geometry(recipe.data, self.probe, recipe, middle, bool(self.scan_tilts_mrad))
+            yield from inspect_geometry(recipe.data, self.probe, recipe, middle, self.tilt_mrad, self.scan_tilts_mrad)
             if self.object.begins_with() is not None:
                 from trainkit_ptychography.preflight.earlier_object import inspect_earlier_object
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,6 +15,7 @@ from trainkit_ptychography.preflight.sample import middle_points, sample
 from trainkit_ptychography.preflight.scan_offsets import inspect_offsets
 from trainkit_ptychography.preflight.search import Search, defocus_step_angstrom
 from trainkit_ptychography.preflight.single_scans import one_scan, subset, visits
+from trainkit_ptychography.preflight.tilt_signs import inspect_tilts
 from trainkit_ptychography.scans.patterns import PreparedPatterns
 from trainkit_ptychography.scans.pixels import doubts_of_pixels, look_at_pixels
 from trainkit_ptychography.scans.scan import Recording
@@ -41,7 +42,12 @@ def pixel_doubts(recording: Recording) -> Iterator[str]:
 
 
 def inspect_geometry(
-    data: DiffractionData, probe: Probe, recipe: Recipe, depth_angstrom: float = 0.0, tilts_differ: bool = False
+    data: DiffractionData,
+    probe: Probe,
+    recipe: Recipe,
+    depth_angstrom: float = 0.0,
+    tilt_mrad: tuple[float, float] = (0.0, 0.0),
+    scan_tilts_mrad: Sequence[tuple[float, float]] = (),
 ) -> Iterator[str | Problem | Progress]:
     """Yield a line about the geometry, and a doubt for each property that the patterns contradict.
 
@@ -50,8 +56,8 @@ def inspect_geometry(
         probe: The probe's settings.
         recipe: The whole recipe.
         depth_angstrom: How deep in the specimen its middle is: there it is tried out as if it were thin.
-        tilts_differ: Whether the specimen was tilted between the scans that the data joins: then each is looked at
-            alone.
+        tilt_mrad: Direction of the beam through a thick specimen.
+        scan_tilts_mrad: By how much it differs in each of the scans that the data joins: then each is looked at alone.
     """
     if data.propagation_to_detector().patterns_are_images:
         yield from inspect_motion(data)
@@ -64,8 +70,14 @@ def inspect_geometry(
         return
     num = recording.scan.num_scans
     if 1 < num <= _MOST_SCANS and probe.num_scans() in (1, num):
-        yield from inspect_offsets(recording, data, probe, recipe.run.seed, depth_angstrom)
-    if probe.num_scans() == 1 and not (tilts_differ and num > 1):
+        tilts_mrad: Sequence[tuple[float, float]] = ()
+        if len(scan_tilts_mrad) == num:
+            tilts_mrad = yield from inspect_tilts(
+                recording, probe, recipe.run.seed, 2 * depth_angstrom, tilt_mrad, scan_tilts_mrad
+            )
+        whole_mrad = [(each[0] + tilt_mrad[0], each[1] + tilt_mrad[1]) for each in tilts_mrad]
+        yield from inspect_offsets(recording, data, probe, recipe.run.seed, depth_angstrom, whole_mrad)
+    if probe.num_scans() == 1 and not (scan_tilts_mrad and num > 1):
         yield from _inspect_scan(recording, data, probe, recipe, depth_angstrom)
         yield from _of_other_defoci(recording, probe, recipe, depth_angstrom)
     elif probe.num_scans() not in (1, num):

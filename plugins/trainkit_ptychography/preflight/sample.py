@@ -19,6 +19,7 @@ from trainkit_ptychography.physics.geometry_fit import fit_geometry
 from trainkit_ptychography.physics.propagation import fresnel_kernel, propagate
 from trainkit_ptychography.physics.trial import Trial, try_out
 from trainkit_ptychography.preflight.geometry import Geometry
+from trainkit_ptychography.preflight.single_scans import one_scan
 from trainkit_ptychography.preflight.variation import variation
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.probes.kind import Probe
@@ -94,7 +95,7 @@ class Sample:
 
     def try_out(self, geometry: Geometry) -> Trial:
         """Reconstruct an object as if a geometry were the right one."""
-        probe_MVU, positions_N2 = self._cut_down(geometry), geometry.positions(self.scan) * self._scale()
+        probe_MVU, positions_N2 = self.cut_down(geometry), geometry.positions(self.scan) * self.scale()
         return try_out(self.amplitudes_NVU, self.mask_NVU, probe_MVU, positions_N2)
 
     def fit(self, geometry: Geometry, step_is_free: bool = True) -> Geometry:
@@ -116,10 +117,10 @@ class Sample:
         found = fit_geometry(
             self.amplitudes_NVU.square(),
             self.mask_NVU,
-            self._cut_down(geometry),
+            self.cut_down(geometry),
             chirp_VU,
             geometry.positions(self.scan),
-            self._scale(),
+            self.scale(),
             step_is_free=step_is_free and chirp_VU is not None,
         )
         return attrs.evolve(
@@ -129,13 +130,18 @@ class Sample:
             step_factor=geometry.step_factor * found.step_factor,
         )
 
-    def _scale(self) -> NDArray[np.float64]:
+    def in_depth(self, depth_angstrom: float) -> Sample:
+        """Return the same patterns, to be tried out with the object at another depth."""
+        return attrs.evolve(self, depth_angstrom=depth_angstrom)
+
+    def scale(self) -> NDArray[np.float64]:
         """Return pixels of a trial's object for a pixel of the scan's, along rows and columns."""
         whole_2, used_2 = np.array(self.part.intensities_NYX.shape[1:]), np.array(self.amplitudes_NVU.shape[1:])
         scale_2: NDArray[np.float64] = used_2 / whole_2
         return scale_2
 
-    def _cut_down(self, geometry: Geometry) -> NDArray[np.complexfloating]:
+    def cut_down(self, geometry: Geometry) -> NDArray[np.complexfloating]:
+        """Return the probe's modes of a geometry on the pixels of a trial (M, V, U), centred at (V//2, U//2)."""
         shape_VU = (self.amplitudes_NVU.shape[1], self.amplitudes_NVU.shape[2])
         return prepared_probe(self._probe(geometry)[:_MOST_MODES], shape_VU, 1, (False, False))
 
@@ -190,7 +196,13 @@ def _away(scan: Scan) -> NDArray[np.float64]:
 
 
 def sample(
-    recording: Recording, points_N: NDArray[np.int64], probe: Probe, seed: int, depth_angstrom: float = 0.0
+    recording: Recording,
+    points_N: NDArray[np.int64],
+    probe: Probe,
+    seed: int,
+    depth_angstrom: float = 0.0,
+    most_pixels: int = _PIXELS,
+    least_shape: tuple[int, int] = (0, 0),
 ) -> Sample:
     """Take some patterns of a scan, or those of them that are nearest to its middle.
 
@@ -200,6 +212,8 @@ def sample(
         probe: The probe's settings.
         seed: The run's seed.
         depth_angstrom: How deep in the specimen its middle is.
+        most_pixels: Of all patterns together.
+        least_shape: Rows and columns of the detector that are used at least.
 
     Raises:
         DataError: The patterns or the positions cannot be those of a scan.
@@ -210,8 +224,9 @@ def sample(
     beam_2 = [
         round(each) for each in beam_offset(mirrored_where_hidden(part.survey.mean_YX, part.scan.mask_YX))
     ]  # where it should be is said elsewhere
-    shape_VU = lit_part(np.roll(part.survey.mean_YX, [-each for each in beam_2], axis=(0, 1)))
-    most = max(_LEAST_PATTERNS, _PIXELS // (shape_VU[0] * shape_VU[1]))
+    lit_VU = lit_part(np.roll(part.survey.mean_YX, [-each for each in beam_2], axis=(0, 1)))
+    shape_VU = (max(lit_VU[0], least_shape[0]), max(lit_VU[1], least_shape[1]))
+    most = max(_LEAST_PATTERNS, most_pixels // (shape_VU[0] * shape_VU[1]))
     if most < len(points_N):
         nearest = np.sort(np.argsort(away_N[points_N], kind="stable")[:most])
         points_N, part = points_N[nearest], _some(Recording(*part[:2]), nearest)
@@ -229,6 +244,36 @@ def sample(
     return Sample(
         points_N, part, probe, seed, torch.from_numpy(amplitudes_NVU), mask_NVU, depth_angstrom, (beam_2[0], beam_2[1])
     )
+
+
+def parts_of_scans(
+    recording: Recording, probe: Probe, seed: int, depth_angstrom: float, num: int, most_pixels: int
+) -> list[Sample] | None:
+    """Return patterns of each of several scans, which use the same part of the detector; None: a scan has too few.
+
+    Args:
+        recording: Several scans.
+        probe: The probe's settings.
+        seed: The run's seed.
+        depth_angstrom: How deep in the specimen its middle is.
+        num: Number of patterns of each scan, at most.
+        most_pixels: Of all patterns of a scan together.
+    """
+    scans = [one_scan(recording, number) for number in range(recording.scan.num_scans)]
+    points = [middle_points(each, num) for each in scans]
+
+    def part(number: int, least_shape: tuple[int, int] = (0, 0)) -> Sample:
+        told = (probe.of_scan(number), seed, depth_angstrom)
+        return sample(scans[number], points[number], *told, most_pixels, least_shape)
+
+    if not all(map(len, points)):
+        return None
+    parts = [part(number) for number in range(len(scans))]
+    rows, columns = (max(each.amplitudes_NVU.shape[axis] for each in parts) for axis in (1, 2))
+    return [
+        each if each.amplitudes_NVU.shape[1:] == (rows, columns) else part(number, (rows, columns))
+        for number, each in enumerate(parts)
+    ]
 
 
 def _some(recording: Recording, points_N: NDArray[np.int64]) -> Checked:

@@ -5,23 +5,25 @@ Shapes: N = scan points.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+import attrs
 import numpy as np
 
 from trainkit import Problem
-from trainkit_ptychography.physics.displacement import Displacement, Shown, displacement
+from trainkit_ptychography.physics.displacement import Displacement, displacement
 from trainkit_ptychography.preflight.geometry import Geometry
-from trainkit_ptychography.preflight.look import FEWEST, PATTERNS
-from trainkit_ptychography.preflight.sample import middle_points, sample
-from trainkit_ptychography.preflight.single_scans import one_scan
+from trainkit_ptychography.preflight.look import FEWEST
+from trainkit_ptychography.preflight.sample import parts_of_scans
 
 if TYPE_CHECKING:
     from trainkit_ptychography.probes.kind import Probe
     from trainkit_ptychography.scans.kind import DiffractionData
     from trainkit_ptychography.scans.scan import Recording
 
+_PATTERNS = 1024  # of a scan; the more of it is seen, the larger a displacement can be
+_PIXELS = 2**21  # of all patterns of a scan together
 _SURE = 4.5  # times the spread of the correlation over all displacements
 _LEAST = 0.4  # correlation at which two reconstructions are taken to show the same place
 _ALIKE = 0.85  # of the largest correlation: then another place is as good, as in a crystal
@@ -29,7 +31,12 @@ _TOLD = 1.5  # pixels of a trial within which a displacement may be one of noise
 
 
 def inspect_offsets(
-    recording: Recording, data: DiffractionData, probe: Probe, seed: int, depth_angstrom: float
+    recording: Recording,
+    data: DiffractionData,
+    probe: Probe,
+    seed: int,
+    depth_angstrom: float,
+    tilts_mrad: Sequence[tuple[float, float]] = (),
 ) -> Iterator[str | Problem]:
     """Yield how each scan lies against the first, and a doubt if the specimen shows elsewhere.
 
@@ -41,25 +48,22 @@ def inspect_offsets(
         probe: The probe's settings.
         seed: The run's seed.
         depth_angstrom: How deep in the specimen its middle is.
+        tilts_mrad: Of the beam through the specimen in each scan: in its middle, a scan shows what lies there.
     """
     size, num = recording.scan.pixel_size_angstrom, recording.scan.num_scans
     told = getattr(data, "scan_shifts_angstrom", ()) or ((0.0, 0.0),) * num
-    shown, scales = list[Shown](), []
-    for number in range(num):
-        scan = one_scan(recording, number)
-        points_N = middle_points(scan, PATTERNS)
-        if len(points_N) < FEWEST:
-            yield "scans        not compared with each other: too few patterns"
-            return
-        part = sample(scan, points_N, probe.of_scan(number), seed, depth_angstrom)
-        scales.append(np.array(part.amplitudes_NVU.shape[1:]) / np.array(part.part.intensities_NYX.shape[1:]))
-        found_object = part.try_out(Geometry()).found
-        assert found_object is not None
-        shown.append(found_object)
-    if any((each != scales[0]).any() for each in scales):
-        yield "scans        not compared with each other: their light reaches unequally far on the detector"
+    parts = parts_of_scans(recording, probe, seed, depth_angstrom, _PATTERNS, _PIXELS)
+    if parts is None or min(len(each.points_N) for each in parts) < FEWEST:
+        yield "scans        not compared with each other: too few patterns"
         return
-    unit, pixel_2 = ("pixels", 1 / scales[0]) if size is None else ("Å", size / scales[0])
+    shown = [each for part in parts if (each := part.try_out(Geometry()).found) is not None]
+    scale_2 = np.array(parts[0].amplitudes_NVU.shape[1:]) / np.array(parts[0].part.intensities_NYX.shape[1:])
+    unit, pixel_2 = ("pixels", 1 / scale_2) if size is None else ("Å", size / scale_2)
+    if tilts_mrad and size is not None:
+        moves_R2 = depth_angstrom * np.tan(1e-3 * np.array(tilts_mrad)) / pixel_2
+        shown = [
+            attrs.evolve(each, origin_2=each.origin_2 + move_2) for each, move_2 in zip(shown, moves_R2, strict=True)
+        ]
     shifts, contradicted = [told[0]], []
     for number in range(1, num):
         found = displacement(shown[0], shown[number])

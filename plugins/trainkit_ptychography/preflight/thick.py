@@ -77,7 +77,6 @@ def inspect_slices(
         yield "             tilts of the scans: " + "; ".join(
             f"{rows + tilt_mrad[0]:.3g}, {columns + tilt_mrad[1]:.3g} mrad" for rows, columns in scan_tilts_mrad
         )
-        yield "             their signs are not compared with the patterns: val/loss tells them from the opposite ones"
         if scan.num_scans != len(scan_tilts_mrad):
             yield Problem(
                 f"the data joins {scan.num_scans} scans, and there are {len(scan_tilts_mrad)} tilts", "scan_tilts_mrad"
