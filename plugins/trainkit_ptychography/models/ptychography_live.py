@@ -34,6 +34,7 @@ from trainkit_ptychography.physics.forward import intensities
 from trainkit_ptychography.physics.multislice import Waves, multislice_intensities
 from trainkit_ptychography.physics.patches import crop
 from trainkit_ptychography.physics.propagation import propagate
+from trainkit_ptychography.preflight.columns import doubt_of_tilt
 from trainkit_ptychography.preflight.ending import Ending
 from trainkit_ptychography.preflight.watch import GeometryWatch, Told
 from trainkit_ptychography.probes.modes import ProbeModes
@@ -410,6 +411,19 @@ class PtychographyModule(nn.Module):
             if not state.interrupted:
                 self._watch.judge(state, self._with_and_without_object)
                 self._watch.judge_ending(state, Ending(found.probe_MYX, found.positions_N2))
+                self._judge_tilt(state, found)
+
+    def _judge_tilt(self, state: State, found: output.Reconstruction) -> None:
+        """Report it if the tilt was to be found, and columns lean."""
+        group, propagation, size = state.groups.get("tilt"), self.propagation, self._data.scan.pixel_size_angstrom
+        if propagation is None or size is None or group is None or group.start_epoch is None:
+            return
+        if state.epoch <= group.start_epoch:
+            return  # it never trained
+        rows, columns = propagation.tilt.tolist()
+        places_N2 = found.positions_N2 - found.origin_2
+        if doubt := doubt_of_tilt(found.phase_SHW, places_N2, size, float(propagation.distance), (rows, columns)):
+            state.doubt(doubt)
 
     def _negated_and_without_object(self, index_B: Tensor) -> tuple[Tensor, Tensor]:
         phases = [cast(PixelwiseObject, mode).pixels()["phase"] for mode in self._object_modes]
