@@ -10,6 +10,7 @@ Shapes: N = scan points, M = probe modes, Y, X = rows and columns of the detecto
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import nan
 from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
@@ -23,6 +24,7 @@ from trainkit_ptychography.preflight.look import Look, look_at_scan
 from trainkit_ptychography.preflight.search import clearly_better, sureness, visibility
 from trainkit_ptychography.preflight.single_scans import one_scan
 from trainkit_ptychography.probes.kind import Probe
+from trainkit_ptychography.scans.positions import oriented
 from trainkit_ptychography.scans.scan import Recording
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ _LARGEST_SHARE = (
     0.8  # of what the best geometry explains; that of right ones was 0.88 and more, of wrong ones up to 0.74
 )
 _STEP = 0.1  # by which a step may be wrong without a word: patterns hardly tell
+_TURN_DEG = 3.0  # the same, of a rotation: the search is not finer
 _LARGEST_SHARE_LEFT = 0.75
 """The same, where nothing is wrong with what was told: a short run, whose probe is on its way, had 0.87."""
 _SEEN = 4.5  # standard errors by which a specimen must show in the best trial
@@ -59,11 +62,15 @@ class Verdict(NamedTuple):
         is_judged: Whether they tell one geometry from another.
         line: What they say.
         doubt: Why the reconstruction is wrong by all appearance; None: it is not.
+        share: What the geometry of the result explains, over what the best one does; NaN: not judged.
+        sureness: By how many standard errors the best one fits better.
     """
 
     is_judged: bool
     line: str
     doubt: str | None = None
+    share: float = nan
+    sureness: float = nan
 
 
 @attrs.frozen(eq=False)
@@ -125,7 +132,7 @@ class GeometryJudge:
             if num > 1:
                 scan = f"scan {number} of {num}, counted from 0: "
                 doubt = None if verdict.doubt is None else scan + verdict.doubt
-                verdict = Verdict(verdict.is_judged, scan + verdict.line, doubt)
+                verdict = verdict._replace(line=scan + verdict.line, doubt=doubt)
             yield verdict
 
 
@@ -143,40 +150,55 @@ def judge(look: Look, ending: Ending) -> Verdict:
         unexplained = look.advice.doubts and visibility(ended) < _SEEN
         doubt = look.advice.doubts[0].message if unexplained else None
         return Verdict(False, f"not judged: {num} patterns tell no geometry from another", doubt)
-    share = (best.empty - ended.misfit) / max(best.gain, 1e-30)
-    surely = clearly_better(ended, best) if look.walks_otherwise else sureness(ended, best) > _SURE
-    if (share > _LARGEST_SHARE or not surely) and not _keeps_a_wrong_step(look, ending):
+    share, sure = (best.empty - ended.misfit) / max(best.gain, 1e-30), sureness(ended, best)
+    verdict = Verdict(True, "", None, share, sure)
+    surely = clearly_better(ended, best) if look.walks_otherwise else sure > _SURE
+    if (share > _LARGEST_SHARE or not surely) and not _keeps_wrong_positions(look, ending):
         told = found.told.misfit > best.misfit and any(look.advice.doubts)
         words = "the run has repaired what it was told wrong" if told else "nothing that was tried fits clearly better"
-        return Verdict(True, f"{words}, by trials with {num} patterns ({figures})")
+        return verdict._replace(line=f"{words}, by trials with {num} patterns ({figures})")
     if not look.advice.doubts:
         where = "what was told fits better than the probe and the positions with which the run ended"
         if share > _LARGEST_SHARE_LEFT:
-            return Verdict(True, f"{where}: it has not converged (trials with {num} patterns: {figures})")
+            line = f"{where}: it has not converged (trials with {num} patterns: {figures})"
+            return verdict._replace(line=line)
         left = f"{where} ({figures}): lower the learning rates of the probe and the positions, or start them later"
-        return Verdict(True, f"left by the run, by trials with {num} patterns ({figures})", left)
-    return Verdict(
-        True,
-        f"wrong by all appearance, by trials with {num} patterns ({figures})",
-        "the geometry is wrong by all appearance: a trial with the probe and the positions of the result fits held-out "
-        f"patterns worse than another geometry does ({figures}): {look.advice.doubts[0].message}",
+        return verdict._replace(line=f"left by the run, by trials with {num} patterns ({figures})", doubt=left)
+    return verdict._replace(
+        line=f"wrong by all appearance, by trials with {num} patterns ({figures})",
+        doubt="the geometry is wrong by all appearance: a trial with the probe and the positions of the result fits "
+        f"held-out patterns worse than another geometry does ({figures}): {look.advice.doubts[0].message}",
     )
 
 
-def _keeps_a_wrong_step(look: Look, ending: Ending) -> bool:
-    """Return whether points are as far apart as was told, and patterns contradict that.
+def _keeps_wrong_positions(look: Look, ending: Ending) -> bool:
+    """Return whether patterns contradict how scan points lie, and the result has them as they were told.
 
-    A larger defocus and a larger specimen make up for much of a step that is too large, so the misfit hardly tells.
+    How well the result fits says less: a larger defocus and a larger specimen make up for much of a step that is too
+    large, and a probe of several modes for some of a rotation (a scan turned by 10 degrees explained 0.90). But only
+    positions that moved can have repaired either, and they are known.
     """
     if not look.advice.is_judged or look.walks_otherwise:
         return False
-    if not any(
-        each.name == "step_factor" and matters(each, look.found, look.sample, True) for each in look.found.changes
-    ):
+    geometry = look.found.geometry
+    wrong = {each.name for each in look.found.changes if matters(each, look.found, look.sample, True)}
+    told_N2, ended_N2 = look.sample.part.scan.positions_N2, ending.positions_N2[look.sample.points_N]
+    if "step_factor" in wrong:
+        spreads = [float((each - each.mean(axis=0)).std()) for each in (told_N2, ended_N2)]
+        if abs(geometry.step_factor * spreads[0] / spreads[1] - 1) > _STEP:
+            return True
+    if not wrong & {"orientation", "rotation_deg"}:
         return False
-    told_N2 = look.sample.part.scan.positions_N2
-    spreads = [float((each - each.mean(axis=0)).std()) for each in (told_N2, ending.positions_N2[look.sample.points_N])]
-    return abs(look.found.geometry.step_factor * spreads[0] / spreads[1] - 1) > _STEP
+    ended_22, found_22 = (
+        np.linalg.lstsq(told_N2 - told_N2.mean(axis=0), each - each.mean(axis=0), rcond=None)[0].T
+        for each in (ended_N2, oriented(told_N2, geometry.swapped, geometry.flips, geometry.rotation_deg))
+    )
+    left_22 = found_22 @ np.linalg.inv(ended_22)  # how the scan of the result would have to be turned, or mirrored
+    if np.linalg.det(left_22) < 0:
+        return True
+    turn = abs(np.degrees(np.arctan2(left_22[1, 0] - left_22[0, 1], left_22[0, 0] + left_22[1, 1])))
+    # Half a turn with the probe conjugated gives the same patterns: whether the probe is, its fit says.
+    return bool(min(turn, 180 - turn) > _TURN_DEG)
 
 
 def _tried_out(look: Look, ending: Ending) -> Trial:
