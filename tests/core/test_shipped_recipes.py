@@ -121,6 +121,7 @@ MADE_UP: dict[str, Callable[[Path], tuple[str, ...]]] = {
     "ptycho_mos2": of_patterns(as_mos2),
     "ptycho_mos2_hash": of_patterns(as_mos2),
     "ptycho_near_field": of_patterns(near_field),
+    "ptycho_shifted_scans": of_patterns(nothing),
     "ptycho_siemens": of_patterns(as_siemens),
     "ptycho_staged": of_patterns(nothing),
     "ptycho_thick": of_patterns(as_thick),
