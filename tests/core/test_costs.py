@@ -1,0 +1,166 @@
+"""A guard against slowness that asks no clock: what fixed small runs count must be what `costs.toml` says.
+
+A number that has grown names what became dearer; one that has shrunk is to be written down, so that it stays there.
+
+    python tests/core/test_costs.py    writes the numbers anew
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tomli
+import torch
+from clients import crash_points
+from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from core.test_devices import epoch_without_values
+from trainkit.engine.build import build
+from trainkit.engine.every_run import progress_chart
+from trainkit.engine.loop import _train_epoch
+from trainkit.engine.run_folder import created
+from trainkit.recipe.resolve import resolve
+from trainkit.recipe.shipped import shipped
+
+FILE = Path(__file__).parent / "costs.toml"
+VERSION = ".".join(torch.__version__.split(".")[:2])
+STEPS: dict[str, tuple[str, ...]] = {
+    "ptycho_staged": ("losses.data.use=amplitude",),
+    "ptycho_thick_simulated": (),
+    "ptycho_hash": (),
+}
+VIEWS = {
+    *("_conj", "_neg_view", "_reshape_alias", "_unsafe_view", "alias", "as_strided", "detach", "diagonal", "expand"),
+    *("imag", "lift_fresh", "permute", "real", "select", "slice", "split", "split_with_sizes", "squeeze", "t"),
+    *("transpose", "unbind", "unfold", "unsqueeze", "view", "view_as_complex", "view_as_real"),
+}
+NOTES = {"_record_function_enter_new", "_record_function_exit", "profiler"}  # for a profiler, by torch's optimizers
+
+
+class Launches(TorchDispatchMode):
+    """Counts operations that a GPU would be asked for: all but views."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.number = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.number += func._schema.name.rpartition("::")[2] not in VIEWS | NOTES
+        return func(*args, **(kwargs or {}))
+
+
+def launches(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> float:
+    """Return how many operations a step asks a device for, with all groups on."""
+    counted = Launches()
+    run, _ = epoch_without_values(name, STEPS[name], folder, monkeypatch, watcher=counted)
+    return counted.number / run.state.step
+
+
+def allocations(folder: Path) -> float:
+    """Return how often a step of ptychography takes memory on the CPU."""
+    small = ("data.scan_shape=[8, 8]", "data.detector_size=32", "data.batch_size=8", "run.device=cpu", "run.threads=1")
+    at_once = ("groups.probe.start_epoch=0", "groups.dr.start_epoch=0", f"run.dir={folder}")
+    resolved = resolve(shipped()["ptycho_staged"], (*small, *at_once))
+    with created(resolved) as into:
+        run = build(resolved, into)
+    run.emit("run_start")
+    _train_epoch(run)  # what is made once is made
+    run.state.epoch, run.state.epoch_step = 1, run.state.step
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
+        _train_epoch(run)
+    taken = [event for event in seen.profiler.kineto_results.events() if event.name() == "[memory]"]
+    return sum(event.nbytes() > 0 for event in taken) / run.state.steps_per_epoch
+
+
+def file_operations(folder: Path) -> dict[str, int]:
+    """Return how often a run of three epochs with twelve checkpoints and TensorBoard changes files, by kind."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress_chart, "draw", lambda *_: None)  # as in all tests
+        code, seen = crash_points.in_child(folder, crash_points.run)
+    assert code == 0
+    return dict(sorted(Counter(each.partition(" ")[0] for each in seen).items()))
+
+
+def imports(*command: str) -> int:
+    """Return how many modules a command has imported when it ends."""
+    code = (
+        "import atexit, sys; atexit.register(lambda: print(f'\\nmodules {len(sys.modules)}'));"
+        "from trainkit.cli import main; sys.exit(main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code, *command], capture_output=True, text=True, check=True)
+    found = re.search(r"^modules (\d+)$", done.stdout, re.MULTILINE)
+    assert found is not None
+    return int(found[1])
+
+
+COMMANDS = {"help": ("--help",), "check": ("check", "ptycho_staged"), "plan": ("plan", "ptycho_staged")}
+
+
+@pytest.fixture(scope="module")
+def costs() -> dict[str, Any]:
+    """The numbers of the repository."""
+    read = tomli.loads(FILE.read_text())
+    if read["torch"] != VERSION:
+        pytest.skip(f"the numbers are those of torch {read['torch']}, and this is {VERSION}")
+    return read
+
+
+def hold(now: float, then: float, share: float = 0.02) -> None:
+    """Hold a number against that of the repository."""
+    advice = "if that is meant, write the numbers anew: python tests/core/test_costs.py"
+    assert now <= then * (1 + share), f"dearer: {now:g}, it was {then:g}; {advice}"
+    assert now >= then * (1 - 5 * share), f"cheaper: {now:g}, it was {then:g}; {advice}"
+
+
+@pytest.mark.filterwarnings("ignore:.*to a meta parameter in the current model:UserWarning")
+@pytest.mark.parametrize("name", STEPS)
+def test_a_step_asks_a_device_for_as_much_as_before(
+    name: str, costs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    hold(launches(name, tmp_path, monkeypatch), costs["launches_a_step"][name])
+
+
+def test_a_step_takes_memory_as_often_as_before(costs: dict[str, Any], tmp_path: Path) -> None:
+    hold(allocations(tmp_path), costs["allocations_a_step"]["ptycho_staged"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(threading.active_count() > 8, reason="forks, which many threads do not survive")
+def test_a_run_changes_files_as_often_as_before(costs: dict[str, Any], tmp_path: Path) -> None:
+    assert file_operations(tmp_path) == costs["file_operations"]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_imports_as_much_as_before(command: str, costs: dict[str, Any]) -> None:
+    hold(imports(*COMMANDS[command]), costs["modules_imported"][command], share=0.05)
+
+
+def _tables() -> Iterator[tuple[str, dict[str, float]]]:
+    import tempfile
+
+    def each(compute: Callable[[Path, pytest.MonkeyPatch], Any]) -> Any:
+        with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            return compute(Path(folder), patch)
+
+    yield "launches_a_step", {name: each(lambda f, p, n=name: launches(n, f, p)) for name in STEPS}
+    yield "allocations_a_step", {"ptycho_staged": each(lambda folder, _: allocations(folder))}
+    yield "file_operations", each(lambda folder, _: file_operations(folder))
+    yield "modules_imported", {name: imports(*command) for name, command in COMMANDS.items()}
+
+
+if __name__ == "__main__":
+    lines = ["# What fixed small runs count. Written by: python tests/core/test_costs.py", f'torch = "{VERSION}"']
+    for table, numbers in _tables():
+        lines += ["", f"[{table}]", *(f"{name} = {number:g}" for name, number in numbers.items())]
+    FILE.write_text("\n".join(lines) + "\n")
