@@ -10,7 +10,12 @@ A plugin's tests run it over the plugin's components like this:
         case.check()
 
 Each check is a plain function that raises AssertionError with a sentence, so it can also be called on its own. Nothing
-here needs pytest, data or a GPU. Data are opened if they can be: give those that need a file a small one in `samples`.
+here needs pytest or a GPU.
+
+What components build is tried too: data are opened, models and losses make a step on them, metrics see held-out items,
+hooks and loggers are part of small runs that are interrupted and resumed. What a part is tried with (`Trial`) is found
+among the components of its own package, or of the package that has the kind of data which it accepts. Those that have
+settings without a default, or need files, get them from `samples`; what cannot be tried is skipped, and says so.
 """
 
 from __future__ import annotations
@@ -36,6 +41,28 @@ from unittest import SkipTest
 import attrs
 
 from trainkit import registry
+from trainkit.conformance.of_data import (
+    divides_batches_among_processes,
+    opened,
+    opens_without_seeding,
+    yields_batches_by_seed_epoch_and_number,
+)
+from trainkit.conformance.of_hooks import continues_after_a_resume, leaves_the_training_as_it_is
+from trainkit.conformance.of_losses import combines_as_it_says, computes_without_waiting, is_a_differentiable_scalar
+from trainkit.conformance.of_metrics import (
+    combines_what_processes_saw,
+    computes_numbers_and_forgets,
+    does_not_depend_on_how_items_are_batched,
+)
+from trainkit.conformance.of_models import (
+    builds_a_network_that_learns,
+    divides_its_parameters_into_groups,
+    is_restored_from_its_state,
+    steps_without_waiting,
+)
+from trainkit.conformance.randomness import untouched_randomness
+from trainkit.conformance.trial import Samples, trials
+from trainkit.conformance.trial import Trial as Trial
 from trainkit.contracts import (
     AUTO,
     KINDS,
@@ -54,15 +81,12 @@ from trainkit.contracts import (
     Scheduler,
 )
 from trainkit.curvature import set_curvature
-from trainkit.errors import ComponentError, PartError, TrainkitError, did_you_mean
+from trainkit.errors import ComponentError, PartError, RecipeError, did_you_mean
 from trainkit.events import PHASES, listeners
 from trainkit.groups.schedule import observe_epoch, point
 
 HEAVY = ("torch", "numpy", "h5py", "monai")
 """Modules that a settings module must not import."""
-
-Samples = Mapping[str, Mapping[str, Any]]
-"""``group/name`` -> settings to test with, for components that have settings without a default."""
 
 
 class Case(NamedTuple):
@@ -102,6 +126,10 @@ def cases(package: str | None = None, samples: Samples | None = None) -> list[Ca
                     if group in _groups_of(kind):
                         check = partial(_check_settings, each, on_settings, settings, where)
                         found.append(Case(f"{where} {_sentence(on_settings)}", check))
+                for kind, on_trial in ON_TRIALS:
+                    if group in _groups_of(kind):
+                        check = partial(_check_live, each, on_trial, samples or {}, where)
+                        found.append(Case(f"{where} {_sentence(on_trial)}", check))
     return found
 
 
@@ -272,6 +300,15 @@ def builds_an_optimizer(optimizer: Optimizer) -> None:
     assert not torch.equal(moved, before), "two steps do not change a parameter that has a gradient"
     assert torch.isfinite(moved).all(), "after two steps a parameter is not finite"
     assert torch.equal(still, before), "a step changes a parameter without a gradient; frozen groups must not change"
+    twin = torch.nn.Parameter(moved.detach().clone())
+    set_curvature(twin, lambda: torch.full((3,), 2.0))
+    fresh = [{**groups[0], "params": [twin]}, {**groups[1], "params": [torch.nn.Parameter(before.clone())]}]
+    restored = optimizer.build(fresh)
+    restored.load_state_dict(copy.deepcopy(built.state_dict()))
+    for parameter, steps in ((moved, built), (twin, restored)):
+        parameter.grad = 2 * parameter.detach()
+        steps.step()
+    assert torch.equal(moved, twin), "a new optimizer with the saved state of this one makes another step"
 
 
 def builds_a_listener(hook: Hook) -> None:
@@ -283,7 +320,11 @@ def builds_a_listener(hook: Hook) -> None:
     names = hook.names()
     assert names is None or all(map(_is_full_name, names)), f"names() returns {names}; full names are <split>/<name>"
     with tempfile.TemporaryDirectory() as folder:
-        part = hook.build(Context(seed=0, device=torch.device("cpu"), folder=Path(folder)))
+        with untouched_randomness(f"{type(hook).__name__}.build", "leave them as they are"):
+            try:
+                part = hook.build(Context(seed=0, device=torch.device("cpu"), folder=Path(folder)))
+            except RecipeError as error:  # something that it needs is not installed, for example
+                raise SkipTest(f"{type(hook).__name__} cannot be built here: {error}") from error
         try:
             called = listeners({type(part).__name__: part})
         except ComponentError as error:
@@ -310,7 +351,9 @@ def states_its_splits(data: Data) -> None:
     odd = [split for split in splits if not re.fullmatch(r"\w+", split)]
     assert not odd, f"names of splits must be words (letters, digits, _), got {odd}"
     with tempfile.TemporaryDirectory() as folder:
-        if (live := _opened(data, Path(folder))) is None:
+        try:
+            live = opened(data, Path(folder))
+        except SkipTest:
             return
         number = getattr(live, "batches_per_epoch", None)
         assert isinstance(number, int), (
@@ -318,102 +361,6 @@ def states_its_splits(data: Data) -> None:
         )
         for split in splits[1:]:
             assert next(iter(live.evaluate(split)), None) is not None, f'evaluate("{split}") yields nothing'
-
-
-def yields_batches_by_seed_epoch_and_number(data: Data) -> None:
-    """Check that batches depend on seed, epoch and number alone, hold ``index``, and are as many as announced.
-
-    The data are opened twice, with other states of the global random numbers, which have to stay as they are.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        first, second = (_opened(data, Path(folder)) for _ in range(2))
-        if first is None or second is None:
-            raise SkipTest(f"{_name(type(data))} cannot be opened here; give a sample of its settings")
-        made = type(first).__name__
-        _seed_everything(1)
-        before = _global_randomness()
-        batches = list(first.train(0, 0))
-        assert _global_randomness() == before, (
-            f"{made}.train draws from the global random numbers of Python, numpy or torch; use a generator of its own, "
-            "seeded by trainkit.random_seed(context.seed, epoch, number)"
-        )
-        number = getattr(first, "batches_per_epoch", None)
-        assert number == len(batches), f"{made} announces {number} batches an epoch, and train yields {len(batches)}"
-        size = data.epoch_size()
-        announced = size.batches if size is not None else number
-        assert announced == len(batches), f"epoch_size() says {announced} batches, and train yields {len(batches)}"
-        _seed_everything(2)
-        list(second.train(1, 0))  # another epoch before: what was drawn there must not matter
-        again = list(second.train(0, 0))
-        _are_the_same(batches, again, f"{made}.train(0, 0) yields other batches when the data are opened again")
-        start = len(batches) // 2
-        rest = list(first.train(0, start))
-        _are_the_same(batches[start:], rest, f"{made}.train(0, {start}) is not the end of train(0, 0)")
-        for split in data.splits()[1:]:
-            evaluated = list(first.evaluate(split))
-            _have_an_index(evaluated, f'evaluate("{split}")')
-            items = [int(item) for batch in evaluated for item in batch["index"]]
-            assert len(set(items)) == len(items), f'evaluate("{split}") yields items {sorted(items)}: one of them twice'
-            said = f'evaluate("{split}") yields other batches the second time'
-            _are_the_same(evaluated, list(second.evaluate(split)), said)
-        _have_an_index(batches, "train")
-
-
-def _opened(data: Data, folder: Path) -> Any:
-    """Return the opened data; None: they are not here, or their modules are not installed."""
-    import torch
-
-    if any(find_spec(module) is None for module in data.requires):
-        return None
-    try:
-        return data.build(Context(seed=5, device=torch.device("cpu"), folder=folder))
-    except (TrainkitError, OSError):
-        return None
-
-
-def _seed_everything(seed: int) -> None:
-    import random
-
-    import numpy as np
-    import torch
-
-    random.seed(seed)
-    np.random.seed(seed)
-    torch.manual_seed(seed)
-
-
-def _global_randomness() -> tuple[str, ...]:
-    import random
-
-    import numpy as np
-    import torch
-
-    states = (random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist())  # type: ignore[index]
-    return tuple(repr(state) for state in states)
-
-
-def _are_the_same(one: list[Any], other: list[Any], said: str) -> None:
-    """Check that batches have the same names and the same bits."""
-    import torch
-
-    assert len(one) == len(other), f"{said}: {len(other)}, not {len(one)}"
-    for number, (batch, twin) in enumerate(zip(one, other, strict=True)):
-        assert batch.keys() == twin.keys(), f"{said}: batch {number} has {sorted(twin)}, not {sorted(batch)}"
-        for name, value in batch.items():
-            if isinstance(value, torch.Tensor):
-                same = value.dtype == twin[name].dtype and torch.equal(value, twin[name])
-                assert same, f'{said}: "{name}" of batch {number} differs'
-
-
-def _have_an_index(batches: list[Any], what: str) -> None:
-    """Check that each batch has the numbers of its items, one for each."""
-    import torch
-
-    for batch in batches:
-        assert isinstance(batch, Mapping), f"{what} yields {type(batch).__name__}, not a mapping"
-        index = batch.get("index")
-        sound = isinstance(index, torch.Tensor) and index.ndim == 1 and not index.is_floating_point()
-        assert sound, f'a batch of {what} must have "index", a tensor (B,) of whole numbers; it has {sorted(batch)}'
 
 
 def states_its_groups(model: Model) -> None:
@@ -451,6 +398,8 @@ ON_SETTINGS: tuple[tuple[type[Component], Callable[[Any], None]], ...] = (
     (Component, states_modules_and_timeline),
     (Data, states_its_splits),
     (Data, yields_batches_by_seed_epoch_and_number),
+    (Data, opens_without_seeding),
+    (Data, divides_batches_among_processes),
     (Model, states_its_groups),
     (Loss, has_a_sound_weight),
     (Metric, states_its_names),
@@ -463,6 +412,22 @@ ON_SETTINGS: tuple[tuple[type[Component], Callable[[Any], None]], ...] = (
 )
 """Pairs of a kind and a check for settings of that kind and what they build."""
 
+ON_TRIALS: tuple[tuple[type[Component], Callable[[Any, Any], None]], ...] = (
+    (Model, builds_a_network_that_learns),
+    (Model, divides_its_parameters_into_groups),
+    (Model, is_restored_from_its_state),
+    (Model, steps_without_waiting),
+    (Loss, is_a_differentiable_scalar),
+    (Loss, combines_as_it_says),
+    (Loss, computes_without_waiting),
+    (Metric, computes_numbers_and_forgets),
+    (Metric, does_not_depend_on_how_items_are_batched),
+    (Metric, combines_what_processes_saw),
+    (Hook, leaves_the_training_as_it_is),
+    (Hook, continues_after_a_resume),
+)
+"""Pairs of a kind and a check of what its settings build, with a `Trial` of it; of hooks, with all trials there are."""
+
 
 # ---- how the checks are run -----------------------------------------------------------------------------------------
 
@@ -474,6 +439,32 @@ def _check_class(found: registry.RegisteredComponent, check: Callable[[type[Any]
 def _check_settings(
     found: registry.RegisteredComponent, check: Callable[[Any], None], settings: Mapping[str, Any], where: str
 ) -> None:
+    check(_made(found, settings, where))
+
+
+def _check_live(
+    found: registry.RegisteredComponent, check: Callable[[Any, Any], None], samples: Samples, where: str
+) -> None:
+    made = _made(found, samples.get(where, {}), where)
+    _needs(made)
+    possible = trials(made, found.package, samples)
+    if isinstance(made, Hook):
+        check(made, possible)
+        return
+    trial = next((each for each in possible if each.model is not None), None)
+    if trial is None:
+        accepts = type(made).accepts.__name__
+        raise SkipTest(
+            f"{where} accepts {accepts}, and no data and model of this kind can be built here without settings: give "
+            'samples={"trainkit.data/NAME": {…}}, and of a model that takes them'
+        )
+    try:
+        check(made, trial)
+    except RecipeError as error:
+        raise SkipTest(f"{where} does not fit the data that it is tried with; give samples: {error}") from error
+
+
+def _made(found: registry.RegisteredComponent, settings: Mapping[str, Any], where: str) -> Any:
     cls = _load(found)
     missing = [
         field.name
@@ -482,10 +473,9 @@ def _check_settings(
     ]
     assert not missing, f'{where} has no default for {", ".join(missing)}: give samples={{"{where}": {{…}}}}'
     try:
-        made = cls(**settings)
+        return cls(**settings)
     except (TypeError, ValueError) as error:
         raise AssertionError(f"{where} refuses its own defaults or the samples: {error}") from error
-    check(made)
 
 
 def _load(found: registry.RegisteredComponent) -> type[Any]:

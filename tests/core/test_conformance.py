@@ -41,10 +41,15 @@ SAMPLES: dict[str, dict[str, Any]] = {
     "trainkit.data/diffraction_file": {"path": Path("scan.h5"), "reader": HDF5Reader()},
     "trainkit.data/diffraction_hdf5": {"path": Path("scan.h5"), "patterns": "patterns", "positions": "positions"},
     "trainkit.data/diffraction_numpy": {"path": Path("scan.npz")},
-    "trainkit.data/diffraction_simulated": {"scan_shape": (4, 4), "detector_size": 24, "batch_size": 6},
+    "trainkit.data/diffraction_simulated": {"scan_shape": (5, 5), "detector_size": 24, "batch_size": 6},
     "trainkit.data/diffraction_simulated_near_field": {"num_points": 9, "detector_size": 24, "batch_size": 4},
     "trainkit.data/segmentation_synthetic": {"num_cases": 4, "size": (16, 16, 16), "patch_size": (8, 8, 8)},
     "trainkit.hooks/stop_group": {"group": "probe"},
+    "trainkit.losses/position_anchor": {"sigma_pixels": 1.0},
+    "trainkit.models/unet": {"channels": (4, 8), "strides": (2,)},
+    "trainkit.models/dynunet": {"channels": (4, 8, 8)},
+    "trainkit.models/plain_unet": {"channels": (4, 8, 8)},
+    "trainkit.models/resenc_unet": {"channels": (4, 8, 8)},
     "trainkit.models/monai_network": {"name": "BasicUNet"},
     "trainkit.ptychography.readers/raw": {"frame_shape": (128, 128), "dtype": "uint16"},
     "trainkit.data/brats": {"path": Path("cases")},
@@ -69,7 +74,15 @@ SAMPLES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", testing.cases(samples=SAMPLES), ids=str)
+LONG = ("leaves the training as it is", "continues after a resume", "without waiting", "network", "is restored")
+"""Checks that run something, most of which take about a second."""
+
+
+def with_marks(case: testing.Case) -> Any:
+    return pytest.param(case, id=str(case), marks=[pytest.mark.slow] if any(each in case.name for each in LONG) else [])
+
+
+@pytest.mark.parametrize("case", [with_marks(case) for case in testing.cases(samples=SAMPLES)])
 def test_conformance(case):
     case.check()
 
@@ -199,6 +212,19 @@ class Nameless(Optimizer):
 
     def build(self, groups: list[dict[str, Any]]) -> Any:
         return SGD().build([{k: v for k, v in group.items() if k != "name"} for group in groups])
+
+
+class Forgetful(torch.optim.SGD):
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "state": {}}
+
+
+@component
+class Amnesiac(Optimizer):
+    """Keeps its momentum out of its state."""
+
+    def build(self, groups: list[dict[str, Any]]) -> Any:
+        return Forgetful([dict(group) for group in groups], momentum=0.5)
 
 
 @component
@@ -338,6 +364,7 @@ def test_the_suite_finds_a_class_that_is_no_proper_component(check, cls, said):
         (testing.acts_when_it_says, Broken(rule="never"), "waits states epoch 2, but the rate does not react"),
         (testing.builds_an_optimizer, DeafToOverrides(), "loses a group's momentum = 0.25"),
         (testing.builds_an_optimizer, Nameless(), "loses the groups' names"),
+        (testing.builds_an_optimizer, Amnesiac(), "saved state of this one makes another step"),
         (testing.builds_a_listener, Listening(part=Misspelt), 'did you mean "epoch_end"'),
         (testing.builds_a_listener, Listening(part=Mute), "no on_<event> method"),
         (testing.builds_a_listener, Listening(part=HalfSaved), "only one of state_dict"),
@@ -426,7 +453,7 @@ class Numbers(Data):
     ("fault", "said"),
     [
         ("count", "announces 5 batches an epoch, and train yields 4"),
-        ("global", "draws from the global random numbers"),
+        ("global", "LiveNumbers.train draws from, or seeds, the global random numbers of torch"),
         ("opened", '"x" of batch 0 differs'),
         ("start", r"train\(0, 2\) is not the end"),
         ("no index", 'must have "index"'),

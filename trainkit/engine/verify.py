@@ -113,7 +113,7 @@ def say_differences(
         Whether they are the same to the bit.
     """
     found = list(differences(trained(whole, say, without), trained(resumed, say, without)))
-    logged = list(_lines_that_differ(whole, resumed))
+    logged = list(lines_that_differ(whole, resumed))
     say(f"{place}: {'DIFFERENT' if found or logged else 'the same, to the bit'}")
     for line in logged[:1]:
         say(f"  first in {line}")
@@ -226,7 +226,8 @@ def _places(steps: int, per_epoch: int, number: int) -> list[int]:
     return sorted(step for step in spread | {per_epoch} if 0 < step <= steps)
 
 
-def _lines_that_differ(folder: Path, other: Path) -> Iterator[str]:
+def lines_that_differ(folder: Path, other: Path) -> Iterator[str]:
+    """Yield a line for each logged value of an epoch that differs between two run folders, but for times."""
     lines, others = metrics_file.read(folder), metrics_file.read(other)
     if len(lines) != len(others):
         yield f"the number of lines of metrics: {len(lines)}, {len(others)}"
