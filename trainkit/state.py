@@ -13,6 +13,7 @@ import attrs
 from trainkit.contracts import Batch, Context, LiveData, Monitor, Outputs
 from trainkit.errors import NonFiniteError
 from trainkit.recipe.group_epochs import ActiveEpochs
+from trainkit.words import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -101,7 +102,9 @@ class EpochMean:
             self.sum += float(values.sum())
             if self.must_be_finite and not math.isfinite(self.sum):
                 first = int((~torch.isfinite(values)).nonzero()[0])
-                error = NonFiniteError(f"{float(values[first])} at step {self.count + first} of the epoch")
+                error = NonFiniteError(
+                    f"{float(values[first])} after {number_of(self.count + first, 'step')} of the epoch"
+                )
                 error.epoch_step = self.count + first
                 raise error
             self.count += len(self.values)

@@ -126,7 +126,7 @@ def test_a_run_says_what_is_documented(
             assert_as_documented(heading, [each])
     folder = Path(said[0]["run_folder"])
     for line, epoch in zip(lines(folder), (each for each in said if each["type"] == "epoch"), strict=True):
-        assert epoch["epoch"] == line["epoch"] + 1
+        assert epoch["epoch"] == line["finished_epochs"]
         assert epoch["values"]["train/loss"] == line["train/loss"]
 
 

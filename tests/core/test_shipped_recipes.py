@@ -145,7 +145,7 @@ def test_it_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert ending.code in (ExitCode.FINISHED, ExitCode.DOUBTFUL)  # patterns of noise: no better than an empty object
     folder = ending.run.state.folder
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines] == [0, 1]
+    assert [line["finished_epochs"] for line in lines] == [1, 2]
     assert lines[1]["train/loss"] < lines[0]["train/loss"]
     figures = {path.name for path in folder.glob("figures/*")}
     if name.startswith("ptycho"):

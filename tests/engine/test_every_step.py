@@ -229,7 +229,7 @@ def test_an_interrupted_validation_is_done_anew_and_nothing_else_is_different(cl
     stopped = start(resolve_text(text, Path.cwd()), Console(quiet=True))
     assert stopped.newest is not None
     assert stopped.newest.name.startswith("step-")
-    assert [line["epoch"] for line in lines(stopped.run.state.folder)] == [0, 1]
+    assert [line["finished_epochs"] for line in lines(stopped.run.state.folder)] == [1, 2]
     recorder.ACTIONS.clear()
     resumed = resume(stopped.run.state.folder, Console(quiet=True), allow_code=True)
     assert resumed is not None

@@ -119,7 +119,7 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_in_fp32_although_its_step_was
             state.batch["y"].fill_(float("nan"))
 
     recorder.ACTIONS["step_start"] = spoil
-    with pytest.raises(NonFiniteError, match="nan at step 2 of the epoch"):
+    with pytest.raises(NonFiniteError, match="nan after 2 steps of the epoch"):
         run(*FP16)
 
 

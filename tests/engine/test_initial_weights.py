@@ -71,7 +71,10 @@ def test_a_group_that_is_frozen_with_weights_that_are_not_from_the_file_is_named
     _, log = begins_with(*late)
     assert "does not train" not in log
     _, log = begins_with(*late, "initial_weights.skip=['first']")
-    assert "group first does not train before epoch 2, and not all of its weights are from the file: 0.weight" in log
+    assert (
+        "group first does not train in the first 2 epochs, and not all of its weights are from the file: 0.weight"
+        in log
+    )
     _, log = begins_with(*late, "initial_weights.skip=['last']")
     assert "does not train" not in log
 

@@ -107,7 +107,7 @@ def test_a_resume_from_an_earlier_epoch_that_was_killed_before_it_saved_is_remem
     assert ending.run.recipe.optimizer.lr == 5e-2  # type: ignore[attr-defined]
     said = checkpoint.read_header(second / "checkpoints" / "epoch-0003.safetensors")["run"]
     assert (said["id"], said["parent"]["run"], said["parent"]["epoch"]) == (second.name, first.name, 1)
-    assert [line["epoch"] for line in lines(second)] == [0, 1, 2]
+    assert [line["finished_epochs"] for line in lines(second)] == [1, 2, 3]
 
 
 def test_a_change_of_settings_that_was_killed_before_it_saved_is_remembered_and_a_failed_one_is_not(
@@ -141,7 +141,7 @@ def test_a_run_that_was_killed_before_its_first_save_begins_again_in_its_folder(
     recorder.ACTIONS.clear()
     assert go_on() is start.ExitCode.FINISHED
     assert folders() == [folder]
-    assert [line["epoch"] for line in lines(folder)] == [0, 1]
+    assert [line["finished_epochs"] for line in lines(folder)] == [1, 2]
 
 
 # ---- one process at a time ------------------------------------------------------------------------------------------
@@ -347,7 +347,9 @@ def test_a_checkpoint_of_another_run_is_named_and_never_continued_in_place(capsy
     shutil.copy(aside, foreign)
     ending = resume(foreign, "run.epochs=4", quiet=False)
     assert ending.run.state.folder not in (first, second)
-    assert [line["epoch"] for line in lines(ending.run.state.folder)] == [3], "the values before are of another run"
+    assert [line["finished_epochs"] for line in lines(ending.run.state.folder)] == [4], (
+        "the values before are of another run"
+    )
     printed = capsys.readouterr().out
     assert printable(f"is a checkpoint of run {first.name}, not of the run in {second}") in printed
 
@@ -365,7 +367,7 @@ def test_a_damaged_newest_checkpoint_is_set_aside_and_the_run_continues_in_its_f
     again = checkpoint.read(newest)
     assert again["model"].keys()
     assert again["step"] == 12
-    assert [line["epoch"] for line in lines(folder)] == [0, 1, 2]
+    assert [line["finished_epochs"] for line in lines(folder)] == [1, 2, 3]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1, 2]", b'{"starts": 5}', b'{"id": 3}'])
@@ -413,18 +415,18 @@ def test_a_damaged_line_of_the_metrics_is_said_and_the_file_is_kept_as_it_was(
     resume(folder, "run.epochs=5", quiet=False)
     said = capsys.readouterr().out
     assert "line 2, 3 cannot be read; the file is kept as metrics.jsonl.set-aside" in said
-    assert "the values of epoch 1, 2 are lost" in said
-    assert [line["epoch"] for line in lines(folder)] == [0, 3, 4]
+    assert "the values of epoch 2, 3 are lost" in said
+    assert [line["finished_epochs"] for line in lines(folder)] == [1, 4, 5]
     assert (folder / "metrics.jsonl.set-aside").read_bytes() == b"\n".join(before)
 
 
 def test_a_line_that_a_killed_process_did_not_end_is_no_damage(capsys: pytest.CaptureFixture[str]) -> None:
     folder = run().run.state.folder
     with (folder / "metrics.jsonl").open("a") as file:
-        file.write('{"epoch": 2, "st')
+        file.write('{"finished_epochs": 3, "st')
     resume(folder, "run.epochs=3", quiet=False)
     assert "metrics.jsonl" not in capsys.readouterr().out
-    assert [line["epoch"] for line in lines(folder)] == [0, 1, 2]
+    assert [line["finished_epochs"] for line in lines(folder)] == [1, 2, 3]
 
 
 def test_a_run_whose_folder_lost_its_name_and_its_identity_knows_both_from_its_checkpoints() -> None:

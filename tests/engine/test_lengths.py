@@ -30,13 +30,13 @@ def _nothing_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 
 
 def places(folder: Path) -> list[tuple[int, int]]:
-    return [(line["epoch"], line["step"]) for line in lines(folder)]
+    return [(line["finished_epochs"], line["step"]) for line in lines(folder)]
 
 
 def test_a_run_in_steps_ends_at_its_last_step_and_closes_the_epoch() -> None:
     state = run(text=IN_STEPS).run.state
     assert (state.ended, state.step, state.epoch) == ("finished", 10, 3)
-    assert places(state.folder) == [(0, 4), (1, 8), (2, 10)]
+    assert places(state.folder) == [(1, 4), (2, 8), (3, 10)]
     assert "val/loss" in lines(state.folder)[-1]
     assert (state.folder / "checkpoints" / "epoch-0003.safetensors").is_file()
 
@@ -68,7 +68,7 @@ def test_a_stop_asked_for_at_a_step_closes_its_epoch(at: int) -> None:
     recorder.ACTIONS["picture"] = lambda state: state.picture("dot", np.zeros((2, 2, 3), np.uint8))
     state = run("run.epochs=100").run.state
     assert (state.ended, state.step, state.epoch) == ("stopped: enough", at, 2)
-    assert places(state.folder) == [(0, 4), (1, at)]
+    assert places(state.folder) == [(1, 4), (2, at)]
     assert "val/loss" in lines(state.folder)[-1]
     assert (state.folder / "figures" / "dot-0002.png").is_file()
     assert (state.folder / "checkpoints" / "epoch-0002.safetensors").is_file()
@@ -78,11 +78,11 @@ def test_a_stop_whose_evaluation_is_interrupted_is_closed_by_the_resume() -> Non
     recorder.ACTIONS["step_end"] = lambda state: state.stop("enough") if state.step == 6 else None
     recorder.ACTIONS["validation_start"] = lambda state: state.interrupt("now") if state.step == 6 else None
     folder = run("run.epochs=100").run.state.folder
-    assert places(folder) == [(0, 4)]
+    assert places(folder) == [(1, 4)]
     recorder.ACTIONS.clear()
     ending = resume(folder)
     assert (ending.run.state.ended, ending.run.state.step) == ("stopped: enough", 6)
-    assert places(folder) == [(0, 4), (1, 6)]
+    assert places(folder) == [(1, 4), (2, 6)]
 
 
 def test_splits_are_evaluated_every_few_steps_and_each_time_leaves_a_line() -> None:

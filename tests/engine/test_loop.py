@@ -61,7 +61,7 @@ def test_epochs_and_steps_count_what_is_finished() -> None:
     assert ("epoch_end", 1, 8) in recorder.SEEN
     assert ("checkpoint", 2, 8) in recorder.SEEN
     assert (ending.run.state.epoch, ending.run.state.step) == (2, 8)
-    assert [line["epoch"] for line in lines(ending.run.state.folder)] == [0, 1]
+    assert [line["finished_epochs"] for line in lines(ending.run.state.folder)] == [1, 2]
 
 
 def test_the_loss_of_an_epoch_is_the_mean_of_its_steps() -> None:

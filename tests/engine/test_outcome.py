@@ -142,9 +142,9 @@ def test_what_others_wrote_into_the_metrics_is_not_judged(monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "1" + 400 * "0"])
 def test_a_number_of_the_metrics_that_is_not_finite_is_read_as_none(value: str, tmp_path: Path) -> None:
-    line = f'{{"epoch": 0, "step": 4, "val/loss": {value}, "note": "mine", "ok": true}}'
+    line = f'{{"finished_epochs": 0, "step": 4, "val/loss": {value}, "note": "mine", "ok": true}}'
     (tmp_path / "metrics.jsonl").write_text(line)
-    assert metrics_file.read(tmp_path) == [{"epoch": 0, "step": 4, "val/loss": None}]
+    assert metrics_file.read(tmp_path) == [{"finished_epochs": 0, "step": 4, "val/loss": None}]
 
 
 def test_a_resumed_run_is_judged_by_all_of_its_epochs(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -322,7 +322,7 @@ def test_a_part_may_change_the_working_directory(tmp_path: Path, capsys: pytest.
     os.chdir(tmp_path)
     resumed = resume(folder.relative_to(tmp_path), "run.epochs=4", quiet=False)
     assert resumed.run.state.folder == folder
-    assert [line["epoch"] for line in lines(folder)] == [0, 1, 2, 3]
+    assert [line["finished_epochs"] for line in lines(folder)] == [1, 2, 3, 4]
     assert not list(elsewhere.iterdir())
     said = capsys.readouterr().out
     assert said.count(f"run folder: {folder.relative_to(tmp_path)}\n") == 2
@@ -444,7 +444,9 @@ def test_no_batch_at_all_is_an_error_that_names_the_data() -> None:
 
 
 def test_fewer_batches_than_announced_are_an_error_that_names_the_data() -> None:
-    with pytest.raises(DataError, match=r"data \(stream\) yielded 7 of the 10 batches that it announced for epoch 3"):
+    with pytest.raises(
+        DataError, match=r"data \(stream\) yielded 7 of the 10 batches that it announced for an epoch, after 3 epochs"
+    ):
         taken(BatchSource(Stream(7), "data (stream)", 10, 4), epoch=3)
 
 

@@ -435,7 +435,7 @@ def test_a_sobol_sequence_visits_each_sixteenth_of_a_range_once(tmp_path: Path) 
 
 
 def lines_of(folder: Path, *values: Any) -> Path:
-    lines = [{"epoch": n, "step": 9 * n, "val/loss": v, "seconds": 2.0} for n, v in enumerate(values)]
+    lines = [{"finished_epochs": n + 1, "step": 9 * n, "val/loss": v, "seconds": 2.0} for n, v in enumerate(values)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return folder
 

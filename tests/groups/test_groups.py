@@ -270,7 +270,7 @@ IDLE = "\n[groups.encoder]\nstart_epoch = 3\n[groups.head]\nstop_epoch = 2\n"
 
 
 def test_an_epoch_in_which_nothing_trains_is_an_error_of_the_recipe(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no parameter group trains in epoch 2"):
+    with pytest.raises(RecipeError, match="no parameter group trains from 2 to 3 finished epochs"):
         prepared(NETWORK + IDLE, tmp_path)
 
 
@@ -288,7 +288,7 @@ UNANNOUNCED = NETWORK.replace("clients.normed:Normed", f"{__name__}:Unannounced"
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        (IDLE, "no parameter group trains in epoch 2"),
+        (IDLE, "no parameter group trains from 2 to 3 finished epochs"),
         ("\n[groups.tail]\nlr = 1e-3\n", "groups.tail: .*no parameter group of this name"),
     ],
 )

@@ -57,7 +57,7 @@ def test_metrics_are_the_rows_of_the_file_and_columns_can_be_taken_by_name():
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
     assert list(map(dict, run.metrics)) == lines
     assert run.metrics["train/loss"] == [line["train/loss"] for line in lines]
-    assert run.metrics[-1]["epoch"] == 2
+    assert run.metrics[-1]["finished_epochs"] == 3
     with pytest.raises(KeyError, match=r"no column 'val/dice'; there are epoch, step, .*val/loss"):
         run.metrics["val/dice"]
 
@@ -106,7 +106,7 @@ def test_a_run_that_is_resumed_from_python_goes_on_after_an_edit(monkeypatch):
 
     ACTIONS["step_end"] = edit
     run.resume(epochs=4)
-    assert (run.state, run.metrics[-1]["epoch"]) == ("finished", 3)
+    assert (run.state, run.metrics[-1]["finished_epochs"]) == ("finished", 4)
     assert run.metrics["lr/other"][-1] == 0.07
 
 
@@ -216,7 +216,7 @@ def test_a_script_that_a_launcher_started_in_several_processes_is_refused(monkey
 
 def test_the_plan_has_the_rate_of_each_group_in_each_epoch():
     plan = Run("ptycho_staged").plan()
-    assert plan["epoch"] == list(range(Run("ptycho_staged").recipe.run.num_epochs()))
+    assert plan["finished_epochs"] == list(range(Run("ptycho_staged").recipe.run.num_epochs()))
     starts = {
         name: rates.index(next(each for each in rates if each))
         for name in plan.columns

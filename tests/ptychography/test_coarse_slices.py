@@ -260,6 +260,6 @@ def test_the_plan_and_the_summary_of_the_data_show_the_stages():
     lines = [str(each).strip() for each in found if not isinstance(each, Problem)]
     wave = 8 * SCAN.batch_size * 20 * 20
     assert lines[2:] == [
-        f"before epoch 2: 1 × 60 Å, {wave / 1024:.0f} KiB",
-        f"before epoch 5: 4 × 15 Å, {4 * wave / 1024:.0f} KiB",
+        f"in the first 2 epochs: 1 × 60 Å, {wave / 1024:.0f} KiB",
+        f"in the first 5 epochs: 4 × 15 Å, {4 * wave / 1024:.0f} KiB",
     ]

@@ -98,7 +98,7 @@ x.toml:22:9: error: optimizer.betas: must have 2 items, got 1
 x.toml:25:10: error: scheduler.warmup: must be a whole number, got 2.0
     warmup = 2.0
              ^^^
-x.toml:27:15: error: groups.head.start_epoch: the run ends before: it has 10 epochs, 0 to 9
+x.toml:27:15: error: groups.head.start_epoch: the run ends before: it has 10 epochs
     start_epoch = 10
                   ^^
 x.toml:28:16: error: groups.head.weight_decay: must be at least 0, got -1.0
@@ -318,15 +318,18 @@ def test_a_group_with_settings_but_no_start_stays_frozen_and_a_note_says_so() ->
 @pytest.mark.parametrize(
     ("groups", "message"),
     [
-        ("[groups.body]\nstop_epoch = 0", "groups: no parameter group trains in epochs 0 to 9"),
+        ("[groups.body]\nstop_epoch = 0", "groups: no parameter group trains in the first 10 epochs"),
         ("[groups.body]\nstart_epoch = 4\nstop_epoch = 0", "must come after the start: its start_epoch is 4"),
         ("[groups.body]\nstart_epoch = 4\nstop_epoch = 4", "must come after the start: its start_epoch is 4"),
         ("[groups.body]\nstart_epoch = -1", "groups.body.start_epoch: must be at least 0, got -1"),
-        ("[groups.body]\nstart_epoch = 1", "groups.body.start_epoch: no parameter group trains in epoch 0"),
-        ("[groups.body]\nstop_epoch = 7", "groups.body.stop_epoch: no parameter group trains in epochs 7 to 9"),
+        ("[groups.body]\nstart_epoch = 1", "groups.body.start_epoch: no parameter group trains in the first epoch"),
+        (
+            "[groups.body]\nstop_epoch = 7",
+            "groups.body.stop_epoch: no parameter group trains from 7 to 10 finished epochs",
+        ),
         (
             "[groups.body]\nstart_epoch = 2\nstop_epoch = 4\n[groups.head]\nstart_epoch = 5",
-            "groups.body.start_epoch: no parameter group trains in epochs 0 to 1, 4",
+            "groups.body.start_epoch: no parameter group trains in the first 2 epochs, from 4 to 5 finished epochs",
         ),
         ('[groups.a]\nparameters = ["x.*"]\n[groups.b]\nlr = 1', "groups.b: has no parameters, but other groups have"),
     ],
@@ -354,13 +357,13 @@ def test_groups_by_patterns_replace_those_of_the_model_and_train_at_once() -> No
 
 def test_a_stop_after_the_end_is_only_noted() -> None:
     assert noted(GOOD + "[groups.body]\nstop_epoch = 11\n") == [
-        "x.toml:17:14: note: groups.body.stop_epoch: the run ends before, at epoch 10"
+        "x.toml:17:14: note: groups.body.stop_epoch: the run ends before, after 10 epochs"
     ]
 
 
 def test_a_phase_after_the_end_is_only_noted() -> None:
     assert noted(GOOD + "[groups.body.then.a]\nlr = 1\nstart_epoch = 10\n") == [
-        "x.toml:18:15: note: groups.body.then.a.start_epoch: the run ends before: it has 10 epochs, 0 to 9"
+        "x.toml:18:15: note: groups.body.then.a.start_epoch: the run ends before: it has 10 epochs"
     ]
 
 
@@ -371,11 +374,11 @@ def test_a_phase_after_the_end_is_only_noted() -> None:
         ("[groups.body.then.a]\nlr = 1", 'groups.body.then.a: "start_epoch" is missing'),
         (
             "[groups.body]\nstart_epoch = 3\nthen.a = { lr = 1, start_epoch = 3 }\n[groups.head]\nstart_epoch = 0",
-            "groups.body.then.a.start_epoch: must come after the start of the group, at epoch 3",
+            "groups.body.then.a.start_epoch: must come after the start of the group: its start_epoch is 3",
         ),
         (
             "[groups.body]\nstop_epoch = 5\nthen.a = { lr = 1, start_epoch = 5 }\n[groups.head]\nstart_epoch = 5",
-            "groups.body.then.a.start_epoch: the group stops before, at epoch 5",
+            "groups.body.then.a.start_epoch: the group stops before: its stop_epoch is 5",
         ),
         (
             "[groups.body.then]\na = { lr = 1, start_epoch = 4 }\nb = { lr = 2, start_epoch = 4 }",
@@ -475,9 +478,10 @@ def test_nothing_that_hangs_on_the_number_of_steps_in_an_epoch_is_claimed_of_a_r
     assert noted(IN_STEPS, "scheduler.by=step", "scheduler.warmup=499") == []
     late = "groups.head.start_epoch: the run ends before: it has at most 500 epochs, one a step"
     assert late in said(IN_STEPS, "groups.head.start_epoch=500")
-    assert "no parameter group trains in epoch 0" in said(IN_STEPS, "groups.body.start_epoch=1")
-    stop = "--set groups.body.stop_epoch=7: note: groups.body.stop_epoch: no parameter group trains in epochs 7 to 499"
-    assert noted(IN_STEPS, "groups.body.stop_epoch=7") == [f"{stop}, if the run lasts that long"]
+    assert "no parameter group trains in the first epoch" in said(IN_STEPS, "groups.body.start_epoch=1")
+    stop = "--set groups.body.stop_epoch=7: note: groups.body.stop_epoch: "
+    idle = "no parameter group trains from 7 to 500 finished epochs, if the run lasts that long"
+    assert noted(IN_STEPS, "groups.body.stop_epoch=7") == [stop + idle]
     short = ("groups.head.start_epoch=2", "groups.head.stop_epoch=4", "groups.head.scheduler.use=flat")
     assert "a warm-up of 3 leaves nothing" in said(IN_STEPS, *short, "groups.head.scheduler.warmup=3")
 

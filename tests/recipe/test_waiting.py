@@ -128,7 +128,7 @@ def test_a_schedule_that_can_act_in_some_groups_and_phases_only_is_a_note_that_n
     groups = ("groups.body={ then = { finish = { start_epoch = 18, lr = 1e-3 } } }", "groups.head={ start_epoch = 17 }")
     assert said(PLATEAU, *groups, "run.epochs=20") == [
         "note scheduler.patience: patience 3 is too long to reduce the learning rate of group body, phase finish "
-        "(epochs 18 to 19), group head (epochs 17 to 19). "
+        "(the 2 epochs after the first 18), group head (the 3 epochs after the first 17). "
     ]
 
 
@@ -136,7 +136,7 @@ def test_a_schedule_of_a_group_is_held_to_the_epochs_of_that_group() -> None:
     own = 'groups.head={ start_epoch = 16, scheduler = { use = "reduce_on_plateau", patience = 3 } }'
     (found,) = said("groups.body={}", own, "run.epochs=20")
     assert found.startswith("warning groups.head.scheduler.patience: ReduceOnPlateau can never reduce")
-    assert "epochs 16 to 19 have 3. paste patience = 0, or epochs = 22 in [run]" in found
+    assert "the 4 epochs after the first 16 have 3. paste patience = 0, or epochs = 22 in [run]" in found
 
 
 def test_rarer_validations_are_counted_and_more_of_them_are_proposed() -> None:

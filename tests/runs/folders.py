@@ -61,6 +61,6 @@ def written(
     if fingerprint is not None:
         known["data"] = {"fingerprint": dict(fingerprint), "facts": None}
     (folder / "environment.json").write_text(json.dumps({"starts": [known]}))
-    lines = [{"epoch": i, "step": 5 * (i + 1), **each, "seconds": 2.0} for i, each in enumerate(values)]
+    lines = [{"finished_epochs": i + 1, "step": 5 * (i + 1), **each, "seconds": 2.0} for i, each in enumerate(values)]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     return RunRecord(folder)

@@ -82,7 +82,7 @@ def test_what_differs_is_said_from_where_on(edited, tmp_path):
     assert not repeated(file, tmp_path / "again", said, "losses.squares.weight=0.7")
     text = "\n".join(said)
     assert "compared with the archive: DIFFERENT" in text
-    assert "first in epoch 0" in text
+    assert "first in epoch 1" in text
 
 
 def test_without_its_journal_an_archive_gives_other_bits(edited, tmp_path):

@@ -152,7 +152,9 @@ def test_damaged_and_foreign_folders_are_named_and_the_rest_is_listed(runs: list
     (runs[0] / "run.json").write_text('{"id": ')
     (runs[1] / "environment.json").write_bytes(b"\xff\x00")
     lines = (runs[2] / "metrics.jsonl").read_text().splitlines()
-    (runs[2] / "metrics.jsonl").write_text("\n".join([lines[0], '{"epoch": 1, "st', "[1, 2]", *lines[2:]]) + "\n")
+    (runs[2] / "metrics.jsonl").write_text(
+        "\n".join([lines[0], '{"finished_epochs": 2, "st', "[1, 2]", *lines[2:]]) + "\n"
+    )
     Path("runs/other/checkpoints").mkdir(parents=True)
     Path("runs/other/checkpoints/model.pt").touch()
     Path("runs/loop").symlink_to(Path("..").resolve() / "runs")
@@ -173,7 +175,7 @@ def test_damaged_and_foreign_folders_are_named_and_the_rest_is_listed(runs: list
 
 def test_the_last_line_may_be_half_written(runs: list[Path]) -> None:
     with (runs[0] / "metrics.jsonl").open("a") as file:
-        file.write('{"epoch": 4, "step": 9, "train/l')
+        file.write('{"finished_epochs": 5, "step": 9, "train/l')
     assert RunRecord(runs[0]).values.epochs == 4
     assert RunRecord(runs[0]).problems == []
 

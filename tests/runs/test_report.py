@@ -169,7 +169,7 @@ def test_parents_are_named(tmp_path: Path) -> None:
     origin = {"checkpoint": "x", "run": "a", "epoch": 7, "step": 9}
     written(tmp_path / "b", parent=origin)
     child = written(tmp_path / "c", parent={**origin, "run": "b", "epoch": 11})
-    assert "Began from b, epoch 11 , which began from a, epoch 7 ." in Page(page(child)).text
+    assert "Began from b after 11 epochs , which began from a after 7 epochs ." in Page(page(child)).text
 
 
 def test_the_command_writes_the_page_into_the_run_folder_or_where_it_is_told(run: RunRecord, tmp_path: Path) -> None:

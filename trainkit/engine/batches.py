@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trainkit.errors import DataError, blame
+from trainkit.words import after_epochs
 
 if TYPE_CHECKING:
     from trainkit.contracts import Batch
@@ -66,8 +67,8 @@ class BatchSource:
         if number < announced:
             of_parts = "" if self._parts == 1 else f", in {self._parts} parts each"
             raise DataError(
-                f"{self._name} yielded {number} of the {announced} batches that it announced for epoch {epoch}"
-                f"{of_parts}\nbatches_per_epoch must be the number of batches that train yields"
+                f"{self._name} yielded {number} of the {announced} batches that it announced for an epoch"
+                f"{of_parts}, {after_epochs(epoch)}\nbatches_per_epoch must be the number of batches that train yields"
             )
         if not self._looked_for_more:  # only once, because it may make another batch
             self._looked_for_more = True

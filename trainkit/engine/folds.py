@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from trainkit.recipe.fold_recipes import Folds
 
 _TABLE = "folds.csv"
-_NO_VALUES = ("epoch", "step", "seconds")
 
 
 def run_folds(
@@ -103,7 +102,7 @@ def _values(run: Path) -> dict[str, float]:
         for line in metrics_file.read(run)
         if line["step"] == saved["step"]
         for name, value in line.items()
-        if name not in _NO_VALUES and not name.startswith("lr/") and value is not None
+        if name not in metrics_file.NO_VALUES and not name.startswith("lr/") and value is not None
     }
     return values or {name: value for name, value in saved["metrics"].items() if not name.startswith("lr/")}
 

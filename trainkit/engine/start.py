@@ -30,7 +30,7 @@ from trainkit.errors import DeviceError, NonFiniteError, PartError, ProcessError
 from trainkit.events import fire
 from trainkit.printable import printable
 from trainkit.processes.meeting import meeting
-from trainkit.words import after_epochs, number_of
+from trainkit.words import number_of
 
 if TYPE_CHECKING:
     from trainkit.checkpoint.folder import Best
@@ -329,7 +329,7 @@ def saver_of(run: LiveRun) -> Saver:
 
 def _when(run: LiveRun) -> str:
     """Return how far a run is that has failed."""
-    return f"{after_epochs(run.state.epoch)} and {number_of(run.state.step, 'step')}"
+    return f"after {number_of(run.state.epoch, 'epoch')} ({number_of(run.state.step, 'step')})"
 
 
 def _trouble(run: LiveRun, error: BaseException) -> str | None:

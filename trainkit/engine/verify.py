@@ -22,6 +22,7 @@ from trainkit.engine.resume import resume
 from trainkit.engine.start import Extra, RunOutcome, execute
 from trainkit.errors import TrainkitError
 from trainkit.events import Live
+from trainkit.words import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -89,7 +90,8 @@ def verify(resolved: Resolved, epochs: int, num_stops: int, say: Callable[[str],
     for file in ordered:
         epoch, inside = places[file]["epoch"], places[file]["step"] - places[file]["epoch_step"]
         if epoch < epochs:
-            place = f"stopped after step {inside} of epoch {epoch}" if inside else f"stopped before epoch {epoch}"
+            done = [number_of(number, what) for number, what in ((epoch, "epoch"), (inside, "step")) if number]
+            place = f"stopped after {' and '.join(done)}" if done else "stopped at the start"
             same = compare(place, _in_new_process("resume_until", file, epochs)[0]) and same
     if places[ordered[0]]["epoch"] < epochs:
         resumed, events = _in_new_process("interrupt_in_each_event", ordered[0], epochs)
@@ -234,7 +236,7 @@ def lines_that_differ(folder: Path, other: Path) -> Iterator[str]:
     for mine, its in zip(lines, others, strict=False):
         for name in dict.fromkeys([*mine, *its]):
             if name != "seconds" and repr(mine.get(name)) != repr(its.get(name)):
-                yield f"epoch {mine['epoch']}: {name} {mine.get(name)}, {its.get(name)}"
+                yield f"epoch {mine[metrics_file.EPOCHS]}: {name} {mine.get(name)}, {its.get(name)}"
 
 
 def _bits(tensor: torch.Tensor) -> bytes:

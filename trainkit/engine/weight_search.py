@@ -188,7 +188,11 @@ class _Search:
         items = saved["parts"].get("held_out_items", {}).get("losses", ())
         lines = [each for each in metrics_file.read(folder) if "seconds" in each and each.get(metric) is not None]
         parent = identity_of(folder).parent
-        course = {each["epoch"] + 1: each[metric] for each in lines if parent and each["epoch"] >= parent.epoch}
+        course = {
+            each[metrics_file.EPOCHS]: each[metric]
+            for each in lines
+            if parent and each[metrics_file.EPOCHS] > parent.epoch
+        }
         return Tried(value if math.isfinite(value) else None, tuple(items), course, folder)
 
     def finish(

@@ -19,7 +19,7 @@ import attrs
 from trainkit.contracts import Memory, Optimizer, Point, Scheduler
 from trainkit.errors import RecipeError
 from trainkit.groups.schedule import point
-from trainkit.recipe.group_epochs import ActiveEpochs, active_epochs, idle_stretches
+from trainkit.recipe.group_epochs import ActiveEpochs, active_epochs, idle_stretches, stretches_in_words
 from trainkit.recipe.root import GroupSettings
 
 if TYPE_CHECKING:
@@ -181,7 +181,7 @@ def plan_groups(recipe: Recipe, trains: Mapping[str, bool], length: RunLength | 
     known = active_epochs(recipe, trains, length.epochs)
     if idle := idle_stretches(known.values(), length.epochs):
         raise RecipeError(
-            f"no parameter group trains in epoch {idle[0][0]}; the model's groups are {', '.join(known)}: set "
+            f"no parameter group trains {stretches_in_words(idle)}; the model's groups are {', '.join(known)}: set "
             "start_epoch or a later stop_epoch for one of them"
         )
     return {name: _plan(recipe, name, span, length) for name, span in known.items()}

@@ -155,4 +155,4 @@ def _draw_stages(ax: Any, drawn: DrawnPlan) -> None:
     apart = drawn.length.epochs / 30
     if all(after - before >= apart for before, after in pairwise(ticks)):
         ax.set_xticks(ticks)
-    ax.set_xlabel("epoch")
+    ax.set_xlabel("finished epochs")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def planned_rates(recipe: Recipe, steps_per_epoch: int) -> Rows:
-    """Return a row for each epoch: its number, counted from 0 as ``start_epoch``, and the learning rate of each group.
+    """Return a row for each epoch: how many are finished when it begins, and the learning rate of each group in it.
 
     A group that does not train in an epoch has None there. A schedule that depends on metrics is shown as if it never
     reduced the learning rate.
@@ -37,7 +37,7 @@ def planned_rates(recipe: Recipe, steps_per_epoch: int) -> Rows:
         for epoch in range(length.epochs):
             now = {name: plan.phase_at(epoch) for name, plan in plans.items() if epoch in plan.epochs}
             yield {
-                "epoch": epoch,
+                "finished_epochs": epoch,
                 **{
                     name: now[name].rate(epoch, epoch * steps_per_epoch, steps_per_epoch, {}).lr
                     if name in now

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from trainkit.contracts import Scheduler
 from trainkit.recipe.root import Recipe
+from trainkit.words import number_of
 
 
 class ActiveEpochs(NamedTuple):
@@ -70,6 +71,21 @@ def idle_stretches(known: Iterable[ActiveEpochs], epochs: int) -> list[tuple[int
             idle.append((covered, start))
         covered = max(covered, stop)
     return [*idle, (covered, epochs)] if covered < epochs else idle
+
+
+def stretches_in_words(stretches: Iterable[tuple[int, int]]) -> str:
+    """Return stretches of a run in words, which count finished epochs.
+
+    Example:
+        >>> stretches_in_words([(0, 2), (4, 5)])
+        'in the first 2 epochs, from 4 to 5 finished epochs'
+    """
+    return ", ".join(
+        f"from {begin} to {end} finished epochs"
+        if begin
+        else f"in the first {number_of(end, 'epoch') if end > 1 else 'epoch'}"
+        for begin, end in stretches
+    )
 
 
 def warmup_problem(scheduler: Scheduler, horizon: int) -> str | None:

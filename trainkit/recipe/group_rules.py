@@ -7,11 +7,19 @@ from functools import partial
 
 from trainkit.contracts import Scheduler
 from trainkit.errors import did_you_mean
-from trainkit.recipe.group_epochs import ActiveEpochs, active_epochs, declared_groups, idle_stretches, warmup_problem
+from trainkit.recipe.group_epochs import (
+    ActiveEpochs,
+    active_epochs,
+    declared_groups,
+    idle_stretches,
+    stretches_in_words,
+    warmup_problem,
+)
 from trainkit.recipe.parameter_patterns import takes_rest
 from trainkit.recipe.positions import Where
 from trainkit.recipe.problems import Finding
 from trainkit.recipe.root import GroupSettings, Recipe
+from trainkit.words import number_of
 
 Rule = Callable[[Recipe], Iterator[Finding]]
 """Yields what it finds in a recipe. If it needs something that could not be read, it raises AttributeError."""
@@ -60,7 +68,7 @@ def _start_and_stop(recipe: Recipe, name: str) -> Iterator[Finding]:
     if stop is not None and start and stop <= start:
         yield Finding(f"must come after the start: its start_epoch is {start}", (*where, "stop_epoch"))
     elif stop is not None and stop > epochs and recipe.run.steps is None:
-        yield Finding(f"the run ends before, at epoch {epochs}", (*where, "stop_epoch"), "note")
+        yield Finding(f"the run ends before, after {number_of(epochs, 'epoch')}", (*where, "stop_epoch"), "note")
     declared = declared_groups(recipe)
     if declared is not None and declared.get(name) is False and start is None:
         yield Finding("this group stays frozen, because it has no start_epoch", where, "note", at="key")
@@ -83,9 +91,9 @@ def _phases(recipe: Recipe, name: str) -> Iterator[Finding]:
         if start is None:
             yield Finding(f"groups.{name} never trains: give it start_epoch", where, at="key")
         elif begin <= start:
-            yield Finding(f"must come after the start of the group, at epoch {start}", at)
+            yield Finding(f"must come after the start of the group: its start_epoch is {start}", at)
         if group.stop_epoch is not None and begin >= group.stop_epoch:
-            yield Finding(f"the group stops before, at epoch {group.stop_epoch}", at)
+            yield Finding(f"the group stops before: its stop_epoch is {group.stop_epoch}", at)
         elif begin >= epochs:  # a shorter run of the same recipe is a run without this phase
             yield Finding(f"the run ends before: it has {_epochs_in_words(recipe)}", at, "note")
         if begin in starts:
@@ -107,9 +115,7 @@ def _idle_epochs(recipe: Recipe) -> Iterator[Finding]:
     stopping = [("groups", name, "stop_epoch") for name, span in known.items() if 0 < span.stop == begin]
     starting = [("groups", name, "start_epoch") for name, span in known.items() if span.start == end]
     where: Where = [*stopping, *starting, ("groups",)][0]
-    several = len(idle) > 1 or end - begin > 1
-    written = ", ".join(f"{first} to {stop - 1}" if stop - first > 1 else str(first) for first, stop in idle)
-    message = f"no parameter group trains in epoch{'s' if several else ''} {written}"
+    message = f"no parameter group trains {stretches_in_words(idle)}"
     if recipe.run.steps is None or begin == 0:
         yield Finding(message, where, at="key")
     else:
@@ -161,7 +167,7 @@ def _most_epochs(recipe: Recipe) -> int:
 
 def _epochs_in_words(recipe: Recipe) -> str:
     epochs = _most_epochs(recipe)
-    return f"at most {epochs} epochs, one a step" if recipe.run.steps else f"{epochs} epochs, 0 to {epochs - 1}"
+    return f"at most {epochs} epochs, one a step" if recipe.run.steps else number_of(epochs, "epoch")
 
 
 def _wrong_times(group: GroupSettings, epochs: int) -> bool:

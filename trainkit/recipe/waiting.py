@@ -82,7 +82,10 @@ class _Watch:
         start, stop = self.span.start or 0, self.span.stop
         if start == 0 and stop == self._num_epochs:
             return "the only epoch of the run" if self.is_one else f"the {stop} epochs of the run"
-        return f"epoch {start}" if self.is_one else f"epochs {start} to {stop - 1}"
+        if start == 0:
+            return "the first epoch" if self.is_one else f"the first {stop} epochs"
+        first = "the first" if start == 1 else f"the first {start}"
+        return f"the epoch after {first}" if self.is_one else f"the {stop - start} epochs after {first}"
 
     @property
     def is_one(self) -> bool:

@@ -10,7 +10,7 @@ from trainkit.recipe.sweep import value_in_words
 from trainkit.runs.families import Branch, Family
 from trainkit.runs.record import RunRecord
 from trainkit.runs.settings import NOT_SET
-from trainkit.words import duration
+from trainkit.words import after_epochs, duration
 
 _LONGEST_VALUE = 60
 
@@ -113,7 +113,7 @@ def _row(branch: Branch, family: Family, with_name: bool) -> _Row:
 
 def _more(run: RunRecord, family: Family) -> Iterator[str]:
     if run.parent is not None and all(each.id != run.parent.run for each in family.runs):
-        yield f"from {run.parent.run or run.parent.checkpoint}, epoch {run.parent.epoch}"
+        yield f"from {run.parent.run or run.parent.checkpoint} {after_epochs(run.parent.epoch)}"
     if (holder := run.state.holder) is not None:
         certainty = "" if holder.is_certain else ", as its heartbeat says"
         yield f"in process {holder.process or 'unknown'} on {holder.host or 'an unknown host'}{certainty}"

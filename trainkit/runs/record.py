@@ -180,7 +180,7 @@ class RunRecord:
 
     @property
     def _began(self) -> Mapping[str, int]:
-        """From which epoch on each value has its present meaning; only a resume can have changed it."""
+        """After how many finished epochs each value got its present meaning; only a resume can have changed it."""
         if len(self.starts) < 2 and self.parent is None:
             return {}
         parts = (self.newest_header or {}).get("parts")

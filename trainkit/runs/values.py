@@ -46,8 +46,8 @@ class Values:
     Attributes:
         lines: Place of each line, and what the line holds.
         num_damaged: Number of lines that cannot be read.
-        began: Name -> the first epoch, counted from 0, from which on the value has its present meaning; before it, a
-            resume had not changed it yet. Values that are not named have had it from the beginning.
+        began: Name -> number of finished epochs before the first one in which the value has its present meaning as a
+            whole; before it, a resume had not changed it yet. Values that are not named have had it from the beginning.
     """
 
     lines: Sequence[tuple[Place, Mapping[str, Any]]] = ()
@@ -109,5 +109,5 @@ def read_values(folder: Path, began: Mapping[str, int]) -> Values:
     for line in lines:
         inside = "seconds" not in line
         total += metrics_file.number(line.get("seconds")) or 0.0
-        found.append((Place(line["epoch"] + (not inside), line["step"], inside, total), line))
+        found.append((Place(line[metrics_file.EPOCHS], line["step"], inside, total), line))
     return Values(found, num_damaged, began)

@@ -42,7 +42,7 @@ class Constraint(Component):
         """Check the epochs in which it is imposed."""
         epochs = recipe.run.num_epochs()
         if self.stop_epoch is not None and self.stop_epoch <= self.start_epoch:
-            yield Problem(f"must come after the start, epoch {self.start_epoch}", "stop_epoch")
+            yield Problem(f"must come after the start: its start_epoch is {self.start_epoch}", "stop_epoch")
         elif self.every_epochs is not None and self.every_steps != 1:
             yield Problem("every_epochs is given, too: give only one of them", "every_steps")
         elif self.start_epoch >= epochs:

@@ -106,7 +106,7 @@ class HashEncoding(Object):
         if fine is None:
             return
         if fine.stop_epoch <= fine.start_epoch:
-            yield Problem(f"must come after the start, epoch {fine.start_epoch}", "fine_from.stop_epoch")
+            yield Problem(f"must come after the start: its start_epoch is {fine.start_epoch}", "fine_from.stop_epoch")
         elif fine.stop_epoch >= recipe.run.num_epochs():
             yield Problem(
                 f"the run ends before, after {recipe.run.num_epochs()} epochs: the finest levels will never be trained",

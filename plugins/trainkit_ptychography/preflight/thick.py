@@ -72,7 +72,8 @@ def inspect_slices(
     yield f'             waves = "stored" takes {bytes_in_words(slices * of_slice)} for a batch and a probe mode'
     for stage in coarse:
         thick = f"{stage.slices} × {thickness_angstrom / stage.slices:.3g} Å"
-        yield f"             before epoch {stage.stop_epoch}: {thick}, {bytes_in_words(stage.slices * of_slice)}"
+        first = "epoch" if stage.stop_epoch == 1 else f"{stage.stop_epoch} epochs"
+        yield f"             in the first {first}: {thick}, {bytes_in_words(stage.slices * of_slice)}"
     if scan_tilts_mrad:
         yield "             tilts of the scans: " + "; ".join(
             f"{rows + tilt_mrad[0]:.3g}, {columns + tilt_mrad[1]:.3g} mrad" for rows, columns in scan_tilts_mrad

@@ -11,7 +11,7 @@ import attrs
 from trainkit.engine.trained_checkpoints import Choice, find_checkpoints
 from trainkit.errors import DataError, blame
 from trainkit.weights import load_weights, read_weights, weights_of
-from trainkit.words import some_of
+from trainkit.words import number_of, some_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,7 +72,8 @@ def _frozen_without_training(
     """
     for name, group in groups.items():
         if not group.trains_in(0) and (its := [each for each in anew if group_of(each) == name]):
-            until = "in this run" if group.start_epoch is None else f"before epoch {group.start_epoch}"
+            start = group.start_epoch
+            until = "in this run" if start is None else f"in the first {number_of(start, 'epoch')}"
             yield (
                 f"group {name} does not train {until}, and not all of its weights are from the file: "
                 f"{some_of(its)}; if these have random values, let it train from the start"

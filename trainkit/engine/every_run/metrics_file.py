@@ -1,4 +1,10 @@
-"""Writes ``metrics.jsonl``: one line of JSON per epoch, with every value under its full name."""
+"""Writes ``metrics.jsonl``: one line of JSON per epoch, with every value under its full name.
+
+    {"finished_epochs": 3, "step": 300, "train/loss": 0.31, "val/loss": 0.29, "lr/object": 0.001, "seconds": 2.1}
+
+An older version wrote ``epoch`` instead, counted from 0. A line's key says how it counts, so lines of both kinds can
+stand in one file; `read` returns ``finished_epochs`` for both, and a resume rewrites old lines.
+"""
 
 from __future__ import annotations
 
@@ -22,31 +28,37 @@ NAME = "metrics.jsonl"
 
 _LOGGER = logging.getLogger("trainkit")
 
-_OWN = ("epoch", "step", "seconds")
+EPOCHS = "finished_epochs"
+"""The key of a line that says how many epochs were finished when it was written."""
+
+_OLD_EPOCH = "epoch"  # of a line of an older version: of an epoch its number, counted from 0; see `_counted`
+
+NO_VALUES = (EPOCHS, _OLD_EPOCH, "step", "seconds")
+"""Keys of a line that are no values of the run."""
 
 
 class MetricsFile(Live):
     """Part of every run.
 
-    ``epoch`` counts from 0; ``seconds`` is the epoch's wall-clock time. A line without ``seconds`` has the values of a
-    split that was evaluated inside an epoch, after ``step`` steps of the run. JSON has no NaN: a value that is not
-    finite is written as null.
+    ``finished_epochs`` includes the epoch that the line is about, whose wall-clock time is ``seconds``. A line without
+    ``seconds`` has the values of a split that was evaluated inside the next epoch, after ``step`` steps of the run.
+    JSON has no NaN: a value that is not finite is written as null.
     """
 
     def on_validation_end(self, state: State) -> None:
         """Append a line with the split's values if it is evaluated inside an epoch."""
         if not state.closing:
             values = {name: value for name, value in state.metrics.items() if name.startswith(f"{state.split}/")}
-            _append(state, values, {})
+            _append(state, state.epoch, values, {})
 
     def on_epoch_end(self, state: State) -> None:
         """Append the epoch's line, which is on the disk before the epoch's checkpoint."""
-        _append(state, state.metrics, {"seconds": round(sum(state.seconds.values()), 3)})
+        _append(state, state.epoch + 1, state.metrics, {"seconds": round(sum(state.seconds.values()), 3)})
 
 
-def _append(state: State, values: Mapping[str, float], more: Mapping[str, float]) -> None:
+def _append(state: State, epochs: int, values: Mapping[str, float], more: Mapping[str, float]) -> None:
     finite = {name: _finite(name, value) for name, value in values.items()}
-    line = {"epoch": state.epoch, "step": state.step, **finite, **more}
+    line = {EPOCHS: epochs, "step": state.step, **finite, **more}
     append_line(state.folder / NAME, json.dumps(line))
 
 
@@ -56,7 +68,7 @@ def _finite(name: str, value: Any) -> float | None:
     Raises:
         PartError: It is no number, or its name is taken.
     """
-    if name in _OWN:
+    if name in NO_VALUES:
         raise PartError(f'state.metrics["{name}"] was set by a part of the run: a full name is "<split>/<name>"')
     try:
         number = float(value)
@@ -91,7 +103,10 @@ def number(value: Any) -> float | None:
 
 
 def _parsed(folder: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
-    """Yield each line of the file, and what it holds; None: it is damaged, or was not written to its end."""
+    """Yield each line of the file, and what it holds; None: it is damaged, or was not written to its end.
+
+    A line of an older version is returned as this one writes it, as text and as what it holds.
+    """
     path = folder / NAME
     if not path.is_file():
         return
@@ -103,8 +118,23 @@ def _parsed(folder: Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
     if len(lines) != len(texts):
         lines = [_line(text) for text in texts]
     for text, line in zip(texts, lines, strict=True):
-        good = isinstance(line, dict) and type(line.get("epoch")) is int and type(line.get("step")) is int
-        yield text, line if good else None
+        is_old = isinstance(line, dict) and EPOCHS not in line
+        counted = _counted(line) if is_old else line
+        good = isinstance(counted, dict) and type(counted.get(EPOCHS)) is int and type(counted.get("step")) is int
+        yield json.dumps(counted).encode() if good and is_old else text, counted if good else None
+
+
+def _counted(line: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return a line of an older version with the number of finished epochs; None: it has no epoch.
+
+    There, an epoch was counted from 0. A line from inside an epoch had the number of that epoch, before which as many
+    were finished.
+    """
+    epoch = line.get(_OLD_EPOCH)
+    if type(epoch) is not int:
+        return None
+    rest = {name: value for name, value in line.items() if name != _OLD_EPOCH}
+    return {EPOCHS: epoch + ("seconds" in line), **rest}
 
 
 def _line(text: bytes) -> Any:
@@ -115,11 +145,18 @@ def _line(text: bytes) -> Any:
         return None
 
 
+def _is_before(line: Mapping[str, Any], epochs: int, evaluated_step: int) -> bool:
+    if "seconds" in line:
+        return bool(line[EPOCHS] <= epochs)
+    return bool(line[EPOCHS] < epochs or line["step"] <= evaluated_step)
+
+
 def cut_back(folder: Path, epochs: int, evaluated_step: int, into: Path | None = None) -> bool:
     """Keep only the lines that were written before a checkpoint; return whether there were later ones.
 
-    If a line is damaged that a finished epoch may have written, the file is also kept as it was, under another name,
-    and a message says so. The last line of a process that was killed is no such line if it has no end.
+    Lines of an older version are rewritten, so that all lines count in one way. If a line is damaged that a finished
+    epoch may have written, the file is also kept as it was, under another name, and a message says so. The last line of
+    a process that was killed is no such line if it has no end.
 
     Args:
         folder: The run folder.
@@ -135,13 +172,13 @@ def cut_back(folder: Path, epochs: int, evaluated_step: int, into: Path | None =
     for number, (text, line) in enumerate(_parsed(folder), start=1):
         if line is None:
             damaged.append(number)
-        elif line["epoch"] < epochs or ("seconds" not in line and line["step"] <= evaluated_step):
+        elif _is_before(line, epochs, evaluated_step):
             kept.append(text + b"\n")
             if "seconds" in line:
-                epochs_kept.add(line["epoch"])
+                epochs_kept.add(line[EPOCHS])
         else:
             is_cut = True
-    missing = sorted(set(range(epochs)) - epochs_kept)
+    missing = sorted(set(range(1, epochs + 1)) - epochs_kept)
     if damaged and (missing or damaged[0] <= len(kept)):
         where = f"{path}: line {', '.join(map(str, damaged[:8]))} cannot be read"
         lost = f"; the values of epoch {', '.join(map(str, missing[:8]))} are lost" if missing else ""

@@ -37,7 +37,9 @@ class Outcome(Live):
 
     def __init__(self, options: str = "") -> None:
         self._options = options
-        self._first_epochs: dict[str, int] = {}  # value -> first epoch in which all of it has its present meaning
+        self._first_epochs: dict[
+            str, int
+        ] = {}  # value -> number of epochs before the first that has its present meaning as a whole
 
     def on_resume(self, state: State) -> None:
         """Remember from when on the values to come can be compared with each other."""
@@ -46,7 +48,7 @@ class Outcome(Live):
         self._first_epochs |= {name: begin for name in names if state.redefined(name)}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return from which epoch on each value has its present meaning."""
+        """Return after how many finished epochs each value got its present meaning."""
         return {"first_epochs": dict(self._first_epochs)}
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
@@ -59,7 +61,7 @@ class Outcome(Live):
             return
         first = self._first_epochs
         lines = [
-            {name: value for name, value in line.items() if line["epoch"] >= first.get(name, 0)}
+            {name: value for name, value in line.items() if line[metrics_file.EPOCHS] > first.get(name, 0)}
             for line in metrics_file.read(state.folder)
             if "seconds" in line
         ]

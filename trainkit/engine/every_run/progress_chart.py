@@ -15,7 +15,6 @@ from trainkit.files.writing import written_whole
 if TYPE_CHECKING:
     from trainkit.state import State
 
-_NOT_VALUES = ("epoch", "step", "seconds")
 _MOST_MARKED = 500  # largest number of points of a curve that are marked one by one
 _MOST_NAMED = 12  # largest number of curves in a panel's legend
 _STYLES = ("-", "--", ":")  # of the first curves of a panel, of those after all colours are used once, and so on
@@ -34,8 +33,8 @@ class ProgressChart(Live):
     def on_run_start(self, state: State) -> None:
         """Take in what earlier starts of the run have written."""
         for line in metrics_file.read(state.folder) if state.step else ():
-            place = float(line["epoch"]) if "seconds" in line else _place_inside(line["step"], state)
-            self._take_in(place, {name: value for name, value in line.items() if name not in _NOT_VALUES})
+            place = float(line[metrics_file.EPOCHS]) if "seconds" in line else _place_inside(line["step"], state)
+            self._take_in(place, {name: value for name, value in line.items() if name not in metrics_file.NO_VALUES})
 
     def on_validation_end(self, state: State) -> None:
         """Take in the values of a split that is evaluated inside an epoch."""
@@ -49,7 +48,7 @@ class ProgressChart(Live):
 
     def on_epoch_end(self, state: State) -> None:
         """Take in the epoch's values, and draw if pictures are due."""
-        self._take_in(float(state.epoch), state.metrics)
+        self._take_in(float(state.epoch + 1), state.metrics)
         if self._due:
             self._due = False
             draw(state, self._curves)
@@ -66,7 +65,7 @@ class Curve(NamedTuple):
     """The values of one name over a run.
 
     Attributes:
-        places: Their x-coordinates, in epochs.
+        places: Their x-coordinates, in finished epochs.
         values: The values.
     """
 
@@ -119,7 +118,7 @@ def draw(state: State, curves: Mapping[str, Curve]) -> None:
         ax.grid(alpha=0.3)
         if smallest < math.inf:
             ax.legend(fontsize=8, ncols=1 + (len(members) - 1) // 6)
-    axes[-1].set_xlabel("epoch")
+    axes[-1].set_xlabel("finished epochs")
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
     with written_whole(state.folder / "progress.png") as new:
         figure.savefig(new, format="png")
@@ -127,7 +126,7 @@ def draw(state: State, curves: Mapping[str, Curve]) -> None:
 
 def _place_inside(step: int, state: State) -> float:
     """Return the x-coordinate of a value from inside an epoch, as a fraction of epochs."""
-    return step / state.steps_per_epoch - 1
+    return step / state.steps_per_epoch
 
 
 def _panels(values: Collection[str]) -> dict[str, str]:

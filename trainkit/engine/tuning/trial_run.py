@@ -201,7 +201,7 @@ def values_of(folder: Path, judged_by: Sequence[Monitor], takes_best: bool) -> V
         best = numbers.index(min(numbers) if each.mode == "min" else max(numbers))
         line, value = (good[best], numbers[best]) if takes_best else (good[-1], numbers[-1])
         values.append(value)
-        epochs.add(int(line["epoch"]) + ("seconds" in line))
+        epochs.add(int(line[metrics_file.EPOCHS]))
     seconds = float(sum(line["seconds"] or 0.0 for line in whole))
     epoch = epochs.pop() if len(epochs) == 1 else None
     return Values(None if missing else tuple(values), epoch, missing, len(whole), seconds)

@@ -124,7 +124,7 @@ def timeline(groups: Mapping[str, Sequence[tuple[int, int]]], epochs: int) -> Ma
         parts.append(tag("text", tag("title", name), shown, x=_NAMES - 8, y=y + 17, class_="end name"))
         parts.append(tag("rect", x=_NAMES, y=y + 4, width=_WIDTH - _NAMES - _RIGHT, height=_ROW - 8, class_="still"))
         for begin, end in stretches:
-            title = tag("title", f"{name} trains from epoch {begin + 1} to {end}")
+            title = tag("title", f"{name} trains from {begin} to {end} finished epochs")
             width = f"{place(end) - place(begin):.1f}"
             colour = f"trains f{number % _NUM_COLOURS}"
             parts.append(

@@ -26,7 +26,7 @@ from trainkit.runs.report.charts import Curve, chart, timeline
 from trainkit.runs.report.markup import Markup, joined, table, tag, text
 from trainkit.runs.report.pictures import Picture, Pictures, pictures_of
 from trainkit.version import __version__
-from trainkit.words import bytes_in_words, duration
+from trainkit.words import after_epochs, bytes_in_words, duration
 
 _SAID = re.compile(r"(?:^|\s)((?:warning|doubtful): .*)")
 _MOST_SAID = 100
@@ -117,8 +117,8 @@ def _parents(run: RunRecord) -> Iterator[Markup]:
     if run.parent is None:
         return
     chain = ancestors(run)
-    steps = [f"{run.parent.run or run.parent.checkpoint}, epoch {run.parent.epoch}"]
-    steps += [f"{each.parent.run}, epoch {each.parent.epoch}" for each in chain if each.parent is not None]
+    steps = [f"{run.parent.run or run.parent.checkpoint} {after_epochs(run.parent.epoch)}"]
+    steps += [f"{each.parent.run} {after_epochs(each.parent.epoch)}" for each in chain if each.parent is not None]
     places = joined((tag("span", each, class_="mono") for each in steps), ", which began from ")
     yield tag("p", "Began from ", places, ".")
     if not chain:
@@ -161,7 +161,7 @@ def _curves(run: RunRecord) -> Markup:
     if not any(drawn):
         return Markup("")
     notes = [
-        tag("p", f"{name} means something else since epoch {epoch}, and is shown from there.", class_="quiet")
+        tag("p", f"{name} means something else {after_epochs(epoch)}, and is shown from there.", class_="quiet")
         for name, epoch in values.began.items()
         if name in curves and epoch
     ]
