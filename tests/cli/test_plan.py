@@ -80,7 +80,7 @@ def test_a_run_in_steps_is_shown_in_epochs_of_so_many_steps_as_are_assumed(tmp_p
 
 
 def test_an_epoch_without_a_group_in_the_assumed_length_is_a_message(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="no parameter group trains from 2 to 3 finished epochs"):
+    with pytest.raises(RecipeError, match="no parameter group trains from 2 to 5 finished epochs"):
         planned(tmp_path, GOOD.replace("epochs = 10", "steps = 450") + "[groups.body]\nstop_epoch = 2\n")
 
 

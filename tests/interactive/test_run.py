@@ -58,7 +58,7 @@ def test_metrics_are_the_rows_of_the_file_and_columns_can_be_taken_by_name():
     assert list(map(dict, run.metrics)) == lines
     assert run.metrics["train/loss"] == [line["train/loss"] for line in lines]
     assert run.metrics[-1]["finished_epochs"] == 3
-    with pytest.raises(KeyError, match=r"no column 'val/dice'; there are epoch, step, .*val/loss"):
+    with pytest.raises(KeyError, match=r"no column 'val/dice'; there are finished_epochs, step, .*val/loss"):
         run.metrics["val/dice"]
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trainkit.cli import completion
 from trainkit.cli.launching import can_launch
 from trainkit.cli.options import ALLOW_CODE, EXIT_CODES, JSON, ON_EXTEND, QUIET, SETS, refuse_json_and_quiet
 from trainkit.cli.several import only_first_process_continues
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     "  trainkit branch ptycho_staged --epoch 30 --set groups.dr.lr=0\n"
     "  trainkit branch ptycho_staged --set losses.tv.weight=0.01\n\n" + EXIT_CODES
 )
-@click.argument("path", type=click.Path(path_type=Path))
+@click.argument("path", type=click.Path(path_type=Path), shell_complete=completion.runs)
 @click.option("--epoch", type=click.IntRange(min=0), metavar="N", help="Begin after N finished epochs.")
 @ON_EXTEND
 @SETS
@@ -41,7 +42,7 @@ def command(
 ) -> None:
     """Continue the run at PATH in a new folder, and leave the run itself as it is, even while it trains.
 
-    PATH is a run folder, the name of a run below runs/, or a checkpoint. Without --epoch, the newest checkpoint is
+    PATH is a run folder, the name or id of a run in runs/, or a checkpoint. Without --epoch, the newest checkpoint is
     taken. The new run names PATH as its parent. Without other settings, it ends with the same bits.
     """
     refuse_json_and_quiet(as_json, quiet)

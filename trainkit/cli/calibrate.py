@@ -44,7 +44,7 @@ def command(
 ) -> None:
     """Make the probabilities of RUN say how often they are right.
 
-    RUN is a run folder, the name of a run below runs/, a checkpoint, or a folder with an ensemble.json. Its held-out
+    RUN is a run folder, the name or id of a run in runs/, a checkpoint, or a folder with an ensemble.json. Its held-out
     items are predicted as `trainkit predict` would. On one half of them, a temperature is fitted; on the other half,
     the confidence before and after is measured. RUN/calibration/ gets calibration.json, a table of the cases and
     pictures, and `trainkit predict --probabilities` applies the temperature from then on.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trainkit.cli import completion
 from trainkit.cli.options import JSON
 from trainkit.cli.output import echo, echo_json, styled
 
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
     epilog="\b\nExamples:\n"
     "  trainkit compare ptycho_staged 1a2b3c4d\n"
     "  trainkit compare runs/lr_sweep/* --to 'val/loss<=0.02' --plot lr.png\n\n"
-    "A run is named by its folder, its name (the newest of that name), its id, or the end of its id."
+    "A run is named by its folder, its name (the newest of that name), or its id as trainkit runs prints it."
 )
-@click.argument("names", nargs=-1, required=True, metavar="RUN RUN...")
+@click.argument("names", nargs=-1, required=True, metavar="RUN RUN...", shell_complete=completion.runs)
 @click.option(
     "--to",
     metavar="VALUE",
@@ -77,9 +78,9 @@ def _letters(number: int) -> list[str]:
 
 
 def _end(run: RunRecord) -> str:
-    from trainkit.runs.lines import short_id
+    from trainkit.engine.finding import short_id
 
-    return short_id(run)
+    return short_id(run.id)
 
 
 def _drawn(found: Comparison, labels: Sequence[str], plot: Path | None) -> Path | None:

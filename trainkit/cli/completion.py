@@ -45,9 +45,14 @@ def components(context: click.Context, parameter: click.Parameter, incomplete: s
 
 
 def runs(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the names of the runs in ``runs/``, and the checkpoints."""
+    """Return the names of the runs in ``runs/``, and the checkpoints; the ids of runs, if no name begins so."""
     names = sorted(path.name for path in Path("runs").glob("[!.]*") if path.is_dir())
-    return _with_files([name for name in names if name.startswith(incomplete)], incomplete, ".safetensors")
+    found = [name for name in names if name.startswith(incomplete)]
+    if incomplete and not found:
+        folders = [path.name for path in (*Path("runs").glob("*/*-*"), *Path("runs").glob("*/*/*-*"))]
+        ids = {word for name in folders for word in (name, name.rpartition("-")[2]) if word.startswith(incomplete)}
+        found = sorted(ids)[:_MOST]
+    return _with_files(found, incomplete, ".safetensors")
 
 
 def _with_files(names: list[str], incomplete: str, suffix: str) -> list[CompletionItem]:

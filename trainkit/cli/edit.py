@@ -31,9 +31,9 @@ def command(
 ) -> None:
     """Change settings of the RUN that trains, at the end of its epoch.
 
-    RUN is a run folder, or the name of a run below runs/, of which the newest is taken. The changed recipe is checked
-    before anything is asked of the run. The run then saves, goes on from there with the new settings as a resumed run
-    does, and says what changed. If that is not possible after all, it goes on as it was.
+    RUN is a run folder, or the name or id of a run in runs/; of one name, the newest is taken. The changed recipe is
+    checked before anything is asked of the run. The run then saves, goes on from there with the new settings as a
+    resumed run does, and says what changed. If that is not possible after all, it goes on as it was.
 
     What was asked, and where it took effect, stands in journal.jsonl of the run folder. With it, trainkit run --journal
     repeats the run, bit for bit.

@@ -55,8 +55,8 @@ def command(
 ) -> None:
     """Write the trained model of RUN for another program.
 
-    RUN is a run folder, the name of a run below runs/, or a checkpoint. Of a run, the best checkpoint is taken, if one
-    is known as the best. The weights are the averaged ones if the run had any. The training data are not needed.
+    RUN is a run folder, the name or id of a run in runs/, or a checkpoint. Of a run, the best checkpoint is taken, if
+    one is known as the best. The weights are the averaged ones if the run had any. The training data are not needed.
 
     Channels, classes, label values, spacing, patch size and normalisation are written into the file's metadata. A graph
     (torch_export, onnx, monai_bundle) is opened again and compared with the model before it is put in its place.

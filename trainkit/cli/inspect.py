@@ -29,8 +29,8 @@ from trainkit.words import bytes_in_words, shape_in_words, some_of
 def command(path: Path, as_json: bool) -> None:
     """Show what the checkpoint or run at PATH holds.
 
-    PATH is a checkpoint, a run folder, or the name of a run below runs/. Of a run folder, the newest good checkpoint is
-    shown, and damaged ones are named. The digest is verified. No code is imported or run.
+    PATH is a checkpoint, a run folder, or the name or id of a run in runs/. Of a run folder, the newest good checkpoint
+    is shown, and damaged ones are named. The digest is verified. No code is imported or run.
     """
     inspection = inspect(path)
     if as_json:
@@ -100,7 +100,8 @@ def inspect(path: Path) -> Inspection:
     """
     from trainkit.checkpoint.folder import CheckpointFolder
     from trainkit.engine import run_folder
-    from trainkit.engine.identity import CHECKPOINTS, identity_of, run_folder_at
+    from trainkit.engine.finding import run_folder_at
+    from trainkit.engine.identity import CHECKPOINTS, identity_of
 
     found = Inspection()
     if path.is_file():

@@ -16,6 +16,6 @@ from trainkit.cli.asking import RUN, ask
 def command(run: Path) -> None:
     """Let the RUN that trains make its pictures at the end of this epoch, even if they are not due.
 
-    RUN is a run folder, or the name of a run below runs/, of which the newest is taken.
+    RUN is a run folder, or the name or id of a run in runs/; of one name, the newest is taken.
     """
     ask(run, "picture", "at the end of the epoch")

@@ -94,7 +94,7 @@ def command(
 ) -> None:
     """Predict each INPUT with the model of RUN.
 
-    RUN is a run folder, the name of a run below runs/, a checkpoint, or a folder with an ensemble.json that lists
+    RUN is a run folder, the name or id of a run in runs/, a checkpoint, or a folder with an ensemble.json that lists
     several. Of a run, the best checkpoint is taken, if one is known as the best. The training data are not needed.
 
     INPUT is a file or a folder. What is looked for in it depends on the data that the run was trained on: run

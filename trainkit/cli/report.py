@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from trainkit.cli import completion
 from trainkit.cli.output import echo
 
 
@@ -13,9 +14,9 @@ from trainkit.cli.output import echo
     epilog="\b\nExamples:\n"
     "  trainkit report ptycho_staged\n"
     "  trainkit report 1a2b3c4d --out report.html\n\n"
-    "A run is named by its folder, its name (the newest of that name), its id, or the end of its id."
+    "A run is named by its folder, its name (the newest of that name), or its id as trainkit runs prints it."
 )
-@click.argument("name", metavar="RUN")
+@click.argument("name", metavar="RUN", shell_complete=completion.runs)
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="FILE", help="The page; not given: report.html in the run folder."
 )

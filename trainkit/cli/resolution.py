@@ -40,8 +40,8 @@ from trainkit.processes.place import refuse_several_processes
 def command(run: Path, epoch: int | None, sets: tuple[str, ...], allow_code: bool, quiet: bool) -> None:
     """Repeat RUN with each half of its data, and say up to which detail both results agree.
 
-    RUN is a run folder, the name of a run below runs/, or a checkpoint. Both runs together take about as long as RUN.
-    They are in RUN/resolution, with the numbers and a picture. If the command is interrupted, repeat it: what is
+    RUN is a run folder, the name or id of a run in runs/, or a checkpoint. Both runs together take about as long as
+    RUN. They are in RUN/resolution, with the numbers and a picture. If the command is interrupted, repeat it: what is
     finished is not trained again. An earlier checkpoint does not shorten the halves; --set resolution.epochs=N does.
 
     Both halves share what is systematically wrong, so they agree more than either does with the truth; see

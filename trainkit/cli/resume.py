@@ -50,7 +50,7 @@ def command(
 ) -> None:
     """Continue the run at PATH.
 
-    PATH is a run folder, the name of a run below runs/, or a checkpoint. A run folder is continued from its newest
+    PATH is a run folder, the name or id of a run in runs/, or a checkpoint. A run folder is continued from its newest
     readable checkpoint, a name from the newest run of that name.
 
     The run continues bit for bit from where it was, with the recipe in the checkpoint. Before it starts, every change

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from trainkit.cli import completion
 from trainkit.cli.options import JSON
 from trainkit.cli.output import echo, echo_json, styled
 
@@ -26,9 +27,10 @@ _COLOURS = {"running": "cyan", "finished": "green", "diverged": "red", "doubtful
     "  trainkit runs ptycho_staged --sort best\n"
     "  trainkit runs --state finished --where 'groups.dr.lr>0.1'\n"
     "  trainkit runs /scratch/runs --json\n\n"
-    "Times are local. A run is named by its folder, its name (the newest of that name), its id, or the end of its id."
+    "Times are local. A run is named by its folder, its name (the newest of that name), or its id as it is "
+    "printed here."
 )
-@click.argument("places", nargs=-1, metavar="[FOLDER or NAME]...")
+@click.argument("places", nargs=-1, metavar="[FOLDER or NAME]...", shell_complete=completion.runs)
 @click.option(
     "--sort",
     metavar="KEY",
@@ -87,8 +89,9 @@ def command(
 
 
 def _found(places: Sequence[str]) -> Found:
+    from trainkit.engine.finding import RUNS
     from trainkit.errors import CheckpointError
-    from trainkit.runs.finding import RUNS, Found, runs_below, runs_of
+    from trainkit.runs.finding import Found, runs_below, runs_of
 
     if not places:
         if not RUNS.is_dir():

@@ -16,6 +16,6 @@ from trainkit.cli.asking import RUN, ask
 def command(run: Path) -> None:
     """Let the RUN that trains write a checkpoint after its next step.
 
-    RUN is a run folder, or the name of a run below runs/, of which the newest is taken.
+    RUN is a run folder, or the name or id of a run in runs/; of one name, the newest is taken.
     """
     ask(run, "save", "after the next step")

@@ -15,8 +15,8 @@ from trainkit.cli.asking import RUN, ask
 def command(run: Path, now: bool) -> None:
     """End the RUN that trains, after its next step.
 
-    RUN is a run folder, or the name of a run below runs/, of which the newest is taken. It makes no further step,
-    closes its epoch, writes its results, and counts as finished, as after early stopping.
+    RUN is a run folder, or the name or id of a run in runs/; of one name, the newest is taken. It makes no further
+    step, closes its epoch, writes its results, and counts as finished, as after early stopping.
 
     With --now, it saves and ends with exit code 75, as after a signal; trainkit resume continues it, bit for bit.
     """

@@ -12,8 +12,9 @@ import attrs
 from trainkit.checkpoint.content import read_run
 from trainkit.checkpoint.folder import CheckpointFolder, run_id_of
 from trainkit.engine import run_folder
+from trainkit.engine.finding import run_folder_at
 from trainkit.engine.folder_lock import lock
-from trainkit.engine.identity import CHECKPOINTS, Identity, identity_of, is_of_the_future, run_folder_at
+from trainkit.engine.identity import CHECKPOINTS, Identity, identity_of, is_of_the_future
 from trainkit.errors import CheckpointError, TrainkitError
 from trainkit.words import some_of
 

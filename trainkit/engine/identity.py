@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 IDENTITY = "run.json"
 CHECKPOINTS = "checkpoints"
+ENVIRONMENT = "environment.json"
 MOST_BYTES = 1 << 26  # of a record; a run that was started a thousand times has far less
 _FEW = 5  # checkpoints that are asked for a run's id if run.json does not say it
 _NAME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d)-[0-9a-f]{4,}(-\d+)?")
@@ -171,27 +172,6 @@ def newest_first(folders: Iterable[Path]) -> list[Path]:
         (created_at, folder.name == run_id, folder) for folder in folders for run_id, created_at in _placed(folder)
     ]
     return [folder for *_, folder in sorted(found, reverse=True)]
-
-
-def run_folder_at(path: Path, besides: Path | None = None) -> Path:
-    """Return the run folder that a path stands for: the path, the newest run in it, or either of these below runs/.
-
-    Args:
-        path: The path.
-        besides: A run folder that is not meant where a path stands for the newest run in it.
-
-    Raises:
-        CheckpointError: There is none.
-    """
-    for candidate in (path, Path("runs") / path):
-        if (candidate / CHECKPOINTS).is_dir():
-            return candidate
-        for folder in newest_first(candidate.glob("*")):
-            if besides is None or not folder.samefile(besides):
-                return folder
-    raise CheckpointError(
-        f"there is no run at {path}; give a checkpoint (*.safetensors), a run folder, or the name of a run in runs/"
-    )
 
 
 def _placed(folder: Path) -> Iterator[tuple[str, str]]:

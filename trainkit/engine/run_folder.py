@@ -35,6 +35,7 @@ from trainkit.engine.every_run.metrics_file import NAME as METRICS
 from trainkit.engine.folder_lock import LOCK, FolderInUseError, Locked, alone_in, lock
 from trainkit.engine.identity import (
     CHECKPOINTS,
+    ENVIRONMENT,
     IDENTITY,
     MOST_BYTES,
     Identity,
@@ -64,7 +65,6 @@ _LOGGER = logging.getLogger("trainkit")
 
 RECIPE = "recipe.toml"
 LOG = "log.txt"
-ENVIRONMENT = "environment.json"
 _UNFINISHED = ".new-"
 _OF_FIRST_RUN = "recipe-0.toml"
 _KEPT = re.compile(r"recipe-([1-9]\d{0,5})\.toml")

@@ -18,7 +18,8 @@ import attrs
 
 from trainkit.checkpoint.content import read_run
 from trainkit.checkpoint.folder import Best, CheckpointFolder
-from trainkit.engine.identity import CHECKPOINTS, identity_of, run_folder_at
+from trainkit.engine.finding import run_folder_at
+from trainkit.engine.identity import CHECKPOINTS, identity_of
 from trainkit.errors import CheckpointError, RecipeError
 
 ENSEMBLE = "ensemble.json"

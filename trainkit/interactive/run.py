@@ -351,7 +351,7 @@ def open_run(path: str | Path, *, allow_code: bool = False, quiet: bool = False)
     """Return a run that was started before, by the command line, by another script or on another machine.
 
     Args:
-        path: A run folder, or the name of a run below ``runs/``, of which the newest run is taken.
+        path: A run folder, or the name or id of a run below ``runs/``; of several of one name, the newest is taken.
         allow_code: Whether classes that its recipe names as ``module:Class`` may be imported: that runs their code.
         quiet: Print nothing when it is continued.
 
@@ -360,7 +360,8 @@ def open_run(path: str | Path, *, allow_code: bool = False, quiet: bool = False)
         RecipeError: Its recipe cannot be used with what is installed.
     """
     from trainkit.engine import run_folder
-    from trainkit.engine.identity import identity_of, run_folder_at
+    from trainkit.engine.finding import run_folder_at
+    from trainkit.engine.identity import identity_of
 
     folder = run_folder_at(Path(path))
     text = identity_of(folder).recipe

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from trainkit.runs.finding import RUNS
+from trainkit.engine.finding import RUNS
 from trainkit.runs.record import RunRecord
 from trainkit.runs.settings import NOT_SET, differing, same
 

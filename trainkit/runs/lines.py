@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from trainkit.engine.finding import short_id
 from trainkit.recipe.sweep import value_in_words
 from trainkit.runs.families import Branch, Family
 from trainkit.runs.record import RunRecord
@@ -97,7 +98,7 @@ def _rows(family: Family) -> list[_Row]:
 
 def _row(branch: Branch, family: Family, with_name: bool) -> _Row:
     run = branch.run
-    label = f"{run.name} {short_id(run)}" if with_name else short_id(run)
+    label = f"{run.name} {short_id(run.id)}" if with_name else short_id(run.id)
     best = run.best
     cells = (
         f"  {branch.lines}{label}",
@@ -137,12 +138,6 @@ def differences(run: RunRecord, keys: Sequence[str]) -> str:
 def in_words(value: Any) -> str:
     """Return the value of a setting in few words."""
     return value if isinstance(value, str) else _shortened(value_in_words(value), _LONGEST_VALUE)
-
-
-def short_id(run: RunRecord) -> str:
-    """Return the end of a run's id, by which it can be named; the whole id if it is of another form."""
-    head, _, end = run.id.partition("-")[2].partition("T")[2].partition("-")[2].partition("-")[2].partition("-")
-    return end if head.isdigit() and len(end) >= 8 else run.id
 
 
 def _progress(run: RunRecord) -> str:
