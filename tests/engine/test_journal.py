@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +187,27 @@ def test_what_was_asked_of_a_run_that_had_ended_is_left_out():
     stop, longer_run = journal.read(folder)
     assert stop.refused == "the run had ended when it was asked"
     assert longer_run.sets == ("run.epochs=7",)  # the resume is written down, too
+
+
+def test_what_is_asked_while_an_edit_takes_effect_is_not_lost(tmp_path, monkeypatch):
+    class Clock:
+        second = 0
+
+        @classmethod
+        def now(cls, zone):
+            cls.second += 1
+            return datetime(2026, 1, 1, tzinfo=zone) + timedelta(seconds=cls.second)
+
+    def meanwhile(folder: Path, *given: Any, **more: Any) -> Any:
+        journal.ask(folder, "stop")
+        return resume(folder, *given, **more)
+
+    monkeypatch.setattr(requests, "datetime", Clock)
+    monkeypatch.setattr(journal, "datetime", Clock)
+    monkeypatch.setattr("trainkit.engine.edited.resume", meanwhile)
+    edit, stop = journal.read(train(tmp_path, {6: RATE}))
+    assert edit.taken == (8, 2)
+    assert (stop.taken, stop.refused) == ((9, 2), "")  # the next step
 
 
 def test_a_save_writes_a_checkpoint_after_the_step_and_pictures_come_at_the_end_of_the_epoch():

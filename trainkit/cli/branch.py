@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command(
     epilog="\b\nExamples:\n"
-    "  trainkit branch ptycho_staged --epoch 30 --set groups.dr.lr=0\n"
+    "  trainkit branch ptycho_staged --epoch 30 --set groups.dr.lr=0.1\n"
     "  trainkit branch ptycho_staged --set losses.tv.weight=0.01\n\n" + EXIT_CODES
 )
 @click.argument("path", type=click.Path(path_type=Path), shell_complete=completion.runs)

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     "--journal",
     type=click.Path(path_type=Path),
     metavar="RUN",
-    help="Repeat the edits and stops of an earlier run of the RECIPE, at the same steps: its folder, or its "
+    help="Repeat the edits and stops of an earlier run of the RECIPE, at the same steps: its folder, its name, or its "
     "journal.jsonl. The new run ends with the same bits.",
 )
 @click.option(
@@ -110,11 +110,12 @@ def command(
 
         resolved = resolve_all(recipes, sets)  # before torch is imported, so that a mistake is reported at once
         from trainkit.console import Console
+        from trainkit.engine.finding import run_folder_at
         from trainkit.engine.journal import to_replay
 
         if journal is not None and (folds is not None or len(resolved) > 1):
             raise click.UsageError("--journal repeats one run: give one recipe, without --folds and [sweep]")
-        replay = [] if journal is None else to_replay(journal)
+        replay = [] if journal is None else to_replay(journal if journal.exists() else run_folder_at(journal))
         if folds is not None:
             sys.exit(_run_folds(resolved, folds, only, unfinished, Console(quiet, as_json)))
         if not unfinished:  # a run that is continued may not need all of them, for example the weights it began with

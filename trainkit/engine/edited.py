@@ -76,12 +76,15 @@ def with_edits(
 
 
 def _editable(extra: Extra) -> Extra:
-    """Return further live parts of a run that is resumed after an edit."""
+    """Return further live parts of a run that is resumed after an edit. What was asked meanwhile is still asked."""
+    starts: list[str] = []
 
     def allow(run: LiveRun) -> object:
         requests = run.parts["requests"]
         assert isinstance(requests, Requests)
         requests.can_go_on = True
+        starts.append(requests.since)
+        requests.since = starts[0]
         return object()
 
     return {**extra, "editable": allow}

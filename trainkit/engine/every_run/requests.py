@@ -35,6 +35,7 @@ class Requests(Live):
         folder: The run folder.
 
     Attributes:
+        since: The time from which on requests are meant for this process, also if it builds the run anew after an edit.
         can_go_on: Whether who started the run resumes it after an edit. A search, or a test, does not: an edit is
             refused there.
         edits: The edits for which the run is being interrupted.
@@ -45,7 +46,7 @@ class Requests(Live):
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / journal.NAME
-        self._built = datetime.now(UTC).isoformat(timespec="seconds")
+        self.since = datetime.now(UTC).isoformat(timespec="seconds")
         self._size = -1
         self._next_look = 0.0
         self._open: list[Request] = []
@@ -102,7 +103,7 @@ class Requests(Live):
         return request.taken is None or (request.do in journal.REPLAYED and request.taken > here)
 
     def _is_late(self, request: Request) -> bool:
-        return request.do != "edit" and request.step is None and request.time < self._built
+        return request.do != "edit" and request.step is None and request.time < self.since
 
     def _take(self, state: State, here: Position, *, closed: bool) -> None:
         """Let everything take effect that is due.
