@@ -108,8 +108,8 @@ def test_it_says_what_is_in_the_folder(run: RunRecord) -> None:
         "optimizer.lr 0.25 --set optimizer.lr=0.25",
         'run.name "scan" scan.toml:3',
         "node7, cuda:1",
-        "probe 2 to 3 0.01 0.01",
-        "object 1 to 3",
+        "probe 1 to 3 0.01 0.01",
+        "object 0 to 3",
         "2 warnings in the log",
         "0.875",
     ):

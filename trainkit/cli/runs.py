@@ -200,5 +200,17 @@ def _as_json(run: RunRecord, differing: Sequence[str]) -> dict[str, Any]:
         "parent": None
         if parent is None
         else {"run": parent.run, "epochs": parent.epoch, "steps": parent.step, "checkpoint": parent.checkpoint},
+        "journal": [
+            {
+                "do": each.do,
+                "sets": list(each.sets),
+                "epochs": None if each.taken is None else each.taken.epoch,
+                "steps": None if each.taken is None else each.taken.step,
+                "refused": each.refused or None,
+                "by": each.by,
+                "time": each.time,
+            }
+            for each in run.journal
+        ],
         "problems": run.problems,
     }

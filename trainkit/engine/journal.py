@@ -136,14 +136,21 @@ def note_refused(folder: Path, request: Request, why: str) -> None:
 
 def read(folder: Path) -> list[Request]:
     """Return the requests of a run's journal in order. What cannot be read of it is named in a warning."""
+    found, problem = read_readable(folder)
+    if problem:
+        _LOGGER.warning("%s/%s", folder, problem)
+    return found
+
+
+def read_readable(folder: Path) -> tuple[list[Request], str]:
+    """Return the requests of a run's journal in order, and what cannot be read of it, in words; "": all can."""
     path = folder / NAME
     if not os.path.lexists(path):
-        return []
+        return [], ""
     try:
         lines = read_small(path, "the journal of a run", MOST_BYTES).split(b"\n")
     except (OSError, ValueError) as error:
-        _LOGGER.warning("%s cannot be read, so what is asked there is left out: %s", path, error)
-        return []
+        return [], f"{NAME} cannot be read, so what is asked there is left out: {error}"
     found: dict[str, Request] = {}
     damaged = []
     for number, line in enumerate(lines, start=1):
@@ -154,9 +161,8 @@ def read(folder: Path) -> list[Request]:
         except (ValueError, TypeError, KeyError, RecursionError):
             if number < len(lines):  # the last one may be still being written
                 damaged.append(str(number))
-    if damaged:
-        _LOGGER.warning("%s: line %s cannot be read, and is left out", path, ", ".join(damaged[:8]))
-    return list(found.values())
+    problem = f"{NAME}: line {', '.join(damaged[:8])} cannot be read, and is left out" if damaged else ""
+    return list(found.values()), problem
 
 
 def all_to_replay(path: Path) -> list[Request]:

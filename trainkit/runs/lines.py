@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from trainkit.engine.finding import short_id
 from trainkit.recipe.sweep import value_in_words
 from trainkit.runs.families import Branch, Family
+from trainkit.runs.history import requests_in_words
 from trainkit.runs.record import RunRecord
 from trainkit.runs.settings import NOT_SET
 from trainkit.words import after_epochs, duration
@@ -113,8 +114,11 @@ def _row(branch: Branch, family: Family, with_name: bool) -> _Row:
 
 
 def _more(run: RunRecord, family: Family) -> Iterator[str]:
-    if run.parent is not None and all(each.id != run.parent.run for each in family.runs):
-        yield f"from {run.parent.run or run.parent.checkpoint} {after_epochs(run.parent.epoch)}"
+    if run.parent is not None:
+        is_beside = any(each.id == run.parent.run for each in family.runs)
+        whence = run.parent.run or run.parent.checkpoint
+        yield f"from {short_id(whence) if is_beside else whence} {after_epochs(run.parent.epoch)}"
+    yield from (_shortened(each, 300) for each in requests_in_words(run))
     if (holder := run.state.holder) is not None:
         certainty = "" if holder.is_certain else ", as its heartbeat says"
         yield f"in process {holder.process or 'unknown'} on {holder.host or 'an unknown host'}{certainty}"

@@ -20,6 +20,7 @@ from trainkit.contracts import MetricName, Monitor
 from trainkit.engine.every_run.metrics_file import NAME as METRICS
 from trainkit.engine.folder_lock import Holder, holder
 from trainkit.engine.identity import CHECKPOINTS, MOST_BYTES, Identity, Origin, identity_of, parsed_time
+from trainkit.engine.journal import Request, read_readable
 from trainkit.engine.run_folder import RECIPE, starts
 from trainkit.errors import CheckpointError
 from trainkit.files.reading import read_small
@@ -176,6 +177,14 @@ class RunRecord:
             return Values()
         if found.num_damaged:
             self._note(f"{METRICS}: {found.num_damaged} lines cannot be read")
+        return found
+
+    @cached_property
+    def journal(self) -> Sequence[Request]:
+        """What was asked of the run while it trained."""
+        found, problem = read_readable(self.folder)
+        if problem:
+            self._note(problem)
         return found
 
     @property

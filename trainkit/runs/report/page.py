@@ -20,6 +20,7 @@ from trainkit.engine.run_folder import LOG, recipe_of_start
 from trainkit.files.reading import read_small
 from trainkit.recipe.resolve import write
 from trainkit.runs.comparison import conditions_of
+from trainkit.runs.history import events
 from trainkit.runs.origins import DEFAULT, ancestors, origins
 from trainkit.runs.record import RunRecord
 from trainkit.runs.report.charts import Curve, chart, timeline
@@ -41,6 +42,7 @@ def page(run: RunRecord) -> str:
     sections = [
         ("curves", "Curves", _curves(run)),
         ("stages", "Stages", _stages(run)),
+        ("history", "History", _history(run)),
         ("pictures", "Pictures", _pictures(pictures)),
         ("cases", "Cases", _cases(run)),
         ("recipe", "Recipe", _recipe(run)),
@@ -207,7 +209,19 @@ def _marks(run: RunRecord) -> dict[float, str]:
     for key, value in run.settings.items():
         if (known := re.fullmatch(r"groups\.(.+)\.then\.(.+)\.start_epoch", key)) and isinstance(value, int):
             found.setdefault(value, []).append(f"{known[1]}: {known[2]}")
-    return {epoch: ", ".join(names) for epoch, names in found.items() if epoch > 0}
+    for event in events(run):
+        if event.by and event.what.startswith("edit") and event.epochs:
+            found.setdefault(event.epochs, []).append("edit")
+    return {epoch: ", ".join(dict.fromkeys(names)) for epoch, names in found.items() if epoch > 0}
+
+
+def _history(run: RunRecord) -> Markup:
+    """Return a table of what happened, if it was more than one start and its end."""
+    found = events(run)
+    if len(found) < 3:
+        return Markup("")
+    rows = [(each.time, each.after, tag("code", each.what) if each.by else each.what, each.by) for each in found]
+    return table(("when (UTC)", "finished by then", "what", "asked by"), rows)
 
 
 def _stages(run: RunRecord) -> Markup:
@@ -217,10 +231,10 @@ def _stages(run: RunRecord) -> Markup:
         return Markup("")
     rows = []
     for group, known in stretches.items():
-        trained = ", ".join(f"{begin + 1} to {end}" for begin, end in known) or "never"
+        trained = ", ".join(f"{begin} to {end}" for begin, end in known) or "never"
         rates = [each.value for each in run.values.of(f"lr/{group}") if each.value > 0]
         rows.append((group, trained, f"{rates[0]:.4g}" if rates else "", f"{rates[-1]:.4g}" if rates else ""))
-    head = ("group", "trained in epochs (counted from 1)", "first learning rate", "last")
+    head = ("group", "trained from … to … finished epochs", "first learning rate", "last")
     return joined([tag("figure", drawing, class_="stages"), table(head, rows)])
 
 
