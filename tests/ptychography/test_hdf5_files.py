@@ -12,11 +12,13 @@ import h5py
 import numpy as np
 import pytest
 from inspected import inspected
+from numpy.typing import NDArray
 
 from trainkit import DataError, Problem
 from trainkit_ptychography.probes.from_file import ProbeFromFile
 from trainkit_ptychography.scans.files.hdf5 import HDF5Diffraction
 from trainkit_ptychography.scans.files.hdf5_live import HDF5File
+from trainkit_ptychography.scans.files.on_disk import OnDisk
 
 GENERATOR = np.random.default_rng(6)
 PATTERNS = GENERATOR.poisson(9.0, (12, 6, 6)).astype(np.float32)
@@ -244,3 +246,63 @@ def test_escape_codes_in_names_do_not_reach_the_terminal(tmp_path):
 def test_problems_of_a_probe_s_axes_are_found_without_the_file():
     problems = list(ProbeFromFile(path=Path("nix.h5"), axes="yy").problems(None))  # type: ignore[arg-type]
     assert [each.key for each in problems if isinstance(each, Problem)] == ["axes"]
+
+
+# ---- what lies in one stretch of a file ---------------------------------------------------------------------------
+
+
+def _written(path: Path, kind: str) -> NDArray[Any]:
+    """Write patterns (3, 4, 6, 6) in one of several ways, and return them."""
+    of_other = {"big endian": ">f4", "numbers": "<u2", "halves": "<f2"}
+    values = PATTERNS.reshape(3, 4, 6, 6).astype(of_other.get(kind, "<f4"))
+    with h5py.File(path, "w", userblock_size=512 if kind == "user block" else 0) as file:
+        file["before"] = np.arange(7)
+        if kind == "chunks":
+            file.create_dataset("data", data=values, chunks=(1, 2, 6, 6))
+        elif kind == "compact":
+            place = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            place.set_layout(h5py.h5d.COMPACT)
+            space = h5py.h5s.create_simple(values.shape)
+            made = h5py.h5d.create(file.id, b"data", h5py.h5t.py_create(values.dtype), space, place)
+            h5py.Dataset(made)[...] = values
+        elif kind == "15 bits":
+            values = values.astype("<u2")
+            fifteen = h5py.h5t.STD_U16LE.copy()
+            fifteen.set_precision(15)
+            made = h5py.h5d.create(file.id, b"data", fifteen, h5py.h5s.create_simple(values.shape))
+            h5py.Dataset(made).id.write(h5py.h5s.ALL, h5py.h5s.ALL, np.ascontiguousarray(values))
+        else:
+            file["data"] = values
+        file["points"] = POINTS
+    return values
+
+
+@pytest.mark.parametrize(
+    ("kind", "direct"),
+    [
+        *[(kind, True) for kind in ("plain", "big endian", "numbers", "halves")],
+        *[(kind, False) for kind in ("user block", "chunks", "compact", "15 bits")],
+    ],
+)
+def test_values_in_one_stretch_of_the_file_are_read_past_hdf5_and_are_the_same(tmp_path, kind, direct):
+    values = _written(tmp_path / "scan.h5", kind)
+    file = HDF5File(tmp_path / "scan.h5")
+    stored = file.stored("data")
+    assert isinstance(stored, OnDisk) is direct
+    np.testing.assert_array_equal(np.asarray(stored[0:3]), values)
+    np.testing.assert_array_equal(file.array("data"), values)
+    frames = data(tmp_path / "scan.h5").read().intensities_NYX
+    for points in (np.array([7, 2, 2, 11]), slice(2, 9), np.arange(12)):
+        np.testing.assert_array_equal(frames[points], values.reshape(-1, 6, 6)[points].astype(np.float32))
+    with pytest.raises(DataError, match="cannot be read"):
+        frames[np.array([3, 12])]
+
+
+def test_a_file_that_was_cut_off_is_noticed_where_its_values_are_missing(tmp_path):
+    _written(tmp_path / "scan.h5", "plain")
+    frames = data(tmp_path / "scan.h5").read().intensities_NYX
+    whole = (tmp_path / "scan.h5").read_bytes()
+    (tmp_path / "scan.h5").write_bytes(whole[: whole.index(PATTERNS[4].tobytes())])  # the same file, which is open
+    np.testing.assert_array_equal(frames[np.array([3, 1])], PATTERNS[[3, 1]])
+    with pytest.raises(DataError, match="ends too early"):
+        frames[np.array([3, 4])]

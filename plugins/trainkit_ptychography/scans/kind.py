@@ -136,4 +136,5 @@ class DiffractionData(Data):
             batches=self.batches,
             every_second=every_second,
             is_half=self.half is not None,
+            overwrites=recording.intensities_NYX is not patterns,  # they were read for this alone
         )

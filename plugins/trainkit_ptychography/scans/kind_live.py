@@ -60,6 +60,7 @@ class LiveDiffraction:
         batches: BatchOrder = "random",
         every_second: int | None = None,
         is_half: bool = False,
+        overwrites: bool = False,
     ) -> None:
         patterns, self.scan, survey = checked
         self.is_half = is_half
@@ -80,7 +81,7 @@ class LiveDiffraction:
         self.detector_shape = (patterns.shape[1], patterns.shape[2])
         mask_YX = self.scan.mask_YX
         self.mask_YX = None if mask_YX is None else torch.from_numpy(mask_YX).to(self.device)
-        self._patterns = keep(patterns, self._amplitudes, storage, self.device)
+        self._patterns = keep(patterns, self._amplitudes, storage, self.device, overwrites)
 
         self._positions_N2 = torch.from_numpy(self.scan.positions_N2)
         self.train_index, self.held_out_index = hold_out(num, validation_fraction, self.seed, _HOLD_OUT)

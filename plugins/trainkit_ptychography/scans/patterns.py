@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from math import prod
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from trainkit_ptychography.scans.prepare_live import Preparation
 SHARE_OF_MEMORY = 0.6
 """The part of the free memory that patterns take at most if the recipe does not say where they are to be: object, probe
 and batches need memory too."""
+
+_OF_FRAMES = ("nyx", "rcyx")  # axes of arrays in which each frame is one stretch
 
 _PIECE_BYTES = 2**22  # of float32 that are worked on at a time
 
@@ -57,6 +59,15 @@ class Stored(Protocol):
 
     def __getitem__(self, key: Any, /) -> Any:
         """Return a part, by a tuple of numbers and slices."""
+        ...
+
+
+@runtime_checkable
+class InStretches(Stored, Protocol):
+    """An array that lies in one stretch of a file, in C order."""
+
+    def stretches(self, numbers_B: NDArray[np.int64], axes: int) -> NDArray[Any]:
+        """Return what lies behind the first ``axes`` axes at places (B, …), counted as if these axes were one."""
         ...
 
 
@@ -108,6 +119,10 @@ class Frames:
         """Return frames (B, V, U), of any real dtype."""
         if isinstance(points, slice):
             return self._joined(self._run(*points.indices(len(self))[:2]))
+        if self._axes in _OF_FRAMES and isinstance(self._stored, InStretches):
+            if len(points) and not 0 <= points.min() <= points.max() < len(self):
+                raise IndexError(f"frames {points.min()} … {points.max()} of {len(self)}")
+            return self._stored.stretches(points, self._leading + len(self._axes) - 2)
         # Neighbours are read in one go, and each frame once.
         unique, place_B = np.unique(points, return_inverse=True)
         runs = np.split(unique, np.flatnonzero(np.diff(unique) != 1) + 1)

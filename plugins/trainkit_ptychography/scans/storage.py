@@ -88,15 +88,22 @@ class Resident:
         patterns: The intensities.
         amplitudes: Converts some of them into amplitudes.
         device: Device of the batches.
+        overwrites: Whether amplitudes may take the place of the intensities, an array in memory that nobody else needs.
     """
 
     def __init__(
-        self, patterns: Patterns, amplitudes: Callable[[NDArray[np.float32]], Tensor], device: torch.device
+        self,
+        patterns: Patterns,
+        amplitudes: Callable[[NDArray[np.float32]], Tensor],
+        device: torch.device,
+        overwrites: bool = False,
     ) -> None:
         whole_NYX: Tensor | None = None
+        if overwrites and device.type == "cpu" and isinstance(patterns, np.ndarray):
+            whole_NYX = torch.from_numpy(patterns)
         for piece, patterns_BYX in pieces(patterns):
             amplitudes_BYX = amplitudes(patterns_BYX)
-            if whole_NYX is None:
+            if whole_NYX is None or whole_NYX.dtype != amplitudes_BYX.dtype:
                 whole_NYX = torch.empty(patterns.shape, dtype=amplitudes_BYX.dtype, device=device)
             whole_NYX[piece] = amplitudes_BYX.to(device)
         assert whole_NYX is not None  # there are patterns, `checked` made sure
@@ -157,6 +164,7 @@ def keep(
     amplitudes: Callable[[NDArray[np.float32]], Tensor],
     storage: Storage,
     device: torch.device,
+    overwrites: bool = False,
 ) -> Resident | Streamed:
     """Return patterns as amplitudes, kept where ``storage`` says, from which batches can be made.
 
@@ -165,6 +173,9 @@ def keep(
         amplitudes: Converts some of them into amplitudes.
         storage: Where to keep them.
         device: Device of the batches.
+        overwrites: Whether patterns in memory are needed by nobody else.
     """
     on_device = storage == "device" or (storage == "host" and device.type == "cpu")
-    return (Resident if on_device else Streamed)(patterns, amplitudes, device)
+    if on_device:
+        return Resident(patterns, amplitudes, device, overwrites)
+    return Streamed(patterns, amplitudes, device)

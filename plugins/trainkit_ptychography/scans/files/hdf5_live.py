@@ -32,7 +32,9 @@ from trainkit import (
 )
 from trainkit_ptychography.scans.files.foreign import refuse_foreign
 from trainkit_ptychography.scans.files.limits import refuse_one_value
+from trainkit_ptychography.scans.files.on_disk import Header, OnDisk
 from trainkit_ptychography.scans.files.trial_process import survives
+from trainkit_ptychography.scans.patterns import Stored
 
 _MOST_LISTED = 30
 _MOST_VISITED, _DEEPEST = 2000, 32  # objects and levels that are looked at to list what a file holds
@@ -80,17 +82,15 @@ class HDF5File:
         """Make a context that turns what a damaged file raises into a DataError."""
         return guarded_reading(self._path, "an HDF5 file", self._setting)
 
-    def stored(self, name: str) -> h5py.Dataset:
-        """Return a dataset of numbers, after checks that it is harmless.
+    def stored(self, name: str) -> Stored:
+        """Return a dataset of numbers, after checks that it is harmless; one that is a stretch of the file as such.
 
         Raises:
             DataError: It is missing (lists those there are), in a file that the recipe does not name, declared larger
                 than it can be, or packed in a way that cannot be read here.
         """
-        if name not in self._checked:
-            self._tried(lambda: _touch(self._stored(name)), _SECONDS_TO_CHECK)
-            self._checked.add(name)
-        return self._stored(name)
+        dataset = self._harmless(name)
+        return _in_one_stretch(dataset) or dataset
 
     def array(self, name: str) -> NDArray[Any]:
         """Read a whole dataset; pairs of real and imaginary parts become complex numbers.
@@ -98,7 +98,7 @@ class HDF5File:
         Raises:
             DataError: As `stored` does, and if it does not fit into memory.
         """
-        dataset = self.stored(name)
+        dataset = self._harmless(name)
         needed, free = prod(dataset.shape) * dataset.dtype.itemsize, free_host_memory()
         if needed > free:
             raise DataError(
@@ -234,6 +234,12 @@ class HDF5File:
                 f"{self.source} is damaged, or made to do harm: the HDF5 library crashes, or does not come to an end, "
                 "when it reads this file"
             )
+
+    def _harmless(self, name: str) -> h5py.Dataset:
+        if name not in self._checked:
+            self._tried(lambda: _touch(self._stored(name)), _SECONDS_TO_CHECK)
+            self._checked.add(name)
+        return self._stored(name)
 
     def _stored(self, name: str) -> h5py.Dataset:
         file, dataset = self._follow(name)
@@ -433,6 +439,23 @@ def _as_numbers(values: NDArray[Any]) -> NDArray[Any]:
     real, imaginary = sorted(values.dtype.names or (), key=lambda each: each.lower() in ("imag", "i", "im"))
     single = all(values.dtype[each].kind == "f" and values.dtype[each].itemsize <= 4 for each in (real, imaginary))
     return (values[real] + 1j * values[imaginary]).astype(np.complex64 if single else np.complex128)
+
+
+def _in_one_stretch(dataset: h5py.Dataset) -> OnDisk | None:
+    """Return a dataset as a stretch of its file, of which a part is read ten times as fast as through HDF5.
+
+    Returns:
+        None, if it is in chunks, packed, not written yet, in an unusual file, or of numbers that NumPy has otherwise.
+    """
+    if dataset.chunks is not None or dataset.is_virtual or dataset.external is not None:
+        return None
+    offset, path = dataset.id.get_offset(), Path(dataset.file.filename)
+    is_plain = dataset.dtype.kind in "iuf" and dataset.id.get_type().equal(h5py.h5t.py_create(dataset.dtype))
+    if offset is None or not is_plain or dataset.file.driver != "sec2" or dataset.file.userblock_size:
+        return None
+    if not path.is_file() or path.stat().st_size < offset + prod(dataset.shape) * dataset.dtype.itemsize:
+        return None
+    return OnDisk(path, offset, Header(dataset.shape, False, dataset.dtype))
 
 
 def _touch(dataset: h5py.Dataset) -> None:

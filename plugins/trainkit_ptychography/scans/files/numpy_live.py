@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from math import prod
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,63 +17,13 @@ from numpy.typing import NDArray
 from trainkit import DataError, bytes_in_words, did_you_mean, free_host_memory, guarded_reading, without_controls
 from trainkit_ptychography.scans.files.foreign import refuse_foreign
 from trainkit_ptychography.scans.files.limits import SUSPICIOUS_BYTES, refuse_one_value
+from trainkit_ptychography.scans.files.on_disk import Header, OnDisk
 
 _UNPACKED_AT_ONCE = 2**22  # bytes
 _LONGEST_HEADER = 10_000  # bytes; NumPy itself trusts no longer one, but reads it first
 _MOST_AXES = 64
 _MOST_MEMBERS, _LONGEST_LIST, _MOST_LISTED = 10_000, 2**23, 30
 _BEST_BZIP2 = 2000  # what patterns of few electrons reach; zeros reach 20,000
-
-
-class Header(NamedTuple):
-    """What an array in a file says about itself.
-
-    Attributes:
-        shape: Shape of the array.
-        fortran_order: Whether its first index runs fastest in the file.
-        dtype: Dtype of its values.
-    """
-
-    shape: tuple[int, ...]
-    fortran_order: bool
-    dtype: np.dtype[Any]
-
-
-class OnDisk:
-    """An array in C order within a file, of which only what is indexed is read; nothing is mapped into memory.
-
-    Args:
-        path: The file.
-        offset: Where the values begin.
-        header: Shape, order and dtype.
-    """
-
-    def __init__(self, path: Path, offset: int, header: Header) -> None:
-        self._path, self._offset = path, offset
-        self.shape, self.dtype = header.shape, header.dtype
-
-    def __getitem__(self, key: Any, /) -> NDArray[Any]:
-        """Return a part, by a tuple of numbers and slices of step 1."""
-        key = tuple(key) + (slice(None),) * (len(self.shape) - len(key))
-        # Up to the first axis of which more than one is chosen, a part is one stretch of the file.
-        first, places = 0, 0
-        for size, chosen in zip(self.shape, key, strict=True):
-            start, stop = (chosen, chosen + 1) if isinstance(chosen, int) else chosen.indices(size)[:2]
-            places = places * size + start
-            first += 1
-            if stop - start != 1:
-                break
-        rest = prod(self.shape[first:])
-        num = (stop - start) * rest
-        with self._path.open("rb") as file:
-            file.seek(self._offset + places * rest * self.dtype.itemsize)
-            values = np.fromfile(file, self.dtype, num)
-        if len(values) < num:
-            raise DataError(f"{self._path} ends too early; it was cut off, or changed while it was read")
-        part = values.reshape(*(1,) * (first - 1), stop - start, *self.shape[first:])
-        inner = tuple(0 if isinstance(each, int) else slice(None) for each in key[:first])
-        found: NDArray[Any] = part[inner + tuple(key[first:])]
-        return found
 
 
 class NumPyFile:

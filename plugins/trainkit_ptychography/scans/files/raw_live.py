@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from trainkit import DataError, guarded_reading
 from trainkit_ptychography.scans.files.assembly import read_scan
-from trainkit_ptychography.scans.files.numpy_live import Header, OnDisk, array_beside
+from trainkit_ptychography.scans.files.numpy_live import array_beside
+from trainkit_ptychography.scans.files.on_disk import Header, OnDisk
 
 if TYPE_CHECKING:
     from trainkit_ptychography.scans.files.kind import FileDiffraction

@@ -1,0 +1,93 @@
+"""An array that lies in one stretch of a file, of which only what is asked for is read."""
+
+from __future__ import annotations
+
+import os
+import weakref
+from math import prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trainkit import DataError
+
+
+class Header(NamedTuple):
+    """What an array in a file says about itself.
+
+    Attributes:
+        shape: Shape of the array.
+        fortran_order: Whether its first index runs fastest in the file.
+        dtype: Dtype of its values.
+    """
+
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype[Any]
+
+
+class OnDisk:
+    """An array in C order within a file; nothing is mapped into memory, and the file stays open.
+
+    Args:
+        path: The file.
+        offset: Where the values begin.
+        header: Shape, order and dtype.
+    """
+
+    def __init__(self, path: Path, offset: int, header: Header) -> None:
+        self._path, self._offset = path, offset
+        self.shape, self.dtype = header.shape, header.dtype
+        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        weakref.finalize(self, os.close, self._file)
+
+    def __getitem__(self, key: Any, /) -> NDArray[Any]:
+        """Return a part, by numbers and slices of step 1.
+
+        Raises:
+            DataError: The file ends before it.
+        """
+        key = key if isinstance(key, tuple) else (key,)
+        key += (slice(None),) * (len(self.shape) - len(key))
+        # Up to the first axis of which more than one is chosen, a part is one stretch of the file.
+        first, places = 0, 0
+        for size, chosen in zip(self.shape, key, strict=True):
+            start, stop = (chosen, chosen + 1) if isinstance(chosen, int) else chosen.indices(size)[:2]
+            places = places * size + start
+            first += 1
+            if stop - start != 1:
+                break
+        rest = prod(self.shape[first:])
+        part = np.empty((*(1,) * (first - 1), max(stop - start, 0), *self.shape[first:]), self.dtype)
+        self._fill(part, places * rest)
+        inner = tuple(0 if isinstance(each, int) else slice(None) for each in key[:first])
+        found: NDArray[Any] = part[inner + tuple(key[first:])]
+        return found
+
+    def stretches(self, numbers_B: NDArray[np.int64], axes: int) -> NDArray[Any]:
+        """Return what lies behind the first axes at some places (B, …), each by a read of its own.
+
+        Args:
+            numbers_B: The places, counted as if the first axes were one.
+            axes: How many axes these are.
+
+        Raises:
+            DataError: The file ends before one.
+        """
+        found = np.empty((len(numbers_B), *self.shape[axes:]), self.dtype)
+        size = prod(self.shape[axes:])
+        for stretch, number in zip(found, numbers_B.tolist(), strict=True):
+            self._fill(stretch, number * size)
+        return found
+
+    def _fill(self, values: NDArray[Any], place: int) -> None:
+        """Read values from a place of the array on."""
+        waiting = values.reshape(-1).view(np.uint8).data
+        offset = self._offset + place * self.dtype.itemsize
+        while len(waiting):
+            num = os.preadv(self._file, [waiting], offset)
+            if num == 0:
+                raise DataError(f"{self._path} ends too early; it was cut off, or changed while it was read")
+            waiting, offset = waiting[num:], offset + num
