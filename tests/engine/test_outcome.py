@@ -19,7 +19,7 @@ from trainkit.checkpoint.folder import CheckpointFolder
 from trainkit.cli import main
 from trainkit.engine import run_folder
 from trainkit.engine.every_run import metrics_file
-from trainkit.engine.every_run.outcome import rose, still_improved
+from trainkit.engine.every_run.outcome import got_worse, rose, still_improved
 from trainkit.engine.start import ExitCode
 
 
@@ -219,3 +219,28 @@ def test_what_still_falls_is_told_from_scatter_and_from_what_had_converged(mode:
     assert still_improved([sign * math.exp(-epoch) for epoch in epochs], monitor) is None  # nothing is left to gain
     assert still_improved([-value for value in falling], monitor) is None
     assert still_improved(falling[:9], monitor) is None  # too few to tell
+
+
+def test_a_loss_that_rises_at_the_end_by_much_of_what_it_had_fallen_got_worse() -> None:
+    falling = [700.0 + 300.0 * math.exp(-epoch / 3) + (epoch % 2) for epoch in range(20)]
+    rising = [*falling, *(700.0 + 20.0 * number for number in range(1, 8))]  # a mask that eats into a probe
+    assert got_worse(rising)
+    assert not got_worse(falling)
+    assert not got_worse([*falling, *(700.0 + 3.0 * number for number in range(1, 8))])  # by little
+    assert not got_worse([*falling[:-1], 900.0])  # once
+    assert not got_worse(rising[-9:])  # too few to tell
+
+
+def test_a_run_whose_training_loss_rises_too_says_so(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    losses = [9.0, 5.0, 3.0, 2.0, 2.0, 2.0, 2.1, 2.4, 2.8, 3.3, 3.9]
+    for training, said in ((losses, True), (sorted(losses, reverse=True), False)):  # the second one is overfitting
+        caplog.clear()
+        lines = [
+            {"epoch": epoch, "step": epoch, "seconds": 1.0, "train/loss": train, "val/loss": value}
+            for epoch, (train, value) in enumerate(zip(training, losses, strict=True))
+        ]
+        monkeypatch.setattr(metrics_file, "read", lambda folder, lines=lines: lines)
+        run()
+        assert ("val/loss rose from 2 after epoch 4 to 3.9, and train/loss from 2 to 3.9" in caplog.text) == said

@@ -23,6 +23,7 @@ _NOTHING = 1e-6  # of the first value: below it, rounding decides how often a lo
 _LEAST_VALUES = 10  # with fewer, a trend cannot be told from scatter
 _LEAST_FITTED = 4
 _SCATTERS = 3.0
+_MUCH = 0.1  # of what a loss had fallen, by which it has risen again if the model got worse
 _SHARE = 0.02  # of what the whole run gained: a smaller gain at its end is not worth another run
 
 
@@ -68,7 +69,16 @@ class Outcome(Live):
         for text in _diverged(lines, state.monitor):
             state.doubt(text)
         values = [line[state.monitor.metric] for line in lines if line.get(state.monitor.metric) is not None]
-        if not state.doubts and (gain := still_improved(values, state.monitor)) is not None:
+        losses = [line["train/loss"] for line in lines if line.get("train/loss") is not None]
+        if not state.doubts and state.monitor.mode == "min" and got_worse(values) and got_worse(losses):
+            epoch = next(line["epoch"] for line in lines if line.get(state.monitor.metric) == min(values))
+            _LOGGER.warning(
+                "the run made the model worse at its end: %s rose from %.5g after epoch %d to %.5g, and train/loss "
+                "from %.5g to %.5g, so this is no overfitting: look for what changes the model besides the losses, "
+                "such as a constraint, or a stage that starts",
+                *(state.monitor.metric, min(values), epoch + 1, values[-1], min(losses), losses[-1]),
+            )
+        elif not state.doubts and (gain := still_improved(values, state.monitor)) is not None:
             longer = f"--epochs {2 * state.epochs}" if state.steps is None else f"--steps {2 * state.steps}"
             _LOGGER.warning(
                 "the run had not converged: %s still improved by %.3g over its last %d values (scatter %.2g), to %.5g; "
@@ -108,6 +118,19 @@ def rose(values: Sequence[float]) -> bool:
     return best >= 0 and last > _RISE_OVER_BEST * max(best, _NOTHING * first)
 
 
+def got_worse(values: Sequence[float]) -> bool:
+    """Return whether a loss surely rose over the last fifth of a run, by much of what it had fallen before.
+
+    Args:
+        values: The value of each epoch; finite.
+    """
+    if len(values) < _LEAST_VALUES:
+        return False
+    rise, scatter = _trend(values[-max(_LEAST_FITTED, len(values) // 5) :])
+    fallen = values[0] - min(values)
+    return rise > _SCATTERS * scatter and values[-1] - min(values) > _MUCH * fallen > 0
+
+
 def still_improved(values: Sequence[float], monitor: Monitor) -> tuple[float, int, float] | None:
     """Return how much a value still improved over the last fifth of a run, if this is more than its scatter.
 
@@ -128,12 +151,17 @@ def still_improved(values: Sequence[float], monitor: Monitor) -> tuple[float, in
     best = sign * max(sign * value for value in values)
     number = max(_LEAST_FITTED, len(values) // 5)
     last = [sign * value for value in values[-number:]]
-    centre, mean = (number - 1) / 2, sum(last) / number
-    slope = sum((i - centre) * (value - mean) for i, value in enumerate(last))
-    slope /= sum((i - centre) ** 2 for i in range(number))
-    residuals = [value - mean - slope * (i - centre) for i, value in enumerate(last)]
-    scatter = math.sqrt(sum(residual**2 for residual in residuals) / (number - 2))
-    gain = slope * (number - 1)
+    gain, scatter = _trend(last)
     if gain <= _SCATTERS * scatter or gain <= _SHARE * abs(best - values[0]):
         return None
     return gain, number, scatter
+
+
+def _trend(values: Sequence[float]) -> tuple[float, float]:
+    """Return by how much a straight line through values rises, and the standard deviation of the values about it."""
+    number = len(values)
+    centre, mean = (number - 1) / 2, sum(values) / number
+    slope = sum((i - centre) * (value - mean) for i, value in enumerate(values))
+    slope /= sum((i - centre) ** 2 for i in range(number))
+    residuals = [value - mean - slope * (i - centre) for i, value in enumerate(values)]
+    return slope * (number - 1), math.sqrt(sum(residual**2 for residual in residuals) / (number - 2))
