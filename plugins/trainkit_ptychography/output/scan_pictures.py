@@ -21,6 +21,7 @@ _VISIBLE = 0.2  # of the distance between points: the median arrow is as long at
 _LONGEST = 100_000  # times
 _MOST_ARROWS = 1500
 _CROWDED = 0.8  # of their median length: arrows stand no nearer than this on average, so that each can be followed
+_FAR = 3.0  # times their median length: the map has room for arrows up to that
 _GOLDEN = (5**0.5 - 1) / 2
 _MOST_NAMED = 12  # points whose number is written beside them
 _GAMMA = 0.35
@@ -59,9 +60,11 @@ def displacements(
     moved_N2 = moved_N2 - moved_N2.mean(axis=0)
     length_N = np.hypot(*moved_N2.T)
     frame = Frame(HEAD + _MAP + 0.8, "Displacements of the scan points", subtitle)
-    axes = _map_axes(frame, places_N2, unit)
-    longer = _times_longer(float(np.median(length_N)), places_N2)
-    shown_N = _few(places_N2, longer * float(np.median(length_N)))
+    typical = float(np.median(length_N))
+    longer = _times_longer(typical, places_N2)
+    shown_N = _few(places_N2, longer * typical)
+    within_N = shown_N & (length_N <= _FAR * typical)  # a point that moved far must not make the map small
+    axes = _map_axes(frame, np.concatenate([places_N2, (places_N2 + longer * moved_N2)[within_N]]), unit)
     trained_N = np.isin(np.arange(len(places_N2)), train_index)
     for chosen_N, colour, label in ((trained_N, _BLUE, "trained on"), (~trained_N, _VERMILION, "not trained on")):
         if not chosen_N.any():
