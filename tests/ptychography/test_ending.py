@@ -86,6 +86,17 @@ def test_a_step_that_was_told_much_too_large_is_doubted_however_well_the_result_
     assert judged(judge, told.scan, TRUE_DEFOCUS, recording.scan.positions_N2).doubt is None  # group scan repaired it
 
 
+@pytest.mark.slow
+def test_a_rotation_that_the_result_keeps_is_doubted_and_one_that_it_repaired_is_not(recording: Recording) -> None:
+    told = recording._replace(scan=attrs.evolve(recording.scan, positions_N2=turned(recording.scan, 10.0)))
+    judge = GeometryJudge(told, SETTINGS, Aperture(defocus_angstrom=TRUE_DEFOCUS), 0, probe_is_trained=True)
+    (kept,) = judge.judge(Ending(lens(told.scan, TRUE_DEFOCUS), told.scan.positions_N2))
+    assert kept.doubt is not None
+    (repaired,) = judge.judge(Ending(lens(told.scan, TRUE_DEFOCUS), recording.scan.positions_N2))
+    assert repaired.doubt is None
+    assert repaired.share > 0.95
+
+
 def test_patterns_that_tell_nothing_raise_no_doubt() -> None:
     few = SimulatedDiffraction(scan_shape=(4, 4), detector_size=24)
     recording = few.read()

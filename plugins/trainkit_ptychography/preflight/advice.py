@@ -19,6 +19,7 @@ from trainkit_ptychography.scans.files.kind import FileDiffraction
 
 _SEEN = 4.5  # standard errors by which a specimen must show, before anything is said; noise reached 3
 _SURE = 4.5
+_SURE_OF_STEP = 6.0
 _MUCH = 0.4  # of the misfit of vacuum, that a geometry explains
 _HALF = 0.5  # of what the right order explains
 VARIED = 1.5  # times what noise alone does; noise reached 1.05, and weak specimens that are still judged 1.5
@@ -203,6 +204,8 @@ def _of_all_together(found: Found, sample: Sample, data: Data | None) -> Iterato
 
 def matters(change: Change, found: Found, sample: Sample, probe_is_trained: bool) -> bool:
     """Return whether a property that is not as told is worth a word."""
+    if change.name == "step_factor" and _is_surely_smaller(change, found, sample):
+        return True
     if change.sureness < _SURE or change.share > _LARGEST_SHARE[change.name]:
         return False
     if change.name == "defocus_change_angstrom":
@@ -214,6 +217,16 @@ def matters(change: Change, found: Found, sample: Sample, probe_is_trained: bool
         steps = change_angstrom / step
         return steps > (_REPAIRED if probe_is_trained else _NOT_REPAIRED)
     return True
+
+
+def _is_surely_smaller(change: Change, found: Found, sample: Sample) -> bool:
+    """Return whether patterns fit a smaller step surely better, be it by little.
+
+    A specimen and a defocus that are larger make up for a step that is too large, so the fit hardly gets worse: told
+    1.25 times too large, steps explained 0.98 and more. But misfits lean towards larger steps, so a smaller one that
+    fits surely better is no accident. Of a thick specimen, a trial's one slice tells steps badly.
+    """
+    return found.geometry.step_factor < 1 and change.sureness > _SURE_OF_STEP and sample.depth_angstrom == 0
 
 
 class Pair(NamedTuple):

@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 
 _SURE = 4.5  # standard errors
 _LARGEST_SHARE = (
-    0.8  # of what the best geometry explains; that of right ones was 0.88 and more, of wrong ones up to 0.74
+    0.85  # of what the best geometry explains; that of right ones was 0.97 and more, of wrong ones up to 0.74
 )
-_STEP = 0.1  # by which a step may be wrong without a word: patterns hardly tell
+_STEP = 0.08  # by which a step may be wrong without a word: patterns hardly tell
 _TURN_DEG = 3.0  # the same, of a rotation: the search is not finer
 _LARGEST_SHARE_LEFT = 0.75
 """The same, where nothing is wrong with what was told: a short run, whose probe is on its way, had 0.87."""
