@@ -238,7 +238,7 @@ def test_a_run_whose_training_loss_rises_too_says_so(
     for training, said in ((losses, True), (sorted(losses, reverse=True), False)):  # the second one is overfitting
         caplog.clear()
         lines = [
-            {"epoch": epoch, "step": epoch, "seconds": 1.0, "train/loss": train, "val/loss": value}
+            {metrics_file.EPOCHS: epoch + 1, "step": epoch, "seconds": 1.0, "train/loss": train, "val/loss": value}
             for epoch, (train, value) in enumerate(zip(training, losses, strict=True))
         ]
         monkeypatch.setattr(metrics_file, "read", lambda folder, lines=lines: lines)

@@ -71,12 +71,12 @@ class Outcome(Live):
         values = [line[state.monitor.metric] for line in lines if line.get(state.monitor.metric) is not None]
         losses = [line["train/loss"] for line in lines if line.get("train/loss") is not None]
         if not state.doubts and state.monitor.mode == "min" and got_worse(values) and got_worse(losses):
-            epoch = next(line["epoch"] for line in lines if line.get(state.monitor.metric) == min(values))
+            epoch = next(line[metrics_file.EPOCHS] for line in lines if line.get(state.monitor.metric) == min(values))
             _LOGGER.warning(
                 "the run made the model worse at its end: %s rose from %.5g after epoch %d to %.5g, and train/loss "
                 "from %.5g to %.5g, so this is no overfitting: look for what changes the model besides the losses, "
                 "such as a constraint, or a stage that starts",
-                *(state.monitor.metric, min(values), epoch + 1, values[-1], min(losses), losses[-1]),
+                *(state.monitor.metric, min(values), epoch, values[-1], min(losses), losses[-1]),
             )
         elif not state.doubts and (gain := still_improved(values, state.monitor)) is not None:
             longer = f"--epochs {2 * state.epochs}" if state.steps is None else f"--steps {2 * state.steps}"
