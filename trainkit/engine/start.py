@@ -284,6 +284,7 @@ def _end(run: LiveRun, console: Console) -> None:
     """
     state = run.state
     first: Exception | None = None
+    run.watch.switch("ending")
     for listener in run.events["run_end"]:
         try:
             fire([listener], state)

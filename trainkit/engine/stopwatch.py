@@ -21,11 +21,16 @@ ACTIVITIES = {
     "logging": "logging",
     "checkpoint": "saving",
     "starting": "starting",
+    "ending": "ending",
     "rest": "rest",
 }
 """Activity, as in ``State.seconds`` -> what it is called in messages.
 
-"starting" is all that comes before the first epoch of a start, for example opening the data."""
+"starting" is all that comes before the first epoch of a start, for example opening the data; "ending" is what follows
+the last one, for example a look at the result."""
+
+OF_NO_EPOCH = ("starting", "ending")
+"""Activities that belong to no epoch."""
 
 _OF_PARTS = {
     "saver": "checkpoint",

@@ -212,7 +212,7 @@ def _times(state: State) -> Mapping[str, float]:
 
     That of its checkpoint, which is yet to be written, is not known.
     """
-    parts = {what: seconds for what, seconds in state.seconds.items() if what != "checkpoint"}
+    parts = {what: seconds for what, seconds in state.seconds.items() if what not in ("checkpoint", "ending")}
     return {
         "time/epoch_seconds": sum(parts.values()),
         **{f"time/{what}_seconds": seconds for what, seconds in parts.items()},

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainkit.engine.every_run.epoch_line import EpochLine, all_values, counted
 from trainkit.engine.every_run.time_left import Estimator
-from trainkit.engine.stopwatch import shares_in_words
+from trainkit.engine.stopwatch import OF_NO_EPOCH, shares_in_words
 from trainkit.events import Live
 from trainkit.state import share_of_waiting
 from trainkit.words import after_epochs, duration
@@ -127,7 +127,7 @@ class Progress(Live):
         left = self._estimator.left(state) if state.epoch < state.epochs else None
         is_best = self._becomes_best(state)
         seconds = sum(spent.values())
-        in_full = ", ".join(f"{activity} {each:.2f}" for activity, each in spent.items() if activity != "starting")
+        in_full = ", ".join(f"{activity} {each:.2f}" for activity, each in spent.items() if activity not in OF_NO_EPOCH)
         full = f"{counted(state)}  {all_values(state)}{'  best' if is_best else ''}  {seconds:.2f} s ({in_full}; "
         full += f"waits for data {100 * share_of_waiting(spent):.0f} %)" + (f"  {left}" if left else "")
         took, words = duration(seconds), "" if left is None else str(left)
@@ -139,7 +139,7 @@ class Progress(Live):
             "values": {name: value for name, value in state.metrics.items() if not name.startswith("lr/")},
             "lr": {name: lr for name, lr in state.learning_rates().items() if state.groups[name].active},
             "is_best": is_best,
-            "seconds": {activity: round(each, 6) for activity, each in spent.items() if activity != "starting"},
+            "seconds": {activity: round(each, 6) for activity, each in spent.items() if activity not in OF_NO_EPOCH},
             "seconds_left": None if left is None else round(left.seconds, 3),
             "takes_longer": None if left is None else left.is_least,
         }

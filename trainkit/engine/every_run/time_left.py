@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
+from trainkit.engine.stopwatch import OF_NO_EPOCH
 from trainkit.words import duration
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 _RECENT = 10  # epochs that a price is a mean over
 _RECURRING = ("validation", "pictures", "checkpoint")
-_NOT_OF_STEPS = (*_RECURRING, "starting")
+_NOT_OF_STEPS = (*_RECURRING, *OF_NO_EPOCH)
 
 Stage = frozenset[str]
 """The names of the groups that train."""
