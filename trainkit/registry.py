@@ -5,9 +5,7 @@ Therefore a broken plugin is reported with its reason, and all others can still 
 
 from __future__ import annotations
 
-import contextlib
 import importlib
-import io
 import sys
 from functools import cache
 from importlib.metadata import Distribution, EntryPoints, distributions
@@ -19,6 +17,7 @@ import tomli
 
 from trainkit.aliases import known_as
 from trainkit.errors import ComponentError, did_you_mean
+from trainkit.import_effects import watched_import
 
 
 class NotRegisteredError(ComponentError):
@@ -56,7 +55,10 @@ class RegisteredComponent(NamedTuple):
         Raises:
             ComponentError: The import failed; the message says why.
         """
-        return import_class(self.value, f'"{self.name}" of {self.package} {self.version}')
+        what = f'"{self.name}" of {self.package} {self.version}'
+        if self.value in _REFUSED:
+            raise ComponentError(f"{what} ({self.value}) cannot be imported: {_REFUSED[self.value]}")
+        return import_class(self.value, what)
 
 
 @cache
@@ -189,24 +191,29 @@ def side_effects(module: str) -> tuple[str, ...]:
 
 
 def _imported(module: str) -> Any:
-    """Import a module; keep what it prints from the output, and remember that it did."""
+    """Import a module; keep what it prints from the output, and remember what it changed for all."""
     if module in sys.modules:
         return sys.modules[module]
-    before = _default_dtype()
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    found: list[str] = []
+    with watched_import(module, found):
         imported = importlib.import_module(module)
-    if printed.getvalue().strip():
-        _SIDE_EFFECTS.setdefault(module, []).append(f"the import of {module} prints something, which is left out here")
-    if (after := _default_dtype()) != before:
-        change = f"changes torch's default dtype from {before} to {after}, for all parts of a run"
-        _SIDE_EFFECTS.setdefault(module, []).append(f"the import of {module} {change}")
+    if found:
+        _SIDE_EFFECTS[module] = found
     return imported
 
 
-def _default_dtype() -> str:
-    torch: Any = sys.modules.get("torch")
-    return str(torch.get_default_dtype()) if hasattr(torch, "get_default_dtype") else "torch.float32"
+_REFUSED: dict[str, str] = {}
+"""``module:Class`` -> why it must not be imported in this process."""
+
+
+def refuse(component: RegisteredComponent, reason: str) -> None:
+    """Never import a component in this process: it is known to end or to stop the process that imports it.
+
+    Args:
+        component: The component.
+        reason: Why, for the message of the `ComponentError` that is raised instead.
+    """
+    _REFUSED[component.value] = reason
 
 
 class DamagedPackage(NamedTuple):

@@ -119,6 +119,7 @@ def cases(package: str | None = None, samples: Samples | None = None) -> list[Ca
                 where = f"{group}/{each.name}"
                 settings = (samples or {}).get(where, {})
                 found.append(Case(f"{where} imports lightly", partial(imports_lightly, each.value)))
+                found.append(Case(f"{where} changes nothing for all", partial(changes_nothing_for_all, each.value)))
                 for on_class in ON_CLASSES:
                     check = partial(_check_class, each, on_class, group)
                     found.append(Case(f"{where} {_sentence(on_class)}", check))
@@ -135,13 +136,19 @@ def cases(package: str | None = None, samples: Samples | None = None) -> list[Ca
 
 def imports_lightly(value: str) -> None:
     """Check that importing a component's module imports none of `HEAVY`; one new process tries all registered ones."""
-    values = sorted(
-        {found.value for group in registry.entry_point_groups() for found in registry.registered(group)} | {value}
-    )
     module = value.partition(":")[0]
-    outcome = _imports(tuple(dict.fromkeys(each.partition(":")[0] for each in values)))[module]
-    assert not isinstance(outcome, str), f"{module} cannot be imported: {outcome}"
-    assert not outcome, f"importing {module} also imports {', '.join(outcome)}; import it inside build"
+    heavy = _outcome(module).heavy
+    assert not heavy, f"importing {module} also imports {', '.join(heavy)}; import it inside build"
+
+
+def changes_nothing_for_all(value: str) -> None:
+    """Check that importing a component's module prints nothing, and changes nothing for the whole process.
+
+    Args:
+        value: The class, as ``module:Class``; a new process imports its module.
+    """
+    effects = _outcome(value.partition(":")[0]).effects
+    assert not effects, f"{effects[0]}; do it where a run asks for it, or not at all"
 
 
 # ---- what holds for the class of every component --------------------------------------------------------------------
@@ -500,22 +507,52 @@ def _needs(settings: Component) -> None:
 
 _TRY_IMPORTS = """
 import importlib, json, sys
+from trainkit.import_effects import watched_import
 modules, heavy = json.loads(sys.argv[1])
 outcome = {}
 for module in modules:
-    before = set(sys.modules)
+    before, effects = set(sys.modules), []
     try:
-        importlib.import_module(module)
-        outcome[module] = [each for each in heavy if each in sys.modules and each not in before]
+        with watched_import(module, effects):
+            importlib.import_module(module)
+        outcome[module] = [[each for each in heavy if each in sys.modules and each not in before], effects]
     except Exception as error:
         outcome[module] = f"{type(error).__name__}: {error}"
 print(json.dumps(outcome))
 """
 
 
+class _Imported(NamedTuple):
+    """What the import of a module did.
+
+    Attributes:
+        heavy: Which of `HEAVY` it was the first to import.
+        effects: A sentence for each effect on the whole process.
+    """
+
+    heavy: list[str]
+    effects: list[str]
+
+
+def _outcome(module: str) -> _Imported:
+    """Return what the import of a module did in a new process; one process tries all registered modules.
+
+    Raises:
+        AssertionError: It cannot be imported, or ends the process.
+    """
+    values = {found.value for group in registry.entry_point_groups() for found in registry.registered(group)}
+    outcomes = _imports(tuple(sorted({each.partition(":")[0] for each in values} | {module})))
+    if outcomes is None:  # one of them ends the process, for which the others are not blamed
+        outcomes = _imports((module,))
+    assert outcomes is not None, f"importing {module} ends the process"
+    outcome = outcomes[module]
+    assert not isinstance(outcome, str), f"{module} cannot be imported: {outcome}"
+    return _Imported(*outcome)
+
+
 @cache
-def _imports(modules: tuple[str, ...]) -> dict[str, str | list[str]]:
-    """Return module -> which of `HEAVY` its import was the first to import, or why the import failed."""
+def _imports(modules: tuple[str, ...]) -> dict[str, str | list[list[str]]] | None:
+    """Return module -> what its import did, or why it failed; None: the process ended."""
     run = subprocess.run(
         [sys.executable, "-c", _TRY_IMPORTS, json.dumps([modules, HEAVY])],
         capture_output=True,
@@ -523,8 +560,9 @@ def _imports(modules: tuple[str, ...]) -> dict[str, str | list[str]]:
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         check=False,
     )
-    assert run.returncode == 0, f"Python ended while it imported the registered components: {run.stderr}"
-    outcome: dict[str, str | list[str]] = json.loads(run.stdout.splitlines()[-1])
+    if run.returncode != 0 or not run.stdout.strip():
+        return None
+    outcome: dict[str, str | list[list[str]]] = json.loads(run.stdout.splitlines()[-1])
     return outcome
 
 

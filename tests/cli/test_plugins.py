@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +15,12 @@ from recipe_toys import distribution
 
 from trainkit import registry
 from trainkit.cli import plugin_inspection
+from trainkit.cli.init import command as init
 from trainkit.cli.plugins import command as plugins
+from trainkit.cli.schema import command as schema
+from trainkit.cli.show import command as show
+from trainkit.errors import ComponentError, RecipeError
+from trainkit.import_effects import watched_import
 from trainkit.recipe.resolve import resolve_text
 
 GOOD = '''
@@ -138,3 +146,106 @@ def test_check_points_out_what_the_import_of_a_used_component_does_to_all(
         assert not resolve_text(RECIPE + '[scheduler]\nuse = "zgood"\n', zoo).notes
     finally:
         torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def harmful(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder on the path with packages that end or interrupt the process which imports them, and a misspelt group."""
+    for kind, group, code in (
+        ("ends", "trainkit.schedulers", "import os; os._exit(9)"),
+        ("interrupts", "trainkit.data", "raise KeyboardInterrupt"),
+        ("plans", "trainkit.planners", "import os; os._exit(9)"),
+        ("typo", "trainkit.scheduler", GOOD),
+    ):
+        (tmp_path / f"harm_{kind}.py").write_text(code)
+        distribution(tmp_path, f"harm-{kind}", "1.0", f"[{group}]\nh{kind} = harm_{kind}:S\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(plugin_inspection, "TIME_LIMIT", 60.0)
+    monkeypatch.setattr(registry, "_REFUSED", {})
+    registry.forget()
+    yield tmp_path
+    registry.forget()
+
+
+@pytest.mark.slow
+def test_commands_that_import_all_components_outlive_a_harmful_one_and_name_it(harmful: Path) -> None:
+    found = CliRunner().invoke(schema, [], catch_exceptions=False)
+    assert found.exit_code == 0
+    assert "harm-ends 1.0 (harm_ends:S) cannot be imported: the process that imports it ends with" in found.stderr
+    assert "harm-interrupts 1.0 (harm_interrupts:S) cannot be imported: its import raises Keyboard" in found.stderr
+    assert (
+        '"htypo" of harm-typo is registered in trainkit.scheduler; did you mean "trainkit.schedulers"?' in found.stderr
+    )
+    assert '"cosine"' in found.stdout
+    found = CliRunner().invoke(show, ["scheduler"], catch_exceptions=False)
+    assert "Half a cosine" in found.output
+    assert "hends       " in found.output
+    assert "ends with exit code 9" in found.output
+    with pytest.raises(ComponentError, match="of harm-ends"):
+        CliRunner().invoke(show, ["hends"], catch_exceptions=False)
+    (harmful / "empty").mkdir()
+    with pytest.raises(RecipeError, match=r"(?s)recognised by no component of data.*hinterrupts: .*KeyboardInterrupt"):
+        CliRunner().invoke(init, [str(harmful / "empty")], catch_exceptions=False)
+
+
+@pytest.mark.slow
+def test_what_an_import_changes_for_all_is_seen_and_what_libraries_do_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("HERS", "1")
+    effects = {
+        "import os; os.chdir('/')": "the working directory",
+        "import os; os.environ['KEY_OF_MINE'] = 'a secret'": "the environment variables KEY_OF_MINE,",
+        "import os; del os.environ['HERS']": "the environment variables HERS,",
+        "import warnings; warnings.simplefilter('ignore')": "which warnings are shown",
+        "import signal; signal.signal(signal.SIGUSR1, signal.SIG_IGN)": "what SIGUSR1 does from SIG_DFL to SIG_IGN",
+        "import sys; sys.path.append('/nowhere')": "the search path",
+        "import gc; gc.disable()": "whether garbage is collected from True to False",
+        "import logging; logging.basicConfig(force=True)": "the handlers of the root logger",
+        "import numpy; numpy.set_printoptions(precision=2)": "how numpy prints",
+        "import numpy; numpy.seterr(all='raise')": "what numpy does about floating-point errors",
+        "import numpy; numpy.random.seed(1)": "the state of numpy's random numbers",
+        "import torch; torch.manual_seed(1)": "the state of torch's random numbers",
+        "import torch; torch.set_num_threads(3)": "torch's number of threads",
+        "import torch; torch.use_deterministic_algorithms(True)": "whether torch is deterministic from False to True",
+        "import torch; torch.set_default_device('meta')": "torch's default device from cpu to meta",
+        "import torch; torch.set_float32_matmul_precision('medium')": "the precision of torch's matrix products",
+    }
+    quiet = [
+        "import torch, numpy, logging, warnings, matplotlib",
+        "import warnings; warnings.filterwarnings('ignore', 'of mine')",
+    ]
+    codes = [*effects, *quiet]
+    for number, code in enumerate(codes):
+        (tmp_path / f"effect_{number}.py").write_text(code)
+    # Each in a process of its own would take long: all are in one, and what matters is undone.
+    program = (
+        "import json, os, sys, warnings, gc, signal, logging\n"
+        "from trainkit.import_effects import watched_import\n"
+        f"for number in {[len(effects), *range(len(codes))]}:\n"  # what libraries do comes first
+        "    found, path, filters = [], list(sys.path), list(warnings.filters)\n"
+        "    with watched_import(f'effect_{number}', found):\n"
+        "        sys.modules.pop(f'effect_{number}', None); __import__(f'effect_{number}')\n"
+        "    print(json.dumps([number, found])); gc.enable(); sys.path[:] = path; warnings.filters[:] = filters\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), *filter(None, sys.path)])}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True, cwd=tmp_path
+    )
+    said = dict(json.loads(line) for line in done.stdout.splitlines())
+    for number, (code, effect) in enumerate(effects.items()):
+        assert len(said[number]) == 1, (code, said[number])
+        assert f"effect_{number} changes {effect}" in said[number][0]
+    assert "a secret" not in done.stdout
+    assert [said[len(effects) + place] for place in range(len(quiet))] == [[], []]
+
+
+def test_what_a_module_prints_after_its_import_is_not_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found: list[str] = []
+    with watched_import("a_module", found):
+        stream = sys.stdout
+        stream.write("at import\n")
+    stream.write("later\n")
+    assert capsys.readouterr().out == "later\n"
+    assert found == ["the import of a_module prints something, which is left out here"]

@@ -395,6 +395,13 @@ def test_the_suite_finds_a_settings_module_that_imports_torch(tmp_path, monkeypa
         testing.imports_lightly("heavy_settings:Any")
     with pytest.raises(AssertionError, match="RuntimeError: no licence"):
         testing.imports_lightly("broken_settings:Any")
+    (tmp_path / "ending_settings.py").write_text("import os; os._exit(0)\n")
+    with pytest.raises(AssertionError, match="importing ending_settings ends the process"):
+        testing.imports_lightly("ending_settings:Any")
+    (tmp_path / "seeding_settings.py").write_text("import random; random.seed(1)\n")
+    with pytest.raises(AssertionError, match="seeding_settings changes the state of Python's random numbers"):
+        testing.changes_nothing_for_all("seeding_settings:Any")
+    testing.changes_nothing_for_all("trainkit_schedulers.cosine:Cosine")
 
 
 def test_required_settings_without_a_sample_are_asked_for():

@@ -16,8 +16,9 @@ import click
 
 from trainkit import registry
 from trainkit.cli.output import clear_progress, echo, show_progress, styled
+from trainkit.cli.plugin_inspection import refuse_harmful
 from trainkit.contracts import Data, Planner, Problem, Progress, Recognised
-from trainkit.errors import RecipeError
+from trainkit.errors import ComponentError, RecipeError
 from trainkit.recipe.recognised import looked_into, recognised, with_sets
 from trainkit.recipe.schema import DIRECTIVE
 
@@ -86,6 +87,7 @@ def command(
             raise RecipeError(f"{new} exists, and nothing is overwritten: give another name after --out or --picture")
     if not path.exists():
         raise RecipeError(f"{path}: there is no such file or folder")
+    refuse_harmful([Data.entry_points, Planner.entry_points])
     found = recognised(path.absolute(), use)
     found = found._replace(settings=with_sets(found.data, found.settings, sets))
     planner = _planner(found.data, _gigabytes(memory), network, calibrate, picture)
@@ -143,8 +145,12 @@ def _planner(cls: type[Data], memory_gb: float, network: str | None, calibrate: 
 
 def _planners(cls: type[Data]) -> Iterator[type[Planner]]:
     for each in registry.registered(Planner.entry_points):
-        found = each.load()
-        if issubclass(cls, found.accepts):
+        try:
+            found = each.load()
+        except ComponentError as error:
+            echo(styled("warning: ", fg="yellow", bold=True), f"this planner is left out: {error}", err=True)
+            continue
+        if issubclass(found, Planner) and issubclass(cls, found.accepts):
             yield found
 
 

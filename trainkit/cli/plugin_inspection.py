@@ -12,15 +12,18 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from difflib import get_close_matches
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from trainkit import registry
 from trainkit.errors import ComponentError, did_you_mean
 from trainkit.registry import RegisteredComponent
 
 PACKAGE = "trainkit"
-TIME_LIMIT = 15.0  # seconds, for the import of one component
+_AT_ONCE = 4  # packages
+TIME_LIMIT = 30.0  # seconds, for the import of one component; that of torch takes long on a busy machine
 
 _Registered = tuple[str, RegisteredComponent]
 """An entry-point group, and a component in it."""
@@ -33,11 +36,13 @@ class Seen(NamedTuple):
         text: The first sentence of its docstring; empty if it cannot be imported.
         error: Why it cannot be used; None: it can.
         remarks: What else is worth knowing about it.
+        is_harmful: Whether its import ends the process, or does not come to an end.
     """
 
     text: str
     error: str | None
     remarks: tuple[str, ...] = ()
+    is_harmful: bool = False
 
 
 def look_at(components: Iterable[_Registered]) -> dict[_Registered, Seen]:
@@ -48,9 +53,24 @@ def look_at(components: Iterable[_Registered]) -> dict[_Registered, Seen]:
     packages: dict[str, list[_Registered]] = {}
     for each in foreign:
         packages.setdefault(each[1].package, []).append(each)
-    for several in packages.values():
-        found |= _look_elsewhere(several)
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        for seen in threads.map(_look_elsewhere, packages.values()):
+            found |= seen
     return {each: found[each] for each in components}
+
+
+def refuse_harmful(groups: Iterable[str]) -> None:
+    """Have components never be imported here that end or stop the process which imports them.
+
+    A command that imports all components of some kinds calls it first. What merely fails to be imported is left to it.
+
+    Args:
+        groups: The entry-point groups of these kinds.
+    """
+    foreign = [(group, each) for group in groups for each in registry.registered(group) if each.package != PACKAGE]
+    for (_, component), seen in look_at(foreign).items():
+        if seen.is_harmful and seen.error is not None:
+            registry.refuse(component, seen.error.partition("cannot be imported: ")[2] or seen.error)
 
 
 def _described(group: str, component: RegisteredComponent) -> Seen:
@@ -80,6 +100,24 @@ def _misplaced(group: str, component: RegisteredComponent, cls: type) -> str | N
     )
 
 
+def unknown_groups() -> list[str]:
+    """Return a sentence for each component that is registered in a group which no kind of component has."""
+    from trainkit.contracts import KINDS
+
+    found = []
+    known = {each.entry_points for each in KINDS}  # type: ignore[attr-defined]
+    groups = registry.entry_point_groups()
+    known |= {group for group in groups if any(each.package == PACKAGE for each in registry.registered(group))}
+    for group in groups:
+        near = get_close_matches(group, known, n=1, cutoff=0.8)
+        if group not in known and near:
+            found += [
+                f'"{each.name}" of {each.package} is registered in {group}; did you mean "{near[0]}"?'
+                for each in registry.registered(group)
+            ]
+    return found
+
+
 # ---- in a process of its own ----------------------------------------------------------------------------------------
 
 
@@ -90,15 +128,15 @@ def _look_elsewhere(components: Sequence[_Registered]) -> dict[_Registered, Seen
     while left:
         lines, ending = _run(left)
         for each, line in zip(left, lines, strict=False):
-            found[each] = Seen(line["text"], line["error"], tuple(line["remarks"]))
+            found[each] = Seen(line["text"], line["error"], tuple(line["remarks"]), line["is_harmful"])
         left = left[len(lines) :]
         if left:  # the first of them ended the process, or was not finished in time
-            found[left[0]] = Seen("", f"{left[0][1].value} cannot be imported: {ending}")
+            found[left[0]] = Seen("", f"{left[0][1].value} cannot be imported: {ending}", is_harmful=True)
             left = left[1:]
     return found
 
 
-def _run(components: Sequence[_Registered]) -> tuple[list[dict[str, str]], str]:
+def _run(components: Sequence[_Registered]) -> tuple[list[dict[str, Any]], str]:
     """Import components in a new process; return what it said of each before it ended, and how it ended."""
     with tempfile.TemporaryDirectory() as folder:
         answers = Path(folder, "answers")
@@ -129,47 +167,11 @@ def answer() -> None:
     named, file = sys.argv[1:]
     with open(file, "a", encoding="utf-8") as answers:
         for group, *each in json.loads(named):
-            watch = _Watch()
             try:
                 seen = _described(group, RegisteredComponent(*each))
             except KeyboardInterrupt:
-                seen = Seen("", "its import raises KeyboardInterrupt")
-            remarks = [*registry.side_effects(each[1].partition(":")[0]), *watch.changes()]
-            line = {"text": seen.text, "error": seen.error, "remarks": remarks}
+                seen = Seen("", "its import raises KeyboardInterrupt", is_harmful=True)
+            remarks = registry.side_effects(each[1].partition(":")[0])
+            line = {"text": seen.text, "error": seen.error, "remarks": remarks, "is_harmful": seen.is_harmful}
             answers.write(json.dumps(line) + "\n")
             answers.flush()
-
-
-class _Watch:
-    """Sees what an import changes for the whole process."""
-
-    def __init__(self) -> None:
-        self._before = self._state()
-
-    def changes(self) -> list[str]:
-        """Return a sentence for each change."""
-        found = []
-        for what, (value, beginning) in self._state().items():
-            before = self._before[what][0] if what in self._before else beginning
-            if value != before:
-                found.append(f"its import changes {what}: {before} → {value}")
-        return found
-
-    def _state(self) -> dict[str, tuple[str, str]]:
-        """Return what a well-behaved import leaves alone: its name -> how it is, and how Python or torch begin."""
-        import random
-        import signal
-        from hashlib import sha256
-
-        drawn = sha256(repr(random.getstate()).encode()).hexdigest()[:8]
-        found = {
-            "the working directory": (os.getcwd(), os.getcwd()),
-            "the state of Python's random numbers": (drawn, drawn),
-            "what Ctrl-C does": (str(signal.getsignal(signal.SIGINT)), ""),
-            "what SIGTERM does": (str(signal.getsignal(signal.SIGTERM)), ""),
-        }
-        if (torch := sys.modules.get("torch")) is not None and hasattr(torch, "get_default_device"):
-            found["torch's default device"] = (str(torch.get_default_device()), "cpu")
-            found["whether torch computes gradients"] = (str(torch.is_grad_enabled()), "True")
-            found["whether torch is deterministic"] = (str(torch.are_deterministic_algorithms_enabled()), "False")
-        return found

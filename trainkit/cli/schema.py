@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from trainkit.cli.output import echo
+from trainkit.registry import entry_point_groups
 
 
 @click.command(
@@ -24,14 +25,18 @@ def command(out: Path | None) -> None:
     Write it again after plugins were installed or updated. A schema that was written before is replaced; any other file
     is not.
     """
+    from trainkit.cli.plugin_inspection import refuse_harmful, unknown_groups
     from trainkit.errors import RecipeError
     from trainkit.files.writing import written_whole
     from trainkit.recipe.schema import TITLE, recipe_schema
 
+    refuse_harmful(entry_point_groups())
     schema, broken = recipe_schema()
     text = json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
     for each in broken:
         echo(f"warning: any keys are allowed beside it: {each}", err=True)
+    for each in unknown_groups():
+        echo(f"warning: it is not in the schema: {each}", err=True)
     if out is None:
         echo(text, nl=False)
         return

@@ -29,6 +29,7 @@ def command(name: str | None, as_json: bool) -> None:
     A component has the name that a recipe gives after `use`. If components of several kinds have this name, all of them
     are shown; put the kind before the name to see one of them. Without NAME, the tables of a recipe are listed.
     """
+    from trainkit.cli.plugin_inspection import refuse_harmful
     from trainkit.recipe.docstrings import docstring
     from trainkit.recipe.language import kinds_of_tables, tables
 
@@ -41,6 +42,7 @@ def command(name: str | None, as_json: bool) -> None:
     kind: Any = kinds.get(table)
     group = kind.entry_points if kind is not None else groups.get(name.removeprefix("trainkit."))
     matches = _matching(name)
+    refuse_harmful({group for group, _ in matches} | ({group} if group is not None else set()))
     if not matches and table not in known and group is None:
         raise _unknown(name, [*known, *kinds, *groups])
     number = 0
