@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import tomli
 
-from trainkit.aliases import known_as
+from trainkit.aliases import known_as, way_to
 from trainkit.errors import ComponentError, did_you_mean
 from trainkit.import_effects import watched_import
 
@@ -152,6 +152,8 @@ def _instead(group: str, use: str, name: str) -> str:
     elsewhere = sorted({each for each, found in _scan() if found.name == name})
     if elsewhere:
         return f'"{name}" is registered in {", ".join(elsewhere)}'
+    if way := way_to(group, name):
+        return way
     return did_you_mean(use, {found.name for found in registered(group)})
 
 

@@ -1,6 +1,8 @@
 """What ``--help`` prints, on a terminal of 80 columns."""
 
+import re
 import shlex
+from pathlib import Path
 
 import click
 import pytest
@@ -42,3 +44,16 @@ def test_each_example_stands_on_a_line_of_its_own_and_is_a_command_that_can_be_p
         found = cli.get_command(click.Context(cli), name)
         assert found is not None
         found.make_context(name, arguments)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_used_in_a_test(name: str) -> None:
+    """Looks for calls of it in the tests: as a list of arguments, as a line for a shell, or as the command itself."""
+    module = name.replace("-", "_")
+    called = re.compile(
+        rf"\[?\"{name}\",\s|\"{name}\"\]|(trainkit|-m trainkit) {name}\b|trainkit\.cli\.{module} import command"
+        rf"|(cli|main|invoke|say|said|objects|run)\(\[?f?\"{name}[ \"]|f?\"{name} \{{"
+    )
+    here = Path(__file__).resolve()
+    files = [path for path in here.parents[1].rglob("*.py") if path != here and path.name != "test_finding.py"]
+    assert any(called.search(path.read_text(encoding="utf-8")) for path in files)

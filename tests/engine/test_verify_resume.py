@@ -3,10 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from clients.toy_run import PARTS
 from clients.warm import Warm
 
 from trainkit import RecipeError
+from trainkit.cli import cli
 from trainkit.engine.verify import differences, trained, verify
 from trainkit.engine.verify_processes import _run, verify_processes
 from trainkit.recipe.resolve import resolve, resolve_text
@@ -64,9 +66,11 @@ def test_it_says_where_a_part_that_forgets_makes_the_runs_differ() -> None:
 @pytest.mark.usefixtures("_warm_processes")
 def test_a_run_whose_length_is_given_in_steps_is_compared_for_as_many_epochs_as_it_has() -> None:
     Path("toy.toml").write_text(TOY.replace("epochs = 4", "steps = 6"))
-    said: list[str] = []
-    assert verify(resolve("toy.toml"), epochs=5, num_stops=0, say=said.append)
-    assert said[0].startswith("2 epochs of 4 steps")  # the second is cut short
+    arguments = ["verify-resume", "toy.toml", "--epochs", "5", "--stops", "0"]
+    result = CliRunner().invoke(cli, arguments, catch_exceptions=False)
+    assert result.exit_code == 0
+    assert "2 epochs of 4 steps" in result.output  # the second is cut short
+    assert "stopped after 1 epoch: the same, to the bit" in result.output
 
 
 DIVIDED = """

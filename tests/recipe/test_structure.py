@@ -11,9 +11,9 @@ import pytest
 from attrs import validators
 from recipe_toys import GOOD, toys
 
-from trainkit import Context, Hook, MetricName, Scheduler, aliases, component, registry
+from trainkit import Context, Hook, MetricName, RecipeError, Scheduler, aliases, component, registry
 from trainkit.recipe.problems import InvalidRecipe
-from trainkit.recipe.resolve import Resolved, resolve_text, write
+from trainkit.recipe.resolve import Resolved, resolve, resolve_text, write
 from trainkit.recipe.shipped import shipped
 from trainkit.recipe.source import PathString
 from trainkit.recipe.tables import walk_settings
@@ -268,6 +268,23 @@ def test_a_name_from_another_program_is_taken_for_the_one_here_and_that_is_said(
     assert again.recipe == found.recipe
     with pytest.raises(InvalidRecipe, match="did you mean"):
         resolve_text(text, tmp_path, ("scheduler.use=reduce_on_platoon",))
+
+
+@pytest.mark.parametrize(
+    ("table", "name", "way"),
+    [
+        (table, name, way)
+        for table, kind in (("scheduler", "trainkit.schedulers"), ("optimizer", "trainkit.optimizers"))
+        for name, way in aliases._WAYS[kind].items()
+    ],
+)
+def test_what_is_advised_instead_of_a_name_is_what_a_recipe_can_hold(table: str, name: str, way: str) -> None:
+    path = shipped()["segmentation_synthetic"]
+    with pytest.raises(RecipeError) as said:
+        resolve(path, (f"{table}.use={name}",))
+    assert way in str(said.value)
+    written, _, _ = way.partition(";")
+    resolve(path, (f"{table}={{ {written} }}", "run.epochs=100"))
 
 
 def test_every_alias_means_a_component_that_there_is() -> None:

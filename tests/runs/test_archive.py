@@ -7,10 +7,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from clients import toy_run
 from clients.recorder import ACTIONS
 
 from trainkit import RecipeError, State, TrainkitError
+from trainkit.cli import cli
 from trainkit.console import Console
 from trainkit.engine import journal
 from trainkit.engine.every_run import requests
@@ -19,8 +21,6 @@ from trainkit.engine.queue import run_one
 from trainkit.engine.reproduction import reproduce, resolve_archived, unpack
 from trainkit.engine.start import RunOutcome, no_report
 from trainkit.recipe.resolve import resolve_text
-from trainkit.runs.archive import About, write_archive
-from trainkit.runs.record import RunRecord
 
 pytest.importorskip("rocrate")
 
@@ -46,7 +46,18 @@ def edited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def archive(folder: Path, said: list[str]) -> Path:
     file = folder.parent / "archive.zip"
-    write_archive(RunRecord(folder), file, About("Ann", "CC-BY-4.0"), said.append, allow_code=True)
+    arguments = [
+        "archive",
+        str(folder),
+        "--out",
+        str(file),
+        "--author",
+        "Ann",
+        "--license",
+        "CC-BY-4.0",
+        "--allow-code",
+    ]
+    said += CliRunner().invoke(cli, arguments, catch_exceptions=False, standalone_mode=False).output.splitlines()
     return file
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from trainkit import registry
+from trainkit.aliases import way_to
 from trainkit.cli import completion
 from trainkit.cli.options import JSON
 from trainkit.cli.output import echo, echo_json, styled
@@ -130,19 +131,25 @@ def _sentence(found: registry.RegisteredComponent) -> str:
 
 
 def _matching(name: str) -> list[tuple[str, registry.RegisteredComponent]]:
+    """Return the components of a name, or else those that a name from another program stands for."""
     kind, _, use = name.rpartition("/")
-    return [
-        (group, found)
+    found = [
+        (group, each)
         for group in registry.entry_point_groups()
-        for found in registry.registered(group)
-        if found.name == use and kind in ("", group, group.removeprefix("trainkit."), found.package)
+        for each in registry.registered(group)
+        if kind in ("", group, group.removeprefix("trainkit."), each.package)
     ]
+    exact = [(group, each) for group, each in found if each.name == use]
+    return exact or [(group, each) for group, each in found if each.name == registry.alias_of(group, use)]
 
 
 def _unknown(name: str, tables: list[str]) -> RecipeError:
     known = [(group, found) for group in registry.entry_point_groups() for found in registry.registered(group)]
     qualified = "/" in name
     names = {f"{g.removeprefix('trainkit.')}/{f.name}" if qualified else f.name for g, f in known}
+    ways = [(g, way) for g in registry.entry_point_groups() if (way := way_to(g, name.rpartition("/")[2]))]
+    if ways:
+        return RecipeError("\n".join(f'"{name}" is no component of {group}; {way}' for group, way in ways))
     near = did_you_mean(name, names | (set() if qualified else set(tables)))
     return RecipeError(f'no component "{name}" is installed, and no table of a recipe has this name; {near}')
 
