@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -109,6 +110,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         good = many_files(Path(folder)) and good
     print("as wanted" if good else "NOT as wanted")
+    sys.exit(not good)
 
 
 if __name__ == "__main__":
