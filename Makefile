@@ -2,7 +2,7 @@
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest -n auto --dist loadgroup
 
-.PHONY: check fast test fuzz docs
+.PHONY: check fast test fuzz docs site
 
 check:  ## lint, format, types, floors, dependencies
 	$(BIN)/ruff check .
@@ -25,3 +25,6 @@ docs:  ## the reference and the pictures of docs/, made by the functions that tr
 	$(BIN)/trainkit schema --out recipes/recipe.schema.json
 	$(BIN)/python docs/make_learning_rate_traces.py
 	$(BIN)/python docs/make_ptychography_conventions.py
+
+site:  ## docs/ as a site in site/; a link that leads nowhere is an error. It needs the extra docs
+	$(BIN)/zensical build --strict

@@ -52,6 +52,10 @@ class RecipeText:
         """Add a value: text, a number, true or false, a path, a list, or a table."""
         self._add(f"{_key(key)} = {toml(value)}", why)
 
+    def as_written(self, key: str, text: str, why: str = "") -> None:
+        """Add a value that is TOML already, for example "1e6"."""
+        self._add(f"{_key(key)} = {text}", why)
+
     def placeholder(self, key: str, example: str, why: str) -> None:
         """Add a line that the user has to fill in: the recipe is refused until then."""
         self.placeholders[key] = example

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tomli
@@ -40,3 +41,24 @@ def test_every_floor_of_the_core_is_in_the_table_for_contributors() -> None:
     table = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("| floor of")[2].partition("| plugin |")[0]
     for name in re.split(r" \| ", " | ".join(floors)):
         assert name == "__main__" or f"`{name}`" in table, name
+
+
+def test_every_page_is_in_the_index_and_in_the_navigation_of_the_site() -> None:
+    pages = {str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").glob("**/*.md")}
+    navigation = tomli.loads((ROOT / "zensical.toml").read_text(encoding="utf-8"))["project"]["nav"]
+    assert sorted(in_navigation(navigation)) == sorted(pages)
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^- \[.*?\]\((.*?)\)", index, re.M)
+    assert sorted([*listed, "README.md"]) == sorted(page for page in pages if "/" not in page)
+
+
+def in_navigation(entry: Any) -> list[str]:
+    if isinstance(entry, str):
+        return [entry]
+    return [page for each in (entry.values() if isinstance(entry, dict) else entry) for page in in_navigation(each)]
+
+
+def test_pictures_are_small() -> None:
+    for page in DOCUMENTS:
+        for target in re.findall(r"!\[[^\]]+\]\((\S+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).stat().st_size < 400_000, target

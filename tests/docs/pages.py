@@ -27,7 +27,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("exam
 RUN = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
 """Pages whose blocks are run: not the reference, which is made from docstrings, nor what contributors read."""
 
-_NOTE = re.compile(r"<!-- (not run|onto):? (.*?) -->\s*$")
+NOTE = re.compile(r"<!-- (not run|onto):? (.*?) -->\s*$")
 _TITLE = re.compile(r'title="([^"]*)"')
 
 
@@ -95,7 +95,7 @@ def blocks(page: Path) -> Iterator[Block]:
     notes: dict[str, str] = {}
     for token in tokens(page):
         if token.type == "html_block":
-            found = _NOTE.search(token.content.strip())
+            found = NOTE.search(token.content.strip())
             notes = {found[1]: found[2]} if found else {}
         elif token.type == "fence":
             assert token.map

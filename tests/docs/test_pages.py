@@ -16,6 +16,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from without_pictures import no_pictures_of_ptychography
 
 from docs import presumed
 from docs.commands import Line, arguments_of, lines, mistake_in, recipes_and_sets
-from docs.pages import PAGES, RUN, Block, blocks, commands_in_text, named
+from docs.pages import NOTE, PAGES, ROOT, RUN, Block, blocks, commands_in_text, named, tokens
 from trainkit import RecipeError
 from trainkit.recipe.resolve import resolve, resolve_all
 from trainkit.recipe.shipped import shipped
@@ -298,3 +299,44 @@ def test_code_that_fails_is_named_with_page_and_line(stale: Path, tmp_path: Path
     (code,) = (block for block in blocks(stale) if block.language == "python")
     with pytest.raises(pytest.fail.Exception, match=r"page\.md:19: NameError"):
         Reader(stale, tmp_path).follow(code)
+
+
+def rows_of_tables(page: Path) -> list[tuple[int, str, list[str]]]:
+    """Return the settings in the last column of tables that name their recipe: line, recipe, the row's settings."""
+    found: list[tuple[int, str, list[str]]] = []
+    onto, last_cell, line = "", 0, 0
+    for token, inline in pairwise(tokens(page)):
+        if token.type == "html_block" and (note := NOTE.search(token.content.strip())):
+            onto = note[2]
+        elif token.type == "table_close":
+            onto = ""
+        elif token.type == "tr_open":
+            last_cell, line = 0, token.map[0] + 1 if token.map else line
+        elif token.type == "td_open":
+            last_cell += 1
+            if onto and last_cell == 2:
+                said = [each.content for each in inline.children or () if each.type == "code_inline"]
+                found.append((line, onto, [each for each in said if " = " in each]))
+    return found
+
+
+SETTINGS = rows_of_tables(ROOT / "docs" / "coming_from.md")
+
+
+@pytest.mark.parametrize("recipe", sorted({recipe for _, recipe, _ in SETTINGS}))
+def test_what_takes_the_place_of_another_programs_key_is_a_setting(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = ["data.path=somewhere"] * needs_a_path(recipe)
+    wrong, count = [], 0
+    for line, name, said in SETTINGS:
+        for each in said if name == recipe else ():
+            count += 1
+            key, _, value = each.partition(" = ")
+            if key not in ("use", "extends", "drop") and (
+                mistake := refused(shipped()[recipe], [*path, f"{key}={value}"])
+            ):
+                wrong.append(f"docs/coming_from.md:{line}: {each}: {mistake}")
+    assert wrong == []
+    assert count > 5
