@@ -15,7 +15,8 @@ from pathlib import Path
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol")
 
-# cred_expire, at least 5 s, is also how long a requeued job waits; intervals: how often Slurm looks for jobs to start.
+# cred_expire, at least 5 s, is also how long a requeued job waits; intervals: how often Slurm looks for jobs to start;
+# config_overrides: it may offer more CPUs than the machine has; MinJobAge: how long it knows jobs that have ended.
 _CONFIGURATION = """
 ClusterName=one
 SlurmctldHost={host}(127.0.0.1)
@@ -30,6 +31,8 @@ TaskPlugin=task/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerParameters=sched_interval=2,bf_interval=2
+SlurmdParameters=config_overrides
+MinJobAge=86400
 MpiDefault=none
 ReturnToService=2
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -55,8 +58,9 @@ def slurm(folder: Path, cpus: int) -> Iterator[dict[str, str]]:
     """Start a Slurm, and yield the environment in which its commands find it.
 
     Args:
-        folder: An empty folder in one that may be opened to everybody, with a short path, since it holds a socket.
-        cpus: CPUs that it offers.
+        folder: An empty folder in one that may be opened to everybody, with a short path, since it holds a socket. When
+            the block ends, whatever works in that one is killed: jobs that still run.
+        cpus: CPUs that it offers; they may be more than the machine has.
     """
     environment = os.environ | {
         "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin",
@@ -82,6 +86,7 @@ def slurm(folder: Path, cpus: int) -> Iterator[dict[str, str]]:
     finally:
         for name in ("slurmd", "slurmctld", "munge"):
             _end(folder / f"{name}.pid")
+        _kill_all_in(folder.parent)  # jobs, which outlive the daemons
 
 
 def _wait_until_it_answers(environment: dict[str, str], folder: Path) -> None:
@@ -103,6 +108,27 @@ def _end(pid_file: Path) -> None:
         os.kill(pid, signal.SIGKILL)
     except (OSError, ValueError):
         return
+
+
+def _kill_all_in(folder: Path) -> None:
+    """Kill the processes whose working directory is in a folder, until there are none."""
+    until = time.monotonic() + 30
+    while left := _processes_in(folder):
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if time.monotonic() > until:
+            raise RuntimeError(f"processes {left} of Slurm do not end")
+        time.sleep(0.1)
+
+
+def _processes_in(folder: Path) -> list[int]:
+    found = []
+    for each in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # it has ended, or belongs to somebody else
+            if int(each.name) != os.getpid() and (each / "cwd").readlink().is_relative_to(folder):
+                found.append(int(each.name))
+    return found
 
 
 def _output(command: Sequence[str], environment: dict[str, str] | None = None) -> str:
