@@ -142,7 +142,66 @@ def test_one_process_that_fails_is_told_of_once_and_without_torchruns_report(tmp
     assert not [word for word in ("Traceback", "ChildFailedError", "closing signal", "start again") if word in said]
 
 
+def queue(folder: Path, **troubles: str) -> list[str]:
+    """Write recipes that have the trouble of a hook, or none, and return the command line that runs them all."""
+    for name, settings in troubles.items():
+        trouble = f'[hooks.trouble]\nuse = "clients.divided:Trouble"\n{settings}\n' if settings else ""
+        (folder / f"{name}.toml").write_text(RECIPE.replace('"many"', f'"{name}"') + trouble)
+    return ["run", *(f"{name}.toml" for name in troubles), "--set", "run.epochs=2", "--processes", "2"]
+
+
+def table_in(said: str) -> list[str]:
+    """Return the lines of the table at the end of a queue, without its head."""
+    return said.rpartition("\n\n")[2].splitlines()[1:]
+
+
+@pytest.mark.slow
+def test_after_a_run_that_fails_the_processes_start_anew_for_the_others_of_a_queue(tmp_path: Path) -> None:
+    words = queue(tmp_path, bad='what = "fail"', killed='what = "kill"\nrank = 0', many="", last='what = "diverge"')
+    launcher = start(tmp_path, *words)
+    said = launcher.communicate(timeout=240)[0]
+    assert launcher.returncode == 1, said
+    assert said.count("the processes start anew, for what is left of the queue") == 3, said
+    finished = {path.parent.parent.parent.name for path in tmp_path.glob("runs/*/*/checkpoints/epoch-0002*")}
+    assert finished == {"many"}
+    assert all(len(list((tmp_path / "runs" / name).iterdir())) == 1 for name in ("bad", "killed", "many", "last"))
+    table = table_in(said)
+    assert [line.split()[0] for line in table[:4]] == ["bad", "killed", "many", "last"]
+    assert "process 1 of 2: hooks.trouble, in on_step_end: ValueError: of process 1" in table[0]
+    assert "failed: process 0 was killed by SIGKILL" in table[1]
+    assert "  finished  (" in table[2]
+    assert "has another model than process" in table[3]
+
+
+@pytest.mark.slow
+def test_a_queue_whose_processes_started_anew_stops_where_a_run_is_interrupted(tmp_path: Path) -> None:
+    launcher = start(tmp_path, *queue(tmp_path, bad='what = "fail"', stopped='what = "interrupt"', many=""))
+    said = launcher.communicate(timeout=240)[0]
+    assert launcher.returncode == 75, said
+    failed, stopped, many = table_in(said)[:3]
+    assert "process 1 of 2: hooks.trouble" in failed
+    assert "stopped: by process 1" in stopped
+    assert "not started" in many
+
+
 # ---- what needs no processes ----------------------------------------------------------------------------------------
+
+
+def test_of_each_run_the_last_note_holds_and_that_of_a_run_that_goes_on_is_taken_back(tmp_path: Path) -> None:
+    def note(run: str, what: str, failed: bool) -> None:
+        launched.note_result(launched.NotedResult(run, what, 0.0, failed=failed, ends_processes=failed), tmp_path)
+
+    assert launched.noted_results(tmp_path) == {}
+    for run, what, failed in (("a", "under way", True), ("a", "finished", False), ("b", "under way", True)):
+        note(run, what, failed)
+    with (tmp_path / "results.jsonl").open("a") as file:
+        file.write('{"run": "c", "wh')  # killed while it wrote
+    assert [each.what for each in launched.noted_results(tmp_path).values()] == ["finished", "under way"]
+    launched.forget_last_result(tmp_path)
+    assert [each.run for each in launched.noted_results(tmp_path).values()] == ["a"]
+    note("b", "failed", True)
+    assert list(launched.noted_results(tmp_path)) == ["a", "b"]
+    assert not launched.noted_results()  # no launcher started this process
 
 
 def words(*given: str) -> list[str]:

@@ -16,6 +16,7 @@ import attrs
 from trainkit.engine import run_folder
 from trainkit.engine.edited import replaying, with_edits
 from trainkit.engine.identity import newest_first
+from trainkit.engine.launched import NotedResult, note_result, noted_results, starts_anew_after_failures
 from trainkit.engine.queue_table import SWEEP_FILE, QueueResult, table, write_sweeps
 from trainkit.engine.resume import resume
 from trainkit.engine.start import NOTHING_MORE, ExitCode, Report, RunOutcome, finished_before, start
@@ -58,44 +59,63 @@ def run_all(
     Returns:
         The exit code of the command line: STOPPED if a run was interrupted; else FAILED if one failed; else DOUBTFUL
         if the result of one is doubtful, also of one that was finished before.
+
+    Raises:
+        Exception: The only run failed; or one of several processes, which have to end with it. The launcher then starts
+            them anew for the runs after it.
     """
     done: list[QueueResult] = []
     code = ExitCode.FINISHED
+    is_queue = len(recipes) > 1
+    before_this_start = noted_results() if is_queue else {}
     if continue_unfinished:
         recipes = [_under_earlier_name(each, recipes) for each in recipes]
     _keep(done, recipes)
     for number, resolved in enumerate(recipes, start=1):
-        if len(recipes) > 1:
+        if is_queue:
             console.say(f"\nrun {number} of {len(recipes)}: {resolved.recipe.run.name}")
         began = time.perf_counter()
+        place = str(resolved.recipe.run.dir / resolved.recipe.run.name)
+        under_way = NotedResult(place, "failed: its processes died", time.time(), failed=True, ends_processes=is_queue)
+        noted = before_this_start.get(place)
+        if noted is not None and noted.failed:  # before the launcher started these processes in place of others
+            done.append(QueueResult(resolved, noted.what, seconds=noted.seconds))
+            code = _worse(code, ExitCode.FAILED)
+            _keep(done, recipes)
+            continue
+        note_result(under_way)
         try:
             outcome, folder = run_one(
                 resolved, console, continue_unfinished=continue_unfinished, report=report, replay=replay
             )
         except Exception as error:
-            if meeting().is_busy and number < len(recipes):
-                console.say(
-                    "the runs after this one are not started, because its processes have ended; start the command "
-                    "again with --continue"
-                )
-            if len(recipes) == 1 or meeting().is_busy:  # then the other processes of that run cannot go on
+            what = f"failed: {(str(error).splitlines() or [type(error).__name__])[0]}"
+            seconds = time.perf_counter() - began
+            ends_processes = meeting().is_busy and is_queue  # the other ones of that run cannot go on
+            note_result(attrs.evolve(under_way, what=what, seconds=seconds, ends_processes=ends_processes))
+            if not is_queue or (ends_processes and starts_anew_after_failures()):
+                raise
+            if ends_processes:
+                _end_without_the_others([*done, QueueResult(resolved, what, seconds=seconds)], recipes, console)
                 raise
             console.say(f"failed: {error if isinstance(error, TrainkitError) else traceback.format_exc()}")
-            what = f"failed: {(str(error).splitlines() or [type(error).__name__])[0]}"
-            done.append(QueueResult(resolved, what, seconds=time.perf_counter() - began))
+            done.append(QueueResult(resolved, what, seconds=seconds))
             code = _worse(code, ExitCode.FAILED)
             _keep(done, recipes)
             continue
         if not isinstance(outcome, RunOutcome):
             what = _with_doubts("skipped: finished already", outcome is ExitCode.DOUBTFUL)
+            note_result(noted or attrs.evolve(under_way, what=what, failed=False, ends_processes=False))
             best = None if folder is None else best_of(folder)
-            done.append(QueueResult(resolved, what, best, folder=folder))
+            what, seconds = (what, 0.0) if noted is None else (noted.what, noted.seconds)
+            done.append(QueueResult(resolved, what, best, seconds, folder))
             code = _worse(code, outcome)
             _keep(done, recipes)
             continue
         state = outcome.run.state
-        what = _with_doubts(state.ended, bool(state.doubts))
-        done.append(QueueResult(resolved, what, outcome.best, time.perf_counter() - began, state.folder))
+        what, seconds = _with_doubts(state.ended, bool(state.doubts)), time.perf_counter() - began
+        done.append(QueueResult(resolved, what, outcome.best, seconds, state.folder))
+        note_result(attrs.evolve(under_way, what=what, seconds=seconds, failed=False, ends_processes=False))
         code = _worse(code, outcome.code)
         _keep(done, recipes)
         if outcome.signal is not None and number < len(recipes):
@@ -103,10 +123,22 @@ def run_all(
             break
         if outcome.code is ExitCode.STOPPED:
             break
-    if len(recipes) > 1:
+    if is_queue:
         for line in table(done, recipes):
             console.say(line)
     return code
+
+
+def _end_without_the_others(done: Sequence[QueueResult], recipes: Sequence[Resolved], console: Console) -> None:
+    """Print and write what there is of a queue that ends because its processes do."""
+    _keep(done, recipes)
+    for line in table(done, recipes):
+        console.say(line)
+    if len(done) < len(recipes):
+        console.say(
+            "the runs after this one are not started, because its processes have ended; start the command again with "
+            "--continue"
+        )
 
 
 def _keep(done: Sequence[QueueResult], recipes: Sequence[Resolved]) -> None:

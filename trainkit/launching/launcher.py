@@ -27,7 +27,7 @@ from torch.distributed.elastic.rendezvous import RendezvousParameters
 from torch.distributed.elastic.rendezvous import registry as rendezvous
 from torch.distributed.elastic.rendezvous.api import RendezvousClosedError, RendezvousError
 
-from trainkit.engine.launched import LAUNCH
+from trainkit.engine.launched import LAUNCH, STARTS_ANEW, forget_last_result, note_result, noted_results
 from trainkit.engine.signals import StoppedEarly, handled
 from trainkit.engine.start import ExitCode
 from trainkit.errors import TrainkitError
@@ -84,7 +84,7 @@ def launch(asked: Launch, say: Callable[[str], None]) -> int:
         TrainkitError: The launchers of several machines do not find each other.
     """
     _silence_torchrun()
-    with tempfile.TemporaryDirectory(prefix="trainkit-launch-") as folder, _environment(Path(folder), asked.processes):
+    with tempfile.TemporaryDirectory(prefix="trainkit-launch-") as folder, _environment(Path(folder), asked):
         logs = asked.logs or Path(folder)
         logs.mkdir(parents=True, exist_ok=True)
         local: dict[str, Any] = {} if asked.meeting else {"local_addr": "127.0.0.1"}
@@ -148,6 +148,7 @@ class _Agent(LocalElasticAgent):
         self._num_starts = 0
         self._died: dict[int, int] = {}  # rank -> what the system says of a process that died, but not by us
         self._killed = False
+        self._num_failed = 0  # runs of a queue whose failure ended the processes, after which they were started anew
         self._troubled_since: float | None = None
 
     # ---- signals ----------------------------------------------------------------------------------------------------
@@ -193,11 +194,19 @@ class _Agent(LocalElasticAgent):
         others_may_end = self._running() and now < self._troubled_since + _PATIENCE_SECONDS and not self._killed
         if others_may_end and not (self._died and can_restart):
             return RunResult(state=worker_group.state)
-        if can_restart and (self._died or all(each.is_lost for each in endings.values() if each.code not in _GOOD)):
+        goes_on = can_restart and (
+            bool(self._died) or all(each.is_lost for each in endings.values() if each.code not in _GOOD)
+        )
+        if goes_on:
             self._say_that_all_start_again(worker_group.spec.max_restarts)
+        self._kill()
+        if goes_on:
+            if self._has_failed_one_more():  # the first process may have noted so before it was killed
+                forget_last_result(self._folder)
+        elif STARTS_ANEW in os.environ and self._has_failed_one_more() and not self._signals:
+            self._go_on_with_next_run(endings)
         else:
             self._remaining_restarts = 0
-        self._kill()
         return RunResult(state=WorkerState.FAILED)  # torchrun starts all again if there are restarts left
 
     # ---- how it ends ------------------------------------------------------------------------------------------------
@@ -263,6 +272,23 @@ class _Agent(LocalElasticAgent):
         # One that was stopped while it waited for the first one: the first one may then wait for it.
         return bool(self._signals) and any(each.code == ExitCode.STOPPED for rank, each in endings.items() if rank)
 
+    def _has_failed_one_more(self) -> bool:
+        """Return whether the processes have ended with one more run of a queue."""
+        return sum(each.ends_processes for each in noted_results(self._folder).values()) > self._num_failed
+
+    def _go_on_with_next_run(self, endings: dict[int, Ending]) -> None:
+        """Let torchrun start the processes anew, after noting why the run failed, if its processes could not."""
+        died = [_in_words(rank, code) for rank, code in self._died.items()]
+        last = list(noted_results(self._folder).values())[-1]
+        first = self._ranks()[0]
+        if died or first not in endings:  # the first process knows less, or was killed because it did not end
+            why = died or [f"process {rank} failed" for rank, each in endings.items() if each.code not in _GOOD]
+            noted = attrs.evolve(last, what=f"failed: {'; '.join(why)}", seconds=time.time() - last.began)
+            note_result(noted, self._folder)
+        self._num_failed += 1
+        self._remaining_restarts += 1  # torchrun counts this start, and it is none of those that were asked for
+        self._say("; ".join([*died, "the processes start anew, for what is left of the queue"]))
+
     def _kill(self) -> None:
         self._killed = True
         for process in self._running():
@@ -272,10 +298,11 @@ class _Agent(LocalElasticAgent):
             process.wait()
 
     def _say_that_all_start_again(self, most: int) -> None:
+        number = most - self._remaining_restarts + 1
         why = (
             "; ".join(_in_words(rank, code) for rank, code in self._died.items()) or "a process of another machine died"
         )
-        self._say(f"{why}: all processes start again from the last checkpoint ({self._num_starts} of {most})")
+        self._say(f"{why}: all processes start again from the last checkpoint ({number} of {most})")
 
     def _show_output(self, rank: int) -> None:
         for line in self._output.last_lines(rank):
@@ -329,10 +356,12 @@ def _in_words(rank: int, code: int) -> str:
 
 
 @contextlib.contextmanager
-def _environment(folder: Path, processes: int) -> Iterator[None]:
+def _environment(folder: Path, asked: Launch) -> Iterator[None]:
     """Set what the processes of a launch find in their environment."""
-    threads = str(threads_of_each(processes))
+    threads = str(threads_of_each(asked.processes))
     mine = {LAUNCH: str(folder), LAUNCHER: str(os.getpid()), START: "0"} | {"OMP_NUM_THREADS": threads}
+    if asked.nodes == 1:  # the launchers of other machines would not know of it
+        mine[STARTS_ANEW] = "1"
     before = dict(os.environ)
     os.environ.update(mine | {name: before[name] for name in ("OMP_NUM_THREADS",) if name in before})
     try:
