@@ -25,8 +25,10 @@ class PartSums:
     Which parameters have gradients follows from the groups that train, so it is the same in every process. A model may
     leave some of them out; the first step of an epoch decides which, in all parts together.
 
-    Gradients are copied once, side by side into memory that is kept from step to step. There they are added up, among
-    processes too, and there the optimizers find them.
+    Gradients are moved as little as possible, since in a large network on small batches this takes as long as much of
+    the computation. Of two parts that are added first, the gradients of the first one stay where they are, and the
+    backward pass of the second one adds to them. Only if there are several processes are the sums copied, once, side by
+    side into memory that is kept from step to step; there the optimizers find them.
 
     Args:
         exchange: What the processes exchange.
@@ -39,14 +41,20 @@ class PartSums:
         self._seen: set[str] = set()
         self._values = TreeSum()
         self._waiting: list[tuple[int, _Gradients]] = []  # (level of the tree, sum), levels fall
-        self._free: list[_Gradients] = []
+        self._first: list[tuple[Tensor | None, int]] | None = None  # gradients that the next part adds to, and versions
+        self._memory: _Memory | None = None
 
     def enter_epoch(self, parameters: Mapping[str, nn.Parameter]) -> None:
         """Set which parameters train in this epoch."""
-        self._parameters, self._used, self._free = dict(parameters), None, []
+        self._parameters, self._used, self._memory = dict(parameters), None, None
 
-    def take(self, values: Tensor) -> None:
+    def take(self, values: Tensor, adds_up: bool = False) -> None:
         """Take the gradients of a part from the parameters, together with values (V,) of it.
+
+        Args:
+            values: Its values; they may be changed.
+            adds_up: Whether the next part, if there is one, has a single backward pass. It may then add its gradients
+                to those of this one.
 
         Raises:
             PartError: A parameter has a gradient that had none in the epoch's first step.
@@ -55,39 +63,39 @@ class PartSums:
         self._seen |= {name for name, grad in zip(self._parameters, grads, strict=True) if grad is not None}
         self._values.add(values)
         level = 0
-        if self._waiting and self._waiting[-1][0] == 0:
-            _, sums = self._waiting.pop()
-            sums.add(grads)
-            level = 1
-            while self._waiting and self._waiting[-1][0] == level:
-                _, earlier = self._waiting.pop()
-                sums = self._added(earlier, sums)
-                level += 1
-        else:
-            sums = self._free.pop() if self._free else _Gradients(list(self._parameters.values()))
-            sums.set(grads)
-        self._waiting.append((level, sums))
+        if self._first is not None:
+            _add_zeros(
+                [grad for grad, before in zip(grads, self._first, strict=True) if _is_of_one_part(grad, *before)]
+            )
+            self._first, level = None, 1
+        elif adds_up and not (self._waiting and self._waiting[-1][0] == 0):
+            self._first = [(grad, 0 if grad is None else grad._version) for grad in grads]
+            return
+        while self._waiting and self._waiting[-1][0] == level:
+            grads = _added(self._waiting.pop()[1], grads)
+            level += 1
+        self._waiting.append((level, grads))
         for each in self._parameters.values():
             each.grad = None
 
     def finish(self) -> Tensor:
         """Give the parameters the gradients of the whole step, and return the sums of the values (V,)."""
-        _, sums = self._waiting.pop()
+        if self._first is not None:  # the last part of an odd number has nothing to be added to
+            self._waiting.append((0, [grad for grad, _ in self._first]))
+            self._first = None
+        _, grads = self._waiting.pop()
         while self._waiting:
-            sums = self._added(self._waiting.pop()[1], sums)
-        for row in sums.rows:
-            self._exchange.sum_of_processes(row)
+            grads = _added(self._waiting.pop()[1], grads)
+        if self._exchange.world > 1:
+            self._memory = self._memory or _Memory(list(self._parameters.values()))
+            self._memory.set(grads)
+            for row in self._memory.rows:
+                self._exchange.sum_of_processes(row)
+            grads = list(self._memory.of_parameters)
         used = self._agreed()
-        for (name, parameter), grad in zip(self._parameters.items(), sums.of_parameters, strict=True):
-            parameter.grad = grad if name in used else None
-        self._free.append(sums)  # in the next step, when the gradients of this one are not needed any more
+        for (name, parameter), grad in zip(self._parameters.items(), grads, strict=True):
+            parameter.grad = (torch.zeros_like(parameter) if grad is None else grad) if name in used else None
         return self._exchange.sum_of_processes(self._values.total())
-
-    def _added(self, sums: _Gradients, others: _Gradients) -> _Gradients:
-        for row, other in zip(sums.rows, others.rows, strict=True):
-            row.add_(other)
-        self._free.append(others)
-        return sums
 
     def _agreed(self) -> frozenset[str]:
         """Return which parameters had a gradient in a part of the epoch's first step, on any process."""
@@ -160,7 +168,39 @@ class NormStatistics:
         return [layer.num_batches_tracked for layer in self.layers if layer.num_batches_tracked is not None]
 
 
-class _Gradients:
+_Gradients = list["Tensor | None"]
+"""The gradient of each parameter; None: it is 0."""
+
+
+def _is_of_one_part(grad: Tensor | None, before: Tensor | None, version: int) -> bool:
+    """Return whether a gradient is that of one of two parts alone.
+
+    Args:
+        grad: The gradient after the second part.
+        before: That of the first part, to which the second one may have added.
+        version: How often it had been changed by then.
+    """
+    return before is None or (grad is before and before._version == version)
+
+
+def _added(sums: _Gradients, others: _Gradients) -> _Gradients:
+    """Return the sum of gradients, in the memory of one of them."""
+    both = [(own, other) for own, other in zip(sums, others, strict=True) if own is not None and other is not None]
+    if both:
+        torch._foreach_add_(*map(list, zip(*both, strict=True)))
+    _add_zeros(
+        [other if own is None else own for own, other in zip(sums, others, strict=True) if own is None or other is None]
+    )
+    return [other if own is None else own for own, other in zip(sums, others, strict=True)]
+
+
+def _add_zeros(grads: Sequence[Tensor | None]) -> None:
+    """Add the zeros of a part that has no gradients for them: it makes 0 of -0, as in the sum of processes."""
+    if found := [each for each in grads if each is not None]:
+        torch._foreach_add_(found, 0.0)
+
+
+class _Memory:
     """Memory for the gradients of some parameters, side by side.
 
     Attributes:
@@ -190,8 +230,3 @@ class _Gradients:
         """Copy gradients; None: it is 0."""
         for own, grad in zip(self.of_parameters, grads, strict=True):
             own.zero_() if grad is None else own.copy_(grad)
-
-    def add(self, grads: Sequence[Tensor | None]) -> None:
-        """Add gradients; None: it is 0."""
-        for own, grad in zip(self.of_parameters, grads, strict=True):
-            own.add_(0.0 if grad is None else grad)  # 0 is added too: it makes 0 of -0, as in the sum of processes

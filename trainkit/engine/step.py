@@ -157,7 +157,7 @@ class Step:
                 for name, value in parts.items():
                     values[part][name] = values[part][name] + value if name in values[part] else value
                 if self._is_divided and (number + 1) % per_part == 0:
-                    self._sums.take(self._row(values[part]))
+                    self._sums.take(self._row(values[part]), adds_up=per_part == 1)
         if not self._is_divided:
             return values[0]
         self._norms.end_step(per_part)
