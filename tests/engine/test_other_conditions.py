@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 from clients import recorder
@@ -143,7 +144,8 @@ def test_without_shards_another_number_of_processes_is_said(
 def test_with_shards_the_number_of_processes_is_no_condition() -> None:
     import torch
 
-    recipe = resolve_text(TOY, Path.cwd(), ["run.shards=2"]).recipe
+    recipe = resolve_text(TOY, Path.cwd()).recipe
+    recipe = attrs.evolve(recipe, run=attrs.evolve(recipe.run, shards=2))
     one, two = (Context(0, torch.device("cpu"), Path.cwd(), Exchange(Place(0, world))) for world in (1, 2))
     assert environment.conditions(one, recipe) == environment.conditions(two, recipe)
 

@@ -203,5 +203,5 @@ def test_what_cannot_be_divided_is_refused(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(RecipeError, match=r"metrics.error has no methods share and merge"):
         start(resolve(tmp_path / lonely), Console(quiet=True))
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(RecipeError, match=r"Line does not say that it divides batches"):
+    with pytest.raises(RecipeError, match=r"Line does not divide batches among processes or shards"):
         toy_run.run("run.shards=2")

@@ -13,6 +13,7 @@ from recipe_toys import GOOD, toys
 from trainkit.cli.check import command as check
 from trainkit.cli.plan import command as plan
 from trainkit.contracts import EpochSize, StepMemory
+from trainkit.errors import RecipeError
 from trainkit.processes.cuda_devices import num_cuda_devices
 from trainkit.recipe.problems import Finding
 from trainkit.recipe.resolve import resolve_text
@@ -64,6 +65,13 @@ def test_a_batch_that_is_too_small_for_the_processes_is_refused() -> None:
     assert severity == "error"
     assert "a batch of 4 cannot be divided among 8 processes" in message
     assert "at most 4 processes" in message
+    assert said(sharing_rules(recipe(1), 2))[0][1].endswith("a multiple of 2, or run one process")
+
+
+@pytest.mark.parametrize(("batch", "fewer"), [(3, 2), (1, 0)])
+def test_check_refuses_more_shards_than_items_whatever_the_number_of_processes(batch: int, fewer: int) -> None:
+    with pytest.raises(RecipeError, match=rf"among 4 shards.*a multiple of 4, or set run\.shards = {fewer}"):
+        recipe(batch, shards=4)
 
 
 def test_a_batch_that_is_divided_unevenly_is_noted_with_sizes_that_are_not() -> None:

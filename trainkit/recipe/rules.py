@@ -24,6 +24,7 @@ from trainkit.recipe.group_rules import Rule, group_rules
 from trainkit.recipe.positions import Where
 from trainkit.recipe.problems import Finding
 from trainkit.recipe.root import Recipe, exclusive_pair
+from trainkit.recipe.sharing import sharing_rules
 from trainkit.recipe.tables import walk_settings
 from trainkit.recipe.waiting import never_acting
 from trainkit.recipe.weight_search import search_rules
@@ -39,6 +40,7 @@ def findings(recipe: Recipe, complete: bool) -> list[Finding]:
     rules: list[Rule] = [
         *group_rules(recipe),
         _levers,
+        _shards,
         _rare_validation,
         _clashing_values,
         _metric_names,
@@ -108,6 +110,12 @@ def _levers(recipe: Recipe) -> Iterator[Finding]:
             f"{type(recipe.model).__name__} does not say which of its parts can be computed again",
             ("run", "activation_checkpointing"),
         )
+
+
+def _shards(recipe: Recipe) -> Iterator[Finding]:
+    """Find shards that cannot work, whatever the number of processes."""
+    if recipe.run.shards > 1:
+        yield from (each for each in sharing_rules(recipe, 1) if each.severity == "error")
 
 
 def _facts_of_weights(recipe: Recipe) -> Iterator[Finding]:

@@ -101,9 +101,12 @@ def sharing_rules(recipe: Recipe, processes: int) -> Iterator[Finding]:
     of_whom = "shards" if parts != processes else "processes"
     place = ("data", "batch_size")
     if size < parts:
+        fewer = f"run at most {size} processes" if size > 1 else "run one process"
+        if parts != processes:
+            fewer = f"set run.shards = {2 ** (size.bit_length() - 1) if size > 1 else 0}"
         yield Finding(
             f"a batch of {size} cannot be divided among {parts} {of_whom}: some would have nothing to do; it is the "
-            f"batch of the whole run, so raise it to a multiple of {parts}, or run at most {size} processes",
+            f"batch of the whole run, so raise it to a multiple of {parts}, or {fewer}",
             place,
         )
     elif size % parts:
