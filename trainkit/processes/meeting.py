@@ -24,6 +24,8 @@ _FAILURE, _HEARD, _TASK, _END, _GONE = "failure", "heard", "task", "end", "gone"
 _ADDRESS = "trainkit"  # name in torchrun's store of where the first process's store is
 _TO_BE_HEARD = 3.0  # seconds that a process which failed waits for the first one, before its end tells that one
 _TO_GO = 10.0  # seconds that the first process waits for the others at the end
+_TO_COME = 60.0  # seconds that it waits for them there if they have not met before, such as after a mistake in a recipe
+_TO_MEET = 1800.0  # seconds that a process waits for the others to start
 
 
 @cache
@@ -95,7 +97,7 @@ class Meeting:
         if self.place.world == 1:
             return
         with contextlib.suppress(Exception):
-            self._connect()
+            self._connect(_TO_COME)  # there may be no others: variables of a launcher may be left from before
             self._store.set(_END, "")
             self._close()
             until = time.monotonic() + (0 if self._lacks_one else _TO_GO)  # the store may live in this process
@@ -144,11 +146,11 @@ class Meeting:
         found: bool = self._store.check([name])
         return found
 
-    def _connect(self) -> None:
+    def _connect(self, seconds: float = _TO_MEET) -> None:
         if self._store is None:
             from torch.distributed.rendezvous import rendezvous
 
-            store, _, _ = next(rendezvous("env://", timeout=timedelta(minutes=30)))
+            store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=seconds)))
             outlives = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
             self._store = self._store_of_first(store) if outlives else store
 
@@ -156,7 +158,7 @@ class Meeting:
         """Return the store of the first process; the launcher's tells where it is, or where an earlier one was."""
         from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-        machine, patience = os.environ["MASTER_ADDR"], timedelta(minutes=30)
+        machine, patience = os.environ["MASTER_ADDR"], timedelta(seconds=_TO_MEET)
         if self.place.is_first:
             own = TCPStore(machine, 0, is_master=True, wait_for_workers=False, timeout=patience)
             token = secrets.token_hex(8)
