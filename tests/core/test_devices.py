@@ -72,6 +72,7 @@ class Watcher(TorchDispatchMode):
 OTHERWISE = [
     *[("segmentation_synthetic", f'losses.only={{ use = "{use}" }}') for use in ("dice", "focal", "tversky")],
     ("segmentation_synthetic", 'hooks.clip={ use = "clip_gradients", max_norm = 1.0 }', "run.accumulate=2"),
+    ("segmentation_synthetic", "ema={ decay = 0.9 }", "run.activation_checkpointing=true", "run.shards=2"),
     ("segmentation_synthetic", "optimizer.use=adamw", 'scheduler={ use = "one_cycle", by = "step" }'),
     (
         "nnunet_like",
@@ -94,6 +95,7 @@ OTHERWISE = [
         "drop=['model.object.fine_from']",
     ),
     ("ptycho_siemens", "data.patterns_on=host"),
+    ("ptycho_staged", "ema={ decay = 0.9 }", 'hooks.clip={ use = "clip_gradients", max_norm = 1.0 }', "run.shards=4"),
 ]
 
 
