@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainkit_ptychography.physics.displacement import Shown
-from trainkit_ptychography.physics.forward import fourier_ramp
+from trainkit_ptychography.physics.forward import fourier_ramp, power
 from trainkit_ptychography.physics.geometry import place
+from trainkit_ptychography.physics.patches import patches_at
 
 _EPOCHS = 3  # one epoch alone prefers a defocus that is too large (by 10 Å for 60 Å)
 _BATCH = 32
@@ -93,68 +94,59 @@ def try_out(
     placement = place(positions_N2, shape, margin=2)
     height, width = placement.shape_HW
     corner_N2 = torch.from_numpy(placement.corner_N2)
-    rows_NY = corner_N2[:, 0, None] + torch.arange(shape[0])
-    columns_NX = corner_N2[:, 1, None] + torch.arange(shape[1])
-    pixels_NYX = rows_NY[:, :, None] * width + columns_NX[:, None, :]
     probe_MYX = np.asarray(probe_MYX) / np.sqrt((np.abs(probe_MYX) ** 2).sum())
     spectrum_MYX = torch.fft.fft2(torch.from_numpy(probe_MYX.astype(np.complex64)))
     ramp_NYX = fourier_ramp(torch.from_numpy(placement.remainder_N2).float(), shape)
+    shifted_MNYX = torch.fft.ifft2(spectrum_MYX[:, None] * ramp_NYX)
 
     generator = torch.Generator().manual_seed(_SEED)
     order_N = torch.randperm(len(amplitudes_NYX), generator=generator)
     num_held_out = len(held_out(len(order_N)))
     held_T, train = order_N[:num_held_out], order_N[num_held_out:]
 
-    def probes(index_B: Tensor) -> Tensor:
-        shifted_MBYX: Tensor = torch.fft.ifft2(spectrum_MYX[:, None] * ramp_NYX[index_B])
-        return shifted_MBYX
-
-    def far_field(index_B: Tensor, shifted_MBYX: Tensor, object_S: Tensor) -> tuple[Tensor, Tensor]:
-        patch_BYX = object_S[pixels_NYX[index_B]]
-        far_MBYX = torch.fft.fft2(shifted_MBYX * patch_BYX, norm="ortho")
-        return far_MBYX, (far_MBYX.real.square() + far_MBYX.imag.square()).sum(0).sqrt()
+    def far_field(index_B: Tensor, object_HW: Tensor) -> tuple[Tensor, Tensor]:
+        patch_BYX = patches_at(corner_N2[index_B], shape, width)(object_HW).cut()
+        far_MBYX = torch.fft.fft2(shifted_MNYX[:, index_B] * patch_BYX, norm="ortho")
+        return far_MBYX, power(far_MBYX).sqrt()
 
     def mask(index_B: Tensor) -> Tensor | None:
         return None if mask_NYX is None else mask_NYX[index_B]
 
-    def misfits(object_S: Tensor) -> NDArray[np.float64]:
+    def misfits(object_HW: Tensor) -> NDArray[np.float64]:
         found = [
-            _misfit(far_field(index_B, probes(index_B), object_S)[1], amplitudes_NYX[index_B], mask(index_B))
+            _misfit(far_field(index_B, object_HW)[1], amplitudes_NYX[index_B], mask(index_B))
             for index_B in torch.split(held_T, _BATCH)
         ]
         return torch.cat(found).double().numpy()
 
-    object_S = torch.full((height * width,), 1.0, dtype=torch.complex64)
+    object_HW = torch.full((height, width), 1.0, dtype=torch.complex64)
     first_B = train[:_BATCH]
-    expected_BYX = far_field(first_B, probes(first_B), object_S)[1]
-    object_S *= _best_scale(expected_BYX, amplitudes_NYX[first_B], mask(first_B))
-    empty_S, empty_T = object_S, misfits(object_S)
-    light_S, dark = torch.zeros(height * width), _DARK * (shape[0] * shape[1]) ** -0.5
+    object_HW *= _best_scale(far_field(first_B, object_HW)[1], amplitudes_NYX[first_B], mask(first_B))
+    empty_HW, empty_T = object_HW.clone(), misfits(object_HW)
+    light_HW, dark = torch.zeros(height, width), _DARK * (shape[0] * shape[1]) ** -0.5
     for epoch in range(_EPOCHS):
         for index_B in torch.split(train[torch.randperm(len(train), generator=generator)], _BATCH):
-            shifted_MBYX = probes(index_B)
-            far_MBYX, expected_BYX = far_field(index_B, shifted_MBYX, object_S)
+            far_MBYX, expected_BYX = far_field(index_B, object_HW)
             # Where nothing is expected the phase is that of rounding errors, which must not decide anything.
             excess_BYX = 1 - amplitudes_NYX[index_B] * expected_BYX / (expected_BYX.square() + dark**2)
             if mask_NYX is not None:
                 excess_BYX = excess_BYX * mask_NYX[index_B]
             back_MBYX = torch.fft.ifft2(far_MBYX * excess_BYX, norm="ortho")
-            pixels = pixels_NYX[index_B].flatten()
-            gradient_S = torch.zeros_like(object_S)
-            gradient_S.index_add_(0, pixels, (back_MBYX * shifted_MBYX.conj()).sum(0).flatten())
-            power_S = torch.zeros_like(light_S)
-            power_S.index_add_(0, pixels, (shifted_MBYX.real.square() + shifted_MBYX.imag.square()).sum(0).flatten())
-            object_S = object_S - _STEP * gradient_S / (power_S + _REGULAR * power_S.max())
+            patches, shifted_MBYX = patches_at(corner_N2[index_B], shape, width), shifted_MNYX[:, index_B]
+            gradient_HW, power_HW = torch.zeros_like(object_HW), torch.zeros_like(light_HW)
+            patches(gradient_HW).add((back_MBYX * shifted_MBYX.conj()).sum(0))
+            patches(power_HW).add(power(shifted_MBYX))
+            object_HW -= _STEP * gradient_HW / (power_HW + _REGULAR * power_HW.max())
             if epoch == 0:
-                light_S += power_S
-    weakened = [misfits(empty_S + share * (object_S - empty_S)) for share in _SHARES]
-    seen_S = light_S > _SEEN * light_S.max()
-    phase_S = _phase(object_S, seen_S)
+                light_HW += power_HW
+    weakened = [misfits(empty_HW + share * (object_HW - empty_HW)) for share in _SHARES]
+    seen_HW = light_HW > _SEEN * light_HW.max()
+    phase_HW = _phase(object_HW, seen_HW)
     return Trial(
         min(weakened, key=np.mean),
         empty_T,
-        _skewness(phase_S[seen_S]),
-        Shown(phase_S.reshape(height, width).numpy(), seen_S.reshape(height, width).numpy(), placement.origin_2),
+        _skewness(phase_HW[seen_HW]),
+        Shown(phase_HW.numpy(), seen_HW.numpy(), placement.origin_2),
     )
 
 
@@ -173,10 +165,10 @@ def _best_scale(expected_BYX: Tensor, amplitudes_BYX: Tensor, mask_BYX: Tensor |
     return float((expected_BYX * amplitudes_BYX).sum() / expected_BYX.square().sum().clamp_min(1e-30))
 
 
-def _phase(object_S: Tensor, seen_S: Tensor) -> Tensor:
+def _phase(object_HW: Tensor, seen_HW: Tensor) -> Tensor:
     """Return the phase, with a mean of 0 where the object is seen well."""
-    phase_S = torch.angle(object_S * object_S[seen_S].sum().conj()).double()
-    return phase_S - phase_S[seen_S].mean()
+    phase_HW = torch.angle(object_HW * object_HW[seen_HW].sum().conj()).double()
+    return phase_HW - phase_HW[seen_HW].mean()
 
 
 def _skewness(values_S: Tensor) -> float:

@@ -12,6 +12,7 @@ import attrs
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.fft import next_fast_len
 from torch import Tensor
 
 from trainkit import Context
@@ -294,6 +295,7 @@ def lit_part(mean_YX: NDArray[np.float64]) -> tuple[int, int]:
     order = np.argsort(reach_YX, axis=None)
     light = np.cumsum(mean_YX.ravel()[order])
     radius = reach_YX.ravel()[order][int(np.searchsorted(light, _LIGHT * light[-1]))]
-    wanted = 2 * int(np.ceil(max(_ROOM * radius, _LEAST_PIXELS / 2)))
+    half = int(np.ceil(max(_ROOM * radius, _LEAST_PIXELS / 2)))
+    wanted = 2 * next_fast_len(half)  # 58 pixels instead of 60 are transformed in four times the time
     rows, columns = (min(size, wanted) for size in shape)
     return rows, columns
