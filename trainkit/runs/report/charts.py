@@ -63,9 +63,11 @@ def chart(title: str, curves: Sequence[Curve], marks: Mapping[float, str], *, is
     for tick in _ticks(0, last, 8, whole=True):
         x = place_x(tick)
         parts.append(tag("text", f"{tick:g}", x=f"{x:.1f}", y=_HEIGHT - _BOTTOM + 18, class_="middle"))
-    parts += _marks(marks, last, place_x)
+    lines, labels = _marks(marks, last, place_x)
+    parts += lines
     for number, each in enumerate(shown):
         parts.append(_curve(each, number, place_x, place_y))
+    parts += labels
     parts.append(tag("text", "finished epochs", x=(_LEFT + _WIDTH) / 2, y=_HEIGHT - 4, class_="middle"))
     drawing = tag(
         "svg", *parts, viewBox=f"0 0 {_WIDTH} {_HEIGHT}", role="img", aria_label=f"{title} over finished epochs"
@@ -83,15 +85,17 @@ def _curve(curve: Curve, number: int, place_x: _Place, place_y: _Place) -> Marku
     return tag("g", *parts, class_=f"curve {colour}")
 
 
-def _marks(marks: Mapping[float, str], last: float, place_x: _Place) -> list[Markup]:
-    found = []
+def _marks(marks: Mapping[float, str], last: float, place_x: _Place) -> tuple[list[Markup], list[Markup]]:
+    """Return a line for each mark, which is drawn below the curves, and its label, which is drawn above them."""
+    lines, labels = [], []
     for number, (epoch, what) in enumerate(sorted(marks.items())):
         if 0 < epoch <= last:
             x = f"{place_x(epoch):.1f}"
+            title = tag("title", f"{what}, after {epoch:g} epochs")
             line = tag("line", x1=x, x2=x, y1=_TOP, y2=_HEIGHT - _BOTTOM, class_="mark")
-            label = tag("text", what, x=float(x) + 3, y=_TOP + 9 + 11 * (number % 4), class_="mark")
-            found.append(tag("g", tag("title", f"{what} begins after {epoch:g} epochs"), line, label))
-    return found
+            lines.append(tag("g", title, line))
+            labels.append(tag("text", title, what, x=float(x) + 3, y=_TOP + 9 + 11 * (number % 4), class_="mark"))
+    return lines, labels
 
 
 def _legend(curves: Sequence[Curve]) -> Markup:
