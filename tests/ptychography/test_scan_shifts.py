@@ -18,6 +18,7 @@ from trainkit_ptychography.models.ptychography import Ptychography
 from trainkit_ptychography.physics.displacement import Shown, displacement
 from trainkit_ptychography.preflight.scan_offsets import inspect_offsets
 from trainkit_ptychography.probes.aperture import Aperture
+from trainkit_ptychography.probes.per_scan import ProbePerScan
 from trainkit_ptychography.scans.shifts import shifts_of_points
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 
@@ -32,6 +33,7 @@ PAIR = SimulatedDiffraction(
     further_offsets_angstrom=(OFFSET,),
     validation_fraction=0.1,
 )
+TWO_LENSES = ProbePerScan(scans={"a": Aperture(), "b": Aperture(defocus_angstrom=30.0)})
 SMALL = attrs.evolve(PAIR, scan_shape=(5, 5), further_offsets_angstrom=((0.8, -0.4),))
 CONTEXT = Context(0, torch.device("cpu"), Path())
 
@@ -94,6 +96,20 @@ def test_a_scan_that_lies_elsewhere_is_named_with_the_line_to_paste_and_then_not
     doubts, (line,) = said(attrs.evolve(PAIR, scan_shifts_angstrom=((0.0, 0.0), found)))  # type: ignore[misc]
     assert not doubts
     assert "scan 1 of 2 (from 0) shows the same place as scan 0" in line
+
+
+def test_two_small_scans_that_lie_as_told_are_not_left_open() -> None:
+    small = attrs.evolve(PAIR, scan_shape=(8, 8), step_angstrom=1.0, further_offsets_angstrom=((0.0, 0.0),))  # type: ignore[misc]
+    doubts, (line,) = said(small)
+    assert not doubts
+    assert "shows the same place" in line
+
+
+def test_half_of_a_small_scan_is_enough_to_find_where_it_lies() -> None:
+    moved = attrs.evolve(PAIR, further_defoci_angstrom=(30.0,), further_offsets_angstrom=((5.5, -4.0),))  # type: ignore[misc]
+    seen = list(inspect_offsets(moved.read(), moved, TWO_LENSES, 0, 0.0))  # their light reaches unequally far
+    (doubt,) = [each.message for each in seen if isinstance(each, Problem)]
+    assert "scan_shifts_angstrom = [[0.0, 0.0], [5." in doubt
 
 
 def test_too_few_patterns_are_not_compared() -> None:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 _PATTERNS = 1024  # of a scan; the more of it is seen, the larger a displacement can be
 _PIXELS = 2**21  # of all patterns of a scan together
 _SURE = 4.5  # times the spread of the correlation over all displacements
+_SURE_AS_TOLD = (
+    2.5  # the same, where the specimen shows as told: small scans scatter much elsewhere, where little overlaps
+)
 _LEAST = 0.4  # correlation at which two reconstructions are taken to show the same place
 _ALIKE = 0.85  # of the largest correlation: then another place is as good, as in a crystal
 _TOLD = 1.5  # pixels of a trial within which a displacement may be one of noise
@@ -69,9 +72,14 @@ def inspect_offsets(
         found = displacement(shown[0], shown[number])
         name = f"scan {number} of {num} (from 0)"
         shift = told[number]
-        if found is None or found.correlation < max(_LEAST, _SURE * found.spread):
+        is_as_told = found is not None and (
+            max(map(abs, found.displacement_2)) <= _TOLD or found.as_told > _ALIKE * found.correlation
+        )
+        # What is told needs less evidence than what contradicts it.
+        wanted = _SURE_AS_TOLD if is_as_told else _SURE
+        if found is None or found.correlation < max(_LEAST, wanted * found.spread):
             yield f"scans        {name}: whether it shows the same place as scan 0 cannot be told{_figures(found)}"
-        elif max(map(abs, found.displacement_2)) <= _TOLD or found.as_told > _ALIKE * found.correlation:
+        elif is_as_told:
             yield f"scans        {name} shows the same place as scan 0 (correlation of phases {found.correlation:.2f})"
         elif found.elsewhere > _ALIKE * found.correlation:
             yield (
