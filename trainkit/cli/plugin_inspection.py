@@ -23,7 +23,7 @@ from trainkit.registry import RegisteredComponent
 
 PACKAGE = "trainkit"
 _AT_ONCE = 4  # packages
-TIME_LIMIT = 30.0  # seconds, for the import of one component; that of torch takes long on a busy machine
+TIME_LIMIT = 15.0  # seconds, for the import of one component
 
 _Registered = tuple[str, RegisteredComponent]
 """An entry-point group, and a component in it."""
