@@ -214,3 +214,11 @@ def test_listing_runs_imports_neither_torch_nor_numpy(toy_runs: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], cwd=toy_runs, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "points" in done.stdout
+
+
+def test_a_narrow_terminal_shows_whole_values_and_leaves_out_when_a_run_was_started(runs: list[Path]) -> None:
+    wide, narrow = listed(columns=100).output.splitlines(), listed(columns=60).output.splitlines()
+    assert max(map(len, narrow)) <= 60
+    assert "STARTED" in wide[0]
+    assert "STARTED" not in narrow[0]
+    assert not [line for line in narrow if line.endswith("…")]

@@ -39,6 +39,7 @@ class _Row(NamedTuple):
 
 
 _HEAD = ("RUN", "STARTED", "STATE", "EPOCHS", "BEST", "AT", "TIME")
+_CAN_BE_LEFT_OUT = ("STARTED", "AT")
 _TO_THE_RIGHT = ("EPOCHS", "BEST", "AT", "TIME")
 
 
@@ -50,7 +51,7 @@ def tree_lines(families: Sequence[Family], width: int) -> Iterator[Line]:
         width: Columns of the terminal.
     """
     tables = [_rows(family) for family in families]
-    widths = _widths([row for rows in tables for row in rows])
+    widths = _widths([row for rows in tables for row in rows], width)
     yield Line(_joined(_HEAD, widths), "head")
     for family, rows in zip(families, tables, strict=True):
         yield Line(_shortened(f"{family.name}  {_monitored(family)}".rstrip(), width), "family")
@@ -68,7 +69,7 @@ def flat_lines(runs: Sequence[RunRecord], differing: Sequence[str], width: int) 
     """
     family = Family("", runs, differing)
     rows = [_row(Branch(run, "", "  "), family, True) for run in runs]
-    widths = _widths(rows)
+    widths = _widths(rows, width)
     yield Line(_joined(_HEAD, widths), "head")
     for row in rows:
         yield from _lines(row, widths, width)
@@ -158,14 +159,21 @@ def _monitored(family: Family) -> str:
     return f"{monitor.metric}, {'lower' if monitor.mode == 'min' else 'higher'} is better" if monitor else ""
 
 
-def _widths(rows: Sequence[_Row]) -> list[int]:
+def _widths(rows: Sequence[_Row], width: int) -> list[int]:
+    """Return the width of each column; 0: it is left out, since the terminal is too narrow for all."""
     columns = zip(_HEAD, *(row.cells for row in rows), strict=True)
-    return [min(max(map(len, column)), 36) for column in columns]
+    found = [min(max(map(len, column)), 36) for column in columns]
+    for name in _CAN_BE_LEFT_OUT:
+        if sum(found) + 2 * (sum(map(bool, found)) - 1) > width:
+            found[_HEAD.index(name)] = 0
+    return found
 
 
 def _joined(cells: Sequence[str], widths: Sequence[int]) -> str:
     parts = []
     for name, cell, width in zip(_HEAD, cells, widths, strict=True):
+        if width == 0:
+            continue
         text = _shortened(cell, width)
         parts.append(text.rjust(width) if name in _TO_THE_RIGHT else text.ljust(width))
     return "  ".join(parts).rstrip()
