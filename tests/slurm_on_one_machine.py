@@ -34,13 +34,15 @@ from trainkit.checkpoint.folder import CheckpointFolder
 RECIPE = "a $HOME recipe's copy.toml"
 ENDS = {"COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "NODE_FAIL", "OUT_OF_MEMORY"}
 STEPS = 12 * 4  # of a run
-SIGNAL_BEFORE = 60  # of three minutes: Slurm looks twice a minute, so it signals 90 to 120 s after the start
+SIGNAL_BEFORE = 90  # of four minutes: Slurm looks twice a minute, so it signals 120 to 150 s after the start
 PATIENCE = 1800.0  # seconds until all jobs must have ended
 _SHORT = (
     "run.epochs=12",
     "data.patch_size=[16, 16, 16]",
     "data.steps_per_epoch=4",
     "model.channels=[4, 8]",
+    "validation.every_epochs=6",
+    "pictures.every_epochs=0",
     "run.threads=1",
     'run.device="cpu"',
     'hooks.waits.use="clients.until_interrupted:UntilInterrupted"',
@@ -96,7 +98,7 @@ class Job:
         self._environment, self._members = environment, members
         waiting = f"hooks.waits.steps={list(waits)}"
         log = "%x-%A_%a.log" if members else "%x-%j.log"
-        limit = ["--time", "3", "--signal-before", str(SIGNAL_BEFORE), "--gpus-per-node", "0", "--log", log]
+        limit = ["--time", "4", "--signal-before", str(SIGNAL_BEFORE), "--gpus-per-node", "0", "--log", log]
         given = sets(*values, waiting, 'run.dir="requeued"', f'run.name="{name}"')
         self.number = trainkit(environment, "slurm", RECIPE, *given, *limit, "--submit", *options)
 
