@@ -153,7 +153,7 @@ def markdown(text: str) -> str:
         if first:
             paragraphs.append("\n".join(lines[:first]).replace("``", "`"))
         if lines[first:]:
-            paragraphs.append("\n".join(["```", *textwrap.dedent("\n".join(lines[first:])).splitlines(), "```"]))
+            paragraphs.append("\n".join(["```text", *textwrap.dedent("\n".join(lines[first:])).splitlines(), "```"]))
     return "\n\n".join(paragraphs)
 
 

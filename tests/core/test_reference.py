@@ -74,7 +74,7 @@ def test_a_schedule_is_drawn_as_it_trains(reference: ModuleType) -> None:
 def test_texts_become_markdown(reference: ModuleType) -> None:
     assert reference.cell("a | b < c, ``d < e``") == "a \\| b &lt; c, `d < e`"
     text = "One ``x``:\n    a = b\n\nSource:\n    Somebody\n    (2020)."
-    assert reference.markdown(text) == "One `x`:\n\n```\na = b\n```\n\n*Source:* Somebody (2020)."
+    assert reference.markdown(text) == "One `x`:\n\n```text\na = b\n```\n\n*Source:* Somebody (2020)."
 
 
 def test_the_meanings_of_a_class_and_its_parents_are_read_from_their_docstrings() -> None:

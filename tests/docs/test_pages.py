@@ -33,7 +33,6 @@ from trainkit.recipe.resolve import resolve, resolve_all
 from trainkit.recipe.shipped import shipped
 
 NOT_RECIPES = ("pyproject.toml", "tombi.toml")
-WRITTEN_BY_HAND = [page for page in PAGES if page.parent.name != "reference"]
 
 
 def shell(block: Block) -> str:
@@ -51,7 +50,7 @@ def calls(block: Block) -> Iterator[tuple[int, tuple[str, ...]]]:
                 yield block.line + line.number, arguments
 
 
-@pytest.mark.parametrize("page", WRITTEN_BY_HAND, ids=named)
+@pytest.mark.parametrize("page", PAGES, ids=named)
 def test_every_block_names_its_language(page: Path) -> None:
     assert [block.place for block in blocks(page) if not block.language] == []
 
