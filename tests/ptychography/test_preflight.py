@@ -19,7 +19,9 @@ from trainkit_ptychography.physics.optics import aperture_probe, electron_wavele
 from trainkit_ptychography.physics.trial import try_out
 from trainkit_ptychography.preflight.advice import Pair, combined
 from trainkit_ptychography.preflight.geometry import ORIENTATIONS, Geometry
-from trainkit_ptychography.preflight.search import Found
+from trainkit_ptychography.preflight.look import middle_points
+from trainkit_ptychography.preflight.sample import sample
+from trainkit_ptychography.preflight.search import Found, Search
 from trainkit_ptychography.scans.positions import oriented
 from trainkit_ptychography.scans.simulated_live import atoms, patterns
 
@@ -218,6 +220,22 @@ def test_a_detector_turned_by_180_degrees_with_the_conjugated_probe_fits_equally
     np.testing.assert_allclose(one.misfit_T, other.misfit_T, rtol=1e-3)
     assert one.phase_skewness == pytest.approx(-other.phase_skewness, rel=1e-2)
     assert one.misfit < 0.6 * one.empty
+
+
+def test_a_search_that_ends_at_the_pair_of_what_was_told_finds_nothing_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = resolve_text(simulated(tmp_path, **SPECIMENS["overfocus"]), tmp_path).recipe
+    recording = cast(Any, recipe.data).read()
+    part = sample(recording, middle_points(recording, 64), cast(Any, recipe.model).probe, 0, 0.0)
+    told, both = SPECIMENS["overfocus"]["defocus"], ("rows", "columns")
+    paired = Geometry(flips=both, defocus_change_angstrom=-2 * told)
+    monkeypatch.setattr(Search, "_searched", lambda search, best: paired)
+    found = Search(part)()
+    assert (found.geometry, found.changes) == (Geometry(), ())
+    other = Geometry(flips=both, defocus_change_angstrom=-told)  # of no defocus, so it is told from its own pair only
+    monkeypatch.setattr(Search, "_searched", lambda search, best: other)
+    assert {each.name for each in Search(part)().changes} == {"defocus_change_angstrom"}
 
 
 def chosen_for(phase_KL: np.ndarray[Any, Any]) -> Pair:

@@ -13,7 +13,7 @@ import attrs
 import numpy as np
 
 from trainkit_ptychography.physics.trial import Trial
-from trainkit_ptychography.preflight.geometry import ORIENTATIONS, Geometry
+from trainkit_ptychography.preflight.geometry import BOTH_AXES, ORIENTATIONS, Geometry
 from trainkit_ptychography.preflight.sample import Sample
 from trainkit_ptychography.scans.positions import likely_steps
 from trainkit_ptychography.scans.sampling import (
@@ -160,7 +160,7 @@ class Search:
         """Return what was found."""
         told = self.trial(Geometry())
         best = self._searched(self._disc(Geometry()))
-        best = self._other_unit(best).folded()
+        best = self._as_told(self._other_unit(best).folded())
         return Found(told, best, self.trial(best), tuple(self._changes(best)), visibility(self.trial(best)))
 
     def _searched(self, best: Geometry) -> Geometry:
@@ -176,6 +176,19 @@ class Search:
 
     def _better(self, best: Geometry, *others: Geometry) -> Geometry:
         return min((best, *others), key=lambda each: self.trial(each).misfit)
+
+    def _as_told(self, best: Geometry) -> Geometry:
+        """Return of two geometries that make the same patterns the one that lies as told, if one does.
+
+        They are the detector turned by 180°, with the other sign of the defocus. Told from the other one, both the
+        orientation and the defocus would seem wrong, because either alone is, although the two together change nothing.
+        """
+        told = self.sample.told_defocus()
+        if told is None or best.swapped or best.flips != BOTH_AXES:
+            return best
+        reversed_change = -(told + best.defocus_change_angstrom) - told
+        paired = attrs.evolve(best, flips=(), defocus_change_angstrom=reversed_change)
+        return best if sureness(self.trial(paired), self.trial(best)) > _SURE else paired
 
     def _disc(self, best: Geometry) -> Geometry:
         """Make the aperture as large as the bright disc, by the size of a detector pixel or by the angle."""
