@@ -134,14 +134,6 @@ def test_a_plan_of_schedules_by_step_takes_as_many_steps_as_it_is_told(tmp_path:
     assert "for 500 steps an epoch" in many.stdout
 
 
-def test_every_command_of_the_readme_exists(tmp_path: Path, warm: Warm) -> None:
-    readme = (ROOT / "README.md").read_text()
-    commands = set(re.findall(r"^(?:\.venv/bin/)?trainkit +([a-z-]+)", readme, re.M))
-    assert commands >= {"check", "plan", "run", "resume", "recipes", "plugins", "show"}
-    for command in commands:
-        assert warm.trainkit(command, "--help", folder=tmp_path)[0] == 0
-
-
 def test_shipped_recipes_are_listed_and_printed(tmp_path: Path) -> None:
     listed = trainkit("recipes", folder=tmp_path).stdout
     assert all(name in listed for name in shipped())

@@ -95,7 +95,7 @@ OTHERWISE = [
         "drop=['model.object.fine_from']",
     ),
     ("ptycho_siemens", "data.patterns_on=host"),
-    ("ptycho_staged", "ema={ decay = 0.9 }", 'hooks.clip={ use = "clip_gradients", max_norm = 1.0 }', "run.shards=4"),
+    ("ptycho_staged", 'hooks.clip={ use = "clip_gradients", max_norm = 1.0 }', "run.shards=4"),
 ]
 
 

@@ -36,12 +36,28 @@ class WeightAverage(Live):
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._model = model
-        self._averaged = AveragedModel(model, multi_avg_fn=_moving_average(decay), use_buffers=True)
+        self._averaged = AveragedModel(model, multi_avg_fn=self._take_in, use_buffers=True)
+        self._decay = decay
 
     def on_step_end(self, state: State) -> None:
         """Take in the weights, unless the step was skipped. All hooks that change weights were called before."""
         if state.updated:
             self._averaged.update_parameters(self._model)
+
+    def _take_in(self, averaged: Sequence[Tensor], current: Sequence[Tensor], number: Tensor | int) -> None:
+        """Take in the tensors of one type; torch's `AveragedModel` calls this.
+
+        Args:
+            averaged: The averages.
+            current: The weights.
+            number: Of updates, on the device of the weights: to read it there would wait for the device.
+        """
+        if averaged[0].is_floating_point() or averaged[0].is_complex():
+            n = int(self._averaged.n_averaged)  # the same, on the CPU
+            average = get_ema_multi_avg_fn(min(self._decay, (1 + n) / (10 + n)))  # type: ignore[no-untyped-call]
+            average(averaged, current, number)
+        else:  # a fraction of a count, or of an index, would be rounded down
+            torch._foreach_copy_(list(averaged), list(current))
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
@@ -73,16 +89,3 @@ class WeightAverage(Live):
 def _tensors(model: nn.Module) -> Iterator[Tensor]:
     yield from model.parameters()
     yield from model.buffers()
-
-
-def _moving_average(decay: float) -> Any:
-    """Return the function with which torch's `AveragedModel` takes in the tensors of one type."""
-
-    def take_in(averaged: Sequence[Tensor], current: Sequence[Tensor], number: Tensor | int) -> None:
-        if averaged[0].is_floating_point() or averaged[0].is_complex():
-            n = int(number)  # it lies on the CPU
-            get_ema_multi_avg_fn(min(decay, (1 + n) / (10 + n)))(averaged, current, number)  # type: ignore[no-untyped-call]
-        else:  # a fraction of a count, or of an index, would be rounded down
-            torch._foreach_copy_(list(averaged), list(current))
-
-    return take_in
