@@ -175,7 +175,8 @@ def _partly_annotated(folder: Path) -> None:
 def test_two_processes_follow_the_course_of_one(finished: Mapping[int, Path], name: str) -> None:
     one, two = (newest(finished[world], name)["model"] for world in (1, 2))
     for key, value in one.items():
-        torch.testing.assert_close(two[key], value, rtol=1e-3, atol=1e-5)
+        # Displacements, in pixels, add up the rounding of all steps; a wrong scale of gradients would be off by 1e-3.
+        torch.testing.assert_close(two[key], value, rtol=1e-3, atol=5e-5)
     for mine, its in zip(logged(finished[1], name), logged(finished[2], name), strict=True):
         assert mine.keys() == its.keys()
         for key in mine.keys() - {"seconds"}:

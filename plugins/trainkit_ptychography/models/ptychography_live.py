@@ -422,7 +422,9 @@ class PtychographyModule(nn.Module):
             return  # it never trained
         rows, columns = propagation.tilt.tolist()
         places_N2 = found.positions_N2 - found.origin_2
-        if doubt := doubt_of_tilt(found.phase_SHW, places_N2, size, float(propagation.distance), (rows, columns)):
+        if doubt := doubt_of_tilt(
+            found.phase_SHW, places_N2, size, float(propagation.distance.detach()), (rows, columns)
+        ):
             state.doubt(doubt)
 
     def _negated_and_without_object(self, index_B: Tensor) -> tuple[Tensor, Tensor]:
