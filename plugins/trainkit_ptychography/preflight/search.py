@@ -178,13 +178,15 @@ class Search:
         return min((best, *others), key=lambda each: self.trial(each).misfit)
 
     def _as_told(self, best: Geometry) -> Geometry:
-        """Return of two geometries that make the same patterns the one that lies as told, if one does.
+        """Return of two geometries that make the same patterns the one that lies as told, if that fits no worse.
 
         They are the detector turned by 180°, with the other sign of the defocus. Told from the other one, both the
         orientation and the defocus would seem wrong, because either alone is, although the two together change nothing.
         """
         told = self.sample.told_defocus()
         if told is None or best.swapped or best.flips != BOTH_AXES:
+            return best
+        if sureness(self.trial(Geometry()), self.trial(best)) > _SURE:
             return best
         reversed_change = -(told + best.defocus_change_angstrom) - told
         paired = attrs.evolve(best, flips=(), defocus_change_angstrom=reversed_change)
