@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
@@ -61,7 +62,8 @@ class ReduceOnPlateau(Scheduler):
         yield Wait("reduce the learning rate", "patience", self._first_reduction, self.metric)
 
     def _first_reduction(self, epochs: Iterator[int]) -> int | None:
-        return next(islice(epochs, self.patience + 1, None), None)  # the first is the value to improve on
+        beyond = min(self.patience + 1, sys.maxsize)  # the first is the value to improve on
+        return next(islice(epochs, beyond, None), None)
 
     def at(self, t: int, horizon: int, lr: float, memory: Memory) -> Point:
         """Return the learning rate after the reductions so far."""

@@ -60,6 +60,11 @@ def test_numbers_beyond_every_run_are_not_counted_one_by_one() -> None:
     assert max(looked_at) <= 20_000
 
 
+def test_the_largest_whole_number_of_toml_is_a_patience() -> None:
+    (text,) = said(f'scheduler={{ use = "reduce_on_plateau", patience = {2**63 - 1} }}')
+    assert "patience" in text
+
+
 def test_check_shows_it_at_the_line_of_the_setting() -> None:
     text = GOOD.replace('use = "flat"', 'use = "reduce_on_plateau"\npatience = 30')
     (note,) = resolve_text(text, Path.cwd()).notes

@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import shutil
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -251,7 +252,7 @@ class CheckpointFolder:
 
         if self._last is None:  # the first time in this process: what earlier starts of the run have left
             ordered = self._newest_first(lambda path, error: None)
-            self._last = [path.name for path, _ in itertools.islice(ordered, keep_last + 1)][::-1]
+            self._last = [path.name for path, _ in itertools.islice(ordered, min(keep_last + 1, sys.maxsize))][::-1]
             for path in self._named_like_checkpoints():
                 if path.name not in self._last and not is_regular(path.name) and self._is_ours(path):
                     self._removable.add(path.name)
