@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
+import matplotlib.figure  # noqa: F401  (trackio asks for its class, also while another thread is still importing it)
 import numpy as np
 
 from trainkit.loggers.sink import Sink, Start
