@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Literal
@@ -15,6 +14,9 @@ from trainkit import Memory, MetricName, Monitor, Point, Problem, Scheduler, Wai
 
 if TYPE_CHECKING:
     from trainkit import Recipe
+
+
+_BEYOND_EVERY_RUN = 20_000  # epochs; check looks no further
 
 
 @component
@@ -62,8 +64,9 @@ class ReduceOnPlateau(Scheduler):
         yield Wait("reduce the learning rate", "patience", self._first_reduction, self.metric)
 
     def _first_reduction(self, epochs: Iterator[int]) -> int | None:
-        beyond = min(self.patience + 1, sys.maxsize)  # the first is the value to improve on
-        return next(islice(epochs, beyond, None), None)
+        if self.patience >= _BEYOND_EVERY_RUN:
+            return None  # without counting so far
+        return next(islice(epochs, self.patience + 1, None), None)  # the first is the value to improve on
 
     def at(self, t: int, horizon: int, lr: float, memory: Memory) -> Point:
         """Return the learning rate after the reductions so far."""
