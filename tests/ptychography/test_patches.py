@@ -53,3 +53,10 @@ def test_the_same_patch_is_added_at_each_corner():
 def test_the_gradient_of_a_crop_is_that_of_slicing():
     array = numbers(2, 8, 7).requires_grad_()
     assert torch.autograd.gradcheck(lambda array: crop(array, CORNERS, SHAPE), array)
+
+
+@pytest.mark.parametrize("corner", [(-1, 0), (0, -1), (5, 0), (0, 7)])
+def test_a_patch_that_leaves_the_array_is_refused_and_not_read_from_the_next_row(corner):
+    corner_B2 = torch.tensor([(0, 0), corner])
+    with pytest.raises(IndexError, match="leave an array"):
+        crop(torch.zeros(8, 10), corner_B2, (4, 4))

@@ -61,7 +61,7 @@ class Optimizers:
 
     def zero_grad(self) -> None:
         """Set the gradients of all parameters to None."""
-        for parameter in self._parameters:  # as torch's method does, which notes each call for the profiler: 12 µs
+        for parameter in self._parameters:  # as torch's method does, which notes each call for the profiler: 9 µs
             parameter.grad = None
         if not self._parameters:
             for optimizer in self.members.values():

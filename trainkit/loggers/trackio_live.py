@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TextIO
 
-import matplotlib.figure  # noqa: F401  (trackio asks for its class, also while another thread is still importing it)
+import matplotlib.figure  # noqa: F401  (trackio's thread looks into it, and skips values while another one imports it)
 import numpy as np
 
 from trainkit.loggers.sink import Sink, Start
