@@ -18,6 +18,7 @@ import tomli
 from trainkit.aliases import known_as, way_to
 from trainkit.errors import ComponentError, did_you_mean
 from trainkit.import_effects import watched_import
+from trainkit.slow_imports import may_be_slow
 
 
 class NotRegisteredError(ComponentError):
@@ -49,8 +50,11 @@ class RegisteredComponent(NamedTuple):
     package: str
     version: str
 
-    def load(self) -> type[Any]:
+    def load(self, used_in: str = "") -> type[Any]:
         """Import the class.
+
+        Args:
+            used_in: Where it is used, for messages, for example "[losses.data]".
 
         Raises:
             ComponentError: The import failed; the message says why.
@@ -58,7 +62,7 @@ class RegisteredComponent(NamedTuple):
         what = f'"{self.name}" of {self.package} {self.version}'
         if self.value in _REFUSED:
             raise ComponentError(f"{what} ({self.value}) cannot be imported: {_REFUSED[self.value]}")
-        return import_class(self.value, what)
+        return import_class(self.value, what, used_in)
 
 
 @cache
@@ -72,21 +76,22 @@ def entry_point_groups() -> tuple[str, ...]:
     return tuple(sorted({group for group, _ in _scan()}))
 
 
-def find(group: str, use: str) -> type[Any]:
+def find(group: str, use: str, used_in: str = "") -> type[Any]:
     """Import the component that ``use`` names in an entry-point group.
 
     Args:
         group: The kind's entry-point group, for example "trainkit.losses".
         use: ``name``, ``package/name`` if two packages have the name, or ``module:Class`` for any importable class. A
             name that people know from another program stands for the one here, see `alias_of`.
+        used_in: Where it is used, for messages, for example "[losses.data]".
 
     Raises:
         ComponentError: The component is unknown, ambiguous or cannot be imported; the message names the nearest name,
             the packages or the reason.
     """
     if ":" in use:
-        return import_class(use, f'"{use}"')
-    return locate(group, use).load()
+        return import_class(use, f'"{use}"', used_in)
+    return locate(group, use).load(used_in)
 
 
 def locate(group: str, use: str) -> RegisteredComponent:
@@ -157,12 +162,13 @@ def _instead(group: str, use: str, name: str) -> str:
     return did_you_mean(use, {found.name for found in registered(group)})
 
 
-def import_class(path: str, what: str) -> type[Any]:
+def import_class(path: str, what: str, used_in: str = "") -> type[Any]:
     """Import ``module:Class``.
 
     Args:
         path: The class, as ``module:Class``.
         what: Name of the component to use in error messages.
+        used_in: Where it is used, for messages.
 
     Raises:
         ComponentError: The import failed, or the name is not a class; the message says why.
@@ -171,7 +177,7 @@ def import_class(path: str, what: str) -> type[Any]:
     if not all(part.isidentifier() for part in (*module.split("."), *name.split("."))):
         raise ComponentError(f'{what} names no class; write use = "module:Class"')
     try:
-        found = attrgetter(name)(_imported(module))
+        found = attrgetter(name)(_imported(module, f"{what}, used in {used_in}" if used_in else what))
     except (Exception, SystemExit) as error:  # a foreign module may raise anything; it is reported, not hidden
         reason = f"{type(error).__name__}: {error}"
         file = Path(module.partition(".")[0]).with_suffix(".py")
@@ -192,12 +198,12 @@ def side_effects(module: str) -> tuple[str, ...]:
     return tuple(_SIDE_EFFECTS.get(module, ()))
 
 
-def _imported(module: str) -> Any:
+def _imported(module: str, reason: str) -> Any:
     """Import a module; keep what it prints from the output, and remember what it changed for all."""
     if module in sys.modules:
         return sys.modules[module]
     found: list[str] = []
-    with watched_import(module, found):
+    with watched_import(module, found), may_be_slow(module, reason):
         imported = importlib.import_module(module)
     if found:
         _SIDE_EFFECTS[module] = found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def _store() -> None:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import mlflow.store.tracking.sqlalchemy_store
+        importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import io
 import os
+import signal
 import sys
 from traceback import format_exc
 from typing import NoReturn
@@ -15,11 +16,12 @@ from click.shell_completion import CompletionItem
 
 from trainkit.cli.completion import complete_if_asked, install_script, show_script
 from trainkit.cli.output import echo, echo_json
-from trainkit.cli.several import is_first_process, is_reported, let_others_go
+from trainkit.cli.several import is_first_process, is_one_of_several, is_reported, let_others_go
 from trainkit.cli.suggestions import command_meant, option_meant
 from trainkit.console import discard_output
 from trainkit.engine.signals import StoppedAtOnce, StoppedEarly, ignore_from_now_on
 from trainkit.errors import PartError, TrainkitError
+from trainkit.slow_imports import Watcher, watched_by
 
 _SECTIONS = {
     "Train": {
@@ -138,7 +140,7 @@ def main() -> None:
     complete_if_asked(cli)
     context: click.Context | None = None
     try:
-        with cli.make_context("trainkit", sys.argv[1:]) as context:
+        with cli.make_context("trainkit", sys.argv[1:]) as context, _imports_watched():
             code = cli.invoke(context)
             sys.exit(code or 0)
     except click.exceptions.Exit as error:
@@ -156,7 +158,8 @@ def main() -> None:
         _tell(f"{error}: stopped; nothing was being trained, so nothing is lost", 75, is_first_process())
     except (click.Abort, KeyboardInterrupt) as error:
         trained = isinstance(error, StoppedAtOnce)
-        _tell("stopped at once; the last checkpoint is complete" if trained else "stopped", 130, is_first_process())
+        text = "stopped at once; the last checkpoint is complete" if trained else f"stopped {error}".rstrip()
+        _tell(text, 130, is_first_process())
     except Exception as error:
         wants_traceback = context is not None and context.obj and context.obj["traceback"]
         text = format_exc().rstrip("\n") if wants_traceback else _message(error)
@@ -167,14 +170,36 @@ def main() -> None:
         let_others_go()
 
 
+def _imports_watched() -> contextlib.AbstractContextManager[None]:
+    """Return the block in which imports that take long are told, and ended by Ctrl-C whatever they do.
+
+    One of several processes is not ended: the others wait for it. What started them ends those that hang.
+    """
+    if is_one_of_several():
+        return contextlib.nullcontext()
+
+    def end(number: int, what: str) -> None:
+        sys.stdout = sys.__stdout__  # what an import prints is kept from it
+        name, was_key = signal.Signals(number).name, number == signal.SIGINT
+        _say(f"stopped while {what}" if was_key else f"{name}: stopped while {what}", code := 130 if was_key else 75)
+        os._exit(code)
+
+    return watched_by(Watcher(lambda text: echo(text, err=True), end))
+
+
 def _tell(text: str, code: int, shown: bool = True) -> NoReturn:
-    """End the program with a message on standard error, and with ``--json`` also as an object on standard output."""
+    """End the program with a message."""
     if shown:
-        echo(text, err=True)
-        if "--json" in sys.argv:  # also where click has refused the command line before it read the option
-            with contextlib.suppress(OSError):
-                echo_json("error", message=text, exit_code=code)
+        _say(text, code)
     sys.exit(code)
+
+
+def _say(text: str, code: int) -> None:
+    """Say why the program ends on standard error, and with ``--json`` also as an object on standard output."""
+    echo(text, err=True)
+    if "--json" in sys.argv:  # also where click has refused the command line before it read the option
+        with contextlib.suppress(OSError):
+            echo_json("error", message=text, exit_code=code)
 
 
 def _message(error: Exception) -> str:

@@ -43,6 +43,14 @@ def is_first_process() -> bool:
         return True
 
 
+def is_one_of_several() -> bool:
+    """Return whether a launcher started others beside this process."""
+    try:
+        return meeting().place.world > 1
+    except RecipeError:
+        return False
+
+
 def let_others_go() -> None:
     """At the end of the program, let the processes that wait for the first one end too."""
     with contextlib.suppress(RecipeError):

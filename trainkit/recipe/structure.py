@@ -40,6 +40,7 @@ from trainkit.recipe.fields import (
     without_none,
 )
 from trainkit.recipe.limits import MOST_MISTAKES
+from trainkit.recipe.origin import dotted
 from trainkit.recipe.positions import Where
 from trainkit.recipe.problems import Finding, InvalidRecipe
 from trainkit.recipe.root import GroupSettings, Recipe
@@ -292,7 +293,7 @@ class Structurer:
         if ":" in use and not (self._allow_code if isinstance(self._allow_code, bool) else use in self._allow_code):
             return self._mistake(where, _refused_code(use, self._allow_code))
         try:
-            cls = registry.find(group, str(use))
+            cls = registry.find(group, str(use), f"[{dotted(where[:-1])}]")
             path = f"{cls.__module__}:{cls.__qualname__}"
             if not (issubclass(cls, kind) and attrs.has(cls)):
                 return self._mistake(where, f'"{use}" is not a {kind.__name__} (of {group}): {path}')
