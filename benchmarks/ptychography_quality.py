@@ -68,7 +68,8 @@ def main() -> None:
                 state = reconstruct("ptycho_mos2", arguments.mos2.resolve(), *sets)
                 data: Any = state.data
                 model: Any = state.model
-                found.append((*agreement(data, model), position_errors(data, model)[0]))
+                reconstruction = model.reconstruction()
+                found.append((*agreement(data, reconstruction), position_errors(data, reconstruction)[0]))
                 r, gain, error = found[-1]
                 print(f"mos2, {epochs} epochs, seed {seed}: r {r:.4f}  gain {gain:.3f}  positions {error:.4f} Å")
             r, gain, error = (mean(values) for values in zip(*found, strict=True))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import io
 from itertools import combinations
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from trainkit import SAFE_ON_DARK, SAFE_ON_WHITE, scale_bar
+from trainkit.drawing.png import png
 
 # Machado, Oliveira and Fernandes, "A physiologically-based model for simulation of color vision deficiency", IEEE
 # Trans. Vis. Comput. Graph. 15 (2009) 1291: linear RGB at severity 1.0.
@@ -82,3 +85,13 @@ def test_a_scale_bar_is_1_2_or_5_times_a_power_of_ten_and_takes_a_good_part_of_t
 )
 def test_scale_bars_are_labelled_as_people_would(width, size, label):
     assert scale_bar(width, size).label == label
+
+
+def test_a_picture_is_encoded_once_while_it_lives_and_another_one_at_its_address_anew():
+    shades = []
+    for shade in range(20):
+        image = np.full((4, 5, 3), shade, np.uint8)  # numpy gives the memory of the one before
+        assert png(image) is png(image)
+        shades.append(int(np.asarray(Image.open(io.BytesIO(png(image)))).max()))
+        del image
+    assert shades == list(range(20))

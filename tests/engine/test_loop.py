@@ -256,6 +256,25 @@ def test_a_picture_is_written_under_the_number_of_finished_epochs() -> None:
     assert np.array_equal(np.asarray(Image.open(figures / "dot-0002.png")), image)
 
 
+def test_a_short_run_has_pictures_of_its_last_epoch_unless_the_recipe_says_how_often() -> None:
+    recorder.ACTIONS["picture"] = lambda state: state.picture("dot", np.zeros((4, 5, 3), np.uint8))
+    figures = run("run.epochs=21").run.state.folder / "figures"
+    assert [path.name for path in figures.iterdir()] == ["dot-0021.png"]
+
+
+def test_pictures_change_no_random_number_of_the_training() -> None:
+    drawn: list[tuple[float, float]] = []
+
+    def draw(state: State) -> None:
+        drawn.append((float(np.random.rand()), float(torch.rand(()))))
+
+    recorder.ACTIONS["epoch_end"] = draw
+    run("run.epochs=2", "pictures.every_epochs=0")
+    recorder.ACTIONS["picture"] = lambda state: torch.rand(int(np.random.rand() * 9) + 1)
+    run("run.epochs=2", "pictures.every_epochs=1")
+    assert drawn[:2] == drawn[2:]
+
+
 def test_a_run_that_cannot_be_built_leaves_no_folder_behind() -> None:
     text = TOY.replace("clients.recorder:Recorder", "clients.recorder:Misspelt")
     with pytest.raises(ComponentError, match='on_epoch_ended is not an event; did you mean "epoch_end"'):

@@ -14,7 +14,7 @@ from trainkit import DataError
 from trainkit_ptychography.physics.forward import fourier_ramp, intensities
 from trainkit_ptychography.physics.geometry import affine_part, place
 from trainkit_ptychography.physics.optics import aperture, aperture_probe, electron_wavelength, scattering_angles
-from trainkit_ptychography.physics.quality import phase_agreement, phase_pearson, position_rmse
+from trainkit_ptychography.physics.quality import TruthInBox, phase_agreement, phase_pearson, position_rmse
 
 GENERATOR = np.random.default_rng(11)
 
@@ -243,6 +243,26 @@ def test_a_shifted_and_scaled_phase_correlates_fully_with_the_truth():
     r, gain = phase_agreement(reconstruction, origin, truth, ((8.0, 28.0), (5.0, 30.0)))
     assert r > 0.9999
     assert gain == pytest.approx(2.5, rel=1e-3)  # r does not see it
+
+
+@pytest.mark.parametrize("shape", [(40, 40), (39, 42)])
+def test_a_kept_comparison_finds_for_each_phase_what_a_new_one_finds_and_numpy_too(shape: tuple[int, int]):
+    low = np.zeros(shape, dtype=complex)
+    low[:6, :6] = random_complex(6, 6)
+    truth, origin, box = np.fft.ifft2(low).real, np.array([4.0, -3.0]), ((8.0, 28.0), (5.0, 30.0))
+    kept = TruthInBox(truth, origin, box)
+    down, right = 0.62, -1.2
+    rows, columns = (np.fft.fftfreq(size) for size in shape)
+    ramp = np.add.outer(rows * (origin[0] + down), columns * (origin[1] + right))
+    moved = np.fft.ifft2(np.fft.fft2(truth) * np.exp(2j * pi * ramp)).real  # at the best shift
+    for strength in (0.0, 0.3, 0.3, 0.6):
+        phase = moved + strength * truth.std() * GENERATOR.normal(size=shape)
+        found = kept.agreement(phase)
+        assert found == TruthInBox(truth, origin, box).agreement(phase)
+        seen, meant = (each[4:25, 8:34].ravel() for each in (phase, moved))
+        if strength < 0.5:
+            assert found.pearson == pytest.approx(np.corrcoef(seen, meant)[0, 1], abs=3e-3)
+        assert found.pearson >= np.corrcoef(seen, meant)[0, 1] - 1e-12  # no shift is better than the best
 
 
 def test_an_unrelated_phase_does_not_correlate_and_an_empty_one_gives_zero():

@@ -12,7 +12,7 @@ from trainkit.cli import completion
 from trainkit.cli.options import GPU_MEMORY, JSON, PROCESSES, SETS
 from trainkit.cli.output import echo, echo_json
 from trainkit.errors import RecipeError
-from trainkit.recipe.root import ASSUMED_STEPS_PER_EPOCH, MOST_EPOCHS
+from trainkit.recipe.root import ASSUMED_STEPS_PER_EPOCH, MOST_EPOCHS, PICTURES_EVERY_EPOCHS, PICTURES_SHARE
 from trainkit.recipe.search import cost_in_words as search_cost
 from trainkit.recipe.weight_search import cost_in_words
 from trainkit.words import after_epochs, some_of
@@ -253,6 +253,9 @@ def _remarks(recipe: Recipe, plans: Mapping[str, GroupPlan], length: RunLength, 
     for part in (recipe.data, recipe.model, recipe.optimizer, *recipe.losses.values(), *recipe.hooks.values()):
         yield from (f"{after_epochs(epoch)}: {text}" for epoch, text in part.timeline(length.epochs))
     yield from cost_in_words(recipe, length.epochs)
+    if recipe.pictures.every_epochs is None and length.epochs > PICTURES_EVERY_EPOCHS:
+        often = f"every {PICTURES_EVERY_EPOCHS} epochs while they take at most {100 * PICTURES_SHARE:.0f} % of the time"
+        yield f"pictures: after the last epoch, and {often} (pictures.every_epochs sets another number)"
     if recipe.ema is not None:
         yield f"validation uses the moving average over about the last {1 / (1 - recipe.ema.decay):.4g} updates"
     if recipe.run.accumulate > 1:

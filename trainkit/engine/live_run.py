@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from trainkit.engine.picture_budget import PictureBudget
 from trainkit.engine.step import Step
 from trainkit.engine.stopwatch import Stopwatch
 from trainkit.errors import blame
@@ -55,6 +56,7 @@ class LiveRun:
         identity: The run's id and its parent, which stand in each checkpoint.
         parts: Name -> live part, which may have a state of its own, in calling order.
         tolerated: Name of a part that only writes something to look at -> exceptions of it that do not end the run.
+        picture_budget: Decides whether there is time for pictures.
         step: Makes one optimizer step.
         watch: Divides the time among what it is spent on; ``State.seconds`` is its present lap.
         events: Event -> its listeners.
@@ -83,6 +85,7 @@ class LiveRun:
     parts: dict[str, object]
     tolerated: dict[str, type[Exception]]
     watch: Stopwatch = attrs.Factory(Stopwatch)
+    picture_budget: PictureBudget = attrs.Factory(PictureBudget)
     step: Step = attrs.field(init=False)
     events: Mapping[str, tuple[Listener, ...]] = attrs.field(init=False, factory=dict)
     scaler: GradScaler | None = None

@@ -23,7 +23,7 @@
                     validation_step_end
                 validation_end
         schedules observe the metrics
-        picture                                    every few epochs, and at the end; not in a trial
+        picture                                    every few epochs if there is time, and at the end; not in a trial
         epoch_end
         checkpoint
     run_end                                        always, also after an error
@@ -43,7 +43,7 @@ from trainkit.engine.agreement import agree, metrics_of_first, shared_means
 from trainkit.engine.batches import to_device
 from trainkit.engine.evaluation import evaluate
 from trainkit.events import fire
-from trainkit.randomness import restore_generators
+from trainkit.randomness import generators_kept, restore_generators
 from trainkit.state import EpochMean
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ def train(run: LiveRun) -> None:
     if run.generators is not None:
         restore_generators(run.generators)
     run.watch.lap()
+    run.picture_budget.start(state)
     if state.stop_reason is not None and not state.steps_in_epoch:
         return  # it was stopped before, and only its end is made up for
     while state.epoch < state.epochs:
@@ -169,7 +170,7 @@ def _every_few_steps(run: LiveRun) -> bool:
             return False
         run.groups.train_mode()
     if _is_due(recipe.pictures.every_steps, state.step) and not state.is_trial:
-        run.emit("picture")
+        _make_pictures(run)
         state.pictures = {}
     return True
 
@@ -189,6 +190,20 @@ def _evaluate(run: LiveRun) -> bool:
         return evaluate(run)
 
 
+def _has_time_for_pictures(run: LiveRun) -> bool:
+    """Return whether pictures are made although the recipe does not say how often; all processes do the same."""
+    if run.recipe.pictures.every_epochs is not None:
+        return False
+    return run.state.context.exchange.from_first(run.picture_budget.allows(run.state, run.watch))
+
+
+def _make_pictures(run: LiveRun) -> None:
+    """Let parts make pictures. They may use random numbers, but those of the training stay the same."""
+    run.picture_budget.take_in()
+    with generators_kept():
+        run.emit("picture")
+
+
 def _close_epoch(run: LiveRun) -> bool:
     """Evaluate, make pictures and save; return whether the run was interrupted, with a checkpoint."""
     state, recipe = run.state, run.recipe
@@ -200,7 +215,7 @@ def _close_epoch(run: LiveRun) -> bool:
     last = finished == state.epochs or state.stop_reason is not None
 
     def is_due(settings: Validation | Pictures) -> bool:
-        return last or _is_due(settings.every_epochs, finished) or _is_due(settings.every_steps, state.step)
+        return last or _is_due(settings.every_epochs or 0, finished) or _is_due(settings.every_steps, state.step)
 
     if is_due(recipe.validation) and not _evaluate(run):
         run.emit("checkpoint")  # of the state after the epoch's last step
@@ -208,8 +223,10 @@ def _close_epoch(run: LiveRun) -> bool:
     state.metrics |= {f"lr/{name}": lr for name, lr in state.learning_rates().items()}
     state.metrics = metrics_of_first(run)
     run.groups.observe(state.epoch, state.updates, state.metrics)
-    if (is_due(recipe.pictures) or state.pictures_reason is not None) and not state.is_trial:
-        run.emit("picture")
+    if not state.is_trial and (
+        is_due(recipe.pictures) or state.pictures_reason is not None or _has_time_for_pictures(run)
+    ):
+        _make_pictures(run)
     run.emit("epoch_end")
     run.watch.lap()
     state.metrics = metrics_of_first(run)

@@ -10,6 +10,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from torch.utils.tensorboard import SummaryWriter
 
+from trainkit.drawing.png import png
 from trainkit.loggers import event_files
 from trainkit.loggers.recorder import Place, Recorder
 
@@ -81,7 +82,10 @@ class LiveTensorBoard(Recorder):
         above = _AT_END if of_end else "step/pictures/" if place.by == "step" else "pictures/"
         for name, image_HWC in pictures.items():
             tag = f"{above}{ranks.get(name, 50):02d} {name}"
-            self._writer(_TRAIN).add_image(tag, image_HWC, place.at, dataformats="HWC")
+            height, width, colours = image_HWC.shape
+            shown = Summary.Image(height=height, width=width, colorspace=colours, encoded_image_string=png(image_HWC))
+            summary = Summary(value=[Summary.Value(tag=tag, image=shown)])
+            self._writer(_TRAIN).file_writer.add_summary(summary, place.at)
 
     def flush(self, state: State) -> None:
         """Bring everything to the disk."""

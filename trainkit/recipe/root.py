@@ -288,16 +288,25 @@ class Validation:
     every_steps: int = attrs.field(default=0, validator=_at_least(0), metadata=_HARMLESS_UNLESS_WATCHED)
 
 
+PICTURES_EVERY_EPOCHS = 10
+"""Epochs from one time that pictures are made to the next, if the recipe does not say how often."""
+
+PICTURES_SHARE = 0.03
+"""Largest share of a run's time that they take then."""
+
+
 @component
 class Pictures:
-    """When pictures are made.
+    """When pictures are made. The last epoch always has them.
 
     Attributes:
-        every_epochs: Number of epochs from one time to the next; 0: only at the end of the run.
+        every_epochs: Number of epochs from one time to the next; 0: only at the end of the run. Not given: every 10
+            epochs, as long as pictures take at most 3 % of the time that the run is expected to take, or 1.5 s. So a
+            run of a minute or less has those of its last epoch only. `trainkit picture` asks for some at any time.
         every_steps: Number of optimizer steps from one further time to the next; 0: not by steps.
     """
 
-    every_epochs: int = attrs.field(default=10, validator=_at_least(0))
+    every_epochs: int | None = attrs.field(default=None, validator=optional(_at_least(0)))
     every_steps: int = attrs.field(default=0, validator=_at_least(0))
 
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 from typing import cast
 
 from trainkit import DataError, Live, RecipeError, State
-from trainkit_ptychography.models.output import Reconstructs, agreement_with_truth, depth_agreement_with_truth
+from trainkit_ptychography.models.output import (
+    Reconstruction,
+    Reconstructs,
+    agreement_with_truth,
+    depth_agreement_with_truth,
+)
 from trainkit_ptychography.physics.quality import PhaseAgreement, position_rmse
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.scan import Truth
@@ -34,12 +39,14 @@ class TruthComparison(Live):
     def on_epoch_end(self, state: State) -> None:
         """Compare."""
         epochs = state.epoch + 1
-        if epochs % self._every_epochs and epochs < state.epochs:
+        is_last = epochs == state.epochs or state.stop_reason is not None
+        if epochs % self._every_epochs and not is_last:
             return
-        data, model = cast(LiveDiffraction, state.data), cast(Reconstructs, state.model)
-        found = (*agreement(data, model), *position_errors(data, model))
+        data = cast(LiveDiffraction, state.data)
+        reconstruction = cast(Reconstructs, state.model).reconstruction()
+        found = (*agreement(data, reconstruction), *position_errors(data, reconstruction))
         state.metrics.update(zip(self._names[: len(found)], found, strict=True))
-        if (depth := depth_agreement_with_truth(model.reconstruction(), data)) is not None:
+        if (depth := depth_agreement_with_truth(reconstruction, data)) is not None:
             state.metrics[self._names[-1]] = depth
 
 
@@ -49,22 +56,23 @@ def compare(data: LiveDiffraction, model: Reconstructs) -> tuple[float, float, f
     Raises:
         DataError: The truth or the pixel size is not known.
     """
-    return agreement(data, model).pearson, *position_errors(data, model)
+    reconstruction = model.reconstruction()
+    return agreement(data, reconstruction).pearson, *position_errors(data, reconstruction)
 
 
-def agreement(data: LiveDiffraction, model: Reconstructs) -> PhaseAgreement:
+def agreement(data: LiveDiffraction, reconstruction: Reconstruction) -> PhaseAgreement:
     """Return how near the phase is to the true one over the scanned part.
 
     Raises:
         DataError: The truth or the pixel size is not known.
     """
     _known_truth(data)
-    found = agreement_with_truth(model.reconstruction(), data)
+    found = agreement_with_truth(reconstruction, data)
     assert found is not None
     return found
 
 
-def position_errors(data: LiveDiffraction, model: Reconstructs) -> tuple[float, float]:
+def position_errors(data: LiveDiffraction, reconstruction: Reconstruction) -> tuple[float, float]:
     """Return the position error now and at the start, in Å, over the points that are trained on.
 
     Raises:
@@ -74,7 +82,7 @@ def position_errors(data: LiveDiffraction, model: Reconstructs) -> tuple[float, 
     trained = data.train_index.numpy()
     now, start = (
         position_rmse(positions_N2[trained], truth.positions_N2[trained]) * pixel_size
-        for positions_N2 in (model.reconstruction().positions_N2, data.scan.positions_N2)
+        for positions_N2 in (reconstruction.positions_N2, data.scan.positions_N2)
     )
     return now, start
 

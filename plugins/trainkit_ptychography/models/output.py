@@ -108,7 +108,7 @@ def agreement_with_truth(found: Reconstruction, data: LiveDiffraction) -> PhaseA
     truth, nominal_N2 = data.scan.truth, data.scan.positions_N2
     if truth is None:
         return None
-    return phase_agreement(found.projected_phase(), found.origin_2, truth.phase_KL, _scanned_box(nominal_N2))
+    return truth.in_box(found.origin_2, _scanned_box(nominal_N2)).agreement(found.projected_phase())
 
 
 def depth_agreement_with_truth(found: Reconstruction, data: LiveDiffraction) -> float | None:

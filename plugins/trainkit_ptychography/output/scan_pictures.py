@@ -27,6 +27,7 @@ _MOST_NAMED = 12  # points whose number is written beside them
 _GAMMA = 0.35
 _HIDDEN = "0.6"  # grey, of pixels that do not count
 _BINS = 41
+_SILHOUETTE: dict[str, Any] = {"histtype": "stepfilled"}  # of a histogram: bars take ten times as long
 _MOST_OPR = 3
 _COURSE = 2.2  # inches
 _MAP = 7.0  # inches across, of a map of the scan
@@ -98,7 +99,7 @@ def displacements(
     upper = frame.axes(Box(left, HEAD + 0.3, WIDTH - MARGIN - left, height - 0.3))
     rms = float(np.sqrt((moved_N2**2).mean()))
     edge = max(float(np.percentile(np.abs(moved_N2), 99.5)) * 1.1, 1e-6)
-    upper.hist(np.clip(length_N, 0, 1.5 * edge), bins=np.linspace(0, 1.5 * edge, _BINS), color=_BLUE)
+    upper.hist(np.clip(length_N, 0, 1.5 * edge), bins=np.linspace(0, 1.5 * edge, _BINS), color=_BLUE, **_SILHOUETTE)
     upper.set_title(f"rms of a coordinate {rms:.3g} {unit}", fontsize=11, loc="left")
     upper.set_xlabel(f"displacement / {unit}", fontsize=11)
     upper.set_ylabel("scan points", fontsize=11)
@@ -109,7 +110,7 @@ def displacements(
         edge = max(float(np.percentile(np.abs(np.concatenate(errors)), 99.5)) * 1.1, 1e-6)
         for values, label, colour in zip(errors, ("as given", "now"), ("0.7", _GREEN), strict=True):
             named = f"{label}: rms {np.sqrt((values**2).mean()):.3g} {unit}"
-            style = {"alpha": 0.85} if label == "now" else {}
+            style = _SILHOUETTE | ({"alpha": 0.85} if label == "now" else {})
             lower.hist(
                 np.clip(values, -edge, edge), bins=np.linspace(-edge, edge, _BINS), color=colour, label=named, **style
             )
@@ -179,7 +180,7 @@ def residuals(
     left = MARGIN + 0.7 + _MAP + 1.15
     right = frame.axes(Box(left, HEAD + 0.3, WIDTH - MARGIN - left, _MAP - 0.3))
     if known_N.any():
-        right.hist(residual_N[known_N], bins=_BINS, color=_BLUE)
+        right.hist(residual_N[known_N], bins=_BINS, color=_BLUE, **_SILHOUETTE)
         median = float(np.median(residual_N[known_N]))
         right.axvline(median, color="black", linewidth=1)
         right.set_title(f"median {median:.3g}", fontsize=11, loc="left")

@@ -6,13 +6,14 @@ is compared.
 
 from __future__ import annotations
 
-from itertools import product
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 _SEARCH = ((2.0, 0.5), (0.5, 0.1), (0.1, 0.02))  # half-width and step, in pixels, from coarse to fine
+_MOST_BYTES_KEPT = 2**25
 
 
 class PhaseAgreement(NamedTuple):
@@ -28,74 +29,151 @@ class PhaseAgreement(NamedTuple):
     gain: float
 
 
+Box = tuple[tuple[float, float], tuple[float, float]]
+"""((first row, last row), (first column, last column)), in pixels."""
+
+
 def phase_pearson(
-    phase_HW: NDArray[np.floating],
-    origin_2: NDArray[np.floating],
-    truth_KL: NDArray[np.floating],
-    box: tuple[tuple[float, float], tuple[float, float]],
+    phase_HW: NDArray[np.floating], origin_2: NDArray[np.floating], truth_KL: NDArray[np.floating], box: Box
 ) -> float:
     """Return Pearson's r between a phase and the true one; see `phase_agreement`."""
     return phase_agreement(phase_HW, origin_2, truth_KL, box).pearson
 
 
 def phase_agreement(
-    phase_HW: NDArray[np.floating],
-    origin_2: NDArray[np.floating],
-    truth_KL: NDArray[np.floating],
-    box: tuple[tuple[float, float], tuple[float, float]],
+    phase_HW: NDArray[np.floating], origin_2: NDArray[np.floating], truth_KL: NDArray[np.floating], box: Box
 ) -> PhaseAgreement:
-    """Compare a phase with the true one over a box, at the shift within ±2 pixels at which they correlate best.
+    """Compare a phase with the true one over a box, once; see `TruthInBox`."""
+    return TruthInBox(truth_KL, origin_2, box).agreement(phase_HW)
 
-    The truth is moved by Fourier interpolation, so it is taken to be periodic, or to be flat at its edges.
+
+class TruthInBox:
+    """A true phase over a box, with which reconstructions are compared.
+
+    The comparison is made at the shift within ±2 pixels at which both correlate best. The truth is moved by Fourier
+    interpolation, so it is taken to be periodic, or to be flat at its edges.
+
+    What does not depend on the reconstruction is kept for the next one: it is nine tenths of the work.
 
     Args:
-        phase_HW: The reconstruction, in rad.
-        origin_2: Position in the truth's coordinates of its pixel [0, 0].
         truth_KL: The true phase; its pixel [i, j] is at position (i, j).
-        box: ((first row, last row), (first column, last column)) to compare, in the truth's coordinates.
+        origin_2: Position in the truth's coordinates of a reconstruction's pixel [0, 0].
+        box: The box to compare, in the truth's coordinates.
     """
-    rows_R, columns_C = (
-        np.arange(int(np.ceil(low - origin)), int(np.floor(high - origin)) + 1)
-        for (low, high), origin in zip(box, origin_2, strict=True)
-    )
-    part_RC = _without_mean(np.asarray(phase_HW, dtype=np.float64)[np.ix_(rows_R, columns_C)])
-    spectrum_KL = np.fft.fft2(np.asarray(truth_KL, dtype=np.float64))
 
-    def agreement(shift: tuple[float, float]) -> PhaseAgreement:
-        down, right = origin_2[0] + shift[0], origin_2[1] + shift[1]
-        truth_RC = _without_mean(_interpolated(spectrum_KL, rows_R + down, columns_C + right))
-        common, power = float((part_RC * truth_RC).sum()), float((truth_RC**2).sum())
-        return PhaseAgreement(common / float(np.sqrt((part_RC**2).sum() * power)), common / power)
+    def __init__(self, truth_KL: NDArray[np.floating], origin_2: NDArray[np.floating], box: Box) -> None:
+        self._truth, self._origin_2 = _Interpolation(truth_KL), origin_2
+        self._rows_R, self._columns_C = (
+            np.arange(int(np.ceil(low - origin)), int(np.floor(high - origin)) + 1)
+            for (low, high), origin in zip(box, origin_2, strict=True)
+        )
+        self._factors: dict[tuple[int, float], NDArray[np.float64]] = {}
+        self._powers: dict[tuple[float, float], float] = {}
+        self._last: tuple[NDArray[np.float64], PhaseAgreement] | None = None
 
-    best, at = PhaseAgreement(-1.0, 0.0), (0.0, 0.0)
-    if not part_RC.any():
-        return PhaseAgreement(0.0, 0.0)
-    for half_width, step in _SEARCH:
-        around = at
-        offsets = np.arange(-half_width, half_width + step / 2, step)
-        for down, right in product(offsets, offsets):
-            shift = (around[0] + down, around[1] + right)
-            if (found := agreement(shift)).pearson > best.pearson:
-                best, at = found, shift
-    return best
+    def agreement(self, phase_HW: NDArray[np.floating]) -> PhaseAgreement:
+        """Compare a reconstruction with the truth.
+
+        Args:
+            phase_HW: Its phase in rad.
+        """
+        found_RC = np.asarray(phase_HW, dtype=np.float64)[np.ix_(self._rows_R, self._columns_C)]
+        if self._last is None or not np.array_equal(found_RC, self._last[0]):
+            self._last = found_RC, self._best(_without_mean(found_RC))
+        return self._last[1]
+
+    def _best(self, part_RC: NDArray[np.float64]) -> PhaseAgreement:
+        best, at = PhaseAgreement(-1.0, 0.0), (0.0, 0.0)
+        if not part_RC.any():
+            return PhaseAgreement(0.0, 0.0)
+        length = float(np.sqrt(np.vdot(part_RC, part_RC)))
+        for half_width, step in _SEARCH:
+            offsets = np.arange(-half_width, half_width + step / 2, step)
+            downs, rights = ([round(float(each + offset), 6) for offset in offsets] for each in at)
+            # Σ part · (along · across) = Σ along · (part · acrossᵀ), and the mean of the part is 0.
+            projected = [part_RC @ self._across(right).T for right in rights]
+            for down in downs:
+                along_RH = self._along(down)
+                for right, projected_RH in zip(rights, projected, strict=True):
+                    common, power = float(np.vdot(along_RH, projected_RH)), self._power(down, right)
+                    pearson = common / (length * float(np.sqrt(power)))
+                    if pearson > best.pearson:
+                        best, at = PhaseAgreement(pearson, common / power), (down, right)
+        return best
+
+    def _power(self, down: float, right: float) -> float:
+        """Return the sum of squares of the truth at a shift, without its mean."""
+        if (down, right) not in self._powers:
+            truth_RC = _without_mean(self._along(down) @ self._across(right))
+            self._powers[down, right] = float(np.vdot(truth_RC, truth_RC))
+        return self._powers[down, right]
+
+    def _along(self, down: float) -> NDArray[np.float64]:
+        return self._kept((0, down), self._truth.along, self._rows_R + (self._origin_2[0] + down))
+
+    def _across(self, right: float) -> NDArray[np.float64]:
+        return self._kept((1, right), self._truth.across, self._columns_C + (self._origin_2[1] + right))
+
+    def _kept(
+        self,
+        key: tuple[int, float],
+        make: Callable[[NDArray[np.floating]], NDArray[np.float64]],
+        places: NDArray[np.floating],
+    ) -> NDArray[np.float64]:
+        if key not in self._factors:
+            if sum(each.nbytes for each in self._factors.values()) > _MOST_BYTES_KEPT:
+                self._factors.clear()
+            self._factors[key] = make(places)
+        return self._factors[key]
 
 
 def truth_at(
     truth_KL: NDArray[np.floating], rows_R: NDArray[np.floating], columns_C: NDArray[np.floating]
 ) -> NDArray[np.float64]:
     """Return a true phase, which is periodic, at any rows and columns, by Fourier interpolation (R, C)."""
-    return _interpolated(np.fft.fft2(np.asarray(truth_KL, dtype=np.float64)), rows_R, columns_C)
-
-
-def _interpolated(
-    spectrum_KL: NDArray[np.complexfloating], rows_R: NDArray[np.floating], columns_C: NDArray[np.floating]
-) -> NDArray[np.float64]:
-    waves = [
-        np.exp(2j * np.pi * np.outer(places, np.fft.fftfreq(size))) / size
-        for places, size in zip((rows_R, columns_C), spectrum_KL.shape, strict=True)
-    ]
-    values_RC: NDArray[np.float64] = (waves[0] @ spectrum_KL @ waves[1].T).real
+    truth = _Interpolation(truth_KL)
+    values_RC: NDArray[np.float64] = truth.along(rows_R) @ truth.across(columns_C)
     return values_RC
+
+
+class _Interpolation:
+    """Fourier interpolation of a real, periodic array, along its rows and across them one after the other.
+
+    The product of what both methods return is the array at these rows and columns. So an array at many shifts needs
+    one step along the rows for each shift of the rows, and one step across them for each shift of the columns.
+
+    A real array has its spectrum twice, once conjugated, so half of it is enough; and the real part of a product of
+    complex matrices is a product of real ones that are twice as long.
+
+    Args:
+        array_KL: The array; its pixel [i, j] is at (i, j).
+    """
+
+    def __init__(self, array_KL: NDArray[np.floating]) -> None:
+        self._shape = array_KL.shape
+        spectrum_KH = np.fft.rfft2(np.asarray(array_KL, dtype=np.float64))
+        twice_H = np.full(spectrum_KH.shape[1], 2.0)  # each frequency stands for its negative too, but for these:
+        twice_H[0] = 1.0
+        if self._shape[1] % 2 == 0:
+            twice_H[-1] = 1.0
+        self._spectrum_KH = spectrum_KH * twice_H
+
+    def along(self, rows_R: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the first factor (R, 2H)."""
+        num = self._shape[0]
+        waves_RK = np.exp(2j * np.pi * np.outer(rows_R, np.fft.fftfreq(num))) / num
+        if num % 2 == 0:  # the highest frequency is its own negative
+            waves_RK.imag[:, num // 2] = 0.0
+        rows_RH = waves_RK @ self._spectrum_KH
+        both: NDArray[np.float64] = np.concatenate([rows_RH.real, rows_RH.imag], axis=1)
+        return both
+
+    def across(self, columns_C: NDArray[np.floating]) -> NDArray[np.float64]:
+        """Return the second factor (2H, C)."""
+        num = self._shape[1]
+        angles_HC = 2 * np.pi * np.outer(np.arange(num // 2 + 1) / num, columns_C)
+        both: NDArray[np.float64] = np.concatenate([np.cos(angles_HC), -np.sin(angles_HC)]) / num
+        return both
 
 
 def rebinned(

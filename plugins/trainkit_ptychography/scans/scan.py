@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import attrs
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from trainkit import DataError, bytes_in_words, free_host_memory, shape_in_words
 from trainkit_ptychography.detector_propagations.far_field import FarField
 from trainkit_ptychography.detector_propagations.kind import DetectorPropagation, ExitWave
+from trainkit_ptychography.physics.quality import Box, TruthInBox
 from trainkit_ptychography.scans.leave_out import LeaveOut
 from trainkit_ptychography.scans.near_field import near_field
 from trainkit_ptychography.scans.paste import Lines
@@ -44,6 +45,15 @@ class Truth:
     phase_KL: NDArray[np.floating]
     positions_N2: NDArray[np.float64]
     slices_SKL: NDArray[np.floating] | None = None
+    _in_boxes: dict[tuple[Any, ...], TruthInBox] = attrs.field(factory=dict, init=False, repr=False)
+
+    def in_box(self, origin_2: NDArray[np.floating], box: Box) -> TruthInBox:
+        """Return the phase over a box, in pixels, with which reconstructions are compared that begin at an origin."""
+        key = (*(float(each) for each in origin_2), *box)
+        if key not in self._in_boxes:
+            self._in_boxes.clear()  # a run has one
+            self._in_boxes[key] = TruthInBox(self.phase_KL, origin_2, box)
+        return self._in_boxes[key]
 
 
 @attrs.frozen(kw_only=True, eq=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from trainkit.drawing.png import png
 from trainkit.events import Live
 from trainkit.files.writing import make_folder, written_whole
 
@@ -30,10 +31,8 @@ class Figures(Live):
     def _write(self, state: State, when: str) -> None:
         if not state.pictures:
             return
-        from PIL import Image
-
         folder = state.folder / "figures"
         make_folder(folder)
         for name, image_HWC in state.pictures.items():
             with written_whole(folder / f"{name}-{when}.png") as new:
-                Image.fromarray(image_HWC).save(new, format="png")
+                new.write_bytes(png(image_HWC))

@@ -77,7 +77,7 @@ class Estimator:
         evaluations, pictures, saves = recipe.validation, recipe.pictures, recipe.checkpoint
         self._every = {
             "validation": (evaluations.every_epochs, evaluations.every_steps),
-            "pictures": (pictures.every_epochs, pictures.every_steps),
+            "pictures": (pictures.every_epochs or 0, pictures.every_steps),
             "checkpoint": (saves.every_epochs, saves.every_steps),
         }
         self._steps: dict[Stage, _Price] = defaultdict(_Price)
