@@ -102,6 +102,22 @@ def imports(*command: str) -> int:
     return int(found[1])
 
 
+def imports_until_the_first_step(folder: Path) -> int:
+    """Return how many modules a run has imported after its first step, most of them torch's."""
+    code = (
+        "import os, sys; from trainkit.engine.step import Step; update = Step.update\n"
+        "def first(step): update(step); print(f'\\nmodules {len(sys.modules)}', flush=True); os._exit(0)\n"
+        "Step.update = first\nfrom trainkit.cli import main; main()"
+    )
+    small = ("data.scan_shape=[8, 8]", "data.detector_size=32", "run.device=cpu", f"run.dir={folder}")
+    options = [part for each in small for part in ("--set", each)]
+    command = [sys.executable, "-c", code, "run", "ptycho_staged", *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found = re.search(r"^modules (\d+)$", done.stdout, re.MULTILINE)
+    assert found is not None
+    return int(found[1])
+
+
 COMMANDS = {"help": ("--help",), "check": ("check", "ptycho_staged"), "plan": ("plan", "ptycho_staged")}
 
 
@@ -145,6 +161,11 @@ def test_a_command_imports_as_much_as_before(command: str, costs: dict[str, Any]
     hold(imports(*COMMANDS[command]), costs["modules_imported"][command], share=0.05)
 
 
+@pytest.mark.slow
+def test_a_run_imports_as_much_as_before_until_its_first_step(costs: dict[str, Any], tmp_path: Path) -> None:
+    hold(imports_until_the_first_step(tmp_path), costs["modules_imported"]["first_step"], share=0.05)
+
+
 def _tables() -> Iterator[tuple[str, dict[str, float]]]:
     import tempfile
 
@@ -156,7 +177,8 @@ def _tables() -> Iterator[tuple[str, dict[str, float]]]:
     yield "launches_a_step", {name: each(lambda f, p, n=name: launches(n, f, p)) for name in STEPS}
     yield "allocations_a_step", {"ptycho_staged": each(lambda folder, _: allocations(folder))}
     yield "file_operations", each(lambda folder, _: file_operations(folder))
-    yield "modules_imported", {name: imports(*command) for name, command in COMMANDS.items()}
+    first_step = {"first_step": each(lambda folder, _: imports_until_the_first_step(folder))}
+    yield "modules_imported", {name: imports(*command) for name, command in COMMANDS.items()} | first_step
 
 
 if __name__ == "__main__":

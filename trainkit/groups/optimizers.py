@@ -6,7 +6,10 @@ it: a parameter may be in several optimizers, one for each phase of its group, a
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import contextlib
+import inspect
+import sys
+from collections.abc import Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from torch import nn, optim
 
     from trainkit.groups.plan import GroupPlan
+
+_EXCLUDED = "__dynamo_disable"  # where `torch._compile` keeps it
 
 
 class Optimizers:
@@ -97,10 +102,29 @@ def build_optimizers(
     for name, held in groups.items():
         where = "optimizer" if len(groups) == 1 else f"optimizer of {', '.join(g['name'] for g in held)}"
         try:
-            members[name] = made = settings[name].build(held)
+            with _no_compiler_imported():
+                members[name] = made = settings[name].build(held)
             built = sorted(each["name"] for each in made.param_groups)
         except Exception as error:
             blame(error, f"{where}, in build")
         if built != sorted(each["name"] for each in held):
             raise PartError(f"{where}, in build, must take all groups that it is given; it has {', '.join(built)}")
     return Optimizers(members)
+
+
+@contextlib.contextmanager
+def _no_compiler_imported() -> Iterator[None]:
+    """Make torch's optimizers without importing torch's compiler, which takes more than a second.
+
+    ``add_param_group`` is excluded from compilation at its first call. It is found excluded already here, and forgets
+    it afterwards. Some classes of torch import the compiler at their first step; ours do not.
+    """
+    add = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    if "torch._dynamo" in sys.modules or hasattr(add, _EXCLUDED):
+        yield
+        return
+    setattr(add, _EXCLUDED, add)
+    try:
+        yield
+    finally:
+        delattr(add, _EXCLUDED)

@@ -27,7 +27,6 @@ import attrs
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.spatial import KDTree
 from torch import Tensor
 
 from trainkit_ptychography.direct.dpc_live import centres_of_mass
@@ -212,6 +211,8 @@ def slopes_between(
         places_N2: Where values are known, in any order.
         values_N2: The values.
     """
+    from scipy.spatial import KDTree  # its import takes 0.3 s, and most runs need none
+
     num = min(_NEIGHBOURS + 1, len(places_N2))
     _, near_NK = KDTree(places_N2).query(places_N2, k=num)
     away_NK2, values_NK2 = (

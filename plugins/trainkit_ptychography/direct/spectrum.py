@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 
 def on_frequencies_of(shape_HW: tuple[int, ...], factor_YX: NDArray[np.inexact]) -> NDArray[np.inexact]:
@@ -20,6 +19,8 @@ def on_frequencies_of(shape_HW: tuple[int, ...], factor_YX: NDArray[np.inexact])
     Returns:
         (H, W), zero frequency at [0, 0].
     """
+    from scipy import ndimage  # not at the start of every run
+
     centred_YX = np.fft.fftshift(factor_YX)
     at = np.meshgrid(
         *(np.fft.fftfreq(new) * old + old // 2 for new, old in zip(shape_HW, factor_YX.shape, strict=True)),

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import ndimage
 from torch import Tensor
 
 from trainkit import DataError
@@ -293,6 +292,8 @@ def _sampled(
     factor: float,
     covered_HW: NDArray[np.bool_],
 ) -> NDArray[np.complex128]:
+    from scipy import ndimage  # not at the start of every run
+
     sampled_SHW = []
     exact = all(np.array_equal(each, np.rint(each)) for each in coordinates)
     for transmission_KL in transmission_SKL:

@@ -12,7 +12,6 @@ import attrs
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.fft import next_fast_len
 from torch import Tensor
 
 from trainkit import Context
@@ -289,6 +288,8 @@ def _live(part: Checked, seed: int) -> LiveDiffraction:
 
 def lit_part(mean_YX: NDArray[np.float64]) -> tuple[int, int]:
     """Return how many rows and columns, around the beam, hold nearly all the light; even numbers."""
+    from scipy.fft import next_fast_len  # not at the start of every run
+
     shape = mean_YX.shape
     row_Y1, column_1X = (np.fft.fftfreq(size, 1 / size) for size in shape)
     reach_YX = np.maximum(np.abs(row_Y1)[:, None], np.abs(column_1X))
