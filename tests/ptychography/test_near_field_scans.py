@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import attrs
@@ -9,16 +10,26 @@ import numpy as np
 import pytest
 import torch
 
-from trainkit import Context, RecipeError
+from trainkit import Context, Problem, RecipeError
+from trainkit.console import Console
+from trainkit.engine.start import ExitCode, start
 from trainkit.recipe.resolve import resolve
 from trainkit_ptychography.detector_propagations.kind import ExitWave
 from trainkit_ptychography.detector_propagations.near_field import NearField
 from trainkit_ptychography.physics.forward import intensities
 from trainkit_ptychography.preflight.geometry import BOTH_AXES, ORIENTATIONS
-from trainkit_ptychography.preflight.images import geometry_of, inspect_beam, inspect_motion
+from trainkit_ptychography.preflight.images import (
+    contradictions,
+    geometry_of,
+    inspect_beam,
+    inspect_distance,
+    inspect_images,
+    inspect_motion,
+)
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.probes.mean_pattern import MeanPattern
 from trainkit_ptychography.probes.modes import ProbeModes
+from trainkit_ptychography.scans.fresnel_fringes import fresnel_fringes
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.positions import oriented
 from trainkit_ptychography.scans.scan import Recording, checked
@@ -164,3 +175,105 @@ def test_patterns_of_the_far_field_are_doubted_if_the_near_field_is_told():
     line, doubt = inspect_motion(Told(Recording(patterns, near)))
     assert "not compared" in line
     assert "take data.detector_propagation out" in doubt.message
+
+
+def _sets_of_distance(factor: float) -> NearField:
+    return NearField(effective_distance_mm=200.0 * factor)  # truly 200 mm: 250 mm and 1 m
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.75, 1.3, 2.0])
+def test_a_wrong_distance_is_seen_by_the_fringes_and_the_right_one_named(recording: Recording, factor: float) -> None:
+    told = attrs.evolve(recording.scan, detector_propagation=_sets_of_distance(factor))
+    moved, line, problem = inspect_images(Told(recording._replace(scan=told)))  # type: ignore[arg-type]
+    assert isinstance(moved, str)
+    assert "as told" in moved  # how far images move does not tell
+    assert isinstance(line, str)
+    assert line.startswith("distance     not as told")
+    assert isinstance(problem, Problem)
+    found = float(problem.message.split("effective_distance_mm = ")[1].split(" ")[0])
+    assert found == pytest.approx(200.0, rel=0.1)
+
+
+def test_a_distance_that_is_told_rightly_is_not_doubted_and_one_without_fringes_is_left_open(
+    recording: Recording,
+) -> None:
+    _, line = inspect_images(SETTINGS)
+    assert isinstance(line, str)
+    assert line.startswith("distance     as told")
+    wrong = attrs.evolve(recording.scan, detector_propagation=_sets_of_distance(2.0))
+    generator = np.random.default_rng(0)
+    beam_YX = np.asarray(recording.intensities_NYX).mean(axis=0)
+    noise = generator.poisson(np.repeat(beam_YX[None], 40, axis=0)).astype(np.float32)
+    (line,) = inspect_distance(Told(Recording(noise, wrong)))  # type: ignore[arg-type]
+    assert isinstance(line, str)
+    assert "not compared" in line
+
+
+@pytest.mark.parametrize(
+    ("told", "distance_m", "lines"),
+    [
+        (NearField(focus_distance_mm=375.0), 1.5, ("focus_distance_mm = 25", " and detector_distance_m = 1.0")),
+        (NearField(), 0.3, ("paste [data] detector_distance_m = 0.20",)),
+    ],
+)
+def test_the_line_for_a_wrong_distance_leaves_the_magnification_as_it_is(
+    recording: Recording, told: NearField, distance_m: float, lines: tuple[str, ...]
+) -> None:
+    scan = attrs.evolve(recording.scan, detector_propagation=told, detector_distance_m=distance_m)
+    _, problem = inspect_distance(Told(recording._replace(scan=scan)))  # type: ignore[arg-type]
+    assert isinstance(problem, Problem)
+    for line in lines:
+        assert line in problem.message
+
+
+@pytest.mark.parametrize("period", [9.0, 14.0, 20.0])
+def test_rings_tell_the_distance_that_made_them(period: float) -> None:
+    """Noise in the phase, filtered by sin(πλz k²) in a formula of its own, without a beam and without a simulation."""
+    size, generator = 96, np.random.default_rng(3)
+    square = np.fft.fftfreq(size)[:, None] ** 2 + np.fft.fftfreq(size) ** 2
+    contrast = np.sin(np.pi * period * square) / (0.01 + square)
+    white = generator.normal(size=(24, size, size))
+    images = 1 + 4e-4 * np.fft.ifft2(np.fft.fft2(white) * contrast).real
+    patterns = np.fft.ifftshift(images + 1e-3 * generator.normal(size=images.shape), axes=(1, 2)).astype(np.float32)
+    found = fresnel_fringes(patterns, None, 1.5 * period)
+    assert found is not None
+    assert found.squared_pixels == pytest.approx(period, rel=0.08)
+    assert found.worse > 16
+    right = fresnel_fringes(patterns, None, period)
+    assert right is not None
+    assert right.worse < 16
+
+
+def test_a_result_is_held_against_its_own_positions_and_distance(recording: Recording) -> None:
+    patterns, scan = recording
+    told = attrs.evolve(scan, detector_propagation=_sets_of_distance(1.5))
+    assert list(contradictions(patterns, scan, scan.positions_N2)) == []
+    (said,) = contradictions(patterns, told, scan.positions_N2)
+    assert "0.66" in said or "0.67" in said
+    assert list(contradictions(patterns, told, scan.positions_N2, 1 / 1.5)) == []  # group distance has found it
+    (said,) = contradictions(patterns, scan, 1.2 * scan.positions_N2)
+    assert "times as far as the scan" in said
+    (said,) = contradictions(patterns, scan, oriented(scan.positions_N2, True, (), 0.0))
+    assert "not move in the directions" in said
+
+
+@pytest.mark.slow
+def test_a_run_with_a_wrong_distance_warns_and_ends_as_doubtful(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(logging.getLogger("trainkit"), "propagate", True)
+    sets = ("run.epochs=5", "run.device=cpu", "run.threads=1", "pictures.every_epochs=0", "data.num_points=40")
+    read = SimulatedNearField.read
+    monkeypatch.setattr(SimulatedNearField, "read", lambda settings: _stretched(read(settings), 1.5))
+    sets += ('drop=["groups.dr", "loggers", "hooks"]',)
+    outcome = start(resolve(ROOT / "recipes" / "ptycho_near_field.toml", sets), Console(quiet=True))
+    assert "the patterns contradict what is told: Fresnel fringes fit 0.6" in caplog.text
+    (said,) = outcome.run.state.doubts
+    assert "the geometry of the result is wrong by all appearance: Fresnel fringes fit 0.6" in said
+    assert outcome.code is ExitCode.DOUBTFUL
+
+
+def _stretched(recording: Recording, factor: float) -> Recording:
+    scan = attrs.evolve(recording.scan, detector_propagation=_sets_of_distance(factor))
+    return recording._replace(scan=scan)

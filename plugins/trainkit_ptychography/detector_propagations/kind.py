@@ -71,6 +71,14 @@ class DetectorPropagation(Component):
             DataError: Something that it needs is not known.
         """
 
+    def squared_pixels(self, wave: ExitWave) -> float | None:
+        """Return λ times the distance in object pixels squared; None: patterns are no Fresnel images.
+
+        Raises:
+            DataError: Something that it needs is not known.
+        """
+        return None
+
     def lines(self, wave: ExitWave) -> Iterable[str]:
         """Yield lines by which people recognise their experiment."""
         return ()

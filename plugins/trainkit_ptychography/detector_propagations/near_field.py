@@ -77,13 +77,18 @@ class NearField(DetectorPropagation):
         kernel_YX = fresnel_kernel(wave.shape, size, wavelength, (1e10 * distance_m * stretched)[None])[0]
         return kernel_YX * middle_to_corner(wave.shape).to(kernel_YX)
 
+    def squared_pixels(self, wave: ExitWave) -> float:
+        """Return λz: light of the highest frequency goes half as many pixels to the side."""
+        size, wavelength, distance_m = self._known(wave)
+        return wavelength * distance_m * 1e10 / size**2
+
     def lines(self, wave: ExitWave) -> Iterable[str]:
         """Yield the distance, the magnification, and how far light spreads."""
-        size, wavelength, distance_m = self._known(wave)
+        _, _, distance_m = self._known(wave)
         magnified = ""
         if self.focus_distance_mm is not None and wave.detector_distance_m is not None:
             magnified = f", magnified {self.magnification(wave.detector_distance_m):.4g} times"
-        square = _squared_pixels(size, wavelength, distance_m)
+        square = self.squared_pixels(wave)
         yield f"near field   effective distance {1e3 * distance_m:.4g} mm{magnified}"
         yield (
             f"             a Fresnel zone is {square**0.5:.3g} pixels wide (√(λz)), the finest detail spreads by "
@@ -92,7 +97,7 @@ class NearField(DetectorPropagation):
 
     def doubts(self, wave: ExitWave, counted_shape: tuple[int, int]) -> Iterable[str]:
         """Yield a doubt if the array cannot hold what spreads."""
-        square = _squared_pixels(*self._known(wave))
+        square = self.squared_pixels(wave)
         if square > min(wave.shape):
             yield (
                 f"λ · distance is {square:.4g} object pixels squared, more than the {min(wave.shape)} pixels of a "
@@ -127,8 +132,3 @@ class NearField(DetectorPropagation):
         assert wave.wavelength_angstrom is not None
         assert distance_m is not None
         return wave.pixel_size_angstrom, wave.wavelength_angstrom, distance_m
-
-
-def _squared_pixels(size_angstrom: float, wavelength_angstrom: float, distance_m: float) -> float:
-    """Return λz in object pixels squared: light of the highest frequency goes half as many pixels to the side."""
-    return wavelength_angstrom * distance_m * 1e10 / size_angstrom**2

@@ -410,7 +410,8 @@ class PtychographyModule(nn.Module):
             output.finish(found, self._data, state, self)
             if not state.interrupted:
                 self._watch.judge(state, self._with_and_without_object)
-                self._watch.judge_ending(state, Ending(found.probe_MYX, found.positions_N2))
+                stretched = 1 + 0.01 * (found.distance_change_percent or 0.0)
+                self._watch.judge_ending(state, Ending(found.probe_MYX, found.positions_N2, stretched))
                 self._judge_tilt(state, found)
 
     def _judge_tilt(self, state: State, found: output.Reconstruction) -> None:

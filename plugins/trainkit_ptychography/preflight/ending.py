@@ -49,10 +49,12 @@ class Ending(NamedTuple):
         probe_MYX: The probe's modes, centred at pixel (Y//2, X//2); those of scans with probes of their own one after
             the other.
         positions_N2: Where the probe's centre was for each pattern of the data, in pixels; any origin.
+        distance_factor: In the near field, the effective distance over the one that is told.
     """
 
     probe_MYX: NDArray[np.complexfloating]
     positions_N2: NDArray[np.float64]
+    distance_factor: float = 1.0
 
 
 class Verdict(NamedTuple):

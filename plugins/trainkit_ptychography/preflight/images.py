@@ -1,4 +1,6 @@
-"""Compares scan and probe that are told with images of the near field, which move along with the scan.
+"""Compares scan, distance and probe that are told with images of the near field.
+
+Images move along with the scan, and how far they move tells the magnification. Their Fresnel fringes tell the distance.
 
 Shapes: M = probe modes, Y, X = rows and columns of the detector.
 """
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from math import atan2, degrees, sqrt
+from typing import NamedTuple
 
 import attrs
 import numpy as np
@@ -20,6 +23,7 @@ from trainkit_ptychography.physics.propagation import propagate
 from trainkit_ptychography.preflight.advice import orientation_lines
 from trainkit_ptychography.preflight.geometry import ORIENTATIONS, Geometry
 from trainkit_ptychography.probes.kind import Probe
+from trainkit_ptychography.scans.fresnel_fringes import fresnel_fringes
 from trainkit_ptychography.scans.kind import DiffractionData
 from trainkit_ptychography.scans.near_field import motion_of_images
 from trainkit_ptychography.scans.patterns import Patterns
@@ -32,6 +36,22 @@ _TURNED_DEG = 3.0
 _FILLS = 0.5  # the detector's edge, against the brightest light
 _LIKE_THE_BEAM = 0.7  # overlap of amplitudes; that of a flat beam with strong speckles is 0.89
 _LOOKED_AT = 64  # patterns
+_STRETCHED = 0.15  # by which a distance may differ from what fringes tell, which is right within 0.1
+_WORSE = 16.0  # variances by which fringes must fit a distance worse to contradict it
+
+
+def inspect_images(data: DiffractionData) -> Iterator[str | Problem]:
+    """Yield lines about how patterns move and about their fringes, and a doubt if either contradicts what is told.
+
+    Fringes are in pixels of the object, so they are compared only if nothing contradicts the size of a pixel.
+
+    Raises:
+        DataError: The scan cannot be read.
+    """
+    moved = list(inspect_motion(data))
+    yield from moved
+    if not any(isinstance(each, Problem) for each in moved):
+        yield from inspect_distance(data)
 
 
 def inspect_motion(data: DiffractionData) -> Iterator[str | Problem]:
@@ -75,6 +95,78 @@ def inspect_motion(data: DiffractionData) -> Iterator[str | Problem]:
             f"{' or '.join(_lines_of_scale(scan, seen.step_factor))}",
             severity="warning",
         )
+
+
+def inspect_distance(data: DiffractionData) -> Iterator[str | Problem]:
+    """Yield a line about what distance Fresnel fringes tell, and a doubt if it is not the one that is told.
+
+    Raises:
+        DataError: The scan cannot be read.
+    """
+    patterns, scan = data.read()
+    found = _stretched(patterns, scan)
+    if found is None:
+        yield "distance     not compared with the patterns: they show no Fresnel fringes, or too few"
+    elif not found.contradicts:
+        yield f"distance     as told: Fresnel fringes fit {found.factor:.2g} times the effective distance (± 0.1)"
+    else:
+        yield "distance     not as told, by Fresnel fringes"
+        lines = " or ".join(_lines_of_distance(scan, found.factor))
+        yield Problem(
+            f"the Fresnel fringes of the patterns fit {found.factor:.3g} times the effective distance that is told, "
+            f"unless the specimen has such rings in its spectrum, as spheres of one size have: {lines}",
+            severity="warning",
+        )
+
+
+def contradictions(
+    patterns: Patterns, scan: Scan, positions_N2: NDArray[np.float64], distance_factor: float = 1.0
+) -> Iterator[str]:
+    """Yield how images contradict the positions and the distance with which a reconstruction began, or ended.
+
+    Args:
+        patterns: The patterns.
+        scan: What is told.
+        positions_N2: Where the beam was, in pixels; any origin.
+        distance_factor: The distance of the reconstruction over the one that is told.
+    """
+    motion = motion_of_images(patterns, positions_N2, scan.mask_YX)
+    if motion is not None:
+        seen = geometry_of(-motion.matrix_22)
+        scaled, turned = abs(seen.step_factor - 1) > _SCALED, abs(seen.rotation_deg) > _TURNED_DEG
+        if seen.swapped or seen.flips or turned:
+            yield "images do not move in the directions in which the scan does"
+        if scaled:
+            yield f"images move {seen.step_factor:.3g} times as far as the scan and the size of an object pixel tell"
+        if scaled:
+            return  # what follows is in pixels of the object
+    found = _stretched(patterns, scan, distance_factor)
+    if found is not None and found.contradicts:
+        yield (
+            f"Fresnel fringes fit {found.factor:.3g} times the effective distance, unless the specimen has such rings "
+            "in its spectrum, as spheres of one size have"
+        )
+
+
+class _Stretched(NamedTuple):
+    """What fringes say of a distance.
+
+    Attributes:
+        factor: The distance that they fit, over it.
+        contradicts: Whether it is surely another one.
+    """
+
+    factor: float
+    contradicts: bool
+
+
+def _stretched(patterns: Patterns, scan: Scan, distance_factor: float = 1.0) -> _Stretched | None:
+    """Return what fringes say of the distance that is told, times a factor; None: there are none."""
+    square = scan.detector_propagation.squared_pixels(scan.exit_wave((patterns.shape[1], patterns.shape[2])))
+    if square is None or (found := fresnel_fringes(patterns, scan.mask_YX, distance_factor * square)) is None:
+        return None
+    factor = found.squared_pixels / (distance_factor * square)
+    return _Stretched(factor, max(factor, 1 / factor) > 1 + _STRETCHED and found.worse > _WORSE)
 
 
 def inspect_beam(data: DiffractionData, probe: Probe, seed: int) -> Iterator[Problem]:
@@ -141,3 +233,18 @@ def _lines_of_scale(scan: Scan, factor: float) -> Iterator[str]:
             )
     assert scan.pixel_size_angstrom is not None
     yield f"check the size of an object pixel ({scan.pixel_size_angstrom / factor:.4g} Å would fit) and positions_unit"
+
+
+def _lines_of_distance(scan: Scan, factor: float) -> Iterator[str]:
+    """Yield settings that make the effective distance so many times as long, and leave the magnification as it is."""
+    propagation, distance_m = scan.detector_propagation, scan.detector_distance_m
+    if isinstance(propagation, NearField):
+        effective_mm, focus_mm = propagation.effective_distance_mm, propagation.focus_distance_mm
+        near_field = '[data] detector_propagation = { use = "near_field"'
+        if effective_mm is not None:
+            yield f"paste {near_field}, effective_distance_mm = {factor * effective_mm:.4g} }}"
+        elif distance_m is not None:
+            beam = "" if focus_mm is None else f"{near_field}, focus_distance_mm = {factor * focus_mm:.4g} }} and "
+            place = "" if beam else "[data] "
+            yield f"paste {beam}{place}detector_distance_m = {factor * distance_m:.4g}"
+    yield "check the energy and the size of an object pixel"

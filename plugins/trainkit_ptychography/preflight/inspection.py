@@ -9,7 +9,7 @@ import numpy as np
 
 from trainkit import Problem, Progress
 from trainkit_ptychography.preflight.advice import explains_much
-from trainkit_ptychography.preflight.images import inspect_beam, inspect_motion
+from trainkit_ptychography.preflight.images import inspect_beam, inspect_images
 from trainkit_ptychography.preflight.look import FEWEST, PATTERNS, look_at_scan
 from trainkit_ptychography.preflight.sample import middle_points, sample
 from trainkit_ptychography.preflight.scan_offsets import inspect_offsets
@@ -60,7 +60,7 @@ def inspect_geometry(
         scan_tilts_mrad: By how much it differs in each of the scans that the data joins: then each is looked at alone.
     """
     if data.propagation_to_detector().patterns_are_images:
-        yield from inspect_motion(data)
+        yield from inspect_images(data)
         if probe.num_scans() == 1:
             yield from inspect_beam(data, probe, recipe.run.seed)
         return

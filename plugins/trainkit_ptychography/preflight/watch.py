@@ -17,6 +17,7 @@ from torch import Tensor
 
 from trainkit import State
 from trainkit_ptychography.preflight.ending import Ending, GeometryJudge
+from trainkit_ptychography.preflight.images import contradictions
 from trainkit_ptychography.preflight.live_patterns import LivePatterns
 from trainkit_ptychography.preflight.mirror import Comparison, compare
 from trainkit_ptychography.probes.kind import Probe
@@ -29,6 +30,7 @@ _MOST_POINTS = 256
 _BRIGHT = 0.05  # of the brightest pixel
 _SURE = 2.0  # standard errors by which a result must be better than an empty object
 
+_WHICH_LINE = "check --data on this recipe tells which line to change"
 _FIRST_LOOK = 5  # epochs before which a result is preliminary, and the seconds of a search are not spent on it
 
 Predict = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -67,7 +69,11 @@ class GeometryWatch:
         return None if self._probe_MYX is None else compare(self._data, self._probe_MYX.cpu().numpy())
 
     def warn(self) -> None:
-        """Warn if the patterns fit the mirrored geometry better."""
+        """Warn if the patterns fit the mirrored geometry better, or, as images, contradict what is told."""
+        scan = self._data.scan
+        if scan.detector_propagation.patterns_are_images:
+            for text in contradictions(LivePatterns(self._data), scan, scan.positions_N2):
+                _LOGGER.warning("the patterns contradict what is told: %s; %s", text, _WHICH_LINE)
         found = self._compare()
         if found is not None and found.mirror_is_better:
             _LOGGER.warning(
@@ -131,9 +137,13 @@ class GeometryWatch:
         This takes seconds, so it is left out after a few epochs, and in halves of a scan, whose comparison does it.
         """
         told, scan = self._told, self._data.scan
-        if told is None or self._data.is_half or state.doubts or state.epoch < _FIRST_LOOK:
+        if self._data.is_half or state.doubts or state.epoch < _FIRST_LOOK:
             return
         if scan.detector_propagation.patterns_are_images:
+            for text in contradictions(LivePatterns(self._data), scan, ending.positions_N2, ending.distance_factor):
+                state.doubt(f"the geometry of the result is wrong by all appearance: {text}; {_WHICH_LINE}")
+            return
+        if told is None:
             return
         group = state.groups.get("probe")
         judge = GeometryJudge(
@@ -147,7 +157,7 @@ class GeometryWatch:
         )
         for verdict in judge.judge(ending):
             if verdict.doubt is not None:
-                state.doubt(f"{verdict.doubt}; check --data on this recipe tells which line to change")
+                state.doubt(f"{verdict.doubt}; {_WHICH_LINE}")
 
     @torch.no_grad()
     def _misfits(

@@ -37,7 +37,7 @@ from trainkit_ptychography.physics.fourier_ring import (
 )
 from trainkit_ptychography.physics.quality import truth_at
 from trainkit_ptychography.preflight.ending import Ending, GeometryJudge, Verdict
-from trainkit_ptychography.preflight.images import inspect_motion
+from trainkit_ptychography.preflight.images import inspect_images
 from trainkit_ptychography.preflight.inspection import pixel_doubts, trains_probe
 from trainkit_ptychography.scans.few_counts import counts_in
 from trainkit_ptychography.scans.kind import DiffractionData
@@ -284,9 +284,9 @@ def _verdicts(
 ) -> Iterator[Verdict]:
     """Yield what patterns say of the geometry with which each half ended."""
     if data.propagation_to_detector().patterns_are_images:
-        for seen in inspect_motion(data):
+        for seen in inspect_images(data):
             if isinstance(seen, Problem):
-                yield Verdict(True, "not as told, by how images move", seen.message)
+                yield Verdict(True, "not as told, by the images", seen.message)
             else:
                 yield Verdict(True, " ".join(seen.split()[1:]))
         return
