@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -28,7 +27,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 from epochs_in_turns import ByHand, in_turns, shown
-from ptyrad_peer import SECONDS
+from with_ptyrad import PtyRAD, why_no_ptyrad
 
 from trainkit.engine.live_run import LiveRun
 from trainkit.recipe.resolve import resolve
@@ -88,30 +87,9 @@ def ptyrad_epochs(python: Path, data: Path, iterations: int) -> Callable[[LiveRu
 
     def epochs(run: LiveRun) -> Iterator[float]:
         slices = cast(Any, run.state.model).propagation.slices
-        command = [python, Path(__file__).with_name("ptyrad_peer.py"), "--data", data, "--slices", slices]
-        with tempfile.TemporaryDirectory() as folder:
-            command += ["--batch", BATCH, "--iterations", iterations, "--folder", folder]
-            pipe = subprocess.PIPE
-            with subprocess.Popen([str(each) for each in command], stdin=pipe, stdout=pipe, text=True) as peer:
-                assert peer.stdin is not None
-                assert peer.stdout is not None
-                for _ in range(iterations):
-                    peer.stdin.write("\n")
-                    peer.stdin.flush()
-                    answer = next(line for line in peer.stdout if line.startswith(SECONDS))
-                    yield float(answer.removeprefix(SECONDS))
+        return PtyRAD(python, data, slices, BATCH, iterations).iterations()
 
     return epochs
-
-
-def why_no_ptyrad(python: Path | None, data: Path | None) -> str | None:
-    """Return why PtyRAD cannot be measured; None: it can."""
-    if python is None:
-        return "--ptyrad does not name the Python of an environment that has it"
-    if data is None:
-        return "it needs a file, which --data gives"
-    found = subprocess.run([python, "-c", "import importlib.metadata as m; m.version('ptyrad')"], capture_output=True)
-    return f"{python} has no package ptyrad" if found.returncode else None
 
 
 def main() -> None:
