@@ -80,6 +80,7 @@ from trainkit.registry import RegisteredComponent, registered
 from trainkit.state import Group, State
 
 if TYPE_CHECKING:
+    from trainkit.cpus import usable_cpus
     from trainkit.curvature import curvature_of, set_curvature
     from trainkit.drafting import RecipeText
     from trainkit.drawing.palette import SAFE_ON_DARK, SAFE_ON_WHITE
@@ -109,6 +110,7 @@ else:  # hidden from type checkers, which would accept any name from a module th
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            ".cpus": ("usable_cpus",),
             ".curvature": ("curvature_of", "set_curvature"),
             ".drafting": ("RecipeText",),
             ".drawing.palette": ("SAFE_ON_DARK", "SAFE_ON_WHITE"),
@@ -243,6 +245,7 @@ __all__ = [
     "shuffled",
     "some_of",
     "structure_settings",
+    "usable_cpus",
     "without_controls",
     "write_json",
     "written_whole",

@@ -26,6 +26,10 @@ _LOGGER = logging.getLogger("trainkit")
 _FOLD = 256  # number of values of one name that are kept on the device before they are summed
 
 
+OF_NO_EPOCH = ("starting", "ending")
+"""Activities in ``State.seconds`` that belong to no epoch: before the first one of a start, and after the last one."""
+
+
 def share_of_waiting(seconds: Mapping[str, float]) -> float:
     """Return the share of the time of the steps that was spent waiting for their batches.
 

@@ -157,7 +157,7 @@ def test_numbers_are_moved_in_one_copy_for_each_dtype(monkeypatch: pytest.Monkey
 def test_the_device_is_advised_where_it_waits_for_workers_that_keep_all_cpus_busy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(kind, "_cpus", lambda: 4)
+    monkeypatch.setattr(kind, "usable_cpus", lambda: 4)
 
     def advice(workers: int, device: str, on: Any) -> str | None:
         data = SyntheticSegmentation(workers=workers, augmentation=Augmentation(on=on, noise=Noise()))

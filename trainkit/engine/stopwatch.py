@@ -29,9 +29,6 @@ ACTIVITIES = {
 "starting" is all that comes before the first epoch of a start, for example opening the data; "ending" is what follows
 the last one, for example a look at the result."""
 
-OF_NO_EPOCH = ("starting", "ending")
-"""Activities that belong to no epoch."""
-
 _OF_PARTS = {
     "saver": "checkpoint",
     "cases_file": "checkpoint",

@@ -27,6 +27,7 @@ from torch.distributed.elastic.rendezvous import RendezvousParameters
 from torch.distributed.elastic.rendezvous import registry as rendezvous
 from torch.distributed.elastic.rendezvous.api import RendezvousClosedError, RendezvousError
 
+from trainkit.cpus import usable_cpus
 from trainkit.engine.launched import LAUNCH, STARTS_ANEW, forget_last_result, note_result, noted_results
 from trainkit.engine.signals import StoppedEarly, handled
 from trainkit.engine.start import ExitCode
@@ -379,8 +380,7 @@ def threads_of_each(processes: int) -> int:
     if "OMP_NUM_THREADS" in os.environ:
         with contextlib.suppress(ValueError):
             return int(os.environ["OMP_NUM_THREADS"])
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(cpus // processes, 1)
+    return max(usable_cpus() // processes, 1)
 
 
 def _silence_torchrun() -> None:

@@ -25,7 +25,7 @@ import attrs
 
 from trainkit.events import Live
 from trainkit.loggers.gradient_norms import GradientNorms
-from trainkit.state import share_of_waiting
+from trainkit.state import OF_NO_EPOCH, share_of_waiting
 
 if TYPE_CHECKING:
     import numpy as np
@@ -212,7 +212,7 @@ def _times(state: State) -> Mapping[str, float]:
 
     That of its checkpoint, which is yet to be written, is not known.
     """
-    parts = {what: seconds for what, seconds in state.seconds.items() if what not in ("checkpoint", "ending")}
+    parts = {what: seconds for what, seconds in state.seconds.items() if what not in ("checkpoint", *OF_NO_EPOCH)}
     return {
         "time/epoch_seconds": sum(parts.values()),
         **{f"time/{what}_seconds": seconds for what, seconds in parts.items()},

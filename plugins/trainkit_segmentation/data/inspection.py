@@ -5,7 +5,6 @@ With all depth, every case that a run would use is read and preprocessed, as a r
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 import attrs
 import numpy as np
 
-from trainkit import DataError, Depth, Problem, Progress, bytes_in_words, some_of
+from trainkit import DataError, Depth, Problem, Progress, bytes_in_words, some_of, usable_cpus
 from trainkit_segmentation.cases.case import Case, CaseList, CaseReport
 from trainkit_segmentation.data.chosen_classes import annotated_classes, contradictions
 from trainkit_segmentation.data.ignored import doubts_about_ignored, ignored_in_words
@@ -150,7 +149,7 @@ def inspect(settings: SegmentationData, depth: Depth) -> Iterator[str | Problem 
 
 
 def _headers(cases: Sequence[Case]) -> Iterator[tuple[Case, CaseReport]]:
-    pool = ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1))
+    pool = ThreadPoolExecutor(min(_MOST_THREADS, usable_cpus()))
     try:
         yield from zip(cases, pool.map(lambda case: case.inspect(), cases), strict=True)
     finally:

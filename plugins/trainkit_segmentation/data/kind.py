@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from math import ceil
@@ -20,6 +19,7 @@ from trainkit import (
     component,
     some_of,
     structure_settings,
+    usable_cpus,
 )
 from trainkit_segmentation.data.facts import SegmentationFacts
 from trainkit_segmentation.data.named import each_once
@@ -54,10 +54,6 @@ def _each_has_values(
 def _are_positive(instance: object, attribute: attrs.Attribute[Any], value: tuple[float, ...] | None) -> None:
     if value is not None and not all(0 < each < float("inf") for each in value):
         raise ValueError(f"{attribute.name} must be positive, got {list(value)}")
-
-
-def _cpus() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @component
@@ -232,7 +228,7 @@ class SegmentationData(Data):
 
     def against_waiting(self, context: Context) -> str | None:
         """Advise more processes as long as there are CPUs for them, and then to change patches on the GPU, if any."""
-        cpus = _cpus() // context.world
+        cpus = usable_cpus() // context.world
         if self.workers + 1 < cpus:
             return f"raise data.workers, which is {self.workers}, to up to {cpus - 1}: this process may use {cpus} CPUs"
         busy = f"data.workers = {self.workers} keeps all {cpus} CPUs busy"

@@ -20,6 +20,7 @@ from trainkit_segmentation.models.resenc_unet import ResEncUNet
 from trainkit_segmentation.patches.augmentation import Flip
 from trainkit_segmentation.planning.data_fingerprint import DataFingerprint, fingerprint_of, target_spacing
 from trainkit_segmentation.planning.topology import Kind, Plan, Topology, plan, shrunk
+from trainkit_segmentation.planning.worker_count import worker_count
 from trainkit_segmentation.preparing.fingerprints import Fingerprint
 from trainkit_segmentation.preparing.foreground import pooled
 
@@ -238,13 +239,18 @@ def _write_data(text: RecipeText, use: str, settings: Mapping[str, Any], made: _
     text.value("steps_per_epoch", _STEPS, "as in nnU-Net, whatever the number of cases")
     text.value("foreground_probability", 0.33)
     text.value("foreground_sampling", "share", "a third of each batch is centred on a class, guaranteed, as in nnU-Net")
-    text.value("workers", 4, "processes that prepare batches; as many as there are spare CPU cores")
+    text.value("workers", *worker_count(_batch_bytes(made)))
     subjects = {case.subject for case in made.listing.cases}
     if len(subjects) < _FEWEST_TO_SPLIT:
         few = f"only {len(subjects)} subject{'s' * (len(subjects) != 1)}: values say nothing about new ones"
         text.value("split", {"use": "same_cases"}, few)
     else:
         text.value("split", {"use": "fraction", "validation_fraction": 0.2}, "or folds, for a cross-validation")
+
+
+def _batch_bytes(made: _Planned) -> int:
+    """Return the size of a batch: images as 32-bit numbers, and a byte for the label of a voxel."""
+    return made.plan.batch_size * prod(made.patch) * (4 * len(made.listing.channels) + 1)
 
 
 def _write_preprocessing(text: RecipeText, made: _Planned) -> None:

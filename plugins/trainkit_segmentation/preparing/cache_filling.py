@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -15,7 +14,7 @@ from typing import Any, Literal, NamedTuple, TypeVar, cast
 import attrs
 from xxhash import xxh3_128_hexdigest
 
-from trainkit import DataError, bytes_in_words, free_host_memory, some_of
+from trainkit import DataError, bytes_in_words, free_host_memory, some_of, usable_cpus
 from trainkit_segmentation.cases import case as case_module
 from trainkit_segmentation.cases import labels as labels_module
 from trainkit_segmentation.cases import segments, synthesis
@@ -137,7 +136,7 @@ def in_threads(
 
     code_of_reading()  # before there are threads: two that parse at once confuse Python 3.11
     store.use([])  # a folder that cannot be used is no mistake of a case
-    pool = ThreadPoolExecutor(max(workers, min(_MOST_THREADS, os.cpu_count() or 1)))
+    pool = ThreadPoolExecutor(max(workers, min(_MOST_THREADS, usable_cpus())))
     try:
         futures = {pool.submit(guarded, case): case.name for case in cases}
         for future in as_completed(futures):

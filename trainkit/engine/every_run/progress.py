@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from trainkit.engine.every_run.epoch_line import EpochLine, all_values, counted
 from trainkit.engine.every_run.time_left import Estimator
-from trainkit.engine.stopwatch import OF_NO_EPOCH, shares_in_words
+from trainkit.engine.stopwatch import shares_in_words
 from trainkit.events import Live
-from trainkit.state import share_of_waiting
+from trainkit.state import OF_NO_EPOCH, share_of_waiting
 from trainkit.words import after_epochs, duration
 
 if TYPE_CHECKING:

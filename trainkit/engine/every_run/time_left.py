@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple
 
-from trainkit.engine.stopwatch import OF_NO_EPOCH
+from trainkit.state import OF_NO_EPOCH
 from trainkit.words import duration
 
 if TYPE_CHECKING:
