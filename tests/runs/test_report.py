@@ -16,7 +16,7 @@ from PIL import Image
 from runs.folders import written
 from trainkit.cli.report import command
 from trainkit.runs.record import RunRecord
-from trainkit.runs.report.page import page
+from trainkit.runs.report.page import _shortened, page
 from trainkit.runs.report.pictures import pictures_of
 
 EVIL = '<img src=x onerror="alert(1)"><script>alert(2)</script>'
@@ -62,11 +62,11 @@ def run(tmp_path: Path) -> RunRecord:
         {"train/loss": 3.0 - i, "val/loss": 2.5 - i, "lr/object": 0.1, "lr/probe": 0.01 * (i > 0)} for i in range(3)
     ]
     values[1][f"val/{EVIL}"] = 1.0
-    origins = {"run.name": "scan.toml:3", "optimizer.lr": "--set optimizer.lr=0.25"}
+    origins = {"run.name": "/a/long/way/scan.toml:3", "optimizer.lr": "--set optimizer.lr=0.25"}
     start = {"command": ["trainkit", "run", EVIL], "host": "node7", "device": "cuda:1", "origins": origins}
     found = written(tmp_path / "one", "optimizer.lr=0.25", values=values, **start)
     (found.folder / "log.txt").write_text(f"epoch 1\n10:00:00 warning: {EVIL}\nwarning: twice\nwarning: twice\n")
-    (found.folder / "cases.csv").write_text(f"case,dice\n{EVIL.replace(',', '')},0.875\n")
+    (found.folder / "cases.csv").write_text(f"case,dice\n{EVIL.replace(',', '')},0.875\nb,0.9804916114\n")
     for epoch in (1, 2, 3):
         figure(found.folder, f"object-{epoch:04d}.png", shade=epoch)
     figure(found.folder, '"><img onerror=x>-0003.png')
@@ -104,14 +104,16 @@ def test_it_says_what_is_in_the_folder(run: RunRecord) -> None:
     text = Page(page(run)).text
     for each in (
         "finished epochs 3 of 4",
-        "best val/loss (min) 0.5 at epoch 3",
+        "best val/loss (min) 0.5 after 3 epochs",
         "optimizer.lr 0.25 --set optimizer.lr=0.25",
-        'run.name "scan" scan.toml:3',
+        'run.name "scan" line 3',
+        "Lines are those of /a/long/way/scan.toml.",
         "node7, cuda:1",
         "probe 1 to 3 0.01 0.01",
         "object 0 to 3",
         "2 warnings in the log",
         "0.875",
+        "b 0.98049",
     ):
         assert each in text
     assert text.count("twice") == 1
@@ -120,7 +122,7 @@ def test_it_says_what_is_in_the_folder(run: RunRecord) -> None:
 def test_pictures_of_all_epochs_are_there_and_the_last_is_shown(run: RunRecord) -> None:
     found = Page(page(run))
     images = [each for tag, each in found.elements if tag == "img" and str(each["alt"]).startswith("object,")]
-    assert [each["data-when"] for each in images] == ["epoch 1", "epoch 2", "epoch 3"]
+    assert [each["data-when"] for each in images] == ["after 1 epoch", "after 2 epochs", "after 3 epochs"]
     assert ["hidden" in each for each in images] == [True, True, False]
     (slider,) = (each for tag, each in found.elements if tag == "input")
     assert (slider["min"], slider["max"], slider["value"]) == ("0", "2", "2")
@@ -149,8 +151,8 @@ def test_a_long_run_shows_its_first_and_last_pictures(tmp_path: Path) -> None:
     found = pictures_of(tmp_path)
     assert (len(found.series["a"]), found.series["a"][0].when, found.series["a"][-1].when) == (
         40,
-        "epoch 1",
-        "epoch 100",
+        "after 1 epoch",
+        "after 100 epochs",
     )
     assert "60 of 100 pictures are left out" in found.notes[0]
 
@@ -192,3 +194,13 @@ def test_a_browser_shows_it_and_runs_its_script_alone(run: RunRecord, tmp_path: 
     (slider,) = (each for tag, each in Page(done.stdout).elements if tag == "input")
     assert "hidden" not in slider  # its script has shown it
     assert "Content Security Policy" not in done.stderr
+
+
+def test_files_of_several_layers_are_named_without_their_folders_unless_that_says_too_little() -> None:
+    origins = {"a": "/x/base.toml:1", "b": "/x/top.toml:12", "c": "--set c=1", "d": "default"}
+    assert _shortened(origins) == (
+        {"a": "base.toml:1", "b": "top.toml:12", "c": "--set c=1", "d": "default"},
+        ["base.toml is /x/base.toml.", "top.toml is /x/top.toml."],
+    )
+    alike = {"a": "/x/base.toml:1", "b": "/y/base.toml:12"}
+    assert _shortened(alike) == (alike, [])

@@ -246,7 +246,7 @@ def _keep_earlier_recipe(folder: Path, recipe: str, number: int) -> None:
 
 
 def note_built(folder: Path, known: Mapping[str, Any]) -> None:
-    """Record of the last start what is known once its parts are built: on what it computes, and with which data."""
+    """Record of the last start what is known once its parts are built, such as on what it computes."""
     before = starts(folder) or [{}]
     before[-1] |= known
     _write_starts(folder, before)

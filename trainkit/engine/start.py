@@ -263,9 +263,11 @@ class _Stopping:
 
 
 def _note_built(run: LiveRun, console: Console) -> None:
-    """Record on what the run computes, and with which data."""
+    """Record where the start begins, on what the run computes, and with which data."""
     context = run.state.context
     known = {
+        "finished_epochs": run.state.epoch,
+        "finished_steps": run.state.step,
         "device": str(context.device),
         "computes_on": conditions(context, run.recipe),
         "data": {"fingerprint": dict(run.fingerprint), "facts": facts_of(run)},

@@ -9,8 +9,8 @@ the start   started                                       2026-11-26 10:00
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from trainkit.checkpoint.folder import Position
 from trainkit.engine.finding import run_folders_below, short_id
@@ -87,28 +87,38 @@ def _starts(run: RunRecord) -> Iterator[tuple[_Order, Event]]:
         if number == 0 and run.parent is not None:
             whence = short_id(run.parent.run) if run.parent.run else run.parent.checkpoint
             when = after_epochs(run.parent.epoch)
-            yield (_sortable(time), 0), Event(when, f"branched off from {whence}", "", _shown(time), run.parent.epoch)
+            yield (
+                (_sortable(time), 0),
+                Event(when, f"branched off from {whence}", "", when_in_words(time), run.parent.epoch),
+            )
         elif number == 0:
-            yield (_sortable(time), 0), Event("at the start", "started", "", _shown(time), 0)
+            yield (_sortable(time), 0), Event("at the start", "started", "", when_in_words(time), 0)
         elif not continues:
-            yield (_sortable(time), 3), Event("", "resumed", "", _shown(time))
+            yield (_sortable(time), 3), Event(_begin_in_words(run, start), "resumed", "", when_in_words(time))
         ended = start.get("ended")
         continues = ended in by_edit
         if isinstance(ended, str) and not continues:
             after = after_epochs(run.values.epochs) if number == len(run.starts) - 1 else ""
-            yield (_sortable(ended_at or time), 2), Event(after, ended, "", _shown(ended_at))
+            yield (_sortable(ended_at or time), 2), Event(after, ended, "", when_in_words(ended_at))
+
+
+def _begin_in_words(run: RunRecord, start: Mapping[str, Any]) -> str:
+    """Return after how much a start began; "" if that is not recorded, as by earlier versions."""
+    epochs, steps = start.get("finished_epochs"), start.get("finished_steps")
+    known = isinstance(epochs, int) and isinstance(steps, int)
+    return place_in_words(run, Position(steps, epochs)) if known else ""
 
 
 def _requests(run: RunRecord) -> Iterator[tuple[_Order, Event]]:
     for each in run.journal:
         if each.taken is not None:
             after, epochs = place_in_words(run, each.taken), _on_axis(run, each.taken)
-            yield (_sortable(each.time), 1), Event(after, _asked(each), each.by, _shown(each.time), epochs)
+            yield (_sortable(each.time), 1), Event(after, _asked(each), each.by, when_in_words(each.time), epochs)
         elif each.refused:
             what = f"{_asked(each)}: refused: {each.refused}"
-            yield (_sortable(each.time), 1), Event("", what, each.by, _shown(each.time))
+            yield (_sortable(each.time), 1), Event("", what, each.by, when_in_words(each.time))
         else:
-            yield ("~", 1), Event("", f"{_asked(each)}: not done yet", each.by, _shown(each.time))
+            yield ("~", 1), Event("", f"{_asked(each)}: not done yet", each.by, when_in_words(each.time))
 
 
 def _branches(run: RunRecord) -> Iterator[tuple[_Order, Event]]:
@@ -121,7 +131,7 @@ def _branches(run: RunRecord) -> Iterator[tuple[_Order, Event]]:
             time = other.identity.created
             yield (
                 (_sortable(time), 4),
-                Event(after, f"{short_id(other.id)} branched off", "", _shown(time), origin.epoch),
+                Event(after, f"{short_id(other.id)} branched off", "", when_in_words(time), origin.epoch),
             )
 
 
@@ -147,6 +157,7 @@ def _sortable(time: str) -> str:
     return "" if known is None else known.isoformat()
 
 
-def _shown(time: str) -> str:
+def when_in_words(time: str) -> str:
+    """Return a recorded time for people (UTC); "" if it is none."""
     known = parsed_time(time)
     return "" if known is None else f"{known:%Y-%m-%d %H:%M:%S}"

@@ -20,19 +20,22 @@ from trainkit.engine.run_folder import LOG, recipe_of_start
 from trainkit.files.reading import read_small
 from trainkit.recipe.resolve import write
 from trainkit.runs.comparison import conditions_of
-from trainkit.runs.history import events
+from trainkit.runs.history import events, when_in_words
 from trainkit.runs.origins import DEFAULT, ancestors, origins
 from trainkit.runs.record import RunRecord
 from trainkit.runs.report.charts import Curve, chart, timeline
 from trainkit.runs.report.markup import Markup, joined, table, tag, text
 from trainkit.runs.report.pictures import Picture, Pictures, pictures_of
+from trainkit.runs.values import Place
 from trainkit.version import __version__
-from trainkit.words import after_epochs, bytes_in_words, duration
+from trainkit.words import after_epochs, bytes_in_words, duration, number_of
 
 _SAID = re.compile(r"(?:^|\s)((?:warning|doubtful): .*)")
 _MOST_SAID = 100
 _MOST_ROWS = 500
 _MOST_BYTES = 1 << 26
+_LONG_NUMBER = re.compile(r"-?\d+\.\d{5,}(e[+-]?\d+)?")
+_FILE_AND_LINE = re.compile(r"(?P<path>[^:]+):(?P<line>\d+)")
 _GOOD, _BAD = ("finished", "running"), ("failed", "diverged", "doubtful", "killed")
 
 
@@ -98,7 +101,7 @@ def _header(run: RunRecord) -> Iterator[Markup]:
     facts.append(("steps", f"{run.values.steps}{steps}"))
     if run.monitor is not None:
         name = f"best {run.monitor.metric} ({run.monitor.mode})"
-        facts.append((name, "none" if run.best is None else f"{run.best.value:.6g} at {run.best.place}"))
+        facts.append((name, "none" if run.best is None else f"{run.best.value:.6g} {_after(run.best.place)}"))
     facts.append(("time", duration(run.seconds)))
     if run.created is not None:
         facts.append(("created (UTC)", f"{run.created.astimezone(UTC):%Y-%m-%d %H:%M}"))
@@ -113,6 +116,10 @@ def _header(run: RunRecord) -> Iterator[Markup]:
         yield tag("details", head, *lines, open="" if len(said) < 4 else None)
     for problem in run.problems:
         yield tag("p", f"This folder is damaged: {problem}", class_="said")
+
+
+def _after(place: Place) -> str:
+    return f"after {number_of(place.steps, 'step')}" if place.inside else after_epochs(place.epochs)
 
 
 def _parents(run: RunRecord) -> Iterator[Markup]:
@@ -284,29 +291,55 @@ def _cases(run: RunRecord) -> Markup:
             of = "of the best checkpoint" if path.stem.endswith("_best") else "of the last evaluation"
             left = len(rows) - 1 - _MOST_ROWS
             more = tag("p", f"{left} more rows are in {path.name}.", class_="quiet") if left > 0 else ""
-            shown = table(rows[0], rows[1 : _MOST_ROWS + 1])
+            shown = table(rows[0], ([_rounded(cell) for cell in row] for row in rows[1 : _MOST_ROWS + 1]))
             is_open = "" if of.endswith("checkpoint") or len(rows) < 40 else None
             head = tag("summary", f"{path.name}: {len(rows) - 1} rows, {of}")
             parts.append(tag("details", head, shown, more, open=is_open))
     return joined(parts)
 
 
+def _rounded(cell: str) -> str:
+    """Return a cell of a table, and of a number with many digits the first five."""
+    if not _LONG_NUMBER.fullmatch(cell):
+        return cell
+    return f"{float(cell):.5g}"
+
+
 def _recipe(run: RunRecord) -> Markup:
     if not run.settings:
         return Markup("")
     known = origins(run)
+    short, notes = _shortened(known)
     own = [(key, value) for key, value in run.settings.items() if known[key] != DEFAULT]
     defaults = [(key, value) for key, value in run.settings.items() if known[key] == DEFAULT]
 
     def rows(settings: Sequence[tuple[str, Any]]) -> Iterator[tuple[Markup, Markup, str]]:
         for key, value in settings:
-            yield tag("code", key), tag("code", _toml(value)), known[key]
+            yield tag("code", key), tag("code", _toml(value)), short[key]
 
     parts = [table(("setting", "value", "from"), rows(own))]
     if defaults:
         head = tag("summary", f"{len(defaults)} settings with their defaults")
         parts.append(tag("details", head, table(("setting", "value", "from"), rows(defaults))))
+    parts += [tag("p", note, class_="quiet") for note in notes]
     return joined(parts)
+
+
+def _shortened(origins: Mapping[str, str]) -> tuple[dict[str, str], list[str]]:
+    """Return where settings come from, in a form that fits a narrow column, and what explains it.
+
+    If there is one file, its lines alone are named; else files are named without their folders, if no two are alike.
+    """
+    found = {key: known for key, origin in origins.items() if (known := _FILE_AND_LINE.fullmatch(origin))}
+    paths = sorted({known["path"] for known in found.values()})
+    names = {path: path.rpartition("/")[2] for path in paths}
+    if len(paths) == 1:
+        lines = {key: f"line {known['line']}" for key, known in found.items()}
+        return {**origins, **lines}, [f"Lines are those of {paths[0]}."]
+    if len(set(names.values())) < len(names):
+        return dict(origins), []
+    short = {key: f"{names[known['path']]}:{known['line']}" for key, known in found.items()}
+    return {**origins, **short}, [f"{name} is {path}." for path, name in names.items() if name != path]
 
 
 def _toml(value: Any) -> str:
@@ -321,14 +354,14 @@ def _starts(run: RunRecord) -> Markup:
         ended = str(start.get("ended", "not recorded"))
         where = ", ".join(str(start[key]) for key in ("host", "device") if start.get(key))
         file = recipe_of_start(run.folder, number).name
-        began, until = start.get("time", ""), start.get("ended_at", "")
+        began, until = (when_in_words(str(start.get(key) or "")) for key in ("time", "ended_at"))
         rows.append((number, began, until, ended, where, tag("code", written), file))
     conditions = list(conditions_of(run).items())
     if not rows:
         return Markup("")
     return joined(
         [
-            table(("start", "began (UTC)", "ended", "how", "on", "command", "recipe"), rows),
+            table(("start", "began (UTC)", "ended (UTC)", "how", "on", "command", "recipe"), rows),
             tag("h3", "The last start"),
             table(("what", "value"), conditions),
         ]
@@ -336,7 +369,7 @@ def _starts(run: RunRecord) -> Markup:
 
 
 def _checkpoints(run: RunRecord) -> Markup:
-    best = "" if run.best is None else run.best.place
+    best = "" if run.best is None else _after(run.best.place)
     rows = []
     for path in run.checkpoints.files():
         try:
@@ -344,8 +377,8 @@ def _checkpoints(run: RunRecord) -> Markup:
         except OSError:
             continue
         kind, _, number = path.stem.partition("-")
-        place = f"{kind} {int(number)}"
-        rows.append((text(path.name), place, size, "best" if str(best) == place else ""))
+        place = number_of(int(number), kind)
+        rows.append((text(path.name), place, size, "best" if best == f"after {place}" else ""))
     others = run.checkpoints.others()
     if not rows and not others:
         return Markup("")

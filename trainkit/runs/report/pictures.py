@@ -11,6 +11,8 @@ from pathlib import Path
 
 import attrs
 
+from trainkit.words import after_epochs, number_of
+
 _NAME = re.compile(r"(.+)-(?:step-(\d{1,12})|(\d{1,9}))\.png")
 _LONGEST_SIDE = 720  # pixels
 _MOST_BYTES = 12_000_000  # of all pictures, before base64
@@ -23,7 +25,7 @@ class Picture:
     """A picture of the run at one time.
 
     Attributes:
-        when: When it was made, for example "epoch 10".
+        when: When it was made, for example "after 10 epochs".
         source: A data URL.
         width: Its width in pixels, as it is shown.
         height: Its height.
@@ -63,7 +65,7 @@ def pictures_of(folder: Path, most_bytes: int = _MOST_BYTES) -> Pictures:
     for path in sorted((folder / "figures").glob("*.png")):
         if (known := _NAME.fullmatch(path.name)) and path.is_file():
             place = (0, int(known[2])) if known[2] else (1, int(known[3]))
-            when = f"step {int(known[2])}" if known[2] else f"epoch {int(known[3])}"
+            when = f"after {number_of(int(known[2]), 'step')}" if known[2] else after_epochs(int(known[3]))
             files.setdefault(known[1], []).append((place, when, path))
     found = Pictures()
     size, left_out = 0, 0
