@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trainkit.engine.stopwatch import OF_NO_EPOCH
 from trainkit.recipe.root import PICTURES_EVERY_EPOCHS, PICTURES_SHARE
+from trainkit.state import OF_NO_EPOCH
 
 if TYPE_CHECKING:
     from trainkit.engine.stopwatch import Stopwatch

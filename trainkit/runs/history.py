@@ -105,8 +105,9 @@ def _starts(run: RunRecord) -> Iterator[tuple[_Order, Event]]:
 def _begin_in_words(run: RunRecord, start: Mapping[str, Any]) -> str:
     """Return after how much a start began; "" if that is not recorded, as by earlier versions."""
     epochs, steps = start.get("finished_epochs"), start.get("finished_steps")
-    known = isinstance(epochs, int) and isinstance(steps, int)
-    return place_in_words(run, Position(steps, epochs)) if known else ""
+    if not isinstance(epochs, int) or not isinstance(steps, int):
+        return ""
+    return place_in_words(run, Position(steps, epochs))
 
 
 def _requests(run: RunRecord) -> Iterator[tuple[_Order, Event]]:
