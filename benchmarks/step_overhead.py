@@ -26,7 +26,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import torch
 from torch import Tensor, nn
 
-from trainkit import Batch, Context, Data, Loss, Model, State, component
+from trainkit import Batch, Context, Data, Hook, Loss, Model, State, component
 
 AIM_MICROSECONDS = 15.0
 BATCHES: list[dict[str, Tensor]] = [
@@ -74,6 +74,21 @@ class Perceptron(Model):
 class Squares(Loss):
     def build(self, data: Any) -> Callable[..., Tensor]:
         return lambda outputs, batch, model: nn.functional.mse_loss(outputs["y"], batch["y"])
+
+
+class LiveCounting:
+    """As a user writes a hook: it looks at each step."""
+
+    number = 0
+
+    def on_step_end(self, state: State) -> None:
+        self.number += 1
+
+
+@component
+class Counting(Hook):
+    def build(self, context: Context) -> LiveCounting:
+        return LiveCounting()
 
 
 class Stopwatch:
@@ -138,7 +153,9 @@ use = "{module}:Squares"
 use = "adam"
 """
 BARE = "[checkpoint]\nevery_epochs = 1000\n"
-FULL = '[checkpoint]\nevery_epochs = 1\n[loggers.tensorboard]\nuse = "tensorboard"\n'
+FULL = '[checkpoint]\nevery_epochs = 1\n[loggers.tensorboard]\nuse = "tensorboard"\n' + "".join(
+    f'[hooks.{name}]\nuse = "{__name__}:Counting"\n' for name in ("one", "two", "three", "four")
+)
 
 
 def ours(extra: str, *, quiet: bool) -> Callable[[int], float]:

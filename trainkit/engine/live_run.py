@@ -139,9 +139,7 @@ class LiveRun:
         if tolerated is not None:
             self.tolerated[name] = tolerated
         found = listeners(self.parts, self.tolerated)
-        self.events = {
-            event: tuple(self.watch.counting(event, each) for each in listening) for event, listening in found.items()
-        }
+        self.events = {event: self.watch.counting(event, listening) for event, listening in found.items()}
 
     def states(self, *, copy: bool = False) -> dict[str, Any]:
         """Return what the model and the parts with a state want to have saved, under "model" and "parts".

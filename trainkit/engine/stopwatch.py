@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -81,18 +81,22 @@ class Stopwatch:
         self.switch(self._activity)
         return {activity: before + self.seconds[activity] for activity, before in self.laps.items()}
 
-    def counting(self, event: str, listener: Listener) -> Listener:
-        """Return a listener whose time is counted to an activity of its own, if it is a hook, a logger or the like.
+    def counting(self, event: str, listeners: Iterable[Listener]) -> tuple[Listener, ...]:
+        """Return the listeners of an event, whose time is counted to an activity of its own if they are hooks or so.
 
-        What the model, the data and the metrics do at an event counts to what the event happens in.
+        What the model, the data and the metrics do at an event counts to what the event happens in. At the events of a
+        step, listeners of one activity that follow each other are counted together.
         """
-        part = listener.where.partition(",")[0]
-        activity = "pictures" if event == "picture" else _OF_PARTS.get(part, _OF_KINDS.get(part.partition(".")[0]))
-        if activity is None:
-            return listener
-        return listener._replace(call=self._counted(listener.call, activity))
+        if event in _OF_STEP:
+            return tuple(self._switching(listeners))
+        return tuple(
+            each if (activity := _activity_of(event, each)) is None else self._counted(each, activity)
+            for each in listeners
+        )
 
-    def _counted(self, call: Callable[[State], None], activity: str) -> Callable[[State], None]:
+    def _counted(self, listener: Listener, activity: str) -> Listener:
+        call = listener.call
+
         def counted(state: State) -> None:
             before = self.switch(activity)
             try:
@@ -100,9 +104,35 @@ class Stopwatch:
             finally:
                 self.switch(before)
 
-        return counted
+        return listener._replace(call=counted)
+
+    def _switching(self, listeners: Iterable[Listener]) -> Iterator[Listener]:
+        """Yield the listeners of a step, and between them some that switch the activity."""
+        now = "steps"
+        for listener in listeners:
+            wanted = _activity_of("", listener) or "steps"
+            if wanted != now:
+                yield self._switch_to(wanted)
+                now = wanted
+            yield listener
+        if now != "steps":
+            yield self._switch_to("steps")
+
+    def _switch_to(self, activity: str) -> Listener:
+        def switch(state: State) -> None:
+            now = perf_counter()
+            self.seconds[self._activity] += now - self._since
+            self._activity, self._since = activity, now
+
+        return Listener(switch, f"stopwatch, to {activity}")
 
 
+def _activity_of(event: str, listener: Listener) -> str | None:
+    part = listener.where.partition(",")[0]
+    return "pictures" if event == "picture" else _OF_PARTS.get(part, _OF_KINDS.get(part.partition(".")[0]))
+
+
+_OF_STEP = ("step_start", "backward_end", "step_end")
 _OF_KINDS = {"hooks": "hooks", "loggers": "logging"}
 
 

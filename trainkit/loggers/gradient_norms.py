@@ -40,14 +40,14 @@ class GradientNorms:
 
     def add(self, state: State) -> None:
         """Add the norms of the present gradients."""
-        from torch import stack
+        from torch import _foreach_norm, stack
         from torch.linalg import vector_norm
 
         self.latest = {}
         for name, group in state.groups.items():
             gradients = [each.grad for each in group.parameters.values() if each.grad is not None]
             if group.active and gradients:
-                self.latest[name] = norm = vector_norm(stack([vector_norm(each) for each in gradients]))
+                self.latest[name] = norm = vector_norm(stack(_foreach_norm(gradients)))
                 self.unread.setdefault(name, []).append(norm)
                 if len(self.unread[name]) == _FOLD:
                     self._read()
