@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import random
 import re
@@ -213,12 +214,36 @@ def test_what_still_falls_is_told_from_scatter_and_from_what_had_converged(mode:
     gain = still_improved(falling, monitor)
     assert gain is not None
     assert gain[:2] == (pytest.approx(0.005 * 19, rel=0.05), 20)
+    assert gain.share == pytest.approx(19 / 99, rel=0.05)
     for _ in range(200):
         flat = [sign * (math.exp(-epoch / 5) + draw.gauss(0, 0.01)) for epoch in epochs]
         assert still_improved(flat, monitor) is None
     assert still_improved([sign * math.exp(-epoch) for epoch in epochs], monitor) is None  # nothing is left to gain
     assert still_improved([-value for value in falling], monitor) is None
     assert still_improved(falling[:9], monitor) is None  # too few to tell
+
+
+@pytest.mark.parametrize(("rate", "level"), [(0.02, "WARNING"), (0.06, "INFO")])
+def test_a_run_that_gains_little_at_its_end_is_said_to_have_nearly_converged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, rate: float, level: str
+) -> None:
+    values = [1000.0 + 500.0 * math.exp(-rate * epoch) for epoch in range(40)]  # 13 and 6 % in the last fifth
+    monkeypatch.setattr(
+        metrics_file,
+        "read",
+        lambda folder: [
+            {metrics_file.EPOCHS: epoch + 1, "step": epoch, "seconds": 1.0, "val/loss": value}
+            for epoch, value in enumerate(values)
+        ],
+    )
+    caplog.set_level(logging.INFO, "trainkit")
+    run()
+    (said,) = (record for record in caplog.records if "of what it improved in the whole run" in record.getMessage())
+    assert said.levelname == level
+    assert said.getMessage().startswith("the run had not" if level == "WARNING" else "nearly converged: val/loss still")
+    share = float(said.getMessage().split("that is ")[1].split(" %")[0])
+    assert share == pytest.approx(100 * (values[32] - values[-1]) / (values[0] - values[-1]), rel=0.1)
+    assert "trainkit resume" in said.getMessage()
 
 
 def test_a_loss_that_rises_at_the_end_by_much_of_what_it_had_fallen_got_worse() -> None:

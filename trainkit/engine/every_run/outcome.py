@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trainkit.engine.every_run import metrics_file
 from trainkit.events import Live
@@ -25,6 +25,7 @@ _LEAST_FITTED = 4
 _SCATTERS = 3.0
 _MUCH = 0.1  # of what a loss had fallen, by which it has risen again if the model got worse
 _SHARE = 0.02  # of what the whole run gained: a smaller gain at its end is not worth another run
+_LARGE_SHARE = 0.1  # a steady fall gives 0.2; ptycho_staged, which ends with a phase that is right to r = 0.9996, 0.07
 
 
 class Outcome(Live):
@@ -78,12 +79,17 @@ class Outcome(Live):
                 "such as a constraint, or a stage that starts",
                 *(state.monitor.metric, min(values), epoch, values[-1], min(losses), losses[-1]),
             )
-        elif not state.doubts and (gain := still_improved(values, state.monitor)) is not None:
+        elif not state.doubts and (found := still_improved(values, state.monitor)) is not None:
             longer = f"--epochs {2 * state.epochs}" if state.steps is None else f"--steps {2 * state.steps}"
-            _LOGGER.warning(
-                "the run had not converged: %s still improved by %.3g over its last %d values (scatter %.2g), to %.5g; "
-                "train for longer, for example: trainkit resume %s %s%s",
-                *(state.monitor.metric, *gain, values[-1], state.folder, longer, self._options),
+            many = found.share > _LARGE_SHARE
+            _LOGGER.log(
+                logging.WARNING if many else logging.INFO,
+                "%s %s still improved by %.3g over its last %d values (scatter %.2g), to %.5g: that is %.2g %% of what "
+                "it improved in the whole run. %s, for example: trainkit resume %s %s%s",
+                "the run had not converged:" if many else "nearly converged:",
+                *(state.monitor.metric, found.gain, found.number, found.scatter, values[-1], 100 * found.share),
+                "Train for longer" if many else "A longer run may still gain a little",
+                *(state.folder, longer, self._options),
             )
 
 
@@ -131,7 +137,23 @@ def got_worse(values: Sequence[float]) -> bool:
     return rise > _SCATTERS * scatter and values[-1] - min(values) > _MUCH * fallen > 0
 
 
-def still_improved(values: Sequence[float], monitor: Monitor) -> tuple[float, int, float] | None:
+class Improvement(NamedTuple):
+    """How much a value still improved at a run's end.
+
+    Attributes:
+        gain: By how much.
+        number: The number of values, the last ones, that a straight line was fitted to.
+        scatter: The standard deviation of these values about the line.
+        share: The gain over that of the whole run.
+    """
+
+    gain: float
+    number: int
+    scatter: float
+    share: float
+
+
+def still_improved(values: Sequence[float], monitor: Monitor) -> Improvement | None:
     """Return how much a value still improved over the last fifth of a run, if this is more than its scatter.
 
     A straight line is fitted to the last fifth. Its change is compared with the standard deviation of the values about
@@ -142,8 +164,7 @@ def still_improved(values: Sequence[float], monitor: Monitor) -> tuple[float, in
         monitor: In which direction the value improves.
 
     Returns:
-        The improvement, the number of values that it was fitted to, and their scatter; None: it did not improve, or
-        there are too few values to tell.
+        The improvement; None: there is none, or there are too few values to tell.
     """
     if len(values) < _LEAST_VALUES:
         return None
@@ -152,9 +173,10 @@ def still_improved(values: Sequence[float], monitor: Monitor) -> tuple[float, in
     number = max(_LEAST_FITTED, len(values) // 5)
     last = [sign * value for value in values[-number:]]
     gain, scatter = _trend(last)
-    if gain <= _SCATTERS * scatter or gain <= _SHARE * abs(best - values[0]):
+    whole = abs(best - values[0])
+    if gain <= _SCATTERS * scatter or gain <= _SHARE * whole:
         return None
-    return gain, number, scatter
+    return Improvement(gain, number, scatter, gain / max(whole, gain))
 
 
 def _trend(values: Sequence[float]) -> tuple[float, float]:
