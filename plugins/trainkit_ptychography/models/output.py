@@ -257,7 +257,7 @@ def show_beginning(phase_HW: NDArray[np.float64], found: Reconstruction, data: L
     shape_HW = (phase_HW.shape[0], phase_HW.shape[1])
     lit_HW = lit(illumination(found.probe_MYX, in_object_N2, shape_HW), in_object_N2)
     seen, agreement = scanned_part(in_object_N2, shape_HW), agreement_with_truth(began, data)
-    against = "" if agreement is None else f", r = {agreement.pearson:.3f} with the truth"
+    against = "" if agreement is None else f", r = {agreement.pearson:.4f} with the truth"
     under = f"{state.folder.parent.name} / {state.folder.name}, before training{against}"
     size = data.scan.pixel_size_angstrom
     state.picture("object_beginning", object_pictures.phase(phase_HW[seen], lit_HW[seen], size, under), rank=90)
@@ -324,7 +324,7 @@ def _subtitle(found: Reconstruction, data: LiveDiffraction, state: State) -> str
     finished = state.epoch + 1 if state.closing else state.epoch
     when = f"{finished} epoch{'s' * (finished != 1)}" if state.closing or state.ended else f"step {state.step}"
     agreement = agreement_with_truth(found, data)
-    against = "" if agreement is None else f", r = {agreement.pearson:.3f} with the truth"
+    against = "" if agreement is None else f", r = {agreement.pearson:.4f} with the truth"
     return f"{state.folder.parent.name} / {state.folder.name}, {when}{against}"
 
 

@@ -27,6 +27,11 @@ _MOST_NAMED = 12  # points whose number is written beside them
 _GAMMA = 0.35
 _HIDDEN = "0.6"  # grey, of pixels that do not count
 _BINS = 41
+_UNITS = (
+    (1e4, "µm", 2e4),
+    (10.0, "nm", 2e3),
+    (1.0, "Å", 0.0),
+)  # unit in Å, its name, width of a map from which on it has it
 _SILHOUETTE: dict[str, Any] = {"histtype": "stepfilled"}  # of a histogram: bars take ten times as long
 _MOST_OPR = 3
 _COURSE = 2.2  # inches
@@ -55,7 +60,7 @@ def displacements(
         pixel_size_angstrom: Size of a pixel; None if unknown: everything is in pixels.
         subtitle: Of which run it is, and when.
     """
-    size, unit = (1.0, "pixels") if pixel_size_angstrom is None else (pixel_size_angstrom, "Å")
+    size, unit = _pixel(nominal_N2, pixel_size_angstrom)
     places_N2 = size * (nominal_N2 - nominal_N2.mean(axis=0))
     moved_N2 = size * (now_N2 - nominal_N2)
     moved_N2 = moved_N2 - moved_N2.mean(axis=0)
@@ -142,7 +147,7 @@ def residuals(
     """
     from matplotlib import colormaps
 
-    size, unit = (1.0, "pixels") if pixel_size_angstrom is None else (pixel_size_angstrom, "Å")
+    size, unit = _pixel(positions_N2, pixel_size_angstrom)
     places_N2 = size * (positions_N2 - positions_N2.mean(axis=0))
     known_N = np.isfinite(residual_N)
     low, high = np.percentile(residual_N[known_N], (1, 99)) if known_N.any() else (0.0, 1.0)
@@ -168,7 +173,10 @@ def residuals(
         number = place if numbers_N is None else int(numbers_N[place])
         style = {"xytext": (6, 6), "textcoords": "offset points", "fontsize": 9, "color": _VERMILION, "weight": "bold"}
         axes.annotate(str(number), places_N2[place, ::-1], **style)
-    ringed = f"{len(poor_index)} far above the others are ringed" if len(poor_index) else "none is far above the others"
+    poor = len(poor_index)
+    ringed = (
+        f"{poor} far above the others {'is' if poor == 1 else 'are'} ringed" if poor else "none is far above the others"
+    )
     dark = f"; {np.count_nonzero(~known_N)} without light are red" if not known_N.all() else ""
     axes.set_title(ringed + dark, fontsize=11, loc="left")
     frame.colours(
@@ -186,6 +194,7 @@ def residuals(
         right.set_title(f"median {median:.3g}", fontsize=11, loc="left")
     right.set_xlabel("residual", fontsize=11)
     right.set_ylabel("patterns", fontsize=11)
+    right.yaxis.get_major_locator().set_params(integer=True)
     return frame.pixels()
 
 
@@ -264,7 +273,7 @@ def _over_scan(
     label: str,
 ) -> Image:
     """Return maps of values about 0 beside each other, and below them their course."""
-    size, unit = (1.0, "pixels") if pixel_size_angstrom is None else (pixel_size_angstrom, "Å")
+    size, unit = _pixel(positions_N2, pixel_size_angstrom)
     places_N2 = size * (positions_N2 - positions_N2.mean(axis=0))
     across = (WIDTH - 2 * MARGIN - 0.7) / max(len(panels), 2)
     frame = Frame(HEAD + across + _COURSE + 1.2, *headings)
@@ -347,6 +356,15 @@ def patterns(
         frame.colours(last, shown, "intensity" if row < 2 else "√intensity", extend="max" if row < 2 else "both")
     frame.bar(Box(MARGIN + side, top, width, height), measured_KYX.shape[2], bar)
     return frame.pixels()
+
+
+def _pixel(positions_N2: NDArray[np.float64], pixel_size_angstrom: float | None) -> tuple[float, str]:
+    """Return the size of a pixel in the unit in which a map of positions (in pixels) is labelled, and the unit."""
+    if pixel_size_angstrom is None:
+        return 1.0, "pixels"
+    extent = float(np.ptp(positions_N2, axis=0).max()) * pixel_size_angstrom
+    scale, unit = next((scale, unit) for scale, unit, least in _UNITS if extent >= least)
+    return pixel_size_angstrom / scale, unit
 
 
 def _times_longer(length: float, places_N2: NDArray[np.float64]) -> int:
