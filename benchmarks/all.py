@@ -4,7 +4,7 @@ Each benchmark has an aim of its own, and ends with another exit code than 0 if 
 CPU seconds and ratios of what ran in turns, so they hold on a machine that does other things too, though not to the
 last percent: where an aim is missed by little, run that benchmark by itself again.
 
-    python benchmarks/all.py [--out performance.md] [--mos2 mos2_sim.h5] [--only step_overhead …]
+    python benchmarks/all.py [--out performance.md] [--mos2 mos2_sim.h5] [--ptyrad ENV/bin/python] [--only …]
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
 """Name -> its arguments, so that all of them take minutes."""
 
 _OF_MOS2 = {"ptychography_epoch": "--data", "time_to_quality": "--mos2"}  # what takes the file by which option
+_OF_PTYRAD = ("time_to_quality", "multislice_epoch")  # what can run PtyRAD beside the engine
 _PACKAGES = ("trainkit", "torch", "numpy", "h5py", "monai", "safetensors")
 
 
@@ -55,6 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="a Markdown file for the table; without it, it is printed alone")
     parser.add_argument("--mos2", type=Path, help="mos2_sim.h5; without it, scans of the same size are simulated")
+    parser.add_argument("--ptyrad", type=Path, help="Python of an environment that has PtyRAD")
     parser.add_argument("--only", nargs="+", choices=list(BENCHMARKS), default=list(BENCHMARKS))
     given = parser.parse_args()
     lines = [f"# Benchmarks of {time.strftime('%Y-%m-%d')}", "", *machine(), ""]
@@ -63,6 +65,8 @@ def main() -> None:
         arguments = list(BENCHMARKS[name])
         if given.mos2 is not None and name in _OF_MOS2:
             arguments += [_OF_MOS2[name], str(given.mos2.resolve())]
+        if given.ptyrad is not None and name in _OF_PTYRAD:
+            arguments += ["--ptyrad", str(given.ptyrad.absolute())]
         print(f"{name} …", flush=True)
         done = subprocess.run(
             [sys.executable, str(HERE / f"{name}.py"), *arguments], stdout=subprocess.PIPE, text=True, check=False
