@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -104,6 +106,31 @@ def test_a_signal_between_two_recipes_keeps_the_next_one_from_starting(capsys: p
     assert code is ExitCode.STOPPED
     assert [path.name for path in Path("runs").iterdir()] == ["a"]
     assert capsys.readouterr().out.splitlines()[-1].split() == ["b", "-", "-", "not", "started"]
+
+
+def test_a_signal_that_was_blocked_is_acted_on_as_soon_as_it_is_handled() -> None:
+    heard: list[str] = []
+    with signals.blocked():
+        signal.raise_signal(signal.SIGUSR1)
+        with signals.handled(heard.append):
+            assert heard == ["SIGUSR1"]
+    assert signal.SIGUSR1 not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_a_signal_whose_exception_an_import_swallows_stops_what_comes_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    build = toy.Line.build
+
+    def careless(*given: Any) -> Any:
+        with contextlib.suppress(BaseException):
+            signal.raise_signal(signal.SIGTERM)
+        return build(*given)
+
+    monkeypatch.setattr(toy.Line, "build", careless)
+    stopped = run()
+    assert stopped.code is ExitCode.STOPPED
+    assert stopped.run.state.step == 1
+    monkeypatch.undo()
+    assert run().code is ExitCode.FINISHED  # it is not acted on twice
 
 
 def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:

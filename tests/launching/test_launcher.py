@@ -73,6 +73,14 @@ def processes_of(launcher: subprocess.Popen[str]) -> dict[int, int]:
     return {int(rank[0].partition(b"=")[2]): pid for pid, rank in ranks.items() if rank}
 
 
+def is_running(pid: int) -> bool:
+    """Return whether there is a process that has not ended, even if nobody has asked for its exit code."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 def when_it_trains(folder: Path, launcher: subprocess.Popen[str], act: Callable[[dict[int, int]], None]) -> str:
     """Do something to the processes when they have saved something; return all that was printed."""
     until = time.monotonic() + 60
@@ -129,6 +137,51 @@ def test_a_signal_to_the_launcher_and_all_processes_stops_the_run_once_with_a_ch
     assert launcher.returncode == 75, said
     assert said.count("SIGUSR1: finishing this step, then saving") == 1
     assert "stopped at once" not in said
+
+
+@needs_proc
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGKILL])
+def test_a_launcher_that_is_signalled_or_killed_while_its_processes_start_leaves_none_of_them(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    launcher = start(tmp_path, "run", "many.toml", "--processes", "2")
+    while len(pids := processes_of(launcher)) < 2:
+        time.sleep(0.01)
+    launcher.send_signal(number)
+    said = launcher.communicate(timeout=100)[0]
+    until = time.monotonic() + 60
+    while any(is_running(pid) for pid in pids.values()):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert not (tmp_path / "runs").exists()
+    if number == signal.SIGUSR1:
+        assert launcher.returncode == 75, said
+        assert said.count("SIGUSR1: stopped; nothing was being trained") == 1
+
+
+ORPHAN = """
+import os, signal, sys, time
+from types import SimpleNamespace
+from trainkit.launching import orphans
+signal.signal(signal.SIGTERM, lambda *_: print("SIGTERM", flush=True))
+orphans._LOOK_EVERY_SECONDS, orphans._PATIENCE_SECONDS = 0.01, 0.2
+meeting = SimpleNamespace(is_waiting=False)
+launcher = os.getpid()
+if os.fork() == 0:
+    orphans.end_with(launcher, meeting)
+    time.sleep(0.3)  # it trains, and its launcher dies meanwhile
+    print("trained", flush=True)
+    meeting.is_waiting = True
+    time.sleep(60)
+    print("waited")
+time.sleep(0.1)
+"""
+
+
+def test_a_process_whose_launcher_died_stops_training_and_does_not_wait_for_others_in_vain() -> None:
+    done = subprocess.run([sys.executable, "-c", ORPHAN], stdout=subprocess.PIPE, text=True, timeout=30, check=True)
+    assert done.stdout.splitlines() == ["SIGTERM", "trained"]  # the orphan has ended: it holds the pipe too
 
 
 @pytest.mark.slow

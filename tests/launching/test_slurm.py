@@ -6,6 +6,7 @@ tests/slurm_on_one_machine.py submits the script to a real Slurm.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 from pathlib import Path
 
@@ -72,6 +73,11 @@ def test_the_job_has_the_exit_code_of_the_training_and_is_requeued_for_75_alone(
     assert run_script(tmp_path, JOB, code) == code
     asked = tmp_path / "scontrol.txt"
     assert (asked.read_text() if asked.exists() else "") == ("requeue 7\n" if code == 75 else "")
+
+
+def test_a_job_whose_training_was_signalled_before_it_could_act_on_it_is_requeued(tmp_path: Path) -> None:
+    assert run_script(tmp_path, JOB, 128 + signal.SIGUSR1) == 75
+    assert (tmp_path / "scontrol.txt").read_text() == "requeue 7\n"
 
 
 def test_a_cancelled_job_and_one_that_was_requeued_often_are_not_requeued(tmp_path: Path) -> None:

@@ -46,8 +46,8 @@ def command(
     taken. The new run names PATH as its parent. Without other settings, it ends with the same bits.
     """
     refuse_json_and_quiet(as_json, quiet)
+    only_first_process_continues()
     with ending_the_program():
-        only_first_process_continues()
         from trainkit.cli.run import report
         from trainkit.console import Console
         from trainkit.engine.edited import with_edits

@@ -12,6 +12,7 @@ import click
 
 from trainkit.cli.output import echo
 from trainkit.engine.launched import is_launched
+from trainkit.engine.signals import ending_the_program
 from trainkit.processes.place import refuse_several_processes
 
 _OPTIONS = (
@@ -54,16 +55,18 @@ def can_launch(
             if not several or is_launched():
                 command(**options)
                 return
-            if launching["nodes"] == 1:
-                refuse_several_processes()
-            for name in _OF_SRUN:  # it counts the launchers, which are not the processes of the run
-                os.environ.pop(name, None)
-            if launching["nodes"] > 1 and not launching["meet_at"]:
-                raise click.UsageError("--nodes needs --meet-at, where the machines meet")
-            if before is not None:
-                before(options, launching["nodes"] * (launching["processes"] or 1))
-            is_silent = bool(options.get("quiet") or options.get("as_json"))
-            context.exit(_launch(context, launching, is_silent))
+            with ending_the_program():
+                if launching["nodes"] == 1:
+                    refuse_several_processes()
+                for name in _OF_SRUN:  # it counts the launchers, which are not the processes of the run
+                    os.environ.pop(name, None)
+                if launching["nodes"] > 1 and not launching["meet_at"]:
+                    raise click.UsageError("--nodes needs --meet-at, where the machines meet")
+                if before is not None:
+                    before(options, launching["nodes"] * (launching["processes"] or 1))
+                is_silent = bool(options.get("quiet") or options.get("as_json"))
+                code = _launch(context, launching, is_silent)
+            context.exit(code)
 
         for option in reversed(_OPTIONS):
             launch_or_do = option(launch_or_do)
@@ -73,10 +76,7 @@ def can_launch(
 
 
 def _launch(context: click.Context, launching: dict[str, Any], quiet: bool) -> int:
-    from trainkit.engine.signals import ending_the_program
-
-    with ending_the_program():
-        from trainkit.launching.launcher import Launch, launch, threads_of_each
+    from trainkit.launching.launcher import Launch, launch, threads_of_each
 
     asked = Launch(
         words=words_of(context),

@@ -57,8 +57,8 @@ def command(
     is printed. If PATH is an earlier checkpoint, the run continues in a new folder; nothing is overwritten.
     """
     refuse_json_and_quiet(as_json, quiet)
+    only_first_process_continues()
     with ending_the_program():
-        only_first_process_continues()
         from trainkit.cli.run import report
         from trainkit.console import Console
         from trainkit.engine.edited import with_edits

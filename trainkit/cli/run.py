@@ -103,8 +103,8 @@ def command(
     _refuse_no_fold(folds, only)
     if smoke and (unfinished or folds is not None or journal is not None):
         raise click.UsageError("--smoke excludes --continue, --folds and --journal")
+    only_first_process_continues()
     with ending_the_program():
-        only_first_process_continues()
         from trainkit.recipe.inputs import refuse_missing_inputs
         from trainkit.recipe.resolve import resolve_all
 

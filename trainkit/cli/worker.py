@@ -6,9 +6,7 @@ itself unless it is killed. The launcher decides what follows.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,13 +15,13 @@ from trainkit.cli import main
 from trainkit.engine.launched import LAUNCH, ONLY_NOTED, noted_folders
 from trainkit.errors import LostProcessError
 from trainkit.launching.endings import LAUNCHER, Ending, is_restarted, write_ending
-
-_DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
+from trainkit.launching.orphans import end_with
+from trainkit.processes.meeting import meeting
 
 
 def work(words: Sequence[str]) -> None:
     """Run a command line, and write down how it ended."""
-    _end_with_launcher()
+    end_with(int(os.environ[LAUNCHER]), meeting())
     sys.argv = ["trainkit", *after_restart(words)]
     rank = int(os.environ["RANK"])
     try:
@@ -53,18 +51,6 @@ def after_restart(words: Sequence[str]) -> list[str]:
         return list(words)
     kept = [each for each in words[: words.index("--")] if each in ("--traceback", "resume", "--quiet", "--allow-code")]
     return [*kept, "--", str(made[-1])]
-
-
-def _end_with_launcher() -> None:
-    """Let the system send this process a SIGTERM, upon which it saves, when the launcher dies."""
-    if sys.platform != "linux":
-        return
-    import ctypes
-
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(_DIES_WITH_PARENT, signal.SIGTERM)
-    if os.getppid() != int(os.environ[LAUNCHER]):  # it died before that
-        os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":

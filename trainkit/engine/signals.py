@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 
 from trainkit.engine.launched import is_launched
 
+_swallowed: list[str] = []  # signals whose exception something has swallowed, such as a bare except in a library
+
 _NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # SIGHUP and the last two do not exist on Windows
 
 
@@ -22,6 +24,9 @@ class StoppedAtOnce(KeyboardInterrupt):
 @contextlib.contextmanager
 def handled(act: Callable[[str], None]) -> Iterator[None]:
     """Call a function with the name of each signal that arrives, instead of what signals did before.
+
+    Signals that were blocked, as the launcher does for its processes until they can act on them, are not any more; one
+    that has arrived meanwhile is acted on at once.
 
     Python handles signals only in the main thread; in others this does nothing. A SIGHUP that is ignored, as under
     ``nohup``, stays ignored.
@@ -40,10 +45,27 @@ def handled(act: Callable[[str], None]) -> Iterator[None]:
         yield
         return
     try:
+        if hasattr(signal, "pthread_sigmask"):
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, before)
+        if _swallowed:
+            act(_swallowed.pop())
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def blocked() -> Iterator[None]:
+    """Let signals wait for the end of the block. In a process that is started in it, they wait for `handled`."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {getattr(signal, name) for name in _NAMES})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class KeptSignals:
@@ -99,9 +121,13 @@ def ending_the_program() -> Iterator[None]:
     """
 
     def end(name: str) -> None:
+        _swallowed[:] = [name]
         if name == "SIGINT":
             raise KeyboardInterrupt
         raise StoppedEarly(name)
 
-    with handled(end):
-        yield
+    try:
+        with handled(end):
+            yield
+    finally:
+        _swallowed.clear()

@@ -29,7 +29,7 @@ from torch.distributed.elastic.rendezvous.api import RendezvousClosedError, Rend
 
 from trainkit.cpus import usable_cpus
 from trainkit.engine.launched import LAUNCH, STARTS_ANEW, forget_last_result, note_result, noted_results
-from trainkit.engine.signals import StoppedEarly, handled
+from trainkit.engine.signals import StoppedEarly, blocked, handled
 from trainkit.engine.start import ExitCode
 from trainkit.errors import TrainkitError
 from trainkit.launching.endings import LAUNCHER, START, Ending, clear_endings, read_ending
@@ -43,6 +43,8 @@ _OF_TORCHRUN = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)  #
 _LOOK_EVERY_SECONDS = 0.1
 _PATIENCE_SECONDS = 60.0
 """How long the other processes may take to end after one of them has failed or was killed."""
+_PATIENCE_TO_STOP = 5.0
+"""How long the others may take to end after the first one has, if a signal stops all of them."""
 
 _SHOWN_LINES = 30
 
@@ -146,11 +148,13 @@ class _Agent(LocalElasticAgent):
         self._output, self._folder, self._say = output, folder, say
         self._how_to_continue = how_to_continue
         self._signals: list[str] = []
+        self._is_starting = False
         self._num_starts = 0
         self._died: dict[int, int] = {}  # rank -> what the system says of a process that died, but not by us
         self._killed = False
         self._num_failed = 0  # runs of a queue whose failure ended the processes, after which they were started anew
         self._troubled_since: float | None = None
+        self._first_ended: float | None = None
 
     # ---- signals ----------------------------------------------------------------------------------------------------
 
@@ -161,14 +165,18 @@ class _Agent(LocalElasticAgent):
             StoppedEarly: There are no processes.
         """
         self._signals.append(name)
+        if not self._is_starting:
+            self._act_on_signals()
+
+    def _act_on_signals(self) -> None:
         running = self._running()
         if not running:
-            raise StoppedEarly(name)
+            raise StoppedEarly(self._signals[0])
         if len(self._signals) > 1:
             self._kill()
         else:
             for process in running:
-                process.send_signal(getattr(signal, name))
+                process.send_signal(getattr(signal, self._signals[0]))
 
     # ---- what torchrun asks its agent -------------------------------------------------------------------------------
 
@@ -176,16 +184,22 @@ class _Agent(LocalElasticAgent):
         clear_endings(self._folder)
         os.environ[START] = str(self._num_starts)
         self._num_starts += 1
-        self._died, self._killed, self._troubled_since = {}, False, None
+        self._died, self._killed, self._troubled_since, self._first_ended = {}, False, None, None
         before = {number: signal.getsignal(number) for number in _OF_TORCHRUN}
-        ids: dict[int, Any] = super()._start_workers(worker_group)
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        self._is_starting = True
+        with blocked():  # in each process until it can act on them
+            ids: dict[int, Any] = super()._start_workers(worker_group)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        self._is_starting = False
+        if self._signals:  # they came meanwhile
+            self._act_on_signals()
         return ids
 
     def _monitor_workers(self, worker_group: WorkerGroup) -> RunResult:
         endings = self._endings()
         self._note_deaths(endings)
+        self._kill_who_waits_for_first(endings)
         if not self._is_troubled(endings):
             result: RunResult = super()._monitor_workers(worker_group)
             return result
@@ -272,6 +286,14 @@ class _Agent(LocalElasticAgent):
             return True
         # One that was stopped while it waited for the first one: the first one may then wait for it.
         return bool(self._signals) and any(each.code == ExitCode.STOPPED for rank, each in endings.items() if rank)
+
+    def _kill_who_waits_for_first(self, endings: dict[int, Ending]) -> None:
+        """Kill the other processes if they do not see that the first one, which calls them, has ended."""
+        if 0 in endings and self._running():
+            self._first_ended = self._first_ended or time.monotonic()
+            if time.monotonic() > self._first_ended + (_PATIENCE_TO_STOP if self._signals else _PATIENCE_SECONDS):
+                self._remaining_restarts = 0
+                self._kill()
 
     def _has_failed_one_more(self) -> bool:
         """Return whether the processes have ended with one more run of a queue."""
@@ -361,6 +383,7 @@ def _environment(folder: Path, asked: Launch) -> Iterator[None]:
     """Set what the processes of a launch find in their environment."""
     threads = str(threads_of_each(asked.processes))
     mine = {LAUNCH: str(folder), LAUNCHER: str(os.getpid()), START: "0"} | {"OMP_NUM_THREADS": threads}
+    mine["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGQUIT"  # torch handles no others while it starts processes
     if asked.nodes == 1:  # the launchers of other machines would not know of it
         mine[STARTS_ANEW] = "1"
     before = dict(os.environ)

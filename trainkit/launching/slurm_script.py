@@ -211,6 +211,7 @@ class SlurmJob:
         if not self.has_one_node:
             yield '  --nodes "$SLURM_NNODES" --meet-at "$meet_at" \\'
         yield "  || code=$?"
+        yield '[ "$code" -ne 138 ] || code=75 # USR1 ended Python while it started, so nothing is lost'
         yield ""
 
     def _end(self) -> Iterator[str]:

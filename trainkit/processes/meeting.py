@@ -12,6 +12,7 @@ import os
 import secrets
 import socket
 import time
+from collections.abc import Iterator
 from datetime import timedelta
 from functools import cache
 from typing import Any
@@ -49,10 +50,11 @@ class Meeting:
     Attributes:
         place: Which of the processes this one is.
         is_busy: Whether the others take part in something.
+        is_waiting: Whether this process can do nothing until others come, or say something.
     """
 
     def __init__(self, place: Place) -> None:
-        self.place, self.is_busy = place, False
+        self.place, self.is_busy, self.is_waiting = place, False, False
         self._store: Any = None
         self._number = 0
         self._is_open = self._is_gone = self._lacks_one = False
@@ -82,8 +84,9 @@ class Meeting:
         self._connect()
         name = f"{_TASK}{self._number}"
         try:
-            while not (self._has(name) or self._has(_END)):
-                time.sleep(0.02 if self._number else 0.2)
+            with self._waiting():
+                while not (self._has(name) or self._has(_END)):
+                    time.sleep(0.02 if self._number else 0.2)
             if not self._has(name):
                 return None
             self._number += 1
@@ -100,7 +103,8 @@ class Meeting:
             self._connect(_TO_COME)  # there may be no others: variables of a launcher may be left from before
             self._store.set(_END, "")
             self._close()
-            until = time.monotonic() + (0 if self._lacks_one else _TO_GO)  # the store may live in this process
+            patience = _TO_GO if self._number else _TO_COME
+            until = time.monotonic() + (0 if self._lacks_one else patience)  # the store may live in this process
             while self._store.add(_GONE, 0) < self.place.world - 1 and time.monotonic() < until:
                 time.sleep(0.02)
 
@@ -142,6 +146,14 @@ class Meeting:
         self._lacks_one = True
         return None
 
+    @contextlib.contextmanager
+    def _waiting(self) -> Iterator[None]:
+        self.is_waiting = True
+        try:
+            yield
+        finally:
+            self.is_waiting = False
+
     def _has(self, name: str) -> bool:
         found: bool = self._store.check([name])
         return found
@@ -150,9 +162,10 @@ class Meeting:
         if self._store is None:
             from torch.distributed.rendezvous import rendezvous
 
-            store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=seconds)))
-            outlives = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-            self._store = self._store_of_first(store) if outlives else store
+            with self._waiting():
+                store, _, _ = next(rendezvous("env://", timeout=timedelta(seconds=seconds)))
+                outlives = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+                self._store = self._store_of_first(store) if outlives else store
 
     def _store_of_first(self, of_launcher: Any) -> Any:
         """Return the store of the first process; the launcher's tells where it is, or where an earlier one was."""
@@ -185,13 +198,14 @@ class Meeting:
         from torch.distributed.distributed_c10d import PrefixStore
 
         cuda = torch.cuda.is_available() and dist.is_nccl_available()
-        dist.init_process_group(
-            "cpu:gloo,cuda:nccl" if cuda else "gloo",
-            store=PrefixStore(f"group{self._number}", self._store),
-            rank=self.place.rank,
-            world_size=self.place.world,
-            timeout=timedelta(seconds=timeout_seconds),
-        )
+        with self._waiting():
+            dist.init_process_group(
+                "cpu:gloo,cuda:nccl" if cuda else "gloo",
+                store=PrefixStore(f"group{self._number}", self._store),
+                rank=self.place.rank,
+                world_size=self.place.world,
+                timeout=timedelta(seconds=timeout_seconds),
+            )
         self._is_open = True
 
     def _close(self) -> None:
