@@ -25,6 +25,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "ptychography_epoch": ("--rounds", "8"),
     "time_to_quality": (),
     "multislice_epoch": ("--rounds", "3"),
+    "streaming": ("--rounds", "2"),
     "hash_encoding": ("--rounds", "5"),
     "saving": ("--megabytes", "200", "--rounds", "3"),
     "segmentation_step": ("--tiny", "--rounds", "3"),
