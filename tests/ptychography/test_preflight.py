@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import attrs
 import h5py
 import numpy as np
 import pytest
@@ -16,12 +17,12 @@ import torch
 from trainkit import Problem, random_seed
 from trainkit.recipe.resolve import resolve, resolve_text
 from trainkit_ptychography.physics.optics import aperture_probe, electron_wavelength
-from trainkit_ptychography.physics.trial import try_out
-from trainkit_ptychography.preflight.advice import Pair, combined
+from trainkit_ptychography.physics.trial import Trial, try_out
+from trainkit_ptychography.preflight.advice import Pair, combined, matters
 from trainkit_ptychography.preflight.geometry import ORIENTATIONS, Geometry
 from trainkit_ptychography.preflight.look import middle_points
 from trainkit_ptychography.preflight.sample import sample
-from trainkit_ptychography.preflight.search import Found, Search
+from trainkit_ptychography.preflight.search import Change, Found, Search, sureness
 from trainkit_ptychography.scans.positions import oriented
 from trainkit_ptychography.scans.simulated_live import atoms, patterns
 
@@ -287,3 +288,20 @@ def test_masked_pixels_have_no_say() -> None:
         for each in (counts_NYX, hot_NYX)
     )
     np.testing.assert_allclose(one.misfit_T, other.misfit_T, rtol=1e-3)
+
+
+def test_a_smaller_step_that_nearly_all_patterns_fit_better_contradicts_the_one_that_is_told() -> None:
+    generator = np.random.default_rng(4)
+    misfit = np.full(64, 1.0)
+    few_differ_much = 0.02 * np.where(np.arange(64) < 10, 15.0, 1.0) * generator.uniform(0.7, 1.3, 64)
+    a_third_disagrees = np.where(np.arange(64) % 3 == 0, -0.2, 1.0) * generator.uniform(0.1, 0.7, 64)
+    part = cast(Any, SimpleNamespace(depth_angstrom=0.0))
+    for better, contradicts in ((few_differ_much, True), (a_third_disagrees - 0.02, False)):
+        told, best = (Trial(each, misfit + 4.0, 0.0) for each in (misfit, misfit - better))
+        change = Change("step_factor", told, told.gain / best.gain, sureness(told, best) if contradicts else 5.9)
+        assert 4.5 < change.sureness < 6
+        found = Found(told, Geometry(step_factor=0.8), best, (change,), 20.0)
+        assert matters(change, found, part, True) is contradicts
+        larger = attrs.evolve(found, geometry=Geometry(step_factor=1.25))
+        assert not matters(change, larger, part, True)  # misfits lean towards larger steps
+        assert not matters(change, found, cast(Any, SimpleNamespace(depth_angstrom=60.0)), True)

@@ -13,7 +13,14 @@ from trainkit import Data, Problem
 from trainkit_ptychography.physics.trial import Trial
 from trainkit_ptychography.preflight.geometry import BOTH_AXES, ORIENTATIONS, Geometry
 from trainkit_ptychography.preflight.sample import Sample
-from trainkit_ptychography.preflight.search import Change, Found, defocus_step_angstrom, sureness, unit_factors
+from trainkit_ptychography.preflight.search import (
+    Change,
+    Found,
+    defocus_step_angstrom,
+    rank_sureness,
+    sureness,
+    unit_factors,
+)
 from trainkit_ptychography.preflight.walks import Walk
 from trainkit_ptychography.scans.files.kind import FileDiffraction
 
@@ -224,9 +231,14 @@ def _is_surely_smaller(change: Change, found: Found, sample: Sample) -> bool:
 
     A specimen and a defocus that are larger make up for a step that is too large, so the fit hardly gets worse: told
     1.25 times too large, steps explained 0.98 and more. But misfits lean towards larger steps, so a smaller one that
-    fits surely better is no accident. Of a thick specimen, a trial's one slice tells steps badly.
+    fits surely better is no accident. Where few places scatter, few patterns differ much, and standard errors are large
+    although nearly all patterns agree: then ranks are as sure. Of a thick specimen, a trial's one slice tells steps
+    badly.
     """
-    return found.geometry.step_factor < 1 and change.sureness > _SURE_OF_STEP and sample.depth_angstrom == 0
+    if found.geometry.step_factor >= 1 or sample.depth_angstrom > 0:
+        return False
+    agree = change.sureness > _SURE and rank_sureness(change.without, found.best) > _SURE_OF_STEP
+    return agree or change.sureness > _SURE_OF_STEP
 
 
 class Pair(NamedTuple):

@@ -111,7 +111,7 @@ def inspect_distance(data: DiffractionData) -> Iterator[str | Problem]:
         yield f"distance     as told: Fresnel fringes fit {found.factor:.2g} times the effective distance (± 0.1)"
     else:
         yield "distance     not as told, by Fresnel fringes"
-        lines = " or ".join(_lines_of_distance(scan, found.factor))
+        lines = ", or ".join(_lines_of_distance(scan, found.factor))
         yield Problem(
             f"the Fresnel fringes of the patterns fit {found.factor:.3g} times the effective distance that is told, "
             f"unless the specimen has such rings in its spectrum, as spheres of one size have: {lines}",
