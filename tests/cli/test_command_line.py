@@ -136,6 +136,9 @@ def test_a_plan_of_schedules_by_step_takes_as_many_steps_as_it_is_told(tmp_path:
 
 def test_shipped_recipes_are_listed_and_printed(tmp_path: Path) -> None:
     listed = trainkit("recipes", folder=tmp_path).stdout
-    assert all(name in listed for name in shipped())
+    assert [line.split()[0] for line in listed.splitlines()] == list(shipped())
+    sentences = [line.split(maxsplit=1)[1] for line in listed.splitlines()]
+    assert all(each.endswith(".") and "trainkit run" not in each for each in sentences)
+    assert "its encoder starts late and slowly." in listed  # from the second line of a comment
     printed = trainkit("recipes", "ptycho_staged", folder=tmp_path).stdout
     assert printed == (ROOT / "recipes" / "ptycho_staged.toml").read_text()

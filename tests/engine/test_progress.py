@@ -317,3 +317,14 @@ def test_where_no_live_line_can_be_no_character_is_one_that_only_a_terminal_unde
     assert all(char.isprintable() or char == "\n" for char in said)
     assert ("in epoch 1/1  step 1/4  loss " in said) == (how != "quiet")
     assert (said == "") == (how == "quiet")
+
+
+def test_after_the_last_epoch_the_live_line_says_what_the_run_still_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    screen: Any = Screen(80)
+    monkeypatch.setattr("sys.stdout", screen)
+    seen: list[str] = []
+    recorder.ACTIONS["run_end"] = lambda state: seen.append(screen.lines[-1])
+    run("run.epochs=2")
+    assert seen == ["finishing: results and last pictures"]
+    assert "finishing" not in screen.lines[-1]

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import re
+import shutil
+import sys
+from itertools import takewhile, zip_longest
+from textwrap import wrap
+
 import click
 
 from trainkit.cli import completion
 from trainkit.cli.output import echo
 from trainkit.errors import RecipeError, did_you_mean
+
+_IS_PROSE = re.compile(r" \S")  # not a command, which stands further to the right
+_END = re.compile(r"\.(?=\s|$)")
 
 
 @click.command(epilog="\b\nExamples:\n  trainkit recipes\n  trainkit recipes ptycho_staged > my_recipe.toml")
@@ -21,15 +30,21 @@ def command(name: str | None) -> None:
 
     found = shipped()
     if name is None:
-        width = max(map(len, found), default=0)
+        width = max(map(len, found), default=0) + 2
+        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize  # else one line for each
         for each, path in found.items():
-            echo(f"{each:{width}}  {_first_comment(path.read_text(encoding='utf-8'))}")
+            said = _first_sentence(path.read_text(encoding="utf-8"))
+            lines = wrap(said, max(columns - width, 30)) or [""]
+            echo("\n".join(f"{name:{width}}{line}" for name, line in zip_longest([each], lines, fillvalue="")))
     elif name in found:
         echo(whole(found[name]), nl=False)
     else:
         raise RecipeError(f'no recipe "{name}" comes with trainkit; {did_you_mean(name, found)}')
 
 
-def _first_comment(text: str) -> str:
-    comments = (line.removeprefix("#").strip() for line in text.splitlines() if line.startswith("# "))
-    return next(comments, "")
+def _first_sentence(text: str) -> str:
+    """Return the first sentence of a recipe's comment, which may be longer than a line."""
+    lines = (line.removeprefix("#") for line in text.splitlines() if not line.startswith("#:schema"))
+    comment = " ".join(line.strip() for line in takewhile(_IS_PROSE.match, lines))
+    sentence = _END.split(comment, maxsplit=1)[0].rstrip(": ")
+    return f"{sentence}." if sentence else ""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 _REFRESH_SECONDS = 0.25
 _PLAIN_SECONDS = 30.0
+_LAST = "finishing: results and last pictures"
 _WORTH_A_WORD = 0.05  # share of the time of the steps that is spent waiting for data
 
 
@@ -144,7 +145,8 @@ class Progress(Live):
             "takes_longer": None if left is None else left.is_least,
         }
         if self._console.live:  # what it said of the epoch is over
-            self._console.live.text = "" if left is None else f"in {counted(state, state.epoch + 1)}  {left}"
+            next_epoch = "" if left is None else f"in {counted(state, state.epoch + 1)}  {left}"
+            self._console.live.text = next_epoch if state.epoch < state.epochs else _LAST
         self._console.tell("epoch", facts, full, shown=shown)
 
     def _becomes_best(self, state: State) -> bool:
