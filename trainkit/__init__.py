@@ -7,85 +7,81 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from trainkit.checkpoint.file import read as read_checkpoint
-from trainkit.contracts import (
-    HARMLESS,
-    INPUT_PATH,
-    KEEPS_VALUES,
-    Agreement,
-    Batch,
-    BuiltModel,
-    Calibration,
-    Calibrator,
-    Combine,
-    Component,
-    Context,
-    Data,
-    Depth,
-    EpochSize,
-    Evaluation,
-    Evaluator,
-    ExampleBatch,
-    Exporter,
-    Halver,
-    HeldOut,
-    HeldOutEvaluation,
-    Hook,
-    Inference,
-    LiveData,
-    LiveEvaluator,
-    LiveMetric,
-    LivePredictor,
-    Logger,
-    Loss,
-    Member,
-    Memory,
-    Metric,
-    MetricName,
-    Model,
-    Monitor,
-    OpenedRun,
-    Optimizer,
-    Outputs,
-    Planner,
-    Point,
-    PredictionItem,
-    Predictor,
-    Problem,
-    Progress,
-    Recognised,
-    Scheduler,
-    StepMemory,
-    SummedLoss,
-    TrainedModel,
-    Wait,
-    component,
-)
-from trainkit.errors import (
-    CheckpointError,
-    ComponentError,
-    DataError,
-    DeviceError,
-    NonFiniteError,
-    PartError,
-    RecipeError,
-    TrainkitError,
-    did_you_mean,
-)
-from trainkit.events import Live
 from trainkit.lazy import lazy_names
-from trainkit.processes.exchange import Exchange
-from trainkit.randomness import random_seed
-from trainkit.registry import RegisteredComponent, registered
-from trainkit.state import Group, State
 
 if TYPE_CHECKING:
+    from trainkit.checkpoint.file import read as read_checkpoint
+    from trainkit.contracts import (
+        HARMLESS,
+        INPUT_PATH,
+        KEEPS_VALUES,
+        Agreement,
+        Batch,
+        BuiltModel,
+        Calibration,
+        Calibrator,
+        Combine,
+        Component,
+        Context,
+        Data,
+        Depth,
+        EpochSize,
+        Evaluation,
+        Evaluator,
+        ExampleBatch,
+        Exporter,
+        Halver,
+        HeldOut,
+        HeldOutEvaluation,
+        Hook,
+        Inference,
+        LiveData,
+        LiveEvaluator,
+        LiveMetric,
+        LivePredictor,
+        Logger,
+        Loss,
+        Member,
+        Memory,
+        Metric,
+        MetricName,
+        Model,
+        Monitor,
+        OpenedRun,
+        Optimizer,
+        Outputs,
+        Planner,
+        Point,
+        PredictionItem,
+        Predictor,
+        Problem,
+        Progress,
+        Recognised,
+        Scheduler,
+        StepMemory,
+        SummedLoss,
+        TrainedModel,
+        Wait,
+        component,
+    )
     from trainkit.cpus import usable_cpus
     from trainkit.curvature import curvature_of, set_curvature
     from trainkit.drafting import RecipeText
     from trainkit.drawing.palette import SAFE_ON_DARK, SAFE_ON_WHITE
     from trainkit.drawing.scale_bar import ScaleBar, scale_bar
     from trainkit.drawing.text import picture_font
+    from trainkit.errors import (
+        CheckpointError,
+        ComponentError,
+        DataError,
+        DeviceError,
+        NonFiniteError,
+        PartError,
+        RecipeError,
+        TrainkitError,
+        did_you_mean,
+    )
+    from trainkit.events import Live
     from trainkit.files.facts import FileFacts
     from trainkit.files.guard import guarded_reading
     from trainkit.files.sharing import make_shared, share
@@ -99,10 +95,14 @@ if TYPE_CHECKING:
     from trainkit.loggers.sink import Sink, Start
     from trainkit.memory import free_host_memory
     from trainkit.printable import without_controls
+    from trainkit.processes.exchange import Exchange
+    from trainkit.randomness import random_seed
     from trainkit.recipe.root import Recipe, RunSettings
     from trainkit.recipe.structure import structure_settings
     from trainkit.recomputing import recompute
+    from trainkit.registry import RegisteredComponent, registered
     from trainkit.signatures import Argument, argument_problems, derives_from, read_arguments, read_classes
+    from trainkit.state import Group, State
     from trainkit.words import bytes_in_words, shape_in_words, some_of
 
     __version__: str
@@ -110,6 +110,82 @@ else:  # hidden from type checkers, which would accept any name from a module th
     __getattr__, __dir__ = lazy_names(
         __name__,
         {
+            ".checkpoint.file": ("read as read_checkpoint",),
+            ".contracts": (
+                "HARMLESS",
+                "INPUT_PATH",
+                "KEEPS_VALUES",
+                "Agreement",
+                "Batch",
+                "BuiltModel",
+                "Calibration",
+                "Calibrator",
+                "Combine",
+                "Component",
+                "Context",
+                "Data",
+                "Depth",
+                "EpochSize",
+                "Evaluation",
+                "Evaluator",
+                "ExampleBatch",
+                "Exporter",
+                "Halver",
+                "HeldOut",
+                "HeldOutEvaluation",
+                "Hook",
+                "Inference",
+                "LiveData",
+                "LiveEvaluator",
+                "LiveMetric",
+                "LivePredictor",
+                "Logger",
+                "Loss",
+                "Member",
+                "Memory",
+                "Metric",
+                "MetricName",
+                "Model",
+                "Monitor",
+                "OpenedRun",
+                "Optimizer",
+                "Outputs",
+                "Planner",
+                "Point",
+                "PredictionItem",
+                "Predictor",
+                "Problem",
+                "Progress",
+                "Recognised",
+                "Scheduler",
+                "StepMemory",
+                "SummedLoss",
+                "TrainedModel",
+                "Wait",
+                "component",
+            ),
+            ".errors": (
+                "CheckpointError",
+                "ComponentError",
+                "DataError",
+                "DeviceError",
+                "NonFiniteError",
+                "PartError",
+                "RecipeError",
+                "TrainkitError",
+                "did_you_mean",
+            ),
+            ".events": ("Live",),
+            ".processes.exchange": ("Exchange",),
+            ".randomness": ("random_seed",),
+            ".registry": (
+                "RegisteredComponent",
+                "registered",
+            ),
+            ".state": (
+                "Group",
+                "State",
+            ),
             ".cpus": ("usable_cpus",),
             ".curvature": ("curvature_of", "set_curvature"),
             ".drafting": ("RecipeText",),

@@ -18,23 +18,29 @@ def lazy_names(
 
     Args:
         package: The ``__name__`` of the package.
-        modules: Module, relative to the package (".loading.order") -> the names that it defines.
+        modules: Module, relative to the package (".loading.order") -> the names that it defines; "x as y" hands x out
+            as y.
 
     Example:
         >>> get, names = lazy_names("trainkit", {".words": ["shape_in_words"]})
         >>> get("shape_in_words")((3, 4))
         '3 × 4'
     """
-    module_of = {name: module for module, names in modules.items() for name in names}
+    found_at = {
+        each.rpartition(" as ")[2]: (module, each.partition(" as ")[0])
+        for module, names in modules.items()
+        for each in names
+    }
 
     def get(name: str) -> Any:
-        if name not in module_of:
+        if name not in found_at:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        value = getattr(import_module(module_of[name], package), name)
+        module, own = found_at[name]
+        value = getattr(import_module(module, package), own)
         setattr(sys.modules[package], name, value)
         return value
 
     def names() -> list[str]:
-        return sorted({*vars(sys.modules[package]), *module_of})
+        return sorted({*vars(sys.modules[package]), *found_at})
 
     return get, names
