@@ -230,3 +230,12 @@ def test_the_end_of_a_run_that_stopped_early_is_made_up_for_without_another_step
     state = resume(folder).run.state
     assert (state.epoch, state.ended) == (3, "stopped: val/loss has not improved for 2 epochs (best 1, now 1)")
     assert resume_from(folder, Console(quiet=True), allow_code=True) is ExitCode.FINISHED
+
+
+def test_a_save_before_the_first_evaluation_after_a_resume_is_no_reason_to_miss_a_value(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = run("run.epochs=1", "monitor.metric=val/loss").run.state.folder
+    recorder.ACTIONS["step_end"] = lambda state: state.save("a test")
+    resume(folder, "run.epochs=2", on_extend="stretch")
+    assert not [record for record in caplog.records if "no such value" in record.getMessage()]

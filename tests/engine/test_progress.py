@@ -328,3 +328,10 @@ def test_after_the_last_epoch_the_live_line_says_what_the_run_still_does(monkeyp
     run("run.epochs=2")
     assert seen == ["finishing: results and last pictures"]
     assert "finishing" not in screen.lines[-1]
+
+
+def test_a_run_that_is_asked_to_stop_has_no_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    recorder.ACTIONS["step_end"] = lambda state: state.stop("a test") if state.epoch == 2 else None
+    run(as_json=True)
+    said = [each for each in map(json.loads, capsys.readouterr().out.splitlines()) if each["type"] == "epoch"]
+    assert [each["seconds_left"] is None for each in said] == [False, False, True]

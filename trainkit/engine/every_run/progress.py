@@ -125,7 +125,8 @@ class Progress(Live):
         self._before = now
         self._estimator.take_in(state, spent, self._first_step)
         self._first_step = state.step
-        left = self._estimator.left(state) if state.epoch < state.epochs else None
+        goes_on = state.epoch < state.epochs and state.stop_reason is None
+        left = self._estimator.left(state) if goes_on else None
         is_best = self._becomes_best(state)
         seconds = sum(spent.values())
         in_full = ", ".join(f"{activity} {each:.2f}" for activity, each in spent.items() if activity not in OF_NO_EPOCH)
@@ -146,7 +147,7 @@ class Progress(Live):
         }
         if self._console.live:  # what it said of the epoch is over
             next_epoch = "" if left is None else f"in {counted(state, state.epoch + 1)}  {left}"
-            self._console.live.text = next_epoch if state.epoch < state.epochs else _LAST
+            self._console.live.text = next_epoch if goes_on else _LAST
         self._console.tell("epoch", facts, full, shown=shown)
 
     def _becomes_best(self, state: State) -> bool:

@@ -35,6 +35,7 @@ class WatchedValues(Live):
         self._wanted = {dotted(where): name for where, name in named_values(recipe)}
         self._evaluated_splits = recipe.evaluated_splits()
         self._finite = True
+        self._evaluated_before = -1  # the step of the last evaluation of another process, whose values are not at hand
 
     def on_resume(self, state: State) -> None:
         """Remember that the recipe may be another one than the one that was checked when the run began."""
@@ -42,6 +43,7 @@ class WatchedValues(Live):
 
     def on_run_start(self, state: State) -> None:
         """Warn of parts that can never act, if that was not known before the steps per epoch were."""
+        self._evaluated_before = state.evaluated_step
         known = () if self._resumed else {finding.where for finding in never_acting(self._recipe)}
         for finding in never_acting(self._recipe, state.steps_per_epoch):
             if finding.severity == "warning" and finding.where not in known:
@@ -51,7 +53,7 @@ class WatchedValues(Live):
 
     def on_checkpoint(self, state: State) -> None:
         """Look at the values after an evaluation, and at the end of an epoch."""
-        if state.evaluated_step < 0:
+        if state.evaluated_step == self._evaluated_before:
             return
         for setting, name in [*self._wanted.items()]:
             if state.steps_in_epoch and name.partition("/")[0] not in self._evaluated_splits:
