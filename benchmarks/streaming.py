@@ -172,7 +172,7 @@ def main() -> None:
             missed.append(name)
 
     with tempfile.TemporaryDirectory() as own:
-        folder = given.folder or Path(own)
+        folder = (given.folder or Path(own)).resolve()
         folder.mkdir(exist_ok=True)
         streamed_beside_kept(folder, given, hold)
         growth(folder, hold)
