@@ -2,6 +2,7 @@
 
 import ast
 import logging
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import trainkit
 from trainkit.checkpoint import file as checkpoint
 from trainkit.cli.check import command as check
 from trainkit.cli.inspect import command as inspect
-from trainkit.cli.output import echo, styled
+from trainkit.cli.output import echo, echo_list, fitted, styled
 from trainkit.console import Console
 from trainkit.printable import hide, printable
 
@@ -91,3 +92,32 @@ def test_check_imports_no_class_of_a_module_if_it_is_told_not_to(
     result = CliRunner().invoke(check, ["x.toml", "--no-code"])
     assert (result.exit_code, Path("executed").exists()) == (2, False)
     assert '"acts:Hook" is not a registered component, and --no-code is given' in result.output
+
+
+def test_text_is_broken_between_words_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (
+        "Half a cosine down.\n\n    "
+        + "sixteen letters, " * 4
+        + "\n  lr/<group>"
+        + " " * 30
+        + "in two columns, as they are"
+    )
+    assert fitted(text) == text.replace(", \n", ",\n")
+    rows = {"name": "word " * 20, "other": ""}
+    echo_list(rows)
+    assert capsys.readouterr().out == "name   " + ("word " * 20).strip() + "\nother  \n"
+    monkeypatch.setenv("COLUMNS", "50")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    lines = fitted(text).split("\n")
+    assert lines[:2] == ["Half a cosine down.", ""]
+    assert lines[2:4] == ["    sixteen letters, sixteen letters, sixteen", "    letters, sixteen letters,"]
+    assert lines[4] == text.split("\n")[3]
+    echo_list(rows)
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0] == "name   " + " ".join(["word"] * 8)
+    assert all(
+        len(line) <= 50 and (number == 0 or line.startswith((" " * 7 + "word", "other")))
+        for number, line in enumerate(shown)
+    )

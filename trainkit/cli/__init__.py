@@ -15,7 +15,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from trainkit.cli.completion import complete_if_asked, install_script, show_script
-from trainkit.cli.output import echo, echo_json
+from trainkit.cli.output import echo, echo_json, let_output_through
 from trainkit.cli.several import is_first_process, is_one_of_several, is_reported, let_others_go
 from trainkit.cli.suggestions import command_meant, option_meant
 from trainkit.console import discard_output
@@ -179,7 +179,7 @@ def _imports_watched() -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
     def end(number: int, what: str) -> None:
-        sys.stdout = sys.__stdout__  # what an import prints is kept from it
+        let_output_through()  # what an import prints is kept from it
         name, was_key = signal.Signals(number).name, number == signal.SIGINT
         _say(f"stopped while {what}" if was_key else f"{name}: stopped while {what}", code := 130 if was_key else 75)
         os._exit(code)

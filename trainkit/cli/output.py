@@ -6,8 +6,10 @@ Names come from files that somebody else may have written, so text is made safe 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from textwrap import TextWrapper
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -44,6 +46,44 @@ def echo(*parts: str, nl: bool = True, err: bool = False) -> None:
         err: Print on standard error instead of standard output.
     """
     click.echo(joined(parts), nl=nl, err=err)
+
+
+def fitted(text: str) -> str:
+    """Return a text with lines that are too wide for the terminal broken between words; elsewhere, the text as it is.
+
+    Lines that are set in columns stay as they are.
+    """
+    return "\n".join(each for line in text.split("\n") for each in _broken(line))
+
+
+def echo_list(rows: Mapping[str, str]) -> None:
+    """Print names and what is said of each beside them: in a line each, or on a terminal in as many as it takes."""
+    width = max(map(len, rows), default=0) + 2
+    for name, said in rows.items():
+        lines = _wrapped(said, " " * width)
+        echo(f"{name:{width}}{lines[0][width:]}", *(f"\n{line}" for line in lines[1:]))
+
+
+def _broken(line: str) -> list[str]:
+    words = line.strip()
+    return [line] if "  " in words else _wrapped(words, line[: len(line) - len(line.lstrip())])
+
+
+def _wrapped(words: str, indent: str) -> list[str]:
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
+    text = TextWrapper(
+        max(columns, len(indent) + 30),
+        initial_indent=indent,
+        subsequent_indent=indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return text.wrap(words) or [indent.rstrip()]
+
+
+def let_output_through() -> None:
+    """Print on standard output itself from now on, whatever has taken its place."""
+    sys.stdout = sys.__stdout__
 
 
 def echo_json(type_: str, **fields: Any) -> None:

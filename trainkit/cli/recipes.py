@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-import shutil
-import sys
-from itertools import takewhile, zip_longest
-from textwrap import wrap
+from itertools import takewhile
 
 import click
 
 from trainkit.cli import completion
-from trainkit.cli.output import echo
+from trainkit.cli.output import echo, echo_list
 from trainkit.errors import RecipeError, did_you_mean
 
 _IS_PROSE = re.compile(r" \S")  # not a command, which stands further to the right
@@ -30,12 +27,7 @@ def command(name: str | None) -> None:
 
     found = shipped()
     if name is None:
-        width = max(map(len, found), default=0) + 2
-        columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize  # else one line for each
-        for each, path in found.items():
-            said = _first_sentence(path.read_text(encoding="utf-8"))
-            lines = wrap(said, max(columns - width, 30)) or [""]
-            echo("\n".join(f"{name:{width}}{line}" for name, line in zip_longest([each], lines, fillvalue="")))
+        echo_list({each: _first_sentence(path.read_text(encoding="utf-8")) for each, path in found.items()})
     elif name in found:
         echo(whole(found[name]), nl=False)
     else:

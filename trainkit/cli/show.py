@@ -11,7 +11,7 @@ from trainkit import registry
 from trainkit.aliases import way_to
 from trainkit.cli import completion
 from trainkit.cli.options import JSON
-from trainkit.cli.output import echo, echo_json, styled
+from trainkit.cli.output import echo, echo_json, fitted, styled
 from trainkit.errors import RecipeError, did_you_mean
 
 
@@ -53,7 +53,7 @@ def command(name: str | None, as_json: bool) -> None:
             echo_json("table", name=table, text=docstring(known[table]).text, settings=_facts(known[table]))
         else:
             echo(styled(f"[{table}]" if known[table] is not known["extends"] else "extends, drop", bold=True))
-            echo(explain(known[table]))
+            echo(fitted(explain(known[table])))
     elif group is not None:
         number += 1
         _show_kind(table if table in kinds else "", group, as_json)
@@ -67,7 +67,7 @@ def command(name: str | None, as_json: bool) -> None:
             echo()
         number += 1
         echo(styled(f"{group}/{found.name}", bold=True), f"  ({found.package} {found.version}, {found.value})")
-        echo(explain(found.load()))
+        echo(fitted(explain(found.load())))
 
 
 def _list_tables(as_json: bool) -> None:
