@@ -12,7 +12,9 @@ import torch
 from trainkit import Context
 from trainkit_ptychography.physics.optics import aperture_probe
 from trainkit_ptychography.preflight.ending import Ending, GeometryJudge, Verdict
+from trainkit_ptychography.preflight.geometry import Geometry
 from trainkit_ptychography.preflight.live_patterns import LivePatterns
+from trainkit_ptychography.preflight.sample import sample
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.resolution.fourier_ring_live import doubts_of_geometry
 from trainkit_ptychography.scans.scan import Recording, Scan
@@ -120,3 +122,28 @@ def test_the_patterns_of_a_run_are_those_of_its_file(tmp_path: Path) -> None:
     assert live.shape == measured.shape
     np.testing.assert_allclose(live[np.array([3, 0, 7])], measured[[3, 0, 7]], rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(live[2:5], measured[2:5], rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_the_step_of_a_thick_specimen_is_told_by_trials_with_several_slices() -> None:
+    thick = SimulatedDiffraction(
+        scan_shape=(12, 12),
+        step_angstrom=0.7,
+        detector_size=32,
+        pixel_size_angstrom=0.35,
+        energy_kev=200.0,
+        semiangle_mrad=28.0,
+        defocus_angstrom=70.0,
+        dose_per_square_angstrom=3e5,
+        slices=6,
+        thickness_angstrom=70.0,
+        grains=1,
+    )
+    recording = thick.read()
+    for factor, doubted in ((1.0, False), (1.25, True)):
+        positions_N2 = factor * recording.scan.positions_N2
+        told = recording._replace(scan=attrs.evolve(recording.scan, positions_N2=positions_N2))
+        judge = GeometryJudge(told, thick, Aperture(), 0, depth_angstrom=35.0, probe_is_trained=True)
+        modes_MYX = sample(told, np.arange(144), Aperture(), 0).cut_down(Geometry())
+        (verdict,) = judge.judge(Ending(modes_MYX, positions_N2))
+        assert (verdict.doubt is not None) == doubted, verdict

@@ -21,8 +21,10 @@ from trainkit_ptychography.physics.trial import Trial
 from trainkit_ptychography.preflight.advice import matters
 from trainkit_ptychography.preflight.geometry import Geometry
 from trainkit_ptychography.preflight.look import Look, look_at_scan
+from trainkit_ptychography.preflight.sample import Sample
 from trainkit_ptychography.preflight.search import clearly_better, sureness, visibility
 from trainkit_ptychography.preflight.single_scans import one_scan
+from trainkit_ptychography.preflight.thick_step import doubt_of_step
 from trainkit_ptychography.probes.kind import Probe
 from trainkit_ptychography.scans.positions import oriented
 from trainkit_ptychography.scans.scan import Recording
@@ -131,6 +133,8 @@ class GeometryJudge:
                 continue
             own = Ending(probes[number if self._num_probes > 1 else 0], ending.positions_N2[points_N])
             verdict = judge(look, own)
+            if verdict.doubt is None and look.sample.depth_angstrom > 0:
+                verdict = verdict._replace(doubt=_doubt_of_thick_step(_ended(look, own), look.sample.depth_angstrom))
             if num > 1:
                 scan = f"scan {number} of {num}, counted from 0: "
                 doubt = None if verdict.doubt is None else scan + verdict.doubt
@@ -203,10 +207,21 @@ def _keeps_wrong_positions(look: Look, ending: Ending) -> bool:
     return bool(min(turn, 180 - turn) > _TURN_DEG)
 
 
+def _doubt_of_thick_step(ended: Sample, depth_angstrom: float) -> str | None:
+    """Return why the positions of a thick specimen's result are wrong by all appearance; None: they are not."""
+    words = doubt_of_step(ended, 2 * depth_angstrom)
+    return None if words is None else f"the geometry of the result is wrong by all appearance: {words}"
+
+
 def _tried_out(look: Look, ending: Ending) -> Trial:
     """Reconstruct an object with the probe and the positions with which a reconstruction ended."""
+    return _ended(look, ending).try_out(Geometry())
+
+
+def _ended(look: Look, ending: Ending) -> Sample:
+    """Return the patterns with the probe and the positions with which a reconstruction ended."""
     part = look.sample.part
     scan = attrs.evolve(part.scan, positions_N2=ending.positions_N2[look.sample.points_N])
     spectrum_MYX = np.roll(np.fft.fft2(ending.probe_MYX), [-each for each in look.sample.beam_2], axis=(1, 2))
     told = _Ended(modes_MYX=np.fft.ifft2(spectrum_MYX))
-    return attrs.evolve(look.sample, part=part._replace(scan=scan), told=told).try_out(Geometry())
+    return attrs.evolve(look.sample, part=part._replace(scan=scan), told=told)

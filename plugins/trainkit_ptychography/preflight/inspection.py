@@ -15,6 +15,7 @@ from trainkit_ptychography.preflight.sample import middle_points, sample
 from trainkit_ptychography.preflight.scan_offsets import inspect_offsets
 from trainkit_ptychography.preflight.search import Search, defocus_step_angstrom
 from trainkit_ptychography.preflight.single_scans import one_scan, subset, visits
+from trainkit_ptychography.preflight.thick_step import doubt_of_step
 from trainkit_ptychography.preflight.tilt_signs import inspect_tilts
 from trainkit_ptychography.scans.patterns import PreparedPatterns
 from trainkit_ptychography.scans.pixels import doubts_of_pixels, look_at_pixels
@@ -133,3 +134,5 @@ def _inspect_scan(
         return
     yield look.advice.line
     yield from look.advice.doubts
+    if depth_angstrom > 0 and not look.advice.doubts and (words := doubt_of_step(look.sample, 2 * depth_angstrom)):
+        yield Problem(words, severity="warning")
