@@ -304,9 +304,10 @@ class Search:
         """
         for factors in (_WIDE_STEPS, _NEAR_STEPS):
             found = self._better(best, *(self._scaled(best, each) for each in factors))
-            if found == best or sureness(self.trial(best), self.trial(found)) < _SURE:
+            if found == best:
                 return best
-            best = found
+            if sureness(self.trial(best), self.trial(found)) >= _SURE:  # if not, a smaller change may be a sure one
+                best = found
         return best
 
     def _scaled(self, geometry: Geometry, factor: float) -> Geometry:
