@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -20,12 +21,14 @@ from trainkit.checkpoint.folder import CheckpointFolder
 from trainkit.cli import cli
 from trainkit.cli.launching import words_of
 from trainkit.cli.worker import after_restart
+from trainkit.console import Console
 from trainkit.engine import launched
+from trainkit.engine.start import start as train
 from trainkit.launching import endings
 from trainkit.launching.division import refuse_division
 from trainkit.launching.endings import Ending, clear_endings, read_ending, write_ending
 from trainkit.launching.launcher import threads_of_each
-from trainkit.recipe.resolve import resolve_text
+from trainkit.recipe.resolve import resolve, resolve_text
 
 RECIPE = """
 trainkit = 1
@@ -100,9 +103,9 @@ def state(folder: Path) -> dict[str, object]:
 def straight(tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
     """The state after a run of one process that nothing has stopped."""
     folder = tmp_path_factory.mktemp("straight")
-    launcher = start(folder, "run", "many.toml", "--processes", "1")
-    said = launcher.communicate(timeout=120)[0]
-    assert launcher.returncode == 0, said
+    (folder / "many.toml").write_text(RECIPE)
+    with contextlib.chdir(folder):
+        train(resolve(Path("many.toml")), Console(quiet=True))
     return state(folder)
 
 
