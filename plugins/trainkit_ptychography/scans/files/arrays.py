@@ -34,7 +34,7 @@ def as_probe(array: NDArray[Any], name: str, axes: str | None = None) -> NDArray
         raise DataError(
             f"{name} must be complex, (rows, columns) or (modes, rows, columns); it is {array.dtype} of shape "
             f"{array.shape}. If it is a vacuum pattern, say so, and its phase is made from the aberrations: "
-            'model.probe = { use = "vacuum", path = …, name = …, defocus_angstrom = … }'
+            'model.probe = { use = "vacuum", path = …, name = …, defocus_angstrom = … }, and take data.probe out'
         )
     if axes is not None:
         while array.ndim > len(axes) and 1 in array.shape:
