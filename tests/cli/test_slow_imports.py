@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,14 @@ HANGS = {
     "computes for ever": "while True: pass",
     "waits in C": "import ctypes\nwhile True: ctypes.CDLL(None).usleep(900000), ctypes.CDLL(None).usleep(900000)",
 }
+
+
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_not_ignored() -> Iterator[None]:
+    """Let Ctrl-C arrive: a shell that runs the tests in the background has it ignored by all that it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.slow
