@@ -3,8 +3,8 @@
 python docs/make_resolution.py mos2_sim.h5 FOLDER
 
 FOLDER receives the scans of lower doses and all runs, and can be given again: what is finished is not repeated. This
-takes about six CPU minutes. The figures are written to docs/resolution.json, the table is printed, and the picture is
-docs/resolution.png, as `trainkit resolution` draws it.
+takes about six CPU minutes. The figures are written to FOLDER/resolution.json, the table is printed, and the picture
+is docs/resolution.png, as `trainkit resolution` draws it.
 """
 
 from __future__ import annotations
@@ -51,6 +51,13 @@ def thinned(scan: Path, share: float, path: Path) -> None:
         file["intensity"] = drawn.astype(counts.dtype)
 
 
+def in_words(period_angstrom: float | None, is_finer: bool) -> str:
+    """Return a resolution; without a figure, whether it is finer than the pixels or there is none."""
+    if period_angstrom is None:
+        return "finer" if is_finer else "none"
+    return f"{period_angstrom:.2f} Å"
+
+
 def figures(folder: Path, of: str) -> dict[str, Any]:
     """Return what a comparison of halves left."""
     found: dict[str, Any] = json.loads((folder / f"{of}.json").read_text())
@@ -66,9 +73,9 @@ def figures(folder: Path, of: str) -> dict[str, Any]:
         part = (true[ring - 1] - TRUE) / (true[ring - 1] - true[ring])
         period = 1 / (frequency[ring - 1] + part * (frequency[ring] - frequency[ring - 1]))
     return {
-        "one_bit_angstrom": found["resolution_1_bit"],
-        "half_bit_angstrom": found["resolution_half_bit"],
-        "true_angstrom": period,
+        "one_bit": in_words(found["resolution_1_bit"], found["above_1_bit_up_to_the_pixels"]),
+        "half_bit": in_words(found["resolution_half_bit"], found["above_half_bit_up_to_the_pixels"]),
+        "true": in_words(period, bool(true[-1] >= TRUE)),
         "error_over_promised": float(np.median((1 - true**2) / np.maximum(1 - expected**2, 1e-9))),
         "misfit_over_noise": found["misfit_over_noise"],
         "doubts": found["doubts"],
@@ -91,13 +98,10 @@ def main(scan: Path, folder: Path) -> None:
             found.setdefault(dose, {})[halves] = figures(run / "resolution", of)
             if (dose, halves) == PICTURE:
                 shutil.copyfile(run / "resolution" / f"{of}.png", DOCS / "resolution.png")
-    (DOCS / "resolution.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "resolution.json").write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for dose, of_dose in found.items():
         for place, (halves, values) in enumerate(of_dose.items()):
-            shown = [
-                "finer" if values[name] is None else f"{values[name]:.2f} Å"
-                for name in ("one_bit_angstrom", "half_bit_angstrom", "true_angstrom")
-            ]
+            shown = [values[name] for name in ("one_bit", "half_bit", "true")]
             first = "" if place else f"{dose} e/Å²"
             shown.append(f"{values['error_over_promised']:.1f}")
             sys.stdout.write(f"| {first} | {halves} | {' | '.join(shown)} |\n")
