@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,12 +33,13 @@ class Found(NamedTuple):
 
     def reconstruction(self, scan: Scan) -> Reconstruction:
         """Return it as our model would show it; in the mean, positions are where the scan has them."""
+        off_2 = (self.positions_N2 - scan.positions_N2).mean(0)
         return Reconstruction(
             phase_SHW=self.phase_HW[None],
             amplitude_SHW=np.ones_like(self.phase_HW)[None],
             probe_MYX=np.ones((1, 1, 1), np.complex64),
-            positions_N2=self.positions_N2 - (origin_2 := (self.positions_N2 - scan.positions_N2).mean(0)),
-            origin_2=-origin_2,
+            positions_N2=self.positions_N2 - off_2,
+            origin_2=-off_2,
         )
 
 
@@ -68,7 +70,9 @@ class PtyRAD:
                 for number in range(self._iterations):
                     peer.stdin.write("\n")
                     peer.stdin.flush()
-                    answer = next(line for line in peer.stdout if line.startswith(SECONDS))
+                    answer = next((line for line in peer.stdout if line.startswith(SECONDS)), None)
+                    if answer is None:
+                        sys.exit(f"PtyRAD ended in iteration {number + 1}; what it said stands above")
                     if number == self._iterations - 1:
                         peer.stdout.read()  # until it has written its result
                         with np.load(Path(folder) / "found.npz") as file:

@@ -190,6 +190,17 @@ def test_arrows_are_ten_times_as_long_or_longer_where_they_could_not_be_seen(mov
     assert titles[0] == f"arrows are {times} times as long as the displacements"
 
 
+def test_a_wide_map_has_a_large_unit_and_its_small_displacements_a_small_one(monkeypatch):
+    said = []
+    for name in ("set_xlabel", "set_title"):
+        monkeypatch.setattr(Axes, name, lambda _, text, **__: said.append(text))
+    row, column = np.divmod(np.arange(36), 6)
+    places = np.stack([row, column], axis=1) * 40.0
+    moved = places + 0.02 * np.where(column % 2, 1.0, -1.0)[:, None]
+    scan_pictures.displacements(places, moved, places, np.arange(36), 100.0, UNDER)  # 2 µm wide, moved by 2 Å
+    assert {"column / µm", "displacement / Å", "error of a coordinate / Å", "rms of a coordinate 2 Å"} <= set(said)
+
+
 def test_pixels_that_do_not_count_are_grey_in_a_pattern():
     measured, mask = np.zeros((1, 16, 16)), np.ones((1, 16, 16), dtype=bool)
     measured[0, :4, :4], mask[0, 8, 8] = 10.0, False  # the pixel at the upper left when zero is in the middle

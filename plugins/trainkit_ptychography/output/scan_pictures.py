@@ -27,11 +27,8 @@ _MOST_NAMED = 12  # points whose number is written beside them
 _GAMMA = 0.35
 _HIDDEN = "0.6"  # grey, of pixels that do not count
 _BINS = 41
-_UNITS = (
-    (1e4, "µm", 2e4),
-    (10.0, "nm", 2e3),
-    (1.0, "Å", 0.0),
-)  # unit in Å, its name, width of a map from which on it has it
+# Unit in Å, its name, and from which width of a map on it is taken.
+_UNITS = ((1e4, "µm", 2e4), (10.0, "nm", 2e3), (1.0, "Å", 0.0))
 _SILHOUETTE: dict[str, Any] = {"histtype": "stepfilled"}  # of a histogram: bars take ten times as long
 _MOST_OPR = 3
 _COURSE = 2.2  # inches
@@ -65,6 +62,7 @@ def displacements(
     moved_N2 = size * (now_N2 - nominal_N2)
     moved_N2 = moved_N2 - moved_N2.mean(axis=0)
     length_N = np.hypot(*moved_N2.T)
+    small_size, small_unit = _pixel(now_N2 - nominal_N2, pixel_size_angstrom)  # of displacements, beside a map in µm
     frame = Frame(HEAD + _MAP + 0.8, "Displacements of the scan points", subtitle)
     typical = float(np.median(length_N))
     longer = _times_longer(typical, places_N2)
@@ -102,25 +100,26 @@ def displacements(
     both = true_N2 is not None
     left, height = MARGIN + 0.7 + _MAP + 0.75, (_MAP - 0.9) / 2 if both else _MAP
     upper = frame.axes(Box(left, HEAD + 0.3, WIDTH - MARGIN - left, height - 0.3))
+    moved_N2, length_N = (small_size / size * each for each in (moved_N2, length_N))
     rms = float(np.sqrt((moved_N2**2).mean()))
     edge = max(float(np.percentile(np.abs(moved_N2), 99.5)) * 1.1, 1e-6)
     upper.hist(np.clip(length_N, 0, 1.5 * edge), bins=np.linspace(0, 1.5 * edge, _BINS), color=_BLUE, **_SILHOUETTE)
-    upper.set_title(f"rms of a coordinate {rms:.3g} {unit}", fontsize=11, loc="left")
-    upper.set_xlabel(f"displacement / {unit}", fontsize=11)
+    upper.set_title(f"rms of a coordinate {rms:.3g} {small_unit}", fontsize=11, loc="left")
+    upper.set_xlabel(f"displacement / {small_unit}", fontsize=11)
     upper.set_ylabel("scan points", fontsize=11)
     if true_N2 is not None:
         lower = frame.axes(Box(left, HEAD + 0.9 + height + 0.3, WIDTH - MARGIN - left, height - 0.3))
-        errors = [size * (each_N2 - true_N2)[trained_N] for each_N2 in (nominal_N2, now_N2)]
+        errors = [small_size * (each_N2 - true_N2)[trained_N] for each_N2 in (nominal_N2, now_N2)]
         errors = [(each_N2 - each_N2.mean(axis=0)).ravel() for each_N2 in errors]
         edge = max(float(np.percentile(np.abs(np.concatenate(errors)), 99.5)) * 1.1, 1e-6)
         for values, label, colour in zip(errors, ("as given", "now"), ("0.7", _GREEN), strict=True):
-            named = f"{label}: rms {np.sqrt((values**2).mean()):.3g} {unit}"
+            named = f"{label}: rms {np.sqrt((values**2).mean()):.3g} {small_unit}"
             style = _SILHOUETTE | ({"alpha": 0.85} if label == "now" else {})
             lower.hist(
                 np.clip(values, -edge, edge), bins=np.linspace(-edge, edge, _BINS), color=colour, label=named, **style
             )
         lower.set_title("trained on, against the true positions", fontsize=11, loc="left")
-        lower.set_xlabel(f"error of a coordinate / {unit}", fontsize=11)
+        lower.set_xlabel(f"error of a coordinate / {small_unit}", fontsize=11)
         lower.set_ylabel("coordinates", fontsize=11)
         lower.set_ylim(0, 1.3 * lower.get_ylim()[1])
         lower.legend(fontsize=9, loc="upper left")
@@ -359,7 +358,7 @@ def patterns(
 
 
 def _pixel(positions_N2: NDArray[np.float64], pixel_size_angstrom: float | None) -> tuple[float, str]:
-    """Return the size of a pixel in the unit in which a map of positions (in pixels) is labelled, and the unit."""
+    """Return the size of a pixel in the unit that suits positions, or displacements (in pixels), and the unit."""
     if pixel_size_angstrom is None:
         return 1.0, "pixels"
     extent = float(np.ptp(positions_N2, axis=0).max()) * pixel_size_angstrom

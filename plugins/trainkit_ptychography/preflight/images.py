@@ -138,7 +138,6 @@ def contradictions(
             yield "images do not move in the directions in which the scan does"
         if scaled:
             yield f"images move {seen.step_factor:.3g} times as far as the scan and the size of an object pixel tell"
-        if scaled:
             return  # what follows is in pixels of the object
     found = _stretched(patterns, scan, distance_factor)
     if found is not None and found.contradicts:

@@ -1,4 +1,4 @@
-"""Trials with an object of several slices, whose patterns are of one scan, or of scans of a specimen that was tilted.
+"""Trials with an object of several slices; patterns are of one scan, or of several of a specimen that was tilted.
 
 Shapes: N = patterns, T = those held out, B = those of a step, R = scans, S = slices, M = probe modes, V, U = rows and
 columns of the part of the detector that is used, H, W = those of the object.
@@ -7,7 +7,7 @@ columns of the part of the detector that is used, H, W = those of the object.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from functools import cached_property
 from math import ceil
 
 import numpy as np
@@ -36,7 +36,7 @@ Tilts = tuple[tuple[float, float], ...]
 
 
 class InSlices:
-    """Patterns of several scans of a specimen that was tilted between them.
+    """Patterns of one scan, or of several scans of a specimen that was tilted between them.
 
     Args:
         parts: Patterns of each scan, on the same part of the detector.
@@ -67,21 +67,26 @@ class InSlices:
         self._scan_N = np.repeat(np.arange(len(parts)), [len(each.points_N) for each in parts])
         self._positions_N2 = np.concatenate([each.part.scan.positions_N2 * each.scale() for each in parts])
         self._probes = [torch.from_numpy(each.cut_down(Geometry()).astype(np.complex64)) for each in parts]
-        # Where each scan shows the middle of the specimen, as if it were thin and not tilted.
-        shown = [each.in_depth(0.5 * thickness_angstrom).try_out(Geometry()).found for each in parts]
-        self._seen_R2 = np.zeros((len(parts), 2))
-        for number, (_, other) in enumerate(pairwise([shown[0], *shown[1:]]), 1):
-            assert shown[0] is not None
+        self._parts = parts
+
+    @cached_property
+    def _seen(self) -> NDArray[np.float64]:
+        """Where each scan shows the middle of the specimen beside the first one, as if it were thin and not tilted."""
+        seen_R2 = np.zeros((len(self._parts), 2))
+        first, *others = (each.in_depth(0.5 * self._thickness).try_out(Geometry()).found for each in self._parts)
+        for number, other in enumerate(others, 1):
+            assert first is not None
             assert other is not None
-            found = displacement(shown[0], other)
+            found = displacement(first, other)
             if found is not None:
-                self._seen_R2[number] = found.displacement_2
+                seen_R2[number] = found.displacement_2
+        return seen_R2
 
     def try_out(self, tilts_mrad: Tilts) -> Trial:
         """Reconstruct an object as if the tilts were right, with positions as told and moved; return the better one."""
         tilts_R2 = self._tilt_2 + np.array(tilts_mrad)
         moves_R2 = np.tan(1e-3 * tilts_R2) * self._thickness / self._pixel_2  # on the way through the specimen
-        off_R2 = self._seen_R2 + 0.5 * (moves_R2 - moves_R2[0])
+        off_R2 = self._seen + 0.5 * (moves_R2 - moves_R2[0])
         as_told = self.reconstruct(moves_R2, np.zeros_like(off_R2), shifts_train=False)
         return min(as_told, self.reconstruct(moves_R2, -off_R2, shifts_train=True), key=lambda each: each.misfit)
 
