@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import warnings
 from pathlib import Path
 
 import pytest
@@ -18,18 +16,6 @@ pytest.importorskip("sqlalchemy", reason="a store of MLflow in a file needs SQLA
 from mlflow.tracking import MlflowClient
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # MLflow's own
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _store() -> None:
-    """MLflow's store, imported in this thread.
-
-    The filters of warnings are those of all threads: while the logger's thread imports the store, a thread that an
-    earlier test left behind can restore "error", and SQLAlchemy keeps a first error for good.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        importlib.import_module("mlflow.store.tracking.sqlalchemy_store")
 
 
 @pytest.fixture(autouse=True)
