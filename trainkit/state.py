@@ -360,6 +360,11 @@ class State:
             _LOGGER.warning("the result of this run will be doubtful: %s", text)
 
     @property
+    def is_last_epoch(self) -> bool:
+        """Whether the current epoch is the last one of the run, as far as is known: a stop can still be requested."""
+        return self.epoch + 1 == self.epochs or self.stop_reason is not None
+
+    @property
     def updates(self) -> int:
         """Number of updates of the parameters in the whole run: its finished steps without the skipped ones."""
         return self.step - len(self.skipped)

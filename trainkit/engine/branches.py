@@ -103,8 +103,7 @@ class HeldOutItems(Trial):
     def on_epoch_end(self, state: State) -> None:
         """Evaluate each item by itself after the last epoch, if the deciding value is a loss."""
         split, _, name = self._metric.partition("/")
-        is_last = state.epoch + 1 == state.epochs or state.stop_reason is not None
-        if not is_last or state.interrupted or name not in ("loss", *self._run.recipe.losses):
+        if not state.is_last_epoch or state.interrupted or name not in ("loss", *self._run.recipe.losses):
             return
         before = generator_states()
         try:

@@ -212,10 +212,13 @@ def _close_epoch(run: LiveRun) -> bool:
         means = shared_means(run, state.means)
     state.metrics = means | {name: value for name, value in state.metrics.items() if name not in means}
     finished = state.epoch + 1
-    last = finished == state.epochs or state.stop_reason is not None
 
     def is_due(settings: Validation | Pictures) -> bool:
-        return last or _is_due(settings.every_epochs or 0, finished) or _is_due(settings.every_steps, state.step)
+        return (
+            state.is_last_epoch
+            or _is_due(settings.every_epochs or 0, finished)
+            or _is_due(settings.every_steps, state.step)
+        )
 
     if is_due(recipe.validation) and not _evaluate(run):
         run.emit("checkpoint")  # of the state after the epoch's last step

@@ -38,9 +38,7 @@ class TruthComparison(Live):
 
     def on_epoch_end(self, state: State) -> None:
         """Compare."""
-        epochs = state.epoch + 1
-        is_last = epochs == state.epochs or state.stop_reason is not None
-        if epochs % self._every_epochs and not is_last:
+        if (state.epoch + 1) % self._every_epochs and not state.is_last_epoch:
             return
         data = cast(LiveDiffraction, state.data)
         reconstruction = cast(Reconstructs, state.model).reconstruction()

@@ -77,8 +77,7 @@ class EndEarly(Live):
 
     def on_epoch_end(self, state: State) -> None:
         """Look at the value at the end of an epoch."""
-        is_last = state.epoch + 1 == state.epochs or state.stop_reason is not None
-        self._look(state, state.step if self._by_steps else state.epoch + 1, is_last)
+        self._look(state, state.step if self._by_steps else state.epoch + 1, state.is_last_epoch)
 
     def _look(self, state: State, at: int, is_last: bool) -> None:
         value = state.metrics.get(self._judged_by.metric)
