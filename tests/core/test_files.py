@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -114,6 +115,14 @@ def test_whatever_a_parser_raises_is_one_error_that_names_the_file(tmp_path, rai
     expected = rf"scan\.h5 cannot be read as an HDF5 file.*{type(raised).__name__}"
     with pytest.raises(DataError, match=expected), guarded_reading(path, "an HDF5 file"):
         raise raised
+
+
+def test_an_error_of_the_system_does_not_call_the_file_damaged(tmp_path):
+    path = tmp_path / "scan.h5"
+    path.touch()
+    with pytest.raises(DataError) as refused, guarded_reading(path, "an HDF5 file"):
+        raise OSError(errno.EMFILE, "Too many open files", str(tmp_path / "other.h5"))
+    assert str(refused.value).startswith(f"{tmp_path}/other.h5 cannot be read: Too many open files; allow more")
 
 
 def test_an_error_that_says_what_is_wrong_is_left_as_it_is(tmp_path):

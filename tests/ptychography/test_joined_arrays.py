@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -226,3 +227,45 @@ def test_a_unit_that_the_file_says_and_the_recipe_does_not_take_is_doubted(tmp_p
     more = {"more_files": (tmp_path / "more.h5",)}
     (doubt,) = hdf5(tmp_path / "scan.h5", **told, **more, positions_unit="nm").read().scan.doubts
     assert f'points has the unit "m" in {tmp_path / "more.h5"}, but is taken in nm' in doubt
+
+
+def scattered(folder: Path) -> NumPyDiffraction:
+    """Return a scan of which each pattern lies in a file of its own."""
+    files = tuple(folder / f"{number:02}.npy" for number in range(12))
+    for path, pattern in zip(files, PATTERNS, strict=True):
+        np.save(path, pattern[None])
+    raster = Raster(shape=(3, 4), step=1.0)
+    more = {"raster": raster, "positions_unit": "pixels", "zero_frequency": "corner"}
+    return NumPyDiffraction(path=files[0], more_files=files[1:], **more)
+
+
+def test_a_scan_lies_in_more_files_than_a_process_may_have_open(tmp_path, monkeypatch):
+    opened = set()
+    opens, closes = os.open, os.close
+
+    def counted(*args: Any, **more: Any) -> int:
+        opened.add(number := opens(*args, **more))
+        assert len(opened) < 3
+        return number
+
+    monkeypatch.setattr(os, "open", counted)
+    monkeypatch.setattr(os, "close", lambda number: (opened.discard(number), closes(number)))
+    found = scattered(tmp_path).read()
+    np.testing.assert_array_equal(found.intensities_NYX[np.array([11, 0, 5])], PATTERNS[[11, 0, 5]])
+    assert not opened
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda path: path.unlink(), "can no longer be read: No such file or directory"),
+        (lambda path: np.save(path, PATTERNS[:2]), "was changed while it was in use"),
+        (lambda path: os.utime(path, ns=(0, 0)), "was changed while it was in use"),
+    ],
+)
+def test_a_file_that_changes_during_a_run_is_named(tmp_path, spoil, said):
+    found = scattered(tmp_path).read()
+    spoil(tmp_path / "03.npy")
+    np.testing.assert_array_equal(found.intensities_NYX[np.array([2, 4])], PATTERNS[[2, 4]])
+    with pytest.raises(DataError, match=rf"03\.npy {said}"):
+        found.intensities_NYX[np.array([2, 3])]

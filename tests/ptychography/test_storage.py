@@ -208,7 +208,7 @@ def test_a_file_that_breaks_off_in_a_run_is_one_message(tmp_path):
     data = built(npy(tmp_path, patterns_on="disk"))
     whole = (tmp_path / "patterns.npy").read_bytes()
     (tmp_path / "patterns.npy").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match="ends too early"):
+    with pytest.raises(DataError, match="was changed while it was in use"):
         list(data.train(0, 0))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -29,7 +30,10 @@ class Header(NamedTuple):
 
 
 class OnDisk:
-    """An array in C order within a file; nothing is mapped into memory, and the file stays open.
+    """An array in C order within a file; nothing is mapped into memory.
+
+    The file is opened for each read, because a scan can lie in more files than a process may have open. It must stay
+    as it is meanwhile.
 
     Args:
         path: The file.
@@ -40,14 +44,13 @@ class OnDisk:
     def __init__(self, path: Path, offset: int, header: Header) -> None:
         self._path, self._offset = path, offset
         self.shape, self.dtype = header.shape, header.dtype
-        self._file = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
-        weakref.finalize(self, os.close, self._file)
+        self._version = _version(path.stat())
 
     def __getitem__(self, key: Any, /) -> NDArray[Any]:
         """Return a part, by numbers and slices of step 1.
 
         Raises:
-            DataError: The file ends before it.
+            DataError: The file is gone, has changed, or ends before it.
         """
         key = key if isinstance(key, tuple) else (key,)
         key += (slice(None),) * (len(self.shape) - len(key))
@@ -61,7 +64,8 @@ class OnDisk:
                 break
         rest = prod(self.shape[first:])
         part = np.empty((*(1,) * (first - 1), max(stop - start, 0), *self.shape[first:]), self.dtype)
-        self._fill(part, places * rest)
+        with self._opened() as file:
+            self._fill(part, file, places * rest)
         inner = tuple(0 if isinstance(each, int) else slice(None) for each in key[:first])
         found: NDArray[Any] = part[inner + tuple(key[first:])]
         return found
@@ -74,20 +78,38 @@ class OnDisk:
             axes: How many axes these are.
 
         Raises:
-            DataError: The file ends before one.
+            DataError: The file is gone, has changed, or ends before one.
         """
         found = np.empty((len(numbers_B), *self.shape[axes:]), self.dtype)
         size = prod(self.shape[axes:])
-        for stretch, number in zip(found, numbers_B.tolist(), strict=True):
-            self._fill(stretch, number * size)
+        with self._opened() as file:
+            for stretch, number in zip(found, numbers_B.tolist(), strict=True):
+                self._fill(stretch, file, number * size)
         return found
 
-    def _fill(self, values: NDArray[Any], place: int) -> None:
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        try:
+            file = os.open(self._path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+        except OSError as error:
+            raise DataError(f"{self._path} can no longer be read: {error.strerror}") from error
+        try:
+            if _version(os.fstat(file)) != self._version:
+                raise DataError(f"{self._path} was changed while it was in use: what was read before is not valid")
+            yield file
+        finally:
+            os.close(file)
+
+    def _fill(self, values: NDArray[Any], file: int, place: int) -> None:
         """Read values from a place of the array on."""
         waiting = values.reshape(-1).view(np.uint8).data
         offset = self._offset + place * self.dtype.itemsize
         while len(waiting):
-            num = os.preadv(self._file, [waiting], offset)
+            num = os.preadv(file, [waiting], offset)
             if num == 0:
                 raise DataError(f"{self._path} ends too early; it was cut off, or changed while it was read")
             waiting, offset = waiting[num:], offset + num
+
+
+def _version(of: os.stat_result) -> tuple[int, int]:
+    return of.st_size, of.st_mtime_ns
