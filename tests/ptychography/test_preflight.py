@@ -182,6 +182,16 @@ def test_an_empty_specimen_tells_nothing_and_raises_no_doubt(tmp_path: Path) -> 
     assert "hardly differ from those of an empty object" in lines[0]
 
 
+@pytest.mark.slow
+def test_a_detector_that_is_lit_to_its_corners_is_no_mistake_of_the_recipe(tmp_path: Path) -> None:
+    recipe = simulated(tmp_path, **SPECIMENS["few electrons"], strength=0.0)
+    with h5py.File(tmp_path / "scan.h5", "r+") as file:
+        file["dp"][:] = np.random.default_rng(1).poisson(20.0, file["dp"].shape)
+    doubts, lines = said(recipe)
+    assert not doubts
+    assert "hardly differ from those of an empty object" in lines[0]
+
+
 def test_headers_alone_are_read_in_no_time_and_say_so() -> None:
     resolved = resolve(ROOT / "recipes" / "ptycho_staged.toml").recipe
     (line,) = resolved.model.inspect(resolved, "headers")

@@ -201,11 +201,11 @@ class Search:
             return best
         mean_YX = mirrored_where_hidden(self.sample.part.survey.mean_YX, scan.mask_YX)
         told = disc_radius(mean_YX.shape, scan.pixel_size_angstrom, scan.wavelength_angstrom, semiangle)
-        measured = bright_radius(mean_YX) / told
+        # An aperture as large as the detector, which can be lit up to its corners.
+        largest = scan.wavelength_angstrom / (2e-3 * semiangle * scan.pixel_size_angstrom)
+        measured = min(bright_radius(mean_YX) / told, 0.99 * largest)
         if abs(measured - 1) <= _NOT_THE_DISC:
             return best
-        # An aperture as large as the detector.
-        largest = scan.wavelength_angstrom / (2e-3 * semiangle * scan.pixel_size_angstrom)
         found = []
         for name, sense in (("detector_factor", -1), ("semiangle_factor", 1)):
             fitting = attrs.evolve(best, **{name: measured**sense})  # type: ignore[arg-type]
