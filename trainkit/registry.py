@@ -154,11 +154,11 @@ def kind_of(group: str) -> type[Any] | None:
 def _instead(group: str, use: str, name: str) -> str:
     if unregistered := _pyproject_that_has(group, name):
         return f'"{name}" is in {unregistered} but not installed: run pip install -e . there to register it'
+    if way := way_to(group, name):
+        return way
     elsewhere = sorted({each for each, found in _scan() if found.name == name})
     if elsewhere:
         return f'"{name}" is registered in {", ".join(elsewhere)}'
-    if way := way_to(group, name):
-        return way
     return did_you_mean(use, {found.name for found in registered(group)})
 
 
