@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 
@@ -32,8 +33,15 @@ class LivePatterns:
         points_B = torch.from_numpy(np.arange(len(self))[points])
         found = []
         for batch in self._data.some(points_B):
-            intensities_BYX = self._data.mean_counts * batch["amplitudes"].square()
+            intensities_BYX = _as_counts(self._data.mean_counts * batch["amplitudes"].double().square())
             if "mask" in batch:
                 intensities_BYX = torch.where(batch["mask"], intensities_BYX, torch.nan)
             found.append(intensities_BYX.cpu().numpy().astype(np.float32))
         return np.concatenate(found)
+
+
+def _as_counts(intensities_BYX: Tensor) -> Tensor:
+    """Return whole numbers, where all values are such but for the rounding of their roots."""
+    whole_BYX = intensities_BYX.round()
+    is_whole = (intensities_BYX - whole_BYX).abs() <= 1e-3 + 1e-6 * whole_BYX
+    return whole_BYX if is_whole.all() else intensities_BYX

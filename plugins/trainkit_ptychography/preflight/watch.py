@@ -21,6 +21,7 @@ from trainkit_ptychography.preflight.images import contradictions
 from trainkit_ptychography.preflight.live_patterns import LivePatterns
 from trainkit_ptychography.preflight.mirror import Comparison, compare
 from trainkit_ptychography.probes.kind import Probe
+from trainkit_ptychography.scans.few_counts import MORE_THAN_NOISE, counts_in
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.scan import Recording
 
@@ -127,9 +128,25 @@ class GeometryWatch:
                 f"{misfit_P.mean():.3g}, empty {empty_P.mean():.3g}): check the geometry with check --data, the "
                 "learning rates, and whether the patterns show a specimen at all"
             )
+        else:
+            self._say_how_far_from_noise(float(misfit_P.mean()), kind)
         found = self._compare()
         if found is not None and (text := _worse_than_mirror(misfit_P, found, kind)):
             state.doubt(text)
+
+    def _say_how_far_from_noise(self, misfit: float, kind: str) -> None:
+        """Say how much worse than by counting noise patterns fit, if they are counts: no loss tells that by itself."""
+        counts = counts_in(Recording(LivePatterns(self._data), self._data.scan))
+        if counts is None or counts.noise <= 0:
+            return
+        times = misfit / counts.noise
+        text = f"fit: {kind} differ from the model {times:.2f} times as much as counting noise alone makes them"
+        if times > MORE_THAN_NOISE:
+            text += (
+                ". What the model lacks (probe modes for blur and partial coherence, slices, a background), has wrong, "
+                "or has not reached yet can be in the object, too"
+            )
+        _LOGGER.info(text)
 
     def judge_ending(self, state: State, ending: Ending) -> None:
         """Report it if another geometry than that of the result explains the patterns better.

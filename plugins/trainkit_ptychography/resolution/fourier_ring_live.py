@@ -39,7 +39,7 @@ from trainkit_ptychography.physics.quality import truth_at
 from trainkit_ptychography.preflight.ending import Ending, GeometryJudge, Verdict
 from trainkit_ptychography.preflight.images import inspect_images
 from trainkit_ptychography.preflight.inspection import pixel_doubts, trains_probe
-from trainkit_ptychography.scans.few_counts import counts_in
+from trainkit_ptychography.scans.few_counts import MORE_THAN_NOISE, counts_in
 from trainkit_ptychography.scans.kind import DiffractionData
 
 if TYPE_CHECKING:
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from trainkit_ptychography.scans.scan import Recording
 
 _SMALLEST = 16  # pixels along each side of the part that is compared
-_MISFIT = 1.3  # times that of noise; in simulations whose model was right and that had converged, it was 0.9 to 1.2
 _LIT = 0.5  # of the light of a typical scan point: what has less counts less
 _WHAT = {"points": "scan points", "counts": "counts"}
 _TRUE = sqrt(0.5)  # the correlation with the truth of what holds one bit in a Fourier pixel
@@ -335,7 +334,7 @@ def misfit_in_words(times: float | None) -> Iterator[str]:
     if times is None:
         return
     yield f"  fit      {times:.2f} times the misfit that counting noise alone makes"
-    if times > _MISFIT:
+    if times > MORE_THAN_NOISE:
         yield "  what the model lacks or has wrong, or has not reached yet, may be in both halves alike: the object"
         yield "  can be less true than it is reproducible (docs/resolution.md)"
 

@@ -19,6 +19,9 @@ _FEW = 20.0  # expected counts, above which the variance of a root is 1/4
 _WEAKER = 0.33  # by which the phase is, over the light that roots lose; measured on four simulated scans
 _MATTERS, _DOUBTED = 0.05, 0.2  # by which the phase is too weak
 
+MORE_THAN_NOISE = 1.3
+"""Times the misfit of noise: it was 0.9 to 1.2 in simulations whose model was right and that had converged."""
+
 
 class Counts(NamedTuple):
     """What patterns of counts hold.

@@ -33,6 +33,8 @@ class SimulatedDiffraction(DiffractionData):
         semiangle_mrad: Half opening angle of the aperture.
         defocus_angstrom: Underfocus.
         defocus_drift_angstrom: By how much the defocus changes from the first pattern of a scan to the last, evenly.
+        exposure_motion_angstrom: How far the beam moves along its row while a pattern is taken, as in a fly scan; the
+            positions are those of the middle.
         further_defoci_angstrom: The same specimen is scanned once more with each of these, for probes "per_scan".
         further_tilts_mrad: Likewise with each of these directions of the beam instead of ``tilt_mrad``, for a specimen
             of several slices (tilt pairs). If both are given, there must be as many.
@@ -63,6 +65,7 @@ class SimulatedDiffraction(DiffractionData):
     semiangle_mrad: float = attrs.field(default=25.0, validator=_positive)
     defocus_angstrom: float = 60.0
     defocus_drift_angstrom: float = 0.0
+    exposure_motion_angstrom: float = attrs.field(default=0.0, validator=attrs.validators.ge(0.0))
     further_defoci_angstrom: tuple[float, ...] = ()
     further_tilts_mrad: tuple[tuple[float, float], ...] = ()
     further_offsets_angstrom: tuple[tuple[float, float], ...] = ()

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _ATOM_RADIUS = 0.45  # Å, standard deviation of an atom's projected phase
 _TRIES = 4000  # random places tried for atoms
+_MOMENTS = 8  # of an exposure during which the beam moves
 
 
 def simulate(settings: SimulatedDiffraction) -> Recording:
@@ -31,6 +32,8 @@ def simulate(settings: SimulatedDiffraction) -> Recording:
     # The specimen is as large as all patches together, so that nothing wraps around.
     offsets_angstrom = settings.further_offsets_angstrom
     step, margin = settings.step_angstrom / pixel, 4 + int(np.ceil(np.abs([*offsets_angstrom, (0, 0)]).max() / pixel))
+    moved = settings.exposure_motion_angstrom / pixel
+    margin += max(int(np.ceil(moved / 2)) - 2, 0)  # a short way changes the specimen by nothing
     first = size // 2 + margin
     grids = np.meshgrid(*(first + step * np.arange(num) for num in settings.scan_shape), indexing="ij")
     nominal_N2 = np.stack(grids, axis=-1).reshape(-1, 2)
@@ -39,7 +42,8 @@ def simulate(settings: SimulatedDiffraction) -> Recording:
     def displaced(offset_angstrom: tuple[float, float] = (0.0, 0.0)) -> NDArray[np.float64]:
         true_N2 = nominal_N2 + np.array(offset_angstrom) / pixel
         true_N2 = true_N2 + generator.normal(0.0, settings.position_error_angstrom / pixel, nominal_N2.shape)
-        return np.clip(true_N2, size // 2 + 1, np.array(shape_KL) - (size - size // 2) - 1)
+        least = 1 + moved / 2
+        return np.clip(true_N2, size // 2 + least, np.array(shape_KL) - (size - size // 2) - least)
 
     true_N2 = displaced()
 
@@ -54,6 +58,8 @@ def simulate(settings: SimulatedDiffraction) -> Recording:
     distance = settings.thickness_angstrom / settings.slices
     straight_YX = np.exp(-1j * np.pi * wavelength * distance * _squared_frequencies((size, size), pixel))
     frequency_K = np.fft.fftfreq(size)
+    along_M = moved * ((np.arange(_MOMENTS) + 0.5) / _MOMENTS - 0.5) if moved else np.zeros(1)
+    moments_M2 = np.stack([np.zeros_like(along_M), along_M], axis=-1)
     counts = settings.dose_per_square_angstrom * settings.step_angstrom**2
 
     def scanned(
@@ -62,12 +68,16 @@ def simulate(settings: SimulatedDiffraction) -> Recording:
         down, right = distance * np.tan(1e-3 * np.array(tilt_mrad)) / pixel  # from one slice to the next
         between_YX = straight_YX * np.exp(-2j * np.pi * (frequency_K[:, None] * down + frequency_K * right))
         drift_N = settings.defocus_drift_angstrom * np.linspace(-0.5, 0.5, len(true_N2))
-        probes_NYX = (
+        of_points = (
             aperture_probe((size, size), pixel, wavelength, settings.semiangle_mrad, {"C10": (-each, 0.0)})
             for each in defocus_angstrom + (drift_N if drift_N.any() else np.zeros(1))
         )
-        expected_NYX = patterns_of_slices(np.exp(1j * slices_SKL), np.stack([*probes_NYX]), true_N2, between_YX)
-        return generator.poisson(counts * expected_NYX).astype(np.float32)
+        probes_NYX, transmission_SKL = np.stack([*of_points]), np.exp(1j * slices_SKL)
+        expected_NYX = sum(
+            patterns_of_slices(transmission_SKL, probes_NYX, true_N2 + moved_2, between_YX) for moved_2 in moments_M2
+        )
+        seen_NYX: NDArray[np.float32] = generator.poisson(counts / len(moments_M2) * expected_NYX).astype(np.float32)
+        return seen_NYX
 
     num = max(map(len, (settings.further_defoci_angstrom, settings.further_tilts_mrad, offsets_angstrom)))
     defoci_angstrom = settings.further_defoci_angstrom or (settings.defocus_angstrom,) * num

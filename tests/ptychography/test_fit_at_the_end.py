@@ -1,0 +1,74 @@
+"""How much worse than by counting noise a result fits its patterns, held against patterns without noise."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+import torch
+
+from trainkit import Context
+from trainkit_ptychography.preflight.live_patterns import LivePatterns
+from trainkit_ptychography.preflight.watch import GeometryWatch
+from trainkit_ptychography.scans.simulated import SimulatedDiffraction
+
+SCAN = SimulatedDiffraction(scan_shape=(10, 10), detector_size=32, position_error_angstrom=0.0, defocus_angstrom=80.0)
+EXACT = attrs.evolve(SCAN, dose_per_square_angstrom=1e12).read().intensities_NYX[:]
+
+
+def said(settings: SimulatedDiffraction, caplog: pytest.LogCaptureFixture, modelled_NYX: np.ndarray[Any, Any]) -> str:
+    """Return what is said of a model that expects such patterns, in any unit."""
+    data = settings.build(Context(0, torch.device("cpu"), Path()))
+    scaled_NYX = torch.from_numpy(modelled_NYX / modelled_NYX.sum((1, 2)).mean()).float()
+    doubts: list[str] = []
+    with caplog.at_level(logging.INFO, "trainkit"):
+        GeometryWatch(data, None).judge(
+            SimpleNamespace(doubt=doubts.append),  # type: ignore[arg-type]
+            lambda points_B: (scaled_NYX[points_B], torch.full_like(scaled_NYX[points_B], 1e-3)),
+        )
+    assert not doubts
+    return caplog.records[-1].getMessage() if caplog.records else ""
+
+
+@pytest.mark.parametrize("dose", [1e4, 1e6])
+def test_the_expected_patterns_fit_as_well_as_noise_lets_them(dose, caplog):
+    text = said(attrs.evolve(SCAN, dose_per_square_angstrom=dose), caplog, EXACT)
+    assert float(text.split(" times")[0].split()[-1]) == pytest.approx(1.0, abs=0.05)
+    assert text.endswith("makes them")
+
+
+def test_a_model_of_a_beam_that_stands_still_does_not_fit_patterns_of_one_that_moves(caplog):
+    moving = attrs.evolve(SCAN, dose_per_square_angstrom=1e6, exposure_motion_angstrom=2.0)
+    text = said(moving, caplog, EXACT)
+    assert float(text.split(" times")[0].split()[-1]) > 2
+    assert "probe modes for blur" in text
+
+
+def test_patterns_that_are_no_counts_are_not_judged_by_noise(caplog, monkeypatch):
+    whole = SimulatedDiffraction.read
+    monkeypatch.setattr(
+        SimulatedDiffraction,
+        "read",
+        lambda self: (found := whole(self))._replace(intensities_NYX=found.intensities_NYX[:] * np.float32(0.37)),
+    )
+    assert said(SCAN, caplog, EXACT) == ""
+
+
+def test_a_run_keeps_roots_and_gives_the_counts_back():
+    data = SCAN.build(Context(0, torch.device("cpu"), Path()))
+    np.testing.assert_array_equal(LivePatterns(data)[:], SCAN.read().intensities_NYX[:])
+
+
+def test_a_beam_that_moves_makes_the_mean_of_the_patterns_on_its_way():
+    step = SCAN.step_angstrom
+    still_NYX = EXACT.reshape(10, 10, 32, 32)
+    moving = attrs.evolve(SCAN, dose_per_square_angstrom=1e12, exposure_motion_angstrom=2 * step)
+    moving_NYX = moving.read().intensities_NYX[:].reshape(10, 10, 32, 32)
+    simpson_NYX = (still_NYX[:, :-2] + 4 * still_NYX[:, 1:-1] + still_NYX[:, 2:]) / 6
+    off = np.abs(moving_NYX[:, 1:-1] - simpson_NYX).sum() / np.abs(moving_NYX[:, 1:-1] - still_NYX[:, 1:-1]).sum()
+    assert off < 0.2  # 1 if the beam stood still, or moved along columns
