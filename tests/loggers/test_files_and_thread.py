@@ -158,7 +158,8 @@ class Broken(Logger):
         self.sinks.append(Kept(self.fails))
         if self.fails == "slow":
             return InBackground(self.sinks[-1], every_steps=0, capacity=3, end_seconds=1.0)
-        return InBackground(self.sinks[-1], every_steps=0)  # room and time for a thread that a busy machine keeps waiting
+        # room and time for all that waits while a busy machine holds the thread up
+        return InBackground(self.sinks[-1], every_steps=0)
 
 
 def run_with(fails: str) -> tuple[str, Kept]:
