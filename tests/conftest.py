@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from clients.warm import Warm
+from without_pictures import leave_out_charts
 
 ROOT = Path(__file__).parents[1]
 PLUGINS = ("ptychography", "segmentation")  # rooms of tests/
@@ -32,12 +33,10 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def _no_charts() -> Iterator[None]:
     """Let runs in the process of the tests draw no ``progress.png``: it takes longer than all else in a small run.
 
-    The chart has tests of its own (core/test_hooks.py), and runs in other processes draw it.
+    The chart has tests of its own (core/test_hooks.py), and runs that are started as a user does draw it.
     """
-    from trainkit.engine.every_run import progress_chart
-
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(progress_chart, "draw", lambda *_: None)
+        leave_out_charts(patch)
         yield
 
 

@@ -2,6 +2,7 @@
 
 That process only imports. What a run makes or draws, no other run sees; and two of these processes can differ in the
 order of sets (``PYTHONHASHSEED``), as two calls of the command do. A start takes a tenth of a second, and not three.
+Charts and pictures of ptychography, which take longer than all else in a small run, are left out.
 Tests of the start itself (what is imported, how pipes end) and of torchrun start the real command.
 """
 
@@ -9,6 +10,8 @@ from __future__ import annotations
 
 import gc
 import importlib
+import importlib.metadata
+import importlib.util
 import json
 import os
 import signal
@@ -19,6 +22,9 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import pytest
+from without_pictures import leave_out_charts, leave_out_pictures_of_ptychography
 
 IMPORTS = (
     "torch._dynamo",
@@ -157,8 +163,10 @@ class Warm:
 
 
 def _serve() -> None:
-    for name in IMPORTS:
+    for name in (*IMPORTS, *_components()):
         importlib.import_module(name)
+    leave_out_charts(patch := pytest.MonkeyPatch())
+    leave_out_pictures_of_ptychography(patch)
     gc.collect()
     gc.freeze()  # else each child's collector writes to, and so copies, all that was imported
     files: dict[int, str] = {}
@@ -184,6 +192,13 @@ def _serve() -> None:
         files[child] = asked["files"]
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         print(child, flush=True)
+
+
+def _components() -> list[str]:
+    """Return the modules of our plugins' components, and of what these build."""
+    entries = importlib.metadata.distribution("trainkit").entry_points
+    settings = [each.module for each in entries if each.module.startswith("trainkit_")]
+    return settings + [f"{each}_live" for each in settings if importlib.util.find_spec(f"{each}_live")]
 
 
 def _call(arguments: list[str], folder: str, environment: dict[str, str], files: str, apart: bool) -> Any:

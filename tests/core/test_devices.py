@@ -21,6 +21,7 @@ from clients.warm import Warm
 from segmentation.test_models import SMALL, volumes
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from without_pictures import no_pictures_of_ptychography
 
 from core.test_shipped_recipes import MADE_UP
 from trainkit.console import Console
@@ -195,7 +196,8 @@ def ends_as_on_the_cpu_and_resumes(name: str, folder: Path, device: str) -> None
     losses = []
     try:
         for there in ("cpu", device):
-            ending = start(resolve(shipped()[name], (*sets, f"run.device={there}")), Console(quiet=True))
+            with no_pictures_of_ptychography():
+                ending = start(resolve(shipped()[name], (*sets, f"run.device={there}")), Console(quiet=True))
             assert ending.run.state.context.device.type == there
             losses.append(ending.run.state.metrics["train/loss"])
         assert losses[1] == pytest.approx(losses[0], rel=1e-2)

@@ -29,7 +29,6 @@ from trainkit.recipe.search import Parameter, Search
 pytest.importorskip("optuna", reason="Optuna, which trainkit tune needs (the extra tune), is not installed")
 
 from trainkit.cli.tune import command
-from trainkit.engine.every_run import progress_chart
 from trainkit.engine.tuning import pictures
 from trainkit.engine.tuning import study as studies
 
@@ -43,9 +42,7 @@ trials = 4
 """
 FOLDER = Path("runs/ridge_search")
 NO_PICTURES = """
-from trainkit.engine.every_run import progress_chart
 from trainkit.engine.tuning import pictures
-progress_chart.draw = lambda *_: None  # pictures take longer than all else
 pictures.draw_study = lambda *_: []
 """
 
@@ -72,7 +69,6 @@ def width(name: str) -> int:
 @pytest.fixture(autouse=True)
 def _quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(progress_chart, "draw", lambda *_: None)  # pictures take longer than all else
     monkeypatch.setattr(pictures, "_slices", lambda path, *_: path.touch())
     monkeypatch.setattr(pictures, "_history", lambda path, *_: path.touch())
     monkeypatch.setattr(pictures, "_parallel", lambda path, *_: path.touch())
