@@ -108,14 +108,16 @@ def test_the_wrong_sign_of_the_defocus_is_named_with_the_line_to_paste(right: st
 
 
 @pytest.mark.parametrize(
-    ("wrong", "paste"),
+    ("right", "wrong", "paste"),
     [
-        ('data.positions_order="column_row"', '[data] positions_order = "row_column"'),
-        ('data.positions_flip=["rows"]', "[data] positions_flip = []"),
-        ('data.pattern_flip=["columns"]', '[data] positions_flip = ["columns"]'),
-        ("data.positions_rotation_deg=90.0", "[data] positions_rotation_deg = 0"),
-        ("data.positions_rotation_deg=30.0", "[data] positions_rotation_deg = 0"),
+        ("overfocus", 'data.positions_order="column_row"', '[data] positions_order = "row_column"'),
+        ("few electrons", 'data.positions_flip=["rows"]', "[data] positions_flip = []"),
+        ("overfocus", 'data.pattern_flip=["columns"]', '[data] positions_flip = ["columns"]'),
+        ("overfocus", "data.positions_rotation_deg=90.0", "[data] positions_rotation_deg = 0"),
+        ("few electrons", "data.positions_rotation_deg=30.0", "[data] positions_rotation_deg = 0"),
     ],
+    indirect=["right"],
+    scope="module",
 )
 def test_a_scan_that_lies_otherwise_is_named(right: str, wrong: str, paste: str) -> None:
     (doubt,), _ = said(right, wrong)
@@ -125,7 +127,9 @@ def test_a_scan_that_lies_otherwise_is_named(right: str, wrong: str, paste: str)
         assert doubt.count(" = ") - doubt.count("(pattern_flip = ") == 1  # one line to paste
 
 
-@pytest.mark.parametrize("unit", ["pixels", "nm"])
+@pytest.mark.parametrize(
+    ("right", "unit"), [("overfocus", "pixels"), ("few electrons", "nm")], indirect=["right"], scope="module"
+)
 def test_positions_in_another_unit_are_named(right: str, unit: str) -> None:
     (doubt,), _ = said(right, f'data.positions_unit="{unit}"')
     assert 'paste [data] positions_unit = "angstrom"' in doubt
@@ -165,7 +169,9 @@ def test_a_defocus_is_doubted_only_where_a_trained_probe_does_not_repair_it(righ
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("factor", [0.8, 1.2])
+@pytest.mark.parametrize(
+    ("right", "factor"), [("overfocus", 0.8), ("few electrons", 1.2)], indirect=["right"], scope="module"
+)
 def test_a_wrong_detector_step_is_told_from_a_wrong_angle_of_the_aperture(right: str, factor: float) -> None:
     step, angle = setting(right, "dk_per_angstrom"), setting(right, "semiangle_mrad")
     (doubt,), _ = said(right, f"data.dk_per_angstrom={step * factor}")

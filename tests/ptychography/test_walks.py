@@ -58,15 +58,14 @@ def columns_reversed(patterns_RCVU: np.ndarray[Any, Any]) -> np.ndarray[Any, Any
     return rows_reversed(patterns_RCVU.swapaxes(0, 1).copy()).swapaxes(0, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("spoil", "words", "flip"),
     [
-        (rows_reversed, "every second line of the raster runs backwards"),
-        (columns_reversed, "every second column of the raster is reversed"),
+        (rows_reversed, "every second line of the raster runs backwards", 'positions_flip = ["rows"]\n'),
+        (columns_reversed, "every second column of the raster is reversed", ""),
     ],
 )
-@pytest.mark.slow
-@pytest.mark.parametrize("flip", ["", 'positions_flip = ["rows"]\n'])
 def test_a_snake_scan_that_was_not_undone_is_named_and_the_line_mends_it(
     right: str, tmp_path: Path, spoil: Any, words: str, flip: str
 ) -> None:
