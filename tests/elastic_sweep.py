@@ -53,7 +53,7 @@ use = "clients.divided:Squares"
 [metrics.error]
 use = "clients.divided:Error"
 [optimizer]
-use = "adam"
+use = "clients.divided:Descent"
 lr = 0.01
 [groups.body]
 stop_epoch = 5
