@@ -12,12 +12,11 @@ import torch
 from clients.exported import Trained, image, trained
 from torch import Tensor, nn
 
-from trainkit import CheckpointError, Exporter
+from trainkit import CheckpointError, Exporter, component
 from trainkit.export.onnx import ONNX
 from trainkit.export.torch_export import TorchExport
 from trainkit_segmentation.models.dynunet import DynUNet
 from trainkit_segmentation.models.unet import UNet
-from trainkit_segmentation.models.unetr import UNETR
 
 pytest.importorskip("onnxruntime")
 
@@ -75,9 +74,29 @@ def test_torch_opens_the_graph_without_the_code_of_the_network(tmp_path: Path, e
     assert about["sizes_that_may_vary"] == {"batch": 1, "x": 4, "y": 4, "z": 2}
 
 
+class Placed(nn.Module):
+    """Adds a number to each voxel of a patch, as transformers do."""
+
+    def __init__(self, network: nn.Module, patch_size: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.model, self.place = network.model, nn.Parameter(torch.randn(patch_size))
+
+    def forward(self, image_BCXYZ: Tensor) -> Tensor:
+        scores: Tensor = self.model(image_BCXYZ + self.place)
+        return scores
+
+
+@component
+class OfOneSize(UNet):
+    """A network that takes patches of one size alone."""
+
+    def network(self, in_channels: int, out_channels: int, patch_size: tuple[int, int, int]) -> nn.Module:
+        return Placed(super().network(in_channels, out_channels, patch_size), patch_size)
+
+
 @pytest.mark.slow
 def test_a_network_of_one_size_alone_is_exported_for_it_and_says_so(tmp_path: Path) -> None:
-    of = trained(UNETR(feature_size=2, hidden_size=12, mlp_dim=12, num_heads=2), (32, 16, 16))
+    of = trained(OfOneSize(channels=(2, 4)), (32, 16, 16))
     said = export(TorchExport(), of, tmp_path / "a.pt2")
     assert "the sizes are fixed to those of a patch" in said[0]
     opened = torch.export.load(tmp_path / "a.pt2").module()

@@ -53,6 +53,8 @@ def volumes(size: int | tuple[int, int, int] = 32, exclusive: bool = True) -> Li
 def patch_for(settings: SegmentationModel) -> tuple[int, int, int]:
     if isinstance(settings, MONAINetwork):
         return (32, 32, 32)
+    if isinstance(settings, SwinUNETR):  # a larger patch takes it seconds
+        return (64, 32, 32)
     x, y, z = (2 * divisor for divisor in settings.divisors())
     return (x, y, z)
 
