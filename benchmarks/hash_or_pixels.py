@@ -721,8 +721,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     conditions: Sequence[Condition] = CONDITIONS
     effort, simulation = Effort(), SimulatedDiffraction(detector_size=64)
     if chosen.quick:
-        conditions, effort = (CONDITIONS[0], CONDITIONS[5]), Effort(2, 1, (4,), (1, 2))
-        simulation = SimulatedDiffraction(scan_shape=(12, 12), detector_size=32)
+        conditions, effort = (CONDITIONS[0], CONDITIONS[5]), Effort(2, 1, (2,), (1, 2))
+        simulation = SimulatedDiffraction(scan_shape=(8, 8), detector_size=32)
     specimen = from_abtem(chosen.mos2) if chosen.mos2 else simulated(simulation)
     data = chosen.mos2.name if chosen.mos2 else repr(simulation)
     done = study(specimen, data, conditions, chosen.methods, effort, chosen.out, chosen.workers)

@@ -236,8 +236,7 @@ def is_run(page: Path) -> bool:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in RUN if is_run(page)], ids=named)
 def test_a_reader_can_follow_a_page(page: Path, folder: Path, warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
-    if page.name != "own_parts.md":  # there, verify-resume starts real processes, which find the reader's module
-        monkeypatch.setattr("trainkit.engine.verify.subprocess", warm)  # new processes that need not import torch
+    monkeypatch.setattr("trainkit.engine.verify.subprocess", warm)  # new processes that need not import torch
     for package in presumed.EXTRAS.get(page.name, ()):
         pytest.importorskip(package)
     presumed.MADE.get(page.name, lambda: None)()
