@@ -67,7 +67,10 @@ def intensities(probe_MYX: Tensor, shift_B2: Tensor, patch_BYX: Tensor, transfer
 def power(wave_MBYX: Tensor) -> Tensor:
     """Return Σ_m |wave|² (B, Y, X)."""
     # Twice as fast on a CPU as real and imaginary parts by themselves; a sum over both axes takes ten times as long.
-    squares_BYX2 = sum_of_modes(torch.view_as_real(wave_MBYX).square())
+    first_BYX2, *others = torch.view_as_real(wave_MBYX).unbind()
+    squares_BYX2 = first_BYX2.square()
+    for each_BYX2 in others:
+        squares_BYX2.addcmul_(each_BYX2, each_BYX2)
     total_BYX: Tensor = squares_BYX2[..., 0] + squares_BYX2[..., 1]
     return total_BYX
 
@@ -75,6 +78,21 @@ def power(wave_MBYX: Tensor) -> Tensor:
 def sum_of_modes(values_MBYX: Tensor) -> Tensor:
     """Return the sum over the first axis; of a single mode, the values themselves, without a copy."""
     return values_MBYX[0] if len(values_MBYX) == 1 else values_MBYX.sum(0)
+
+
+def sum_of_products(first_MBYX: Tensor, second_MBYX: Tensor, into_BYX: Tensor | None = None) -> Tensor:
+    """Return Σ_m first · second (B, Y, X), without an array of all products.
+
+    Args:
+        first_MBYX: Of each mode.
+        second_MBYX: Of each mode.
+        into_BYX: Where the result goes, for example the first mode of an array that nobody needs any more; None: into
+            new memory.
+    """
+    total_BYX: Tensor = torch.mul(first_MBYX[0], second_MBYX[0], out=into_BYX)
+    for first_BYX, second_BYX in zip(first_MBYX[1:], second_MBYX[1:], strict=True):
+        total_BYX.addcmul_(first_BYX, second_BYX)
+    return total_BYX
 
 
 def spectrum_to_shift(probe_MYX: Tensor) -> tuple[Tensor, float]:
@@ -111,19 +129,18 @@ def adjoint_of_shift(
         for_probe = torch.fft.fft2(back_MBYX if spectrum_MYX.ndim == 4 else back_MBYX.sum(1))
         for_probe = for_probe.mul_(factor).conj_physical_()
     if wants_shift:
-        for_shift = _slope_along_shift(back_MBYX.mul_(of_patterns(spectrum_MYX)))
+        for_shift = _slope_along_shift(sum_of_products(back_MBYX, of_patterns(spectrum_MYX), into_BYX=back_MBYX[0]))
     return for_probe, for_shift
 
 
-def _slope_along_shift(product_MBYX: Tensor) -> Tensor:
+def _slope_along_shift(product_BYX: Tensor) -> Tensor:
     """Return the gradient (B, 2) of a shift by a ramp.
 
     d ramp / d shift = −2πi f · ramp, and the real part of −i z is the imaginary part of z.
 
     Args:
-        product_MBYX: A spectrum behind the ramp, times the complex conjugate of its gradient.
+        product_BYX: A spectrum behind the ramp, times the complex conjugate of its gradient; the sum of all modes.
     """
-    product_BYX = sum_of_modes(product_MBYX)
     slopes = [product_BYX.sum(axis).imag for axis in (2, 1)]  # sums of complex numbers lie well in memory
     return torch.stack([slope @ angular_frequencies(slope.shape[1], slope) for slope in slopes], dim=1)
 
@@ -170,11 +187,11 @@ class _Intensities(torch.autograd.Function):
                 for_transfer = (back_MBYX * leaving_MBYX).sum((0, 1)).conj_physical()
             back_MBYX *= transfer_YX
             if wants_shift:
-                moved_back = _slope_along_shift(back_MBYX * leaving_MBYX)
+                moved_back = _slope_along_shift(sum_of_products(back_MBYX, leaving_MBYX))
             back_MBYX *= ramp_BYX.conj()
         back_MBYX = torch.fft.fft2(back_MBYX)  # √pixels too large
         if wants_patch:
-            for_patch = sum_of_modes(shifted_MBYX * back_MBYX).conj_physical_()
+            for_patch = sum_of_products(shifted_MBYX, back_MBYX).conj_physical_()
         if wants_probe or wants_shift:
             for_probe, for_shift = adjoint_of_shift(
                 back_MBYX.mul_(patch_BYX), spectrum_MYX, ctx.factor, ramp_BYX, wants_probe, wants_shift
