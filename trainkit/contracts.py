@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, NewType, Protocol, TypeVar, dataclass_transform
 
@@ -1168,12 +1168,14 @@ class Recognised(NamedTuple):
         settings: The settings with which it reads the data: those with which it recognised them (`Data.recognise`), and
             what the user added; see `structure_settings`.
         contents: What is in the data (`Data.contents`); None: nothing can be said, or they were not looked into.
+        told: The keys of the settings that the user said, with ``--set``.
     """
 
     use: str
     data: type[Data]
     settings: Mapping[str, Any]
     contents: Any = None
+    told: Collection[str] = ()
 
 
 @component

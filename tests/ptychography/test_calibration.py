@@ -136,7 +136,7 @@ def test_a_disc_that_contradicts_the_aperture_is_refused(tmp_path: Path) -> None
 
 def test_distances_of_scan_points_are_scaled(tmp_path: Path) -> None:
     path = write(tmp_path / "scan.h5", np.ones((POINTS**2, SIZE, SIZE)))
-    use, cls, settings, _ = recognised(path, None)
+    use, cls, settings, *_ = recognised(path, None)
     told = cls(**settings)
     scaled: Any = attrs.evolve(told, positions_scale=1.1)  # type: ignore[misc]
     assert np.allclose(scaled.read().scan.positions_N2, 1.1 * told.read().scan.positions_N2)  # type: ignore[attr-defined]

@@ -14,13 +14,14 @@ from clients.planned import planned
 
 from trainkit import Problem
 from trainkit.recipe.problems import InvalidRecipe
-from trainkit.recipe.recognised import recognised
+from trainkit.recipe.recognised import recognised, with_sets
 from trainkit.recipe.resolve import resolve_text
 from trainkit_ptychography.planning.staged import StagedPlanner
 
 
-def drafted(path: Path) -> str:
-    return "\n".join(line for line in planned(StagedPlanner(), recognised(path, None)) if isinstance(line, str))
+def drafted(path: Path, *sets: str) -> str:
+    found = with_sets(recognised(path, None), sets)
+    return "\n".join(line for line in planned(StagedPlanner(), found) if isinstance(line, str))
 
 
 def scan(path: Path, positions: str = "positions_nominal_A", beam: str = "centre", **attributes: Any) -> Path:
@@ -72,6 +73,16 @@ def test_what_it_does_not_say_is_refused_by_check_until_it_is_written(tmp_path: 
         lines = [f"{key} = {value}" if line.startswith(f"{key} =") else line for line in text.split("\n")]
         text = "\n".join(lines)
     assert resolve_text(text, tmp_path).recipe.run.epochs == 30
+
+
+def test_a_reason_tells_what_the_file_says_from_what_was_told(tmp_path: Path) -> None:
+    text = drafted(scan(tmp_path / "scan.h5", energy_eV=80000.0, dk_invA=0.039), "data.defocus_angstrom=60")
+    said = dict(line.split("#") for line in text.split("\n") if line.startswith(("energy", "dk", "defocus")))
+    assert {setting.split()[0]: reason.strip() for setting, reason in said.items()} == {
+        "defocus_angstrom": "as --set says",
+        "dk_per_angstrom": "the file says it",
+        "energy_kev": "the file says it",
+    }
 
 
 def test_the_beam_is_looked_for_in_the_patterns(tmp_path: Path) -> None:
@@ -209,7 +220,7 @@ def test_a_file_without_patterns_is_not_recognised(tmp_path: Path) -> None:
 
 def test_archives_of_numpy_are_recognised_by_the_names_in_them(tmp_path: Path) -> None:
     np.savez(tmp_path / "scan.npz", data=np.ones((9, 16, 16)), scan=np.ones((9, 2)))
-    name, _, settings, _ = recognised(tmp_path / "scan.npz", None)
+    name, _, settings, *_ = recognised(tmp_path / "scan.npz", None)
     assert (name, settings["patterns"], settings["positions"]) == ("diffraction_numpy", "data", "scan")
 
 

@@ -89,7 +89,7 @@ def command(
         raise RecipeError(f"{path}: there is no such file or folder")
     refuse_harmful([Data.entry_points, Planner.entry_points])
     found = recognised(path.absolute(), use)
-    found = found._replace(settings=with_sets(found.data, found.settings, sets))
+    found = with_sets(found, sets)
     planner = _planner(found.data, _gigabytes(memory), network, calibrate, picture)
     lines, doubts = list[str](), list[Problem]()
     shown = time.monotonic()

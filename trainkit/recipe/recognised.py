@@ -62,19 +62,19 @@ def looked_into(found: Recognised) -> Iterator[Progress | Problem | Recognised]:
     yield found
 
 
-def with_sets(cls: type[Data], settings: Mapping[str, Any], sets: Sequence[str]) -> Mapping[str, Any]:
-    """Return settings of a component of data together with those that a user says, which take precedence.
+def with_sets(known: Recognised, sets: Sequence[str]) -> Recognised:
+    """Return recognised data with the settings that a user says, which take precedence.
 
     Args:
-        cls: The component.
-        settings: With which it recognised the data.
+        known: The component, and the settings with which it recognised the data.
         sets: The values of ``--set``, such as "data.energy_kev=80".
 
     Raises:
         RecipeError: They are wrong, or not about [data].
     """
     if not sets:
-        return settings
+        return known
+    settings = known.settings
     layer, found = read_settings(sets)
     if others := [table for table in layer.tree if table != "data"]:
         raise RecipeError(
@@ -82,13 +82,15 @@ def with_sets(cls: type[Data], settings: Mapping[str, Any], sets: Sequence[str])
         )
     texts = {where: origin.text for where, origin in layer.origins.items() if origin.text is not None}
     structurer = Structurer(True, texts)
-    merged = _over(as_tables(settings), layer.tree.get("data", {}))
-    made = structurer.settings(merged, cls, ("data",))
+    said = layer.tree.get("data", {})
+    merged = _over(as_tables(settings), said)
+    made = structurer.settings(merged, known.data, ("data",))
     found += structurer.findings
     if found:
         raise InvalidRecipe(each.located(layer.origins, "the command line") for each in found)
     tables = to_tables(made)
-    return {**settings, **{key: tables[key] for key in merged if key not in settings or merged[key] != settings[key]}}
+    changed = {key: tables[key] for key in merged if key not in settings or merged[key] != settings[key]}
+    return known._replace(settings={**settings, **changed}, told=tuple(said))
 
 
 def _over(under: dict[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

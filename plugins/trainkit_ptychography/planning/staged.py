@@ -222,13 +222,14 @@ def _write_data(text: RecipeText, found: Recognised, calibrated: Mapping[str, st
         "positions_unit": "the name of the array ends in it, or the file says it",
         "values": "by the array's name",
         "zero_frequency": "where a few patterns are brightest",
+        **dict.fromkeys(found.told, "as --set says"),
         **calibrated,
     }
     for key, value in settings.items():
         if key == "prepare" and contents is not None:
             for sentence in contents.pixels:
                 text.comment(sentence)
-        why = reasons.get(key, "" if key in ("path", "prepare") else "the file says it, or --set")
+        why = reasons.get(key, "" if key in ("path", "prepare") else "the file says it")
         text.value(key, value, why)
     text.value("batch_size", 32)
     text.value("validation_fraction", 0.02, "held-out patterns, whose loss tells when to stop")

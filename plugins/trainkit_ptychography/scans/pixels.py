@@ -213,10 +213,10 @@ def doubts_of_pixels(found: Pixels, lines: Lines, number: Callable[[int], int] =
     hot_VU = _hot(found, lit_KVU, level_VU)
     if hot_VU.any():
         around_VU = np.nan_to_num(_support(np.where(hot_VU, np.nan, level_VU), found.wraps))
+        least, most = f"{level_VU[hot_VU].min():.3g}", f"{level_VU[hot_VU].max():.3g}"
         yield (
-            f"{_pixels(hot_VU)} hot: in the mean of all patterns they have {level_VU[hot_VU].min():.3g} to "
-            f"{level_VU[hot_VU].max():.3g}, where nearly all of their neighbours have less than "
-            f"{around_VU[hot_VU].max():.3g}; {paste(hot_VU, lines)}"
+            f"{_pixels(hot_VU)} hot: a mean of {least if least == most else f'{least} to {most}'} over all patterns, "
+            f"where nearly all neighbours have less than {around_VU[hot_VU].max():.3g}; {paste(hot_VU, lines)}"
         )
         level_VU = np.where(hot_VU, np.nan, level_VU)
     weak_VU = _weak(found, lit_KVU, level_VU) & ~dark_VU & ~marked_VU
