@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +162,19 @@ def test_a_norm_is_that_of_the_gradient_before_it_is_clipped(tmp_path: Path, mon
     assert clipped["train/step/grad_norm/first"][0][1] == pytest.approx(norms[1], rel=0.1)  # not 1e-3
 
 
+def fail_at(step: int, text: str) -> None:
+    """Start a run that fails after so many steps."""
+
+    def fail(state: State) -> None:
+        if state.step == step:
+            raise ValueError("no more")
+
+    recorder.ACTIONS["step_end"] = fail
+    with pytest.raises(PartError, match="no more"):
+        run(text=text)
+    del recorder.ACTIONS["step_end"]
+
+
 def points_alone(charts: dict[str, list[tuple[int, Any]]]) -> dict[str, list[tuple[int, Any]]]:
     return {name: points for name, points in charts.items() if not name.endswith("/text_summary")}
 
@@ -171,15 +185,7 @@ def test_what_a_run_wrote_before_it_failed_is_there_once(
     step: int, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-
-    def fail(state: State) -> None:
-        if state.step == step:
-            raise ValueError("no more")
-
-    recorder.ACTIONS["step_end"] = fail
-    with pytest.raises(PartError, match="no more"):
-        run(text=TEXT)
-    del recorder.ACTIONS["step_end"]
+    fail_at(step, TEXT)
     (folder,) = Path("runs/toy").iterdir()
     resume(folder)
     charts = shown(folder)
@@ -246,12 +252,13 @@ def ask(address: str, request: Any = None) -> Any:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """TensorBoard's address, which shows two runs that differ in two settings."""
+    """TensorBoard's address, which shows two runs that differ in two settings; one of them failed, and was resumed."""
     folder = tmp_path_factory.mktemp("served")
     only_draw()
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        run(text=TEXT)
+        fail_at(11, TEXT)
+        resume(next(Path("runs/toy").iterdir()))
         run("groups.second.lr=0.25", "groups.second.start_epoch=1", text=TEXT)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -292,16 +299,39 @@ def test_the_hyperparameters_of_several_runs_are_one_table_in_which_what_differs
     assert all(isinstance(group["metricValues"][0]["value"], float) for group in groups)
 
 
-@pytest.mark.slow
-def test_a_browser_shows_the_charts_in_their_groups(server: str, tmp_path: Path) -> None:
+@pytest.fixture
+def browser(tmp_path: Path) -> Callable[[str], str]:
+    """Opens an address in Chromium, and returns the page that it shows."""
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("there is no Chromium on this machine (on Debian: apt-get install chromium)")
     command = [chromium, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--dump-dom"]
-    command += ["--virtual-time-budget=15000", "--window-size=1400,3000", f"{server}/#timeseries"]
-    page = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True).stdout
+    command += ["--virtual-time-budget=60000", "--window-size=1400,1100"]
+    return lambda at: subprocess.run([*command, at], capture_output=True, text=True, timeout=300, check=True).stdout
+
+
+@pytest.mark.slow
+def test_a_browser_shows_the_charts_in_their_groups(server: str, browser: Callable[[str], str]) -> None:
+    page = browser(f"{server}/#timeseries")
     for group in ("best", "grad_norm", "loss", "lr", "pictures", "stages", "step", "time"):
         assert f'title="{group}"' in page or f">{group}<" in page or f">{group}/" in page, group
+
+
+@pytest.mark.slow
+def test_a_browser_draws_values_of_steps_once_also_of_a_run_that_failed_and_was_resumed(
+    server: str, browser: Callable[[str], str]
+) -> None:
+    found: list[str] = []
+    for _ in range(3):  # charts are drawn after the page, on a busy machine after the browser's time is over
+        page = browser(f"{server}/?tagFilter=%5Estep%2Floss%2Ftotal&forceSVG=true&smoothing=0#timeseries")
+        if found := re.findall(r'<path d="(M[-\d.,]+(?:L[-\d.,]+)+)"', page):
+            break
+    lines = [re.findall(r"[-\d.]+,[-\d.]+", line) for line in found]
+    train, val = EPOCHS * STEPS // 2, 6  # of a run: every second step; every third, but for those that end an epoch
+    assert sorted(map(len, lines)) == [val, val, train, train]
+    for line in lines:
+        across = [float(point.split(",")[0]) for point in line]
+        assert across == sorted(set(across))
 
 
 def test_the_multiplexer_of_tensorboard_reads_all_writers_of_a_run(whole: Path) -> None:
