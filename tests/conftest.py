@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -42,18 +43,35 @@ def _no_charts() -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)  # before -m is looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark by one rule each: `data` takes the fixture `shared_data`, `fast` is what is not `slow`.
+    """Mark by one rule each.
 
-    The coverage that is asked for is that of the core. What plugins do to it is not counted: it would double their
-    time.
+    - `data` takes the fixture `shared_data`; `fast` is what is not `slow`.
+    - The coverage that is asked for is that of the core by its fast tests. It is not measured in tests of plugins, nor
+      in slow ones: that would take more than half of their time again.
+    - Tests that share what a fixture of their module makes stay in one worker, which makes it once.
     """
     for item in items:
         if item.path.is_relative_to(ROOT / "tests") and item.path.relative_to(ROOT / "tests").parts[0] in PLUGINS:
             item.add_marker("no_cover")  # of pytest-cov
         if "shared_data" in getattr(item, "fixturenames", ()):
             item.add_marker("data")
-        if item.get_closest_marker("slow") is None:
-            item.add_marker("fast")
+        item.add_marker("fast" if item.get_closest_marker("slow") is None else "no_cover")
+        if shares_a_fixture(item):
+            item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{item.path.stem}"))
+
+
+def pytest_collection_finish() -> None:
+    """Keep the collector of garbage away from what is there now: a million objects, which stay.
+
+    A full collection would take half a second, and a search of values collects after each of its trials.
+    """
+    gc.freeze()
+
+
+def shares_a_fixture(item: pytest.Item) -> bool:
+    """Return whether a test takes a fixture that is made once for its module."""
+    known = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}  # no public way
+    return any(each.scope == "module" for held in known.values() for each in held)
 
 
 @pytest.fixture(scope="session")

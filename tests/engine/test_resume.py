@@ -159,7 +159,6 @@ class Pair(NamedTuple):
 
 
 CASES = [(name, turn, list(KILLS)[turn]) for turn in range(3) for name in CLIENTS] + [("third party", 1, "saved_step")]
-pytestmark = pytest.mark.xdist_group("killed runs")  # one worker has all tests here, and makes the runs once
 
 
 @pytest.fixture(scope="module")
