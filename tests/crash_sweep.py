@@ -26,6 +26,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 from clients import crash_points
 from clients.crash_points import KILLED, in_child, outcome, resume_toy, run, runs, what_differs
 
+from trainkit import State, written_whole
+from trainkit.engine.every_run import progress_chart
+
 SITUATIONS: dict[str, tuple[Callable[[], Any], Callable[[], Any], Callable[[], Any]]] = {
     "a run": (lambda: None, run, run),
     "a resume": (crash_points.run_interrupted, resume_toy, resume_toy),
@@ -34,6 +37,12 @@ SITUATIONS: dict[str, tuple[Callable[[], Any], Callable[[], Any], Callable[[], A
     "the end of a run": (crash_points.run_without_end, resume_toy, resume_toy),
 }
 """What is killed -> what happened before, what is killed, and how it is continued."""
+
+
+def _small_chart(state: State, curves: Any) -> None:
+    """Write ``progress.png`` as a chart is written, without drawing it, which takes longer than all else in a run."""
+    with written_whole(state.folder / "progress.png") as new:
+        new.write_text(f"a chart of {len(curves)} curves")
 
 
 def sweep(name: str, points: Callable[[int], list[int]], folder: Path, say: Callable[[str], None]) -> int:
@@ -89,6 +98,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=None, help="keep what was different in this folder")
     given = parser.parse_args()
     folder = given.folder or Path(tempfile.mkdtemp())
+    progress_chart.draw = _small_chart
     with tempfile.TemporaryDirectory() as warm, contextlib.chdir(warm):
         run()  # imports what runs import late, so that the forked processes need not
         outcome(runs(Path(warm))[0])

@@ -26,7 +26,6 @@ from trainkit import Context, Hook, State, component, written_whole
 from trainkit.checkpoint.folder import CheckpointFolder
 from trainkit.console import Console
 from trainkit.engine import start
-from trainkit.engine.every_run import progress_chart
 from trainkit.engine.identity import newest_first
 from trainkit.engine.queue import run_all
 from trainkit.engine.resume import resume
@@ -97,12 +96,6 @@ class LiveWriteResult:
         if not (state.failed or state.interrupted):
             with written_whole(state.folder / "result.txt") as new:
                 new.write_text(repr([value.tolist() for value in state.model.state_dict().values()]))
-
-
-def _small_chart(state: State, curves: Any) -> None:
-    """Write ``progress.png`` as a chart is written, without drawing it, which takes longer than all else in a run."""
-    with written_whole(state.folder / "progress.png") as new:
-        new.write_text(f"a chart of {len(curves)} curves")
 
 
 class FileOperations:
@@ -190,7 +183,6 @@ def _call(folder: Path, do: Callable[[], Any], kill_before: int | None, writing:
     code = 1
     try:
         os.chdir(folder)
-        progress_chart.draw = _small_chart
         operations = FileOperations(kill_before)
         do()
         with open(writing, "w", encoding="utf-8") as pipe:
