@@ -14,7 +14,7 @@ check:  ## lint, format, types, floors, dependencies
 fast:  ## the tests that are not marked slow, in less than a minute
 	$(PYTEST) -m fast
 
-test:  ## all tests, with branch coverage of the core
+test:  ## all tests, with branch coverage of the core by the fast ones
 	$(PYTEST) --cov=trainkit --cov-report=term:skip-covered
 
 fuzz:  ## thousands of damaged files and changed recipes

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -85,8 +86,9 @@ class Link:
     picture: bool
 
 
+@cache
 def tokens(page: Path) -> list[Token]:
-    """Return the parts of a page."""
+    """Return the parts of a page, which is read once."""
     return MarkdownIt("commonmark").enable("table").parse(page.read_text(encoding="utf-8"))
 
 
