@@ -239,3 +239,15 @@ def test_a_save_before_the_first_evaluation_after_a_resume_is_no_reason_to_miss_
     recorder.ACTIONS["step_end"] = lambda state: state.save("a test")
     resume(folder, "run.epochs=2", on_extend="stretch")
     assert not [record for record in caplog.records if "no such value" in record.getMessage()]
+
+
+def test_what_was_found_when_a_run_began_is_said_again_only_by_a_resume_that_changes_the_recipe(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    text = TOY + '[scheduler]\nuse = "reduce_on_plateau"\npatience = 3\n'
+    folder = run("run.epochs=3", text=text).run.state.folder
+    resume(folder, epoch=1)
+    assert not [record for record in caplog.records if "can never" in record.getMessage()]
+    resume(folder, "run.epochs=4")
+    (said,) = (record.getMessage() for record in caplog.records if "can never" in record.getMessage())
+    assert said.startswith("scheduler.patience: ReduceOnPlateau can never reduce the learning rate")

@@ -18,6 +18,7 @@ from trainkit.engine.changes import Redefinitions, setting_changes, without_move
 from trainkit.engine.every_run import metrics_file
 from trainkit.engine.every_run.requests import Requests
 from trainkit.engine.every_run.saving import facts_of, restore
+from trainkit.engine.every_run.watched_values import WatchedValues
 from trainkit.engine.fingerprint import other_data
 from trainkit.engine.identity import CHECKPOINTS, Origin, identity_of
 from trainkit.engine.older_recipe import completed, news_of
@@ -198,6 +199,9 @@ def _resume_from(
     requests = run.parts["requests"]
     assert isinstance(requests, Requests)
     requests.applied = [*_applied(saved), *(each.id for each in asked.edits)]
+    watched = run.parts["watched_values"]
+    assert isinstance(watched, WatchedValues)
+    watched.is_checked = not restored.changes
     if not begin.in_place and begin.folder is not None:
         run_folder.inherit(folder, begin.folder)
         journal.inherit(folder, begin.folder, Position(saved["step"], saved["epoch"]), _applied(saved))

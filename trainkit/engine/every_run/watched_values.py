@@ -27,24 +27,24 @@ class WatchedValues(Live):
 
     Args:
         recipe: The recipe.
+
+    Attributes:
+        is_checked: Whether the recipe is the one that was checked when the run began, so that what was found then need
+            not be said again; a resume may have changed it.
     """
 
     def __init__(self, recipe: Recipe) -> None:
         self._recipe = recipe
-        self._resumed = False
+        self.is_checked = True
         self._wanted = {dotted(where): name for where, name in named_values(recipe)}
         self._evaluated_splits = recipe.evaluated_splits()
         self._finite = True
         self._evaluated_before = -1  # the step of the last evaluation of another process, whose values are not at hand
 
-    def on_resume(self, state: State) -> None:
-        """Remember that the recipe may be another one than the one that was checked when the run began."""
-        self._resumed = True
-
     def on_run_start(self, state: State) -> None:
         """Warn of parts that can never act, if that was not known before the steps per epoch were."""
         self._evaluated_before = state.evaluated_step
-        known = () if self._resumed else {finding.where for finding in never_acting(self._recipe)}
+        known = {finding.where for finding in never_acting(self._recipe)} if self.is_checked else ()
         for finding in never_acting(self._recipe, state.steps_per_epoch):
             if finding.severity == "warning" and finding.where not in known:
                 _LOGGER.warning(
