@@ -116,7 +116,7 @@ class GeometryWatch:
         if not held_out:
             points_P = self._data.train_index
         points_P = points_P[torch.linspace(0, len(points_P) - 1, min(_MOST_POINTS, len(points_P))).round().long()]
-        return points_P, f"{len(points_P)} {'held-out ' if held_out else ''}patterns"
+        return points_P, f"{len(points_P)} {'held-out' if held_out else 'training'} patterns"
 
     def judge(self, state: State, predict: Predict) -> None:
         """Report it if the result is no better than an empty object, or worse than a trial with the mirror."""
