@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -162,9 +163,38 @@ def test_powers_are_shares_of_the_scan_that_a_mode_belongs_to(monkeypatch):
     monkeypatch.setattr(probe_picture.Frame, "text", lambda _, left, top, words, **style: written.append(words))
     probe_picture.probe(probe, 0.4, 0.04, UNDER, num_scans=2)
     assert [each for each in written if "%" in each] == [
-        *("scan 1, mode 1: 75 %", "scan 1, mode 2: 25 %", "scan 2, mode 1: 80 %", "scan 2, mode 2: 20 %"),
+        *("scan 1\nmode 1: 75.00 %", "scan 1\nmode 2: 25.00 %", "scan 2\nmode 1: 80.00 %", "scan 2\nmode 2: 20.00 %"),
     ]
     assert written[0] == "Probes of 2 scans, 2 modes with their shares of the power"
+
+
+def test_headings_of_six_probes_do_not_run_into_each_other(monkeypatch):
+    places = []
+    text = probe_picture.Frame.text
+
+    def kept(frame, left, top, words, **style):
+        text(frame, left, top, words, **style)
+        if "%" in words:
+            places.append(frame.figure.texts[-1].get_window_extent(frame.figure.canvas.get_renderer()))
+
+    monkeypatch.setattr(probe_picture.Frame, "text", kept)
+    probe_picture.probe(np.ones((6, 16, 16)) + 0j, 0.4, 0.04, UNDER, num_scans=2)
+    assert len(places) == 6
+    assert all(left.x1 < right.x0 for left, right in pairwise(places))
+
+
+def test_phases_of_noise_are_not_shown(monkeypatch):
+    probe = 0.02 * (GENERATOR.normal(size=(1, 32, 32)) + 1j * GENERATOR.normal(size=(1, 32, 32)))
+    probe[0, 12:20, 12:20] = 1.0
+    shown = []
+    image = probe_picture.Frame.image
+    monkeypatch.setattr(
+        probe_picture.Frame, "image", lambda *given, **how: shown.append(given[2]) or image(*given, **how)
+    )
+    probe_picture.probe(probe, 0.4, 0.04, UNDER)
+    (phase,) = (each for each in shown[:2] if isinstance(each, np.ma.MaskedArray))
+    assert not phase.mask[12:20, 12:20].any()
+    assert phase.mask.sum() > 0.98 * (32**2 - 8**2)
 
 
 @pytest.mark.parametrize("extent", [(0.0, 0.0), (0.0, 30.0), (20.0, 30.0)])

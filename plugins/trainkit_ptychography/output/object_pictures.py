@@ -120,7 +120,8 @@ def slices(
     gap, over = 0.15, 0.3
     room = (WIDTH - 2 * MARGIN - _FOR_COLOURS - (in_row - 1) * gap) / in_row
     width, height = fitted(phase_SHW.shape[1:], room, max(_TALLEST / rows, 2.0))
-    frame = Frame(HEAD + rows * (height + over) + FOOT, "Phase of the slices", subtitle)
+    title = "Phase of the slices" + (f" ({len(shown_S)} of {num} are shown)" if len(shown_S) < num else "")
+    frame = Frame(HEAD + rows * (height + over) + FOOT, title, subtitle)
     for place, number in enumerate(shown_S):
         row, column = divmod(place, in_row)
         box = Box(MARGIN + column * (width + gap), HEAD + over + row * (height + over), width, height)
@@ -162,14 +163,15 @@ def depth(
     for values_SL, name, height, length in sections:
         box = Box(MARGIN + 0.55, top, wide, height)
         deep = len(values_SL) * (spacing_angstrom or 1.0)
-        axes = frame.axes(box, xticks=[], yticks=np.linspace(0, deep, 3))
+        axes = frame.axes(box, xticks=[])
+        axes.locator_params(axis="y", nbins=6, integer=spacing_angstrom is None)
         shown = axes.imshow(
             values_SL, cmap="gray", vmin=limits.low, vmax=limits.high, extent=(0, length, deep, 0), aspect="auto"
         )
         axes.set_ylabel("depth / Å" if spacing_angstrom is not None else "slice", fontsize=11)
         frame.text(box.left, top - 0.08, f"through {name} of the picture of the phase", fontsize=10)
         frame.bar(box, length, length_bar(length, pixel_size_angstrom))
-        frame.colours(box, shown, "rad", extend="both")
+        frame.colours(box, shown, "phase of a slice / rad", extend="both")
         top += height + between
     return frame.pixels()
 

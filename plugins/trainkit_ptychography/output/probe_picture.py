@@ -23,9 +23,11 @@ from trainkit_ptychography.output.frame import (
 
 _MOST_MODES = 6
 _BESIDE = 2  # modes, for which there is room to show phases beside amplitudes
-_GAP, _OVER, _SIDE, _FOR_COLOURS, _TALLEST = 0.12, 0.3, 1.0, 1.0, 10.0  # inches
-_FAINT = 0.02  # of the largest amplitude of a mode: below it, a phase is not shown
-_NO_PHASE = "0.85"
+_GAP, _OVER, _SIDE, _FOR_COLOURS, _TALLEST = 0.12, 0.4, 1.0, 1.0, 10.0  # inches
+_BELOW = 0.24  # inches between rows: the labels at the ends of two colour bars need it
+_FAINT, _AT_MOST = 0.02, 0.15  # of the largest amplitude of a mode: below it, a phase is not shown
+_ABOVE_NOISE = 3.0  # times the median amplitude, which is that of noise where a mode fills less than half of the array
+_NO_PHASE = "0.6"  # darker than ±π, brighter than 0
 
 
 def probe(
@@ -61,7 +63,7 @@ def probe(
     title = "Probe" if num_scans == 1 else f"Probes of {num_scans} scans"
     title += f", {modes} modes with their shares of the power" if modes > 1 else ""
     frame = Frame(
-        HEAD + _OVER + rows * (height + _GAP) + 2 * FOOT,
+        HEAD + _OVER + rows * (height + _BELOW) + 2 * FOOT,
         title + (f" (the first {num} are shown)" if hidden else ""),
         subtitle,
     )
@@ -69,20 +71,21 @@ def probe(
     def box(space: int, of_phase: int, mode: int) -> Box:
         row, column = (space, of_phase * num + mode) if beside else (2 * space + of_phase, mode)
         left = MARGIN + _SIDE + column * (width + _GAP) + (of_phase * _FOR_COLOURS if beside else 0.0)
-        return Box(left, HEAD + _OVER + row * (height + _GAP) + space * FOOT, width, height)
+        return Box(left, HEAD + _OVER + row * (height + _BELOW) + space * FOOT, width, height)
 
     for space, (name, waves_MYX) in enumerate((("specimen", shown_MYX), ("Fourier space", far_MYX))):
         for mode, wave_YX in enumerate(waves_MYX):
             amplitude_YX = np.abs(wave_YX)
             brightest = float(amplitude_YX.max()) or 1.0
-            phase_YX = np.ma.masked_where(amplitude_YX < _FAINT * brightest, np.angle(wave_YX))
+            faint = min(max(_FAINT * brightest, _ABOVE_NOISE * float(np.median(amplitude_YX))), _AT_MOST * brightest)
+            phase_YX = np.ma.masked_where(amplitude_YX < faint, np.angle(wave_YX))
             amplitudes = frame.image(box(space, 0, mode), amplitude_YX / brightest, cmap="magma", vmin=0, vmax=1)
             turn = {"cmap": "twilight", "vmin": -np.pi, "vmax": np.pi}
             phases = frame.image(box(space, 1, mode), phase_YX, bad=_NO_PHASE, **turn)
             if space == 0 and len(probe_MYX) > 1:
                 at = box(0, 0, mode)
-                scan = f"scan {mode // modes + 1}, " if num_scans > 1 else ""
-                words = f"{scan}mode {mode % modes + 1}: {100 * shares_M[mode]:.3g} %"
+                scan = f"scan {mode // modes + 1}\n" if num_scans > 1 else ""
+                words = f"{scan}mode {mode % modes + 1}: {100 * shares_M[mode]:.2f} %"
                 frame.text(at.left, at.top - 0.08, words, fontsize=10)
         frame.colours(box(space, 0, num - 1), amplitudes, "amplitude / its largest")
         frame.colours(box(space, 1, num - 1), phases, "phase / rad", ticks=[-np.pi, 0, np.pi], format=_in_pi)
