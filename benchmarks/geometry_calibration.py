@@ -9,6 +9,9 @@ figures that count.
 
     OMP_NUM_THREADS=1 python benchmarks/geometry_calibration.py --work FOLDER [--seeds 0 1 2 …] [--dose 1e4]
 
+What it says of its own uncertainty is held against the truth: a defocus that is more than 5 Å off has to have an
+uncertainty of more than 5 Å.
+
 With --dose, all scans have that many electrons per Å² instead. What is written of another class, or with a defocus
 more than 15 Å off, has to be doubted (exit code 3, "Cannot tell"): "confident and wrong" counts where it was not.
 
@@ -119,10 +122,10 @@ def middle_of(settings: Settings) -> float:
     return float(len(slices) - 1)  # slices are 2 Å apart
 
 
-def calibrate(scan: Path, recipe: Path) -> tuple[dict[str, Any], float, int]:
-    """Run the command, and return the recipe's [data], the CPU seconds and the exit code."""
+def calibrate(scan: Path, recipe: Path) -> tuple[dict[str, Any], dict[str, Any], float, int]:
+    """Run the command, and return the recipe's [data], the figures, the CPU seconds and the exit code."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    command = [sys.executable, "-m", "trainkit", "init", str(scan), "--calibrate", "--out", str(recipe)]
+    command = [sys.executable, "-m", "trainkit", "init", str(scan), "--calibrate", "--json", "--out", str(recipe)]
     for old in (recipe, recipe.with_suffix(".png")):
         old.unlink(missing_ok=True)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -131,10 +134,11 @@ def calibrate(scan: Path, recipe: Path) -> tuple[dict[str, Any], float, int]:
     if done.returncode not in (0, 3):
         raise RuntimeError(done.stderr)
     seconds = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return tomli.loads(recipe.read_text())["data"], seconds, done.returncode
+    figures = json.loads(done.stdout)["figures"]
+    return tomli.loads(recipe.read_text())["data"], figures, seconds, done.returncode
 
 
-def judged(data: dict[str, Any], settings: Settings, lie: Lie) -> dict[str, Any]:
+def judged(data: dict[str, Any], figures: dict[str, Any], settings: Settings, lie: Lie) -> dict[str, Any]:
     """Return how far what was found is from the truth; up to the pair that no loss tells apart."""
     found = {"written": isinstance(data["defocus_angstrom"], float)}
     if not found["written"]:
@@ -154,6 +158,8 @@ def judged(data: dict[str, Any], settings: Settings, lie: Lie) -> dict[str, Any]
         "member": right,
         "rotation_off_deg": off_deg if right else off_deg - np.copysign(180, off_deg),
         "defocus_off_angstrom": defocus - true,
+        "defocus_error_angstrom": figures["defocus_error_angstrom"],
+        "fitted_step_off_percent": 100 * ((figures["fitted_step_factor"] or np.nan) / lie.step_factor - 1),
         "step_off_percent": 100 * (data["raster"]["step"] / told / lie.step_factor - 1),
     }
 
@@ -177,9 +183,9 @@ def main() -> None:
         scan = arguments.work / f"scan_{seed}{dose}.h5"
         if not scan.exists():
             simulate(settings, lie, scan)
-        data, seconds, code = calibrate(scan, scan.with_suffix(".toml"))
+        data, figures, seconds, code = calibrate(scan, scan.with_suffix(".toml"))
         line = {"seed": seed, "what": str(settings), **lie._asdict(), "cpu_seconds": seconds, "exit_code": code}
-        line |= judged(data, settings, lie)
+        line |= judged(data, figures, settings, lie)
         known.append(line)
         with kept.open("a") as file:
             file.write(json.dumps(line) + "\n")
@@ -193,9 +199,15 @@ def main() -> None:
     print(f"{len(wanted)} scans, {len(written)} recipes with a geometry, {len(right)} of the right class")
     print(f"of these the right member of the pair: {sum(each['member'] for each in right)}")
     print(f"defocus within 5 Å: {(defoci <= 5).sum()}; the furthest off {defoci.max():.1f} Å")
-    for name in ("rotation_off_deg", "step_off_percent"):
+    errors = np.array([each["defocus_error_angstrom"] for each in right])
+    print(
+        f"further off than 5 Å: {(defoci > 5).sum()}, of these saying so: {((defoci > 5) & (errors > 5)).sum()}; ",
+        end="",
+    )
+    print(f"saying so in all: {(errors > 5).sum()}; within what it says: {(defoci <= errors).sum()}")
+    for name in ("rotation_off_deg", "step_off_percent", "fitted_step_off_percent"):
         values = np.abs([each[name] for each in right])
-        print(f"{name}: median {np.median(values):.2f}, largest {values.max():.2f}")
+        print(f"{name}: median {np.nanmedian(values):.2f}, largest {np.nanmax(values):.2f}")
     print(f"CPU seconds: median {np.median([each['cpu_seconds'] for each in wanted]):.0f}, ", end="")
     print(f"largest {max(each['cpu_seconds'] for each in wanted):.0f}")
 

@@ -107,6 +107,16 @@ class Progress(NamedTuple):
     what: str
 
 
+class Figures(NamedTuple):
+    """What trials found, in numbers for programs (`Planner.draft`).
+
+    Attributes:
+        values: Name -> value of JSON, with the unit in the name.
+    """
+
+    values: Mapping[str, Any]
+
+
 class Wait(NamedTuple):
     """How long a part of a run watches a value that does not improve, before it acts (`Component.waits`).
 
@@ -1200,10 +1210,11 @@ class Planner(Component):
     picture: Path | None = None
 
     @abstractmethod
-    def draft(self, found: Recognised) -> Iterator[str | Progress | Problem]:
+    def draft(self, found: Recognised) -> Iterator[str | Progress | Problem | Figures]:
         """Yield the lines of a recipe (see `RecipeText`), and before them progress, if that takes long.
 
-        A `Problem` says why the recipe is doubtful; it is written all the same.
+        A `Problem` says why the recipe is doubtful; it is written all the same. `Figures` are what ``init --json``
+        prints of trials.
 
         Args:
             found: The data, with what is in them.

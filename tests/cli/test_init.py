@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 from trainkit import (
     ComponentError,
     Data,
+    Figures,
     Planner,
     Problem,
     Progress,
@@ -188,6 +190,31 @@ def test_a_doubtful_recipe_is_written_and_the_exit_code_says_it(letters: Path, m
     assert done.exit_code == 3
     assert done.stdout.startswith(f"{DIRECTIVE}\n[data]")
     assert "warning: the letters may be numbers" in done.stderr
+
+
+def test_what_trials_found_is_one_object_for_programs(letters: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Trying(Scribe):
+        """Tries something out."""
+
+        calibrates: ClassVar[bool] = True
+
+        def draft(self, found: Recognised) -> Iterator[str | Progress | Problem | Figures]:
+            yield Figures({"vowels": 1})
+            yield Problem("the vowel may be a number", severity="warning")
+            yield from super().draft(found)
+
+    monkeypatch.setattr("trainkit.cli.init._planners", lambda cls: [Trying])
+    monkeypatch.setattr(
+        "trainkit.cli.init.recognised", lambda path, use: Recognised("letters", Letters, {"path": path})
+    )
+    out = letters.with_name("new.toml")
+    done = CliRunner().invoke(command, [str(letters), "--calibrate", "--json", "--out", str(out)])
+    assert done.exit_code == 3
+    said = json.loads(done.stdout)
+    assert said["text"] == out.read_text()
+    del said["text"]
+    doubts = ["the vowel may be a number"]
+    assert said == {"type": "recipe", "out": str(out), "picture": None, "doubts": doubts, "figures": {"vowels": 1}}
 
 
 def test_what_nobody_knows_is_refused_with_who_was_asked_and_where_data_are(

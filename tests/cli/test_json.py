@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 import tomli
 from click.testing import CliRunner
@@ -77,6 +78,14 @@ def test_all_tables_are_listed() -> None:
     said = objects("show")
     assert_as_documented("trainkit show --json", said)
     assert {each["name"]: each["components_of"] for each in said}["losses"] == "trainkit.losses"
+
+
+def test_a_planned_recipe_is_an_object(tmp_path: Path) -> None:
+    np.save(tmp_path / "scan.npy", np.ones((9, 8, 8), np.float32))
+    (said,) = objects("init", str(tmp_path / "scan.npy"))
+    assert_as_documented("trainkit init PATH --json", [said])
+    assert tomli.loads(said["text"])["trainkit"] == 1
+    assert (said["out"], said["figures"]) == (None, {})
 
 
 @pytest.mark.parametrize("words", [("show", "cosin"), ("show", "cosine", "--bad")])

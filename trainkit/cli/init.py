@@ -11,13 +11,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 
 from trainkit import registry
-from trainkit.cli.output import clear_progress, echo, show_progress, styled
+from trainkit.cli.options import JSON
+from trainkit.cli.output import clear_progress, echo, echo_json, show_progress, styled
 from trainkit.cli.plugin_inspection import refuse_harmful
-from trainkit.contracts import Data, Planner, Problem, Progress, Recognised
+from trainkit.contracts import Data, Figures, Planner, Problem, Progress, Recognised
 from trainkit.errors import ComponentError, RecipeError
 from trainkit.recipe.recognised import looked_into, recognised, with_sets
 from trainkit.recipe.schema import DIRECTIVE
@@ -58,6 +60,7 @@ _UNITS = {"": 1.0, "g": 1.0, "gb": 1.0, "gib": 2**30 / 1e9, "m": 1e-3, "mb": 1e-
     type=click.Path(path_type=Path, dir_okay=False),
     help="Where --calibrate draws what it found, as PNG; if left out, beside the file that --out names.",
 )
+@JSON
 @click.pass_context
 def command(
     context: click.Context,
@@ -69,6 +72,7 @@ def command(
     sets: tuple[str, ...],
     calibrate: bool,
     picture: Path | None,
+    as_json: bool,
 ) -> None:
     """Look at the data at PATH and print a recipe for it.
 
@@ -91,11 +95,13 @@ def command(
     found = recognised(path.absolute(), use)
     found = with_sets(found, sets)
     planner = _planner(found.data, _gigabytes(memory), network, calibrate, picture)
-    lines, doubts = list[str](), list[Problem]()
+    lines, doubts, figures = list[str](), list[Problem](), dict[str, Any]()
     shown = time.monotonic()
     for each in _drafted(found, planner):
         if isinstance(each, Problem):
             doubts.append(each)
+        elif isinstance(each, Figures):
+            figures.update(each.values)
         elif not isinstance(each, Progress):
             lines.append(each)
         elif sys.stderr.isatty():
@@ -105,23 +111,28 @@ def command(
             echo(f"{each.done} of {each.total} {each.what}", err=True)
     clear_progress()
     text = "\n".join([DIRECTIVE, *lines]) + "\n"
-    if out is None:
+    if out is None and not as_json:
         echo(text, nl=False)
-    else:
+    if out is not None:
         from trainkit.files.writing import written_whole
 
         with written_whole(out) as file:
             file.write_text(text, encoding="utf-8")
     for doubt in doubts:
         echo(styled("warning: ", fg="yellow", bold=True), doubt.message, err=True)
-    if picture is not None and picture.exists():
+    if picture is not None and not picture.exists():
+        picture = None
+    if as_json:
+        said = [doubt.message for doubt in doubts]
+        echo_json("recipe", text=text, out=out, picture=picture, doubts=said, figures=figures)
+    if picture is not None:
         echo(f"wrote {picture}", err=True)
     if out is not None:
         echo(f"wrote {out}; next: trainkit check --data {out}", err=True)
     context.exit(3 if doubts else 0)
 
 
-def _drafted(found: Recognised, planner: Planner) -> Iterator[str | Progress | Problem]:
+def _drafted(found: Recognised, planner: Planner) -> Iterator[str | Progress | Problem | Figures]:
     for each in looked_into(found):
         if isinstance(each, Recognised):
             found = each

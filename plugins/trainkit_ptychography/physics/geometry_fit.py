@@ -1,7 +1,10 @@
 """Fits defocus, rotation and step of a scan together with its object, by the likelihood of the counts.
 
-The object takes steps that are scaled by the illumination, as in a trial (`trial`); the three numbers follow the
-gradient of the same loss. Trials tell geometries apart, and this finds the exact values nearby, in a few seconds.
+Each half of the patterns has an object of its own, which takes steps that are scaled by the illumination, as in a trial
+(`trial`); the three numbers follow the gradient of the loss of each half on the object of the other. An object that has
+seen a pattern has fitted its noise as well, and fits more of it the wider the probe and the longer the step: with one
+object for all patterns, steps ended 1 to 8 % too large, and a defocus of 54 Å, where a specimen explains 0.4 % of the
+misfit, 20 Å off instead of 1. Trials tell geometries apart, and this finds the exact values nearby, in a few seconds.
 
 The loss is Σ e − m log e, of which a factor of the counts changes nothing. Amplitudes will not do: below one count in a
 pixel, the mean of their square roots is far below the square root of the mean, which looks like a larger probe. (At
@@ -32,7 +35,7 @@ _SLOW_FROM = 0.6  # of the epochs
 _RATE, _SLOW_RATE = 0.1, 0.03  # of the units below, in a step
 _UNITS = (10.0, 3.0, 0.03)  # Å, degrees, logarithm of a factor
 _BATCH = 32
-_STEP = 0.25
+_STEP = 1.0
 _REGULAR = 0.1  # of the largest illumination: where there is less, steps are not scaled up further
 _DARK = 0.003  # of the mean intensity of a pixel: what is expected where nothing is
 _ROOM = 1.4  # by which the scan may grow
@@ -88,7 +91,8 @@ def fit_geometry(
     change_3 = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     optimizer = torch.optim.Adam([change_3], lr=0.0, betas=(0.8, 0.95))
     generator = torch.Generator().manual_seed(_SEED)
-    object_S = torch.ones(size * size, dtype=torch.complex64)
+    objects = [torch.ones(size * size, dtype=torch.complex64) for _ in range(2)]
+    halves = torch.randperm(num, generator=generator).chunk(2)
     dark = _DARK * float(intensities_NYX.mean())
 
     def placed(index_B: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,27 +110,37 @@ def fit_geometry(
         ramp_BYX = fourier_ramp(place_B2 - middle_B2, shape)
         return rows_BY[:, :, None] * size + columns_BX[:, None, :], torch.fft.ifft2(wave_MYX[:, None] * ramp_BYX)
 
+    def loss(index_B: Tensor, shifted_MBYX: Tensor, patch_BYX: Tensor) -> Tensor:
+        far_MBYX = torch.fft.fft2(shifted_MBYX * patch_BYX, norm="ortho")
+        expected_BYX = (far_MBYX.real.square() + far_MBYX.imag.square()).sum(0) + dark
+        loss_BYX = expected_BYX - intensities_NYX[index_B] * expected_BYX.log()
+        total: Tensor = (loss_BYX if mask_NYX is None else loss_BYX * mask_NYX[index_B]).sum()
+        return total
+
+    def improved(object_S: Tensor, index_B: Tensor, pixels_BYX: Tensor, shifted_MBYX: Tensor) -> Tensor:
+        patch_BYX = object_S[pixels_BYX].requires_grad_()
+        loss(index_B, shifted_MBYX, patch_BYX).backward()  # type: ignore[no-untyped-call]
+        assert patch_BYX.grad is not None
+        gradient_S, power_S = torch.zeros_like(object_S), torch.zeros(size * size)
+        gradient_S.index_add_(0, pixels_BYX.flatten(), patch_BYX.grad.flatten() / 2)
+        light_BYX = (shifted_MBYX.real.square() + shifted_MBYX.imag.square()).sum(0)
+        power_S.index_add_(0, pixels_BYX.flatten(), light_BYX.flatten())
+        return object_S - _STEP * gradient_S / (power_S + _REGULAR * power_S.max())
+
     for epoch in range(_EPOCHS):
         if epoch >= _FIXED_EPOCHS:
             optimizer.param_groups[0]["lr"] = _RATE if epoch < _SLOW_FROM * _EPOCHS else _SLOW_RATE
-        for index_B in torch.split(torch.randperm(num, generator=generator), _BATCH):
-            pixels_BYX, shifted_MBYX = placed(index_B)
-            patch_BYX = object_S[pixels_BYX].requires_grad_()
-            far_MBYX = torch.fft.fft2(shifted_MBYX * patch_BYX, norm="ortho")
-            expected_BYX = (far_MBYX.real.square() + far_MBYX.imag.square()).sum(0) + dark
-            measured_BYX = intensities_NYX[index_B]
-            loss_BYX = expected_BYX - measured_BYX * expected_BYX.log()
-            if mask_NYX is not None:
-                loss_BYX = loss_BYX * mask_NYX[index_B]
-            optimizer.zero_grad()
-            loss_BYX.sum().backward()
-            optimizer.step()
-            assert patch_BYX.grad is not None
-            with torch.no_grad():
-                gradient_S, power_S = torch.zeros_like(object_S), torch.zeros(size * size)
-                gradient_S.index_add_(0, pixels_BYX.flatten(), patch_BYX.grad.flatten() / 2)
-                light_BYX = (shifted_MBYX.real.square() + shifted_MBYX.imag.square()).sum(0)
-                power_S.index_add_(0, pixels_BYX.flatten(), light_BYX.flatten())
-                object_S = object_S - _STEP * gradient_S / (power_S + _REGULAR * power_S.max())
+        orders = [half[torch.randperm(len(half), generator=generator)] for half in halves]
+        for pair in zip(*(torch.split(order, _BATCH // 2) for order in orders), strict=False):
+            made = [placed(index_B) for index_B in pair]
+            if epoch >= _FIXED_EPOCHS:
+                optimizer.zero_grad()
+                for index_B, (pixels_BYX, shifted_MBYX), other_S in zip(pair, made, objects[::-1], strict=True):
+                    loss(index_B, shifted_MBYX, other_S[pixels_BYX]).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+            objects = [
+                improved(object_S, index_B, pixels_BYX, shifted_MBYX.detach())
+                for object_S, index_B, (pixels_BYX, shifted_MBYX) in zip(objects, pair, made, strict=True)
+            ]
     defocus, rotation, stretch = (change_3.detach() * free_3 * torch.tensor(_UNITS)).tolist()
     return Fit(defocus, rotation, float(np.exp(stretch)))

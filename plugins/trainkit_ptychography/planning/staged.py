@@ -9,6 +9,7 @@ import attrs
 
 from trainkit import (
     Data,
+    Figures,
     Planner,
     Problem,
     Progress,
@@ -56,7 +57,7 @@ class StagedPlanner(Planner):
 
     network: str | None = attrs.field(default=None, validator=_is_none)
 
-    def draft(self, found: Recognised) -> Iterator[str | Progress | Problem]:
+    def draft(self, found: Recognised) -> Iterator[str | Progress | Problem | Figures]:
         """Write the recipe."""
         contents: ScanContents | None = found.contents
         if contents is not None:

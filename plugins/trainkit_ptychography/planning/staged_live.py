@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import numpy as np
 
-from trainkit import DataError, Problem, Progress, RecipeError, written_whole
+from trainkit import DataError, Figures, Problem, Progress, RecipeError, written_whole
 from trainkit_ptychography.output.calibration_picture import Panel, calibration_picture
 from trainkit_ptychography.planning.evidence import Evidence
 from trainkit_ptychography.preflight.advice import VARIED, combined
@@ -36,7 +36,7 @@ _PROPERTIES = {
 }
 
 
-def calibrate(data: FileDiffraction, picture: Path | None) -> Iterator[Progress | Problem | Evidence]:
+def calibrate(data: FileDiffraction, picture: Path | None) -> Iterator[Progress | Problem | Figures | Evidence]:
     """Yield progress, then what is doubtful, and what was found.
 
     Args:
@@ -63,6 +63,7 @@ def calibrate(data: FileDiffraction, picture: Path | None) -> Iterator[Progress 
     assert found is not None
     if picture is not None:
         yield from _drawn(found, source, picture)
+    yield Figures(_figures(found, data))
     if found.fits_nothing:
         yield from _of_nothing(found, large)
         return
@@ -163,18 +164,18 @@ def _evidence(found: Calibrated, data: FileDiffraction) -> Evidence:
     }
     if found.defocus_angstrom is not None:
         settings["defocus_angstrom"] = round(found.defocus_angstrom, 1) + 0.0
-        around = _between(found.excluded_defoci(), 0.0)
-        around = around and f"{around}, whatever the step"
-        reasons["defocus_angstrom"] = f"underfocus; calibrated, and some percent off if the step is{around}"
-        around = _between(found.excluded_steps(), 0.0)
-        why = f"as told, which the patterns do not contradict{around and around + ' times this step and defocus'}"
+        reasons["defocus_angstrom"] = f"underfocus; calibrated, {_plus_minus(found)}, see above"
+        why = f"as told, which the patterns do not contradict{_fitted_step(found)}"
         if geometry.step_factor != 1.0:
             settings |= _step(found, data)
-            why = f"calibrated: {geometry.step_factor:.4g} times the step that is told{around}"
+            why = (
+                f"calibrated: {geometry.step_factor:.4g} times the step that is told, ± {100 * found.step.error:.2g} %"
+            )
         reasons |= {"raster": why, "positions_scale": why}
     comments = [
         f"Calibrated with {found.num_patterns} patterns and {found.num_trials} trials. The figures are misfits of "
         f"patterns that were held out; that of an empty object is {found.best.empty:.4g}.",
+        *_how_certain(found),
         *_cannot_tell(found, data),
     ]
     return Evidence(settings, reasons, tuple(comments), tuple(_table(found, data)))
@@ -194,6 +195,34 @@ def _between(excluded: tuple[float | None, float | None], offset: float) -> str:
     """Return between which values a property is, as a comment goes on."""
     ends = [f"{each + offset:.4g}" for each in excluded if each is not None]
     return f"; patterns fit worse beyond doubt at {' and '.join(ends)}" if ends else ""
+
+
+def _plus_minus(found: Calibrated) -> str:
+    return f"± {found.defocus_error_angstrom:.1f} Å"
+
+
+def _fitted_step(found: Calibrated) -> str:
+    """Return what a fit says of the step, as a comment goes on."""
+    if found.step.factor is None:
+        return "; they do not tell it"
+    return f"; fitted: {found.step.factor:.3f} times as told, ± {100 * found.step.error:.2g} %"
+
+
+def _how_certain(found: Calibrated) -> Iterator[str]:
+    """Yield how certain the defocus is, and of what that consists."""
+    if found.defocus_angstrom is None:
+        return
+    error, of_step = found.defocus_error_angstrom, abs(found.defocus_angstrom) / 100
+    yield (
+        f"Defocus: {found.defocus_angstrom:.1f} Å, {_plus_minus(found)} (two standard errors, from fits to quarters of "
+        f"the patterns, and from what the step leaves open: {of_step:.2g} Å for each percent that it is wrong"
+        f"{_fitted_step(found)})."
+    )
+    if error is not None and found.resolved_angstrom is not None and error > found.resolved_angstrom:
+        yield (
+            f"Cannot tell the defocus: that is more than the {found.resolved_angstrom:.2g} Å for which a trained probe "
+            "makes up."
+        )
 
 
 def _cannot_tell(found: Calibrated, data: FileDiffraction) -> Iterator[str]:
@@ -252,6 +281,27 @@ def _mark(cell: Cell, found: Calibrated) -> str:
         return " ?" if cell.worse_by <= SURE else ""
     is_it = cell.geometry == found.geometry
     return " <- written" if is_it else " = the same"
+
+
+def _figures(found: Calibrated, data: FileDiffraction) -> dict[str, Any]:
+    """Return what was found, for programs."""
+    order, flips, angle = _orientation(found.geometry, data)
+    return {
+        "fits_nothing": bool(found.fits_nothing),
+        "positions_order": order,
+        "positions_flip": list(flips),
+        "positions_rotation_deg": angle,
+        "defocus_angstrom": found.defocus_angstrom,
+        "defocus_error_angstrom": found.defocus_error_angstrom,
+        "pair_is_decided": not found.undecided,
+        "step_factor": found.geometry.step_factor,
+        "fitted_step_factor": found.step.factor,
+        "fitted_step_error": found.step.error,
+        "misfit": found.best.misfit,
+        "misfit_of_empty_object": found.best.empty,
+        "num_patterns": found.num_patterns,
+        "num_trials": found.num_trials,
+    }
 
 
 # ---- picture --------------------------------------------------------------------------------------------------------

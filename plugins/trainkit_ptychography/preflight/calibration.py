@@ -1,8 +1,8 @@
 """Finds how a scan lies against the detector, its defocus, rotation and step, if nobody wrote them down.
 
 There are three steps: trials on a grid that covers all orientations and defoci, with few patterns; from the best of
-them a fit of the exact values (`physics.geometry_fit`); and trials around the result, which are the evidence. What
-decides is always the misfit of held-out patterns.
+them fits of the exact values (`physics.geometry_fit`), which also tell how certain these are (`certainty`); and trials
+around the result, which are the evidence. Orientations are always decided by the misfit of held-out patterns.
 
 The detector turned by 180°, with the other sign of the defocus, gives the same patterns if the probe is round. So the
 grid covers half a turn, and which of the two is right is decided at the end.
@@ -13,12 +13,14 @@ Shapes: N = scan points.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from math import log
 
 import attrs
 
 from trainkit import Progress
 from trainkit_ptychography.physics.trial import Trial
 from trainkit_ptychography.preflight.advice import Pair, fits_nothing
+from trainkit_ptychography.preflight.certainty import FittedStep, defocus_error, fitted_step, in_proportion
 from trainkit_ptychography.preflight.geometry import BOTH_AXES, ORIENTATIONS, Geometry
 from trainkit_ptychography.preflight.sample import Sample
 from trainkit_ptychography.preflight.search import (
@@ -39,8 +41,7 @@ _WORTH_IT = 0.4  # of the best gain on the grid, to be fitted
 SURE = 4.5  # standard errors by which patterns have to fit worse, for it to be beyond doubt
 _HALF = 0.5  # of what is explained: what explains less is not another answer
 _MUCH, _LOST = 0.1, 0.25  # of the misfit of an empty object; of what is explained
-_SURE_OF_STEP = 6.0  # steps that were told 4 to 10 % wrong were contradicted by 5.4 to 9.7, and a right one by 5 to 7
-_TOO_LARGE = 1.08  # a fitted step may be larger by this factor although the told one is right
+_CONTRADICTED = 0.04  # logarithm of a factor between the step that is told and the fitted one
 _ALIKE = 0.25  # steps of defocus
 _ANGSTROM = (5.0, 10.0, 20.0, 40.0, 80.0)
 _DEGREES = (2.0, 5.0, 10.0, 20.0)
@@ -100,6 +101,9 @@ class Calibrated:
         cells: The eight orientations with the defocus that was found; then, if there is one, with its negative.
         profiles: Name of a property (of `Geometry`) -> trials around what was found.
         defocus_angstrom: The underfocus; None: the probe is not made from one.
+        defocus_error_angstrom: Two standard errors of it, with what is left open by the step; None: the same.
+        step: The step at which fits rest.
+        resolved_angstrom: The change of defocus for which a trained probe makes up; None: the same.
         num_patterns: Patterns that it was fitted to.
         num_trials: Trials.
     """
@@ -112,33 +116,11 @@ class Calibrated:
     cells: tuple[Cell, ...]
     profiles: dict[str, Profile]
     defocus_angstrom: float | None
+    defocus_error_angstrom: float | None
+    step: FittedStep
+    resolved_angstrom: float | None
     num_patterns: int
     num_trials: int
-
-    def excluded_steps(self) -> tuple[float | None, float | None]:
-        """Return the nearest excluded steps below and above, over the told one, with the defocus in proportion.
-
-        Misfits lean towards larger steps, so one that is smaller by a few percent is not excluded by a worse misfit.
-        """
-        below, above = self.profiles["step_factor"].excluded()
-        return None if below is None else min(below, self.geometry.step_factor / _TOO_LARGE), above
-
-    def excluded_defoci(self) -> tuple[float | None, float | None]:
-        """Return the nearest underfoci below and above that patterns fit worse beyond doubt, whatever the step is.
-
-        A step that is wrong by some percent is made up for by a defocus that is wrong by as many.
-        """
-        if self.defocus_angstrom is None:
-            return None, None
-        found, told = self.defocus_angstrom, self.defocus_angstrom - self.geometry.defocus_change_angstrom
-        changes = self.profiles["defocus_change_angstrom"].excluded()
-        below, above = (None if each is None else each + told for each in changes)
-        scaled = [None if each is None else found * each / self.geometry.step_factor for each in self.excluded_steps()]
-        lower, upper = scaled if found > 0 else scaled[::-1]
-        return (
-            None if below is None or lower is None else min(below, lower),
-            None if above is None or upper is None else max(above, upper),
-        )
 
     def equal(self) -> tuple[Cell, ...]:
         """Return the cells, besides the geometry and its conjugate, that patterns do not fit worse beyond doubt."""
@@ -184,9 +166,16 @@ def calibrated(large: Sample, small: Sample, sign_told: float) -> Iterator[Progr
     for number, each in enumerate(starts):
         yield Progress(number, len(starts), "fits of defocus, rotation and step")
         fitted.append(large.fit(each))
-    best = calibration.best(fitted)
-    best = calibration.best([best, large.fit(best)])
-    yield from calibration.evidence(calibration.with_step_as_told(best).folded())
+    best, step = calibration.best(fitted), FittedStep(None, 0.0)
+    if calibration.fits_defocus:
+        yield Progress(0, 2, "fits from smaller and larger steps, and to quarters of the patterns")
+        step = fitted_step(large, best, large.told_defocus() or 0.0)
+    best = calibration.with_likely_step(best, step)
+    error = None
+    if calibration.fits_defocus:
+        yield Progress(1, 2, "fits from smaller and larger steps, and to quarters of the patterns")
+        error = defocus_error(large, best, step, large.told_defocus() or 0.0)
+    yield from calibration.evidence(best.folded(), step, error)
 
 
 def _explains(found: Found, sample: Sample) -> bool:
@@ -263,18 +252,20 @@ class _Calibration:
         """Return the geometry that patterns fit best."""
         return min(geometries, key=lambda each: self._search.trial(each).misfit)
 
-    def with_step_as_told(self, best: Geometry) -> Geometry:
-        """Return a geometry with the step that is told, if patterns do not fit that worse beyond doubt.
+    @property
+    def fits_defocus(self) -> bool:
+        """Whether the probe is made from a defocus, which is fitted together with the step."""
+        return self._step is not None
 
-        What a fit finds is some percent too large, since object, probe and positions trade a scale among them. So a
-        step that is larger by a few percent contradicts nothing.
-        """
-        told = self._search.sample.fit(attrs.evolve(best, step_factor=1.0), step_is_free=False)
-        worse = sureness(self._search.trial(told), self._search.trial(best))
-        contradicted = worse > _SURE_OF_STEP and not 1.0 <= best.step_factor <= _TOO_LARGE
-        return best if contradicted else told
+    def with_likely_step(self, best: Geometry, step: FittedStep) -> Geometry:
+        """Return a geometry with the step as told, or as fitted if that contradicts it; all else is fitted anew."""
+        factor = step.factor
+        if factor is None or abs(log(factor)) < _CONTRADICTED:
+            factor = 1.0
+        scaled = in_proportion(best, factor / best.step_factor, self._told)
+        return self._search.sample.fit(scaled, step_is_free=False)
 
-    def evidence(self, best: Geometry) -> Iterator[Progress | Calibrated]:
+    def evidence(self, best: Geometry, step: FittedStep, error: float | None) -> Iterator[Progress | Calibrated]:
         """Try out what is around a geometry, and yield the result, in which phases are positive."""
         trial, sample = self._search.trial(best), self._search.sample
         found = Found(trial, best, trial, (), visibility(trial))
@@ -317,6 +308,9 @@ class _Calibration:
             tuple(Cell(each, self._search.trial(each), self._worse_by(each, best)) for each in ways),
             profiles,
             None if self._step is None else self._told + best.defocus_change_angstrom,
+            error,
+            step,
+            self._step,
             len(sample.points_N),
             self._grid.num_trials + self._search.num_trials,
         )

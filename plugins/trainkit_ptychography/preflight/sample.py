@@ -130,6 +130,22 @@ class Sample:
             step_factor=geometry.step_factor * found.step_factor,
         )
 
+    def quarters(self) -> list[Sample]:
+        """Return the four quarters of the scanned area, each with as many of the patterns, as samples of their own."""
+        across_N, down_N = self.scan.positions_N2[:, 1], self.scan.positions_N2[:, 0]
+        halves = np.array_split(np.argsort(down_N, kind="stable"), 2)
+        parts = [np.sort(half[each]) for half in halves for each in np.array_split(np.argsort(across_N[half]), 2)]
+        return [self._some(part) for part in parts]
+
+    def _some(self, index_K: NDArray[np.int64]) -> Sample:
+        return attrs.evolve(
+            self,
+            points_N=self.points_N[index_K],
+            part=_some(Recording(*self.part[:2]), index_K),
+            amplitudes_NVU=self.amplitudes_NVU[index_K],
+            mask_NVU=None if self.mask_NVU is None else self.mask_NVU[index_K],
+        )
+
     def in_depth(self, depth_angstrom: float) -> Sample:
         """Return the same patterns, to be tried out with the object at another depth."""
         return attrs.evolve(self, depth_angstrom=depth_angstrom)

@@ -1,0 +1,86 @@
+"""How certain a calibrated step and defocus are said to be: against fits whose errors are known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import exp, hypot, log
+from typing import Any
+
+import attrs
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from trainkit_ptychography.preflight.certainty import FittedStep, defocus_error, fitted_step, in_proportion
+from trainkit_ptychography.preflight.geometry import Geometry
+from trainkit_ptychography.preflight.sample import Sample
+
+TOLD = 30.0  # Å
+
+
+@attrs.frozen
+class Patterns:
+    """Stands in for a sample: a fit leaves a share of the way to the true step, and finds a defocus that is off."""
+
+    true_step: float = 1.0
+    left: float = 0.3
+    off_angstrom: float = 0.0
+    of_quarters: Sequence[float] = (0.0, 0.0, 0.0, 0.0)
+
+    def fit(self, geometry: Geometry, step_is_free: bool = True) -> Geometry:
+        if step_is_free:
+            away = log(geometry.step_factor / self.true_step)
+            return attrs.evolve(geometry, step_factor=self.true_step * exp(self.left * away))
+        return attrs.evolve(geometry, defocus_change_angstrom=geometry.defocus_change_angstrom + self.off_angstrom)
+
+    def quarters(self) -> list[Patterns]:
+        return [attrs.evolve(self, off_angstrom=each) for each in self.of_quarters]
+
+
+def as_sample(patterns: Patterns) -> Sample:
+    made: Any = patterns
+    return made  # type: ignore[no-any-return]
+
+
+def found(defocus: float, step: float = 1.0) -> Geometry:
+    return Geometry(defocus_change_angstrom=defocus - TOLD, step_factor=step)
+
+
+def test_step_and_defocus_change_in_proportion() -> None:
+    changed = in_proportion(found(-40.0, 0.9), 1.1, TOLD)
+    assert changed.step_factor == pytest.approx(0.99)
+    assert changed.defocus_change_angstrom + TOLD == pytest.approx(-44.0)
+
+
+@pytest.mark.parametrize("left", [0.0, 0.3, 0.6])
+@pytest.mark.parametrize(("near", "true"), [(1.0, 1.0), (0.95, 1.02), (1.05, 0.96)])
+def test_fits_that_end_on_their_way_tell_where_they_would_rest(left: float, near: float, true: float) -> None:
+    step = fitted_step(as_sample(Patterns(true, left)), found(50.0, near), TOLD)
+    assert step.factor == pytest.approx(true)
+
+
+@pytest.mark.parametrize("patterns", [Patterns(1.0, 0.95), Patterns(1.4, 0.3)])
+def test_a_step_that_draws_no_fit_or_lies_far_off_is_not_told(patterns: Patterns) -> None:
+    step = fitted_step(as_sample(patterns), found(50.0), TOLD)
+    assert step.factor is None
+    assert step.error >= 0.1
+
+
+def errors_of(scatter: NDArray[np.float64], defocus: float, step: FittedStep) -> float:
+    return defocus_error(as_sample(Patterns(of_quarters=scatter.tolist())), found(defocus), step, TOLD)
+
+
+def test_quarters_that_disagree_make_the_error_that_the_mean_of_four_has() -> None:
+    # Of means of four normal numbers, one in twenty is further off than Student's t says: so are the errors here, which
+    # hold a little more besides.
+    drawn = np.random.default_rng(0).normal(0, 10, (400, 4))
+    within = [abs(each.mean()) <= errors_of(each, 5.0, FittedStep(1.0, 0.0)) for each in drawn]
+    assert 0.93 < np.mean(within) < 0.985
+
+
+@pytest.mark.parametrize("defocus", [-80.0, 20.0])
+def test_a_step_that_is_uncertain_or_contradicted_makes_the_defocus_as_uncertain(defocus: float) -> None:
+    sharp = errors_of(np.zeros(4), defocus, FittedStep(1.0, 0.0))
+    for step in (FittedStep(1.0, 0.05), FittedStep(exp(0.05), 0.0), FittedStep(None, 0.05)):
+        error = errors_of(np.zeros(4), defocus, step)
+        assert error == pytest.approx(hypot(sharp, 0.05 * abs(defocus)))
