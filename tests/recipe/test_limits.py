@@ -31,10 +31,10 @@ def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def refused(text: str, *sets: str) -> str:
     """The first line that is said about a recipe; saying it must not take long."""
     Path("x.toml").write_text(text)
-    began = time.perf_counter()
+    began = time.process_time()
     with pytest.raises(InvalidRecipe) as caught:
         resolve("x.toml", sets)
-    assert time.perf_counter() - began < 5  # a second on an idle machine
+    assert time.process_time() - began < 5  # a second on an idle machine
     assert len(str(caught.value)) < 400_000
     return str(caught.value).splitlines()[0]
 
