@@ -27,7 +27,6 @@ from trainkit import Exchange, PartError
 from trainkit_ptychography.physics.grids import angular_frequencies
 from trainkit_ptychography.physics.patches import add_patches
 
-_ENOUGH = 32768  # pixels of patterns from which the loss's slope over the misfit is measured
 _SEEN = 0.5  # share of a change of the exit wave that changes amplitudes in the far field, in the mean
 
 
@@ -175,8 +174,7 @@ class Curvature:
 
         It is the slope of the loss's gradient over the misfit: close to the minimum, any loss of the intensities has a
         gradient that is proportional to the misfit. Where counts are far above what the model expects, the Poisson loss
-        is steeper than that, and so is this slope: data that no object explains make steps smaller. Some patterns of a
-        large batch tell it as well as all of them.
+        is steeper than that, and so is this slope: data that no object explains make steps smaller.
         """
         if self._along_amplitude is not None:
             return self._along_amplitude
@@ -187,12 +185,11 @@ class Curvature:
             for part in parts:
                 if (gradient_BYX := gradients.get(id(part))) is None:
                     continue
-                some = slice(None, None, _every(gradient_BYX))
-                amplitudes_BYX = part.intensities_BYX[some].sqrt()
-                misfit_BYX = amplitudes_BYX - part.amplitudes_BYX[some]
+                amplitudes_BYX = part.intensities_BYX.sqrt()
+                misfit_BYX = amplitudes_BYX - part.amplitudes_BYX
                 if part.mask is not None:
-                    misfit_BYX *= part.mask if part.mask.ndim == 2 else part.mask[some]
-                slope = slope + 2 * amplitudes_BYX.mul_(gradient_BYX[some]).mul_(misfit_BYX).sum()
+                    misfit_BYX *= part.mask
+                slope = slope + 2 * amplitudes_BYX.mul_(gradient_BYX).mul_(misfit_BYX).sum()
                 misfit = misfit + misfit_BYX.square_().sum()
             return torch.stack([slope, misfit])
 
@@ -245,8 +242,3 @@ def _change_of_exit_wave(part: Part) -> Tensor:
     power_B2 = linear(parts_BQ.square(), weight_2P.repeat_interleave(2, dim=1))
     mean_B22 = linear(parts_BQ, of_each_part_22P2.flatten(2).flatten(0, 1)).view(-1, 2, 2)
     return (power_B2 - mean_B22.square().sum(2)).clamp_min(0) * total_2
-
-
-def _every(patterns_BYX: Tensor) -> int:
-    """Return the distance of patterns that together have enough pixels, and are eight or more if there are as many."""
-    return max(1, min(patterns_BYX.numel() // _ENOUGH, len(patterns_BYX) // 8))
