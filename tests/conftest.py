@@ -9,7 +9,9 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from clients.warm import Warm
@@ -48,7 +50,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     - `data` takes the fixture `shared_data`; `fast` is what is not `slow`.
     - The coverage that is asked for is that of the core by its fast tests. It is not measured in tests of plugins, nor
       in slow ones: that would take more than half of their time again.
-    - Tests that share what a fixture of their module makes stay in one worker, which makes it once.
     """
     for item in items:
         if item.path.is_relative_to(ROOT / "tests") and item.path.relative_to(ROOT / "tests").parts[0] in PLUGINS:
@@ -56,8 +57,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if "shared_data" in getattr(item, "fixturenames", ()):
             item.add_marker("data")
         item.add_marker("fast" if item.get_closest_marker("slow") is None else "no_cover")
-        if shares_a_fixture(item):
-            item.add_marker(pytest.mark.xdist_group(f"{item.path.parent.name}/{item.path.stem}"))
 
 
 def pytest_collection_finish() -> None:
@@ -68,10 +67,27 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def shares_a_fixture(item: pytest.Item) -> bool:
-    """Return whether a test takes a fixture that is made once for its module."""
-    known = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}  # no public way
-    return any(each.scope == "module" for held in known.values() for each in held)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Give all tests of a module in which a fixture is made once to one worker, so that it is made once.
+
+    xdist starts with the modules that have the most tests. Its own groups (`xdist_group`) stand in names of tests, and
+    with pytest 9.2 these stay as they are.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByModule(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            module = nodeid.partition("::")[0]
+            return module if makes_once(module) else nodeid
+
+    return ByModule(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+@cache
+def makes_once(module: str) -> bool:
+    """Return whether a module has a fixture that is made once for all its tests."""
+    return 'scope="module"' in (ROOT / module).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="session")
