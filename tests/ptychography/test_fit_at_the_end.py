@@ -21,6 +21,16 @@ SCAN = SimulatedDiffraction(scan_shape=(10, 10), detector_size=32, position_erro
 EXACT = attrs.evolve(SCAN, dose_per_square_angstrom=1e12).read().intensities_NYX[:]
 
 
+def scaled(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
+    """Let the detector give so many units for an electron."""
+    whole = SimulatedDiffraction.read
+    monkeypatch.setattr(
+        SimulatedDiffraction,
+        "read",
+        lambda self: (found := whole(self))._replace(intensities_NYX=found.intensities_NYX[:] * np.float32(gain)),
+    )
+
+
 def said(settings: SimulatedDiffraction, caplog: pytest.LogCaptureFixture, modelled_NYX: np.ndarray[Any, Any]) -> str:
     """Return what is said of a model that expects such patterns, in any unit."""
     data = settings.build(Context(0, torch.device("cpu"), Path()))
@@ -39,7 +49,13 @@ def said(settings: SimulatedDiffraction, caplog: pytest.LogCaptureFixture, model
 def test_the_expected_patterns_fit_as_well_as_noise_lets_them(dose, caplog):
     text = said(attrs.evolve(SCAN, dose_per_square_angstrom=dose), caplog, EXACT)
     assert float(text.split(" times")[0].split()[-1]) == pytest.approx(1.0, abs=0.05)
-    assert text.endswith("makes them")
+    assert text.endswith("alone makes")
+
+
+def test_what_the_detector_gives_for_an_electron_changes_nothing(caplog, monkeypatch):
+    in_electrons = said(SCAN, caplog, EXACT)
+    scaled(monkeypatch, 7)
+    assert said(SCAN, caplog, EXACT) == in_electrons
 
 
 def test_a_model_of_a_beam_that_stands_still_does_not_fit_patterns_of_one_that_moves(caplog):
@@ -50,12 +66,7 @@ def test_a_model_of_a_beam_that_stands_still_does_not_fit_patterns_of_one_that_m
 
 
 def test_patterns_that_are_no_counts_are_not_judged_by_noise(caplog, monkeypatch):
-    whole = SimulatedDiffraction.read
-    monkeypatch.setattr(
-        SimulatedDiffraction,
-        "read",
-        lambda self: (found := whole(self))._replace(intensities_NYX=found.intensities_NYX[:] * np.float32(0.37)),
-    )
+    scaled(monkeypatch, 0.37)
     assert said(SCAN, caplog, EXACT) == ""
 
 

@@ -90,7 +90,7 @@ class OnDisk:
     @contextmanager
     def _opened(self) -> Iterator[int]:
         try:
-            file = os.open(self._path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0))
+            file = os.open(self._path, os.O_RDONLY)
         except OSError as error:
             raise DataError(f"{self._path} can no longer be read: {error.strerror}") from error
         try:
