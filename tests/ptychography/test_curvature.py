@@ -29,16 +29,25 @@ from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 EVENT: Any = SimpleNamespace(epoch=0, step=0, context=SimpleNamespace(exchange=Exchange()))
 
 
-def a_step(loss: Any, dose: float = 1e6, modes: int = 1, parts: int = 1, weight: float = 1.0, unmeasured: float = 0.0):
+def a_step(
+    loss: Any,
+    dose: float = 1e6,
+    modes: int = 1,
+    parts: int = 1,
+    weight: float = 1.0,
+    unmeasured: float = 0.0,
+    dead_rows: slice = slice(0),
+):
     """Return a model close to the truth, with the gradients of a step, and what the loss is as a function of it.
 
-    Of each pattern, a share of the pixels, drawn anew, was not measured.
+    Of each pattern, a share of the pixels, drawn anew, and some rows of the detector were not measured.
     """
     settings = SimulatedDiffraction(scan_shape=(6, 6), detector_size=32, dose_per_square_angstrom=dose)
     recording = settings.read()
     if unmeasured:
         patterns = np.array(recording.intensities_NYX)
         patterns[np.random.default_rng(3).random(patterns.shape) < unmeasured] = np.nan
+        patterns[:, dead_rows] = np.nan
         recording = Recording(patterns, attrs.evolve(recording.scan, frame_masks=True))
     data = LiveDiffraction(checked(recording), Context(0, torch.device("cpu"), Path()), 36, 0.0)
     model = Ptychography(probe=Aperture(modes=modes)).build(data)
@@ -107,8 +116,9 @@ def test_the_probes_curvature_bounds_the_second_derivative_for_one_mode_and_seve
         assert 0.2 <= seen_share(total, model.probe.modes, told) <= 1.0
 
 
-def test_pixels_that_single_patterns_lack_do_not_count_as_a_misfit():
-    model, _ = a_step(Amplitude(), unmeasured=0.3)
+@pytest.mark.parametrize("dead_rows", [slice(0), slice(0, None, 2), slice(8, 24)])
+def test_pixels_that_single_patterns_lack_do_not_count_as_a_misfit(dead_rows):
+    model, _ = a_step(Amplitude(), unmeasured=0.3, dead_rows=dead_rows)
     # The amplitude loss curves by 2 along each amplitude, and is a mean over 36 patterns.
     assert float(model._curvature.along_amplitude()) == pytest.approx(2 / 36, rel=0.02)
 

@@ -27,6 +27,7 @@ from trainkit import Exchange, PartError
 from trainkit_ptychography.physics.grids import angular_frequencies
 from trainkit_ptychography.physics.patches import add_patches
 
+_ROWS = 16  # about as many rows of the detector tell the slope of the loss over the misfit
 _SEEN = 0.5  # share of a change of the exit wave that changes amplitudes in the far field, in the mean
 
 
@@ -174,7 +175,8 @@ class Curvature:
 
         It is the slope of the loss's gradient over the misfit: close to the minimum, any loss of the intensities has a
         gradient that is proportional to the misfit. Where counts are far above what the model expects, the Poisson loss
-        is steeper than that, and so is this slope: data that no object explains make steps smaller.
+        is steeper than that, and so is this slope: data that no object explains make steps smaller. Some rows of the
+        detector tell it, the same ones of each pattern, so it does not depend on how a batch is divided.
         """
         if self._along_amplitude is not None:
             return self._along_amplitude
@@ -185,11 +187,13 @@ class Curvature:
             for part in parts:
                 if (gradient_BYX := gradients.get(id(part))) is None:
                     continue
-                amplitudes_BYX = part.intensities_BYX.sqrt()
-                misfit_BYX = amplitudes_BYX - part.amplitudes_BYX
+                # An odd step, because what a mask hides may lie in every second row.
+                rows = slice(None, None, gradient_BYX.shape[1] // _ROWS | 1)
+                amplitudes_BYX = part.intensities_BYX[:, rows].sqrt()
+                misfit_BYX = amplitudes_BYX - part.amplitudes_BYX[:, rows]
                 if part.mask is not None:
-                    misfit_BYX *= part.mask
-                slope = slope + 2 * amplitudes_BYX.mul_(gradient_BYX).mul_(misfit_BYX).sum()
+                    misfit_BYX *= part.mask[..., rows, :]
+                slope = slope + 2 * amplitudes_BYX.mul_(gradient_BYX[:, rows]).mul_(misfit_BYX).sum()
                 misfit = misfit + misfit_BYX.square_().sum()
             return torch.stack([slope, misfit])
 
