@@ -322,6 +322,16 @@ def test_recipes_that_extend_each_other_and_missing_ones_are_mistakes_at_their_l
         resolve(put("x.toml", 'extends = "a.toml"\n'))
 
 
+def test_a_recipe_extends_one_that_comes_with_trainkit_by_its_name_unless_there_is_such_a_file() -> None:
+    found = resolve(put("x.toml", 'extends = ["ptycho_staged"]\n[run]\nepochs = 35\n'))
+    assert found.tree["groups"]["probe"]["start_epoch"] == 10
+    assert found.tree["run"]["epochs"] == 35
+    with pytest.raises(InvalidRecipe, match=r'there is no file ptycho_stagd(?s:.*)"ptycho_staged"'):
+        resolve(put("x.toml", 'extends = ["ptycho_stagd"]\n'))
+    put("ptycho_staged", GOOD)
+    assert resolve(put("x.toml", 'extends = ["ptycho_staged"]\n')).tree["model"]["use"] == "line"
+
+
 def test_references_take_the_value_with_its_type_or_are_written_out() -> None:
     text = GOOD.replace("epochs = 10", 'epochs = 10\nname = "seed ${run.seed}, ${model.layers}"').replace(
         'use = "line"', 'use = "line"\nhidden = "${data.batch_size}"\nlayers = ["${run.epochs}", 3]'

@@ -26,7 +26,9 @@ class Inheritance:
     beside it, since they belong to another component. A recipe that extends others need not repeat what they set.
 
     Attributes:
-        extends: Recipe files that this one extends, relative to its own folder: ``extends = ["base.toml"]``.
+        extends: Recipe files that this one extends, relative to its own folder: ``extends = ["base.toml"]``. A name
+            without ``.toml``, ``extends = ["ptycho_staged"]``, is the recipe of that name that comes with trainkit, if
+            there is no such file.
         drop: Inherited keys that this recipe removes, each dotted: ``drop = ["hooks.overlays", "groups.probe"]``.
     """
 

@@ -91,6 +91,9 @@ def _parent(name: PathString, where: Where, chain: tuple[Path, ...], known: dict
     except (OSError, RuntimeError, ValueError) as error:  # no home folder, a loop of links, a NUL, too long a name
         reason = error.strerror if isinstance(error, OSError) else error
         raise InvalidRecipe([Finding(f"no file can have this name: {reason}", where)]) from error
+    coming = None if there or Path(name).suffix else shipped().get(name)
+    if coming is not None:
+        path, there = coming.resolve(), True
     if path in chain:
         circle = " extends ".join(short_path(each) for each in (*chain[chain.index(path) :], path))
         raise InvalidRecipe([Finding(f"recipes extend each other: {circle}", where)])
@@ -98,7 +101,7 @@ def _parent(name: PathString, where: Where, chain: tuple[Path, ...], known: dict
         raise InvalidRecipe([Finding(f"more than {MOST_FILES} recipes are extended, directly and indirectly", where)])
     if path not in known:
         if not there:
-            hint = did_you_mean(path.name, [each.name for each in path.parent.glob("*.toml")])
+            hint = did_you_mean(path.name, [*(each.name for each in path.parent.glob("*.toml")), *shipped()])
             raise InvalidRecipe([Finding(f"there is no file {short_path(path)}", where, hint=hint)])
         try:
             known[path] = merge_parents(load(path, short_path(path)), (*chain, path), known)
