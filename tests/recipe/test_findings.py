@@ -208,7 +208,7 @@ def test_a_component_that_cannot_be_had_is_explained(change: str, message: str) 
         ("trainkit=2", "trainkit: this trainkit reads version 1 of the recipe language, the recipe says 2"),
         ("validation.every_epochs=-1", "validation.every_epochs: must be at least 0, got -1"),
         ("extends=[]", "extends can stand in a recipe file only"),
-        ("groups.body.lr=0", "groups.body.lr: must be a positive number, got 0.0"),
+        ("groups.body.lr=-1e-3", "groups.body.lr: must be at least 0, got -0.001"),
         ("groups.body.use=steep", "groups.body.use: unknown key"),
         ("groups.body.rest=true", "groups.body.rest: unknown key"),
         ("groups.body.momentum=0.9", "groups.body.momentum: unknown key"),

@@ -248,7 +248,7 @@ def test_rules_speak_about_all_else() -> None:
     base = GOOD.replace('"flat"', '"fla"') + "[groups.body]\nlr = -1\nstart_epoch = 50\n[groups.hed]\nlr = 1\n"
     assert said("lower = 9", base=base) == [
         'scheduler.use: no component "fla" is registered in trainkit.schedulers',
-        "groups.body.lr: must be a positive number, got -1.0",
+        "groups.body.lr: must be at least 0, got -1.0",
         "groups.body.start_epoch: the run ends before: it has 10 epochs",
         "groups.hed: the model has no such group",
         "hooks.h.lower: must not be above upper (5), got 9",

@@ -31,7 +31,6 @@ from trainkit.contracts import (
     Predictor,
     Scheduler,
     component,
-    positive,
 )
 from trainkit.printable import without_controls
 from trainkit.recipe.parameter_patterns import Patterns, takes_rest
@@ -347,8 +346,8 @@ class PhaseSettings:
     """
 
     start_epoch: int = attrs.field(validator=_at_least(1))
-    lr: float | None = attrs.field(default=None, validator=optional(positive))
-    lr_factor: float | None = attrs.field(default=None, validator=optional(positive))
+    lr: float | None = attrs.field(default=None, validator=optional(_at_least(0)))
+    lr_factor: float | None = attrs.field(default=None, validator=optional(_at_least(0)))
     optimizer: Optimizer | None = None
     scheduler: Scheduler | None = None
 
@@ -358,7 +357,7 @@ class GroupSettings:
     """Settings of one parameter group. What it does not set is as in [optimizer] and [scheduler].
 
     Attributes:
-        lr: Its learning rate.
+        lr: Its learning rate; 0: it trains, but stays as it is.
         lr_factor: Its learning rate as a multiple of the optimizer's ``lr``, instead of ``lr``.
         start_epoch: First epoch in which it trains, counted from 0. Not given: the model decides, epoch 0 or never.
         stop_epoch: First epoch in which it no longer trains; 0: it never trains. Not given: it trains to the end of
@@ -373,8 +372,8 @@ class GroupSettings:
         options: Settings of its optimizer that it overrides, by name; in the recipe they stand beside its other keys.
     """
 
-    lr: float | None = attrs.field(default=None, validator=optional(positive))
-    lr_factor: float | None = attrs.field(default=None, validator=optional(positive))
+    lr: float | None = attrs.field(default=None, validator=optional(_at_least(0)))
+    lr_factor: float | None = attrs.field(default=None, validator=optional(_at_least(0)))
     start_epoch: int | None = attrs.field(default=None, validator=optional(_at_least(0)))
     stop_epoch: int | None = attrs.field(default=None, validator=optional(_at_least(0)))
     optimizer: Optimizer | None = None
