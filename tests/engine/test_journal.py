@@ -264,10 +264,10 @@ def command(*words: str, monkeypatch: pytest.MonkeyPatch) -> int:
     ("words", "message"),
     [
         (["edit", "RUN", "optimizer.rate=1"], "optimizer.rate: unknown key"),
-        (["edit", "RUN", "optimizer.lr=1", "--at-epoch", "2"], "5 epochs are finished already"),
-        (["edit", "RUN", "optimizer.lr=1", "--at-epoch", "9"], "the run ends after 5 epochs, before 9"),
+        (["edit", "RUN", "optimizer.lr=1", "--at", "epoch", "2"], "5 epochs are finished already"),
+        (["edit", "RUN", "optimizer.lr=1", "--at", "epoch", "9"], "the run ends after 5 epochs, before 9"),
         (["edit", "RUN", "run.epochs=9"], "--on-extend stretch"),
-        (["edit", "RUN", "optimizer.lr=1", "--at-epoch", "2", "--now"], "exclude each other"),
+        (["edit", "RUN", "optimizer.lr=1", "--at", "epoch", "2", "--now"], "exclude each other"),
     ],
 )
 def test_mistakes_of_an_edit_are_found_before_the_run_is_asked(words, message, monkeypatch, capsys):

@@ -17,17 +17,24 @@ if TYPE_CHECKING:
 @click.command(
     epilog="\b\nExamples:\n"
     "  trainkit edit ptycho_staged groups.dr.lr=1e-3\n"
-    "  trainkit edit ptycho_staged groups.dr.lr=1e-3 --at-epoch 40\n"
+    "  trainkit edit ptycho_staged groups.dr.lr=1e-3 --at epoch 40\n"
     "  trainkit edit ptycho_staged run.epochs=80 --on-extend stretch\n"
 )
 @RUN
 @click.argument("sets", nargs=-1, required=True, metavar="KEY=VALUE...")
-@click.option("--at-epoch", "epoch", type=click.IntRange(min=1), metavar="N", help="After N finished epochs.")
+@click.option(
+    "--at", type=(click.Choice(["epoch"]), click.IntRange(min=1)), metavar="epoch N", help="After N finished epochs."
+)
 @click.option("--now", is_flag=True, help="After the next step, not at the end of the epoch.")
 @ON_EXTEND
 @ALLOW_CODE
 def command(
-    run: Path, sets: tuple[str, ...], epoch: int | None, now: bool, on_extend: OnExtend | None, allow_code: bool
+    run: Path,
+    sets: tuple[str, ...],
+    at: tuple[str, int] | None,
+    now: bool,
+    on_extend: OnExtend | None,
+    allow_code: bool,
 ) -> None:
     """Change settings of the RUN that trains, at the end of its epoch.
 
@@ -38,8 +45,9 @@ def command(
     What was asked, and where it took effect, stands in journal.jsonl of the run folder. With it, trainkit run --journal
     repeats the run, bit for bit.
     """
-    if now and epoch is not None:
-        raise click.UsageError("--now and --at-epoch exclude each other")
+    epoch = at[1] if at else None
+    if now and at:
+        raise click.UsageError("--now and --at exclude each other")
     folder = running_folder(run)
     _refuse_mistakes(folder, sets, epoch, on_extend, allow_code)
     when = f"after {epoch} finished epochs" if epoch else "after the next step" if now else "at the end of the epoch"
