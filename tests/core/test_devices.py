@@ -28,6 +28,7 @@ from trainkit.console import Console
 from trainkit.engine import build as engine
 from trainkit.engine import run_folder
 from trainkit.engine import step as engine_step
+from trainkit.engine.devices import repeatability_doubt
 from trainkit.engine.live_run import LiveRun
 from trainkit.engine.loop import _train_epoch
 from trainkit.engine.start import start
@@ -241,10 +242,10 @@ def test_a_run_says_where_it_would_not_repeat_to_the_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     cpu, cuda, mps = (torch.device(name) for name in ("cpu", "cuda", "mps"))
-    assert engine.repeatability_doubt(cpu, deterministic=False) is None
-    assert engine.repeatability_doubt(cuda, deterministic=True) is None
-    assert "on CUDA without run.deterministic = true" in str(engine.repeatability_doubt(cuda, deterministic=False))
-    assert "on MPS" in str(engine.repeatability_doubt(mps, deterministic=True))
+    assert repeatability_doubt(cpu, deterministic=False) is None
+    assert repeatability_doubt(cuda, deterministic=True) is None
+    assert "on CUDA without run.deterministic = true" in str(repeatability_doubt(cuda, deterministic=False))
+    assert "on MPS" in str(repeatability_doubt(mps, deterministic=True))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(engine, "repeatability_doubt", lambda device, deterministic: f"{device}, {deterministic}")
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)

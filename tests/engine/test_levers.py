@@ -16,7 +16,7 @@ from same import differences, trained
 from trainkit import DeviceError, State
 from trainkit.checkpoint import file as checkpoint
 from trainkit.engine.batches import to_device
-from trainkit.engine.build import slow_precision
+from trainkit.engine.devices import slow_precision
 from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.resolve import resolve_text
 

@@ -15,7 +15,7 @@ from clients.opened_data import opened
 
 from trainkit import Problem, bytes_in_words
 from trainkit.engine.average import WeightAverage
-from trainkit.engine.build import autocast_of
+from trainkit.engine.devices import autocast_of
 from trainkit.optimizers.adam import Adam
 from trainkit.optimizers.sgd import SGD
 from trainkit.recipe.resolve import resolve_text

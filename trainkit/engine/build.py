@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
-from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from collections.abc import Iterable, Iterator
 from math import ceil
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -18,6 +16,14 @@ from trainkit.engine.about import about
 from trainkit.engine.average import WeightAverage
 from trainkit.engine.batches import BatchSource, with_channels_last
 from trainkit.engine.compiling import Compilation, compile_model
+from trainkit.engine.devices import (
+    autocast_of,
+    choose_device,
+    repeatability_doubt,
+    scaler_of,
+    set_up_torch,
+    slow_precision,
+)
 from trainkit.engine.every_run.cases_file import CasesFile
 from trainkit.engine.every_run.figures import Figures
 from trainkit.engine.every_run.initial_weights import BeginWithWeights, group_of_names
@@ -50,20 +56,14 @@ from trainkit.single_volumes import convolve_single_volumes
 from trainkit.state import State
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from trainkit.contracts import LiveData, LiveMetric
+    from trainkit.contracts import Hook, LiveData, LiveMetric
     from trainkit.processes.place import Place
     from trainkit.recipe.resolve import Resolved
     from trainkit.recipe.root import Recipe
 
 _LOGGER = logging.getLogger("trainkit")
-
-_NATIVE = ("avx512", "amx")
-"""Sets of instructions of a CPU that may have some for 16 bits."""
-
-_NOT_SCALED = (torch.float16, torch.bfloat16, torch.complex32, torch.complex64, torch.complex128)
 
 
 def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), place: Place = ALONE) -> LiveRun:
@@ -88,11 +88,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), 
     device = choose_device(recipe.run.device, place)
     context = Context(recipe.run.seed, device, folder, exchange)
     _check_divided(recipe, exchange)
-    torch.set_num_threads(recipe.run.threads or _default_threads())
-    if recipe.run.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # torch requires it for matrix products on CUDA
-    if recipe.run.deterministic != torch.are_deterministic_algorithms_enabled():  # the call imports a compiler
-        torch.use_deterministic_algorithms(recipe.run.deterministic)
+    set_up_torch(recipe.run.threads, recipe.run.deterministic)
     seed_everything(recipe.run.seed)
     if doubt := repeatability_doubt(context.device, recipe.run.deterministic):
         _LOGGER.info(doubt)
@@ -122,18 +118,12 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), 
     identity = identity_of(folder)
     state.about = about(resolved, identity)
     losses = Losses.build(recipe.losses, data)
-    metrics = {}
-    for name, metric in recipe.metrics.items():
-        with _building(f"metrics.{name}"):
-            metrics[name] = live = metric.build(data)
-            complete = hasattr(live, "update") and hasattr(live, "compute")
-            _check_built(f"metrics.{name}", live, complete, "a part with the methods update and compute")
-            _check_metric(name, live, exchange)
+    metrics = _metrics(recipe, data, exchange)
     with _building("inference"):
         inference = recipe.inference.build(data)
         _check_built("inference", inference, callable(inference), "a function (model, batch) -> outputs")
 
-    scaler = _scaler(recipe.run.precision, context.device, model)
+    scaler = scaler_of(recipe.run.precision, context.device, model)
     parts: dict[str, object] = {"data": data, "model": model}
     if recipe.initial_weights is not None:
         group_of = group_of_names(model, parameters)
@@ -141,27 +131,17 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), 
     parts["inference"] = inference
     parts |= {f"losses.{term.name}": term.function for term in losses.terms}
     parts |= {f"metrics.{name}": metric for name, metric in metrics.items()}
-    hooks = {f"hooks.{name}": hook for name, hook in recipe.hooks.items()}
-    hooks |= {f"loggers.{name}": logger for name, logger in recipe.loggers.items()}
-    if not place.is_first:
-        hooks = {name: hook for name, hook in hooks.items() if hook.phase in ("mutate", "observe")}
-    for name in order(hooks):
-        with _building(name):
-            parts[name] = part = hooks[name].build(context)
-            _check_built(name, part, part is not None, "a part with methods on_<event>(state)")
+    hooks = _hooks(recipe, place)
+    parts |= _built_hooks(hooks, context)
     average = None
     if recipe.ema is not None:
         with _building("ema"):
             parts["ema"] = average = WeightAverage(model, recipe.ema.decay)
     if scaler is not None:
         parts |= {"scaler": scaler, "skipped_steps": SkippedSteps()}
-    if recipe.run.compile:
-        parts["compilation"] = Compilation()
-    if recipe.run.time_limit is not None:
-        parts["time_limit"] = TimeLimit(recipe.run.time_limit, seconds_of(recipe.run.time_limit) or 0.0)
-    if recipe.checkpoint.every_steps or recipe.checkpoint.every_minutes:
-        parts["save_by_time"] = SaveByTime(recipe.checkpoint.every_steps, recipe.checkpoint.every_minutes)
+    parts |= _parts_of_settings(recipe)
     if place.is_first:
+        longer = _options_of_a_longer_run(plans.values(), length.epochs, steps)
         parts |= {
             "requests": Requests(folder),
             "watched_values": WatchedValues(recipe),
@@ -169,9 +149,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), 
             "metrics_file": MetricsFile(),
             "progress_chart": ProgressChart(),
             "waiting": Waiting(recipe.data),
-            "outcome": Outcome(
-                resolved.resume_options + _options_of_a_longer_run(plans.values(), length.epochs, steps)
-            ),
+            "outcome": Outcome(resolved.resume_options + longer),
         }
     tolerated: dict[str, type[Exception]] = {name: Exception for name, hook in hooks.items() if hook.phase == "log"}
     tolerated |= {"figures": Exception, "progress_chart": Exception, "metrics_file": OSError, "requests": OSError}
@@ -204,6 +182,36 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), 
     run.add("cases_file", cases_file, tolerated=Exception)  # before the checkpoint that its tables belong to
     run.add("saver", saver)
     return run
+
+
+def _hooks(recipe: Recipe, place: Place) -> dict[str, Hook]:
+    """Return the hooks and loggers that act in a process: name -> settings."""
+    hooks = {f"hooks.{name}": hook for name, hook in recipe.hooks.items()}
+    hooks |= {f"loggers.{name}": logger for name, logger in recipe.loggers.items()}
+    if place.is_first:
+        return hooks
+    return {name: hook for name, hook in hooks.items() if hook.phase in ("mutate", "observe")}
+
+
+def _built_hooks(hooks: dict[str, Hook], context: Context) -> dict[str, object]:
+    parts: dict[str, object] = {}
+    for name in order(hooks):
+        with _building(name):
+            parts[name] = part = hooks[name].build(context)
+            _check_built(name, part, part is not None, "a part with methods on_<event>(state)")
+    return parts
+
+
+def _parts_of_settings(recipe: Recipe) -> dict[str, object]:
+    """Return the parts of every process that a setting of ``[run]`` or ``[checkpoint]`` asks for."""
+    parts: dict[str, object] = {}
+    if recipe.run.compile:
+        parts["compilation"] = Compilation()
+    if recipe.run.time_limit is not None:
+        parts["time_limit"] = TimeLimit(recipe.run.time_limit, seconds_of(recipe.run.time_limit) or 0.0)
+    if recipe.checkpoint.every_steps or recipe.checkpoint.every_minutes:
+        parts["save_by_time"] = SaveByTime(recipe.checkpoint.every_steps, recipe.checkpoint.every_minutes)
+    return parts
 
 
 def _options_of_a_longer_run(plans: Iterable[GroupPlan], epochs: int, steps_per_epoch: int) -> str:
@@ -246,6 +254,17 @@ def _check_divided(recipe: Recipe, exchange: Exchange) -> None:
         )
 
 
+def _metrics(recipe: Recipe, data: LiveData, exchange: Exchange) -> dict[str, LiveMetric]:
+    metrics: dict[str, LiveMetric] = {}
+    for name, metric in recipe.metrics.items():
+        with _building(f"metrics.{name}"):
+            metrics[name] = live = metric.build(data)
+            complete = hasattr(live, "update") and hasattr(live, "compute")
+            _check_built(f"metrics.{name}", live, complete, "a part with the methods update and compute")
+            _check_metric(name, live, exchange)
+    return metrics
+
+
 def _check_metric(name: str, metric: LiveMetric, exchange: Exchange) -> None:
     """Make sure that what the processes accumulate in a metric can be brought together.
 
@@ -277,83 +296,6 @@ def _num_batches(data: LiveData, name: str) -> int:
     return int(num)
 
 
-@cache
-def _default_threads() -> int:
-    """Return how many threads torch uses by default; cached, because a run in this process may change the number."""
-    return torch.get_num_threads()
-
-
-def choose_device(name: str, place: Place = ALONE) -> torch.device:
-    """Return the device that a recipe names; "auto" is CUDA or MPS if one is available, else the CPU.
-
-    Of several processes on a machine, each has a CUDA device of its own.
-
-    Raises:
-        RecipeError: The device is not available on this machine.
-    """
-    if place.world > 1 and name in ("auto", "cuda") and torch.cuda.is_available():
-        if place.local_rank >= torch.cuda.device_count():
-            raise RecipeError(
-                f"process {place.rank} is number {place.local_rank} on its machine, which has "
-                f"{torch.cuda.device_count()} CUDA devices, and each process needs one of its own: start fewer "
-                'processes, or set run.device = "cpu"'
-            )
-        device = torch.device("cuda", place.local_rank)
-        torch.cuda.set_device(device)
-        return device
-    if place.world > 1 and name.startswith("cuda:"):
-        raise RecipeError(
-            f'run.device = "{name}" names one device for {place.world} processes; with "cuda", each has one of its own'
-        )
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise RecipeError(
-            f'run.device = "{name}", but torch {torch.__version__} sees {torch.cuda.device_count()} CUDA devices here; '
-            'use device = "auto" or "cpu"'
-        )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise RecipeError('run.device = "mps", but MPS is not available here; use device = "auto" or "cpu"')
-    return device
-
-
-def repeatability_doubt(device: torch.device, deterministic: bool) -> str | None:
-    """Return why a run that is repeated or resumed on a device may give other bits.
-
-    Args:
-        device: The device.
-        deterministic: Whether torch is set to use only deterministic operations.
-
-    Returns:
-        A sentence; None: there is no reason.
-    """
-    if device.type == "cuda" and not deterministic:
-        return "on CUDA without run.deterministic = true, a run that is repeated or resumed is not the same bit for bit"
-    if device.type == "mps":
-        return "on MPS, a run that is repeated or resumed may not be the same bit for bit"
-    return None
-
-
-def slow_precision(precision: str, device: torch.device) -> str | None:
-    """Return why a precision makes a run slower instead of faster; None: it is not known that it does.
-
-    Convolutions of a CPU without instructions for bfloat16 take 2 to 9 times as long as in fp32, depending on the CPU.
-    """
-    if device.type != "cpu" or precision == "fp32":
-        return None
-    known = getattr(torch.cpu, "get_capabilities", dict)  # not in every version of torch that we support
-    capabilities: dict[str, Any] = known()
-    if capabilities.get("architecture") != "x86_64" or any(capabilities.get(f"{each}_{precision}") for each in _NATIVE):
-        return None
-    return (
-        f'run.precision = "{precision}": this CPU has no instructions for it, and is several times slower with it; '
-        'set run.precision = "fp32"'
-    )
-
-
 def _apply_levers(recipe: Recipe, model: torch.nn.Module, device: torch.device) -> None:
     """Set how the model lies in memory and is computed, as ``[run]`` and the device say.
 
@@ -381,28 +323,3 @@ def _apply_levers(recipe: Recipe, model: torch.nn.Module, device: torch.device) 
                 "numbers or, in some versions, compiles them to wrong results"
             )
         compile_model(model)
-
-
-def autocast_of(precision: str, device: torch.device) -> Callable[[], AbstractContextManager[Any]]:
-    """Return what makes the context in which a model computes in a precision."""
-    if precision == "fp32":
-        return contextlib.nullcontext
-    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
-    return lambda: torch.autocast(device.type, dtype=dtype)
-
-
-def _scaler(precision: str, device: torch.device, model: torch.nn.Module) -> torch.amp.GradScaler | None:
-    """Return what scales the loss; None: the precision does not need it.
-
-    Raises:
-        RecipeError: The gradients of the model cannot be scaled.
-    """
-    if precision != "fp16":
-        return None
-    for name, parameter in model.named_parameters():
-        if parameter.dtype in _NOT_SCALED:
-            raise RecipeError(
-                f'run.precision = "fp16", but the parameter {name} is {str(parameter.dtype).removeprefix("torch.")}: '
-                "fp16 needs a scaled loss, and torch cannot scale such gradients; use bf16 or fp32"
-            )
-    return torch.amp.GradScaler(device.type)

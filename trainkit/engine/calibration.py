@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from trainkit.contracts import Calibration, Calibrator, Context, OpenedRun, Progress
-from trainkit.engine.build import choose_device
 from trainkit.engine.command_settings import command_settings, draw_picture, settings_of
 from trainkit.engine.comparison import CASES
+from trainkit.engine.devices import choose_device
 from trainkit.engine.fitted_settings import FILE, FOLDER, Fitted, prediction_of
 from trainkit.engine.resume_report import other_facts
 from trainkit.engine.run_folder import LOG, short_path

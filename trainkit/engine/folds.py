@@ -22,8 +22,8 @@ from trainkit import registry
 from trainkit.contracts import Context, Evaluator, HeldOut, HeldOutEvaluation
 from trainkit.engine import run_folder
 from trainkit.engine.batches import to_device
-from trainkit.engine.build import choose_device
 from trainkit.engine.comparison import CASES, SUMMARY
+from trainkit.engine.devices import choose_device
 from trainkit.engine.every_run import metrics_file
 from trainkit.engine.folder_lock import alone_in
 from trainkit.engine.queue import run_all

@@ -19,7 +19,7 @@ from xxhash import xxh3_128
 
 from trainkit.checkpoint.content import trained_weights
 from trainkit.contracts import Component, Data, Inference, Member, Model, Predictor
-from trainkit.engine.build import autocast_of
+from trainkit.engine.devices import autocast_of
 from trainkit.engine.saved_recipe import other_packages, with_packages
 from trainkit.errors import CheckpointError, RecipeError, blame
 from trainkit.recipe.layers import merge

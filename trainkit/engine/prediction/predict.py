@@ -16,7 +16,7 @@ import attrs
 import torch
 
 from trainkit.contracts import HARMLESS, PredictionItem, Predictor
-from trainkit.engine.build import choose_device
+from trainkit.engine.devices import choose_device
 from trainkit.engine.fitted_settings import with_fitted_settings
 from trainkit.engine.prediction.finished_inputs import FinishedInputs, Origin, origin_of
 from trainkit.engine.prediction.progress import PredictionProgress
