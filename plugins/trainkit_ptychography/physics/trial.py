@@ -13,6 +13,9 @@ Source:
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import attrs
 import numpy as np
 import torch
@@ -20,9 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainkit_ptychography.physics.displacement import Shown
-from trainkit_ptychography.physics.forward import fourier_ramp, power
+from trainkit_ptychography.physics.forward import fourier_ramp, power, sum_of_modes
 from trainkit_ptychography.physics.geometry import place
-from trainkit_ptychography.physics.patches import patches_at
+from trainkit_ptychography.physics.patches import Patches, patches_at
 
 _EPOCHS = 3  # one epoch alone prefers a defocus that is too large (by 10 Å for 60 Å)
 _BATCH = 32
@@ -104,42 +107,38 @@ def try_out(
     num_held_out = len(held_out(len(order_N)))
     held_T, train = order_N[:num_held_out], order_N[num_held_out:]
 
-    def far_field(index_B: Tensor, object_HW: Tensor) -> tuple[Tensor, Tensor]:
-        patch_BYX = patches_at(corner_N2[index_B], shape, width)(object_HW).cut()
-        far_MBYX = torch.fft.fft2(shifted_MNYX[:, index_B] * patch_BYX, norm="ortho")
-        return far_MBYX, power(far_MBYX).sqrt()
-
     def mask(index_B: Tensor) -> Tensor | None:
         return None if mask_NYX is None else mask_NYX[index_B]
 
-    def misfits(object_HW: Tensor) -> NDArray[np.float64]:
-        found = [
-            _misfit(far_field(index_B, object_HW)[1], amplitudes_NYX[index_B], mask(index_B))
-            for index_B in torch.split(held_T, _BATCH)
-        ]
-        return torch.cat(found).double().numpy()
+    def misfits(far_MTYX: Tensor) -> NDArray[np.float64]:
+        return _misfit(power(far_MTYX).sqrt(), amplitudes_NYX[held_T], mask(held_T)).double().numpy()
 
     object_HW = torch.full((height, width), 1.0, dtype=torch.complex64)
     first_B = train[:_BATCH]
-    object_HW *= _best_scale(far_field(first_B, object_HW)[1], amplitudes_NYX[first_B], mask(first_B))
-    empty_HW, empty_T = object_HW.clone(), misfits(object_HW)
+    first = _Batch.of(first_B, shifted_MNYX, corner_N2, shape, width)
+    object_HW *= _best_scale(power(first.far_field(object_HW)).sqrt(), amplitudes_NYX[first_B], mask(first_B))
+    held = _Batch.of(held_T, shifted_MNYX, corner_N2, shape, width)
+    empty_MTYX = held.far_field(object_HW)
     light_HW, dark = torch.zeros(height, width), _DARK * (shape[0] * shape[1]) ** -0.5
     for epoch in range(_EPOCHS):
         for index_B in torch.split(train[torch.randperm(len(train), generator=generator)], _BATCH):
-            far_MBYX, expected_BYX = far_field(index_B, object_HW)
+            batch = _Batch.of(index_B, shifted_MNYX, corner_N2, shape, width)
+            far_MBYX = batch.far_field(object_HW)
+            power_BYX = power(far_MBYX)
             # Where nothing is expected the phase is that of rounding errors, which must not decide anything.
-            excess_BYX = 1 - amplitudes_NYX[index_B] * expected_BYX / (expected_BYX.square() + dark**2)
+            excess_BYX = 1 - amplitudes_NYX[index_B] * power_BYX.sqrt() / (power_BYX + dark**2)
             if mask_NYX is not None:
-                excess_BYX = excess_BYX * mask_NYX[index_B]
-            back_MBYX = torch.fft.ifft2(far_MBYX * excess_BYX, norm="ortho")
-            patches, shifted_MBYX = patches_at(corner_N2[index_B], shape, width), shifted_MNYX[:, index_B]
+                excess_BYX *= mask_NYX[index_B]
+            back_MBYX = torch.fft.ifft2(far_MBYX.mul_(excess_BYX), norm="ortho")
             gradient_HW, power_HW = torch.zeros_like(object_HW), torch.zeros_like(light_HW)
-            patches(gradient_HW).add((back_MBYX * shifted_MBYX.conj()).sum(0))
-            patches(power_HW).add(power(shifted_MBYX))
+            batch.patches(gradient_HW).add(sum_of_modes(back_MBYX.mul_(batch.shifted_MBYX.conj())))
+            batch.patches(power_HW).add(power(batch.shifted_MBYX))
             object_HW -= _STEP * gradient_HW / (power_HW + _REGULAR * power_HW.max())
             if epoch == 0:
                 light_HW += power_HW
-    weakened = [misfits(empty_HW + share * (object_HW - empty_HW)) for share in _SHARES]
+    # The far field is linear in the object, so that of a weaker contrast is known without a transform.
+    empty_T, contrast_MTYX = misfits(empty_MTYX), held.far_field(object_HW) - empty_MTYX
+    weakened = [misfits(empty_MTYX + share * contrast_MTYX) for share in _SHARES]
     seen_HW = light_HW > _SEEN * light_HW.max()
     phase_HW = _phase(object_HW, seen_HW)
     return Trial(
@@ -148,6 +147,28 @@ def try_out(
         _skewness(phase_HW[seen_HW]),
         Shown(phase_HW.numpy(), seen_HW.numpy(), placement.origin_2),
     )
+
+
+class _Batch(NamedTuple):
+    """Some of the patterns of a trial.
+
+    Attributes:
+        shifted_MBYX: The probe where each of them was taken.
+        patches: Finds their patches of an object.
+    """
+
+    shifted_MBYX: Tensor
+    patches: Callable[[Tensor], Patches]
+
+    @classmethod
+    def of(cls, index_B: Tensor, shifted_MNYX: Tensor, corner_N2: Tensor, shape: tuple[int, int], width: int) -> _Batch:
+        """Return the patterns with these numbers."""
+        return cls(shifted_MNYX.index_select(1, index_B), patches_at(corner_N2[index_B], shape, width))
+
+    def far_field(self, object_HW: Tensor) -> Tensor:
+        """Return the waves of the modes at the detector (M, B, Y, X)."""
+        far_MBYX: Tensor = torch.fft.fft2(self.shifted_MBYX * self.patches(object_HW).cut(), norm="ortho")
+        return far_MBYX
 
 
 def _misfit(expected_BYX: Tensor, amplitudes_BYX: Tensor, mask_BYX: Tensor | None) -> Tensor:

@@ -137,6 +137,10 @@ class Sample:
         parts = [np.sort(half[each]) for half in halves for each in np.array_split(np.argsort(across_N[half]), 2)]
         return [self._some(part) for part in parts]
 
+    def nearest_to_middle(self, num: int) -> Sample:
+        """Return the patterns whose scan points are nearest to the middle, as a sample of their own."""
+        return self._some(np.sort(np.argsort(_away(self.scan), kind="stable")[:num]))
+
     def _some(self, index_K: NDArray[np.int64]) -> Sample:
         return attrs.evolve(
             self,

@@ -2,6 +2,9 @@
 
 One property after the other is varied, and what fits held-out patterns best is kept. Which of these changes matter is
 decided at the end: each is taken back alone.
+
+Most geometries are far off, which few patterns tell: those that a quarter of them refute beyond doubt are tried out on
+these alone.
 """
 
 from __future__ import annotations
@@ -30,6 +33,12 @@ _WIDE_STEPS, _NEAR_STEPS = (0.8, 1.25), (0.9, 1.1)
 _COARSE_ROTATION, _FINE_ROTATIONS = 22.5, (11.25, 5.0, 2.5)
 _NOT_THE_DISC = 0.04  # by how much the measured radius of the bright disc may be off
 _UNITS = (0.01, 0.1, 10.0, 100.0)  # pm and nm, taken for Å, and the other way round
+_GLANCE_SHARE = 0.25  # of the patterns, the nearest to the middle
+_FEWEST_GLANCED_AT = 48  # with fewer, all are looked at
+_Limits = tuple[tuple[float, float], ...]
+_REFUTED: _Limits = ((4.0, 0.8), (6.0, 0.95))
+"""More standard errors of a glance, with a smaller share of what a better geometry gains, than one of these pairs."""
+_FAR_WORSE: _Limits = ((4.0, _DECISIVE),)
 
 
 @attrs.frozen
@@ -143,6 +152,9 @@ class Search:
     def __init__(self, sample: Sample, tried: Callable[[int], None] = lambda number: None) -> None:
         self.sample, self._tried = sample, tried
         self._known: dict[Geometry, Trial] = {}
+        num = round(_GLANCE_SHARE * len(sample.points_N))
+        self._few = sample.nearest_to_middle(num) if num >= _FEWEST_GLANCED_AT else None
+        self._glances: dict[Geometry, Trial] = {}
 
     def trial(self, geometry: Geometry) -> Trial:
         """Try out a geometry, or return what was found before."""
@@ -175,7 +187,30 @@ class Search:
         return best
 
     def _better(self, best: Geometry, *others: Geometry) -> Geometry:
-        return min((best, *others), key=lambda each: self.trial(each).misfit)
+        for each in others:
+            if not self._is_refuted(each, best) and self.trial(each).misfit < self.trial(best).misfit:
+                best = each
+        return best
+
+    def _is_refuted(self, geometry: Geometry, better: Geometry, limits: _Limits = _REFUTED) -> bool:
+        """Return whether few patterns tell that a geometry explains less than another one, so that all would.
+
+        Args:
+            geometry: The geometry.
+            better: The other one.
+            limits: What is beyond doubt.
+        """
+        if self._few is None or geometry in self._known:
+            return False
+        seen, other = self._glance(geometry), self._glance(better)
+        sure = sureness(seen, other)
+        return any(sure > least and seen.gain < share * other.gain for least, share in limits)
+
+    def _glance(self, geometry: Geometry) -> Trial:
+        assert self._few is not None
+        if geometry not in self._glances:
+            self._glances[geometry] = self._few.try_out(geometry)
+        return self._glances[geometry]
 
     def _as_told(self, best: Geometry) -> Geometry:
         """Return of two geometries that make the same patterns the one that lies as told, if that fits no worse.
@@ -225,13 +260,7 @@ class Search:
     def _orientation(self, best: Geometry) -> Geometry:
         turned = [attrs.evolve(best, swapped=swapped, flips=flips) for swapped, flips in ORIENTATIONS]
         found = self._better(best, *turned)
-        gain = self.trial(found).gain
-        others = [each for each in turned if each != found]
-        decisive = all(
-            self.trial(each).gain < _DECISIVE * gain and sureness(self.trial(each), self.trial(found)) > _SURE
-            for each in others
-        )
-        if decisive:
+        if all(self._is_far_worse(each, found) for each in turned if each != found):
             return found
         step = defocus_step_angstrom(self.sample)
         if step is not None:  # a defocus that is far off hides the orientation
@@ -243,6 +272,13 @@ class Search:
             attrs.evolve(each, rotation_deg=each.rotation_deg + 45, defocus_change_angstrom=here) for each in turned
         ]
         return self._better(found, *between)
+
+    def _is_far_worse(self, geometry: Geometry, best: Geometry) -> bool:
+        """Return whether a geometry explains so much less than another one that nothing can be near."""
+        if self._is_refuted(geometry, best, _FAR_WORSE):
+            return True
+        gain = self.trial(best).gain
+        return self.trial(geometry).gain < _DECISIVE * gain and sureness(self.trial(geometry), self.trial(best)) > _SURE
 
     def _rotation(self, best: Geometry) -> Geometry:
         if self._stands(best, *self._turned(best, _COARSE_ROTATION / 2)):
@@ -262,7 +298,8 @@ class Search:
         if self._stands(best, *self._defocused(best, step)):
             return best
         changes = [2 * step, 3 * step]
-        changes += [(factor - 1) * told - best.defocus_change_angstrom for factor in _UNITS]
+        in_other_units = ((factor - 1) * told - best.defocus_change_angstrom for factor in _UNITS)
+        changes += [each for each in in_other_units if abs(abs(each) - step) > step / 8]  # else it was tried already
         best = self._better(best, *(each for change in changes for each in self._defocused(best, change)))
         while (found := self._better(best, *self._defocused(best, step))) != best:
             best = found
@@ -285,7 +322,9 @@ class Search:
 
     def _stands(self, best: Geometry, *others: Geometry) -> bool:
         """Return whether a geometry fits better than its neighbours beyond doubt."""
-        return all(sureness(self.trial(each), self.trial(best)) > _SURE for each in others)
+        return all(
+            self._is_refuted(each, best) or sureness(self.trial(each), self.trial(best)) > _SURE for each in others
+        )
 
     def _steps(self, best: Geometry) -> Geometry:
         if self.sample.told_defocus() is None:
