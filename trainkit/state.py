@@ -186,6 +186,7 @@ class State:
             (waiting for batches), "validation", "pictures", "hooks", "logging", "checkpoint" and "rest". Together they
             are all the time that has passed. The checkpoint that is written after an epoch counts to the next one.
         closing: Whether the epoch's steps are finished and it is being closed: validation, pictures, ``epoch_end``.
+        seconds_in_background: Seconds that a checkpoint may take which is being written while the training goes on.
         evaluated_step: Value of ``step`` at the last evaluation; -1: there was none.
         stop_reason: Why the run ends after its current epoch is closed (`stop`); None: it was not requested.
         interrupt_reason: Why the run ends without closing its epoch (`interrupt`); None: it was not requested.
@@ -226,6 +227,7 @@ class State:
     pictures: dict[str, np.ndarray[Any, Any]] = attrs.Factory(dict)
     seconds: dict[str, float] = attrs.Factory(dict)
     closing: bool = False
+    seconds_in_background: float = 0.0
     evaluated_step: int = -1
     stop_reason: str | None = None
     interrupt_reason: str | None = None

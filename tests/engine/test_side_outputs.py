@@ -14,7 +14,7 @@ from clients import recorder
 from clients.toy_run import TOY, lines, run
 
 from trainkit import NonFiniteError, State
-from trainkit.checkpoint.folder import CheckpointFolder
+from trainkit.checkpoint.file import Prepared
 from trainkit.console import Console
 from trainkit.engine import run_folder
 from trainkit.engine.every_run import progress_chart
@@ -89,13 +89,13 @@ def test_an_old_checkpoint_that_cannot_be_removed_is_said_once(monkeypatch: pyte
 
 
 def test_a_checkpoint_that_cannot_be_written_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CheckpointFolder, "write", lambda *_: raising(CheckpointError("disk full")))
+    monkeypatch.setattr(Prepared, "write", lambda *_: raising(CheckpointError("disk full")))
     with pytest.raises(CheckpointError, match="disk full"):
         run()
 
 
 def test_what_ended_the_run_is_reported_even_if_its_end_cannot_be_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CheckpointFolder, "write", lambda *_: raising(CheckpointError("no space left")))
+    monkeypatch.setattr(Prepared, "write", lambda *_: raising(CheckpointError("no space left")))
     monkeypatch.setattr(run_folder, "note_end", lambda *_, **__: raising(OSError(28, "No space left on device")))
     with pytest.raises(CheckpointError, match="no space left"):
         run()

@@ -9,7 +9,7 @@ import pytest
 from clients import recorder
 from clients.toy_run import run
 
-from trainkit.checkpoint.folder import CheckpointFolder
+from trainkit.checkpoint.file import Prepared
 from trainkit.engine import stopwatch
 from trainkit.engine.every_run import time_limit
 from trainkit.engine.start import ExitCode
@@ -39,8 +39,13 @@ def test_the_limit_leaves_time_for_what_follows_an_epoch_whatever_of_it_is_slow(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(recorder, "ACTIONS", {"step_end": spends(1.0), slow: spends(25.0)})
     if slow == "saving":
-        write = CheckpointFolder.write
-        monkeypatch.setattr(CheckpointFolder, "write", lambda *given: (spends(25.0)(given[1]), write(*given))[1])
+        write = Prepared.write
+
+        def slow_write(prepared: Prepared) -> None:
+            now[0] += 25.0
+            write(prepared)
+
+        monkeypatch.setattr(Prepared, "write", slow_write)
     monkeypatch.setattr(stopwatch, "perf_counter", lambda: now[0])
     monkeypatch.setattr(time_limit.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(time_limit, "process_seconds", lambda: now[0])

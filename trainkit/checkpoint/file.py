@@ -22,7 +22,7 @@ import contextlib
 import json
 import os
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -120,26 +120,86 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         CheckpointError: A leaf is something else (the message names it), or the file cannot be written.
     """
+    prepare(path, content).write()
+
+
+class Prepared(NamedTuple):
+    """A checkpoint that can be written. What is not a tensor does not change any more when the training goes on.
+
+    Attributes:
+        path: The file to write.
+        header: What stands before the tensors, with zeros for the digest.
+        tensors: The tensors as they are stored, in their order in the file.
+    """
+
+    path: Path
+    header: bytes
+    tensors: list[Tensor]
+
+    @property
+    def num_bytes(self) -> int:
+        """Number of bytes of the tensors."""
+        return sum(each.numel() * each.element_size() for each in self.tensors)
+
+    def copied(self, kept: Sequence[Tensor] = ()) -> Prepared:
+        """Return the same with copies of the tensors in the memory of the host.
+
+        Args:
+            kept: The tensors of an earlier copy, which nobody needs any more: their memory is used again where dtype
+                and shape are the same. New memory takes several times as long to fill.
+        """
+        import torch
+
+        copies = []
+        for number, tensor in enumerate(self.tensors):
+            copy = kept[number] if number < len(kept) else None
+            if copy is None or (copy.dtype, copy.shape) != (tensor.dtype, tensor.shape):
+                copy = torch.empty(tensor.shape, dtype=tensor.dtype)
+            copies.append(copy.copy_(tensor))
+        return self._replace(tensors=copies)
+
+    def write(self) -> None:
+        """Write the file. When this returns, it is on the disk; until then, ``path`` stays as it was.
+
+        Raises:
+            CheckpointError: The file cannot be written.
+        """
+        try:
+            with written_whole(self.path) as new, open(new, "r+b") as file:
+                digest = xxhash.xxh3_128(self.header)
+                file.write(self.header)
+                for tensor in self.tensors:
+                    for piece in _pieces(_bytes_of(tensor.cpu().contiguous())):
+                        digest.update(piece)
+                        file.write(piece)
+                file.seek(8 + len(_PREFIX))
+                file.write(digest.hexdigest().encode())
+        except OSError as error:
+            reason = error.strerror or error
+            raise CheckpointError(
+                f"{self.path} cannot be written ({reason}); free space or choose another folder"
+            ) from error
+
+
+def prepare(path: Path, content: Mapping[str, Any]) -> Prepared:
+    """Return a checkpoint that can be written; its tensors are those of ``content``, and not copied.
+
+    Args:
+        path: The file to write, in an existing folder.
+        content: As for `write`.
+
+    Raises:
+        CheckpointError: A leaf is neither a JSON value nor a tensor; the message names it.
+    """
     tensors: dict[str, Tensor] = {}
     tree = _split(content, "", tensors)
     tied, tensors = _untie(tensors)
     paired = {name: _dtype_name(tensor) for name, tensor in tensors.items() if tensor.is_complex()}
+    stored = {name: _as_stored(tensor) for name, tensor in tensors.items()}
     # With larger elements first, each tensor is aligned for readers that map the file into memory.
-    names = sorted(tensors, key=lambda name: -_as_stored(tensors[name]).element_size())
-    header = _header_bytes(tree, paired, tied, {name: _as_stored(tensors[name]) for name in names}, path)
-    try:
-        with written_whole(path) as new, open(new, "r+b") as file:
-            digest = xxhash.xxh3_128(header)
-            file.write(header)
-            for name in names:
-                for piece in _pieces(_bytes_of(_as_stored(tensors[name]).cpu().contiguous())):
-                    digest.update(piece)
-                    file.write(piece)
-            file.seek(8 + len(_PREFIX))
-            file.write(digest.hexdigest().encode())
-    except OSError as error:
-        reason = error.strerror or error
-        raise CheckpointError(f"{path} cannot be written ({reason}); free space or choose another folder") from error
+    names = sorted(stored, key=lambda name: -stored[name].element_size())
+    header = _header_bytes(tree, paired, tied, {name: stored[name] for name in names}, path)
+    return Prepared(path, header, [stored[name] for name in names])
 
 
 def _split(node: Any, pointer: str, tensors: dict[str, Tensor]) -> Any:

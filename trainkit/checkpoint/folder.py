@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from trainkit.checkpoint.file import read, read_header, write
+from trainkit.checkpoint.file import Prepared, prepare, read, read_header
 from trainkit.errors import CheckpointError
 from trainkit.files.writing import SET_ASIDE, is_unfinished, remove_unfinished, set_aside, sync_folder, written_whole
 
@@ -107,11 +107,11 @@ class CheckpointFolder:
                     found.append(entry.name if is_file else f"{entry.name} ({_kind_of(path)})")
         return sorted(found)
 
-    def write(self, content: Mapping[str, Any]) -> Path:
-        """Write a checkpoint under the name for its position, and return the file.
+    def prepare(self, content: Mapping[str, Any]) -> Prepared:
+        """Return a checkpoint that can be written under the name for its position.
 
         Raises:
-            CheckpointError: The file cannot be written.
+            CheckpointError: The content cannot be saved.
         """
         inside = content["step"] > content["epoch_step"]
         path = self.path / file_name(content["epoch"], content["step"] if inside else None)
@@ -120,8 +120,7 @@ class CheckpointFolder:
             self._cleaned = True
         if os.path.lexists(path) and not self._is_ours(path):
             _LOGGER.warning("%s is not of this run; it is set aside as %s", path, set_aside(path).name)
-        write(path, content)
-        return path
+        return prepare(path, content)
 
     def adopt(self, file: Path) -> None:
         """Make the checkpoint of another run a file of this folder as well, without a copy where that is possible."""

@@ -309,6 +309,10 @@ class Pictures:
     every_steps: int = attrs.field(default=0, validator=_at_least(0))
 
 
+COPIED_FROM_BYTES = 5_000_000
+"""The size of a checkpoint from which on it is written in the background."""
+
+
 @component
 class Checkpoints:
     """Which checkpoints are written and kept.
@@ -320,6 +324,9 @@ class Checkpoints:
         keep_last: Number of newest checkpoints to keep.
         keep_every: Keep the checkpoints of epochs divisible by this number as well; 0: none.
         best: Number of best checkpoints by [monitor] to keep as well.
+        in_background: Write checkpoints of 5 MB and more while the training goes on. The training waits for a copy
+            alone, which takes as much memory of the host for the rest of the run, and for the last checkpoint. Where
+            that memory is not free, it waits for every checkpoint.
     """
 
     every_epochs: int = attrs.field(default=1, validator=_at_least(0))
@@ -328,6 +335,7 @@ class Checkpoints:
     keep_last: int = attrs.field(default=3, validator=_at_least(1))
     keep_every: int = attrs.field(default=0, validator=_at_least(0))
     best: int = attrs.field(default=1, validator=_at_least(0))
+    in_background: bool = True
 
 
 @component

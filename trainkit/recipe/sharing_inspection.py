@@ -12,7 +12,7 @@ from trainkit.errors import TrainkitError
 from trainkit.processes.cuda_devices import num_cuda_devices
 from trainkit.recipe.problems import Finding, InvalidRecipe, in_order
 from trainkit.recipe.resolve import Resolved
-from trainkit.recipe.root import Recipe
+from trainkit.recipe.root import COPIED_FROM_BYTES, Recipe
 from trainkit.recipe.sharing import (
     USABLE,
     Sharing,
@@ -89,6 +89,7 @@ def inspect_sharing(resolved: Resolved, processes: int, limit: float | None) -> 
 
     memory = memory_of(divided.at_once)
     lines += _memory(memory, divided, limit)
+    lines += _memory_of_copy(recipe, memory)
     found += rules_of_memory(recipe, processes, memory, limit, memory_of)
     return SharingInspection(tuple(lines), (*notes, *_sorted_out(resolved, found)), steps)
 
@@ -131,3 +132,13 @@ def _memory(memory: StepMemory | None, divided: Sharing, limit: float | None) ->
         of_gpu = f", of {bytes_in_words(USABLE * limit)} that can be counted on ({USABLE * 100:.0f} % of the GPU's)"
     yield f"memory       about {bytes_in_words(divided.needs(memory))} in each process{of_gpu}: {sums}"
     yield f"             estimated by {memory.how}"
+
+
+def _memory_of_copy(recipe: Recipe, memory: StepMemory | None) -> Iterator[str]:
+    """Yield what a copy of the checkpoint takes from which it is written while the training goes on."""
+    size = 0 if memory is None else memory.weights + memory.average + memory.optimizer
+    if recipe.checkpoint.in_background and size >= COPIED_FROM_BYTES:
+        yield (
+            f"             and {bytes_in_words(size)} of the host's in one of them, for the copy from which a "
+            "checkpoint is written (checkpoint.in_background)"
+        )

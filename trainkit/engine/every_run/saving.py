@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import attrs
 import torch
 
 from trainkit.checkpoint.folder import Best, BestValues, CheckpointFolder
+from trainkit.checkpoint.in_background import WriterInBackground
 from trainkit.checkpoint.optimizer_state import LoadReport, class_name, load_optimizer_state, optimizer_state
 from trainkit.engine.agreement import check_replicas, restore_means, running_means
 from trainkit.engine.environment import conditions
@@ -22,11 +24,13 @@ from trainkit.events import Live
 from trainkit.groups.plan import SHARED
 from trainkit.randomness import generator_states
 from trainkit.recipe.resolve import write
+from trainkit.recipe.root import COPIED_FROM_BYTES
 from trainkit.words import some_of
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from trainkit.checkpoint.file import Prepared
     from trainkit.engine.live_run import LiveRun
     from trainkit.groups.resuming import ResumedGroup
     from trainkit.state import State
@@ -188,7 +192,10 @@ class Saver(Live):
         self._best_before: list[Best] = []
         self._adopted_before: list[str] = []
         self._ranked_by = [run.state.monitor.metric, run.state.monitor.mode]
-        self.newest: Path | None = None
+        self._writer = WriterInBackground()
+        self._newest: Path | None = None
+        self._longest_write = 0.0  # seconds
+        self._lacks_room = False
 
     def take_over(self, adopted: Sequence[str]) -> None:
         """Take over what the checkpoint says that the run was resumed from: which ones in its folder others wrote.
@@ -220,7 +227,11 @@ class Saver(Live):
             _LOGGER.warning("the best so far is not in %s: %s; what is best begins anew", self._folder.path, names)
 
     def on_checkpoint(self, state: State) -> None:
-        """Write a checkpoint if one is due, was requested, or is among the best."""
+        """Write a checkpoint if one is due, was requested, or is among the best.
+
+        A large one is copied, and written while the training goes on; the last one of a process is waited for.
+        """
+        self._writer.raise_error()
         settings = self._run.recipe.checkpoint
         inside = state.steps_in_epoch > 0
         leaving = state.stop_reason is not None or state.interrupted or state.epoch == state.epochs
@@ -232,10 +243,53 @@ class Saver(Live):
         state.save_reason = None
         check_replicas(self._run)
         check_finite(self._run)
+        self._writer.finish()  # it uses the folder
         if value is not None:
             self._best.take_in(Best(value, state.epoch, state.step if inside else None))
-        self.newest = self._folder.write(checkpoint_content(self._run, self._folder.adopted))
-        self._folder.prune(settings.keep_last, settings.keep_every, self.all_best, self.newest)
+        prepared, best = self._folder.prepare(checkpoint_content(self._run, self._folder.adopted)), self.all_best
+        if leaving or not self._is_worth_a_copy(prepared):
+            self._write(prepared, best)
+        else:
+            state.seconds_in_background = self._longest_write
+            self._writer.begin(prepared, partial(self._write, best=best))
+
+    def _is_worth_a_copy(self, prepared: Prepared) -> bool:
+        """Return whether a checkpoint is large enough to be written in the background, and memory for it is free.
+
+        In a run with a time limit, the first one is waited for: how long it takes decides when the last one is begun.
+        """
+        recipe = self._run.recipe
+        if not recipe.checkpoint.in_background or prepared.num_bytes < COPIED_FROM_BYTES:
+            return False
+        if recipe.run.time_limit is not None and not self._longest_write:
+            return False
+        has_room = self._writer.has_room_for(prepared)
+        if not has_room and not self._lacks_room:
+            self._lacks_room = True
+            _LOGGER.info("checkpoints are not written in the background: there is no memory for another copy of them")
+        return has_room
+
+    def _write(self, prepared: Prepared, best: Sequence[Best]) -> None:
+        """Write a checkpoint, and remove those that are not kept any more."""
+        settings, began = self._run.recipe.checkpoint, monotonic()
+        prepared.write()
+        self._longest_write = max(self._longest_write, monotonic() - began)
+        self._newest = prepared.path
+        self._folder.prune(settings.keep_last, settings.keep_every, best, prepared.path)
+
+    def on_run_end(self, state: State) -> None:
+        """Wait for a checkpoint that is being written."""
+        self._writer.finish()
+
+    @property
+    def newest(self) -> Path | None:
+        """The newest checkpoint, which is on the disk; None: there is none. One that is being written is waited for."""
+        self._writer.wait()
+        return self._newest
+
+    @newest.setter
+    def newest(self, file: Path | None) -> None:
+        self._newest = file
 
     def becomes_best(self) -> bool:
         """Return whether the checkpoint that is written now, after the other parts are told, will be the best."""

@@ -19,7 +19,7 @@ class TimeLimit(Live):
     """Part of runs with ``[run] time_limit``: interrupts the run, with a checkpoint, early enough.
 
     The remaining time is enough for what follows the last step of an epoch (validation, pictures, a checkpoint), one
-    more step and its checkpoint, each as long as the longest so far.
+    more step and its checkpoint, each as long as the longest so far, and for a checkpoint that is still being written.
 
     Args:
         written: The limit as it is written in the recipe.
@@ -45,7 +45,8 @@ class TimeLimit(Live):
             self._longest_step = max(self._longest_step, now - self._last_step)
         self._last_step = now
         self._longest_saving = max(self._longest_saving, state.seconds["checkpoint"])
-        if now + self._longest_step + self._longest_closing + self._longest_saving >= self._end:
+        saving = self._longest_saving + state.seconds_in_background
+        if now + self._longest_step + self._longest_closing + saving >= self._end:
             state.interrupt(f"time limit {self._written}")
 
 
