@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -45,18 +46,27 @@ def _no_charts() -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)  # before -m is looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark by one rule each.
+    """Mark by one rule each, and put what takes long first.
 
-    - `data` takes the fixture `shared_data`; `fast` is what is not `slow`.
-    - The coverage that is asked for is that of the core by its fast tests. It is not measured in tests of plugins, nor
-      in slow ones: that would take more than half of their time again.
+    - `data` takes the fixture `shared_data`; `fast` is what is neither `slow` nor `medium`.
+    - The coverage that is asked for is that of the core by tests that are not slow. It is not measured in tests of
+      plugins, nor in slow ones: that would take more than half of their time again.
+    - Several workers begin with what takes long, so that none of them is left with it alone at the end.
     """
     for item in items:
         if item.path.is_relative_to(ROOT / "tests") and item.path.relative_to(ROOT / "tests").parts[0] in PLUGINS:
             item.add_marker("no_cover")  # of pytest-cov
         if "shared_data" in getattr(item, "fixturenames", ()):
             item.add_marker("data")
-        item.add_marker("fast" if item.get_closest_marker("slow") is None else "no_cover")
+        if item.get_closest_marker("slow") is not None:
+            item.add_marker("no_cover")
+        elif item.get_closest_marker("medium") is None:
+            item.add_marker("fast")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        seconds: dict[str, int] = defaultdict(int)
+        for item in items:
+            seconds[unit_of(item.nodeid)] += 1000 if item.get_closest_marker("slow") is not None else 1
+        items.sort(key=lambda item: -seconds[unit_of(item.nodeid)])
 
 
 def pytest_collection_finish() -> None:
@@ -71,17 +81,22 @@ def pytest_collection_finish() -> None:
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     """Give all tests of a module in which a fixture is made once to one worker, so that it is made once.
 
-    xdist starts with the modules that have the most tests. Its own groups (`xdist_group`) stand in names of tests, and
-    with pytest 9.2 these stay as they are.
+    xdist's own groups (`xdist_group`) stand in names of tests, and with pytest 9.2 these stay as they are.
     """
     from xdist.scheduler import LoadScopeScheduling
 
     class ByModule(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
-            module = nodeid.partition("::")[0]
-            return module if makes_once(module) else nodeid
+            return unit_of(nodeid)
 
+    config.option.loadscopereorder = False  # the order of pytest_collection_modifyitems
     return ByModule(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+def unit_of(nodeid: str) -> str:
+    """Return what is given to a worker as a whole: the module of a test, or the test."""
+    module = nodeid.partition("::")[0]
+    return module if makes_once(module) else nodeid
 
 
 @cache

@@ -36,6 +36,7 @@ IMPORTS = (
     "trainkit.cli.resume",
     "trainkit.engine.queue",
     "trainkit.engine.verify",
+    "trainkit.launching.launcher",
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,9 @@ from pathlib import Path
 
 import click
 import pytest
+from clients import forked_workers
 from clients.toy_run import TOY
+from clients.warm import Warm, WarmProcess
 from same import differences, trained
 
 from trainkit import RecipeError
@@ -29,6 +32,8 @@ from trainkit.launching.division import refuse_division
 from trainkit.launching.endings import Ending, clear_endings, read_ending, write_ending
 from trainkit.launching.launcher import threads_of_each
 from trainkit.recipe.resolve import resolve, resolve_text
+
+Launcher = WarmProcess | subprocess.Popen[str]
 
 RECIPE = """
 trainkit = 1
@@ -57,8 +62,14 @@ seconds = 0.0
 """
 
 
-def start(folder: Path, *words: str) -> subprocess.Popen[str]:
-    """Start a command line in a folder."""
+def start(warm: Warm, folder: Path, *words: str) -> WarmProcess:
+    """Start a command line in a folder, with a launcher that forks its processes."""
+    (folder / "many.toml").write_text(RECIPE)
+    return warm.start("-c", forked_workers.CODE, *words, folder=folder)
+
+
+def start_as_users_do(folder: Path, *words: str) -> subprocess.Popen[str]:
+    """Start a command line in a folder, with all that is imported then."""
     (folder / "many.toml").write_text(RECIPE)
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "trainkit", *words],
@@ -70,12 +81,15 @@ def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     )
 
 
-def processes_of(launcher: subprocess.Popen[str]) -> dict[int, int]:
-    """Return rank -> number of the process, for those that a launcher has started."""
+def processes_of(launcher: Launcher) -> dict[int, int]:
+    """Return rank -> number of the process, for those that a launcher has started or forked."""
     children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
-    of_each = {int(each): Path(f"/proc/{each}/environ").read_bytes().split(b"\0") for each in children}
-    ranks = {pid: [each for each in variables if each.startswith(b"RANK=")] for pid, variables in of_each.items()}
-    return {int(rank[0].partition(b"=")[2]): pid for pid, rank in ranks.items() if rank}
+    said = {
+        int(each): b"\0".join(Path(f"/proc/{each}/{of}").read_bytes() for of in ("comm", "environ"))
+        for each in children
+    }
+    ranks = {pid: re.search(rb"(?:^|\0)RANK=(\d+)", text) for pid, text in said.items()}
+    return {int(rank[1]): pid for pid, rank in ranks.items() if rank}
 
 
 def is_running(pid: int) -> bool:
@@ -86,14 +100,13 @@ def is_running(pid: int) -> bool:
         return False
 
 
-def when_it_trains(folder: Path, launcher: subprocess.Popen[str], act: Callable[[dict[int, int]], None]) -> str:
-    """Do something to the processes when they have saved something; return all that was printed."""
+def when_it_trains(folder: Path, launcher: Launcher, act: Callable[[dict[int, int]], None]) -> None:
+    """Do something to the processes when they have saved something."""
     until = time.monotonic() + 120
     while not list(folder.glob("runs/many/*/checkpoints/step-*")) and launcher.poll() is None:
         assert time.monotonic() < until, "it does not come to train"
         time.sleep(0.05)
     act(processes_of(launcher))
-    return launcher.communicate(timeout=120)[0]
 
 
 def state(folder: Path) -> dict[str, object]:
@@ -120,10 +133,11 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="fi
 def test_a_process_that_is_killed_is_replaced_and_the_run_ends_with_the_same_bits(
     tmp_path: Path, straight: dict[str, object]
 ) -> None:
-    launcher = start(
+    launcher = start_as_users_do(
         *(tmp_path, "run", "many.toml", "--set", "hooks.slow.seconds=0.2", "--processes", "2", "--restarts", "1")
     )
-    said = when_it_trains(tmp_path, launcher, lambda pids: os.kill(pids[1], signal.SIGKILL))
+    when_it_trains(tmp_path, launcher, lambda pids: os.kill(pids[1], signal.SIGKILL))
+    said = launcher.communicate(timeout=120)[0]
     assert launcher.returncode == 0, said
     assert "process 1 was killed by SIGKILL" in said
     assert said.count("resuming from runs/many/") == 1
@@ -132,15 +146,18 @@ def test_a_process_that_is_killed_is_replaced_and_the_run_ends_with_the_same_bit
 
 @needs_proc
 @pytest.mark.slow
-def test_a_signal_to_the_launcher_and_all_processes_stops_the_run_once_with_a_checkpoint(tmp_path: Path) -> None:
-    launcher = start(tmp_path, "run", "many.toml", "--set", "hooks.slow.seconds=0.2", "--processes", "2")
+def test_a_signal_to_the_launcher_and_all_processes_stops_the_run_once_with_a_checkpoint(
+    tmp_path: Path, warm: Warm
+) -> None:
+    launcher = start(warm, tmp_path, "run", "many.toml", "--set", "hooks.slow.seconds=0.2", "--processes", "2")
 
     def as_slurm_does(pids: dict[int, int]) -> None:
         for pid in (launcher.pid, *pids.values()):
             os.kill(pid, signal.SIGUSR1)
 
-    said = when_it_trains(tmp_path, launcher, as_slurm_does)
-    assert launcher.returncode == 75, said
+    when_it_trains(tmp_path, launcher, as_slurm_does)
+    code, said = launcher.wait(), launcher.stdout
+    assert code == 75, said
     assert said.count("SIGUSR1: finishing this step, then saving") == 1
     assert "stopped at once" not in said
 
@@ -149,20 +166,21 @@ def test_a_signal_to_the_launcher_and_all_processes_stops_the_run_once_with_a_ch
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGKILL])
 def test_a_launcher_that_is_signalled_or_killed_while_its_processes_start_leaves_none_of_them(
-    tmp_path: Path, number: signal.Signals
+    tmp_path: Path, number: signal.Signals, warm: Warm
 ) -> None:
-    launcher = start(tmp_path, "run", "many.toml", "--processes", "2")
+    (tmp_path / "many.toml").write_text(RECIPE)
+    launcher = warm.start("run", "many.toml", "--processes", "2", folder=tmp_path)  # its processes import torch
     while len(pids := processes_of(launcher)) < 2:
         time.sleep(0.01)
     launcher.send_signal(number)
-    said = launcher.communicate(timeout=100)[0]
+    code, said = launcher.wait(), launcher.stdout
     until = time.monotonic() + 60
     while any(is_running(pid) for pid in pids.values()):
         assert time.monotonic() < until
         time.sleep(0.05)
     assert not (tmp_path / "runs").exists()
     if number == signal.SIGUSR1:
-        assert launcher.returncode == 75, said
+        assert code == 75, said
         assert said.count("SIGUSR1: stopped; nothing was being trained") == 1
 
 
@@ -191,11 +209,11 @@ def test_a_process_whose_launcher_died_stops_training_and_does_not_wait_for_othe
 
 
 @pytest.mark.slow
-def test_one_process_that_fails_is_told_of_once_and_without_torchruns_report(tmp_path: Path) -> None:
+def test_one_process_that_fails_is_told_of_once_and_without_torchruns_report(tmp_path: Path, warm: Warm) -> None:
     trouble = ["--set", 'hooks.trouble.use="clients.divided:Trouble"', "--set", 'hooks.trouble.what="fail"']
-    launcher = start(tmp_path, "run", "many.toml", *trouble, "--processes", "2", "--restarts", "3")
-    said = launcher.communicate(timeout=120)[0]
-    assert launcher.returncode == 1
+    launcher = start(warm, tmp_path, "run", "many.toml", *trouble, "--processes", "2", "--restarts", "3")
+    code, said = launcher.wait(), launcher.stdout
+    assert code == 1
     assert said.count("error:") == 1, said
     assert "process 1 of 2" in said
     assert not [word for word in ("Traceback", "ChildFailedError", "closing signal", "start again") if word in said]
@@ -215,11 +233,11 @@ def table_in(said: str) -> list[str]:
 
 
 @pytest.mark.slow
-def test_after_a_run_that_fails_the_processes_start_anew_until_one_is_interrupted(tmp_path: Path) -> None:
+def test_after_a_run_that_fails_the_processes_start_anew_until_one_is_interrupted(tmp_path: Path, warm: Warm) -> None:
     failing = {"bad": 'what = "fail"', "killed": 'what = "kill"\nrank = 0', "many": "", "other": 'what = "diverge"'}
-    launcher = start(tmp_path, *queue(tmp_path, **failing, stopped='what = "interrupt"', last=""))
-    said = launcher.communicate(timeout=240)[0]
-    assert launcher.returncode == 75, said
+    launcher = start(warm, tmp_path, *queue(tmp_path, **failing, stopped='what = "interrupt"', last=""))
+    code, said = launcher.wait(240), launcher.stdout
+    assert code == 75, said
     assert said.count("the processes start anew, for what is left of the queue") == 3, said
     finished = {path.parent.parent.parent.name for path in tmp_path.glob("runs/*/*/checkpoints/epoch-0002*")}
     assert finished == {"many"}
