@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from clients.warm import Warm
+from without_fsync import leave_out_fsync
 from without_pictures import leave_out_charts
 
 ROOT = Path(__file__).parents[1]
@@ -41,6 +42,14 @@ def _no_charts() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         leave_out_charts(patch)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_fsync() -> Iterator[None]:
+    """Let the process of the tests not wait for the disk. Runs that are started as a user does wait for it."""
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_fsync(patch)
         yield
 
 

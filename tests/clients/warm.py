@@ -2,7 +2,7 @@
 
 That process only imports. What a run makes or draws, no other run sees; and two of these processes can differ in the
 order of sets (``PYTHONHASHSEED``), as two calls of the command do. A start takes a tenth of a second, and not three.
-Charts and pictures of ptychography, which take longer than all else in a small run, are left out.
+Charts and pictures of ptychography, which take longer than all else in a small run, are left out, and so is fsync.
 Tests of the start itself (what is imported, how pipes end) and of torchrun start the real command.
 """
 
@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from without_fsync import leave_out_fsync
 from without_pictures import leave_out_charts, leave_out_pictures_of_ptychography
 
 IMPORTS = (
@@ -168,6 +169,7 @@ def _serve() -> None:
         importlib.import_module(name)
     leave_out_charts(patch := pytest.MonkeyPatch())
     leave_out_pictures_of_ptychography(patch)
+    leave_out_fsync(patch)
     gc.collect()
     gc.freeze()  # else each child's collector writes to, and so copies, all that was imported
     files: dict[int, str] = {}
