@@ -11,10 +11,10 @@ check:  ## lint, format, types, floors, dependencies
 	for config in pyproject.toml $(wildcard .importlinter*.toml); do $(BIN)/lint-imports --no-cache --config $$config || exit 1; done
 	$(BIN)/deptry .
 
-fast:  ## the tests that are not marked slow, in less than a minute
+fast:  ## the tests that are marked neither slow nor medium, in less than a minute
 	$(PYTEST) -m fast
 
-test:  ## all tests, with branch coverage of the core by the fast ones
+test:  ## all tests, with branch coverage of the core by those that are not slow
 	$(PYTEST) --cov=trainkit --cov-report=term:skip-covered
 
 fuzz:  ## thousands of damaged files and changed recipes

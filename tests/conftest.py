@@ -20,7 +20,12 @@ from without_fsync import leave_out_fsync
 from without_pictures import leave_out_charts
 
 ROOT = Path(__file__).parents[1]
-PLUGINS = ("ptychography", "segmentation")  # rooms of tests/
+NOT_OF_THE_CORE = ("docs", "ptychography", "schedulers", "segmentation")
+"""Rooms of tests/ whose tests are of plugins and pages."""
+
+# Each worker rewrites the assertions of all tests, and each process compiles trainkit, unless what they made is kept.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores, and torch is not imported yet: one thread for each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -59,11 +64,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     - `data` takes the fixture `shared_data`; `fast` is what is neither `slow` nor `medium`.
     - The coverage that is asked for is that of the core by tests that are not slow. It is not measured in tests of
-      plugins, nor in slow ones: that would take more than half of their time again.
+      plugins and pages, nor in slow ones: with it, Python takes two to three times as long.
     - Several workers begin with what takes long, so that none of them is left with it alone at the end.
     """
     for item in items:
-        if item.path.is_relative_to(ROOT / "tests") and item.path.relative_to(ROOT / "tests").parts[0] in PLUGINS:
+        if (
+            item.path.is_relative_to(ROOT / "tests")
+            and item.path.relative_to(ROOT / "tests").parts[0] in NOT_OF_THE_CORE
+        ):
             item.add_marker("no_cover")  # of pytest-cov
         if "shared_data" in getattr(item, "fixturenames", ()):
             item.add_marker("data")

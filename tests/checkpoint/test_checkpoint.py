@@ -155,6 +155,7 @@ def test_no_flipped_bit_is_read(written: Path) -> None:
             checkpoint.read(written)
 
 
+@pytest.mark.medium
 def test_no_truncation_and_no_appendix_is_read(written: Path) -> None:
     good = written.read_bytes()
     for length in range(len(good)):
@@ -233,6 +234,7 @@ def test_other_peoples_files_are_no_checkpoints(tmp_path: Path) -> None:
         checkpoint.read(tmp_path / "missing.safetensors")
 
 
+@pytest.mark.medium
 def test_the_header_is_read_without_torch(written: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from trainkit.checkpoint import file as checkpoint; "
@@ -305,7 +307,7 @@ for trial in range(20):
     killed_while_writing += any(path.parent.glob("*.tmp-*"))
     content, (newest, _) = checkpoint.read(path), CheckpointFolder(path.parent).newest_good(print)
     assert newest == path and bool((content["x"] == content["step"]).all())
-CheckpointFolder(path.parent).write({"epoch": 1, "step": 1, "epoch_step": 1})
+CheckpointFolder(path.parent).prepare({"epoch": 1, "step": 1, "epoch_step": 1}).write()
 print(killed_while_writing, *[each.name for each in path.parent.iterdir()])
 """
 
@@ -406,6 +408,7 @@ def flip(path: Path, place: int, bit: int) -> None:
         file.write(bytes([byte ^ 1 << bit]))
 
 
+@pytest.mark.medium
 def test_a_large_checkpoint_damaged_anywhere_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "c"
     checkpoint.write(path, {"x": torch.randn(1_000_000, generator=torch.Generator().manual_seed(0))})

@@ -8,10 +8,15 @@ from pathlib import Path
 import pytest
 from elastic_sweep import Sweep
 
+from trainkit.engine.every_run import progress_chart
+
 
 @pytest.mark.slow  # torchrun starts two processes twice
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the processes of torchrun in /proc")
-def test_a_run_of_which_processes_are_killed_ends_like_one_that_was_never_disturbed(tmp_path: Path) -> None:
+def test_a_run_of_which_processes_are_killed_ends_like_one_that_was_never_disturbed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress_chart, "draw", lambda state, curves: (state.folder / "progress.png").touch())
     said: list[str] = []
     sweep = Sweep(tmp_path, epochs=25, seed=0, say=said.append)
     sweep.straight()

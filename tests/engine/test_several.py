@@ -178,14 +178,15 @@ def test_a_signal_that_comes_while_a_process_is_built_stops_all_with_a_checkpoin
         ("fail", "hooks.trouble, in on_step_end: ValueError: of process 1"),
         ("missing", "hooks.trouble, in build: FileNotFoundError: not on this machine"),
         ("kill", "another process ended without a word"),
-        ("hang", "did not answer within 15s"),
+        ("hang", "did not answer within 5s"),
         ("diverge", "has another model than process"),
     ],
 )
 def test_one_process_that_fails_ends_all_with_one_message(
     tmp_path: Path, what: str, told: str, together: Together
 ) -> None:
-    recipe = trouble(tmp_path, "trouble", f'what = "{what}"', '[run]\npatience = "15s"')
+    patience = "5s" if what == "hang" else "15s"  # which is waited for
+    recipe = trouble(tmp_path, "trouble", f'what = "{what}"', f'[run]\npatience = "{patience}"')
     further = [written(tmp_path, "further")] if what == "fail" else ["-q"]
     said = together(2, tmp_path, "run", recipe, *further, code=1, seconds=60)
     assert said.count(told) == (2 if what == "fail" else 1), said  # the table of a queue has it too

@@ -16,6 +16,7 @@ from trainkit.engine.start import ExitCode
 from trainkit.state import State
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     ("slow", "last"),
     [

@@ -21,7 +21,7 @@ class Thread(Exchange):
 
     def _swap(self, sent: torch.Tensor, received: torch.Tensor, peer: int) -> None:
         self._ways[self.rank, peer].put(sent.clone())
-        received.copy_(self._ways[peer, self.rank].get(timeout=10))
+        received.copy_(self._ways[peer, self.rank].get(timeout=60))
 
 
 @pytest.mark.parametrize("world", [2, 4, 8])
