@@ -2,9 +2,9 @@
 
     python tests/kill_sweep.py [--kills 50] [--seed 0]
 
-The disk is made slow, so that a checkpoint is being written most of the time. Nothing that was written before the kill
-may be lost or damaged, and what a resume makes of it is compared with a run that was never killed: states to the bit,
-metrics, points in TensorBoard, results. Every second resume is killed, too. The suite kills a few runs
+The disk is made slow, and every second kill waits until a checkpoint is being written. Nothing that was written before
+the kill may be lost or damaged, and what a resume makes of it is compared with a run that was never killed: states to
+the bit, metrics, points in TensorBoard, results. Every second resume is killed, too. The suite kills a few runs
 (tests/engine/test_saving_in_background.py).
 """
 
@@ -64,8 +64,21 @@ def in_background() -> Iterator[None]:
         yield
 
 
-def killed(folder: Path, do: Callable[[], Any], seconds: float | None) -> bool:
-    """Call a function in a forked process in a folder, and kill it after some time; return whether it ended itself."""
+def unfinished(folder: Path) -> set[Path]:
+    """Return the checkpoints of the runs in a folder that were begun and not finished."""
+    return set(filter(is_unfinished, folder.glob("runs/*/*/checkpoints/*")))
+
+
+def killed(folder: Path, do: Callable[[], Any], seconds: float | None, writes: bool = False) -> bool:
+    """Call a function in a forked process in a folder, and kill it after some time; return whether it ended itself.
+
+    Args:
+        folder: The folder.
+        do: The function.
+        seconds: The time; None: it is not killed.
+        writes: Whether to wait longer, until it writes a checkpoint.
+    """
+    before = unfinished(folder)
     child = os.fork()
     if child == 0:
         code = 1
@@ -77,7 +90,7 @@ def killed(folder: Path, do: Callable[[], Any], seconds: float | None) -> bool:
         finally:
             os._exit(code)
     until = time.monotonic() + (600.0 if seconds is None else seconds)
-    while time.monotonic() < until:
+    while time.monotonic() < until or (writes and unfinished(folder) <= before):
         if os.waitpid(child, os.WNOHANG)[0]:
             return True
         time.sleep(0.001)
@@ -123,10 +136,12 @@ def sweep(kills: int, seed: int, folder: Path, say: Callable[[str], None]) -> tu
         (here / WRITTEN).touch()
         found, do = [], run
         for left in range(1 + done % 2, -1, -1):
-            ended = killed(here, do, by.uniform(0.1, 1.0) * seconds if left and done < kills else None)
+            before = unfinished(here)
+            after = by.uniform(0.1, 1.0) * seconds if left and done < kills else None
+            ended = killed(here, do, after, writes=after is not None and done % 2 == 0)
             found += what_is_lost(here)
             done += not ended
-            cut_short += any(map(is_unfinished, here.glob("runs/*/*/checkpoints/*")))
+            cut_short += bool(unfinished(here) - before)
             if ended:
                 break
             do = resume_toy if any(each.glob("checkpoints/*.safetensors") for each in runs(here)) else run
