@@ -88,6 +88,16 @@ def test_scale_bars_are_labelled_as_people_would(width, size, label):
     assert scale_bar(width, size).label == label
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 7, 3), (9, 1, 3), (31, 17, 3)])
+def test_other_programs_read_the_pixels_of_a_picture(shape: tuple[int, int, int]) -> None:
+    rng = np.random.default_rng(3)
+    whole = rng.integers(0, 256, (*shape[:2], 4), dtype=np.uint8)
+    for image in (whole[:, :, :3], whole[::-1, :, 1:], np.zeros(shape, np.uint8)):
+        file = Image.open(io.BytesIO(png(image)))
+        file.verify()  # checksums
+        assert np.array_equal(np.asarray(Image.open(io.BytesIO(png(image)))), image)
+
+
 def test_a_picture_is_encoded_once_and_a_changed_one_anew():
     shades, image = [], np.zeros((4, 5, 3), np.uint8)
     for shade in range(20):

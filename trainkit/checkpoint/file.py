@@ -211,7 +211,10 @@ def _split(node: Any, pointer: str, tensors: dict[str, Tensor]) -> Any:
             f'cannot save "{pointer[:80]}…": there are more than {_DEEPEST} levels, or it holds itself'
         )
     if isinstance(node, (list, tuple)):
-        return [_split(value, f"{pointer}/{i}", tensors) for i, value in enumerate(node)]
+        # A generator's state is a list of a thousand integers.
+        return [
+            value if type(value) is int else _split(value, f"{pointer}/{i}", tensors) for i, value in enumerate(node)
+        ]
     if isinstance(node, Mapping):
         for key in node:
             if not isinstance(key, str):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from copy import deepcopy
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -13,6 +14,7 @@ from trainkit.engine.step import Step
 from trainkit.engine.stopwatch import Stopwatch
 from trainkit.errors import blame
 from trainkit.events import Listener, fire, listeners
+from trainkit.recipe.resolve import write
 
 PROGRESS = "progress"
 """Name of the part that shows the progress; it changes nothing."""
@@ -107,6 +109,11 @@ class LiveRun:
     def recipe(self) -> Recipe:
         """The settings."""
         return self.resolved.recipe
+
+    @cached_property
+    def recipe_text(self) -> str:
+        """The resolved recipe as TOML, as each checkpoint holds it."""
+        return write(self.resolved.tree)
 
     @property
     def recurs_by_steps(self) -> bool:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _MOST_MARKED = 500  # largest number of points of a curve that are marked one by one
 _MOST_NAMED = 12  # largest number of curves in a panel's legend
+_GRID = {"alpha": 0.3, "color": "#b0b0b0", "linewidth": 0.8}
 _STYLES = ("-", "--", ":")  # of the first curves of a panel, of those after all colours are used once, and so on
 
 
@@ -115,13 +116,28 @@ def draw(state: State, curves: Mapping[str, Curve]) -> None:
             ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
         _mark_starts(ax, state)
         ax.set_ylabel(title)
-        ax.grid(alpha=0.3)
+        ax.grid(**_GRID)
         if smallest < math.inf:
             ax.legend(fontsize=8, ncols=1 + (len(members) - 1) // 6)
     axes[-1].set_xlabel("finished epochs")
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
+    _share_ticks(axes)
     with written_whole(state.folder / "progress.png") as new:
         figure.savefig(new, format="png")
+
+
+def _share_ticks(axes: Any) -> None:
+    """Draw the lines of the lowest panel's ticks through the others, whose own ticks would take a quarter of the time.
+
+    Args:
+        axes: The panels, from the top down.
+    """
+    low, high = axes[-1].get_xlim()
+    places = [place for place in axes[-1].get_xticks() if low <= place <= high]
+    axes[-1].set_xlim(low, high)  # which then stays so for all
+    for ax in axes[:-1]:
+        ax.xaxis.set_visible(False)
+        ax.vlines(places, 0, 1, transform=ax.get_xaxis_transform(), **_GRID)
 
 
 def _place_inside(step: int, state: State) -> float:

@@ -23,7 +23,6 @@ from trainkit.errors import CheckpointError, NonFiniteError, blame
 from trainkit.events import Live
 from trainkit.groups.plan import SHARED
 from trainkit.randomness import generator_states
-from trainkit.recipe.resolve import write
 from trainkit.recipe.root import COPIED_FROM_BYTES
 from trainkit.words import some_of
 
@@ -61,9 +60,9 @@ def checkpoint_content(
         "doubts": list(state.doubts),
         "facts": facts_of(run),
         "fingerprint": run.fingerprint,
-        "run": run.identity.in_checkpoint(write(run.resolved.tree), run.variables)
+        "run": run.identity.in_checkpoint(run.recipe_text, run.variables)
         | {"adopted": sorted(adopted), "edits": edits_of(run)},
-        "recipe": write(run.resolved.tree),
+        "recipe": run.recipe_text,
         "components": [attrs.asdict(used) for used in run.resolved.used],
         "conditions": conditions(state.context, run.recipe),
         "generators": generator_states(),
