@@ -2,8 +2,9 @@
 
 Each recipe runs at its own length, once as it is, and once with each of these mistakes: the defocus has the other sign,
 or is 1.6 times too large; the scan is turned by 10 degrees; its rows and columns are exchanged; its step is told 1.25
-times too large. Then the probe and the positions of the result are held against what the patterns fit best, as at a
-run's end. A line is printed for each run, and kept in FOLDER/found.jsonl; if the script is started again, it goes on
+times too large; a frame was lost halfway; patterns come three points late. Then the probe and the positions of the
+result are held against what the patterns fit best, as at a run's end, and the doubts of the run itself are counted.
+A line is printed for each run, and kept in FOLDER/found.jsonl; if the script is started again, it goes on
 with the runs that are missing.
 
     python benchmarks/wrong_geometry.py --work FOLDER [--recipes NAME …] [--ways right sign …] [--set KEY=VALUE …]
@@ -24,6 +25,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import attrs
 import h5py
+import numpy as np
 
 from trainkit.console import Console
 from trainkit.engine.start import start
@@ -42,6 +44,8 @@ SCANS: dict[str, dict[str, Any]] = {
     "turned": {"angle_deg": 10.0},
     "exchanged": {"swapped": True},
     "step": {"factor": 1.25},
+    "lost": {"later": 1, "from_share": 0.5},
+    "late": {"later": -3},
 }
 WAYS = ("right", *DEFOCI, *SCANS)
 
@@ -55,14 +59,24 @@ def defoci(probe: Any, key: str, factor: float, told: float) -> Iterator[str]:
         yield f"{key}.defocus_angstrom={factor * (probe.get('defocus_angstrom') or told)}"
 
 
-def lying(read: Callable[[Any], Recording], factor: float = 1.0, angle_deg: float = 0.0, swapped: bool = False) -> Any:
+def lying(
+    read: Callable[[Any], Recording],
+    factor: float = 1.0,
+    angle_deg: float = 0.0,
+    swapped: bool = False,
+    later: int = 0,
+    from_share: float = 0.0,
+) -> Any:
     """Return how data is read if its scan is told otherwise than it was, without the truth, which lies elsewhere."""
 
     def read_otherwise(data: Any) -> Recording:
         recording = read(data)
         positions_N2 = factor * oriented(recording.scan.positions_N2, swapped, (), angle_deg)
         positions_N2 += recording.scan.positions_N2.mean(axis=0) - positions_N2.mean(axis=0)
-        return recording._replace(scan=attrs.evolve(recording.scan, positions_N2=positions_N2, truth=None))
+        scan = attrs.evolve(recording.scan, positions_N2=positions_N2, truth=None)
+        taken_N = np.arange(len(positions_N2))
+        taken_N[int(from_share * len(taken_N)) :] += later
+        return Recording(recording.intensities_NYX[np.clip(taken_N, 0, len(taken_N) - 1)], scan)
 
     return read_otherwise
 
@@ -136,7 +150,7 @@ def run(name: str, way: str, folder: Path, sets: list[str]) -> dict[str, Any]:
 def line(row: dict[str, Any]) -> str:
     """Return what was found, in words."""
     shares = ", ".join(f"{share:.2f} ({sure:.0f})" for share, sure in zip(row["shares"], row["sureness"], strict=True))
-    doubted = "doubted" if any(row["doubts"]) else "no doubt"
+    doubted = "doubted" if any(row["doubts"]) or row["doubts_of_run"] else "no doubt"
     r = "" if row["r"] is None else f"r {row['r']:.3f}  "
     return f"{row['recipe']:18} {row['told']:10} {r}explains {shares}  {doubted}  {row['cpu_s']:.0f} CPU s"
 

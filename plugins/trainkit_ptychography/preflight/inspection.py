@@ -15,6 +15,7 @@ from trainkit_ptychography.preflight.sample import middle_points, sample
 from trainkit_ptychography.preflight.scan_offsets import inspect_offsets
 from trainkit_ptychography.preflight.search import Search, defocus_step_angstrom
 from trainkit_ptychography.preflight.single_scans import one_scan, subset, visits
+from trainkit_ptychography.preflight.step_advice import steps_in_words
 from trainkit_ptychography.preflight.thick_step import doubt_of_step
 from trainkit_ptychography.preflight.tilt_signs import inspect_tilts
 from trainkit_ptychography.scans.patterns import PreparedPatterns
@@ -60,14 +61,18 @@ def inspect_geometry(
         tilt_mrad: Direction of the beam through a thick specimen.
         scan_tilts_mrad: By how much it differs in each of the scans that the data joins: then each is looked at alone.
     """
+    recording = data.read()
+    if len(recording.intensities_NYX) >= FEWEST and any(pixel_doubts(recording)):
+        yield "geometry     not compared with the patterns: some of their pixels did not measure"
+        return
+    if of_steps := list(steps_in_words(recording, data)):
+        yield "geometry     not compared with the patterns: they are out of step with the scan points"
+        yield from (Problem(each, severity="warning") for each in of_steps)
+        return
     if data.propagation_to_detector().patterns_are_images:
         yield from inspect_images(data)
         if probe.num_scans() == 1:
             yield from inspect_beam(data, probe, recipe.run.seed)
-        return
-    recording = data.read()
-    if len(recording.intensities_NYX) >= FEWEST and any(pixel_doubts(recording)):
-        yield "geometry     not compared with the patterns: some of their pixels did not measure"
         return
     num = recording.scan.num_scans
     if 1 < num <= _MOST_SCANS and probe.num_scans() in (1, num):

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import NamedTuple
 
+import attrs
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -20,6 +21,7 @@ from trainkit_ptychography.preflight.ending import Ending, GeometryJudge
 from trainkit_ptychography.preflight.images import contradictions
 from trainkit_ptychography.preflight.live_patterns import LivePatterns
 from trainkit_ptychography.preflight.mirror import Comparison, compare
+from trainkit_ptychography.preflight.step_advice import steps_in_words
 from trainkit_ptychography.probes.kind import Probe
 from trainkit_ptychography.scans.few_counts import MORE_THAN_NOISE, counts_in
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
@@ -72,6 +74,8 @@ class GeometryWatch:
     def warn(self) -> None:
         """Warn if the patterns fit the mirrored geometry better, or, as images, contradict what is told."""
         scan = self._data.scan
+        for text in [] if self._data.is_half else steps_in_words(Recording(LivePatterns(self._data), scan)):
+            _LOGGER.warning("%s; %s", text, _WHICH_LINE)
         if scan.detector_propagation.patterns_are_images:
             for text in contradictions(LivePatterns(self._data), scan, scan.positions_N2):
                 _LOGGER.warning("the patterns contradict what is told: %s; %s", text, _WHICH_LINE)
@@ -158,6 +162,11 @@ class GeometryWatch:
         """
         told, scan = self._told, self._data.scan
         if self._data.is_half or state.doubts or state.epoch < _FIRST_LOOK:
+            return
+        ended = Recording(LivePatterns(self._data), attrs.evolve(scan, positions_N2=ending.positions_N2))
+        for text in steps_in_words(ended):
+            state.doubt(f"{text}; {_WHICH_LINE}")
+        if state.doubts:
             return
         if scan.detector_propagation.patterns_are_images:
             for text in contradictions(LivePatterns(self._data), scan, ending.positions_N2, ending.distance_factor):

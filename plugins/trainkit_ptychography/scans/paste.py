@@ -8,6 +8,7 @@ from typing import Any, TypeVar, cast
 import attrs
 
 from trainkit_ptychography.scans.leave_out import LeaveOut
+from trainkit_ptychography.scans.pairing import Pairing
 from trainkit_ptychography.scans.prepare import Prepare
 
 _Settings = TypeVar("_Settings", Prepare, LeaveOut)
@@ -34,6 +35,10 @@ class Lines:
         self._prepare = _added(self._prepare, new)
         return _line("prepare", self._prepare)
 
+    def pairing(self, pairing: Pairing) -> str:
+        """Return ``pairing = { … }``; it takes the place of the recipe's."""
+        return _line("pairing", pairing)
+
     def leave_out(self, **new: Any) -> str:
         """Return ``leave_out = { … }`` with new settings; what is new in a list is added to it."""
         self._leave_out = _added(self._leave_out, new)
@@ -55,12 +60,12 @@ def _together(old: Any, new: Any) -> Any:
     return (*old, *(each for each in new if _written(each) not in known))
 
 
-def _said(settings: Prepare | LeaveOut) -> dict[str, Any]:
+def _said(settings: Prepare | LeaveOut | Pairing) -> dict[str, Any]:
     fields = attrs.fields(cast(Any, type(settings)))
     return {each.name: value for each in fields if (value := getattr(settings, each.name)) != each.default}
 
 
-def _line(key: str, settings: Prepare | LeaveOut) -> str:
+def _line(key: str, settings: Prepare | LeaveOut | Pairing) -> str:
     said = [f"{name} = {_written(value)}" for name, value in _said(settings).items()]
     return f"{key} = {{ {', '.join(said)} }}"
 

@@ -73,6 +73,8 @@ class Scan:
         mask_YX: Which pixels of a pattern count, zero frequency at [0, 0]; None: all. The others are 0.
         frame_masks: Whether pixels that were not measured in a single pattern are NaN there. Otherwise NaN is an error.
         points_N: Numbers of the patterns in their file; None: 0, 1, 2, …
+        point_T: The number of the scan point of each pattern in the file, those that are left out included; -1: it has
+            none; None: 0, 1, 2, …
         scan_N: Which of several scans of one specimen each pattern belongs to, from 0: the number of its array or file;
             None: there is one.
         left_out: Patterns that were left out, by reason.
@@ -100,6 +102,7 @@ class Scan:
     mask_YX: NDArray[np.bool_] | None = None
     frame_masks: bool = False
     points_N: NDArray[np.int64] | None = None
+    point_T: NDArray[np.int64] | None = None
     scan_N: NDArray[np.int64] | None = None
     left_out: Mapping[str, int] = {}
     detector_propagation: DetectorPropagation = attrs.field(factory=FarField)

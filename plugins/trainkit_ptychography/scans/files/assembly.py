@@ -58,7 +58,10 @@ def _read_scan(settings: FileDiffraction, files: Sequence[ArrayFile], hints: Rea
     file = files[0]
     source, prepare = file.source, settings.prepare
     frames = frames_of(settings.patterns, files, settings.pattern_axes)
-    points_N2, dtype, of_points, doubts = scan_points(settings, files, frames, hints)
+    points = scan_points(settings, files, frames, hints)
+    dtype, of_points = points.dtype, points.settings
+    point_T = None if points.of_patterns else _point_of_each(settings, len(frames), len(points.points_N2), source)
+    points_N2 = _of_patterns(points.points_N2, point_T)
     selection = _selection(settings, files, frames, points_N2)
     masks = frame_masks(settings, files, frames, hints)
     exposures = _exposures(settings, frames, masks, hints.mask_ignores, selection, source)
@@ -100,6 +103,8 @@ def _read_scan(settings: FileDiffraction, files: Sequence[ArrayFile], hints: Rea
         slices_SKL = phase if phase.ndim == 3 else None
         phase_KL = phase if slices_SKL is None else slices_SKL.sum(axis=0, dtype=np.float64)
         true_N2 = named_points(settings.truth_positions, [file])
+        if len(true_N2) == len(points.points_N2):
+            true_N2 = _of_patterns(true_N2, point_T)
         unscaled: Any = attrs.evolve(cast(Any, settings), positions_scale=1.0)  # a truth is not in the scan's units
         positions_N2 = in_pixels(true_N2, "truth_positions", unscaled)
         truth = Truth(phase_KL=phase_KL, positions_N2=positions_N2, slices_SKL=slices_SKL)
@@ -119,12 +124,13 @@ def _read_scan(settings: FileDiffraction, files: Sequence[ArrayFile], hints: Rea
         mask_YX=preparation.mask(),
         frame_masks=preparation.may_fail or masks is not None,
         points_N=None if selection.is_all else selection.used_K,
+        point_T=point_T,
         scan_N=scan_N,
         left_out=selection.reasons,
         detector_propagation=settings.detector_propagation,
         detector_distance_m=distance_m,
         detector_pixels=fresnel,
-        doubts=tuple(doubts),
+        doubts=tuple(points.doubts),
         positions_unit=of_points.unit,
         positions_dtype="float64" if dtype is None else dtype.name,
         positions_rounding=last_place(points_N2, dtype) * float(np.max(scale)),
@@ -160,11 +166,31 @@ def _selection(
     for length in (num_frames, len(points_N2)):
         if selection.places(length) is None:
             raise DataError(f"{file.source}: {_do_not_match(settings, selection, num_frames, len(points_N2))}")
-    if given.without_position:
+    if given.without_position or settings.pairing.names_any():
         places = selection.places(len(points_N2))
         lost_K = ~np.isfinite(points_N2[places]).all(axis=1)
-        selection = selection.without(np.asarray(lost_K), "without a position")
+        reason = "without a position" if given.without_position else "without a scan point (pairing)"
+        selection = selection.without(np.asarray(lost_K), reason)
     return selection
+
+
+def _point_of_each(
+    settings: FileDiffraction, num_frames: int, num_points: int, source: str
+) -> NDArray[np.int64] | None:
+    """Return the number of the scan point of each pattern, -1: it has none; None: nothing is said of it."""
+    if not settings.pairing.names_any():
+        return None
+    try:
+        return np.array(settings.pairing.points(num_frames, num_points), np.int64)
+    except ValueError as error:
+        raise DataError(f"{source}: {error}") from error
+
+
+def _of_patterns(points_N2: NDArray[np.float64], point_T: NDArray[np.int64] | None) -> NDArray[np.float64]:
+    """Return the point of each pattern of the file; NaN: it has none."""
+    if point_T is None:
+        return points_N2
+    return np.where(point_T[:, None] >= 0, points_N2[point_T], np.nan)
 
 
 def _do_not_match(settings: FileDiffraction, selection: Selection, num_frames: int, num_points: int) -> str:
@@ -174,7 +200,8 @@ def _do_not_match(settings: FileDiffraction, selection: Selection, num_frames: i
     return (
         f"{num_frames} patterns but positions of shape ({num_points}, 2){left}; there must be one (row, column) for "
         f"each pattern: check the names of both arrays. If they are right and the last ones have no partner, leave "
-        f"these out: {line}; if others have none, name those"
+        f"these out: {line}; if others have none, name those. If a "
+        "frame was lost, leave out the last ones, and check --data looks for where"
     )
 
 

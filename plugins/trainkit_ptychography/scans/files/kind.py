@@ -13,6 +13,7 @@ from trainkit_ptychography.detector_propagations.far_field import FarField
 from trainkit_ptychography.detector_propagations.kind import DetectorPropagation
 from trainkit_ptychography.scans.kind import DiffractionData
 from trainkit_ptychography.scans.leave_out import LeaveOut
+from trainkit_ptychography.scans.pairing import Pairing
 from trainkit_ptychography.scans.prepare import Prepare, pair_of_counts
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ class FileDiffraction(DiffractionData):
         truth_positions: Array of the true positions, if they are known, in the form of ``positions``.
         prepare: What is done to patterns: background, bad pixels, cropping, binning, padding.
         leave_out: Which patterns are not used.
+        pairing: Which scan points have no pattern, and which patterns no scan point.
     """
 
     says_geometry: ClassVar[bool] = False
@@ -169,6 +171,7 @@ class FileDiffraction(DiffractionData):
     truth_positions: str | None = None
     prepare: Prepare = Prepare()
     leave_out: LeaveOut = LeaveOut()
+    pairing: Pairing = Pairing()
 
     @classmethod
     def contents(cls, settings: Mapping[str, Any]) -> Iterator[Any]:

@@ -32,12 +32,14 @@ class ScanPoints(NamedTuple):
         dtype: The dtype in which it holds them.
         settings: The settings, as they hold for these positions.
         doubts: What is not certain about them.
+        of_patterns: Whether each is said to be that of a pattern of the file, and not of a point of the scan.
     """
 
     points_N2: NDArray[np.float64]
     dtype: np.dtype[Any] | None
     settings: FileDiffraction
     doubts: Sequence[str] = ()
+    of_patterns: bool = False
 
 
 def scan_points(
@@ -94,7 +96,7 @@ def _points_of_another_file(settings: FileDiffraction, num_frames: int) -> ScanP
             )
         points_N2 = np.full((num_frames, 2), np.nan)
         points_N2[found.numbers_N] = found.points_N2
-    return ScanPoints(points_N2, found.dtype, changed, doubts)
+    return ScanPoints(points_N2, found.dtype, changed, doubts, found.numbers_N is not None)
 
 
 def named_points(
@@ -151,12 +153,13 @@ def _raster(settings: FileDiffraction, frames: Frames | JoinedFrames, source: st
                 "needs its shape = [slow, fast]"
             )
         shape = (frames.scan_shape[0], frames.scan_shape[1])
-    if shape[0] * shape[1] != frames.shape[0] and not settings.leave_out.names_any():
+    if shape[0] * shape[1] != frames.shape[0] and not (settings.leave_out.names_any() or settings.pairing.names_any()):
         few = min(shape[0] * shape[1], frames.shape[0])
         raise DataError(
             f"{source}: a raster of {shape[0]} × {shape[1]} has {shape[0] * shape[1]} points, but there are "
             f"{frames.shape[0]} patterns; change raster.shape, or leave out the last ones, if these have no partner: "
-            f"{Lines(leave_out=settings.leave_out).leave_out(points=[f'{few}:'])}"
+            f"{Lines(leave_out=settings.leave_out).leave_out(points=[f'{few}:'])}, and check --data looks "
+            "whether one was lost on the way"
         )
     step = given.step if isinstance(given.step, tuple) else (given.step, given.step)
     return raster(shape, step, given.snake)

@@ -1,0 +1,194 @@
+"""Patterns that belong to other scan points than their places in the file tell."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import attrs
+import h5py
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from trainkit import DataError, Problem
+from trainkit.recipe.resolve import resolve
+from trainkit_ptychography.preflight.in_step import out_of_step
+from trainkit_ptychography.preflight.inspection import inspect_geometry
+from trainkit_ptychography.preflight.step_advice import steps_in_words
+from trainkit_ptychography.scans.files.kind import FileDiffraction
+from trainkit_ptychography.scans.neighbours import neighbours
+from trainkit_ptychography.scans.pairing import Pairing
+from trainkit_ptychography.scans.scan import Recording
+from trainkit_ptychography.scans.simulated import SimulatedDiffraction
+
+ROWS, COLUMNS = 24, 20
+NUM = ROWS * COLUMNS
+
+
+@cache
+def raster(dose: float) -> Recording:
+    """Return a raster, whose patterns are in the order of its points."""
+    settings = SimulatedDiffraction(
+        scan_shape=(ROWS, COLUMNS), detector_size=40, step_angstrom=0.6, dose_per_square_angstrom=dose, seed=3
+    )
+    recording = settings.read()
+    return recording._replace(scan=attrs.evolve(recording.scan, truth=None))
+
+
+def in_order(order_N: NDArray[np.int64], dose: float = 1e5) -> Recording:
+    recording = raster(dose)
+    return Recording(recording.intensities_NYX[order_N], recording.scan.some(order_N))
+
+
+def scan(walk: str, dose: float = 1e5) -> Recording:
+    """Return the same scan as if its points had been visited in another order."""
+    order_RC = np.arange(NUM).reshape(ROWS, COLUMNS)
+    if walk == "snake":
+        order_RC[1::2] = order_RC[1::2, ::-1].copy()
+    if walk == "random":
+        order_RC = np.random.default_rng(0).permutation(NUM).reshape(ROWS, COLUMNS)
+    if walk == "columns":
+        order_RC = order_RC.T
+    recording = in_order(order_RC.ravel(), dose)
+    return recording._replace(scan=attrs.evolve(recording.scan, points_N=None))
+
+
+def moved(recording: Recording, first: int, later: int) -> Recording:
+    """Return a scan whose patterns, from one on, are those of later points, or of the last one."""
+    taken_N = np.arange(NUM)
+    taken_N[first:] += later
+    return recording._replace(intensities_NYX=recording.intensities_NYX[np.clip(taken_N, 0, NUM - 1)])
+
+
+@pytest.mark.parametrize("walk", ["raster", "snake", "columns", "random"])
+@pytest.mark.parametrize("dose", [1e5, 1e4])
+def test_a_scan_in_step_is_not_doubted(walk: str, dose: float) -> None:
+    assert out_of_step(scan(walk, dose)) == []
+
+
+@pytest.mark.parametrize("walk", ["raster", "snake"])
+@pytest.mark.parametrize("dose", [1e5, 1e4])
+@pytest.mark.parametrize(("first", "later"), [(165, 1), (247, 1), (0, -1), (0, -3), (247, -3)])
+def test_a_lost_frame_and_late_patterns_are_found_with_their_place(
+    walk: str, dose: float, first: int, later: int
+) -> None:
+    found = out_of_step(moved(scan(walk, dose), first, later))
+    assert found[-1].later == later
+    assert found[-1].last == NUM - 1
+    assert abs(found[0].first - first) <= COLUMNS // 2
+    assert found[-1].as_moved > 1.25 * found[-1].as_told
+
+
+def test_a_random_order_tells_as_well() -> None:
+    (found,) = out_of_step(moved(scan("random"), 300, 1))
+    assert (found.later, abs(found.first - 300) <= 8) == (1, True)
+
+
+def test_two_lost_frames_are_two_findings() -> None:
+    twice = moved(moved(scan("raster"), 150, 1), 320, 1)
+    assert [each.later for each in out_of_step(twice)] == [1, 2]
+
+
+def test_patterns_that_are_left_out_do_not_matter() -> None:
+    kept_N = np.delete(np.arange(NUM), [40, 41, 199, 333])
+    whole = moved(scan("raster"), 247, 1)
+    assert out_of_step(Recording(scan("raster").intensities_NYX[kept_N], raster(1e5).scan.some(kept_N))) == []
+    (found,) = out_of_step(Recording(whole.intensities_NYX[kept_N], whole.scan.some(kept_N)))
+    assert (found.later, abs(found.first - 247) <= COLUMNS // 2) == (1, True)
+
+
+def test_patterns_without_a_specimen_or_too_few_tell_nothing() -> None:
+    recording = scan("raster")
+    mean_YX = np.asarray(recording.intensities_NYX[np.arange(NUM)]).mean(axis=0)
+    noise_NYX = np.random.default_rng(1).poisson(mean_YX, (NUM, *mean_YX.shape)).astype(np.float32)
+    assert out_of_step(Recording(noise_NYX, recording.scan)) == []
+    few_N = np.arange(40)
+    assert out_of_step(Recording(recording.intensities_NYX[few_N], recording.scan.some(few_N))) == []
+
+
+def test_a_beam_that_flies_back_during_the_first_frame_of_each_row_is_no_late_detector() -> None:
+    recording = scan("raster")
+    patterns_NYX = np.array(recording.intensities_NYX[np.arange(NUM)])
+    patterns_NYX[::COLUMNS] = patterns_NYX[COLUMNS // 2 :: COLUMNS]
+    assert out_of_step(recording._replace(intensities_NYX=patterns_NYX)) == []
+
+
+def test_neighbours_of_a_turned_raster_of_unequal_steps_lie_along_its_axes_and_diagonals() -> None:
+    rows, columns = np.meshgrid(2.5 * np.arange(5), np.arange(4), indexing="ij")
+    turn_22 = np.array([[np.cos(0.3), np.sin(0.3)], [-np.sin(0.3), np.cos(0.3)]])
+    found_P2 = neighbours(np.stack([rows.ravel(), columns.ravel()], axis=1) @ turn_22)
+    assert {int(each) for each in found_P2[:, 1] - found_P2[:, 0]} == {1, 4, 3, 5}
+    assert len(found_P2) == 5 * 3 + 4 * 4 + 2 * 4 * 3
+
+
+@pytest.mark.parametrize("num_patterns", [9, 10, 12])
+def test_settings_follow_from_the_points_of_patterns_and_give_these_again(num_patterns: int) -> None:
+    rng = np.random.default_rng(num_patterns)
+    for _ in range(50):
+        points = np.full(num_patterns, -1)
+        with_point = np.sort(rng.choice(num_patterns, 7, replace=False))
+        points[with_point] = np.sort(rng.choice(10, 7, replace=False))
+        pairing = Pairing.of_points(points.tolist())
+        found = pairing.points(num_patterns, 10)
+        last = with_point[-1] + 1
+        assert found[:last] == points[:last].tolist()
+
+
+def written(folder: Path, recording: Recording, pairing: str, points: int = NUM) -> FileDiffraction:
+    with h5py.File(folder / "scan.h5", "w") as file:
+        patterns_NYX = np.asarray(recording.intensities_NYX[np.arange(len(recording.intensities_NYX))])
+        file["patterns"] = np.fft.fftshift(patterns_NYX, axes=(1, 2))
+        file["positions"] = recording.scan.positions_N2[:points]
+        file["true"] = recording.scan.positions_N2[:points] + 0.25
+        file["phase"] = np.zeros((90, 90), np.float32)
+    (folder / "recipe.toml").write_text(
+        'trainkit = 1\n[run]\nepochs = 1\n[data]\nuse = "diffraction_hdf5"\npath = "scan.h5"\npatterns = "patterns"\n'
+        'positions = "positions"\npositions_unit = "pixels"\nenergy_kev = 80.0\npixel_size_angstrom = 0.4\n'
+        'semiangle_mrad = 25.0\ndefocus_angstrom = 60.0\ntruth_phase = "phase"\ntruth_positions = "true"\n'
+        f'{pairing}\n[model]\nuse = "ptychography"\nprobe = {{ use = "aperture" }}\n'
+        '[losses.data]\nuse = "poisson"\n[optimizer]\nuse = "scaled_steps"\n'
+    )
+    data = resolve(folder / "recipe.toml").recipe.data
+    assert isinstance(data, FileDiffraction)
+    return data
+
+
+def inspected(folder: Path) -> list[Problem]:
+    recipe = resolve(folder / "recipe.toml").recipe
+    return [each for each in inspect_geometry(recipe.data, recipe.model.probe, recipe) if isinstance(each, Problem)]  # type: ignore[arg-type, attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("first", "later", "line"),
+    [(247, 1, "pairing = { missed_points = [247] }"), (0, -3, 'pairing = { extra_patterns = ["0:3"] }')],
+)
+def test_the_line_to_paste_brings_a_file_into_step(tmp_path: Path, first: int, later: int, line: str) -> None:
+    recording = moved(scan("raster"), first, later)
+    written(tmp_path, recording, "")
+    (doubt,) = inspected(tmp_path)
+    assert f"paste [data] {line}; then check again" in doubt.message
+
+    read = written(tmp_path, recording, line).read()
+    place_N = np.arange(NUM)[max(0, -later) : NUM - max(0, later)]
+    assert (read.scan.points_N == place_N).all()
+    assert read.scan.left_out == {"without a scan point (pairing)": abs(later)}
+    told_N2 = raster(1e5).scan.positions_N2[place_N + np.where(place_N >= first, later, 0)]
+    assert read.scan.positions_N2 == pytest.approx(told_N2)
+    assert read.scan.truth is not None
+    assert read.scan.truth.positions_N2 == pytest.approx(told_N2 + 0.25)
+    assert list(steps_in_words(read)) == []
+
+
+def test_a_file_that_lacks_the_lost_frame_is_read_and_a_second_one_adds_to_the_line(tmp_path: Path) -> None:
+    lost = moved(moved(scan("raster"), 150, 1), 320, 1)
+    short = Recording(lost.intensities_NYX[np.arange(NUM - 2)], lost.scan)
+    data = written(tmp_path, short, "pairing = { missed_points = [150] }")
+    (text,) = steps_in_words(data.read(), data)
+    assert text.endswith("paste [data] pairing = { missed_points = [150, 321] }; then check again")
+
+
+def test_numbers_that_the_file_does_not_have_are_refused(tmp_path: Path) -> None:
+    data = written(tmp_path, scan("raster"), f"pairing = {{ missed_points = [{NUM}] }}")
+    with pytest.raises(DataError, match=f"missed_points names {NUM}, but there are {NUM} scan points"):
+        data.read()
