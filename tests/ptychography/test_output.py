@@ -156,7 +156,7 @@ def test_a_residual_is_the_share_that_numpy_finds_over_the_pixels_that_count():
     masked[3:9, 4:11] = False
     for mask_YX in (None, masked):
         data.mask_YX = mask_YX
-        found_N = residuals(model, data)
+        found_N = residuals(model, data).of_all_N
         (batch,) = data.some(torch.tensor([7]))
         measured = batch["amplitudes"][0].double().numpy() ** 2
         modelled = model(batch)["intensities"][0].detach().double().numpy()

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from trainkit import State
 from trainkit_ptychography.direct.geometry import DirectGeometry
-from trainkit_ptychography.models.residuals import Predicts, poor_fits, residuals, some_patterns
+from trainkit_ptychography.models.residuals import Predicts, Residuals, poor_fits, residuals, some_patterns
 from trainkit_ptychography.output import (
     background_picture,
     geometry_picture,
@@ -32,6 +32,7 @@ from trainkit_ptychography.output.provenance import provenance
 from trainkit_ptychography.output.result import Result, write_result
 from trainkit_ptychography.physics.geometry import affine_part
 from trainkit_ptychography.physics.quality import PhaseAgreement, phase_agreement, rebinned
+from trainkit_ptychography.preflight.noise import electrons_in
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.sampling import scanned_area
 
@@ -133,13 +134,13 @@ def _scanned_box(nominal_N2: NDArray[np.float64]) -> tuple[tuple[float, float], 
     return (low_2[0], high_2[0]), (low_2[1], high_2[1])
 
 
-def result(found: Reconstruction, data: LiveDiffraction, residual_N: NDArray[np.float64] | None = None) -> Result:
+def result(found: Reconstruction, data: LiveDiffraction, off: Residuals | None = None) -> Result:
     """Return a reconstruction as ``result.h5`` holds it.
 
     Args:
         found: The reconstruction.
         data: The data.
-        residual_N: How far each modelled pattern is from the measured one; None: not known.
+        off: How far each modelled pattern is from the measured one; None: not known.
     """
     nominal_N2, trained = data.scan.positions_N2, data.train_index.numpy()
     moved_N2 = found.positions_N2 - nominal_N2
@@ -164,7 +165,8 @@ def result(found: Reconstruction, data: LiveDiffraction, residual_N: NDArray[np.
         wavelength_angstrom=data.scan.wavelength_angstrom,
         source=data.scan.source,
         points_N=data.scan.points_N,
-        residual_N=residual_N,
+        residual_N=None if off is None else off.of_all_N,
+        residual_of_noise_N=None if off is None else off.of_noise_N,
         slices_SHW=found.amplitude_SHW * np.exp(1j * found.phase_SHW) if len(found.phase_SHW) > 1 else None,
         slice_spacing_angstrom=found.slice_spacing_angstrom,
         tilt_mrad=found.tilt_mrad,
@@ -284,15 +286,15 @@ def finish(found: Reconstruction, data: LiveDiffraction, state: State, model: Pr
     if state.interrupted:
         write_files(found, data, state.folder)
         return
-    residual_N = None
+    off = None
     try:
-        residual_N = residuals(model, data)
+        off = residuals(model, data, electrons_in(data) if data.is_half else None)
     except Exception as error:  # whatever a device raises: the result does not depend on it
         _LOGGER.warning("result.h5 has no residuals: %s: %s", type(error).__name__, error)
-    write_files(found, data, state.folder, residual_N)
-    if residual_N is not None:
+    write_files(found, data, state.folder, off)
+    if off is not None:
         try:
-            show_residuals(residual_N, found, data, state)
+            show_residuals(off.of_all_N, found, data, state)
         except Exception as error:  # a picture never ends a run
             _LOGGER.warning("the residuals cannot be drawn: %s: %s", type(error).__name__, error)
 
@@ -328,11 +330,9 @@ def _subtitle(found: Reconstruction, data: LiveDiffraction, state: State) -> str
     return f"{state.folder.parent.name} / {state.folder.name}, {when}{against}"
 
 
-def write_files(
-    found: Reconstruction, data: LiveDiffraction, folder: Path, residual_N: NDArray[np.float64] | None = None
-) -> None:
+def write_files(found: Reconstruction, data: LiveDiffraction, folder: Path, off: Residuals | None = None) -> None:
     """Write ``result.h5``, and phase and amplitude for ImageJ, into a folder; arguments as for `result`."""
-    write_result(folder / "result.h5", result(found, data, residual_N), provenance(folder))
+    write_result(folder / "result.h5", result(found, data, off), provenance(folder))
     scanned_N2 = data.scan.positions_N2 - found.origin_2
     for name, map_HW in (("phase", found.projected_phase()), ("amplitude", found.projected_amplitude())):
         write_imagej_tiff(folder / f"object_{name}.tif", map_HW, data.scan.pixel_size_angstrom, scanned_N2=scanned_N2)

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trainkit_ptychography.preflight.noise import noise_of
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 
 _FAR = 8.0  # robust standard deviations above the median, from which on a pattern is fitted poorly
@@ -63,25 +64,46 @@ def some_patterns(model: Predicts, data: LiveDiffraction) -> SomePatterns:
     return SomePatterns(tuple(points_K.tolist()), arrays[0], arrays[1], mask_KYX)
 
 
-@torch.no_grad()
-def residuals(model: Predicts, data: LiveDiffraction) -> NDArray[np.float64]:
-    """Return √(Σ(√measured − √modelled)² / Σ measured) of each pattern (N,), over the pixels that count.
+class Residuals(NamedTuple):
+    """How far each modelled pattern is from the measured one, over the pixels that count.
 
-    0 is a perfect fit; with counts, and no other errors, it is about √(pixels that are lit / 4 · counts). NaN for a
-    pattern without light.
+    Attributes:
+        of_all_N: √(Σ(√measured − √modelled)² / Σ measured): 0 is a perfect fit. NaN for a pattern without light.
+        of_noise_N: What counting noise alone makes of it, on average, if the modelled pattern is the right one; None:
+            it was not asked for.
+    """
+
+    of_all_N: NDArray[np.float64]
+    of_noise_N: NDArray[np.float64] | None = None
+
+
+@torch.no_grad()
+def residuals(model: Predicts, data: LiveDiffraction, electrons: float | None = None) -> Residuals:
+    """Return how far each modelled pattern is from the measured one.
+
+    Args:
+        model: Gives the patterns.
+        data: The data.
+        electrons: How many make an intensity of 1; then the residual that counting noise makes is found too.
     """
     found_N = np.full(len(data.scan.positions_N2), np.nan)
+    of_noise_N = np.full(len(found_N), np.nan)
     for batch in data.some(torch.arange(len(found_N))):
         amplitudes_BYX = batch["amplitudes"]
-        off_BYX = amplitudes_BYX - model(batch)["intensities"].sqrt()
+        expected_BYX = model(batch)["intensities"]
+        off_BYX = amplitudes_BYX - expected_BYX.sqrt()
         mask = batch.get("mask", data.mask_YX)
         if mask is not None:
             off_BYX = off_BYX * mask
         light_B = amplitudes_BYX.square().sum((1, 2)).double()
         ratio_B = off_BYX.square().sum((1, 2)).double() / light_B  # 0 / 0 or more / 0: without light
         ratio_B[light_B == 0] = torch.nan
-        found_N[batch["index"].cpu().numpy()] = ratio_B.sqrt().cpu().numpy()
-    return found_N
+        index_B = batch["index"].cpu().numpy()
+        found_N[index_B] = ratio_B.sqrt().cpu().numpy()
+        if electrons is not None:
+            noise_B = noise_of(expected_BYX, mask, electrons)
+            of_noise_N[index_B] = np.sqrt(noise_B / np.where(light_B.cpu() > 0, light_B.cpu(), np.nan))
+    return Residuals(found_N, None if electrons is None else of_noise_N)
 
 
 def poor_fits(residual_N: NDArray[np.float64], positions_N2: NDArray[np.float64]) -> list[int]:

@@ -45,6 +45,7 @@ class Result:
         distance_change_percent: By how much the effective distance of the near field differs from what was told; None:
             it was not trained.
         residual_N: How far each modelled pattern is from the measured one, as a share; None: not known.
+        residual_of_noise_N: What counting noise alone makes of it; None: not known.
         slices_SHW: Complex transmission of each slice, the one that the beam meets first in front; None: one slice.
         slice_spacing_angstrom: Distance from one slice to the next; None: one slice.
         tilt_mrad: Direction of the beam through the slices (2,), or at each scan point (N, 2); None: one slice.
@@ -72,6 +73,7 @@ class Result:
     pattern_intensities_N: NDArray[np.floating] | None = None
     distance_change_percent: float | None = None
     residual_N: NDArray[np.float64] | None = None
+    residual_of_noise_N: NDArray[np.float64] | None = None
     slices_SHW: NDArray[np.complexfloating] | None = None
     slice_spacing_angstrom: float | None = None
     tilt_mrad: NDArray[np.float64] | None = None
@@ -213,6 +215,8 @@ def _arrays(result: Result) -> Iterator[tuple[str, NDArray[Any], str, str]]:
             "1",
             "of each pattern: sqrt(sum (sqrt(measured) - sqrt(modelled))^2 / sum measured); NaN where it is dark",
         )
+    if result.residual_of_noise_N is not None:
+        yield "residual_of_noise", result.residual_of_noise_N, "1", "what counting noise alone makes of residual"
     yield (
         "affine",
         result.affine_23,

@@ -21,9 +21,10 @@ from trainkit_ptychography.preflight.ending import Ending, GeometryJudge
 from trainkit_ptychography.preflight.images import contradictions
 from trainkit_ptychography.preflight.live_patterns import LivePatterns
 from trainkit_ptychography.preflight.mirror import Comparison, compare
+from trainkit_ptychography.preflight.noise import electrons_in, noise_of
 from trainkit_ptychography.preflight.step_advice import steps_in_words
 from trainkit_ptychography.probes.kind import Probe
-from trainkit_ptychography.scans.few_counts import MORE_THAN_NOISE, counts_in
+from trainkit_ptychography.scans.few_counts import MORE_THAN_NOISE
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.scan import Recording
 
@@ -97,7 +98,7 @@ class GeometryWatch:
             negated: Gives those of the same object with its phase negated; None: that is no question.
         """
         points_P, kind = self._points_to_judge_by()
-        misfit_P, empty_P, likelier_P = self._misfits(points_P, predict)
+        misfit_P, empty_P, likelier_P, _ = self._misfits(points_P, predict)
         figures = f"misfit of {kind} {misfit_P.mean():.3g}, {empty_P.mean():.3g} of an empty object"
         explains = _is_positive(empty_P - misfit_P) or _is_positive(likelier_P)
         if negated is not None:
@@ -125,35 +126,19 @@ class GeometryWatch:
     def judge(self, state: State, predict: Predict) -> None:
         """Report it if the result is no better than an empty object, or worse than a trial with the mirror."""
         points_P, kind = self._points_to_judge_by()
-        misfit_P, empty_P, likelier_P = self._misfits(points_P, predict)
+        electrons = electrons_in(self._data)
+        misfit_P, empty_P, likelier_P, noise_P = self._misfits(points_P, predict, electrons)
         if not _is_positive(empty_P - misfit_P) and not _is_positive(likelier_P):
             state.doubt(
                 f"the reconstruction fits {kind} no better than an empty object does with the same probe (misfit "
                 f"{misfit_P.mean():.3g}, empty {empty_P.mean():.3g}): check the geometry with check --data, the "
                 "learning rates, and whether the patterns show a specimen at all"
             )
-        else:
-            self._say_how_far_from_noise(float(misfit_P.mean()), kind)
+        elif electrons is not None and noise_P.sum() > 0:
+            _say_how_far_from_noise(float(misfit_P.sum() / noise_P.sum()), kind)
         found = self._compare()
         if found is not None and (text := _worse_than_mirror(misfit_P, found, kind)):
             state.doubt(text)
-
-    def _say_how_far_from_noise(self, misfit: float, kind: str) -> None:
-        """Say how many times the misfit of counting noise patterns have, if they are counts.
-
-        Noise is that of the mean pattern; where patterns differ much from each other, this is up to 14 % too small.
-        """
-        counts = counts_in(Recording(LivePatterns(self._data), self._data.scan))
-        if counts is None or counts.noise <= 0:
-            return
-        times = misfit / counts.noise
-        text = f"fit: {kind} have {times:.2f} times the misfit that counting noise alone makes"
-        if times > MORE_THAN_NOISE:
-            text += (
-                ". The model lacks something (probe modes for blur and partial coherence, slices, a background), has "
-                "something wrong, or needs more epochs; the object may be wrong, too"
-            )
-        _LOGGER.info(text)
 
     def judge_ending(self, state: State, ending: Ending) -> None:
         """Report it if another geometry than that of the result explains the patterns better.
@@ -190,9 +175,11 @@ class GeometryWatch:
 
     @torch.no_grad()
     def _misfits(
-        self, points_P: Tensor, predict: Predict
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+        self, points_P: Tensor, predict: Predict, electrons: float | None = None
+    ) -> tuple[NDArray[np.float64], ...]:
         """Return of each pattern the misfit of amplitudes, that of an empty object, and how much likelier it is.
+
+        A fourth array holds the misfit that counting noise alone makes, if electrons in an intensity of 1 are given.
 
         With a count or less in a pixel, the mean of the amplitudes that are measured is far below the amplitude of the
         mean, so a model without contrast can have the smaller misfit even if another one is right. So the logarithm of
@@ -202,10 +189,14 @@ class GeometryWatch:
         found: list[Tensor] = []
         pairs: list[tuple[Tensor, Tensor]] = []
         likelier: list[Tensor] = []
+        of_noise = [np.zeros(0)]
         for batch in self._data.some(points_P):
             mask = batch.get("mask", self._data.mask_YX)
             mask = torch.ones_like(batch["amplitudes"]) if mask is None else mask.to(batch["amplitudes"])
-            expected_BYX, empty_BYX = (each.clamp_min(0).sqrt() * mask for each in predict(batch["index"]))
+            predicted = predict(batch["index"])
+            expected_BYX, empty_BYX = (each.clamp_min(0).sqrt() * mask for each in predicted)
+            if electrons is not None:
+                of_noise.append(noise_of(predicted[0], mask, electrons))
             measured_BYX = batch["amplitudes"] * mask
             likelier.append(_log_likelihood_ratio(measured_BYX, expected_BYX, empty_BYX))
             found.append((expected_BYX - measured_BYX).square().sum((1, 2)))
@@ -217,7 +208,19 @@ class GeometryWatch:
         )
         scale = overlap_P.sum() / max(float(power_P.sum()), 1e-30)  # an empty object's amplitude that fits best
         empty_P = scale**2 * power_P - 2 * scale * overlap_P + measured_P
-        return torch.cat(found).double().cpu().numpy(), empty_P, torch.cat(likelier).cpu().numpy()
+        misfit_P = torch.cat(found).double().cpu().numpy()
+        return misfit_P, empty_P, torch.cat(likelier).cpu().numpy(), np.concatenate(of_noise)
+
+
+def _say_how_far_from_noise(times: float, kind: str) -> None:
+    """Say how many times the misfit of counting noise patterns have: of the noise of those that are modelled."""
+    text = f"fit: {kind} have {times:.2f} times the misfit that counting noise alone makes"
+    if times > MORE_THAN_NOISE:
+        text += (
+            ". The model lacks something (probe modes for blur and partial coherence, slices, a background), has "
+            "something wrong, or needs more epochs; the object may be wrong, too"
+        )
+    _LOGGER.info(text)
 
 
 def _log_likelihood_ratio(measured_BYX: Tensor, expected_BYX: Tensor, empty_BYX: Tensor) -> Tensor:

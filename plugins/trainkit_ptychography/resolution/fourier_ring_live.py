@@ -39,10 +39,12 @@ from trainkit_ptychography.physics.quality import truth_at
 from trainkit_ptychography.preflight.ending import Ending, GeometryJudge, Verdict
 from trainkit_ptychography.preflight.images import inspect_images
 from trainkit_ptychography.preflight.inspection import pixel_doubts, trains_probe
-from trainkit_ptychography.scans.few_counts import MORE_THAN_NOISE, counts_in
+from trainkit_ptychography.scans.few_counts import MORE_THAN_NOISE
 from trainkit_ptychography.scans.kind import DiffractionData
 
 if TYPE_CHECKING:
+    import h5py
+
     from trainkit import Recipe
     from trainkit_ptychography.output.frame import Image as Picture
     from trainkit_ptychography.resolution.fourier_ring import FourierRing
@@ -66,7 +68,8 @@ class Half:
         nominal_N2: Where it was said to be.
         origin_2: Position of the object's pixel [0, 0] in the data, in pixels.
         pixel_size_angstrom: None if unknown.
-        misfit: Σ(√measured − √modelled)² / Σ measured of a pattern, on average; None: the file does not say it.
+        over_noise: Σ(√measured − √modelled)² / Σ measured of a pattern, on average, over what counting noise makes of
+            it; None: the file does not say it, or patterns are no counts.
     """
 
     object_HW: NDArray[np.complexfloating]
@@ -75,7 +78,7 @@ class Half:
     nominal_N2: NDArray[np.float64]
     origin_2: NDArray[np.float64]
     pixel_size_angstrom: float | None
-    misfit: float | None = None
+    over_noise: float | None = None
 
 
 @attrs.frozen(kw_only=True, eq=False)
@@ -116,7 +119,8 @@ def compare(settings: FourierRing, recipe: Recipe, one: Path, other: Path) -> Ag
         verdicts = list(_verdicts(recipe, recipe.data, recording, (first, second)))
         truth = recording.scan.truth
         true = None if truth is None else with_truth(found, first, truth.phase_KL)
-        times = _over_noise(recording, (first, second), settings.of == "counts")
+        of_halves = [each.over_noise for each in (first, second) if each.over_noise is not None]
+        times = float(np.mean(of_halves)) if of_halves else None
     unit = "pixels" if size is None else "Å"
     resolutions = {bits: _period(each, size) for bits, each in found.crossings.items()}
     title = f"Fourier ring correlation between halves of the {_WHAT[settings.of]}"
@@ -218,7 +222,7 @@ def read_half(path: Path) -> Half:
                 nominal_N2=file["positions_nominal_px"][()],
                 origin_2=np.asarray(file.attrs["object_origin_px"]),
                 pixel_size_angstrom=None if size is None else float(size),
-                misfit=float(np.nanmean(np.square(file["residual"][()]))) if "residual" in file else None,
+                over_noise=_over_noise(file),
             )
     except (OSError, KeyError) as error:
         raise DataError(f"{path} cannot be read as the result of a reconstruction: {error}") from error
@@ -316,13 +320,12 @@ def doubts_of_geometry(verdicts: list[Verdict]) -> Iterator[str]:
         yield f"both halves share a geometry, so they can agree on a wrong object, and {wrong[0]}"
 
 
-def _over_noise(recording: Recording, halves: tuple[Half, Half], are_thinned: bool) -> float | None:
-    """Return how many times worse halves fit their patterns than counting noise does; None: these are no counts."""
-    if are_thinned:
-        return None  # the noise of half the counts is another
-    counts = counts_in(recording)
-    misfits = [each.misfit for each in halves if each.misfit is not None]
-    return float(np.mean(misfits)) / counts.noise if counts is not None and counts.noise > 0 and misfits else None
+def _over_noise(file: h5py.File) -> float | None:
+    """Return how many times worse a half fits its patterns than counting noise does; None: these are no counts."""
+    if "residual_of_noise" not in file:
+        return None
+    of_all, of_noise = (float(np.nanmean(np.square(file[name][()]))) for name in ("residual", "residual_of_noise"))
+    return of_all / of_noise if of_noise > 0 else None
 
 
 def misfit_in_words(times: float | None) -> Iterator[str]:

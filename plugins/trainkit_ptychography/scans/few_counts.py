@@ -31,14 +31,12 @@ class Counts(NamedTuple):
         per_pattern: Electrons in a pattern, on average.
         outside: Electrons in a pixel outside the bright disc, on average; 0: there is no light.
         lost: Share of the light there that the squared mean of the roots of counts lacks.
-        noise: What counting noise alone makes of Σ(√measured − √modelled)² / Σ measured of a pattern, on average.
     """
 
     unit: int
     per_pattern: float
     outside: float
     lost: float
-    noise: float
 
     @property
     def weaker(self) -> float:
@@ -84,11 +82,10 @@ def counts_in(recording: Recording) -> Counts | None:
     total = float(mean_YX[mask_YX].sum())
     outside_YX = mask_YX & (mean_YX < _BRIGHT * np.percentile(mean_YX[mask_YX], 99)) if mask_YX.any() else mask_YX
     light = float(mean_YX[outside_YX].sum())
-    noise = float(misfit_of_noise(mean_YX[mask_YX]).sum()) / max(total, 1e-300)
     if light <= _LEAST_SHARE * total:
-        return Counts(unit, total, 0.0, 0.0, noise)
+        return Counts(unit, total, 0.0, 0.0)
     lost = float(variance_of_root(mean_YX[outside_YX]).sum()) / light
-    return Counts(unit, total, float(mean_YX[outside_YX].mean()), lost, noise)
+    return Counts(unit, total, float(mean_YX[outside_YX].mean()), lost)
 
 
 def variance_of_root(expected_P: NDArray[np.float64]) -> NDArray[np.float64]:
