@@ -60,30 +60,32 @@ def _no_fsync() -> Iterator[None]:
 
 @pytest.hookimpl(tryfirst=True)  # before -m is looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark by one rule each, and put what takes long first.
+    """Mark by one rule each, and put them in the order in which several workers take them.
 
     - `data` takes the fixture `shared_data`; `fast` is what is neither `slow` nor `medium`.
     - The coverage that is asked for is that of the core by tests that are not slow. It is not measured in tests of
       plugins and pages, nor in slow ones: with it, Python takes two to three times as long.
-    - Several workers begin with what takes long, so that none of them is left with it alone at the end.
+    - What is measured comes first, because a module is imported once; then what is slow, so that no worker is left
+      alone with it at the end.
     """
+    times: dict[str, int] = defaultdict(int)
     for item in items:
-        if (
-            item.path.is_relative_to(ROOT / "tests")
-            and item.path.relative_to(ROOT / "tests").parts[0] in NOT_OF_THE_CORE
-        ):
+        function, is_slow = item.nodeid.partition("[")[0], item.get_closest_marker("slow") is not None
+        of_many = item.get_closest_marker("measured_every")
+        is_left_out = of_many is not None and times[function] % of_many.args[0] != 0
+        times[function] += 1
+        if is_slow or is_left_out or function.split("/")[1] in NOT_OF_THE_CORE:
             item.add_marker("no_cover")  # of pytest-cov
         if "shared_data" in getattr(item, "fixturenames", ()):
             item.add_marker("data")
-        if item.get_closest_marker("slow") is not None:
-            item.add_marker("no_cover")
-        elif item.get_closest_marker("medium") is None:
+        if not is_slow and item.get_closest_marker("medium") is None:
             item.add_marker("fast")
     if "PYTEST_XDIST_WORKER" in os.environ:
-        seconds: dict[str, int] = defaultdict(int)
+        places = defaultdict[str, int](lambda: 2)
         for item in items:
-            seconds[unit_of(item.nodeid)] += 1000 if item.get_closest_marker("slow") is not None else 1
-        items.sort(key=lambda item: -seconds[unit_of(item.nodeid)])
+            unit, is_measured = unit_of(item.nodeid), item.get_closest_marker("no_cover") is None
+            places[unit] = min(places[unit], 0 if is_measured else 1 if item.get_closest_marker("slow") else 2)
+        items.sort(key=lambda item: places[unit_of(item.nodeid)])
 
 
 def pytest_collection_finish() -> None:

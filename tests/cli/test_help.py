@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 
 import click
@@ -55,6 +56,11 @@ def test_every_command_is_used_in_a_test(name: str) -> None:
         rf"\[?\"{name}\",\s|\"{name}\"\]|(trainkit|-m trainkit) {name}\b|trainkit\.cli\.{module} import command"
         rf"|(cli|main|invoke|say|said|objects|run)\(\[?f?\"{name}[ \"]|f?\"{name} \{{"
     )
+    assert any(called.search(text) for text in other_tests())
+
+
+@cache
+def other_tests() -> list[str]:
     here = Path(__file__).resolve()
     files = [path for path in here.parents[1].rglob("*.py") if path != here and path.name != "test_finding.py"]
-    assert any(called.search(path.read_text(encoding="utf-8")) for path in files)
+    return [path.read_text(encoding="utf-8") for path in files]

@@ -210,6 +210,7 @@ def _call(arguments: list[str], folder: str, environment: dict[str, str], files:
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    sys.path[1:1] = [each for each in environment["PYTHONPATH"].split(os.pathsep) if each not in sys.path]
     out = os.open(f"{files}.out", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
     os.dup2(os.open(f"{files}.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND) if apart else out, 2)

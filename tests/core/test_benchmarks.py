@@ -21,6 +21,8 @@ from trainkit.recipe.resolve import resolve
 
 ROOT = Path(__file__).parents[2]
 
+pytestmark = pytest.mark.no_cover  # what is tested are scripts
+
 
 def benchmark(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")

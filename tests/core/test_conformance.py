@@ -82,7 +82,7 @@ def with_marks(case: testing.Case) -> Any:
     return pytest.param(case, id=str(case), marks=[pytest.mark.slow] if any(each in case.name for each in LONG) else [])
 
 
-@pytest.mark.no_cover  # most components are plugins'; test_live_conformance.py tries the suite itself
+@pytest.mark.measured_every(10)
 @pytest.mark.parametrize("case", [with_marks(case) for case in testing.cases(samples=SAMPLES)])
 def test_conformance(case):
     case.check()

@@ -101,9 +101,9 @@ OTHERWISE = [
 ]
 
 
+@pytest.mark.measured_every(10)
 @pytest.mark.medium
 @pytest.mark.filterwarnings("ignore:.*to a meta parameter in the current model:UserWarning")
-@pytest.mark.no_cover  # of the core it takes what every run takes
 @pytest.mark.parametrize(("name", "sets"), [*((n, ()) for n in sorted(MADE_UP)), *((n, s) for n, *s in OTHERWISE)])
 def test_a_step_stays_on_its_device_and_never_waits_for_it(
     name: str, sets: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -162,36 +162,39 @@ CASES = [(name, turn, list(KILLS)[turn]) for turn in range(3) for name in CLIENT
 
 
 @pytest.fixture(scope="module")
-def processes(toy_site: Path) -> Iterator[tuple[Warm, Warm]]:
-    """Where runs are started, and where they are resumed."""
-    both = Warm([toy_site], hash_seed=1), Warm([toy_site], hash_seed=2)
-    yield both
-    for each in both:
-        each.close()
+def resuming() -> Iterator[Warm]:
+    """Where runs are resumed: a process with another order of sets than the one in which they are started."""
+    process = Warm(hash_seed=2)
+    yield process
+    process.close()
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}, turn {case[1]}, at {case[2]}")
 def pair(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, processes: tuple[Warm, Warm]
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    warm: Warm,
+    resuming: Warm,
+    toy_site: Path,
 ) -> Pair:
     """A run that was never killed, and one that was killed and resumed."""
     name, turn, when = request.param
-    first, then = processes
+    third_party = {"PYTHONPATH": str(toy_site)}
     folder = tmp_path_factory.mktemp("runs")
     found = []
     for end in ("whole", "killed"):
         place = folder / end
         place.mkdir()
         (place / "recipe.toml").write_text(recipe(CLIENTS[name], turn, when))
-        environment = {"XDG_CACHE_HOME": str(place / "cache")} | ({ARMED: "1"} if end == "killed" else {})
-        code, said = first.trainkit("run", "recipe.toml", folder=place, environment=environment)
+        environment = third_party | {"XDG_CACHE_HOME": str(place / "cache")} | ({ARMED: "1"} if end == "killed" else {})
+        code, said = warm.trainkit("run", "recipe.toml", folder=place, environment=environment)
         assert code == (-signal.SIGKILL if end == "killed" else 0), said
         (run,) = (place / "runs" / "killed").iterdir()
         found.append(run)
     pair = Pair(*found)
     assert CheckpointFolder(pair.killed / "checkpoints").newest_good(pytest.fail)[1]["epoch"] == KILLS[when]
-    environment = {"XDG_CACHE_HOME": str(place / "cache")}
-    code, said = then.trainkit("resume", str(pair.killed), "--allow-code", folder=place, environment=environment)
+    environment = third_party | {"XDG_CACHE_HOME": str(place / "cache")}
+    code, said = resuming.trainkit("resume", str(pair.killed), "--allow-code", folder=place, environment=environment)
     assert code == 0, said
     return pair
 

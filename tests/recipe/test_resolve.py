@@ -161,6 +161,7 @@ RECIPES: Any = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.no_cover  # others reach these lines sooner
 @pytest.mark.medium
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(RECIPES)
@@ -437,6 +438,7 @@ def test_a_foreign_check_that_breaks_is_a_message(monkeypatch: pytest.MonkeyPatc
     assert third.endswith("in splits)")
 
 
+@pytest.mark.no_cover  # others reach these lines sooner
 @pytest.mark.medium
 @given(st.dictionaries(st.text(max_size=3), st.lists(st.text() | st.integers() | st.lists(st.text())) | st.text()))
 def test_written_recipes_are_toml_of_the_same_values(values: dict[str, Any]) -> None:

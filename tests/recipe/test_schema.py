@@ -55,6 +55,7 @@ def recipes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.measured_every(10)
 @pytest.mark.parametrize("name", shipped())
 def test_a_shipped_recipe_passes_as_it_is_written_and_with_every_setting_written_out(name: str, recipes: Path) -> None:
     path = recipes / f"{name}.toml"
@@ -64,6 +65,7 @@ def test_a_shipped_recipe_passes_as_it_is_written_and_with_every_setting_written
     assert not mistakes(tomli_w.dumps(resolve(path).tree))
 
 
+@pytest.mark.no_cover  # others reach these lines sooner
 @pytest.mark.medium
 def test_what_check_takes_the_schema_takes_and_a_slip_of_form_both_refuse(recipes: Path) -> None:
     paths = sorted(recipes.glob("*.toml"))

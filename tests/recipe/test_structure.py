@@ -282,6 +282,7 @@ _TABLES = {
 }
 
 
+@pytest.mark.measured_every(10)
 @pytest.mark.parametrize(
     ("table", "names", "way"),
     [

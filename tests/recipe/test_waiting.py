@@ -73,6 +73,7 @@ def test_check_shows_it_at_the_line_of_the_setting() -> None:
     assert "    patience = 30\n" in str(note)
 
 
+@pytest.mark.measured_every(10)
 @pytest.mark.parametrize("epochs", range(1, 12))
 @pytest.mark.parametrize("every", [1, 2, 3])
 @pytest.mark.parametrize("warmup", [0, 2])
@@ -111,6 +112,7 @@ def stops(settings: Hook, epochs: int, every: int, starts: tuple[int, ...] = (0,
     return None
 
 
+@pytest.mark.measured_every(10)
 @pytest.mark.parametrize("epochs", range(1, 16))
 @pytest.mark.parametrize("every", [1, 2, 5])
 @pytest.mark.parametrize("start", [0, 4])

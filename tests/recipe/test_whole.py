@@ -23,6 +23,7 @@ def needs_a_path(name: str) -> bool:
     return False
 
 
+@pytest.mark.measured_every(10)
 @pytest.mark.parametrize("name", shipped())
 def test_a_printed_recipe_needs_no_other_file_and_says_the_same(name: str, tmp_path: Path) -> None:
     printed = CliRunner().invoke(command, [name]).stdout
