@@ -21,7 +21,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 BENCHMARKS: dict[str, tuple[str, ...]] = {
     "cli_start": (),
-    "step_overhead": ("--rounds", "9"),
+    "step_overhead": (),
     "ptychography_epoch": ("--rounds", "8"),
     "time_to_quality": (),
     "multislice_epoch": ("--rounds", "3"),

@@ -1,6 +1,9 @@
 """Measures the start of the command line: CPU seconds in addition to the start of an empty Python.
 
-python benchmarks/cli_start.py [--rounds 7] [RECIPE]
+The aims are those of a machine on which the import of torch takes 1.2 seconds. On one that is slower, or busy with
+other things, they grow with it.
+
+    python benchmarks/cli_start.py [--rounds 7] [RECIPE]
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import sys
 from pathlib import Path
 
 AIMS = {"trainkit --help": 0.1, "trainkit check": 0.25, "trainkit plan": 0.25}  # seconds over an empty Python
+IMPORT_OF_TORCH = 1.2  # seconds, where the aims hold as they are
 STAGED = Path(__file__).parents[1] / "recipes" / "ptycho_staged.toml"
 
 
@@ -46,11 +50,12 @@ def main() -> None:
     # The least of all rounds: what else the machine does makes a start dearer, and never cheaper.
     least = {name: min(values) for name, values in seconds.items()}
     empty = least["python -c pass"]
+    slower = max(1.0, (least["import torch"] - empty) / IMPORT_OF_TORCH)
     print(f"seconds of CPU, least and median of {given.rounds} rounds")
     missed = []
     for name, values in seconds.items():
-        over, aim = least[name] - empty, AIMS.get(name)
-        words = "" if aim is None else f"   aim: at most {aim}"
+        over, aim = least[name] - empty, slower * AIMS[name] if name in AIMS else None
+        words = "" if aim is None else f"   aim: at most {aim:.3f}"
         print(f"{name:18s}{least[name]:7.3f}{statistics.median(values):7.3f}   least over empty {over:7.3f}{words}")
         missed += [name] * (aim is not None and over > aim)
     sys.exit(f"missed: {', '.join(missed)}" if missed else 0)

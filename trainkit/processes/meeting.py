@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import socket
 import time
 from collections.abc import Iterator
@@ -174,7 +173,7 @@ class Meeting:
         machine, patience = os.environ["MASTER_ADDR"], timedelta(seconds=_TO_MEET)
         if self.place.is_first:
             own = TCPStore(machine, 0, is_master=True, wait_for_workers=False, timeout=patience)
-            token = secrets.token_hex(8)
+            token = os.urandom(8).hex()
             own.set(token, "")
             of_launcher.set(_ADDRESS, f"{own.port} {token}")
             return own
