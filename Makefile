@@ -12,7 +12,7 @@ check:  ## lint, format, types, floors, dependencies
 	$(BIN)/deptry .
 
 fast:  ## the tests that are marked neither slow nor medium, in less than a minute
-	$(PYTEST) -m fast
+	$(PYTEST) -m fast --durations=5
 
 test:  ## all tests, with branch coverage of the core by those that are not slow
 	$(PYTEST) --cov=trainkit --cov-report=term:skip-covered
