@@ -254,6 +254,11 @@ class Component(ABC):
     """Modules that ``build`` imports and the core does not; ``check`` looks for them without importing them."""
     accepts: ClassVar[type[Data]]
     """The kind of `Data` that it works with (default: any). ``check`` reports a recipe with other data."""
+    steps_can_be_tried: ClassVar[bool] = False
+    """Of a model, a loss or an optimizer, or what it is made of: True if a step changes nothing that lasts but
+    parameters, buffers, attributes of modules, and the optimizer's ``state``. Runs in which groups start later then try
+    a few steps of the stages to come, with copies of these, so that the time left is right from the second epoch on.
+    Classes of other packages do not inherit it."""
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Yield what is wrong with the settings together; a plain string is an error about the whole component."""

@@ -156,7 +156,8 @@ class State:
     """The state of a run, which hooks and other live parts receive at every event.
 
     A hook may read everything. It changes the run only through the methods (`log`, `picture`, `save`, `stop`,
-    `interrupt`, `stop_group`, `doubt`) and by adding values to ``metrics``; all else is set by the engine.
+    `interrupt`, `stop_group`, `doubt`, `announce_ending`) and by adding values to ``metrics``; all else is set by the
+    engine.
 
     To tell the user something at once, log to ``logging.getLogger("trainkit")``: the message is shown, and written to
     ``log.txt``. What makes the result itself doubtful is reported by `doubt`.
@@ -204,6 +205,7 @@ class State:
             "save" or "stop group …" -> the reason. They agree after each step, and before anything follows from it.
         about: What is known of the run before it trains.
         ranks: Picture -> its place among the pictures (`picture`).
+        announced_ending: Seconds that parts expect to take at ``run_end`` (`announce_ending`).
     """
 
     context: Context
@@ -242,6 +244,7 @@ class State:
     requests: dict[str, str] = attrs.Factory(dict)
     about: About = attrs.Factory(About)
     ranks: dict[str, int] = attrs.Factory(dict)
+    announced_ending: float = 0.0
 
     def learning_rates(self) -> dict[str, float]:
         """Return the current learning rate of every group; 0.0 if the group does not train now."""
@@ -288,6 +291,13 @@ class State:
             given = f"{image_HWC.shape} {image_HWC.dtype}"
             raise ValueError(f'picture "{name}" must be (height, width, 3) uint8, got {given}')
         self.pictures[name], self.ranks[name] = image_HWC, rank
+
+    def announce_ending(self, seconds: float) -> None:
+        """Say about how long a part will take at ``run_end``, so that the time left includes it; to call at run_start.
+
+        Once a run of the same recipe has ended on this machine, what it took is used instead.
+        """
+        self.announced_ending += seconds
 
     def stop(self, reason: str) -> None:
         """Ask the run to end after this step. Its epoch is closed first: validation, metrics, pictures, checkpoint."""

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -22,6 +23,9 @@ from trainkit.engine import stopwatch
 from trainkit.engine.every_run import progress
 from trainkit.engine.every_run.epoch_line import EpochLine
 from trainkit.engine.every_run.time_left import Estimator
+from trainkit.engine.picture_budget import USUAL_SECONDS
+from trainkit.engine.prices import Prices
+from trainkit.engine.stages import Stage, Stages
 from trainkit.engine.start import RunOutcome, start
 from trainkit.engine.stopwatch import Stopwatch, shares_in_words
 from trainkit.live_line import LiveLine as LineOnTerminal
@@ -115,9 +119,11 @@ def test_the_time_left_is_right_after_three_epochs_in_which_all_was_seen(capsys:
     recorder.ACTIONS["epoch_start"] = lambda state: ends.append(NOW[0])
     run("run.epochs=20", "pictures.every_epochs=2", as_json=True)
     said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    left = [(each["seconds_left"], each["takes_longer"]) for each in said if each["type"] == "epoch"]
+    epochs = [each for each in said if each["type"] == "epoch"]
+    left = [(each["seconds_left"], each["takes_longer"]) for each in epochs]
     end = NOW[0]
-    assert left[0][1]  # no picture has been made yet
+    assert epochs[0]["is_guess"]  # no picture has been made yet
+    assert not epochs[10]["is_guess"]
     for number in range(3, 20):
         seconds, takes_longer = left[number - 1]
         assert not takes_longer
@@ -134,6 +140,10 @@ def state_of(starts: dict[str, int], epochs: int, steps_per_epoch: int = 10) -> 
     return State(nothing, epochs, nothing, nothing, groups, Monitor(metric="val/loss", mode="min"), steps_per_epoch)
 
 
+def estimator_of(recipe: Any, state: State, **known: Any) -> Estimator:
+    return Estimator(recipe, Stages(recipe, state.groups, {}, state.epochs), **known)
+
+
 @pytest.mark.parametrize("warm_up", [0.0, 30.0])
 def test_an_epoch_in_which_more_groups_train_is_expected_to_take_as_long_as_those_like_it(warm_up: float) -> None:
     """Over the epochs of a simulated run, whose costs are not those of the estimate's own making."""
@@ -144,7 +154,8 @@ def test_an_epoch_in_which_more_groups_train_is_expected_to_take_as_long_as_thos
         return {"steps": steps, "validation": 2.0, "pictures": pictures, "checkpoint": 0.5, "rest": 0.1}
 
     recipe = resolve_text(TOY, Path.cwd(), ("pictures.every_epochs=5",)).recipe
-    state, estimator = state_of({"object": 0, "probe": 10, "dr": 20}, 40), Estimator(recipe)
+    state = state_of({"object": 0, "probe": 10, "dr": 20}, 40)
+    estimator = estimator_of(recipe, state)
     assert estimator.left(state) is None
     for epoch in range(40):
         state.epoch, state.step = epoch + 1, 10 * (epoch + 1)
@@ -162,16 +173,77 @@ def test_an_epoch_in_which_more_groups_train_is_expected_to_take_as_long_as_thos
 
 def test_within_an_epoch_what_is_done_of_it_is_taken_off() -> None:
     recipe = resolve_text(TOY, Path.cwd(), ()).recipe
-    state, estimator = state_of({"object": 0}, 4), Estimator(recipe)
+    state = state_of({"object": 0}, 4)
+    estimator = estimator_of(recipe, state)
     state.epoch, state.step, state.epoch_step = 1, 10, 10
     estimator.take_in(state, {"steps": 20.0, "validation": 4.0, "pictures": 0.0, "checkpoint": 1.0}, 0)
     left = estimator.left(state)
     assert left is not None
-    assert left.seconds == pytest.approx(3 * 25.0)
+    assert left.seconds == pytest.approx(3 * 25.0 + USUAL_SECONDS)  # of the last pictures
     state.step += 5
     left = estimator.left(state)
     assert left is not None
-    assert left.seconds == pytest.approx(3 * 25.0 - 10.0)
+    assert left.seconds == pytest.approx(3 * 25.0 - 10.0 + USUAL_SECONDS)
+
+
+def stage(*groups: str) -> Stage:
+    return Stage(frozenset((group, "") for group in groups))
+
+
+@pytest.mark.parametrize("how", ["earlier", "tried", "nothing"])
+def test_the_price_of_a_stage_to_come_is_that_of_an_earlier_run_or_of_a_trial_and_else_the_time_left_is_a_bound(
+    how: str,
+) -> None:
+    """The run is twice as slow as the earlier one; of each of its steps, 0.5 s are no computing, whatever trains."""
+    recipe = resolve_text(TOY, Path.cwd(), ()).recipe
+    state = state_of({"object": 0, "probe": 10}, 20)
+    both = stage("object", "probe")
+    known: dict[str, Any] = {}
+    if how == "earlier":
+        steps = {stage("object").key: 0.75, both.key: 1.25}
+        known["earlier"] = Prices(steps, {both.key: 1.5}, pictures=1.0, ending=5.0)
+    elif how == "tried":
+        known["tried"] = lambda: {stage("object"): 0.1, both: 0.2}
+        state.announce_ending(7.0)
+        state.announce_ending(3.0)
+    estimator = estimator_of(recipe, state, **known)
+    for epoch in range(3):
+        state.epoch, state.step = epoch + 1, 10 * (epoch + 1)
+        state.epoch_step = state.step
+        cost = {"steps": 10.0, "data": 5.0, "validation": 2.0, "pictures": 0.0, "checkpoint": 0.0}
+        estimator.take_in(state, cost, 10 * epoch)
+    left = estimator.left(state)
+    assert left is not None
+    steps = 7 * 15.0 + 10 * {"earlier": 2 * 12.5, "tried": 5.0 + 20.0, "nothing": 15.0}[how]
+    validation = 7 * 2.0 + 10 * (3.0 if how == "earlier" else 2.0)
+    rest = {"earlier": 2.0 * (1.0 + 5.0), "tried": 2.0 + 10.0, "nothing": 2.0}[how]  # pictures of the end, the ending
+    assert left.seconds == pytest.approx(steps + validation + rest)
+    assert left.is_least == (how == "nothing")
+    assert str(left).startswith({"earlier": "~ ", "tried": "~ ", "nothing": "> "}[how])
+
+
+def test_an_epoch_in_which_a_part_changes_what_it_computes_begins_a_stage_that_was_not_seen() -> None:
+    recipe: Any = resolve_text(TOY, Path.cwd(), ()).recipe
+    state = state_of({"object": 0}, 10)
+
+    class Part:
+        def timeline(self, epochs: int) -> Any:
+            return [(0, "one slice"), (4, "twelve slices")]
+
+    class Told:
+        data = model = Part()
+        losses: Any = MappingProxyType({})
+
+    stages = Stages(Told(), state.groups, {}, 10)  # type: ignore[arg-type]
+    estimator = Estimator(recipe, stages)
+    assert [(begin, end) for begin, end, _ in stages.between(1, 10)] == [(1, 4), (4, 10)]
+    for epoch in range(6):
+        state.epoch = epoch + 1
+        state.step = state.epoch_step = 10 * (epoch + 1)
+        estimator.take_in(state, {"steps": 1.0, "validation": 0.0, "pictures": 0.0, "checkpoint": 0.0}, 10 * epoch)
+        left = estimator.left(state)
+        assert left is not None
+        assert left.is_least == (epoch < 4)
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 200])

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from trainkit.engine.stopwatch import Stopwatch
     from trainkit.state import State
 
+USUAL_SECONDS = 2.0
+"""What the pictures of an epoch take, first ones and loggers included, as far as none were made yet."""
+
 _FIRST = 1.0  # seconds that the first pictures of a process are expected to take
 _SHORT = 1.5  # seconds that pictures may take in any run, however short
 
@@ -19,11 +22,14 @@ class PictureBudget:
     """Allows pictures as long as they and those of the last epoch take a small share of the run's time.
 
     What a run computes does not depend on it. After a resume, the time since then counts.
+
+    Attributes:
+        times_made: How often pictures were made.
     """
 
     def __init__(self) -> None:
         self._first_epoch: int | None = None
-        self._times_made = 0
+        self.times_made = 0
 
     def start(self, state: State) -> None:
         """Count the epochs from here on."""
@@ -31,7 +37,7 @@ class PictureBudget:
 
     def take_in(self) -> None:
         """Count pictures that are made, for whatever reason."""
-        self._times_made += 1
+        self.times_made += 1
 
     def allows(self, state: State, watch: Stopwatch) -> bool:
         """Return whether pictures at the end of this epoch are due and affordable."""
@@ -40,7 +46,22 @@ class PictureBudget:
             return False
         seconds = watch.totals()
         spent = seconds["pictures"]
-        each = spent / self._times_made if self._times_made else _FIRST
+        each = spent / self.times_made if self.times_made else _FIRST
         so_far = sum(value for activity, value in seconds.items() if activity not in OF_NO_EPOCH)
         expected = so_far / (finished - self._first_epoch) * (state.epochs - self._first_epoch)
         return spent + 2 * each <= max(_SHORT, PICTURES_SHARE * expected)
+
+    def number_left(self, state: State, spent: float, each: float, rest: float) -> int:
+        """Return about how often `allows` will still say yes, the last epoch left out, which always has pictures.
+
+        Args:
+            state: The run after an epoch.
+            spent: Seconds that pictures took so far.
+            each: Seconds that they take.
+            rest: Seconds that the rest of the run takes without pictures.
+        """
+        first = self._first_epoch or 0
+        chances = (state.epochs - 1) // PICTURES_EVERY_EPOCHS - state.epoch // PICTURES_EVERY_EPOCHS
+        expected = rest / max(state.epochs - state.epoch, 1) * (state.epochs - first)
+        affordable = (max(_SHORT, PICTURES_SHARE * expected) - spent) / each - 1
+        return min(max(int(affordable), 0), max(chances, 0))

@@ -24,6 +24,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -252,7 +253,15 @@ def note_built(folder: Path, known: Mapping[str, Any]) -> None:
     _write_starts(folder, before)
 
 
-def note_end(folder: Path, ended: str, *, finished: bool, doubts: Sequence[str] = (), error: str = "") -> None:
+def note_end(
+    folder: Path,
+    ended: str,
+    *,
+    finished: bool,
+    doubts: Sequence[str] = (),
+    error: str = "",
+    more: Mapping[str, Any] = MappingProxyType({}),
+) -> None:
     """Record how the last start ended.
 
     Args:
@@ -261,10 +270,12 @@ def note_end(folder: Path, ended: str, *, finished: bool, doubts: Sequence[str] 
         finished: Whether nothing is left to do.
         doubts: Why the result is doubtful.
         error: The message of the error with which it ended; "": it ended with none.
+        more: What else is recorded.
     """
     before = starts(folder) or [{}]
     before[-1] |= {"ended": ended, "finished": finished, "doubts": list(doubts)}
     before[-1] |= {"ended_at": datetime.now(UTC).isoformat(timespec="seconds")} | ({"error": error} if error else {})
+    before[-1] |= more
     _write_starts(folder, before)
 
 

@@ -16,16 +16,23 @@ import torch
 from trainkit.engine import run_folder, signals
 from trainkit.engine.build import build
 from trainkit.engine.compiling import compiler_trouble
+from trainkit.engine.earlier_prices import RECORD as PRICES
+from trainkit.engine.earlier_prices import of_earlier_runs
+from trainkit.engine.earlier_prices import record as price_record
 from trainkit.engine.environment import conditions
 from trainkit.engine.every_run import metrics_file
 from trainkit.engine.every_run.progress import Progress
 from trainkit.engine.every_run.saving import Saver, facts_of
+from trainkit.engine.every_run.time_left import Estimator
 from trainkit.engine.identity import identity_of
 from trainkit.engine.introduction import in_words, introduction
 from trainkit.engine.launched import is_launched
 from trainkit.engine.live_run import PROGRESS
 from trainkit.engine.loop import train
+from trainkit.engine.prices import Prices
 from trainkit.engine.several import call_others
+from trainkit.engine.stage_trial import StageTrial
+from trainkit.engine.stages import Stages
 from trainkit.errors import DeviceError, NonFiniteError, PartError, ProcessError, TrainkitError, exit_in_words
 from trainkit.events import fire
 from trainkit.printable import printable
@@ -168,7 +175,8 @@ def execute(run: LiveRun, console: Console, report: Report = no_report) -> RunOu
         TrainkitError: The run failed; everything up to the last checkpoint is on the disk.
     """
     state = run.state
-    run.add(PROGRESS, Progress(console, run, saver_of(run).best), tolerated=Exception)
+    estimator = _estimator(run)
+    run.add(PROGRESS, Progress(console, run, saver_of(run).best, estimator), tolerated=Exception)
     facts = introduction(run)
     console.tell("start", facts, *in_words(facts))
     stopping = _Stopping(state, console)
@@ -204,7 +212,7 @@ def execute(run: LiveRun, console: Console, report: Report = no_report) -> RunOu
             raise
         finally:
             stopping.ending = True
-            _end(run, console)
+            _end(run, console, estimator)
         saver = saver_of(run)
         outcome = RunOutcome(run, _exit_code(state), saver.newest, saver.best)
         report(outcome, console)
@@ -278,7 +286,18 @@ def _note_built(run: LiveRun, console: Console) -> None:
         console.say(f"warning: {run.state.folder} cannot be written ({error.strerror or error}); the run goes on")
 
 
-def _end(run: LiveRun, console: Console) -> None:
+def _estimator(run: LiveRun) -> Estimator:
+    """Return what estimates the time left; it tries the stages that earlier runs do not tell the price of."""
+    state, first = run.state, run.state.context.rank == 0
+    stages = Stages(run.recipe, state.groups, run.groups.plans, state.epochs)
+    earlier = of_earlier_runs(run) if first else Prices()
+    trial = StageTrial(run, stages, tuple(earlier.steps))
+    if first and len({stage for *_, stage in stages.between(state.epoch, state.epochs)}) > 1:
+        run.add("stage_trial", trial, tolerated=Exception)
+    return Estimator(run.recipe, stages, earlier, lambda: trial.costs, run.picture_budget)
+
+
+def _end(run: LiveRun, console: Console, estimator: Estimator) -> None:
     """Call ``run_end`` of every part, even if another one fails, and record how the run ended.
 
     Raises:
@@ -302,8 +321,12 @@ def _end(run: LiveRun, console: Console) -> None:
         state.ended = f"failed: {type(first).__name__}"
     finished = not (state.interrupted or state.failed)
     error_in_words = _in_words(first or sys.exception())
+    ending = run.watch.totals()["ending"] if finished and first is None else None
+    prices = {PRICES: price_record(run, estimator.prices(ending))}
     try:
-        run_folder.note_end(state.folder, state.ended, finished=finished, doubts=state.doubts, error=error_in_words)
+        run_folder.note_end(
+            state.folder, state.ended, finished=finished, doubts=state.doubts, error=error_in_words, more=prices
+        )
     except OSError as error:  # what ended the run first, such as a full disk, is what is reported
         console.say(
             f"warning: how the run ended cannot be recorded in {state.folder} ({error.strerror or error}); "

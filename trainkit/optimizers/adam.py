@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import attrs
 from attrs.validators import and_, deep_iterable, ge, lt
@@ -30,6 +30,8 @@ class Adam(Optimizer):
     Source:
         Kingma, Ba: "Adam: a method for stochastic optimization" (2015); torch.optim.Adam.
     """
+
+    steps_can_be_tried: ClassVar[bool] = True
 
     betas: tuple[float, float] = attrs.field(default=(0.9, 0.999), validator=deep_iterable(and_(ge(0), lt(1))))
     eps: float = attrs.field(default=1e-8, validator=[ge(0), lt(math.inf)])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 from attrs.validators import ge, gt, lt
@@ -36,6 +36,8 @@ class ScaledSteps(Optimizer):
         Maiden, Johnson, Li, Optica 4 (2017) 736 (rPIE); Odstrčil, Menzel, Guizar-Sicairos, Optics Express 26 (2018)
         3108 (LSQML).
     """
+
+    steps_can_be_tried: ClassVar[bool] = True
 
     lr: float = attrs.field(default=1.0, validator=positive)
     damping: float = attrs.field(default=0.5, validator=[gt(0), lt(math.inf)])

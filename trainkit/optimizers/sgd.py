@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import attrs
 from attrs.validators import ge, lt
@@ -31,6 +31,8 @@ class SGD(Optimizer):
     Source:
         Sutskever et al.: "On the importance of initialization and momentum in deep learning" (2013); torch.optim.SGD.
     """
+
+    steps_can_be_tried: ClassVar[bool] = True
 
     momentum: float = attrs.field(default=0.0, validator=[ge(0), lt(1)])
     dampening: float = attrs.field(default=0.0, validator=[ge(0), lt(1)])

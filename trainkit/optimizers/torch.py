@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
@@ -32,6 +32,8 @@ class TorchOptimizer(Optimizer):
         name: The class, for example "RMSprop".
         arguments: Its arguments by name, without the parameters and ``lr``.
     """
+
+    steps_can_be_tried: ClassVar[bool] = True
 
     name: str
     arguments: dict[str, Any] = attrs.field(factory=dict)

@@ -24,6 +24,7 @@ class Intensity(Loss):
     """
 
     accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
+    steps_can_be_tried: ClassVar[bool] = True
 
     def build(self, data: Any) -> Callable[[Outputs, Batch, nn.Module], Tensor]:
         """Make the function."""

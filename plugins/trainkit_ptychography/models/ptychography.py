@@ -133,6 +133,7 @@ class Ptychography(Model):
     accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
     requires: ClassVar[tuple[str, ...]] = ("h5py",)
     computes_complex: ClassVar[bool] = True
+    steps_can_be_tried: ClassVar[bool] = True
 
     probe: Probe
     object: Object = Pixels()

@@ -224,6 +224,7 @@ class PtychographyModule(nn.Module):
         if self.propagation is not None:  # a run that resumes inside an epoch does not start it again
             over = not state.steps_in_epoch and (state.stop_reason is not None or state.epoch == state.epochs)
             self.propagation.enter_epoch(state.epoch - over)
+        self._watch.announce_ending(state)
         if state.step == 0 and state.context.rank == 0:
             self._watch.warn()
             if self._begins_with is not None:

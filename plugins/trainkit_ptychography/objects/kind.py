@@ -123,6 +123,7 @@ class Object(Component):
     """How the specimen's complex transmission is parametrised."""
 
     entry_points: ClassVar[str] = "trainkit.ptychography.objects"
+    steps_can_be_tried: ClassVar[bool] = True
     has_pixels: ClassVar[bool] = False
     """Whether ``build`` makes a `PixelwiseObject`."""
     takes_slices: ClassVar[bool] = False

@@ -35,6 +35,7 @@ _BRIGHT = 0.05  # of the brightest pixel
 _SURE = 2.0  # standard errors by which a result must be better than an empty object
 
 _WHICH_LINE = "check --data on this recipe tells which line to change"
+_SECONDS_OF_SEARCH = 1.6  # about what a search takes on one core, of 20 to 45 trials: 1.1 to 2 seconds
 _FIRST_LOOK = 5  # epochs before which a result is preliminary, and the seconds of a search are not spent on it
 
 Predict = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -139,6 +140,12 @@ class GeometryWatch:
         found = self._compare()
         if found is not None and (text := _worse_than_mirror(misfit_P, found, kind)):
             state.doubt(text)
+
+    def announce_ending(self, state: State) -> None:
+        """Say about how long `judge_ending` will take, if it looks for other geometries."""
+        is_far = not self._data.scan.detector_propagation.patterns_are_images
+        if self._told is not None and is_far and not self._data.is_half and state.epochs >= _FIRST_LOOK:
+            state.announce_ending(_SECONDS_OF_SEARCH)
 
     def judge_ending(self, state: State, ending: Ending) -> None:
         """Report it if another geometry than that of the result explains the patterns better.

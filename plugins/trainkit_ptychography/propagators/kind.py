@@ -43,6 +43,7 @@ class Propagator(Component):
     """How a wave gets from one slice of a specimen to the next."""
 
     entry_points: ClassVar[str] = "trainkit.ptychography.propagators"
+    steps_can_be_tried: ClassVar[bool] = True
 
     def takes_no_power(self) -> bool:
         """Return whether |factor| = 1 everywhere, so that a wave can be propagated backwards without loss.

@@ -27,6 +27,7 @@ class SegmentationModel(Model):
     accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]
     requires: ClassVar[tuple[str, ...]] = ("monai", "safetensors")
     facts_of_weights: ClassVar[Mapping[str, type]] = {"channels": list, "classes": list, "exclusive": bool}
+    steps_can_be_tried: ClassVar[bool] = True
     package: ClassVar[str] = "MONAI"
     """Whose network it is, for messages."""
     decoder: ClassVar[str] = r"(?!)"

@@ -33,12 +33,14 @@ class Progress(Live):
         console: Prints the lines and holds the live line.
         run: The run.
         best: The best monitored value so far; None: there is none.
+        estimator: Estimates the time left.
     """
 
-    def __init__(self, console: Console, run: LiveRun, best: Best | None) -> None:
-        self._console, self._watch = console, run.watch
+    def __init__(self, console: Console, run: LiveRun, best: Best | None, estimator: Estimator) -> None:
+        self._console, self._watch, self._budget = console, run.watch, run.picture_budget
         self._best = None if best is None else best.value
-        self._line, self._estimator = EpochLine(), Estimator(run.recipe)
+        self._line, self._estimator = EpochLine(), estimator
+        self._pictures = 0  # made before the epoch
         self._next = 0.0
         self._evaluated = 0  # batches of the evaluation that is under way
         self._first_step = 0  # step at which the epoch began, or the run was resumed within it
@@ -123,8 +125,8 @@ class Progress(Live):
         self._before = self._before or {"starting": now["starting"]}  # if the run was resumed within an epoch
         spent = {activity: seconds - self._before.get(activity, 0.0) for activity, seconds in now.items()}
         self._before = now
-        self._estimator.take_in(state, spent, self._first_step)
-        self._first_step = state.step
+        self._estimator.take_in(state, spent, self._first_step, self._budget.times_made - self._pictures)
+        self._first_step, self._pictures = state.step, self._budget.times_made
         goes_on = state.epoch < state.epochs and state.stop_reason is None
         left = self._estimator.left(state) if goes_on else None
         is_best = self._becomes_best(state)
@@ -144,6 +146,7 @@ class Progress(Live):
             "seconds": {activity: round(each, 6) for activity, each in spent.items() if activity not in OF_NO_EPOCH},
             "seconds_left": None if left is None else round(left.seconds, 3),
             "takes_longer": None if left is None else left.is_least,
+            "is_guess": None if left is None else left.is_guess,
         }
         if self._console.live:  # what it said of the epoch is over
             next_epoch = "" if left is None else f"in {counted(state, state.epoch + 1)}  {left}"
