@@ -43,7 +43,11 @@ from trainkit.processes.place import ALONE, Place
 
 AIM = 1.3  # times the time of DDP, with shards
 WORLD = 2
-NETWORKS = {"small unet": ((16, 32, 64, 128), 32), "large unet": ((32, 64, 128, 256, 512), 32)}
+NETWORKS = {  # channels, and rows of a patch
+    "small unet": ((16, 32, 64, 128), 32),
+    "large unet": ((32, 64, 128, 256, 512), 32),
+    "large unet, 64^3": ((32, 64, 128, 256, 512), 64),
+}
 SHIPPED = {  # the recipe -> settings that differ from it
     "segmentation_synthetic": ("data.batch_size=4", "data.steps_per_epoch=100000"),
     "msd_hippocampus_unet": ("data.batch_size=4", "data.steps_per_epoch=100000", "run.precision=fp32"),

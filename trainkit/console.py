@@ -30,7 +30,7 @@ class Console:
     """Prints the messages of a run on standard output, unless it is quiet, and writes them to the run's ``log.txt``.
 
     Args:
-        quiet: Write to ``log.txt`` only.
+        quiet: Write to ``log.txt`` only, apart from doubts.
         as_json: Print objects of JSON, one a line.
 
     Attributes:
@@ -104,6 +104,17 @@ class Console:
         self._keep(text)
         if shown and (text or not self.as_json):
             self._show(json_line("message", {"text": text}) if self.as_json else text)
+
+    def doubt(self, text: str) -> None:
+        """Say why a result is doubtful, see `doubt_in_quiet`."""
+        self.say(f"doubtful: {text}")
+        self.doubt_in_quiet(text)
+
+    def doubt_in_quiet(self, text: str) -> None:
+        """Print on standard error why a result is doubtful, if the console is quiet: the exit code is not 0."""
+        if self.quiet and sys.stderr is not None:
+            with contextlib.suppress(OSError, ValueError):
+                sys.stderr.write(f"doubtful: {printable(text)}\n")
 
     def tell(self, type_: str, facts: Mapping[str, Any], *lines: str, shown: str | None = None) -> None:
         """Print what has both a form for people and one for programs, and write the one for people to the log.

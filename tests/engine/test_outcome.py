@@ -18,10 +18,13 @@ from clients.toy_run import TOY, resume, run
 from trainkit import Monitor, State
 from trainkit.checkpoint.folder import CheckpointFolder
 from trainkit.cli import main
+from trainkit.cli.run import report
+from trainkit.console import Console
 from trainkit.engine import run_folder
 from trainkit.engine.every_run import metrics_file
 from trainkit.engine.every_run.outcome import got_worse, rose, still_improved
-from trainkit.engine.start import ExitCode
+from trainkit.engine.start import ExitCode, start
+from trainkit.recipe.resolve import resolve_text
 
 
 @pytest.fixture(autouse=True)
@@ -63,6 +66,13 @@ def _let_the_loss_be(values: list[float | None], monkeypatch: pytest.MonkeyPatch
         path.write_text("".join(json.dumps(line) + "\n" for line in changed))
 
     recorder.ACTIONS["run_end"] = rewrite
+
+
+@pytest.mark.medium
+def test_a_quiet_run_says_on_standard_error_why_it_is_doubtful(capsys: pytest.CaptureFixture[str]) -> None:
+    _doubt_at(3)
+    start(resolve_text(TOY, Path.cwd()), Console(quiet=True), report=report)
+    assert capsys.readouterr() == ("", "doubtful: the toy is upside down\n")
 
 
 @pytest.mark.medium

@@ -12,6 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from trainkit import DataError, Problem
+from trainkit.console import Console
+from trainkit.engine.start import ExitCode, start
 from trainkit.recipe.resolve import resolve
 from trainkit_ptychography.preflight.in_step import out_of_step
 from trainkit_ptychography.preflight.inspection import inspect_geometry
@@ -186,6 +188,15 @@ def test_a_file_that_lacks_the_lost_frame_is_read_and_a_second_one_adds_to_the_l
     data = written(tmp_path, short, "pairing = { missed_points = [150] }")
     (text,) = steps_in_words(data.read(), data)
     assert text.endswith("paste [data] pairing = { missed_points = [150, 321] }; then check again")
+
+
+@pytest.mark.slow
+def test_a_run_out_of_step_ends_doubtful_also_after_few_epochs_and_with_trained_positions(tmp_path: Path) -> None:
+    written(tmp_path, moved(scan("raster"), 247, 1), "")
+    sets = (f"run.dir={tmp_path}", "groups.dr.start_epoch=0", "pictures.every_epochs=0")
+    ended = start(resolve(tmp_path / "recipe.toml", sets), Console(quiet=True))
+    assert ended.code is ExitCode.DOUBTFUL
+    assert "belong to 1 scan point later" in ended.run.state.doubts[0]
 
 
 def test_numbers_that_the_file_does_not_have_are_refused(tmp_path: Path) -> None:

@@ -54,7 +54,9 @@ EPOCH = click.option(
     "--epoch", type=click.IntRange(min=0), metavar="N", help="Take the checkpoint after N finished epochs."
 )
 LAST = click.option("--last", is_flag=True, help="Take the newest checkpoint, even if another one is the best.")
-QUIET = click.option("--quiet", "-q", is_flag=True, help="Print nothing but errors; log.txt holds the output.")
+QUIET = click.option(
+    "--quiet", "-q", is_flag=True, help="Print nothing but errors and doubts; log.txt holds the output."
+)
 
 JSON = click.option(
     "--json",

@@ -188,6 +188,8 @@ def report(ending: RunOutcome, console: Console) -> None:
     seconds = ending.run.watch.totals()
     console.say("")
     console.tell("end", _facts(ending, seconds), *_in_words(ending, time_in_words(seconds)))
+    for text in ending.run.state.doubts:
+        console.doubt_in_quiet(text)
 
 
 def _in_words(ending: RunOutcome, time: str) -> Iterator[str]:

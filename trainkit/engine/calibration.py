@@ -138,5 +138,5 @@ def _keep(found: Calibration, loaded: LoadedMembers, ensemble: Ensemble, console
     shown = short_path(folder)
     console.say(f"written: {', '.join([str(shown / FILE), *([CASES] if found.rows else []), *found.pictures])}")
     for doubt in found.doubts:
-        console.say(f"doubtful: {doubt}")
+        console.doubt(doubt)
     return ExitCode.DOUBTFUL if found.doubts else ExitCode.FINISHED

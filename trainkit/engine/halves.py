@@ -116,5 +116,5 @@ def _keep(found: Agreement, folder: Path, console: Console) -> ExitCode:
     written = [f"{found.name}.json", f"{found.name}.csv", *found.pictures]
     console.say(f"written: {short_path(folder)}: {', '.join(written)}")
     for doubt in found.doubts:
-        console.say(f"doubtful: {doubt}")
+        console.doubt(doubt)
     return ExitCode.DOUBTFUL if found.doubts else ExitCode.FINISHED

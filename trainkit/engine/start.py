@@ -231,7 +231,7 @@ def warn_of_repeats(run: LiveRun, console: Console) -> None:
 def finished_before(doubts: Sequence[str], console: Console) -> ExitCode:
     """Say again why the result of a run that has nothing left to do is doubtful, and return its exit code."""
     for text in doubts:
-        console.say(f"doubtful: {text}")
+        console.doubt(text)
     return ExitCode.DOUBTFUL if doubts else ExitCode.FINISHED
 
 

@@ -7,10 +7,9 @@ detector.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import attrs
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -69,14 +68,22 @@ class GeometryWatch:
     def __init__(self, data: LiveDiffraction, probe_MYX: Tensor | None, told: Told | None = None) -> None:
         self._data, self._probe_MYX = data, None if probe_MYX is None else probe_MYX.detach().clone()
         self._told = told
+        self._known_steps: Sequence[str] | None = None
 
     def _compare(self) -> Comparison | None:
         return None if self._probe_MYX is None else compare(self._data, self._probe_MYX.cpu().numpy())
 
+    def _steps(self) -> Sequence[str]:
+        """Return which patterns are out of step with the scan points as they are told: trained ones hide it."""
+        if self._known_steps is None:
+            recording = Recording(LivePatterns(self._data), self._data.scan)
+            self._known_steps = [] if self._data.is_half else [*steps_in_words(recording)]
+        return self._known_steps
+
     def warn(self) -> None:
         """Warn if the patterns fit the mirrored geometry better, or, as images, contradict what is told."""
         scan = self._data.scan
-        for text in [] if self._data.is_half else steps_in_words(Recording(LivePatterns(self._data), scan)):
+        for text in self._steps():
             _LOGGER.warning("%s; %s", text, _WHICH_LINE)
         if scan.detector_propagation.patterns_are_images:
             for text in contradictions(LivePatterns(self._data), scan, scan.positions_N2):
@@ -151,14 +158,12 @@ class GeometryWatch:
         """Report it if another geometry than that of the result explains the patterns better.
 
         This takes seconds, so it is left out after a few epochs, and in halves of a scan, whose comparison does it.
+        That patterns are out of step is known from the beginning, and nothing that is trained can mend it.
         """
         told, scan = self._told, self._data.scan
-        if self._data.is_half or state.doubts or state.epoch < _FIRST_LOOK:
-            return
-        ended = Recording(LivePatterns(self._data), attrs.evolve(scan, positions_N2=ending.positions_N2))
-        for text in steps_in_words(ended):
+        for text in self._steps():
             state.doubt(f"{text}; {_WHICH_LINE}")
-        if state.doubts:
+        if self._data.is_half or state.doubts or state.epoch < _FIRST_LOOK:
             return
         if scan.detector_propagation.patterns_are_images:
             for text in contradictions(LivePatterns(self._data), scan, ending.positions_N2, ending.distance_factor):
