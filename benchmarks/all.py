@@ -1,8 +1,8 @@
 """Runs the benchmarks of speed one after the other, and writes a table: machine, versions, and what each one printed.
 
-Each benchmark but segmentation_step has an aim of its own, and ends with another exit code than 0 if it is missed; so
-does this. Figures are CPU seconds and ratios of what ran in turns, so they hold on a machine that does other things
-too, though not to the last percent: where an aim is missed by little, run that benchmark by itself again.
+Each benchmark has an aim of its own, and ends with another exit code than 0 if it is missed; so does this. Figures are
+CPU seconds and ratios of what ran in turns, so they hold on a machine that does other things too, though not to the
+last percent: where an aim is missed by little, run that benchmark by itself again.
 
     python benchmarks/all.py [--out performance.md] [--mos2 mos2_sim.h5] [--ptyrad ENV/bin/python] [--only …]
 """

@@ -33,6 +33,8 @@ from trainkit import Context, Hook, State, component
 from trainkit_segmentation.models.kind import SegmentationModel, Size
 
 NUM_TRAIN, NUM_HELD_OUT, EPOCHS = 24, 4, 4
+AIM_STEP, AIM_FIRST = 1.05, 1.05  # times those by hand
+AIM_MS_OVER = 2.0  # of a step that is nothing but its batch, its loss and the loop
 WARM_UP = 2  # steps of each epoch that are not counted
 CLASSES = 3  # background, and the two parts of a hippocampus
 
@@ -329,7 +331,14 @@ def main() -> None:
         ]
         print(f"{name:24s}" + "".join(f"{each:>20s}" for each in shown))
     over = 1e3 * (least("trainkit", "step") - least("by hand", "step"))
+    ratios = {what: least("trainkit", what) / least("by hand", what) for what in ("step", "first")}
     print(f"trainkit over the loop by hand: {over:.3f} ms of CPU a step")
+    missed = [f"a first step in at most {AIM_FIRST} times that by hand"] * (ratios["first"] > AIM_FIRST)
+    if given.tiny:
+        missed += [f"a step in at most {AIM_MS_OVER} ms more than by hand"] * (over > AIM_MS_OVER)
+    else:
+        missed += [f"a step in at most {AIM_STEP} times that by hand"] * (ratios["step"] > AIM_STEP)
+    sys.exit(f"missed: {', '.join(missed)}" if missed else 0)
 
 
 if __name__ == "__main__":
