@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from trainkit.state import State
 
 
+_FEW = 100_000  # values that are put together before their norm is computed
 _FOLD = 64  # norms of one group that are kept on the device before they are read
 
 
@@ -40,14 +41,11 @@ class GradientNorms:
 
     def add(self, state: State) -> None:
         """Add the norms of the present gradients."""
-        from torch import _foreach_norm, stack
-        from torch.linalg import vector_norm
-
         self.latest = {}
         for name, group in state.groups.items():
             gradients = [each.grad for each in group.parameters.values() if each.grad is not None]
             if group.active and gradients:
-                self.latest[name] = norm = vector_norm(stack(_foreach_norm(gradients)))
+                self.latest[name] = norm = _norm(gradients)
                 self.unread.setdefault(name, []).append(norm)
                 if len(self.unread[name]) == _FOLD:
                     self._read()
@@ -81,3 +79,19 @@ class GradientNorms:
         """Restore what `state_dict` returned."""
         self.unread, self.latest = {}, {}
         self.sums = {str(name): (float(total), float(count)) for name, (total, count) in saved.items()}
+
+
+def _norm(gradients: list[Tensor]) -> Tensor:
+    """Return the norm of all values of some gradients.
+
+    Few values are put together, which is one operation; of many, the norm of each tensor is computed where it lies.
+    """
+    import torch
+
+    are_alike = len({each.dtype for each in gradients}) == 1
+    if are_alike and sum(each.numel() for each in gradients) <= _FEW:
+        values = torch.cat([each.flatten() for each in gradients])
+    else:
+        values = torch.stack(torch._foreach_norm(gradients))
+    norm: Tensor = torch.linalg.vector_norm(values)
+    return norm
