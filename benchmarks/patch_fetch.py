@@ -85,7 +85,7 @@ def ours(path, size, folder):
 
 def only_cut(live):
     batches, places = live._batches, itertools.count()
-    return lambda: batches[0, next(places)]
+    return lambda: batches[0, next(places), 0]
 
 
 def make(live):

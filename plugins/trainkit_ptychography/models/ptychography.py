@@ -16,6 +16,7 @@ from trainkit import INPUT_PATH, Data, DataError, Model, Problem, RecipeError, c
 from trainkit_ptychography.constraints.kind import Constraint
 from trainkit_ptychography.constraints.slice_coupling import SliceCoupling
 from trainkit_ptychography.models.background import Background
+from trainkit_ptychography.models.small_rates import small_rates
 from trainkit_ptychography.objects.kind import Object
 from trainkit_ptychography.objects.pixels import Pixels
 from trainkit_ptychography.probes.kind import Probe
@@ -191,6 +192,7 @@ class Ptychography(Model):
         if self.probe.opr_modes:
             yield from self._opr_problems(recipe)
         yield from self._detector_problems(recipe)
+        yield from small_rates(recipe)
         if self.slices > 1 and self.thickness_angstrom is None:
             yield Problem(f"say how thick the specimen of {self.slices} slices is", "thickness_angstrom")
         if self.slices > 1 and not self.object.takes_slices:
