@@ -12,6 +12,7 @@ import pytest
 import torch
 from clients import recorder
 from clients.toy_run import TOY, lines, run
+from clients.warm import Warm
 
 from trainkit import NonFiniteError, State
 from trainkit.checkpoint.file import Prepared
@@ -151,14 +152,26 @@ def test_a_log_that_cannot_be_written_is_said_on_the_terminal(capsys: pytest.Cap
     assert capsys.readouterr().out.count("log.txt cannot be written") == 1
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("to", ["> /dev/full", ">&-"])
-def test_a_full_or_closed_standard_output_is_noted_in_the_log(to: str) -> None:
-    Path("toy.toml").write_text(TOY)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
-    command = f'"{sys.executable}" -m trainkit run toy.toml {to}'
-    done = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
+def its_log_notes_that_nothing_can_be_printed() -> None:
     (folder,) = Path("runs/toy").iterdir()
     assert "standard output cannot be written" in (folder / "log.txt").read_text()
     assert len(lines(folder)) == 2
+
+
+@pytest.mark.slow
+def test_a_full_standard_output_is_noted_in_the_log(warm: Warm) -> None:
+    Path("toy.toml").write_text(TOY)
+    onto_a_full_disk = "import os; os.dup2(os.open('/dev/full', os.O_WRONLY), 1); from trainkit.cli import main; main()"
+    ended = warm.start("-c", onto_a_full_disk, "run", "toy.toml", folder=Path.cwd(), apart=True)
+    assert (ended.wait(), ended.stderr) == (0, "")
+    its_log_notes_that_nothing_can_be_printed()
+
+
+@pytest.mark.slow
+def test_a_closed_standard_output_is_noted_in_the_log() -> None:
+    Path("toy.toml").write_text(TOY)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
+    command = f'"{sys.executable}" -m trainkit run toy.toml >&-'  # as Python starts, it finds no standard output
+    done = subprocess.run(command, shell=True, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    its_log_notes_that_nothing_can_be_printed()
