@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from clients.normed import Normed
 from clients.toy import Line, Squares
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
+from without_pictures import no_pictures_of_ptychography
 
 from trainkit import Context, RecipeError, State, component
 from trainkit.console import Console
@@ -82,6 +83,12 @@ STAGED = {
         },
     ),
 }
+
+
+@pytest.fixture(autouse=True)
+def _no_pictures() -> Iterator[None]:
+    with no_pictures_of_ptychography():
+        yield
 
 
 class Seen(NamedTuple):
