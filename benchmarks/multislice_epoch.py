@@ -96,9 +96,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="thick_sto_sim.h5; left out: a simulated scan of the same size")
     parser.add_argument("--ptyrad", type=Path, help="Python of an environment that has PtyRAD")
-    parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=4, help="epochs, 3 or more")
     parser.add_argument("--waves", nargs="+", default=["stored", "recomputed"])
     arguments = parser.parse_args()
+    if arguments.rounds < 3:
+        parser.error("--rounds: the first and the last epoch hold the run's start and end, so give 3 or more")
     data = None if arguments.data is None else arguments.data.resolve()
     others: dict[str, Callable[[LiveRun], Iterator[float]]] = {"plain loop": plain_epochs}
     if (why := why_no_ptyrad(arguments.ptyrad, data)) is None:

@@ -12,11 +12,13 @@ import pytest
 import scipy.io
 from clients.planned import planned
 
-from trainkit import Problem
+from trainkit import Problem, RecipeError
 from trainkit.recipe.problems import InvalidRecipe
 from trainkit.recipe.recognised import recognised, with_sets
 from trainkit.recipe.resolve import resolve_text
+from trainkit_ptychography.detector_propagations.near_field import NearField
 from trainkit_ptychography.planning.staged import StagedPlanner
+from trainkit_ptychography.scans.simulated_near_field import SimulatedNearField
 
 
 def drafted(path: Path, *sets: str) -> str:
@@ -266,3 +268,47 @@ def test_files_of_detectors_and_other_programs_are_recognised(tmp_path: Path) ->
     assert asked["scan_x2_y2.raw"] == ('"diffraction_file"', ["zero_frequency", "raster", *unknown])
     assert asked["scan.npy"] == ('"diffraction_numpy"', ["zero_frequency", "raster", *unknown])
     assert asked["scan.mat"] == ('"diffraction_file"', ["zero_frequency", "pattern_axes", "positions", *unknown])
+
+
+def images(path: Path) -> Path:
+    """Write images of the near field, with all that CXI files say, but not that they are such."""
+    data = SimulatedNearField(detector_propagation=NearField(focus_distance_mm=250.0))
+    recording = data.read()
+    scan = recording.scan
+    with h5py.File(path, "w") as file:
+        detector = file.create_group("entry_1/instrument_1/detector_1")
+        detector["data"] = np.fft.fftshift(recording.intensities_NYX[:], axes=(1, 2))
+        detector["distance"] = data.detector_distance_m
+        detector["x_pixel_size"] = detector["y_pixel_size"] = 1e-6 * data.detector_pixel_um
+        file["entry_1/instrument_1/source_1/wavelength"] = 1e-10 * (scan.wavelength_angstrom or 0.0)
+        points_N2 = 1e-10 * (scan.pixel_size_angstrom or 0.0) * scan.positions_N2
+        file["entry_1/sample_1/geometry_1/translation"] = np.pad(points_N2[:, ::-1], ((0, 0), (0, 1)))
+    return path
+
+
+def test_images_of_a_diverging_beam_get_a_recipe_of_the_near_field_with_its_focus(tmp_path: Path) -> None:
+    text = drafted(images(tmp_path / "scan.cxi"))
+    found: Any = resolve_text(text, tmp_path).recipe
+    assert found.data.detector_propagation.focus_distance_mm == pytest.approx(250.0, rel=0.05)
+    assert found.data.radiation == "photons"
+    assert type(found.model.probe).__name__ == "MeanPattern"
+    assert "images move" in text
+    assert "defocus_angstrom" not in text
+
+
+def test_photons_in_the_far_field_are_not_taken_for_electrons(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    spot = 400 * np.exp(-((np.mgrid[:32, :32] - 16) ** 2).sum(axis=0) / 18)
+    with h5py.File(tmp_path / "scan.cxi", "w") as file:
+        detector = file.create_group("entry_1/instrument_1/detector_1")
+        detector["data"] = rng.poisson(np.tile(spot, (30, 1, 1)))
+        detector["distance"], detector["x_pixel_size"], detector["y_pixel_size"] = 2.0, 75e-6, 75e-6
+        file["entry_1/instrument_1/source_1/energy"] = 8e3 * 1.602176634e-19
+        file["entry_1/sample_1/geometry_1/translation"] = 1e-7 * rng.random((30, 3))
+    found: Any = resolve_text(drafted(tmp_path / "scan.cxi"), tmp_path).recipe  # with no hole to fill
+    assert found.data.radiation == "photons"
+    assert type(found.model.probe).__name__ == "MeanPattern"
+    told = drafted(tmp_path / "scan.cxi", "data.semiangle_mrad=0.4", "data.defocus_angstrom=1e6")
+    assert 'probe = { use = "aperture" }' in told
+    with pytest.raises(RecipeError, match="far field, and these are of photons"):
+        list(planned(StagedPlanner(calibrate=True), recognised(tmp_path / "scan.cxi", None)))

@@ -20,6 +20,7 @@ from trainkit import (
     structure_settings,
 )
 from trainkit_ptychography.planning.evidence import Evidence
+from trainkit_ptychography.planning.images import Images
 from trainkit_ptychography.scans.files.kind import FileDiffraction
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ _EPOCHS = 30
 _THICK = 0.5  # of the depth that patterns resolve: a thinner specimen is explained by one slice as well
 _SLICES = 3  # within that depth
 _COUPLED = 0.8  # of the epochs
+_EPOCHS_OF_IMAGES = 160
+_LONGEST_ELECTRON_WAVE = 0.12  # Å, 10 keV
 
 
 def _is_none(instance: object, attribute: attrs.Attribute[Any], value: str | None) -> None:
@@ -44,6 +47,9 @@ class StagedPlanner(Planner):
     A few dozen patterns are looked into: they show where the beam is; where counts are few, counts are compared and not
     their roots; and pixels that did not measure are left out. The object has slices if the file says that the specimen
     is thick, else one.
+
+    Patterns that are images of the specimen get a recipe of the near field, with the beam's divergence as images move
+    with the scan. Patterns of photons in the far field begin with a probe from their mean, if no optics are told.
 
     With ``calibrate``, orientation, defocus, rotation and step are found by trials with a few hundred patterns; energy,
     aperture and the size of a detector pixel must be known.
@@ -63,7 +69,14 @@ class StagedPlanner(Planner):
         if contents is not None:
             seen = {"zero_frequency": contents.beam, "prepare": contents.prepare}
             found = found._replace(settings={**found.settings, **{key: each for key, each in seen.items() if each}})
+        images = None if contents is None else _images(found)
         evidence = Evidence()
+        if self.calibrate and (images is not None or _is_of_photons(contents)):
+            what = "these are images of the specimen" if images is not None else "these are of photons"
+            raise RecipeError(
+                f"--calibrate tries out geometries for electrons in the far field, and {what}: leave it out, and let "
+                "check --data compare the scan with the patterns"
+            )
         if self.calibrate:
             from trainkit_ptychography.planning.staged_live import calibrate
 
@@ -75,7 +88,7 @@ class StagedPlanner(Planner):
                 else:
                     yield each
         found = found._replace(settings={**found.settings, **evidence.settings})
-        yield from str(_recipe(found, evidence, self.calibrate)).split("\n")
+        yield from str(_recipe(found, evidence, self.calibrate, images)).split("\n")
 
 
 def _refuse_what_is_missing(found: Recognised) -> None:
@@ -93,7 +106,19 @@ def _refuse_what_is_missing(found: Recognised) -> None:
         raise RecipeError("\n".join(["--calibrate needs to be told what it does not find in the file:", *lines]))
 
 
-def _recipe(found: Recognised, evidence: Evidence, is_calibrated: bool) -> RecipeText:
+def _images(found: Recognised) -> Images | None:
+    """Return what is known of patterns that are images; None: they are patterns of the far field."""
+    from trainkit_ptychography.planning.near_field_live import look_for_images
+
+    return look_for_images(cast(FileDiffraction, structure_settings(found.data, found.settings, "data")))
+
+
+def _is_of_photons(contents: ScanContents | None) -> bool:
+    wavelength = None if contents is None else contents.wavelength_angstrom
+    return wavelength is not None and wavelength > _LONGEST_ELECTRON_WAVE
+
+
+def _recipe(found: Recognised, evidence: Evidence, is_calibrated: bool, images: Images | None = None) -> RecipeText:
     contents: ScanContents | None = found.contents
     text = RecipeText()
     text.comment(
@@ -104,9 +129,16 @@ def _recipe(found: Recognised, evidence: Evidence, is_calibrated: bool) -> Recip
     text.listing(evidence.table)
     text.value("trainkit", 1)
     text.table("run")
-    text.value("epochs", _EPOCHS, "of all patterns; a longer run follows a slow decrease of val/loss")
+    epochs = _EPOCHS if images is None else _EPOCHS_OF_IMAGES
+    text.value("epochs", epochs, "of all patterns; a longer run follows a slow decrease of val/loss")
     text.value("seed", 0)
-    _write_data(text, found, evidence.reasons)
+    _write_data(text, found, evidence.reasons, images)
+    if images is not None:
+        _write_model_of_images(text)
+        _write_loss(text, found)
+        _write_training_of_images(text)
+        _write_rest(text)
+        return text
     slices = _slices(contents)
     if is_calibrated and slices > 1:
         _write_model(text, found, 1)
@@ -115,12 +147,37 @@ def _recipe(found: Recognised, evidence: Evidence, is_calibrated: bool) -> Recip
         _write_model(text, found, slices)
     _write_loss(text, found)
     _write_training(text, is_thick=slices > 1 and not is_calibrated)
+    _write_rest(text)
+    return text
+
+
+def _write_rest(text: RecipeText) -> None:
     text.table("checkpoint")
     text.value("every_epochs", 1)
     text.value("keep_last", 3)
     text.table("loggers.tensorboard")
     text.value("use", "tensorboard")
-    return text
+
+
+def _write_model_of_images(text: RecipeText) -> None:
+    text.table("model")
+    text.value("use", "ptychography")
+    text.value("probe", {"use": "mean_pattern"}, "the mean of images that move with the specimen shows the beam")
+
+
+def _write_training_of_images(text: RecipeText) -> None:
+    text.table("optimizer")
+    text.value("use", "adam")
+    text.table("scheduler")
+    text.value("use", "cosine", "what has settled stops following the noise")
+    text.table("groups.object")
+    text.value("lr", 4e-2, "rad")
+    text.table("groups.probe")
+    text.value("lr", 2e-2)
+    text.value("start_epoch", 0, "its phase is not known at first")
+    text.table("groups.dr")
+    text.value("lr", 2e-2, "pixels")
+    text.value("start_epoch", 20, "positions wait until there is an object to hold them against")
 
 
 def _slices(contents: ScanContents | None) -> int:
@@ -152,6 +209,9 @@ def _write_model(text: RecipeText, found: Recognised, slices: int) -> None:
         text.value("object", {"use": "pixels", "kind": "phase_only"}, "atoms hardly absorb electrons")
     if "probe" in found.settings:
         text.value("probe", {"use": "from_data"}, "the guess that is in the file")
+    elif _is_guessed_by_mean(found):
+        why = 'a beam in focus; "aperture" with semiangle_mrad and defocus_angstrom, or "vacuum", knows more'
+        text.value("probe", {"use": "mean_pattern"}, why)
     else:
         text.value("probe", {"use": "aperture"}, "made from semiangle and defocus; modes = 4 for partial coherence")
     if slices == 1:
@@ -211,7 +271,16 @@ def _write_training(text: RecipeText, is_thick: bool) -> None:
     text.value("start_epoch", 5, "positions wait until there is an object to hold them against")
 
 
-def _write_data(text: RecipeText, found: Recognised, calibrated: Mapping[str, str]) -> None:
+def _is_guessed_by_mean(found: Recognised) -> bool:
+    """Return whether nothing is known of the optics of an X-ray scan: that of a zone plate or mirror is seldom told."""
+    return (
+        _is_of_photons(found.contents) and not {"probe", "semiangle_mrad", "defocus_angstrom"} & found.settings.keys()
+    )
+
+
+def _write_data(
+    text: RecipeText, found: Recognised, calibrated: Mapping[str, str], images: Images | None = None
+) -> None:
     settings, contents = found.settings, found.contents
     text.table("data")
     text.value("use", found.use)
@@ -232,13 +301,22 @@ def _write_data(text: RecipeText, found: Recognised, calibrated: Mapping[str, st
                 text.comment(sentence)
         why = reasons.get(key, "" if key in ("path", "prepare") else "the file says it")
         text.value(key, value, why)
-    text.value("batch_size", 32)
+    if images is not None and "detector_propagation" not in settings:
+        text.comment(
+            "Near field: check --data says whether light needs room around the detector, prepare = { pad = … }."
+        )
+        text.value("detector_propagation", images.table(), images.why)
+    if _is_of_photons(contents) and not {"radiation", "wavelength_angstrom"} & settings.keys():
+        wave = contents.wavelength_angstrom if contents is not None else None
+        text.value("radiation", "photons", f"with a wavelength of {wave:.3g} Å; or is the energy that of electrons?")
+    text.value("batch_size", 32 if images is None else 10)
     text.value("validation_fraction", 0.02, "held-out patterns, whose loss tells when to stop")
     if getattr(found.data, "says_geometry", False) or settings.get("reader", {}).get("use") == "ptyd":
-        for key in ("semiangle_mrad", "defocus_angstrom"):
-            _ask(text, key, settings)
+        if images is None and not _is_guessed_by_mean(found):
+            for key in ("semiangle_mrad", "defocus_angstrom"):
+                _ask(text, key, settings)
         return
-    if "zero_frequency" not in settings:
+    if images is None and "zero_frequency" not in settings:
         text.placeholder("zero_frequency", "centre, corner or [row, column]", "patterns do not show where the beam is")
     reader = settings.get("reader", {}).get("use")
     if reader == "matlab" and "pattern_axes" not in settings:
@@ -260,6 +338,8 @@ def _write_data(text: RecipeText, found: Recognised, calibrated: Mapping[str, st
         return
     if "energy_kev" not in settings and "wavelength_angstrom" not in settings:
         text.placeholder("energy_kev", "energy in keV", "of the electrons; for photons, set radiation too")
+    if images is not None or _is_guessed_by_mean(found):
+        return
     for key in ("semiangle_mrad", "defocus_angstrom"):
         _ask(text, key, settings)
 

@@ -43,6 +43,7 @@ class ScanContents:
             known where the beam is.
         prepare: The settings of ``data.prepare`` with which these do not count.
         thickness_angstrom: Thickness of the specimen; None: the file does not say it.
+        wavelength_angstrom: The wavelength; None: it is not known.
         depth_resolution_angstrom: Wavelength over the square of the half opening angle: the depth in which the beam
             stays as it is; None: one of the two is not known.
     """
@@ -54,6 +55,7 @@ class ScanContents:
     pixels: tuple[str, ...] = ()
     prepare: Mapping[str, Any] = attrs.Factory(dict)
     thickness_angstrom: float | None = None
+    wavelength_angstrom: float | None = None
     depth_resolution_angstrom: float | None = None
 
 
@@ -99,6 +101,7 @@ def contents_of(
         pixels=tuple(each.split(" prepare = ")[0] for each in pixels),
         prepare=prepare,
         thickness_angstrom=thickness_angstrom,
+        wavelength_angstrom=scan.wavelength_angstrom,
         depth_resolution_angstrom=resolved,
     )
 
