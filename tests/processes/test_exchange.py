@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from queue import Queue
 
 import pytest
@@ -21,7 +21,7 @@ class Thread(Exchange):
 
     def _swap(self, sent: torch.Tensor, received: torch.Tensor, peer: int) -> None:
         self._ways[self.rank, peer].put(sent.clone())
-        received.copy_(self._ways[peer, self.rank].get(timeout=60))
+        received.copy_(self._ways[peer, self.rank].get(timeout=10))
 
 
 @pytest.mark.parametrize("world", [2, 4, 8])
@@ -32,7 +32,8 @@ def test_all_processes_have_the_sum_of_the_tree(world: int, length: int) -> None
     tree = TreeSum()
     for each in numbers:
         tree.add(each.clone())
-    whole, ways = tree.total(), defaultdict[tuple[int, int], Queue[torch.Tensor]](Queue)
+    whole = tree.total()
+    ways = {each: Queue[torch.Tensor]() for each in product(range(world), repeat=2)}  # before two threads ask for one
     with ThreadPoolExecutor(world) as threads:
         sums = threads.map(lambda rank: Thread(rank, world, ways).sum_of_processes(numbers[rank]), range(world))
         assert all(torch.equal(each, whole) for each in sums)
