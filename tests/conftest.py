@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from clients.warm import Warm
+from hypothesis import HealthCheck, settings
 from without_fsync import leave_out_fsync
 from without_pictures import leave_out_charts
 
@@ -29,6 +30,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # workers share the cores, and torch is not imported yet: one thread for each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")  # a busy one must not fail a property that holds
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -72,7 +72,7 @@ NODES = st.recursive(
 
 @pytest.mark.slow
 @given(st.dictionaries(KEYS, NODES, max_size=5))
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 def test_what_is_read_is_what_was_written_bit_for_bit(content: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "c.safetensors"

@@ -26,7 +26,7 @@ def test_without_warm_up_it_is_the_schedule_itself():
 
 
 @pytest.mark.medium
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(st.integers(1, 20), st.integers(1, 40))
 def test_the_ramp_climbs_in_equal_steps_to_the_schedules_first_value(warmup, rest):
     points = run(Cosine(warmup=warmup), warmup + rest, 0.3)
@@ -35,7 +35,7 @@ def test_the_ramp_climbs_in_equal_steps_to_the_schedules_first_value(warmup, res
 
 
 @pytest.mark.medium
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(st.integers(0, 20), st.integers(1, 40))
 def test_after_the_ramp_the_schedule_runs_over_what_is_left(warmup, rest):
     warmed, plain = run(OneCycle(warmup=warmup), warmup + rest), run(OneCycle(), rest)

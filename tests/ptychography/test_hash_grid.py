@@ -91,7 +91,7 @@ ENCODINGS = st.fixed_dictionaries(
 
 @pytest.mark.medium
 @pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     encoding=ENCODINGS,
     features=st.sampled_from((1, 2, 4)),
@@ -111,7 +111,7 @@ def test_any_position_is_encoded_as_by_the_rules(
 
 
 @pytest.mark.medium
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(base=st.integers(2, 9), scale=st.floats(1.05, 2.0), how=st.sampled_from(INTERPOLATIONS))
 def test_so_are_grids_that_are_never_hashed(base: int, scale: float, how: Any) -> None:
     grids = levels(3, base, scale, 4, kind="dense")
@@ -189,7 +189,7 @@ def on_a_grid(shape: tuple[int, ...], encoding: dict[str, Any], how: Any, dtype:
 
 @pytest.mark.medium
 @pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     encoding=ENCODINGS,
     shape=st.tuples(st.integers(1, 90), st.integers(1, 20), st.integers(1, 9)),

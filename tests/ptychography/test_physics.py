@@ -7,7 +7,7 @@ from math import cos, pi, radians, sqrt
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from trainkit import DataError
@@ -180,7 +180,6 @@ def test_a_shift_by_whole_pixels_is_exact():
 
 
 @pytest.mark.medium
-@settings(suppress_health_check=[HealthCheck.too_slow])  # drawing many points is slow on a busy machine
 @given(
     points=st.lists(st.tuples(st.floats(-500, 500), st.floats(-500, 500)), min_size=1, max_size=12),
     margin=st.integers(0, 9),

@@ -92,7 +92,7 @@ def _places(value: Any, where: tuple[str | int, ...] = ()) -> list[tuple[tuple[s
 
 
 @pytest.mark.slow
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(documents())
 def test_every_key_has_a_place_and_the_text_there_is_that_key_and_that_value(text: str) -> None:
     read = tomli.loads(text)

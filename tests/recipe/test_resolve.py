@@ -163,7 +163,7 @@ RECIPES: Any = st.fixed_dictionaries(
 
 @pytest.mark.no_cover  # others reach these lines sooner
 @pytest.mark.medium
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(RECIPES)
 def test_the_complete_recipe_written_out_resolves_to_an_equal_one(recipe: dict[str, Any]) -> None:
     first = resolve_text(write(recipe), Path("somewhere").absolute(), name="x")
@@ -222,7 +222,7 @@ ANYTHING: Any = st.recursive(
 
 
 @pytest.mark.slow
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(st.data())
 def test_whatever_stands_in_a_recipe_the_answer_is_a_recipe_or_findings_each_with_a_place(data: st.DataObject) -> None:
     recipe = tomli.loads(RICH)

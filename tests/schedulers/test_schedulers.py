@@ -29,7 +29,7 @@ TOLERANCE = 1e-12
 MONITOR = Monitor()
 RECIPE: Any = SimpleNamespace(monitor=MONITOR)
 
-many = settings(deadline=None, derandomize=True, max_examples=150)
+many = settings(derandomize=True, max_examples=150)
 horizons = st.integers(1, 200)
 rates = st.floats(1e-8, 10.0)
 

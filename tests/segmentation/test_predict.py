@@ -110,7 +110,7 @@ def affines(draw: st.DrawFn) -> np.ndarray[Any, Any]:
 @given(
     affine=affines(), shape=st.tuples(*[st.integers(1, 13)] * 3), codes=st.tuples(st.integers(0, 4), st.integers(1, 4))
 )
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 def test_a_network_that_returns_its_input_gives_back_geometry_and_labels_exactly(
     tmp_path: Path, affine: np.ndarray[Any, Any], shape: tuple[int, int, int], codes: tuple[int, int]
 ) -> None:
