@@ -292,7 +292,7 @@ def _estimator(run: LiveRun) -> Estimator:
     stages = Stages(run.recipe, state.groups, run.groups.plans, state.epochs)
     earlier = of_earlier_runs(run) if first else Prices()
     trial = StageTrial(run, stages, tuple(earlier.steps))
-    if first and len({stage for *_, stage in stages.between(state.epoch, state.epochs)}) > 1:
+    if first and not state.is_trial and len({stage for *_, stage in stages.between(state.epoch, state.epochs)}) > 1:
         run.add("stage_trial", trial, tolerated=Exception)
     return Estimator(run.recipe, stages, earlier, lambda: trial.costs, run.picture_budget)
 
