@@ -4,20 +4,25 @@ from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import attrs
 import h5py
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
-from trainkit import DataError, Problem
+from trainkit import Context, DataError, Problem
 from trainkit.console import Console
 from trainkit.engine.start import ExitCode, start
 from trainkit.recipe.resolve import resolve
+from trainkit_ptychography.preflight.ending import Ending
 from trainkit_ptychography.preflight.in_step import out_of_step
 from trainkit_ptychography.preflight.inspection import inspect_geometry
 from trainkit_ptychography.preflight.step_advice import steps_in_words
+from trainkit_ptychography.preflight.watch import GeometryWatch
 from trainkit_ptychography.scans.files.kind import FileDiffraction
 from trainkit_ptychography.scans.neighbours import neighbours
 from trainkit_ptychography.scans.pairing import Pairing
@@ -203,3 +208,18 @@ def test_numbers_that_the_file_does_not_have_are_refused(tmp_path: Path) -> None
     data = written(tmp_path, scan("raster"), f"pairing = {{ missed_points = [{NUM}] }}")
     with pytest.raises(DataError, match=f"missed_points names {NUM}, but there are {NUM} scan points"):
         data.read()
+
+
+def test_a_run_warns_at_its_beginning_and_doubts_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for lost, doubts in ((moved(scan("raster"), 247, 1), 1), (scan("raster"), 0)):
+        monkeypatch.setattr(SimulatedDiffraction, "read", lambda self, lost=lost: lost)
+        data = SimulatedDiffraction().build(Context(0, torch.device("cpu"), tmp_path))
+        watch, found = GeometryWatch(data, None), list[str]()
+        caplog.clear()
+        watch.warn()
+        warned = [each for each in caplog.messages if "belong to 1 scan point later" in each]
+        state: Any = SimpleNamespace(doubts=found, doubt=found.append, epoch=30, groups={})
+        watch.judge_ending(state, Ending(np.zeros((1, 40, 40), complex), data.scan.positions_N2))
+        assert (len(warned), len(found)) == (doubts, doubts)
