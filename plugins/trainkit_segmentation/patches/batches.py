@@ -18,7 +18,6 @@ from trainkit import part_of, random_seed
 from trainkit_segmentation.cases.labels import not_counted, target
 from trainkit_segmentation.patches.augmentation_live import CutPatches, Source, augment, cut_patches
 from trainkit_segmentation.patches.cutting import choose_start
-from trainkit_segmentation.patches.regions import overlapping_target
 from trainkit_segmentation.preparing.cached_cases import OpenCase, open_case
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ class PatchBatches:
             shape = (len(codes_BXYZ), self._num_classes, *self._size)
             batch["label"] = torch.empty(shape, dtype=torch.float32, device=codes_BXYZ.device)
             for (codes_XYZ, table), label_KXYZ in zip(of_each, batch["label"], strict=True):
-                overlapping_target(codes_XYZ, table, label_KXYZ)
+                target(codes_XYZ, table, self._num_classes, label_KXYZ)
         if self._may_ignore:
             ignored = [not_counted(codes_XYZ, table, self._num_classes) for codes_XYZ, table in of_each]
             batch["ignored"] = torch.stack(ignored)[:, None]
