@@ -142,6 +142,14 @@ def test_settings_follow_from_the_points_of_patterns_and_give_these_again(num_pa
         assert found[:last] == points[:last].tolist()
 
 
+@pytest.mark.parametrize("dose", [1e5, 1e4])
+def test_columns_that_are_reversed_are_not_taken_for_patterns_that_moved(dose: float) -> None:
+    order_RC = np.arange(NUM).reshape(ROWS, COLUMNS)
+    order_RC[:, 1::2] = order_RC[::-1, 1::2].copy()
+    as_told = scan("raster", dose)
+    assert out_of_step(as_told._replace(intensities_NYX=as_told.intensities_NYX[order_RC.ravel()])) == []
+
+
 def written(folder: Path, recording: Recording, pairing: str, points: int = NUM) -> FileDiffraction:
     with h5py.File(folder / "scan.h5", "w") as file:
         patterns_NYX = np.asarray(recording.intensities_NYX[np.arange(len(recording.intensities_NYX))])

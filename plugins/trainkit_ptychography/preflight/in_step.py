@@ -46,6 +46,7 @@ _FEWEST_PAIRS = 10  # that are neighbours only as told, and only as moved
 _HALF = 0.5  # of the nats of the latter, that the former have at most
 _LEAST, _MOST_SHARE = 0.3, 0.8  # how alike the latter are at least, and the former at most, over them
 _SPEAKS = 10.0  # nats
+_IN_ORDER = 0.3  # of what the neighbours in another direction have in common; 1 where steps are as long
 _AS_LIKELY = 3.0  # nats
 
 
@@ -80,6 +81,8 @@ def out_of_step(recording: Recording) -> list[OutOfStep]:
     if len(read_N) < len(patterns):
         scanned = scanned.of_some(number_N[read_N])
     alike = _Alike(scanned, _components(patterns, read_N))
+    if not alike.is_in_order():
+        return []
     nats_KB = np.zeros((len(_WAYS), scanned.num_stretches))
     for k, later in enumerate(_WAYS[1:], 1):
         for only_P, belongs, sign in ((scanned.only_told(later), 0, -1), (scanned.only_moved(later), later, 1)):
@@ -195,6 +198,23 @@ class _Alike:
         self._scanned, self._component_NC = scanned, component_NC
         self._part_P = scanned.stretch(0) * _PARTS // scanned.num_stretches
         self._learned: dict[int, dict[tuple[int, int], Common]] = {}
+
+    def is_in_order(self) -> bool:
+        """Return whether patterns that follow each other have about as much in common as other neighbours have.
+
+        Where they have not, points are visited in another order than is told, as if every second column of a raster
+        were reversed, and moving patterns mends nothing. Where few neighbours follow each other, this says nothing.
+        """
+        follows_P = np.abs(np.diff(self._scanned.pair_P2, axis=1))[:, 0] == 1
+        number_S = np.bincount(self._scanned.sector_P[follows_P], minlength=_SECTORS)
+        along = int(number_S.argmax())
+        if number_S[along] < len(self._component_NC) / 2:
+            return True
+        self._figures(self._scanned.places(0), 0, Common.nats)
+        strength_S = np.zeros(_SECTORS)
+        for (sector, _), common in self._learned[0].items():
+            strength_S[sector] += float(np.square(common.correlation_C).sum()) / _PARTS
+        return bool(strength_S[along] >= _IN_ORDER * strength_S.max())
 
     def nats(self, places_P2: NDArray[np.int64], later: int) -> NDArray[np.float64]:
         """Return the logarithm of that ratio (P,) for patterns in the places of pairs of points; NaN: nothing tells.
