@@ -117,7 +117,7 @@ def _no_compiler_imported() -> Iterator[None]:
     """Make torch's optimizers without importing torch's compiler, which takes more than a second.
 
     ``add_param_group`` is excluded from compilation at its first call. It is found excluded already here, and forgets
-    it afterwards. Some classes of torch import the compiler at their first step; ours do not.
+    it afterwards. Adam of torch imports the compiler at its first step all the same; scaled steps never do.
     """
     add = inspect.unwrap(torch.optim.Optimizer.add_param_group)
     if "torch._dynamo" in sys.modules or hasattr(add, _EXCLUDED):

@@ -20,7 +20,7 @@ _WEAKER = 0.33  # by which the phase is, over the light that roots lose; measure
 _MATTERS, _DOUBTED = 0.05, 0.2  # by which the phase is too weak
 
 MORE_THAN_NOISE = 1.3
-"""Times the misfit of noise, of which the expected patterns of a simulation have 1.00 ± 0.02."""
+"""Times the misfit of noise, of which the expected patterns of a simulation have 1.00 ± 0.025."""
 
 
 class Counts(NamedTuple):
