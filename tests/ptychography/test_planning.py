@@ -154,6 +154,19 @@ def test_a_specimen_that_the_file_calls_thick_gets_slices(tmp_path: Path) -> Non
     assert one.slices == 1
 
 
+@pytest.mark.parametrize("dose", [5.0, 2000.0])
+def test_positions_stay_near_where_they_are_told_where_counts_are_few(dose: float, tmp_path: Path) -> None:
+    row, column = (0.8 * each.ravel() for each in np.mgrid[:8, :8])
+    with h5py.File(tmp_path / "scan.h5", "w") as file:
+        file["intensity"], file["positions_A"] = spots(64, dose), np.stack([row, column], axis=1)
+        file.attrs.update(energy_eV=80000.0, dk_invA=0.039, semiangle_mrad=25.0, defocus_angstrom=60.0)
+    losses = resolve_text(drafted(tmp_path / "scan.h5"), tmp_path).recipe.losses
+    few = dose < 100
+    assert set(losses) == ({"data", "near"} if few else {"data"})
+    if few:
+        assert losses["near"].sigma_angstrom == pytest.approx(0.45 * 0.8)  # type: ignore[attr-defined]
+
+
 @pytest.mark.slow  # trials of the geometry of two scans
 def test_what_is_written_for_scans_that_say_all_raises_no_doubt(shared_data: Path) -> None:
     for name, loss in (("mos2_sim.h5", "poisson"), ("thick_sto_sim.h5", "amplitude")):

@@ -31,6 +31,7 @@ _EPOCHS = 30
 _THICK = 0.5  # of the depth that patterns resolve: a thinner specimen is explained by one slice as well
 _SLICES = 3  # within that depth
 _COUPLED = 0.8  # of the epochs
+_ANCHORED = 0.45  # of a step, by which positions are likely wrong along each axis
 _EPOCHS_OF_IMAGES = 160
 _LONGEST_ELECTRON_WAVE = 0.12  # Å, 10 keV
 
@@ -146,7 +147,10 @@ def _recipe(found: Recognised, evidence: Evidence, is_calibrated: bool, images: 
     else:
         _write_model(text, found, slices)
     _write_loss(text, found)
-    _write_training(text, is_thick=slices > 1 and not is_calibrated)
+    is_thick = slices > 1 and not is_calibrated
+    if not is_thick:
+        _write_anchor(text, contents)
+    _write_training(text, is_thick)
     _write_rest(text)
     return text
 
@@ -244,6 +248,15 @@ def _write_loss(text: RecipeText, found: Recognised) -> None:
     else:
         why = f"counts are many, {contents.counts.per_pattern:.3g} in a pattern: roots make their noise even"
         text.value("use", "amplitude", why)
+
+
+def _write_anchor(text: RecipeText, contents: ScanContents | None) -> None:
+    """Write a prior of positions where electrons are few: without it, they follow the noise."""
+    if contents is None or contents.counts is None or not contents.counts.are_few or contents.step_angstrom is None:
+        return
+    text.table("losses.near", "where few electrons tell little of a position, it stays near the one that is given")
+    text.value("use", "position_anchor")
+    text.value("sigma_angstrom", float(f"{_ANCHORED * contents.step_angstrom:.2g}"), "by how much it is likely wrong")
 
 
 def _write_training(text: RecipeText, is_thick: bool) -> None:

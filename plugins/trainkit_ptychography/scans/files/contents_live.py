@@ -19,7 +19,8 @@ from trainkit_ptychography.scans.few_counts import Counts, counts_in
 from trainkit_ptychography.scans.patterns import PreparedPatterns
 from trainkit_ptychography.scans.pixels import doubts_of_pixels, look_at_pixels
 from trainkit_ptychography.scans.prepare import Prepare
-from trainkit_ptychography.scans.scan import Recording
+from trainkit_ptychography.scans.sampling import neighbour_distances
+from trainkit_ptychography.scans.scan import Recording, Scan
 
 if TYPE_CHECKING:
     from trainkit_ptychography.scans.files.kind import FileDiffraction
@@ -46,6 +47,7 @@ class ScanContents:
         wavelength_angstrom: The wavelength; None: it is not known.
         depth_resolution_angstrom: Wavelength over the square of the half opening angle: the depth in which the beam
             stays as it is; None: one of the two is not known.
+        step_angstrom: Median distance of scan points that are neighbours; None: it is not known in Å.
     """
 
     num_patterns: int
@@ -57,6 +59,7 @@ class ScanContents:
     thickness_angstrom: float | None = None
     wavelength_angstrom: float | None = None
     depth_resolution_angstrom: float | None = None
+    step_angstrom: float | None = None
 
 
 def contents_of(
@@ -103,7 +106,14 @@ def contents_of(
         thickness_angstrom=thickness_angstrom,
         wavelength_angstrom=scan.wavelength_angstrom,
         depth_resolution_angstrom=resolved,
+        step_angstrom=_step_angstrom(scan),
     )
+
+
+def _step_angstrom(scan: Scan) -> float | None:
+    step = float(np.median(neighbour_distances(scan.positions_N2)))
+    known = scan.pixel_size_angstrom is not None and np.isfinite(step) and step > 0
+    return step * (scan.pixel_size_angstrom or 0.0) if known else None
 
 
 def _beam(recording: Recording) -> Beam | None:
