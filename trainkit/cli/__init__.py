@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import gc
 import importlib
 import io
 import os
@@ -134,6 +136,9 @@ def cli(ctx: click.Context, traceback: bool) -> None:
 
 def main() -> None:
     """Run the command line. A mistake of the user ends in one message, never in a traceback."""
+    atexit.register(
+        gc.freeze
+    )  # what the system takes back anyway need not be collected: 0.3 instead of 1.0 s after a run
     here = os.getcwd()
     if here not in sys.path:
         sys.path.append(here)  # for use = "my_module:MyClass"; last, so that nothing installed is hidden by it
