@@ -34,7 +34,7 @@ _BRIGHT = 0.05  # of the brightest pixel
 _SURE = 2.0  # standard errors by which a result must be better than an empty object
 
 _WHICH_LINE = "check --data on this recipe tells which line to change"
-_SECONDS_OF_SEARCH = 2.2  # about what it takes on one core with what else ends a run, 20 to 45 trials: 1.6 to 2.5 s
+_SECONDS_OF_SEARCH = 1.6  # about what it takes on one core with what else ends a run, 20 to 45 trials: 1.2 to 2.3 s
 _FIRST_LOOK = 5  # epochs before which a result is preliminary, and the seconds of a search are not spent on it
 
 Predict = Callable[[Tensor], tuple[Tensor, Tensor]]
