@@ -135,6 +135,7 @@ class Estimator:
         self._validation: dict[Stage, _Price] = defaultdict(_Price)
         self._pictures, self._checkpoint, self._logging = _Price(), _Price(), _Price()
         self._other_saving = _Price()  # in epochs in which no checkpoint is due: of the best, by time, on request
+        self._saves_before: int | None = None  # in the epoch before; None: there was none in this process
         self._spent_on_pictures = 0.0
         self._first_stage: Stage | None = None
 
@@ -163,9 +164,12 @@ class Estimator:
         self._validation[stage].take_in(seconds["validation"], due["validation"])
         self._spent_on_pictures += seconds["pictures"]
         self._pictures.take_in(seconds["pictures"] + logged, made)
-        self._checkpoint.take_in(seconds["checkpoint"], due["checkpoint"])
-        if not due["checkpoint"]:
-            self._other_saving.take_in(seconds["checkpoint"], 1)
+        # What is saved at the end of an epoch counts to the next one, and the very first file takes longer.
+        if self._saves_before is not None:
+            self._checkpoint.take_in(seconds["checkpoint"], self._saves_before)
+            if not self._saves_before:
+                self._other_saving.take_in(seconds["checkpoint"], 1)
+        self._saves_before = due["checkpoint"]
 
     def prices(self, ending: float | None) -> Prices:
         """Return what was measured in this run, the first epoch of all left out: it also warms things up.
