@@ -231,3 +231,9 @@ def test_a_run_warns_at_its_beginning_and_doubts_its_end(
         state: Any = SimpleNamespace(doubts=found, doubt=found.append, epoch=30, groups={})
         watch.judge_ending(state, Ending(np.zeros((1, 40, 40), complex), data.scan.positions_N2))
         assert (len(warned), len(found)) == (doubts, doubts)
+
+
+def test_a_range_that_names_nothing_is_refused(tmp_path: Path) -> None:
+    data = written(tmp_path, scan("raster"), f'pairing = {{ extra_patterns = ["{NUM}:{NUM + 3}"] }}')
+    with pytest.raises(DataError, match=f'extra_patterns names "{NUM}:{NUM + 3}", which are none of {NUM} patterns'):
+        data.read()

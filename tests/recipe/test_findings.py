@@ -307,6 +307,13 @@ def test_groups_of_a_model_that_is_not_built_yet_are_not_judged() -> None:
     assert noted(GOOD, "model.known=false", "groups.anything.lr=1", "monitor.metric=lr/anything") == []
 
 
+@pytest.mark.parametrize("key", ["lr", "lr_factor"])
+def test_a_rate_of_0_is_noted(key: str) -> None:
+    assert noted(GOOD, f"groups.body.{key}=0")[0].endswith(
+        f"groups.body.{key}: the group stays as it is, although it trains"
+    )
+
+
 def test_a_group_with_settings_but_no_start_stays_frozen_and_a_note_says_so() -> None:
     frozen = "x.toml:16:9: note: groups.head: this group stays frozen, because it has no start_epoch"
     assert noted(GOOD + "[groups.head]\nlr = 1e-3\n") == [frozen]

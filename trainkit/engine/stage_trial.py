@@ -160,9 +160,7 @@ def cost_of_steps(
                 start = perf_counter()
                 _step(run, batch)
                 _wait(run.state.context.device)
-                if (
-                    number
-                ):  # the first round does what is done once in any case, such as importing what an optimizer needs
+                if number:  # the first round does what is done once in any case, such as an optimizer's imports
                     took[stage].append(perf_counter() - start)
             if not number:
                 began = perf_counter()

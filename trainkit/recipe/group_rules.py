@@ -69,6 +69,9 @@ def _start_and_stop(recipe: Recipe, name: str) -> Iterator[Finding]:
         yield Finding(f"must come after the start: its start_epoch is {start}", (*where, "stop_epoch"))
     elif stop is not None and stop > epochs and recipe.run.steps is None:
         yield Finding(f"the run ends before, after {number_of(epochs, 'epoch')}", (*where, "stop_epoch"), "note")
+    for key in ("lr", "lr_factor"):
+        if getattr(group, key) == 0:
+            yield Finding("the group stays as it is, although it trains", (*where, key), "note")
     declared = declared_groups(recipe)
     if declared is not None and declared.get(name) is False and start is None:
         yield Finding("this group stays frozen, because it has no start_epoch", where, "note", at="key")

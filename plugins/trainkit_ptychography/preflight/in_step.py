@@ -210,9 +210,8 @@ class _Alike:
         along = int(number_S.argmax())
         if number_S[along] < len(self._component_NC) / 2:
             return True
-        self._figures(self._scanned.places(0), 0, Common.nats)
         strength_S = np.zeros(_SECTORS)
-        for (sector, _), common in self._learned[0].items():
+        for (sector, _), common in self._common(0).items():
             strength_S[sector] += float(np.square(common.correlation_C).sum()) / _PARTS
         return bool(strength_S[along] >= _IN_ORDER * strength_S.max())
 
@@ -232,13 +231,17 @@ class _Alike:
     def _figures(
         self, places_P2: NDArray[np.int64], later: int, figure: Callable[..., NDArray[np.float64]]
     ) -> NDArray[np.float64]:
-        if later not in self._learned:
-            self._learned[later] = dict(self._learn(self._scanned.places(later)))
         found_P, there_P = np.full(len(places_P2), np.nan), (places_P2 >= 0).all(axis=1)
-        for (sector, part), common in self._learned[later].items():
+        for (sector, part), common in self._common(later).items():
             mine_P = there_P & (self._scanned.sector_P == sector) & (self._part_P == part)
             found_P[mine_P] = figure(common, *(self._component_NC[places_P2[mine_P, each]] for each in (0, 1)))
         return found_P
+
+    def _common(self, later: int) -> dict[tuple[int, int], Common]:
+        """Return what `_learn` does as if each pattern belonged to a point so much later; it is learned once."""
+        if later not in self._learned:
+            self._learned[later] = dict(self._learn(self._scanned.places(later)))
+        return self._learned[later]
 
     def _learn(self, places_P2: NDArray[np.int64]) -> Iterator[tuple[tuple[int, int], Common]]:
         """Yield what neighbours have in common, for each direction and part of the scan by what the others show."""

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
 import attrs
 
 from trainkit import component
-from trainkit_ptychography.scans.ranges import as_slice
+from trainkit_ptychography.scans.ranges import numbers_or_ranges
 
 _share = attrs.validators.optional(attrs.validators.gt(0.0))
-
-
-def _points(instance: object, attribute: attrs.Attribute[Any], value: tuple[int | str, ...]) -> None:
-    for each in value:
-        if isinstance(each, str):
-            as_slice(each)
-        elif each < 0:
-            raise ValueError(f'must be 0 or more, got {each}; "{each}:" is a range that counts from the end')
 
 
 @component
@@ -37,7 +29,7 @@ class LeaveOut:
         without_position: Whether to leave out patterns whose position is not finite.
     """
 
-    points: tuple[int | str, ...] = attrs.field(default=(), validator=_points)
+    points: tuple[int | str, ...] = attrs.field(default=(), validator=numbers_or_ranges)
     marks: str | None = None
     marks_are: Literal["bad", "good"] = "bad"
     below: float | None = attrs.field(default=None, validator=_share)

@@ -3,20 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import attrs
 
 from trainkit import component
-from trainkit_ptychography.scans.ranges import as_slice
-
-
-def _numbers(instance: object, attribute: attrs.Attribute[Any], value: tuple[int | str, ...]) -> None:
-    for each in value:
-        if isinstance(each, str):
-            as_slice(each)
-        elif each < 0:
-            raise ValueError(f'must be 0 or more, got {each}; "{each}:" is a range that counts from the end')
+from trainkit_ptychography.scans.ranges import as_slice, numbers_or_ranges
 
 
 @component
@@ -33,8 +24,8 @@ class Pairing:
             those of a detector that began three patterns too early.
     """
 
-    missed_points: tuple[int | str, ...] = attrs.field(default=(), validator=_numbers)
-    extra_patterns: tuple[int | str, ...] = attrs.field(default=(), validator=_numbers)
+    missed_points: tuple[int | str, ...] = attrs.field(default=(), validator=numbers_or_ranges)
+    extra_patterns: tuple[int | str, ...] = attrs.field(default=(), validator=numbers_or_ranges)
 
     def names_any(self) -> bool:
         """Return whether any point or pattern is named."""
@@ -81,7 +72,10 @@ def _those(named: Iterable[int | str], total: int, key: str, what: str) -> set[i
     found = set[int]()
     for each in named:
         if isinstance(each, str):
-            found |= set(range(total)[as_slice(each)])
+            named_by_range = range(total)[as_slice(each)]
+            if not named_by_range:
+                raise ValueError(f'pairing.{key} names "{each}", which are none of {total} {what} (0 to {total - 1})')
+            found |= set(named_by_range)
         elif each >= total:
             raise ValueError(f"pairing.{key} names {each}, but there are {total} {what} (0 to {total - 1})")
         else:
