@@ -62,6 +62,16 @@ def _no_fsync() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True)
+def _recorder_does_nothing() -> Iterator[None]:
+    """Let no test find what another one told the hook `Recorder` to do, or what it has written down."""
+    from clients import recorder
+
+    recorder.forget()  # what fixtures of the module did
+    yield
+    recorder.forget()
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m is looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark by one rule each, and put them in the order in which several workers take them.

@@ -15,6 +15,12 @@ ACTIONS: dict[str, Callable[[State], None]] = {}
 """Event -> what to do then."""
 
 
+def forget() -> None:
+    """Do nothing from now on, and have seen nothing."""
+    SEEN.clear()
+    ACTIONS.clear()
+
+
 @component
 class Recorder(Hook):
     """Writes down every event, then does what the test put into ``ACTIONS``."""

@@ -6,7 +6,6 @@ import csv
 import json
 import random
 import shutil
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -43,11 +42,8 @@ WITHIN = "validation.every_steps=3"
 
 
 @pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    recorder.ACTIONS.clear()
-    yield
-    recorder.ACTIONS.clear()
 
 
 def older(line: dict[str, Any]) -> dict[str, Any]:

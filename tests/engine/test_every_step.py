@@ -169,11 +169,9 @@ CASES = [
 def _saved_at_every_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    recorder.ACTIONS.clear()
     recorder.ACTIONS["step_end"] = lambda state: state.save("every step")
     with no_pictures_of_ptychography():
         yield
-    recorder.ACTIONS.clear()
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:

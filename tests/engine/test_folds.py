@@ -22,8 +22,6 @@ from trainkit.engine.folds import value_table
 @pytest.fixture(autouse=True)
 def _recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    recorder.SEEN.clear()
-    recorder.ACTIONS.clear()
     Path("r.toml").write_text(TOY)
     monkeypatch.setattr(Line, "settings_of_fold", lambda self, fold, number: {"batch_size": 8 + fold})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,8 @@ POLYNOMIAL = 'scheduler={ use = "polynomial", by = "step", power = 1.0 }'
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    yield
-    recorder.ACTIONS.clear()
 
 
 def by_hand(model: Any, clip: float | None, accumulate: int) -> tuple[list[int], Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from clients import recorder, toy_run
+from clients import toy_run
 from clients.recorder import ACTIONS
 from edit_sweep import RECIPE, train, trial
 from same import differences, same, trained
@@ -30,9 +30,7 @@ RATE = {"do": "edit", "sets": ("optimizer.lr=0.07",)}
 @pytest.fixture(autouse=True)
 def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(recorder, "SEEN", [])
     monkeypatch.setattr(requests, "_BETWEEN_LOOKS_SECONDS", 0.0)
-    ACTIONS.clear()
 
 
 def end_of(folder: Path) -> dict[str, Any]:

@@ -31,8 +31,6 @@ from trainkit.recipe.resolve import resolve_text
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    recorder.SEEN.clear()
-    recorder.ACTIONS.clear()
 
 
 class Killed(BaseException):

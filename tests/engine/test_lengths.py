@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +20,8 @@ IN_STEPS = TOY.replace("epochs = 2", "steps = 10")  # two and a half epochs of f
 
 
 @pytest.fixture(autouse=True)
-def _nothing_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _nothing_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    recorder.SEEN.clear()
-    recorder.ACTIONS.clear()
-    yield
-    recorder.ACTIONS.clear()
 
 
 def places(folder: Path) -> list[tuple[int, int]]:

@@ -4,7 +4,6 @@ import json
 import math
 import re
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,8 @@ from trainkit.engine.start import ExitCode
 
 
 @pytest.fixture(autouse=True)
-def _nothing_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _nothing_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    recorder.SEEN.clear()
-    recorder.ACTIONS.clear()
-    yield
-    recorder.ACTIONS.clear()
 
 
 def test_the_events_happen_in_the_order_that_their_docstring_gives() -> None:

@@ -27,8 +27,6 @@ NEWER = ("run.shards", "checkpoint.keep_every", "optimizer.amsgrad", "scheduler.
 @pytest.fixture(autouse=True)
 def _quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    recorder.ACTIONS.clear()
-    recorder.SEEN.clear()
 
 
 def without(text: str, names: tuple[str, ...] = NEWER) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clients import recorder
 from clients.toy_run import TOY, resume, run
 
 from trainkit import RecipeError, registry
@@ -35,7 +34,6 @@ class Nap(Hook):
 @pytest.fixture(autouse=True)
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
-    recorder.ACTIONS.clear()
     before = list(sys.path), set(sys.modules)
     yield
     sys.path[:] = before[0]

@@ -30,8 +30,6 @@ from trainkit.recipe.resolve import resolve_text
 @pytest.fixture(autouse=True)
 def _in_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    recorder.SEEN.clear()
-    recorder.ACTIONS.clear()
 
 
 def _doubt_at(step: int) -> None:

@@ -86,9 +86,7 @@ def _a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "odd_parts.py").write_text(CODE)
-    recorder.ACTIONS.clear()
     yield
-    recorder.ACTIONS.clear()
     sys.modules.pop("odd_parts", None)
 
 

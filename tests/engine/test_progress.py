@@ -76,7 +76,6 @@ SLOW = (
 @pytest.fixture(autouse=True)
 def fake_clock(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(recorder, "ACTIONS", {})
     monkeypatch.setattr(stopwatch, "perf_counter", lambda: NOW[0])
 
 

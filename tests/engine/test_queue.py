@@ -35,8 +35,6 @@ device = "cpu"
 @pytest.fixture(autouse=True)
 def _three_recipes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    recorder.SEEN.clear()
-    recorder.ACTIONS.clear()
     for name in ("a", "b", "c"):
         Path(f"{name}.toml").write_text(TOY)
 

@@ -31,8 +31,6 @@ EPOCHS = ("run.epochs=4", "checkpoint.keep_every=1")
 @pytest.fixture(autouse=True)
 def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    recorder.SEEN.clear()
-    recorder.ACTIONS.clear()
 
 
 @pytest.fixture

@@ -30,8 +30,6 @@ FAILING = TOY + '\n[loggers.broken]\nuse = "clients.failing:Failing"\n'
 @pytest.fixture(autouse=True)
 def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    recorder.SEEN.clear()
-    monkeypatch.setattr(recorder, "ACTIONS", {})  # none is left behind: one makes the log a file without an end
 
 
 def log_of(state: State) -> str:

@@ -40,8 +40,6 @@ lr = 1e-4
 def _in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(recorder, "ACTIONS", {})
-    recorder.SEEN.clear()
 
 
 def tried(*sets: str, text: str = STAGED) -> ExitCode:

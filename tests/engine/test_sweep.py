@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +21,9 @@ SWEEP = "\n[sweep]\noptimizer.lr = [1e-2, 1e-3]\n"
 
 
 @pytest.fixture(autouse=True)
-def _recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    recorder.SEEN.clear()
-    recorder.ACTIONS.clear()
     Path("s.toml").write_text(TOY + SWEEP)
-    yield
-    recorder.ACTIONS.clear()
 
 
 def run(*options: str, recipes: tuple[str, ...] = ("s.toml",)) -> Result:

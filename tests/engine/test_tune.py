@@ -6,7 +6,6 @@ import contextlib
 import csv
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -67,16 +66,12 @@ def width(name: str) -> int:
 
 
 @pytest.fixture(autouse=True)
-def _quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(pictures, "_slices", lambda path, *_: path.touch())
     monkeypatch.setattr(pictures, "_history", lambda path, *_: path.touch())
     monkeypatch.setattr(pictures, "_parallel", lambda path, *_: path.touch())
     monkeypatch.setattr(pictures, "_importances", lambda path, *_: path.touch())
-    recorder.ACTIONS.clear()
-    recorder.SEEN.clear()
-    yield
-    recorder.ACTIONS.clear()
 
 
 @pytest.fixture(scope="module")

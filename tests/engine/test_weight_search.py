@@ -47,14 +47,6 @@ def newest() -> dict[str, Any]:
     return trained(CheckpointFolder(run_folder() / "checkpoints").newest_good(print, reader=read_run)[1])
 
 
-@pytest.fixture(autouse=True)
-def _quiet() -> Iterator[None]:
-    recorder.ACTIONS.clear()
-    recorder.SEEN.clear()
-    yield
-    recorder.ACTIONS.clear()
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Result]]:
     """A folder with a finished search, and what it printed."""

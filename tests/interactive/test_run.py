@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from clients import recorder, toy_run
+from clients import toy_run
 from clients.predicting import Points
 from clients.recorder import ACTIONS
 from clients.toy import Perceptron, Squares
@@ -31,8 +31,6 @@ TABLES = {
 @pytest.fixture(autouse=True)
 def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(recorder, "SEEN", [])
-    ACTIONS.clear()
 
 
 def started(changes: dict[str, object] | None = None) -> Run:

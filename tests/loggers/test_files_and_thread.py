@@ -6,7 +6,7 @@ import csv
 import json
 import logging
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -49,12 +49,9 @@ every_steps = 3
 
 
 @pytest.fixture(autouse=True)
-def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    recorder.ACTIONS.clear()
     Broken.sinks.clear()
-    yield
-    recorder.ACTIONS.clear()
 
 
 def without_times(row: Mapping[str, Any]) -> dict[str, Any]:

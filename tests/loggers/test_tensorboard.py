@@ -95,10 +95,8 @@ def only_draw() -> None:
 
 
 @pytest.fixture(autouse=True)
-def _pictures() -> Iterator[None]:
+def _pictures() -> None:
     only_draw()
-    yield
-    recorder.ACTIONS.clear()
 
 
 @pytest.fixture(scope="module")

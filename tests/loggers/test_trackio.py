@@ -25,7 +25,6 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for module in (trackio.utils, trackio.sqlite_storage):  # it reads TRACKIO_DIR once, when it is imported
         monkeypatch.setattr(module, "TRACKIO_DIR", tmp_path / "trackio")
-    recorder.ACTIONS.clear()
 
 
 def test_a_resumed_run_continues_its_run_of_trackio_and_writes_no_value_twice(

@@ -25,7 +25,6 @@ _BLOCK, _HEADER = 32768, 7
 @pytest.fixture(autouse=True)
 def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    recorder.ACTIONS.clear()
 
 
 def records(path: Path) -> Iterator[Any]:
