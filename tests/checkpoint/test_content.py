@@ -49,6 +49,11 @@ def test_every_key_that_a_run_saves_is_declared(written: Path) -> None:
     check(read_header(written), written)
 
 
+def test_no_tensor_is_printed_to_be_checked(written: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.Tensor, "__repr__", lambda _: pytest.fail("it takes torch up to ten milliseconds"))
+    read_run(written)
+
+
 CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     '"recipe" is missing': lambda c: c.pop("recipe"),
     "recipe: must be a string, got 5": lambda c: c.update(recipe=5),

@@ -88,6 +88,12 @@ def test_no_message_shows_a_secret() -> None:
     assert printable(f"401 for https://{SECRET}@host") == "401 for https://${env.API_KEY}@host"
 
 
+def test_no_message_shows_a_secret_of_a_list_inside_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_KEY", "key-in-a-list")  # another one: what is hidden stays hidden
+    resolved(GOOD + '[data.extra]\nurl = [{ of = ["user:${env.API_KEY}@"] }]\n')
+    assert printable("401 for user:key-in-a-list@host") == "401 for user:${env.API_KEY}@host"
+
+
 def test_it_is_in_no_name_of_a_run_since_its_folder_shows_the_name() -> None:
     with pytest.raises(InvalidRecipe, match=r"run.name: the run folder has this name(.|\n)*run.name=\"a_\$\{BATCH\}\""):
         resolved(GOOD, "run.name=a_${env.BATCH}")

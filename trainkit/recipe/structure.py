@@ -215,8 +215,7 @@ class Structurer:
         return path
 
     def _anything(self, value: Any, wanted: Any, where: Where) -> Any:
-        _string(value)
-        return plain(value)
+        return _plain(value)
 
     def _literal(self, value: Any, wanted: Any, where: Where) -> Any:
         allowed = get_args(wanted)
@@ -410,6 +409,15 @@ def _string(value: Any) -> str:
     if isinstance(value, PathString) and value.written is not None:
         hide(value, value.written)
     return str(value)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value of any type with plain strings, as `_string` makes them; a tensor of a checkpoint is itself."""
+    if isinstance(value, str):
+        return _string(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, list) else value
 
 
 def _incomplete(cls: type, values: Mapping[str, Any], unread: Collection[str]) -> Any:
