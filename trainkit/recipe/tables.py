@@ -16,6 +16,9 @@ from trainkit.recipe.references import escaped
 from trainkit.recipe.root import GroupSettings
 from trainkit.recipe.source import PathString
 
+_HOLD_NO_SETTINGS = frozenset({str, int, float, bool, type(None)})
+"""Types of most values of a recipe, which need not be looked into."""
+
 
 def walk_settings(settings: Any, where: Where = (), declared: Any = None) -> Iterator[tuple[Where, Any, Any]]:
     """Yield every settings object of a recipe, outermost first: its place, the object, and the type of its field."""
@@ -29,8 +32,9 @@ def walk_settings(settings: Any, where: Where = (), declared: Any = None) -> Ite
         yield where, settings, union_member(declared, settings)
         field_type = field_types(type(settings))
         for key, field in settings_fields(type(settings)).items():
-            if hasattr(settings, field.name):
-                yield from walk_settings(getattr(settings, field.name), (*where, key), field_type.get(field.name))
+            value = getattr(settings, field.name, None)  # an incomplete object lacks some
+            if type(value) not in _HOLD_NO_SETTINGS:
+                yield from walk_settings(value, (*where, key), field_type.get(field.name))
 
 
 def to_tables(value: Any, written: Any = None, declared: Any = None) -> Any:
