@@ -14,7 +14,9 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
+
+from clients.warm import end_after
 
 CODE = "from clients.forked_workers import run; run()"
 """What a warm process runs."""
@@ -87,7 +89,7 @@ class _Forking:
 
 def _work(
     launcher: int, answer: int, words: list[str], env: dict[str, str], out: str, err: str, blocked: list[int]
-) -> Any:
+) -> NoReturn:
     from trainkit.cli.worker import work
 
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
@@ -101,8 +103,7 @@ def _work(
     os.environ.update(env)
     _prctl(_PR_SET_NAME, f"RANK={env['RANK']}".encode())
     os.write(answer, b"%d\n" % os.getpid())
-    work(words)
-    sys.exit()
+    end_after(lambda: work(words))
 
 
 def _prctl(what: int, value: Any) -> None:
