@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import pickle
 import re
 import signal
 import time
@@ -18,6 +19,7 @@ from trainkit import Context, DataError, Exchange
 from trainkit.console import Console
 from trainkit.processes.place import Place
 from trainkit_segmentation.cases.case import Volume
+from trainkit_segmentation.cases.labels import target
 from trainkit_segmentation.data.brats import BraTS
 from trainkit_segmentation.data.msd import MSD
 from trainkit_segmentation.data.synthetic import SyntheticSegmentation
@@ -722,6 +724,54 @@ def test_targets_are_of_the_agreed_shape_and_type(tmp_path, synthetic):
     whole, core, enhancing = regions["label"].unbind(1)
     assert (whole >= core).all()
     assert (core >= enhancing).all()
+
+
+def of_overlapping_classes(shape, num_codes, num_classes):
+    rng = np.random.default_rng(num_codes)
+    table = rng.integers(0, 2, (num_codes, num_classes + 1)).astype(np.uint8)
+    codes = rng.integers(0, num_codes, (2, *shape)).astype(np.uint8)
+    codes.flat[:2] = num_codes - 1
+    return torch.from_numpy(codes), torch.from_numpy(table), [table[each].transpose(3, 0, 1, 2) for each in codes]
+
+
+@pytest.mark.parametrize(
+    ("shape", "num_codes"),
+    [((16, 16, 16), 4), ((15, 17, 19), 4), ((64, 64, 32), 255), ((64, 64, 32), 256), ((8, 8, 8), 256)],
+)
+def test_targets_of_overlapping_classes_are_rows_of_the_table_however_many_codes_there_are(shape, num_codes):
+    codes, table, expected = of_overlapping_classes(shape, num_codes, num_classes=3)
+    for codes_XYZ, expected_KXYZ in zip(codes, expected, strict=True):
+        assert np.array_equal(target(codes_XYZ, table, 3), expected_KXYZ[:3])
+        assert np.array_equal(target(codes_XYZ.int(), table, 3), expected_KXYZ[:3])
+        assert np.array_equal(target(codes_XYZ.flip(0).mT, table, 3), expected_KXYZ[:3, ::-1].swapaxes(2, 3))
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_code_that_a_class_table_does_not_have_is_no_background(place):
+    codes, table, _ = of_overlapping_classes((16, 16, 16), 4, num_classes=2)
+    codes[0].view(-1)[place] = 200
+    try:
+        found = target(codes[0], table, 2)
+    except (IndexError, RuntimeError):
+        return
+    assert found[:, 0, 0, place].isnan().all()
+
+
+@pytest.mark.medium
+@pytest.mark.parametrize("on", ["workers", "device"])
+@pytest.mark.parametrize("overlap", [False, True])
+def test_label_codes_travel_and_targets_are_made_where_the_training_is(tmp_path, synthetic, on, overlap):
+    settings = {"regions": {"core": (1,), "whole": (1, 2)}} if overlap else {}
+    data = synthetic(batch_size=2, augmentation=Augmentation(on=on), **settings).build(context())
+    assert data.exclusive is not overlap
+    sent = data._batches[0, 0, 0]
+    assert "label" not in sent
+    voxels = 2 * 12**3
+    image = 2 if on == "device" else 4  # bytes
+    assert voxels * (image + 1) < len(pickle.dumps(sent)) < voxels * (image + 1) + 4096
+    finished = data._batches.finished(sent, torch.device("cpu"))
+    assert set(finished) == {"index", "image", "label"}
+    assert same([finished], [next(data.train(0, 0))])
 
 
 def test_patches_larger_than_volumes_are_padded_with_background(tmp_path):

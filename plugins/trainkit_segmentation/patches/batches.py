@@ -5,10 +5,10 @@ Shapes: B = patches of a batch, C = channels, K = classes, X, Y, Z = voxels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,7 +26,21 @@ if TYPE_CHECKING:
 
 _ORDER, _PATCH = 0x0DE5, 0x9A7C  # separate the random order of cases from the random numbers of patches
 
-_CUT = "cut"  # in a batch whose patches are still to be changed
+_CUT, _CHANGED = "cut", "changed"  # in a batch that is not finished: its patches as they were cut, or as they are shown
+
+
+class _Changed(NamedTuple):
+    """Patches of a batch without targets.
+
+    Attributes:
+        image_BCXYZ: The images.
+        codes_BXYZ: The label codes.
+        class_tables: The class table of each patch's case; None where classes exclude each other.
+    """
+
+    image_BCXYZ: Tensor
+    codes_BXYZ: Tensor
+    class_tables: tuple[Tensor | None, ...]
 
 
 class PatchBatches:
@@ -67,17 +81,25 @@ class PatchBatches:
         if self._annotated is not None:
             batch["annotated"] = torch.cat([self._annotated[number] for number, _ in chosen])
         sources = [self._source(case, b, epoch, first + b) for b, case in zip(in_batch, cases, strict=True)]
-        batch[_CUT] = cut_patches(sources, self._size, self._augmentation)
+        patches = cut_patches(sources, self._size, self._augmentation)
         if self._augmentation.on == "workers":
             with _one_thread():
-                self._finish(batch)
+                batch[_CHANGED] = self._changed(patches)
+        else:
+            batch[_CUT] = patches
         return batch
 
     def finished(self, batch: dict[str, Any], device: torch.device) -> dict[str, Tensor]:
-        """Return the batch of a training step, changed on a device if it was not changed where it was cut."""
+        """Return the batch of a training step: its patches changed if they were not, and with what a network learns.
+
+        Targets are made here, from label codes and on the device of the run. For each voxel and class they have four
+        bytes, and each voxel has one as a code: what workers send is smaller, and so is what is copied to a device.
+        """
         if _CUT in batch:
-            batch[_CUT] = batch[_CUT].to(device)
-            self._finish(batch)
+            batch[_CHANGED] = self._changed(batch.pop(_CUT).to(device))
+        changed: _Changed = batch.pop(_CHANGED)
+        batch["image"] = changed.image_BCXYZ
+        self._add_targets(batch, changed.codes_BXYZ.to(device, non_blocking=True), changed.class_tables)
         return batch
 
     def _source(self, case: OpenCase, b: int, epoch: int, number: int) -> Source:
@@ -87,11 +109,13 @@ class PatchBatches:
         image_CXYZ, codes_XYZ = case.tensors["image"], case.tensors["label_codes"]
         return Source(image_CXYZ, codes_XYZ, start, case.grid.spacing_mm, rng, case.tensors.get("class_table"))
 
-    def _finish(self, batch: dict[str, Any]) -> None:
-        patches: CutPatches = batch.pop(_CUT)
-        batch["image"], codes_BXYZ = augment(patches, self._augmentation)
-        of_each = list(zip(codes_BXYZ, patches.class_tables, strict=True))
-        if patches.class_tables[0] is None:  # as of all cases
+    def _changed(self, patches: CutPatches) -> _Changed:
+        return _Changed(*augment(patches, self._augmentation), patches.class_tables)
+
+    def _add_targets(self, batch: dict[str, Any], codes_BXYZ: Tensor, class_tables: Sequence[Tensor | None]) -> None:
+        tables = [None if each is None else each.to(codes_BXYZ.device, non_blocking=True) for each in class_tables]
+        of_each = list(zip(codes_BXYZ, tables, strict=True))
+        if tables[0] is None:  # as of all cases
             batch["label"] = target(codes_BXYZ, None, self._num_classes)[0][:, None]
         else:
             shape = (len(codes_BXYZ), self._num_classes, *self._size)
