@@ -12,6 +12,7 @@ the class table. So they stay where they are when labels are cropped, resampled 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -236,10 +237,34 @@ def target(
     """
     if class_table is None:
         return (label_codes_XYZ * (label_codes_XYZ <= num_classes))[None].long()
-    # Four times as fast as indexing.
     if out_KXYZ is None:
         shape = (num_classes, *label_codes_XYZ.shape)
         out_KXYZ = torch.empty(shape, dtype=torch.float32, device=label_codes_XYZ.device)
-    codes = label_codes_XYZ.reshape(-1).int()
-    torch.index_select(class_table[:, :num_classes].T.float(), 1, codes, out=out_KXYZ.view(num_classes, -1))
+    codes_V, out_KV = label_codes_XYZ.reshape(-1), out_KXYZ.view(num_classes, -1)
+    table_KN = class_table[:, :num_classes].T.float()
+    by_pairs = _come_in_pairs(codes_V, len(class_table))
+    index = codes_V.view(torch.uint16).int() if by_pairs else codes_V.int()
+    for table_N, out_V in zip(table_KN, out_KV, strict=True):  # four times as fast as indexing
+        if by_pairs:
+            torch.index_select(_of_pairs(table_N), 0, index, out=out_V.view(torch.int64))
+        else:
+            torch.index_select(table_N, 0, index, out=out_V)
     return out_KXYZ
+
+
+def _come_in_pairs(codes_V: Tensor, num_codes: int) -> bool:
+    """Return whether codes are looked up two at a time, which takes half as long: they are bytes, and many."""
+    are_bytes = codes_V.dtype == torch.uint8 and sys.byteorder == "little"
+    are_even = len(codes_V) % 2 == 0 and codes_V.storage_offset() % 2 == 0
+    return are_bytes and are_even and len(codes_V) >= 2 * num_codes * 256
+
+
+def _of_pairs(table_N: Tensor) -> Tensor:
+    """Return what a table has for each pair of codes, at (second code * 256 + first code), as if it were one int64.
+
+    A code that the table does not have is NaN, or an index that is not there.
+    """
+    pairs_N256 = torch.full((len(table_N), 256, 2), float("nan"), device=table_N.device)
+    pairs_N256[:, : len(table_N), 0] = table_N
+    pairs_N256[:, :, 1] = table_N[:, None]
+    return pairs_N256.view(torch.int64).flatten()
