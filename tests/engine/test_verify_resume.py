@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -38,8 +41,21 @@ def _warm_processes(warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainkit.engine.verify_processes.subprocess", warm)
 
 
+class _FirstAsUsersDo:
+    """Starts the first process as `subprocess` does, and forks those after it, which have the same command line."""
+
+    def __init__(self, warm: Warm) -> None:
+        self._warm = warm
+        self.commands: list[list[str]] = []
+
+    def run(self, command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        self.commands.append(command)
+        return (self._warm if len(self.commands) > 1 else subprocess).run(command, **options)
+
+
 @pytest.mark.slow
-def test_it_proves_a_recipe_that_resumes_exactly() -> None:
+def test_it_proves_a_recipe_that_resumes_exactly(warm: Warm, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainkit.engine.verify.subprocess", started := _FirstAsUsersDo(warm))
     Path("toy.toml").write_text(TOY)
     Path("trainkit").mkdir()
     Path("trainkit/__init__.py").write_text("raise RuntimeError('this must not hide what is installed')")
@@ -48,6 +64,7 @@ def test_it_proves_a_recipe_that_resumes_exactly() -> None:
     assert sum("the same, to the bit" in line for line in said) == 3
     assert "validation_step_end" in said[-1]
     assert any("stopped after 4 steps" in line for line in said)
+    assert [command[:3] for command in started.commands] == 3 * [[sys.executable, "-P", "-c"]]
 
 
 @pytest.mark.slow
@@ -93,15 +110,16 @@ every_epochs = 0
 """
 
 
-@pytest.mark.slow  # nine processes start
+@pytest.mark.slow  # eight processes start
 def test_it_proves_that_the_number_of_processes_changes_no_bit(warm: Warm) -> None:
     said: list[str] = []
     recipe = resolve_text(DIVIDED, Path.cwd(), ["run.shards=2"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("trainkit.engine.verify_processes.subprocess", warm)
         assert verify_processes(recipe, [1, 2], epochs=2, say=said.append)
-        here = _run(recipe, 1, epochs=1)
-    assert list(differences(*(trained(each, said.append) for each in (here, _run(recipe, 2, epochs=1))))) == []
+        two = _run(recipe, 2, epochs=1)
+    as_users_do = _run(recipe, 1, epochs=1)
+    assert list(differences(*(trained(each, said.append) for each in (two, as_users_do)))) == []
     assert said[0].startswith("2 epochs of 4 steps in 1 process: ")
     assert said[1:] == [
         "2 processes: the same, to the bit",
