@@ -6,7 +6,7 @@ A run of two or four processes is started by ``torchrun --max-restarts``. One pr
 all of them again, another one is killed, until torchrun gives up. Then the same command goes on with another number of
 processes. When the run is finished, the next one begins. Whatever a run leaves behind is compared with a run of one
 process that was never killed: the newest checkpoint to the bit, metrics line by line, one run folder, no process that
-is left over, no traceback of ours. The suite kills two processes (tests/engine/test_elastic.py).
+is left over, no traceback of ours. The suite kills two processes, which torchrun forks (tests/engine/test_elastic.py).
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import json
 import os
 import random
 import re
-import secrets
 import shutil
 import signal
 import subprocess
@@ -26,7 +25,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+
+import attrs
 
 from trainkit.checkpoint.folder import CheckpointFolder
 from trainkit.console import Console
@@ -67,18 +68,53 @@ decay = 0.9
 every_epochs = 0
 """
 TESTS = Path(__file__).parent
-MARK = "TRAINKIT_ELASTIC_SWEEP"
 MOST_SECONDS = 300.0
 """A start that takes longer hangs."""
 
 
-def command(world: int, restarts: int) -> list[str]:
-    """Return the command line of a run in several processes; one process is started without torchrun."""
+class Agent(Protocol):
+    """What starts the processes of a run: torchrun, or the only process itself."""
+
+    @property
+    def pid(self) -> int: ...
+    def poll(self) -> int | None: ...
+    def wait(self, timeout: float) -> int: ...
+    def kill(self) -> None: ...
+
+
+@attrs.frozen
+class Launch:
+    """How a run is started.
+
+    Attributes:
+        agent: Starts python with these arguments in a folder; what is printed is appended to ``said.txt`` there.
+        seconds_of_start: How long after their start processes may be killed, at most, to be killed while they start.
+        seconds_of_training: How long after they began to train, to be killed while they train.
+    """
+
+    agent: Callable[[list[str], Path], Agent]
+    seconds_of_start: float
+    seconds_of_training: float
+
+
+def _python(arguments: list[str], here: Path) -> Agent:
+    path = {"PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}", "PYTHONWARNINGS": "ignore", "OMP_NUM_THREADS": "1"}
+    with (here / "said.txt").open("a") as said:
+        return subprocess.Popen(
+            [sys.executable, *arguments], cwd=here, env=os.environ | path, stdout=said, stderr=subprocess.STDOUT
+        )
+
+
+AS_USERS_DO = Launch(_python, seconds_of_start=8, seconds_of_training=1.5)
+
+
+def arguments(world: int, restarts: int) -> list[str]:
+    """Return the arguments of python for a run in several processes; one process is started without torchrun."""
     by = []
     if world > 1:
         by = [*("-m", "torch.distributed.run", "--standalone", "--monitor-interval", "0.1")]
         by += [*("--max-restarts", str(restarts), "--nproc-per-node", str(world))]
-    return [sys.executable, *by, "-m", "trainkit", "run", "elastic.toml", "--continue"]
+    return [*by, "-m", "trainkit", "run", "elastic.toml", "--continue"]
 
 
 class Sweep:
@@ -89,13 +125,15 @@ class Sweep:
         epochs: Length of each run.
         seed: Seed of what is killed, and when.
         say: Called with what happens.
+        launch: How runs are started.
     """
 
-    def __init__(self, folder: Path, epochs: int, seed: int, say: Callable[[str], None]) -> None:
-        self._folder, self._say = folder, say
+    def __init__(
+        self, folder: Path, epochs: int, seed: int, say: Callable[[str], None], launch: Launch = AS_USERS_DO
+    ) -> None:
+        self._folder, self._say, self._launch = folder, say, launch
         self._recipe = RECIPE.format(epochs=epochs)
         self._random = random.Random(seed)
-        self._mark = secrets.token_hex(8)
         self._expected: dict[str, Any] = {}
         self.killed, self.runs, self.bad = 0, 0, 0
         self.moments: dict[str, int] = {}
@@ -133,7 +171,8 @@ class Sweep:
             found += differences(self._expected, outcome(here))
         text = (here / "said.txt").read_text(errors="replace")
         found += [
-            f"traceback in {file}" for file in set(re.findall(r'File "((?!\S*/site-packages/)\S*/trainkit/\S+)"', text))
+            f"traceback in {file}"
+            for file in set(re.findall(r'File "((?!\S*/(?:site-packages|tests)/)\S*/trainkit/\S+)"', text))
         ]
         if found:
             self.bad += 1
@@ -147,48 +186,42 @@ class Sweep:
         (here / "elastic.toml").write_text(self._recipe)
         return here
 
-    def _environment(self) -> dict[str, str]:
-        python = {"PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}", "PYTHONWARNINGS": "ignore"}
-        return os.environ | python | {MARK: self._mark, "OMP_NUM_THREADS": "1"}
-
     def _start(self, here: Path, world: int, restarts: int, kills: int, found: list[str]) -> tuple[int | None, int]:
         """Start the command, kill up to ``kills`` processes; return its exit code (None: it hung) and the kills."""
         with (here / "said.txt").open("a") as said:
             said.write(f"--- {world} processes\n")
-            said.flush()
-            agent = subprocess.Popen(
-                command(world, restarts), cwd=here, env=self._environment(), stdout=said, stderr=said
-            )
-            until, killed, before = time.monotonic() + MOST_SECONDS, 0, set[int]()
-            try:
-                while killed < kills and agent.poll() is None and time.monotonic() < until:
-                    if self._kill_one(agent, here, world, before):
-                        killed += 1
-                        until = time.monotonic() + MOST_SECONDS
-                agent.wait(max(until - time.monotonic(), 1))
-            except subprocess.TimeoutExpired:
-                found.append(f"hangs in {world} processes after {killed} kills")
-            finally:
-                self._end_all(agent, found)
-        return (agent.returncode if agent.returncode in (0, 1) else None), killed
+        agent = self._launch.agent(arguments(world, restarts), here)
+        until, killed, before = time.monotonic() + MOST_SECONDS, 0, set[int]()
+        code = None
+        try:
+            while killed < kills and agent.poll() is None and time.monotonic() < until:
+                if self._kill_one(agent, here, world, before):
+                    killed += 1
+                    until = time.monotonic() + MOST_SECONDS
+            code = agent.wait(max(until - time.monotonic(), 1))
+        except subprocess.TimeoutExpired:
+            found.append(f"hangs in {world} processes after {killed} kills")
+        finally:
+            _end_all(agent, here, found)
+        return (code if code in (0, 1) else None), killed
 
-    def _kill_one(self, agent: subprocess.Popen[bytes], here: Path, world: int, before: set[int]) -> bool:
+    def _kill_one(self, agent: Agent, here: Path, world: int, before: set[int]) -> bool:
         """Wait for new processes, then for a random moment, and kill one of them; return whether that happened."""
-        while len(now := self._workers(agent) - before) < world:
+        while len(now := _workers(agent) - before) < world:
             if agent.poll() is not None:
                 return False
             time.sleep(0.02)
         if self._random.random() < 0.4:  # while they start, import, meet and resume
-            moment, wait = "within the first seconds", self._random.uniform(0, 8)
+            moment, wait = "as they start", self._random.uniform(0, self._launch.seconds_of_start)
         else:  # while they train
-            moment, wait = "in training", self._random.uniform(0, 1.5)
+            moment, wait = "in training", self._random.uniform(0, self._launch.seconds_of_training)
             seen = _progress(here)
-            while _progress(here) == seen and agent.poll() is None and now <= self._workers(agent):
+            while _progress(here) == seen and agent.poll() is None and now <= _workers(agent):
                 time.sleep(0.01)
         time.sleep(wait)
         victim = self._random.choice(sorted(now))
-        if victim not in self._workers(agent):
-            before |= now if not now <= self._workers(agent) else set()
+        if victim not in _workers(agent):
+            before |= now if not now <= _workers(agent) else set()
             return False
         os.kill(victim, signal.SIGKILL)
         before |= now
@@ -196,29 +229,34 @@ class Sweep:
         self.moments[moment] = self.moments.get(moment, 0) + 1
         return True
 
-    def _workers(self, agent: subprocess.Popen[bytes]) -> set[int]:
-        """Return the processes that torchrun started."""
+
+def _workers(agent: Agent) -> set[int]:
+    """Return the processes that torchrun started, or forked: these say in their name what others have as a variable."""
+    with contextlib.suppress(OSError):
+        text = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text()
+        children = [int(each) for each in text.split()]
+        return {each for each in children if b"RANK=" in _of_process(each, "environ") + _of_process(each, "comm")}
+    return set()
+
+
+def _end_all(agent: Agent, here: Path, found: list[str]) -> None:
+    """Make sure that nothing of a start is left: no process that works in its folder."""
+    if agent.poll() is None:
+        agent.kill()
+        agent.wait(15)
+    until = time.monotonic() + 15
+    while (left := list(_working_in(here))) and time.monotonic() < until:
+        time.sleep(0.05)
+    for process in left:
+        found.append(f"process {process} outlived torchrun")
         with contextlib.suppress(OSError):
-            text = Path(f"/proc/{agent.pid}/task/{agent.pid}/children").read_text()
-            return {int(each) for each in text.split() if b"RANK=" in _of_process(int(each), "environ")}
-        return set()
+            os.kill(process, signal.SIGKILL)
 
-    def _end_all(self, agent: subprocess.Popen[bytes], found: list[str]) -> None:
-        """Make sure that nothing of a start is left."""
-        if agent.poll() is None:
-            agent.kill()
-            agent.wait()
-        until = time.monotonic() + 15
-        while (left := list(self._left())) and time.monotonic() < until:
-            time.sleep(0.05)
-        for process in left:
-            found.append(f"process {process} outlived torchrun")
-            with contextlib.suppress(OSError):
-                os.kill(process, signal.SIGKILL)
 
-    def _left(self) -> Iterator[int]:
-        for each in Path("/proc").iterdir():
-            if each.name.isdecimal() and f"{MARK}={self._mark}".encode() in _of_process(int(each.name), "environ"):
+def _working_in(here: Path) -> Iterator[int]:
+    for each in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if each.name.isdecimal() and (each / "cwd").samefile(here):
                 yield int(each.name)
 
 

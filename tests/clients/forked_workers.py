@@ -1,6 +1,7 @@
 """A launcher whose processes are forked, and so need not import torch, for a process of ``clients.warm``.
 
     warm.start("-c", CODE, "run", "recipe.toml", "--processes", "2", folder=folder)
+    warm.start("-c", TORCHRUN, "--nproc-per-node", "2", "-m", "trainkit", "run", "recipe.toml", folder=folder)
 
 The processes are forked by a child that the launcher has made while it had one thread, and handed over to the launcher:
 they are its children, as those are that it starts by itself.
@@ -19,7 +20,9 @@ from typing import Any, NoReturn
 from clients.warm import end_after
 
 CODE = "from clients.forked_workers import run; run()"
-"""What a warm process runs."""
+"""What a warm process runs as trainkit."""
+TORCHRUN = "from clients.forked_workers import torchrun; torchrun()"
+"""What a warm process runs as torchrun."""
 
 _PR_SET_NAME, _PR_SET_CHILD_SUBREAPER = 15, 36  # of Linux
 
@@ -80,7 +83,7 @@ class _Forking:
         os.close(answer)
 
     def start(self, words: Sequence[str], env: Mapping[str, str], out: str, err: str) -> ForkedWorker:
-        """Start a process, with the signals blocked that are blocked here."""
+        """Start a process that runs a module with its arguments, with the signals blocked that are blocked here."""
         blocked = [int(each) for each in signal.pthread_sigmask(signal.SIG_BLOCK, ())]
         asked = {"words": words, "env": dict(env), "out": out, "err": err, "blocked": blocked}
         os.write(self._asked, json.dumps(asked).encode() + b"\n")
@@ -90,7 +93,7 @@ class _Forking:
 def _work(
     launcher: int, answer: int, words: list[str], env: dict[str, str], out: str, err: str, blocked: list[int]
 ) -> NoReturn:
-    from trainkit.cli.worker import work
+    from trainkit.cli import main, worker
 
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     os.setsid()
@@ -103,7 +106,12 @@ def _work(
     os.environ.update(env)
     _prctl(_PR_SET_NAME, f"RANK={env['RANK']}".encode())
     os.write(answer, b"%d\n" % os.getpid())
-    end_after(lambda: work(words))
+    module, *arguments = words
+    if module == "trainkit":
+        sys.argv = words
+        end_after(main)
+    assert module == "trainkit.cli.worker"
+    end_after(lambda: worker.work(arguments))
 
 
 def _prctl(what: int, value: Any) -> None:
@@ -113,18 +121,31 @@ def _prctl(what: int, value: Any) -> None:
 
 def run() -> None:
     """Run the command line with a launcher that forks its processes."""
-    from torch.distributed.elastic.multiprocessing.subprocess_handler.subprocess_handler import SubprocessHandler
-
     import trainkit.launching.launcher  # noqa: F401, so that its processes need not import what it imports
     from trainkit.cli import main
+
+    _fork_workers()
+    sys.argv[0] = "trainkit"
+    main()
+
+
+def torchrun() -> None:
+    """Run torchrun, which forks its processes."""
+    from torch.distributed.run import main
+
+    _fork_workers()
+    sys.argv[0] = "torchrun"
+    main()
+
+
+def _fork_workers() -> None:
+    from torch.distributed.elastic.multiprocessing.subprocess_handler.subprocess_handler import SubprocessHandler
 
     forking = _Forking()
 
     def popen(handler: Any, arguments: tuple[str, ...], env: dict[str, str]) -> ForkedWorker:
         out, err = (each.name if each else "" for each in (handler._stdout, handler._stderr))
-        assert arguments[1:4] == ("-P", "-m", "trainkit.cli.worker")
-        return forking.start(arguments[4:], env, out, err)
+        assert arguments[2] == "-m"  # after -P or -u
+        return forking.start(arguments[3:], env, out, err)
 
     SubprocessHandler._popen = popen
-    sys.argv[0] = "trainkit"
-    main()

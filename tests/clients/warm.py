@@ -50,12 +50,13 @@ class WarmProcess:
 
     Args:
         pid: Number of the process.
-        files: What its files begin with: what it printed, and its exit code.
+        files: What its files begin with: what it printed to stderr, if that is kept apart, and its exit code.
+        out: The file that holds what it printed.
     """
 
-    def __init__(self, pid: int, files: str) -> None:
+    def __init__(self, pid: int, files: str, out: Path) -> None:
         self.pid = pid
-        self._out, self._err, self._code = (Path(files + end) for end in (".out", ".err", ".code"))
+        self._out, self._err, self._code = out, Path(files + ".err"), Path(files + ".code")
 
     def poll(self) -> int | None:
         """Return the exit code; None: it has not ended."""
@@ -121,7 +122,12 @@ class Warm:
         )
 
     def start(
-        self, *arguments: str, folder: Path, environment: Mapping[str, str] | None = None, apart: bool = False
+        self,
+        *arguments: str,
+        folder: Path,
+        environment: Mapping[str, str] | None = None,
+        apart: bool = False,
+        out: Path | None = None,
     ) -> WarmProcess:
         """Call trainkit in a folder, and do not wait for its end.
 
@@ -130,15 +136,17 @@ class Warm:
             folder: Its working directory.
             environment: Variables, besides those of this process.
             apart: Whether stderr is kept apart from stdout.
+            out: A file to which it appends what it prints; None: one of its own.
         """
         self._number += 1
         files = f"{self._files.name}/{self._number}"
         variables = {**os.environ, **self._environment, **(environment or {})}
+        out = out or Path(f"{files}.out")
         asked = {"arguments": arguments, "folder": str(folder), "environment": variables, "files": files}
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        print(json.dumps(asked | {"apart": apart}), file=self._process.stdin, flush=True)
-        return WarmProcess(int(self._process.stdout.readline()), files)
+        print(json.dumps(asked | {"apart": apart, "printed": str(out)}), file=self._process.stdin, flush=True)
+        return WarmProcess(int(self._process.stdout.readline()), files, out)
 
     def trainkit(self, *arguments: str, folder: Path, environment: Mapping[str, str] | None = None) -> tuple[int, str]:
         """Call trainkit in ``folder``; return its exit code and what it has printed."""
@@ -228,14 +236,16 @@ def end_after(do: Callable[[], object]) -> NoReturn:
     os._exit(code)
 
 
-def _call(arguments: list[str], folder: str, environment: dict[str, str], files: str, apart: bool) -> NoReturn:
+def _call(
+    arguments: list[str], folder: str, environment: dict[str, str], files: str, apart: bool, printed: str
+) -> NoReturn:
     from trainkit.cli import main
 
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
     sys.path[1:1] = [each for each in environment["PYTHONPATH"].split(os.pathsep) if each not in sys.path]
-    out = os.open(f"{files}.out", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    out = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
     os.dup2(os.open(f"{files}.err", os.O_WRONLY | os.O_CREAT | os.O_APPEND) if apart else out, 2)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
