@@ -188,7 +188,10 @@ def _serve() -> None:
 
     def note_ends(*_: object) -> None:
         while files:
-            pid, status = os.waitpid(-1, os.WNOHANG)
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:  # this call has come into another one, which is about to note the last end
+                return
             if not pid:
                 return
             code = Path(files.pop(pid) + ".code")
