@@ -6,14 +6,17 @@ import itertools
 import os
 import signal
 from itertools import chain
-from typing import Any
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trainkit import DataError, RecipeError, Workers, hold_out, in_batches, part_of, random_seed, shuffled
+from trainkit.loading.kept_memory import PIECES, ArrivedBatch, KeptMemory
 
 
 @pytest.mark.medium
@@ -98,6 +101,79 @@ def test_places_may_have_no_end(workers):
 def test_an_error_of_a_worker_is_the_same_error_here(workers):
     with pytest.raises(RecipeError, match=r"^13 is refused$"):
         list(workers([1, 13]))
+
+
+class Pair(NamedTuple):
+    one: torch.Tensor
+    other: torch.Tensor | None
+
+
+class Volumes:
+    """Batches of growing size, of tensors of many kinds."""
+
+    def __getitem__(self, place: int, /) -> dict[str, Any]:
+        values = torch.arange(500 * (1 + place // 8)) + place
+        transposed = values[:500].reshape(20, 25).mT
+        return {
+            "index": values[:2],
+            "wide": values.double(),
+            "half": values.to(torch.bfloat16),
+            "complex": torch.complex(values.float(), -values.float()),
+            "bool": values % 3 == 0,
+            "empty": torch.empty(0, 3),
+            "scalar": torch.tensor(place),
+            "transposed": transposed,
+            "expanded": values[:1].expand(4),
+            "nested": [Pair(values.int(), None), {"name": str(place), "numpy": values.numpy()}],
+            "twice": (values, values),
+        }
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor):
+        strides_are_kept = one.stride() == other.stride() or 0 in (*one.stride(), *other.stride())  # if expanded
+        return one.dtype == other.dtype and strides_are_kept and torch.equal(one, other)
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return type(one) is type(other) and all(same(*each) for each in zip(one, other, strict=True))
+    return bool(one == other)
+
+
+@pytest.mark.medium
+def test_batches_of_workers_are_kept_by_who_has_them_although_their_memory_is_used_again():
+    made = Workers(Volumes(), 2, pin=False)
+    try:
+        for _ in range(6):  # what was begun and dropped
+            next(made(itertools.count()))
+        batches = list(made(range(40)))
+        assert all(same(batch, Volumes()[place]) for place, batch in enumerate(batches))
+        twice = batches[0]["twice"]
+        assert twice[0] is twice[1]
+        memory = made._sender._memory
+        assert 2 <= len(memory._pieces) <= 2 * PIECES
+        assert all(lock.acquire(block=False) for of_worker in memory._taken for lock in of_worker)
+    finally:
+        made.end()
+
+
+def test_a_batch_has_memory_of_its_own_where_all_that_is_kept_is_in_use():
+    memory = KeptMemory(1)
+
+    def arrived(place: int) -> ArrivedBatch:
+        return ForkingPickler.loads(ForkingPickler.dumps(memory.sent(Volumes()[place], 0)))
+
+    waiting = [arrived(place) for place in range(PIECES + 2)]
+    assert [each._piece for each in waiting] == [*range(PIECES), None, None]
+    assert all(same(each.opened(), Volumes()[place]) for place, each in enumerate(waiting))
+    dropped = arrived(7)
+    assert (dropped._piece, dropped._memory.data_ptr()) == (0, memory._pieces[0, 0].data_ptr())
+    del dropped
+    later = arrived(30)  # larger than what is kept
+    assert later._piece == 0
+    assert same(later.opened(), Volumes()[30])
 
 
 @pytest.mark.slow

@@ -10,9 +10,10 @@ from collections.abc import Hashable, Iterable, Iterator
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
-from torch.utils.data import DataLoader, Sampler
+from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from trainkit.errors import DataError, TrainkitError
+from trainkit.loading.kept_memory import ArrivedBatch, KeptMemory, SentBatch
 
 _LEFT_TO_THE_MAIN_PROCESS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 _Place = TypeVar("_Place", bound=Hashable)
@@ -46,8 +47,9 @@ class Workers(Generic[_Place]):
         self._advice = advice
         self._places = _Places[_Place]()
         self._is_ended_at_exit = False
+        self._sender = _Sender(batches, num)
         self._loader: DataLoader[Any] = DataLoader(
-            _Quiet(batches),  # type: ignore[arg-type]  # whatever has __getitem__ serves
+            self._sender,  # type: ignore[arg-type]  # whatever has __getitem__ serves
             batch_size=None,
             sampler=self._places,
             num_workers=num,
@@ -71,7 +73,8 @@ class Workers(Generic[_Place]):
             atexit.register(_end, weakref.ref(batches))
             self._is_ended_at_exit = True
         try:
-            for batch in batches:
+            for arrived in batches:
+                batch = arrived.opened() if isinstance(arrived, ArrivedBatch) else arrived
                 if isinstance(batch, TrainkitError):
                     raise batch
                 yield batch
@@ -89,6 +92,7 @@ class Workers(Generic[_Place]):
         self._is_ended_at_exit = False
         if running is not None:
             running._shutdown_workers()  # type: ignore[attr-defined]
+            self._sender.start_anew()
 
 
 class _Places(Sampler[_Place]):
@@ -101,17 +105,28 @@ class _Places(Sampler[_Place]):
         return iter(self.places)
 
 
-class _Quiet:
-    """Returns an error as a value: if a worker raised it, its message would contain the worker's traceback."""
+class _Sender:
+    """Makes batches in a worker, and sends them through memory that is kept.
 
-    def __init__(self, batches: Batches[Any]) -> None:
-        self._batches = batches
+    An error is returned as a value: if a worker raised it, its message would contain the worker's traceback.
+    """
 
-    def __getitem__(self, place: Hashable) -> Any:
+    def __init__(self, batches: Batches[Any], num_workers: int) -> None:
+        self._batches, self._num_workers = batches, num_workers
+        self.start_anew()
+
+    def start_anew(self) -> None:
+        """Forget the memory of processes that ended: some of it may never be handed back."""
+        self._memory = KeptMemory(self._num_workers)
+
+    def __getitem__(self, place: Hashable) -> SentBatch:
+        worker = get_worker_info()
+        assert worker is not None
         try:
-            return self._batches[place]
+            made: Any = self._batches[place]
         except TrainkitError as error:
-            return error
+            made = error
+        return self._memory.sent(made, worker.id)
 
 
 def _end(batches: weakref.ref[Any]) -> None:

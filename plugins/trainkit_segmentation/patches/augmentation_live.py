@@ -9,7 +9,7 @@ Shapes: B = patches of a batch, C = channels, X, Y, Z = voxels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import attrs
@@ -169,24 +169,21 @@ class CutPatches:
     intensities: Mapping[str, Drawn]
     class_tables: tuple[Tensor | None, ...]
 
-    def pin_memory(self) -> CutPatches:
-        """Return the same patches in page-locked memory."""
-        return self._with(lambda tensor: tensor.pin_memory())
-
     def to(self, device: torch.device) -> CutPatches:
         """Return the same patches on a device."""
-        return self._with(lambda tensor: tensor.to(device, non_blocking=True))
 
-    def _with(self, change: Callable[[Tensor], Tensor]) -> CutPatches:
+        def there(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=True)
+
         return attrs.evolve(
             self,
-            image_BCXYZ=change(self.image_BCXYZ),
-            codes_BXYZ=change(self.codes_BXYZ),
+            image_BCXYZ=there(self.image_BCXYZ),
+            codes_BXYZ=there(self.codes_BXYZ),
             blocks=tuple(
-                attrs.evolve(block, image_CXYZ=change(block.image_CXYZ), codes_1XYZ=change(block.codes_1XYZ))
+                attrs.evolve(block, image_CXYZ=there(block.image_CXYZ), codes_1XYZ=there(block.codes_1XYZ))
                 for block in self.blocks
             ),
-            class_tables=tuple(None if table is None else change(table) for table in self.class_tables),
+            class_tables=tuple(None if table is None else there(table) for table in self.class_tables),
         )
 
 
