@@ -85,7 +85,7 @@ def test_a_snake_scan_that_was_not_undone_is_named_and_the_line_mends_it(
 def test_patterns_that_vary_and_fit_nothing_are_a_doubt(tmp_path: Path, specimen: str, sets: tuple[str, ...]) -> None:
     order = np.random.default_rng(0).permutation(14 * 14)
     recipe = simulated(tmp_path, **SPECIMENS[specimen])
-    (doubt,), (line,) = said(spoiled(recipe, tmp_path, lambda each: each.reshape(196, 40, 40)[order]), *sets)
+    (doubt,), (line, _) = said(spoiled(recipe, tmp_path, lambda each: each.reshape(196, 40, 40)[order]), *sets)
     assert re.search(r"differ from each other \([\d.]+ times as much as by noise alone\)", doubt)
     assert "not judged: nothing that was tried explains" in line
 
@@ -97,7 +97,7 @@ def test_a_few_empty_or_bright_patterns_do_not_spoil_the_trial(right: str, tmp_p
         patterns_RCVU[8, 3:10] *= 100
         return patterns_RCVU
 
-    doubts, (line,) = said(spoiled(right, tmp_path, spoil))
+    doubts, (line, _) = said(spoiled(right, tmp_path, spoil))
     assert not doubts
     assert line.startswith("geometry     as told, by a trial with 179 patterns")
 

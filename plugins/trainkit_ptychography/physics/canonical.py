@@ -20,7 +20,7 @@ class Common(NamedTuple):
     """Canonical correlations: combinations of the first vector's components, each with the one of the second's.
 
     Attributes:
-        first_CC: Combinations of the first vector's components, as columns.
+        first_CC: Combinations of the first vector's components, as columns: those that have anything in common.
         second_CC: Those of the second one's.
         correlation_C: How they correlate.
     """
@@ -34,7 +34,9 @@ class Common(NamedTuple):
         """Return what the mean of first ⊗ second over so many pairs tells, less what accidents make of it."""
         first_CC, correlation_C, second_CC = np.linalg.svd(product_CC)
         by_accident = np.sqrt(len(product_CC) / num)
-        return cls(first_CC, second_CC.T, np.clip(correlation_C - by_accident, 0.0, _STRONGEST))
+        more_C = correlation_C > by_accident
+        correlation_C = np.minimum(correlation_C[more_C] - by_accident, _STRONGEST)
+        return cls(first_CC[:, more_C], second_CC.T[:, more_C], correlation_C)
 
     def nats(self, first_PC: NDArray[np.float64], second_PC: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the logarithm (P,) of how much likelier pairs of normal values are with the correlations.

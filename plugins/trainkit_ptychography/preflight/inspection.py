@@ -65,10 +65,25 @@ def inspect_geometry(
     if len(recording.intensities_NYX) >= FEWEST and any(pixel_doubts(recording)):
         yield "geometry     not compared with the patterns: some of their pixels did not measure"
         return
-    if of_steps := list(steps_in_words(recording, data)):
+    of_steps = steps_in_words(recording, data)
+    if of_steps.doubts:
         yield "geometry     not compared with the patterns: they are out of step with the scan points"
-        yield from (Problem(each, severity="warning") for each in of_steps)
-        return
+        yield from (Problem(each, severity="warning") for each in of_steps.doubts)
+    else:
+        yield from _inspect_in_step(recording, data, probe, recipe, depth_angstrom, tilt_mrad, scan_tilts_mrad)
+    yield from of_steps.lines
+
+
+def _inspect_in_step(
+    recording: Recording,
+    data: DiffractionData,
+    probe: Probe,
+    recipe: Recipe,
+    depth_angstrom: float,
+    tilt_mrad: tuple[float, float],
+    scan_tilts_mrad: Sequence[tuple[float, float]],
+) -> Iterator[str | Problem | Progress]:
+    """Yield the same as `inspect_geometry` for patterns that belong to the scan points as told."""
     if data.propagation_to_detector().patterns_are_images:
         yield from inspect_images(data)
         if probe.num_scans() == 1:

@@ -75,7 +75,7 @@ def other_walks(recording: Recording) -> Iterator[Walk]:
         return
     total = len(scan.positions_N2) + sum(scan.left_out.values())
     numbers_N = np.arange(total) if scan.points_N is None else scan.points_N
-    found = _raster(scan.positions_N2, numbers_N, total)
+    found = as_raster(scan.positions_N2, numbers_N, total)
     if found is None:
         return
     (rows, columns), is_snake, origin_2, axes_22 = found
@@ -117,12 +117,18 @@ def other_walks(recording: Recording) -> Iterator[Walk]:
 _Raster = tuple[tuple[int, int], bool, NDArray[np.float64], NDArray[np.float64]]
 
 
-def _raster(points_N2: NDArray[np.float64], numbers_N: NDArray[np.int64], total: int) -> _Raster | None:
-    """Return shape, whether it is a snake, the first point, and the slow and fast axis as columns; None: no raster."""
+def as_raster(points_N2: NDArray[np.float64], numbers_N: NDArray[np.int64], total: int) -> _Raster | None:
+    """Return shape, whether it is a snake, the first point, and the slow and fast axis as columns; None: no raster.
+
+    Args:
+        points_N2: The points.
+        numbers_N: Which points of the raster they are.
+        total: How many points it has.
+    """
     best, least = None, _OFF
     some = np.linspace(0, len(points_N2) - 1, min(len(points_N2), _POINTS)).astype(np.int64)
     points_N2, numbers_N = points_N2[some], numbers_N[some]
-    for columns in _divisors(total):
+    for columns in divisors(total):
         shape = (total // columns, columns)
         for snake in (False, True):
             places_N2 = raster(shape, (1.0, 1.0), snake)[numbers_N]
@@ -137,7 +143,7 @@ def _raster(points_N2: NDArray[np.float64], numbers_N: NDArray[np.int64], total:
     return best
 
 
-def _divisors(total: int) -> list[int]:
+def divisors(total: int) -> list[int]:
     """Return the divisors of a number, without 1 and itself."""
     small = [each for each in range(2, isqrt(total) + 1) if total % each == 0]
     return sorted({*small, *(total // each for each in small)})

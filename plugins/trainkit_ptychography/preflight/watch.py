@@ -77,7 +77,7 @@ class GeometryWatch:
         """Return which patterns are out of step with the scan points as they are told: trained ones hide it."""
         if self._known_steps is None:
             recording = Recording(LivePatterns(self._data), self._data.scan)
-            self._known_steps = [] if self._data.is_half else [*steps_in_words(recording)]
+            self._known_steps = [] if self._data.is_half else steps_in_words(recording).doubts
         return self._known_steps
 
     def warn(self) -> None:

@@ -75,6 +75,8 @@ class Scan:
         points_N: Numbers of the patterns in their file; None: 0, 1, 2, …
         point_T: The number of the scan point of each pattern in the file, those that are left out included; -1: it has
             none; None: 0, 1, 2, …
+        every_point_M2: Where all scan points were, those without a pattern included, but for what is added to each of
+            several scans; None: each has a pattern, or no more is known.
         scan_N: Which of several scans of one specimen each pattern belongs to, from 0: the number of its array or file;
             None: there is one.
         left_out: Patterns that were left out, by reason.
@@ -103,6 +105,7 @@ class Scan:
     frame_masks: bool = False
     points_N: NDArray[np.int64] | None = None
     point_T: NDArray[np.int64] | None = None
+    every_point_M2: NDArray[np.float64] | None = None
     scan_N: NDArray[np.int64] | None = None
     left_out: Mapping[str, int] = {}
     detector_propagation: DetectorPropagation = attrs.field(factory=FarField)

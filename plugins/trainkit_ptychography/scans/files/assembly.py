@@ -76,15 +76,18 @@ def _read_scan(settings: FileDiffraction, files: Sequence[ArrayFile], hints: Rea
     if pixel_2 is not None and distance_m is not None and wavelength is not None:
         fresnel = float(wavelength * 1e-10 * distance_m / (pixel_2.max() * 1e-6) ** 2)
 
+    def every_in_pixels(points_N2: NDArray[np.float64], as_told: FileDiffraction) -> NDArray[np.float64]:
+        swapped = as_told.positions_order == "column_row"
+        turned_N2 = oriented(points_N2, swapped, as_told.positions_flip, as_told.positions_rotation_deg)
+        return (
+            as_told.positions_scale * turned_N2 * object_pixels(as_told, frames.shape[1:], preparation.shape, source)[0]
+        )
+
     def in_pixels(points_N2: NDArray[np.float64], name: str, as_told: FileDiffraction) -> NDArray[np.float64]:
         places = selection.places(len(points_N2))
         if places is None:
             raise DataError(f"{source}: {name}: {_do_not_match(settings, selection, len(frames), len(points_N2))}")
-        swapped = as_told.positions_order == "column_row"
-        turned_N2 = oriented(points_N2[places], swapped, as_told.positions_flip, as_told.positions_rotation_deg)
-        return (
-            as_told.positions_scale * turned_N2 * object_pixels(as_told, frames.shape[1:], preparation.shape, source)[0]
-        )
+        return every_in_pixels(points_N2[places], as_told)
 
     probe_MYX = None
     if settings.probe is not None:
@@ -125,6 +128,7 @@ def _read_scan(settings: FileDiffraction, files: Sequence[ArrayFile], hints: Rea
         frame_masks=preparation.may_fail or masks is not None,
         points_N=None if selection.is_all else selection.used_K,
         point_T=point_T,
+        every_point_M2=None if point_T is None else every_in_pixels(points.points_N2, of_points),
         scan_N=scan_N,
         left_out=selection.reasons,
         detector_propagation=settings.detector_propagation,
