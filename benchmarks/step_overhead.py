@@ -188,8 +188,10 @@ def trained(extra: str, *, quiet: bool, steps: int) -> LiveBatches:
     from trainkit.console import Console
     from trainkit.engine.build import build
     from trainkit.engine.every_run.progress import Progress
+    from trainkit.engine.every_run.time_left import Estimator
     from trainkit.engine.loop import train
     from trainkit.engine.run_folder import LOG, created
+    from trainkit.engine.stages import Stages
     from trainkit.recipe.resolve import resolve_text
 
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
@@ -200,7 +202,8 @@ def trained(extra: str, *, quiet: bool, steps: int) -> LiveBatches:
         console.log_to(run_folder / LOG)
         run = build(resolved, run_folder)
         if not quiet:
-            run.add("progress", Progress(console, run, None))
+            stages = Stages(run.recipe, run.state.groups, run.groups.plans, run.state.epochs)
+            run.add("progress", Progress(console, run, None, Estimator(run.recipe, stages)))
         run.add("end_of_epoch", EndOfEpoch())
         train(run)
         run.emit("run_end")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -364,3 +365,13 @@ def test_operations_of_the_network_are_those_of_its_convolutions(on_paper: Modul
         if isinstance(layer, torch.nn.Conv3d) and layer.in_channels == 4
     )
     assert work.tensor_flops == 3 * sum(forward) - of_the_image
+
+
+@pytest.mark.slow
+def test_the_overhead_of_the_loop_is_measured_beside_loops_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    module = benchmark("step_overhead")
+    monkeypatch.setitem(sys.modules, "step_overhead", module)  # its recipe names its parts
+    measured = module.trained(module.FULL, quiet=False, steps=250)
+    assert {name: len(each) for name, each in measured.seconds.items()} == dict.fromkeys(measured.seconds, 2)
+    assert measured.end > 0
