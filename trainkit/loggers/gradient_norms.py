@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import isfinite
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 _FEW = 100_000  # values that are put together before their norm is computed
-_FOLD = 64  # norms of one group that are kept on the device before they are read
+_FOLD = 16  # gradients of one group that are kept on the device before their norms are read
 
 
 @attrs.define
@@ -26,44 +26,50 @@ class GradientNorms:
     other, so that a mean has the same bits however many were read at a time.
 
     Attributes:
-        unread: Group -> norms that were computed and not read from the device yet.
-        latest: Group -> norm of the gradient that was added last.
+        unread: Group -> of each gradient whose norm was not read yet, values with the same norm (`_values`).
+        latest: Group -> those of the gradient that was added last.
         sums: Group -> sum of the finite norms that were read in this epoch, and their number.
+        together: Group -> whether its gradients are put together (`_are_few`): to look at them costs more than that.
     """
 
     unread: dict[str, list[Tensor]] = attrs.Factory(dict)
     latest: dict[str, Tensor] = attrs.Factory(dict)
     sums: dict[str, tuple[float, float]] = attrs.Factory(dict)
+    together: dict[str, bool] = attrs.Factory(dict)
 
     def start_epoch(self) -> None:
         """Forget the last epoch."""
         self.unread, self.latest, self.sums = {}, {}, {}
 
     def add(self, state: State) -> None:
-        """Add the norms of the present gradients."""
+        """Add the present gradients."""
         self.latest = {}
         for name, group in state.groups.items():
             gradients = [each.grad for each in group.parameters.values() if each.grad is not None]
             if group.active and gradients:
-                self.latest[name] = norm = _norm(gradients)
-                self.unread.setdefault(name, []).append(norm)
+                if name not in self.together:
+                    self.together[name] = _are_few(group.parameters.values())
+                self.latest[name] = values = _values(gradients, together=self.together[name])
+                self.unread.setdefault(name, []).append(values)
                 if len(self.unread[name]) == _FOLD:
                     self._read()
 
     def _read(self) -> None:
         import torch
 
-        for name, norms in self.unread.items():
+        for name, kept in self.unread.items():
             total, count = self.sums.get(name, (0.0, 0.0))
-            for norm in torch.stack(norms).tolist() if norms else ():
+            for norm in torch.stack([torch.linalg.vector_norm(values) for values in kept]).tolist() if kept else ():
                 if isfinite(norm):
                     total, count = total + norm, count + 1
             self.sums[name] = total, count
-            norms.clear()
+            kept.clear()
 
     def last(self) -> dict[str, float]:
         """Return the norms of the gradients that were added last; this waits for the device."""
-        return {name: float(norm) for name, norm in self.latest.items()}
+        import torch
+
+        return {name: float(torch.linalg.vector_norm(values)) for name, values in self.latest.items()}
 
     def means(self) -> dict[str, float]:
         """Return the mean norms of the epoch; this waits for the device."""
@@ -81,17 +87,18 @@ class GradientNorms:
         self.sums = {str(name): (float(total), float(count)) for name, (total, count) in saved.items()}
 
 
-def _norm(gradients: list[Tensor]) -> Tensor:
-    """Return the norm of all values of some gradients.
+def _are_few(parameters: Collection[Tensor]) -> bool:
+    """Return whether a group has so few values, of one type, that they are put together for their norm."""
+    return len({each.dtype for each in parameters}) == 1 and sum(each.numel() for each in parameters) <= _FEW
+
+
+def _values(gradients: list[Tensor], *, together: bool) -> Tensor:
+    """Return values whose norm is that of some gradients; a hook may change the gradients themselves after this.
 
     Few values are put together, which is one operation; of many, the norm of each tensor is computed where it lies.
     """
     import torch
 
-    are_alike = len({each.dtype for each in gradients}) == 1
-    if are_alike and sum(each.numel() for each in gradients) <= _FEW:
-        values = torch.cat([each.flatten() for each in gradients])
-    else:
-        values = torch.stack(torch._foreach_norm(gradients))
-    norm: Tensor = torch.linalg.vector_norm(values)
-    return norm
+    if together:
+        return torch.cat([each.flatten() for each in gradients])
+    return torch.stack(torch._foreach_norm(gradients))
