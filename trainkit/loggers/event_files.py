@@ -11,7 +11,6 @@ The data is an ``Event`` of TensorFlow; the first one only says which version of
 
 from __future__ import annotations
 
-import os
 import re
 import struct
 import time
@@ -85,17 +84,6 @@ def order_before_now(folder: Path) -> None:
     for path, name in reversed(names.items()):  # the earliest first: the order holds at each moment
         if path.name != name:
             path.rename(path.with_name(name))
-
-
-def sync(folder: Path) -> None:
-    """Bring a folder's newest event file, which is being written, to the disk."""
-    for path in _files(folder)[-1:]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-    sync_folder(folder)
 
 
 def _files(folder: Path) -> list[Path]:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
-from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import text
 
 from trainkit.drawing.png import png
 from trainkit.loggers import event_files
-from trainkit.loggers.recorder import Place, Recorder
+from trainkit.loggers.event_writers import EventWriters, Make
+from trainkit.loggers.recorder import By, Place, Recorder
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
 
     from trainkit.loggers.tensorboard import TensorBoard
@@ -39,36 +39,32 @@ class LiveTensorBoard(Recorder):
 
     def __init__(self, settings: TensorBoard) -> None:
         super().__init__(settings.every_steps, settings.gradient_norm_every_steps)
-        self._writers: dict[str, Any] = {}
+        self._writers: EventWriters | None = None  # before the run begins, or if it could not be cut back
         self._about: About
-        self._folder: Path
 
     def begin(self, state: State) -> None:
         """Keep of the event files what belongs to the steps that are finished, and write the hyperparameters."""
-        self._about, self._folder = state.about, state.folder / FOLDER
+        self._about, folder = state.about, state.folder / FOLDER
         source = (state.about.continues or state.folder) / FOLDER
 
         def keeps(writer: str, tag: str, at: int) -> bool:
             return _keeps(writer, tag, at, state.epoch, state.step)
 
-        event_files.carry_over(source, self._folder, keeps)
-        for split in self._about.splits:
-            self._writer(split)  # not opened during a step
-        self._add(_session_start(self._about, state))
+        event_files.carry_over(source, folder, keeps)
+        names = dict.fromkeys([_TRAIN, *self._about.splits])
+        for name in names:
+            event_files.order_before_now(folder / name)
+        self._writers = EventWriters(folder, names)
+        self._put_to_train(_session_start(self._about, state), None)
 
     def write_values(self, values: Mapping[str, float], place: Place) -> None:
         """Write values into the charts of epochs or of steps."""
-        of_writers: dict[str, list[Summary.Value]] = {}
-        for name, value in values.items():
-            writer, tag = _place_of(name, values, self._about)
-            tag = f"step/{tag}" if place.by == "step" else tag
-            of_writers.setdefault(writer, []).append(Summary.Value(tag=tag, simple_value=value))
-        for writer, each in of_writers.items():  # one record: each has a time, a checksum and a place in the queue
-            self._writer(writer).file_writer.add_summary(Summary(value=each), place.at)
+        numbers = {name: float(value) for name, value in values.items()}
+        self._put(partial(_of_writers, numbers, place.by, self._about), place.at)
 
     def write_text(self, name: str, markdown: str, place: Place) -> None:
         """Write a text over the step."""
-        self._writer(_TRAIN).add_text(name, markdown, place.step)
+        self._put_to_train(text(name, markdown), place.step)  # type: ignore[no-untyped-call]
 
     def write_pictures(
         self,
@@ -84,32 +80,36 @@ class LiveTensorBoard(Recorder):
             tag = f"{above}{ranks.get(name, 50):02d} {name}"
             height, width, colours = image_HWC.shape
             shown = Summary.Image(height=height, width=width, colorspace=colours, encoded_image_string=png(image_HWC))
-            summary = Summary(value=[Summary.Value(tag=tag, image=shown)])
-            self._writer(_TRAIN).file_writer.add_summary(summary, place.at)
+            self._put_to_train(Summary(value=[Summary.Value(tag=tag, image=shown)]), place.at)
 
     def flush(self, state: State) -> None:
         """Bring everything to the disk."""
-        for name, writer in self._writers.items():
-            writer.flush()
-            event_files.sync(self._folder / name)
+        if self._writers is not None:
+            self._writers.flush()
 
     def close(self, state: State) -> None:
         """Say how the run ended, and close the writers."""
-        if self._writers:  # the run began
-            self._add(_session_end(state))
-        for writer in self._writers.values():
-            writer.close()
-        self._writers.clear()
+        if self._writers is not None:
+            self._put_to_train(_session_end(state), None)
+            self._writers.close()
+            self._writers = None
 
-    def _add(self, summary: Summary) -> None:
-        self._writer(_TRAIN).file_writer.add_summary(summary)
+    def _put_to_train(self, summary: Summary, at: int | None) -> None:
+        self._put(lambda: {_TRAIN: summary}, at)
 
-    def _writer(self, name: str) -> Any:
-        if name not in self._writers:
-            folder = self._folder / name
-            event_files.order_before_now(folder)
-            self._writers[name] = SummaryWriter(str(folder))
-        return self._writers[name]
+    def _put(self, make: Make, at: int | None) -> None:
+        if self._writers is not None:
+            self._writers.put(make, at)
+
+
+def _of_writers(values: Mapping[str, float], by: By, about: About) -> dict[str, Summary]:
+    """Return writer -> values: one record for all of them."""
+    found: dict[str, list[Summary.Value]] = {}
+    for name, value in values.items():
+        writer, tag = _place_of(name, values, about)
+        tag = f"step/{tag}" if by == "step" else tag
+        found.setdefault(writer, []).append(Summary.Value(tag=tag, simple_value=value))
+    return {writer: Summary(value=each) for writer, each in found.items()}
 
 
 def _keeps(writer: str, tag: str, at: int, epoch: int, step: int) -> bool:
