@@ -12,9 +12,10 @@ import torch
 from clients.exported import Trained, image, trained
 from torch import Tensor, nn
 
-from trainkit import CheckpointError, Exporter, component
+from trainkit import CheckpointError, ExampleBatch, Exporter, component
 from trainkit.export.onnx import ONNX
 from trainkit.export.torch_export import TorchExport
+from trainkit_segmentation.data.facts import SegmentationFacts
 from trainkit_segmentation.models.dynunet import DynUNet
 from trainkit_segmentation.models.unet import UNet
 
@@ -101,6 +102,22 @@ def test_a_network_of_one_size_alone_is_exported_for_it_and_says_so(tmp_path: Pa
     assert "the sizes are fixed to those of a patch" in said[0]
     opened = torch.export.load(tmp_path / "a.pt2").module()
     (scores,) = opened(image(3, 32, 16, 16))
+    assert np.abs(scores.detach().numpy() - expected(of, image(3, 32, 16, 16))).max() <= TOLERANCE
+
+
+@component
+class OfStatedSize(OfOneSize):
+    """A network that says itself that it takes patches of one size alone."""
+
+    def example(self, data: SegmentationFacts) -> ExampleBatch:
+        return super().example(data)._replace(sizes={}, multiples={})
+
+
+@pytest.mark.slow
+def test_a_network_that_leaves_no_size_open_is_exported_without_a_note(tmp_path: Path) -> None:
+    of = trained(OfStatedSize(channels=(2, 4)), (32, 16, 16))
+    assert not [line for line in export(TorchExport(), of, tmp_path / "a.pt2") if "fixed" in line]
+    (scores,) = torch.export.load(tmp_path / "a.pt2").module()(image(3, 32, 16, 16))
     assert np.abs(scores.detach().numpy() - expected(of, image(3, 32, 16, 16))).max() <= TOLERANCE
 
 

@@ -82,7 +82,7 @@ def graph_of(trained: TrainedModel, form: str) -> Graph:
     positional = _Positional(built.model, list(example.inputs), example.outputs).eval()
     fixed = example._replace(sizes={})
     refused = []
-    for tried in (example, fixed) if any(example.sizes.values()) else (fixed,):
+    for tried in (example, fixed) if any(example.sizes.values()) else (example,):
         try:
             program = _program(positional, tried)
         except Exception as error:  # whatever torch raises about an operation that it cannot make a graph of
