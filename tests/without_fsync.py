@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sqlite3.dbapi2
+from typing import Any
 
 import pytest
 
@@ -15,3 +17,12 @@ def leave_out_fsync(patch: pytest.MonkeyPatch) -> None:
     clients/crash_points.py).
     """
     patch.setattr(os, "fsync", lambda descriptor: None)
+    connect = sqlite3.dbapi2.connect
+
+    def connect_without_fsync(*args: Any, **options: Any) -> sqlite3.dbapi2.Connection:
+        """SQLite waits for the disk at each commit, which MLflow and Optuna make a hundred of in a small run."""
+        connection = connect(*args, **options)
+        connection.execute("PRAGMA synchronous = OFF")
+        return connection
+
+    patch.setattr(sqlite3.dbapi2, "connect", connect_without_fsync)

@@ -7,9 +7,11 @@ of segmentation runs are smaller. So each command is run as it is printed.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from clients import segmentation_cases
 
 from trainkit.console import Console
@@ -66,6 +68,20 @@ def run(name: str, *sets: str) -> Path:
     """Run a recipe that comes with trainkit in the working directory, and return the folder."""
     folder: Path = start(resolve(Path("recipes") / f"{name}.toml", sets), Console(quiet=True)).run.state.folder
     return folder
+
+
+@contextmanager
+def graphs_of_one_size() -> Iterator[None]:
+    """Let networks be exported for patches of their own size; torch takes ten times as long to leave sizes open.
+
+    That sizes stay open is tested in segmentation/test_export.py.
+    """
+    from trainkit_segmentation.models import example
+
+    whole = example.example
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(example, "example", lambda settings, facts: whole(settings, facts)._replace(sizes={}))
+        yield
 
 
 def staged(*sets: str) -> Path:

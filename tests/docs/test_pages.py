@@ -221,7 +221,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     found = presumed.recipes(tmp_path)
     for module in ("recipe.shipped", "recipe.layers", "interactive.run"):
         monkeypatch.setattr(f"trainkit.{module}.shipped", lambda: found)
-    with no_pictures_of_ptychography():
+    with no_pictures_of_ptychography(), presumed.graphs_of_one_size():
         yield tmp_path
 
 

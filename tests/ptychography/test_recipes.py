@@ -30,12 +30,10 @@ def run(recipe: str, *sets: str) -> State:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [0, 1])
-def test_a_staged_reconstruction_halves_the_position_error_and_finds_the_phase(seed: int) -> None:
+def test_a_staged_reconstruction_halves_the_position_error_and_finds_the_phase() -> None:
     small = ("data.scan_shape=[20, 20]", "data.detector_size=40", "data.batch_size=8", "run.epochs=30")
     stages = ("groups.probe.start_epoch=4", "groups.dr.start_epoch=8")
-    state = run("ptycho_staged", *small, *stages, f"data.seed={seed}", f"run.seed={seed}")
-    values = state.metrics
+    values = run("ptycho_staged", *small, *stages).metrics
     assert values["truth/phase_pearson"] >= 0.9
     assert values["truth/position_rmse_angstrom"] <= 0.5 * values["truth/position_rmse_start_angstrom"]
 
