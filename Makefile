@@ -2,7 +2,7 @@
 BIN := .venv/bin
 PYTEST := $(BIN)/pytest -n auto --dist loadgroup
 
-.PHONY: check fast test fuzz docs site
+.PHONY: check fast durations test fuzz docs site
 
 check:  ## lint, format, types, floors, dependencies
 	$(BIN)/ruff check .
@@ -11,8 +11,11 @@ check:  ## lint, format, types, floors, dependencies
 	for config in pyproject.toml $(wildcard .importlinter*.toml); do $(BIN)/lint-imports --no-cache --config $$config || exit 1; done
 	$(BIN)/deptry .
 
-fast:  ## the tests that are marked neither slow nor medium, in less than a minute
+fast:  ## the tests that are neither marked slow nor in tests/not_fast.txt, in less than a minute
 	$(PYTEST) -m fast --durations=5
+
+durations:  ## tests/not_fast.txt, measured anew in some five minutes
+	$(BIN)/python tests/durations.py
 
 test:  ## all tests, with branch coverage of the core by those that are not slow
 	$(PYTEST) --cov=trainkit --cov-report=term:skip-covered

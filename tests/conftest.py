@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from clients.warm import Warm
+from durations import function_of, not_fast
 from hypothesis import HealthCheck, settings
 from without_fsync import leave_out_fsync
 from without_pictures import leave_out_charts
@@ -76,15 +77,16 @@ def _recorder_does_nothing() -> Iterator[None]:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark by one rule each, and put them in the order in which several workers take them.
 
-    - `data` takes the fixture `shared_data`; `fast` is what is neither `slow` nor `medium`.
+    - `data` takes the fixture `shared_data`; `fast` is what is neither `slow` nor in the list of `tests/durations.py`.
     - The coverage that is asked for is that of the core by tests that are not slow. It is not measured in tests of
       plugins and pages, nor in slow ones: with it, Python takes two to three times as long.
     - What is measured comes first, because a module is imported once; then what is slow, so that no worker is left
       alone with it at the end.
     """
+    listed = not_fast()
     times: dict[str, int] = defaultdict(int)
     for item in items:
-        function, is_slow = item.nodeid.partition("[")[0], item.get_closest_marker("slow") is not None
+        function, is_slow = function_of(item.nodeid), item.get_closest_marker("slow") is not None
         of_many = item.get_closest_marker("measured_every")
         is_left_out = of_many is not None and times[function] % of_many.args[0] != 0
         times[function] += 1
@@ -92,7 +94,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("no_cover")  # of pytest-cov
         if "shared_data" in getattr(item, "fixturenames", ()):
             item.add_marker("data")
-        if not is_slow and item.get_closest_marker("medium") is None:
+        if not is_slow and function not in listed:
             item.add_marker("fast")
     if "PYTEST_XDIST_WORKER" in os.environ:
         places = defaultdict[str, int](lambda: 2)

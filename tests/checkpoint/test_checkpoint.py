@@ -155,7 +155,6 @@ def test_no_flipped_bit_is_read(written: Path) -> None:
     assert written.read_bytes() == good
 
 
-@pytest.mark.medium
 def test_no_truncation_and_no_appendix_is_read(written: Path) -> None:
     good = written.read_bytes()
     for length in reversed(range(len(good))):
@@ -234,7 +233,6 @@ def test_other_peoples_files_are_no_checkpoints(tmp_path: Path) -> None:
         checkpoint.read(tmp_path / "missing.safetensors")
 
 
-@pytest.mark.medium
 def test_the_header_is_read_without_torch(written: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from trainkit.checkpoint import file as checkpoint; "
@@ -408,7 +406,6 @@ def flip(path: Path, place: int, bit: int) -> None:
         file.write(bytes([byte ^ 1 << bit]))
 
 
-@pytest.mark.medium
 def test_a_large_checkpoint_damaged_anywhere_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "c"
     checkpoint.write(path, {"x": torch.randn(1_000_000, generator=torch.Generator().manual_seed(0))})

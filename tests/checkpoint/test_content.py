@@ -39,7 +39,6 @@ def resumed(content: dict[str, Any], path: Path) -> str:
     return str(caught.value)
 
 
-@pytest.mark.medium
 def test_every_key_that_a_run_saves_is_declared(written: Path) -> None:
     content = read_run(written)
     assert content["running"]
@@ -158,7 +157,6 @@ def test_headers_that_would_take_for_ever_are_refused_at_once(kind: str, written
 
 
 @pytest.mark.no_cover  # others reach these lines sooner
-@pytest.mark.medium
 def test_no_changed_header_leads_to_another_error(written: Path, tmp_path: Path) -> None:
     whole = written.read_bytes()
     for seed in range(200):

@@ -152,7 +152,6 @@ def test_colour_is_only_for_terminals() -> None:
     assert "\x1b[31m" in CliRunner().invoke(check, ["bad.toml"], color=True).output
 
 
-@pytest.mark.medium
 def test_checking_imports_no_heavy_module(toy_folder: Path) -> None:
     code = """
 import sys
@@ -175,7 +174,6 @@ assert not heavy, heavy
 # ---- plugins and show -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 def test_plugins_lists_all_components_and_why_one_cannot_be_used() -> None:
     result = CliRunner().invoke(plugins, [])
     assert result.exit_code == 0
@@ -190,7 +188,6 @@ def test_plugins_lists_all_components_and_why_one_cannot_be_used() -> None:
     )
 
 
-@pytest.mark.medium
 def test_show_prints_what_a_component_does_and_its_settings() -> None:
     result = CliRunner().invoke(show, ["points"])
     assert result.exit_code == 0
@@ -215,7 +212,6 @@ Settings
     )
 
 
-@pytest.mark.medium
 def test_show_names_the_components_that_a_setting_takes_and_inherited_meanings() -> None:
     assert "      components of trainkit.toy.shapes: pair, round" in CliRunner().invoke(show, ["models/line"]).output
     assert (
@@ -231,7 +227,6 @@ def test_show_of_an_unknown_component_names_the_nearest() -> None:
         assert f"did you mean {near}?" in str(error)
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
@@ -252,7 +247,6 @@ def test_show_explains_tables_and_kinds(name: str, shown: list[str]) -> None:
         assert line in result.output.splitlines(), line
 
 
-@pytest.mark.medium
 def test_show_without_a_name_lists_all_tables_of_a_recipe() -> None:
     listed = [line.split()[0] for line in CliRunner().invoke(show, [], catch_exceptions=False).output.splitlines()]
     assert {"run", "monitor", "validation", "pictures", "checkpoint", "groups", "ema", "initial_weights"} <= {*listed}

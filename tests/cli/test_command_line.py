@@ -109,7 +109,6 @@ def test_a_mistake_gets_one_message_and_no_traceback(
     assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs" / "toy").iterdir())
 
 
-@pytest.mark.medium
 def test_a_plan_shows_the_stages_without_torch(tmp_path: Path) -> None:
     done = trainkit("plan", ROOT / "recipes" / "ptycho_staged.toml", folder=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -122,7 +121,6 @@ def test_a_plan_shows_the_stages_without_torch(tmp_path: Path) -> None:
     assert by_epoch["20"][2] != "-"
 
 
-@pytest.mark.medium
 def test_a_plan_of_schedules_by_step_takes_as_many_steps_as_it_is_told(tmp_path: Path) -> None:
     by_step = ("--set", "scheduler.by=step", "--set", "scheduler.warmup=5000")
     plan = ("plan", ROOT / "recipes" / "ptycho_hash.toml", *by_step)
@@ -136,7 +134,6 @@ def test_a_plan_of_schedules_by_step_takes_as_many_steps_as_it_is_told(tmp_path:
     assert "for 500 steps an epoch" in many.stdout
 
 
-@pytest.mark.medium
 def test_shipped_recipes_are_listed_and_printed(tmp_path: Path) -> None:
     listed = trainkit("recipes", folder=tmp_path).stdout
     assert [line.split()[0] for line in listed.splitlines()] == list(shipped())

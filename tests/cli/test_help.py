@@ -47,7 +47,6 @@ def test_each_example_stands_on_a_line_of_its_own_and_is_a_command_that_can_be_p
         found.make_context(name, arguments)
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_is_used_in_a_test(name: str) -> None:
     """Looks for calls of it in the tests: as a list of arguments, as a line for a shell, or as the command itself."""

@@ -112,7 +112,6 @@ def letters(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.medium
 def test_the_recipe_is_on_standard_output_alone(letters: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     register(monkeypatch, Unwell, ComponentError("cannot be imported"), Letters)
     done = CliRunner().invoke(command, [str(letters), "--memory", "11.5GB"])
@@ -123,7 +122,6 @@ def test_the_recipe_is_on_standard_output_alone(letters: Path, monkeypatch: pyte
     assert str(letters) in done.stdout
 
 
-@pytest.mark.medium
 def test_a_file_is_written_whole_and_never_over_another(letters: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     register(monkeypatch, Letters)
     out = letters.with_name("new.toml")
@@ -138,7 +136,6 @@ def test_a_file_is_written_whole_and_never_over_another(letters: Path, monkeypat
     assert out.read_text() == written
 
 
-@pytest.mark.medium
 def test_what_a_user_knows_is_told_beside_what_was_recognised(letters: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     register(monkeypatch, Letters)
     other = letters.with_name("b.letters")
@@ -148,7 +145,6 @@ def test_what_a_user_knows_is_told_beside_what_was_recognised(letters: Path, mon
     assert "5 letters" in done.stdout  # contents are those of the data that the user says
 
 
-@pytest.mark.medium
 def test_a_doubt_about_what_is_in_the_data_is_said_beside_the_recipe(
     letters: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,7 +156,6 @@ def test_a_doubt_about_what_is_in_the_data_is_said_beside_the_recipe(
     assert "warning: some letters are not known" in done.stderr
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -243,7 +238,6 @@ def test_a_path_to_nothing_is_refused(tmp_path: Path) -> None:
     assert "there is no such file or folder" in str(done.exception)
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("memory", ["much", "0GB", "8 parsecs"])
 def test_a_size_that_is_none_is_refused(letters: Path, monkeypatch: pytest.MonkeyPatch, memory: str) -> None:
     register(monkeypatch, Letters)
@@ -251,7 +245,6 @@ def test_a_size_that_is_none_is_refused(letters: Path, monkeypatch: pytest.Monke
     assert "--memory is a size such as 8GB" in str(done.exception)
 
 
-@pytest.mark.medium
 def test_layouts_of_data_are_recognised_by_their_files(tmp_path: Path) -> None:
     from clients import segmentation_cases as made_up
 

@@ -33,7 +33,6 @@ def newest(folder: Path) -> Path:
     return folder / "checkpoints" / "epoch-0002.safetensors"
 
 
-@pytest.mark.medium
 def test_a_run_is_summed_up_from_its_newest_checkpoint(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder.parents[2])
     result = inspected("toy")
@@ -110,7 +109,6 @@ def test_damaged_checkpoints_of_a_folder_are_named_and_an_older_one_is_shown(fol
     assert "digest:      missing" in result.output
 
 
-@pytest.mark.medium
 def test_neither_torch_nor_a_component_is_imported(folder: Path) -> None:
     code = (
         "import sys; from trainkit.cli import main; import atexit; "

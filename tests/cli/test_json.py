@@ -80,7 +80,6 @@ def test_all_tables_are_listed() -> None:
     assert {each["name"]: each["components_of"] for each in said}["losses"] == "trainkit.losses"
 
 
-@pytest.mark.medium
 def test_a_planned_recipe_is_an_object(tmp_path: Path) -> None:
     np.save(tmp_path / "scan.npy", np.ones((9, 8, 8), np.float32))
     (said,) = objects("init", str(tmp_path / "scan.npy"))
@@ -110,7 +109,6 @@ def test_no_colours_are_printed_for_who_wants_none(monkeypatch: pytest.MonkeyPat
     assert styled("x", fg="red") == "x"
 
 
-@pytest.mark.medium
 def test_torch_is_not_imported_for_it() -> None:
     code = "import sys; from trainkit.cli import cli; cli(['show', 'adam', '--json'], standalone_mode=False); "
     code += "assert 'torch' not in sys.modules"

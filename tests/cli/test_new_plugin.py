@@ -67,7 +67,6 @@ def test_a_new_package_installs_passes_its_tests_which_train_it_and_is_listed(tm
     python("-m", "ruff", "check", "-q", ".", cwd=folder)
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("kind", PARTS)
 def test_a_package_with_one_kind_alone_holds_nothing_of_the_others(kind: str) -> None:
     assert new_plugin("alone-here", "--only", kind).exit_code == 0
@@ -88,7 +87,6 @@ def test_a_package_without_data_of_its_own_passes_its_tests() -> None:
     python("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", site=folder, cwd=folder)
 
 
-@pytest.mark.medium
 def test_kinds_are_named_in_the_singular_or_the_plural() -> None:
     said = json.loads(new_plugin("my-parts", "--only", "losses, Model", "--dir", "deep/er", "--json").output)
     assert (said["type"], said["name"], said["module"]) == ("new_plugin", "my-parts", "my_parts")
@@ -133,7 +131,6 @@ def test_a_name_that_cannot_be_taken_is_refused(
     assert {each.name for each in tmp_path.iterdir()} <= {"here_already.py", "py_test.py"}
 
 
-@pytest.mark.medium
 def test_nothing_is_overwritten_and_an_empty_folder_is_filled(tmp_path: Path) -> None:
     Path("full").mkdir()
     Path("full/mine.txt").write_text("mine")

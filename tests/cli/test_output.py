@@ -31,7 +31,6 @@ def test_characters_that_a_terminal_obeys_are_escapes_and_others_stay() -> None:
     assert printable(plain) == plain
 
 
-@pytest.mark.medium
 def test_no_command_prints_past_the_one_place(capsys: pytest.CaptureFixture[str]) -> None:
     root = Path(trainkit.__file__).parent
     for path in (root / "cli").glob("*.py"):
@@ -56,7 +55,6 @@ def test_the_output_of_a_run_and_its_log_are_safe(tmp_path: Path, capsys: pytest
         assert "401 for ${env.KEY}" in text
 
 
-@pytest.mark.medium
 def test_names_from_a_recipe_and_a_checkpoint_are_shown_as_escapes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -86,7 +86,6 @@ def test_a_package_that_misbehaves_is_named_and_the_list_goes_on(zoo: Path, monk
     assert "zoo-novalue 1.0: its entry_points.txt cannot be read" in text
 
 
-@pytest.mark.medium
 def test_an_import_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugin_inspection, "TIME_LIMIT", 1.5)
     (tmp_path / "zoo_hangs.py").write_text("import time\nwhile True: time.sleep(1)" + GOOD)
@@ -96,7 +95,6 @@ def test_an_import_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.Mo
     assert seen.error == "zoo_hangs:S cannot be imported: its import takes longer than 1.5 s"
 
 
-@pytest.mark.medium
 def test_a_component_that_ends_the_process_does_not_hide_its_neighbours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -134,7 +132,6 @@ def test_recipes_that_do_not_use_a_damaged_package_are_not_touched_by_it(zoo: Pa
     assert [each.package for each in registry.damaged()] == ["zoo-novalue"]
 
 
-@pytest.mark.medium
 def test_check_points_out_what_the_import_of_a_used_component_does_to_all(
     zoo: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -241,7 +241,6 @@ def test_no_case_of_the_study_of_fine_tuning_is_for_two_things(fine_tuning: Modu
     assert set(division.choosing) <= {case for draw in division.final for case in draw}
 
 
-@pytest.mark.medium
 def test_the_study_of_fine_tuning_chooses_rates_by_other_cases_and_goes_on_where_it_was_interrupted(
     fine_tuning: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -137,7 +137,6 @@ def hold(now: float, then: float, share: float = 0.02) -> None:
     assert now >= then * (1 - 5 * share), f"cheaper: {now:g}, it was {then:g}; {advice}"
 
 
-@pytest.mark.medium
 @pytest.mark.filterwarnings("ignore:.*to a meta parameter in the current model:UserWarning")
 @pytest.mark.parametrize("name", STEPS)
 def test_a_step_asks_a_device_for_as_much_as_before(
@@ -147,7 +146,6 @@ def test_a_step_asks_a_device_for_as_much_as_before(
     hold(launches(name, tmp_path, monkeypatch), costs["launches_a_step"][name])
 
 
-@pytest.mark.medium
 def test_a_step_takes_memory_as_often_as_before(costs: dict[str, Any], tmp_path: Path) -> None:
     hold(allocations(tmp_path), costs["allocations_a_step"]["ptycho_staged"])
 
@@ -158,7 +156,6 @@ def test_a_run_changes_files_as_often_as_before(costs: dict[str, Any], tmp_path:
     assert file_operations(tmp_path) == costs["file_operations"]
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_imports_as_much_as_before(command: str, costs: dict[str, Any]) -> None:
     hold(imports(*COMMANDS[command]), costs["modules_imported"][command], share=0.05)

@@ -102,7 +102,6 @@ OTHERWISE = [
 
 
 @pytest.mark.measured_every(10)
-@pytest.mark.medium
 @pytest.mark.filterwarnings("ignore:.*to a meta parameter in the current model:UserWarning")
 @pytest.mark.parametrize(("name", "sets"), [*((n, ()) for n in sorted(MADE_UP)), *((n, s) for n, *s in OTHERWISE)])
 def test_a_step_stays_on_its_device_and_never_waits_for_it(
@@ -240,7 +239,6 @@ def test_the_mistakes_that_only_a_gpu_would_show_are_noticed(mistake: Any) -> No
         mistake(torch.zeros(3, device="meta"), torch.zeros(3))
 
 
-@pytest.mark.medium
 def test_a_run_says_where_it_would_not_repeat_to_the_bit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

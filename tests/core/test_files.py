@@ -89,7 +89,6 @@ with written_whole(Path(sys.argv[1])) as new:
 """
 
 
-@pytest.mark.medium
 def test_what_a_killed_process_leaves_is_removed_by_name(tmp_path):
     (tmp_path / "result.txt").write_text("old")
     for name in ("result.txt", "other.txt"):

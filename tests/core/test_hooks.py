@@ -206,7 +206,6 @@ def test_values_of_classes_are_drawn_with_their_mean() -> None:
     assert drawn_in["rmse_start"] == "rmse_start"
 
 
-@pytest.mark.medium
 def test_the_chart_has_a_panel_for_losses_for_learning_rates_and_for_each_other_value(tmp_path: Path) -> None:
     values = {"train/loss": [4.0, 1.0], "val/loss": [5.0, 2.0], "lr/object": [1e-3, 0.0], "val/dice": [0.0, 0.5]}
     curves = {name: Curve(array("d", [0, 1]), array("d", each)) for name, each in values.items()}

@@ -19,7 +19,6 @@ from trainkit import DataError, RecipeError, Workers, hold_out, in_batches, part
 from trainkit.loading.kept_memory import PIECES, ArrivedBatch, KeptMemory
 
 
-@pytest.mark.medium
 @given(num=st.integers(0, 300), seed=st.integers(0, 2**40), epoch=st.integers(0, 1000))
 def test_an_order_is_torchs_permutation_of_a_seed_made_of_the_place(num, seed, epoch):
     torchs = torch.randperm(num, generator=torch.Generator().manual_seed(random_seed(seed, epoch)))
@@ -33,7 +32,6 @@ def test_an_order_does_not_touch_the_global_generator():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.medium
 @given(num=st.integers(1, 200), fraction=st.floats(0, 0.9), seed=st.integers(0, 100))
 def test_what_is_held_out_and_the_rest_are_everything_once_in_ascending_order(num, fraction, seed):
     train, held_out = hold_out(num, fraction, seed)
@@ -43,7 +41,6 @@ def test_what_is_held_out_and_the_rest_are_everything_once_in_ascending_order(nu
     assert len(held_out) == (max(1, round(num * fraction)) if fraction else 0)
 
 
-@pytest.mark.medium
 @given(num=st.integers(0, 100), world=st.integers(1, 9))
 def test_shares_are_disjoint_complete_and_differ_by_at_most_one(num, world):
     shares = [part_of(torch.arange(num), rank, world).tolist() for rank in range(world)]
@@ -52,7 +49,6 @@ def test_shares_are_disjoint_complete_and_differ_by_at_most_one(num, world):
     assert part_of(list(range(num)), world - 1, world) == shares[-1]
 
 
-@pytest.mark.medium
 @given(num=st.integers(0, 100), size=st.integers(1, 20))
 def test_batches_keep_the_order_are_few_and_differ_by_at_most_one(num, size):
     index = shuffled(num, size)
@@ -80,7 +76,6 @@ def workers():
     made.end()
 
 
-@pytest.mark.medium
 def test_workers_give_the_batches_of_any_places_in_their_order_from_processes_that_stay(workers):
     first = list(workers([3, 1, 2, 5]))
     assert [int(batch["square"]) for batch in first] == [9, 1, 4, 25]
@@ -90,14 +85,12 @@ def test_workers_give_the_batches_of_any_places_in_their_order_from_processes_th
     assert os.getpid() not in {batch["pid"] for batch in first}
 
 
-@pytest.mark.medium
 def test_places_may_have_no_end(workers):
     some = itertools.islice(workers(itertools.count(20)), 5)
     assert [int(batch["square"]) for batch in some] == [400, 441, 484, 529, 576]
     assert [int(batch["square"]) for batch in workers([1, 2])] == [1, 4]
 
 
-@pytest.mark.medium
 def test_an_error_of_a_worker_is_the_same_error_here(workers):
     with pytest.raises(RecipeError, match=r"^13 is refused$"):
         list(workers([1, 13]))
@@ -142,7 +135,6 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other)
 
 
-@pytest.mark.medium
 def test_batches_of_workers_are_kept_by_who_has_them_although_their_memory_is_used_again():
     made = Workers(Volumes(), 2, pin=False)
     try:

@@ -15,7 +15,6 @@ def test_free_memory_is_a_plausible_number_of_bytes():
     assert 2**20 < free_host_memory() < 2**60
 
 
-@pytest.mark.medium
 def test_free_memory_respects_what_a_shell_allows():
     script = (
         "import resource; from pathlib import Path;"

@@ -155,7 +155,6 @@ def problems(settings: TorchOptimizer, groups: dict[str, dict[str, Any]] | None 
     return [(each.key, each.message) for each in found]
 
 
-@pytest.mark.medium
 def test_every_optimizer_of_torch_is_either_tried_here_or_refused():
     assert TORCH_CHOICES.keys() | REFUSED >= HERE
     for name in HERE:
@@ -240,7 +239,6 @@ def test_what_only_torch_finds_wrong_is_one_message_when_it_is_built(settings):
         TorchOptimizer(**settings).build([{"name": "a", "params": two_parameters(), "lr": 0.1}])
 
 
-@pytest.mark.medium
 def test_torch_is_read_and_not_imported_to_check_a_recipe():
     code = (
         "import sys; from types import SimpleNamespace; from trainkit.optimizers.torch import TorchOptimizer;"

@@ -28,7 +28,6 @@ def reference() -> ModuleType:
     return module
 
 
-@pytest.mark.medium
 def test_no_page_is_stale(reference: ModuleType) -> None:
     assert reference.stale() == []  # `make docs` writes them again
 

@@ -11,7 +11,6 @@ import sys
 import tomllib
 from pathlib import Path
 
-import pytest
 import setuptools
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +24,6 @@ print("torch" in sys.modules)
 """
 
 
-@pytest.mark.medium
 def test_an_installed_third_party_is_found_through_its_entry_points(toy_site: Path) -> None:
     wanted = {"data": "line", "models": "perceptron", "losses": "squares", "metrics": "largest_error"}
     wanted |= {"schedulers": "halving", "hooks": "count"}

@@ -323,7 +323,6 @@ def rows_of_tables(page: Path) -> list[tuple[int, str, list[str]]]:
 SETTINGS = rows_of_tables(ROOT / "docs" / "coming_from.md")
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("recipe", sorted({recipe for _, recipe, _ in SETTINGS}))
 def test_what_takes_the_place_of_another_programs_key_is_a_setting(
     recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -57,7 +57,6 @@ def test_colours_are_lighter_than_black_and_darker_than_white_where_they_are_use
     assert max(lab(colour, vision)[0] for colour in SAFE_ON_WHITE for vision in VISIONS) < 80
 
 
-@pytest.mark.medium
 @given(width=st.integers(2, 20000), size=st.one_of(st.none(), st.floats(1e-13, 1e-2)))
 def test_a_scale_bar_is_1_2_or_5_times_a_power_of_ten_and_takes_a_good_part_of_the_width(width, size):
     bar = scale_bar(width, size)

@@ -53,7 +53,6 @@ def weights_after_each_step() -> list[dict[str, Any]]:
     return seen
 
 
-@pytest.mark.medium
 def test_it_is_the_formula_of_numpy_also_for_batch_norm_and_for_groups_that_are_frozen() -> None:
     seen = weights_after_each_step()
     state = run(*STAGES, text=STAGED).run.state
@@ -73,7 +72,6 @@ def test_it_is_the_formula_of_numpy_also_for_batch_norm_and_for_groups_that_are_
             np.testing.assert_allclose(value.numpy(), expected[name], rtol=2e-6, atol=1e-7, err_msg=name)
 
 
-@pytest.mark.medium
 def test_a_group_that_never_moves_has_its_own_weights_as_average_to_the_bit() -> None:
     state = run(*STAGES, "groups.head.start_epoch=3", "groups.encoder.stop_epoch=4", text=STAGED).run.state
     content, frozen = newest(state), read_run(state.folder / "checkpoints" / "epoch-0003.safetensors")
@@ -83,7 +81,6 @@ def test_a_group_that_never_moves_has_its_own_weights_as_average_to_the_bit() ->
     assert not any(same(content["average"]["model"][name], content["model"][name]) for name in names)
 
 
-@pytest.mark.medium
 def test_training_does_not_notice_the_average() -> None:
     plain, averaged = (run(*sets).run.state for sets in (("run.epochs=3",), ("run.epochs=3", EMA)))
     assert same(dict(plain.model.state_dict()), dict(averaged.model.state_dict()))
@@ -102,7 +99,6 @@ def loss_of(weights: Any) -> float:
         return float((model.eval()(batch)["y"] - batch["y"]).square().mean())
 
 
-@pytest.mark.medium
 def test_validation_judges_the_average_and_beside_it_the_raw_weights_if_that_is_asked_for() -> None:
     state = run(EMA, "ema.validate_raw=true", "monitor.metric=val_raw/loss").run.state
     content = newest(state)
@@ -115,7 +111,6 @@ def test_validation_judges_the_average_and_beside_it_the_raw_weights_if_that_is_
         run(EMA, "monitor.metric=val_raw/loss")
 
 
-@pytest.mark.medium
 def test_the_best_checkpoint_is_the_one_whose_average_is_best_and_its_average_is_what_is_used() -> None:
     outcome = run(EMA, "run.epochs=6", "checkpoint.keep_last=1", "optimizer.lr=0.3")
     values = [line["val/loss"] for line in lines(outcome.run.state.folder)]
@@ -131,13 +126,11 @@ def test_without_an_average_the_weights_to_use_are_the_models() -> None:
     assert trained_weights(content) is content["model"]
 
 
-@pytest.mark.medium
 def test_a_step_that_fp16_skips_is_not_averaged() -> None:
     state = run(EMA, "run.precision=fp16").run.state
     assert newest(state)["average"]["updates"] == state.updates < state.step
 
 
-@pytest.mark.medium
 def test_an_interrupted_validation_leaves_model_and_average_as_they_were() -> None:
     whole = run(*STAGES, text=STAGED).run.state
 
@@ -172,7 +165,6 @@ def test_a_part_that_fails_in_validation_leaves_the_model_its_own_weights() -> N
     assert all(np.array_equal(value.double().numpy(), seen[-1][name]) for name, value in kept[0].items())
 
 
-@pytest.mark.medium
 def test_an_average_that_is_added_on_resume_begins_with_the_weights_of_the_checkpoint(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -183,7 +175,6 @@ def test_an_average_that_is_added_on_resume_begins_with_the_weights_of_the_check
     assert "ema.decay" in said
 
 
-@pytest.mark.medium
 def test_an_average_of_another_form_is_refused(tmp_path: Path) -> None:
     content = newest(run(EMA).run.state)
     content["average"]["updates"] = -1

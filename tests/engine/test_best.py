@@ -78,7 +78,6 @@ def show(values: list[float], kill_at: tuple[str, int] | None) -> None:
 EVERY = 2  # steps from one evaluation to the next; an epoch has 4
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("seed", range(6))
 def test_whatever_the_values_and_wherever_it_is_killed_the_best_finite_one_is_on_the_disk(seed: int) -> None:
     draw = random.Random(seed)
@@ -119,7 +118,6 @@ def test_whatever_the_values_and_wherever_it_is_killed_the_best_finite_one_is_on
     assert (last["epochs"], last["steps"]) == (str(epochs), str(4 * epochs))
 
 
-@pytest.mark.medium
 @given(st.lists(st.floats()), st.sampled_from(["min", "max"]), st.integers(0, 4))
 def test_the_ranking_is_that_of_the_finite_values_the_earlier_of_equals_first(
     values: list[float], mode: Any, num: int
@@ -135,7 +133,6 @@ def test_the_ranking_is_that_of_the_finite_values_the_earlier_of_equals_first(
     assert best.ranked == sorted(finite, key=lambda each: (sign * each.value, each.epoch))[:num]
 
 
-@pytest.mark.medium
 def test_the_best_epoch_is_kept_although_checkpoints_are_written_more_rarely() -> None:
     values = [3.0, 2.0, 2.5, 1.0, 1.5, 2.0]
     recorder.ACTIONS["validation_end"] = lambda state: state.metrics.update({"val/loss": values[state.epoch]})
@@ -145,7 +142,6 @@ def test_the_best_epoch_is_kept_although_checkpoints_are_written_more_rarely() -
     assert kept == ["epoch-0004", "epoch-0006"]
 
 
-@pytest.mark.medium
 def test_where_the_best_checkpoint_was_not_evaluated_no_table_is_called_that_of_the_best() -> None:
     text = f'{TOY}\n[metrics.items]\nuse = "{__name__}:OneItem"\n'
     sets = ("run.epochs=4", "monitor.metric=train/loss", "monitor.mode=max", "validation.every_epochs=2")
@@ -174,7 +170,6 @@ def test_a_value_that_is_not_finite_is_never_better_and_never_hard_to_better() -
             assert monitor.better(1.0, odd)
 
 
-@pytest.mark.medium
 def test_a_run_that_stopped_early_has_nothing_left_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     recorder.ACTIONS["validation_end"] = lambda state: state.metrics.update({"val/loss": 1.0})
     first = run("run.epochs=9", text=EARLY).run.state
@@ -187,7 +182,6 @@ def test_a_run_that_stopped_early_has_nothing_left_to_do(capsys: pytest.CaptureF
     assert len(lines(first.folder)) == 3
 
 
-@pytest.mark.medium
 def test_a_run_that_stopped_early_continues_with_its_whole_patience_if_a_setting_is_changed() -> None:
     recorder.ACTIONS["validation_end"] = lambda state: state.metrics.update({"val/loss": 1.0})
     first = run("run.epochs=9", text=EARLY).run.state
@@ -195,7 +189,6 @@ def test_a_run_that_stopped_early_continues_with_its_whole_patience_if_a_setting
     assert (again.epoch, again.stop_reason) == (5, "val/loss has not improved for 2 epochs (best 1, now 1)")
 
 
-@pytest.mark.medium
 def test_patience_counts_an_improvement_inside_an_epoch() -> None:
     def value(state: State) -> None:
         state.metrics["val/loss"] = 10.0 - state.step if state.step % 4 else 10.0
@@ -205,7 +198,6 @@ def test_patience_counts_an_improvement_inside_an_epoch() -> None:
     assert state.epoch == 6
 
 
-@pytest.mark.medium
 def test_a_value_that_is_not_a_number_is_mentioned_once(caplog: pytest.LogCaptureFixture) -> None:
     recorder.ACTIONS["validation_end"] = lambda state: state.metrics.update({"val/loss": math.nan})
     run("run.epochs=3")
@@ -213,7 +205,6 @@ def test_a_value_that_is_not_a_number_is_mentioned_once(caplog: pytest.LogCaptur
     assert said == ["val/loss is nan after epoch 1; it does not count as an improvement, and is not the best"]
 
 
-@pytest.mark.medium
 def test_a_value_that_a_hook_watches_and_that_never_comes_is_mentioned(caplog: pytest.LogCaptureFixture) -> None:
     recorder.ACTIONS["validation_end"] = lambda state: state.metrics.pop("val/loss")
     run("monitor.metric=train/loss", "hooks.early.metric=val/loss", "hooks.early.mode=min", text=EARLY)
@@ -221,7 +212,6 @@ def test_a_value_that_a_hook_watches_and_that_never_comes_is_mentioned(caplog: p
     assert said == ['hooks.early.metric = "val/loss", but no such value was computed; did you mean "train/loss"?']
 
 
-@pytest.mark.medium
 def test_the_end_of_a_run_that_stopped_early_is_made_up_for_without_another_step() -> None:
     recorder.ACTIONS["validation_end"] = lambda state: state.metrics.update({"val/loss": 1.0})
 
@@ -238,7 +228,6 @@ def test_the_end_of_a_run_that_stopped_early_is_made_up_for_without_another_step
     assert resume_from(folder, Console(quiet=True), allow_code=True) is ExitCode.FINISHED
 
 
-@pytest.mark.medium
 def test_a_save_before_the_first_evaluation_after_a_resume_is_no_reason_to_miss_a_value(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -248,7 +237,6 @@ def test_a_save_before_the_first_evaluation_after_a_resume_is_no_reason_to_miss_
     assert not [record for record in caplog.records if "no such value" in record.getMessage()]
 
 
-@pytest.mark.medium
 def test_what_was_found_when_a_run_began_is_said_again_only_by_a_resume_that_changes_the_recipe(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

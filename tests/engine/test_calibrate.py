@@ -67,7 +67,6 @@ def apply(capsys: pytest.CaptureFixture[str], out: str, *runs: str, **options: A
     return float(Path(out, "a.out").read_text()), "\n".join(said)
 
 
-@pytest.mark.medium
 def test_what_was_fitted_is_applied_until_the_prediction_is_another_one(capsys: pytest.CaptureFixture[str]) -> None:
     plain, said = apply(capsys, "plain")
     assert said == "confidence: as the network has it; `trainkit calibrate` fits it to held-out items"
@@ -93,7 +92,6 @@ def test_what_was_fitted_is_applied_until_the_prediction_is_another_one(capsys: 
     assert "confidence: scale 10" in said
 
 
-@pytest.mark.medium
 def test_an_ensemble_has_a_calibration_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     Path("both").mkdir()
     Path("both/ensemble.json").write_text(json.dumps({"members": ["../seed-0", "../seed-1"]}))
@@ -105,7 +103,6 @@ def test_an_ensemble_has_a_calibration_of_its_own(capsys: pytest.CaptureFixture[
     assert "as the network has it" in apply(capsys, "one", "seed-0")[1]
 
 
-@pytest.mark.medium
 def test_what_does_not_help_is_a_doubt_and_is_not_applied(capsys: pytest.CaptureFixture[str]) -> None:
     code, said = fit(capsys, sets=["calibrate.doubtful=true"])
     assert (code, "doubtful: it does not help" in said) == (ExitCode.DOUBTFUL, True)

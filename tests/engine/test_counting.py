@@ -65,7 +65,6 @@ def without_times(folder: Path) -> list[dict[str, Any]]:
     return [{**line, "seconds": "seconds" in line} for line in lines(folder)]
 
 
-@pytest.mark.medium
 def test_all_that_a_run_writes_and_says_counts_finished_epochs(capsys: pytest.CaptureFixture[str]) -> None:
     resolved = resolve_text(STAGED, Path.cwd(), ("run.epochs=4", "checkpoint.keep_last=9"))
     state = start(resolved, Console(as_json=True), report=report).run.state
@@ -102,7 +101,6 @@ def test_all_that_a_run_writes_and_says_counts_finished_epochs(capsys: pytest.Ca
     assert (end["best"]["epoch"], found.place.epochs, opened.best and opened.best.epoch) == (best, best, best)
 
 
-@pytest.mark.medium
 def test_the_values_of_an_older_version_are_read_as_those_of_this_one() -> None:
     folder = run("run.epochs=4", WITHIN).run.state.folder
     read, values = metrics_file.read(folder), RunRecord(folder).values
@@ -123,7 +121,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
         return without_times(run("run.epochs=4", WITHIN).run.state.folder)
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     ("stop_at", "how"), [(6, "killed"), (9, "killed"), (14, "killed"), (8, "stopped"), (10, "stopped")]
 )
@@ -149,7 +146,6 @@ def test_a_run_that_an_older_version_began_has_each_line_once_and_counts_in_one_
         assert without_times(copy) == whole
 
 
-@pytest.mark.medium
 def test_a_branch_from_an_older_run_counts_in_one_way_and_leaves_that_run_as_it_is() -> None:
     folder = run("run.epochs=4", "checkpoint.keep_last=9").run.state.folder
     make_older(folder)
@@ -160,7 +156,6 @@ def test_a_branch_from_an_older_run_counts_in_one_way_and_leaves_that_run_as_it_
     assert (folder / "metrics.jsonl").read_bytes() == before
 
 
-@pytest.mark.medium
 def test_any_mixture_of_lines_is_read_and_cut_back_by_finished_epochs(tmp_path: Path) -> None:
     """Held against lines that are made with their true number, then written in either way."""
     rng = random.Random(7)

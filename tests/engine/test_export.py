@@ -40,7 +40,6 @@ def same(path: str, weights: dict[str, torch.Tensor]) -> bool:
     return found.keys() == weights.keys() and all(torch.equal(found[name], weights[name]) for name in weights)
 
 
-@pytest.mark.medium
 def test_the_weights_and_what_they_were_trained_on_are_read_by_safetensors(site):
     to("safetensors")
     assert same("points.safetensors", content()["model"])
@@ -62,7 +61,6 @@ def test_the_checkpoint_can_be_chosen_and_averaged_weights_come_first(site):
     assert same("averaged.safetensors", average)
 
 
-@pytest.mark.medium
 def test_complex_and_shared_weights_are_written_as_real_tensors(site):
     wave = torch.randn(3, 4, dtype=torch.complex64)
     real = torch.arange(4.0)
@@ -74,7 +72,6 @@ def test_complex_and_shared_weights_are_written_as_real_tensors(site):
         assert json.loads(file.metadata()["complex"]) == ["probe"]
 
 
-@pytest.mark.medium
 def test_nothing_is_replaced_unless_asked_for(site):
     Path("points.safetensors").write_text("mine")
     with pytest.raises(RecipeError, match=r"points\.safetensors is there already; --force"):
@@ -93,7 +90,6 @@ def test_nothing_is_left_of_an_export_that_failed(site):
     assert list(Path("new").iterdir()) == []
 
 
-@pytest.mark.medium
 def test_a_folder_in_the_way_is_kept_even_if_it_is_to_be_replaced(site, capsys):
     Path("bundle").mkdir()
     Path("bundle", "precious").touch()

@@ -76,7 +76,6 @@ def test_a_run_that_is_not_there_is_answered_with_those_that_are(folders: list[P
     assert listed == {"deadbeef", "00c0ffee", "1a2bffff", "1a2b3c4d"}
 
 
-@pytest.mark.medium
 def test_many_runs_are_not_all_listed(folders: list[Path]) -> None:
     for number in range(20):
         written(Path(f"runs/many/2026-11-25T10-00-{number:02d}-{number:08x}"))
@@ -120,7 +119,6 @@ COMMANDS = [
 ]
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("line", COMMANDS)
 def test_every_command_finds_runs_in_the_same_way(line: str, folders: list[Path]) -> None:
     result = CliRunner().invoke(cli, line.replace("RUN", "1a2b3c4e").split())

@@ -39,7 +39,6 @@ def members() -> list[str]:
     return found
 
 
-@pytest.mark.medium
 def test_the_values_of_all_folds_are_shown_and_an_ensemble_is_left() -> None:
     result = run()
     assert result.exit_code == 0, result.output
@@ -54,7 +53,6 @@ def test_the_values_of_all_folds_are_shown_and_an_ensemble_is_left() -> None:
     assert "trainkit predict runs/toy_3folds" in result.output
 
 
-@pytest.mark.medium
 def test_a_stop_ends_all_folds_and_continue_does_what_is_left() -> None:
     recorder.ACTIONS["step_end"] = lambda state: (
         state.step == 6 and "fold_1" in str(state.folder) and state.interrupt("now")
@@ -72,7 +70,6 @@ def test_a_stop_ends_all_folds_and_continue_does_what_is_left() -> None:
     assert (epochs_run(), Path("runs/toy_3folds/ensemble.json").read_bytes()) == (0, before)
 
 
-@pytest.mark.medium
 def test_a_fold_that_was_resumed_on_its_own_is_not_trained_again() -> None:
     recorder.ACTIONS["step_end"] = lambda state: state.step == 6 and state.interrupt("now")
     assert run().exit_code == 75
@@ -83,7 +80,6 @@ def test_a_fold_that_was_resumed_on_its_own_is_not_trained_again() -> None:
     assert epochs_run() == 2 + 2
 
 
-@pytest.mark.medium
 def test_folds_that_are_trained_one_by_one_are_those_of_one_command_and_the_last_one_makes_the_ensemble() -> None:
     assert run("--set", 'run.dir="at_once"').exit_code == 0
     for number, fold in enumerate("201"):
@@ -109,7 +105,6 @@ def test_a_fold_that_there_is_not_is_refused(options: list[str], said: str) -> N
     assert not Path("runs").exists()
 
 
-@pytest.mark.medium
 def test_there_is_no_ensemble_while_a_fold_has_failed() -> None:
     def fail(state: object) -> None:
         if "fold_1" in str(getattr(state, "folder", "")):

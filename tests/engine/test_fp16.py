@@ -54,7 +54,6 @@ def by_hand(model: Any, clip: float | None, accumulate: int) -> tuple[list[int],
     return skipped, scaler.state_dict()
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(("clip", "accumulate"), [(None, 1), (0.5, 1), (0.5, 2)])
 def test_a_run_is_the_loop_of_torchs_documentation_to_the_bit_with_clipping_and_accumulation(
     clip: float | None, accumulate: int
@@ -73,7 +72,6 @@ def test_a_run_is_the_loop_of_torchs_documentation_to_the_bit_with_clipping_and_
     assert lines(state.folder)[0]["train/skipped"] == len([s for s in skipped if s < 4 // accumulate]) * accumulate / 4
 
 
-@pytest.mark.medium
 def test_a_skipped_step_is_no_tick_of_a_schedule_by_steps() -> None:
     rates: list[float] = []
     recorder.ACTIONS["backward_end"] = lambda state: rates.append(state.groups["other"].lr)
@@ -101,7 +99,6 @@ def test_it_resumes_to_the_same_bits_from_every_step_skipped_ones_among_them() -
         assert told[0] == told[1], file.name
 
 
-@pytest.mark.medium
 def test_gradients_that_no_scale_makes_finite_end_the_run_and_the_message_names_bf16() -> None:
     def overflow(state: State) -> None:
         for parameter in state.model.parameters():
@@ -123,7 +120,6 @@ def test_a_loss_that_is_not_finite_ends_the_run_as_in_fp32_although_its_step_was
         run(*FP16)
 
 
-@pytest.mark.medium
 def test_a_run_of_which_many_steps_were_skipped_is_doubtful() -> None:
     def overflow(state: State) -> None:
         if state.step % 4 == 0:

@@ -50,7 +50,6 @@ def compare(capsys: pytest.CaptureFixture[str], *sets: str, quiet: bool = False)
     return code, capsys.readouterr().out
 
 
-@pytest.mark.medium
 def test_both_halves_are_trained_once_and_compared(capsys: pytest.CaptureFixture[str]) -> None:
     code, said = compare(capsys)
     assert code is ExitCode.FINISHED
@@ -76,7 +75,6 @@ def test_both_halves_are_trained_once_and_compared(capsys: pytest.CaptureFixture
     assert len(sorted(folder.glob("half_*/*"))) == 4
 
 
-@pytest.mark.medium
 def test_what_is_dropped_on_the_command_line_is_dropped_beside_what_the_halves_lack(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -85,7 +83,6 @@ def test_what_is_dropped_on_the_command_line_is_dropped_beside_what_the_halves_l
     assert sum("[ema]" not in text and "[hooks.recorder]" not in text for text in recipes) == 2
 
 
-@pytest.mark.medium
 def test_a_doubtful_half_makes_the_comparison_doubtful(capsys: pytest.CaptureFixture[str]) -> None:
     recorder.ACTIONS["step_end"] = lambda state: state.doubt("the toy is upside down")
     try:
@@ -98,7 +95,6 @@ def test_a_doubtful_half_makes_the_comparison_doubtful(capsys: pytest.CaptureFix
     assert f"doubtful: {expected[0]}" in said
 
 
-@pytest.mark.medium
 def test_a_quiet_comparison_is_in_the_log(capsys: pytest.CaptureFixture[str]) -> None:
     log = Path("whole/resolution/log.txt")
     log.unlink(missing_ok=True)
@@ -106,7 +102,6 @@ def test_a_quiet_comparison_is_in_the_log(capsys: pytest.CaptureFixture[str]) ->
     assert "both have lines in metrics.jsonl: 2 and 2" in log.read_text()
 
 
-@pytest.mark.medium
 def test_mistakes_are_one_message(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RecipeError, match=r"resolution\.nix: unknown key"):
         compare(capsys, "resolution.nix=1")

@@ -49,7 +49,6 @@ def begins_with(*sets: str) -> tuple[dict[str, torch.Tensor], str]:
     return seen, (folder / "log.txt").read_text()
 
 
-@pytest.mark.medium
 def test_a_run_is_named_and_its_best_checkpoint_is_taken_as_for_a_prediction() -> None:
     first = run(text=FIRST).run.state.folder
     losses = [line["train/loss"] for line in lines(first)]
@@ -62,7 +61,6 @@ def test_a_run_is_named_and_its_best_checkpoint_is_taken_as_for_a_prediction() -
         assert printable(f"{len(weights)} of {len(weights)} weights were loaded from {best}") in log
 
 
-@pytest.mark.medium
 def test_a_group_that_is_frozen_with_weights_that_are_not_from_the_file_is_named() -> None:
     run(text=FIRST)
     last = ("groups.first.parameters=['0.*']", "groups.last.parameters='rest'")
@@ -78,7 +76,6 @@ def test_a_group_that_is_frozen_with_weights_that_are_not_from_the_file_is_named
     assert "does not train" not in log
 
 
-@pytest.mark.medium
 def test_a_run_of_the_same_name_is_the_one_before_and_not_the_one_that_begins() -> None:
     first = run(text=FIRST).run.state.folder
     _, log = begins_with()
@@ -122,7 +119,6 @@ def test_a_folder_without_a_run_is_found_before_the_run(tmp_path: Path) -> None:
     refuse_missing_inputs([resolve_text(BEGUN, tmp_path)])
 
 
-@pytest.mark.medium
 def test_a_folder_that_is_no_run_and_an_ensemble_are_refused(tmp_path: Path) -> None:
     (tmp_path / "first").mkdir()
     with pytest.raises(CheckpointError, match=r"there is no run at .*/first"):

@@ -136,7 +136,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
         return end_of(run(text=TEXT).run.state)
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     ("event", "step"),
     [
@@ -173,7 +172,6 @@ def test_a_stop_in_an_evaluation_saves_the_trained_weights_and_leaves_them_in_th
         assert all(torch.equal(value, trained[name]) for name, value in model.items())
 
 
-@pytest.mark.medium
 def test_what_an_interrupted_evaluation_had_logged_of_its_first_split_is_logged_once() -> None:
     text = (
         TEXT.replace("clients.toy:Line", "engine.test_interruption:ThreeSplits") + '[loggers.tb]\nuse = "tensorboard"\n'

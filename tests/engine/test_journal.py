@@ -47,7 +47,6 @@ def asking(at: dict[int, dict[str, Any]]) -> None:
     ACTIONS["step_end"] = act
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("seed", range(4))
 def test_recipe_and_journal_give_the_bits_of_an_edited_run(seed, tmp_path):
     taken, found = trial(seed, tmp_path)
@@ -55,7 +54,6 @@ def test_recipe_and_journal_give_the_bits_of_an_edited_run(seed, tmp_path):
     assert taken or seed  # the first script has an edit that took effect
 
 
-@pytest.mark.medium
 def test_an_edit_is_a_stop_and_a_resume_with_other_settings(tmp_path):
     for name in ("edited", "plain", "resumed"):
         (tmp_path / name).mkdir()
@@ -73,7 +71,6 @@ def test_an_edit_is_a_stop_and_a_resume_with_other_settings(tmp_path):
     assert request.taken == (8, 2)  # the end of the epoch in which it was asked, of four steps
 
 
-@pytest.mark.medium
 def test_an_edit_that_cannot_be_taken_is_refused_and_the_run_goes_on_as_it_was(tmp_path, capsys):
     for name in ("edited", "plain"):
         (tmp_path / name).mkdir()
@@ -85,7 +82,6 @@ def test_an_edit_that_cannot_be_taken_is_refused_and_the_run_goes_on_as_it_was(t
     assert journal.to_replay(edited) == []
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("by", ["resume", "queue"])
 def test_an_edit_of_a_run_that_was_killed_before_it_went_on_is_made_up_for(by, tmp_path):
     (tmp_path / "edited").mkdir()
@@ -106,7 +102,6 @@ def test_an_edit_of_a_run_that_was_killed_before_it_went_on_is_made_up_for(by, t
     assert same(end_of(folder)["model"], end_of(straight)["model"])
 
 
-@pytest.mark.medium
 def test_a_queue_knows_an_edited_run_by_the_recipe_that_a_person_gave(tmp_path):
     edited = train(tmp_path, {6: RATE}, interrupt=frozenset({10}))  # the second start of it finds the run
     assert [each.name for each in edited.parent.iterdir()] == [edited.name]
@@ -115,7 +110,6 @@ def test_a_queue_knows_an_edited_run_by_the_recipe_that_a_person_gave(tmp_path):
     assert run_folder.earlier_run(other) is None
 
 
-@pytest.mark.medium
 def test_an_edit_of_a_run_that_nobody_resumes_is_refused_and_the_run_ends_as_it_was(tmp_path, caplog):
     (tmp_path / "plain").mkdir()
     asking({6: RATE})
@@ -126,7 +120,6 @@ def test_an_edit_of_a_run_that_nobody_resumes_is_refused_and_the_run_ends_as_it_
     assert same(end_of(outcome.run.state.folder)["model"], end_of(train(tmp_path / "plain", {}))["model"])
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("trouble", ["is a folder", "is too large", "cannot be written"])
 def test_trouble_with_the_journal_ends_no_training(trouble, tmp_path, monkeypatch, caplog):
     def act(state: State) -> None:
@@ -156,7 +149,6 @@ def test_trouble_with_the_journal_ends_no_training(trouble, tmp_path, monkeypatc
     assert ("No space left" if trouble == "cannot be written" else "cannot be read, so what is asked") in text
 
 
-@pytest.mark.medium
 def test_a_stop_closes_the_epoch_and_finishes_the_run_and_a_resume_is_not_stopped_by_it():
     asking({6: {"do": "stop"}})
     outcome, _ = run_one(
@@ -171,7 +163,6 @@ def test_a_stop_closes_the_epoch_and_finishes_the_run_and_a_resume_is_not_stoppe
     assert longer.run.state.epoch == 7
 
 
-@pytest.mark.medium
 def test_an_interruption_leaves_the_epoch_open_and_a_resume_ends_with_the_same_bits(tmp_path):
     (tmp_path / "straight").mkdir()
     straight = train(tmp_path / "straight", {})
@@ -183,7 +174,6 @@ def test_an_interruption_leaves_the_epoch_open_and_a_resume_ends_with_the_same_b
     assert not differences(trained(read_checkpoint(resumed.newest)), end_of(straight))
 
 
-@pytest.mark.medium
 def test_what_was_asked_of_a_run_that_had_ended_is_left_out():
     resolved = resolve_text(RECIPE, Path.cwd())
     folder = start(resolved, Console(quiet=True)).run.state.folder
@@ -197,7 +187,6 @@ def test_what_was_asked_of_a_run_that_had_ended_is_left_out():
     assert longer_run.sets == ("run.epochs=7",)  # the resume is written down, too
 
 
-@pytest.mark.medium
 def test_what_is_asked_while_an_edit_takes_effect_is_not_lost(tmp_path, monkeypatch):
     class Clock:
         second = 0
@@ -219,7 +208,6 @@ def test_what_is_asked_while_an_edit_takes_effect_is_not_lost(tmp_path, monkeypa
     assert (stop.taken, stop.refused) == ((9, 2), "")  # the next step
 
 
-@pytest.mark.medium
 def test_a_save_writes_a_checkpoint_after_the_step_and_pictures_come_at_the_end_of_the_epoch():
     seen: list[tuple[str, int]] = []
     asking({5: {"do": "save"}, 6: {"do": "picture"}})
@@ -230,7 +218,6 @@ def test_a_save_writes_a_checkpoint_after_the_step_and_pictures_come_at_the_end_
     assert seen == [("picture", 1), ("picture", 4)]  # asked in the second epoch, and at the end
 
 
-@pytest.mark.medium
 def test_a_signal_that_comes_with_an_edit_wins_and_the_edit_is_taken_by_the_resume():
     def interrupt(state: State) -> None:
         if state.step == 6:
@@ -247,7 +234,6 @@ def test_a_signal_that_comes_with_an_edit_wins_and_the_edit_is_taken_by_the_resu
     assert outcome.run.recipe.optimizer.lr == 0.07
 
 
-@pytest.mark.medium
 def test_a_damaged_journal_is_named_and_is_not_repeated(caplog):
     folder = start(resolve_text(RECIPE, Path.cwd()), Console(quiet=True)).run.state.folder
     request = journal.ask(folder, "save")
@@ -272,7 +258,6 @@ def command(*words: str, monkeypatch: pytest.MonkeyPatch) -> int:
     return int(ended.value.code or 0)
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -292,7 +277,6 @@ def test_mistakes_of_an_edit_are_found_before_the_run_is_asked(words, message, m
     assert not (folder / journal.NAME).exists()
 
 
-@pytest.mark.medium
 def test_commands_ask_only_a_run_that_trains(monkeypatch, capsys):
     folder = start(resolve_text(RECIPE, Path.cwd()), Console(quiet=True)).run.state.folder
     for name in ("stop", "save", "picture"):

@@ -65,7 +65,6 @@ def events(name: str) -> int:
 # ---- the end of a run is a step of its own --------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("by", ["resume", "continue"])
 def test_a_run_that_was_killed_after_its_last_save_is_finished_without_training(
     by: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -93,7 +92,6 @@ def test_a_run_that_was_killed_after_its_last_save_is_finished_without_training(
 # ---- what a start asked for is remembered ---------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 def test_a_resume_from_an_earlier_epoch_that_was_killed_before_it_saved_is_remembered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -110,7 +108,6 @@ def test_a_resume_from_an_earlier_epoch_that_was_killed_before_it_saved_is_remem
     assert [line["finished_epochs"] for line in lines(second)] == [1, 2, 3]
 
 
-@pytest.mark.medium
 def test_a_change_of_settings_that_was_killed_before_it_saved_is_remembered_and_a_failed_one_is_not(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -133,7 +130,6 @@ def test_a_change_of_settings_that_was_killed_before_it_saved_is_remembered_and_
     assert (ending.run.state.epoch, ending.run.recipe.optimizer.lr) == (4, 5e-2)  # type: ignore[attr-defined]
 
 
-@pytest.mark.medium
 def test_a_run_that_was_killed_before_its_first_save_begins_again_in_its_folder(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -149,7 +145,6 @@ def test_a_run_that_was_killed_before_its_first_save_begins_again_in_its_folder(
 # ---- one process at a time ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 def test_a_second_process_is_refused_before_it_chooses_and_is_told_by_whom() -> None:
     folder = run("run.epochs=1").run.state.folder
     with (
@@ -163,14 +158,12 @@ def test_a_second_process_is_refused_before_it_chooses_and_is_told_by_whom() -> 
     resume(folder, "run.epochs=2")
 
 
-@pytest.mark.medium
 def test_an_earlier_epoch_of_a_run_in_use_may_be_resumed_from_in_a_new_folder() -> None:
     folder = run("checkpoint.keep_every=1").run.state.folder
     with lock(folder):
         assert resume(folder, epoch=1).run.state.folder != folder
 
 
-@pytest.mark.medium
 def test_an_earlier_epoch_of_a_run_that_can_only_be_read_may_be_resumed_from_in_a_new_folder() -> None:
     folder = run("checkpoint.keep_last=2").run.state.folder
     (folder / ".lock").unlink()
@@ -229,7 +222,6 @@ def test_a_new_run_counts_in_the_folder_that_got_its_name_and_leaves_no_heartbea
     assert not (folder / ".heartbeat").exists()
 
 
-@pytest.mark.medium
 @pytest.mark.usefixtures("_no_locks")
 def test_of_two_processes_that_wait_for_a_silent_one_only_one_takes_over(tmp_path: Path) -> None:
     (tmp_path / ".heartbeat").write_text(json.dumps(OTHER_HOST | {"beat": 7}))
@@ -266,7 +258,6 @@ def test_a_network_file_system_has_a_heartbeat_besides_the_lock(
             assert (tmp_path / name / ".heartbeat").exists() is beats
 
 
-@pytest.mark.medium
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_process_that_was_forked_does_not_keep_a_folder_locked_that_its_parent_has_left(tmp_path: Path) -> None:
@@ -294,7 +285,6 @@ def test_a_process_that_was_forked_does_not_keep_a_folder_locked_that_its_parent
 # ---- a run is what its id says --------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 def test_runs_that_start_in_one_second_with_the_same_id_have_a_folder_each(monkeypatch: pytest.MonkeyPatch) -> None:
     from datetime import datetime
 
@@ -330,7 +320,6 @@ def test_a_folder_that_another_start_removes_before_it_is_locked_is_made_again(
         assert folder.name == identity_of(folder).id
 
 
-@pytest.mark.medium
 def test_the_newest_run_is_the_one_that_began_last_whatever_the_times_of_files() -> None:
     first, second = (run("run.epochs=1").run.state.folder for _ in range(2))
     for path in first.rglob("*"):
@@ -341,7 +330,6 @@ def test_the_newest_run_is_the_one_that_began_last_whatever_the_times_of_files()
     assert folders() == [second.with_name("0-renamed"), first]
 
 
-@pytest.mark.medium
 def test_a_checkpoint_of_another_run_is_named_and_never_continued_in_place(capsys: pytest.CaptureFixture[str]) -> None:
     first = run("run.epochs=3").run.state.folder
     second = run().run.state.folder
@@ -364,7 +352,6 @@ def test_a_checkpoint_of_another_run_is_named_and_never_continued_in_place(capsy
     assert printable(f"is a checkpoint of run {first.name}, not of the run in {second}") in printed
 
 
-@pytest.mark.medium
 def test_a_damaged_newest_checkpoint_is_set_aside_and_the_run_continues_in_its_folder(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -381,7 +368,6 @@ def test_a_damaged_newest_checkpoint_is_set_aside_and_the_run_continues_in_its_f
     assert [line["finished_epochs"] for line in lines(folder)] == [1, 2, 3]
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1, 2]", b'{"starts": 5}', b'{"id": 3}'])
 @pytest.mark.parametrize("name", ["environment.json", "run.json"])
 def test_a_damaged_record_is_set_aside_and_the_run_continues(
@@ -396,7 +382,6 @@ def test_a_damaged_record_is_set_aside_and_the_run_continues(
     assert run_folder.starts(folder)[-1]["finished"] is True
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     "put",
     [Path.mkdir, os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.symlink_to("nowhere")],
@@ -417,7 +402,6 @@ def test_what_stands_in_the_place_of_a_runs_own_files_is_moved_out_of_the_way(
         assert (folder / name).is_file()
 
 
-@pytest.mark.medium
 def test_a_damaged_line_of_the_metrics_is_said_and_the_file_is_kept_as_it_was(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -434,7 +418,6 @@ def test_a_damaged_line_of_the_metrics_is_said_and_the_file_is_kept_as_it_was(
     assert (folder / "metrics.jsonl.set-aside").read_bytes() == b"\n".join(before)
 
 
-@pytest.mark.medium
 def test_a_line_that_a_killed_process_did_not_end_is_no_damage(capsys: pytest.CaptureFixture[str]) -> None:
     folder = run().run.state.folder
     with (folder / "metrics.jsonl").open("a") as file:
@@ -444,7 +427,6 @@ def test_a_line_that_a_killed_process_did_not_end_is_no_damage(capsys: pytest.Ca
     assert [line["finished_epochs"] for line in lines(folder)] == [1, 2, 3]
 
 
-@pytest.mark.medium
 def test_a_run_whose_folder_lost_its_name_and_its_identity_knows_both_from_its_checkpoints() -> None:
     first = run("run.epochs=3", "checkpoint.keep_every=1").run.state.folder
     second = resume(first, epoch=1).run.state.folder

@@ -28,7 +28,6 @@ def places(folder: Path) -> list[tuple[int, int]]:
     return [(line["finished_epochs"], line["step"]) for line in lines(folder)]
 
 
-@pytest.mark.medium
 def test_a_run_in_steps_ends_at_its_last_step_and_closes_the_epoch() -> None:
     state = run(text=IN_STEPS).run.state
     assert (state.ended, state.step, state.epoch) == ("finished", 10, 3)
@@ -37,7 +36,6 @@ def test_a_run_in_steps_ends_at_its_last_step_and_closes_the_epoch() -> None:
     assert (state.folder / "checkpoints" / "epoch-0003.safetensors").is_file()
 
 
-@pytest.mark.medium
 def test_a_schedule_by_steps_runs_over_exactly_the_steps_of_the_run() -> None:
     rates: list[float] = []
     recorder.ACTIONS["step_end"] = lambda state: rates.append(state.groups["other"].lr)
@@ -45,7 +43,6 @@ def test_a_schedule_by_steps_runs_over_exactly_the_steps_of_the_run() -> None:
     assert rates == pytest.approx([(1 + math.cos(math.pi * t / 10)) / 2 for t in range(10)], rel=1e-12)
 
 
-@pytest.mark.medium
 def test_a_longer_run_in_steps_asks_how_a_schedule_goes_on_and_stretches_it() -> None:
     from trainkit import RecipeError
 
@@ -72,7 +69,6 @@ def test_a_stop_asked_for_at_a_step_closes_its_epoch(at: int) -> None:
     assert (state.folder / "checkpoints" / "epoch-0002.safetensors").is_file()
 
 
-@pytest.mark.medium
 def test_a_stop_whose_evaluation_is_interrupted_is_closed_by_the_resume() -> None:
     recorder.ACTIONS["step_end"] = lambda state: state.stop("enough") if state.step == 6 else None
     recorder.ACTIONS["validation_start"] = lambda state: state.interrupt("now") if state.step == 6 else None
@@ -84,7 +80,6 @@ def test_a_stop_whose_evaluation_is_interrupted_is_closed_by_the_resume() -> Non
     assert places(folder) == [(1, 4), (2, 6)]
 
 
-@pytest.mark.medium
 def test_splits_are_evaluated_every_few_steps_and_each_time_leaves_a_line() -> None:
     state = run("run.epochs=2", "validation.every_steps=3").run.state
     found = [(line["step"], "seconds" in line) for line in lines(state.folder)]
@@ -99,14 +94,12 @@ def test_an_evaluation_after_an_epochs_last_step_is_not_made_twice() -> None:
     assert [line["step"] for line in lines(state.folder)] == [4, 8]
 
 
-@pytest.mark.medium
 def test_an_evaluation_inside_an_epoch_changes_nothing_of_the_training() -> None:
     plain, evaluated = (run("run.epochs=2", f"validation.every_steps={every}").run.state for every in (0, 1))
     for name, tensor in plain.model.state_dict().items():
         assert torch.equal(tensor, evaluated.model.state_dict()[name])
 
 
-@pytest.mark.medium
 def test_checkpoints_are_written_every_few_steps() -> None:
     state = run("run.epochs=2", "checkpoint.every_steps=3", "checkpoint.keep_last=9").run.state
     kept = sorted(path.stem for path in (state.folder / "checkpoints").iterdir())
@@ -187,7 +180,6 @@ def test_a_monitored_value_that_never_comes_is_said_after_the_first_evaluation(
     assert said.count('monitor.metric = "val/loss", but no such value was computed; did you mean') == 1
 
 
-@pytest.mark.medium
 def test_a_plateau_too_long_for_the_run_is_said_once_the_steps_in_an_epoch_are_known(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -208,7 +200,6 @@ def test_no_value_is_lost_between_json_and_the_state() -> None:
     assert json.loads(text.splitlines()[0])["val/odd"] is None
 
 
-@pytest.mark.medium
 def test_a_resume_tells_of_settings_in_a_table_that_is_new(capsys: pytest.CaptureFixture[str]) -> None:
     first = run("run.epochs=1", "groups.other.lr=1e-3")
     resume(first.newest, "run.epochs=2", 'groups.other.optimizer={ use = "sgd" }', quiet=False)

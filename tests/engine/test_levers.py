@@ -116,7 +116,6 @@ def test_the_cases_of_the_raw_weights_have_a_file_beside_that_of_the_average() -
     assert files[0] != files[1]
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_a_run_that_is_killed_between_the_batches_of_a_step_ends_with_the_same_bits(precision: str) -> None:
     sets = ("run.accumulate=3", f"run.precision={precision}", "ema.decay=0.5", "run.epochs=3", "checkpoint.keep_last=9")

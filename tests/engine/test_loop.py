@@ -123,7 +123,6 @@ def refused(state: State) -> None:
     torch.zeros(3).put_(torch.tensor([0]), torch.ones(1))  # has no deterministic form, on any device
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     ("trouble", "message"),
     [
@@ -167,7 +166,6 @@ def test_parameters_that_are_not_finite_are_never_saved() -> None:
     assert not list((folder / "checkpoints").iterdir())
 
 
-@pytest.mark.medium
 def test_an_interruption_inside_an_epoch_saves_and_a_resume_ends_as_if_nothing_had_happened() -> None:
     whole = run("run.epochs=3", text=TOY).run.state
 
@@ -204,7 +202,6 @@ def test_a_signal_finishes_the_step_saves_and_is_told_apart_by_the_exit_code() -
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-@pytest.mark.medium
 def test_a_loss_that_is_a_module_keeps_what_it_remembers() -> None:
     text = TOY.replace("clients.toy:Squares", "clients.remembering:Remembering")
     whole = run("run.epochs=3", "checkpoint.keep_last=9", text=text).run.state
@@ -213,7 +210,6 @@ def test_a_loss_that_is_a_module_keeps_what_it_remembers() -> None:
     assert lines(ending.run.state.folder)[-1]["train/loss"] == lines(whole.folder)[-1]["train/loss"]
 
 
-@pytest.mark.medium
 def test_a_save_that_is_asked_for_is_made_after_the_step() -> None:
     def ask(state: State) -> None:
         if state.step == 1:
@@ -224,7 +220,6 @@ def test_a_save_that_is_asked_for_is_made_after_the_step() -> None:
     assert (ending.run.state.folder / "checkpoints" / "step-00000002.safetensors").is_file()
 
 
-@pytest.mark.medium
 def test_only_the_checkpoints_asked_for_are_kept() -> None:
     values = iter([5.0, 1.0, 4.0, 3.0, 2.0, 2.5, 2.6])
     recorder.ACTIONS["validation_end"] = lambda state: state.metrics.update({"val/loss": next(values)})
@@ -234,7 +229,6 @@ def test_only_the_checkpoints_asked_for_are_kept() -> None:
     assert ending.best == (1.0, 2, None)
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(("mode", "best"), [("min", 1.0), ("max", 5.0)])
 def test_the_best_by_the_monitor_is_kept_and_a_value_that_is_no_number_never_is(mode: str, best: float) -> None:
     seen = [float("nan"), 3.0, best, 4.0, float("nan"), float("inf"), 3.5]
@@ -247,7 +241,6 @@ def test_the_best_by_the_monitor_is_kept_and_a_value_that_is_no_number_never_is(
     assert [line["val/loss"] for line in lines(folder)] == [None, 3.0, best, 4.0, None, None, 3.5]
 
 
-@pytest.mark.medium
 def test_a_picture_is_written_under_the_number_of_finished_epochs() -> None:
     image = np.zeros((4, 5, 3), np.uint8)
     image[1, 2] = (255, 128, 0)
@@ -258,14 +251,12 @@ def test_a_picture_is_written_under_the_number_of_finished_epochs() -> None:
     assert np.array_equal(np.asarray(Image.open(figures / "dot-0002.png")), image)
 
 
-@pytest.mark.medium
 def test_a_short_run_has_pictures_of_its_last_epoch_unless_the_recipe_says_how_often() -> None:
     recorder.ACTIONS["picture"] = lambda state: state.picture("dot", np.zeros((4, 5, 3), np.uint8))
     figures = run("run.epochs=21").run.state.folder / "figures"
     assert [path.name for path in figures.iterdir()] == ["dot-0021.png"]
 
 
-@pytest.mark.medium
 def test_pictures_change_no_random_number_of_the_training() -> None:
     drawn: list[tuple[float, float]] = []
 
@@ -295,7 +286,6 @@ def test_two_processes_cannot_train_in_one_folder() -> None:
         resume(ending.run.state.folder, "run.epochs=3")
 
 
-@pytest.mark.medium
 def test_a_resume_says_what_differs_in_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     ending = run()
     resume(ending.run.state.folder, "run.epochs=3", "optimizer.lr=1e-2", quiet=False)
@@ -304,7 +294,6 @@ def test_a_resume_says_what_differs_in_numbers(capsys: pytest.CaptureFixture[str
     assert "group other: lr after 2 epochs: 0.001 -> 0.01" in said
 
 
-@pytest.mark.medium
 def test_a_resume_from_an_earlier_checkpoint_opens_a_new_folder_that_names_its_parent() -> None:
     first = run("run.epochs=3").run.state
     parent = first.folder / "checkpoints" / "epoch-0001.safetensors"
@@ -319,14 +308,12 @@ def test_a_resume_from_an_earlier_checkpoint_opens_a_new_folder_that_names_its_p
     ]
 
 
-@pytest.mark.medium
 def test_code_that_a_checkpoint_names_is_not_imported_unless_allowed() -> None:
     ending = run()
     with pytest.raises(RecipeError, match="code"):
         resume_from(ending.run.state.folder, Console(quiet=True), sets=("run.epochs=3",))
 
 
-@pytest.mark.medium
 def test_a_finished_run_has_nothing_left_to_do(capsys: pytest.CaptureFixture[str]) -> None:
     ending = run()
     assert resume_from(ending.run.state.folder, Console(), allow_code=True) is ExitCode.FINISHED
@@ -350,7 +337,6 @@ patience = 2
 )
 
 
-@pytest.mark.medium
 def test_a_group_stops_once_the_monitored_value_stalls_and_the_others_go_on() -> None:
     recorder.ACTIONS["validation_end"] = lambda state: state.metrics.update({"val/loss": 1.0})
     ending = run("run.epochs=8", text=TWO_GROUPS)
@@ -358,7 +344,6 @@ def test_a_group_stops_once_the_monitored_value_stalls_and_the_others_go_on() ->
     assert rates == [(True, epoch in (2, 3, 4)) for epoch in range(8)]
 
 
-@pytest.mark.medium
 def test_the_run_ends_when_no_group_is_left_to_train() -> None:
     recorder.ACTIONS["validation_end"] = lambda state: state.metrics.update({"val/loss": 1.0})
     ending = run(
@@ -368,7 +353,6 @@ def test_the_run_ends_when_no_group_is_left_to_train() -> None:
     assert "no group is left to train" in ending.run.state.ended
 
 
-@pytest.mark.medium
 def test_a_group_that_was_stopped_stays_stopped_after_a_resume() -> None:
     recorder.ACTIONS["validation_end"] = lambda state: state.metrics.update({"val/loss": 1.0})
     whole = run("run.epochs=8", "checkpoint.keep_last=9", text=TWO_GROUPS).run.state

@@ -45,7 +45,6 @@ def show(*values: float) -> None:
     recorder.ACTIONS["validation_end"] = lambda state: state.metrics.update({"val/loss": values[state.epoch]})
 
 
-@pytest.mark.medium
 def test_what_is_best_patience_and_plateau_begin_anew_when_a_loss_changes(capsys: pytest.CaptureFixture[str]) -> None:
     show(1.0, 5.0, 5.0, 50.0, 60.0, 40.0)
     first = run("run.epochs=3", "checkpoint.keep_last=1", text=WATCHED)
@@ -64,7 +63,6 @@ def test_what_is_best_patience_and_plateau_begin_anew_when_a_loss_changes(capsys
     assert outcome.run.state.groups["other"].lr == rate / 4, "one bad epoch before the change, one after it"
 
 
-@pytest.mark.medium
 def test_nothing_is_forgotten_when_no_value_changes_its_meaning() -> None:
     show(1.0, 5.0, 5.0, 2.0)
     first = run("run.epochs=3", text=WATCHED)
@@ -104,7 +102,6 @@ def test_validating_more_rarely_is_harmless_only_if_nothing_reacts_to_the_values
     assert changes(text, "validation.every_epochs=2") == {"validation.every_epochs": harmless}
 
 
-@pytest.mark.medium
 def test_workers_are_harmless_and_a_change_of_batches_keeps_what_values_of_whole_cases_mean() -> None:
     text = """
 trainkit = 1
@@ -137,7 +134,6 @@ use = "hd95"
     assert why("lr/other", "data.num_cases=5") is None
 
 
-@pytest.mark.medium
 def test_another_monitor_begins_anew_even_if_its_value_was_computed_before() -> None:
     show(1.0, 5.0, 3.0, 4.0)
     first = run("run.epochs=2", text=WATCHED)
@@ -145,7 +141,6 @@ def test_another_monitor_begins_anew_even_if_its_value_was_computed_before() -> 
     assert outcome.best == (4.0, 4, None)
 
 
-@pytest.mark.medium
 def test_the_best_checkpoint_so_far_is_in_the_new_folder_of_a_run_that_is_resumed_from_an_earlier_one() -> None:
     show(1.0, 5.0, 3.0, 4.0)
     first = run("run.epochs=3", "checkpoint.keep_last=9").run.state
@@ -156,7 +151,6 @@ def test_the_best_checkpoint_so_far_is_in_the_new_folder_of_a_run_that_is_resume
     assert (folder / "checkpoints" / "epoch-0001.safetensors").is_file()
 
 
-@pytest.mark.medium
 def test_the_best_of_a_parent_is_there_for_its_childrens_children_until_a_better_one_comes() -> None:
     show(1.0, 5.0, 3.0, 4.0, 0.5)
     keep = "checkpoint.keep_last=9"
@@ -170,7 +164,6 @@ def test_the_best_of_a_parent_is_there_for_its_childrens_children_until_a_better
     assert not (folder / "checkpoints" / "epoch-0001.safetensors").exists()
 
 
-@pytest.mark.medium
 def test_the_best_begins_anew_when_its_checkpoint_was_removed(caplog: pytest.LogCaptureFixture) -> None:
     show(1.0, 5.0, 3.0, 4.0)
     first = run("run.epochs=3").run.state
@@ -183,7 +176,6 @@ class Killed(BaseException):
     """Stands for a kill."""
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("every_epochs", [0, 2])
 def test_a_logger_is_told_where_the_run_continues_before_anything_is_logged_again(every_epochs: int) -> None:
     written: list[int] = []
@@ -234,7 +226,6 @@ class Either(Logger):
         return Cut() if self.cuts else Lines()
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("every_epochs", [0, 2])
 @pytest.mark.parametrize("cuts", [False, True])
 def test_a_logger_that_cannot_know_where_the_run_continues_is_named_if_something_is_logged_again(

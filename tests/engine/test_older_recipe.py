@@ -78,7 +78,6 @@ NEWS = (
 )
 
 
-@pytest.mark.medium
 def test_continue_goes_on_with_a_run_of_an_older_version_and_names_the_new_settings(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -102,7 +101,6 @@ def test_continue_goes_on_with_a_run_of_an_older_version_and_names_the_new_setti
     assert weights(folder) == weights(straight)
 
 
-@pytest.mark.medium
 def test_a_new_setting_that_the_recipe_sets_to_its_default_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     folder = interrupted()
     make_older(folder)
@@ -112,7 +110,6 @@ def test_a_new_setting_that_the_recipe_sets_to_its_default_changes_nothing(capsy
     assert list(Path("runs/toy").iterdir()) == [folder]
 
 
-@pytest.mark.medium
 def test_a_run_that_an_older_version_started_and_that_saved_nothing_is_started_again() -> None:
     recorder.ACTIONS["epoch_start"] = lambda state: (_ for _ in ()).throw(KeyboardInterrupt)
     with pytest.raises(KeyboardInterrupt):
@@ -125,7 +122,6 @@ def test_a_run_that_an_older_version_started_and_that_saved_nothing_is_started_a
     assert list(Path("runs/toy").iterdir()) == [folder]
 
 
-@pytest.mark.medium
 def test_resume_names_the_new_settings_of_an_older_checkpoint(capsys: pytest.CaptureFixture[str]) -> None:
     folder = interrupted()
     make_older(folder)
@@ -138,7 +134,6 @@ def renamed(text: str) -> str:
     return text.replace("keep_every = 0", "keep_each = 0")
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     ("change", "sets", "difference"),
     [
@@ -176,7 +171,6 @@ def test_a_saved_recipe_that_cannot_be_used_any_more_is_compared_as_it_is_writte
     assert compare("this is = no = TOML", now).differences == ("the saved recipe cannot be read",)
 
 
-@pytest.mark.medium
 def test_code_that_only_a_saved_recipe_names_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(".")
     Path("planted.py").write_text("from pathlib import Path\nPath('executed').touch()\n")

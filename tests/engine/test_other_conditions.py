@@ -47,7 +47,6 @@ def points(seed: int, path: Path, bytes_per_file: int = 200_000) -> None:
         (path / f"{number}.bin").write_bytes(content.tobytes())
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("path", ["points", "points/1.bin"])
 def test_other_data_of_the_same_size_is_said_and_what_is_best_begins_anew(
     path: str, capsys: pytest.CaptureFixture[str]
@@ -61,7 +60,6 @@ def test_other_data_of_the_same_size_is_said_and_what_is_best_begins_anew(
     assert outcome.best == (3.0, 3, None)
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("path", ["points", "points/1.bin"])
 def test_the_same_data_in_another_place_with_other_times_is_the_same(
     path: str, capsys: pytest.CaptureFixture[str]
@@ -99,7 +97,6 @@ def _with(recipe: Any, data: Line) -> Any:
     return attrs.evolve(recipe, data=data)
 
 
-@pytest.mark.medium
 def test_another_machine_and_other_versions_are_said_once_each(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -116,7 +113,6 @@ def test_another_machine_and_other_versions_are_said_once_each(
     assert any("numpy is 0.1, was" in line for line in said)
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(("then", "now"), [(None, 2), (2, 1), (None, 1), (2, 2)])
 def test_without_shards_another_number_of_processes_is_said(
     then: int | None, now: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -161,7 +157,6 @@ def test_versions_of_what_the_components_need_are_among_the_conditions() -> None
     assert {"monai", "nibabel", "torch", "numpy", "threads", "instruction set of the CPU"} <= found.keys()
 
 
-@pytest.mark.medium
 def test_a_resume_without_a_change_mentions_none(capsys: pytest.CaptureFixture[str]) -> None:
     points(0, Path("points"))
     recorder.ACTIONS["step_end"] = lambda state: state.interrupt("the test says so") if state.step == 5 else None
@@ -172,7 +167,6 @@ def test_a_resume_without_a_change_mentions_none(capsys: pytest.CaptureFixture[s
     assert not [line for line in said.splitlines() if "changed" in line or " -> " in line or "warning" in line]
 
 
-@pytest.mark.medium
 def test_what_is_read_from_the_environment_is_said_before_any_part_can_use_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -191,7 +185,6 @@ def test_what_is_read_from_the_environment_is_said_before_any_part_can_use_it(
     assert "TOY_KEY" in (first.folder / "log.txt").read_text()
 
 
-@pytest.mark.medium
 def test_another_value_of_an_environment_variable_is_a_change_and_only_a_mark_of_it_is_saved(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -210,7 +203,6 @@ def test_another_value_of_an_environment_variable_is_a_change_and_only_a_mark_of
     assert len(mark) == 3, "too short for a guess to be confirmed"
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(("setting", "another"), [("data.batch_size", True), ("run.dir", False)])
 def test_continue_takes_another_value_for_another_run_unless_it_is_a_path(
     setting: str, another: bool, monkeypatch: pytest.MonkeyPatch
@@ -223,7 +215,6 @@ def test_continue_takes_another_value_for_another_run_unless_it_is_a_path(
     assert len(list(Path().glob("*/toy/*"))) == 1 + another
 
 
-@pytest.mark.medium
 def test_a_run_that_stopped_early_and_whose_data_was_moved_stays_ended(capsys: pytest.CaptureFixture[str]) -> None:
     points(0, Path("points"))
     recorder.ACTIONS["epoch_end"] = lambda state: state.stop("enough") if state.epoch == 0 else None

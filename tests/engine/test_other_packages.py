@@ -68,7 +68,6 @@ def _look_again() -> None:
     registry.forget()
 
 
-@pytest.mark.medium
 def test_a_renamed_setting_names_both_versions_and_the_run_continues_with_a_recipe_or_settings() -> None:
     old = install("sleepers", "0.1")
     first = run(text=TEXT).run.state
@@ -82,7 +81,6 @@ def test_a_renamed_setting_names_both_versions_and_the_run_continues_with_a_reci
     assert resume(first.folder, recipe=Path("new.toml")).run.state.epoch == 4
 
 
-@pytest.mark.medium
 def test_a_missing_package_is_named_with_its_version_and_another_recipe_continues_the_run(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -99,7 +97,6 @@ def test_a_missing_package_is_named_with_its_version_and_another_recipe_continue
     assert "sleepers 0.1, which is not installed" in capsys.readouterr().out
 
 
-@pytest.mark.medium
 def test_a_name_that_a_second_package_registers_too_is_that_of_the_package_that_was_used(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -116,7 +113,6 @@ def test_a_name_that_a_second_package_registers_too_is_that_of_the_package_that_
         resume(outcome.run.state.folder, "run.epochs=4")
 
 
-@pytest.mark.medium
 def test_a_mistake_on_the_command_line_does_not_blame_the_packages() -> None:
     install("sleepers", "0.1")
     first = run(text=TEXT).run.state

@@ -66,14 +66,12 @@ def _let_the_loss_be(values: list[float | None], monkeypatch: pytest.MonkeyPatch
     recorder.ACTIONS["run_end"] = rewrite
 
 
-@pytest.mark.medium
 def test_a_quiet_run_says_on_standard_error_why_it_is_doubtful(capsys: pytest.CaptureFixture[str]) -> None:
     _doubt_at(3)
     start(resolve_text(TOY, Path.cwd()), Console(quiet=True), report=report)
     assert capsys.readouterr() == ("", "doubtful: the toy is upside down\n")
 
 
-@pytest.mark.medium
 def test_a_doubtful_run_is_finished_with_exit_code_3_and_says_why_once_and_in_its_report(trainkit: CommandLine) -> None:
     _doubt_at(3)
     Path("toy.toml").write_text(TOY)
@@ -87,7 +85,6 @@ def test_a_doubtful_run_is_finished_with_exit_code_3_and_says_why_once_and_in_it
     assert "the toy is upside down" in (folder / "log.txt").read_text()
 
 
-@pytest.mark.medium
 def test_continue_and_a_queue_take_it_for_finished_with_the_same_exit_code(trainkit: CommandLine) -> None:
     _doubt_at(3)
     Path("toy.toml").write_text(TOY)
@@ -104,7 +101,6 @@ def test_continue_and_a_queue_take_it_for_finished_with_the_same_exit_code(train
     assert said.count("doubtful: the toy is upside down") == 1
 
 
-@pytest.mark.medium
 def test_a_run_that_fails_counts_more_than_one_that_is_doubtful(trainkit: CommandLine) -> None:
     def act(state: State) -> None:
         if "/other/" in str(state.folder):
@@ -117,7 +113,6 @@ def test_a_run_that_fails_counts_more_than_one_that_is_doubtful(trainkit: Comman
     assert trainkit("run", "other.toml", "toy.toml")[0] == 1
 
 
-@pytest.mark.medium
 def test_a_doubt_survives_a_stop_and_a_resume() -> None:
     def act(state: State) -> None:
         if state.step == 3:
@@ -143,7 +138,6 @@ def test_a_run_whose_loss_rose_by_orders_of_magnitude_is_doubtful(monkeypatch: p
     assert "train/loss ends at 3e+34, after 2 at first and 2 at best" in text
 
 
-@pytest.mark.medium
 def test_a_loss_that_is_not_finite_at_the_end_is_doubtful(monkeypatch: pytest.MonkeyPatch) -> None:
     _let_the_loss_be([2.0, None], monkeypatch)
     assert run().run.state.doubts == ["at the end, train/loss is not a finite number"]
@@ -161,7 +155,6 @@ def test_a_number_of_the_metrics_that_is_not_finite_is_read_as_none(value: str, 
     assert metrics_file.read(tmp_path) == [{"finished_epochs": 0, "step": 4, "val/loss": None}]
 
 
-@pytest.mark.medium
 def test_a_resumed_run_is_judged_by_all_of_its_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
     recorder.ACTIONS["step_end"] = lambda state: state.interrupt("now") if state.step == 6 else None
     stopped = run()
@@ -172,7 +165,6 @@ def test_a_resumed_run_is_judged_by_all_of_its_epochs(monkeypatch: pytest.Monkey
     assert resume(stopped.run.state.folder).code is ExitCode.DOUBTFUL
 
 
-@pytest.mark.medium
 def test_a_loss_that_means_something_else_since_a_resume_is_judged_from_there(monkeypatch: pytest.MonkeyPatch) -> None:
     first = run().run.state
     weighed = resume(first.folder, "run.epochs=4", "losses.squares.weight=1e6")
@@ -182,7 +174,6 @@ def test_a_loss_that_means_something_else_since_a_resume_is_judged_from_there(mo
     assert resume(weighed.run.state.folder, "run.epochs=7").code is ExitCode.DOUBTFUL
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(("scheduler", "option"), [("none", ""), ("polynomial", " --on-extend restart")])
 def test_a_run_that_had_not_converged_is_not_doubtful_and_says_how_to_go_on(
     trainkit: CommandLine, scheduler: str, option: str
@@ -272,7 +263,6 @@ def test_a_loss_that_rises_at_the_end_by_much_of_what_it_had_fallen_got_worse() 
     assert not got_worse(rising[-9:])  # too few to tell
 
 
-@pytest.mark.medium
 def test_a_run_whose_training_loss_rises_too_says_so(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

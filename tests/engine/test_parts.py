@@ -90,7 +90,6 @@ def _a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     sys.modules.pop("odd_parts", None)
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("kind", ["tensor", "numpy"])
 def test_numbers_of_torch_and_numpy_are_taken_as_floats(kind: str) -> None:
     state = run(f'metrics.mine={{ use = "odd_parts:Numbers", kind = "{kind}" }}').run.state
@@ -119,7 +118,6 @@ def test_a_hook_that_fails_is_named_with_what_it_was_doing(where: str) -> None:
         run(f'hooks.mine={{ use = "odd_parts:Fails", where = "{where}" }}')
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("event", [event for event in EVENTS if event not in ("group_stop", "picture", "resume")])
 def test_a_hook_that_fails_at_an_event_is_named_with_the_event(event: str) -> None:
     def fail(state: State) -> None:
@@ -313,7 +311,6 @@ def test_what_is_no_metric_is_not_written_among_the_metrics(name: str, value: An
         run()
 
 
-@pytest.mark.medium
 def test_a_part_may_change_the_working_directory(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
@@ -369,7 +366,6 @@ class OfNumpy(Scheduler):
 """
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     ("odd", "message"),
     [
@@ -521,7 +517,6 @@ def test_a_live_part_listens_to_the_events_that_it_overrides_and_to_no_others() 
     assert heard["epoch_end"][0].where == "hooks.part, in on_epoch_end"
 
 
-@pytest.mark.medium
 def test_facts_are_in_every_checkpoint_and_other_data_on_resume_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

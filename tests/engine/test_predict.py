@@ -55,7 +55,6 @@ def expected(checkpoint: Path, x: list[float]) -> float:
     return float((second @ (first @ x + offsets) + offset)[0])
 
 
-@pytest.mark.medium
 def test_the_weights_are_those_of_the_best_checkpoint_unless_another_is_asked_for(site, capsys):
     losses = [line["train/loss"] for line in toy_run.lines(site / "seed-0")]
     best = losses.index(min(losses)) + 1
@@ -92,7 +91,6 @@ def test_averaged_weights_predict_if_the_run_had_any(site, capsys):
     assert results()["a"] == pytest.approx(expected(site / "plain.safetensors", [1, 2, 3]), rel=1e-4)
 
 
-@pytest.mark.medium
 def test_several_runs_and_an_ensemble_by_name_predict_together(site, capsys):
     run(capsys, "seed-0", out=Path("0"), choice=Choice(last=True))
     run(capsys, "seed-1", out=Path("1"), choice=Choice(last=True))
@@ -128,7 +126,6 @@ def test_a_mistake_in_the_list_of_an_ensemble_is_one_message(site, capsys, conte
     assert not Path("out").exists()
 
 
-@pytest.mark.medium
 def test_what_is_finished_is_skipped_and_what_has_changed_is_said_and_predicted_again(site, capsys):
     run(capsys, sets=["predict.extra=true"])
     times = {path: path.stat().st_mtime_ns for path in Path("out").glob("*.out")}
@@ -150,7 +147,6 @@ def test_what_is_finished_is_skipped_and_what_has_changed_is_said_and_predicted_
     assert said.count("the result is of other weights") == 3
 
 
-@pytest.mark.medium
 def test_one_bad_input_does_not_end_the_others(site, capsys):
     for name, text in (("bad", "unreadable"), ("broken", "one two"), ("empty", "")):
         (site / "in" / f"{name}.txt").write_text(text)
@@ -169,7 +165,6 @@ def test_one_bad_input_does_not_end_the_others(site, capsys):
     assert "1 input predicted, 3 finished before" in said
 
 
-@pytest.mark.medium
 def test_parts_are_disjoint_complete_and_the_same_in_any_order(site, capsys):
     run(capsys, out=Path("whole"))
     for part in ("1/2", "2/2"):
@@ -189,7 +184,6 @@ def test_files_that_were_not_predicted_are_never_replaced(site, capsys):
     assert "out/b.out is there already, and was not predicted from this input" in said
 
 
-@pytest.mark.medium
 def test_a_result_whose_move_was_interrupted_is_made_again(site, capsys):
     run(capsys)
     record = Path("out/.trainkit/a.json")
@@ -237,7 +231,6 @@ def test_what_a_prediction_does_not_need_need_not_be_installed(site, capsys):
     assert run(capsys, "other.safetensors")[0] is ExitCode.FINISHED
 
 
-@pytest.mark.medium
 def test_settings_of_older_versions_are_left_out_or_can_be_dropped(site, capsys):
     content = read(site / "seed-0" / "checkpoints" / "epoch-0003.safetensors")
     head = "[model]\n"

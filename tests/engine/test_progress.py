@@ -90,7 +90,6 @@ def waits(seconds: float) -> Callable[[State], None]:
     return wait
 
 
-@pytest.mark.medium
 def test_each_second_is_counted_once_and_to_what_it_was_spent_on(capsys: pytest.CaptureFixture[str]) -> None:
     recorder.ACTIONS |= {"step_end": waits(0.5), "picture": waits(10.0), "checkpoint": waits(0.25)}
     recorder.ACTIONS["run_end"] = waits(3.0)
@@ -111,7 +110,6 @@ def test_each_second_is_counted_once_and_to_what_it_was_spent_on(capsys: pytest.
     assert sum(line["seconds"] for line in lines(outcome.run.state.folder)) == pytest.approx(sum(epochs) - 0.25)
 
 
-@pytest.mark.medium
 def test_the_time_left_is_right_after_three_epochs_in_which_all_was_seen(capsys: pytest.CaptureFixture[str]) -> None:
     recorder.ACTIONS["picture"] = waits(10.0)
     ends = []
@@ -267,7 +265,6 @@ def test_the_line_of_an_epoch_fits_and_names_the_monitored_value_first(width: in
     assert ("lr object" in said[0]) == (width == 200)
 
 
-@pytest.mark.medium
 def test_a_run_begins_with_what_it_runs_on_and_marks_its_best_epochs(capsys: pytest.CaptureFixture[str]) -> None:
     recorder.ACTIONS["validation_end"] = lambda state: state.metrics.update({"val/loss": abs(2.0 - state.epoch)})
     outcome = run()
@@ -285,7 +282,6 @@ def test_a_run_begins_with_what_it_runs_on_and_marks_its_best_epochs(capsys: pyt
     assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\dZ(  |$)", line) for line in log)
 
 
-@pytest.mark.medium
 def test_what_was_best_before_is_not_marked_again_after_a_resume(capsys: pytest.CaptureFixture[str]) -> None:
     recorder.ACTIONS["validation_end"] = lambda state: state.metrics.update({"val/loss": 1.0 + (state.epoch != 1)})
     folder = run("run.epochs=3").run.state.folder
@@ -406,7 +402,6 @@ def test_after_the_last_epoch_the_live_line_says_what_the_run_still_does(monkeyp
     assert "finishing" not in screen.lines[-1]
 
 
-@pytest.mark.medium
 def test_a_run_that_is_asked_to_stop_has_no_time_left(capsys: pytest.CaptureFixture[str]) -> None:
     recorder.ACTIONS["step_end"] = lambda state: state.stop("a test") if state.epoch == 2 else None
     run(as_json=True)

@@ -75,7 +75,6 @@ def test_recipes_run_one_after_the_other_and_a_table_sums_them_up(capsys: pytest
     assert all("finished" in line and "runs/" in line for line in table[1:])
 
 
-@pytest.mark.medium
 def test_one_that_fails_does_not_keep_the_others_from_running(capsys: pytest.CaptureFixture[str]) -> None:
     def fail(state: State) -> None:
         if "/b/" in str(state.folder):
@@ -88,7 +87,6 @@ def test_one_that_fails_does_not_keep_the_others_from_running(capsys: pytest.Cap
     assert len(list(Path("runs").glob("c/*/checkpoints/epoch-0003.safetensors"))) == 1
 
 
-@pytest.mark.medium
 def test_continue_skips_what_is_finished_and_goes_on_with_what_is_not() -> None:
     recorder.ACTIONS["step_end"] = lambda state: (
         state.step == 6 and "/b/" in str(state.folder) and state.interrupt("now")
@@ -104,7 +102,6 @@ def test_continue_skips_what_is_finished_and_goes_on_with_what_is_not() -> None:
     assert epochs_run() == 0
 
 
-@pytest.mark.medium
 def test_continue_imports_no_code_that_only_a_run_folder_names(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(".")
     Path("planted.py").write_text("from pathlib import Path\nPath('executed').touch()\n")
@@ -120,7 +117,6 @@ def test_continue_imports_no_code_that_only_a_run_folder_names(monkeypatch: pyte
     assert not Path("executed").exists()
 
 
-@pytest.mark.medium
 def test_continue_begins_anew_when_the_recipe_is_another_one() -> None:
     run("a")
     Path("a.toml").write_text(TOY.replace("epochs = 3", "epochs = 2"))
@@ -130,7 +126,6 @@ def test_continue_begins_anew_when_the_recipe_is_another_one() -> None:
     assert len(list(Path("runs/a").iterdir())) == 2
 
 
-@pytest.mark.medium
 def test_a_file_that_is_not_there_is_found_before_there_is_a_run_folder(capsys: pytest.CaptureFixture[str]) -> None:
     text = TOY.replace('use = "clients.toy:Line"', 'use = "clients.of_file:LineOfFile"\npath = "none.npy"')
     Path("a.toml").write_text(text)
@@ -142,7 +137,6 @@ def test_a_file_that_is_not_there_is_found_before_there_is_a_run_folder(capsys: 
     capsys.readouterr()
 
 
-@pytest.mark.medium
 def test_without_continue_every_run_starts_anew() -> None:
     run("a")
     run("a")

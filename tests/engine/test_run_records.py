@@ -31,7 +31,6 @@ def test_a_start_says_where_it_ran_on_what_with_which_data_and_when_it_ended(
     assert "error" not in start
 
 
-@pytest.mark.medium
 def test_the_recipe_of_each_start_is_kept_beside_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     folder = toy_run.run().run.state.folder

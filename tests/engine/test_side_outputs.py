@@ -40,7 +40,6 @@ def raising(error: Exception) -> None:
     raise error
 
 
-@pytest.mark.medium
 def test_a_logger_that_fails_at_every_step_is_named_once_and_the_training_is_the_same() -> None:
     whole, ending = run(), run(text=FAILING)
     assert ending.code is ExitCode.FINISHED
@@ -56,7 +55,6 @@ def test_a_logger_that_fails_at_every_step_is_named_once_and_the_training_is_the
     assert log_of(ending.run.state).count("Traceback") == 1
 
 
-@pytest.mark.medium
 def test_the_parts_after_one_that_fails_are_called_all_the_same() -> None:
     ending = run(text=FAILING + '\n[loggers.second]\nuse = "clients.failing:Failing"\n')
     steps = ending.run.state.step
@@ -75,7 +73,6 @@ def test_pictures_and_the_chart_may_fail(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "progress_chart, in on_epoch_end: OSError: disk full" in log_of(ending.run.state)
 
 
-@pytest.mark.medium
 def test_an_old_checkpoint_that_cannot_be_removed_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     remove = Path.unlink
 

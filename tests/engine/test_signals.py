@@ -44,7 +44,6 @@ def test_a_signal_while_a_run_starts_leaves_nothing_behind(
     assert not list(Path("runs").rglob("*.toml"))
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("event", ["run_start", "group_start", "epoch_start"])
 def test_a_signal_before_the_first_step_saves_what_can_be_resumed_to_the_same_bits(event: str) -> None:
     whole = run().run.state
@@ -60,7 +59,6 @@ def test_a_signal_before_the_first_step_saves_what_can_be_resumed_to_the_same_bi
     assert [{**line, "seconds": 0} for line in one] == [{**line, "seconds": 0} for line in other]
 
 
-@pytest.mark.medium
 def test_a_signal_at_the_end_waits_for_the_results() -> None:
     recorder.ACTIONS["run_end"] = lambda state: signal.raise_signal(signal.SIGTERM)
     ending = run()
@@ -117,7 +115,6 @@ def test_a_signal_that_was_blocked_is_acted_on_as_soon_as_it_is_handled() -> Non
     assert signal.SIGUSR1 not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
-@pytest.mark.medium
 def test_a_signal_whose_exception_an_import_swallows_stops_what_comes_after(monkeypatch: pytest.MonkeyPatch) -> None:
     build = toy.Line.build
 

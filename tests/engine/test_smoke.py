@@ -46,7 +46,6 @@ def tried(*sets: str, text: str = STAGED) -> ExitCode:
     return smoke(resolve_text(text, Path.cwd(), sets), Console())
 
 
-@pytest.mark.medium
 def test_every_stage_is_gone_through_in_two_steps_with_validation_and_a_resume(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -66,7 +65,6 @@ def test_every_stage_is_gone_through_in_two_steps_with_validation_and_a_resume(
     assert not [*Path().glob("runs"), *Path().glob("trainkit-*")]  # neither its folder nor one below runs/
 
 
-@pytest.mark.medium
 def test_a_part_that_fails_late_is_named_and_the_folder_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     def fail(state: Any) -> None:
         raise ValueError("no more")
@@ -80,7 +78,6 @@ def test_a_part_that_fails_late_is_named_and_the_folder_is_kept(capsys: pytest.C
     assert f"its folder is kept: {folder.absolute()}" in said
 
 
-@pytest.mark.medium
 def test_what_fails_only_after_a_resume_is_found_too(capsys: pytest.CaptureFixture[str]) -> None:
     def fail(state: Any) -> None:
         raise ValueError("forgotten")
@@ -91,7 +88,6 @@ def test_what_fails_only_after_a_resume_is_found_too(capsys: pytest.CaptureFixtu
     assert "smoke: something does not work, in resuming" in capsys.readouterr().out
 
 
-@pytest.mark.medium
 def test_a_group_that_no_gradient_reaches_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     def detach(state: Any) -> None:
         for parameter in state.groups["last"].parameters.values():
@@ -113,7 +109,6 @@ def test_the_settings_of_a_run_in_steps_become_epochs() -> None:
     assert (found.resolved.recipe.run.steps, found.resolved.recipe.run.epochs) == (None, 4)
 
 
-@pytest.mark.medium
 def test_an_epoch_ends_after_as_many_steps_as_it_may_have(caplog: pytest.LogCaptureFixture) -> None:
     whole = run("run.epochs=3", "run.most_steps_per_epoch=9")  # the data has four batches
     cut = run("run.epochs=3", "run.most_steps_per_epoch=3")

@@ -45,7 +45,6 @@ def rows() -> list[dict[str, Any]]:
         return list(csv.DictReader(file))
 
 
-@pytest.mark.medium
 def test_the_table_and_the_file_say_what_differs_and_what_it_reached() -> None:
     result = run()
     assert result.exit_code == 0, result.output
@@ -63,7 +62,6 @@ def test_the_table_and_the_file_say_what_differs_and_what_it_reached() -> None:
     assert f"best: {winner}, val/loss" in result.output
 
 
-@pytest.mark.medium
 def test_a_point_that_fails_does_not_keep_the_others_from_running_and_is_made_up_for() -> None:
     def fail(state: State) -> None:
         if "lr_0.01" in str(state.folder):
@@ -80,7 +78,6 @@ def test_a_point_that_fails_does_not_keep_the_others_from_running_and_is_made_up
     assert all(row["best"] for row in rows())
 
 
-@pytest.mark.medium
 def test_continue_goes_on_after_a_stop_and_after_the_table_was_extended() -> None:
     recorder.ACTIONS["step_end"] = lambda state: (
         state.step == 6 and "lr_0.001" in str(state.folder) and state.interrupt("now")
@@ -100,7 +97,6 @@ def test_continue_goes_on_after_a_stop_and_after_the_table_was_extended() -> Non
     assert [(row["data.batch_size"], row["what"] == "finished") for row in rows()] == 2 * [("8", False), ("16", True)]
 
 
-@pytest.mark.medium
 def test_the_recipe_in_a_run_folder_is_that_of_one_run() -> None:
     run()
     (file,) = Path("runs/toy_sweep/lr_0.01").glob("*/recipe.toml")
@@ -116,7 +112,6 @@ def test_nothing_starts_while_one_point_has_a_mistake() -> None:
     assert not Path("runs").exists()
 
 
-@pytest.mark.medium
 def test_runs_of_several_files_with_one_name_are_told_apart_and_found_again_under_either_name() -> None:
     for number in (1, 2):
         Path(f"file_{number}.toml").write_text(f"{TOY}\n[optimizer]\nlr = 0.0{number}\n")

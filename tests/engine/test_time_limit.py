@@ -16,7 +16,6 @@ from trainkit.engine.start import ExitCode
 from trainkit.state import State
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     ("slow", "last"),
     [

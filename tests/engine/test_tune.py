@@ -90,7 +90,6 @@ def whole(searched: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch) -> Res
     return searched[1]
 
 
-@pytest.mark.medium
 def test_each_trial_is_a_run_folder_and_the_best_is_written_as_a_recipe(whole: Result) -> None:
     assert whole.exit_code == 0, whole.output
     trials = table()
@@ -147,7 +146,6 @@ def test_another_recipe_is_not_mixed_into_a_search(whole: Result) -> None:
     assert "--set run.name=ridge_2" in str(again.exception)
 
 
-@pytest.mark.medium
 def test_a_search_of_an_older_version_is_gone_on_with_and_new_settings_are_named(
     whole: Result,
 ) -> None:
@@ -174,7 +172,6 @@ def test_a_search_of_an_older_version_is_gone_on_with_and_new_settings_are_named
         file.write_text(now)
 
 
-@pytest.mark.medium
 def test_a_trial_of_an_older_version_is_not_trained_again() -> None:
     search = '[search]\ntrials = 2\n[search.keys]\n"losses.ridge.weight" = { choices = [0.0, 0.3] }\n'
     assert tune(search=search).exit_code == 0
@@ -240,7 +237,6 @@ def test_a_trial_whose_process_is_killed_is_resumed(
     assert here == proposals()
 
 
-@pytest.mark.medium
 def test_trials_that_fail_are_recorded_with_their_reason_and_the_search_goes_on() -> None:
     def fail(state: State) -> None:
         name = state.folder.parent.name
@@ -262,7 +258,6 @@ def test_trials_that_fail_are_recorded_with_their_reason_and_the_search_goes_on(
     assert trials[3]["best"] == "yes"
 
 
-@pytest.mark.medium
 def test_a_search_in_which_nothing_succeeds_has_failed() -> None:
     recorder.ACTIONS["step_end"] = lambda state: 1 / 0  # type: ignore[assignment, return-value]
     found = tune("--trials", "2")
@@ -270,7 +265,6 @@ def test_a_search_in_which_nothing_succeeds_has_failed() -> None:
     assert "no trial has succeeded" in found.output
 
 
-@pytest.mark.medium
 def test_a_doubtful_trial_is_marked_and_a_doubtful_best_one_has_exit_code_3() -> None:
     recorder.ACTIONS["run_end"] = lambda state: state.doubt("a test says so")
     found = tune("--trials", "1")
@@ -280,7 +274,6 @@ def test_a_doubtful_trial_is_marked_and_a_doubtful_best_one_has_exit_code_3() ->
     assert "# Doubtful: a test says so" in (FOLDER / "best.toml").read_text()
 
 
-@pytest.mark.medium
 def test_a_poor_trial_ends_after_a_validation() -> None:
     def spoil(state: State) -> None:
         if state.folder.parent.name == "trial_0003":
@@ -297,7 +290,6 @@ def test_a_poor_trial_ends_after_a_validation() -> None:
     assert environment["finished"]
 
 
-@pytest.mark.medium
 def test_a_trial_with_the_recipe_of_an_earlier_one_is_not_trained_again() -> None:
     search = '[search]\ntrials = 5\n[search.keys]\n"losses.ridge.weight" = { choices = [0.0, 0.3] }\n'
     found = tune(search=search)
@@ -310,7 +302,6 @@ def test_a_trial_with_the_recipe_of_an_earlier_one_is_not_trained_again() -> Non
             assert each["val/loss"] == trials[int(each["same_as"])]["val/loss"]
 
 
-@pytest.mark.medium
 def test_several_objectives_give_a_front_of_recipes() -> None:
     search = """
 [search]
@@ -345,7 +336,6 @@ def test_two_processes_share_a_search(warm: Warm) -> None:
     assert len(set(proposals())) == 6
 
 
-@pytest.mark.medium
 def test_after_its_time_limit_a_process_begins_no_further_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(0, 1000, 40))
     monkeypatch.setattr("trainkit.engine.tuning.tune.time", type("Clock", (), {"monotonic": lambda: next(clock)}))
@@ -355,7 +345,6 @@ def test_after_its_time_limit_a_process_begins_no_further_trial(monkeypatch: pyt
     assert len(table()) == 1
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("storage", ["journal", "sqlite"])
 def test_a_study_is_the_same_in_both_storages(storage: str) -> None:
     found = tune("--trials", "2", "--set", f"search.storage={storage}", "--set", "run.epochs=1")
@@ -376,7 +365,6 @@ def test_a_journal_whose_last_line_is_torn_is_read(
     assert "is cut off" in caplog.text
 
 
-@pytest.mark.medium
 def test_a_process_that_is_killed_again_and_again_at_one_point_fails_its_trial(monkeypatch: pytest.MonkeyPatch) -> None:
     class Killed(BaseException):
         """Ends the process without a trace in the study."""
@@ -415,7 +403,6 @@ def proposed(folder: Path, sampler: Any, trials: int, *keys: Parameter, anew_aft
     return made
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "qmc", "random"])
 def test_every_sampler_goes_on_in_another_process_as_it_would_have_in_this_one(tmp_path: Path, sampler: str) -> None:
     straight, stopped = tmp_path / "straight", tmp_path / "stopped"
@@ -425,13 +412,11 @@ def test_every_sampler_goes_on_in_another_process_as_it_would_have_in_this_one(t
     assert proposed(straight, sampler, 13, *keys) == proposed(stopped, sampler, 13, *keys, anew_after=6)
 
 
-@pytest.mark.medium
 def test_a_gaussian_process_finds_the_minimum_of_a_parabola(tmp_path: Path) -> None:
     found = [rate for (rate,) in proposed(tmp_path, "gp", 15, RATE)]
     assert min(abs(rate - 0.3) for rate in found[10:]) < 1e-3 < min(abs(rate - 0.3) for rate in found[:10])
 
 
-@pytest.mark.medium
 def test_a_sobol_sequence_visits_each_sixteenth_of_a_range_once(tmp_path: Path) -> None:
     found = [rate for (rate,) in proposed(tmp_path, "qmc", 17, RATE)]
     assert sorted(int(16 * rate) for rate in found[1:]) == list(range(16))  # the first trial tells which keys there are

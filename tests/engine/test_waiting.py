@@ -37,7 +37,6 @@ class Slow(Line):
 SLOW = TOY.replace("clients.toy:Line", "engine.test_waiting:Slow") + '[loggers.tensorboard]\nuse = "tensorboard"\n'
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(("seconds", "says"), [(0.05, True), (10.0, False)])
 def test_the_share_is_in_every_epochs_line_and_chart_and_at_the_end_with_advice_if_time_was_lost(
     seconds: float,

@@ -63,7 +63,6 @@ def whole(finished: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch) -> Res
     return finished[1]
 
 
-@pytest.mark.medium
 def test_the_weight_is_the_best_of_ridge_regression(whole: Result) -> None:
     assert whole.exit_code == 0, whole.output
     grid = np.logspace(-3, 2, 2000)
@@ -87,7 +86,6 @@ def test_the_run_is_one_with_the_number_and_says_how_it_was_chosen(whole: Result
     assert metrics_file.read(folder)[-1]["val/loss"] == values[chosen]  # to the last digit that of its branch
 
 
-@pytest.mark.medium
 def test_a_finished_search_is_not_repeated(whole: Result) -> None:
     result = run("--continue")
     assert result.exit_code == 0, result.output

@@ -140,7 +140,6 @@ def rates(folder: Path, group: str = "other") -> list[float]:
     return [line[f"lr/{group}"] for line in lines(folder)]
 
 
-@pytest.mark.medium
 def test_an_extension_is_refused_with_the_three_learning_rates_and_nothing_is_touched() -> None:
     folder = run()
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}
@@ -152,7 +151,6 @@ def test_an_extension_is_refused_with_the_three_learning_rates_and_nothing_is_to
     assert after == before
 
 
-@pytest.mark.medium
 def test_it_is_refused_before_the_data_is_opened_unless_other_data_might_make_it_another_question(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -186,14 +184,12 @@ def test_an_extension_goes_on_as_was_chosen_also_after_it_was_stopped_again(choi
     assert rates(again) == rates(folder)
 
 
-@pytest.mark.medium
 def test_the_way_of_the_field_is_one_command() -> None:
     run("scheduler.use=none", "checkpoint.keep_last=20")
     ending = resume(Path("runs/toy"), "run.epochs=8", "scheduler.use=reduce_on_plateau", epoch=3)
     assert rates(ending.run.state.folder) == pytest.approx([1e-3] * 8)
 
 
-@pytest.mark.medium
 def test_a_switch_of_schedule_keeps_the_optimizers_state() -> None:
     folder = run("scheduler.use=none")
     ending = resume(folder, "run.epochs=5", "scheduler.use=reduce_on_plateau")
@@ -201,7 +197,6 @@ def test_a_switch_of_schedule_keeps_the_optimizers_state() -> None:
     assert steps == {20.0}
 
 
-@pytest.mark.medium
 def test_groups_that_are_renamed_and_reordered_keep_their_state(capsys: pytest.CaptureFixture[str]) -> None:
     whole = run("run.epochs=6", "checkpoint.keep_last=20", text=TOY + GROUPS)
     (file,) = (whole / "checkpoints").glob("epoch-0003.safetensors")
@@ -214,21 +209,18 @@ def test_groups_that_are_renamed_and_reordered_keep_their_state(capsys: pytest.C
     assert all(torch.equal(final[name], reference[name]) for name in reference)
 
 
-@pytest.mark.medium
 def test_a_group_that_was_frozen_can_be_let_go(capsys: pytest.CaptureFixture[str]) -> None:
     folder = run("groups.second.stop_epoch=4", "groups.first.start_epoch=3", "scheduler.use=none", text=TOY + GROUPS)
     ending = resume(folder, "run.epochs=6", "groups.second.stop_epoch=6", quiet=False)
     assert rates(ending.run.state.folder, "second") == [1e-3] * 6
 
 
-@pytest.mark.medium
 def test_a_group_that_stays_frozen_has_no_news(capsys: pytest.CaptureFixture[str]) -> None:
     folder = run("groups.second.stop_epoch=2", "scheduler.use=none", text=TOY + GROUPS)
     resume(folder, "run.epochs=6", quiet=False)
     assert "group second:" not in capsys.readouterr().out
 
 
-@pytest.mark.medium
 def test_settings_that_do_not_matter_are_told_from_those_that_do(capsys: pytest.CaptureFixture[str]) -> None:
     folder = run("scheduler.use=none")
     resume(folder, "run.epochs=5", "checkpoint.keep_last=7", "losses.squares.weight=2.0", quiet=False)
@@ -237,7 +229,6 @@ def test_settings_that_do_not_matter_are_told_from_those_that_do(capsys: pytest.
     assert "changed: losses.squares.weight: 1.0 -> 2.0 (the run goes on differently)" in said
 
 
-@pytest.mark.medium
 def test_an_epoch_that_was_not_kept_is_answered_with_those_that_were() -> None:
     from trainkit import CheckpointError
 
@@ -253,7 +244,6 @@ def test_a_run_is_found_by_its_name_and_of_several_the_newest_is_taken() -> None
     assert resume(Path("toy"), "run.epochs=5").run.state.folder == newest
 
 
-@pytest.mark.medium
 def test_another_model_is_refused_with_the_parameters_names() -> None:
     from trainkit import CheckpointError
 

@@ -161,7 +161,6 @@ def names_in_order(trained: Trained) -> tuple[str, str, str]:
     return first, second, third
 
 
-@pytest.mark.medium
 def test_a_group_is_frozen_to_the_bit_until_its_start_and_moves_from_then_on(three_stages: Trained) -> None:
     for group, start in zip(names_in_order(three_stages), (0, SECOND, THIRD), strict=True):
         for name in three_stages.tensors(group):
@@ -199,7 +198,6 @@ def test_tensorboard_has_every_start_and_the_learning_rates_of_every_epoch(three
     assert known == {f"stages/{group}_optimization_started" for group in names_in_order(three_stages)}
 
 
-@pytest.mark.medium
 def test_frozen_submodules_are_in_eval_mode_and_their_statistics_stand_still(tmp_path: Path) -> None:
     trained = train(NETWORK + "\n[groups.encoder]\nstart_epoch = 2\n", tmp_path, "run.epochs=4")
     statistics = [name for name in trained.before if "running_" in name or "num_batches" in name]
@@ -213,7 +211,6 @@ def test_frozen_submodules_are_in_eval_mode_and_their_statistics_stand_still(tmp
         assert all(mode for name, mode in modes.items() if name.startswith("head"))
 
 
-@pytest.mark.medium
 def test_starting_late_is_the_same_as_being_added_to_the_optimizer_late(tmp_path: Path) -> None:
     """Held against a loop in plain torch whose optimizer does not know the encoder before its start."""
     start, epochs = 2, 4
@@ -242,7 +239,6 @@ def test_starting_late_is_the_same_as_being_added_to_the_optimizer_late(tmp_path
         assert torch.equal(ours[name], tensor), name
 
 
-@pytest.mark.medium
 def test_without_a_start_only_the_object_is_reconstructed(tmp_path: Path) -> None:
     trained = train(PTYCHOGRAPHY + "\n[groups.probe]\nlr = 1e-3\n", tmp_path, "run.epochs=2")
     for group in ("object", "probe", "dr"):
@@ -251,14 +247,12 @@ def test_without_a_start_only_the_object_is_reconstructed(tmp_path: Path) -> Non
     assert trained.run.state.groups["probe"].start_epoch is None
 
 
-@pytest.mark.medium
 def test_zero_is_a_start_epoch(tmp_path: Path) -> None:
     trained = train(PTYCHOGRAPHY + "\n[groups.probe]\nstart_epoch = 0\n", tmp_path, "run.epochs=2")
     for name in trained.tensors("probe"):
         assert trained.moved(name) == [True, True], name
 
 
-@pytest.mark.medium
 def test_a_group_that_stops_stands_still_from_then_on(tmp_path: Path) -> None:
     text = NETWORK + '\n[groups.head]\nstop_epoch = 2\n[loggers.tensorboard]\nuse = "tensorboard"\n'
     trained = train(text, tmp_path, "run.epochs=4")

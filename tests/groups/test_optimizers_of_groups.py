@@ -75,7 +75,6 @@ def by_hand(epochs: int = 5, change: int = 2) -> dict[str, torch.Tensor]:
     return dict(model.state_dict())
 
 
-@pytest.mark.medium
 def test_it_ends_with_the_same_bits_as_plain_torch() -> None:
     state = start(resolve_text(TEXT, Path.cwd()), Console(quiet=True)).run.state
     expected = by_hand()
@@ -83,7 +82,6 @@ def test_it_ends_with_the_same_bits_as_plain_torch() -> None:
         assert torch.equal(tensor, expected[name]), name
 
 
-@pytest.mark.medium
 def test_its_state_is_saved_by_name_and_resumed_from_every_epoch() -> None:
     whole = start(resolve_text(TEXT, Path.cwd(), ("checkpoint.keep_last=9",)), Console(quiet=True)).run.state
     saved = checkpoint.read(whole.folder / "checkpoints" / "epoch-0005.safetensors")
@@ -100,7 +98,6 @@ def test_its_state_is_saved_by_name_and_resumed_from_every_epoch() -> None:
             assert torch.equal(ending.run.state.model.state_dict()[name], tensor), (epoch, name)
 
 
-@pytest.mark.medium
 def test_a_group_moved_to_an_optimizer_of_its_own_keeps_what_the_shared_one_remembers() -> None:
     """Adam shared for three epochs, then Adam alone: the moments go on, so nothing changes."""
     whole = start(resolve_text(HEAD, Path.cwd()), Console(quiet=True)).run.state
@@ -123,7 +120,6 @@ def test_the_plan_knows_every_phase() -> None:
     assert [plan.phase_at(epoch).name for epoch in range(5)] == ["", "", "finish", "finish", "finish"]
 
 
-@pytest.mark.medium
 def test_a_phase_without_an_optimizer_changes_the_rate_alone() -> None:
     rates: list[float] = []
     recorder.ACTIONS["epoch_end"] = lambda state: rates.append(state.groups["first"].lr)

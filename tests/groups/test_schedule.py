@@ -25,7 +25,6 @@ def test_without_warm_up_it_is_the_schedule_itself():
     assert run(Cosine(), 12) == [Cosine().at(t, 12, 1.0, {}) for t in range(12)]
 
 
-@pytest.mark.medium
 @settings(derandomize=True)
 @given(st.integers(1, 20), st.integers(1, 40))
 def test_the_ramp_climbs_in_equal_steps_to_the_schedules_first_value(warmup, rest):
@@ -34,7 +33,6 @@ def test_the_ramp_climbs_in_equal_steps_to_the_schedules_first_value(warmup, res
     assert points[warmup].lr == 0.3
 
 
-@pytest.mark.medium
 @settings(derandomize=True)
 @given(st.integers(0, 20), st.integers(1, 40))
 def test_after_the_ramp_the_schedule_runs_over_what_is_left(warmup, rest):

@@ -41,7 +41,6 @@ def content(run: Run) -> dict[str, object]:
     return trained(read_checkpoint(run.checkpoints[-1]))
 
 
-@pytest.mark.medium
 def test_a_run_from_python_has_the_bits_of_the_command_line_and_so_has_a_second_one_in_the_same_process():
     by_command = toy_run.run(text=Run(TABLES).toml)
     assert by_command.newest is not None
@@ -51,7 +50,6 @@ def test_a_run_from_python_has_the_bits_of_the_command_line_and_so_has_a_second_
         assert same(content(run), trained(read_checkpoint(by_command.newest)))
 
 
-@pytest.mark.medium
 def test_metrics_are_the_rows_of_the_file_and_columns_can_be_taken_by_name():
     run = started({"run.epochs": 3})
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines()]
@@ -62,14 +60,12 @@ def test_metrics_are_the_rows_of_the_file_and_columns_can_be_taken_by_name():
         run.metrics["val/dice"]
 
 
-@pytest.mark.medium
 def test_values_that_were_computed_inside_epochs_stand_apart():
     run = started({"validation.every_steps": 1})
     assert [row["step"] for row in run.metrics_within_epochs] == [1, 2, 3, 5, 6, 7]
     assert len(run.metrics) == 2
 
 
-@pytest.mark.medium
 def test_a_resumed_run_ends_with_the_bits_of_one_that_was_never_interrupted():
     straight = started({"run.epochs": 4})
     run = started()
@@ -78,7 +74,6 @@ def test_a_resumed_run_ends_with_the_bits_of_one_that_was_never_interrupted():
     assert same(content(run), content(straight))
 
 
-@pytest.mark.medium
 def test_an_interrupted_fit_says_so_and_the_next_one_ends_with_the_same_bits():
     straight = started()
     run = Run(TABLES, quiet=True)
@@ -96,7 +91,6 @@ def test_an_interrupted_fit_says_so_and_the_next_one_ends_with_the_same_bits():
     assert same(content(run), content(straight))
 
 
-@pytest.mark.medium
 def test_a_run_that_is_resumed_from_python_goes_on_after_an_edit(monkeypatch):
     from trainkit.engine import journal
     from trainkit.engine.every_run import requests
@@ -114,7 +108,6 @@ def test_a_run_that_is_resumed_from_python_goes_on_after_an_edit(monkeypatch):
     assert run.metrics["lr/other"][-1] == 0.07
 
 
-@pytest.mark.medium
 def test_a_branch_has_a_folder_of_its_own_and_names_its_parent():
     run = started({"run.epochs": 3})
     before = content(run)
@@ -127,7 +120,6 @@ def test_a_branch_has_a_folder_of_its_own_and_names_its_parent():
     assert same(content(run), before)
 
 
-@pytest.mark.medium
 def test_a_run_that_another_program_trained_can_be_opened_looked_at_and_continued():
     folder = toy_run.run(text=Run(TABLES).toml).run.state.folder
     with pytest.raises(RecipeError, match="allow-code"):
@@ -141,7 +133,6 @@ def test_a_run_that_another_program_trained_can_be_opened_looked_at_and_continue
     assert len(run.resume(epochs=3).metrics) == 3
 
 
-@pytest.mark.medium
 def test_a_trained_model_is_loaded_without_its_data():
     run = started()
     import torch
@@ -199,7 +190,6 @@ def test_what_a_run_has_not_yet_is_said():
         _ = started().result
 
 
-@pytest.mark.medium
 def test_a_run_that_failed_says_so_and_goes_on_from_its_last_checkpoint():
     straight = started()
     run = Run(TABLES, quiet=True)

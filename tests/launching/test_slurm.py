@@ -217,7 +217,6 @@ def test_a_recipe_that_names_a_gpu_is_not_queued_without_one(recipe: str) -> Non
     assert "the job has no GPU" in str(failed.exception)
 
 
-@pytest.mark.medium
 def test_folds_are_checked_before_they_are_queued_and_have_logs_of_their_own(
     recipe: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

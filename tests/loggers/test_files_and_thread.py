@@ -75,7 +75,6 @@ def fail_at(step: int) -> None:
     recorder.ACTIONS["step_end"] = fail
 
 
-@pytest.mark.medium
 def test_the_files_have_what_metrics_jsonl_has_and_more() -> None:
     folder = run(text=TEXT + FILES).run.state.folder
     found = written(folder)
@@ -168,14 +167,12 @@ def run_with(fails: str) -> tuple[str, Kept]:
     return ended.run.state.ended, Broken.sinks[-1]
 
 
-@pytest.mark.medium
 def test_a_logger_of_a_third_party_gets_everything_in_order() -> None:
     ended, sink = run_with("")
     assert ended == sink.closed == "finished"
     assert [place.at for place, values in sink.seen if "train/loss" in values] == list(range(1, EPOCHS + 1))
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     ("fails", "reason", "lost"),
     [

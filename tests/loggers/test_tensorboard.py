@@ -108,7 +108,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return run(text=TEXT).run.state.folder.absolute()
 
 
-@pytest.mark.medium
 def test_every_value_has_the_name_and_the_place_that_one_expects(whole: Path) -> None:
     charts = shown(whole)
     by_epoch = list(range(1, EPOCHS + 1))
@@ -137,7 +136,6 @@ def test_no_chart_has_values_of_epochs_and_of_steps(whole: Path) -> None:
             assert all(0 <= x <= longest for x, _ in points), name
 
 
-@pytest.mark.medium
 def test_a_norm_is_that_of_the_gradient_before_it_is_clipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Held against the norm of all numbers, in float64, of a recipe that clips to almost nothing."""
     monkeypatch.chdir(tmp_path)

@@ -24,7 +24,6 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-@pytest.mark.medium
 @given(
     order=st.sampled_from(ORDERS),
     points=st.lists(st.tuples(st.floats(-500, 500), st.floats(-500, 500)), min_size=1, max_size=60),
@@ -60,7 +59,6 @@ def test_compact_batches_hold_neighbours_and_sparse_ones_keep_their_distance():
     assert nearest[sparse] > 1.15 * nearest[random] > 2.5
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("order", ["compact", "sparse"])
 def test_batches_differ_from_epoch_to_epoch_and_can_begin_anywhere(order):
     def live() -> object:

@@ -120,7 +120,6 @@ def test_patterns_without_a_specimen_are_not_calibrated(tmp_path: Path) -> None:
     assert "positions_rotation_deg" not in text
 
 
-@pytest.mark.medium
 def test_what_trials_cannot_find_out_is_asked_for_at_once(tmp_path: Path) -> None:
     path = write(tmp_path / "scan.h5", np.ones((POINTS**2, SIZE, SIZE)))
     with h5py.File(path, "a") as file:
@@ -132,7 +131,6 @@ def test_what_trials_cannot_find_out_is_asked_for_at_once(tmp_path: Path) -> Non
     assert "defocus" not in str(caught.value)
 
 
-@pytest.mark.medium
 def test_a_disc_that_contradicts_the_aperture_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "scan.h5", counts(raster(STEP) / PIXEL, 30.0, 1e4), semiangle_mrad=20.0)
     with pytest.raises(Exception, match=r"bright disc of the patterns is 1\.2\d* times as large"):

@@ -136,7 +136,6 @@ def test_shares_of_slices_add_up():
         torch.testing.assert_close(shares_CS.sum(1), torch.full((passed,), slices / passed, dtype=torch.float64))
 
 
-@pytest.mark.medium
 def test_a_stage_of_a_third_of_the_slices_takes_about_a_third_of_the_transforms():
     def transforms(passed: int) -> int:
         model, data = made(passed)
@@ -197,12 +196,10 @@ def _table(line: str) -> str:
     return f"[{name}]\n" + settings.strip("{} ").replace(", ", "\n")
 
 
-@pytest.mark.medium
 def test_a_run_passes_as_many_slices_as_its_stages_say(staged):
     assert set(staged[1].passed) == {(0, 1), (1, 3), (2, 4)}
 
 
-@pytest.mark.medium
 def test_a_run_that_is_resumed_in_any_stage_ends_with_the_same_bits(staged):
     folder, _ = staged
     whole = trained(read(sorted((folder / "checkpoints").glob("epoch-0003*"))[-1]))
@@ -215,7 +212,6 @@ def test_a_run_that_is_resumed_in_any_stage_ends_with_the_same_bits(staged):
         assert differences(whole, trained(read(again))) == []
 
 
-@pytest.mark.medium
 def test_a_stage_can_be_changed_or_dropped_on_resume(staged):
     folder, _ = staged
     for sets, expected in (

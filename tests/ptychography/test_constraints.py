@@ -64,7 +64,6 @@ def test_what_has_no_limit_stays(limits, changed):
     assert tuple(not np.array_equal(*pair) for pair in zip(maps(model), before, strict=True)) == changed
 
 
-@pytest.mark.medium
 def test_an_object_that_does_not_train_or_does_not_absorb_is_no_trouble():
     model, state = made(Limits(max_phase_rad=0.1, max_amplitude=0.9))
     model.object.requires_grad_(False)
@@ -76,7 +75,6 @@ def test_an_object_that_does_not_train_or_does_not_absorb_is_no_trouble():
     assert maps(model)[0].max() == np.float32(0.1)
 
 
-@pytest.mark.medium
 def test_a_constraint_is_imposed_in_its_epochs_and_after_every_so_many_steps():
     for epoch, step, imposed in ((0, 4, False), (1, 5, False), (1, 6, True), (2, 8, True), (3, 10, False)):
         model, state = made(Limits(max_phase_rad=0.1, start_epoch=1, stop_epoch=3, every_steps=2))
@@ -111,7 +109,6 @@ every_epochs = 0
 LIMITS = "[model.constraints.vacuum]\nuse = 'limits'\nmax_amplitude = 1.0\nmin_phase_rad = 0.0\n"
 
 
-@pytest.mark.medium
 def test_a_recipe_names_its_constraints_and_the_result_keeps_to_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     without, limited = (

@@ -139,7 +139,6 @@ def right(known: Known) -> float:
     return misfit(known)
 
 
-@pytest.mark.medium
 def test_read_as_the_page_says_the_true_object_makes_the_patterns_that_were_measured(known, right):
     assert right < known.noise
 
@@ -164,7 +163,6 @@ def test_a_convention_turned_round_fits_ten_times_worse(known, right, wrong):
     assert misfit(known, **wrong) > 10 * right
 
 
-@pytest.mark.medium
 def test_positions_in_other_orders_and_turned_scans_are_brought_back_by_their_settings(known, right):
     assert misfit(known, positions="as_xy", positions_order="column_row") == pytest.approx(right, rel=1e-3)
     assert misfit(known, positions="turned_back", positions_rotation_deg=TURN_DEG) == pytest.approx(right, rel=1e-3)

@@ -93,7 +93,6 @@ def seen_share(total: Any, parameter: torch.nn.Parameter, told: torch.Tensor) ->
 LOSSES = [(Amplitude(), 1.0), (Amplitude(), 7.0), (Poisson(), 1.0), (Poisson(), 1e-3), (Intensity(), 1.0)]
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("parts", [1, 4])
 @pytest.mark.parametrize(("loss", "weight"), LOSSES, ids=lambda each: str(each))
 def test_the_curvature_bounds_the_losss_second_derivative_and_is_of_its_size(loss, weight, parts):
@@ -109,7 +108,6 @@ def test_the_curvature_bounds_the_losss_second_derivative_and_is_of_its_size(los
     assert 0.3 <= along["scan"] <= 2.0
 
 
-@pytest.mark.medium
 def test_the_probes_curvature_bounds_the_second_derivative_for_one_mode_and_several():
     for modes in (1, 3):
         model, total = a_step(Amplitude(), modes=modes)
@@ -170,7 +168,6 @@ def reconstructed(folder: Path, *sets: str) -> State:
     return start(resolve(folder / "recipe.toml", (f"run.dir={folder}", *sets)), Console(quiet=True)).run.state
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("energy_kev", [60.0, 200.0])
 @pytest.mark.parametrize("loss", ["amplitude", "poisson"])
 def test_one_epoch_shows_a_specimen_whatever_the_energy_and_the_loss(tmp_path, energy_kev, loss):

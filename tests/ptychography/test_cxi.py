@@ -64,7 +64,6 @@ def is_the_scan(scan: Scan) -> None:
     np.testing.assert_allclose(scan.positions_N2, TRANSLATIONS[:, [1, 0]] * 1e10 / PIXEL, rtol=1e-6)
 
 
-@pytest.mark.medium
 def test_a_cxi_file_needs_nothing_but_its_path(tmp_path):
     recording = checked(write(tmp_path / "scan.cxi", CXI).read())
     np.testing.assert_array_equal(recording.intensities_NYX, np.fft.ifftshift(PATTERNS, axes=(1, 2)))
@@ -72,7 +71,6 @@ def test_a_cxi_file_needs_nothing_but_its_path(tmp_path):
     assert recording.scan.mask_YX is None
 
 
-@pytest.mark.medium
 def test_soft_links_of_a_cxi_file_are_followed_and_links_to_other_files_are_said(tmp_path):
     settings = write(tmp_path / "scan.cxi", CXI)
     with h5py.File(tmp_path / "scan.cxi", "a") as file:
@@ -90,7 +88,6 @@ def test_soft_links_of_a_cxi_file_are_followed_and_links_to_other_files_are_said
         settings.read()
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     ("content", "units"),
     [
@@ -139,7 +136,6 @@ def test_the_mask_of_a_cxi_file_leaves_pixels_with_signal_alone(tmp_path):
     np.testing.assert_array_equal(np.fft.fftshift(scan.mask_YX), good)
 
 
-@pytest.mark.medium
 def test_the_recipe_comes_first(tmp_path):
     settings = write(tmp_path / "scan.cxi", CXI | {"own/points": TRANSLATIONS[:, :2] * 1e9, "own/data": PATTERNS[::-1]})
     own = CXIDiffraction(
@@ -189,7 +185,6 @@ def near(settings: CXIDiffraction, **prepare: Any) -> Scan:
     return attrs.evolve(settings, detector_propagation=propagation, prepare=Prepare(**prepare)).read().scan
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     ("prepare", "larger"), [({}, 1), ({"crop": (8, 8)}, 1), ({"pad": (24, 24)}, 1), ({"bin": 2}, 2)]
 )
@@ -218,7 +213,6 @@ def test_a_probe_of_the_near_field_is_cropped_where_patterns_are_and_coarser_whe
     np.testing.assert_allclose(binned, 4 * beam[:, ::2, ::2], atol=1e-3)
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("across", [False, True])
 def test_a_detector_at_an_angle_to_the_beam_is_refused_as_bragg_geometry(tmp_path, across):
     angle = np.radians(40.0)
@@ -230,7 +224,6 @@ def test_a_detector_at_an_angle_to_the_beam_is_refused_as_bragg_geometry(tmp_pat
     assert attrs.evolve(settings, pixel_size_angstrom=100.0).read().scan.pixel_size_angstrom == 100.0
 
 
-@pytest.mark.medium
 def test_a_detector_across_the_beam_is_not(tmp_path):
     vectors = 75e-6 * np.array([[0, -1, 0.02], [-1, 0, 0]])
     is_the_scan(write(tmp_path / "scan.cxi", CXI | {f"{DETECTOR}/basis_vectors": vectors}).read().scan)

@@ -79,7 +79,6 @@ def expected(model: PtychographyModule) -> torch.Tensor:
     return found
 
 
-@pytest.mark.medium
 def test_patterns_are_those_of_many_defoci_weighted_by_hand_and_one_defocus_does_not_make_them(data):
     wanted = by_hand(data.scan)
     with torch.no_grad():
@@ -88,7 +87,6 @@ def test_patterns_are_those_of_many_defoci_weighted_by_hand_and_one_defocus_does
     assert np.abs(sharp - wanted).max() > 0.05 * wanted.max()
 
 
-@pytest.mark.medium
 def test_a_spread_that_is_told_wrongly_is_found_by_training(data):
     model = model_of(data, defocus_spread_angstrom=15.0)
     (batch,) = data.some(torch.arange(36))
@@ -100,7 +98,6 @@ def test_a_spread_that_is_told_wrongly_is_found_by_training(data):
     assert float(model.probe.spread.spread.detach()) == pytest.approx(SPREAD, abs=2.0)
 
 
-@pytest.mark.medium
 def test_gradients_of_modes_and_spread_are_those_of_finite_differences():
     spread = DefocusSpread(50.0, 3, (6, 5), WaveSampling(0.5, 0.04), torch.float64, CPU)
     generator = torch.Generator().manual_seed(1)
@@ -126,7 +123,6 @@ def test_the_power_stays_and_the_result_says_the_spread_beside_the_modes_without
         assert file.attrs["defocus_spread_angstrom"] == SPREAD
 
 
-@pytest.mark.medium
 def test_nodes_that_are_too_few_are_doubted_with_a_number_that_is_enough(data):
     assert error_of_quadrature(5, 1.0) < 1e-3
     for spread, said in ((SPREAD, None), (200.0, "5 nodes are too few for a spread of 200")):

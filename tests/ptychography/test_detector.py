@@ -80,7 +80,6 @@ def test_patterns_are_the_light_times_their_factor_and_the_background_and_totals
     torch.testing.assert_close(found_BYX, expected_BYX, rtol=1e-12, atol=1e-18)
 
 
-@pytest.mark.medium
 def test_gradients_of_what_the_detector_adds_are_those_of_finite_differences():
     data = live()
     settings = {"background": Background(spacing_pixels=5.0, start_share=0.1), "pattern_intensities": True}
@@ -112,7 +111,6 @@ def test_nodes_make_a_constant_of_a_constant_and_a_line_of_a_line(spacing):
     assert num <= 20 / spacing + 4
 
 
-@pytest.mark.medium
 def test_a_background_and_the_light_of_each_pattern_are_found():
     data = live(Spoiled(**attrs.asdict(SETTINGS, recurse=False)))
     model = made(data, background=Background(spacing_pixels=8.0), pattern_intensities=True)
@@ -231,7 +229,6 @@ def test_a_run_with_all_of_it_resumes_to_the_bit_and_leaves_files_and_pictures(t
     assert {("background", 1440), ("pattern_intensities", 1440), ("patterns", 1440)} <= {*pictures}
 
 
-@pytest.mark.medium
 def test_what_never_trains_is_doubted_and_a_distance_of_the_far_field_is_refused(tmp_path):
     asked = "pattern_intensities = true\n[model.background]\nspacing_pixels = 8.0"
     groups = "[groups.background]\nstart_epoch = 0\n[groups.pattern_intensities]\nstart_epoch = 0\n"
@@ -245,7 +242,6 @@ def test_what_never_trains_is_doubted_and_a_distance_of_the_far_field_is_refused
     assert not {"background", "pattern_intensities", "distance"} & set(Ptychography(probe=Aperture()).groups())
 
 
-@pytest.mark.medium
 def test_check_says_how_much_background_there_can_be_and_by_how_much_the_light_varies():
     spoiled = Spoiled(**attrs.asdict(SETTINGS, recurse=False))
     assert [type(each) for each in inspect_background(spoiled, 1e-4)] == [str]

@@ -36,7 +36,6 @@ def test_patterns_are_convolved_with_a_gaussian_integrated_over_pixels(sigma, sh
     np.testing.assert_allclose(found.sum((1, 2)), patterns.sum((1, 2)), rtol=1e-12)
 
 
-@pytest.mark.medium
 def test_a_single_lit_pixel_makes_no_negative_neighbour_and_gradients_are_those_of_finite_differences():
     pattern = torch.zeros(1, 9, 8, dtype=torch.float64)
     pattern[0, 2, 3] = 1.0
@@ -46,7 +45,6 @@ def test_a_single_lit_pixel_makes_no_negative_neighbour_and_gradients_are_those_
     assert torch.autograd.gradcheck(lambda patterns: blurred(patterns, function), some)
 
 
-@pytest.mark.medium
 def test_a_model_with_blur_expects_blurred_patterns_and_none_by_default():
     data = SimulatedDiffraction(scan_shape=(4, 4), detector_size=24).build(Context(0, CPU, Path()))
     batch = {"index": torch.arange(5)}

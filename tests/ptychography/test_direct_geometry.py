@@ -43,7 +43,6 @@ def told_otherwise(of: Recording, exchanged: bool, degrees: float) -> Recording:
     return of._replace(scan=attrs.evolve(of.scan, positions_N2=told_N2, truth=None))
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     ("defocus", "exchanged", "degrees"),
     [(60.0, False, 0.0), (-60.0, False, -12.0), (20.0, True, 25.0), (0.0, False, 70.0)],
@@ -62,7 +61,6 @@ def test_rotation_exchange_and_signed_defocus_are_found_whatever_is_told(defocus
     assert "(told 40)" in seen.in_words()
 
 
-@pytest.mark.medium
 def test_patterns_in_disorder_tell_nothing_and_this_is_said():
     of = simulate(SETTINGS)
     order_N = np.random.default_rng(0).permutation(len(of.intensities_NYX))

@@ -65,7 +65,6 @@ def phase(module: PtychographyModule) -> np.ndarray:
     return module.object.phase().detach().numpy()
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     ("method", "defocus", "least"),
     [
@@ -85,7 +84,6 @@ def test_each_method_finds_atoms_of_positive_phase_in_rad(method, defocus, least
     assert 0.3 < found.gain < 1.1
 
 
-@pytest.mark.medium
 def test_the_centre_of_mass_of_a_slope_is_that_slope_however_steep():
     size, step = 32, 5
     ramp_KL = 2 * np.pi * step / size * np.arange(120)[:, None] * np.ones((1, 120))  # 1 rad for a pixel, along rows
@@ -119,7 +117,6 @@ def test_what_is_transferred_of_a_weak_wave_is_how_strongly_it_changes_patterns_
         assert changed == pytest.approx(told_YX[q], rel=2e-3)
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("method", ["ssb", "dpc", "parallax"])
 def test_points_may_lie_anywhere(method):
     generator = np.random.default_rng(3)
@@ -133,7 +130,6 @@ def test_points_may_lie_anywhere(method):
     assert agreement(built(data, method), data).pearson > {"ssb": 0.95, "dpc": 0.85, "parallax": 0.85}[method]
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("method", ["ssb", "dpc", "parallax"])
 def test_held_out_patterns_and_hidden_pixels_have_no_say(method):
     of = recording()
@@ -153,7 +149,6 @@ def test_held_out_patterns_and_hidden_pixels_have_no_say(method):
     assert found > agreement(built(data, method), data).pearson - 0.05
 
 
-@pytest.mark.medium
 def test_slices_share_the_phase_evenly_and_the_probe_is_that_in_the_middle():
     data = opened(recording(slices=4, thickness_angstrom=80.0, defocus_angstrom=100.0))
     module = built(data, "ssb", slices=4, thickness_angstrom=80.0)
@@ -163,7 +158,6 @@ def test_slices_share_the_phase_evenly_and_the_probe_is_that_in_the_middle():
     assert agreement(module, data).pearson > max(0.9, agreement(as_if_thin, data).pearson + 0.01)
 
 
-@pytest.mark.medium
 def test_scans_with_probes_of_their_own_each_add_what_they_show():
     of = recording(further_defoci_angstrom=(-60.0,))
     defoci = {"near": 60.0, "far": -60.0}
@@ -197,7 +191,6 @@ def inspected(data: Any, **probe: float) -> list[str | Problem]:
     return list(inspect_earlier_object(data, begun, model.build, recipe))
 
 
-@pytest.mark.medium
 def test_check_says_how_well_held_out_patterns_fit():
     line, geometry = inspected(SETTINGS)
     assert isinstance(line, str)
@@ -207,14 +200,12 @@ def test_check_says_how_well_held_out_patterns_fit():
     assert "the scan lies as told" in geometry
 
 
-@pytest.mark.medium
 def test_check_doubts_an_object_whose_negative_fits_better_than_vacuum():
     *_, doubt = inspected(SETTINGS, defocus_angstrom=-60.0)
     assert isinstance(doubt, Problem)
     assert "does not explain held-out patterns" in doubt.message
 
 
-@pytest.mark.medium
 def test_check_doubts_an_object_of_patterns_in_disorder():
     of = recording()
     order_N = np.random.default_rng(0).permutation(len(of.intensities_NYX))

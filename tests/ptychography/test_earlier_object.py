@@ -173,7 +173,6 @@ def looked(
     return list(inspect_earlier_object(data, model.object, model.build, recipe))
 
 
-@pytest.mark.medium
 def test_the_true_object_begins_below_vacuum_and_nothing_is_doubted(true_phase, tmp_path):
     np.save(tmp_path / "true.npy", np.exp(1j * true_phase))
     (line,) = looked(tmp_path / "true.npy")
@@ -188,7 +187,6 @@ def test_the_true_object_begins_below_vacuum_and_nothing_is_doubted(true_phase, 
     np.testing.assert_allclose(inside, truth, atol=1e-5)
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -203,7 +201,6 @@ def test_an_object_of_another_sign_or_place_is_doubted(change, said, true_phase,
     assert said in doubt.message
 
 
-@pytest.mark.medium
 def test_true_slices_of_a_thick_specimen_are_not_doubted_and_their_reverse_order_is(tmp_path):
     data = SimulatedDiffraction(scan_shape=(8, 8), detector_size=48, slices=6)
     truth = data.read().scan.truth

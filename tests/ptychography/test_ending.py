@@ -115,7 +115,6 @@ def test_halves_with_a_wrong_geometry_are_one_doubt() -> None:
     assert said == "both halves share a geometry, so they can agree on a wrong object, and the sign"
 
 
-@pytest.mark.medium
 def test_the_patterns_of_a_run_are_those_of_its_file(tmp_path: Path) -> None:
     few = SimulatedDiffraction(scan_shape=(4, 4), detector_size=24)
     live = LivePatterns(few.build(Context(0, torch.device("cpu"), tmp_path)))

@@ -14,7 +14,6 @@ from trainkit_ptychography.scans.few_counts import counts_in, misfit_of_noise, v
 from trainkit_ptychography.scans.scan import Recording, Scan
 
 
-@pytest.mark.medium
 def test_the_variance_of_a_root_is_that_of_random_counts() -> None:
     expected = np.array([0.02, 0.1, 1.0, 3.0, 15.0, 40.0])
     drawn = np.random.default_rng(0).poisson(expected, (400_000, len(expected)))
@@ -28,7 +27,6 @@ def said(*sets: str) -> list[str | Problem]:
     return [each for each in recipe.losses["data"].inspect(recipe, "all") if isinstance(each, str | Problem)]
 
 
-@pytest.mark.medium
 def test_the_amplitude_loss_is_doubted_where_counts_are_few_and_no_other_loss_is() -> None:
     (doubt,) = said("data.dose_per_square_angstrom=1e4")
     assert isinstance(doubt, Problem)

@@ -17,7 +17,6 @@ def test_damaged_files_are_read_or_refused(kind):
     assert outcome.refused > 30
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("kind", ENDINGS)
 def test_without_damage_each_of_them_is_read(kind, tmp_path):
     for number, content in enumerate(originals(kind, tmp_path)):

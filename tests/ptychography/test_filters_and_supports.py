@@ -73,7 +73,6 @@ def test_a_wave_keeps_the_share_that_the_formula_of_each_filter_gives(periods):
         np.testing.assert_allclose(imposed(constraint, phase_HW), 0.3 + share * (phase_HW - 0.3), atol=2e-6)
 
 
-@pytest.mark.medium
 def test_total_variation_of_a_noisy_step_falls_and_the_step_loses_as_much_height_as_the_theory_says():
     """A step of height h between two halves of n columns each loses weight/n on each side (Strong and Chan, 2003)."""
     num, weight = 20, 0.5
@@ -86,7 +85,6 @@ def test_total_variation_of_a_noisy_step_falls_and_the_step_loses_as_much_height
     assert np.abs(calm - step).mean() < 0.5 * np.abs(noisy - step).mean()
 
 
-@pytest.mark.medium
 def test_the_minimiser_of_total_variation_is_below_all_its_neighbours():
     values = torch.from_numpy(np.random.default_rng(2).normal(size=(1, 7, 8)))
 
@@ -150,7 +148,6 @@ def test_the_probe_has_no_light_beyond_its_aperture_or_within_a_central_stop():
     assert np.abs(spectrum_MYX[:, dark]).max() < 1e-5 * np.abs(spectrum_MYX).max()
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     "constraint", [ProbeSupport(radius_angstrom=2.0, edge_angstrom=2.0), ProbeAperture(semiangle_mrad=25.0)]
 )

@@ -47,7 +47,6 @@ def said(settings: SimulatedDiffraction, caplog: pytest.LogCaptureFixture, model
     return caplog.records[-1].getMessage() if caplog.records else ""
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("dose", [2e3, 1e4, 1e5, 1e6])
 def test_the_expected_patterns_fit_as_well_as_noise_lets_them(dose, caplog):
     text = said(attrs.evolve(SCAN, dose_per_square_angstrom=dose), caplog, EXACT)
@@ -55,7 +54,6 @@ def test_the_expected_patterns_fit_as_well_as_noise_lets_them(dose, caplog):
     assert text.endswith("alone makes")
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("dose", [2e3, 1e5])
 def test_residuals_of_expected_patterns_are_those_of_noise_also_where_a_part_of_the_detector_is_hidden(dose):
     data = attrs.evolve(SCAN, dose_per_square_angstrom=dose).build(Context(0, torch.device("cpu"), Path()))
@@ -72,14 +70,12 @@ def test_residuals_of_expected_patterns_are_those_of_noise_also_where_a_part_of_
         assert share == pytest.approx(1.0, abs=0.025)
 
 
-@pytest.mark.medium
 def test_what_the_detector_gives_for_an_electron_changes_nothing(caplog, monkeypatch):
     in_electrons = said(SCAN, caplog, EXACT)
     scaled(monkeypatch, 7)
     assert said(SCAN, caplog, EXACT) == in_electrons
 
 
-@pytest.mark.medium
 def test_a_model_of_a_beam_that_stands_still_does_not_fit_patterns_of_one_that_moves(caplog):
     moving = attrs.evolve(SCAN, dose_per_square_angstrom=1e6, exposure_motion_angstrom=2.0)
     text = said(moving, caplog, EXACT)
@@ -87,19 +83,16 @@ def test_a_model_of_a_beam_that_stands_still_does_not_fit_patterns_of_one_that_m
     assert "probe modes for blur" in text
 
 
-@pytest.mark.medium
 def test_patterns_that_are_no_counts_are_not_judged_by_noise(caplog, monkeypatch):
     scaled(monkeypatch, 0.37)
     assert said(SCAN, caplog, EXACT) == ""
 
 
-@pytest.mark.medium
 def test_a_run_keeps_roots_and_gives_the_counts_back():
     data = SCAN.build(Context(0, torch.device("cpu"), Path()))
     np.testing.assert_array_equal(LivePatterns(data)[:], SCAN.read().intensities_NYX[:])
 
 
-@pytest.mark.medium
 def test_a_beam_that_moves_makes_the_mean_of_the_patterns_on_its_way():
     step = SCAN.step_angstrom
     still_NYX = EXACT.reshape(10, 10, 32, 32)

@@ -80,7 +80,6 @@ def test_a_run_whose_defocus_is_told_much_too_large_ends_as_doubtful() -> None:
     assert "another geometry does" in ending.run.state.doubts[-1]
 
 
-@pytest.mark.medium
 def test_a_run_that_ends_no_better_than_an_empty_object_is_doubtful() -> None:
     ending, _ = run("run.epochs=1", "groups.object.lr=2.0")
     assert ending.code is ExitCode.DOUBTFUL
@@ -98,13 +97,11 @@ def test_a_run_with_few_electrons_is_not_doubted_when_it_is_right() -> None:
     assert ending.code is ExitCode.FINISHED
 
 
-@pytest.mark.medium
 def test_a_run_that_has_hardly_begun_to_fit_is_not_doubted() -> None:
     ending, _ = run("run.epochs=1", "groups.object.lr=1e-3")
     assert ending.code is ExitCode.FINISHED
 
 
-@pytest.mark.medium
 def test_the_comparison_with_the_mirror_is_remembered_for_the_same_patterns_and_probe(tmp_path: Path) -> None:
     settings = SimulatedDiffraction(scan_shape=(6, 6), detector_size=24)
     data = settings.build(Context(0, torch.device("cpu"), tmp_path))
@@ -124,7 +121,6 @@ def test_the_comparison_with_the_mirror_is_remembered_for_the_same_patterns_and_
     assert compare(data, probe_MYX) == found
 
 
-@pytest.mark.medium
 def test_patterns_that_are_turned_around_are_compared_anew(tmp_path: Path) -> None:
     recording = SimulatedDiffraction(scan_shape=(6, 6), detector_size=24).read()
     turned_NYX = np.roll(np.asarray(recording.intensities_NYX)[:, ::-1, ::-1], 1, axis=(1, 2))  # totals are the same
@@ -140,7 +136,6 @@ def test_patterns_that_are_turned_around_are_compared_anew(tmp_path: Path) -> No
     assert turned.told == pytest.approx(found.mirrored, rel=0.2)  # the same question asked the other way round
 
 
-@pytest.mark.medium
 def test_a_cache_that_cannot_be_written_keeps_no_run_from_going_on(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file, not a folder")
     data = SimulatedDiffraction(scan_shape=(6, 6), detector_size=24).build(Context(0, torch.device("cpu"), tmp_path))

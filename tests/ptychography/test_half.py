@@ -51,7 +51,6 @@ def opened(half: Half | None) -> object:
     return data.build(Context(0, torch.device("cpu"), Path()))
 
 
-@pytest.mark.medium
 def test_both_halves_of_the_points_hold_out_the_same_and_train_on_all_others():
     whole, one, other = (opened(half) for half in (None, Half(part=1), Half(part=2)))
     assert torch.equal(one.held_out_index, whole.held_out_index)
@@ -103,7 +102,6 @@ def test_what_is_no_count_is_refused_in_one_message(values, said):
         HalfOfCounts(values, SCAN, 1, 0)
 
 
-@pytest.mark.medium
 def test_check_with_data_says_that_values_are_no_counts():
     weighed = SimulatedDiffraction(scan_shape=(4, 4), detector_size=24, half=Half(of="counts"))
     recording = weighed.read()
@@ -125,7 +123,6 @@ def test_a_value_that_is_no_count_is_found_in_any_pattern():
         half[70:90]
 
 
-@pytest.mark.medium
 def test_a_run_with_half_of_the_counts_has_half_of_them():
     whole, one, other = (opened(half) for half in (None, Half(of="counts", part=1), Half(of="counts", part=2)))
     assert one.mean_counts + other.mean_counts == pytest.approx(whole.mean_counts)

@@ -221,7 +221,6 @@ def test_a_restored_object_has_the_levels_that_it_had() -> None:
     assert torch.equal(fresh.phase(), live.phase())
 
 
-@pytest.mark.medium
 def test_levels_join_epoch_by_epoch_as_the_plan_says_and_the_metrics_show() -> None:
     small = ("data.scan_shape=[5, 5]", "data.detector_size=24", "run.epochs=5", "run.device=cpu")
     stages = (
@@ -371,7 +370,6 @@ def test_patches_of_a_thick_object_are_those_of_its_maps_with_the_same_gradients
         torch.testing.assert_close(one, other, rtol=0, atol=1e-10)
 
 
-@pytest.mark.medium
 def test_a_run_trains_a_thick_object_of_a_hash_encoding_and_leaves_its_slices(tmp_path):
     sets = (
         *("data.scan_shape=[4, 4]", "data.detector_size=24", "data.slices=4", "run.epochs=2", "run.device=cpu"),

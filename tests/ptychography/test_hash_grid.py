@@ -89,7 +89,6 @@ ENCODINGS = st.fixed_dictionaries(
 )
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
 @settings(max_examples=40)
 @given(
@@ -110,7 +109,6 @@ def test_any_position_is_encoded_as_by_the_rules(
     np.testing.assert_allclose(encode(torch.from_numpy(positions), tables, grids, how), loops, rtol=0, atol=within)
 
 
-@pytest.mark.medium
 @settings(max_examples=20)
 @given(base=st.integers(2, 9), scale=st.floats(1.05, 2.0), how=st.sampled_from(INTERPOLATIONS))
 def test_so_are_grids_that_are_never_hashed(base: int, scale: float, how: Any) -> None:
@@ -187,7 +185,6 @@ def on_a_grid(shape: tuple[int, ...], encoding: dict[str, Any], how: Any, dtype:
     return [plan_grid(axes, level, how, dtype) for level in grids], positions, grids
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(("dtype", "within"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
 @settings(max_examples=25)
 @given(

@@ -218,7 +218,6 @@ def quickly(path: Path, name: str, said: str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.medium
 def test_zeros_that_unpack_to_gigabytes_are_refused_at_once(tmp_path):
     with h5py.File(tmp_path / "bomb.h5", "w") as file:
         bomb = file.create_dataset("data", (2000, 256, 256), "u2", chunks=(50, 256, 256), compression="gzip")
@@ -227,7 +226,6 @@ def test_zeros_that_unpack_to_gigabytes_are_refused_at_once(tmp_path):
     quickly(tmp_path / "bomb.h5", "data", r"takes .* in the file and 250 MiB unpacked, and wherever it was looked at")
 
 
-@pytest.mark.medium
 def test_thousands_of_objects_are_not_all_listed(tmp_path):
     with h5py.File(tmp_path / "many.h5", "w", libver="latest") as file:
         at: Any = file

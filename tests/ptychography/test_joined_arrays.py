@@ -42,7 +42,6 @@ def hdf5(path: Path, **settings: Any) -> HDF5Diffraction:
     return HDF5Diffraction(path=path, **{**told, **settings})
 
 
-@pytest.mark.medium
 def test_arrays_are_joined_in_the_order_in_which_they_are_named(chunks):
     masks = Prepare(mask=WEIGHTS, mask_marks="good")
     for order in ((0, 1, 2), (2, 0, 1)):

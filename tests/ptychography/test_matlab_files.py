@@ -98,7 +98,6 @@ def forged(path: Path, shape: tuple[int, int, int], num_bytes: int) -> None:
     path.write_bytes(head + (15).to_bytes(4, "little") + len(packed).to_bytes(4, "little") + packed)
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     ("shape", "num_bytes", "said"),
     [

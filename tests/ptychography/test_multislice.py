@@ -187,7 +187,6 @@ def peak_bytes(slices: int, waves: Waves) -> int:
     return int(allocated.max()) - maps_KSHW.nbytes
 
 
-@pytest.mark.medium
 def test_memory_hardly_grows_with_the_slices_if_waves_are_inverted():
     assert peak_bytes(60, "inverted") <= 1.1 * peak_bytes(15, "inverted")
 
@@ -196,7 +195,6 @@ def test_stored_waves_take_ten_bytes_for_a_pixel_of_a_slice():
     assert peak_bytes(15, "stored") <= 10 * 15 * 16 * 32**2
 
 
-@pytest.mark.medium
 def test_checkpointed_waves_take_memory_as_the_root_of_the_slices():
     assert peak_bytes(60, "checkpointed") <= 2.0 * peak_bytes(15, "checkpointed")
 
@@ -235,7 +233,6 @@ def test_patterns_are_those_of_abtem():
     assert np.abs(found_BYX[0].numpy() - expected_YX).max() <= 1e-6 * expected_YX.max()
 
 
-@pytest.mark.medium
 def test_the_true_specimen_of_a_simulation_explains_its_patterns_and_upside_down_it_does_not(shared_data):
     """The deviance of Poisson statistics is 1 where only noise is left, 3 here: the model has no thermal scattering."""
     with h5py.File(shared_data / "ptychography" / "thick_sto_sim.h5") as file:

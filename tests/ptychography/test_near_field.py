@@ -66,7 +66,6 @@ def test_a_short_distance_is_a_sign_only_if_light_fills_the_detector():
     assert near_field(flat, CORNERS, None, 0.3) is None
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("defocus", [0.0, 60.0, 600.0])
 def test_a_defocused_beam_is_not_taken_for_the_near_field(defocus):
     patterns, scan = SimulatedDiffraction(scan_shape=(8, 8), defocus_angstrom=defocus).read()

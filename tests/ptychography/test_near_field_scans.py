@@ -53,7 +53,6 @@ def data(recording: Recording, tmp_path_factory: pytest.TempPathFactory) -> Live
     return LiveDiffraction(checked(recording), context, 8, 0.0, torch.float64)
 
 
-@pytest.mark.medium
 def test_the_first_probe_makes_the_mean_pattern_on_the_detector(data):
     probe = torch.from_numpy(MeanPattern().guess(data))
     shape = data.detector_shape
@@ -79,7 +78,6 @@ def test_a_probe_has_power_one_on_the_pixels_that_the_detector_measures():
         probe.keep_power()
 
 
-@pytest.mark.medium
 def test_what_the_simulation_tells_is_not_doubted(recording):
     seen = checked(recording)
     assert list(doubts(seen)) == []
@@ -183,7 +181,6 @@ def _sets_of_distance(factor: float) -> NearField:
     return NearField(effective_distance_mm=200.0 * factor)  # truly 200 mm: 250 mm and 1 m
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("factor", [0.5, 0.75, 1.3, 2.0])
 def test_a_wrong_distance_is_seen_by_the_fringes_and_the_right_one_named(recording: Recording, factor: float) -> None:
     told = attrs.evolve(recording.scan, detector_propagation=_sets_of_distance(factor))
@@ -197,7 +194,6 @@ def test_a_wrong_distance_is_seen_by_the_fringes_and_the_right_one_named(recordi
     assert found == pytest.approx(200.0, rel=0.1)
 
 
-@pytest.mark.medium
 def test_a_distance_that_is_told_rightly_is_not_doubted_and_one_without_fringes_is_left_open(
     recording: Recording,
 ) -> None:
@@ -230,7 +226,6 @@ def test_the_line_for_a_wrong_distance_leaves_the_magnification_as_it_is(
         assert line in problem.message
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("period", [9.0, 14.0, 20.0])
 def test_rings_tell_the_distance_that_made_them(period: float) -> None:
     """Noise in the phase, filtered by sin(πλz k²) in a formula of its own, without a beam and without a simulation."""
@@ -249,7 +244,6 @@ def test_rings_tell_the_distance_that_made_them(period: float) -> None:
     assert right.worse < 16
 
 
-@pytest.mark.medium
 def test_a_result_is_held_against_its_own_positions_and_distance(recording: Recording) -> None:
     patterns, scan = recording
     told = attrs.evolve(scan, detector_propagation=_sets_of_distance(1.5))

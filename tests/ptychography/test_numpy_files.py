@@ -66,7 +66,6 @@ def test_few_counts_are_read_however_well_they_pack(tmp_path):
     assert NumPyFile(tmp_path / "sparse.npz").array("data").sum() == 2400
 
 
-@pytest.mark.medium
 def test_a_header_that_does_not_end_is_not_read(tmp_path):
     long = [header(b"", 2)[:8] + struct.pack("<I", 2**31), *[b" " * 2**20] * 64]
     refused(archive(tmp_path / "long.npz", long), "has a header of 2,147,483,648 bytes")

@@ -42,7 +42,6 @@ def expected(model: PtychographyModule) -> torch.Tensor:
     return found
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("settings", [{}, THICK], ids=["thin", "thick"])
 def test_patterns_are_the_mean_of_those_of_each_mode_and_gradients_a_share_of_theirs(settings):
     model = made(object_modes=3, object_modes_differ_rad=0.3, **settings)
@@ -62,7 +61,6 @@ def test_patterns_are_the_mean_of_those_of_each_mode_and_gradients_a_share_of_th
     assert float((alone[0] - alone[1]).detach().abs().max()) > 0.01 * float(found.detach().max())
 
 
-@pytest.mark.medium
 def test_one_mode_is_the_object_as_it_was_and_several_begin_differently_by_the_seed():
     names = {name for name, _ in made().named_parameters()}
     assert names == {name for name, _ in made(object_modes=1).named_parameters()}
@@ -79,7 +77,6 @@ def test_modes_of_a_hash_encoding_differ_too():
     assert not torch.equal(first, second)
 
 
-@pytest.mark.medium
 def test_a_constraint_of_the_object_is_imposed_on_each_mode_and_one_of_the_probe_once():
     constraints = {"limits": Limits(min_phase_rad=0.0), "support": ProbeSupport(radius_angstrom=3.0)}
     model = made(object_modes=2, constraints=constraints)
@@ -119,7 +116,6 @@ def test_atoms_that_move_are_explained_better_by_several_modes_than_by_one():
     assert left[3] < 0.5 * left[1]
 
 
-@pytest.mark.medium
 def test_the_curvature_along_a_mode_is_that_of_one_object_over_the_number_of_modes():
     found = {}
     for num in (1, 2):
@@ -137,7 +133,6 @@ def test_the_curvature_along_a_mode_is_that_of_one_object_over_the_number_of_mod
     torch.testing.assert_close(found[2], found[1] / 2)
 
 
-@pytest.mark.medium
 def test_the_result_holds_each_mode_and_the_mean_and_check_says_what_they_take(tmp_path):
     data = SETTINGS.build(CONTEXT)
     model = made(data, object_modes=2, object_modes_differ_rad=0.2, **THICK)

@@ -174,7 +174,6 @@ def misfit(model: PtychographyModule, data: LiveDiffraction, points: torch.Tenso
     return total / len(points)
 
 
-@pytest.mark.medium
 def test_it_begins_as_the_drift_that_patterns_show_and_held_out_patterns_fit_better_without_being_used():
     model, data = scanned(60.0, opr_modes=1)
     opr = model.probe.opr
@@ -202,7 +201,6 @@ def test_it_begins_as_the_drift_that_patterns_show_and_held_out_patterns_fit_bet
         assert min(known) - 1e-6 <= weights_N[each] <= max(known) + 1e-6
 
 
-@pytest.mark.medium
 def test_a_probe_that_does_not_change_gets_next_to_no_weights_and_fits_as_well():
     model, data = scanned(0.0, opr_modes=1)
     opr = model.probe.opr
@@ -214,7 +212,6 @@ def test_a_probe_that_does_not_change_gets_next_to_no_weights_and_fits_as_well()
     assert misfit(model, data, data.held_out_index) < 1.02 * before
 
 
-@pytest.mark.medium
 def test_before_weights_train_patterns_are_those_of_a_probe_that_cannot_change_and_a_checkpoint_keeps_all():
     model, data = scanned(0.0, opr_modes=2)
     plain, _ = scanned(0.0)
@@ -231,7 +228,6 @@ def test_before_weights_train_patterns_are_those_of_a_probe_that_cannot_change_a
     assert not torch.equal(again(batch)["intensities"], plain(batch)["intensities"])
 
 
-@pytest.mark.medium
 def test_the_result_holds_modes_and_weights_and_a_picture_shows_them(tmp_path):
     model, data = scanned(0.0, opr_modes=2, modes=2)
     with torch.no_grad():
@@ -250,7 +246,6 @@ def test_the_result_holds_modes_and_weights_and_a_picture_shows_them(tmp_path):
     assert len(np.unique(image[::3, ::3].astype(int) @ [1, 256, 65536])) > 20  # colours
 
 
-@pytest.mark.medium
 def test_groups_exist_only_where_the_probe_may_change_and_settings_without_effect_are_doubted(tmp_path):
     assert not any("opr" in name for name in Ptychography(probe=Aperture()).groups())
     model, _ = scanned(0.0, opr_modes=2)

@@ -87,7 +87,6 @@ def saved(folder: Path, kind: str, probe: np.ndarray) -> Path:
     return path
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("kind", ["npy", "npz", "h5"])
 def test_a_probe_comes_out_of_a_file_with_its_modes_and_their_powers(kind, tmp_path):
     data, _ = made()
@@ -106,7 +105,6 @@ def test_a_probe_comes_out_of_a_file_with_its_modes_and_their_powers(kind, tmp_p
     )
 
 
-@pytest.mark.medium
 def test_the_probe_of_an_earlier_result_begins_the_next_run(tmp_path):
     data, model = made(modes=2)
     state = State(Context(0, torch.device("cpu"), tmp_path), 2, model, data, {}, Monitor(), ended="finished")
@@ -164,7 +162,6 @@ def test_a_residual_is_the_share_that_numpy_finds_over_the_pixels_that_count():
         assert found_N[7] == pytest.approx(np.sqrt((off**2).sum() / measured.sum()), rel=1e-5)
 
 
-@pytest.mark.medium
 def test_the_only_pattern_that_another_place_gave_is_named_and_stands_in_the_result(tmp_path, caplog):
     data, model = made()
     model.object.maps.requires_grad_(False)
@@ -185,7 +182,6 @@ def test_the_only_pattern_that_another_place_gave_is_named_and_stands_in_the_res
         assert file["residual"].shape == (30,)
 
 
-@pytest.mark.medium
 def test_a_result_is_written_even_if_its_residuals_cannot_be_computed(tmp_path, caplog):
     data, model = made()
 

@@ -50,7 +50,6 @@ def test_the_same_patch_is_added_at_each_corner():
     torch.testing.assert_close(array, light)
 
 
-@pytest.mark.medium
 def test_the_gradient_of_a_crop_is_that_of_slicing():
     array = numbers(2, 8, 7).requires_grad_()
     assert torch.autograd.gradcheck(lambda array: crop(array, CORNERS, SHAPE), array)

@@ -122,7 +122,6 @@ def test_intensities_are_the_formula_in_numpy(modes, shape):
     np.testing.assert_allclose(found.numpy(), by_hand(probe, shift, patch), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.medium
 def test_gradients_of_probe_shift_and_object_are_those_of_finite_differences():
     arguments = [
         torch.from_numpy(array).requires_grad_()
@@ -179,7 +178,6 @@ def test_a_shift_by_whole_pixels_is_exact():
 # ---- geometry -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 @given(
     points=st.lists(st.tuples(st.floats(-500, 500), st.floats(-500, 500)), min_size=1, max_size=12),
     margin=st.integers(0, 9),

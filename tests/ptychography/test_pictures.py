@@ -43,7 +43,6 @@ def drawn() -> tuple[State, dict[str, Any], torch.Tensor, torch.Tensor]:
     return state, before, random_before, torch.get_rng_state()
 
 
-@pytest.mark.medium
 def test_a_run_shows_object_probe_positions_and_patterns_at_the_size_of_a_slide(drawn):
     state, *_ = drawn
     assert set(state.pictures) == {"object_phase", "object_amplitude", "object", "probe", "positions", "patterns"}
@@ -72,7 +71,6 @@ def shades(image: np.ndarray, shape: tuple[int, int], left: float, width: float,
     return image[np.ix_(rows, columns)].astype(int)
 
 
-@pytest.mark.medium
 def test_phases_are_grey_in_their_order_between_the_limits_of_what_was_lit():
     phase = GENERATOR.normal(0, 0.01, (30, 30))
     phase[:5] = 40.0  # a margin that nothing lit
@@ -86,7 +84,6 @@ def test_phases_are_grey_in_their_order_between_the_limits_of_what_was_lit():
     assert len(np.unique(seen)) > 100  # a weak phase uses all of the contrast
 
 
-@pytest.mark.medium
 def test_colours_of_the_complex_object_tell_phases_apart_and_fall_to_black_with_the_amplitude():
     phase = np.repeat(np.linspace(-0.01, 0.01, 30)[None], 30, axis=0)
     amplitude = np.repeat(np.linspace(0.0, 1.0, 30)[:, None], 30, axis=1)
@@ -131,7 +128,6 @@ def test_bars_of_fourier_space_are_in_mrad_or_per_angstrom_or_pixels():
     assert angle_bar(64, None, None).label == "10 pixels"
 
 
-@pytest.mark.medium
 def test_slices_and_sections_of_a_thick_object_are_drawn_whatever_is_known_of_it():
     phase = GENERATOR.random((15, 20, 31))
     nowhere = np.zeros((20, 31), dtype=bool)
@@ -140,7 +136,6 @@ def test_slices_and_sections_of_a_thick_object_are_drawn_whatever_is_known_of_it
             assert draw(phase, lit_HW, size, spacing, UNDER).shape[1] == 1440
 
 
-@pytest.mark.medium
 def test_the_section_goes_through_the_row_and_the_column_that_vary_most(monkeypatch):
     phase = 0.01 * GENERATOR.random((4, 20, 31))
     phase[1, 12, ::2], phase[2, :, 7] = 1.0, 0.5
@@ -156,14 +151,12 @@ def test_the_section_goes_through_the_row_and_the_column_that_vary_most(monkeypa
     ]
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("modes", [1, 2, 3, 8])
 def test_probes_of_any_number_of_modes_fit_on_a_slide(modes):
     probe = GENERATOR.normal(size=(modes, 16, 20)) + 1j
     assert probe_picture.probe(probe, 0.4, 0.04, UNDER).shape[1] == 1440
 
 
-@pytest.mark.medium
 def test_powers_are_shares_of_the_scan_that_a_mode_belongs_to(monkeypatch):
     probe = np.sqrt([3.0, 1.0, 8.0, 2.0])[:, None, None] * np.ones((4, 16, 16)) + 0j
     written = []
@@ -175,7 +168,6 @@ def test_powers_are_shares_of_the_scan_that_a_mode_belongs_to(monkeypatch):
     assert written[0] == "Probes of 2 scans, 2 modes with their shares of the power"
 
 
-@pytest.mark.medium
 def test_headings_of_six_probes_do_not_run_into_each_other(monkeypatch):
     places = []
     text = probe_picture.Frame.text
@@ -191,7 +183,6 @@ def test_headings_of_six_probes_do_not_run_into_each_other(monkeypatch):
     assert all(left.x1 < right.x0 for left, right in pairwise(places))
 
 
-@pytest.mark.medium
 def test_phases_of_noise_are_not_shown(monkeypatch):
     probe = 0.02 * (GENERATOR.normal(size=(1, 32, 32)) + 1j * GENERATOR.normal(size=(1, 32, 32)))
     probe[0, 12:20, 12:20] = 1.0
@@ -206,7 +197,6 @@ def test_phases_of_noise_are_not_shown(monkeypatch):
     assert phase.mask.sum() > 0.98 * (32**2 - 8**2)
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("extent", [(0.0, 0.0), (0.0, 30.0), (20.0, 30.0)])
 def test_maps_of_a_point_a_line_and_an_area_are_drawn(extent):
     places = GENERATOR.random((40, 2)) * extent
@@ -219,7 +209,6 @@ def test_maps_of_a_point_a_line_and_an_area_are_drawn(extent):
     assert scan_pictures.residuals(places, np.full(40, np.nan), [], np.arange(40), 0.4, UNDER).shape[1] == 1440
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(("moved", "times"), [(0.1, "10"), (0.01, "100"), (1e-5, "100,000"), (0.0, "10")])
 def test_arrows_are_ten_times_as_long_or_longer_where_they_could_not_be_seen(moved, times, monkeypatch):
     places = np.stack(np.meshgrid(np.arange(6.0), np.arange(6.0), indexing="ij"), -1).reshape(-1, 2)
@@ -231,7 +220,6 @@ def test_arrows_are_ten_times_as_long_or_longer_where_they_could_not_be_seen(mov
     assert titles[0] == f"arrows are {times} times as long as the displacements"
 
 
-@pytest.mark.medium
 def test_a_wide_map_has_a_large_unit_and_its_small_displacements_a_small_one(monkeypatch):
     said = []
     for name in ("set_xlabel", "set_title"):
@@ -243,7 +231,6 @@ def test_a_wide_map_has_a_large_unit_and_its_small_displacements_a_small_one(mon
     assert {"column / µm", "displacement / Å", "error of a coordinate / Å", "rms of a coordinate 2 Å"} <= set(said)
 
 
-@pytest.mark.medium
 def test_pixels_that_do_not_count_are_grey_in_a_pattern():
     measured, mask = np.zeros((1, 16, 16)), np.ones((1, 16, 16), dtype=bool)
     measured[0, :4, :4], mask[0, 8, 8] = 10.0, False  # the pixel at the upper left when zero is in the middle
@@ -254,7 +241,6 @@ def test_pixels_that_do_not_count_are_grey_in_a_pattern():
     assert image[top, left + int(step)].max() < 10
 
 
-@pytest.mark.medium
 def test_a_resolution_is_drawn_with_and_without_a_crossing_and_a_truth():
     frequency = np.arange(1, 11) / 20
     phases = (GENERATOR.random((20, 24)), GENERATOR.random((20, 24)))

@@ -123,7 +123,6 @@ def with_float_sentinel(counts: np.ndarray) -> np.ndarray:
     return counts
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     ("fault", "key", "value"),
     [
@@ -145,7 +144,6 @@ def test_what_is_wrong_with_pixels_is_said_with_the_line_that_mends_it(tmp_path,
     assert value == prepare[key] or set(value) <= set(prepare[key])
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     ("fault", "words", "values"),
     [
@@ -182,7 +180,6 @@ def test_noise_around_zero_is_no_mark(tmp_path):
         doubts(settings(path))
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     ("fault", "words"), [(with_cosmics, "single values in .* are outliers"), (with_saturation, "satur")]
 )
@@ -207,7 +204,6 @@ def test_nothing_is_said_of_pixels_that_measure(tmp_path, dtype, scale):
     assert doubts(settings(written(tmp_path, (COUNTS * scale).astype(dtype)))) == []
 
 
-@pytest.mark.medium
 def test_few_electrons_are_not_taken_for_hot_pixels(tmp_path):
     few = GENERATOR.poisson(COUNTS / COUNTS.sum((1, 2)).mean() * 40).astype(np.uint8)
     for counts in (few, few * np.float32(151.3) + GENERATOR.normal(40, 2, few.shape).clip(0).astype(np.float32)):
@@ -269,7 +265,6 @@ def test_masks_must_be_as_many_as_patterns(tmp_path):
         settings(path, prepare={"mask": "bad"}).read()
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     "told",
     [
@@ -313,7 +308,6 @@ def test_a_gap_through_the_bright_disc_does_not_move_the_beam(tmp_path):
     assert abs(np.array(beam_offset(scan.survey.mean_YX))).max() > 0.5
 
 
-@pytest.mark.medium
 def test_a_frame_that_was_written_twice_has_its_number_in_the_file_whatever_is_left_out_already(tmp_path: Path) -> None:
     counts = COUNTS.copy()
     counts[20] = counts[19]
@@ -358,7 +352,6 @@ def test_each_line_holds_what_the_lines_before_it_add() -> None:
     )
 
 
-@pytest.mark.medium
 def test_what_a_mask_hides_makes_a_pattern_neither_dim_nor_bright(tmp_path: Path) -> None:
     middle = np.s_[10:22, 10:22]  # nearly all of the light
     masks = np.zeros(COUNTS.shape, np.uint8)
@@ -396,7 +389,6 @@ def test_values_that_are_told_to_be_bad_are_counted_and_those_that_cannot_occur_
     )
 
 
-@pytest.mark.medium
 def test_marks_below_a_noise_around_0_are_not_set_to_0_with_it(tmp_path: Path) -> None:
     counts = COUNTS + GENERATOR.normal(0, 0.5, COUNTS.shape).astype(np.float32)
     counts[:, 10] = -1e4

@@ -87,7 +87,6 @@ def test_a_reason_tells_what_the_file_says_from_what_was_told(tmp_path: Path) ->
     }
 
 
-@pytest.mark.medium
 def test_the_beam_is_looked_for_in_the_patterns(tmp_path: Path) -> None:
     for beam in ("centre", "corner"):
         assert f'zero_frequency = "{beam}"' in drafted(scan(tmp_path / f"{beam}.h5", beam=beam))
@@ -141,7 +140,6 @@ def test_patterns_that_cannot_be_opened_make_the_recipe_doubtful(tmp_path: Path)
     assert any(isinstance(each, str) and "patterns could not be looked into yet" in each for each in said)
 
 
-@pytest.mark.medium
 def test_a_specimen_that_the_file_calls_thick_gets_slices(tmp_path: Path) -> None:
     known = {"energy_kev": 300.0, "dk_invA": 0.05, "semiangle_mrad": 30.0, "defocus_A": 60.0}
     thick = resolve_text(drafted(scan(tmp_path / "thick.h5", thickness_nm=11.7, **known)), tmp_path).recipe
@@ -180,7 +178,6 @@ def test_what_is_written_for_scans_that_say_all_raises_no_doubt(shared_data: Pat
         assert not [each for each in said if isinstance(each, Problem)]
 
 
-@pytest.mark.medium
 def test_a_file_with_patterns_in_the_places_of_cxi_needs_its_path_and_the_probe(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "scan.cxi", "w") as file:
         file["entry_1/instrument_1/detector_1/data"] = np.ones((9, 16, 16), np.float32)
@@ -253,7 +250,6 @@ def test_with_a_guess_of_the_probe_neither_energy_nor_aperture_is_asked_for(tmp_
         assert asked == ["zero_frequency", "positions_unit", "dk_per_angstrom"]
 
 
-@pytest.mark.medium
 def test_the_simulated_scan_is_read_as_the_shipped_recipe_reads_it(shared_data: Path) -> None:
     path = shared_data / "ptychography" / "mos2_sim.h5"
     data: Any = resolve_text(drafted(path), shared_data).recipe.data

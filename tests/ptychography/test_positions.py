@@ -72,7 +72,6 @@ def test_a_matrix_is_taken_apart_into_rotation_scales_and_shear():
     assert (turn @ np.array([0.0, 1.0]))[0] > 0
 
 
-@pytest.mark.medium
 def test_gradients_of_scan_are_those_of_finite_differences():
     data = live(attrs.evolve(SMALL, scan_shape=(2, 2), detector_size=8), torch.float64)
     model = made(data, object_margin=2)
@@ -226,7 +225,6 @@ def test_a_pattern_that_tells_nothing_or_only_worse_leaves_its_point_where_it_wa
     assert torch.equal(fit_displacement(blobs, there, None, start_B2, 3), start_B2)
 
 
-@pytest.mark.medium
 def test_held_out_points_find_their_own_places_and_nothing_else_moves():
     settings = attrs.evolve(SMALL, scan_shape=(9, 9), validation_fraction=0.3, dose_per_square_angstrom=1e8)
     data = live(settings)
@@ -257,7 +255,6 @@ def test_held_out_points_stay_while_positions_do_not_train():
     assert not model.dr.any()
 
 
-@pytest.mark.medium
 def test_held_out_patterns_do_not_follow_a_scan_that_drifts():
     """Where the trained points and the object have gone astray together, the held-out ones stay in the given frame."""
     data = live(attrs.evolve(SMALL, scan_shape=(9, 9), validation_fraction=0.3, dose_per_square_angstrom=1e8))

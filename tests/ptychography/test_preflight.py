@@ -92,14 +92,12 @@ def setting(recipe: str, name: str) -> float:
     return float(recipe.partition(f"{name} = ")[2].split("\n")[0])
 
 
-@pytest.mark.medium
 def test_nothing_is_doubted_if_the_recipe_is_right(right: str) -> None:
     doubts, lines = said(right)
     assert not doubts
     assert lines[0].startswith("geometry     as told")
 
 
-@pytest.mark.medium
 def test_the_wrong_sign_of_the_defocus_is_named_with_the_line_to_paste(right: str) -> None:
     defocus = setting(right, "defocus_angstrom")
     (doubt,), _ = said(right, f"data.defocus_angstrom={-defocus}")
@@ -109,7 +107,6 @@ def test_the_wrong_sign_of_the_defocus_is_named_with_the_line_to_paste(right: st
     assert "phases are then positive" in doubt
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     ("right", "wrong", "paste"),
     [
@@ -130,7 +127,6 @@ def test_a_scan_that_lies_otherwise_is_named(right: str, wrong: str, paste: str)
         assert doubt.count(" = ") - doubt.count("(pattern_flip = ") == 1  # one line to paste
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     ("right", "unit"), [("overfocus", "pixels"), ("few electrons", "nm")], indirect=["right"], scope="module"
 )
@@ -243,7 +239,6 @@ def test_a_detector_turned_by_180_degrees_with_the_conjugated_probe_fits_equally
     assert one.misfit < 0.6 * one.empty
 
 
-@pytest.mark.medium
 def test_a_search_that_ends_at_the_pair_of_what_was_told_finds_nothing_wrong(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,7 +267,6 @@ def chosen_for(phase_KL: np.ndarray[Any, Any]) -> Pair:
     return Pair.choose(Found(trial, Geometry(), trial, (), 10.0), cast(Any, sample))
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_phases_choose_between_the_pair_where_they_are_those_of_atoms(sign: float) -> None:
     chosen = chosen_for(sign * atoms((48, 48), 5, 1.2, np.random.default_rng(3)))

@@ -118,7 +118,6 @@ def test_amplitudes_are_those_of_scatterem2s_own_test_file(dtype, relative, shar
     assert np.abs(found - amplitudes).max() <= 1e-5 * amplitudes.max()
 
 
-@pytest.mark.medium
 def test_gradients_of_object_probe_and_dr_are_those_of_finite_differences():
     data = live(attrs.evolve(SMALL, scan_shape=(2, 2), detector_size=8), torch.float64)
     model = made(data, probe=Aperture(modes=2), object_margin=1)
@@ -162,7 +161,6 @@ def test_a_specimen_of_several_slices_is_shown_as_what_its_slices_make_together(
     np.testing.assert_allclose(found.projected_amplitude() * np.exp(1j * found.projected_phase()), together_HW)
 
 
-@pytest.mark.medium
 def test_moving_a_point_by_whole_pixels_is_the_same_as_a_scan_that_has_it_there():
     settings = attrs.evolve(
         SMALL, step_angstrom=0.53
@@ -185,7 +183,6 @@ def test_moving_a_point_by_whole_pixels_is_the_same_as_a_scan_that_has_it_there(
     torch.testing.assert_close(model(batch)["intensities"], other(batch)["intensities"], rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.medium
 def test_crossing_half_a_pixel_recentres_the_patch_and_changes_next_to_nothing():
     """The corner jumps by a pixel, the ramp back by one; only what wraps around in the probe's window differs."""
     data = live(attrs.evolve(SMALL, detector_size=48), torch.float64)
@@ -203,14 +200,12 @@ def test_crossing_half_a_pixel_recentres_the_patch_and_changes_next_to_nothing()
 # ---- data -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 def test_patterns_sum_up_to_one_in_the_mean():
     assert sum(
         float(batch["amplitudes"].square().sum()) for split in ("train", "val") for batch in live().evaluate(split)
     ) / 30 == pytest.approx(1.0, rel=1e-6)
 
 
-@pytest.mark.medium
 def test_batches_are_a_function_of_seed_and_epoch_and_can_begin_anywhere():
     data = live(attrs.evolve(SMALL, batch_size=4, validation_fraction=0.1))
     epoch = [batch["index"].tolist() for batch in data.train(3, 0)]
@@ -231,7 +226,6 @@ def test_the_global_generator_is_left_alone():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.medium
 def test_held_out_points_are_never_trained_on_and_change_with_the_seed():
     settings = attrs.evolve(SMALL, validation_fraction=0.2)
     data = live(settings)
@@ -278,7 +272,6 @@ def test_a_process_without_a_share_of_a_split_yields_nothing():
     assert [sum(len(batch["index"]) for batch in each.evaluate("val")) for each in data] == [1, 0, 0]
 
 
-@pytest.mark.medium
 def test_facts_are_json_and_their_fingerprint_tells_scans_apart_wherever_patterns_are_kept():
     facts = live().facts()
     assert json.loads(json.dumps(facts)) == facts
@@ -310,7 +303,6 @@ def test_a_model_is_not_built_without_its_scan():
         SMALL.recall(live().facts())
 
 
-@pytest.mark.medium
 def test_every_process_fits_all_held_out_positions_alike():
     recording = checked(SMALL.read())
     fitted = []
@@ -325,7 +317,6 @@ def test_every_process_fits_all_held_out_positions_alike():
     assert torch.equal(fitted[0], fitted[2])
 
 
-@pytest.mark.medium
 def test_the_simulation_is_the_same_for_the_same_seed_and_its_errors_have_the_size_asked_for():
     settings = SimulatedDiffraction(scan_shape=(30, 30), detector_size=16, position_error_angstrom=0.2)
     first, second = settings.read(), settings.read()
@@ -442,7 +433,6 @@ def test_the_probes_power_is_kept_only_while_it_trains():
     assert (np.abs(model.reconstruction().probe_MYX) ** 2).sum() == pytest.approx(1.0, rel=1e-5)
 
 
-@pytest.mark.medium
 def test_a_learning_rate_of_the_probe_means_a_share_of_its_peak():
     for amplitude in (1e-6, 1e6):
         probe = amplitude * np.ones((1, 24, 24), dtype=np.complex64)
@@ -469,7 +459,6 @@ def test_powers_that_make_no_sense_are_found_without_building(probe, key):
     assert all(isinstance(problem, Problem) and problem.key == key for problem in problems)
 
 
-@pytest.mark.medium
 def test_a_probe_that_the_data_cannot_give_is_asked_for_by_key():
     with pytest.raises(DataError, match=r"set model\.probe\.semiangle_mrad, data\.pixel_size_angstrom"):
         made(live(SMALL, semiangle_mrad=None, pixel_size_angstrom=None))
@@ -489,7 +478,6 @@ def test_every_parameter_is_in_one_group_and_only_the_object_trains_unasked():
     assert settings.groups() == {"object": True, "probe": False, "dr": False, "scan": False, "other": False}
 
 
-@pytest.mark.medium
 def test_names_in_checkpoints_are_those_of_the_first_version():
     """Version a7b3e3b wrote these; what positions need besides is made from the data again."""
     own = {"dr", "scan", "ordered_epoch", "probe.modes"}
@@ -499,7 +487,6 @@ def test_names_in_checkpoints_are_those_of_the_first_version():
     assert encoded == own | tables | {"object.num_levels", "object._extra_state"}
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("heeds", [True, False])
 def test_a_loss_that_counts_pixels_which_were_not_measured_is_noticed_in_the_first_step(heeds: bool) -> None:
     data = live()
@@ -552,7 +539,6 @@ def test_total_variation_of_a_slope_is_its_slope_and_of_vacuum_nothing():
 # ---- what it leaves behind ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 def test_result_h5_holds_everything_with_units(tmp_path):
     data = live()
     model = made(data, probe=Aperture(modes=2))
@@ -580,7 +566,6 @@ def test_result_h5_holds_everything_with_units(tmp_path):
         assert {file[name].attrs["unit"] for name in file} == {"1", "pixel", "angstrom"}
 
 
-@pytest.mark.medium
 def test_without_a_pixel_size_there_is_nothing_in_angstrom(tmp_path):
     data = live(SMALL, pixel_size_angstrom=None, probe_MYX=np.ones((1, 24, 24), dtype=complex))
     state = state_of(model := made(data, probe=ProbeFromData()), data, tmp_path)
@@ -602,7 +587,6 @@ def test_a_failed_run_leaves_no_result(tmp_path):
 # ---- comparison with the truth --------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 def test_the_true_object_at_the_true_positions_compares_as_perfect():
     data = live(attrs.evolve(SMALL, scan_shape=(16, 16), validation_fraction=0.0))
     truth = data.scan.truth

@@ -82,7 +82,6 @@ def test_a_chunk_that_is_missing_is_not_passed_over(tmp_path):
         ptyd(path).read()
 
 
-@pytest.mark.medium
 def test_fewer_patterns_than_the_file_announces_are_doubted(tmp_path):
     path = write(tmp_path)
     with h5py.File(path, "a") as file:

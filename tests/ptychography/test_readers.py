@@ -415,7 +415,6 @@ def test_the_siemens_star_is_read(shared_data):
     assert np.fft.fftshift(mean_YX)[32:96, 32:96].sum() > 0.9 * mean_YX.sum()
 
 
-@pytest.mark.medium
 def test_the_mos2_scan_is_read(shared_data):
     settings = HDF5Diffraction(
         path=shared_data / "ptychography" / "mos2_sim.h5",

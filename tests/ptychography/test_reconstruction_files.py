@@ -109,7 +109,6 @@ def test_a_cxi_file_has_object_probe_and_scan_points_in_metres(folder):
         assert file["cxi_version"][()] == 160
 
 
-@pytest.mark.medium
 def test_the_scan_points_of_a_cxi_file_are_read_back_as_they_are(folder, tmp_path):
     patterns = np.ones((len(DATA.scan.positions_N2), 16, 16), np.float32)
     (tmp_path / "scan.cxi").write_bytes((folder / "result.cxi").read_bytes())

@@ -88,7 +88,6 @@ def said(data: SimulatedDiffraction) -> tuple[list[str], list[str]]:
     ]
 
 
-@pytest.mark.medium
 def test_a_scan_that_lies_elsewhere_is_named_with_the_line_to_paste_and_then_nothing_is_said() -> None:
     (doubt,), _ = said(PAIR)
     values = doubt.partition("scan_shifts_angstrom = [[0.0, 0.0], [")[2].partition("]]")[0]
@@ -99,7 +98,6 @@ def test_a_scan_that_lies_elsewhere_is_named_with_the_line_to_paste_and_then_not
     assert "scan 1 of 2 (from 0) shows the same place as scan 0" in line
 
 
-@pytest.mark.medium
 def test_two_small_scans_that_lie_as_told_are_not_left_open() -> None:
     small = attrs.evolve(PAIR, scan_shape=(8, 8), step_angstrom=1.0, further_offsets_angstrom=((0.0, 0.0),))  # type: ignore[misc]
     doubts, (line,) = said(small)
@@ -107,7 +105,6 @@ def test_two_small_scans_that_lie_as_told_are_not_left_open() -> None:
     assert "shows the same place" in line
 
 
-@pytest.mark.medium
 def test_half_of_a_small_scan_is_enough_to_find_where_it_lies() -> None:
     moved = attrs.evolve(PAIR, further_defoci_angstrom=(30.0,), further_offsets_angstrom=((5.5, -4.0),))  # type: ignore[misc]
     seen = list(inspect_offsets(moved.read(), moved, TWO_LENSES, 0, 0.0))  # their light reaches unequally far
@@ -115,7 +112,6 @@ def test_half_of_a_small_scan_is_enough_to_find_where_it_lies() -> None:
     assert "scan_shifts_angstrom = [[0.0, 0.0], [5." in doubt
 
 
-@pytest.mark.medium
 def test_too_few_patterns_are_not_compared() -> None:
     doubts, (line,) = said(attrs.evolve(PAIR, scan_shape=(4, 4)))  # type: ignore[misc]
     assert not doubts
@@ -125,7 +121,6 @@ def test_too_few_patterns_are_not_compared() -> None:
 # ---- declared --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 def test_declared_shifts_move_the_points_of_their_scan() -> None:
     declared = attrs.evolve(SMALL, scan_shifts_angstrom=((0.0, 0.0), (0.8, -0.4)))  # type: ignore[misc]
     before, after = (each.read().scan for each in (SMALL, declared))
@@ -159,7 +154,6 @@ def built() -> tuple[Any, Any]:
     return Ptychography(probe=Aperture(), scan_shifts=True).build(data), data
 
 
-@pytest.mark.medium
 def test_the_gradient_of_a_shift_is_that_of_all_displacements_of_its_scan() -> None:
     model, _ = built()
     assert list(Ptychography(probe=Aperture(), scan_shifts=True).parameter_groups(model)) == list(
@@ -174,7 +168,6 @@ def test_the_gradient_of_a_shift_is_that_of_all_displacements_of_its_scan() -> N
     torch.testing.assert_close(model.scan_shifts.further.grad[0], of_second, rtol=1e-4, atol=1e-9)
 
 
-@pytest.mark.medium
 def test_what_displacements_of_a_scan_have_in_common_becomes_its_shift() -> None:
     model, data = built()
     shifts, trained = model.scan_shifts, data.train_index

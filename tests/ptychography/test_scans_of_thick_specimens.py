@@ -68,7 +68,6 @@ def made(data: LiveDiffraction, **changes: Any) -> PtychographyModule:
 # ---- the model ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 def test_each_pattern_is_that_of_its_own_probe_through_its_own_tilt():
     data = live()
     both, index = made(data), torch.tensor([3, 25, 39, 0])
@@ -80,7 +79,6 @@ def test_each_pattern_is_that_of_its_own_probe_through_its_own_tilt():
         torch.testing.assert_close(found[place], expected[0], rtol=1e-9, atol=1e-15)
 
 
-@pytest.mark.medium
 def test_one_probe_may_pass_a_specimen_that_was_tilted_between_scans():
     data = live(attrs.evolve(PAIR, further_defoci_angstrom=()))
     tilted = made(data, probe=Aperture())
@@ -91,7 +89,6 @@ def test_one_probe_may_pass_a_specimen_that_was_tilted_between_scans():
     assert tilted.reconstruction().tilt_mrad.shape == (40, 2)
 
 
-@pytest.mark.medium
 def test_the_simulation_of_a_tilt_pair_is_what_the_model_says():
     settings = attrs.evolve(PAIR, dose_per_square_angstrom=1e9)
     data = live(settings)
@@ -107,7 +104,6 @@ def test_the_simulation_of_a_tilt_pair_is_what_the_model_says():
     assert misfits[0] < 0.05 * min(misfits[1:])
 
 
-@pytest.mark.medium
 def test_gradients_of_all_that_scans_have_of_their_own_are_those_of_finite_differences():
     data = live()
     model = made(data, probe=attrs.evolve(TWO, opr_modes=2), waves="recomputed")
@@ -196,7 +192,6 @@ def test_weights_are_interpolated_within_a_scan_alone():
     np.testing.assert_allclose(found, np.stack(expected, axis=1), rtol=1e-14)
 
 
-@pytest.mark.medium
 def test_each_scan_begins_with_the_drift_of_its_own_probe():
     settings = SimulatedDiffraction(
         scan_shape=(9, 9),
@@ -281,7 +276,6 @@ def test_a_run_with_all_of_it_resumes_to_the_bit_and_leaves_what_each_scan_has(t
     assert not np.array_equal(image[:700], whole[: len(image)][:700])  # a map for each scan, beside each other
 
 
-@pytest.mark.medium
 def test_tilts_that_do_not_fit_the_scans_are_refused(tmp_path):
     with pytest.raises(DataError, match=r"made of 2 scans, and model\.scan_tilts_mrad has 3 tilts"):
         made(live(), scan_tilts_mrad=(*TILTS, (1.0, 1.0)))

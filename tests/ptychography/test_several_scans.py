@@ -30,7 +30,6 @@ def random_complex(*shape: int) -> torch.Tensor:
     return torch.from_numpy(GENERATOR.normal(size=shape) + 1j * GENERATOR.normal(size=shape))
 
 
-@pytest.mark.medium
 def test_patterns_with_probes_of_their_own_are_those_of_each_probe_alone():
     probe_MBYX, patch_BYX = random_complex(2, 3, 6, 5), random_complex(3, 6, 5)
     shift_B2 = torch.from_numpy(GENERATOR.normal(size=(3, 2)))
@@ -111,7 +110,6 @@ def built(resolved: Resolved) -> tuple[PtychographyModule, object]:
     return model, data
 
 
-@pytest.mark.medium
 def test_each_pattern_is_made_with_the_probe_of_its_scan(folder):
     model, data = built(recipe(folder))
     totals = np.array([h5py.File(folder / "scan.h5")[f"{name}/dp"][()].sum((1, 2)).mean() for name in "ab"])
@@ -135,7 +133,6 @@ def test_the_scan_of_a_pattern_is_known_after_some_were_left_out(folder):
     assert few.points_N.tolist() == [2, 80, 81]
 
 
-@pytest.mark.medium
 def test_each_half_of_the_points_has_half_of_every_scan(folder):
     for part in (1, 2):
         _, data = built(recipe(folder, more=f"half = {{ part = {part} }}\n"))
@@ -143,7 +140,6 @@ def test_each_half_of_the_points_has_half_of_every_scan(folder):
         assert abs(int((trained == 0).sum()) - int((trained == 1).sum())) <= 5  # the same places, seen by both
 
 
-@pytest.mark.medium
 def test_the_result_says_to_which_scan_a_mode_belongs(folder, tmp_path):
     model, data = built(recipe(folder))
     found = model.reconstruction()
@@ -155,7 +151,6 @@ def test_the_result_says_to_which_scan_a_mode_belongs(folder, tmp_path):
         assert file["probe_scan"][()].tolist() == [0, 1]
 
 
-@pytest.mark.medium
 def test_probes_that_do_not_fit_the_scans_are_refused(folder):
     with pytest.raises(DataError, match=r"made of 1 scans, and model\.probe has 2 probes"):
         built(recipe(folder, data=FIRST))

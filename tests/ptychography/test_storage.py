@@ -75,7 +75,6 @@ def built(settings: FileDiffraction) -> LiveDiffraction:
 # ---- the same everywhere --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("written", [hdf5, npy, npz])
 def test_batches_are_the_same_bits_wherever_patterns_are(tmp_path, written):
     resident, streamed = (built(written(tmp_path, patterns_on=place)) for place in ("device", "disk"))
@@ -327,7 +326,6 @@ def test_a_file_larger_than_the_memory_is_streamed(tmp_path, kind):
 # ---- files that could hurt ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 def test_a_file_that_unpacks_to_more_than_memory_is_not_taken_in(tmp_path, monkeypatch):
     """The bound of 1,100 : 1 lets 20 MB through here, which are read piece by piece, or not at all."""
     with h5py.File(tmp_path / "bomb.h5", "w") as file:
@@ -356,7 +354,6 @@ def test_a_file_that_unpacks_to_more_than_memory_is_not_taken_in(tmp_path, monke
             ).read()
 
 
-@pytest.mark.medium
 def test_pieces_that_are_larger_than_memory_are_refused(tmp_path, monkeypatch):
     with h5py.File(tmp_path / "scan.h5", "w") as file:
         shape = (300, 256, 256)
@@ -367,7 +364,6 @@ def test_pieces_that_are_larger_than_memory_are_refused(tmp_path, monkeypatch):
         settings.read()
 
 
-@pytest.mark.medium
 def test_a_packed_numpy_file_does_not_unpack_beyond_memory(tmp_path, monkeypatch):
     buffer = io.BytesIO()
     np.savez(buffer, data=np.zeros((200, 128, 128), np.float32), scan=POINTS)

@@ -131,7 +131,6 @@ def test_what_is_not_known_is_said_to_be_so():
 # ---- batches --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("validation_fraction", [0.0, 0.01, 0.1, 0.37])
 def test_a_batch_of_more_patterns_than_are_trained_on_is_said_by_check_and_by_the_run(validation_fraction, caplog):
     small = SimulatedDiffraction(scan_shape=(5, 5), detector_size=24, validation_fraction=validation_fraction)
@@ -154,7 +153,6 @@ def test_a_batch_of_more_patterns_than_are_trained_on_is_said_by_check_and_by_th
 # ---- what looks wrong -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 def test_nothing_is_wrong_with_a_sound_scan():
     assert said(sound()) == ""
     assert said(SimulatedDiffraction().read()) == ""
@@ -312,7 +310,6 @@ def test_check_prints_summary_and_warnings_without_torch_and_a_run_logs_the_warn
     assert "warning: " in capsys.readouterr().out
 
 
-@pytest.mark.medium
 def test_a_missing_dataset_is_one_message_of_check(tmp_path):
     write(tmp_path / "scan.h5")
     (tmp_path / "own.toml").write_text(RECIPE.replace('"points"', '"point"'))

@@ -113,7 +113,6 @@ def misfit(model: PtychographyModule, data: LiveDiffraction) -> float:
 # ---- patterns -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("waves", ["auto", "recomputed", "stored"])
 def test_the_true_object_makes_the_patterns_of_a_simulation_in_numpy(waves):
     data = live(attrs.evolve(THICK, dose_per_square_angstrom=1e9))
@@ -130,7 +129,6 @@ def test_the_true_object_makes_the_patterns_of_a_simulation_in_numpy(waves):
     assert misfit(model, data) > 10 * right
 
 
-@pytest.mark.medium
 def test_gradients_of_all_parameters_are_those_of_finite_differences():
     small = SimulatedDiffraction(scan_shape=(2, 2), detector_size=16, semiangle_mrad=20.0, slices=3)
     data = live(small, torch.float64)
@@ -160,7 +158,6 @@ def test_gradients_of_all_parameters_are_those_of_finite_differences():
         assert float((parameter.grad * direction).sum()) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.medium
 def test_a_tilted_beam_moves_towards_larger_rows_and_columns_with_depth():
     """Atoms in the last slice of two are met as if they lay at smaller rows and columns by the tangent."""
     data = live()
@@ -177,7 +174,6 @@ def test_a_tilted_beam_moves_towards_larger_rows_and_columns_with_depth():
     assert right < 0.1 * wrong  # what is left is where the wave passes the edge of the patch
 
 
-@pytest.mark.medium
 def test_the_kernel_follows_thickness_and_tilts_however_they_are_changed():
     data = live()
     model = made(data)
@@ -199,7 +195,6 @@ def test_the_kernel_follows_thickness_and_tilts_however_they_are_changed():
 # ---- training -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 def test_the_curvature_of_slices_bounds_a_step_of_all_of_them():
     """A Newton step of all slices at once must not raise the loss."""
     data = live(attrs.evolve(THICK, dose_per_square_angstrom=1e8))
@@ -235,7 +230,6 @@ def test_thickness_and_tilt_train_from_their_epochs_and_a_run_leaves_slices(tmp_
         assert file["tilt"].shape == (25, 2)
 
 
-@pytest.mark.medium
 def test_a_thickness_that_is_trained_below_zero_is_an_error():
     model = made(live())
     with torch.no_grad():
@@ -261,7 +255,6 @@ def random_phase() -> np.ndarray:
     return np.random.default_rng(0).normal(size=(5, *made(live(), slices=5).motion.shape_HW))
 
 
-@pytest.mark.medium
 def test_coupled_slices_are_smoothed_by_a_gaussian_and_keep_what_is_alike():
     phase_SHW = random_phase()
     found_SHW = imposed(SliceCoupling(sigma_angstrom=15.0, every_epochs=1), phase_SHW)
@@ -275,7 +268,6 @@ def test_coupled_slices_are_smoothed_by_a_gaussian_and_keep_what_is_alike():
     )
 
 
-@pytest.mark.medium
 def test_the_missing_wedge_keeps_the_sum_of_slices_and_weakens_what_varies_along_the_beam():
     phase_SHW = random_phase()
     found_SHW = imposed(MissingWedge(weight=3.0, every_epochs=1), phase_SHW)
@@ -288,7 +280,6 @@ def test_the_missing_wedge_keeps_the_sum_of_slices_and_weakens_what_varies_along
     np.testing.assert_allclose(imposed(MissingWedge(weight=3.0, every_epochs=1), wave_SHW), share * wave_SHW, atol=1e-5)
 
 
-@pytest.mark.medium
 def test_l1_is_the_mean_phase_and_absorption():
     model = made(live())
     with torch.no_grad():
@@ -304,7 +295,6 @@ def test_thirds_of_slices_that_three_does_not_divide_share_slices():
     np.testing.assert_allclose(rebinned(stack_SHW, 3).ravel(), [1 + 2 / 3, 4 / 3 + 6 / 3, 3 / 3 + 4])
 
 
-@pytest.mark.medium
 def test_an_object_of_a_file_is_merged_or_split_into_as_many_slices(tmp_path):
     data = live()
     coarse = made(data, slices=2)
@@ -323,7 +313,6 @@ def test_an_object_of_a_file_is_merged_or_split_into_as_many_slices(tmp_path):
 # ---- the specimen in the middle of its slices -----------------------------------------------------------------------
 
 
-@pytest.mark.medium
 def test_an_object_beside_the_middle_moves_with_the_probe_and_makes_the_same_patterns():
     data = live(attrs.evolve(THICK, slices=5), torch.float64)
     model = made(data, slices=5, constraints={"it": DepthCentre(every_epochs=1)})
@@ -354,7 +343,6 @@ def test_an_object_that_is_centred_needs_a_probe_that_trains(tmp_path):
         assert len(list(DepthCentre(every_epochs=1).problems(recipe))) == expected
 
 
-@pytest.mark.medium
 def test_the_slices_of_a_file_keep_their_thickness_between_vacuum(tmp_path, caplog):
     data = live()
     earlier = made(data, slices=2)
@@ -390,7 +378,6 @@ def test_a_coupling_that_reaches_no_neighbour_is_doubted(tmp_path):
         assert [each.key for each in problems if isinstance(each, Problem)] == keys
 
 
-@pytest.mark.medium
 def test_the_summary_of_a_scan_counts_all_slices_of_the_object(tmp_path):
     def memory(slices: int) -> str:
         recipe = resolve_text(RECIPE.replace("slices = 3, thick", f"slices = {slices}, thick"), tmp_path).recipe
@@ -429,7 +416,6 @@ def test_a_tilt_that_trains_while_columns_may_lean_is_doubted(tmp_path):
         assert [each.key for each in model.problems(recipe)] == keys
 
 
-@pytest.mark.medium
 def test_groups_of_slices_exist_only_where_there_are_several():
     assert "thickness" not in Ptychography(probe=Aperture()).groups()
     thick = Ptychography(probe=Aperture(), slices=2, thickness_angstrom=50.0)
@@ -444,19 +430,16 @@ def doubts(slices: int, thickness_angstrom: float, **changes: Any) -> list[str]:
     return [each.key for each in found if isinstance(each, Problem)]
 
 
-@pytest.mark.medium
 def test_slices_that_are_right_are_not_doubted():
     assert doubts(6, 100.0) == []
 
 
-@pytest.mark.medium
 def test_slices_that_are_too_thick_too_thin_or_spread_beyond_the_grid_are_doubted():
     assert doubts(1 + 1, 300.0) == ["slices"]
     assert doubts(3, 10.0) == ["thickness_angstrom"]  # nm, taken for Å
     assert doubts(40, 1000.0) == ["thickness_angstrom"]  # the other way round
 
 
-@pytest.mark.medium
 def test_a_tilt_that_moves_the_beam_off_its_patch_is_doubted():
     """For example degrees · 1000, or an angle of the stage."""
     for tilt_mrad, keys in (((5.0, 0.0), []), ((0.0, -150.0), ["tilt_mrad"])):
@@ -477,7 +460,6 @@ def test_a_defocus_is_doubted_only_if_no_depth_of_the_specimen_explains_it(defoc
     assert any(isinstance(each, Problem) for each in found) == is_doubted
 
 
-@pytest.mark.medium
 def test_a_simulation_of_a_tilted_crystal_is_what_a_tilted_model_says():
     """Columns go through the whole specimen; the simulation is in numpy."""
     crystal = attrs.evolve(THICK, grains=1, dose_per_square_angstrom=1e9, tilt_mrad=(8.0, -5.0))
@@ -493,7 +475,6 @@ def test_a_simulation_of_a_tilted_crystal_is_what_a_tilted_model_says():
     assert min(misfits[1:]) > 10 * misfits[0]
 
 
-@pytest.mark.medium
 def test_the_depth_that_a_probe_of_a_file_resolves_is_that_of_its_own_disc(tmp_path):
     data = SimulatedDiffraction(detector_size=64)
     np.save(tmp_path / "probe.npy", Aperture().build(live(data)))
@@ -506,7 +487,6 @@ def test_the_depth_that_a_probe_of_a_file_resolves_is_that_of_its_own_disc(tmp_p
     assert angstrom[1] == pytest.approx(angstrom[0], rel=0.1)
 
 
-@pytest.mark.medium
 def test_without_a_wavelength_slices_are_refused():
     with pytest.raises(DataError, match="energy_kev"):
         made(live(wavelength_angstrom=None), probe=Aperture())

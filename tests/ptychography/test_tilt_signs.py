@@ -61,7 +61,6 @@ def test_a_wrong_sign_is_named_with_the_line_to_paste_also_if_the_specimen_moved
     assert "paste scan_tilts_mrad = [[-12, 0], [12, 0]]" in doubt
 
 
-@pytest.mark.medium
 def test_scans_of_a_tilted_specimen_show_the_same_place_where_the_beam_went() -> None:
     pair = attrs.evolve(PAIR, scan_shape=(14, 14), grains=1)  # type: ignore[misc]
     recording = pair.read()

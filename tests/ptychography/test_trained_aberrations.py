@@ -68,7 +68,6 @@ def model_of(trained: tuple[str, ...], folder: Path, **probe: float) -> tuple[Pt
     return model, data
 
 
-@pytest.mark.medium
 def test_a_defocus_and_an_astigmatism_that_were_told_wrongly_are_found(tmp_path):
     """The scan is simulated with a defocus and no astigmatism; the probe is told another defocus, and 15 Å of C12."""
     true = SimulatedDiffraction().read().scan.defocus_angstrom
@@ -89,7 +88,6 @@ def test_a_defocus_and_an_astigmatism_that_were_told_wrongly_are_found(tmp_path)
     assert turned == pytest.approx(0.0, abs=5.0)
 
 
-@pytest.mark.medium
 def test_the_group_exists_only_where_the_recipe_names_aberrations_and_holds_nothing_else(tmp_path):
     settings = Ptychography(probe=Aperture(trained_aberrations=("C10",)))
     assert settings.groups()["aberrations"] is False
@@ -103,7 +101,6 @@ def test_the_group_exists_only_where_the_recipe_names_aberrations_and_holds_noth
     assert not any("lens" in key for key in plain.state_dict())
 
 
-@pytest.mark.medium
 def test_untrained_aberrations_change_no_probe(tmp_path):
     with_lens, _ = model_of(("C10", "C34"), tmp_path)
     without, _ = model_of((), tmp_path)

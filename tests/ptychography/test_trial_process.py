@@ -35,7 +35,6 @@ def fail() -> None:
     raise ValueError("this is said by who tries it again")
 
 
-@pytest.mark.medium
 def test_a_crash_and_a_loop_without_end_are_seen_and_an_error_is_an_end():
     assert not survives(crash, 5.0)
     assert not survives(never_end, 0.1)

@@ -90,7 +90,6 @@ def test_patterns_that_vary_and_fit_nothing_are_a_doubt(tmp_path: Path, specimen
     assert "not judged: nothing that was tried explains" in line
 
 
-@pytest.mark.medium
 def test_a_few_empty_or_bright_patterns_do_not_spoil_the_trial(right: str, tmp_path: Path) -> None:
     def spoil(patterns_RCVU: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         patterns_RCVU[6, 2:12] = 0
@@ -102,7 +101,6 @@ def test_a_few_empty_or_bright_patterns_do_not_spoil_the_trial(right: str, tmp_p
     assert line.startswith("geometry     as told, by a trial with 179 patterns")
 
 
-@pytest.mark.medium
 def test_patterns_further_out_are_taken_where_those_in_the_middle_are_empty(right: str, tmp_path: Path) -> None:
     def spoil(patterns_RCVU: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
         patterns_RCVU[2:12, 2:12] = 0

@@ -95,7 +95,6 @@ def test_so_is_a_setting_of_the_command_line(setting: str, message: str) -> None
     assert said.startswith("--set ")
 
 
-@pytest.mark.medium
 def test_a_file_that_many_recipes_extend_is_read_once_and_there_may_be_only_so_many_files() -> None:
     for number in range(1, 60):
         Path(f"d{number}.toml").write_text(f'extends = ["d{number - 1}.toml", "d{number - 1}.toml"]\n')
@@ -108,7 +107,6 @@ def test_a_file_that_many_recipes_extend_is_read_once_and_there_may_be_only_so_m
     assert f"more than {MOST_FILES} recipes are extended" in refused(f'extends = ["d{2 * MOST_FILES - 1}.toml"]\n')
 
 
-@pytest.mark.medium
 def test_long_unknown_words_are_not_compared_with_each_other() -> None:
     words = ["".join(random.Random(seed).choices("abcdefgh", k=190)) for seed in range(300)]
     text = GOOD + "[data.extra]\n" + "".join(f'"{word}" = "${{data.extra.{word[::-1]}}}"\n' for word in words)
@@ -132,7 +130,6 @@ def test_what_is_no_text_file_is_no_recipe_and_is_not_waited_for(kind: str) -> N
 
 
 @pytest.mark.no_cover  # others reach these lines sooner
-@pytest.mark.medium
 def test_a_long_line_is_shown_around_the_mistake_only() -> None:
     Path("x.toml").write_text(GOOD + f'[data.extra]\nx = [{"1, " * 30_000}"${{run.sed}}"{", 2" * 30_000}]\n')
     with pytest.raises(InvalidRecipe) as caught:
@@ -143,7 +140,6 @@ def test_a_long_line_is_shown_around_the_mistake_only() -> None:
 
 
 @pytest.mark.no_cover  # others reach these lines sooner
-@pytest.mark.medium
 def test_no_changed_recipe_leads_to_another_error() -> None:
     parts = '[groups.body]\nlr = 1e-3\nstart_epoch = 2\n[hooks.watch]\nuse = "watch"\n[loggers.diary]\nuse = "diary"\n'
     for seed in range(500):

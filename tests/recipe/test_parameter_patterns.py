@@ -66,7 +66,6 @@ def test_of_many_parameters_in_no_group_the_first_are_named() -> None:
 PATTERNS = st.lists(st.sampled_from(["a*", "*b", "c", "!a*", "!*b", "!c"]), min_size=1, max_size=3).map(tuple)
 
 
-@pytest.mark.medium
 @given(st.dictionaries(st.sampled_from("xyz"), PATTERNS | st.just("rest"), min_size=1))
 def test_an_answer_is_a_partition_in_which_each_group_has_what_its_own_patterns_say(
     patterns: dict[str, tuple[str, ...]],

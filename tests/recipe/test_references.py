@@ -39,7 +39,6 @@ def again(found: Resolved, *sets: str) -> Resolved:
     return resolve_text(write(found.tree), Path("/elsewhere"), sets, resolved=True)
 
 
-@pytest.mark.medium
 def test_a_value_of_the_environment_is_used_and_only_its_reference_is_written() -> None:
     text = (
         GOOD + '[data.extra]\nkey = "${env.API_KEY}"\nurl = ["user:${env.API_KEY}@${run.seed}", "${data.extra.key}"]\n'

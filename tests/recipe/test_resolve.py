@@ -162,7 +162,6 @@ RECIPES: Any = st.fixed_dictionaries(
 
 
 @pytest.mark.no_cover  # others reach these lines sooner
-@pytest.mark.medium
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(RECIPES)
 def test_the_complete_recipe_written_out_resolves_to_an_equal_one(recipe: dict[str, Any]) -> None:
@@ -403,7 +402,6 @@ def test_active_epochs_say_when_each_group_trains() -> None:
     assert declared_groups(resolve(put("x.toml", GOOD), ["model.known=false"]).recipe) is None
 
 
-@pytest.mark.medium
 @given(
     st.lists(st.builds(ActiveEpochs, st.none() | st.integers(0, 12), st.integers(0, 12)), max_size=5),
     st.integers(1, 12),
@@ -439,7 +437,6 @@ def test_a_foreign_check_that_breaks_is_a_message(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.no_cover  # others reach these lines sooner
-@pytest.mark.medium
 @given(st.dictionaries(st.text(max_size=3), st.lists(st.text() | st.integers() | st.lists(st.text())) | st.text()))
 def test_written_recipes_are_toml_of_the_same_values(values: dict[str, Any]) -> None:
     assert tomli.loads(write(values)) == values

@@ -66,7 +66,6 @@ def test_a_shipped_recipe_passes_as_it_is_written_and_with_every_setting_written
 
 
 @pytest.mark.no_cover  # others reach these lines sooner
-@pytest.mark.medium
 def test_what_check_takes_the_schema_takes_and_a_slip_of_form_both_refuse(recipes: Path) -> None:
     paths = sorted(recipes.glob("*.toml"))
     for seed in range(0, 4000, 101):
@@ -82,7 +81,6 @@ def test_tombi_finds_nothing_in_a_shipped_recipe(name: str, recipes: Path) -> No
     assert "Warning" not in done.stderr
 
 
-@pytest.mark.medium
 @needs_tombi
 @pytest.mark.parametrize(
     ("slip", "said"),
@@ -181,7 +179,6 @@ def test_every_setting_has_its_meaning_and_every_component_too() -> None:
     assert (patience["minimum"], patience["default"]) == (0, 10)
 
 
-@pytest.mark.medium
 def test_it_imports_neither_torch_nor_numpy() -> None:
     code = "import sys; from trainkit.recipe.schema import recipe_schema; recipe_schema()\n"
     code += "print(*({'torch', 'numpy', 'monai', 'h5py'} & set(sys.modules)))"
@@ -192,7 +189,6 @@ def test_it_imports_neither_torch_nor_numpy() -> None:
 # ---- a third party --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 def test_a_third_partys_components_are_in_it_and_a_broken_one_is_told_and_left_alone(tmp_path: Path) -> None:
     with toys(tmp_path):
         schema, broken = recipe_schema()

@@ -105,7 +105,6 @@ def test_a_mistake_in_a_value_has_the_place_of_the_value() -> None:
     assert f'x.toml:{line}:41: error: {place}: must be a whole number, got "x"' in str(caught.value)
 
 
-@pytest.mark.medium
 def test_keys_inside_a_chosen_table_are_tried_with_each_choice() -> None:
     choices = 'optimizer = { choices = [{ use = "steep", lr = 0.1 }, { use = "steeper" }] }\n'
     found = said(f"[search.keys]\n{choices}", GOOD)
@@ -196,7 +195,6 @@ def test_the_plan_says_what_trials_cost() -> None:
     assert lines[2] == "a whole trial takes 200 to 400 steps of 100 an epoch; all 20 take at most 8,000"
 
 
-@pytest.mark.medium
 def test_a_search_is_checked_without_torch_and_optuna() -> None:
     Path("x.toml").write_text(
         'trainkit = 1\n[run]\nepochs = 2\n[data]\nuse = "segmentation_synthetic"\n[model]\nuse = "unet"\n'

@@ -119,7 +119,6 @@ def said(*lines: str, use: str = "Odd", base: str = GOOD) -> list[str]:
     return [str(finding).splitlines()[0].split(": error: ")[1] for finding in caught.value.findings]
 
 
-@pytest.mark.medium
 def test_a_value_of_a_union_becomes_the_member_that_it_is() -> None:
     assert odd("number_or_schedule = 1").number_or_schedule == 1.0
     assert type(odd("number_or_schedule.use = 'flat'").number_or_schedule).__name__ == "Flat"

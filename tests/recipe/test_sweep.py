@@ -48,7 +48,6 @@ def settings(found: Resolved) -> dict[str, Any]:
 # ---- which runs -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 def test_a_grid_is_what_set_gives_for_every_combination() -> None:
     found = runs(GRID)
     Path("alone.toml").write_text(GOOD)
@@ -222,7 +221,6 @@ def test_a_mistake_in_the_table_does_not_hide_those_of_the_recipe() -> None:
     assert "must be at least 1" in said
 
 
-@pytest.mark.medium
 def test_many_runs_are_pointed_out_with_their_number() -> None:
     found = runs(f"[sweep]\nrun.seed = {list(range(60))}\ndata.batch_size = [1, 2]\n")
     (note,) = {str(note) for each in found for note in each.notes}

@@ -46,7 +46,6 @@ def test_a_plateau_that_can_never_reduce_is_said_with_numbers_and_with_what_to_p
     assert said(PLATEAU, "run.epochs=6") == []
 
 
-@pytest.mark.medium
 def test_numbers_beyond_every_run_are_not_counted_one_by_one() -> None:
     looked_at = []
 

@@ -79,7 +79,6 @@ def rewritten(file: Path, name: str, text: str) -> Path:
     return copy
 
 
-@pytest.mark.medium
 def test_an_archived_run_is_repeated_to_the_same_bits_through_edits_and_resumes(edited, tmp_path):
     said: list[str] = []
     file = archive(edited, said)
@@ -88,7 +87,6 @@ def test_an_archived_run_is_repeated_to_the_same_bits_through_edits_and_resumes(
     assert said[-1] == "compared with the archive: the same, to the bit"
 
 
-@pytest.mark.medium
 def test_what_differs_is_said_from_where_on(edited, tmp_path):
     said: list[str] = []
     file = archive(edited, said)
@@ -98,13 +96,11 @@ def test_what_differs_is_said_from_where_on(edited, tmp_path):
     assert "first in epoch 1" in text
 
 
-@pytest.mark.medium
 def test_without_its_journal_an_archive_gives_other_bits(edited, tmp_path):
     file = rewritten(archive(edited, []), "journal.jsonl", "")
     assert not repeated(file, tmp_path / "again", [])
 
 
-@pytest.mark.medium
 def test_the_metadata_names_each_file_with_what_it_is(edited):
     file = archive(edited, [])
     with zipfile.ZipFile(file) as packed:
@@ -121,7 +117,6 @@ def test_the_metadata_names_each_file_with_what_it_is(edited):
     assert not any(".lock" in name or "tensorboard" in name for name in names)
 
 
-@pytest.mark.medium
 def test_an_archive_whose_settings_changed_without_a_journal_says_that_it_cannot_be_repeated(edited, tmp_path):
     (edited / journal.NAME).unlink()
     said: list[str] = []
@@ -131,7 +126,6 @@ def test_an_archive_whose_settings_changed_without_a_journal_says_that_it_cannot
         unpack(file, tmp_path / "unpacked", said.append)
 
 
-@pytest.mark.medium
 def test_files_that_are_no_archives_are_refused_and_nothing_is_unpacked_elsewhere(edited, tmp_path):
     plain = tmp_path / "plain.zip"
     plain.write_text("no zip")
@@ -148,13 +142,11 @@ def test_files_that_are_no_archives_are_refused_and_nothing_is_unpacked_elsewher
     assert not Path("/absolute.safetensors").exists()
 
 
-@pytest.mark.medium
 def test_a_run_that_trains_is_not_archived(edited):
     with lock(edited), pytest.raises(TrainkitError, match="is training; archive it when it has ended"):
         archive(edited, [])
 
 
-@pytest.mark.medium
 def test_code_that_an_archive_names_is_imported_only_when_that_is_allowed(edited, tmp_path):
     archived = unpack(archive(edited, []), tmp_path / "unpacked", print)
     with pytest.raises(RecipeError, match="allow-code"):

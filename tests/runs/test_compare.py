@@ -79,7 +79,6 @@ def test_runs_are_not_ranked_if_their_values_mean_something_else(
     assert why_not_comparable(other, one)
 
 
-@pytest.mark.medium
 def test_the_evaluated_items_decide_not_the_seed(tmp_path: Path) -> None:
     one = written(tmp_path / "one")
     other_items = written(tmp_path / "other_items", "run.seed=5", fingerprint={"the items of val": "b2"})
@@ -91,7 +90,6 @@ def test_the_evaluated_items_decide_not_the_seed(tmp_path: Path) -> None:
     assert "does not say with which data" in " ".join(why_not_comparable(one, unknown))
 
 
-@pytest.mark.medium
 def test_the_same_file_at_another_place_is_the_same_and_another_file_at_the_same_place_is_not(tmp_path: Path) -> None:
     one = written(tmp_path / "one", text=FILE, fingerprint=CONTENT)
     moved = written(tmp_path / "moved", "data.path=/b.h5", text=FILE, fingerprint=CONTENT)
@@ -199,7 +197,6 @@ def toys(toy_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> lis
     return sorted(runs, key=lambda run: run.identity.created)
 
 
-@pytest.mark.medium
 def test_a_resumed_run_is_equal_to_where_it_began_and_then_differs(toys: list[RunRecord]) -> None:
     _, whole, resumed = toys
     found = value_divergence(whole, resumed)
@@ -236,7 +233,6 @@ def test_checkpoints_are_compared_bit_for_bit_as_another_reader_finds_them(toys:
     assert checkpoint_divergence(whole, resumed).equal == ["epoch-0001.safetensors", "epoch-0002.safetensors"]
 
 
-@pytest.mark.medium
 def test_a_damaged_checkpoint_is_no_difference_of_the_training(toys: list[RunRecord]) -> None:
     _, whole, _ = toys
     copy = Path("copy")
@@ -272,7 +268,6 @@ def test_one_run_is_no_comparison(toys: list[RunRecord]) -> None:
     assert "at least two runs" in result.output
 
 
-@pytest.mark.medium
 def test_the_origin_of_a_setting_survives_a_resume(toys: list[RunRecord]) -> None:
     found = {each.key: each for each in compare(toys).settings}
     assert found["optimizer.lr"].origins == ["default", "--set optimizer.lr=0.05", "--set optimizer.lr=0.1"]

@@ -59,7 +59,6 @@ def edited(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [run, branch]
 
 
-@pytest.mark.medium
 def test_the_list_says_what_was_asked_and_where_a_run_branched_off(edited, monkeypatch):
     monkeypatch.chdir(edited[0].parents[2])
     said = " ".join(CliRunner(env={"COLUMNS": "100"}).invoke(list_runs, catch_exceptions=False).output.split())

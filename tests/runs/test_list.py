@@ -205,7 +205,6 @@ def test_settings_read_table_by_table_are_those_of_the_whole_text() -> None:
     assert differing([{"a": 1, "b": 1.0}, {"a": True, "b": 1.0}, {"b": 1.0}]) == ["a"]
 
 
-@pytest.mark.medium
 def test_listing_runs_imports_neither_torch_nor_numpy(toy_runs: Path) -> None:
     code = (
         "import sys; from trainkit.cli import cli\n"

@@ -128,7 +128,6 @@ def test_pictures_of_all_epochs_are_there_and_the_last_is_shown(run: RunRecord) 
     assert (slider["min"], slider["max"], slider["value"]) == ("0", "2", "2")
 
 
-@pytest.mark.medium
 def test_too_large_and_damaged_pictures_are_left_out_with_a_sentence(run: RunRecord, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for epoch in range(1, 5):

@@ -68,7 +68,6 @@ def test_none_leaves_the_rate_as_it_is():
     assert our_run(NoSchedule(), 5, 0.3) == [Point(0.3)] * 5
 
 
-@pytest.mark.medium
 @many
 @given(horizons, rates, st.floats(0.0, 1.0))
 def test_cosine_is_torchs(horizon, lr, final_factor):
@@ -76,7 +75,6 @@ def test_cosine_is_torchs(horizon, lr, final_factor):
     assert_same_rates(our_run(Cosine(final_factor=final_factor), horizon, lr), theirs)
 
 
-@pytest.mark.medium
 @many
 @given(horizons, rates, st.floats(0.0, 5.0))
 def test_polynomial_is_torchs(horizon, lr, power):
@@ -84,7 +82,6 @@ def test_polynomial_is_torchs(horizon, lr, power):
     assert_same_rates(our_run(Polynomial(power=power), horizon, lr), theirs)
 
 
-@pytest.mark.medium
 @many
 @given(
     horizon=horizons,
@@ -157,7 +154,6 @@ plateau_settings = st.fixed_dictionaries(
 metric_values = st.one_of(st.floats(-2.0, 2.0), st.just(math.nan), st.sampled_from([0.5, 1.0]))
 
 
-@pytest.mark.medium
 @many
 @given(plateau_settings, rates, st.lists(metric_values, max_size=80))
 @example({"mode": "min", "patience": 0, "factor": 0.5, "eps": 0.25}, 0.5, [1.0, 1.0, 1.0])  # a reduction by just eps
@@ -317,7 +313,6 @@ def test_schedules_leave_torchs_random_numbers_alone():
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.medium
 def test_a_torch_schedule_is_checked_without_importing_torch():
     code = (
         "import sys; from trainkit_schedulers.torch import TorchSchedule;"

@@ -66,7 +66,6 @@ def test_a_second_run_makes_nothing_and_reads_the_same(task, folder):
     assert all(torch.equal(one["image"], other["image"]) for one, other in zip(first, second, strict=True))
 
 
-@pytest.mark.medium
 def test_a_file_that_is_overwritten_with_the_same_size_and_time_is_read_anew(task, folder, monkeypatch):
     monkeypatch.setattr(facts, "_SETTLED_NS", 0)
     path, listing = task / "not_packed.nii", task / "dataset.json"
@@ -87,7 +86,6 @@ def test_a_file_that_is_overwritten_with_the_same_size_and_time_is_read_anew(tas
     assert len(entries(folder)) == 4
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     "settings",
     [
@@ -142,7 +140,6 @@ def test_an_annotated_assignment_is_an_assignment():
     assert code_digest("a: int = 3") != code_digest("a: int = 4")
 
 
-@pytest.mark.medium
 def test_other_code_makes_other_entries(task, folder, monkeypatch):
     built(task, folder)
     monkeypatch.setattr(cache_filling, "code_of_reading", lambda: "another version")
@@ -156,7 +153,6 @@ def test_settings_of_patches_and_augmentation_make_no_other_entries(task, folder
     assert len(entries(folder)) == 3
 
 
-@pytest.mark.medium
 def test_copies_of_a_folder_share_entries(task, tmp_path, folder):
     built(task, folder)
     built(made_up.msd(tmp_path / "copy", cases=3), folder)
@@ -318,7 +314,6 @@ def flipped(path: Path, place: int) -> None:
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
-@pytest.mark.medium
 def test_whatever_bit_of_an_entry_is_wrong_it_is_found_and_the_entry_made_anew(folder):
     store = CaseStore(Cache(folder=folder))
     store.use([KEYS[0]])
@@ -338,7 +333,6 @@ def test_whatever_bit_of_an_entry_is_wrong_it_is_found_and_the_entry_made_anew(f
     assert outcomes <= {"mended", "found"}  # some bits of the header mean nothing
 
 
-@pytest.mark.medium
 def test_odd_bytes_in_an_entry_are_one_sentence(folder):
     store = CaseStore(Cache(folder=folder))
     store.ensure(KEYS[0], lambda: arrays(64))
@@ -357,7 +351,6 @@ def test_odd_bytes_in_an_entry_are_one_sentence(folder):
         assert "is damaged" in said or said == "{'size': 64}"
 
 
-@pytest.mark.medium
 def test_a_run_names_the_damaged_entries_once_and_trains_on_what_was_written(task, folder, caplog):
     before = {b["case"]: b["image"].clone() for b in built(task, folder).evaluate("val")}
     for path in sorted((folder / "entries").glob("*/*"))[:2]:
@@ -398,7 +391,6 @@ def test_a_damaged_list_of_known_files_is_made_anew(tmp_path, monkeypatch, conte
 # ---- shared by a group ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     ("mode", "mask", "files", "folders"), [(0o755, 0o022, 0o644, 0o755), (0o2770, 0o077, 0o660, 0o2770)]
 )
@@ -420,7 +412,6 @@ def test_what_is_in_the_cache_is_open_to_those_who_may_use_its_folder(
     del live
 
 
-@pytest.mark.medium
 def test_who_can_only_read_the_cache_uses_what_is_there(task, folder, tmp_path, monkeypatch, caplog):
     found = [batch["image"].clone() for batch in built(task, folder).evaluate("val")]
     opened_before = os.open
@@ -487,7 +478,6 @@ def test_an_entry_that_is_removed_can_still_be_read_by_who_has_it_open(folder):
     assert tensors["image"].sum().item() == pytest.approx(250_000 * 249_999 / 2, rel=1e-3)
 
 
-@pytest.mark.medium
 def test_a_lease_ends_with_its_owner_not_with_a_process_that_was_forked(folder):
     store = store_of(folder, 100, KEYS[0])
     child = os.fork()
@@ -520,7 +510,6 @@ def test_the_folder_is_the_users_cache_unless_it_is_said(monkeypatch, tmp_path):
     assert CaseStore(Cache()).folder == tmp_path / "home" / ".cache" / "trainkit" / "segmentation"
 
 
-@pytest.mark.medium
 def test_entries_are_mapped_not_read(folder):
     store = CaseStore(Cache(folder=folder))
     store.ensure(KEYS[0], lambda: arrays(20_000_000))  # 80 MB

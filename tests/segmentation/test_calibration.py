@@ -54,7 +54,6 @@ def drawn(temperature: float, number: int = 40_000) -> Voxels:
     return Voxels(logits_NC, label_N)
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("temperature", [0.6, 1.0, 2.5])
 def test_the_temperature_at_which_labels_were_drawn_is_found(temperature: float) -> None:
     torch.manual_seed(0)
@@ -297,7 +296,6 @@ def test_a_temperature_that_helps_is_no_doubt_and_one_that_does_not_is_not_appli
     assert any("everywhere the NLL rises" in line for line in report(2.0, 2.0, measures=measures).lines())
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("exclusive", [True, False])
 def test_the_plane_that_is_shown_is_the_one_with_most_of_the_true_classes(exclusive: bool, tmp_path: Path) -> None:
     case = scored(exclusive, (True, True))

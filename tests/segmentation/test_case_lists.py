@@ -38,7 +38,6 @@ def doubts(data) -> list[str]:
 # ---- nothing is left out in silence ---------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 def test_images_without_a_label_are_named_and_counted_by_check_and_by_the_run(tmp_path, cache, caplog):
     folder = made_up.nnunet(tmp_path / "data", channels=2, cases=3)
     for channel in range(2):
@@ -62,7 +61,6 @@ def test_a_label_without_an_image_is_refused_with_its_name(tmp_path, cache):
     assert "case_000" not in told
 
 
-@pytest.mark.medium
 def test_a_channel_that_is_not_declared_and_a_label_of_another_ending_are_doubted(tmp_path, cache):
     folder = described(made_up.nnunet(tmp_path / "data", channels=2, cases=3), channel_names={"0": "T1"})
     made_up.save(folder / "labelsTr/case_009.nii", np.ones(made_up.SIZE, np.uint8))
@@ -72,7 +70,6 @@ def test_a_channel_that_is_not_declared_and_a_label_of_another_ending_are_doubte
     assert "1 label file is left out, because the name does not end in .nii.gz: labelsTr/case_009.nii" in label
 
 
-@pytest.mark.medium
 def test_files_that_a_list_does_not_name_are_counted_without_a_doubt(tmp_path, cache):
     folder = made_up.msd(tmp_path / "data", cases=4)
     content = json.loads((folder / "dataset.json").read_text())
@@ -95,7 +92,6 @@ def test_folders_without_files_of_the_data_set_are_named(tmp_path, cache):
         assert data.find().doubts[0].endswith("are left out: wrongly_unpacked")
 
 
-@pytest.mark.medium
 def test_an_image_of_two_cases_is_doubted(tmp_path, cache):
     folder = made_up.msd(tmp_path / "data", cases=3)
     entries = json.loads((folder / "dataset.json").read_text())["training"]
@@ -220,7 +216,6 @@ def test_channels_that_are_not_numbered_from_0_and_an_ending_that_no_file_has_ar
 # ---- hints ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 def test_no_hint_names_a_file_of_another_case(tmp_path, cache):
     folder = made_up.nnunet(tmp_path / "data", channels=2, cases=4)
     (folder / "imagesTr/case_001_0001.nii.gz").unlink()

@@ -58,7 +58,6 @@ def with_image(task: Path, number: int, change: Any, dtype: Any = np.float32) ->
     made_up.save(task / "imagesTr" / f"case_{number:03d}.nii.gz", image)
 
 
-@pytest.mark.medium
 def test_the_run_does_not_read_again_what_check_has_read(data, read_files):
     inspected(data)
     assert len(read_files) == 8
@@ -67,7 +66,6 @@ def test_the_run_does_not_read_again_what_check_has_read(data, read_files):
     assert len(read_files) == 8
 
 
-@pytest.mark.medium
 def test_a_batch_of_more_patches_than_cases_is_said_unless_the_steps_of_an_epoch_are_given(task, data, caplog):
     for batch_size, steps, is_said in ((4, None, False), (5, None, True), (5, 3, False)):
         settings = attrs.evolve(data, batch_size=batch_size, steps_per_epoch=steps)
@@ -81,14 +79,12 @@ def test_a_batch_of_more_patches_than_cases_is_said_unless_the_steps_of_an_epoch
         assert [len(logged), *map(len, of_check)] == [is_said] * 3
 
 
-@pytest.mark.medium
 def test_check_says_how_far_it_is(data):
     seen = [each for each in data.inspect(None, "all") if isinstance(each, Progress)]
     assert [each.done for each in seen if each.what == "cases read"] == [1, 2, 3, 4]
     assert {each.total for each in seen} == {4}
 
 
-@pytest.mark.medium
 def test_headers_alone_read_no_voxels_and_say_so(data, read_files, tmp_path):
     lines = inspected(data, "headers")
     assert not read_files
@@ -99,7 +95,6 @@ def test_headers_alone_read_no_voxels_and_say_so(data, read_files, tmp_path):
     assert not any(line.startswith("not looked at") for line in inspected(data))
 
 
-@pytest.mark.medium
 def test_nan_anywhere_is_found_whatever_the_size_of_the_file(task, data):
     def spoil(image):
         image[0, 0, 0] = np.nan
@@ -110,7 +105,6 @@ def test_nan_anywhere_is_found_whatever_the_size_of_the_file(task, data):
     assert "set data.preprocessing.nan_as_zero = true" in told
 
 
-@pytest.mark.medium
 def test_nan_is_zero_on_request_and_infinity_never(task, tmp_path):
     def spoil(image):
         image[:3] = np.nan
@@ -133,7 +127,6 @@ def test_nan_is_zero_on_request_and_infinity_never(task, tmp_path):
     assert "1 voxels are infinite" in refusal(data)
 
 
-@pytest.mark.medium
 def test_a_constant_channel_and_the_same_case_twice_are_doubted(task, data):
     def flatten(image):
         image[:] = 7
@@ -148,7 +141,6 @@ def test_a_constant_channel_and_the_same_case_twice_are_doubted(task, data):
     ]
 
 
-@pytest.mark.medium
 def test_cases_in_no_split_are_named_and_not_read(task, tmp_path, read_files):
     (task / "imagesTr" / "case_003.nii.gz").write_bytes(b"damaged, but not used")
     split = tmp_path / "split.json"
@@ -162,7 +154,6 @@ def test_cases_in_no_split_are_named_and_not_read(task, tmp_path, read_files):
     assert "case_003.nii.gz" not in read_files
 
 
-@pytest.mark.medium
 def test_all_files_of_a_case_that_are_wrong_are_told_at_once(task, data):
     def spoil(image):
         image[0] = np.nan

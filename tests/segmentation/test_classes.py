@@ -146,7 +146,6 @@ def test_where_all_was_annotated_a_loss_is_what_it_is_without_saying_so() -> Non
     assert torch.equal(said, loss(outputs, {"label": batch["label"]}, None))  # type: ignore[arg-type]
 
 
-@pytest.mark.medium
 def test_annotated_classes_are_said_by_case_in_training_and_validation(tmp_path: Path, cache: Cache) -> None:
     folder = made_up.msd(tmp_path / "task")
     without_inner(folder, 1, 3)
@@ -163,7 +162,6 @@ def test_annotated_classes_are_said_by_case_in_training_and_validation(tmp_path:
             assert row == [True, index not in (1, 3)]
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     ("annotated", "message"),
     [
@@ -182,7 +180,6 @@ def test_a_mistake_in_what_was_annotated_is_named(
             ask()
 
 
-@pytest.mark.medium
 def test_a_class_that_a_whole_source_lacks_is_doubted_with_the_line_that_says_so(tmp_path: Path, cache: Cache) -> None:
     folder = made_up.nnunet(tmp_path / "task", channels=1, cases=6)
     for part in ("imagesTr", "labelsTr"):
@@ -275,7 +272,6 @@ def test_a_split_can_be_left_as_the_seed_made_it() -> None:
     assert Fraction().balance(plain, subjects, present) != plain
 
 
-@pytest.mark.medium
 def test_check_and_run_divide_alike_and_name_a_class_that_only_one_case_has(
     tmp_path: Path, cache: Cache, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -294,7 +290,6 @@ def test_check_and_run_divide_alike_and_name_a_class_that_only_one_case_has(
 # ---- classes --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 def test_a_cohort_without_a_class_is_trained_without_it_as_the_message_says(tmp_path: Path, cache: Cache) -> None:
     folder = made_up.brats(tmp_path / "cases")
     for path in folder.glob("*/*_seg.nii.gz"):
@@ -313,7 +308,6 @@ def test_a_cohort_without_a_class_is_trained_without_it_as_the_message_says(tmp_
     assert not [line for line in inspected(kept) if line.startswith("warning")]
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("looked_for", [True, False])
 def test_a_class_that_no_case_has_can_keep_its_output_and_counts_in_no_mean(
     tmp_path: Path, cache: Cache, caplog: pytest.LogCaptureFixture, looked_for: bool
@@ -351,7 +345,6 @@ def test_a_class_that_no_case_has_can_keep_its_output_and_counts_in_no_mean(
         attrs.evolve(data, may_be_absent=("vessels",)).cases()
 
 
-@pytest.mark.medium
 def test_regions_combine_the_values_of_any_data_set(tmp_path: Path, cache: Cache) -> None:
     folder = made_up.brats(tmp_path / "cases", cases=2)
     data = BraTS(path=folder, cache=cache, split=SameCases(), regions={"dead": (1,), "core": (1, 4)}, target="labels")
@@ -401,7 +394,6 @@ def test_mirroring_is_doubted_where_classes_differ_in_their_side(
         assert Flip(axes=tuple(rest)).mixed_sides(classes, left_right) is None
 
 
-@pytest.mark.medium
 def test_check_finds_the_left_right_axis_where_it_is(tmp_path: Path, cache: Cache) -> None:
     folder = made_up.msd(tmp_path / "task")
     text = (folder / "dataset.json").read_text()

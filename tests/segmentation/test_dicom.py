@@ -41,7 +41,6 @@ def test_the_geometry_of_all_orientations_and_of_oblique_ones_is_that_of_itk(tmp
         assert header.open_question is None
 
 
-@pytest.mark.medium
 def test_slices_are_in_the_order_of_their_positions_and_intensities_are_rescaled(tmp_path):
     even = ARRAY // 2 * 2
     folder = series(tmp_path / "scan", even, tags={"0008|0060": "CT", "0028|1052": "-1024", "0028|1053": "2"})
@@ -52,7 +51,6 @@ def test_slices_are_in_the_order_of_their_positions_and_intensities_are_rescaled
     assert [each.name[6:9] for each in files_of(folder)] == [f"{z * 5 % 7:03d}" for z in range(7)]
 
 
-@pytest.mark.medium
 def test_of_several_series_in_a_folder_a_file_says_which_is_meant(tmp_path):
     folder = series(tmp_path / "scan", tags={"0008|103e": "T1"})
     series(folder, ARRAY + 1, uid="1.2.4", tags={"0008|103e": "T2 flair"})
@@ -62,7 +60,6 @@ def test_of_several_series_in_a_folder_a_file_says_which_is_meant(tmp_path):
     assert np.array_equal(read_voxels(folder / "1.2.4_003.dcm")[1][0].T, ARRAY + 1)
 
 
-@pytest.mark.medium
 def test_files_without_an_ending_and_beside_others_are_found(tmp_path):
     folder = series(tmp_path / "scan", name="IM{number:04d}")
     (folder / "README.txt").write_text("from the archive")
@@ -70,7 +67,6 @@ def test_files_without_an_ending_and_beside_others_are_found(tmp_path):
         assert np.array_equal(read_voxels(path)[1][0].T, ARRAY)
 
 
-@pytest.mark.medium
 def test_missing_slices_and_two_slices_in_one_place_are_refused_with_where_they_are(tmp_path):
     assert "they are 2.1 mm apart, but 4.2 mm between number 3 and 4 of 7" in refusal(
         series(tmp_path / "missing", positions=[0, 1, 2, 4, 5, 6, 7])
@@ -80,7 +76,6 @@ def test_missing_slices_and_two_slices_in_one_place_are_refused_with_where_they_
     assert "voxels off a regular grid; resample it" in refusal(far)
 
 
-@pytest.mark.medium
 def test_slices_that_are_a_little_irregular_or_shifted_are_read_and_doubted(tmp_path):
     uneven = read_header(series(tmp_path / "uneven", positions=[0, 1, 2.2, 3.2, 4, 5, 6]))
     assert uneven.open_question == "the slices are up to 0.2 voxels off a regular grid"
@@ -108,7 +103,6 @@ def test_without_simpleitk_one_sentence_says_what_to_install(tmp_path, monkeypat
     )
 
 
-@pytest.mark.medium
 def test_damaged_slices_are_read_or_refused_at_once(tmp_path):
     folder = series(tmp_path / "scan", ARRAY[:2])
     path = min(folder.iterdir())

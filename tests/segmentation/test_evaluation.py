@@ -60,7 +60,6 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return tmp_path / "masks", tmp_path / "truth"
 
 
-@pytest.mark.medium
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # MONAI warns of what it does itself
 def test_scores_are_those_of_monai_and_volumes_those_of_counting(folders: tuple[Path, Path]) -> None:
     import torch
@@ -88,7 +87,6 @@ def test_scores_are_those_of_monai_and_volumes_those_of_counting(folders: tuple[
             assert found[f"case_{number}", name] == pytest.approx(wanted)
 
 
-@pytest.mark.medium
 def test_real_labels_score_as_simpleitk_says(shared_data: Path, tmp_path: Path) -> None:
     sitk = pytest.importorskip("SimpleITK")
     labels = sorted((shared_data / "segmentation" / "msd" / "Task04_Hippocampus" / "labelsTr").glob("h*.nii.gz"))[:3]
@@ -112,7 +110,6 @@ def test_real_labels_score_as_simpleitk_says(shared_data: Path, tmp_path: Path) 
             assert row["true_ml"] == pytest.approx(hausdorff.GetPhysicalSize(1) / 1000)
 
 
-@pytest.mark.medium
 def test_the_summary_has_the_mean_and_deviation_of_each_class_and_is_printed(folders: tuple[Path, Path]) -> None:
     said = evaluate(*folders, "--classes", "one=1, two=2").output
     summary = json.loads((folders[0] / "summary.json").read_text())
@@ -124,7 +121,6 @@ def test_the_summary_has_the_mean_and_deviation_of_each_class_and_is_printed(fol
     assert (summary["num_cases"], summary["settings"]["values"]) == (3, {"one": [1], "two": [2]})
 
 
-@pytest.mark.medium
 def test_absent_classes_count_as_in_brats_or_are_left_out(tmp_path: Path) -> None:
     map_XYZ = blobs(0)
     without = np.where(map_XYZ == 2, 0, map_XYZ).astype(np.uint8)
@@ -147,7 +143,6 @@ def test_absent_classes_count_as_in_brats_or_are_left_out(tmp_path: Path) -> Non
     assert summary["classes"]["two"]["dice"]["num_cases"] == 2
 
 
-@pytest.mark.medium
 def test_missing_and_extra_files_are_named_and_the_exit_code_says_so(folders: tuple[Path, Path]) -> None:
     masks, truth = folders
     (masks / "case_1.nii.gz").rename(masks / "Case-01.nii.gz")
@@ -159,7 +154,6 @@ def test_missing_and_extra_files_are_named_and_the_exit_code_says_so(folders: tu
     assert evaluate(masks, truth, "--classes", "one=1, two=2", "--only-predicted").exit_code == 0
 
 
-@pytest.mark.medium
 def test_a_prediction_on_another_grid_fails_alone(folders: tuple[Path, Path]) -> None:
     save(folders[0] / "case_1.nii.gz", blobs(1), AFFINE + 2 * np.eye(4, k=3))
     result = evaluate(*folders, "--classes", "one=1, two=2")
@@ -170,7 +164,6 @@ def test_a_prediction_on_another_grid_fails_alone(folders: tuple[Path, Path]) ->
     assert list(json.loads((folders[0] / "summary.json").read_text())["failed"]) == ["case_1"]
 
 
-@pytest.mark.medium
 def test_the_same_voxels_with_other_axes_are_compared_where_they_are(
     folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
@@ -184,7 +177,6 @@ def test_the_same_voxels_with_other_axes_are_compared_where_they_are(
     assert table(folders[0]) == before
 
 
-@pytest.mark.medium
 def test_values_come_from_a_dataset_json_beside_the_labels_and_others_are_refused(folders: tuple[Path, Path]) -> None:
     masks, truth = folders
     assert "nothing says what the label values mean" in str(evaluate(masks, truth).exception)
@@ -201,7 +193,6 @@ def test_values_come_from_a_dataset_json_beside_the_labels_and_others_are_refuse
     assert "the label value 7 means no class and counts as background: case_2" in said
 
 
-@pytest.mark.medium
 def test_a_mask_for_each_class_and_a_brats_case_are_compared_like_files_of_values(tmp_path: Path) -> None:
     map_XYZ, moved = blobs(3), np.roll(blobs(3), 1, axis=1)
     save(tmp_path / "truth" / "p1" / "p1_seg.nii.gz", map_XYZ)
@@ -259,7 +250,6 @@ def test_a_comparison_of_a_folder_with_itself_is_refused(folders: tuple[Path, Pa
         assert "each prediction would be compared with itself" in str(result.exception)
 
 
-@pytest.mark.medium
 def test_predictions_with_other_values_are_refused_where_their_own_table_says_so(folders: tuple[Path, Path]) -> None:
     for folder, values in zip(folders, ({"one": 2, "two": 1}, {"one": 1, "two": 2}), strict=True):
         content = {"labels": {"background": 0, **values}, "channel_names": {"0": "CT"}}

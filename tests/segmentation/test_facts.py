@@ -71,7 +71,6 @@ def test_a_network_is_rebuilt_from_facts_alone_and_gives_the_same_scores(
     assert torch.equal(found, expected)
 
 
-@pytest.mark.medium
 def test_facts_have_what_the_opened_data_has(tmp_path: Path) -> None:
     made_up.nnunet(tmp_path / "nnunet", regions=True)
     made_up.brats(tmp_path / "brats", "2024")
@@ -89,7 +88,6 @@ def test_facts_have_what_the_opened_data_has(tmp_path: Path) -> None:
             assert getattr(stand_in, attribute) == getattr(data, attribute), attribute
 
 
-@pytest.mark.medium
 def test_facts_say_what_label_values_mean_and_how_images_are_preprocessed(tmp_path: Path) -> None:
     folder = made_up.brats(tmp_path / "brats", "2021")
     preprocessing = Preprocessing(spacing_mm=(2.0, 2.0, 2.0), normalization="zscore_nonzero")
@@ -111,7 +109,6 @@ def test_facts_say_what_label_values_mean_and_how_images_are_preprocessed(tmp_pa
     assert len(json.dumps(facts)) < 2000
 
 
-@pytest.mark.medium
 def test_facts_tell_other_training_data_and_only_that(tmp_path: Path) -> None:
     folder = made_up.msd(tmp_path / "task", cases=5)
     shared: dict[str, Any] = {"cache": Cache(folder=tmp_path / "cache")}
@@ -151,7 +148,6 @@ def test_wrong_or_foreign_facts_are_refused(changed: dict[str, Any], said: str) 
     assert said in str(caught.value)
 
 
-@pytest.mark.medium
 def test_recalling_facts_needs_no_torch() -> None:
     code = (
         "import json, sys; from trainkit_segmentation.data.synthetic import SyntheticSegmentation as S; "

@@ -71,7 +71,6 @@ def test_each_channel_may_have_a_file(tmp_path, cache, suffixes, channels):
     assert opened(data).facts()["channels"] == list(channels or ("channel_0", "channel_1"))
 
 
-@pytest.mark.medium
 def test_a_folder_of_slices_is_an_image(tmp_path, cache):
     series(tmp_path / "data/images/anna")
     label = np.zeros(ARRAY.T.shape, np.uint8)
@@ -85,7 +84,6 @@ def test_a_folder_of_slices_is_an_image(tmp_path, cache):
     assert np.array_equal(batch["image"][0, 0], ARRAY.T)
 
 
-@pytest.mark.medium
 def test_what_has_no_counterpart_is_told(tmp_path, cache):
     folder = tmp_path / "data"
     for number in range(2):
@@ -116,7 +114,6 @@ def row(number: int) -> str:
     return f"anna{number // 2},scans/{number}/flair.nii.gz,scans\\{number}\\seg.nii.gz,{number // 2},v{number}"
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("delimiter", [",", ";", "\t"])
 def test_the_rows_of_a_table_are_cases_with_their_names_persons_and_folds(tmp_path, cache, delimiter):
     path = table(tmp_path, [row(number) for number in range(4)], delimiter)

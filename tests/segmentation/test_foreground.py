@@ -76,7 +76,6 @@ def volume_of(seed: int, size: int) -> Volume:
     return Volume(image.astype(np.float32), codes, None, np.eye(4))
 
 
-@pytest.mark.medium
 def test_pooled_intensities_weigh_each_case_alike() -> None:
     volumes = [volume_of(seed, size) for seed, size in ((0, 140), (1, 70), (2, 310))]
     found = pooled([quantiles_of_foreground(volume, 2) for volume in volumes])
@@ -143,7 +142,6 @@ def facts_of(settings: MSD) -> dict[str, Any]:
     return json.loads(json.dumps(opened(settings).facts()))
 
 
-@pytest.mark.medium
 def test_a_channel_that_is_the_same_in_all_classes_is_refused(cases: MSD) -> None:
     for path in (cases.path / "imagesTr").iterdir():
         made_up.save(path, np.full(nibabel.load(path).shape, 7.0, np.float32))
@@ -151,7 +149,6 @@ def test_a_channel_that_is_the_same_in_all_classes_is_refused(cases: MSD) -> Non
         facts_of(cases)
 
 
-@pytest.mark.medium
 def test_the_numbers_are_those_of_the_training_cases_and_every_checkpoint_has_them(cases: MSD) -> None:
     found = facts_of(cases)["preprocessing"]["intensities"]
     listing = cases.cases()
@@ -163,7 +160,6 @@ def test_the_numbers_are_those_of_the_training_cases_and_every_checkpoint_has_th
     assert found != [list(each) for each in pooled([quantiles_of_foreground(volume, 2) for volume in everything])]
 
 
-@pytest.mark.medium
 def test_what_is_checked_beforehand_is_what_the_run_takes(cases: MSD, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not [each for each in inspect(cases, "all") if isinstance(each, Problem)]
 

@@ -38,7 +38,6 @@ def listed(folder: Path, cases: int = 4, **more: Any) -> Path:
 # ---- lists ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 def test_a_list_of_files_is_an_image_with_a_channel_in_each_and_names_the_case_by_what_they_share(tmp_path, cache):
     path = listed(tmp_path)
     data = Datalist(
@@ -60,7 +59,6 @@ def test_what_neither_list_nor_recipe_names_is_refused_with_the_lines_to_paste(t
     assert "data.labels = { class_1 = 1, class_2 = 2 }; the first 4 labels have the values 0, 1, 2" in told
 
 
-@pytest.mark.medium
 def test_the_folds_of_a_list_are_its_split_and_are_mentioned_where_they_are_not_used(tmp_path, cache):
     data = Datalist(path=listed(tmp_path), channels=("t1", "t2"), labels=LABELS, cache=cache, split=Listed(fold=1))
     assert sorted(volumes(data)) == ["p01", "p03"]
@@ -72,7 +70,6 @@ def test_the_folds_of_a_list_are_its_split_and_are_mentioned_where_they_are_not_
     assert "the folds 0, 1; there is no fold 2" in refusal(absent)
 
 
-@pytest.mark.medium
 def test_cases_that_a_list_keeps_for_validation_are_held_out_or_doubted(tmp_path, cache):
     content = json.loads(listed(tmp_path).read_text())
     rows = [{key: row[key] for key in ("image", "label")} for row in content["training"]]
@@ -84,7 +81,6 @@ def test_cases_that_a_list_keeps_for_validation_are_held_out_or_doubted(tmp_path
     assert any(line.startswith("warning: the list has 1 case for validation, p03") for line in inspected(mixed))
 
 
-@pytest.mark.medium
 def test_one_person_is_not_on_both_sides_of_the_folds_of_a_list(tmp_path, cache):
     content = json.loads(listed(tmp_path).read_text())
     rows = [row | {"id": f"visit{n}", "subject": f"person{n // 2}"} for n, row in enumerate(content["training"])]
@@ -95,13 +91,11 @@ def test_one_person_is_not_on_both_sides_of_the_folds_of_a_list(tmp_path, cache)
     assert "other cases of the same person as visit0, visit2 are trained on" in refusal(data)
 
 
-@pytest.mark.medium
 def test_a_list_without_folds_cannot_be_the_split(tmp_path, cache):
     folder = made_up.nnunet(tmp_path, cases=2)
     assert "gives neither folds nor cases for validation" in refusal(MSD(path=folder, cache=cache, split=Listed()))
 
 
-@pytest.mark.medium
 def test_paths_of_a_list_can_be_relative_to_another_folder(tmp_path, cache):
     path = listed(tmp_path / "data").rename(tmp_path / "elsewhere.json")
     data = Datalist(
@@ -141,7 +135,6 @@ def one_hot(folder: Path, channels_of: Any, cases: int = 2) -> Path:
     return folder
 
 
-@pytest.mark.medium
 def test_channels_of_a_label_are_classes_that_may_overlap(tmp_path, cache):
     folder = one_hot(tmp_path, lambda values: [values > 0, values == 2])
     data = MSD(path=folder, cache=cache, split=SameCases(), preprocessing=AS_IN_FILES)
@@ -156,7 +149,6 @@ def test_channels_of_a_label_are_classes_that_may_overlap(tmp_path, cache):
         assert np.array_equal(batch["label"][0, 0], made_up.shells(n, 2) == 2)
 
 
-@pytest.mark.medium
 def test_with_a_channel_of_the_background_classes_exclude_each_other(tmp_path, cache):
     folder = one_hot(tmp_path, lambda values: [values == value for value in range(3)])
     data = MSD(path=folder, cache=cache, split=SameCases(), preprocessing=AS_IN_FILES)
@@ -165,7 +157,6 @@ def test_with_a_channel_of_the_background_classes_exclude_each_other(tmp_path, c
         assert np.array_equal(batch["label"][0, 0], made_up.shells(n, 2))
 
 
-@pytest.mark.medium
 def test_channels_that_do_not_fit_the_classes_are_told(tmp_path, cache):
     three = one_hot(tmp_path / "a", lambda values: [values > 0, values == 1, values == 2])
     assert "channel 0 should be the background" in refusal(MSD(path=three, cache=cache, split=SameCases()))

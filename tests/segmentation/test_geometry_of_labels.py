@@ -43,7 +43,6 @@ def said(folder: Path, tmp_path: Path, depth: str = "all", **settings) -> list[s
     return [each.message for each in data.inspect(None, depth) if isinstance(each, Problem)]
 
 
-@pytest.mark.medium
 def test_files_that_say_where_their_axes_point_are_not_doubted(tmp_path):
     assert said(task(tmp_path / "data"), tmp_path) == []
 
@@ -58,7 +57,6 @@ def test_cases_without_qform_and_sform_are_named_in_one_doubt(tmp_path, depth):
     assert doubt.startswith("case_0, case_2: image and label: the header has neither qform nor sform")
 
 
-@pytest.mark.medium
 def test_qform_and_sform_that_disagree_are_doubted_with_the_distance(tmp_path):
     folder = task(tmp_path / "data")
     moved = LPS.copy()
@@ -69,7 +67,6 @@ def test_qform_and_sform_that_disagree_are_doubted_with_the_distance(tmp_path):
     assert doubt == "case_1: image: qform and sform of the header disagree by up to 7 mm; the sform is taken"
 
 
-@pytest.mark.medium
 def test_rounding_of_a_turned_qform_is_no_disagreement(tmp_path):
     turn = np.eye(4)
     turn[:2, :2] = [[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]]
@@ -79,7 +76,6 @@ def test_rounding_of_a_turned_qform_is_no_disagreement(tmp_path):
     assert said(folder, tmp_path) == []
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("lost", [np.eye(4), np.diag([0.8, 0.8, 2.5, 1]), None], ids=["identity", "spacing", "no form"])
 def test_labels_without_geometry_are_refused_with_the_setting_that_takes_the_images(tmp_path, lost):
     folder = task(tmp_path / "data", label_affine=lost)

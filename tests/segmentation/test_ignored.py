@@ -179,7 +179,6 @@ def surface_by_hand(mask: np.ndarray[Any, Any], ignored: np.ndarray[Any, Any]) -
     return np.array(found)
 
 
-@pytest.mark.medium
 def test_the_edge_of_what_was_annotated_is_no_surface() -> None:
     found, true = made_up.shells(1, 2) > 0, made_up.shells(2, 2) > 0
     ignored = np.zeros(found.shape, bool)
@@ -237,7 +236,6 @@ def stored(folder: Path, name: str) -> np.ndarray[Any, Any]:
     return np.asarray(image.dataobj)
 
 
-@pytest.mark.medium
 def test_ignored_voxels_are_marked_in_batches_and_are_background_in_labels(folder: Path, tmp_path: Path) -> None:
     live = opened(data_of(folder, tmp_path))
     seen = 0
@@ -267,7 +265,6 @@ def test_regions_know_ignored_voxels_too(folder: Path, tmp_path: Path) -> None:
         assert not (batch["label"] * batch["ignored"]).any()
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("regions", [None, {"whole": (1, 2), "core": (2,)}])
 def test_what_is_found_where_it_is_ignored_changes_no_score(folder: Path, tmp_path: Path, regions: Any) -> None:
     live = opened(data_of(folder, tmp_path, regions=regions))
@@ -286,7 +283,6 @@ def test_what_is_found_where_it_is_ignored_changes_no_score(folder: Path, tmp_pa
     assert all(scores[0])
 
 
-@pytest.mark.medium
 def test_check_says_how_much_is_ignored_and_which_cases_teach_nothing(folder: Path, tmp_path: Path) -> None:
     said = inspected(data_of(folder, tmp_path))
     assert "ignored: 66.667% of all voxels, in 3 of 3 cases; they count nowhere" in said
@@ -301,7 +297,6 @@ def test_check_says_how_much_is_ignored_and_which_cases_teach_nothing(folder: Pa
         assert batch["ignored"][batch["index"] == 1].all()
 
 
-@pytest.mark.medium
 def test_slices_that_count_in_the_same_places_of_every_patch_are_doubted(folder: Path, tmp_path: Path) -> None:
     def doubted(**settings: Any) -> list[str]:
         said = inspected(data_of(folder, tmp_path, **settings))

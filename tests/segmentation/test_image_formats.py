@@ -41,7 +41,6 @@ def affine_by_itk(path: Path) -> np.ndarray:
     return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_the_geometry_of_all_48_orientations_and_of_oblique_ones_is_that_of_itk(tmp_path, ending):
     array = np.arange(120, dtype=np.int16).reshape(4, 5, 6)
@@ -53,7 +52,6 @@ def test_the_geometry_of_all_48_orientations_and_of_oblique_ones_is_that_of_itk(
         assert header.open_question is None
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("ending", ENDINGS[1:])
 def test_voxels_of_every_type_and_several_channels_are_those_that_itk_wrote(tmp_path, ending, packed):
@@ -149,7 +147,6 @@ def test_a_packed_file_that_holds_more_than_its_header_says_is_refused(tmp_path)
         read_voxels(path)
 
 
-@pytest.mark.medium
 def test_hundreds_of_damaged_text_headers_are_read_or_refused(tmp_path):
     outcome = fuzz(600, seed=1, folder=tmp_path)
     assert min(outcome["refused"], outcome["read"]) > 100

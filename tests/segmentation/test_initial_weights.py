@@ -66,7 +66,6 @@ def same(one: torch.nn.Module, other: torch.nn.Module) -> set[str]:
 # ---- files ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("kind", ["safetensors", "bare", "torch", "torch, wrapped and parallel", "compiled", "MONAI"])
 def test_weights_are_loaded_from(kind: str, tmp_path: Path) -> None:
     source, target = built(1), built(2)
@@ -104,7 +103,6 @@ def nnunet_file(
     torch.save(content, path)
 
 
-@pytest.mark.medium
 def test_a_checkpoint_of_nnunet_is_read_and_says_its_channels_and_classes(tmp_path: Path) -> None:
     source, target, before = built(1), built(2), built(2)
     image = torch.randn(1, 2, 16, 24, 32)
@@ -177,7 +175,6 @@ def test_a_program_is_told_from_weights(tmp_path: Path) -> None:
 # ---- which of them --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 def test_patterns_of_names_and_groups_say_what_is_taken(tmp_path: Path) -> None:
     source, before = built(1), built(2)
     save_file(source.state_dict(), path := tmp_path / "w.safetensors")
@@ -192,7 +189,6 @@ def test_patterns_of_names_and_groups_say_what_is_taken(tmp_path: Path) -> None:
         load(built(1), path, skip=("heads",))
 
 
-@pytest.mark.medium
 def test_weights_of_another_network_are_refused_or_renamed(tmp_path: Path) -> None:
     vnet = built(1, settings=VNet())
     save_file(vnet.state_dict(), path := tmp_path / "vnet.safetensors")
@@ -207,7 +203,6 @@ def test_weights_of_another_network_are_refused_or_renamed(tmp_path: Path) -> No
         load(target, path, rename={"network.inc": "network.model.0"})
 
 
-@pytest.mark.medium
 def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     state = built(1).state_dict()
     next(iter(state.values())).view(-1)[0] = torch.nan
@@ -219,7 +214,6 @@ def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 # ---- other channels and classes -------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("name", SMALL)  # VNet adds the channels to its features, so their order matters there
 def test_channels_and_classes_in_another_order_give_the_same_scores_in_that_order(name: str) -> None:
     settings = SMALL[name]
@@ -238,7 +232,6 @@ def test_channels_and_classes_in_another_order_give_the_same_scores_in_that_orde
     assert 'class "tumour": from number 2 of the file' in lines
 
 
-@pytest.mark.medium
 def test_new_channels_and_classes_begin_anew_and_unused_ones_are_named() -> None:
     before, now = facts(), facts("T1 FLAIR T2", "liver vessel")
     source, target = built(1, before), built(2, now)
@@ -255,7 +248,6 @@ def test_new_channels_and_classes_begin_anew_and_unused_ones_are_named() -> None
     assert "not used from the file: class tumour" in lines
 
 
-@pytest.mark.medium
 def test_images_that_were_prepared_otherwise_are_named() -> None:
     before = attrs.evolve(facts(), preprocessing={"normalization": "foreground", "spacing_mm": None, "gone": 1})
     now = attrs.evolve(facts(), preprocessing={"normalization": "zscore", "spacing_mm": None, "nan_as_zero": True})
@@ -267,7 +259,6 @@ def test_images_that_were_prepared_otherwise_are_named() -> None:
     assert NETWORK.adapt_weights(state, built(2), now.to_json(), now)[1] == []
 
 
-@pytest.mark.medium
 def test_weights_that_are_not_wholly_from_the_file_are_told_apart(tmp_path: Path) -> None:
     before, now = facts(), facts("FLAIR T1", "tumour liver")
     source, target = built(1, before), built(2, now)
@@ -289,7 +280,6 @@ def test_a_name_that_is_there_exactly_is_not_taken_for_one_in_other_letters() ->
     assert _sources(["Liver"], ["Liver", "liver"]) == [0]
 
 
-@pytest.mark.medium
 def test_names_that_a_file_does_not_tell_are_asked_for_and_can_be_given(tmp_path: Path) -> None:
     source = built(1, facts("T2 FLAIR T1 T1c", "edema liver"))
     save_file(source.state_dict(), path := tmp_path / "four.safetensors")
@@ -317,7 +307,6 @@ def test_names_that_a_file_does_not_tell_are_asked_for_and_can_be_given(tmp_path
     assert torch.equal(target.state_dict()[first], source.state_dict()[first][:, [2, 0]])
 
 
-@pytest.mark.medium
 def test_names_that_are_given_count_before_those_of_the_file(tmp_path: Path) -> None:
     source, target = built(1), built(2)
     nnunet_file(tmp_path / "w.pth", source, {"background": 0, "lesion": 1, "liver": 2})
@@ -328,7 +317,6 @@ def test_names_that_are_given_count_before_those_of_the_file(tmp_path: Path) -> 
     ]
 
 
-@pytest.mark.medium
 def test_weights_of_another_number_of_classes_are_refused_with_the_line_to_paste(tmp_path: Path) -> None:
     save_file(built(1, facts(classes="a b c d")).state_dict(), path := tmp_path / "five.safetensors")
     target, before = built(2), built(2)
@@ -340,7 +328,6 @@ def test_weights_of_another_number_of_classes_are_refused_with_the_line_to_paste
     assert "not loaded: network.model.2.0.conv.weight" in said[0]
 
 
-@pytest.mark.medium
 def test_a_network_of_other_sizes_throughout_is_told_from_one_with_other_channels_or_classes(tmp_path: Path) -> None:
     save_file(built(1, settings=UNet(channels=(4, 8, 16))).state_dict(), path := tmp_path / "wide.safetensors")
     with pytest.raises(DataError, match="give the model the settings with which the weights were trained"):

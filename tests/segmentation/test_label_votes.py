@@ -44,7 +44,6 @@ def dice(codes: np.ndarray, other: np.ndarray, code: int) -> float:
     return float(2 * ((codes == code) & (other == code)).sum() / ((codes == code).sum() + (other == code).sum()))
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_there_and_back_keeps_at_least_what_one_hot_linear_votes_keep(ratio):
     shape = other_size(ratio)
@@ -59,7 +58,6 @@ def test_there_and_back_keeps_at_least_what_one_hot_linear_votes_keep(ratio):
         assert np.mean(gains) > 0.01
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("ratio", RATIOS)
 def test_centres_stay_where_they_are_in_no_preferred_direction(ratio):
     shape = other_size(ratio)
@@ -73,7 +71,6 @@ def test_centres_stay_where_they_are_in_no_preferred_direction(ratio):
     assert np.median(np.abs(moved)) < 0.1
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("ratio", [1.7, 2, 2.6])
 def test_a_structure_with_thin_and_thick_parts_keeps_its_centre_and_its_volume(ratio):
     shape = other_size((ratio,) * 3)
@@ -94,7 +91,6 @@ def test_a_structure_with_thin_and_thick_parts_keeps_its_centre_and_its_volume(r
     assert np.mean(moved["ours"]) < 0.5 * np.mean(moved["majority"])
 
 
-@pytest.mark.medium
 def test_a_mirrored_label_is_resampled_to_the_mirrored_result():
     codes = balls(0)
     for shape in ((20, 18, 17), (27, 37, 60)):
@@ -103,7 +99,6 @@ def test_a_mirrored_label_is_resampled_to_the_mirrored_result():
             assert np.array_equal(np.flip(mirrored, axes), resample_label_codes(codes, None, shape))
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("ratio", [2, 1.5])
 def test_thin_structures_are_not_lost(ratio):
     rng = np.random.default_rng(0)

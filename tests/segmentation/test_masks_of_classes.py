@@ -140,7 +140,6 @@ def test_what_is_found_or_drawn_in_ignored_voxels_of_a_mask_counts_nowhere(form:
     assert losses[0] == losses[1]
 
 
-@pytest.mark.medium
 def test_a_mask_called_ignore_is_ignored_and_does_not_overlap_with_what_it_covers(tmp_path: Path) -> None:
     as_files(tmp_path / "files")
     for path in tmp_path.glob("files/*/segmentations/unsure.nii.gz"):
@@ -191,7 +190,6 @@ def incomplete(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("form", ["files", "table"])
 def test_a_missing_mask_is_refused_until_a_setting_says_what_it_means(form: str, incomplete: Path) -> None:
     def data(**settings: Any) -> SegmentationData:
@@ -226,7 +224,6 @@ def test_a_case_without_any_mask_is_empty_or_left_out(tmp_path: Path) -> None:
     assert "no class is known there" in refusal(attrs.evolve(empty, missing_masks="not_annotated"))
 
 
-@pytest.mark.medium
 def test_masks_that_should_say_what_to_ignore_but_are_empty_are_said(tmp_path: Path) -> None:
     as_files(tmp_path / "files")
     for path in (tmp_path / "files").glob("*/segmentations/unsure.nii.gz"):
@@ -249,7 +246,6 @@ def as_predicted(folder: Path, number: int, classes: dict[str, np.ndarray[Any, A
         made_up.save(folder / f"s{number}" / f"{name}.nii.gz", mask.astype(np.uint8))
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("form", ["files", "channels"])
 def test_evaluate_compares_regions_of_masks_where_they_count(form: str, folder: Path, tmp_path: Path) -> None:
     for number in range(CASES):
@@ -280,7 +276,6 @@ def test_evaluate_compares_regions_of_masks_where_they_count(form: str, folder: 
             assert scores[f"s{number}", "rim"] == pytest.approx(2 * found / (found + true))
 
 
-@pytest.mark.medium
 def test_evaluate_refuses_channels_of_classes_where_it_would_read_channels_of_masks(
     folder: Path, tmp_path: Path
 ) -> None:
@@ -313,7 +308,6 @@ def test_evaluate_says_where_no_mask_says_what_to_ignore(folder: Path, tmp_path:
     assert f"warning: {lacking}unsuer in 2 of 2 cases" in said("unsuer")
 
 
-@pytest.mark.medium
 def test_evaluate_leaves_out_what_was_not_annotated(incomplete: Path, tmp_path: Path) -> None:
     for number in range(CASES):
         masks = masks_of(number)
@@ -340,7 +334,6 @@ def data_evaluator(facts: SegmentationFacts) -> Any:
     return SegmentationEvaluator().build(None, facts.to_json(), Path(), lambda progress: None)
 
 
-@pytest.mark.medium
 def test_facts_of_plain_masks_are_those_of_before_and_others_come_back(folder: Path) -> None:
     plain = opened(attrs.evolve(data_of("files", folder), structures=NAMES[:3])).facts()
     assert not {"masks", "missing_masks", "annotated"} & plain.keys()

@@ -71,7 +71,6 @@ def test_all_tensors_are_counted_for_as_long_as_they_live():
     assert (memory.now, memory.peak) == (0, 8000)
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     ("optimizer", "precision"), [(Adam(), "fp32"), (SGD(), "fp32"), (SGD(momentum=0.9), "bf16"), (SGD(), "fp16")]
 )
@@ -112,7 +111,6 @@ def test_a_step_without_values_takes_what_a_step_takes(task, tmp_path, optimizer
     assert found.step == pytest.approx(step.peak, rel=0.01)
 
 
-@pytest.mark.medium
 def test_plan_knows_the_epoch_and_the_memory_of_a_share_before_anything_is_opened(task, tmp_path):
     text = RECIPE.format(path=task, device="cpu") + "[data.preprocessing]\n"
     recipe = resolve_text(text, Path.cwd(), ["data.batch_size=3"]).recipe
@@ -128,7 +126,6 @@ def test_plan_knows_the_epoch_and_the_memory_of_a_share_before_anything_is_opene
     assert with_statistics.model.step_memory(with_statistics, 1).batch_statistics
 
 
-@pytest.mark.medium
 def test_check_counts_the_average_of_the_weights_once_more(task):
     text = RECIPE.format(path=task, device="cpu")
     raw, averaged = (resolve_text(text + more, Path.cwd()).recipe for more in ("", "[ema]\n"))
@@ -139,7 +136,6 @@ def test_check_counts_the_average_of_the_weights_once_more(task):
     assert f"(network {bytes_in_words(num_bytes)}, average {bytes_in_words(num_bytes)}, optimizer " in line
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("regions", [None, {"whole": (1, 2), "core": (2,)}])
 @pytest.mark.parametrize("crop", [False, True])
 def test_validation_without_values_takes_what_validation_takes(task, tmp_path, regions, crop):
@@ -167,7 +163,6 @@ def test_validation_without_values_takes_what_validation_takes(task, tmp_path, r
     assert expected == pytest.approx(taken.peak, rel=0.25)
 
 
-@pytest.mark.medium
 def test_the_cases_own_grid_is_counted():
     """Scores of a coarse grid are small; on the grid of a CT they are not."""
     fine, coarse = (400, 400, 200), (100, 100, 100)
@@ -177,7 +172,6 @@ def test_the_cases_own_grid_is_counted():
     assert validation_bytes(grid, 1, 3, True, on_own_grid=False) < 40 * np.prod(coarse)
 
 
-@pytest.mark.medium
 def test_the_largest_case_is_one_that_is_validated_after_cases_were_exchanged(tmp_path):
     folder = made_up.msd(tmp_path / "task", cases=6)
     data = MSD(path=folder, cache=Cache(folder=tmp_path / "cache"), patch_size=(16, 16, 16))
@@ -194,7 +188,6 @@ def test_the_largest_case_is_one_that_is_validated_after_cases_were_exchanged(tm
     assert found[0] in validated
 
 
-@pytest.mark.medium
 def test_batches_whose_loss_is_one_of_sums_are_counted_together(task):
     def training(*more):
         recipe = resolve_text(RECIPE.format(path=task, device="cpu"), Path.cwd(), list(more)).recipe
@@ -205,7 +198,6 @@ def test_batches_whose_loss_is_one_of_sums_are_counted_together(task):
     assert training("run.accumulate=4") == training()
 
 
-@pytest.mark.medium
 def test_check_says_both_and_doubts_what_does_not_fit(task, monkeypatch):
     recipe = resolve_text(RECIPE.format(path=task, device="cpu"), Path.cwd()).recipe
     training, validation = recipe.model.inspect(recipe, "headers")

@@ -50,7 +50,6 @@ def each_class(measure: Callable[..., float], found: Any, true: Any, *rest: Any)
     return [measure(one, other, *rest) for one, other in zip(found, true, strict=True)]
 
 
-@pytest.mark.medium
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # MONAI warns of what it does itself
 def test_distances_of_surfaces_are_those_of_monai() -> None:
     rng = np.random.default_rng(0)
@@ -259,7 +258,6 @@ def test_all_metrics_of_a_case_share_one_prediction(monkeypatch: pytest.MonkeyPa
     assert len(calls) == 1
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("regions", [False, True])
 def test_what_preprocessing_cropped_is_background(tmp_path: Path, regions: bool) -> None:
     folder = segmentation_cases.nnunet(tmp_path / "cases", channels=1, cases=2, regions=regions)

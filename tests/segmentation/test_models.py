@@ -73,7 +73,6 @@ def test_a_network_gives_a_score_for_each_class_and_voxel(name: str, exclusive: 
     }
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("name", SMALL)
 def test_its_groups_are_all_there_are_and_share_out_its_parameters(name: str) -> None:
     settings = SMALL[name]
@@ -100,7 +99,6 @@ def test_the_head_is_all_whose_shape_follows_the_number_of_classes(name: str) ->
     assert settings.group_of(first) == "encoder"
 
 
-@pytest.mark.medium
 def test_deep_supervision_gives_more_scores_while_training_only() -> None:
     data = volumes()
     model = SMALL["dynunet"].build(data)
@@ -116,7 +114,6 @@ def test_deep_supervision_gives_more_scores_while_training_only() -> None:
 LEVELS: dict[str, Any] = {"channels": (2, 4, 4), "kernel_sizes": ((3, 3, 1), (3, 3, 3), (3, 3, 3))}
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     ("settings", "theirs_is", "arguments"),
     [
@@ -154,7 +151,6 @@ def test_a_network_of_nnunet_is_its_own_with_the_numbers_of_layers_that_it_plans
         assert torch.allclose(ours(image), theirs(image), atol=1e-5)
 
 
-@pytest.mark.medium
 def test_to_check_the_patch_neither_draws_random_numbers_nor_changes_the_network() -> None:
     data = volumes()
     torch.manual_seed(3)

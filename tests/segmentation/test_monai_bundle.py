@@ -52,7 +52,6 @@ def scores(of: Trained, image_BCXYZ: Tensor) -> Tensor:
     return found
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     ("model", "size", "inference"),
     [
@@ -93,14 +92,12 @@ def test_monai_computes_the_same_scores(
     assert about["trainkit"]["label_values"]["7"] == ["stone"]
 
 
-@pytest.mark.medium
 def test_an_inference_that_monai_lacks_is_said(tmp_path: Path) -> None:
     of = trained(UNet(channels=(2, 4)))
     of.inference = Plain()
     assert "Plain" in written(tmp_path / "b", of)[0]
 
 
-@pytest.mark.medium
 def test_a_network_that_is_none_of_monai_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("dynamic_network_architectures")
     from trainkit_segmentation.models.resenc_unet import ResEncUNet

@@ -119,7 +119,6 @@ def test_what_takes_more_memory_than_is_free_is_refused_before_it_is_read(tmp_pa
     assert "reading it takes 0.703 KiB of memory, and 0.488 KiB are free" in refusal(path)
 
 
-@pytest.mark.medium
 def test_a_packed_file_that_ends_too_early_or_unpacks_to_more_than_its_header_says_is_refused(tmp_path):
     for ending, pack in ((".nii.gz", gzip.compress), (".nii.bz2", bz2.compress)):
         path = saved(tmp_path / f"image{ending}")
@@ -171,7 +170,6 @@ def test_nan_in_a_label_is_not_taken_as_zero(tmp_path):
     assert refusal(tmp_path / "label.nii", read_integers).endswith("1 of 120 voxels of the label are NaN")
 
 
-@pytest.mark.medium
 def test_hundreds_of_damaged_headers_are_read_or_refused(tmp_path, capfd):
     outcome = fuzz(600, seed=1, folder=tmp_path)
     assert outcome["refused"] > 100

@@ -171,7 +171,6 @@ def case(planes: list[Plane], dice: list[float], annotated: list[bool] | None = 
     return ShownCase("case", "", planes, dice, annotated, **more)
 
 
-@pytest.mark.medium
 def test_a_class_that_was_not_annotated_shows_no_score_and_does_not_count() -> None:
     nowhere = np.zeros((8, 8), bool)
 
@@ -198,7 +197,6 @@ def test_planes_have_their_true_proportions_and_the_bar_its_length() -> None:
     assert bar * 30 / width == pytest.approx(5, rel=0.02)  # 5 mm of 30 mm: 0.3 of the width at most
 
 
-@pytest.mark.medium
 def test_with_more_classes_than_colours_each_is_numbered() -> None:
     masks = np.zeros((10, 40, 40), bool)
     for k in range(10):
@@ -271,7 +269,6 @@ def test_the_patients_left_is_on_the_right_whatever_the_preprocessing(tmp_path: 
             assert plane.mask(masks[1])[:, 0].all()
 
 
-@pytest.mark.medium
 def test_the_worst_the_median_and_the_best_case_are_drawn_and_named_ones_on_request(tmp_path: Path) -> None:
     def files(_: int) -> tuple[Any, Any]:
         label = np.zeros((10, 4, 3), np.uint8)
@@ -298,7 +295,6 @@ def test_the_worst_the_median_and_the_best_case_are_drawn_and_named_ones_on_requ
     assert [(each.name, each.standing) for each in live._shown["val"]] == [("3", ""), ("0", "")]
 
 
-@pytest.mark.medium
 def test_the_worst_case_of_each_class_is_drawn_on_request(tmp_path: Path) -> None:
     def files(n: int) -> tuple[Any, Any]:
         label = np.zeros((10, 4, 3), np.uint8)
@@ -324,7 +320,6 @@ def test_the_worst_case_of_each_class_is_drawn_on_request(tmp_path: Path) -> Non
         assert sorted(found) == expected
 
 
-@pytest.mark.medium
 def test_a_picture_is_shown_as_it_is_with_a_bar_in_voxels(tmp_path: Path) -> None:
     pixels = np.arange(48, dtype=np.uint8).reshape(6, 8)
     label = (pixels > 23).astype(np.uint8) + (pixels > 40)

@@ -332,7 +332,6 @@ def test_rotations_are_those_of_monai():
         assert any(np.allclose(matrix, each) for each in theirs)
 
 
-@pytest.mark.medium
 def test_patches_are_rotated_and_scaled_independently_as_often_as_it_is_said():
     settings = Affine(probability=0.2, rotation_degrees=(30.0, 30.0, 30.0), scale=(0.7, 1.4), scale_probability=0.4)
     rng = np.random.default_rng(1)
@@ -485,7 +484,6 @@ def test_balanced_exponents_are_below_1_as_often_as_above():
     )
 
 
-@pytest.mark.medium
 def test_channels_are_blurred_and_coarsened_as_often_as_it_is_said():
     settings = Augmentation(blur=Blur(probability=0.4), low_resolution=LowResolution(probability=0.5))
     image = np.random.default_rng(0).random((2, 4, 4, 4), dtype=np.float32)
@@ -509,7 +507,6 @@ def test_noise_has_its_deviation_and_a_constant_image_survives_gamma():
 # ---- batches --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 def test_a_batch_is_a_function_of_seed_and_epoch_and_place(synthetic):
     data = synthetic(augmentation=EVERYTHING, steps_per_epoch=5).build(context())
     epoch = list(data.train(2, 0))
@@ -520,7 +517,6 @@ def test_a_batch_is_a_function_of_seed_and_epoch_and_place(synthetic):
     assert not same(synthetic(augmentation=EVERYTHING, steps_per_epoch=5).build(context(seed=4)).train(2, 0), epoch)
 
 
-@pytest.mark.medium
 def test_batches_are_the_same_bits_with_0_and_2_workers_and_global_generators_stay(synthetic):
     settings = {"augmentation": EVERYTHING, "steps_per_epoch": 6}
     alone = list(synthetic(**settings).build(context()).train(0, 0))
@@ -534,7 +530,6 @@ def test_batches_are_the_same_bits_with_0_and_2_workers_and_global_generators_st
     assert np.array_equal(np.random.get_state()[1], before[1])
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(("batch_size", "share", "expected"), [(2, 0.33, 1), (3, 0.33, 1), (9, 0.33, 3), (4, 0.0, 0)])
 def test_a_share_of_every_batch_is_centred_on_a_class(tmp_path, batch_size, share, expected):
     centred = []
@@ -558,7 +553,6 @@ def test_a_share_of_every_batch_is_centred_on_a_class(tmp_path, batch_size, shar
     assert others.float().mean() < 0.3
 
 
-@pytest.mark.medium
 def test_the_workers_go_on_with_the_next_epoch_and_begin_anew_elsewhere(synthetic):
     data = synthetic(workers=1, steps_per_epoch=3).build(context())
     begun, asked = data._workers, []
@@ -578,7 +572,6 @@ def test_the_workers_go_on_with_the_next_epoch_and_begin_anew_elsewhere(syntheti
     assert asked == [[(*place, 0) for place in each] for each in places]
 
 
-@pytest.mark.medium
 def test_an_epoch_that_is_broken_off_leaves_nothing_behind_in_the_workers(synthetic):
     data = synthetic(workers=2, steps_per_epoch=6).build(context())
     begun = data.train(0, 0)
@@ -587,7 +580,6 @@ def test_an_epoch_that_is_broken_off_leaves_nothing_behind_in_the_workers(synthe
     assert same(data.train(1, 4), synthetic(steps_per_epoch=6).build(context()).train(1, 4))
 
 
-@pytest.mark.medium
 def test_the_number_of_threads_changes_no_bit(synthetic):
     data = synthetic(augmentation=EVERYTHING, patch_size=(40, 40, 40)).build(context())
     threads = torch.get_num_threads()
@@ -605,7 +597,6 @@ def processes_below() -> list[int]:
     return [int(pid) for task in Path("/proc/self/task").iterdir() for pid in (task / "children").read_text().split()]
 
 
-@pytest.mark.medium
 def test_workers_leave_signals_to_the_training(synthetic):
     before = processes_below()
     data = synthetic(workers=2, steps_per_epoch=40, batch_size=1).build(context())
@@ -658,7 +649,6 @@ def _deaths_of_others_are_not_listened_to():
     signal.signal(signal.SIGCHLD, before)
 
 
-@pytest.mark.medium
 @pytest.mark.usefixtures("_deaths_of_others_are_not_listened_to")
 def test_a_worker_that_dies_is_told_in_one_message(synthetic):
     before = processes_below()
@@ -671,7 +661,6 @@ def test_a_worker_that_dies_is_told_in_one_message(synthetic):
         list(batches)
 
 
-@pytest.mark.medium
 def test_a_pass_draws_each_case_once_and_the_last_batch_is_full(synthetic):
     data = synthetic(num_cases=9, batch_size=2, split=SameCases()).build(context())
     assert data.batches_per_epoch == 5
@@ -682,7 +671,6 @@ def test_a_pass_draws_each_case_once_and_the_last_batch_is_full(synthetic):
     assert other[:9] != seen[:9]
 
 
-@pytest.mark.medium
 def test_the_processes_of_a_run_share_what_one_alone_would_draw(synthetic):
     settings = {"num_cases": 8, "split": SameCases(), "augmentation": EVERYTHING}
     alone = list(synthetic(batch_size=2, **settings).build(context()).train(0, 0))
@@ -692,7 +680,6 @@ def test_the_processes_of_a_run_share_what_one_alone_would_draw(synthetic):
         assert torch.equal(whole["image"], torch.cat([first["image"], second["image"]]))
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_the_shares_of_a_split_are_disjoint_of_one_size_and_together_the_split(synthetic, world, split):
@@ -710,7 +697,6 @@ def test_the_shares_of_a_split_are_disjoint_of_one_size_and_together_the_split(s
     assert sorted(item for share in shares for item in share) == [(n, f"synthetic_{n:03d}") for n in range(8)]
 
 
-@pytest.mark.medium
 def test_targets_are_of_the_agreed_shape_and_type(tmp_path, synthetic):
     exclusive = next(synthetic(batch_size=2).build(context()).train(0, 0))
     assert (exclusive["image"].shape, exclusive["image"].dtype) == ((2, 1, 12, 12, 12), torch.float32)
@@ -757,7 +743,6 @@ def test_a_code_that_a_class_table_does_not_have_is_no_background(place):
     assert found[:, 0, 0, place].isnan().all()
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("on", ["workers", "device"])
 @pytest.mark.parametrize("overlap", [False, True])
 def test_label_codes_travel_and_targets_are_made_where_the_training_is(tmp_path, synthetic, on, overlap):
@@ -797,7 +782,6 @@ def test_a_case_or_split_that_is_not_there_is_told(synthetic):
         data.truth("synthetic_01")
 
 
-@pytest.mark.medium
 def test_a_case_without_any_class_is_trained_on_and_places_of_regions_are_where_they_are(tmp_path):
     folder = made_up.brats(tmp_path / "brats", cases=2)
     made_up.save(next(folder.glob("*00001/*_seg.nii.gz")), np.zeros(made_up.SIZE, np.uint8))
@@ -814,7 +798,6 @@ def test_a_case_without_any_class_is_trained_on_and_places_of_regions_are_where_
     assert centres[:, 2].mean().item() > 1 / 3  # one in three is drawn from the enhancing tumour itself
 
 
-@pytest.mark.medium
 def test_what_the_data_finds_out_is_said_and_kept_in_the_log(tmp_path, capsys):
     folder = made_up.brats(tmp_path / "brats", cases=2)
     console = Console()

@@ -46,7 +46,6 @@ def segments(path: Path, values: np.ndarray, start: tuple[int, int, int], names:
     return path
 
 
-@pytest.mark.medium
 def test_a_label_with_the_axes_in_any_other_order_is_turned_onto_its_image(tmp_path):
     for order in itertools.permutations(range(3)):
         for signs in itertools.product((1, -1), repeat=3):

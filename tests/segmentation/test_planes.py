@@ -102,7 +102,6 @@ def data_of(folder: Path, **settings) -> ImageFolder:
     return ImageFolder(path=pictures(folder), **how)
 
 
-@pytest.mark.medium
 def test_the_size_of_a_pixel_is_asked_for_unless_it_is_given(tmp_path):
     (doubt,) = [line for line in inspected(data_of(tmp_path)) if line.startswith("warning: ")]
     assert doubt.endswith("with data.file_spacing_mm = [1.0, 1.0, 1.0]")
@@ -119,7 +118,6 @@ def test_a_thick_patch_of_planes_is_doubted_with_the_line_to_paste(tmp_path, cap
     assert doubt.removeprefix("warning: ") in caplog.messages
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(
     "model",
     [

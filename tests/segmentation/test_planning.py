@@ -57,7 +57,6 @@ def test_planes_are_planned_as_nnunet_plans_in_two_dimensions() -> None:
     assert tight.topology.patch[2] == 1
 
 
-@pytest.mark.medium
 def test_a_folder_of_planes_is_planned_with_numbered_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(5):
         shells = made_up.shells(number, 2, (40, 36, 3))[..., 1:2]
@@ -72,7 +71,6 @@ def test_a_folder_of_planes_is_planned_with_numbered_classes(tmp_path: Path, mon
     assert found.recipe.data.labels == {"class_1": 1, "class_2": 2}
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("spacing", [CUBES, (0.8, 0.8, 3.0)])
 def test_the_size_of_a_network_is_what_its_own_class_says(spacing: tuple[float, ...]) -> None:
     from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
@@ -128,7 +126,6 @@ def drafted(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **wis
     return "\n".join(each for each in found if isinstance(each, str))
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("network", [None, "resenc"])
 def test_a_planned_recipe_is_without_mistakes_and_says_why(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, network: str | None
@@ -147,7 +144,6 @@ def test_a_planned_recipe_is_without_mistakes_and_says_why(
     assert "measured on tensors without values" in text
 
 
-@pytest.mark.medium
 def test_ct_is_normalised_by_its_classes_and_a_class_of_no_case_is_left_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

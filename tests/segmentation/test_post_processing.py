@@ -59,7 +59,6 @@ def dice_by_walking(found: Array, true: Array, voxel_ml: float) -> list[float]:
     return scores
 
 
-@pytest.mark.medium
 def test_the_choice_is_the_best_of_all_that_are_tried_on_whole_masks() -> None:
     voxel_ml = 0.004
     pairs = [(blobs(seed, 0.1), blobs(seed, 0.1) & blobs(seed + 50, -0.05)) for seed in range(4)]

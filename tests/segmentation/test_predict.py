@@ -106,7 +106,6 @@ def affines(draw: st.DrawFn) -> np.ndarray[Any, Any]:
     return affine
 
 
-@pytest.mark.medium
 @given(
     affine=affines(), shape=st.tuples(*[st.integers(1, 13)] * 3), codes=st.tuples(st.integers(0, 4), st.integers(1, 4))
 )
@@ -296,7 +295,6 @@ def test_channels_are_found_by_the_names_of_the_training_data(tmp_path: Path) ->
     }
 
 
-@pytest.mark.medium
 def test_a_channel_may_be_a_folder_of_slices(tmp_path: Path) -> None:
     for name in ("B_1/B_1_t1", "B_1/B_1_flair", "B.2/t1", "B.2/flair", "other/v1.5"):
         series(tmp_path / name)

@@ -46,7 +46,6 @@ def on_disk(path: Path) -> np.ndarray:
 # ---- Decathlon and nnU-Net ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 def test_a_decathlon_folder_is_read_voxel_for_voxel(tmp_path, cache):
     folder = made_up.msd(tmp_path / "Task99")
     data = MSD(path=folder, cache=cache, split=SameCases(), preprocessing=AS_IN_FILES)
@@ -65,7 +64,6 @@ def test_the_fourth_axis_of_a_file_is_its_channels(tmp_path, cache):
         assert np.array_equal(batch["image"][0], np.moveaxis(on_disk(folder / "imagesTr" / f"{name}.nii.gz"), -1, 0))
 
 
-@pytest.mark.medium
 def test_nnunet_has_a_file_a_channel_and_classes_in_the_order_of_its_labels(tmp_path, cache):
     folder = made_up.nnunet(tmp_path, channels=2, cases=2)
     data = MSD(path=folder, cache=cache, split=SameCases(), preprocessing=AS_IN_FILES)
@@ -88,7 +86,6 @@ def test_the_decathlon_header_with_a_file_a_channel_is_nnunet_version_1(tmp_path
     assert len(volumes(MSD(path=folder, cache=cache, split=SameCases()))) == 2
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("ending", [".nrrd", ".mha"])
 def test_images_and_labels_of_other_formats_are_the_same_cases(tmp_path, cache, ending):
     folder = made_up.nnunet(tmp_path, channels=2, cases=2)
@@ -105,7 +102,6 @@ def test_images_and_labels_of_other_formats_are_the_same_cases(tmp_path, cache, 
     assert not [line for line in inspected(data) if line.startswith("warning: the header")]
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("by", ["nnunet", "recipe"])
 def test_regions_are_classes_that_overlap(tmp_path, cache, by):
     folder = made_up.nnunet(tmp_path, cases=2, regions=by == "nnunet")
@@ -150,7 +146,6 @@ REGIONS = {
 }
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("edition", ["2021", "2023", "2024"])
 def test_the_edition_of_brats_is_found_and_said_and_its_regions_are_the_challenges(tmp_path, cache, edition):
     folder = made_up.brats(tmp_path / "cases", edition, cases=2)
@@ -168,7 +163,6 @@ def test_the_edition_of_brats_is_found_and_said_and_its_regions_are_the_challeng
             assert np.array_equal(batch["image"][0, channel], on_disk(folder / name / f"{name}{suffix}.nii.gz"))
 
 
-@pytest.mark.medium
 def test_brats_label_values_can_be_the_classes(tmp_path, cache):
     folder = made_up.brats(tmp_path / "cases", "2021", cases=2)
     data = BraTS(path=folder, cache=cache, split=SameCases(), target="labels", preprocessing=AS_IN_FILES)
@@ -211,7 +205,6 @@ def test_cases_of_two_namings_are_refused(tmp_path, cache):
     assert "files of two naming schemes" in refusal(BraTS(path=tmp_path / "cases", cache=cache))
 
 
-@pytest.mark.medium
 def test_a_missing_modality_and_a_missing_segmentation_are_told_with_their_cases(tmp_path, cache):
     folder = made_up.brats(tmp_path / "cases", "2021", cases=3)
     (folder / "BraTS2021_00000" / "BraTS2021_00000_t1ce.nii.gz").unlink()
@@ -221,7 +214,6 @@ def test_a_missing_modality_and_a_missing_segmentation_are_told_with_their_cases
     assert "BraTS2021_00002: the segmentation is missing" in told
 
 
-@pytest.mark.medium
 def test_time_points_of_one_patient_are_on_one_side_of_the_split(tmp_path, cache):
     folder = made_up.brats(tmp_path / "cases", "2024", cases=4)
     for case in list(folder.iterdir()):
@@ -240,7 +232,6 @@ def test_time_points_of_one_patient_are_on_one_side_of_the_split(tmp_path, cache
 # ---- TotalSegmentator -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 def test_chosen_structures_become_classes_in_their_order(tmp_path, cache):
     folder = made_up.totalsegmentator(tmp_path / "subjects", cases=2)
     structures = ("liver", "kidney_left")
@@ -255,7 +246,6 @@ def test_chosen_structures_become_classes_in_their_order(tmp_path, cache):
             assert np.array_equal(batch["label"][0, 0] == value, mask == 1)
 
 
-@pytest.mark.medium
 def test_masks_that_overlap_are_refused_or_several_classes(tmp_path, cache):
     folder = made_up.totalsegmentator(tmp_path / "subjects", cases=2, overlapping=True)
     settings = {"path": folder, "structures": made_up.STRUCTURES, "cache": cache, "split": SameCases()}
@@ -459,7 +449,6 @@ SPOILT = [
 ]
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize(("spoil", "told"), SPOILT, ids=lambda each: getattr(each, "__name__", ""))
 def test_a_spoilt_file_is_told_with_its_case_by_check_and_by_the_run(tmp_path, cache, spoil, told):
     folder = made_up.msd(tmp_path / "Task99", cases=3)
@@ -474,7 +463,6 @@ def test_a_spoilt_file_is_told_with_its_case_by_check_and_by_the_run(tmp_path, c
         assert "Traceback" not in str(caught.value)
 
 
-@pytest.mark.medium
 def test_check_tells_all_that_is_wrong_at_once(tmp_path, cache):
     folder = made_up.msd(tmp_path / "Task99", cases=6)
     for number, spoil in enumerate((spoil_cut_off, spoil_shape, spoil_nan)):
@@ -543,7 +531,6 @@ def test_a_declared_class_that_no_case_has_is_refused(tmp_path, cache):
     assert told in str(caught.value)
 
 
-@pytest.mark.medium
 def test_empty_masks_and_small_volumes_are_warned_of(tmp_path, cache):
     folder = made_up.msd(tmp_path, cases=4)
     made_up.save(folder / "labelsTr" / "case_002.nii.gz", np.zeros(made_up.SIZE, np.uint8))
@@ -552,7 +539,6 @@ def test_empty_masks_and_small_volumes_are_warned_of(tmp_path, cache):
     assert any(line.startswith("smaller than a patch of 32×16×16, and so padded: 4 cases, case_000,") for line in lines)
 
 
-@pytest.mark.medium
 def test_check_sums_up_what_the_files_say(tmp_path, cache):
     folder = made_up.msd(tmp_path, cases=4)
     turned = np.diag([-1.0, -1.0, 1.5, 1.0])

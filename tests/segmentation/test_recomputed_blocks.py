@@ -42,12 +42,10 @@ def test_the_gradient_of_each_network_is_the_same_to_the_bit(name: str) -> None:
     assert same(gradients(kept, data.patch_size), gradients(again, data.patch_size))
 
 
-@pytest.mark.medium
 def test_a_network_without_building_blocks_has_none() -> None:
     assert recompute(SMALL[NONE].recomputed_blocks(SMALL[NONE].build(volumes(32)))) == 0
 
 
-@pytest.mark.medium
 def test_a_step_of_a_u_net_takes_a_good_part_less_memory() -> None:
     data = volumes(48)
     peaks = []

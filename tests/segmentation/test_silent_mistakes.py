@@ -64,7 +64,6 @@ def test_a_row_with_too_many_cells_is_refused(tmp_path):
         doubts(table(tmp_path, ["name,image,label", "a,i0.nii.gz,l0.nii.gz", "b,i1.nii.gz,l1.nii.gz,part 2"]))
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("fold", ["test", "-1", "0.5"])
 def test_a_case_of_a_fold_that_is_no_number_is_not_trained_on_silently(tmp_path, fold):
     rows = [

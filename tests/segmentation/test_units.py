@@ -70,7 +70,6 @@ def test_each_coordinate_may_have_a_unit_of_its_own():
     assert np.allclose(in_millimetres(AFFINE, ("mm", "um", "cm")).affine, AFFINE * [[1], [1e-3], [10], [1]])
 
 
-@pytest.mark.medium
 def test_check_data_says_once_which_cases_were_converted_and_a_label_in_other_units_is_refused(tmp_path):
     folder = made_up.msd(tmp_path / "msd", cases=3)
     files = sorted(folder.rglob("*.nii.gz"))

@@ -90,7 +90,6 @@ def test_noise_is_the_formula_in_whole_numbers_of_python_on_every_device(device:
 # ---- places ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.medium
 @pytest.mark.usefixtures("_in_one_thread")
 def test_on_the_cpu_workers_and_device_give_the_same_bits(tmp_path: Path) -> None:
     by_workers = list(blobs(tmp_path, augmentation=EVERYTHING).build(context()).train(1, 0))
@@ -100,7 +99,6 @@ def test_on_the_cpu_workers_and_device_give_the_same_bits(tmp_path: Path) -> Non
     assert same(blobs(tmp_path, augmentation=ON_DEVICE, workers=2).build(context()).train(1, 0), by_workers)
 
 
-@pytest.mark.medium
 @pytest.mark.usefixtures("_in_one_thread")
 def test_classes_that_overlap_and_ignored_voxels_come_from_the_device_too(tmp_path: Path) -> None:
     folder = made_up.brats(tmp_path / "brats", cases=2)
@@ -112,7 +110,6 @@ def test_classes_that_overlap_and_ignored_voxels_come_from_the_device_too(tmp_pa
         assert same(attrs.evolve(data, augmentation=ON_DEVICE).build(context()).train(0, 0), by_workers)
 
 
-@pytest.mark.medium
 @pytest.mark.parametrize("device", DEVICES)
 def test_every_device_applies_the_same_parameters(device: str, tmp_path: Path) -> None:
     here = list(blobs(tmp_path, augmentation=ON_DEVICE).build(context()).train(0, 0))
