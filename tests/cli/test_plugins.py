@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -63,6 +64,9 @@ def zoo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 @pytest.mark.slow
 def test_a_package_that_misbehaves_is_named_and_the_list_goes_on(zoo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plugin_inspection, "TIME_LIMIT", 60.0)  # one of them imports torch
+    seen: dict[Any, plugin_inspection.Seen] = {}
+    look_at = plugin_inspection.look_at
+    monkeypatch.setattr(plugin_inspection, "look_at", lambda components: seen.update(look_at(components)) or seen)
     result = CliRunner().invoke(plugins, ["--json"], catch_exceptions=False)
     assert result.exit_code == 0
     assert "HELLO" not in result.output
@@ -82,6 +86,7 @@ def test_a_package_that_misbehaves_is_named_and_the_list_goes_on(zoo: Path, monk
     assert said["zoo-novalue"]["type"] == "damaged_package"
     assert 'the line "z" has no "="' in said["zoo-novalue"]["error"]
     assert said["cosine"]["error"] is None
+    monkeypatch.setattr(plugin_inspection, "look_at", lambda components: seen)  # each of them took a process
     text = CliRunner().invoke(plugins, [], catch_exceptions=False).output
     assert "zoo-novalue 1.0: its entry_points.txt cannot be read" in text
 
