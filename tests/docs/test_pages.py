@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 import tomli
 from clients.warm import Warm
+from without_geometry_search import no_geometry_search
 from without_pictures import no_pictures_of_ptychography
 
 from docs import presumed
@@ -221,7 +222,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     found = presumed.recipes(tmp_path)
     for module in ("recipe.shipped", "recipe.layers", "interactive.run"):
         monkeypatch.setattr(f"trainkit.{module}.shipped", lambda: found)
-    with no_pictures_of_ptychography(), presumed.graphs_of_one_size():
+    with no_pictures_of_ptychography(), no_geometry_search(), presumed.graphs_of_one_size():
         yield tmp_path
 
 

@@ -1,0 +1,22 @@
+"""Leaves out the search for another geometry at the beginning and the end of a reconstruction: a second or two."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+
+@contextmanager
+def no_geometry_search() -> Iterator[None]:
+    """Let reconstructions in the process of the tests neither look whether patterns are out of step, nor doubt the end.
+
+    Both have tests of their own: ptychography/test_in_step.py, test_ending.py and test_geometry_in_a_run.py.
+    """
+    from trainkit_ptychography.preflight.watch import GeometryWatch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(GeometryWatch, "_steps", lambda watch: ())
+        patch.setattr(GeometryWatch, "judge_ending", lambda watch, state, ending: None)
+        yield
