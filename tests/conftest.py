@@ -136,7 +136,11 @@ def unit_of(nodeid: str) -> str:
 
 @cache
 def makes_once(module: str) -> bool:
-    """Return whether a module has a fixture that is made once for all its tests."""
+    """Return whether a module has a fixture that is made once for all its tests.
+
+    The text is read because the process that gives out work knows only the names of tests: it collects none, and what
+    pytest knows of fixtures is in the workers.
+    """
     return 'scope="module"' in (ROOT / module).read_text(encoding="utf-8")
 
 

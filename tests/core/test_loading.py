@@ -169,6 +169,8 @@ def test_a_batch_has_memory_of_its_own_where_all_that_is_kept_is_in_use():
 
 
 @pytest.mark.slow
-def test_a_worker_that_is_killed_is_one_message_with_the_advice_of_the_data(workers):
+def test_a_worker_that_is_killed_is_one_message_with_the_advice_of_the_data(workers, monkeypatch):
+    looks = torch.utils.data.dataloader._MultiProcessingDataLoaderIter._try_get_data
+    monkeypatch.setattr(looks, "__defaults__", (0.1,))  # torch looks every five seconds whether workers live
     with pytest.raises(DataError, match=r"process that prepares batches died .*if memory is short, take fewer squares"):
         list(workers([1, 99, 2, 3]))
