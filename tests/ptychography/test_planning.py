@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import bz2
+import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import h5py
@@ -18,6 +20,8 @@ from trainkit.recipe.recognised import recognised, with_sets
 from trainkit.recipe.resolve import resolve_text
 from trainkit_ptychography.detector_propagations.near_field import NearField
 from trainkit_ptychography.planning.staged import StagedPlanner
+from trainkit_ptychography.preflight import inspection
+from trainkit_ptychography.preflight.advice import Advice
 from trainkit_ptychography.scans.simulated_near_field import SimulatedNearField
 
 
@@ -303,6 +307,25 @@ def test_images_of_a_diverging_beam_get_a_recipe_of_the_near_field_with_its_focu
     assert type(found.model.probe).__name__ == "MeanPattern"
     assert "images move" in text
     assert "defocus_angstrom" not in text
+
+
+def test_a_recipe_of_the_far_field_for_images_is_told_of_the_near_field(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nothing_fits = Advice((Problem("no geometry that was tried explains how"),), "geometry     not judged", False)
+    monkeypatch.setattr(inspection, "look_at_scan", lambda *_: SimpleNamespace(advice=nothing_fits))  # it takes long
+    images(tmp_path / "scan.cxi")
+    text = (
+        'trainkit = 1\n[run]\nepochs = 1\n[data]\nuse = "diffraction_cxi"\npath = "scan.cxi"\nsemiangle_mrad = 0.2\n'
+        'defocus_angstrom = 1e5\n[model]\nuse = "ptychography"\nprobe = { use = "aperture" }\n'
+        '[losses.data]\nuse = "amplitude"\n[optimizer]\nuse = "scaled_steps"\n'
+    )
+    recipe: Any = resolve_text(text, tmp_path).recipe
+    seen = inspection.inspect_geometry(recipe.data, recipe.model.probe, recipe)
+    (doubt,) = (each.message for each in seen if isinstance(each, Problem))
+    found = re.search(r'detector_propagation = { use = "near_field", focus_distance_mm = ([0-9.]+) }', doubt)
+    assert found is not None
+    assert float(found[1]) == pytest.approx(250.0, rel=0.05)
 
 
 def test_photons_in_the_far_field_are_not_taken_for_electrons(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from trainkit import (
     structure_settings,
 )
 from trainkit_ptychography.planning.evidence import Evidence
-from trainkit_ptychography.planning.images import Images
+from trainkit_ptychography.preflight.seen_images import Images
 from trainkit_ptychography.scans.files.kind import FileDiffraction
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def _refuse_what_is_missing(found: Recognised) -> None:
 
 def _images(found: Recognised) -> Images | None:
     """Return what is known of patterns that are images; None: they are patterns of the far field."""
-    from trainkit_ptychography.planning.near_field_live import look_for_images
+    from trainkit_ptychography.preflight.seen_images_live import look_for_images
 
     return look_for_images(cast(FileDiffraction, structure_settings(found.data, found.settings, "data")))
 

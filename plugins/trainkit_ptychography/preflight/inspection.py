@@ -14,10 +14,12 @@ from trainkit_ptychography.preflight.look import FEWEST, PATTERNS, look_at_scan
 from trainkit_ptychography.preflight.sample import middle_points, sample
 from trainkit_ptychography.preflight.scan_offsets import inspect_offsets
 from trainkit_ptychography.preflight.search import Search, defocus_step_angstrom
+from trainkit_ptychography.preflight.seen_images_live import look_for_images
 from trainkit_ptychography.preflight.single_scans import one_scan, subset, visits
 from trainkit_ptychography.preflight.step_advice import steps_in_words
 from trainkit_ptychography.preflight.thick_step import doubt_of_step
 from trainkit_ptychography.preflight.tilt_signs import inspect_tilts
+from trainkit_ptychography.scans.files.kind import FileDiffraction
 from trainkit_ptychography.scans.patterns import PreparedPatterns
 from trainkit_ptychography.scans.pixels import doubts_of_pixels, look_at_pixels
 from trainkit_ptychography.scans.scan import Recording
@@ -153,6 +155,17 @@ def _inspect_scan(
         yield f"geometry     not compared with the patterns: fewer than {FEWEST} tell too little"
         return
     yield look.advice.line
+    images = None
+    if look.advice.doubts and not look.advice.is_judged and isinstance(data, FileDiffraction):
+        images = look_for_images(data)
+    if images is not None:
+        yield Problem(
+            "no geometry of the far field that was tried explains how patterns differ, and they look like images of "
+            f"the specimen in the near field: {images.why}. If they are, {images.lines()}; trainkit init writes a "
+            "whole recipe for them",
+            severity="warning",
+        )
+        return
     yield from look.advice.doubts
     if depth_angstrom > 0 and not look.advice.doubts and (words := doubt_of_step(look.sample, 2 * depth_angstrom)):
         yield Problem(words, severity="warning")

@@ -9,9 +9,9 @@ import numpy as np
 
 from trainkit import DataError
 from trainkit_ptychography.detector_propagations.near_field import NearField
-from trainkit_ptychography.planning.images import Images
 from trainkit_ptychography.preflight.images import geometry_of
 from trainkit_ptychography.preflight.sample import lit_part
+from trainkit_ptychography.preflight.seen_images import Images
 from trainkit_ptychography.scans.files.kind import FileDiffraction
 from trainkit_ptychography.scans.near_field import Motion, motion_of_images
 from trainkit_ptychography.scans.scan import Recording, unsaid_near_field

@@ -1,7 +1,8 @@
-"""What planners learn of patterns that are images of the specimen."""
+"""What is learned of patterns that are images of the specimen."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import attrs
@@ -26,3 +27,8 @@ class Images:
         """Return ``data.detector_propagation``."""
         focus_mm = self.propagation.focus_distance_mm if isinstance(self.propagation, NearField) else None
         return {"use": "near_field"} | ({} if focus_mm is None else {"focus_distance_mm": focus_mm})
+
+    def lines(self) -> str:
+        """Return what a recipe of the far field has to say instead."""
+        said = ", ".join(f"{name} = {json.dumps(value)}" for name, value in self.table().items())
+        return f'paste [data] detector_propagation = {{ {said} }} and [model] probe = {{ use = "mean_pattern" }}'
