@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 
 from trainkit.cli import completion
+from trainkit.cli.lasting_imports import lasting_imports
 from trainkit.cli.options import ALLOW_CODE, EPOCH, LAST, refuse_both
 from trainkit.engine.signals import ending_the_program
 from trainkit.processes.place import refuse_several_processes
@@ -104,8 +105,10 @@ def command(
         refuse_several_processes()
         refuse_both(epoch, last)
         from trainkit.console import Console
-        from trainkit.engine.prediction.predict import Share, predict
-        from trainkit.engine.trained_checkpoints import Choice
+
+        with lasting_imports():
+            from trainkit.engine.prediction.predict import Share, predict
+            from trainkit.engine.trained_checkpoints import Choice
 
         share = Share() if part is None else Share.parse(part)
         short = ["predict.probabilities=true"] if probabilities else []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trainkit.cli import completion
+from trainkit.cli.lasting_imports import lasting_imports
 from trainkit.cli.launching import can_launch
 from trainkit.cli.options import ALLOW_CODE, EXIT_CODES, JSON, ON_EXTEND, QUIET, SETS, refuse_json_and_quiet
 from trainkit.cli.several import only_first_process_continues
@@ -61,9 +62,11 @@ def command(
     with ending_the_program():
         from trainkit.cli.run import report
         from trainkit.console import Console
-        from trainkit.engine.edited import with_edits
-        from trainkit.engine.resume import resume
-        from trainkit.engine.start import RunOutcome
+
+        with lasting_imports():
+            from trainkit.engine.edited import with_edits
+            from trainkit.engine.resume import resume
+            from trainkit.engine.start import RunOutcome
 
         console = Console(quiet, as_json)
         lengths = {"run.epochs": epochs, "run.steps": steps}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from trainkit.cli import completion
+from trainkit.cli.lasting_imports import lasting_imports
 from trainkit.cli.launching import can_launch
 from trainkit.cli.options import EXIT_CODES, JSON, QUIET, SETS, refuse_json_and_quiet
 from trainkit.cli.several import only_first_process_continues
@@ -120,7 +121,8 @@ def command(
             sys.exit(_run_folds(resolved, folds, only, unfinished, Console(quiet, as_json)))
         if not unfinished:  # a run that is continued may not need all of them, for example the weights it began with
             refuse_missing_inputs(resolved)
-        from trainkit.engine.queue import run_all, worst_of
+        with lasting_imports():
+            from trainkit.engine.queue import run_all, worst_of
 
         console = Console(quiet, as_json)
         for note in dict.fromkeys(str(note) for each in resolved for note in each.notes):
