@@ -20,6 +20,8 @@ from trainkit_ptychography.resolution.fourier_ring_live import doubts_of_geometr
 from trainkit_ptychography.scans.scan import Recording, Scan
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 
+from .small_crystal import CRYSTAL
+
 TRUE_DEFOCUS = 120.0
 SETTINGS = SimulatedDiffraction(scan_shape=(14, 14), step_angstrom=0.8, detector_size=40, defocus_angstrom=TRUE_DEFOCUS)
 
@@ -126,19 +128,7 @@ def test_the_patterns_of_a_run_are_those_of_its_file(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_step_of_a_thick_specimen_is_told_by_trials_with_several_slices() -> None:
-    thick = SimulatedDiffraction(
-        scan_shape=(12, 12),
-        step_angstrom=0.7,
-        detector_size=32,
-        pixel_size_angstrom=0.35,
-        energy_kev=200.0,
-        semiangle_mrad=28.0,
-        defocus_angstrom=70.0,
-        dose_per_square_angstrom=3e5,
-        slices=6,
-        thickness_angstrom=70.0,
-        grains=1,
-    )
+    thick = attrs.evolve(CRYSTAL, grains=1)
     recording = thick.read()
     for factor, doubted in ((1.0, False), (1.25, True)):
         positions_N2 = factor * recording.scan.positions_N2

@@ -11,22 +11,12 @@ from trainkit_ptychography.preflight.tilt_signs import Tilts, inspect_tilts, way
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 
+from .small_crystal import CRYSTAL
+
 TRUE: Tilts = ((-12.0, 0.0), (12.0, 0.0))
-PAIR = SimulatedDiffraction(
-    scan_shape=(10, 10),
-    step_angstrom=0.7,
-    detector_size=32,
-    pixel_size_angstrom=0.35,
-    energy_kev=200.0,
-    semiangle_mrad=28.0,
-    defocus_angstrom=70.0,
-    position_error_angstrom=0.03,
-    dose_per_square_angstrom=3e5,
-    slices=6,
-    thickness_angstrom=70.0,
-    tilt_mrad=TRUE[0],
-    further_tilts_mrad=TRUE[1:],
-)
+PAIR = attrs.evolve(
+    CRYSTAL, scan_shape=(10, 10), position_error_angstrom=0.03, tilt_mrad=TRUE[0], further_tilts_mrad=TRUE[1:]
+)  # type: ignore[misc]
 PROBE = Aperture()
 
 
