@@ -116,6 +116,7 @@ def resume(
         if isinstance(recipe, Resolved) and (edits or _is_asked(begin, recipe)):
             recipe = None  # that of the run, which its checkpoint has with all edits so far
         by_person = bool(sets) or recipe is not None
+        is_as_saved = recipe is None and not (edits or sets) and begin.unsaved is None
         resolved = _resolve(recipe, begin, (*journal.sets_of(edits), *sets), allow_code)
         on_extend = on_extend or next((each.on_extend for each in reversed(edits) if each.on_extend), None)
         for name, at in variables(resolved.tree).items():  # said before any part is built and can use the value
@@ -129,13 +130,19 @@ def resume(
         if begin.saved is None or begin.file is None:
             assert begin.folder is not None
             return start_in(begin.folder, resolved, console, is_new=False, report=report, extra=extra)
-        asked = _Request(resolved, on_extend, allow_code, extra, report, edits, by_person)
+        asked = _Request(resolved, on_extend, allow_code, extra, report, edits, by_person, is_as_saved)
         return _resume_from(begin, asked, console, locks)
 
 
 @attrs.frozen
 class _Request:
-    """What is asked for; see `resume`."""
+    """What is asked for; see `resume`.
+
+    Attributes:
+        edits: The edits that took effect where the run begins, and that its checkpoint does not have yet.
+        by_person: Whether a person has given the recipe, or changes to it.
+        is_as_saved: Whether the recipe is that of the checkpoint, without a change.
+    """
 
     resolved: Resolved
     on_extend: Choice | None
@@ -144,6 +151,7 @@ class _Request:
     report: Report
     edits: Sequence[Request]
     by_person: bool
+    is_as_saved: bool
 
 
 @attrs.frozen
@@ -239,6 +247,8 @@ def _resume_from(
 def _recipe_then(begin: Beginning, asked: _Request, console: Console) -> Recipe:
     """Return the recipe of the checkpoint, as far as it can still be read."""
     assert begin.saved is not None
+    if asked.is_as_saved:
+        return asked.resolved.recipe
     then, is_complete = recipe_then(begin.saved["recipe"], begin.saved["components"], asked.resolved, asked.allow_code)
     if not is_complete:
         console.say(
