@@ -43,6 +43,7 @@ from trainkit.engine.losses import Losses
 from trainkit.engine.variables import marks
 from trainkit.errors import DataError, PartError, RecipeError, blame, exit_in_words
 from trainkit.events import order
+from trainkit.garbage import not_collected
 from trainkit.groups.assignment import assign
 from trainkit.groups.live import GroupController
 from trainkit.groups.optimizers import build_optimizers
@@ -97,7 +98,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), 
     with _building(data_name):
         data = recipe.data.build(context)
     num_batches = _num_batches(data, data_name)
-    with _building("model"):
+    with _building("model"), not_collected():  # it may import a large library, as losses may
         model = recipe.model.build(data)
         _check_built("model", model, isinstance(model, torch.nn.Module), "a torch.nn.Module")
         model = model.to(context.device)
@@ -117,7 +118,8 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), 
     state = State(context, length.epochs, model, data, groups.groups, recipe.monitor, steps, length.steps)
     identity = identity_of(folder)
     state.about = about(resolved, identity)
-    losses = Losses.build(recipe.losses, data)
+    with not_collected():
+        losses = Losses.build(recipe.losses, data)
     metrics = _metrics(recipe, data, exchange)
     with _building("inference"):
         inference = recipe.inference.build(data)
