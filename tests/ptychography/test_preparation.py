@@ -22,6 +22,7 @@ from trainkit_ptychography.scans.files.hdf5 import HDF5Diffraction
 from trainkit_ptychography.scans.files.kind import Raster
 from trainkit_ptychography.scans.files.numpy import NumPyDiffraction
 from trainkit_ptychography.scans.prepare import Prepare
+from trainkit_ptychography.scans.prepare_live import rows_and_columns
 from trainkit_ptychography.scans.scan import Recording, checked
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 
@@ -570,3 +571,20 @@ pad = [12, 12]
         (folder / "own.toml").write_text(recipe[:start] + table.replace(wrong, said) + recipe[end:])
         with pytest.raises(InvalidRecipe, match=r"own\.toml:\d+"):
             resolve(folder / "own.toml")
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns"),
+    [
+        (np.arange(6), np.arange(7)),
+        (np.fft.ifftshift(np.arange(6)), np.fft.ifftshift(np.arange(7))),
+        (np.arange(6)[::-1], np.arange(7)),
+        (np.clip(np.arange(8) - 1, 0, 5), np.arange(2, 5)),
+        (np.array([3]), np.array([0, 2, 4, 6])),
+    ],
+)
+def test_rows_and_columns_are_those_that_are_named_however_they_lie(rows, columns):
+    values = np.random.default_rng(0).random((3, 6, 7), np.float32)
+    found = rows_and_columns(values, rows, columns)
+    assert np.array_equal(found, values[:, rows][:, :, columns])
+    assert not np.shares_memory(found, values)

@@ -168,16 +168,45 @@ class Preparation:
 
     def _laid_out(self, values_BVU: NDArray[np.float32]) -> NDArray[np.float32]:
         # Sums are made pixel by pixel in a fixed order: the same bits, however many frames there are.
-        values_BS = values_BVU.reshape(len(values_BVU), -1)
         total_BYX: NDArray[np.float32] | None = None
         for row_Y, row_there_Y in zip(*self.rows, strict=True):
             for column_X, column_there_X in zip(*self.columns, strict=True):
-                part_BYX = values_BS.take(row_Y[:, None] * values_BVU.shape[2] + column_X, axis=1)
+                part_BYX = rows_and_columns(values_BVU, row_Y, column_X)
                 if not (row_there_Y.all() and column_there_X.all()):
                     part_BYX[:, ~(row_there_Y[:, None] & column_there_X)] = 0
                 total_BYX = part_BYX if total_BYX is None else np.add(total_BYX, part_BYX, out=total_BYX)
         assert total_BYX is not None  # there is at least one row and one column
         return total_BYX
+
+
+_MOST_BLOCKS = 4  # a pattern whose zero frequency goes from the middle to the corner has as many
+
+
+def rows_and_columns(
+    values_BVU: NDArray[np.float32], row_Y: NDArray[np.int64], column_X: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """Return a copy of some rows and columns (B, Y, X): block by block where they are neighbours, as most are."""
+    rows, columns = _runs(row_Y), _runs(column_X)
+    if len(rows) * len(columns) > _MOST_BLOCKS:
+        values_BS = values_BVU.reshape(len(values_BVU), -1)
+        taken_BYX: NDArray[np.float32] = values_BS.take(row_Y[:, None] * values_BVU.shape[2] + column_X, axis=1)
+        return taken_BYX
+    chosen_BYX = np.empty((len(values_BVU), len(row_Y), len(column_X)), values_BVU.dtype)
+    for to_Y, from_V in rows:
+        for to_X, from_U in columns:
+            chosen_BYX[:, to_Y, to_X] = values_BVU[:, from_V, from_U]
+    return chosen_BYX
+
+
+def _runs(places: NDArray[np.int64]) -> list[tuple[slice, slice]]:
+    """Return runs of ascending neighbours: where they go, and where they come from."""
+    ends = [*(np.flatnonzero(np.diff(places) != 1) + 1).tolist(), len(places)]
+    runs, first = [], 0
+    for end in ends:
+        start = int(places[first])
+        runs.append((slice(first, end), slice(start, start + end - first)))
+        first = end
+    return runs
 
 
 def equal_to(values: NDArray[Any], value: float) -> NDArray[np.bool_]:
