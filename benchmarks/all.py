@@ -4,7 +4,7 @@ Each benchmark has an aim of its own, and ends with another exit code than 0 if 
 CPU seconds and ratios of what ran in turns, so they hold on a machine that does other things too, though not to the
 last percent: where an aim is missed by little, run that benchmark by itself again.
 
-    python benchmarks/all.py [--out performance.md] [--mos2 mos2_sim.h5] [--ptyrad ENV/bin/python] [--only …]
+    python benchmarks/all.py [--out FILE.md] [--mos2 mos2_sim.h5] [--brats FOLDER] [--ptyrad ENV/bin/python] [--only …]
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ BENCHMARKS: dict[str, tuple[str, ...]] = {
     "hash_encoding": ("--rounds", "5"),
     "saving": ("--megabytes", "200", "--rounds", "3"),
     "segmentation_step": ("--tiny", "--rounds", "3"),
+    "patch_fetch": (),
     "several_processes": ("--rounds", "5", "--only", "small unet"),
 }
 """Name -> its arguments, so that all of them take minutes."""
@@ -57,6 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="a Markdown file for the table; without it, it is printed alone")
     parser.add_argument("--mos2", type=Path, help="mos2_sim.h5; without it, scans of the same size are simulated")
+    parser.add_argument("--brats", type=Path, help="a folder of BraTS cases; without it, a case is made up")
     parser.add_argument("--ptyrad", type=Path, help="Python of an environment that has PtyRAD")
     parser.add_argument("--only", nargs="+", choices=list(BENCHMARKS), default=list(BENCHMARKS))
     given = parser.parse_args()
@@ -66,6 +68,8 @@ def main() -> None:
         arguments = list(BENCHMARKS[name])
         if given.mos2 is not None and name in _OF_MOS2:
             arguments += [_OF_MOS2[name], str(given.mos2.resolve())]
+        if given.brats is not None and name == "patch_fetch":
+            arguments.append(str(given.brats.resolve()))
         if given.ptyrad is not None and name in _OF_PTYRAD:
             arguments += ["--ptyrad", str(given.ptyrad.absolute())]
         print(f"{name} …", flush=True)

@@ -1,20 +1,24 @@
 """Measures how long it takes to make a batch of one patch from a cached case, compared with MONAI.
 
-    python benchmarks/patch_fetch.py PATH_TO_BRATS_CASES [patch size]
+    python benchmarks/patch_fetch.py [PATH_TO_BRATS_CASES] [--size 96]
 
 All variants cut patches of 96³ voxels from the same preprocessed case, with one thread. What is compared is the same: a
 patch centred on foreground half of the time; four channels as float32 and three regions as float32, copied into tensors
 of their own with an axis for the batch. MONAI is set up for speed: the indices of the foreground are cached, and the
 cached case is not copied (`copy_cache=False`). The variants are interleaved. The result is the minimum of many
-measurements, in CPU milliseconds.
+measurements, in CPU milliseconds. Without a path, the case is made up, in the shape of one of BraTS.
 
 Before that, the case is prepared: read, turned, normalised, with its regions and the places of its classes. Ours is
-also written to the disk. The benchmark fails if the batch takes more than 2 ms, or the preparation longer than MONAI's.
+also written to the disk. After it, the same batch comes from one worker process, by trainkit and by torch's loader over
+MONAI's cache, and is read once, as a loss does: CPU of the worker, and of the process that takes the batches. The
+benchmark fails if a batch takes more than 2 ms, or the preparation or the worker longer than MONAI's.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
+import os
 import sys
 import tempfile
 import time
@@ -37,12 +41,19 @@ ROUNDS, PREPARATIONS = 15, 3
 AIM_MS = 2.0  # of the batch
 AIM_PREPARING = 1.0  # times MONAI's
 BATCH = "{}: a batch of image and regions"
+WARM_UP, BATCHES = 6, 30  # of a worker
 
 
-def main(path: Path, size: int) -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("path", type=Path, nargs="?")
+    parser.add_argument("--size", type=int, default=96)
+    given = parser.parse_args()
+    size = given.size
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
+        path = given.path or made_up(Path(folder, "cases"))
         prepared = preparing(path, size, Path(folder))
         ways = ours(path, size, Path(folder)) | monais(path, size, Path(folder))
         best = dict.fromkeys(ways, float("inf"))
@@ -51,15 +62,21 @@ def main(path: Path, size: int) -> None:
                 began = time.process_time()
                 fetch()
                 best[name] = min(best[name], time.process_time() - began)
+        of_workers = by_workers(path, size, Path(folder))
     for name, seconds in best.items():
         print(f"{name:72} {seconds * 1e3:8.2f} ms")
     for name, seconds in prepared.items():
         print(f"{f'{name}: a case prepared':72} {seconds * 1e3:8.0f} ms")
+    for name, (taking, working) in of_workers.items():
+        print(f"{f'{name}: from a worker, CPU of the worker':72} {working:8.2f} ms")
+        print(f"{f'{name}: from a worker, CPU where it is read':72} {taking:8.2f} ms")
     batch, ratio = best[BATCH.format("trainkit")] * 1e3, prepared["trainkit"] / prepared["MONAI"]
     missed = [f"a batch in {AIM_MS} ms"] * (size == 96 and batch > AIM_MS)
     missed += [f"a case prepared in {AIM_PREPARING} times what MONAI takes (it is {ratio:.2f})"] * (
         ratio > AIM_PREPARING
     )
+    if of_workers and of_workers["trainkit"][1] > of_workers["MONAI"][1]:
+        missed.append("a worker's CPU of what MONAI takes")
     sys.exit(f"missed: {', '.join(missed)}" if missed else 0)
 
 
@@ -113,6 +130,7 @@ def ours(path, size, folder):
         "trainkit: the image alone, as it is stored (float16)": lambda: fetch(half),
         "trainkit: the image alone, as float32": lambda: fetch(whole),
         BATCH.format("trainkit"): make(data()),
+        "trainkit: the same, without targets, as a worker sends it": only_cut(data()),
         'trainkit: the same, only cut, for on = "device"': only_cut(data(augmentation=Augmentation(on="device"))),
         "trainkit: the same, mirrored": make(data(augmentation=Augmentation(flip=Flip()))),
         "trainkit: the same, affine and elastic": make(data(augmentation=Augmentation(**everywhere))),
@@ -122,6 +140,63 @@ def ours(path, size, folder):
 def only_cut(live):
     batches, places = live._batches, itertools.count()
     return lambda: batches[0, next(places), 0]
+
+
+def by_workers(path, size, folder):
+    """Return the CPU ms of a batch from a worker: where it is read, and in the worker. Empty where Linux is not."""
+    from torch.utils.data import DataLoader
+
+    if not Path("/proc/self/schedstat").exists():
+        return {}
+    live = opened(path, size, folder, workers=1)
+    ours = live.train(0, 0)
+    first = next(ours)
+    del first
+    (worker,) = live._workers._loader._iterator._workers
+    found = {"trainkit": measured(ours, worker.pid)}
+    live._workers.end()
+    theirs = iter(DataLoader(cached_by_monai(path, size), sampler=[0] * 10**4, num_workers=1))
+    found["MONAI"] = measured(theirs, theirs._workers[0].pid)
+    theirs._shutdown_workers()
+    return found
+
+
+def measured(batches, worker):
+    """Return the CPU ms of a batch here and in a worker."""
+
+    def read():
+        batch = next(batches)
+        batch = batch[0] if isinstance(batch, list) else batch  # of MONAI, whose crop gives a list of patches
+        return [float(batch[key].sum()) for key in ("image", "label")]
+
+    def used():
+        return [
+            sum(int((task / "schedstat").read_text().split()[0]) for task in Path(f"/proc/{pid}/task").iterdir()) / 1e6
+            for pid in (os.getpid(), worker)
+        ]
+
+    for _ in range(WARM_UP):
+        read()
+    before = used()
+    for _ in range(BATCHES):
+        read()
+    return [(end - begin) / BATCHES for begin, end in zip(before, used(), strict=True)]
+
+
+def made_up(folder):
+    """Return a folder with one made-up case, in the shape and the names of BraTS."""
+    import nibabel
+
+    shape, case = (240, 240, 155), folder / "BraTS2021_00000"
+    case.mkdir(parents=True)
+    axes = [np.linspace(-1, 1, n) for n in shape]
+    radius = np.sqrt(sum(axis**2 for axis in np.meshgrid(*axes, indexing="ij", sparse=True)))
+    for number, name in enumerate(("t1", "t1ce", "t2", "flair")):
+        image = np.where(radius < 0.75, 200 + 300 * np.cos((5 + number) * radius), 0).astype(np.int16)
+        nibabel.save(nibabel.Nifti1Image(image, np.eye(4)), case / f"{case.name}_{name}.nii.gz")
+    label = np.select([radius < 0.1, radius < 0.15, radius < 0.2], [1, 4, 2], 0).astype(np.uint8)
+    nibabel.save(nibabel.Nifti1Image(label, np.eye(4)), case / f"{case.name}_seg.nii.gz")
+    return folder
 
 
 def make(live):
@@ -149,15 +224,32 @@ def source(path):
     return {"image": files[:4], "label": files[4]}, each_once
 
 
+def cropped_by_monai(path, size):
+    """Return the files of the case for MONAI, and all transforms up to a patch."""
+    from monai import transforms
+
+    (item, each_once), keys = source(path), ["image", "label"]
+    where = {"fg_indices_key": "label_fg_indices", "bg_indices_key": "label_bg_indices"}
+    crop = transforms.RandCropByPosNegLabeld(keys, "label", (size,) * 3, pos=1, neg=1, num_samples=1, **where)
+    return item, [*each_once, crop]
+
+
+def cached_by_monai(path, size):
+    """Return MONAI's fastest data set, without what a batch does not need."""
+    from monai import transforms
+    from monai.data import CacheDataset
+
+    item, chain = cropped_by_monai(path, size)
+    chain = [*chain, transforms.SelectItemsd(["image", "label"])]
+    return CacheDataset([item], transforms.Compose(chain), progress=False, copy_cache=False)
+
+
 def monais(path, size, folder):
     from monai import transforms
     from monai.data import CacheDataset, PersistentDataset
     from torch.utils.data import default_collate
 
-    (item, each_once), keys, roi = source(path), ["image", "label"], (size,) * 3
-    where = {"fg_indices_key": "label_fg_indices", "bg_indices_key": "label_bg_indices"}
-    crop = transforms.RandCropByPosNegLabeld(keys, "label", roi, pos=1, neg=1, num_samples=1, **where)
-    chain = [*each_once, crop]
+    (item, chain), keys = cropped_by_monai(path, size), ["image", "label"]
     both = ("bilinear", "nearest")
     affine = transforms.RandAffined(keys, prob=1.0, rotate_range=(0.26,) * 3, scale_range=(0.15,) * 3, mode=both)
     elastic = transforms.Rand3DElasticd(keys, (5, 7), (50, 100), prob=1.0, mode=both, rotate_range=(0.26,) * 3)
@@ -182,4 +274,4 @@ def monais(path, size, folder):
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 96)
+    main()
