@@ -260,7 +260,8 @@ def patterns(settings: Settings, slices_SKL: NDArray, positions_N2: NDArray) -> 
 def coarser(map_KL: NDArray) -> NDArray:
     """Return a map at twice the pixel size, limited to what that sampling can hold."""
     size = len(map_KL) // 2
-    spectrum_KL = np.fft.fftshift(np.fft.fft2(map_KL))[size // 2 : size // 2 + size, size // 2 : size // 2 + size]
+    kept = slice(size - size // 2, 2 * size - size // 2)  # zero frequency is at [size], and will be at [size // 2]
+    spectrum_KL = np.fft.fftshift(np.fft.fft2(map_KL))[kept, kept]
     return np.fft.ifft2(np.fft.ifftshift(spectrum_KL)).real / 4
 
 

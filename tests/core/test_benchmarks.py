@@ -374,3 +374,15 @@ def test_the_overhead_of_the_loop_is_measured_beside_loops_by_hand(monkeypatch: 
     measured = module.trained(module.FULL, quiet=False, steps=250)
     assert {name: len(each) for name, each in measured.seconds.items()} == dict.fromkeys(measured.seconds, 2)
     assert measured.end > 0
+
+
+@pytest.mark.parametrize("size", [118, 119])
+def test_the_truth_of_a_simulated_specimen_is_its_map_at_every_second_pixel(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    spectrum_KL = np.fft.fft2(np.random.default_rng(0).normal(size=(2 * size, 2 * size)))
+    beyond = np.abs(np.fft.fftfreq(2 * size)) > 0.24
+    spectrum_KL[beyond], spectrum_KL[:, beyond] = 0, 0
+    map_KL = np.fft.ifft2(spectrum_KL).real
+    np.testing.assert_allclose(benchmark("thin_specimens").coarser(map_KL), map_KL[::2, ::2], atol=1e-12)
