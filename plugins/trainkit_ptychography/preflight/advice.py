@@ -16,7 +16,6 @@ from trainkit_ptychography.preflight.sample import Sample
 from trainkit_ptychography.preflight.search import (
     Change,
     Found,
-    defocus_step_angstrom,
     rank_sureness,
     sureness,
     unit_factors,
@@ -216,7 +215,7 @@ def matters(change: Change, found: Found, sample: Sample, probe_is_trained: bool
     if change.sureness < _SURE or change.share > _LARGEST_SHARE[change.name]:
         return False
     if change.name == "defocus_change_angstrom":
-        step = defocus_step_angstrom(sample)
+        step = sample.defocus_step_angstrom()
         assert step is not None
         change_angstrom = abs(found.geometry.defocus_change_angstrom)
         if change_angstrom <= sample.depth_angstrom:
@@ -430,7 +429,7 @@ def _place(sample: Sample, name: str) -> str:
 
 def _round(defocus: float, sample: Sample) -> float:
     """Round a defocus to what the patterns tell."""
-    step = defocus_step_angstrom(sample) or 1.0
+    step = sample.defocus_step_angstrom() or 1.0
     digits = -int(np.floor(np.log10(step / 8)))
     return float(round(defocus, digits))
 

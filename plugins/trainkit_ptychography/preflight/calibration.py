@@ -26,7 +26,6 @@ from trainkit_ptychography.preflight.sample import Sample
 from trainkit_ptychography.preflight.search import (
     Found,
     Search,
-    defocus_step_angstrom,
     largest_defocus_angstrom,
     rank_sureness,
     sureness,
@@ -192,7 +191,7 @@ class _Calibration:
 
     def __init__(self, large: Sample, small: Sample, sign_told: float) -> None:
         self._grid, self._search, self._sign_told = Search(small), Search(large), sign_told
-        self._step, self._told = defocus_step_angstrom(large), large.told_defocus() or 0.0
+        self._step, self._told = large.defocus_step_angstrom(), large.told_defocus() or 0.0
         self._geometries: list[Geometry] = []
 
     def first_grid(self) -> list[Geometry]:

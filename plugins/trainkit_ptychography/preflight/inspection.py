@@ -13,7 +13,7 @@ from trainkit_ptychography.preflight.images import inspect_beam, inspect_images
 from trainkit_ptychography.preflight.look import FEWEST, PATTERNS, look_at_scan
 from trainkit_ptychography.preflight.sample import middle_points, sample
 from trainkit_ptychography.preflight.scan_offsets import inspect_offsets
-from trainkit_ptychography.preflight.search import Search, defocus_step_angstrom
+from trainkit_ptychography.preflight.search import Search
 from trainkit_ptychography.preflight.seen_images_live import look_for_images
 from trainkit_ptychography.preflight.single_scans import one_scan, subset, visits
 from trainkit_ptychography.preflight.step_advice import steps_in_words
@@ -129,7 +129,7 @@ def _of_other_defoci(recording: Recording, probe: Probe, recipe: Recipe, depth_a
         if len(points_N) < FEWEST:
             return
         told = sample(part, points_N, probe, recipe.run.seed, depth_angstrom)
-        defocus, step = told.told_defocus(), defocus_step_angstrom(told)
+        defocus, step = told.told_defocus(), told.defocus_step_angstrom()
         if defocus is None or step is None:
             return
         found = Search(told)()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
 
-from trainkit_ptychography.preflight.advice import Advice, advise, advise_to_walk
+from trainkit_ptychography.preflight.advice import Advice, advise, advise_to_walk, fits_nothing
 from trainkit_ptychography.preflight.geometry import ORIENTATIONS, Geometry
 from trainkit_ptychography.preflight.sample import Sample, middle_points, sample
 from trainkit_ptychography.preflight.search import Found, Search, clearly_better, visibility
@@ -49,6 +49,9 @@ def look_at_scan(
 ) -> Look | None:
     """Return what the patterns of a scan say of its geometry; None: there are too few.
 
+    A fine detector is binned. Where no geometry fits binned patterns, or they cannot tell, all its pixels are looked
+    at: they leave room for a probe that is far more out of focus.
+
     Args:
         recording: The scan.
         data: Its settings; None: they are not known, so no line of theirs can be named.
@@ -61,6 +64,15 @@ def look_at_scan(
     if len(points_N) < FEWEST:
         return None
     part = sample(recording, points_N, probe, seed, depth_angstrom)
+    if (binned := part.coarsest_binning()) > 1:
+        coarse = sample(recording, points_N, probe, seed, depth_angstrom, binned=binned)
+        look = _look(recording, data, coarse, probe_is_trained)
+        if look.advice.is_judged and not fits_nothing(look.found, coarse):
+            return look
+    return _look(recording, data, part, probe_is_trained)
+
+
+def _look(recording: Recording, data: DiffractionData | None, part: Sample, probe_is_trained: bool) -> Look:
     search = Search(part)
     if isinstance(data, FileDiffraction) and (look := _look_at_walks(recording, data, search)):
         return look
@@ -82,7 +94,8 @@ def _look_at_walks(recording: Recording, data: FileDiffraction, told: Search) ->
     for walk in other_walks(recording):
         walked = recording._replace(scan=attrs.evolve(recording.scan, positions_N2=walk.positions_N2))
         points_N = middle_points(walked, PATTERNS)
-        search = Search(sample(walked, points_N, told.sample.told, told.sample.seed, told.sample.depth_angstrom))
+        asked = (told.sample.told, told.sample.seed, told.sample.depth_angstrom)
+        search = Search(sample(walked, points_N, *asked, binned=told.sample.binned))
         trial = max((search.trial(each) for each in geometries), key=lambda each: each.gain)
         if best is None or trial.gain > best[2].gain:
             best = walk, search, trial

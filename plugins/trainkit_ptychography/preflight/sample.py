@@ -1,11 +1,16 @@
 """A few hundred neighbouring patterns of a scan, cut down to where there is light: what geometries are tried out on.
 
+A detector that is finer than the probe's extent calls for is binned: trials then take a fraction of the time, and all
+patterns can be among them.
+
 Shapes: N = patterns of the sample, M = probe modes, Y, X = rows and columns of the detector, V, U = those of the part
-of the detector that is used.
+of the detector that is used, in pixels of a trial.
 """
 
 from __future__ import annotations
 
+from itertools import product
+from math import ceil, pi
 from pathlib import Path
 
 import attrs
@@ -26,13 +31,17 @@ from trainkit_ptychography.probes.kind import Probe
 from trainkit_ptychography.probes.lens import Lens
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.light import light, unusual
-from trainkit_ptychography.scans.prepare_live import prepared_probe
+from trainkit_ptychography.scans.prepare_live import axis, prepared_probe
 from trainkit_ptychography.scans.sampling import beam_offset, mirrored_where_hidden
 from trainkit_ptychography.scans.scan import Checked, Recording, Scan, checked
 
 _LIGHT = 0.998  # share of the light that the used part of the detector sees
 _ROOM = 1.25  # the used part, over the diameter of that light
 _LEAST_PIXELS = 24
+_LEAST_BINNED_PIXELS = 32
+_FIELD = 1.25  # of view, over the diameter of the probe
+_MOST_DEFOCUS_STEPS = 3  # by which a probe may be more out of focus than it is told
+_SEEN_OF_PROBE = 0.98  # share of its intensity
 _MOST_MODES = 4
 _PIXELS = 2**20  # of all patterns together, so that a trial takes about a tenth of a second
 _LEAST_PATTERNS = 100
@@ -54,6 +63,7 @@ class Sample:
         mask_NVU: Which pixels count; None: all.
         depth_angstrom: How deep in the specimen its middle is, where the object of a trial is.
         beam_2: By how many rows and columns the beam lies off the detector's middle; it is put there.
+        binned: Pixels of the detector, along each axis, that make up one of a trial.
     """
 
     points_N: NDArray[np.int64]
@@ -64,6 +74,7 @@ class Sample:
     mask_NVU: Tensor | None
     depth_angstrom: float = 0.0
     beam_2: tuple[int, int] = (0, 0)
+    binned: int = 1
 
     @property
     def scan(self) -> Scan:
@@ -111,8 +122,10 @@ class Sample:
         scan = geometry.scan(self.scan)
         size, wavelength = scan.pixel_size_angstrom, scan.wavelength_angstrom
         if is_lens and size is not None and wavelength is not None:
-            whole, used = self.part.intensities_NYX.shape[1:], self.amplitudes_NVU.shape[1:]
-            along_V, along_U = (np.fft.fftfreq(n, size * all_n / n) for n, all_n in zip(used, whole, strict=True))
+            along_V, along_U = (
+                np.fft.fftfreq(n, size / scale)
+                for n, scale in zip(self.amplitudes_NVU.shape[1:], self.scale(), strict=True)
+            )
             chirp_VU = np.pi * wavelength * (along_V[:, None] ** 2 + along_U[None, :] ** 2)
         found = fit_geometry(
             self.amplitudes_NVU.square(),
@@ -157,13 +170,52 @@ class Sample:
     def scale(self) -> NDArray[np.float64]:
         """Return pixels of a trial's object for a pixel of the scan's, along rows and columns."""
         whole_2, used_2 = np.array(self.part.intensities_NYX.shape[1:]), np.array(self.amplitudes_NVU.shape[1:])
-        scale_2: NDArray[np.float64] = used_2 / whole_2
+        scale_2: NDArray[np.float64] = self.binned * used_2 / whole_2
         return scale_2
+
+    def field_of_view(self) -> float:
+        """Return how many pixels of the scan's object the array of a trial's probe has along its shorter axis."""
+        return min(self.part.intensities_NYX.shape[1:]) / self.binned
+
+    def coarsest_binning(self) -> int:
+        """Return how many pixels of the detector may make up one, along each axis, if what is told is about right.
+
+        The probe keeps a field of view that is larger than itself, even if it is out of focus by more than it is told,
+        and on its way through the specimen. What is not made by a lens is not binned.
+        """
+        size, step, semiangle = self.scan.pixel_size_angstrom, self.defocus_step_angstrom(), self.told_semiangle()
+        if size is None or step is None or semiangle is None:
+            return 1
+        further = _MOST_DEFOCUS_STEPS * step + self.depth_angstrom
+        diameter = _diameter(self._probe(Geometry())) + 2e-3 * semiangle * further / size
+        binned, used = 1, min(self.amplitudes_NVU.shape[1:])
+        while (
+            (used / binned) ** 2 * len(self.points_N) > _PIXELS
+            and used // (binned + 1) >= _LEAST_BINNED_PIXELS
+            and min(self.part.intensities_NYX.shape[1:]) / (binned + 1) >= _FIELD * diameter
+        ):
+            binned += 1
+        return binned
+
+    def defocus_step_angstrom(self) -> float | None:
+        """Return the change of defocus that shifts the phase at the aperture's edge by 2 rad; None: it has no defocus.
+
+        A probe that is trained makes up for about as much.
+        """
+        semiangle, wavelength = self.told_semiangle(), self.scan.wavelength_angstrom
+        if semiangle is None or wavelength is None or self.told_defocus() is None:
+            return None
+        return 2 * wavelength / (pi * (1e-3 * semiangle) ** 2)
 
     def cut_down(self, geometry: Geometry) -> NDArray[np.complexfloating]:
         """Return the probe's modes of a geometry on the pixels of a trial (M, V, U), centred at (V//2, U//2)."""
         shape_VU = (self.amplitudes_NVU.shape[1], self.amplitudes_NVU.shape[2])
-        return prepared_probe(self._probe(geometry)[:_MOST_MODES], shape_VU, 1, (False, False))
+        modes_MVU = prepared_probe(self._probe(geometry)[:_MOST_MODES], shape_VU, self.binned, (False, False))
+        if self.binned % 2 == 0:  # sums of pixels lie half a pixel off the beam; a probe with a tilt has such patterns
+            off = -pi / self.binned
+            along_V, along_U = (np.exp(1j * off * (np.arange(size) - size // 2) / size) for size in shape_VU)
+            modes_MVU = modes_MVU * (along_V[:, None] * along_U)
+        return modes_MVU
 
     def _probe(self, geometry: Geometry) -> NDArray[np.complexfloating]:
         scan = geometry.scan(self.scan)
@@ -223,6 +275,7 @@ def sample(
     depth_angstrom: float = 0.0,
     most_pixels: int = _PIXELS,
     least_shape: tuple[int, int] = (0, 0),
+    binned: int = 1,
 ) -> Sample:
     """Take some patterns of a scan, or those of them that are nearest to its middle.
 
@@ -233,7 +286,8 @@ def sample(
         seed: The run's seed.
         depth_angstrom: How deep in the specimen its middle is.
         most_pixels: Of all patterns together.
-        least_shape: Rows and columns of the detector that are used at least.
+        least_shape: Rows and columns of a trial at least.
+        binned: Pixels of the detector, along each axis, that make up one.
 
     Raises:
         DataError: The patterns or the positions cannot be those of a scan.
@@ -245,25 +299,33 @@ def sample(
         round(each) for each in beam_offset(mirrored_where_hidden(part.survey.mean_YX, part.scan.mask_YX))
     ]  # where it should be is said elsewhere
     lit_VU = lit_part(np.roll(part.survey.mean_YX, [-each for each in beam_2], axis=(0, 1)))
-    shape_VU = (max(lit_VU[0], least_shape[0]), max(lit_VU[1], least_shape[1]))
+    in_trial = [lit if binned == 1 else 2 * ceil(lit / (2 * binned)) for lit in lit_VU]  # even, as what is lit
+    shape_VU = (
+        max(min(in_trial[0], shape_YX[0] // binned), least_shape[0]),
+        max(min(in_trial[1], shape_YX[1] // binned), least_shape[1]),
+    )
     most = max(_LEAST_PATTERNS, most_pixels // (shape_VU[0] * shape_VU[1]))
     if most < len(points_N):
         nearest = np.sort(np.argsort(away_N[points_N], kind="stable")[:most])
         points_N, part = points_N[nearest], _some(Recording(*part[:2]), nearest)
-    rows, columns = (
-        (np.fft.ifftshift(np.arange(used) - used // 2) + beam) % whole
+    rows_bV, columns_bU = (
+        (axis(whole, used, binned, None, False).place_bY + beam) % whole
         for used, whole, beam in zip(shape_VU, shape_YX, beam_2, strict=True)
     )
-    intensities_NVU = part.intensities_NYX[np.arange(len(points_N))][:, rows[:, None], columns]
-    measured = np.isfinite(intensities_NVU)
-    if part.scan.mask_YX is not None:
-        measured &= part.scan.mask_YX[rows[:, None], columns]
+    patterns_NYX = part.intensities_NYX[np.arange(len(points_N))]
+    intensities_NVU = np.zeros((len(points_N), *shape_VU), np.float32)
+    measured = np.ones(intensities_NVU.shape, bool)
+    for rows, columns in product(rows_bV, columns_bU):
+        values_NVU = patterns_NYX[:, rows[:, None], columns]
+        intensities_NVU += values_NVU
+        measured &= np.isfinite(values_NVU)
+        if part.scan.mask_YX is not None:
+            measured &= part.scan.mask_YX[rows[:, None], columns]
     amplitudes_NVU = np.sqrt(np.where(measured, intensities_NVU, 0) / max(part.survey.mean_total, 1e-30))
     mask_NVU = None if measured.all() else torch.from_numpy(measured)
     amplitudes_NVU = amplitudes_NVU.astype(np.float32)
-    return Sample(
-        points_N, part, probe, seed, torch.from_numpy(amplitudes_NVU), mask_NVU, depth_angstrom, (beam_2[0], beam_2[1])
-    )
+    known = (points_N, part, probe, seed, torch.from_numpy(amplitudes_NVU), mask_NVU)
+    return Sample(*known, depth_angstrom, (beam_2[0], beam_2[1]), binned)
 
 
 def parts_of_scans(
@@ -299,6 +361,15 @@ def parts_of_scans(
 def _some(recording: Recording, points_N: NDArray[np.int64]) -> Checked:
     """Return some of the patterns as a scan of their own."""
     return checked(Recording(recording.intensities_NYX[points_N], recording.scan.some(points_N)))
+
+
+def _diameter(modes_MYX: NDArray[np.complexfloating]) -> float:
+    """Return how many pixels nearly all the intensity of a probe takes, about the middle of its array."""
+    intensity_YX = (np.abs(modes_MYX) ** 2).sum(axis=0)
+    rows, columns = intensity_YX.shape
+    reach_YX = np.maximum(np.abs(np.arange(rows) - rows // 2)[:, None], np.abs(np.arange(columns) - columns // 2))
+    seen = np.cumsum(np.bincount(reach_YX.ravel(), weights=intensity_YX.ravel()))
+    return 2.0 * float(np.searchsorted(seen, _SEEN_OF_PROBE * seen[-1])) + 1.0
 
 
 def _live(part: Checked, seed: int) -> LiveDiffraction:

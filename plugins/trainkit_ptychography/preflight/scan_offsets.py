@@ -60,7 +60,7 @@ def inspect_offsets(
         yield "scans        not compared with each other: too few patterns"
         return
     shown = [each for part in parts if (each := part.try_out(Geometry()).found) is not None]
-    scale_2 = np.array(parts[0].amplitudes_NVU.shape[1:]) / np.array(parts[0].part.intensities_NYX.shape[1:])
+    scale_2 = parts[0].scale()
     unit, pixel_2 = ("pixels", 1 / scale_2) if size is None else ("Å", size / scale_2)
     if tilts_mrad and size is not None:
         moves_R2 = depth_angstrom * np.tan(1e-3 * np.array(tilts_mrad)) / pixel_2

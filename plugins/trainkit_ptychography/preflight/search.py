@@ -10,7 +10,6 @@ these alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from math import pi
 
 import attrs
 import numpy as np
@@ -114,23 +113,12 @@ def _standard_errors(difference_T: np.ndarray[tuple[int], np.dtype[np.float64]])
     return float(difference_T.mean()) / spread if spread > 0 else 0.0
 
 
-def defocus_step_angstrom(sample: Sample) -> float | None:
-    """Return the change of defocus that shifts the phase at the aperture's edge by 2 rad; None: there is no aperture.
-
-    A probe that is trained makes up for about as much.
-    """
-    semiangle, wavelength = sample.told_semiangle(), sample.scan.wavelength_angstrom
-    if semiangle is None or wavelength is None or sample.told_defocus() is None:
-        return None
-    return 2 * wavelength / (pi * (1e-3 * semiangle) ** 2)
-
-
 def largest_defocus_angstrom(sample: Sample) -> float:
     """Return the defocus at which the probe fills its array."""
     semiangle, size = sample.told_semiangle(), sample.scan.pixel_size_angstrom
     if not semiangle or size is None:
         return np.inf
-    return min(sample.part.intensities_NYX.shape[1:]) * size / (2e-3 * semiangle)
+    return sample.field_of_view() * size / (2e-3 * semiangle)
 
 
 def unit_factors(sample: Sample) -> dict[str, float]:
@@ -262,7 +250,7 @@ class Search:
         found = self._better(best, *turned)
         if all(self._is_far_worse(each, found) for each in turned if each != found):
             return found
-        step = defocus_step_angstrom(self.sample)
+        step = self.sample.defocus_step_angstrom()
         if step is not None:  # a defocus that is far off hides the orientation
             found = self._better(
                 found, *(each for one in turned for away in (step, 2 * step) for each in self._defocused(one, away))
@@ -292,7 +280,7 @@ class Search:
         return tuple(attrs.evolve(geometry, rotation_deg=here + side * angle) for side in (-1, 1))
 
     def _defocus(self, best: Geometry) -> Geometry:
-        step, told = defocus_step_angstrom(self.sample), self.sample.told_defocus()
+        step, told = self.sample.defocus_step_angstrom(), self.sample.told_defocus()
         if step is None or told is None:
             return best
         if self._stands(best, *self._defocused(best, step)):
