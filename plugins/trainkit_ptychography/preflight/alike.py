@@ -10,6 +10,7 @@ neighbours, Q = pairs of any kind, F = features of a pattern, C = their principa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from typing import NamedTuple
 
 import numpy as np
@@ -60,13 +61,17 @@ class Neighbours:
         last_P = self.pair_P2.max(axis=1)
         edges = np.quantile(last_P, np.linspace(0, 1, _PARTS + 1)[1:-1], method="nearest")
         self.part_P = np.searchsorted(edges, last_P, side="right")
-        key_P = self._key(self.pair_P2)
-        self._order_P = np.argsort(key_P)
-        self._key_P = key_P[self._order_P]
+        self._key_P = np.sort(self._key(self.pair_P2))  # of all pairs, also if fewer are kept
 
     def __len__(self) -> int:
         """Return the number of points."""
         return self._num
+
+    def between(self, those_M: NDArray[np.bool_]) -> Neighbours:
+        """Return the same with pairs of some points alone; which points are neighbours does not change."""
+        kept, keep_P = copy(self), both(those_M[self.pair_P2])
+        kept.pair_P2, kept.sector_P, kept.part_P = self.pair_P2[keep_P], self.sector_P[keep_P], self.part_P[keep_P]
+        return kept
 
     def are(self, point_Q2: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which pairs of numbers (Q,) are those of points that are neighbours."""

@@ -32,6 +32,7 @@ _FARTHEST = 8  # points by which patterns may be moved
 _WAYS = tuple(sign * far for far in range(1, _FARTHEST + 1) for sign in (1, -1))
 _MOST = 2**14  # patterns that are read
 _STRETCHES = 64
+_ARE_ENOUGH = 2048  # points, to tell whether a raster has another shape
 _COST = 15.0  # nats, of each change that is not told
 _BETTER = 8.0  # nats, by which it must be better to move a change, or to take it away
 _MOST_CHANGES = 6  # that are added; more are none of single frames
@@ -87,6 +88,8 @@ def in_step(recording: Recording) -> Steps:
     Args:
         recording: The scan, or one of several that are joined.
     """
+    from scipy.ndimage import maximum_filter1d  # not at the start of every run
+
     patterns, scan = recording
     number_N = np.arange(len(patterns)) if scan.points_N is None else scan.points_N
     told_T = np.arange(int(number_N.max(initial=-1)) + 1)
@@ -98,6 +101,11 @@ def in_step(recording: Recording) -> Steps:
     neighbours = Neighbours(positions_M2)
     read_N = _worth_reading(neighbours, recording, number_N, told_T)
     changes = changes_of(told_T)
+    if len(read_N) < len(number_N):  # other pairs tell nothing, wherever patterns are moved to
+        reach = _FARTHEST + sum(abs(each.later) for each in changes)
+        is_read_M = np.zeros(len(neighbours), bool)
+        is_read_M[told_T[number_N[read_N]]] = True
+        neighbours = neighbours.between(maximum_filter1d(is_read_M, 2 * reach + 1, mode="constant"))
     place_T = np.full(len(told_T) + 1, -1)
     place_T[number_N[read_N]] = np.arange(len(read_N))
     as_changed_T = points_of(changes, len(told_T), len(neighbours))
@@ -107,26 +115,31 @@ def in_step(recording: Recording) -> Steps:
     if not search.is_in_order():
         return Steps(told_T, not_told="patterns that follow each other are less alike than other neighbours")
     steps = search.steps()
-    if steps.found and (words := _otherwise(likeness, positions_M2, told_T, search.nats_of(steps.point_T))):
-        return Steps(told_T, not_told=f"neighbours are more alike {words}")
-    return steps
+    words = ""
+    if steps.found and len(read_N) == len(number_N):
+        words = _otherwise(likeness, positions_M2, told_T, steps.point_T)
+    return Steps(told_T, not_told=f"neighbours are more alike {words}") if words else steps
 
 
-def _otherwise(likeness: Likeness, positions_M2: NDArray[np.float64], told_T: NDArray[np.int64], nats: float) -> str:
-    """Return in which other raster patterns explain each other better than by so many nats; "": there is none."""
+def _otherwise(
+    likeness: Likeness, positions_M2: NDArray[np.float64], told_T: NDArray[np.int64], point_T: NDArray[np.int64]
+) -> str:
+    """Return in which other raster the first patterns explain each other better than in some points; "": in none."""
     known_M = both(np.isfinite(positions_M2))
-    known_K, total = np.flatnonzero(known_M), len(positions_M2)
-    told = as_raster(positions_M2[known_M], known_K, total)
-    best, words = nats, ""
+    total = len(positions_M2)
+    told = as_raster(positions_M2[known_M], np.flatnonzero(known_M), total)
     if told is None:
-        return words
+        return ""
+    known_M[_ARE_ENOUGH:] = False
+
+    def nats(places_M2: NDArray[np.float64], belongs_T: NDArray[np.int64]) -> float:
+        some = Neighbours(np.where(known_M[:, None], places_M2, np.nan))
+        return _Search(likeness._replace(neighbours=some), told_T, 0).nats_of(belongs_T)
+
+    best, words = nats(positions_M2, point_T), ""
     for columns, snake in product(divisors(total), (False, True)):
         shape = (total // columns, columns)
-        if (shape, snake) == told[:2]:
-            continue
-        places_M2 = np.where(known_M[:, None], raster(shape, (1.0, 1.0), snake), np.nan)
-        others = likeness._replace(neighbours=Neighbours(places_M2))
-        if (found := _Search(others, told_T, 0).nats_of(told_T)) > best:
+        if (shape, snake) != told[:2] and (found := nats(raster(shape, (1.0, 1.0), snake), told_T)) > best:
             best, words = found, f"in a raster of {shape[0]} × {columns} points"
             words += ", every second line of which runs backwards" * snake
     return words
