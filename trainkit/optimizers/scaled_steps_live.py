@@ -43,5 +43,5 @@ class ScaledStepsOptimizer(optim.Optimizer):
 def _scaled(gradient: Tensor, curvature: Tensor, damping: float) -> Tensor:
     """Return the Newton step; zero where nothing is measured at all."""
     largest = curvature.amax()
-    added = torch.where(largest == 0, torch.inf, damping * largest)
+    added = (damping * largest).masked_fill_(largest == 0, torch.inf)
     return gradient / (curvature + added)

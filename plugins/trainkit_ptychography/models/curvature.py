@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from trainkit import Exchange, PartError
-from trainkit_ptychography.physics.grids import angular_frequencies
+from trainkit_ptychography.physics.grids import frequencies_along_both
 from trainkit_ptychography.physics.patches import add_patches
 
 _ROWS = 16  # about as many rows of the detector tell the slope of the loss over the misfit
@@ -183,7 +183,7 @@ class Curvature:
         gradients = {id(self._parts[number]): gradient_BYX for number, gradient_BYX in self._gradients.items()}
 
         def slope_and_misfit(parts: Sequence[Part]) -> Tensor:
-            slope = misfit = self._last.intensities_BYX.new_zeros(())
+            slopes, misfits = [], []
             for part in parts:
                 if (gradient_BYX := gradients.get(id(part))) is None:
                     continue
@@ -193,9 +193,11 @@ class Curvature:
                 misfit_BYX = amplitudes_BYX - part.amplitudes_BYX[:, rows]
                 if part.mask is not None:
                     misfit_BYX *= part.mask[..., rows, :]
-                slope = slope + 2 * amplitudes_BYX.mul_(gradient_BYX[:, rows]).mul_(misfit_BYX).sum()
-                misfit = misfit + misfit_BYX.square_().sum()
-            return torch.stack([slope, misfit])
+                slopes.append(2 * amplitudes_BYX.mul_(gradient_BYX[:, rows]).mul_(misfit_BYX).sum())
+                misfits.append(misfit_BYX.square_().sum())
+            if not slopes:
+                return self._last.intensities_BYX.new_zeros(2)
+            return torch.stack([sum(slopes[1:], slopes[0]), sum(misfits[1:], misfits[0])])
 
         slope, misfit = self._summed(slope_and_misfit).unbind()
         smallest = torch.finfo(misfit.dtype).tiny  # of a fit without misfit, whose gradient is 0 as well
@@ -235,14 +237,15 @@ def _change_of_exit_wave(part: Part) -> Tensor:
     Of the object, only its deviation from its mean under the probe counts.
     """
     spectrum_MYX, patch_BYX = torch.fft.fft2(part.probe_MYX), part.patch()
-    down_Y, right_X = (angular_frequencies(size, part.amplitudes_BYX) for size in spectrum_MYX.shape[1:])
-    moved_2MYX = torch.fft.ifft2(torch.stack((spectrum_MYX * down_Y[:, None], spectrum_MYX * right_X)))
+    down_and_right_2YX = frequencies_along_both((spectrum_MYX.shape[1], spectrum_MYX.shape[2]), part.amplitudes_BYX)
+    moved_2MYX = torch.fft.ifft2(spectrum_MYX * down_and_right_2YX[:, None])
     slope_2P = _power(moved_2MYX).sum(1).flatten(1)
     total_2 = slope_2P.sum(1)
     weight_2P = slope_2P / total_2[:, None]
     # Real and imaginary parts side by side, as they lie in memory: to take them apart would be most of the time.
     parts_BQ = torch.view_as_real(patch_BYX.flatten(1)).flatten(1)
-    of_each_part_22P2 = weight_2P[:, None, :, None] * torch.eye(2).to(weight_2P)[:, None, :]
+    real_or_imaginary_22 = torch.eye(2, dtype=weight_2P.dtype, device=weight_2P.device)
+    of_each_part_22P2 = weight_2P[:, None, :, None] * real_or_imaginary_22[:, None, :]
     power_B2 = linear(parts_BQ.square(), weight_2P.repeat_interleave(2, dim=1))
     mean_B22 = linear(parts_BQ, of_each_part_22P2.flatten(2).flatten(0, 1)).view(-1, 2, 2)
     return (power_B2 - mean_B22.square().sum(2)).clamp_min(0) * total_2

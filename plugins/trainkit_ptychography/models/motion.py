@@ -32,12 +32,14 @@ class Motion(nn.Module):
         corner_N2: First row and column of each patch, before points moved.
         remainder_N2: What rounding to this corner left, within ±0.5 pixel.
         arm_N2: Each point's distance from the middle of the scan, in units of the largest one.
-        last_corner_2: The last corner of a patch that lies within the object.
+        first_corner_2: The first corner of a patch that lies within the object, (0, 0).
+        last_corner_2: The last one.
     """
 
     corner_N2: Tensor
     remainder_N2: Tensor
     arm_N2: Tensor
+    first_corner_2: Tensor
     last_corner_2: Tensor
 
     def __init__(self, data: LiveDiffraction, object_margin: int) -> None:
@@ -52,6 +54,7 @@ class Motion(nn.Module):
             ("corner_N2", torch.from_numpy(placement.corner_N2)),
             ("remainder_N2", torch.from_numpy(placement.remainder_N2).to(data.dtype)),
             ("arm_N2", torch.from_numpy(from_middle_N2 / self._radius).to(data.dtype)),
+            ("first_corner_2", torch.zeros(2, dtype=torch.long)),
             ("last_corner_2", torch.tensor(last)),
         ):
             self.register_buffer(name, value.to(data.device), persistent=False)
@@ -73,10 +76,7 @@ class Motion(nn.Module):
         # A patch that would leave the object within an epoch stays at its edge, and the probe moves within it, which
         # is the same physics; `check_patches` reports it at the epoch's end. Looking at each step would wait for the
         # device.
-        corner_B2 = torch.minimum(
-            (start_B2 + off_B2.detach().round().long()).clamp_min(0),
-            self.last_corner_2,
-        )
+        corner_B2 = (start_B2 + off_B2.detach().round().long()).clamp(self.first_corner_2, self.last_corner_2)
         return corner_B2, off_B2 - (corner_B2 - start_B2)
 
     @torch.no_grad()

@@ -19,6 +19,16 @@ def angular_frequencies(num: int, like: Tensor) -> Tensor:
     return _angular_frequencies(num, like.dtype, like.device)
 
 
+def frequencies_along_both(shape: tuple[int, int], like: Tensor) -> Tensor:
+    """Return `angular_frequencies` down and right of each pixel of a spectrum (2, Y, X).
+
+    Args:
+        shape: Rows and columns.
+        like: Says dtype and device.
+    """
+    return _frequencies_along_both(*shape, like.dtype, like.device)
+
+
 def places_in_patch(shape: tuple[int, int], width: int, device: torch.device) -> Tensor:
     """Return where a patch's pixels (Y, X) are, from its first one on, in a flattened array.
 
@@ -35,6 +45,13 @@ def _angular_frequencies(num: int, dtype: torch.dtype, device: torch.device) -> 
     with torch.inference_mode(False):  # autograd may keep it
         frequencies: Tensor = 2 * pi * torch.fft.fftfreq(num, dtype=dtype, device=device)
     return frequencies
+
+
+@lru_cache(maxsize=4)
+def _frequencies_along_both(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    down_Y, right_X = _angular_frequencies(rows, dtype, device), _angular_frequencies(columns, dtype, device)
+    with torch.inference_mode(False):
+        return torch.stack(torch.meshgrid(down_Y, right_X, indexing="ij"))
 
 
 @lru_cache(maxsize=4)
