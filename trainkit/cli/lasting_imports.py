@@ -7,6 +7,8 @@ import gc
 import sys
 from collections.abc import Iterator
 
+from trainkit.garbage import not_collected
+
 
 @contextlib.contextmanager
 def lasting_imports() -> Iterator[None]:
@@ -17,12 +19,9 @@ def lasting_imports() -> Iterator[None]:
 
     If torch was imported before, nothing is changed: what there is may be more than modules then, such as a run.
     """
-    if "torch" in sys.modules or not gc.isenabled():
+    if "torch" in sys.modules:
         yield
         return
-    gc.disable()
-    try:
+    with not_collected():
         yield
-    finally:
-        gc.enable()
-        gc.freeze()
+        gc.freeze()  # before the next look
