@@ -73,4 +73,4 @@ def test_few_pixels_tell_what_is_right_and_what_is_wrong(recording: Recording) -
 
 def test_a_probe_that_fills_its_field_of_view_is_not_binned(recording: Recording) -> None:
     wide = sample(recording, middle_points(recording, 196), Aperture(defocus_angstrom=600.0), 0)
-    assert wide.coarsest_binning() == 1
+    assert wide.coarsest_binning(196) == 1

@@ -64,7 +64,7 @@ def look_at_scan(
     if len(points_N) < FEWEST:
         return None
     part = sample(recording, points_N, probe, seed, depth_angstrom)
-    if (binned := part.coarsest_binning()) > 1:
+    if (binned := part.coarsest_binning(len(points_N))) > 1:
         coarse = sample(recording, points_N, probe, seed, depth_angstrom, binned=binned)
         look = _look(recording, data, coarse, probe_is_trained)
         if look.advice.is_judged and not fits_nothing(look.found, coarse):

@@ -177,11 +177,14 @@ class Sample:
         """Return how many pixels of the scan's object the array of a trial's probe has along its shorter axis."""
         return min(self.part.intensities_NYX.shape[1:]) / self.binned
 
-    def coarsest_binning(self) -> int:
+    def coarsest_binning(self, num: int) -> int:
         """Return how many pixels of the detector may make up one, along each axis, if what is told is about right.
 
         The probe keeps a field of view that is larger than itself, even if it is out of focus by more than it is told,
         and on its way through the specimen. What is not made by a lens is not binned.
+
+        Args:
+            num: Number of patterns that are to be tried out together.
         """
         size, step, semiangle = self.scan.pixel_size_angstrom, self.defocus_step_angstrom(), self.told_semiangle()
         if size is None or step is None or semiangle is None:
@@ -190,7 +193,7 @@ class Sample:
         diameter = _diameter(self._probe(Geometry())) + 2e-3 * semiangle * further / size
         binned, used = 1, min(self.amplitudes_NVU.shape[1:])
         while (
-            (used / binned) ** 2 * len(self.points_N) > _PIXELS
+            (used / binned) ** 2 * num > _PIXELS
             and used // (binned + 1) >= _LEAST_BINNED_PIXELS
             and min(self.part.intensities_NYX.shape[1:]) / (binned + 1) >= _FIELD * diameter
         ):
