@@ -2,7 +2,7 @@
 
 A number that has grown names what became dearer; one that has shrunk is to be written down, so that it stays there.
 
-    python tests/core/test_costs.py    writes the numbers anew
+    PYTHONPATH=tests python tests/core/test_costs.py    writes the numbers anew
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def costs() -> dict[str, Any]:
 
 def hold(now: float, then: float, share: float = 0.02) -> None:
     """Hold a number against that of the repository."""
-    advice = "if that is meant, write the numbers anew: python tests/core/test_costs.py"
+    advice = "if that is meant, write the numbers anew: PYTHONPATH=tests python tests/core/test_costs.py"
     assert now <= then * (1 + share), f"dearer: {now:g}, it was {then:g}; {advice}"
     assert now >= then * (1 - 5 * share), f"cheaper: {now:g}, it was {then:g}; {advice}"
 
@@ -182,7 +182,10 @@ def _tables() -> Iterator[tuple[str, dict[str, float]]]:
 
 
 if __name__ == "__main__":
-    lines = ["# What fixed small runs count. Written by: python tests/core/test_costs.py", f'torch = "{VERSION}"']
+    lines = [
+        "# What fixed small runs count. Written by: PYTHONPATH=tests python tests/core/test_costs.py",
+        f'torch = "{VERSION}"',
+    ]
     for table, numbers in _tables():
         lines += ["", f"[{table}]", *(f"{name} = {number:g}" for name, number in numbers.items())]
     FILE.write_text("\n".join(lines) + "\n")

@@ -88,8 +88,6 @@ def in_step(recording: Recording) -> Steps:
     Args:
         recording: The scan, or one of several that are joined.
     """
-    from scipy.ndimage import maximum_filter1d  # not at the start of every run
-
     patterns, scan = recording
     number_N = np.arange(len(patterns)) if scan.points_N is None else scan.points_N
     told_T = np.arange(int(number_N.max(initial=-1)) + 1)
@@ -102,6 +100,8 @@ def in_step(recording: Recording) -> Steps:
     read_N = _worth_reading(neighbours, recording, number_N, told_T)
     changes = changes_of(told_T)
     if len(read_N) < len(number_N):  # other pairs tell nothing, wherever patterns are moved to
+        from scipy.ndimage import maximum_filter1d  # not at the start of every run
+
         reach = _FARTHEST + sum(abs(each.later) for each in changes)
         is_read_M = np.zeros(len(neighbours), bool)
         is_read_M[told_T[number_N[read_N]]] = True
