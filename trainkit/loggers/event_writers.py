@@ -1,15 +1,16 @@
 """Writes TensorBoard's event files: many records at a time, so that a step pays for an entry of a list alone.
 
-A record has a checksum, and its file is opened to append it. So what is logged waits, together with its time, until it
-is written: every 30 seconds in a thread, which is how often TensorBoard looks for news, and at each checkpoint.
+A record has a checksum, which TensorBoard computes in Python, and its file is opened to append it. So what is logged
+waits, together with its time, until it is written: every 30 seconds in a thread, which is how often TensorBoard looks
+for something new, and at each checkpoint.
 """
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import socket
-import struct
 import threading
 import time
 from collections import deque
@@ -19,9 +20,9 @@ from pathlib import Path
 import attrs
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
 
 from trainkit.files.writing import make_folder, sync_folder
-from trainkit.loggers.crc32c import crc32c
 
 _SECONDS = 30.0
 _FORMAT = "brain.Event:2"
@@ -129,10 +130,12 @@ class _EventFile:
         Raises:
             OSError: The file cannot be written.
         """
-        rest = b"".join(_record(event.SerializeToString()) for event in events)
+        content = io.BytesIO()
+        for event in events:
+            RecordWriter(content).write(event.SerializeToString())
         self.is_synced = False
         with self.path.open("ab", buffering=0) as file:
-            before = file.tell()
+            before, rest = file.tell(), content.getvalue()
             try:
                 while rest:
                     rest = rest[file.write(rest) :]
@@ -146,15 +149,3 @@ class _EventFile:
             with self.path.open("rb") as file:
                 os.fsync(file.fileno())
             self.is_synced = True
-
-
-def _record(data: bytes) -> bytes:
-    """Return a record as `trainkit.loggers.event_files` describes it."""
-    length = struct.pack("<Q", len(data))
-    return b"".join((length, _checksum(length), data, _checksum(data)))
-
-
-def _checksum(content: bytes) -> bytes:
-    """Return the checksum of a part of a record: rotated and with an offset, since data may hold checksums itself."""
-    value = crc32c(content)
-    return struct.pack("<I", ((value >> 15 | value << 17) + 0xA282EAD8) & 0xFFFFFFFF)
