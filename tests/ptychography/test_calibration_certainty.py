@@ -26,6 +26,10 @@ class Patterns:
     left: float = 0.3
     off_angstrom: float = 0.0
     of_quarters: Sequence[float] = (0.0, 0.0, 0.0, 0.0)
+    num_electrons: float | None = None
+
+    def electrons(self) -> float | None:
+        return self.num_electrons
 
     def fit(self, geometry: Geometry, step_is_free: bool = True) -> Geometry:
         if step_is_free:
@@ -84,3 +88,12 @@ def test_a_step_that_is_uncertain_or_contradicted_makes_the_defocus_as_uncertain
     for step in (FittedStep(1.0, 0.05), FittedStep(exp(0.05), 0.0), FittedStep(None, 0.05)):
         error = errors_of(np.zeros(4), defocus, step)
         assert error == pytest.approx(hypot(sharp, 0.05 * abs(defocus)))
+
+
+# Electrons in a pattern, and by how many Å the defocus of a simulated scan was off (docs/geometry_calibration.md).
+@pytest.mark.parametrize(("electrons", "off"), [(3040, 5.7), (1144, 5.5), (1019, 7.0), (1015, 8.2)])
+def test_few_electrons_make_a_defocus_uncertain_even_if_quarters_agree(electrons: float, off: float) -> None:
+    sharp = Patterns(num_electrons=electrons)
+    assert defocus_error(as_sample(sharp), found(40.0), FittedStep(1.0, 0.0), TOLD) > off
+    many = defocus_error(as_sample(Patterns(num_electrons=1e6)), found(40.0), FittedStep(1.0, 0.0), TOLD)
+    assert many == pytest.approx(errors_of(np.zeros(4), 40.0, FittedStep(1.0, 0.0)), abs=0.05)

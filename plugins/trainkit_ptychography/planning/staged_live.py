@@ -215,7 +215,8 @@ def _how_certain(found: Calibrated) -> Iterator[str]:
     error, of_step = found.defocus_error_angstrom, abs(found.defocus_angstrom) / 100
     yield (
         f"Defocus: {found.defocus_angstrom:.1f} Å, {_plus_minus(found)} (two standard errors, from fits to quarters of "
-        f"the patterns, and from what the step leaves open: {of_step:.2g} Å for each percent that it is wrong"
+        f"the patterns, from how few electrons they have, and from what the step leaves open: {of_step:.2g} Å for each "
+        "percent that it is wrong"
         f"{_fitted_step(found)})."
     )
     if error is not None and found.resolved_angstrom is not None and error > found.resolved_angstrom:

@@ -29,6 +29,7 @@ from trainkit_ptychography.preflight.variation import variation
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.probes.kind import Probe
 from trainkit_ptychography.probes.lens import Lens
+from trainkit_ptychography.scans.few_counts import counts_in
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.light import light, unusual
 from trainkit_ptychography.scans.prepare_live import axis, prepared_probe
@@ -93,6 +94,11 @@ class Sample:
         """Return the aperture's half opening angle in mrad that the recipe tells; None: it tells none."""
         told = self.told.semiangle_mrad if isinstance(self.told, Aperture) else None
         return self.scan.semiangle_mrad if told is None else told
+
+    def electrons(self) -> float | None:
+        """Return how many electrons a pattern has in the mean; None: patterns are no counts."""
+        counts = counts_in(Recording(self.part.intensities_NYX, self.scan))
+        return None if counts is None else self.part.survey.mean_total / counts.unit
 
     def variation(self) -> float:
         """Return how much the patterns differ from each other, as a multiple of what noise alone does."""
