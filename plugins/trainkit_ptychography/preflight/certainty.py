@@ -74,8 +74,8 @@ def fitted_step(sample: Sample, near: Geometry, told_angstrom: float) -> FittedS
 def defocus_error(sample: Sample, found: Geometry, step: FittedStep, told_angstrom: float) -> float:
     """Return two standard errors of a defocus in Å, from fits to quarters of the patterns, and from the step's error.
 
-    Few electrons bias all fits alike, so quarters do not tell it: with 1,000 in a pattern, the defocus of four of five
-    scans was 5.5 to 8.2 Å off, nearer to focus.
+    With few electrons, all fits find a defocus that is too near to focus, so quarters agree although they are wrong:
+    with 1,000 electrons in a pattern, four of five simulated scans were 5.5 to 8.2 Å off.
 
     Args:
         sample: Patterns.

@@ -201,7 +201,7 @@ class Sample:
         while (
             (used / binned) ** 2 * num > _PIXELS
             and used // (binned + 1) >= _LEAST_BINNED_PIXELS
-            and min(self.part.intensities_NYX.shape[1:]) / (binned + 1) >= _FIELD * diameter
+            and self.binned * self.field_of_view() / (binned + 1) >= _FIELD * diameter
         ):
             binned += 1
         return binned
