@@ -12,8 +12,10 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 from clients.warm import Warm
 from durations import function_of, not_fast
@@ -24,6 +26,9 @@ from without_pictures import leave_out_charts
 ROOT = Path(__file__).parents[1]
 NOT_OF_THE_CORE = ("docs", "ptychography", "schedulers", "segmentation")
 """Rooms of tests/ whose tests are of plugins and pages."""
+
+_AS_COLLECTED: dict[ModuleType, list[tuple[np.random.Generator, Any]]] = {}
+"""Generators of numbers that modules of tests keep, and where they stood before the first test."""
 
 # Each worker rewrites the assertions of all tests, and each process compiles trainkit, unless what they made is kept.
 sys.dont_write_bytecode = False
@@ -73,6 +78,16 @@ def _recorder_does_nothing() -> Iterator[None]:
     recorder.forget()
 
 
+@pytest.fixture(autouse=True)
+def _same_numbers_in_any_order(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let each test draw the same numbers, whichever tests its worker has run before it."""
+    yield
+    for generator, state in _AS_COLLECTED.get(request.module, ()):
+        generator.bit_generator.state = state
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
+
+
 @pytest.hookimpl(tryfirst=True)  # before -m is looked at
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark by one rule each, and put them in the order in which several workers take them.
@@ -104,11 +119,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items.sort(key=lambda item: places[unit_of(item.nodeid)])
 
 
-def pytest_collection_finish() -> None:
-    """Keep the collector of garbage away from what is there now: a million objects, which stay.
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Note where the generators of modules stand, and keep the collector of garbage away from what is there now.
 
-    A full collection would take half a second, and a search of values collects after each of its trials.
+    It is a million objects, which stay. A full collection would take half a second, and a search of values collects
+    after each of its trials.
     """
+    for module in {item.getparent(pytest.Module).obj for item in session.items}:
+        made = [each for each in vars(module).values() if isinstance(each, np.random.Generator)]
+        _AS_COLLECTED[module] = [(each, each.bit_generator.state) for each in made]
     gc.freeze()
 
 

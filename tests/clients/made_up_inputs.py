@@ -16,7 +16,6 @@ from trainkit.recipe.resolve import resolve
 from trainkit.recipe.shipped import shipped
 
 SIZE = 16
-GENERATOR = np.random.default_rng(0)
 
 
 def nothing(folder: Path) -> tuple[str, ...]:
@@ -30,20 +29,41 @@ def near_field(folder: Path) -> tuple[str, ...]:
 
 
 def as_mos2(folder: Path) -> tuple[str, ...]:
-    grid = np.stack(np.meshgrid(*(5.0 + 0.9 * np.arange(4),) * 2, indexing="ij"), -1).reshape(-1, 2)
-    with h5py.File(folder / "scan.h5", "w") as file:
-        file["intensity"] = GENERATOR.poisson(20.0, (4, 4, SIZE, SIZE)).astype(np.float32)
-        file["positions_nominal_A"] = grid
-        file["positions_true_A"] = grid + GENERATOR.normal(0.0, 0.1, grid.shape)
-        file["gt/phase_rad"] = GENERATOR.random((64, 64)).astype(np.float32)
-    return (f"data.path={folder / 'scan.h5'}", "data.dk_per_angstrom=0.156", "groups.dr.start_epoch=1")
+    return electrons(folder, dk_per_A=0.156, wavelength_A=0.04176, semiangle_mrad=25.0, defocus_A=60.0)
 
 
 def as_thick(folder: Path) -> tuple[str, ...]:
-    path = as_mos2(folder)[0]
+    sets = electrons(folder, dk_per_A=0.25, wavelength_A=0.01969, semiangle_mrad=30.0, defocus_A=120.0)
     with h5py.File(folder / "scan.h5", "a") as file:
-        file["gt/phase_slices_rad"] = GENERATOR.random((6, 64, 64)).astype(np.float32)
-    return (path, "data.dk_per_angstrom=0.25", "groups.dr.start_epoch=1")
+        file["gt/phase_slices_rad"] = np.repeat(file["gt/phase_rad"][()][None] / 6, 6, axis=0)
+    return sets
+
+
+def electrons(
+    folder: Path, dk_per_A: float, wavelength_A: float, semiangle_mrad: float, defocus_A: float
+) -> tuple[str, ...]:
+    """Write 16 patterns of a smooth phase, of 5,000 electrons each, from the aperture that the recipe knows of."""
+    generator = np.random.default_rng(0)
+    pixel_A = 1 / (SIZE * dk_per_A)
+    named_A = np.stack(np.meshgrid(*(5.0 + 0.9 * np.arange(4),) * 2, indexing="ij"), -1).reshape(-1, 2)
+    true_A = named_A + generator.normal(0.0, 0.1, named_A.shape)
+    is_smooth = np.hypot(*np.meshgrid(*(np.fft.fftfreq(64),) * 2)) < 0.2
+    phase = np.fft.ifft2(np.fft.fft2(generator.normal(size=(64, 64))) * is_smooth).real
+    k_per_A = np.hypot(*np.meshgrid(*(np.fft.fftfreq(SIZE, pixel_A),) * 2))
+    aperture = (k_per_A < 1e-3 * semiangle_mrad / wavelength_A) * np.exp(
+        -1j * np.pi * wavelength_A * defocus_A * k_per_A**2
+    )
+    probe = np.fft.fftshift(np.fft.ifft2(aperture))
+    corners = np.round(true_A / pixel_A).astype(int) - SIZE // 2
+    patches = np.stack([np.exp(1j * phase)[row : row + SIZE, column : column + SIZE] for row, column in corners])
+    light = np.fft.fftshift(np.abs(np.fft.fft2(probe * patches)) ** 2, axes=(-2, -1))
+    counts = generator.poisson(5000 * light / light.sum((-2, -1), keepdims=True))
+    with h5py.File(folder / "scan.h5", "w") as file:
+        file["intensity"] = counts.reshape(4, 4, SIZE, SIZE).astype(np.float32)
+        file["positions_nominal_A"] = named_A
+        file["positions_true_A"] = true_A
+        file["gt/phase_rad"] = phase.astype(np.float32)
+    return (f"data.path={folder / 'scan.h5'}", f"data.dk_per_angstrom={dk_per_A}", "groups.dr.start_epoch=1")
 
 
 def as_siemens(folder: Path) -> tuple[str, ...]:
@@ -114,7 +134,8 @@ MADE_UP: dict[str, Callable[[Path], tuple[str, ...]]] = {
     "nnunet_like": NNUNET,
     "ptycho_hash": of_patterns(nothing),
     "ptycho_mos2": of_patterns(as_mos2),
-    "ptycho_mos2_hash": of_patterns(as_mos2),
+    # One step makes no object of a hash encoding that could hold positions: with the recipe's steps they go anywhere.
+    "ptycho_mos2_hash": of_patterns(lambda folder: (*as_mos2(folder), "groups.dr.lr=0.1")),
     "ptycho_near_field": of_patterns(near_field),
     "ptycho_shifted_scans": of_patterns(nothing),
     "ptycho_siemens": of_patterns(as_siemens),

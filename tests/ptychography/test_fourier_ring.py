@@ -31,12 +31,6 @@ from trainkit_ptychography.resolution.fourier_ring_live import Half, doubts, mea
 GENERATOR = np.random.default_rng(5)
 
 
-@pytest.fixture(autouse=True)
-def _same_numbers_in_any_order() -> None:
-    """Each test draws the same numbers, whichever tests run before it."""
-    GENERATOR.bit_generator.state = np.random.default_rng(5).bit_generator.state
-
-
 def noise(*shape: int) -> np.ndarray:
     return GENERATOR.normal(size=shape) + 1j * GENERATOR.normal(size=shape)
 
