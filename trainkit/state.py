@@ -186,6 +186,9 @@ class State:
         seconds: Wall-clock seconds since the last ``epoch_end`` event, by what they were spent on: "steps", "data"
             (waiting for batches), "validation", "pictures", "hooks", "logging", "checkpoint" and "rest". Together they
             are all the time that has passed. The checkpoint that is written after an epoch counts to the next one.
+        cpu_wait_seconds: At ``epoch_end``, how many of these seconds a thread of this process was ready to compute, and
+            had no CPU: the longest wait of a thread. None: the system does not count it, or the run does not compute
+            on the CPU.
         closing: Whether the epoch's steps are finished and it is being closed: validation, pictures, ``epoch_end``.
         seconds_in_background: Seconds that a checkpoint may take which is being written while the training goes on.
         evaluated_step: Value of ``step`` at the last evaluation; -1: there was none.
@@ -228,6 +231,7 @@ class State:
     split: str | None = None
     pictures: dict[str, np.ndarray[Any, Any]] = attrs.Factory(dict)
     seconds: dict[str, float] = attrs.Factory(dict)
+    cpu_wait_seconds: float | None = None
     closing: bool = False
     seconds_in_background: float = 0.0
     evaluated_step: int = -1

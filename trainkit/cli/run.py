@@ -187,9 +187,10 @@ def report(ending: RunOutcome, console: Console) -> None:
     """Print how a run ended, the values it reached, what its time went to, and where its files are."""
     from trainkit.engine.every_run.progress import time_in_words
 
-    seconds = ending.run.watch.totals()
+    seconds, waited = ending.run.watch.totals(), ending.run.watch.waited_in_all()
     console.say("")
-    console.tell("end", _facts(ending, seconds), *_in_words(ending, time_in_words(seconds)))
+    facts = {**_facts(ending, seconds), "cpu_wait_seconds": None if waited is None else round(waited, 6)}
+    console.tell("end", facts, *_in_words(ending, time_in_words(seconds, waited)))
     for text in ending.run.state.doubts:
         console.doubt_in_quiet(text)
 

@@ -196,6 +196,7 @@ def _as_json(run: RunRecord, differing: Sequence[str]) -> dict[str, Any]:
         "best": None if best is None else {"value": best.value, "epochs": best.place.epochs, "steps": best.place.steps},
         "last": {name: last.value for name in run.values.names if (last := run.values.last(name)) is not None},
         "seconds": round(run.seconds, 1),
+        "cpu_wait_share": None if (share := run.cpu_wait_share) is None else round(share, 4),
         "differs": {key: run.settings.get(key) for key in differing},
         "parent": None
         if parent is None

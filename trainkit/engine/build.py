@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterable, Iterator
+from functools import partial
 from math import ceil
 from numbers import Integral
 from typing import TYPE_CHECKING
@@ -24,6 +25,7 @@ from trainkit.engine.devices import (
     set_up_torch,
     slow_precision,
 )
+from trainkit.engine.every_run.busy_cpus import BusyCpus
 from trainkit.engine.every_run.cases_file import CasesFile
 from trainkit.engine.every_run.figures import Figures
 from trainkit.engine.every_run.initial_weights import BeginWithWeights, group_of_names
@@ -40,6 +42,8 @@ from trainkit.engine.fingerprint import data_fingerprint
 from trainkit.engine.identity import identity_of
 from trainkit.engine.live_run import LiveRun
 from trainkit.engine.losses import Losses
+from trainkit.engine.run_folder import note_cpu_wait
+from trainkit.engine.stopwatch import Stopwatch
 from trainkit.engine.variables import marks
 from trainkit.errors import DataError, PartError, RecipeError, blame, exit_in_words
 from trainkit.events import order
@@ -151,10 +155,12 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), 
             "metrics_file": MetricsFile(),
             "progress_chart": ProgressChart(),
             "waiting": Waiting(recipe.data),
+            "busy_cpus": BusyCpus(partial(note_cpu_wait, folder)),
             "outcome": Outcome(resolved.resume_options + longer),
         }
     tolerated: dict[str, type[Exception]] = {name: Exception for name, hook in hooks.items() if hook.phase == "log"}
-    tolerated |= {"figures": Exception, "progress_chart": Exception, "metrics_file": OSError, "requests": OSError}
+    tolerated |= {"figures": Exception, "progress_chart": Exception}
+    tolerated |= dict.fromkeys(("metrics_file", "requests", "busy_cpus"), OSError)
     run = LiveRun(
         resolved=resolved,
         state=state,
@@ -172,6 +178,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), 
         identity=identity,
         parts=parts,
         tolerated=tolerated,
+        watch=Stopwatch(computes_on_cpu=device.type == "cpu"),
     )
     run.fingerprint = data_fingerprint(recipe, data, data_name)
     run.variables = marks(resolved.tree, run.identity.id)

@@ -230,6 +230,7 @@ def _close_epoch(run: LiveRun) -> bool:
         is_due(recipe.pictures) or state.pictures_reason is not None or _has_time_for_pictures(run)
     ):
         _make_pictures(run)
+    state.cpu_wait_seconds = run.watch.waited_for_cpus()
     run.emit("epoch_end")
     run.watch.lap()
     state.metrics = metrics_of_first(run)

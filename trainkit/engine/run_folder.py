@@ -66,6 +66,8 @@ _LOGGER = logging.getLogger("trainkit")
 
 RECIPE = "recipe.toml"
 LOG = "log.txt"
+CPU_WAIT = "cpu_wait"
+"""Key, in the record of a start, of how long it was kept waiting for a CPU."""
 _UNFINISHED = ".new-"
 _OF_FIRST_RUN = "recipe-0.toml"
 _KEPT = re.compile(r"recipe-([1-9]\d{0,5})\.toml")
@@ -251,6 +253,16 @@ def note_built(folder: Path, known: Mapping[str, Any]) -> None:
     before = starts(folder) or [{}]
     before[-1] |= known
     _write_starts(folder, before)
+
+
+def cpu_wait(waited: float, seconds: float) -> dict[str, Any]:
+    """Return what the record of a start says of how many of its seconds it was kept waiting for a CPU."""
+    return {CPU_WAIT: {"seconds": round(waited, 3), "of_seconds": round(seconds, 3)}}
+
+
+def note_cpu_wait(folder: Path, waited: float, seconds: float) -> None:
+    """Record of the last start, which goes on, for how many of its seconds so far it was kept waiting for a CPU."""
+    note_built(folder, cpu_wait(waited, seconds))
 
 
 def note_end(

@@ -321,11 +321,14 @@ def _end(run: LiveRun, console: Console, estimator: Estimator) -> None:
         state.ended = f"failed: {type(first).__name__}"
     finished = not (state.interrupted or state.failed)
     error_in_words = _in_words(first or sys.exception())
-    ending = run.watch.totals()["ending"] if finished and first is None else None
-    prices = {PRICES: price_record(run, estimator.prices(ending))}
+    spent, waited = run.watch.totals(), run.watch.waited_in_all()
+    ending = spent["ending"] if finished and first is None else None
+    more = {PRICES: price_record(run, estimator.prices(ending))}
+    if waited is not None:
+        more |= run_folder.cpu_wait(waited, sum(spent.values()))
     try:
         run_folder.note_end(
-            state.folder, state.ended, finished=finished, doubts=state.doubts, error=error_in_words, more=prices
+            state.folder, state.ended, finished=finished, doubts=state.doubts, error=error_in_words, more=more
         )
     except OSError as error:  # what ended the run first, such as a full disk, is what is reported
         console.say(

@@ -1,4 +1,7 @@
-"""Divides the wall-clock time of a run among what it was spent on. Each moment belongs to exactly one activity."""
+"""Divides the wall-clock time of a run among what it was spent on. Each moment belongs to exactly one activity.
+
+How much of it the run was kept from computing, because other programs used the CPUs, is counted beside that.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from time import perf_counter
 from typing import TYPE_CHECKING
 
+from trainkit.cpu_waits import CpuWaits
 from trainkit.events import Listener
 
 if TYPE_CHECKING:
@@ -41,14 +45,20 @@ _OF_PARTS = {
 class Stopwatch:
     """Adds up the wall-clock time of each activity.
 
+    Args:
+        computes_on_cpu: Whether a wait for a CPU is lost time. While a GPU computes, it need not be, so it is not
+            counted then.
+
     Attributes:
         seconds: Activity -> seconds of this lap, those of the present activity up to the last `switch`.
         laps: Activity -> seconds of all laps before.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, computes_on_cpu: bool = False) -> None:
         self.seconds = dict.fromkeys(ACTIVITIES, 0.0)
         self.laps = dict.fromkeys(ACTIVITIES, 0.0)
+        self._cpu_waits = CpuWaits() if computes_on_cpu else None
+        self._waited_in_laps = 0.0
         self._activity = "starting"
         self._since = perf_counter()
 
@@ -75,6 +85,17 @@ class Stopwatch:
         for activity, seconds in self.seconds.items():
             self.laps[activity] += seconds
             self.seconds[activity] = 0.0
+        if self._cpu_waits is not None:
+            self._waited_in_laps += self._cpu_waits.lap() or 0.0
+
+    def waited_for_cpus(self) -> float | None:
+        """Return the seconds of this lap in which the thread that waited longest had no CPU; None: not counted."""
+        return None if self._cpu_waits is None else self._cpu_waits.seconds()
+
+    def waited_in_all(self) -> float | None:
+        """Return the same for all laps together."""
+        waited = self.waited_for_cpus()
+        return None if waited is None else self._waited_in_laps + waited
 
     def totals(self) -> dict[str, float]:
         """Return activity -> seconds since the watch was made; together they are all the time that has passed."""

@@ -213,10 +213,12 @@ def _times(state: State) -> Mapping[str, float]:
     That of its checkpoint, which is yet to be written, is not known.
     """
     parts = {what: seconds for what, seconds in state.seconds.items() if what not in ("checkpoint", *OF_NO_EPOCH)}
+    waited = {} if state.cpu_wait_seconds is None else {"time/cpu_wait_seconds": state.cpu_wait_seconds}
     return {
         "time/epoch_seconds": sum(parts.values()),
         **{f"time/{what}_seconds": seconds for what, seconds in parts.items()},
         "time/share_of_waiting_for_data": share_of_waiting(state.seconds),
+        **waited,
     }
 
 

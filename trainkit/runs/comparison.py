@@ -248,6 +248,9 @@ def _cautions(runs: Sequence[RunRecord]) -> Iterator[str]:
         if len({repr(each.get(name)) for each in conditions}) > 1:
             yield f"their times are not comparable: {name} differs"
             break
+    for run in runs:
+        if run.disturbance:
+            yield f"the time of {run.id} is too long: {run.disturbance}"
     if len({repr(each.get("trainkit")) for each in conditions}) > 1:
         yield "other versions of trainkit computed the values"
     apart_from_seed = [differing([one.settings, other.settings]) for one in runs for other in runs if one is not other]

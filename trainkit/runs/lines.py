@@ -125,6 +125,8 @@ def _more(run: RunRecord, family: Family) -> Iterator[str]:
         yield f"in process {holder.process or 'unknown'} on {holder.host or 'an unknown host'}{certainty}"
     elif run.state.why:
         yield f"{run.state.name}: {_shortened(run.state.why.splitlines()[0], 300)}"
+    if run.disturbance:
+        yield f"TIME is too long: {run.disturbance}"
     for problem in run.problems:
         yield f"damaged: {problem}"
 

@@ -17,11 +17,13 @@ import attrs
 
 from trainkit.checkpoint.folder import CheckpointFolder
 from trainkit.contracts import MetricName, Monitor
+from trainkit.cpu_waits import is_disturbed
+from trainkit.engine.every_run import metrics_file
 from trainkit.engine.every_run.metrics_file import NAME as METRICS
 from trainkit.engine.folder_lock import Holder, holder
 from trainkit.engine.identity import CHECKPOINTS, MOST_BYTES, Identity, Origin, identity_of, parsed_time
 from trainkit.engine.journal import Request, read_readable
-from trainkit.engine.run_folder import RECIPE, starts
+from trainkit.engine.run_folder import CPU_WAIT, RECIPE, starts
 from trainkit.errors import CheckpointError
 from trainkit.files.reading import read_small
 from trainkit.runs.settings import settings_of
@@ -232,6 +234,32 @@ class RunRecord:
             if ended is not None:
                 total += max(0.0, (ended - began).total_seconds())
         return total
+
+    @property
+    def cpu_wait_share(self) -> float | None:
+        """Share of the time of its starts in which other work kept the CPUs from the run; None: not recorded.
+
+        Starts that were killed count only if they had said before that they wait.
+        """
+        waited, seconds = self._cpu_wait
+        return waited / seconds if seconds > 0 else None
+
+    @property
+    def disturbance(self) -> str:
+        """Why its time says more about other programs than about the run, in words; "": it does not, or unknown."""
+        waited, seconds = self._cpu_wait
+        if not is_disturbed(waited, seconds):
+            return ""
+        return f"for {100 * waited / seconds:.0f} % of it, other work kept the CPUs from the run"
+
+    @cached_property
+    def _cpu_wait(self) -> tuple[float, float]:
+        """For how many seconds the run was kept waiting for a CPU, and of how many seconds that is known."""
+        known = [each for start in self.starts if isinstance(each := start.get(CPU_WAIT), Mapping)]
+        waited, seconds = (
+            sum(metrics_file.number(each.get(name)) or 0.0 for each in known) for name in ("seconds", "of_seconds")
+        )
+        return waited, seconds
 
     @property
     def _last_sign(self) -> datetime | None:

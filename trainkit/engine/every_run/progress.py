@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from trainkit.cpu_waits import is_disturbed
 from trainkit.engine.every_run.epoch_line import EpochLine, all_values, counted
 from trainkit.engine.every_run.time_left import Estimator
 from trainkit.engine.stopwatch import shares_in_words
@@ -133,7 +134,10 @@ class Progress(Live):
         seconds = sum(spent.values())
         in_full = ", ".join(f"{activity} {each:.2f}" for activity, each in spent.items() if activity not in OF_NO_EPOCH)
         full = f"{counted(state)}  {all_values(state)}{'  best' if is_best else ''}  {seconds:.2f} s ({in_full}; "
-        full += f"waits for data {100 * share_of_waiting(spent):.0f} %)" + (f"  {left}" if left else "")
+        full += f"waits for data {100 * share_of_waiting(spent):.0f} %"
+        if state.cpu_wait_seconds is not None:
+            full += f", for a CPU {state.cpu_wait_seconds:.2f} s"
+        full += ")" + (f"  {left}" if left else "")
         took, words = duration(seconds), "" if left is None else str(left)
         shown = self._line.text(state, is_best=is_best, took=took, left=words, width=self._console.width)
         facts = {
@@ -144,6 +148,7 @@ class Progress(Live):
             "lr": {name: lr for name, lr in state.learning_rates().items() if state.groups[name].active},
             "is_best": is_best,
             "seconds": {activity: round(each, 6) for activity, each in spent.items() if activity not in OF_NO_EPOCH},
+            "cpu_wait_seconds": None if state.cpu_wait_seconds is None else round(state.cpu_wait_seconds, 6),
             "seconds_left": None if left is None else round(left.seconds, 3),
             "takes_longer": None if left is None else left.is_least,
             "is_guess": None if left is None else left.is_guess,
@@ -164,6 +169,15 @@ class Progress(Live):
         return True
 
 
-def time_in_words(seconds: Mapping[str, float]) -> str:
-    """Return how long a run took, and which share of it each activity had."""
-    return f"{duration(sum(seconds.values()))}: {shares_in_words(seconds)}"
+def time_in_words(seconds: Mapping[str, float], waited: float | None) -> str:
+    """Return how long a run took, which share of it each activity had, and whether it had to wait for CPUs.
+
+    Args:
+        seconds: Activity -> its seconds.
+        waited: Seconds of all this in which the run had no CPU; None: not counted.
+    """
+    total = sum(seconds.values())
+    text = f"{duration(total)}: {shares_in_words(seconds)}"
+    if waited is None or not is_disturbed(waited, total):
+        return text
+    return f"{text}; for {100 * waited / total:.0f} % of it, other work kept the CPUs from the run"

@@ -102,7 +102,7 @@ def _header(run: RunRecord) -> Iterator[Markup]:
     if run.monitor is not None:
         name = f"best {run.monitor.metric} ({run.monitor.mode})"
         facts.append((name, "none" if run.best is None else f"{run.best.value:.6g} {_after(run.best.place)}"))
-    facts.append(("time", duration(run.seconds)))
+    facts.append(("time", duration(run.seconds) + (f" ({run.disturbance})" if run.disturbance else "")))
     if run.created is not None:
         facts.append(("created (UTC)", f"{run.created.astimezone(UTC):%Y-%m-%d %H:%M}"))
     yield tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in facts), class_="facts")
