@@ -10,6 +10,7 @@ import sys
 import zipfile
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -17,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clients.warm import Warm
+from clients.warm import Imported, Warm
 from durations import function_of, not_fast
 from hypothesis import HealthCheck, settings
 from without_fsync import leave_out_fsync
@@ -163,12 +164,32 @@ def makes_once(module: str) -> bool:
     return 'scope="module"' in (ROOT / module).read_text(encoding="utf-8")
 
 
+_IMPORTED = pytest.StashKey[Imported]()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Let all workers share one process that imports torch, as soon as one of them asks for it."""
+    stash = node.config.stash
+    if _IMPORTED not in stash:
+        stash[_IMPORTED] = Imported()
+    node.workerinput["imported"] = stash[_IMPORTED].address
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """End the process that the workers have shared."""
+    if (imported := config.stash.get(_IMPORTED, None)) is not None:
+        imported.close()
+
+
 @pytest.fixture(scope="session")
-def warm() -> Iterator[Warm]:
+def warm(request: pytest.FixtureRequest) -> Iterator[Warm]:
     """Starts trainkit in new processes that need not import torch."""
-    process = Warm()
-    yield process
-    process.close()
+    with ExitStack() as alone:
+        address = getattr(request.config, "workerinput", {}).get("imported")
+        process = Warm(address or alone.enter_context(closing(Imported())).address)
+        with closing(process):
+            yield process
 
 
 @pytest.fixture(scope="session")

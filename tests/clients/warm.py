@@ -1,10 +1,11 @@
 """trainkit's command line in new processes that need not import torch: they are forked from one that has done so.
 
-That process only imports. What a run makes or draws, no other run sees; and two of these processes can differ in the
-order of sets (``PYTHONHASHSEED``), as two calls of the command do. A start takes a tenth of a second, and not three.
-Charts and pictures of ptychography, which take longer than all else in a small run, are left out, and so is fsync. A
-process ends without taking its objects apart, which would copy the memory that it shares with that one: 0.4 s of CPU.
-Tests of the start itself (what is imported, how pipes end) and of torchrun start the real command.
+That process imports when it is first asked for something, and does nothing else; all workers of pytest-xdist share it.
+What a run makes or draws, no other run sees; and processes that are forked from two of them can differ in the order of
+sets (``PYTHONHASHSEED``), as two calls of the command do. A start takes a tenth of a second, and not three. Charts and
+pictures of ptychography, which take longer than all else in a small run, are left out, and so is fsync. A process ends
+without taking its objects apart, which would copy the memory that it shares with that one: 0.4 s of CPU. Tests of the
+start itself (what is imported, how pipes end) and of torchrun start the real command.
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ import importlib.metadata
 import importlib.util
 import json
 import os
+import selectors
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 import pytest
 from without_fsync import leave_out_fsync
@@ -43,6 +46,12 @@ IMPORTS = (
     "trainkit.engine.verify",
     "trainkit.launching.launcher",
 )
+
+
+_ENVIRONMENT = {
+    "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    "OMP_NUM_THREADS": "1",
+}
 
 
 class WarmProcess:
@@ -96,30 +105,55 @@ class WarmProcess:
         return self._err.read_text() if self._err.is_file() else ""
 
 
-class Warm:
-    """A process that has imported everything.
+class Imported:
+    """A process that has imported everything, for those who connect to its address.
 
     Args:
-        path: Folders from which it imports, besides what is installed and ``tests``.
         hash_seed: What the order of its sets depends on; None: on chance.
     """
 
-    def __init__(self, path: Sequence[Path] = (), hash_seed: int | None = None) -> None:
-        paths = [Path(__file__).parents[1], *path, *filter(None, [os.environ.get("PYTHONPATH")])]
-        self._environment = {
-            "PYTHONPATH": os.pathsep.join(map(str, paths)),
+    def __init__(self, hash_seed: int | None = None) -> None:
+        self._files = tempfile.TemporaryDirectory()
+        self.address = f"{self._files.name}/address"
+        environment = _ENVIRONMENT | {
             "PYTHONHASHSEED": "random" if hash_seed is None else str(hash_seed),
-            "OMP_NUM_THREADS": "1",
+            "XDG_CACHE_HOME": self._files.name,
         }
+        with socket.socket(socket.AF_UNIX) as listening:
+            listening.bind(self.address)
+            listening.listen()
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "clients.warm", str(listening.fileno())],
+                env=os.environ | environment,
+                stdin=subprocess.PIPE,  # it ends when this is closed, also if this process is killed
+                pass_fds=[listening.fileno()],
+            )
+
+    def close(self) -> None:
+        """End the process. A loader's worker that a test has forked may hold its pipe open, so it is not waited for."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        try:
+            self._process.wait(2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._files.cleanup()
+
+
+class Warm:
+    """Starts processes that are forked from one that has imported everything.
+
+    Args:
+        address: Where that one is asked (`Imported`).
+    """
+
+    def __init__(self, address: str) -> None:
         self._files = tempfile.TemporaryDirectory()
         self._number = 0
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "clients.warm"],
-            env=os.environ | self._environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(address)
+        self._lines = self._socket.makefile("rw")
 
     def start(
         self,
@@ -140,13 +174,11 @@ class Warm:
         """
         self._number += 1
         files = f"{self._files.name}/{self._number}"
-        variables = {**os.environ, **self._environment, **(environment or {})}
+        variables = {**os.environ, **_ENVIRONMENT, **(environment or {})}
         out = out or Path(f"{files}.out")
         asked = {"arguments": arguments, "folder": str(folder), "environment": variables, "files": files}
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(json.dumps(asked | {"apart": apart, "printed": str(out)}), file=self._process.stdin, flush=True)
-        return WarmProcess(int(self._process.stdout.readline()), files, out)
+        print(json.dumps(asked | {"apart": apart, "printed": str(out)}), file=self._lines, flush=True)
+        return WarmProcess(int(self._lines.readline()), files, out)
 
     def trainkit(self, *arguments: str, folder: Path, environment: Mapping[str, str] | None = None) -> tuple[int, str]:
         """Call trainkit in ``folder``; return its exit code and what it has printed."""
@@ -163,27 +195,13 @@ class Warm:
         return self.start(*command[2:], folder=Path.cwd(), environment=env)
 
     def close(self) -> None:
-        """End the process. A loader's worker that a test has forked may hold its pipe open, so it is not waited for."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        try:
-            self._process.wait(2)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
-        self._process.stdout.close()
+        """Ask for nothing more."""
+        self._lines.close()
+        self._socket.close()
         self._files.cleanup()
 
 
-def _serve() -> None:
-    for name in (*IMPORTS, *_components()):
-        importlib.import_module(name)
-    leave_out_charts(patch := pytest.MonkeyPatch())
-    leave_out_pictures_of_ptychography(patch)
-    leave_out_fsync(patch)
-    gc.collect()
-    gc.freeze()  # else each child's collector writes to, and so copies, all that was imported
+def _serve(listening: socket.socket) -> None:
     files: dict[int, str] = {}
 
     def note_ends(*_: object) -> None:
@@ -199,8 +217,9 @@ def _serve() -> None:
             code.with_suffix(".new").rename(code)
 
     signal.signal(signal.SIGCHLD, note_ends)
-    for line in sys.stdin:
-        asked = json.loads(line)
+    for number, (asked, answers) in enumerate(_requests(listening)):
+        if number == 0:
+            _import()
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})  # its end is not noted before its files are known
         child = os.fork()
         if child == 0:
@@ -209,7 +228,35 @@ def _serve() -> None:
             _call(**asked)
         files[child] = asked["files"]
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
-        print(child, flush=True)
+        print(child, file=answers, flush=True)
+
+
+def _requests(listening: socket.socket) -> Iterator[tuple[dict[str, Any], TextIO]]:
+    """Yield what is asked for, each with where the answer goes, until the standard input is closed."""
+    with selectors.DefaultSelector() as sources:
+        for source in (sys.stdin, listening):
+            sources.register(source, selectors.EVENT_READ)
+        while True:
+            for key, _ in sources.select():
+                if key.fileobj is sys.stdin:
+                    return
+                if key.fileobj is listening:
+                    asking = listening.accept()[0]
+                    sources.register(asking, selectors.EVENT_READ, asking.makefile("rw"))
+                elif line := key.data.readline():
+                    yield json.loads(line), key.data
+                else:
+                    sources.unregister(key.fileobj)
+
+
+def _import() -> None:
+    for name in (*IMPORTS, *_components()):
+        importlib.import_module(name)
+    leave_out_charts(patch := pytest.MonkeyPatch())
+    leave_out_pictures_of_ptychography(patch)
+    leave_out_fsync(patch)
+    gc.collect()
+    gc.freeze()  # else each child's collector writes to, and so copies, all that was imported
 
 
 def _components() -> list[str]:
@@ -260,4 +307,4 @@ def _call(
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(socket.socket(fileno=int(sys.argv[1])))

@@ -11,12 +11,13 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 from clients.killer import ARMED
-from clients.warm import Warm
+from clients.warm import Imported, Warm
 from same import differences, trained
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -164,9 +165,8 @@ CASES = [(name, turn, list(KILLS)[turn]) for turn in range(3) for name in CLIENT
 @pytest.fixture(scope="module")
 def resuming() -> Iterator[Warm]:
     """Where runs are resumed: a process with another order of sets than the one in which they are started."""
-    process = Warm(hash_seed=2)
-    yield process
-    process.close()
+    with closing(Imported(hash_seed=2)) as imported, closing(Warm(imported.address)) as process:
+        yield process
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}, turn {case[1]}, at {case[2]}")
