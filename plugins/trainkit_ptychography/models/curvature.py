@@ -244,8 +244,9 @@ def _change_of_exit_wave(part: Part) -> Tensor:
     weight_2P = slope_2P / total_2[:, None]
     # Real and imaginary parts side by side, as they lie in memory: to take them apart would be most of the time.
     parts_BQ = torch.view_as_real(patch_BYX.flatten(1)).flatten(1)
-    real_or_imaginary_22 = torch.eye(2, dtype=weight_2P.dtype, device=weight_2P.device)
-    of_each_part_22P2 = weight_2P[:, None, :, None] * real_or_imaginary_22[:, None, :]
-    power_B2 = linear(parts_BQ.square(), weight_2P.repeat_interleave(2, dim=1))
+    of_each_part_22P2 = weight_2P.new_zeros(2, 2, weight_2P.shape[1], 2)
+    for part_of_complex in (0, 1):
+        of_each_part_22P2[:, part_of_complex, :, part_of_complex] = weight_2P
+    power_B2 = linear(parts_BQ.square(), of_each_part_22P2.sum(1).flatten(1))
     mean_B22 = linear(parts_BQ, of_each_part_22P2.flatten(2).flatten(0, 1)).view(-1, 2, 2)
     return (power_B2 - mean_B22.square().sum(2)).clamp_min(0) * total_2
