@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -34,15 +35,17 @@ use = "clients.recorder:Recorder"
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a run, and what comparing its halves said."""
+    """A folder with a run."""
     folder = tmp_path_factory.mktemp("trained")
     toy_run.kept(folder, "whole", text=TEXT)
     return folder
 
 
 @pytest.fixture(autouse=True)
-def _there(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(trained)
+def _there(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work on a copy of the run: comparisons stay beside it."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
 
 
 def compare(capsys: pytest.CaptureFixture[str], *sets: str, quiet: bool = False) -> tuple[ExitCode, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import csv
 import json
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -84,13 +85,16 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
 
 
 @pytest.fixture
-def whole(searched: tuple[Path, Result], monkeypatch: pytest.MonkeyPatch) -> Result:
-    """Work in the folder of the finished search."""
-    monkeypatch.chdir(searched[0])
+def whole(searched: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Result:
+    """Work in a copy of the folder of the finished search."""
+    shutil.copytree(searched[0], tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
     return searched[1]
 
 
-def test_each_trial_is_a_run_folder_and_the_best_is_written_as_a_recipe(whole: Result) -> None:
+def test_each_trial_is_a_run_folder_and_the_best_is_written_as_a_recipe(
+    whole: Result, searched: tuple[Path, Result]
+) -> None:
     assert whole.exit_code == 0, whole.output
     trials = table()
     assert [each["what"] for each in trials] == ["finished"] * 4
@@ -105,7 +109,7 @@ def test_each_trial_is_a_run_folder_and_the_best_is_written_as_a_recipe(whole: R
     assert float(best["val/loss"]) == min(float(each["val/loss"]) for each in trials)
     written = resolve(FOLDER / "best.toml")
     assert written.recipe.optimizer.lr == pytest.approx(float(best["optimizer.lr"]), rel=1e-9)
-    assert (written.recipe.run.name, written.recipe.run.dir) == ("ridge", Path("runs").absolute())
+    assert (written.recipe.run.name, written.recipe.run.dir) == ("ridge", searched[0] / "runs")
     assert written.search is None
     text = (FOLDER / "best.toml").read_text()
     assert f"trial {best['trial']}, val/loss" in text
