@@ -25,7 +25,6 @@ from trainkit_ptychography.preflight.inspection import inspect_geometry
 from trainkit_ptychography.preflight.step_advice import steps_in_words
 from trainkit_ptychography.preflight.watch import GeometryWatch
 from trainkit_ptychography.scans.files.kind import FileDiffraction
-from trainkit_ptychography.scans.neighbours import neighbours
 from trainkit_ptychography.scans.pairing import Pairing
 from trainkit_ptychography.scans.scan import Recording, Scan
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
@@ -207,14 +206,6 @@ def test_a_beam_that_flies_back_during_the_first_frame_of_each_row_is_no_late_de
     patterns_NYX = np.array(recording.intensities_NYX[np.arange(NUM)])
     patterns_NYX[::COLUMNS] = patterns_NYX[COLUMNS // 2 :: COLUMNS]
     assert not in_step(recording._replace(intensities_NYX=patterns_NYX)).found
-
-
-def test_neighbours_of_a_turned_raster_of_unequal_steps_lie_along_its_axes_and_diagonals() -> None:
-    rows, columns = np.meshgrid(2.5 * np.arange(5), np.arange(4), indexing="ij")
-    turn_22 = np.array([[np.cos(0.3), np.sin(0.3)], [-np.sin(0.3), np.cos(0.3)]])
-    found_P2 = neighbours(np.stack([rows.ravel(), columns.ravel()], axis=1) @ turn_22)
-    assert {int(each) for each in found_P2[:, 1] - found_P2[:, 0]} == {1, 4, 3, 5}
-    assert len(found_P2) == 5 * 3 + 4 * 4 + 2 * 4 * 3
 
 
 @pytest.mark.parametrize("num_patterns", [9, 10, 12])

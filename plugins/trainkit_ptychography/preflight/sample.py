@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trainkit import Context
+from trainkit_ptychography.physics.fast_length import fast_length
 from trainkit_ptychography.physics.geometry_fit import fit_geometry
 from trainkit_ptychography.physics.propagation import fresnel_kernel, propagate
 from trainkit_ptychography.physics.trial import Trial, try_out
@@ -388,8 +389,6 @@ def _live(part: Checked, seed: int) -> LiveDiffraction:
 
 def lit_part(mean_YX: NDArray[np.float64]) -> tuple[int, int]:
     """Return how many rows and columns, around the beam, hold nearly all the light; even numbers."""
-    from scipy.fft import next_fast_len  # not at the start of every run
-
     shape = mean_YX.shape
     row_Y1, column_1X = (np.fft.fftfreq(size, 1 / size) for size in shape)
     reach_YX = np.maximum(np.abs(row_Y1)[:, None], np.abs(column_1X))
@@ -397,6 +396,6 @@ def lit_part(mean_YX: NDArray[np.float64]) -> tuple[int, int]:
     light = np.cumsum(mean_YX.ravel()[order])
     radius = reach_YX.ravel()[order][int(np.searchsorted(light, _LIGHT * light[-1]))]
     half = int(np.ceil(max(_ROOM * radius, _LEAST_PIXELS / 2)))
-    wanted = 2 * next_fast_len(half)  # 58 pixels instead of 60 are transformed in four times the time
+    wanted = 2 * fast_length(half)  # 58 pixels instead of 60 are transformed in four times the time
     rows, columns = (min(size, wanted) for size in shape)
     return rows, columns

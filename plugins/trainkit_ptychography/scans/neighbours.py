@@ -1,6 +1,6 @@
 """Which points of a scan are neighbours, whatever its shape.
 
-Shapes: N = scan points, P = pairs of them.
+Shapes: N = scan points, K = those that are near one, B = some of the points, P = pairs of them.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _NEAREST = 16  # points among which the neighbours of one are
+_FEW = 2048  # of which all distances take less time than the import of scipy's trees, 0.2 s
+_AT_ONCE = 256
 _CIRCLE = 0.98  # of the radius: points of a raster are where they should be but for rounding
 
 
@@ -24,13 +26,34 @@ def neighbours(positions_N2: NDArray[np.float64]) -> NDArray[np.int64]:
     Source:
         Gabriel, Sokal, Systematic Zoology 18 (1969) 259.
     """
-    from scipy.spatial import cKDTree  # not at the start of every run
-
-    tree = cKDTree(positions_N2)
-    near_NK = tree.query(positions_N2, k=min(_NEAREST + 1, len(positions_N2)))[1]
-    pairs_P2 = np.stack([np.repeat(np.arange(len(near_NK)), near_NK.shape[1]), near_NK.ravel()], axis=1)
-    pairs_P2 = np.unique(np.sort(pairs_P2[pairs_P2[:, 0] != pairs_P2[:, 1]], axis=1), axis=0)
-    ends_P22 = positions_N2[pairs_P2]
-    radius_P = 0.5 * np.hypot(*(ends_P22[:, 0] - ends_P22[:, 1]).T)
-    found_P2: NDArray[np.int64] = pairs_P2[tree.query(ends_P22.mean(axis=1))[0] >= _CIRCLE * radius_P]
+    near_NK = _nearest(positions_N2, min(_NEAREST + 1, len(positions_N2)))
+    # A point inside the circle is nearer to either end than the other end is, so it is among those that are near.
+    near_NK2 = positions_N2[near_NK]
+    middle_NK2 = 0.5 * (positions_N2[:, None] + near_NK2)
+    least_NK = _squared(_CIRCLE * (near_NK2 - middle_NK2))
+    is_empty_NK = near_NK != np.arange(len(near_NK))[:, None]
+    for third in range(near_NK.shape[1]):
+        is_empty_NK &= _squared(near_NK2[:, third : third + 1] - middle_NK2) >= least_NK
+    one_P, other_P = np.nonzero(is_empty_NK)[0], near_NK[is_empty_NK]
+    found_P2: NDArray[np.int64] = np.unique(np.sort(np.stack([one_P, other_P], axis=1), axis=1), axis=0)
     return found_P2
+
+
+def _nearest(positions_N2: NDArray[np.float64], num: int) -> NDArray[np.int64]:
+    """Return for each point itself and those that are nearest to it (N, num), in any order."""
+    if len(positions_N2) > _FEW:
+        from scipy.spatial import cKDTree  # not at the start of every run
+
+        near_NK: NDArray[np.int64] = cKDTree(positions_N2).query(positions_N2, k=num)[1]
+        return near_NK
+    some = []
+    for start in range(0, len(positions_N2), _AT_ONCE):
+        squared_BN = sum((at_N[start : start + _AT_ONCE, None] - at_N) ** 2 for at_N in positions_N2.T.copy())
+        some.append(np.argpartition(squared_BN, num - 1, axis=1)[:, :num])
+    return np.concatenate(some)
+
+
+def _squared(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the squared lengths of vectors (..., 2)."""
+    lengths: NDArray[np.float64] = vectors[..., 0] ** 2 + vectors[..., 1] ** 2
+    return lengths
