@@ -11,11 +11,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from trainkit_ptychography.physics.trial import Trial
+from trainkit_ptychography.preflight.calibration import Profile, error_with_trials
 from trainkit_ptychography.preflight.certainty import FittedStep, defocus_error, fitted_step, in_proportion
 from trainkit_ptychography.preflight.geometry import Geometry
-from trainkit_ptychography.preflight.sample import Sample
+from trainkit_ptychography.preflight.sample import Sample, sample
+from trainkit_ptychography.probes.aperture import Aperture
+from trainkit_ptychography.scans.scan import Recording, Scan
 
-TOLD = 30.0  # Å
+TOLD, MANY = 30.0, 1e9  # Å; electrons
 
 
 @attrs.frozen
@@ -26,10 +30,6 @@ class Patterns:
     left: float = 0.3
     off_angstrom: float = 0.0
     of_quarters: Sequence[float] = (0.0, 0.0, 0.0, 0.0)
-    num_electrons: float | None = None
-
-    def electrons(self) -> float | None:
-        return self.num_electrons
 
     def fit(self, geometry: Geometry, step_is_free: bool = True) -> Geometry:
         if step_is_free:
@@ -59,19 +59,19 @@ def test_step_and_defocus_change_in_proportion() -> None:
 @pytest.mark.parametrize("left", [0.0, 0.3, 0.6])
 @pytest.mark.parametrize(("near", "true"), [(1.0, 1.0), (0.95, 1.02), (1.05, 0.96)])
 def test_fits_that_end_on_their_way_tell_where_they_would_rest(left: float, near: float, true: float) -> None:
-    step = fitted_step(as_sample(Patterns(true, left)), found(50.0, near), TOLD)
+    step = fitted_step(as_sample(Patterns(true, left)), found(50.0, near), TOLD, MANY)
     assert step.factor == pytest.approx(true)
 
 
 @pytest.mark.parametrize("patterns", [Patterns(1.0, 0.95), Patterns(1.4, 0.3)])
 def test_a_step_that_draws_no_fit_or_lies_far_off_is_not_told(patterns: Patterns) -> None:
-    step = fitted_step(as_sample(patterns), found(50.0), TOLD)
+    step = fitted_step(as_sample(patterns), found(50.0), TOLD, MANY)
     assert step.factor is None
     assert step.error >= 0.1
 
 
 def errors_of(scatter: NDArray[np.float64], defocus: float, step: FittedStep) -> float:
-    return defocus_error(as_sample(Patterns(of_quarters=scatter.tolist())), found(defocus), step, TOLD)
+    return defocus_error(as_sample(Patterns(of_quarters=scatter.tolist())), found(defocus), step, TOLD, MANY)
 
 
 def test_quarters_that_disagree_make_the_error_that_the_mean_of_four_has() -> None:
@@ -93,7 +93,51 @@ def test_a_step_that_is_uncertain_or_contradicted_makes_the_defocus_as_uncertain
 # Electrons in a pattern, and by how many Å the defocus of a simulated scan was off (docs/geometry_calibration.md).
 @pytest.mark.parametrize(("electrons", "off"), [(3040, 5.7), (1144, 5.5), (1019, 7.0), (1015, 8.2)])
 def test_few_electrons_make_a_defocus_uncertain_even_if_quarters_agree(electrons: float, off: float) -> None:
-    sharp = Patterns(num_electrons=electrons)
-    assert defocus_error(as_sample(sharp), found(40.0), FittedStep(1.0, 0.0), TOLD) > off
-    many = defocus_error(as_sample(Patterns(num_electrons=1e6)), found(40.0), FittedStep(1.0, 0.0), TOLD)
-    assert many == pytest.approx(errors_of(np.zeros(4), 40.0, FittedStep(1.0, 0.0)), abs=0.05)
+    sharp, step = as_sample(Patterns()), FittedStep(1.0, 0.0)
+    assert defocus_error(sharp, found(40.0), step, TOLD, electrons) > off
+    many = defocus_error(sharp, found(40.0), step, TOLD, 1e6)
+    assert many == pytest.approx(errors_of(np.zeros(4), 40.0, step), abs=0.05)
+
+
+# Likewise by how many percent a fitted step was off.
+@pytest.mark.parametrize(("electrons", "off"), [(3040, -7.4), (2100, -6.2), (1015, -12.9)])
+def test_few_electrons_make_a_fitted_step_uncertain(electrons: float, off: float) -> None:
+    step = fitted_step(as_sample(Patterns()), found(40.0), TOLD, electrons)
+    assert step.error > -log(1 + off / 100)
+    assert fitted_step(as_sample(Patterns()), found(40.0), TOLD, 1e6).error == pytest.approx(0.035, abs=1e-3)
+
+
+def of_misfits(*misfits: float) -> tuple[Trial, ...]:
+    return tuple(Trial(np.array([each]), np.array([9.0]), 0.0) for each in misfits)
+
+
+def test_the_best_value_of_a_profile_is_where_a_parabola_is_least() -> None:
+    values = (0.0, 4.0, 5.0, 7.0, 12.0)
+    assert Profile(values, of_misfits(*(1 + (each - 5.7) ** 2 for each in values)), 4.0).best() == pytest.approx(5.7)
+    assert Profile(values, of_misfits(*values), 4.0).best() == 0.0
+    assert Profile(values, of_misfits(2, 1, 1, 1, 2), 4.0).best() == pytest.approx(5.0, abs=1.1)
+
+
+# Of simulated scans: by how many Å a fit was off, and the minimum of trials.
+@pytest.mark.parametrize(("off", "of_trials"), [(-11.6, 20.0), (-11.0, 8.0), (-8.2, 8.0), (-7.0, 8.0), (5.7, -10.0)])
+def test_a_fit_that_trials_contradict_is_as_uncertain_as_it_is_wrong(off: float, of_trials: float) -> None:
+    values = tuple(off + each for each in (-80.0, -40.0, -20.0, -10.0, -5.0, 0.0, 5.0, 10.0, 20.0, 40.0, 80.0))
+    profile = Profile(values, of_misfits(*((each - of_trials) ** 2 for each in values)), off)
+    assert error_with_trials(6.0, profile) > abs(off)  # fits said 6
+    agreeing = Profile(values, of_misfits(*((each - off) ** 2 for each in values)), off)
+    assert error_with_trials(6.0, agreeing) == pytest.approx(6.0)
+
+
+def test_electrons_of_patterns_that_are_no_counts_are_not_overestimated() -> None:
+    rng = np.random.default_rng(0)
+    mean_YX = np.exp(-0.02 * (np.fft.fftfreq(32, 1 / 32)[:, None] ** 2 + np.fft.fftfreq(32, 1 / 32) ** 2))
+    mean_YX *= 2000 / mean_YX.sum()
+    counts_NYX = rng.poisson(mean_YX, (30, 32, 32)).astype(np.float32)
+    roots_NYX = np.sqrt(counts_NYX / 2000)
+    misfit = float(np.square(roots_NYX - np.sqrt(mean_YX / 2000)).sum((1, 2)).mean())
+    scan = Scan(positions_N2=rng.uniform(0, 40, (30, 2)), source="made up")
+    for values_NYX, limits in ((counts_NYX, (1950, 2050)), (37.3 * counts_NYX, (1800, 2100))):
+        part = sample(Recording(values_NYX.astype(np.float32), scan), np.arange(30), Aperture(defocus_angstrom=0.0), 0)
+        least, most = limits
+        assert least < part.electrons(misfit) < most
+    assert part.electrons(3 * misfit) < 1000  # what a wrong model adds is taken for noise

@@ -16,7 +16,7 @@ from trainkit import DataError, Figures, Problem, Progress, RecipeError, written
 from trainkit_ptychography.output.calibration_picture import Panel, calibration_picture
 from trainkit_ptychography.planning.evidence import Evidence
 from trainkit_ptychography.preflight.advice import VARIED, combined
-from trainkit_ptychography.preflight.calibration import SURE, Calibrated, Cell, calibrated
+from trainkit_ptychography.preflight.calibration import PATTERNS, SURE, Calibrated, Cell, calibrated
 from trainkit_ptychography.preflight.geometry import BOTH_AXES, Geometry
 from trainkit_ptychography.preflight.inspection import pixel_doubts
 from trainkit_ptychography.preflight.sample import Sample, middle_points, sample
@@ -26,7 +26,7 @@ from trainkit_ptychography.scans.files.kind import FileDiffraction
 from trainkit_ptychography.scans.sampling import bright_radius, disc_radius, mirrored_where_hidden
 from trainkit_ptychography.scans.scan import Recording
 
-_PATTERNS, _FEW, _FEWEST = 256, 100, 25
+_FEWEST = 25
 _NOT_THE_DISC = 0.06  # by which the measured radius of the bright disc may be off
 _SEED = 0
 _PROPERTIES = {
@@ -51,11 +51,14 @@ def calibrate(data: FileDiffraction, picture: Path | None) -> Iterator[Progress 
     source = recording.scan.source
     _refuse(recording, source)
     probe = ProbeFromData() if data.probe is not None else Aperture(defocus_angstrom=0.0)
-    large = sample(recording, middle_points(recording, _PATTERNS), probe, _SEED)
-    small = sample(recording, middle_points(recording, _FEW), probe, _SEED)
-    _refuse_another_disc(large, source)
+
+    def taken(num: int, binned: int) -> Sample:
+        return sample(recording, middle_points(recording, num), probe, _SEED, binned=binned)
+
+    whole = taken(PATTERNS, 1)
+    _refuse_another_disc(whole, source)
     found: Calibrated | None = None
-    for each in calibrated(large, small, data.defocus_angstrom or 0.0):
+    for each in calibrated(taken, data.defocus_angstrom or 0.0):
         if isinstance(each, Calibrated):
             found = each
         else:
@@ -65,7 +68,7 @@ def calibrate(data: FileDiffraction, picture: Path | None) -> Iterator[Progress 
         yield from _drawn(found, source, picture)
     yield Figures(_figures(found, data))
     if found.fits_nothing:
-        yield from _of_nothing(found, large)
+        yield from _of_nothing(found, whole)
         return
     evidence = _evidence(found, data)
     for comment in evidence.comments:
@@ -215,8 +218,8 @@ def _how_certain(found: Calibrated) -> Iterator[str]:
     error, of_step = found.defocus_error_angstrom, abs(found.defocus_angstrom) / 100
     yield (
         f"Defocus: {found.defocus_angstrom:.1f} Å, {_plus_minus(found)} (two standard errors, from fits to quarters of "
-        f"the patterns, from how few electrons they have, and from what the step leaves open: {of_step:.2g} Å for each "
-        "percent that it is wrong"
+        "the patterns, from how far fits and trials disagree, from how few electrons there are, and from what the "
+        f"step leaves open: {of_step:.2g} Å for each percent that it is wrong"
         f"{_fitted_step(found)})."
     )
     if error is not None and found.resolved_angstrom is not None and error > found.resolved_angstrom:

@@ -4,6 +4,9 @@ There are three steps: trials on a grid that covers all orientations and defoci,
 them fits of the exact values (`physics.geometry_fit`), which also tell how certain these are (`certainty`); and trials
 around the result, which are the evidence. Orientations are always decided by the misfit of held-out patterns.
 
+A fine detector is binned, as far as the probe has room with all defoci that are tried. Nobody has said how large the
+probe is: the grid has to have room for any, and what follows it for those that the grid leaves.
+
 The detector turned by 180°, with the other sign of the defocus, gives the same patterns if the probe is round. So the
 grid covers half a turn, and which of the two is right is decided at the end.
 
@@ -12,10 +15,11 @@ Shapes: N = scan points.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from math import log
+from collections.abc import Callable, Iterable, Iterator
+from math import hypot, log
 
 import attrs
+import numpy as np
 
 from trainkit import Progress
 from trainkit_ptychography.physics.trial import Trial
@@ -34,14 +38,18 @@ from trainkit_ptychography.preflight.search import (
 
 _TURN_DEG = 22.5  # patterns still fit half as well when a scan is turned by 20° too much
 _FIRST, _MOST = 3, 12  # steps of defocus to either side
+PATTERNS, _FEW = 256, 100  # that are fitted; on the grid
 _BEYOND_DOUBT = 6.0  # standard errors by which a specimen shows in the best of a hundred trials
 _FITTED = 3  # of the best on the grid
 _WORTH_IT = 0.4  # of the best gain on the grid, to be fitted
 SURE = 4.5  # standard errors by which patterns have to fit worse, for it to be beyond doubt
+_AROUND = 3  # steps of defocus to either side of one that is fitted, for which the probe has room
+_FIELD = 1.25  # of view, over the diameter of the probe
 _HALF = 0.5  # of what is explained: what explains less is not another answer
 _MUCH, _LOST = 0.1, 0.25  # of the misfit of an empty object; of what is explained
-_CONTRADICTED = 0.04  # logarithm of a factor between the step that is told and the fitted one
+_CONTRADICTED = 0.04  # logarithm of a factor between the step that is told and the fitted one, at least
 _ALIKE = 0.25  # steps of defocus
+_OF_THE_GAP = 0.5  # between the defocus of fits and that of trials: two standard errors
 _ANGSTROM = (5.0, 10.0, 20.0, 40.0, 80.0)
 _DEGREES = (2.0, 5.0, 10.0, 20.0)
 _FACTORS = (1.02, 1.05, 1.1, 1.25)
@@ -63,6 +71,16 @@ class Profile:
     values: tuple[float, ...]
     trials: tuple[Trial, ...]
     found: float
+
+    def best(self) -> float:
+        """Return where the misfit is least: the vertex of a parabola through the best trial and its two neighbours."""
+        misfits = [each.misfit for each in self.trials]
+        least = misfits.index(min(misfits))
+        if least in (0, len(misfits) - 1):
+            return self.values[least]
+        near = slice(least - 1, least + 2)
+        curved, sloped, _ = np.polyfit(np.subtract(self.values[near], self.values[least]), misfits[near], 2)
+        return self.values[least] - (float(sloped / (2 * curved)) if curved > 0 else 0.0)
 
     def excluded(self) -> tuple[float | None, float | None]:
         """Return the nearest values below and above that patterns fit worse beyond doubt; None: none was tried."""
@@ -126,6 +144,18 @@ class Calibrated:
         return tuple(each for each in self.cells if each.worse_by <= SURE)
 
 
+def error_with_trials(error_angstrom: float, of_defocus: Profile) -> float:
+    """Return two standard errors of a fitted defocus, with what trials leave open.
+
+    Noise draws fits towards focus, and trials away from it or less, so that the truth is between the two.
+
+    Args:
+        error_angstrom: Two standard errors of it from fits.
+        of_defocus: Trials around it.
+    """
+    return hypot(error_angstrom, _OF_THE_GAP * (of_defocus.best() - of_defocus.found))
+
+
 def worse_by(other: Trial, found: Trial) -> float:
     """Return by how many standard errors patterns fit another orientation worse than what was found.
 
@@ -148,32 +178,34 @@ def conjugate(geometry: Geometry, told_angstrom: float) -> Geometry:
     return attrs.evolve(geometry, flips=flips, defocus_change_angstrom=change)
 
 
-def calibrated(large: Sample, small: Sample, sign_told: float) -> Iterator[Progress | Calibrated]:
+def calibrated(taken: Callable[[int, int], Sample], sign_told: float) -> Iterator[Progress | Calibrated]:
     """Yield progress, and at last what was found.
 
     Args:
-        large: Patterns.
-        small: Fewer of them, for the grid.
+        taken: Returns so many patterns at most, with so many pixels of the detector, along each axis, in one.
         sign_told: A number with the sign of the defocus that is told, which chooses where nothing else does; 0: it is
             not told, and underfocus is chosen.
     """
-    calibration = _Calibration(large, small, sign_told)
-    yield from calibration.tried(calibration.first_grid())
-    yield from calibration.tried(calibration.wider_grid())
+    grid = _Grid(taken)
+    yield from grid.tried(grid.first())
+    yield from grid.tried(grid.wider())
+    starts = grid.starts()
+    large = grid.patterns_for(starts)
+    calibration = _Calibration(large, sign_told, grid.num_trials)
     fitted = []
-    starts = calibration.starts()
     for number, each in enumerate(starts):
         yield Progress(number, len(starts), "fits of defocus, rotation and step")
         fitted.append(large.fit(each))
-    best, step = calibration.best(fitted), FittedStep(None, 0.0)
+    best, step, electrons = calibration.best(fitted), FittedStep(None, 0.0), 0.0
     if calibration.fits_defocus:
         yield Progress(0, 2, "fits from smaller and larger steps, and to quarters of the patterns")
-        step = fitted_step(large, best, large.told_defocus() or 0.0)
+        electrons = large.electrons(calibration.misfit(best))
+        step = fitted_step(large, best, large.told_defocus() or 0.0, electrons)
     best = calibration.with_likely_step(best, step)
     error = None
     if calibration.fits_defocus:
         yield Progress(1, 2, "fits from smaller and larger steps, and to quarters of the patterns")
-        error = defocus_error(large, best, step, large.told_defocus() or 0.0)
+        error = defocus_error(large, best, step, large.told_defocus() or 0.0, electrons)
     yield from calibration.evidence(best.folded(), step, error)
 
 
@@ -186,28 +218,47 @@ def _explains(found: Found, sample: Sample) -> bool:
     return gain > _MUCH * found.best.empty and sample.in_disorder().try_out(found.geometry).gain < _LOST * gain
 
 
-class _Calibration:
-    """The steps of `calibrated`, which are its methods in order; the arguments are the same."""
+class _Grid:
+    """Trials of all orientations and defoci with few patterns; the argument is that of `calibrated`."""
 
-    def __init__(self, large: Sample, small: Sample, sign_told: float) -> None:
-        self._grid, self._search, self._sign_told = Search(small), Search(large), sign_told
-        self._step, self._told = large.defocus_step_angstrom(), large.told_defocus() or 0.0
+    def __init__(self, taken: Callable[[int, int], Sample]) -> None:
+        self._taken, self._whole = taken, taken(_FEW, 1)
+        self._step, self._told = self._whole.defocus_step_angstrom(), self._whole.told_defocus() or 0.0
+        self._search = Search(self._within(_FIRST))
         self._geometries: list[Geometry] = []
+        self._num_before = 0
 
-    def first_grid(self) -> list[Geometry]:
+    @property
+    def num_trials(self) -> int:
+        """Number of geometries that were tried so far."""
+        return self._num_before + self._search.num_trials
+
+    def _within(self, steps: float) -> Sample:
+        """Return patterns with room for the probe within so many steps of defocus, as far as all pixels have it."""
+        whole = self._whole
+        most = min(steps * (self._step or 0.0), largest_defocus_angstrom(whole))
+        binned = whole.coarsest_binning_within(PATTERNS, most)
+        return self._taken(_FEW, binned) if binned > 1 else whole
+
+    def first(self) -> list[Geometry]:
         """Return geometries of all orientations and small defoci."""
         return self._of_defoci(range(-_FIRST, _FIRST + 1))
 
-    def wider_grid(self) -> list[Geometry]:
+    def wider(self) -> list[Geometry]:
         """Return geometries of all orientations and large defoci, if the small ones do not suffice."""
-        best = min(self._geometries, key=lambda each: self._grid.trial(each).misfit)
+        best = min(self._geometries, key=lambda each: self._search.trial(each).misfit)
         if self._step is None:
             return []
         inside = abs(self._told + best.defocus_change_angstrom) < (_FIRST - 0.5) * self._step
-        if inside and visibility(self._grid.trial(best)) > _BEYOND_DOUBT:
+        if inside and visibility(self._search.trial(best)) > _BEYOND_DOUBT:
             return []
-        most = min(_MOST, int(largest_defocus_angstrom(self._grid.sample) / self._step))
-        return self._of_defoci(each for each in range(-most, most + 1) if abs(each) > _FIRST)
+        within = self._within(_MOST)
+        most = min(_MOST, int(largest_defocus_angstrom(within) / self._step))
+        if within.binned == self._search.sample.binned:
+            return self._of_defoci(each for each in range(-most, most + 1) if abs(each) > _FIRST)
+        self._num_before = self._search.num_trials
+        self._search, self._geometries = Search(within), []  # misfits of other pixels do not compare
+        return self._of_defoci(range(-most, most + 1))
 
     def _of_defoci(self, numbers: Iterable[int]) -> list[Geometry]:
         changes, turns = [0.0], range(-8, 8)
@@ -221,18 +272,18 @@ class _Calibration:
         ]
 
     def tried(self, geometries: list[Geometry]) -> Iterator[Progress]:
-        """Try out geometries with few patterns."""
+        """Try out geometries."""
         for number, each in enumerate(geometries):
-            self._grid.trial(each)
+            self._search.trial(each)
             yield Progress(number + 1, len(geometries), "orientations and defoci")
         self._geometries += geometries
 
     def starts(self) -> list[Geometry]:
-        """Return the best of the grid that are not neighbours of a better one."""
+        """Return the best that are not neighbours of a better one."""
         found: list[Geometry] = []
-        ranked = sorted(self._geometries, key=lambda each: self._grid.trial(each).misfit)
+        ranked = sorted(self._geometries, key=lambda each: self._search.trial(each).misfit)
         for each in ranked:
-            worth = self._grid.trial(each).gain >= _WORTH_IT * self._grid.trial(ranked[0]).gain
+            worth = self._search.trial(each).gain >= _WORTH_IT * self._search.trial(ranked[0]).gain
             if len(found) < _FITTED and worth and not any(self._are_neighbours(each, other) for other in found):
                 found.append(each)
         return found
@@ -247,9 +298,33 @@ class _Calibration:
                 return True
         return False
 
+    def patterns_for(self, starts: list[Geometry]) -> Sample:
+        """Return many patterns, with room for the probe around geometries from which fits begin."""
+        further = max(_AROUND * (self._step or 0.0), max(_ANGSTROM))
+        largest = max(abs(self._told + each.defocus_change_angstrom) for each in starts) + further
+        return self._taken(PATTERNS, self._whole.coarsest_binning_within(PATTERNS, _FIELD * largest))
+
+
+class _Calibration:
+    """What follows the grid, in order.
+
+    Args:
+        large: Patterns.
+        sign_told: As for `calibrated`.
+        num_trials: How many trials there were before.
+    """
+
+    def __init__(self, large: Sample, sign_told: float, num_trials: int) -> None:
+        self._search, self._sign_told, self._num_before = Search(large), sign_told, num_trials
+        self._step, self._told = large.defocus_step_angstrom(), large.told_defocus() or 0.0
+
     def best(self, geometries: list[Geometry]) -> Geometry:
         """Return the geometry that patterns fit best."""
         return min(geometries, key=lambda each: self._search.trial(each).misfit)
+
+    def misfit(self, geometry: Geometry) -> float:
+        """Return the misfit of patterns that are held out."""
+        return self._search.trial(geometry).misfit
 
     @property
     def fits_defocus(self) -> bool:
@@ -259,7 +334,7 @@ class _Calibration:
     def with_likely_step(self, best: Geometry, step: FittedStep) -> Geometry:
         """Return a geometry with the step as told, or as fitted if that contradicts it; all else is fitted anew."""
         factor = step.factor
-        if factor is None or abs(log(factor)) < _CONTRADICTED:
+        if factor is None or abs(log(factor)) < max(_CONTRADICTED, step.error):
             factor = 1.0
         scaled = in_proportion(best, factor / best.step_factor, self._told)
         return self._search.sample.fit(scaled, step_is_free=False)
@@ -307,11 +382,11 @@ class _Calibration:
             tuple(Cell(each, self._search.trial(each), self._worse_by(each, best)) for each in ways),
             profiles,
             None if self._step is None else self._told + best.defocus_change_angstrom,
-            error,
+            None if error is None else error_with_trials(error, profiles["defocus_change_angstrom"]),
             step,
             self._step,
             len(sample.points_N),
-            self._grid.num_trials + self._search.num_trials,
+            self._num_before + self._search.num_trials,
         )
 
     def _reversed(self, geometry: Geometry) -> float:

@@ -30,7 +30,7 @@ from trainkit_ptychography.preflight.variation import variation
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.probes.kind import Probe
 from trainkit_ptychography.probes.lens import Lens
-from trainkit_ptychography.scans.few_counts import counts_in
+from trainkit_ptychography.scans.few_counts import counts_in, misfit_of_noise
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.light import light, unusual
 from trainkit_ptychography.scans.prepare_live import axis, prepared_probe
@@ -49,6 +49,7 @@ _PIXELS = 2**20  # of all patterns together, so that a trial takes about a tenth
 _LEAST_PATTERNS = 100
 _MOST_BYTES = 2**28  # of patterns on the whole detector
 _ENOUGH = 0.5  # of the patterns that are asked for
+_ELECTRONS = (1.0, 1e9)  # in a pattern
 _SEED = 0xD15
 
 
@@ -96,10 +97,25 @@ class Sample:
         told = self.told.semiangle_mrad if isinstance(self.told, Aperture) else None
         return self.scan.semiangle_mrad if told is None else told
 
-    def electrons(self) -> float | None:
-        """Return how many electrons a pattern has in the mean; None: patterns are no counts."""
+    def electrons(self, misfit: float) -> float:
+        """Return how many electrons a pattern has in the mean, or at least, if patterns are no counts.
+
+        Args:
+            misfit: Of patterns that a trial held out: with fewer electrons, noise alone would make more of it.
+        """
         counts = counts_in(Recording(self.part.intensities_NYX, self.scan))
-        return None if counts is None else self.part.survey.mean_total / counts.unit
+        if counts is not None:
+            return self.part.survey.mean_total / counts.unit
+        mean_VU = self.amplitudes_NVU.square().mean(0).double().numpy()
+
+        def explained(electrons: float) -> float:
+            return float(misfit_of_noise(electrons * mean_VU).sum()) / electrons
+
+        fewest, most = _ELECTRONS
+        while most / fewest > 1.01:
+            middle = (fewest * most) ** 0.5
+            fewest, most = (middle, most) if explained(middle) > misfit else (fewest, middle)
+        return fewest
 
     def variation(self) -> float:
         """Return how much the patterns differ from each other, as a multiple of what noise alone does."""
@@ -198,11 +214,28 @@ class Sample:
             return 1
         further = _MOST_DEFOCUS_STEPS * step + self.depth_angstrom
         diameter = _diameter(self._probe(Geometry())) + 2e-3 * semiangle * further / size
-        binned, used = 1, min(self.amplitudes_NVU.shape[1:])
+        return self._binned_until(num, _FIELD * diameter)
+
+    def coarsest_binning_within(self, num: int, defocus_angstrom: float) -> int:
+        """Return the same if nothing is known of the probe but how far it may be out of focus, as geometry has it.
+
+        Args:
+            num: Number of patterns that are to be tried out together.
+            defocus_angstrom: The largest defocus, of either sign.
+        """
+        size, semiangle = self.scan.pixel_size_angstrom, self.told_semiangle()
+        if size is None or semiangle is None or self.told_defocus() is None:
+            return 1
+        return self._binned_until(num, 2e-3 * semiangle * defocus_angstrom / size)
+
+    def _binned_until(self, num: int, field: float) -> int:
+        """Return the binning at which trials are short, if a field of view of so many of the scan's pixels is left."""
+        binned, used = 1, self.binned * min(self.amplitudes_NVU.shape[1:])
+        whole = self.binned * self.field_of_view()
         while (
             (used / binned) ** 2 * num > _PIXELS
             and used // (binned + 1) >= _LEAST_BINNED_PIXELS
-            and self.binned * self.field_of_view() / (binned + 1) >= _FIELD * diameter
+            and whole / (binned + 1) >= field
         ):
             binned += 1
         return binned
