@@ -12,11 +12,13 @@ from trainkit_ptychography.detector_propagations.near_field import NearField
 from trainkit_ptychography.preflight.images import geometry_of
 from trainkit_ptychography.preflight.sample import lit_part
 from trainkit_ptychography.preflight.seen_images import Images
+from trainkit_ptychography.scans.descan import motion_of_light
 from trainkit_ptychography.scans.files.kind import FileDiffraction
 from trainkit_ptychography.scans.near_field import Motion, motion_of_images
 from trainkit_ptychography.scans.scan import Recording, unsaid_near_field
 
 _LOOKED_AT = 64  # patterns
+_STAYS = 0.5  # of a motion, at least, that is one within light that stays where it is
 _DIVERGES = 1.05  # magnification, above which a beam is not taken to be parallel
 
 
@@ -55,7 +57,12 @@ def _too_wide(recording: Recording, motion: Motion) -> str | None:
     A beam that is far out of focus makes shadow images in the far field, too. But these tell the beam's width on the
     specimen, and in the far field it has to fit into an array with as many pixels as the detector.
     """
-    patterns = recording.intensities_NYX
+    patterns, scan = recording
+    light = motion_of_light(patterns, scan.positions_N2, scan.mask_YX)
+    if light is not None and light.is_seen():
+        left_22 = motion.matrix_22 - light.matrix_22
+        if np.linalg.norm(left_22) < _STAYS * np.linalg.norm(motion.matrix_22):
+            return None  # all the light moves, and so does what is in it: the beam is not tilted back
     some = np.unique(np.linspace(0, len(patterns) - 1, _LOOKED_AT).round().astype(np.int64))
     lit_2 = lit_part(np.nan_to_num(np.asarray(patterns[some], np.float64)).mean(axis=0))
     pixels = max(lit_2) / np.sqrt(abs(np.linalg.det(motion.matrix_22)))

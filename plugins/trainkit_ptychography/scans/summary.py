@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from trainkit import DataError, bytes_in_words, free_host_memory, shape_in_words
 from trainkit_ptychography.physics.optics import aperture_probe
+from trainkit_ptychography.scans.descan import doubt_of_descan
 from trainkit_ptychography.scans.light import BRIGHT, light, unusual
 from trainkit_ptychography.scans.paste import Lines
 from trainkit_ptychography.scans.patterns import SHARE_OF_MEMORY, PreparedPatterns, pieces
@@ -211,6 +212,8 @@ def doubts(checked: Checked, pixels: Pixels | None = None) -> Iterator[str]:
         yield from scan.detector_propagation.doubts(scan.exit_wave(shape), counted_size(shape, scan.mask_YX))
     elif not of_pixels:  # otherwise these would be about the wrong pixels
         yield from _doubts_of_light(checked)
+        if of_descan := doubt_of_descan(patterns, scan):
+            yield of_descan
     yield from _doubts_of_positions(checked)
 
 
