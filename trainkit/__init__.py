@@ -104,7 +104,7 @@ if TYPE_CHECKING:
     from trainkit.registry import RegisteredComponent, registered
     from trainkit.signatures import Argument, argument_problems, derives_from, read_arguments, read_classes
     from trainkit.state import Group, State
-    from trainkit.words import bytes_in_words, shape_in_words, some_of
+    from trainkit.words import bytes_in_words, percent_in_words, shape_in_words, some_of
 
     __version__: str
 else:  # hidden from type checkers, which would accept any name from a module that has __getattr__
@@ -212,7 +212,7 @@ else:  # hidden from type checkers, which would accept any name from a module th
             ".signatures": ("Argument", "argument_problems", "derives_from", "read_arguments", "read_classes"),
             ".version": ("__version__",),
             ".printable": ("without_controls",),
-            ".words": ("bytes_in_words", "shape_in_words", "some_of"),
+            ".words": ("bytes_in_words", "percent_in_words", "shape_in_words", "some_of"),
         },
     )
 
@@ -309,6 +309,7 @@ __all__ = [
     "make_shared",
     "open_run",
     "part_of",
+    "percent_in_words",
     "picture_font",
     "random_seed",
     "read_arguments",

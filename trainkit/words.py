@@ -27,6 +27,17 @@ def shape_in_words(shape: Iterable[int]) -> str:
     return " × ".join(map(str, shape))
 
 
+def percent_in_words(share: float) -> str:
+    """Return a share in percent, with two digits, or more where there are more before the point.
+
+    Example:
+        >>> [percent_in_words(share) for share in (0.0123, 0.123, 0.999, 12.3)]
+        ['1.2 %', '12 %', '100 %', '1230 %']
+    """
+    percent = 100 * share
+    return f"{percent:.0f} %" if abs(percent) >= 9.95 else f"{percent:.2g} %"
+
+
 def number_of(number: int, what: str) -> str:
     """Return a number with its noun in the singular or plural.
 

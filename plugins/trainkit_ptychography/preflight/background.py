@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit import Problem
+from trainkit import Problem, percent_in_words
 
 if TYPE_CHECKING:
     from trainkit_ptychography.scans.kind import DiffractionData
@@ -51,8 +51,8 @@ def inspect_intensities(data: DiffractionData) -> Iterator[str]:
     totals_N = _some(data).sum(axis=(1, 2))
     mean = max(float(totals_N.mean()), 1e-30)
     yield (
-        f"light        totals of {len(totals_N)} patterns vary by {100 * float(totals_N.std()) / mean:.2g} % (standard "
-        f"deviation; that of counting is {100 / sqrt(mean):.2g} %, if these are counts)"
+        f"light        totals of {len(totals_N)} patterns vary by {percent_in_words(float(totals_N.std()) / mean)} "
+        f"(standard deviation; that of counting is {percent_in_words(1 / sqrt(mean))}, if these are counts)"
     )
 
 

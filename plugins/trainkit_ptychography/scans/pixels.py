@@ -19,7 +19,7 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from trainkit import free_host_memory
+from trainkit import free_host_memory, percent_in_words
 from trainkit_ptychography.scans.paste import Lines
 from trainkit_ptychography.scans.patterns import PreparedPatterns
 from trainkit_ptychography.scans.prepare_live import equal_to
@@ -243,7 +243,7 @@ def told_values(found: Pixels) -> str | None:
 
 
 def _share(times: int, values: int) -> str:
-    return f"{100 * times / max(1, values):.2g} % of all values" if times else "nowhere"
+    return f"{percent_in_words(times / max(1, values))} of all values" if times else "nowhere"
 
 
 def impossible_values(found: Pixels) -> Iterator[str]:
@@ -279,9 +279,9 @@ def _marked(found: Pixels, lines: Lines) -> Iterator[tuple[str, NDArray[np.bool_
             share = found.negative_VU.sum() / max(1, found.seen_VU.sum())
             low = min(each for each in found.negative if each not in flags)
             yield (
-                f"{100 * share:.2g} % of all values are negative, down to {low:.4g}, as a noise around 0 has it when a "
-                f"dark level was subtracted; {lines.prepare(background=0.0)} sets these to 0 (better is a detector's "
-                "own threshold)",
+                f"{percent_in_words(share)} of all values are negative, down to {low:.4g}, as a noise around 0 has it "
+                f"when a dark level was subtracted; {lines.prepare(background=0.0)} sets these to 0 (better is a "
+                "detector's own threshold)",
                 np.zeros_like(negative_VU),
             )
     for value, times_VU in found.odd_VU.items():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trainkit.engine.every_run import metrics_file
 from trainkit.events import Live
-from trainkit.words import some_of
+from trainkit.words import percent_in_words, some_of
 
 if TYPE_CHECKING:
     from trainkit.contracts import Monitor
@@ -84,10 +84,11 @@ class Outcome(Live):
             many = found.share > _LARGE_SHARE
             _LOGGER.log(
                 logging.WARNING if many else logging.INFO,
-                "%s %s still improved by %.3g over its last %d values (scatter %.2g), to %.5g: that is %.2g %% of what "
+                "%s %s still improved by %.3g over its last %d values (scatter %.2g), to %.5g: that is %s of what "
                 "it improved in the whole run. %s, for example: trainkit resume %s %s%s",
                 "the run had not converged:" if many else "nearly converged:",
-                *(state.monitor.metric, found.gain, found.number, found.scatter, values[-1], 100 * found.share),
+                *(state.monitor.metric, found.gain, found.number, found.scatter, values[-1]),
+                percent_in_words(found.share),
                 "Train for longer" if many else "A longer run may still gain a little",
                 *(state.folder, longer, self._options),
             )

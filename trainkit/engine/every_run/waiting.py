@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from trainkit.events import Live
 from trainkit.state import share_of_waiting
+from trainkit.words import percent_in_words
 
 if TYPE_CHECKING:
     from trainkit.contracts import Data
@@ -41,6 +42,7 @@ class Waiting(Live):
             return
         advice = self._data.against_waiting(state.context)
         _LOGGER.warning(
-            "steps waited for data for %.2g %% of their time (%.0f of %.0f s)%s",
-            *(100 * share, self._seconds["data"], sum(self._seconds.values()), f"; {advice}" if advice else ""),
+            "steps waited for data for %s of their time (%.0f of %.0f s)%s",
+            percent_in_words(share),
+            *(self._seconds["data"], sum(self._seconds.values()), f"; {advice}" if advice else ""),
         )
