@@ -1,4 +1,7 @@
-"""How far a fine detector is binned to calibrate a scan: the probe has room with every defocus that is tried."""
+"""What follows from trials that calibrate a scan, with trials that are made up.
+
+How far a fine detector is binned: the probe has room with every defocus that is tried. And what defocus is written.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ class Tried:
     def trial(self, part: Sample, geometry: Geometry) -> Trial:
         defocus = geometry.defocus_change_angstrom
         self.trials.append((part.binned, defocus, part.field_of_view() * PIXEL))
-        off = min(abs(abs(defocus) - self._defocus) / 100, 1.0) + 0.1 * geometry.swapped
+        off = min(((abs(defocus) - self._defocus) / 50) ** 2, 1.0) + 0.1 * geometry.swapped
         noise_T = np.random.default_rng(0).normal(0, 1.0 / self._seen, 64)
         return Trial(9.0 + off + noise_T, np.full(64, 10.0), 2.0)
 
@@ -86,3 +89,17 @@ def test_the_field_of_view_is_larger_than_a_probe_that_is_fitted(
     *_, field = tried.trials[-1]
     assert found.defocus_angstrom is not None
     assert field >= 1.25 * DIAMETER * (abs(found.defocus_angstrom) + 80)
+
+
+@pytest.mark.parametrize("true", [52.0, 60.0, 295.0])
+def test_a_defocus_is_in_the_middle_between_fits_and_trials_and_as_uncertain(
+    monkeypatch: pytest.MonkeyPatch, recording: Recording, true: float
+) -> None:
+    tried = Tried(monkeypatch, true, 4.0)
+    (found,) = tried.calibrated(recording)
+    step = sample(recording, middle_points(recording, 36), Aperture(defocus_angstrom=0.0), 0).defocus_step_angstrom()
+    assert step is not None
+    fitted = step * round(true / step)  # fits stay where the grid is
+    assert found.defocus_angstrom is not None
+    assert abs(found.defocus_angstrom) == pytest.approx((true + fitted) / 2, abs=0.1)
+    assert found.defocus_error_angstrom == pytest.approx(np.hypot(3.0, (true - fitted) / 2), abs=0.1)

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from trainkit_ptychography.physics.trial import Trial
-from trainkit_ptychography.preflight.calibration import Profile, error_with_trials
+from trainkit_ptychography.preflight.calibration import Profile
 from trainkit_ptychography.preflight.certainty import FittedStep, defocus_error, fitted_step, in_proportion
 from trainkit_ptychography.preflight.geometry import Geometry
 from trainkit_ptychography.preflight.sample import Sample, sample
@@ -116,16 +116,6 @@ def test_the_best_value_of_a_profile_is_where_a_parabola_is_least() -> None:
     assert Profile(values, of_misfits(*(1 + (each - 5.7) ** 2 for each in values)), 4.0).best() == pytest.approx(5.7)
     assert Profile(values, of_misfits(*values), 4.0).best() == 0.0
     assert Profile(values, of_misfits(2, 1, 1, 1, 2), 4.0).best() == pytest.approx(5.0, abs=1.1)
-
-
-# Of simulated scans: by how many Å a fit was off, and the minimum of trials.
-@pytest.mark.parametrize(("off", "of_trials"), [(-11.6, 20.0), (-11.0, 8.0), (-8.2, 8.0), (-7.0, 8.0), (5.7, -10.0)])
-def test_a_fit_that_trials_contradict_is_as_uncertain_as_it_is_wrong(off: float, of_trials: float) -> None:
-    values = tuple(off + each for each in (-80.0, -40.0, -20.0, -10.0, -5.0, 0.0, 5.0, 10.0, 20.0, 40.0, 80.0))
-    profile = Profile(values, of_misfits(*((each - of_trials) ** 2 for each in values)), off)
-    assert error_with_trials(6.0, profile) > abs(off)  # fits said 6
-    agreeing = Profile(values, of_misfits(*((each - off) ** 2 for each in values)), off)
-    assert error_with_trials(6.0, agreeing) == pytest.approx(6.0)
 
 
 def test_electrons_of_patterns_that_are_no_counts_are_not_overestimated() -> None:

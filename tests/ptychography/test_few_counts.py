@@ -44,13 +44,29 @@ def test_a_gain_that_makes_each_electron_several_counts_hides_nothing() -> None:
     expected_YX[4:12, 4:12] = 20.0
     counts_NYX = generator.poisson(expected_YX, (40, 16, 16)).astype(np.float32)
     scan = Scan(positions_N2=np.zeros((40, 2)), source="here")
-    plain, gained = (counts_in(Recording(gain * counts_NYX, scan)) for gain in (1, 37))
+    plain = counts_in(Recording(counts_NYX, scan))
     assert plain is not None
-    assert gained is not None
-    assert (plain.unit, gained.unit) == (1, 37)
-    assert plain[1:] == gained[1:]
     assert plain.per_pattern == pytest.approx(expected_YX.sum(), rel=0.02)
-    assert counts_in(Recording(0.5 * counts_NYX, scan)) is None
+    for gain in (37, 37.3, 0.25, 1 / 3, 3e-7):
+        gained = counts_in(Recording(np.float32(gain) * counts_NYX, scan))
+        assert gained is not None
+        assert gained.unit == pytest.approx(gain, rel=1e-6)
+        assert gained[1:] == pytest.approx(plain[1:], rel=1e-5)
+
+
+@pytest.mark.parametrize("spoil", ["noise", "gain of each pixel", "negative", "no counts"])
+def test_values_that_are_no_multiples_are_no_counts(spoil: str) -> None:
+    generator = np.random.default_rng(0)
+    values_NYX = generator.poisson(3.0, (40, 16, 16)).astype(np.float32)
+    if spoil == "noise":
+        values_NYX = 37.3 * values_NYX + np.abs(generator.normal(0, 1, values_NYX.shape)).astype(np.float32)
+    elif spoil == "gain of each pixel":
+        values_NYX *= generator.normal(1, 0.05, (16, 16)).astype(np.float32)
+    elif spoil == "negative":
+        values_NYX = 37.3 * values_NYX - 0.5
+    else:
+        values_NYX = generator.exponential(3.0, values_NYX.shape).astype(np.float32)
+    assert counts_in(Recording(values_NYX, Scan(positions_N2=np.zeros((40, 2)), source="here"))) is None
 
 
 @pytest.mark.slow

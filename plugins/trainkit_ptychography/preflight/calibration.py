@@ -49,7 +49,7 @@ _HALF = 0.5  # of what is explained: what explains less is not another answer
 _MUCH, _LOST = 0.1, 0.25  # of the misfit of an empty object; of what is explained
 _CONTRADICTED = 0.04  # logarithm of a factor between the step that is told and the fitted one, at least
 _ALIKE = 0.25  # steps of defocus
-_OF_THE_GAP = 0.5  # between the defocus of fits and that of trials: two standard errors
+_MOST_MOVED = 0.5  # steps of defocus, from that of a fit towards that of trials
 _ANGSTROM = (5.0, 10.0, 20.0, 40.0, 80.0)
 _DEGREES = (2.0, 5.0, 10.0, 20.0)
 _FACTORS = (1.02, 1.05, 1.1, 1.25)
@@ -144,18 +144,6 @@ class Calibrated:
         return tuple(each for each in self.cells if each.worse_by <= SURE)
 
 
-def error_with_trials(error_angstrom: float, of_defocus: Profile) -> float:
-    """Return two standard errors of a fitted defocus, with what trials leave open.
-
-    Noise draws fits towards focus, and trials away from it or less, so that the truth is between the two.
-
-    Args:
-        error_angstrom: Two standard errors of it from fits.
-        of_defocus: Trials around it.
-    """
-    return hypot(error_angstrom, _OF_THE_GAP * (of_defocus.best() - of_defocus.found))
-
-
 def worse_by(other: Trial, found: Trial) -> float:
     """Return by how many standard errors patterns fit another orientation worse than what was found.
 
@@ -206,6 +194,8 @@ def calibrated(taken: Callable[[int, int], Sample], sign_told: float) -> Iterato
     if calibration.fits_defocus:
         yield Progress(1, 2, "fits from smaller and larger steps, and to quarters of the patterns")
         error = defocus_error(large, best, step, large.told_defocus() or 0.0, electrons)
+        best, of_gap = calibration.between_fit_and_trials(best)
+        error = hypot(error, of_gap)
     yield from calibration.evidence(best.folded(), step, error)
 
 
@@ -339,6 +329,21 @@ class _Calibration:
         scaled = in_proportion(best, factor / best.step_factor, self._told)
         return self._search.sample.fit(scaled, step_is_free=False)
 
+    def between_fit_and_trials(self, fitted: Geometry) -> tuple[Geometry, float]:
+        """Return a geometry with the defocus in the middle between fits and trials, and how many Å either is off it.
+
+        Noise draws fits towards focus, and trials away from it.
+        """
+        assert self._step is not None
+        around = self._around(fitted, "defocus_change_angstrom")
+        here = fitted.defocus_change_angstrom
+        profile = Profile(
+            tuple(each.defocus_change_angstrom for each in around), tuple(map(self._search.trial, around)), here
+        )
+        half = (profile.best() - here) / 2
+        most = _MOST_MOVED * self._step
+        return attrs.evolve(fitted, defocus_change_angstrom=here + max(-most, min(half, most))), abs(half)
+
     def evidence(self, best: Geometry, step: FittedStep, error: float | None) -> Iterator[Progress | Calibrated]:
         """Try out what is around a geometry, and yield the result, in which phases are positive."""
         trial, sample = self._search.trial(best), self._search.sample
@@ -382,7 +387,7 @@ class _Calibration:
             tuple(Cell(each, self._search.trial(each), self._worse_by(each, best)) for each in ways),
             profiles,
             None if self._step is None else self._told + best.defocus_change_angstrom,
-            None if error is None else error_with_trials(error, profiles["defocus_change_angstrom"]),
+            error,
             step,
             self._step,
             len(sample.points_N),

@@ -17,6 +17,8 @@ _BRIGHT = 0.1  # of the brightest pixels, above which a pixel is one of the brig
 _LEAST_SHARE = 2e-3  # of the light outside it, below which there is nothing to lose
 _FEW = 20.0  # expected counts, above which the variance of a root is 1/4
 _WEAKER = 0.33  # by which the phase is, over the light that roots lose; measured on four simulated scans
+_LEAST_MULTIPLE, _LARGEST_MULTIPLE = 3.0, 1e5  # of a unit with fractions, in the brightest pixel
+_ROUNDED = 5e-7  # of a value: two values in single precision are as inexact together, or a little less
 _MATTERS, _DOUBTED = 0.05, 0.2  # by which the phase is too weak
 
 MORE_THAN_NOISE = 1.3
@@ -27,13 +29,14 @@ class Counts(NamedTuple):
     """What patterns of counts hold.
 
     Attributes:
-        unit: What one electron is in the values of the patterns, which are multiples of it: a detector's gain.
+        unit: What one electron is in the values of the patterns, which are multiples of it: a detector's gain, or less
+            than 1 where frames were averaged.
         per_pattern: Electrons in a pattern, on average.
         outside: Electrons in a pixel outside the bright disc, on average; 0: there is no light.
         lost: Share of the light there that the squared mean of the roots of counts lacks.
     """
 
-    unit: int
+    unit: float
     per_pattern: float
     outside: float
     lost: float
@@ -62,7 +65,7 @@ class Counts(NamedTuple):
 
 
 def counts_in(recording: Recording) -> Counts | None:
-    """Return what patterns hold if they are counts; None: they are not, some values are negative or have fractions.
+    """Return what patterns hold if they are counts, or all multiples of a number; None: they are not.
 
     Args:
         recording: The scan, of which a few dozen patterns are read.
@@ -72,9 +75,8 @@ def counts_in(recording: Recording) -> Counts | None:
     patterns_BYX = np.asarray(patterns[points], dtype=np.float64)
     measured_BYX = np.isfinite(patterns_BYX)
     patterns_BYX = np.where(measured_BYX, patterns_BYX, 0)
-    if not (patterns_BYX >= 0).all() or not (patterns_BYX == np.round(patterns_BYX)).all():
+    if (unit := _unit(patterns_BYX)) is None:
         return None
-    unit = max(int(np.gcd.reduce(patterns_BYX.astype(np.int64), axis=None)), 1)
     mean_YX = patterns_BYX.sum(axis=0) / unit / np.maximum(measured_BYX.sum(axis=0), 1)
     mask_YX = measured_BYX.any(axis=0)
     if recording.scan.mask_YX is not None:
@@ -86,6 +88,24 @@ def counts_in(recording: Recording) -> Counts | None:
         return Counts(unit, total, 0.0, 0.0)
     lost = float(variance_of_root(mean_YX[outside_YX]).sum()) / light
     return Counts(unit, total, float(mean_YX[outside_YX].mean()), lost)
+
+
+def _unit(patterns_BYX: NDArray[np.float64]) -> float | None:
+    """Return the largest number of which all values are multiples; None: there is none, or some are negative.
+
+    Of values with fractions, it is the smallest one: some pixels see a single electron where electrons are few.
+    """
+    if not (patterns_BYX >= 0).all():
+        return None
+    if (patterns_BYX == np.round(patterns_BYX)).all():
+        return float(max(int(np.gcd.reduce(patterns_BYX.astype(np.int64), axis=None)), 1))
+    unit = float(patterns_BYX[patterns_BYX > 0].min())
+    most = float(patterns_BYX.max()) / unit
+    if not _LEAST_MULTIPLE <= most <= _LARGEST_MULTIPLE:
+        return None
+    multiples_BYX = patterns_BYX / unit
+    off = float(np.abs(multiples_BYX - np.round(multiples_BYX)).max())
+    return unit if off <= _ROUNDED * most else None
 
 
 def variance_of_root(expected_P: NDArray[np.float64]) -> NDArray[np.float64]:
