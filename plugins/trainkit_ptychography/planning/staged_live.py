@@ -11,6 +11,7 @@ from typing import Any
 
 import attrs
 import numpy as np
+from numpy.typing import NDArray
 
 from trainkit import DataError, Figures, Problem, Progress, RecipeError, written_whole
 from trainkit_ptychography.output.calibration_picture import Panel, calibration_picture
@@ -19,6 +20,7 @@ from trainkit_ptychography.preflight.advice import VARIED, combined
 from trainkit_ptychography.preflight.calibration import PATTERNS, SURE, Calibrated, Cell, calibrated
 from trainkit_ptychography.preflight.geometry import BOTH_AXES, Geometry
 from trainkit_ptychography.preflight.inspection import pixel_doubts
+from trainkit_ptychography.preflight.place import place_of_specimen
 from trainkit_ptychography.preflight.sample import Sample, middle_points, sample
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.probes.from_data import ProbeFromData
@@ -51,11 +53,15 @@ def calibrate(data: FileDiffraction, picture: Path | None) -> Iterator[Progress 
     source = recording.scan.source
     _refuse(recording, source)
     probe = ProbeFromData() if data.probe is not None else Aperture(defocus_angstrom=0.0)
+    place_2: NDArray[np.float64] | None = None
 
     def taken(num: int, binned: int) -> Sample:
-        return sample(recording, middle_points(recording, num), probe, _SEED, binned=binned)
+        points_N = middle_points(recording, num, place_2)
+        return sample(recording, points_N, probe, _SEED, binned=binned, about_2=place_2)
 
     whole = taken(PATTERNS, 1)
+    if whole.variation() < VARIED and (place_2 := place_of_specimen(recording)) is not None:
+        whole = taken(PATTERNS, 1)
     _refuse_another_disc(whole, source)
     found: Calibrated | None = None
     for each in calibrated(taken, data.defocus_angstrom or 0.0):

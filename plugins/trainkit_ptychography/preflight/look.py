@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 import attrs
+import numpy as np
+from numpy.typing import NDArray
 
-from trainkit_ptychography.preflight.advice import Advice, advise, advise_to_walk, fits_nothing
+from trainkit_ptychography.preflight.advice import VARIED, Advice, advise, advise_to_walk, fits_nothing
 from trainkit_ptychography.preflight.geometry import ORIENTATIONS, Geometry
+from trainkit_ptychography.preflight.place import place_of_specimen
 from trainkit_ptychography.preflight.sample import Sample, middle_points, sample
 from trainkit_ptychography.preflight.search import Found, Search, clearly_better, visibility
 from trainkit_ptychography.preflight.walks import other_walks
@@ -49,6 +52,8 @@ def look_at_scan(
 ) -> Look | None:
     """Return what the patterns of a scan say of its geometry; None: there are too few.
 
+    Patterns of the middle of the scan are looked at, or, if these show vacuum, of a place where patterns differ.
+
     A fine detector is binned. Where no geometry fits binned patterns, or they cannot tell, all its pixels are looked
     at: they leave room for a probe that is far more out of focus.
 
@@ -60,12 +65,35 @@ def look_at_scan(
         depth_angstrom: How deep in the specimen its middle is: there it is tried out as if it were thin.
         probe_is_trained: Whether the run will make up for a probe that is slightly wrong.
     """
-    points_N = middle_points(recording, PATTERNS)
+    asked = (data, probe, seed, depth_angstrom, probe_is_trained)
+    look = _look_about(recording, None, *asked)
+    if look is None or look.advice.is_judged or look.sample.variation() > VARIED:
+        return look
+    if (place_2 := place_of_specimen(recording)) is None:
+        return look
+    elsewhere = _look_about(recording, place_2, *asked)
+    if elsewhere is None or not elsewhere.advice.is_judged:
+        return look
+    line = f"{elsewhere.advice.line}; they are away from the middle of the scan, which shows no specimen"
+    return elsewhere._replace(advice=elsewhere.advice._replace(line=line))
+
+
+def _look_about(
+    recording: Recording,
+    place_2: NDArray[np.float64] | None,
+    data: DiffractionData | None,
+    probe: Probe,
+    seed: int,
+    depth_angstrom: float,
+    probe_is_trained: bool,
+) -> Look | None:
+    """Return what patterns about a place say; None: there are too few."""
+    points_N = middle_points(recording, PATTERNS, place_2)
     if len(points_N) < FEWEST:
         return None
-    part = sample(recording, points_N, probe, seed, depth_angstrom)
+    part = sample(recording, points_N, probe, seed, depth_angstrom, about_2=place_2)
     if (binned := part.coarsest_binning(len(points_N))) > 1:
-        coarse = sample(recording, points_N, probe, seed, depth_angstrom, binned=binned)
+        coarse = sample(recording, points_N, probe, seed, depth_angstrom, binned=binned, about_2=place_2)
         look = _look(recording, data, coarse, probe_is_trained)
         if look.advice.is_judged and not fits_nothing(look.found, coarse):
             return look

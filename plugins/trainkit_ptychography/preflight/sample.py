@@ -277,7 +277,7 @@ class Sample:
         return propagate(torch.from_numpy(modes_MYX), fresnel_kernel(shape_YX, size, wavelength, depth_1)).numpy()
 
 
-def middle_points(recording: Recording, num: int) -> NDArray[np.int64]:
+def middle_points(recording: Recording, num: int, about_2: NDArray[np.float64] | None = None) -> NDArray[np.int64]:
     """Return the scan points nearest to the middle, which overlap as much as any, in order.
 
     Patterns that are unusually dark or bright are not among them. Those further out are read only if many are.
@@ -285,10 +285,11 @@ def middle_points(recording: Recording, num: int) -> NDArray[np.int64]:
     Args:
         recording: The whole scan.
         num: Number of points, at most.
+        about_2: A place (row, column), in pixels, that is taken instead of the middle.
     """
     patterns, scan = recording
     num = min(num, max(1, _MOST_BYTES // (4 * patterns.shape[1] * patterns.shape[2])))
-    order = np.argsort(_away(scan), kind="stable")
+    order = np.argsort(_away(scan, about_2), kind="stable")
     light_N, usual_N = np.empty(0), np.empty(0, bool)
     for start in range(0, len(order), num):
         patterns_BYX = patterns[order[start : start + num]]
@@ -304,9 +305,10 @@ def middle_points(recording: Recording, num: int) -> NDArray[np.int64]:
     return np.sort(order[: len(usual_N)][usual_N][:num])
 
 
-def _away(scan: Scan) -> NDArray[np.float64]:
-    """Return how far each point is from the middle."""
-    away_N: NDArray[np.float64] = np.hypot(*(scan.positions_N2 - np.median(scan.positions_N2, axis=0)).T)
+def _away(scan: Scan, about_2: NDArray[np.float64] | None = None) -> NDArray[np.float64]:
+    """Return how far each point is from the middle, or from a place."""
+    about_2 = np.median(scan.positions_N2, axis=0) if about_2 is None else about_2
+    away_N: NDArray[np.float64] = np.hypot(*(scan.positions_N2 - about_2).T)
     return away_N
 
 
@@ -319,6 +321,7 @@ def sample(
     most_pixels: int = _PIXELS,
     least_shape: tuple[int, int] = (0, 0),
     binned: int = 1,
+    about_2: NDArray[np.float64] | None = None,
 ) -> Sample:
     """Take some patterns of a scan, or those of them that are nearest to its middle.
 
@@ -331,11 +334,12 @@ def sample(
         most_pixels: Of all patterns together.
         least_shape: Rows and columns of a trial at least.
         binned: Pixels of the detector, along each axis, that make up one.
+        about_2: A place (row, column), in pixels, that is taken instead of the middle.
 
     Raises:
         DataError: The patterns or the positions cannot be those of a scan.
     """
-    away_N = _away(recording.scan)
+    away_N = _away(recording.scan, about_2)
     part = _some(recording, points_N)
     shape_YX = part.intensities_NYX.shape[1:]
     beam_2 = [
