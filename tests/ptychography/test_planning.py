@@ -121,7 +121,7 @@ def test_counts_are_seen_before_anybody_says_where_the_points_are(tmp_path: Path
     text = drafted(tmp_path / "scan.npy")
     assert 'raster = "<' in text
     assert 'use = "poisson"' in text
-    np.save(tmp_path / "scaled.npy", 0.3 * spots(64, 5.0))
+    np.save(tmp_path / "scaled.npy", np.sqrt(spots(64, 5.0)))
     assert "the patterns hold no counts" in drafted(tmp_path / "scaled.npy")
 
 

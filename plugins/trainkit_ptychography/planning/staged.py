@@ -242,7 +242,9 @@ def _write_loss(text: RecipeText, found: Recognised) -> None:
             "use", "amplitude", 'patterns could not be looked into yet; "poisson" for counts, where these are few'
         )
     elif contents.counts is None:
-        text.value("use", "amplitude", "the patterns hold no counts: some values are negative or have fractions")
+        text.value(
+            "use", "amplitude", "the patterns hold no counts: some values are negative, or no multiples of another"
+        )
     elif contents.counts.are_few:
         text.value("use", "poisson", f"compares counts: {contents.counts.in_words()}")
     else:
