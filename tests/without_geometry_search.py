@@ -14,9 +14,14 @@ def no_geometry_search() -> Iterator[None]:
 
     Both have tests of their own: ptychography/test_in_step.py, test_ending.py and test_geometry_in_a_run.py.
     """
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_geometry_search(patch)
+        yield
+
+
+def leave_out_geometry_search(patch: pytest.MonkeyPatch) -> None:
+    """Let reconstructions in this process look for no other geometry than the one that is told."""
     from trainkit_ptychography.preflight.watch import GeometryWatch
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(GeometryWatch, "_steps", lambda watch: ())
-        patch.setattr(GeometryWatch, "judge_ending", lambda watch, state, ending: None)
-        yield
+    patch.setattr(GeometryWatch, "_steps", lambda watch: ())
+    patch.setattr(GeometryWatch, "judge_ending", lambda watch, state, ending: None)

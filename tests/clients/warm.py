@@ -2,10 +2,10 @@
 
 That process imports when it is first asked for something, and does nothing else; all workers of pytest-xdist share it.
 What a run makes or draws, no other run sees; and processes that are forked from two of them can differ in the order of
-sets (``PYTHONHASHSEED``), as two calls of the command do. A start takes a tenth of a second, and not three. Charts and
-pictures of ptychography, which take longer than all else in a small run, are left out, and so is fsync. A process ends
-without taking its objects apart, which would copy the memory that it shares with that one: 0.4 s of CPU. Tests of the
-start itself (what is imported, how pipes end) and of torchrun start the real command.
+sets (``PYTHONHASHSEED``), as two calls of the command do. A start takes a tenth of a second, and not three. What takes
+longer than all else in a small run is left out: fsync, charts, and the pictures and the search for other geometries of
+ptychography. A process ends without taking its objects apart, which would copy the memory that it shares with that one:
+0.4 s of CPU. Tests of the start itself (what is imported, how pipes end) and of torchrun start the real command.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from typing import Any, NoReturn, TextIO
 
 import pytest
 from without_fsync import leave_out_fsync
+from without_geometry_search import leave_out_geometry_search
 from without_pictures import leave_out_charts, leave_out_pictures_of_ptychography
 
 IMPORTS = (
@@ -254,6 +255,7 @@ def _import() -> None:
         importlib.import_module(name)
     leave_out_charts(patch := pytest.MonkeyPatch())
     leave_out_pictures_of_ptychography(patch)
+    leave_out_geometry_search(patch)
     leave_out_fsync(patch)
     gc.collect()
     gc.freeze()  # else each child's collector writes to, and so copies, all that was imported

@@ -16,6 +16,7 @@ import pytest
 import torch
 from clients import segmentation_cases
 from scipy import stats
+from without_geometry_search import no_geometry_search
 from without_pictures import no_pictures_of_ptychography
 
 from trainkit.recipe.resolve import resolve
@@ -36,7 +37,7 @@ def benchmark(name: str) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def hash_or_pixels() -> Iterator[ModuleType]:
-    with pytest.MonkeyPatch.context() as patch, no_pictures_of_ptychography():
+    with pytest.MonkeyPatch.context() as patch, no_pictures_of_ptychography(), no_geometry_search():
         patch.setenv("OMP_NUM_THREADS", "1")  # as the benchmark would, but no other test's processes are to inherit it
         yield benchmark("hash_or_pixels")
 

@@ -14,6 +14,7 @@ from clients.normed import Normed
 from clients.toy import Line, Squares
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
+from without_geometry_search import no_geometry_search
 from without_pictures import no_pictures_of_ptychography
 
 from trainkit import Context, RecipeError, State, component
@@ -87,7 +88,7 @@ STAGED = {
 
 @pytest.fixture(autouse=True)
 def _no_pictures() -> Iterator[None]:
-    with no_pictures_of_ptychography():
+    with no_pictures_of_ptychography(), no_geometry_search():
         yield
 
 

@@ -20,7 +20,7 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     notebook = nbformat.read(folder / "first_run.ipynb", as_version=4)
     make = next(cell for cell in notebook.cells if '"run.epochs": 5' in cell.source)  # its scan is made small
     make.source = make.source.replace('"run.epochs": 5', '"run.epochs": 5, **SMALL')
-    make.source = 'SMALL = {"data.scan_shape": [8, 8], "data.detector_size": 32}\n' + make.source
+    make.source = 'SMALL = {"data.scan_shape": [6, 6], "data.detector_size": 32}\n' + make.source
     client = nbclient.NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(folder)}})
     client.execute()  # raises what a cell raises
     return [cell for cell in notebook.cells if cell.cell_type == "code"]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
+from without_geometry_search import no_geometry_search
 from without_pictures import no_pictures_of_ptychography
 
 
@@ -12,6 +14,13 @@ from without_pictures import no_pictures_of_ptychography
 def _no_pictures() -> Iterator[None]:
     """Pictures have tests of their own (test_pictures.py), and test_shipped_recipes.py draws them in whole runs."""
     with no_pictures_of_ptychography():
+        yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _no_geometry_search(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Let runs look for other geometries, which takes seconds, in modules that are about it alone: a mark says so."""
+    with nullcontext() if request.node.get_closest_marker("geometry_search") else no_geometry_search():
         yield
 
 

@@ -22,6 +22,8 @@ from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 
 from .small_crystal import CRYSTAL
 
+pytestmark = pytest.mark.geometry_search
+
 TRUE_DEFOCUS = 120.0
 SETTINGS = SimulatedDiffraction(scan_shape=(14, 14), step_angstrom=0.8, detector_size=40, defocus_angstrom=TRUE_DEFOCUS)
 

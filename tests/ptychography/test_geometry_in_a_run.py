@@ -19,6 +19,8 @@ from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.scan import checked
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 
+pytestmark = pytest.mark.geometry_search
+
 RECIPE = """
 trainkit = 1
 [run]

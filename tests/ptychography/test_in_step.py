@@ -30,6 +30,8 @@ from trainkit_ptychography.scans.scan import Recording, Scan
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 from trainkit_ptychography.scans.simulated_live import atoms, patterns
 
+pytestmark = pytest.mark.geometry_search
+
 ROWS, COLUMNS = 24, 20
 NUM = ROWS * COLUMNS
 

@@ -38,6 +38,8 @@ from trainkit_ptychography.scans.simulated_near_field import SimulatedNearField
 from trainkit_ptychography.scans.simulated_near_field_live import Spheres
 from trainkit_ptychography.scans.summary import doubts, summary
 
+pytestmark = pytest.mark.geometry_search
+
 ROOT = Path(__file__).parents[2]
 SETTINGS = SimulatedNearField(num_points=40)
 

@@ -9,7 +9,6 @@ import h5py
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from without_geometry_search import no_geometry_search
 
 from trainkit import DataError, Problem
 from trainkit.cli.show import command as show
@@ -451,8 +450,7 @@ lr = 1e-2
 """
     (folder / "own.toml").write_text("trainkit = 1\n" + text)
     fixed = (f"data.path={scanned / 'scan.h5'}", f"run.dir={folder}", "checkpoint.every_epochs=100")
-    with no_geometry_search():  # each geometry is judged by its loss
-        state = start(resolve(folder / "own.toml", (*fixed, *sets)), Console(quiet=True)).run.state
+    state = start(resolve(folder / "own.toml", (*fixed, *sets)), Console(quiet=True)).run.state
     return state.metrics["train/loss"]
 
 

@@ -9,7 +9,6 @@ import h5py
 import numpy as np
 import pytest
 from scipy.optimize import minimize
-from without_geometry_search import no_geometry_search
 
 from trainkit import DataError, RecipeError, State
 from trainkit.console import Console
@@ -27,8 +26,7 @@ def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 def run(recipe: str, *sets: str) -> State:
     fixed = ("run.device=cpu", "run.threads=1", "checkpoint.every_epochs=100")
-    with no_geometry_search():
-        return start(resolve(ROOT / "recipes" / f"{recipe}.toml", (*fixed, *sets)), Console(quiet=True)).run.state
+    return start(resolve(ROOT / "recipes" / f"{recipe}.toml", (*fixed, *sets)), Console(quiet=True)).run.state
 
 
 @pytest.mark.slow

@@ -31,6 +31,8 @@ from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 
 from .small_recipe import small_recipe
 
+pytestmark = pytest.mark.geometry_search
+
 CPU = torch.device("cpu")
 CONTEXT = Context(0, CPU, Path())
 GENERATOR = np.random.default_rng(11)

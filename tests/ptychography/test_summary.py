@@ -34,6 +34,8 @@ from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 from trainkit_ptychography.scans.simulated_live import patterns
 from trainkit_ptychography.scans.summary import doubts, known_oversampling, known_probe_diameter, summary, typical_step
 
+pytestmark = pytest.mark.geometry_search
+
 ROOT = Path(__file__).parents[2]
 
 PIXEL, WAVELENGTH, SIZE = 0.4, electron_wavelength(80.0), 48

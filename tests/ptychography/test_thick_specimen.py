@@ -38,6 +38,8 @@ from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.scan import Recording, checked
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 
+pytestmark = pytest.mark.geometry_search
+
 CONTEXT = Context(0, torch.device("cpu"), Path())
 THICK = SimulatedDiffraction(
     scan_shape=(4, 5), detector_size=32, pixel_size_angstrom=0.3, position_error_angstrom=0.0, slices=4
