@@ -30,25 +30,26 @@ ROOT = Path(__file__).parents[2]
 SIZE = 40
 SPECIMENS: dict[str, dict[str, float]] = {
     "overfocus": {"energy": 80.0, "pixel": 0.4, "semiangle": 25.0, "defocus": -150.0, "step": 1.1, "counts": 5e4},
-    "few electrons": {"energy": 300.0, "pixel": 0.25, "semiangle": 20.0, "defocus": 180.0, "step": 0.8, "counts": 3e3},
+    "few electrons": {"energy": 300.0, "pixel": 0.25, "semiangle": 20.0, "defocus": 180.0, "step": 0.8, "counts": 3e3}
+    | {"size": 32},
 }
 
 
 def simulated(folder: Path, *, energy: float, pixel: float, semiangle: float, defocus: float, **more: float) -> str:
     """Write a scan of 14 × 14 points and return the text of a recipe that tells its geometry rightly."""
     generator = np.random.default_rng(random_seed(int(energy)))
-    wavelength, step = electron_wavelength(energy), more["step"] / pixel
-    rows, columns = np.meshgrid(*(SIZE // 2 + 3 + step * np.arange(14),) * 2, indexing="ij")
+    wavelength, step, size = electron_wavelength(energy), more["step"] / pixel, int(more.get("size", SIZE))
+    rows, columns = np.meshgrid(*(size // 2 + 3 + step * np.arange(14),) * 2, indexing="ij")
     places_N2 = np.stack([rows, columns], -1).reshape(-1, 2)
-    shape = (int(places_N2.max()) + SIZE,) * 2
+    shape = (int(places_N2.max()) + size,) * 2
     phase_KL = atoms(shape, more.get("spacing", 2.2) / pixel, 0.5 / pixel, generator)
-    probe_YX = aperture_probe((SIZE, SIZE), pixel, wavelength, semiangle, {"C10": (-defocus, 0.0)})
+    probe_YX = aperture_probe((size, size), pixel, wavelength, semiangle, {"C10": (-defocus, 0.0)})
     moved_N2 = places_N2 + generator.normal(0, 0.05 / pixel, places_N2.shape)
     counts_NYX = generator.poisson(
         more["counts"] * patterns(np.exp(1j * more.get("strength", 1.0) * phase_KL), probe_YX, moved_N2)
     )
     with h5py.File(folder / "scan.h5", "w") as file:
-        file["dp"] = np.fft.fftshift(counts_NYX.astype(np.float32), (1, 2)).reshape(14, 14, SIZE, SIZE)
+        file["dp"] = np.fft.fftshift(counts_NYX.astype(np.float32), (1, 2)).reshape(14, 14, size, size)
         file["at"] = places_N2 * pixel
     return f"""
 trainkit = 1
@@ -61,7 +62,7 @@ path = "{folder / "scan.h5"}"
 patterns = "dp"
 positions = "at"
 energy_kev = {energy}
-dk_per_angstrom = {1 / (SIZE * pixel)}
+dk_per_angstrom = {1 / (size * pixel)}
 semiangle_mrad = {semiangle}
 defocus_angstrom = {defocus}
 [model]
@@ -182,8 +183,8 @@ def test_a_wrong_detector_step_is_told_from_a_wrong_angle_of_the_aperture(right:
 
 @pytest.mark.slow
 def test_an_empty_specimen_tells_nothing_and_raises_no_doubt(tmp_path: Path) -> None:
-    recipe = simulated(tmp_path, **SPECIMENS["few electrons"], strength=0.0)
-    doubts, lines = said(recipe, "data.defocus_angstrom=-180.0")  # the wrong sign
+    recipe = simulated(tmp_path, **SPECIMENS["few electrons"] | {"strength": 0.0, "defocus": 90.0, "size": 24})
+    doubts, lines = said(recipe, "data.defocus_angstrom=-90.0")  # the wrong sign
     assert not doubts
     assert "hardly differ from those of an empty object" in lines[0]
 

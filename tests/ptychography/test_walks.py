@@ -84,8 +84,8 @@ def test_a_snake_scan_that_was_not_undone_is_named_and_the_line_mends_it(
 )
 def test_patterns_that_vary_and_fit_nothing_are_a_doubt(tmp_path: Path, specimen: str, sets: tuple[str, ...]) -> None:
     order = np.random.default_rng(0).permutation(14 * 14)
-    recipe = simulated(tmp_path, **SPECIMENS[specimen])
-    (doubt,), (line, _) = said(spoiled(recipe, tmp_path, lambda each: each.reshape(196, 40, 40)[order]), *sets)
+    recipe = simulated(tmp_path, **SPECIMENS[specimen] | {"size": 32})
+    (doubt,), (line, _) = said(spoiled(recipe, tmp_path, lambda each: each.reshape(196, 32, 32)[order]), *sets)
     assert re.search(r"differ from each other \([\d.]+ times as much as by noise alone\)", doubt)
     assert "not judged: nothing that was tried explains" in line
 
