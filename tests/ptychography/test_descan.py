@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import h5py
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from trainkit import Problem
+from trainkit_ptychography.planning.staged_live import calibrate
 from trainkit_ptychography.preflight.seen_images_live import look_for_images
 from trainkit_ptychography.scans.descan import doubt_of_descan, motion_of_light
 from trainkit_ptychography.scans.files.hdf5 import HDF5Diffraction
@@ -70,12 +70,14 @@ def test_a_scan_with_a_specimen_is_doubted_only_if_its_light_moves(recording: Re
     assert "about 0.6 rad" in words  # π/4 · 2.1 pixels · (13 steps of 0.5 Å) / (48 pixels of 0.4 Å)
 
 
-def test_discs_that_move_with_the_scan_are_no_images_of_the_specimen(recording: Recording, tmp_path: Path) -> None:
-    path = tmp_path / "scan.h5"
+@pytest.fixture(scope="module")
+def scan(recording: Recording, tmp_path_factory: pytest.TempPathFactory) -> HDF5Diffraction:
+    """Settings that read a scan whose beam is not tilted back."""
+    path = tmp_path_factory.mktemp("descan") / "scan.h5"
     patterns_NYX = np.fft.fftshift(descanned(recording, 3.0).intensities_NYX, axes=(1, 2))
     with h5py.File(path, "w") as file:
         file["patterns"], file["positions"] = patterns_NYX, 0.4 * recording.scan.positions_N2
-    data = HDF5Diffraction(
+    return HDF5Diffraction(
         path=path,
         patterns="patterns",
         positions="positions",
@@ -84,4 +86,12 @@ def test_discs_that_move_with_the_scan_are_no_images_of_the_specimen(recording: 
         semiangle_mrad=25.0,
         pixel_size_angstrom=0.4,
     )
-    assert look_for_images(data) is None
+
+
+def test_discs_that_move_with_the_scan_are_no_images_of_the_specimen(scan: HDF5Diffraction) -> None:
+    assert look_for_images(scan) is None
+
+
+def test_a_calibration_says_that_light_moves(scan: HDF5Diffraction) -> None:
+    said = calibrate(scan, None)
+    assert "(descan)" in next(each for each in said if isinstance(each, Problem)).message

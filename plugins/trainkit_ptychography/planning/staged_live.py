@@ -24,6 +24,7 @@ from trainkit_ptychography.preflight.place import place_of_specimen
 from trainkit_ptychography.preflight.sample import Sample, middle_points, sample
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.probes.from_data import ProbeFromData
+from trainkit_ptychography.scans.descan import doubt_of_descan
 from trainkit_ptychography.scans.files.kind import FileDiffraction
 from trainkit_ptychography.scans.sampling import bright_radius, disc_radius, mirrored_where_hidden
 from trainkit_ptychography.scans.scan import Recording
@@ -63,6 +64,8 @@ def calibrate(data: FileDiffraction, picture: Path | None) -> Iterator[Progress 
     if whole.variation() < VARIED and (place_2 := place_of_specimen(recording)) is not None:
         whole = taken(PATTERNS, 1)
     _refuse_another_disc(whole, source)
+    if of_descan := doubt_of_descan(*recording):
+        yield Problem(of_descan, severity="warning")
     found: Calibrated | None = None
     for each in calibrated(taken, data.defocus_angstrom or 0.0):
         if isinstance(each, Calibrated):

@@ -11,7 +11,7 @@ from trainkit import Problem, Progress
 from trainkit_ptychography.preflight.advice import explains_much
 from trainkit_ptychography.preflight.images import inspect_beam, inspect_images
 from trainkit_ptychography.preflight.look import FEWEST, PATTERNS, look_at_scan
-from trainkit_ptychography.preflight.sample import middle_points, sample
+from trainkit_ptychography.preflight.sample import coarse_sample, middle_points, sample
 from trainkit_ptychography.preflight.scan_offsets import inspect_offsets
 from trainkit_ptychography.preflight.search import Search
 from trainkit_ptychography.preflight.seen_images_live import look_for_images
@@ -128,7 +128,7 @@ def _of_other_defoci(recording: Recording, probe: Probe, recipe: Recipe, depth_a
         points_N = middle_points(part, PATTERNS)
         if len(points_N) < FEWEST:
             return
-        told = sample(part, points_N, probe, recipe.run.seed, depth_angstrom)
+        told = coarse_sample(sample(part, points_N, probe, recipe.run.seed, depth_angstrom), part, points_N)
         defocus, step = told.told_defocus(), told.defocus_step_angstrom()
         if defocus is None or step is None:
             return

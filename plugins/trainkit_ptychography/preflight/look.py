@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from trainkit_ptychography.preflight.advice import VARIED, Advice, advise, advise_to_walk, fits_nothing
 from trainkit_ptychography.preflight.geometry import ORIENTATIONS, Geometry
 from trainkit_ptychography.preflight.place import place_of_specimen
-from trainkit_ptychography.preflight.sample import Sample, middle_points, sample
+from trainkit_ptychography.preflight.sample import Sample, coarse_sample, middle_points, sample
 from trainkit_ptychography.preflight.search import Found, Search, clearly_better, visibility
 from trainkit_ptychography.preflight.walks import other_walks
 from trainkit_ptychography.scans.files.kind import FileDiffraction
@@ -92,8 +92,7 @@ def _look_about(
     if len(points_N) < FEWEST:
         return None
     part = sample(recording, points_N, probe, seed, depth_angstrom, about_2=place_2)
-    if (binned := part.coarsest_binning(len(points_N))) > 1:
-        coarse = sample(recording, points_N, probe, seed, depth_angstrom, binned=binned, about_2=place_2)
+    if (coarse := coarse_sample(part, recording, points_N, place_2)) is not part:
         look = _look(recording, data, coarse, probe_is_trained)
         if look.advice.is_judged and not fits_nothing(look.found, coarse):
             return look

@@ -375,6 +375,25 @@ def sample(
     return Sample(*known, depth_angstrom, (beam_2[0], beam_2[1]), binned)
 
 
+def coarse_sample(
+    whole: Sample, recording: Recording, points_N: NDArray[np.int64], about_2: NDArray[np.float64] | None = None
+) -> Sample:
+    """Return the same patterns, and all that were asked for, binned as far as what is told leaves room.
+
+    Args:
+        whole: What `sample` returned for all pixels.
+        recording: The whole scan.
+        points_N: The points that it was asked for.
+        about_2: The place that it was asked for.
+
+    Returns:
+        The patterns; the same object if they are not to be binned.
+    """
+    if (binned := whole.coarsest_binning(len(points_N))) == 1:
+        return whole
+    return sample(recording, points_N, whole.told, whole.seed, whole.depth_angstrom, binned=binned, about_2=about_2)
+
+
 def parts_of_scans(
     recording: Recording, probe: Probe, seed: int, depth_angstrom: float, num: int, most_pixels: int
 ) -> list[Sample] | None:
