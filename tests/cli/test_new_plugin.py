@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from clients.warm import Warm
 
 from trainkit.cli.new_plugin import command
 from trainkit.cli.plugin_template import PARTS, files_of
@@ -80,11 +81,15 @@ def test_a_package_with_one_kind_alone_holds_nothing_of_the_others(kind: str) ->
 
 
 @pytest.mark.slow
-def test_a_package_without_data_of_its_own_passes_its_tests() -> None:
+def test_a_package_without_data_of_its_own_passes_its_tests(warm: Warm) -> None:
     assert new_plugin("alone-here", "--only", "loss,metric,hook").exit_code == 0
     folder = Path("alone-here").resolve()
     python("-c", "from setuptools import setup; setup()", "-q", "egg_info", cwd=folder)
-    python("-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", site=folder, cwd=folder)
+    options = ["-q", "-p", "no:cacheprovider", "-p", "no:xdist", "-W", "ignore:Module already imported"]
+    code = f"import pytest; raise SystemExit(pytest.main({options}))"
+    tests = warm.start("-c", code, folder=folder, environment={"PYTHONPATH": str(folder)})
+    assert tests.wait() == 0, tests.stdout
+    assert " passed" in tests.stdout
 
 
 def test_kinds_are_named_in_the_singular_or_the_plural() -> None:

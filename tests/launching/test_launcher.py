@@ -131,14 +131,14 @@ needs_proc = pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="fi
 @needs_proc
 @pytest.mark.slow
 def test_a_process_that_is_killed_is_replaced_and_the_run_ends_with_the_same_bits(
-    tmp_path: Path, straight: dict[str, object]
+    tmp_path: Path, straight: dict[str, object], warm: Warm
 ) -> None:
-    launcher = start_as_users_do(
-        *(tmp_path, "run", "many.toml", "--set", "hooks.slow.seconds=0.2", "--processes", "2", "--restarts", "1")
+    launcher = start(
+        *(warm, tmp_path, "run", "many.toml", "--set", "hooks.slow.seconds=0.2", "--processes", "2", "--restarts", "1")
     )
     when_it_trains(tmp_path, launcher, lambda pids: os.kill(pids[1], signal.SIGKILL))
-    said = launcher.communicate(timeout=120)[0]
-    assert launcher.returncode == 0, said
+    code, said = launcher.wait(), launcher.stdout
+    assert code == 0, said
     assert "process 1 was killed by SIGKILL" in said
     assert said.count("resuming from runs/many/") == 1
     assert not [each for each in differences(straight, state(tmp_path)) if "environment" not in each]
@@ -146,18 +146,17 @@ def test_a_process_that_is_killed_is_replaced_and_the_run_ends_with_the_same_bit
 
 @needs_proc
 @pytest.mark.slow
-def test_a_signal_to_the_launcher_and_all_processes_stops_the_run_once_with_a_checkpoint(
-    tmp_path: Path, warm: Warm
-) -> None:
-    launcher = start(warm, tmp_path, "run", "many.toml", "--set", "hooks.slow.seconds=0.2", "--processes", "2")
+def test_a_signal_to_the_launcher_and_all_processes_stops_the_run_once_with_a_checkpoint(tmp_path: Path) -> None:
+    slow = ("--set", "hooks.slow.seconds=0.2")
+    launcher = start_as_users_do(tmp_path, "run", "many.toml", *slow, "--processes", "2")
 
     def as_slurm_does(pids: dict[int, int]) -> None:
         for pid in (launcher.pid, *pids.values()):
             os.kill(pid, signal.SIGUSR1)
 
     when_it_trains(tmp_path, launcher, as_slurm_does)
-    code, said = launcher.wait(), launcher.stdout
-    assert code == 75, said
+    said = launcher.communicate(timeout=120)[0]
+    assert launcher.returncode == 75, said
     assert said.count("SIGUSR1: finishing this step, then saving") == 1
     assert "stopped at once" not in said
 
