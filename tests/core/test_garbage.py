@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gc
+from pathlib import Path
 
 import pytest
+from clients import recorder
+from clients.toy_run import run
 
 from trainkit.garbage import not_collected
 
@@ -27,3 +30,19 @@ def test_garbage_is_collected_afterwards_if_it_was_before_whatever_happens(is_en
         assert gc.isenabled() is is_enabled
     finally:
         gc.enable()
+
+
+def test_it_is_paused_while_pictures_are_made_and_not_while_a_run_trains(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found: dict[str, bool] = {}
+    recorder.forget()
+    for event in ("step_end", "picture", "epoch_end", "run_end"):
+        recorder.ACTIONS[event] = lambda state, event=event: found.setdefault(event, gc.isenabled())  # type: ignore[misc]
+    try:
+        run()
+    finally:
+        recorder.forget()
+    assert found == {"step_end": True, "picture": False, "epoch_end": True, "run_end": True}
+    assert gc.isenabled()

@@ -43,6 +43,7 @@ from trainkit.engine.agreement import agree, metrics_of_first, shared_means
 from trainkit.engine.batches import to_device
 from trainkit.engine.evaluation import evaluate
 from trainkit.events import fire
+from trainkit.garbage import not_collected
 from trainkit.randomness import generators_kept, restore_generators
 from trainkit.state import EpochMean
 
@@ -198,9 +199,12 @@ def _has_time_for_pictures(run: LiveRun) -> bool:
 
 
 def _make_pictures(run: LiveRun) -> None:
-    """Let parts make pictures. They may use random numbers, but those of the training stay the same."""
+    """Let parts make pictures. They may use random numbers, but those of the training stay the same.
+
+    Of what is made meanwhile, the library for it stays, and is imported at the first pictures; the rest is small.
+    """
     run.picture_budget.take_in()
-    with generators_kept():
+    with generators_kept(), not_collected():
         run.emit("picture")
 
 

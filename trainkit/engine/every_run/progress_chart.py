@@ -8,9 +8,11 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from trainkit.drawing.palette import SAFE_ON_WHITE
+from trainkit.drawing.png import LEVEL
 from trainkit.engine.every_run import metrics_file
 from trainkit.events import Live
 from trainkit.files.writing import written_whole
+from trainkit.garbage import not_collected
 
 if TYPE_CHECKING:
     from trainkit.state import State
@@ -52,7 +54,8 @@ class ProgressChart(Live):
         self._take_in(float(state.epoch + 1), state.metrics)
         if self._due:
             self._due = False
-            draw(state, self._curves)
+            with not_collected():
+                draw(state, self._curves)
 
     def _take_in(self, place: float, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
@@ -123,7 +126,7 @@ def draw(state: State, curves: Mapping[str, Curve]) -> None:
     axes[-1].xaxis.get_major_locator().set_params(integer=True)
     _share_ticks(axes)
     with written_whole(state.folder / "progress.png") as new:
-        figure.savefig(new, format="png")
+        figure.savefig(new, format="png", pil_kwargs={"compress_level": LEVEL})
 
 
 def _share_ticks(axes: Any) -> None:
