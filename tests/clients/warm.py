@@ -98,7 +98,7 @@ class WarmProcess:
     @property
     def stdout(self) -> str:
         """What it has printed so far."""
-        return self._out.read_text()
+        return self._out.read_text() if self._out.is_file() else ""
 
     @property
     def stderr(self) -> str:

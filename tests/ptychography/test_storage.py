@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import bz2
 import io
-import subprocess
-import sys
-import textwrap
 import threading
 import tracemalloc
 from pathlib import Path
@@ -295,7 +292,7 @@ print(type(live._patterns).__name__, round(seen, 3), live.mean_counts)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["h5", "packed.h5", "npy"])
-def test_a_file_larger_than_the_memory_is_streamed(tmp_path, kind):
+def test_a_file_larger_than_the_memory_is_streamed(tmp_path, kind, warm):
     if not Path("/proc/self/status").exists():
         pytest.skip("only Linux tells how much memory a process uses")
     generator = np.random.default_rng(3)
@@ -313,10 +310,8 @@ def test_a_file_larger_than_the_memory_is_streamed(tmp_path, kind):
             for start_ in range(0, 1600, 40):
                 dataset[start_ : start_ + 40] = one
     limit = 80 * 2**20  # the patterns take 100 MiB
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(_LIMITED), str(path), str(limit)], capture_output=True, text=True
-    )
-    assert run.returncode == 0, run.stderr
+    run = warm.start("-c", _LIMITED, str(path), str(limit), folder=tmp_path, apart=True)
+    assert run.wait() == 0, run.stderr
     name, seen, mean = run.stdout.split()
     assert name == "Streamed"
     assert float(seen) == pytest.approx(1600, rel=1e-5)  # a mean pattern's total is 1

@@ -7,8 +7,6 @@ import errno
 import logging
 import os
 import stat
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,6 +15,7 @@ import pytest
 import torch
 from clients import segmentation_cases as made_up
 from clients.opened_data import opened
+from clients.warm import Warm, WarmProcess
 
 from trainkit import DataError, FileFacts
 from trainkit.files import facts
@@ -212,14 +211,13 @@ if seconds == 0:
 
 
 @pytest.fixture
-def maker():
+def maker(warm: Warm):
     """Starts a process that makes an entry, and does not outlive the test."""
     with contextlib.ExitStack() as processes:
 
-        def start(folder: Path, key: str, seconds: float) -> subprocess.Popen[str]:
+        def start(folder: Path, key: str, seconds: float) -> WarmProcess:
             folder.mkdir(exist_ok=True)
-            arguments = [sys.executable, "-c", MAKER, str(folder), key, str(seconds)]
-            process = processes.enter_context(subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True))
+            process = warm.start("-c", MAKER, str(folder), key, str(seconds), folder=folder)
             processes.callback(process.kill)
             return process
 
@@ -236,7 +234,8 @@ def wait_for(path: Path) -> None:
 @pytest.mark.slow
 def test_two_runs_that_want_the_same_entry_make_it_once(folder, maker):
     both = [maker(folder, KEYS[0], 0.5) for _ in range(2)]
-    assert sorted(each.communicate(timeout=60)[0] for each in both) == ["found\n", "made\n"]
+    assert [each.wait(60) for each in both] == [0, 0]
+    assert sorted(each.stdout for each in both) == ["found\n", "made\n"]
     assert (folder / "begun").read_text() == "x"
 
 
@@ -245,7 +244,7 @@ def test_a_run_that_is_killed_while_it_makes_an_entry_leaves_none_and_no_lock(fo
     run = maker(folder, KEYS[0], 60)
     wait_for(folder / "begun")
     run.kill()
-    run.communicate()
+    run.wait()
     store = CaseStore(Cache(folder=folder))
     assert not store.path(KEYS[0]).exists()
     assert store.ensure(KEYS[0], arrays) == "made"
@@ -455,8 +454,11 @@ def test_what_was_not_used_for_longest_makes_room(folder):
 @pytest.mark.slow
 def test_what_a_living_run_uses_is_never_removed(folder, maker):
     run = maker(folder, KEYS[0], 0)
-    assert run.stdout is not None
-    assert run.stdout.readline() == "made\n"
+    until = time.monotonic() + 30
+    while not run.stdout.endswith("\n"):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    assert run.stdout == "made\n"
     mine = store_of(folder, 100, KEYS[1])
     for key in KEYS[:2]:
         os.utime(mine.path(key), (1, 1))  # used longest ago
@@ -464,7 +466,7 @@ def test_what_a_living_run_uses_is_never_removed(folder, maker):
         store_of(folder, 1.5, KEYS[2])
     assert [mine.path(key).exists() for key in KEYS[:2]] == [True, True]
     run.kill()
-    run.communicate()
+    run.wait()
     del mine
     last = store_of(folder, 1.5, KEYS[3])  # neither who was killed nor who ended uses anything any more
     assert [last.path(key).exists() for key in KEYS[:4]] == [False, False, False, True]

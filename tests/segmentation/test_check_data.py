@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -179,16 +177,16 @@ for seen in data.inspect(None, "all"):
 """
 
 
-@pytest.mark.slow  # it waits for a process that imports torch
-def test_a_check_that_is_killed_loses_nothing(tmp_path):
+@pytest.mark.slow
+def test_a_check_that_is_killed_loses_nothing(tmp_path, warm):
     task = made_up.msd(tmp_path / "Task", cases=40, size=(64, 64, 48))
     cache = tmp_path / "cache"
-    command = [sys.executable, "-c", KILLED, str(task), str(cache)]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        deadline = time.monotonic() + 60
-        while len(list(cache.glob("entries/*/*.safetensors"))) < 5 and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.kill()
+    process = warm.start("-c", KILLED, str(task), str(cache), folder=tmp_path)
+    deadline = time.monotonic() + 60
+    while len(list(cache.glob("entries/*/*.safetensors"))) < 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
     kept = {path: path.stat().st_ino for path in cache.glob("entries/*/*.safetensors")}
     assert 5 <= len(kept) < 40
     inspected(MSD(path=task, cache=Cache(folder=cache), split=SameCases(), patch_size=PATCH))
