@@ -78,6 +78,7 @@ def show(values: list[float], kill_at: tuple[str, int] | None) -> None:
 EVERY = 2  # steps from one evaluation to the next; an epoch has 4
 
 
+@pytest.mark.measured_every(6)
 @pytest.mark.parametrize("seed", range(6))
 def test_whatever_the_values_and_wherever_it_is_killed_the_best_finite_one_is_on_the_disk(seed: int) -> None:
     draw = random.Random(seed)

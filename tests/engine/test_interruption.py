@@ -136,6 +136,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, Any]:
         return end_of(run(text=TEXT).run.state)
 
 
+@pytest.mark.measured_every(7)
 @pytest.mark.parametrize(
     ("event", "step"),
     [

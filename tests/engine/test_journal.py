@@ -47,6 +47,7 @@ def asking(at: dict[int, dict[str, Any]]) -> None:
     ACTIONS["step_end"] = act
 
 
+@pytest.mark.measured_every(4)
 @pytest.mark.parametrize("seed", range(4))
 def test_recipe_and_journal_give_the_bits_of_an_edited_run(seed, tmp_path):
     taken, found = trial(seed, tmp_path)

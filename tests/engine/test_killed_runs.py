@@ -368,6 +368,7 @@ def test_a_damaged_newest_checkpoint_is_set_aside_and_the_run_continues_in_its_f
     assert [line["finished_epochs"] for line in lines(folder)] == [1, 2, 3]
 
 
+@pytest.mark.measured_every(6)
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"[1, 2]", b'{"starts": 5}', b'{"id": 3}'])
 @pytest.mark.parametrize("name", ["environment.json", "run.json"])
 def test_a_damaged_record_is_set_aside_and_the_run_continues(

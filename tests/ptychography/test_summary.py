@@ -289,22 +289,23 @@ use = "adam"
 
 
 @pytest.mark.slow
-def test_check_prints_summary_and_warnings_without_torch_and_a_run_logs_the_warnings(tmp_path, monkeypatch, capsys):
+def test_check_prints_summary_and_warnings_without_torch_and_a_run_logs_the_warnings(
+    tmp_path, monkeypatch, capsys, warm
+):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "scan.h5")
     (tmp_path / "own.toml").write_text(RECIPE)
-    said = {}
-    for option in ("--data", "--data=headers"):
-        script = (
-            f"import atexit, sys, trainkit.cli; sys.argv = ['trainkit', 'check', 'own.toml', '{option}']; "
-            "atexit.register(lambda: print('torch was imported' if 'torch' in sys.modules else 'no torch')); "
-            "trainkit.cli.main()"
-        )
-        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-        said[option] = done.stdout
-    assert "dose         4e+04 counts/Å²" in said["--data"]
-    assert "warning: data: the light's centre of mass is (3.0, 0.0) pixels off" in said["--data"]
-    assert "no torch" in said["--data=headers"]
+    code, said = warm.trainkit("check", "own.toml", "--data", folder=tmp_path)
+    assert code == 0, said
+    assert "dose         4e+04 counts/Å²" in said
+    assert "warning: data: the light's centre of mass is (3.0, 0.0) pixels off" in said
+    script = (
+        "import atexit, sys, trainkit.cli; sys.argv = ['trainkit', 'check', 'own.toml', '--data=headers']; "
+        "atexit.register(lambda: print('torch was imported' if 'torch' in sys.modules else 'no torch')); "
+        "trainkit.cli.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "no torch" in done.stdout
     ending = start(resolve("own.toml"), Console())
     log = (ending.run.state.folder / "log.txt").read_text()
     assert log.count("warning: ") == 1
