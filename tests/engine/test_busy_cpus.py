@@ -151,3 +151,12 @@ def test_the_number_of_threads_that_is_advised_is_smaller_and_has_cpus(
     threads: int, cpus: int, share: float, says: str
 ) -> None:
     assert says in in_words(threads, cpus, share)
+
+
+def test_processes_of_the_same_run_may_be_what_uses_the_cpus() -> None:
+    others = "Other work or its other processes use them"
+    one = f"{others}; each process has one thread already, so only less of both makes it faster"
+    assert in_words(1, 2, 0.5, processes=4) == one
+    assert in_words(2, 2, 0.5, processes=2).startswith(
+        f"{others}, and its threads wait for each other: run.threads = 1"
+    )

@@ -17,6 +17,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from trainkit.cli.completion import complete_if_asked, install_script, show_script
+from trainkit.cli.openmp import spin_less
 from trainkit.cli.output import echo, echo_json, let_output_through
 from trainkit.cli.several import is_first_process, is_one_of_several, is_reported, let_others_go
 from trainkit.cli.suggestions import command_meant, option_meant
@@ -138,6 +139,7 @@ def main() -> None:
     """Run the command line. A mistake of the user ends in one message, never in a traceback."""
     # What the system takes back anyway need not be collected: a command ends 0.3 instead of 1.0 s after its run.
     atexit.register(gc.freeze)
+    spin_less()
     here = os.getcwd()
     if here not in sys.path:
         sys.path.append(here)  # for use = "my_module:MyClass"; last, so that nothing installed is hidden by it

@@ -41,33 +41,42 @@ class BusyCpus(Live):
         self._seconds += sum(state.seconds.values())
         if is_disturbed(self._waited, self._seconds):
             share = self._waited / self._seconds
-            self._has_told = True
-            self._note(self._waited, self._seconds)  # the run may be killed before its end
+            why = in_words(torch.get_num_threads(), usable_cpus(), share, state.context.world)
             _LOGGER.warning(
                 "this run waits for CPUs: for %.0f %% of the last %.0f s, it could compute and had none. %s",
-                *(100 * share, self._seconds, in_words(torch.get_num_threads(), usable_cpus(), share)),
+                *(100 * share, self._seconds, why),
             )
+            self._has_told = True
+            self._note(self._waited, self._seconds)  # the run may be killed before its end
         elif self._seconds >= _LOOKED_AT:
             self._waited = self._seconds = 0.0
 
 
-def in_words(threads: int, cpus: int, share: float) -> str:
+def in_words(threads: int, cpus: int, share: float, processes: int = 1) -> str:
     """Return why threads wait for CPUs, and what helps.
 
     Args:
-        threads: How many threads compute.
+        threads: How many threads compute in this process.
         cpus: How many CPUs the process may use.
         share: Share of the time in which a thread waits.
+        processes: Number of processes of the run.
 
     Example:
         >>> in_words(1, 2, 0.5)
         'Other work uses them; the run has one thread already, so only less other work makes it faster'
     """
-    if threads == 1:
-        return "Other work uses them; the run has one thread already, so only less other work makes it faster"
     if threads > cpus:
         why, fewer = f"Its {threads} threads share {number_of(cpus, 'CPU')}, and wait", cpus
+        return f"{why} for each other: {_advice(fewer)}"
+    if processes > 1:
+        others, whose, less = "Other work or its other processes use them", "each process has", "of both"
     else:
-        why = "Other work uses them, and its threads wait"
-        fewer = max(1, min(threads - 1, int(threads * (1 - share))))
-    return f"{why} for each other: run.threads = {fewer} may be several times faster (results differ by rounding)"
+        others, whose, less = "Other work uses them", "the run has", "other work"
+    if threads == 1:
+        return f"{others}; {whose} one thread already, so only less {less} makes it faster"
+    fewer = max(1, min(threads - 1, int(threads * (1 - share))))
+    return f"{others}, and its threads wait for each other: {_advice(fewer)}"
+
+
+def _advice(threads: int) -> str:
+    return f"run.threads = {threads} may be several times faster (results differ by rounding)"
