@@ -21,6 +21,7 @@ import pytest
 from clients.warm import Imported, Warm
 from durations import function_of, not_fast
 from hypothesis import HealthCheck, settings
+from without_busy_cpus import leave_out_busy_cpus
 from without_fsync import leave_out_fsync
 from without_pictures import leave_out_charts
 
@@ -66,6 +67,14 @@ def _no_fsync() -> Iterator[None]:
     """Let the process of the tests not wait for the disk. Runs that are started as a user does wait for it."""
     with pytest.MonkeyPatch.context() as patch:
         leave_out_fsync(patch)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_busy_cpus() -> Iterator[None]:
+    """Let no test depend on what else the machine computes."""
+    with pytest.MonkeyPatch.context() as patch:
+        leave_out_busy_cpus(patch)
         yield
 
 

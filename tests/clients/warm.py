@@ -31,6 +31,7 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 import pytest
+from without_busy_cpus import leave_out_busy_cpus
 from without_fsync import leave_out_fsync
 from without_geometry_search import leave_out_geometry_search
 from without_pictures import leave_out_charts, leave_out_pictures_of_ptychography
@@ -257,6 +258,7 @@ def _import() -> None:
     leave_out_pictures_of_ptychography(patch)
     leave_out_geometry_search(patch)
     leave_out_fsync(patch)
+    leave_out_busy_cpus(patch)
     gc.collect()
     gc.freeze()  # else each child's collector writes to, and so copies, all that was imported
 

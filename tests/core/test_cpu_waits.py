@@ -91,5 +91,8 @@ def test_where_it_is_not_counted_nothing_is_known(
 @pytest.mark.parametrize(
     ("waited", "seconds", "is_so"), [(2.9, 3.0, False), (3.0, 15.0, True), (3.0, 15.1, False), (3.0, 0.0, False)]
 )
-def test_little_time_or_a_small_share_is_no_disturbance(waited: float, seconds: float, is_so: bool) -> None:
+def test_little_time_or_a_small_share_is_no_disturbance(
+    waited: float, seconds: float, is_so: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_waits, "_SECONDS", 3.0)
     assert is_disturbed(waited, seconds) is is_so
