@@ -9,7 +9,7 @@ import subprocess
 import sys
 import zipfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import ExitStack, closing
 from functools import cache
 from pathlib import Path
@@ -21,6 +21,7 @@ import pytest
 from clients.warm import Imported, Warm
 from durations import function_of, not_fast
 from hypothesis import HealthCheck, settings
+from seldom_garbage import look_seldom_for_garbage
 from without_busy_cpus import leave_out_busy_cpus
 from without_fsync import leave_out_fsync
 from without_pictures import leave_out_charts
@@ -129,16 +130,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items.sort(key=lambda item: places[unit_of(item.nodeid)])
 
 
-def pytest_collection_finish(session: pytest.Session) -> None:
-    """Note where the generators of modules stand, and keep the collector of garbage away from what is there now.
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Look for no garbage while tests are collected, which would take three of ten seconds: all that is made stays."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
-    It is a million objects, which stay. A full collection would take half a second, and a search of values collects
-    after each of its trials.
-    """
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Note where the generators of modules stand, and look seldom for garbage from now on."""
     for module in {item.getparent(pytest.Module).obj for item in session.items}:
         made = [each for each in vars(module).values() if isinstance(each, np.random.Generator)]
         _AS_COLLECTED[module] = [(each, each.bit_generator.state) for each in made]
-    gc.freeze()
+    look_seldom_for_garbage()
 
 
 @pytest.hookimpl(optionalhook=True)
