@@ -30,7 +30,7 @@ from trainkit.engine.start import start as train
 from trainkit.launching import endings
 from trainkit.launching.division import refuse_division
 from trainkit.launching.endings import Ending, clear_endings, read_ending, write_ending
-from trainkit.launching.launcher import threads_of_each
+from trainkit.launching.launcher import _Agent, threads_of_each
 from trainkit.recipe.resolve import resolve, resolve_text
 
 Launcher = WarmProcess | subprocess.Popen[str]
@@ -321,6 +321,32 @@ def test_how_a_process_ended_is_known_only_if_it_ended_by_itself(tmp_path: Path)
     assert read_ending(tmp_path, 0) is None
     clear_endings(tmp_path)
     assert read_ending(tmp_path, 1) is None
+
+
+def test_a_process_that_ends_while_the_launcher_looks_has_not_died(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Ends:
+        """Runs when it is looked at first, and has ended when it is looked at again."""
+
+        def __init__(self, rank: int, says_how: bool) -> None:
+            self._rank, self._says_how, self._number = rank, says_how, 0
+
+        def poll(self) -> int | None:
+            self._number += 1
+            if self._number == 1:
+                return None
+            if self._says_how:
+                write_ending(tmp_path, self._rank, Ending(3))
+            return 0
+
+    processes = {0: Ends(0, says_how=True), 1: Ends(1, says_how=False)}
+    agent = _Agent.__new__(_Agent)
+    agent._folder, agent._killed, agent._died = tmp_path, False, {}
+    monkeypatch.setattr(_Agent, "_processes", lambda self: processes)
+    agent._note_deaths(agent._endings())
+    assert agent._died == {1: 0}
+    assert agent._endings() == {0: Ending(3)}
 
 
 def test_the_cpus_are_divided_among_the_processes_unless_the_user_has_divided_them(

@@ -276,9 +276,13 @@ class _Agent(LocalElasticAgent):
         return {rank: ending for rank, ending in found.items() if ending is not None}
 
     def _note_deaths(self, endings: dict[int, Ending]) -> None:
-        if not self._killed:
-            codes = {rank: process.poll() for rank, process in self._processes().items() if rank not in endings}
-            self._died |= {rank: code for rank, code in codes.items() if code is not None}
+        if self._killed:
+            return
+        for rank, process in self._processes().items():
+            if rank in endings or (code := process.poll()) is None:
+                continue
+            if read_ending(self._folder, rank) is None:  # else it has ended since the endings were read
+                self._died[rank] = code
 
     def _is_troubled(self, endings: dict[int, Ending]) -> bool:
         """Return whether the other processes cannot train any more."""
