@@ -34,17 +34,23 @@ def test_a_wait_is_what_a_busy_loop_lacks_of_its_wall_time(on_one_cpu: None) -> 
     try:
         assert other.stdout is not None
         other.stdout.readline()
+        # Wall and CPU time are read in such an order that what comes between two readings only widens the bounds.
+        outer, outer_cpu = time.perf_counter(), time.thread_time()
         waits = CpuWaits()
-        began, began_cpu = time.perf_counter(), time.thread_time()
-        while time.perf_counter() - began < 0.4:
+        inner_cpu, inner = time.thread_time(), time.perf_counter()
+        while time.perf_counter() - inner < 0.4:
             pass
-        lacks = time.perf_counter() - began - (time.thread_time() - began_cpu)
+        least = time.perf_counter() - inner
+        least -= time.thread_time() - inner_cpu
         waited = waits.lap()
+        most_cpu = time.thread_time() - outer_cpu
+        most = time.perf_counter() - outer - most_cpu
     finally:
         other.kill()
         other.communicate()
-    assert waited == pytest.approx(lacks, abs=0.1)
-    assert waited > 0.1
+    assert waited is not None
+    assert least - 0.02 <= waited <= most + 0.02
+    assert least > 0.1
     following = waits.seconds()
     assert following is not None
     assert following < 0.05 or following < waited  # the lap began anew; other tests may use this CPU
@@ -52,8 +58,8 @@ def test_a_wait_is_what_a_busy_loop_lacks_of_its_wall_time(on_one_cpu: None) -> 
 
 def test_a_sleep_is_no_wait() -> None:
     waits = CpuWaits()
-    time.sleep(0.1)
-    assert (waits.seconds() or 0.0) < 0.1
+    time.sleep(0.3)
+    assert (waits.seconds() or 0.0) < 0.3
 
 
 def test_the_thread_that_waited_longest_counts_and_threads_may_come_and_go(
