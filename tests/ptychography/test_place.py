@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,8 +59,8 @@ def test_another_place_is_looked_at_only_if_the_middle_shows_no_specimen(
         place = None if place_2 is None else tuple(place_2.tolist())
         looked_at.append(place)
         is_judged = shown[place] == "specimen"  # type: ignore[index]
-        sample: Any = SimpleNamespace(variation=lambda: 9.0 if is_judged else 1.0)
-        return Look(Advice((), f"{shown[place]}", is_judged), cast(Any, None), sample)  # type: ignore[index]
+        unknown: Any = None
+        return Look(Advice((), f"{shown[place]}", is_judged), unknown, unknown)  # type: ignore[index]
 
     monkeypatch.setattr("trainkit_ptychography.preflight.look._look_about", look_about)
     monkeypatch.setattr("trainkit_ptychography.preflight.look.place_of_specimen", lambda _: np.array([36.0, 10.0]))

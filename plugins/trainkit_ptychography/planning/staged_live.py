@@ -31,6 +31,7 @@ from trainkit_ptychography.scans.scan import Recording
 
 _FEWEST = 25
 _NOT_THE_DISC = 0.06  # by which the measured radius of the bright disc may be off
+_MORE_VARIED = 2.0  # times as much as in the middle of the scan: then patterns are taken elsewhere
 _SEED = 0
 _PROPERTIES = {
     "defocus_change_angstrom": ("defocus", "Å"),
@@ -61,8 +62,10 @@ def calibrate(data: FileDiffraction, picture: Path | None) -> Iterator[Progress 
         return sample(recording, points_N, probe, _SEED, binned=binned, about_2=place_2)
 
     whole = taken(PATTERNS, 1)
-    if whole.variation() < VARIED and (place_2 := place_of_specimen(recording)) is not None:
-        whole = taken(PATTERNS, 1)
+    if (place_2 := place_of_specimen(recording)) is not None:
+        middle, whole = whole, taken(PATTERNS, 1)
+        if whole.variation() < _MORE_VARIED * middle.variation():
+            place_2, whole = None, middle
     _refuse_another_disc(whole, source)
     if of_descan := doubt_of_descan(*recording):
         yield Problem(of_descan, severity="warning")

@@ -8,7 +8,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from trainkit_ptychography.preflight.advice import VARIED, Advice, advise, advise_to_walk, fits_nothing
+from trainkit_ptychography.preflight.advice import Advice, advise, advise_to_walk, fits_nothing
 from trainkit_ptychography.preflight.geometry import ORIENTATIONS, Geometry
 from trainkit_ptychography.preflight.place import place_of_specimen
 from trainkit_ptychography.preflight.sample import Sample, coarse_sample, middle_points, sample
@@ -52,7 +52,8 @@ def look_at_scan(
 ) -> Look | None:
     """Return what the patterns of a scan say of its geometry; None: there are too few.
 
-    Patterns of the middle of the scan are looked at, or, if these show vacuum, of a place where patterns differ.
+    Patterns of the middle of the scan are looked at, or, if these tell nothing, of a place where patterns
+    differ more: much of the middle may be vacuum.
 
     A fine detector is binned. Where no geometry fits binned patterns, or they cannot tell, all its pixels are looked
     at: they leave room for a probe that is far more out of focus.
@@ -67,14 +68,14 @@ def look_at_scan(
     """
     asked = (data, probe, seed, depth_angstrom, probe_is_trained)
     look = _look_about(recording, None, *asked)
-    if look is None or look.advice.is_judged or look.sample.variation() > VARIED:
+    if look is None or look.advice.is_judged:
         return look
     if (place_2 := place_of_specimen(recording)) is None:
         return look
     elsewhere = _look_about(recording, place_2, *asked)
     if elsewhere is None or not elsewhere.advice.is_judged:
         return look
-    line = f"{elsewhere.advice.line}; they are away from the middle of the scan, which shows no specimen"
+    line = f"{elsewhere.advice.line}; they are away from the middle of the scan, which shows little or no specimen"
     return elsewhere._replace(advice=elsewhere.advice._replace(line=line))
 
 
