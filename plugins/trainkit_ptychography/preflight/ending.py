@@ -38,6 +38,7 @@ _LARGEST_SHARE = (
     0.85  # of what the best geometry explains; that of right ones was 0.97 and more, of wrong ones up to 0.74
 )
 _STEP = 0.08  # by which a step may be wrong without a word: patterns hardly tell
+_HALF_THE_WAY = 0.5  # from a stretched scan to the one that patterns fit: trials tell it no better
 _TURN_DEG = 3.0  # the same, of a rotation: the search is not finer
 _LARGEST_SHARE_LEFT = 0.75
 """The same, where nothing is wrong with what was told: a short run, whose probe is on its way, had 0.87."""
@@ -189,6 +190,10 @@ def _keeps_wrong_positions(look: Look, ending: Ending) -> bool:
     geometry = look.found.geometry
     wrong = {each.name for each in look.found.changes if matters(each, look.found, look.sample, True)}
     told_N2, ended_N2 = look.sample.part.scan.positions_N2, ending.positions_N2[look.sample.points_N]
+    if look.stretch is not None:
+        ended_22 = np.linalg.lstsq(told_N2 - told_N2.mean(axis=0), ended_N2 - ended_N2.mean(axis=0), rcond=None)[0]
+        along, across = np.linalg.norm(look.stretch.axes() @ ended_22, axis=1)
+        return bool(np.log(along / across) / np.log(look.stretch.factor) < _HALF_THE_WAY)
     if "step_factor" in wrong:
         spreads = [float((each - each.mean(axis=0)).std()) for each in (told_N2, ended_N2)]
         if abs(geometry.step_factor * spreads[0] / spreads[1] - 1) > _STEP:

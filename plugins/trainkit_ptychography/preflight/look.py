@@ -13,6 +13,7 @@ from trainkit_ptychography.preflight.geometry import ORIENTATIONS, Geometry
 from trainkit_ptychography.preflight.place import place_of_specimen
 from trainkit_ptychography.preflight.sample import Sample, coarse_sample, middle_points, sample
 from trainkit_ptychography.preflight.search import Found, Search, clearly_better, visibility
+from trainkit_ptychography.preflight.stretch import Stretch, doubt_of_stretch, stretch
 from trainkit_ptychography.preflight.walks import other_walks
 from trainkit_ptychography.scans.files.kind import FileDiffraction
 from trainkit_ptychography.scans.scan import Recording
@@ -34,12 +35,14 @@ class Look(NamedTuple):
         found: How well the patterns fit what is told, and what they fit best.
         sample: The patterns of the scan as it is told.
         walks_otherwise: Whether what was found is of the points in another order, and so of other patterns.
+        stretch: What was found if the scan is stretched along one axis; None: it is not.
     """
 
     advice: Advice
     found: Found
     sample: Sample
     walks_otherwise: bool = False
+    stretch: Stretch | None = None
 
 
 def look_at_scan(
@@ -105,7 +108,15 @@ def _look(recording: Recording, data: DiffractionData | None, part: Sample, prob
     if isinstance(data, FileDiffraction) and (look := _look_at_walks(recording, data, search)):
         return look
     found = search()
-    return Look(advise(found, part, data, probe_is_trained), found, part)
+    look = Look(advise(found, part, data, probe_is_trained), found, part)
+    # A slice that stands for a thick specimen, or a rough guess of a probe, fits better at other distances anyway.
+    if not look.advice.is_judged or look.advice.doubts or part.depth_angstrom > 0 or part.told_defocus() is None:
+        return look
+    if (other := stretch(part, found.geometry, found.best, data)) is None:
+        return look
+    doubt = doubt_of_stretch(other, found.best, data)
+    advice = Advice((doubt,), f"geometry     not as told, by a trial with {len(part.points_N)} patterns")
+    return Look(advice, attrs.evolve(found, best=other.trial), part, stretch=other)
 
 
 def _look_at_walks(recording: Recording, data: FileDiffraction, told: Search) -> Look | None:
