@@ -25,6 +25,7 @@ from trainkit_ptychography.scans.sampling import (
     beam_offset,
     bright_radius,
     edge_share,
+    mirrored_where_hidden,
     neighbour_distances,
     oversampling,
     probe_diameter,
@@ -76,6 +77,22 @@ def test_a_defocused_probe_is_as_wide_as_geometry_has_it():
 def test_the_bright_disc_has_the_aperture_s_radius():
     in_pixels = 25e-3 * PIXEL * SIZE / WAVELENGTH
     assert bright_radius(VACUUM) == pytest.approx(in_pixels, rel=0.05)
+
+
+@pytest.mark.parametrize("hidden", ["beam stop", "cross", "all"])
+def test_the_bright_disc_is_as_large_behind_a_beam_stop(hidden: str) -> None:
+    frequency_Y, frequency_X = (np.abs(np.fft.fftfreq(size, 1 / size)) for size in VACUUM.shape)
+    counts_YX = np.hypot(frequency_Y[:, None], frequency_X) > 0.6 * bright_radius(VACUUM)
+    if hidden == "cross":
+        counts_YX = (frequency_Y[:, None] > 1) & (frequency_X > 1)
+    if hidden == "all":
+        counts_YX[:] = False
+    seen_YX = mirrored_where_hidden(np.where(counts_YX, VACUUM, 0.0), counts_YX)
+    if hidden == "all":
+        assert not seen_YX.any()
+        return
+    assert bright_radius(seen_YX) == pytest.approx(bright_radius(VACUUM), rel=0.05)
+    assert np.abs(beam_offset(seen_YX)).max() < 0.1
 
 
 def test_the_beam_s_offset_is_seen_across_the_edges():

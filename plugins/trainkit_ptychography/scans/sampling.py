@@ -110,7 +110,8 @@ def beam_offset(mean_YX: NDArray[np.floating]) -> tuple[float, float]:
 def mirrored_where_hidden(mean_YX: NDArray[np.floating], counts_YX: NDArray[np.bool_] | None) -> NDArray[np.float64]:
     """Return a mean pattern in which pixels that do not count have the value of the opposite frequency.
 
-    A gap through the bright disc would move its centre of mass otherwise.
+    A gap through the bright disc would move its centre of mass otherwise. Where that one does not count either, as
+    behind a beam stop, it is what pixels that are as far from the zero frequency have, or those a little further out.
 
     Args:
         mean_YX: The mean pattern, zero frequency at [0, 0].
@@ -120,7 +121,18 @@ def mirrored_where_hidden(mean_YX: NDArray[np.floating], counts_YX: NDArray[np.b
     if counts_YX is None:
         return seen_YX
     opposite = np.ix_(*(-np.arange(size) % size for size in seen_YX.shape))
-    return np.where(counts_YX, seen_YX, np.where(counts_YX[opposite], seen_YX[opposite], 0.0))
+    known_YX = counts_YX | counts_YX[opposite]
+    filled_YX: NDArray[np.float64] = np.where(counts_YX, seen_YX, np.where(known_YX, seen_YX[opposite], 0.0))
+    if known_YX.all() or not known_YX.any():
+        return filled_YX
+    frequencies = [np.fft.fftfreq(size, 1 / size) for size in seen_YX.shape]
+    ring_YX = np.hypot(frequencies[0][:, None], frequencies[1][None, :]).round().astype(np.int64)
+    light_R = np.bincount(ring_YX[known_YX], filled_YX[known_YX], ring_YX.max() + 1)
+    pixels_R = np.bincount(ring_YX[known_YX], minlength=ring_YX.max() + 1)
+    rings_K = np.flatnonzero(pixels_R)
+    nearest_R = rings_K[np.searchsorted(rings_K, np.arange(len(pixels_R))).clip(max=len(rings_K) - 1)]
+    filled_YX[~known_YX] = (light_R[nearest_R] / pixels_R[nearest_R])[ring_YX[~known_YX]]
+    return filled_YX
 
 
 def bright_radius(mean_YX: NDArray[np.floating]) -> float:
