@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,6 +12,7 @@ import attrs
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from trainkit import Context
 from trainkit_ptychography.models.residuals import residuals
@@ -23,13 +25,13 @@ SCAN = SimulatedDiffraction(scan_shape=(10, 10), detector_size=32, position_erro
 EXACT = attrs.evolve(SCAN, dose_per_square_angstrom=1e12).read().intensities_NYX[:]
 
 
-def scaled(monkeypatch: pytest.MonkeyPatch, gain: float) -> None:
-    """Let the detector give so many units for an electron."""
+def changed(monkeypatch: pytest.MonkeyPatch, change: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> None:
+    """Let the simulation's patterns be changed as a detector does it."""
     whole = SimulatedDiffraction.read
     monkeypatch.setattr(
         SimulatedDiffraction,
         "read",
-        lambda self: (found := whole(self))._replace(intensities_NYX=found.intensities_NYX[:] * np.float32(gain)),
+        lambda self: (found := whole(self))._replace(intensities_NYX=change(found.intensities_NYX[:])),
     )
 
 
@@ -70,9 +72,10 @@ def test_residuals_of_expected_patterns_are_those_of_noise_also_where_a_part_of_
         assert share == pytest.approx(1.0, abs=0.025)
 
 
-def test_what_the_detector_gives_for_an_electron_changes_nothing(caplog, monkeypatch):
+@pytest.mark.parametrize("gain", [7, 0.37])
+def test_what_the_detector_gives_for_an_electron_changes_nothing(gain, caplog, monkeypatch):
     in_electrons = said(SCAN, caplog, EXACT)
-    scaled(monkeypatch, 7)
+    changed(monkeypatch, lambda counts_NYX: counts_NYX * np.float32(gain))
     assert said(SCAN, caplog, EXACT) == in_electrons
 
 
@@ -84,7 +87,8 @@ def test_a_model_of_a_beam_that_stands_still_does_not_fit_patterns_of_one_that_m
 
 
 def test_patterns_that_are_no_counts_are_not_judged_by_noise(caplog, monkeypatch):
-    scaled(monkeypatch, 0.37)
+    noise_NYX = np.random.default_rng(0).normal(0, 0.3, EXACT.shape).astype(np.float32)
+    changed(monkeypatch, lambda counts_NYX: np.maximum(7 * counts_NYX + noise_NYX, 0))  # as the electronics give it
     assert said(SCAN, caplog, EXACT) == ""
 
 
