@@ -200,9 +200,9 @@ def test_what_cannot_be_divided_is_refused(tmp_path: Path, monkeypatch: pytest.M
     from trainkit.engine.start import start
     from trainkit.recipe.resolve import resolve
 
+    monkeypatch.chdir(tmp_path)
     lonely = written(tmp_path, "lonely", ['[metrics.error]\nuse = "clients.divided:LonelyError"', "[run]\nshards = 2"])
     with pytest.raises(RecipeError, match=r"metrics.error has no methods share and merge"):
         start(resolve(tmp_path / lonely), Console(quiet=True))
-    monkeypatch.chdir(tmp_path)
     with pytest.raises(RecipeError, match=r"Line does not divide batches among processes or shards"):
         toy_run.run("run.shards=2")

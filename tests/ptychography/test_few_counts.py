@@ -70,11 +70,12 @@ def test_values_that_are_no_multiples_are_no_counts(spoil: str) -> None:
 
 
 @pytest.mark.slow
-def test_by_as_much_as_it_says_the_phase_is_too_weak() -> None:
+def test_by_as_much_as_it_says_the_phase_is_too_weak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from trainkit.console import Console
     from trainkit.engine.start import start
     from trainkit.recipe.resolve import resolve
 
+    monkeypatch.chdir(tmp_path)
     recipe = Path(__file__).parents[2] / "recipes" / "ptycho_unknown_geometry.toml"
     small = ("data.scan_shape=[14, 14]", "run.device=cpu", "run.threads=1", "model.probe.defocus_angstrom=60")
     gains = {}
