@@ -201,7 +201,7 @@ def _has_time_for_pictures(run: LiveRun) -> bool:
 def _make_pictures(run: LiveRun) -> None:
     """Let parts make pictures. They may use random numbers, but those of the training stay the same.
 
-    Of what is made meanwhile, the library for it stays, and is imported at the first pictures; the rest is small.
+    Python does not look for garbage meanwhile: the first pictures import matplotlib, which stays; else there is little.
     """
     run.picture_budget.take_in()
     with generators_kept(), not_collected():
