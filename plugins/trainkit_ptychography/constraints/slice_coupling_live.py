@@ -6,6 +6,7 @@ Shapes: S = slices, H, W = rows and columns of the object.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from math import ceil
 from typing import TYPE_CHECKING
 
@@ -28,9 +29,13 @@ def coupling(settings: SliceCoupling, live_object: LiveObject) -> Callable[[], N
     """
     sigma = settings.sigma_angstrom / known_spacing_angstrom(live_object, "slice_coupling")
 
+    @cache  # a copy to a device in each step would wait for it
+    def weights(num: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+        return gaussian_weights(num, sigma).to(device, dtype)
+
     @torch.no_grad()
     def smoothed(values_SHW: Tensor) -> Tensor:
-        weights_SS = gaussian_weights(len(values_SHW), sigma).to(values_SHW)
+        weights_SS = weights(len(values_SHW), values_SHW.dtype, values_SHW.device)
         return (weights_SS @ values_SHW.flatten(1)).view_as(values_SHW)
 
     return imposing_on_pixels(live_object, "slice_coupling", smoothed)
