@@ -19,6 +19,7 @@ from trainkit.checkpoint import file as checkpoint
 from trainkit.engine import stage_trial
 from trainkit.engine.earlier_prices import RECORD, of_earlier_runs
 from trainkit.engine.stage_trial import StageTrial
+from trainkit.recipe.promises import gives
 
 
 @component
@@ -101,8 +102,8 @@ def test_a_class_of_another_package_does_not_inherit_that_steps_can_be_tried() -
     class Other(Amplitude):
         pass
 
-    assert stage_trial._allows_it(Amplitude())
-    assert not stage_trial._allows_it(Other())
+    assert gives(Amplitude(), "steps_can_be_tried")
+    assert not gives(Other(), "steps_can_be_tried")
 
 
 def test_a_trial_that_fails_is_said_and_changes_nothing(

@@ -21,17 +21,15 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import torch
 
-from trainkit.contracts import Component, Scheduler
 from trainkit.events import Live
 from trainkit.memory import free_host_memory
 from trainkit.randomness import generators_kept
-from trainkit.recipe.tables import walk_settings
+from trainkit.recipe.promises import without_promise
 
 if TYPE_CHECKING:
     from trainkit.contracts import Batch
     from trainkit.engine.live_run import LiveRun
     from trainkit.engine.stages import Stage, Stages
-    from trainkit.recipe.root import Recipe
     from trainkit.state import State
 
 _LOGGER = logging.getLogger("trainkit")
@@ -40,7 +38,6 @@ _SECONDS = 0.5  # that a trial may take in any run, however short
 _SHARE = 0.01  # of the run's time, in longer ones
 _MOST_ROUNDS = 40
 _COPIES = 6  # of the model's tensors that a trial may need: a copy, gradients, moments, and room
-_OF_STEPS = ("model", "losses", "optimizer", "groups")  # tables of a recipe
 _STEP_EVENTS = ("step_start", "backward_end", "step_end")
 
 
@@ -106,30 +103,13 @@ def may_be_tried(run: LiveRun) -> bool:
     tensors = [*model.parameters(), *model.buffers()]
     needed = _COPIES * sum(each.nbytes for each in tensors)
     return bool(
-        all(map(_allows_it, _parts(run.recipe)))
+        not any(without_promise(run.recipe, "steps_can_be_tried"))
         and not run.recipe.run.compile
         and run.state.context.exchange.num_parts == 1
         and not any(name in run.parts_with_state or name in listening for name in losses)
         and not any(each._optimizer_step_pre_hooks or each._optimizer_step_post_hooks for each in optimizers)
         and needed < _free_memory(run.state.context.device)
     )
-
-
-def _parts(recipe: Recipe) -> Iterator[Component]:
-    """Yield model, losses and optimizers, and the components that they are made of."""
-    for where, part, _ in walk_settings(recipe):
-        if isinstance(part, Component) and not isinstance(part, Scheduler) and where and where[0] in _OF_STEPS:
-            yield part
-
-
-def _allows_it(part: Component) -> bool:
-    """Return whether a component allows it, by its own class or one of its package: another package's may do more."""
-    says = next(each for each in type(part).__mro__ if "steps_can_be_tried" in vars(each))
-    return part.steps_can_be_tried and _package(says) == _package(type(part))
-
-
-def _package(cls: type) -> str:
-    return cls.__module__.partition(".")[0]
 
 
 def _free_memory(device: torch.device) -> int:
