@@ -20,6 +20,8 @@ import pytest
 import tomli
 import torch
 from clients import crash_points
+from clients.device_paths import as_on_a_device
+from clients.replays import Replays, recording_with
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -38,6 +40,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "ptycho_thick_simulated": (),
     "ptycho_hash": (),
 }
+REPEATED: dict[str, tuple[str, ...]] = {"rates_by_epoch": (), "rates_by_step": ("scheduler.by=step",)}
 VIEWS = {
     *("_conj", "_neg_view", "_reshape_alias", "_unsafe_view", "alias", "as_strided", "detach", "diagonal", "expand"),
     *("imag", "lift_fresh", "permute", "real", "select", "slice", "split", "split_with_sizes", "squeeze", "t"),
@@ -49,12 +52,14 @@ NOTES = {"_record_function_enter_new", "_record_function_exit", "profiler"}  # f
 class Launches(TorchDispatchMode):
     """Counts operations that a GPU would be asked for: all but views."""
 
-    def __init__(self) -> None:
+    def __init__(self, graphs: Replays | None = None) -> None:
         super().__init__()
         self.number = 0
+        self._graphs = graphs  # what these record and repeat is not counted
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.number += func._schema.name.rpartition("::")[2] not in VIEWS | NOTES
+        if self._graphs is None or not self._graphs.inside:
+            self.number += func._schema.name.rpartition("::")[2] not in VIEWS | NOTES
         return func(*args, **(kwargs or {}))
 
 
@@ -63,6 +68,43 @@ def launches(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> float:
     counted = Launches()
     run, _ = epoch_without_values(name, STEPS[name], folder, monkeypatch, watcher=counted)
     return counted.number / run.state.step
+
+
+class BetweenSteps:
+    """Counts what is asked of a device from the end of one step to that of the next, where that one is repeated."""
+
+    def __init__(self, counted: Launches, graphs: Replays) -> None:
+        self._counted, self._graphs = counted, graphs
+        self._before = (0, 0, 0)
+        self.of_repeats: list[int] = []
+
+    def on_step_end(self, state: Any) -> None:
+        """Count the operations outside of recordings, and one for each recording that was repeated."""
+        repeats = sum(self._graphs.repeats.values())
+        now = (self._counted.number, repeats, len(self._graphs.recorded))
+        asked, repeated, recorded = (after - before for after, before in zip(now, self._before, strict=True))
+        self._before = now
+        if repeated and not recorded:
+            self.of_repeats.append(asked + repeated)
+
+
+def launches_of_repeats(folder: Path, *sets: str) -> float:
+    """Return how many operations a repeated step asks a device for, with all groups on, its batch included."""
+    graphs = Replays()
+    counted = Launches(graphs)
+    small = ("data.scan_shape=[6, 6]", "data.detector_size=24", "data.batch_size=6", "run.threads=1")
+    at_once = ("groups.probe.start_epoch=0", "groups.dr.start_epoch=0", f"run.dir={folder}")
+    only = "drop=['loggers.tensorboard', 'hooks.truth']"
+    with recording_with(graphs), as_on_a_device():
+        resolved = resolve(shipped()["ptycho_staged"], (only, *small, *at_once, "run.cuda_graph=true", *sets))
+        with created(resolved) as into:
+            run = build(resolved, into)
+        between = BetweenSteps(counted, graphs)
+        run.add("between", between)
+        run.emit("run_start")
+        with counted:
+            _train_epoch(run)
+    return max(between.of_repeats)
 
 
 def allocations(folder: Path) -> float:
@@ -146,6 +188,14 @@ def test_a_step_asks_a_device_for_as_much_as_before(
     hold(launches(name, tmp_path, monkeypatch), costs["launches_a_step"][name])
 
 
+@pytest.mark.parametrize("by", REPEATED)
+def test_a_repeated_step_asks_a_device_for_as_much_as_before(
+    by: str, costs: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert launches_of_repeats(tmp_path, *REPEATED[by]) == costs["launches_a_repeated_step"][by]
+
+
 def test_a_step_takes_memory_as_often_as_before(costs: dict[str, Any], tmp_path: Path) -> None:
     hold(allocations(tmp_path), costs["allocations_a_step"]["ptycho_staged"])
 
@@ -175,6 +225,8 @@ def _tables() -> Iterator[tuple[str, dict[str, float]]]:
             return compute(Path(folder), patch)
 
     yield "launches_a_step", {name: each(lambda f, p, n=name: launches(n, f, p)) for name in STEPS}
+    repeats = {by: each(lambda f, _, s=sets: launches_of_repeats(f, *s)) for by, sets in REPEATED.items()}
+    yield "launches_a_repeated_step", repeats
     yield "allocations_a_step", {"ptycho_staged": each(lambda folder, _: allocations(folder))}
     yield "file_operations", each(lambda folder, _: file_operations(folder))
     first_step = {"first_step": each(lambda folder, _: imports_until_the_first_step(folder))}

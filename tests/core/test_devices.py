@@ -11,13 +11,14 @@ import contextlib
 import logging
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from clients.warm import Warm
+from ptychography.test_recorded_steps import CASES, THICK
 from segmentation.test_models import SMALL, volumes
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -33,6 +34,8 @@ from trainkit.engine.live_run import LiveRun
 from trainkit.engine.loop import _train_epoch
 from trainkit.engine.start import start
 from trainkit.engine.verify import verify
+from trainkit.groups.optimizers import Optimizers
+from trainkit.optimizers.scaled_steps_live import ScaledStepsOptimizer
 from trainkit.processes.exchange import Exchange
 from trainkit.processes.place import ALONE, Place
 from trainkit.recipe.resolve import resolve
@@ -136,6 +139,68 @@ def epoch_without_values(
     with Watcher() as standing, watcher or contextlib.nullcontext():
         _train_epoch(run)
     return run, standing
+
+
+class OnDevice(TorchDispatchMode):
+    """Refuses operations on any tensor of the host: a recorded step would keep its number, or wait for its copy."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for tensor in tree_leaves((args, kwargs)):
+            if isinstance(tensor, torch.Tensor) and tensor.device.type != "meta":
+                raise RuntimeError(f"{func} takes a tensor of the host: {tensor.shape} {tensor.dtype}")
+        return func(*args, **(kwargs or {}))
+
+
+class RecordsNothing:
+    """Makes recordings on the device without values, where nothing would have to be repeated."""
+
+    def __init__(self) -> None:
+        self.recordings = 0
+
+    def warm_up(self, operations: Callable[[], None]) -> None:
+        operations()
+
+    def record(self, operations: Callable[[], None]) -> Callable[[], None]:
+        self.recordings += 1
+        with OnDevice():
+            operations()
+        return lambda: None
+
+
+def without_those_of_torch(optimizers: Optimizers) -> Optimizers:
+    own = {name: each for name, each in optimizers.members.items() if isinstance(each, ScaledStepsOptimizer)}
+    left = Optimizers(own)
+    left.choose([name for name, each in own.items() if each in optimizers._stepped])
+    return left
+
+
+READ_WHEN_BUILT = ("an object from data", "a detector")  # they look at patterns before the first step
+RECORDED = {
+    **{name: (name,) for name in sorted(MADE_UP) if name.startswith("ptycho")},
+    **{f"thin, {case}": ("ptycho_staged", *sets) for case, sets in CASES.items() if case not in READ_WHEN_BUILT},
+    **{f"thick, {case}": ("ptycho_thick_simulated", *sets) for case, sets in THICK.items()},
+    "volumes": ("segmentation_synthetic", 'losses.only={ use = "focal" }'),
+    "an average": ("segmentation_synthetic", "ema={ decay = 0.9 }"),
+}
+
+
+@pytest.mark.measured_every(10)
+@pytest.mark.filterwarnings("ignore:.*to a meta parameter in the current model:UserWarning")
+@pytest.mark.no_cover
+@pytest.mark.parametrize("case", RECORDED)
+def test_a_recorded_step_takes_no_tensor_of_the_host(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, *sets = RECORDED[case]
+    monkeypatch.chdir(tmp_path)
+    graphs = RecordsNothing()
+    monkeypatch.setattr(engine, "graphs_of", lambda *_: graphs)
+    backend = ("model.object.backend=torch",) if "hash" in name else ()
+    # Optimizers of torch have no fused form on this device, and without one, they read the learning rate.
+    step = Optimizers.step
+    monkeypatch.setattr(Optimizers, "step", lambda them: step(without_those_of_torch(them)))
+    epoch_without_values(name, ("run.cuda_graph=true", "data.batch_size=3", *backend, *sets), tmp_path, monkeypatch)
+    assert graphs.recordings
 
 
 FOUR = "data.batch_size=4"

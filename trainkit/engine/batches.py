@@ -142,7 +142,7 @@ def to_device(batch: Batch, device: torch.device, *, channels_last: bool = False
             side in memory.
     """
     if device.type != "cpu":
-        batch = {key: _moved(value, device) for key, value in batch.items()}
+        batch = each_tensor(batch, lambda tensor: tensor.to(device, non_blocking=True))
     if channels_last:
         batch = {key: with_channels_last(value) for key, value in batch.items()}
     return batch
@@ -155,13 +155,14 @@ def with_channels_last(value: Any) -> Any:
     return value.contiguous(memory_format=_CHANNELS_LAST[value.ndim])
 
 
-def _moved(value: Any, device: torch.device) -> Any:
+def each_tensor(value: Any, change: Callable[[torch.Tensor], Any]) -> Any:
+    """Return a value with all its tensors changed, including those in lists, tuples and mappings."""
     if isinstance(value, torch.Tensor):
-        return value.to(device, non_blocking=True)
+        return change(value)
     if isinstance(value, Mapping):
-        return {key: _moved(each, device) for key, each in value.items()}
+        return {key: each_tensor(each, change) for key, each in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(_moved(each, device) for each in value))
+        return type(value)(*(each_tensor(each, change) for each in value))
     if isinstance(value, list | tuple):
-        return type(value)(_moved(each, device) for each in value)
+        return type(value)(each_tensor(each, change) for each in value)
     return value

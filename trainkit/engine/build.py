@@ -39,6 +39,7 @@ from trainkit.engine.every_run.time_limit import TimeLimit
 from trainkit.engine.every_run.waiting import Waiting
 from trainkit.engine.every_run.watched_values import WatchedValues
 from trainkit.engine.fingerprint import data_fingerprint
+from trainkit.engine.graphs import graphs_of
 from trainkit.engine.identity import identity_of
 from trainkit.engine.live_run import LiveRun
 from trainkit.engine.losses import Losses
@@ -49,6 +50,7 @@ from trainkit.errors import DataError, PartError, RecipeError, blame, exit_in_wo
 from trainkit.events import order
 from trainkit.garbage import not_collected
 from trainkit.groups.assignment import assign
+from trainkit.groups.device_rates import DeviceRates
 from trainkit.groups.live import GroupController
 from trainkit.groups.optimizers import build_optimizers
 from trainkit.groups.plan import GroupPlan, RunLength, plan_groups
@@ -118,7 +120,9 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), 
     length = RunLength.of(recipe.run, steps, *finished)
     plans = plan_groups(recipe, trains, length)
     optimizers = build_optimizers(plans, parameters)
-    groups = GroupController(plans, parameters, model, optimizers, steps, recipe.monitor)
+    graphs = graphs_of(recipe, context.device)
+    rates = None if graphs is None else DeviceRates(optimizers, context.device)
+    groups = GroupController(plans, parameters, model, optimizers, steps, recipe.monitor, rates)
     state = State(context, length.epochs, model, data, groups.groups, recipe.monitor, steps, length.steps)
     identity = identity_of(folder)
     state.about = about(resolved, identity)
@@ -174,6 +178,7 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), 
         inference=inference,
         autocast=autocast_of(recipe.run.precision, context.device),
         scaler=scaler,
+        graphs=graphs,
         average=average,
         identity=identity,
         parts=parts,
@@ -261,6 +266,8 @@ def _check_divided(recipe: Recipe, exchange: Exchange) -> None:
             f"data: {type(recipe.data).__name__} does not say that it divides batches among processes or shards "
             "(divides_batches), so each would train on the same batches; run one process, without run.shards"
         )
+    if exchange.num_parts > 1 and recipe.run.cuda_graph:
+        raise RecipeError("run.cuda_graph = true: steps of several processes cannot be recorded; run one process")
 
 
 def _metrics(recipe: Recipe, data: LiveData, exchange: Exchange) -> dict[str, LiveMetric]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
-from trainkit.engine.environment import conditions
+from trainkit.engine.graphed_step import GraphedStep
 from trainkit.engine.picture_budget import PictureBudget
 from trainkit.engine.step import Step
 from trainkit.engine.stopwatch import Stopwatch
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from trainkit.contracts import Batch, LiveMetric, Outputs
     from trainkit.engine.average import WeightAverage
     from trainkit.engine.batches import BatchSource
+    from trainkit.engine.graphs import Graphs
     from trainkit.engine.identity import Identity
     from trainkit.engine.losses import Losses
     from trainkit.groups.live import GroupController
@@ -63,6 +64,7 @@ class LiveRun:
         step: Makes one optimizer step.
         watch: Divides the time among what it is spent on; ``State.seconds`` is its present lap.
         events: Event -> its listeners.
+        graphs: Records steps, which are then repeated; None: each step is made by itself.
         average: The moving average of the weights; None: there is none.
         generators: States of the global random generators to start from; None: they stay as they are.
         fingerprint: What tells the data from other data.
@@ -92,6 +94,7 @@ class LiveRun:
     step: Step = attrs.field(init=False)
     events: Mapping[str, tuple[Listener, ...]] = attrs.field(init=False, factory=dict)
     scaler: GradScaler | None = None
+    graphs: Graphs | None = None
     average: WeightAverage | None = None
     generators: dict[str, Any] | None = None
     fingerprint: Mapping[str, Any] = attrs.Factory(dict)
@@ -104,7 +107,11 @@ class LiveRun:
     def __attrs_post_init__(self) -> None:
         last = self.recipe.run.channels_last
         self.state.seconds = self.watch.seconds
-        self.step = Step(self.state, self.losses, self.optimizers, self.autocast, self.scaler, channels_last=last)
+        parts = (self.state, self.losses, self.optimizers, self.autocast, self.scaler)
+        if self.graphs is None:
+            self.step = Step(*parts, channels_last=last)
+        else:
+            self.step = GraphedStep(*parts, channels_last=last, graphs=self.graphs)
 
     @property
     def recipe(self) -> Recipe:
@@ -115,11 +122,6 @@ class LiveRun:
     def recipe_text(self) -> str:
         """The resolved recipe as TOML, as each checkpoint holds it."""
         return write(self.resolved.tree)
-
-    @cached_property
-    def conditions(self) -> dict[str, Any]:
-        """The conditions on which equality to the bit depends, as each checkpoint holds them."""
-        return conditions(self.state.context, self.recipe)
 
     @property
     def recurs_by_steps(self) -> bool:

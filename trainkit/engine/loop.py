@@ -81,13 +81,14 @@ def train(run: LiveRun) -> None:
 def _train_epoch(run: LiveRun) -> bool:
     """Make the steps of an epoch; return whether the run was interrupted, with a checkpoint, before they were over."""
     state, groups, step, events = run.state, run.groups, run.step, run.events
-    step_start, backward_end, step_end = events["step_start"], events["backward_end"], events["step_end"]
+    step_start, backward_end = events["step_start"], events["backward_end"]
     device, by_steps = state.context.device, run.recurs_by_steps
     channels_last = run.recipe.run.channels_last
 
     run.watch.switch("steps")
     groups.enter_epoch(state.epoch, state.updates_before_epoch, state.updates - state.updated)
     step.enter_epoch()
+    step_end = step.left_of(events)
     if not state.steps_in_epoch:
         _start_epoch(run)
     else:  # the run resumes inside the epoch
@@ -124,8 +125,7 @@ def _train_epoch(run: LiveRun) -> bool:
                 run.emit("checkpoint")
             if interrupted or _is_last_step(state):
                 break
-    state.batch = state.outputs = state.loss = None
-    run.optimizers.zero_grad()  # frees memory for the evaluation, which needs no gradients
+    step.leave_epoch()
     run.watch.switch("rest")
     return interrupted
 
@@ -166,6 +166,8 @@ def _was_kept_from_evaluating(run: LiveRun) -> bool:
 def _every_few_steps(run: LiveRun) -> bool:
     """Evaluate and make pictures after a step inside an epoch, if they are due; return False if interrupted."""
     state, recipe = run.state, run.recipe
+    if any(_is_due(each.every_steps, state.step) for each in (recipe.validation, recipe.pictures)):
+        run.step.forget()
     if _is_due(recipe.validation.every_steps, state.step):
         if not _evaluate(run):
             return False

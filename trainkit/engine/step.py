@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from trainkit.contracts import Batch, Outputs
     from trainkit.engine.losses import Losses, SumsOfStep
+    from trainkit.events import Listener
     from trainkit.groups.optimizers import Optimizers
     from trainkit.state import State
 
@@ -74,8 +75,25 @@ class Step:
         active = [group for group in self._state.groups.values() if group.active]
         self._sums.enter_epoch({name: each for group in active for name, each in group.parameters.items()})
 
+    def left_of(self, events: Mapping[str, tuple[Listener, ...]]) -> tuple[Listener, ...]:
+        """Return the listeners of ``step_end`` that still have to be called after `update`: here, all of them."""
+        return events["step_end"]
+
+    def leave_epoch(self) -> None:
+        """Free memory for the evaluation, which needs no gradients."""
+        state = self._state
+        state.batch = state.outputs = state.loss = None
+        self._optimizers.zero_grad()
+
+    def forget(self) -> None:
+        """Take note that more than the values of parameters may change before the next step, in an evaluation."""
+
     def gradients(self, batches: Sequence[Batch]) -> None:
         """Compute the gradients of the loss of these batches; ``state.batch`` is the first one, on the device."""
+        self._log(self._compute(batches))
+
+    def _compute(self, batches: Sequence[Batch]) -> Mapping[str, Tensor]:
+        """Compute the gradients, and return the value of each loss if there are several."""
         state, losses = self._state, self._losses
         self._optimizers.zero_grad()
         if len(batches) == 1 and not self._is_divided:
@@ -90,10 +108,13 @@ class Step:
             state.loss = losses.total(values)
             if len(losses.terms) == 1:
                 values = {}
-        for name, value in values.items():
-            state.log(f"train/{name}", value)
         if self._scaler is not None:
             self._scaler.unscale_(self._optimizers)  # type: ignore[arg-type]  # it has what a scaler looks at
+        return values
+
+    def _log(self, values: Mapping[str, Tensor]) -> None:
+        for name, value in values.items():
+            self._state.log(f"train/{name}", value)
 
     def update(self) -> None:
         """Update the parameters, unless a gradient that was computed in fp16 is not finite.

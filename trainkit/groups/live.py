@@ -22,6 +22,7 @@ from trainkit.words import after_epochs
 if TYPE_CHECKING:
     from torch import nn
 
+    from trainkit.groups.device_rates import DeviceRates
     from trainkit.groups.optimizers import Optimizers
     from trainkit.groups.plan import GroupPlan, Phase
 
@@ -38,6 +39,7 @@ class GroupController:
         optimizers: The optimizers that the plans name.
         steps_per_epoch: Optimizer steps in each epoch.
         monitor: The value that plateau schedules watch by default.
+        rates: Keeps learning rates on the device; None: optimizers hold them as numbers.
 
     Attributes:
         plans: Group -> plan, with the clocks of phases that have started.
@@ -56,6 +58,7 @@ class GroupController:
         optimizers: Optimizers,
         steps_per_epoch: int,
         monitor: Monitor,
+        rates: DeviceRates | None = None,
     ) -> None:
         self.plans = dict(plans)
         self.memories: dict[str, Memory] = {name: {} for name in plans}
@@ -67,6 +70,7 @@ class GroupController:
         self._optimizers = optimizers
         self._steps_per_epoch = steps_per_epoch
         self._monitor = monitor
+        self._rates = rates
         self._now: dict[str, tuple[Phase, dict[str, Any]]] = {}  # phase and torch's settings of each training group
         self._by_step: tuple[str, ...] = ()
         for name, plan in plans.items():  # a schedule that cannot run is reported now, not when its phase starts
@@ -105,11 +109,14 @@ class GroupController:
                 group.lr = 0.0
         self._optimizers.choose({phase.optimizer_name for phase, _ in self._now.values()})
         self._by_step = tuple(name for name, (phase, _) in self._now.items() if phase.scheduler.by == "step")
+        self._write_rates()
 
     def set_step_rates(self, epoch: int, step: int) -> None:
         """Set the learning rates of groups whose schedule counts optimizer steps."""
         for name in self._by_step:
             self._set(name, epoch, step)
+        if self._by_step:
+            self._write_rates()
 
     def started(self, epoch: int) -> tuple[str, ...]:
         """Return the groups whose first epoch this is."""
@@ -159,12 +166,20 @@ class GroupController:
     def _set(self, name: str, epoch: int, step: int) -> None:
         phase, settings = self._now[name]
         lr, momentum = phase.rate(epoch, step, self._steps_per_epoch, self.memories[name])
-        settings["lr"] = self.groups[name].lr = lr
+        self.groups[name].lr = lr
+        if self._rates is None:
+            settings["lr"] = lr
+        else:
+            self._rates.set(settings, lr)
         if momentum is not None:
             if "betas" in settings:
                 settings["betas"] = (momentum, *settings["betas"][1:])
             elif "momentum" in settings:
                 settings["momentum"] = momentum
+
+    def _write_rates(self) -> None:
+        if self._rates is not None:
+            self._rates.write()
 
 
 def _phase_in_words(phase: Phase) -> str:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from trainkit.groups.plan import GroupPlan
 
+_OTHERS = ("params", "lr")  # in an entry of ``param_groups``
 _EXCLUDED = "__dynamo_disable"  # where `torch._compile` keeps it
 
 
@@ -63,6 +64,16 @@ class Optimizers:
         for optimizer in self._stepped:
             optimizer.step()
         return True
+
+    def settings_without_rates(self) -> tuple[tuple[str, Any], ...]:
+        """Return all numbers, words and truth values with which `step` updates now, apart from learning rates."""
+        return tuple(
+            (key, value)
+            for optimizer in self._stepped
+            for group in optimizer.param_groups
+            for key, value in group.items()
+            if key not in _OTHERS
+        )
 
     def zero_grad(self) -> None:
         """Set the gradients of all parameters to None."""

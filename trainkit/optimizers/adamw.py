@@ -30,6 +30,7 @@ class AdamW(Optimizer):
     """
 
     steps_can_be_tried: ClassVar[bool] = True
+    steps_can_be_recorded: ClassVar[bool] = True
 
     betas: tuple[float, float] = attrs.field(default=(0.9, 0.999), validator=deep_iterable(and_(ge(0), lt(1))))
     eps: float = attrs.field(default=1e-8, validator=[ge(0), lt(math.inf)])

@@ -38,6 +38,7 @@ class ScaledSteps(Optimizer):
     """
 
     steps_can_be_tried: ClassVar[bool] = True
+    steps_can_be_recorded: ClassVar[bool] = True
 
     lr: float = attrs.field(default=1.0, validator=positive)
     damping: float = attrs.field(default=0.5, validator=[gt(0), lt(math.inf)])

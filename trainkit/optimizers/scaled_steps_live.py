@@ -37,7 +37,10 @@ class ScaledStepsOptimizer(optim.Optimizer):
                         change = state["momentum_buffer"].mul_(group["momentum"]).add_(change)
                     else:
                         state["momentum_buffer"] = change
-                parameter.add_(change, alpha=-group["lr"])
+                if isinstance(lr := group["lr"], Tensor):  # its value may change while a step is repeated
+                    parameter.addcmul_(change, lr, value=-1)
+                else:
+                    parameter.add_(change, alpha=-lr)
 
 
 def _scaled(gradient: Tensor, curvature: Tensor, damping: float) -> Tensor:

@@ -33,6 +33,7 @@ class SGD(Optimizer):
     """
 
     steps_can_be_tried: ClassVar[bool] = True
+    steps_can_be_recorded: ClassVar[bool] = True
 
     momentum: float = attrs.field(default=0.0, validator=[ge(0), lt(1)])
     dampening: float = attrs.field(default=0.0, validator=[ge(0), lt(1)])

@@ -23,6 +23,7 @@ from trainkit.recipe.group_epochs import declared_groups
 from trainkit.recipe.group_rules import Rule, group_rules
 from trainkit.recipe.positions import Where
 from trainkit.recipe.problems import Finding
+from trainkit.recipe.promises import gives, without_promise
 from trainkit.recipe.root import Recipe, exclusive_pair
 from trainkit.recipe.sharing import sharing_rules
 from trainkit.recipe.tables import walk_settings
@@ -40,6 +41,7 @@ def findings(recipe: Recipe, complete: bool) -> list[Finding]:
     rules: list[Rule] = [
         *group_rules(recipe),
         _levers,
+        _recorded_steps,
         _shards,
         _rare_validation,
         _clashing_values,
@@ -109,6 +111,33 @@ def _levers(recipe: Recipe) -> Iterator[Finding]:
         yield Finding(
             f"{type(recipe.model).__name__} does not say which of its parts can be computed again",
             ("run", "activation_checkpointing"),
+        )
+
+
+def _recorded_steps(recipe: Recipe) -> Iterator[Finding]:
+    """Find what keeps steps from being recorded, if they are to be."""
+    run, place = recipe.run, ("run", "cuda_graph")
+    if not run.cuda_graph:
+        return
+    if run.device in ("cpu", "mps"):
+        yield Finding(f'there are CUDA graphs on CUDA only, and run.device = "{run.device}"', place)
+    others = {
+        'precision = "fp16"': run.precision == "fp16",
+        "accumulate": run.accumulate > 1,
+        "shards": run.shards > 0,
+        "compile": run.compile,
+        "activation_checkpointing": run.activation_checkpointing,
+    }
+    if given := [name for name, is_given in others.items() if is_given]:
+        yield Finding(f"steps with {', '.join(given)} cannot be recorded; set one or the other", place)
+    changing = ((("hooks", name), hook) for name, hook in recipe.hooks.items() if hook.phase == "mutate")
+    hooks = [(where, hook) for where, hook in changing if not gives(hook, "steps_can_be_recorded")]
+    for where, part in (*without_promise(recipe, "steps_can_be_recorded"), *hooks):
+        name = ".".join(map(str, where))
+        yield Finding(
+            f"steps with {type(part).__name__} ({name}) cannot be recorded: it does not say that nothing but tensors "
+            "changes from step to step (steps_can_be_recorded)",
+            place,
         )
 
 

@@ -94,6 +94,8 @@ def sharing_rules(recipe: Recipe, processes: int) -> Iterator[Finding]:
             "each would train on the same ones: run one process, without run.shards",
             ("data", "use"),
         )
+    if processes > 1 and recipe.run.cuda_graph:
+        yield Finding("steps of several processes cannot be recorded: run one process", ("run", "cuda_graph"))
     divided = sharing(recipe, processes)
     if divided is None:
         return

@@ -34,6 +34,8 @@ class DepthCentre(Constraint):
         probe = recipe.groups.get("probe")
         if probe is None or probe.start_epoch is None:
             yield "moves the probe as well, and group probe never trains: [groups.probe] start_epoch = 0"
+        if recipe.run.cuda_graph and self.every_epochs is None:
+            yield "looks where the specimen is, which run.cuda_graph = true cannot record: set every_epochs = 1"
 
     def build(self, live_object: LiveObject, probe: ProbeModes) -> Callable[[], None]:
         """Make the function that moves object and probe."""

@@ -30,8 +30,9 @@ class Constraint(Component):
 
     entry_points: ClassVar[str] = "trainkit.ptychography.constraints"
 
-    of_object: ClassVar[bool] = True
     steps_can_be_tried: ClassVar[bool] = True
+    steps_can_be_recorded: ClassVar[bool] = True
+    of_object: ClassVar[bool] = True
     """Whether it changes the object; of an object of several modes, it is then imposed on each of them."""
 
     start_epoch: int = attrs.field(default=0, validator=ge(0))

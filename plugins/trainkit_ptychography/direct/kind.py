@@ -52,6 +52,7 @@ class DirectMethod(Component):
 
     entry_points: ClassVar[str] = "trainkit.ptychography.direct_methods"
     steps_can_be_tried: ClassVar[bool] = True
+    steps_can_be_recorded: ClassVar[bool] = True
     title: ClassVar[str] = "a direct method"
     """What messages call it."""
 

@@ -33,6 +33,7 @@ class Amplitude(Loss):
 
     accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
     steps_can_be_tried: ClassVar[bool] = True
+    steps_can_be_recorded: ClassVar[bool] = True
 
     epsilon: float = attrs.field(default=1e-9, validator=attrs.validators.gt(0.0))
 

@@ -25,6 +25,7 @@ class Intensity(Loss):
 
     accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
     steps_can_be_tried: ClassVar[bool] = True
+    steps_can_be_recorded: ClassVar[bool] = True
 
     def build(self, data: Any) -> Callable[[Outputs, Batch, nn.Module], Tensor]:
         """Make the function."""

@@ -27,6 +27,7 @@ class L1(Loss):
     accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
     on_validation: ClassVar[bool] = False
     steps_can_be_tried: ClassVar[bool] = True
+    steps_can_be_recorded: ClassVar[bool] = True
 
     def combine(self) -> Combine:
         """Return "once": it does not depend on the batch."""

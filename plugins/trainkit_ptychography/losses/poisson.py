@@ -39,6 +39,7 @@ class Poisson(Loss):
 
     accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
     steps_can_be_tried: ClassVar[bool] = True
+    steps_can_be_recorded: ClassVar[bool] = True
 
     epsilon_counts: float | None = attrs.field(default=None, validator=optional(gt(0.0)))
 

@@ -34,6 +34,7 @@ class PositionAnchor(Loss):
     accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
     on_validation: ClassVar[bool] = False
     steps_can_be_tried: ClassVar[bool] = True
+    steps_can_be_recorded: ClassVar[bool] = True
 
     sigma_pixels: float | None = attrs.field(default=None, validator=_positive)
     sigma_angstrom: float | None = attrs.field(default=None, validator=_positive)

@@ -34,6 +34,7 @@ class TotalVariation(Loss):
     accepts: ClassVar[type[Data]] = DiffractionData  # type: ignore[type-abstract]
     on_validation: ClassVar[bool] = False
     steps_can_be_tried: ClassVar[bool] = True
+    steps_can_be_recorded: ClassVar[bool] = True
 
     epsilon: float = attrs.field(default=1e-4, validator=attrs.validators.gt(0.0))
 

@@ -135,6 +135,7 @@ class Ptychography(Model):
     requires: ClassVar[tuple[str, ...]] = ("h5py",)
     computes_complex: ClassVar[bool] = True
     steps_can_be_tried: ClassVar[bool] = True
+    steps_can_be_recorded: ClassVar[bool] = True
 
     probe: Probe
     object: Object = Pixels()

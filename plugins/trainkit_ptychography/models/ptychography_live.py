@@ -31,7 +31,6 @@ from trainkit_ptychography.objects.from_data_live import DirectObject
 from trainkit_ptychography.objects.kind import LiveObject, PixelwiseObject, SlicedObject
 from trainkit_ptychography.objects.modes_live import modes_of
 from trainkit_ptychography.physics.forward import intensities
-from trainkit_ptychography.physics.moving_probe import far_field_and_slopes
 from trainkit_ptychography.physics.multislice import Waves, multislice_intensities
 from trainkit_ptychography.physics.patches import crop
 from trainkit_ptychography.physics.propagation import propagate
@@ -186,19 +185,6 @@ class PtychographyModule(nn.Module):
         corner_B2, shift_B2 = self.motion.split(index_B, displacement_B2, self.scan)
         return self._expected(index_B, corner_B2, shift_B2, self._probe_of(index_B))[0]
 
-    def _intensities_and_slopes(self, index_B: Tensor, displacement_B2: Tensor) -> tuple[Tensor, Tensor]:
-        """Return intensities (B, Y, X) of a thin specimen's far field, and their slopes (2, B, Y, X) per pixel.
-
-        Args:
-            index_B: Scan points.
-            displacement_B2: Their displacements in pixels, along which the slopes are.
-        """
-        displacement_B2 = self._displacements(index_B, displacement_B2)
-        corner_B2, shift_B2 = self.motion.split(index_B, displacement_B2, self.scan)
-        patch_BYX = self._object_modes[0](corner_B2).squeeze(0)
-        arriving_BYX, slopes_2BYX = far_field_and_slopes(self._probe_of(index_B), shift_B2, patch_BYX)
-        return self.detector.counted(arriving_BYX, index_B), self.detector.change(slopes_2BYX, index_B)
-
     def _displacements(self, index_B: Tensor, displacement_B2: Tensor) -> Tensor:
         """Return by how much points are displaced, the shifts of their scans included (B, 2)."""
         if self.scan_shifts is None:
@@ -267,9 +253,16 @@ class PtychographyModule(nn.Module):
         self._mask_watch.judge(state)
         if self.probe.modes.requires_grad:
             self.probe.keep_power()
-        for constraint, impose in self._constraints:
-            if constraint.every_epochs is None and constraint.imposed_at(state.epoch, state.step):
+        for (_, impose), is_due in zip(self._constraints, self._constraints_due(state.epoch, state.step), strict=True):
+            if is_due:
                 impose()
+
+    def step_variant(self, state: State) -> tuple[bool, ...]:
+        """Return which constraints the coming step imposes: it can be repeated only for steps with the same ones."""
+        return self._constraints_due(state.epoch, state.step + 1)
+
+    def _constraints_due(self, epoch: int, step: int) -> tuple[bool, ...]:
+        return tuple(each.every_epochs is None and each.imposed_at(epoch, step) for each, _ in self._constraints)
 
     def on_validation_start(self, state: State) -> None:
         """Put positions in order, and fit those of held-out points, before they are used."""
@@ -278,8 +271,7 @@ class PtychographyModule(nn.Module):
             return
         self._fit_held_out_intensities()
         if self.dr.requires_grad:
-            thin = self.propagation is None and len(self._object_modes) == 1 and self.detector.transfer() is None
-            self.motion.fit_held_out(self.dr, self._intensities, self._intensities_and_slopes if thin else None)
+            self.motion.fit_held_out(self.dr, self._intensities)
             self._fit_held_out_intensities()
 
     @torch.no_grad()

@@ -144,6 +144,8 @@ class HashEncoding(Object):
                 yield Problem(too_large(needed, free, "here"), "log2_hashmap_size")
 
     def _problems_of_backend(self, run: RunSettings) -> Iterable[Problem]:
+        if run.cuda_graph and self.backend != "torch":
+            yield Problem('with run.cuda_graph = true, only backend = "torch" can be recorded', "backend")
         if self.backend != "tinycudann":
             return
         if not is_installed():

@@ -124,6 +124,7 @@ class Object(Component):
 
     entry_points: ClassVar[str] = "trainkit.ptychography.objects"
     steps_can_be_tried: ClassVar[bool] = True
+    steps_can_be_recorded: ClassVar[bool] = True
     has_pixels: ClassVar[bool] = False
     """Whether ``build`` makes a `PixelwiseObject`."""
     takes_slices: ClassVar[bool] = False

@@ -61,6 +61,7 @@ class Probe(Component):
 
     entry_points: ClassVar[str] = "trainkit.ptychography.probes"
     steps_can_be_tried: ClassVar[bool] = True
+    steps_can_be_recorded: ClassVar[bool] = True
 
     modes: int | None = attrs.field(default=None, validator=attrs.validators.optional(attrs.validators.ge(1)))
     powers: tuple[float, ...] | None = None

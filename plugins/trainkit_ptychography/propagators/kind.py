@@ -44,6 +44,7 @@ class Propagator(Component):
 
     entry_points: ClassVar[str] = "trainkit.ptychography.propagators"
     steps_can_be_tried: ClassVar[bool] = True
+    steps_can_be_recorded: ClassVar[bool] = True
 
     def takes_no_power(self) -> bool:
         """Return whether |factor| = 1 everywhere, so that a wave can be propagated backwards without loss.

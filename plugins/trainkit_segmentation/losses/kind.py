@@ -38,6 +38,7 @@ class SegmentationLoss(Loss):
     accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]
     requires: ClassVar[tuple[str, ...]] = ("monai",)
     steps_can_be_tried: ClassVar[bool] = True
+    steps_can_be_recorded: ClassVar[bool] = True
 
     deep_supervision_weights: tuple[float, ...] | None = attrs.field(default=None, validator=_some_above_zero)
 

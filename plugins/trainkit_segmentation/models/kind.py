@@ -28,6 +28,7 @@ class SegmentationModel(Model):
     requires: ClassVar[tuple[str, ...]] = ("monai", "safetensors")
     facts_of_weights: ClassVar[Mapping[str, type]] = {"channels": list, "classes": list, "exclusive": bool}
     steps_can_be_tried: ClassVar[bool] = True
+    steps_can_be_recorded: ClassVar[bool] = True
     package: ClassVar[str] = "MONAI"
     """Whose network it is, for messages."""
     decoder: ClassVar[str] = r"(?!)"

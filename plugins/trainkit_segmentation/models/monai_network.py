@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import attrs
 
@@ -35,6 +35,8 @@ class MONAINetwork(SegmentationModel):
         name: Name of the class, for example "BasicUNet".
         arguments: Its other arguments by name.
     """
+
+    steps_can_be_recorded: ClassVar[bool] = False  # some networks may not allow it
 
     name: str
     arguments: dict[str, Any] = attrs.field(factory=dict)

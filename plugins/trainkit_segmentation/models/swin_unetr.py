@@ -36,6 +36,7 @@ class SwinUNETR(SegmentationModel):
     """
 
     requires: ClassVar[tuple[str, ...]] = ("monai", "safetensors", "einops")
+    steps_can_be_recorded: ClassVar[bool] = False  # each step brings numbers from the host
     takes_planes: ClassVar[bool] = True
     decoder: ClassVar[str] = r"decoder\d+\."
     head: ClassVar[str] = r"out\."
