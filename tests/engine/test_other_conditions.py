@@ -103,7 +103,7 @@ def test_another_machine_and_other_versions_are_said_once_each(
     first = run().run.state
     known = environment.conditions
     monkeypatch.setattr(
-        "trainkit.engine.resume_report.conditions",
+        "trainkit.engine.live_run.conditions",
         lambda context, recipe: known(context, recipe) | {"instruction set of the CPU": "OTHER", "numpy": "0.1"},
     )
     resume(first.folder, "run.epochs=3", quiet=False)
@@ -128,9 +128,9 @@ def test_without_shards_another_number_of_processes_is_said(
 
         return conditions
 
-    monkeypatch.setattr("trainkit.engine.every_run.saving.conditions", of(then))
+    monkeypatch.setattr("trainkit.engine.live_run.conditions", of(then))
     first = run().run.state
-    monkeypatch.setattr("trainkit.engine.resume_report.conditions", of(now))
+    monkeypatch.setattr("trainkit.engine.live_run.conditions", of(now))
     resume(first.folder, "run.epochs=3", quiet=False)
     said = [line for line in capsys.readouterr().out.splitlines() if "bit for bit" in line]
     was = then or 1

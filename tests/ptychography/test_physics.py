@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from trainkit import DataError
 from trainkit_ptychography.physics.forward import fourier_ramp, intensities
-from trainkit_ptychography.physics.geometry import affine_part, place
+from trainkit_ptychography.physics.geometry import AffineMotion, place
 from trainkit_ptychography.physics.optics import aperture, aperture_probe, electron_wavelength, scattering_angles
 from trainkit_ptychography.physics.quality import TruthInBox, phase_agreement, phase_pearson, position_rmse
 
@@ -203,24 +203,24 @@ def test_an_affine_displacement_is_found_exactly_and_anything_else_is_left(far):
     matrix = torch.tensor([[0.02, -0.01, 0.7], [0.015, -0.03, -0.4]], dtype=torch.float64)
     matrix[:, 2] -= matrix[:, :2].sum(1) * far
     affine = torch.cat([positions, torch.ones(200, 1)], 1) @ matrix.T
-    motion, found = affine_part(affine, positions)
+    motion, found = AffineMotion(positions).within(affine)
     torch.testing.assert_close(motion, affine, rtol=0, atol=1e-10)
     torch.testing.assert_close(found, matrix, rtol=1e-9, atol=1e-10)
 
     rest = torch.from_numpy(GENERATOR.normal(size=(200, 2)))
-    rest -= affine_part(rest, positions)[0]
-    torch.testing.assert_close(affine_part(affine + rest, positions)[0], affine, rtol=0, atol=1e-10)
+    rest -= AffineMotion(positions).within(rest)[0]
+    torch.testing.assert_close(AffineMotion(positions).within(affine + rest)[0], affine, rtol=0, atol=1e-10)
     # What is left is what least squares, written out, leaves.
     design = np.column_stack([positions.numpy() - far, np.ones(200)])
     noise = GENERATOR.normal(size=(200, 2))
     fitted = design @ np.linalg.lstsq(design, noise, rcond=None)[0]
-    np.testing.assert_allclose(affine_part(torch.from_numpy(noise), positions)[0].numpy(), fitted, atol=1e-10)
+    np.testing.assert_allclose(AffineMotion(positions).within(torch.from_numpy(noise))[0].numpy(), fitted, atol=1e-10)
 
 
 def test_a_scan_along_a_line_has_an_affine_part_too():
     positions = torch.stack([torch.arange(9.0), torch.zeros(9)], 1).double()
     displacement = torch.stack([0.1 * positions[:, 0] + 2, 0.3 * positions[:, 0]], 1)
-    torch.testing.assert_close(affine_part(displacement, positions)[0], displacement)
+    torch.testing.assert_close(AffineMotion(positions).within(displacement)[0], displacement)
 
 
 # ---- quality --------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from trainkit import Context, Monitor, State
 from trainkit.console import Console
 from trainkit.engine.start import start
 from trainkit.recipe.resolve import resolve_text
+from trainkit_ptychography.models.background import Background
 from trainkit_ptychography.models.held_out_positions import fit_displacement
 from trainkit_ptychography.models.ptychography import Ptychography
 from trainkit_ptychography.models.ptychography_live import PtychographyModule
@@ -245,6 +246,35 @@ def test_held_out_points_find_their_own_places_and_nothing_else_moves():
     after["dr"][data.held_out_index] = 0.0
     after["ordered_epoch"] = before["ordered_epoch"]
     assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"probe": Aperture(modes=3)},
+        {"probe": Aperture(opr_modes=1)},
+        {"detector_blur_pixels": 0.7, "background": Background(start_share=0.2), "pattern_intensities": True},
+    ],
+    ids=["one mode", "three modes", "a probe for each pattern", "a detector"],
+)
+def test_slopes_along_displacements_are_those_of_finite_differences(settings: dict[str, Any]) -> None:
+    data = live(attrs.evolve(SMALL, scan_shape=(3, 2), detector_size=12), torch.float64)
+    model = made(data, object_margin=4, **settings)
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        for parameter in model.parameters():  # those of the probe, of OPR and of the detector among them
+            parameter.add_(0.1 * torch.rand(parameter.shape, generator=generator, dtype=torch.float64))
+    index_B, near = torch.arange(6), 1e-5
+    displacement_B2 = 0.3 * torch.rand(6, 2, generator=generator, dtype=torch.float64)
+    found_BYX, slopes_2BYX = model._intensities_and_slopes(index_B, displacement_B2)
+    with torch.no_grad():
+        torch.testing.assert_close(found_BYX, model._intensities(index_B, displacement_B2))
+        for slope_BYX, unit_2 in zip(slopes_2BYX, torch.eye(2, dtype=torch.float64), strict=True):
+            after, before = (model._intensities(index_B, displacement_B2 + way * unit_2) for way in (near, -near))
+            expected_BYX = (after - before) / (2 * near)
+            assert expected_BYX.abs().max() > 1e-4
+            torch.testing.assert_close(slope_BYX, expected_BYX, rtol=1e-6, atol=1e-9)
 
 
 def test_held_out_points_stay_while_positions_do_not_train():

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import attrs
 from xxhash import xxh3_128_hexdigest
 
-from trainkit.engine.environment import conditions
 from trainkit.engine.identity import newest_first
 from trainkit.engine.prices import Prices
 from trainkit.engine.run_folder import starts
@@ -62,7 +61,7 @@ def _computes(run: LiveRun) -> str:
         "groups": {name: group for name, group in groups.items() if group},
         "run": {key: value for key, value in tree["run"].items() if key not in _OF_THE_LENGTH},
         "fingerprint": dict(run.fingerprint),
-        "conditions": conditions(state.context, run.recipe),
+        "conditions": run.conditions,
         "host": platform.node(),
         "processes": state.context.world,
         "is_trial": state.is_trial,

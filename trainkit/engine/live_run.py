@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import attrs
 
+from trainkit.engine.environment import conditions
 from trainkit.engine.graphed_step import GraphedStep
 from trainkit.engine.picture_budget import PictureBudget
 from trainkit.engine.step import Step
@@ -122,6 +123,11 @@ class LiveRun:
     def recipe_text(self) -> str:
         """The resolved recipe as TOML, as each checkpoint holds it."""
         return write(self.resolved.tree)
+
+    @cached_property
+    def conditions(self) -> dict[str, Any]:
+        """The conditions on which equality to the bit depends, as each checkpoint holds them."""
+        return conditions(self.state.context, self.recipe)
 
     @property
     def recurs_by_steps(self) -> bool:

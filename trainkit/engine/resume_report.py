@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import tomli
 
 from trainkit.engine.changes import flat
-from trainkit.engine.environment import PROCESSES, conditions
+from trainkit.engine.environment import PROCESSES
 from trainkit.engine.resumed_groups import name_then, point_of
 from trainkit.groups.resuming import rates_per_epoch
 from trainkit.recipe.origin import dotted
@@ -36,7 +36,7 @@ def run_changes(
     before = {used["package"]: used["version"] for used in saved["components"]}
     now = {used.package: used.version for used in run.resolved.used}
     before |= ({} if _has_shards(saved["recipe"]) else {PROCESSES: 1}) | saved["conditions"]
-    now |= conditions(run.state.context, run.recipe)
+    now |= run.conditions
     for name, value in before.items():
         if name in now and now[name] != value:
             yield f"warning: {name} is {now[name]}, was {value}: the run may not be the same bit for bit"

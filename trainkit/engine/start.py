@@ -19,7 +19,6 @@ from trainkit.engine.compiling import compiler_trouble
 from trainkit.engine.earlier_prices import RECORD as PRICES
 from trainkit.engine.earlier_prices import of_earlier_runs
 from trainkit.engine.earlier_prices import record as price_record
-from trainkit.engine.environment import conditions
 from trainkit.engine.every_run import metrics_file
 from trainkit.engine.every_run.progress import Progress
 from trainkit.engine.every_run.saving import Saver, facts_of
@@ -277,7 +276,7 @@ def _note_built(run: LiveRun, console: Console) -> None:
         "finished_epochs": run.state.epoch,
         "finished_steps": run.state.step,
         "device": str(context.device),
-        "computes_on": conditions(context, run.recipe),
+        "computes_on": run.conditions,
         "data": {"fingerprint": dict(run.fingerprint), "facts": facts_of(run)},
     }
     try:

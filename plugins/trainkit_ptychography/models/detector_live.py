@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from trainkit_ptychography.physics.detector import blurred
+from trainkit_ptychography.physics.detector import blurred, convolved
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 
 if TYPE_CHECKING:
@@ -101,6 +101,21 @@ class Detector(nn.Module):
             left = (1 - self.share(background_YX)).clamp_min(_LEAST_LIGHT)
             intensities_BYX = torch.addcmul(background_YX, intensities_BYX, left)
         return intensities_BYX
+
+    def change(self, changes: Tensor, index_B: Tensor) -> Tensor:
+        """Return by how much counts change when the light that arrives changes.
+
+        Args:
+            changes: Changes of the light (…, B, Y, X).
+            index_B: Scan points.
+        """
+        if self._blur_YX is not None:
+            changes = convolved(changes, self._blur_YX)
+        if self.pattern_intensities is not None:
+            changes = changes * self.pattern_intensities.index_select(0, index_B)[:, None, None]
+        if self.background is not None:
+            changes = changes * (1 - self.share(self.added())).clamp_min(_LEAST_LIGHT)
+        return changes
 
     @torch.no_grad()
     def put_in_order(self) -> None:

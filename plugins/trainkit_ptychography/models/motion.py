@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from trainkit import DataError
 from trainkit_ptychography.models.held_out_positions import fit_displacement
-from trainkit_ptychography.physics.geometry import Distortion, affine_part, distortion, place
+from trainkit_ptychography.physics.geometry import AffineMotion, Distortion, distortion, place
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 
 _FIT_STEPS = 1  # steps that held-out positions take at each validation; the next validation continues from there
@@ -49,6 +49,7 @@ class Motion(nn.Module):
         self.shape_HW, self.origin_2 = placement.shape_HW, placement.origin_2
         from_middle_N2 = data.scan.positions_N2 - data.scan.positions_N2.mean(axis=0)
         self._radius = max(float(np.hypot(*from_middle_N2.T).max()), 1.0)
+        self._affine = AffineMotion(torch.from_numpy(data.scan.positions_N2)[data.train_index])
         last = [whole - patch for whole, patch in zip(placement.shape_HW, data.detector_shape, strict=True)]
         for name, value in (
             ("corner_N2", torch.from_numpy(placement.corner_N2)),
@@ -102,7 +103,12 @@ class Motion(nn.Module):
             scan_22.add_((self._radius * matrix_23[:, :2]).to(scan_22))
 
     @torch.no_grad()
-    def fit_held_out(self, dr_N2: Tensor, intensities: Callable[[Tensor, Tensor], Tensor]) -> None:
+    def fit_held_out(
+        self,
+        dr_N2: Tensor,
+        intensities: Callable[[Tensor, Tensor], Tensor],
+        slopes: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
+    ) -> None:
         """Fit the displacement of each held-out point to its own pattern, in place, in the frame of the scan as given.
 
         A pattern whose position is wrong tells little about the object. Two numbers fitted to some thousand pixels
@@ -113,6 +119,8 @@ class Motion(nn.Module):
         Args:
             dr_N2: The displacements.
             intensities: The model: scan points (B,) and their displacements (B, 2) to patterns (B, Y, X).
+            slopes: The model with its slopes: the same to patterns, and by how much they grow for a displacement by a
+                pixel down, and right (2, B, Y, X). None: they are found by finite differences.
         """
         _, matrix_23 = self._affine_part(dr_N2)
         for batch in self._data.some(self._data.held_out_index):  # every process fits all of them
@@ -123,12 +131,20 @@ class Motion(nn.Module):
             def amplitudes(displacement_B2: Tensor, index_B: Tensor = index_B) -> Tensor:
                 return intensities(index_B, displacement_B2).sqrt()
 
+            def with_slopes(displacement_B2: Tensor, index_B: Tensor = index_B) -> tuple[Tensor, Tensor]:
+                assert slopes is not None
+                intensities_BYX, slopes_2BYX = slopes(index_B, displacement_B2)
+                amplitudes_BYX = intensities_BYX.sqrt()
+                smallest = torch.finfo(amplitudes_BYX.dtype).tiny  # of a pixel without light, whose slope is 0
+                return amplitudes_BYX, slopes_2BYX / (2 * amplitudes_BYX).clamp_min(smallest)
+
             fitted_B2 = fit_displacement(
                 amplitudes,
                 batch["amplitudes"].to(dr_N2.device),
                 batch.get("mask", self._data.mask_YX),
                 dr_N2[index_B] + motion_B2,
                 _FIT_STEPS,
+                None if slopes is None else with_slopes,
             )
             dr_N2[index_B] = fitted_B2 - motion_B2
 
@@ -161,6 +177,5 @@ class Motion(nn.Module):
 
     def _affine_part(self, dr_N2: Tensor) -> tuple[Tensor, Tensor]:
         """Return the affine motion in ``dr`` of the points that are trained on, at these points; and its matrix."""
-        trained = self._data.train_index
-        positions_N2 = torch.from_numpy(self._data.scan.positions_N2)[trained]
-        return affine_part(dr_N2.detach().cpu()[trained], positions_N2)  # on the CPU: not all devices have float64
+        # On the CPU: not all devices have float64.
+        return self._affine.within(dr_N2.detach().cpu()[self._data.train_index])

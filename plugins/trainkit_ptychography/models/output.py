@@ -30,7 +30,7 @@ from trainkit_ptychography.output.illumination import illumination, lit, scanned
 from trainkit_ptychography.output.imagej_tiff import write_imagej_tiff
 from trainkit_ptychography.output.provenance import provenance
 from trainkit_ptychography.output.result import Result, write_result
-from trainkit_ptychography.physics.geometry import affine_part
+from trainkit_ptychography.physics.geometry import AffineMotion
 from trainkit_ptychography.physics.quality import PhaseAgreement, phase_agreement, rebinned
 from trainkit_ptychography.preflight.noise import electrons_in
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
@@ -144,7 +144,7 @@ def result(found: Reconstruction, data: LiveDiffraction, off: Residuals | None =
     """
     nominal_N2, trained = data.scan.positions_N2, data.train_index.numpy()
     moved_N2 = found.positions_N2 - nominal_N2
-    _, matrix_23 = affine_part(torch.from_numpy(moved_N2[trained]), torch.from_numpy(nominal_N2[trained]))
+    _, matrix_23 = AffineMotion(torch.from_numpy(nominal_N2[trained])).within(torch.from_numpy(moved_N2[trained]))
     return Result(
         object_HW=found.projected_amplitude() * np.exp(1j * found.projected_phase()),
         object_modes_OSHW=found.object_modes_OSHW,

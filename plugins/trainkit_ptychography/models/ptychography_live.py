@@ -31,6 +31,7 @@ from trainkit_ptychography.objects.from_data_live import DirectObject
 from trainkit_ptychography.objects.kind import LiveObject, PixelwiseObject, SlicedObject
 from trainkit_ptychography.objects.modes_live import modes_of
 from trainkit_ptychography.physics.forward import intensities
+from trainkit_ptychography.physics.moving_probe import far_field_and_slopes
 from trainkit_ptychography.physics.multislice import Waves, multislice_intensities
 from trainkit_ptychography.physics.patches import crop
 from trainkit_ptychography.physics.propagation import propagate
@@ -185,6 +186,19 @@ class PtychographyModule(nn.Module):
         corner_B2, shift_B2 = self.motion.split(index_B, displacement_B2, self.scan)
         return self._expected(index_B, corner_B2, shift_B2, self._probe_of(index_B))[0]
 
+    def _intensities_and_slopes(self, index_B: Tensor, displacement_B2: Tensor) -> tuple[Tensor, Tensor]:
+        """Return intensities (B, Y, X) of a thin specimen's far field, and their slopes (2, B, Y, X) per pixel.
+
+        Args:
+            index_B: Scan points.
+            displacement_B2: Their displacements in pixels, along which the slopes are.
+        """
+        displacement_B2 = self._displacements(index_B, displacement_B2)
+        corner_B2, shift_B2 = self.motion.split(index_B, displacement_B2, self.scan)
+        patch_BYX = self._object_modes[0](corner_B2).squeeze(0)
+        arriving_BYX, slopes_2BYX = far_field_and_slopes(self._probe_of(index_B), shift_B2, patch_BYX)
+        return self.detector.counted(arriving_BYX, index_B), self.detector.change(slopes_2BYX, index_B)
+
     def _displacements(self, index_B: Tensor, displacement_B2: Tensor) -> Tensor:
         """Return by how much points are displaced, the shifts of their scans included (B, 2)."""
         if self.scan_shifts is None:
@@ -271,7 +285,8 @@ class PtychographyModule(nn.Module):
             return
         self._fit_held_out_intensities()
         if self.dr.requires_grad:
-            self.motion.fit_held_out(self.dr, self._intensities)
+            thin = self.propagation is None and len(self._object_modes) == 1 and self.detector.transfer() is None
+            self.motion.fit_held_out(self.dr, self._intensities, self._intensities_and_slopes if thin else None)
             self._fit_held_out_intensities()
 
     @torch.no_grad()

@@ -60,6 +60,11 @@ def radial_transfer(
 
 def blurred(intensities_BYX: Tensor, transfer_YX: Tensor) -> Tensor:
     """Return what a detector counts of intensities, differentiable in them; totals stay, and nothing is below 0."""
-    shape = (intensities_BYX.shape[1], intensities_BYX.shape[2])
-    result: Tensor = torch.fft.irfft2(torch.fft.rfft2(intensities_BYX) * transfer_YX, s=shape)
-    return result.clamp_min(0)  # rounding
+    return convolved(intensities_BYX, transfer_YX).clamp_min(0)  # rounding
+
+
+def convolved(values: Tensor, transfer_YX: Tensor) -> Tensor:
+    """Return values (…, Y, X), which may be below 0, spread over the neighbours of their pixels."""
+    shape = (values.shape[-2], values.shape[-1])
+    result: Tensor = torch.fft.irfft2(torch.fft.rfft2(values) * transfer_YX, s=shape)
+    return result

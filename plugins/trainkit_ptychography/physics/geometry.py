@@ -73,24 +73,31 @@ def place(positions_N2: NDArray[np.float64], shape_YX: tuple[int, int], margin: 
     return Placement(corner_N2, start_N2 - corner_N2, (height, width), origin_2)
 
 
-def affine_part(displacement_N2: Tensor, positions_N2: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the affine motion of the scan that fits displacements of its points best (least squares).
+class AffineMotion:
+    """Finds the affine motion of a scan that fits displacements of its points best (least squares).
 
     Rotation, scale, shear and shift of all positions can be traded for the same change of object and probe: patterns
     hardly tell them apart, so an unconstrained fit drifts along them.
 
     Args:
-        displacement_N2: How far each point has moved.
         positions_N2: The points, before they moved.
-
-    Returns:
-        The motion at each point (N, 2), and its matrix (2, 3), in float64: displacement ≈ matrix @ (row, column, 1).
     """
-    points_N3 = torch.cat([positions_N2.double(), torch.ones_like(positions_N2[:, :1], dtype=torch.float64)], dim=1)
-    # Centred and scaled, so that the fit is as exact far from the origin; pinv, so that a line of points is no error.
-    centre, spread = points_N3[:, :2].mean(0), points_N3[:, :2].std().clamp_min(1e-12)
-    points_N3[:, :2] = (points_N3[:, :2] - centre) / spread
-    matrix_32 = torch.linalg.pinv(points_N3) @ displacement_N2.double()
-    linear_22 = matrix_32[:2].T / spread
-    shift_2 = matrix_32[2] - linear_22 @ centre
-    return points_N3 @ matrix_32, torch.cat([linear_22, shift_2[:, None]], dim=1)
+
+    def __init__(self, positions_N2: Tensor) -> None:
+        points_N3 = torch.cat([positions_N2.double(), torch.ones_like(positions_N2[:, :1], dtype=torch.float64)], dim=1)
+        # Centred and scaled, so that the fit is as exact far from the origin; pinv, so that a line of points is no
+        # error.
+        self._centre_2, self._spread = points_N3[:, :2].mean(0), points_N3[:, :2].std().clamp_min(1e-12)
+        points_N3[:, :2] = (points_N3[:, :2] - self._centre_2) / self._spread
+        self._points_N3, self._inverse_3N = points_N3, torch.linalg.pinv(points_N3)
+
+    def within(self, displacement_N2: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the motion at each point (N, 2), and its matrix (2, 3), in float64.
+
+        Args:
+            displacement_N2: How far each point has moved: about matrix @ (row, column, 1).
+        """
+        matrix_32 = self._inverse_3N @ displacement_N2.double()
+        linear_22 = matrix_32[:2].T / self._spread
+        shift_2 = matrix_32[2] - linear_22 @ self._centre_2
+        return self._points_N3 @ matrix_32, torch.cat([linear_22, shift_2[:, None]], dim=1)

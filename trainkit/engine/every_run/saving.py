@@ -16,7 +16,6 @@ from trainkit.checkpoint.folder import Best, BestValues, CheckpointFolder
 from trainkit.checkpoint.in_background import WriterInBackground
 from trainkit.checkpoint.optimizer_state import LoadReport, class_name, load_optimizer_state, optimizer_state
 from trainkit.engine.agreement import check_replicas, restore_means, running_means
-from trainkit.engine.environment import conditions
 from trainkit.engine.every_run.requests import edits_of
 from trainkit.engine.identity import CHECKPOINTS
 from trainkit.errors import CheckpointError, NonFiniteError, blame
@@ -64,7 +63,7 @@ def checkpoint_content(
         | {"adopted": sorted(adopted), "edits": edits_of(run)},
         "recipe": run.recipe_text,
         "components": [attrs.asdict(used) for used in run.resolved.used],
-        "conditions": conditions(state.context, run.recipe),
+        "conditions": run.conditions,
         "generators": generator_states(),
         "model": states["model"],
         "average": None if run.average is None else run.average.content(),
