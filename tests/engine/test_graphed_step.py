@@ -165,6 +165,21 @@ def test_gradients_that_a_hook_replaces_are_those_that_count() -> None:
     repeated_to_the_same_bits(lambda: trained("run.epochs=3", text=TOLD))
 
 
+def test_a_gradient_that_a_hook_removes_is_an_error_and_not_ignored() -> None:
+    def remove(state: State) -> None:
+        next(state.model.parameters()).grad = None
+
+    recorder.ACTIONS["backward_end"] = remove
+    with recording_with(Replays()), pytest.raises(PartError, match="a hook has removed the gradient of a parameter"):
+        trained(text=TOLD)
+
+
+def test_steps_of_many_kinds_are_not_all_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainkit.engine.graphed_step._MOST_RECORDINGS", 1)
+    graphs = repeated_to_the_same_bits(lambda: trained("model.what=variant", "run.epochs=9", text=WITH_PYTHON))
+    assert len(graphs.recorded) == 9
+
+
 def test_an_evaluation_inside_an_epoch_ends_what_was_recorded() -> None:
     graphs = repeated_to_the_same_bits(lambda: trained("validation.every_steps=2", "run.epochs=9", text=UNHEARD))
     assert len(graphs.recorded) == 9 * 2

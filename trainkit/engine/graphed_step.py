@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("trainkit")
 
+_MOST_RECORDINGS = 8
+"""Recordings that are kept at a time; steps of further kinds are made as usual."""
+
 
 @attrs.define
 class _Recorded:
@@ -113,8 +116,8 @@ class GraphedStep(Step):
         assert batch is not None
         self._made += 1
         kind, self._repeats = self._kind(batch), None
-        if kind not in self._kinds:
-            self._kinds[kind] = None
+        if kind not in self._kinds or self._is_one_too_many(kind):
+            self._kinds.setdefault(kind)
             values: Mapping[str, Tensor] = {}
 
             def compute() -> None:
@@ -144,11 +147,23 @@ class GraphedStep(Step):
         self._log(dict(zip(recorded.names, of_losses, strict=True)))
 
     def update(self) -> None:
-        """Update the parameters, and let the model do what it does after a step."""
+        """Update the parameters, and let the model do what it does after a step.
+
+        Raises:
+            PartError: A hook has removed a gradient that the recorded step has.
+        """
         repeats = self._repeats
-        if repeats is None or any(parameter.grad is not slope for parameter, slope in repeats.slopes):
-            self._graphs.warm_up(self._finish)  # as usual, also with gradients of somebody's own
+        if repeats is None:
+            self._graphs.warm_up(self._finish)
         elif repeats.update is not None:
+            for parameter, slope in repeats.slopes:
+                if parameter.grad is None:
+                    raise PartError(
+                        "run.cuda_graph = true, but a hook has removed the gradient of a parameter, which a step that "
+                        "is repeated cannot leave out; set run.cuda_graph = false"
+                    )
+                if parameter.grad is not slope:  # a hook has put another one in its place
+                    slope.copy_(parameter.grad)
             repeats.update()
             _note_changes(repeats)
 
@@ -211,6 +226,10 @@ class GraphedStep(Step):
         ]
         changed = [*(each for each, _ in slopes), *state.model.buffers()]
         return _Recorded(own, gradients, update, state.outputs, row, names, slopes, changed)
+
+    def _is_one_too_many(self, kind: Hashable) -> bool:
+        """Return whether recording this kind would take too much memory: each recording keeps that of a step."""
+        return self._kinds[kind] is None and sum(each is not None for each in self._kinds.values()) == _MOST_RECORDINGS
 
     def _kind(self, batch: Batch) -> Hashable:
         """Return what tells whether a step can be made by repeating another one."""
