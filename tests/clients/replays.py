@@ -112,12 +112,14 @@ class Replays:
         recorded: The recordings.
         repeats: How often one was performed.
         inside: Whether one is being made or performed.
+        waited_after: How many of the recordings there were when it was last waited for them.
     """
 
     def __init__(self) -> None:
         self.recorded: list[Recording] = []
         self.repeats: Counter[int] = Counter()
         self.inside = False
+        self.waited_after = 0
 
     @contextlib.contextmanager
     def _inside(self) -> Iterator[None]:
@@ -147,6 +149,10 @@ class Replays:
                 recording.repeat()
 
         return repeat
+
+    def wait(self) -> None:
+        """Nothing is left to be done."""
+        self.waited_after = len(self.recorded)
 
 
 @contextlib.contextmanager
@@ -186,4 +192,5 @@ def repeated_to_the_same_bits(train: Callable[[], LiveRun]) -> Replays:
             by_themselves = train()
     assert sum(graphs.repeats.values()) > 5
     assert differences(results(repeated), results(by_themselves)) == []
+    assert graphs.waited_after == len(graphs.recorded)
     return graphs

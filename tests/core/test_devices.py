@@ -166,6 +166,9 @@ class RecordsNothing:
             operations()
         return lambda: None
 
+    def wait(self) -> None:
+        pass
+
 
 def without_those_of_torch(optimizers: Optimizers) -> Optimizers:
     own = {name: each for name, each in optimizers.members.items() if isinstance(each, ScaledStepsOptimizer)}

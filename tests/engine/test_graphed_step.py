@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import random
 from collections.abc import Callable, Iterator
@@ -292,6 +293,51 @@ def test_a_recording_changes_nothing_and_a_repetition_does_what_was_recorded() -
     value.fill_(3)
     again()
     assert (total.tolist(), count) == ([4, 4], 1)
+
+
+def test_the_order_in_which_cuda_is_asked_and_that_what_a_graph_reads_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    class Stream:
+        def __init__(self, name: Any) -> None:
+            self.name = str(name)
+
+        def wait_stream(self, other: Stream) -> None:
+            asked.append(f"{self.name} waits for {other.name}")
+
+    class Graph:
+        def replay(self) -> None:
+            asked.append("replay")
+
+    @contextlib.contextmanager
+    def inside(*given: Any, **settings: Any) -> Iterator[None]:
+        asked.append(("enter", *(type(each).__name__ for each in given), *sorted(settings)))
+        yield
+        asked.append("leave")
+
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: Stream("own"))
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: Stream("usual"))
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(torch.cuda, "graph", inside)
+    monkeypatch.setattr(torch.cuda, "stream", inside)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: asked.append("wait"))
+    graphs, total = CudaGraphs(torch.device("cuda")), torch.zeros(2)
+    graphs.warm_up(lambda: asked.append("operations"))
+    part = torch.ones(2)
+
+    def add() -> None:
+        asked.append("operations")
+        total.add_(part * 2)
+
+    again = graphs.record(add)
+    again()
+    graphs.wait()
+    assert asked == [
+        "own waits for usual", ("enter", "Stream"), "operations", "leave", "usual waits for own",
+        ("enter", "Graph", "capture_error_mode", "stream"), "operations", "leave", "replay", "wait",
+    ]  # fmt: skip
+    kept = again._outside  # type: ignore[attr-defined]
+    assert set(kept) == {total.untyped_storage().data_ptr(), part.untyped_storage().data_ptr()}
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

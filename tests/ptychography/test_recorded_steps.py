@@ -11,7 +11,8 @@ import pytest
 import torch
 from clients.device_paths import as_on_a_device
 from clients.made_up_inputs import MADE_UP
-from clients.replays import Replays, recording_with, repeated_to_the_same_bits
+from clients.replays import Replays, never_alike, recording_with, repeated_to_the_same_bits, results
+from same import differences
 from without_pictures import no_pictures_of_ptychography
 
 from trainkit.engine import build as engine
@@ -151,6 +152,23 @@ def test_they_are_those_of_a_run_without_recordings_but_for_the_last_digits(tmp_
     torch.testing.assert_close(
         dict(recorded.state.model.state_dict()), dict(plain.state.model.state_dict()), rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("case", CASES)
+def test_on_cuda_repeated_steps_have_the_bits_of_steps_made_one_by_one(
+    case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    only = "drop=['loggers.tensorboard', 'hooks.truth']"
+    sets = (only, *STAGED, "run.device=cuda", "run.deterministic=true", *CASES[case])
+    try:
+        repeated = trained("ptycho_staged", sets, tmp_path)
+        with never_alike():
+            by_themselves = trained("ptycho_staged", sets, tmp_path)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert differences(results(repeated), results(by_themselves)) == []
 
 
 @pytest.mark.parametrize(

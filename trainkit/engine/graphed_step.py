@@ -107,6 +107,8 @@ class GraphedStep(Step):
 
     def forget(self) -> None:
         """Forget all recordings."""
+        if any(self._kinds.values()):
+            self._graphs.wait()
         self._kinds, self._repeats = {}, None
 
     def gradients(self, batches: Sequence[Batch]) -> None:

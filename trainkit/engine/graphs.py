@@ -37,6 +37,10 @@ class Graphs(Protocol):
         """
         ...
 
+    def wait(self) -> None:
+        """Wait until all recordings that were called are done; only then may one be given up."""
+        ...
+
 
 def graphs_of(recipe: Recipe, device: torch.device) -> Graphs | None:
     """Return what records the steps of a run; None: its steps are not recorded."""
@@ -73,6 +77,10 @@ class CudaGraphs:
         with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"), outside:
             operations()
         return _Recording(graph, outside)
+
+    def wait(self) -> None:
+        """Wait for the device, which may still write into the memory of a graph."""
+        torch.cuda.synchronize(self._device)
 
 
 class _Recording:
