@@ -46,4 +46,5 @@ def far_field_and_slopes(probe_MYX: Tensor, shift_B2: Tensor, patch_BYX: Tensor)
 
 
 def _far(spectrum_BYX: Tensor, patch_BYX: Tensor) -> Tensor:
-    return torch.fft.fft2(torch.fft.ifft2(spectrum_BYX, norm="forward").mul_(patch_BYX))
+    far_BYX: Tensor = torch.fft.fft2(torch.fft.ifft2(spectrum_BYX, norm="forward").mul_(patch_BYX))
+    return far_BYX
