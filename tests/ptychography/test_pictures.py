@@ -15,7 +15,7 @@ from trainkit import Context, Monitor, State
 from trainkit_ptychography.models.output import show
 from trainkit_ptychography.models.ptychography import Ptychography
 from trainkit_ptychography.output import object_pictures, probe_picture, resolution_picture, scan_pictures
-from trainkit_ptychography.output.frame import angle_bar, limits_of
+from trainkit_ptychography.output.frame import Box, Frame, angle_bar, limits_of
 from trainkit_ptychography.output.illumination import illumination, lit, scanned_part
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
@@ -82,6 +82,23 @@ def test_phases_are_grey_in_their_order_between_the_limits_of_what_was_lit():
     seen, values = grey[5:, :, 0].ravel(), phase[5:].ravel()
     assert (np.diff(seen[np.argsort(values)]) >= 0).all()
     assert len(np.unique(seen)) > 100  # a weak phase uses all of the contrast
+
+
+@pytest.mark.parametrize("rows", [28, 90, 350, 2000])  # enlarged with sharp edges, enlarged, and made smaller
+def test_an_image_fills_its_box_as_it_was_given_whatever_its_size(rows):
+    frame = Frame(6.0, "title", "subtitle")
+    down, across = np.meshgrid(np.linspace(0, 1, rows), np.linspace(0, 1, 2 * rows), indexing="ij")
+    frame.image(Box(1.0, 1.2, 8.0, 4.0), np.ma.masked_where(down > 0.75, across), bad="#ff0000", vmin=0.0, vmax=1.0)
+    image = frame.pixels().astype(int)
+    assert image.shape == (720, 1440, 3)
+    inside = image[144:624, 120:1080]
+    expected = 255 * (np.arange(960) + 0.5) / 960
+    assert np.abs(inside[8:340, 8:-8] - expected[None, 8:-8, None]).max() <= 255 * 0.75 / rows + 2
+    assert (inside[376:-4, 4:-4] == (255, 0, 0)).all()
+    outline = (image[144, 120:1080], image[624, 120:1080], image[144:624, 120], image[144:624, 1080])
+    assert all(each.max() < 90 for each in outline)
+    around = (image[143, 100:1100], image[625, 100:1100], image[130:640, 119], image[130:640, 1081])
+    assert all((each == 255).all() for each in around)
 
 
 def test_colours_of_the_complex_object_tell_phases_apart_and_fall_to_black_with_the_amplitude():

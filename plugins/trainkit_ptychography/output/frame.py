@@ -21,7 +21,12 @@ HEAD = 0.95  # height of the headings
 FOOT = 0.5  # below an image, for its scale bar
 _DPI = 120
 _SUBTITLE = "0.35"  # grey
+_BELOW = 0.31  # inches from the axis of columns to its label
+_SHARP = 3.0  # pixels of the picture for one of an image, from which on these have sharp edges
 _THINNEST = 1.5  # inches, of an image that is long and narrow
+
+TITLE: dict[str, Any] = {"fontsize": 11, "loc": "left", "y": 1.001}
+"""Of axes. Its place is given: if it is 1, matplotlib measures all labels of the axes to find another one."""
 
 Image = NDArray[np.uint8]
 
@@ -55,8 +60,8 @@ class Frame:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        self.height = height
-        self.figure = Figure(figsize=(WIDTH, height), dpi=_DPI, facecolor="white")
+        self.height = round(_DPI * height) / _DPI  # whole pixels, so that images are where their outlines are
+        self.figure = Figure(figsize=(WIDTH, self.height + 1e-6), dpi=_DPI, facecolor="white")
         self._canvas: Any = FigureCanvasAgg(self.figure)
         self.text(MARGIN, 0.42, title, fontsize=17, weight="bold")
         self.text(MARGIN, 0.72, subtitle, fontsize=11, color=_SUBTITLE)
@@ -65,41 +70,56 @@ class Frame:
         """Write words, whose base line begins at a place."""
         self.figure.text(left / WIDTH, 1 - top / self.height, words, **({"va": "baseline", "ha": "left"} | style))
 
-    def axes(self, box: Box, **settings: Any) -> Any:
-        """Return axes that fill a box."""
+    def axes(self, box: Box, for_numbers: float = 0.6, **settings: Any) -> Any:
+        """Return axes that fill a box.
+
+        Args:
+            box: The box.
+            for_numbers: Inches between the axis of rows and its label. They are given, because matplotlib would measure
+                all numbers once more to find them.
+            settings: Settings of matplotlib's axes.
+        """
+        axes = self._empty_axes(box, **settings)
+        axes.xaxis.set_label_coords(0.5, -_BELOW / box.height)
+        axes.yaxis.set_label_coords(-for_numbers / box.width, 0.5)
+        return axes
+
+    def _empty_axes(self, box: Box, **settings: Any) -> Any:
         across, down = 1 / WIDTH, 1 / self.height
         place = (box.left * across, 1 - (box.top + box.height) * down, box.width * across, box.height * down)
         return self.figure.add_axes(place, **settings)
 
-    def image(self, box: Box, values_HW: NDArray[Any], bad: str = "none", **colours: Any) -> Any:
-        """Show an image in a box, and return what is shown.
+    def image(self, box: Box, values_HW: NDArray[Any], bad: str = "white", **colours: Any) -> Any:
+        """Show an image in a box, and return what its colour bar needs.
 
-        It is no axes of matplotlib, whose ticks would take most of the time, seen or not.
+        It is no axes of matplotlib, whose ticks would take most of the time, seen or not; and it has the size of its
+        box before matplotlib gets it, because Pillow enlarges colours ten times as fast as matplotlib values.
 
         Args:
             box: The place.
-            values_HW: Values, or colours (H, W, 3); what is masked is shown in the colour ``bad``.
+            values_HW: Values, or colours (H, W, 3) from 0 to 1; what is masked is shown in the colour ``bad``.
             bad: That colour.
             colours: The colour map and its limits, as for matplotlib's ``imshow``.
         """
         from matplotlib import colormaps
+        from matplotlib.cm import ScalarMappable
         from matplotlib.colors import Normalize
-        from matplotlib.image import BboxImage
         from matplotlib.patches import Rectangle
-        from matplotlib.transforms import Bbox, TransformedBbox
+        from PIL import Image as Pictures
 
-        left, bottom = box.left / WIDTH, 1 - (box.top + box.height) / self.height
-        place = Bbox.from_bounds(left, bottom, box.width / WIDTH, box.height / self.height)
-        shown = BboxImage(
-            TransformedBbox(place, self.figure.transFigure),
-            cmap=colormaps[colours.get("cmap", "gray")].with_extremes(bad=bad),
-            norm=colours.get("norm") or Normalize(colours.get("vmin"), colours.get("vmax")),
-            interpolation="antialiased",
-            origin="upper",
-        )
-        shown.set_data(values_HW)
-        self.figure.add_artist(shown)
-        outline = Rectangle(place.p0, place.width, place.height, fill=False, linewidth=0.6, edgecolor="black")
+        from trainkit_ptychography.output.pixels_in_place import PixelsInPlace
+
+        norm = colours.get("norm") or Normalize(colours.get("vmin"), colours.get("vmax"))
+        shown = ScalarMappable(norm, colormaps[colours.get("cmap", "gray")].with_extremes(bad=bad))
+        colours_HWC = shown.to_rgba(values_HW, bytes=True)
+        left, top, width, height = (round(_DPI * each) for each in box)
+        # Pixels that are large enough to be seen have sharp edges.
+        sharp = min(width / colours_HWC.shape[1], height / colours_HWC.shape[0]) >= _SHARP
+        resample = Pictures.Resampling.NEAREST if sharp else Pictures.Resampling.HAMMING
+        pixels = Pictures.fromarray(colours_HWC).resize((width, height), resample)
+        bottom = round(_DPI * self.height) - top - height
+        self.figure.add_artist(PixelsInPlace(np.asarray(pixels), left, bottom))
+        outline = Rectangle((left, bottom), width, height, fill=False, linewidth=0.6, edgecolor="black", transform=None)
         self.figure.add_artist(outline)
         return shown
 
@@ -117,7 +137,7 @@ class Frame:
 
     def colours(self, beside: Box, shown: Any, label: str, **settings: Any) -> None:
         """Draw a colour bar with its unit to the right of an image."""
-        axes = self.axes(Box(beside.left + beside.width + 0.15, beside.top, 0.2, beside.height))
+        axes = self._empty_axes(Box(beside.left + beside.width + 0.15, beside.top, 0.2, beside.height))
         bar = self.figure.colorbar(shown, cax=axes, **settings)
         bar.set_label(label, fontsize=11)
         bar.outline.set_linewidth(0.6)

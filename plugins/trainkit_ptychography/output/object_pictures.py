@@ -86,7 +86,7 @@ def both(
     frame.bar(box, phase_HW.shape[1], length_bar(phase_HW.shape[1], pixel_size_angstrom))
 
     legend = Box(box.left + width + 0.85, HEAD + 0.25, 1.5, 1.5)
-    axes = frame.axes(legend)
+    axes = frame.axes(legend, 0.45)
     along, up = np.linspace(*shown, 64), np.linspace(0.0, 1.0, 64)
     table_HWC = _coloured(np.repeat(along[None], 64, axis=0), np.repeat(up[:, None], 64, axis=1), shown)
     axes.imshow(table_HWC, origin="lower", aspect="auto", extent=(*shown, 0.0, full))

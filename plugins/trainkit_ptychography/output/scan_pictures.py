@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trainkit import SAFE_ON_WHITE, ScaleBar
-from trainkit_ptychography.output.frame import FOOT, HEAD, MARGIN, WIDTH, Box, Frame, Image, fitted
+from trainkit_ptychography.output.frame import FOOT, HEAD, MARGIN, TITLE, WIDTH, Box, Frame, Image, fitted
 from trainkit_ptychography.scans.sampling import neighbour_distances
 
 _BLUE, _VERMILION, _GREEN = SAFE_ON_WHITE[:3]
@@ -27,6 +27,7 @@ _MOST_NAMED = 12  # points whose number is written beside them
 _GAMMA = 0.35
 _HIDDEN = "0.6"  # grey, of pixels that do not count
 _BINS = 41
+_OF_COUNTS = 0.5  # inches for the numbers of a histogram
 # Unit in Å, its name, and from which width of a map on it is taken.
 _UNITS = ((1e4, "µm", 2e4), (10.0, "nm", 2e3), (1.0, "Å", 0.0))
 _SILHOUETTE: dict[str, Any] = {"histtype": "stepfilled"}  # of a histogram: bars take ten times as long
@@ -94,21 +95,21 @@ def displacements(
             width=0.003,
         )
     share = "" if shown_N.all() else f", drawn at {shown_N.sum()} of {len(shown_N)} points"
-    axes.set_title(f"arrows are {longer:,} times as long as the displacements{share}", fontsize=11, loc="left")
+    axes.set_title(f"arrows are {longer:,} times as long as the displacements{share}", **TITLE)
     axes.legend(loc="upper left", bbox_to_anchor=(0.0, -0.09), ncols=2, fontsize=10, frameon=False, borderaxespad=0.0)
 
     both = true_N2 is not None
     left, height = MARGIN + 0.7 + _MAP + 0.75, (_MAP - 0.9) / 2 if both else _MAP
-    upper = frame.axes(Box(left, HEAD + 0.3, WIDTH - MARGIN - left, height - 0.3))
+    upper = frame.axes(Box(left, HEAD + 0.3, WIDTH - MARGIN - left, height - 0.3), _OF_COUNTS)
     moved_N2, length_N = (small_size / size * each for each in (moved_N2, length_N))
     rms = float(np.sqrt((moved_N2**2).mean()))
     edge = max(float(np.percentile(np.abs(moved_N2), 99.5)) * 1.1, 1e-6)
     upper.hist(np.clip(length_N, 0, 1.5 * edge), bins=np.linspace(0, 1.5 * edge, _BINS), color=_BLUE, **_SILHOUETTE)
-    upper.set_title(f"rms of a coordinate {rms:.3g} {small_unit}", fontsize=11, loc="left")
+    upper.set_title(f"rms of a coordinate {rms:.3g} {small_unit}", **TITLE)
     upper.set_xlabel(f"displacement / {small_unit}", fontsize=11)
     upper.set_ylabel("scan points", fontsize=11)
     if true_N2 is not None:
-        lower = frame.axes(Box(left, HEAD + 0.9 + height + 0.3, WIDTH - MARGIN - left, height - 0.3))
+        lower = frame.axes(Box(left, HEAD + 0.9 + height + 0.3, WIDTH - MARGIN - left, height - 0.3), _OF_COUNTS)
         errors = [small_size * (each_N2 - true_N2)[trained_N] for each_N2 in (nominal_N2, now_N2)]
         errors = [(each_N2 - each_N2.mean(axis=0)).ravel() for each_N2 in errors]
         edge = max(float(np.percentile(np.abs(np.concatenate(errors)), 99.5)) * 1.1, 1e-6)
@@ -118,7 +119,7 @@ def displacements(
             lower.hist(
                 np.clip(values, -edge, edge), bins=np.linspace(-edge, edge, _BINS), color=colour, label=named, **style
             )
-        lower.set_title("trained on, against the true positions", fontsize=11, loc="left")
+        lower.set_title("trained on, against the true positions", **TITLE)
         lower.set_xlabel(f"error of a coordinate / {small_unit}", fontsize=11)
         lower.set_ylabel("coordinates", fontsize=11)
         lower.set_ylim(0, 1.3 * lower.get_ylim()[1])
@@ -177,7 +178,7 @@ def residuals(
         f"{poor} far above the others {'is' if poor == 1 else 'are'} ringed" if poor else "none is far above the others"
     )
     dark = f"; {np.count_nonzero(~known_N)} without light are red" if not known_N.all() else ""
-    axes.set_title(ringed + dark, fontsize=11, loc="left")
+    axes.set_title(ringed + dark, **TITLE)
     frame.colours(
         Box(MARGIN + 0.7, HEAD + 0.3, _MAP - 0.9, _MAP - 0.3),
         points,
@@ -185,12 +186,12 @@ def residuals(
         extend="both",
     )
     left = MARGIN + 0.7 + _MAP + 1.15
-    right = frame.axes(Box(left, HEAD + 0.3, WIDTH - MARGIN - left, _MAP - 0.3))
+    right = frame.axes(Box(left, HEAD + 0.3, WIDTH - MARGIN - left, _MAP - 0.3), _OF_COUNTS)
     if known_N.any():
         right.hist(residual_N[known_N], bins=_BINS, color=_BLUE, **_SILHOUETTE)
         median = float(np.median(residual_N[known_N]))
         right.axvline(median, color="black", linewidth=1)
-        right.set_title(f"median {median:.3g}", fontsize=11, loc="left")
+        right.set_title(f"median {median:.3g}", **TITLE)
     right.set_xlabel("residual", fontsize=11)
     right.set_ylabel("patterns", fontsize=11)
     right.yaxis.get_major_locator().set_params(integer=True)
@@ -293,7 +294,7 @@ def _over_scan(
             vmin=-most,
             vmax=most,
         )
-        axes.set_title(panel.title, fontsize=11, loc="left")
+        axes.set_title(panel.title, **TITLE)
         frame.colours(Box(left, HEAD + 0.3, wide, wide), points, label, extend="both")
         below.plot(panel.points_P, panel.values_P, color=SAFE_ON_WHITE[number], linewidth=0.9, label=panel.name or None)
     below.set_xlabel("pattern, in the order of the measurement", fontsize=11)

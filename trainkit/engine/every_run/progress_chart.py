@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _MOST_MARKED = 500  # largest number of points of a curve that are marked one by one
 _MOST_NAMED = 12  # largest number of curves in a panel's legend
+_LABEL = (-0.125, 0.5)  # place beside a panel; matplotlib would measure all numbers once more to find one
 _GRID = {"alpha": 0.3, "color": "#b0b0b0", "linewidth": 0.8}
 _STYLES = ("-", "--", ":")  # of the first curves of a panel, of those after all colours are used once, and so on
 
@@ -119,6 +120,7 @@ def draw(state: State, curves: Mapping[str, Curve]) -> None:
             ax.yaxis.set_minor_formatter(LogFormatter(minor_thresholds=(1, 0.4)))
         _mark_starts(ax, state)
         ax.set_ylabel(title)
+        ax.yaxis.set_label_coords(*_LABEL)
         ax.grid(**_GRID)
         if smallest < math.inf:
             ax.legend(fontsize=8, ncols=1 + (len(members) - 1) // 6)
@@ -157,6 +159,6 @@ def _panels(values: Collection[str]) -> dict[str, str]:
 
 
 def _mark_starts(ax: Any, state: State) -> None:
-    for group in state.groups.values():
-        if group.start_epoch and group.start_epoch <= state.epoch:
-            ax.axvline(group.start_epoch, color="grey", linestyle=":", linewidth=1)
+    starts = {group.start_epoch for group in state.groups.values() if group.start_epoch}
+    passed = sorted(start for start in starts if start <= state.epoch)
+    ax.vlines(passed, 0, 1, transform=ax.get_xaxis_transform(), color="grey", linestyle=":", linewidth=1)
