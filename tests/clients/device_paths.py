@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from trainkit_ptychography.models import ptychography_live
 from trainkit_ptychography.objects.hash_encoding_live import HashObject
-from trainkit_ptychography.physics import multislice, patches
+from trainkit_ptychography.physics import patches
 from trainkit_ptychography.preflight.watch import GeometryWatch
 
 
@@ -23,7 +24,7 @@ def as_on_a_device() -> Iterator[None]:
         return partial(patches.PatchesByPlace, places_BYX=patches.places(corner_B2, shape, width))
 
     with pytest.MonkeyPatch.context() as patch:
-        for module in (patches, multislice):
+        for module in (patches, ptychography_live):
             patch.setattr(module, "patches_at", by_place)
         patch.setattr(HashObject, "_touched", lambda encoding, corner_B2: None)
         patch.setattr(GeometryWatch, "warn", lambda watch: None)

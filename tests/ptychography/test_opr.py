@@ -17,6 +17,7 @@ from trainkit_ptychography.models.ptychography_live import PtychographyModule
 from trainkit_ptychography.output import scan_pictures
 from trainkit_ptychography.physics.forward import intensities
 from trainkit_ptychography.physics.multislice import multislice_intensities
+from trainkit_ptychography.physics.patches import patches_at
 from trainkit_ptychography.physics.propagation import fresnel_kernel
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.probes.modes import ProbeModes
@@ -82,7 +83,8 @@ def test_probes_of_single_patterns_pass_through_a_thick_specimen_with_gradients_
     weight = torch.from_numpy(GENERATOR.normal(size=expected.shape))
     wanted = torch.autograd.grad((expected * weight).sum(), inputs)
     for waves in ("inverted", "checkpointed", "stored"):
-        found = multislice_intensities(*inputs, corner_B2, kernel_1YX, waves)
+        patches_of = patches_at(corner_B2, (8, 6), 11)
+        found, _ = multislice_intensities(*inputs, patches_of, kernel_1YX, waves)
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
         for one, other in zip(torch.autograd.grad((found * weight).sum(), inputs), wanted, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12 * float(other.abs().max()))

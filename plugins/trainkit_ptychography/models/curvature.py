@@ -16,18 +16,16 @@ N = scan points.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import linear
 
 from trainkit import Exchange, PartError
-from trainkit_ptychography.physics.grids import frequencies_along_both
-from trainkit_ptychography.physics.patches import add_patches
+from trainkit_ptychography.models.probe_slope import ProbeSlope
+from trainkit_ptychography.physics.patches import PatchesOf
 
-_ROWS = 16  # about as many rows of the detector tell the slope of the loss over the misfit
+_ROWS = 8  # at least as many rows of the detector tell the slope of the loss over the misfit
 _SEEN = 0.5  # share of a change of the exit wave that changes amplitudes in the far field, in the mean
 
 
@@ -36,19 +34,19 @@ class Part(NamedTuple):
 
     Attributes:
         index_B: Scan points.
-        corner_B2: First row and column of each patch.
+        patches_of: Finds the patches in arrays of the object's size.
         patch: Computes the object's complex transmission (B, Y, X), of all slices together.
-        probe_MYX: The probe's modes.
+        slope: The probe's slope.
         light: Computes the light that falls on each slice in a pattern (S, Y, X).
-        intensities_BYX: What the model expects.
+        intensities_BYX: What the model expects; it keeps its gradient.
         amplitudes_BYX: What was measured.
         mask: Which pixels count, (Y, X) or (B, Y, X); None: all.
     """
 
     index_B: Tensor
-    corner_B2: Tensor
+    patches_of: PatchesOf
     patch: Callable[[], Tensor]
-    probe_MYX: Tensor
+    slope: ProbeSlope
     light: Callable[[], Tensor]
     intensities_BYX: Tensor
     amplitudes_BYX: Tensor
@@ -64,7 +62,6 @@ class Curvature:
 
     def __init__(self) -> None:
         self._parts: list[Part] = []
-        self._gradients: dict[int, Tensor] = {}  # number of the part -> (B, Y, X)
         self._exchange = Exchange()
         self._along_amplitude: Tensor | None = None  # several parameters ask for it
         self.recording = False
@@ -82,19 +79,13 @@ class Curvature:
     def end_step(self) -> None:
         """Forget the step: its parts take memory."""
         self._parts.clear()
-        self._gradients.clear()
         self._along_amplitude = None
         self.recording = False
 
     def record(self, part: Part) -> None:
         """Record a batch of the step. Its intensities must still have their graph."""
-        keep = partial(self._keep, len(self._parts))
-        part.intensities_BYX.register_hook(keep)  # type: ignore[no-untyped-call]
-        probe_MYX, expected_BYX = part.probe_MYX.detach(), part.intensities_BYX.detach()
-        self._parts.append(part._replace(probe_MYX=probe_MYX, intensities_BYX=expected_BYX))
-
-    def _keep(self, number: int, gradient_BYX: Tensor) -> None:
-        self._gradients[number], self._along_amplitude = gradient_BYX, None
+        part.intensities_BYX.retain_grad()
+        self._parts.append(part)
 
     # ---- along the parameters ---------------------------------------------------------------------------------------
 
@@ -102,11 +93,11 @@ class Curvature:
         """Return the curvature along each pixel's phase, or absorption (S, H, W)."""
 
         def light(parts: Sequence[Part]) -> Tensor:
-            dtype, device = self._last.amplitudes_BYX.dtype, self._last.corner_B2.device
+            dtype, device = self._last.amplitudes_BYX.dtype, self._last.index_B.device
             light_SHW = torch.zeros(shape_SHW, dtype=dtype, device=device)
             for part in parts:
                 for light_HW, light_YX in zip(light_SHW, part.light(), strict=True):
-                    add_patches(light_HW, light_YX, part.corner_B2)
+                    part.patches_of(light_HW).add(light_YX.expand(len(part.index_B), -1, -1))
             return light_SHW
 
         return self._summed(light) * (shape_SHW[0] * self.along_amplitude())
@@ -157,7 +148,7 @@ class Curvature:
             dtype, device = self._last.amplitudes_BYX.dtype, self._last.index_B.device
             change_N2 = torch.zeros(num_points, 2, dtype=dtype, device=device)
             for part in parts:
-                change_N2.index_copy_(0, part.index_B, _change_of_exit_wave(part))
+                change_N2.index_copy_(0, part.index_B, part.slope.change_of_exit_wave(part.patch()))
             return change_N2
 
         return self._summed(change) * (_SEEN * self.along_amplitude())
@@ -180,16 +171,15 @@ class Curvature:
         """
         if self._along_amplitude is not None:
             return self._along_amplitude
-        gradients = {id(self._parts[number]): gradient_BYX for number, gradient_BYX in self._gradients.items()}
 
         def slope_and_misfit(parts: Sequence[Part]) -> Tensor:
             slopes, misfits = [], []
             for part in parts:
-                if (gradient_BYX := gradients.get(id(part))) is None:
+                if (gradient_BYX := part.intensities_BYX.grad) is None:
                     continue
                 # An odd step, because what a mask hides may lie in every second row.
                 rows = slice(None, None, gradient_BYX.shape[1] // _ROWS | 1)
-                amplitudes_BYX = part.intensities_BYX[:, rows].sqrt()
+                amplitudes_BYX = part.intensities_BYX.detach()[:, rows].sqrt()
                 misfit_BYX = amplitudes_BYX - part.amplitudes_BYX[:, rows]
                 if part.mask is not None:
                     misfit_BYX *= part.mask[..., rows, :]
@@ -217,36 +207,5 @@ class Curvature:
         return self._parts[-1]
 
     def _check_known(self) -> None:
-        if not self._gradients:
+        if all(part.intensities_BYX.grad is None for part in self._parts):
             raise PartError("ptychography: the curvature is known only between backward pass and update")
-
-
-def light_of(probe_MYX: Tensor) -> Tensor:
-    """Return the power of all modes together (Y, X)."""
-    return _power(probe_MYX).sum(0)
-
-
-def _power(waves: Tensor) -> Tensor:
-    squares = torch.view_as_real(waves).square()
-    return squares[..., 0] + squares[..., 1]
-
-
-def _change_of_exit_wave(part: Part) -> Tensor:
-    """Return the power by which each exit wave changes if its probe moves by a pixel down, or right (B, 2).
-
-    Of the object, only its deviation from its mean under the probe counts.
-    """
-    spectrum_MYX, patch_BYX = torch.fft.fft2(part.probe_MYX), part.patch()
-    down_and_right_2YX = frequencies_along_both((spectrum_MYX.shape[1], spectrum_MYX.shape[2]), part.amplitudes_BYX)
-    moved_2MYX = torch.fft.ifft2(spectrum_MYX * down_and_right_2YX[:, None])
-    slope_2P = _power(moved_2MYX).sum(1).flatten(1)
-    total_2 = slope_2P.sum(1)
-    weight_2P = slope_2P / total_2[:, None]
-    # Real and imaginary parts side by side, as they lie in memory: to take them apart would be most of the time.
-    parts_BQ = torch.view_as_real(patch_BYX.flatten(1)).flatten(1)
-    of_each_part_22P2 = weight_2P.new_zeros(2, 2, weight_2P.shape[1], 2)
-    for part_of_complex in (0, 1):
-        of_each_part_22P2[:, part_of_complex, :, part_of_complex] = weight_2P
-    power_B2 = linear(parts_BQ.square(), of_each_part_22P2.sum(1).flatten(1))
-    mean_B22 = linear(parts_BQ, of_each_part_22P2.flatten(2).flatten(0, 1)).view(-1, 2, 2)
-    return (power_B2 - mean_B22.square().sum(2)).clamp_min(0) * total_2

@@ -41,6 +41,7 @@ class Motion(nn.Module):
     arm_N2: Tensor
     first_corner_2: Tensor
     last_corner_2: Tensor
+    _places_N32: Tensor
 
     def __init__(self, data: LiveDiffraction, object_margin: int) -> None:
         super().__init__()
@@ -51,12 +52,18 @@ class Motion(nn.Module):
         self._radius = max(float(np.hypot(*from_middle_N2.T).max()), 1.0)
         self._affine = AffineMotion(torch.from_numpy(data.scan.positions_N2)[data.train_index])
         last = [whole - patch for whole, patch in zip(placement.shape_HW, data.detector_shape, strict=True)]
+        corner_N2 = torch.from_numpy(placement.corner_N2)
+        remainder_N2, arm_N2 = (
+            torch.from_numpy(each).to(data.dtype) for each in (placement.remainder_N2, from_middle_N2 / self._radius)
+        )
         for name, value in (
-            ("corner_N2", torch.from_numpy(placement.corner_N2)),
-            ("remainder_N2", torch.from_numpy(placement.remainder_N2).to(data.dtype)),
-            ("arm_N2", torch.from_numpy(from_middle_N2 / self._radius).to(data.dtype)),
-            ("first_corner_2", torch.zeros(2, dtype=torch.long)),
-            ("last_corner_2", torch.tensor(last)),
+            ("corner_N2", corner_N2),
+            ("remainder_N2", remainder_N2),
+            ("arm_N2", arm_N2),
+            # The three side by side, for a step. Floats hold whole numbers exactly, up to 16 million pixels.
+            ("_places_N32", torch.stack((corner_N2.to(data.dtype), remainder_N2, arm_N2), dim=1)),
+            ("first_corner_2", torch.zeros(2, dtype=data.dtype)),
+            ("last_corner_2", torch.tensor(last, dtype=data.dtype)),
         ):
             self.register_buffer(name, value.to(data.device), persistent=False)
 
@@ -71,14 +78,13 @@ class Motion(nn.Module):
             displacement_B2: Their rows of ``dr``.
             scan_22: The motion of the whole scan.
         """
-        off_B2 = self.remainder_N2.index_select(0, index_B) + displacement_B2
-        off_B2 = off_B2 + self.arm_N2.index_select(0, index_B) @ scan_22.T
-        start_B2 = self.corner_N2.index_select(0, index_B)
+        start_B2, remainder_B2, arm_B2 = self._places_N32.index_select(0, index_B).unbind(1)
+        off_B2 = torch.addmm(remainder_B2 + displacement_B2, arm_B2, scan_22.T)
         # A patch that would leave the object within an epoch stays at its edge, and the probe moves within it, which
         # is the same physics; `check_patches` reports it at the epoch's end. Looking at each step would wait for the
         # device.
-        corner_B2 = (start_B2 + off_B2.detach().round().long()).clamp(self.first_corner_2, self.last_corner_2)
-        return corner_B2, off_B2 - (corner_B2 - start_B2)
+        corner_B2 = off_B2.detach().round().add_(start_B2).clamp_(self.first_corner_2, self.last_corner_2)
+        return corner_B2.long(), off_B2 - (corner_B2 - start_B2)
 
     @torch.no_grad()
     def moved(self, dr_N2: Tensor, scan_22: Tensor) -> Tensor:

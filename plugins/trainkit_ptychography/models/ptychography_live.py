@@ -21,19 +21,20 @@ from trainkit import Batch, State, set_curvature
 from trainkit_ptychography.constraints.kind import Constraint
 from trainkit_ptychography.models import output
 from trainkit_ptychography.models.changes_of_probe import fit_changes
-from trainkit_ptychography.models.curvature import Curvature, Part, light_of
+from trainkit_ptychography.models.curvature import Curvature, Part
 from trainkit_ptychography.models.detector_live import Detector
 from trainkit_ptychography.models.mask_watch import MaskWatch
 from trainkit_ptychography.models.motion import Motion
+from trainkit_ptychography.models.probe_slope import ProbeSlope
 from trainkit_ptychography.models.propagation import Propagation
 from trainkit_ptychography.models.scan_shifts import ScanShifts
 from trainkit_ptychography.objects.from_data_live import DirectObject
 from trainkit_ptychography.objects.kind import LiveObject, PixelwiseObject, SlicedObject
 from trainkit_ptychography.objects.modes_live import modes_of
-from trainkit_ptychography.physics.forward import intensities
+from trainkit_ptychography.physics.forward import intensities, power
 from trainkit_ptychography.physics.moving_probe import far_field_and_slopes
 from trainkit_ptychography.physics.multislice import Waves, multislice_intensities
-from trainkit_ptychography.physics.patches import crop
+from trainkit_ptychography.physics.patches import PatchesOf, patches_at
 from trainkit_ptychography.physics.propagation import propagate
 from trainkit_ptychography.preflight.columns import doubt_of_tilt
 from trainkit_ptychography.preflight.ending import Ending
@@ -52,6 +53,7 @@ class PtychographyModule(nn.Module):
         probe: The modes.
         propagation: Thickness and tilt of a specimen of several slices; None: there is one slice.
         detector: What the detector makes of the light that arrives.
+        slope: The probe's slope, for the curvature along positions.
         motion: The geometry of the scan; it turns ``dr`` and ``scan`` into patches and shifts of the probe.
         dr: (N, 2) displacement of each scan point, in pixels (row, column).
         scan_shifts: Shifts of whole scans against the first one; None: there are none.
@@ -90,6 +92,7 @@ class PtychographyModule(nn.Module):
         self.dr = nn.Parameter(torch.zeros(num, 2, dtype=data.dtype, device=data.device))
         self.scan = nn.Parameter(torch.zeros(2, 2, dtype=data.dtype, device=data.device))
         self._object_modes = modes_of(self.object)
+        self._are_sliced = [isinstance(mode, SlicedObject) for mode in self._object_modes]
         self._constraints = [
             (each, each.build(mode, probe))
             for each in constraints
@@ -106,6 +109,8 @@ class PtychographyModule(nn.Module):
         self._watch = GeometryWatch(data, told_MYX, told)
         self.register_buffer("scan_N", scan_N, persistent=False)
         self._curvature = Curvature()
+        with torch.no_grad():
+            self.slope = ProbeSlope(probe()[: len(probe.modes) // probe.num_scans])
         self._mask_watch = MaskWatch()
         self._declare_curvature()
         # Saved with the model: a run that is interrupted while it validates must not put them in order twice.
@@ -118,42 +123,70 @@ class PtychographyModule(nn.Module):
             index_B, self._displacements(index_B, self.dr.index_select(0, index_B)), self.scan
         )
         probe_MYX = self._probe_of(index_B)
-        expected_BYX, patch = self._expected(index_B, corner_B2, shift_B2, probe_MYX)
+        patches_of = self._patches_at(corner_B2)
+        expected_BYX, patch = self._expected(index_B, corner_B2, shift_B2, probe_MYX, patches_of)
         if self._curvature.recording and expected_BYX.requires_grad:
             mask = batch.get("mask", self._data.mask_YX)  # of each pattern, where they differ
             if mask is not None:
                 self._mask_watch.look(expected_BYX, mask)
             if self.scan_N is None:
-                mean_MYX = probe_MYX if probe_MYX.ndim == 3 else self.probe()  # it changes little over a scan
-                light, amplitudes_BYX = partial(self._light, mean_MYX.detach()), batch["amplitudes"]
+                mean_MYX = (
+                    probe_MYX if probe_MYX.ndim == 3 else self.probe()
+                ).detach()  # it changes little over a scan
+                if not self.slope.is_measured():  # the epoch began before it was kept
+                    self.slope.measure(mean_MYX)
+                light, amplitudes_BYX = partial(self._light, mean_MYX), batch["amplitudes"]
                 self._curvature.record(
-                    Part(index_B, corner_B2, patch, mean_MYX, light, expected_BYX, amplitudes_BYX, mask)
+                    Part(index_B, patches_of, patch, self.slope, light, expected_BYX, amplitudes_BYX, mask)
                 )
         return {"intensities": expected_BYX}
 
+    def _patches_at(self, corner_B2: Tensor) -> PatchesOf:
+        """Return what finds the patches of a batch in arrays of the object's size."""
+        return patches_at(corner_B2, self._data.detector_shape, self.motion.shape_HW[1])
+
     def _expected(
-        self, index_B: Tensor, corner_B2: Tensor, shift_B2: Tensor, probe_MYX: Tensor
+        self,
+        index_B: Tensor,
+        corner_B2: Tensor,
+        shift_B2: Tensor,
+        probe_MYX: Tensor,
+        patches_of: PatchesOf | None = None,
     ) -> tuple[Tensor, Callable[[], Tensor]]:
         """Return intensities (B, Y, X), and what computes the transmission of all slices together."""
-        if len(self._object_modes) == 1:
-            arriving_BYX, patch = self._arriving(self._object_modes[0], index_B, corner_B2, shift_B2, probe_MYX)
+        where = (corner_B2, shift_B2, patches_of or self._patches_at(corner_B2))
+        each_mode = [  # specimens that the beam meets one after the other: their patterns add up
+            self._arriving(mode, is_sliced, index_B, *where, probe_MYX)
+            for mode, is_sliced in zip(self._object_modes, self._are_sliced, strict=True)
+        ]
+        if len(each_mode) == 1:
+            arriving_BYX, patch = each_mode[0]
             return self.detector.counted(arriving_BYX, index_B), patch
-        each_mode = [
-            self._arriving(mode, index_B, corner_B2, shift_B2, probe_MYX) for mode in self._object_modes
-        ]  # specimens that the beam meets one after the other: their patterns add up
         mean_BYX = torch.stack([arriving_BYX for arriving_BYX, _ in each_mode]).mean(0)
         return self.detector.counted(mean_BYX, index_B), lambda: torch.stack([patch() for _, patch in each_mode]).mean(
             0
         )
 
     def _arriving(
-        self, mode: LiveObject, index_B: Tensor, corner_B2: Tensor, shift_B2: Tensor, probe_MYX: Tensor
+        self,
+        mode: LiveObject,
+        is_sliced: bool,
+        index_B: Tensor,
+        corner_B2: Tensor,
+        shift_B2: Tensor,
+        patches_of: PatchesOf,
+        probe_MYX: Tensor,
     ) -> tuple[Tensor, Callable[[], Tensor]]:
         """Return what `_expected` does, of one mode of the object and before the detector."""
-        if self.propagation is None:
+        if not is_sliced:
             patch_BYX = mode(corner_B2).squeeze(0)
             return intensities(probe_MYX, shift_B2, patch_BYX, self.detector.transfer()), patch_BYX.detach
         maps_KSHW = cast(SlicedObject, mode).slices(corner_B2)
+        if self.propagation is None:
+            arriving_BYX, seen_BYX = multislice_intensities(
+                probe_MYX, shift_B2, maps_KSHW, patches_of, None, "stored", self.detector.transfer()
+            )
+            return arriving_BYX, lambda: seen_BYX
         kernel_BYX = self.propagation.kernel(index_B)
         of_all = probe_MYX.nbytes * (len(index_B) if probe_MYX.ndim == 3 else 1)
         needed = of_all * self.propagation.passed * len(self._object_modes)
@@ -161,12 +194,12 @@ class PtychographyModule(nn.Module):
         waves: Waves = "stored" if stored else self._recomputed
         first_MYX, shift_B2 = self.propagation.at_first_slice(probe_MYX, shift_B2, index_B)
         passed_KCHW = self.propagation.merged(maps_KSHW)
-        expected_BYX = multislice_intensities(first_MYX, shift_B2, passed_KCHW, corner_B2, kernel_BYX, waves)
-        return expected_BYX, partial(self._projected, maps_KSHW.detach(), corner_B2)
+        arriving_BYX, _ = multislice_intensities(first_MYX, shift_B2, passed_KCHW, patches_of, kernel_BYX, waves)
+        return arriving_BYX, partial(self._projected, maps_KSHW.detach(), patches_of)
 
-    def _projected(self, maps_KSHW: Tensor, corner_B2: Tensor) -> Tensor:
+    def _projected(self, maps_KSHW: Tensor, patches_of: PatchesOf) -> Tensor:
         """Return the transmission of the patches (B, Y, X) as if all slices were one."""
-        maps_KBYX = crop(maps_KSHW.sum(1), corner_B2, self._data.detector_shape)
+        maps_KBYX = patches_of(maps_KSHW.sum(1)).cut()
         amplitude_BYX = torch.exp(-maps_KBYX[1]) if len(maps_KBYX) == 2 else torch.ones_like(maps_KBYX[0])
         return torch.polar(amplitude_BYX, maps_KBYX[0])
 
@@ -174,11 +207,11 @@ class PtychographyModule(nn.Module):
     def _light(self, probe_MYX: Tensor) -> Tensor:
         """Return the light on each slice (S, Y, X) if there were no others."""
         if self.propagation is None:
-            return light_of(probe_MYX)[None]
-        kernel_1YX, lights = self.propagation.common_kernel(), [light_of(probe_MYX)]
+            return power(probe_MYX)[None]
+        kernel_1YX, lights = self.propagation.common_kernel(), [power(probe_MYX)]
         while len(lights) < self.propagation.slices:
             probe_MYX = propagate(probe_MYX, kernel_1YX)
-            lights.append(light_of(probe_MYX))
+            lights.append(power(probe_MYX))
         return torch.stack(lights)
 
     def _intensities(self, index_B: Tensor, displacement_B2: Tensor) -> Tensor:
@@ -249,10 +282,12 @@ class PtychographyModule(nn.Module):
                 self._watch.judge_beginning(self._begins_with, self._with_and_without_object, negated)
 
     def on_epoch_start(self, state: State) -> None:
-        """Pass the event on to object and propagation, and begin with a probe that changes over the scan."""
+        """Pass the event on, measure the probe's slope, and begin with a probe that changes over the scan."""
         self._tell_object("on_epoch_start", state)
         if self.propagation is not None:
             self.propagation.enter_epoch(state.epoch)
+        if self.scan_N is None:
+            self.slope.measure(self.probe().detach())
         opr = self.probe.opr
         if opr is not None and opr.weights.requires_grad and not bool(opr.begun):
             opr.begin(self.probe.modes.detach(), self._fit_changes, self._shifts_belong_to_points(state))

@@ -3,8 +3,8 @@
 The factors were counted on steps of the model (every tensor that lives at once), and a test counts them again.
 The unit is a complex number of single precision for each pixel of each pattern that is computed at once:
 
-    one slice     4 + 4 for each probe mode; 5.5 + 4 where probe or positions train
-    slices        2 + (slices + 2) for each mode, with waves stored; 2.5 + 6 for each mode, with waves recomputed
+    4 + (slices + 2) for each probe mode, with waves stored, as those of a single slice are
+    2.5 + 6 for each mode, with waves recomputed
 
 The object takes, besides its values and the optimizer's moments, a gradient and half as much again for each pixel.
 """
@@ -18,23 +18,20 @@ from trainkit import StepMemory, bytes_in_words
 from trainkit_ptychography.physics.geometry import place
 
 if TYPE_CHECKING:
-    from trainkit import Recipe
     from trainkit_ptychography.models.ptychography import Ptychography
     from trainkit_ptychography.scans.kind import DiffractionData
 
 _COMPLEX, _REAL = 8, 4  # bytes
 _MOST_STORED = 256 * 2**20  # bytes of waves, up to which waves = "auto" stores them
-_MOVING = ("probe", "dr", "scan", "aberrations")
 _MOMENTS = 2  # of Adam, the most that an optimizer here keeps for each value
 
 
-def step_memory(model: Ptychography, data: DiffractionData, recipe: Recipe, batch_size: int) -> StepMemory | None:
+def step_memory(model: Ptychography, data: DiffractionData, batch_size: int) -> StepMemory | None:
     """Return what a step takes; None: a part of the model was not counted.
 
     Args:
         model: The model.
         data: The data.
-        recipe: The recipe.
         batch_size: Number of patterns that are computed at once.
 
     Raises:
@@ -50,14 +47,9 @@ def step_memory(model: Ptychography, data: DiffractionData, recipe: Recipe, batc
     object_HW = prod(place(scan.positions_N2, shape_YX, model.object_margin).shape_HW)
     values = 2 * object_HW * model.slices * model.object_modes
     weights = _REAL * (values + 2 * len(patterns)) + _COMPLEX * modes * pixels
-    trains = [recipe.groups.get(name) for name in _MOVING]
-    moving = any(each is not None and each.start_epoch is not None for each in trains)
-    if model.slices == 1:
-        waves = (5.5 if moving else 4.0) + 4.0 * modes
-    else:
-        stored_bytes = _COMPLEX * modes * batch_size * pixels * model.slices * model.object_modes
-        stored = model.waves == "stored" or (model.waves == "auto" and stored_bytes <= _MOST_STORED)
-        waves = 2.0 + (model.slices + 2.0) * modes if stored else 2.5 + 6.0 * modes
+    stored_bytes = _COMPLEX * modes * batch_size * pixels * model.slices * model.object_modes
+    stored = model.waves == "stored" or (model.waves == "auto" and stored_bytes <= _MOST_STORED)
+    waves = 4.0 + (model.slices + 2.0) * modes if stored or model.slices == 1 else 2.5 + 6.0 * modes
     step = _COMPLEX * batch_size * pixels * waves * model.object_modes + 1.5 * _REAL * values
     step += 2 * _COMPLEX * modes * pixels  # the probe, its spectrum
     kept = _REAL * len(patterns) * pixels

@@ -29,6 +29,19 @@ def frequencies_along_both(shape: tuple[int, int], like: Tensor) -> Tensor:
     return _frequencies_along_both(*shape, like.dtype, like.device)
 
 
+def frequencies_along_each(shape: tuple[int, int], like: Tensor) -> Tensor:
+    """Return `angular_frequencies` of rows and of columns, one below the other, the shorter ones with zeros after them.
+
+    Args:
+        shape: Rows and columns.
+        like: Says dtype and device.
+
+    Returns:
+        (2, the larger number).
+    """
+    return _frequencies_along_each(*shape, like.dtype, like.device)
+
+
 def places_in_patch(shape: tuple[int, int], width: int, device: torch.device) -> Tensor:
     """Return where a patch's pixels (Y, X) are, from its first one on, in a flattened array.
 
@@ -52,6 +65,15 @@ def _frequencies_along_both(rows: int, columns: int, dtype: torch.dtype, device:
     down_Y, right_X = _angular_frequencies(rows, dtype, device), _angular_frequencies(columns, dtype, device)
     with torch.inference_mode(False):
         return torch.stack(torch.meshgrid(down_Y, right_X, indexing="ij"))
+
+
+@lru_cache(maxsize=4)
+def _frequencies_along_each(rows: int, columns: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):
+        frequencies_2L = torch.zeros(2, max(rows, columns), dtype=dtype, device=device)
+        for along_L, num in zip(frequencies_2L, (rows, columns), strict=True):
+            along_L[:num] = _angular_frequencies(num, dtype, device)
+    return frequencies_2L
 
 
 @lru_cache(maxsize=4)

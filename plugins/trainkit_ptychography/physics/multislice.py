@@ -1,8 +1,10 @@
-"""The forward model of a thick specimen, with its adjoint written out: slices with free space between them.
+"""The forward model of a specimen given by maps, with its adjoint written out: slices with free space between them.
 
     entrance wave ──× slice──▶ ──propagate──▶ ──× slice──▶ … ──× slice──▶ exit wave ──fft2──▶ far field ──Σ|·|²──▶
+                                                                             └─fft2, × transfer, ifft2──▶ near field ──┘
 
-The way back needs the wave behind each slice. There are three ways to have it, and all give the same gradients:
+A thin specimen is one slice. The way back needs the wave behind each slice. There are three ways to have it, and all
+give the same gradients:
 
     inverted      the exit wave is carried back with the gradient: both are divided by the slices and propagated
                   backwards by the same operations. Memory does not grow with the number of slices. It needs a
@@ -28,13 +30,15 @@ from torch.autograd.function import once_differentiable
 from trainkit import PartError
 from trainkit_ptychography.physics.forward import (
     adjoint_of_shift,
+    arrive,
     fourier_ramp,
+    leave,
     of_patterns,
     power,
     spectrum_to_shift,
-    sum_of_modes,
+    sum_of_products,
 )
-from trainkit_ptychography.physics.patches import Patches, patches_at
+from trainkit_ptychography.physics.patches import Patches, PatchesOf
 from trainkit_ptychography.physics.transmission import exponential
 
 Waves = Literal["inverted", "checkpointed", "stored"]
@@ -44,27 +48,31 @@ def multislice_intensities(
     probe_MYX: Tensor,
     shift_B2: Tensor,
     maps_KSHW: Tensor,
-    corner_B2: Tensor,
-    kernel_BYX: Tensor,
+    patches_of: PatchesOf,
+    kernel_BYX: Tensor | None = None,
     waves: Waves = "inverted",
-) -> Tensor:
-    """Return what the detector counts behind a thick specimen, differentiable in all arguments but the corners.
+    transfer_YX: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return what the detector counts behind a specimen given by maps, differentiable in all tensors.
 
     ψ₀ = F⁻¹(F(probe) · ramp);  χ_s = ψ_s · exp(i·phase_s − absorption_s);  ψ_{s+1} = F⁻¹(F(χ_s) · kernel);
-    I = Σ_m |F(χ_{S−1})|². There is no propagation after the last slice, of which a far field would show nothing.
+    I = Σ_m |F(χ_{S−1})|². There is no propagation after the last slice, of which a far field would show nothing. In the
+    near field, the exit wave χ_{S−1} goes on as in `intensities`.
 
     Args:
         probe_MYX: The probe's modes at the first slice, complex; or (M, B, Y, X), those of each pattern.
         shift_B2: Distance of the probe from the centre of its patch, in pixels (row, column).
         maps_KSHW: The object's phase in rad; and its absorption, minus the logarithm of the amplitude. The wave meets
             slice 0 first.
-        corner_B2: First row and column of each patch, integers; each patch lies within the maps.
+        patches_of: Finds the patches of the batch in arrays of the maps' rows and columns.
         kernel_BYX: Factor of the wave's Fourier transform from one slice to the next, zero frequency at [0, 0]; of each
-            pattern, or (1, Y, X) of all.
+            pattern, or (1, Y, X) of all. None: there is one slice.
         waves: How the way back gets the waves behind the slices.
+        transfer_YX: As in `intensities`. None: the far field.
 
     Returns:
-        Real (B, Y, X), zero frequency at [0, 0]. Its sum is the power of the exit wave.
+        Intensities, real (B, Y, X), zero frequency at [0, 0]. Their sum is the power of the exit wave. And the
+        transmission of the first slice, complex (B, Y, X), outside of autograd.
 
     Source:
         Cowley, Moodie, Acta Cryst. 10 (1957) 609 (multislice); Maiden, Humphry, Rodenburg, J. Opt. Soc. Am. A 29 (2012)
@@ -72,36 +80,44 @@ def multislice_intensities(
     """
     if not torch.is_grad_enabled():
         waves = "inverted"  # keeps none, and nobody goes back
-    result: Tensor = _Multislice.apply(  # type: ignore[no-untyped-call]
-        probe_MYX, shift_B2, maps_KSHW, kernel_BYX, corner_B2, waves
+    result: tuple[Tensor, Tensor] = _Multislice.apply(  # type: ignore[no-untyped-call]
+        probe_MYX, shift_B2, maps_KSHW, kernel_BYX, transfer_YX, patches_of, waves
     )
     return result
 
 
 class _Slices:
-    """The transmission of slices at the patches of a batch, one slice at a time, and its adjoint."""
+    """The transmission of slices at the patches of a batch, one slice at a time, and its adjoint.
 
-    def __init__(self, maps_KSHW: Tensor, corner_B2: Tensor, shape_YX: tuple[int, int]) -> None:
-        self._maps_KSHW = maps_KSHW
-        self._patches_of = patches_at(corner_B2, shape_YX, maps_KSHW.shape[3])
+    Args:
+        maps_KSHW: Phase in rad; and absorption.
+        patches_of: Finds the patches.
+        num_pixels: Of all patches.
+        first_BYX: The transmission of the first slice, if it is known.
+    """
+
+    def __init__(
+        self, maps_KSHW: Tensor, patches_of: PatchesOf, num_pixels: int, first_BYX: Tensor | None = None
+    ) -> None:
+        self._maps_KSHW, self._patches_of, self._first_BYX = maps_KSHW, patches_of, first_BYX
         # Exponentials are dear: take them where there are fewer pixels, in the whole slice or in all patches. Patches
         # of the arrays for a whole slice are found once, and their memory is used for each slice.
-        num_pixels = len(corner_B2) * shape_YX[0] * shape_YX[1]
+        self._are_whole = maps_KSHW.shape[2] * maps_KSHW.shape[3] <= num_pixels
         self._transmission: Patches | None = None
         self._product: Patches | None = None
-        if maps_KSHW[0, 0].numel() <= num_pixels:
-            like_HW = torch.empty_like(maps_KSHW[0, 0], dtype=maps_KSHW.dtype.to_complex())
-            self._transmission, self._product = (self._patches_of(torch.empty_like(like_HW)) for _ in range(2))
 
     def __len__(self) -> int:
         return self._maps_KSHW.shape[1]
 
     def transmission(self, number: int) -> Tensor:
         """Return exp(i·phase − absorption) of a slice, complex (B, Y, X)."""
-        maps = self._maps_KSHW[:, number]
-        if self._transmission is None:
+        if number == 0 and self._first_BYX is not None:
+            return self._first_BYX
+        maps = self._maps_KSHW[:, number].unbind(0)
+        if not self._are_whole:
             return exponential([self._patches_of(map_HW).cut() for map_HW in maps])
-        exponential(maps.unbind(0), out=self._transmission.array_HW)
+        self._transmission = self._transmission or self._new()
+        exponential(maps, out=self._transmission.array_HW)
         return self._transmission.cut()
 
     def gain(self, number: int) -> Tensor | None:
@@ -110,24 +126,33 @@ class _Slices:
             return None
         return self._patches_of(self._maps_KSHW[1, number]).cut().mul_(2).exp_()
 
-    def add_gradient(self, gradient_KSHW: Tensor, number: int, product_MBYX: Tensor) -> None:
-        """Add a slice's part to the gradient of the maps.
+    def set_gradient(self, gradient_KSHW: Tensor, number: int, wave_MBYX: Tensor, back_MBYX: Tensor) -> None:
+        """Set a slice's part of the gradient of the maps.
 
         Args:
-            gradient_KSHW: What it is added to.
+            gradient_KSHW: Where it goes.
             number: The slice.
-            product_MBYX: The wave behind the slice, times the conjugate of its gradient.
+            wave_MBYX: The wave behind the slice; its memory is used.
+            back_MBYX: The conjugate of the wave's gradient.
         """
-        product_BYX = sum_of_modes(product_MBYX)
+        product_BYX = sum_of_products(wave_MBYX, back_MBYX, into_BYX=wave_MBYX[0])
         # d exp(i·phase − absorption) = (i d phase − d absorption) · itself, and the real part of i z is −imag(z).
-        if self._product is None:
-            for gradient_HW, part_BYX in zip(gradient_KSHW[:, number], _parts(product_BYX), strict=False):
+        if not self._are_whole:
+            for gradient_HW, part_BYX in zip(gradient_KSHW[:, number].zero_(), _parts(product_BYX), strict=False):
                 self._patches_of(gradient_HW).add(part_BYX.neg())
             return
+        self._product = self._product or self._new()
         self._product.array_HW.zero_()
         self._product.add(product_BYX)
         for gradient_HW, part_HW in zip(gradient_KSHW[:, number], _parts(self._product.array_HW), strict=False):
-            gradient_HW.sub_(part_HW)
+            torch.neg(part_HW, out=gradient_HW)
+
+    def _new(self) -> Patches:
+        """Return the patches of a new complex array for a whole slice."""
+        whole_HW = torch.empty_like(
+            self._maps_KSHW[0, 0], dtype=self._maps_KSHW.dtype.to_complex(), memory_format=torch.contiguous_format
+        )
+        return self._patches_of(whole_HW)
 
 
 def _parts(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,64 +175,80 @@ class _Multislice(torch.autograd.Function):
         probe_MYX: Tensor,
         shift_B2: Tensor,
         maps_KSHW: Tensor,
-        kernel_BYX: Tensor,
-        corner_B2: Tensor,
+        kernel_BYX: Tensor | None,
+        transfer_YX: Tensor | None,
+        patches_of: PatchesOf,
         waves: Waves,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         shape = (probe_MYX.shape[-2], probe_MYX.shape[-1])
-        slices = _Slices(maps_KSHW, corner_B2, shape)
+        slices = _Slices(maps_KSHW, patches_of, len(shift_B2) * shape[0] * shape[1])
         between = _Propagations(kernel_BYX, len(slices) - 1)
-        spectrum_MYX, ctx.factor = spectrum_to_shift(probe_MYX)
-        first_MBYX = of_patterns(spectrum_MYX / between.gain) * fourier_ramp(shift_B2, shape)
-        wave_MBYX = torch.fft.ifft2(first_MBYX, norm="forward")  # all waves are over √pixels
-        del first_MBYX
+        spectrum_MYX, factor = spectrum_to_shift(probe_MYX, between.gain)
+        ramp_BYX = fourier_ramp(shift_B2, shape)
+        wave_MBYX = torch.fft.ifft2(of_patterns(spectrum_MYX) * ramp_BYX, norm="forward")  # all waves are over √pixels
         every = _kept_every(len(slices), waves)
         kept: list[Tensor] = []
+        first_BYX = slices.transmission(0)
         for number in range(len(slices)):
             if number:
                 wave_MBYX = between.propagated(wave_MBYX, number - 1)
-            wave_MBYX *= slices.transmission(number)
+            wave_MBYX *= slices.transmission(number) if number else first_BYX
             if every and number % every == 0:
                 kept.append(wave_MBYX)
-        far_MBYX = torch.fft.fft2(wave_MBYX)
+        keeps_leaving = ctx.needs_input_grad[1] or ctx.needs_input_grad[4]
+        arrived = arrive(torch.fft.fft2(wave_MBYX), ramp_BYX, transfer_YX, keeps_leaving)
         # Not by save_for_backward, which would hold all waves until the way back has ended.
-        ctx.every, ctx.kept, ctx.exit_MBYX, ctx.far_MBYX = every, kept, None if every else wave_MBYX, far_MBYX
-        ctx.save_for_backward(spectrum_MYX, shift_B2, maps_KSHW, kernel_BYX, corner_B2)
-        return power(far_MBYX)
+        ctx.every, ctx.kept, ctx.exit_MBYX, ctx.arrived = every, kept, None if every else wave_MBYX, arrived
+        ctx.factor, ctx.patches_of = factor, patches_of
+        stored = (first_BYX, ramp_BYX) if every == 1 else (None, None)
+        ctx.save_for_backward(spectrum_MYX, shift_B2, maps_KSHW, kernel_BYX, transfer_YX, *stored)
+        ctx.mark_non_differentiable(first_BYX)
+        return power(arrived.wave_MBYX), first_BYX
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient_BYX: Tensor) -> tuple[Tensor | None, ...]:
-        spectrum_MYX, shift_B2, maps_KSHW, kernel_BYX, corner_B2 = ctx.saved_tensors
-        far_MBYX, exit_MBYX, kept = ctx.far_MBYX, ctx.exit_MBYX, ctx.kept
-        ctx.far_MBYX = ctx.exit_MBYX = ctx.kept = None
-        if far_MBYX is None:
+    def backward(ctx: Any, gradient_BYX: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        spectrum_MYX, shift_B2, maps_KSHW, kernel_BYX, transfer_YX, first_BYX, ramp_BYX = ctx.saved_tensors
+        arrived, exit_MBYX, kept = ctx.arrived, ctx.exit_MBYX, ctx.kept
+        ctx.arrived = ctx.exit_MBYX = ctx.kept = None
+        if arrived is None:
             raise PartError("multislice: gradients can flow back only once, because waves are forgotten on the way")
-        wants_probe, wants_shift, wants_maps, wants_kernel = ctx.needs_input_grad[:4]
+        wants_probe, wants_shift, wants_maps, wants_kernel, wants_transfer = ctx.needs_input_grad[:5]
         gradients = _Gradients(
-            torch.zeros_like(maps_KSHW, memory_format=torch.contiguous_format) if wants_maps else None,
+            torch.empty_like(maps_KSHW, memory_format=torch.contiguous_format) if wants_maps else None,
             torch.zeros_like(kernel_BYX) if wants_kernel else None,
         )
-        back_MBYX = torch.fft.fft2(far_MBYX.conj_physical_().mul_(2 * gradient_BYX))  # √pixels too large, as all ḡ
-        del far_MBYX
         shape = (gradient_BYX.shape[1], gradient_BYX.shape[2])
-        slices, gain = _Slices(maps_KSHW, corner_B2, shape), 1.0
+        if ramp_BYX is None and (wants_probe or wants_shift or transfer_YX is not None):
+            ramp_BYX = fourier_ramp(shift_B2, shape)
+        back_MBYX, moved_back, for_transfer = leave(
+            arrived.wave_MBYX.conj_physical_().mul_(2 * gradient_BYX),
+            arrived.leaving_MBYX,
+            ramp_BYX,
+            transfer_YX,
+            wants_shift,
+            wants_transfer,
+        )
+        del arrived
+        slices = _Slices(maps_KSHW, ctx.patches_of, gradient_BYX.numel(), first_BYX)
+        between = _Propagations(kernel_BYX, len(slices) - 1)
         if ctx.every:
-            between = _Propagations(kernel_BYX, len(slices) - 1)
-            gain = between.gain
             back_MBYX = _back_from_kept(kept, ctx.every, back_MBYX, slices, between, gradients)
         else:
             both_2MBYX = torch.stack((exit_MBYX.conj_physical_(), back_MBYX))
             del exit_MBYX, back_MBYX
             back_MBYX = _back_by_inversion(both_2MBYX, slices, kernel_BYX, gradients)
+            if ramp_BYX is not None:
+                ramp_BYX *= between.gain  # the spectrum is over it, and this way back does not enlarge waves
         del slices  # its memory is needed
         for_probe = for_shift = None
         if wants_probe or wants_shift:
-            ramp_BYX = fourier_ramp(shift_B2, shape) / gain
             for_probe, for_shift = adjoint_of_shift(
                 back_MBYX, spectrum_MYX, ctx.factor, ramp_BYX, wants_probe, wants_shift
             )
-        return for_probe, for_shift, gradients.maps_KSHW, gradients.kernel_BYX, None, None
+        if for_shift is not None and moved_back is not None:
+            for_shift = for_shift - moved_back  # by the conjugate of the ramp
+        return for_probe, for_shift, gradients.maps_KSHW, gradients.kernel_BYX, for_transfer, None, None
 
 
 class _Gradients(NamedTuple):
@@ -241,9 +282,11 @@ class _Propagations:
         gain: By what all of them together enlarge a wave, in excess of what they should: between 1/√2 and √2.
     """
 
-    def __init__(self, kernel_BYX: Tensor, num: int) -> None:
-        pixels = kernel_BYX[0].numel()
+    def __init__(self, kernel_BYX: Tensor | None, num: int) -> None:
         self.divisors, self.gain = list[float](), 1.0
+        if kernel_BYX is None:
+            return
+        pixels = kernel_BYX[0].numel()
         for _ in range(num):
             self.divisors.append(2.0 ** round(log2(self.gain * pixels)))
             self.gain *= pixels / self.divisors[-1]
@@ -259,7 +302,7 @@ class _Propagations:
         return self._kernels[self.divisors[number]]
 
 
-def _back_by_inversion(both_2MBYX: Tensor, slices: _Slices, kernel_BYX: Tensor, gradients: _Gradients) -> Tensor:
+def _back_by_inversion(both_2MBYX: Tensor, slices: _Slices, kernel_BYX: Tensor | None, gradients: _Gradients) -> Tensor:
     """Return ḡ in front of the first slice, and add the gradients of slices and kernel.
 
     Args:
@@ -270,11 +313,11 @@ def _back_by_inversion(both_2MBYX: Tensor, slices: _Slices, kernel_BYX: Tensor, 
     """
     for number in reversed(range(len(slices))):
         if gradients.maps_KSHW is not None:
-            slices.add_gradient(gradients.maps_KSHW, number, both_2MBYX[0].conj_physical().mul_(both_2MBYX[1]))
+            slices.set_gradient(gradients.maps_KSHW, number, both_2MBYX[0].conj_physical(), both_2MBYX[1])
         both_2MBYX *= slices.transmission(number)
         if (gain_BYX := slices.gain(number)) is not None:
             both_2MBYX[0] *= gain_BYX
-        if number == 0:
+        if kernel_BYX is None or number == 0:
             break
         both_2MBYX = torch.fft.ifft2(both_2MBYX).mul_(kernel_BYX)
         if gradients.kernel_BYX is not None:  # of the wave in front of it, and ḡ behind it
@@ -310,7 +353,7 @@ def _back_from_kept(
                     gradients.add_to_kernel(torch.fft.fft2(wave_MBYX).mul_(back_MBYX).div_(between.divisors[number]))
                 back_MBYX = torch.fft.fft2(back_MBYX.mul_(between.kernel(number)))
             if gradients.maps_KSHW is not None:
-                slices.add_gradient(gradients.maps_KSHW, number, wave_MBYX.mul_(back_MBYX))
+                slices.set_gradient(gradients.maps_KSHW, number, wave_MBYX, back_MBYX)
             del wave_MBYX
             back_MBYX *= slices.transmission(number)
     return back_MBYX

@@ -10,9 +10,10 @@ Shapes: B = patches, Y, X = their rows and columns, H, W = those of the array; f
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -40,7 +41,11 @@ class Patches(Protocol):
         ...
 
 
-def patches_at(corner_B2: Tensor, shape: tuple[int, int], width: int) -> Callable[[Tensor], Patches]:
+PatchesOf = Callable[[Tensor], Patches]
+"""Finds the patches of arrays of some number of columns."""
+
+
+def patches_at(corner_B2: Tensor, shape: tuple[int, int], width: int) -> PatchesOf:
     """Return what finds the patches of arrays, outside of autograd.
 
     Args:
@@ -50,19 +55,29 @@ def patches_at(corner_B2: Tensor, shape: tuple[int, int], width: int) -> Callabl
     """
     if corner_B2.device.type != "cpu":
         return partial(PatchesByPlace, places_BYX=places(corner_B2, shape, width))
-    first, last = torch.stack(corner_B2.aminmax(dim=0)).tolist() if len(corner_B2) else ((0, 0), (0, 0))
+    return _Windows(corner_B2, shape)
 
-    @cache
-    def starts(along_H: int, along_W: int) -> Tensor:
-        start_B: Tensor = corner_B2[:, 0] * along_H + corner_B2[:, 1] * along_W
-        return start_B
 
-    def windows(array_HW: Tensor) -> Patches:
-        if min(first) < 0 or any(last[axis] + shape[axis] > array_HW.shape[axis - 2] for axis in (0, 1)):
-            raise IndexError(f"patches of {shape} at {first} to {last} leave an array of {tuple(array_HW.shape[-2:])}")
-        return PatchesByWindow(array_HW, starts(*array_HW.stride()[-2:]), shape)
+class _Windows:
+    """Finds the patches of arrays on a CPU; see `patches_at`."""
 
-    return windows
+    def __init__(self, corner_B2: Tensor, shape: tuple[int, int]) -> None:
+        self._corner_B2, self._shape = corner_B2, shape
+        self._starts: dict[tuple[int, int], Tensor] = {}  # by the strides of an array
+        corners = corner_B2.numpy() if len(corner_B2) else np.zeros((1, 2), int)  # torch takes thrice as long
+        self._first, self._last = corners.min(0).tolist(), corners.max(0).tolist()
+
+    def __call__(self, array_HW: Tensor) -> Patches:
+        first, last, shape = self._first, self._last, self._shape
+        height, width = array_HW.shape[-2:]
+        if min(first) < 0 or last[0] + shape[0] > height or last[1] + shape[1] > width:
+            raise IndexError(f"patches of {shape} at {first} to {last} leave an array of {(height, width)}")
+        *_, along_H, along_W = array_HW.stride()
+        start_B = self._starts.get((along_H, along_W))
+        if start_B is None:
+            start_B = self._corner_B2[:, 0] * along_H + self._corner_B2[:, 1] * along_W
+            self._starts[along_H, along_W] = start_B
+        return PatchesByWindow(array_HW, start_B, shape)
 
 
 class PatchesByWindow:
@@ -84,7 +99,8 @@ class PatchesByWindow:
 
     def cut(self) -> Tensor:
         """Return copies of the patches."""
-        return self._windows_TYX.index_select(0, self._start_B).movedim(0, -3).contiguous()
+        cut = self._windows_TYX.index_select(0, self._start_B)
+        return cut if cut.ndim == 3 else cut.movedim(0, -3).contiguous()
 
     def add(self, values_BYX: Tensor) -> None:
         """Add values to the array, one patch after the other."""
@@ -144,18 +160,6 @@ def crop(array_HW: Tensor, corner_B2: Tensor, shape: tuple[int, int]) -> Tensor:
     """
     patches: Tensor = _Crop.apply(array_HW, corner_B2, shape)  # type: ignore[no-untyped-call]
     return patches
-
-
-def add_patches(array_HW: Tensor, patch_YX: Tensor, corner_B2: Tensor) -> None:
-    """Add the same patch to an array, in place, at each of several places: the adjoint of `crop`.
-
-    Args:
-        array_HW: The array, contiguous.
-        patch_YX: What is added.
-        corner_B2: First row and column of each place, integers; the patch lies within the array.
-    """
-    rows, columns = patch_YX.shape
-    patches_at(corner_B2, (rows, columns), array_HW.shape[1])(array_HW).add(patch_YX.expand(len(corner_B2), -1, -1))
 
 
 class _Crop(torch.autograd.Function):

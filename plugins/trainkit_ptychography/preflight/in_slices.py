@@ -19,6 +19,7 @@ from trainkit_ptychography.physics.displacement import displacement
 from trainkit_ptychography.physics.forward import fourier_ramp
 from trainkit_ptychography.physics.geometry import place
 from trainkit_ptychography.physics.multislice import multislice_intensities
+from trainkit_ptychography.physics.patches import patches_at
 from trainkit_ptychography.physics.propagation import fresnel_kernel
 from trainkit_ptychography.physics.trial import Trial, held_out
 from trainkit_ptychography.preflight.geometry import Geometry
@@ -119,11 +120,11 @@ class InSlices:
         generator = torch.Generator().manual_seed(_SEED)
 
         def misfits(index_B: Tensor, maps: Tensor) -> Tensor:
-            expected_BVU = multislice_intensities(
+            expected_BVU, _ = multislice_intensities(
                 probes_RMVU[scan_N[index_B]].transpose(0, 1),
                 shift_N2[index_B] + further_R2[scan_N[index_B]],
                 maps,
-                corner_N2[index_B],
+                patches_at(corner_N2[index_B], shape, placement.shape_HW[1]),
                 kernel_RVU[scan_N[index_B]],
                 "stored",
             )
