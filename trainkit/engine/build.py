@@ -48,6 +48,7 @@ from trainkit.engine.stopwatch import Stopwatch
 from trainkit.engine.variables import marks
 from trainkit.errors import DataError, PartError, RecipeError, blame, exit_in_words
 from trainkit.events import order
+from trainkit.freed_memory import keep_freed_memory
 from trainkit.garbage import not_collected
 from trainkit.groups.assignment import assign
 from trainkit.groups.device_rates import DeviceRates
@@ -96,6 +97,8 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), 
     context = Context(recipe.run.seed, device, folder, exchange)
     _check_divided(recipe, exchange)
     set_up_torch(recipe.run.threads, recipe.run.deterministic)
+    if device.type == "cpu":
+        keep_freed_memory()
     seed_everything(recipe.run.seed)
     if doubt := repeatability_doubt(context.device, recipe.run.deterministic):
         _LOGGER.info(doubt)

@@ -1,0 +1,50 @@
+import platform
+import subprocess
+import sys
+
+import pytest
+
+_STEPS = """
+import os, resource
+if {keep}:
+    from trainkit.freed_memory import keep_freed_memory
+    keep_freed_memory()
+import numpy as np
+
+def step():  # makes arrays of a few MB, and frees all of them
+    arrays = [np.ones(2**19) for _ in range(8)]
+    return sum(array[0] for array in arrays)
+
+for _ in range(5):
+    step()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    step()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+def _page_faults(keep: bool, **environment: str) -> int:
+    done = subprocess.run(
+        [sys.executable, "-c", _STEPS.format(keep=keep)],
+        env={"PYTHONPATH": ":".join(sys.path), **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return int(done.stdout)
+
+
+needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
+
+
+@needs_glibc
+def test_arrays_of_later_steps_lie_in_the_memory_of_earlier_ones() -> None:
+    pages = 20 * 8 * 2**22 // 4096  # of all arrays of all steps
+    assert _page_faults(keep=False) > pages / 4
+    assert _page_faults(keep=True) < pages / 100
+
+
+@needs_glibc
+def test_what_a_user_sets_for_the_c_library_stays() -> None:
+    assert _page_faults(keep=True, MALLOC_TRIM_THRESHOLD_="0", MALLOC_MMAP_THRESHOLD_="33554432") > 1000
