@@ -107,8 +107,8 @@ THICK = {
 
 
 def trained(name: str, sets: tuple[str, ...], folder: Path, recorded: str = "run.cuda_graph=true") -> LiveRun:
-    """Train a recipe for three epochs, and return the run."""
-    short = ("run.threads=1", "run.epochs=3", "checkpoint.every_epochs=0", f"run.dir={folder}")
+    """Train a recipe for five epochs, of which the last three have the same groups, and return the run."""
+    short = ("run.threads=1", "run.epochs=5", "checkpoint.every_epochs=0", f"run.dir={folder}")
     resolved = resolve(shipped()[name], (*short, *sets, recorded))
     with as_on_a_device(), no_pictures_of_ptychography():
         with run_folder.created(resolved) as into:
@@ -124,7 +124,7 @@ def test_steps_of_a_thin_specimen(case: str, tmp_path: Path, monkeypatch: pytest
     graphs = repeated_to_the_same_bits(lambda: trained("ptycho_staged", (only, *STAGED, *CASES[case]), tmp_path))
     if not case.startswith("limits"):
         is_heard = case in ("gradient norms", "clipped")
-        assert len(graphs.recorded) == 3 * 2 * (2 if is_heard else 1)  # in each epoch, of both sizes of batches
+        assert len(graphs.recorded) == 3 * 2 * (2 if is_heard else 1)  # in each stage, of both sizes of batches
 
 
 @pytest.mark.parametrize("case", THICK)

@@ -1,8 +1,8 @@
 """Makes optimizer steps by repeating what was recorded of one: one call instead of hundreds for each step.
 
-In each epoch, the first step of each kind is made as usual, the second is recorded, and those that follow are repeated.
-A recording lives until the epoch's steps end, or are interrupted by an evaluation. So it holds for one set of groups
-that train, with their optimizers, and what a model or a hook makes anew between two epochs is recorded anew.
+The first step of each kind is made as usual, the second is recorded, and those that follow are repeated, also in later
+epochs. Recordings are given up when other groups train, or with other settings of an optimizer, and when a parameter, a
+buffer or the memory of an optimizer has got another place in memory, which no step does.
 
 Two steps are of the same kind if their batches differ in nothing but the values of tensors, if optimizers have the
 same settings apart from the learning rates, and if the model says so (``step_variant``).
@@ -83,6 +83,8 @@ class GraphedStep(Step):
         self._of_model: tuple[Listener, ...] = ()
         self._kinds: dict[Hashable, _Recorded | None] = {}  # None: it was made as usual so far
         self._repeats: _Recorded | None = None
+        self._stage: Hashable = None
+        self._places: list[int] = []
         self._made = self._repeated = 0  # steps since the epoch began
         self._is_said = False
 
@@ -91,6 +93,16 @@ class GraphedStep(Step):
         self._is_heard = bool(events["backward_end"])
         self._of_model = tuple(each for each in events["step_end"] if each.where.startswith("model,"))
         return tuple(each for each in events["step_end"] if each not in self._of_model)
+
+    def enter_epoch(self) -> None:
+        """Take over which groups train; give up all recordings if these are others than before."""
+        super().enter_epoch()
+        training = tuple(name for name, group in self._state.groups.items() if group.active)
+        stage = (training, self._optimizers.settings_without_rates())
+        if stage != self._stage:
+            self._give_up()
+            self._stage = stage
+        self.go_on()
 
     def leave_epoch(self) -> None:
         """Free what steps needed; say so, once, if there was nothing to repeat although there were several steps."""
@@ -102,14 +114,33 @@ class GraphedStep(Step):
                 self._made,
             )
         self._made = self._repeated = 0
-        self.forget()
+        self._kinds = {kind: recorded for kind, recorded in self._kinds.items() if recorded is not None}
         super().leave_epoch()
+        self.pause()
 
-    def forget(self) -> None:
-        """Forget all recordings."""
+    def pause(self) -> None:
+        """Note where what a recording changes lies in memory."""
+        self._repeats = None
+        self._places = self._places_now()
+
+    def go_on(self) -> None:
+        """Give up all recordings if something has got another place in memory: they would change what was there."""
+        if self._places != self._places_now():
+            self._give_up()
+
+    def _places_now(self) -> list[int]:
+        if not self._kinds:
+            return []
+        model = self._state.model
+        of_optimizers = (each.state.values() for each in self._optimizers.members.values())
+        kept = [value for states in of_optimizers for state in states for value in state.values()]
+        tensors = [*model.parameters(), *model.buffers(), *(each for each in kept if isinstance(each, torch.Tensor))]
+        return [each.data_ptr() for each in tensors]
+
+    def _give_up(self) -> None:
         if any(self._kinds.values()):
             self._graphs.wait()
-        self._kinds, self._repeats = {}, None
+        self._kinds, self._repeats, self._places = {}, None, []
 
     def gradients(self, batches: Sequence[Batch]) -> None:
         """Compute the gradients for a batch, ``state.batch``; if nothing listens to them, update as well."""

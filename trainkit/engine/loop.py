@@ -166,8 +166,9 @@ def _was_kept_from_evaluating(run: LiveRun) -> bool:
 def _every_few_steps(run: LiveRun) -> bool:
     """Evaluate and make pictures after a step inside an epoch, if they are due; return False if interrupted."""
     state, recipe = run.state, run.recipe
-    if any(_is_due(each.every_steps, state.step) for each in (recipe.validation, recipe.pictures)):
-        run.step.forget()
+    if not any(_is_due(each.every_steps, state.step) for each in (recipe.validation, recipe.pictures)):
+        return True
+    run.step.pause()
     if _is_due(recipe.validation.every_steps, state.step):
         if not _evaluate(run):
             return False
@@ -175,6 +176,7 @@ def _every_few_steps(run: LiveRun) -> bool:
     if _is_due(recipe.pictures.every_steps, state.step) and not state.is_trial:
         _make_pictures(run)
         state.pictures = {}
+    run.step.go_on()
     return True
 
 

@@ -85,8 +85,11 @@ class Step:
         state.batch = state.outputs = state.loss = None
         self._optimizers.zero_grad()
 
-    def forget(self) -> None:
-        """Take note that more than the values of parameters may change before the next step, in an evaluation."""
+    def pause(self) -> None:
+        """Take note that an evaluation comes between two steps of an epoch."""
+
+    def go_on(self) -> None:
+        """Take note that steps go on after an evaluation."""
 
     def gradients(self, batches: Sequence[Batch]) -> None:
         """Compute the gradients of the loss of these batches; ``state.batch`` is the first one, on the device."""

@@ -172,10 +172,11 @@ class RunSettings:
         compile: Compile the model's forward and backward pass in training with ``torch.compile``. The first step of
             each shape of batch takes up to minutes; evaluation is not compiled. What cannot be compiled is said.
         cuda_graph: Record what a step asks a CUDA device for, as a CUDA graph, and repeat it by one call a step. It
-            helps where a step is many small operations, as in ptychography. In each epoch, two steps of each shape of
-            batch are made and recorded anew. It works in one process, without ``precision = "fp16"``, ``accumulate``,
-            ``shards``, ``compile`` and ``activation_checkpointing``, and with parts that allow it. The last digits of
-            results change. So far it was tried only on the CPU, by repeating what a step had asked for.
+            helps where a step is many small operations, as in ptychography. For each shape of batch, and each stage of
+            parameter groups, a step is recorded anew, which keeps the memory of a step. It works in one process,
+            without ``precision = "fp16"``, ``accumulate``, ``shards``, ``compile`` and ``activation_checkpointing``,
+            and with parts that allow it. The last digits of results change. So far it was tried only on the CPU, by
+            repeating what a step had asked for.
         time_limit: How long the process may run, for example "11h45m" or "90s". It writes a checkpoint and stops
             before that time.
         shards: Number of parts into which each batch is divided, a power of two, or 0. With shards, 1, 2, 4, … up to so

@@ -7,7 +7,7 @@ X = those of the detector.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from math import degrees, sqrt
 from typing import cast
@@ -306,9 +306,17 @@ class PtychographyModule(nn.Module):
             if is_due:
                 impose()
 
-    def step_variant(self, state: State) -> tuple[bool, ...]:
-        """Return which constraints the coming step imposes: it can be repeated only for steps with the same ones."""
-        return self._constraints_due(state.epoch, state.step + 1)
+    def step_variant(self, state: State) -> tuple[Hashable, ...]:
+        """Return which constraints the coming step imposes, through how many slices the wave passes, and so on.
+
+        Steps for which it is the same differ in tensors alone. A kind of objects may have this method as well.
+        """
+        of_object = [getattr(mode, "step_variant", None) for mode in self._object_modes]
+        return (
+            self._constraints_due(state.epoch, state.step + 1),
+            1 if self.propagation is None else self.propagation.passed,
+            *(None if variant is None else variant(state) for variant in of_object),
+        )
 
     def _constraints_due(self, epoch: int, step: int) -> tuple[bool, ...]:
         return tuple(each.every_epochs is None and each.imposed_at(epoch, step) for each, _ in self._constraints)

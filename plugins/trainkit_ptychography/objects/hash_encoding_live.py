@@ -111,6 +111,10 @@ class HashObject(nn.Module):
         self._enabled = num_levels
         self.num_levels.fill_(num_levels)
 
+    def step_variant(self, state: State) -> int:
+        """Return how many levels take part: steps with the same number differ in tensors alone."""
+        return self._enabled
+
     def on_epoch_start(self, state: State) -> None:
         """Let finer levels join."""
         if self._settings.fine_from is not None:
