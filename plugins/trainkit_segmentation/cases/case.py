@@ -361,8 +361,10 @@ def _check_background(path: Path, masks_CXYZ: Array) -> None:
 def _together(headers: Sequence[Header], voxels: Sequence[Array]) -> Array:
     """Return the channels of several files as one float32 array, on the grid of the first file."""
     turned = [_onto(headers[0], header, each_CXYZ) for header, each_CXYZ in zip(headers, voxels, strict=True)]
-    joined: Array = turned[0] if len(turned) == 1 else np.concatenate(turned)
-    return joined.astype(np.float32, copy=False)
+    if len(turned) == 1:
+        return turned[0].astype(np.float32, copy=False)
+    joined_CXYZ: Array = np.concatenate(turned, dtype=np.float32, casting="unsafe")
+    return joined_CXYZ
 
 
 def read_channels(

@@ -23,6 +23,7 @@ from trainkit_segmentation.preparing.label_votes import resample_label_codes
 from trainkit_segmentation.preparing.preprocessing import Preprocessing
 
 _BYTES_WHILE_RESAMPLED = 10  # for each channel of a voxel: as float32, resampled, and as it is stored
+_MOST_HALF = 6e4  # magnitude up to which intensities are kept as float16, whose range ends at 65,504
 _MOST_PLACES = 10_000  # voxels kept for each class, to centre patches on; evenly spread over all voxels of the class
 
 
@@ -129,7 +130,9 @@ def prepare_image(image_CXYZ: Array, affine: Array, settings: Preprocessing) -> 
         image_CXYZ = stretch_cubic(image_CXYZ, grid.shape, [own[axis] for axis in grid.axes], grid.spacing_mm)
     else:
         image_CXYZ = stretch(torch.from_numpy(image_CXYZ), grid.shape).numpy()
-    dtype = np.float16 if settings.normalization != "none" and np.abs(image_CXYZ).max() < 6e4 else np.float32
+    # Not by an array of magnitudes, which takes a quarter of the time of a whole case.
+    is_small = image_CXYZ.min() > -_MOST_HALF and image_CXYZ.max() < _MOST_HALF
+    dtype = np.float16 if settings.normalization != "none" and is_small else np.float32
     return image_CXYZ.astype(dtype, copy=False), grid
 
 
