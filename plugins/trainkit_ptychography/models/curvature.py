@@ -100,7 +100,7 @@ class Curvature:
                     part.patches_of(light_HW).add(light_YX.expand(len(part.index_B), -1, -1))
             return light_SHW
 
-        return self._summed(light) * (shape_SHW[0] * self.along_amplitude())
+        return self._summed(light).mul_(shape_SHW[0] * self.along_amplitude())
 
     def along_probe(self, unit: Tensor) -> Tensor:
         """Return the curvature along real and imaginary part of each of the probe's pixels, a scalar.

@@ -93,32 +93,33 @@ class _Slices:
         maps_KSHW: Phase in rad; and absorption.
         patches_of: Finds the patches.
         num_pixels: Of all patches.
-        first_BYX: The transmission of the first slice, if it is known.
+
+    Attributes:
+        first_BYX: The transmission of the first slice; None: it was not kept.
     """
 
-    def __init__(
-        self, maps_KSHW: Tensor, patches_of: PatchesOf, num_pixels: int, first_BYX: Tensor | None = None
-    ) -> None:
-        self._maps_KSHW, self._patches_of, self._first_BYX = maps_KSHW, patches_of, first_BYX
+    def __init__(self, maps_KSHW: Tensor, patches_of: PatchesOf, num_pixels: int) -> None:
+        self._maps_KSHW, self._patches_of = maps_KSHW, patches_of
+        self.first_BYX: Tensor | None = None
         # Exponentials are dear: take them where there are fewer pixels, in the whole slice or in all patches. Patches
-        # of the arrays for a whole slice are found once, and their memory is used for each slice.
-        self._are_whole = maps_KSHW.shape[2] * maps_KSHW.shape[3] <= num_pixels
-        self._transmission: Patches | None = None
-        self._product: Patches | None = None
+        # of an array for a whole slice are found once, and its memory is used for each slice, forth and back.
+        self._whole: Patches | None = None
+        if maps_KSHW.shape[2] * maps_KSHW.shape[3] <= num_pixels:
+            like_HW, dtype = maps_KSHW[0, 0], maps_KSHW.dtype.to_complex()
+            self._whole = patches_of(torch.empty_like(like_HW, dtype=dtype, memory_format=torch.contiguous_format))
 
     def __len__(self) -> int:
         return self._maps_KSHW.shape[1]
 
     def transmission(self, number: int) -> Tensor:
         """Return exp(i·phase − absorption) of a slice, complex (B, Y, X)."""
-        if number == 0 and self._first_BYX is not None:
-            return self._first_BYX
+        if number == 0 and self.first_BYX is not None:
+            return self.first_BYX
         maps = self._maps_KSHW[:, number].unbind(0)
-        if not self._are_whole:
+        if self._whole is None:
             return exponential([self._patches_of(map_HW).cut() for map_HW in maps])
-        self._transmission = self._transmission or self._new()
-        exponential(maps, out=self._transmission.array_HW)
-        return self._transmission.cut()
+        exponential(maps, out=self._whole.array_HW)
+        return self._whole.cut()
 
     def gain(self, number: int) -> Tensor | None:
         """Return 1 / |transmission|² of a slice (B, Y, X); None: it is 1 everywhere."""
@@ -137,22 +138,14 @@ class _Slices:
         """
         product_BYX = sum_of_products(wave_MBYX, back_MBYX, into_BYX=wave_MBYX[0])
         # d exp(i·phase − absorption) = (i d phase − d absorption) · itself, and the real part of i z is −imag(z).
-        if not self._are_whole:
+        if self._whole is None:
             for gradient_HW, part_BYX in zip(gradient_KSHW[:, number].zero_(), _parts(product_BYX), strict=False):
                 self._patches_of(gradient_HW).add(part_BYX.neg())
             return
-        self._product = self._product or self._new()
-        self._product.array_HW.zero_()
-        self._product.add(product_BYX)
-        for gradient_HW, part_HW in zip(gradient_KSHW[:, number], _parts(self._product.array_HW), strict=False):
+        self._whole.array_HW.zero_()
+        self._whole.add(product_BYX)
+        for gradient_HW, part_HW in zip(gradient_KSHW[:, number], _parts(self._whole.array_HW), strict=False):
             torch.neg(part_HW, out=gradient_HW)
-
-    def _new(self) -> Patches:
-        """Return the patches of a new complex array for a whole slice."""
-        whole_HW = torch.empty_like(
-            self._maps_KSHW[0, 0], dtype=self._maps_KSHW.dtype.to_complex(), memory_format=torch.contiguous_format
-        )
-        return self._patches_of(whole_HW)
 
 
 def _parts(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -199,7 +192,7 @@ class _Multislice(torch.autograd.Function):
         arrived = arrive(torch.fft.fft2(wave_MBYX), ramp_BYX, transfer_YX, keeps_leaving)
         # Not by save_for_backward, which would hold all waves until the way back has ended.
         ctx.every, ctx.kept, ctx.exit_MBYX, ctx.arrived = every, kept, None if every else wave_MBYX, arrived
-        ctx.factor, ctx.patches_of = factor, patches_of
+        ctx.slices, ctx.between, ctx.factor = slices, between, factor
         stored = (first_BYX, ramp_BYX) if every == 1 else (None, None)
         ctx.save_for_backward(spectrum_MYX, shift_B2, maps_KSHW, kernel_BYX, transfer_YX, *stored)
         ctx.mark_non_differentiable(first_BYX)
@@ -209,8 +202,8 @@ class _Multislice(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient_BYX: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         spectrum_MYX, shift_B2, maps_KSHW, kernel_BYX, transfer_YX, first_BYX, ramp_BYX = ctx.saved_tensors
-        arrived, exit_MBYX, kept = ctx.arrived, ctx.exit_MBYX, ctx.kept
-        ctx.arrived = ctx.exit_MBYX = ctx.kept = None
+        arrived, exit_MBYX, kept, slices, between = ctx.arrived, ctx.exit_MBYX, ctx.kept, ctx.slices, ctx.between
+        ctx.arrived = ctx.exit_MBYX = ctx.kept = ctx.slices = None
         if arrived is None:
             raise PartError("multislice: gradients can flow back only once, because waves are forgotten on the way")
         wants_probe, wants_shift, wants_maps, wants_kernel, wants_transfer = ctx.needs_input_grad[:5]
@@ -230,8 +223,7 @@ class _Multislice(torch.autograd.Function):
             wants_transfer,
         )
         del arrived
-        slices = _Slices(maps_KSHW, ctx.patches_of, gradient_BYX.numel(), first_BYX)
-        between = _Propagations(kernel_BYX, len(slices) - 1)
+        slices.first_BYX = first_BYX
         if ctx.every:
             back_MBYX = _back_from_kept(kept, ctx.every, back_MBYX, slices, between, gradients)
         else:
