@@ -1153,6 +1153,16 @@ class Halver(Component):
 
     entry_points: ClassVar[str] = "trainkit.halvers"
 
+    def check(self, recipe: Recipe) -> None:
+        """Check, before the halves are trained, that their results can be compared.
+
+        Args:
+            recipe: The recipe of the whole run.
+
+        Raises:
+            DataError: They cannot; the message says why.
+        """
+
     @abstractmethod
     def changes(self, recipe: Recipe, checkpoint: Path, half: int) -> Mapping[str, Any]:
         """Return what to change in the recipe of a run, as nested tables; ``drop`` lists settings to take out.

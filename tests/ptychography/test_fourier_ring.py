@@ -265,6 +265,17 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return Path(state.folder).resolve()
 
 
+def test_a_scan_that_is_too_small_is_refused_before_its_halves_are_trained(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    text = RECIPE.replace("epochs = 3", "epochs = 2").replace("[16, 16]", "[6, 6]")
+    folder = Path(start(resolve_text(text, tmp_path), Console(True)).run.state.folder)
+    with pytest.raises(DataError, match="needs 16 along each side"):
+        compare_halves(folder, Console(True), sets=[], report=no_report)
+    assert not (folder / "resolution").exists()
+
+
 @pytest.mark.slow  # four small runs
 def test_halves_of_a_run_are_reconstructed_and_compared(
     small: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

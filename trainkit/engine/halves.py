@@ -84,6 +84,10 @@ def compare_halves(
             place = {"run": {"dir": escaped(str(folder.resolve())), "name": f"half_{half}"}}
             changes = halver.changes(recipe, file.resolve(), half)
             recipes.append(resolved(write(whole.tree), (*as_sets(changes), *as_sets(place))))
+        try:
+            halver.check(recipe)
+        except Exception as error:
+            blame(error, TABLE)
     code = run_all(recipes, console, continue_unfinished=True, report=report)
     found = [each for each in map(earlier_run, recipes) if each is not None and is_finished(each)]
     if code is ExitCode.STOPPED or len(found) < len(recipes):

@@ -46,6 +46,17 @@ class FourierRing(Halver):
     begin: Literal["nothing", "finished"] = "nothing"
     epochs: int | None = attrs.field(default=None, validator=optional(ge(1)))
 
+    def check(self, recipe: Recipe) -> None:
+        """Check that enough was scanned.
+
+        Raises:
+            DataError: Too little was, or the data cannot be read.
+        """
+        from trainkit_ptychography.resolution.fourier_ring_live import compared_part
+
+        if isinstance(recipe.data, DiffractionData):
+            compared_part(recipe.data.read().scan.positions_N2)
+
     def changes(self, recipe: Recipe, checkpoint: Path, half: int) -> Mapping[str, Any]:
         """Return what makes a recipe that of a half.
 

@@ -157,14 +157,7 @@ def measure(one: Half, other: Half) -> Measured:
     """
     if one.object_HW.shape != other.object_HW.shape or not np.allclose(one.nominal_N2, other.nominal_N2, atol=1e-3):
         raise DataError("the two results are not of the same scan: objects or nominal positions differ")
-    low_2, high_2 = np.ceil(one.nominal_N2.min(axis=0)), np.floor(one.nominal_N2.max(axis=0))
-    corner = (int(low_2[0]), int(low_2[1]))
-    size = (int(high_2[0]) - corner[0] + 1, int(high_2[1]) - corner[1] + 1)
-    if min(size) < _SMALLEST:
-        raise DataError(
-            f"the scanned part of the object has {size[0]} × {size[1]} pixels; for a Fourier ring correlation it needs "
-            f"{_SMALLEST} along each side"
-        )
+    corner, size = compared_part(one.nominal_N2)
     shape = (one.object_HW.shape[0], one.object_HW.shape[1])
     light_HW = illumination(one.probe_MYX, one.positions_N2, shape)
     typical = typical_light(light_HW, one.positions_N2)
@@ -185,6 +178,26 @@ def measure(one: Half, other: Half) -> Measured:
         window_HW=window_HW,
         corner=corner,
     )
+
+
+def compared_part(nominal_N2: NDArray[np.float64]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the first row and column of the part of an object that is compared, and its numbers of rows and columns.
+
+    Args:
+        nominal_N2: Where the probe was said to be, in pixels.
+
+    Raises:
+        DataError: The part is too small.
+    """
+    low_2, high_2 = np.ceil(nominal_N2.min(axis=0)), np.floor(nominal_N2.max(axis=0))
+    corner = (int(low_2[0]), int(low_2[1]))
+    size = (int(high_2[0]) - corner[0] + 1, int(high_2[1]) - corner[1] + 1)
+    if min(size) < _SMALLEST:
+        raise DataError(
+            f"the scanned part of the object has {size[0]} × {size[1]} pixels; for a Fourier ring correlation it needs "
+            f"{_SMALLEST} along each side"
+        )
+    return corner, size
 
 
 def with_truth(found: Measured, half: Half, truth_KL: NDArray[np.floating]) -> RingCorrelation:
