@@ -123,11 +123,11 @@ def test_a_signal_whose_exception_an_import_swallows_stops_what_comes_after(monk
             signal.raise_signal(signal.SIGTERM)
         return build(*given)
 
-    monkeypatch.setattr(toy.Line, "build", careless)
-    stopped = run()
+    with monkeypatch.context() as patch:  # `undo` would also leave the folder of the test
+        patch.setattr(toy.Line, "build", careless)
+        stopped = run()
     assert stopped.code is ExitCode.STOPPED
     assert stopped.run.state.step == 1
-    monkeypatch.undo()
     assert run().code is ExitCode.FINISHED  # it is not acted on twice
 
 
