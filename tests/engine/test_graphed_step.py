@@ -15,7 +15,7 @@ import torch
 from clients import recorder
 from clients.normed import Normed
 from clients.replays import NotRecordableError, Replays, never_alike, recording_with, repeated_to_the_same_bits, results
-from clients.toy import Line, Squares
+from clients.toy import Line, LiveLine, Squares
 from clients.toy_run import TOY, resume, run
 from same import differences
 from torch import nn
@@ -244,6 +244,32 @@ def test_a_model_that_cannot_be_recorded_is_one_message(what: str, said: str) ->
     with recording_with(Replays()), pytest.raises(PartError, match=said) as raised:
         trained(f"model.what={what}", text=WITH_PYTHON)
     assert "set run.cuda_graph = false" in str(raised.value)
+
+
+def test_of_several_errors_the_first_one_is_said() -> None:
+    class Strict(Replays):
+        def record(self, operations: Callable[[], None]) -> Callable[[], None]:
+            try:
+                return super().record(operations)
+            finally:
+                raise RuntimeError("a graph was left that is not whole")
+
+    with recording_with(Strict()), pytest.raises(PartError, match="model, in forward: NotRecordableError"):
+        trained("model.what=looks", text=WITH_PYTHON)
+
+
+def test_steps_whose_batches_hold_what_is_no_tensor_are_repeated_only_if_it_is_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    given: list[Any] = []
+    batch_of = LiveLine.batch
+    monkeypatch.setattr(LiveLine, "batch", lambda data, *place: batch_of(data, *place) | {"more": given.pop(0)})
+    for values, recordings in (("aaaaaaaaaa", 1), ("abcdefghij", 0), ([[None, 1]] * 10, 1), ([np.ones(2)] * 10, 0)):
+        given[:] = values
+        graphs = Replays()
+        with recording_with(graphs):
+            trained()
+        assert len(graphs.recorded) == recordings
 
 
 def test_it_is_said_once_if_no_step_is_like_another(caplog: pytest.LogCaptureFixture) -> None:

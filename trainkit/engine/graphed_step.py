@@ -90,7 +90,10 @@ class GraphedStep(Step):
 
     def left_of(self, events: Mapping[str, tuple[Listener, ...]]) -> tuple[Listener, ...]:
         """Take over what the model does after a step; return what the others do then."""
-        self._is_heard = bool(events["backward_end"])
+        is_heard = bool(events["backward_end"])
+        if is_heard != self._is_heard:
+            self._give_up()
+        self._is_heard = is_heard
         self._of_model = tuple(each for each in events["step_end"] if each.where.startswith("model,"))
         return tuple(each for each in events["step_end"] if each not in self._of_model)
 
@@ -241,9 +244,8 @@ class GraphedStep(Step):
             else:
                 gradients = self._graphs.record(whole)
         except Exception as error:
-            told = str(error) if isinstance(error, TrainkitError) else f"{type(error).__name__}: {error}"
             raise PartError(
-                f"run.cuda_graph = true, but the step cannot be recorded: {told}\nset run.cuda_graph = false"
+                f"run.cuda_graph = true, but the step cannot be recorded: {_told(error)}\nset run.cuda_graph = false"
             ) from error
         if _drawn_by_host(state.context.device) != before:
             raise PartError(
@@ -258,7 +260,8 @@ class GraphedStep(Step):
             if each.grad is not None
         ]
         changed = [*(each for each, _ in slopes), *state.model.buffers()]
-        return _Recorded(own, gradients, update, state.outputs, row, names, slopes, changed)
+        outputs = each_tensor(state.outputs, torch.Tensor.detach)  # their graph is not needed any more
+        return _Recorded(own, gradients, update, outputs, row, names, slopes, changed)
 
     def _is_one_too_many(self, kind: Hashable) -> bool:
         """Return whether recording this kind would take too much memory: each recording keeps that of a step."""
@@ -296,7 +299,16 @@ def _leaves(value: Any) -> Iterator[Any]:
 def _without_values(leaf: Any) -> Hashable:
     if isinstance(leaf, torch.Tensor):
         return leaf.shape, leaf.stride(), leaf.dtype, leaf.device
-    return repr(leaf)
+    if isinstance(leaf, str | bytes | int | float | None):
+        return type(leaf), leaf
+    return object()  # what the model would make of it is not known
+
+
+def _told(error: BaseException) -> str:
+    """Return what went wrong first: leaving a graph after an error is another one."""
+    while not isinstance(error, TrainkitError) and isinstance(error.__context__, Exception):
+        error = error.__context__
+    return str(error) if isinstance(error, TrainkitError) else f"{type(error).__name__}: {error}"
 
 
 def _drawn_by_host(device: torch.device) -> Hashable:
