@@ -97,8 +97,6 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), 
     context = Context(recipe.run.seed, device, folder, exchange)
     _check_divided(recipe, exchange)
     set_up_torch(recipe.run.threads, recipe.run.deterministic)
-    if device.type == "cpu":
-        keep_freed_memory()
     seed_everything(recipe.run.seed)
     if doubt := repeatability_doubt(context.device, recipe.run.deterministic):
         _LOGGER.info(doubt)
@@ -168,6 +166,8 @@ def build(resolved: Resolved, folder: Path, finished: tuple[int, int] = (0, 0), 
     tolerated: dict[str, type[Exception]] = {name: Exception for name, hook in hooks.items() if hook.phase == "log"}
     tolerated |= {"figures": Exception, "progress_chart": Exception}
     tolerated |= dict.fromkeys(("metrics_file", "requests", "busy_cpus"), OSError)
+    if device.type == "cpu":
+        keep_freed_memory()
     run = LiveRun(
         resolved=resolved,
         state=state,
