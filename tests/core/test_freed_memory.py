@@ -18,7 +18,7 @@ def step():  # makes arrays of a few MB, and frees all of them
 for _ in range(5):
     step()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(20):
+for _ in range(5):
     step()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -41,11 +41,11 @@ needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="anot
 @needs_glibc
 @pytest.mark.parametrize("megabytes", [4, 48])  # the C library has other ways for arrays above 32 MiB
 def test_arrays_of_later_steps_lie_in_the_memory_of_earlier_ones(megabytes: int) -> None:
-    pages = 20 * 8 * megabytes * 2**20 // 4096  # of all arrays of all steps
+    pages = 5 * 8 * megabytes * 2**20 // 4096  # of all arrays of all steps
     assert _page_faults(False, megabytes) > pages / 4
     assert _page_faults(True, megabytes) < pages / 100
 
 
 @needs_glibc
 def test_what_a_user_sets_for_the_c_library_stays() -> None:
-    assert _page_faults(True, MALLOC_TRIM_THRESHOLD_="0", MALLOC_MMAP_THRESHOLD_="33554432") > 1000
+    assert _page_faults(True, MALLOC_TRIM_THRESHOLD_="0", MALLOC_MMAP_THRESHOLD_="33554432") > 250
