@@ -79,7 +79,7 @@ def calibration_picture(
         axes.axvline(panel.found, color=SAFE_ON_WHITE[1], linewidth=1.2)
         if empty < 1.5 * max(panel.misfits):
             axes.axhline(empty, color="0.5", linewidth=1, linestyle="--")
-        axes.set_title(f"{panel.found:.4g}", fontsize=10, y=1.001, color=SAFE_ON_WHITE[1])
+        axes.set_title(f"{panel.found:.4g}", fontsize=10, color=SAFE_ON_WHITE[1])
         axes.set_xlabel(panel.label, fontsize=10)
         axes.tick_params(labelsize=8)
         axes.grid(alpha=0.3)

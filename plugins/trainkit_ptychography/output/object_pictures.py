@@ -163,7 +163,7 @@ def depth(
     for values_SL, name, height, length in sections:
         box = Box(MARGIN + 0.55, top, wide, height)
         deep = len(values_SL) * (spacing_angstrom or 1.0)
-        axes = frame.axes(box, xticks=[])
+        axes = frame.axes(box, 0.5, xticks=[])
         axes.locator_params(axis="y", nbins=6, integer=spacing_angstrom is None)
         shown = axes.imshow(
             values_SL, cmap="gray", vmin=limits.low, vmax=limits.high, extent=(0, length, deep, 0), aspect="auto"

@@ -281,6 +281,8 @@ def _over_scan(
     for number, panel in enumerate(panels):
         left, wide = MARGIN + 0.7 + number * across, across - 1.4
         axes = _map_axes(frame, places_N2, unit, wide, left, wide)
+        if number:
+            axes.set_ylabel("")  # that of the first map holds for all, and the label of a colour bar stands there
         edge = 72 * min(max(0.97 * _inches_apart(axes, places_N2[panel.points_P]), 0.03), 0.5)  # in points
         most = max(float(np.percentile(np.abs(panel.values_P), 99)), 1e-12)
         points = axes.scatter(
