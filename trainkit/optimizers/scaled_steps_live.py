@@ -30,21 +30,40 @@ class ScaledStepsOptimizer(optim.Optimizer):
             for parameter in group["params"]:
                 if parameter.grad is None or not parameter.numel():
                     continue
-                change = _scaled(parameter.grad, curvature_of(parameter), group["damping"])
-                if group["momentum"]:
-                    state = self.state[parameter]
-                    if "momentum_buffer" in state:
-                        change = state["momentum_buffer"].mul_(group["momentum"]).add_(change)
-                    else:
-                        state["momentum_buffer"] = change
-                if isinstance(lr := group["lr"], Tensor):  # its value may change while a step is repeated
-                    parameter.addcmul_(change, lr, value=-1)
+                divisor = _damped(curvature_of(parameter), group["damping"])
+                if not group["momentum"]:
+                    _move(parameter, group["lr"], parameter.grad, divisor)
+                    continue
+                state = self.state[parameter]
+                if "momentum_buffer" in state:
+                    state["momentum_buffer"].mul_(group["momentum"]).add_(parameter.grad / divisor)
                 else:
-                    parameter.add_(change, alpha=-lr)
+                    state["momentum_buffer"] = parameter.grad / divisor
+                _move(parameter, group["lr"], state["momentum_buffer"])
 
 
-def _scaled(gradient: Tensor, curvature: Tensor, damping: float) -> Tensor:
-    """Return the Newton step; zero where nothing is measured at all."""
+def _move(parameter: Tensor, lr: float | Tensor, gradient: Tensor, divisor: Tensor | None = None) -> None:
+    """Move a parameter by −lr · gradient / divisor, with the same bits for a number and a tensor.
+
+    Args:
+        parameter: The parameter.
+        lr: A tensor, if its value may change while a step is repeated.
+        gradient: The gradient.
+        divisor: None: 1.
+    """
+    if divisor is None:
+        if isinstance(lr, Tensor):
+            parameter.addcmul_(gradient, lr, value=-1)
+        else:
+            parameter.add_(gradient, alpha=-lr)
+    elif isinstance(lr, Tensor):
+        parameter.add_((gradient * -lr).div_(divisor))
+    else:
+        parameter.addcdiv_(gradient, divisor, value=-lr)
+
+
+def _damped(curvature: Tensor, damping: float) -> Tensor:
+    """Return what gradients are divided by; infinite where nothing is measured at all."""
     largest = curvature.amax()
     added = (damping * largest).masked_fill_(largest == 0, torch.inf)
-    return gradient / (curvature + added)
+    return curvature + added

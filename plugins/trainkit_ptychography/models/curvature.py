@@ -91,16 +91,17 @@ class Curvature:
 
     def along_object(self, shape_SHW: tuple[int, int, int]) -> Tensor:
         """Return the curvature along each pixel's phase, or absorption (S, H, W)."""
+        of_light = shape_SHW[0] * self.along_amplitude()
 
-        def light(parts: Sequence[Part]) -> Tensor:
+        def along(parts: Sequence[Part]) -> Tensor:
             dtype, device = self._last.amplitudes_BYX.dtype, self._last.index_B.device
-            light_SHW = torch.zeros(shape_SHW, dtype=dtype, device=device)
+            along_SHW = torch.zeros(shape_SHW, dtype=dtype, device=device)
             for part in parts:
-                for light_HW, light_YX in zip(light_SHW, part.light(), strict=True):
-                    part.patches_of(light_HW).add(light_YX.expand(len(part.index_B), -1, -1))
-            return light_SHW
+                for along_HW, light_YX in zip(along_SHW, part.light(), strict=True):
+                    part.patches_of(along_HW).add((of_light * light_YX).expand(len(part.index_B), -1, -1))
+            return along_SHW
 
-        return self._summed(light).mul_(shape_SHW[0] * self.along_amplitude())
+        return self._summed(along)
 
     def along_probe(self, unit: Tensor) -> Tensor:
         """Return the curvature along real and imaginary part of each of the probe's pixels, a scalar.
@@ -143,15 +144,17 @@ class Curvature:
 
     def along_displacements(self, num_points: int) -> Tensor:
         """Return the curvature along the displacement of each scan point (N, 2), in 1/pixel²; 0 outside the step."""
+        of_change = _SEEN * self.along_amplitude()
 
-        def change(parts: Sequence[Part]) -> Tensor:
+        def along(parts: Sequence[Part]) -> Tensor:
             dtype, device = self._last.amplitudes_BYX.dtype, self._last.index_B.device
-            change_N2 = torch.zeros(num_points, 2, dtype=dtype, device=device)
+            along_N2 = torch.zeros(num_points, 2, dtype=dtype, device=device)
             for part in parts:
-                change_N2.index_copy_(0, part.index_B, part.slope.change_of_exit_wave(part.patch()))
-            return change_N2
+                change_B2 = part.slope.change_of_exit_wave(part.patch())
+                along_N2.index_copy_(0, part.index_B, of_change * change_B2)
+            return along_N2
 
-        return self._summed(change) * (_SEEN * self.along_amplitude())
+        return self._summed(along)
 
     def along_scan(self, arm_N2: Tensor) -> Tensor:
         """Return the curvature along the linear motion of the whole scan (2, 2), in 1/pixel².
