@@ -480,15 +480,29 @@ def test_every_parameter_is_in_one_group_and_only_the_object_trains_unasked():
     assert settings.groups() == {"object": True, "probe": False, "dr": False, "scan": False, "other": False}
 
 
+def test_a_trained_probe_is_the_same_where_a_resume_tells_another_one_to_begin_with():
+    """Values of the probe are in units of the told probe's brightest pixel, which is brighter in focus."""
+    trained, resumed = made(live(), probe=Aperture(defocus_angstrom=300.0)), made(live(), probe=Aperture())
+    event: Any = SimpleNamespace(epoch=1)
+    resumed.load_state_dict(trained.state_dict())
+    assert resumed.probe().detach().abs().max() > 2 * trained.probe().detach().abs().max()
+    resumed.on_epoch_start(event)
+    torch.testing.assert_close(resumed.probe(), trained.probe())
+    trained.on_epoch_start(event)
+    torch.testing.assert_close(resumed.slope.powers_2YX, trained.slope.powers_2YX)
+
+
 def test_names_in_checkpoints_are_those_of_the_first_version():
     """Version a7b3e3b wrote these; what positions need besides is made from the data again, or measured at a step."""
     own = {"dr", "scan", "ordered_epoch", "probe.modes"}
-    measured = {"slope.middle_2VU", "slope.total_2"}
+    measured = {"slope.powers_2YX"}
     states = made(live()).state_dict()
     assert set(states) == own | {"object.maps"} | measured
     model = made(live())
     model.load_state_dict({name: value for name, value in states.items() if name not in measured})
     assert not model.slope.is_measured()
+    wider = made(live(), probe=Aperture(defocus_angstrom=400.0))
+    assert {name: each.shape for name, each in wider.state_dict().items()} == {n: e.shape for n, e in states.items()}
     encoded = set(made(live(), object=HashEncoding(levels=2, base_resolution=4, hidden_layers=0)).state_dict())
     tables = {"object.tables.0", "object.tables.1", "object.weights.0", "object.biases.0"}
     assert encoded == own | tables | {"object.num_levels", "object._extra_state"} | measured

@@ -286,6 +286,8 @@ class PtychographyModule(nn.Module):
         self._tell_object("on_epoch_start", state)
         if self.propagation is not None:
             self.propagation.enter_epoch(state.epoch)
+        if self.probe.modes.requires_grad:  # a resume with another probe in the recipe gives its values another unit
+            self.probe.keep_power()
         if self.scan_N is None:
             self.slope.measure(self.probe().detach())
         opr = self.probe.opr
