@@ -19,6 +19,7 @@ from trainkit.recipe.resolve import resolve
 from trainkit_ptychography.losses.amplitude import Amplitude
 from trainkit_ptychography.losses.intensity import Intensity
 from trainkit_ptychography.losses.poisson import Poisson
+from trainkit_ptychography.models.probe_slope import ProbeSlope
 from trainkit_ptychography.models.ptychography import Ptychography
 from trainkit_ptychography.models.ptychography_live import PtychographyModule
 from trainkit_ptychography.probes.aperture import Aperture
@@ -195,3 +196,11 @@ def test_one_set_of_settings_repairs_a_defocus_that_is_told_wrong_whatever_the_s
     )
     assert state.metrics["truth/phase_pearson"] > 0.95
     assert state.metrics["truth/position_rmse_angstrom"] < 0.8 * state.metrics["truth/position_rmse_start_angstrom"]
+
+
+def test_a_probe_that_is_the_same_everywhere_makes_no_step_of_positions():
+    patch_BYX = torch.polar(torch.ones(3, 16, 16), torch.rand(3, 16, 16, generator=torch.Generator().manual_seed(0)))
+    probe_MYX = torch.ones(1, 16, 16, dtype=torch.complex64)
+    slope = ProbeSlope(probe_MYX)
+    slope.measure(probe_MYX)
+    assert not slope.change_of_exit_wave(patch_BYX).any()  # nor is it NaN

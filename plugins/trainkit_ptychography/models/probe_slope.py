@@ -85,7 +85,8 @@ class ProbeSlope(nn.Module):
     def _weigh(self) -> None:
         """Set how much each pixel of the middle counts, where it is: a step that is repeated finds it there."""
         power_2P = self.powers_2YX[:, *self._middle].flatten(1)
-        weight_2P = power_2P / power_2P.sum(1, keepdim=True)
+        smallest = torch.finfo(power_2P.dtype).tiny  # of a probe that is the same everywhere: moved, it changes nothing
+        weight_2P = power_2P / power_2P.sum(1, keepdim=True).clamp_min(smallest)
         self._total_2.copy_(self.powers_2YX.sum((1, 2)))
         self._weight_2Q.copy_(weight_2P.repeat_interleave(2, dim=1))
         self._weight_2P.copy_(weight_2P)

@@ -130,9 +130,8 @@ class PtychographyModule(nn.Module):
             if mask is not None:
                 self._mask_watch.look(expected_BYX, mask)
             if self.scan_N is None:
-                mean_MYX = (
-                    probe_MYX if probe_MYX.ndim == 3 else self.probe()
-                ).detach()  # it changes little over a scan
+                # It changes little over a scan.
+                mean_MYX = (probe_MYX if probe_MYX.ndim == 3 else self.probe()).detach()
                 if not self.slope.is_measured():  # the epoch began before it was kept
                     self.slope.measure(mean_MYX)
                 light, amplitudes_BYX = partial(self._light, mean_MYX), batch["amplitudes"]

@@ -205,7 +205,7 @@ class _Multislice(torch.autograd.Function):
         arrived, exit_MBYX, kept, slices, between = ctx.arrived, ctx.exit_MBYX, ctx.kept, ctx.slices, ctx.between
         ctx.arrived = ctx.exit_MBYX = ctx.kept = ctx.slices = None
         if arrived is None:
-            raise PartError("multislice: gradients can flow back only once, because waves are forgotten on the way")
+            raise PartError("ptychography: gradients can flow back only once, because waves are forgotten on the way")
         wants_probe, wants_shift, wants_maps, wants_kernel, wants_transfer = ctx.needs_input_grad[:5]
         gradients = _Gradients(
             torch.empty_like(maps_KSHW, memory_format=torch.contiguous_format) if wants_maps else None,
