@@ -66,7 +66,7 @@ if TYPE_CHECKING:
         component,
     )
     from trainkit.cpus import usable_cpus
-    from trainkit.curvature import curvature_of, set_curvature
+    from trainkit.curvature import Touched, curvature_of, set_curvature, touched_of
     from trainkit.drafting import RecipeText
     from trainkit.drawing.palette import SAFE_ON_DARK, SAFE_ON_WHITE
     from trainkit.drawing.scale_bar import ScaleBar, scale_bar
@@ -189,7 +189,7 @@ else:  # hidden from type checkers, which would accept any name from a module th
                 "State",
             ),
             ".cpus": ("usable_cpus",),
-            ".curvature": ("curvature_of", "set_curvature"),
+            ".curvature": ("Touched", "curvature_of", "set_curvature", "touched_of"),
             ".drafting": ("RecipeText",),
             ".drawing.palette": ("SAFE_ON_DARK", "SAFE_ON_WHITE"),
             ".drawing.scale_bar": ("ScaleBar", "scale_bar"),
@@ -291,6 +291,7 @@ __all__ = [
     "State",
     "StepMemory",
     "SummedLoss",
+    "Touched",
     "TrainedModel",
     "TrainkitError",
     "Wait",
@@ -325,6 +326,7 @@ __all__ = [
     "shuffled",
     "some_of",
     "structure_settings",
+    "touched_of",
     "usable_cpus",
     "without_controls",
     "write_json",

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, optim
 
-from trainkit.curvature import curvature_of
+from trainkit.curvature import curvature_of, touched_of
 
 
 class ScaledStepsOptimizer(optim.Optimizer):
@@ -29,6 +29,12 @@ class ScaledStepsOptimizer(optim.Optimizer):
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None or not parameter.numel():
+                    continue
+                touched = None if group["momentum"] else touched_of(parameter)
+                if touched is not None:
+                    divisor, values = _damped(touched.curvature(), group["damping"]), touched.cut(parameter)
+                    _move(values, group["lr"], touched.cut(parameter.grad), divisor)
+                    touched.put(values, parameter)
                     continue
                 divisor = _damped(curvature_of(parameter), group["damping"])
                 if not group["momentum"]:

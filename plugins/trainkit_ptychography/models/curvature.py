@@ -19,13 +19,14 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from trainkit import Exchange, PartError
+from trainkit import Exchange, PartError, Touched
 from trainkit_ptychography.models.probe_slope import ProbeSlope
 from trainkit_ptychography.physics.patches import PatchesOf
 
 _ROWS = 8  # at least as many rows of the detector tell the slope of the loss over the misfit
+_LARGE = 8  # an object of so many times the pixels of all patches is large: passes over a smaller one cost no more
 _SEEN = 0.5  # share of a change of the exit wave that changes amplitudes in the far field, in the mean
 
 
@@ -53,6 +54,37 @@ class Part(NamedTuple):
     mask: Tensor | None
 
 
+class _TouchedPixels:
+    """The pixels of an object that patterns show, as their patches; a `Touched`.
+
+    Args:
+        patches_of: Finds the patches.
+        num: Number of patterns.
+        along_SYX: The curvature along each pixel because of one pattern.
+        zeros_SHW: Zeros, which are zeros again after each use: to make them takes as long as all the rest.
+    """
+
+    def __init__(self, patches_of: PatchesOf, num: int, along_SYX: Tensor, zeros_SHW: Tensor) -> None:
+        self._patches_of, self._num, self._along_SYX, self._zeros_SHW = patches_of, num, along_SYX, zeros_SHW
+
+    def curvature(self) -> Tensor:
+        """Return the curvature along the pixels (S, B, Y, X)."""
+        patches = self._patches_of(self._zeros_SHW)
+        try:
+            patches.add(self._along_SYX[:, None].expand(-1, self._num, -1, -1))
+            return patches.cut()
+        finally:
+            patches.put(torch.zeros_like(self._along_SYX)[:, None].expand(-1, self._num, -1, -1))
+
+    def cut(self, values: Tensor) -> Tensor:
+        """Return the pixels of an array (…, H, W) as patches (…, B, Y, X)."""
+        return self._patches_of(values).cut()
+
+    def put(self, part: Tensor, values: Tensor) -> None:
+        """Write patches into an array; where they overlap, they are the same."""
+        self._patches_of(values).put(part)
+
+
 class Curvature:
     """The curvature for the gradients of the current step, computed when an optimizer asks for it.
 
@@ -64,6 +96,7 @@ class Curvature:
         self._parts: list[Part] = []
         self._exchange = Exchange()
         self._along_amplitude: Tensor | None = None  # several parameters ask for it
+        self._zeros_SHW: Tensor | None = None  # of a large object
         self.recording = False
 
     def start_step(self, exchange: Exchange) -> None:
@@ -102,6 +135,26 @@ class Curvature:
             return along_SHW
 
         return self._summed(along)
+
+    def touched_pixels(self, parameter: nn.Parameter, shape_SHW: tuple[int, int, int], share: float) -> Touched | None:
+        """Return the pixels of an object that the step's patterns show; None: they are not few, or not all that moves.
+
+        Args:
+            parameter: The object's pixels (…, H, W).
+            shape_SHW: Slices, rows and columns of the object.
+            share: By what the curvature along the pixels is multiplied.
+        """
+        if len(self._parts) != 1 or self._exchange.num_parts != 1 or parameter.grad is None:
+            return None
+        part = self._last
+        if parameter.device.type != "cpu" or part.amplitudes_BYX.numel() * _LARGE > shape_SHW[1] * shape_SHW[2]:
+            return None  # a GPU passes over all pixels in less time than it takes to ask it for patches
+        if not part.patches_of.is_filled(parameter.grad):
+            return None  # what is not of the patterns has a gradient as well, anywhere
+        if self._zeros_SHW is None:
+            self._zeros_SHW = torch.zeros(shape_SHW, dtype=parameter.dtype, device=parameter.device)
+        along_SYX = share * shape_SHW[0] * self.along_amplitude() * part.light()
+        return _TouchedPixels(part.patches_of, len(part.index_B), along_SYX, self._zeros_SHW)
 
     def along_probe(self, unit: Tensor) -> Tensor:
         """Return the curvature along real and imaginary part of each of the probe's pixels, a scalar.

@@ -255,7 +255,11 @@ class PtychographyModule(nn.Module):
         for mode in self._object_modes:
             if isinstance(mode, PixelwiseObject):
                 for parameter in mode.parameters():
-                    set_curvature(parameter, lambda: curvature.along_object(shape_SHW) / num)
+                    set_curvature(
+                        parameter,
+                        lambda: curvature.along_object(shape_SHW) / num,
+                        partial(curvature.touched_pixels, parameter, shape_SHW, 1 / num),
+                    )
         set_curvature(self.probe.modes, lambda: curvature.along_probe(self.probe.scale))
         if (opr := self.probe.opr) is not None:
             set_curvature(opr.modes, lambda: curvature.along_opr_modes(opr.weights.detach(), self.probe.scale))

@@ -147,6 +147,11 @@ class _Slices:
         for gradient_HW, part_HW in zip(gradient_KSHW[:, number], _parts(self._whole.array_HW), strict=False):
             torch.neg(part_HW, out=gradient_HW)
 
+    def note_filled(self, gradient_KSHW: Tensor) -> None:
+        """Take note of which pixels the gradient of the maps consists, if they are fewer than all."""
+        if self._whole is None:
+            self._patches_of.note_filled(gradient_KSHW)
+
 
 def _parts(values: Tensor) -> tuple[Tensor, Tensor]:
     return values.imag, values.real
@@ -232,6 +237,8 @@ class _Multislice(torch.autograd.Function):
             back_MBYX = _back_by_inversion(both_2MBYX, slices, kernel_BYX, gradients)
             if ramp_BYX is not None:
                 ramp_BYX *= between.gain  # the spectrum is over it, and this way back does not enlarge waves
+        if gradients.maps_KSHW is not None:
+            slices.note_filled(gradients.maps_KSHW)
         del slices  # its memory is needed
         for_probe = for_shift = None
         if wants_probe or wants_shift:

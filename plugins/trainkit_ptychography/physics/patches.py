@@ -9,8 +9,7 @@ Shapes: B = patches, Y, X = their rows and columns, H, W = those of the array; f
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
+from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
 import numpy as np
@@ -40,9 +39,35 @@ class Patches(Protocol):
         """Add values (…, B, Y, X) to the array, in place; where patches overlap, they add up."""
         ...
 
+    def put(self, values_BYX: Tensor) -> None:
+        """Write values (…, B, Y, X) into the array; where patches overlap, they are the same."""
+        ...
 
-PatchesOf = Callable[[Tensor], Patches]
-"""Finds the patches of arrays of some number of columns."""
+
+class PatchesOf(ABC):
+    """Finds the patches of arrays of some number of columns, and knows which arrays have nothing else in them."""
+
+    def __init__(self) -> None:
+        self._filled: list[tuple[Tensor, int]] = []  # with the number of times that they had been written to
+
+    @abstractmethod
+    def __call__(self, array_HW: Tensor) -> Patches:
+        """Return the patches of an array (…, H, W)."""
+
+    def note_filled(self, array_HW: Tensor) -> None:
+        """Take note that an array (…, H, W) is 0 outside of the patches."""
+        self._filled.append((array_HW.detach(), array_HW._version))
+
+    def is_filled(self, array_HW: Tensor) -> bool:
+        """Return whether an array, or another view of it, was noted and nothing was written to it since."""
+        return any(
+            array_HW.data_ptr() == noted_HW.data_ptr()
+            and array_HW.numel() == noted_HW.numel()
+            and array_HW.shape[-2:] == noted_HW.shape[-2:]
+            and array_HW.stride()[-2:] == noted_HW.stride()[-2:]
+            and array_HW._version == version
+            for noted_HW, version in self._filled
+        )
 
 
 def patches_at(corner_B2: Tensor, shape: tuple[int, int], width: int) -> PatchesOf:
@@ -54,14 +79,26 @@ def patches_at(corner_B2: Tensor, shape: tuple[int, int], width: int) -> Patches
         width: Columns of the arrays.
     """
     if corner_B2.device.type != "cpu":
-        return partial(PatchesByPlace, places_BYX=places(corner_B2, shape, width))
+        return _Places(places(corner_B2, shape, width))
     return _Windows(corner_B2, shape)
 
 
-class _Windows:
+class _Places(PatchesOf):
+    """Finds the patches of arrays on any device; see `patches_at`."""
+
+    def __init__(self, places_BYX: Tensor) -> None:
+        super().__init__()
+        self._places_BYX = places_BYX
+
+    def __call__(self, array_HW: Tensor) -> Patches:
+        return PatchesByPlace(array_HW, self._places_BYX)
+
+
+class _Windows(PatchesOf):
     """Finds the patches of arrays on a CPU; see `patches_at`."""
 
     def __init__(self, corner_B2: Tensor, shape: tuple[int, int]) -> None:
+        super().__init__()
         self._corner_B2, self._shape = corner_B2, shape
         self._starts: dict[tuple[int, int], Tensor] = {}  # by the strides of an array
         corners = corner_B2.numpy() if len(corner_B2) else np.zeros((1, 2), int)  # torch takes thrice as long
@@ -114,6 +151,10 @@ class PatchesByWindow:
         for start, values_YX in zip(self._start_B.tolist(), values_BYX.unbind(-3), strict=True):
             self._windows_TYX[start].add_(values_YX)
 
+    def put(self, values_BYX: Tensor) -> None:
+        """Write values into the array."""
+        self._windows_TYX.index_put_((self._start_B,), values_BYX.movedim(-3, 0))
+
 
 class PatchesByPlace:
     """`Patches` by the places of their pixels in the flattened array."""
@@ -128,8 +169,14 @@ class PatchesByPlace:
 
     def add(self, values_BYX: Tensor) -> None:
         """Add values to the array, which is contiguous."""
-        flat = self.array_HW.view(*self.array_HW.shape[:-2], -1)
-        flat.index_add_(-1, self._places_BYX.flatten(), values_BYX.flatten(-3))
+        self._flat().index_add_(-1, self._places_BYX.flatten(), values_BYX.flatten(-3))
+
+    def put(self, values_BYX: Tensor) -> None:
+        """Write values into the array, which is contiguous."""
+        self._flat().index_copy_(-1, self._places_BYX.flatten(), values_BYX.flatten(-3))
+
+    def _flat(self) -> Tensor:
+        return self.array_HW.view(*self.array_HW.shape[:-2], -1)
 
 
 def places(corner_B2: Tensor, shape: tuple[int, int], width: int) -> Tensor:
