@@ -154,7 +154,7 @@ class Work(NamedTuple):
 # ---- the recipe -----------------------------------------------------------------------------------------------------
 
 
-class _Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the operations that make tensors, and the bytes that each reads and writes."""
 
     def __init__(self) -> None:
@@ -190,7 +190,7 @@ def counted(batch_size: int) -> tuple[Work, int]:
     with fake:
         batch = {"image": torch.empty(batch_size, 4, *patch), "label": torch.empty(batch_size, 3, *patch)}
     operations = FlopCounterMode(display=False)
-    with operations, _Traffic() as traffic:
+    with operations, Traffic() as traffic:
         outputs = model(batch)
         loss = sum((_whole(each, outputs, batch, model) for each in losses), torch.zeros(()))
         loss.backward()  # type: ignore[no-untyped-call]
@@ -333,12 +333,12 @@ def page(gpu: GPU, links: Links) -> Iterator[str]:
         return rows(shares, work, num_bytes, gpu, links)
 
     yield from ("# Several GPUs on paper", "")
-    yield from _paragraph(
+    yield from paragraph(
         "How long a step takes on 1, 8 and 64 GPUs, from bytes and operations. This page is written by `python",
         "benchmarks/several_processes_model.py`. **Nothing here was measured**: the model shows what bounds a step and",
         "where more GPUs stop paying, and single times may be wrong by a factor of two.",
     )
-    yield from _paragraph(
+    yield from paragraph(
         f"**Assumed of a GPU** (an H100 SXM): {gpu.tensor_flops / 1e12:.0f} TFLOP/s in convolutions, 35 % of",
         "the peak of",
         f"TF32, which torch uses for them; {gpu.vector_flops / 1e12:.0f} TFLOP/s in other operations, 50 % of",
@@ -347,7 +347,7 @@ def page(gpu: GPU, links: Links) -> Iterator[str]:
         f"{gpu.launch_seconds * 1e6:.0f} µs to start",
         "an operation. The longest of the three (operations, memory, launches) is the time of computing.",
     )
-    yield from _paragraph(
+    yield from paragraph(
         f"**Assumed of the links**: {links.per_node} GPUs in a node; {links.inside_bytes / 1e9:.0f} GB/s each way and",
         f"{links.inside_seconds * 1e6:.0f} µs between two of them (NVLink 4, 80 % of its peak);",
         f"{links.outside_bytes / 1e9:.0f} GB/s and {links.outside_seconds * 1e6:.0f} µs between GPUs of",
@@ -355,7 +355,7 @@ def page(gpu: GPU, links: Links) -> Iterator[str]:
         "(a port of 400 Gbit/s InfiniBand for each GPU, 80 %). Loading of data, validation and checkpoints",
         "are left out.",
     )
-    yield from _paragraph(
+    yield from paragraph(
         "**Gradients are added up** in one of two ways. *Ring*: each GPU sends 2 (N - 1) / N of their bytes",
         "in 2 (N - 1)",
         "messages, at the pace of the slowest link. *Binary tree*, as `[run] shards` adds them up in a fixed",
@@ -364,7 +364,7 @@ def page(gpu: GPU, links: Links) -> Iterator[str]:
         "what is hidden behind the backward pass comes off. Efficiency is relative to the one GPU of the table.",
     )
     yield from ("## recipes/brats_unet.toml", "")
-    yield from _paragraph(
+    yield from paragraph(
         f"A patch of {shape_in_words(patch)}: {one.tensor_flops / 1e12:.3g} TFLOP forward and backward, counted by",
         f"`FlopCounterMode` on tensors without values; {one.memory_bytes / 1e9:.3g} GB read and written if no",
         "operations",
@@ -375,7 +375,7 @@ def page(gpu: GPU, links: Links) -> Iterator[str]:
     yield from (*table(grown, "patches"), "", "The batch of the whole run stays at 64 patches:", "")
     yield from (*table(times({each: 64 // each for each in PROCESSES}, of_patches, parameters), "patches"), "")
     yield from (f"## A scan of {scan.points} × {scan.points} points, patterns of {scan.pixels}²", "")
-    yield from _paragraph(
+    yield from paragraph(
         f"{scan.points**2:,} patterns, {scan.points**2 * num * 4 / 1e9:.0f} GB in single precision; {scan.modes} probe",
         f"modes; neighbouring points {scan.step_pixels} pixels apart, so that the object has",
         f"{scan.object_pixels / 1e6:.1f} million pixels (phase and absorption). A transform of a pattern is",
@@ -389,13 +389,13 @@ def page(gpu: GPU, links: Links) -> Iterator[str]:
     wide = times(dict.fromkeys(PROCESSES, scan.batch_size), scan.work, scan.gradient_bytes)
     yield from (*table(wide, "patterns"), "", "## What follows", "")
     eight, many = grown[1:]
-    yield from _paragraph(
+    yield from paragraph(
         f"- Segmentation: adding up {parameters / 1e6:.0f} MB takes {eight.share_of_ring * 100:.2g} % of a step on",
         f"8 GPUs, and {many.share_of_ring * 100:.0f} % on 64, where the links between nodes decide. Adding up within",
         "the nodes first would",
         f"take {hierarchical_seconds(parameters, 64, links) * 1e3:.2g} ms there in place of {many.ring * 1e3:.2g}.",
     )
-    yield from _paragraph(
+    yield from paragraph(
         f"- The binary tree sends {tree_volume(1, 8) / ring_volume(1, 8):.2g} times the bytes of a ring on 8 GPUs and",
         f"{tree_volume(1, 64) / ring_volume(1, 64):.2g} times on 64, where half of its rounds stay within",
         "nodes, in fewer",
@@ -406,7 +406,7 @@ def page(gpu: GPU, links: Links) -> Iterator[str]:
         f"{fixed[1].with_tree:.2f} and {fixed[2].with_tree:.2f} times that of the scan in batches of",
         f"{scan.batch_size}.",
     )
-    yield from _paragraph(
+    yield from paragraph(
         f"- Ptychography: with {scan.batch_size} patterns in a step of the whole run, adding up the object's",
         f"gradients is {fixed[1].share_of_ring * 100:.0f} % of the step on 8 GPUs and",
         f"{fixed[2].share_of_ring * 100:.0f} % on 64, where a step takes {fixed[2].step / fixed[1].step:.2g} times",
@@ -415,7 +415,8 @@ def page(gpu: GPU, links: Links) -> Iterator[str]:
     )
 
 
-def _paragraph(*lines: str) -> list[str]:
+def paragraph(*lines: str) -> list[str]:
+    """Return the lines of a paragraph of Markdown, or of an item of a list."""
     text = " ".join(lines)
     is_item = text.startswith("- ")
     return [*wrap(text, 120, subsequent_indent="  " * is_item, break_on_hyphens=False), *([] if is_item else [""])]

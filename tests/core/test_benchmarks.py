@@ -387,3 +387,30 @@ def test_the_truth_of_a_simulated_specimen_is_its_map_at_every_second_pixel(
     spectrum_KL[beyond], spectrum_KL[:, beyond] = 0, 0
     map_KL = np.fft.ifft2(spectrum_KL).real
     np.testing.assert_allclose(benchmark("thin_specimens").coarser(map_KL), map_KL[::2, ::2], atol=1e-12)
+
+
+@pytest.fixture(scope="module")
+def gpu_step() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(ROOT / "benchmarks")
+        yield benchmark("gpu_step_model")
+
+
+def test_what_bounds_a_step_on_a_gpu_on_paper(gpu_step: ModuleType) -> None:
+    gpu = gpu_step.GPU(vector_flops=1e12, memory_bytes=1e12, launch_seconds=1e-5)
+    small = gpu_step.Step(launches=100, memory_bytes=1e8, floor_bytes=5e7, flops=1e7)
+    assert small.on_device(gpu) == pytest.approx(1e-4)
+    assert small.as_usual(gpu) == pytest.approx(1e-3)  # its launches
+    assert small.repeated(gpu) == pytest.approx(100 * gpu_step.IN_A_GRAPH)
+    large = small._replace(memory_bytes=1e10)
+    assert large.as_usual(gpu) == large.repeated(gpu) == pytest.approx(1e-2)  # its bytes
+
+
+def test_a_transform_is_counted_as_two_passes_and_a_product_as_one(gpu_step: ModuleType) -> None:
+    waves = torch.zeros(3, 8, 8, dtype=torch.complex64)
+    with gpu_step._Transforms() as seen:
+        torch.fft.fft2(waves)
+    assert seen.num_bytes == 2 * 2 * waves.nbytes
+    with gpu_step._Transforms() as seen:
+        waves * waves[0]
+    assert seen.num_bytes == 2 * waves.nbytes + waves[0].nbytes

@@ -11,7 +11,7 @@ import torch
 from trainkit import Context, Monitor, State, touched_of
 from trainkit.optimizers.scaled_steps import ScaledSteps
 from trainkit_ptychography.losses.poisson import Poisson
-from trainkit_ptychography.models import curvature
+from trainkit_ptychography.models import curvature, ptychography_live
 from trainkit_ptychography.models.ptychography import Ptychography
 from trainkit_ptychography.models.ptychography_live import PtychographyModule
 from trainkit_ptychography.objects.pixels import Pixels
@@ -77,10 +77,7 @@ def of_all_pixels(specimen: str, also: Grads | None = None) -> list[torch.Tensor
 @pytest.mark.parametrize("specimen", SPECIMENS)
 def test_pixels_that_patterns_show_move_as_in_steps_of_all_pixels(specimen, by_place, monkeypatch):
     if by_place:  # as on other devices
-        monkeypatch.setattr(
-            "trainkit_ptychography.models.ptychography_live.patches_at",
-            lambda corner_B2, shape, width: patches._Places(patches.places(corner_B2, shape, width)),
-        )
+        monkeypatch.setattr(ptychography_live, "patches_at", patches.patches_by_place)
     found, some = trained(specimen)
     assert all(some)
     begun = [each.detach() for each in a_model(specimen)[0].object.parameters()]

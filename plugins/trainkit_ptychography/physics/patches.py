@@ -79,8 +79,13 @@ def patches_at(corner_B2: Tensor, shape: tuple[int, int], width: int) -> Patches
         width: Columns of the arrays.
     """
     if corner_B2.device.type != "cpu":
-        return _Places(places(corner_B2, shape, width))
+        return patches_by_place(corner_B2, shape, width)
     return _Windows(corner_B2, shape)
+
+
+def patches_by_place(corner_B2: Tensor, shape: tuple[int, int], width: int) -> PatchesOf:
+    """Return what `patches_at` does for devices other than a CPU; it works on any."""
+    return _Places(places(corner_B2, shape, width))
 
 
 class _Places(PatchesOf):
