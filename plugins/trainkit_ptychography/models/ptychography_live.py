@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from math import degrees, sqrt
-from typing import cast
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -43,6 +43,24 @@ from trainkit_ptychography.probes.modes import ProbeModes
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 
 _LOGGER = logging.getLogger("trainkit")
+
+
+class Exposures(NamedTuple):
+    """Where the patterns of a batch are taken, and with what.
+
+    Attributes:
+        index_B: Scan points.
+        corner_B2: First row and column of each patch.
+        shift_B2: Distance of the probe from the centre of its patch, in pixels (row, column).
+        patches_of: Finds the patches in arrays of the object's size.
+        probe_MYX: The probe's modes; or (M, B, Y, X), if those of patterns differ.
+    """
+
+    index_B: Tensor
+    corner_B2: Tensor
+    shift_B2: Tensor
+    patches_of: PatchesOf
+    probe_MYX: Tensor
 
 
 class PtychographyModule(nn.Module):
@@ -118,65 +136,52 @@ class PtychographyModule(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Return ``intensities`` (B, Y, X) for the scan points ``batch["index"]``; a mean pattern's total is 1."""
-        index_B = batch["index"]
-        corner_B2, shift_B2 = self.motion.split(
-            index_B, self._displacements(index_B, self.dr.index_select(0, index_B)), self.scan
-        )
-        probe_MYX = self._probe_of(index_B)
-        patches_of = self._patches_at(corner_B2)
-        expected_BYX, patch = self._expected(index_B, corner_B2, shift_B2, probe_MYX, patches_of)
+        taken = self._taken(batch["index"])
+        expected_BYX, patch = self._expected(taken)
         if self._curvature.recording and expected_BYX.requires_grad:
             mask = batch.get("mask", self._data.mask_YX)  # of each pattern, where they differ
             if mask is not None:
                 self._mask_watch.look(expected_BYX, mask)
             if self.scan_N is None:
                 # It changes little over a scan.
-                mean_MYX = (probe_MYX if probe_MYX.ndim == 3 else self.probe()).detach()
+                mean_MYX = (taken.probe_MYX if taken.probe_MYX.ndim == 3 else self.probe()).detach()
                 if not self.slope.is_measured():  # the epoch began before it was kept
                     self.slope.measure(mean_MYX)
                 light, amplitudes_BYX = partial(self._light, mean_MYX), batch["amplitudes"]
-                self._curvature.record(
-                    Part(index_B, patches_of, patch, self.slope, light, expected_BYX, amplitudes_BYX, mask)
-                )
+                seen = (patch, self.slope, light, expected_BYX, amplitudes_BYX, mask)
+                self._curvature.record(Part(taken.index_B, taken.patches_of, *seen))
         return {"intensities": expected_BYX}
 
-    def _patches_at(self, corner_B2: Tensor) -> PatchesOf:
-        """Return what finds the patches of a batch in arrays of the object's size."""
-        return patches_at(corner_B2, self._data.detector_shape, self.motion.shape_HW[1])
+    def _taken(self, index_B: Tensor, displacement_B2: Tensor | None = None) -> Exposures:
+        """Return where the patterns of scan points are taken, and with what.
 
-    def _expected(
-        self,
-        index_B: Tensor,
-        corner_B2: Tensor,
-        shift_B2: Tensor,
-        probe_MYX: Tensor,
-        patches_of: PatchesOf | None = None,
-    ) -> tuple[Tensor, Callable[[], Tensor]]:
+        Args:
+            index_B: The points.
+            displacement_B2: Displacements to take in place of those of ``dr``.
+        """
+        corner_B2, shift_B2 = self.motion.split(index_B, self._displacements(index_B, displacement_B2), self.scan)
+        patches_of = patches_at(corner_B2, self._data.detector_shape, self.motion.shape_HW[1])
+        return Exposures(index_B, corner_B2, shift_B2, patches_of, self._probe_of(index_B))
+
+    def _expected(self, taken: Exposures) -> tuple[Tensor, Callable[[], Tensor]]:
         """Return intensities (B, Y, X), and what computes the transmission of all slices together."""
-        where = (corner_B2, shift_B2, patches_of or self._patches_at(corner_B2))
         each_mode = [  # specimens that the beam meets one after the other: their patterns add up
-            self._arriving(mode, is_sliced, index_B, *where, probe_MYX)
+            self._arriving(mode, is_sliced, taken)
             for mode, is_sliced in zip(self._object_modes, self._are_sliced, strict=True)
         ]
         if len(each_mode) == 1:
             arriving_BYX, patch = each_mode[0]
-            return self.detector.counted(arriving_BYX, index_B), patch
+            return self.detector.counted(arriving_BYX, taken.index_B), patch
         mean_BYX = torch.stack([arriving_BYX for arriving_BYX, _ in each_mode]).mean(0)
-        return self.detector.counted(mean_BYX, index_B), lambda: torch.stack([patch() for _, patch in each_mode]).mean(
-            0
-        )
 
-    def _arriving(
-        self,
-        mode: LiveObject,
-        is_sliced: bool,
-        index_B: Tensor,
-        corner_B2: Tensor,
-        shift_B2: Tensor,
-        patches_of: PatchesOf,
-        probe_MYX: Tensor,
-    ) -> tuple[Tensor, Callable[[], Tensor]]:
+        def mean_patch() -> Tensor:
+            return torch.stack([patch() for _, patch in each_mode]).mean(0)
+
+        return self.detector.counted(mean_BYX, taken.index_B), mean_patch
+
+    def _arriving(self, mode: LiveObject, is_sliced: bool, taken: Exposures) -> tuple[Tensor, Callable[[], Tensor]]:
         """Return what `_expected` does, of one mode of the object and before the detector."""
+        index_B, corner_B2, shift_B2, patches_of, probe_MYX = taken
         if not is_sliced:
             patch_BYX = mode(corner_B2).squeeze(0)
             return intensities(probe_MYX, shift_B2, patch_BYX, self.detector.transfer()), patch_BYX.detach
@@ -214,9 +219,7 @@ class PtychographyModule(nn.Module):
         return torch.stack(lights)
 
     def _intensities(self, index_B: Tensor, displacement_B2: Tensor) -> Tensor:
-        displacement_B2 = self._displacements(index_B, displacement_B2)
-        corner_B2, shift_B2 = self.motion.split(index_B, displacement_B2, self.scan)
-        return self._expected(index_B, corner_B2, shift_B2, self._probe_of(index_B))[0]
+        return self._expected(self._taken(index_B, displacement_B2))[0]
 
     def _intensities_and_slopes(self, index_B: Tensor, displacement_B2: Tensor) -> tuple[Tensor, Tensor]:
         """Return intensities (B, Y, X) of a thin specimen's far field, and their slopes (2, B, Y, X) per pixel.
@@ -225,14 +228,15 @@ class PtychographyModule(nn.Module):
             index_B: Scan points.
             displacement_B2: Their displacements in pixels, along which the slopes are.
         """
-        displacement_B2 = self._displacements(index_B, displacement_B2)
-        corner_B2, shift_B2 = self.motion.split(index_B, displacement_B2, self.scan)
-        patch_BYX = self._object_modes[0](corner_B2).squeeze(0)
-        arriving_BYX, slopes_2BYX = far_field_and_slopes(self._probe_of(index_B), shift_B2, patch_BYX)
+        taken = self._taken(index_B, displacement_B2)
+        patch_BYX = self._object_modes[0](taken.corner_B2).squeeze(0)
+        arriving_BYX, slopes_2BYX = far_field_and_slopes(taken.probe_MYX, taken.shift_B2, patch_BYX)
         return self.detector.counted(arriving_BYX, index_B), self.detector.change(slopes_2BYX, index_B)
 
-    def _displacements(self, index_B: Tensor, displacement_B2: Tensor) -> Tensor:
+    def _displacements(self, index_B: Tensor, displacement_B2: Tensor | None) -> Tensor:
         """Return by how much points are displaced, the shifts of their scans included (B, 2)."""
+        if displacement_B2 is None:
+            displacement_B2 = self.dr.index_select(0, index_B)
         if self.scan_shifts is None:
             return displacement_B2
         return displacement_B2 + self.scan_shifts.of_points(index_B)
@@ -344,7 +348,7 @@ class PtychographyModule(nn.Module):
             return
         for batch in self._data.some(self._data.held_out_index):  # every process fits all of them
             index_B = batch["index"]
-            expected_BYX = self._intensities(index_B, self.dr.index_select(0, index_B))
+            expected_BYX = self._expected(self._taken(index_B))[0]
             mask = batch.get("mask", self._data.mask_YX)
             self.detector.fit_held_out(index_B, expected_BYX, batch["amplitudes"].square(), mask)
 
@@ -419,19 +423,11 @@ class PtychographyModule(nn.Module):
         directions_JMYX = directions_JMYX.to(probe_MYX)
         found = []
         for batch in self._data.some(points_P):
-            index_B = batch["index"]
-            corner_B2, shift_B2 = self.motion.split(
-                index_B, self._displacements(index_B, self.dr.index_select(0, index_B)), self.scan
-            )
+            taken = self._taken(batch["index"])
 
-            def amplitudes(
-                probe_MYX: Tensor, index_B: Tensor = index_B, at: tuple[Tensor, Tensor] = (corner_B2, shift_B2)
-            ) -> Tensor:
-                return (
-                    self._expected(index_B, *at, self.probe.spread_out(self.probe.lensed(probe_MYX)))[0]
-                    .clamp_min(0)
-                    .sqrt()
-                )
+            def amplitudes(probe_MYX: Tensor, taken: Exposures = taken) -> Tensor:
+                probe_MYX = self.probe.spread_out(self.probe.lensed(probe_MYX))
+                return self._expected(taken._replace(probe_MYX=probe_MYX))[0].clamp_min(0).sqrt()
 
             mask = batch.get("mask", self._data.mask_YX)
             found.append(fit_changes(amplitudes, probe_MYX, directions_JMYX, batch["amplitudes"], mask))
@@ -510,10 +506,8 @@ class PtychographyModule(nn.Module):
                 phase_SHW.neg_()
 
     def _with_and_without_object(self, index_B: Tensor) -> tuple[Tensor, Tensor]:
-        corner_B2, shift_B2 = self.motion.split(
-            index_B, self._displacements(index_B, self.dr.index_select(0, index_B)), self.scan
-        )
-        probe_MYX = self._probe_of(index_B)
-        expected_BYX, patch = self._expected(index_B, corner_B2, shift_B2, probe_MYX)
-        behind_BYX = intensities(probe_MYX, shift_B2, torch.ones_like(patch()), self.detector.transfer())
+        taken = self._taken(index_B)
+        expected_BYX, patch = self._expected(taken)
+        vacuum_BYX = torch.ones_like(patch())
+        behind_BYX = intensities(taken.probe_MYX, taken.shift_B2, vacuum_BYX, self.detector.transfer())
         return expected_BYX, self.detector.counted(behind_BYX, index_B)
