@@ -36,19 +36,25 @@ SCANS = {
 }
 
 
-@pytest.mark.parametrize("few", [0, 2048], ids=["by trees", "by all distances"])
+@pytest.mark.parametrize(("of_a_part", "distances"), [(40, 2**20), (64, 2**10), (2048, 2**20)])
 @pytest.mark.parametrize("scan", SCANS)
 def test_no_third_point_is_inside_the_circle_of_two_neighbours(
-    scan: str, few: int, monkeypatch: pytest.MonkeyPatch
+    scan: str, of_a_part: int, distances: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_FEW", few)
-    monkeypatch.setattr(module, "_AT_ONCE", 64)
+    monkeypatch.setattr(module, "_OF_A_PART", of_a_part)
+    monkeypatch.setattr(module, "_DISTANCES", distances)
     points_N2 = SCANS[scan]
     ends_NN22 = np.stack(np.broadcast_arrays(points_N2[:, None], points_N2), axis=2)
     radius_NN = 0.5 * np.linalg.norm(ends_NN22[:, :, 0] - ends_NN22[:, :, 1], axis=-1)
     away_NNN = np.linalg.norm(ends_NN22.mean(axis=2)[:, :, None] - points_N2, axis=-1)
     are_NN = np.triu((away_NNN >= 0.98 * radius_NN[..., None]).all(axis=-1), 1)
     assert neighbours(points_N2).tolist() == np.argwhere(are_NN).tolist()
+
+
+def test_points_at_the_same_place_are_neighbours_however_many_there_are() -> None:
+    found_P2 = neighbours(np.zeros((300, 2)))
+    assert np.unique(found_P2).tolist() == list(range(300))
+    assert neighbours(np.zeros((1, 2))).shape == (0, 2)
 
 
 def test_lengths_are_those_that_scipy_names() -> None:

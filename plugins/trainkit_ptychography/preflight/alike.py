@@ -28,7 +28,7 @@ _BINS = 24  # along a pattern's longer side
 _COMPONENTS = 24
 _PATTERNS_A_COMPONENT = 12
 _PAIRS_A_COMPONENT = 3
-_READ_AT_ONCE = 256
+_READ_AT_ONCE = 64
 _MOST_NATS = 8.0  # that a pair may tell
 _SPOILED = 0.1  # of the pairs of neighbours: these are no more alike than any two, since one did not measure well
 _IN_ORDER = 0.3  # of what the neighbours in another direction have in common; 1 where steps are as long
@@ -184,19 +184,26 @@ def components(patterns: Patterns, read_N: NDArray[np.int64]) -> NDArray[np.floa
     lit_2 = lit_part(mean_YX)
     rows, columns = ((np.arange(lit) - lit // 2) % size for lit, size in zip(lit_2, mean_YX.shape, strict=True))
     down, right = (np.arange(0, lit, -(-max(lit_2) // _BINS)) for lit in lit_2)
-    found = []
-    for start in range(0, len(read_N), _READ_AT_ONCE):
-        part = np.nan_to_num(np.asarray(patterns[read_N[start : start + _READ_AT_ONCE]], np.float64))
+    value_NF = np.empty((len(read_N), len(down) * len(right)), np.float32)  # doubles would be as large as small scans
+    for those in _blocks(read_N):
+        part = np.nan_to_num(np.asarray(patterns[read_N[those]], np.float64))
         part = np.add.reduceat(part[:, rows[:, None], columns], down, axis=1)
-        found.append(np.sqrt(np.maximum(np.add.reduceat(part, right, axis=2), 0)).reshape(len(part), -1))
-    value_NF = np.concatenate(found)
-    value_NF /= np.maximum(np.linalg.norm(value_NF, axis=1, keepdims=True), 1e-30)  # the beam may vary
-    value_NF -= value_NF.mean(axis=0)
-    variance_F, vector_FF = np.linalg.eigh(value_NF.T @ value_NF / len(value_NF))
-    num = min(_COMPONENTS, len(value_NF) // _PATTERNS_A_COMPONENT, len(variance_F))
+        part = np.sqrt(np.maximum(np.add.reduceat(part, right, axis=2), 0)).reshape(len(part), -1)
+        value_NF[those] = part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-30)  # the beam may vary
+    mean_F = value_NF.mean(axis=0, dtype=np.float64)
+    covariance_FF = np.zeros((len(mean_F), len(mean_F)))
+    for those in _blocks(read_N):
+        part = value_NF[those] - mean_F
+        covariance_FF += part.T @ part / len(read_N)
+    variance_F, vector_FF = np.linalg.eigh(covariance_FF)
+    num = min(_COMPONENTS, len(read_N) // _PATTERNS_A_COMPONENT, len(variance_F))
     variance_C = variance_F[::-1][:num]
     seen_C = variance_C > 1e-12 * max(float(variance_C[0]), 1e-300)
-    component_NC: NDArray[np.float64] = (value_NF @ vector_FF[:, ::-1][:, :num][:, seen_C]) / np.sqrt(
-        variance_C[seen_C]
-    )
-    return component_NC
+    whitening_FC = vector_FF[:, ::-1][:, :num][:, seen_C] / np.sqrt(variance_C[seen_C])
+    return np.concatenate([(value_NF[those] - mean_F) @ whitening_FC for those in _blocks(read_N)])
+
+
+def _blocks(read_N: NDArray[np.int64]) -> Iterator[slice]:
+    """Yield slices that hold all patterns, of as many as are read at once."""
+    for start in range(0, len(read_N), _READ_AT_ONCE):
+        yield slice(start, start + _READ_AT_ONCE)
