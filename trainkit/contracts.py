@@ -163,6 +163,9 @@ class StepMemory(NamedTuple):
         step: Everything else that a step takes at once: batch, activations, gradients.
         how: How the figure was found, in words.
         batch_statistics: Whether layers compute statistics of the batch, as BatchNorm does.
+        batch: The batch alone, which is part of ``step``.
+        kinds: How many kinds of steps there are, at most: batches differ in size, or `step_variant` in its value
+            (`Component.steps_can_be_recorded`). A recorded step keeps the memory of its kind.
     """
 
     weights: int
@@ -172,6 +175,8 @@ class StepMemory(NamedTuple):
     step: int
     how: str
     batch_statistics: bool = False
+    batch: int = 0
+    kinds: int = 1
 
     @property
     def total(self) -> int:

@@ -177,7 +177,7 @@ def test_a_gradient_that_a_hook_removes_is_an_error_and_not_ignored() -> None:
 
 
 def test_steps_of_many_kinds_are_not_all_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainkit.engine.graphed_step._MOST_RECORDINGS", 1)
+    monkeypatch.setattr("trainkit.engine.graphed_step.MOST_RECORDINGS", 1)
     graphs = repeated_to_the_same_bits(lambda: trained("model.what=variant", "run.epochs=9", text=WITH_PYTHON))
     assert len(graphs.recorded) == 1
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 from click.testing import CliRunner
 from recipe_toys import GOOD, toys
@@ -21,6 +22,7 @@ from trainkit.recipe.root import Recipe
 from trainkit.recipe.sharing import (
     Sharing,
     memory_size,
+    recorded,
     rules_of_data,
     rules_of_devices,
     rules_of_memory,
@@ -154,6 +156,31 @@ def test_what_fits_is_not_doubted_and_what_never_fits_is_said() -> None:
     (found,) = rules_of_memory(recipe(64), 8, memory(8), 4400, memory)
     assert "what is there all the time does not fit" in found.hint
     assert not list(rules_of_memory(recipe(64), 8, None, 1, memory))
+
+
+def test_each_kind_of_recorded_steps_keeps_the_memory_of_a_step() -> None:
+    usual, recording = recipe(64), attrs.evolve(recipe(64), run=attrs.evolve(recipe(64).run, cuda_graph=True))
+    one = memory(64)._replace(batch=100)
+    assert recorded(usual, one) == 0
+    assert recorded(recording, one) == 100  # the next batch, beside the one that was recorded
+    assert recorded(recording, one._replace(kinds=3)) == 2 * one.step + 100
+    # Eight are recorded. A step of a further kind, with its batch, is made as usual beside them.
+    assert recorded(recording, one._replace(kinds=9)) == recorded(recording, one._replace(kinds=99)) == 8 * one.step
+
+
+def test_recordings_that_do_not_fit_are_doubted_with_what_does() -> None:
+    recording = attrs.evolve(recipe(8), run=attrs.evolve(recipe(8).run, cuda_graph=True))
+
+    def three(items: int) -> StepMemory:
+        return memory(items)._replace(kinds=3, batch=50 * items)
+
+    (found,) = rules_of_memory(recording, 1, three(8), 9000, three)
+    assert "takes about 15 KiB in each process" in found.message  # 3000 + 3 * 4000 + 400 bytes
+    ways = [each.strip() for each in (found.hint or "").splitlines()]
+    assert ways[0] == "cuda_graph = false in [run] fits: recorded steps keep 8.2 KiB more"
+    assert ways[1] == "batch_size = 2 in [data] fits"  # 3000 + 3 * 1000 + 100 bytes
+    assert not [each for each in ways if "accumulate" in each or "processes" in each or "checkpointing" in each]
+    assert not list(rules_of_memory(recording, 1, three(8), 15400 / 0.9 + 1, three))
 
 
 def test_statistics_of_a_batch_are_doubted_only_where_shares_are_small() -> None:

@@ -109,6 +109,7 @@ def test_a_step_without_values_takes_what_a_step_takes(task, tmp_path, optimizer
     assert found.network == size
     assert found.optimizer == pytest.approx(state)
     assert found.step == pytest.approx(step.peak, rel=0.01)
+    assert found.batch == own["image"].nbytes + own["label"].nbytes
 
 
 def test_plan_knows_the_epoch_and_the_memory_of_a_share_before_anything_is_opened(task, tmp_path):

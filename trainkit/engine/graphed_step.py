@@ -28,6 +28,7 @@ from trainkit.engine.batches import each_tensor
 from trainkit.engine.step import Step
 from trainkit.errors import PartError, TrainkitError
 from trainkit.events import fire
+from trainkit.recipe.root import MOST_RECORDINGS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -37,9 +38,6 @@ if TYPE_CHECKING:
     from trainkit.events import Listener
 
 _LOGGER = logging.getLogger("trainkit")
-
-_MOST_RECORDINGS = 8
-"""Recordings that are kept at a time; steps of further kinds are made as usual."""
 
 
 @attrs.define
@@ -265,7 +263,7 @@ class GraphedStep(Step):
 
     def _is_one_too_many(self, kind: Hashable) -> bool:
         """Return whether recording this kind would take too much memory: each recording keeps that of a step."""
-        return self._kinds[kind] is None and sum(each is not None for each in self._kinds.values()) == _MOST_RECORDINGS
+        return self._kinds[kind] is None and sum(each is not None for each in self._kinds.values()) == MOST_RECORDINGS
 
     def _kind(self, batch: Batch) -> Hashable:
         """Return what tells whether a step can be made by repeating another one."""

@@ -145,6 +145,10 @@ def _patterns(instance: object, attribute: attrs.Attribute[Any], value: Patterns
         )
 
 
+MOST_RECORDINGS = 8
+"""Recorded steps that are kept at a time (`RunSettings.cuda_graph`); steps of further kinds are made as usual."""
+
+
 @component
 class RunSettings:
     """Settings of the run as a whole.

@@ -14,7 +14,7 @@ import attrs
 
 from trainkit.contracts import EpochSize, StepMemory
 from trainkit.recipe.problems import Finding
-from trainkit.recipe.root import Recipe
+from trainkit.recipe.root import MOST_RECORDINGS, Recipe
 from trainkit.words import bytes_in_words
 
 USABLE = 0.9
@@ -183,6 +183,19 @@ def rules_of_data(recipe: Recipe, processes: int, epoch: EpochSize | None) -> It
         )
 
 
+def recorded(recipe: Recipe, memory: StepMemory) -> int:
+    """Return the bytes that recorded steps keep besides those of one step.
+
+    Each kind of steps is made as usual once, and then recorded. What usual steps took is given back before a recording,
+    and the next batch arrives beside that of a recording.
+    """
+    if not recipe.run.cuda_graph:
+        return 0
+    if memory.kinds > MOST_RECORDINGS:  # the others are made as usual, beside the recordings
+        return MOST_RECORDINGS * memory.step
+    return (memory.kinds - 1) * memory.step + memory.batch
+
+
 def rules_of_memory(
     recipe: Recipe,
     processes: int,
@@ -212,10 +225,11 @@ def rules_of_memory(
             at="key",
             hint="choose a normalisation of each item by itself, such as instance or group normalisation",
         )
-    if limit is not None and divided.needs(memory) > USABLE * limit:
+    needs = divided.needs(memory) + recorded(recipe, memory)
+    if limit is not None and needs > USABLE * limit:
         yield Finding(
             f"a step of {divided.at_once} item{'s' * (divided.at_once != 1)} takes about "
-            f"{bytes_in_words(divided.needs(memory))} in each process, and {bytes_in_words(USABLE * limit)} of the "
+            f"{bytes_in_words(needs)} in each process, and {bytes_in_words(USABLE * limit)} of the "
             f"GPU's {bytes_in_words(limit)} can be counted on",
             ("data", "batch_size"),
             "warning",
@@ -228,19 +242,30 @@ def _what_to_lower(
 ) -> str:
     if divided.needs(memory) - memory.step > usable:
         return "what is there all the time does not fit: keep the data elsewhere, or choose a smaller model"
-    fitting = divided.at_once
-    while fitting > 0 and ((found := smaller(fitting)) is None or divided.needs(found) > usable):
-        fitting //= 2
     ways = []
+    if (kept := recorded(recipe, memory)) and divided.needs(memory) <= usable:
+        ways.append(f"cuda_graph = false in [run] fits: recorded steps keep {bytes_in_words(kept)} more")
+
+    def fits(items: int) -> bool:
+        found = smaller(items)
+        return found is not None and divided.needs(found) + recorded(recipe, found) <= usable
+
+    fitting = divided.at_once
+    while fitting > 0 and not fits(fitting):
+        fitting //= 2
     if fitting:
         times = ceil(divided.at_once / fitting) * recipe.run.accumulate
         size = fitting * divided.parts
-        ways.append(f"batch_size = {size} in [data] fits; accumulate = {times} in [run] gives steps of as many items")
-        if divided.parts == divided.processes:
+        way = f"batch_size = {size} in [data] fits"
+        if not recipe.run.cuda_graph:
+            way += f"; accumulate = {times} in [run] gives steps of as many items"
+        ways.append(way)
+        if divided.parts == divided.processes and not recipe.run.cuda_graph:
             ways.append(f"{ceil(divided.batch_size / fitting)} processes fit with the batch as it is")
     else:
         ways.append("not even one item at once fits: make the items smaller, or the model")
-    if not recipe.run.activation_checkpointing and not recipe.model.computes_complex:
+    may_recompute = not (recipe.run.activation_checkpointing or recipe.run.cuda_graph)
+    if may_recompute and not recipe.model.computes_complex:
         ways.append("activation_checkpointing = true in [run] saves most of the activations, for a third more time")
     if recipe.run.precision == "fp32" and not recipe.model.computes_complex:
         ways.append('precision = "bf16" in [run] halves most of them')

@@ -12,10 +12,11 @@ from trainkit.errors import TrainkitError
 from trainkit.processes.cuda_devices import num_cuda_devices
 from trainkit.recipe.problems import Finding, InvalidRecipe, in_order
 from trainkit.recipe.resolve import Resolved
-from trainkit.recipe.root import COPIED_FROM_BYTES, Recipe
+from trainkit.recipe.root import COPIED_FROM_BYTES, MOST_RECORDINGS, Recipe
 from trainkit.recipe.sharing import (
     USABLE,
     Sharing,
+    recorded,
     rules_of_data,
     rules_of_devices,
     rules_of_memory,
@@ -23,7 +24,7 @@ from trainkit.recipe.sharing import (
     sharing,
     sharing_rules,
 )
-from trainkit.words import bytes_in_words
+from trainkit.words import bytes_in_words, number_of
 
 
 @attrs.frozen
@@ -88,7 +89,7 @@ def inspect_sharing(resolved: Resolved, processes: int, limit: float | None) -> 
         return recipe.model.step_memory(recipe, items)
 
     memory = memory_of(divided.at_once)
-    lines += _memory(memory, divided, limit)
+    lines += _memory(recipe, memory, divided, limit)
     lines += _memory_of_copy(recipe, memory)
     found += rules_of_memory(recipe, processes, memory, limit, memory_of)
     return SharingInspection(tuple(lines), (*notes, *_sorted_out(resolved, found)), steps)
@@ -114,7 +115,7 @@ def _epoch(recipe: Recipe, epoch: EpochSize | None, steps: int | None) -> Iterat
     yield f"epoch        {steps} steps{accumulated} ({epoch.what} to train on: {epoch.items})"
 
 
-def _memory(memory: StepMemory | None, divided: Sharing, limit: float | None) -> Iterator[str]:
+def _memory(recipe: Recipe, memory: StepMemory | None, divided: Sharing, limit: float | None) -> Iterator[str]:
     if memory is None:
         yield "memory       known only when it runs: the model does not tell it beforehand (Model.step_memory)"
         return
@@ -125,13 +126,20 @@ def _memory(memory: StepMemory | None, divided: Sharing, limit: float | None) ->
         "sums of gradients": divided.sums(memory.weights),
         "data": memory.data,
         "batch, activations and gradients": memory.step,
+        "recorded steps": recorded(recipe, memory),
     }
     sums = ", ".join(f"{name} {bytes_in_words(size)}" for name, size in parts.items() if size)
     of_gpu = ""
     if limit is not None:
         of_gpu = f", of {bytes_in_words(USABLE * limit)} that can be counted on ({USABLE * 100:.0f} % of the GPU's)"
-    yield f"memory       about {bytes_in_words(divided.needs(memory))} in each process{of_gpu}: {sums}"
+    yield f"memory       about {bytes_in_words(sum(parts.values()))} in each process{of_gpu}: {sums}"
     yield f"             estimated by {memory.how}"
+    if recipe.run.cuda_graph:
+        kinds, most = number_of(memory.kinds, "kind"), min(memory.kinds, MOST_RECORDINGS)
+        yield (
+            f"             with at most {kinds} of steps, of which {most} at a time are recorded, each with the memory "
+            "of a step (run.cuda_graph)"
+        )
 
 
 def _memory_of_copy(recipe: Recipe, memory: StepMemory | None) -> Iterator[str]:

@@ -356,7 +356,7 @@ class Ptychography(Model):
             return None
         from trainkit_ptychography.models.step_memory import step_memory
 
-        return step_memory(self, recipe.data, batch_size)
+        return step_memory(self, recipe.data, batch_size, recipe.run.num_epochs())
 
     def timeline(self, epochs: int) -> Iterable[tuple[int, str]]:
         """Yield what slices, object, probe and constraints do in the course of a run."""

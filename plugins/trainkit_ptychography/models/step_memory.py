@@ -11,11 +11,12 @@ The object takes, besides its values and the optimizer's moments, a gradient and
 
 from __future__ import annotations
 
-from math import prod
+from math import ceil, lcm, prod
 from typing import TYPE_CHECKING
 
 from trainkit import StepMemory, bytes_in_words
 from trainkit_ptychography.physics.geometry import place
+from trainkit_ptychography.propagators.coarse_slices import slices_in
 
 if TYPE_CHECKING:
     from trainkit_ptychography.models.ptychography import Ptychography
@@ -26,13 +27,14 @@ _MOST_STORED = 256 * 2**20  # bytes of waves, up to which waves = "auto" stores 
 _MOMENTS = 2  # of Adam, the most that an optimizer here keeps for each value
 
 
-def step_memory(model: Ptychography, data: DiffractionData, batch_size: int) -> StepMemory | None:
+def step_memory(model: Ptychography, data: DiffractionData, batch_size: int, epochs: int) -> StepMemory | None:
     """Return what a step takes; None: a part of the model was not counted.
 
     Args:
         model: The model.
         data: The data.
         batch_size: Number of patterns that are computed at once.
+        epochs: Number of epochs of the run.
 
     Raises:
         DataError: The scan cannot be read.
@@ -59,4 +61,32 @@ def step_memory(model: Ptychography, data: DiffractionData, batch_size: int) -> 
     )
     if not on_device and data.patterns_on == "auto":
         how += f"; the patterns, {bytes_in_words(kept)}, stay on the device too where they fit"
-    return StepMemory(weights, 0, _MOMENTS * weights, kept if on_device else 0, round(step), how)
+    return StepMemory(
+        weights,
+        0,
+        _MOMENTS * weights,
+        kept if on_device else 0,
+        round(step),
+        how,
+        batch=_REAL * batch_size * pixels,
+        kinds=_kinds(model, data, batch_size, epochs),
+    )
+
+
+def _kinds(model: Ptychography, data: DiffractionData, batch_size: int, epochs: int) -> int:
+    """Return how many kinds of steps there are at most.
+
+    Batches of an epoch differ in size by one pattern, if they differ; and the model passes through fewer slices in
+    coarse stages, and imposes some constraints only at some steps (its ``step_variant``).
+    """
+    epoch = data.epoch_size()
+    items = batch_size if epoch is None else epoch.items
+    batches = ceil(items / batch_size)
+    at_steps = [each for each in model.constraints.values() if each.every_epochs is None]
+    until_alike = min(batches, lcm(*(each.every_steps for each in at_steps)))
+    variants = {
+        (slices_in(number, model.coarse, model.slices), *(each.imposed_at(number, step) for each in at_steps))
+        for number in range(epochs)
+        for step in range(number * batches + 1, number * batches + 1 + until_alike)
+    }
+    return len(variants) * (2 if items % batches else 1)

@@ -40,6 +40,7 @@ class Footprint:
         optimizer: The optimizer's state; None if it is not known.
         step: Everything else that a training step takes: batch, activations, gradients.
         window: What the network takes for a window in validation, beside the scores.
+        batch: The batch, which is part of the step.
     """
 
     network: int
@@ -47,6 +48,7 @@ class Footprint:
     optimizer: int | None
     step: int
     window: int
+    batch: int
 
     @property
     def kept(self) -> int:
@@ -102,6 +104,7 @@ def footprint(
             else empty(batch_size, num_classes, *patch_size)
         )
         batch = {"image": empty(batch_size, channels, *patch_size), "label": label}
+        size = step.now
         model.train()
         with autocast():
             outputs = model(batch)
@@ -121,6 +124,7 @@ def footprint(
         optimizer=None if state is None else round(state * parameters),
         step=step.peak,
         window=window.peak,
+        batch=size,
     )
 
 

@@ -92,7 +92,7 @@ def step_memory(model: SegmentationModel, data: SegmentationData, recipe: Recipe
     if made.together > 1:
         how += f", {made.together} batches of which are kept for a loss of sums"
     statistics = any(isinstance(each, nn.modules.batchnorm._BatchNorm) for each in made.model.modules())
-    return StepMemory(found.network, found.average, found.optimizer or 0, 0, found.step, how, statistics)
+    return StepMemory(found.network, found.average, found.optimizer or 0, 0, found.step, how, statistics, found.batch)
 
 
 class _Made(NamedTuple):
