@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from trainkit.errors import DataError, TrainkitError
+from trainkit.freed_memory import keep_freed_memory
 from trainkit.loading.kept_memory import ArrivedBatch, KeptMemory, SentBatch
 
 _LEFT_TO_THE_MAIN_PROCESS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -55,7 +56,7 @@ class Workers(Generic[_Place]):
             num_workers=num,
             pin_memory=pin,
             persistent_workers=True,
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=_begin,
             generator=torch.Generator().manual_seed(0),
         )
 
@@ -135,9 +136,11 @@ def _end(batches: weakref.ref[Any]) -> None:
         running._shutdown_workers()
 
 
-def _ignore_signals(_: int) -> None:
+def _begin(_: int) -> None:
+    """Let a worker ignore signals, and keep the memory of one batch for the next."""
     for number in _LEFT_TO_THE_MAIN_PROCESS:
         signal.signal(number, signal.SIG_IGN)
+    keep_freed_memory()
 
 
 @contextlib.contextmanager
