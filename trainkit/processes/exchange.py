@@ -37,10 +37,13 @@ class Exchange:
     Attributes:
         place: Which of the processes this one is.
         shards: As given.
+        parts: The parts that this process computes.
     """
 
     def __init__(self, place: Place = ALONE, shards: int = 0) -> None:
         self.place, self.shards = place, shards
+        each = self.num_parts // self.world
+        self.parts = range(self.rank * each, (self.rank + 1) * each)
 
     def with_shards(self, shards: int) -> Exchange:
         """Return the exchange of the same processes for a run with so many shards.
@@ -69,12 +72,6 @@ class Exchange:
     def num_parts(self) -> int:
         """Number of parts of each whole batch."""
         return self.shards or self.world
-
-    @property
-    def parts(self) -> range:
-        """The parts that this process computes."""
-        each = self.num_parts // self.world
-        return range(self.rank * each, (self.rank + 1) * each)
 
     # ---- sums -------------------------------------------------------------------------------------------------------
 

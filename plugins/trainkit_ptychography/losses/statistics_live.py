@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+_NO_COUNT = 1e-20  # less than any number of counts; expected ones over it are finite
+
 
 def squared_amplitudes(intensities_BYX: Tensor, amplitudes_BYX: Tensor, mask: Tensor | None, epsilon: float) -> Tensor:
     """Return Σ (√(I + ε) − A)² / B, differentiable in the intensities.
@@ -70,21 +72,20 @@ class _Deviance(torch.autograd.Function):
     ) -> Tensor:
         expected_BYX = torch.mul(intensities_BYX, counts).add_(eps)
         counts_BYX = amplitudes_BYX.square().mul_(counts)
-        # xlogy is 0 where there is no count. One logarithm of the ratio, so that large counts do not cancel.
-        missing_BYX = torch.xlogy(counts_BYX, expected_BYX / counts_BYX.clamp_min(1e-30))
-        deviance_BYX = (expected_BYX - counts_BYX).sub_(missing_BYX)
+        excess_BYX = expected_BYX - counts_BYX
+        # One logarithm of the ratio, so that large counts do not cancel. Without any count, it is multiplied by 0.
+        missing_BYX = torch.div(expected_BYX, counts_BYX.clamp_min(_NO_COUNT)).log_().mul_(counts_BYX)
+        deviance_BYX = torch.sub(excess_BYX, missing_BYX, out=missing_BYX)
         if mask is not None:
             deviance_BYX *= mask
-        ctx.save_for_backward(expected_BYX, counts_BYX, mask)
+            excess_BYX *= mask
+        ctx.save_for_backward(excess_BYX, expected_BYX)
         ctx.counts = counts
         return deviance_BYX.sum() / len(intensities_BYX)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
-        expected_BYX, counts_BYX, mask = ctx.saved_tensors
-        slope_BYX = torch.div(expected_BYX - counts_BYX, expected_BYX)
-        slope_BYX *= gradient * (ctx.counts / len(expected_BYX))
-        if mask is not None:
-            slope_BYX *= mask
+        excess_BYX, expected_BYX = ctx.saved_tensors  # masked pixels have no excess
+        slope_BYX = torch.div(excess_BYX, expected_BYX).mul_(gradient * (ctx.counts / len(expected_BYX)))
         return slope_BYX, None, None, None, None

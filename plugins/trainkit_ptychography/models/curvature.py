@@ -239,8 +239,9 @@ class Curvature:
                 misfit_BYX = amplitudes_BYX - part.amplitudes_BYX[:, rows]
                 if part.mask is not None:
                     misfit_BYX *= part.mask[..., rows, :]
-                slopes.append(2 * amplitudes_BYX.mul_(gradient_BYX[:, rows]).mul_(misfit_BYX).sum())
-                misfits.append(misfit_BYX.square_().sum())
+                misfit_P = misfit_BYX.flatten()
+                slopes.append(2 * amplitudes_BYX.mul_(gradient_BYX[:, rows]).flatten().dot(misfit_P))
+                misfits.append(misfit_P.dot(misfit_P))
             if not slopes:
                 return self._last.intensities_BYX.new_zeros(2)
             return torch.stack([sum(slopes[1:], slopes[0]), sum(misfits[1:], misfits[0])])
