@@ -732,6 +732,21 @@ def test_targets_of_overlapping_classes_are_rows_of_the_table_however_many_codes
         assert np.array_equal(target(codes_XYZ.flip(0).mT, table, 3), expected_KXYZ[:3, ::-1].swapaxes(2, 3))
 
 
+def test_targets_of_classes_that_change_seldom_from_code_to_code_are_rows_of_the_table():
+    none, all_of_them, background, last = [0] * 6, [1] * 6, [1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 1]
+    table = torch.tensor([none, all_of_them, background, last, [0, 1, 0, 1, 0, 1], [0, 0, 1, 1, 0, 0]]).T.byte()
+    codes = torch.from_numpy(np.random.default_rng(0).integers(0, 6, (5, 7, 9)).astype(np.uint8))
+    assert torch.equal(target(codes, table, 6), table[codes.long()].permute(3, 0, 1, 2).float())
+    assert target(codes[:0], table, 6).shape == (6, 0, 7, 9)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32])
+def test_targets_of_exclusive_classes_are_codes_without_ignored_ones(dtype):
+    codes = torch.arange(8, dtype=dtype).reshape(2, 2, 2)
+    assert target(codes, None, 5)[0].flatten().tolist() == [0, 1, 2, 3, 4, 5, 0, 0]
+    assert target(codes, None, 255)[0].flatten().tolist() == list(range(8))
+
+
 @pytest.mark.parametrize("place", [0, 1])
 def test_a_code_that_a_class_table_does_not_have_is_no_background(place):
     codes, table, _ = of_overlapping_classes((16, 16, 16), 4, num_classes=2)

@@ -26,6 +26,9 @@ from trainkit_segmentation.files.header import Array
 from trainkit_segmentation.files.label_values import value_counts
 from trainkit_segmentation.spelling import IGNORE
 
+_LARGE_TABLE = 1024  # values
+_MOST_CHANGES = 3  # for each class, on average: with more of them, to look codes up two at a time takes less time
+
 
 @attrs.frozen
 class Labels:
@@ -236,11 +239,16 @@ def target(
         (1, X, Y, Z) int64 where classes exclude each other, else (K, X, Y, Z) float32.
     """
     if class_table is None:
-        return (label_codes_XYZ * (label_codes_XYZ <= num_classes))[None].long()
+        # Not bool, which torch computes, and converts, voxel by voxel.
+        counted_XYZ = torch.le(label_codes_XYZ, num_classes, out=torch.empty_like(label_codes_XYZ))
+        return (label_codes_XYZ * counted_XYZ)[None].long()
     if out_KXYZ is None:
         shape = (num_classes, *label_codes_XYZ.shape)
         out_KXYZ = torch.empty(shape, dtype=torch.float32, device=label_codes_XYZ.device)
     codes_V, out_KV = label_codes_XYZ.reshape(-1), out_KXYZ.view(num_classes, -1)
+    if (changes := _changes(codes_V, class_table[:, :num_classes])) is not None:
+        _compare(codes_V, changes, out_KV)
+        return out_KXYZ
     table_KN = class_table[:, :num_classes].T.float()
     by_pairs = _come_in_pairs(codes_V, len(class_table))
     index = codes_V.view(torch.uint16).int() if by_pairs else codes_V.int()
@@ -250,6 +258,39 @@ def target(
         else:
             torch.index_select(table_N, 0, index, out=out_V)
     return out_KXYZ
+
+
+def _changes(codes_V: Tensor, table_NK: Tensor) -> list[list[int]] | None:
+    """Return for each class the codes at which its voxels begin or end, in the order of codes.
+
+    None if codes are looked up instead: the table is large or changes often, codes are no bytes, on a device that would
+    have to be waited for, or not in the table.
+    """
+    if codes_V.dtype != torch.uint8 or codes_V.device.type != "cpu" or table_NK.numel() > _LARGE_TABLE:
+        return None
+    if not len(codes_V) or codes_V.amax() >= len(table_NK):
+        return None
+    changes = []
+    for of_class in zip(*table_NK.tolist(), strict=True):
+        before = (0, *of_class)
+        changes.append([code for code, is_of in enumerate(of_class) if is_of != before[code]])
+    return changes if sum(map(len, changes)) <= _MOST_CHANGES * len(changes) else None
+
+
+def _compare(codes_V: Tensor, changes: Sequence[Sequence[int]], out_KV: Tensor) -> None:
+    """Write 1 where an odd number of a class's changes has been reached, else 0.
+
+    Comparisons are written as bytes, for the same reason as in `target`.
+    """
+    inside_V, reached_V = torch.empty_like(codes_V), torch.empty_like(codes_V)
+    for of_class, out_V in zip(changes, out_KV, strict=True):
+        if not of_class:
+            out_V.zero_()
+            continue
+        torch.ge(codes_V, of_class[0], out=inside_V)
+        for code in of_class[1:]:
+            inside_V ^= torch.ge(codes_V, code, out=reached_V)
+        out_V.copy_(inside_V)
 
 
 def _come_in_pairs(codes_V: Tensor, num_codes: int) -> bool:
