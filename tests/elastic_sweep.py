@@ -54,7 +54,8 @@ use = "clients.divided:Squares"
 [metrics.error]
 use = "clients.divided:Error"
 [optimizer]
-use = "clients.divided:Descent"
+use = "sgd"
+momentum = 0.9
 lr = 0.01
 [groups.body]
 stop_epoch = 5

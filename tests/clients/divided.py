@@ -16,7 +16,6 @@ from trainkit import (
     Loss,
     Metric,
     Model,
-    Optimizer,
     component,
     in_batches,
     part_of,
@@ -102,28 +101,6 @@ class Network(Model):
 
     def parameter_groups(self, model):
         return {"body": model.body.parameters(), "head": model.head.parameters()}
-
-
-@component
-class Descent(Optimizer):
-    """Follows a running sum of gradients.
-
-    torch's own optimizers import its compiler at their first step, which takes a new process longer than all else.
-    """
-
-    def build(self, groups):
-        return LiveDescent(groups, {"lr": self.lr})
-
-
-class LiveDescent(torch.optim.Optimizer):
-    @torch.no_grad()
-    def step(self, closure=None):
-        for group in self.param_groups:
-            for each in group["params"]:
-                if each.grad is not None:
-                    state = self.state[each]
-                    state["sum"] = 0.9 * state.get("sum", torch.zeros_like(each)) + each.grad
-                    each.sub_(state["sum"], alpha=group["lr"])
 
 
 @component

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from trainkit.checkpoint import file as checkpoint
 from trainkit.console import Console
 from trainkit.engine.resume import resume
 from trainkit.engine.start import start
+from trainkit.groups.optimizers import Optimizers
 from trainkit.groups.plan import plan_groups
 from trainkit.recipe.resolve import resolve_text
 
@@ -161,3 +164,81 @@ def test_an_optimizer_that_cannot_be_built_names_its_group() -> None:
     text = HEAD + OWN.replace("momentum = 0.9", "nesterov = true")
     with pytest.raises(RecipeError, match="Nesterov momentum needs momentum above 0"):
         resolve_text(text, Path.cwd())
+
+
+STEP = """
+import sys, torch
+from trainkit.checkpoint.optimizer_state import load_optimizer_state, optimizer_state
+from trainkit.groups.optimizers import Optimizers
+from trainkit.optimizers.{module} import {name}
+from trainkit.without_compiler import no_compiler_imported
+
+parameter = torch.nn.Parameter(torch.ones(3))
+with no_compiler_imported():
+    one, other = ({name}({settings}).build([{{"params": [parameter], "lr": 0.1}}]) for _ in range(2))
+parameter.grad = torch.ones(3)
+Optimizers({{"all": one}}).step()
+assert (parameter != 1).all()
+load_optimizer_state(other, {{"x": parameter}}, optimizer_state(one, {{"x": parameter}}))
+assert other.state_dict.__wrapped__ and other.state[parameter].keys() == one.state[parameter].keys() != set()
+print("torch._dynamo" in sys.modules)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("module", "name", "settings"),
+    [
+        ("adam", "Adam", ""),
+        ("adamw", "AdamW", ""),
+        ("sgd", "SGD", "momentum=0.9"),
+        ("torch", "TorchOptimizer", "name='RMSprop'"),
+    ],
+)
+def test_optimizers_are_made_stepped_and_loaded_without_the_import_of_the_compiler_of_torch(
+    module: str, name: str, settings: str
+) -> None:
+    code = STEP.format(module=module, name=name, settings=settings)
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
+
+
+def trained_parameter() -> torch.nn.Parameter:
+    parameter = torch.nn.Parameter(torch.ones(2))
+    parameter.grad = torch.tensor([1.0, -2.0])
+    return parameter
+
+
+def test_hooks_of_torch_are_called_around_a_step_as_torch_calls_them() -> None:
+    called: list[tuple[str, list[float], bool]] = []
+
+    def note(when: str) -> Any:
+        return lambda optimizer, *_: called.append((when, parameter.tolist(), torch.is_grad_enabled()))
+
+    expected: list[list[float]] = []
+    for make in (lambda optimizer: optimizer.step, lambda optimizer: Optimizers({"all": optimizer}).step):
+        parameter = trained_parameter()
+        optimizer = torch.optim.Adam([parameter], lr=0.1)
+        optimizer.register_step_pre_hook(note("before"))
+        optimizer.register_step_post_hook(note("after"))
+        make(optimizer)()
+        expected.append(parameter.tolist())
+    assert expected[0] == expected[1] != [1.0, 1.0]
+    assert called[:2] == called[2:] == [("before", [1.0, 1.0], True), ("after", expected[0], True)]
+
+
+def test_a_step_that_somebody_has_put_in_its_place_is_made() -> None:
+    optimizer = torch.optim.SGD([trained_parameter()], lr=0.1)
+    made: list[str] = []
+    optimizer.step = lambda: made.append("own")  # type: ignore[method-assign,assignment]
+    Optimizers({"all": optimizer}).step()
+    assert made == ["own"]
+
+
+def test_gradients_are_computed_in_the_step_of_an_optimizer_that_asks_for_them() -> None:
+    class Asks(torch.optim.Optimizer):
+        def step(self, closure: Any = None) -> None:  # type: ignore[override]
+            enabled.append(torch.is_grad_enabled())
+
+    enabled: list[bool] = []
+    Optimizers({"all": Asks([trained_parameter()], {"lr": 0.1})}).step()
+    assert enabled == [True]

@@ -50,7 +50,8 @@ use = "clients.divided:Network"
 [losses.squares]
 use = "clients.divided:Squares"
 [optimizer]
-use = "clients.divided:Descent"
+use = "sgd"
+momentum = 0.9
 [checkpoint]
 every_steps = 3
 keep_last = 99

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 
 from trainkit.errors import CheckpointError
+from trainkit.without_compiler import no_compiler_imported
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -84,7 +85,8 @@ def load_optimizer_state(optimizer: Optimizer, names: Mapping[str, Parameter], s
     for name in names:
         if name in saved:
             _refuse_odd_state(optimizer, name, saved[name])
-    ours = optimizer.state_dict()
+    with no_compiler_imported():
+        ours = optimizer.state_dict()
     positions = {
         id(parameter): position
         for group, packed in zip(optimizer.param_groups, ours["param_groups"], strict=True)
@@ -96,7 +98,8 @@ def load_optimizer_state(optimizer: Optimizer, names: Mapping[str, Parameter], s
         if name in saved and saved[name]["state"] and id(parameter) in positions
     }
     groups = optimizer.param_groups
-    optimizer.load_state_dict(ours)
+    with no_compiler_imported():
+        optimizer.load_state_dict(ours)
     optimizer.param_groups = groups  # torch made new ones, but others hold references to the old ones
     return LoadReport(fresh=tuple(name for name in names if name not in saved), unused=unused)
 

@@ -6,15 +6,13 @@ it: a parameter may be in several optimizers, one for each phase of its group, a
 
 from __future__ import annotations
 
-import contextlib
-import inspect
-import sys
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from trainkit.errors import PartError, blame
+from trainkit.without_compiler import make_step, no_compiler_imported
 
 if TYPE_CHECKING:
     from torch import nn, optim
@@ -22,7 +20,6 @@ if TYPE_CHECKING:
     from trainkit.groups.plan import GroupPlan
 
 _OTHERS = ("params", "lr")  # in an entry of ``param_groups``
-_EXCLUDED = "__dynamo_disable"  # where `torch._compile` keeps it
 
 
 class Optimizers:
@@ -62,7 +59,7 @@ class Optimizers:
             True. What a ``GradScaler`` returns instead, if it does not call this method, is None.
         """
         for optimizer in self._stepped:
-            optimizer.step()
+            make_step(optimizer)
         return True
 
     def settings_without_rates(self) -> tuple[tuple[str, Any], ...]:
@@ -113,7 +110,7 @@ def build_optimizers(
     for name, held in groups.items():
         where = "optimizer" if len(groups) == 1 else f"optimizer of {', '.join(g['name'] for g in held)}"
         try:
-            with _no_compiler_imported():
+            with no_compiler_imported():
                 members[name] = made = settings[name].build(held)
             built = sorted(each["name"] for each in made.param_groups)
         except Exception as error:
@@ -121,21 +118,3 @@ def build_optimizers(
         if built != sorted(each["name"] for each in held):
             raise PartError(f"{where}, in build, must take all groups that it is given; it has {', '.join(built)}")
     return Optimizers(members)
-
-
-@contextlib.contextmanager
-def _no_compiler_imported() -> Iterator[None]:
-    """Make torch's optimizers without importing torch's compiler, which takes more than a second.
-
-    ``add_param_group`` is excluded from compilation at its first call. It is found excluded already here, and forgets
-    it afterwards. Adam of torch imports the compiler at its first step all the same; scaled steps never do.
-    """
-    add = inspect.unwrap(torch.optim.Optimizer.add_param_group)
-    if "torch._dynamo" in sys.modules or hasattr(add, _EXCLUDED):
-        yield
-        return
-    setattr(add, _EXCLUDED, add)
-    try:
-        yield
-    finally:
-        delattr(add, _EXCLUDED)
