@@ -103,7 +103,6 @@ class GraphedStep(Step):
         if stage != self._stage:
             self._give_up()
             self._stage = stage
-        self.go_on()
 
     def leave_epoch(self) -> None:
         """Free what steps needed; say so, once, if there was nothing to repeat although there were several steps."""
@@ -117,15 +116,16 @@ class GraphedStep(Step):
         self._made = self._repeated = 0
         self._kinds = {kind: recorded for kind, recorded in self._kinds.items() if recorded is not None}
         super().leave_epoch()
-        self.pause()
 
     def pause(self) -> None:
         """Note where what a recording changes lies in memory."""
+        super().pause()
         self._repeats = None
         self._places = self._places_now()
 
     def go_on(self) -> None:
         """Give up all recordings if something has got another place in memory: they would change what was there."""
+        super().go_on()
         if self._places != self._places_now():
             self._give_up()
 

@@ -12,6 +12,7 @@ from trainkit.engine.agreement import check_divided
 from trainkit.engine.batches import to_device
 from trainkit.engine.part_sums import NormStatistics, PartSums
 from trainkit.errors import NonFiniteError, blame
+from trainkit.freed_memory import keep_large_arrays
 from trainkit.randomness import generators_kept, random_seed, seed_everything
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class Step:
         """Take over which groups train in this epoch."""
         active = [group for group in self._state.groups.values() if group.active]
         self._sums.enter_epoch({name: each for group in active for name, each in group.parameters.items()})
+        self.go_on()
 
     def left_of(self, events: Mapping[str, tuple[Listener, ...]]) -> tuple[Listener, ...]:
         """Return the listeners of ``step_end`` that still have to be called after `update`: here, all of them."""
@@ -84,12 +86,17 @@ class Step:
         state = self._state
         state.batch = state.outputs = state.loss = None
         self._optimizers.zero_grad()
+        self.pause()
 
     def pause(self) -> None:
-        """Take note that an evaluation comes between two steps of an epoch."""
+        """Take note that something else comes between two steps, for example an evaluation."""
+        if self._state.context.device.type == "cpu":
+            keep_large_arrays(keep=False)
 
     def go_on(self) -> None:
-        """Take note that steps go on after an evaluation."""
+        """Take note that steps begin, or go on after something else."""
+        if self._state.context.device.type == "cpu":
+            keep_large_arrays(keep=True)
 
     def gradients(self, batches: Sequence[Batch]) -> None:
         """Compute the gradients of the loss of these batches; ``state.batch`` is the first one, on the device."""

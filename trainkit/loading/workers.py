@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from trainkit.errors import DataError, TrainkitError
-from trainkit.freed_memory import keep_freed_memory
+from trainkit.freed_memory import keep_freed_memory, keep_large_arrays
 from trainkit.loading.kept_memory import ArrivedBatch, KeptMemory, SentBatch
 
 _LEFT_TO_THE_MAIN_PROCESS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
@@ -141,6 +141,7 @@ def _begin(_: int) -> None:
     for number in _LEFT_TO_THE_MAIN_PROCESS:
         signal.signal(number, signal.SIG_IGN)
     keep_freed_memory()
+    keep_large_arrays(keep=True)
 
 
 @contextlib.contextmanager
