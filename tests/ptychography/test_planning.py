@@ -341,6 +341,6 @@ def test_photons_in_the_far_field_are_not_taken_for_electrons(tmp_path: Path) ->
     assert found.data.radiation == "photons"
     assert type(found.model.probe).__name__ == "MeanPattern"
     told = drafted(tmp_path / "scan.cxi", "data.semiangle_mrad=0.4", "data.defocus_angstrom=1e6")
-    assert 'probe = { use = "aperture" }' in told
+    assert 'probe = { use = "aperture", trained_aberrations = ["C10"] }' in told
     with pytest.raises(RecipeError, match="far field, and these are of photons"):
         list(planned(StagedPlanner(calibrate=True), recognised(tmp_path / "scan.cxi", None)))

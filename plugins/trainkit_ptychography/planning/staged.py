@@ -150,7 +150,7 @@ def _recipe(found: Recognised, evidence: Evidence, is_calibrated: bool, images: 
     is_thick = slices > 1 and not is_calibrated
     if not is_thick:
         _write_anchor(text, contents)
-    _write_training(text, is_thick)
+    _write_training(text, is_thick, trains_defocus=_is_made_from_lens(found))
     _write_rest(text)
     return text
 
@@ -213,11 +213,14 @@ def _write_model(text: RecipeText, found: Recognised, slices: int) -> None:
         text.value("object", {"use": "pixels", "kind": "phase_only"}, "atoms hardly absorb electrons")
     if "probe" in found.settings:
         text.value("probe", {"use": "from_data"}, "the guess that is in the file")
-    elif _is_guessed_by_mean(found):
+    elif not _is_made_from_lens(found):
         why = 'a beam in focus; "aperture" with semiangle_mrad and defocus_angstrom, or "vacuum", knows more'
         text.value("probe", {"use": "mean_pattern"}, why)
     else:
-        text.value("probe", {"use": "aperture"}, "made from semiangle and defocus; modes = 4 for partial coherence")
+        probe: dict[str, object] = {"use": "aperture"}
+        if slices == 1:
+            probe["trained_aberrations"] = ["C10"]
+        text.value("probe", probe, "made from semiangle and defocus; modes = 4 for partial coherence")
     if slices == 1:
         return
     assert contents is not None
@@ -261,12 +264,13 @@ def _write_anchor(text: RecipeText, contents: ScanContents | None) -> None:
     text.value("sigma_angstrom", float(f"{_ANCHORED * contents.step_angstrom:.2g}"), "by how much it is likely wrong")
 
 
-def _write_training(text: RecipeText, is_thick: bool) -> None:
+def _write_training(text: RecipeText, is_thick: bool, trains_defocus: bool) -> None:
     text.table("optimizer")
     if is_thick:
         text.value("use", "adam", "slices change together, and Adam learns how far each pixel may go")
     else:
         text.value("use", "scaled_steps", "gradients divided by the loss's curvature: one rate suits every specimen")
+        text.value("damping", 0.3)
     text.table("scheduler")
     text.value("use", "cosine", "what has settled stops following the noise")
     if is_thick:
@@ -279,11 +283,26 @@ def _write_training(text: RecipeText, is_thick: bool) -> None:
         text.value("lr", 4e-2, "pixels")
         text.value("start_epoch", 1, "positions wait until there is an object to hold them against")
         return
+    text.table("groups.object")
+    text.value("lr", 1.5, "of the damped step")
+    if trains_defocus:
+        text.table("groups.aberrations", "a defocus that was told wrong settles within an epoch or two")
+        text.value("optimizer", {"use": "adam"})
+        text.value("lr", 5e-2, "rad at the edge of the aperture")
+        text.value("start_epoch", 0)
     text.table("groups.probe")
     text.value("start_epoch", 1, "from the start, a wrong probe and an empty object would be mixed up")
-    text.value("optimizer", {"use": "scaled_steps", "momentum": 0.9})
+    if trains_defocus:
+        text.value("lr", 0.5, "slowly: what is not the defocus follows the noise of a batch if it may")
+    else:
+        text.value("optimizer", {"use": "scaled_steps", "momentum": 0.9}, "repairs a rough guess within a few epochs")
     text.table("groups.dr")
     text.value("start_epoch", 5, "positions wait until there is an object to hold them against")
+
+
+def _is_made_from_lens(found: Recognised) -> bool:
+    """Return whether the probe is that of an aperture, whose defocus is a number that can be trained."""
+    return "probe" not in found.settings and not _is_guessed_by_mean(found)
 
 
 def _is_guessed_by_mean(found: Recognised) -> bool:
