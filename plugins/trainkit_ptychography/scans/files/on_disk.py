@@ -65,7 +65,7 @@ class OnDisk:
         rest = prod(self.shape[first:])
         part = np.empty((*(1,) * (first - 1), max(stop - start, 0), *self.shape[first:]), self.dtype)
         with self._opened() as file:
-            self._fill(part, file, places * rest)
+            self._fill(_bytes_of(part), file, places * rest)
         inner = tuple(0 if isinstance(each, int) else slice(None) for each in key[:first])
         found: NDArray[Any] = part[inner + tuple(key[first:])]
         return found
@@ -82,9 +82,10 @@ class OnDisk:
         """
         found = np.empty((len(numbers_B), *self.shape[axes:]), self.dtype)
         size = prod(self.shape[axes:])
+        waiting, num_bytes = _bytes_of(found), size * self.dtype.itemsize
         with self._opened() as file:
-            for stretch, number in zip(found, numbers_B.tolist(), strict=True):
-                self._fill(stretch, file, number * size)
+            for place, number in enumerate(numbers_B.tolist()):
+                self._fill(waiting[place * num_bytes : (place + 1) * num_bytes], file, number * size)
         return found
 
     @contextmanager
@@ -100,15 +101,19 @@ class OnDisk:
         finally:
             os.close(file)
 
-    def _fill(self, values: NDArray[Any], file: int, place: int) -> None:
-        """Read values from a place of the array on."""
-        waiting = values.reshape(-1).view(np.uint8).data
+    def _fill(self, waiting: memoryview, file: int, place: int) -> None:
+        """Read bytes from a place of the array on."""
         offset = self._offset + place * self.dtype.itemsize
         while len(waiting):
             num = os.preadv(file, [waiting], offset)
             if num == 0:
                 raise DataError(f"{self._path} ends too early; it was cut off, or changed while it was read")
             waiting, offset = waiting[num:], offset + num
+
+
+def _bytes_of(values: NDArray[Any]) -> memoryview:
+    """Return the memory of a whole array."""
+    return values.reshape(-1).view(np.uint8).data
 
 
 def _version(of: os.stat_result) -> tuple[int, int]:
