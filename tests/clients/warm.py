@@ -38,7 +38,6 @@ from without_geometry_search import leave_out_geometry_search
 from without_pictures import leave_out_charts, leave_out_pictures_of_ptychography
 
 IMPORTS = (
-    "torch._dynamo",
     "torch.utils.tensorboard",
     "monai.networks.nets",
     "matplotlib.figure",
