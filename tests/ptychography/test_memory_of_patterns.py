@@ -76,7 +76,7 @@ def _peak_bytes(folder: Path, num: int, where: str) -> int:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not tell a process's peak memory")
-@pytest.mark.parametrize(("where", "most"), [("device", 1.15), ("disk", 0.15)])
+@pytest.mark.parametrize(("where", "most"), [("device", 1.3), ("disk", 0.3)])  # a look at its start takes a sixth
 def test_patterns_take_memory_once_if_they_are_kept_and_next_to_none_if_they_are_streamed(
     where: str, most: float, tmp_path: Path
 ) -> None:
