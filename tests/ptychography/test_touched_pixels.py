@@ -87,19 +87,19 @@ def test_pixels_that_patterns_show_move_as_in_steps_of_all_pixels(specimen, by_p
 
 
 def everywhere(model: PtychographyModule, value: torch.Tensor) -> None:
-    (value + 0.01 * sum(mode.phase().diff(dim=-1).abs().mean() for mode in model._object_modes)).backward()
+    (value + 1e3 * sum(mode.phase().diff(dim=-1).abs().mean() for mode in model._object_modes)).backward()
 
 
 def by_a_hook(model: PtychographyModule, value: torch.Tensor) -> None:
     value.backward()
     for each in model.object.parameters():
-        each.grad[..., 0, 0] = 1e-3
+        each.grad[..., 0, 0] = 1e3
 
 
 def by_another_gradient(model: PtychographyModule, value: torch.Tensor) -> None:
     value.backward()
     for each in model.object.parameters():
-        each.grad = each.grad + 1e-4
+        each.grad = each.grad + 10.0
 
 
 def twice(model: PtychographyModule, value: torch.Tensor) -> None:
@@ -108,15 +108,24 @@ def twice(model: PtychographyModule, value: torch.Tensor) -> None:
     Poisson().build(model._data)(model(batch), batch, model).backward()
 
 
+def without_notice(model: PtychographyModule, value: torch.Tensor) -> None:
+    value.backward()
+    *_, last = model.object.parameters()
+    last.grad.data[..., 0, 0] = 1e3  # torch does not count this
+
+
+ALSO = [everywhere, by_a_hook, by_another_gradient, twice, without_notice]
+
+
 @pytest.mark.parametrize("specimen", ["phase", "modes"])
-@pytest.mark.parametrize("also", [everywhere, by_a_hook, by_another_gradient, twice], ids=lambda each: each.__name__)
+@pytest.mark.parametrize("also", ALSO, ids=lambda each: each.__name__)
 def test_what_else_has_a_gradient_moves_as_well(also, specimen):
     found, some = trained(specimen, also)
     assert not any(some)
     for one, other in zip(found, of_all_pixels(specimen, also), strict=True):
-        assert torch.equal(one, other)
-    for one, other in zip(found, of_all_pixels(specimen), strict=True):
-        assert not torch.equal(one, other)
+        torch.testing.assert_close(one, other, rtol=0, atol=2e-7)  # one mode may be looked at in part
+    alone = of_all_pixels(specimen)
+    assert not all(torch.allclose(one, other, rtol=0, atol=1e-6) for one, other in zip(found, alone, strict=True))
 
 
 def test_a_turned_view_of_a_gradient_is_not_taken_for_it():

@@ -97,7 +97,12 @@ class Curvature:
         self._exchange = Exchange()
         self._along_amplitude: Tensor | None = None  # several parameters ask for it
         self._zeros_SHW: Tensor | None = None  # of a large object
+        self._is_zero_elsewhere: dict[nn.Parameter, bool] = {}  # the gradient of a large object, once an epoch
         self.recording = False
+
+    def start_epoch(self) -> None:
+        """Look anew at whether gradients are what they are noted as."""
+        self._is_zero_elsewhere.clear()
 
     def start_step(self, exchange: Exchange) -> None:
         """Forget the last step, and record the next one.
@@ -151,6 +156,13 @@ class Curvature:
             return None  # a GPU passes over all pixels in less time than it takes to ask it for patches
         if not part.patches_of.is_filled(parameter.grad):
             return None  # what is not of the patterns has a gradient as well, anywhere
+        if parameter not in self._is_zero_elsewhere:  # torch does not notice what is written by `.data` or by numpy
+            elsewhere = parameter.grad.clone()
+            patches = part.patches_of(elsewhere)
+            patches.put(torch.zeros_like(patches.cut()))
+            self._is_zero_elsewhere[parameter] = not elsewhere.any()
+        if not self._is_zero_elsewhere[parameter]:
+            return None
         if self._zeros_SHW is None:
             self._zeros_SHW = torch.zeros(shape_SHW, dtype=parameter.dtype, device=parameter.device)
         along_SYX = share * shape_SHW[0] * self.along_amplitude() * part.light()

@@ -291,6 +291,7 @@ class PtychographyModule(nn.Module):
     def on_epoch_start(self, state: State) -> None:
         """Pass the event on, measure the probe's slope, and begin with a probe that changes over the scan."""
         self._tell_object("on_epoch_start", state)
+        self._curvature.start_epoch()
         if self.propagation is not None:
             self.propagation.enter_epoch(state.epoch)
         if self.probe.modes.requires_grad:  # a resume with another probe in the recipe gives its values another unit
