@@ -5,8 +5,8 @@ above 32 MiB to the system at once, and the end of its heap as soon as there is 
 others. The next step asks for it again, and the system fills each page with zeros: a fifth of a step's time for a 3D
 network, a third for four probe modes, three quarters for an object of 3,000² pixels.
 
-Arrays above 32 MiB are kept between steps alone. What comes between them, for example the evaluation of whole volumes,
-makes large arrays of ever other sizes, and a heap with holes between them would grow without end.
+The memory of arrays above 32 MiB is kept only while steps follow each other. Other work, for example the evaluation of
+whole volumes, makes large arrays of different sizes, and leaves holes in the heap: it would grow without end.
 
 Source:
     The manual of the GNU C Library, "Malloc Tunable Parameters".

@@ -331,3 +331,11 @@ def test_a_group_that_the_model_does_not_have_is_one_mistake():
     with pytest.raises(RecipeError, match="has no such group") as found:
         resolve(shipped()["ptycho_staged"], ("groups.prob.lr=1",))
     assert "curvature" not in str(found.value)
+
+
+def test_a_curvature_that_is_no_number_does_not_stop_steps_in_silence():
+    x = torch.nn.Parameter(torch.ones(3))
+    set_curvature(x, lambda: torch.tensor([1.0, float("nan"), 2.0]))
+    x.grad = torch.ones(3)
+    ScaledSteps().build([{"params": [x]}]).step()
+    assert x.isnan().all()
