@@ -84,8 +84,9 @@ def sum_of_products(first_MBYX: Tensor, second_MBYX: Tensor, into_BYX: Tensor | 
         into_BYX: Where the result goes, for example the first mode of an array that nobody needs any more; None: into
             new memory.
     """
-    total_BYX: Tensor = torch.mul(first_MBYX[0], second_MBYX[0], out=into_BYX)
-    for first_BYX, second_BYX in zip(first_MBYX[1:], second_MBYX[1:], strict=True):
+    pairs = zip(first_MBYX.unbind(), second_MBYX.unbind(), strict=True)
+    total_BYX: Tensor = torch.mul(*next(pairs), out=into_BYX)
+    for first_BYX, second_BYX in pairs:
         total_BYX.addcmul_(first_BYX, second_BYX)
     return total_BYX
 
@@ -145,7 +146,7 @@ def leave(
     """Go back from the detector to the specimen: the adjoint of `arrive` and of the Fourier transform before it.
 
     Args:
-        back_MBYX: The complex conjugate of torch's gradient of the wave at the detector; its memory is used.
+        back_MBYX: Half the complex conjugate of torch's gradient of the wave at the detector; its memory is used.
         leaving_MBYX: See `Arrived`.
         ramp_BYX: As in `arrive`; not needed for the far field.
         transfer_YX: As in `arrive`.
@@ -153,7 +154,7 @@ def leave(
         wants_transfer: Whether the gradient of the transfer is wanted.
 
     Returns:
-        √pixels times the conjugate of the gradient of the exit wave; what has to be taken from the gradient of the
+        Half √pixels times the conjugate of the gradient of the exit wave; what has to be taken from the gradient of the
         shift (B, 2), and the gradient of the transfer (Y, X), each None if there is none, or it is not wanted.
     """
     moved_back = for_transfer = None
@@ -162,7 +163,7 @@ def leave(
         back_MBYX = torch.fft.ifft2(back_MBYX, norm="ortho")
         if wants_transfer:
             assert leaving_MBYX is not None
-            for_transfer = (back_MBYX * leaving_MBYX).sum((0, 1)).conj_physical()
+            for_transfer = (back_MBYX * leaving_MBYX).sum((0, 1)).conj_physical_().mul_(2)
         back_MBYX *= transfer_YX
         if wants_shift:
             assert leaving_MBYX is not None
@@ -177,7 +178,7 @@ def adjoint_of_shift(
     """Return the gradients of the probe, with the spectrum's axes, and of its shift (B, 2), each where it is wanted.
 
     Args:
-        back_MBYX: √pixels times the complex conjugate of torch's gradient of the shifted probes; is changed.
+        back_MBYX: Half √pixels times the complex conjugate of torch's gradient of the shifted probes; is changed.
         spectrum_MYX: What `spectrum_to_shift` returned for the probe.
         factor: Its factor.
         ramp_BYX: The factor that shifted it.
@@ -188,7 +189,7 @@ def adjoint_of_shift(
     back_MBYX = torch.fft.ifft2(back_MBYX, norm="forward").mul_(ramp_BYX)
     if wants_probe:
         for_probe = torch.fft.fft2(back_MBYX if spectrum_MYX.ndim == 4 else back_MBYX.sum(1))
-        for_probe = for_probe.mul_(factor).conj_physical_()
+        for_probe = for_probe.mul_(2 * factor).conj_physical_()
     if wants_shift:
         for_shift = (
             _slope_along_shift(sum_of_products(back_MBYX, spectrum_MYX, into_BYX=back_MBYX[0]))
@@ -202,19 +203,19 @@ def _slope_of_common_probe(back_MBYX: Tensor, spectrum_MYX: Tensor) -> Tensor:
     """Return what `_slope_along_shift` does of their products, as products of matrices: one pass, and nothing written.
 
     Args:
-        back_MBYX: The complex conjugate of the gradient behind the ramp, times the ramp.
+        back_MBYX: Half the complex conjugate of the gradient behind the ramp, times the ramp.
         spectrum_MYX: The spectrum in front of the ramp, of all patterns.
     """
     frequencies_2YX = frequencies_along_both((spectrum_MYX.shape[1], spectrum_MYX.shape[2]), spectrum_MYX.real)
     slopes_M2YX = spectrum_MYX[:, None] * frequencies_2YX
     products = (
         slopes_2YX.flatten(1) @ back_BYX.flatten(1).T
-        for slopes_2YX, back_BYX in zip(slopes_M2YX, back_MBYX, strict=True)
+        for slopes_2YX, back_BYX in zip(slopes_M2YX.unbind(), back_MBYX.unbind(), strict=True)
     )
     slope_2B = next(products)
     for product_2B in products:
         slope_2B += product_2B
-    found_B2: Tensor = slope_2B.imag.T
+    found_B2: Tensor = slope_2B.imag.T * 2
     return found_B2
 
 
@@ -224,10 +225,10 @@ def _slope_along_shift(product_BYX: Tensor) -> Tensor:
     d ramp / d shift = −2πi f · ramp, and the real part of −i z is the imaginary part of z.
 
     Args:
-        product_BYX: A spectrum behind the ramp, times the complex conjugate of its gradient; the sum of all modes.
+        product_BYX: A spectrum behind the ramp, times half the complex conjugate of its gradient; the sum of all modes.
     """
     slopes = [product_BYX.sum(axis).imag for axis in (2, 1)]  # sums of complex numbers lie well in memory
-    return torch.stack([slope @ angular_frequencies(slope.shape[1], slope) for slope in slopes], dim=1)
+    return torch.stack([slope @ angular_frequencies(slope.shape[1], slope) for slope in slopes], dim=1).mul_(2)
 
 
 def of_patterns(spectrum_MYX: Tensor) -> Tensor:
@@ -238,7 +239,8 @@ def of_patterns(spectrum_MYX: Tensor) -> Tensor:
 class _Intensities(torch.autograd.Function):
     """`intensities` with its adjoint written out: about twice as fast as letting autograd derive it.
 
-    For a linear map w = A z the gradients obey ḡ_z = Aᵀ ḡ_w (ḡ: complex conjugate of torch's gradient). So the way
+    For a linear map w = A z the gradients obey ḡ_z = Aᵀ ḡ_w (ḡ: complex conjugate of torch's gradient; what is carried
+    back is half of it, because a factor of small arrays at the end is no pass over large ones). So the way
     back applies the *transposed* maps to ḡ, and since a Fourier transform, a ramp and a product with an array are all
     symmetric, it is the way forth once more, with no conjugate taken of a large array but the first.
     """
@@ -262,7 +264,7 @@ class _Intensities(torch.autograd.Function):
         wants_probe, wants_shift, wants_patch, wants_transfer = ctx.needs_input_grad
         for_probe = for_shift = for_patch = None
         back_MBYX, moved_back, for_transfer = leave(
-            wave_MBYX.conj_physical().mul_(2 * gradient_BYX),
+            wave_MBYX.conj_physical().mul_(gradient_BYX),
             leaving_MBYX,
             ramp_BYX,
             transfer_YX,
@@ -270,7 +272,7 @@ class _Intensities(torch.autograd.Function):
             wants_transfer,
         )
         if wants_patch:
-            for_patch = sum_of_products(shifted_MBYX, back_MBYX).conj_physical_()
+            for_patch = sum_of_products(shifted_MBYX, back_MBYX).conj_physical_().mul_(2)
         if wants_probe or wants_shift:
             for_probe, for_shift = adjoint_of_shift(
                 back_MBYX.mul_(patch_BYX), spectrum_MYX, ctx.factor, ramp_BYX, wants_probe, wants_shift

@@ -134,18 +134,19 @@ class _Slices:
             gradient_KSHW: Where it goes.
             number: The slice.
             wave_MBYX: The wave behind the slice; its memory is used.
-            back_MBYX: The conjugate of the wave's gradient.
+            back_MBYX: Half the conjugate of the wave's gradient.
         """
         product_BYX = sum_of_products(wave_MBYX, back_MBYX, into_BYX=wave_MBYX[0])
         # d exp(i·phase − absorption) = (i d phase − d absorption) · itself, and the real part of i z is −imag(z).
+        gradients = gradient_KSHW[:, number].unbind()
         if self._whole is None:
-            for gradient_HW, part_BYX in zip(gradient_KSHW[:, number].zero_(), _parts(product_BYX), strict=False):
-                self._patches_of(gradient_HW).add(part_BYX.neg())
+            for gradient_HW, part_BYX in zip(gradients, _parts(product_BYX), strict=False):
+                self._patches_of(gradient_HW.zero_()).add(part_BYX.mul(-2))
             return
         self._whole.array_HW.zero_()
         self._whole.add(product_BYX)
-        for gradient_HW, part_HW in zip(gradient_KSHW[:, number], _parts(self._whole.array_HW), strict=False):
-            torch.neg(part_HW, out=gradient_HW)
+        for gradient_HW, part_HW in zip(gradients, _parts(self._whole.array_HW), strict=False):
+            torch.mul(part_HW, -2, out=gradient_HW)
 
     def note_filled(self, gradient_KSHW: Tensor) -> None:
         """Take note of which pixels the gradient of the maps consists, if they are fewer than all."""
@@ -160,7 +161,8 @@ def _parts(values: Tensor) -> tuple[Tensor, Tensor]:
 class _Multislice(torch.autograd.Function):
     """`multislice_intensities` with its adjoint.
 
-    As in `intensities`, the way back carries ḡ, the complex conjugate of torch's gradient, through the transposed maps.
+    As in `intensities`, the way back carries ḡ, half the complex conjugate of torch's gradient, through the transposed
+    maps.
     Fourier transforms and products are symmetric, so a slice and the propagation F⁻¹ K F become the same slice and
     F K F⁻¹. These carry back the conjugate of the wave as well: conj(F⁻¹ K F χ) becomes conj(χ) if |K| = 1, and
     conj(χ) · transmission is the conjugate of the wave in front of the slice, but for a positive factor. So "inverted"
@@ -201,11 +203,12 @@ class _Multislice(torch.autograd.Function):
         stored = (first_BYX, ramp_BYX) if every == 1 else (None, None)
         ctx.save_for_backward(spectrum_MYX, shift_B2, maps_KSHW, kernel_BYX, transfer_YX, *stored)
         ctx.mark_non_differentiable(first_BYX)
+        ctx.set_materialize_grads(False)  # zeros for the second result would be a pass over a large array
         return power(arrived.wave_MBYX), first_BYX
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient_BYX: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, gradient_BYX: Tensor, _: None) -> tuple[Tensor | None, ...]:
         spectrum_MYX, shift_B2, maps_KSHW, kernel_BYX, transfer_YX, first_BYX, ramp_BYX = ctx.saved_tensors
         arrived, exit_MBYX, kept, slices, between = ctx.arrived, ctx.exit_MBYX, ctx.kept, ctx.slices, ctx.between
         ctx.arrived = ctx.exit_MBYX = ctx.kept = ctx.slices = None
@@ -220,7 +223,7 @@ class _Multislice(torch.autograd.Function):
         if ramp_BYX is None and (wants_probe or wants_shift or transfer_YX is not None):
             ramp_BYX = fourier_ramp(shift_B2, shape)
         back_MBYX, moved_back, for_transfer = leave(
-            arrived.wave_MBYX.conj_physical_().mul_(2 * gradient_BYX),
+            arrived.wave_MBYX.conj_physical_().mul_(gradient_BYX),
             arrived.leaving_MBYX,
             ramp_BYX,
             transfer_YX,
@@ -263,7 +266,7 @@ class _Gradients(NamedTuple):
             product_MBYX: The spectrum of the wave in front of it, times F⁻¹ ḡ behind it.
         """
         assert self.kernel_BYX is not None
-        self.kernel_BYX.add_(product_MBYX.sum(0).conj_physical_().sum_to_size(self.kernel_BYX.shape))
+        self.kernel_BYX.add_(product_MBYX.sum(0).conj_physical_().sum_to_size(self.kernel_BYX.shape), alpha=2)
 
 
 def _kept_every(num: int, waves: Waves) -> int:
