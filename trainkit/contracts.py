@@ -266,13 +266,15 @@ class Component(ABC):
     Classes of other packages do not inherit it."""
     steps_can_be_recorded: ClassVar[bool] = False
     """Of a model, a loss or an optimizer, or what it is made of: True if what a step asks the device for can be
-    recorded once and then repeated without any Python, as ``run.cuda_graph`` does it. So no value is read from the
-    device, and what differs between two steps in which the same groups train is in tensors that keep their places in
-    memory: parameters, buffers, the batch, learning rates. Where Python makes a difference, for example at every tenth
-    step or from some epoch on, the built model has a method ``step_variant(state)``: a step is repeated only for steps
-    for which it returned the same value, which can be hashed. What the model does in ``on_step_end`` is recorded, too.
-    Of a hook of the phase "mutate": True if all that it changes is in tensors. Classes of other packages do not inherit
-    it."""
+    recorded once and then repeated without any Python, as ``run.repeat_steps`` and ``run.cuda_graph`` do it. So no
+    value is read from the device, and what differs between two steps in which the same groups train is in tensors that
+    keep their places in memory: parameters, buffers, the batch, learning rates. Where Python makes a difference, for
+    example at every tenth step or from some epoch on, the built model has a method ``step_variant(state)``: a step is
+    repeated only for steps for which it returned the same value, which can be hashed, and not at all if it returned
+    None. What the model does in ``on_step_end`` is recorded, too.
+    Of a hook, a logger or another part that listens to ``step_start``, ``backward_end`` or ``step_end``: True if it
+    keeps neither batch, outputs nor gradients of a step, because the next one may be written over them; and if all
+    that it changes is in tensors. Classes of other packages do not inherit it."""
 
     def problems(self, recipe: Recipe) -> Iterable[Problem | str]:
         """Yield what is wrong with the settings together; a plain string is an error about the whole component."""

@@ -1,5 +1,7 @@
 """Records steps as a CUDA graph does, without CUDA: operations with the tensors that they got, and no Python.
 
+`Listed` records them as a run on a CPU does, and counts.
+
 `Replays` takes the place of `trainkit.engine.graphs.CudaGraphs`. What is repeated are the very operations that were
 recorded, on the very tensors. So whatever Python made of a value (a learning rate, a number of a step, a branch, a
 tensor of numbers of the host) stays as it was when the step was recorded, and the result differs from that of steps
@@ -21,7 +23,8 @@ from torch.utils._pytree import tree_leaves
 
 from trainkit.engine import build
 from trainkit.engine.graphed_step import GraphedStep
-from trainkit.engine.graphs import FromOutside, Graphs, tensors_in
+from trainkit.engine.graphs import CudaGraphs, FromOutside, Graphs, tensors_in
+from trainkit.engine.listed_operations import ListedOperations
 from trainkit.engine.live_run import LiveRun
 
 READS = {"tolist", "numpy", "item", "__array__", "__bool__", "__int__", "__float__", "__index__", "cpu"}
@@ -105,7 +108,16 @@ class Recording(FromOutside):
                     kept.copy_(new)
 
 
-class Replays:
+class OfCuda:
+    """What the engine asks of all recordings on CUDA."""
+
+    key = CudaGraphs.key
+    usual_steps = CudaGraphs.usual_steps
+    within_an_epoch = CudaGraphs.within_an_epoch
+    is_demanded = CudaGraphs.is_demanded
+
+
+class Replays(OfCuda):
     """Makes recordings on the CPU.
 
     Attributes:
@@ -155,6 +167,34 @@ class Replays:
         self.waited_after = len(self.recorded)
 
 
+class Listed(ListedOperations):
+    """Makes recordings on the CPU, as a run there does, already of the second step; what it cannot record is an error.
+
+    Attributes:
+        recorded: The recordings.
+        repeats: How often one was performed.
+    """
+
+    usual_steps = 1
+    is_demanded = True
+    most_bytes = 2**40
+
+    def __init__(self) -> None:
+        self.recorded: list[Callable[[], None]] = []
+        self.repeats: Counter[int] = Counter()
+
+    def record(self, operations: Callable[[], None]) -> Callable[[], None]:
+        """Record them."""
+        number, recording = len(self.recorded), super().record(operations)
+        self.recorded.append(recording)
+
+        def repeat() -> None:
+            self.repeats[number] += 1
+            recording()
+
+        return repeat
+
+
 @contextlib.contextmanager
 def recording_with(graphs: Graphs, device: str = "cpu") -> Iterator[None]:
     """Let runs with ``cuda_graph = true`` be on a device as if it were CUDA, and take these recordings."""
@@ -183,9 +223,11 @@ def results(run: LiveRun) -> dict[str, Any]:
     return {"model": run.state.model.state_dict(), "optimizers": states, "metrics": run.state.metrics}
 
 
-def repeated_to_the_same_bits(train: Callable[[], LiveRun]) -> Replays:
+def repeated_to_the_same_bits(
+    train: Callable[[], LiveRun], recordings: type[Replays | Listed] = Replays
+) -> Replays | Listed:
     """Train twice, with steps that are repeated and with steps that are not, and compare all that has changed."""
-    graphs = Replays()
+    graphs = recordings()
     with recording_with(graphs):
         repeated = train()
         with never_alike():

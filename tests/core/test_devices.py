@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 import torch
+from clients.replays import OfCuda
 from clients.warm import Warm
 from ptychography.test_recorded_steps import CASES, THICK
 from segmentation.test_models import SMALL, volumes
@@ -151,7 +152,7 @@ class OnDevice(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-class RecordsNothing:
+class RecordsNothing(OfCuda):
     """Makes recordings on the device without values, where nothing would have to be repeated."""
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from clients.replays import recording_with
+from clients.replays import OfCuda, recording_with
 
 from trainkit import State
 from trainkit.console import Console
@@ -75,7 +75,7 @@ def test_a_step_takes_what_its_sizes_say(sets: tuple[str, ...], tmp_path: Path) 
     assert found.weights == pytest.approx(sum(each.nbytes for each in tensors), rel=0.01)
 
 
-class Counting:
+class Counting(OfCuda):
     """Takes the place of CUDA graphs, and counts what each would keep: the tensors that live at once while it is made.
 
     Steps are made when they would be recorded, and once more when they would be repeated.

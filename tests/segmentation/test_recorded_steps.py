@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from clients.made_up_inputs import MADE_UP
-from clients.replays import Replays, repeated_to_the_same_bits
+from clients.replays import Listed, Replays, repeated_to_the_same_bits
 from same import differences
 
 from segmentation.test_models import SMALL, patch_for, volumes
@@ -43,16 +43,20 @@ def trained(name: str, sets: tuple[str, ...], folder: Path) -> LiveRun:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("recordings", [Replays, Listed])
 @pytest.mark.parametrize("case", CASES)
-def test_steps_of_a_run(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_steps_of_a_run(
+    case: str, recordings: type[Replays | Listed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     name, *sets = CASES[case]
-    repeated_to_the_same_bits(lambda: trained(name, tuple(sets), tmp_path))
+    repeated_to_the_same_bits(lambda: trained(name, tuple(sets), tmp_path), recordings)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("recordings", [Replays, Listed])
 @pytest.mark.parametrize("name", [name for name, each in SMALL.items() if gives(each, "steps_can_be_recorded")])
-def test_steps_of_each_network(name: str) -> None:
+def test_steps_of_each_network(name: str, recordings: type[Replays | Listed]) -> None:
     def ends(repeats: bool) -> dict[str, Any]:
         torch.manual_seed(0)
         patch = patch_for(SMALL[name])
@@ -69,7 +73,7 @@ def test_steps_of_each_network(name: str) -> None:
         for number in range(3):
             image.normal_()
             if number and repeats:
-                again = again or Replays().record(step)
+                again = again or recordings().record(step)
                 again()
             else:
                 step()

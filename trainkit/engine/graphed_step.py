@@ -1,8 +1,8 @@
 """Makes optimizer steps by repeating what was recorded of one: one call instead of hundreds for each step.
 
-The first step of each kind is made as usual, the second is recorded, and those that follow are repeated, also in later
-epochs. Recordings are given up when other groups train, or with other settings of an optimizer, and when a parameter, a
-buffer or the memory of an optimizer has got another place in memory, which no step does.
+The first steps of each kind are made as usual, the next one is recorded, and those that follow are repeated, also in
+later epochs. Recordings are given up when other groups train, or with other settings of an optimizer, and when a
+parameter, a buffer or the memory of an optimizer has got another place in memory, which no step does.
 
 Two steps are of the same kind if their batches differ in nothing but the values of tensors, if optimizers have the
 same settings apart from the learning rates, and if the model says so (``step_variant``).
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -25,9 +25,12 @@ import torch
 from torch.autograd.graph import increment_version
 
 from trainkit.engine.batches import each_tensor
+from trainkit.engine.operations import TooMuchError
 from trainkit.engine.step import Step
-from trainkit.errors import PartError, TrainkitError
+from trainkit.engine.torch_hooks import are_hooked
+from trainkit.errors import PartError, TrainkitError, blame
 from trainkit.events import fire
+from trainkit.randomness import generators_kept
 from trainkit.recipe.root import MOST_RECORDINGS
 
 if TYPE_CHECKING:
@@ -71,15 +74,20 @@ class GraphedStep(Step):
     Args:
         *args: What `Step` takes.
         graphs: Makes recordings.
+        keepers: Names of parts that may keep outputs or gradients from step to step. If one listens to a step, no step
+            is recorded, unless that is demanded.
         **kwargs: What `Step` takes.
     """
 
-    def __init__(self, *args: Any, graphs: Graphs, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, graphs: Graphs, keepers: Collection[str] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._graphs = graphs
+        self._graphs, self._keepers = graphs, keepers
+        self._may_record = True
+        self._is_kept = False
+        self._starts: tuple[Listener, ...] = ()
         self._is_heard = False
         self._of_model: tuple[Listener, ...] = ()
-        self._kinds: dict[Hashable, _Recorded | None] = {}  # None: it was made as usual so far
+        self._kinds: dict[Hashable, _Recorded | int] = {}  # how many steps were made as usual so far
         self._repeats: _Recorded | None = None
         self._stage: Hashable = None
         self._places: list[int] = []
@@ -89,6 +97,10 @@ class GraphedStep(Step):
     def left_of(self, events: Mapping[str, tuple[Listener, ...]]) -> tuple[Listener, ...]:
         """Take over what the model does after a step; return what the others do then."""
         is_heard = bool(events["backward_end"])
+        listening = [each for event in ("step_start", "backward_end", "step_end") for each in events[event]]
+        self._is_kept = any(each.where.partition(",")[0] in self._keepers for each in listening)
+        self._is_kept |= are_hooked(self._state.model, self._optimizers.members.values())
+        self._starts = tuple(each for each in events["step_start"] if each.where.startswith("model,"))
         if is_heard != self._is_heard:
             self._give_up()
         self._is_heard = is_heard
@@ -106,15 +118,17 @@ class GraphedStep(Step):
 
     def leave_epoch(self) -> None:
         """Free what steps needed; say so, once, if there was nothing to repeat although there were several steps."""
-        if self._made > 2 and not (self._repeated or self._is_said):
+        if self._graphs.is_demanded and self._made > 2 and not (self._repeated or self._is_said):
             self._is_said = True
             _LOGGER.warning(
-                "run.cuda_graph = true, but of %d steps none could be repeated: steps are alike if their batches have "
-                "the same shapes and differ in tensors alone, and if no momentum changes from step to step",
+                "run.%s = true, but of %d steps none could be repeated: steps are alike if their batches have the same "
+                "shapes and differ in tensors alone, and if no momentum changes from step to step",
+                self._graphs.key,
                 self._made,
             )
         self._made = self._repeated = 0
-        self._kinds = {kind: recorded for kind, recorded in self._kinds.items() if recorded is not None}
+        if self._graphs.within_an_epoch:
+            self._kinds = {kind: each for kind, each in self._kinds.items() if isinstance(each, _Recorded)}
         super().leave_epoch()
 
     def pause(self) -> None:
@@ -139,7 +153,7 @@ class GraphedStep(Step):
         return [each.data_ptr() for each in tensors]
 
     def _give_up(self) -> None:
-        if any(self._kinds.values()):
+        if any(isinstance(each, _Recorded) for each in self._kinds.values()):
             self._graphs.wait()
         self._kinds, self._repeats, self._places = {}, None, []
 
@@ -149,9 +163,8 @@ class GraphedStep(Step):
         batch = state.batch
         assert batch is not None
         self._made += 1
-        kind, self._repeats = self._kind(batch), None
-        if kind not in self._kinds or self._is_one_too_many(kind):
-            self._kinds.setdefault(kind)
+        self._repeats = recorded = self._recorded(batch)
+        if recorded is None:
             values: Mapping[str, Tensor] = {}
 
             def compute() -> None:
@@ -161,16 +174,11 @@ class GraphedStep(Step):
             self._graphs.warm_up(compute)
             self._log(values)
             return
-        recorded = self._kinds[kind]
-        if recorded is None:
-            recorded = self._kinds[kind] = self._record(batch)
-        else:
-            for kept, new in zip(_leaves(recorded.batch), _leaves(batch), strict=True):
-                if isinstance(kept, torch.Tensor):
-                    kept.copy_(new, non_blocking=True)
-        self._repeats = recorded
         self._repeated += 1
-        recorded.gradients()
+        try:
+            recorded.gradients()
+        except Exception as error:
+            blame(error, "model and losses, in a step that is repeated")
         if recorded.update is None:
             _note_changes(recorded)
         for parameter, slope in recorded.slopes:
@@ -180,25 +188,61 @@ class GraphedStep(Step):
         state.loss, *of_losses = row.unbind() if recorded.names else (row,)
         self._log(dict(zip(recorded.names, of_losses, strict=True)))
 
+    def _recorded(self, batch: Batch) -> _Recorded | None:
+        """Return a recording that has got a batch; None: its step is to be made as usual."""
+        is_kept = self._is_kept and not self._graphs.is_demanded
+        if is_kept or not self._may_record or (kind := self._kind(batch)) is None:
+            return None
+        found = self._kinds.get(kind, 0)
+        if isinstance(found, _Recorded):
+            for kept, new in zip(_leaves(found.batch), _leaves(batch), strict=True):
+                if isinstance(kept, torch.Tensor):
+                    kept.copy_(new, non_blocking=True)
+            return found
+        if found < self._graphs.usual_steps or self._are_enough():
+            self._kinds[kind] = found + 1
+            return None
+        try:
+            recorded = self._kinds[kind] = self._record(batch)
+        except PartError as error:
+            if self._graphs.is_demanded:
+                raise
+            if not isinstance(error.__cause__, TooMuchError):
+                _LOGGER.info("steps are made one by one: %s", error)
+            self._may_record = False
+            self._begin_anew(batch)
+            return None
+        return recorded
+
+    def _begin_anew(self, batch: Batch) -> None:
+        """Let the model forget what it has noted of a step that could not be recorded."""
+        state = self._state
+        state.batch, state.outputs, state.loss = batch, None, None
+        with generators_kept():
+            fire(self._starts, state)
+
     def update(self) -> None:
         """Update the parameters, and let the model do what it does after a step.
 
         Raises:
             PartError: A hook has removed a gradient that the recorded step has.
         """
-        repeats = self._repeats
+        repeats, key = self._repeats, self._graphs.key
         if repeats is None:
             self._graphs.warm_up(self._finish)
         elif repeats.update is not None:
             for parameter, slope in repeats.slopes:
                 if parameter.grad is None:
                     raise PartError(
-                        "run.cuda_graph = true, but a hook has removed the gradient of a parameter, which a step that "
-                        "is repeated cannot leave out; set run.cuda_graph = false"
+                        f"run.{key} = true, but a hook has removed the gradient of a parameter, which a step that is "
+                        f"repeated cannot leave out; set run.{key} = false"
                     )
                 if parameter.grad is not slope:  # a hook has put another one in its place
                     slope.copy_(parameter.grad)
-            repeats.update()
+            try:
+                repeats.update()
+            except Exception as error:
+                blame(error, "optimizer and model, in a step that is repeated")
             _note_changes(repeats)
 
     def _finish(self) -> None:
@@ -216,7 +260,7 @@ class GraphedStep(Step):
         Raises:
             PartError: It cannot be recorded.
         """
-        state = self._state
+        state, key = self._state, self._graphs.key
         own = each_tensor(batch, torch.clone)
         state.batch, state.outputs, state.loss = own, None, None
         names: tuple[str, ...] = ()
@@ -243,12 +287,12 @@ class GraphedStep(Step):
                 gradients = self._graphs.record(whole)
         except Exception as error:
             raise PartError(
-                f"run.cuda_graph = true, but the step cannot be recorded: {_told(error)}\nset run.cuda_graph = false"
+                f"run.{key} = true, but the step cannot be recorded: {_told(error)}\nset run.{key} = false"
             ) from error
         if _drawn_by_host(state.context.device) != before:
             raise PartError(
-                "run.cuda_graph = true, but model or losses draw random numbers on the CPU, which would be the same "
-                "ones in each step that is repeated; set run.cuda_graph = false"
+                f"run.{key} = true, but model or losses draw random numbers on the CPU, which would be the same "
+                f"ones in each step that is repeated; set run.{key} = false"
             )
         assert row is not None
         slopes = [
@@ -261,18 +305,18 @@ class GraphedStep(Step):
         outputs = each_tensor(state.outputs, torch.Tensor.detach)  # their graph is not needed any more
         return _Recorded(own, gradients, update, outputs, row, names, slopes, changed)
 
-    def _is_one_too_many(self, kind: Hashable) -> bool:
-        """Return whether recording this kind would take too much memory: each recording keeps that of a step."""
-        return self._kinds[kind] is None and sum(each is not None for each in self._kinds.values()) == MOST_RECORDINGS
+    def _are_enough(self) -> bool:
+        """Return whether one more recording would take too much memory: each keeps that of a step."""
+        return sum(isinstance(each, _Recorded) for each in self._kinds.values()) == MOST_RECORDINGS
 
     def _kind(self, batch: Batch) -> Hashable:
-        """Return what tells whether a step can be made by repeating another one."""
-        variant = getattr(self._state.model, "step_variant", None)
-        return (
-            tuple(_without_values(each) for each in _leaves(batch)),
-            self._optimizers.settings_without_rates(),
-            None if variant is None else variant(self._state),
-        )
+        """Return what tells whether a step can be made by repeating another one; None: it cannot."""
+        tell = getattr(self._state.model, "step_variant", None)
+        variant: Hashable = () if tell is None else tell(self._state)
+        if variant is None:
+            return None
+        leaves = tuple(_without_values(each) for each in _leaves(batch))
+        return leaves, self._optimizers.settings_without_rates(), variant
 
 
 def _note_changes(recorded: _Recorded) -> None:

@@ -1,8 +1,9 @@
-"""Records what a step asks a CUDA device for, and asks for all of it again by a single call.
+"""Records what a step asks its device for, and asks for all of it again by a single call.
 
-A CUDA graph holds operations and the places in memory of what they read and write, but no Python. So what Python does
-between two operations is done once, while they are recorded. Whoever records a step (`trainkit.engine.graphed_step`)
-makes sure that everything that differs from one step to the next is in tensors whose places stay the same.
+On CUDA, that is a graph, which holds operations and the places in memory of what they read and write; on a CPU, it is a
+list of operations (`trainkit.engine.listed_operations`). Neither holds Python: what Python does between two operations
+is done once, while they are recorded. Whoever records a step (`trainkit.engine.graphed_step`) sees to it that all
+that differs from one step to the next is in tensors whose places stay the same.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from trainkit.recipe.promises import reasons_against_recordings
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -23,7 +26,19 @@ _LOGGER = logging.getLogger("trainkit")
 
 
 class Graphs(Protocol):
-    """Makes recordings of operations."""
+    """Makes recordings of operations.
+
+    Attributes:
+        key: The setting in [run] with which they are asked for.
+        usual_steps: How many steps of a kind are made as usual before one is recorded.
+        within_an_epoch: Whether these, and the one that is recorded, are of the same epoch.
+        is_demanded: Whether it is an error if a step cannot be recorded; else it is made as usual.
+    """
+
+    key: str
+    usual_steps: int
+    within_an_epoch: bool
+    is_demanded: bool
 
     def warm_up(self, operations: Callable[[], None]) -> None:
         """Perform operations, where they would be recorded: what is made once is then made."""
@@ -44,12 +59,15 @@ class Graphs(Protocol):
 
 def graphs_of(recipe: Recipe, device: torch.device) -> Graphs | None:
     """Return what records the steps of a run; None: its steps are not recorded."""
-    if not recipe.run.cuda_graph:
-        return None
-    if device.type != "cuda":
+    if recipe.run.cuda_graph and device.type != "cuda":
         _LOGGER.warning("run.cuda_graph = true has no effect: the run is on the device %s", device)
-        return None
-    return CudaGraphs(device)
+    if recipe.run.cuda_graph and device.type == "cuda":
+        return CudaGraphs(device)
+    if recipe.run.repeat_steps and device.type == "cpu" and not any(reasons_against_recordings(recipe)):
+        from trainkit.engine.listed_operations import ListedOperations
+
+        return ListedOperations()
+    return None
 
 
 class CudaGraphs:
@@ -58,6 +76,12 @@ class CudaGraphs:
     Args:
         device: The CUDA device.
     """
+
+    key = "cuda_graph"
+    # After a change of shapes, a library such as cuFFT makes its plans in the first step, which a graph cannot hold.
+    usual_steps = 1
+    within_an_epoch = True
+    is_demanded = True
 
     def __init__(self, device: torch.device) -> None:
         self._device = device

@@ -16,6 +16,7 @@ from trainkit.engine.step import Step
 from trainkit.engine.stopwatch import Stopwatch
 from trainkit.errors import blame
 from trainkit.events import Listener, fire, listeners
+from trainkit.recipe.promises import may_keep_what_is_repeated
 from trainkit.recipe.resolve import write
 
 PROGRESS = "progress"
@@ -112,7 +113,8 @@ class LiveRun:
         if self.graphs is None:
             self.step = Step(*parts, channels_last=last)
         else:
-            self.step = GraphedStep(*parts, channels_last=last, graphs=self.graphs)
+            keepers = may_keep_what_is_repeated(self.recipe)
+            self.step = GraphedStep(*parts, channels_last=last, graphs=self.graphs, keepers=keepers)
 
     @property
     def recipe(self) -> Recipe:

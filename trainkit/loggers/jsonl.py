@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import attrs
 from attrs.validators import ge
@@ -32,6 +32,8 @@ class JSONL(Logger):
         every_steps: Optimizer steps between two values of single steps; 0: none are written.
         gradient_norm_every_steps: Steps of an epoch between two gradients whose norms are computed; 0: none are.
     """
+
+    steps_can_be_recorded: ClassVar[bool] = True
 
     every_steps: int = attrs.field(default=50, validator=ge(0), metadata=HARMLESS)
     gradient_norm_every_steps: int = attrs.field(default=10, validator=ge(0), metadata=HARMLESS)

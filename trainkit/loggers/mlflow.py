@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import ClassVar
 
 import attrs
 from attrs.validators import ge
@@ -31,6 +32,8 @@ class MLflow(Logger):
         gradient_norm_every_steps: Steps of an epoch between two gradients whose norms are computed; 0: none are.
         capacity: How many entries wait for the server at most; what comes then is lost, which is said.
     """
+
+    steps_can_be_recorded: ClassVar[bool] = True
 
     tracking_uri: str | None = None
     experiment: str | None = None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import attrs
 from attrs.validators import ge
 
@@ -36,6 +38,8 @@ class TensorBoard(Logger):
             first one; 0: none are. It takes about 4 µs on a CPU, and launches as many kernels on a GPU, for each
             parameter tensor; nothing waits for the device.
     """
+
+    steps_can_be_recorded: ClassVar[bool] = True
 
     every_steps: int = attrs.field(default=50, validator=ge(0), metadata=HARMLESS)
     gradient_norm_every_steps: int = attrs.field(default=10, validator=ge(0), metadata=HARMLESS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import ClassVar
 
 import attrs
 from attrs.validators import ge
@@ -31,6 +32,8 @@ class Trackio(Logger):
         gradient_norm_every_steps: Steps of an epoch between two gradients whose norms are computed; 0: none are.
         capacity: How many entries wait to be written at most; what comes then is lost, which is said.
     """
+
+    steps_can_be_recorded: ClassVar[bool] = True
 
     project: str | None = None
     pictures: bool = True

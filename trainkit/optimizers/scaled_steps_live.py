@@ -55,17 +55,16 @@ def _move(parameter: Tensor, lr: float | Tensor, gradient: Tensor, divisor: Tens
         parameter: The parameter.
         lr: A tensor, if its value may change while a step is repeated.
         gradient: The gradient.
-        divisor: None: 1.
+        divisor: Its memory is used. None: 1.
     """
-    if divisor is None:
-        if isinstance(lr, Tensor):
-            parameter.addcmul_(gradient, lr, value=-1)
-        else:
-            parameter.add_(gradient, alpha=-lr)
+    if divisor is not None:
+        parameter.addcdiv_(
+            gradient, divisor.div_(lr), value=-1
+        )  # without a step of its own for a rate that is a tensor
     elif isinstance(lr, Tensor):
-        parameter.add_((gradient * -lr).div_(divisor))
+        parameter.addcmul_(gradient, lr, value=-1)
     else:
-        parameter.addcdiv_(gradient, divisor, value=-lr)
+        parameter.add_(gradient, alpha=-lr)
 
 
 def _damped(curvature: Tensor, damping: float) -> Tensor:

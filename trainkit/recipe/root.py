@@ -181,6 +181,9 @@ class RunSettings:
             without ``precision = "fp16"``, ``accumulate``, ``shards``, ``compile`` and ``activation_checkpointing``,
             and with parts that allow it. The last digits of results change. So far it was tried only on the CPU, by
             repeating what a step had asked for.
+        repeat_steps: On a CPU, take down the operations of a step once, and perform them in later steps without the
+            Python that asked for them, where all parts allow it. Results are the same. Set it to false to follow a
+            step with a debugger, or to print from within the model.
         time_limit: How long the process may run, for example "11h45m" or "90s". It writes a checkpoint and stops
             before that time.
         shards: Number of parts into which each batch is divided, a power of two, or 0. With shards, 1, 2, 4, … up to so
@@ -205,6 +208,7 @@ class RunSettings:
     activation_checkpointing: bool = False
     compile: bool = False
     cuda_graph: bool = False
+    repeat_steps: bool = True
     time_limit: str | None = attrs.field(default=None, validator=optional(_duration), metadata=HARMLESS)
     shards: int = attrs.field(default=0, validator=_power_of_two)
     patience: str = attrs.field(default="30m", validator=_duration, metadata=HARMLESS)

@@ -23,7 +23,7 @@ from trainkit.recipe.group_epochs import declared_groups
 from trainkit.recipe.group_rules import Rule, group_rules
 from trainkit.recipe.positions import Where
 from trainkit.recipe.problems import Finding
-from trainkit.recipe.promises import gives, without_promise
+from trainkit.recipe.promises import reasons_against_recordings
 from trainkit.recipe.root import Recipe, exclusive_pair
 from trainkit.recipe.sharing import sharing_rules
 from trainkit.recipe.tables import walk_settings
@@ -121,24 +121,11 @@ def _recorded_steps(recipe: Recipe) -> Iterator[Finding]:
         return
     if run.device in ("cpu", "mps"):
         yield Finding(f'there are CUDA graphs on CUDA only, and run.device = "{run.device}"', place)
-    others = {
-        'precision = "fp16"': run.precision == "fp16",
-        "accumulate": run.accumulate > 1,
-        "shards": run.shards > 0,
-        "compile": run.compile,
-        "activation_checkpointing": run.activation_checkpointing,
-    }
-    if given := [name for name, is_given in others.items() if is_given]:
-        yield Finding(f"steps with {', '.join(given)} cannot be recorded; set one or the other", place)
-    changing = ((("hooks", name), hook) for name, hook in recipe.hooks.items() if hook.phase == "mutate")
-    hooks = [(where, hook) for where, hook in changing if not gives(hook, "steps_can_be_recorded")]
-    for where, part in (*without_promise(recipe, "steps_can_be_recorded"), *hooks):
-        name = ".".join(map(str, where))
-        yield Finding(
-            f"steps with {type(part).__name__} ({name}) cannot be recorded: it does not say that nothing but tensors "
-            "changes from step to step (steps_can_be_recorded)",
-            place,
-        )
+    for reason, part in reasons_against_recordings(recipe):
+        why = "; set one or the other"
+        if part is not None:
+            why = ": it does not say that nothing but tensors changes from step to step (steps_can_be_recorded)"
+        yield Finding(f"steps with {reason} cannot be recorded{why}", place)
 
 
 def _shards(recipe: Recipe) -> Iterator[Finding]:

@@ -54,6 +54,11 @@ class Part(NamedTuple):
     mask: Tensor | None
 
 
+def is_large(shape_HW: tuple[int, int], pixels: int) -> bool:
+    """Return whether patches of so many pixels in all are few against an object's."""
+    return pixels * _LARGE <= shape_HW[0] * shape_HW[1]
+
+
 class _TouchedPixels:
     """The pixels of an object that patterns show, as their patches; a `Touched`.
 
@@ -152,7 +157,7 @@ class Curvature:
         if len(self._parts) != 1 or self._exchange.num_parts != 1 or parameter.grad is None:
             return None
         part = self._last
-        if parameter.device.type != "cpu" or part.amplitudes_BYX.numel() * _LARGE > shape_SHW[1] * shape_SHW[2]:
+        if parameter.device.type != "cpu" or not is_large(shape_SHW[1:], part.amplitudes_BYX.numel()):
             return None  # a GPU passes over all pixels in less time than it takes to ask it for patches
         if not part.patches_of.is_filled(parameter.grad):
             return None  # what is not of the patterns has a gradient as well, anywhere

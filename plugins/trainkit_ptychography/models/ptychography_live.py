@@ -21,7 +21,7 @@ from trainkit import Batch, State, set_curvature
 from trainkit_ptychography.constraints.kind import Constraint
 from trainkit_ptychography.models import output
 from trainkit_ptychography.models.changes_of_probe import fit_changes
-from trainkit_ptychography.models.curvature import Curvature, Part
+from trainkit_ptychography.models.curvature import Curvature, Part, is_large
 from trainkit_ptychography.models.detector_live import Detector
 from trainkit_ptychography.models.mask_watch import MaskWatch
 from trainkit_ptychography.models.motion import Motion
@@ -160,7 +160,8 @@ class PtychographyModule(nn.Module):
             displacement_B2: Displacements to take in place of those of ``dr``.
         """
         corner_B2, shift_B2 = self.motion.split(index_B, self._displacements(index_B, displacement_B2), self.scan)
-        patches_of = patches_at(corner_B2, self._data.detector_shape, self.motion.shape_HW[1])
+        # `split` keeps them within the object.
+        patches_of = patches_at(corner_B2, self._data.detector_shape, self.motion.shape_HW[1], are_inside=True)
         return Exposures(index_B, corner_B2, shift_B2, patches_of, self._probe_of(index_B))
 
     def _expected(self, taken: Exposures) -> tuple[Tensor, Callable[[], Tensor]]:
@@ -316,17 +317,21 @@ class PtychographyModule(nn.Module):
             if is_due:
                 impose()
 
-    def step_variant(self, state: State) -> tuple[Hashable, ...]:
+    def step_variant(self, state: State) -> tuple[Hashable, ...] | None:
         """Return which constraints the coming step imposes, through how many slices the wave passes, and so on.
 
-        Steps for which it is the same differ in tensors alone. A kind of objects may have this method as well.
+        Steps for which it is the same differ in tensors alone. A kind of objects may have this method as well. None: it
+        depends on values which pixels of the object are moved.
         """
-        of_object = [getattr(mode, "step_variant", None) for mode in self._object_modes]
-        return (
-            self._constraints_due(state.epoch, state.step + 1),
-            1 if self.propagation is None else self.propagation.passed,
-            *(None if variant is None else variant(state) for variant in of_object),
-        )
+        if self.dr.device.type == "cpu" and state.batch is not None:
+            pixels = len(state.batch["index"]) * self._data.detector_shape[0] * self._data.detector_shape[1]
+            if is_large(self.motion.shape_HW, pixels):
+                return None
+        of_object = [mode.step_variant(state) for mode in self._object_modes if hasattr(mode, "step_variant")]
+        if None in of_object:
+            return None
+        passed = 1 if self.propagation is None else self.propagation.passed
+        return (self._constraints_due(state.epoch, state.step + 1), passed, *of_object)
 
     def _constraints_due(self, epoch: int, step: int) -> tuple[bool, ...]:
         return tuple(each.every_epochs is None and each.imposed_at(epoch, step) for each, _ in self._constraints)

@@ -111,9 +111,9 @@ class HashObject(nn.Module):
         self._enabled = num_levels
         self.num_levels.fill_(num_levels)
 
-    def step_variant(self, state: State) -> int:
-        """Return how many levels take part: steps with the same number differ in tensors alone."""
-        return self._enabled
+    def step_variant(self, state: State) -> int | None:
+        """Return how many levels take part: steps with the same number differ in tensors alone; None: they do not."""
+        return None if self._looks_at_corners() else self._enabled
 
     def on_epoch_start(self, state: State) -> None:
         """Let finer levels join."""
@@ -141,10 +141,13 @@ class HashObject(nn.Module):
         """Forget the kept maps: gradients can flow back through their graph only once."""
         self._known = None
 
+    def _looks_at_corners(self) -> bool:
+        return next(self.parameters()).device.type == "cpu"  # reading them would wait for another device
+
     def _touched(self, corner_B2: Tensor) -> Tensor | None:
         """Return the pixels that lie in a patch; None: all, or so many that leaving the others out would not pay."""
-        if corner_B2.device.type != "cpu":
-            return None  # reading the corners would wait for the device
+        if not self._looks_at_corners():
+            return None
         height, width = self.geometry.patch_shape
         touched_HW = torch.zeros(self.geometry.shape, dtype=torch.bool)
         for row, column in corner_B2.tolist():

@@ -12,7 +12,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -70,17 +69,18 @@ class PatchesOf(ABC):
         )
 
 
-def patches_at(corner_B2: Tensor, shape: tuple[int, int], width: int) -> PatchesOf:
+def patches_at(corner_B2: Tensor, shape: tuple[int, int], width: int, are_inside: bool = False) -> PatchesOf:
     """Return what finds the patches of arrays, outside of autograd.
 
     Args:
         corner_B2: First row and column of each patch, integers; each patch lies within the arrays.
         shape: Rows and columns of a patch.
         width: Columns of the arrays.
+        are_inside: Whether it is known that they do. Else a CPU looks, and raises IndexError.
     """
     if corner_B2.device.type != "cpu":
         return patches_by_place(corner_B2, shape, width)
-    return _Windows(corner_B2, shape)
+    return _Windows(corner_B2, shape, are_inside)
 
 
 def patches_by_place(corner_B2: Tensor, shape: tuple[int, int], width: int) -> PatchesOf:
@@ -102,12 +102,14 @@ class _Places(PatchesOf):
 class _Windows(PatchesOf):
     """Finds the patches of arrays on a CPU; see `patches_at`."""
 
-    def __init__(self, corner_B2: Tensor, shape: tuple[int, int]) -> None:
+    def __init__(self, corner_B2: Tensor, shape: tuple[int, int], are_inside: bool) -> None:
         super().__init__()
         self._corner_B2, self._shape = corner_B2, shape
         self._starts: dict[tuple[int, int], Tensor] = {}  # by the strides of an array
-        corners = corner_B2.numpy() if len(corner_B2) else np.zeros((1, 2), int)  # torch takes thrice as long
-        self._first, self._last = corners.min(0).tolist(), corners.max(0).tolist()
+        self._first = self._last = [0, 0]
+        if not are_inside and len(corner_B2):
+            corners = corner_B2.numpy()  # torch takes thrice as long
+            self._first, self._last = corners.min(0).tolist(), corners.max(0).tolist()
 
     def __call__(self, array_HW: Tensor) -> Patches:
         first, last, shape = self._first, self._last, self._shape

@@ -1,0 +1,164 @@
+"""Takes down the operations of a step on a CPU, and performs them again without the Python that asked for them.
+
+Between the operations of a step stand the look-ups of modules, autograd, and the loops of optimizers; where arrays are
+small, they take longer than the operations. What is repeated are the same operations on the same memory, so results
+have the same bits.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from trainkit.engine.operations import Call, NotRecordableError, Place, TooMuchError, function_of
+
+_READS = {"tolist", "numpy", "item", "__array__", "__bool__", "__int__", "__float__", "__index__"}
+_OF_NUMBERS = {"aten::lift_fresh", "aten::lift_fresh_copy"}  # of Python's, which would be the same in each step
+_OTHER_PLACES = {"aten::set_", "aten::resize_", "aten::resize_as_"}
+_OF_VALUES = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape, torch.Tag.inplace_view}
+
+
+class ListedOperations:
+    """Makes recordings on a CPU; see `trainkit.engine.graphs.Graphs`."""
+
+    key = "repeat_steps"
+    usual_steps = 8  # taking a step of ptychography down takes the time that twenty repetitions save
+    within_an_epoch = False
+    is_demanded = False
+    most_bytes = 2**28  # a step that makes more hardly feels its Python; all of it is kept while it is taken down
+
+    def warm_up(self, operations: Callable[[], None]) -> None:
+        """Perform operations."""
+        operations()
+
+    def record(self, operations: Callable[[], None]) -> Callable[[], None]:
+        """Take operations down; afterwards, tensors and torch's random generator are as they were before.
+
+        Raises:
+            NotRecordableError: They read a value, or make a tensor of numbers.
+            TooMuchError: They make too much.
+        """
+        recorder, generator = _Recorder(self.most_bytes), torch.get_rng_state()
+        try:
+            with _NoReads(), recorder:
+                operations()
+        finally:
+            recorder.put_back()
+            torch.set_rng_state(generator)
+        repeat = recorder.function()
+
+        def repeat_without_autograd() -> None:
+            with torch.no_grad():
+                repeat()
+
+        return repeat_without_autograd
+
+    def wait(self) -> None:
+        """Do nothing: a CPU is done with an operation when it returns."""
+
+
+class _NoReads(TorchFunctionMode):
+    """Refuses to read a tensor, because what Python makes of its value would be the same in each step."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in _READS and not hasattr(args[0], "is_of_numbers"):
+            raise NotRecordableError(f"a tensor is read ({name})")
+        result = func(*args, **(kwargs or {}))
+        if name == "arange":  # as lists of axes are made, for example
+            result.is_of_numbers = True
+        return result
+
+
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Performs operations, and takes them down.
+
+    Args:
+        most_bytes: What they may make.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._most_bytes, self._bytes = most_bytes, 0
+        self._calls: list[Call] = []
+        self._tensors: dict[Place, Tensor] = {}
+        self._places: dict[int, tuple[Place, Tensor]] = {}  # with the tensor, which keeps its number
+        self._storages: dict[int, torch.UntypedStorage] = {}
+        self._made: set[int] = set()  # of these
+        self._before: dict[int, torch.UntypedStorage] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # to skip torch's compiler, torch would import it
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func._schema.name
+        if not _OF_VALUES.isdisjoint(func.tags) or name in _OF_NUMBERS or name in _OTHER_PLACES:
+            raise NotRecordableError(f"{name} would not be the same in each step")
+        kwargs = kwargs or {}
+        args_there = tuple(self._with_places(each) for each in args)
+        kwargs_there = {key: self._with_places(each) for key, each in kwargs.items()}
+        result = func(*args, **kwargs)
+        self._calls.append(Call(func, args_there, kwargs_there, self._with_places(result, are_made=True)))
+        return result
+
+    def _with_places(self, value: Any, *, are_made: bool = False) -> Any:
+        """Return a value with places for tensors.
+
+        Args:
+            value: What an operation takes or returns.
+            are_made: Whether memory that was not seen yet was made by the operation.
+        """
+        if isinstance(value, Tensor):
+            return self._place(value, are_made)
+        if isinstance(value, list | tuple):
+            return [self._with_places(each, are_made=are_made) for each in value]
+        return value
+
+    def _place(self, tensor: Tensor, is_made: bool) -> Place:
+        if (known := self._places.get(id(tensor))) is not None:
+            return known[0]
+        storage = tensor.untyped_storage()
+        memory = id(storage)
+        if memory not in self._storages:
+            self._bytes += storage.nbytes()
+            if self._bytes > self._most_bytes:
+                raise TooMuchError(f"it makes more than {self._most_bytes} bytes")
+            self._storages[memory] = storage
+            if is_made:
+                self._made.add(memory)
+            else:  # also of what is only read: not each operation says what it changes (BatchNorm's statistics)
+                self._before[memory] = storage.clone()  # type: ignore[no-untyped-call]
+        place = Place(
+            memory,
+            int(tensor.storage_offset()),
+            tuple(tensor.shape),
+            tensor.stride(),
+            tensor.dtype,
+            tensor.is_conj(),
+            tensor.is_neg(),
+        )
+        self._places[id(tensor)] = place, tensor
+        if memory not in self._made:
+            self._tensors.setdefault(place, tensor.detach())
+        return place
+
+    def put_back(self) -> None:
+        """Give what is outside the content that it had."""
+        for memory, content in self._before.items():
+            self._storages[memory].copy_(content)
+        self._before.clear()
+
+    def function(self) -> Callable[[], None]:
+        """Return what performs the operations again. What was made, and nobody holds now, is made anew each time."""
+        held = {memory: weakref.ref(self._storages[memory]) for memory in self._made}
+        self._places.clear()
+        self._storages.clear()
+        lasting = {memory: storage for memory, of_it in held.items() if (storage := of_it()) is not None}
+        return function_of(self._calls, self._tensors, lasting)
