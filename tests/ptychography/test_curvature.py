@@ -22,11 +22,14 @@ from trainkit_ptychography.losses.poisson import Poisson
 from trainkit_ptychography.models.probe_slope import ProbeSlope
 from trainkit_ptychography.models.ptychography import Ptychography
 from trainkit_ptychography.models.ptychography_live import PtychographyModule
+from trainkit_ptychography.models.seen_motion import SeenMotion
+from trainkit_ptychography.physics.moving_probe import change_of_amplitudes, middle_of
 from trainkit_ptychography.probes.aperture import Aperture
 from trainkit_ptychography.scans.kind_live import LiveDiffraction
 from trainkit_ptychography.scans.scan import Recording, checked
 from trainkit_ptychography.scans.simulated import SimulatedDiffraction
 
+START: Any = SimpleNamespace(epoch=0, metrics={}, groups={})
 EVENT: Any = SimpleNamespace(epoch=0, step=0, context=SimpleNamespace(exchange=Exchange()))
 
 
@@ -38,6 +41,7 @@ def a_step(
     weight: float = 1.0,
     unmeasured: float = 0.0,
     dead_rows: slice = slice(0),
+    starts_an_epoch: bool = False,
 ):
     """Return a model close to the truth, with the gradients of a step, and what the loss is as a function of it.
 
@@ -67,6 +71,8 @@ def a_step(
         shares = [{key: value[part::parts] for key, value in whole.items()} for part in range(parts)]
         return sum(weight * function(model(part), part, model) / parts for part in shares)
 
+    if starts_an_epoch:
+        model.on_epoch_start(START)
     model.on_step_start(EVENT)
     total().backward()
     return model, total
@@ -109,6 +115,76 @@ def test_the_curvature_bounds_the_losss_second_derivative_and_is_of_its_size(los
     assert 0.3 <= along["scan"] <= 2.0
 
 
+@pytest.mark.parametrize("modes", [1, 3])
+def test_once_an_epoch_has_begun_the_curvature_along_each_position_is_known_twice_as_well(modes):
+    found = []
+    for starts_an_epoch in (True, False):
+        model, total = a_step(Amplitude(), modes=modes, starts_an_epoch=starts_an_epoch)
+        told_N2 = curvature_of(model.dr)
+        model.on_step_end(EVENT)
+        steps = 3e-3 * torch.eye(2)[:, None].expand(-1, len(model.dr), -1)
+        slopes = []
+        for sign in (1, -1):
+            for step in steps:
+                with torch.no_grad():
+                    model.dr += sign * step
+                slopes.append(torch.autograd.grad(total(), model.dr)[0])
+                with torch.no_grad():
+                    model.dr -= sign * step
+        # Each position changes its own pattern alone, so all of them may move at once.
+        true_N2 = torch.stack([(slopes[axis] - slopes[2 + axis])[:, axis] / 6e-3 for axis in (0, 1)], 1)
+        strong = true_N2 > 0.3 * true_N2.median()
+        found.append(float((told_N2 / true_N2)[strong].log().square().mean().sqrt()))
+    measured, estimated = found
+    assert measured < 0.3  # measured: 0.25; a quarter of a pixel to which the probe is not shifted is most of it
+    assert measured < 0.65 * estimated
+
+
+def test_the_change_of_amplitudes_is_that_of_a_probe_that_moves_in_numpy():
+    generator = np.random.default_rng(0)
+    spectrum_MYX = np.zeros((2, 24, 24), complex)  # a probe that fills its patch: nothing of it is left out
+    spectrum_MYX[:, :5, :7] = generator.normal(size=(2, 5, 7)) + 1j * generator.normal(size=(2, 5, 7))
+    object_HW = np.exp(1j * generator.normal(size=(40, 40)))
+    corner_N2 = np.array([[0, 3], [16, 9], [5, 16]])
+
+    def amplitudes(shift_2: tuple[float, float], corner_2: np.ndarray) -> np.ndarray:
+        along = [np.exp(-2j * np.pi * np.fft.fftfreq(24) * shift) for shift in shift_2]
+        wave_MYX = np.fft.ifft2(spectrum_MYX * np.outer(*along))
+        patch_YX = object_HW[corner_2[0] : corner_2[0] + 24, corner_2[1] : corner_2[1] + 24]
+        return np.sqrt((np.abs(np.fft.fft2(wave_MYX * patch_YX, norm="ortho")) ** 2).sum(0))
+
+    expected_N2 = [
+        [
+            (((amplitudes(step, corner_2) - amplitudes(back, corner_2)) / 2e-4) ** 2).sum()
+            for step, back in (((1e-4, 0), (-1e-4, 0)), ((0, 1e-4), (0, -1e-4)))
+        ]
+        for corner_2 in corner_N2
+    ]
+    patches_NYX = np.stack([object_HW[top : top + 24, left : left + 24] for top, left in corner_N2])
+    middle = middle_of(torch.from_numpy(np.fft.ifft2(spectrum_MYX)))
+    found_N2 = change_of_amplitudes(middle, torch.from_numpy(patches_NYX))
+    assert found_N2.numpy() == pytest.approx(np.array(expected_N2), rel=1e-4)
+
+
+def test_what_positions_see_is_measured_when_they_begin_and_then_ever_more_seldom():
+    model, _ = a_step(Amplitude())
+    seen = SeenMotion(len(model.dr), model.dr)
+    assert seen.is_due(4)
+    seen.share_N2 += 0.1
+    seen.load_state_dict(seen.state_dict())
+    assert [epoch for epoch in range(20) if seen.is_due(epoch)] == [0, 1, 3, 7, 15]
+    seen.load_state_dict({})  # of a version that did not keep it
+    assert bool((seen.share_N2 == 0.5).all())
+
+
+def test_where_there_is_no_object_yet_half_of_a_change_counts_as_seen():
+    model, _ = a_step(Amplitude())
+    with torch.no_grad():
+        model.object.maps.zero_()
+    model.on_epoch_start(START)
+    assert model.seen.share_N2.numpy() == pytest.approx(0.5, abs=0.01)
+
+
 def test_the_probes_curvature_bounds_the_second_derivative_for_one_mode_and_several():
     for modes in (1, 3):
         model, total = a_step(Amplitude(), modes=modes)
@@ -135,8 +211,8 @@ def test_the_curvature_is_known_only_between_backward_pass_and_update():
 def test_a_fit_without_any_misfit_makes_no_step():
     model, _ = a_step(Amplitude())
     part = model._curvature._parts[0]
-    part.amplitudes_BYX = part.intensities_BYX.detach().sqrt()
-    part.gradient_BYX = torch.zeros_like(part.intensities_BYX)
+    model._curvature._parts[0] = part._replace(amplitudes_BYX=part.intensities_BYX.detach().sqrt())
+    part.intensities_BYX.grad = torch.zeros_like(part.intensities_BYX)
     assert float(curvature_of(model.object.maps).max()) == 0.0
 
 

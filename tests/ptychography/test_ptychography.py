@@ -495,7 +495,7 @@ def test_a_trained_probe_is_the_same_where_a_resume_tells_another_one_to_begin_w
 def test_names_in_checkpoints_are_those_of_the_first_version():
     """Version a7b3e3b wrote these; what positions need besides is made from the data again, or measured at a step."""
     own = {"dr", "scan", "ordered_epoch", "probe.modes"}
-    measured = {"slope.powers_2YX"}
+    measured = {"slope.powers_2YX", "seen.share_N2"}
     states = made(live()).state_dict()
     assert set(states) == own | {"object.maps"} | measured
     model = made(live())

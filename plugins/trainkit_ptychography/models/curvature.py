@@ -5,9 +5,10 @@ differences of amplitudes, 4 times the mean counts for Poisson statistics. It is
 loss with any weight will do. The transforms between specimen and detector are orthonormal. So along the transmission of
 an object pixel the curvature is this number times the light that fell on the pixel (of a slice, times the number of
 slices, because all of them move at once, and patterns see their sum best), along the probe it is this number times the
-patterns of the step; both are upper bounds, because a change of the far field's phase is not seen. Along a
-position it is this number times the change of the exit wave, of which half is seen in the mean. What counts of the
-change is what the object causes, because the far field of a probe in vacuum does not change when the probe moves.
+patterns of the step; both are upper bounds, because a change of the far field's phase is not seen. Along a position it
+is this number times the change of the exit wave, of which half is seen in the mean; of each pattern, that share is
+measured now and then (`SeenMotion`). What counts of the change is what the object causes, because the far field of a
+probe in vacuum does not change when the probe moves.
 
 Shapes: B = patterns of a batch, M = probe modes, Y, X = rows and columns of the detector, H, W = those of the object,
 N = scan points.
@@ -16,8 +17,8 @@ N = scan points.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
-import attrs
 import torch
 from torch import Tensor, nn
 
@@ -27,11 +28,9 @@ from trainkit_ptychography.physics.patches import PatchesOf
 
 _ROWS = 8  # at least as many rows of the detector tell the slope of the loss over the misfit
 _LARGE = 8  # an object of so many times the pixels of all patches is large: passes over a smaller one cost no more
-_SEEN = 0.5  # share of a change of the exit wave that changes amplitudes in the far field, in the mean
 
 
-@attrs.define(eq=False)
-class Part:
+class Part(NamedTuple):
     """What the curvature depends on, of a batch of the current step.
 
     Attributes:
@@ -39,26 +38,22 @@ class Part:
         patches_of: Finds the patches in arrays of the object's size.
         patch: Computes the object's complex transmission (B, Y, X), of all slices together.
         slope: The probe's slope.
+        share_N2: Of each scan point, the share of a change of the exit wave that is seen, if it moves down, or right.
         light: Computes the light that falls on each slice in a pattern (S, Y, X).
-        intensities_BYX: What the model expects.
+        intensities_BYX: What the model expects; it keeps its gradient.
         amplitudes_BYX: What was measured.
         mask: Which pixels count, (Y, X) or (B, Y, X); None: all.
-        gradient_BYX: That of the intensities; None: it is not known yet.
     """
 
     index_B: Tensor
     patches_of: PatchesOf
     patch: Callable[[], Tensor]
     slope: ProbeSlope
+    share_N2: Tensor
     light: Callable[[], Tensor]
     intensities_BYX: Tensor
     amplitudes_BYX: Tensor
     mask: Tensor | None
-    gradient_BYX: Tensor | None = None
-
-    def note_gradient(self, gradient_BYX: Tensor) -> None:
-        """Take note of a gradient of the intensities; those of several ways back add up."""
-        self.gradient_BYX = gradient_BYX if self.gradient_BYX is None else self.gradient_BYX + gradient_BYX
 
 
 def is_large(shape_HW: tuple[int, int], pixels: int) -> bool:
@@ -134,20 +129,14 @@ class Curvature:
 
     def record(self, part: Part) -> None:
         """Record a batch of the step. Its intensities must still have their graph."""
-        hook = part.note_gradient  # to have torch keep it would be a copy
-        part.intensities_BYX.register_hook(hook)  # type: ignore[no-untyped-call]
+        part.intensities_BYX.retain_grad()
         self._parts.append(part)
 
     # ---- along the parameters ---------------------------------------------------------------------------------------
 
-    def along_object(self, shape_SHW: tuple[int, int, int], share: float = 1.0) -> Tensor:
-        """Return the curvature along each pixel's phase, or absorption (S, H, W).
-
-        Args:
-            shape_SHW: Slices, rows and columns of the object.
-            share: By what it is multiplied.
-        """
-        of_light = share * shape_SHW[0] * self.along_amplitude()
+    def along_object(self, shape_SHW: tuple[int, int, int]) -> Tensor:
+        """Return the curvature along each pixel's phase, or absorption (S, H, W)."""
+        of_light = shape_SHW[0] * self.along_amplitude()
 
         def along(parts: Sequence[Part]) -> Tensor:
             dtype, device = self._last.amplitudes_BYX.dtype, self._last.index_B.device
@@ -227,14 +216,14 @@ class Curvature:
 
     def along_displacements(self, num_points: int) -> Tensor:
         """Return the curvature along the displacement of each scan point (N, 2), in 1/pixel²; 0 outside the step."""
-        of_change = _SEEN * self.along_amplitude()
+        along_amplitude = self.along_amplitude()
 
         def along(parts: Sequence[Part]) -> Tensor:
             dtype, device = self._last.amplitudes_BYX.dtype, self._last.index_B.device
             along_N2 = torch.zeros(num_points, 2, dtype=dtype, device=device)
             for part in parts:
-                change_B2 = part.slope.change_of_exit_wave(part.patch())
-                along_N2.index_copy_(0, part.index_B, of_change * change_B2)
+                seen_B2 = part.share_N2.index_select(0, part.index_B).mul_(along_amplitude)
+                along_N2.index_copy_(0, part.index_B, seen_B2.mul_(part.slope.change_of_exit_wave(part.patch())))
             return along_N2
 
         return self._summed(along)
@@ -261,7 +250,7 @@ class Curvature:
         def slope_and_misfit(parts: Sequence[Part]) -> Tensor:
             slopes, misfits = [], []
             for part in parts:
-                if (gradient_BYX := part.gradient_BYX) is None:
+                if (gradient_BYX := part.intensities_BYX.grad) is None:
                     continue
                 # An odd step, because what a mask hides may lie in every second row.
                 rows = slice(None, None, gradient_BYX.shape[1] // _ROWS | 1)
@@ -294,5 +283,5 @@ class Curvature:
         return self._parts[-1]
 
     def _check_known(self) -> None:
-        if all(part.gradient_BYX is None for part in self._parts):
+        if all(part.intensities_BYX.grad is None for part in self._parts):
             raise PartError("ptychography: the curvature is known only between backward pass and update")

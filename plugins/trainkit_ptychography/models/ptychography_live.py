@@ -28,6 +28,7 @@ from trainkit_ptychography.models.motion import Motion
 from trainkit_ptychography.models.probe_slope import ProbeSlope
 from trainkit_ptychography.models.propagation import Propagation
 from trainkit_ptychography.models.scan_shifts import ScanShifts
+from trainkit_ptychography.models.seen_motion import SeenMotion
 from trainkit_ptychography.objects.from_data_live import DirectObject
 from trainkit_ptychography.objects.kind import LiveObject, PixelwiseObject, SlicedObject
 from trainkit_ptychography.objects.modes_live import modes_of
@@ -72,6 +73,7 @@ class PtychographyModule(nn.Module):
         propagation: Thickness and tilt of a specimen of several slices; None: there is one slice.
         detector: What the detector makes of the light that arrives.
         slope: The probe's slope, for the curvature along positions.
+        seen: Which share of the changes behind the specimen is seen where scan points move, for the same.
         motion: The geometry of the scan; it turns ``dr`` and ``scan`` into patches and shifts of the probe.
         dr: (N, 2) displacement of each scan point, in pixels (row, column).
         scan_shifts: Shifts of whole scans against the first one; None: there are none.
@@ -129,6 +131,7 @@ class PtychographyModule(nn.Module):
         self._curvature = Curvature()
         with torch.no_grad():
             self.slope = ProbeSlope(probe()[: len(probe.modes) // probe.num_scans])
+        self.seen = SeenMotion(num, self.dr)
         self._mask_watch = MaskWatch()
         self._declare_curvature()
         # Saved with the model: a run that is interrupted while it validates must not put them in order twice.
@@ -148,8 +151,9 @@ class PtychographyModule(nn.Module):
                 if not self.slope.is_measured():  # the epoch began before it was kept
                     self.slope.measure(mean_MYX)
                 light, amplitudes_BYX = partial(self._light, mean_MYX), batch["amplitudes"]
-                seen = (patch, self.slope, light, expected_BYX, amplitudes_BYX, mask)
-                self._curvature.record(Part(taken.index_B, taken.patches_of, *seen))
+                along = (self.slope, self.seen.share_N2, light)
+                seen = (expected_BYX, amplitudes_BYX, mask)
+                self._curvature.record(Part(taken.index_B, taken.patches_of, patch, *along, *seen))
         return {"intensities": expected_BYX}
 
     def _taken(self, index_B: Tensor, displacement_B2: Tensor | None = None) -> Exposures:
@@ -262,7 +266,7 @@ class PtychographyModule(nn.Module):
                 for parameter in mode.parameters():
                     set_curvature(
                         parameter,
-                        partial(curvature.along_object, shape_SHW, 1 / num),
+                        lambda: curvature.along_object(shape_SHW) / num,
                         partial(curvature.touched_pixels, parameter, shape_SHW, 1 / num),
                     )
         set_curvature(self.probe.modes, lambda: curvature.along_probe(self.probe.scale))
@@ -299,9 +303,25 @@ class PtychographyModule(nn.Module):
             self.probe.keep_power()
         if self.scan_N is None:
             self.slope.measure(self.probe().detach())
+            self._see_motion(state.epoch)
         opr = self.probe.opr
         if opr is not None and opr.weights.requires_grad and not bool(opr.begun):
             opr.begin(self.probe.modes.detach(), self._fit_changes, self._shifts_belong_to_points(state))
+
+    @torch.no_grad()
+    def _see_motion(self, epoch: int) -> None:
+        """Measure which share of the changes is seen where scan points move, if due, of a thin specimen."""
+        if not (self.dr.requires_grad or self.scan.requires_grad) or not self._is_thin() or not self.seen.is_due(epoch):
+            return
+        (mode,) = self._object_modes
+        transmission_HW = torch.polar(mode.amplitude()[0], mode.phase()[0])
+        index_B = self._data.train_index.to(self.dr.device)
+        corner_B2 = self.motion.split(index_B, self._displacements(index_B, None), self.scan)[0]
+        self.seen.measure(self.probe(), self.slope, transmission_HW, corner_B2, index_B)
+
+    def _is_thin(self) -> bool:
+        """Return whether patterns are the far field of one thin specimen."""
+        return self.propagation is None and len(self._object_modes) == 1 and self.detector.transfer() is None
 
     def on_step_start(self, state: State) -> None:
         """Record what the curvature of the step's loss depends on."""
@@ -343,8 +363,8 @@ class PtychographyModule(nn.Module):
             return
         self._fit_held_out_intensities()
         if self.dr.requires_grad:
-            thin = self.propagation is None and len(self._object_modes) == 1 and self.detector.transfer() is None
-            self.motion.fit_held_out(self.dr, self._intensities, self._intensities_and_slopes if thin else None)
+            slopes = self._intensities_and_slopes if self._is_thin() else None
+            self.motion.fit_held_out(self.dr, self._intensities, slopes)
             self._fit_held_out_intensities()
 
     @torch.no_grad()
