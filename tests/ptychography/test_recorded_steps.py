@@ -60,6 +60,7 @@ CASES: dict[str, tuple[str, ...]] = {
         "losses.data.use=intensity",
         'losses.near={ use = "position_anchor", sigma_pixels = 1.0 }',
         'losses.l1={ use = "l1", weight = 1e-3 }',
+        "groups.dr={ lr = 0.5, start_epoch = 2 }",  # what the anchor adds to the curvature is not counted
     ),
     "phase only": ('model.object.kind="phase_only"',),
     "an object from data": ('model.object={ use = "from_data" }',),
