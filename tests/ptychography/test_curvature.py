@@ -211,8 +211,8 @@ def test_the_curvature_is_known_only_between_backward_pass_and_update():
 def test_a_fit_without_any_misfit_makes_no_step():
     model, _ = a_step(Amplitude())
     part = model._curvature._parts[0]
-    model._curvature._parts[0] = part._replace(amplitudes_BYX=part.intensities_BYX.detach().sqrt())
-    part.intensities_BYX.grad = torch.zeros_like(part.intensities_BYX)
+    part.amplitudes_BYX = part.intensities_BYX.detach().sqrt()
+    part.gradient_BYX = torch.zeros_like(part.intensities_BYX)
     assert float(curvature_of(model.object.maps).max()) == 0.0
 
 

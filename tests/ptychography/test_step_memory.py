@@ -62,7 +62,8 @@ class Counted(Live):
     ids=" ".join,
 )
 def test_a_step_takes_what_its_sizes_say(sets: tuple[str, ...], tmp_path: Path) -> None:
-    resolved = resolve_text(small_recipe(), tmp_path, (*SCAN, f"run.dir={tmp_path}", *sets))
+    sets = (*SCAN, f"run.dir={tmp_path}", "run.repeat_steps=false", *sets)
+    resolved = resolve_text(small_recipe(), tmp_path, sets)
     recipe, counted = resolved.recipe, Counted()
     outcome = start(resolved, Console(quiet=True), extra={"counted": lambda run: counted})
     epoch = recipe.data.epoch_size()

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from trainkit.engine.operations import Call, NotRecordableError, Place, TooMuchError, function_of
+from trainkit.garbage import not_collected
 
 _READS = {"tolist", "numpy", "item", "__array__", "__bool__", "__int__", "__float__", "__index__"}
 _OF_NUMBERS = {"aten::lift_fresh", "aten::lift_fresh_copy"}  # of Python's, which would be the same in each step
@@ -28,7 +31,7 @@ class ListedOperations:
     """Makes recordings on a CPU; see `trainkit.engine.graphs.Graphs`."""
 
     key = "repeat_steps"
-    usual_steps = 8  # taking a step of ptychography down takes the time that twenty repetitions save
+    usual_steps = 4  # to take a step of ptychography down takes what about fifteen repetitions save
     within_an_epoch = False
     is_demanded = False
     most_bytes = 2**28  # a step that makes more hardly feels its Python; all of it is kept while it is taken down
@@ -45,13 +48,14 @@ class ListedOperations:
             TooMuchError: They make too much.
         """
         recorder, generator = _Recorder(self.most_bytes), torch.get_rng_state()
-        try:
-            with _NoReads(), recorder:
-                operations()
-        finally:
-            recorder.put_back()
-            torch.set_rng_state(generator)
-        repeat = recorder.function()
+        with not_collected():
+            try:
+                with _NoReads(), recorder:
+                    operations()
+            finally:
+                recorder.put_back()
+                torch.set_rng_state(generator)
+            repeat = recorder.function()
 
         def repeat_without_autograd() -> None:
             with torch.no_grad():
@@ -88,7 +92,8 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._most_bytes, self._bytes = most_bytes, 0
         self._calls: list[Call] = []
         self._tensors: dict[Place, Tensor] = {}
-        self._places: dict[int, tuple[Place, Tensor]] = {}  # with the tensor, which keeps its number
+        # By the number of a tensor, which another one may get: autograd copies a gradient that somebody else holds.
+        self._places: dict[int, tuple[Place, weakref.ref[Tensor]]] = {}
         self._storages: dict[int, torch.UntypedStorage] = {}
         self._made: set[int] = set()  # of these
         self._before: dict[int, torch.UntypedStorage] = {}
@@ -98,17 +103,16 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return False  # to skip torch's compiler, torch would import it
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func._schema.name
-        if not _OF_VALUES.isdisjoint(func.tags) or name in _OF_NUMBERS or name in _OTHER_PLACES:
-            raise NotRecordableError(f"{name} would not be the same in each step")
+        if _differs(func):
+            raise NotRecordableError(f"{func} would not be the same in each step")
         kwargs = kwargs or {}
-        args_there = tuple(self._with_places(each) for each in args)
+        args_there = [self._with_places(each) for each in args]
         kwargs_there = {key: self._with_places(each) for key, each in kwargs.items()}
         result = func(*args, **kwargs)
         self._calls.append(Call(func, args_there, kwargs_there, self._with_places(result, are_made=True)))
         return result
 
-    def _with_places(self, value: Any, *, are_made: bool = False) -> Any:
+    def _with_places(self, value: Any, are_made: bool = False) -> Any:
         """Return a value with places for tensors.
 
         Args:
@@ -118,11 +122,12 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if isinstance(value, Tensor):
             return self._place(value, are_made)
         if isinstance(value, list | tuple):
-            return [self._with_places(each, are_made=are_made) for each in value]
+            return [self._with_places(each, are_made) for each in value]
         return value
 
     def _place(self, tensor: Tensor, is_made: bool) -> Place:
-        if (known := self._places.get(id(tensor))) is not None:
+        known = self._places.get(id(tensor))
+        if known is not None and known[1]() is tensor:
             return known[0]
         storage = tensor.untyped_storage()
         memory = id(storage)
@@ -138,15 +143,15 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         place = Place(
             memory,
             int(tensor.storage_offset()),
-            tuple(tensor.shape),
+            tensor.shape,
             tensor.stride(),
             tensor.dtype,
             tensor.is_conj(),
             tensor.is_neg(),
         )
-        self._places[id(tensor)] = place, tensor
-        if memory not in self._made:
-            self._tensors.setdefault(place, tensor.detach())
+        self._places[id(tensor)] = place, weakref.ref(tensor)
+        if memory not in self._made and place not in self._tensors:
+            self._tensors[place] = tensor.detach()
         return place
 
     def put_back(self) -> None:
@@ -158,7 +163,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def function(self) -> Callable[[], None]:
         """Return what performs the operations again. What was made, and nobody holds now, is made anew each time."""
         held = {memory: weakref.ref(self._storages[memory]) for memory in self._made}
-        self._places.clear()
         self._storages.clear()
         lasting = {memory: storage for memory, of_it in held.items() if (storage := of_it()) is not None}
         return function_of(self._calls, self._tensors, lasting)
+
+
+@cache
+def _differs(operation: OpOverload) -> bool:
+    """Return whether what an operation returns may differ from step to step in more than the values of tensors."""
+    name = operation._schema.name
+    return not _OF_VALUES.isdisjoint(operation.tags) or name in _OF_NUMBERS or name in _OTHER_PLACES

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import attrs
 import torch
@@ -55,7 +55,7 @@ class Call:
     """
 
     operation: OpOverload
-    args: tuple[Any, ...]
+    args: Sequence[Any]
     kwargs: Mapping[str, Any]
     result: Any
 
@@ -102,21 +102,21 @@ class _Writer:
 
     def add(self, call: Call) -> None:
         """Write down an operation."""
-        schema = call.operation._schema
         if call.operation.namespace == "profiler":
             return
-        writes = any(each.alias_info is not None and each.alias_info.is_write for each in schema.arguments)
+        effect = effect_of(call.operation)
         made = list(places_in(call.result))
-        makes_views = not writes and any(each.alias_info is not None for each in schema.returns)
-        if makes_views and all(self._is_there(each) or each in self._variables for each in made):
+        if effect == "view" and all(self._is_there(each) or each in self._variables for each in made):
             return
         used: list[str] = []
         arguments = [self._text(each, used) for each in call.args]
         arguments += [f"{name}={self._text(each, used)}" for name, each in call.kwargs.items()]
-        if writes or not made:
+        if effect == "writes" or not made:
             self._write(self._called(call.operation, arguments), used)
             return
         if isinstance(call.result, Place) and self._is_there(call.result):
+            if "empty" in call.operation._schema.name:  # what is there now will do
+                return
             goal = self._constant(self._there[call.result])
             if (with_out := _that_writes_to(call.operation)) is not None:
                 self._write(self._called(with_out, [*arguments, f"out={goal}"]), used)
@@ -213,6 +213,15 @@ def places_in(value: Any) -> Iterator[Place]:
     elif isinstance(value, list):
         for each in value:
             yield from places_in(each)
+
+
+@cache
+def effect_of(operation: OpOverload) -> Literal["writes", "view", "new"]:
+    """Return whether an operation changes one of its arguments, or returns views of one, or makes new tensors."""
+    schema = operation._schema
+    if any(each.alias_info is not None and each.alias_info.is_write for each in schema.arguments):
+        return "writes"
+    return "view" if any(each.alias_info is not None for each in schema.returns) else "new"
 
 
 @cache

@@ -70,4 +70,4 @@ def _move(parameter: Tensor, lr: float | Tensor, gradient: Tensor, divisor: Tens
 def _damped(curvature: Tensor, damping: float) -> Tensor:
     """Return what gradients are divided by; infinite where nothing is measured at all."""
     largest = curvature.amax()
-    return torch.add(curvature, torch.where(largest == 0, torch.inf, largest), alpha=damping)
+    return torch.add(curvature, largest.masked_fill(largest == 0, torch.inf), alpha=damping)

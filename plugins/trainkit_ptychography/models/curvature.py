@@ -17,8 +17,8 @@ N = scan points.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
+import attrs
 import torch
 from torch import Tensor, nn
 
@@ -30,7 +30,8 @@ _ROWS = 8  # at least as many rows of the detector tell the slope of the loss ov
 _LARGE = 8  # an object of so many times the pixels of all patches is large: passes over a smaller one cost no more
 
 
-class Part(NamedTuple):
+@attrs.define(eq=False)
+class Part:
     """What the curvature depends on, of a batch of the current step.
 
     Attributes:
@@ -40,9 +41,10 @@ class Part(NamedTuple):
         slope: The probe's slope.
         share_N2: Of each scan point, the share of a change of the exit wave that is seen, if it moves down, or right.
         light: Computes the light that falls on each slice in a pattern (S, Y, X).
-        intensities_BYX: What the model expects; it keeps its gradient.
+        intensities_BYX: What the model expects.
         amplitudes_BYX: What was measured.
         mask: Which pixels count, (Y, X) or (B, Y, X); None: all.
+        gradient_BYX: That of the intensities; None: it is not known yet.
     """
 
     index_B: Tensor
@@ -54,6 +56,11 @@ class Part(NamedTuple):
     intensities_BYX: Tensor
     amplitudes_BYX: Tensor
     mask: Tensor | None
+    gradient_BYX: Tensor | None = None
+
+    def note_gradient(self, gradient_BYX: Tensor) -> None:
+        """Take note of a gradient of the intensities; those of several ways back add up."""
+        self.gradient_BYX = gradient_BYX if self.gradient_BYX is None else self.gradient_BYX + gradient_BYX
 
 
 def is_large(shape_HW: tuple[int, int], pixels: int) -> bool:
@@ -129,14 +136,20 @@ class Curvature:
 
     def record(self, part: Part) -> None:
         """Record a batch of the step. Its intensities must still have their graph."""
-        part.intensities_BYX.retain_grad()
+        hook = part.note_gradient  # to have torch keep it would be a copy
+        part.intensities_BYX.register_hook(hook)  # type: ignore[no-untyped-call]
         self._parts.append(part)
 
     # ---- along the parameters ---------------------------------------------------------------------------------------
 
-    def along_object(self, shape_SHW: tuple[int, int, int]) -> Tensor:
-        """Return the curvature along each pixel's phase, or absorption (S, H, W)."""
-        of_light = shape_SHW[0] * self.along_amplitude()
+    def along_object(self, shape_SHW: tuple[int, int, int], share: float = 1.0) -> Tensor:
+        """Return the curvature along each pixel's phase, or absorption (S, H, W).
+
+        Args:
+            shape_SHW: Slices, rows and columns of the object.
+            share: By what it is multiplied.
+        """
+        of_light = share * shape_SHW[0] * self.along_amplitude()
 
         def along(parts: Sequence[Part]) -> Tensor:
             dtype, device = self._last.amplitudes_BYX.dtype, self._last.index_B.device
@@ -250,7 +263,7 @@ class Curvature:
         def slope_and_misfit(parts: Sequence[Part]) -> Tensor:
             slopes, misfits = [], []
             for part in parts:
-                if (gradient_BYX := part.intensities_BYX.grad) is None:
+                if (gradient_BYX := part.gradient_BYX) is None:
                     continue
                 # An odd step, because what a mask hides may lie in every second row.
                 rows = slice(None, None, gradient_BYX.shape[1] // _ROWS | 1)
@@ -283,5 +296,5 @@ class Curvature:
         return self._parts[-1]
 
     def _check_known(self) -> None:
-        if all(part.intensities_BYX.grad is None for part in self._parts):
+        if all(part.gradient_BYX is None for part in self._parts):
             raise PartError("ptychography: the curvature is known only between backward pass and update")

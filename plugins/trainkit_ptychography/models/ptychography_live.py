@@ -266,7 +266,7 @@ class PtychographyModule(nn.Module):
                 for parameter in mode.parameters():
                     set_curvature(
                         parameter,
-                        lambda: curvature.along_object(shape_SHW) / num,
+                        partial(curvature.along_object, shape_SHW, 1 / num),
                         partial(curvature.touched_pixels, parameter, shape_SHW, 1 / num),
                     )
         set_curvature(self.probe.modes, lambda: curvature.along_probe(self.probe.scale))

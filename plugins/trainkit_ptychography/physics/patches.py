@@ -119,7 +119,8 @@ class _Windows(PatchesOf):
         *_, along_H, along_W = array_HW.stride()
         start_B = self._starts.get((along_H, along_W))
         if start_B is None:
-            start_B = self._corner_B2[:, 0] * along_H + self._corner_B2[:, 1] * along_W
+            row_B, column_B = self._corner_B2.unbind(1)
+            start_B = torch.add(column_B if along_W == 1 else column_B * along_W, row_B, alpha=along_H)
             self._starts[along_H, along_W] = start_B
         return PatchesByWindow(array_HW, start_B, shape)
 
