@@ -149,6 +149,14 @@ def test_a_model_that_cannot_be_recorded_after_all_trains_as_usual(
         assert differences(results(looked), results(trained("model.what=looks", text=text))) == []
 
 
+def test_steps_that_are_all_of_other_kinds_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainkit.engine.graphed_step._MOST_KINDS", 5)
+    with never_alike():
+        step = trained("run.epochs=3").step
+    assert isinstance(step, GraphedStep)
+    assert 0 < len(step._kinds) <= 5
+
+
 def test_parts_that_promise_nothing_are_left_alone() -> None:
     assert run(text=TOY).run.graphs is None
 

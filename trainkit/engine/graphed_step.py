@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("trainkit")
 
+_MOST_KINDS = 64  # of which it is known how often they came: each step may be of a kind of its own
+
 
 @attrs.define
 class _Recorded:
@@ -128,7 +130,7 @@ class GraphedStep(Step):
             )
         self._made = self._repeated = 0
         if self._graphs.within_an_epoch:
-            self._kinds = {kind: each for kind, each in self._kinds.items() if isinstance(each, _Recorded)}
+            self._forget_counts()
         super().leave_epoch()
 
     def pause(self) -> None:
@@ -151,6 +153,9 @@ class GraphedStep(Step):
         kept = [value for states in of_optimizers for state in states for value in state.values()]
         tensors = [*model.parameters(), *model.buffers(), *(each for each in kept if isinstance(each, torch.Tensor))]
         return [each.data_ptr() for each in tensors]
+
+    def _forget_counts(self) -> None:
+        self._kinds = {kind: each for kind, each in self._kinds.items() if isinstance(each, _Recorded)}
 
     def _give_up(self) -> None:
         if any(isinstance(each, _Recorded) for each in self._kinds.values()):
@@ -200,6 +205,8 @@ class GraphedStep(Step):
                     kept.copy_(new, non_blocking=True)
             return found
         if found < self._graphs.usual_steps or self._are_enough():
+            if len(self._kinds) >= _MOST_KINDS:
+                self._forget_counts()
             self._kinds[kind] = found + 1
             return None
         try:
