@@ -3,8 +3,10 @@
 All variants train the same tiny module on the same batches, in one process and one thread. They take turns: after every
 hundred steps of ours, a loop written by hand makes as many, and so does one that also reads its loss. Whatever else the
 machine does slows all of them, and each hundred is held against its neighbour. Reported are medians, for a machine as
-quiet as during its quickest hundred steps by hand; a second loop by hand shows the noise. What an epoch takes besides
-its steps (a checkpoint, records, a line) is measured by itself, and divided by its steps.
+quiet as during its quickest hundred steps by hand; a second loop by hand shows the noise. In the last variant, model,
+loss and hooks say that their steps can be recorded, so these are repeated without Python; the aim is for parts that say
+nothing. What an epoch takes besides its steps (a checkpoint, records, a line) is measured by itself, and divided by its
+steps.
 
     python benchmarks/step_overhead.py [--rounds 3] [--steps 3000]
 """
@@ -81,6 +83,21 @@ class LiveCounting:
 class Counting(Hook):
     def build(self, context: Context) -> LiveCounting:
         return LiveCounting()
+
+
+@component
+class RepeatedPerceptron(Perceptron):
+    steps_can_be_recorded = True
+
+
+@component
+class RepeatedSquares(Squares):
+    steps_can_be_recorded = True
+
+
+@component
+class RepeatedCounting(Counting):
+    steps_can_be_recorded = True
 
 
 class ByHand:
@@ -167,23 +184,28 @@ every_epochs = 1000
 use = "{module}:Batches"
 steps = {steps}
 [model]
-use = "{module}:Perceptron"
+use = "{module}:{repeated}Perceptron"
 [losses.data]
-use = "{module}:Squares"
+use = "{module}:{repeated}Squares"
 [optimizer]
 use = "adam"
 """
 BARE = "[checkpoint]\nevery_epochs = 1000\n"
 FULL = '[checkpoint]\nevery_epochs = 1\n[loggers.tensorboard]\nuse = "tensorboard"\n' + "".join(
-    f'[hooks.{name}]\nuse = "{__name__}:Counting"\n' for name in ("one", "two", "three", "four")
+    f'[hooks.{name}]\nuse = "{{module}}:{{repeated}}Counting"\n' for name in ("one", "two", "three", "four")
 )
 
 
-VARIANTS: dict[str, tuple[str, bool]] = {"trainkit, bare": (BARE, True), "trainkit, all on": (FULL, False)}
-"""Name -> what the recipe has besides, and whether nothing is printed."""
+JUDGED = "trainkit, all on"
+VARIANTS: dict[str, tuple[str, str]] = {
+    "trainkit, bare": (BARE, ""),
+    JUDGED: (FULL, ""),
+    "trainkit, all on, repeated": (FULL, "Repeated"),
+}
+"""Name -> what the recipe has besides, and the first word of its parts."""
 
 
-def trained(extra: str, *, quiet: bool, steps: int) -> LiveBatches:
+def trained(extra: str, repeated: str, *, steps: int) -> LiveBatches:
     """Train an epoch, with the loops by hand in between, and return what was measured."""
     from trainkit.console import Console
     from trainkit.engine.build import build
@@ -195,8 +217,8 @@ def trained(extra: str, *, quiet: bool, steps: int) -> LiveBatches:
     from trainkit.recipe.resolve import resolve_text
 
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        text = RECIPE.format(folder=folder, module=__name__, steps=steps) + extra
-        resolved = resolve_text(text, Path(folder))
+        text = (RECIPE + extra).format(folder=folder, module=__name__, steps=steps, repeated=repeated)
+        resolved, quiet = resolve_text(text, Path(folder)), extra == BARE
         console = Console(quiet)
         run_folder = stack.enter_context(created(resolved))
         console.log_to(run_folder / LOG)
@@ -224,8 +246,7 @@ def main() -> None:
     for turn in range(given.rounds):
         for name in list(VARIANTS)[:: 1 if turn % 2 == 0 else -1]:
             gc.collect()
-            extra, quiet = VARIANTS[name]
-            rounds[name].append(trained(extra, quiet=quiet, steps=given.steps))
+            rounds[name].append(trained(*VARIANTS[name], steps=given.steps))
     everything = [each for some in rounds.values() for each in some]
 
     def steps(some: list[LiveBatches], variant: str) -> list[float]:
@@ -241,13 +262,14 @@ def main() -> None:
     print(f"{'by hand, at its quickest':26s}{quickest:7.1f}")
     print(f"{'by hand, again':26s}{over(everything, 'again'):7.1f} over by hand: the noise of what follows")
     print(f"{'by hand, reading its loss':26s}{over(everything, 'reading'):7.1f} over by hand")
-    total = 0.0
+    judged = 0.0
     for name, some in rounds.items():
         of_step, at_end = over(some, "ours"), 1e6 * min(each.end for each in some) / given.steps
         total = of_step + at_end
+        judged = total if name == JUDGED else judged
         print(f"{name:26s}{total:7.1f} over by hand: {of_step:.1f} a step, and {at_end:.1f} for the end of an epoch")
     print(f"aim: at most {AIM_MICROSECONDS:.0f} over by hand with all on")
-    sys.exit(total > AIM_MICROSECONDS)
+    sys.exit(judged > AIM_MICROSECONDS)
 
 
 if __name__ == "__main__":
