@@ -1,7 +1,8 @@
 """Uses torch's optimizers without importing torch's compiler, which takes more than a second and is of no use to them.
 
 Some of their methods are excluded from compilation when they are first called, and their step tells the compiler that
-a graph ends there. For either, torch imports it, whether anything is compiled or not.
+a graph ends there. For either, torch imports it, whether anything is compiled or not. And their step is noted for
+torch's profiler, whether that runs or not, which takes a quarter of it where parameters are few.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from functools import cache
 from typing import Any
 
 import torch
+from torch.optim import optimizer as of_all
 
 _EXCLUDED = "__dynamo_disable"  # where `torch._compile` keeps the function that is excluded
 _METHODS = ("add_param_group", "state_dict", "load_state_dict")
@@ -39,14 +41,35 @@ def make_step(optimizer: torch.optim.Optimizer) -> None:
     """Call an optimizer's step, and its hooks."""
     if "step" in vars(optimizer) or optimizer.defaults.get("differentiable"):  # another one, or with gradients
         optimizer.step()
-    else:
-        _without_end_of_graph(type(optimizer).step)(optimizer)
+        return
+    of: Any = type(optimizer)
+    noted, alone = _steps_of(of)
+    is_seen = getattr(torch.autograd.profiler, "_is_profiler_enabled", True) or has_hooks(optimizer)
+    (noted if is_seen else alone)(optimizer)
+
+
+def has_hooks(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether torch calls anything before or after the steps of an optimizer, or of all."""
+    return bool(
+        getattr(optimizer, "_optimizer_step_pre_hooks", True)
+        or getattr(optimizer, "_optimizer_step_post_hooks", True)
+        or getattr(of_all, "_global_optimizer_pre_hooks", True)
+        or getattr(of_all, "_global_optimizer_post_hooks", True)
+    )
 
 
 @cache
-def _without_end_of_graph(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the step of a class without what torch puts around it, apart from hooks; another step as it is."""
-    wrapped: Any = getattr(step, "__wrapped__", None)  # in what calls hooks
-    if getattr(getattr(wrapped, "__code__", None), "co_name", "") != "_use_grad":
-        return step
-    return torch.optim.Optimizer.profile_hook_step(torch.no_grad()(wrapped.__wrapped__))
+def _steps_of(optimizers: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return the step of a class with what calls hooks and the profiler around it, and without.
+
+    Args:
+        optimizers: The class. Of those of torch, neither ends a graph.
+    """
+    step: Any = optimizers.step
+    if not getattr(step, "hooked", False):
+        return step, step
+    alone: Any = step.__wrapped__  # torch has put what calls hooks around it
+    if getattr(getattr(alone, "__code__", None), "co_name", "") != "_use_grad":
+        return step, alone
+    alone = torch.no_grad()(alone.__wrapped__)
+    return torch.optim.Optimizer.profile_hook_step(alone), alone

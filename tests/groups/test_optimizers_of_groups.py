@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from clients import recorder
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 from trainkit import Context, RecipeError
 from trainkit.checkpoint import file as checkpoint
@@ -18,6 +19,7 @@ from trainkit.engine.resume import resume
 from trainkit.engine.start import start
 from trainkit.groups.optimizers import Optimizers
 from trainkit.groups.plan import plan_groups
+from trainkit.optimizers.scaled_steps_live import ScaledStepsOptimizer
 from trainkit.recipe.resolve import resolve_text
 
 HEAD = """
@@ -242,3 +244,26 @@ def test_gradients_are_computed_in_the_step_of_an_optimizer_that_asks_for_them()
     enabled: list[bool] = []
     Optimizers({"all": Asks([trained_parameter()], {"lr": 0.1})}).step()
     assert enabled == [True]
+
+
+def test_a_hook_of_all_optimizers_is_called() -> None:
+    called: list[object] = []
+    optimizer = torch.optim.Adam([trained_parameter()], lr=0.1)
+    handle = register_optimizer_step_post_hook(lambda *_: called.append(None))
+    try:
+        Optimizers({"all": optimizer}).step()
+    finally:
+        handle.remove()
+    Optimizers({"all": optimizer}).step()
+    assert called == [None]
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [torch.optim.Adam([trained_parameter()], lr=0.1), ScaledStepsOptimizer([{"params": []}], 0.1, 0.1, 0.0)],
+    ids=lambda each: type(each).__name__,
+)
+def test_torchs_profiler_sees_the_steps_of_optimizers(optimizer: torch.optim.Optimizer) -> None:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        Optimizers({"all": optimizer}).step()
+    assert any(each.key == f"Optimizer.step#{type(optimizer).__name__}.step" for each in seen.key_averages())

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 from torch.nn.modules import module as of_all
 
+from trainkit.without_compiler import has_hooks
+
 _OF_ALL = ("_global_forward_hooks", "_global_forward_pre_hooks", "_global_backward_hooks", "_global_backward_pre_hooks")
 _OF_MODULE = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _OF_PARAMETER = ("_backward_hooks", "_post_accumulate_grad_hooks")
-_OF_OPTIMIZER = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
 
 
 def are_hooked(model: nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> bool:
@@ -21,7 +22,7 @@ def are_hooked(model: nn.Module, optimizers: Iterable[torch.optim.Optimizer]) ->
         or _has_any(of_all, _OF_ALL)
         or any("forward" in vars(each) or _has_any(each, _OF_MODULE) for each in model.modules())
         or any(_has_any(each, _OF_PARAMETER) for each in model.parameters())
-        or any(_has_any(each, _OF_OPTIMIZER) for each in optimizers)
+        or any(has_hooks(each) for each in optimizers)
     )
 
 
