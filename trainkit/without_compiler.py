@@ -42,8 +42,7 @@ def make_step(optimizer: torch.optim.Optimizer) -> None:
     if "step" in vars(optimizer) or optimizer.defaults.get("differentiable"):  # another one, or with gradients
         optimizer.step()
         return
-    of: Any = type(optimizer)
-    noted, alone = _steps_of(of)
+    noted, alone = _ways_of(type(optimizer).step)
     is_seen = getattr(torch.autograd.profiler, "_is_profiler_enabled", True) or has_hooks(optimizer)
     (noted if is_seen else alone)(optimizer)
 
@@ -59,13 +58,12 @@ def has_hooks(optimizer: torch.optim.Optimizer) -> bool:
 
 
 @cache
-def _steps_of(optimizers: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def _ways_of(step: Any) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Return the step of a class with what calls hooks and the profiler around it, and without.
 
     Args:
-        optimizers: The class. Of those of torch, neither ends a graph.
+        step: The class's step. Of those of torch, neither ends a graph.
     """
-    step: Any = optimizers.step
     if not getattr(step, "hooked", False):
         return step, step
     alone: Any = step.__wrapped__  # torch has put what calls hooks around it

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -145,7 +145,7 @@ class Replays(OfCuda):
         """Perform them."""
         operations()
 
-    def record(self, operations: Callable[[], None]) -> Callable[[], None]:
+    def record(self, operations: Callable[[], None], changing: Iterable[torch.Tensor] = ()) -> Callable[[], None]:
         """Record them: nothing has changed afterwards."""
         recording, random = Recording(), torch.get_rng_state()
         with self._inside(), _NoReads(), recording:
@@ -180,12 +180,14 @@ class Listed(ListedOperations):
     most_bytes = 2**40
 
     def __init__(self) -> None:
+        super().__init__()
+        self._unproven = 10**6  # all are
         self.recorded: list[Callable[[], None]] = []
         self.repeats: Counter[int] = Counter()
 
-    def record(self, operations: Callable[[], None]) -> Callable[[], None]:
+    def record(self, operations: Callable[[], None], changing: Iterable[torch.Tensor] = ()) -> Callable[[], None]:
         """Record them."""
-        number, recording = len(self.recorded), super().record(operations)
+        number, recording = len(self.recorded), super().record(operations, changing)
         self.recorded.append(recording)
 
         def repeat() -> None:

@@ -161,7 +161,7 @@ class RecordsNothing(OfCuda):
     def warm_up(self, operations: Callable[[], None]) -> None:
         operations()
 
-    def record(self, operations: Callable[[], None]) -> Callable[[], None]:
+    def record(self, operations: Callable[[], None], changing: object = ()) -> Callable[[], None]:
         self.recordings += 1
         with OnDevice():
             operations()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -208,8 +208,8 @@ def test_an_evaluation_does_not_end_what_was_recorded() -> None:
 
 def test_parameters_are_known_to_have_changed_although_no_operation_was_seen() -> None:
     class Nothing(Replays):
-        def record(self, operations: Callable[[], None]) -> Callable[[], None]:
-            super().record(operations)
+        def record(self, operations: Callable[[], None], changing: Iterable[torch.Tensor] = ()) -> Callable[[], None]:
+            super().record(operations, changing)
             return lambda: None
 
     versions = []
@@ -248,9 +248,9 @@ def test_a_model_that_cannot_be_recorded_is_one_message(what: str, said: str) ->
 
 def test_of_several_errors_the_first_one_is_said() -> None:
     class Strict(Replays):
-        def record(self, operations: Callable[[], None]) -> Callable[[], None]:
+        def record(self, operations: Callable[[], None], changing: Iterable[torch.Tensor] = ()) -> Callable[[], None]:
             try:
-                return super().record(operations)
+                return super().record(operations, changing)
             finally:
                 raise RuntimeError("a graph was left that is not whole")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from same import differences
 from torch import nn
 
 from engine.test_graphed_step import TOLD, UNHEARD, WITH_PYTHON
-from trainkit import State, component
+from trainkit import Optimizer, State, component
 from trainkit.engine import operations
 from trainkit.engine.graphed_step import GraphedStep
 from trainkit.engine.listed_operations import ListedOperations
@@ -36,6 +37,28 @@ class Silent(recorder.Recorder):
     """A hook that does not say what it keeps."""
 
     phase = "observe"
+
+
+class LivePastTorch(torch.optim.Optimizer):
+    """Changes parameters through arrays that look at their memory, as code in C does."""
+
+    looks: list[Any] | None = None
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        if self.looks is None:
+            self.looks = [each.detach().numpy() for group in self.param_groups for each in group["params"]]
+        for look in self.looks:
+            look *= 0.9
+
+
+@component
+class PastTorch(Optimizer):
+    """Promises what it does not keep."""
+
+    steps_can_be_recorded = True
+
+    def build(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        return LivePastTorch([dict(group) for group in groups], {"lr": self.lr})
 
 
 @pytest.fixture(autouse=True)
@@ -149,6 +172,22 @@ def test_a_model_that_cannot_be_recorded_after_all_trains_as_usual(
         assert differences(results(looked), results(trained("model.what=looks", text=text))) == []
 
 
+@pytest.mark.parametrize("text", [PROMISED, HEARD], ids=["one recording", "one for the update"])
+def test_an_optimizer_that_computes_past_torch_is_found_out_and_makes_each_step(
+    text: str, repetitions: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    past = "optimizer={ use = 'engine.test_repeated_steps:PastTorch', lr = 1.0 }"
+    with caplog.at_level(logging.INFO, logger="trainkit"):
+        state = trained(past, "validation.every_epochs=0", text=text).state
+    assert "it computes past torch" in caplog.text
+    assert max(repetitions) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(LivePastTorch, "step", lambda *_: None)
+        start = trained(past, "run.repeat_steps=false", "validation.every_epochs=0", text=text).state
+    for one, two in zip(state.model.parameters(), start.model.parameters(), strict=True):
+        torch.testing.assert_close(one, two * 0.9**24)
+
+
 def test_steps_that_are_all_of_other_kinds_leave_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainkit.engine.graphed_step._MOST_KINDS", 5)
     with never_alike():
@@ -206,6 +245,38 @@ def test_a_recording_changes_nothing_and_a_repetition_does_what_was_recorded() -
     again()
     assert (total.tolist(), count) == ([4, 4], 1)
     assert not torch.equal(torch.get_rng_state(), generator)
+
+
+def test_memory_that_is_changed_past_torch_is_found_and_put_back() -> None:
+    x = torch.ones(3)
+    look = x.numpy()
+
+    def change() -> None:
+        look[:] += 1
+
+    with pytest.raises(NotRecordableError, match="computes past torch"):
+        ListedOperations().record(change, [x])
+    assert x.tolist() == [1, 1, 1]
+
+
+def test_memory_that_is_filled_past_torch_is_found() -> None:
+    total = torch.zeros(4)
+
+    def fill() -> None:
+        made = torch.empty(4)
+        ctypes.memset(made.data_ptr(), 0, made.nbytes)
+        total.add_(made)
+
+    with pytest.raises(NotRecordableError, match="computes past torch"):
+        ListedOperations().record(fill)
+
+
+def test_a_generator_of_ones_own_goes_on_with_each_repetition_and_not_before() -> None:
+    generator, usual, drawn = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3), torch.zeros(2)
+    again = ListedOperations().record(lambda: drawn.copy_(torch.rand(2, generator=generator)))
+    for _ in range(2):
+        again()
+        assert torch.equal(drawn, torch.rand(2, generator=usual))
 
 
 def test_numbers_that_python_has_made_may_be_read() -> None:

@@ -267,3 +267,12 @@ def test_torchs_profiler_sees_the_steps_of_optimizers(optimizer: torch.optim.Opt
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
         Optimizers({"all": optimizer}).step()
     assert any(each.key == f"Optimizer.step#{type(optimizer).__name__}.step" for each in seen.key_averages())
+
+
+def test_a_step_that_somebody_has_put_into_the_class_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    optimizer = torch.optim.Adam([trained_parameter()], lr=0.1)
+    Optimizers({"all": optimizer}).step()
+    made: list[str] = []
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda _: made.append("own"))
+    Optimizers({"all": optimizer}).step()
+    assert made == ["own"]

@@ -88,7 +88,7 @@ class Counting(OfCuda):
     def warm_up(self, operations: Callable[[], None]) -> None:
         operations()
 
-    def record(self, operations: Callable[[], None]) -> Callable[[], None]:
+    def record(self, operations: Callable[[], None], changing: object = ()) -> Callable[[], None]:
         with PeakMemory() as memory:
             operations()
         self.kept.append(memory.peak)

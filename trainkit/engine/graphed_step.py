@@ -148,11 +148,14 @@ class GraphedStep(Step):
     def _places_now(self) -> list[int]:
         if not self._kinds:
             return []
+        return [each.data_ptr() for each in self._changing()]
+
+    def _changing(self) -> list[Tensor]:
+        """Return what a step may change."""
         model = self._state.model
         of_optimizers = (each.state.values() for each in self._optimizers.members.values())
         kept = [value for states in of_optimizers for state in states for value in state.values()]
-        tensors = [*model.parameters(), *model.buffers(), *(each for each in kept if isinstance(each, torch.Tensor))]
-        return [each.data_ptr() for each in tensors]
+        return [*model.parameters(), *model.buffers(), *(each for each in kept if isinstance(each, torch.Tensor))]
 
     def _forget_counts(self) -> None:
         self._kinds = {kind: each for kind, each in self._kinds.items() if isinstance(each, _Recorded)}
@@ -287,11 +290,12 @@ class GraphedStep(Step):
 
         before = _drawn_by_host(state.context.device)
         try:
-            update = None
+            update, changing = None, self._changing()
             if self._is_heard:
-                gradients, update = self._graphs.record(compute), self._graphs.record(self._finish)
+                gradients = self._graphs.record(compute, changing)
+                update = self._graphs.record(self._finish, changing)
             else:
-                gradients = self._graphs.record(whole)
+                gradients = self._graphs.record(whole, changing)
         except Exception as error:
             raise PartError(
                 f"run.{key} = true, but the step cannot be recorded: {_told(error)}\nset run.{key} = false"

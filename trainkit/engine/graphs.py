@@ -9,7 +9,7 @@ that differs from one step to the next is in tensors whose places stay the same.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -44,8 +44,12 @@ class Graphs(Protocol):
         """Perform operations, where they would be recorded: what is made once is then made."""
         ...
 
-    def record(self, operations: Callable[[], None]) -> Callable[[], None]:
+    def record(self, operations: Callable[[], None], changing: Iterable[Tensor] = ()) -> Callable[[], None]:
         """Record operations without performing them.
+
+        Args:
+            operations: The operations.
+            changing: All that they may change.
 
         Returns:
             What performs them, each time it is called, on the same tensors with the content that these have then.
@@ -95,7 +99,7 @@ class CudaGraphs:
             operations()
         usual.wait_stream(self._stream)
 
-    def record(self, operations: Callable[[], None]) -> Callable[[], None]:
+    def record(self, operations: Callable[[], None], changing: Iterable[Tensor] = ()) -> Callable[[], None]:
         """Record operations as a graph. Other threads may use the device meanwhile, for example to load a batch."""
         graph, outside = torch.cuda.CUDAGraph(), FromOutside()
         with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"), outside:

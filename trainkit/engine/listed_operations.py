@@ -8,7 +8,7 @@ have the same bits.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache
 from typing import Any
 
@@ -40,22 +40,30 @@ class ListedOperations:
         """Perform operations."""
         operations()
 
-    def record(self, operations: Callable[[], None]) -> Callable[[], None]:
-        """Take operations down; afterwards, tensors and torch's random generator are as they were before.
+    def __init__(self) -> None:
+        self._unproven = 2  # what computes past torch does so in each step: gradients and update are proven once
+
+    def record(self, operations: Callable[[], None], changing: Iterable[Tensor] = ()) -> Callable[[], None]:
+        """Take operations down; afterwards, tensors and random generators are as they were before.
+
+        Args:
+            operations: The operations.
+            changing: All that they may change, whether torch sees it or not.
 
         Raises:
-            NotRecordableError: They read a value, or make a tensor of numbers.
+            NotRecordableError: They read a value, make a tensor of numbers, or compute something that torch does not
+                see.
             TooMuchError: They make too much.
         """
-        recorder, generator = _Recorder(self.most_bytes), torch.get_rng_state()
+        recorder = _Recorder(self.most_bytes, changing)
         with not_collected():
             try:
                 with _NoReads(), recorder:
                     operations()
+                repeat = recorder.function(proven=self._unproven > 0)
+                self._unproven = max(self._unproven - 1, 0)
             finally:
                 recorder.put_back()
-                torch.set_rng_state(generator)
-            repeat = recorder.function()
 
         def repeat_without_autograd() -> None:
             with torch.no_grad():
@@ -85,9 +93,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Args:
         most_bytes: What they may make.
+        changing: What they may change past torch.
     """
 
-    def __init__(self, most_bytes: int) -> None:
+    def __init__(self, most_bytes: int, changing: Iterable[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._most_bytes, self._bytes = most_bytes, 0
         self._calls: list[Call] = []
@@ -97,6 +106,10 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._storages: dict[int, torch.UntypedStorage] = {}
         self._made: set[int] = set()  # of these
         self._before: dict[int, torch.UntypedStorage] = {}
+        self._generators: dict[torch.Generator, Tensor] = {}
+        self._generator(torch.default_generator)
+        for each in changing:
+            self._place(each, is_made=False)
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -123,7 +136,13 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._place(value, are_made)
         if isinstance(value, list | tuple):
             return [self._with_places(each, are_made) for each in value]
+        if isinstance(value, torch.Generator):
+            self._generator(value)
         return value
+
+    def _generator(self, generator: torch.Generator) -> None:
+        if generator not in self._generators:
+            self._generators[generator] = generator.get_state()
 
     def _place(self, tensor: Tensor, is_made: bool) -> Place:
         known = self._places.get(id(tensor))
@@ -158,14 +177,34 @@ class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Give what is outside the content that it had."""
         for memory, content in self._before.items():
             self._storages[memory].copy_(content)
-        self._before.clear()
+        for generator, state in self._generators.items():
+            generator.set_state(state)
 
-    def function(self) -> Callable[[], None]:
-        """Return what performs the operations again. What was made, and nobody holds now, is made anew each time."""
-        held = {memory: weakref.ref(self._storages[memory]) for memory in self._made}
-        self._storages.clear()
+    def function(self, *, proven: bool) -> Callable[[], None]:
+        """Return what performs the operations again. What was made, and nobody holds now, is made anew each time.
+
+        Args:
+            proven: Whether it is made sure of that this gives what they have given.
+
+        Raises:
+            NotRecordableError: It gives something else.
+        """
+        held = {memory: weakref.ref(self._storages.pop(memory)) for memory in self._made}
         lasting = {memory: storage for memory, of_it in held.items() if (storage := of_it()) is not None}
+        if proven:
+            results = [*self._storages.values(), *lasting.values()]
+            given = [_content(each).clone() for each in results]
+            self.put_back()
+            with torch.no_grad():
+                function_of(self._calls, self._tensors, lasting, are_spoilt=True)()
+            if not all(torch.equal(_content(each), then) for each, then in zip(results, given, strict=True)):
+                raise NotRecordableError("its operations alone do not give what it gave: it computes past torch")
         return function_of(self._calls, self._tensors, lasting)
+
+
+def _content(storage: torch.UntypedStorage) -> Tensor:
+    """Return the bytes of memory."""
+    return torch.empty(0, dtype=torch.uint8).set_(storage)
 
 
 @cache

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor
 from torch._ops import OpOverload
 
+_NOBODYS = 0xEE  # each byte of memory that nobody may read before writing to it
+
 
 class NotRecordableError(RuntimeError):
     """A step cannot be taken down, because an operation would not be the same in the next one."""
@@ -61,7 +63,11 @@ class Call:
 
 
 def function_of(
-    calls: Sequence[Call], outside: Mapping[Place, Tensor], lasting: Mapping[int, torch.UntypedStorage]
+    calls: Sequence[Call],
+    outside: Mapping[Place, Tensor],
+    lasting: Mapping[int, torch.UntypedStorage],
+    *,
+    are_spoilt: bool = False,
 ) -> Callable[[], None]:
     """Return a function that performs operations again.
 
@@ -69,11 +75,12 @@ def function_of(
         calls: The operations.
         outside: The tensors whose memory no operation has made.
         lasting: The memory that operations have made, and that has to have the values that they make.
+        are_spoilt: Whether memory that an operation makes without values gets some that nobody can have meant.
 
     Raises:
         NotRecordableError: An operation has a tensor of which it is not known where it comes from.
     """
-    writer = _Writer(outside, lasting)
+    writer = _Writer(outside, lasting, are_spoilt)
     for call in calls:
         writer.add(call)
     return writer.function()
@@ -93,8 +100,10 @@ class _Line:
 
 
 class _Writer:
-    def __init__(self, outside: Mapping[Place, Tensor], lasting: Mapping[int, torch.UntypedStorage]) -> None:
-        self._there, self._lasting = dict(outside), lasting
+    def __init__(
+        self, outside: Mapping[Place, Tensor], lasting: Mapping[int, torch.UntypedStorage], are_spoilt: bool
+    ) -> None:
+        self._there, self._lasting, self._are_spoilt = dict(outside), lasting, are_spoilt
         self._variables: dict[Place, str] = {}
         self._constants: dict[str, Any] = {}
         self._names: dict[int, str] = {}  # by what a constant is
@@ -115,9 +124,10 @@ class _Writer:
             self._write(self._called(call.operation, arguments), used)
             return
         if isinstance(call.result, Place) and self._is_there(call.result):
-            if "empty" in call.operation._schema.name:  # what is there now will do
-                return
             goal = self._constant(self._there[call.result])
+            if "empty" in call.operation._schema.name:  # what is there now will do
+                self._spoil(goal, ())
+                return
             if (with_out := _that_writes_to(call.operation)) is not None:
                 self._write(self._called(with_out, [*arguments, f"out={goal}"]), used)
             else:
@@ -130,6 +140,8 @@ class _Writer:
         self._write(f"{goal} = {self._called(call.operation, arguments)}", variables)
         for lasting, variable in copies.items():
             self._write(f"{lasting}.copy_({variable})", [variable])
+        if "empty" in call.operation._schema.name:
+            self._spoil(goals[0], goals)
 
     def function(self) -> Callable[[], None]:
         """Return the function."""
@@ -144,6 +156,10 @@ class _Writer:
         exec("\n".join(text), made)  # nothing but the names and numbers that are written above
         repeat: Callable[[], None] = made["make"](*self._constants.values())
         return repeat
+
+    def _spoil(self, goal: str, variables: Sequence[str]) -> None:
+        if self._are_spoilt:
+            self._write(f"{goal}.untyped_storage().fill_({_NOBODYS})", variables)
 
     def _write(self, text: str, variables: Sequence[str]) -> None:
         self._lines.append(_Line(text, tuple(variables)))
