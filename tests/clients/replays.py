@@ -113,6 +113,7 @@ class OfCuda:
 
     key = CudaGraphs.key
     usual_steps = CudaGraphs.usual_steps
+    least_left = CudaGraphs.least_left
     within_an_epoch = CudaGraphs.within_an_epoch
     is_demanded = CudaGraphs.is_demanded
 
@@ -176,6 +177,7 @@ class Listed(ListedOperations):
     """
 
     usual_steps = 1
+    least_left = 0
     is_demanded = True
     most_bytes = 2**40
 

@@ -118,7 +118,7 @@ def of_cpu(folder: Path, setting: str) -> tuple[float, float]:
     with created(resolved) as into:
         run = build(resolved, into)
     run.emit("run_start")
-    for epoch in range(1, 12):  # what is made once is made, and steps of both sizes are repeated
+    for epoch in range(1, 20):  # what is made once is made, and steps of both sizes are repeated
         _train_epoch(run)
         run.state.epoch, run.state.epoch_step = epoch, run.state.step
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:

@@ -207,7 +207,7 @@ class GraphedStep(Step):
                 if isinstance(kept, torch.Tensor):
                     kept.copy_(new, non_blocking=True)
             return found
-        if found < self._graphs.usual_steps or self._are_enough():
+        if found < self._graphs.usual_steps or self._steps_left() < self._graphs.least_left or self._are_enough():
             if len(self._kinds) >= _MOST_KINDS:
                 self._forget_counts()
             self._kinds[kind] = found + 1
@@ -315,6 +315,13 @@ class GraphedStep(Step):
         changed = [*(each for each, _ in slopes), *state.model.buffers()]
         outputs = each_tensor(state.outputs, torch.Tensor.detach)  # their graph is not needed any more
         return _Recorded(own, gradients, update, outputs, row, names, slopes, changed)
+
+    def _steps_left(self) -> int:
+        """Return how many steps are left until other groups train."""
+        state = self._state
+        changes = (each for group in state.groups.values() for each in (group.start_epoch, group.stop_epoch))
+        end = min((each for each in changes if each is not None and each > state.epoch), default=state.epochs)
+        return (min(end, state.epochs) - state.epoch) * state.steps_per_epoch - state.steps_in_epoch
 
     def _are_enough(self) -> bool:
         """Return whether one more recording would take too much memory: each keeps that of a step."""

@@ -31,12 +31,14 @@ class Graphs(Protocol):
     Attributes:
         key: The setting in [run] with which they are asked for.
         usual_steps: How many steps of a kind are made as usual before one is recorded.
+        least_left: How many steps must be left until other groups train, for a recording to pay.
         within_an_epoch: Whether these, and the one that is recorded, are of the same epoch.
         is_demanded: Whether it is an error if a step cannot be recorded; else it is made as usual.
     """
 
     key: str
     usual_steps: int
+    least_left: int
     within_an_epoch: bool
     is_demanded: bool
 
@@ -84,6 +86,7 @@ class CudaGraphs:
     key = "cuda_graph"
     # After a change of shapes, a library such as cuFFT makes its plans in the first step, which a graph cannot hold.
     usual_steps = 1
+    least_left = 0
     within_an_epoch = True
     is_demanded = True
 

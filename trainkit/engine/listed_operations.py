@@ -31,7 +31,10 @@ class ListedOperations:
     """Makes recordings on a CPU; see `trainkit.engine.graphs.Graphs`."""
 
     key = "repeat_steps"
-    usual_steps = 4  # to take a step of ptychography down takes what about fifteen repetitions save
+    usual_steps = 4
+    least_left = (
+        64  # to take a step of ptychography down takes what fifteen repetitions save, and batches have two sizes
+    )
     within_an_epoch = False
     is_demanded = False
     most_bytes = 2**28  # a step that makes more hardly feels its Python; all of it is kept while it is taken down
