@@ -145,6 +145,21 @@ def test_steps_of_a_thin_specimen(
         assert len(graphs.recorded) == 3 * 2 * (2 if is_heard else 1)  # in each stage, of both sizes of batches
 
 
+def test_steps_in_two_threads_are_repeated_as_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    sets = ("drop=['loggers.tensorboard', 'hooks.truth']", *STAGED)
+    threads = torch.get_num_threads()
+    try:
+        for number in (1, 2):
+            more = (*sets, f"run.threads={number}")
+            graphs = repeated_to_the_same_bits(
+                lambda more=more: trained("ptycho_staged", more, tmp_path, recordings=Listed), Listed
+            )
+            assert len(graphs.recorded) == 6
+    finally:
+        torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("recordings", [Replays, Listed])
 @pytest.mark.parametrize("case", THICK)
 def test_steps_of_a_thick_specimen(

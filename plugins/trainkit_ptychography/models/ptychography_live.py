@@ -35,7 +35,7 @@ from trainkit_ptychography.objects.modes_live import modes_of
 from trainkit_ptychography.physics.forward import intensities, power
 from trainkit_ptychography.physics.moving_probe import far_field_and_slopes
 from trainkit_ptychography.physics.multislice import Waves, multislice_intensities
-from trainkit_ptychography.physics.patches import PatchesOf, patches_at
+from trainkit_ptychography.physics.patches import PatchesOf, are_added_singly, patches_at
 from trainkit_ptychography.physics.propagation import propagate
 from trainkit_ptychography.preflight.columns import doubt_of_tilt
 from trainkit_ptychography.preflight.ending import Ending
@@ -340,12 +340,12 @@ class PtychographyModule(nn.Module):
     def step_variant(self, state: State) -> tuple[Hashable, ...] | None:
         """Return which constraints the coming step imposes, through how many slices the wave passes, and so on.
 
-        Steps for which it is the same differ in tensors alone. A kind of objects may have this method as well. None: it
-        depends on values which pixels of the object are moved.
+        Steps for which it is the same differ in tensors alone. A kind of objects may have this method as well. None:
+        values are read, of the patches' places or of which pixels of the object are moved.
         """
         if self.dr.device.type == "cpu" and state.batch is not None:
             pixels = len(state.batch["index"]) * self._data.detector_shape[0] * self._data.detector_shape[1]
-            if is_large(self.motion.shape_HW, pixels):
+            if is_large(self.motion.shape_HW, pixels) or are_added_singly(self._data.detector_shape):
                 return None
         of_object = [mode.step_variant(state) for mode in self._object_modes if hasattr(mode, "step_variant")]
         if None in of_object:

@@ -10,6 +10,7 @@ Shapes: B = patches, Y, X = their rows and columns, H, W = those of the array; f
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import torch
@@ -125,6 +126,11 @@ class _Windows(PatchesOf):
         return PatchesByWindow(array_HW, start_B, shape)
 
 
+def are_added_singly(shape: Sequence[int]) -> bool:
+    """Return whether patches of a shape are added one by one on a CPU, each in all threads: their places are read."""
+    return shape[0] * shape[1] >= _OF_ONE_THREAD and torch.get_num_threads() > 1
+
+
 class PatchesByWindow:
     """`Patches` as some of an array's windows.
 
@@ -135,7 +141,7 @@ class PatchesByWindow:
     """
 
     def __init__(self, array_HW: Tensor, start_B: Tensor, shape: tuple[int, int]) -> None:
-        self.array_HW, self._start_B = array_HW, start_B
+        self.array_HW, self._start_B, self._shape = array_HW, start_B, shape
         *others, along_H, along_W = array_HW.stride()
         free = [whole - patch for whole, patch in zip(array_HW.shape[-2:], shape, strict=True)]
         num = free[0] * along_H + free[1] * along_W + 1
@@ -149,15 +155,19 @@ class PatchesByWindow:
 
     def add(self, values_BYX: Tensor) -> None:
         """Add values to the array, one patch after the other."""
-        rows, columns = values_BYX.shape[-2:]
         # In several threads, torch adds float32 in no fixed order, and other dtypes in one thread; a large patch by
         # itself is added in all of them.
-        in_order = values_BYX.dtype != torch.float32 and rows * columns < _OF_ONE_THREAD
-        if in_order or torch.get_num_threads() == 1:
+        is_unordered = values_BYX.dtype == torch.float32 and torch.get_num_threads() > 1
+        is_plain = self.array_HW.stride()[-2:] == (self.array_HW.shape[-1], 1)
+        if are_added_singly(values_BYX.shape[-2:]) or (is_unordered and not is_plain):
+            for start, values_YX in zip(self._start_B.tolist(), values_BYX.unbind(-3), strict=True):
+                self._windows_TYX[start].add_(values_YX)
+        elif is_unordered:
+            whole_HW = self.array_HW.to(torch.complex64, memory_format=torch.contiguous_format)
+            PatchesByWindow(whole_HW, self._start_B, self._shape).add(values_BYX.to(torch.complex64))
+            self.array_HW.copy_(whole_HW.real)
+        else:
             self._windows_TYX.index_put_((self._start_B,), values_BYX.movedim(-3, 0), accumulate=True)
-            return
-        for start, values_YX in zip(self._start_B.tolist(), values_BYX.unbind(-3), strict=True):
-            self._windows_TYX[start].add_(values_YX)
 
     def put(self, values_BYX: Tensor) -> None:
         """Write values into the array."""
