@@ -96,6 +96,18 @@ UNHEARD = TOLD.partition("[hooks.recorder]")[0]
 WITH_PYTHON = UNHEARD.replace("RecordedNormed", "Python")
 
 
+MISTAKES: tuple[Callable[[torch.Tensor], Any], ...] = (
+    lambda x: x.mul_(x.sum().item()),
+    lambda x: x.mul_(x.tolist()[0]),
+    lambda x: x.mul_(float(x.numpy().sum())),
+    lambda x: x.add_(1) if x.sum() > 0 else x.add_(2),
+    lambda x: x[x > 0],
+    lambda x: x.nonzero(),
+    lambda x: x.add_(torch.tensor([1.0, 2.0])),
+)
+"""Computations with a tensor of two numbers that would not be the same in each step."""
+
+
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
@@ -308,18 +320,7 @@ def test_without_cuda_a_run_says_that_it_has_no_effect(caplog: pytest.LogCapture
     assert "run.cuda_graph = true has no effect: the run is on the device cpu" in caplog.text
 
 
-@pytest.mark.parametrize(
-    "mistake",
-    [
-        lambda x: x.mul_(x.sum().item()),
-        lambda x: x.mul_(x.tolist()[0]),
-        lambda x: x.mul_(float(x.numpy().sum())),
-        lambda x: x.add_(1) if x.sum() > 0 else x.add_(2),
-        lambda x: x[x > 0],
-        lambda x: x.nonzero(),
-        lambda x: x.add_(torch.tensor([1.0, 2.0])),
-    ],
-)
+@pytest.mark.parametrize("mistake", MISTAKES)
 def test_what_cuda_could_not_record_is_refused_in_these_tests(mistake: Callable[[torch.Tensor], Any]) -> None:
     with pytest.raises(NotRecordableError):
         Replays().record(lambda: mistake(torch.ones(2)))
