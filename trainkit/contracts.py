@@ -774,6 +774,12 @@ class Hook(Component):
     """Names (their keys in the recipe) of hooks of the same phase that must come after this one."""
     after: ClassVar[tuple[str, ...]] = ()
     """Names (their keys in the recipe) of hooks of the same phase that must come before this one."""
+    takes_late_values: ClassVar[bool] = False
+    """Whether it works with ``validation.beside = true``.
+
+    At the end of an epoch, the values of the splits are not there then. A hook that uses them has ``on_late_values``.
+    Validation events are fired only for an evaluation in line, such as that of an epoch with pictures, which precedes
+    them."""
 
     def names(self) -> tuple[str, ...] | None:
         """Return the full names of the values that it adds to ``state.metrics``; None: known only after building."""

@@ -19,6 +19,7 @@
         epoch_end                       state.metrics is complete
         checkpoint                      everything of this epoch is finished; also after a step with an evaluation
                                         inside an epoch, or if a save was requested
+    late_values                         during the next epoch, instead of validation, if it was evaluated beside it
     run_end                             always, also after an error: state.ended says how the run ended
 
 Any live part (model, data, loss, metric, hook, logger) listens by having a method ``on_<event>(state)``. `Live` is a
@@ -100,6 +101,12 @@ class Live:
 
     def on_checkpoint(self, state: State) -> None:
         """A checkpoint may be written: after an epoch, after an evaluation inside one, or if one was requested."""
+
+    def on_late_values(self, state: State) -> None:
+        """The values of an epoch before are there, which was evaluated beside the training.
+
+        ``state`` is a copy, as it was at the end of that epoch, with all its values.
+        """
 
     def on_run_end(self, state: State) -> None:
         """The run ends; ``state.ended`` says how."""

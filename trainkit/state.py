@@ -192,6 +192,8 @@ class State:
         closing: Whether the epoch's steps are finished and it is being closed: validation, pictures, ``epoch_end``.
         seconds_in_background: Seconds that a checkpoint may take which is being written while the training goes on.
         evaluated_step: Value of ``step`` at the last evaluation; -1: there was none.
+        awaits_values: Whether the values of the other splits come later (`Validation.beside`), at ``late_values``.
+        late_rows: At ``late_values``, split -> the values of single items.
         stop_reason: Why the run ends after its current epoch is closed (`stop`); None: it was not requested.
         interrupt_reason: Why the run ends without closing its epoch (`interrupt`); None: it was not requested.
         save_reason: Why a checkpoint is written after this step (`save`); None: it was not requested.
@@ -235,6 +237,8 @@ class State:
     closing: bool = False
     seconds_in_background: float = 0.0
     evaluated_step: int = -1
+    awaits_values: bool = False
+    late_rows: dict[str, Any] = attrs.Factory(dict)
     stop_reason: str | None = None
     interrupt_reason: str | None = None
     save_reason: str | None = None

@@ -37,7 +37,7 @@ use = "engine.test_interruption:Averaged"
 [hooks.recorder]
 use = "clients.recorder:Recorder"
 """
-NOT_IN_EACH_EPOCH = ("resume", "run_start", "run_end", "group_start", "group_stop")
+NOT_IN_EACH_EPOCH = ("resume", "run_start", "run_end", "group_start", "group_stop", "late_values")
 
 
 @component

@@ -31,7 +31,9 @@ def _nothing_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_events_happen_in_the_order_that_their_docstring_gives() -> None:
     run("run.epochs=1", "data.use=clients.toy:Line")
     happened = list(dict.fromkeys(event for event, _, _ in recorder.SEEN))
-    assert happened == [event for event in trainkit.events.EVENTS if event not in ("resume", "group_stop")]
+    assert happened == [
+        event for event in trainkit.events.EVENTS if event not in ("resume", "group_stop", "late_values")
+    ]
     steps = [event for event, _, _ in recorder.SEEN if event in ("step_start", "backward_end", "step_end")]
     assert steps == ["step_start", "backward_end", "step_end"] * 4
 
@@ -45,7 +47,9 @@ def test_the_docstrings_name_exactly_the_events() -> None:
             )
         )
         named |= {
-            event for event in ("resume", "picture", "checkpoint") if re.search(rf"^ +{event}\b", text or "", re.M)
+            event
+            for event in ("resume", "picture", "checkpoint", "late_values")
+            if re.search(rf"^ +{event}\b", text or "", re.M)
         }
         assert named == events
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from trainkit.contracts import Batch, LiveMetric, Outputs
     from trainkit.engine.average import WeightAverage
     from trainkit.engine.batches import BatchSource
+    from trainkit.engine.beside import Beside
     from trainkit.engine.graphs import Graphs
     from trainkit.engine.identity import Identity
     from trainkit.engine.losses import Losses
@@ -105,6 +106,7 @@ class LiveRun:
     saved_means: Mapping[str, Any] = attrs.Factory(lambda: {"running": {}})
     before_evaluation: Mapping[str, Any] | None = None
     of_first_share: set[str] = attrs.Factory(set)
+    beside: Beside | None = None
 
     def __attrs_post_init__(self) -> None:
         last = self.recipe.run.channels_last

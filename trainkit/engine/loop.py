@@ -26,6 +26,7 @@
         picture                                    every few epochs if there is time, and at the end; not in a trial
         epoch_end
         checkpoint
+        late_values                                after a step, of the epoch before, if it was evaluated beside this one
     run_end                                        always, also after an error
 
 Everything else (logging, checkpoints, early stopping, progress, a model's constraints) listens to these events. During
@@ -41,6 +42,7 @@ from typing import TYPE_CHECKING
 
 from trainkit.engine.agreement import agree, metrics_of_first, shared_means
 from trainkit.engine.batches import to_device
+from trainkit.engine.beside import beside_of
 from trainkit.engine.evaluation import evaluate
 from trainkit.events import fire
 from trainkit.garbage import not_collected
@@ -70,6 +72,16 @@ def train(run: LiveRun) -> None:
     run.picture_budget.start(state)
     if state.stop_reason is not None and not state.steps_in_epoch:
         return  # it was stopped before, and only its end is made up for
+    run.beside = beside_of(run)
+    try:
+        _train_epochs(run)
+    finally:
+        if run.beside is not None:
+            run.beside.end()
+
+
+def _train_epochs(run: LiveRun) -> None:
+    state = run.state
     while state.epoch < state.epochs:
         # A signal may come at any moment, so each function says whether it has saved what an interruption must save.
         if _train_epoch(run):
@@ -121,6 +133,11 @@ def _train_epoch(run: LiveRun) -> bool:
                 _every_few_steps(run)
                 agree(state)
             interrupted = state.interrupt_reason is not None
+            if run.beside is not None and run.beside.is_pending:
+                run.beside.take_in()
+                if (interrupted or state.save_reason is not None) and not run.beside.finish():
+                    interrupted = True
+                    break  # with the checkpoint of the epoch before
             if interrupted or state.save_reason is not None or (by_steps and state.evaluated_step == state.step):
                 run.emit("checkpoint")
             if interrupted or _is_last_step(state):
@@ -192,7 +209,7 @@ def _evaluate(run: LiveRun) -> bool:
     if state.interrupted:
         return False
     with run.watch.during("validation"):
-        return evaluate(run)
+        return evaluate(run) if run.beside is None or not state.closing else run.beside.evaluate_in_line()
 
 
 def _has_time_for_pictures(run: LiveRun) -> bool:
@@ -215,6 +232,8 @@ def _make_pictures(run: LiveRun) -> None:
 def _close_epoch(run: LiveRun) -> bool:
     """Evaluate, make pictures and save; return whether the run was interrupted, with a checkpoint."""
     state, recipe = run.state, run.recipe
+    if run.beside is not None and not run.beside.finish():
+        return True
     state.closing = True
     with run.watch.during("steps"):  # whose results a device may still be computing
         means = shared_means(run, state.means)
@@ -228,18 +247,25 @@ def _close_epoch(run: LiveRun) -> bool:
             or _is_due(settings.every_steps, state.step)
         )
 
-    if is_due(recipe.validation) and not _evaluate(run):
-        run.emit("checkpoint")  # of the state after the epoch's last step
-        return True
+    pictures = state.pictures_reason is not None or is_due(recipe.pictures)
+    if is_due(recipe.validation):
+        if run.beside is not None:
+            pictures = pictures or _has_time_for_pictures(run)
+        if run.beside is not None and run.beside.takes_over(pictures):
+            run.beside.hand_over()
+        elif not _evaluate(run):
+            run.emit("checkpoint")  # of the state after the epoch's last step
+            return True
     state.metrics |= {f"lr/{name}": lr for name, lr in state.learning_rates().items()}
     state.metrics = metrics_of_first(run)
     run.groups.observe(state.epoch, state.updates, state.metrics)
-    if not state.is_trial and (
-        is_due(recipe.pictures) or state.pictures_reason is not None or _has_time_for_pictures(run)
-    ):
+    if not state.is_trial and (pictures or _has_time_for_pictures(run)):
         _make_pictures(run)
     state.cpu_wait_seconds = run.watch.waited_for_cpus()
     run.emit("epoch_end")
+    if state.awaits_values:
+        assert run.beside is not None
+        run.beside.keep_state()
     run.watch.lap()
     state.metrics = metrics_of_first(run)
     agree(state)
@@ -247,4 +273,9 @@ def _close_epoch(run: LiveRun) -> bool:
     state.epoch, state.epoch_step, state.closing = finished, state.step, False
     interrupted = state.interrupted  # after this, the next epoch makes its first step and is saved
     run.emit("checkpoint")
+    if state.awaits_values:
+        assert run.beside is not None
+        run.beside.keep_content()
+        if interrupted or state.stop_reason is not None:
+            run.beside.finish()
     return interrupted

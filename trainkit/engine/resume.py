@@ -17,7 +17,7 @@ from trainkit.engine.build import build
 from trainkit.engine.changes import Redefinitions, setting_changes, without_moves
 from trainkit.engine.every_run import metrics_file
 from trainkit.engine.every_run.requests import Requests
-from trainkit.engine.every_run.saving import facts_of, restore
+from trainkit.engine.every_run.saving import facts_of, restore, saver_of
 from trainkit.engine.every_run.watched_values import WatchedValues
 from trainkit.engine.fingerprint import other_data
 from trainkit.engine.identity import CHECKPOINTS, Origin, identity_of
@@ -41,7 +41,6 @@ from trainkit.engine.start import (
     execute,
     finished_before,
     no_report,
-    saver_of,
     start_in,
     warn_of_repeats,
 )

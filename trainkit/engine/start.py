@@ -21,7 +21,7 @@ from trainkit.engine.earlier_prices import of_earlier_runs
 from trainkit.engine.earlier_prices import record as price_record
 from trainkit.engine.every_run import metrics_file
 from trainkit.engine.every_run.progress import Progress
-from trainkit.engine.every_run.saving import Saver, facts_of
+from trainkit.engine.every_run.saving import facts_of, saver_of
 from trainkit.engine.every_run.time_left import Estimator
 from trainkit.engine.identity import identity_of
 from trainkit.engine.introduction import in_words, introduction
@@ -346,13 +346,6 @@ def _in_words(error: BaseException | None) -> str:
         return ""
     text = str(error) if isinstance(error, TrainkitError) else f"{type(error).__name__}: {error}"
     return printable(text)[:_LONGEST_ERROR]
-
-
-def saver_of(run: LiveRun) -> Saver:
-    """Return the part of a run that writes its checkpoints."""
-    saver = run.parts["saver"]
-    assert isinstance(saver, Saver)
-    return saver
 
 
 def _when(run: LiveRun) -> str:

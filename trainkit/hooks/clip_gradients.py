@@ -33,6 +33,7 @@ class ClipGradients(Hook):
 
     phase: ClassVar[Phase] = "mutate"
     steps_can_be_recorded: ClassVar[bool] = True
+    takes_late_values: ClassVar[bool] = True
 
     max_norm: float = attrs.field(default=1.0, validator=[gt(0), lt(math.inf)])
     groups: tuple[str, ...] | None = None

@@ -35,6 +35,8 @@ class JSONL(Logger):
 
     steps_can_be_recorded: ClassVar[bool] = True
 
+    takes_late_values: ClassVar[bool] = True
+
     every_steps: int = attrs.field(default=50, validator=ge(0), metadata=HARMLESS)
     gradient_norm_every_steps: int = attrs.field(default=10, validator=ge(0), metadata=HARMLESS)
 

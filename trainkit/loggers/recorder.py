@@ -67,6 +67,7 @@ class Recorder(Live):
         self._norm_every = gradient_norm_every_steps
         self._norms = GradientNorms()
         self._evaluated: dict[str, float] = {}  # inside an epoch, until all splits are evaluated
+        self._late: list[Mapping[str, float]] = [{}, {}]  # norms and times of an epoch whose values come later
         self._best: dict[str, float] = {}  # the values of the best epoch so far
 
     def on_resume(self, state: State) -> None:
@@ -128,9 +129,23 @@ class Recorder(Live):
         """Write the epoch's values and pictures."""
         place = Place("epoch", state.epoch + 1, state.epoch + 1, state.step)
         norms = {f"grad_norm/{name}": norm for name, norm in self._norms.means().items()}
-        self.write_values({**state.metrics, **norms, **self._best_so_far(state), **_times(state)}, place)
+        if state.awaits_values:
+            self._late = [norms, _times(state)]
+        else:
+            self.write_values({**state.metrics, **norms, **self._best_so_far(state), **_times(state)}, place)
         if state.pictures:
             self.write_pictures(state.pictures, state.ranks, place)
+
+    def on_late_values(self, state: State) -> None:
+        """Write the values of an epoch that was evaluated beside the training, and bring them to their place."""
+        norms, times = self._late
+        place = Place("epoch", state.epoch, state.epoch, state.step)
+        self.write_values({**state.metrics, **norms, **self._best_so_far(state), **times}, place)
+        self.flush(state)
+
+    def late_state(self, saved: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what was saved at the end of an epoch, with what the values mean that have come since then."""
+        return {**saved, "best": dict(self._best)}
 
     def _best_so_far(self, state: State) -> Mapping[str, float]:
         """Return the held-out values of the epoch whose monitored value is the best so far."""

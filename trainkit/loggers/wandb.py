@@ -37,6 +37,8 @@ class WandB(Logger):
 
     project: str | None = None
     pictures: bool = True
+    takes_late_values: ClassVar[bool] = True
+
     every_steps: int = attrs.field(default=50, validator=ge(0), metadata=HARMLESS)
     gradient_norm_every_steps: int = attrs.field(default=10, validator=ge(0), metadata=HARMLESS)
     capacity: int = attrs.field(default=1000, validator=ge(1), metadata=HARMLESS)

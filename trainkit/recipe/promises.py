@@ -10,7 +10,7 @@ from trainkit.recipe.positions import Where
 from trainkit.recipe.root import Recipe
 from trainkit.recipe.tables import walk_settings
 
-Promise = Literal["steps_can_be_tried", "steps_can_be_recorded"]
+Promise = Literal["steps_can_be_tried", "steps_can_be_recorded", "takes_late_values"]
 """The attributes of `Component` with which a part promises something."""
 
 _LISTENING = ("data", "inference", "metrics", "hooks", "loggers")  # tables of parts that may listen to a step's events

@@ -296,10 +296,18 @@ class Validation:
     Attributes:
         every_epochs: Number of epochs from one time to the next; 0: only at the end of the run.
         every_steps: Number of optimizer steps from one further time to the next; 0: not by steps.
+        beside: Evaluate in a second process while the training goes on with the next epoch, where CPUs are free. The
+            values, and what follows from them, are the same, to the bit. The line, the logged values and the checkpoint
+            of an epoch are written when its values have come: a process that is killed before loses that epoch. It
+            takes the memory of a second run, without gradients, and of two copies of a checkpoint. What sets the
+            training of the next epoch by values, such as early stopping, is refused. The first evaluation of each start
+            is made in line too, to see that both find the same; that of the last epoch, and of epochs with pictures of
+            predictions, is made in line.
     """
 
     every_epochs: int = attrs.field(default=1, validator=_at_least(0), metadata=_HARMLESS_UNLESS_WATCHED)
     every_steps: int = attrs.field(default=0, validator=_at_least(0), metadata=_HARMLESS_UNLESS_WATCHED)
+    beside: bool = attrs.field(default=False, metadata=HARMLESS)
 
 
 PICTURES_EVERY_EPOCHS = 10

@@ -16,14 +16,14 @@ from importlib.util import find_spec
 from typing import get_args
 
 from trainkit import registry
-from trainkit.contracts import Component, MetricName, Model, Problem
+from trainkit.contracts import Component, MetricName, Model, Problem, Scheduler
 from trainkit.errors import did_you_mean
 from trainkit.recipe.fields import field_types, settings_fields
 from trainkit.recipe.group_epochs import declared_groups
 from trainkit.recipe.group_rules import Rule, group_rules
 from trainkit.recipe.positions import Where
 from trainkit.recipe.problems import Finding
-from trainkit.recipe.promises import reasons_against_recordings
+from trainkit.recipe.promises import gives, reasons_against_recordings
 from trainkit.recipe.root import Recipe, exclusive_pair
 from trainkit.recipe.sharing import sharing_rules
 from trainkit.recipe.tables import walk_settings
@@ -43,6 +43,7 @@ def findings(recipe: Recipe, complete: bool) -> list[Finding]:
         _levers,
         _recorded_steps,
         _shards,
+        _validation_beside,
         _rare_validation,
         _clashing_values,
         _metric_names,
@@ -126,6 +127,34 @@ def _recorded_steps(recipe: Recipe) -> Iterator[Finding]:
         if part is not None:
             why = ": it does not say that nothing but tensors changes from step to step (steps_can_be_recorded)"
         yield Finding(f"steps with {reason} cannot be recorded{why}", place)
+
+
+def _validation_beside(recipe: Recipe) -> Iterator[Finding]:
+    """Find what cannot work if values come while the next epoch trains."""
+    place = ("validation", "beside")
+    if not recipe.validation.beside:
+        return
+    if recipe.validation.every_steps:
+        yield Finding("evaluations every few steps are made in line; remove validation.every_steps", place)
+    others = {"shards": recipe.run.shards > 0, "compile": recipe.run.compile}
+    if given := [f"run.{name}" for name, is_given in others.items() if is_given]:
+        yield Finding(f"does not work with {', '.join(given)}; set one or the other", place)
+    for where, scheduler, _ in walk_settings(recipe):
+        if isinstance(scheduler, Scheduler) and type(scheduler).observe is not Scheduler.observe:
+            yield Finding(
+                f"{type(scheduler).__name__} ({'.'.join(map(str, where))}) sets the next epoch's learning rate by "
+                "values, which come after that epoch has begun; use another schedule, or evaluate in line",
+                place,
+            )
+    hooks = {("hooks", name): hook for name, hook in recipe.hooks.items()}
+    hooks |= {("loggers", name): logger for name, logger in recipe.loggers.items()}
+    for where, hook in hooks.items():
+        if not gives(hook, "takes_late_values"):
+            yield Finding(
+                f"{type(hook).__name__} ({'.'.join(where)}) does not say that it works if the values of an epoch come "
+                "while the next one trains (takes_late_values); leave it out, or evaluate in line",
+                place,
+            )
 
 
 def _shards(recipe: Recipe) -> Iterator[Finding]:

@@ -33,6 +33,7 @@ class Overlays(Hook):
 
     accepts: ClassVar[type[Data]] = SegmentationData  # type: ignore[type-abstract]
     requires: ClassVar[tuple[str, ...]] = ("nibabel", "scipy")
+    takes_late_values: ClassVar[bool] = True
 
     cases: tuple[str, ...] = ()
     num_cases: int = attrs.field(default=3, validator=ge(1))

@@ -26,7 +26,7 @@ class CasesFile(Live):
         becomes_best: Returns whether the checkpoint that will be written next is the best.
     """
 
-    def __init__(self, metrics: Iterable[object], splits: Iterable[str], becomes_best: Callable[[], bool]) -> None:
+    def __init__(self, metrics: Iterable[object], splits: Iterable[str], becomes_best: Callable[[State], bool]) -> None:
         self._tables = [metric.rows for metric in metrics if hasattr(metric, "rows")]
         self._several = len(set(splits)) > 1
         self._becomes_best = becomes_best
@@ -34,18 +34,28 @@ class CasesFile(Live):
 
     def on_validation_end(self, state: State) -> None:
         """Write the values of the split."""
-        where = {"epochs": state.epoch + state.closing, "steps": state.step}
-        rows = [row | where for row in joined(row for rows in self._tables for row in rows())]
+        assert state.split is not None
+        rows = joined(row for rows in self._tables for row in rows())
+        self._write(state, state.split, state.epoch + state.closing, rows)
+
+    def _write(self, state: State, split: str, epochs: int, found: Iterable[Row]) -> None:
+        rows = [{**row, "epochs": epochs, "steps": state.step} for row in found]
         if rows:
-            name, best = (
-                f"cases-{state.split}{end}.csv" if self._several else f"cases{end}.csv" for end in ("", "_best")
-            )
+            name, best = (f"cases-{split}{end}.csv" if self._several else f"cases{end}.csv" for end in ("", "_best"))
             write_table(state.folder / name, rows)
             self._last[best] = rows
 
+    def on_late_values(self, state: State) -> None:
+        """Write the values of an epoch that have come after it."""
+        for split, rows in state.late_rows.items():
+            self._write(state, split, state.epoch, rows)
+        self.on_checkpoint(state)
+
     def on_checkpoint(self, state: State) -> None:
         """Write the same values as those of the best checkpoint, before that is written."""
-        if self._tables and self._becomes_best():
+        if state.awaits_values:
+            return
+        if self._tables and self._becomes_best(state):
             for name, rows in self._last.items():
                 if rows[0]["steps"] == state.step:
                     write_table(state.folder / name, rows)

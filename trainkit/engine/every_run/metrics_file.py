@@ -53,7 +53,12 @@ class MetricsFile(Live):
 
     def on_epoch_end(self, state: State) -> None:
         """Append the epoch's line, which is on the disk before the epoch's checkpoint."""
-        _append(state, state.epoch + 1, state.metrics, {"seconds": round(sum(state.seconds.values()), 3)})
+        if not state.awaits_values:
+            _append(state, state.epoch + 1, state.metrics, {"seconds": round(sum(state.seconds.values()), 3)})
+
+    def on_late_values(self, state: State) -> None:
+        """Append the line of an epoch whose values have come."""
+        _append(state, state.epoch, state.metrics, {"seconds": round(sum(state.seconds.values()), 3)})
 
 
 def _append(state: State, epochs: int, values: Mapping[str, float], more: Mapping[str, float]) -> None:

@@ -46,6 +46,7 @@ class Progress(Live):
         self._evaluated = 0  # batches of the evaluation that is under way
         self._first_step = 0  # step at which the epoch began, or the run was resumed within it
         self._before: Mapping[str, float] = {}
+        self._late: Any = None
 
     def on_run_start(self, state: State) -> None:
         """Begin the live line on a terminal."""
@@ -98,7 +99,16 @@ class Progress(Live):
     def on_checkpoint(self, state: State) -> None:
         """Print values and times of an epoch that is finished, with its checkpoint, and bring the log to the disk."""
         if state.step and not state.steps_in_epoch:  # else it was saved inside an epoch, or before the first step
-            self._report_epoch(state)
+            spent, left = self._taken_in(state)
+            if state.awaits_values:
+                self._late = spent, left
+            else:
+                self._report_epoch(state, spent, left)
+        self._console.sync()
+
+    def on_late_values(self, state: State) -> None:
+        """Print an epoch whose values have come."""
+        self._report_epoch(state, *self._late)
         self._console.sync()
 
     def on_run_end(self, state: State) -> None:
@@ -121,7 +131,7 @@ class Progress(Live):
             self._console.tell("progress", facts, text)
         self._next = time.perf_counter() + self._pause
 
-    def _report_epoch(self, state: State) -> None:
+    def _taken_in(self, state: State) -> Any:
         now = self._watch.totals()
         self._before = self._before or {"starting": now["starting"]}  # if the run was resumed within an epoch
         spent = {activity: seconds - self._before.get(activity, 0.0) for activity, seconds in now.items()}
@@ -130,6 +140,10 @@ class Progress(Live):
         self._first_step, self._pictures = state.step, self._budget.times_made
         goes_on = state.epoch < state.epochs and state.stop_reason is None
         left = self._estimator.left(state) if goes_on else None
+        return spent, left
+
+    def _report_epoch(self, state: State, spent: Mapping[str, float], left: Any) -> None:
+        goes_on = state.epoch < state.epochs and state.stop_reason is None
         is_best = self._becomes_best(state)
         seconds = sum(spent.values())
         in_full = ", ".join(f"{activity} {each:.2f}" for activity, each in spent.items() if activity not in OF_NO_EPOCH)

@@ -58,6 +58,11 @@ class ProgressChart(Live):
             with not_collected():
                 draw(state, self._curves)
 
+    def on_late_values(self, state: State) -> None:
+        """Take in the values of splits that have come after their epoch."""
+        late = {name: each for name, each in state.metrics.items() if name.partition("/")[0] in state.about.splits}
+        self._take_in(float(state.epoch), late)
+
     def _take_in(self, place: float, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
             if isinstance(value, (int, float)) and math.isfinite(value):

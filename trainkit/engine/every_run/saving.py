@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -194,6 +195,7 @@ class Saver(Live):
         self._newest: Path | None = None
         self._longest_write = 0.0  # seconds
         self._lacks_room = False
+        self._late_content: Mapping[str, Any] | None = None
 
     def take_over(self, adopted: Sequence[str]) -> None:
         """Take over what the checkpoint says that the run was resumed from: which ones in its folder others wrote.
@@ -230,21 +232,64 @@ class Saver(Live):
         A large one is copied, and written while the training goes on; the last one of a process is waited for.
         """
         self._writer.raise_error()
+        if not state.awaits_values:
+            self._save(state)
+
+    def on_late_values(self, state: State) -> None:
+        """Rank an epoch whose values have come, and write its checkpoint as `on_checkpoint` would have."""
+        self._writer.raise_error()
+        self._save(state)
+
+    @contextlib.contextmanager
+    def saving(self, content: Mapping[str, Any]) -> Iterator[None]:
+        """In the block, checkpoints have a content that was kept, and not that of the run as it is now.
+
+        Args:
+            content: The content. Parts with a method ``late_state`` replace what was saved of them, because the values
+                that have come since then belong to it.
+        """
+        self._late_content = content
+        try:
+            yield
+        finally:
+            self._late_content = None
+
+    def write_kept(self, content: Mapping[str, Any]) -> None:
+        """Write a checkpoint with a content that was kept."""
+        self._writer.finish()
+        self._write(self._folder.prepare(content), self.all_best)
+
+    def _content(self) -> dict[str, Any]:
+        late = self._late_content
+        if late is None:
+            return checkpoint_content(self._run, self._folder.adopted)
+        states = dict(late["parts"])
+        for name, part in self._run.parts_with_state.items():
+            if hasattr(part, "late_state"):
+                states[name] = part.late_state(states[name])
+        return {**late, "parts": states, "run": late["run"] | {"adopted": sorted(self._folder.adopted)}}
+
+    def late_state(self, saved: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the ranking with the epoch whose values have come."""
+        return self.state_dict()
+
+    def _save(self, state: State) -> None:
         settings = self._run.recipe.checkpoint
         inside = state.steps_in_epoch > 0
         leaving = state.stop_reason is not None or state.interrupted or state.epoch == state.epochs
         by_epochs = not inside and settings.every_epochs > 0 and state.epoch % settings.every_epochs == 0
-        value = _monitored_now(self._run)
+        value = _monitored_now(self._run, state)
         is_best = value is not None and self._best.would_rank(value)
         if not state.context.exchange.from_first(state.save_reason is not None or leaving or by_epochs or is_best):
             return
         state.save_reason = None
-        check_replicas(self._run)
-        check_finite(self._run)
+        if self._late_content is None:
+            check_replicas(self._run)
+            check_finite(self._run)
         self._writer.finish()  # it uses the folder
         if value is not None:
             self._best.take_in(Best(value, state.epoch, state.step if inside else None))
-        prepared, best = self._folder.prepare(checkpoint_content(self._run, self._folder.adopted)), self.all_best
+        prepared, best = self._folder.prepare(self._content()), self.all_best
         if leaving or not self._is_worth_a_copy(prepared):
             self._write(prepared, best)
         else:
@@ -289,9 +334,9 @@ class Saver(Live):
     def newest(self, file: Path | None) -> None:
         self._newest = file
 
-    def becomes_best(self) -> bool:
+    def becomes_best(self, state: State) -> bool:
         """Return whether the checkpoint that is written now, after the other parts are told, will be the best."""
-        value = _monitored_now(self._run)
+        value = _monitored_now(self._run, state)
         return value is not None and self._best.would_lead(value)
 
     @property
@@ -316,9 +361,16 @@ class Saver(Live):
         self._ranked_by = saved.get("ranked_by", self._ranked_by)
 
 
-def _monitored_now(run: LiveRun) -> float | None:
+def saver_of(run: LiveRun) -> Saver:
+    """Return the part of a run that writes its checkpoints."""
+    saver = run.parts["saver"]
+    assert isinstance(saver, Saver)
+    return saver
+
+
+def _monitored_now(run: LiveRun, state: State) -> float | None:
     """Return the monitored value of the model as it is now; None: there is none, or it is that of an earlier step."""
-    state, metric = run.state, run.state.monitor.metric
+    metric = state.monitor.metric
     by_evaluation = metric.partition("/")[0] in run.recipe.evaluated_splits()
     if metric not in state.metrics or ((by_evaluation or state.steps_in_epoch) and state.evaluated_step != state.step):
         return None

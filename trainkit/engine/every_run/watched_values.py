@@ -53,7 +53,7 @@ class WatchedValues(Live):
 
     def on_checkpoint(self, state: State) -> None:
         """Look at the values after an evaluation, and at the end of an epoch."""
-        if state.evaluated_step == self._evaluated_before:
+        if state.awaits_values or state.evaluated_step == self._evaluated_before:
             return
         for setting, name in [*self._wanted.items()]:
             if state.steps_in_epoch and name.partition("/")[0] not in self._evaluated_splits:
