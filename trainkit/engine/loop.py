@@ -26,7 +26,7 @@
         picture                                    every few epochs if there is time, and at the end; not in a trial
         epoch_end
         checkpoint
-        late_values                                after a step, of the epoch before, if it was evaluated beside this one
+        late_values                                after a step, of the epoch before, if that was evaluated beside it
     run_end                                        always, also after an error
 
 Everything else (logging, checkpoints, early stopping, progress, a model's constraints) listens to these events. During
