@@ -311,6 +311,29 @@ def test_what_somebody_holds_has_the_values_of_the_last_repetition() -> None:
     assert all(torch.equal(one, two) for one, two in zip(repeated, held, strict=True))
 
 
+def test_an_operation_that_changes_an_argument_and_returns_something_new_does_both() -> None:
+    x, mean, variance, total = torch.randn(8, 2) + 5, torch.zeros(2), torch.ones(2), torch.zeros(8, 2)
+
+    def normalise() -> None:
+        normal, _, _ = torch.ops.aten._native_batch_norm_legit(x, None, None, mean, variance, True, 0.1, 1e-5)
+        total.add_(normal)
+
+    again = ListedOperations().record(normalise)
+    again()
+    again()
+    torch.testing.assert_close(mean, 0.19 * x.mean(0))
+    torch.testing.assert_close(total, 2 * (x - x.mean(0)) / x.std(0, correction=0), rtol=1e-4, atol=1e-4)
+
+
+def test_a_check_is_made_at_each_repetition() -> None:
+    x = torch.ones(())
+    again = ListedOperations().record(lambda: torch._assert_async(x))
+    again()
+    x.zero_()
+    with pytest.raises(RuntimeError, match="nonzero"):
+        again()
+
+
 def test_what_nobody_holds_takes_no_memory_between_repetitions() -> None:
     x, total = torch.ones(2**20), torch.zeros(())
     again = ListedOperations().record(lambda: total.add_((x * 2 + 1).square().sum()))

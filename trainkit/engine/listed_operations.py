@@ -32,19 +32,17 @@ class ListedOperations:
 
     key = "repeat_steps"
     usual_steps = 4
-    least_left = (
-        64  # to take a step of ptychography down takes what fifteen repetitions save, and batches have two sizes
-    )
+    least_left = 64  # to take a step of ptychography down takes what fifteen repetitions save; batches have two sizes
     within_an_epoch = False
     is_demanded = False
     most_bytes = 2**28  # a step that makes more hardly feels its Python; all of it is kept while it is taken down
 
+    def __init__(self) -> None:
+        self._unproven = 2  # what computes past torch does so in each step: gradients and update are proven once
+
     def warm_up(self, operations: Callable[[], None]) -> None:
         """Perform operations."""
         operations()
-
-    def __init__(self) -> None:
-        self._unproven = 2  # what computes past torch does so in each step: gradients and update are proven once
 
     def record(self, operations: Callable[[], None], changing: Iterable[Tensor] = ()) -> Callable[[], None]:
         """Take operations down; afterwards, tensors and random generators are as they were before.

@@ -233,11 +233,12 @@ def places_in(value: Any) -> Iterator[Place]:
 
 @cache
 def effect_of(operation: OpOverload) -> Literal["writes", "view", "new"]:
-    """Return whether an operation changes one of its arguments, or returns views of one, or makes new tensors."""
+    """Return whether an operation only changes arguments, or returns views of one, or makes new tensors."""
     schema = operation._schema
+    makes = any(each.alias_info is None for each in schema.returns)
     if any(each.alias_info is not None and each.alias_info.is_write for each in schema.arguments):
-        return "writes"
-    return "view" if any(each.alias_info is not None for each in schema.returns) else "new"
+        return "new" if makes else "writes"
+    return "new" if makes or not schema.returns else "view"  # what returns nothing is a check, for example
 
 
 @cache
