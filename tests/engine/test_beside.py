@@ -18,6 +18,7 @@ from clients.toy_run import PARTS, lines, resume, run
 
 from trainkit import Batch, Hook, Live, Metric, Outputs, State, component
 from trainkit.checkpoint.file import read
+from trainkit.cpus import usable_cpus
 from trainkit.engine import beside
 from trainkit.errors import RecipeError
 from trainkit.recipe.resolve import resolve_text
@@ -229,6 +230,8 @@ def test_weights_of_a_later_epoch_have_other_values(in_line: Path, monkeypatch: 
     assert differing == [False, True, True, True, True, False]
 
 
+needs_two_cpus = pytest.mark.skipif(usable_cpus() < 2, reason="commands evaluate beside on two CPUs only")
+
 COMMAND = [sys.executable, "-m", "trainkit", "run", "recipe.toml"]
 
 
@@ -259,6 +262,7 @@ def started_in_evaluation(number: int) -> tuple[subprocess.Popen[bytes], Path, i
 
 
 @pytest.mark.slow
+@needs_two_cpus
 @pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGINT"])
 def test_a_run_that_is_killed_while_an_evaluation_is_under_way_ends_as_if_it_had_not_been(
     in_line: Path, name: str
@@ -276,6 +280,7 @@ def test_a_run_that_is_killed_while_an_evaluation_is_under_way_ends_as_if_it_had
 
 
 @pytest.mark.slow
+@needs_two_cpus
 def test_if_the_second_process_dies_the_run_says_so_and_loses_nothing(in_line: Path) -> None:
     training, folder, second = started_in_evaluation(3)
     os.kill(second, signal.SIGKILL)
