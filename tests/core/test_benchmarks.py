@@ -372,7 +372,7 @@ def test_the_overhead_of_the_loop_is_measured_beside_loops_by_hand(monkeypatch: 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     module = benchmark("step_overhead")
     monkeypatch.setitem(sys.modules, "step_overhead", module)  # its recipe names its parts
-    measured = module.trained(module.FULL, quiet=False, steps=250)
+    measured = module.trained(module.FULL, "", steps=250)
     assert {name: len(each) for name, each in measured.seconds.items()} == dict.fromkeys(measured.seconds, 2)
     assert measured.end > 0
 
